@@ -1,0 +1,62 @@
+"""Work queues on Redis Streams consumer groups: priorities, retries, dead letters, leases, metrics.
+
+Delivery is at least once. A message is settled by what its handler answers, or it is delivered again.
+"""
+
+from streams.clock import Clock, SystemClock
+from streams.coalesce import Coalescer
+from streams.connection import connect
+from streams.consumer import Consumer
+from streams.dead import DeadLetterPage, DeadLetters
+from streams.delayed import Delayed
+from streams.entry import DeadLetter, timestamp_ms
+from streams.errors import StreamError, StreamFull, StreamUnavailable, UnsafeServer
+from streams.handling import Handler
+from streams.inspector import ConsumerStats, Inspector, LaneStats, StreamStats
+from streams.janitor import Janitor
+from streams.keys import Lane, Stream
+from streams.message import Message
+from streams.metrics import METRICS, Metrics
+from streams.outcome import Dead, Done, Outcome, Retry
+from streams.producer import Draft, Producer, Publisher
+from streams.retry import RetryPolicy
+from streams.server import ServerFacts, require_noeviction, server_facts
+
+__all__ = [
+    "METRICS",
+    "Clock",
+    "Coalescer",
+    "Consumer",
+    "ConsumerStats",
+    "Dead",
+    "DeadLetter",
+    "DeadLetterPage",
+    "DeadLetters",
+    "Delayed",
+    "Done",
+    "Draft",
+    "Handler",
+    "Inspector",
+    "Janitor",
+    "Lane",
+    "LaneStats",
+    "Message",
+    "Metrics",
+    "Outcome",
+    "Producer",
+    "Publisher",
+    "Retry",
+    "RetryPolicy",
+    "ServerFacts",
+    "Stream",
+    "StreamError",
+    "StreamFull",
+    "StreamStats",
+    "StreamUnavailable",
+    "SystemClock",
+    "UnsafeServer",
+    "connect",
+    "require_noeviction",
+    "server_facts",
+    "timestamp_ms",
+]

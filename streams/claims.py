@@ -1,0 +1,165 @@
+"""Leases: takes over messages whose consumer went silent, and keeps the lease of those that this consumer works on.
+
+Promise: the cursor of a scan is kept until it comes back to the start (else the tail of a long pending list would never
+be claimed), no more is taken than there are free slots, and a lease that another consumer took over is not stolen back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator
+from datetime import timedelta
+from itertools import islice
+
+from redis.asyncio import Redis
+
+from streams import scripts
+from streams.clock import Clock, milliseconds, pause
+from streams.connection import Outage
+from streams.entry import to_message
+from streams.errors import StreamError
+from streams.flights import Flight, Flights
+from streams.keys import Stream
+from streams.message import Message
+from streams.metrics import Metrics
+
+log = logging.getLogger("streams")
+
+_START = b"0-0"
+_CHUNK = 100  # entries per scan step: some 4 ms of the server's time; ten thousand would block everybody for 0.4 s
+_RENEWALS = 500  # ids per renewal
+
+
+class Reclaimer:
+    """Takes over what has been idle for longer than `min_idle`, one scan of all lanes every `every` (give or take)."""
+
+    def __init__(
+        self,
+        client: Redis,
+        stream: Stream,
+        *,
+        group: str,
+        consumer: str,
+        min_idle: timedelta,
+        every: timedelta,
+        clock: Clock,
+        roll: Callable[[], float],
+    ) -> None:
+        self._client = client
+        self._stream = stream
+        self._group = group
+        self._consumer = consumer
+        self._min_idle_ms = milliseconds(min_idle)
+        self._every_s = every.total_seconds()
+        self._clock = clock
+        self._roll = roll
+        self._cursors: dict[str, bytes] = {}  # lanes whose scan is under way
+        self._next_scan = clock.monotonic()
+
+    @property
+    def due_in(self) -> timedelta:
+        """Until the next scan step; zero while a scan is under way."""
+        if self._cursors:
+            return timedelta(0)
+        return timedelta(seconds=max(0.0, self._next_scan - self._clock.monotonic()))
+
+    async def run_once(self, limit: int) -> list[Message]:
+        """Scans all lanes (or goes on where the last scan stopped) until it has `limit` messages."""
+        if not self._cursors:
+            self._cursors = dict.fromkeys(self._stream.lane_names, _START)
+            # Some jitter, so that a fleet started together does not scan together.
+            self._next_scan = self._clock.monotonic() + self._every_s * (0.8 + 0.4 * self._roll())
+        taken: list[Message] = []
+        try:
+            while self._cursors and len(taken) < limit:
+                taken += await self._step(next(iter(self._cursors)), min(_CHUNK, limit - len(taken)))
+        except StreamError:
+            if not taken:
+                raise
+            # What was taken counts as delivered: hand it over now, the error will show again.
+            log.debug("a scan for silent consumers stopped halfway", exc_info=True)
+        return taken
+
+    async def _step(self, lane: str, count: int) -> list[Message]:
+        cursor, entries = await scripts.reclaim(
+            self._client,
+            self._stream.lane_key(lane),
+            group=self._group,
+            consumer=self._consumer,
+            min_idle_ms=self._min_idle_ms,
+            cursor=self._cursors[lane],
+            count=count,
+        )
+        if cursor == _START:
+            del self._cursors[lane]
+        else:
+            self._cursors[lane] = cursor
+        return [to_message(entry_id, fields, lane=lane, deliveries=n) for entry_id, n, fields in entries]
+
+
+class Renewal:
+    """Renews the leases of messages in flight, every third of a lease: two renewals may fail before one is lost."""
+
+    def __init__(
+        self,
+        client: Redis,
+        stream: Stream,
+        *,
+        group: str,
+        consumer: str,
+        lease: timedelta,
+        flights: Flights,
+        outage: Outage,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._client = client
+        self._stream = stream
+        self._group = group
+        self._consumer = consumer
+        self._every = lease / 3
+        self._flights = flights
+        self._outage = outage
+        self._clock = clock
+        self._metrics = metrics
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Renews until `stop`."""
+        while not stop.is_set():
+            await pause(self._clock, self._every, stop)
+            try:
+                await self.run_once()
+            except StreamError as error:
+                await self._outage.endure(error, stop)
+
+    async def run_once(self) -> int:
+        """Renews what has been in flight since the last round; how many leases were renewed."""
+        before = self._clock.monotonic() - self._every.total_seconds()
+        renewed = 0
+        for part in _parts(self._flights.since(before)):
+            renewed += await self._renew(part)
+        return renewed
+
+    async def _renew(self, part: Collection[Flight]) -> int:
+        entries: dict[str, list[str]] = defaultdict(list)
+        for flight in part:
+            entries[flight.message.lane].append(flight.message.id)
+        gone = await scripts.renew(
+            self._client, self._stream, group=self._group, consumer=self._consumer, entries=entries
+        )
+        # One that was being settled meanwhile is gone because it is done.
+        flights = [self._flights.get(key) for key in gone]
+        lost = [flight.message for flight in flights if flight is not None and not flight.settling]
+        if lost:
+            log.warning("%d messages in flight were taken over by another consumer, first %s", len(lost), lost[0].id)
+            self._metrics.lost(len(lost))
+        self._metrics.renewed(len(part) - len(gone))
+        return len(part) - len(gone)
+
+
+def _parts(flights: list[Flight]) -> Iterator[list[Flight]]:
+    rest = iter(flights)
+    while part := list(islice(rest, _RENEWALS)):
+        yield part

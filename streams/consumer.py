@@ -1,0 +1,233 @@
+"""Consumes a stream: reads as much as there are free slots, a task per message, settles what the handlers answer.
+
+Promise: a message is settled by its handler's outcome or stays pending, to be delivered again; stopping drains; neither
+an outage nor a lost group ends the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from redis.asyncio import Redis
+
+from streams.claims import Reclaimer, Renewal
+from streams.clock import Clock, SystemClock
+from streams.connection import Outage
+from streams.errors import GroupLost, StreamError
+from streams.flights import Flight, Flights, finished
+from streams.handling import Handler, ask, resolve
+from streams.keys import Stream
+from streams.message import Message
+from streams.metrics import Metrics
+from streams.outcome import Dead, Outcome
+from streams.reading import Reader, Reading
+from streams.retry import RetryPolicy
+from streams.settle import Settler
+
+log = logging.getLogger("streams")
+
+_READ_LIMIT = 500  # messages per read: more gain nothing, and a read of that size holds the server for a millisecond
+_SHORTEST_WAIT = timedelta(milliseconds=10)
+
+
+async def bury_poison(message: Message) -> Outcome:
+    """What happens to poison unless `on_poison` says otherwise."""
+    return Dead(f"poison: delivered {message.deliveries} times")
+
+
+class Consumer:
+    """One consumer of one group.
+
+    `name` should be stable for a process's place (host and slot, not pid), so that a restart finds its own. `lease` is
+    how long a message stays ours without renewal; it is renewed while the handler runs, so it bounds how long a *dead*
+    consumer keeps a message. `concurrency` bounds the handlers running at once. `on_poison` decides about a message
+    delivered more than `max_deliveries` times, which means that it was never settled: it may kill its worker; if it
+    raises, the message stays pending and it is asked again. `block` bounds one wait for messages, and with it how long
+    an idle consumer takes to stop. `drain` bounds how long `run` waits for handlers after stop; those not done by then
+    are cancelled, and their messages delivered again.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        stream: Stream,
+        *,
+        group: str,
+        name: str,
+        handler: Handler,
+        concurrency: int = 64,
+        lease: timedelta = timedelta(seconds=30),
+        policy: RetryPolicy | None = None,
+        max_deliveries: int = 5,
+        on_poison: Callable[[Message], Awaitable[Outcome]] | None = None,
+        block: timedelta = timedelta(seconds=1),
+        reclaim_every: timedelta | None = None,
+        drain: timedelta = timedelta(seconds=25),
+        clock: Clock | None = None,
+        roll: Callable[[], float] = random.random,
+        metrics: Metrics | None = None,
+    ) -> None:
+        _check(client, concurrency=concurrency, lease=lease, block=block)
+        self._handler = handler
+        self._policy = policy or RetryPolicy()
+        self._max_deliveries = max_deliveries
+        self._on_poison = on_poison or bury_poison
+        self._block = block
+        self._drain = drain
+        self._clock = clock = clock or SystemClock()
+        self._roll = roll
+        self._metrics = metrics = metrics or Metrics()
+        self._slots = asyncio.Semaphore(concurrency)
+        self._group_known = False
+        self._group_was_known = False
+        self._flights = Flights(capacity=concurrency, process=self._process, clock=clock, metrics=metrics)
+        self._outage = Outage(client, f"consumer {name}", clock=clock, roll=roll)
+        self._reader = Reader(client, stream, group=group, consumer=name, clock=clock)
+        self._settler = Settler(client, stream, group=group, outage=self._outage, metrics=metrics)
+        self._reclaimer = Reclaimer(
+            client,
+            stream,
+            group=group,
+            consumer=name,
+            min_idle=lease * 1.25,  # more than the lease, so that a renewal that comes a little late is in time
+            every=reclaim_every or max(lease / 6, timedelta(milliseconds=50)),
+            clock=clock,
+            roll=roll,
+        )
+        self._renewal = Renewal(
+            client,
+            stream,
+            group=group,
+            consumer=name,
+            lease=lease,
+            flights=self._flights,
+            outage=self._outage,
+            clock=clock,
+            metrics=metrics,
+        )
+
+    @property
+    def in_flight(self) -> int:
+        """Messages read and not yet settled."""
+        return len(self._flights)
+
+    async def run_once(self) -> int:
+        """One round: takes over what silent consumers hold, reads what is there, handles and settles it all.
+
+        Answers how many were settled. Raises `StreamError` when the server cannot be read.
+        """
+        async with self._renewing():
+            await self._know_group()
+            flights = await self._reclaim()
+            try:
+                if self._flights.free:
+                    flights += await self._read()
+            finally:
+                await finished(flights)
+        return sum(flight.settled for flight in flights)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Consumes until `stop` is set, then drains. Cancelling it leaves what is in hand to be delivered again."""
+        waker = asyncio.ensure_future(self._wake_on(stop))
+        try:
+            async with self._renewing():
+                while not stop.is_set():
+                    try:
+                        await self._round(stop)
+                    except StreamError as error:
+                        self._group_known = self._group_known and not isinstance(error, GroupLost)
+                        await self._outage.endure(error, stop)
+                await self._flights.drain(self._drain)
+        finally:
+            waker.cancel()
+            await self._flights.abandon()
+            await self._settler.give_up()
+
+    async def _round(self, stop: asyncio.Event) -> None:
+        """Reads once, as soon as there is room; when there is nothing to read, waits for it."""
+        await self._flights.room()
+        if stop.is_set():
+            return
+        await self._know_group()
+        claimed = [] if self._reclaimer.due_in else await self._reclaim()
+        read = await self._read() if self._flights.free else []
+        self._outage.over()
+        if not claimed and not read and not stop.is_set():
+            longest = min(self._block, max(self._reclaimer.due_in, _SHORTEST_WAIT))
+            self._take(await self._reader.wait(self._flights.free, longest))
+
+    async def _know_group(self) -> None:
+        if self._group_known:
+            return
+        created = await self._reader.create_group()
+        if created and self._group_was_known:
+            log.warning("the consumer group had vanished and was created again at 0")
+            self._metrics.group_recreated()
+        self._group_known = self._group_was_known = True
+
+    async def _reclaim(self) -> list[Flight]:
+        flights = self._flights.launch(await self._reclaimer.run_once(self._flights.free))
+        for lane, count in Counter(flight.message.lane for flight in flights).items():
+            self._metrics.reclaimed(lane, count)
+        return flights
+
+    async def _read(self) -> list[Flight]:
+        return self._take(await self._reader.take(min(self._flights.free, _READ_LIMIT)))
+
+    def _take(self, reading: Reading) -> list[Flight]:
+        if reading.messages:
+            self._metrics.batch("read", len(reading.messages))
+        flights = self._flights.launch(reading.messages)
+        if reading.error is not None and not flights:
+            raise reading.error
+        return flights
+
+    async def _process(self, flight: Flight) -> None:
+        """The story of one message."""
+        message = flight.message
+        async with self._slots:  # a waiting read may bring one message per lane, which can be more than are free
+            self._metrics.started(message.lane, self._reader.waited_s(message))
+            outcome = await self._outcome(message)
+        flight.settling = True
+        outcome = resolve(outcome, attempt=message.attempt, policy=self._policy, roll=self._roll())
+        await self._settler.settle(message, outcome)
+        flight.settled = True
+
+    async def _outcome(self, message: Message) -> Outcome:
+        if message.deliveries > self._max_deliveries:
+            # What it raises passes, and leaves the message pending: a retry would forget the deliveries.
+            log.error("poison: message %s of lane %s, %d deliveries", message.id, message.lane, message.deliveries)
+            return await self._on_poison(message)
+        started = self._clock.monotonic()
+        outcome = await ask(self._handler, message, metrics=self._metrics)
+        self._metrics.handled(message.lane, self._clock.monotonic() - started)
+        return outcome
+
+    async def _wake_on(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._flights.wake()
+
+    @asynccontextmanager
+    async def _renewing(self) -> AsyncIterator[None]:
+        """Leases are renewed inside, while draining too."""
+        stop = asyncio.Event()
+        task = asyncio.ensure_future(self._renewal.run(stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await task
+
+
+def _check(client: Redis, *, concurrency: int, lease: timedelta, block: timedelta) -> None:
+    if concurrency < 1 or lease <= timedelta(0) or block <= timedelta(0):
+        raise ValueError("concurrency, lease and block are positive")
+    timeout_s = client.connection_pool.connection_kwargs.get("socket_timeout")
+    if timeout_s is not None and block.total_seconds() >= timeout_s:
+        raise ValueError(f"block ({block}) must be shorter than the client's time-out ({timeout_s} s)")

@@ -1,0 +1,81 @@
+"""Messages that wait for their next attempt, and the loop that moves them back into their lanes when they are due.
+
+Promise: a message is in the set or in its lane, never in neither: one script moves it. Due is by the server's clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from redis.asyncio import Redis
+
+from streams import scripts
+from streams.clock import Clock, SystemClock, pause
+from streams.connection import Outage, redis_errors
+from streams.errors import StreamError
+from streams.keys import Stream
+from streams.metrics import Metrics
+
+_SHORTEST_PAUSE = timedelta(milliseconds=10)
+
+
+class Delayed:
+    """The delayed messages of one stream. Any number of processes may run it at once.
+
+    `limit` bounds one step; `poll` bounds how late a message may be that another process has just delayed.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        stream: Stream,
+        *,
+        limit: int = 100,
+        poll: timedelta = timedelta(milliseconds=250),
+        clock: Clock | None = None,
+        roll: Callable[[], float] = random.random,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self._client = client
+        self._stream = stream
+        self._limit = limit
+        self._poll = poll
+        self._clock = clock or SystemClock()
+        self._metrics = metrics or Metrics()
+        self._outage = Outage(client, "delayed messages", clock=self._clock, roll=roll)
+        self._next_in = poll
+
+    async def run_once(self) -> int:
+        """Moves what is due, up to `limit`; how many. Raises `StreamError` when the server cannot be asked."""
+        moved, next_ms, now_ms = await scripts.promote(self._client, self._stream, limit=self._limit)
+        until_next = self._poll if next_ms is None else timedelta(milliseconds=next_ms - now_ms)
+        self._next_in = min(self._poll, max(until_next, _SHORTEST_PAUSE))
+        if moved:
+            self._metrics.promoted(moved)
+        return moved
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Moves what is due until `stop`."""
+        while not stop.is_set():
+            try:
+                moved = await self.run_once()
+            except StreamError as error:
+                await self._outage.endure(error, stop)
+                continue
+            self._outage.over()
+            if moved < self._limit:
+                await pause(self._clock, self._next_in, stop)
+
+    async def count(self) -> int:
+        """How many messages wait."""
+        with redis_errors():
+            return int(await self._client.zcard(self._stream.delayed_key))
+
+    async def next_due(self) -> datetime | None:
+        """When the first of them is due, by the server's clock."""
+        with redis_errors():
+            head = await self._client.zrange(self._stream.delayed_key, 0, 0, withscores=True)
+        return datetime.fromtimestamp(float(head[0][1]) / 1000, UTC) if head else None

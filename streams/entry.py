@@ -1,0 +1,106 @@
+"""How a message is written into a stream entry and read back: the only place that knows the fields.
+
+`b` is the body, `a` the attempt (left out when it is the first), `h:<name>` a header. A dead letter has four more:
+`lane`, `id` (the entry it was), `deliveries` and `reason`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from streams.message import Message
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_REASON_LIMIT = 1_000  # characters: an operator reads it, and a stack of wrapped errors must not fill the server
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A message that was given up: what it was, why, and when (the server's clock)."""
+
+    id: str
+    lane: str
+    reason: str
+    body: bytes
+    headers: Mapping[str, str]
+    attempt: int
+    deliveries: int
+    original_id: str
+    buried_at: datetime
+
+
+def to_fields(body: bytes, headers: Mapping[str, str], *, attempt: int = 1) -> list[str | bytes | int]:
+    """The entry's fields as XADD takes them: name, value, name, value."""
+    fields: list[str | bytes | int] = ["b", body]
+    if attempt > 1:
+        fields += ("a", attempt)
+    for name, value in headers.items():
+        fields += (f"h:{name}", value)
+    return fields
+
+
+def to_dead_fields(message: Message, reason: str) -> list[str | bytes | int]:
+    """The fields of a dead letter."""
+    fields = to_fields(message.body, message.headers, attempt=message.attempt)
+    fields += ("lane", message.lane, "id", message.id, "deliveries", message.deliveries)
+    fields += ("reason", reason[:_REASON_LIMIT])
+    return fields
+
+
+def to_message(entry_id: bytes, fields: Sequence[bytes], *, lane: str, deliveries: int = 1) -> Message:
+    """Reads an entry. Fields that are not ours are ignored, so that newer producers may add some."""
+    if len(fields) == 2 and fields[0] == b"b":  # all there is to most entries
+        return Message(entry_id.decode(), lane, fields[1], {}, 1, deliveries)
+    values = _pairs(fields)
+    return Message(
+        entry_id.decode(),
+        lane,
+        values.get(b"b", b""),
+        _headers(values),
+        _count(values.get(b"a"), 1),
+        deliveries,
+    )
+
+
+def to_dead_letter(entry_id: bytes, values: Mapping[bytes, bytes]) -> DeadLetter:
+    """Reads a dead letter. One that somebody else wrote comes out with empty parts rather than not at all."""
+    text = entry_id.decode()
+    return DeadLetter(
+        id=text,
+        lane=_text(values.get(b"lane")),
+        reason=_text(values.get(b"reason")),
+        body=values.get(b"b", b""),
+        headers=_headers(values),
+        attempt=_count(values.get(b"a"), 1),
+        deliveries=_count(values.get(b"deliveries"), 0),
+        original_id=_text(values.get(b"id")),
+        buried_at=_EPOCH + timedelta(milliseconds=timestamp_ms(text)),
+    )
+
+
+def timestamp_ms(entry_id: str) -> int:
+    """When the server made the entry: its clock, in ms since the epoch."""
+    return int(entry_id.partition("-")[0])
+
+
+def _pairs(fields: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(fields[::2], fields[1::2], strict=True))
+
+
+def _headers(values: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {_text(name[2:]): _text(value) for name, value in values.items() if name.startswith(b"h:")}
+
+
+def _text(value: bytes | None) -> str:
+    return "" if value is None else value.decode("utf-8", "replace")
+
+
+def _count(value: bytes | None, default: int) -> int:
+    return int(value) if value is not None and value.isdigit() else default
+
+
+def flatten(values: Mapping[bytes, bytes]) -> list[bytes]:
+    """A reply that redis-py has made a mapping, as the list it was."""
+    return [part for pair in values.items() for part in pair]

@@ -1,0 +1,140 @@
+"""Looks at a stream from outside: how much waits where, who works on it, since when. One round trip, read only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from streams.connection import redis_errors, translated
+from streams.entry import timestamp_ms
+from streams.keys import Stream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerStats:
+    """One consumer on one lane. `idle_ms` counts from its last attempt to read (before Redis 7.2: its last message)."""
+
+    name: str
+    lane: str
+    pending: int
+    idle_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneStats:
+    """One lane. `length` counts entries waiting or in work, `pending` those in work, `depth` those waiting.
+
+    `lag` is the server's own count of those waiting: None where it does not know it (after a deletion, or in 6.2).
+    `oldest_ms` is when the oldest entry still there was made, by the server's clock.
+    """
+
+    lane: str
+    length: int
+    pending: int
+    lag: int | None
+    consumers: int
+    last_id: str | None
+    last_delivered_id: str | None
+    oldest_ms: int | None
+
+    @property
+    def depth(self) -> int:
+        # Right because entries are deleted when settled. Below zero when entries were deleted by hand, or settled between
+        # the two counts.
+        return max(0, self.length - self.pending)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamStats:
+    """Everything about one stream at `now_ms` (the server's clock, ms since the epoch, as are all times here)."""
+
+    stream: str
+    group: str
+    now_ms: int
+    lanes: tuple[LaneStats, ...]
+    consumers: tuple[ConsumerStats, ...]
+    delayed: int
+    next_due_ms: int | None
+    dead: int
+
+    @property
+    def depth(self) -> int:
+        return sum(lane.depth for lane in self.lanes)
+
+    @property
+    def pending(self) -> int:
+        return sum(lane.pending for lane in self.lanes)
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """When the oldest entry of any lane was made."""
+        return min((lane.oldest_ms for lane in self.lanes if lane.oldest_ms is not None), default=None)
+
+
+class Inspector:
+    """Looks at one stream and its group."""
+
+    def __init__(self, client: Redis, stream: Stream, *, group: str) -> None:
+        self._client = client
+        self._stream = stream
+        self._group = group
+
+    async def stats(self) -> StreamStats:
+        """A snapshot. Streams and groups that do not exist yet count as empty."""
+        with redis_errors():
+            # Not a transaction: Redis before 7.2 refuses those when it is full, which is when one wants to look.
+            async with self._client.pipeline(transaction=False) as pipe:
+                pipe.time()
+                pipe.zcard(self._stream.delayed_key)
+                pipe.zrange(self._stream.delayed_key, 0, 0, withscores=True)
+                pipe.xlen(self._stream.dead_key)
+                for key in self._stream.lane_keys:
+                    pipe.xinfo_stream(key)
+                    pipe.xinfo_groups(key)
+                    pipe.xinfo_consumers(key, self._group)
+                replies = await pipe.execute(raise_on_error=False)
+        now, delayed, head, dead, *about_lanes = (_present(reply) for reply in replies)
+        lanes = [about_lanes[at : at + 3] for at in range(0, len(about_lanes), 3)]
+        named = list(zip(self._stream.lane_names, lanes, strict=True))
+        return StreamStats(
+            stream=self._stream.name,
+            group=self._group,
+            now_ms=now[0] * 1000 + now[1] // 1000,
+            lanes=tuple(self._lane(name, info, groups) for name, (info, groups, _) in named),
+            consumers=tuple(stats for name, (_, _, consumers) in named for stats in _consumers(name, consumers)),
+            delayed=delayed or 0,
+            next_due_ms=int(head[0][1]) if head else None,
+            dead=dead or 0,
+        )
+
+    def _lane(self, name: str, info: Mapping[str, Any] | None, groups: Sequence[Mapping[str, Any]] | None) -> LaneStats:
+        group = next((each for each in groups or () if each["name"] == self._group.encode()), None)
+        first = info["first-entry"] if info else None
+        return LaneStats(
+            lane=name,
+            length=info["length"] if info else 0,
+            pending=group["pending"] if group else 0,
+            lag=group.get("lag") if group else None,
+            consumers=group["consumers"] if group else 0,
+            last_id=info["last-generated-id"].decode() if info else None,
+            last_delivered_id=group["last-delivered-id"].decode() if group else None,
+            oldest_ms=timestamp_ms(first[0].decode()) if first else None,
+        )
+
+
+def _consumers(lane: str, consumers: Sequence[Mapping[str, Any]] | None) -> Iterator[ConsumerStats]:
+    for each in consumers or ():
+        yield ConsumerStats(name=each["name"].decode(), lane=lane, pending=each["pending"], idle_ms=each["idle"])
+
+
+def _present(reply: Any) -> Any:
+    """None for a key or group that does not exist; any other error is one."""
+    if isinstance(reply, ResponseError):
+        if "no such key" in str(reply).lower() or "NOGROUP" in str(reply):
+            return None
+        raise translated(reply) from reply
+    return reply

@@ -1,0 +1,34 @@
+-- Moves delayed messages that are due back into their lanes: all of it or nothing.
+-- Each member leaves the set before its entry is added, so that it works at maxmemory (see settle.lua).
+-- KEYS    the lanes' streams, then the delayed set, then the dead-letter stream
+-- ARGV    how many at most, then the lanes' names in the order of their streams
+-- Returns { how many moved, score of the next one in ms or -1, server time in ms }
+local lanes = #KEYS - 2
+local delayed, dead = KEYS[lanes + 1], KEYS[lanes + 2]
+local key_of = {}
+for lane = 1, lanes do
+  key_of[ARGV[lane + 1]] = KEYS[lane]
+end
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, ARGV[1])
+
+for _, member in ipairs(due) do
+  redis.call('ZREM', delayed, member)
+  local readable, message = pcall(cmsgpack.unpack, member)
+  if readable and type(message) == 'table' and type(message[3]) == 'table' then
+    -- A lane that is configured no longer must not hold its messages back: the last lane takes them.
+    local added = redis.pcall('XADD', key_of[message[2]] or KEYS[lanes], '*', unpack(message[3]))
+    if type(added) == 'table' and added.err then
+      redis.call('ZADD', delayed, now, member)
+      return added
+    end
+  else
+    -- Not written by us. Left in place it would stop everything behind it.
+    redis.call('XADD', dead, '*', 'b', member, 'reason', 'unreadable delayed message')
+  end
+end
+
+local head = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+return { #due, tonumber(head[2] or -1), now }

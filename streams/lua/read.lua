@@ -1,0 +1,38 @@
+-- Reads new entries of every lane up to its share, then offers what some lanes left over to the others.
+-- An error of one lane must not throw away what another has delivered to us already, so it is returned beside it.
+-- KEYS    the lanes' streams, heaviest first
+-- ARGV    group, consumer, then the share of each lane (0 or more)
+-- Returns { server time in ms, per lane its entries { id, { field, value, ... } }, the first error or false }
+local group, consumer = ARGV[1], ARGV[2]
+local taken, asked = {}, {}
+local spare = 0
+local trouble = false
+
+local function read(lane, count)
+  local reply = redis.pcall('XREADGROUP', 'GROUP', group, consumer, 'COUNT', count, 'STREAMS', KEYS[lane], '>')
+  if not reply then return {} end
+  if reply.err then
+    trouble = trouble or reply.err
+    return {}
+  end
+  return reply[1][2]
+end
+
+for lane = 1, #KEYS do
+  asked[lane] = tonumber(ARGV[lane + 2])
+  taken[lane] = asked[lane] > 0 and read(lane, asked[lane]) or {}
+  spare = spare + asked[lane] - #taken[lane]
+end
+
+for lane = 1, #KEYS do
+  if spare > 0 and #taken[lane] == asked[lane] then -- a lane that gave less has no more
+    local more = read(lane, spare)
+    for i = 1, #more do
+      table.insert(taken[lane], more[i])
+    end
+    spare = spare - #more
+  end
+end
+
+local time = redis.call('TIME')
+return { time[1] * 1000 + math.floor(time[2] / 1000), taken, trouble }

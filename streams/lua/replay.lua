@@ -1,0 +1,36 @@
+-- Puts dead letters back into their lanes as new messages; their attempts start again at one.
+-- KEYS    the lanes' streams, then the dead-letter stream
+-- ARGV    the number of lanes, the lanes' names in the order of their streams, then the dead letters' ids
+-- Returns how many were there to be put back
+local lanes = tonumber(ARGV[1])
+local dead = KEYS[lanes + 1]
+local key_of = {}
+for lane = 1, lanes do
+  key_of[ARGV[lane + 1]] = KEYS[lane]
+end
+
+local replayed = 0
+for i = lanes + 2, #ARGV do
+  local letter = redis.call('XRANGE', dead, ARGV[i], ARGV[i])[1]
+  if letter then
+    local parts, key = {}, KEYS[lanes]
+    for f = 1, #letter[2], 2 do
+      local name, value = letter[2][f], letter[2][f + 1]
+      if name == 'lane' then
+        key = key_of[value] or key
+      elseif name == 'b' or string.sub(name, 1, 2) == 'h:' then
+        parts[#parts + 1] = name
+        parts[#parts + 1] = value
+      end
+    end
+    if #parts == 0 then parts = { 'b', '' } end
+    redis.call('XDEL', dead, ARGV[i]) -- first, for the sake of a full server (see settle.lua)
+    local added = redis.pcall('XADD', key, '*', unpack(parts))
+    if type(added) == 'table' and added.err then
+      redis.call('XADD', dead, '*', unpack(letter[2]))
+      return added
+    end
+    replayed = replayed + 1
+  end
+end
+return replayed

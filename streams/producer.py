@@ -1,0 +1,130 @@
+"""Publishes messages. Concurrent callers share round trips; a lane at its limit refuses: nothing is ever trimmed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from redis.asyncio import Redis
+
+from streams import scripts
+from streams.coalesce import Coalescer
+from streams.entry import to_fields
+from streams.errors import StreamFull
+from streams.keys import Stream
+from streams.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A message to be published. `lane` None means the first lane."""
+
+    body: bytes
+    lane: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Publisher(Protocol):
+    """What publishes: a `Producer`, or `streams.testing.MemoryQueue` in tests."""
+
+    async def publish(
+        self, body: bytes, *, lane: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> str: ...
+
+    async def publish_many(self, drafts: Sequence[Draft]) -> list[str]: ...
+
+
+_Packed = tuple[str, list[scripts.Argument]]  # lane, fields
+
+
+class Producer:
+    """Publishes to the lanes of one stream. `max_length` bounds every lane: beyond it `StreamFull` is raised."""
+
+    def __init__(
+        self,
+        client: Redis,
+        stream: Stream,
+        *,
+        max_length: int | None = None,
+        max_batch: int = 256,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self._client = client
+        self._stream = stream
+        self._lanes = frozenset(stream.lane_names)
+        self._max_length = max_length
+        self._metrics = metrics or Metrics()
+        self._coalescer: Coalescer[_Packed, str | None] = Coalescer(self._flush, max_batch=max_batch)
+
+    async def publish(self, body: bytes, *, lane: str | None = None, headers: Mapping[str, str] | None = None) -> str:
+        """Adds a message and answers its entry id.
+
+        Raises `StreamFull` when the lane is at its limit, and `StreamUnavailable` when the server is away, full or
+        silent: in the last case the message may have been added.
+        """
+        return _admitted(await self._coalescer.submit(self._pack(Draft(body, lane, headers or {}))))
+
+    async def publish_many(self, drafts: Sequence[Draft]) -> list[str]:
+        """Adds all of `drafts`, in order. `StreamFull` says which were refused; the others are published."""
+        packed = [self._pack(draft) for draft in drafts]
+        futures = [self._coalescer.submit(each) for each in packed]
+        ids: list[str | None] = []
+        try:
+            for future in futures:
+                ids.append(await future)
+        finally:
+            for future in futures:  # after an error the rest is withdrawn, or its errors are taken note of
+                if not future.cancel() and not future.cancelled():
+                    future.exception()
+        published = [entry_id for entry_id in ids if entry_id is not None]
+        if len(published) < len(ids):
+            raise StreamFull(f"{len(ids) - len(published)} of {len(ids)} messages refused: lane full", published=ids)
+        return published
+
+    async def aclose(self) -> None:
+        """Takes no more and waits for what is under way. The client stays open: it is the caller's."""
+        await self._coalescer.aclose()
+
+    def _pack(self, draft: Draft) -> _Packed:
+        lane = draft.lane or self._stream.lanes[0].name
+        if lane not in self._lanes:
+            raise ValueError(f"no lane {lane!r} in stream {self._stream.name!r}")
+        return lane, to_fields(draft.body, draft.headers)
+
+    async def _flush(self, batch: Sequence[_Packed]) -> list[str | BaseException | None]:
+        ids: list[str | BaseException | None] = []
+        for part in _cut(batch):
+            try:
+                added = await scripts.publish(self._client, self._stream, max_length=self._max_length, drafts=part)
+            except Exception as error:  # the parts before this one are in; the ones behind it are not even sent
+                return [*ids, *[error] * (len(batch) - len(ids))]
+            ids += added
+            self._count(part, added)
+        return ids
+
+    def _count(self, part: Sequence[_Packed], added: Sequence[str | None]) -> None:
+        self._metrics.batch("publish", len(part))
+        counts = Counter(lane for (lane, _), entry_id in zip(part, added, strict=True) if entry_id is not None)
+        for lane, count in counts.items():
+            self._metrics.published(lane, count)
+
+
+def _cut(batch: Sequence[_Packed]) -> Iterator[Sequence[_Packed]]:
+    """Parts that one script call may take."""
+    start = size = 0
+    for at, (_, fields) in enumerate(batch):
+        cost = len(fields) + 2
+        if size + cost > scripts.MAX_ARGUMENTS and at > start:
+            yield batch[start:at]
+            start, size = at, 0
+        size += cost
+    if start < len(batch):
+        yield batch[start:]
+
+
+def _admitted(entry_id: str | None) -> str:
+    if entry_id is None:
+        raise StreamFull("message refused: its lane is full")
+    return entry_id

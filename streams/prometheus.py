@@ -1,0 +1,128 @@
+"""The metrics on prometheus_client: counters and histograms as the parts report, gauges from a snapshot of the stream.
+
+Import this module only if prometheus_client is installed; nothing else here needs it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import cache
+from typing import Any
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+from streams.inspector import StreamStats
+from streams.metrics import METRICS, Metrics, Step
+
+
+class PrometheusMetrics:
+    """Registers every metric of `METRICS` under `<prefix>_` with `registry`. One per registry."""
+
+    def __init__(self, *, prefix: str = "streams", registry: CollectorRegistry = REGISTRY) -> None:
+        self._families: dict[str, Any] = {}
+        for name, spec in METRICS.items():
+            full = f"{prefix}_{name}"
+            match spec.kind:
+                case "counter":
+                    self._families[name] = Counter(full, spec.help, spec.labels, registry=registry)
+                case "gauge":
+                    self._families[name] = Gauge(full, spec.help, spec.labels, registry=registry)
+                case "histogram":
+                    self._families[name] = Histogram(
+                        full, spec.help, spec.labels, registry=registry, buckets=spec.buckets
+                    )
+        self._shown: dict[str, dict[str, set[tuple[str, ...]]]] = defaultdict(lambda: defaultdict(set))
+
+    def for_stream(self, stream: str) -> Metrics:
+        """What to give to the producers and consumers of the stream of that name."""
+        return _StreamMetrics(self._families, stream)
+
+    def show(self, stats: StreamStats) -> None:
+        """Sets the gauges to a snapshot, and removes those of consumers and groups that are gone."""
+        fresh: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+
+        def put(name: str, value: float, *labels: str) -> None:
+            fresh[name].add((stats.stream, *labels))
+            self._families[name].labels(stats.stream, *labels).set(value)
+
+        _put_all(stats, put)
+        self._replace(stats.stream, fresh)
+
+    def forget(self, stream: str) -> None:
+        """Removes the gauges of a stream: while its server is away an old value would be a lie."""
+        self._replace(stream, defaultdict(set))
+
+    def _replace(self, stream: str, fresh: dict[str, set[tuple[str, ...]]]) -> None:
+        for name, labels in self._shown[stream].items():
+            for gone in labels - fresh[name]:
+                self._families[name].remove(*gone)
+        self._shown[stream] = fresh
+
+
+def _put_all(stats: StreamStats, put: Any) -> None:
+    for lane in stats.lanes:
+        age_ms = 0 if lane.oldest_ms is None else max(0, stats.now_ms - lane.oldest_ms)
+        put("stream_length", lane.length, lane.lane)
+        put("stream_depth", lane.depth, lane.lane)
+        put("stream_oldest_entry_seconds", age_ms / 1000, lane.lane)
+        put("stream_group_messages_pending", lane.pending, lane.lane, stats.group)
+        put("stream_group_consumers", lane.consumers, lane.lane, stats.group)
+        if lane.lag is not None:
+            put("stream_group_lag", lane.lag, lane.lane, stats.group)
+    for each in stats.consumers:
+        put("stream_group_consumer_messages_pending", each.pending, each.lane, stats.group, each.name)
+        put("stream_group_consumer_idle_seconds", each.idle_ms / 1000, each.lane, stats.group, each.name)
+    late_ms = 0 if stats.next_due_ms is None else max(0, stats.now_ms - stats.next_due_ms)
+    put("delayed_messages", stats.delayed)
+    put("delayed_overdue_seconds", late_ms / 1000)
+    put("dead_letter_messages", stats.dead)
+
+
+class _StreamMetrics(Metrics):
+    """Children are looked up once per label set: `labels()` costs more than what it leads to."""
+
+    def __init__(self, families: dict[str, Any], stream: str) -> None:
+        @cache
+        def child(name: str, *labels: str) -> Any:
+            return families[name].labels(stream, *labels)
+
+        self._child = child
+        for name, spec in METRICS.items():
+            if spec.labels == ("stream",) and spec.kind == "counter":
+                child(name)  # shows as 0 from the start, so that the first increase is seen as one
+
+    def published(self, lane: str, count: int) -> None:
+        self._child("messages_published", lane).inc(count)
+
+    def batch(self, step: Step, size: int) -> None:
+        self._child("batch_size", step).observe(size)
+
+    def started(self, lane: str, wait_s: float) -> None:
+        self._child("message_wait_seconds", lane).observe(wait_s)
+
+    def handled(self, lane: str, seconds: float) -> None:
+        self._child("handler_seconds", lane).observe(seconds)
+
+    def handler_error(self, lane: str) -> None:
+        self._child("handler_errors", lane).inc()
+
+    def settled(self, lane: str, outcome: str, count: int) -> None:
+        self._child("messages_settled", lane, outcome).inc(count)
+
+    def reclaimed(self, lane: str, count: int) -> None:
+        self._child("messages_reclaimed", lane).inc(count)
+
+    def promoted(self, count: int) -> None:
+        self._child("messages_promoted").inc(count)
+
+    def renewed(self, count: int) -> None:
+        self._child("leases_renewed").inc(count)
+
+    def lost(self, count: int) -> None:
+        self._child("leases_lost").inc(count)
+
+    def group_recreated(self) -> None:
+        self._child("groups_recreated").inc()
+
+    def in_flight(self, count: int) -> None:
+        self._child("in_flight_messages").set(count)

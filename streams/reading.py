@@ -1,0 +1,100 @@
+"""Reads new messages for a consumer: lanes by weight, without waiting or with, and creates the group where it lacks.
+
+Promise: as many messages as asked for at most, no lane starves, and a group is created at `0`, so that none is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from redis.asyncio import Redis
+
+from streams import scripts
+from streams.clock import Clock, milliseconds
+from streams.connection import redis_errors, translated
+from streams.entry import flatten, timestamp_ms, to_message
+from streams.errors import GroupLost, StreamError
+from streams.keys import Stream
+from streams.lanes import Rotation
+from streams.message import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read. One lane's `error` does not take back what the others gave."""
+
+    messages: Sequence[Message]
+    error: StreamError | None = None
+
+
+class Reader:
+    """Reads for one consumer of the group."""
+
+    def __init__(self, client: Redis, stream: Stream, *, group: str, consumer: str, clock: Clock) -> None:
+        self._client = client
+        self._stream = stream
+        self._group = group
+        self._consumer = consumer
+        self._clock = clock
+        # Heaviest first: they are the first to get what other lanes leave over.
+        self._lanes = sorted(stream.lanes, key=lambda lane: -lane.weight)
+        self._names = [lane.name for lane in self._lanes]
+        self._keys = [stream.lane_key(name) for name in self._names]
+        self._name_of = {key.encode(): name for key, name in zip(self._keys, self._names, strict=True)}
+        self._rotation = Rotation([lane.weight for lane in self._lanes])
+        self._server_ahead_s = 0.0
+
+    async def create_group(self) -> bool:
+        """Creates the group on every lane that lacks it; True if any did."""
+        return await scripts.create_group(self._client, self._keys, group=self._group) > 0
+
+    async def take(self, limit: int) -> Reading:
+        """Reads up to `limit` messages without waiting."""
+        now_ms, taken, trouble = await scripts.read(
+            self._client,
+            self._keys,
+            group=self._group,
+            consumer=self._consumer,
+            shares=self._rotation.shares(limit),
+        )
+        self._server_ahead_s = now_ms / 1000 - self._clock.monotonic()
+        messages = [
+            to_message(entry_id, fields, lane=lane)
+            for lane, entries in zip(self._names, taken, strict=True)
+            for entry_id, fields in entries
+        ]
+        return Reading(messages, translated(trouble.decode()) if trouble else None)
+
+    async def wait(self, limit: int, longest: timedelta) -> Reading:
+        """Waits for the first message of any lane; up to `limit`, but one per lane if they all come at once.
+
+        Not to be cancelled if it can be helped: what the server sends to a reader that has gone stays with its name
+        until it is reclaimed.
+        """
+        try:
+            with redis_errors():
+                # redis-py's types allow for every protocol and decoding at once; ours are pinned in `connect`.
+                replies: Any = await self._client.xreadgroup(
+                    self._group,
+                    self._consumer,
+                    dict.fromkeys(self._keys, ">"),
+                    count=max(1, limit // len(self._keys)),
+                    block=max(1, milliseconds(longest)),
+                )
+        except GroupLost as error:
+            return Reading([], error)
+        return Reading(
+            [
+                to_message(entry_id, flatten(fields), lane=self._name_of[key])
+                for key, entries in replies or ()
+                for entry_id, fields in entries
+            ]
+        )
+
+    def waited_s(self, message: Message) -> float:
+        """Seconds since the server made the message's entry, by the server's clock: as it was when last asked, plus
+        what has passed here since."""
+        return max(0.0, self._clock.monotonic() + self._server_ahead_s - timestamp_ms(message.id) / 1000)

@@ -1,0 +1,75 @@
+"""What the server is and how it is configured, and the refusal to work on one that would lose messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from streams.connection import redis_errors
+from streams.errors import UnsafeServer
+
+OLDEST: Final = {"redis": (6, 2), "valkey": (7, 2)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerFacts:
+    """The server: `kind` is "redis" or "valkey", `role` "master" or "slave"; no `maxmemory_bytes` (0) is no limit."""
+
+    kind: str
+    version: str
+    role: str
+    maxmemory_bytes: int
+    maxmemory_policy: str
+    used_memory_bytes: int
+    appendonly: bool
+    now: datetime
+
+    @property
+    def supported(self) -> bool:
+        """Whether the version is one this library is made for."""
+        parts = tuple(int(part) for part in self.version.split(".")[:2] if part.isdigit())
+        return parts >= OLDEST[self.kind]
+
+    @property
+    def noeviction(self) -> bool:
+        return self.maxmemory_policy == "noeviction"
+
+
+async def server_facts(client: Redis) -> ServerFacts:
+    """Asks the server. INFO only: managed servers often refuse CONFIG."""
+    with redis_errors():
+        async with client.pipeline(transaction=False) as pipe:
+            pipe.info()
+            pipe.time()
+            info, (seconds, microseconds) = await pipe.execute()
+    return _facts(info, datetime.fromtimestamp(seconds + microseconds / 1_000_000, UTC))
+
+
+def _facts(info: dict[str, Any], now: datetime) -> ServerFacts:
+    # Valkey calls itself redis 7.2.4 in the old field, for the sake of old clients.
+    valkey = info.get("valkey_version")
+    return ServerFacts(
+        kind="redis" if valkey is None else "valkey",
+        version=str(valkey or info["redis_version"]),
+        role=str(info["role"]),
+        maxmemory_bytes=int(info["maxmemory"]),
+        maxmemory_policy=str(info["maxmemory_policy"]),
+        used_memory_bytes=int(info["used_memory"]),
+        appendonly=bool(info["aof_enabled"]),
+        now=now,
+    )
+
+
+async def require_noeviction(client: Redis) -> ServerFacts:
+    """Raises `UnsafeServer` unless the server keeps everything it was given; answers its facts."""
+    facts = await server_facts(client)
+    if not facts.noeviction:
+        raise UnsafeServer(
+            f"{facts.kind} {facts.version} has maxmemory-policy {facts.maxmemory_policy}: when memory is full it "
+            "deletes keys, streams included. Set it to noeviction (CONFIG SET maxmemory-policy noeviction, and in the "
+            "server's configuration file), or use another server for the streams."
+        )
+    return facts

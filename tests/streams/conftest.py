@@ -1,0 +1,92 @@
+"""What the tests of `streams` share: a server for all, clients, streams of their own, private servers to break."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from streams import Lane, Message, Stream, connect
+from tests.streams.servers import Proxy, Server
+
+_numbers = itertools.count(1)
+
+Connected = Callable[[Server | Proxy], Redis]
+
+
+@pytest.fixture(scope="session")
+def stream_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server that tests share: use streams of your own, and never FLUSHALL."""
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(stream_server: Server) -> str:
+    return stream_server.url
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[Redis]:
+    client = connect(redis_url)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def stream() -> Stream:
+    """A stream of this test's own, with three lanes."""
+    lanes = (Lane("critical", 6), Lane("default", 3), Lane("low", 1))
+    return Stream(f"test:{next(_numbers)}", lanes=lanes)
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Starts servers of this test's own, with the options it is given."""
+    servers: list[Server] = []
+
+    def start(*options: str) -> Server:
+        folder = tmp_path / f"server-{len(servers)}"
+        folder.mkdir()
+        servers.append(Server(folder, *options))
+        servers[-1].start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+async def connected() -> AsyncIterator[Connected]:
+    """Makes clients of this test's own servers; closed after it."""
+    clients: list[Redis] = []
+
+    def to(server: Server | Proxy) -> Redis:
+        clients.append(connect(server.url))
+        return clients[-1]
+
+    yield to
+    for client in clients:
+        await client.aclose()
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Returns when something in the server has come true: it tells nobody, so it is asked."""
+    async with asyncio.timeout(30):
+        while not await condition():
+            await asyncio.sleep(0.01)
+
+
+async def pretend_idle(client: Redis, stream: Stream, message: Message, *, group: str, consumer: str) -> None:
+    """Makes the server believe that `consumer` took the message an hour ago."""
+    key = stream.lane_key(message.lane)
+    await client.xclaim(
+        key, group, consumer, 0, [message.id], idle=3_600_000, retrycount=message.deliveries, justid=True
+    )

@@ -1,0 +1,45 @@
+"""A consumer that runs for the length of a block, with settings that suit tests."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+from redis.asyncio import Redis
+
+from streams import Consumer, Done, Message, Outcome, Stream
+from streams.testing import Dice
+
+GROUP = "workers"
+
+
+def consumer(client: Redis, stream: Stream, handler: Any, **options: Any) -> Consumer:
+    usual: dict[str, Any] = {"group": GROUP, "name": "c1", "block": timedelta(milliseconds=50), "roll": Dice(0.5)}
+    return Consumer(client, stream, handler=handler, **(usual | options))
+
+
+async def done(message: Message) -> Outcome:
+    return Done()
+
+
+class Running:
+    """Runs a consumer inside the block; at its end it has been stopped and has drained."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self.consumer = consumer
+        self.stop = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Running:
+        self.task = asyncio.create_task(self.consumer.run(self.stop))
+        return self
+
+    async def __aexit__(self, failed: object, *_: object) -> None:
+        self.stop.set()
+        assert self.task is not None
+        if failed is None:
+            await self.task
+        else:  # the handler may wait for what the failed test will never do
+            self.task.cancel()
+            await asyncio.wait([self.task])

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, cast
+
+from redis.asyncio import Redis
+
+from streams import Dead, DeadLetters, Done, Draft, Inspector, Message, Metrics, Outcome, Producer, Stream
+from streams.claims import Reclaimer
+from streams.clock import SystemClock
+from streams.testing import Dice, FakeClock
+from tests.streams.conftest import pretend_idle, until
+from tests.streams.running import GROUP, Running, consumer, done
+
+
+class Counts(Metrics):
+    def __init__(self) -> None:
+        self.taken = self.kept = self.gone = 0
+
+    def reclaimed(self, lane: str, count: int) -> None:
+        self.taken += count
+
+    def renewed(self, count: int) -> None:
+        self.kept += count
+
+    def lost(self, count: int) -> None:
+        self.gone += count
+
+
+async def abandon(client: Redis, stream: Stream, drafts: Sequence[Draft], *, deliveries: int = 1) -> None:
+    """Leaves messages in the hands of a consumer that died an hour ago, delivered that often."""
+    await Producer(client, stream).publish_many(drafts)
+    taken: list[Message] = []
+
+    async def dies(message: Message) -> Outcome:
+        taken.append(message)
+        raise asyncio.CancelledError
+
+    await consumer(client, stream, dies, name="dead", concurrency=10_000).run_once()
+    assert len(taken) == len(drafts)
+    for message in taken:
+        counted = Message(message.id, message.lane, message.body, deliveries=deliveries)
+        await pretend_idle(client, stream, counted, group=GROUP, consumer="dead")
+
+
+async def test_what_a_dead_consumer_held_is_taken_over_and_counted(client: Redis, stream: Stream) -> None:
+    await abandon(client, stream, [Draft(b"1"), Draft(b"2", "low", {"trace": "x"})])
+    seen: list[Message] = []
+    counts = Counts()
+
+    async def handler(message: Message) -> Outcome:
+        seen.append(message)
+        return Done()
+
+    assert await consumer(client, stream, handler, metrics=counts).run_once() == 2
+    assert [(each.lane, each.body, each.headers, each.deliveries) for each in seen] == [
+        ("critical", b"1", {}, 2),
+        ("low", b"2", {"trace": "x"}, 2),
+    ]
+    assert counts.taken == 2
+    assert (await Inspector(client, stream, group=GROUP).stats()).pending == 0
+
+
+async def test_what_another_holds_within_its_lease_is_left_alone(client: Redis, stream: Stream) -> None:
+    await Producer(client, stream).publish(b"x")
+    entered, release = asyncio.Event(), asyncio.Event()
+
+    async def slow(message: Message) -> Outcome:
+        entered.set()
+        await release.wait()
+        return Done()
+
+    async with Running(consumer(client, stream, slow, name="alive")):
+        await entered.wait()
+        assert await consumer(client, stream, done, name="other").run_once() == 0
+        release.set()
+
+
+async def test_no_more_is_taken_over_than_there_are_free_slots_and_the_scan_goes_on(
+    client: Redis, stream: Stream
+) -> None:
+    await abandon(client, stream, [Draft(b"%d" % number, stream.lane_names[number % 3]) for number in range(250)])
+    reclaimer = Reclaimer(
+        client,
+        stream,
+        group=GROUP,
+        consumer="c1",
+        min_idle=timedelta(minutes=1),
+        every=timedelta(hours=1),
+        clock=SystemClock(),
+        roll=Dice(0.5),
+    )
+    taken: list[Message] = []
+    while not reclaimer.due_in:
+        step = await reclaimer.run_once(7)
+        assert len(step) <= 7
+        taken += step
+    assert len({message.body for message in taken}) == 250
+    assert reclaimer.due_in > timedelta(minutes=50)
+
+
+async def test_a_scan_does_not_start_before_its_time(client: Redis, stream: Stream) -> None:
+    await consumer(client, stream, done).run_once()
+    clock = FakeClock()
+    reclaimer = Reclaimer(
+        client,
+        stream,
+        group=GROUP,
+        consumer="c1",
+        min_idle=timedelta(minutes=1),
+        every=timedelta(seconds=10),
+        clock=clock,
+        roll=Dice(0.5),
+    )
+    assert reclaimer.due_in == timedelta(0)
+    await reclaimer.run_once(10)
+    assert reclaimer.due_in == timedelta(seconds=10)
+    await clock.advance(timedelta(seconds=10))
+    assert reclaimer.due_in == timedelta(0)
+
+
+async def test_entries_deleted_by_hand_leave_the_pending_list(client: Redis, stream: Stream) -> None:
+    await abandon(client, stream, [Draft(b"1"), Draft(b"2"), Draft(b"3")])
+    key = stream.lane_key("critical")
+    [(first, _), *_] = cast(Any, await client.xrange(key))
+    await client.xdel(key, first)
+    assert await consumer(client, stream, done).run_once() == 2
+    assert (await Inspector(client, stream, group=GROUP).stats()).pending == 0
+
+
+async def test_poison_is_buried_after_too_many_deliveries(client: Redis, stream: Stream) -> None:
+    await abandon(client, stream, [Draft(b"kills its worker")], deliveries=5)
+
+    async def never(message: Message) -> Outcome:
+        raise AssertionError("poison must not reach the handler")
+
+    assert await consumer(client, stream, never, max_deliveries=5).run_once() == 1
+    [letter] = (await DeadLetters(client, stream).list()).letters
+    assert (letter.reason, letter.deliveries) == ("poison: delivered 6 times", 6)
+
+
+async def test_the_last_delivery_still_reaches_the_handler(client: Redis, stream: Stream) -> None:
+    await abandon(client, stream, [Draft(b"x")], deliveries=4)
+    assert await consumer(client, stream, done, max_deliveries=5).run_once() == 1
+    assert await DeadLetters(client, stream).count() == 0
+
+
+async def test_on_poison_decides_and_is_asked_again_if_it_fails(client: Redis, stream: Stream) -> None:
+    await abandon(client, stream, [Draft(b"x")], deliveries=9)
+    asked: list[Message] = []
+
+    async def on_poison(message: Message) -> Outcome:
+        asked.append(message)
+        if len(asked) == 1:
+            raise OSError("the database is away")
+        return Dead("reviewed")
+
+    worker = consumer(client, stream, done, on_poison=on_poison)
+    assert await worker.run_once() == 0
+    assert (await Inspector(client, stream, group=GROUP).stats()).pending == 1
+    await pretend_idle(client, stream, asked[0], group=GROUP, consumer="c1")
+    assert await worker.run_once() == 1
+    [letter] = (await DeadLetters(client, stream).list()).letters
+    assert letter.reason == "reviewed"
+
+
+async def test_a_long_handler_keeps_its_lease(client: Redis, stream: Stream) -> None:
+    """Over several leases nobody else gets the message, because it is renewed every third of one."""
+    await Producer(client, stream).publish(b"x")
+    counts, release, entered = Counts(), asyncio.Event(), asyncio.Event()
+    lease = timedelta(milliseconds=600)
+
+    async def slow(message: Message) -> Outcome:
+        entered.set()
+        await release.wait()
+        return Done()
+
+    async def never(message: Message) -> Outcome:
+        raise AssertionError("the lease was not kept")
+
+    async with Running(consumer(client, stream, slow, lease=lease, metrics=counts)):
+        await entered.wait()
+        other = consumer(client, stream, never, name="other", lease=lease)
+
+        async def renewed_often() -> bool:
+            assert await other.run_once() == 0
+            return counts.kept >= 6  # two leases
+
+        await until(renewed_often)
+        release.set()
+    assert counts.gone == 0
+    assert (await Inspector(client, stream, group=GROUP).stats()).pending == 0
+
+
+async def test_a_lease_that_was_taken_over_is_counted_and_not_stolen_back(client: Redis, stream: Stream) -> None:
+    await Producer(client, stream).publish(b"x")
+    clock, counts = FakeClock(), Counts()
+    taken: list[Message] = []
+    entered, release = asyncio.Event(), asyncio.Event()
+
+    async def slow(message: Message) -> Outcome:
+        taken.append(message)
+        entered.set()
+        await release.wait()
+        return Done()
+
+    async with Running(consumer(client, stream, slow, lease=timedelta(seconds=30), metrics=counts, clock=clock)):
+        await entered.wait()
+        await client.xclaim(stream.lane_key("critical"), GROUP, "thief", 0, [taken[0].id], justid=True)
+        await clock.until_asleep()
+        await clock.advance(timedelta(seconds=10))
+
+        async def noticed() -> bool:
+            return counts.gone == 1
+
+        await until(noticed)
+        [owner] = [each for each in (await Inspector(client, stream, group=GROUP).stats()).consumers if each.pending]
+        assert owner.name == "thief"
+        assert counts.kept == 0
+        release.set()
+
+
+async def test_what_we_reclaim_from_ourselves_does_not_get_a_second_handler(client: Redis, stream: Stream) -> None:
+    """Renewals failed for longer than the lease (the server was away), and our own message looks abandoned to us."""
+    await Producer(client, stream).publish(b"x")
+    taken: list[Message] = []
+    entered, release = asyncio.Event(), asyncio.Event()
+
+    async def slow(message: Message) -> Outcome:
+        taken.append(message)
+        entered.set()
+        await release.wait()
+        return Done()
+
+    worker = consumer(client, stream, slow)
+    first = asyncio.create_task(worker.run_once())
+    await entered.wait()
+    await pretend_idle(client, stream, taken[0], group=GROUP, consumer="c1")
+    assert await worker.run_once() == 0
+    assert len(taken) == 1
+    release.set()
+    assert await first == 1
+
+
+async def test_a_running_consumer_takes_over_while_it_is_idle(client: Redis, stream: Stream) -> None:
+    await abandon(client, stream, [Draft(b"x")])
+    handled = asyncio.Event()
+
+    async def handler(message: Message) -> Outcome:
+        handled.set()
+        return Done()
+
+    async with Running(consumer(client, stream, handler, reclaim_every=timedelta(milliseconds=20))):
+        await handled.wait()

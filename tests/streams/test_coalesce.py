@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from streams import Coalescer
+
+
+class Gate:
+    """A flush that notes its batches and waits until it is let through; it answers each number doubled."""
+
+    def __init__(self, *, is_open: bool = False) -> None:
+        self.batches: list[list[int]] = []
+        self.open = asyncio.Event()
+        self.entered = asyncio.Event()
+        self.at_once = self.most_at_once = 0
+        if is_open:
+            self.open.set()
+
+    async def __call__(self, items: Sequence[int]) -> Sequence[int | BaseException]:
+        self.batches.append(list(items))
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        self.entered.set()
+        await self.open.wait()
+        self.at_once -= 1
+        return [item * 2 for item in items]
+
+
+async def test_a_lone_caller_is_flushed_at_once() -> None:
+    gate = Gate(is_open=True)
+    assert await Coalescer(gate).submit(21) == 42
+    assert gate.batches == [[21]]
+
+
+async def test_callers_of_the_same_turn_share_a_batch() -> None:
+    gate = Gate(is_open=True)
+    coalescer = Coalescer(gate)
+    assert await asyncio.gather(*map(coalescer.submit, range(5))) == [0, 2, 4, 6, 8]
+    assert gate.batches == [[0, 1, 2, 3, 4]]
+
+
+async def test_what_arrives_in_flight_goes_out_together_next_and_in_order() -> None:
+    gate = Gate()
+    coalescer = Coalescer(gate)
+    first = coalescer.submit(0)
+    await gate.entered.wait()
+    rest = [coalescer.submit(number) for number in range(1, 8)]
+    gate.open.set()
+    assert await first == 0
+    assert [await each for each in rest] == [2, 4, 6, 8, 10, 12, 14]
+    assert gate.batches == [[0], [1, 2, 3, 4, 5, 6, 7]]
+    assert gate.most_at_once == 1
+
+
+async def test_no_batch_is_larger_than_max_batch() -> None:
+    gate = Gate(is_open=True)
+    sizes: list[int] = []
+    coalescer = Coalescer(gate, max_batch=3, on_batch=sizes.append)
+    await asyncio.gather(*map(coalescer.submit, range(8)))
+    assert gate.batches == [[0, 1, 2], [3, 4, 5], [6, 7]]
+    assert sizes == [3, 3, 2]
+
+
+async def test_lanes_bound_the_flushes_in_flight() -> None:
+    gate = Gate()
+    coalescer = Coalescer(gate, max_batch=1, lanes=3)
+    futures = [coalescer.submit(number) for number in range(6)]
+    while gate.at_once < 3:
+        await asyncio.sleep(0)
+    gate.open.set()
+    assert await asyncio.gather(*futures) == [0, 2, 4, 6, 8, 10]
+    assert gate.most_at_once == 3
+
+
+async def test_a_caller_cancelled_in_flight_does_not_disturb_the_others() -> None:
+    gate = Gate()
+    coalescer = Coalescer(gate)
+    futures = [coalescer.submit(number) for number in range(3)]
+    await gate.entered.wait()
+    futures[1].cancel()
+    gate.open.set()
+    assert await futures[0] == 0
+    assert await futures[2] == 4
+    assert gate.batches == [[0, 1, 2]]
+
+
+async def test_a_caller_cancelled_before_its_batch_is_never_sent() -> None:
+    gate = Gate()
+    coalescer = Coalescer(gate)
+    first = coalescer.submit(0)
+    await gate.entered.wait()
+    withdrawn, stays = coalescer.submit(1), coalescer.submit(2)
+    withdrawn.cancel()
+    gate.open.set()
+    assert (await first, await stays) == (0, 4)
+    assert gate.batches == [[0], [2]]
+
+
+async def test_cancelling_the_task_that_waits_withdraws_its_item_too() -> None:
+    gate = Gate()
+    coalescer = Coalescer(gate)
+    first = coalescer.submit(0)
+    await gate.entered.wait()
+
+    async def caller() -> int:
+        return await coalescer.submit(1)
+
+    task = asyncio.create_task(caller())
+    await asyncio.sleep(0)
+    task.cancel()
+    gate.open.set()
+    await first
+    await coalescer.aclose()
+    assert task.cancelled()
+    assert gate.batches == [[0]]
+
+
+async def test_an_exception_among_the_results_is_its_callers_alone() -> None:
+    async def flush(items: Sequence[int]) -> Sequence[int | BaseException]:
+        return [ValueError("odd") if item % 2 else item for item in items]
+
+    coalescer = Coalescer(flush)
+    answers = await asyncio.gather(*map(coalescer.submit, range(4)), return_exceptions=True)
+    assert answers[0::2] == [0, 2]
+    assert all(isinstance(answer, ValueError) for answer in answers[1::2])
+
+
+async def test_an_exception_of_flush_goes_to_its_batch_and_the_next_batch_works() -> None:
+    failures = iter([OSError("server gone")])
+
+    async def flush(items: Sequence[int]) -> Sequence[int | BaseException]:
+        for failure in failures:
+            raise failure
+        return list(items)
+
+    coalescer = Coalescer(flush)
+    answers = await asyncio.gather(coalescer.submit(1), coalescer.submit(2), return_exceptions=True)
+    assert all(isinstance(answer, OSError) for answer in answers)
+    assert await coalescer.submit(3) == 3
+
+
+async def test_a_flush_that_answers_too_little_is_a_bug_and_raised() -> None:
+    async def flush(items: Sequence[int]) -> Sequence[int | BaseException]:
+        return list(items[1:])
+
+    coalescer = Coalescer(flush)
+    answers = await asyncio.gather(coalescer.submit(1), coalescer.submit(2), return_exceptions=True)
+    assert [str(answer) for answer in answers] == ["a bug in flush: 1 results for 2 items"] * 2
+
+
+async def test_closing_answers_what_was_taken_and_takes_no_more() -> None:
+    gate = Gate()
+    coalescer = Coalescer(gate, max_batch=1)
+    futures = [coalescer.submit(number) for number in range(3)]
+    closing = asyncio.create_task(coalescer.aclose())
+    await gate.entered.wait()
+    with pytest.raises(RuntimeError, match="closed"):
+        coalescer.submit(9)
+    assert not closing.done()
+    gate.open.set()
+    await closing
+    assert [future.result() for future in futures] == [0, 2, 4]
+
+
+async def test_a_cancelled_flush_cancels_its_callers_and_not_those_behind() -> None:
+    entered = asyncio.Event()
+    batches: list[list[int]] = []
+
+    async def flush(items: Sequence[int]) -> Sequence[int | BaseException]:
+        batches.append(list(items))
+        if len(batches) == 1:
+            entered.set()
+            raise asyncio.CancelledError
+        return list(items)
+
+    coalescer = Coalescer(flush, max_batch=1)
+    first, second = coalescer.submit(1), coalescer.submit(2)
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert await second == 2
+
+
+async def test_no_task_is_made_per_item() -> None:
+    gate = Gate()
+    coalescer = Coalescer(gate)
+    before = len(asyncio.all_tasks())
+    futures = [coalescer.submit(number) for number in range(100)]
+    await gate.entered.wait()
+    assert len(asyncio.all_tasks()) == before + 1
+    gate.open.set()
+    await asyncio.gather(*futures)
+
+
+@pytest.mark.parametrize(("max_batch", "lanes"), [(0, 1), (1, 0)])
+def test_sizes_below_one_are_refused(max_batch: int, lanes: int) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        Coalescer(Gate(), max_batch=max_batch, lanes=lanes)

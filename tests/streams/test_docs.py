@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import streams
+from tests.streams.servers import Server
+
+ROOT = Path(__file__).parents[2]
+GUIDE = ROOT / "docs" / "streams.md"
+
+
+async def test_the_guides_example_runs_as_it_is_written(own_server: Callable[..., Server]) -> None:
+    example = re.search(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    assert example is not None
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-W",
+        "error",
+        "-c",
+        example[1],
+        cwd=ROOT,
+        env=os.environ | {"REDIS_URL": own_server().url},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(60):
+        output, _ = await process.communicate()
+    assert (output, process.returncode) == (b"sending to ada@example.org\n", 0)
+
+
+def test_the_guide_names_only_what_there_is() -> None:
+    names = set(re.findall(r"`([A-Z][A-Za-z]+)\(", GUIDE.read_text()))
+    assert names
+    assert names - {"PrometheusMetrics"} <= set(streams.__all__)
+
+
+def test_the_library_imports_without_prometheus_and_without_okane() -> None:
+    """Importing everything public brings in neither: who uses `streams` alone need not install them."""
+    check = "import sys, streams, streams.testing; print({'okane', 'prometheus_client'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, check=True)
+    assert found.stdout == b"set()\n"

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from streams import Inspector, Producer, Stream
+from streams.connection import translated
+from streams.errors import GroupLost, StreamError, StreamUnavailable
+from tests.streams.running import GROUP, consumer, done
+
+SCRIPTS = sorted(path.name for path in files("streams").joinpath("lua").iterdir() if path.name.endswith(".lua"))
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_script_says_what_it_takes_and_gives(name: str) -> None:
+    text = files("streams").joinpath("lua", name).read_text()
+    header = text[: text.index("\nlocal")]
+    for word in ("KEYS", "ARGV", "Returns"):
+        assert re.search(rf"^-- {word}\b", header, re.MULTILINE), word
+
+
+async def test_scripts_come_back_after_the_server_forgot_them(client: Redis, stream: Stream) -> None:
+    producer = Producer(client, stream)
+    worker = consumer(client, stream, done)
+    for _ in range(2):
+        await producer.publish(b"x")
+        assert await worker.run_once() == 1
+        await client.script_flush()
+    assert (await Inspector(client, stream, group=GROUP).stats()).pending == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [
+        ("NOGROUP No such key 'x' or consumer group 'g'", GroupLost),
+        ("UNBLOCKED the stream key no longer exists", GroupLost),
+        ("READONLY You can't write against a read only replica.", StreamUnavailable),
+        ("Error running script (call to f_1): @user_script:9: -READONLY You can't write", StreamUnavailable),
+        ("OOM command not allowed when used memory > 'maxmemory'.", StreamUnavailable),
+        ("LOADING Redis is loading the dataset in memory", StreamUnavailable),
+        ("MASTERDOWN Link with MASTER is down", StreamUnavailable),
+        ("MISCONF Errors writing to the AOF file: No space left on device", StreamUnavailable),
+        ("BUSYKEY Target key name already exists.", StreamError),
+        ("WRONGTYPE Operation against a key holding the wrong kind of value", StreamError),
+    ],
+)
+def test_what_the_server_says_is_understood(text: str, meaning: type[StreamError]) -> None:
+    assert type(translated(ResponseError(text))) is meaning
