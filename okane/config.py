@@ -1,0 +1,135 @@
+"""Settings: the only reader of the environment. Every field may come from `.env` or the environment.
+
+The names without a prefix are those of the two systems okane succeeds (`DATABASE_URL`, `WORKER_COUNT`, ...); everything
+else is `OKANE_<FIELD>`. Durations take seconds (`30`, `0.5`) or Go's spelling (`30s`, `1m30s`, `250ms`).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated, Literal, Self
+
+from pydantic import AliasChoices, BeforeValidator, Field, PositiveInt, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_GO_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_duration(value: object) -> object:
+    """`"30"`, `30`, `"30s"`, `"1m30s"` or `"250ms"` to a timedelta; anything else is left to pydantic to refuse."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return timedelta(seconds=value)
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return timedelta(seconds=float(text))
+    if re.fullmatch(rf"(?:{_GO_DURATION.pattern})+", text):
+        return timedelta(seconds=sum(float(n) * _UNIT_S[unit] for n, unit in _GO_DURATION.findall(text)))
+    raise ValueError("expected seconds (30, 0.5) or a duration like 30s, 1m30s, 250ms")
+
+
+def _parse_durations(value: object) -> object:
+    """`"5s,15s,1m"`, or a sequence of anything `parse_duration` takes."""
+    return [parse_duration(part) for part in value.split(",")] if isinstance(value, str) else value
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(0))]
+Durations = Annotated[tuple[Duration, ...], NoDecode, BeforeValidator(_parse_durations), Field(min_length=1)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def _named(name: str) -> AliasChoices:
+    """An ancestor's name for a setting, beside ours."""
+    return AliasChoices(f"OKANE_{name}", name)
+
+
+class Settings(BaseSettings):
+    """What every process reads at its start. See each field's description (`okane doctor --settings` prints them)."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="OKANE_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
+    )
+
+    # Where things are. Unset means: `okane up` brings its own.
+    database_url: str | None = Field(None, validation_alias=_named("DATABASE_URL"), description="Postgres, as a URL")
+    redis_url: str | None = Field(None, validation_alias=_named("REDIS_URL"), description="Redis or Valkey, as a URL")
+    redis_addr: str | None = Field(None, validation_alias=_named("REDIS_ADDR"), description="host:port, or a URL")
+    provider_base_url: str | None = Field(None, validation_alias=_named("PROVIDER_BASE_URL"))
+    host: str = Field("127.0.0.1", description="what the API binds; loopback unless you say otherwise")
+    port: Port = Field(8080, validation_alias=_named("PORT"), description="the API's port")
+    mock_provider_port: Port = Field(8081, validation_alias=_named("MOCK_PROVIDER_PORT"))
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Port = Field(0, description="this process's /metrics; 0 takes the first free one from 9101 up")
+
+    # Logs
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", validation_alias=_named("LOG_LEVEL"))
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: JSON unless on a terminal")
+
+    # The stream
+    stream: str = Field("okane:payments", description="prefix of every Redis key, and their hash tag")
+    group: str = Field("workers", description="the consumer group")
+    max_stream_length: PositiveInt = Field(100_000, description="beyond it payments wait in Postgres for the sweep")
+    critical_from_minor: PositiveInt = Field(10_000, description="amounts from here on take the critical lane")
+    low_below_minor: PositiveInt = Field(1_000, description="amounts below take the low lane")
+
+    # Workers
+    concurrency: PositiveInt = Field(
+        256, validation_alias=_named("WORKER_COUNT"), description="payments in flight in one worker process"
+    )
+    lease: Duration = Field(
+        timedelta(seconds=30),
+        validation_alias=_named("VISIBILITY_TIMEOUT"),
+        description="how long a claim holds without renewal before another worker may look the payment up",
+    )
+    drain: Duration = Field(timedelta(seconds=25), description="how long a stopping process may finish what it holds")
+    max_retries: Annotated[int, Field(ge=0, le=1000)] = Field(
+        7, validation_alias=_named("MAX_RETRIES"), description="retries after the first attempt, then failed_final"
+    )
+    max_deliveries: PositiveInt = Field(5, description="deliveries of one stream entry before it counts as poison")
+    retry_base: Duration = timedelta(seconds=1)
+    retry_cap: Duration = timedelta(minutes=5)
+    sweep_interval: Duration = timedelta(seconds=1)
+    sweep_grace: Duration = Field(
+        timedelta(seconds=10), description="how late a wake-up may be before it counts as lost"
+    )
+
+    # The provider
+    provider_timeout: Duration = Field(timedelta(seconds=5), description="deadline of one provider call")
+    consistency_lag: Duration = Field(
+        timedelta(seconds=5), description="how long after a call the provider's `not found` is not yet believed"
+    )
+    look_up_delays: Durations = Field(
+        tuple(timedelta(seconds=s) for s in (5, 15, 60, 300, 900, 3600)),
+        description="when an open outcome is looked up, each counted from the last time; the last one repeats",
+    )
+    unknown_deadline: Duration = Field(timedelta(hours=24), description="an open outcome needs a human after this")
+
+    # Money
+    default_currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = "USD"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _log_level_in_any_case(cls, data: object) -> object:
+        if isinstance(data, dict):
+            for name in ("log_level", "LOG_LEVEL", "OKANE_LOG_LEVEL"):
+                if isinstance(data.get(name), str):
+                    data[name] = {"warn": "warning"}.get(data[name].lower(), data[name].lower())
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.low_below_minor > self.critical_from_minor:
+            raise ValueError("OKANE_LOW_BELOW_MINOR must not exceed OKANE_CRITICAL_FROM_MINOR")
+        if self.lease <= self.provider_timeout:
+            raise ValueError("VISIBILITY_TIMEOUT (the lease) must be longer than OKANE_PROVIDER_TIMEOUT")
+        return self
+
+    @property
+    def redis(self) -> str | None:
+        """The Redis URL, from `REDIS_URL` or the older `REDIS_ADDR`."""
+        if self.redis_url is not None or self.redis_addr is None:
+            return self.redis_url
+        return self.redis_addr if "://" in self.redis_addr else f"redis://{self.redis_addr}"

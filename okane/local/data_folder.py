@@ -1,0 +1,158 @@
+"""The one folder that holds everything `okane up` keeps: who owns it now, and where what runs there can be reached.
+
+Promises: one supervisor at a time (a lock that dies with it); readable by its owner only; what an earlier supervisor
+left running is ended before anything new starts.
+
+    lock  children.json  endpoints.json     who runs here (see Roster, Endpoints)
+    postgres/  redis/  provider.jsonl       data
+    logs/NAME.log                           output of every child
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from okane.local.processes import Roster, end_leftover
+from okane.local.server import LocalError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoints:
+    """Where the parts of a running `okane up` are. Addresses hold passwords: the file is its owner's alone."""
+
+    database_url: str
+    redis_url: str
+    provider_base_url: str
+    api_url: str
+    metrics_urls: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class DataFolder:
+    """The paths in a data folder."""
+
+    path: Path
+
+    @property
+    def postgres(self) -> Path:
+        return self.path / "postgres"
+
+    @property
+    def redis(self) -> Path:
+        return self.path / "redis"
+
+    @property
+    def journal(self) -> Path:
+        """The mock provider's."""
+        return self.path / "provider.jsonl"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    def log(self, name: str) -> Path:
+        return self.logs / f"{name}.log"
+
+    @property
+    def roster(self) -> Roster:
+        return Roster(self.path / "children.json")
+
+    @property
+    def _endpoints(self) -> Path:
+        return self.path / "endpoints.json"
+
+    def publish(self, endpoints: Endpoints) -> None:
+        """Tell other commands where everything is."""
+        draft = self._endpoints.with_suffix(".new")
+        draft.unlink(missing_ok=True)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(asdict(endpoints), file, indent=1)
+        draft.replace(self._endpoints)
+
+    def withdraw(self) -> None:
+        """Nothing runs here any more."""
+        self._endpoints.unlink(missing_ok=True)
+
+    def endpoints(self) -> Endpoints | None:
+        """Where what runs here is, None if nothing does (or it still starts). For `okane status` and its like."""
+        if _holder(self.path / "lock") is None:
+            return None
+        try:
+            return Endpoints(**json.loads(self._endpoints.read_text()))
+        except (FileNotFoundError, PermissionError, ValueError, TypeError):
+            return None
+
+
+def default_path() -> Path:
+    """`.okane`: beside `run.py` in a checkout, wherever you stand; else in the current folder."""
+    checkout = Path(__file__).resolve().parents[2]
+    return (checkout if (checkout / "run.py").exists() else Path.cwd()) / ".okane"
+
+
+@contextlib.contextmanager
+def take(path: Path, *, report: Callable[[str], None]) -> Iterator[DataFolder]:
+    """Own the folder (made if it is missing) inside the block, after ending what an earlier owner left running.
+
+    Raises LocalError when another process owns it, or when it cannot be written.
+    """
+    folder = DataFolder(path.resolve())
+    try:
+        folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.logs.mkdir(mode=0o700, exist_ok=True)
+        lock = os.open(folder.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise LocalError(
+            f"cannot write the data folder {path}: {error.strerror}. Give another one with --data"
+        ) from error
+    try:
+        if not _lock(lock):
+            holder = os.read(lock, 20).decode().strip() or "just starting"
+            raise LocalError(
+                f"okane is already up in {path} (pid {holder}): stop that one, or give another folder with --data"
+            )
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        _end_leftovers(folder.roster, report)
+        folder.withdraw()
+        yield folder
+    finally:
+        os.close(lock)
+
+
+def _lock(descriptor: int) -> bool:
+    # Another command that asks who is here (see `_holder`) has the lock for an instant: that is no owner.
+    for _ in range(10):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def _end_leftovers(roster: Roster, report: Callable[[str], None]) -> None:
+    # Last started, first ended: the workers before the servers that they talk to.
+    for record in reversed(roster.load()):
+        if end_leftover(record):
+            report(f"ended {record.name} (pid {record.pid}), left running by an earlier okane that was killed")
+    roster.clear()
+
+
+def _holder(lock: Path) -> int | None:
+    """The pid that owns the folder, None if nobody does."""
+    try:
+        with lock.open() as file:
+            try:
+                # Shared: two who ask at once don't take each other for the owner.
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read() or 0)
+    except (OSError, ValueError):
+        return None
+    return None

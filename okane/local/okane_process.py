@@ -1,0 +1,84 @@
+"""Our own processes under the supervisor: `okane api`, `okane worker`, `okane provider`."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from okane.local.ports import LOOPBACK
+from okane.local.processes import Child, Stage, spawn
+from okane.local.server import Server
+
+
+class OkaneProcess(Server):
+    """`okane ARGUMENTS` with `env` on top of our environment, ready once `probe` says so.
+
+    SIGTERM drains it; it may take `drain_s`, and a little more for closing, before it is killed.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        arguments: Sequence[str],
+        env: Mapping[str, str],
+        log: Path,
+        probe: Callable[[], bool],
+        drain_s: float,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self._arguments = tuple(arguments)
+        self._env = dict(env)
+        self._log = log
+        self._probe = probe
+        self._stages = (Stage(signal.SIGTERM, drain_s + 5),)
+
+    def _spawn(self) -> Child:
+        # -P and our own path: the child runs the okane that runs here, wherever it is started from.
+        checkout = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join(filter(None, [checkout, os.environ.get("PYTHONPATH", "")]))
+        return spawn(
+            name=self.name,
+            command=[sys.executable, "-P", "-m", "okane", *self._arguments],
+            log=self._log,
+            stages=self._stages,
+            env={**os.environ, **self._env, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+        )
+
+    def ready(self) -> bool:
+        return self._probe()
+
+
+def answers_http(port: int, path: str, host: str = LOOPBACK) -> Callable[[], bool]:
+    """A probe: GET `path` is answered 200."""
+
+    def probe() -> bool:
+        connection = http.client.HTTPConnection(host, port, timeout=2)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    return probe
+
+
+def listens(port: int, host: str = LOOPBACK) -> Callable[[], bool]:
+    """A probe: somebody takes connections on `port`."""
+
+    def probe() -> bool:
+        try:
+            socket.create_connection((host, port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+    return probe

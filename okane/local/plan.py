@@ -1,0 +1,135 @@
+"""Which programs `okane up` runs, on which ports, and what it tells each about the others. Starts nothing.
+
+Promise: a port that is taken is found here, before the first program starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from okane.config import Settings
+from okane.local.data_folder import DataFolder, Endpoints
+from okane.local.okane_process import OkaneProcess, answers_http, listens
+from okane.local.ports import LOOPBACK, free_port, is_taken, owner_of
+from okane.local.postgres import PostgresServer
+from okane.local.redis_server import RedisServer
+from okane.local.server import LocalError
+
+# It answers at once; only a charge that it is told to delay takes longer.
+_PROVIDER_DRAIN_S = 2.0
+_ANY_HOST = {"0.0.0.0": LOOPBACK, "::": "::1", "": LOOPBACK}  # noqa: S104 - what to knock at, not what to bind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpOptions:
+    """What `okane up` takes. Port 0 is any free one; None for `port` and `provider_port` takes the settings' one.
+
+    Workers and the API serve their metrics on `metrics_port` (the API) and the ports after it.
+    """
+
+    data: Path | None = None
+    workers: int = 2
+    port: int | None = None
+    provider_port: int | None = None
+    postgres_port: int = 15432
+    redis_port: int = 16379
+    metrics_port: int = 9101
+
+
+class Plan:
+    """The programs of one run. `postgres`, `redis` and `provider` are None where the settings name another one."""
+
+    def __init__(self, *, settings: Settings, options: UpOptions, folder: DataFolder) -> None:
+        self._settings = settings
+        self._folder = folder
+        self.worker_names = tuple(f"worker-{number}" for number in range(1, options.workers + 1))
+        self._chosen: set[int] = set()
+        names = ("api", *self.worker_names)
+        self._api_port = self._port("--port", settings.port if options.port is None else options.port, settings.host)
+        self._metrics_ports = {
+            name: self._port("--metrics-port", options.metrics_port and options.metrics_port + offset)
+            for offset, name in enumerate(names)
+        }
+        self.postgres = self._postgres(options) if settings.database_url is None else None
+        self.redis = self._redis(options) if settings.redis is None else None
+        self._provider_url = settings.provider_base_url
+        self.provider = self._provider(options) if settings.provider_base_url is None else None
+
+    def endpoints(self) -> Endpoints:
+        """Where everything is. The embedded servers must have been prepared: their passwords are made then."""
+        api_host = _ANY_HOST.get(self._settings.host, self._settings.host)
+        database_url = self._settings.database_url if self.postgres is None else self.postgres.url
+        redis_url = self._settings.redis if self.redis is None else self.redis.url
+        return Endpoints(
+            database_url=database_url or "",
+            redis_url=redis_url or "",
+            provider_base_url=self._provider_url or "",
+            api_url=f"http://[{api_host}]:{self._api_port}"
+            if ":" in api_host
+            else f"http://{api_host}:{self._api_port}",
+            metrics_urls={name: f"http://{LOOPBACK}:{port}/metrics" for name, port in self._metrics_ports.items()},
+        )
+
+    def api(self) -> OkaneProcess:
+        """The API. As with `workers`, what `endpoints` needs must be there."""
+        health = answers_http(self._api_port, "/v1/health", _ANY_HOST.get(self._settings.host, self._settings.host))
+        return self._process("api", ["api"], health, {"OKANE_PORT": str(self._api_port)})
+
+    def workers(self) -> list[OkaneProcess]:
+        return [
+            self._process(name, ["worker", "--name", name], listens(self._metrics_ports[name]), {})
+            for name in self.worker_names
+        ]
+
+    def _process(
+        self, name: str, arguments: list[str], probe: Callable[[], bool], env: Mapping[str, str]
+    ) -> OkaneProcess:
+        where = self.endpoints()
+        return OkaneProcess(
+            name=name,
+            arguments=arguments,
+            env={
+                "OKANE_DATABASE_URL": where.database_url,
+                "OKANE_REDIS_URL": where.redis_url,
+                "OKANE_PROVIDER_BASE_URL": where.provider_base_url,
+                "OKANE_METRICS_PORT": str(self._metrics_ports[name]),
+                "OKANE_LOG_FORMAT": "json",
+                **env,
+            },
+            log=self._folder.log(name),
+            probe=probe,
+            drain_s=self._settings.drain.total_seconds(),
+        )
+
+    def _postgres(self, options: UpOptions) -> PostgresServer:
+        port = self._port("--postgres-port", options.postgres_port)
+        return PostgresServer(folder=self._folder.postgres, log=self._folder.log("postgres"), port=port)
+
+    def _redis(self, options: UpOptions) -> RedisServer:
+        port = self._port("--redis-port", options.redis_port)
+        return RedisServer(folder=self._folder.redis, log=self._folder.log("redis"), port=port)
+
+    def _provider(self, options: UpOptions) -> OkaneProcess:
+        wish = self._settings.mock_provider_port if options.provider_port is None else options.provider_port
+        port = self._port("--provider-port", wish)
+        self._provider_url = f"http://{LOOPBACK}:{port}"
+        return OkaneProcess(
+            name="provider",
+            arguments=["provider", "--journal", str(self._folder.journal), "--port", str(port)],
+            env={"OKANE_LOG_FORMAT": "json"},
+            log=self._folder.log("provider"),
+            probe=answers_http(port, "/health"),
+            drain_s=_PROVIDER_DRAIN_S,
+        )
+
+    def _port(self, option: str, wish: int, host: str = LOOPBACK) -> int:
+        """`wish`, or a free one if it is 0. Raises LocalError if it is taken, or wished for twice."""
+        port = wish or free_port()
+        if port in self._chosen:
+            raise LocalError(f"port {port} is wanted twice: give another one with {option}")
+        if is_taken(port, host):
+            raise LocalError(f"port {port} is taken{owner_of(port)}: give another one with {option} (0: any free one)")
+        self._chosen.add(port)
+        return port

@@ -1,0 +1,41 @@
+"""Loopback ports: which are taken, and which are free."""
+
+from __future__ import annotations
+
+import socket
+
+import psutil
+
+LOOPBACK = "127.0.0.1"
+
+
+def is_taken(port: int, host: str = LOOPBACK) -> bool:
+    """Could a server not listen on `port` now?"""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        # As servers do it: connections of a server that has just ended must not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
+
+
+def free_port() -> int:
+    """A loopback port that nobody has, as of now: take it soon."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def owner_of(port: int) -> str:
+    """Who listens on `port`, for a message: ` by pid 123 (python)`, or nothing if the system won't tell."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            listening = connection.status == psutil.CONN_LISTEN and connection.laddr
+            if listening and listening.port == port and connection.pid is not None:
+                return f" by pid {connection.pid} ({psutil.Process(connection.pid).name()})"
+    except psutil.Error:
+        return ""
+    return ""

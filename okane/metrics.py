@@ -1,0 +1,127 @@
+"""Every metric of the payment half, with its meaning. (`streams.metrics` has those of the queue.)
+
+One registry and one loopback port per process, no multiprocess files: what a dead worker last counted dies with it, and
+what describes the whole system is read from Postgres and Redis at the scrape, so it is right after a kill -9, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from okane.payment import Status
+
+# Seconds. The pipeline settles in milliseconds when it is well and in minutes when a provider is not.
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 30, 60, 300, 900, 3600)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class OkaneMetrics:
+    """The metrics of one process."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.accepted = Counter(
+            "okane_payments_accepted",
+            "Requests for a payment that were answered 2xx, by whether they made it or repeated an earlier one.",
+            ["result"],
+            registry=registry,
+        )
+        self.not_enqueued = Counter(
+            "okane_payments_not_enqueued",
+            "New payments whose wake-up could not be sent at once; the sweep sends it. Above zero: look at Redis.",
+            registry=registry,
+        )
+        self.http_seconds = Histogram(
+            "okane_http_request_seconds",
+            "From the last byte of the head of a request to its answer, by route, method and status code.",
+            ["route", "method", "code"],
+            buckets=_FAST,
+            registry=registry,
+        )
+        self.settled = Counter(
+            "okane_payments_settled",
+            "Outcomes written, by the status they led to (failed_retryable and unknown are open: tried again).",
+            ["status"],
+            registry=registry,
+        )
+        self.settle_seconds = Histogram(
+            "okane_payment_settle_seconds",
+            "From acceptance to the final status, retries included, by Postgres' clock.",
+            ["status"],
+            buckets=_SLOW,
+            registry=registry,
+        )
+        self.attempts = Counter(
+            "okane_provider_attempts",
+            "Provider calls by provider, call (charge, look_up) and outcome (approved, declined, unavailable, unknown, "
+            "not_found).",
+            ["provider", "call", "outcome"],
+            registry=registry,
+        )
+        self.provider_seconds = Histogram(
+            "okane_provider_call_seconds",
+            "Duration of provider calls.",
+            ["provider", "call"],
+            buckets=_FAST,
+            registry=registry,
+        )
+        self.retries = Counter(
+            "okane_payment_retries", "Attempts that led to another try, by provider.", ["provider"], registry=registry
+        )
+        self.claims = Counter(
+            "okane_claims",
+            "Claims by result: granted; or the status that refused it (a duplicate wake-up: harmless).",
+            ["result"],
+            registry=registry,
+        )
+        self.late_results = Counter(
+            "okane_late_results",
+            "Outcomes that came after their attempt had lost the payment: kept as events.",
+            ["event"],
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "okane_payments_in_flight", "Payments this process holds a claim on right now.", registry=registry
+        )
+        self.sweep_repairs = Counter(
+            "okane_sweep_repairs",
+            "Wake-ups the sweep had to send, by lane: 0 but for faults, spilled backlog and skewed clocks.",
+            ["lane"],
+            registry=registry,
+        )
+        self.batch_size = Histogram(
+            "okane_store_batch_size",
+            "Callers that shared one round trip to Postgres, by statement.",
+            ["statement"],
+            buckets=_SIZES,
+            registry=registry,
+        )
+        self.oldest_due = Gauge(
+            "okane_oldest_due_seconds",
+            "How long the longest waiting payment has been due, from Postgres: the truth to alert on.",
+            registry=registry,
+        )
+        self.waiting = Gauge(
+            "okane_payments_waiting",
+            "Payments off the happy path, by status: to be retried, looked up, or swept.",
+            ["status"],
+            registry=registry,
+        )
+        self.up = Gauge(
+            "okane_dependency_up", "1 if the last scrape could read from it.", ["dependency"], registry=registry
+        )
+
+    def observe_batch(self, statement: str, size: int) -> None:
+        """One round trip of the store."""
+        self.batch_size.labels(statement).observe(size)
+
+    def set_waiting(self, oldest_due: timedelta, waiting: Mapping[Status, int]) -> None:
+        """What Postgres said at this scrape."""
+        self.oldest_due.set(oldest_due.total_seconds())
+        for status in Status:
+            if not status.terminal:
+                self.waiting.labels(status.value).set(waiting.get(status, 0))

@@ -1,0 +1,83 @@
+"""What a payment is and which ways its status may change. Pure: no clock, no database, no network.
+
+`schema.sql` and the statements in `okane/store` repeat the table below in SQL; a test holds them together.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+
+class Status(enum.StrEnum):
+    """The status of a payment. Terminal ones never change but by a recorded manual action (see `TRANSITIONS`)."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    SUCCESS = "success"
+    FAILED_RETRYABLE = "failed_retryable"
+    FAILED_FINAL = "failed_final"
+    UNKNOWN = "unknown"
+    CANCELED = "canceled"
+    NEEDS_REVIEW = "needs_review"
+
+    @property
+    def terminal(self) -> bool:
+        return self in TERMINAL
+
+
+TERMINAL = frozenset({Status.SUCCESS, Status.FAILED_FINAL, Status.CANCELED})
+
+# from -> to. `needs_review` is at rest but not terminal: a human decides. The two ways out of a terminal status are the
+# manual retry of a failed payment, and money that turns out to have moved although we had said that it did not.
+TRANSITIONS: Mapping[Status, frozenset[Status]] = {
+    Status.PENDING: frozenset({Status.PROCESSING, Status.CANCELED, Status.NEEDS_REVIEW}),
+    Status.PROCESSING: frozenset(
+        {
+            Status.PROCESSING,  # the lease expired: another worker claims it and looks it up
+            Status.SUCCESS,
+            Status.FAILED_RETRYABLE,
+            Status.FAILED_FINAL,
+            Status.UNKNOWN,
+            Status.NEEDS_REVIEW,
+        }
+    ),
+    Status.FAILED_RETRYABLE: frozenset({Status.PROCESSING, Status.PENDING, Status.CANCELED, Status.NEEDS_REVIEW}),
+    Status.UNKNOWN: frozenset({Status.PROCESSING, Status.NEEDS_REVIEW}),
+    Status.SUCCESS: frozenset(),
+    Status.FAILED_FINAL: frozenset({Status.PENDING, Status.NEEDS_REVIEW}),
+    Status.CANCELED: frozenset({Status.NEEDS_REVIEW}),
+    Status.NEEDS_REVIEW: frozenset({Status.SUCCESS, Status.FAILED_FINAL}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """One row of `payments`, as every layer sees it.
+
+    `amount_minor` is in minor units of `currency` (ISO 4217). `attempts` counts claims and is the fence: a result is
+    written only under the attempt that produced it. `retries` counts the attempts that ended without a charge.
+    `provider_key` is the idempotency key that the provider sees. `version` rises by one with every transition.
+    """
+
+    id: UUID
+    account_id: str
+    idempotency_key: str
+    amount_minor: int
+    currency: str
+    lane: str
+    status: Status
+    attempts: int
+    retries: int
+    version: int
+    provider_key: str
+    created_at: datetime
+    updated_at: datetime
+    metadata: Mapping[str, str]
+    provider_ref: str | None = None
+    decline_code: str | None = None
+    last_error: str | None = None
+    retry_at: datetime | None = None

@@ -1,0 +1,17 @@
+"""The truth: everything okane knows is written to and read from Postgres here, and nothing else speaks SQL."""
+
+from okane.store.payments import PaymentStore
+from okane.store.records import Accepted, Claimed, Event, NewPayment, Refused, Settlement
+from okane.store.sweep import SweepStore, WakeUp
+
+__all__ = [
+    "Accepted",
+    "Claimed",
+    "Event",
+    "NewPayment",
+    "PaymentStore",
+    "Refused",
+    "Settlement",
+    "SweepStore",
+    "WakeUp",
+]

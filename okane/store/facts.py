@@ -1,0 +1,51 @@
+"""What a Postgres server is and how it is configured, for those who look after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+
+from okane.errors import StoreUnavailable
+from okane.store import schema
+
+OLDEST_MAJOR = 15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresFacts:
+    """`schema_version` is None for a database without the schema; `now` is the server's clock."""
+
+    version: str
+    major: int
+    standby: bool
+    fsync: bool
+    synchronous_commit: str
+    now: datetime
+    schema_version: int | None
+
+
+async def postgres_facts(url: str) -> PostgresFacts:
+    """Ask the server. Raises StoreUnavailable if it does not answer."""
+    try:
+        async with await psycopg.AsyncConnection.connect(url, connect_timeout=5) as connection:
+            cursor = await connection.execute(
+                "SELECT current_setting('server_version'), current_setting('server_version_num')::integer / 10000,"
+                " pg_is_in_recovery(), current_setting('fsync')::boolean, current_setting('synchronous_commit'),"
+                " clock_timestamp()"
+            )
+            row = await cursor.fetchone()
+            assert row is not None
+    except psycopg.Error as error:
+        raise StoreUnavailable(str(error).strip()) from error
+    version, major, standby, fsync, synchronous_commit, now = row
+    return PostgresFacts(
+        version=version,
+        major=major,
+        standby=standby,
+        fsync=fsync,
+        synchronous_commit=synchronous_commit,
+        now=now,
+        schema_version=await schema.version(url),
+    )

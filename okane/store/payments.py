@@ -1,0 +1,282 @@
+"""Everything that is read from and written to Postgres about payments, one method per transaction.
+
+Concurrent callers of one method share a round trip (group commit): each gets its own answer, and each answer is given after
+the commit. Time is the database's: no method takes a clock.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import TypeVar
+from uuid import UUID
+
+import psycopg
+import uuid_utils.compat as uuid7s
+
+from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict
+from okane.payment import Payment, Status
+from okane.store import rows, statements
+from okane.store.records import Accepted, Claimed, Event, NewPayment, Refused, Settlement
+from okane.store.session import Row, Session
+from streams import Coalescer
+
+SQL = statements.load("payments.sql")
+MAX_BATCH = 256
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class PaymentStore:
+    """The payments in one Postgres database. `actor` is written into every event (a worker's name, or `api`)."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        actor: str,
+        lease: timedelta,
+        grace: timedelta,
+        timeout: timedelta = timedelta(seconds=10),
+        on_batch: Callable[[str, int], None] | None = None,
+    ) -> None:
+        self._actor = actor
+        self._lease = lease
+        self._grace = grace
+        self._sessions: list[Session] = []
+        self._url = url
+        self._timeout = timeout
+        self._on_batch = on_batch or (lambda _what, _size: None)
+        self._rare = self._session("other")
+        self._accepting = self._grouped("accept", self._accept)
+        self._getting = self._grouped("get", self._get)
+        self._claiming = self._grouped("claim", self._claim)
+        self._settling = self._grouped("settle", self._settle)
+
+    async def aclose(self) -> None:
+        """Close every connection. What is in flight fails with StoreUnavailable."""
+        for coalescer in (self._accepting, self._getting, self._claiming, self._settling):
+            await coalescer.aclose()
+        for session in self._sessions:
+            await session.aclose()
+
+    async def accept(self, new: NewPayment) -> Accepted:
+        """Write a new payment, or find the one that this key already made.
+
+        Raises IdempotencyKeyReused if the key belongs to a payment of another meaning.
+        """
+        accepted, fingerprint = await self._accepting.submit(new)
+        if fingerprint != new.fingerprint:
+            raise IdempotencyKeyReused(accepted.payment.id)
+        return accepted
+
+    async def get(self, payment_id: UUID, *, account_id: str) -> Payment:
+        """The payment as it is now. Raises PaymentNotFound, also for another account's."""
+        payment = await self._getting.submit(payment_id)
+        if payment is None or payment.account_id != account_id:
+            raise PaymentNotFound(str(payment_id))
+        return payment
+
+    async def claim(self, payment_id: UUID) -> Claimed | Refused:
+        """Take the sole right to call the provider for a payment, for the length of the lease."""
+        return await self._claiming.submit(payment_id)
+
+    async def settle(self, settlement: Settlement) -> timedelta | None:
+        """Write an outcome under its attempt. The payment's age, or None if the attempt has lost the payment meanwhile.
+
+        Safe to repeat after StoreUnavailable: an outcome that stands already counts as written.
+        """
+        return await self._settling.submit(settlement)
+
+    async def renew(self, attempts: Sequence[tuple[UUID, int]]) -> set[UUID]:
+        """Lengthen the leases of these (payment, attempt) pairs. Returns those still held."""
+        found = await self._rare.rows(
+            SQL["renew"],
+            {
+                "ids": [payment_id for payment_id, _ in sorted(attempts)],
+                "attempts": [attempt for _, attempt in sorted(attempts)],
+                "lease_ms": _ms(self._lease),
+                "grace_ms": _ms(self._grace),
+            },
+        )
+        return {row[0] for row in found}
+
+    async def record_late(self, settlement: Settlement) -> Status | None:
+        """Keep an outcome whose attempt had lost the payment. The payment's status afterwards."""
+        approved = settlement.status is Status.SUCCESS
+        found = await self._rare.rows(
+            SQL["record_late"],
+            {
+                "id": settlement.payment_id,
+                "attempt": settlement.attempt,
+                "actor": self._actor,
+                "approved": approved,
+                "provider_ref": settlement.provider_ref,
+                "reason": f"late {settlement.event}" + (f": {settlement.reason}" if settlement.reason else ""),
+                "provider": settlement.provider,
+                "latency_ms": _ms(settlement.latency),
+            },
+        )
+        return Status(found[0][0]) if found else None
+
+    async def retry(self, payment_id: UUID, *, account_id: str) -> Payment:
+        """Make a failed payment pending again. Raises PaymentNotFound, or StatusConflict from any other status."""
+        found = await self._rare.rows(
+            SQL["retry"],
+            {"id": payment_id, "account_id": account_id, "actor": self._actor, "grace_ms": _ms(self._grace)},
+        )
+        if found:
+            return rows.payment(found[0])
+        payment = await self.get(payment_id, account_id=account_id)
+        raise StatusConflict(payment.status, "retried")
+
+    async def bury(self, payment_id: UUID, *, reason: str) -> bool:
+        """Hand an unsettled payment to a human. False if it is settled, in a live claim, or unknown here."""
+        return bool(await self._rare.rows(SQL["bury"], {"id": payment_id, "reason": reason, "actor": self._actor}))
+
+    async def events(self, payment_id: UUID) -> Sequence[Event]:
+        """The timeline of a payment, oldest first; empty if there is none."""
+        found = await self._rare.rows(SQL["events"], {"id": payment_id})
+        return [rows.event(row) for row in found]
+
+    async def check_writable(self) -> None:
+        """Raise StoreUnavailable unless Postgres is there and takes writes."""
+        await self._rare.rows(SQL["writable"])
+
+    def _session(self, name: str, *, index_only: bool = False) -> Session:
+        session = Session(self._url, name=name, timeout=self._timeout, index_only=index_only)
+        self._sessions.append(session)
+        return session
+
+    def _grouped(self, what: str, run: Callable[[Session, Sequence[T]], Awaitable[Sequence[R]]]) -> Coalescer[T, R]:
+        """A method whose concurrent calls travel as one statement on a connection of its own."""
+        session = self._session(what, index_only=True)
+
+        async def flush(items: Sequence[T]) -> Sequence[R | BaseException]:
+            self._on_batch(what, len(items))
+            try:
+                return await run(session, items)
+            except psycopg.Error:
+                if len(items) == 1:
+                    raise
+            # One bad row fails its whole batch. One by one, only the guilty one fails.
+            return [await _outcome(run(session, [item])) for item in items]
+
+        return Coalescer(flush, max_batch=MAX_BATCH)
+
+    async def _accept(self, session: Session, batch: Sequence[NewPayment]) -> Sequence[tuple[Accepted, bytes]]:
+        wanted: dict[tuple[str, str], NewPayment] = {}
+        for new in batch:
+            wanted.setdefault((new.account_id, new.idempotency_key), new)
+        inserted = await self._insert(session, list(wanted.values()))
+        found = {(row[1], row[2]): (rows.payment(row), row[rows.WIDTH]) for row in inserted}
+        created = set(found)
+        if missing := [key for key in wanted if key not in found]:
+            parameters = {"account_ids": [key[0] for key in missing], "keys": [key[1] for key in missing]}
+            for row in await session.rows(SQL["by_key"], parameters):
+                found[row[1], row[2]] = (rows.payment(row), row[rows.WIDTH])
+        answers = []
+        for new in batch:
+            key = (new.account_id, new.idempotency_key)
+            payment, fingerprint = found[key]
+            # Of equal requests in one batch, one made the payment.
+            answers.append((Accepted(payment, created=key in created), fingerprint))
+            created.discard(key)
+        return answers
+
+    async def _insert(self, session: Session, batch: Sequence[NewPayment]) -> Sequence[Row]:
+        # Ids are made here, not when the request came in: the database checks that they are of this moment. The statement
+        # may run twice: an insert whose commit we did not hear of is found by its key.
+        return await session.rows_repeatably(
+            SQL["accept"],
+            {
+                "ids": [uuid7s.uuid7() for _ in batch],
+                "account_ids": [new.account_id for new in batch],
+                "keys": [new.idempotency_key for new in batch],
+                "fingerprints": [new.fingerprint for new in batch],
+                "amounts_minor": [new.amount_minor for new in batch],
+                "currencies": [new.currency for new in batch],
+                "metadata": [json.dumps(dict(new.metadata)) for new in batch],
+                "lanes": [new.lane for new in batch],
+                "clock_s": time.time(),
+                "grace_s": self._grace.total_seconds(),
+            },
+        )
+
+    async def _get(self, session: Session, ids: Sequence[UUID]) -> Sequence[Payment | None]:
+        read = await session.rows_repeatably(SQL["by_id"], {"ids": list(set(ids))})
+        found = {row[0]: rows.payment(row) for row in read}
+        return [found.get(payment_id) for payment_id in ids]
+
+    async def _claim(self, session: Session, ids: Sequence[UUID]) -> Sequence[Claimed | Refused]:
+        # Counted from before the statement: our right must end no later here than it does in the database.
+        valid_until_s = time.monotonic() + self._lease.total_seconds()
+        parameters = {
+            "ids": sorted(set(ids)),  # sorted, so that two claimers never wait for each other
+            "actor": self._actor,
+            "lease_ms": _ms(self._lease),
+            "grace_ms": _ms(self._grace),
+        }
+        claimed = {row[0]: _claimed(row, valid_until_s) for row in await session.rows(SQL["claim"], parameters)}
+        answers: list[Claimed | Refused | None] = [claimed.pop(payment_id, None) for payment_id in ids]
+        refused: dict[UUID, Refused] = {}
+        if missing := {payment_id for payment_id, answer in zip(ids, answers, strict=True) if answer is None}:
+            for payment_id, status, wait_s in await session.rows(SQL["refused"], {"ids": list(missing)}):
+                refused[payment_id] = Refused(Status(status), timedelta(seconds=wait_s))
+        nowhere = Refused(None, timedelta(0))
+        return [answer or refused.get(payment_id, nowhere) for payment_id, answer in zip(ids, answers, strict=True)]
+
+    async def _settle(self, session: Session, batch: Sequence[Settlement]) -> Sequence[timedelta | None]:
+        ordered = sorted(batch, key=lambda settlement: settlement.payment_id)
+        identity = {
+            "ids": [one.payment_id for one in ordered],
+            "attempts": [one.attempt for one in ordered],
+            "statuses": [one.status.value for one in ordered],
+        }
+        written = await session.rows(
+            SQL["settle"],
+            identity
+            | {
+                "events": [one.event for one in ordered],
+                "provider_refs": [one.provider_ref for one in ordered],
+                "decline_codes": [one.decline_code for one in ordered],
+                "reasons": [one.reason for one in ordered],
+                "called": [one.called for one in ordered],
+                "delays_ms": [None if one.delay is None else _ms(one.delay) for one in ordered],
+                "providers": [one.provider for one in ordered],
+                "latencies_ms": [_ms(one.latency) for one in ordered],
+                "actor": self._actor,
+                "grace_ms": _ms(self._grace),
+            },
+        )
+        ages_s: dict[UUID, float] = dict(written)
+        if len(ages_s) < len(batch):
+            ages_s |= dict(await session.rows(SQL["settled_before"], identity))
+        return [timedelta(seconds=ages_s[one.payment_id]) if one.payment_id in ages_s else None for one in batch]
+
+
+def _claimed(row: Row, valid_until_s: float) -> Claimed:
+    look_up_first, look_ups, since_call_s, open_s = row[rows.WIDTH :]
+    return Claimed(
+        payment=rows.payment(row),
+        look_up_first=look_up_first,
+        look_ups=look_ups,
+        since_call_s=since_call_s,
+        open_s=open_s,
+        valid_until_s=valid_until_s,
+    )
+
+
+async def _outcome(one: Awaitable[Sequence[R]]) -> R | BaseException:
+    """The answer to a batch of one, or why there is none."""
+    try:
+        return (await one)[0]
+    except Exception as error:
+        return error
+
+
+def _ms(duration: timedelta) -> int:
+    return round(duration.total_seconds() * 1000)

@@ -1,0 +1,91 @@
+"""What goes into the payment store and what comes out of it. Pure values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from okane.payment import Payment, Status
+
+
+@dataclass(frozen=True, slots=True)
+class NewPayment:
+    """What a client asked for, validated. `fingerprint` is the SHA-256 of its meaning."""
+
+    account_id: str
+    idempotency_key: str
+    fingerprint: bytes
+    amount_minor: int
+    currency: str
+    lane: str
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """`created` is False for the repeat of an earlier request."""
+
+    payment: Payment
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The right to call the provider for `payment` until `valid_until_s` (time.monotonic(), counted from before the claim).
+
+    `look_up_first`: the outcome of an earlier call is open. `since_call_s` is the age of the last call that may have
+    reached the provider, `open_s` how long the outcome has been open, `look_ups` how often it was looked up.
+    """
+
+    payment: Payment
+    look_up_first: bool
+    look_ups: int
+    since_call_s: float
+    open_s: float
+    valid_until_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The claim was not given. `status` is None if there is no such payment; `wait` says when to ask again."""
+
+    status: Status | None
+    wait: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The outcome of one attempt, as it is written. `delay` is set where the payment is to be looked at again.
+
+    `event` is the word for the timeline; `called` says that the provider's charge (not only its look-up) was called.
+    """
+
+    payment_id: UUID
+    attempt: int
+    status: Status
+    event: str
+    called: bool
+    provider: str
+    latency: timedelta
+    provider_ref: str | None = None
+    decline_code: str | None = None
+    reason: str | None = None
+    delay: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a payment's timeline."""
+
+    payment_id: UUID
+    version: int
+    at: datetime
+    event: str
+    status: Status
+    attempt: int
+    actor: str
+    reason: str | None
+    provider: str | None
+    latency_ms: int | None

@@ -1,0 +1,190 @@
+-- name: accept
+-- Inserts what is new, in the order of the keys (unsorted batches of two API processes deadlock). A row whose id is not
+-- of this moment by the database's clock (a skewed clock, or a batch that waited for Postgres) goes to the sweep at once:
+-- the sweep's cursor may have passed its id already.
+INSERT INTO payments AS p (id, account_id, idempotency_key, fingerprint, amount_minor, currency, metadata, lane,
+                           provider_key, sweep_at)
+SELECT w.id, w.account_id, w.idempotency_key, w.fingerprint, w.amount_minor, w.currency, w.metadata, w.lane,
+       w.id::text,
+       CASE WHEN abs(extract(epoch FROM clock_timestamp()) - %(clock_s)s) > %(grace_s)s / 2.0
+            THEN clock_timestamp() + %(grace_s)s * interval '1 second' END
+FROM unnest(%(ids)s::uuid[], %(account_ids)s::text[], %(keys)s::text[], %(fingerprints)s::bytea[],
+            %(amounts_minor)s::bigint[], %(currencies)s::text[], %(metadata)s::jsonb[], %(lanes)s::text[])
+     AS w (id, account_id, idempotency_key, fingerprint, amount_minor, currency, metadata, lane)
+ORDER BY w.account_id, w.idempotency_key
+ON CONFLICT ON CONSTRAINT payments_idempotency_key DO NOTHING
+RETURNING {payment}, p.fingerprint
+
+-- name: by_key
+SELECT {payment}, p.fingerprint
+FROM unnest(%(account_ids)s::text[], %(keys)s::text[]) AS w (account_id, idempotency_key)
+JOIN payments p USING (account_id, idempotency_key)
+
+-- name: by_id
+SELECT {payment}
+FROM payments p
+WHERE p.id = ANY (%(ids)s::uuid[])
+
+-- name: claim
+-- Fences every provider call. Claimable: new, due again, or left behind by a worker whose lease ran out; such a crash
+-- counts as a retry, and like an unknown outcome it is looked up before anything is charged again.
+WITH claimed AS (
+    UPDATE payments p
+    SET status = 'processing',
+        attempts = p.attempts + 1,
+        version = p.version + 1,
+        retries = p.retries + (p.status = 'processing')::integer,
+        look_up_first = p.status IN ('processing', 'unknown'),
+        open_since = CASE WHEN p.status IN ('processing', 'unknown') THEN coalesce(p.open_since, p.called_at) END,
+        called_at = CASE WHEN p.status IN ('processing', 'unknown') THEN p.called_at ELSE now() END,
+        lease_until = now() + %(lease_ms)s::bigint * interval '1 millisecond',
+        sweep_at = CASE WHEN p.sweep_at IS NOT NULL
+                        THEN now() + (%(lease_ms)s::bigint + %(grace_ms)s::bigint) * interval '1 millisecond' END,
+        updated_at = now()
+    FROM unnest(%(ids)s::uuid[]) AS w (id)
+    WHERE p.id = w.id
+      AND (p.status = 'pending'
+           OR p.status IN ('failed_retryable', 'unknown') AND p.retry_at <= now()
+           OR p.status = 'processing' AND p.lease_until <= now())
+    RETURNING {payment}, p.look_up_first, p.look_ups,
+              coalesce(extract(epoch FROM now() - p.called_at), 0)::float8 AS since_call_s,
+              coalesce(extract(epoch FROM now() - p.open_since), 0)::float8 AS open_s
+), logged AS (
+    INSERT INTO payment_events (payment_id, version, event, status, attempt, actor)
+    SELECT id, version, 'claimed', status, attempts, %(actor)s FROM claimed
+)
+SELECT * FROM claimed
+
+-- name: refused
+-- Why a claim was refused: what the payment is now, and in how many seconds it could be claimed.
+SELECT p.id, p.status,
+       greatest(0, extract(epoch FROM coalesce(CASE p.status WHEN 'processing' THEN p.lease_until ELSE p.retry_at END,
+                                               now()) - now()))::float8 AS wait_s
+FROM payments p
+WHERE p.id = ANY (%(ids)s::uuid[])
+
+-- name: renew
+UPDATE payments p
+SET lease_until = now() + %(lease_ms)s::bigint * interval '1 millisecond',
+    sweep_at = CASE WHEN p.sweep_at IS NOT NULL
+                    THEN now() + (%(lease_ms)s::bigint + %(grace_ms)s::bigint) * interval '1 millisecond' END
+FROM unnest(%(ids)s::uuid[], %(attempts)s::integer[]) AS w (id, attempt)
+WHERE p.id = w.id AND p.attempts = w.attempt AND p.status = 'processing'
+RETURNING p.id
+
+-- name: settle
+-- Writes the outcome of one attempt, under that attempt alone, with its event.
+WITH settled AS (
+    UPDATE payments p
+    SET status = w.status,
+        version = p.version + 1,
+        retries = p.retries + (w.status = 'failed_retryable')::integer,
+        look_ups = CASE WHEN w.status = 'unknown' THEN p.look_ups + 1 ELSE 0 END,
+        provider_ref = coalesce(w.provider_ref, p.provider_ref),
+        decline_code = w.decline_code,
+        last_error = w.reason,
+        open_since = CASE WHEN w.status IN ('unknown', 'needs_review') THEN coalesce(p.open_since, p.called_at) END,
+        called_at = CASE WHEN w.called THEN now() ELSE p.called_at END,
+        lease_until = NULL,
+        retry_at = now() + w.delay_ms * interval '1 millisecond',
+        sweep_at = now() + (w.delay_ms + %(grace_ms)s::bigint) * interval '1 millisecond',
+        sweeps = 0,
+        updated_at = now()
+    FROM unnest(%(ids)s::uuid[], %(attempts)s::integer[], %(statuses)s::text[], %(events)s::text[],
+                %(provider_refs)s::text[], %(decline_codes)s::text[], %(reasons)s::text[], %(called)s::boolean[],
+                %(delays_ms)s::bigint[], %(providers)s::text[], %(latencies_ms)s::integer[])
+         AS w (id, attempt, status, event, provider_ref, decline_code, reason, called, delay_ms, provider, latency_ms)
+    WHERE p.id = w.id AND p.attempts = w.attempt AND p.status = 'processing'
+    RETURNING p.id, p.version, w.event, p.status, p.attempts, w.reason, w.provider, w.latency_ms,
+              extract(epoch FROM now() - p.created_at)::float8 AS age_s
+), logged AS (
+    INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason, provider, latency_ms)
+    SELECT id, version, event, status, attempts, %(actor)s, reason, provider, latency_ms FROM settled
+)
+SELECT id, age_s FROM settled
+
+-- name: settled_before
+-- Which of these outcomes already stand: a repeated `settle` whose first try was committed without our hearing of it.
+SELECT p.id, extract(epoch FROM p.updated_at - p.created_at)::float8 AS age_s
+FROM unnest(%(ids)s::uuid[], %(attempts)s::integer[], %(statuses)s::text[]) AS w (id, attempt, status)
+JOIN payments p ON p.id = w.id AND p.attempts = w.attempt AND p.status = w.status
+
+-- name: record_late
+-- An outcome that came after its attempt had lost the payment is kept as an event. Money that moved for a payment which
+-- we call failed or canceled is for a human to see.
+WITH recorded AS (
+    UPDATE payments p
+    SET version = p.version + 1,
+        status = CASE WHEN %(approved)s AND p.status IN ('failed_final', 'canceled') THEN 'needs_review'
+                      ELSE p.status END,
+        provider_ref = coalesce(p.provider_ref, %(provider_ref)s),
+        last_error = CASE WHEN %(approved)s AND p.status IN ('failed_final', 'canceled') THEN %(reason)s
+                          ELSE p.last_error END,
+        updated_at = now()
+    WHERE p.id = %(id)s
+    RETURNING p.id, p.version, p.status
+), logged AS (
+    INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason, provider, latency_ms)
+    SELECT id, version, 'late_result', status, %(attempt)s, %(actor)s, %(reason)s, %(provider)s, %(latency_ms)s
+    FROM recorded
+)
+SELECT status FROM recorded
+
+-- name: retry
+-- A human asks for another try. A declined charge gets a new provider key: under the old one the provider would only
+-- repeat its no. Otherwise the key stays, so that a charge nobody heard of is found and not made twice.
+WITH retried AS (
+    UPDATE payments p
+    SET status = 'pending',
+        version = p.version + 1,
+        retries = 0,
+        look_ups = 0,
+        provider_key = CASE WHEN p.decline_code IS NULL THEN p.provider_key ELSE p.id || ':' || p.version + 1 END,
+        decline_code = NULL,
+        last_error = NULL,
+        retry_at = NULL,
+        sweep_at = now() + %(grace_ms)s::bigint * interval '1 millisecond',
+        sweeps = 0,
+        updated_at = now()
+    WHERE p.id = %(id)s AND p.account_id = %(account_id)s AND p.status IN ('failed_final', 'failed_retryable')
+    RETURNING {payment}
+), logged AS (
+    INSERT INTO payment_events (payment_id, version, event, status, attempt, actor)
+    SELECT id, version, 'retried', status, attempts, %(actor)s FROM retried
+)
+SELECT * FROM retried
+
+-- name: bury
+-- A payment whose stream entry kills the workers that take it: a human decides. Only from a status that is not settled.
+WITH buried AS (
+    UPDATE payments p
+    SET status = 'needs_review',
+        version = p.version + 1,
+        last_error = %(reason)s,
+        lease_until = NULL,
+        retry_at = NULL,
+        sweep_at = NULL,
+        updated_at = now()
+    WHERE p.id = %(id)s
+      AND (p.status IN ('pending', 'failed_retryable', 'unknown')
+           OR p.status = 'processing' AND p.lease_until <= now())
+    RETURNING p.id, p.version, p.status, p.attempts
+), logged AS (
+    INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason)
+    SELECT id, version, 'needs_review', status, attempts, %(actor)s, %(reason)s FROM buried
+)
+SELECT id FROM buried
+
+-- name: events
+-- The timeline of one payment, acceptance first.
+SELECT p.id AS payment_id, 0 AS version, p.created_at AS at, 'accepted' AS event, 'pending' AS status, 0 AS attempt,
+       'api' AS actor, NULL AS reason, NULL AS provider, NULL AS latency_ms
+FROM payments p WHERE p.id = %(id)s
+UNION ALL
+SELECT e.payment_id, e.version, e.at, e.event, e.status, e.attempt, e.actor, e.reason, e.provider, e.latency_ms
+FROM payment_events e WHERE e.payment_id = %(id)s
+ORDER BY version
+
+-- name: writable
+-- Fails on a standby: a transaction id is given on a primary only.
+SELECT pg_current_xact_id()

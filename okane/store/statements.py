@@ -1,0 +1,25 @@
+"""The SQL of the store, read from the named blocks in `sql/*.sql` (`-- name: …`, comment lines, one statement)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib import resources
+from typing import LiteralString
+
+_NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+
+# What every statement that returns payments returns first; `rows.payment` reads it in this order.
+PAYMENT_COLUMNS = """p.id, p.account_id, p.idempotency_key, p.amount_minor, p.currency, p.lane, p.status, p.attempts,
+    p.retries, p.version, p.provider_key, p.created_at, p.updated_at, p.metadata, p.provider_ref, p.decline_code,
+    p.last_error, p.retry_at"""
+
+
+def load(file: str) -> Mapping[str, LiteralString]:
+    """The statements of one file by name, with `{payment}` filled in. The text is the project's own, hence literal."""
+    text = (resources.files("okane.store") / "sql" / file).read_text()
+    parts = _NAME.split(text)
+    names, bodies = parts[1::2], parts[2::2]
+    if len(set(names)) != len(names):
+        raise ValueError(f"{file} names a statement twice")
+    return {name: body.strip().replace("{payment}", PAYMENT_COLUMNS) for name, body in zip(names, bodies, strict=True)}

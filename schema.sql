@@ -1,0 +1,72 @@
+-- The truth about every payment. Postgres >= 15. Applied by `okane migrate`, and by every process that is told to.
+--
+-- Two tables carry the flow: `payments` (one row each, updated twice on its way) and `payment_events` (what happened to
+-- it, appended in the same transaction as every change). Which change of status is allowed stands in okane/payment.py;
+-- every UPDATE in okane/store repeats it in its WHERE, and a test holds the two together.
+--
+-- No index here may name a column that every payment changes (status, attempts, updated_at, lease_until): an UPDATE would
+-- stop being heap-only and cost 1.65 times as much. What has to be found is found through columns that only the unhappy
+-- path sets (`sweep_at`), and through the time in the id (uuid v7).
+
+CREATE TABLE payments (
+    id              uuid        PRIMARY KEY,             -- v7: the time of acceptance is its prefix
+    account_id      text        NOT NULL,                -- whose idempotency keys these are
+    idempotency_key text        NOT NULL,                -- the client's
+    fingerprint     bytea       NOT NULL,                -- SHA-256 of what the request meant
+    amount_minor    bigint      NOT NULL CHECK (amount_minor > 0),
+    currency        text        NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
+    metadata        jsonb       NOT NULL DEFAULT '{}',
+    lane            text        NOT NULL,                -- which stream its wake-ups take
+    status          text        NOT NULL DEFAULT 'pending' CHECK (status IN (
+        'pending', 'processing', 'success', 'failed_retryable', 'failed_final', 'unknown', 'canceled', 'needs_review')),
+    version         integer     NOT NULL DEFAULT 0,      -- + 1 with every change; the key of its event
+    attempts        integer     NOT NULL DEFAULT 0,      -- claims so far: the fence under which results are written
+    retries         integer     NOT NULL DEFAULT 0,      -- attempts that ended without a charge, crashes included
+    look_ups        integer     NOT NULL DEFAULT 0,      -- look-ups since the outcome is open
+    look_up_first   boolean     NOT NULL DEFAULT false,  -- this claim must ask before it charges
+    provider_key    text        NOT NULL,                -- the idempotency key the provider sees; fixed while open
+    provider_ref    text,                                -- the provider's name for the charge
+    decline_code    text,
+    last_error      text,
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    updated_at      timestamptz NOT NULL DEFAULT now(),
+    called_at       timestamptz,                         -- when the provider may last have been called
+    lease_until     timestamptz,                         -- until then nobody else may claim it
+    open_since      timestamptz,                         -- since when nobody knows whether money moved
+    retry_at        timestamptz,                         -- not before this
+    sweep_at        timestamptz,                         -- off the happy path: when the sweep takes an interest
+    sweeps          integer     NOT NULL DEFAULT 0,      -- wake-ups sent by the sweep since the last outcome
+    CONSTRAINT payments_idempotency_key UNIQUE (account_id, idempotency_key)
+) WITH (fillfactor = 50);                                -- room for the two updates in the same page
+
+CREATE INDEX payments_sweep_at ON payments (sweep_at) WHERE sweep_at IS NOT NULL;
+
+-- One row for every change of a payment. `version` counts 1, 2, 3 ... without a gap; acceptance is version 0 and stands
+-- in `payments` itself (created_at), which saves an insert on the way every payment takes. No foreign key: only the
+-- statements that just changed the payment insert here, and the check would cost a query a row.
+CREATE TABLE payment_events (
+    payment_id uuid        NOT NULL,
+    version    integer     NOT NULL,
+    at         timestamptz NOT NULL DEFAULT now(),
+    event      text        NOT NULL,                     -- claimed, success, unavailable, declined, retried, ...
+    status     text        NOT NULL,                     -- the status after it
+    attempt    integer     NOT NULL,                     -- the claim it belongs to
+    actor      text        NOT NULL,                     -- the worker, `sweep`, or who asked through the API
+    reason     text,
+    provider   text,
+    latency_ms integer,                                  -- of the provider call that ended the attempt
+    PRIMARY KEY (payment_id, version)
+);
+
+-- How far the sweep has looked, by lane: no row with an older id is still on the happy path and unsettled.
+CREATE TABLE sweep_cursors (
+    lane   text PRIMARY KEY,
+    passed uuid NOT NULL
+);
+
+-- Which version of this file a database holds.
+CREATE TABLE okane_schema (
+    version    integer     PRIMARY KEY,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+INSERT INTO okane_schema (version) VALUES (1);

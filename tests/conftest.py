@@ -1,0 +1,123 @@
+"""Real servers for the tests: one Postgres and one Redis-compatible server per pytest process, started on first use.
+
+Each test gets a database of its own, cloned from a template, and shares the Redis server: use keys of your own there
+and never FLUSHALL. Tests that kill, fill or empty a server take a private one. All die with pytest, even by kill -9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from okane.local.ports import free_port as find_free_port
+from okane.local.postgres import PostgresServer
+from okane.local.redis_server import RedisServer
+from okane.store.schema import migrate
+
+_TEMPLATE = "okane_template"
+# A hundred databases of a few megabytes: nothing here survives the run, so nothing needs to reach the disk.
+_FAST = {"shared_buffers": "64MB", "autovacuum": "off", "file_copy_method": "clone"}
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """The session's Postgres, started, without fsync. Tests take `database_url`."""
+    server = _postgres(tmp_path_factory.mktemp("postgres"), durable=False)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def database_template(postgres_server: PostgresServer) -> str:
+    """The name of a database that holds the schema and nothing else."""
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_TEMPLATE)))
+    asyncio.run(_migrate(postgres_server.database_url(_TEMPLATE)))
+    return _TEMPLATE
+
+
+@pytest.fixture
+def new_database(postgres_server: PostgresServer, database_template: str) -> Iterator[Callable[[], str]]:
+    """Makes a database with the schema and answers its address; dropped after the test."""
+    names: list[str] = []
+
+    def create() -> str:
+        names.append(f"test_{next(_numbers)}")
+        # A copy of files is twice as fast as Postgres's default, which writes the copy to the log.
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
+        connection.execute(statement.format(sql.Identifier(names[-1]), sql.Identifier(database_template)))
+        return postgres_server.database_url(names[-1])
+
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        yield create
+        for name in names:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def database_url(new_database: Callable[[], str]) -> str:
+    """The address of this test's own database, with the schema applied."""
+    return new_database()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """The session's Redis-compatible server, started. Tests take `redis_url`."""
+    server = _redis(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """The address of the shared server: use keys of your own."""
+    return redis_server.url
+
+
+@pytest.fixture
+def private_postgres(tmp_path: Path) -> Iterator[PostgresServer]:
+    """A durable server of this test's own, started, with the schema: `.url .kill() .stop() .start()`."""
+    server = _postgres(tmp_path / "private-postgres", durable=True)
+    server.start()
+    asyncio.run(_migrate(server.url))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def private_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of this test's own, started: `.url .kill() .stop() .start()`."""
+    server = _redis(tmp_path / "private-redis")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
+    return find_free_port()
+
+
+def _postgres(folder: Path, *, durable: bool) -> PostgresServer:
+    log = folder / "logs" / "postgres.log"
+    return PostgresServer(folder=folder, log=log, port=find_free_port(), durable=durable, settings=_FAST)
+
+
+def _redis(folder: Path) -> RedisServer:
+    return RedisServer(folder=folder, log=folder / "logs" / "redis.log", port=find_free_port())
+
+
+async def _migrate(url: str) -> None:
+    await migrate(url)

@@ -1,0 +1,97 @@
+"""Settings: both ancestors' names, durations, and what is refused."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from okane.config import Settings
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No `.env` of the checkout, no environment of the machine."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("DATABASE_URL", "REDIS_URL", "REDIS_ADDR", "PORT", "WORKER_COUNT", "MAX_RETRIES", "LOG_LEVEL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_ancestors_names_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "DATABASE_URL": "postgresql://h/d",
+        "REDIS_ADDR": "localhost:6379",
+        "PROVIDER_BASE_URL": "http://p",
+        "PORT": "9",
+        "MOCK_PROVIDER_PORT": "10",
+        "MAX_RETRIES": "3",
+        "LOG_LEVEL": "INFO",
+        "WORKER_COUNT": "5",
+        "VISIBILITY_TIMEOUT": "1m30s",
+    }.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings()
+    assert settings.database_url == "postgresql://h/d"
+    assert settings.redis == "redis://localhost:6379"
+    assert (settings.provider_base_url, settings.port, settings.mock_provider_port) == ("http://p", 9, 10)
+    assert (settings.max_retries, settings.log_level, settings.concurrency) == (3, "info", 5)
+    assert settings.lease == timedelta(seconds=90)
+
+
+def test_our_own_name_wins_over_the_ancestors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "9")
+    monkeypatch.setenv("OKANE_PORT", "10")
+    assert Settings().port == 10
+
+
+def test_redis_url_wins_over_redis_addr(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://a")
+    monkeypatch.setenv("REDIS_ADDR", "b:1")
+    assert Settings().redis == "redis://a"
+
+
+def test_an_env_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORT=9\nOKANE_DRAIN=5s\nSOMETHING_ELSE=1\n")
+    settings = Settings()
+    assert (settings.port, settings.drain) == (9, timedelta(seconds=5))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30", 30), ("0.5", 0.5), ("30s", 30), ("1m30s", 90), ("250ms", 0.25), ("1h", 3600)]
+)
+def test_durations_are_seconds_or_gos(monkeypatch: pytest.MonkeyPatch, text: str, seconds: float) -> None:
+    monkeypatch.setenv("OKANE_DRAIN", text)
+    assert Settings().drain == timedelta(seconds=seconds)
+
+
+def test_a_list_of_durations_is_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OKANE_LOOK_UP_DELAYS", "5s,1m")
+    assert Settings().look_up_delays == (timedelta(seconds=5), timedelta(minutes=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OKANE_DRAIN", "soon"),
+        ("OKANE_DRAIN", "-1"),
+        ("PORT", "70000"),
+        ("WORKER_COUNT", "0"),
+        ("MAX_RETRIES", "-1"),
+        ("LOG_LEVEL", "loud"),
+        ("VISIBILITY_TIMEOUT", "5s"),  # not longer than the provider's deadline
+        ("OKANE_LOW_BELOW_MINOR", "20000"),
+        ("OKANE_DEFAULT_CURRENCY", "usd"),
+    ],
+)
+def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+def test_every_setting_without_an_address_has_a_default() -> None:
+    settings = Settings()
+    assert (settings.host, settings.port, settings.lease) == ("127.0.0.1", 8080, timedelta(seconds=30))
+    assert (settings.database_url, settings.redis, settings.provider_base_url) == (None, None, None)

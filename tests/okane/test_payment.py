@@ -1,0 +1,83 @@
+"""The table of transitions: what it promises by itself."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from okane.payment import TERMINAL, TRANSITIONS, Status
+from okane.store import statements
+from okane.store.schema import schema_sql
+
+
+def test_every_status_stands_in_the_table() -> None:
+    assert set(TRANSITIONS) == set(Status)
+
+
+def test_success_is_for_ever() -> None:
+    assert TRANSITIONS[Status.SUCCESS] == frozenset()
+
+
+def test_terminal_statuses_change_only_by_hand_or_by_money_that_moved() -> None:
+    for status in TERMINAL:
+        assert TRANSITIONS[status] <= {Status.PENDING, Status.NEEDS_REVIEW}
+
+
+def test_an_open_outcome_is_never_failed_without_a_claim() -> None:
+    assert Status.FAILED_FINAL not in TRANSITIONS[Status.UNKNOWN]
+    assert Status.FAILED_RETRYABLE not in TRANSITIONS[Status.UNKNOWN]
+
+
+def test_the_schema_knows_the_same_statuses() -> None:
+    check = re.search(r"CHECK \(status IN \(([^)]*)\)\)", schema_sql())
+    assert check is not None
+    assert set(re.findall(r"'(\w+)'", check.group(1))) == {status.value for status in Status}
+
+
+# Which statuses each statement may leave and enter: what its WHERE and its SET say.
+MOVES = {
+    "claim": (
+        {Status.PENDING, Status.FAILED_RETRYABLE, Status.UNKNOWN, Status.PROCESSING},
+        {Status.PROCESSING},
+    ),
+    "settle": (
+        {Status.PROCESSING},
+        {
+            Status.SUCCESS,
+            Status.FAILED_RETRYABLE,
+            Status.FAILED_FINAL,
+            Status.UNKNOWN,
+            Status.NEEDS_REVIEW,
+        },
+    ),
+    "retry": ({Status.FAILED_FINAL, Status.FAILED_RETRYABLE}, {Status.PENDING}),
+    "record_late": ({Status.FAILED_FINAL, Status.CANCELED}, {Status.NEEDS_REVIEW}),
+    "bury": (
+        {Status.PENDING, Status.FAILED_RETRYABLE, Status.UNKNOWN, Status.PROCESSING},
+        {Status.NEEDS_REVIEW},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_a_statement_moves_only_as_the_table_allows(name: str) -> None:
+    sources, targets = MOVES[name]
+    for source in sources:
+        assert targets <= TRANSITIONS[source]
+
+
+@pytest.mark.parametrize("name", ["claim", "retry", "bury"])
+def test_a_statement_names_the_statuses_it_leaves(name: str) -> None:
+    where = statements.load("payments.sql")[name].split("WHERE", 1)[1].split("RETURNING", 1)[0]
+    named = {Status(word) for word in re.findall(r"'([a-z_]+)'", where)}
+    assert named == MOVES[name][0]
+
+
+def test_every_statement_that_sets_a_status_is_in_this_list() -> None:
+    setting = {
+        name
+        for name, text in statements.load("payments.sql").items()
+        if re.search(r"\bSET status\b|,\s+status =", text)
+    }
+    assert setting == set(MOVES)

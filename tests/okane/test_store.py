@@ -1,0 +1,268 @@
+"""The payment store against a real Postgres: one row a key, one claim a time, one outcome an attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict, StoreUnavailable
+from okane.payment import Payment, Status
+from okane.store import Claimed, NewPayment, PaymentStore, Refused, Settlement
+
+LEASE = timedelta(seconds=30)
+GRACE = timedelta(seconds=10)
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[PaymentStore]:
+    store = PaymentStore(database_url, actor="test", lease=LEASE, grace=GRACE)
+    yield store
+    await store.aclose()
+
+
+def new(key: str = "key", *, amount_minor: int = 440, fingerprint: bytes = b"f" * 32) -> NewPayment:
+    return NewPayment(
+        account_id="default",
+        idempotency_key=key,
+        fingerprint=fingerprint,
+        amount_minor=amount_minor,
+        currency="USD",
+        lane="low",
+        metadata={"order": "7"},
+    )
+
+
+def settlement(payment: Payment, status: Status = Status.SUCCESS, **more: object) -> Settlement:
+    plain = Settlement(
+        payment_id=payment.id,
+        attempt=payment.attempts,
+        status=status,
+        event=status.value,
+        called=True,
+        provider="test",
+        latency=timedelta(milliseconds=5),
+        provider_ref="ref" if status is Status.SUCCESS else None,
+    )
+    return dataclasses.replace(plain, **more)  # type: ignore[arg-type]
+
+
+async def claimed(store: PaymentStore, payment_id: UUID) -> Claimed:
+    claim = await store.claim(payment_id)
+    assert isinstance(claim, Claimed)
+    return claim
+
+
+async def expire_lease(url: str, payment_id: UUID) -> None:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.execute("UPDATE payments SET lease_until = now() WHERE id = %s", [payment_id])
+
+
+async def test_a_payment_is_read_back_as_it_was_accepted(store: PaymentStore) -> None:
+    accepted = await store.accept(new())
+    assert accepted.created
+    payment = await store.get(accepted.payment.id, account_id="default")
+    assert payment == accepted.payment
+    assert (payment.amount_minor, payment.currency, payment.status) == (440, "USD", Status.PENDING)
+    assert (payment.attempts, payment.version, payment.metadata) == (0, 0, {"order": "7"})
+    assert payment.provider_key == str(payment.id)
+
+
+async def test_a_repeat_finds_the_same_payment(store: PaymentStore) -> None:
+    first = await store.accept(new())
+    second = await store.accept(new())
+    assert (second.created, second.payment.id) == (False, first.payment.id)
+
+
+async def test_a_hundred_parallel_repeats_make_one_row(store: PaymentStore) -> None:
+    answers = await asyncio.gather(*(store.accept(new()) for _ in range(100)))
+    assert len({answer.payment.id for answer in answers}) == 1
+    assert sum(answer.created for answer in answers) == 1
+
+
+async def test_a_key_with_another_meaning_is_refused_and_changes_nothing(store: PaymentStore) -> None:
+    first = await store.accept(new())
+    with pytest.raises(IdempotencyKeyReused) as caught:
+        await store.accept(new(amount_minor=441, fingerprint=b"g" * 32))
+    assert caught.value.payment_id == first.payment.id
+    assert (await store.get(first.payment.id, account_id="default")).amount_minor == 440
+
+
+async def test_parallel_requests_of_two_meanings_under_one_key_make_one_row(store: PaymentStore) -> None:
+    answers = await asyncio.gather(
+        *(store.accept(new(fingerprint=bytes([n % 2]) * 32)) for n in range(20)), return_exceptions=True
+    )
+    assert sum(isinstance(answer, IdempotencyKeyReused) for answer in answers) == 10
+    assert sum(not isinstance(answer, BaseException) and answer.created for answer in answers) == 1
+
+
+async def test_one_bad_row_fails_alone(store: PaymentStore) -> None:
+    answers = await asyncio.gather(
+        store.accept(new("a")),
+        store.accept(dataclasses.replace(new("b"), currency="no")),
+        store.accept(new("c")),
+        return_exceptions=True,
+    )
+    assert isinstance(answers[1], psycopg.errors.CheckViolation)
+    assert not any(isinstance(answers[n], BaseException) for n in (0, 2))
+
+
+async def test_another_accounts_payment_is_not_found(store: PaymentStore) -> None:
+    accepted = await store.accept(new())
+    with pytest.raises(PaymentNotFound):
+        await store.get(accepted.payment.id, account_id="somebody else")
+
+
+async def test_of_many_claims_one_is_granted(store: PaymentStore) -> None:
+    accepted = await store.accept(new())
+    claims = await asyncio.gather(*(store.claim(accepted.payment.id) for _ in range(20)))
+    granted = [claim for claim in claims if isinstance(claim, Claimed)]
+    assert len(granted) == 1
+    assert (granted[0].payment.attempts, granted[0].look_up_first) == (1, False)
+    refused = [claim for claim in claims if isinstance(claim, Refused)]
+    assert {claim.status for claim in refused} == {Status.PROCESSING}
+    assert all(timedelta(seconds=29) < claim.wait <= LEASE for claim in refused)
+
+
+async def test_a_payment_nobody_knows_cannot_be_claimed(store: PaymentStore) -> None:
+    assert await store.claim(uuid4()) == Refused(None, timedelta(0))
+
+
+async def test_after_the_lease_another_claim_must_look_up_first(store: PaymentStore, database_url: str) -> None:
+    payment_id = (await store.accept(new())).payment.id
+    await claimed(store, payment_id)
+    await expire_lease(database_url, payment_id)
+    second = await claimed(store, payment_id)
+    assert (second.payment.attempts, second.payment.retries, second.look_up_first) == (2, 1, True)
+
+
+async def test_a_renewed_lease_keeps_others_out(store: PaymentStore, database_url: str) -> None:
+    payment_id = (await store.accept(new())).payment.id
+    claim = await claimed(store, payment_id)
+    await expire_lease(database_url, payment_id)
+    assert await store.renew([(payment_id, claim.payment.attempts)]) == {payment_id}
+    assert isinstance(await store.claim(payment_id), Refused)
+    assert await store.renew([(payment_id, 99)]) == set()
+
+
+async def test_a_stale_worker_cannot_settle(store: PaymentStore, database_url: str) -> None:
+    payment_id = (await store.accept(new())).payment.id
+    first = await claimed(store, payment_id)
+    await expire_lease(database_url, payment_id)
+    second = await claimed(store, payment_id)
+    assert await store.settle(settlement(first.payment, Status.FAILED_FINAL)) is None
+    assert await store.settle(settlement(second.payment)) is not None
+    assert (await store.get(payment_id, account_id="default")).status is Status.SUCCESS
+
+
+async def test_settling_twice_counts_as_settled_once(store: PaymentStore) -> None:
+    payment_id = (await store.accept(new())).payment.id
+    claim = await claimed(store, payment_id)
+    assert await store.settle(settlement(claim.payment)) is not None
+    assert await store.settle(settlement(claim.payment)) is not None
+    assert [event.event for event in await store.events(payment_id)] == ["accepted", "claimed", "success"]
+
+
+async def test_every_change_appends_its_event_without_a_gap(store: PaymentStore) -> None:
+    payment_id = (await store.accept(new())).payment.id
+    claim = await claimed(store, payment_id)
+    await store.settle(
+        settlement(claim.payment, Status.FAILED_RETRYABLE, event="unavailable", reason="503", delay=timedelta(0))
+    )
+    claim = await claimed(store, payment_id)
+    await store.settle(settlement(claim.payment, Status.FAILED_FINAL, event="declined", decline_code="no"))
+    await store.retry(payment_id, account_id="default")
+    events = await store.events(payment_id)
+    assert [event.event for event in events] == [
+        "accepted",
+        "claimed",
+        "unavailable",
+        "claimed",
+        "declined",
+        "retried",
+    ]
+    assert [event.version for event in events] == [0, 1, 2, 3, 4, 5]
+
+
+async def test_a_retry_is_not_claimable_before_its_time(store: PaymentStore) -> None:
+    payment_id = (await store.accept(new())).payment.id
+    claim = await claimed(store, payment_id)
+    later = settlement(claim.payment, Status.FAILED_RETRYABLE, delay=timedelta(minutes=1))
+    await store.settle(later)
+    refused = await store.claim(payment_id)
+    assert isinstance(refused, Refused)
+    assert timedelta(seconds=58) < refused.wait <= timedelta(minutes=1)
+
+
+async def test_manual_retry_of_a_decline_takes_a_new_provider_key(store: PaymentStore) -> None:
+    payment_id = (await store.accept(new())).payment.id
+    claim = await claimed(store, payment_id)
+    await store.settle(settlement(claim.payment, Status.FAILED_FINAL, decline_code="card_declined"))
+    retried = await store.retry(payment_id, account_id="default")
+    assert (retried.status, retried.retries, retried.decline_code) == (Status.PENDING, 0, None)
+    assert retried.provider_key != str(payment_id)
+
+
+async def test_manual_retry_of_a_spent_payment_keeps_its_provider_key(store: PaymentStore) -> None:
+    payment_id = (await store.accept(new())).payment.id
+    claim = await claimed(store, payment_id)
+    await store.settle(settlement(claim.payment, Status.FAILED_FINAL, reason="503"))
+    assert (await store.retry(payment_id, account_id="default")).provider_key == str(payment_id)
+
+
+async def test_manual_retry_of_a_success_is_a_conflict(store: PaymentStore) -> None:
+    payment_id = (await store.accept(new())).payment.id
+    claim = await claimed(store, payment_id)
+    await store.settle(settlement(claim.payment))
+    with pytest.raises(StatusConflict):
+        await store.retry(payment_id, account_id="default")
+    with pytest.raises(PaymentNotFound):
+        await store.retry(uuid4(), account_id="default")
+
+
+async def test_money_that_moved_for_a_failed_payment_goes_to_a_human(store: PaymentStore) -> None:
+    payment_id = (await store.accept(new())).payment.id
+    claim = await claimed(store, payment_id)
+    await store.settle(settlement(claim.payment, Status.FAILED_FINAL))
+    late = dataclasses.replace(settlement(claim.payment), attempt=7)
+    assert await store.settle(late) is None
+    assert await store.record_late(late) is Status.NEEDS_REVIEW
+    payment = await store.get(payment_id, account_id="default")
+    assert (payment.status, payment.provider_ref) == (Status.NEEDS_REVIEW, "ref")
+    assert [event.event for event in await store.events(payment_id)][-1] == "late_result"
+
+
+async def test_poison_is_buried_but_never_from_under_a_live_claim(store: PaymentStore, database_url: str) -> None:
+    payment_id = (await store.accept(new())).payment.id
+    await claimed(store, payment_id)
+    assert not await store.bury(payment_id, reason="poison")
+    await expire_lease(database_url, payment_id)
+    assert await store.bury(payment_id, reason="poison")
+    assert (await store.get(payment_id, account_id="default")).status is Status.NEEDS_REVIEW
+
+
+async def test_the_happy_path_stays_out_of_the_sweeps_index(store: PaymentStore, database_url: str) -> None:
+    payment_id = (await store.accept(new())).payment.id
+    claim = await claimed(store, payment_id)
+    await store.settle(settlement(claim.payment))
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        cursor = await connection.execute("SELECT count(*) FROM payments WHERE sweep_at IS NOT NULL")
+        assert await cursor.fetchone() == (0,)
+
+
+async def test_a_closed_connection_costs_one_call_at_most(store: PaymentStore, database_url: str) -> None:
+    payment_id = (await store.accept(new())).payment.id
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'okane %'"
+        )
+    assert not (await store.accept(new())).created  # repeated by itself: the key makes it safe
+    with contextlib.suppress(StoreUnavailable):
+        await store.claim(payment_id)
+    assert (await store.get(payment_id, account_id="default")).id == payment_id
