@@ -1,0 +1,259 @@
+"""The mock provider's journal: an append-only file with one JSON line per charge, the truth about what was charged.
+
+Promise: a charge whose `append` returned survives kill -9 and power loss; concurrent charges share their fsyncs, and
+the event loop never waits for the disk. Memory holds a key and a file offset per charge, not the line: 160 MB
+for a million charges.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO, Self
+
+_CHUNK_BYTES = 1 << 20
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+# The shape of `Charge.to_line`. Parsing each line as JSON makes a restart half as long again.
+_LINE = re.compile(rb'\{"key":("(?:[^"\\]|\\.)*"),"payment_id":.*,"status":"(captured|declined)",.*\}\n')
+
+
+class JournalError(Exception):
+    """The journal cannot be used: another process owns it, it is damaged, or the disk failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """One line of the journal: what was decided, for good, for one idempotency key. `at` is UTC, ISO 8601."""
+
+    key: str
+    payment_id: str
+    amount: int  # minor units of `currency`
+    currency: str
+    status: str  # "captured" or "declined"
+    provider_ref: str
+    at: str
+    code: str | None = None
+
+    def to_line(self) -> bytes:
+        # Spelled out: dataclasses.asdict copies deeply, at four times the cost of the rest.
+        fields = {
+            "key": self.key,
+            "payment_id": self.payment_id,
+            "amount": self.amount,
+            "currency": self.currency,
+            "status": self.status,
+            "provider_ref": self.provider_ref,
+            "at": self.at,
+            "code": self.code,
+        }
+        return _encode(fields).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Self:
+        """Raises ValueError or TypeError for anything but a line of `to_line`."""
+        return cls(**json.loads(line))
+
+    def same_request(self, *, payment_id: str, amount: int, currency: str) -> bool:
+        return (self.payment_id, self.amount, self.currency) == (payment_id, amount, currency)
+
+    def age_s(self, now: datetime) -> float:
+        return (now - datetime.fromisoformat(self.at)).total_seconds()
+
+
+class Journal:
+    """The open journal. `counts` holds the number of charges by status."""
+
+    def __init__(self, file: BinaryIO, offsets: dict[str, int], counts: Counter[str], size: int) -> None:
+        """Use `Journal.open`."""
+        self.counts = counts
+        self._file = file
+        self._offsets = offsets
+        self._written = size  # bytes handed out to appends
+        self._durable = size  # bytes known to be on the disk
+        self._fresh: dict[str, Charge] = {}  # appended, perhaps not yet in the file
+        self._batch: list[tuple[Charge, bytes]] = []
+        self._waiting: list[asyncio.Future[None]] = []
+        self._flusher: asyncio.Task[None] | None = None
+        self._failure: JournalError | None = None
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open or create `path`, cut off a torn last line, index the rest. Raises JournalError.
+
+        Blocks: about five seconds for a million charges.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not O_APPEND: a line that was cut by a failed write has to be overwritten.
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
+        try:
+            _lock(file, path)
+            offsets, counts, size = _read_index(file, path)
+            file.truncate(size)
+            os.fsync(file.fileno())
+            _fsync_folder(path.parent)
+        except BaseException:
+            file.close()
+            raise
+        return cls(file, offsets, counts, size)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def find(self, key: str) -> Charge | None:
+        """The charge under `key`, perhaps not yet durable: call `durable()` before telling anyone."""
+        fresh = self._fresh.get(key)
+        if fresh is not None:
+            return fresh
+        offset = self._offsets.get(key)
+        return None if offset is None else Charge.from_line(self._read_line(offset))
+
+    async def append(self, charge: Charge) -> None:
+        """Write `charge`; returns when it is on the disk. The key must be new. Raises JournalError when the disk fails.
+
+        The charge counts from the call on (`find` sees it): a second request for the key cannot slip in between.
+        """
+        if self._failure is not None:
+            raise self._failure
+        assert charge.key not in self._offsets, "one idempotency key is charged once"
+        line = charge.to_line()
+        self._offsets[charge.key] = self._written
+        self._written += len(line)
+        self._fresh[charge.key] = charge
+        self.counts[charge.status] += 1
+        self._batch.append((charge, line))
+        await self.durable()
+
+    async def durable(self) -> None:
+        """Wait until everything appended so far is on the disk. Raises JournalError when it will never be."""
+        if self._failure is not None:
+            raise self._failure
+        if self._durable == self._written:
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        if self._flusher is None:
+            self._flusher = asyncio.create_task(self._flush())
+        await waiter
+
+    async def lines(self, containing: bytes = b"") -> AsyncIterator[bytes]:
+        """The durable lines so far in blocks of up to 1 MiB; with `containing`, only lines that hold these bytes."""
+        position, end = 0, self._durable
+        while position < end:
+            block = await asyncio.to_thread(os.pread, self._file.fileno(), min(_CHUNK_BYTES, end - position), position)
+            block = block[: block.rfind(b"\n") + 1]
+            assert block, "no line is longer than a block"
+            position += len(block)
+            if containing:
+                block = b"".join(line for line in block.splitlines(keepends=True) if containing in line)
+            if block:
+                yield block
+
+    async def aclose(self) -> None:
+        """Flush, then let go of the file."""
+        with contextlib.suppress(JournalError):  # whoever appended has been told
+            await self.durable()
+        if self._flusher is not None:
+            await self._flusher
+        self._file.close()
+
+    async def _flush(self) -> None:
+        """Write what has gathered, one fsync for all of it, until nothing is left. One of these runs at a time."""
+        try:
+            while self._waiting:
+                batch, self._batch = self._batch, []
+                waiting, self._waiting = self._waiting, []
+                data = b"".join(line for _, line in batch)
+                try:
+                    await asyncio.to_thread(self._write, data)
+                except OSError as error:
+                    self._fail(JournalError(f"cannot write the journal: {error}"), waiting)
+                    return
+                self._durable += len(data)
+                for charge, _ in batch:
+                    del self._fresh[charge.key]
+                for waiter in waiting:
+                    if not waiter.done():  # its request was cancelled
+                        waiter.set_result(None)
+        finally:
+            self._flusher = None
+
+    def _fail(self, failure: JournalError, waiting: list[asyncio.Future[None]]) -> None:
+        """Nothing is charged any more: after a failed fsync nobody knows what the disk holds. A restart reads it."""
+        self._failure = failure
+        for waiter in waiting + self._waiting:
+            if not waiter.done():
+                waiter.set_exception(failure)
+        self._waiting = []
+
+    def _write(self, data: bytes) -> None:
+        position = self._durable
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._file.fileno(), view, position)
+            position += written
+            view = view[written:]
+        os.fsync(self._file.fileno())
+
+    def _read_line(self, offset: int) -> bytes:
+        data = os.pread(self._file.fileno(), 4096, offset)
+        return data[: data.index(b"\n")]
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise JournalError(f"{path} belongs to another running provider") from error
+
+
+def _read_index(file: BinaryIO, path: Path) -> tuple[dict[str, int], Counter[str], int]:
+    """Offsets by key, charges by status, and where the last whole line ends."""
+    offsets: dict[str, int] = {}
+    counts: Counter[str] = Counter()
+    position = 0
+    torn_at: int | None = None
+    for line in _lines_of(file):
+        if torn_at is not None:
+            raise JournalError(f"{path} is damaged at byte {torn_at}, before its last line")
+        try:
+            key, status = _key_and_status(line)
+        except ValueError:
+            torn_at = position
+        else:
+            offsets[key] = position
+            counts[status] += 1
+        position += len(line)
+    return offsets, counts, position if torn_at is None else torn_at
+
+
+def _key_and_status(line: bytes) -> tuple[str, str]:
+    """Raises ValueError for anything but a whole line of ours."""
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise ValueError("not a line of the journal")
+    key, status = match.groups()
+    return json.loads(key) if b"\\" in key else key[1:-1].decode(), status.decode()
+
+
+def _lines_of(file: BinaryIO) -> Iterator[bytes]:
+    with open(os.dup(file.fileno()), "rb", buffering=_CHUNK_BYTES) as reader:  # noqa: PTH123 a descriptor, not a path
+        reader.seek(0)
+        yield from reader
+
+
+def _fsync_folder(folder: Path) -> None:
+    """Make the file's name durable as well, not only its bytes."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

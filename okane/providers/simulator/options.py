@@ -1,0 +1,138 @@
+"""How the mock provider behaves: the options of `okane provider`, and the subset that `PUT /control` changes live.
+
+Promise: an Options object that exists is valid; what is wrong with one is said by a ValueError that names the field.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+
+class Act(enum.StrEnum):
+    """What the mock provider does with a key that it has not charged yet. Each is a weight in `Behaviour`."""
+
+    SUCCESS = "success"
+    DECLINE = "decline"
+    UNAVAILABLE = "unavailable"
+    RATE_LIMIT = "rate_limit"
+    ERROR_500 = "error_500"
+    ERROR_500_AFTER_CHARGE = "error_500_after_charge"
+    GARBAGE = "garbage"
+    TIMEOUT_AFTER_CHARGE = "timeout_after_charge"
+    TIMEOUT_BEFORE_CHARGE = "timeout_before_charge"
+    RESET_AFTER_CHARGE = "reset_after_charge"
+    RESET_BEFORE_CHARGE = "reset_before_charge"
+
+
+# With `magic_amounts`, the last four digits of an amount decide: 4xxx the card says no, 5xxx the provider misbehaves.
+# Any other amount follows the weights.
+MAGIC_AMOUNTS: Mapping[int, tuple[Act, str]] = {
+    4002: (Act.DECLINE, "card_declined"),
+    4003: (Act.DECLINE, "insufficient_funds"),
+    4004: (Act.DECLINE, "expired_card"),
+    4029: (Act.RATE_LIMIT, ""),
+    5000: (Act.ERROR_500, ""),
+    5001: (Act.ERROR_500_AFTER_CHARGE, ""),
+    5002: (Act.GARBAGE, ""),
+    5003: (Act.UNAVAILABLE, ""),
+    5004: (Act.TIMEOUT_AFTER_CHARGE, ""),
+    5005: (Act.TIMEOUT_BEFORE_CHARGE, ""),
+    5006: (Act.RESET_AFTER_CHARGE, ""),
+    5007: (Act.RESET_BEFORE_CHARGE, ""),
+}
+
+
+def _option(default: Any, description: str) -> Any:
+    """A field whose description the command line and `GET /control` readers get from one place."""
+    return field(default=default, metadata={"help": description})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behaviour:
+    """What may change while the provider runs. Weights are relative: with the defaults, 10 is 10 %.
+
+    A key that is already charged or declined gets its first result again, whatever the weights say.
+    """
+
+    success: float = _option(80, "weight of 200: charged")
+    unavailable: float = _option(10, "weight of 503: nothing happens, nothing is kept")
+    decline: float = _option(10, "weight of 422 card_declined: kept, so repeats are declined as well")
+    rate_limit: float = _option(0, "weight of 429: nothing happens")
+    error_500: float = _option(0, "weight of 500 with an HTML page, nothing charged")
+    error_500_after_charge: float = _option(0, "weight of 500 with an HTML page, although it charged")
+    garbage: float = _option(0, "weight of 200 with a cut-off body, after charging")
+    timeout_after_charge: float = _option(0, "weight of charging and then not answering for hang_s")
+    timeout_before_charge: float = _option(0, "weight of not answering for hang_s, nothing charged")
+    reset_after_charge: float = _option(0, "weight of charging and then resetting the connection (RST)")
+    reset_before_charge: float = _option(0, "weight of resetting the connection, nothing charged")
+    latency_ms: str = _option("0", "time before anything happens to a charge: milliseconds, or a range like 5-50")
+    retry_after: int | None = _option(None, "Retry-After, in seconds, on 503 and 429")
+    hang_s: float = _option(30.0, "how long a time-out holds the request before its connection is closed")
+    lookup_lag_ms: float = _option(0, "how long look-ups do not see a fresh charge (consistency lag)")
+    magic_amounts: bool = _option(False, "let the last four digits of an amount decide, see MAGIC_AMOUNTS")
+
+    def __post_init__(self) -> None:
+        for act in Act:
+            _check_number(act.value, getattr(self, act.value))
+        if not sum(self.weights):
+            raise ValueError("at least one weight must be above 0")
+        for name in ("hang_s", "lookup_lag_ms"):
+            _check_number(name, getattr(self, name))
+        if self.retry_after is not None and (type(self.retry_after) is not int or self.retry_after < 0):
+            raise ValueError("retry_after must be a whole number of seconds >= 0, or null")
+        if not isinstance(self.magic_amounts, bool):
+            raise ValueError("magic_amounts must be true or false")  # noqa: TRY004 callers handle one exception type
+        _ = self.latency_range_ms
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The weights in the order of `Act`."""
+        return tuple(getattr(self, act.value) for act in Act)
+
+    @property
+    def latency_range_ms(self) -> tuple[float, float]:
+        low, dash, high = str(self.latency_ms).partition("-")
+        try:
+            bounds = (float(low), float(high if dash else low))
+        except ValueError:
+            bounds = (math.nan, math.nan)
+        if not 0 <= bounds[0] <= bounds[1] < math.inf:
+            raise ValueError(f"latency_ms must be milliseconds or a range like 5-50, not {self.latency_ms!r}")
+        return bounds
+
+    def changed(self, changes: Mapping[str, object]) -> Behaviour:
+        """This behaviour with some fields replaced. Raises ValueError for an unknown field or a wrong value."""
+        known = {f.name for f in fields(Behaviour)}
+        if unknown := sorted(changes.keys() - known):
+            raise ValueError(f"unknown: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        values: dict[str, Any] = dict(changes)
+        return replace(self, **values)
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatorOptions(Behaviour):
+    """Everything `okane provider` takes."""
+
+    journal: Path = field(
+        metadata={"help": "the file of charges, kept over restarts, one provider's at a time (.okane/provider.jsonl)"}
+    )
+    host: str = _option("127.0.0.1", "address to bind; loopback unless you say otherwise")
+    port: int = _option(8081, "port to bind; 0 takes a free one (default of the command: MOCK_PROVIDER_PORT or 8081)")
+    seed: int | None = _option(None, "of the dice: equal calls in equal order get equal answers")
+
+    @property
+    def behaviour(self) -> Behaviour:
+        return Behaviour(**{f.name: getattr(self, f.name) for f in fields(Behaviour)})
+
+
+def _check_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be a number >= 0, not {value!r}")
