@@ -1,0 +1,132 @@
+"""What each route does: read the request, ask the pipeline or the store, write the answer."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from aiohttp import web
+
+from okane.api import idempotency, strict_json, wire
+from okane.api.problems import Problem
+from okane.config import Settings
+from okane.errors import StoreUnavailable
+from okane.metrics import OkaneMetrics
+from okane.payment import Payment
+from okane.pipeline.accept import Accept, Receipt
+from okane.pipeline.lanes import LaneLimits
+from okane.store import NewPayment, PaymentStore
+
+ACCOUNT = "default"  # one account until there are keys
+JSON = "application/json"
+
+
+class Handlers:
+    """The handlers of the payment routes."""
+
+    def __init__(self, *, settings: Settings, store: PaymentStore, accept: Accept, metrics: OkaneMetrics) -> None:
+        self._default_currency = settings.default_currency
+        self._limits = LaneLimits(settings.critical_from_minor, settings.low_below_minor)
+        self._store = store
+        self._accept = accept
+        self._metrics = metrics
+
+    async def create(self, request: web.Request) -> web.Response:
+        """`POST /payments`, `POST /v1/payments`: 202 for a new payment, 200 for the repeat of a request."""
+        receipt = await self._create(request)
+        return _created(receipt, wire.receipt_json(receipt))
+
+    async def pay(self, request: web.Request) -> web.Response:
+        """`POST /pay`: the same, in the older queue's words."""
+        receipt = await self._create(request)
+        return _created(receipt, wire.pay_json(receipt.payment, created=receipt.created))
+
+    async def show(self, request: web.Request) -> web.Response:
+        """`GET /payments/{id}`: the payment as it is now; `pay_…` ids get the older queue's document."""
+        text = request.match_info["payment_id"]
+        payment_id = wire.parse_id(text)
+        if payment_id is None:
+            raise _not_found(text)
+        payment = await self._store.get(payment_id, account_id=ACCOUNT)
+        headers = {"ETag": f'"{payment.version}"'}
+        if not payment.status.terminal:
+            headers["Retry-After"] = "1"
+        # `*` and weak tags match as RFC 9110 13.1.2 says; there are no commas in ours.
+        known = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
+        if headers["ETag"] in known or "*" in known:
+            return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
+        body = wire.pay_json(payment) if text.startswith("pay_") else wire.payment_json(payment)
+        return web.Response(body=body, content_type=JSON, headers=headers)
+
+    async def retry(self, request: web.Request) -> web.Response:
+        """`POST /v1/payments/{id}/retry`: a failed payment is pending again; 409 from any other status."""
+        text = request.match_info["payment_id"]
+        payment_id = wire.parse_id(text)
+        if payment_id is None:
+            raise _not_found(text)
+        receipt = await self._accept.retry(payment_id, account_id=ACCOUNT)
+        return web.Response(
+            status=HTTPStatus.ACCEPTED,
+            body=wire.receipt_json(receipt),
+            content_type=JSON,
+            headers={"Location": _location(receipt.payment)},
+        )
+
+    async def health(self, _request: web.Request) -> web.Response:
+        """`GET /v1/health`, `/health`, `/healthz`: this process answers. Says nothing about what it depends on."""
+        return web.Response(body=b'{"status":"ok"}', content_type=JSON)
+
+    async def ready(self, _request: web.Request) -> web.Response:
+        """`GET /readyz`: payments can be accepted, that is, Postgres takes writes. Redis may be away: the sweep covers it."""
+        try:
+            await self._store.check_writable()
+        except StoreUnavailable as error:
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "not_ready",
+                f"Postgres takes no writes: {error}",
+                retryable=True,
+                headers={"Retry-After": "1"},
+            ) from error
+        return web.Response(body=b'{"status":"ready"}', content_type=JSON)
+
+    async def _create(self, request: web.Request) -> Receipt:
+        if request.content_type not in (JSON, "application/octet-stream"):  # the latter: aiohttp's word for none
+            raise Problem(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                f"send application/json, not {request.content_type}",
+            )
+        body = wire.read_create(strict_json.loads(await request.read()))
+        key = idempotency.choose(request.headers.get("Idempotency-Key"), body.idempotency_key)
+        currency = body.currency or self._default_currency
+        receipt = await self._accept.accept(
+            NewPayment(
+                account_id=ACCOUNT,
+                idempotency_key=key,
+                fingerprint=wire.fingerprint(amount_minor=body.amount, currency=currency, metadata=body.metadata),
+                amount_minor=body.amount,
+                currency=currency,
+                lane=self._limits.lane_for(body.amount),
+                metadata=body.metadata,
+            )
+        )
+        self._metrics.accepted.labels("created" if receipt.created else "replayed").inc()
+        if receipt.created and not receipt.enqueued:
+            self._metrics.not_enqueued.inc()
+        return receipt
+
+
+def _created(receipt: Receipt, body: bytes) -> web.Response:
+    headers = {"Location": _location(receipt.payment)}
+    if not receipt.created:
+        headers["Idempotent-Replayed"] = "true"
+    status = HTTPStatus.ACCEPTED if receipt.created else HTTPStatus.OK
+    return web.Response(status=status, body=body, content_type=JSON, headers=headers)
+
+
+def _location(payment: Payment) -> str:
+    return f"/v1/payments/{payment.id}"
+
+
+def _not_found(text: str) -> Problem:
+    return Problem(HTTPStatus.NOT_FOUND, "payment_not_found", f"there is no payment {text[:64]!r}")

@@ -1,0 +1,46 @@
+"""Which idempotency key a request carries (draft-ietf-httpapi-idempotency-key-header, or the body as before us)."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+
+from okane.api.problems import Problem, malformed
+
+_VISIBLE_ASCII = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+def choose(header: str | None, body: str | None) -> str:
+    """The key of the request, from the `Idempotency-Key` header or the body. Raises a 400 Problem.
+
+    The header's value is a quoted string by the draft, and a bare token by everybody's habit: both are taken.
+    """
+    from_header = _unquoted(header.strip()) if header is not None else None
+    if from_header is not None and body is not None and from_header != body:
+        raise malformed("idempotency_key_mismatch", "the Idempotency-Key header and idempotency_key in the body differ")
+    key = from_header if from_header is not None else body
+    if key is None:
+        raise malformed(
+            "idempotency_key_missing",
+            "send an Idempotency-Key header, or idempotency_key in the body: a key of your own",
+        )
+    if not _VISIBLE_ASCII.fullmatch(key):
+        raise malformed("idempotency_key_invalid", "an idempotency key is 1 to 255 visible ASCII characters")
+    return key
+
+
+def reused(payment_id: str) -> Problem:
+    """The key belongs to a payment that means something else."""
+    return Problem(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "idempotency_key_reused",
+        "this idempotency key was used for a payment that asks for something else",
+        extra={"payment_id": payment_id},
+    )
+
+
+def _unquoted(value: str) -> str:
+    """The text of an RFC 8941 string, or the value as it is."""
+    if len(value) >= 2 and value[0] == value[-1] == '"':
+        return re.sub(r"\\([\\\"])", r"\1", value[1:-1])
+    return value

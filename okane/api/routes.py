@@ -1,0 +1,29 @@
+"""The routes of the API, and the application that serves them."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from okane.api.handlers import Handlers
+from okane.api.middleware import around_requests
+from okane.metrics import OkaneMetrics
+
+MAX_BODY_BYTES = 64 * 1024
+
+
+def build_api(handlers: Handlers, metrics: OkaneMetrics) -> web.Application:
+    """The application; whoever runs it closes what the handlers use."""
+    app = web.Application(middlewares=[around_requests(metrics)], client_max_size=MAX_BODY_BYTES)
+    app.router.add_post("/v1/payments", handlers.create)
+    app.router.add_get("/v1/payments/{payment_id}", handlers.show)
+    app.router.add_post("/v1/payments/{payment_id}/retry", handlers.retry)
+    app.router.add_get("/v1/health", handlers.health)
+    # As the two systems before us had them.
+    app.router.add_post("/payments", handlers.create)
+    app.router.add_get("/payments/{payment_id}", handlers.show)
+    app.router.add_post("/payments/{payment_id}/retry", handlers.retry)
+    app.router.add_post("/pay", handlers.pay)
+    app.router.add_get("/health", handlers.health)
+    app.router.add_get("/healthz", handlers.health)
+    app.router.add_get("/readyz", handlers.ready)
+    return app

@@ -1,0 +1,281 @@
+"""The composition root: the only place that builds and closes things. One function a process: `run_api`, `run_worker`.
+
+Neither needs its dependencies to be there when it starts, nor all the time: what is away is waited for, and said once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from okane.api.handlers import Handlers
+from okane.api.metrics_endpoint import Refresh, build_metrics_app
+from okane.api.routes import build_api
+from okane.config import Settings
+from okane.errors import SetupError, StoreUnavailable
+from okane.metrics import OkaneMetrics
+from okane.pipeline.accept import Accept
+from okane.pipeline.charge import Charge
+from okane.pipeline.lanes import payments_stream
+from okane.pipeline.lease import Leases
+from okane.pipeline.sweep import Queue, Sweep
+from okane.pipeline.verdict import Rules
+from okane.providers.http import HttpProvider
+from okane.providers.simulator import app as simulator
+from okane.providers.simulator.journal import JournalError
+from okane.providers.simulator.options import SimulatorOptions
+from okane.store import PaymentStore, SweepStore
+from streams import (
+    Consumer,
+    Delayed,
+    Inspector,
+    Janitor,
+    Producer,
+    RetryPolicy,
+    StreamError,
+    StreamUnavailable,
+    connect,
+    require_noeviction,
+)
+from streams.prometheus import PrometheusMetrics
+
+log = structlog.get_logger("okane.app")
+
+FIRST_METRICS_PORT = 9101
+# A client waits for the API's XADD; what Redis does not take in this time, the sweep sends.
+API_REDIS_TIMEOUT = timedelta(seconds=1)
+WORKER_REDIS_TIMEOUT = timedelta(seconds=5)  # longer than a blocking read
+METRICS_PORTS = 100  # processes on one machine that find a port by themselves
+
+
+async def run_api(settings: Settings) -> None:
+    """Serve the API until SIGTERM or SIGINT, then let the requests in hand finish."""
+    stop = _stop_on_signals()
+    async with contextlib.AsyncExitStack() as closing:
+        parts = await _Parts.build(settings, actor="api", redis_timeout=API_REDIS_TIMEOUT, closing=closing)
+        handlers = Handlers(
+            settings=settings,
+            store=parts.store,
+            accept=Accept(store=parts.store, producer=parts.producer),
+            metrics=parts.metrics,
+        )
+        metrics_url = await closing.enter_async_context(_serving_metrics(settings, parts))
+        app = build_api(handlers, parts.metrics)
+        url = await closing.enter_async_context(_serving(app, settings.host, settings.port, drain=settings.drain))
+        log.info("api_started", url=url, metrics=metrics_url)
+        await stop.wait()
+        log.info("api_stopping")
+    log.info("api_stopped")
+
+
+async def run_worker(settings: Settings, *, name: str) -> None:
+    """Charge payments until SIGTERM or SIGINT, then finish those in flight."""
+    stop = _stop_on_signals()
+    drained = asyncio.Event()
+    async with contextlib.AsyncExitStack() as closing:
+        parts = await _Parts.build(settings, actor=name, redis_timeout=WORKER_REDIS_TIMEOUT, closing=closing)
+        await _check_server(parts)
+        provider = HttpProvider(
+            _needed(settings.provider_base_url, "PROVIDER_BASE_URL"),
+            timeout=settings.provider_timeout,
+            connections=settings.concurrency,
+        )
+        closing.push_async_callback(provider.aclose)
+        leases = Leases(store=parts.store, lease=settings.lease)
+        policy = RetryPolicy(base=settings.retry_base, cap=settings.retry_cap, max_attempts=settings.max_retries + 1)
+        rules = Rules(
+            policy=policy,
+            consistency_lag=settings.consistency_lag,
+            unknown_deadline=settings.unknown_deadline,
+            look_up_delays=settings.look_up_delays,
+        )
+        charge = Charge(store=parts.store, provider=provider, leases=leases, rules=rules, metrics=parts.metrics)
+        consumer = Consumer(
+            parts.redis,
+            parts.stream,
+            group=settings.group,
+            name=name,
+            handler=charge,
+            on_poison=charge.poison,
+            concurrency=settings.concurrency,
+            lease=settings.lease,
+            policy=policy,
+            max_deliveries=settings.max_deliveries,
+            drain=settings.drain,
+            metrics=parts.stream_metrics,
+        )
+        sweep = Sweep(
+            store=parts.sweep_store,
+            producer=parts.producer,
+            queue=parts.queue,
+            interval=settings.sweep_interval,
+            metrics=parts.metrics,
+        )
+        delayed = Delayed(parts.redis, parts.stream, metrics=parts.stream_metrics)
+        janitor = Janitor(parts.redis, parts.stream, group=settings.group)
+        metrics_url = await closing.enter_async_context(_serving_metrics(settings, parts))
+        log.info("worker_started", concurrency=settings.concurrency, provider=provider.name, metrics=metrics_url)
+        async with asyncio.TaskGroup() as running:
+            running.create_task(leases.run(drained))
+            for duty in (delayed, sweep, janitor):
+                running.create_task(duty.run(stop))
+            await consumer.run(stop)
+            log.info("worker_drained")
+            drained.set()
+    log.info("worker_stopped")
+
+
+async def run_provider(options: SimulatorOptions) -> None:
+    """Serve the mock provider until SIGTERM or SIGINT."""
+    stop = _stop_on_signals()
+    try:
+        await simulator.run(options, stop=stop, ready=lambda url: log.info("provider_started", url=url))
+    except (OSError, JournalError) as error:
+        raise SetupError(f"the mock provider cannot run: {error}") from error
+    log.info("provider_stopped")
+
+
+def worker_name() -> str:
+    """A name for a worker that was given none. Not stable: the janitor removes it once it is idle and empty."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+class _Parts:
+    """What both kinds of process are made of."""
+
+    def __init__(self, settings: Settings, *, actor: str, redis_timeout: timedelta) -> None:
+        self._settings = settings
+        database_url = _needed(settings.database_url, "DATABASE_URL")
+        self.stream = payments_stream(settings.stream)
+        self.metrics = OkaneMetrics(CollectorRegistry())
+        self._gauges = PrometheusMetrics(prefix="okane", registry=self.metrics.registry)
+        self.stream_metrics = self._gauges.for_stream(self.stream.name)
+        self.redis = connect(_needed(settings.redis, "REDIS_URL"), timeout=redis_timeout)
+        self.producer = Producer(
+            self.redis, self.stream, max_length=settings.max_stream_length, metrics=self.stream_metrics
+        )
+        self.inspector = Inspector(self.redis, self.stream, group=settings.group)
+        self.store = PaymentStore(
+            database_url,
+            actor=actor,
+            lease=settings.lease,
+            grace=settings.sweep_grace,
+            on_batch=self.metrics.observe_batch,
+        )
+        self.sweep_store = SweepStore(database_url, grace=settings.sweep_grace)
+
+    @classmethod
+    async def build(
+        cls, settings: Settings, *, actor: str, redis_timeout: timedelta, closing: contextlib.AsyncExitStack
+    ) -> _Parts:
+        """The parts, closed in reverse order when `closing` is."""
+        parts = cls(settings, actor=actor, redis_timeout=redis_timeout)
+        closing.push_async_callback(parts.redis.aclose)
+        closing.push_async_callback(parts.sweep_store.aclose)
+        closing.push_async_callback(parts.store.aclose)
+        closing.push_async_callback(parts.producer.aclose)
+        return parts
+
+    async def queue(self) -> Queue:
+        """The state of the streams that the sweep goes by."""
+        stats = await self.inspector.stats()
+        longest = max(lane.length for lane in stats.lanes)
+        return Queue(
+            oldest_entries={lane.lane: _age(lane.oldest_ms, stats.now_ms) for lane in stats.lanes},
+            room=self._settings.max_stream_length - longest,
+        )
+
+    async def refresh_redis(self) -> None:
+        """Read the broker-wide gauges anew."""
+        try:
+            stats = await self.inspector.stats()
+        except StreamError:
+            self._gauges.forget(self.stream.name)
+            self.metrics.up.labels("redis").set(0)
+        else:
+            self._gauges.show(stats)
+            self.metrics.up.labels("redis").set(1)
+
+    async def refresh_postgres(self) -> None:
+        """Read what waits in Postgres anew."""
+        try:
+            oldest_due, waiting = await self.sweep_store.oldest_due(), await self.sweep_store.off_path()
+        except StoreUnavailable:
+            self.metrics.up.labels("postgres").set(0)
+        else:
+            self.metrics.set_waiting(oldest_due, waiting)
+            self.metrics.up.labels("postgres").set(1)
+
+
+def _age(since_ms: int | None, now_ms: int) -> timedelta | None:
+    return None if since_ms is None else timedelta(milliseconds=max(0, now_ms - since_ms))
+
+
+async def _check_server(parts: _Parts) -> None:
+    """Refuse to work on a server that may throw the queue away. One that is away is checked by nobody: it is not there."""
+    try:
+        await require_noeviction(parts.redis)
+    except StreamUnavailable as error:
+        log.warning("redis_away_at_start", reason=str(error))
+
+
+@contextlib.asynccontextmanager
+async def _serving_metrics(settings: Settings, parts: _Parts) -> AsyncIterator[str]:
+    refreshes: Sequence[Refresh] = (parts.refresh_redis, parts.refresh_postgres)
+    app = build_metrics_app(parts.metrics.registry, refreshes)
+    port = settings.metrics_port or _free_port(settings.metrics_host)
+    async with _serving(app, settings.metrics_host, port, drain=timedelta(0)) as url:
+        yield f"{url}/metrics"
+
+
+@contextlib.asynccontextmanager
+async def _serving(app: web.Application, host: str, port: int, *, drain: timedelta) -> AsyncIterator[str]:
+    """Serve inside the block; yields the base URL. Leaving it stops listening and lets requests in hand finish."""
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=drain.total_seconds())
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host, port, backlog=1024).start()
+        except OSError as error:
+            raise SetupError(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from error
+        bound_host, bound_port = runner.addresses[0][:2]
+        yield f"http://[{bound_host}]:{bound_port}" if ":" in bound_host else f"http://{bound_host}:{bound_port}"
+    finally:
+        await runner.cleanup()
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT. A second one ends the process at once, as it would have by default."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def ask(number: signal.Signals) -> None:
+        stop.set()
+        loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ask, number)
+    return stop
+
+
+def _free_port(host: str) -> int:
+    """The first port from 9101 up that nobody has. Another process may be quicker: then the start fails, and says so."""
+    for port in range(FIRST_METRICS_PORT, FIRST_METRICS_PORT + METRICS_PORTS):
+        with contextlib.suppress(OSError), socket.create_server((host, port)):
+            return port
+    raise SetupError(f"no free port for metrics from {FIRST_METRICS_PORT} on: set OKANE_METRICS_PORT")
+
+
+def _needed(value: str | None, name: str) -> str:
+    if value is None:
+        raise SetupError(f"{name} is not set. `okane up` runs everything on this machine and sets it by itself")
+    return value

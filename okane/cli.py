@@ -1,0 +1,321 @@
+"""The command line. Each command reads its options, builds what it needs, and runs it; nothing is decided here.
+
+Imports stand inside the commands: `okane status` must not pay for the web server, nor `okane --help` for anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from okane.commands.options import taking
+from okane.providers.simulator.options import SimulatorOptions
+
+if TYPE_CHECKING:
+    from okane.commands.context import Context
+    from okane.config import Settings
+
+app = typer.Typer(
+    name="okane",
+    help="An asynchronous payment pipeline on Postgres and Redis Streams.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+dead = typer.Typer(help="Dead letters: payments that were given up, and why.", no_args_is_help=True)
+app.add_typer(dead, name="dead")
+
+Data = Annotated[Path | None, typer.Option("--data", help="data folder of `okane up` (default: .okane)")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON instead of text")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
+
+
+def main() -> NoReturn:
+    """The entry point. What a user can mend is one line on stderr and exit code 2; everything else is a bug."""
+    try:
+        app(prog_name="okane")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        _fail(_mendable(error))
+    sys.exit(0)
+
+
+def _mendable(error: Exception) -> str:
+    """What to tell a user about an error that is not a bug. Raises the error itself if it is one."""
+    from pydantic import ValidationError
+
+    from okane.errors import OkaneError
+    from streams import StreamError
+
+    match error:
+        case ValidationError():
+            return "\n".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        case OkaneError() | StreamError():
+            return str(error)
+        case _:
+            raise error
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"okane: {message}", err=True)
+    sys.exit(2)
+
+
+@app.command()
+def up(
+    *,
+    data: Data = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="worker processes")] = 2,
+    port: Annotated[int | None, typer.Option(help="the API's port (default: PORT or 8080)")] = None,
+    provider_port: Annotated[int | None, typer.Option(help="the mock provider's (default: 8081)")] = None,
+    postgres_port: Annotated[int, typer.Option(help="the embedded Postgres'")] = 15432,
+    redis_port: Annotated[int, typer.Option(help="the embedded Redis'")] = 16379,
+    metrics_port: Annotated[int, typer.Option(help="the API's metrics; the workers take the next ones")] = 9101,
+) -> None:
+    """Run everything on this machine: Postgres, Redis, mock provider, API and workers. Ctrl-C drains and stops it."""
+    from okane.local.plan import UpOptions
+    from okane.local.up import up as run
+
+    options = UpOptions(
+        data=data,
+        workers=workers,
+        port=port,
+        provider_port=provider_port,
+        postgres_port=postgres_port,
+        redis_port=redis_port,
+        metrics_port=metrics_port,
+    )
+    sys.exit(asyncio.run(run(_settings(), options)))
+
+
+@app.command()
+def api(
+    *,
+    port: Annotated[int | None, typer.Option(help="port to bind (default: PORT or 8080)")] = None,
+    host: Annotated[str | None, typer.Option(help="address to bind (default: 127.0.0.1)")] = None,
+) -> None:
+    """Serve the HTTP API: accept payments and tell what became of them."""
+    from okane.app import run_api
+
+    settings = _settings(port=port, host=host)
+    _logging(settings, "api")
+    _run(run_api(settings))
+
+
+@app.command()
+def worker(
+    *,
+    name: Annotated[
+        str | None, typer.Option(help="this consumer's name, stable over restarts (default: host and pid)")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="payments in flight (default: WORKER_COUNT or 256)")
+    ] = None,
+) -> None:
+    """Charge payments: read the streams, call the provider, write the outcome. Start as many as you like."""
+    from okane.app import run_worker, worker_name
+
+    settings = _settings(concurrency=concurrency)
+    name = name or worker_name()
+    _logging(settings, name)
+    _run(run_worker(settings, name=name))
+
+
+def _journal() -> Path:
+    from okane.local.data_folder import default_path
+
+    default_path().mkdir(mode=0o700, exist_ok=True)
+    return default_path() / "provider.jsonl"
+
+
+@app.command()
+@taking(SimulatorOptions, port=lambda: _settings().mock_provider_port, journal=_journal)
+def provider(options: SimulatorOptions) -> None:
+    """Run the mock provider: a real HTTP server that keeps a journal of what it charged, and misbehaves on demand."""
+    from okane.app import run_provider
+
+    _logging(_settings(), "provider")
+    _run(run_provider(options))
+
+
+@app.command()
+def load(
+    *,
+    data: Data = None,
+    payments: Annotated[int, typer.Option(min=1, help="how many payments to send")] = 1000,
+    rate: Annotated[float | None, typer.Option(help="payments per second (default: as fast as it goes)")] = None,
+    connections: Annotated[int, typer.Option(min=1, help="requests in flight at most")] = 64,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", min=0, help="seconds to follow payments after the last was sent")
+    ] = 120.0,
+    url: Annotated[str | None, typer.Option(help="the API's base URL (default: the running one)")] = None,
+    provider_url: Annotated[
+        str | None,
+        typer.Option(help="the mock provider's, for the check against its journal (default: the running one)"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of the amounts")] = 0,
+    json_: Json = False,
+) -> None:
+    """Send payments to a running API, follow each to its end, and check them against the provider's journal."""
+    from rich.console import Console
+
+    from okane.load import ApiUnreachableError, LoadOptions, run_load
+
+    where = _context(data)
+    options = LoadOptions(
+        url=(url or where.api_url).rstrip("/"),
+        payments=payments,
+        rate=rate,
+        connections=connections,
+        timeout_s=timeout_s,
+        provider_url=provider_url or where.provider_base_url,
+        seed=seed,
+        json=json_,
+    )
+    try:
+        report = _run(run_load(options, Console(highlight=False)))
+    except ApiUnreachableError as error:
+        _fail(str(error))
+    sys.exit(report.exit_code)
+
+
+@app.command()
+def migrate(*, data: Data = None) -> None:
+    """Bring the database to this version's schema. Safe to repeat, and from several machines at once."""
+    from okane.store import schema
+
+    changed = _run(schema.migrate(_context(data).database_url))
+    typer.echo(f"schema version {schema.VERSION}: " + ("applied" if changed else "already there"))
+
+
+@app.command()
+def status(
+    *,
+    data: Data = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="refresh until Ctrl-C")] = False,
+    interval: Annotated[float, typer.Option(min=0.2, help="seconds between refreshes")] = 2.0,
+    json_: Json = False,
+) -> None:
+    """Show the queue and the payments: depth, pending, delayed, dead, consumers, the oldest due payment."""
+    from okane.commands import status as command
+
+    _run(command.run(_context(data), watch=timedelta(seconds=interval) if watch else None, as_json=json_))
+
+
+@dead.command("ls")
+def dead_ls(
+    *,
+    data: Data = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    before: Annotated[str | None, typer.Option(help="the next page: letters older than this id")] = None,
+    json_: Json = False,
+) -> None:
+    """List dead letters, newest first."""
+    from okane.commands import dead as command
+
+    _run(command.ls(_context(data), limit=limit, before=before, as_json=json_))
+
+
+@dead.command("show")
+def dead_show(letter_id: str, *, data: Data = None, json_: Json = False) -> None:
+    """Show one dead letter with its payment and the payment's timeline."""
+    from okane.commands import dead as command
+
+    _run(command.show(_context(data), letter_id, as_json=json_))
+
+
+@dead.command("replay")
+def dead_replay(
+    letter_ids: Annotated[list[str] | None, typer.Argument(help="ids from `okane dead ls`")] = None,
+    *,
+    data: Data = None,
+    everything: Annotated[bool, typer.Option("--all", help="every letter, oldest first")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="at most so many")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would happen")] = False,
+    json_: Json = False,
+) -> None:
+    """Try the payments of dead letters again (their failed payments become pending), and drop the letters."""
+    from okane.commands import dead as command
+
+    _run(
+        command.replay(
+            _context(data), _chosen(letter_ids, everything=everything), limit=limit, dry_run=dry_run, as_json=json_
+        )
+    )
+
+
+@dead.command("purge")
+def dead_purge(
+    letter_ids: Annotated[list[str] | None, typer.Argument(help="ids from `okane dead ls`")] = None,
+    *,
+    data: Data = None,
+    everything: Annotated[bool, typer.Option("--all", help="every letter")] = False,
+    older_than_h: Annotated[float | None, typer.Option(min=0, help="only letters older than so many hours")] = None,
+    yes: Yes = False,
+    json_: Json = False,
+) -> None:
+    """Delete dead letters. Their payments stay as they are: failed_final, in Postgres."""
+    from okane.commands import dead as command
+
+    older_than = None if older_than_h is None else timedelta(hours=older_than_h)
+    chosen = None if older_than is not None and not letter_ids else _chosen(letter_ids, everything=everything)
+    if chosen is None and not yes:
+        typer.confirm("Delete all of these dead letters?", abort=True, err=True)
+    _run(command.purge(_context(data), chosen, older_than=older_than, as_json=json_))
+
+
+@app.command()
+def doctor(*, data: Data = None, json_: Json = False) -> None:
+    """Check versions, configuration, schema, clocks and ports, and say what to do. Exit code 1 if something is wrong."""
+    from okane.commands import doctor as command
+
+    healthy = _run(command.run(_context(data), as_json=json_))
+    sys.exit(0 if healthy else 1)
+
+
+def _chosen(letter_ids: list[str] | None, *, everything: bool) -> list[str] | None:
+    """The letters named, or None for all of them."""
+    if bool(letter_ids) == everything:
+        raise typer.BadParameter("name letters by their ids, or say --all")
+    return letter_ids
+
+
+def _context(data: Path | None) -> Context:
+    from okane import logs
+    from okane.commands.context import find
+
+    logs.configure(level="warning", format_="console", process="okane")
+    return find(data)
+
+
+def _settings(**options: object) -> Settings:
+    """The settings from the environment, with what the command line says on top."""
+    from okane.config import Settings
+
+    return Settings(**{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]
+
+
+def _logging(settings: Settings, process: str) -> None:
+    from okane import logs
+
+    logs.configure(level=settings.log_level, format_=settings.log_format, process=process)
+
+
+def _run(main_: Coroutine[Any, Any, Any]) -> Any:
+    """Run on uvloop where there is one."""
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        loop_factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(main_)

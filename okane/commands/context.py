@@ -1,0 +1,50 @@
+"""Where the commands of an operator find the system: in the environment, or in the data folder of a running `okane up`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from okane.config import Settings
+from okane.errors import SetupError
+from okane.local.data_folder import DataFolder, default_path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """The settings and the addresses in use. Any address may be None for a `lenient` context (the doctor's)."""
+
+    settings: Settings
+    source: str
+    database: str | None
+    redis: str | None
+    provider_base_url: str | None
+    api_url: str
+
+    @property
+    def database_url(self) -> str:
+        return self._needed(self.database, "DATABASE_URL")
+
+    @property
+    def redis_url(self) -> str:
+        return self._needed(self.redis, "REDIS_URL")
+
+    def _needed(self, value: str | None, name: str) -> str:
+        if value is None:
+            raise SetupError(f"nothing is known here: start `okane up`, name its folder with --data, or set {name}")
+        return value
+
+
+def find(data: Path | None, settings: Settings | None = None) -> Context:
+    """What the environment says wins; what it leaves open comes from the running `okane up` of the data folder."""
+    settings = settings or Settings()
+    folder = data or default_path()
+    here = DataFolder(folder).endpoints()
+    return Context(
+        settings=settings,
+        source=f"okane up in {folder}" if here is not None else "the environment",
+        database=settings.database_url or (here.database_url if here else None),
+        redis=settings.redis or (here.redis_url if here else None),
+        provider_base_url=settings.provider_base_url or (here.provider_base_url if here else None),
+        api_url=here.api_url if here else f"http://127.0.0.1:{settings.port}",
+    )

@@ -1,0 +1,99 @@
+"""The HTTP that `okane load` speaks: one request, one Reply; what breaks on the way is a Reply with a `failure`.
+
+Everything that knows aiohttp is here, so that a faster client is a change of this file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """`status` is 0 when no complete answer came; `failure` then names the kind. `said` is the JSON object, if any."""
+
+    status: int = 0
+    said: Mapping[str, object] | None = None
+    failure: str = ""
+
+    @property
+    def error_kind(self) -> str:
+        return self.failure or f"HTTP {self.status}"
+
+
+class HttpClient:
+    """As many connections as callers have requests in flight. Create on a running loop, use as a context manager.
+
+    No limit of its own: aiohttp's pool hands a free connection to whoever asks first, not to who waits longest, and
+    busy senders kept the polls waiting for as long as there was something to send.
+    """
+
+    def __init__(self, *, timeout_s: float = 30.0) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(total=timeout_s),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def get(self, url: str) -> Reply:
+        return await self._exchange("GET", url, None)
+
+    async def post(self, url: str, body: Mapping[str, object]) -> Reply:
+        return await self._exchange("POST", url, json.dumps(body).encode())
+
+    async def lines(self, url: str) -> AsyncIterator[bytes]:
+        """The lines of a long answer as they arrive. Raises OSError when it breaks or is not a 200."""
+        try:
+            async with self._session.get(url, timeout=aiohttp.ClientTimeout(total=None, sock_read=30)) as answer:
+                if answer.status != 200:
+                    raise OSError(f"HTTP {answer.status}")
+                rest = b""
+                async for chunk in answer.content.iter_any():
+                    *whole, rest = (rest + chunk).split(b"\n")
+                    for line in whole:
+                        yield line
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise OSError(_kind(error)) from error
+
+    async def _exchange(self, method: str, url: str, data: bytes | None) -> Reply:
+        headers = {"Content-Type": "application/json"} if data is not None else None
+        try:
+            async with self._session.request(method, url, data=data, headers=headers, allow_redirects=False) as answer:
+                body = await answer.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return Reply(failure=_kind(error))
+        try:
+            said = json.loads(body)
+        except ValueError:
+            said = None
+        return Reply(status=answer.status, said=said if isinstance(said, dict) else None)
+
+
+def _kind(error: Exception) -> str:
+    """A name under which like failures are counted together."""
+    match error:
+        case aiohttp.ClientConnectorError():
+            return "connection refused" if isinstance(error.os_error, ConnectionRefusedError) else "cannot connect"
+        case TimeoutError():
+            return "timeout"
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | ConnectionError():
+            return "connection lost"
+        case aiohttp.ClientPayloadError():
+            return "cut-off answer"
+        case _:
+            return type(error).__name__

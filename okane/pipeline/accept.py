@@ -1,0 +1,58 @@
+"""Accept: the row first, its wake-up second.
+
+Once the row is committed the payment is safe and the client is told so. If the wake-up cannot be sent (Redis down, full,
+slow), the answer is the same but for `enqueued: false`, and the sweep sends it later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+
+from okane.payment import Payment
+from okane.store import NewPayment, PaymentStore
+from streams import Producer, StreamError
+
+log = structlog.get_logger("okane.accept")
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a request: the payment, whether this request made it, and whether it put a wake-up on the stream."""
+
+    payment: Payment
+    created: bool
+    enqueued: bool
+
+
+class Accept:
+    """Takes payments in, and takes failed ones in again."""
+
+    def __init__(self, *, store: PaymentStore, producer: Producer) -> None:
+        self._store = store
+        self._producer = producer
+
+    async def accept(self, new: NewPayment) -> Receipt:
+        """Write the payment and wake a worker. A repeat of an earlier request finds its payment and changes nothing.
+
+        Raises IdempotencyKeyReused, StoreUnavailable.
+        """
+        accepted = await self._store.accept(new)
+        enqueued = accepted.created and await self._wake(accepted.payment)
+        return Receipt(accepted.payment, accepted.created, enqueued)
+
+    async def retry(self, payment_id: UUID, *, account_id: str) -> Receipt:
+        """Try a failed payment again on a human's word. Raises PaymentNotFound, StatusConflict, StoreUnavailable."""
+        payment = await self._store.retry(payment_id, account_id=account_id)
+        log.info("payment_retried", payment_id=str(payment_id))
+        return Receipt(payment, created=False, enqueued=await self._wake(payment))
+
+    async def _wake(self, payment: Payment) -> bool:
+        try:
+            await self._producer.publish(payment.id.bytes, lane=payment.lane)
+        except StreamError as error:
+            log.debug("wake_up_not_sent", payment_id=str(payment.id), reason=str(error))
+            return False
+        return True

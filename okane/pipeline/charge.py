@@ -1,0 +1,213 @@
+"""Charge: one wake-up becomes one claimed, charged and settled payment, or a reason to come back later.
+
+The story of one payment, straight down. Every way out of it is safe to die on: before the claim nothing happened, after it
+the lease runs out and the next worker looks the payment up under the same provider key before it charges.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from functools import partial
+from typing import TypeVar, assert_never
+from uuid import UUID
+
+import structlog
+
+from okane.errors import StoreUnavailable
+from okane.metrics import OkaneMetrics
+from okane.payment import Payment, Status
+from okane.pipeline import verdict
+from okane.pipeline.lease import Leases
+from okane.providers.base import (
+    Approved,
+    ChargeResult,
+    Declined,
+    LookUpResult,
+    NotFound,
+    Provider,
+    Unavailable,
+    Unknown,
+)
+from okane.store import Claimed, PaymentStore, Refused, Settlement
+from streams import Dead, Done, Message, Outcome, Retry
+
+log = structlog.get_logger("okane.charge")
+
+SOON = timedelta(seconds=1)  # when to look at a payment again that somebody else may have
+PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # between tries while Postgres is away
+
+T = TypeVar("T")
+
+
+class Charge:
+    """The handler of the payments stream."""
+
+    def __init__(
+        self,
+        *,
+        store: PaymentStore,
+        provider: Provider,
+        leases: Leases,
+        rules: verdict.Rules,
+        metrics: OkaneMetrics,
+        roll: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._provider = provider
+        self._leases = leases
+        self._rules = rules
+        self._metrics = metrics
+        self._roll = roll
+
+    async def __call__(self, message: Message) -> Outcome:
+        """Handle one wake-up. Never raises for anything Postgres or the provider may do."""
+        if len(message.body) != 16:
+            return Dead("not a payment id")
+        payment_id = UUID(bytes=message.body)
+        claim = await self._patiently(partial(self._store.claim, payment_id))
+        if isinstance(claim, Refused):
+            return self._refused(claim)
+        self._metrics.claims.labels("granted").inc()
+        with structlog.contextvars.bound_contextvars(payment_id=str(payment_id), attempt=claim.payment.attempts):
+            with self._leases.held(claim), self._metrics.in_flight.track_inprogress():
+                settlement = await self._attempt(claim)
+                if settlement is None:
+                    return Retry("the lease ran out before the provider was called", after=SOON)
+                # We alone know what the provider said.
+                age = await self._patiently(partial(self._store.settle, settlement))
+            if age is None:
+                return await self._late(settlement)
+            return self._settled(settlement, age)
+
+    async def poison(self, message: Message) -> Outcome:
+        """An entry that was delivered too often: its payment goes to a human, the entry to the dead letters."""
+        reason = f"poison: delivered {message.deliveries} times, its workers died or stalled"
+        if len(message.body) != 16:
+            return Dead(reason)
+        payment_id = UUID(bytes=message.body)
+        buried = await self._patiently(partial(self._store.bury, payment_id, reason=reason))
+        log.warning("payment_needs_review", payment_id=str(payment_id), reason=reason, buried=buried)
+        return Dead(reason) if buried else Done()
+
+    def _refused(self, refused: Refused) -> Outcome:
+        self._metrics.claims.labels(refused.status or "missing").inc()
+        match refused.status:
+            case None:
+                return Dead("no such payment")
+            case Status.SUCCESS | Status.FAILED_FINAL | Status.CANCELED | Status.NEEDS_REVIEW:
+                return Done()
+            case Status.PENDING | Status.PROCESSING | Status.FAILED_RETRYABLE | Status.UNKNOWN as status:
+                # Not due yet, or another worker is on it: keep a wake-up alive in case that worker dies.
+                return Retry(f"{status}, not claimable yet", after=refused.wait + timedelta(milliseconds=1))
+            case _:
+                assert_never(refused.status)
+
+    async def _attempt(self, claim: Claimed) -> Settlement | None:
+        """Look up if the outcome is open, charge if it is not; None if the right to do so ran out meanwhile."""
+        payment = claim.payment
+        started_s = time.monotonic()
+        if claim.look_up_first:
+            found = await self._call("look_up", self._provider.look_up, payment)
+            decided = self._rules.looked_up(claim, found)
+            if decided is not None:
+                return self._settlement(payment, decided, called=False, started_s=started_s)
+        if not self._leases.valid(claim):
+            log.warning("lease_ran_out")
+            return None
+        result = await self._call("charge", self._provider.charge, payment)
+        assert not isinstance(result, NotFound)
+        decided = self._rules.charged(claim, result, roll=self._roll())
+        return self._settlement(payment, decided, called=True, started_s=started_s)
+
+    async def _call(
+        self,
+        call: str,
+        ask: Callable[[Payment], Awaitable[ChargeResult]] | Callable[[Payment], Awaitable[LookUpResult]],
+        payment: Payment,
+    ) -> LookUpResult:
+        started_s = time.perf_counter()
+        result: LookUpResult
+        try:
+            result = await ask(payment)
+        except Exception as error:
+            # A bug of the provider's adapter. Its request may be out there: only a look-up can tell.
+            log.exception("provider_adapter_failed", provider=self._provider.name, call=call)
+            result = Unknown(f"{type(error).__name__}: {error}")
+        name = self._provider.name
+        self._metrics.provider_seconds.labels(name, call).observe(time.perf_counter() - started_s)
+        self._metrics.attempts.labels(name, call, _word(result)).inc()
+        return result
+
+    def _settlement(self, payment: Payment, decided: verdict.Verdict, *, called: bool, started_s: float) -> Settlement:
+        return Settlement(
+            payment_id=payment.id,
+            attempt=payment.attempts,
+            status=decided.status,
+            event=decided.event,
+            called=called,
+            provider=self._provider.name,
+            latency=timedelta(seconds=time.monotonic() - started_s),
+            provider_ref=decided.provider_ref,
+            decline_code=decided.decline_code,
+            reason=decided.reason,
+            delay=decided.delay,
+        )
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask Postgres until it answers, or we are ended.
+
+        Holding the message is the brake: no more is read than fits in hand. Putting it back would turn the whole backlog
+        over again and again for as long as Postgres is away. Everything asked here may be asked twice: a claim that was
+        granted without our hearing of it is refused to us, too, until its lease runs out.
+        """
+        tries = 0
+        while True:
+            try:
+                return await ask()
+            except StoreUnavailable:
+                pause_s = PAUSES_S[min(tries, len(PAUSES_S) - 1)]
+                tries += 1
+                await asyncio.sleep(pause_s * (0.5 + self._roll()))
+
+    async def _late(self, settlement: Settlement) -> Outcome:
+        """Another worker has the payment now. What we heard is kept; the payment is looked up by whoever holds it."""
+        self._metrics.late_results.labels(settlement.event).inc()
+        status = await self._patiently(partial(self._store.record_late, settlement))
+        log.warning("late_result", outcome=settlement.event, provider_ref=settlement.provider_ref, status=status)
+        return Retry("settled by another attempt", after=SOON)
+
+    def _settled(self, settlement: Settlement, age: timedelta) -> Outcome:
+        status = settlement.status
+        self._metrics.settled.labels(status.value).inc()
+        log.debug("payment_settled", status=status.value, reason=settlement.reason)
+        if status is Status.NEEDS_REVIEW:
+            log.warning("payment_needs_review", reason=settlement.reason)
+            return Done()
+        if settlement.delay is not None:
+            self._metrics.retries.labels(settlement.provider).inc()
+            return Retry(settlement.reason or settlement.event, after=settlement.delay)
+        self._metrics.settle_seconds.labels(status.value).observe(age.total_seconds())
+        if settlement.event == verdict.SPENT:
+            log.warning("payment_spent", reason=settlement.reason)
+            return Dead(settlement.reason or settlement.event)
+        return Done()
+
+
+def _word(result: LookUpResult) -> str:
+    match result:
+        case Approved():
+            return "approved"
+        case Declined():
+            return "declined"
+        case Unavailable():
+            return "unavailable"
+        case Unknown():
+            return "unknown"
+        case NotFound():
+            return "not_found"
+        case _:
+            assert_never(result)

@@ -1,0 +1,64 @@
+"""Keeps the claims of this process alive in Postgres while their provider calls last.
+
+Most payments settle long before their lease is a third old and are never seen here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+
+from okane.errors import StoreUnavailable
+from okane.store import Claimed, PaymentStore
+
+log = structlog.get_logger("okane.lease")
+
+
+class Leases:
+    """The claims held by this process, by (payment, attempt), with the monotonic time until which each is valid."""
+
+    def __init__(self, *, store: PaymentStore, lease: timedelta) -> None:
+        self._store = store
+        self._lease_s = lease.total_seconds()
+        self._valid_until_s: dict[tuple[UUID, int], float] = {}
+
+    @contextlib.contextmanager
+    def held(self, claimed: Claimed) -> Iterator[None]:
+        """Renew the lease of this claim for as long as the block lasts."""
+        key = (claimed.payment.id, claimed.payment.attempts)
+        self._valid_until_s[key] = claimed.valid_until_s
+        try:
+            yield
+        finally:
+            del self._valid_until_s[key]
+
+    def valid(self, claimed: Claimed) -> bool:
+        """Whether this process may still call the provider. False after it was stopped for longer than its lease."""
+        return time.monotonic() < self._valid_until_s[claimed.payment.id, claimed.payment.attempts]
+
+    async def run_once(self) -> int:
+        """Renew what has used up a third of its lease; how many were renewed."""
+        now_s = time.monotonic()
+        aging = [key for key, until_s in self._valid_until_s.items() if until_s - now_s < self._lease_s * 2 / 3]
+        if not aging:
+            return 0
+        until_s = now_s + self._lease_s
+        kept = await self._store.renew(aging)
+        for key in aging:
+            if key in self._valid_until_s and key[0] in kept:
+                self._valid_until_s[key] = until_s
+        return len(kept)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Renew until `stop`. Runs on while the last provider calls drain: set `stop` after them."""
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), self._lease_s / 6)
+            with contextlib.suppress(StoreUnavailable):  # said by the session already; the next round tries again
+                await self.run_once()

@@ -1,0 +1,61 @@
+"""What the tests of the payment half share: an API on real servers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import uuid4
+
+import aiohttp
+import pytest
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from okane.api.handlers import Handlers
+from okane.api.routes import build_api
+from okane.config import Settings
+from okane.metrics import OkaneMetrics
+from okane.pipeline.accept import Accept
+from okane.pipeline.lanes import payments_stream
+from okane.store import PaymentStore
+from streams import Producer, Stream, connect
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """A served API, a client for it, and what is behind it."""
+
+    client: aiohttp.ClientSession
+    store: PaymentStore
+    stream: Stream
+    metrics: OkaneMetrics
+
+
+@pytest.fixture
+async def api(database_url: str, redis_url: str) -> AsyncIterator[Api]:
+    async for one in serve_api(database_url, redis_url):
+        yield one
+
+
+async def serve_api(database_url: str, redis_url: str) -> AsyncIterator[Api]:
+    """The API over these two servers, on a stream of its own."""
+    settings = Settings(_env_file=None)
+    metrics = OkaneMetrics(CollectorRegistry())
+    stream = payments_stream(f"test-{uuid4()}")
+    redis = connect(redis_url, timeout=timedelta(seconds=2))
+    store = PaymentStore(
+        database_url, actor="api", lease=settings.lease, grace=settings.sweep_grace, timeout=timedelta(seconds=3)
+    )
+    producer = Producer(redis, stream)
+    handlers = Handlers(settings=settings, store=store, accept=Accept(store=store, producer=producer), metrics=metrics)
+    runner = web.AppRunner(build_api(handlers, metrics), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    async with aiohttp.ClientSession(f"http://{host}:{port}") as client:
+        yield Api(client, store, stream, metrics)
+    await runner.cleanup()
+    await producer.aclose()
+    await store.aclose()
+    await redis.aclose()

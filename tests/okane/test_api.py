@@ -1,0 +1,274 @@
+"""The API over real HTTP: what clients of both older systems rely on, and what bad input gets."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+import aiohttp
+import pytest
+
+from okane.payment import Status
+from okane.store import Claimed, Settlement
+from tests.okane.conftest import Api
+from tests.okane.test_store import settlement
+
+JSON = {"Content-Type": "application/json"}
+
+
+async def post(api: Api, path: str, body: str | bytes, **headers: str) -> tuple[aiohttp.ClientResponse, Any]:
+    async with api.client.post(path, data=body, headers=JSON | headers) as response:
+        return response, await response.json(content_type=None)
+
+
+async def get(api: Api, path: str, **headers: str) -> tuple[aiohttp.ClientResponse, Any]:
+    async with api.client.get(path, headers=headers) as response:
+        return response, await response.json(content_type=None)
+
+
+async def rows(api: Api) -> int:
+    return sum((await _counts(api)).values())
+
+
+async def _counts(api: Api) -> dict[str, int]:
+    found = await api.store._rare.rows("SELECT status, count(*)::int FROM payments GROUP BY status")
+    return dict(found)
+
+
+async def settle(api: Api, payment_id: str, status: Status, **more: object) -> Settlement:
+    claim = await api.store.claim(UUID(payment_id))
+    assert isinstance(claim, Claimed)
+    outcome = settlement(claim.payment, status, **more)
+    await api.store.settle(outcome)
+    return outcome
+
+
+@pytest.mark.parametrize("path", ["/payments", "/v1/payments"])
+async def test_okanes_client_works_unchanged(api: Api, path: str) -> None:
+    response, body = await post(api, path, '{"amount": 440, "idempotency_key": "demo-key-1"}')
+    assert (response.status, body["created"], body["enqueued"]) == (202, True, True)
+    payment = body["payment"]
+    assert {"id", "amount", "status", "idempotency_key", "attempts", "created_at", "updated_at"} <= set(payment)
+    assert (payment["amount"], payment["status"], payment["idempotency_key"]) == (440, "pending", "demo-key-1")
+    assert payment["attempts"] == 0
+    assert "provider_ref" not in payment
+    assert response.headers["Location"] == f"/v1/payments/{payment['id']}"
+    assert response.headers["X-Request-Id"]
+
+    response, again = await post(api, path, '{"amount": 440, "idempotency_key": "demo-key-1"}')
+    assert (response.status, again["created"], again["payment"]["id"]) == (200, False, payment["id"])
+    assert response.headers["Idempotent-Replayed"] == "true"
+
+    response, read = await get(api, f"{path}/{payment['id']}")
+    assert (response.status, read["payment"]["id"]) == (200, payment["id"])
+
+
+async def test_the_older_queues_client_works_unchanged(api: Api) -> None:
+    response, body = await post(api, "/pay", '{"amount": 500, "idempotency_key": "abc123"}')
+    assert response.status == 202
+    assert set(body) == {"payment_id", "amount", "status"}
+    assert body["payment_id"].startswith("pay_")
+    assert (body["amount"], body["status"]) == (500, "PENDING")
+
+    response, read = await get(api, f"/payments/{body['payment_id']}")
+    assert (response.status, read["status"]) == (200, "QUEUED")
+    assert set(read) == {"payment_id", "amount", "status"}
+
+    plain = str(UUID(body["payment_id"].removeprefix("pay_")))
+    _, same = await get(api, f"/v1/payments/{plain}")  # one payment, two spellings
+    assert same["payment"]["idempotency_key"] == "abc123"
+    await settle(api, plain, Status.SUCCESS)
+    _, read = await get(api, f"/payments/{body['payment_id']}")
+    assert read["status"] == "SUCCESS"
+
+
+@pytest.mark.parametrize("path", ["/health", "/v1/health", "/healthz", "/readyz"])
+async def test_health_answers(api: Api, path: str) -> None:
+    response, body = await get(api, path)
+    assert response.status == 200
+    assert body["status"] in {"ok", "ready"}
+
+
+@pytest.mark.parametrize(("amount", "lane"), [(999, "low"), (1000, "default"), (9999, "default"), (10_000, "critical")])
+async def test_the_amount_decides_the_lane(api: Api, amount: int, lane: str) -> None:
+    _, body = await post(api, "/payments", f'{{"amount": {amount}, "idempotency_key": "k"}}')
+    assert body["payment"]["lane"] == lane
+
+
+async def test_a_hundred_parallel_equal_posts_make_one_payment(api: Api) -> None:
+    answers = await asyncio.gather(
+        *(post(api, "/payments", '{"amount": 440, "idempotency_key": "same"}') for _ in range(100))
+    )
+    assert sorted(response.status for response, _ in answers) == [200] * 99 + [202]
+    assert len({body["payment"]["id"] for _, body in answers}) == 1
+    assert await rows(api) == 1
+
+
+async def test_a_key_reused_for_another_amount_is_refused(api: Api) -> None:
+    _, first = await post(api, "/payments", '{"amount": 440, "idempotency_key": "k"}')
+    response, problem = await post(api, "/payments", '{"amount": 441, "idempotency_key": "k"}')
+    assert (response.status, problem["code"]) == (422, "idempotency_key_reused")
+    assert problem["payment_id"] == first["payment"]["id"]
+    assert await rows(api) == 1
+
+
+async def test_defaults_and_order_do_not_change_the_meaning(api: Api) -> None:
+    await post(api, "/payments", '{"amount": 440, "metadata": {"a": "1", "b": "2"}, "idempotency_key": "k"}')
+    response, _ = await post(
+        api,
+        "/payments",
+        '{"currency": "USD", "metadata": {"b": "2", "a": "1"}, "amount": 440}',
+        **{"Idempotency-Key": '"k"'},
+    )
+    assert response.status == 200
+
+
+@pytest.mark.parametrize("header", ["k-1", '"k-1"'])
+async def test_the_key_may_be_a_header(api: Api, header: str) -> None:
+    response, body = await post(api, "/payments", '{"amount": 440}', **{"Idempotency-Key": header})
+    assert (response.status, body["payment"]["idempotency_key"]) == (202, "k-1")
+
+
+DEEP = '{"amount": 1, "metadata": ' + '{"a":' * 8 + "1" + "}" * 8 + "}"
+
+BAD = [
+    ("", 400, "json_invalid"),
+    ("{", 400, "json_invalid"),
+    ("[]", 400, "body_not_an_object"),
+    ('"text"', 400, "body_not_an_object"),
+    (b'{"amount": 1, "x": "\xff"}', 400, "json_invalid"),
+    ('{"amount": 1, "amount": 2, "idempotency_key": "k"}', 400, "json_duplicate_name"),
+    ('{"amount": NaN, "idempotency_key": "k"}', 400, "json_invalid"),
+    ('{"amount": Infinity, "idempotency_key": "k"}', 400, "json_invalid"),
+    (r'{"amount": 1, "idempotency_key": "\ud800"}', 400, "json_invalid_text"),
+    (r'{"amount": 1, "metadata": {"a": "\u0000"}, "idempotency_key": "k"}', 400, "json_invalid_text"),
+    (r'{"amount": 1, "metadata": {"\u0000": "a"}, "idempotency_key": "k"}', 400, "json_invalid_text"),
+    (DEEP, 400, "json_too_deep"),
+    ('{"a":' * 10_000, 400, "json_too_deep"),
+    ("1" * 5000, 400, "json_invalid"),
+    ('{"amount": 1}', 400, "idempotency_key_missing"),
+    ('{"amount": 1, "idempotency_key": ""}', 400, "idempotency_key_invalid"),
+    ('{"amount": 1, "idempotency_key": "a b"}', 400, "idempotency_key_invalid"),
+    ('{"amount": 1, "idempotency_key": "é"}', 400, "idempotency_key_invalid"),
+    ('{"amount": 1, "idempotency_key": "%s"}' % ("k" * 256), 400, "idempotency_key_invalid"),
+    ('{"idempotency_key": "k"}', 422, "validation_failed"),
+    ('{"amount": 0, "idempotency_key": "k"}', 422, "validation_failed"),
+    ('{"amount": -1, "idempotency_key": "k"}', 422, "validation_failed"),
+    ('{"amount": 10.0, "idempotency_key": "k"}', 422, "validation_failed"),
+    ('{"amount": 1e400, "idempotency_key": "k"}', 422, "validation_failed"),
+    ('{"amount": 1e2, "idempotency_key": "k"}', 422, "validation_failed"),
+    ('{"amount": true, "idempotency_key": "k"}', 422, "validation_failed"),
+    ('{"amount": "10", "idempotency_key": "k"}', 422, "validation_failed"),
+    ('{"amount": null, "idempotency_key": "k"}', 422, "validation_failed"),
+    ('{"amount": 9223372036854775808, "idempotency_key": "k"}', 422, "validation_failed"),
+    ('{"amount": 1, "currency": "usd", "idempotency_key": "k"}', 422, "validation_failed"),
+    ('{"amount": 1, "currency": "XXQ", "idempotency_key": "k"}', 422, "validation_failed"),
+    ('{"amount": 1, "curency": "USD", "idempotency_key": "k"}', 422, "validation_failed"),
+    ('{"amount": 1, "metadata": {"a": 1}, "idempotency_key": "k"}', 422, "validation_failed"),
+    ('{"amount": 1, "metadata": {"%s": "v"}, "idempotency_key": "k"}' % ("n" * 41), 422, "validation_failed"),
+    ('{"amount": 1, "metadata": {"n": "%s"}, "idempotency_key": "k"}' % ("v" * 501), 422, "validation_failed"),
+    (
+        '{{"amount": 1, "metadata": {{{}}}, "idempotency_key": "k"}}'.format(",".join(f'"{n}": ""' for n in range(51))),
+        422,
+        "validation_failed",
+    ),
+]
+
+
+@pytest.mark.parametrize("path", ["/payments", "/v1/payments", "/pay"])
+@pytest.mark.parametrize(("body", "status", "code"), BAD, ids=[str(body)[:40] for body, _, _ in BAD])
+async def test_bad_input_is_a_problem_and_changes_nothing(
+    api: Api, path: str, body: str | bytes, status: int, code: str
+) -> None:
+    response, problem = await post(api, path, body)
+    assert (response.status, problem["code"]) == (status, code)
+    assert response.content_type == "application/problem+json"
+    assert {"type", "title", "status", "detail", "instance", "request_id", "retryable"} <= set(problem)
+    assert problem["request_id"] == response.headers["X-Request-Id"]
+    assert await rows(api) == 0
+
+
+async def test_every_wrong_member_is_named(api: Api) -> None:
+    _, problem = await post(api, "/payments", '{"amount": 0, "x/y": 1, "metadata": {"a": 1}, "idempotency_key": "k"}')
+    assert {one["pointer"] for one in problem["errors"]} == {"/amount", "/x~1y", "/metadata/a"}
+
+
+async def test_two_different_keys_are_refused(api: Api) -> None:
+    body = '{"amount": 1, "idempotency_key": "a"}'
+    response, problem = await post(api, "/payments", body, **{"Idempotency-Key": "b"})
+    assert (response.status, problem["code"]) == (400, "idempotency_key_mismatch")
+
+
+async def test_a_body_over_64_kb_is_refused(api: Api) -> None:
+    response, problem = await post(api, "/payments", b" " * (64 * 1024 + 1))
+    assert (response.status, problem["code"]) == (413, "body_too_large")
+
+
+async def test_another_media_type_is_refused(api: Api) -> None:
+    response, problem = await post(api, "/payments", "amount=1", **{"Content-Type": "text/plain"})
+    assert (response.status, problem["code"]) == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("DELETE", "/v1/payments", "POST"),
+        ("GET", "/payments", "POST"),
+        ("PUT", "/pay", "POST"),
+        ("POST", "/v1/payments/x", "GET,HEAD"),
+        ("PATCH", "/v1/health", "GET,HEAD"),
+    ],
+)
+async def test_a_wrong_method_is_told_the_right_ones(api: Api, method: str, path: str, allow: str) -> None:
+    async with api.client.request(method, path) as response:
+        assert (response.status, response.headers["Allow"]) == (405, allow)
+        assert (await response.json(content_type=None))["code"] == "method_not_allowed"
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/", "route_not_found"),
+        ("/v1/payments/", "route_not_found"),
+        ("/v1/payments/nonsense", "payment_not_found"),
+        ("/payments/pay_zzz", "payment_not_found"),
+        ("/v1/payments/01890000-0000-7000-8000-000000000000", "payment_not_found"),
+    ],
+)
+async def test_what_is_not_there_is_not_found(api: Api, path: str, code: str) -> None:
+    response, problem = await get(api, path)
+    assert (response.status, problem["code"]) == (404, code)
+
+
+async def test_a_request_id_is_kept_if_it_is_one(api: Api) -> None:
+    response, _ = await get(api, "/health", **{"X-Request-Id": "mine-1"})
+    assert response.headers["X-Request-Id"] == "mine-1"
+    response, _ = await get(api, "/health", **{"X-Request-Id": "not one"})
+    assert response.headers["X-Request-Id"] not in {"not one", ""}
+
+
+async def test_an_unchanged_payment_is_not_sent_again(api: Api) -> None:
+    _, body = await post(api, "/payments", '{"amount": 440, "idempotency_key": "k"}')
+    path = f"/v1/payments/{body['payment']['id']}"
+    response, _ = await get(api, path)
+    assert response.headers["Retry-After"] == "1"
+    known = response.headers["ETag"]
+    response, _ = await get(api, path, **{"If-None-Match": known})
+    assert response.status == 304
+    await settle(api, body["payment"]["id"], Status.SUCCESS)
+    response, _ = await get(api, path, **{"If-None-Match": known})
+    assert response.status == 200
+    assert "Retry-After" not in response.headers
+
+
+async def test_a_failed_payment_can_be_retried_and_nothing_else_can(api: Api) -> None:
+    _, body = await post(api, "/payments", '{"amount": 440, "idempotency_key": "k"}')
+    path = f"/v1/payments/{body['payment']['id']}/retry"
+    response, problem = await post(api, path, "")
+    assert (response.status, problem["code"], problem["payment_status"]) == (409, "status_conflict", "pending")
+    await settle(api, body["payment"]["id"], Status.FAILED_FINAL, decline_code="card_declined")
+    response, retried = await post(api, path, "")
+    assert (response.status, retried["payment"]["status"], retried["enqueued"]) == (202, "pending", True)
+    response, problem = await post(api, "/v1/payments/01890000-0000-7000-8000-000000000000/retry", "")
+    assert (response.status, problem["code"]) == (404, "payment_not_found")

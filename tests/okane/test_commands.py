@@ -1,0 +1,236 @@
+"""The operator's commands against real servers: what they print for people and for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
+
+import pytest
+import redis
+
+from okane.commands.status import duration
+from okane.payment import Status
+from okane.pipeline.lanes import payments_stream
+from okane.store import PaymentStore
+from streams import Consumer, Dead, Message, Outcome, Producer, connect
+from tests.okane.test_store import GRACE, LEASE, claimed, new, settlement
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def stream_name() -> str:
+    return f"test-{uuid4()}"
+
+
+@pytest.fixture
+def okane(database_url: str, redis_url: str, stream_name: str, tmp_path: Path) -> Run:
+    """Run `okane ARGUMENTS` as a user would, with these servers in the environment."""
+
+    def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "okane", *arguments],
+            env={
+                **os.environ,
+                "DATABASE_URL": database_url,
+                "REDIS_URL": redis_url,
+                "OKANE_STREAM": stream_name,
+                "COLUMNS": "200",
+                **env,
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[PaymentStore]:
+    store = PaymentStore(database_url, actor="test", lease=LEASE, grace=GRACE)
+    yield store
+    await store.aclose()
+
+
+async def buried(store: PaymentStore, redis_url: str, stream_name: str, count: int) -> list[UUID]:
+    """Payments that have spent their retries, with their dead letters."""
+    stream = payments_stream(stream_name)
+    ids = []
+    async with connect(redis_url) as redis:
+        producer = Producer(redis, stream)
+        for number in range(count):
+            payment = (await store.accept(new(f"k-{number}"))).payment
+            claim = await claimed(store, payment.id)
+            await store.settle(settlement(claim.payment, Status.FAILED_FINAL, event="spent", reason="HTTP 503"))
+            await producer.publish(payment.id.bytes, lane="low")
+            ids.append(payment.id)
+
+        async def give_up(_message: Message) -> Outcome:
+            return Dead("HTTP 503")
+
+        await Consumer(redis, stream, group="workers", name="w", handler=give_up).run_once()
+        await producer.aclose()
+    return ids
+
+
+def test_help_names_every_command(okane: Run) -> None:
+    text = okane("--help").stdout
+    for command in ("up", "api", "worker", "provider", "migrate", "status", "load", "dead", "doctor"):
+        assert f" {command} " in text
+
+
+@pytest.mark.parametrize("command", ["up", "api", "worker", "provider", "migrate", "status", "load", "doctor"])
+def test_every_command_has_help(okane: Run, command: str) -> None:
+    done = okane(command, "--help")
+    assert done.returncode == 0
+    assert f"okane {command}" in done.stdout
+
+
+def test_status_of_an_empty_system(okane: Run) -> None:
+    done = okane("status")
+    assert done.returncode == 0
+    assert "no consumers: start a worker" in done.stdout
+    assert "no payments yet" in done.stdout
+
+
+async def test_status_shows_the_queue_and_the_payments(
+    okane: Run, store: PaymentStore, redis_url: str, stream_name: str
+) -> None:
+    await buried(store, redis_url, stream_name, 2)
+    await store.accept(new("waiting"))
+    seen = json.loads(okane("status", "--json").stdout)
+    assert seen["payments"]["failed_final"] == 2
+    assert seen["payments"]["pending"] == 1
+    assert (seen["dead"], seen["delayed"], seen["trouble"]) == (2, 0, [])
+    assert [lane["lane"] for lane in seen["lanes"]] == ["critical", "default", "low"]
+    assert [one["name"] for one in seen["consumers"]] == ["w"]
+    assert seen["oldest_due_s"] > 0
+    text = okane("status").stdout
+    assert "dead letters 2" in text
+    assert "failed_final" in text
+
+
+def test_status_says_what_is_away(okane: Run, free_port: int) -> None:
+    done = okane("status", REDIS_URL=f"redis://127.0.0.1:{free_port}")
+    assert done.returncode == 0
+    assert "Redis:" in done.stdout
+    assert "no payments yet" in done.stdout
+
+
+async def test_dead_letters_are_listed_page_by_page(
+    okane: Run, store: PaymentStore, redis_url: str, stream_name: str
+) -> None:
+    assert "no dead letters" in okane("dead", "ls").stdout
+    ids = await buried(store, redis_url, stream_name, 3)
+    first = json.loads(okane("dead", "ls", "--limit", "2", "--json").stdout)
+    assert (len(first["letters"]), first["total"]) == (2, 3)
+    second = json.loads(okane("dead", "ls", "--limit", "2", "--before", first["before"], "--json").stdout)
+    assert (len(second["letters"]), second["before"]) == (1, None)
+    listed = [letter["payment_id"] for letter in first["letters"] + second["letters"]]
+    assert sorted(listed) == sorted(map(str, ids))
+    text = okane("dead", "ls").stdout
+    assert "HTTP 503" in text
+    assert str(ids[0]) in text
+
+
+async def test_a_dead_letter_shows_its_payments_timeline(
+    okane: Run, store: PaymentStore, redis_url: str, stream_name: str
+) -> None:
+    await buried(store, redis_url, stream_name, 1)
+    letter = json.loads(okane("dead", "ls", "--json").stdout)["letters"][0]
+    shown = json.loads(okane("dead", "show", letter["id"], "--json").stdout)
+    assert [event["event"] for event in shown["events"]] == ["accepted", "claimed", "spent"]
+    assert "spent" in okane("dead", "show", letter["id"]).stdout
+    missing = okane("dead", "show", "1-1")
+    assert (missing.returncode, "there is no dead letter 1-1" in missing.stderr) == (2, True)
+
+
+async def test_replay_retries_the_payment_and_drops_the_letter(
+    okane: Run, store: PaymentStore, redis_url: str, stream_name: str
+) -> None:
+    ids = await buried(store, redis_url, stream_name, 3)
+    assert json.loads(okane("dead", "replay", "--all", "--dry-run", "--json").stdout)["retried"] == 3
+    done = json.loads(okane("dead", "replay", "--all", "--limit", "2", "--json").stdout)
+    assert done == {"retried": 2, "dropped": 2, "dry_run": False}
+    statuses = [(await store.get(payment_id, account_id="default")).status for payment_id in ids]
+    assert statuses == [Status.PENDING, Status.PENDING, Status.FAILED_FINAL]  # the oldest first
+    seen = json.loads(okane("status", "--json").stdout)
+    assert seen["dead"] == 1
+    assert sum(lane["length"] for lane in seen["lanes"]) == 2
+    assert okane("dead", "replay").returncode == 2  # which?
+
+
+async def test_purge_asks_first_and_leaves_the_payments(
+    okane: Run, store: PaymentStore, redis_url: str, stream_name: str
+) -> None:
+    ids = await buried(store, redis_url, stream_name, 2)
+    assert okane("dead", "purge", "--all").returncode != 0  # nobody said yes
+    assert json.loads(okane("dead", "purge", "--older-than-h", "1", "--yes", "--json").stdout) == {"purged": 0}
+    assert json.loads(okane("dead", "purge", "--all", "--yes", "--json").stdout) == {"purged": 2}
+    assert (await store.get(ids[0], account_id="default")).status is Status.FAILED_FINAL
+
+
+def test_migrate_says_what_it_did(okane: Run) -> None:
+    assert "already there" in okane("migrate").stdout
+
+
+def test_doctor_finds_what_is_wrong_and_says_what_to_do(okane: Run, free_port: int) -> None:
+    done = okane("doctor", PORT=str(free_port), OKANE_PROVIDER_BASE_URL=f"http://127.0.0.1:{free_port}")
+    assert done.returncode == 1
+    for line in ("postgres schema", "redis eviction", "workers", "-> start one: okane worker", "start it: okane api"):
+        assert line in done.stdout
+    found = json.loads(okane("doctor", "--json", PORT=str(free_port)).stdout)
+    states = {check["name"]: check["state"] for check in found["checks"]}
+    assert (found["healthy"], states["postgres schema"], states["api"]) == (False, "ok", "fail")
+
+
+def test_a_wrong_setting_is_one_line(okane: Run) -> None:
+    done = okane("status", LOG_LEVEL="loud")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "LOG_LEVEL" in done.stderr.upper()
+
+
+def test_without_addresses_the_command_says_how_to_get_some(tmp_path: Path, okane: Run) -> None:
+    done = okane("status", "--data", str(tmp_path), DATABASE_URL="", REDIS_URL="")
+    assert (done.returncode, "start `okane up`" in done.stderr) == (2, True)
+
+
+def test_a_worker_refuses_a_server_that_evicts(
+    okane: Run, private_redis: object, database_url: str, free_port: int
+) -> None:
+    url = private_redis.url  # type: ignore[attr-defined]
+    with redis.Redis.from_url(url) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+    done = okane("worker", REDIS_URL=url, PROVIDER_BASE_URL=f"http://127.0.0.1:{free_port}")
+    assert done.returncode == 2
+    assert "noeviction" in done.stderr
+
+
+def test_a_taken_port_is_one_line(okane: Run, redis_server: object) -> None:
+    taken = str(urlsplit(redis_server.url).port)  # type: ignore[attr-defined]
+    done = okane("api", "--port", taken)
+    assert done.returncode == 2
+    assert "cannot listen on 127.0.0.1" in done.stderr
+
+
+def test_durations_read_well() -> None:
+    spans = [0.04, 9.96, 45, 119, 150, 9_000, 400_000]
+    assert [duration(timedelta(seconds=span)) for span in spans] == [
+        "0.0 s",
+        "10.0 s",
+        "45 s",
+        "119 s",
+        "2 min",
+        "2.5 h",
+        "5 d",
+    ]
