@@ -1,0 +1,224 @@
+#!/usr/bin/env python3
+"""Runs okane from a fresh clone: makes `.venv` once, installs the hash-pinned requirements, hands over to `okane`.
+
+Standard library only. Promises: `.venv` is complete or is made anew, also after a kill or a move; two starts at once
+make it once; nothing is installed that is not in the requirements file with its hash.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+# In this file no syntax that Python 3.6 does not know: an old Python must get as far as this message.
+if sys.version_info < (3, 11):  # noqa: UP036 - ruff knows what we ask for; the stranger's machine does not
+
+    def works(python: str) -> bool:
+        # pyenv has commands for Pythons that are not chosen: they are found, and fail.
+        null = subprocess.DEVNULL
+        return shutil.which(python) is not None and subprocess.call([python, "-c", ""], stdout=null, stderr=null) == 0
+
+    newer = next(filter(works, ("python3.14", "python3.13", "python3.12", "python3.11")), None)
+    sys.exit(
+        "okane needs Python 3.11 or newer, this is {}.{}.{} ({}).\n{}".format(
+            *sys.version_info[:3],
+            sys.executable,
+            f"Try: {newer} {' '.join(sys.argv)}" if newer else "Install a newer one and run it again with that.",
+        )
+    )
+
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+STAMP = VENV / "okane-setup.json"  # written last: without it the set-up was cut short
+OURS = VENV / "made-by-run.py"  # written first: without it the folder is somebody else's
+RUNTIME, DEVELOPMENT = "requirements.txt", "requirements-dev.txt"  # the second has all of the first
+
+HELP = """\
+okane: an asynchronous payment pipeline on Postgres and Redis Streams.
+
+  python3 run.py up              start everything on this machine: Postgres, Redis, API, workers, a mock provider
+  python3 run.py test [ARGS]     run the tests (ARGS go to pytest)
+  python3 run.py COMMAND [ARGS]  any other okane command: api, worker, provider, status, load, ...
+  python3 run.py --help          all of them
+
+The first run makes .venv beside this file and installs what is pinned in requirements.txt."""
+
+
+def main(words: list[str]) -> None:
+    """Set up what `words` need, then become the program they name."""
+    if not words:
+        print(HELP)
+        return
+    if words[0] == "test":
+        set_up(DEVELOPMENT)
+        os.chdir(ROOT)
+        command = ["-m", "pytest", *parallel(words[1:]), *words[1:]]
+    else:
+        set_up(RUNTIME)
+        command = ["-P", "-m", "okane", *words]  # -P: a folder named okane where you stand is not ours
+    sys.stdout.flush()
+    os.execv(PYTHON, [str(PYTHON), *command])
+
+
+def parallel(arguments: list[str]) -> list[str]:
+    """One pytest process for each core, unless the arguments say otherwise or ask for a single test or a debugger."""
+    alone = ("-n", "--numprocesses", "--pdb", "--trace", "-s", "--capture=no", "--collect-only", "--co", "-h", "--help")
+    if any(word.startswith("-n") or word in alone or "::" in word for word in arguments):
+        return []
+    return ["-n", "auto", "--maxprocesses", "8"]
+
+
+def set_up(requirements: str) -> None:
+    """Make `.venv` hold exactly what `requirements` pins, unless it does already."""
+    if is_complete(requirements):
+        return
+    if os.name != "posix":
+        sys.exit("okane runs on Linux and macOS; on Windows use WSL.")
+    with one_at_a_time() as lock:
+        if is_complete(requirements):
+            return
+        try:
+            reason = why_anew()
+            if reason is not None:
+                create(reason, lock)
+            STAMP.unlink(missing_ok=True)
+            install(requirements, lock)
+        except KeyboardInterrupt:
+            sys.exit("\nInterrupted. The next run begins the set-up again.")
+        except OSError as error:
+            sys.exit(f"okane cannot write its virtual environment {VENV}: {error.strerror}.")
+
+
+def is_complete(requirements: str) -> bool:
+    """Was `.venv` set up here, for this Python, with these requirements?"""
+    stamp = read_stamp()
+    return stamp.get(requirements) == fingerprint(requirements) and why_anew() is None
+
+
+def read_stamp() -> dict[str, str]:
+    try:
+        stamp = json.loads(STAMP.read_text())
+    except (OSError, ValueError):
+        return {}
+    return stamp if isinstance(stamp, dict) else {}
+
+
+def fingerprint(requirements: str) -> str:
+    return hashlib.sha256((ROOT / requirements).read_bytes()).hexdigest()
+
+
+def identity() -> dict[str, str]:
+    """What a virtual environment cannot outlive: its own place, and the Python it was made from."""
+    return {
+        "place": str(VENV),
+        "version": "{}.{}".format(*sys.version_info[:2]),
+        "python": os.path.realpath(PYTHON),
+    }
+
+
+def why_anew() -> str | None:
+    """Why `.venv` has to be made (again), None if it can stay. Exits if it is not ours to replace."""
+    if not VENV.exists():
+        return "making"
+    if not OURS.exists():
+        sys.exit(f"{VENV} was not made by run.py. Move it away, or use it yourself: .venv/bin/python -m okane ...")
+    stamp, now = read_stamp(), identity()
+    if not stamp:
+        return "the set-up was not finished, making it again"
+    if stamp.get("place") != now["place"]:
+        return f"it was made in {stamp.get('place')}, making it again here"
+    if stamp.get("version") != now["version"]:
+        return f"it was made for Python {stamp.get('version')}, making it again for {now['version']}"
+    if stamp.get("python") != now["python"] or not PYTHON.exists():
+        return "its Python is gone or has changed, making it again"
+    return None
+
+
+def create(reason: str, lock: int) -> None:
+    """A new, empty `.venv` with pip, which also finds okane in this checkout."""
+    try:
+        import ensurepip  # noqa: F401, PLC0415 - Debian and Ubuntu leave these two to a package of their own
+        import venv  # noqa: F401, PLC0415
+    except ImportError as error:
+        version = "{}.{}".format(*sys.version_info[:2])
+        sys.exit(
+            f"This Python cannot make virtual environments (no module {error.name}).\n"
+            f"Debian, Ubuntu: apt install python3-venv (or python{version}-venv). Elsewhere: a complete Python."
+        )
+    if VENV.exists():
+        shutil.rmtree(VENV)
+    VENV.mkdir()
+    OURS.touch()
+    run_quietly(f"{reason} with Python {sys.version.split()[0]}", [sys.executable, "-m", "venv", str(VENV)], lock)
+    library = next(VENV.glob("lib/python*/site-packages"))
+    (library / "okane-checkout.pth").write_text(f"{ROOT}\n")
+    script = VENV / "bin" / "okane"
+    script.write_text(f'#!/bin/sh\nexec "{PYTHON}" -P -m okane "$@"\n')
+    script.chmod(0o755)
+
+
+def install(requirements: str, lock: int) -> None:
+    """Install the pinned packages, then write the stamp."""
+    count = sum("==" in line for line in (ROOT / requirements).read_text().splitlines())
+    # Whoever sets these means other installations: here they would lead pip out of the virtual environment.
+    env = {name: value for name, value in os.environ.items() if name not in ("PIP_USER", "PIP_TARGET", "PIP_PREFIX")}
+    options = ["--quiet", "--disable-pip-version-check", "--no-input", "--require-hashes", "--no-deps"]
+    command = [str(PYTHON), "-m", "pip", "install", *options, "-r", str(ROOT / requirements)]
+    run_quietly(f"installing {count} packages from {requirements}", command, lock, env)
+    done = [RUNTIME, DEVELOPMENT] if requirements == DEVELOPMENT else [RUNTIME]
+    draft = STAMP.with_suffix(".new")
+    draft.write_text(json.dumps({**identity(), **{name: fingerprint(name) for name in done}}, indent=1))
+    draft.replace(STAMP)
+
+
+def run_quietly(what: str, command: list[str], lock: int, env: dict[str, str] | None = None) -> None:
+    """Run `command`, saying what it does, with a dot every two seconds. If it fails, show its output and end.
+
+    It inherits `lock`: should this process be killed, the next waits until the command has let go of `.venv`.
+    """
+    print(f".venv: {what} ", end="", file=sys.stderr, flush=True)
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, pass_fds=(lock,)
+        )
+        shown_at = time.monotonic()
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = process.wait(timeout=0.2)
+                break
+            if time.monotonic() - shown_at > 2:
+                shown_at = time.monotonic()
+                print(".", end="", file=sys.stderr, flush=True)
+        if code != 0:
+            output.seek(0)
+            sys.exit(f"failed:\n\n{output.read().decode(errors='replace').strip()}")
+    print("done", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[int]:
+    """Wait for another set-up of this checkout. The lock is on the folder itself, and dies with its holder."""
+    descriptor = os.open(ROOT, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(".venv: another run.py is setting it up, waiting for it", file=sys.stderr)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

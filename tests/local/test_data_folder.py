@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import psutil
+import pytest
+
+from okane.local.data_folder import Endpoints, take
+from okane.local.processes import Stage, spawn
+from okane.local.server import LocalError
+
+ENDPOINTS = Endpoints(
+    database_url="postgresql://okane:secret@127.0.0.1:1/okane",
+    redis_url="redis://:secret@127.0.0.1:2/0",
+    provider_base_url="http://127.0.0.1:3",
+    api_url="http://127.0.0.1:4",
+    metrics_urls={"api": "http://127.0.0.1:5/metrics"},
+)
+
+
+def ignore(_: str) -> None: ...
+
+
+def test_a_second_owner_is_told_who_the_first_one_is(tmp_path: Path) -> None:
+    with (
+        take(tmp_path / "data", report=ignore),
+        pytest.raises(LocalError, match=rf"already up in .* \(pid {os.getpid()}\).*--data"),
+        take(tmp_path / "data", report=ignore),
+    ):
+        pass
+
+
+def test_the_folder_is_free_again_afterwards_and_is_its_owners_alone(tmp_path: Path) -> None:
+    for _ in range(2):
+        with take(tmp_path / "data", report=ignore) as folder:
+            assert folder.path.stat().st_mode & 0o077 == 0
+
+
+def test_endpoints_are_known_to_others_while_it_is_owned_and_published(tmp_path: Path) -> None:
+    with take(tmp_path / "data", report=ignore) as folder:
+        assert folder.endpoints() is None
+        folder.publish(ENDPOINTS)
+        assert folder.endpoints() == ENDPOINTS
+        assert (folder.path / "endpoints.json").stat().st_mode & 0o077 == 0
+    assert folder.endpoints() is None, "a file that a killed owner left says nothing"
+    with take(tmp_path / "data", report=ignore) as folder:
+        assert folder.endpoints() is None
+
+
+def test_what_a_killed_owner_left_running_is_ended_before_anything_else(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import signal; signal.pause()"]
+    child = spawn(name="worker-1", command=command, log=tmp_path / "log", stages=(Stage(signal.SIGTERM, 5),))
+    os.kill(child.pid, signal.SIGSTOP)
+    code = f"""
+        import os, signal
+        from pathlib import Path
+        from okane.local.data_folder import take
+        from okane.local.processes import Record, Stage
+        with take(Path({str(tmp_path / "data")!r}), report=print) as folder:
+            born_at_s = {child.record.born_at_s}
+            record = Record(name="worker-1", pid={child.pid}, born_at_s=born_at_s, stages=(Stage(15, 5.0),))
+            folder.roster.add(record)
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
+    said: list[str] = []
+    with take(tmp_path / "data", report=said.append):
+        assert child.exit_code() == -signal.SIGTERM
+    assert said == [f"ended worker-1 (pid {child.pid}), left running by an earlier okane that was killed"]
+    assert not psutil.pid_exists(child.pid)
+
+
+def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(LocalError, match="cannot write the data folder"), take(tmp_path / "file" / "x", report=ignore):
+        pass
