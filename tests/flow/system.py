@@ -1,0 +1,220 @@
+"""A whole system of real processes for the flow tests: API, workers and provider over given servers, on small numbers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from okane.local.okane_process import OkaneProcess, answers_http
+from okane.local.ports import free_port
+from okane.pipeline.lanes import payments_stream
+from streams import Inspector, StreamError, StreamStats, connect
+
+TERMINAL = frozenset({"success", "failed_final", "canceled"})
+
+SMALL = {
+    "VISIBILITY_TIMEOUT": "2s",
+    "OKANE_PROVIDER_TIMEOUT": "1s",
+    "OKANE_SWEEP_GRACE": "1s",
+    "OKANE_SWEEP_INTERVAL": "200ms",
+    "OKANE_RETRY_BASE": "50ms",
+    "OKANE_RETRY_CAP": "500ms",
+    "OKANE_CONSISTENCY_LAG": "100ms",
+    "OKANE_LOOK_UP_DELAYS": "200ms,500ms,1s",
+    "OKANE_DRAIN": "5s",
+}
+
+
+class System:
+    """One running system. Every request goes over HTTP; nothing reaches into the processes."""
+
+    def __init__(self, *, folder: Path, database_url: str, redis_url: str, http: aiohttp.ClientSession) -> None:
+        self._folder = folder
+        self._http = http
+        self._redis_url = redis_url
+        self._processes: dict[str, OkaneProcess] = {}
+        self._ports = {"api": free_port(), "provider": free_port()}
+        self.stream = f"test-{self._ports['api']}-{time.time_ns()}"
+        self.url = f"http://127.0.0.1:{self._ports['api']}"
+        self.provider_url = f"http://127.0.0.1:{self._ports['provider']}"
+        self.env = {
+            "OKANE_DATABASE_URL": database_url,
+            "OKANE_REDIS_URL": redis_url,
+            "OKANE_PROVIDER_BASE_URL": self.provider_url,
+            "OKANE_PORT": str(self._ports["api"]),
+            "OKANE_STREAM": self.stream,
+            "OKANE_LOG_LEVEL": "debug",
+            **SMALL,
+        }
+
+    async def start(self, *names: str, provider: Iterable[str] = ()) -> None:
+        """Start the provider (with these options), the API, and workers of these names."""
+        await self.start_provider(*provider)
+        await asyncio.gather(self.start_api(), *(self.start_worker(name) for name in names))
+
+    async def start_provider(self, *options: str) -> None:
+        port = self._ports["provider"]
+        arguments = ["provider", "--port", str(port), "--journal", str(self._folder / "journal.jsonl"), *options]
+        await self._start("provider", arguments, {}, answers_http(port, "/health"))
+
+    async def start_api(self) -> None:
+        env = {"OKANE_METRICS_PORT": str(self._port("api metrics"))}
+        await self._start("api", ["api"], env, answers_http(self._ports["api"], "/v1/health"))
+
+    async def start_worker(self, name: str) -> None:
+        port = self._port(f"{name} metrics")
+        env = {"OKANE_METRICS_PORT": str(port)}
+        await self._start(name, ["worker", "--name", name], env, answers_http(port, "/healthz"))
+
+    async def _start(self, name: str, arguments: list[str], env: Mapping[str, str], probe: Callable[[], bool]) -> None:
+        process = OkaneProcess(
+            name=name,
+            arguments=arguments,
+            env={**self.env, **env},
+            log=self._folder / f"{name}.log",
+            probe=probe,
+            drain_s=10,
+        )
+        self._processes[name] = process
+        process.launch()  # in this thread, which outlives it
+        async with asyncio.timeout(60):
+            while not await asyncio.to_thread(process.ready):
+                process.check_alive()
+                await asyncio.sleep(0.05)
+
+    def _port(self, what: str) -> int:
+        return self._ports.setdefault(what, free_port())
+
+    def pid(self, name: str) -> int:
+        child = self._processes[name].child
+        assert child is not None
+        return child.pid
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        os.kill(self.pid(name), number)
+
+    async def kill(self, name: str) -> None:
+        """kill -9."""
+        await asyncio.to_thread(self._processes[name].kill)
+
+    async def stop(self, name: str) -> int:
+        """SIGTERM, and its exit code."""
+        await asyncio.to_thread(self._processes[name].stop)
+        child = self._processes[name].child
+        assert child is not None
+        code = child.exit_code()
+        assert code is not None
+        return code
+
+    async def stop_all(self) -> None:
+        for name, process in reversed(self._processes.items()):
+            child = process.child
+            if child is not None and child.exit_code() is None:
+                self.signal(name, signal.SIGCONT)
+                await asyncio.to_thread(process.stop)
+
+    def log(self, name: str) -> list[dict[str, Any]]:
+        """The events a process has logged."""
+        lines = (self._folder / f"{name}.log").read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    async def post(self, key: str, amount: int = 440) -> tuple[int, dict[str, Any]]:
+        """One POST; status 0 if the connection broke."""
+        body = {"amount": amount, "idempotency_key": key}
+        try:
+            async with self._http.post(f"{self.url}/v1/payments", json=body) as response:
+                return response.status, await response.json(content_type=None)
+        except (aiohttp.ClientError, OSError):
+            return 0, {}
+
+    async def pay(self, count: int, *, prefix: str = "k", pause_s: float = 0.0) -> list[str]:
+        """POST `count` payments over all lanes, each repeated with its key until it is taken. Their ids."""
+
+        async def one(number: int) -> str:
+            await asyncio.sleep(number * pause_s)
+            while True:
+                status, body = await self.post(f"{prefix}-{number}", (440, 5_000, 20_000)[number % 3])
+                if status in (200, 202):
+                    return str(body["payment"]["id"])
+                assert status in (0, 503), (status, body)
+                await asyncio.sleep(0.1)
+
+        return await asyncio.gather(*(one(number) for number in range(count)))
+
+    async def payment(self, payment_id: str) -> dict[str, Any]:
+        async with self._http.get(f"{self.url}/v1/payments/{payment_id}") as response:
+            return dict((await response.json())["payment"])
+
+    async def settled(self, ids: Iterable[str], *, within_s: float = 30) -> Counter[str]:
+        """Wait until all of these are at rest; how many ended in which status."""
+        open_, counts = set(ids), Counter[str]()
+        try:
+            async with asyncio.timeout(within_s):
+                while open_:
+                    for payment_id in list(open_):
+                        status = (await self.payment(payment_id))["status"]
+                        if status in TERMINAL or status == "needs_review":
+                            counts[status] += 1
+                            open_.discard(payment_id)
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            left = [await self.payment(payment_id) for payment_id in list(open_)[:3]]
+            raise AssertionError(f"{len(open_)} payments not settled, {counts} were; among them {left}") from None
+        return counts
+
+    async def captures(self) -> Counter[str]:
+        """How often the provider's journal has each payment charged."""
+        async with self._http.get(f"{self.provider_url}/journal") as response:
+            lines = [json.loads(line) for line in (await response.text()).splitlines()]
+        return Counter(line["payment_id"] for line in lines if line["status"] == "captured")
+
+    async def check(self, ids: Iterable[str]) -> None:
+        """Exactly one charge for every success, of its amount; none for what failed; Redis is empty again."""
+        captures = await self.captures()
+        for payment_id in ids:
+            payment = await self.payment(payment_id)
+            assert captures[payment_id] == (1 if payment["status"] == "success" else 0), payment
+        await self.at_rest()
+
+    async def at_rest(self, *, within_s: float = 10) -> None:
+        """Wait until nothing is left in Redis but dead letters."""
+        stats: StreamStats | StreamError | None = None
+        try:
+            async with asyncio.timeout(within_s), connect(self._redis_url) as redis:
+                inspector = Inspector(redis, payments_stream(self.stream), group="workers")
+                while True:
+                    stats = await inspector.stats()
+                    if stats.delayed == 0 and all(lane.length == lane.pending == 0 for lane in stats.lanes):
+                        return
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise AssertionError(f"Redis is not at rest: {stats}") from None
+
+    async def metric(self, process: str, sample: str) -> float:
+        """One sample from a process's /metrics, 0 if it is not there."""
+        async with self._http.get(f"http://127.0.0.1:{self._ports[f'{process} metrics']}/metrics") as response:
+            lines = (await response.text()).splitlines()
+        return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{sample} ")), 0.0)
+
+
+@asynccontextmanager
+async def running(folder: Path, database_url: str, redis_url: str) -> AsyncIterator[System]:
+    """A system with nothing started yet; everything that is started in the block is ended after it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    timeout = aiohttp.ClientTimeout(total=15)
+    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=200)) as http:
+        system = System(folder=folder, database_url=database_url, redis_url=redis_url, http=http)
+        try:
+            yield system
+        finally:
+            await system.stop_all()
