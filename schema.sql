@@ -64,6 +64,15 @@ CREATE TABLE sweep_cursors (
     passed uuid NOT NULL
 );
 
+-- Up to which moment no transaction can still bring in a payment that is not visible yet (one row; see sweep.sql).
+CREATE TABLE sweep_horizon (
+    one       boolean     PRIMARY KEY DEFAULT true CHECK (one),
+    proven_at timestamptz NOT NULL DEFAULT '-infinity',
+    seen_at   timestamptz NOT NULL DEFAULT now(),
+    seen_xmax xid8        NOT NULL DEFAULT pg_snapshot_xmax(pg_current_snapshot())
+);
+INSERT INTO sweep_horizon DEFAULT VALUES;
+
 -- Which version of this file a database holds.
 CREATE TABLE okane_schema (
     version    integer     PRIMARY KEY,

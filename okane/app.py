@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 
 import structlog
@@ -27,13 +27,14 @@ from okane.pipeline.accept import Accept
 from okane.pipeline.charge import Charge
 from okane.pipeline.lanes import payments_stream
 from okane.pipeline.lease import Leases
-from okane.pipeline.sweep import Queue, Sweep
+from okane.pipeline.sweep import LaneState, Sweep
 from okane.pipeline.verdict import Rules
 from okane.providers.http import HttpProvider
 from okane.providers.simulator import app as simulator
 from okane.providers.simulator.journal import JournalError
 from okane.providers.simulator.options import SimulatorOptions
-from okane.store import PaymentStore, SweepStore
+from okane.store import Overview, PaymentStore, SweepStore, schema
+from okane.store.facts import postgres_facts
 from streams import (
     Consumer,
     Delayed,
@@ -62,6 +63,7 @@ async def run_api(settings: Settings) -> None:
     stop = _stop_on_signals()
     async with contextlib.AsyncExitStack() as closing:
         parts = await _Parts.build(settings, actor="api", redis_timeout=API_REDIS_TIMEOUT, closing=closing)
+        await _check_servers(settings, parts)
         handlers = Handlers(
             settings=settings,
             store=parts.store,
@@ -83,7 +85,7 @@ async def run_worker(settings: Settings, *, name: str) -> None:
     drained = asyncio.Event()
     async with contextlib.AsyncExitStack() as closing:
         parts = await _Parts.build(settings, actor=name, redis_timeout=WORKER_REDIS_TIMEOUT, closing=closing)
-        await _check_server(parts)
+        await _check_servers(settings, parts)
         provider = HttpProvider(
             _needed(settings.provider_base_url, "PROVIDER_BASE_URL"),
             timeout=settings.provider_timeout,
@@ -116,7 +118,7 @@ async def run_worker(settings: Settings, *, name: str) -> None:
         sweep = Sweep(
             store=parts.sweep_store,
             producer=parts.producer,
-            queue=parts.queue,
+            lanes=parts.lanes,
             interval=settings.sweep_interval,
             metrics=parts.metrics,
         )
@@ -172,6 +174,7 @@ class _Parts:
             on_batch=self.metrics.observe_batch,
         )
         self.sweep_store = SweepStore(database_url, grace=settings.sweep_grace)
+        self.overview = Overview(database_url)
 
     @classmethod
     async def build(
@@ -180,19 +183,22 @@ class _Parts:
         """The parts, closed in reverse order when `closing` is."""
         parts = cls(settings, actor=actor, redis_timeout=redis_timeout)
         closing.push_async_callback(parts.redis.aclose)
+        closing.push_async_callback(parts.overview.aclose)
         closing.push_async_callback(parts.sweep_store.aclose)
         closing.push_async_callback(parts.store.aclose)
         closing.push_async_callback(parts.producer.aclose)
         return parts
 
-    async def queue(self) -> Queue:
+    async def lanes(self) -> Mapping[str, LaneState]:
         """The state of the streams that the sweep goes by."""
         stats = await self.inspector.stats()
-        longest = max(lane.length for lane in stats.lanes)
-        return Queue(
-            oldest_entries={lane.lane: _age(lane.oldest_ms, stats.now_ms) for lane in stats.lanes},
-            room=self._settings.max_stream_length - longest,
-        )
+        return {
+            lane.lane: LaneState(
+                oldest_entry=_age(lane.oldest_ms, stats.now_ms),
+                room=self._settings.max_stream_length - lane.length,
+            )
+            for lane in stats.lanes
+        }
 
     async def refresh_redis(self) -> None:
         """Read the broker-wide gauges anew."""
@@ -208,7 +214,7 @@ class _Parts:
     async def refresh_postgres(self) -> None:
         """Read what waits in Postgres anew."""
         try:
-            oldest_due, waiting = await self.sweep_store.oldest_due(), await self.sweep_store.off_path()
+            oldest_due, waiting = await self.overview.oldest_due(), await self.overview.off_path()
         except StoreUnavailable:
             self.metrics.up.labels("postgres").set(0)
         else:
@@ -220,8 +226,17 @@ def _age(since_ms: int | None, now_ms: int) -> timedelta | None:
     return None if since_ms is None else timedelta(milliseconds=max(0, now_ms - since_ms))
 
 
-async def _check_server(parts: _Parts) -> None:
-    """Refuse to work on a server that may throw the queue away. One that is away is checked by nobody: it is not there."""
+async def _check_servers(settings: Settings, parts: _Parts) -> None:
+    """Refuse to work without the schema, or on a Redis that may throw the queue away. A server that is away is waited for."""
+    try:
+        found = (await postgres_facts(_needed(settings.database_url, "DATABASE_URL"))).schema_version
+    except StoreUnavailable as error:
+        log.warning("postgres_away_at_start", reason=str(error))
+    else:
+        if found is None or found < schema.VERSION:
+            raise SetupError(
+                f"the database has schema version {found or 'none'}, not {schema.VERSION}: run `okane migrate`"
+            )
     try:
         await require_noeviction(parts.redis)
     except StreamUnavailable as error:

@@ -13,6 +13,10 @@ class StoreUnavailable(OkaneError):
     """Postgres did not answer, or answered that it cannot write now. The statement may or may not have been applied."""
 
 
+class StoreBusy(StoreUnavailable):
+    """Postgres is well, but a row was locked for too long, or a deadlock was broken: nothing was applied."""
+
+
 class IdempotencyKeyReused(OkaneError):
     """The key belongs to a payment that means something else."""
 

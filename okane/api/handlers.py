@@ -18,6 +18,7 @@ from okane.store import NewPayment, PaymentStore
 
 ACCOUNT = "default"  # one account until there are keys
 JSON = "application/json"
+UTF_8 = frozenset({"utf-8", "utf8"})
 
 
 class Handlers:
@@ -90,14 +91,9 @@ class Handlers:
         return web.Response(body=b'{"status":"ready"}', content_type=JSON)
 
     async def _create(self, request: web.Request) -> Receipt:
-        if request.content_type not in (JSON, "application/octet-stream"):  # the latter: aiohttp's word for none
-            raise Problem(
-                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-                "unsupported_media_type",
-                f"send application/json, not {request.content_type}",
-            )
+        _check_media_type(request)
         body = wire.read_create(strict_json.loads(await request.read()))
-        key = idempotency.choose(request.headers.get("Idempotency-Key"), body.idempotency_key)
+        key = idempotency.choose(request.headers.getall("Idempotency-Key", []), body.idempotency_key)
         currency = body.currency or self._default_currency
         receipt = await self._accept.accept(
             NewPayment(
@@ -114,6 +110,19 @@ class Handlers:
         if receipt.created and not receipt.enqueued:
             self._metrics.not_enqueued.inc()
         return receipt
+
+
+def _check_media_type(request: web.Request) -> None:
+    """JSON in UTF-8, as it is. A missing Content-Type is taken for that: old clients send none."""
+    said = request.headers.get("Content-Type")
+    plain = said is None or (request.content_type == JSON and (request.charset or "utf-8").lower() in UTF_8)
+    coded = request.headers.get("Content-Encoding", "identity").lower() != "identity"
+    if not plain or coded:
+        raise Problem(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            "send the body uncompressed" if coded else "send application/json in UTF-8",
+        )
 
 
 def _created(receipt: Receipt, body: bytes) -> web.Response:

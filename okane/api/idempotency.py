@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from http import HTTPStatus
 
 from okane.api.problems import Problem, malformed
@@ -10,15 +11,15 @@ from okane.api.problems import Problem, malformed
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]{1,255}")
 
 
-def choose(header: str | None, body: str | None) -> str:
-    """The key of the request, from the `Idempotency-Key` header or the body. Raises a 400 Problem.
+def choose(headers: Sequence[str], body: str | None) -> str:
+    """The key of the request, from its `Idempotency-Key` header or its body. Raises a 400 Problem.
 
     The header's value is a quoted string by the draft, and a bare token by everybody's habit: both are taken.
     """
-    from_header = _unquoted(header.strip()) if header is not None else None
-    if from_header is not None and body is not None and from_header != body:
-        raise malformed("idempotency_key_mismatch", "the Idempotency-Key header and idempotency_key in the body differ")
-    key = from_header if from_header is not None else body
+    said = {_unquoted(header.strip()) for header in headers} | ({body} if body is not None else set())
+    if len(said) > 1:
+        raise malformed("idempotency_key_mismatch", "the request carries different idempotency keys")
+    key = said.pop() if said else None
     if key is None:
         raise malformed(
             "idempotency_key_missing",

@@ -16,25 +16,29 @@ Refresh = Callable[[], Awaitable[None]]
 
 def build_metrics_app(registry: CollectorRegistry, refreshes: Sequence[Refresh]) -> web.Application:
     """`GET /metrics`, and `GET /healthz` for a liveness probe. A refresh never raises for a dependency that is away."""
-    scraping = asyncio.Lock()
+    running: dict[Refresh, asyncio.Future[None]] = {}
 
     async def metrics(_request: web.Request) -> web.Response:
-        async with scraping:  # two scrapers share nothing but the gauges
-            await asyncio.gather(*(_bounded(refresh) for refresh in refreshes))
-            body = generate_latest(registry)
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+        for refresh in refreshes:
+            if refresh not in running or running[refresh].done():
+                running[refresh] = asyncio.ensure_future(refresh())
+        # One that takes too long goes on, and serves a later scrape: to cancel it would be to wait for it, too.
+        await asyncio.wait(running.values(), timeout=REFRESH_TIMEOUT_S)
+        for one in running.values():
+            if one.done():
+                one.result()
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def healthz(_request: web.Request) -> web.Response:
         return web.Response(body=b'{"status":"ok"}', content_type="application/json")
 
+    async def finish(_app: web.Application) -> None:
+        for one in running.values():
+            one.cancel()
+        await asyncio.gather(*running.values(), return_exceptions=True)
+
     app = web.Application()
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/healthz", healthz)
+    app.on_cleanup.append(finish)
     return app
-
-
-async def _bounded(refresh: Refresh) -> None:
-    try:
-        await asyncio.wait_for(refresh(), REFRESH_TIMEOUT_S)
-    except TimeoutError:
-        return

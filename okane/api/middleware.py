@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import uuid
@@ -10,13 +11,16 @@ from http import HTTPStatus
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
+from aiohttp.web import RequestPayloadError
 
 from okane.api import idempotency
-from okane.api.problems import Problem
+from okane.api.problems import Problem, malformed
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict, StoreUnavailable
 from okane.metrics import OkaneMetrics
 
 log = structlog.get_logger("okane.api")
+
+REQUEST_TIMEOUT_S = 10.0  # a body that drips, a database that is silent: nobody waits longer than this
 
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
@@ -37,7 +41,8 @@ def around_requests(metrics: OkaneMetrics) -> Middleware:
         request_id = sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                response = await handler(request)
+                async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                    response = await handler(request)
             except Exception as error:
                 response = _problem(error).response(instance=request.path, request_id=request_id)
         response.headers["X-Request-Id"] = request_id
@@ -67,7 +72,9 @@ def _problem(error: Exception) -> Problem:
             return Problem(HTTPStatus.NOT_FOUND, "payment_not_found", f"there is no payment {error}")
         case StatusConflict():
             return Problem(HTTPStatus.CONFLICT, "status_conflict", str(error), extra={"payment_status": error.status})
-        case StoreUnavailable():
+        case RequestPayloadError():
+            return malformed("body_unreadable", f"the body broke off or is not coded as it says: {error}")
+        case StoreUnavailable() | TimeoutError():
             return Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "store_unavailable",

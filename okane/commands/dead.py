@@ -107,25 +107,26 @@ async def replay(
     where: Context, letter_ids: Sequence[str] | None, *, limit: int | None, dry_run: bool, as_json: bool
 ) -> None:
     """Retry the payments of these letters (None: of all, oldest first) and drop the letters."""
-    retried = dropped = 0
+    retried = dropped = kept = 0
     async with _parts(where) as parts:
         chosen = await _choose(parts, letter_ids)
         for letter in chosen[:limit]:
             if dry_run:
                 retried += await _retryable(parts, letter)
                 continue
-            # A payment that is settled, under way or gone leaves its letter with nothing more to say.
-            with contextlib.suppress(StatusConflict, PaymentNotFound):
-                if (payment_id := _payment_id(letter)) is not None:
-                    await parts.accept.retry(payment_id, account_id=ACCOUNT)
-                    retried += 1
+            again = await _retry(parts, letter)
+            if again is None:
+                kept += 1
+                continue
+            retried += again
             dropped += await parts.letters.purge(ids=[letter.id])
     if as_json:
-        _json({"retried": retried, "dropped": dropped, "dry_run": dry_run})
+        _json({"retried": retried, "dropped": dropped, "kept": kept, "dry_run": dry_run})
     elif dry_run:
         _console.print(f"would retry {retried:,}")
     else:
-        _console.print(f"retried {retried:,}, dropped {dropped:,} letters")
+        kept_too = f", kept {kept:,} whose payments need a review" if kept else ""
+        _console.print(f"retried {retried:,}, dropped {dropped:,} letters{kept_too}")
 
 
 async def purge(
@@ -141,6 +142,23 @@ async def purge(
         _json({"purged": purged})
     else:
         _console.print(f"purged {purged:,}")
+
+
+async def _retry(parts: _Parts, letter: DeadLetter) -> bool | None:
+    """Whether the letter's payment was retried. None if the letter has to stay: its payment waits for a human.
+
+    A payment that is settled, under way or gone leaves its letter with nothing more to say.
+    """
+    payment_id = _payment_id(letter)
+    if payment_id is None:
+        return False
+    try:
+        await parts.accept.retry(payment_id, account_id=ACCOUNT)
+    except PaymentNotFound:
+        return False
+    except StatusConflict as error:
+        return None if error.status == Status.NEEDS_REVIEW else False
+    return True
 
 
 async def _retryable(parts: _Parts, letter: DeadLetter) -> bool:

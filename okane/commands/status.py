@@ -19,7 +19,7 @@ from okane.commands.context import Context
 from okane.errors import StoreUnavailable
 from okane.payment import Status
 from okane.pipeline.lanes import payments_stream
-from okane.store import SweepStore
+from okane.store import Overview
 from streams import Inspector, StreamError, StreamStats, connect
 
 
@@ -73,7 +73,7 @@ async def run(where: Context, *, watch: timedelta | None, as_json: bool) -> None
     async with contextlib.AsyncExitStack() as closing:
         redis = await closing.enter_async_context(connect(where.redis_url))
         inspector = Inspector(redis, payments_stream(where.settings.stream), group=where.settings.group)
-        store = SweepStore(where.database_url, grace=where.settings.sweep_grace)
+        store = Overview(where.database_url)
         closing.push_async_callback(store.aclose)
         if watch is None or as_json:
             while True:
@@ -91,7 +91,7 @@ async def run(where: Context, *, watch: timedelta | None, as_json: bool) -> None
                 await asyncio.sleep(watch.total_seconds())
 
 
-async def look(inspector: Inspector, store: SweepStore) -> Snapshot:
+async def look(inspector: Inspector, store: Overview) -> Snapshot:
     """Ask Redis and Postgres."""
     trouble: list[str] = []
     stats = counts = oldest_due = None

@@ -6,6 +6,7 @@ slow), the answer is the same but for `enqueued: false`, and the sweep sends it 
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -16,6 +17,8 @@ from okane.store import NewPayment, PaymentStore
 from streams import Producer, StreamError
 
 log = structlog.get_logger("okane.accept")
+
+WAKE_TIMEOUT_S = 1.0  # how long a client waits for Redis at most: its payment is safe already
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,9 @@ class Accept:
 
     async def _wake(self, payment: Payment) -> bool:
         try:
-            await self._producer.publish(payment.id.bytes, lane=payment.lane)
-        except StreamError as error:
+            async with asyncio.timeout(WAKE_TIMEOUT_S):
+                await self._producer.publish(payment.id.bytes, lane=payment.lane)
+        except (StreamError, TimeoutError) as error:
             log.debug("wake_up_not_sent", payment_id=str(payment.id), reason=str(error))
             return False
         return True

@@ -70,7 +70,7 @@ class Charge:
         payment_id = UUID(bytes=message.body)
         claim = await self._patiently(partial(self._store.claim, payment_id))
         if isinstance(claim, Refused):
-            return self._refused(claim)
+            return self._refused(claim, message)
         self._metrics.claims.labels("granted").inc()
         with structlog.contextvars.bound_contextvars(payment_id=str(payment_id), attempt=claim.payment.attempts):
             with self._leases.held(claim), self._metrics.in_flight.track_inprogress():
@@ -93,11 +93,14 @@ class Charge:
         log.warning("payment_needs_review", payment_id=str(payment_id), reason=reason, buried=buried)
         return Dead(reason) if buried else Done()
 
-    def _refused(self, refused: Refused) -> Outcome:
+    def _refused(self, refused: Refused, message: Message) -> Outcome:
         self._metrics.claims.labels(refused.status or "missing").inc()
         match refused.status:
             case None:
                 return Dead("no such payment")
+            case Status.FAILED_FINAL if refused.spent is not None and message.deliveries > 1:
+                # Whoever gave it up died before its dead letter was written.
+                return Dead(refused.spent)
             case Status.SUCCESS | Status.FAILED_FINAL | Status.CANCELED | Status.NEEDS_REVIEW:
                 return Done()
             case Status.PENDING | Status.PROCESSING | Status.FAILED_RETRYABLE | Status.UNKNOWN as status:

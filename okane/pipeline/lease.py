@@ -43,16 +43,17 @@ class Leases:
         return time.monotonic() < self._valid_until_s[claimed.payment.id, claimed.payment.attempts]
 
     async def run_once(self) -> int:
-        """Renew what has used up a third of its lease; how many were renewed."""
+        """Renew what has used up a third of its lease; how many were renewed. What fails is tried again next time."""
         now_s = time.monotonic()
         aging = [key for key, until_s in self._valid_until_s.items() if until_s - now_s < self._lease_s * 2 / 3]
-        if not aging:
-            return 0
-        until_s = now_s + self._lease_s
-        kept = await self._store.renew(aging)
-        for key in aging:
-            if key in self._valid_until_s and key[0] in kept:
-                self._valid_until_s[key] = until_s
+        answers = await asyncio.gather(*(self._store.renew(*key) for key in aging), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, StoreUnavailable):
+                log.error("renewal_failed", exc_info=answer)
+        kept = [key for key, answer in zip(aging, answers, strict=True) if answer is True]
+        for key in kept:
+            if key in self._valid_until_s:
+                self._valid_until_s[key] = now_s + self._lease_s
         return len(kept)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -60,5 +61,4 @@ class Leases:
         while not stop.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), self._lease_s / 6)
-            with contextlib.suppress(StoreUnavailable):  # said by the session already; the next round tries again
-                await self.run_once()
+            await self.run_once()

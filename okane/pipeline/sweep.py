@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
 
-from okane.errors import StoreUnavailable
+from okane.errors import StoreBusy, StoreUnavailable
 from okane.metrics import OkaneMetrics
-from okane.store import SweepStore, WakeUp
+from okane.store import SweepStore
 from streams import Draft, Producer, StreamError
 
 log = structlog.get_logger("okane.sweep")
@@ -24,61 +24,74 @@ BATCH = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Queue:
-    """The state of the streams: each lane's age of its oldest live entry (None: the lane is empty), and how many wake-ups
-    its fullest lane still takes."""
+class LaneState:
+    """The state of one lane: the age of its oldest live entry (None: it is empty), and how many more entries it takes."""
 
-    oldest_entries: Mapping[str, timedelta | None]
+    oldest_entry: timedelta | None
     room: int
 
 
 class Sweep:
-    """One sweeper."""
+    """One sweeper. `lanes` looks at the streams; it raises StreamError if Redis cannot say."""
 
     def __init__(
         self,
         *,
         store: SweepStore,
         producer: Producer,
-        queue: Callable[[], Awaitable[Queue]],
+        lanes: Callable[[], Awaitable[Mapping[str, LaneState]]],
         interval: timedelta,
         metrics: OkaneMetrics,
     ) -> None:
         self._store = store
         self._producer = producer
-        self._queue = queue
+        self._lanes = lanes
         self._interval_s = interval.total_seconds()
         self._metrics = metrics
+        self._behind = False
 
     async def run_once(self) -> int:
-        """Mark what is lost and wake what is due; how many wake-ups were sent.
+        """Mark what is lost, one window a lane, and wake what is due, one batch; how many wake-ups were sent.
 
-        Redis is asked first: while it is away, or full, nothing is pushed back for a wake-up that cannot be sent. Raises
-        StreamError, StoreUnavailable.
+        Redis is asked first: while it is away nothing is pushed back for a wake-up that cannot be sent. A lane that is full
+        does not hold up the others. Raises StreamError, StoreUnavailable.
         """
-        queue = await self._queue()
-        while (await self._store.mark_lost(queue.oldest_entries)).more:
-            pass
-        sent = 0
-        while sent < queue.room:
-            due = await self._store.take_due(limit=min(BATCH, queue.room - sent))
-            await self._wake(due)
-            sent += len(due)
-            if len(due) < BATCH:
-                break
-        if sent:
-            log.warning("wake_ups_repaired", count=sent)
-        return sent
+        lanes = await self._lanes()
+        self._behind = await self._mark(lanes)
+        with_room = {name: lane.room for name, lane in lanes.items() if lane.room > 0}
+        if not with_room:
+            return 0
+        limit = min(BATCH, *with_room.values())
+        due = await self._store.take_due(lanes=with_room, limit=limit)
+        if due:
+            await self._producer.publish_many([Draft(one.payment_id.bytes, lane=one.lane) for one in due])
+            for one in due:
+                self._metrics.sweep_repairs.labels(one.lane).inc()
+            log.warning("wake_ups_repaired", count=len(due))
+        self._behind = self._behind or len(due) == limit
+        return len(due)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Sweep every interval until `stop`."""
+        """Sweep every interval until `stop`, and without a pause while there is more to do."""
         while not stop.is_set():
-            with contextlib.suppress(StoreUnavailable, StreamError):  # said by whoever lost its connection
+            self._behind = False
+            try:
                 await self.run_once()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), self._interval_s)
+            except (StoreUnavailable, StreamError) as error:  # said by whoever lost its connection
+                log.debug("sweep_interrupted", reason=str(error))
+            except Exception:
+                log.exception("sweep_failed")  # the sweep is the last to repair things: it goes on
+            if not self._behind:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), self._interval_s)
 
-    async def _wake(self, due: Sequence[WakeUp]) -> None:
-        await self._producer.publish_many([Draft(one.payment_id.bytes, lane=one.lane) for one in due])
-        for one in due:
-            self._metrics.sweep_repairs.labels(one.lane).inc()
+    async def _mark(self, lanes: Mapping[str, LaneState]) -> bool:
+        """Whether a cursor is still behind. A row that somebody holds locked stops its lane's cursor, and nothing else."""
+        await self._store.look_ahead()
+        behind = False
+        for name, lane in lanes.items():
+            try:
+                behind |= (await self._store.mark_lost(name, lane.oldest_entry)).more
+            except StoreBusy as error:
+                log.warning("sweep_held_up", lane=name, reason=str(error))
+        return behind

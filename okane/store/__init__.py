@@ -1,5 +1,6 @@
 """The truth: everything okane knows is written to and read from Postgres here, and nothing else speaks SQL."""
 
+from okane.store.overview import Overview
 from okane.store.payments import PaymentStore
 from okane.store.records import Accepted, Claimed, Event, NewPayment, Refused, Settlement
 from okane.store.sweep import SweepStore, WakeUp
@@ -9,6 +10,7 @@ __all__ = [
     "Claimed",
     "Event",
     "NewPayment",
+    "Overview",
     "PaymentStore",
     "Refused",
     "Settlement",

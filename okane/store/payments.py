@@ -16,7 +16,7 @@ from uuid import UUID
 import psycopg
 import uuid_utils.compat as uuid7s
 
-from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict
+from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict, StoreBusy, StoreUnavailable
 from okane.payment import Payment, Status
 from okane.store import rows, statements
 from okane.store.records import Accepted, Claimed, Event, NewPayment, Refused, Settlement
@@ -53,13 +53,14 @@ class PaymentStore:
         self._rare = self._session("other")
         self._accepting = self._grouped("accept", self._accept)
         self._getting = self._grouped("get", self._get)
-        self._claiming = self._grouped("claim", self._claim)
+        self._claiming: Coalescer[UUID, Claimed | Refused] = self._grouped("claim", self._claim)
         self._settling = self._grouped("settle", self._settle)
+        self._renewing = self._grouped("renew", self._renew)
 
     async def aclose(self) -> None:
         """Close every connection. What is in flight fails with StoreUnavailable."""
-        for coalescer in (self._accepting, self._getting, self._claiming, self._settling):
-            await coalescer.aclose()
+        for grouped in (self._accepting, self._getting, self._claiming, self._settling, self._renewing):
+            await grouped.aclose()
         for session in self._sessions:
             await session.aclose()
 
@@ -91,18 +92,9 @@ class PaymentStore:
         """
         return await self._settling.submit(settlement)
 
-    async def renew(self, attempts: Sequence[tuple[UUID, int]]) -> set[UUID]:
-        """Lengthen the leases of these (payment, attempt) pairs. Returns those still held."""
-        found = await self._rare.rows(
-            SQL["renew"],
-            {
-                "ids": [payment_id for payment_id, _ in sorted(attempts)],
-                "attempts": [attempt for _, attempt in sorted(attempts)],
-                "lease_ms": _ms(self._lease),
-                "grace_ms": _ms(self._grace),
-            },
-        )
-        return {row[0] for row in found}
+    async def renew(self, payment_id: UUID, attempt: int) -> bool:
+        """Lengthen the lease of this attempt. False if it has lost the payment."""
+        return await self._renewing.submit((payment_id, attempt))
 
     async def record_late(self, settlement: Settlement) -> Status | None:
         """Keep an outcome whose attempt had lost the payment. The payment's status afterwards."""
@@ -151,7 +143,9 @@ class PaymentStore:
         self._sessions.append(session)
         return session
 
-    def _grouped(self, what: str, run: Callable[[Session, Sequence[T]], Awaitable[Sequence[R]]]) -> Coalescer[T, R]:
+    def _grouped(
+        self, what: str, run: Callable[[Session, Sequence[T]], Awaitable[Sequence[R | BaseException]]]
+    ) -> Coalescer[T, R]:
         """A method whose concurrent calls travel as one statement on a connection of its own."""
         session = self._session(what, index_only=True)
 
@@ -159,10 +153,10 @@ class PaymentStore:
             self._on_batch(what, len(items))
             try:
                 return await run(session, items)
-            except psycopg.Error:
+            except (psycopg.Error, StoreBusy):
                 if len(items) == 1:
                     raise
-            # One bad row fails its whole batch. One by one, only the guilty one fails.
+            # One bad or locked row fails its whole batch. One by one, only the guilty one fails.
             return [await _outcome(run(session, [item])) for item in items]
 
         return Coalescer(flush, max_batch=MAX_BATCH)
@@ -171,29 +165,30 @@ class PaymentStore:
         wanted: dict[tuple[str, str], NewPayment] = {}
         for new in batch:
             wanted.setdefault((new.account_id, new.idempotency_key), new)
-        inserted = await self._insert(session, list(wanted.values()))
-        found = {(row[1], row[2]): (rows.payment(row), row[rows.WIDTH]) for row in inserted}
-        created = set(found)
+        # Ids are made here, not when the request came in: the database checks that they are of this moment.
+        ids = [uuid7s.uuid7() for _ in wanted]
+        found = {
+            (row[1], row[2]): (rows.payment(row), row[rows.WIDTH])
+            for row in await self._insert(session, ids, list(wanted.values()))
+        }
         if missing := [key for key in wanted if key not in found]:
             parameters = {"account_ids": [key[0] for key in missing], "keys": [key[1] for key in missing]}
             for row in await session.rows(SQL["by_key"], parameters):
                 found[row[1], row[2]] = (rows.payment(row), row[rows.WIDTH])
+        ours = set(ids)
         answers = []
         for new in batch:
-            key = (new.account_id, new.idempotency_key)
-            payment, fingerprint = found[key]
-            # Of equal requests in one batch, one made the payment.
-            answers.append((Accepted(payment, created=key in created), fingerprint))
-            created.discard(key)
+            payment, fingerprint = found[new.account_id, new.idempotency_key]
+            answers.append((Accepted(payment, created=payment.id in ours), fingerprint))
+            ours.discard(payment.id)  # of equal requests in one batch, one made the payment
         return answers
 
-    async def _insert(self, session: Session, batch: Sequence[NewPayment]) -> Sequence[Row]:
-        # Ids are made here, not when the request came in: the database checks that they are of this moment. The statement
-        # may run twice: an insert whose commit we did not hear of is found by its key.
+    async def _insert(self, session: Session, ids: Sequence[UUID], batch: Sequence[NewPayment]) -> Sequence[Row]:
+        # May run twice: what the first run committed without our hearing of it is found by its key, and bears our id.
         return await session.rows_repeatably(
             SQL["accept"],
             {
-                "ids": [uuid7s.uuid7() for _ in batch],
+                "ids": ids,
                 "account_ids": [new.account_id for new in batch],
                 "keys": [new.idempotency_key for new in batch],
                 "fingerprints": [new.fingerprint for new in batch],
@@ -201,7 +196,7 @@ class PaymentStore:
                 "currencies": [new.currency for new in batch],
                 "metadata": [json.dumps(dict(new.metadata)) for new in batch],
                 "lanes": [new.lane for new in batch],
-                "clock_s": time.time(),
+                "clock_s": (ids[0].int >> 80) / 1000,  # RFC 9562: the id's time in ms comes first
                 "grace_s": self._grace.total_seconds(),
             },
         )
@@ -211,7 +206,7 @@ class PaymentStore:
         found = {row[0]: rows.payment(row) for row in read}
         return [found.get(payment_id) for payment_id in ids]
 
-    async def _claim(self, session: Session, ids: Sequence[UUID]) -> Sequence[Claimed | Refused]:
+    async def _claim(self, session: Session, ids: Sequence[UUID]) -> Sequence[Claimed | Refused | BaseException]:
         # Counted from before the statement: our right must end no later here than it does in the database.
         valid_until_s = time.monotonic() + self._lease.total_seconds()
         parameters = {
@@ -221,16 +216,39 @@ class PaymentStore:
             "grace_ms": _ms(self._grace),
         }
         claimed = {row[0]: _claimed(row, valid_until_s) for row in await session.rows(SQL["claim"], parameters)}
-        answers: list[Claimed | Refused | None] = [claimed.pop(payment_id, None) for payment_id in ids]
+        # Of equal wake-ups in one batch, one gets the claim.
+        granted = [claimed.pop(payment_id, None) for payment_id in ids]
+        missing = [payment_id for payment_id, claim in zip(ids, granted, strict=True) if claim is None]
+        if not missing:
+            return [claim for claim in granted if claim is not None]
         refused: dict[UUID, Refused] = {}
-        if missing := {payment_id for payment_id, answer in zip(ids, answers, strict=True) if answer is None}:
-            for payment_id, status, wait_s in await session.rows(SQL["refused"], {"ids": list(missing)}):
-                refused[payment_id] = Refused(Status(status), timedelta(seconds=wait_s))
-        nowhere = Refused(None, timedelta(0))
-        return [answer or refused.get(payment_id, nowhere) for payment_id, answer in zip(ids, answers, strict=True)]
+        nowhere: Refused | BaseException = Refused(None, timedelta(0))
+        try:
+            for payment_id, status, spent, wait_s in await session.rows(SQL["refused"], {"ids": list(set(missing))}):
+                refused[payment_id] = Refused(Status(status), timedelta(seconds=wait_s), spent)
+        except StoreUnavailable as error:
+            nowhere = error  # for them alone: the claims that were granted stand
+        return [
+            refused.get(payment_id, nowhere) if claim is None else claim
+            for payment_id, claim in zip(ids, granted, strict=True)
+        ]
+
+    async def _renew(self, session: Session, batch: Sequence[tuple[UUID, int]]) -> Sequence[bool]:
+        ordered = sorted(batch)
+        found = await session.rows(
+            SQL["renew"],
+            {
+                "ids": [payment_id for payment_id, _ in ordered],
+                "attempts": [attempt for _, attempt in ordered],
+                "lease_ms": _ms(self._lease),
+                "grace_ms": _ms(self._grace),
+            },
+        )
+        held = {tuple(row) for row in found}
+        return [one in held for one in batch]
 
     async def _settle(self, session: Session, batch: Sequence[Settlement]) -> Sequence[timedelta | None]:
-        ordered = sorted(batch, key=lambda settlement: settlement.payment_id)
+        ordered = sorted(batch, key=lambda one: one.payment_id)
         identity = {
             "ids": [one.payment_id for one in ordered],
             "attempts": [one.attempt for one in ordered],
@@ -252,10 +270,13 @@ class PaymentStore:
                 "grace_ms": _ms(self._grace),
             },
         )
-        ages_s: dict[UUID, float] = dict(written)
+        # By payment and attempt: one batch may hold two attempts of one payment, of which one has lost it.
+        ages_s = {(row[0], row[1]): row[2] for row in written}
         if len(ages_s) < len(batch):
-            ages_s |= dict(await session.rows(SQL["settled_before"], identity))
-        return [timedelta(seconds=ages_s[one.payment_id]) if one.payment_id in ages_s else None for one in batch]
+            for payment_id, attempt, age_s in await session.rows(SQL["settled_before"], identity):
+                ages_s.setdefault((payment_id, attempt), age_s)
+        ages = ((one.payment_id, one.attempt) for one in batch)
+        return [timedelta(seconds=ages_s[key]) if key in ages_s else None for key in ages]
 
 
 def _claimed(row: Row, valid_until_s: float) -> Claimed:
@@ -270,7 +291,7 @@ def _claimed(row: Row, valid_until_s: float) -> Claimed:
     )
 
 
-async def _outcome(one: Awaitable[Sequence[R]]) -> R | BaseException:
+async def _outcome(one: Awaitable[Sequence[R | BaseException]]) -> R | BaseException:
     """The answer to a batch of one, or why there is none."""
     try:
         return (await one)[0]

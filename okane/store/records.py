@@ -49,10 +49,14 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The claim was not given. `status` is None if there is no such payment; `wait` says when to ask again."""
+    """The claim was not given. `status` is None if there is no such payment; `wait` says when to ask again.
+
+    `spent` is the reason if the payment has used up its retries.
+    """
 
     status: Status | None
     wait: timedelta
+    spent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

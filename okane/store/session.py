@@ -18,8 +18,9 @@ from typing import Any, LiteralString
 
 import psycopg
 import structlog
+from psycopg.conninfo import conninfo_to_dict
 
-from okane.errors import StoreUnavailable
+from okane.errors import StoreBusy, StoreUnavailable
 
 log = structlog.get_logger("okane.store")
 
@@ -38,7 +39,9 @@ _LOST = (
     psycopg.errors.ReadOnlySqlTransaction,
     psycopg.errors.CannotConnectNow,
 )
-_NOT_LOST = (psycopg.errors.QueryCanceled, psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
+_BUSY = (psycopg.errors.QueryCanceled, psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
+
+LOCK_TIMEOUT_MS = 500  # somebody's open psql must not hold up more than the row it holds
 
 
 class Session:
@@ -50,9 +53,13 @@ class Session:
         self._url = url
         self._name = name
         self._timeout_s = timeout.total_seconds()
-        self._options = f"-c statement_timeout={int(self._timeout_s * 1000)} -c timezone=UTC"
-        if index_only:
-            self._options += f" {INDEX_ONLY}"
+        self._options = " ".join(
+            [
+                str(conninfo_to_dict(url).get("options", "")),  # the user's own; ours win
+                f"-c statement_timeout={int(self._timeout_s * 1000)} -c lock_timeout={LOCK_TIMEOUT_MS} -c timezone=UTC",
+                INDEX_ONLY if index_only else "",
+            ]
+        )
         self._lock = asyncio.Lock()
         self._connection: psycopg.AsyncConnection[Row] | None = None
         self._down = False
@@ -70,8 +77,8 @@ class Session:
         started_s = time.monotonic()
         try:
             return await self.rows(statement, parameters)
-        except StoreUnavailable:
-            if time.monotonic() - started_s > STALE_WITHIN_S:
+        except StoreUnavailable as error:
+            if isinstance(error, StoreBusy) or time.monotonic() - started_s > STALE_WITHIN_S:
                 raise
         return await self.rows(statement, parameters)
 
@@ -92,8 +99,9 @@ class Session:
                 watchdog = asyncio.get_running_loop().call_later(self._timeout_s + 1, _cut, connection)
                 yield connection
             except _LOST as error:
-                if not isinstance(error, _NOT_LOST) or self._closed():
-                    await self._drop()
+                if isinstance(error, _BUSY) and not self._closed():
+                    raise StoreBusy(_first_line(error)) from error
+                await self._drop()
                 raise StoreUnavailable(_first_line(error)) from error
             finally:
                 if watchdog is not None:

@@ -203,7 +203,7 @@ def test_a_pid_file_whose_number_is_now_a_strangers_does_not_stop_the_start(
     lock = tmp_path / "home" / "postgres" / "cluster" / "postmaster.pid"
     lines = lock.read_text().splitlines()
     # As after the restart of a container: our parent, which Postgres would not recognise as one of its own ancestors.
-    with subprocess.Popen(["sleep", "60"], user=lock.stat().st_uid if os.geteuid() == 0 else None) as stranger:
+    with subprocess.Popen(["/bin/sleep", "60"], user=lock.stat().st_uid if os.geteuid() == 0 else None) as stranger:
         lock.write_text("\n".join([str(stranger.pid), lines[1], str(int(lines[2]) - 3600), *lines[3:]]) + "\n")
         server.start()
         assert query(server, "SELECT 1") == 1

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
 import aiohttp
 import pytest
+from multidict import CIMultiDict
 
+from okane.api import middleware, strict_json
+from okane.api.problems import Problem
 from okane.payment import Status
 from okane.store import Claimed, Settlement
 from tests.okane.conftest import Api
@@ -200,14 +205,60 @@ async def test_two_different_keys_are_refused(api: Api) -> None:
     assert (response.status, problem["code"]) == (400, "idempotency_key_mismatch")
 
 
+async def test_two_different_key_headers_are_refused(api: Api) -> None:
+    headers = CIMultiDict([("Idempotency-Key", "a"), ("Idempotency-Key", "b"), ("Content-Type", "application/json")])
+    async with api.client.post("/payments", data='{"amount": 1}', headers=headers) as response:
+        assert (await response.json(content_type=None))["code"] == "idempotency_key_mismatch"
+
+
+def test_many_names_cost_no_more_than_their_length() -> None:
+    names = ",".join(f'"n{number}":1' for number in range(7_000))
+    started_s = time.perf_counter()
+    with pytest.raises(Problem):
+        strict_json.loads(f'{{{names},"n6999":1}}'.encode())
+    assert time.perf_counter() - started_s < 0.5  # it was 1.4 s while each name was counted
+
+
 async def test_a_body_over_64_kb_is_refused(api: Api) -> None:
     response, problem = await post(api, "/payments", b" " * (64 * 1024 + 1))
     assert (response.status, problem["code"]) == (413, "body_too_large")
 
 
-async def test_another_media_type_is_refused(api: Api) -> None:
-    response, problem = await post(api, "/payments", "amount=1", **{"Content-Type": "text/plain"})
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "text/plain"},
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {"Content-Type": "application/octet-stream"},
+        {"Content-Type": "nonsense"},
+        {"Content-Type": "application/json; charset=utf-16"},
+        {"Content-Encoding": "gzip"},
+        {"Content-Encoding": "deflate"},
+    ],
+)
+async def test_another_media_type_is_refused(api: Api, headers: dict[str, str]) -> None:
+    response, problem = await post(api, "/payments", '{"amount": 1, "idempotency_key": "k"}', **headers)
     assert (response.status, problem["code"]) == (415, "unsupported_media_type")
+    assert await rows(api) == 0
+
+
+async def test_json_may_say_that_it_is_utf_8(api: Api) -> None:
+    body = '{"amount": 1, "metadata": {"name": "Zoë"}, "idempotency_key": "k"}'
+    response, answer = await post(api, "/payments", body, **{"Content-Type": "application/json; charset=UTF-8"})
+    assert (response.status, answer["payment"]["metadata"]) == (202, {"name": "Zoë"})
+
+
+async def test_a_body_that_drips_is_cut_off(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(middleware, "REQUEST_TIMEOUT_S", 0.2)
+    stop = asyncio.Event()
+
+    async def drip() -> AsyncIterator[bytes]:
+        yield b'{"amount"'
+        await stop.wait()
+
+    async with api.client.post("/payments", data=drip(), headers=JSON) as response:
+        assert response.status == 503
+    stop.set()
 
 
 @pytest.mark.parametrize(

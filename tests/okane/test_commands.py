@@ -160,7 +160,7 @@ async def test_replay_retries_the_payment_and_drops_the_letter(
     ids = await buried(store, redis_url, stream_name, 3)
     assert json.loads(okane("dead", "replay", "--all", "--dry-run", "--json").stdout)["retried"] == 3
     done = json.loads(okane("dead", "replay", "--all", "--limit", "2", "--json").stdout)
-    assert done == {"retried": 2, "dropped": 2, "dry_run": False}
+    assert done == {"retried": 2, "dropped": 2, "kept": 0, "dry_run": False}
     statuses = [(await store.get(payment_id, account_id="default")).status for payment_id in ids]
     assert statuses == [Status.PENDING, Status.PENDING, Status.FAILED_FINAL]  # the oldest first
     seen = json.loads(okane("status", "--json").stdout)

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict, StoreUnavailable
+from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict, StoreBusy, StoreUnavailable
 from okane.payment import Payment, Status
 from okane.store import Claimed, NewPayment, PaymentStore, Refused, Settlement
 
@@ -146,9 +146,9 @@ async def test_a_renewed_lease_keeps_others_out(store: PaymentStore, database_ur
     payment_id = (await store.accept(new())).payment.id
     claim = await claimed(store, payment_id)
     await expire_lease(database_url, payment_id)
-    assert await store.renew([(payment_id, claim.payment.attempts)]) == {payment_id}
+    assert await store.renew(payment_id, claim.payment.attempts)
     assert isinstance(await store.claim(payment_id), Refused)
-    assert await store.renew([(payment_id, 99)]) == set()
+    assert not await store.renew(payment_id, 99)
 
 
 async def test_a_stale_worker_cannot_settle(store: PaymentStore, database_url: str) -> None:
@@ -159,6 +159,46 @@ async def test_a_stale_worker_cannot_settle(store: PaymentStore, database_url: s
     assert await store.settle(settlement(first.payment, Status.FAILED_FINAL)) is None
     assert await store.settle(settlement(second.payment)) is not None
     assert (await store.get(payment_id, account_id="default")).status is Status.SUCCESS
+
+
+async def test_two_attempts_of_one_payment_in_one_batch_are_told_apart(store: PaymentStore, database_url: str) -> None:
+    """One process may hold both, after an outage longer than the lease: the loser must hear that it lost."""
+    payment_id = (await store.accept(new())).payment.id
+    first = await claimed(store, payment_id)
+    await expire_lease(database_url, payment_id)
+    second = await claimed(store, payment_id)
+    stale, fresh = await asyncio.gather(
+        store.settle(settlement(first.payment)), store.settle(settlement(second.payment, Status.FAILED_FINAL))
+    )
+    assert (stale, fresh is not None) == (None, True)
+    await expire_lease(database_url, payment_id)
+    renewed = await asyncio.gather(store.renew(payment_id, 1), store.renew(payment_id, 2))
+    assert not any(renewed)
+
+
+async def test_a_locked_row_holds_up_nobody_else(store: PaymentStore, database_url: str) -> None:
+    payments = [(await store.accept(new(f"k{number}"))).payment for number in range(10)]
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        await connection.execute("SELECT FROM payments WHERE id = %s FOR UPDATE", [payments[3].id])
+        claims = await asyncio.gather(*(store.claim(payment.id) for payment in payments), return_exceptions=True)
+        await connection.rollback()
+    assert [type(claim) for claim in claims] == [StoreBusy if number == 3 else Claimed for number in range(10)]
+
+
+async def test_a_spent_payment_refuses_a_claim_with_its_reason(store: PaymentStore) -> None:
+    for key, code, spent in (("spent", None, "HTTP 503"), ("declined", "card_declined", None)):
+        payment_id = (await store.accept(new(key))).payment.id
+        claim = await claimed(store, payment_id)
+        await store.settle(settlement(claim.payment, Status.FAILED_FINAL, reason="HTTP 503", decline_code=code))
+        assert await store.claim(payment_id) == Refused(Status.FAILED_FINAL, timedelta(0), spent)
+
+
+async def test_a_charge_heard_of_late_is_looked_up_before_the_next(store: PaymentStore) -> None:
+    payment_id = (await store.accept(new())).payment.id
+    claim = await claimed(store, payment_id)
+    await store.settle(settlement(claim.payment, Status.FAILED_RETRYABLE, delay=timedelta(0)))
+    await store.record_late(settlement(claim.payment))
+    assert (await claimed(store, payment_id)).look_up_first
 
 
 async def test_settling_twice_counts_as_settled_once(store: PaymentStore) -> None:

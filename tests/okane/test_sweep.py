@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -12,16 +13,17 @@ import pytest
 import uuid_utils.compat as uuid7s
 from prometheus_client import CollectorRegistry
 
+from okane.errors import StoreBusy
 from okane.metrics import OkaneMetrics
 from okane.payment import Status
 from okane.pipeline.lanes import payments_stream
-from okane.pipeline.sweep import Queue, Sweep
-from okane.store import PaymentStore, SweepStore
+from okane.pipeline.sweep import LaneState, Sweep
+from okane.store import Overview, PaymentStore, SweepStore
 from okane.store import sweep as sweep_module
 from streams import Inspector, Producer, StreamError, StreamUnavailable, connect
 from tests.okane.test_store import GRACE, LEASE, claimed, new, settlement
 
-EMPTY = {"critical": None, "default": None, "low": None}
+EMPTY: dict[str, timedelta | None] = {"critical": None, "default": None, "low": None}
 
 
 @pytest.fixture
@@ -57,7 +59,14 @@ async def execute(url: str, statement: str, parameters: list[object]) -> None:
 
 
 async def due(sweeps: SweepStore) -> set[UUID]:
-    return {one.payment_id for one in await sweeps.take_due(limit=100)}
+    return {one.payment_id for one in await sweeps.take_due(lanes=EMPTY, limit=100)}
+
+
+async def mark(sweeps: SweepStore, ages: Mapping[str, timedelta | None] = EMPTY) -> int:
+    """One round over all lanes; how many were marked."""
+    await sweeps.look_ahead()  # the moment before the test's payments,
+    await sweeps.look_ahead()  # and the moment after them
+    return sum([(await sweeps.mark_lost(lane, age)).lost for lane, age in ages.items()])
 
 
 async def test_a_lost_wake_up_is_found_after_the_grace(
@@ -65,7 +74,7 @@ async def test_a_lost_wake_up_is_found_after_the_grace(
 ) -> None:
     old = await accept_aged(store, database_url, "old", age_s=11)
     await accept_aged(store, database_url, "young", age_s=5)
-    assert (await sweeps.mark_lost(EMPTY)).lost == 1
+    assert await mark(sweeps) == 1
     assert await due(sweeps) == {old}
     assert await due(sweeps) == set()  # pushed back
 
@@ -76,10 +85,10 @@ async def test_what_may_still_be_in_its_lane_is_left_alone(
     await accept_aged(store, database_url, "queued", age_s=60)
     lost = await accept_aged(store, database_url, "lost", age_s=120)
     ages = EMPTY | {"low": timedelta(seconds=70)}  # the lane's oldest entry is younger than the lost one
-    assert (await sweeps.mark_lost(ages)).lost == 1
+    assert await mark(sweeps, ages) == 1
     assert await due(sweeps) == {lost}
     other_lane = EMPTY | {"critical": timedelta(seconds=500)}
-    assert (await sweeps.mark_lost(other_lane)).lost == 1
+    assert await mark(sweeps, other_lane) == 1
 
 
 async def test_a_claimed_payment_is_swept_after_its_lease(
@@ -87,7 +96,7 @@ async def test_a_claimed_payment_is_swept_after_its_lease(
 ) -> None:
     payment_id = await accept_aged(store, database_url, "k", age_s=20)
     await claimed(store, payment_id)
-    assert (await sweeps.mark_lost(EMPTY)).lost == 1
+    assert await mark(sweeps) == 1
     assert await due(sweeps) == set()
     await execute(database_url, "UPDATE payments SET sweep_at = now(), lease_until = now() WHERE id = %s", [payment_id])
     assert await due(sweeps) == {payment_id}
@@ -97,45 +106,73 @@ async def test_settled_payments_are_passed_for_good(store: PaymentStore, sweeps:
     payment_id = await accept_aged(store, database_url, "k", age_s=20)
     claim = await claimed(store, payment_id)
     await store.settle(settlement(claim.payment))
-    assert (await sweeps.mark_lost(EMPTY)).lost == 0
+    assert await mark(sweeps) == 0
     assert await due(sweeps) == set()
 
 
-async def test_nothing_is_ever_behind_the_cursor_and_unmarked(
-    store: PaymentStore, sweeps: SweepStore, database_url: str
+async def marked(url: str, payment_id: UUID) -> bool:
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        cursor = await connection.execute("SELECT sweep_at IS NOT NULL FROM payments WHERE id = %s", [payment_id])
+        row = await cursor.fetchone()
+        assert row is not None
+        return bool(row[0])
+
+
+async def test_a_payment_whose_clock_is_wrong_is_marked_when_it_is_written(
+    store: PaymentStore, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A payment whose id is older than the cursor (a skewed clock, a batch that waited) is marked when it is written."""
-    await accept_aged(store, database_url, "first", age_s=20)
-    await sweeps.mark_lost(EMPTY)
+    assert not await marked(database_url, (await store.accept(new("right"))).payment.id)
     real = uuid7s.uuid7
-    skewed = UUID(int=real().int - (300_000 << 80))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(uuid7s, "uuid7", lambda: skewed)
-        patch.setattr("time.time", lambda: 0.0)
-        await store.accept(new("late"))
-    async with await psycopg.AsyncConnection.connect(database_url) as connection:
-        cursor = await connection.execute("SELECT sweep_at IS NOT NULL FROM payments WHERE id = %s", [skewed])
-        assert await cursor.fetchone() == (True,)
+    for skew_s in (-300, -6, 6, 300):
+        monkeypatch.setattr(uuid7s, "uuid7", lambda skew_s=skew_s: UUID(int=real().int + skew_s * (1000 << 80)))
+        assert await marked(database_url, (await store.accept(new(f"skewed {skew_s}"))).payment.id)
 
 
-async def test_an_open_transaction_holds_the_cursor_back(
+async def test_a_payment_behind_the_cursor_is_marked_when_it_is_written(store: PaymentStore, database_url: str) -> None:
+    """All clocks have stepped back: they agree with each other, and not with what the cursor has passed."""
+    ahead = UUID(int=uuid7s.uuid7().int + (60_000 << 80))
+    await execute(database_url, "INSERT INTO sweep_cursors VALUES ('low', %s)", [ahead])
+    assert await marked(database_url, (await store.accept(new())).payment.id)
+
+
+@pytest.mark.parametrize("role", ["okane", "somebody_else"])
+async def test_an_open_transaction_holds_the_cursor_back(store: PaymentStore, database_url: str, role: str) -> None:
+    """Its payment may not be visible yet, and must not be passed; whoever's transaction it is."""
+    sweeps = SweepStore(database_url, grace=timedelta(0))
+    if role != "okane":
+        await execute(
+            database_url,
+            f"DO $$ BEGIN CREATE ROLE {role} LOGIN PASSWORD 'x'; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
+            [],
+        )
+    url = database_url if role == "okane" else re.sub(r"//[^@]*@", f"//{role}:x@", database_url)
+    await sweeps.look_ahead()
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        await connection.execute("SELECT pg_current_xact_id()")
+        payment_id = (await store.accept(new())).payment.id
+        await asyncio.sleep(0.01)
+        assert await mark(sweeps) == 0
+        await connection.rollback()
+    assert await mark(sweeps) == 1
+    assert await due(sweeps) == {payment_id}
+    await sweeps.aclose()
+
+
+async def test_a_locked_row_holds_up_its_own_lane_alone(
     store: PaymentStore, sweeps: SweepStore, database_url: str
 ) -> None:
-    """Its payment is not visible yet, and must not be passed."""
+    locked = await accept_aged(store, database_url, "locked", age_s=30)
+    other = await accept_aged(store, database_url, "other", age_s=20)
+    await execute(database_url, "UPDATE payments SET lane = 'critical' WHERE id = %s", [other])
+    await sweeps.look_ahead()
+    await sweeps.look_ahead()
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
-        await connection.execute("CREATE TEMP TABLE writing (x int)")  # takes a transaction id
-        await accept_aged(store, database_url, "k", age_s=5)
-        patient = SweepStore(database_url, grace=timedelta(seconds=1))
-        assert (await patient.mark_lost(EMPTY)).lost == 1  # five seconds are before the transaction began
-        await patient.aclose()
-        late = SweepStore(database_url, grace=timedelta(0))
-        young = await store.accept(new("young"))
-        await asyncio.sleep(0.01)
-        assert (await late.mark_lost(EMPTY)).lost == 0
+        await connection.execute("SELECT FROM payments WHERE id = %s FOR UPDATE", [locked])
+        with pytest.raises(StoreBusy):
+            await sweeps.mark_lost("low", None)
+        assert (await sweeps.mark_lost("critical", None)).lost == 1
         await connection.rollback()
-        assert (await late.mark_lost(EMPTY)).lost == 1
-        assert young.payment.id in await due(late)
-        await late.aclose()
+    assert await mark(sweeps) == 1
 
 
 async def test_a_long_backlog_is_passed_in_windows(
@@ -143,13 +180,12 @@ async def test_a_long_backlog_is_passed_in_windows(
 ) -> None:
     monkeypatch.setattr(sweep_module, "WINDOW", 7)
     ids = {await accept_aged(store, database_url, f"k{number}", age_s=20 + number) for number in range(30)}
-    marked, rounds = 0, 0
-    while True:
-        found = await sweeps.mark_lost(EMPTY)
-        marked, rounds = marked + found.lost, rounds + 1
-        if not found.more:
-            break
-    assert (marked, rounds > 4) == (30, True)
+    await sweeps.look_ahead()
+    await sweeps.look_ahead()
+    found = [await sweeps.mark_lost("low", None)]
+    while found[-1].more:
+        found.append(await sweeps.mark_lost("low", None))
+    assert (sum(one.lost for one in found), len(found) > 4) == (30, True)
     assert await due(sweeps) == ids
 
 
@@ -157,14 +193,14 @@ async def test_only_one_process_marks_at_a_time(store: PaymentStore, sweeps: Swe
     await accept_aged(store, database_url, "k", age_s=20)
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
         await connection.execute("SELECT pg_advisory_xact_lock(hashtext('okane.sweep'))")
-        assert await sweeps.mark_lost(EMPTY) == sweep_module.Marked(lost=0, more=False)
+        assert await mark(sweeps) == 0
         await connection.rollback()
-    assert (await sweeps.mark_lost(EMPTY)).lost == 1
+    assert await mark(sweeps) == 1
 
 
 async def test_each_look_comes_later_than_the_last(store: PaymentStore, sweeps: SweepStore, database_url: str) -> None:
     payment_id = await accept_aged(store, database_url, "k", age_s=20)
-    await sweeps.mark_lost(EMPTY)
+    await mark(sweeps)
     waits = []
     for _ in range(7):
         await execute(database_url, "UPDATE payments SET sweep_at = now() WHERE id = %s", [payment_id])
@@ -177,19 +213,32 @@ async def test_each_look_comes_later_than_the_last(store: PaymentStore, sweeps: 
     assert waits == [10, 20, 40, 80, 160, 300, 300]
 
 
-async def test_the_oldest_due_payment_is_known(store: PaymentStore, sweeps: SweepStore, database_url: str) -> None:
-    assert await sweeps.oldest_due() == timedelta(0)
+async def test_the_oldest_due_payment_is_known(store: PaymentStore, database_url: str) -> None:
+    overview = Overview(database_url)
+    assert await overview.oldest_due() == timedelta(0)
     payment_id = await accept_aged(store, database_url, "k", age_s=20)
-    assert timedelta(seconds=20) <= await sweeps.oldest_due() < timedelta(seconds=25)
+    assert timedelta(seconds=20) <= await overview.oldest_due() < timedelta(seconds=25)
     claim = await claimed(store, payment_id)
-    assert await sweeps.oldest_due() == timedelta(0)
+    assert await overview.oldest_due() == timedelta(0)
     await store.settle(settlement(claim.payment, Status.UNKNOWN, delay=timedelta(0)))
     await execute(
         database_url, "UPDATE payments SET retry_at = now() - interval '7 seconds' WHERE id = %s", [payment_id]
     )
-    assert timedelta(seconds=7) <= await sweeps.oldest_due() < timedelta(seconds=12)
-    assert (await sweeps.off_path())[Status.UNKNOWN] == 1
-    assert await sweeps.counts() == {Status.UNKNOWN: 1}
+    assert timedelta(seconds=7) <= await overview.oldest_due() < timedelta(seconds=12)
+    assert (await overview.off_path())[Status.UNKNOWN] == 1
+    assert await overview.counts() == {Status.UNKNOWN: 1}
+    await overview.aclose()
+
+
+async def test_a_manual_retry_of_an_old_payment_is_not_long_overdue(store: PaymentStore, database_url: str) -> None:
+    overview = Overview(database_url)
+    payment_id = await accept_aged(store, database_url, "k", age_s=3600)
+    claim = await claimed(store, payment_id)
+    await store.settle(settlement(claim.payment, Status.FAILED_FINAL))
+    await execute(database_url, "INSERT INTO sweep_cursors SELECT 'low', id FROM payments", [])
+    await store.retry(payment_id, account_id="default")
+    assert await overview.oldest_due() < timedelta(seconds=5)
+    await overview.aclose()
 
 
 async def test_a_sweep_puts_lost_payments_back_on_their_lane(
@@ -200,15 +249,15 @@ async def test_a_sweep_puts_lost_payments_back_on_their_lane(
     metrics = OkaneMetrics(CollectorRegistry())
     async with connect(redis_url) as redis:
         producer = Producer(redis, stream)
-        room = 10
+        room = {"critical": 10, "default": 10, "low": 0}
 
-        async def queue() -> Queue:
-            return Queue(EMPTY, room)
+        async def lanes() -> dict[str, LaneState]:
+            return {name: LaneState(None, room[name]) for name in EMPTY}
 
-        sweep = Sweep(store=sweeps, producer=producer, queue=queue, interval=timedelta(seconds=1), metrics=metrics)
-        room = 0
-        assert await sweep.run_once() == 0  # a full queue: nothing is pushed back either
-        room = 10
+        sweep = Sweep(store=sweeps, producer=producer, lanes=lanes, interval=timedelta(seconds=1), metrics=metrics)
+        await sweeps.look_ahead()
+        assert await sweep.run_once() == 0  # its lane is full: nothing is pushed back either
+        room = {"critical": 0, "default": 0, "low": 10}  # the others being full is not its concern
         assert await sweep.run_once() == 1
         stats = await Inspector(redis, stream, group="workers").stats()
         assert {lane.lane: lane.length for lane in stats.lanes} == {"critical": 0, "default": 0, "low": 1}
@@ -220,15 +269,15 @@ async def test_while_redis_is_away_nothing_is_pushed_back(
     store: PaymentStore, sweeps: SweepStore, database_url: str, redis_url: str
 ) -> None:
     payment_id = await accept_aged(store, database_url, "k", age_s=20)
-    await sweeps.mark_lost(EMPTY)
+    await mark(sweeps)
 
-    async def queue() -> Queue:
+    async def lanes() -> dict[str, LaneState]:
         raise StreamUnavailable("away")
 
     async with connect(redis_url) as redis:
         producer = Producer(redis, payments_stream(f"test-{uuid4()}"))
         metrics = OkaneMetrics(CollectorRegistry())
-        sweep = Sweep(store=sweeps, producer=producer, queue=queue, interval=timedelta(seconds=1), metrics=metrics)
+        sweep = Sweep(store=sweeps, producer=producer, lanes=lanes, interval=timedelta(seconds=1), metrics=metrics)
         with pytest.raises(StreamError):
             await sweep.run_once()
         await producer.aclose()

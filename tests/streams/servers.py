@@ -61,13 +61,13 @@ class Server:
 
 
 class Proxy:
-    """Stands between a client and a server. While `lose_replies` is set, a request gets through and its reply does not:
-    the connection breaks instead. `lost` is set when that happened."""
+    """Stands between a client and a server. For the next `lose_replies` replies, a request gets through and its reply does
+    not: the connection breaks instead. `lost` is set when that happened."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self.port = _free_port()
-        self.lose_replies = False
+        self.lose_replies = 0
         self.lost = asyncio.Event()
         self._listener: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -106,6 +106,7 @@ class Proxy:
     async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, replies: bool) -> None:
         while data := await source.read(65536):
             if replies and self.lose_replies:
+                self.lose_replies -= 1
                 self.lost.set()
                 raise ConnectionResetError
             sink.write(data)

@@ -108,7 +108,7 @@ async def test_a_lost_reply_is_reported_and_the_message_is_not_sent_twice(
         client = connected(proxy)
         producer = Producer(client, stream)
         await producer.publish(b"loads the script")
-        proxy.lose_replies = True
+        proxy.lose_replies = 1
         with pytest.raises(StreamUnavailable):
             await producer.publish(b"once")
         assert await _bodies(direct, stream, "critical") == [b"loads the script", b"once"]

@@ -1,12 +1,14 @@
 -- name: accept
 -- Inserts what is new, in the order of the keys (unsorted batches of two API processes deadlock). A row whose id is not
--- of this moment by the database's clock (a skewed clock, or a batch that waited for Postgres) goes to the sweep at once:
--- the sweep's cursor may have passed its id already.
+-- of this moment by the database's clock (a skewed clock, or a batch that waited for Postgres), or that the sweep's cursor
+-- has passed already (clocks that stepped back), goes to the sweep at once.
 INSERT INTO payments AS p (id, account_id, idempotency_key, fingerprint, amount_minor, currency, metadata, lane,
                            provider_key, sweep_at)
 SELECT w.id, w.account_id, w.idempotency_key, w.fingerprint, w.amount_minor, w.currency, w.metadata, w.lane,
        w.id::text,
        CASE WHEN abs(extract(epoch FROM clock_timestamp()) - %(clock_s)s) > %(grace_s)s / 2.0
+                 OR w.id < coalesce((SELECT c.passed FROM sweep_cursors c ORDER BY c.passed DESC LIMIT 1),
+                                    '00000000-0000-0000-0000-000000000000')
             THEN clock_timestamp() + %(grace_s)s * interval '1 second' END
 FROM unnest(%(ids)s::uuid[], %(account_ids)s::text[], %(keys)s::text[], %(fingerprints)s::bytea[],
             %(amounts_minor)s::bigint[], %(currencies)s::text[], %(metadata)s::jsonb[], %(lanes)s::text[])
@@ -34,9 +36,10 @@ WITH claimed AS (
         attempts = p.attempts + 1,
         version = p.version + 1,
         retries = p.retries + (p.status = 'processing')::integer,
-        look_up_first = p.status IN ('processing', 'unknown'),
+        look_up_first = p.status IN ('processing', 'unknown') OR p.provider_ref IS NOT NULL,
         open_since = CASE WHEN p.status IN ('processing', 'unknown') THEN coalesce(p.open_since, p.called_at) END,
-        called_at = CASE WHEN p.status IN ('processing', 'unknown') THEN p.called_at ELSE now() END,
+        -- Whoever held it until now may have called the provider up to the end of the lease.
+        called_at = CASE p.status WHEN 'processing' THEN p.lease_until WHEN 'unknown' THEN p.called_at ELSE now() END,
         lease_until = now() + %(lease_ms)s::bigint * interval '1 millisecond',
         sweep_at = CASE WHEN p.sweep_at IS NOT NULL
                         THEN now() + (%(lease_ms)s::bigint + %(grace_ms)s::bigint) * interval '1 millisecond' END,
@@ -56,8 +59,10 @@ WITH claimed AS (
 SELECT * FROM claimed
 
 -- name: refused
--- Why a claim was refused: what the payment is now, and in how many seconds it could be claimed.
+-- Why a claim was refused: what the payment is now, why it failed if its retries were spent (a decline is no such end),
+-- and in how many seconds it could be claimed.
 SELECT p.id, p.status,
+       CASE WHEN p.status = 'failed_final' AND p.decline_code IS NULL THEN coalesce(p.last_error, 'spent') END AS spent,
        greatest(0, extract(epoch FROM coalesce(CASE p.status WHEN 'processing' THEN p.lease_until ELSE p.retry_at END,
                                                now()) - now()))::float8 AS wait_s
 FROM payments p
@@ -70,7 +75,7 @@ SET lease_until = now() + %(lease_ms)s::bigint * interval '1 millisecond',
                     THEN now() + (%(lease_ms)s::bigint + %(grace_ms)s::bigint) * interval '1 millisecond' END
 FROM unnest(%(ids)s::uuid[], %(attempts)s::integer[]) AS w (id, attempt)
 WHERE p.id = w.id AND p.attempts = w.attempt AND p.status = 'processing'
-RETURNING p.id
+RETURNING p.id, p.attempts
 
 -- name: settle
 -- Writes the outcome of one attempt, under that attempt alone, with its event.
@@ -101,11 +106,11 @@ WITH settled AS (
     INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason, provider, latency_ms)
     SELECT id, version, event, status, attempts, %(actor)s, reason, provider, latency_ms FROM settled
 )
-SELECT id, age_s FROM settled
+SELECT id, attempts, age_s FROM settled
 
 -- name: settled_before
 -- Which of these outcomes already stand: a repeated `settle` whose first try was committed without our hearing of it.
-SELECT p.id, extract(epoch FROM p.updated_at - p.created_at)::float8 AS age_s
+SELECT p.id, p.attempts, extract(epoch FROM p.updated_at - p.created_at)::float8 AS age_s
 FROM unnest(%(ids)s::uuid[], %(attempts)s::integer[], %(statuses)s::text[]) AS w (id, attempt, status)
 JOIN payments p ON p.id = w.id AND p.attempts = w.attempt AND p.status = w.status
 

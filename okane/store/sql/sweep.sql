@@ -2,13 +2,17 @@
 -- One sweep at a time looks for lost wake-ups; the lock goes with the transaction, so a dead sweeper holds nothing.
 SELECT pg_try_advisory_xact_lock(hashtext('okane.sweep'))
 
+-- name: sweep_horizon
+-- Moves the moment up to which every writing transaction is known to have ended. Transactions that got their id before
+-- `seen_at` have ids below `seen_xmax`; once the oldest one still running is not below it, `seen_at` is proven. Goes by
+-- snapshots alone, so it sees the transactions of every role.
+UPDATE sweep_horizon h
+SET proven_at = h.seen_at, seen_at = now(), seen_xmax = pg_snapshot_xmax(pg_current_snapshot())
+WHERE pg_snapshot_xmin(pg_current_snapshot()) >= h.seen_xmax
+
 -- name: sweep_bound
--- Seconds since the epoch below which no payment can still be on its way into the table: the grace before now, and before
--- the start of the oldest transaction that may yet commit one.
-SELECT extract(epoch FROM least(now(), min(a.xact_start)))::float8 - %(grace_s)s,
-       extract(epoch FROM now())::float8
-FROM pg_stat_activity a
-WHERE a.datname = current_database() AND a.usename = current_user AND a.backend_xid IS NOT NULL
+-- Seconds since the epoch below which no payment can still be on its way into the table, and now.
+SELECT extract(epoch FROM h.proven_at)::float8 - %(grace_s)s, extract(epoch FROM now())::float8 FROM sweep_horizon h
 
 -- name: sweep_cursor
 SELECT passed FROM sweep_cursors WHERE lane = %(lane)s
@@ -18,17 +22,19 @@ SELECT passed FROM sweep_cursors WHERE lane = %(lane)s
 SELECT id FROM payments ORDER BY id LIMIT 1
 
 -- name: sweep_lost
--- Marks what the cursor is about to pass and what still waits on the happy path: no wake-up for it is alive. No SKIP
--- LOCKED: a row that is skipped because somebody just holds it would never be looked at again.
+-- Marks what the lane's cursor is about to pass and what still waits on the happy path: no wake-up for it is alive. The
+-- window counts rows of all lanes, so that a lane with few payments costs no more than any other. No SKIP LOCKED: a row
+-- that is skipped because somebody just holds it would never be looked at again.
 WITH window_ AS (
-    SELECT p.id, p.status, p.sweep_at
+    SELECT p.id, p.lane, p.status, p.sweep_at
     FROM payments p
-    WHERE p.id >= %(after)s AND p.id < %(below)s AND p.lane = %(lane)s
+    WHERE p.id >= %(after)s AND p.id < %(below)s
     ORDER BY p.id
     LIMIT %(limit)s
 ), lost AS (
     SELECT p.id FROM payments p
-    WHERE p.id IN (SELECT id FROM window_ WHERE status IN ('pending', 'processing') AND sweep_at IS NULL)
+    WHERE p.id IN (SELECT id FROM window_
+                   WHERE lane = %(lane)s AND status IN ('pending', 'processing') AND sweep_at IS NULL)
       AND p.status IN ('pending', 'processing') AND p.sweep_at IS NULL
     ORDER BY p.id
     FOR UPDATE
@@ -50,7 +56,7 @@ ON CONFLICT (lane) DO UPDATE SET passed = greatest(c.passed, excluded.passed)
 -- Takes payments whose wake-up is overdue and pushes their next look back, twice as far each time.
 WITH due AS (
     SELECT p.id FROM payments p
-    WHERE p.sweep_at <= now()
+    WHERE p.sweep_at <= now() AND p.lane = ANY (%(lanes)s::text[])
     ORDER BY p.sweep_at
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
@@ -60,23 +66,3 @@ SET sweep_at = now() + least(%(grace_ms)s::bigint * 2 ^ least(p.sweeps, 20), 300
     sweeps = p.sweeps + 1
 FROM due WHERE p.id = due.id
 RETURNING p.id, p.lane
-
--- name: oldest_due
--- Age in seconds of what has waited longest past its time: new payments from the cursor on, others through `sweep_at`.
-SELECT greatest(
-    (SELECT extract(epoch FROM now() - p.created_at) FROM payments p
-     WHERE p.id > coalesce((SELECT c.passed FROM sweep_cursors c ORDER BY c.passed LIMIT 1),
-                           '00000000-0000-0000-0000-000000000000')
-       AND p.status = 'pending'
-     ORDER BY p.id LIMIT 1),
-    (SELECT extract(epoch FROM now() - min(coalesce(p.lease_until, p.retry_at, p.created_at))) FROM payments p
-     WHERE p.sweep_at IS NOT NULL AND p.status IN ('pending', 'processing', 'failed_retryable', 'unknown')
-       AND coalesce(p.lease_until, p.retry_at, p.created_at) <= now()),
-    0)::float8
-
--- name: counts
-SELECT status, count(*) FROM payments GROUP BY status
-
--- name: off_path
--- Payments that wait for something other than their turn, by status: small, and found through the partial index.
-SELECT status, count(*) FROM payments WHERE sweep_at IS NOT NULL GROUP BY status

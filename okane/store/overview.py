@@ -1,0 +1,35 @@
+"""What waits in Postgres, for a scrape and for people. A connection of its own: looking must not hold up working."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from okane.payment import Status
+from okane.store import statements
+from okane.store.session import Session
+
+SQL = statements.load("overview.sql")
+
+
+class Overview:
+    """Reads only."""
+
+    def __init__(self, url: str, *, timeout: timedelta = timedelta(seconds=10)) -> None:
+        self._session = Session(url, name="overview", timeout=timeout)
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._session.aclose()
+
+    async def oldest_due(self) -> timedelta:
+        """How long the longest waiting payment has been due: the truth behind the alerts."""
+        return timedelta(seconds=(await self._session.rows_repeatably(SQL["oldest_due"]))[0][0])
+
+    async def off_path(self) -> Mapping[Status, int]:
+        """Payments waiting off the happy path by status; cheap."""
+        return {Status(status): count for status, count in await self._session.rows_repeatably(SQL["off_path"])}
+
+    async def counts(self) -> Mapping[Status, int]:
+        """All payments by status. Reads the whole table: for people, not for a scrape."""
+        return {Status(status): count for status, count in await self._session.rows_repeatably(SQL["counts"])}

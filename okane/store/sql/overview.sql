@@ -1,0 +1,19 @@
+-- name: oldest_due
+-- Age in seconds of what has waited longest past its time: new payments from the cursor on, others through `sweep_at`.
+SELECT greatest(
+    (SELECT extract(epoch FROM now() - p.created_at) FROM payments p
+     WHERE p.id > coalesce((SELECT c.passed FROM sweep_cursors c ORDER BY c.passed LIMIT 1),
+                           '00000000-0000-0000-0000-000000000000')
+       AND p.status = 'pending'
+     ORDER BY p.id LIMIT 1),
+    (SELECT extract(epoch FROM now() - min(coalesce(p.lease_until, p.retry_at, p.updated_at))) FROM payments p
+     WHERE p.sweep_at IS NOT NULL AND p.status IN ('pending', 'processing', 'failed_retryable', 'unknown')
+       AND coalesce(p.lease_until, p.retry_at, p.updated_at) <= now()),
+    0)::float8
+
+-- name: counts
+SELECT status, count(*) FROM payments GROUP BY status
+
+-- name: off_path
+-- Payments that wait for something other than their turn, by status: small, and found through the partial index.
+SELECT status, count(*) FROM payments WHERE sweep_at IS NOT NULL GROUP BY status
