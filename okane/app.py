@@ -214,11 +214,12 @@ class _Parts:
     async def refresh_postgres(self) -> None:
         """Read what waits in Postgres anew."""
         try:
-            oldest_due, waiting = await self.overview.oldest_due(), await self.overview.off_path()
+            oldest_due, dead = await self.overview.oldest_due(), await self.overview.dead()
+            waiting = await self.overview.off_path()
         except StoreUnavailable:
             self.metrics.up.labels("postgres").set(0)
         else:
-            self.metrics.set_waiting(oldest_due, waiting)
+            self.metrics.set_waiting(oldest_due=oldest_due, dead=dead, waiting=waiting)
             self.metrics.up.labels("postgres").set(1)
 
 

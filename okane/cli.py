@@ -216,7 +216,7 @@ def dead_ls(
     *,
     data: Data = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
-    before: Annotated[str | None, typer.Option(help="the next page: letters older than this id")] = None,
+    before: Annotated[str | None, typer.Option(help="the next page: those older than this payment")] = None,
     json_: Json = False,
 ) -> None:
     """List dead letters, newest first."""
@@ -226,50 +226,50 @@ def dead_ls(
 
 
 @dead.command("show")
-def dead_show(letter_id: str, *, data: Data = None, json_: Json = False) -> None:
-    """Show one dead letter with its payment and the payment's timeline."""
+def dead_show(payment_id: str, *, data: Data = None, json_: Json = False) -> None:
+    """Show one dead letter and its payment's timeline."""
     from okane.commands import dead as command
 
-    _run(command.show(_context(data), letter_id, as_json=json_))
+    _run(command.show(_context(data), payment_id, as_json=json_))
 
 
 @dead.command("replay")
 def dead_replay(
-    letter_ids: Annotated[list[str] | None, typer.Argument(help="ids from `okane dead ls`")] = None,
+    payment_ids: Annotated[list[str] | None, typer.Argument(help="from `okane dead ls`")] = None,
     *,
     data: Data = None,
-    everything: Annotated[bool, typer.Option("--all", help="every letter, oldest first")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="every one, oldest first")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="at most so many")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would happen")] = False,
     json_: Json = False,
 ) -> None:
-    """Try the payments of dead letters again (their failed payments become pending), and drop the letters."""
+    """Try payments again: they become pending, and leave the list."""
     from okane.commands import dead as command
 
     _run(
         command.replay(
-            _context(data), _chosen(letter_ids, everything=everything), limit=limit, dry_run=dry_run, as_json=json_
+            _context(data), _chosen(payment_ids, everything=everything), limit=limit, dry_run=dry_run, as_json=json_
         )
     )
 
 
 @dead.command("purge")
 def dead_purge(
-    letter_ids: Annotated[list[str] | None, typer.Argument(help="ids from `okane dead ls`")] = None,
+    payment_ids: Annotated[list[str] | None, typer.Argument(help="from `okane dead ls`")] = None,
     *,
     data: Data = None,
-    everything: Annotated[bool, typer.Option("--all", help="every letter")] = False,
-    older_than_h: Annotated[float | None, typer.Option(min=0, help="only letters older than so many hours")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="every one")] = False,
+    older_than_h: Annotated[float | None, typer.Option(min=0, help="only those older than so many hours")] = None,
     yes: Yes = False,
     json_: Json = False,
 ) -> None:
-    """Delete dead letters. Their payments stay as they are: failed_final, in Postgres."""
+    """Strike payments off the list. They stay as they are: failed_final, or needs_review."""
     from okane.commands import dead as command
 
     older_than = None if older_than_h is None else timedelta(hours=older_than_h)
-    chosen = None if older_than is not None and not letter_ids else _chosen(letter_ids, everything=everything)
+    chosen = None if older_than is not None and not payment_ids else _chosen(payment_ids, everything=everything)
     if chosen is None and not yes:
-        typer.confirm("Delete all of these dead letters?", abort=True, err=True)
+        typer.confirm("Strike all of these off the list?", abort=True, err=True)
     _run(command.purge(_context(data), chosen, older_than=older_than, as_json=json_))
 
 
@@ -282,11 +282,11 @@ def doctor(*, data: Data = None, json_: Json = False) -> None:
     sys.exit(0 if healthy else 1)
 
 
-def _chosen(letter_ids: list[str] | None, *, everything: bool) -> list[str] | None:
-    """The letters named, or None for all of them."""
-    if bool(letter_ids) == everything:
-        raise typer.BadParameter("name letters by their ids, or say --all")
-    return letter_ids
+def _chosen(payment_ids: list[str] | None, *, everything: bool) -> list[str] | None:
+    """The payments named, or None for all of them."""
+    if bool(payment_ids) == everything:
+        raise typer.BadParameter("name payments, or say --all")
+    return payment_ids
 
 
 def _context(data: Path | None) -> Context:

@@ -111,6 +111,11 @@ class OkaneMetrics:
             ["status"],
             registry=registry,
         )
+        self.dead = Gauge(
+            "okane_payments_dead",
+            "Dead letters, from Postgres: payments given up that nobody has looked after yet (okane dead ls).",
+            registry=registry,
+        )
         self.up = Gauge(
             "okane_dependency_up", "1 if the last scrape could read from it.", ["dependency"], registry=registry
         )
@@ -119,8 +124,9 @@ class OkaneMetrics:
         """One round trip of the store."""
         self.batch_size.labels(statement).observe(size)
 
-    def set_waiting(self, oldest_due: timedelta, waiting: Mapping[Status, int]) -> None:
+    def set_waiting(self, *, oldest_due: timedelta, dead: int, waiting: Mapping[Status, int]) -> None:
         """What Postgres said at this scrape."""
+        self.dead.set(dead)
         self.oldest_due.set(oldest_due.total_seconds())
         for status in Status:
             if not status.terminal:

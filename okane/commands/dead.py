@@ -1,17 +1,16 @@
 """`okane dead`: what was given up, why, and another try for it.
 
-A dead letter is a note in Redis about a payment whose truth stands in Postgres. Replaying one therefore retries the payment
-first (as `POST /v1/payments/{id}/retry` does) and drops the letter after: dying in between leaves a letter whose next
-replay finds the payment under way, and drops it.
+The list is Postgres'. The dead-letter stream in Redis is a note about each: what is replayed or purged here is struck off
+there, too, and a note that was lost is missed by nobody.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -19,13 +18,14 @@ from rich.console import Console
 from rich.table import Table
 
 from okane.api.handlers import ACCOUNT
+from okane.api.wire import parse_id
 from okane.commands.context import Context
 from okane.errors import PaymentNotFound, SetupError, StatusConflict
-from okane.payment import TRANSITIONS, Status
+from okane.payment import TRANSITIONS, Payment, Status
 from okane.pipeline.accept import Accept
 from okane.pipeline.lanes import payments_stream
-from okane.store import PaymentStore
-from streams import DeadLetter, DeadLetters, Producer, connect
+from okane.store import DeadLetterStore, DeadPayment, Overview, PaymentStore
+from streams import DeadLetters, Producer, StreamError, connect
 
 PAGE = 500
 
@@ -34,7 +34,9 @@ _console = Console(highlight=False)
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    letters: DeadLetters
+    dead: DeadLetterStore
+    overview: Overview
+    notes: DeadLetters
     store: PaymentStore
     accept: Accept
 
@@ -47,42 +49,49 @@ async def _parts(where: Context) -> AsyncIterator[_Parts]:
         redis = await closing.enter_async_context(connect(where.redis_url))
         store = PaymentStore(where.database_url, actor="operator", lease=settings.lease, grace=settings.sweep_grace)
         closing.push_async_callback(store.aclose)
+        dead = DeadLetterStore(where.database_url)
+        closing.push_async_callback(dead.aclose)
+        overview = Overview(where.database_url)
+        closing.push_async_callback(overview.aclose)
         producer = Producer(redis, stream)
         closing.push_async_callback(producer.aclose)
-        yield _Parts(DeadLetters(redis, stream), store, Accept(store=store, producer=producer))
+        yield _Parts(dead, overview, DeadLetters(redis, stream), store, Accept(store=store, producer=producer))
 
 
 async def ls(where: Context, *, limit: int, before: str | None, as_json: bool) -> None:
     """Print a page, newest first."""
     async with _parts(where) as parts:
-        page = await parts.letters.list(limit, before=before)
-        total = await parts.letters.count()
+        found = await parts.dead.page(limit + 1, before=None if before is None else _id(before))
+        total = await parts.overview.dead()
+    letters, more = found[:limit], len(found) > limit
+    older = str(letters[-1].payment.id) if more else None
     if as_json:
-        _json({"letters": [_letter(letter) for letter in page.letters], "total": total, "before": page.older})
+        _json({"letters": [_letter(letter) for letter in letters], "total": total, "before": older})
         return
-    if not page.letters:
+    if not letters:
         _console.print("no dead letters" if total == 0 else "no older dead letters")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("id", "payment", "lane", "buried at", "reason"):
+    for column in ("payment", "status", "lane", "dead since", "reason"):
         table.add_column(column, no_wrap=column != "reason")
-    for letter in page.letters:
-        at = letter.buried_at.strftime("%Y-%m-%d %H:%M:%S")
-        table.add_row(letter.id, str(_payment_id(letter) or "-"), letter.lane, at, letter.reason)
+    for letter in letters:
+        since = letter.dead_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+        payment = letter.payment
+        table.add_row(str(payment.id), payment.status.value, payment.lane, since, payment.last_error or "")
     _console.print(table, soft_wrap=not _console.is_terminal)
-    older = f"; older ones: okane dead ls --before {page.older}" if page.older else ""
-    _console.print(f"{len(page.letters):,} of {total:,}{older}")
+    _console.print(
+        f"{len(letters):,} of {total:,}" + (f"; older ones: okane dead ls --before {older}" if older else "")
+    )
 
 
-async def show(where: Context, letter_id: str, *, as_json: bool) -> None:
-    """Print one letter, its payment, and the payment's timeline."""
+async def show(where: Context, payment_id: str, *, as_json: bool) -> None:
+    """Print one dead letter with its payment's timeline."""
     async with _parts(where) as parts:
-        letter = await _found(parts, letter_id)
-        payment_id = _payment_id(letter)
-        events = [] if payment_id is None else await parts.store.events(payment_id)
+        (letter,) = await _chosen(parts, [payment_id], limit=None)
+        events = await parts.store.events(letter.payment.id)
     timeline = [
         {
-            "at": event.at.isoformat(),
+            "at": event.at.astimezone(UTC).isoformat(),
             "event": event.event,
             "status": event.status.value,
             "attempt": event.attempt,
@@ -95,7 +104,7 @@ async def show(where: Context, letter_id: str, *, as_json: bool) -> None:
         _json({**_letter(letter), "events": timeline})
         return
     for name, value in _letter(letter).items():
-        _console.print(f"{name:<11} {value}", soft_wrap=True)
+        _console.print(f"{name:<12} {value}", soft_wrap=True)
     for line in timeline:
         _console.print(
             f"{line['at']}  {line['event']:<13} attempt {line['attempt']:<3} {line['actor']}  {line['reason'] or ''}",
@@ -104,107 +113,92 @@ async def show(where: Context, letter_id: str, *, as_json: bool) -> None:
 
 
 async def replay(
-    where: Context, letter_ids: Sequence[str] | None, *, limit: int | None, dry_run: bool, as_json: bool
+    where: Context, payment_ids: Sequence[str] | None, *, limit: int | None, dry_run: bool, as_json: bool
 ) -> None:
-    """Retry the payments of these letters (None: of all, oldest first) and drop the letters."""
-    retried = dropped = kept = 0
+    """Try these payments again (None: all, oldest first). One that needs a review stays: a human decides about it."""
+    retried: list[UUID] = []
+    kept = 0
     async with _parts(where) as parts:
-        chosen = await _choose(parts, letter_ids)
-        for letter in chosen[:limit]:
-            if dry_run:
-                retried += await _retryable(parts, letter)
-                continue
-            again = await _retry(parts, letter)
-            if again is None:
+        for letter in await _chosen(parts, payment_ids, limit=limit):
+            if await _retry(parts, letter.payment, dry_run=dry_run):
+                retried.append(letter.payment.id)
+            else:
                 kept += 1
-                continue
-            retried += again
-            dropped += await parts.letters.purge(ids=[letter.id])
+        if not dry_run:
+            await _strike_off(parts, retried)
     if as_json:
-        _json({"retried": retried, "dropped": dropped, "kept": kept, "dry_run": dry_run})
-    elif dry_run:
-        _console.print(f"would retry {retried:,}")
-    else:
-        kept_too = f", kept {kept:,} whose payments need a review" if kept else ""
-        _console.print(f"retried {retried:,}, dropped {dropped:,} letters{kept_too}")
+        _json({"retried": len(retried), "kept": kept, "dry_run": dry_run})
+        return
+    kept_too = f", {kept:,} kept: they need a review" if kept else ""
+    _console.print(f"{'would retry' if dry_run else 'retried'} {len(retried):,}{kept_too}")
 
 
 async def purge(
-    where: Context, letter_ids: Sequence[str] | None, *, older_than: timedelta | None, as_json: bool
+    where: Context, payment_ids: Sequence[str] | None, *, older_than: timedelta | None, as_json: bool
 ) -> None:
-    """Delete these letters (None: all of them, or those older than a time)."""
+    """Strike these (None: all, or those older than a time) off the list. Their payments stay as they are."""
     async with _parts(where) as parts:
-        if letter_ids is not None:
-            purged = await parts.letters.purge(ids=letter_ids)
-        else:
-            purged = await parts.letters.purge(older_than=older_than, everything=older_than is None)
+        ids = None if payment_ids is None else [_id(text) for text in payment_ids]
+        purged = await parts.dead.dismiss(ids=ids, older_than=older_than)
+        await _strike_off(parts, purged)
     if as_json:
-        _json({"purged": purged})
+        _json({"purged": len(purged)})
     else:
-        _console.print(f"purged {purged:,}")
+        _console.print(f"purged {len(purged):,}")
 
 
-async def _retry(parts: _Parts, letter: DeadLetter) -> bool | None:
-    """Whether the letter's payment was retried. None if the letter has to stay: its payment waits for a human.
-
-    A payment that is settled, under way or gone leaves its letter with nothing more to say.
-    """
-    payment_id = _payment_id(letter)
-    if payment_id is None:
-        return False
+async def _retry(parts: _Parts, payment: Payment, *, dry_run: bool) -> bool:
+    if dry_run:
+        return Status.PENDING in TRANSITIONS[payment.status]
     try:
-        await parts.accept.retry(payment_id, account_id=ACCOUNT)
-    except PaymentNotFound:
+        await parts.accept.retry(payment.id, account_id=ACCOUNT)
+    except (StatusConflict, PaymentNotFound):
         return False
-    except StatusConflict as error:
-        return None if error.status == Status.NEEDS_REVIEW else False
     return True
 
 
-async def _retryable(parts: _Parts, letter: DeadLetter) -> bool:
-    payment_id = _payment_id(letter)
-    if payment_id is None:
-        return False
-    try:
-        payment = await parts.store.get(payment_id, account_id=ACCOUNT)
-    except PaymentNotFound:
-        return False
-    return Status.PENDING in TRANSITIONS[payment.status]
+async def _chosen(parts: _Parts, payment_ids: Sequence[str] | None, *, limit: int | None) -> Sequence[DeadPayment]:
+    """The dead letters named, in that order, or the oldest. Raises SetupError for one that is none."""
+    if payment_ids is None:
+        return await parts.dead.oldest(limit)
+    ids = [_id(text) for text in payment_ids]
+    found = {letter.payment.id: letter for letter in await parts.dead.some(ids)}
+    if missing := [str(payment_id) for payment_id in ids if payment_id not in found]:
+        raise SetupError(f"no dead letter: {', '.join(missing)}. See `okane dead ls`")
+    return [found[payment_id] for payment_id in ids][:limit]
 
 
-async def _choose(parts: _Parts, letter_ids: Sequence[str] | None) -> list[DeadLetter]:
-    if letter_ids is not None:
-        return [await _found(parts, letter_id) for letter_id in letter_ids]
-    letters: list[DeadLetter] = []
+async def _strike_off(parts: _Parts, ids: Collection[UUID]) -> None:
+    """Drop the notes about these payments from the stream. While Redis is away they stay, and mislead nobody here."""
+    bodies = {payment_id.bytes for payment_id in ids}
     before: str | None = None
-    while True:
-        page = await parts.letters.list(PAGE, before=before)
-        letters += page.letters
-        before = page.older
-        if before is None:
-            return letters[::-1]
+    with contextlib.suppress(StreamError):
+        while bodies:
+            page = await parts.notes.list(PAGE, before=before)
+            await parts.notes.purge(ids=[letter.id for letter in page.letters if letter.body in bodies])
+            before = page.older
+            if before is None:
+                return
 
 
-async def _found(parts: _Parts, letter_id: str) -> DeadLetter:
-    letter = await parts.letters.get(letter_id)
-    if letter is None:
-        raise SetupError(f"there is no dead letter {letter_id}: see `okane dead ls`")
-    return letter
+def _id(text: str) -> UUID:
+    payment_id = parse_id(text)
+    if payment_id is None:
+        raise SetupError(f"{text!r} is not a payment's id: see `okane dead ls`")
+    return payment_id
 
 
-def _payment_id(letter: DeadLetter) -> UUID | None:
-    return UUID(bytes=letter.body) if len(letter.body) == 16 else None
-
-
-def _letter(letter: DeadLetter) -> dict[str, Any]:
-    payment_id = _payment_id(letter)
+def _letter(letter: DeadPayment) -> dict[str, Any]:
+    payment = letter.payment
     return {
-        "id": letter.id,
-        "payment_id": None if payment_id is None else str(payment_id),
-        "lane": letter.lane,
-        "reason": letter.reason,
-        "buried_at": letter.buried_at.isoformat(),
-        "deliveries": letter.deliveries,
+        "payment_id": str(payment.id),
+        "status": payment.status.value,
+        "lane": payment.lane,
+        "amount": payment.amount_minor,
+        "currency": payment.currency,
+        "attempts": payment.attempts,
+        "reason": payment.last_error,
+        "dead_at": letter.dead_at.astimezone(UTC).isoformat(),
     }
 
 

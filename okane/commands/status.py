@@ -31,6 +31,7 @@ class Snapshot:
     stats: StreamStats | None
     counts: Mapping[Status, int] | None
     oldest_due: timedelta | None
+    dead: int | None
     trouble: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -58,7 +59,7 @@ class Snapshot:
             ],
             "delayed": None if stats is None else stats.delayed,
             "next_due_ms": None if stats is None or stats.next_due_ms is None else stats.next_due_ms - stats.now_ms,
-            "dead": None if stats is None else stats.dead,
+            "dead": self.dead,
             "oldest_due_s": None if self.oldest_due is None else self.oldest_due.total_seconds(),
             "payments": None
             if self.counts is None
@@ -94,16 +95,18 @@ async def run(where: Context, *, watch: timedelta | None, as_json: bool) -> None
 async def look(inspector: Inspector, store: Overview) -> Snapshot:
     """Ask Redis and Postgres."""
     trouble: list[str] = []
-    stats = counts = oldest_due = None
+    stats = counts = oldest_due = dead = None
     try:
         stats = await inspector.stats()
     except StreamError as error:
         trouble.append(f"Redis: {error}")
     try:
-        counts, oldest_due = await store.counts(), await store.oldest_due()
+        counts, oldest_due, dead = await store.counts(), await store.oldest_due(), await store.dead()
     except StoreUnavailable as error:
         trouble.append(f"Postgres: {error}")
-    return Snapshot(at=datetime.now(UTC), stats=stats, counts=counts, oldest_due=oldest_due, trouble=tuple(trouble))
+    return Snapshot(
+        at=datetime.now(UTC), stats=stats, counts=counts, oldest_due=oldest_due, dead=dead, trouble=tuple(trouble)
+    )
 
 
 def render(shot: Snapshot) -> RenderableType:
@@ -111,8 +114,10 @@ def render(shot: Snapshot) -> RenderableType:
     parts: list[RenderableType] = [Text(line, style="bold red") for line in shot.trouble]
     if shot.stats is not None:
         parts += _queue(shot.stats)
-    if shot.counts is not None and shot.oldest_due is not None:
-        parts += _payments(shot.counts, shot.oldest_due)
+    if shot.counts is not None:
+        parts += _payments(shot.counts)
+    if shot.oldest_due is not None:
+        parts.append(Text(f"oldest due {duration(shot.oldest_due)}    dead letters {shot.dead:,}"))
     return Group(*parts)
 
 
@@ -124,7 +129,7 @@ def _queue(stats: StreamStats) -> list[RenderableType]:
             lane.lane, f"{lane.depth:,}", f"{lane.pending:,}", age, "-" if lane.lag is None else f"{lane.lag:,}"
         )
     due = "" if stats.next_due_ms is None else f", next in {_until(stats.next_due_ms - stats.now_ms)}"
-    line = Text(f"delayed {stats.delayed:,}{due}    dead letters {stats.dead:,}")
+    line = Text(f"delayed {stats.delayed:,}{due}")
     consumers = _table("consumer", "pending", "idle")
     for name, pending, idle_ms in _consumers(stats):
         consumers.add_row(name, f"{pending:,}", duration(timedelta(milliseconds=idle_ms)))
@@ -132,14 +137,14 @@ def _queue(stats: StreamStats) -> list[RenderableType]:
     return [lanes, line, Text(), consumers if stats.consumers else nobody, Text()]
 
 
-def _payments(counts: Mapping[Status, int], oldest_due: timedelta) -> list[RenderableType]:
+def _payments(counts: Mapping[Status, int]) -> list[RenderableType]:
     if not counts:
-        return [Text("no payments yet")]
+        return [Text("no payments yet"), Text()]
     table = _table("status", "payments")
     for status in Status:
         if counts.get(status):
             table.add_row(status.value, f"{counts[status]:,}")
-    return [table, Text(f"oldest due {duration(oldest_due)}")]
+    return [table, Text()]
 
 
 def _consumers(stats: StreamStats) -> list[tuple[str, int, int]]:

@@ -189,7 +189,7 @@ class Charge:
         log.debug("payment_settled", status=status.value, reason=settlement.reason)
         if status is Status.NEEDS_REVIEW:
             log.warning("payment_needs_review", reason=settlement.reason)
-            return Done()
+            return Dead(settlement.reason or settlement.event)
         if settlement.delay is not None:
             self._metrics.retries.labels(settlement.provider).inc()
             return Retry(settlement.reason or settlement.event, after=settlement.delay)

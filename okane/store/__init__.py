@@ -1,5 +1,6 @@
 """The truth: everything okane knows is written to and read from Postgres here, and nothing else speaks SQL."""
 
+from okane.store.dead_letters import DeadLetterStore, DeadPayment
 from okane.store.overview import Overview
 from okane.store.payments import PaymentStore
 from okane.store.records import Accepted, Claimed, Event, NewPayment, Refused, Settlement
@@ -8,6 +9,8 @@ from okane.store.sweep import SweepStore, WakeUp
 __all__ = [
     "Accepted",
     "Claimed",
+    "DeadLetterStore",
+    "DeadPayment",
     "Event",
     "NewPayment",
     "Overview",

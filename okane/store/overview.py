@@ -26,6 +26,10 @@ class Overview:
         """How long the longest waiting payment has been due: the truth behind the alerts."""
         return timedelta(seconds=(await self._session.rows_repeatably(SQL["oldest_due"]))[0][0])
 
+    async def dead(self) -> int:
+        """Dead letters: payments given up that nobody has looked after yet."""
+        return int((await self._session.rows_repeatably(SQL["dead"]))[0][0])
+
     async def off_path(self) -> Mapping[Status, int]:
         """Payments waiting off the happy path by status; cheap."""
         return {Status(status): count for status, count in await self._session.rows_repeatably(SQL["off_path"])}

@@ -136,7 +136,7 @@ async def test_dead_letters_are_listed_page_by_page(
     second = json.loads(okane("dead", "ls", "--limit", "2", "--before", first["before"], "--json").stdout)
     assert (len(second["letters"]), second["before"]) == (1, None)
     listed = [letter["payment_id"] for letter in first["letters"] + second["letters"]]
-    assert sorted(listed) == sorted(map(str, ids))
+    assert listed == [str(payment_id) for payment_id in reversed(ids)]
     text = okane("dead", "ls").stdout
     assert "HTTP 503" in text
     assert str(ids[0]) in text
@@ -147,11 +147,29 @@ async def test_a_dead_letter_shows_its_payments_timeline(
 ) -> None:
     await buried(store, redis_url, stream_name, 1)
     letter = json.loads(okane("dead", "ls", "--json").stdout)["letters"][0]
-    shown = json.loads(okane("dead", "show", letter["id"], "--json").stdout)
+    shown = json.loads(okane("dead", "show", letter["payment_id"], "--json").stdout)
     assert [event["event"] for event in shown["events"]] == ["accepted", "claimed", "spent"]
-    assert "spent" in okane("dead", "show", letter["id"]).stdout
-    missing = okane("dead", "show", "1-1")
-    assert (missing.returncode, "there is no dead letter 1-1" in missing.stderr) == (2, True)
+    assert "spent" in okane("dead", "show", letter["payment_id"]).stdout
+    missing = okane("dead", "show", str(uuid4()))
+    assert (missing.returncode, "no dead letter" in missing.stderr) == (2, True)
+    nonsense = okane("dead", "show", "nonsense")
+    assert (nonsense.returncode, "is not a payment's id" in nonsense.stderr) == (2, True)
+
+
+async def test_the_list_outlives_redis(okane: Run, store: PaymentStore, redis_url: str, stream_name: str) -> None:
+    await buried(store, redis_url, stream_name, 2)
+    with redis.Redis.from_url(redis_url) as client:
+        client.delete(payments_stream(stream_name).dead_key)
+    assert json.loads(okane("dead", "ls", "--json").stdout)["total"] == 2
+    assert json.loads(okane("dead", "replay", "--all", "--json").stdout)["retried"] == 2
+
+
+async def test_a_payment_that_needs_a_review_is_listed_and_not_replayed(okane: Run, store: PaymentStore) -> None:
+    payment = (await store.accept(new())).payment
+    assert await store.bury(payment.id, reason="poison")
+    assert json.loads(okane("dead", "ls", "--json").stdout)["letters"][0]["status"] == "needs_review"
+    done = okane("dead", "replay", str(payment.id))
+    assert "retried 0, 1 kept: they need a review" in done.stdout
 
 
 async def test_replay_retries_the_payment_and_drops_the_letter(
@@ -160,12 +178,14 @@ async def test_replay_retries_the_payment_and_drops_the_letter(
     ids = await buried(store, redis_url, stream_name, 3)
     assert json.loads(okane("dead", "replay", "--all", "--dry-run", "--json").stdout)["retried"] == 3
     done = json.loads(okane("dead", "replay", "--all", "--limit", "2", "--json").stdout)
-    assert done == {"retried": 2, "dropped": 2, "kept": 0, "dry_run": False}
+    assert done == {"retried": 2, "kept": 0, "dry_run": False}
     statuses = [(await store.get(payment_id, account_id="default")).status for payment_id in ids]
     assert statuses == [Status.PENDING, Status.PENDING, Status.FAILED_FINAL]  # the oldest first
     seen = json.loads(okane("status", "--json").stdout)
     assert seen["dead"] == 1
     assert sum(lane["length"] for lane in seen["lanes"]) == 2
+    with redis.Redis.from_url(redis_url) as client:  # the notes are struck off, too
+        assert client.xlen(payments_stream(stream_name).dead_key) == 1
     assert okane("dead", "replay").returncode == 2  # which?
 
 

@@ -14,6 +14,9 @@ SELECT greatest(
 -- name: counts
 SELECT status, count(*) FROM payments GROUP BY status
 
+-- name: dead
+SELECT count(*) FROM payments WHERE dead_at IS NOT NULL
+
 -- name: off_path
 -- Payments that wait for something other than their turn, by status: small, and found through the partial index.
 SELECT status, count(*) FROM payments WHERE sweep_at IS NOT NULL GROUP BY status

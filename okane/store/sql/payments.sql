@@ -94,6 +94,7 @@ WITH settled AS (
         retry_at = now() + w.delay_ms * interval '1 millisecond',
         sweep_at = now() + (w.delay_ms + %(grace_ms)s::bigint) * interval '1 millisecond',
         sweeps = 0,
+        dead_at = CASE WHEN w.event = 'spent' OR w.status = 'needs_review' THEN now() END,
         updated_at = now()
     FROM unnest(%(ids)s::uuid[], %(attempts)s::integer[], %(statuses)s::text[], %(events)s::text[],
                 %(provider_refs)s::text[], %(decline_codes)s::text[], %(reasons)s::text[], %(called)s::boolean[],
@@ -125,6 +126,7 @@ WITH recorded AS (
         provider_ref = coalesce(p.provider_ref, %(provider_ref)s),
         last_error = CASE WHEN %(approved)s AND p.status IN ('failed_final', 'canceled') THEN %(reason)s
                           ELSE p.last_error END,
+        dead_at = CASE WHEN %(approved)s AND p.status IN ('failed_final', 'canceled') THEN now() ELSE p.dead_at END,
         updated_at = now()
     WHERE p.id = %(id)s
     RETURNING p.id, p.version, p.status
@@ -150,6 +152,7 @@ WITH retried AS (
         retry_at = NULL,
         sweep_at = now() + %(grace_ms)s::bigint * interval '1 millisecond',
         sweeps = 0,
+        dead_at = NULL,
         updated_at = now()
     WHERE p.id = %(id)s AND p.account_id = %(account_id)s AND p.status IN ('failed_final', 'failed_retryable')
     RETURNING {payment}
@@ -169,6 +172,7 @@ WITH buried AS (
         lease_until = NULL,
         retry_at = NULL,
         sweep_at = NULL,
+        dead_at = now(),
         updated_at = now()
     WHERE p.id = %(id)s
       AND (p.status IN ('pending', 'failed_retryable', 'unknown')
