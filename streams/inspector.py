@@ -16,7 +16,7 @@ from streams.keys import Stream
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerStats:
-    """One consumer on one lane. `idle_ms` counts from its last attempt to read (before Redis 7.2: its last message)."""
+    """One consumer on one lane. `idle_ms` counts from its last attempt to read."""
 
     name: str
     lane: str

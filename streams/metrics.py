@@ -38,7 +38,7 @@ METRICS: Final[Mapping[str, Spec]] = {
     "stream_group_lag": Spec("gauge", "The server's own count of unread entries; absent when it does not know", _GROUP),
     "stream_group_consumers": Spec("gauge", "Consumers the group knows, dead ones included", _GROUP),
     "stream_group_consumer_messages_pending": Spec("gauge", "Entries the consumer has read and not settled", _CONSUMER),
-    "stream_group_consumer_idle_seconds": Spec("gauge", "Since its last read (before Redis 7.2: message)", _CONSUMER),
+    "stream_group_consumer_idle_seconds": Spec("gauge", "Time since the consumer last tried to read", _CONSUMER),
     "delayed_messages": Spec("gauge", "Messages that wait for their next attempt"),
     "delayed_overdue_seconds": Spec("gauge", "How late the first delayed message is; near 0 unless nobody promotes"),
     "dead_letter_messages": Spec("gauge", "Messages given up, until replayed or purged"),

@@ -22,6 +22,7 @@ from streams import (
     RetryPolicy,
     Stream,
 )
+from streams.flights import finished
 from tests.streams.conftest import until
 from tests.streams.running import GROUP, Running, consumer, done
 
@@ -162,6 +163,30 @@ async def test_no_more_handlers_run_at_once_than_concurrency_allows(client: Redi
     async with Running(consumer(client, stream, handler, concurrency=2)):
         await finished.wait()
     assert most == 2
+
+
+async def test_a_waiting_read_that_brings_one_message_per_lane_does_not_exceed_concurrency(
+    client: Redis, stream: Stream
+) -> None:
+    """Happens when they arrive between the read that found nothing and the one that waits, so it is done by hand here."""
+    running = most = 0
+
+    async def handler(message: Message) -> Outcome:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+        return Done()
+
+    worker = consumer(client, stream, handler, concurrency=1)
+    await worker.run_once()
+    await Producer(client, stream).publish_many([Draft(b"x", lane) for lane in stream.lane_names])
+    flights = worker._take(await worker._reader.wait(1, timedelta(seconds=1)))
+    assert len(flights) == 3
+    await finished(flights)
+    assert all(flight.settled for flight in flights)
+    assert most == 1
 
 
 async def test_lanes_are_served_by_weight_even_one_slot_at_a_time(client: Redis, stream: Stream) -> None:

@@ -72,6 +72,30 @@ async def test_a_snapshot_tells_waiting_from_being_worked_on(client: Redis, stre
         release.set()
 
 
+async def test_a_consumer_that_finds_nothing_shows_that_it_lives(client: Redis, stream: Stream) -> None:
+    """On every server: before Redis 7.2 a read that finds nothing does not count by itself."""
+    idler = consumer(client, stream, done)
+    await idler.run_once()
+    await asyncio.sleep(0.3)
+    await idler.run_once()
+    stats = await Inspector(client, stream, group=GROUP).stats()
+    assert {each.lane for each in stats.consumers} == set(stream.lane_names)
+    assert all(each.idle_ms < 250 for each in stats.consumers)
+
+
+async def test_a_sign_of_life_is_no_delivery(client: Redis, stream: Stream) -> None:
+    async def dies(message: Message) -> Outcome:
+        raise asyncio.CancelledError
+
+    await Producer(client, stream).publish(b"x", lane="low")
+    holder = consumer(client, stream, dies)
+    await holder.run_once()
+    for _ in range(3):
+        await holder.run_once()
+    [pending] = await client.xpending_range(stream.lane_key("low"), GROUP, "-", "+", 10)
+    assert pending["times_delivered"] == 1
+
+
 async def test_server_facts_tell_kind_version_and_clock(client: Redis) -> None:
     facts = await server_facts(client)
     assert facts.kind in {"redis", "valkey"}
@@ -101,7 +125,7 @@ async def test_the_janitor_removes_idle_consumers_that_hold_nothing(client: Redi
     await producer.publish_many([Draft(b"x", lane) for lane in stream.lane_names])
     await consumer(client, stream, done, name="empty").run_once()
     assert await Janitor(client, stream, group=GROUP, idle=timedelta(hours=1)).run_once() == 0
-    # Before Redis 7.2 a consumer exists only on lanes it has got something from.
+    # Before Redis 7.2 a consumer exists on a lane once it has got something from it, or has found them all empty.
     assert await Janitor(client, stream, group=GROUP, idle=timedelta(0)).run_once() in {3, 5}
     stats = await Inspector(client, stream, group=GROUP).stats()
     assert [(each.name, each.lane, each.pending) for each in stats.consumers] == [("holds", "low", 1)]

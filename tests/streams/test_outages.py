@@ -180,7 +180,10 @@ async def test_a_settle_whose_reply_is_lost_is_repeated_and_makes_one_retry(
     direct = connected(server)
     async with Proxy(server) as proxy:
         client = connected(proxy)
-        await Producer(client, stream).publish(b"x")
+        producer = Producer(client, stream)
+        await producer.publish(b"makes the server know the scripts")
+        assert await consumer(client, stream, done).run_once() == 1
+        await producer.publish(b"x")
 
         async def handler(message: Message) -> Outcome:
             proxy.lose_replies = 1
