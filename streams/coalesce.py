@@ -6,6 +6,7 @@ No timers and no task per caller: a lone caller pays one turn of the event loop,
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
@@ -40,6 +41,8 @@ class Coalescer(Generic[T, R]):
         self._lanes: set[asyncio.Task[None]] = set()
         self._kicked = False
         self._closed = False
+        # A flush is for many callers: what one of them has bound (a request's id in the logs) is not its context.
+        self._context = contextvars.copy_context()
 
     def submit(self, item: T) -> asyncio.Future[R]:
         """Queues `item`; await the future for its result. Cancelled before its batch is taken, it is withdrawn."""
@@ -71,7 +74,7 @@ class Coalescer(Generic[T, R]):
     def _kick(self) -> None:
         self._kicked = False
         if self._waiting and len(self._lanes) < self._max_lanes:
-            task = asyncio.get_running_loop().create_task(self._lane())
+            task = asyncio.get_running_loop().create_task(self._lane(), context=self._context)
             self._lanes.add(task)
             task.add_done_callback(self._lane_done)
 

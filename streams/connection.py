@@ -97,7 +97,7 @@ class Outage:
         """Notes that `error` happened and waits before the next try, or until `stop`."""
         if self._failures == 0:
             self._since = self._clock.monotonic()
-            log.warning("%s: stream trouble, trying again until it is over: %s", self._duty, error)
+            log.warning("%s: cannot use Redis now, trying again until it works: %s", self._duty, error)
         self._failures += 1
         if "READONLY" in str(error):
             await self._drop_idle_connections()
@@ -107,7 +107,7 @@ class Outage:
     def over(self) -> None:
         """Notes that the server answered."""
         if self._failures:
-            log.warning("%s: stream is back after %.1f s", self._duty, self._clock.monotonic() - self._since)
+            log.warning("%s: Redis works again after %.1f s", self._duty, self._clock.monotonic() - self._since)
             self._failures = 0
 
     async def _drop_idle_connections(self) -> None:

@@ -60,5 +60,6 @@ class Leases:
         """Renew until `stop`. Runs on while the last provider calls drain: set `stop` after them."""
         while not stop.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), self._lease_s / 6)
+                async with asyncio.timeout(self._lease_s / 6):
+                    await stop.wait()
             await self.run_once()

@@ -83,7 +83,8 @@ class Sweep:
                 log.exception("sweep_failed")  # the sweep is the last to repair things: it goes on
             if not self._behind:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), self._interval_s)
+                    async with asyncio.timeout(self._interval_s):
+                        await stop.wait()
 
     async def _mark(self, lanes: Mapping[str, LaneState]) -> bool:
         """Whether a cursor is still behind. A row that somebody holds locked stops its lane's cursor, and nothing else."""

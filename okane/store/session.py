@@ -127,7 +127,7 @@ class Session:
             self._down = True
             raise
         if self._down:
-            log.info("postgres_back", session=self._name)
+            log.warning("postgres_back", session=self._name)
         self._down = False
         return self._connection
 

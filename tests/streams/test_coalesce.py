@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Sequence
 
 import pytest
@@ -198,3 +199,18 @@ async def test_no_task_is_made_per_item() -> None:
 def test_sizes_below_one_are_refused(max_batch: int, lanes: int) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Coalescer(Gate(), max_batch=max_batch, lanes=lanes)
+
+
+async def test_a_flush_runs_in_nobodys_context() -> None:
+    """What a caller has bound there, such as a request's id for the logs, does not concern the others of its batch."""
+    request: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="nobody's")
+    seen: list[str] = []
+
+    async def flush(items: Sequence[int]) -> Sequence[int]:
+        seen.append(request.get())
+        return items
+
+    coalescer: Coalescer[int, int] = Coalescer(flush)
+    request.set("mine")
+    assert await coalescer.submit(1) == 1
+    assert seen == ["nobody's"]
