@@ -13,10 +13,11 @@ from tests.streams.servers import Server
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "streams.md"
+README = ROOT / "README.md"
 
 
-async def test_the_guides_example_runs_as_it_is_written(own_server: Callable[..., Server]) -> None:
-    example = re.search(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+async def test_the_readmes_example_runs_as_it_is_written(own_server: Callable[..., Server]) -> None:
+    example = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     assert example is not None
     process = await asyncio.create_subprocess_exec(
         sys.executable,
