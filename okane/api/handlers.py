@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from uuid import UUID
 
 from aiohttp import web
 
@@ -43,11 +44,7 @@ class Handlers:
 
     async def show(self, request: web.Request) -> web.Response:
         """`GET /payments/{id}`: the payment as it is now; `pay_…` ids get the older queue's document."""
-        text = request.match_info["payment_id"]
-        payment_id = wire.parse_id(text)
-        if payment_id is None:
-            raise _not_found(text)
-        payment = await self._store.get(payment_id, account_id=ACCOUNT)
+        payment = await self._store.get(_payment_id(request), account_id=ACCOUNT)
         headers = {"ETag": f'"{payment.version}"'}
         if not payment.status.terminal:
             headers["Retry-After"] = "1"
@@ -55,16 +52,13 @@ class Handlers:
         known = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
         if headers["ETag"] in known or "*" in known:
             return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
-        body = wire.pay_json(payment) if text.startswith("pay_") else wire.payment_json(payment)
+        older = request.match_info["payment_id"].startswith("pay_")
+        body = wire.pay_json(payment) if older else wire.payment_json(payment)
         return web.Response(body=body, content_type=JSON, headers=headers)
 
     async def retry(self, request: web.Request) -> web.Response:
         """`POST /v1/payments/{id}/retry`: a failed payment is pending again; 409 from any other status."""
-        text = request.match_info["payment_id"]
-        payment_id = wire.parse_id(text)
-        if payment_id is None:
-            raise _not_found(text)
-        receipt = await self._accept.retry(payment_id, account_id=ACCOUNT)
+        receipt = await self._accept.retry(_payment_id(request), account_id=ACCOUNT)
         return web.Response(
             status=HTTPStatus.ACCEPTED,
             body=wire.receipt_json(receipt),
@@ -137,5 +131,9 @@ def _location(payment: Payment) -> str:
     return f"/v1/payments/{payment.id}"
 
 
-def _not_found(text: str) -> Problem:
-    return Problem(HTTPStatus.NOT_FOUND, "payment_not_found", f"there is no payment {text[:64]!r}")
+def _payment_id(request: web.Request) -> UUID:
+    text = request.match_info["payment_id"]
+    payment_id = wire.parse_id(text)
+    if payment_id is None:
+        raise Problem(HTTPStatus.NOT_FOUND, "payment_not_found", f"there is no payment {text[:64]!r}")
+    return payment_id
