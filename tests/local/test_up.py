@@ -164,7 +164,7 @@ def test_a_killed_worker_comes_back_and_the_payments_settle(start: Start) -> Non
 
 
 def test_a_killed_supervisor_leaves_nothing_that_the_next_start_does_not_end(start: Start) -> None:
-    first = start().wait_until_up()
+    first = start(VISIBILITY_TIMEOUT="6").wait_until_up()
     payment = first.pay("kept")
     children = first.children()
     # Stopped, it cannot follow the kernel's signal at its parent's death: it is the one that stays.
@@ -172,7 +172,7 @@ def test_a_killed_supervisor_leaves_nothing_that_the_next_start_does_not_end(sta
     first.process.kill()
     first.process.wait()
     assert first.folder.endpoints() is None
-    second = start().wait_until_up()
+    second = start(VISIBILITY_TIMEOUT="6").wait_until_up()
     assert f"ended worker-2 (pid {children['worker-2']}), left running by an earlier okane" in second.text()
     assert not [name for name, pid in children.items() if alive(pid)]
     wait_until(lambda: second.status(payment) in SETTLED, 60)
