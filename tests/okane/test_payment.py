@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -81,3 +82,9 @@ def test_every_statement_that_sets_a_status_is_in_this_list() -> None:
         if re.search(r"\bSET status\b|,\s+status =", text)
     }
     assert setting == set(MOVES)
+
+
+def test_the_state_diagram_shows_the_same_table() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "flow.md").read_text()
+    drawn = set(re.findall(r"^    (\w+) --> (\w+)", text, re.MULTILINE))
+    assert drawn == {(source.value, target.value) for source, targets in TRANSITIONS.items() for target in targets}
