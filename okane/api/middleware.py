@@ -43,6 +43,8 @@ def around_requests(metrics: OkaneMetrics) -> Middleware:
             try:
                 async with asyncio.timeout(REQUEST_TIMEOUT_S):
                     response = await handler(request)
+            except ConnectionError:
+                raise  # the client went away in the middle of its request: there is nobody to answer
             except Exception as error:
                 response = _problem(error).response(instance=request.path, request_id=request_id)
         response.headers["X-Request-Id"] = request_id

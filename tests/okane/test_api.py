@@ -10,6 +10,7 @@ from uuid import UUID
 
 import aiohttp
 import pytest
+import structlog
 from multidict import CIMultiDict
 
 from okane.api import middleware, strict_json
@@ -203,6 +204,21 @@ async def test_two_different_keys_are_refused(api: Api) -> None:
     body = '{"amount": 1, "idempotency_key": "a"}'
     response, problem = await post(api, "/payments", body, **{"Idempotency-Key": "b"})
     assert (response.status, problem["code"]) == (400, "idempotency_key_mismatch")
+
+
+async def test_a_client_that_goes_away_in_mid_request_is_no_error_of_ours(api: Api) -> None:
+    url = api.client._base_url
+    assert url is not None
+    with structlog.testing.capture_logs() as logged:
+        _, writer = await asyncio.open_connection(url.host, url.port)
+        head = b"POST /payments HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n"
+        writer.write(head + b'{"amount"')
+        await writer.drain()
+        await get(api, "/health")  # the request has been begun
+        writer.transport.abort()
+        await get(api, "/health")
+    assert [line for line in logged if line["log_level"] == "error"] == []
+    assert await rows(api) == 0
 
 
 async def test_two_different_key_headers_are_refused(api: Api) -> None:
