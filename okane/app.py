@@ -53,6 +53,7 @@ log = structlog.get_logger("okane.app")
 
 FIRST_METRICS_PORT = 9101
 # A client waits for the API's XADD; what Redis does not take in this time, the sweep sends.
+SILENT_S = 2.0  # before a scrape is answered without Postgres
 API_REDIS_TIMEOUT = timedelta(seconds=1)
 WORKER_REDIS_TIMEOUT = timedelta(seconds=5)  # longer than a blocking read
 METRICS_PORTS = 100  # processes on one machine that find a port by themselves
@@ -212,12 +213,23 @@ class _Parts:
             self.metrics.up.labels("redis").set(1)
 
     async def refresh_postgres(self) -> None:
-        """Read what waits in Postgres anew."""
+        """Read what waits in Postgres anew. Until it has answered, it counts as away."""
+        silent = asyncio.get_running_loop().call_later(SILENT_S, self._postgres_away)
+        try:
+            await self._ask_postgres()
+        finally:
+            silent.cancel()
+
+    def _postgres_away(self) -> None:
+        self.metrics.forget_waiting()
+        self.metrics.up.labels("postgres").set(0)
+
+    async def _ask_postgres(self) -> None:
         try:
             oldest_due, dead = await self.overview.oldest_due(), await self.overview.dead()
             waiting = await self.overview.off_path()
         except StoreUnavailable:
-            self.metrics.up.labels("postgres").set(0)
+            self._postgres_away()
         else:
             self.metrics.set_waiting(oldest_due=oldest_due, dead=dead, waiting=waiting)
             self.metrics.up.labels("postgres").set(1)

@@ -75,11 +75,15 @@ def up(
     *,
     data: Data = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="worker processes")] = 2,
-    port: Annotated[int | None, typer.Option(help="the API's port (default: PORT or 8080)")] = None,
-    provider_port: Annotated[int | None, typer.Option(help="the mock provider's (default: 8081)")] = None,
-    postgres_port: Annotated[int, typer.Option(help="the embedded Postgres'")] = 15432,
-    redis_port: Annotated[int, typer.Option(help="the embedded Redis'")] = 16379,
-    metrics_port: Annotated[int, typer.Option(help="the API's metrics; the workers take the next ones")] = 9101,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="the API's port (default: PORT or 8080)")] = None,
+    provider_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="the mock provider's (default: 8081)")
+    ] = None,
+    postgres_port: Annotated[int, typer.Option(min=0, max=65535, help="the embedded Postgres'")] = 15432,
+    redis_port: Annotated[int, typer.Option(min=0, max=65535, help="the embedded Redis'")] = 16379,
+    metrics_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="the API's metrics; workers take the next ones")
+    ] = 9101,
 ) -> None:
     """Run everything on this machine: Postgres, Redis, mock provider, API and workers. Ctrl-C drains and stops it."""
     from okane.local.plan import UpOptions
@@ -100,7 +104,7 @@ def up(
 @app.command()
 def api(
     *,
-    port: Annotated[int | None, typer.Option(help="port to bind (default: PORT or 8080)")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="port to bind (default: PORT or 8080)")] = None,
     host: Annotated[str | None, typer.Option(help="address to bind (default: 127.0.0.1)")] = None,
 ) -> None:
     """Serve the HTTP API: accept payments and tell what became of them."""
@@ -152,7 +156,9 @@ def load(
     *,
     data: Data = None,
     payments: Annotated[int, typer.Option(min=1, help="how many payments to send")] = 1000,
-    rate: Annotated[float | None, typer.Option(help="payments per second (default: as fast as it goes)")] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, help="payments per second (default: as fast as it goes)")
+    ] = None,
     connections: Annotated[int, typer.Option(min=1, help="requests in flight at most")] = 64,
     timeout_s: Annotated[
         float, typer.Option("--timeout", min=0, help="seconds to follow payments after the last was sent")

@@ -47,7 +47,7 @@ def _named(name: str) -> AliasChoices:
 
 
 class Settings(BaseSettings):
-    """What every process reads at its start. See each field's description (`okane doctor --settings` prints them)."""
+    """What every process reads at its start. Each field says what it is for."""
 
     model_config = SettingsConfigDict(
         env_prefix="OKANE_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
@@ -125,6 +125,8 @@ class Settings(BaseSettings):
             raise ValueError("OKANE_LOW_BELOW_MINOR must not exceed OKANE_CRITICAL_FROM_MINOR")
         if self.lease <= self.provider_timeout:
             raise ValueError("VISIBILITY_TIMEOUT (the lease) must be longer than OKANE_PROVIDER_TIMEOUT")
+        if self.redis is not None and not self.redis.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("REDIS_URL must begin with redis://, rediss:// or unix://")
         return self
 
     @property

@@ -6,6 +6,7 @@ what describes the whole system is read from Postgres and Redis at the scrape, s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import timedelta
 
@@ -123,6 +124,14 @@ class OkaneMetrics:
     def observe_batch(self, statement: str, size: int) -> None:
         """One round trip of the store."""
         self.batch_size.labels(statement).observe(size)
+
+    def forget_waiting(self) -> None:
+        """Postgres cannot be asked: an old value, or a zero, would be a lie."""
+        self.dead.set(math.nan)
+        self.oldest_due.set(math.nan)
+        for status in Status:
+            if not status.terminal:
+                self.waiting.labels(status.value).set(math.nan)
 
     def set_waiting(self, *, oldest_due: timedelta, dead: int, waiting: Mapping[Status, int]) -> None:
         """What Postgres said at this scrape."""

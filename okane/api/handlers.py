@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
 from uuid import UUID
 
@@ -17,8 +18,11 @@ from okane.pipeline.accept import Accept, Receipt
 from okane.pipeline.lanes import LaneLimits
 from okane.store import NewPayment, PaymentStore
 
+MAX_BODY_BYTES = 64 * 1024
 ACCOUNT = "default"  # one account until there are keys
 JSON = "application/json"
+CURLS = "application/x-www-form-urlencoded"
+BODY_TIMEOUT_S = 5.0  # 64 kB take longer only from somebody who means to
 UTF_8 = frozenset({"utf-8", "utf8"})
 
 
@@ -86,7 +90,7 @@ class Handlers:
 
     async def _create(self, request: web.Request) -> Receipt:
         _check_media_type(request)
-        body = wire.read_create(strict_json.loads(await request.read()))
+        body = wire.read_create(strict_json.loads(await _read(request)))
         key = idempotency.choose(request.headers.getall("Idempotency-Key", []), body.idempotency_key)
         currency = body.currency or self._default_currency
         receipt = await self._accept.accept(
@@ -106,10 +110,27 @@ class Handlers:
         return receipt
 
 
+async def _read(request: web.Request) -> bytes:
+    """The body. One that says it is too large is refused unread, one that does not come is not waited for."""
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        raise web.HTTPRequestEntityTooLarge(max_size=MAX_BODY_BYTES, actual_size=request.content_length or 0)
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await request.read()
+    except TimeoutError:
+        raise Problem(
+            HTTPStatus.REQUEST_TIMEOUT,
+            "body_too_slow",
+            f"the body did not come within {BODY_TIMEOUT_S:g} s",
+            retryable=True,
+        ) from None
+
+
 def _check_media_type(request: web.Request) -> None:
-    """JSON in UTF-8, as it is. A missing Content-Type is taken for that: old clients send none."""
+    """JSON in UTF-8, as it is. No Content-Type, or the one that `curl -d` sets by itself, is taken for that: the clients of
+    the systems before us send those, and a body that is no JSON is refused all the same."""
     said = request.headers.get("Content-Type")
-    plain = said is None or (request.content_type == JSON and (request.charset or "utf-8").lower() in UTF_8)
+    plain = said is None or (request.content_type in (JSON, CURLS) and (request.charset or "utf-8").lower() in UTF_8)
     coded = request.headers.get("Content-Encoding", "identity").lower() != "identity"
     if not plain or coded:
         raise Problem(

@@ -20,7 +20,7 @@ from okane.metrics import OkaneMetrics
 
 log = structlog.get_logger("okane.api")
 
-REQUEST_TIMEOUT_S = 10.0  # a body that drips, a database that is silent: nobody waits longer than this
+REQUEST_TIMEOUT_S = 10.0  # a database that is silent: nobody waits longer than this
 
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from okane.api.handlers import Handlers
+from okane.api.handlers import MAX_BODY_BYTES, Handlers
 from okane.api.middleware import around_requests
 from okane.metrics import OkaneMetrics
-
-MAX_BODY_BYTES = 64 * 1024
 
 
 def build_api(handlers: Handlers, metrics: OkaneMetrics) -> web.Application:

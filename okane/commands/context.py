@@ -46,5 +46,7 @@ def find(data: Path | None, settings: Settings | None = None) -> Context:
         database=settings.database_url or (here.database_url if here else None),
         redis=settings.redis or (here.redis_url if here else None),
         provider_base_url=settings.provider_base_url or (here.provider_base_url if here else None),
-        api_url=here.api_url if here else f"http://127.0.0.1:{settings.port}",
+        api_url=here.api_url
+        if here and "port" not in settings.model_fields_set
+        else f"http://127.0.0.1:{settings.port}",
     )

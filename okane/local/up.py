@@ -14,15 +14,13 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import psycopg
-
 from okane.config import Settings
 from okane.errors import SetupError
 from okane.local.console import LogTail, Screen, summary
 from okane.local.data_folder import DataFolder, default_path, take
 from okane.local.keeper import Keeper
 from okane.local.plan import Plan, UpOptions
-from okane.local.server import LocalError, Server
+from okane.local.server import Server
 from okane.store.schema import migrate
 
 T = TypeVar("T")
@@ -97,7 +95,7 @@ class _Run:
             async with _task(self._tell_what_is_slow()):
                 await self._start_together([plan.postgres], [plan.redis])
                 where = plan.endpoints()
-                await _migrate(where.database_url)
+                await migrate(where.database_url)
                 # The provider too: it takes as long to import as the others, and whoever calls too early retries.
                 await self._start_together([plan.provider], plan.workers(), [plan.api()])
         self._folder.publish(where)
@@ -172,13 +170,6 @@ class _Run:
         self._stop.set()
 
 
-async def _migrate(database_url: str) -> None:
-    try:
-        await migrate(database_url)
-    except psycopg.Error as error:
-        raise LocalError(f"the schema cannot be applied to the database: {str(error).strip()}") from error
-
-
 @contextlib.asynccontextmanager
 async def _task(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
     """`work` in the background of the block; it is cancelled, and has ended, when the block ends."""
@@ -196,5 +187,8 @@ async def _together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
         async with asyncio.TaskGroup() as tasks:
             for work in works:
                 tasks.create_task(work)
-    except* SetupError as group:
-        raise group.exceptions[0] from None
+    except BaseExceptionGroup as group:  # not except*: Python 3.11.2 wraps what is raised inside it in a group again
+        known = group.subgroup(SetupError)
+        if known is None:
+            raise
+        raise known.exceptions[0] from None

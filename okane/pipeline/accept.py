@@ -44,6 +44,7 @@ class Accept:
         """
         accepted = await self._store.accept(new)
         enqueued = accepted.created and await self._wake(accepted.payment)
+        log.debug("payment_accepted", payment_id=str(accepted.payment.id), created=accepted.created, enqueued=enqueued)
         return Receipt(accepted.payment, accepted.created, enqueued)
 
     async def retry(self, payment_id: UUID, *, account_id: str) -> Receipt:

@@ -37,6 +37,7 @@ async def postgres_facts(url: str) -> PostgresFacts:
             )
             row = await cursor.fetchone()
             assert row is not None
+        schema_version = await schema.version(url)
     except psycopg.Error as error:
         raise StoreUnavailable(str(error).strip()) from error
     version, major, standby, fsync, synchronous_commit, now = row
@@ -47,5 +48,5 @@ async def postgres_facts(url: str) -> PostgresFacts:
         fsync=fsync,
         synchronous_commit=synchronous_commit,
         now=now,
-        schema_version=await schema.version(url),
+        schema_version=schema_version,
     )

@@ -21,8 +21,16 @@ def schema_sql() -> str:
 async def migrate(url: str) -> bool:
     """Create the schema if the database has none. True if something was done.
 
-    Safe to run from many processes at once. A database of a newer version is refused rather than written to.
+    Safe to run from many processes at once. A database of a newer version is refused rather than written to. Raises
+    SetupError for that, and for a database that cannot be reached or does not let us.
     """
+    try:
+        return await _migrate(url)
+    except psycopg.Error as error:
+        raise SetupError(f"the schema cannot be applied to the database: {str(error).strip()}") from error
+
+
+async def _migrate(url: str) -> bool:
     async with await psycopg.AsyncConnection.connect(url, connect_timeout=5) as connection:
         # Held to the end of the transaction: a second process waits, and then finds everything done.
         await connection.execute("SELECT pg_advisory_xact_lock(hashtext('okane.migrate'))")

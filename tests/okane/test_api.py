@@ -13,7 +13,7 @@ import pytest
 import structlog
 from multidict import CIMultiDict
 
-from okane.api import middleware, strict_json
+from okane.api import handlers, strict_json
 from okane.api.problems import Problem
 from okane.payment import Status
 from okane.store import Claimed, Settlement
@@ -244,7 +244,6 @@ async def test_a_body_over_64_kb_is_refused(api: Api) -> None:
     "headers",
     [
         {"Content-Type": "text/plain"},
-        {"Content-Type": "application/x-www-form-urlencoded"},
         {"Content-Type": "application/octet-stream"},
         {"Content-Type": "nonsense"},
         {"Content-Type": "application/json; charset=utf-16"},
@@ -258,6 +257,28 @@ async def test_another_media_type_is_refused(api: Api, headers: dict[str, str]) 
     assert await rows(api) == 0
 
 
+async def test_what_curl_says_by_itself_is_taken_for_json(api: Api) -> None:
+    """`curl -d '{"amount": …}'` without a header, as the older system's README has it."""
+    curls = {"Content-Type": "application/x-www-form-urlencoded"}
+    for path, key in (("/payments", "a"), ("/pay", "b")):
+        response, _ = await post(api, path, f'{{"amount": 440, "idempotency_key": "{key}"}}', **curls)
+        assert response.status == 202
+    response, problem = await post(api, "/payments", "amount=440&idempotency_key=k", **curls)
+    assert (response.status, problem["code"]) == (400, "json_invalid")
+
+
+async def test_a_body_that_says_it_is_too_large_is_refused_unread(api: Api) -> None:
+    url = api.client._base_url
+    assert url is not None
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(
+        b"POST /payments HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99999999\r\n\r\n"
+    )
+    async with asyncio.timeout(2):
+        assert b" 413 " in await reader.readline()
+    writer.close()
+
+
 async def test_json_may_say_that_it_is_utf_8(api: Api) -> None:
     body = '{"amount": 1, "metadata": {"name": "Zoë"}, "idempotency_key": "k"}'
     response, answer = await post(api, "/payments", body, **{"Content-Type": "application/json; charset=UTF-8"})
@@ -265,7 +286,7 @@ async def test_json_may_say_that_it_is_utf_8(api: Api) -> None:
 
 
 async def test_a_body_that_drips_is_cut_off(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(middleware, "REQUEST_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(handlers, "BODY_TIMEOUT_S", 0.2)
     stop = asyncio.Event()
 
     async def drip() -> AsyncIterator[bytes]:
@@ -273,7 +294,7 @@ async def test_a_body_that_drips_is_cut_off(api: Api, monkeypatch: pytest.Monkey
         await stop.wait()
 
     async with api.client.post("/payments", data=drip(), headers=JSON) as response:
-        assert response.status == 503
+        assert (response.status, (await response.json(content_type=None))["code"]) == (408, "body_too_slow")
     stop.set()
 
 
