@@ -127,6 +127,8 @@ class Settings(BaseSettings):
             raise ValueError("VISIBILITY_TIMEOUT (the lease) must be longer than OKANE_PROVIDER_TIMEOUT")
         if self.redis is not None and not self.redis.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("REDIS_URL must begin with redis://, rediss:// or unix://")
+        if self.provider_base_url is not None and not re.match(r"https?://[^/?#]", self.provider_base_url):
+            raise ValueError("PROVIDER_BASE_URL must look like https://host[:port][/path]")
         return self
 
     @property

@@ -83,6 +83,9 @@ def test_a_list_of_durations_is_separated_by_commas(monkeypatch: pytest.MonkeyPa
         ("VISIBILITY_TIMEOUT", "5s"),  # not longer than the provider's deadline
         ("OKANE_LOW_BELOW_MINOR", "20000"),
         ("OKANE_DEFAULT_CURRENCY", "usd"),
+        ("REDIS_URL", "http://localhost:6379"),
+        ("REDIS_ADDR", "http://localhost:6379"),
+        ("PROVIDER_BASE_URL", "foo"),
     ],
 )
 def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
