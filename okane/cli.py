@@ -58,7 +58,10 @@ def _mendable(error: Exception) -> str:
 
     match error:
         case ValidationError():
-            return "\n".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+            said = [
+                (".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")) for one in error.errors()
+            ]
+            return "\n".join(f"{name}: {message}" if name else message for name, message in said)
         case OkaneError() | StreamError():
             return str(error)
         case _:
