@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 
 import psutil
@@ -22,11 +23,18 @@ def is_taken(port: int, host: str = LOOPBACK) -> bool:
 
 
 def free_port() -> int:
-    """A loopback port that nobody has, as of now: take it soon."""
+    """A loopback port that nobody has, as of now: take it soon.
+
+    From below the range that outgoing connections get theirs from (Linux: 32768 on): under load one of those would have it
+    before a server that is still starting binds it.
+    """
+    for _ in range(100):
+        port = random.randrange(20_000, 32_000)
+        if not is_taken(port):
+            return port
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return int(probe.getsockname()[1])
 
 
 def owner_of(port: int) -> str:
