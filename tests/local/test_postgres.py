@@ -101,7 +101,11 @@ def test_for_root_it_runs_as_another_user(server: PostgresServer) -> None:
     nobody = pwd.getpwnam("nobody").pw_uid
     process = psutil.Process(server.child.pid)
     assert set(process.uids()) == {nobody}
-    assert {uid for child in process.children() for uid in child.uids()} == {nobody}
+    owners = set[int]()
+    for child in process.children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # its sessions and helpers come and go
+            owners.update(child.uids())
+    assert owners == {nobody}
 
 
 def _reachable_python() -> Path:
