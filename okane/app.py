@@ -11,12 +11,14 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from okane.api.connection import ConnectionMetrics, GuardedRunner, Limits
 from okane.api.handlers import Handlers
 from okane.api.metrics_endpoint import Refresh, build_metrics_app
 from okane.api.routes import build_api
@@ -25,6 +27,7 @@ from okane.errors import SetupError, StoreUnavailable
 from okane.metrics import OkaneMetrics
 from okane.pipeline.accept import Accept
 from okane.pipeline.charge import Charge
+from okane.pipeline.direct import Direct
 from okane.pipeline.lanes import payments_stream
 from okane.pipeline.lease import Leases
 from okane.pipeline.sweep import LaneState, Sweep
@@ -45,6 +48,7 @@ from streams import (
     StreamError,
     StreamUnavailable,
     connect,
+    failpoints,
     require_noeviction,
 )
 from streams.prometheus import PrometheusMetrics
@@ -56,12 +60,14 @@ FIRST_METRICS_PORT = 9101
 SILENT_S = 2.0  # before a scrape is answered without Postgres
 API_REDIS_TIMEOUT = timedelta(seconds=1)
 WORKER_REDIS_TIMEOUT = timedelta(seconds=5)  # longer than a blocking read
+METRICS_CONNECTIONS = 100  # a scraper or two, and probes
 METRICS_PORTS = 100  # processes on one machine that find a port by themselves
 
 
 async def run_api(settings: Settings) -> None:
     """Serve the API until SIGTERM or SIGINT, then let the requests in hand finish."""
     stop = _stop_on_signals()
+    _arm_failpoints(settings)
     async with contextlib.AsyncExitStack() as closing:
         parts = await _Parts.build(settings, actor="api", redis_timeout=API_REDIS_TIMEOUT, closing=closing)
         await _check_servers(settings, parts)
@@ -73,7 +79,15 @@ async def run_api(settings: Settings) -> None:
         )
         metrics_url = await closing.enter_async_context(_serving_metrics(settings, parts))
         app = build_api(handlers, parts.metrics)
-        url = await closing.enter_async_context(_serving(app, settings.host, settings.port, drain=settings.drain))
+        served = _serving(
+            app,
+            settings.host,
+            settings.port,
+            limits=Limits.of(settings),
+            drain=settings.drain,
+            metrics=ConnectionMetrics(parts.metrics.registry),
+        )
+        url = await closing.enter_async_context(served)
         log.info("api_started", url=url, metrics=metrics_url)
         await stop.wait()
         log.info("api_stopping")
@@ -83,6 +97,7 @@ async def run_api(settings: Settings) -> None:
 async def run_worker(settings: Settings, *, name: str) -> None:
     """Charge payments until SIGTERM or SIGINT, then finish those in flight."""
     stop = _stop_on_signals()
+    _arm_failpoints(settings)
     drained = asyncio.Event()
     async with contextlib.AsyncExitStack() as closing:
         parts = await _Parts.build(settings, actor=name, redis_timeout=WORKER_REDIS_TIMEOUT, closing=closing)
@@ -90,7 +105,7 @@ async def run_worker(settings: Settings, *, name: str) -> None:
         provider = HttpProvider(
             _needed(settings.provider_base_url, "PROVIDER_BASE_URL"),
             timeout=settings.provider_timeout,
-            connections=settings.concurrency,
+            connections=2 * settings.concurrency,  # for what comes from the stream, and for what runs without it
         )
         closing.push_async_callback(provider.aclose)
         leases = Leases(store=parts.store, lease=settings.lease)
@@ -116,9 +131,11 @@ async def run_worker(settings: Settings, *, name: str) -> None:
             drain=settings.drain,
             metrics=parts.stream_metrics,
         )
+        direct = Direct(charge, concurrency=settings.concurrency, metrics=parts.metrics)
         sweep = Sweep(
             store=parts.sweep_store,
             producer=parts.producer,
+            direct=direct,
             lanes=parts.lanes,
             interval=settings.sweep_interval,
             metrics=parts.metrics,
@@ -131,7 +148,10 @@ async def run_worker(settings: Settings, *, name: str) -> None:
             running.create_task(leases.run(drained))
             for duty in (delayed, sweep, janitor):
                 running.create_task(duty.run(stop))
-            await consumer.run(stop)
+            consuming = running.create_task(consumer.run(stop))
+            await stop.wait()
+            await direct.drain(settings.drain)
+            await consuming
             log.info("worker_drained")
             drained.set()
     log.info("worker_stopped")
@@ -145,6 +165,16 @@ async def run_provider(options: SimulatorOptions) -> None:
     except (OSError, JournalError) as error:
         raise SetupError(f"the mock provider cannot run: {error}") from error
     log.info("provider_stopped")
+
+
+def _arm_failpoints(settings: Settings) -> None:
+    if settings.failpoint is None:
+        return
+    try:
+        failpoints.arm(settings.failpoint)
+    except ValueError as error:
+        raise SetupError(f"OKANE_FAILPOINT: {error}") from error
+    log.warning("failpoint_armed", failpoint=settings.failpoint)
 
 
 def worker_name() -> str:
@@ -261,14 +291,23 @@ async def _serving_metrics(settings: Settings, parts: _Parts) -> AsyncIterator[s
     refreshes: Sequence[Refresh] = (parts.refresh_redis, parts.refresh_postgres)
     app = build_metrics_app(parts.metrics.registry, refreshes)
     port = settings.metrics_port or _free_port(settings.metrics_host)
-    async with _serving(app, settings.metrics_host, port, drain=timedelta(0)) as url:
+    limits = replace(Limits.of(settings), connections=METRICS_CONNECTIONS)
+    async with _serving(app, settings.metrics_host, port, limits=limits, drain=timedelta(0)) as url:
         yield f"{url}/metrics"
 
 
 @contextlib.asynccontextmanager
-async def _serving(app: web.Application, host: str, port: int, *, drain: timedelta) -> AsyncIterator[str]:
+async def _serving(
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    limits: Limits,
+    drain: timedelta,
+    metrics: ConnectionMetrics | None = None,
+) -> AsyncIterator[str]:
     """Serve inside the block; yields the base URL. Leaving it stops listening and lets requests in hand finish."""
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=drain.total_seconds())
+    runner = GuardedRunner(app, limits=limits, metrics=metrics, shutdown_timeout=drain.total_seconds())
     await runner.setup()
     try:
         try:

@@ -37,6 +37,7 @@ def _parse_durations(value: object) -> object:
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(0))]
+PositiveDuration = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0))]
 Durations = Annotated[tuple[Duration, ...], NoDecode, BeforeValidator(_parse_durations), Field(min_length=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -64,8 +65,21 @@ class Settings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = Field(0, description="this process's /metrics; 0 takes the first free one from 9101 up")
 
+    # What the clients of the HTTP servers are given
+    max_connections: PositiveInt = Field(
+        10_000, description="open connections to the API (40 kB each), as far as the limit of open files lets it"
+    )
+    head_timeout: PositiveDuration = Field(timedelta(seconds=5), description="for the head of a request to come whole")
+    keep_alive_timeout: PositiveDuration = Field(
+        timedelta(seconds=75), description="between two requests; longer than a load balancer in front keeps its own"
+    )
+    write_timeout: PositiveDuration = Field(timedelta(seconds=10), description="for a client to read its answers")
+
     # Logs
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", validation_alias=_named("LOG_LEVEL"))
+    failpoint: str | None = Field(
+        None, description="for tests: name:kill|stop|raise|delay[:nth], see docs/guarantees.md"
+    )
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: JSON unless on a terminal")
 
     # The stream

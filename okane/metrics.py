@@ -94,6 +94,12 @@ class OkaneMetrics:
             ["lane"],
             registry=registry,
         )
+        self.direct = Counter(
+            "okane_direct_runs",
+            "Payments run straight from Postgres because Redis was away, by lane.",
+            ["lane"],
+            registry=registry,
+        )
         self.batch_size = Histogram(
             "okane_store_batch_size",
             "Callers that shared one round trip to Postgres, by statement.",

@@ -1,7 +1,8 @@
 """Leases: takes over messages whose consumer went silent, and keeps the lease of those that this consumer works on.
 
 Promise: the cursor of a scan is kept until it comes back to the start (else the tail of a long pending list would never
-be claimed), no more is taken than there are free slots, and a lease that another consumer took over is not stolen back.
+be claimed), no more is taken than there are free slots, the last delivery of a message is taken over by itself, and a
+lease that another consumer took over is not stolen back.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from streams import scripts
 from streams.clock import Clock, milliseconds, pause
 from streams.connection import Outage
 from streams.entry import to_message
-from streams.errors import StreamError
+from streams.errors import StreamError, StreamUnavailable
+from streams.failpoints import failpoint
 from streams.flights import Flight, Flights
 from streams.keys import Stream
 from streams.message import Message
@@ -31,9 +33,14 @@ _START = b"0-0"
 _CHUNK = 100  # entries per scan step: some 4 ms of the server's time; ten thousand would block everybody for 0.4 s
 _RENEWALS = 500  # ids per renewal
 
+AFTER_CLAIM = failpoint("reclaim.after_claim", "taken over, its handler not started", raises=StreamUnavailable)
+
 
 class Reclaimer:
-    """Takes over what has been idle for longer than `min_idle`, one scan of all lanes every `every` (give or take)."""
+    """Takes over what has been idle for longer than `min_idle`, one scan of all lanes every `every` (give or take).
+
+    A message on its last delivery, the `max_deliveries`th, is not taken with the others: see `take_last`.
+    """
 
     def __init__(
         self,
@@ -44,6 +51,7 @@ class Reclaimer:
         consumer: str,
         min_idle: timedelta,
         every: timedelta,
+        max_deliveries: int,
         clock: Clock,
         roll: Callable[[], float],
     ) -> None:
@@ -51,6 +59,8 @@ class Reclaimer:
         self._stream = stream
         self._group = group
         self._consumer = consumer
+        self._before_last = max_deliveries - 1
+        self._lasts_left = 0
         self._min_idle_ms = milliseconds(min_idle)
         self._every_s = every.total_seconds()
         self._clock = clock
@@ -65,10 +75,16 @@ class Reclaimer:
             return timedelta(0)
         return timedelta(seconds=max(0.0, self._next_scan - self._clock.monotonic()))
 
+    @property
+    def lasts_left(self) -> bool:
+        """Whether the last scan left messages on their last delivery."""
+        return self._lasts_left > 0
+
     async def run_once(self, limit: int) -> list[Message]:
         """Scans all lanes (or goes on where the last scan stopped) until it has `limit` messages."""
         if not self._cursors:
             self._cursors = dict.fromkeys(self._stream.lane_names, _START)
+            self._lasts_left = 0
             # Some jitter, so that a fleet started together does not scan together.
             self._next_scan = self._clock.monotonic() + self._every_s * (0.8 + 0.4 * self._roll())
         taken: list[Message] = []
@@ -82,21 +98,42 @@ class Reclaimer:
             log.debug("a scan for silent consumers stopped halfway", exc_info=True)
         return taken
 
+    async def take_last(self) -> Message | None:
+        """One message on its last delivery, from whichever lane has one. To be handled with nothing else in hand."""
+        for lane in self._stream.lane_names:
+            cursor = None
+            while cursor != _START:
+                cursor, taken, _ = await self._claim(lane, cursor or _START, _CHUNK, last=True)
+                if taken:
+                    return taken[0]
+        self._lasts_left = 0
+        return None
+
     async def _step(self, lane: str, count: int) -> list[Message]:
-        cursor, entries = await scripts.reclaim(
+        cursor, taken, left = await self._claim(lane, self._cursors[lane], count, last=False)
+        self._lasts_left += left
+        if cursor == _START:
+            del self._cursors[lane]
+        else:
+            self._cursors[lane] = cursor
+        return taken
+
+    async def _claim(self, lane: str, cursor: bytes, count: int, *, last: bool) -> tuple[bytes, list[Message], int]:
+        cursor, entries, left = await scripts.reclaim(
             self._client,
             self._stream.lane_key(lane),
             group=self._group,
             consumer=self._consumer,
             min_idle_ms=self._min_idle_ms,
-            cursor=self._cursors[lane],
+            cursor=cursor,
             count=count,
+            before_last=self._before_last,
+            last=last,
         )
-        if cursor == _START:
-            del self._cursors[lane]
-        else:
-            self._cursors[lane] = cursor
-        return [to_message(entry_id, fields, lane=lane, deliveries=n) for entry_id, n, fields in entries]
+        if entries and AFTER_CLAIM.armed:
+            await AFTER_CLAIM.hit()
+        messages = [to_message(entry_id, fields, lane=lane, deliveries=n) for entry_id, n, fields in entries]
+        return cursor, messages, left
 
 
 class Renewal:

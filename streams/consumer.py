@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -48,9 +48,10 @@ class Consumer:
     how long a message stays ours without renewal; it is renewed while the handler runs, so it bounds how long a *dead*
     consumer keeps a message. `concurrency` bounds the handlers running at once. `on_poison` decides about a message
     delivered more than `max_deliveries` times, which means that it was never settled: it may kill its worker; if it
-    raises, the message stays pending and it is asked again. `block` bounds one wait for messages, and with it how long
-    an idle consumer takes to stop. `drain` bounds how long `run` waits for handlers after stop; those not done by then
-    are cancelled, and their messages delivered again.
+    raises, the message stays pending and it is asked again. The last of these deliveries happens with nothing else in
+    hand, so that what only died beside poison is settled, and poison is found out. `block` bounds one wait for messages,
+    and with it how long an idle consumer takes to stop. `drain` bounds how long `run` waits for handlers after stop;
+    those not done by then are cancelled, and their messages delivered again.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Consumer:
         self._max_deliveries = max_deliveries
         self._on_poison = on_poison or bury_poison
         self._block = block
+        self._lease = lease
         self._drain = drain
         self._clock = clock = clock or SystemClock()
         self._roll = roll
@@ -97,6 +99,7 @@ class Consumer:
             consumer=name,
             min_idle=lease * 1.25,  # more than the lease, so that a renewal that comes a little late is in time
             every=reclaim_every or max(lease / 6, timedelta(milliseconds=50)),
+            max_deliveries=max_deliveries,
             clock=clock,
             roll=roll,
         )
@@ -130,6 +133,7 @@ class Consumer:
                     flights += await self._read()
             finally:
                 await finished(flights)
+            flights += await self._alone(asyncio.Event())
         return sum(flight.settled for flight in flights)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -156,6 +160,9 @@ class Consumer:
             return
         await self._know_group()
         claimed = [] if self._reclaimer.due_in else await self._reclaim()
+        if self._reclaimer.lasts_left:
+            await self._flights.drain(self._lease, until=stop)
+            claimed += await self._alone(stop)
         read = await self._read() if self._flights.free else []
         self._outage.over()
         if not claimed and not read and not stop.is_set():
@@ -172,10 +179,24 @@ class Consumer:
         self._group_known = self._group_was_known = True
 
     async def _reclaim(self) -> list[Flight]:
-        flights = self._flights.launch(await self._reclaimer.run_once(self._flights.free))
+        return self._launch_reclaimed(await self._reclaimer.run_once(self._flights.free))
+
+    def _launch_reclaimed(self, messages: Sequence[Message]) -> list[Flight]:
+        flights = self._flights.launch(messages)
         for lane, count in Counter(flight.message.lane for flight in flights).items():
             self._metrics.reclaimed(lane, count)
         return flights
+
+    async def _alone(self, stop: asyncio.Event) -> list[Flight]:
+        """Handles messages on their last delivery one by one, for about a lease: then the others have their turn."""
+        until = self._clock.monotonic() + self._lease.total_seconds()
+        handled: list[Flight] = []
+        while self._reclaimer.lasts_left and not stop.is_set() and self._clock.monotonic() < until:
+            message = await self._reclaimer.take_last()
+            if message is not None:
+                handled += self._launch_reclaimed([message])
+                await self._flights.drain(self._lease, until=stop)
+        return handled
 
     async def _read(self) -> list[Flight]:
         return self._take(await self._reader.take(min(self._flights.free, _READ_LIMIT)))

@@ -15,11 +15,15 @@ from redis.asyncio import Redis
 from streams import scripts
 from streams.clock import Clock, SystemClock, pause
 from streams.connection import Outage, redis_errors
-from streams.errors import StreamError
+from streams.errors import StreamError, StreamUnavailable
+from streams.failpoints import failpoint
 from streams.keys import Stream
 from streams.metrics import Metrics
 
 _SHORTEST_PAUSE = timedelta(milliseconds=10)
+
+BEFORE_PROMOTE = failpoint("promote.before", "due messages not moved yet", raises=StreamUnavailable)
+AFTER_PROMOTE = failpoint("promote.after", "due messages moved, the reply not heard", raises=StreamUnavailable)
 
 
 class Delayed:
@@ -50,7 +54,11 @@ class Delayed:
 
     async def run_once(self) -> int:
         """Moves what is due, up to `limit`; how many. Raises `StreamError` when the server cannot be asked."""
+        if BEFORE_PROMOTE.armed:
+            await BEFORE_PROMOTE.hit()
         moved, next_ms, now_ms = await scripts.promote(self._client, self._stream, limit=self._limit)
+        if moved and AFTER_PROMOTE.armed:
+            await AFTER_PROMOTE.hit()
         until_next = self._poll if next_ms is None else timedelta(milliseconds=next_ms - now_ms)
         self._next_in = min(self._poll, max(until_next, _SHORTEST_PAUSE))
         if moved:

@@ -96,12 +96,14 @@ class Flights:
     def wake(self) -> None:
         self._room.set()
 
-    async def drain(self, limit: timedelta) -> None:
-        """Waits for all to land, for `limit` at most."""
+    async def drain(self, limit: timedelta, *, until: asyncio.Event | None = None) -> None:
+        """Waits for all to land, for `limit` at most and no longer than `until` is set."""
         if not self._flights:
             return
-        all_landed = asyncio.ensure_future(finished(self._flights.values()))
-        racers = (all_landed, asyncio.ensure_future(self._clock.sleep(limit)))
+        waits = [finished(self._flights.values()), self._clock.sleep(limit)]
+        if until is not None:
+            waits.append(_set(until))
+        racers = [asyncio.ensure_future(each) for each in waits]
         try:
             await asyncio.wait(racers, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -138,6 +140,10 @@ async def finished(flights: Collection[Flight]) -> None:
     """Returns when the tasks of `flights` have ended, however they did."""
     if tasks := _tasks(flights):
         await asyncio.wait(tasks)
+
+
+async def _set(event: asyncio.Event) -> None:
+    await event.wait()
 
 
 def _tasks(flights: Collection[Flight]) -> list[asyncio.Task[None]]:

@@ -12,9 +12,12 @@ from redis.asyncio import Redis
 from streams import scripts
 from streams.coalesce import Coalescer
 from streams.entry import to_fields
-from streams.errors import StreamFull
+from streams.errors import StreamFull, StreamUnavailable
+from streams.failpoints import failpoint
 from streams.keys import Stream
 from streams.metrics import Metrics
+
+AFTER_ADD = failpoint("publish.after_add", "entries added, the reply not heard", raises=StreamUnavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,8 @@ class Producer:
         for part in _cut(batch):
             try:
                 added = await scripts.publish(self._client, self._stream, max_length=self._max_length, drafts=part)
+                if AFTER_ADD.armed:
+                    await AFTER_ADD.hit()
             except Exception as error:  # the parts before this one are in; the ones behind it are not even sent
                 return [*ids, *[error] * (len(batch) - len(ids))]
             ids += added

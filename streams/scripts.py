@@ -95,11 +95,27 @@ async def promote(client: Redis, stream: Stream, *, limit: int) -> tuple[int, in
 
 
 async def reclaim(
-    client: Redis, key: str, *, group: str, consumer: str, min_idle_ms: int, cursor: bytes, count: int
-) -> tuple[bytes, Sequence[tuple[bytes, int, Sequence[bytes]]]]:
-    """The cursor to go on from, and what was taken over: id, deliveries, fields."""
-    cursor, taken = await _reclaim(client, (key,), (group, consumer, min_idle_ms, cursor, count))
-    return cursor, taken
+    client: Redis,
+    key: str,
+    *,
+    group: str,
+    consumer: str,
+    min_idle_ms: int,
+    cursor: bytes,
+    count: int,
+    before_last: int,
+    last: bool,
+) -> tuple[bytes, Sequence[tuple[bytes, int, Sequence[bytes]]], int]:
+    """The cursor to go on from, what was taken over (id, deliveries, fields), and how many were left for `last`.
+
+    `before_last` is the number of deliveries before the last one (0: no delivery is the last); with `last`, one entry on
+    its last delivery is taken and nothing else, without it everything else.
+    """
+    wanted = "last" if last else "others"
+    cursor, taken, left = await _reclaim(
+        client, (key,), (group, consumer, min_idle_ms, cursor, count, before_last, wanted)
+    )
+    return cursor, taken, left
 
 
 async def renew(

@@ -19,6 +19,7 @@ from streams.coalesce import Coalescer
 from streams.connection import Outage
 from streams.entry import to_dead_fields, to_fields
 from streams.errors import StreamUnavailable
+from streams.failpoints import failpoint
 from streams.keys import Stream
 from streams.message import Message
 from streams.metrics import Metrics
@@ -27,6 +28,9 @@ from streams.outcome import Dead, Done, Outcome, Retry
 log = logging.getLogger("streams")
 
 _Settlement = tuple[Message, Outcome]
+
+BEFORE_ACK = failpoint("settle.before_ack", "outcomes known, Redis not told", raises=StreamUnavailable)
+AFTER_ACK = failpoint("settle.after_ack", "entries acknowledged, the reply not heard", raises=StreamUnavailable)
 
 
 class Settler:
@@ -96,7 +100,11 @@ class Settler:
                     dead.append(to_dead_fields(message, reason))
                 case _:
                     assert_never(outcome)
+        if BEFORE_ACK.armed:
+            await BEFORE_ACK.hit()
         await scripts.settle(self._client, self._stream, group=self._group, entries=entries, retries=retries, dead=dead)
+        if AFTER_ACK.armed:
+            await AFTER_ACK.hit()
 
 
 def _cut(batch: Sequence[_Settlement]) -> Iterator[Sequence[_Settlement]]:

@@ -17,6 +17,7 @@ from okane.payment import Payment
 from okane.pipeline.accept import Accept, Receipt
 from okane.pipeline.lanes import LaneLimits
 from okane.store import NewPayment, PaymentStore
+from streams.failpoints import failpoint
 
 MAX_BODY_BYTES = 64 * 1024
 ACCOUNT = "default"  # one account until there are keys
@@ -24,6 +25,8 @@ JSON = "application/json"
 CURLS = "application/x-www-form-urlencoded"
 BODY_TIMEOUT_S = 5.0  # 64 kB take longer only from somebody who means to
 UTF_8 = frozenset({"utf-8", "utf8"})
+
+BEFORE_ANSWER = failpoint("accept.before_answer", "accepted, the client not told", raises=StoreUnavailable)
 
 
 class Handlers:
@@ -107,6 +110,8 @@ class Handlers:
         self._metrics.accepted.labels("created" if receipt.created else "replayed").inc()
         if receipt.created and not receipt.enqueued:
             self._metrics.not_enqueued.inc()
+        if BEFORE_ANSWER.armed:
+            await BEFORE_ANSWER.hit()
         return receipt
 
 

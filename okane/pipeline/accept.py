@@ -1,12 +1,14 @@
 """Accept: the row first, its wake-up second.
 
 Once the row is committed the payment is safe and the client is told so. If the wake-up cannot be sent (Redis down, full,
-slow), the answer is the same but for `enqueued: false`, and the sweep sends it later.
+slow), the answer is the same but for `enqueued: false`, and the sweep sees to the payment. While Redis is known to be away
+nobody waits for it: one request at a time asks, the rows of the others say at once that they have no wake-up.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -14,11 +16,15 @@ import structlog
 
 from okane.payment import Payment
 from okane.store import NewPayment, PaymentStore
-from streams import Producer, StreamError
+from streams import Producer, StreamError, StreamFull, StreamUnavailable
+from streams.failpoints import failpoint
 
 log = structlog.get_logger("okane.accept")
 
 WAKE_TIMEOUT_S = 1.0  # how long a client waits for Redis at most: its payment is safe already
+AWAY_S = 1.0  # how long Redis is not asked again after it did not answer
+
+BEFORE_WAKE = failpoint("accept.before_wake", "the row is committed, no wake-up sent", raises=StreamUnavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +42,16 @@ class Accept:
     def __init__(self, *, store: PaymentStore, producer: Producer) -> None:
         self._store = store
         self._producer = producer
+        self._redis_away_until_s = 0.0
 
     async def accept(self, new: NewPayment) -> Receipt:
         """Write the payment and wake a worker. A repeat of an earlier request finds its payment and changes nothing.
 
         Raises IdempotencyKeyReused, StoreUnavailable.
         """
-        accepted = await self._store.accept(new)
-        enqueued = accepted.created and await self._wake(accepted.payment)
+        wake = time.monotonic() >= self._redis_away_until_s
+        accepted = await self._store.accept(new, wake=wake)
+        enqueued = wake and accepted.created and await self._wake(accepted.payment)
         log.debug("payment_accepted", payment_id=str(accepted.payment.id), created=accepted.created, enqueued=enqueued)
         return Receipt(accepted.payment, accepted.created, enqueued)
 
@@ -54,10 +62,20 @@ class Accept:
         return Receipt(payment, created=False, enqueued=await self._wake(payment))
 
     async def _wake(self, payment: Payment) -> bool:
+        if self._redis_away_until_s:  # ours is the one that asks
+            self._away_for(WAKE_TIMEOUT_S + AWAY_S)
         try:
+            if BEFORE_WAKE.armed:
+                await BEFORE_WAKE.hit()
             async with asyncio.timeout(WAKE_TIMEOUT_S):
                 await self._producer.publish(payment.id.bytes, lane=payment.lane)
         except (StreamError, TimeoutError) as error:
             log.debug("wake_up_not_sent", payment_id=str(payment.id), reason=str(error))
+            if not isinstance(error, StreamFull):
+                self._away_for(AWAY_S)
             return False
+        self._redis_away_until_s = 0.0
         return True
+
+    def _away_for(self, duration_s: float) -> None:
+        self._redis_away_until_s = time.monotonic() + duration_s

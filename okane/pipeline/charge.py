@@ -34,11 +34,18 @@ from okane.providers.base import (
 )
 from okane.store import Claimed, PaymentStore, Refused, Settlement
 from streams import Dead, Done, Message, Outcome, Retry
+from streams.failpoints import failpoint
 
 log = structlog.get_logger("okane.charge")
 
 SOON = timedelta(seconds=1)  # when to look at a payment again that somebody else may have
 PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # between tries while Postgres is away
+
+BEFORE_CLAIM = failpoint("charge.before_claim", "read from the stream, not claimed")
+BEFORE_CALL = failpoint("charge.before_call", "claimed, the provider not called")
+BEFORE_SETTLE = failpoint("charge.before_settle", "the provider has answered, nothing is written")
+BEFORE_DELAY = failpoint("retry.before_delay", "the retry is committed, not in the delayed set")
+BEFORE_DEAD_LETTER = failpoint("bury.before_dead_letter", "given up in Postgres, no dead letter in the stream")
 
 T = TypeVar("T")
 
@@ -68,6 +75,8 @@ class Charge:
         if len(message.body) != 16:
             return Dead("not a payment id")
         payment_id = UUID(bytes=message.body)
+        if BEFORE_CLAIM.armed:
+            await BEFORE_CLAIM.hit()
         claim = await self._patiently(partial(self._store.claim, payment_id))
         if isinstance(claim, Refused):
             return self._refused(claim, message)
@@ -77,11 +86,13 @@ class Charge:
                 settlement = await self._attempt(claim)
                 if settlement is None:
                     return Retry("the lease ran out before the provider was called", after=SOON)
+                if BEFORE_SETTLE.armed:
+                    await BEFORE_SETTLE.hit()
                 # We alone know what the provider said.
                 age = await self._patiently(partial(self._store.settle, settlement))
             if age is None:
                 return await self._late(settlement)
-            return self._settled(settlement, age)
+            return await self._settled(settlement, age)
 
     async def poison(self, message: Message) -> Outcome:
         """An entry that was delivered too often: its payment goes to a human, the entry to the dead letters."""
@@ -113,11 +124,16 @@ class Charge:
         """Look up if the outcome is open, charge if it is not; None if the right to do so ran out meanwhile."""
         payment = claim.payment
         started_s = time.monotonic()
+        hopeless = self._rules.hopeless(claim)
+        if hopeless is not None:
+            return self._settlement(payment, hopeless, called=False, started_s=started_s)
         if claim.look_up_first:
             found = await self._call("look_up", self._provider.look_up, payment)
             decided = self._rules.looked_up(claim, found)
             if decided is not None:
                 return self._settlement(payment, decided, called=False, started_s=started_s)
+        if BEFORE_CALL.armed:
+            await BEFORE_CALL.hit()
         if not self._leases.valid(claim):
             log.warning("lease_ran_out")
             return None
@@ -183,21 +199,28 @@ class Charge:
         log.warning("late_result", outcome=settlement.event, provider_ref=settlement.provider_ref, status=status)
         return Retry("settled by another attempt", after=SOON)
 
-    def _settled(self, settlement: Settlement, age: timedelta) -> Outcome:
+    async def _settled(self, settlement: Settlement, age: timedelta) -> Outcome:
         status = settlement.status
         self._metrics.settled.labels(status.value).inc()
         log.debug("payment_settled", status=status.value, reason=settlement.reason)
         if status is Status.NEEDS_REVIEW:
             log.warning("payment_needs_review", reason=settlement.reason)
-            return Dead(settlement.reason or settlement.event)
+            return await self._dead(settlement)
         if settlement.delay is not None:
+            if BEFORE_DELAY.armed:
+                await BEFORE_DELAY.hit()
             self._metrics.retries.labels(settlement.provider).inc()
             return Retry(settlement.reason or settlement.event, after=settlement.delay)
         self._metrics.settle_seconds.labels(status.value).observe(age.total_seconds())
         if settlement.event == verdict.SPENT:
             log.warning("payment_spent", reason=settlement.reason)
-            return Dead(settlement.reason or settlement.event)
+            return await self._dead(settlement)
         return Done()
+
+    async def _dead(self, settlement: Settlement) -> Dead:
+        if BEFORE_DEAD_LETTER.armed:
+            await BEFORE_DEAD_LETTER.hit()
+        return Dead(settlement.reason or settlement.event)
 
 
 def _word(result: LookUpResult) -> str:

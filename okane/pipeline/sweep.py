@@ -1,13 +1,15 @@
 """Sweep: sends again what wake-ups were lost or are overdue. With it, losing all of Redis loses no payment.
 
-Every worker runs one; Postgres sees to it that they do not get in each other's way.
+Every worker runs one; Postgres sees to it that they do not get in each other's way. While Redis is away there is no stream
+to send to: the payments are run directly.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -15,12 +17,21 @@ import structlog
 
 from okane.errors import StoreBusy, StoreUnavailable
 from okane.metrics import OkaneMetrics
-from okane.store import SweepStore
-from streams import Draft, Producer, StreamError
+from okane.pipeline.direct import Direct
+from okane.pipeline.lanes import LANES
+from okane.store import SweepStore, WakeUp
+from streams import Draft, Producer, StreamError, StreamUnavailable
+from streams.failpoints import failpoint
 
 log = structlog.get_logger("okane.sweep")
 
 BATCH = 500
+ASK_AGAIN_S = 2.0  # how long Redis is not asked again after it did not answer,
+PATIENCE_S = 0.25  # and for how long then: a silent server must not hold up what runs without it
+DIRECT_PAUSE_S = 0.05  # between two looks for due payments while Redis is away
+
+AFTER_MARK = failpoint("sweep.after_mark", "lost payments are marked, not taken", raises=StoreUnavailable)
+AFTER_TAKE = failpoint("sweep.after_take", "due payments are pushed back, no wake-up sent", raises=StoreUnavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,10 @@ class LaneState:
     room: int
 
 
+# While Redis is away: nothing is known to be alive there, and what is runs into the claim.
+UNSEEN = {lane.name: LaneState(oldest_entry=None, room=0) for lane in LANES}
+
+
 class Sweep:
     """One sweeper. `lanes` looks at the streams; it raises StreamError if Redis cannot say."""
 
@@ -39,52 +54,99 @@ class Sweep:
         *,
         store: SweepStore,
         producer: Producer,
+        direct: Direct,
         lanes: Callable[[], Awaitable[Mapping[str, LaneState]]],
         interval: timedelta,
         metrics: OkaneMetrics,
     ) -> None:
         self._store = store
         self._producer = producer
+        self._direct = direct
         self._lanes = lanes
         self._interval_s = interval.total_seconds()
         self._metrics = metrics
-        self._behind = False
+        self._away = False
+        self._ask_at_s = 0.0
+        self._pause_s = 0.0
 
     async def run_once(self) -> int:
-        """Mark what is lost, one window a lane, and wake what is due, one batch; how many wake-ups were sent.
+        """Mark what is lost, one window a lane, and wake or run what is due, one batch; how many it was.
 
-        Redis is asked first: while it is away nothing is pushed back for a wake-up that cannot be sent. A lane that is full
-        does not hold up the others. Raises StreamError, StoreUnavailable.
+        Raises StoreUnavailable, or StreamError if Redis can be read but takes nothing: what was due is run directly then,
+        as far as there is room.
         """
-        lanes = await self._lanes()
-        self._behind = await self._mark(lanes)
-        with_room = {name: lane.room for name, lane in lanes.items() if lane.room > 0}
-        if not with_room:
-            return 0
-        limit = min(BATCH, *with_room.values())
-        due = await self._store.take_due(lanes=with_room, limit=limit)
-        if due:
-            await self._producer.publish_many([Draft(one.payment_id.bytes, lane=one.lane) for one in due])
-            for one in due:
-                self._metrics.sweep_repairs.labels(one.lane).inc()
-            log.warning("wake_ups_repaired", count=len(due))
-        self._behind = self._behind or len(due) == limit
-        return len(due)
+        lanes = await self._look()
+        return await self._run_due() if lanes is None else await self._wake_due(lanes)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Sweep every interval until `stop`, and without a pause while there is more to do."""
         while not stop.is_set():
-            self._behind = False
+            self._pause_s = self._interval_s
             try:
                 await self.run_once()
             except (StoreUnavailable, StreamError) as error:  # said by whoever lost its connection
                 log.debug("sweep_interrupted", reason=str(error))
             except Exception:
                 log.exception("sweep_failed")  # the sweep is the last to repair things: it goes on
-            if not self._behind:
+            if self._pause_s:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._interval_s):
+                    async with asyncio.timeout(self._pause_s):
                         await stop.wait()
+
+    async def _look(self) -> Mapping[str, LaneState] | None:
+        """The lanes, or None while Redis is away."""
+        if self._away and time.monotonic() < self._ask_at_s:
+            return None
+        try:
+            async with asyncio.timeout(PATIENCE_S if self._away else None):
+                lanes = await self._lanes()
+        except (StreamUnavailable, TimeoutError) as error:
+            self._ask_at_s = time.monotonic() + ASK_AGAIN_S
+            if not self._away:
+                log.warning("running_without_redis", reason=str(error))
+            self._away = True
+            return None
+        if self._away:
+            log.warning("redis_back")
+        self._away = False
+        return lanes
+
+    async def _wake_due(self, lanes: Mapping[str, LaneState]) -> int:
+        """Send what is due to its lane; one that is full does not hold up the others."""
+        behind = await self._mark(lanes)
+        with_room = {name: lane.room for name, lane in lanes.items() if lane.room > 0}
+        if not with_room:
+            return 0
+        limit = min(BATCH, *with_room.values())
+        due = await self._take(with_room, limit)
+        if due:
+            try:
+                await self._producer.publish_many([Draft(one.payment_id.bytes, lane=one.lane) for one in due])
+            except StreamError:
+                self._direct.start(due)
+                raise
+            for one in due:
+                self._metrics.sweep_repairs.labels(one.lane).inc()
+            log.warning("wake_ups_repaired", count=len(due))
+        if behind or len(due) == limit:
+            self._pause_s = 0.0
+        return len(due)
+
+    async def _run_due(self) -> int:
+        """Run what is due in this process, and look for what is lost only when that leaves places free."""
+        await self._direct.room()
+        limit = min(BATCH, self._direct.free)
+        due = await self._take(UNSEEN, limit)
+        self._direct.start(due)
+        behind = len(due) < limit and await self._mark(UNSEEN)
+        self._pause_s = 0.0 if behind or len(due) == limit else DIRECT_PAUSE_S
+        return len(due)
+
+    async def _take(self, lanes: Mapping[str, object], limit: int) -> Sequence[WakeUp]:
+        due = await self._store.take_due(lanes=list(lanes), limit=limit)
+        if due and AFTER_TAKE.armed:
+            await AFTER_TAKE.hit()
+        return due
 
     async def _mark(self, lanes: Mapping[str, LaneState]) -> bool:
         """Whether a cursor is still behind. A row that somebody holds locked stops its lane's cursor, and nothing else."""
@@ -92,7 +154,11 @@ class Sweep:
         behind = False
         for name, lane in lanes.items():
             try:
-                behind |= (await self._store.mark_lost(name, lane.oldest_entry)).more
+                marked = await self._store.mark_lost(name, lane.oldest_entry)
             except StoreBusy as error:
                 log.warning("sweep_held_up", lane=name, reason=str(error))
+                continue
+            if marked.lost and AFTER_MARK.armed:
+                await AFTER_MARK.hit()
+            behind |= marked.more
         return behind

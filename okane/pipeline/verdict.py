@@ -47,6 +47,17 @@ class Rules:
     unknown_deadline: timedelta
     look_up_delays: Sequence[timedelta]
 
+    def hopeless(self, claim: Claimed) -> Verdict | None:
+        """Before anything is called: a payment whose attempts end in crashes only, look-ups included, is for a human.
+
+        What is merely spent ends after its look-up; more crashes than retries means that even asking does not end well.
+        """
+        if self.policy.max_attempts is None or claim.payment.retries <= self.policy.max_attempts:
+            return None
+        return Verdict(
+            Status.NEEDS_REVIEW, "needs_review", reason="poison: its workers died or stalled again and again"
+        )
+
     def charged(self, claim: Claimed, result: ChargeResult, *, roll: float) -> Verdict:
         """After a charge. `roll` in [0, 1) is the jitter's dice."""
         match result:

@@ -19,8 +19,10 @@ from yarl import URL
 from okane.payment import Payment
 from okane.providers.answers import Answer, charge_result, look_up_result
 from okane.providers.base import ChargeResult, LookUpResult, Unavailable, Unknown
+from streams.failpoints import failpoint
 
 MAX_ANSWER_BYTES = 64 * 1024
+BEFORE_ANSWER = failpoint("provider.before_answer", "the provider has been called, its answer not read", raises=OSError)
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "okane"}
 
 
@@ -119,6 +121,8 @@ class HttpProvider:
         async with self._session.request(
             method, URL(url, encoded=True), headers=headers, data=data, allow_redirects=False
         ) as response:
+            if BEFORE_ANSWER.armed:
+                await BEFORE_ANSWER.hit()
             body = bytearray()
             async for chunk in response.content.iter_any():
                 body += chunk

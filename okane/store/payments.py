@@ -22,9 +22,16 @@ from okane.store import rows, statements
 from okane.store.records import Accepted, Claimed, Event, NewPayment, Refused, Settlement
 from okane.store.session import Row, Session
 from streams import Coalescer
+from streams.failpoints import failpoint
 
 SQL = statements.load("payments.sql")
 MAX_BATCH = 256
+
+BEFORE_INSERT = failpoint("accept.before_insert", "nothing is written yet", raises=StoreUnavailable)
+AFTER_INSERT = failpoint("accept.after_commit", "rows committed, the reply not heard", raises=StoreUnavailable)
+AFTER_CLAIM = failpoint("claim.after_commit", "claims committed, the reply not heard", raises=StoreUnavailable)
+AFTER_SETTLE = failpoint("settle.after_commit", "outcomes committed, the reply not heard", raises=StoreUnavailable)
+BETWEEN_SINGLES = failpoint("store.between_singles", "half of a batch is written, row by row", raises=StoreUnavailable)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -64,12 +71,13 @@ class PaymentStore:
         for session in self._sessions:
             await session.aclose()
 
-    async def accept(self, new: NewPayment) -> Accepted:
+    async def accept(self, new: NewPayment, *, wake: bool = True) -> Accepted:
         """Write a new payment, or find the one that this key already made.
 
-        Raises IdempotencyKeyReused if the key belongs to a payment of another meaning.
+        Without `wake`, no wake-up will be sent for it: the sweep is to see to it at once. Raises IdempotencyKeyReused if
+        the key belongs to a payment of another meaning.
         """
-        accepted, fingerprint = await self._accepting.submit(new)
+        accepted, fingerprint = await self._accepting.submit((new, wake))
         if fingerprint != new.fingerprint:
             raise IdempotencyKeyReused(accepted.payment.id)
         return accepted
@@ -157,45 +165,64 @@ class PaymentStore:
                 if len(items) == 1:
                     raise
             # One bad or locked row fails its whole batch. One by one, only the guilty one fails.
-            return [await _outcome(run(session, [item])) for item in items]
+            return [await one(item) for item in items]
+
+        async def one(item: T) -> R | BaseException:
+            try:
+                [answer] = await run(session, [item])
+                if BETWEEN_SINGLES.armed:
+                    await BETWEEN_SINGLES.hit()
+            except Exception as error:
+                return error
+            return answer
 
         return Coalescer(flush, max_batch=MAX_BATCH)
 
-    async def _accept(self, session: Session, batch: Sequence[NewPayment]) -> Sequence[tuple[Accepted, bytes]]:
-        wanted: dict[tuple[str, str], NewPayment] = {}
-        for new in batch:
-            wanted.setdefault((new.account_id, new.idempotency_key), new)
+    async def _accept(
+        self, session: Session, batch: Sequence[tuple[NewPayment, bool]]
+    ) -> Sequence[tuple[Accepted, bytes]]:
+        wanted: dict[tuple[str, str], tuple[NewPayment, bool]] = {}
+        for new, wake in batch:
+            wanted.setdefault((new.account_id, new.idempotency_key), (new, wake))
+        if BEFORE_INSERT.armed:
+            await BEFORE_INSERT.hit()
         # Ids are made here, not when the request came in: the database checks that they are of this moment.
         ids = [uuid7s.uuid7() for _ in wanted]
         found = {
             (row[1], row[2]): (rows.payment(row), row[rows.WIDTH])
             for row in await self._insert(session, ids, list(wanted.values()))
         }
+        if AFTER_INSERT.armed:
+            await AFTER_INSERT.hit()
         if missing := [key for key in wanted if key not in found]:
             parameters = {"account_ids": [key[0] for key in missing], "keys": [key[1] for key in missing]}
             for row in await session.rows(SQL["by_key"], parameters):
                 found[row[1], row[2]] = (rows.payment(row), row[rows.WIDTH])
         ours = set(ids)
         answers = []
-        for new in batch:
+        for new, _ in batch:
             payment, fingerprint = found[new.account_id, new.idempotency_key]
             answers.append((Accepted(payment, created=payment.id in ours), fingerprint))
             ours.discard(payment.id)  # of equal requests in one batch, one made the payment
         return answers
 
-    async def _insert(self, session: Session, ids: Sequence[UUID], batch: Sequence[NewPayment]) -> Sequence[Row]:
+    async def _insert(
+        self, session: Session, ids: Sequence[UUID], batch: Sequence[tuple[NewPayment, bool]]
+    ) -> Sequence[Row]:
+        news = [new for new, _ in batch]
         # May run twice: what the first run committed without our hearing of it is found by its key, and bears our id.
         return await session.rows_repeatably(
             SQL["accept"],
             {
                 "ids": ids,
-                "account_ids": [new.account_id for new in batch],
-                "keys": [new.idempotency_key for new in batch],
-                "fingerprints": [new.fingerprint for new in batch],
-                "amounts_minor": [new.amount_minor for new in batch],
-                "currencies": [new.currency for new in batch],
-                "metadata": [json.dumps(dict(new.metadata)) for new in batch],
-                "lanes": [new.lane for new in batch],
+                "account_ids": [new.account_id for new in news],
+                "keys": [new.idempotency_key for new in news],
+                "fingerprints": [new.fingerprint for new in news],
+                "amounts_minor": [new.amount_minor for new in news],
+                "currencies": [new.currency for new in news],
+                "metadata": [json.dumps(dict(new.metadata)) for new in news],
+                "lanes": [new.lane for new in news],
+                "wakes": [wake for _, wake in batch],
                 "clock_s": (ids[0].int >> 80) / 1000,  # RFC 9562: the id's time in ms comes first
                 "grace_s": self._grace.total_seconds(),
             },
@@ -216,6 +243,8 @@ class PaymentStore:
             "grace_ms": _ms(self._grace),
         }
         claimed = {row[0]: _claimed(row, valid_until_s) for row in await session.rows(SQL["claim"], parameters)}
+        if AFTER_CLAIM.armed:
+            await AFTER_CLAIM.hit()
         # Of equal wake-ups in one batch, one gets the claim.
         granted = [claimed.pop(payment_id, None) for payment_id in ids]
         missing = [payment_id for payment_id, claim in zip(ids, granted, strict=True) if claim is None]
@@ -270,6 +299,8 @@ class PaymentStore:
                 "grace_ms": _ms(self._grace),
             },
         )
+        if AFTER_SETTLE.armed:
+            await AFTER_SETTLE.hit()
         # By payment and attempt: one batch may hold two attempts of one payment, of which one has lost it.
         ages_s = {(row[0], row[1]): row[2] for row in written}
         if len(ages_s) < len(batch):
@@ -289,14 +320,6 @@ def _claimed(row: Row, valid_until_s: float) -> Claimed:
         open_s=open_s,
         valid_until_s=valid_until_s,
     )
-
-
-async def _outcome(one: Awaitable[Sequence[R | BaseException]]) -> R | BaseException:
-    """The answer to a batch of one, or why there is none."""
-    try:
-        return (await one)[0]
-    except Exception as error:
-        return error
 
 
 def _ms(duration: timedelta) -> int:

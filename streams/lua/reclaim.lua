@@ -1,19 +1,38 @@
 -- Takes over entries whose consumer has been silent for too long, and counts the delivery.
 -- XAUTOCLAIM with JUSTID finds them, XCLAIM counts and reads them. (Without JUSTID, Redis 6.2 answers nil for an entry
 -- that was deleted, which leaves no id to acknowledge it by.)
+-- An entry on its last delivery may be the one that kills its workers, or only one that died beside it. It is taken alone,
+-- so that the guilty one dies alone: whoever does not want it yet leaves it as idle as it was.
 -- KEYS    a lane's stream
--- ARGV    group, consumer, smallest idle time in ms, cursor, count
--- Returns { next cursor, { { id, deliveries, { field, value, ... } } } }
-local group, consumer = ARGV[1], ARGV[2]
-local scan = redis.call('XAUTOCLAIM', KEYS[1], group, consumer, ARGV[3], ARGV[4], 'COUNT', ARGV[5], 'JUSTID')
+-- ARGV    group, consumer, smallest idle time in ms, cursor, count, deliveries before the last one (0: no such rule),
+--         `last` to take one entry on its last delivery and nothing else
+-- Returns { next cursor, { { id, deliveries, { field, value, ... } } }, how many on their last delivery were left }
+local group, consumer, min_idle = ARGV[1], ARGV[2], ARGV[3]
+local before_last = tonumber(ARGV[6])
+local wants_last = ARGV[7] == 'last'
+local scan = redis.call('XAUTOCLAIM', KEYS[1], group, consumer, min_idle, ARGV[4], 'COUNT', ARGV[5], 'JUSTID')
 local taken = {}
+local left = 0
+
+local function leave(id)
+  redis.call('XCLAIM', KEYS[1], group, consumer, 0, id, 'IDLE', min_idle, 'JUSTID')
+end
+
 for _, id in ipairs(scan[2]) do
-  local entry = redis.call('XCLAIM', KEYS[1], group, consumer, 0, id)[1]
-  if entry then
-    local pending = redis.call('XPENDING', KEYS[1], group, id, id, 1)[1]
-    taken[#taken + 1] = { id, pending[4], entry[2] }
+  local deliveries = redis.call('XPENDING', KEYS[1], group, id, id, 1)[1][4]
+  local last = deliveries == before_last
+  if last and not (wants_last and #taken == 0) then
+    leave(id)
+    left = left + 1
+  elseif wants_last and not last then
+    leave(id)
   else
-    redis.call('XACK', KEYS[1], group, id)
+    local entry = redis.call('XCLAIM', KEYS[1], group, consumer, 0, id)[1]
+    if entry then
+      taken[#taken + 1] = { id, deliveries + 1, entry[2] }
+    else
+      redis.call('XACK', KEYS[1], group, id)
+    end
   end
 end
-return { scan[1], taken }
+return { scan[1], taken, left }

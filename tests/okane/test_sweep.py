@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -14,13 +14,15 @@ import uuid_utils.compat as uuid7s
 from prometheus_client import CollectorRegistry
 
 from okane.errors import StoreBusy
+from okane.local.redis_server import RedisServer
 from okane.metrics import OkaneMetrics
 from okane.payment import Status
+from okane.pipeline.direct import Direct
 from okane.pipeline.lanes import payments_stream
 from okane.pipeline.sweep import LaneState, Sweep
-from okane.store import Overview, PaymentStore, SweepStore
+from okane.store import Overview, PaymentStore, SweepStore, WakeUp
 from okane.store import sweep as sweep_module
-from streams import Inspector, Producer, StreamError, StreamUnavailable, connect
+from streams import Done, Handler, Inspector, Message, Outcome, Producer, StreamUnavailable, connect
 from tests.okane.test_store import GRACE, LEASE, claimed, new, settlement
 
 EMPTY: dict[str, timedelta | None] = {"critical": None, "default": None, "low": None}
@@ -67,6 +69,34 @@ async def mark(sweeps: SweepStore, ages: Mapping[str, timedelta | None] = EMPTY)
     await sweeps.look_ahead()  # the moment before the test's payments,
     await sweeps.look_ahead()  # and the moment after them
     return sum([(await sweeps.mark_lost(lane, age)).lost for lane, age in ages.items()])
+
+
+def remembering(ran: list[UUID]) -> Handler:
+    """A handler that only notes which payments it was given."""
+
+    async def handler(message: Message) -> Outcome:
+        ran.append(UUID(bytes=message.body))
+        return Done()
+
+    return handler
+
+
+def make_sweep(
+    sweeps: SweepStore,
+    producer: Producer,
+    lanes: Callable[[], Awaitable[Mapping[str, LaneState]]],
+    *,
+    metrics: OkaneMetrics,
+    direct: Direct | None = None,
+) -> Sweep:
+    return Sweep(
+        store=sweeps,
+        producer=producer,
+        direct=direct or Direct(remembering([]), concurrency=10, metrics=metrics),
+        lanes=lanes,
+        interval=timedelta(seconds=1),
+        metrics=metrics,
+    )
 
 
 async def test_a_lost_wake_up_is_found_after_the_grace(
@@ -254,7 +284,7 @@ async def test_a_sweep_puts_lost_payments_back_on_their_lane(
         async def lanes() -> dict[str, LaneState]:
             return {name: LaneState(None, room[name]) for name in EMPTY}
 
-        sweep = Sweep(store=sweeps, producer=producer, lanes=lanes, interval=timedelta(seconds=1), metrics=metrics)
+        sweep = make_sweep(sweeps, producer, lanes, metrics=metrics)
         await sweeps.look_ahead()
         assert await sweep.run_once() == 0  # its lane is full: nothing is pushed back either
         room = {"critical": 0, "default": 0, "low": 10}  # the others being full is not its concern
@@ -265,20 +295,87 @@ async def test_a_sweep_puts_lost_payments_back_on_their_lane(
     assert metrics.registry.get_sample_value("okane_sweep_repairs_total", {"lane": "low"}) == 1
 
 
-async def test_while_redis_is_away_nothing_is_pushed_back(
+async def test_while_redis_is_away_due_payments_run_directly(
     store: PaymentStore, sweeps: SweepStore, database_url: str, redis_url: str
 ) -> None:
-    payment_id = await accept_aged(store, database_url, "k", age_s=20)
-    await mark(sweeps)
+    known_lost = await store.accept(new("k0"), wake=False)
+    found_lost = await accept_aged(store, database_url, "k1", age_s=20)
+    young = await store.accept(new("k2"))
+    ran: list[UUID] = []
 
     async def lanes() -> dict[str, LaneState]:
         raise StreamUnavailable("away")
 
     async with connect(redis_url) as redis:
-        producer = Producer(redis, payments_stream(f"test-{uuid4()}"))
         metrics = OkaneMetrics(CollectorRegistry())
-        sweep = Sweep(store=sweeps, producer=producer, lanes=lanes, interval=timedelta(seconds=1), metrics=metrics)
-        with pytest.raises(StreamError):
-            await sweep.run_once()
+        producer = Producer(redis, payments_stream(f"test-{uuid4()}"))
+        direct = Direct(remembering(ran), concurrency=10, metrics=metrics)
+        sweep = make_sweep(sweeps, producer, lanes, metrics=metrics, direct=direct)
+        await sweeps.look_ahead()
+        assert await sweep.run_once() == 1  # and, as that leaves places free, marks what the cursor finds
+        assert await sweep.run_once() == 1
+        assert await sweep.run_once() == 0
+        await direct.drain(timedelta(seconds=10))
         await producer.aclose()
-    assert await due(sweeps) == {payment_id}
+    assert ran == [known_lost.payment.id, found_lost]
+    assert young.payment.id not in ran
+    assert metrics.registry.get_sample_value("okane_direct_runs_total", {"lane": "low"}) == 2
+
+
+async def test_what_a_full_redis_does_not_take_runs_directly(
+    store: PaymentStore, sweeps: SweepStore, private_redis: RedisServer
+) -> None:
+    """At maxmemory Redis can be read, and refuses every new entry."""
+    accepted = await store.accept(new("k"), wake=False)
+    ran: list[UUID] = []
+
+    async def lanes() -> dict[str, LaneState]:
+        return {name: LaneState(None, 100) for name in EMPTY}
+
+    async with connect(private_redis.url) as redis:
+        await redis.config_set("maxmemory", 1)
+        metrics = OkaneMetrics(CollectorRegistry())
+        producer = Producer(redis, payments_stream("full"))
+        direct = Direct(remembering(ran), concurrency=10, metrics=metrics)
+        sweep = make_sweep(sweeps, producer, lanes, metrics=metrics, direct=direct)
+        with pytest.raises(StreamUnavailable):
+            await sweep.run_once()
+        await direct.drain(timedelta(seconds=10))
+        await producer.aclose()
+    assert ran == [accepted.payment.id]
+
+
+async def test_direct_runs_no_more_at_once_than_it_may_and_survives_a_bug() -> None:
+    in_hand: list[bytes] = []
+    most = 0
+    release = asyncio.Event()
+
+    async def handler(message: Message) -> Outcome:
+        nonlocal most
+        in_hand.append(message.body)
+        most = max(most, len(in_hand))
+        await release.wait()
+        in_hand.remove(message.body)
+        raise RuntimeError("a bug")
+
+    direct = Direct(handler, concurrency=4, metrics=OkaneMetrics(CollectorRegistry()))
+    direct.start([WakeUp(uuid4(), "low") for _ in range(10)])
+    assert direct.free == 0
+    room = asyncio.create_task(direct.room())
+    await asyncio.sleep(0)
+    assert not room.done()
+    release.set()
+    await room
+    await direct.drain(timedelta(seconds=10))
+    assert (most, direct.free) == (4, 4)
+
+
+async def test_what_direct_cannot_finish_in_time_is_cancelled() -> None:
+    async def for_ever(message: Message) -> Outcome:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    direct = Direct(for_ever, concurrency=4, metrics=OkaneMetrics(CollectorRegistry()))
+    direct.start([WakeUp(uuid4(), "low")])
+    await direct.drain(timedelta(0))
+    assert direct.free == 4

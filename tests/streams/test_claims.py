@@ -30,7 +30,7 @@ class Counts(Metrics):
 
 
 async def abandon(client: Redis, stream: Stream, drafts: Sequence[Draft], *, deliveries: int = 1) -> None:
-    """Leaves messages in the hands of a consumer that died an hour ago, delivered that often."""
+    """Leaves messages in the hands of a consumer that died an hour ago, delivered that often. Once a test."""
     await Producer(client, stream).publish_many(drafts)
     taken: list[Message] = []
 
@@ -89,6 +89,7 @@ async def test_no_more_is_taken_over_than_there_are_free_slots_and_the_scan_goes
         consumer="c1",
         min_idle=timedelta(minutes=1),
         every=timedelta(hours=1),
+        max_deliveries=5,
         clock=SystemClock(),
         roll=Dice(0.5),
     )
@@ -111,6 +112,7 @@ async def test_a_scan_does_not_start_before_its_time(client: Redis, stream: Stre
         consumer="c1",
         min_idle=timedelta(minutes=1),
         every=timedelta(seconds=10),
+        max_deliveries=5,
         clock=clock,
         roll=Dice(0.5),
     )
@@ -145,6 +147,58 @@ async def test_the_last_delivery_still_reaches_the_handler(client: Redis, stream
     await abandon(client, stream, [Draft(b"x")], deliveries=4)
     assert await consumer(client, stream, done, max_deliveries=5).run_once() == 1
     assert await DeadLetters(client, stream).count() == 0
+
+
+async def test_the_last_delivery_is_handled_with_nothing_else_in_hand(client: Redis, stream: Stream) -> None:
+    """Poison dies alone: what only died beside it gets a delivery without it."""
+    await abandon(client, stream, [Draft(b"last", lane) for lane in stream.lane_names], deliveries=4)
+    await Producer(client, stream).publish_many([Draft(b"new")] * 3)
+    in_hand: list[bytes] = []
+    most = {b"last": 0, b"new": 0}
+
+    async def handler(message: Message) -> Outcome:
+        in_hand.append(message.body)
+        await asyncio.sleep(0.02)
+        most[message.body] = max(most[message.body], len(in_hand))
+        in_hand.remove(message.body)
+        return Done()
+
+    worker = consumer(client, stream, handler, max_deliveries=5)
+
+    async def settled() -> bool:
+        return all(lane.length == 0 for lane in (await Inspector(client, stream, group=GROUP).stats()).lanes)
+
+    async with Running(worker):
+        await until(settled)
+    assert most[b"last"] == 1
+    assert most[b"new"] > 1
+
+
+async def test_a_last_delivery_that_is_left_stays_as_idle_as_it_was(client: Redis, stream: Stream) -> None:
+    await abandon(client, stream, [Draft(b"1"), Draft(b"2")], deliveries=4)
+
+    def reclaimer(name: str) -> Reclaimer:
+        return Reclaimer(
+            client,
+            stream,
+            group=GROUP,
+            consumer=name,
+            min_idle=timedelta(minutes=1),
+            every=timedelta(hours=1),
+            max_deliveries=5,
+            clock=SystemClock(),
+            roll=Dice(0.5),
+        )
+
+    cautious, other = reclaimer("cautious"), reclaimer("other")
+    assert await cautious.run_once(10) == []
+    assert cautious.lasts_left
+    first, second = await other.take_last(), await cautious.take_last()
+    assert first is not None
+    assert second is not None
+    assert {first.body, second.body} == {b"1", b"2"}
+    assert (first.deliveries, second.deliveries) == (5, 5)
+    assert await other.take_last() is None
 
 
 async def test_on_poison_decides_and_is_asked_again_if_it_fails(client: Redis, stream: Stream) -> None:

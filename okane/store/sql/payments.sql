@@ -1,18 +1,20 @@
 -- name: accept
 -- Inserts what is new, in the order of the keys (unsorted batches of two API processes deadlock). A row whose id is not
 -- of this moment by the database's clock (a skewed clock, or a batch that waited for Postgres), or that the sweep's cursor
--- has passed already (clocks that stepped back), goes to the sweep at once.
+-- has passed already (clocks that stepped back), goes to the sweep after the grace; one that gets no wake-up, at once.
 INSERT INTO payments AS p (id, account_id, idempotency_key, fingerprint, amount_minor, currency, metadata, lane,
                            provider_key, sweep_at)
 SELECT w.id, w.account_id, w.idempotency_key, w.fingerprint, w.amount_minor, w.currency, w.metadata, w.lane,
        w.id::text,
-       CASE WHEN abs(extract(epoch FROM clock_timestamp()) - %(clock_s)s) > %(grace_s)s / 2.0
+       CASE WHEN NOT w.wake THEN clock_timestamp()
+            WHEN abs(extract(epoch FROM clock_timestamp()) - %(clock_s)s) > %(grace_s)s / 2.0
                  OR w.id < coalesce((SELECT c.passed FROM sweep_cursors c ORDER BY c.passed DESC LIMIT 1),
                                     '00000000-0000-0000-0000-000000000000')
             THEN clock_timestamp() + %(grace_s)s * interval '1 second' END
 FROM unnest(%(ids)s::uuid[], %(account_ids)s::text[], %(keys)s::text[], %(fingerprints)s::bytea[],
-            %(amounts_minor)s::bigint[], %(currencies)s::text[], %(metadata)s::jsonb[], %(lanes)s::text[])
-     AS w (id, account_id, idempotency_key, fingerprint, amount_minor, currency, metadata, lane)
+            %(amounts_minor)s::bigint[], %(currencies)s::text[], %(metadata)s::jsonb[], %(lanes)s::text[],
+            %(wakes)s::boolean[])
+     AS w (id, account_id, idempotency_key, fingerprint, amount_minor, currency, metadata, lane, wake)
 ORDER BY w.account_id, w.idempotency_key
 ON CONFLICT ON CONSTRAINT payments_idempotency_key DO NOTHING
 RETURNING {payment}, p.fingerprint

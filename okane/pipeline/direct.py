@@ -1,0 +1,67 @@
+"""Direct: runs due payments straight from Postgres while Redis is away.
+
+The same handler as for a message of the stream, with the same claim before it: whatever Redis still holds for these
+payments finds them claimed or settled. What the handler answers is of no use here; the row says when to look again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+import structlog
+
+from okane.metrics import OkaneMetrics
+from okane.store import WakeUp
+from streams import Handler, Message
+
+log = structlog.get_logger("okane.direct")
+
+
+class Direct:
+    """At most `concurrency` payments at once, beside those that came from the stream."""
+
+    def __init__(self, handler: Handler, *, concurrency: int, metrics: OkaneMetrics) -> None:
+        self._handler = handler
+        self._concurrency = concurrency
+        self._metrics = metrics
+        self._running: set[asyncio.Task[None]] = set()
+        self._draining = False
+
+    @property
+    def free(self) -> int:
+        """How many more may be started now."""
+        return self._concurrency - len(self._running)
+
+    async def room(self) -> None:
+        """Returns when a quarter of the places is free: one by one, every payment would cost a query of its own."""
+        while self.free < max(1, self._concurrency // 4):
+            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+
+    def start(self, due: Sequence[WakeUp]) -> None:
+        """Run these; at most as many as are `free`, and none after `drain`. What is not started, the sweep takes again."""
+        if self._draining:
+            return
+        for one in due[: self.free]:
+            task = asyncio.get_running_loop().create_task(self._run(one))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def drain(self, limit: timedelta) -> None:
+        """Wait for what is running, for `limit` at most; what is left then is cancelled, and its lease runs out."""
+        self._draining = True
+        if not self._running:
+            return
+        _, late = await asyncio.wait(self._running, timeout=limit.total_seconds())
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late)
+
+    async def _run(self, one: WakeUp) -> None:
+        self._metrics.direct.labels(one.lane).inc()
+        try:
+            await self._handler(Message(id="direct", lane=one.lane, body=one.payment_id.bytes))
+        except Exception:
+            log.exception("direct_run_failed", payment_id=str(one.payment_id))
