@@ -283,8 +283,18 @@ def dead_purge(
 
 
 @app.command()
-def doctor(*, data: Data = None, json_: Json = False) -> None:
+def doctor(
+    *,
+    data: Data = None,
+    failpoints: Annotated[bool, typer.Option("--failpoints", help="list the failpoints instead")] = False,
+    json_: Json = False,
+) -> None:
     """Check versions, configuration, schema, clocks and ports, and say what to do. Exit code 1 if something is wrong."""
+    if failpoints:
+        from okane.commands import failpoints as listing
+
+        listing.run(as_json=json_)
+        return
     from okane.commands import doctor as command
 
     healthy = _run(command.run(_context(data), as_json=json_))

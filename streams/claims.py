@@ -137,7 +137,7 @@ class Reclaimer:
 
 
 class Renewal:
-    """Renews the leases of messages in flight, every third of a lease: two renewals may fail before one is lost."""
+    """Renews the leases of messages in flight, every quarter of a lease: a renewal may fail before one is lost."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class Renewal:
         self._stream = stream
         self._group = group
         self._consumer = consumer
-        self._every = lease / 3
+        self._every = lease / 4
         self._flights = flights
         self._outage = outage
         self._clock = clock

@@ -85,6 +85,7 @@ class Consumer:
         self._clock = clock = clock or SystemClock()
         self._roll = roll
         self._metrics = metrics = metrics or Metrics()
+        self._capacity = concurrency
         self._slots = asyncio.Semaphore(concurrency)
         self._group_known = False
         self._group_was_known = False
@@ -97,8 +98,8 @@ class Consumer:
             stream,
             group=group,
             consumer=name,
-            min_idle=lease * 1.25,  # more than the lease, so that a renewal that comes a little late is in time
-            every=reclaim_every or max(lease / 6, timedelta(milliseconds=50)),
+            min_idle=lease,
+            every=reclaim_every or max(lease / 10, timedelta(milliseconds=50)),
             max_deliveries=max_deliveries,
             clock=clock,
             roll=roll,
@@ -199,7 +200,8 @@ class Consumer:
         return handled
 
     async def _read(self) -> list[Flight]:
-        return self._take(await self._reader.take(min(self._flights.free, _READ_LIMIT)))
+        limit = min(self._flights.free, _READ_LIMIT)
+        return self._take(await self._reader.take(limit, capacity=self._capacity, held=self._flights.held))
 
     def _take(self, reading: Reading) -> list[Flight]:
         if reading.messages:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -45,11 +46,17 @@ class Flights:
         self._clock = clock
         self._metrics = metrics
         self._flights: dict[_Key, Flight] = {}
+        self._held: Counter[str] = Counter()
         self._room = asyncio.Event()
         self._abandoning = False
 
     def __len__(self) -> int:
         return len(self._flights)
+
+    @property
+    def held(self) -> Mapping[str, int]:
+        """How many are in hand, by lane."""
+        return self._held
 
     @property
     def free(self) -> int:
@@ -80,6 +87,7 @@ class Flights:
             if key in self._flights:
                 continue
             self._flights[key] = flight = Flight(message, now)
+            self._held[message.lane] += 1
             flight.task = asyncio.ensure_future(self._process(flight))
             flight.task.add_done_callback(partial(self._landed, key))
             launched.append(flight)
@@ -126,6 +134,7 @@ class Flights:
 
     def _landed(self, key: _Key, task: asyncio.Task[None]) -> None:
         del self._flights[key]
+        self._held[key[0]] -= 1
         self._metrics.in_flight(len(self._flights))
         if self.roomy:
             self._room.set()

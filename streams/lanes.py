@@ -1,7 +1,12 @@
-"""Fair shares: how many free slots each lane is offered, so that weights hold over time and no lane starves. Pure."""
+"""Fair shares: how many free slots each lane is offered, so that weights hold over time and no lane starves. Pure.
+
+Two things can starve a lane: that others are always asked first, which the rotation prevents; and that others' messages
+take so long that they hold every slot, which the quotas prevent.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -24,6 +29,16 @@ class Rotation:
         for _ in range(rest):
             shares[self._deal()] += 1
         return shares
+
+    def quotas(self, capacity: int, held: Sequence[int]) -> list[int]:
+        """How many more slots each lane may take before it holds more than its weight's part of `capacity`.
+
+        To be exceeded only by what no other lane wants. `held` is how many each holds now.
+        """
+        return [
+            max(0, math.ceil(capacity * weight / self._total) - holds)
+            for weight, holds in zip(self._weights, held, strict=True)
+        ]
 
     def _deal(self) -> int:
         for lane, weight in enumerate(self._weights):

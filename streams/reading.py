@@ -5,7 +5,7 @@ Promise: as many messages as asked for at most, no lane starves, and a group is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -41,9 +41,8 @@ class Reader:
         self._clock = clock
         # Heaviest first: they are the first to get what other lanes leave over.
         self._lanes = sorted(stream.lanes, key=lambda lane: -lane.weight)
-        self._names = [lane.name for lane in self._lanes]
-        self._keys = [stream.lane_key(name) for name in self._names]
-        self._name_of = {key.encode(): name for key, name in zip(self._keys, self._names, strict=True)}
+        self._keys = [stream.lane_key(lane.name) for lane in self._lanes]
+        self._name_of = {key.encode(): lane.name for key, lane in zip(self._keys, self._lanes, strict=True)}
         self._rotation = Rotation([lane.weight for lane in self._lanes])
         self._server_ahead_s = 0.0
 
@@ -51,19 +50,25 @@ class Reader:
         """Creates the group on every lane that lacks it; True if any did."""
         return await scripts.create_group(self._client, self._keys, group=self._group) > 0
 
-    async def take(self, limit: int) -> Reading:
-        """Reads up to `limit` messages without waiting."""
+    async def take(self, limit: int, *, capacity: int, held: Mapping[str, int]) -> Reading:
+        """Reads up to `limit` messages without waiting. `held` says how many of `capacity` slots each lane holds."""
+        holds = [held.get(lane.name, 0) for lane in self._lanes]
+        quotas = self._rotation.quotas(capacity, holds)
+        shares = [min(share, quota) for share, quota in zip(self._rotation.shares(limit), quotas, strict=True)]
+        # What is left over goes first to the lane that holds least for its weight.
+        order = sorted(range(len(self._lanes)), key=lambda at: holds[at] / self._lanes[at].weight)
         now_ms, taken, trouble = await scripts.read(
             self._client,
-            self._keys,
+            [self._keys[at] for at in order],
             group=self._group,
             consumer=self._consumer,
-            shares=self._rotation.shares(limit),
+            limit=limit,
+            shares=[shares[at] for at in order],
         )
         self._server_ahead_s = now_ms / 1000 - self._clock.monotonic()
         messages = [
-            to_message(entry_id, fields, lane=lane)
-            for lane, entries in zip(self._names, taken, strict=True)
+            to_message(entry_id, fields, lane=self._lanes[at].name)
+            for at, entries in zip(order, taken, strict=True)
             for entry_id, fields in entries
         ]
         return Reading(messages, translated(trouble.decode()) if trouble else None)

@@ -56,10 +56,10 @@ async def create_group(client: Redis, keys: Sequence[str], *, group: str) -> int
 
 
 async def read(
-    client: Redis, keys: Sequence[str], *, group: str, consumer: str, shares: Sequence[int]
+    client: Redis, keys: Sequence[str], *, group: str, consumer: str, limit: int, shares: Sequence[int]
 ) -> tuple[int, Sequence[Sequence[Entry]], bytes | None]:
     """Server time in ms, the entries of each key, and the first error of a key if there was one."""
-    now_ms, taken, trouble = await _read(client, keys, (group, consumer, *shares))
+    now_ms, taken, trouble = await _read(client, keys, (group, consumer, limit, *shares))
     return now_ms, taken, trouble
 
 

@@ -1,11 +1,11 @@
--- Reads new entries of every lane up to its share, then offers what some lanes left over to the others.
+-- Reads new entries of every lane up to its share, then offers what is left of the limit to the lanes that may have more.
 -- An error of one lane must not throw away what another has delivered to us already, so it is returned beside it.
--- KEYS    the lanes' streams, heaviest first
--- ARGV    group, consumer, then the share of each lane (0 or more)
+-- KEYS    the lanes' streams, those first that what is left is offered to first
+-- ARGV    group, consumer, limit, then the share of each lane (0 or more; together no more than the limit)
 -- Returns { server time in ms, per lane its entries { id, { field, value, ... } }, the first error or false }
 local group, consumer = ARGV[1], ARGV[2]
 local taken, asked = {}, {}
-local spare = 0
+local spare = tonumber(ARGV[3])
 local trouble = false
 
 local function read(lane, count)
@@ -19,9 +19,9 @@ local function read(lane, count)
 end
 
 for lane = 1, #KEYS do
-  asked[lane] = tonumber(ARGV[lane + 2])
+  asked[lane] = tonumber(ARGV[lane + 3])
   taken[lane] = asked[lane] > 0 and read(lane, asked[lane]) or {}
-  spare = spare + asked[lane] - #taken[lane]
+  spare = spare - #taken[lane]
 end
 
 for lane = 1, #KEYS do

@@ -67,16 +67,25 @@ class System:
         arguments = ["provider", "--port", str(port), "--journal", str(self._folder / "journal.jsonl"), *options]
         await self._start("provider", arguments, {}, answers_http(port, "/health"))
 
-    async def start_api(self) -> None:
-        env = {"OKANE_METRICS_PORT": str(self._port("api metrics"))}
+    async def start_api(self, **more_env: str) -> None:
+        env = {"OKANE_METRICS_PORT": str(self._port("api metrics")), **more_env}
         await self._start("api", ["api"], env, answers_http(self._ports["api"], "/v1/health"))
 
     async def start_worker(self, name: str) -> None:
+        self.launch_worker(name)
+        await self._ready(name)
+
+    def launch_worker(self, name: str, **more_env: str) -> None:
+        """Start a worker without waiting until it is ready: one that is to die may do so before."""
         port = self._port(f"{name} metrics")
-        env = {"OKANE_METRICS_PORT": str(port)}
-        await self._start(name, ["worker", "--name", name], env, answers_http(port, "/healthz"))
+        env = {"OKANE_METRICS_PORT": str(port), **more_env}
+        self._launch(name, ["worker", "--name", name], env, answers_http(port, "/healthz"))
 
     async def _start(self, name: str, arguments: list[str], env: Mapping[str, str], probe: Callable[[], bool]) -> None:
+        self._launch(name, arguments, env, probe)
+        await self._ready(name)
+
+    def _launch(self, name: str, arguments: list[str], env: Mapping[str, str], probe: Callable[[], bool]) -> None:
         process = OkaneProcess(
             name=name,
             arguments=arguments,
@@ -87,6 +96,9 @@ class System:
         )
         self._processes[name] = process
         process.launch()  # in this thread, which outlives it
+
+    async def _ready(self, name: str) -> None:
+        process = self._processes[name]
         async with asyncio.timeout(60):
             while not await asyncio.to_thread(process.ready):
                 process.check_alive()
@@ -102,6 +114,15 @@ class System:
 
     def signal(self, name: str, number: signal.Signals) -> None:
         os.kill(self.pid(name), number)
+
+    async def killed(self, name: str, *, within_s: float = 60) -> None:
+        """Wait until a process has been ended by kill -9."""
+        child = self._processes[name].child
+        assert child is not None
+        async with asyncio.timeout(within_s):
+            while child.exit_code() is None:
+                await asyncio.sleep(0.02)
+        assert child.exit_code() == -signal.SIGKILL, self._processes[name].last_lines()
 
     async def kill(self, name: str) -> None:
         """kill -9."""

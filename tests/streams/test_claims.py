@@ -221,7 +221,7 @@ async def test_on_poison_decides_and_is_asked_again_if_it_fails(client: Redis, s
 
 
 async def test_a_long_handler_keeps_its_lease(client: Redis, stream: Stream) -> None:
-    """Over several leases nobody else gets the message, because it is renewed every third of one."""
+    """Over several leases nobody else gets the message, because it is renewed every quarter of one."""
     await Producer(client, stream).publish(b"x")
     counts, release, entered = Counts(), asyncio.Event(), asyncio.Event()
     lease = timedelta(milliseconds=600)

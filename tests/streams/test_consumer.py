@@ -205,6 +205,26 @@ async def test_lanes_are_served_by_weight_even_one_slot_at_a_time(client: Redis,
     assert Counter(seen[:50]) == {"critical": 30, "default": 15, "low": 5}
 
 
+async def test_a_lane_whose_messages_take_for_ever_does_not_crowd_out_another(client: Redis, stream: Stream) -> None:
+    """Every critical message waits until all of the default lane are done: both have a backlog all the time."""
+    publish = Producer(client, stream).publish_many
+    await publish([Draft(b"slow", "critical")] * 100 + [Draft(b"quick", "default")] * 60)
+    quick, all_quick_done = 0, asyncio.Event()
+
+    async def handler(message: Message) -> Outcome:
+        nonlocal quick
+        if message.body == b"slow":
+            await all_quick_done.wait()
+        else:
+            quick += 1
+            if quick == 60:
+                all_quick_done.set()
+        return Done()
+
+    async with Running(consumer(client, stream, handler, concurrency=20)), asyncio.timeout(30):
+        await all_quick_done.wait()
+
+
 async def test_slots_that_a_lane_leaves_over_go_to_the_others(client: Redis, stream: Stream) -> None:
     await Producer(client, stream).publish_many([Draft(b"x", "low")] * 40 + [Draft(b"x", "default")] * 5)
     assert await consumer(client, stream, done, concurrency=40).run_once() == 40

@@ -36,6 +36,13 @@ def test_all_slots_are_given_and_no_lane_drifts_from_its_share(weights: list[int
             assert abs(total - given_out * weight / sum(weights)) <= len(weights)
 
 
+def test_a_lane_that_holds_its_part_of_the_slots_is_asked_for_no_more() -> None:
+    rotation = Rotation([6, 3, 1])
+    assert rotation.quotas(100, [0, 0, 0]) == [60, 30, 10]
+    assert rotation.quotas(100, [90, 10, 0]) == [0, 20, 10]
+    assert rotation.quotas(1, [0, 0, 0]) == [1, 1, 1]  # never none at all
+
+
 def test_all_keys_of_a_stream_share_a_hash_tag() -> None:
     stream = Stream("pay:ments", lanes=(Lane("critical", 6), Lane("low")))
     assert stream.lane_keys == ("{pay:ments}:critical", "{pay:ments}:low")

@@ -1,0 +1,136 @@
+"""Every crash point of docs/guarantees.md, in real processes: kill -9 right there, start again, and look at the books."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+
+import okane.app
+from streams import failpoints
+from tests.flow.system import System
+
+assert okane.app  # declares every point by importing all that a process is made of
+
+GUARANTEES = Path(__file__).resolve().parents[2] / "docs" / "guarantees.md"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """How a point is reached: in which process, with which provider, and what has to happen first."""
+
+    process: str = "w1"
+    provider: Sequence[str] = ("--unavailable", "0", "--decline", "0")
+    lost_wake_ups: bool = False  # the API sends none
+    dead_worker: bool = False  # another worker dies before, with payments in hand
+    locked_row: bool = False  # somebody holds a row, so that batches are split
+
+
+UNAVAILABLE = ("--unavailable", "60", "--decline", "0")
+SCENARIOS = {
+    "accept.before_insert": Scenario("api"),
+    "accept.after_commit": Scenario("api"),
+    "accept.before_wake": Scenario("api"),
+    "publish.after_add": Scenario("api"),
+    "accept.before_answer": Scenario("api"),
+    "charge.before_claim": Scenario(),
+    "claim.after_commit": Scenario(),
+    "charge.before_call": Scenario(),
+    "provider.before_answer": Scenario(),
+    "charge.before_settle": Scenario(),
+    "settle.after_commit": Scenario(),
+    "store.between_singles": Scenario(locked_row=True),
+    "settle.before_ack": Scenario(),
+    "settle.after_ack": Scenario(),
+    "retry.before_delay": Scenario(provider=UNAVAILABLE),
+    "promote.before": Scenario(provider=UNAVAILABLE),
+    "promote.after": Scenario(provider=UNAVAILABLE),
+    "bury.before_dead_letter": Scenario(provider=("--unavailable", "100", "--decline", "0")),
+    "sweep.after_mark": Scenario(lost_wake_ups=True),
+    "sweep.after_take": Scenario(lost_wake_ups=True),
+    "reclaim.after_claim": Scenario(provider=("--latency-ms", "300"), dead_worker=True),
+}
+
+
+def test_every_failpoint_has_a_scenario_here_and_a_row_in_the_guarantees() -> None:
+    assert set(SCENARIOS) == set(failpoints.declared())
+    assert set(re.findall(r"`(\w+\.\w+)`", GUARANTEES.read_text())) >= set(failpoints.declared())
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_killed_at_a_crash_point_nothing_is_lost_or_doubled(system: System, database_url: str, name: str) -> None:
+    scenario = SCENARIOS[name]
+    system.env["MAX_RETRIES"] = "3"
+    armed = {"OKANE_FAILPOINT": f"{name}:kill"}
+    await system.start_provider(*scenario.provider)
+    if scenario.process == "api":
+        await asyncio.gather(system.start_api(**armed), system.start_worker("w1"))
+    elif scenario.lost_wake_ups:
+        await system.start_api(OKANE_FAILPOINT="accept.before_wake:raise:*")
+    else:
+        await system.start_api()
+    paying = asyncio.ensure_future(system.pay(30, pause_s=0.005))
+    if scenario.locked_row:
+        await paying
+        await reach_with_a_locked_row(system, database_url, armed)
+    elif scenario.process == "w1":
+        if scenario.dead_worker:
+            await die_with_payments_in_hand(system)
+        system.launch_worker("w1", **armed)
+    await system.killed(scenario.process)
+    await (system.start_api() if scenario.process == "api" else system.start_worker("w1"))
+    ids = await paying
+    counts = await system.settled(ids, within_s=60)
+    assert sum(counts.values()) == 30
+    assert counts["needs_review"] == 0
+    await system.check(ids)
+
+
+async def reach_with_a_locked_row(system: System, database_url: str, armed: dict[str, str]) -> None:
+    """A worker claims 30 payments at once, of which somebody else holds one."""
+    async with await psycopg.AsyncConnection.connect(database_url) as holder:
+        await holder.execute("SELECT 1 FROM payments ORDER BY id LIMIT 1 FOR UPDATE")
+        system.launch_worker("w1", **armed)
+        await system.killed("w1")
+
+
+async def die_with_payments_in_hand(system: System) -> None:
+    await system.start_worker("w0")
+    async with asyncio.timeout(30):
+        while await system.metric("w0", "okane_payments_in_flight") == 0:
+            await asyncio.sleep(0.01)
+    await system.kill("w0")
+
+
+async def test_a_payment_that_kills_its_workers_goes_to_a_human(system: System) -> None:
+    system.env["OKANE_MAX_DELIVERIES"] = "3"
+    system.env["VISIBILITY_TIMEOUT"] = "1500ms"
+    await system.start(provider=("--unavailable", "0"))
+    [poison] = await system.pay(1)
+    for _ in range(3):
+        system.launch_worker("w1", OKANE_FAILPOINT="charge.before_claim:kill:*")
+        await system.killed("w1")
+    system.launch_worker("w1", OKANE_FAILPOINT="charge.before_claim:kill:*")  # it is not even tried
+    assert await system.settled([poison]) == {"needs_review": 1}
+    assert "poison" in (await system.payment(poison))["last_error"]
+    assert await system.captures() == {}
+
+
+async def test_a_payment_whose_look_ups_kill_goes_to_a_human(system: System) -> None:
+    """With its entry lost each time, the deliveries are not counted: the crashes in Postgres are."""
+    system.env["MAX_RETRIES"] = "0"
+    system.env["VISIBILITY_TIMEOUT"] = "1500ms"
+    await system.start(provider=("--unavailable", "0"))
+    [poison] = await system.pay(1)
+    for _ in range(3):
+        system.launch_worker("w1", OKANE_FAILPOINT="claim.after_commit:kill:*")
+        await system.killed("w1")
+    await system.start_worker("w1")
+    assert await system.settled([poison]) == {"needs_review": 1}
+    assert "again and again" in (await system.payment(poison))["last_error"]
+    assert await system.captures() == {}
