@@ -16,7 +16,7 @@ import structlog
 
 from okane.payment import Payment
 from okane.store import NewPayment, PaymentStore
-from streams import Producer, StreamError, StreamFull, StreamUnavailable
+from streams import Publisher, StreamError, StreamFull, StreamUnavailable
 from streams.failpoints import failpoint
 
 log = structlog.get_logger("okane.accept")
@@ -39,7 +39,7 @@ class Receipt:
 class Accept:
     """Takes payments in, and takes failed ones in again."""
 
-    def __init__(self, *, store: PaymentStore, producer: Producer) -> None:
+    def __init__(self, *, store: PaymentStore, producer: Publisher) -> None:
         self._store = store
         self._producer = producer
         self._redis_away_until_s = 0.0

@@ -1,0 +1,104 @@
+"""Accept against a real database and a queue that is taken away: nobody waits for Redis, and no row is forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+
+from okane.pipeline import accept as accept_module
+from okane.pipeline.accept import Accept
+from okane.pipeline.lanes import payments_stream
+from okane.store import PaymentStore, SweepStore
+from streams.testing import MemoryQueue
+from tests.okane.test_store import GRACE, LEASE, new
+
+
+class Silent(MemoryQueue):
+    """A queue that takes requests and never answers."""
+
+    asked = 0
+
+    async def publish(self, *_: object, **__: object) -> str:
+        self.asked += 1
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[PaymentStore]:
+    store = PaymentStore(database_url, actor="test", lease=LEASE, grace=GRACE)
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+def queue() -> MemoryQueue:
+    return MemoryQueue(payments_stream("test"))
+
+
+async def due(database_url: str) -> set[UUID]:
+    sweeps = SweepStore(database_url, grace=GRACE)
+    try:
+        return {one.payment_id for one in await sweeps.take_due(lanes=["critical", "default", "low"], limit=10)}
+    finally:
+        await sweeps.aclose()
+
+
+async def test_after_a_failed_wake_up_redis_is_left_alone_and_the_sweep_told_at_once(
+    store: PaymentStore, queue: MemoryQueue, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accept_module, "AWAY_S", 3600)
+    accept = Accept(store=store, producer=queue)
+    queue.down = True
+    first = await accept.accept(new("first"))
+    queue.down = False  # it is back, but nobody has asked yet
+    second = await accept.accept(new("second"))
+    assert (first.created, first.enqueued) == (True, False)
+    assert (second.created, second.enqueued) == (True, False)
+    assert queue.published == []
+    assert await due(database_url) == {second.payment.id}  # the first waits for the sweep's cursor
+
+
+async def test_redis_is_asked_again_and_used_when_it_answers(
+    store: PaymentStore, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accept_module, "AWAY_S", 0)
+    accept = Accept(store=store, producer=queue)
+    queue.down = True
+    assert not (await accept.accept(new("first"))).enqueued
+    queue.down = False
+    assert (await accept.accept(new("second"))).enqueued
+    monkeypatch.setattr(accept_module, "AWAY_S", 3600)
+    assert (await accept.accept(new("third"))).enqueued
+
+
+async def test_a_full_lane_is_no_outage(store: PaymentStore) -> None:
+    queue = MemoryQueue(payments_stream("test"), max_length=1)
+    accept = Accept(store=store, producer=queue)
+    lanes = ["low", "low", "critical"]
+    receipts = [await accept.accept(replace(new(str(number)), lane=lane)) for number, lane in enumerate(lanes)]
+    assert [receipt.enqueued for receipt in receipts] == [True, False, True]
+
+
+async def test_while_redis_is_silent_one_request_at_a_time_asks(
+    store: PaymentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accept_module, "WAKE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(accept_module, "AWAY_S", 0)
+    queue = Silent(payments_stream("test"))
+    accept = Accept(store=store, producer=queue)
+    await accept.accept(new("finds out"))
+    monkeypatch.setattr(accept_module, "WAKE_TIMEOUT_S", 10)
+    asks = asyncio.ensure_future(accept.accept(new("asks")))
+    async with asyncio.timeout(10):
+        while queue.asked < 2:
+            await asyncio.sleep(0.01)
+    receipts = await asyncio.gather(*(accept.accept(new(f"passes by {number}")) for number in range(5)))
+    assert not any(receipt.enqueued for receipt in receipts)
+    assert queue.asked == 2
+    asks.cancel()
+    await asyncio.wait([asks])
