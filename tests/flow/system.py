@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -158,17 +158,23 @@ class System:
         except (aiohttp.ClientError, OSError):
             return 0, {}
 
-    async def pay(self, count: int, *, prefix: str = "k", pause_s: float = 0.0) -> list[str]:
-        """POST `count` payments over all lanes, each repeated with its key until it is taken. Their ids."""
+    async def accepted(self, key: str, amount: int = 440) -> str:
+        """POST one payment, repeated with its key until it is taken. Its id."""
+        while True:
+            status, body = await self.post(key, amount)
+            if status in (200, 202):
+                return str(body["payment"]["id"])
+            assert status in (0, 503), (status, body)
+            await asyncio.sleep(0.1)
+
+    async def pay(
+        self, count: int, *, prefix: str = "k", pause_s: float = 0.0, amounts: Sequence[int] = (440, 5_000, 20_000)
+    ) -> list[str]:
+        """POST `count` payments, of these amounts in turn: by default over all lanes. Their ids."""
 
         async def one(number: int) -> str:
             await asyncio.sleep(number * pause_s)
-            while True:
-                status, body = await self.post(f"{prefix}-{number}", (440, 5_000, 20_000)[number % 3])
-                if status in (200, 202):
-                    return str(body["payment"]["id"])
-                assert status in (0, 503), (status, body)
-                await asyncio.sleep(0.1)
+            return await self.accepted(f"{prefix}-{number}", amounts[number % len(amounts)])
 
         return await asyncio.gather(*(one(number) for number in range(count)))
 
