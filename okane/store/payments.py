@@ -161,7 +161,7 @@ class PaymentStore:
             self._on_batch(what, len(items))
             try:
                 return await run(session, items)
-            except (psycopg.Error, StoreBusy):
+            except (psycopg.Error, StoreBusy, UnicodeEncodeError):
                 if len(items) == 1:
                     raise
             # One bad or locked row fails its whole batch. One by one, only the guilty one fails.

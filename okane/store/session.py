@@ -38,9 +38,11 @@ _LOST = (
     psycopg.InterfaceError,
     psycopg.errors.ReadOnlySqlTransaction,
     psycopg.errors.CannotConnectNow,
+    psycopg.errors.IdleInTransactionSessionTimeout,
 )
 _BUSY = (psycopg.errors.QueryCanceled, psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
 
+IDLE_TIMEOUT_MS = 2000  # a process that is stopped or cut off between two statements must not keep its locks
 LOCK_TIMEOUT_MS = 500  # somebody's open psql must not hold up more than the row it holds
 
 
@@ -57,6 +59,7 @@ class Session:
             [
                 str(conninfo_to_dict(url).get("options", "")),  # the user's own; ours win
                 f"-c statement_timeout={int(self._timeout_s * 1000)} -c lock_timeout={LOCK_TIMEOUT_MS} -c timezone=UTC",
+                f"-c idle_in_transaction_session_timeout={IDLE_TIMEOUT_MS}",
                 INDEX_ONLY if index_only else "",
             ]
         )

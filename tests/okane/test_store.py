@@ -14,7 +14,9 @@ import pytest
 
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict, StoreBusy, StoreUnavailable
 from okane.payment import Payment, Status
-from okane.store import Claimed, NewPayment, PaymentStore, Refused, Settlement
+from okane.store import Claimed, DeadLetterStore, NewPayment, PaymentStore, Refused, Settlement
+from okane.store import session as session_module
+from okane.store.session import Session
 
 LEASE = timedelta(seconds=30)
 GRACE = timedelta(seconds=10)
@@ -306,3 +308,68 @@ async def test_a_closed_connection_costs_one_call_at_most(store: PaymentStore, d
     with contextlib.suppress(StoreUnavailable):
         await store.claim(payment_id)
     assert (await store.get(payment_id, account_id="default")).id == payment_id
+
+
+async def test_a_success_that_came_late_is_not_given_up_by_a_later_attempt(
+    store: PaymentStore, database_url: str
+) -> None:
+    """Attempt 1 heard of the money after attempt 2 had begun; attempt 2 has heard nothing and wants to give up."""
+    payment_id = (await store.accept(new())).payment.id
+    first = await claimed(store, payment_id)
+    await expire_lease(database_url, payment_id)
+    second = await claimed(store, payment_id)
+    late = settlement(first.payment)
+    assert await store.settle(late) is None
+    assert await store.record_late(late) is Status.PROCESSING
+    spent = settlement(second.payment, Status.FAILED_FINAL, event="spent", reason="HTTP 503")
+    assert await store.settle(spent) is None
+    await expire_lease(database_url, payment_id)
+    assert (await claimed(store, payment_id)).look_up_first
+
+
+async def test_a_success_for_a_review_that_was_dismissed_brings_it_back(store: PaymentStore, database_url: str) -> None:
+    letters = DeadLetterStore(database_url)
+    payment_id = (await store.accept(new())).payment.id
+    claim = await claimed(store, payment_id)
+    await expire_lease(database_url, payment_id)
+    await store.bury(payment_id, reason="poison")
+    await letters.dismiss(ids=[payment_id])
+    await store.record_late(settlement(claim.payment))
+    assert len(await letters.some([payment_id])) == 1
+    await letters.aclose()
+
+
+async def test_text_that_cannot_be_stored_fails_its_own_payment_alone(store: PaymentStore) -> None:
+    claims = [await claimed(store, (await store.accept(new(f"k{number}"))).payment.id) for number in range(3)]
+    reasons = ["fine", "a lone surrogate: \udcff", "fine"]
+    answers = await asyncio.gather(
+        *(
+            store.settle(settlement(claim.payment, Status.UNKNOWN, delay=timedelta(0), reason=reason))
+            for claim, reason in zip(claims, reasons, strict=True)
+        ),
+        return_exceptions=True,
+    )
+    assert [isinstance(answer, UnicodeEncodeError) for answer in answers] == [False, True, False]
+
+
+async def test_a_process_that_stands_still_in_a_transaction_holds_nobody_up(
+    store: PaymentStore, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "IDLE_TIMEOUT_MS", 100)
+    payment_id = (await store.accept(new())).payment.id
+    frozen = Session(database_url, name="frozen")
+
+    async def stand_still() -> None:
+        async with frozen.transaction() as connection:
+            await connection.execute("SELECT 1 FROM payments FOR UPDATE")
+            claim: Claimed | Refused | None = None
+            async with asyncio.timeout(30):
+                while claim is None:
+                    with contextlib.suppress(StoreUnavailable):
+                        claim = await store.claim(payment_id)
+            assert isinstance(claim, Claimed)
+            await connection.execute("SELECT 1")
+
+    with pytest.raises(StoreUnavailable):
+        await stand_still()
+    await frozen.aclose()

@@ -379,3 +379,37 @@ async def test_what_direct_cannot_finish_in_time_is_cancelled() -> None:
     direct.start([WakeUp(uuid4(), "low")])
     await direct.drain(timedelta(0))
     assert direct.free == 4
+
+
+async def test_an_open_insert_is_not_passed_even_if_nothing_else_happens(database_url: str) -> None:
+    """All workers were down; the only transaction there is has not committed when the first of them looks."""
+    sweeps = SweepStore(database_url, grace=timedelta(milliseconds=500))
+    await execute(database_url, "INSERT INTO sweep_cursors VALUES ('low', '00000000-0000-0000-0000-000000000000')", [])
+    async with await psycopg.AsyncConnection.connect(database_url) as slow:
+        payment_id = uuid7s.uuid7()
+        await slow.execute(
+            "INSERT INTO payments (id, account_id, idempotency_key, fingerprint, amount_minor, currency, lane, provider_key)"
+            " VALUES (%s, 'a', 'slow', '', 1, 'USD', 'low', 'slow')",
+            [payment_id],
+        )
+        await asyncio.sleep(0.7)  # longer than the grace
+        await mark(sweeps, {"low": None})
+        await slow.commit()
+    lost = 0
+    async with asyncio.timeout(30):
+        while lost == 0:
+            lost = await mark(sweeps, {"low": None})
+    await sweeps.aclose()
+
+
+async def test_a_dump_from_a_server_with_higher_transaction_ids_does_not_blind_the_sweep(
+    store: PaymentStore, database_url: str
+) -> None:
+    sweeps = SweepStore(database_url, grace=timedelta(0))
+    await execute(database_url, "UPDATE sweep_horizon SET seen_xmax = '4294967296123'", [])
+    await store.accept(new())
+    lost = 0
+    async with asyncio.timeout(30):
+        while lost == 0:
+            lost = await mark(sweeps)
+    await sweeps.aclose()

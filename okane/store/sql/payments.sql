@@ -6,7 +6,8 @@ INSERT INTO payments AS p (id, account_id, idempotency_key, fingerprint, amount_
                            provider_key, sweep_at)
 SELECT w.id, w.account_id, w.idempotency_key, w.fingerprint, w.amount_minor, w.currency, w.metadata, w.lane,
        w.id::text,
-       CASE WHEN NOT w.wake THEN clock_timestamp()
+       CASE WHEN pg_current_xact_id() IS NULL THEN NULL  -- takes the id before the clock is read: see sweep_horizon
+            WHEN NOT w.wake THEN clock_timestamp()
             WHEN abs(extract(epoch FROM clock_timestamp()) - %(clock_s)s) > %(grace_s)s / 2.0
                  OR w.id < coalesce((SELECT c.passed FROM sweep_cursors c ORDER BY c.passed DESC LIMIT 1),
                                     '00000000-0000-0000-0000-000000000000')
@@ -103,6 +104,8 @@ WITH settled AS (
                 %(delays_ms)s::bigint[], %(providers)s::text[], %(latencies_ms)s::integer[])
          AS w (id, attempt, status, event, provider_ref, decline_code, reason, called, delay_ms, provider, latency_ms)
     WHERE p.id = w.id AND p.attempts = w.attempt AND p.status = 'processing'
+      -- Another attempt's success was heard of meanwhile: not given up but looked up, once the lease has run out.
+      AND NOT (w.status = 'failed_final' AND p.provider_ref IS NOT NULL)
     RETURNING p.id, p.version, w.event, p.status, p.attempts, w.reason, w.provider, w.latency_ms,
               extract(epoch FROM now() - p.created_at)::float8 AS age_s
 ), logged AS (
@@ -128,7 +131,8 @@ WITH recorded AS (
         provider_ref = coalesce(p.provider_ref, %(provider_ref)s),
         last_error = CASE WHEN %(approved)s AND p.status IN ('failed_final', 'canceled') THEN %(reason)s
                           ELSE p.last_error END,
-        dead_at = CASE WHEN %(approved)s AND p.status IN ('failed_final', 'canceled') THEN now() ELSE p.dead_at END,
+        dead_at = CASE WHEN %(approved)s AND p.status IN ('failed_final', 'canceled', 'needs_review') THEN now()
+                       ELSE p.dead_at END,
         updated_at = now()
     WHERE p.id = %(id)s
     RETURNING p.id, p.version, p.status

@@ -3,12 +3,16 @@
 SELECT pg_try_advisory_xact_lock(hashtext('okane.sweep'))
 
 -- name: sweep_horizon
--- Moves the moment up to which every writing transaction is known to have ended. Transactions that got their id before
--- `seen_at` have ids below `seen_xmax`; once the oldest one still running is not below it, `seen_at` is proven. Goes by
--- snapshots alone, so it sees the transactions of every role.
+-- Moves the moment up to which every writing transaction is known to have ended. Ids are given in order, so transactions
+-- that got theirs before `seen_at` have lower ids than ours, which is `seen_xmax` (a snapshot's own xmax is too low: it
+-- counts ended transactions only). Once the oldest one still running is not below it, `seen_at` is proven. Goes by snapshots
+-- alone, so it sees the transactions of every role. An id from the future is another server's, whose dump was loaded here.
 UPDATE sweep_horizon h
-SET proven_at = h.seen_at, seen_at = now(), seen_xmax = pg_snapshot_xmax(pg_current_snapshot())
+SET proven_at = CASE WHEN pg_snapshot_xmin(pg_current_snapshot()) >= h.seen_xmax THEN h.seen_at ELSE h.proven_at END,
+    seen_at = now(),
+    seen_xmax = pg_current_xact_id()
 WHERE pg_snapshot_xmin(pg_current_snapshot()) >= h.seen_xmax
+   OR pg_snapshot_xmax(pg_current_snapshot()) < h.seen_xmax
 
 -- name: sweep_bound
 -- Seconds since the epoch below which no payment can still be on its way into the table, and now.

@@ -1,0 +1,494 @@
+"""An exact model of okane.store in memory: the same methods, the same answers, a clock of its own.
+
+Every statement of the real store is one method here, which takes effect at once and never suspends: where requests and
+answers can be lost is for whoever wraps it to say. `test_store.py` holds the model and the real store together. Every
+write asserts that it is one of `okane.payment.TRANSITIONS` and leaves a row that somebody will look at again.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import psycopg
+
+from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict
+from okane.payment import TRANSITIONS, Payment, Status
+from okane.store import Accepted, Claimed, Event, NewPayment, Refused, Settlement, WakeUp
+from okane.store.sweep import WINDOW, Marked
+
+FAILED = (Status.FAILED_FINAL, Status.FAILED_RETRYABLE)
+OPEN = (Status.PROCESSING, Status.UNKNOWN)
+DELAYED = (Status.FAILED_RETRYABLE, Status.UNKNOWN)
+ON_PATH = (Status.PENDING, Status.PROCESSING)
+
+LONGEST_PUSH_BACK = timedelta(minutes=5)
+
+
+@dataclass(slots=True, eq=False)
+class PaymentRow:
+    """A row of `payments`, column by column as in schema.sql."""
+
+    id: UUID
+    account_id: str
+    idempotency_key: str
+    fingerprint: bytes
+    amount_minor: int
+    currency: str
+    metadata: dict[str, str]
+    lane: str
+    provider_key: str
+    created_at: datetime
+    updated_at: datetime
+    status: Status = Status.PENDING
+    version: int = 0
+    attempts: int = 0
+    retries: int = 0
+    look_ups: int = 0
+    look_up_first: bool = False
+    provider_ref: str | None = None
+    decline_code: str | None = None
+    last_error: str | None = None
+    called_at: datetime | None = None
+    lease_until: datetime | None = None
+    open_since: datetime | None = None
+    retry_at: datetime | None = None
+    sweep_at: datetime | None = None
+    sweeps: int = 0
+    dead_at: datetime | None = None
+
+    def payment(self) -> Payment:
+        """The row as the other layers see it."""
+        return Payment(
+            id=self.id,
+            account_id=self.account_id,
+            idempotency_key=self.idempotency_key,
+            amount_minor=self.amount_minor,
+            currency=self.currency,
+            lane=self.lane,
+            status=self.status,
+            attempts=self.attempts,
+            retries=self.retries,
+            version=self.version,
+            provider_key=self.provider_key,
+            created_at=self.created_at,
+            updated_at=self.updated_at,
+            metadata=dict(self.metadata),
+            provider_ref=self.provider_ref,
+            decline_code=self.decline_code,
+            last_error=self.last_error,
+            retry_at=self.retry_at,
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Horizon:
+    """The row of `sweep_horizon`. Nothing here is ever in the middle of a transaction, so every look proves the last one."""
+
+    seen_at: datetime
+    proven_at: datetime | None = None  # None is Postgres's -infinity
+
+
+@dataclass(slots=True, eq=False)
+class MemoryDatabase:
+    """The tables. `clock` answers the seconds since the epoch."""
+
+    clock: Callable[[], float]
+    payments: dict[UUID, PaymentRow] = field(default_factory=dict)
+    by_key: dict[tuple[str, str], PaymentRow] = field(default_factory=dict)
+    events: dict[UUID, list[Event]] = field(default_factory=dict)
+    sweep_cursors: dict[str, UUID] = field(default_factory=dict)
+    horizon: Horizon = field(init=False)
+    _ids_made: int = 0
+
+    def __post_init__(self) -> None:
+        self.horizon = Horizon(seen_at=self.now())
+
+    def now(self) -> datetime:
+        """What the database's now() says."""
+        return datetime.fromtimestamp(self.clock(), UTC)
+
+    def new_id(self) -> UUID:
+        """A uuid v7 of this moment; the same ones in every run."""
+        self._ids_made += 1
+        return UUID(int=int(self.clock() * 1000) << 80 | 7 << 76 | 2 << 62 | self._ids_made)
+
+    def change(
+        self,
+        row: PaymentRow,
+        status: Status,
+        event: str,
+        *,
+        actor: str,
+        attempt: int | None = None,
+        reason: str | None = None,
+        provider: str | None = None,
+        latency_ms: int | None = None,
+    ) -> None:
+        """What every change of a payment has in common: an allowed status, the next version, and its event."""
+        stays = event == "late_result" and status is row.status
+        assert stays or status in TRANSITIONS[row.status], f"{row.id}: {row.status} must not become {status} ({event})"
+        row.status = status
+        row.version += 1
+        row.updated_at = self.now()
+        timeline = self.events[row.id]
+        assert row.version == len(timeline) + 1, f"{row.id}: a gap before version {row.version}"
+        timeline.append(
+            Event(
+                payment_id=row.id,
+                version=row.version,
+                at=row.updated_at,
+                event=event,
+                status=status,
+                attempt=row.attempts if attempt is None else attempt,
+                actor=actor,
+                reason=reason,
+                provider=provider,
+                latency_ms=latency_ms,
+            )
+        )
+        self.check(row)
+
+    def check(self, row: PaymentRow) -> None:
+        """What must hold of a row after every write."""
+        assert (row.lease_until is not None) == (row.status is Status.PROCESSING), f"{row.id}: a lease and no claim"
+        assert row.retry_at is not None or row.status not in DELAYED, f"{row.id}: {row.status} for ever"
+        assert row.sweep_at is not None or row.status not in DELAYED, (
+            f"{row.id}: {row.status} is out of the sweep's sight"
+        )
+        assert row.sweep_at is None or not row.status.terminal, f"{row.id}: {row.status} is still swept"
+        assert (row.status is Status.NEEDS_REVIEW) <= (row.dead_at is not None), f"{row.id}: no human hears of it"
+
+
+class MemoryPaymentStore:
+    """`okane.store.PaymentStore` over a MemoryDatabase."""
+
+    def __init__(
+        self,
+        db: MemoryDatabase,
+        *,
+        actor: str,
+        lease: timedelta,
+        grace: timedelta,
+        new_id: Callable[[], UUID] | None = None,
+    ) -> None:
+        self._db = db
+        self._actor = actor
+        self._lease = lease
+        self._grace = grace
+        self._new_id = new_id or db.new_id
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+    async def accept(self, new: NewPayment, *, wake: bool = True) -> Accepted:
+        """Write a new payment, or find the one that this key already made. Without `wake` it is due for the sweep at once."""
+        _check_columns(new)
+        found = self._db.by_key.get((new.account_id, new.idempotency_key))
+        row = found or self._insert(new, wake=wake)
+        if row.fingerprint != new.fingerprint:
+            raise IdempotencyKeyReused(row.id)
+        return Accepted(row.payment(), created=found is None)
+
+    async def get(self, payment_id: UUID, *, account_id: str) -> Payment:
+        """The payment as it is now. Raises PaymentNotFound, also for another account's."""
+        row = self._db.payments.get(payment_id)
+        if row is None or row.account_id != account_id:
+            raise PaymentNotFound(str(payment_id))
+        return row.payment()
+
+    async def claim(self, payment_id: UUID) -> Claimed | Refused:
+        """Take the sole right to call the provider for a payment, for the length of the lease."""
+        valid_until_s = time.monotonic() + self._lease.total_seconds()
+        now = self._db.now()
+        row = self._db.payments.get(payment_id)
+        if row is None:
+            return Refused(None, timedelta(0))
+        if not _claimable(row, now):
+            return _refused(row, now)
+        self._take(row, now)
+        return Claimed(
+            payment=row.payment(),
+            look_up_first=row.look_up_first,
+            look_ups=row.look_ups,
+            since_call_s=_seconds_since(row.called_at, now),
+            open_s=_seconds_since(row.open_since, now),
+            valid_until_s=valid_until_s,
+        )
+
+    async def settle(self, settlement: Settlement) -> timedelta | None:
+        """Write an outcome under its attempt. The payment's age, or None if the attempt has lost the payment meanwhile."""
+        row = self._db.payments.get(settlement.payment_id)
+        if row is None:
+            return None
+        paid = settlement.status is Status.FAILED_FINAL and row.provider_ref is not None
+        if self._holds(row, settlement.attempt) and not paid:
+            self._write(row, settlement)
+            return self._db.now() - row.created_at
+        # A repeat whose first try was applied without our hearing of it.
+        if row.attempts == settlement.attempt and row.status is settlement.status:
+            return row.updated_at - row.created_at
+        return None
+
+    async def renew(self, payment_id: UUID, attempt: int) -> bool:
+        """Lengthen the lease of this attempt. False if it has lost the payment."""
+        row = self._db.payments.get(payment_id)
+        if row is None or not self._holds(row, attempt):
+            return False
+        self._lend(row, self._db.now())
+        return True
+
+    async def record_late(self, settlement: Settlement) -> Status | None:
+        """Keep an outcome whose attempt had lost the payment. The payment's status afterwards."""
+        row = self._db.payments.get(settlement.payment_id)
+        if row is None:
+            return None
+        reason = f"late {settlement.event}" + (f": {settlement.reason}" if settlement.reason else "")
+        status = row.status
+        if row.provider_ref is None:
+            row.provider_ref = settlement.provider_ref
+        approved = settlement.status is Status.SUCCESS
+        if approved and status in (Status.FAILED_FINAL, Status.CANCELED, Status.NEEDS_REVIEW):
+            row.dead_at = self._db.now()
+        if approved and status in (Status.FAILED_FINAL, Status.CANCELED):
+            status = Status.NEEDS_REVIEW
+            row.last_error = reason
+        self._db.change(
+            row,
+            status,
+            "late_result",
+            actor=self._actor,
+            attempt=settlement.attempt,
+            reason=reason,
+            provider=settlement.provider,
+            latency_ms=_ms(settlement.latency),
+        )
+        return row.status
+
+    async def retry(self, payment_id: UUID, *, account_id: str) -> Payment:
+        """Make a failed payment pending again. Raises PaymentNotFound, or StatusConflict from any other status."""
+        payment = await self.get(payment_id, account_id=account_id)
+        if payment.status not in FAILED:
+            raise StatusConflict(payment.status, "retried")
+        row = self._db.payments[payment_id]
+        row.retries = 0
+        row.look_ups = 0
+        if row.decline_code is not None:
+            row.provider_key = f"{row.id}:{row.version + 1}"
+        row.decline_code = None
+        row.last_error = None
+        row.retry_at = None
+        row.sweep_at = self._db.now() + self._grace
+        row.sweeps = 0
+        row.dead_at = None
+        self._db.change(row, Status.PENDING, "retried", actor=self._actor)
+        return row.payment()
+
+    async def bury(self, payment_id: UUID, *, reason: str) -> bool:
+        """Hand an unsettled payment to a human. False if it is settled, in a live claim, or unknown here."""
+        now = self._db.now()
+        row = self._db.payments.get(payment_id)
+        if row is None or not (row.status in (Status.PENDING, *DELAYED) or _lease_ran_out(row, now)):
+            return False
+        row.last_error = reason
+        row.lease_until = None
+        row.retry_at = None
+        row.sweep_at = None
+        row.dead_at = now
+        self._db.change(row, Status.NEEDS_REVIEW, "needs_review", actor=self._actor, reason=reason)
+        return True
+
+    async def events(self, payment_id: UUID) -> Sequence[Event]:
+        """The timeline of a payment, oldest first; empty if there is none."""
+        row = self._db.payments.get(payment_id)
+        if row is None:
+            return []
+        accepted = Event(row.id, 0, row.created_at, "accepted", Status.PENDING, 0, "api", None, None, None)
+        return [accepted, *self._db.events[row.id]]
+
+    async def check_writable(self) -> None:
+        """Memory always is."""
+
+    def _insert(self, new: NewPayment, *, wake: bool) -> PaymentRow:
+        now = self._db.now()
+        payment_id = self._new_id()
+        row = PaymentRow(
+            id=payment_id,
+            account_id=new.account_id,
+            idempotency_key=new.idempotency_key,
+            fingerprint=new.fingerprint,
+            amount_minor=new.amount_minor,
+            currency=new.currency,
+            metadata=dict(new.metadata),
+            lane=new.lane,
+            provider_key=str(payment_id),
+            created_at=now,
+            updated_at=now,
+        )
+        if not wake:
+            row.sweep_at = now
+        elif self._out_of_time(payment_id, now):
+            row.sweep_at = now + self._grace
+        assert payment_id not in self._db.payments, f"{payment_id} was given twice"
+        self._db.payments[payment_id] = self._db.by_key[new.account_id, new.idempotency_key] = row
+        self._db.events[payment_id] = []
+        return row
+
+    def _out_of_time(self, payment_id: UUID, now: datetime) -> bool:
+        """Whether the cursor will not come by this id in due time: it is not of this moment, or passed already."""
+        clock_s = (payment_id.int >> 80) / 1000
+        skewed = abs(now.timestamp() - clock_s) > self._grace.total_seconds() / 2
+        return skewed or any(payment_id < passed for passed in self._db.sweep_cursors.values())
+
+    def _take(self, row: PaymentRow, now: datetime) -> None:
+        """Write a claim."""
+        before = row.status
+        row.attempts += 1
+        row.retries += before is Status.PROCESSING
+        row.look_up_first = before in OPEN or row.provider_ref is not None
+        row.open_since = (row.open_since or row.called_at) if before in OPEN else None
+        match before:
+            case Status.PROCESSING:
+                row.called_at = row.lease_until
+            case Status.UNKNOWN:
+                pass
+            case _:
+                row.called_at = now
+        self._lend(row, now)
+        self._db.change(row, Status.PROCESSING, "claimed", actor=self._actor)
+
+    def _lend(self, row: PaymentRow, now: datetime) -> None:
+        row.lease_until = now + self._lease
+        if row.sweep_at is not None:
+            row.sweep_at = now + self._lease + self._grace
+
+    def _holds(self, row: PaymentRow, attempt: int) -> bool:
+        """The fence: whether this attempt still holds the payment."""
+        return row.attempts == attempt and row.status is Status.PROCESSING
+
+    def _write(self, row: PaymentRow, settlement: Settlement) -> None:
+        """Write the outcome of the attempt that holds the row."""
+        now, status = self._db.now(), settlement.status
+        delay = None if settlement.delay is None else timedelta(milliseconds=_ms(settlement.delay))
+        row.retries += status is Status.FAILED_RETRYABLE
+        row.look_ups = row.look_ups + 1 if status is Status.UNKNOWN else 0
+        row.provider_ref = row.provider_ref if settlement.provider_ref is None else settlement.provider_ref
+        row.decline_code = settlement.decline_code
+        row.last_error = settlement.reason
+        still_open = status in (Status.UNKNOWN, Status.NEEDS_REVIEW)
+        row.open_since = (row.open_since or row.called_at) if still_open else None
+        row.called_at = now if settlement.called else row.called_at
+        row.lease_until = None
+        row.retry_at = None if delay is None else now + delay
+        row.sweep_at = None if delay is None else now + delay + self._grace
+        row.sweeps = 0
+        row.dead_at = now if settlement.event == "spent" or status is Status.NEEDS_REVIEW else None
+        self._db.change(
+            row,
+            status,
+            settlement.event,
+            actor=self._actor,
+            reason=settlement.reason,
+            provider=settlement.provider,
+            latency_ms=_ms(settlement.latency),
+        )
+
+
+class MemorySweepStore:
+    """`okane.store.SweepStore` over a MemoryDatabase. `window` is how many rows one `mark_lost` looks at."""
+
+    def __init__(self, db: MemoryDatabase, *, grace: timedelta, window: int = WINDOW) -> None:
+        self._db = db
+        self._grace = grace
+        self._window = window
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+    async def look_ahead(self) -> None:
+        """Learn which transactions have ended meanwhile: all that had begun."""
+        horizon = self._db.horizon
+        horizon.proven_at, horizon.seen_at = horizon.seen_at, self._db.now()
+
+    async def mark_lost(self, lane: str, oldest_entry: timedelta | None) -> Marked:
+        """Mark payments of `lane` that are older than the grace and than its oldest live entry, and still unsettled."""
+        below = self._bound(oldest_entry)
+        after = self._db.sweep_cursors.get(lane) or min(self._db.payments, default=None)
+        if after is None or after >= below:
+            return Marked(lost=0, more=False)
+        window = sorted(one for one in self._db.payments if after <= one < below)[: self._window]
+        lost = sum(self._mark(self._db.payments[one], lane) for one in window)
+        more = len(window) == self._window
+        passed = window[-1] if more else below
+        self._db.sweep_cursors[lane] = max(passed, self._db.sweep_cursors.get(lane, passed))
+        return Marked(lost=lost, more=more)
+
+    async def take_due(self, *, lanes: Collection[str], limit: int) -> Sequence[WakeUp]:
+        """Up to `limit` overdue payments of these lanes, each pushed back so that the next look comes later than the last."""
+        now = self._db.now()
+        due = [(row.sweep_at, row) for row in self._db.payments.values() if row.sweep_at is not None]
+        taken = [row for at, row in sorted(due, key=lambda one: one[0]) if at <= now and row.lane in lanes][:limit]
+        for row in taken:
+            row.sweep_at = now + min(self._grace * 2 ** min(row.sweeps, 20), LONGEST_PUSH_BACK)
+            row.sweeps += 1
+            self._db.check(row)
+        return [WakeUp(row.id, row.lane) for row in taken]
+
+    def _bound(self, oldest_entry: timedelta | None) -> UUID:
+        """The first id that must not be passed: payments from here on may still be on their way, or in their lane."""
+        proven_at = self._db.horizon.proven_at
+        if proven_at is None:
+            return UUID(int=0)
+        below_s = proven_at.timestamp() - self._grace.total_seconds()
+        if oldest_entry is not None:
+            below_s = min(below_s, self._db.now().timestamp() - (oldest_entry + self._grace).total_seconds())
+        return UUID(int=int(max(below_s, 0.0) * 1000) << 80)
+
+    def _mark(self, row: PaymentRow, lane: str) -> bool:
+        if row.lane != lane or row.status not in ON_PATH or row.sweep_at is not None:
+            return False
+        now = self._db.now()
+        row.sweep_at = max(now, row.lease_until or now)
+        self._db.check(row)
+        return True
+
+
+def _check_columns(new: NewPayment) -> None:
+    """The CHECKs of schema.sql that a request can fail."""
+    if new.amount_minor <= 0 or not re.fullmatch(r"[A-Z]{3}", new.currency):
+        raise psycopg.errors.CheckViolation(f"not a payment: {new.amount_minor} {new.currency}")
+
+
+def _claimable(row: PaymentRow, now: datetime) -> bool:
+    match row.status:
+        case Status.PENDING:
+            return True
+        case Status.FAILED_RETRYABLE | Status.UNKNOWN:
+            return row.retry_at is not None and row.retry_at <= now
+        case _:
+            return _lease_ran_out(row, now)
+
+
+def _lease_ran_out(row: PaymentRow, now: datetime) -> bool:
+    return row.status is Status.PROCESSING and row.lease_until is not None and row.lease_until <= now
+
+
+def _refused(row: PaymentRow, now: datetime) -> Refused:
+    """Why a claim was refused, and when to ask again."""
+    spent = None
+    if row.status is Status.FAILED_FINAL and row.decline_code is None:
+        spent = "spent" if row.last_error is None else row.last_error
+    until = row.lease_until if row.status is Status.PROCESSING else row.retry_at
+    return Refused(row.status, max(timedelta(0), (until or now) - now), spent)
+
+
+def _seconds_since(then: datetime | None, now: datetime) -> float:
+    return 0.0 if then is None else (now - then).total_seconds()
+
+
+def _ms(duration: timedelta) -> int:
+    return round(duration.total_seconds() * 1000)

@@ -1,0 +1,392 @@
+"""The model in `store.py` against the real store: the same calls in the same order give the same answers and the same rows.
+
+Both run on one clock that only the test moves: a schema in front of `pg_catalog` overrides Postgres's own, so that times are
+equal to the microsecond and leases end exactly on their edge.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import itertools
+import operator
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+import uuid_utils.compat as uuid7s
+from psycopg.conninfo import make_conninfo
+
+from okane.errors import OkaneError
+from okane.payment import Status
+from okane.store import Claimed, Event, NewPayment, PaymentStore, Settlement, SweepStore
+from okane.store import sweep as sweep_module
+from okane.store.sweep import Marked
+from tests.okane.test_store import new
+from tests.simulation.store import MemoryDatabase, MemoryPaymentStore, MemorySweepStore, PaymentRow
+
+LEASE = timedelta(seconds=30)
+GRACE = timedelta(seconds=10)
+START = datetime(2026, 1, 1, tzinfo=UTC)
+WINDOW = 3
+STEPS = 800
+LANES = ("critical", "default", "low")
+NOBODY = UUID(int=7 << 76)
+
+Row = tuple[Any, ...]
+COLUMNS = tuple(column.name for column in dataclasses.fields(PaymentRow))
+EVENT_COLUMNS = tuple(column.name for column in dataclasses.fields(Event))
+read_payment = operator.attrgetter(*COLUMNS)
+read_event = operator.attrgetter(*EVENT_COLUMNS)
+TABLES = {
+    "payments": f"SELECT {', '.join(COLUMNS)} FROM payments ORDER BY id",
+    "payment_events": f"SELECT {', '.join(EVENT_COLUMNS)} FROM payment_events ORDER BY payment_id, version",
+    "sweep_cursors": "SELECT lane, passed FROM sweep_cursors ORDER BY lane",
+    "sweep_horizon": "SELECT nullif(proven_at, '-infinity'), seen_at FROM sweep_horizon",
+}
+
+VIRTUAL_CLOCK = """
+CREATE SCHEMA virtual;
+CREATE TABLE virtual.clock (at timestamptz NOT NULL);
+INSERT INTO virtual.clock SELECT pg_catalog.now();
+CREATE FUNCTION virtual.now() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT at FROM virtual.clock';
+CREATE FUNCTION virtual.clock_timestamp() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT at FROM virtual.clock';
+ALTER TABLE payments ALTER created_at SET DEFAULT virtual.now(), ALTER updated_at SET DEFAULT virtual.now();
+ALTER TABLE payment_events ALTER at SET DEFAULT virtual.now();
+"""
+
+
+class Twins:
+    """The real store and the model on one clock. `same` asks both, and fails unless they agree in word and deed."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Row], url: str) -> None:
+        self.now = START
+        self.next_id = NOBODY  # what both call the next payment
+        self.seen: set[str] = set()  # which method gave which kind of answer
+        self.db = MemoryDatabase(self._clock)
+        self.real = PaymentStore(url, actor="twin", lease=LEASE, grace=GRACE)
+        self.model = MemoryPaymentStore(self.db, actor="twin", lease=LEASE, grace=GRACE, new_id=lambda: self.next_id)
+        self.real_sweeps = SweepStore(url, grace=GRACE)
+        self.model_sweeps = MemorySweepStore(self.db, grace=GRACE, window=WINDOW)
+        self._connection = connection
+
+    def _clock(self) -> float:
+        return self.now.timestamp()
+
+    async def aclose(self) -> None:
+        await self.real.aclose()
+        await self.real_sweeps.aclose()
+
+    async def advance(self, by: timedelta) -> None:
+        self.now += by
+        await self._connection.execute("UPDATE virtual.clock SET at = %s", [self.now])
+
+    async def same(self, method: str, *arguments: object, **named: object) -> None:
+        """Call a method on both sides."""
+        real, model = (self.real_sweeps, self.model_sweeps) if hasattr(SweepStore, method) else (self.real, self.model)
+        asked = f"{method}{arguments} {named}"
+        expected = await outcome(getattr(real, method), arguments, named)
+        assert await outcome(getattr(model, method), arguments, named) == expected, asked
+        for table in TABLES:
+            assert self._of_the_model(table) == await self._of_the_real_store(table), asked
+        self.seen.add(f"{method}: {kind(expected)}")
+
+    async def cancel(self, payment_id: UUID) -> None:
+        """Withdraw a payment by hand on both sides: no method does it yet."""
+        statement = (
+            "UPDATE payments SET status = 'canceled', retry_at = NULL, sweep_at = NULL"
+            " WHERE id = %s AND status IN ('pending', 'failed_retryable')"
+        )
+        await self._connection.execute(statement, [payment_id])
+        row = self.db.payments[payment_id]
+        if row.status in (Status.PENDING, Status.FAILED_RETRYABLE):
+            row.status, row.retry_at, row.sweep_at = Status.CANCELED, None, None
+
+    async def columns(self, table: str) -> set[str]:
+        """What the real table has."""
+        cursor = await self._connection.execute(
+            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
+            [table],
+        )
+        return {row[0] for row in await cursor.fetchall()}
+
+    async def _of_the_real_store(self, table: str) -> Sequence[Row]:
+        cursor = await self._connection.execute(TABLES[table])
+        return await cursor.fetchall()
+
+    def _of_the_model(self, table: str) -> Sequence[Row]:
+        rows = sorted(self.db.payments.values(), key=lambda row: row.id)
+        match table:
+            case "payments":
+                return [read_payment(row) for row in rows]
+            case "payment_events":
+                return [read_event(event) for row in rows for event in self.db.events[row.id]]
+            case "sweep_cursors":
+                return sorted(self.db.sweep_cursors.items())
+            case _:
+                return [(self.db.horizon.proven_at, self.db.horizon.seen_at)]
+
+
+async def outcome(
+    call: Callable[..., Awaitable[object]], arguments: Sequence[object], named: dict[str, object]
+) -> object:
+    """What a call answers or raises, in a form that compares."""
+    started_s = time.monotonic()
+    try:
+        answer = await call(*arguments, **named)
+    except OkaneError as error:
+        return type(error), error.args
+    except psycopg.Error as error:
+        return type(error)
+    if isinstance(answer, Claimed):
+        length_s = answer.valid_until_s - LEASE.total_seconds()
+        assert started_s <= length_s <= time.monotonic()
+        return dataclasses.replace(answer, valid_until_s=0.0)
+    # Of equally overdue payments, Postgres answers in any order.
+    return sorted(answer, key=repr) if isinstance(answer, list) and call.__name__ == "take_due" else answer
+
+
+def kind(answer: object) -> str:
+    """A word for an answer, to count by."""
+    match answer:
+        case (type() as error, _):
+            return error.__name__
+        case type():
+            return answer.__name__
+        case None | bool():
+            return str(answer)
+        case Claimed():
+            return "look up first" if answer.look_up_first else "charge"
+        case Marked():
+            return "some" if answer.lost else "none"
+        case list():
+            return "some" if answer else "none"
+        case _:
+            return type(answer).__name__
+
+
+@pytest.fixture
+async def twins(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Twins]:
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute(VIRTUAL_CLOCK)
+        await connection.execute("UPDATE virtual.clock SET at = %s", [START])
+        await connection.execute("UPDATE sweep_horizon SET seen_at = %s", [START])
+        await connection.execute("SET timezone = 'UTC'")
+        both = Twins(connection, make_conninfo(database_url, options="-c search_path=virtual,pg_catalog,public"))
+        monkeypatch.setattr(uuid7s, "uuid7", lambda: both.next_id)
+        monkeypatch.setattr(sweep_module, "WINDOW", WINDOW)
+        yield both
+        await both.aclose()
+
+
+class Play:
+    """A random sequence of calls, the same for one seed. What to do next is chosen by looking at the model."""
+
+    def __init__(self, twins: Twins, seed: int) -> None:
+        self._twins = twins
+        self._dice = random.Random(seed)
+        self._steps = 0
+
+    async def step(self) -> None:
+        """One call."""
+        moves: Sequence[tuple[int, Callable[[], Awaitable[None]]]] = (
+            (4, self._accept),
+            (2, self._get),
+            (12, self._claim),
+            (10, self._settle),
+            (2, self._renew),
+            (3, self._record_late),
+            (3, self._retry),
+            (2, self._bury),
+            (1, self._cancel),
+            (5, self._sweep),
+            (2, self._take_due),
+            (7, self._advance),
+        )
+        self._steps += 1
+        weights, calls = zip(*moves, strict=True)
+        await self._dice.choices(calls, weights)[0]()
+
+    async def _accept(self) -> None:
+        dice = self._dice
+        skew_s = dice.choice((0, 0, 0, 0, 0, 5, 6, -6, -300))
+        at_ms = int((self._twins.now.timestamp() + skew_s) * 1000)
+        self._twins.next_id = UUID(int=at_ms << 80 | 7 << 76 | 2 << 62 | dice.getrandbits(60))
+        wanted = NewPayment(
+            account_id=self._account(),
+            idempotency_key=f"key-{self._steps // 50 + dice.randrange(4)}",
+            fingerprint=dice.choice((b"f", b"f", b"f", b"g")) * 32,
+            amount_minor=dice.choice((440, 440, 440, 440, 0)),
+            currency=dice.choice(("USD", "USD", "USD", "USD", "usd")),
+            lane=dice.choice(LANES),
+            metadata={"order": str(dice.randrange(100))} if dice.random() < 0.5 else {},
+        )
+        await self._twins.same("accept", wanted, wake=dice.random() < 0.8)
+
+    async def _get(self) -> None:
+        await self._twins.same("get", self._payment_id(), account_id=self._account())
+        await self._twins.same("events", self._payment_id())
+
+    async def _claim(self) -> None:
+        """Mostly one that is not settled."""
+        waiting = [row.id for row in self._twins.db.payments.values() if not row.status.terminal]
+        choose = waiting and self._dice.random() < 0.9
+        await self._twins.same("claim", self._dice.choice(waiting) if choose else self._payment_id())
+
+    async def _settle(self) -> None:
+        payment_id, attempt = self._attempt()
+        await self._twins.same("settle", self._settlement(payment_id, attempt))
+
+    async def _renew(self) -> None:
+        await self._twins.same("renew", *self._attempt())
+
+    async def _record_late(self) -> None:
+        payment_id, attempt = self._attempt()
+        await self._twins.same("record_late", self._settlement(payment_id, attempt))
+
+    async def _retry(self) -> None:
+        await self._twins.same("retry", self._payment_id(), account_id=self._account())
+
+    async def _bury(self) -> None:
+        await self._twins.same("bury", self._payment_id(), reason="poison")
+
+    async def _cancel(self) -> None:
+        payment_id = self._payment_id()
+        if payment_id in self._twins.db.payments:
+            await self._twins.cancel(payment_id)
+
+    async def _sweep(self) -> None:
+        for _ in range(self._dice.randrange(3)):
+            await self._twins.same("look_ahead")
+        for lane in self._dice.sample(LANES, 2):
+            age_s = self._dice.choice((None, None, 0, 5, 60))
+            await self._twins.same("mark_lost", lane, None if age_s is None else timedelta(seconds=age_s))
+
+    async def _take_due(self) -> None:
+        lanes = self._dice.sample(LANES, self._dice.randint(1, 3))
+        await self._twins.same("take_due", lanes=lanes, limit=self._limit(lanes))
+
+    async def _advance(self) -> None:
+        """Some time, or exactly as much as is left until something happens; seldom the clock steps back."""
+        edges = self._edges()
+        if edges and self._dice.random() < 0.5:
+            by = self._dice.choice(edges) - self._twins.now + timedelta(microseconds=self._dice.choice((-1, 0, 1)))
+        else:
+            by = timedelta(milliseconds=self._dice.choice((-20_000, 1, 999, 4_000, 10_000, 31_000, 70_000, 400_000)))
+        await self._twins.advance(by)
+
+    def _payment_id(self) -> UUID:
+        ids = list(self._twins.db.payments)
+        return self._dice.choice(ids) if ids and self._dice.random() < 0.95 else NOBODY
+
+    def _account(self) -> str:
+        return self._dice.choice(("default", "default", "default", "other"))
+
+    def _attempt(self) -> tuple[UUID, int]:
+        """A payment and an attempt, mostly the one that is under way."""
+        claimed = [row.id for row in self._twins.db.payments.values() if row.status is Status.PROCESSING]
+        payment_id = self._dice.choice(claimed) if claimed and self._dice.random() < 0.7 else self._payment_id()
+        row = self._twins.db.payments.get(payment_id)
+        attempts = 0 if row is None else row.attempts
+        return payment_id, attempts + self._dice.choice((0, 0, 0, 0, -1, 1))
+
+    def _settlement(self, payment_id: UUID, attempt: int) -> Settlement:
+        dice = self._dice
+        delay = timedelta(seconds=dice.choice((0, 0.0123456, 5, 60)))
+        reason = dice.choice((None, "", "HTTP 503"))
+        status, event, more = dice.choice(
+            (
+                (Status.SUCCESS, "success", {"provider_ref": dice.choice(("ref-1", "ref-2"))}),
+                (Status.FAILED_FINAL, "declined", {"decline_code": "card_declined", "reason": "card_declined"}),
+                (Status.FAILED_FINAL, "spent", {"reason": reason}),
+                (Status.FAILED_RETRYABLE, "unavailable", {"reason": reason, "delay": delay}),
+                (Status.UNKNOWN, "unknown", {"reason": reason, "delay": delay}),
+                (Status.UNKNOWN, "unknown", {"reason": reason, "delay": delay, "provider_ref": "ref-3"}),
+                (Status.NEEDS_REVIEW, "needs_review", {"reason": reason}),
+            )
+        )
+        called, latency = dice.random() < 0.5, timedelta(milliseconds=dice.randrange(5000))
+        plain = Settlement(payment_id, attempt, status, event, called, provider="test", latency=latency)
+        return dataclasses.replace(plain, **more)
+
+    def _limit(self, lanes: Sequence[str]) -> int:
+        """How many to take: never some of several that are equally overdue, of which Postgres may choose any."""
+        rows = [row for row in self._twins.db.payments.values() if row.lane in lanes]
+        due = sorted(row.sweep_at for row in rows if row.sweep_at is not None and row.sweep_at <= self._twins.now)
+        cuts = [number for number, (one, other) in enumerate(itertools.pairwise(due), 1) if one != other]
+        return self._dice.choice([*cuts, 100])
+
+    def _edges(self) -> Sequence[datetime]:
+        rows = self._twins.db.payments.values()
+        times = itertools.chain.from_iterable((row.lease_until, row.retry_at, row.sweep_at) for row in rows)
+        return sorted(at for at in times if at is not None and at > self._twins.now)
+
+
+EVERY_WAY = {
+    "accept: Accepted",
+    "accept: CheckViolation",
+    "accept: IdempotencyKeyReused",
+    "bury: False",
+    "bury: True",
+    "claim: charge",
+    "claim: look up first",
+    "claim: Refused",
+    "get: Payment",
+    "get: PaymentNotFound",
+    "record_late: None",
+    "record_late: Status",
+    "renew: False",
+    "renew: True",
+    "retry: Payment",
+    "retry: PaymentNotFound",
+    "retry: StatusConflict",
+    "settle: None",
+    "settle: timedelta",
+    "events: none",
+    "events: some",
+    "look_ahead: None",
+    "mark_lost: none",
+    "mark_lost: some",
+    "take_due: none",
+    "take_due: some",
+}
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_the_model_does_what_the_store_does(twins: Twins, seed: int) -> None:
+    play = Play(twins, seed)
+    for _ in range(STEPS):
+        await play.step()
+    assert twins.seen == EVERY_WAY
+
+
+async def test_each_look_comes_as_late_as_in_the_store(twins: Twins) -> None:
+    twins.next_id = UUID(int=1)
+    await twins.same("accept", new(), wake=False)
+    [row] = twins.db.payments.values()
+    for _ in range(25):
+        assert row.sweep_at is not None
+        await twins.advance(row.sweep_at - twins.now)
+        await twins.same("take_due", lanes=LANES, limit=1)
+    assert row.sweeps == 25
+
+
+@pytest.mark.parametrize(("real", "model"), [(PaymentStore, MemoryPaymentStore), (SweepStore, MemorySweepStore)])
+def test_the_model_has_the_methods_of_the_store(real: type, model: type) -> None:
+    assert signatures(model) == signatures(real)
+
+
+async def test_the_model_has_the_columns_of_the_table(twins: Twins) -> None:
+    assert await twins.columns("payments") == set(COLUMNS)
+    assert await twins.columns("payment_events") == set(EVENT_COLUMNS)
+
+
+def signatures(store: type) -> dict[str, inspect.Signature]:
+    """The public methods."""
+    methods = inspect.getmembers(store, inspect.isfunction)
+    return {name: inspect.signature(method) for name, method in methods if not name.startswith("_")}
