@@ -10,18 +10,17 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
 import structlog
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from okane.api.connection import ConnectionMetrics, GuardedRunner, Limits
 from okane.api.handlers import Handlers
 from okane.api.metrics_endpoint import Refresh, build_metrics_app
 from okane.api.routes import build_api
+from okane.api.serving import ConnectionMetrics, Limits, serving
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
 from okane.metrics import OkaneMetrics
@@ -79,13 +78,14 @@ async def run_api(settings: Settings) -> None:
         )
         metrics_url = await closing.enter_async_context(_serving_metrics(settings, parts))
         app = build_api(handlers, parts.metrics)
-        served = _serving(
+        served = serving(
             app,
             settings.host,
             settings.port,
             limits=Limits.of(settings),
             drain=settings.drain,
             metrics=ConnectionMetrics(parts.metrics.registry),
+            share_port=settings.share_port,
         )
         url = await closing.enter_async_context(served)
         log.info("api_started", url=url, metrics=metrics_url)
@@ -290,34 +290,10 @@ async def _check_servers(settings: Settings, parts: _Parts) -> None:
 async def _serving_metrics(settings: Settings, parts: _Parts) -> AsyncIterator[str]:
     refreshes: Sequence[Refresh] = (parts.refresh_redis, parts.refresh_postgres)
     app = build_metrics_app(parts.metrics.registry, refreshes)
-    port = settings.metrics_port or _free_port(settings.metrics_host)
+    port = settings.metrics_port or next(free_metrics_ports(settings.metrics_host))
     limits = replace(Limits.of(settings), connections=METRICS_CONNECTIONS)
-    async with _serving(app, settings.metrics_host, port, limits=limits, drain=timedelta(0)) as url:
+    async with serving(app, settings.metrics_host, port, limits=limits, drain=timedelta(0)) as url:
         yield f"{url}/metrics"
-
-
-@contextlib.asynccontextmanager
-async def _serving(
-    app: web.Application,
-    host: str,
-    port: int,
-    *,
-    limits: Limits,
-    drain: timedelta,
-    metrics: ConnectionMetrics | None = None,
-) -> AsyncIterator[str]:
-    """Serve inside the block; yields the base URL. Leaving it stops listening and lets requests in hand finish."""
-    runner = GuardedRunner(app, limits=limits, metrics=metrics, shutdown_timeout=drain.total_seconds())
-    await runner.setup()
-    try:
-        try:
-            await web.TCPSite(runner, host, port, backlog=1024).start()
-        except OSError as error:
-            raise SetupError(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from error
-        bound_host, bound_port = runner.addresses[0][:2]
-        yield f"http://[{bound_host}]:{bound_port}" if ":" in bound_host else f"http://{bound_host}:{bound_port}"
-    finally:
-        await runner.cleanup()
 
 
 def _stop_on_signals() -> asyncio.Event:
@@ -334,11 +310,12 @@ def _stop_on_signals() -> asyncio.Event:
     return stop
 
 
-def _free_port(host: str) -> int:
-    """The first port from 9101 up that nobody has. Another process may be quicker: then the start fails, and says so."""
+def free_metrics_ports(host: str) -> Iterator[int]:
+    """Ports from 9101 up that nobody has. Another process may be quicker: then the start fails, and says so."""
     for port in range(FIRST_METRICS_PORT, FIRST_METRICS_PORT + METRICS_PORTS):
-        with contextlib.suppress(OSError), socket.create_server((host, port)):
-            return port
+        with contextlib.suppress(OSError):
+            socket.create_server((host, port)).close()
+            yield port
     raise SetupError(f"no free port for metrics from {FIRST_METRICS_PORT} on: set OKANE_METRICS_PORT")
 
 

@@ -61,13 +61,14 @@ class Settings(BaseSettings):
     provider_base_url: str | None = Field(None, validation_alias=_named("PROVIDER_BASE_URL"))
     host: str = Field("127.0.0.1", description="what the API binds; loopback unless you say otherwise")
     port: Port = Field(8080, validation_alias=_named("PORT"), description="the API's port")
+    share_port: bool = Field(False, description="let other API processes bind the same port: set by `api --processes`")
     mock_provider_port: Port = Field(8081, validation_alias=_named("MOCK_PROVIDER_PORT"))
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = Field(0, description="this process's /metrics; 0 takes the first free one from 9101 up")
 
     # What the clients of the HTTP servers are given
     max_connections: PositiveInt = Field(
-        10_000, description="open connections to the API (40 kB each), as far as the limit of open files lets it"
+        10_000, description="open connections to one API process, as far as its limit of open files lets it"
     )
     head_timeout: PositiveDuration = Field(timedelta(seconds=5), description="for the head of a request to come whole")
     keep_alive_timeout: PositiveDuration = Field(

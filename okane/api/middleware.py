@@ -14,7 +14,7 @@ from aiohttp.typedefs import Handler, Middleware
 from aiohttp.web import RequestPayloadError
 
 from okane.api import idempotency
-from okane.api.problems import Problem, malformed
+from okane.api.problems import Problem, from_http, internal, malformed
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict, StoreUnavailable
 from okane.metrics import OkaneMetrics
 
@@ -22,13 +22,10 @@ log = structlog.get_logger("okane.api")
 
 REQUEST_TIMEOUT_S = 10.0  # a database that is silent: nobody waits longer than this
 
-_REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+# The rest of such a body may still be coming: what follows it on the connection is not waited for.
+_BODY_LEFT = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
 
-_CODES = {
-    HTTPStatus.NOT_FOUND: "route_not_found",
-    HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "body_too_large",
-}
+_REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
 def around_requests(metrics: OkaneMetrics) -> Middleware:
@@ -47,6 +44,8 @@ def around_requests(metrics: OkaneMetrics) -> Middleware:
                 raise  # the client went away in the middle of its request: there is nobody to answer
             except Exception as error:
                 response = _problem(error).response(instance=request.path, request_id=request_id)
+                if response.status in _BODY_LEFT:
+                    response.force_close()
         response.headers["X-Request-Id"] = request_id
         resource = request.match_info.route.resource
         metrics.http_seconds.labels(
@@ -67,7 +66,7 @@ def _problem(error: Exception) -> Problem:
         case Problem():
             return error
         case web.HTTPException():
-            return _from_http(error)
+            return from_http(error)
         case IdempotencyKeyReused(payment_id=payment_id):
             return idempotency.reused(str(payment_id))
         case PaymentNotFound():
@@ -86,17 +85,4 @@ def _problem(error: Exception) -> Problem:
             )
         case _:
             log.error("request_failed", exc_info=error)
-            return Problem(
-                HTTPStatus.INTERNAL_SERVER_ERROR,
-                "internal",
-                "a bug on our side, logged under this request's id; repeat the request with the same idempotency key",
-                retryable=True,
-            )
-
-
-def _from_http(error: web.HTTPException) -> Problem:
-    """aiohttp's own refusals, in our words; the Allow header of a 405 stays."""
-    status = HTTPStatus(error.status)
-    code = _CODES.get(status, status.name.lower())
-    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-    return Problem(status, code, error.reason or status.phrase, headers=headers)
+            return internal()

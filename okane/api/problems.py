@@ -9,6 +9,14 @@ from http import HTTPStatus
 
 from aiohttp import web
 
+JSON = "application/problem+json"
+
+_CODES = {
+    HTTPStatus.NOT_FOUND: "route_not_found",
+    HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "body_too_large",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
@@ -46,29 +54,51 @@ class Problem(Exception):
         self.extra = extra or {}
         self.headers = headers or {}
 
-    def response(self, *, instance: str, request_id: str) -> web.Response:
-        """The answer to the request with this path and id."""
+    def response(self, *, instance: str | None, request_id: str) -> web.Response:
+        """The answer to the request with this path, if it is known, and this id."""
+        return web.Response(
+            status=self.status.value,
+            body=self._document(instance, request_id),
+            content_type=JSON,
+            headers=self.headers,
+        )
+
+    def on_the_wire(self, *, request_id: str) -> bytes:
+        """The same as bytes, for a connection that is about to be closed and may not have sent a request."""
+        body = self._document(None, request_id)
+        fields = {
+            "Content-Type": JSON,
+            "Content-Length": str(len(body)),
+            "X-Request-Id": request_id,
+            "Connection": "close",
+            **self.headers,
+        }
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        return f"HTTP/1.1 {self.status.value} {self.status.phrase}\r\n{head}\r\n".encode() + body
+
+    def _document(self, instance: str | None, request_id: str) -> bytes:
         document: dict[str, object] = {
             "type": f"urn:okane:problem:{self.code}",
             "title": self.status.phrase,
             "status": self.status.value,
             "detail": self.detail,
-            "instance": instance,
             "code": self.code,
             "request_id": request_id,
             "retryable": self.retryable,
             **self.extra,
         }
+        if instance is not None:
+            document["instance"] = _text(instance)
         if self.errors:
             document["errors"] = [
                 {"pointer": one.pointer, "code": one.code, "detail": one.detail} for one in self.errors
             ]
-        return web.Response(
-            status=self.status.value,
-            body=json.dumps(document).encode(),
-            content_type="application/problem+json",
-            headers=self.headers,
-        )
+        return json.dumps(document).encode()
+
+
+def _text(path: str) -> str:
+    """A path may hold bytes that are no UTF-8: as lone surrogates, which would make the document no I-JSON."""
+    return path if path.isascii() else path.encode("utf-8", "replace").decode()
 
 
 def malformed(code: str, detail: str) -> Problem:
@@ -81,3 +111,21 @@ def invalid(errors: Sequence[FieldError]) -> Problem:
     first = errors[0]
     detail = f"{first.pointer}: {first.detail}" if first.pointer else first.detail
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "validation_failed", detail, errors=errors)
+
+
+def internal() -> Problem:
+    """Nothing the client did. Whoever answers with it has logged what happened."""
+    return Problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "internal",
+        "a bug on our side, logged under this request's id; repeat the request with the same idempotency key",
+        retryable=True,
+    )
+
+
+def from_http(error: web.HTTPException) -> Problem:
+    """aiohttp's own refusals, in our words; the Allow header of a 405 stays."""
+    status = HTTPStatus(error.status)
+    code = _CODES.get(status, status.name.lower())
+    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+    return Problem(status, code, error.reason or status.phrase, headers=headers)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -21,6 +22,7 @@ from okane.pipeline.accept import Receipt
 
 MAX_AMOUNT_MINOR = 2**63 - 1
 
+_ID = re.compile(r"(pay_)?([0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.ASCII | re.IGNORECASE)
 _CURRENCIES = frozenset(currency.code for currency in Currency)
 
 
@@ -71,11 +73,8 @@ def fingerprint(*, amount_minor: int, currency: str, metadata: dict[str, str]) -
 
 
 def parse_id(text: str) -> UUID | None:
-    """A payment id in either spelling; None if it is neither."""
-    try:
-        return UUID(text.removeprefix("pay_"))
-    except ValueError:
-        return None
+    """A payment id in either spelling; None if it is neither. (UUID itself takes braces, a urn, and any script's digits.)"""
+    return UUID(text.removeprefix("pay_")) if _ID.fullmatch(text) else None
 
 
 def receipt_json(receipt: Receipt) -> bytes:

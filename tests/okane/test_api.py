@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 import structlog
 from multidict import CIMultiDict
+from yarl import URL
 
 from okane.api import handlers, strict_json
 from okane.api.problems import Problem
@@ -360,3 +361,11 @@ async def test_a_failed_payment_can_be_retried_and_nothing_else_can(api: Api) ->
     assert (response.status, retried["payment"]["status"], retried["enqueued"]) == (202, "pending", True)
     response, problem = await post(api, "/v1/payments/01890000-0000-7000-8000-000000000000/retry", "")
     assert (response.status, problem["code"]) == (404, "payment_not_found")
+
+
+@pytest.mark.parametrize("spelling", ["{%s}", "urn:uuid:%s", "%%20%s", "+%s", "%s%%00", "pay_pay_%s", "%%D9%%A0%s"])
+async def test_a_payment_has_two_spellings_of_its_id_and_no_more(api: Api, spelling: str) -> None:
+    async with api.client.post("/v1/payments", json={"amount": 440, "idempotency_key": "k"}) as response:
+        payment_id = (await response.json())["payment"]["id"]
+    async with api.client.get(URL("/v1/payments/" + spelling % payment_id, encoded=True)) as response:
+        assert response.status == 404

@@ -1,0 +1,179 @@
+"""One client's connection: how long it may dawdle, and what happens to bytes that are no request.
+
+Promise: a client that does nothing, or does it too slowly, loses its connection; what cannot be read as HTTP is answered in
+problem+json, counted, and leaves no line above debug in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import TYPE_CHECKING, Any, cast
+
+import structlog
+from aiohttp import web
+from aiohttp.http import HttpProcessingError, RawRequestMessage
+
+from okane.api import refusals
+from okane.api.problems import Problem, internal
+
+if TYPE_CHECKING:
+    from okane.api.serving import GuardedServer
+
+log = structlog.get_logger("okane.api")
+
+LINGER_S = 2.0  # what is still coming of a body nobody reads is thrown away for so long, so that the answer arrives
+
+
+class Connection(web.RequestHandler):
+    """One client's connection. Its own part is what to do with time, and with bytes that are no request.
+
+    The common case, a request that arrives whole, costs two comparisons: no timer is set or stopped for it.
+    """
+
+    __slots__ = ("_broken", "_flush", "_head_bytes", "_head_since_s", "_server", "_watch", "_wire")
+
+    def __init__(self, server: GuardedServer, *, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(
+            server,
+            loop=loop,
+            access_log=cast("Any", None),
+            keepalive_timeout=server.limits.keep_alive_timeout_s,
+            lingering_time=LINGER_S,
+            max_line_size=refusals.MAX_LINE_BYTES,
+            max_field_size=refusals.MAX_FIELD_BYTES,
+            max_headers=refusals.MAX_FIELDS,
+            auto_decompress=False,  # no route takes a coded body, and a small one may unpack to a large one
+        )
+        self._server = server
+        self._wire: asyncio.Transport | None = None  # until it is closed for good; `transport` is forgotten before that
+        self._broken = False
+        self._head_since_s: float | None = None  # since when a head is awaited or incomplete
+        self._head_bytes = 0
+        self._watch: asyncio.TimerHandle | None = None
+        self._flush: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        wire = cast("asyncio.Transport", transport)
+        if not self._server.admit():
+            self._force_close = True  # whatever it sends is not even looked at
+            self._server.refused(refusals.FULL)
+            wire.write(refusals.FULL.on_the_wire(request_id=new_id()))
+            wire.close()
+            return
+        self._wire = wire
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._wire is not None:
+            self._wire = None
+            self._server.release()
+        for timer in (self._watch, self._flush):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._broken:
+            return
+        super().data_received(data)
+        if self._messages:
+            self._head_since_s = None
+            if not isinstance(self._messages[-1][0], RawRequestMessage):
+                self._break()
+        elif data and (self._waiter is not None or not self._request_count):  # else it belongs to a body
+            self._more_of_a_head(len(data))
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._flush_in_time()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        # One that is being closed keeps its deadline: nothing would watch over the rest of its buffer.
+        if self._flush is not None and not self._force_close and self._wire is not None and not self._wire.is_closing():
+            self._flush.cancel()
+            self._flush = None
+
+    def force_close(self) -> None:
+        super().force_close()
+        self._flush_in_time()
+
+    async def start(self) -> None:
+        await super().start()
+        self._flush_in_time()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer to what is no request, and to what the application let fall."""
+        if isinstance(exc, ConnectionError):
+            raise exc  # the client went away in the middle of its request: there is nobody to answer
+        refusal = refusals.refusal(exc) if isinstance(exc, HttpProcessingError) else internal()
+        if not isinstance(exc, HttpProcessingError):
+            log.error("request_failed", exc_info=exc)
+        if request.writer.output_size == 0:  # an answer that has been begun cannot be taken back
+            self.refuse(refusal)
+        raise ConnectionError("refused")
+
+    def refuse(self, refusal: Problem) -> None:
+        """Answer outside of any request, and hang up. What the client is still sending is thrown away for a while: to close
+        at once would be to reset the connection, and the answer would be lost on the way."""
+        self._server.refused(refusal)
+        self._broken = self._force_close = True
+        if self._waiter is not None:
+            self._waiter.cancel()
+        if self._wire is not None and not self._wire.is_closing():
+            self._wire.write(refusal.on_the_wire(request_id=new_id()))
+            self._wire.write_eof()
+            self._flush = self._flush or self._loop.call_later(LINGER_S, self._wire.abort)
+
+    def _break(self) -> None:
+        """What follows cannot be understood. A request whose body it would have been must not wait for the rest of it."""
+        self._broken = True
+        self._lingering_time = 0.0
+        payloads = [payload for _, payload in self._messages]
+        if self._current_request is not None:
+            payloads.append(self._current_request.content)
+        for payload in payloads:
+            if not payload.is_eof():
+                payload.set_exception(web.RequestPayloadError("broken chunked coding"))
+
+    def _await_head(self) -> None:
+        self._head_since_s = self._loop.time()
+        self._head_bytes = 0
+        if self._watch is None:
+            self._watch = self._loop.call_later(self._server.limits.head_timeout_s, self._check_head)
+
+    def _more_of_a_head(self, size: int) -> None:
+        if self._head_since_s is None:
+            self._await_head()
+        self._head_bytes += size
+        if self._head_bytes > refusals.MAX_HEAD_BYTES:
+            self.refuse(refusals.HEAD_TOO_LARGE)
+
+    def _check_head(self) -> None:
+        self._watch = None
+        if self._head_since_s is None:
+            return
+        due_s = self._head_since_s + self._server.limits.head_timeout_s
+        if self._loop.time() < due_s:
+            self._watch = self._loop.call_at(due_s, self._check_head)
+        elif self._head_bytes:
+            self.refuse(refusals.HEAD_TOO_SLOW)
+        else:
+            self.force_close()
+
+    def _flush_in_time(self) -> None:
+        """A client that does not read its answers keeps a full buffer, and a closed connection, alive: not for ever."""
+        if self._wire is not None and self._flush is None and self._wire.get_write_buffer_size():
+            self._flush = self._loop.call_later(self._server.limits.write_timeout_s, self._wire.abort)
+
+
+def new_id() -> str:
+    return uuid.uuid4().hex

@@ -1,0 +1,88 @@
+"""What a client is told that sends no request, or none that HTTP allows: bytes and parser errors to Problems. Pure."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+
+from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp.http import HttpProcessingError
+from aiohttp.http_exceptions import BadHttpMethod, BadStatusLine, InvalidURLError, LineTooLong
+
+from okane.api.problems import Problem, malformed
+
+MAX_LINE_BYTES = 4096  # no target of ours has a hundred; must differ from the next, by which a refusal is told apart
+MAX_FIELD_BYTES = 8190
+MAX_FIELDS = 64
+MAX_HEAD_BYTES = 32 * 1024  # of a head that comes in pieces: what one connection may make us keep
+
+_WORD = re.compile(r"b['\"][A-Za-z-]{1,32} ")  # in a parser's message: the line began with something like a method
+_VERSIONS = frozenset({HttpVersion10, HttpVersion11})
+
+
+def unsupported(request: web.BaseRequest) -> Problem | None:
+    """What the parser lets through, and RFC 9112 does not."""
+    if request.version not in _VERSIONS:
+        return Problem(
+            HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
+            "http_version_unsupported",
+            "this server speaks HTTP/1.1 and HTTP/1.0",
+        )
+    coding = request.headers.get("Transfer-Encoding")
+    if coding is None:
+        return None
+    if request.version == HttpVersion10:
+        return malformed("framing_invalid", "HTTP/1.0 knows no Transfer-Encoding")
+    if coding.lower() != "chunked":
+        return Problem(
+            HTTPStatus.NOT_IMPLEMENTED, "transfer_coding_unknown", "the only transfer coding here is chunked"
+        )
+    return None
+
+
+def refusal(error: HttpProcessingError) -> Problem:
+    """What the parser has against it, without quoting it."""
+    said = str(error.message)
+    match error:
+        case LineTooLong(args=(_, limit, *_)) if limit == MAX_LINE_BYTES:
+            return Problem(
+                HTTPStatus.REQUEST_URI_TOO_LONG,
+                "target_too_long",
+                f"a request's target has up to {MAX_LINE_BYTES} bytes",
+            )
+        case LineTooLong():
+            return HEAD_TOO_LARGE
+        case BadHttpMethod() if _WORD.search(said):
+            return Problem(HTTPStatus.NOT_IMPLEMENTED, "method_unknown", "there is no such method")
+        case BadHttpMethod():
+            return malformed("request_line_invalid", "this is no HTTP request")
+        case BadStatusLine() if "version" in said.lower():
+            return Problem(
+                HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
+                "http_version_unsupported",
+                "this server speaks HTTP/1.1 and HTTP/1.0",
+            )
+        case BadStatusLine() | InvalidURLError():
+            return malformed("request_line_invalid", "the request line cannot be read")
+        case _ if said.startswith("Too many headers"):
+            return HEAD_TOO_LARGE
+        case _:
+            return malformed("request_invalid", "the head of the request, or the framing of its body, cannot be read")
+
+
+FULL = Problem(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "too_many_connections",
+    "this server has as many connections as it can take; try again",
+    retryable=True,
+    headers={"Retry-After": "1"},
+)
+HEAD_TOO_SLOW = Problem(
+    HTTPStatus.REQUEST_TIMEOUT, "head_too_slow", "the head of the request did not come in time", retryable=True
+)
+HEAD_TOO_LARGE = Problem(
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "head_too_large",
+    f"a request has up to {MAX_FIELDS} header fields of up to {MAX_FIELD_BYTES} bytes each, "
+    f"and {MAX_HEAD_BYTES // 1024} kB altogether",
+)

@@ -1,0 +1,181 @@
+"""An HTTP server of ours: listens, lets so many clients in, and counts them and what was no request."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, cast
+
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from okane.api import refusals
+from okane.api.connection import Connection, new_id
+from okane.api.problems import Problem, from_http
+from okane.config import Settings
+from okane.errors import SetupError
+
+log = structlog.get_logger("okane.api")
+
+SPARE_FILES = 256  # for Postgres, Redis, logs, and a burst of connections that are turned away
+
+Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    limits: Limits,
+    drain: timedelta,
+    metrics: ConnectionMetrics | None = None,
+    share_port: bool = False,
+) -> AsyncIterator[str]:
+    """Serve inside the block; yields the base URL. Leaving it stops listening and lets requests in hand finish."""
+    runner = GuardedRunner(app, limits=limits, metrics=metrics, shutdown_timeout=drain.total_seconds())
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host, port, backlog=1024, reuse_port=share_port or None).start()
+        except OSError as error:
+            raise SetupError(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from error
+        bound_host, bound_port = runner.addresses[0][:2]
+        yield f"http://[{bound_host}]:{bound_port}" if ":" in bound_host else f"http://{bound_host}:{bound_port}"
+    finally:
+        await runner.cleanup()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the clients of one server are given."""
+
+    connections: int
+    head_timeout_s: float  # from the connection, or the first byte of a further request, to the end of its head
+    keep_alive_timeout_s: float  # between two requests
+    write_timeout_s: float  # for the answers that are waiting to be read
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """As they are set, and as far as this process may open files."""
+        return cls(
+            connections=_room_for(settings.max_connections),
+            head_timeout_s=settings.head_timeout.total_seconds(),
+            keep_alive_timeout_s=settings.keep_alive_timeout.total_seconds(),
+            write_timeout_s=settings.write_timeout.total_seconds(),
+        )
+
+
+class ConnectionMetrics:
+    """What became of connections and of what was no request."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.refused = Counter(
+            "okane_http_requests_refused",
+            "What came to the API and was no request, or not one in time, by reason (the code of the answer).",
+            ["reason"],
+            registry=registry,
+        )
+        self.open = Gauge("okane_http_connections", "Connections of clients to the API.", registry=registry)
+
+
+class GuardedRunner(web.AppRunner):
+    """An `AppRunner` whose connections are `Connection`s."""
+
+    __slots__ = ("_limits", "_metrics")
+
+    def __init__(
+        self,
+        app: web.Application,
+        *,
+        limits: Limits,
+        metrics: ConnectionMetrics | None = None,
+        shutdown_timeout: float = 60.0,
+    ) -> None:
+        super().__init__(app, handle_signals=False, access_log=None, shutdown_timeout=shutdown_timeout)
+        self._limits = limits
+        self._metrics = metrics
+
+    async def _make_server(self) -> web.Server:
+        plain = await super()._make_server()
+        return GuardedServer(
+            plain.request_handler,
+            request_factory=plain.request_factory,
+            limits=self._limits,
+            metrics=self._metrics,
+        )
+
+
+class GuardedServer(web.Server):
+    """Makes the connections, and counts them."""
+
+    def __init__(
+        self, answer: Answer, *, request_factory: Any, limits: Limits, metrics: ConnectionMetrics | None
+    ) -> None:
+        super().__init__(self._answer, request_factory=request_factory)
+        self._app_answer = answer
+        self._open = 0
+        self._metrics = metrics
+        self.limits = limits
+
+    def __call__(self) -> web.RequestHandler:
+        return Connection(self, loop=self._loop)
+
+    def admit(self) -> bool:
+        """A client has connected. False: there is no room for it."""
+        if self._open >= self.limits.connections:
+            return False
+        self._open += 1
+        self._show()
+        return True
+
+    def release(self) -> None:
+        """An admitted client is gone."""
+        self._open -= 1
+        self._show()
+
+    def refused(self, refusal: Problem) -> None:
+        """Keep count of an answer that no route has given."""
+        log.debug("request_refused", reason=refusal.code)
+        if self._metrics is not None:
+            self._metrics.refused.labels(refusal.code).inc()
+
+    def _show(self) -> None:
+        if self._metrics is not None:
+            self._metrics.open.set(self._open)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        refusal = refusals.unsupported(request)
+        if refusal is not None:
+            cast("Connection", request.protocol).refuse(refusal)
+            raise ConnectionError("refused")
+        try:
+            return await self._app_answer(request)
+        except web.HTTPException as error:  # raised before any middleware: an Expect that nobody can meet
+            return self._last_answer(from_http(error))
+
+    def _last_answer(self, refusal: Problem) -> web.Response:
+        self.refused(refusal)
+        request_id = new_id()
+        response = refusal.response(instance=None, request_id=request_id)
+        response.headers["X-Request-Id"] = request_id
+        response.force_close()
+        return response
+
+
+def _room_for(connections: int) -> int:
+    """How many connections this process may hold of so many, after asking the system for the files they need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + SPARE_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return connections
+    granted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
+    # Half of what is there if that is very little: a server with no connections serves nobody.
+    return max(granted - SPARE_FILES, granted // 2)

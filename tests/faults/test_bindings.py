@@ -1,0 +1,48 @@
+"""Nothing we start can be reached from another machine, unless it is told to."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+
+from okane.local.okane_process import answers_http
+from okane.local.postgres import PostgresServer
+from okane.local.redis_server import RedisServer
+from tests.flow.system import System
+
+
+def _listening(pid: int) -> set[str]:
+    """The addresses on which this process takes connections."""
+    connections = psutil.Process(pid).net_connections(kind="inet")
+    return {connection.laddr.ip for connection in connections if connection.status == psutil.CONN_LISTEN}
+
+
+@pytest.mark.parametrize("name", ["api", "w1", "provider"])
+async def test_our_processes_listen_on_loopback(system: System, name: str) -> None:
+    if name == "provider":
+        await system.start_provider()
+    elif name == "api":
+        await system.start_api()
+    else:
+        await system.start_worker(name)
+    assert _listening(system.pid(name)) == {"127.0.0.1"}
+
+
+def test_the_embedded_postgres_listens_on_loopback(private_postgres: PostgresServer) -> None:
+    assert private_postgres.child is not None
+    assert _listening(private_postgres.child.pid) == {"127.0.0.1"}
+
+
+def test_the_embedded_redis_listens_on_loopback(private_redis: RedisServer) -> None:
+    assert private_redis.child is not None
+    assert _listening(private_redis.child.pid) == {"127.0.0.1"}
+
+
+async def test_the_api_listens_elsewhere_when_it_is_told_to(system: System) -> None:
+    env = {"OKANE_HOST": "127.0.0.2", "OKANE_METRICS_HOST": "127.0.0.3"}
+    port = urlsplit(system.url).port
+    assert port is not None
+    await system._start("api", ["api"], env, answers_http(port, "/v1/health", "127.0.0.2"))
+    assert _listening(system.pid("api")) == {"127.0.0.2", "127.0.0.3"}

@@ -1,0 +1,216 @@
+"""Passwords, tokens and card numbers, planted wherever one can come in, must not come out: not in a log, not in a metric, and
+in an answer only where it repeats what its own client has sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import aiohttp
+import pytest
+
+from okane.local.postgres import PostgresServer
+from okane.local.redis_server import RedisServer
+from tests.flow.system import System, running
+
+CARDS = ("4242424242424242", "5555555555554444")
+TOKEN = "canary-token-3f9a"
+PROVIDER_PASSWORD = "canary-provider-71bc"
+WRONG_PASSWORD = "canary-wrong-d05e"
+WAIT_S = 30.0
+ALWAYS = ("--unavailable", "0", "--decline", "0")
+HEADERS = {
+    "Content-Type": "application/json",
+    "Authorization": f"Bearer {TOKEN}",
+    "Cookie": f"session={TOKEN}",
+    "X-Api-Key": TOKEN,
+}
+
+# What is refused is refused without being repeated: (body, further headers).
+REFUSED: list[tuple[str, dict[str, str]]] = [
+    (f'{{"amount": 1, "idempotency_key": "k", "currency": "{CARDS[0]}"}}', {}),
+    (f'{{"amount": "{CARDS[0]}", "idempotency_key": "k"}}', {}),
+    (f'{{"amount": -{CARDS[0]}, "idempotency_key": "k"}}', {}),
+    (f'{{"amount": 1, "idempotency_key": "k", "metadata": {{"card": {CARDS[0]}}}}}', {}),
+    (f'{{"amount": 1, "idempotency_key": "k", "metadata": "{CARDS[0]}"}}', {}),
+    (f'{{"amount": 1, "idempotency_key": "k", "number": "{CARDS[1]}"}}', {}),
+    ('{{"amount": 1, "idempotency_key": "{} {}"}}'.format(*CARDS), {}),
+    (f'{{"amount": 1, "idempotency_key": "{CARDS[0]}"}}', {"Idempotency-Key": CARDS[1]}),
+    (f'{{"amount": 2, "idempotency_key": "{CARDS[0]}"}}', {}),  # taken, with another meaning
+    (f'{{"amount": 1, "card": "{CARDS[1]}', {}),
+    ('{{"card": "{}", "card": "{}"}}'.format(*CARDS), {}),
+    (CARDS[0], {}),
+    (f'"{CARDS[0]}"', {}),
+    ("{}", {"Content-Type": CARDS[0]}),
+    ("{}", {"Content-Encoding": CARDS[0]}),
+    ("{}", {"Expect": CARDS[0]}),
+]
+# What is no request at all; the rest of the line is the canary's place.
+BROKEN = [
+    f"{CARDS[0]} / HTTP/1.1\r\nHost: x\r\n\r\n",
+    f"GET / HTTP/{CARDS[0]}\r\nHost: x\r\n\r\n",
+    f"GET / HTTP/1.1\r\nHost: x\r\nAuthorization : Bearer {TOKEN}\r\n\r\n",
+    f"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\x00\r\n\r\n",
+    f"GET / HTTP/1.1\r\nHost: x\r\nCookie: {TOKEN}{'x' * 9000}\r\n\r\n",
+    f"GET /{CARDS[0]}{'x' * 5000} HTTP/1.1\r\nHost: x\r\n\r\n",
+    f"POST /v1/payments HTTP/1.1\r\nHost: x\r\nContent-Length: {CARDS[0]}x\r\n\r\n",
+    f"POST /v1/payments HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nz{CARDS[1]}\r\n",
+]
+
+
+def _with_password(url: str, password: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:{password}@{parts.hostname}:{parts.port}"))
+
+
+def _password(url: str) -> str:
+    password = urlsplit(url).password
+    assert password
+    return password
+
+
+class Watched:
+    """A system, and everything it has said."""
+
+    def __init__(self, system: System, folder: Path, secrets: tuple[str, ...]) -> None:
+        self.system = system
+        self._folder = folder
+        self._secrets = (*secrets, *CARDS, TOKEN)
+        self._refusals: list[bytes] = []
+
+    async def refused(self, body: str, headers: dict[str, str]) -> int:
+        """One request over a connection of its own, whose answer must not repeat a canary."""
+        url = f"{self.system.url}/v1/payments"
+        async with (
+            aiohttp.ClientSession() as http,
+            http.post(url, data=body.encode(), headers=HEADERS | headers, expect100=False) as response,
+        ):
+            self._refusals.append(await response.read())
+            return response.status
+
+    async def broken(self, text: str) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(self.system.url).port)
+        writer.write(text.encode("latin-1"))
+        async with asyncio.timeout(WAIT_S):
+            self._refusals.append(await reader.read())
+        writer.close()
+
+    def logged(self, name: str, event: str) -> bool:
+        return any(line["event"].startswith(event) for line in self.system.log(name))
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while not holds():
+                await asyncio.sleep(0.05)
+
+    async def check(self, *processes: str) -> None:
+        """Nothing planted has come out anywhere."""
+        said = {path.name: path.read_bytes() for path in self._folder.glob("*.log")}
+        assert said.keys() >= {f"{name}.log" for name in processes}
+        for name in processes:
+            said[f"{name}'s metrics"] = await self._metrics(name)
+        said |= {f"refusal {number}": body for number, body in enumerate(self._refusals)}
+        for where, text in said.items():
+            assert text, where
+            for secret in self._secrets:
+                assert secret.encode() not in text, (where, secret, _around(text, secret))
+
+    async def _metrics(self, name: str) -> bytes:
+        url = f"http://127.0.0.1:{self.system._ports[f'{name} metrics']}/metrics"
+        async with aiohttp.ClientSession() as http, http.get(url) as response:
+            assert response.status == 200
+            return await response.read()
+
+
+def _around(text: bytes, secret: str) -> bytes:
+    place = text.find(secret.encode())
+    return text[max(0, place - 300) : place + 100]
+
+
+@pytest.fixture
+async def watched(
+    tmp_path: Path, private_postgres: PostgresServer, private_redis: RedisServer
+) -> AsyncIterator[tuple[Watched, PostgresServer, RedisServer]]:
+    folder = tmp_path / "system"
+    async with running(folder, private_postgres.url, private_redis.url) as system:
+        provider = urlsplit(system.provider_url)
+        system.env["OKANE_PROVIDER_BASE_URL"] = f"http://okane:{PROVIDER_PASSWORD}@{provider.netloc}"
+        secrets = (PROVIDER_PASSWORD, WRONG_PASSWORD, _password(private_postgres.url), _password(private_redis.url))
+        yield Watched(system, folder, secrets), private_postgres, private_redis
+
+
+async def _pay_with_canaries(system: System) -> list[str]:
+    ids = []
+    async with aiohttp.ClientSession(system.url, headers=HEADERS) as http:
+        for key in (CARDS[0], f"{TOKEN}-key"):
+            body = {"amount": 440, "idempotency_key": key, "metadata": {"card": CARDS[0], CARDS[1]: TOKEN}}
+            async with http.post("/v1/payments", data=json.dumps(body)) as response:
+                assert response.status == 202
+                ids.append((await response.json())["payment"]["id"])
+        for path in (
+            f"/v1/payments/{CARDS[0]}",
+            f"/{CARDS[1]}?token={TOKEN}",
+            f"/v1/payments/{ids[0]}?card={CARDS[0]}",
+        ):
+            async with http.get(path, headers={"If-None-Match": f'"{CARDS[0]}"'}) as response:
+                assert response.status in (200, 404)
+    return ids
+
+
+async def test_no_canary_gets_out_while_all_is_well(watched: tuple[Watched, PostgresServer, RedisServer]) -> None:
+    one, _, _ = watched
+    system = one.system
+    await system.start("w1", provider=ALWAYS)
+    ids = await _pay_with_canaries(system)
+    assert (await system.settled(ids))["success"] == 2
+    statuses = [await one.refused(*request) for request in REFUSED]
+    assert all(400 <= status < 500 for status in statuses), statuses
+    for text in BROKEN:
+        await one.broken(text)
+    assert one.logged("api", "payment_accepted")  # this is the debug level
+    assert one.logged("w1", "payment_settled")
+    await one.check("api", "w1")
+
+
+async def test_no_canary_gets_out_when_servers_go_away(watched: tuple[Watched, PostgresServer, RedisServer]) -> None:
+    one, postgres, redis = watched
+    system = one.system
+    await system.start("w1", provider=ALWAYS)
+    await system.kill("provider")
+    await _pay_with_canaries(system)
+    await one.until(lambda: any(line.get("status") == "failed_retryable" for line in system.log("w1")))
+    redis.kill()
+    await _pay_again(system)
+    await one.until(lambda: any("Redis" in line["event"] for line in system.log("w1")))
+    postgres.kill()
+    assert await one.refused(f'{{"amount": 1, "idempotency_key": "{CARDS[1]}"}}', {}) == 503
+    await one.until(lambda: one.logged("api", "postgres_lost"))
+    await one.check("api", "w1")
+
+
+async def _pay_again(system: System) -> None:
+    body = json.dumps({"amount": 440, "idempotency_key": CARDS[1], "metadata": {"card": CARDS[0]}})
+    async with (
+        aiohttp.ClientSession(system.url, headers=HEADERS) as http,
+        http.post("/v1/payments", data=body) as response,
+    ):
+        assert (response.status, (await response.json())["enqueued"]) == (202, False)
+
+
+async def test_no_password_gets_out_when_it_is_wrong(watched: tuple[Watched, PostgresServer, RedisServer]) -> None:
+    one, postgres, redis = watched
+    system = one.system
+    system.env["OKANE_DATABASE_URL"] = _with_password(postgres.url, WRONG_PASSWORD)
+    await system.start("w1")
+    await one.until(lambda: one.logged("api", "postgres_away_at_start") and one.logged("w1", "postgres_away_at_start"))
+    assert await one.refused(f'{{"amount": 1, "idempotency_key": "{CARDS[0]}"}}', {}) == 503
+    await one.check("api", "w1")
+    await system.stop_all()
+    system.env["OKANE_DATABASE_URL"] = postgres.url
+    system.env["OKANE_REDIS_URL"] = _with_password(redis.url, WRONG_PASSWORD)
+    await system.start("w1")
+    await _pay_again(system)
+    await one.check("api", "w1")
