@@ -9,8 +9,9 @@ from collections import defaultdict
 from functools import cache
 from typing import Any
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 
+from streams.histogram import Histograms
 from streams.inspector import StreamStats
 from streams.metrics import METRICS, Metrics, Step
 
@@ -28,9 +29,8 @@ class PrometheusMetrics:
                 case "gauge":
                     self._families[name] = Gauge(full, spec.help, spec.labels, registry=registry)
                 case "histogram":
-                    self._families[name] = Histogram(
-                        full, spec.help, spec.labels, registry=registry, buckets=spec.buckets
-                    )
+                    self._families[name] = histograms = Histograms(full, spec.help, spec.labels, bounds=spec.buckets)
+                    registry.register(histograms)
         self._shown: dict[str, dict[str, set[tuple[str, ...]]]] = defaultdict(lambda: defaultdict(set))
 
     def for_stream(self, stream: str) -> Metrics:
