@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from datetime import UTC, datetime
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -68,8 +69,8 @@ def _field_error(error: Any) -> FieldError:
 
 def fingerprint(*, amount_minor: int, currency: str, metadata: dict[str, str]) -> bytes:
     """SHA-256 of what a request means, the defaults filled in and the key left out."""
-    meaning = {"amount": amount_minor, "currency": currency, "metadata": metadata}
-    return hashlib.sha256(json.dumps(meaning, sort_keys=True, separators=(",", ":")).encode()).digest()
+    said = json.dumps(metadata, sort_keys=True, separators=(",", ":")) if metadata else "{}"
+    return hashlib.sha256(f'{{"amount":{amount_minor},"currency":"{currency}","metadata":{said}}}'.encode()).digest()
 
 
 def parse_id(text: str) -> UUID | None:
@@ -79,34 +80,37 @@ def parse_id(text: str) -> UUID | None:
 
 def receipt_json(receipt: Receipt) -> bytes:
     """`{"payment": {…}, "created": …, "enqueued": …}`."""
-    return _dumps({"payment": _payment(receipt.payment), "created": receipt.created, "enqueued": receipt.enqueued})
+    created, enqueued = _word(receipt.created), _word(receipt.enqueued)
+    return f'{{"payment":{_payment(receipt.payment)},"created":{created},"enqueued":{enqueued}}}'.encode()
 
 
 def payment_json(payment: Payment) -> bytes:
     """`{"payment": {…}}`."""
-    return _dumps({"payment": _payment(payment)})
+    return f'{{"payment":{_payment(payment)}}}'.encode()
 
 
-def _payment(payment: Payment) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "id": str(payment.id),
-        "amount": payment.amount_minor,
-        "currency": payment.currency,
-        "status": payment.status.value,
-        "idempotency_key": payment.idempotency_key,
-        "attempts": payment.attempts,
-        "lane": payment.lane,
-        "metadata": payment.metadata,
-        "created_at": _time(payment.created_at),
-        "updated_at": _time(payment.updated_at),
-    }
-    optional = {
-        "provider_ref": payment.provider_ref,
-        "decline_code": payment.decline_code,
-        "last_error": payment.last_error,
-        "retry_at": None if payment.retry_at is None or payment.status.terminal else _time(payment.retry_at),
-    }
-    return document | {name: value for name, value in optional.items() if value is not None}
+def _payment(payment: Payment) -> str:
+    """The document of a payment, put together by hand: every accepted request pays for it, and json.dumps costs ten times
+    as much. What a client chose is quoted; the rest holds nothing that would have to be."""
+    metadata = json.dumps(dict(payment.metadata), separators=(",", ":")) if payment.metadata else "{}"
+    created_at = _time(payment.created_at)
+    updated_at = created_at if payment.updated_at == payment.created_at else _time(payment.updated_at)
+    document = (
+        f'"id":"{payment.id}","amount":{payment.amount_minor},"currency":"{payment.currency}",'
+        f'"status":"{payment.status.value}","idempotency_key":{_quoted(payment.idempotency_key)},'
+        f'"attempts":{payment.attempts},"lane":"{payment.lane}","metadata":{metadata},'
+        f'"created_at":"{created_at}","updated_at":"{updated_at}"'
+    )
+    for name, value in (
+        ("provider_ref", payment.provider_ref),
+        ("decline_code", payment.decline_code),
+        ("last_error", payment.last_error),
+    ):
+        if value is not None:
+            document += f',"{name}":{_quoted(value)}'
+    if payment.retry_at is not None and not payment.status.terminal:
+        document += f',"retry_at":"{_time(payment.retry_at)}"'
+    return f"{{{document}}}"
 
 
 # The older queue's words for our statuses. What is open to us is under way to its clients; a wait is a place in the queue.
@@ -125,12 +129,12 @@ PAY_STATUS = {
 def pay_json(payment: Payment, *, created: bool = False) -> bytes:
     """`{"payment_id": "pay_…", "amount": …, "status": …}`; a payment just made is PENDING."""
     status = "PENDING" if created else PAY_STATUS[payment.status]
-    return _dumps({"payment_id": f"pay_{payment.id.hex}", "amount": payment.amount_minor, "status": status})
+    return f'{{"payment_id":"pay_{payment.id.hex}","amount":{payment.amount_minor},"status":"{status}"}}'.encode()
 
 
 def _time(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
-def _dumps(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, separators=(",", ":")).encode()
+def _word(value: bool) -> str:
+    return "true" if value else "false"

@@ -1,0 +1,97 @@
+"""The documents that are put together by hand, against what a JSON library makes of the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+from uuid import UUID
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from okane.api import wire
+from okane.payment import Payment, Status
+from okane.pipeline.accept import Receipt
+
+TEXT = st.text(max_size=20)
+MOMENTS = st.datetimes(
+    min_value=datetime(2020, 1, 1),
+    timezones=st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30))]),
+)
+PAYMENTS = st.builds(
+    Payment,
+    id=st.uuids(),
+    account_id=st.just("default"),
+    idempotency_key=TEXT,
+    amount_minor=st.integers(1, wire.MAX_AMOUNT_MINOR),
+    currency=st.sampled_from(["USD", "JPY"]),
+    lane=st.sampled_from(["critical", "low"]),
+    status=st.sampled_from(list(Status)),
+    attempts=st.integers(0, 9),
+    retries=st.just(0),
+    version=st.just(0),
+    provider_key=TEXT,
+    created_at=MOMENTS,
+    updated_at=MOMENTS,
+    metadata=st.dictionaries(TEXT, TEXT, max_size=3),
+    provider_ref=st.none() | TEXT,
+    decline_code=st.none() | TEXT,
+    last_error=st.none() | TEXT,
+    retry_at=st.none() | MOMENTS,
+)
+
+
+def document(payment: Payment) -> dict[str, Any]:
+    def moment(value: datetime) -> str:
+        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+    retry_at = None if payment.retry_at is None or payment.status.terminal else moment(payment.retry_at)
+    members = {
+        "id": str(payment.id),
+        "amount": payment.amount_minor,
+        "currency": payment.currency,
+        "status": str(payment.status),
+        "idempotency_key": payment.idempotency_key,
+        "attempts": payment.attempts,
+        "lane": payment.lane,
+        "metadata": payment.metadata,
+        "created_at": moment(payment.created_at),
+        "updated_at": moment(payment.updated_at),
+        "provider_ref": payment.provider_ref,
+        "decline_code": payment.decline_code,
+        "last_error": payment.last_error,
+        "retry_at": retry_at,
+    }
+    return {name: value for name, value in members.items() if value is not None}
+
+
+@given(PAYMENTS)
+def test_a_payment_is_written_as_a_library_would(payment: Payment) -> None:
+    assert json.loads(wire.payment_json(payment)) == {"payment": document(payment)}
+    assert wire.payment_json(payment).isascii()
+
+
+@given(PAYMENTS, st.booleans(), st.booleans())
+def test_a_receipt_is_written_as_a_library_would(payment: Payment, created: bool, enqueued: bool) -> None:
+    written = json.loads(wire.receipt_json(Receipt(payment, created, enqueued)))
+    assert written == {"payment": document(payment), "created": created, "enqueued": enqueued}
+
+
+@given(PAYMENTS)
+def test_the_older_queues_document(payment: Payment) -> None:
+    written = json.loads(wire.pay_json(payment))
+    assert UUID(written["payment_id"].removeprefix("pay_")) == payment.id
+    assert (written["amount"], written["status"]) == (payment.amount_minor, wire.PAY_STATUS[payment.status])
+
+
+@given(st.integers(1, 10**18), st.sampled_from(["USD", "EUR"]), st.dictionaries(TEXT, TEXT, max_size=3))
+def test_a_fingerprint_is_that_of_the_canonical_document(amount: int, currency: str, metadata: dict[str, str]) -> None:
+    """Rows of earlier versions hold these: another spelling would make every repeat a reuse."""
+    meaning = {"amount": amount, "currency": currency, "metadata": metadata}
+    canonical = json.dumps(meaning, sort_keys=True, separators=(",", ":")).encode()
+    assert (
+        wire.fingerprint(amount_minor=amount, currency=currency, metadata=metadata)
+        == hashlib.sha256(canonical).digest()
+    )
