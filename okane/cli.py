@@ -35,7 +35,12 @@ app.add_typer(dead, name="dead")
 
 Data = Annotated[Path | None, typer.Option("--data", help="data folder of `okane up` (default: .okane)")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of text")]
+Processes = Annotated[
+    int, typer.Option(min=1, max=256, help="copies on this machine: they share the port, or the consumer group")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
+
+_CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def main() -> NoReturn:
@@ -109,12 +114,17 @@ def api(
     *,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="port to bind (default: PORT or 8080)")] = None,
     host: Annotated[str | None, typer.Option(help="address to bind (default: 127.0.0.1)")] = None,
+    processes: Processes = 1,
 ) -> None:
     """Serve the HTTP API: accept payments and tell what became of them."""
     from okane.app import run_api
 
     settings = _settings(port=port, host=host)
     _logging(settings, "api")
+    if processes > 1:
+        from okane import copies
+
+        sys.exit(_run(copies.run_copies(copies.of_api(settings, processes))))
     _run(run_api(settings))
 
 
@@ -127,12 +137,18 @@ def worker(
     concurrency: Annotated[
         int | None, typer.Option(min=1, help="payments in flight (default: WORKER_COUNT or 256)")
     ] = None,
+    processes: Processes = 1,
 ) -> None:
     """Charge payments: read the streams, call the provider, write the outcome. Start as many as you like."""
     from okane.app import run_worker, worker_name
 
     settings = _settings(concurrency=concurrency)
     name = name or worker_name()
+    if processes > 1:
+        from okane import copies
+
+        _logging(settings, name)
+        sys.exit(_run(copies.run_copies(copies.of_worker(settings, processes, name=name))))
     _logging(settings, name)
     _run(run_worker(settings, name=name))
 
@@ -195,6 +211,76 @@ def load(
     except ApiUnreachableError as error:
         _fail(str(error))
     sys.exit(report.exit_code)
+
+
+@app.command()
+def torture(
+    *,
+    minutes: Annotated[float, typer.Option(min=0, help="how long at least")] = 0.0,
+    kills: Annotated[int, typer.Option(min=0, help="kill -9 of processes at least (default: 50)")] = 0,
+    payments: Annotated[int, typer.Option(min=0, help="payments at least (default: 5000)")] = 0,
+    rate: Annotated[float, typer.Option(min=0.1, help="payments per second")] = 150.0,
+    workers: Annotated[int, typer.Option(min=2, max=64, help="worker processes")] = 3,
+    apis: Annotated[int, typer.Option(min=1, max=16, help="API processes")] = 2,
+    faults: Annotated[str, typer.Option(help="only these, by name, separated by commas; none: not any")] = "",
+    list_faults: Annotated[bool, typer.Option("--list-faults", help="say which there are, and end")] = False,
+    seed: Annotated[int, typer.Option(help="of the schedule of faults and of the payments")] = 0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE in the environment of every okane process")
+    ] = None,
+    rest: Annotated[float, typer.Option(min=1, help="seconds to come to rest in the end")] = 120.0,
+    data: Annotated[
+        Path | None, typer.Option(help="folder (default: a temporary one, kept when something is wrong)")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Torture a system of its own on this machine: kill, stop, cut off and starve it while it is paid through, then check
+    every invariant over what clients, provider, Postgres and metrics say. Exit code 1 if one is violated."""
+    from rich.console import Console
+
+    from okane.torture import run as command
+    from okane.torture.options import TortureOptions
+
+    console = Console(highlight=False)
+    if list_faults:
+        console.out(command.listed(as_json=json_))
+        return
+    try:
+        options = TortureOptions(
+            minutes=minutes,
+            kills=kills,
+            payments=payments,
+            rate=rate,
+            workers=workers,
+            apis=apis,
+            faults=tuple(name for name in faults.split(",") if name),
+            seed=seed,
+            settings=dict(_named(setting) for setting in settings or ()),
+            rest_s=rest,
+            data=data,
+            json=json_,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    # Not on uvloop: its closed connections are in the way of a proxy that resets them.
+    sys.exit(asyncio.run(command.run_torture(options, console)).exit_code)
+
+
+def _named(setting: str) -> tuple[str, str]:
+    name, equals, value = setting.partition("=")
+    if not name or not equals:
+        raise typer.BadParameter(f"expected NAME=VALUE, not {setting!r}")
+    return name, value
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def bench(context: typer.Context) -> None:
+    """Measure okane on this machine, against other ways to do the same. Only in a checkout; `--help` tells the options."""
+    if not (_CHECKOUT / "bench" / "__main__.py").exists():
+        _fail("the benchmarks are not installed: they stand in bench/ of a checkout, run `python3 run.py bench` there")
+    from bench.__main__ import main as run
+
+    run(context.args)
 
 
 @app.command()

@@ -67,6 +67,11 @@ def redis_errors() -> Iterator[None]:
         raise  # answered in scripts.py, by sending the script's text
     except (RedisConnectionError, RedisTimeoutError, OSError) as error:
         raise StreamUnavailable(str(error) or type(error).__name__) from error
+    except RuntimeError as error:
+        if "closed" not in str(error):
+            raise
+        # uvloop's word for a connection that was lost while redis-py was about to write to it.
+        raise StreamUnavailable(str(error)) from error
     except RedisError as error:
         raise translated(error) from error
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import uvloop
 from psycopg import sql
 
 from okane.local.ports import free_port as find_free_port
@@ -23,6 +24,11 @@ from okane.store.schema import migrate
 _TEMPLATE = "okane_template"
 # A hundred databases of a few megabytes: nothing here survives the run, so nothing needs to reach the disk.
 _FAST = {"shared_buffers": "64MB", "autovacuum": "off", "file_copy_method": "clone"}
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The event loop that our processes run on: its transports fail in ways of their own."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,15 @@ from okane.local.ports import LOOPBACK
 from okane.local.processes import Child, Stage, spawn
 from okane.local.server import Server
 
+# -P: a folder named okane where the command was given is not ours.
+OKANE = (sys.executable, "-P", "-m", "okane")
+
 
 class OkaneProcess(Server):
     """`okane ARGUMENTS` with `env` on top of our environment, ready once `probe` says so.
 
-    SIGTERM drains it; it may take `drain_s`, and a little more for closing, before it is killed.
+    SIGTERM drains it; it may take `drain_s`, and a little more for closing, before it is killed. `program` is what is run
+    with ARGUMENTS: the okane that runs here, unless another one is given.
     """
 
     def __init__(
@@ -30,9 +34,11 @@ class OkaneProcess(Server):
         log: Path,
         probe: Callable[[], bool],
         drain_s: float,
+        program: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.name = name
+        self._program = tuple(program) or OKANE
         self._arguments = tuple(arguments)
         self._env = dict(env)
         self._log = log
@@ -40,12 +46,13 @@ class OkaneProcess(Server):
         self._stages = (Stage(signal.SIGTERM, drain_s + 5),)
 
     def _spawn(self) -> Child:
-        # -P and our own path: the child runs the okane that runs here, wherever it is started from.
+        # Our own path: the child runs the okane that runs here, wherever it is started from.
         checkout = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(filter(None, [checkout, os.environ.get("PYTHONPATH", "")]))
+        paths = (self._env.get("PYTHONPATH"), checkout, os.environ.get("PYTHONPATH"))
+        path = os.pathsep.join(filter(None, paths))
         return spawn(
             name=self.name,
-            command=[sys.executable, "-P", "-m", "okane", *self._arguments],
+            command=[*self._program, *self._arguments],
             log=self._log,
             stages=self._stages,
             env={**os.environ, **self._env, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},

@@ -58,7 +58,8 @@ class PostgresServer(Server):
         run_as: str = "nobody",
     ) -> None:
         super().__init__()
-        self._folder = folder.resolve()
+        # Not resolved: a folder may be named through another process's view of the file system (/proc/PID/root).
+        self._folder = folder.absolute()
         self._cluster = self._folder / "cluster"
         self._log = log
         self._port = port

@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from okane.local.processes import Child, Stage, spawn
 from okane.local.server import LocalError, Server
 
 _OLDEST = (6, 2)
+_UNREADABLE = b"Bad file format reading the append only file"
 _CONFIG = """\
 # Written by okane at every start: changes are lost.
 port {port}
@@ -51,11 +53,13 @@ class Binary:
 class RedisServer(Server):
     """One server with its data in `folder`. `binary` defaults to what `find_binary` finds."""
 
-    name = "redis"
-
-    def __init__(self, *, folder: Path, log: Path, port: int, binary: Binary | None = None) -> None:
+    def __init__(
+        self, *, folder: Path, log: Path, port: int, binary: Binary | None = None, name: str = "redis"
+    ) -> None:
         super().__init__()
-        self._folder = folder.resolve()
+        self.name = name
+        # Not resolved: a folder may be named through another process's view of the file system (/proc/PID/root).
+        self._folder = folder.absolute()
         self._log = log
         self._port = port
         self._binary = binary
@@ -85,6 +89,8 @@ class RedisServer(Server):
         _write_private(self._folder / "redis.conf", config)
 
     def _spawn(self) -> Child:
+        if self._log.exists() and _UNREADABLE in self._log.read_bytes()[-2_000:]:  # the last start ended like this
+            self._set_aside()
         return spawn(
             name=self.name,
             command=[self._found().path, self._folder / "redis.conf"],
@@ -107,6 +113,13 @@ class RedisServer(Server):
     def _found(self) -> Binary:
         self._binary = self._binary or find_binary()
         return self._binary
+
+    def _set_aside(self) -> None:
+        """A disk that ran full may leave a file that the server itself cannot read again. It holds wake-ups only: the sweep
+        finds the payments without them, and a queue that cannot start is worth less than one that starts empty."""
+        data = self._data_folder()
+        data.rename(data.with_name(f"{data.name}.unreadable-{time.time_ns()}"))
+        data.mkdir(mode=0o700)
 
     def _data_folder(self) -> Path:
         # Redis 6, Redis 7 and Valkey cannot read each other's newer files and refuse to start: one folder for each.

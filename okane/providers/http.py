@@ -7,23 +7,27 @@ cookies; and a broken call is `Unavailable` only if no byte of its request can h
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import re
+import ssl
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-import aiohttp
 from yarl import URL
 
 from okane.payment import Payment
 from okane.providers.answers import Answer, charge_result, look_up_result
 from okane.providers.base import ChargeResult, LookUpResult, Unavailable, Unknown
+from okane.providers.http_connection import Broken, Response
+from okane.providers.http_pool import NoConnection, Pool
 from streams.failpoints import failpoint
 
-MAX_ANSWER_BYTES = 64 * 1024
 BEFORE_ANSWER = failpoint("provider.before_answer", "the provider has been called, its answer not read", raises=OSError)
-_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "okane"}
+# What may stand in the head of a request; a line end there would begin another header, or another request.
+_VISIBLE = re.compile(r"[!-~]+")
 
 
 class HttpProvider:
@@ -31,8 +35,8 @@ class HttpProvider:
 
     `timeout` is the deadline of one call, from the wait for a connection to the last byte of the answer.
     `connect_timeout` is the part of it that may pass before the request is sent (free connection, DNS, TCP, TLS; half
-    of the deadline by default): what fails within it is `Unavailable`. `connections` is the size of the pool; keep it
-    at or above the calls in flight, because aiohttp does not hand out freed connections in the order of waiting.
+    of the deadline by default): what fails within it is `Unavailable`. `connections` is the size of the pool; calls
+    beyond it wait in the order of coming.
     """
 
     def __init__(
@@ -46,23 +50,27 @@ class HttpProvider:
     ) -> None:
         """Raises ValueError for a `base_url` that is not an absolute http(s) URL, or a connect_timeout >= timeout."""
         url = URL(base_url)
-        if url.scheme not in ("http", "https") or not url.host or url.query_string or url.fragment:
+        authority = url.host_port_subcomponent
+        if url.scheme not in ("http", "https") or not authority or url.query_string or url.fragment:
             raise ValueError(f"the provider's base URL must look like https://host[:port][/path], not {base_url!r}")
+        if not _VISIBLE.fullmatch(authority):
+            raise ValueError(f"the provider's base URL has a host that can be none: {authority!r}")
         connect = timeout / 2 if connect_timeout is None else connect_timeout
         if not timedelta(0) < connect < timeout:
             raise ValueError(f"connect_timeout ({connect}) must lie between 0 and timeout ({timeout})")
         self._name = name
-        self._charges = str(url).rstrip("/") + "/charges"
+        self._loop = asyncio.get_running_loop()
         self._timeout_s = timeout.total_seconds()
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=connections),
-            # No `total`: a deadline of aiohttp's that strikes while it waits for a connection looks like one that
-            # strikes after the request went out. `connect` is told apart (ConnectionTimeoutError), and ends first.
-            timeout=aiohttp.ClientTimeout(total=None, connect=connect.total_seconds()),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            auto_decompress=False,
-            headers=_HEADERS,
+        self._connect_timeout_s = connect.total_seconds()
+        self._overdue = Broken(f"no answer within {self._timeout_s:g} s")
+        self._charges = url.raw_path.rstrip("/") + "/charges"
+        self._common = _common_headers(url, authority)
+        self._post = f"POST {self._charges} HTTP/1.1\r\n{self._common}Content-Type: application/json\r\n"
+        self._pool = Pool(
+            host=url.raw_host or "",
+            port=url.port or 0,
+            tls=_tls() if url.scheme == "https" else None,
+            connections=connections,
         )
 
     @property
@@ -70,24 +78,29 @@ class HttpProvider:
         return self._name
 
     async def charge(self, payment: Payment) -> ChargeResult:
-        """Ask for the payment's money, once. Never raises for what the provider or the network does."""
-        body = {"payment_id": str(payment.id), "amount": payment.amount_minor, "currency": payment.currency}
-        answer = await self._call(
-            "POST",
-            self._charges,
-            headers={"Idempotency-Key": payment.provider_key, "Content-Type": "application/json"},
-            data=json.dumps(body).encode(),
-        )
+        """Ask for the payment's money, once. Never raises for what the provider or the network does.
+
+        Raises ValueError for a key that fits no header.
+        """
+        key = payment.provider_key
+        if not _VISIBLE.fullmatch(key):
+            raise ValueError(f"a provider key is visible ASCII, not {key!r}")
+        # By hand: half of json.dumps' time would go into finding out that these are texts and a number.
+        currency = json.dumps(payment.currency)
+        body = f'{{"payment_id": "{payment.id}", "amount": {payment.amount_minor:d}, "currency": {currency}}}'
+        request = f"{self._post}Idempotency-Key: {key}\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        answer = await self._call(request.encode("ascii"), repeatable=False)
         return charge_result(answer, payment, now=datetime.now(UTC)) if isinstance(answer, Answer) else answer
 
     async def look_up(self, payment: Payment) -> LookUpResult:
         """Ask what became of the payment's key. Never raises for what the provider or the network does."""
-        answer = await self._call("GET", f"{self._charges}/{quote(payment.provider_key, safe='')}")
+        request = f"GET {self._charges}/{quote(payment.provider_key, safe='')} HTTP/1.1\r\n{self._common}\r\n"
+        answer = await self._call(request.encode("ascii"), repeatable=True)
         return look_up_result(answer, payment, now=datetime.now(UTC)) if isinstance(answer, Answer) else answer
 
     async def aclose(self) -> None:
         """Close every connection. Calls still in flight end as `Unknown`."""
-        await self._session.close()
+        await self._pool.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -97,37 +110,51 @@ class HttpProvider:
     ) -> None:
         await self.aclose()
 
-    async def _call(
-        self, method: str, url: str, *, headers: dict[str, str] | None = None, data: bytes | None = None
-    ) -> Answer | Unavailable | Unknown:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await self._exchange(method, url, headers=headers, data=data)
-        except aiohttp.ConnectionTimeoutError:
-            return Unavailable("no connection in time")
-        except aiohttp.ClientConnectorError as error:  # DNS, refused, unreachable, TLS: the request was not written
-            return Unavailable(f"no connection: {error}"[:255])
-        except TimeoutError:
-            return Unknown(f"no answer within {self._timeout_s:g} s")
-        except (aiohttp.ClientError, OSError) as error:
-            # Also a kept-alive connection that the server closed under us: it may have read the request first.
-            return Unknown(f"connection lost: {str(error) or type(error).__name__}"[:255])
+    async def _call(self, request: bytes, *, repeatable: bool) -> Answer | Unavailable | Unknown:
+        due_s = self._loop.time() + self._timeout_s
+        outcome = await self._exchange(request, due_s=due_s)
+        if repeatable and isinstance(outcome, Broken) and outcome.stale:
+            outcome = await self._exchange(request, due_s=due_s, fresh=True)
+        if isinstance(outcome, NoConnection):
+            return Unavailable(outcome.reason)
+        if isinstance(outcome, Broken):
+            return Unknown(outcome.reason)
+        if BEFORE_ANSWER.armed and (failed := await self._hit_before_answer(due_s)) is not None:
+            return failed
+        return Answer.read(status=outcome.status, body=outcome.body, retry_after=outcome.retry_after)
 
-    async def _exchange(
-        self, method: str, url: str, *, headers: dict[str, str] | None, data: bytes | None
-    ) -> Answer | Unknown:
-        # aiohttp repeats idempotent methods on a stale kept-alive connection by itself: right for the GET, and POST is
-        # not among them (test_a_charge_is_never_sent_twice_on_a_dead_keep_alive_connection).
-        async with self._session.request(
-            method, URL(url, encoded=True), headers=headers, data=data, allow_redirects=False
-        ) as response:
-            if BEFORE_ANSWER.armed:
+    async def _exchange(self, request: bytes, *, due_s: float, fresh: bool = False) -> Response | Broken | NoConnection:
+        connect_due_s = min(self._loop.time() + self._connect_timeout_s, due_s)
+        connection = await self._pool.take(due_s=connect_due_s, fresh=fresh)
+        if isinstance(connection, NoConnection):
+            return connection
+        try:
+            return await connection.exchange(request, due_s=due_s, overdue=self._overdue)
+        finally:
+            self._pool.give_back(connection)
+
+    async def _hit_before_answer(self, due_s: float) -> Unknown | None:
+        try:
+            async with asyncio.timeout_at(due_s):
                 await BEFORE_ANSWER.hit()
-            body = bytearray()
-            async for chunk in response.content.iter_any():
-                body += chunk
-                if len(body) > MAX_ANSWER_BYTES:
-                    response.close()
-                    return Unknown(f"HTTP {response.status} with more than {MAX_ANSWER_BYTES // 1024} kB")
-            retry_after = response.headers.get("Retry-After")
-            return Answer.read(status=response.status, body=bytes(body), retry_after=retry_after)
+        except TimeoutError:
+            return Unknown(self._overdue.reason)
+        except OSError as error:
+            return Unknown(f"connection lost: {error}"[:255])
+        return None
+
+
+def _common_headers(url: URL, authority: str) -> str:
+    """The headers that all requests carry, each with its line end."""
+    lines = [f"Host: {authority}", "Accept: application/json", "Accept-Encoding: identity", "User-Agent: okane"]
+    if url.user is not None or url.password is not None:
+        # Latin-1, as most servers read it (RFC 7617 leaves it open).
+        pair = f"{url.user or ''}:{url.password or ''}".encode("latin-1")
+        lines.append(f"Authorization: Basic {base64.b64encode(pair).decode()}")
+    return "".join(f"{line}\r\n" for line in lines)
+
+
+def _tls() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context

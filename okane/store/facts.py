@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,6 +12,7 @@ from okane.errors import StoreUnavailable
 from okane.store import schema
 
 OLDEST_MAJOR = 15
+PATIENCE_S = 10.0  # a server that takes connections and then says nothing must not hold up a start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,19 +29,26 @@ class PostgresFacts:
 
 
 async def postgres_facts(url: str) -> PostgresFacts:
-    """Ask the server. Raises StoreUnavailable if it does not answer."""
+    """Ask the server. Raises StoreUnavailable if it does not answer in time."""
     try:
-        async with await psycopg.AsyncConnection.connect(url, connect_timeout=5) as connection:
-            cursor = await connection.execute(
-                "SELECT current_setting('server_version'), current_setting('server_version_num')::integer / 10000,"
-                " pg_is_in_recovery(), current_setting('fsync')::boolean, current_setting('synchronous_commit'),"
-                " clock_timestamp()"
-            )
-            row = await cursor.fetchone()
-            assert row is not None
-        schema_version = await schema.version(url)
+        async with asyncio.timeout(PATIENCE_S):
+            return await _ask(url)
+    except TimeoutError as error:
+        raise StoreUnavailable(f"no answer within {PATIENCE_S:g} s") from error
     except psycopg.Error as error:
         raise StoreUnavailable(str(error).strip()) from error
+
+
+async def _ask(url: str) -> PostgresFacts:
+    async with await psycopg.AsyncConnection.connect(url, connect_timeout=5) as connection:
+        cursor = await connection.execute(
+            "SELECT current_setting('server_version'), current_setting('server_version_num')::integer / 10000,"
+            " pg_is_in_recovery(), current_setting('fsync')::boolean, current_setting('synchronous_commit'),"
+            " clock_timestamp()"
+        )
+        row = await cursor.fetchone()
+        assert row is not None
+    schema_version = await schema.version(url)
     version, major, standby, fsync, synchronous_commit, now = row
     return PostgresFacts(
         version=version,

@@ -37,6 +37,21 @@ def test_it_starts_again_after_a_kill(private_redis: RedisServer) -> None:
     assert private_redis.ready()
 
 
+def test_a_log_that_the_server_cannot_read_again_is_set_aside_at_the_next_start(
+    private_redis: RedisServer, tmp_path: Path
+) -> None:
+    assert "+OK" in ask(private_redis, "SET kept yes")
+    private_redis.kill()
+    [increment] = (tmp_path / "private-redis").glob("*/appendonlydir/*.incr.aof")
+    increment.write_bytes(b"no command\r\n" + increment.read_bytes())
+    with pytest.raises(StartError, match="Bad file format"):
+        private_redis.start()
+    private_redis.start()
+    assert "$-1" in ask(private_redis, "GET kept")
+    [aside] = (tmp_path / "private-redis").glob("*.unreadable-*")
+    assert list(aside.rglob("*.aof"))
+
+
 def test_nothing_is_ever_evicted_and_every_write_is_logged(private_redis: RedisServer) -> None:
     assert "noeviction" in ask(private_redis, "CONFIG GET maxmemory-policy")
     assert "yes" in ask(private_redis, "CONFIG GET appendonly")

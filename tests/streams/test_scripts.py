@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from streams import Inspector, Producer, Stream
-from streams.connection import translated
+from streams.connection import redis_errors, translated
 from streams.errors import GroupLost, StreamError, StreamUnavailable
 from tests.streams.running import GROUP, consumer, done
 
@@ -50,3 +50,10 @@ async def test_scripts_come_back_after_the_server_forgot_them(client: Redis, str
 )
 def test_what_the_server_says_is_understood(text: str, meaning: type[StreamError]) -> None:
     assert type(translated(ResponseError(text))) is meaning
+
+
+async def test_what_a_transport_says_that_was_lost_under_our_hands_is_an_outage() -> None:
+    with pytest.raises(StreamUnavailable), redis_errors():
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+    with pytest.raises(RuntimeError), redis_errors():
+        raise RuntimeError("dictionary changed size during iteration")

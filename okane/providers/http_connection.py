@@ -1,0 +1,242 @@
+"""One kept-alive HTTP/1.1 connection: a request goes out, its answer comes back, and never anybody else's.
+
+Promise: an answer that is late, broken, too long or unasked for ends the connection, so that no byte of it can be taken
+for the answer to another request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from httptools import HttpParserError, HttpResponseParser
+
+MAX_ANSWER_BYTES = 64 * 1024
+MAX_FRAMING_BYTES = 32 * 1024  # what comes around a body: heads, interim answers, sizes of chunks, trailers
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer that arrived whole, as far as its framing can tell."""
+
+    status: int
+    body: bytes
+    retry_after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """No answer, and no telling whether the request was executed.
+
+    `stale`: a connection that had been kept ended before a byte of the answer came. The server may have hung up between
+    two requests, as it may at any time, and not have seen this one.
+    """
+
+    reason: str
+    stale: bool = False
+
+
+class Connection(asyncio.Protocol):
+    """Made by the event loop's `create_connection`; the owner calls `exchange` for one request after the other."""
+
+    __slots__ = (
+        "_answer",
+        "_body",
+        "_coding",
+        "_complete",
+        "_due_s",
+        "_exchanges",
+        "_framed",
+        "_head_read",
+        "_keep",
+        "_loop",
+        "_on_lost",
+        "_open",
+        "_overdue",
+        "_parser",
+        "_poll",
+        "_received",
+        "_retry_after",
+        "_status",
+        "_timer",
+        "_transport",
+        "idle_since_s",
+        "lost",
+    )
+
+    def __init__(self, *, on_lost: Callable[[Connection], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_lost = on_lost
+        self._parser = HttpResponseParser(self)
+        self._poll = select.poll()
+        self._transport: asyncio.Transport
+        self._open = False  # fit for another request
+        self._answer: asyncio.Future[Response | Broken] | None = None  # to the request in flight
+        self._exchanges = 0
+        self._received = 0
+        self._body = bytearray()
+        self._complete = False
+        self._coding: list[bytes] = []
+        self._retry_after: str | None = None
+        self._expect_head()
+        self._overdue = Broken("")
+        self._due_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self.idle_since_s = 0.0
+        self.lost: asyncio.Future[None] = self._loop.create_future()
+
+    @property
+    def is_open(self) -> bool:
+        """Fit for another request, as far as the event loop has noticed."""
+        return self._open and not self._transport.is_closing()
+
+    def is_quiet(self) -> bool:
+        """Open, and nothing has come since the last answer: no hanging up, and no second answer.
+
+        The kernel may know of it before the event loop does.
+        """
+        return self.is_open and not self._poll.poll(0)
+
+    async def exchange(self, request: bytes, *, due_s: float, overdue: Broken) -> Response | Broken:
+        """Write `request`, once, and wait for its answer; `overdue` is what to say if there is none at `due_s`."""
+        assert self._answer is None
+        self._exchanges += 1
+        self._received = 0
+        self._body = bytearray()
+        self._complete = False
+        self._expect_head()
+        self._overdue = overdue
+        self._watch(due_s)
+        answer: asyncio.Future[Response | Broken] = self._loop.create_future()
+        self._answer = answer
+        self._transport.write(request)
+        try:
+            return await answer
+        finally:
+            if self._answer is not None:  # the caller was cancelled: the answer is still to come
+                self.end(Broken("given up"))
+
+    def end(self, outcome: Broken) -> None:
+        """Hang up at once. A request in flight gets `outcome`."""
+        self._open = False
+        self._transport.abort()
+        self._settle(outcome)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        self._open = True
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is None:
+            self.end(Broken("data that nobody asked for"))
+            return
+        self._received += len(data)
+        try:
+            self._parser.feed_data(data)
+        except HttpParserError as error:
+            self.end(Broken(f"unreadable answer: {error.__context__ or error}"))
+            return
+        if len(self._body) > MAX_ANSWER_BYTES:
+            self.end(Broken(f"HTTP {self._status} with more than {MAX_ANSWER_BYTES // 1024} kB"))
+        elif self._received - len(self._body) > MAX_FRAMING_BYTES:
+            self.end(Broken(f"an answer with more than {MAX_FRAMING_BYTES // 1024} kB around its body"))
+        elif self._complete:
+            self._open = self._keep
+            self._settle(self._response())
+
+    def eof_received(self) -> None:
+        self._open = False
+        # An empty body without a length may as well be one that was cut, and would make a cut 503 say "nothing moved".
+        # Any other that was cut is no JSON, and says nothing.
+        if self._answer is not None and not self._framed and self._body.strip():
+            self._settle(self._response())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._open = False
+        stale = self._exchanges > 1 and not self._received
+        self._settle(Broken(f"connection lost: {exc or 'closed by the provider'}"[:255], stale=stale))
+        if self._timer is not None:
+            self._timer.cancel()
+        self._on_lost(self)
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    # What the parser calls. What they raise ends the answer as unreadable.
+
+    def on_message_begin(self) -> None:
+        if self._complete:
+            raise HttpParserError("more than one")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head_read:
+            return  # a trailer changes nothing
+        name = name.lower()
+        if name == b"content-length":
+            self._framed = True
+        elif name == b"transfer-encoding":
+            self._coding.append(value)
+        elif name == b"retry-after" and self._retry_after is None:
+            self._retry_after = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        self._head_read = True
+        self._status = status = parser.get_status_code()
+        if status == 101:
+            raise HttpParserError("it switches to a protocol that nobody asked for")
+        if self._coding:
+            # Anything else is for another client than this one, or a quarrel about where the body ends.
+            if [coding.lower() for coding in self._coding] != [b"chunked"] or parser.get_http_version() != "1.1":
+                raise HttpParserError("its Transfer-Encoding is not chunked")
+            self._framed = True
+        # Servers have been seen to send a body with these all the same.
+        bodiless = status in (204, 304)
+        self._framed = self._framed or bodiless
+        self._keep = parser.should_keep_alive() and not bodiless
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        if 100 <= self._status < 200:
+            self._expect_head()
+        else:
+            self._complete = True
+
+    def _watch(self, due_s: float) -> None:
+        """One timer stands for many exchanges: to set and stop one for each costs as much as to read an answer."""
+        self._due_s = due_s
+        if self._timer is not None and self._timer.when() > due_s:  # that caller had more time left than this one
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer = self._loop.call_at(due_s, self._check)
+
+    def _check(self) -> None:
+        self._timer = None
+        if self._answer is None:
+            return
+        if self._loop.time() < self._due_s:
+            self._watch(self._due_s)
+        else:
+            self.end(self._overdue)
+
+    def _expect_head(self) -> None:
+        self._head_read = False
+        self._status = 0
+        self._framed = False  # the body's end can be told without the connection's
+        self._keep = False
+        self._coding = []
+        self._retry_after = None
+
+    def _response(self) -> Response:
+        return Response(self._status, bytes(self._body), self._retry_after)
+
+    def _settle(self, outcome: Response | Broken) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None and not answer.done():
+            answer.set_result(outcome)

@@ -1,0 +1,13 @@
+-- name: one_snapshot
+-- Rows and events have to be of the same moment, or a change between the two reads would look like a gap.
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY
+
+-- name: payments
+SELECT p.id::text, p.account_id, p.idempotency_key, p.amount_minor, p.currency, p.status, p.version, p.attempts,
+       p.provider_key, extract(epoch FROM p.created_at)::float8, p.last_error
+FROM payments p
+
+-- name: events
+SELECT e.payment_id::text, e.version, extract(epoch FROM e.at)::float8, e.event, e.status, e.attempt, e.actor
+FROM payment_events e
+ORDER BY e.payment_id, e.version

@@ -1,0 +1,291 @@
+"""`okane torture`: bring a system up, pay through it while it is being broken, heal it, and judge what the journals say.
+
+Promise: whatever happened is said, also after Ctrl-C and when it is bad news; nothing that was started is left running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+import okane.app  # noqa: F401 - declares every failpoint
+from okane.errors import SetupError, StoreUnavailable
+from okane.load.client import HttpClient
+from okane.local.data_folder import DataFolder, take
+from okane.torture import disk, measuring
+from okane.torture.clients import TIMEOUT_S, Clients
+from okane.torture.cluster import Cluster
+from okane.torture.collect import collect, come_to_rest
+from okane.torture.errors import logged_errors
+from okane.torture.faults import FAULTS
+from okane.torture.guardian import guarded, kill_family
+from okane.torture.invariants import check
+from okane.torture.nemesis import Nemesis
+from okane.torture.options import TortureOptions
+from okane.torture.progress import shown
+from okane.torture.rendering import render
+from okane.torture.report import TortureReport, build_report
+from okane.torture.schedule import Shape, schedule
+from okane.torture.tally import Tally
+from okane.torture.watch import Watch
+from streams import StreamError, failpoints
+
+PAUSE_S = 0.4  # between faults: about a kill a second
+_ONE_SIGNAL_S = 0.2
+NO_FAULTS = ("none",)
+_FILES = 10_240
+GIVE_UP_S = 30.0  # after which clients of a healed system stop repeating
+
+
+async def run_torture(
+    options: TortureOptions, console: Console, *, program: Sequence[str] = (), stop: asyncio.Event | None = None
+) -> TortureReport:
+    """Run it, show its progress, print the report (or, with `options.json`, one JSON object) to `console`.
+
+    `program` is what APIs and workers are started with in place of this okane. Ctrl-C, or setting `stop`, ends the torture
+    early; a second Ctrl-C ends it at once. Raises SetupError when it cannot run at all.
+    """
+    stop = asyncio.Event() if stop is None else stop
+    progress_console = Console(stderr=True) if options.json else console
+    if unknown := set(chosen(options)) - set(FAULTS):
+        raise SetupError(f"there is no fault {', '.join(sorted(unknown))}: see --list-faults")
+    _allow_many_files()
+    path = options.data or Path(tempfile.mkdtemp(prefix="okane-torture-"))
+    with take(path, report=progress_console.print) as folder, _interrupts_set(stop, folder), guarded(folder):
+        report = await _Run(options, folder, progress_console, program, stop).run()
+    if report.folder is None:
+        await asyncio.to_thread(shutil.rmtree, path)
+    else:
+        (path / "report.json").write_text(json.dumps(report.to_json(), indent=1))
+    # `out` neither wraps nor interprets: the text is the same on a terminal, in a pipe and in a log.
+    console.out(json.dumps(report.to_json()) if options.json else render(report), highlight=False)
+    return report
+
+
+def shape_of(options: TortureOptions) -> Shape:
+    """What there is to break."""
+    return Shape(
+        apis=tuple(f"api-{number}" for number in range(1, options.apis + 1)),
+        workers=tuple(f"worker-{number}" for number in range(1, options.workers + 1)),
+        failpoints=tuple(sorted(failpoints.declared())),
+    )
+
+
+def chosen(options: TortureOptions) -> Sequence[str]:
+    """The names of the faults to make."""
+    if options.faults == NO_FAULTS:
+        return ()
+    return options.faults or tuple(FAULTS)
+
+
+def why_impossible(names: Iterable[str]) -> Mapping[str, str]:
+    """Which of these faults this machine cannot have, and why."""
+    asked = {name: FAULTS[name].why_not() for name in names}
+    return {name: why for name, why in asked.items() if why is not None}
+
+
+def listed(*, as_json: bool) -> str:
+    """All faults: what each is, what it needs, and whether this machine can have it."""
+    impossible = why_impossible(FAULTS)
+    if as_json:
+        about = [
+            {"name": one.name, "meaning": one.meaning, "needs": one.needs or None, "impossible": impossible.get(name)}
+            for name, one in FAULTS.items()
+        ]
+        return json.dumps(about)
+    lines = []
+    for name, fault in FAULTS.items():
+        needs = f" [needs {fault.needs}{': not here, ' + impossible[name] if name in impossible else ''}]"
+        lines.append(f"{name:<32}{fault.meaning}{needs if fault.needs else ''}")
+    return "\n".join(lines)
+
+
+class _Run:
+    """One run, from the first start to the report."""
+
+    def __init__(
+        self,
+        options: TortureOptions,
+        folder: DataFolder,
+        console: Console,
+        program: Sequence[str],
+        stop: asyncio.Event,
+    ) -> None:
+        self._options = options
+        self._folder = folder
+        self._console = console
+        self._stop = stop
+        self._tally = Tally()
+        self._shape = shape_of(options)
+        self._cluster = Cluster(options=options, shape=self._shape, folder=folder, tally=self._tally, program=program)
+        self._phase = "starting"
+        self._started_s = time.monotonic()
+        self._clients: Clients | None = None
+        self._watch: Watch | None = None
+
+    async def run(self) -> TortureReport:
+        names = chosen(self._options)
+        impossible = await asyncio.to_thread(why_impossible, names)
+        small_disks = await asyncio.to_thread(disk.why_impossible) is None
+        async with (
+            shown(self._console, self._line),
+            HttpClient(timeout_s=TIMEOUT_S) as http,
+            self._cluster.running(small_disks=small_disks),
+        ):
+            self._started_s = time.monotonic()
+            self._clients = clients = Clients(
+                urls=self._cluster.api_urls,
+                http=http,
+                seed=self._options.seed,
+                rate=self._options.rate,
+                started_s=self._started_s,
+            )
+            self._watch = watch = Watch(self._cluster, http)
+            async with _background(watch.run()):
+                await self._torture(clients, names, impossible)
+                seconds = time.monotonic() - self._started_s
+                waited_s = await self._rest()
+                if not self._stop.is_set():
+                    waited_s += await self._measure(clients, names)
+                await watch.look()
+            self._phase = "reading the journals"
+            try:
+                history = await collect(
+                    self._cluster, clients=clients, watch=watch, http=http, started_s=self._started_s, waited_s=waited_s
+                )
+            except (OSError, StoreUnavailable, StreamError) as error:
+                raise SetupError(
+                    f"the journals cannot be read: {error}. What there is, is in {self._folder.path}"
+                ) from error
+            verdict = await asyncio.to_thread(check, history)
+            keep = self._options.data is not None or not verdict.holds
+            if keep:
+                await self._cluster.rescue()
+            return build_report(
+                options=self._options,
+                verdict=verdict,
+                history=history,
+                tally=self._tally,
+                watch=watch,
+                acknowledged=clients.acknowledged,
+                seconds=seconds,
+                interrupted=self._stop.is_set(),
+                impossible=impossible,
+                failpoints=self._shape.failpoints,
+                errors=await asyncio.to_thread(logged_errors, self._folder.logs),
+                folder=self._folder.path if keep else None,
+            )
+
+    async def _torture(self, clients: Clients, names: Sequence[str], impossible: Mapping[str, str]) -> None:
+        """Pay and break until all of the lengths are reached, then let the last requests be answered."""
+        self._phase = "torturing"
+        cards = [FAULTS[name].card(self._shape) for name in names]
+        steps = schedule(cards, seed=self._options.seed, pause_s=PAUSE_S)
+        nemesis = Nemesis(cluster=self._cluster, steps=steps, impossible=impossible)
+        async with asyncio.TaskGroup() as tasks:
+            paying = tasks.create_task(clients.run(self._enough))
+            await nemesis.run(self._enough)
+            self._phase = "healing"
+            await self._cluster.calm()
+            await _patiently(paying, clients)
+
+    async def _measure(self, clients: Clients, names: Sequence[str]) -> float:
+        """Measure repairs in peace, as far as the chosen faults allow; how long it took to be at rest again."""
+        workers, redis = (fault in names for fault in (measuring.WORKER_FAULT, measuring.REDIS_FAULT))
+        if not (workers or redis):
+            return 0.0
+        self._phase = "measuring repairs"
+        await measuring.measure_repairs(self._cluster, clients, workers=workers, redis=redis, stop=self._stop)
+        return await self._rest()
+
+    async def _rest(self) -> float:
+        """Wait until the system is at rest; how long it took."""
+        self._phase = "coming to rest"
+        return await come_to_rest(self._cluster, within_s=self._options.rest_s)
+
+    def _enough(self) -> bool:
+        """Whether every length that was asked for is reached, or somebody has asked to stop."""
+        assert self._clients is not None
+        elapsed_s = time.monotonic() - self._started_s
+        return self._stop.is_set() or (
+            elapsed_s >= self._options.minutes * 60
+            and self._tally.kill_count >= self._options.kills
+            and self._clients.acknowledged >= self._options.payments
+        )
+
+    def _line(self) -> str:
+        """The progress, in one line."""
+        if self._clients is None or self._watch is None:
+            return self._phase
+        elapsed_s = time.monotonic() - self._started_s
+        now = ", ".join(self._tally.now.values())
+        return (
+            f"{elapsed_s:5.0f} s {self._phase}: {self._clients.sent:,} sent, {self._clients.acknowledged:,} acknowledged, "
+            f"{self._watch.charged:,} charged; {self._tally.kill_count:,} kills{now and f'; now: {now}'}"
+        )
+
+
+async def _patiently(paying: asyncio.Task[None], clients: Clients) -> None:
+    """The clients may still repeat for a while; then they give up."""
+    done, _ = await asyncio.wait([paying], timeout=GIVE_UP_S)
+    if not done:
+        clients.give_up()
+    await paying
+
+
+def _allow_many_files() -> None:
+    """As many as the system lets us have: every connection of the system takes four descriptors here."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS says "unlimited" and then refuses more than this.
+    files = _FILES if most == resource.RLIM_INFINITY else min(most, _FILES)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
+
+
+@contextlib.asynccontextmanager
+async def _background(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """`work` goes on while the block does. What it raises, it raises at the end of the block."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@contextlib.contextmanager
+def _interrupts_set(stop: asyncio.Event, folder: DataFolder) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM sets `stop`; the second ends everything at once."""
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    first_s: float | None = None
+
+    def on_signal(number: signal.Signals) -> None:
+        nonlocal first_s
+        first_s = first_s or time.monotonic()
+        # One signal may come twice: to us, and to the group that we are in.
+        if time.monotonic() - first_s > _ONE_SIGNAL_S:
+            for record in folder.roster.load():
+                kill_family(record)
+            os._exit(128 + number)
+        stop.set()
+
+    try:
+        for number in numbers:
+            loop.add_signal_handler(number, on_signal, number)
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,99 @@
+"""The schedule of faults: which, on whom, for how long, in what order. Pure: the same for the same seed and options.
+
+Faults are dealt from a deck that is shuffled anew whenever it is used up, so that every fault comes round however short the
+run; the targets of each fault likewise. When a step begins in real time depends on the machine: see nemesis.py.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+
+API_POINTS = ("accept.",)
+SHARED_POINTS = ("publish.",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What there is to break: the names of the processes, and of the failpoints compiled into them."""
+
+    apis: Sequence[str]
+    workers: Sequence[str]
+    failpoints: Sequence[str] = ()
+
+    @property
+    def skewable(self) -> Sequence[str]:
+        """Those whose wall clock can be shifted: one of each kind; the others run exactly as they are shipped."""
+        return (self.workers[-1], self.apis[-1])
+
+    @property
+    def servers_of(self) -> Mapping[str, Sequence[str]]:
+        """Which servers each process talks to, and who talks to it: its links."""
+        apis = dict.fromkeys(self.apis, ("clients", "postgres", "redis"))
+        return {**apis, **dict.fromkeys(self.workers, ("postgres", "redis", "provider"))}
+
+    @property
+    def links(self) -> Sequence[str]:
+        return [f"{process}>{server}" for process, servers in self.servers_of.items() for server in servers]
+
+    def hosts_of(self, failpoint: str) -> Sequence[str]:
+        """The processes that pass by a failpoint."""
+        if failpoint.startswith(API_POINTS):
+            return self.apis
+        return [*self.apis, *self.workers] if failpoint.startswith(SHARED_POINTS) else self.workers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One kind of fault in the deck: `weight` cards of it, dealt on `targets` in turn, each held for `hold_s`."""
+
+    fault: str
+    targets: Sequence[str]
+    hold_s: tuple[float, float] = (0.0, 0.0)
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One fault to make, `pause_s` after the step before it, and to heal after `hold_s`. `roll` in [0, 1) is its dice."""
+
+    number: int
+    pause_s: float
+    fault: str
+    target: str
+    hold_s: float
+    roll: float
+
+
+def schedule(cards: Sequence[Card], *, seed: int, pause_s: float) -> Iterator[Step]:
+    """Steps without end, `pause_s` apart on average. No cards, no steps."""
+    dice = random.Random(f"schedule {seed}")
+    cards = [card for card in cards if card.targets]
+    targets = {card.fault: _dealt(card.targets, dice.random()) for card in cards}
+    deck = _dealt([card for card in cards for _ in range(card.weight)], dice.random())
+    for number, card in enumerate(deck):
+        yield Step(
+            number=number,
+            # Between bursts and lulls: half as long to half as long again.
+            pause_s=round(pause_s * dice.uniform(0.5, 1.5), 3),
+            fault=card.fault,
+            target=next(targets[card.fault]),
+            hold_s=round(dice.uniform(*card.hold_s), 3),
+            roll=dice.random(),
+        )
+
+
+def pick(choices: Sequence[T], roll: float) -> T:
+    """One of `choices`, by a roll in [0, 1)."""
+    return choices[int(roll * len(choices))]
+
+
+def _dealt(cards: Sequence[T], seed: float) -> Iterator[T]:
+    """All of `cards` in a random order, then all of them in another one, and so on."""
+    dice = random.Random(seed)
+    while cards:
+        yield from dice.sample(cards, len(cards))

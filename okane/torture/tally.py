@@ -1,0 +1,40 @@
+"""What was done to the system and what was seen of it on the way: the nemesis' own books. Mutable."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A process that was killed, by the clock that the database and we share (seconds since the epoch)."""
+
+    process: str
+    at_s: float
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts by kind, and the moments that repairs are measured from."""
+
+    kills: Counter[str] = field(default_factory=Counter)  # kill -9 by kind of process
+    made: Counter[str] = field(default_factory=Counter)  # faults by name
+    failed: dict[str, str] = field(default_factory=dict)  # faults that went wrong themselves: why
+    points: Counter[str] = field(default_factory=Counter)  # failpoints that struck
+    deaths: list[Death] = field(default_factory=list)
+    redis_back: list[float] = field(default_factory=list)  # seconds since the epoch
+    calm_from_s: float = float("inf")  # what died later died alone
+    unexpected: Counter[str] = field(default_factory=Counter)  # exits that nobody ordered
+    helped: Counter[str] = field(default_factory=Counter)  # programs that did not start before somebody repaired them
+    now: dict[int, str] = field(default_factory=dict)  # faults in force, by step
+
+    @property
+    def kill_count(self) -> int:
+        return self.kills.total()
+
+    def killed(self, kind: str, name: str) -> None:
+        """A process was ended by kill -9."""
+        self.kills[kind] += 1
+        self.deaths.append(Death(name, time.time()))

@@ -1,0 +1,75 @@
+"""A real system, tortured in earnest: short enough for every push, long enough for every kind of fault."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+
+import psutil
+import pytest
+from rich.console import Console
+
+from okane.errors import SetupError
+from okane.torture.options import TortureOptions
+from okane.torture.run import run_torture
+
+KILLS, PAYMENTS = 50, 5_000
+OKANE = [sys.executable, "-P", "-m", "okane"]
+
+
+@pytest.mark.timeout(900)
+async def test_a_tortured_system_loses_doubles_and_sticks_nothing() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    # The machine may be slow and have other things to do: it may take its time to come to rest.
+    options = TortureOptions(kills=KILLS, payments=PAYMENTS, rate=100, seed=1, rest_s=300)
+    report = await run_torture(options, console)
+    assert isinstance(console.file, io.StringIO)
+    told = console.file.getvalue()
+
+    assert report.holds, told
+    assert report.exit_code == 0
+    assert (report.lost, report.doubled, report.wrong, report.stuck) == (0, 0, 0, 0)
+    assert report.kill_count >= KILLS
+    assert report.acknowledged >= PAYMENTS
+    assert len(report.faults) >= 16, told
+    assert not set(report.faults) & set(report.impossible)
+    assert {"api", "worker", "provider", "redis", "postgres"} <= set(report.kills), told
+    assert len(report.failpoints) >= 5, told
+    assert report.orphans_settled_calm is not None, told
+    assert report.orphans_settled_calm.count > 0
+    assert {judgement.name for judgement in report.judgements if not judgement.judged} == {"I11"}
+    assert "all invariants hold" in told
+    json.dumps(report.to_json())
+    assert not psutil.Process().children()
+
+
+@pytest.mark.timeout(300)
+async def test_without_faults_the_sweep_has_next_to_nothing_to_do() -> None:
+    console = Console(file=io.StringIO())
+    # A machine that is busy for a second or two loses no wake-up.
+    patient = {"OKANE_SWEEP_GRACE": "20s"}
+    report = await run_torture(TortureOptions(payments=500, rate=100, faults=("none",), settings=patient), console)
+    assert report.holds, report.judgements
+    assert (report.kill_count, dict(report.faults), dict(report.errors)) == (0, {}, {})
+    judged = {judgement.name: judgement.judged for judgement in report.judgements}
+    assert judged["I11"] >= 500
+
+
+async def test_a_fault_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(SetupError, match="no fault plague"):
+        await run_torture(TortureOptions(faults=("plague",)), Console(file=io.StringIO()))
+
+
+def test_what_cannot_be_run_ends_with_2() -> None:
+    done = subprocess.run([*OKANE, "torture", "--faults", "plague"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "okane: there is no fault plague: see --list-faults\n")
+
+
+def test_faults_are_listed_with_what_they_need() -> None:
+    done = subprocess.run([*OKANE, "torture", "--list-faults", "--json"], capture_output=True, text=True, check=True)
+    faults = {fault["name"]: fault for fault in json.loads(done.stdout)}
+    assert len(faults) >= 30
+    assert faults["kill_worker"]["impossible"] is None
+    assert "root" in faults["postgres_disk_full"]["needs"]

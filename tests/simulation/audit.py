@@ -1,0 +1,254 @@
+"""What must hold: the invariants I1 to I10 over all journals at the end, and sharper rules on every step in between.
+
+The journals: what clients were told, what the provider charged, every row and event of the store, every entry of Redis.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from okane.payment import TERMINAL, Payment, Status
+from okane.store import Event
+from streams import Stream
+from tests.simulation.network import Exchange
+from tests.simulation.provider import Bank, Charge
+from tests.simulation.redis import Entries, Group, Id, Server, Watch
+from tests.simulation.redis_client import Listener
+from tests.simulation.store import MemoryDatabase, PaymentRow
+
+RESULTS = frozenset({"success", "declined", "spent", "unavailable", "unknown"})
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a client was told by a 2xx."""
+
+    account_id: str
+    key: str
+    payment_id: UUID
+    amount_minor: int
+    currency: str
+
+
+class Audit(Watch, Listener):
+    """Watches one run. What is wrong is in `found`, first things first."""
+
+    def __init__(self, database: MemoryDatabase, stream: Stream, *, group: str, lease: timedelta) -> None:
+        self.found: list[str] = []
+        self.told: list[Told] = []
+        self.repairs: Counter[str] = Counter()
+        self.over = False
+        self._database = database
+        self._stream = stream
+        self._group = group.encode()
+        self._lease_ms = int(lease.total_seconds() * 1000)
+        self._lanes = [key.encode() for key in stream.lane_keys]
+        self._removed: list[tuple[bytes, Id, bytes]] = []
+        self._poisoned: set[tuple[bytes, Id]] = set()
+        self._scans: dict[tuple[str, bytes], bytes] = {}
+        self._looked_up: set[tuple[UUID, int]] = set()
+
+    def say(self, what: str) -> None:
+        """Notes that something is wrong."""
+        if len(self.found) < 20:
+            self.found.append(what)
+
+    # Every step in Redis
+
+    def moved(self, key: bytes, entry: Id, source: bytes, target: bytes, idle_ms: int) -> None:
+        self.repairs["taken over"] += 1
+        if idle_ms < self._lease_ms:
+            self.say(
+                f"{key.decode()} {entry} went from {source!r} to {target!r} after {idle_ms} ms: its lease was stolen"
+            )
+
+    def acknowledged(self, key: bytes, entry: Id, deliveries: int) -> None:
+        if deliveries > 1:
+            self._poisoned.add((key, entry))
+
+    def deleting(self, key: bytes, entry: Id, fields: Sequence[bytes], *, pending: bool, trimmed: bool) -> None:
+        if trimmed:
+            self.say(f"{key.decode()} {entry} was trimmed away")
+        if key in self._lanes:
+            self._removed.append((key, entry, dict(zip(fields[::2], fields[1::2], strict=True)).get(b"b", b"")))
+
+    def replied(self, exchange: Exchange, what: str, arguments: Sequence[bytes], reply: object, server: Server) -> None:
+        """One request of a client has been executed."""
+        if self._removed:
+            removed, self._removed = self._removed, []
+            for key, entry, body in removed:
+                self._check_removed(server, key, entry, body)
+        if what == "reclaim" and isinstance(reply, list) and b"last" not in arguments[9:]:
+            self._check_scan(exchange, arguments, reply)
+
+    def repeated(self, what: str) -> None:
+        """One call of a client was executed twice."""
+        self.say(f"one call of {what} was executed twice")
+
+    def _check_removed(self, server: Server, key: bytes, entry: Id, body: bytes) -> None:
+        row = self._database.payments.get(UUID(bytes=body)) if len(body) == 16 else None
+        if row is None or row.status in TERMINAL or row.status is Status.NEEDS_REVIEW:
+            return
+        if row.sweep_at is not None and any(each.event == "retried" for each in self._database.events[row.id]):
+            return  # retried by hand while this entry of its former life was being settled: it has another, and the sweep
+        delayed = server.keys.get(self._stream.delayed_key.encode(), {})
+        if isinstance(delayed, dict) and any(body in member for member in delayed):
+            return
+        if row.status is Status.PROCESSING and (key, entry) in self._poisoned:
+            return  # poison whose payment somebody holds: it is the holder's to finish
+        self.say(f"{key.decode()} {entry} was removed, and its payment {row.id} is {row.status} without a wake-up")
+
+    def _check_scan(self, exchange: Exchange, arguments: Sequence[bytes], reply: Sequence[object]) -> None:
+        """A scan goes on where it stopped, or an entry far down the list would never be taken over."""
+        scan = (f"{exchange.sender.name} {exchange.sender.number}", arguments[3])
+        start, cursor = arguments[7], reply[0]
+        expected = self._scans.get(scan)
+        # A reply that was lost, or an error, leaves the scanner where it was.
+        if start == b"0-0" and expected not in (None, b"0-0") and not exchange.lose_reply:
+            self.say(f"{scan[0]} starts its scan of {scan[1].decode()} again, having come to {expected!r}")
+        assert isinstance(cursor, bytes)
+        self._scans[scan] = cursor if not exchange.lose_reply and exchange.waiting else b"0-0"
+
+    # Every call of the provider
+
+    def looked_up(self, payment: Payment) -> None:
+        self._looked_up.add((payment.id, payment.attempts))
+
+    def charged(self, payment: Payment) -> None:
+        """A charge is about to be sent."""
+        row = self._database.payments.get(payment.id)
+        if row is None or row.attempts != payment.attempts or row.status is not Status.PROCESSING:
+            self.say(f"{payment.id} is charged under attempt {payment.attempts}, which does not hold it")
+            return
+        if row.lease_until is None or row.lease_until <= self._database.now():
+            self.say(f"{payment.id} is charged under attempt {payment.attempts}, whose lease has run out")
+        before = [event for event in self._database.events[row.id] if event.attempt < payment.attempts]
+        is_open = bool(before) and before[-1].status in (Status.PROCESSING, Status.UNKNOWN)
+        if is_open and (payment.id, payment.attempts) not in self._looked_up:
+            self.say(f"{payment.id} is charged again without a look-up while its outcome is open")
+
+    def mismatched(self, payment: Payment, charge: Charge) -> None:
+        self.say(
+            f"key {charge.key} stands for a charge of {charge.amount_minor}, and was sent for {payment.amount_minor}"
+        )
+
+    # At any time
+
+    def check_groups(self, server: Server) -> None:
+        """No entry is behind its group's back: passed over, and pending with nobody."""
+        for key in self._lanes:
+            stream = server.keys.get(key)
+            group = stream.groups.get(self._group) if isinstance(stream, Entries) else None
+            if isinstance(stream, Entries) and group is not None:
+                for entry in _orphans(stream, group):
+                    self.say(f"{key.decode()} {entry} will never be delivered: its group is past it")
+
+    # At the end
+
+    def settled(self, server: Server) -> bool:
+        """Whether everything has come to rest."""
+        rows = self._database.payments.values()
+        return all(row.status in TERMINAL or row.status is Status.NEEDS_REVIEW for row in rows) and not self._left(
+            server
+        )
+
+    def conclude(self, server: Server, bank: Bank) -> None:
+        """The invariants, over everything there is."""
+        self.check_groups(server)
+        captured: dict[str, list[Charge]] = defaultdict(list)
+        for charge in bank.journal.values():
+            if charge.captured:
+                captured[charge.payment_id].append(charge)
+        for row in self._database.payments.values():
+            self._check_money(row, captured[str(row.id)])
+            self._check_events(row, self._database.events[row.id])
+            if row.status not in TERMINAL and row.status is not Status.NEEDS_REVIEW:
+                self.say(f"I5: {row.id} is {row.status} for ever")
+            if row.status is Status.NEEDS_REVIEW and not row.last_error:
+                self.say(f"I5: {row.id} needs review and does not say why")
+        for left in self._left(server):
+            self.say(f"I10: {left}")
+        self._check_told()
+
+    def check_innocents(self, guilty: str) -> None:
+        """One payment kills its workers, and nothing else goes wrong: no other one is given up for it."""
+        for row in self._database.payments.values():
+            if row.idempotency_key != guilty and row.status is Status.NEEDS_REVIEW:
+                self.say(f"{row.id} shares the fate of the poison: {row.last_error}")
+
+    def check_consumers(self, server: Server, alive: Sequence[str]) -> None:
+        """I10: consumers that are gone have been removed."""
+        names = {name.encode() for name in alive}
+        for key in self._lanes:
+            stream = server.keys.get(key)
+            group = stream.groups.get(self._group) if isinstance(stream, Entries) else None
+            for consumer in group.consumers if group else ():
+                if consumer not in names:
+                    self.say(f"I10: {consumer.decode()} is long gone, and still a consumer of {key.decode()}")
+
+    def check_unrepaired(self) -> None:
+        """I11: where nothing goes wrong, the sweep has nothing to do."""
+        for row in self._database.payments.values():
+            if row.sweeps:
+                self.say(f"I11: nothing went wrong, and the sweep had to wake {row.id}")
+
+    def _check_money(self, row: PaymentRow, captured: Sequence[Charge]) -> None:
+        if len(captured) > 1:
+            self.say(f"I2: {row.id} was captured {len(captured)} times: {captured}")
+        if row.status is Status.SUCCESS:
+            exact = [
+                each for each in captured if (each.amount_minor, each.currency) == (row.amount_minor, row.currency)
+            ]
+            if len(exact) != 1 or exact[0].ref != row.provider_ref:
+                self.say(f"I3: {row.id} is a success, and the provider captured {captured}")
+        elif captured and row.status in TERMINAL:
+            self.say(f"I4: {row.id} is {row.status}, and the provider captured {captured}")
+
+    def _check_events(self, row: PaymentRow, events: Sequence[Event]) -> None:
+        attempt, holder = 0, ""
+        status = Status.PENDING
+        for event in events:
+            if event.event == "claimed":
+                if event.attempt <= attempt:
+                    self.say(f"I8: {row.id} was claimed under attempt {event.attempt} after {attempt}")
+                attempt, holder = event.attempt, event.actor
+            elif event.event in RESULTS and (event.attempt, event.actor) != (attempt, holder):
+                self.say(
+                    f"I8: {row.id}: {event.actor} wrote {event.event} under attempt {attempt}, which {holder} held"
+                )
+            if status in TERMINAL and event.status is not status and event.event not in ("retried", "late_result"):
+                self.say(f"I6: {row.id} went from {status} to {event.status} by {event.event}")
+            status = event.status
+        if attempt != row.attempts or status is not row.status:
+            self.say(f"I8: {row.id} says {row.status} ({row.attempts}), its events say {status} ({attempt})")
+
+    def _check_told(self) -> None:
+        ids: dict[tuple[str, str], UUID] = {}
+        for told in self.told:
+            row = self._database.payments.get(told.payment_id)
+            if row is None or (row.amount_minor, row.currency) != (told.amount_minor, told.currency):
+                self.say(f"I1: a client was told of {told}, and there is {row}")
+            if ids.setdefault((told.account_id, told.key), told.payment_id) != told.payment_id:
+                self.say(f"I7: {told.key} led to two payments")
+
+    def _left(self, server: Server) -> list[str]:
+        left = []
+        for key in self._lanes:
+            stream = server.keys.get(key)
+            if isinstance(stream, Entries):
+                if stream.entries:
+                    left.append(f"{len(stream.entries)} entries are left in {key.decode()}")
+                held = sum(len(group.pending) for group in stream.groups.values())
+                if held:
+                    left.append(f"{held} entries are pending in {key.decode()}")
+        if delayed := server.keys.get(self._stream.delayed_key.encode()):
+            left.append(f"{len(delayed)} are left in the delayed set")  # type: ignore[arg-type]
+        return left
+
+
+def _orphans(stream: Entries, group: Group) -> list[Id]:
+    return [entry for entry in stream.entries if entry <= group.last and entry not in group.pending]

@@ -1,0 +1,140 @@
+"""The clients: they ask for payments, repeat what they got no answer to, and sometimes ask twice, at once or later."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+from uuid import UUID
+
+from okane.errors import IdempotencyKeyReused, OkaneError, StatusConflict, StoreUnavailable
+from okane.pipeline.accept import Accept, Receipt
+from okane.pipeline.lanes import LaneLimits
+from okane.store import NewPayment
+from tests.simulation.audit import Audit, Told
+from tests.simulation.loop import Process
+from tests.simulation.network import PENDING, Exchange, Link, Network, NoAnswer, NotSent
+from tests.simulation.processes import Api
+
+TIMEOUT_S = 4.0
+TRIES = 8
+LANES = LaneLimits(critical_from_minor=10_000, low_below_minor=1_000)
+
+
+@dataclass(slots=True)
+class Door:
+    """Where one API can be reached, if it is there."""
+
+    process: Process
+    api: Api
+
+
+class Clients:
+    """All clients. `doors` answers the APIs there are."""
+
+    def __init__(self, network: Network, dice: Random, audit: Audit, doors: Callable[[], Sequence[Door]]) -> None:
+        self._network = network
+        self._dice = dice
+        self._audit = audit
+        self._doors = doors
+        self._link = Link("http")
+
+    async def run(self, payments: int, within_s: float) -> None:
+        """Asks for all payments, and returns when every client has its answer or has given up."""
+        async with asyncio.TaskGroup() as asking:
+            for number in range(payments):
+                asking.create_task(self._client(number, self._dice.random() * within_s))
+
+    async def _client(self, number: int, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        new = _new(f"account-{number % 2}", f"key-{number}", self._dice.randint(1, 20_000))
+        if self._dice.random() < 0.2:
+            async with asyncio.TaskGroup() as twins:
+                for _ in range(2):
+                    twins.create_task(self._insist(new))
+        payment_id = await self._insist(new)
+        if payment_id is None:
+            return
+        if self._dice.random() < 0.3:
+            await asyncio.sleep(self._dice.random() * 3)
+            await self._insist(new)
+        if self._dice.random() < 0.1:
+            await self._ask_for_something_else(new)
+        if self._dice.random() < 0.1:
+            await asyncio.sleep(self._dice.random() * 5)
+            await self._retry(payment_id, new.account_id)
+
+    async def _insist(self, new: NewPayment) -> UUID | None:
+        """Repeats a request until it is answered."""
+        for turn in range(TRIES):
+            try:
+                receipt: Receipt = await self._ask(lambda accept: accept.accept(new))
+            except (NotSent, NoAnswer, StoreUnavailable):
+                await asyncio.sleep(self._dice.random() * 0.3 * 2**turn)
+                continue
+            payment = receipt.payment
+            self._audit.told.append(
+                Told(new.account_id, new.idempotency_key, payment.id, new.amount_minor, new.currency)
+            )
+            self._audit.repairs["accepted without a wake-up"] += receipt.created and not receipt.enqueued
+            return payment.id
+        return None
+
+    async def _ask_for_something_else(self, new: NewPayment) -> None:
+        other = _new(new.account_id, new.idempotency_key, new.amount_minor + 1)
+        try:
+            await self._ask(lambda accept: accept.accept(other))
+        except (IdempotencyKeyReused, NotSent, NoAnswer, StoreUnavailable):
+            return
+        self._audit.say(f"I7: {new.idempotency_key} was accepted with another meaning")
+
+    async def _retry(self, payment_id: UUID, account_id: str) -> None:
+        try:
+            await self._ask(lambda accept: accept.retry(payment_id, account_id=account_id))
+        except (StatusConflict, NotSent, NoAnswer, StoreUnavailable):
+            return
+        self._audit.repairs["retried by hand"] += 1
+
+    async def _ask(self, request: Callable[[Accept], Any]) -> Any:
+        """Sends one request to one API and answers what it says."""
+        doors = self._doors()
+        if not doors:
+            raise NotSent("nobody listens")
+        door = doors[int(self._dice.random() * len(doors))]
+
+        def arrive(exchange: Exchange) -> object:
+            accept = door.api.accept
+            if accept is None or not door.process.alive:
+                raise NotSent("nobody listens")
+            task = self._network.loop.start(door.process, _handle(request, accept, exchange))
+            door.api.requests.add(task)
+            task.add_done_callback(door.api.requests.discard, context=self._network.loop.context(door.process))
+            return PENDING
+
+        return await self._network.call(self._link, "http", arrive, timeout_s=TIMEOUT_S, block_s=TIMEOUT_S)
+
+
+async def _handle(request: Callable[[Accept], Any], accept: Accept, exchange: Exchange) -> None:
+    """One request in the API's process."""
+    try:
+        answer = await request(accept)
+    except OkaneError as error:
+        exchange.answer(error, failed=True)
+    else:
+        exchange.answer(answer)
+
+
+def _new(account_id: str, key: str, amount_minor: int) -> NewPayment:
+    meaning = f"{account_id} {key} {amount_minor}"
+    return NewPayment(
+        account_id=account_id,
+        idempotency_key=key,
+        fingerprint=hashlib.sha256(meaning.encode()).digest(),
+        amount_minor=amount_minor,
+        currency="USD",
+        lane=LANES.lane_for(amount_minor),
+        metadata={},
+    )

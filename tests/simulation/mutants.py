@@ -1,0 +1,185 @@
+"""Bugs planted on purpose. Each must be caught within the budget, or the simulation is blind to its kind.
+
+Each is a context manager that makes the product wrong in one way for as long as its block lasts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any, Final
+from unittest.mock import patch
+
+from okane.payment import Payment, Status
+from okane.pipeline.charge import Charge
+from okane.pipeline.lease import Leases
+from okane.pipeline.verdict import Rules, Verdict
+from okane.providers.base import ChargeResult, Unavailable, Unknown
+from okane.store import Claimed, Settlement
+from streams import Consumer, Done, Message, scripts
+from streams.claims import Reclaimer
+from streams.flights import Flight
+from tests.simulation.processes import Worker
+from tests.simulation.redis_client import MemoryRedis
+from tests.simulation.store import MemoryPaymentStore, PaymentRow
+
+
+@contextlib.contextmanager
+def key_per_attempt() -> Iterator[None]:
+    """Every attempt has a provider key of its own. Caught by I2: after a time-out the money moves twice."""
+    call = Charge._call
+
+    async def broken(self: Charge, name: str, ask: Any, payment: Payment) -> Any:
+        return await call(self, name, ask, replace(payment, provider_key=f"{payment.id}:{payment.attempts}"))
+
+    with patch.object(Charge, "_call", broken):
+        yield
+
+
+@contextlib.contextmanager
+def no_fence() -> Iterator[None]:
+    """Any attempt may write. Caught by I8: a result was written by a worker that did not hold the payment."""
+
+    def broken(_self: MemoryPaymentStore, row: PaymentRow, _attempt: int) -> bool:
+        return row.status is Status.PROCESSING
+
+    with patch.object(MemoryPaymentStore, "_holds", broken):
+        yield
+
+
+@contextlib.contextmanager
+def ack_before_commit() -> Iterator[None]:
+    """The entry goes before the payment is settled. Caught when it goes: its payment is open, and has no other wake-up."""
+    process = Consumer._process
+
+    async def broken(self: Consumer, flight: Flight) -> None:
+        await self._settler.settle(flight.message, Done())
+        await process(self, flight)
+
+    with patch.object(Consumer, "_process", broken):
+        yield
+
+
+def group_at_dollar() -> AbstractContextManager[None]:
+    """The group starts at `$`. Caught by the rule that no entry is behind its group and pending with nobody."""
+    return _rewritten("create", "'0', 'MKSTREAM'", "'$', 'MKSTREAM'")
+
+
+def trimmed() -> AbstractContextManager[None]:
+    """Publishing trims. Caught by the rule that an entry leaves its stream only when it is settled."""
+    return _rewritten("publish", "KEYS[lane], '*'", "KEYS[lane], 'MAXLEN', '3', '*'")
+
+
+def plain_heartbeat() -> AbstractContextManager[None]:
+    """Leases are renewed without asking whose they are. Caught by the rule that only an expired lease changes hands."""
+    return _rewritten("renew", "if pending and pending[2] == consumer then", "if pending then")
+
+
+@contextlib.contextmanager
+def cursor_reset() -> Iterator[None]:
+    """Every scan for silent consumers starts at the top. Caught by the rule that it goes on where it stopped."""
+    step = Reclaimer._step
+
+    async def broken(self: Reclaimer, lane: str, count: int) -> list[Message]:
+        taken = await step(self, lane, count)
+        self._cursors.pop(lane, None)
+        return taken
+
+    with patch.object(Reclaimer, "_step", broken):
+        yield
+
+
+def default_retries() -> AbstractContextManager[Any]:
+    """The client sends again by itself. Caught by the rule that one call is executed once: the claim drops the double."""
+    return patch.object(MemoryRedis, "resends", True)
+
+
+def unknown_is_failed() -> AbstractContextManager[Any]:
+    """A time-out counts as a no. Caught by I4: the money moved, and the payment says that it failed."""
+    return _charged(
+        lambda _claim, result: Verdict(Status.FAILED_FINAL, "declined", decline_code="x", reason=result.reason)
+    )
+
+
+@contextlib.contextmanager
+def unknown_is_unavailable() -> Iterator[None]:
+    """A time-out counts as never sent, and is charged again at once. Caught by I4, when the retries are spent by then."""
+    charged = Rules.charged
+
+    def broken(self: Rules, claim: Claimed, result: ChargeResult, *, roll: float) -> Verdict:
+        return charged(self, claim, Unavailable(result.reason) if isinstance(result, Unknown) else result, roll=roll)
+
+    with patch.object(Rules, "charged", broken):
+        yield
+
+
+@contextlib.contextmanager
+def no_look_up() -> Iterator[None]:
+    """An open outcome is charged again, not looked up. Caught by the rule that every such charge follows a look-up."""
+    attempt = Charge._attempt
+
+    async def broken(self: Charge, claim: Claimed) -> Settlement | None:
+        return await attempt(self, replace(claim, look_up_first=False))
+
+    with patch.object(Charge, "_attempt", broken):
+        yield
+
+
+def no_lease_check() -> AbstractContextManager[Any]:
+    """A worker that slept through its lease goes on to charge. Caught by I9: its lease has run out."""
+    return patch.object(Leases, "valid", lambda _self, _claimed: True)
+
+
+def no_sweep() -> AbstractContextManager[Any]:
+    """Nobody looks for lost wake-ups. Caught by I5: a payment whose wake-up was lost waits for ever."""
+    return patch.object(Worker, "sweeps", False)
+
+
+MUTANTS: Final[Mapping[str, Callable[[], AbstractContextManager[Any]]]] = {
+    mutant.__name__: mutant
+    for mutant in (
+        key_per_attempt,
+        no_fence,
+        ack_before_commit,
+        group_at_dollar,
+        trimmed,
+        cursor_reset,
+        default_retries,
+        unknown_is_failed,
+        unknown_is_unavailable,
+        no_look_up,
+        plain_heartbeat,
+        no_lease_check,
+        no_sweep,
+    )
+}
+
+
+@contextlib.contextmanager
+def _charged(verdict: Callable[[Claimed, Unknown], Verdict]) -> Iterator[None]:
+    charged = Rules.charged
+
+    def broken(self: Rules, claim: Claimed, result: ChargeResult, *, roll: float) -> Verdict:
+        if isinstance(result, Unknown):
+            return verdict(claim, result)
+        return charged(self, claim, result, roll=roll)
+
+    with patch.object(Rules, "charged", broken):
+        yield
+
+
+@contextlib.contextmanager
+def _rewritten(name: str, old: str, new: str) -> Iterator[None]:
+    """A Lua script with one place changed."""
+    script = getattr(scripts, f"_{name}")
+    text, digest = script._text, script._digest
+    assert text.count(old) == 1, f"{name}.lua has changed: this mutant needs another place"
+    script._text = text.replace(old, new)
+    script._digest = hashlib.sha1(script._text.encode(), usedforsecurity=False).hexdigest()
+    try:
+        yield
+    finally:
+        script._text, script._digest = text, digest

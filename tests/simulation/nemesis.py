@@ -1,0 +1,273 @@
+"""The nemesis: makes the faults of a scenario happen, starts again what it killed, and heals everything in the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+from tests.simulation.clients import Door
+from tests.simulation.loop import Process, SimulationLoop
+from tests.simulation.network import Doom, Link
+from tests.simulation.processes import Api, Outside, Worker
+from tests.simulation.redis_client import forget
+from tests.simulation.scenario import Fault
+
+AT_WORKER: Final = ("create", "read", "wait", "settle", "promote", "reclaim", "renew", "publish", "inspect")
+AT_STORE: Final = ("claim", "claim", "settle_row", "settle_row", "renew_row", "mark_lost", "take_due", "record_late")
+AT_PROVIDER: Final = ("charge", "charge", "look_up")
+AT_HOLDER: Final = ("claim", "claim", "charge", "charge", "look_up", "settle_row", "renew_row", "read", "renew")
+AT_API: Final = ("accept", "publish")
+FOR_EVER_S: Final = 10_000.0
+
+
+@dataclass(slots=True)
+class Slot:
+    """A place for a process; it may be filled many times."""
+
+    name: str
+    is_api: bool
+    process: Process | None = None
+    program: Api | Worker | None = None
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    lives: int = 0
+
+
+class Nemesis:
+    """Runs the processes of one world, and ruins them."""
+
+    def __init__(self, loop: SimulationLoop, outside: Outside, redis: Link, dice: Random) -> None:
+        scenario = outside.scenario
+        self.made: Counter[str] = Counter()
+        self._loop = loop
+        self._outside = outside
+        self._redis = redis
+        self._dice = dice
+        self._healed = False
+        self._slots = [Slot(f"api-{n}", is_api=True) for n in range(scenario.apis)]
+        self._slots += [Slot(f"worker-{n}", is_api=False) for n in range(scenario.workers)]
+        loop.on_kill = self._killed
+
+    def start(self) -> None:
+        """Starts all processes, and sets the clock for every fault."""
+        for slot in self._slots:
+            self._fill(slot)
+        for fault in self._outside.scenario.faults:
+            self._later(fault.at_s, self._strike, fault)
+
+    def doors(self) -> list[Door]:
+        """The APIs that run."""
+        return [
+            Door(slot.process, slot.program)
+            for slot in self._slots
+            if isinstance(slot.program, Api) and slot.process is not None and slot.process.alive
+        ]
+
+    def alive(self) -> list[str]:
+        """The names of the processes that run."""
+        return [slot.process.name for slot in self._slots if slot.process is not None and slot.process.alive]
+
+    def heal(self) -> None:
+        """From now on nothing goes wrong any more."""
+        self._healed = True
+        for link in (self._redis, self._outside.postgres, self._outside.provider):
+            link.heal()
+        self._outside.broker.server.full = False
+        self._calm_provider()
+        self._outside.network.dooms.clear()
+        for slot in self._slots:
+            if slot.process is not None:
+                slot.process.fuse = None
+                self._loop.continue_process(slot.process)
+            self._fill(slot)
+
+    # Processes
+
+    def _fill(self, slot: Slot) -> None:
+        """Starts the process, unless it runs."""
+        if slot.process is not None and slot.process.alive:
+            return
+        slot.lives += 1
+        stable = self._outside.scenario.stable_names
+        process = self._loop.new_process(slot.name if stable else f"{slot.name}.{slot.lives}")
+        slot.process, slot.stop = process, asyncio.Event()
+        program = Api(self._outside, name=process.name) if slot.is_api else Worker(self._outside, name=process.name)
+        slot.program = program
+        self._loop.start(process, self._live(slot, process, program, slot.stop))
+
+    async def _live(self, slot: Slot, process: Process, program: Api | Worker, stop: asyncio.Event) -> None:
+        try:
+            await program.run(stop)
+        except Exception as error:
+            if self._loop.is_closed():
+                return
+            self._outside.audit.say(f"{process.name} ended with {error!r}: {getattr(error, 'exceptions', '')}")
+        self._later(0, self._loop.kill, process)  # it has ended: nothing of it runs any more
+
+    def _killed(self, process: Process) -> None:
+        self._later(self._dice.random() * 0.01, forget, self._outside.broker, process)
+        for slot in self._slots:
+            if slot.process is process and not self._outside.audit.over:
+                self._later(0.05 + self._dice.random() ** 2 * 4, self._fill, slot)
+
+    def _someone(self, *, api: bool | None = None) -> Slot:
+        slots = [slot for slot in self._slots if api is None or slot.is_api is api]
+        return slots[int(self._dice.random() * len(slots))]
+
+    # Faults
+
+    def _strike(self, fault: Fault) -> None:
+        if self._healed:
+            return
+        self.made[fault.kind] += 1
+        _STRIKES[fault.kind](self, fault)
+
+    def _kill(self, _fault: Fault) -> None:
+        slot = self._someone()
+        if slot.process is not None:
+            self._loop.kill(slot.process)
+
+    def _kill_at_request(self, _fault: Fault) -> None:
+        slot = self._someone(api=False if self._dice.random() < 0.8 else None)
+        if slot.process is None:
+            return
+        kinds = (AT_API,) if slot.is_api else (AT_WORKER, AT_STORE, AT_STORE, AT_PROVIDER)
+        what = self._dice.choice(self._dice.choice(kinds))
+        doom = Doom(what, countdown=int(self._dice.random() ** 2 * 4), sent=self._dice.random() < 0.6)
+        self._outside.network.dooms[slot.process.name] = doom
+
+    def _stop_at_request(self, _fault: Fault) -> None:
+        slot = self._someone(api=False)
+        if slot.process is None:
+            return
+        # Mostly it goes on when another has just taken over what it held.
+        leases = self._dice.choice((1 + 0.25 * self._dice.random(), 0.8 + self._dice.random()))
+        what = self._dice.choice(AT_HOLDER)
+        stop_s = self._outside.scenario.lease.total_seconds() * leases
+        if self._dice.random() < 0.6:  # so that the other is still at it then
+            self._outside.bank.mood.slow = 0.7
+            self._later(2 * stop_s, self._calm_provider)
+        doom = Doom(what, countdown=int(self._dice.random() ** 2 * 3), sent=True, stop_s=stop_s)
+        self._outside.network.dooms[slot.process.name] = doom
+
+    def _kill_at_step(self, _fault: Fault) -> None:
+        slot = self._someone(api=False if self._dice.random() < 0.8 else None)
+        if slot.process is not None:
+            slot.process.fuse = int(self._dice.random() ** 2 * 300)
+
+    def _stop(self, fault: Fault) -> None:
+        slot = self._someone()
+        if slot.process is not None:
+            self._loop.stop_process(slot.process)
+            longer_s = self._outside.scenario.lease.total_seconds() * self._dice.choice((0, 0, 1.5, 2.5))
+            self._later(fault.lasts_s + longer_s, self._loop.continue_process, slot.process)
+
+    def _terminate(self, fault: Fault) -> None:
+        slot = self._someone()
+        if slot.process is not None and slot.process.alive:
+            stop = slot.stop
+            self._loop.call_later(0, stop.set, context=self._loop.context(slot.process))
+            # Whoever does not end in time is killed.
+            self._later(self._outside.scenario.drain.total_seconds() + 30, self._loop.kill, slot.process)
+
+    def _cut_off(self, fault: Fault) -> None:
+        slot = self._someone()
+        link = self._dice.choice((self._redis, self._outside.postgres, self._outside.provider))
+        if slot.process is not None:
+            name = slot.process.name
+            link.cut.add(name)
+            self._later(fault.lasts_s, link.cut.discard, name)
+
+    def _redis_down(self, fault: Fault) -> None:
+        self._redis.down = True
+        self._outside.broker.hang_up()
+        if self._dice.random() < 0.3:
+            self._outside.broker.server.scripts.clear()
+        self._later(fault.lasts_s, self._up, self._redis)
+
+    def _redis_flushed(self, _fault: Fault) -> None:
+        self._outside.broker.server.flush()
+        self._outside.broker.wake_all()
+
+    def _redis_failover(self, fault: Fault) -> None:
+        replica = self._outside.broker.server.snapshot()
+
+        def take_over() -> None:
+            self._outside.broker.server.restore(replica)
+            self._up(self._redis)
+
+        def fall() -> None:
+            self._redis.down = True
+            self._outside.broker.hang_up()
+            self._later(fault.lasts_s * 0.3, take_over)
+
+        # What is written from here to the fall never reaches the replica.
+        self._later(self._dice.choice((0.001, 0.02, 0.3)), fall)
+
+    def _redis_full(self, fault: Fault) -> None:
+        server = self._outside.broker.server
+        server.full = True
+        self._later(fault.lasts_s, setattr, server, "full", False)
+
+    def _lossy(self, link: Link, fault: Fault) -> None:
+        request, reply, linger = (self._dice.choice((0.0, 0.05, 0.3)) for _ in range(3))
+        link.lose_request, link.lose_reply = request, reply
+        link.linger = linger * 0.3 if link is not self._outside.provider else 0.0
+        self._later(fault.lasts_s, link.heal)
+
+    def _slow(self, link: Link, fault: Fault) -> None:
+        link.slow, link.slow_s = self._dice.choice((0.1, 0.5)), self._dice.choice((0.05, 0.5, 3.0))
+        self._later(fault.lasts_s, link.heal)
+
+    def _postgres_down(self, fault: Fault) -> None:
+        self._outside.postgres.down = True
+        self._later(fault.lasts_s, self._up, self._outside.postgres)
+
+    def _postgres_busy(self, fault: Fault) -> None:
+        self._outside.postgres.busy = self._dice.choice((0.1, 0.5))
+        self._later(fault.lasts_s, self._outside.postgres.heal)
+
+    def _provider_refuses(self, fault: Fault) -> None:
+        self._outside.bank.mood.refuse = self._dice.choice((0.5, 1.0))
+        self._later(fault.lasts_s, self._calm_provider)
+
+    def _provider_slow(self, fault: Fault) -> None:
+        self._outside.bank.mood.slow = self._dice.choice((0.3, 0.8))
+        self._later(fault.lasts_s, self._calm_provider)
+
+    def _calm_provider(self) -> None:
+        mood = self._outside.bank.mood
+        mood.refuse = mood.slow = mood.break_adapter = 0.0
+
+    def _up(self, link: Link) -> None:
+        link.down = False
+
+    def _later(self, delay_s: float, act: Callable[..., object], *arguments: object) -> None:
+        self._outside.network.later(delay_s, act, *arguments)
+
+
+_STRIKES: Final[dict[str, Callable[[Nemesis, Fault], None]]] = {
+    "kill": Nemesis._kill,
+    "kill at request": Nemesis._kill_at_request,
+    "stop at request": Nemesis._stop_at_request,
+    "kill at step": Nemesis._kill_at_step,
+    "stop": Nemesis._stop,
+    "terminate": Nemesis._terminate,
+    "cut off": Nemesis._cut_off,
+    "redis down": Nemesis._redis_down,
+    "redis flushed": Nemesis._redis_flushed,
+    "redis failover": Nemesis._redis_failover,
+    "redis full": Nemesis._redis_full,
+    "redis lossy": lambda self, fault: self._lossy(self._redis, fault),
+    "redis slow": lambda self, fault: self._slow(self._redis, fault),
+    "postgres down": Nemesis._postgres_down,
+    "postgres lossy": lambda self, fault: self._lossy(self._outside.postgres, fault),
+    "postgres slow": lambda self, fault: self._slow(self._outside.postgres, fault),
+    "postgres busy": Nemesis._postgres_busy,
+    "provider lossy": lambda self, fault: self._lossy(self._outside.provider, fault),
+    "provider refuses": Nemesis._provider_refuses,
+    "provider slow": Nemesis._provider_slow,
+}

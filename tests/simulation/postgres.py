@@ -1,0 +1,132 @@
+"""The payment store as the processes have it: the model of Postgres, behind a network that delays and loses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, Final, TypeVar, cast
+from uuid import UUID
+
+from okane.errors import StoreBusy, StoreUnavailable
+from okane.payment import Payment, Status
+from okane.store import Accepted, Claimed, NewPayment, PaymentStore, Refused, Settlement, SweepStore, WakeUp
+from okane.store.sweep import Marked
+from tests.simulation.network import Exchange, Link, Network, NoAnswer, NotSent
+from tests.simulation.store import MemoryDatabase, MemoryPaymentStore, MemorySweepStore
+
+T = TypeVar("T")
+
+TIMEOUT_S: Final = 11.0  # the statement's own ten seconds, and one more for a silent server
+
+
+class Remote:
+    """Asks the database over the network."""
+
+    def __init__(self, network: Network, link: Link) -> None:
+        self.network = network
+        self._link = link
+
+    async def ask(self, what: str, statement: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Has a statement executed and answers its result. Raises StoreUnavailable if nobody can say."""
+
+        def effect(_exchange: Exchange) -> T:
+            if self._link.busy and self.network.dice.random() < self._link.busy:
+                self.network.faults["busy row"] += 1
+                raise StoreBusy("canceling statement due to lock timeout")
+            return _at_once(statement())
+
+        try:
+            return cast(T, await self.network.call(self._link, what, effect, timeout_s=TIMEOUT_S))
+        except (NotSent, NoAnswer) as error:
+            raise StoreUnavailable(str(error)) from None
+
+    async def ask_repeatably(self, what: str, statement: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """`ask`, once more if the connection turns out to be dead, as `Session.rows_repeatably` does."""
+        asked_s = self.network.loop.time()
+        try:
+            return await self.ask(what, statement)
+        except StoreUnavailable as error:
+            if isinstance(error, StoreBusy) or self.network.loop.time() - asked_s > 1.0:
+                raise
+        return await self.ask(what, statement)
+
+
+class RemotePaymentStore:
+    """`PaymentStore` of one process."""
+
+    def __init__(
+        self, remote: Remote, database: MemoryDatabase, *, actor: str, lease: timedelta, grace: timedelta
+    ) -> None:
+        self._remote = remote
+        self._database = database
+        self._actor, self._lease, self._grace = actor, lease, grace
+        self._store = MemoryPaymentStore(database, actor=actor, lease=lease, grace=grace)
+
+    async def accept(self, new: NewPayment, *, wake: bool = True) -> Accepted:
+        # The id is made here: its time is that of the request, whenever it arrives.
+        ours = self._database.new_id()
+        store = MemoryPaymentStore(
+            self._database, actor=self._actor, lease=self._lease, grace=self._grace, new_id=lambda: ours
+        )
+        accepted = await self._remote.ask_repeatably("accept", lambda: store.accept(new, wake=wake))
+        return replace(accepted, created=accepted.payment.id == ours)
+
+    async def get(self, payment_id: UUID, *, account_id: str) -> Payment:
+        return await self._remote.ask_repeatably("get", lambda: self._store.get(payment_id, account_id=account_id))
+
+    async def claim(self, payment_id: UUID) -> Claimed | Refused:
+        valid_until_s = self._remote.network.loop.time() + self._lease.total_seconds()
+        claim = await self._remote.ask("claim", lambda: self._store.claim(payment_id))
+        return replace(claim, valid_until_s=valid_until_s) if isinstance(claim, Claimed) else claim
+
+    async def settle(self, settlement: Settlement) -> timedelta | None:
+        return await self._remote.ask("settle_row", lambda: self._store.settle(settlement))
+
+    async def renew(self, payment_id: UUID, attempt: int) -> bool:
+        return await self._remote.ask("renew_row", lambda: self._store.renew(payment_id, attempt))
+
+    async def record_late(self, settlement: Settlement) -> Status | None:
+        return await self._remote.ask("record_late", lambda: self._store.record_late(settlement))
+
+    async def retry(self, payment_id: UUID, *, account_id: str) -> Payment:
+        return await self._remote.ask("retry", lambda: self._store.retry(payment_id, account_id=account_id))
+
+    async def bury(self, payment_id: UUID, *, reason: str) -> bool:
+        return await self._remote.ask("bury", lambda: self._store.bury(payment_id, reason=reason))
+
+
+class RemoteSweepStore:
+    """`SweepStore` of one process."""
+
+    def __init__(self, remote: Remote, database: MemoryDatabase, *, grace: timedelta) -> None:
+        self._remote = remote
+        self._store = MemorySweepStore(database, grace=grace)
+
+    async def look_ahead(self) -> None:
+        await self._remote.ask("look_ahead", self._store.look_ahead)
+
+    async def mark_lost(self, lane: str, oldest_entry: timedelta | None) -> Marked:
+        return await self._remote.ask("mark_lost", lambda: self._store.mark_lost(lane, oldest_entry))
+
+    async def take_due(self, *, lanes: Collection[str], limit: int) -> Sequence[WakeUp]:
+        return await self._remote.ask("take_due", lambda: self._store.take_due(lanes=lanes, limit=limit))
+
+
+def as_payment_store(store: RemotePaymentStore) -> PaymentStore:
+    """The store for those who ask for the real one."""
+    return cast(PaymentStore, store)
+
+
+def as_sweep_store(store: RemoteSweepStore) -> SweepStore:
+    """The store for those who ask for the real one."""
+    return cast(SweepStore, store)
+
+
+def _at_once(statement: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never suspends."""
+    try:
+        statement.send(None)
+    except StopIteration as done:
+        return cast(T, done.value)
+    raise AssertionError("the model of the store waits for something")

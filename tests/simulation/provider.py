@@ -1,0 +1,184 @@
+"""The simulated payment provider: its journal of charges, and the adapter through which the workers reach it.
+
+It is idempotent by key: the first request under a key decides for good. A request is on its way for less than the
+consistency lag, also when its sender has died or given up meanwhile, and shows in look-ups within the lag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from random import Random
+
+from okane.payment import Payment
+from okane.providers.base import (
+    Approved,
+    ChargeResult,
+    Declined,
+    LookUpResult,
+    NotFound,
+    Unavailable,
+    Unknown,
+)
+from tests.simulation.network import PENDING, Exchange, Link, Network, NoAnswer, NotSent
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One line of the journal."""
+
+    key: str
+    payment_id: str
+    amount_minor: int
+    currency: str
+    captured: bool
+    ref: str
+    shows_at_s: float
+
+
+@dataclass(slots=True)
+class Mood:
+    """How the provider behaves now; the chances are per call."""
+
+    refuse: float = 0.03
+    slow: float = 0.1  # takes longer than anybody waits
+    decline: float = 0.15
+    break_adapter: float = 0.005
+
+
+class Bank:
+    """The provider's side."""
+
+    def __init__(self, network: Network, dice: Random, *, lag_s: float, patience_s: float) -> None:
+        self.journal: dict[str, Charge] = {}
+        self.mood = Mood()
+        self.calls = 0
+        self.on_charge: Callable[[Payment], None] = lambda _payment: None
+        self.on_look_up: Callable[[Payment], None] = lambda _payment: None
+        self.on_mismatch: Callable[[Payment, Charge], None] = lambda _payment, _charge: None
+        self._network = network
+        self._dice = dice
+        self._lag_s = lag_s
+        self._patience_s = patience_s
+
+    def travel_s(self) -> float:
+        """How long a request is under way before it counts: mostly short, always well below the lag."""
+        return self._dice.random() ** 4 * 0.5 * self._lag_s
+
+    def answer_s(self) -> float:
+        """How long the answer takes."""
+        if self._dice.random() < self.mood.slow:
+            self._network.faults["slow provider"] += 1
+            return self._patience_s * (0.5 + self._dice.random())
+        return 0.002 + self._dice.random() ** 3 * 0.5
+
+    def refuses(self) -> bool:
+        refused = self._dice.random() < self.mood.refuse
+        self._network.faults["provider refused"] += refused
+        return refused
+
+    def breaks(self) -> bool:
+        return self._dice.random() < self.mood.break_adapter
+
+    def refusal(self) -> Unavailable:
+        wish = timedelta(seconds=round(self._dice.random(), 3)) if self._dice.random() < 0.3 else None
+        return Unavailable("503", retry_after=wish)
+
+    def charge(self, payment: Payment) -> ChargeResult:
+        """Charges once per key."""
+        charge = self.journal.get(payment.provider_key)
+        if charge is None:
+            captured = self._dice.random() >= self.mood.decline
+            charge = Charge(
+                key=payment.provider_key,
+                payment_id=str(payment.id),
+                amount_minor=payment.amount_minor,
+                currency=payment.currency,
+                captured=captured,
+                ref=f"ch_{len(self.journal)}",
+                shows_at_s=self._network.loop.time() + self._dice.random() * 0.4 * self._lag_s,
+            )
+            self.journal[payment.provider_key] = charge
+        elif (charge.payment_id, charge.amount_minor, charge.currency) != (
+            str(payment.id),
+            payment.amount_minor,
+            payment.currency,
+        ):
+            self.on_mismatch(payment, charge)
+        return _answer(charge)
+
+    def look_up(self, payment: Payment) -> LookUpResult:
+        charge = self.journal.get(payment.provider_key)
+        if charge is None or charge.shows_at_s > self._network.loop.time():
+            return NotFound()
+        return _answer(charge)
+
+
+class SimulatedProvider:
+    """The adapter of one worker. It waits for `patience_s` at most."""
+
+    name = "simulated"
+
+    def __init__(
+        self, bank: Bank, network: Network, link: Link, *, patience_s: float, dies_of: str | None = None
+    ) -> None:
+        self._bank = bank
+        self._network = network
+        self._link = link
+        self._patience_s = patience_s
+        self._dies_of = dies_of
+
+    async def charge(self, payment: Payment) -> ChargeResult:
+        bank = self._bank
+        if payment.idempotency_key == self._dies_of:
+            await self._network.die("poison")
+        bank.on_charge(payment)
+        bank.calls += 1
+        travel_s, answer_s, refused, breaks = bank.travel_s(), bank.answer_s(), bank.refuses(), bank.breaks()
+
+        def arrive(exchange: Exchange) -> object:
+            self._network.later(travel_s, decide, exchange)
+            return PENDING
+
+        def decide(exchange: Exchange) -> None:
+            result = bank.refusal() if refused else bank.charge(payment)
+            self._network.later(answer_s, exchange.answer, result)
+
+        result = await self._call("charge", arrive, travel_s + answer_s)
+        if breaks:
+            raise RuntimeError("the adapter does not understand this answer")
+        assert not isinstance(result, NotFound)
+        return result
+
+    async def look_up(self, payment: Payment) -> LookUpResult:
+        bank = self._bank
+        if payment.idempotency_key == self._dies_of:
+            await self._network.die("poison")
+        bank.on_look_up(payment)
+        answer_s, refused = bank.answer_s(), bank.refuses()
+
+        def arrive(exchange: Exchange) -> object:
+            result = bank.refusal() if refused else bank.look_up(payment)
+            self._network.later(answer_s, exchange.answer, result)
+            return PENDING
+
+        return await self._call("look_up", arrive, answer_s)
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+    async def _call(self, what: str, arrive: Callable[[Exchange], object], takes_s: float) -> LookUpResult:
+        try:
+            result: LookUpResult = await self._network.call(
+                self._link, what, arrive, timeout_s=self._patience_s, block_s=takes_s
+            )
+        except NotSent as error:
+            return Unavailable(str(error))
+        except NoAnswer as error:
+            return Unknown(str(error))
+        return result
+
+
+def _answer(charge: Charge) -> Approved | Declined:
+    return Approved(charge.ref) if charge.captured else Declined("card_declined")

@@ -1,0 +1,129 @@
+"""What one seed is about: how many processes, how they are configured, how many payments, and which faults when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from random import Random
+from typing import Final, Literal
+
+# What can go wrong, and how often it is chosen.
+FAULTS: Final = {
+    "kill": 4,
+    "kill at request": 10,
+    "kill at step": 6,
+    "stop at request": 12,
+    "stop": 4,
+    "terminate": 3,
+    "cut off": 3,
+    "redis down": 3,
+    "redis flushed": 3,
+    "redis failover": 3,
+    "redis full": 3,
+    "redis lossy": 5,
+    "redis slow": 3,
+    "postgres down": 4,
+    "postgres lossy": 5,
+    "postgres slow": 3,
+    "postgres busy": 2,
+    "provider lossy": 4,
+    "provider refuses": 3,
+    "provider slow": 3,
+}
+
+
+# Where the first payment kills every worker that takes it: before it is claimed, or when the provider is called.
+Poison = Literal["handler", "provider"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault, `at_s` after the start. What it hits is decided when it comes."""
+
+    kind: str
+    at_s: float
+    lasts_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """One run."""
+
+    seed: int
+    apis: int
+    workers: int
+    payments: int
+    arrivals_s: float  # all payments come within this time
+    concurrency: int
+    lease: timedelta
+    grace: timedelta
+    sweep_interval: timedelta
+    drain: timedelta
+    block: timedelta
+    poll: timedelta
+    retry_base: timedelta
+    retry_cap: timedelta
+    max_retries: int
+    max_deliveries: int
+    max_length: int
+    consistency_lag: timedelta
+    provider_timeout: timedelta
+    look_up_delays: tuple[timedelta, ...]
+    unknown_deadline: timedelta
+    stable_names: bool
+    quiet_provider: bool
+    poison: Poison | None
+    tidy: bool  # wait until the janitor has been round, too
+    faults: tuple[Fault, ...]
+
+    @property
+    def spares_innocents(self) -> bool:
+        """Whether nothing but poison kills workers, and a payment may see enough of them die for it to be found out."""
+        patient = self.max_retries >= self.max_deliveries and self.unknown_deadline > timedelta(hours=1)
+        return self.poison is not None and not self.faults and patient
+
+
+def scenario(seed: int) -> Scenario:
+    """The scenario of a seed."""
+    dice = Random(f"scenario {seed}")
+    lease_s = dice.choices((2.0, 4.0, 8.0, 30.0), (10, 50, 35, 5))[0]
+    lag_s = dice.choice((0.2, 0.5, 1.0))
+    busy_s = dice.choice((1.0, 2.0, 5.0))
+    return Scenario(
+        seed=seed,
+        apis=dice.choice((1, 2)),
+        workers=dice.choice((2, 2, 3)),
+        payments=dice.randint(5, 20),
+        arrivals_s=busy_s * dice.random(),
+        concurrency=dice.choice((1, 2, 4, 16)),
+        lease=timedelta(seconds=lease_s),
+        grace=timedelta(seconds=dice.choice((1.0, 2.0, 5.0))),
+        sweep_interval=timedelta(seconds=dice.choice((1.0, 2.0))),
+        drain=timedelta(seconds=dice.choice((0.2, 2.0, 10.0))),
+        block=timedelta(seconds=1),
+        poll=timedelta(seconds=dice.choice((0.25, 1.0, 1.0))),
+        retry_base=timedelta(seconds=dice.choice((0.1, 0.5))),
+        retry_cap=timedelta(seconds=4),
+        max_retries=dice.choice((0, 1, 2, 7)),
+        max_deliveries=dice.choice((3, 5)),
+        max_length=dice.choice((5, 100_000, 100_000)),
+        consistency_lag=timedelta(seconds=lag_s),
+        # Settings allow only less than the lease; the pipeline must stand more.
+        provider_timeout=timedelta(seconds=lease_s * dice.choice((0.3, 0.6, 0.9, 0.9, 1.6))),
+        look_up_delays=tuple(timedelta(seconds=each) for each in (lag_s * 0.6, 1.0, 3.0)),
+        unknown_deadline=timedelta(seconds=dice.choice((5, 86_400, 86_400, 86_400))),
+        stable_names=dice.random() < 0.5,
+        quiet_provider=dice.random() < 0.3,
+        poison=dice.choice(("handler", "provider")) if dice.random() < 0.06 else None,
+        tidy=lease_s < 10 and dice.random() < 0.05,
+        faults=_faults(dice, busy_s),
+    )
+
+
+def _faults(dice: Random, busy_s: float) -> tuple[Fault, ...]:
+    count = dice.choice((0, 1, 2, 2, 3, 3, 4, 5))
+    kinds = dice.choices(list(FAULTS), list(FAULTS.values()), k=count)
+    return tuple(
+        Fault(kind, at_s=busy_s * dice.random() ** 2, lasts_s=dice.choice((0.3, 1.0, 2.0, 5.0)) * (0.3 + dice.random()))
+        for kind in kinds
+    )

@@ -1,0 +1,272 @@
+"""Holds the simulated Redis and a real server together: random commands get the same answers, but for ids and times."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from okane.local.redis_server import RedisServer
+from streams import Inspector, Lane, Stream, StreamError, connect, scripts
+from tests.simulation.loop import SimulationLoop
+from tests.simulation.network import Link, Network
+from tests.simulation.redis import Server
+from tests.simulation.redis_client import Broker, MemoryRedis, as_redis
+
+SEQUENCES, STEPS = 20, 80
+GROUP = "g"
+HOUR_MS = 3_600_000
+LANES = (Lane("high", 3), Lane("low", 1))
+
+_numbers = itertools.count(1)
+
+
+class DirectRedis(MemoryRedis):
+    """The simulated client without a network."""
+
+    def __init__(self, server: Server) -> None:
+        loop = SimulationLoop(Random(0))  # type: ignore[abstract]
+        super().__init__(Broker(server, Network(loop, Random(0)), Link("redis")), timeout=timedelta(seconds=5))
+        self._server = server
+
+    async def _attempt(self, what: str, effect: Any, block_s: float) -> Sequence[Any]:
+        replies: Sequence[Any] = effect(None)
+        return replies
+
+
+@dataclass(slots=True)
+class Side:
+    """One of the two servers. Entries are numbered in the order in which they are seen, which is the same on both."""
+
+    client: Redis
+    stream: Stream
+    seen: list[tuple[str, bytes]] = field(default_factory=list)  # lane, id
+    cursors: dict[str, bytes] = field(default_factory=dict)
+
+    def number(self, lane: str, entry_id: bytes) -> int:
+        if (lane, entry_id) not in self.seen:
+            self.seen.append((lane, entry_id))
+        return self.seen.index((lane, entry_id))
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step, the same for both sides."""
+
+    what: str
+    consumer: str = ""
+    lane: str = "high"
+    entries: tuple[int, ...] = ()
+    count: int = 1
+    delay_ms: int | None = None
+    is_dead: bool = False
+    min_idle_ms: int = 0
+
+
+@pytest.fixture
+async def real(redis_url: str) -> AsyncIterator[Redis]:
+    client = connect(redis_url)
+    yield client
+    await client.aclose()
+
+
+@pytest.mark.parametrize("seed", range(SEQUENCES))
+async def test_random_commands_get_the_same_answers(real: Redis, seed: int) -> None:
+    stream = Stream(f"simulated-{next(_numbers)}-{id(real)}", lanes=LANES)
+    await _compare(Side(real, stream), Side(as_redis(DirectRedis(_server())), stream), Random(seed))
+
+
+async def test_a_full_server_refuses_the_same_things(private_redis: RedisServer) -> None:
+    client = connect(private_redis.url)
+    for seed in range(6):
+        stream, server = Stream(f"full-{seed}", lanes=LANES), _server()
+        ours, theirs = Side(as_redis(DirectRedis(server)), stream), Side(client, stream)
+        dice = Random(seed)
+        for full in (False, True, False):
+            server.full = full
+            await client.config_set("maxmemory", "1" if full else "0")
+            await _compare(theirs, ours, dice, steps=30)
+    await client.aclose()
+
+
+async def test_what_nobody_knows_is_refused_in_the_same_words(real: Redis) -> None:
+    ours = as_redis(DirectRedis(_server()))
+    key = f"nothing-{id(real)}"
+    for command in (
+        ("XINFO", "STREAM", key),
+        ("XINFO", "GROUPS", key),
+        ("XPENDING", key, "g"),
+        ("XAUTOCLAIM", key, "g", "c", "0", "0-0"),
+        ("XREADGROUP", "GROUP", "g", "c", "STREAMS", key, ">"),
+        ("XACK", key, "g", "1-1"),
+        ("XLEN", key),
+        ("ZRANGE", key, "0", "0"),
+        ("EVALSHA", "0" * 40, "0"),
+    ):
+        assert await _said(ours, command) == await _said(real, command)
+
+
+async def _compare(theirs: Side, ours: Side, dice: Random, *, steps: int = STEPS) -> None:
+    for step in range(steps):
+        chosen = _choose(dice, known=len(theirs.seen))
+        answers = await _answer(theirs, chosen), await _answer(ours, chosen)
+        assert answers[0] == answers[1], f"step {step}: {chosen}"
+        if chosen.delay_ms is not None:
+            await asyncio.sleep(0.002)  # two delayed messages of one millisecond are in no order worth comparing
+    assert await _state(theirs) == await _state(ours)
+
+
+def _choose(dice: Random, *, known: int) -> Step:
+    what = dice.choices(
+        ("publish", "create", "read", "settle", "promote", "reclaim", "renew", "dismiss", "state"),
+        (6, 1, 6, 5, 2, 5, 3, 1, 2),
+    )[0]
+    some = [dice.randrange(known) for _ in range(dice.randint(0, 3))] if known else []
+    return Step(
+        what,
+        consumer=dice.choice(("one", "two")),
+        lane=dice.choice(("high", "low")),
+        entries=tuple(dict.fromkeys(some)),
+        count=dice.randint(1, 4),
+        delay_ms=dice.choice((None, 0, HOUR_MS)) if what == "settle" else None,
+        is_dead=dice.random() < 0.3,
+        min_idle_ms=dice.choice((0, 0, HOUR_MS)),
+    )
+
+
+async def _answer(side: Side, step: Step) -> Any:
+    try:
+        return await _DO[step.what](side, step)
+    except StreamError as error:
+        return type(error)
+
+
+async def _publish(side: Side, step: Step) -> Any:
+    drafts: list[tuple[str, list[scripts.Argument]]] = [
+        (step.lane, ["b", b"\x00\xff body", "n", number]) for number in range(step.count)
+    ]
+    ids = await scripts.publish(side.client, side.stream, max_length=6, drafts=drafts)
+    return [entry_id and side.number(step.lane, entry_id.encode()) for entry_id in ids]
+
+
+async def _create(side: Side, _step: Step) -> Any:
+    return await scripts.create_group(side.client, side.stream.lane_keys, group=GROUP)
+
+
+async def _read(side: Side, step: Step) -> Any:
+    _, taken, trouble = await scripts.read(
+        side.client,
+        side.stream.lane_keys,
+        group=GROUP,
+        consumer=step.consumer,
+        limit=2 * step.count,
+        shares=[step.count, step.count // 2],
+    )
+    lanes = zip(side.stream.lane_names, taken, strict=True)
+    return [[_entry(side, lane, *entry) for entry in entries] for lane, entries in lanes], trouble and trouble.split()[
+        0
+    ]
+
+
+async def _settle(side: Side, step: Step) -> Any:
+    entries = _by_lane(side, step)
+    retries: list[tuple[int, str, str, list[scripts.Argument]]] = []
+    if step.delay_ms is not None and step.entries:
+        lane, entry_id = side.seen[step.entries[0]]
+        retries = [(step.delay_ms, entry_id.decode(), lane, ["b", b"again" * 60, "a", step.entries[0]])]
+    dead: list[list[scripts.Argument]] = [["b", b"dead"]] if step.is_dead else []
+    return await scripts.settle(side.client, side.stream, group=GROUP, entries=entries, retries=retries, dead=dead)
+
+
+async def _promote(side: Side, step: Step) -> Any:
+    moved, next_ms, _ = await scripts.promote(side.client, side.stream, limit=step.count)
+    return moved, next_ms is None
+
+
+async def _reclaim(side: Side, step: Step) -> Any:
+    cursor, taken, left = await scripts.reclaim(
+        side.client,
+        side.stream.lane_key(step.lane),
+        group=GROUP,
+        consumer=step.consumer,
+        min_idle_ms=step.min_idle_ms,
+        cursor=b"0-0" if step.count > 2 else side.cursors.get(step.lane, b"0-0"),
+        count=step.count,
+        before_last=3,
+        last=step.is_dead,
+    )
+    side.cursors[step.lane] = cursor
+    stopped_at = None if cursor == b"0-0" else side.number(step.lane, cursor)
+    messages = [(_entry(side, step.lane, entry_id, fields), deliveries) for entry_id, deliveries, fields in taken]
+    return stopped_at, messages, left
+
+
+async def _renew(side: Side, step: Step) -> Any:
+    entries = _by_lane(side, step)
+    lost = await scripts.renew(side.client, side.stream, group=GROUP, consumer=step.consumer, entries=entries)
+    return [side.number(lane, entry_id.encode()) for lane, entry_id in lost]
+
+
+async def _dismiss(side: Side, step: Step) -> Any:
+    # How many there are that hold nothing depends on the version: before 7.2 a look that finds nothing makes no consumer.
+    await scripts.dismiss(side.client, side.stream, group=GROUP, min_idle_ms=step.min_idle_ms)
+
+
+async def _state(side: Side, _step: Step | None = None) -> Any:
+    """Everything that can be seen, without times, idle consumers, and the server's own count of what waits."""
+    stats = await Inspector(side.client, side.stream, group=GROUP).stats()
+    lanes = [(lane.lane, lane.length, lane.pending) for lane in stats.lanes]
+    consumers = [(each.name, each.lane, each.pending) for each in stats.consumers if each.pending]
+    keys = zip((*side.stream.lane_names, "dead"), (*side.stream.lane_keys, side.stream.dead_key), strict=True)
+    entries = [
+        [(side.number(lane, entry_id), fields) for entry_id, fields in await _range(side.client, key)]
+        for lane, key in keys
+    ]
+    return lanes, consumers, stats.delayed, stats.next_due_ms is None, stats.dead, entries
+
+
+_DO = {
+    "publish": _publish,
+    "create": _create,
+    "read": _read,
+    "settle": _settle,
+    "promote": _promote,
+    "reclaim": _reclaim,
+    "renew": _renew,
+    "dismiss": _dismiss,
+    "state": _state,
+}
+
+
+def _by_lane(side: Side, step: Step) -> dict[str, list[str]]:
+    some = [side.seen[number] for number in step.entries]
+    return {name: [entry_id.decode() for lane, entry_id in some if lane == name] for name in side.stream.lane_names}
+
+
+def _entry(side: Side, lane: str, entry_id: bytes, fields: Sequence[bytes]) -> tuple[int, tuple[bytes, ...]]:
+    return side.number(lane, entry_id), tuple(fields)
+
+
+async def _range(client: Redis, key: str) -> Any:
+    return await client.xrange(key)
+
+
+async def _said(client: Redis, command: Sequence[str]) -> Any:
+    try:
+        return await client.execute_command(*command)  # type: ignore[no-untyped-call]
+    except RedisError as error:
+        return type(error), str(error)
+
+
+def _server() -> Server:
+    """A server whose clock goes a little faster than the commands come."""
+    ticks = itertools.count(1_767_225_600_000, 3)
+    return Server(lambda: next(ticks) / 1000)

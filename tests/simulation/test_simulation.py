@@ -1,0 +1,63 @@
+"""The simulation itself: seeds by the thousand find nothing, a seed replays exactly, and every planted bug is caught."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.world import run
+
+CHUNKS, SEEDS = 16, 125  # per chunk
+BUDGET = 1_000  # seeds in which a planted bug must show; most take a few, the slowest some two hundred
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_no_seed_breaks_an_invariant(chunk: int) -> None:
+    for seed in range(chunk * SEEDS, (chunk + 1) * SEEDS):
+        assert not run(seed).found, f"replay: python -m tests.simulation --seed {seed}"
+
+
+def test_a_seed_runs_the_same_way_again() -> None:
+    for seed in range(5):
+        assert run(seed) == run(seed)
+
+
+def test_a_seed_runs_the_same_way_in_another_process() -> None:
+    """Whatever the hash seed of that process: nothing goes by the order of a set."""
+    code = "from tests.simulation.world import run; print([run(seed).digest for seed in range(5)])"
+    for hash_seed in ("1", "2"):
+        there = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert there.stdout.strip() == str([run(seed).digest for seed in range(5)])
+
+
+def test_seeds_differ() -> None:
+    assert len({run(seed).digest for seed in range(10)}) == 10
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", sorted(MUTANTS))
+def test_a_planted_bug_is_caught(name: str) -> None:
+    with MUTANTS[name]():
+        assert any(run(seed).found for seed in range(BUDGET))
+    assert not run(0).found, "the bug is still planted"
+
+
+def test_faults_are_really_made() -> None:
+    """A nemesis that does nothing finds nothing."""
+    results = [run(seed) for seed in range(60)]
+    faults = sum((result.faults for result in results), start=results[0].faults.copy())
+    repairs = sum((result.repairs for result in results), start=results[0].repairs.copy())
+    assert len([kind for kind, count in faults.items() if count]) > 20
+    for repair in ("reclaimed", "promoted", "accepted without a wake-up"):
+        assert repairs[repair], repair

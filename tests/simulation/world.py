@@ -1,0 +1,231 @@
+"""One run: a seed becomes a world of processes, servers, clients and faults, and the run a list of what went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import structlog
+
+from okane.pipeline.lanes import payments_stream
+from tests.simulation.audit import Audit
+from tests.simulation.clients import Clients
+from tests.simulation.loop import Process, SimulationLoop, Stuck
+from tests.simulation.nemesis import Nemesis
+from tests.simulation.network import Link, Network
+from tests.simulation.processes import GROUP, POISONED, Outside
+from tests.simulation.provider import Bank, Mood
+from tests.simulation.redis import Server
+from tests.simulation.redis_client import Broker
+from tests.simulation.scenario import Scenario, scenario
+from tests.simulation.store import MemoryDatabase
+
+# What the pipeline says at this level means that something is wrong, but for these: each is the answer to a fault.
+EXPECTED = (
+    "poison:",
+    "its handler was cancelled",
+    "provider_adapter_failed",
+    "stays pending: no answer",
+    "stays pending: connection re",
+    "stays pending: OOM",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one seed."""
+
+    seed: int
+    found: tuple[str, ...]
+    digest: str
+    payments: int
+    simulated_s: float
+    faults: Counter[str]
+    repairs: Counter[str]
+    trace: tuple[str, ...] = field(default=(), repr=False)
+
+
+def run(seed: int, *, verbose: bool = False) -> Result:
+    """Runs one seed to its end."""
+    return World(scenario(seed), verbose=verbose).run()
+
+
+class World:
+    """Everything of one run."""
+
+    def __init__(self, plan: Scenario, *, verbose: bool = False) -> None:
+        self._plan = plan
+        self._loop = loop = SimulationLoop(Random(f"loop {plan.seed}"))  # type: ignore[abstract]
+        self._database = MemoryDatabase(loop.wall_s)
+        self._stream = payments_stream("simulated")
+        self._audit = Audit(self._database, self._stream, group=GROUP, lease=plan.lease)
+        self._network = Network(loop, Random(f"network {plan.seed}"))
+        self._redis = Link("redis")
+        self._server = Server(loop.wall_s, self._audit)
+        self._broker = Broker(self._server, self._network, self._redis, self._audit)
+        self._bank = self._make_bank()
+        self._outside = Outside(
+            scenario=plan,
+            stream=self._stream,
+            network=self._network,
+            postgres=Link("postgres"),
+            provider=Link("provider"),
+            database=self._database,
+            broker=self._broker,
+            bank=self._bank,
+            audit=self._audit,
+        )
+        self._nemesis = Nemesis(loop, self._outside, self._redis, Random(f"nemesis {plan.seed}"))
+        self._trace: list[str] = []
+        if verbose:
+            self._network.trace = self._note
+
+    def run(self) -> Result:
+        """Runs to rest, or to the moment at which it should have come to rest long ago."""
+        started_s = self._loop.time()
+        with _in_virtual_time(self._loop, self._plan.seed), _listening(self._audit, self._note):
+            try:
+                self._loop.run(self._main())
+            except Stuck as stuck:
+                self._audit.say(str(stuck))
+        for error in self._loop.errors:
+            self._audit.say(error)
+        return Result(
+            seed=self._plan.seed,
+            found=tuple(self._audit.found),
+            digest=f"{self._loop.digest:016x}-{self._loop.steps}",
+            payments=len(self._database.payments),
+            simulated_s=self._loop.time() - started_s,
+            faults=self._nemesis.made + self._network.faults,
+            repairs=self._audit.repairs,
+            trace=tuple(self._trace),
+        )
+
+    async def _main(self) -> None:
+        self._nemesis.start()
+        clients = Clients(self._network, Random(f"clients {self._plan.seed}"), self._audit, self._nemesis.doors)
+        asking = asyncio.ensure_future(clients.run(self._plan.payments, self._plan.arrivals_s))
+        await asyncio.sleep(self._trouble_s())
+        self._nemesis.heal()
+        await asking
+        await self._rest()
+        self._audit.conclude(self._server, self._bank)
+        if self._loop.unnoticed_failures():
+            await asyncio.sleep(15)  # whoever gathers several may still be waiting for the others
+            self._audit.found += self._loop.unnoticed_failures()
+        if self._plan.quiet_provider and not self._plan.faults and not self._plan.poison:
+            self._audit.check_unrepaired()
+        if self._plan.spares_innocents:
+            self._audit.check_innocents(POISONED)
+        if self._plan.tidy and not self._audit.found:
+            await asyncio.sleep(self._plan.lease.total_seconds() * 2 + 12)
+            self._audit.check_consumers(self._server, self._nemesis.alive())
+        self._audit.over = True
+
+    async def _rest(self) -> None:
+        """Returns when everything has come to rest. What must come to rest does so within the deadline."""
+        deadline_s = self._loop.time() + self._plan.lease.total_seconds() * 20 + 900
+        while not self._audit.settled(self._server) and self._loop.time() < deadline_s and not self._audit.found:
+            self._audit.check_groups(self._server)
+            await asyncio.sleep(0.25)
+
+    def _trouble_s(self) -> float:
+        """How long the faults last."""
+        ends = [fault.at_s + fault.lasts_s for fault in self._plan.faults]
+        return max([self._plan.arrivals_s, *ends]) + 0.5
+
+    def _make_bank(self) -> Bank:
+        plan = self._plan
+        bank = Bank(
+            self._network,
+            Random(f"bank {plan.seed}"),
+            lag_s=plan.consistency_lag.total_seconds(),
+            patience_s=plan.provider_timeout.total_seconds(),
+        )
+        if plan.quiet_provider:
+            bank.mood = Mood(refuse=0, slow=0, break_adapter=0)
+        bank.on_charge = self._audit.charged
+        bank.on_look_up = self._audit.looked_up
+        bank.on_mismatch = self._audit.mismatched
+        return bank
+
+    def _note(self, process: Process, *words: str) -> None:
+        self._trace.append(f"{self._loop.time() - 1000:10.4f} {process.name:12} {' '.join(words)}")
+
+
+@contextlib.contextmanager
+def _in_virtual_time(loop: SimulationLoop, seed: int) -> Iterator[None]:
+    """The pipeline's clocks and dice are the simulation's inside."""
+    clock = SimpleNamespace(monotonic=loop.time, perf_counter=loop.time, time=loop.wall_s)
+    modules = [
+        module
+        for name, module in list(sys.modules.items())
+        if name.startswith(("okane.", "streams.", "tests.simulation.store")) and getattr(module, "time", None) is time
+    ]
+    state = random.getstate()
+    random.seed(f"product {seed}")
+    for module in modules:
+        module.time = clock  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.time = time  # type: ignore[attr-defined]
+        random.setstate(state)
+
+
+@contextlib.contextmanager
+def _listening(audit: Audit, note: Any) -> Iterator[None]:
+    """What the pipeline logs as an error is heard, and everything else not even written."""
+
+    def hear(_logger: object, _method: str, event: Any) -> Any:
+        _judge(audit, str(event.get("event")), event)
+        raise structlog.DropEvent
+
+    before = structlog.get_config()
+    structlog.configure(
+        processors=[hear],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        cache_logger_on_first_use=False,
+    )
+    log = logging.getLogger("streams")
+    ear = _Ear(audit)
+    level, propagate = log.level, log.propagate
+    log.addHandler(ear)
+    log.setLevel(logging.ERROR)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+        log.removeHandler(ear)
+        log.setLevel(level)
+        log.propagate = propagate
+
+
+class _Ear(logging.Handler):
+    """Hears the library's log."""
+
+    def __init__(self, audit: Audit) -> None:
+        super().__init__(logging.ERROR)
+        self._audit = audit
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        error = record.exc_info[1] if record.exc_info else None
+        _judge(self._audit, text, error)
+
+
+def _judge(audit: Audit, text: str, about: object) -> None:
+    if not any(each in text for each in EXPECTED):
+        audit.say(f"the pipeline says: {text} ({about!r})")
