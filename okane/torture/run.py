@@ -14,7 +14,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -152,13 +152,12 @@ class _Run:
                 started_s=self._started_s,
             )
             self._watch = watch = Watch(self._cluster, http)
-            async with _background(watch.run()):
+            async with _watching(watch):
                 await self._torture(clients, names, impossible)
                 seconds = time.monotonic() - self._started_s
                 waited_s = await self._rest()
                 if not self._stop.is_set():
                     waited_s += await self._measure(clients, names)
-                await watch.look()
             self._phase = "reading the journals"
             try:
                 history = await collect(
@@ -254,15 +253,15 @@ def _allow_many_files() -> None:
 
 
 @contextlib.asynccontextmanager
-async def _background(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """`work` goes on while the block does. What it raises, it raises at the end of the block."""
-    task = asyncio.create_task(work)
+async def _watching(watch: Watch) -> AsyncIterator[None]:
+    """`watch` looks while the block goes on, and once more at its end."""
+    done = asyncio.Event()
+    watching = asyncio.create_task(watch.run(done))
     try:
         yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        done.set()
+        await watching
 
 
 @contextlib.contextmanager

@@ -53,11 +53,13 @@ class Watch:
         """Commands that took Redis longer than 10 ms (its own default), over all lives of both servers."""
         return sum(self._slow.values())
 
-    async def run(self) -> None:
-        """Look until cancelled."""
-        while True:
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look until `stop` is set, and once more."""
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_EVERY_S):
+                    await stop.wait()
             await self.look()
-            await asyncio.sleep(_EVERY_S)
 
     async def look(self) -> None:
         """Look once. Whoever does not answer at once is let be."""
@@ -79,7 +81,8 @@ class Watch:
         pid = server.pid
         # Whatever Redis says or does under torture is no news here.
         with contextlib.suppress(Exception):
-            async with asyncio.timeout(_PATIENCE_S), connect(self._cluster.redis_url) as redis:
+            # The patience ends before the client is closed: a close that is cut short leaves its connection open.
+            async with connect(self._cluster.redis_url) as redis, asyncio.timeout(_PATIENCE_S):
                 found = await redis.slowlog_get(1)
                 if found:
                     self._slow[server.name, pid] = int(found[0]["id"]) + 1

@@ -22,6 +22,7 @@ OKANE = [sys.executable, "-P", "-m", "okane"]
 @pytest.mark.timeout(900)
 async def test_a_tortured_system_loses_doubles_and_sticks_nothing() -> None:
     console = Console(file=io.StringIO(), width=200)
+    before = set(psutil.Process().children())
     # The machine may be slow and have other things to do: it may take its time to come to rest.
     options = TortureOptions(kills=KILLS, payments=PAYMENTS, rate=100, seed=1, rest_s=300)
     report = await run_torture(options, console)
@@ -42,7 +43,7 @@ async def test_a_tortured_system_loses_doubles_and_sticks_nothing() -> None:
     assert {judgement.name for judgement in report.judgements if not judgement.judged} == {"I11"}
     assert "all invariants hold" in told
     json.dumps(report.to_json())
-    assert not psutil.Process().children()
+    assert set(psutil.Process().children()) <= before
 
 
 @pytest.mark.timeout(300)
