@@ -163,6 +163,17 @@ class Deployment:
             self.api_ports.append(port)
         _wait_ready(self.apis)
 
+    def start_sharing_apis(self, count: int) -> None:
+        """Start APIs that share one port, as `okane api --processes` does; the metrics tell which of them is ready."""
+        port = free_port()
+        self.api_ports.append(port)
+        for number in range(count):
+            metrics_port = free_port()
+            env = {"OKANE_PORT": str(port), "OKANE_SHARE_PORT": "true", "OKANE_METRICS_PORT": str(metrics_port)}
+            name = f"{self.contender.name} api {number}"
+            self.apis.append(self._launch(name, self.contender.api, env, metrics_port, "/healthz"))
+        _wait_ready(self.apis)
+
     def start_workers(self, count: int = 1) -> None:
         self.launch_workers(count)
         _wait_ready(self.workers)

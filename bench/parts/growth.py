@@ -103,13 +103,13 @@ def _apis(found: Collector, system: System, charged: Provider, options: BenchOpt
             url = system.new_database()
             database.fill(url, 0)
             with deployed(system, OKANE, database_url=url, provider_url=charged.url, env=_ACCEPT_ENV) as deployment:
-                deployment.start_apis(apis)
+                deployment.start_sharing_apis(apis)
                 load.generate(deployment.api_ports, connections=16, seconds=1)
                 seen = load.generate(deployment.api_ports, connections=options.connections, seconds=options.seconds)
             found.add(f"{apis} API processes", "req/s", seen.per_s)
             system.drop_database(url)
     found.ratio("two APIs / one", of="2 API processes", to="1 API processes")
-    found.note("API processes have a port each, and a share of the connections")
+    found.note("API processes share a port: the kernel deals the connections out")
 
 
 def _drained(

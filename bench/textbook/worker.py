@@ -57,9 +57,11 @@ class Worker:
         self._places = asyncio.Semaphore(CONCURRENCY)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def run(self, stop: asyncio.Event) -> None:
+    async def make_group(self) -> None:
         with contextlib.suppress(ResponseError):  # another worker has made it
             await self._redis.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
+
+    async def run(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             read: Any = await self._redis.xreadgroup(GROUP, self._name, {STREAM: ">"}, count=10, block=1000)
             for _, entries in read:
@@ -132,6 +134,7 @@ async def work(name: str) -> None:
     connector = aiohttp.TCPConnector(limit=CONCURRENCY)
     async with new_pool() as pool, redis, aiohttp.ClientSession(connector=connector) as http:
         worker = Worker(name=name, pool=pool, redis=redis, http=http)
+        await worker.make_group()
         async with _health(int(os.environ["OKANE_METRICS_PORT"])), asyncio.TaskGroup() as running:
             running.create_task(worker.run(stop))
             running.create_task(worker.take_over(stop))
