@@ -1,0 +1,43 @@
+"""Every relative link of the documents leads to something that is there, and to a heading that it has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+
+
+def _links(document: Path) -> Iterator[tuple[Path, str]]:
+    """The files that it links to, each with the heading in it, if one is named."""
+    text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" not in target:
+            path, _, heading = target.partition("#")
+            yield (document.parent / path if path else document), heading
+
+
+def _anchors(document: Path) -> set[str]:
+    """The headings as the usual viewers make anchors of them."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    for path, heading in _links(document):
+        assert path.exists(), f"{path} is not there"
+        assert not heading or heading in _anchors(path), f"{path} has no heading #{heading}"
+
+
+def test_there_are_links_to_look_at() -> None:
+    assert sum(1 for document in DOCUMENTS for _ in _links(document)) > 10
+
+
+def test_decisions_are_numbered_without_gaps_or_doubles() -> None:
+    numbers = sorted(int(path.name[:3]) for path in (ROOT / "docs" / "decisions").glob("*.md"))
+    assert numbers == list(range(1, len(numbers) + 1))

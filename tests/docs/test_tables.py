@@ -1,0 +1,84 @@
+"""The tables of the documents name what there is: every setting with its default, every metric, problem and log line."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from okane.api.serving import ConnectionMetrics
+from okane.config import Settings
+from okane.metrics import OkaneMetrics
+from streams.metrics import METRICS
+
+ROOT = Path(__file__).parents[2]
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+API = (ROOT / "docs" / "api.md").read_text()
+
+
+def _section(document: str, heading: str) -> str:
+    """What stands under this heading."""
+    return document.split(f"\n## {heading}\n")[1].split("\n## ", maxsplit=1)[0]
+
+
+def _named(section: str) -> set[str]:
+    """What stands between backticks in the first two columns of its table."""
+    rows = [row.split("|")[1:3] for row in section.partition("|---")[2].splitlines() if row.startswith("|")]
+    return {name for row in rows for cell in row for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def _setting(field: str) -> str:
+    """The name of a setting in the environment, an older system's before our own."""
+    alias = Settings.model_fields[field].validation_alias
+    return f"OKANE_{field.upper()}" if alias is None else str(alias.choices[-1])  # type: ignore[union-attr]
+
+
+def _calls(folder: Path, names: set[str]) -> Iterator[str]:
+    """The first text in every call of a function or method that is called so."""
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+            if called in names and texts:
+                yield texts[0]
+
+
+def test_every_setting_stands_in_the_table_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (?:`([^`]+)`)? ?\|", _section(OPERATIONS, "Settings"), re.MULTILINE))
+    assert set(rows) == {_setting(field) for field in Settings.model_fields}
+    said = {field: default for field in Settings.model_fields if (default := rows[_setting(field)])}
+    settings = Settings.model_validate(said)
+    for field, info in Settings.model_fields.items():
+        assert getattr(settings, field) == info.default, _setting(field)
+        assert (field in said) == (info.default is not None), _setting(field)
+
+
+def test_every_metric_stands_in_the_table() -> None:
+    registry = CollectorRegistry()
+    OkaneMetrics(registry)
+    ConnectionMetrics(registry)
+    ours = {metric.name for metric in registry.collect()} | {f"okane_{name}" for name in METRICS}
+    assert _named(_section(OPERATIONS, "Metrics")) >= ours
+
+
+def test_every_problem_code_stands_in_the_table() -> None:
+    codes = set(_calls(ROOT / "okane" / "api", {"Problem", "malformed"}))
+    assert len(codes) > 20
+    aiohttps = {"route_not_found", "method_not_allowed", "body_too_large", "expectation_failed"}
+    assert _named(_section(API, "Errors")) == codes | aiohttps
+
+
+def test_every_line_that_the_log_says_aloud_stands_in_the_table() -> None:
+    """The events of the processes that an operator runs, with `…` for what differs."""
+    aloud = {"warning", "error", "exception"}
+    folders = [ROOT / "streams", *(ROOT / "okane" / name for name in ("api", "pipeline", "store", "providers"))]
+    said = {line for folder in folders for line in _calls(folder, aloud)}
+    said |= {line for line in _calls(ROOT / "okane", aloud) if re.fullmatch(r"[a-z]+(_[a-z]+)+", line)}
+    assert len(said) > 20
+    lines = {re.sub(r"%(\.\d)?[a-z]", "…", line).replace("%r", "…") for line in said}
+    assert lines <= _named(_section(OPERATIONS, "What the log says"))
