@@ -311,7 +311,7 @@ def dead_ls(
     *,
     data: Data = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
-    before: Annotated[str | None, typer.Option(help="the next page: those older than this payment")] = None,
+    before: Annotated[str | None, typer.Option(help="the next page: TIME,ID as the last one ends with")] = None,
     json_: Json = False,
 ) -> None:
     """List dead letters, newest first."""

@@ -10,7 +10,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +25,7 @@ from okane.payment import TRANSITIONS, Payment, Status
 from okane.pipeline.accept import Accept
 from okane.pipeline.lanes import payments_stream
 from okane.store import DeadLetterStore, DeadPayment, Overview, PaymentStore
+from okane.store.dead_letters import Place
 from streams import DeadLetters, Producer, StreamError, connect
 
 PAGE = 500
@@ -61,10 +62,10 @@ async def _parts(where: Context) -> AsyncIterator[_Parts]:
 async def ls(where: Context, *, limit: int, before: str | None, as_json: bool) -> None:
     """Print a page, newest first."""
     async with _parts(where) as parts:
-        found = await parts.dead.page(limit + 1, before=None if before is None else _id(before))
+        found = await parts.dead.page(limit + 1, before=None if before is None else _place(before))
         total = await parts.overview.dead()
     letters, more = found[:limit], len(found) > limit
-    older = str(letters[-1].payment.id) if more else None
+    older = _cursor(letters[-1]) if more else None
     if as_json:
         _json({"letters": [_letter(letter) for letter in letters], "total": total, "before": older})
         return
@@ -186,6 +187,21 @@ def _id(text: str) -> UUID:
     if payment_id is None:
         raise SetupError(f"{text!r} is not a payment's id: see `okane dead ls`")
     return payment_id
+
+
+def _cursor(letter: DeadPayment) -> str:
+    """Names the place and not the payment, which may be replayed or purged before somebody asks for the next page."""
+    dead_at, payment_id = letter.place
+    return f"{dead_at.astimezone(UTC).isoformat()},{payment_id}"
+
+
+def _place(cursor: str) -> Place:
+    at, _, payment_id = cursor.partition(",")
+    with contextlib.suppress(ValueError):
+        dead_at = datetime.fromisoformat(at)
+        if dead_at.tzinfo is not None and (id_ := parse_id(payment_id)) is not None:
+            return dead_at, id_
+    raise SetupError(f"{cursor!r} is no place in the list: give TIME,ID as `okane dead ls` prints it for the next page")
 
 
 def _letter(letter: DeadPayment) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from okane.store.session import Row, Session
 
 SQL = statements.load("dead_letters.sql")
 
+Place = tuple[datetime, UUID]
+
 
 @dataclass(frozen=True, slots=True)
 class DeadPayment:
@@ -23,6 +25,11 @@ class DeadPayment:
 
     payment: Payment
     dead_at: datetime
+
+    @property
+    def place(self) -> Place:
+        """Where it stands in the list."""
+        return self.dead_at, self.payment.id
 
 
 class DeadLetterStore:
@@ -35,9 +42,11 @@ class DeadLetterStore:
         """Close the connection."""
         await self._session.aclose()
 
-    async def page(self, limit: int, *, before: UUID | None = None) -> Sequence[DeadPayment]:
-        """The newest, or those older than `before`; newest first."""
-        return _read(await self._session.rows_repeatably(SQL["page"], {"limit": limit, "before": before}))
+    async def page(self, limit: int, *, before: Place | None = None) -> Sequence[DeadPayment]:
+        """The newest, or those that come after this place; newest first."""
+        dead_at, payment_id = before or (None, None)
+        wanted = {"limit": limit, "before_dead_at": dead_at, "before_id": payment_id}
+        return _read(await self._session.rows_repeatably(SQL["page"], wanted))
 
     async def oldest(self, limit: int | None) -> Sequence[DeadPayment]:
         """The oldest, oldest first; all of them without a limit."""

@@ -23,6 +23,7 @@ from streams import Consumer, Dead, Message, Outcome, Producer, connect
 from tests.okane.test_store import GRACE, LEASE, claimed, new, settlement
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+ID = "0198b2f0-0000-7000-8000-000000000000"
 
 
 @pytest.fixture
@@ -140,6 +141,25 @@ async def test_dead_letters_are_listed_page_by_page(
     text = okane("dead", "ls").stdout
     assert "HTTP 503" in text
     assert str(ids[0]) in text
+
+
+async def test_the_next_page_is_there_when_the_last_of_this_one_has_left_the_list(
+    okane: Run, store: PaymentStore, redis_url: str, stream_name: str
+) -> None:
+    ids = await buried(store, redis_url, stream_name, 3)
+    first = json.loads(okane("dead", "ls", "--limit", "1", "--json").stdout)
+    okane("dead", "purge", str(ids[2]))
+    second = json.loads(okane("dead", "ls", "--limit", "1", "--before", first["before"], "--json").stdout)
+    assert [letter["payment_id"] for letter in second["letters"]] == [str(ids[1])]
+    okane("dead", "replay", str(ids[1]))
+    third = json.loads(okane("dead", "ls", "--limit", "1", "--before", second["before"], "--json").stdout)
+    assert [letter["payment_id"] for letter in third["letters"]] == [str(ids[0])]
+
+
+@pytest.mark.parametrize("place", [ID, "", f"yesterday,{ID}", f"2026-01-01T00:00:00,{ID}", "2026-01-01T00:00:00Z,1"])
+def test_what_names_no_place_in_the_list_is_refused(okane: Run, place: str) -> None:
+    done = okane("dead", "ls", "--before", place)
+    assert (done.returncode, "is no place in the list" in done.stderr) == (2, True)
 
 
 async def test_a_dead_letter_shows_its_payments_timeline(

@@ -1,10 +1,10 @@
 -- name: page
--- Newest first; the cursor is the last payment of the page before.
+-- Newest first, from a place in this order on: whoever stood there may have left the list since.
 SELECT {payment}, p.dead_at
 FROM payments p
 WHERE p.dead_at IS NOT NULL
-  AND (%(before)s::uuid IS NULL
-       OR (p.dead_at, p.id) < (SELECT b.dead_at, b.id FROM payments b WHERE b.id = %(before)s::uuid))
+  AND (%(before_dead_at)s::timestamptz IS NULL
+       OR (p.dead_at, p.id) < (%(before_dead_at)s::timestamptz, %(before_id)s::uuid))
 ORDER BY p.dead_at DESC, p.id DESC
 LIMIT %(limit)s
 
