@@ -12,9 +12,18 @@ import sys
 from typing import Any, Literal
 
 import structlog
-from structlog.typing import Processor, WrappedLogger
+from structlog.typing import EventDict, Processor, WrappedLogger
 
-_PASSWORD_IN_URL = re.compile(r"(\w+://[^:/@\s]*):[^@\s]+@")
+# postgresql://okane:HERE@host. The last @ is the one that counts: a password may hold one that somebody forgot to quote.
+_IN_URL = re.compile(r"(://[^:/\s]*):\S*@")
+# ?password=HERE&…, and password=HERE or password='HERE' as libpq, Python and JSON write it. Where it is not clear where a
+# password ends, more is hidden rather than less.
+_NAMED = re.compile(
+    r"""([?&]\w*(?:password|passwd|pwd)=)[^\s&#]*
+      | ((?:password|passwd|pwd)(?:\\*["']\s*:|\s*=)\s*)
+        (?: \\*'(?:\\+.|[^'\\])*'? | \\*"(?:\\+.|[^"\\])*"? )? (?:\\+.|\S)*""",
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
 
 
 def configure(*, level: str, format_: Literal["auto", "json", "console"], process: str) -> None:
@@ -38,10 +47,10 @@ def configure(*, level: str, format_: Literal["auto", "json", "console"], proces
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    renderers: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    renderer: Processor = (
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if console
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        else structlog.processors.JSONRenderer()
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -49,8 +58,9 @@ def configure(*, level: str, format_: Literal["auto", "json", "console"], proces
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *renderers,
-                _without_passwords,  # last: tracebacks quote addresses, too
+                structlog.processors.format_exc_info,  # tracebacks quote addresses, too
+                _without_passwords,
+                renderer,
             ],
         )
     )
@@ -61,6 +71,21 @@ def configure(*, level: str, format_: Literal["auto", "json", "console"], proces
         logging.getLogger(ours).setLevel(level.upper())
 
 
-def _without_passwords(_logger: WrappedLogger, _method: str, line: Any) -> str:
-    """Take the password out of any URL in a finished line."""
-    return _PASSWORD_IN_URL.sub(r"\1:***@", line) if "://" in line else str(line)
+def _without_passwords(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """Take the passwords out of addresses, before the quotes in them are escaped."""
+    return {name: _redacted(value) for name, value in line.items()}
+
+
+def _redacted(value: Any) -> Any:
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case str():
+            # The names first: an address may carry its password in its query, with an @ in it.
+            return _IN_URL.sub(r"\1:***@", _NAMED.sub(r"\1\2***", value))
+        case dict():
+            return {_redacted(key): _redacted(one) for key, one in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_redacted(one) for one in value]
+        case _:
+            return _redacted(repr(value))
