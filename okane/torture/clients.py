@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from okane.load.client import HttpClient
-from okane.torture.journals import Request
+from okane.torture.history.journals import Request
 from okane.torture.schedule import pick
 
 CURRENCIES = ("USD", "USD", "EUR", "JPY")

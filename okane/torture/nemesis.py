@@ -11,9 +11,9 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Set
 
-from okane.torture.cluster import Cluster
 from okane.torture.faults import FAULTS, Fault
 from okane.torture.schedule import Step
+from okane.torture.system.cluster import Cluster
 
 AT_ONCE = 3  # held faults; those that strike and are over come on top
 WAITING = 8  # steps that may wait for their target while others go ahead

@@ -23,22 +23,23 @@ import okane.app  # noqa: F401 - declares every failpoint
 from okane.errors import SetupError, StoreUnavailable
 from okane.load.client import HttpClient
 from okane.local.data_folder import DataFolder, take
-from okane.torture import disk, measuring
+from okane.torture import repairs
 from okane.torture.clients import TIMEOUT_S, Clients
-from okane.torture.cluster import Cluster
-from okane.torture.collect import collect, come_to_rest
-from okane.torture.errors import logged_errors
 from okane.torture.faults import FAULTS
-from okane.torture.guardian import guarded, kill_family
-from okane.torture.invariants import check
+from okane.torture.history.collect import collect, come_to_rest
+from okane.torture.history.watch import Watch
+from okane.torture.invariants.verdict import check
 from okane.torture.nemesis import Nemesis
 from okane.torture.options import TortureOptions
-from okane.torture.progress import shown
-from okane.torture.rendering import render
-from okane.torture.report import TortureReport, build_report
+from okane.torture.report.logged_errors import logged_errors
+from okane.torture.report.progress import shown
+from okane.torture.report.rendering import render
+from okane.torture.report.report import TortureReport, build_report
 from okane.torture.schedule import Shape, schedule
-from okane.torture.tally import Tally
-from okane.torture.watch import Watch
+from okane.torture.system import small_disk
+from okane.torture.system.cluster import Cluster
+from okane.torture.system.guardian import guarded, kill_family
+from okane.torture.system.tally import Tally
 from streams import StreamError, failpoints
 
 PAUSE_S = 0.4  # between faults: about a kill a second
@@ -137,7 +138,7 @@ class _Run:
     async def run(self) -> TortureReport:
         names = chosen(self._options)
         impossible = await asyncio.to_thread(why_impossible, names)
-        small_disks = await asyncio.to_thread(disk.why_impossible) is None
+        small_disks = await asyncio.to_thread(small_disk.why_impossible) is None
         async with (
             shown(self._console, self._line),
             HttpClient(timeout_s=TIMEOUT_S) as http,
@@ -201,11 +202,11 @@ class _Run:
 
     async def _measure(self, clients: Clients, names: Sequence[str]) -> float:
         """Measure repairs in peace, as far as the chosen faults allow; how long it took to be at rest again."""
-        workers, redis = (fault in names for fault in (measuring.WORKER_FAULT, measuring.REDIS_FAULT))
+        workers, redis = (fault in names for fault in (repairs.WORKER_FAULT, repairs.REDIS_FAULT))
         if not (workers or redis):
             return 0.0
         self._phase = "measuring repairs"
-        await measuring.measure_repairs(self._cluster, clients, workers=workers, redis=redis, stop=self._stop)
+        await repairs.measure_repairs(self._cluster, clients, workers=workers, redis=redis, stop=self._stop)
         return await self._rest()
 
     async def _rest(self) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from okane.payment import Status
-from okane.torture.journals import Charge, EventRow, History, Observation, PaymentRow, ProviderCounts, Request
+from okane.torture.history.journals import Charge, EventRow, History, Observation, PaymentRow, ProviderCounts, Request
 from streams import ConsumerStats, LaneStats, StreamStats
 
 STARTED_S = 1_800_000_000.0

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from okane.payment import TRANSITIONS, Status
-from okane.torture.invariants import INVARIANTS, check
-from okane.torture.journals import EventRow, History, ProviderCounts
-from okane.torture.leaks import is_card_number
-from okane.torture.rest import sweep_repairs_little
+from okane.torture.history.journals import EventRow, History, ProviderCounts
+from okane.torture.invariants.at_rest import sweep_repairs_little
+from okane.torture.invariants.leaks import is_card_number
+from okane.torture.invariants.verdict import INVARIANTS, check
 from streams import ConsumerStats
 from tests.faults.histories import (
     BY_NAME,

@@ -20,8 +20,7 @@ from okane.providers.simulator.journal import Charge as JournalLine
 from okane.providers.simulator.journal import Journal
 from okane.providers.simulator.options import SimulatorOptions
 from okane.store import Claimed, NewPayment, PaymentStore, Settlement, history
-from okane.torture.invariants import check
-from okane.torture.journals import (
+from okane.torture.history.journals import (
     Charge,
     History,
     LogFile,
@@ -35,6 +34,7 @@ from okane.torture.journals import (
     read_charges,
     read_rows,
 )
+from okane.torture.invariants.verdict import check
 from streams import Producer, connect
 
 NEW = NewPayment(

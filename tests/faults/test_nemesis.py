@@ -25,19 +25,20 @@ from okane.local.processes import Child, Stage, spawn
 from okane.local.server import Server, StartError
 from okane.payment import Status
 from okane.store.history import EventRow
-from okane.torture import measures
 from okane.torture.clients import orders
-from okane.torture.cluster import Cluster
-from okane.torture.crash_points import CrashPoints
-from okane.torture.errors import logged_errors
 from okane.torture.faults import FAULTS
 from okane.torture.faults.fault import Fault
-from okane.torture.kept import Kept
 from okane.torture.nemesis import AT_ONCE, Nemesis
 from okane.torture.options import TortureOptions
+from okane.torture.report import repair_times
+from okane.torture.report.logged_errors import logged_errors
 from okane.torture.run import shape_of
 from okane.torture.schedule import Card, Shape, Step, schedule
-from okane.torture.tally import Death, Tally
+from okane.torture.system.cluster import Cluster
+from okane.torture.system.crash_points import CrashPoints
+from okane.torture.system.plan import SKEW
+from okane.torture.system.program import Kept
+from okane.torture.system.tally import Death, Tally
 
 SHAPE = Shape(apis=("api-1",), workers=("worker-1", "worker-2"), failpoints=("accept.here", "charge.there"))
 CARDS = (
@@ -46,7 +47,6 @@ CARDS = (
     Card(fault="flush", targets=("redis",)),
 )
 ALL_CARDS = [fault.card(shape_of(TortureOptions())) for fault in FAULTS.values()]
-SKEW = Path(measures.__file__).with_name("skew")
 
 
 def steps(seed: int, count: int, cards: Sequence[Card] = CARDS) -> list[Step]:
@@ -259,13 +259,13 @@ def test_repairs_are_measured_from_the_death_of_who_held_the_claim() -> None:
         event(1, 10.0, "claimed", Status.PROCESSING, "worker-1", 1),
         event(2, 10.5, "success", Status.SUCCESS, "worker-1", 1),
     ]
-    found = measures.orphans_settled({"a": orphan, "b": lucky}, [Death("worker-1", 11.0), Death("worker-1", 30.0)])
+    found = repair_times.orphans_settled({"a": orphan, "b": lucky}, [Death("worker-1", 11.0), Death("worker-1", 30.0)])
     assert found is not None
     assert (found.count, found.max) == (1, 3500.0)
-    back = measures.first_settlements({"a": orphan, "b": lucky}, [10.1, 12.0, 20.0])
+    back = repair_times.first_settlements({"a": orphan, "b": lucky}, [10.1, 12.0, 20.0])
     assert back is not None
     assert (back.count, back.p50, back.max) == (2, 400.0, 2500.0)
-    assert measures.orphans_settled({"b": lucky}, [Death("worker-1", 11.0)]) is None
+    assert repair_times.orphans_settled({"b": lucky}, [Death("worker-1", 11.0)]) is None
 
 
 def test_orders_are_the_same_for_the_same_seed_and_of_every_kind() -> None:
@@ -335,7 +335,7 @@ def test_a_killed_torture_leaves_nothing_behind_not_even_what_is_stopped(tmp_pat
         from pathlib import Path
         from okane.local.data_folder import DataFolder
         from okane.local.processes import Stage, spawn
-        from okane.torture.guardian import guarded
+        from okane.torture.system.guardian import guarded
         folder = DataFolder(Path(sys.argv[1]))
         with guarded(folder):
             command = [sys.executable, "-c", "import signal; print('up', flush=True); signal.pause()"]

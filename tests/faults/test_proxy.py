@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from okane.torture.pipe import reset_on_close
-from okane.torture.proxy import (
+from okane.torture.network.pipe import reset_on_close
+from okane.torture.network.proxy import (
     Blackhole,
     Direction,
     Drip,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
-from okane.torture.cluster import Cluster
 from okane.torture.faults.fault import Fault, Made
 from okane.torture.schedule import Shape, Step, pick
+from okane.torture.system.cluster import Cluster
 
 # Some places are passed all the time and some seldom: mostly the first time that it is passed.
 _NTH = (1, 1, 1, 2, 7)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-from okane.torture.cluster import Cluster
 from okane.torture.schedule import Card, Shape, Step
+from okane.torture.system.cluster import Cluster
 
 Made = Callable[[Cluster, Step], AbstractAsyncContextManager[None]]
 

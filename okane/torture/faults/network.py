@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from okane.torture.cluster import Cluster
 from okane.torture.faults.fault import Fault, Made
-from okane.torture.link_faults import Blackhole, Direction, Drip, Latency, LoseReplies, Refuse, Stall
-from okane.torture.link_faults import Fault as LinkFault
+from okane.torture.network.link_faults import Blackhole, Direction, Drip, Latency, LoseReplies, Refuse, Stall
+from okane.torture.network.link_faults import Fault as LinkFault
 from okane.torture.schedule import Shape, Step, pick
+from okane.torture.system.cluster import Cluster
 
 _DIRECTIONS = tuple(Direction)
 

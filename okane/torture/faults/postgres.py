@@ -12,10 +12,10 @@ import psutil
 
 from okane.errors import StoreUnavailable
 from okane.store.session import Session
-from okane.torture import disk
-from okane.torture.cluster import Cluster
 from okane.torture.faults.fault import Fault, only
 from okane.torture.schedule import Step, pick
+from okane.torture.system import small_disk
+from okane.torture.system.cluster import Cluster
 
 # What somebody's forgotten psql does: whoever wants one of these rows waits for the lock's time-out.
 _LOCK: LiteralString = (
@@ -114,7 +114,7 @@ def _signal(family: list[psutil.Process], number: signal.Signals) -> None:
 
 def _why_no_full_disk() -> str | None:
     # A limit on the size of files is no way out: Postgres reports it as another error than a full disk.
-    return disk.why_impossible()
+    return small_disk.why_impossible()
 
 
 _POSTGRES = only("postgres")

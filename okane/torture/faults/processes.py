@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 
-from okane.torture.cluster import Cluster
 from okane.torture.faults.fault import Fault, only
 from okane.torture.schedule import Step
+from okane.torture.system.cluster import Cluster
 
 
 @contextlib.asynccontextmanager

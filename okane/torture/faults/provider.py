@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
 
-from okane.torture.cluster import Cluster
 from okane.torture.faults.fault import Fault, Made, only
 from okane.torture.schedule import Step
+from okane.torture.system.cluster import Cluster
 
 _TIMEOUT = aiohttp.ClientTimeout(total=2)
 _TRIES = 20

@@ -12,12 +12,12 @@ from typing import Any
 import psutil
 
 from okane.local.ports import LOOPBACK
-from okane.torture import disk
-from okane.torture.cluster import Cluster
 from okane.torture.faults.fault import Fault, Made, only
-from okane.torture.link_faults import Stall
-from okane.torture.proxy import FaultProxy
+from okane.torture.network.link_faults import Stall
+from okane.torture.network.proxy import FaultProxy
 from okane.torture.schedule import Step
+from okane.torture.system import small_disk
+from okane.torture.system.cluster import Cluster
 from streams import connect
 
 _TOO_LITTLE = "1mb"  # less than an empty server takes
@@ -158,9 +158,9 @@ async def _back(cluster: Cluster) -> None:
 
 
 def _why_no_full_disk() -> str | None:
-    if disk.why_impossible() is None or hasattr(psutil.Process, "rlimit"):
+    if small_disk.why_impossible() is None or hasattr(psutil.Process, "rlimit"):
         return None
-    return f"{disk.why_impossible()}, and {sys.platform} has no limit to set on another process's files"
+    return f"{small_disk.why_impossible()}, and {sys.platform} has no limit to set on another process's files"
 
 
 _REDIS = only("redis")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from okane.load.report import Latency
-from okane.torture.report import Judgement, TortureReport
+from okane.torture.report.report import Judgement, TortureReport
 
 _SHOWN = 5  # violations of one invariant: report.json has more
 _LONGEST = 300  # of what shows one

@@ -8,9 +8,9 @@ import asyncio
 import time
 
 from okane.torture.clients import Clients
-from okane.torture.cluster import Cluster
 from okane.torture.faults.provider import unhurried
 from okane.torture.schedule import Step
+from okane.torture.system.cluster import Cluster
 
 WORKER_FAULT, REDIS_FAULT = "kill_worker", "redis_down"
 _KILLED = 3  # workers

@@ -14,8 +14,18 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from okane.torture.link_faults import Blackhole, Direction, Drip, Fault, Latency, LoseReplies, Refuse, Stall, strikes
-from okane.torture.pipe import End, Pipe, Tally, reset_on_close
+from okane.torture.network.link_faults import (
+    Blackhole,
+    Direction,
+    Drip,
+    Fault,
+    Latency,
+    LoseReplies,
+    Refuse,
+    Stall,
+    strikes,
+)
+from okane.torture.network.pipe import End, Pipe, Tally, reset_on_close
 
 __all__ = [
     "Blackhole",

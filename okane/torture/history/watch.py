@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import psutil
 
 from okane.load.client import HttpClient
-from okane.torture.cluster import Cluster
-from okane.torture.journals import ProviderCounts
-from okane.torture.kept import Kept
+from okane.torture.history.journals import ProviderCounts
+from okane.torture.system.cluster import Cluster
+from okane.torture.system.program import Kept
 from streams import connect
 
 _EVERY_S = 1.0

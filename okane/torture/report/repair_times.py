@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from okane.load.report import AT_REST, Latency, latency
 from okane.store.history import EventRow
-from okane.torture.tally import Death
+from okane.torture.system.tally import Death
 
 _CLAIMED = "claimed"
 _SOON_S = 60.0  # an outage after which nothing was settled for longer was not the last one

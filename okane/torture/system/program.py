@@ -17,7 +17,7 @@ import psutil
 
 from okane.local.processes import Child, Roster
 from okane.local.server import Server, StartError, describe_exit
-from okane.torture.tally import Tally
+from okane.torture.system.tally import Tally
 
 _POLL_S = 0.03
 _READY_TIMEOUT_S = 60.0

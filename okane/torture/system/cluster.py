@@ -19,14 +19,14 @@ from okane.local.ports import LOOPBACK
 from okane.local.postgres import PostgresServer
 from okane.local.server import Server
 from okane.store.schema import migrate
-from okane.torture.crash_points import CrashPoints
-from okane.torture.disk import SmallDisk
-from okane.torture.kept import Kept
-from okane.torture.links import Links
 from okane.torture.options import TortureOptions
-from okane.torture.programs import REDIS_SERVERS, Programs
 from okane.torture.schedule import Shape
-from okane.torture.tally import Tally
+from okane.torture.system.crash_points import CrashPoints
+from okane.torture.system.links import Links
+from okane.torture.system.plan import REDIS_SERVERS, Programs
+from okane.torture.system.program import Kept
+from okane.torture.system.small_disk import SmallDisk
+from okane.torture.system.tally import Tally
 
 _REDIS_DISK_MB = 192
 _POSTGRES_DISK_MB = 512

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import psutil
 
 from okane.local.processes import Child
-from okane.torture.tally import Tally
+from okane.torture.system.tally import Tally
 
 _IMPATIENT_S = 8.0
 

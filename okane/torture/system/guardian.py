@@ -23,9 +23,9 @@ from okane.local.processes import Record
 @contextlib.contextmanager
 def guarded(folder: DataFolder) -> Iterator[None]:
     """What the folder's roster names is killed if this process dies inside the block."""
-    checkout = str(Path(__file__).resolve().parents[2])
+    checkout = str(Path(__file__).resolve().parents[3])
     guardian = subprocess.Popen(  # noqa: S603 - ourselves
-        [sys.executable, "-P", "-m", "okane.torture.guardian", str(folder.path)],
+        [sys.executable, "-P", "-m", "okane.torture.system.guardian", str(folder.path)],
         stdin=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [checkout, os.environ.get("PYTHONPATH")]))},
         start_new_session=True,  # a terminal's Ctrl-C is not for it

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from okane.torture.journals import History, Observation, PaymentRow, Request
-from okane.torture.violation import Violation
+from okane.torture.history.journals import History, Observation, PaymentRow, Request
+from okane.torture.invariants.violation import Violation
 
 Meaning = tuple[int, str]
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 
 from okane.local.ports import LOOPBACK
-from okane.torture.proxy import FaultProxy
+from okane.torture.network.proxy import FaultProxy
 from okane.torture.schedule import Shape
 
 

@@ -17,7 +17,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import assert_never, cast
 
-from okane.torture.link_faults import Blackhole, Direction, Drip, Fault, Latency, LoseReplies, Refuse, Stall, strikes
+from okane.torture.network.link_faults import (
+    Blackhole,
+    Direction,
+    Drip,
+    Fault,
+    Latency,
+    LoseReplies,
+    Refuse,
+    Stall,
+    strikes,
+)
 
 _KEPT_BYTES = 1 << 20
 _NEVER = float("inf")

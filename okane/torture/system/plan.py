@@ -23,7 +23,7 @@ from okane.torture.schedule import Shape
 # How the provider behaves between faults: mostly well, as providers do.
 PROVIDER = ("--success", "90", "--decline", "5", "--unavailable", "5", "--latency-ms", "2-20", "--hang-s", "3")
 REDIS_SERVERS = (0, 1)
-_SKEW = Path(__file__).with_name("skew")
+SKEW = Path(__file__).with_name("skew")
 _DRAIN_S = 10.0
 _MAX_CONNECTIONS = "200"  # sessions of killed processes linger for a moment
 
@@ -147,7 +147,7 @@ class Programs:
         clock = self._clock(process)
         if not clock.exists():
             clock.write_bytes(struct.pack("d", 0.0))
-        return {"PYTHONPATH": str(_SKEW), "OKANE_TORTURE_CLOCK": str(clock)}
+        return {"PYTHONPATH": str(SKEW), "OKANE_TORTURE_CLOCK": str(clock)}
 
     def _clock(self, process: str) -> Path:
         return self._folder.path / f"{process}.clock"

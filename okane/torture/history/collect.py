@@ -12,8 +12,7 @@ from okane.load.client import HttpClient
 from okane.payment import TERMINAL, Status
 from okane.store import Overview
 from okane.torture.clients import CANARIES, Clients
-from okane.torture.cluster import Cluster
-from okane.torture.journals import (
+from okane.torture.history.journals import (
     History,
     LogFile,
     Observation,
@@ -22,7 +21,8 @@ from okane.torture.journals import (
     read_charges,
     read_rows,
 )
-from okane.torture.watch import Watch
+from okane.torture.history.watch import Watch
+from okane.torture.system.cluster import Cluster
 from streams import StreamError, StreamStats
 
 AT_REST = TERMINAL | {Status.NEEDS_REVIEW}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from okane.payment import TERMINAL, TRANSITIONS, Status
-from okane.torture.journals import EventRow, History, Observation, PaymentRow
-from okane.torture.violation import Violation
+from okane.torture.history.journals import EventRow, History, Observation, PaymentRow
+from okane.torture.invariants.violation import Violation
 
 # The words for the outcomes of an attempt, and the status that each leads to.
 _OUTCOMES = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from okane.payment import Status
-from okane.torture.journals import History
-from okane.torture.violation import Violation
+from okane.torture.history.journals import History
+from okane.torture.invariants.violation import Violation
 from streams import StreamStats
 
 SWEEP_REPAIRS = "okane_sweep_repairs_total"

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import quote
 
-from okane.torture.journals import History
-from okane.torture.violation import Violation
+from okane.torture.history.journals import History
+from okane.torture.invariants.violation import Violation
 
 # American Express has 15 digits and begins with 34 or 37, the others have 16 and begin with 4, 5 or 6. Neither a digit run
 # within a word (an id in hex) nor a side of a decimal point (seconds, ratios) is a card.

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from okane.payment import Status
-from okane.torture import leaks, money, promises, rest, timelines
-from okane.torture.journals import History
-from okane.torture.violation import Violation
+from okane.torture.history.journals import History
+from okane.torture.invariants import at_rest, leaks, money, promises, timelines
+from okane.torture.invariants.violation import Violation
 
 __all__ = ["INVARIANTS", "Finding", "Invariant", "Verdict", "Violation", "check"]
 
@@ -102,7 +102,7 @@ INVARIANTS: Sequence[Invariant] = (
     Invariant(
         "I5",
         "no payment is open, but those that wait for a human and say why",
-        rest.everything_is_decided,
+        at_rest.everything_is_decided,
         lambda history: len(history.rows),
     ),
     Invariant(
@@ -132,13 +132,13 @@ INVARIANTS: Sequence[Invariant] = (
     Invariant(
         "I10",
         "at rest: streams, pending lists and delayed set empty, no idle consumers",
-        rest.broker_is_at_rest,
+        at_rest.broker_is_at_rest,
         lambda history: 0 if history.broker is None else len(history.broker.lanes),
     ),
     Invariant(
         "I11",
         "without faults the sweep repairs less than 0.1 %",
-        rest.sweep_repairs_little,
+        at_rest.sweep_repairs_little,
         lambda history: 0 if history.faults else len(history.rows),
     ),
     Invariant(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from okane.payment import Status
-from okane.torture.journals import Charge, EventRow, History, PaymentRow
-from okane.torture.violation import Violation
+from okane.torture.history.journals import Charge, EventRow, History, PaymentRow
+from okane.torture.invariants.violation import Violation
 
 NO_CHARGE = frozenset({Status.FAILED_FINAL, Status.CANCELED})
 

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from okane.load.report import Latency
-from okane.torture import measures
-from okane.torture.invariants import Verdict, Violation
-from okane.torture.journals import History
+from okane.torture.history.journals import History
+from okane.torture.history.watch import Size, Watch
+from okane.torture.invariants.verdict import Verdict, Violation
 from okane.torture.options import TortureOptions
-from okane.torture.tally import Tally
-from okane.torture.watch import Size, Watch
+from okane.torture.report import repair_times
+from okane.torture.system.tally import Tally
 
 _SHOWN = 20  # violations of one invariant: the first ones tell the story
 
@@ -137,10 +137,18 @@ def build_report(
         helped=_sorted(tally.helped),
         errors=_sorted(errors),
         lease_s=options.lease_s,
-        orphans_settled=measures.orphans_settled(history.events, [one for one in tally.deaths if not calm(one.at_s)]),
-        orphans_settled_calm=measures.orphans_settled(history.events, [one for one in tally.deaths if calm(one.at_s)]),
-        redis_back=measures.first_settlements(history.events, [at_s for at_s in tally.redis_back if not calm(at_s)]),
-        redis_back_calm=measures.first_settlements(history.events, [at_s for at_s in tally.redis_back if calm(at_s)]),
+        orphans_settled=repair_times.orphans_settled(
+            history.events, [one for one in tally.deaths if not calm(one.at_s)]
+        ),
+        orphans_settled_calm=repair_times.orphans_settled(
+            history.events, [one for one in tally.deaths if calm(one.at_s)]
+        ),
+        redis_back=repair_times.first_settlements(
+            history.events, [at_s for at_s in tally.redis_back if not calm(at_s)]
+        ),
+        redis_back_calm=repair_times.first_settlements(
+            history.events, [at_s for at_s in tally.redis_back if calm(at_s)]
+        ),
         slow_commands=watch.slow_commands,
         swept=history.total("okane_sweep_repairs_total"),
         late_results=sum(event.event == "late_result" for timeline in history.events.values() for event in timeline),
