@@ -238,12 +238,13 @@ def torture(
     every invariant over what clients, provider, Postgres and metrics say. Exit code 1 if one is violated."""
     from rich.console import Console
 
-    from okane.torture import run as command
+    from okane.torture.faults.listing import listed
     from okane.torture.options import TortureOptions
+    from okane.torture.run import run_torture
 
     console = Console(highlight=False)
     if list_faults:
-        console.out(command.listed(as_json=json_))
+        console.out(listed(as_json=json_))
         return
     try:
         options = TortureOptions(
@@ -263,7 +264,7 @@ def torture(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     # Not on uvloop: its closed connections are in the way of a proxy that resets them.
-    sys.exit(asyncio.run(command.run_torture(options, console)).exit_code)
+    sys.exit(asyncio.run(run_torture(options, console)).exit_code)
 
 
 def _named(setting: str) -> tuple[str, str]:

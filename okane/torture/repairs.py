@@ -42,8 +42,8 @@ async def _kill_workers(cluster: Cluster, stop: asyncio.Event) -> None:
         if stop.is_set():
             return
         await asyncio.sleep(_IN_FLIGHT_S)
-        await cluster.processes[name].kill()
-        await cluster.processes[name].ready()
+        await cluster.programs[name].kill()
+        await cluster.programs[name].ready()
         # Its payments are settled before the next one dies: whoever took them over must live.
         await asyncio.sleep(cluster.options.lease_s * 2)
 

@@ -14,18 +14,18 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-import okane.app  # noqa: F401 - declares every failpoint
 from okane.errors import SetupError, StoreUnavailable
 from okane.load.client import HttpClient
 from okane.local.data_folder import DataFolder, take
 from okane.torture import repairs
-from okane.torture.clients import TIMEOUT_S, Clients
+from okane.torture.clients import CANARIES, TIMEOUT_S, Clients
 from okane.torture.faults import FAULTS
+from okane.torture.faults.listing import why_impossible
 from okane.torture.history.collect import collect, come_to_rest
 from okane.torture.history.watch import Watch
 from okane.torture.invariants.verdict import check
@@ -35,12 +35,13 @@ from okane.torture.report.logged_errors import logged_errors
 from okane.torture.report.progress import shown
 from okane.torture.report.rendering import render
 from okane.torture.report.report import TortureReport, build_report
-from okane.torture.schedule import Shape, schedule
+from okane.torture.schedule import schedule
 from okane.torture.system import small_disk
 from okane.torture.system.cluster import Cluster
 from okane.torture.system.guardian import guarded, kill_family
+from okane.torture.system.shape import Shape
 from okane.torture.system.tally import Tally
-from streams import StreamError, failpoints
+from streams import StreamError
 
 PAUSE_S = 0.4  # between faults: about a kill a second
 _ONE_SIGNAL_S = 0.2
@@ -49,22 +50,20 @@ _FILES = 10_240
 GIVE_UP_S = 30.0  # after which clients of a healed system stop repeating
 
 
-async def run_torture(
-    options: TortureOptions, console: Console, *, program: Sequence[str] = (), stop: asyncio.Event | None = None
-) -> TortureReport:
+async def run_torture(options: TortureOptions, console: Console, *, stop: asyncio.Event | None = None) -> TortureReport:
     """Run it, show its progress, print the report (or, with `options.json`, one JSON object) to `console`.
 
-    `program` is what APIs and workers are started with in place of this okane. Ctrl-C, or setting `stop`, ends the torture
-    early; a second Ctrl-C ends it at once. Raises SetupError when it cannot run at all.
+    Ctrl-C, or setting `stop`, ends the torture early; a second Ctrl-C ends it at once. Raises SetupError when it cannot
+    run at all.
     """
     stop = asyncio.Event() if stop is None else stop
     progress_console = Console(stderr=True) if options.json else console
-    if unknown := set(chosen(options)) - set(FAULTS):
+    if unknown := set(_chosen(options)) - set(FAULTS):
         raise SetupError(f"there is no fault {', '.join(sorted(unknown))}: see --list-faults")
     _allow_many_files()
     path = options.data or Path(tempfile.mkdtemp(prefix="okane-torture-"))
     with take(path, report=progress_console.print) as folder, _interrupts_set(stop, folder), guarded(folder):
-        report = await _Run(options, folder, progress_console, program, stop).run()
+        report = await _Run(options, folder, progress_console, stop).run()
     if report.folder is None:
         await asyncio.to_thread(shutil.rmtree, path)
     else:
@@ -74,42 +73,11 @@ async def run_torture(
     return report
 
 
-def shape_of(options: TortureOptions) -> Shape:
-    """What there is to break."""
-    return Shape(
-        apis=tuple(f"api-{number}" for number in range(1, options.apis + 1)),
-        workers=tuple(f"worker-{number}" for number in range(1, options.workers + 1)),
-        failpoints=tuple(sorted(failpoints.declared())),
-    )
-
-
-def chosen(options: TortureOptions) -> Sequence[str]:
+def _chosen(options: TortureOptions) -> Sequence[str]:
     """The names of the faults to make."""
     if options.faults == NO_FAULTS:
         return ()
     return options.faults or tuple(FAULTS)
-
-
-def why_impossible(names: Iterable[str]) -> Mapping[str, str]:
-    """Which of these faults this machine cannot have, and why."""
-    asked = {name: FAULTS[name].why_not() for name in names}
-    return {name: why for name, why in asked.items() if why is not None}
-
-
-def listed(*, as_json: bool) -> str:
-    """All faults: what each is, what it needs, and whether this machine can have it."""
-    impossible = why_impossible(FAULTS)
-    if as_json:
-        about = [
-            {"name": one.name, "meaning": one.meaning, "needs": one.needs or None, "impossible": impossible.get(name)}
-            for name, one in FAULTS.items()
-        ]
-        return json.dumps(about)
-    lines = []
-    for name, fault in FAULTS.items():
-        needs = f" [needs {fault.needs}{': not here, ' + impossible[name] if name in impossible else ''}]"
-        lines.append(f"{name:<32}{fault.meaning}{needs if fault.needs else ''}")
-    return "\n".join(lines)
 
 
 class _Run:
@@ -120,7 +88,6 @@ class _Run:
         options: TortureOptions,
         folder: DataFolder,
         console: Console,
-        program: Sequence[str],
         stop: asyncio.Event,
     ) -> None:
         self._options = options
@@ -128,15 +95,15 @@ class _Run:
         self._console = console
         self._stop = stop
         self._tally = Tally()
-        self._shape = shape_of(options)
-        self._cluster = Cluster(options=options, shape=self._shape, folder=folder, tally=self._tally, program=program)
+        self._shape = Shape.of(options)
+        self._cluster = Cluster(options=options, shape=self._shape, folder=folder, tally=self._tally)
         self._phase = "starting"
         self._started_s = time.monotonic()
         self._clients: Clients | None = None
         self._watch: Watch | None = None
 
     async def run(self) -> TortureReport:
-        names = chosen(self._options)
+        names = _chosen(self._options)
         impossible = await asyncio.to_thread(why_impossible, names)
         small_disks = await asyncio.to_thread(small_disk.why_impossible) is None
         async with (
@@ -162,7 +129,13 @@ class _Run:
             self._phase = "reading the journals"
             try:
                 history = await collect(
-                    self._cluster, clients=clients, watch=watch, http=http, started_s=self._started_s, waited_s=waited_s
+                    self._cluster,
+                    requests=clients.journal,
+                    canaries=CANARIES,
+                    watch=watch,
+                    http=http,
+                    started_s=self._started_s,
+                    waited_s=waited_s,
                 )
             except (OSError, StoreUnavailable, StreamError) as error:
                 raise SetupError(

@@ -7,44 +7,11 @@ run; the targets of each fault likewise. When a step begins in real time depends
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 T = TypeVar("T")
-
-API_POINTS = ("accept.",)
-SHARED_POINTS = ("publish.",)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """What there is to break: the names of the processes, and of the failpoints compiled into them."""
-
-    apis: Sequence[str]
-    workers: Sequence[str]
-    failpoints: Sequence[str] = ()
-
-    @property
-    def skewable(self) -> Sequence[str]:
-        """Those whose wall clock can be shifted: one of each kind; the others run exactly as they are shipped."""
-        return (self.workers[-1], self.apis[-1])
-
-    @property
-    def servers_of(self) -> Mapping[str, Sequence[str]]:
-        """Which servers each process talks to, and who talks to it: its links."""
-        apis = dict.fromkeys(self.apis, ("clients", "postgres", "redis"))
-        return {**apis, **dict.fromkeys(self.workers, ("postgres", "redis", "provider"))}
-
-    @property
-    def links(self) -> Sequence[str]:
-        return [f"{process}>{server}" for process, servers in self.servers_of.items() for server in servers]
-
-    def hosts_of(self, failpoint: str) -> Sequence[str]:
-        """The processes that pass by a failpoint."""
-        if failpoint.startswith(API_POINTS):
-            return self.apis
-        return [*self.apis, *self.workers] if failpoint.startswith(SHARED_POINTS) else self.workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,12 +32,12 @@ from okane.torture.nemesis import AT_ONCE, Nemesis
 from okane.torture.options import TortureOptions
 from okane.torture.report import repair_times
 from okane.torture.report.logged_errors import logged_errors
-from okane.torture.run import shape_of
-from okane.torture.schedule import Card, Shape, Step, schedule
+from okane.torture.schedule import Card, Step, schedule
 from okane.torture.system.cluster import Cluster
 from okane.torture.system.crash_points import CrashPoints
 from okane.torture.system.plan import SKEW
-from okane.torture.system.program import Kept
+from okane.torture.system.program import Program
+from okane.torture.system.shape import Shape
 from okane.torture.system.tally import Death, Tally
 
 SHAPE = Shape(apis=("api-1",), workers=("worker-1", "worker-2"), failpoints=("accept.here", "charge.there"))
@@ -46,7 +46,7 @@ CARDS = (
     Card(fault="stop", targets=("a", "b"), hold_s=(1, 2)),
     Card(fault="flush", targets=("redis",)),
 )
-ALL_CARDS = [fault.card(shape_of(TortureOptions())) for fault in FAULTS.values()]
+ALL_CARDS = [fault.card(Shape.of(TortureOptions())) for fault in FAULTS.values()]
 
 
 def steps(seed: int, count: int, cards: Sequence[Card] = CARDS) -> list[Step]:
@@ -62,9 +62,9 @@ def test_another_process_makes_the_same_schedule() -> None:
     program = """
         from okane.torture.faults import FAULTS
         from okane.torture.options import TortureOptions
-        from okane.torture.run import shape_of
+        from okane.torture.system.shape import Shape
         from okane.torture.schedule import schedule
-        cards = [fault.card(shape_of(TortureOptions())) for fault in FAULTS.values()]
+        cards = [fault.card(Shape.of(TortureOptions())) for fault in FAULTS.values()]
         for step, _ in zip(schedule(cards, seed=3, pause_s=1.0), range(200)):
             print(step)
     """
@@ -112,7 +112,7 @@ def test_failpoints_are_armed_where_they_are_passed() -> None:
 
 
 def test_all_faults_can_be_dealt_and_name_what_they_touch() -> None:
-    shape = shape_of(TortureOptions())
+    shape = Shape.of(TortureOptions())
     assert len(FAULTS) >= 30
     for step in steps(1, 1_000, ALL_CARDS):
         touched = FAULTS[step.fault].touches(step, shape)
@@ -379,9 +379,9 @@ class Sleeper(Server):
 
 
 @contextlib.asynccontextmanager
-async def kept(folder: Path, tally: Tally, **options: Any) -> AsyncIterator[tuple[Kept, asyncio.Task[None]]]:
+async def kept(folder: Path, tally: Tally, **options: Any) -> AsyncIterator[tuple[Program, asyncio.Task[None]]]:
     server = Sleeper(folder / "log", **options)
-    one = Kept(kind="sleeper", build=lambda: server, roster=DataFolder(folder).roster, tally=tally)
+    one = Program(kind="sleeper", build=lambda: server, roster=DataFolder(folder).roster, tally=tally)
     keeping = asyncio.create_task(one.keep())
     try:
         yield one, keeping

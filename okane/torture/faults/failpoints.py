@@ -6,8 +6,9 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 
 from okane.torture.faults.fault import Fault, Made
-from okane.torture.schedule import Shape, Step, pick
+from okane.torture.schedule import Step, pick
 from okane.torture.system.cluster import Cluster
+from okane.torture.system.shape import Shape
 
 # Some places are passed all the time and some seldom: mostly the first time that it is passed.
 _NTH = (1, 1, 1, 2, 7)
@@ -27,12 +28,12 @@ def _armed(action: str) -> Made:
         """The process takes it in at its next start; if that is not near, it is killed for it."""
         host = _host(step, cluster.shape)
         nth = pick(_NTH, step.roll * 97 % 1)
-        kept = cluster.processes[host]
-        await kept.ready()
+        program = cluster.programs[host]
+        await program.ready()
         if cluster.points[host].add(f"{step.target}:{action}:{nth}"):
-            await kept.kill()
+            await program.kill()
         yield
-        await kept.ready()
+        await program.ready()
 
     return made
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-from okane.torture.schedule import Card, Shape, Step
+from okane.torture.schedule import Card, Step
 from okane.torture.system.cluster import Cluster
+from okane.torture.system.shape import Shape
 
 Made = Callable[[Cluster, Step], AbstractAsyncContextManager[None]]
 

@@ -13,8 +13,9 @@ from collections.abc import AsyncIterator, Callable
 from okane.torture.faults.fault import Fault, Made
 from okane.torture.network.link_faults import Blackhole, Direction, Drip, Latency, LoseReplies, Refuse, Stall
 from okane.torture.network.link_faults import Fault as LinkFault
-from okane.torture.schedule import Shape, Step, pick
+from okane.torture.schedule import Step, pick
 from okane.torture.system.cluster import Cluster
+from okane.torture.system.shape import Shape
 
 _DIRECTIONS = tuple(Direction)
 

@@ -13,6 +13,7 @@ import psutil
 from okane.errors import StoreUnavailable
 from okane.store.session import Session
 from okane.torture.faults.fault import Fault, only
+from okane.torture.faults.processes import down, killed
 from okane.torture.schedule import Step, pick
 from okane.torture.system import small_disk
 from okane.torture.system.cluster import Cluster
@@ -22,23 +23,6 @@ _LOCK: LiteralString = (
     "SELECT FROM payments WHERE status IN ('pending', 'processing', 'failed_retryable', 'unknown')"
     " ORDER BY id LIMIT 50 FOR UPDATE SKIP LOCKED"
 )
-
-
-@contextlib.asynccontextmanager
-async def _killed(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
-    await cluster.postgres.ready()
-    await cluster.postgres.kill()
-    yield
-    await cluster.postgres.ready()
-
-
-@contextlib.asynccontextmanager
-async def _down(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
-    await cluster.postgres.ready()
-    async with cluster.postgres.held_down():
-        await cluster.postgres.kill()
-        yield
-    await cluster.postgres.ready()
 
 
 @contextlib.asynccontextmanager
@@ -120,7 +104,7 @@ def _why_no_full_disk() -> str | None:
 _POSTGRES = only("postgres")
 
 POSTGRES_FAULTS = (
-    Fault(name="kill_postgres", meaning="kill -9 of the postmaster", targets=_POSTGRES, made=_killed, weight=2),
+    Fault(name="kill_postgres", meaning="kill -9 of the postmaster", targets=_POSTGRES, made=killed, weight=2),
     Fault(
         name="kill_postgres_session",
         meaning="kill -9 of one session: Postgres restarts all of them",
@@ -131,7 +115,7 @@ POSTGRES_FAULTS = (
         name="postgres_down",
         meaning="Postgres is killed and stays away",
         targets=_POSTGRES,
-        made=_down,
+        made=down,
         hold_s=(0.6, 2.0),
     ),
     Fault(

@@ -33,9 +33,9 @@ def _behaving(**changes: float | str) -> Made:
 async def _control(cluster: Cluster, changes: Mapping[str, object]) -> Mapping[str, object]:
     """Change the behaviour; what it was before. A provider that has just died is waited for."""
     for attempt in range(_TRIES):
-        await cluster.processes["provider"].ready()
+        await cluster.programs["provider"].ready()
         try:
-            return await _put(f"{cluster.programs.provider_url}/control", changes)
+            return await _put(f"{cluster.plan.provider_url}/control", changes)
         except (aiohttp.ClientConnectionError, TimeoutError):
             if attempt == _TRIES - 1:
                 raise

@@ -13,6 +13,7 @@ import psutil
 
 from okane.local.ports import LOOPBACK
 from okane.torture.faults.fault import Fault, Made, only
+from okane.torture.faults.processes import down, killed, stopped
 from okane.torture.network.link_faults import Stall
 from okane.torture.network.proxy import FaultProxy
 from okane.torture.schedule import Step
@@ -27,29 +28,16 @@ _POLL_S = 0.02
 _LAST_S = 1.5  # how long half of the processes go on with the old primary
 
 
-@contextlib.asynccontextmanager
-async def _killed(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
-    await cluster.redis.ready()
-    await cluster.redis.kill()
-    yield
-    await _back(cluster)
+def _and_back(made: Made) -> Made:
+    """And its return is noted: repairs are measured from then on."""
 
+    @contextlib.asynccontextmanager
+    async def made_and_back(cluster: Cluster, step: Step) -> AsyncIterator[None]:
+        async with made(cluster, step):
+            yield
+        await _back(cluster)
 
-@contextlib.asynccontextmanager
-async def _down(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
-    await cluster.redis.ready()
-    async with cluster.redis.held_down():
-        await cluster.redis.kill()
-        yield
-    await _back(cluster)
-
-
-@contextlib.asynccontextmanager
-async def _stopped(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
-    await cluster.redis.ready()
-    with cluster.redis.frozen():
-        yield
-    await _back(cluster)
+    return made_and_back
 
 
 @contextlib.asynccontextmanager
@@ -64,7 +52,7 @@ async def _wiped(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
     await cluster.redis.ready()
     async with cluster.redis.held_down():
         await cluster.redis.kill()
-        await asyncio.to_thread(cluster.programs.wipe_redis, cluster.primary)
+        await asyncio.to_thread(cluster.plan.wipe_redis, cluster.primary)
         yield
     await _back(cluster)
 
@@ -108,8 +96,8 @@ def _failed_over(*, split: bool) -> Made:
         """The replica hears nothing of the last writes, and becomes the primary. With `split`, half of the processes go on
         with the old one for a while."""
         old, new = cluster.primary, 1 - cluster.primary
-        await asyncio.gather(cluster.processes[f"redis-{old}"].ready(), cluster.processes[f"redis-{new}"].ready())
-        async with FaultProxy((LOOPBACK, cluster.programs.port(f"redis-{old}"))) as replication:
+        await asyncio.gather(cluster.programs[f"redis-{old}"].ready(), cluster.programs[f"redis-{new}"].ready())
+        async with FaultProxy((LOOPBACK, cluster.plan.port(f"redis-{old}"))) as replication:
             await _follow(cluster, follower=new, leader=old, port=replication.port)
             try:
                 replication.strike(Stall())
@@ -118,12 +106,12 @@ def _failed_over(*, split: bool) -> Made:
                 await _tell(cluster, new, "REPLICAOF", "NO", "ONE")
         everybody = list(cluster.links.to("redis"))
         first = everybody[::2] if split else everybody
-        cluster.links.repoint("redis", cluster.programs.port(f"redis-{new}"), first)
+        cluster.links.repoint("redis", cluster.plan.port(f"redis-{new}"), first)
         try:
             if split:
                 await asyncio.sleep(_LAST_S)
         finally:
-            cluster.links.repoint("redis", cluster.programs.port(f"redis-{new}"))
+            cluster.links.repoint("redis", cluster.plan.port(f"redis-{new}"))
             cluster.primary = new
         await _back(cluster)
 
@@ -132,7 +120,7 @@ def _failed_over(*, split: bool) -> Made:
 
 async def _follow(cluster: Cluster, *, follower: int, leader: int, port: int) -> None:
     await _tell(cluster, leader, "CONFIG", "SET", "repl-diskless-sync-delay", "0")
-    await _tell(cluster, follower, "CONFIG", "SET", "masterauth", cluster.programs.redis_password)
+    await _tell(cluster, follower, "CONFIG", "SET", "masterauth", cluster.plan.redis_password)
     await _tell(cluster, follower, "REPLICAOF", LOOPBACK, str(port))
 
     try:
@@ -147,8 +135,8 @@ async def _follow(cluster: Cluster, *, follower: int, leader: int, port: int) ->
 async def _tell(cluster: Cluster, number: int, *command: str) -> Any:
     """One command to a server, past all proxies."""
     name = f"redis-{number}"
-    await cluster.processes[name].ready()
-    async with connect(cluster.programs.redis_url(cluster.programs.port(name))) as redis:
+    await cluster.programs[name].ready()
+    async with connect(cluster.plan.redis_url(cluster.plan.port(name))) as redis:
         return await redis.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
@@ -170,11 +158,17 @@ REDIS_FAULTS = (
         name="kill_redis",
         meaning="kill -9 of Redis; what its file lacks is lost",
         targets=_REDIS,
-        made=_killed,
+        made=_and_back(killed),
         weight=3,
     ),
-    Fault(name="redis_down", meaning="Redis is killed and stays away", targets=_REDIS, made=_down, hold_s=(1.0, 3.0)),
-    Fault(name="stop_redis", meaning="SIGSTOP of Redis", targets=_REDIS, made=_stopped, hold_s=(0.5, 2.5)),
+    Fault(
+        name="redis_down",
+        meaning="Redis is killed and stays away",
+        targets=_REDIS,
+        made=_and_back(down),
+        hold_s=(1.0, 3.0),
+    ),
+    Fault(name="stop_redis", meaning="SIGSTOP of Redis", targets=_REDIS, made=_and_back(stopped), hold_s=(0.5, 2.5)),
     Fault(name="redis_flushed", meaning="FLUSHALL", targets=_REDIS, made=_flushed),
     Fault(
         name="redis_wiped",

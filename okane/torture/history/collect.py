@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 
 from okane.errors import StoreUnavailable
 from okane.load.client import HttpClient
-from okane.payment import TERMINAL, Status
+from okane.load.report import AT_REST
 from okane.store import Overview
-from okane.torture.clients import CANARIES, Clients
 from okane.torture.history.journals import (
     History,
     LogFile,
     Observation,
+    Request,
     parse_metrics,
     read_broker,
     read_charges,
@@ -25,7 +25,6 @@ from okane.torture.history.watch import Watch
 from okane.torture.system.cluster import Cluster
 from streams import StreamError, StreamStats
 
-AT_REST = TERMINAL | {Status.NEEDS_REVIEW}
 _POLL_S = 0.25
 _OBSERVED = 2_000  # payments that are looked at through the API
 _AT_ONCE = 16
@@ -50,7 +49,7 @@ async def _at_rest(cluster: Cluster, overview: Overview) -> bool:
     try:
         if not set(await overview.counts()) <= AT_REST:
             return False
-        broker = await read_broker(cluster.redis_url, stream=cluster.programs.stream)
+        broker = await read_broker(cluster.redis_url, stream=cluster.plan.stream)
     except (StoreUnavailable, StreamError):
         return False
     return is_empty(broker)
@@ -62,24 +61,31 @@ def is_empty(broker: StreamStats) -> bool:
 
 
 async def collect(
-    cluster: Cluster, *, clients: Clients, watch: Watch, http: HttpClient, started_s: float, waited_s: float
+    cluster: Cluster,
+    *,
+    requests: Sequence[Request],
+    canaries: Sequence[str],
+    watch: Watch,
+    http: HttpClient,
+    started_s: float,
+    waited_s: float,
 ) -> History:
     """Everything that was seen. Raises StoreUnavailable, StreamError, OSError."""
     postgres = await read_rows(cluster.database_url)
-    acknowledged = {request.payment_id: None for request in clients.journal if request.acknowledged}
+    acknowledged = {request.payment_id: None for request in requests if request.acknowledged}
     ids = [payment_id for payment_id in acknowledged if payment_id is not None]
     return History(
-        requests=clients.journal,
+        requests=requests,
         observations=await _observe(cluster, _spread(ids, _OBSERVED), http, started_s),
         charges=await asyncio.to_thread(read_charges, cluster.folder.journal),
         provider=watch.provider,
         rows=postgres.rows,
         events=postgres.events,
         metrics={name: await _metrics(cluster, name, http) for name in (*cluster.shape.apis, *cluster.shape.workers)},
-        broker=await read_broker(cluster.redis_url, stream=cluster.programs.stream),
+        broker=await read_broker(cluster.redis_url, stream=cluster.plan.stream),
         live_consumers=frozenset(cluster.shape.workers),
         logs={path.name: LogFile(path) for path in sorted(cluster.folder.logs.iterdir())},
-        canaries=[*cluster.secrets, *CANARIES],
+        canaries=[*cluster.secrets, *canaries],
         faults=bool(cluster.tally.made),
         waited_s=waited_s,
     )
@@ -101,7 +107,7 @@ async def _metrics(cluster: Cluster, process: str, http: HttpClient) -> Mapping[
     """What a process counts; the first scrape may meet connections that died long ago."""
     for attempt in range(_SCRAPES):
         try:
-            lines = [line.decode() async for line in http.lines(cluster.programs.metrics_url(process))]
+            lines = [line.decode() async for line in http.lines(cluster.plan.metrics_url(process))]
             return parse_metrics("\n".join(lines))
         except OSError:
             if attempt == _SCRAPES - 1:

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-from okane.load.client import HttpClient, Reply
+from okane.load.client import Reply
 from okane.pipeline.lanes import payments_stream
 from okane.providers.simulator.journal import Charge as JournalLine
 from okane.store.history import EventRow, HistoryStore, PaymentHistory, PaymentRow
@@ -28,7 +28,6 @@ __all__ = [
     "PaymentRow",
     "ProviderCounts",
     "Request",
-    "fetch_charges",
     "parse_metrics",
     "read_broker",
     "read_charges",
@@ -202,11 +201,6 @@ async def read_rows(database_url: str) -> PaymentHistory:
         return await store.read()
     finally:
         await store.aclose()
-
-
-async def fetch_charges(provider_url: str, *, http: HttpClient) -> Sequence[Charge]:
-    """The provider's journal, from the provider. Raises OSError."""
-    return [Charge.from_line(line) async for line in http.lines(f"{provider_url}/journal")]
 
 
 def read_charges(journal: Path) -> Sequence[Charge]:

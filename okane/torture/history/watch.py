@@ -15,7 +15,7 @@ import psutil
 from okane.load.client import HttpClient
 from okane.torture.history.journals import ProviderCounts
 from okane.torture.system.cluster import Cluster
-from okane.torture.system.program import Kept
+from okane.torture.system.program import Program
 from streams import connect
 
 _EVERY_S = 1.0
@@ -66,11 +66,11 @@ class Watch:
         await asyncio.gather(self._ask_provider(), self._ask_redis(), self._ask_sizes())
 
     async def _ask_provider(self) -> None:
-        provider = self._cluster.processes["provider"]
+        provider = self._cluster.programs["provider"]
         pid = provider.pid
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE_S):
-                reply = await self._http.get(f"{self._cluster.programs.provider_url}/journal/summary")
+                reply = await self._http.get(f"{self._cluster.plan.provider_url}/journal/summary")
                 if reply.said is not None:
                     self._provider[pid] = ProviderCounts.from_summary(reply.said)
                     charged = reply.said.get("charged")
@@ -88,12 +88,12 @@ class Watch:
                     self._slow[server.name, pid] = int(found[0]["id"]) + 1
 
     async def _ask_sizes(self) -> None:
-        self.last |= await asyncio.to_thread(_sizes, list(self._cluster.processes.values()))
+        self.last |= await asyncio.to_thread(_sizes, list(self._cluster.programs.values()))
         for name, size in self.last.items():
             self.first.setdefault(name, size)
 
 
-def _sizes(programs: list[Kept]) -> Mapping[str, Size]:
+def _sizes(programs: list[Program]) -> Mapping[str, Size]:
     found = {}
     for program in programs:
         if program.age_s > _WARM_S:

@@ -42,7 +42,7 @@ class StreamEnd(enum.Enum):
 
 
 @dataclass(slots=True)
-class Tally:
+class ByteCount:
     """Bytes that came in, over all connections of a proxy; `swallowed` are those of them that never went on."""
 
     received: int = 0
@@ -123,7 +123,7 @@ class Pipe:
         source: End,
         sink: End,
         fault: Fault | None,
-        tally: Tally,
+        tally: ByteCount,
         dice: random.Random,
         on_broken: Callable[[], None],
         on_ended: Callable[[], None],

@@ -25,7 +25,7 @@ from okane.torture.network.link_faults import (
     Stall,
     strikes,
 )
-from okane.torture.network.pipe import End, Pipe, Tally, reset_on_close
+from okane.torture.network.pipe import ByteCount, End, Pipe, reset_on_close
 
 __all__ = [
     "Blackhole",
@@ -76,7 +76,7 @@ class FaultProxy:
         self._listener: socket.socket | None = None
         self._connections: set[_Connection] = set()
         self._total = 0
-        self._tallies = {Direction.TO_SERVER: Tally(), Direction.TO_CLIENT: Tally()}
+        self._tallies = {Direction.TO_SERVER: ByteCount(), Direction.TO_CLIENT: ByteCount()}
         self._reachable = asyncio.Event()  # unset while not even a new connection gets to the server
         self._reachable.set()
         self._empty = asyncio.Event()
@@ -209,7 +209,7 @@ class _Connection:
         *,
         connect: Connect,
         fault: Fault | None,
-        tallies: dict[Direction, Tally],
+        tallies: dict[Direction, ByteCount],
         dice: random.Random,
         on_gone: Callable[[_Connection], None],
     ) -> None:

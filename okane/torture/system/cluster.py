@@ -20,11 +20,11 @@ from okane.local.postgres import PostgresServer
 from okane.local.server import Server
 from okane.store.schema import migrate
 from okane.torture.options import TortureOptions
-from okane.torture.schedule import Shape
 from okane.torture.system.crash_points import CrashPoints
 from okane.torture.system.links import Links
-from okane.torture.system.plan import REDIS_SERVERS, Programs
-from okane.torture.system.program import Kept
+from okane.torture.system.plan import REDIS_SERVERS, Plan
+from okane.torture.system.program import Program
+from okane.torture.system.shape import Shape
 from okane.torture.system.small_disk import SmallDisk
 from okane.torture.system.tally import Tally
 
@@ -38,20 +38,17 @@ class Cluster:
     """Everything that runs; `running` brings it up."""
 
     links: Links
-    programs: Programs
+    plan: Plan
 
-    def __init__(
-        self, *, options: TortureOptions, shape: Shape, folder: DataFolder, tally: Tally, program: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, *, options: TortureOptions, shape: Shape, folder: DataFolder, tally: Tally) -> None:
         self.options = options
         self.shape = shape
         self.folder = folder
         self.tally = tally
-        self.processes: dict[str, Kept] = {}
+        self.programs: dict[str, Program] = {}
         self.points: dict[str, CrashPoints] = {}
         self.disks: dict[str, SmallDisk] = {}
         self.primary = 0  # which of the Redis servers is the one that counts
-        self._program = program
         self._roster = folder.roster
         self._keeping: list[asyncio.Task[None]] = []
 
@@ -63,16 +60,20 @@ class Cluster:
     @property
     def redis_url(self) -> str:
         """Of the server that counts."""
-        return self.programs.redis_url(self.programs.port(self.redis.name))
+        return self.plan.redis_url(self.plan.port(self.redis.name))
 
     @property
-    def postgres(self) -> Kept:
-        return self.processes["postgres"]
+    def postgres(self) -> Program:
+        return self.programs["postgres"]
 
     @property
-    def redis(self) -> Kept:
+    def redis(self) -> Program:
         """The server that counts."""
-        return self.processes[f"redis-{self.primary}"]
+        return self.programs[f"redis-{self.primary}"]
+
+    def program(self, target: str) -> Program:
+        """By the name that faults know it by: `redis` is the server that counts."""
+        return self.redis if target == "redis" else self.programs[target]
 
     @property
     def api_urls(self) -> list[str]:
@@ -82,7 +83,7 @@ class Cluster:
     @property
     def secrets(self) -> list[str]:
         """What every process was given and no log may show."""
-        return [self.programs.redis_password, self.database_url.partition("@")[0].rpartition(":")[2]]
+        return [self.plan.redis_password, self.database_url.partition("@")[0].rpartition(":")[2]]
 
     @contextlib.asynccontextmanager
     async def running(self, *, small_disks: bool) -> AsyncIterator[None]:
@@ -106,8 +107,8 @@ class Cluster:
         """Heal what no fault heals by itself: no failpoint is armed any more, every link is whole, everything runs."""
         self.links.heal()
         armed = [name for name, points in self.points.items() if points.drop()]
-        await asyncio.gather(*(self.processes[name].end_with(signal.SIGTERM) for name in armed))
-        await asyncio.gather(*(kept.ready() for kept in self.processes.values()))
+        await asyncio.gather(*(self.programs[name].end_with(signal.SIGTERM) for name in armed))
+        await asyncio.gather(*(program.ready() for program in self.programs.values()))
 
     async def rescue(self) -> None:
         """Copy what is on small disks, which go with us, to where it stays. Postgres' files are as a kill -9 leaves them."""
@@ -116,58 +117,56 @@ class Cluster:
 
     async def _start(self, tasks: asyncio.TaskGroup, *, small_disks: bool) -> None:
         places = self._mount() if small_disks else {"postgres": self.folder.postgres, "redis": self.folder.redis}
-        self.programs = programs = Programs(
-            options=self.options, shape=self.shape, folder=self.folder, places=places, program=self._program
-        )
-        servers = [self._server("postgres", programs.postgres())]
+        self.plan = plan = Plan(options=self.options, shape=self.shape, folder=self.folder, places=places)
+        servers = [self._server("postgres", plan.postgres())]
         for number in REDIS_SERVERS:
             # An append-only file that was cut in its middle keeps Redis from starting (after a full disk Redis 7.0 may leave
             # such a one). It holds wake-ups only: who looks after it throws it away.
-            servers.append(self._server("redis", programs.redis(number), partial(programs.wipe_redis, number)))
-        for kept in servers:
-            await asyncio.to_thread(kept.server.prepare)
-        await self._keep(tasks, [*servers, self._kept("provider", programs.provider)])
+            servers.append(self._server("redis", plan.redis(number), partial(plan.wipe_redis, number)))
+        for program in servers:
+            await asyncio.to_thread(program.server.prepare)
+        await self._keep(tasks, [*servers, self._new_program("provider", plan.provider)])
         await migrate(self.database_url)
-        ports = {name: programs.port(name) for name in ("postgres", "provider", *self.shape.apis)}
-        self.links = Links(self.shape, {**ports, "redis": programs.port(self.redis.name)})
+        ports = {name: plan.port(name) for name in ("postgres", "provider", *self.shape.apis)}
+        self.links = Links(self.shape, {**ports, "redis": plan.port(self.redis.name)})
         await self.links.start()
         okane = [*(("api", name) for name in self.shape.apis), *(("worker", name) for name in self.shape.workers)]
         await self._keep(tasks, [self._okane(kind, name) for kind, name in okane])
 
-    async def _keep(self, tasks: asyncio.TaskGroup, programs: Sequence[Kept]) -> None:
-        for kept in programs:
-            self.processes[kept.name] = kept
-            self._keeping.append(tasks.create_task(kept.keep()))
-        await asyncio.gather(*(kept.ready() for kept in programs))
+    async def _keep(self, tasks: asyncio.TaskGroup, programs: Sequence[Program]) -> None:
+        for program in programs:
+            self.programs[program.name] = program
+            self._keeping.append(tasks.create_task(program.keep()))
+        await asyncio.gather(*(program.ready() for program in programs))
 
-    def _okane(self, kind: str, name: str) -> Kept:
+    def _okane(self, kind: str, name: str) -> Program:
         """One of our processes, which knows the servers by its own proxies only."""
         points = self.points[name] = CrashPoints(
             process=name, kind=kind, tally=self.tally, stopped_s=self.options.lease_s * STOPPED_LEASES
         )
         ports = {server: self.links[f"{name}>{server}"].port for server in self.shape.servers_of[name]}
-        database_port = self.programs.port("postgres")
+        database_port = self.plan.port("postgres")
         env = {
             "OKANE_DATABASE_URL": self.database_url.replace(f":{database_port}/", f":{ports['postgres']}/"),
-            "OKANE_REDIS_URL": self.programs.redis_url(ports["redis"]),
+            "OKANE_REDIS_URL": self.plan.redis_url(ports["redis"]),
             **({"OKANE_PROVIDER_BASE_URL": f"http://{LOOPBACK}:{ports['provider']}"} if "provider" in ports else {}),
         }
-        build = self.programs.worker if kind == "worker" else self.programs.api
-        return self._kept(kind, lambda: build(name, {**env, **points.arm()}), points=points)
+        build = self.plan.worker if kind == "worker" else self.plan.api
+        return self._new_program(kind, lambda: build(name, {**env, **points.arm()}), points=points)
 
-    def _server(self, kind: str, server: Server, help_: Callable[[], None] | None = None) -> Kept:
+    def _server(self, kind: str, server: Server, help_: Callable[[], None] | None = None) -> Program:
         """A server is prepared once and started again as it is."""
-        return self._kept(kind, lambda: server, help_=help_)
+        return self._new_program(kind, lambda: server, help_=help_)
 
-    def _kept(
+    def _new_program(
         self,
         kind: str,
         build: Callable[[], Server],
         *,
         points: CrashPoints | None = None,
         help_: Callable[[], None] | None = None,
-    ) -> Kept:
-        return Kept(kind=kind, build=build, roster=self._roster, tally=self.tally, points=points, help_=help_)
+    ) -> Program:
+        return Program(kind=kind, build=build, roster=self._roster, tally=self.tally, points=points, help_=help_)
 
     def _mount(self) -> Mapping[str, Path]:
         """Small disks for the servers, so that they can be filled up."""
@@ -185,7 +184,7 @@ class Cluster:
         await asyncio.gather(*self._keeping, return_exceptions=True)
         for ours in (True, False):
             await asyncio.gather(
-                *(kept.stop() for name, kept in self.processes.items() if (name in self.points) is ours)
+                *(program.stop() for name, program in self.programs.items() if (name in self.points) is ours)
             )
         if "links" in vars(self):
             await self.links.aclose()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from okane.local.ports import LOOPBACK
 from okane.torture.network.proxy import FaultProxy
-from okane.torture.schedule import Shape
+from okane.torture.system.shape import Shape
 
 
 class Links:

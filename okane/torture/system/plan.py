@@ -9,7 +9,7 @@ import secrets
 import shutil
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from okane.local.data_folder import DataFolder
@@ -18,7 +18,7 @@ from okane.local.ports import LOOPBACK, free_port
 from okane.local.postgres import PostgresServer
 from okane.local.redis_server import RedisServer
 from okane.torture.options import TortureOptions
-from okane.torture.schedule import Shape
+from okane.torture.system.shape import Shape
 
 # How the provider behaves between faults: mostly well, as providers do.
 PROVIDER = ("--success", "90", "--decline", "5", "--unavailable", "5", "--latency-ms", "2-20", "--hang-s", "3")
@@ -30,8 +30,8 @@ _MAX_CONNECTIONS = "200"  # sessions of killed processes linger for a moment
 Probe = Callable[[], bool]
 
 
-class Programs:
-    """Builds each program anew for every start. `place` says where a server's data goes."""
+class Plan:
+    """Builds each program anew for every start. `places` says where a server's data goes."""
 
     def __init__(
         self,
@@ -40,13 +40,11 @@ class Programs:
         shape: Shape,
         folder: DataFolder,
         places: Mapping[str, Path],
-        program: Sequence[str],
     ) -> None:
         self._options = options
         self._shape = shape
         self._folder = folder
         self._places = places
-        self._program = program
         self._ports: dict[str, int] = {}
         self.redis_password = secrets.token_hex(16)
         self.stream = f"torture-{time.time_ns()}"
@@ -133,7 +131,6 @@ class Programs:
             log=self._folder.log(name),
             probe=probe,
             drain_s=_DRAIN_S,
-            program=self._program,
         )
 
     def set_clock(self, process: str, skew_s: float) -> None:

@@ -39,7 +39,7 @@ class Points(Protocol):
         """Called all the time while it lives."""
 
 
-class Kept:
+class Program:
     """One program. `build` makes it anew for every start; `kind` is what its kills are counted under.
 
     `help_` is what an operator does about a program that does not start any more by itself.
