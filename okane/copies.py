@@ -11,26 +11,23 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import structlog
 
 from okane.app import free_metrics_ports
 from okane.config import Settings
 from okane.errors import SetupError
-from okane.local import leash
+from okane.local.okane_process import OKANE, own_path
+from okane.local.processes import leashed
 
 log = structlog.get_logger("okane.copies")
 
 CANNOT_START = 2  # the exit code for what a user has to mend: starting again will not help
 WELL_AFTER_S = 30.0  # a copy that lived this long was well; its next death is a new story
-_CHECKOUT = str(Path(__file__).resolve().parents[1])  # the copies run the okane that runs here
-_PYTHONPATH = os.pathsep.join(filter(None, [_CHECKOUT, os.environ.get("PYTHONPATH", "")]))
 PAUSES_S = (0.2, 1.0, 2.0, 4.0, 8.0)  # before it is started again, by deaths in a row
 
 
@@ -134,12 +131,12 @@ class _Copy:
     async def _run(self) -> int:
         # Tied to our life by the kernel, where it can: nobody is left behind when we are killed. In a session of its own,
         # so that a terminal's Ctrl-C reaches it once, through us.
-        tie = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), str(int(signal.SIGTERM)), ""]
         self._process = await asyncio.create_subprocess_exec(
-            *tie,
-            *[sys.executable, "-P", "-m", "okane", *self._command.arguments],
+            *leashed(signal.SIGTERM),
+            *OKANE,
+            *self._command.arguments,
             stdin=asyncio.subprocess.DEVNULL,
-            env={**os.environ, **self._command.env, "PYTHONPATH": _PYTHONPATH},
+            env={**os.environ, **self._command.env, **own_path()},
             start_new_session=True,
         )
         return await self._process.wait()

@@ -16,6 +16,7 @@ from okane.local.server import Server
 
 # -P: a folder named okane where the command was given is not ours.
 OKANE = (sys.executable, "-P", "-m", "okane")
+_CHECKOUT = str(Path(__file__).resolve().parents[2])
 
 
 class OkaneProcess(Server):
@@ -46,20 +47,21 @@ class OkaneProcess(Server):
         self._stages = (Stage(signal.SIGTERM, drain_s + 5),)
 
     def _spawn(self) -> Child:
-        # Our own path: the child runs the okane that runs here, wherever it is started from.
-        checkout = str(Path(__file__).resolve().parents[2])
-        paths = (self._env.get("PYTHONPATH"), checkout, os.environ.get("PYTHONPATH"))
-        path = os.pathsep.join(filter(None, paths))
         return spawn(
             name=self.name,
             command=[*self._program, *self._arguments],
             log=self._log,
             stages=self._stages,
-            env={**os.environ, **self._env, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, **self._env, **own_path(self._env.get("PYTHONPATH")), "PYTHONUNBUFFERED": "1"},
         )
 
     def ready(self) -> bool:
         return self._probe()
+
+
+def own_path(before: str | None = None) -> Mapping[str, str]:
+    """The environment of a child that runs the okane that runs here, wherever it is started from."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (before, _CHECKOUT, os.environ.get("PYTHONPATH"))))}
 
 
 def answers_http(port: int, path: str, host: str = LOOPBACK) -> Callable[[], bool]:

@@ -126,7 +126,7 @@ class Plan:
 
     def _port(self, option: str, wish: int, host: str = LOOPBACK) -> int:
         """`wish`, or a free one if it is 0. Raises LocalError if it is taken, or wished for twice."""
-        port = wish or next(port for port in iter(free_port, None) if port not in self._chosen)
+        port = wish or free_port(besides=self._chosen)
         if port in self._chosen:
             raise LocalError(f"port {port} is wanted twice: give another one with {option}")
         if is_taken(port, host):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+from collections.abc import Container
 
 import psutil
 
@@ -22,15 +23,15 @@ def is_taken(port: int, host: str = LOOPBACK) -> bool:
     return False
 
 
-def free_port() -> int:
-    """A loopback port that nobody has, as of now: take it soon.
+def free_port(*, besides: Container[int] = ()) -> int:
+    """A loopback port that nobody has, as of now: take it soon. Not one of `besides`, which are to be taken yet.
 
     From below the range that outgoing connections get theirs from (Linux: 32768 on): under load one of those would have it
     before a server that is still starting binds it.
     """
     for _ in range(100):
         port = random.randrange(20_000, 32_000)
-        if not is_taken(port):
+        if port not in besides and not is_taken(port):
             return port
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))

@@ -126,14 +126,12 @@ def spawn(
 
     On Linux it gets the first stage's signal when the *thread* that calls this ends: call it from one that stays.
     """
-    become = f"{account.uid}:{account.gid}" if account else ""
-    argv = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), str(int(stages[0].signal)), become]
     if log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES:
         log.replace(log.with_name(log.name + ".1"))
     with log.open("ab") as output:
         log_offset = output.tell()
         process = subprocess.Popen(  # noqa: S603 - the command comes from our own code
-            [*argv, *(os.fspath(part) for part in command)],
+            [*leashed(stages[0].signal, account), *(os.fspath(part) for part in command)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -147,6 +145,12 @@ def spawn(
         born_at_s = time.time()
     record = Record(name=name, pid=process.pid, born_at_s=born_at_s, stages=tuple(stages))
     return Child(record=record, process=process, log=log, log_offset=log_offset)
+
+
+def leashed(number: int, account: Account | None = None) -> list[str]:
+    """What to put before a command, so that it runs as this user and gets this signal when we end."""
+    become = f"{account.uid}:{account.gid}" if account else ""
+    return [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), str(int(number)), become]
 
 
 def end_leftover(record: Record) -> bool:

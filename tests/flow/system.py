@@ -17,8 +17,9 @@ import aiohttp
 
 from okane.local.okane_process import OkaneProcess, answers_http
 from okane.local.ports import free_port
-from okane.pipeline.lanes import payments_stream
-from streams import Inspector, StreamError, StreamStats, connect
+from okane.torture.history.collect import is_empty
+from okane.torture.history.journals import read_broker
+from streams import StreamStats
 
 TERMINAL = frozenset({"success", "failed_final", "canceled"})
 
@@ -43,10 +44,10 @@ class System:
         self._http = http
         self._redis_url = redis_url
         self._processes: dict[str, OkaneProcess] = {}
-        self._ports = {"api": free_port(), "provider": free_port()}
-        self.stream = f"test-{self._ports['api']}-{time.time_ns()}"
-        self.url = f"http://127.0.0.1:{self._ports['api']}"
-        self.provider_url = f"http://127.0.0.1:{self._ports['provider']}"
+        self._ports: dict[str, int] = {}
+        self.stream = f"test-{self._port('api')}-{time.time_ns()}"
+        self.url = f"http://127.0.0.1:{self._port('api')}"
+        self.provider_url = f"http://127.0.0.1:{self._port('provider')}"
         self.env = {
             "OKANE_DATABASE_URL": database_url,
             "OKANE_REDIS_URL": redis_url,
@@ -105,7 +106,9 @@ class System:
                 await asyncio.sleep(0.05)
 
     def _port(self, what: str) -> int:
-        return self._ports.setdefault(what, free_port())
+        if what not in self._ports:
+            self._ports[what] = free_port(besides=self._ports.values())
+        return self._ports[what]
 
     def pid(self, name: str) -> int:
         child = self._processes[name].child
@@ -215,14 +218,10 @@ class System:
 
     async def at_rest(self, *, within_s: float = 10) -> None:
         """Wait until nothing is left in Redis but dead letters."""
-        stats: StreamStats | StreamError | None = None
+        stats: StreamStats | None = None
         try:
-            async with asyncio.timeout(within_s), connect(self._redis_url) as redis:
-                inspector = Inspector(redis, payments_stream(self.stream), group="workers")
-                while True:
-                    stats = await inspector.stats()
-                    if stats.delayed == 0 and all(lane.length == lane.pending == 0 for lane in stats.lanes):
-                        return
+            async with asyncio.timeout(within_s):
+                while not is_empty(stats := await read_broker(self._redis_url, stream=self.stream)):
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise AssertionError(f"Redis is not at rest: {stats}") from None

@@ -17,17 +17,17 @@ from pathlib import Path
 import psutil
 
 from okane.local.data_folder import DataFolder
+from okane.local.okane_process import own_path
 from okane.local.processes import Record
 
 
 @contextlib.contextmanager
 def guarded(folder: DataFolder) -> Iterator[None]:
     """What the folder's roster names is killed if this process dies inside the block."""
-    checkout = str(Path(__file__).resolve().parents[3])
     guardian = subprocess.Popen(  # noqa: S603 - ourselves
         [sys.executable, "-P", "-m", "okane.torture.system.guardian", str(folder.path)],
         stdin=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [checkout, os.environ.get("PYTHONPATH")]))},
+        env={**os.environ, **own_path()},
         start_new_session=True,  # a terminal's Ctrl-C is not for it
     )
     assert guardian.stdin is not None

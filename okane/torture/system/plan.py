@@ -52,7 +52,7 @@ class Plan:
     def port(self, what: str) -> int:
         """The port of a server, an API, or a process's metrics (`worker-1 metrics`): a free one, then always the same."""
         if what not in self._ports:
-            self._ports[what] = next(port for port in iter(free_port, None) if port not in self._ports.values())
+            self._ports[what] = free_port(besides=self._ports.values())
         return self._ports[what]
 
     def redis_url(self, port: int) -> str:
