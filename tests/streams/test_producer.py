@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 from redis.asyncio import Redis
 
+from okane.torture.network.proxy import LoseReplies
 from streams import Draft, Metrics, Producer, Stream, StreamFull, StreamUnavailable
 from streams.entry import flatten, to_message
 from tests.streams.conftest import Connected
@@ -108,7 +109,7 @@ async def test_a_lost_reply_is_reported_and_the_message_is_not_sent_twice(
         client = connected(proxy)
         producer = Producer(client, stream)
         await producer.publish(b"loads the script")
-        proxy.lose_replies = 1
+        proxy.strike(LoseReplies())
         with pytest.raises(StreamUnavailable):
             await producer.publish(b"once")
         assert await _bodies(direct, stream, "critical") == [b"loads the script", b"once"]
