@@ -65,6 +65,17 @@ def test_a_crash_point_that_delays_counts_once_it_is_armed() -> None:
     assert not points.drop()
 
 
+def test_a_crash_point_may_still_strike_after_all_were_dropped() -> None:
+    tally = Tally()
+    points = crash_points(tally)
+    points.add("charge.there:kill:1")
+    points.arm()
+    assert points.drop()
+    assert points.on_death(-signal.SIGKILL)
+    assert tally.kills == {"worker": 1}
+    assert points.arm() == {}
+
+
 def test_a_skewed_process_believes_another_wall_clock_only(tmp_path: Path) -> None:
     clock = tmp_path / "clock"
     clock.write_bytes(struct.pack("d", -300.0))

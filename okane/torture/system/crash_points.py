@@ -50,10 +50,9 @@ class CrashPoints:
         return True
 
     def drop(self) -> bool:
-        """Forget all. Whether one is armed in the running process."""
+        """Arm none any more. Whether one is in the running process: until that ends, it may still strike."""
         self._queue.clear()
-        armed, self._armed = self._armed is not None, None
-        return armed
+        return self._armed is not None
 
     def arm(self) -> Mapping[str, str]:
         """The environment of the next start."""
