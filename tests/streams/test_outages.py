@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from okane.torture.network.proxy import LoseReplies
+from okane.torture.network.link_faults import LoseReplies
 from streams import (
     Dead,
     DeadLetters,

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 from redis.asyncio import Redis
 
-from okane.torture.network.proxy import LoseReplies
+from okane.torture.network.link_faults import LoseReplies
 from streams import Draft, Metrics, Producer, Stream, StreamFull, StreamUnavailable
 from streams.entry import flatten, to_message
 from tests.streams.conftest import Connected

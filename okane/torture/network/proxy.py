@@ -17,28 +17,11 @@ from typing import Self
 from okane.torture.network.link_faults import (
     Blackhole,
     Direction,
-    Drip,
     Fault,
-    Latency,
-    LoseReplies,
     Refuse,
-    Stall,
     strikes,
 )
 from okane.torture.network.pipe import ByteCount, End, Pipe, reset_on_close
-
-__all__ = [
-    "Blackhole",
-    "Direction",
-    "Drip",
-    "Fault",
-    "FaultProxy",
-    "Latency",
-    "LoseReplies",
-    "Refuse",
-    "Stall",
-    "Traffic",
-]
 
 Connect = Callable[[End], Awaitable[None]]
 
