@@ -9,10 +9,23 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+A_contra = TypeVar("A_contra", contravariant=True)
+
+
+class Answer(Protocol[A_contra]):
+    """Whom a result is told: a future, or what does without the cost of one."""
+
+    def done(self) -> bool: ...
+
+    def set_result(self, result: A_contra, /) -> None: ...
+
+    def set_exception(self, error: BaseException, /) -> None: ...
+
+    def cancel(self) -> object: ...
 
 
 class Coalescer(Generic[T, R]):
@@ -37,7 +50,7 @@ class Coalescer(Generic[T, R]):
         self._max_batch = max_batch
         self._max_lanes = lanes
         self._on_batch = on_batch
-        self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
+        self._waiting: deque[tuple[T, Answer[R]]] = deque()
         self._lanes: set[asyncio.Task[None]] = set()
         self._kicked = False
         self._closed = False
@@ -46,13 +59,16 @@ class Coalescer(Generic[T, R]):
 
     def submit(self, item: T) -> asyncio.Future[R]:
         """Queues `item`; await the future for its result. Cancelled before its batch is taken, it is withdrawn."""
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self.submit_to(future, item)
+        return future
+
+    def submit_to(self, answer: Answer[R], item: T) -> None:
+        """Queues `item`, whose result `answer` will be told."""
         if self._closed:
             raise RuntimeError("this coalescer is closed")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[R] = loop.create_future()
-        self._waiting.append((item, future))
-        self._kick_soon(loop)
-        return future
+        self._waiting.append((item, answer))
+        self._kick_soon()
 
     async def aclose(self) -> None:
         """Takes no more items and returns when all that were taken have been answered."""
@@ -65,11 +81,11 @@ class Coalescer(Generic[T, R]):
             self._kick()
             await asyncio.wait(self._lanes)
 
-    def _kick_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _kick_soon(self) -> None:
         # Not at once: whoever submits in the same turn of the loop joins the batch.
         if not self._kicked and len(self._lanes) < self._max_lanes:
             self._kicked = True
-            loop.call_soon(self._kick)
+            asyncio.get_running_loop().call_soon(self._kick)
 
     def _kick(self) -> None:
         self._kicked = False
@@ -86,18 +102,18 @@ class Coalescer(Generic[T, R]):
     async def _lane(self) -> None:
         while batch := self._take():
             if self._waiting:
-                self._kick_soon(asyncio.get_running_loop())
+                self._kick_soon()
             await self._answer(batch)
 
-    def _take(self) -> list[tuple[T, asyncio.Future[R]]]:
-        batch: list[tuple[T, asyncio.Future[R]]] = []
+    def _take(self) -> list[tuple[T, Answer[R]]]:
+        batch: list[tuple[T, Answer[R]]] = []
         while self._waiting and len(batch) < self._max_batch:
             item, future = self._waiting.popleft()
             if not future.done():
                 batch.append((item, future))
         return batch
 
-    async def _answer(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
+    async def _answer(self, batch: list[tuple[T, Answer[R]]]) -> None:
         if self._on_batch is not None:
             self._on_batch(len(batch))
         results: Sequence[R | BaseException]

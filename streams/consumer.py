@@ -1,4 +1,4 @@
-"""Consumes a stream: reads as much as there are free slots, a task per message, settles what the handlers answer.
+"""Consumes a stream: reads as much as there are free slots, has it handled, settles what the handlers answer.
 
 Promise: a message is settled by its handler's outcome or stays pending, to be delivered again; stopping drains; neither
 an outage nor a lost group ends the loop.
@@ -20,12 +20,12 @@ from streams.claims import Reclaimer, Renewal
 from streams.clock import Clock, SystemClock
 from streams.connection import Outage
 from streams.errors import GroupLost, StreamError
-from streams.flights import Flight, Flights, finished
+from streams.flights import Flight, Flights
 from streams.handling import Handler, ask, resolve
 from streams.keys import Stream
 from streams.message import Message
 from streams.metrics import Metrics
-from streams.outcome import Dead, Outcome
+from streams.outcome import Dead, Done, Outcome
 from streams.reading import Reader, Reading
 from streams.retry import RetryPolicy
 from streams.settle import Settler
@@ -86,10 +86,9 @@ class Consumer:
         self._roll = roll
         self._metrics = metrics = metrics or Metrics()
         self._capacity = concurrency
-        self._slots = asyncio.Semaphore(concurrency)
         self._group_known = False
         self._group_was_known = False
-        self._flights = Flights(capacity=concurrency, process=self._process, clock=clock, metrics=metrics)
+        self._flights = Flights(capacity=concurrency, work=self._work, clock=clock, metrics=metrics)
         self._outage = Outage(client, f"consumer {name}", clock=clock, roll=roll)
         self._reader = Reader(client, stream, group=group, consumer=name, clock=clock)
         self._settler = Settler(client, stream, group=group, outage=self._outage, metrics=metrics)
@@ -133,7 +132,7 @@ class Consumer:
                 if self._flights.free:
                     flights += await self._read()
             finally:
-                await finished(flights)
+                await self._flights.landed(flights)
             flights += await self._alone(asyncio.Event())
         return sum(flight.settled for flight in flights)
 
@@ -211,26 +210,27 @@ class Consumer:
             raise reading.error
         return flights
 
-    async def _process(self, flight: Flight) -> None:
+    async def _work(self, flights: Sequence[Flight]) -> None:
         """The story of one message."""
+        [flight] = flights
         message = flight.message
-        async with self._slots:  # a waiting read may bring one message per lane, which can be more than are free
-            self._metrics.started(message.lane, self._reader.waited_s(message))
-            outcome = await self._outcome(message)
-        flight.settling = True
-        outcome = resolve(outcome, attempt=message.attempt, policy=self._policy, roll=self._roll())
-        await self._settler.settle(message, outcome)
-        flight.settled = True
-
-    async def _outcome(self, message: Message) -> Outcome:
         if message.deliveries > self._max_deliveries:
             # What it raises passes, and leaves the message pending: a retry would forget the deliveries.
             log.error("poison: message %s of lane %s, %d deliveries", message.id, message.lane, message.deliveries)
-            return await self._on_poison(message)
+            self._settle(flight, await self._on_poison(message))
+            return
+        self._metrics.started(message.lane, self._reader.waited_s(message))
         started = self._clock.monotonic()
         outcome = await ask(self._handler, message, metrics=self._metrics)
         self._metrics.handled(message.lane, self._clock.monotonic() - started)
-        return outcome
+        self._settle(flight, outcome)
+
+    def _settle(self, flight: Flight, outcome: Outcome) -> None:
+        message = flight.message
+        if not isinstance(outcome, Done):
+            outcome = resolve(outcome, attempt=message.attempt, policy=self._policy, roll=self._roll())
+        self._settler.settle(message, outcome, flight)
+        flight.settling = True
 
     async def _wake_on(self, stop: asyncio.Event) -> None:
         await stop.wait()

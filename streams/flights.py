@@ -1,17 +1,22 @@
-"""The messages a consumer has in hand: a task each, bounded in number, landed when settled.
+"""The messages a consumer has in hand: from the read to the moment the server knows what became of them.
 
-Promise: no message is in hand twice, and a task that ends without settling leaves its message pending and says so.
+They are worked on by hands: tasks that take one message after the other. A handler that never waits keeps its hand, and no
+further one is started; where handlers wait, more hands come, twice as many each turn of the loop. So a quick handler costs
+no task per message, and a slow one runs as often at once as there are slots.
+
+Promise: no message is in hand twice, one that is not settled stays pending and is said to, and what a handler binds in its
+context (for the logs) is gone when the next one starts.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
-from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 
 from streams.clock import Clock
 from streams.message import Message
@@ -24,30 +29,64 @@ _Key = tuple[str, str]  # lane, entry id
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """One message in hand. `settling` once its handler has answered, `settled` when the server knows."""
+    """One message in hand. `settling` once its outcome is known, `settled` when the server knows it, `landed` when it is
+    in hand no more."""
 
     message: Message
     since: float
-    task: asyncio.Task[None] | None = None
+    flights: Flights
     settling: bool = False
     settled: bool = False
+    landed: bool = False
+
+    # What a Coalescer tells the answer to: a flight settles without a future of its own.
+
+    def done(self) -> bool:
+        """Its outcome is still to be told."""
+        return False
+
+    def cancel(self) -> None:
+        """It will not be told: the batch was cancelled."""
+        self.flights.land(self, asyncio.CancelledError())
+
+    def set_exception(self, error: BaseException) -> None:
+        """It could not be told."""
+        self.flights.land(self, error)
+
+    def set_result(self, _: None) -> None:
+        """The server knows."""
+        self.settled = True
+        self.flights.land(self)
 
 
 class Flights:
-    """All messages in hand. `process` is the whole story of one."""
+    """All messages in hand. `work` sees to up to `batch` of them: it hands each over to be settled, or raises."""
 
     def __init__(
-        self, *, capacity: int, process: Callable[[Flight], Awaitable[None]], clock: Clock, metrics: Metrics
+        self,
+        *,
+        capacity: int,
+        work: Callable[[Sequence[Flight]], Awaitable[None]],
+        batch: int = 1,
+        clock: Clock,
+        metrics: Metrics,
     ) -> None:
         self._capacity = capacity
         # Refilled in chunks: one by one, every settled message would cost a read of its own.
         self._chunk = max(1, capacity // 4)
-        self._process = process
+        self._work = work
+        self._batch = batch
         self._clock = clock
         self._metrics = metrics
         self._flights: dict[_Key, Flight] = {}
         self._held: Counter[str] = Counter()
+        self._queue: deque[Flight] = deque()
+        self._hands: set[asyncio.Task[None]] = set()
+        self._more = 1  # hands to start in the next turn
+        self._calling = False
+        self._looking = False
         self._room = asyncio.Event()
+        self._landing = asyncio.Event()
         self._abandoning = False
 
     def __len__(self) -> int:
@@ -75,7 +114,7 @@ class Flights:
         return [flight for flight in self._flights.values() if flight.since <= before]
 
     def launch(self, messages: Sequence[Message]) -> list[Flight]:
-        """Starts a task for each message that is not in hand already.
+        """Takes messages in hand that are not yet.
 
         One that is comes again when its group was created anew, or when renewals failed for so long that we reclaimed
         it from ourselves: in both cases it is ours again, and a second handler must not start.
@@ -84,16 +123,33 @@ class Flights:
         launched = []
         for message in messages:
             key = (message.lane, message.id)
-            if key in self._flights:
-                continue
-            self._flights[key] = flight = Flight(message, now)
-            self._held[message.lane] += 1
-            flight.task = asyncio.ensure_future(self._process(flight))
-            flight.task.add_done_callback(partial(self._landed, key))
-            launched.append(flight)
+            if key not in self._flights:
+                self._flights[key] = flight = Flight(message, now, self)
+                self._held[message.lane] += 1
+                launched.append(flight)
         if launched:
             self._metrics.in_flight(len(self._flights))
+            self._queue.extend(launched)
+            self._call_hands()
         return launched
+
+    def land(self, flight: Flight, error: BaseException | None = None) -> None:
+        """It is in hand no more. Unless it is settled it stays pending."""
+        if flight.landed:
+            return
+        flight.landed = True
+        message = flight.message
+        del self._flights[message.lane, message.id]
+        self._held[message.lane] -= 1
+        if not self._looking:
+            self._looking = True
+            asyncio.get_running_loop().call_soon(self._look)
+        if error is None:
+            return
+        if not isinstance(error, asyncio.CancelledError):
+            log.error("message %s of lane %s stays pending: %s", message.id, message.lane, error, exc_info=error)
+        elif not self._abandoning:
+            log.error("message %s of lane %s stays pending: its handler was cancelled", message.id, message.lane)
 
     async def room(self) -> None:
         """Returns when `roomy`, or at the next `wake`."""
@@ -104,11 +160,19 @@ class Flights:
     def wake(self) -> None:
         self._room.set()
 
+    async def landed(self, flights: Iterable[Flight]) -> None:
+        """Returns when none of `flights` is in hand any more."""
+        left = [flight for flight in flights if not flight.landed]
+        while left:
+            self._landing.clear()
+            await self._landing.wait()
+            left = [flight for flight in left if not flight.landed]
+
     async def drain(self, limit: timedelta, *, until: asyncio.Event | None = None) -> None:
         """Waits for all to land, for `limit` at most and no longer than `until` is set."""
         if not self._flights:
             return
-        waits = [finished(self._flights.values()), self._clock.sleep(limit)]
+        waits = [self.landed(self._flights.values()), self._clock.sleep(limit)]
         if until is not None:
             waits.append(_set(until))
         racers = [asyncio.ensure_future(each) for each in waits]
@@ -120,40 +184,81 @@ class Flights:
             await asyncio.gather(*racers, return_exceptions=True)
 
     async def abandon(self) -> None:
-        """Cancels what is in hand. Nothing is settled by that: the messages stay pending and are delivered again."""
-        if not self._flights:
+        """Cancels the handlers. What they have is not settled by that: it stays pending and is delivered again."""
+        unfinished = [flight for flight in self._flights.values() if not flight.settling]
+        if not unfinished:
             return
-        log.warning("%d messages in hand were not finished in time: they will be delivered again", len(self._flights))
+        log.warning("%d messages in hand were not finished in time: they will be delivered again", len(unfinished))
         self._abandoning = True
         try:
-            for task in _tasks(self._flights.values()):
-                task.cancel()
-            await finished(self._flights.values())
+            self._land_all(self._queue, asyncio.CancelledError())
+            self._queue.clear()
+            for hand in self._hands:
+                hand.cancel()
+            if self._hands:
+                await asyncio.wait(self._hands)
         finally:
             self._abandoning = False
 
-    def _landed(self, key: _Key, task: asyncio.Task[None]) -> None:
-        del self._flights[key]
-        self._held[key[0]] -= 1
+    def _call_hands(self) -> None:
+        if not self._calling:
+            self._calling = True
+            asyncio.get_running_loop().call_soon(self._start_hands)
+
+    def _start_hands(self) -> None:
+        self._calling = False
+        if not self._queue:
+            self._more = 1
+            return
+        loop = asyncio.get_running_loop()
+        wanted = -(-len(self._queue) // self._batch)
+        for _ in range(min(self._more, wanted, self._capacity - len(self._hands))):
+            hand = loop.create_task(self._hand())
+            self._hands.add(hand)
+            hand.add_done_callback(self._hand_done)
+        self._more *= 2
+        if len(self._hands) < self._capacity:
+            self._call_hands()  # to see whether those who started now have to wait
+
+    def _hand_done(self, hand: asyncio.Task[None]) -> None:
+        self._hands.discard(hand)
+        if self._queue:
+            self._call_hands()
+
+    async def _hand(self) -> None:
+        context = contextvars.copy_context()
+        while self._queue:
+            flights = [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
+            try:
+                await self._work(flights)
+            except asyncio.CancelledError as error:
+                self._land_all(flights, error)
+                if _cancelled():
+                    raise
+                # The handler raised it of itself: that is its own affair.
+            except Exception as error:
+                self._land_all(flights, error)
+            if contextvars.copy_context() != context:
+                return  # the handler left something bound there: the next one begins with another hand
+
+    def _land_all(self, flights: Iterable[Flight], error: BaseException) -> None:
+        for flight in flights:
+            if not flight.settling:  # a handler may answer when it is cancelled
+                self.land(flight, error)
+
+    def _look(self) -> None:
+        """After landings, once a turn of the loop."""
+        self._looking = False
         self._metrics.in_flight(len(self._flights))
+        self._landing.set()
         if self.roomy:
             self._room.set()
-        if task.cancelled():
-            if not self._abandoning:
-                log.error("message %s of lane %s stays pending: its handler was cancelled", key[1], key[0])
-        elif (error := task.exception()) is not None:
-            log.error("message %s of lane %s stays pending: %s", key[1], key[0], error, exc_info=error)
 
 
-async def finished(flights: Collection[Flight]) -> None:
-    """Returns when the tasks of `flights` have ended, however they did."""
-    if tasks := _tasks(flights):
-        await asyncio.wait(tasks)
+def _cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _set(event: asyncio.Event) -> None:
     await event.wait()
-
-
-def _tasks(flights: Collection[Flight]) -> list[asyncio.Task[None]]:
-    return [flight.task for flight in flights if flight.task is not None]

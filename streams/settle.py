@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from streams import scripts
 from streams.clock import milliseconds
-from streams.coalesce import Coalescer
+from streams.coalesce import Answer, Coalescer
 from streams.connection import Outage
 from streams.entry import to_dead_fields, to_fields
 from streams.errors import StreamUnavailable
@@ -46,9 +46,9 @@ class Settler:
         self._giving_up = asyncio.Event()
         self._coalescer: Coalescer[_Settlement, None] = Coalescer(self._flush)
 
-    def settle(self, message: Message, outcome: Outcome) -> asyncio.Future[None]:
-        """Settles `message`; a `Retry` must say when. Await it: raises `StreamError` when it could not be done."""
-        return self._coalescer.submit((message, outcome))
+    def settle(self, message: Message, outcome: Outcome, answer: Answer[None]) -> None:
+        """Settles `message`; a `Retry` must say when. `answer` is told when it is done, or the error why it is not."""
+        self._coalescer.submit_to(answer, (message, outcome))
 
     async def give_up(self) -> None:
         """Ends the trying: what the server does not take at once stays pending. Returns when nothing is under way."""

@@ -5,9 +5,10 @@ Each is a context manager that makes the product wrong in one way for as long as
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, Final
@@ -53,13 +54,16 @@ def no_fence() -> Iterator[None]:
 @contextlib.contextmanager
 def ack_before_commit() -> Iterator[None]:
     """The entry goes before the payment is settled. Caught when it goes: its payment is open, and has no other wake-up."""
-    process = Consumer._process
+    work = Consumer._work
 
-    async def broken(self: Consumer, flight: Flight) -> None:
-        await self._settler.settle(flight.message, Done())
-        await process(self, flight)
+    async def broken(self: Consumer, flights: Sequence[Flight]) -> None:
+        for flight in flights:
+            acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._settler.settle(flight.message, Done(), acknowledged)
+            await acknowledged
+        await work(self, flights)
 
-    with patch.object(Consumer, "_process", broken):
+    with patch.object(Consumer, "_work", broken):
         yield
 
 

@@ -22,7 +22,6 @@ from streams import (
     RetryPolicy,
     Stream,
 )
-from streams.flights import finished
 from tests.streams.conftest import until
 from tests.streams.running import GROUP, Running, consumer, done
 
@@ -184,7 +183,7 @@ async def test_a_waiting_read_that_brings_one_message_per_lane_does_not_exceed_c
     await Producer(client, stream).publish_many([Draft(b"x", lane) for lane in stream.lane_names])
     flights = worker._take(await worker._reader.wait(1, timedelta(seconds=1)))
     assert len(flights) == 3
-    await finished(flights)
+    await worker._flights.landed(flights)
     assert all(flight.settled for flight in flights)
     assert most == 1
 
