@@ -37,7 +37,8 @@ def to_fields(body: bytes, headers: Mapping[str, str], *, attempt: int = 1) -> l
     if attempt > 1:
         fields += ("a", attempt)
     for name, value in headers.items():
-        fields += (f"h:{name}", value)
+        # Encoded here, so that text which cannot be is the error of its message, not of the batch that it travels in.
+        fields += (f"h:{name}".encode(), value.encode())
     return fields
 
 
@@ -45,7 +46,8 @@ def to_dead_fields(message: Message, reason: str) -> list[str | bytes | int]:
     """The fields of a dead letter."""
     fields = to_fields(message.body, message.headers, attempt=message.attempt)
     fields += ("lane", message.lane, "id", message.id, "deliveries", message.deliveries)
-    fields += ("reason", reason[:_REASON_LIMIT])
+    # An error's text may hold what UTF-8 cannot (a file name, say): that must not keep its batch from being settled.
+    fields += ("reason", reason[:_REASON_LIMIT].encode(errors="replace"))
     return fields
 
 

@@ -51,6 +51,15 @@ async def test_concurrent_callers_share_a_round_trip_and_keep_their_order(client
     assert ids == sorted(ids, key=lambda entry_id: tuple(map(int, entry_id.split("-"))))
 
 
+async def test_a_header_that_cannot_be_written_is_its_callers_error_alone(client: Redis, stream: Stream) -> None:
+    producer = Producer(client, stream)
+    odd, sound = await asyncio.gather(
+        producer.publish(b"odd", headers={"name": "\ud800"}), producer.publish(b"sound"), return_exceptions=True
+    )
+    assert isinstance(odd, UnicodeEncodeError)
+    assert isinstance(sound, str)
+
+
 async def test_a_large_batch_is_cut_to_what_a_script_may_take(client: Redis, stream: Stream) -> None:
     batches = Batches()
     producer = Producer(client, stream, max_batch=2_000, metrics=batches)
