@@ -11,7 +11,7 @@ from streams.dead import DeadLetterPage, DeadLetters
 from streams.delayed import Delayed
 from streams.entry import DeadLetter, timestamp_ms
 from streams.errors import StreamError, StreamFull, StreamUnavailable, UnsafeServer
-from streams.handling import Handler
+from streams.handling import BatchHandler, Handler
 from streams.inspector import ConsumerStats, Inspector, LaneStats, StreamStats
 from streams.janitor import Janitor
 from streams.keys import Lane, Stream
@@ -24,6 +24,7 @@ from streams.server import ServerFacts, require_noeviction, server_facts
 
 __all__ = [
     "METRICS",
+    "BatchHandler",
     "Clock",
     "Coalescer",
     "Consumer",

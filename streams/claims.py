@@ -187,8 +187,8 @@ class Renewal:
             self._client, self._stream, group=self._group, consumer=self._consumer, entries=entries
         )
         # One that was being settled meanwhile is gone because it is done.
-        flights = [self._flights.get(key) for key in gone]
-        lost = [flight.message for flight in flights if flight is not None and not flight.settling]
+        flights = [self._flights.get(lane, entry_id) for lane, entry_id in gone]
+        lost = [flight.message for flight in flights if flight is not None and flight.outcome is None]
         if lost:
             log.warning("%d messages in flight were taken over by another consumer, first %s", len(lost), lost[0].id)
             self._metrics.lost(len(lost))

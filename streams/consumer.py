@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 
 from redis.asyncio import Redis
 
@@ -20,8 +21,8 @@ from streams.claims import Reclaimer, Renewal
 from streams.clock import Clock, SystemClock
 from streams.connection import Outage
 from streams.errors import GroupLost, StreamError
-from streams.flights import Flight, Flights
-from streams.handling import Handler, ask, resolve
+from streams.flights import Flight, Flights, Work
+from streams.handling import BatchHandler, Handler, ask, ask_batch, is_outcome, resolve
 from streams.keys import Stream
 from streams.message import Message
 from streams.metrics import Metrics
@@ -42,11 +43,11 @@ async def bury_poison(message: Message) -> Outcome:
 
 
 class Consumer:
-    """One consumer of one group.
+    """One consumer of one group, with a `handler` for each message or a `batch_handler` for up to `max_batch` of them.
 
     `name` should be stable for a process's place (host and slot, not pid), so that a restart finds its own. `lease` is
     how long a message stays ours without renewal; it is renewed while the handler runs, so it bounds how long a *dead*
-    consumer keeps a message. `concurrency` bounds the handlers running at once. `on_poison` decides about a message
+    consumer keeps a message. `concurrency` bounds the messages in handlers at once. `on_poison` decides about a message
     delivered more than `max_deliveries` times, which means that it was never settled: it may kill its worker; if it
     raises, the message stays pending and it is asked again. The last of these deliveries happens with nothing else in
     hand, so that what only died beside poison is settled, and poison is found out. `block` bounds one wait for messages,
@@ -61,7 +62,9 @@ class Consumer:
         *,
         group: str,
         name: str,
-        handler: Handler,
+        handler: Handler | None = None,
+        batch_handler: BatchHandler | None = None,
+        max_batch: int = 128,
         concurrency: int = 64,
         lease: timedelta = timedelta(seconds=30),
         policy: RetryPolicy | None = None,
@@ -74,8 +77,8 @@ class Consumer:
         roll: Callable[[], float] = random.random,
         metrics: Metrics | None = None,
     ) -> None:
-        _check(client, concurrency=concurrency, lease=lease, block=block)
-        self._handler = handler
+        _check(client, concurrency=concurrency, max_batch=max_batch, lease=lease, block=block)
+        self._work, self._batch = self._story(handler, batch_handler, max_batch)
         self._policy = policy or RetryPolicy()
         self._max_deliveries = max_deliveries
         self._on_poison = on_poison or bury_poison
@@ -88,10 +91,12 @@ class Consumer:
         self._capacity = concurrency
         self._group_known = False
         self._group_was_known = False
-        self._flights = Flights(capacity=concurrency, work=self._work, clock=clock, metrics=metrics)
+        self._flights = Flights(capacity=concurrency, clock=clock, metrics=metrics)
         self._outage = Outage(client, f"consumer {name}", clock=clock, roll=roll)
         self._reader = Reader(client, stream, group=group, consumer=name, clock=clock)
-        self._settler = Settler(client, stream, group=group, outage=self._outage, metrics=metrics)
+        self._settler = Settler(
+            client, stream, group=group, flights=self._flights, outage=self._outage, metrics=metrics
+        )
         self._reclaimer = Reclaimer(
             client,
             stream,
@@ -182,7 +187,9 @@ class Consumer:
         return self._launch_reclaimed(await self._reclaimer.run_once(self._flights.free))
 
     def _launch_reclaimed(self, messages: Sequence[Message]) -> list[Flight]:
-        flights = self._flights.launch(messages)
+        poison = [message for message in messages if message.deliveries > self._max_deliveries]
+        sound = [message for message in messages if message.deliveries <= self._max_deliveries]
+        flights = self._launch(sound) + self._flights.launch(poison, self._decide)
         for lane, count in Counter(flight.message.lane for flight in flights).items():
             self._metrics.reclaimed(lane, count)
         return flights
@@ -205,32 +212,58 @@ class Consumer:
     def _take(self, reading: Reading) -> list[Flight]:
         if reading.messages:
             self._metrics.batch("read", len(reading.messages))
-        flights = self._flights.launch(reading.messages)
+        flights = self._launch(reading.messages)
         if reading.error is not None and not flights:
             raise reading.error
         return flights
 
-    async def _work(self, flights: Sequence[Flight]) -> None:
+    def _launch(self, messages: Sequence[Message]) -> list[Flight]:
+        return self._flights.launch(messages, self._work, batch=self._batch)
+
+    def _story(self, handler: Handler | None, batch_handler: BatchHandler | None, max_batch: int) -> tuple[Work, int]:
+        """How messages are handled, and how many together."""
+        if handler is not None and batch_handler is None:
+            return partial(self._handle, handler), 1
+        if batch_handler is not None and handler is None:
+            return partial(self._handle_batch, batch_handler), max_batch
+        raise ValueError("a consumer has a handler or a batch_handler, exactly one of them")
+
+    async def _handle(self, handler: Handler, flights: Sequence[Flight]) -> None:
         """The story of one message."""
         [flight] = flights
         message = flight.message
-        if message.deliveries > self._max_deliveries:
-            # What it raises passes, and leaves the message pending: a retry would forget the deliveries.
-            log.error("poison: message %s of lane %s, %d deliveries", message.id, message.lane, message.deliveries)
-            self._settle(flight, await self._on_poison(message))
-            return
-        self._metrics.started(message.lane, self._reader.waited_s(message))
-        started = self._clock.monotonic()
-        outcome = await ask(self._handler, message, metrics=self._metrics)
-        self._metrics.handled(message.lane, self._clock.monotonic() - started)
+        started_s = self._clock.monotonic()
+        self._metrics.started(message.lane, self._reader.waited_s(message, started_s))
+        outcome = await ask(handler, message, metrics=self._metrics)
+        self._metrics.handled(message.lane, self._clock.monotonic() - started_s)
+        self._settle(flight, outcome)
+
+    async def _handle_batch(self, handler: BatchHandler, flights: Sequence[Flight]) -> None:
+        """The story of several messages whose handler takes them together."""
+        messages = [flight.message for flight in flights]
+        started_s = self._clock.monotonic()
+        for message in messages:
+            self._metrics.started(message.lane, self._reader.waited_s(message, started_s))
+        outcomes = await ask_batch(handler, messages, metrics=self._metrics)
+        took_s = self._clock.monotonic() - started_s
+        for flight, outcome in zip(flights, outcomes, strict=True):
+            self._metrics.handled(flight.message.lane, took_s)
+            self._settle(flight, outcome)
+
+    async def _decide(self, flights: Sequence[Flight]) -> None:
+        """The story of poison. What goes wrong here leaves it pending: a retry would forget the deliveries."""
+        [flight] = flights
+        message = flight.message
+        log.error("poison: message %s of lane %s, %d deliveries", message.id, message.lane, message.deliveries)
+        outcome = await self._on_poison(message)
+        if not is_outcome(outcome):
+            raise TypeError(f"a bug: on_poison answered {outcome!r}, which is not an outcome")
         self._settle(flight, outcome)
 
     def _settle(self, flight: Flight, outcome: Outcome) -> None:
-        message = flight.message
         if not isinstance(outcome, Done):
-            outcome = resolve(outcome, attempt=message.attempt, policy=self._policy, roll=self._roll())
-        self._settler.settle(message, outcome, flight)
-        flight.settling = True
+            outcome = resolve(outcome, attempt=flight.message.attempt, policy=self._policy, roll=self._roll())
+        self._settler.settle(flight, outcome)
 
     async def _wake_on(self, stop: asyncio.Event) -> None:
         await stop.wait()
@@ -248,9 +281,9 @@ class Consumer:
             await task
 
 
-def _check(client: Redis, *, concurrency: int, lease: timedelta, block: timedelta) -> None:
-    if concurrency < 1 or lease <= timedelta(0) or block <= timedelta(0):
-        raise ValueError("concurrency, lease and block are positive")
+def _check(client: Redis, *, concurrency: int, max_batch: int, lease: timedelta, block: timedelta) -> None:
+    if min(concurrency, max_batch) < 1 or min(lease, block) <= timedelta(0):
+        raise ValueError("concurrency, max_batch, lease and block are positive")
     timeout_s = client.connection_pool.connection_kwargs.get("socket_timeout")
     if timeout_s is not None and block.total_seconds() >= timeout_s:
         raise ValueError(f"block ({block}) must be shorter than the client's time-out ({timeout_s} s)")

@@ -1,7 +1,7 @@
 """The messages a consumer has in hand: from the read to the moment the server knows what became of them.
 
-They are worked on by hands: tasks that take one message after the other. A handler that never waits keeps its hand, and no
-further one is started; where handlers wait, more hands come, twice as many each turn of the loop. So a quick handler costs
+They are worked on by hands: tasks that take one piece of work after the other. A handler that never waits keeps its hand, and
+no further one is started; where handlers wait, more hands come, twice as many each turn of the loop. So a quick handler costs
 no task per message, and a slow one runs as often at once as there are slots.
 
 Promise: no message is in hand twice, one that is not settled stays pending and is said to, and what a handler binds in its
@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,66 +21,37 @@ from datetime import timedelta
 from streams.clock import Clock
 from streams.message import Message
 from streams.metrics import Metrics
+from streams.outcome import Outcome
 
 log = logging.getLogger("streams")
-
-_Key = tuple[str, str]  # lane, entry id
 
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """One message in hand. `settling` once its outcome is known, `settled` when the server knows it, `landed` when it is
-    in hand no more."""
+    """One message in hand. It has an `outcome` once that is being settled, is `settled` when the server knows it, and has
+    `landed` when it is in hand no more."""
 
     message: Message
     since: float
-    flights: Flights
-    settling: bool = False
+    outcome: Outcome | None = None
     settled: bool = False
     landed: bool = False
 
-    # What a Coalescer tells the answer to: a flight settles without a future of its own.
 
-    def done(self) -> bool:
-        """Its outcome is still to be told."""
-        return False
-
-    def cancel(self) -> None:
-        """It will not be told: the batch was cancelled."""
-        self.flights.land(self, asyncio.CancelledError())
-
-    def set_exception(self, error: BaseException) -> None:
-        """It could not be told."""
-        self.flights.land(self, error)
-
-    def set_result(self, _: None) -> None:
-        """The server knows."""
-        self.settled = True
-        self.flights.land(self)
+Work = Callable[[Sequence[Flight]], Awaitable[None]]
 
 
 class Flights:
-    """All messages in hand. `work` sees to up to `batch` of them: it hands each over to be settled, or raises."""
+    """All messages in hand."""
 
-    def __init__(
-        self,
-        *,
-        capacity: int,
-        work: Callable[[Sequence[Flight]], Awaitable[None]],
-        batch: int = 1,
-        clock: Clock,
-        metrics: Metrics,
-    ) -> None:
+    def __init__(self, *, capacity: int, clock: Clock, metrics: Metrics) -> None:
         self._capacity = capacity
         # Refilled in chunks: one by one, every settled message would cost a read of its own.
         self._chunk = max(1, capacity // 4)
-        self._work = work
-        self._batch = batch
         self._clock = clock
         self._metrics = metrics
-        self._flights: dict[_Key, Flight] = {}
-        self._held: Counter[str] = Counter()
-        self._queue: deque[Flight] = deque()
+        self._lanes: dict[str, dict[str, Flight]] = defaultdict(dict)  # by lane and entry id
+        self._queue: deque[tuple[Work, Sequence[Flight]]] = deque()
         self._hands: set[asyncio.Task[None]] = set()
         self._more = 1  # hands to start in the next turn
         self._calling = False
@@ -90,31 +61,32 @@ class Flights:
         self._abandoning = False
 
     def __len__(self) -> int:
-        return len(self._flights)
+        return sum(map(len, self._lanes.values()))
 
     @property
     def held(self) -> Mapping[str, int]:
         """How many are in hand, by lane."""
-        return self._held
+        return {lane: len(flights) for lane, flights in self._lanes.items()}
 
     @property
     def free(self) -> int:
-        return max(0, self._capacity - len(self._flights))
+        return max(0, self._capacity - len(self))
 
     @property
     def roomy(self) -> bool:
         """Whether a read is worth its round trip: a quarter of the slots is free, or all."""
-        return not self._flights or self.free >= self._chunk
+        free = self.free
+        return free >= self._chunk or free == self._capacity
 
-    def get(self, key: _Key) -> Flight | None:
-        return self._flights.get(key)
+    def get(self, lane: str, entry_id: str) -> Flight | None:
+        return self._lanes[lane].get(entry_id)
 
     def since(self, before: float) -> list[Flight]:
         """Those in hand since `before` (monotonic) or longer."""
-        return [flight for flight in self._flights.values() if flight.since <= before]
+        return [flight for lane in self._lanes.values() for flight in lane.values() if flight.since <= before]
 
-    def launch(self, messages: Sequence[Message]) -> list[Flight]:
-        """Takes messages in hand that are not yet.
+    def launch(self, messages: Sequence[Message], work: Work, *, batch: int = 1) -> list[Flight]:
+        """Takes messages in hand that are not yet. `work` sees to up to `batch` of them: has them settled, or raises.
 
         One that is comes again when its group was created anew, or when renewals failed for so long that we reclaimed
         it from ourselves: in both cases it is ours again, and a second handler must not start.
@@ -122,34 +94,28 @@ class Flights:
         now = self._clock.monotonic()
         launched = []
         for message in messages:
-            key = (message.lane, message.id)
-            if key not in self._flights:
-                self._flights[key] = flight = Flight(message, now, self)
-                self._held[message.lane] += 1
+            lane = self._lanes[message.lane]
+            if message.id not in lane:
+                lane[message.id] = flight = Flight(message, now)
                 launched.append(flight)
         if launched:
-            self._metrics.in_flight(len(self._flights))
-            self._queue.extend(launched)
+            self._metrics.in_flight(len(self))
+            self._queue.extend((work, launched[at : at + batch]) for at in range(0, len(launched), batch))
             self._call_hands()
         return launched
 
-    def land(self, flight: Flight, error: BaseException | None = None) -> None:
-        """It is in hand no more. Unless it is settled it stays pending."""
-        if flight.landed:
-            return
-        flight.landed = True
-        message = flight.message
-        del self._flights[message.lane, message.id]
-        self._held[message.lane] -= 1
+    def land(self, flights: Iterable[Flight], error: BaseException | None = None) -> None:
+        """They are in hand no more: settled, or after an error still pending."""
+        for flight in flights:
+            flight.settled = error is None
+            flight.landed = True
+            message = flight.message
+            del self._lanes[message.lane][message.id]
+            if error is not None:
+                self._say_pending(message, error)
         if not self._looking:
             self._looking = True
             asyncio.get_running_loop().call_soon(self._look)
-        if error is None:
-            return
-        if not isinstance(error, asyncio.CancelledError):
-            log.error("message %s of lane %s stays pending: %s", message.id, message.lane, error, exc_info=error)
-        elif not self._abandoning:
-            log.error("message %s of lane %s stays pending: its handler was cancelled", message.id, message.lane)
 
     async def room(self) -> None:
         """Returns when `roomy`, or at the next `wake`."""
@@ -170,9 +136,9 @@ class Flights:
 
     async def drain(self, limit: timedelta, *, until: asyncio.Event | None = None) -> None:
         """Waits for all to land, for `limit` at most and no longer than `until` is set."""
-        if not self._flights:
+        if not len(self):
             return
-        waits = [self.landed(self._flights.values()), self._clock.sleep(limit)]
+        waits = [self.landed(self._all()), self._clock.sleep(limit)]
         if until is not None:
             waits.append(_set(until))
         racers = [asyncio.ensure_future(each) for each in waits]
@@ -185,20 +151,24 @@ class Flights:
 
     async def abandon(self) -> None:
         """Cancels the handlers. What they have is not settled by that: it stays pending and is delivered again."""
-        unfinished = [flight for flight in self._flights.values() if not flight.settling]
+        unfinished = [flight for flight in self._all() if flight.outcome is None]
         if not unfinished:
             return
         log.warning("%d messages in hand were not finished in time: they will be delivered again", len(unfinished))
         self._abandoning = True
         try:
-            self._land_all(self._queue, asyncio.CancelledError())
-            self._queue.clear()
+            while self._queue:
+                _, flights = self._queue.popleft()
+                self.land(flights, asyncio.CancelledError())
             for hand in self._hands:
                 hand.cancel()
             if self._hands:
                 await asyncio.wait(self._hands)
         finally:
             self._abandoning = False
+
+    def _all(self) -> list[Flight]:
+        return [flight for lane in self._lanes.values() for flight in lane.values()]
 
     def _call_hands(self) -> None:
         if not self._calling:
@@ -211,8 +181,7 @@ class Flights:
             self._more = 1
             return
         loop = asyncio.get_running_loop()
-        wanted = -(-len(self._queue) // self._batch)
-        for _ in range(min(self._more, wanted, self._capacity - len(self._hands))):
+        for _ in range(min(self._more, len(self._queue), self._capacity - len(self._hands))):
             hand = loop.create_task(self._hand())
             self._hands.add(hand)
             hand.add_done_callback(self._hand_done)
@@ -228,28 +197,33 @@ class Flights:
     async def _hand(self) -> None:
         context = contextvars.copy_context()
         while self._queue:
-            flights = [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
+            work, flights = self._queue.popleft()
             try:
-                await self._work(flights)
+                await work(flights)
             except asyncio.CancelledError as error:
-                self._land_all(flights, error)
+                self._land_unfinished(flights, error)
                 if _cancelled():
                     raise
                 # The handler raised it of itself: that is its own affair.
             except Exception as error:
-                self._land_all(flights, error)
+                self._land_unfinished(flights, error)
             if contextvars.copy_context() != context:
                 return  # the handler left something bound there: the next one begins with another hand
 
-    def _land_all(self, flights: Iterable[Flight], error: BaseException) -> None:
-        for flight in flights:
-            if not flight.settling:  # a handler may answer when it is cancelled
-                self.land(flight, error)
+    def _land_unfinished(self, flights: Iterable[Flight], error: BaseException) -> None:
+        # A handler may answer when it is cancelled: what has an outcome is being settled.
+        self.land([flight for flight in flights if flight.outcome is None], error)
+
+    def _say_pending(self, message: Message, error: BaseException) -> None:
+        if not isinstance(error, asyncio.CancelledError):
+            log.error("message %s of lane %s stays pending: %s", message.id, message.lane, error, exc_info=error)
+        elif not self._abandoning:
+            log.error("message %s of lane %s stays pending: its handler was cancelled", message.id, message.lane)
 
     def _look(self) -> None:
         """After landings, once a turn of the loop."""
         self._looking = False
-        self._metrics.in_flight(len(self._flights))
+        self._metrics.in_flight(len(self))
         self._landing.set()
         if self.roomy:
             self._room.set()

@@ -1,4 +1,4 @@
-"""From a message to a final outcome: calls the handler and lets nothing but an outcome out of it.
+"""From messages to final outcomes: calls the handler and lets nothing but outcomes out of it.
 
 Promise: an exception, or an answer that is not an outcome, is never counted as done. Pure but for the handler.
 """
@@ -6,7 +6,8 @@ Promise: an exception, or an answer that is not an outcome, is never counted as 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from typing import assert_never
 
 from streams.message import Message
@@ -17,6 +18,7 @@ from streams.retry import RetryPolicy
 log = logging.getLogger("streams")
 
 Handler = Callable[[Message], Awaitable[Outcome]]
+BatchHandler = Callable[[Sequence[Message]], Awaitable[Sequence[Outcome]]]
 
 
 async def ask(handler: Handler, message: Message, *, metrics: Metrics) -> Outcome:
@@ -27,12 +29,33 @@ async def ask(handler: Handler, message: Message, *, metrics: Metrics) -> Outcom
         log.exception("handler failed for message %s of lane %s, attempt %d", message.id, message.lane, message.attempt)
         metrics.handler_error(message.lane)
         return Retry(f"{type(error).__name__}: {error}")
-    if isinstance(outcome, Done | Retry | Dead):
-        return outcome
-    # The type checker says this cannot be; a handler without annotations says it can.
-    log.error("a bug: handler answered %r for message %s, which is not an outcome", outcome, message.id)
-    metrics.handler_error(message.lane)
-    return Retry(f"handler answered {outcome!r}")
+    return outcome if is_outcome(outcome) else _bug(message, outcome, metrics=metrics)
+
+
+async def ask_batch(handler: BatchHandler, messages: Sequence[Message], *, metrics: Metrics) -> Sequence[Outcome]:
+    """The handler's outcomes, one for each message and in their order; `Retry` for all of them when it raised or answered
+    too few or too many, and for each that it answered something else. Cancellation passes through."""
+    try:
+        outcomes = list(await handler(messages))
+    except Exception as error:
+        log.exception("handler failed for %d messages, first %s", len(messages), messages[0].id)
+        return _retry_all(messages, f"{type(error).__name__}: {error}", metrics=metrics)
+    if len(outcomes) != len(messages):
+        reason = f"handler answered {len(outcomes)} outcomes for {len(messages)} messages"
+        log.error("a bug: %s, first %s", reason, messages[0].id)
+        return _retry_all(messages, reason, metrics=metrics)
+    return [
+        outcome if is_outcome(outcome) else _bug(message, outcome, metrics=metrics)
+        for message, outcome in zip(messages, outcomes, strict=True)
+    ]
+
+
+def is_outcome(answer: object) -> bool:
+    """Whether it is one through and through. The type checker says that it is; a handler without annotations knows better."""
+    match answer:
+        case Done() | Dead(reason=str()) | Retry(reason=str(), after=None | timedelta()):
+            return True
+    return False
 
 
 def resolve(outcome: Outcome, *, attempt: int, policy: RetryPolicy, roll: float) -> Outcome:
@@ -49,3 +72,15 @@ def resolve(outcome: Outcome, *, attempt: int, policy: RetryPolicy, roll: float)
             return outcome
         case _:
             assert_never(outcome)
+
+
+def _bug(message: Message, answer: object, *, metrics: Metrics) -> Retry:
+    log.error("a bug: handler answered %r for message %s, which is not an outcome", answer, message.id)
+    metrics.handler_error(message.lane)
+    return Retry(f"handler answered {answer!r}")
+
+
+def _retry_all(messages: Sequence[Message], reason: str, *, metrics: Metrics) -> Sequence[Outcome]:
+    for message in messages:
+        metrics.handler_error(message.lane)
+    return [Retry(reason)] * len(messages)

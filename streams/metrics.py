@@ -59,7 +59,7 @@ METRICS: Final[Mapping[str, Spec]] = {
         _SECONDS,
     ),
     "handler_seconds": Spec("histogram", "Time in the handler", _LANE, _SECONDS),
-    "batch_size": Spec("histogram", "Messages per round trip: publish, read, settle", ("stream", "step"), _SIZES),
+    "batch_size": Spec("histogram", "Messages per command: publish, read, settle", ("stream", "step"), _SIZES),
 }
 
 

@@ -99,7 +99,7 @@ class Reader:
             ]
         )
 
-    def waited_s(self, message: Message) -> float:
-        """Seconds since the server made the message's entry, by the server's clock: as it was when last asked, plus
-        what has passed here since."""
-        return max(0.0, self._clock.monotonic() + self._server_ahead_s - timestamp_ms(message.id) / 1000)
+    def waited_s(self, message: Message, now_s: float) -> float:
+        """Seconds from the making of the message's entry to `now_s` (monotonic), by the server's clock: as it was when
+        last asked, plus what has passed here since."""
+        return max(0.0, now_s + self._server_ahead_s - timestamp_ms(message.id) / 1000)

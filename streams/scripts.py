@@ -6,14 +6,17 @@ Promise: a script is known to the server when it runs (a restart forgets scripts
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisError
 
-from streams.connection import redis_errors
+from streams.connection import redis_errors, translated
+from streams.errors import StreamError
 from streams.keys import Stream
 
 Argument = str | bytes | int
@@ -34,6 +37,23 @@ class _Script:
                 return await client.evalsha(self._digest, len(keys), *keys, *arguments)
             except NoScriptError:  # EVAL leaves the script behind, so this happens once per restart
                 return await client.eval(self._text, len(keys), *keys, *arguments)
+
+    async def together(self, client: Redis, keys: Sequence[str], calls: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Several calls in one round trip, each a command of its own to the server; a reply or a `StreamError` for each."""
+        with redis_errors():
+            async with client.pipeline(transaction=False) as pipe:
+                for arguments in calls:
+                    pipe.evalsha(self._digest, len(keys), *keys, *arguments)
+                replies = await pipe.execute(raise_on_error=False)
+        return [await self._final(client, keys, *each) for each in zip(calls, replies, strict=True)]
+
+    async def _final(self, client: Redis, keys: Sequence[str], arguments: Sequence[Argument], reply: Any) -> Any:
+        if isinstance(reply, NoScriptError):
+            try:
+                return await self(client, keys, arguments)
+            except StreamError as error:
+                return error
+        return translated(reply) if isinstance(reply, RedisError) else reply
 
 
 _create = _Script("create")
@@ -63,29 +83,38 @@ async def read(
     return now_ms, taken, trouble
 
 
+@dataclass(slots=True)
+class Settlement:
+    """What one call of `settle` does: the ids of all its entries by lane, and what of them lives on."""
+
+    entries: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    retries: list[tuple[int, str, str, list[Argument]]] = field(
+        default_factory=list
+    )  # delay in ms, entry id, lane, fields
+    dead: list[list[Argument]] = field(default_factory=list)  # fields
+
+    def arguments(self, lanes: Iterable[str]) -> list[Argument]:
+        """As the script takes them, without the group."""
+        arguments: list[Argument] = []
+        for lane in lanes:
+            ids = self.entries.get(lane, ())
+            arguments.append(len(ids))
+            arguments += ids
+        arguments.append(len(self.retries))
+        for delay_ms, entry_id, origin, fields in self.retries:
+            arguments += (delay_ms, entry_id, origin, len(fields), *fields)
+        arguments.append(len(self.dead))
+        for fields in self.dead:
+            arguments += (len(fields), *fields)
+        return arguments
+
+
 async def settle(
-    client: Redis,
-    stream: Stream,
-    *,
-    group: str,
-    entries: Mapping[str, Sequence[str]],
-    retries: Sequence[tuple[int, str, str, Sequence[Argument]]],  # delay in ms, entry id, lane, fields
-    dead: Sequence[Sequence[Argument]],  # fields
-) -> int:
-    """`entries` has the ids of all by lane, `retries` and `dead` what lives on. How many entries were still there."""
-    arguments: list[Argument] = [group]
-    for lane in stream.lane_names:
-        ids = entries.get(lane, ())
-        arguments.append(len(ids))
-        arguments += ids
-    arguments.append(len(retries))
-    for delay_ms, entry_id, origin, fields in retries:
-        arguments += (delay_ms, entry_id, origin, len(fields), *fields)
-    arguments.append(len(dead))
-    for fields in dead:
-        arguments += (len(fields), *fields)
-    found: int = await _settle(client, _all_keys(stream), arguments)
-    return found
+    client: Redis, stream: Stream, *, group: str, settlements: Sequence[Settlement]
+) -> list[int | StreamError]:
+    """For each how many of its entries were still there, or its error."""
+    calls = [[group, *settlement.arguments(stream.lane_names)] for settlement in settlements]
+    return await _settle.together(client, _all_keys(stream), calls)
 
 
 async def promote(client: Redis, stream: Stream, *, limit: int) -> tuple[int, int | None, int]:

@@ -5,7 +5,6 @@ Each is a context manager that makes the product wrong in one way for as long as
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from okane.pipeline.lease import Leases
 from okane.pipeline.verdict import Rules, Verdict
 from okane.providers.base import ChargeResult, Unavailable, Unknown
 from okane.store import Claimed, Settlement
-from streams import Consumer, Done, Message, scripts
+from streams import Consumer, Done, Handler, Message, scripts
 from streams.claims import Reclaimer
 from streams.flights import Flight
 from tests.simulation.processes import Worker
@@ -54,16 +53,15 @@ def no_fence() -> Iterator[None]:
 @contextlib.contextmanager
 def ack_before_commit() -> Iterator[None]:
     """The entry goes before the payment is settled. Caught when it goes: its payment is open, and has no other wake-up."""
-    work = Consumer._work
+    handle = Consumer._handle
 
-    async def broken(self: Consumer, flights: Sequence[Flight]) -> None:
-        for flight in flights:
-            acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._settler.settle(flight.message, Done(), acknowledged)
-            await acknowledged
-        await work(self, flights)
+    async def broken(self: Consumer, handler: Handler, flights: Sequence[Flight]) -> None:
+        [flight] = flights
+        early = replace(flight, outcome=Done())
+        await self._settler._send([[early]])
+        await handle(self, handler, flights)
 
-    with patch.object(Consumer, "_work", broken):
+    with patch.object(Consumer, "_handle", broken):
         yield
 
 

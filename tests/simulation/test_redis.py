@@ -183,7 +183,11 @@ async def _settle(side: Side, step: Step) -> Any:
         lane, entry_id = side.seen[step.entries[0]]
         retries = [(step.delay_ms, entry_id.decode(), lane, ["b", b"again" * 60, "a", step.entries[0]])]
     dead: list[list[scripts.Argument]] = [["b", b"dead"]] if step.is_dead else []
-    return await scripts.settle(side.client, side.stream, group=GROUP, entries=entries, retries=retries, dead=dead)
+    settlement = scripts.Settlement(entries, retries, dead)
+    [found] = await scripts.settle(side.client, side.stream, group=GROUP, settlements=[settlement])
+    if isinstance(found, StreamError):
+        raise found
+    return found
 
 
 async def _promote(side: Side, step: Step) -> Any:

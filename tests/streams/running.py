@@ -19,6 +19,10 @@ def consumer(client: Redis, stream: Stream, handler: Any, **options: Any) -> Con
     return Consumer(client, stream, handler=handler, **(usual | options))
 
 
+def batch_consumer(client: Redis, stream: Stream, handler: Any, **options: Any) -> Consumer:
+    return consumer(client, stream, None, batch_handler=handler, **options)
+
+
 async def done(message: Message) -> Outcome:
     return Done()
 

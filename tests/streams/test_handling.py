@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from streams import Dead, Done, Message, Metrics, Outcome, Retry, RetryPolicy
-from streams.entry import to_fields, to_message
+from streams.entry import to_dead_fields, to_fields, to_message
 from streams.handling import ask, resolve
 
 MESSAGE = Message("1-1", "default", b"body")
@@ -42,7 +42,10 @@ async def test_an_exception_means_retry_by_policy_and_is_logged_with_its_traceba
     assert caplog.records[0].exc_info is not None
 
 
-@pytest.mark.parametrize("answer", [None, True, "done", Done])
+@pytest.mark.parametrize(
+    "answer",
+    [None, True, "done", Done, Dead(ValueError("not text")), Retry("r", after=5), Retry(None)],  # type: ignore[arg-type]
+)
 async def test_anything_else_is_a_bug_and_never_done(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
     async def handler(message: Message) -> Any:
         return answer
@@ -81,6 +84,11 @@ def test_an_entry_reads_back_as_it_was_written() -> None:
     raw = [part if isinstance(part, bytes) else str(part).encode() for part in fields]
     message = to_message(b"12-3", raw, lane="low", deliveries=2)
     assert message == Message("12-3", "low", b"\x00\xff", {"trace": "äbc", "b": "clash"}, 7, 2)
+
+
+def test_a_reason_that_utf8_cannot_write_is_written_all_the_same() -> None:
+    fields = to_dead_fields(Message("1-1", "default", b"x"), "no such file: caf\udce9")
+    assert fields[-1] == b"no such file: caf?"
 
 
 def test_the_first_attempt_costs_no_field() -> None:

@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from streams import Inspector, Producer, Stream
+from streams import Draft, Inspector, Producer, Stream, scripts
 from streams.connection import redis_errors, translated
 from streams.errors import GroupLost, StreamError, StreamUnavailable
 from tests.streams.running import GROUP, consumer, done
@@ -31,6 +31,21 @@ async def test_scripts_come_back_after_the_server_forgot_them(client: Redis, str
         assert await worker.run_once() == 1
         await client.script_flush()
     assert (await Inspector(client, stream, group=GROUP).stats()).pending == 0
+
+
+async def test_an_error_of_one_settlement_is_its_own(client: Redis, stream: Stream) -> None:
+    """They travel together, after the server forgot the script, and one of them it cannot do."""
+    good = await Producer(client, stream).publish_many([Draft(b"x")] * 3)
+    await client.script_flush()
+    found = await scripts.settle(
+        client,
+        stream,
+        group=GROUP,
+        settlements=[scripts.Settlement({"critical": ids}) for ids in (good[:2], ["not an id"], good[2:])],
+    )
+    assert found[0] == 2
+    assert isinstance(found[1], StreamError)
+    assert found[2] == 1
 
 
 @pytest.mark.parametrize(
