@@ -34,7 +34,6 @@ class Entrant:
 
 LOOP = Entrant("bare redis-py loop", "redis_loop")
 STREAMS = Entrant("streams", "streams_handler")
-# `streams` has no handler for batches yet: its program will be called this.
 STREAMS_BATCH = Entrant("streams in batches", "streams_batch")
 FASTSTREAM_BATCH = Entrant("FastStream in batches", "faststream_batch", "faststream")
 PEERS = (
@@ -49,7 +48,7 @@ PEERS = (
 def measure(system: System, options: BenchOptions) -> Part:
     """Each entrant in a process of its own, in turns, on an empty Redis."""
     found = Collector("c", PARTS["c"])
-    entrants = [LOOP, STREAMS, *_present(found, options)]
+    entrants = [LOOP, STREAMS, STREAMS_BATCH, *_present(found, options)]
     for number in range(options.rounds):
         for entrant in entrants:
             say(f"c: {entrant.name}, round {number + 1}")
@@ -73,9 +72,6 @@ def _present(found: Collector, options: BenchOptions) -> list[Entrant]:
             f"not installed, so not measured: {', '.join(absent)}. To have them: python3 -m venv {options.peers} &&"
             f" {options.peers}/bin/pip install --require-hashes -r requirements-bench.txt"
         )
-    if (_ROOT / "bench" / "peers" / f"{STREAMS_BATCH.module}.py").exists():
-        return [STREAMS_BATCH, *entrants]
-    found.note("streams in batches: there is no handler for batches yet")
     return entrants
 
 

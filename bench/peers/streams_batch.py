@@ -1,0 +1,30 @@
+"""`streams`, a handler that is handed whole batches; jobs are published one by one, as in the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from bench.peers.harness import Tally, run
+from bench.peers.streams_handler import STREAM, publish
+from streams import Consumer, Done, Message, Outcome, connect
+
+
+async def consume(url: str, tally: Tally) -> None:
+    async def handle(messages: Sequence[Message]) -> Sequence[Outcome]:
+        tally.executed(len(messages))
+        return [Done()] * len(messages)
+
+    async with connect(url) as client:
+        consumer = Consumer(
+            client, STREAM, group="bench", name="bench", batch_handler=handle, max_batch=500, concurrency=1_000
+        )
+        stop = asyncio.Event()
+        running = asyncio.create_task(consumer.run(stop))
+        await tally.done.wait()
+        stop.set()
+        await running
+
+
+if __name__ == "__main__":
+    run("okane", publish, consume)
