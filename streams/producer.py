@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from redis.asyncio import Redis
 
@@ -40,6 +40,7 @@ class Publisher(Protocol):
 
 
 _Packed = tuple[str, list[scripts.Argument]]  # lane, fields
+_NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
 class Producer:
@@ -57,6 +58,7 @@ class Producer:
         self._client = client
         self._stream = stream
         self._lanes = frozenset(stream.lane_names)
+        self._first_lane = stream.lanes[0].name
         self._max_length = max_length
         self._metrics = metrics or Metrics()
         self._coalescer: Coalescer[_Packed, str | None] = Coalescer(self._flush, max_batch=max_batch)
@@ -67,11 +69,14 @@ class Producer:
         Raises `StreamFull` when the lane is at its limit, and `StreamUnavailable` when the server is away, full or
         silent: in the last case the message may have been added.
         """
-        return _admitted(await self._coalescer.submit(self._pack(Draft(body, lane, headers or {}))))
+        entry_id = await self._coalescer.submit(self._pack(body, lane, headers))
+        if entry_id is None:
+            raise StreamFull("message refused: its lane is full")
+        return entry_id
 
     async def publish_many(self, drafts: Sequence[Draft]) -> list[str]:
         """Adds all of `drafts`, in order. `StreamFull` says which were refused; the others are published."""
-        packed = [self._pack(draft) for draft in drafts]
+        packed = [self._pack(draft.body, draft.lane, draft.headers) for draft in drafts]
         futures = [self._coalescer.submit(each) for each in packed]
         ids: list[str | None] = []
         try:
@@ -90,11 +95,11 @@ class Producer:
         """Takes no more and waits for what is under way. The client stays open: it is the caller's."""
         await self._coalescer.aclose()
 
-    def _pack(self, draft: Draft) -> _Packed:
-        lane = draft.lane or self._stream.lanes[0].name
+    def _pack(self, body: bytes, lane: str | None, headers: Mapping[str, str] | None) -> _Packed:
+        lane = lane or self._first_lane
         if lane not in self._lanes:
             raise ValueError(f"no lane {lane!r} in stream {self._stream.name!r}")
-        return lane, to_fields(draft.body, draft.headers)
+        return lane, to_fields(body, headers or _NO_HEADERS)
 
     async def _flush(self, batch: Sequence[_Packed]) -> list[str | BaseException | None]:
         ids: list[str | BaseException | None] = []
@@ -111,7 +116,7 @@ class Producer:
 
     def _count(self, part: Sequence[_Packed], added: Sequence[str | None]) -> None:
         self._metrics.batch("publish", len(part))
-        counts = Counter(lane for (lane, _), entry_id in zip(part, added, strict=True) if entry_id is not None)
+        counts = Counter([lane for (lane, _), entry_id in zip(part, added, strict=True) if entry_id is not None])
         for lane, count in counts.items():
             self._metrics.published(lane, count)
 
@@ -127,9 +132,3 @@ def _cut(batch: Sequence[_Packed]) -> Iterator[Sequence[_Packed]]:
         size += cost
     if start < len(batch):
         yield batch[start:]
-
-
-def _admitted(entry_id: str | None) -> str:
-    if entry_id is None:
-        raise StreamFull("message refused: its lane is full")
-    return entry_id
