@@ -29,8 +29,12 @@ Row = tuple[Any, ...]
 STALE_WITHIN_S = 1.0  # a connection that died while idle says so at once; a server that is silent is not asked twice
 
 # Statements on batches go by index whatever the planner thinks of a table that was empty when it first looked: prepared
-# then, a sequential scan would stay for the life of the connection (measured 8 to 11 times slower).
-INDEX_ONLY = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c enable_bitmapscan=off"
+# then, a sequential scan would stay for the life of the connection (measured 8 to 11 times slower). With one plan left,
+# planning anew for every batch would find the same one: for a batch of one it is half of the server's work.
+INDEX_ONLY = (
+    "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c enable_bitmapscan=off"
+    " -c plan_cache_mode=force_generic_plan"
+)
 
 # What a server says that is going away, coming up, or no longer the primary; a new connection may do better.
 _LOST = (
