@@ -12,7 +12,8 @@ from uuid import UUID
 
 from okane.payment import Payment
 from okane.store import rows, statements
-from okane.store.session import Row, Session
+from okane.store.prepared import Row
+from okane.store.session import Session
 
 SQL = statements.load("dead_letters.sql")
 

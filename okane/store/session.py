@@ -21,10 +21,9 @@ import structlog
 from psycopg.conninfo import conninfo_to_dict
 
 from okane.errors import StoreBusy, StoreUnavailable
+from okane.store.prepared import Prepared, PreparedConnection, Row
 
 log = structlog.get_logger("okane.store")
-
-Row = tuple[Any, ...]
 
 STALE_WITHIN_S = 1.0  # a connection that died while idle says so at once; a server that is silent is not asked twice
 
@@ -69,16 +68,22 @@ class Session:
         )
         self._lock = asyncio.Lock()
         self._connection: psycopg.AsyncConnection[Row] | None = None
+        self._prepared: PreparedConnection | None = None
         self._down = False
 
-    async def rows(self, statement: LiteralString, parameters: Mapping[str, Any] | None = None) -> Sequence[Row]:
+    async def rows(
+        self, statement: LiteralString | Prepared, parameters: Mapping[str, Any] | None = None
+    ) -> Sequence[Row]:
         """Run one statement in a transaction of its own and return its rows."""
         async with self._held() as connection:
+            if isinstance(statement, Prepared):
+                assert self._prepared is not None
+                return await self._prepared.rows(statement, parameters or {})
             cursor = await connection.execute(statement, parameters, prepare=True)
             return await cursor.fetchall() if cursor.description else []
 
     async def rows_repeatably(
-        self, statement: LiteralString, parameters: Mapping[str, Any] | None = None
+        self, statement: LiteralString | Prepared, parameters: Mapping[str, Any] | None = None
     ) -> Sequence[Row]:
         """`rows`, for a statement that may run twice: a connection that turns out to be dead costs the caller nothing."""
         started_s = time.monotonic()
@@ -136,6 +141,7 @@ class Session:
         if self._down:
             log.warning("postgres_back", session=self._name)
         self._down = False
+        self._prepared = PreparedConnection(self._connection)
         return self._connection
 
     def _closed(self) -> bool:

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import LiteralString
 
+from okane.store.prepared import Prepared
+
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 # What every statement that returns payments returns first; `rows.payment` reads it in this order.
 PAYMENT_COLUMNS = """p.id, p.account_id, p.idempotency_key, p.amount_minor, p.currency, p.lane, p.status, p.attempts,
-    p.retries, p.version, p.provider_key, p.created_at, p.updated_at, p.metadata, p.provider_ref, p.decline_code,
+    p.retries, p.version, p.provider_key, p.created_at, p.updated_at, p.metadata::text, p.provider_ref, p.decline_code,
     p.last_error, p.retry_at"""
 
 
@@ -23,3 +25,9 @@ def load(file: str) -> Mapping[str, LiteralString]:
     if len(set(names)) != len(names):
         raise ValueError(f"{file} names a statement twice")
     return {name: body.strip().replace("{payment}", PAYMENT_COLUMNS) for name, body in zip(names, bodies, strict=True)}
+
+
+def prepared(file: str, *names: str) -> Mapping[str, Prepared]:
+    """Some statements of one file, for the connections that run them again and again."""
+    texts = load(file)
+    return {name: Prepared.of(name, texts[name]) for name in names}

@@ -16,7 +16,8 @@ from uuid import UUID
 import psycopg
 
 from okane.store import statements
-from okane.store.session import Row, Session
+from okane.store.prepared import Row
+from okane.store.session import Session
 
 SQL = statements.load("sweep.sql")
 WINDOW = 2000  # rows looked at in one statement: some ten milliseconds

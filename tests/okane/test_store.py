@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import struct
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -14,10 +15,13 @@ import pytest
 
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict, StoreBusy, StoreUnavailable
 from okane.payment import Payment, Status
-from okane.store import Claimed, DeadLetterStore, NewPayment, PaymentStore, Refused, Settlement
+from okane.store import Accepted, Claimed, DeadLetterStore, NewPayment, PaymentStore, Refused, Settlement
 from okane.store import session as session_module
+from okane.store.payments import BATCHED
+from okane.store.prepared import Prepared
 from okane.store.session import Session
 
+SLEEP = Prepared.of("sleep", "SELECT 7 FROM pg_sleep(%(seconds)s::float8)")
 LEASE = timedelta(seconds=30)
 GRACE = timedelta(seconds=10)
 
@@ -62,8 +66,33 @@ async def claimed(store: PaymentStore, payment_id: UUID) -> Claimed:
 
 
 async def expire_lease(url: str, payment_id: UUID) -> None:
+    await execute(url, "UPDATE payments SET lease_until = now() WHERE id = %s", [payment_id])
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    url: str, *, index_only: bool = False, timeout: timedelta = timedelta(seconds=60)
+) -> AsyncIterator[Session]:
+    session = Session(url, name="test", timeout=timeout, index_only=index_only)
+    yield session
+    await session.aclose()
+
+
+async def execute(url: str, statement: str, parameters: list[object]) -> None:
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-        await connection.execute("UPDATE payments SET lease_until = now() WHERE id = %s", [payment_id])
+        await connection.execute(statement, parameters)
+
+
+async def until_asleep(url: str) -> int:
+    """The server process of the session that sleeps."""
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection, asyncio.timeout(60):
+        while True:
+            cursor = await connection.execute(
+                "SELECT pid FROM pg_stat_activity WHERE application_name = 'okane test' AND wait_event = 'PgSleep'"
+                " AND datname = current_database()"
+            )
+            if found := await cursor.fetchone():
+                return int(found[0])
 
 
 async def test_a_payment_is_read_back_as_it_was_accepted(store: PaymentStore) -> None:
@@ -113,6 +142,79 @@ async def test_one_bad_row_fails_alone(store: PaymentStore) -> None:
     )
     assert isinstance(answers[1], psycopg.errors.CheckViolation)
     assert not any(isinstance(answers[n], BaseException) for n in (0, 2))
+
+
+async def test_an_amount_beyond_the_columns_type_fails_alone(store: PaymentStore) -> None:
+    answers = await asyncio.gather(
+        store.accept(new("a")), store.accept(new("b", amount_minor=2**63)), return_exceptions=True
+    )
+    assert isinstance(answers[0], Accepted)
+    assert isinstance(answers[1], struct.error)
+
+
+async def test_many_kinds_of_payments_in_one_batch_are_read_back_as_accepted(store: PaymentStore) -> None:
+    """What is answered from memory at acceptance is what the table holds, whatever the text."""
+    texts = ["plain", "", "käse 'and' \"quotes\" {,} \\ NULL", "\U0001f4b6" * 70, "line\nbreak"]
+    batch = [
+        dataclasses.replace(new(f"{number} {text}"), account_id=f"a {text}", metadata={text: text})
+        for number, text in enumerate(texts)
+    ]
+    accepted = await asyncio.gather(*(store.accept(one) for one in [*batch, new("no metadata")]))
+    for answer in accepted:
+        payment = answer.payment
+        assert await store.get(payment.id, account_id=payment.account_id) == payment
+        claim = await claimed(store, payment.id)
+        as_accepted = dataclasses.replace(
+            claim.payment, status=payment.status, attempts=0, version=0, updated_at=payment.updated_at
+        )
+        assert as_accepted == payment
+    repeated = await asyncio.gather(*(store.accept(one) for one in batch))
+    assert [(one.created, one.payment.id) for one in repeated] == [
+        (False, one.payment.id) for one in accepted[: len(batch)]
+    ]
+
+
+async def test_a_statement_for_batches_is_never_planned_anew(database_url: str) -> None:
+    async with connected(database_url, index_only=True) as session:
+        for _ in range(8):  # after five plans of its own, Postgres would decide by their cost
+            assert await session.rows(BATCHED["by_id"], {"ids": [uuid4()]}) == []
+        plans = "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE name = 'okane_by_id'"
+        assert await session.rows(plans) == [(8, 0)]
+
+
+async def test_a_prepared_statement_that_was_canceled_leaves_its_session_usable(database_url: str) -> None:
+    async with connected(database_url) as session:
+        asking = asyncio.create_task(session.rows(SLEEP, {"seconds": 600.0}))
+        await until_asleep(database_url)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert await session.rows(SLEEP, {"seconds": 0.0}) == [(7,)]
+
+
+async def test_a_prepared_statement_whose_connection_is_lost_says_so_and_is_prepared_again(database_url: str) -> None:
+    async with connected(database_url) as session:
+        asking = asyncio.create_task(session.rows(SLEEP, {"seconds": 600.0}))
+        await execute(database_url, "SELECT pg_terminate_backend(%s)", [await until_asleep(database_url)])
+        with pytest.raises(StoreUnavailable):
+            await asking
+        assert await session.rows(SLEEP, {"seconds": 0.0}) == [(7,)]
+
+
+async def test_a_prepared_statement_that_takes_too_long_is_ended_by_the_server(database_url: str) -> None:
+    async with connected(database_url, timeout=timedelta(milliseconds=100)) as session:
+        with pytest.raises(StoreBusy):
+            await session.rows(SLEEP, {"seconds": 600.0})
+        assert await session.rows(SLEEP, {"seconds": 0.0}) == [(7,)]
+
+
+async def test_a_silent_connection_is_cut_under_a_prepared_statement(database_url: str) -> None:
+    async with connected(database_url, timeout=timedelta(milliseconds=100)) as session:
+        await session.rows("SET statement_timeout = 0")  # a server that does not end it by itself
+        with pytest.raises(StoreUnavailable) as caught:
+            await session.rows(SLEEP, {"seconds": 600.0})
+        assert not isinstance(caught.value, StoreBusy)
+        assert await session.rows(SLEEP, {"seconds": 0.0}) == [(7,)]
 
 
 async def test_another_accounts_payment_is_not_found(store: PaymentStore) -> None:

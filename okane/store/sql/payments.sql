@@ -6,19 +6,20 @@ INSERT INTO payments AS p (id, account_id, idempotency_key, fingerprint, amount_
                            provider_key, sweep_at)
 SELECT w.id, w.account_id, w.idempotency_key, w.fingerprint, w.amount_minor, w.currency, w.metadata, w.lane,
        w.id::text,
-       CASE WHEN pg_current_xact_id() IS NULL THEN NULL  -- takes the id before the clock is read: see sweep_horizon
-            WHEN NOT w.wake THEN clock_timestamp()
-            WHEN abs(extract(epoch FROM clock_timestamp()) - %(clock_s)s) > %(grace_s)s / 2.0
-                 OR w.id < coalesce((SELECT c.passed FROM sweep_cursors c ORDER BY c.passed DESC LIMIT 1),
-                                    '00000000-0000-0000-0000-000000000000')
-            THEN clock_timestamp() + %(grace_s)s * interval '1 second' END
+       CASE WHEN NOT w.wake THEN clock_timestamp()
+            -- Once a batch. The transaction's id is taken before the clock is read: see sweep_horizon.
+            WHEN (SELECT CASE WHEN pg_current_xact_id() IS NOT NULL
+                              THEN abs(extract(epoch FROM clock_timestamp())::float8 - %(clock_s)s::float8)
+                                   > %(grace_s)s::float8 / 2 END)
+                 OR w.id < (SELECT c.passed FROM sweep_cursors c ORDER BY c.passed DESC LIMIT 1)
+            THEN clock_timestamp() + %(grace_s)s::float8 * interval '1 second' END
 FROM unnest(%(ids)s::uuid[], %(account_ids)s::text[], %(keys)s::text[], %(fingerprints)s::bytea[],
             %(amounts_minor)s::bigint[], %(currencies)s::text[], %(metadata)s::jsonb[], %(lanes)s::text[],
             %(wakes)s::boolean[])
      AS w (id, account_id, idempotency_key, fingerprint, amount_minor, currency, metadata, lane, wake)
 ORDER BY w.account_id, w.idempotency_key
 ON CONFLICT ON CONSTRAINT payments_idempotency_key DO NOTHING
-RETURNING {payment}, p.fingerprint
+RETURNING p.account_id, p.idempotency_key, p.created_at
 
 -- name: by_key
 SELECT {payment}, p.fingerprint
@@ -57,7 +58,7 @@ WITH claimed AS (
               coalesce(extract(epoch FROM now() - p.open_since), 0)::float8 AS open_s
 ), logged AS (
     INSERT INTO payment_events (payment_id, version, event, status, attempt, actor)
-    SELECT id, version, 'claimed', status, attempts, %(actor)s FROM claimed
+    SELECT id, version, 'claimed', status, attempts, %(actor)s::text FROM claimed
 )
 SELECT * FROM claimed
 
@@ -110,7 +111,7 @@ WITH settled AS (
               extract(epoch FROM now() - p.created_at)::float8 AS age_s
 ), logged AS (
     INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason, provider, latency_ms)
-    SELECT id, version, event, status, attempts, %(actor)s, reason, provider, latency_ms FROM settled
+    SELECT id, version, event, status, attempts, %(actor)s::text, reason, provider, latency_ms FROM settled
 )
 SELECT id, attempts, age_s FROM settled
 
