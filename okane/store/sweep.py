@@ -21,6 +21,7 @@ from okane.store.session import Session
 
 SQL = statements.load("sweep.sql")
 WINDOW = 2000  # rows looked at in one statement: some ten milliseconds
+ALL_LANES = ""  # the cursor of the first look: no lane had anything open before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +80,38 @@ class SweepStore:
 
 async def _pass(connection: psycopg.AsyncConnection[Row], lane: str, below: UUID) -> Marked:
     """Move one lane's cursor towards `below`, marking what it passes; at most one window."""
-    found = await _row(connection, "sweep_cursor", {"lane": lane}) or await _row(connection, "sweep_oldest")
-    if found is None or found[0] >= below:
+    found = await _row(connection, "sweep_cursor", {"lane": lane})
+    if found is None:
+        return await _start(connection, lane, below)
+    if found[0] >= below:
         return Marked(lost=0, more=False)
     window = await _row(connection, "sweep_lost", {"lane": lane, "after": found[0], "below": below, "limit": WINDOW})
     assert window is not None
     lost, seen, last = window
     more = seen == WINDOW
-    passed = {"lane": lane, "passed": last if more else below}
-    await connection.execute(SQL["sweep_pass"], passed, prepare=True)
+    await _move(connection, lane, last if more else below)
     return Marked(lost=lost, more=more)
+
+
+async def _start(connection: psycopg.AsyncConnection[Row], lane: str, below: UUID) -> Marked:
+    """Put a new cursor where the first payment of any lane is open, after looking for it once for all lanes."""
+    found = await _row(connection, "sweep_cursor", {"lane": ALL_LANES}) or await _row(connection, "sweep_oldest")
+    if found is None or found[0] >= below:
+        return Marked(lost=0, more=False)
+    window = await _row(connection, "sweep_open", {"after": found[0], "below": below, "limit": WINDOW})
+    assert window is not None
+    first_open, seen, last = window
+    more = first_open is None and seen == WINDOW
+    start = first_open or (last if more else below)
+    await _move(connection, ALL_LANES, start)
+    if more:
+        return Marked(lost=0, more=True)
+    await _move(connection, lane, start)
+    return await _pass(connection, lane, below)
+
+
+async def _move(connection: psycopg.AsyncConnection[Row], lane: str, passed: UUID) -> None:
+    await connection.execute(SQL["sweep_pass"], {"lane": lane, "passed": passed}, prepare=True)
 
 
 async def _row(

@@ -22,6 +22,7 @@ from okane.pipeline.lanes import payments_stream
 from okane.pipeline.sweep import LaneState, Sweep
 from okane.store import Overview, PaymentStore, SweepStore, WakeUp
 from okane.store import sweep as sweep_module
+from okane.store.sweep import Marked
 from streams import Done, Handler, Inspector, Message, Outcome, Producer, StreamUnavailable, connect
 from tests.okane.test_store import GRACE, LEASE, claimed, new, settlement
 
@@ -69,6 +70,11 @@ async def mark(sweeps: SweepStore, ages: Mapping[str, timedelta | None] = EMPTY)
     await sweeps.look_ahead()  # the moment before the test's payments,
     await sweeps.look_ahead()  # and the moment after them
     return sum([(await sweeps.mark_lost(lane, age)).lost for lane, age in ages.items()])
+
+
+async def looks(sweeps: SweepStore) -> Mapping[str, Marked]:
+    """What one round over all lanes says."""
+    return {lane: await sweeps.mark_lost(lane, None) for lane in EMPTY}
 
 
 def remembering(ran: list[UUID]) -> Handler:
@@ -217,6 +223,41 @@ async def test_a_long_backlog_is_passed_in_windows(
         found.append(await sweeps.mark_lost("low", None))
     assert (sum(one.lost for one in found), len(found) > 4) == (30, True)
     assert await due(sweeps) == ids
+
+
+async def test_the_first_look_over_an_old_table_passes_what_is_settled_once_for_all_lanes(
+    store: PaymentStore, sweeps: SweepStore, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_module, "WINDOW", 10)
+    overview = Overview(database_url)
+    for number in range(30):
+        settled = await claimed(store, await accept_aged(store, database_url, f"settled {number}", age_s=900 - number))
+        await store.settle(settlement(settled.payment))
+    lost = await accept_aged(store, database_url, "lost", age_s=100)
+    other = await accept_aged(store, database_url, "other", age_s=50)
+    await execute(database_url, "UPDATE payments SET lane = 'critical' WHERE id = %s", [other])
+    await sweeps.look_ahead()
+    await sweeps.look_ahead()
+    # Three windows of ten are behind all lanes together when the fourth finds something open.
+    assert await looks(sweeps) == {"critical": Marked(0, True), "default": Marked(0, True), "low": Marked(0, True)}
+    assert timedelta(seconds=100) <= await overview.oldest_due() < timedelta(seconds=200)
+    assert await looks(sweeps) == {"critical": Marked(1, False), "default": Marked(0, False), "low": Marked(1, False)}
+    assert await due(sweeps) == {lost, other}
+    assert await mark(sweeps) == 0
+    await overview.aclose()
+
+
+async def test_a_new_lane_finds_what_is_open_in_it_behind_the_cursors_of_the_others(
+    store: PaymentStore, sweeps: SweepStore, database_url: str
+) -> None:
+    """An API that knows the lane may run long before a worker that does."""
+    assert await mark(sweeps) == 0
+    old = await accept_aged(store, database_url, "old", age_s=100)
+    await accept_aged(store, database_url, "lost", age_s=50)
+    await execute(database_url, "UPDATE payments SET lane = 'new' WHERE id = %s", [old])
+    assert await mark(sweeps) == 1
+    assert await mark(sweeps, {"new": None}) == 1
+    assert await sweeps.take_due(lanes=["new"], limit=100) == [WakeUp(old, "new")]
 
 
 async def test_only_one_process_marks_at_a_time(store: PaymentStore, sweeps: SweepStore, database_url: str) -> None:

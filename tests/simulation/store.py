@@ -19,7 +19,7 @@ import psycopg
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict
 from okane.payment import TRANSITIONS, Payment, Status
 from okane.store import Accepted, Claimed, Event, NewPayment, Refused, Settlement, WakeUp
-from okane.store.sweep import WINDOW, Marked
+from okane.store.sweep import ALL_LANES, WINDOW, Marked
 
 FAILED = (Status.FAILED_FINAL, Status.FAILED_RETRYABLE)
 OPEN = (Status.PROCESSING, Status.UNKNOWN)
@@ -417,14 +417,14 @@ class MemorySweepStore:
     async def mark_lost(self, lane: str, oldest_entry: timedelta | None) -> Marked:
         """Mark payments of `lane` that are older than the grace and than its oldest live entry, and still unsettled."""
         below = self._bound(oldest_entry)
-        after = self._db.sweep_cursors.get(lane) or min(self._db.payments, default=None)
-        if after is None or after >= below:
+        if lane not in self._db.sweep_cursors and not self._start(lane, below):
+            return Marked(lost=0, more=self._db.sweep_cursors.get(ALL_LANES, below) < below)
+        after = self._db.sweep_cursors[lane]
+        if after >= below:
             return Marked(lost=0, more=False)
-        window = sorted(one for one in self._db.payments if after <= one < below)[: self._window]
+        window, more = self._window_from(after, below)
         lost = sum(self._mark(self._db.payments[one], lane) for one in window)
-        more = len(window) == self._window
-        passed = window[-1] if more else below
-        self._db.sweep_cursors[lane] = max(passed, self._db.sweep_cursors.get(lane, passed))
+        self._move(lane, window[-1] if more else below)
         return Marked(lost=lost, more=more)
 
     async def take_due(self, *, lanes: Collection[str], limit: int) -> Sequence[WakeUp]:
@@ -448,8 +448,30 @@ class MemorySweepStore:
             below_s = min(below_s, self._db.now().timestamp() - (oldest_entry + self._grace).total_seconds())
         return UUID(int=int(max(below_s, 0.0) * 1000) << 80)
 
+    def _start(self, lane: str, below: UUID) -> bool:
+        """Put a new cursor where the first payment of any lane is open. False if this is not known yet."""
+        after = self._db.sweep_cursors.get(ALL_LANES) or min(self._db.payments, default=None)
+        if after is None or after >= below:
+            return False
+        window, more = self._window_from(after, below)
+        first_open = next((one for one in window if _open(self._db.payments[one])), None)
+        start = first_open or (window[-1] if more else below)
+        self._move(ALL_LANES, start)
+        if first_open is None and more:
+            return False
+        self._move(lane, start)
+        return True
+
+    def _window_from(self, after: UUID, below: UUID) -> tuple[Sequence[UUID], bool]:
+        """As many rows as are looked at at once, and whether there may be more."""
+        window = sorted(one for one in self._db.payments if after <= one < below)[: self._window]
+        return window, len(window) == self._window
+
+    def _move(self, lane: str, passed: UUID) -> None:
+        self._db.sweep_cursors[lane] = max(passed, self._db.sweep_cursors.get(lane, passed))
+
     def _mark(self, row: PaymentRow, lane: str) -> bool:
-        if row.lane != lane or row.status not in ON_PATH or row.sweep_at is not None:
+        if row.lane != lane or not _open(row):
             return False
         now = self._db.now()
         row.sweep_at = max(now, row.lease_until or now)
@@ -471,6 +493,11 @@ def _claimable(row: PaymentRow, now: datetime) -> bool:
             return row.retry_at is not None and row.retry_at <= now
         case _:
             return _lease_ran_out(row, now)
+
+
+def _open(row: PaymentRow) -> bool:
+    """Whether only a wake-up or the cursor will ever come by this row."""
+    return row.status in ON_PATH and row.sweep_at is None
 
 
 def _lease_ran_out(row: PaymentRow, now: datetime) -> bool:

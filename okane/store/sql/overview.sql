@@ -2,9 +2,10 @@
 -- Age in seconds of what has waited longest past its time: new payments from the cursor on, others through `sweep_at`.
 SELECT greatest(
     (SELECT extract(epoch FROM now() - p.created_at) FROM payments p
-     WHERE p.id > coalesce((SELECT c.passed FROM sweep_cursors c ORDER BY c.passed LIMIT 1),
-                           '00000000-0000-0000-0000-000000000000')
-       AND p.status = 'pending'
+     WHERE p.id >= coalesce((SELECT c.passed FROM sweep_cursors c WHERE c.lane <> '' ORDER BY c.passed LIMIT 1),
+                            (SELECT c.passed FROM sweep_cursors c WHERE c.lane = ''),  -- no lane has its own yet
+                            '00000000-0000-0000-0000-000000000000')
+       AND p.status = 'pending' AND p.sweep_at IS NULL
      ORDER BY p.id LIMIT 1),
     (SELECT extract(epoch FROM now() - min(coalesce(p.lease_until, p.retry_at, p.updated_at))) FROM payments p
      WHERE p.sweep_at IS NOT NULL AND p.status IN ('pending', 'processing', 'failed_retryable', 'unknown')

@@ -22,8 +22,23 @@ SELECT extract(epoch FROM h.proven_at)::float8 - %(grace_s)s, extract(epoch FROM
 SELECT passed FROM sweep_cursors WHERE lane = %(lane)s
 
 -- name: sweep_oldest
--- Where a first sweep starts.
+-- Where the first look starts.
 SELECT id FROM payments ORDER BY id LIMIT 1
+
+-- name: sweep_open
+-- The first row that a lane's cursor may not pass without marking it, whatever its lane. On a table that was there before
+-- its sweep, the lanes look for it together: each walking over all that is settled would cost as often as there are lanes.
+WITH window_ AS (
+    SELECT p.id, p.status, p.sweep_at
+    FROM payments p
+    WHERE p.id >= %(after)s AND p.id < %(below)s
+    ORDER BY p.id
+    LIMIT %(limit)s
+)
+SELECT (SELECT id FROM window_ WHERE status IN ('pending', 'processing') AND sweep_at IS NULL ORDER BY id LIMIT 1)
+           AS first_open,
+       (SELECT count(*) FROM window_) AS seen,
+       (SELECT id FROM window_ ORDER BY id DESC LIMIT 1) AS last
 
 -- name: sweep_lost
 -- Marks what the lane's cursor is about to pass and what still waits on the happy path: no wake-up for it is alive. The
