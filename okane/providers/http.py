@@ -49,10 +49,8 @@ class HttpProvider:
         name: str = "http",
     ) -> None:
         """Raises ValueError for a `base_url` that is not an absolute http(s) URL, or a connect_timeout >= timeout."""
-        url = URL(base_url)
-        authority = url.host_port_subcomponent
-        if url.scheme not in ("http", "https") or not authority or url.query_string or url.fragment:
-            raise ValueError(f"the provider's base URL must look like https://host[:port][/path], not {base_url!r}")
+        url = _url(base_url)
+        authority = url.host_port_subcomponent or ""
         if not _VISIBLE.fullmatch(authority):
             raise ValueError(f"the provider's base URL has a host that can be none: {authority!r}")
         connect = timeout / 2 if connect_timeout is None else connect_timeout
@@ -142,6 +140,18 @@ class HttpProvider:
         except OSError as error:
             return Unknown(f"connection lost: {error}"[:255])
         return None
+
+
+def _url(base_url: str) -> URL:
+    """The base URL, read. What is said of a bad one is its scheme and host at most: the rest may hold a password."""
+    shape = "the provider's base URL must look like https://host[:port][/path]"
+    try:
+        url = URL(base_url)
+    except ValueError:
+        raise ValueError(shape) from None
+    if url.scheme not in ("http", "https") or not url.host or url.query_string or url.fragment:
+        raise ValueError(f"{shape}; this one has the scheme {url.scheme!r} and the host {url.host!r}")
+    return url
 
 
 def _common_headers(url: URL, authority: str) -> str:

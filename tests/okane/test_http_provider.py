@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import struct
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -173,6 +174,23 @@ async def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.Monkey
 async def test_a_base_url_that_is_none_is_refused_at_once(url: str) -> None:
     with pytest.raises(ValueError, match="base URL"):
         client(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://okane:s3cret@host",
+        "https://okane:s3cret@host/?key=s3cret",
+        "https://okane:s3cret@host/#s3cret",
+        "okane:s3cret@host",
+        "https://okane:s3cret@",
+        "https://okane:s3cret#@host",
+    ],
+)
+async def test_a_bad_base_url_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(ValueError, match="base URL") as refused:
+        client(url)
+    assert "s3cret" not in "".join(traceback.format_exception(refused.value))
 
 
 async def test_the_connect_timeout_must_leave_time_for_the_call() -> None:
