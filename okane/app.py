@@ -112,6 +112,7 @@ async def run_worker(settings: Settings, *, name: str) -> None:
         policy = RetryPolicy(base=settings.retry_base, cap=settings.retry_cap, max_attempts=settings.max_retries + 1)
         rules = Rules(
             policy=policy,
+            max_deliveries=settings.max_deliveries,
             consistency_lag=settings.consistency_lag,
             unknown_deadline=settings.unknown_deadline,
             look_up_delays=settings.look_up_delays,

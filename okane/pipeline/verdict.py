@@ -36,13 +36,14 @@ class Verdict:
 class Rules:
     """The settings of the table.
 
-    `policy` spaces and bounds the retries; `consistency_lag` is how long a provider's `not found` proves nothing. An open
-    outcome is looked up after each of `look_up_delays` in turn: soon at first, since most answers are only late, then
-    patiently, since a provider that is down for an hour is not helped by questions. After `unknown_deadline` it goes to a
-    human.
+    `policy` spaces and bounds the retries; `max_deliveries` is how often a stream entry may come again before it counts
+    as poison; `consistency_lag` is how long a provider's `not found` proves nothing. An open outcome is looked up after
+    each of `look_up_delays` in turn: soon at first, since most answers are only late, then patiently, since a provider
+    that is down for an hour is not helped by questions. After `unknown_deadline` it goes to a human.
     """
 
     policy: RetryPolicy
+    max_deliveries: int
     consistency_lag: timedelta
     unknown_deadline: timedelta
     look_up_delays: Sequence[timedelta]
@@ -50,9 +51,11 @@ class Rules:
     def hopeless(self, claim: Claimed) -> Verdict | None:
         """Before anything is called: a payment whose attempts end in crashes only, look-ups included, is for a human.
 
-        What is merely spent ends after its look-up; more crashes than retries means that even asking does not end well.
+        What is merely spent ends after its look-up; more crashes than tries means that even asking does not end well. A
+        payment that was only in hand beside a poison entry sees its worker die as often as that entry is delivered.
         """
-        if self.policy.max_attempts is None or claim.payment.retries <= self.policy.max_attempts:
+        tries = self.policy.max_attempts
+        if tries is None or claim.payment.retries <= max(tries, self.max_deliveries):
             return None
         return Verdict(
             Status.NEEDS_REVIEW, "needs_review", reason="poison: its workers died or stalled again and again"

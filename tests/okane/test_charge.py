@@ -66,6 +66,7 @@ async def desk(database_url: str) -> AsyncIterator[Desk]:
     provider, leases = Scripted(), Leases(store=store, lease=LEASE)
     rules = Rules(
         policy=RetryPolicy(max_attempts=2),
+        max_deliveries=5,
         consistency_lag=timedelta(0),
         unknown_deadline=timedelta(hours=24),
         look_up_delays=(timedelta(seconds=5),),

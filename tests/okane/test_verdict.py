@@ -16,6 +16,7 @@ from streams import RetryPolicy
 
 RULES = Rules(
     policy=RetryPolicy(base=timedelta(seconds=1), cap=timedelta(minutes=5), max_attempts=8),
+    max_deliveries=5,
     consistency_lag=timedelta(seconds=5),
     unknown_deadline=timedelta(hours=24),
     look_up_delays=(timedelta(seconds=5), timedelta(seconds=15)),
@@ -112,6 +113,19 @@ def test_a_payment_that_keeps_crashing_its_worker_is_given_up_only_when_the_prov
     open_ = RULES.looked_up(claim(retries=8), Unknown("?"))
     assert open_ is not None
     assert open_.status is Status.UNKNOWN
+
+
+def test_more_crashes_than_tries_are_for_a_human() -> None:
+    assert RULES.hopeless(claim(retries=8)) is None
+    hopeless = RULES.hopeless(claim(retries=9))
+    assert hopeless is not None
+    assert (hopeless.status, hopeless.delay) == (Status.NEEDS_REVIEW, None)
+
+
+def test_a_payment_beside_poison_may_see_as_many_crashes_as_poison_has_deliveries() -> None:
+    once = dataclasses.replace(RULES, policy=RetryPolicy(max_attempts=1))
+    assert once.hopeless(claim(retries=5)) is None
+    assert once.hopeless(claim(retries=6)) is not None
 
 
 def test_without_retries_the_first_failure_is_the_last_but_a_first_try_is_made() -> None:

@@ -215,6 +215,7 @@ class Worker:
         )
         rules = Rules(
             policy=policy,
+            max_deliveries=scenario.max_deliveries,
             consistency_lag=scenario.consistency_lag,
             unknown_deadline=scenario.unknown_deadline,
             look_up_delays=scenario.look_up_delays,

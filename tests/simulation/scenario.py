@@ -78,9 +78,8 @@ class Scenario:
 
     @property
     def spares_innocents(self) -> bool:
-        """Whether nothing but poison kills workers, and a payment may see enough of them die for it to be found out."""
-        patient = self.max_retries >= self.max_deliveries and self.unknown_deadline > timedelta(hours=1)
-        return self.poison is not None and not self.faults and patient
+        """Whether nothing but poison kills workers, and no outcome is given up before it is found out."""
+        return self.poison is not None and not self.faults and self.unknown_deadline > timedelta(hours=1)
 
 
 def scenario(seed: int) -> Scenario:
