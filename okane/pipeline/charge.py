@@ -7,12 +7,13 @@ the lease runs out and the next worker looks the payment up under the same provi
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from functools import partial
-from typing import TypeVar, assert_never
+from functools import cache
+from typing import Any, ParamSpec, TypeVar, assert_never
 from uuid import UUID
 
 import structlog
@@ -21,7 +22,7 @@ from okane.errors import StoreUnavailable
 from okane.metrics import OkaneMetrics
 from okane.payment import Payment, Status
 from okane.pipeline import verdict
-from okane.pipeline.lease import Leases
+from okane.pipeline.lease import Lease, Leases
 from okane.providers.base import (
     Approved,
     ChargeResult,
@@ -37,6 +38,7 @@ from streams import Dead, Done, Message, Outcome, Retry
 from streams.failpoints import failpoint
 
 log = structlog.get_logger("okane.charge")
+levels = logging.getLogger("okane.charge")  # asked before the one line that every payment would write
 
 SOON = timedelta(seconds=1)  # when to look at a payment again that somebody else may have
 PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # between tries while Postgres is away
@@ -48,6 +50,7 @@ BEFORE_DELAY = failpoint("retry.before_delay", "the retry is committed, not in t
 BEFORE_DEAD_LETTER = failpoint("bury.before_dead_letter", "given up in Postgres, no dead letter in the stream")
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class Charge:
@@ -67,8 +70,16 @@ class Charge:
         self._provider = provider
         self._leases = leases
         self._rules = rules
-        self._metrics = metrics
         self._roll = roll
+        # Looked up once for each set of labels: `labels` costs more than the counting.
+        self._claims = cache(metrics.claims.labels)
+        self._attempts = cache(metrics.attempts.labels)
+        self._provider_seconds = cache(metrics.provider_seconds.labels)
+        self._retries = cache(metrics.retries.labels)
+        self._late_results = cache(metrics.late_results.labels)
+        self._settled_as = cache(metrics.settled.labels)
+        self._settle_seconds = cache(metrics.settle_seconds.labels)
+        metrics.in_flight.set_function(leases.__len__)
 
     async def __call__(self, message: Message) -> Outcome:
         """Handle one wake-up. Never raises for anything Postgres or the provider may do."""
@@ -77,22 +88,21 @@ class Charge:
         payment_id = UUID(bytes=message.body)
         if BEFORE_CLAIM.armed:
             await BEFORE_CLAIM.hit()
-        claim = await self._patiently(partial(self._store.claim, payment_id))
+        claim = await self._patiently(self._store.claim, payment_id)
         if isinstance(claim, Refused):
             return self._refused(claim, message)
-        self._metrics.claims.labels("granted").inc()
-        with structlog.contextvars.bound_contextvars(payment_id=str(payment_id), attempt=claim.payment.attempts):
-            with self._leases.held(claim), self._metrics.in_flight.track_inprogress():
-                settlement = await self._attempt(claim)
-                if settlement is None:
-                    return Retry("the lease ran out before the provider was called", after=SOON)
-                if BEFORE_SETTLE.armed:
-                    await BEFORE_SETTLE.hit()
-                # We alone know what the provider said.
-                age = await self._patiently(partial(self._store.settle, settlement))
-            if age is None:
-                return await self._late(settlement)
-            return await self._settled(settlement, age)
+        self._claims("granted").inc()
+        with self._leases.held(claim) as lease:
+            settlement = await self._attempt(claim, lease)
+            if settlement is None:
+                return Retry("the lease ran out before the provider was called", after=SOON)
+            if BEFORE_SETTLE.armed:
+                await BEFORE_SETTLE.hit()
+            # We alone know what the provider said.
+            age = await self._patiently(self._store.settle, settlement)
+        if age is None:
+            return await self._late(settlement)
+        return await self._settled(settlement, age)
 
     async def poison(self, message: Message) -> Outcome:
         """An entry that was delivered too often: its payment goes to a human, the entry to the dead letters."""
@@ -100,12 +110,12 @@ class Charge:
         if len(message.body) != 16:
             return Dead(reason)
         payment_id = UUID(bytes=message.body)
-        buried = await self._patiently(partial(self._store.bury, payment_id, reason=reason))
+        buried = await self._patiently(self._store.bury, payment_id, reason=reason)
         log.warning("payment_needs_review", payment_id=str(payment_id), reason=reason, buried=buried)
         return Dead(reason) if buried else Done()
 
     def _refused(self, refused: Refused, message: Message) -> Outcome:
-        self._metrics.claims.labels(refused.status or "missing").inc()
+        self._claims(refused.status or "missing").inc()
         match refused.status:
             case None:
                 return Dead("no such payment")
@@ -120,7 +130,7 @@ class Charge:
             case _:
                 assert_never(refused.status)
 
-    async def _attempt(self, claim: Claimed) -> Settlement | None:
+    async def _attempt(self, claim: Claimed, lease: Lease) -> Settlement | None:
         """Look up if the outcome is open, charge if it is not; None if the right to do so ran out meanwhile."""
         payment = claim.payment
         started_s = time.monotonic()
@@ -134,8 +144,8 @@ class Charge:
                 return self._settlement(payment, decided, called=False, started_s=started_s)
         if BEFORE_CALL.armed:
             await BEFORE_CALL.hit()
-        if not self._leases.valid(claim):
-            log.warning("lease_ran_out")
+        if not lease.valid:
+            _log_of(payment.id, payment.attempts).warning("lease_ran_out")
             return None
         result = await self._call("charge", self._provider.charge, payment)
         assert not isinstance(result, NotFound)
@@ -154,11 +164,13 @@ class Charge:
             result = await ask(payment)
         except Exception as error:
             # A bug of the provider's adapter. Its request may be out there: only a look-up can tell.
-            log.exception("provider_adapter_failed", provider=self._provider.name, call=call)
+            _log_of(payment.id, payment.attempts).exception(
+                "provider_adapter_failed", provider=self._provider.name, call=call
+            )
             result = Unknown(f"{type(error).__name__}: {error}")
         name = self._provider.name
-        self._metrics.provider_seconds.labels(name, call).observe(time.perf_counter() - started_s)
-        self._metrics.attempts.labels(name, call, _word(result)).inc()
+        self._provider_seconds(name, call).observe(time.perf_counter() - started_s)
+        self._attempts(name, call, _word(result)).inc()
         return result
 
     def _settlement(self, payment: Payment, decided: verdict.Verdict, *, called: bool, started_s: float) -> Settlement:
@@ -176,7 +188,7 @@ class Charge:
             delay=decided.delay,
         )
 
-    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def _patiently(self, ask: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Ask Postgres until it answers, or we are ended.
 
         Holding the message is the brake: no more is read than fits in hand. Putting it back would turn the whole backlog
@@ -186,7 +198,7 @@ class Charge:
         tries = 0
         while True:
             try:
-                return await ask()
+                return await ask(*args, **kwargs)
             except StoreUnavailable:
                 pause_s = PAUSES_S[min(tries, len(PAUSES_S) - 1)]
                 tries += 1
@@ -194,26 +206,31 @@ class Charge:
 
     async def _late(self, settlement: Settlement) -> Outcome:
         """Another worker has the payment now. What we heard is kept; the payment is looked up by whoever holds it."""
-        self._metrics.late_results.labels(settlement.event).inc()
-        status = await self._patiently(partial(self._store.record_late, settlement))
-        log.warning("late_result", outcome=settlement.event, provider_ref=settlement.provider_ref, status=status)
+        self._late_results(settlement.event).inc()
+        status = await self._patiently(self._store.record_late, settlement)
+        _log_of(settlement.payment_id, settlement.attempt).warning(
+            "late_result", outcome=settlement.event, provider_ref=settlement.provider_ref, status=status
+        )
         return Retry("settled by another attempt", after=SOON)
 
     async def _settled(self, settlement: Settlement, age: timedelta) -> Outcome:
-        status = settlement.status
-        self._metrics.settled.labels(status.value).inc()
-        log.debug("payment_settled", status=status.value, reason=settlement.reason)
+        status, reason = settlement.status, settlement.reason
+        self._settled_as(status.value).inc()
+        if levels.isEnabledFor(logging.DEBUG):
+            _log_of(settlement.payment_id, settlement.attempt).debug(
+                "payment_settled", status=status.value, reason=reason
+            )
         if status is Status.NEEDS_REVIEW:
-            log.warning("payment_needs_review", reason=settlement.reason)
+            _log_of(settlement.payment_id, settlement.attempt).warning("payment_needs_review", reason=reason)
             return await self._dead(settlement)
         if settlement.delay is not None:
             if BEFORE_DELAY.armed:
                 await BEFORE_DELAY.hit()
-            self._metrics.retries.labels(settlement.provider).inc()
-            return Retry(settlement.reason or settlement.event, after=settlement.delay)
-        self._metrics.settle_seconds.labels(status.value).observe(age.total_seconds())
+            self._retries(settlement.provider).inc()
+            return Retry(reason or settlement.event, after=settlement.delay)
+        self._settle_seconds(status.value).observe(age.total_seconds())
         if settlement.event == verdict.SPENT:
-            log.warning("payment_spent", reason=settlement.reason)
+            _log_of(settlement.payment_id, settlement.attempt).warning("payment_spent", reason=reason)
             return await self._dead(settlement)
         return Done()
 
@@ -221,6 +238,11 @@ class Charge:
         if BEFORE_DEAD_LETTER.armed:
             await BEFORE_DEAD_LETTER.hit()
         return Dead(settlement.reason or settlement.event)
+
+
+def _log_of(payment_id: UUID, attempt: int) -> Any:
+    """The log, for lines about one attempt. Bound where a line is written: for every payment it would cost more."""
+    return log.bind(payment_id=str(payment_id), attempt=attempt)
 
 
 def _word(result: LookUpResult) -> str:

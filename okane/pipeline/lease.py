@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
+from types import TracebackType
+from typing import Self
 from uuid import UUID
 
 import structlog
@@ -20,40 +22,57 @@ from okane.store import Claimed, PaymentStore
 log = structlog.get_logger("okane.lease")
 
 
+@dataclass(slots=True, eq=False)
+class Lease:
+    """One claim, held for as long as the block that entered it lasts. `valid_until_s` is monotonic time."""
+
+    payment_id: UUID
+    attempt: int
+    valid_until_s: float
+    held: set[Lease]
+
+    @property
+    def valid(self) -> bool:
+        """Whether this process may still call the provider. False after it was stopped for longer than its lease."""
+        return time.monotonic() < self.valid_until_s
+
+    def __enter__(self) -> Self:
+        self.held.add(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.held.discard(self)
+
+
 class Leases:
-    """The claims held by this process, by (payment, attempt), with the monotonic time until which each is valid."""
+    """The claims held by this process."""
 
     def __init__(self, *, store: PaymentStore, lease: timedelta) -> None:
         self._store = store
         self._lease_s = lease.total_seconds()
-        self._valid_until_s: dict[tuple[UUID, int], float] = {}
+        self._held: set[Lease] = set()
 
-    @contextlib.contextmanager
-    def held(self, claimed: Claimed) -> Iterator[None]:
-        """Renew the lease of this claim for as long as the block lasts."""
-        key = (claimed.payment.id, claimed.payment.attempts)
-        self._valid_until_s[key] = claimed.valid_until_s
-        try:
-            yield
-        finally:
-            del self._valid_until_s[key]
+    def __len__(self) -> int:
+        return len(self._held)
 
-    def valid(self, claimed: Claimed) -> bool:
-        """Whether this process may still call the provider. False after it was stopped for longer than its lease."""
-        return time.monotonic() < self._valid_until_s[claimed.payment.id, claimed.payment.attempts]
+    def held(self, claimed: Claimed) -> Lease:
+        """The lease of this claim; renewed while it is entered."""
+        return Lease(claimed.payment.id, claimed.payment.attempts, claimed.valid_until_s, self._held)
 
     async def run_once(self) -> int:
         """Renew what has used up a third of its lease; how many were renewed. What fails is tried again next time."""
         now_s = time.monotonic()
-        aging = [key for key, until_s in self._valid_until_s.items() if until_s - now_s < self._lease_s * 2 / 3]
-        answers = await asyncio.gather(*(self._store.renew(*key) for key in aging), return_exceptions=True)
+        aging = [lease for lease in self._held if lease.valid_until_s - now_s < self._lease_s * 2 / 3]
+        renewals = (self._store.renew(lease.payment_id, lease.attempt) for lease in aging)
+        answers = await asyncio.gather(*renewals, return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException) and not isinstance(answer, StoreUnavailable):
                 log.error("renewal_failed", exc_info=answer)
-        kept = [key for key, answer in zip(aging, answers, strict=True) if answer is True]
-        for key in kept:
-            if key in self._valid_until_s:
-                self._valid_until_s[key] = now_s + self._lease_s
+        kept = [lease for lease, answer in zip(aging, answers, strict=True) if answer is True]
+        for lease in kept:
+            lease.valid_until_s = now_s + self._lease_s
         return len(kept)
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from okane.metrics import OkaneMetrics
 from okane.payment import Payment, Status
 from okane.pipeline.charge import Charge
-from okane.pipeline.lease import Leases
+from okane.pipeline.lease import Lease, Leases
 from okane.pipeline.verdict import Rules
 from okane.providers.base import Approved, ChargeResult, LookUpResult, NotFound, Unavailable
 from okane.store import PaymentStore
@@ -139,7 +139,7 @@ async def test_a_worker_that_slept_through_its_lease_does_not_call_the_provider(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     payment_id = await desk.accepted()
-    monkeypatch.setattr(desk.leases, "valid", lambda _claim: False)
+    monkeypatch.setattr(Lease, "valid", False)
     assert isinstance(await desk.charge(wake_up(payment_id)), Retry)
     assert desk.provider.asked == []
     assert await desk.status(payment_id) is Status.PROCESSING  # for the next claim, after the lease
@@ -176,12 +176,12 @@ async def test_poison_is_buried_for_a_human(desk: Desk) -> None:
 async def test_long_calls_keep_their_lease(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     payment_id = await desk.accepted()
     claim = await claimed(desk.store, payment_id)
-    with desk.leases.held(claim):
+    with desk.leases.held(claim) as lease:
         assert await desk.leases.run_once() == 0  # too young
         await expire_lease(desk.url, payment_id)
         monkeypatch.setattr("okane.pipeline.lease.time.monotonic", lambda: claim.valid_until_s - 15)
         assert await desk.leases.run_once() == 1
         monkeypatch.setattr("okane.pipeline.lease.time.monotonic", lambda: claim.valid_until_s + 10)
-        assert desk.leases.valid(claim)
+        assert lease.valid
         monkeypatch.setattr("okane.pipeline.lease.time.monotonic", lambda: claim.valid_until_s + 20)
-        assert not desk.leases.valid(claim)
+        assert not lease.valid

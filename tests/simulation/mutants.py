@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 from okane.payment import Payment, Status
 from okane.pipeline.charge import Charge
-from okane.pipeline.lease import Leases
+from okane.pipeline.lease import Lease
 from okane.pipeline.verdict import Rules, Verdict
 from okane.providers.base import ChargeResult, Unavailable, Unknown
 from okane.store import Claimed, Settlement
@@ -123,8 +123,8 @@ def no_look_up() -> Iterator[None]:
     """An open outcome is charged again, not looked up. Caught by the rule that every such charge follows a look-up."""
     attempt = Charge._attempt
 
-    async def broken(self: Charge, claim: Claimed) -> Settlement | None:
-        return await attempt(self, replace(claim, look_up_first=False))
+    async def broken(self: Charge, claim: Claimed, lease: Lease) -> Settlement | None:
+        return await attempt(self, replace(claim, look_up_first=False), lease)
 
     with patch.object(Charge, "_attempt", broken):
         yield
@@ -132,7 +132,7 @@ def no_look_up() -> Iterator[None]:
 
 def no_lease_check() -> AbstractContextManager[Any]:
     """A worker that slept through its lease goes on to charge. Caught by I9: its lease has run out."""
-    return patch.object(Leases, "valid", lambda _self, _claimed: True)
+    return patch.object(Lease, "valid", True)
 
 
 def no_sweep() -> AbstractContextManager[Any]:
