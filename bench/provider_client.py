@@ -22,9 +22,10 @@ import aiohttp
 import uvloop
 
 from okane.payment import Payment, Status
-from okane.providers.answers import Answer, charge_result
+from okane.providers.answers import charge_result
 from okane.providers.base import Approved, ChargeResult
 from okane.providers.http import HttpProvider
+from okane.providers.http_connection import Response
 
 IN_FLIGHT = 64
 TIMEOUT = timedelta(seconds=10)
@@ -109,7 +110,7 @@ async def _aiohttp_client(base_url: str) -> AsyncIterator[Charge]:
             body = bytearray()
             async for chunk in response.content.iter_any():
                 body += chunk
-            answer = Answer.read(status=response.status, body=bytes(body))
+            answer = Response(response.status, bytes(body), response.headers.get("Retry-After"))
         return charge_result(answer, payment, now=datetime.now(UTC))
 
     async with session:

@@ -8,68 +8,44 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Self
 
 from okane.payment import Payment
 from okane.providers.base import Approved, ChargeResult, Declined, LookUpResult, NotFound, Unavailable, Unknown
+from okane.providers.http_connection import Response
 
 # A provider that asks for more would park a payment for days on one mistyped header.
 RETRY_AFTER_CAP = timedelta(hours=1)
 _TEXT_LIMIT = 255
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """One complete HTTP answer; a cut or oversized one never becomes an Answer.
-
-    `said` is the body as a JSON object, None when it is anything else; `empty` tells no body from an unreadable one;
-    `retry_after` is the header as it was sent.
-    """
-
-    status: int
-    said: Mapping[str, object] | None
-    empty: bool
-    retry_after: str | None = None
-
-    @classmethod
-    def read(cls, *, status: int, body: bytes, retry_after: str | None = None) -> Self:
-        try:
-            value = json.loads(body)
-        # RecursionError: a body of 64 kB can nest deeper than the parser goes.
-        except (ValueError, RecursionError):
-            value = None
-        said = value if isinstance(value, dict) else None
-        return cls(status=status, said=said, empty=not body.strip(), retry_after=retry_after)
-
-
-def charge_result(answer: Answer, payment: Payment, *, now: datetime) -> ChargeResult:
+def charge_result(answer: Response, payment: Payment, *, now: datetime) -> ChargeResult:
     """What `answer` to `POST /charges` says about `payment`. `now` is only asked for a Retry-After date."""
+    said = _object(answer.body)
     if 200 <= answer.status < 300:
-        return _captured(answer, payment)
+        return _captured(answer.status, said, payment)
     if answer.status in (402, 422):
-        return _declined(answer)
-    return _not_taken(answer, now=now) or Unknown(_unexpected(answer))
+        return _declined(answer.status, said)
+    return _not_taken(answer, said, now=now) or Unknown(_unexpected(answer.status, said))
 
 
-def look_up_result(answer: Answer, payment: Payment, *, now: datetime) -> LookUpResult:
+def look_up_result(answer: Response, payment: Payment, *, now: datetime) -> LookUpResult:
     """What `answer` to `GET /charges/{key}` says about `payment`.
 
     Only a JSON 404 is the provider's: a 404 page of a proxy or of a mistyped base URL must not make a charge vanish.
     `Unavailable` here means that the look-up was not taken; it says nothing about the charge.
     """
-    if answer.status == 404 and answer.said is not None:
+    said = _object(answer.body)
+    if answer.status == 404 and said is not None:
         return NotFound()
     if answer.status != 200:
-        return _not_taken(answer, now=now) or Unknown(_unexpected(answer))
-    found = answer.said
-    if found is None or not {"status", "amount", "currency"} <= found.keys():
+        return _not_taken(answer, said, now=now) or Unknown(_unexpected(answer.status, said))
+    if said is None or not {"status", "amount", "currency"} <= said.keys():
         return Unknown("unreadable 200 to a look-up")
-    if found.get("status") == "declined":
-        return _mismatch(found, payment) or _declined(answer)
-    return _captured(answer, payment)
+    if said.get("status") == "declined":
+        return _mismatch(said, payment) or _declined(answer.status, said)
+    return _captured(answer.status, said, payment)
 
 
 def parse_retry_after(value: str | None, *, now: datetime) -> timedelta | None:
@@ -88,18 +64,27 @@ def parse_retry_after(value: str | None, *, now: datetime) -> timedelta | None:
     return min(max(due - now, timedelta(0)), RETRY_AFTER_CAP)
 
 
-def _captured(answer: Answer, payment: Payment) -> Approved | Unknown:
-    said = answer.said
+def _object(body: bytes) -> Mapping[str, object] | None:
+    """The body as a JSON object; None when it is anything else."""
+    try:
+        value = json.loads(body)
+    # RecursionError: a body of 64 kB can nest deeper than the parser goes.
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _captured(status: int, said: Mapping[str, object] | None, payment: Payment) -> Approved | Unknown:
     if said is None:
-        return Unknown(f"unreadable {answer.status}")
+        return Unknown(f"unreadable {status}")
     if (mismatch := _mismatch(said, payment)) is not None:
         return mismatch
     # Go's mock provider sends no status; anything but "captured" (pending, authorized) is not money that moved.
     if said.get("status", "captured") != "captured":
-        return Unknown(f"{answer.status} with status {_text(said['status'])!r}")
+        return Unknown(f"{status} with status {_text(said['status'])!r}")
     ref = said.get("provider_ref")
     if not isinstance(ref, str) or not ref or ref != _text(ref):
-        return Unknown(f"{answer.status} without a usable provider_ref")
+        return Unknown(f"{status} without a usable provider_ref")
     return Approved(ref)
 
 
@@ -113,35 +98,34 @@ def _mismatch(said: Mapping[str, object], payment: Payment) -> Unknown | None:
     )
 
 
-def _declined(answer: Answer) -> Declined | Unknown:
-    said = answer.said
+def _declined(status: int, said: Mapping[str, object] | None) -> Declined | Unknown:
     if said is None:
-        return Unknown(f"unreadable {answer.status}")
+        return Unknown(f"unreadable {status}")
     code = said.get("code")
     return Declined(_text(code) if isinstance(code, str) and code else "declined", _text(said.get("message", "")))
 
 
-def _not_taken(answer: Answer, *, now: datetime) -> Unavailable | None:
+def _not_taken(answer: Response, said: Mapping[str, object] | None, *, now: datetime) -> Unavailable | None:
     """429 and the contractual 503: the provider says that it did nothing.
 
     A 503 is the contract's with a JSON body or none at all. One with a page or plain text comes from a proxy, and those
     also answer 503 when the connection behind them broke after the request had been forwarded (Envoy's "upstream
     connect error or disconnect/reset before headers").
     """
-    ours = answer.status == 503 and (answer.empty or answer.said is not None)
+    ours = answer.status == 503 and (said is not None or not answer.body.strip())
     if answer.status != 429 and not ours:
         return None
     return Unavailable(f"HTTP {answer.status}", parse_retry_after(answer.retry_after, now=now))
 
 
-def _unexpected(answer: Answer) -> str:
-    if answer.status == 409:
+def _unexpected(status: int, said: Mapping[str, object] | None) -> str:
+    if status == 409:
         return "HTTP 409: the provider knows this key with another amount, currency or payment"
-    code = (answer.said or {}).get("code")
-    return f"HTTP {answer.status}" + (f" {_text(code)}" if isinstance(code, str) else "")
+    code = (said or {}).get("code")
+    return f"HTTP {status}" + (f" {_text(code)}" if isinstance(code, str) else "")
 
 
 def _text(value: object) -> str:
     """`value` as printable text of at most 255 characters: no NUL or lone surrogate gets into a row by this way."""
-    text = value if isinstance(value, str) else repr(value)
-    return "".join(c if c.isprintable() else "?" for c in text[:_TEXT_LIMIT])
+    text = (value if isinstance(value, str) else repr(value))[:_TEXT_LIMIT]
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import re
 import ssl
 from datetime import UTC, datetime, timedelta
+from json.encoder import encode_basestring_ascii as quoted
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
@@ -19,7 +19,7 @@ from urllib.parse import quote
 from yarl import URL
 
 from okane.payment import Payment
-from okane.providers.answers import Answer, charge_result, look_up_result
+from okane.providers.answers import charge_result, look_up_result
 from okane.providers.base import ChargeResult, LookUpResult, Unavailable, Unknown
 from okane.providers.http_connection import Broken, Response
 from okane.providers.http_pool import NoConnection, Pool
@@ -84,17 +84,16 @@ class HttpProvider:
         if not _VISIBLE.fullmatch(key):
             raise ValueError(f"a provider key is visible ASCII, not {key!r}")
         # By hand: half of json.dumps' time would go into finding out that these are texts and a number.
-        currency = json.dumps(payment.currency)
-        body = f'{{"payment_id": "{payment.id}", "amount": {payment.amount_minor:d}, "currency": {currency}}}'
+        body = f'{{"payment_id": "{payment.id}", "amount": {payment.amount_minor:d}, "currency": {quoted(payment.currency)}}}'
         request = f"{self._post}Idempotency-Key: {key}\r\nContent-Length: {len(body)}\r\n\r\n{body}"
         answer = await self._call(request.encode("ascii"), repeatable=False)
-        return charge_result(answer, payment, now=datetime.now(UTC)) if isinstance(answer, Answer) else answer
+        return charge_result(answer, payment, now=datetime.now(UTC)) if isinstance(answer, Response) else answer
 
     async def look_up(self, payment: Payment) -> LookUpResult:
         """Ask what became of the payment's key. Never raises for what the provider or the network does."""
         request = f"GET {self._charges}/{quote(payment.provider_key, safe='')} HTTP/1.1\r\n{self._common}\r\n"
         answer = await self._call(request.encode("ascii"), repeatable=True)
-        return look_up_result(answer, payment, now=datetime.now(UTC)) if isinstance(answer, Answer) else answer
+        return look_up_result(answer, payment, now=datetime.now(UTC)) if isinstance(answer, Response) else answer
 
     async def aclose(self) -> None:
         """Close every connection. Calls still in flight end as `Unknown`."""
@@ -108,7 +107,7 @@ class HttpProvider:
     ) -> None:
         await self.aclose()
 
-    async def _call(self, request: bytes, *, repeatable: bool) -> Answer | Unavailable | Unknown:
+    async def _call(self, request: bytes, *, repeatable: bool) -> Response | Unavailable | Unknown:
         due_s = self._loop.time() + self._timeout_s
         outcome = await self._exchange(request, due_s=due_s)
         if repeatable and isinstance(outcome, Broken) and outcome.stale:
@@ -119,7 +118,7 @@ class HttpProvider:
             return Unknown(outcome.reason)
         if BEFORE_ANSWER.armed and (failed := await self._hit_before_answer(due_s)) is not None:
             return failed
-        return Answer.read(status=outcome.status, body=outcome.body, retry_after=outcome.retry_after)
+        return outcome
 
     async def _exchange(self, request: bytes, *, due_s: float, fresh: bool = False) -> Response | Broken | NoConnection:
         connect_due_s = min(self._loop.time() + self._connect_timeout_s, due_s)
