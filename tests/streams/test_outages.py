@@ -209,12 +209,19 @@ async def test_messages_whose_delivery_was_lost_on_the_way_are_reclaimed(
         async with Running(consumer(client, stream, bell, lease=timedelta(milliseconds=200))):
             await producer.publish(b"first")
             await bell.heard(b"first")
-            proxy.strike(LoseReplies())
-            await producer.publish(b"lost on the way")
+
+            async def pending() -> int:
+                return (await Inspector(direct, stream, group=GROUP).stats()).pending
+
+            async def settled() -> bool:
+                return await pending() == 0
 
             async def delivered() -> bool:
-                return (await Inspector(direct, stream, group=GROUP).stats()).pending == 1
+                return await pending() == 1
 
+            await until(settled)
+            proxy.strike(LoseReplies())
+            await producer.publish(b"lost on the way")
             await until(delivered)
             proxy.heal()
             await bell.heard(b"lost on the way")
