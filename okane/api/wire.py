@@ -64,7 +64,7 @@ def _field_error(error: Any) -> FieldError:
     if error["type"] == "extra_forbidden":
         allowed = ", ".join(CreatePayment.model_fields)
         return FieldError(pointer, "unknown_member", f"is not known here; known are {allowed}")
-    return FieldError(pointer, error["type"], error["msg"])
+    return FieldError(pointer, error["type"], error["msg"].removeprefix("Value error, "))
 
 
 def fingerprint(*, amount_minor: int, currency: str, metadata: dict[str, str]) -> bytes:

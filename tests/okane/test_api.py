@@ -201,6 +201,11 @@ async def test_every_wrong_member_is_named(api: Api) -> None:
     assert {one["pointer"] for one in problem["errors"]} == {"/amount", "/x~1y", "/metadata/a"}
 
 
+async def test_what_is_wrong_is_said_without_the_validators_words(api: Api) -> None:
+    _, problem = await post(api, "/payments", '{"amount": 1, "currency": "usd", "idempotency_key": "k"}')
+    assert problem["errors"][0]["detail"] == "must be an ISO 4217 code in capitals, like USD"
+
+
 async def test_two_different_keys_are_refused(api: Api) -> None:
     body = '{"amount": 1, "idempotency_key": "a"}'
     response, problem = await post(api, "/payments", body, **{"Idempotency-Key": "b"})
