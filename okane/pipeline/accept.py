@@ -70,10 +70,15 @@ class Accept:
             async with asyncio.timeout(WAKE_TIMEOUT_S):
                 await self._producer.publish(payment.id.bytes, lane=payment.lane)
         except (StreamError, TimeoutError) as error:
-            log.debug("wake_up_not_sent", payment_id=str(payment.id), reason=str(error))
+            reason = str(error) or f"no answer in {WAKE_TIMEOUT_S:g} s"
+            log.debug("wake_up_not_sent", payment_id=str(payment.id), reason=reason)
             if not isinstance(error, StreamFull):
+                if not self._redis_away_until_s:
+                    log.warning("redis_lost", reason=reason)
                 self._away_for(AWAY_S)
             return False
+        if self._redis_away_until_s:
+            log.warning("redis_back")
         self._redis_away_until_s = 0.0
         return True
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 
 from okane.pipeline import accept as accept_module
 from okane.pipeline.accept import Accept
@@ -74,6 +75,18 @@ async def test_redis_is_asked_again_and_used_when_it_answers(
     assert (await accept.accept(new("second"))).enqueued
     monkeypatch.setattr(accept_module, "AWAY_S", 3600)
     assert (await accept.accept(new("third"))).enqueued
+
+
+async def test_an_outage_of_redis_is_two_lines_in_the_log(
+    store: PaymentStore, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accept_module, "AWAY_S", 0)
+    accept = Accept(store=store, producer=queue)
+    with capture_logs() as lines:
+        for number, down in enumerate([False, True, True, False, False]):
+            queue.down = down
+            await accept.accept(new(str(number)))
+    assert [line["event"] for line in lines if line["log_level"] == "warning"] == ["redis_lost", "redis_back"]
 
 
 async def test_a_full_lane_is_no_outage(store: PaymentStore) -> None:
