@@ -66,6 +66,8 @@ def main(words: list[str]) -> None:
     else:
         set_up(RUNTIME)
         command = ["-P", "-m", "okane", *words]  # -P: a folder named okane where you stand is not ours
+    if "PYTHONPATH" in os.environ:  # it comes before what .venv holds, and may lead to another okane
+        os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{os.environ['PYTHONPATH']}"
     sys.stdout.flush()
     os.execv(PYTHON, [str(PYTHON), *command])
 

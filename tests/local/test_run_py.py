@@ -41,6 +41,7 @@ class Clone:
 def make_clone(root: Path) -> Clone:
     (root / "okane").mkdir(parents=True)
     shutil.copy(ROOT / "run.py", root)
+    (root / "okane" / "__init__.py").touch()
     (root / "okane" / "__main__.py").write_text(ECHO)
     for name in ("requirements.txt", "requirements-dev.txt"):
         (root / name).write_text("# nothing\n")
@@ -69,9 +70,15 @@ def test_alone_it_prints_its_commands_and_sets_nothing_up(clone: Clone) -> None:
     assert not clone.venv.exists()
 
 
-def test_any_other_word_goes_to_okane_in_its_environment_from_anywhere(made: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", [None, "."])
+def test_any_other_word_goes_to_okane_in_its_environment_from_anywhere(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str | None
+) -> None:
     (tmp_path / "okane").mkdir()  # somebody's folder of that name, where the user stands
+    (tmp_path / "okane" / "__init__.py").touch()
     (tmp_path / "okane" / "__main__.py").write_text("raise SystemExit('the wrong okane')")
+    if path is not None:
+        monkeypatch.setenv("PYTHONPATH", path)
     Clone(made).run("status")  # set up, whatever other tests did to it
     done = Clone(made).run("worker", "--name", "w 1", cwd=tmp_path)
     assert done.stdout == f"okane worker --name w 1 {made / '.venv'}\n", done.stderr
