@@ -267,7 +267,7 @@ async def _said(client: Redis, command: Sequence[str]) -> Any:
     try:
         return await client.execute_command(*command)  # type: ignore[no-untyped-call]
     except RedisError as error:
-        return type(error), str(error)
+        return type(error), str(error).partition(".")[0]  # Redis goes on with advice, Valkey 9 without
 
 
 def _server() -> Server:
