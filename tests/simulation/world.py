@@ -93,7 +93,7 @@ class World:
     def run(self) -> Result:
         """Runs to rest, or to the moment at which it should have come to rest long ago."""
         started_s = self._loop.time()
-        with _in_virtual_time(self._loop, self._plan.seed), _listening(self._audit, self._note):
+        with _in_virtual_time(self._loop, self._plan.seed), _listening(self._audit, self._loop):
             try:
                 self._loop.run(self._main())
             except Stuck as stuck:
@@ -185,11 +185,15 @@ def _in_virtual_time(loop: SimulationLoop, seed: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _listening(audit: Audit, note: Any) -> Iterator[None]:
-    """What the pipeline logs as an error is heard, and everything else not even written."""
+def _listening(audit: Audit, loop: SimulationLoop) -> Iterator[None]:
+    """What the pipeline logs as an error is heard, and everything else not even written.
+
+    Not what it says when the world is over, and what had not ended is closed: in a finally that waits, for example.
+    """
 
     def hear(_logger: object, _method: str, event: Any) -> Any:
-        _judge(audit, str(event.get("event")), event)
+        if not loop.is_closed():
+            _judge(audit, str(event.get("event")), event)
         raise structlog.DropEvent
 
     before = structlog.get_config()
@@ -199,7 +203,7 @@ def _listening(audit: Audit, note: Any) -> Iterator[None]:
         cache_logger_on_first_use=False,
     )
     log = logging.getLogger("streams")
-    ear = _Ear(audit)
+    ear = _Ear(audit, loop)
     level, propagate = log.level, log.propagate
     log.addHandler(ear)
     log.setLevel(logging.ERROR)
@@ -216,11 +220,14 @@ def _listening(audit: Audit, note: Any) -> Iterator[None]:
 class _Ear(logging.Handler):
     """Hears the library's log."""
 
-    def __init__(self, audit: Audit) -> None:
+    def __init__(self, audit: Audit, loop: SimulationLoop) -> None:
         super().__init__(logging.ERROR)
         self._audit = audit
+        self._loop = loop
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self._loop.is_closed():
+            return
         text = record.getMessage()
         error = record.exc_info[1] if record.exc_info else None
         _judge(self._audit, text, error)
