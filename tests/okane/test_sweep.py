@@ -289,6 +289,8 @@ async def test_the_oldest_due_payment_is_known(store: PaymentStore, database_url
     assert await overview.oldest_due() == timedelta(0)
     payment_id = await accept_aged(store, database_url, "k", age_s=20)
     assert timedelta(seconds=20) <= await overview.oldest_due() < timedelta(seconds=25)
+    await execute(database_url, "INSERT INTO sweep_cursors SELECT 'low', id FROM payments", [])
+    assert timedelta(seconds=20) <= await overview.oldest_due(), "what the cursor stands at is not behind it"
     claim = await claimed(store, payment_id)
     assert await overview.oldest_due() == timedelta(0)
     await store.settle(settlement(claim.payment, Status.UNKNOWN, delay=timedelta(0)))
