@@ -6,6 +6,7 @@ what is left out is finding out anew, for every batch, what the statement and it
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +58,9 @@ class PreparedConnection:
         pgconn = self._connection.pgconn
         if statement.name not in self._prepared:
             pgconn.send_prepare(statement.name, statement.text)
-            await self._result()
+            # A try that was canceled may have got through.
+            with contextlib.suppress(psycopg.errors.DuplicatePreparedStatement):
+                await self._result()
             self._prepared.add(statement.name)
         pgconn.send_query_prepared(statement.name, values, [pq.Format.BINARY] * len(values), pq.Format.BINARY)
         result = await self._result()

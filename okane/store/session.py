@@ -128,6 +128,7 @@ class Session:
                 autocommit=True,
                 application_name=f"okane {self._name}",
                 options=self._options,
+                client_encoding="utf8",  # what `binary` writes
                 connect_timeout=5,
                 keepalives_idle=10,
                 keepalives_interval=5,

@@ -18,7 +18,7 @@ from okane.payment import Payment, Status
 from okane.store import Accepted, Claimed, DeadLetterStore, NewPayment, PaymentStore, Refused, Settlement
 from okane.store import session as session_module
 from okane.store.payments import BATCHED
-from okane.store.prepared import Prepared
+from okane.store.prepared import Prepared, PreparedConnection
 from okane.store.session import Session
 
 SLEEP = Prepared.of("sleep", "SELECT 7 FROM pg_sleep(%(seconds)s::float8)")
@@ -190,6 +190,27 @@ async def test_a_prepared_statement_that_was_canceled_leaves_its_session_usable(
         with pytest.raises(asyncio.CancelledError):
             await asking
         assert await session.rows(SLEEP, {"seconds": 0.0}) == [(7,)]
+
+
+async def test_a_statement_that_turns_out_to_be_prepared_already_runs(database_url: str) -> None:
+    """Its first caller was canceled when the server had prepared it, and we had not heard of it."""
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        for _ in range(2):
+            assert await PreparedConnection(connection).rows(SLEEP, {"seconds": 0.0}) == [(7,)]
+
+
+async def test_text_arrives_as_it_is_whatever_encoding_the_client_is_set_to(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    store = PaymentStore(database_url, actor="test", lease=LEASE, grace=GRACE)
+    payment = (await store.accept(new("käse"))).payment
+    assert await store.get(payment.id, account_id="default") == payment
+    await store.aclose()
+    monkeypatch.delenv("PGCLIENTENCODING")
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        cursor = await connection.execute("SELECT idempotency_key FROM payments")
+        assert await cursor.fetchone() == ("käse",)
 
 
 async def test_a_prepared_statement_whose_connection_is_lost_says_so_and_is_prepared_again(database_url: str) -> None:
