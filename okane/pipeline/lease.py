@@ -29,7 +29,7 @@ class Lease:
     payment_id: UUID
     attempt: int
     valid_until_s: float
-    held: set[Lease]
+    held: dict[Lease, None]
 
     @property
     def valid(self) -> bool:
@@ -37,13 +37,13 @@ class Lease:
         return time.monotonic() < self.valid_until_s
 
     def __enter__(self) -> Self:
-        self.held.add(self)
+        self.held[self] = None
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.held.discard(self)
+        del self.held[self]
 
 
 class Leases:
@@ -52,7 +52,7 @@ class Leases:
     def __init__(self, *, store: PaymentStore, lease: timedelta) -> None:
         self._store = store
         self._lease_s = lease.total_seconds()
-        self._held: set[Lease] = set()
+        self._held: dict[Lease, None] = {}  # in the order of their claims
 
     def __len__(self) -> int:
         return len(self._held)
