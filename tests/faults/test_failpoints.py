@@ -12,7 +12,8 @@ import psycopg
 import pytest
 
 import okane.app  # noqa: F401 - declares every point by importing all that a process is made of
-from streams import failpoints
+from okane.local.redis_server import RedisServer
+from streams import connect, failpoints
 from tests.flow.system import System
 
 GUARANTEES = Path(__file__).resolve().parents[2] / "docs" / "guarantees.md"
@@ -63,7 +64,7 @@ def test_every_failpoint_has_a_scenario_here_and_a_row_in_the_guarantees() -> No
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_killed_at_a_crash_point_nothing_is_lost_or_doubled(system: System, database_url: str, name: str) -> None:
     scenario = SCENARIOS[name]
-    system.env["MAX_RETRIES"] = "3"
+    system.env["MAX_RETRIES"] = "2"
     armed = {"OKANE_FAILPOINT": f"{name}:kill"}
     await system.start_provider(*scenario.provider)
     if scenario.process == "api":
@@ -119,15 +120,17 @@ async def test_a_payment_that_kills_its_workers_goes_to_a_human(system: System) 
     assert await system.captures() == {}
 
 
-async def test_a_payment_whose_look_ups_kill_goes_to_a_human(system: System) -> None:
+async def test_a_payment_whose_look_ups_kill_goes_to_a_human(system_own_redis: tuple[System, RedisServer]) -> None:
     """With its entry lost each time, the deliveries are not counted: the crashes in Postgres are."""
-    system.env["MAX_RETRIES"] = "0"
-    system.env["VISIBILITY_TIMEOUT"] = "1500ms"
+    system, redis_server = system_own_redis
+    system.env |= {"MAX_RETRIES": "0", "OKANE_MAX_DELIVERIES": "2", "VISIBILITY_TIMEOUT": "1500ms"}
     await system.start(provider=("--unavailable", "0"))
     [poison] = await system.pay(1)
     for _ in range(3):
         system.launch_worker("w1", OKANE_FAILPOINT="claim.after_commit:kill:*")
         await system.killed("w1")
+        async with connect(redis_server.url) as redis:
+            await redis.flushall()
     await system.start_worker("w1")
     assert await system.settled([poison]) == {"needs_review": 1}
     assert "again and again" in (await system.payment(poison))["last_error"]

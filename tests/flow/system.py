@@ -118,7 +118,7 @@ class System:
     def signal(self, name: str, number: signal.Signals) -> None:
         os.kill(self.pid(name), number)
 
-    async def killed(self, name: str, *, within_s: float = 60) -> None:
+    async def killed(self, name: str, *, within_s: float = 90) -> None:
         """Wait until a process has been ended by kill -9."""
         child = self._processes[name].child
         assert child is not None
