@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -88,6 +89,7 @@ async def run_api(settings: Settings) -> None:
             share_port=settings.share_port,
         )
         url = await closing.enter_async_context(served)
+        gc.freeze()  # what is here now stays: looking through it again and again would free nothing
         log.info("api_started", url=url, metrics=metrics_url)
         await stop.wait()
         log.info("api_stopping")

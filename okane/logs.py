@@ -9,10 +9,15 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from contextvars import ContextVar
 from typing import Any, Literal
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+# The id of the request that is being answered. Every request sets it, hardly any logs: binding it to the loggers would cost
+# more than all the rest of the API's own code around a request.
+REQUEST_ID: ContextVar[str] = ContextVar("okane.request_id")
 
 # postgresql://okane:HERE@host. The last @ is the one that counts: a password may hold one that somebody forgot to quote.
 _IN_URL = re.compile(r"(://[^:/\s]*):\S*@")
@@ -32,6 +37,7 @@ def configure(*, level: str, format_: Literal["auto", "json", "console"], proces
     structlog.contextvars.bind_contextvars(process=process)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        _with_request_id,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
@@ -69,6 +75,13 @@ def configure(*, level: str, format_: Literal["auto", "json", "console"], proces
     root.setLevel(logging.WARNING)
     for ours in ("okane", "streams"):
         logging.getLogger(ours).setLevel(level.upper())
+
+
+def _with_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    request_id = REQUEST_ID.get(None)
+    if request_id is not None:
+        event.setdefault("request_id", request_id)
+    return event
 
 
 def _without_passwords(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:

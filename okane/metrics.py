@@ -10,9 +10,10 @@ import math
 from collections.abc import Mapping
 from datetime import timedelta
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from okane.payment import Status
+from streams.histogram import Histograms
 
 # Seconds. The pipeline settles in milliseconds when it is well and in minutes when a provider is not.
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -36,12 +37,11 @@ class OkaneMetrics:
             "New payments whose wake-up could not be sent at once; the sweep sends it. Above zero: look at Redis.",
             registry=registry,
         )
-        self.http_seconds = Histogram(
+        self.http_seconds = Histograms(
             "okane_http_request_seconds",
             "From the last byte of the head of a request to its answer, by route, method and status code.",
             ["route", "method", "code"],
-            buckets=_FAST,
-            registry=registry,
+            bounds=_FAST,
         )
         self.settled = Counter(
             "okane_payments_settled",
@@ -49,12 +49,11 @@ class OkaneMetrics:
             ["status"],
             registry=registry,
         )
-        self.settle_seconds = Histogram(
+        self.settle_seconds = Histograms(
             "okane_payment_settle_seconds",
             "From acceptance to the final status, retries included, by Postgres' clock.",
             ["status"],
-            buckets=_SLOW,
-            registry=registry,
+            bounds=_SLOW,
         )
         self.attempts = Counter(
             "okane_provider_attempts",
@@ -63,12 +62,11 @@ class OkaneMetrics:
             ["provider", "call", "outcome"],
             registry=registry,
         )
-        self.provider_seconds = Histogram(
+        self.provider_seconds = Histograms(
             "okane_provider_call_seconds",
             "Duration of provider calls.",
             ["provider", "call"],
-            buckets=_FAST,
-            registry=registry,
+            bounds=_FAST,
         )
         self.retries = Counter(
             "okane_payment_retries", "Attempts that led to another try, by provider.", ["provider"], registry=registry
@@ -100,12 +98,11 @@ class OkaneMetrics:
             ["lane"],
             registry=registry,
         )
-        self.batch_size = Histogram(
+        self.batch_size = Histograms(
             "okane_store_batch_size",
             "Callers that shared one round trip to Postgres, by statement.",
             ["statement"],
-            buckets=_SIZES,
-            registry=registry,
+            bounds=_SIZES,
         )
         self.oldest_due = Gauge(
             "okane_oldest_due_seconds",
@@ -126,6 +123,8 @@ class OkaneMetrics:
         self.up = Gauge(
             "okane_dependency_up", "1 if the last scrape could read from it.", ["dependency"], registry=registry
         )
+        for histograms in (self.http_seconds, self.settle_seconds, self.provider_seconds, self.batch_size):
+            registry.register(histograms)
 
     def observe_batch(self, statement: str, size: int) -> None:
         """One round trip of the store."""

@@ -7,14 +7,13 @@ problem+json, counted, and leaves no line above debug in the log.
 from __future__ import annotations
 
 import asyncio
-import uuid
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from aiohttp import web
 from aiohttp.http import HttpProcessingError, RawRequestMessage
 
-from okane.api import refusals
+from okane.api import refusals, request_ids
 from okane.api.problems import Problem, internal
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class Connection(web.RequestHandler):
         if not self._server.admit():
             self._force_close = True  # whatever it sends is not even looked at
             self._server.refused(refusals.FULL)
-            wire.write(refusals.FULL.on_the_wire(request_id=new_id()))
+            wire.write(refusals.FULL.on_the_wire(request_id=request_ids.new()))
             wire.close()
             return
         self._wire = wire
@@ -129,7 +128,7 @@ class Connection(web.RequestHandler):
         if self._waiter is not None:
             self._waiter.cancel()
         if self._wire is not None and not self._wire.is_closing():
-            self._wire.write(refusal.on_the_wire(request_id=new_id()))
+            self._wire.write(refusal.on_the_wire(request_id=request_ids.new()))
             self._wire.write_eof()
             self._flush = self._flush or self._loop.call_later(LINGER_S, self._wire.abort)
 
@@ -173,7 +172,3 @@ class Connection(web.RequestHandler):
         """A client that does not read its answers keeps a full buffer, and a closed connection, alive: not for ever."""
         if self._wire is not None and self._flush is None and self._wire.get_write_buffer_size():
             self._flush = self._loop.call_later(self._server.limits.write_timeout_s, self._wire.abort)
-
-
-def new_id() -> str:
-    return uuid.uuid4().hex

@@ -7,47 +7,40 @@ from http import HTTPStatus
 from uuid import UUID
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
-from okane.api import idempotency, strict_json, wire
+from okane.api import wire
+from okane.api.answers import JSON, Answer
+from okane.api.creating import ACCOUNT, MAX_BODY_BYTES, Creating, Spelling, location
 from okane.api.problems import Problem
 from okane.config import Settings
 from okane.errors import StoreUnavailable
 from okane.metrics import OkaneMetrics
-from okane.payment import Payment
-from okane.pipeline.accept import Accept, Receipt
-from okane.pipeline.lanes import LaneLimits
-from okane.store import NewPayment, PaymentStore
-from streams.failpoints import failpoint
+from okane.pipeline.accept import Accept
+from okane.store import PaymentStore
 
-MAX_BODY_BYTES = 64 * 1024
-ACCOUNT = "default"  # one account until there are keys
-JSON = "application/json"
 CURLS = "application/x-www-form-urlencoded"
 BODY_TIMEOUT_S = 5.0  # 64 kB take longer only from somebody who means to
 UTF_8 = frozenset({"utf-8", "utf8"})
-
-BEFORE_ANSWER = failpoint("accept.before_answer", "accepted, the client not told", raises=StoreUnavailable)
 
 
 class Handlers:
     """The handlers of the payment routes."""
 
     def __init__(self, *, settings: Settings, store: PaymentStore, accept: Accept, metrics: OkaneMetrics) -> None:
-        self._default_currency = settings.default_currency
-        self._limits = LaneLimits(settings.critical_from_minor, settings.low_below_minor)
+        self.creating = Creating(settings=settings, accept=accept, metrics=metrics)
         self._store = store
         self._accept = accept
-        self._metrics = metrics
 
-    async def create(self, request: web.Request) -> web.Response:
-        """`POST /payments`, `POST /v1/payments`: 202 for a new payment, 200 for the repeat of a request."""
-        receipt = await self._create(request)
-        return _created(receipt, wire.receipt_json(receipt))
+    def creates(self, spelling: Spelling) -> Handler:
+        """`POST /payments`, `POST /v1/payments`, `POST /pay`: 202 for a new payment, 200 for the repeat of a request."""
 
-    async def pay(self, request: web.Request) -> web.Response:
-        """`POST /pay`: the same, in the older queue's words."""
-        receipt = await self._create(request)
-        return _created(receipt, wire.pay_json(receipt.payment, created=receipt.created))
+        async def create(request: web.Request) -> web.Response:
+            _check_media_type(request)
+            new = self.creating.read(await _read(request), request.headers.getall("Idempotency-Key", []))
+            return (await self.creating.answer(new, spelling)).response()
+
+        return create
 
     async def show(self, request: web.Request) -> web.Response:
         """`GET /payments/{id}`: the payment as it is now; `pay_…` ids get the older queue's document."""
@@ -66,12 +59,7 @@ class Handlers:
     async def retry(self, request: web.Request) -> web.Response:
         """`POST /v1/payments/{id}/retry`: a failed payment is pending again; 409 from any other status."""
         receipt = await self._accept.retry(_payment_id(request), account_id=ACCOUNT)
-        return web.Response(
-            status=HTTPStatus.ACCEPTED,
-            body=wire.receipt_json(receipt),
-            content_type=JSON,
-            headers={"Location": _location(receipt.payment)},
-        )
+        return Answer(HTTPStatus.ACCEPTED, wire.receipt_json(receipt), {"Location": location(receipt)}).response()
 
     async def health(self, _request: web.Request) -> web.Response:
         """`GET /v1/health`, `/health`, `/healthz`: this process answers. Says nothing about what it depends on."""
@@ -91,34 +79,13 @@ class Handlers:
             ) from error
         return web.Response(body=b'{"status":"ready"}', content_type=JSON)
 
-    async def _create(self, request: web.Request) -> Receipt:
-        _check_media_type(request)
-        body = wire.read_create(strict_json.loads(await _read(request)))
-        key = idempotency.choose(request.headers.getall("Idempotency-Key", []), body.idempotency_key)
-        currency = body.currency or self._default_currency
-        receipt = await self._accept.accept(
-            NewPayment(
-                account_id=ACCOUNT,
-                idempotency_key=key,
-                fingerprint=wire.fingerprint(amount_minor=body.amount, currency=currency, metadata=body.metadata),
-                amount_minor=body.amount,
-                currency=currency,
-                lane=self._limits.lane_for(body.amount),
-                metadata=body.metadata,
-            )
-        )
-        self._metrics.accepted.labels("created" if receipt.created else "replayed").inc()
-        if receipt.created and not receipt.enqueued:
-            self._metrics.not_enqueued.inc()
-        if BEFORE_ANSWER.armed:
-            await BEFORE_ANSWER.hit()
-        return receipt
-
 
 async def _read(request: web.Request) -> bytes:
     """The body. One that says it is too large is refused unread, one that does not come is not waited for."""
     if (request.content_length or 0) > MAX_BODY_BYTES:
         raise web.HTTPRequestEntityTooLarge(max_size=MAX_BODY_BYTES, actual_size=request.content_length or 0)
+    if request.content.is_eof():
+        return await request.read()  # all of it is here
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             return await request.read()
@@ -143,18 +110,6 @@ def _check_media_type(request: web.Request) -> None:
             "unsupported_media_type",
             "send the body uncompressed" if coded else "send application/json in UTF-8",
         )
-
-
-def _created(receipt: Receipt, body: bytes) -> web.Response:
-    headers = {"Location": _location(receipt.payment)}
-    if not receipt.created:
-        headers["Idempotent-Replayed"] = "true"
-    status = HTTPStatus.ACCEPTED if receipt.created else HTTPStatus.OK
-    return web.Response(status=status, body=body, content_type=JSON, headers=headers)
-
-
-def _location(payment: Payment) -> str:
-    return f"/v1/payments/{payment.id}"
 
 
 def _payment_id(request: web.Request) -> UUID:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
 import time
-import uuid
 from http import HTTPStatus
 
 import structlog
@@ -13,9 +10,11 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp.web import RequestPayloadError
 
-from okane.api import idempotency
+from okane.api import idempotency, request_ids
 from okane.api.problems import Problem, from_http, internal, malformed
+from okane.deadline import Deadline
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict, StoreUnavailable
+from okane.logs import REQUEST_ID
 from okane.metrics import OkaneMetrics
 
 log = structlog.get_logger("okane.api")
@@ -25,8 +24,6 @@ REQUEST_TIMEOUT_S = 10.0  # a database that is silent: nobody waits longer than 
 # The rest of such a body may still be coming: what follows it on the connection is not waited for.
 _BODY_LEFT = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
 
-_REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
-
 
 def around_requests(metrics: OkaneMetrics) -> Middleware:
     """The one middleware of the API."""
@@ -34,22 +31,21 @@ def around_requests(metrics: OkaneMetrics) -> Middleware:
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         started_s = time.perf_counter()
-        sent = request.headers.get("X-Request-Id", "")
-        request_id = sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
-                async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                    response = await handler(request)
-            except ConnectionError:
-                raise  # the client went away in the middle of its request: there is nobody to answer
-            except Exception as error:
-                response = _problem(error).response(instance=request.path, request_id=request_id)
-                if response.status in _BODY_LEFT:
-                    response.force_close()
+        request_id = request_ids.chosen(request.headers.get("X-Request-Id"))
+        REQUEST_ID.set(request_id)  # in the context of this request's own task
+        try:
+            with Deadline(REQUEST_TIMEOUT_S):
+                response = await handler(request)
+        except ConnectionError:
+            raise  # the client went away in the middle of its request: there is nobody to answer
+        except Exception as error:
+            response = problem(error).answer(instance=request.path, request_id=request_id).response()
+            if response.status in _BODY_LEFT:
+                response.force_close()
         response.headers["X-Request-Id"] = request_id
         resource = request.match_info.route.resource
         metrics.http_seconds.labels(
-            resource.canonical if resource is not None else "unmatched", _method(request), response.status
+            resource.canonical if resource is not None else "unmatched", _method(request), str(response.status)
         ).observe(time.perf_counter() - started_s)
         return response
 
@@ -61,7 +57,8 @@ def _method(request: web.Request) -> str:
     return request.method if request.method in {"GET", "HEAD", "POST"} else "other"
 
 
-def _problem(error: Exception) -> Problem:
+def problem(error: Exception) -> Problem:
+    """What a client is told of an error. One that nobody has foreseen is logged."""
     match error:
         case Problem():
             return error

@@ -9,6 +9,8 @@ from http import HTTPStatus
 
 from aiohttp import web
 
+from okane.api.answers import Answer
+
 JSON = "application/problem+json"
 
 _CODES = {
@@ -54,14 +56,9 @@ class Problem(Exception):
         self.extra = extra or {}
         self.headers = headers or {}
 
-    def response(self, *, instance: str | None, request_id: str) -> web.Response:
+    def answer(self, *, instance: str | None, request_id: str) -> Answer:
         """The answer to the request with this path, if it is known, and this id."""
-        return web.Response(
-            status=self.status.value,
-            body=self._document(instance, request_id),
-            content_type=JSON,
-            headers=self.headers,
-        )
+        return Answer(self.status, self._document(instance, request_id), self.headers, JSON)
 
     def on_the_wire(self, *, request_id: str) -> bytes:
         """The same as bytes, for a connection that is about to be closed and may not have sent a request."""

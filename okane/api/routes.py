@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from okane.api.handlers import MAX_BODY_BYTES, Handlers
+from okane.api.creating import MAX_BODY_BYTES, SPELLINGS
+from okane.api.handlers import Handlers
 from okane.api.middleware import around_requests
 from okane.metrics import OkaneMetrics
 
@@ -12,15 +13,14 @@ from okane.metrics import OkaneMetrics
 def build_api(handlers: Handlers, metrics: OkaneMetrics) -> web.Application:
     """The application; whoever runs it closes what the handlers use."""
     app = web.Application(middlewares=[around_requests(metrics)], client_max_size=MAX_BODY_BYTES)
-    app.router.add_post("/v1/payments", handlers.create)
+    for path, spelling in SPELLINGS.items():
+        app.router.add_post(path, handlers.creates(spelling))
     app.router.add_get("/v1/payments/{payment_id}", handlers.show)
     app.router.add_post("/v1/payments/{payment_id}/retry", handlers.retry)
     app.router.add_get("/v1/health", handlers.health)
     # As the two systems before us had them.
-    app.router.add_post("/payments", handlers.create)
     app.router.add_get("/payments/{payment_id}", handlers.show)
     app.router.add_post("/payments/{payment_id}/retry", handlers.retry)
-    app.router.add_post("/pay", handlers.pay)
     app.router.add_get("/health", handlers.health)
     app.router.add_get("/healthz", handlers.health)
     app.router.add_get("/readyz", handlers.ready)

@@ -14,8 +14,8 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from okane.api import refusals
-from okane.api.connection import Connection, new_id
+from okane.api import refusals, request_ids
+from okane.api.connection import Connection
 from okane.api.problems import Problem, from_http
 from okane.config import Settings
 from okane.errors import SetupError
@@ -162,8 +162,8 @@ class GuardedServer(web.Server):
 
     def _last_answer(self, refusal: Problem) -> web.Response:
         self.refused(refusal)
-        request_id = new_id()
-        response = refusal.response(instance=None, request_id=request_id)
+        request_id = request_ids.new()
+        response = refusal.answer(instance=None, request_id=request_id).response()
         response.headers["X-Request-Id"] = request_id
         response.force_close()
         return response

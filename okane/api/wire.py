@@ -24,6 +24,7 @@ from okane.pipeline.accept import Receipt
 MAX_AMOUNT_MINOR = 2**63 - 1
 
 _ID = re.compile(r"(pay_)?([0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.ASCII | re.IGNORECASE)
+_UTC_OFFSET = "+00:00"
 _CURRENCIES = frozenset(currency.code for currency in Currency)
 
 
@@ -132,8 +133,16 @@ def pay_json(payment: Payment, *, created: bool = False) -> bytes:
     return f'{{"payment_id":"pay_{payment.id.hex}","amount":{payment.amount_minor},"status":"{status}"}}'.encode()
 
 
+def pay_receipt_json(receipt: Receipt) -> bytes:
+    """The same, for the answer to a request."""
+    return pay_json(receipt.payment, created=receipt.created)
+
+
 def _time(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+    text = moment.isoformat(timespec="microseconds")
+    if not text.endswith(_UTC_OFFSET):  # the database's sessions are on UTC
+        text = moment.astimezone(UTC).isoformat(timespec="microseconds")
+    return text.removesuffix(_UTC_OFFSET) + "Z"
 
 
 def _word(value: bool) -> str:

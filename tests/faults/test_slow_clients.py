@@ -16,7 +16,7 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from okane.api.handlers import MAX_BODY_BYTES
+from okane.api.creating import MAX_BODY_BYTES
 from okane.api.middleware import around_requests
 from okane.api.serving import SPARE_FILES, ConnectionMetrics, GuardedRunner, Limits
 from okane.config import Settings

@@ -28,6 +28,8 @@ with structlog.contextvars.bound_contextvars(payment_id="p-1", request_id="r-1")
     log.warning("more trouble", dsn=dsn, nested={{"urls": [query, "redis://:hun@hunter2@h"]}}, error=ValueError(dsn))
 logging.getLogger("streams").warning("%s at redis://user:hunter2@h", "trouble")
 logging.getLogger("aiohttp.access").info("GET /")
+logs.REQUEST_ID.set("r-2")
+logging.getLogger("streams").warning("asked for")
 try:
     raise ValueError("connect to postgresql://okane:hunter2@h failed")
 except ValueError:
@@ -45,13 +47,17 @@ def run(level: str = "info", format_: str = "auto") -> list[str]:
 
 def test_away_from_a_terminal_every_line_is_json() -> None:
     lines = [json.loads(line) for line in run()]
-    assert [line["event"] for line in lines] == ["trouble", "more trouble", "trouble at redis://user:***@h", "failed"]
+    events = ["trouble", "more trouble", "trouble at redis://user:***@h", "asked for", "failed"]
+    assert [line["event"] for line in lines] == events
     assert all(line["process"] == "worker-1" and line["level"] and line["timestamp"].endswith("Z") for line in lines)
 
 
 def test_ids_are_bound() -> None:
-    first = json.loads(run()[0])
+    lines = {line["event"]: line for line in map(json.loads, run())}
+    first = lines["trouble"]
     assert (first["payment_id"], first["request_id"]) == ("p-1", "r-1")
+    assert "request_id" not in lines["trouble at redis://user:***@h"]
+    assert lines["asked for"]["request_id"] == lines["failed"]["request_id"] == "r-2"  # of the request being answered
 
 
 @pytest.mark.parametrize("format_", ["json", "console"])

@@ -1,0 +1,78 @@
+"""What makes a payment of a request: its body is read, the payment accepted and counted, the answer written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+
+from okane.api import idempotency, strict_json, wire
+from okane.api.answers import Answer
+from okane.config import Settings
+from okane.errors import StoreUnavailable
+from okane.metrics import OkaneMetrics
+from okane.pipeline.accept import Accept, Receipt
+from okane.pipeline.lanes import LaneLimits
+from okane.store import NewPayment
+from streams.failpoints import failpoint
+
+ACCOUNT = "default"  # one account until there are keys
+MAX_BODY_BYTES = 64 * 1024
+
+BEFORE_ANSWER = failpoint("accept.before_answer", "accepted, the client not told", raises=StoreUnavailable)
+
+Spelling = Callable[[Receipt], bytes]
+
+# The paths that make payments, and how each spells what it made: okane's own, and the older queue's words.
+SPELLINGS: Mapping[str, Spelling] = {
+    "/v1/payments": wire.receipt_json,
+    "/payments": wire.receipt_json,
+    "/pay": wire.pay_receipt_json,
+}
+
+
+class Creating:
+    """Makes payments of what clients send."""
+
+    def __init__(self, *, settings: Settings, accept: Accept, metrics: OkaneMetrics) -> None:
+        self._default_currency = settings.default_currency
+        self._limits = LaneLimits(settings.critical_from_minor, settings.low_below_minor)
+        self._accept = accept
+        self._created = metrics.accepted.labels("created")
+        self._replayed = metrics.accepted.labels("replayed")
+        self._not_enqueued = metrics.not_enqueued
+
+    def read(self, body: bytes, keys: Sequence[str]) -> NewPayment:
+        """The payment that a body asks for, under the key in it or in these `Idempotency-Key` headers. Raises Problem."""
+        asked = wire.read_create(strict_json.loads(body))
+        currency = asked.currency or self._default_currency
+        return NewPayment(
+            account_id=ACCOUNT,
+            idempotency_key=idempotency.choose(keys, asked.idempotency_key),
+            fingerprint=wire.fingerprint(amount_minor=asked.amount, currency=currency, metadata=asked.metadata),
+            amount_minor=asked.amount,
+            currency=currency,
+            lane=self._limits.lane_for(asked.amount),
+            metadata=asked.metadata,
+        )
+
+    async def answer(self, new: NewPayment, spelling: Spelling) -> Answer:
+        """Accept the payment: 202 for a new one, 200 for the repeat of a request.
+
+        Raises IdempotencyKeyReused, StoreUnavailable.
+        """
+        receipt = await self._accept.accept(new)
+        (self._created if receipt.created else self._replayed).inc()
+        if receipt.created and not receipt.enqueued:
+            self._not_enqueued.inc()
+        if BEFORE_ANSWER.armed:
+            await BEFORE_ANSWER.hit()
+        headers = {"Location": location(receipt)}
+        if not receipt.created:
+            headers["Idempotent-Replayed"] = "true"
+        status = HTTPStatus.ACCEPTED if receipt.created else HTTPStatus.OK
+        return Answer(status, spelling(receipt), headers)
+
+
+def location(receipt: Receipt) -> str:
+    """Where the payment of a receipt is to be found."""
+    return f"/v1/payments/{receipt.payment.id}"
