@@ -18,6 +18,7 @@ from datetime import timedelta
 import structlog
 from prometheus_client import CollectorRegistry
 
+from okane.api.fast_lane import FastLane
 from okane.api.handlers import Handlers
 from okane.api.metrics_endpoint import Refresh, build_metrics_app
 from okane.api.routes import build_api
@@ -86,6 +87,7 @@ async def run_api(settings: Settings) -> None:
             limits=Limits.of(settings),
             drain=settings.drain,
             metrics=ConnectionMetrics(parts.metrics.registry),
+            fast_lane=FastLane(handlers.creating, parts.metrics) if settings.fast_lane else None,
             share_port=settings.share_port,
         )
         url = await closing.enter_async_context(served)

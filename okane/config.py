@@ -76,6 +76,8 @@ class Settings(BaseSettings):
     )
     write_timeout: PositiveDuration = Field(timedelta(seconds=10), description="for a client to read its answers")
 
+    fast_lane: bool = Field(True, description="answer requests for payments beside aiohttp where they come whole")
+
     # Logs
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", validation_alias=_named("LOG_LEVEL"))
     failpoint: str | None = Field(

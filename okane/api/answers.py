@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from aiohttp import web
+from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http import SERVER_SOFTWARE
 
 JSON = "application/json"
 
@@ -25,3 +27,13 @@ class Answer:
         return web.Response(
             status=self.status.value, body=self.body, headers=self.headers, content_type=self.content_type
         )
+
+    def on_the_wire(self, *, request_id: str, closing: bool) -> bytes:
+        """The bytes that aiohttp would send to HTTP/1.1. `closing`: the connection is going to be closed."""
+        head = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
+        end = "Connection: close\r\n\r\n" if closing else "\r\n"
+        return (
+            f"HTTP/1.1 {self.status.value} {self.status.phrase}\r\n{head}Content-Type: {self.content_type}\r\n"
+            f"X-Request-Id: {request_id}\r\nContent-Length: {len(self.body)}\r\n"
+            f"Date: {rfc822_formatted_time()}\r\nServer: {SERVER_SOFTWARE}\r\n{end}"
+        ).encode() + self.body

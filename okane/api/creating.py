@@ -1,4 +1,7 @@
-"""What makes a payment of a request: its body is read, the payment accepted and counted, the answer written."""
+"""What makes a payment of a request: its body is read, the payment accepted and counted, the answer written.
+
+Promise: both lanes (aiohttp's, and the fast one beside it) come through here, and say the same.
+"""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from okane.api import refusals, request_ids
 from okane.api.connection import Connection
+from okane.api.fast_lane import FastConnection, FastLane
 from okane.api.problems import Problem, from_http
 from okane.config import Settings
 from okane.errors import SetupError
@@ -36,10 +37,13 @@ async def serving(
     limits: Limits,
     drain: timedelta,
     metrics: ConnectionMetrics | None = None,
+    fast_lane: FastLane | None = None,
     share_port: bool = False,
 ) -> AsyncIterator[str]:
     """Serve inside the block; yields the base URL. Leaving it stops listening and lets requests in hand finish."""
-    runner = GuardedRunner(app, limits=limits, metrics=metrics, shutdown_timeout=drain.total_seconds())
+    runner = GuardedRunner(
+        app, limits=limits, metrics=metrics, fast_lane=fast_lane, shutdown_timeout=drain.total_seconds()
+    )
     await runner.setup()
     try:
         try:
@@ -88,7 +92,7 @@ class ConnectionMetrics:
 class GuardedRunner(web.AppRunner):
     """An `AppRunner` whose connections are `Connection`s."""
 
-    __slots__ = ("_limits", "_metrics")
+    __slots__ = ("_fast_lane", "_limits", "_metrics")
 
     def __init__(
         self,
@@ -96,11 +100,13 @@ class GuardedRunner(web.AppRunner):
         *,
         limits: Limits,
         metrics: ConnectionMetrics | None = None,
+        fast_lane: FastLane | None = None,
         shutdown_timeout: float = 60.0,
     ) -> None:
         super().__init__(app, handle_signals=False, access_log=None, shutdown_timeout=shutdown_timeout)
         self._limits = limits
         self._metrics = metrics
+        self._fast_lane = fast_lane
 
     async def _make_server(self) -> web.Server:
         plain = await super()._make_server()
@@ -109,6 +115,7 @@ class GuardedRunner(web.AppRunner):
             request_factory=plain.request_factory,
             limits=self._limits,
             metrics=self._metrics,
+            fast_lane=self._fast_lane,
         )
 
 
@@ -116,16 +123,31 @@ class GuardedServer(web.Server):
     """Makes the connections, and counts them."""
 
     def __init__(
-        self, answer: Answer, *, request_factory: Any, limits: Limits, metrics: ConnectionMetrics | None
+        self,
+        answer: Answer,
+        *,
+        request_factory: Any,
+        limits: Limits,
+        metrics: ConnectionMetrics | None,
+        fast_lane: FastLane | None,
     ) -> None:
         super().__init__(self._answer, request_factory=request_factory)
         self._app_answer = answer
         self._open = 0
         self._metrics = metrics
+        self._fast_lane = fast_lane
         self.limits = limits
 
     def __call__(self) -> web.RequestHandler:
-        return Connection(self, loop=self._loop)
+        if self._fast_lane is None:
+            return Connection(self, loop=self._loop)
+        return FastConnection(self, self._fast_lane, loop=self._loop)
+
+    async def shutdown(self, timeout: float | None = None) -> None:
+        """Let what is in hand finish, and close every connection."""
+        if self._fast_lane is not None:  # its requests are none of those that aiohttp waits for
+            await self._fast_lane.drain(timeout)
+        await super().shutdown(timeout)
 
     def admit(self) -> bool:
         """A client has connected. False: there is no room for it."""
@@ -151,14 +173,18 @@ class GuardedServer(web.Server):
             self._metrics.open.set(self._open)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = cast("Connection", request.protocol)
         refusal = refusals.unsupported(request)
         if refusal is not None:
-            cast("Connection", request.protocol).refuse(refusal)
+            connection.refuse(refusal)
             raise ConnectionError("refused")
         try:
-            return await self._app_answer(request)
+            response = await self._app_answer(request)
         except web.HTTPException as error:  # raised before any middleware: an Expect that nobody can meet
             return self._last_answer(from_http(error))
+        if connection.ending:
+            response.force_close()  # and say so: the client need not find out with its next request
+        return response
 
     def _last_answer(self, refusal: Problem) -> web.Response:
         self.refused(refusal)

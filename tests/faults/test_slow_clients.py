@@ -10,17 +10,23 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import cast
 
 import pytest
 import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from okane.api.creating import MAX_BODY_BYTES
+from okane.api.creating import MAX_BODY_BYTES, Creating
+from okane.api.fast_lane import FastLane
 from okane.api.middleware import around_requests
 from okane.api.serving import SPARE_FILES, ConnectionMetrics, GuardedRunner, Limits
 from okane.config import Settings
 from okane.metrics import OkaneMetrics
+from okane.pipeline.accept import Accept
+from okane.pipeline.lanes import payments_stream
+from okane.store import PaymentStore
+from streams.testing import MemoryQueue
 from tests.flow.system import System
 
 # What a test does not wait for is far away, what it waits for is near.
@@ -104,17 +110,30 @@ async def _body(request: web.Request) -> web.Response:
 @asynccontextmanager
 async def serving(limits: Limits) -> AsyncIterator[Served]:
     registry = CollectorRegistry()
-    app = web.Application(middlewares=[around_requests(OkaneMetrics(registry))], client_max_size=MAX_BODY_BYTES)
+    metrics = OkaneMetrics(registry)
+    app = web.Application(middlewares=[around_requests(metrics)], client_max_size=MAX_BODY_BYTES)
     app.router.add_get("/v1/health", _health)
     app.router.add_get("/large", _large)
     app.router.add_post("/body", _body)
-    runner = GuardedRunner(app, limits=limits, metrics=ConnectionMetrics(registry), shutdown_timeout=0.1)
+    runner = GuardedRunner(
+        app,
+        limits=limits,
+        metrics=ConnectionMetrics(registry),
+        fast_lane=_fast_lane(metrics),
+        shutdown_timeout=0.1,
+    )
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
         yield Served(runner.addresses[0][1], registry)
     finally:
         await runner.cleanup()
+
+
+def _fast_lane(metrics: OkaneMetrics) -> FastLane:
+    """One that takes nothing: there are no payments here. But it sees whatever comes first."""
+    accept = Accept(store=cast("PaymentStore", None), producer=MemoryQueue(payments_stream("test")))
+    return FastLane(Creating(settings=Settings(_env_file=None), accept=accept, metrics=metrics), metrics)
 
 
 Loud = Callable[[], list[str]]

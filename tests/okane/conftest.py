@@ -9,17 +9,20 @@ from uuid import uuid4
 
 import aiohttp
 import pytest
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from okane.api.fast_lane import FastLane
 from okane.api.handlers import Handlers
 from okane.api.routes import build_api
+from okane.api.serving import Limits, serving
 from okane.config import Settings
 from okane.metrics import OkaneMetrics
 from okane.pipeline.accept import Accept
 from okane.pipeline.lanes import payments_stream
 from okane.store import PaymentStore
 from streams import Producer, Stream, connect
+
+LIMITS = Limits(connections=1000, head_timeout_s=60.0, keep_alive_timeout_s=60.0, write_timeout_s=60.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +52,12 @@ async def serve_api(database_url: str, redis_url: str) -> AsyncIterator[Api]:
     )
     producer = Producer(redis, stream)
     handlers = Handlers(settings=settings, store=store, accept=Accept(store=store, producer=producer), metrics=metrics)
-    runner = web.AppRunner(build_api(handlers, metrics), access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    async with aiohttp.ClientSession(f"http://{host}:{port}") as client:
+    app, fast_lane = build_api(handlers, metrics), FastLane(handlers.creating, metrics)
+    async with (
+        serving(app, "127.0.0.1", 0, limits=LIMITS, drain=timedelta(seconds=1), fast_lane=fast_lane) as url,
+        aiohttp.ClientSession(url) as client,
+    ):
         yield Api(client, store, stream, metrics)
-    await runner.cleanup()
     await producer.aclose()
     await store.aclose()
     await redis.aclose()

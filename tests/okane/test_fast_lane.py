@@ -1,0 +1,626 @@
+"""Two servers, one of them without the fast lane: no client can tell them apart, whatever it sends and however it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
+
+from okane import logs
+from okane.api import middleware
+from okane.api.answers import Answer
+from okane.api.creating import MAX_BODY_BYTES, SPELLINGS
+from okane.api.fast_lane import Asked, FastConnection, FastLane
+from okane.api.handlers import Handlers
+from okane.api.routes import build_api
+from okane.api.serving import ConnectionMetrics, GuardedRunner, GuardedServer, Limits
+from okane.config import Settings
+from okane.errors import IdempotencyKeyReused, PaymentNotFound, StoreUnavailable
+from okane.metrics import OkaneMetrics
+from okane.payment import Payment, Status
+from okane.pipeline.accept import Accept
+from okane.pipeline.lanes import payments_stream
+from okane.store import Accepted, NewPayment, PaymentStore
+from streams.testing import MemoryQueue
+from tests.faults.test_fuzz import LAST, Generator
+from tests.okane.test_api import BAD
+
+FAR_S = 60.0
+NEAR_S = 0.2
+WAIT_S = 20.0
+HEALTH = b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n"
+NOW = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+LANES = pytest.mark.parametrize("fast", [True, False], ids=["fast", "ordinary"])
+
+
+@dataclass(slots=True)
+class Shelf:
+    """A store in memory, whose ids are numbers. A test may hold its answers back, or make it fail."""
+
+    by_key: dict[str, tuple[Payment, bytes]] = field(default_factory=dict)
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    late: asyncio.Event = field(default_factory=asyncio.Event)  # for the key of that name alone
+    asked: int = 0
+    request_ids: list[str] = field(default_factory=list)
+    error: Exception | None = None
+
+    async def accept(self, new: NewPayment, *, wake: bool = True) -> Accepted:
+        self.asked += 1
+        self.request_ids.append(logs.REQUEST_ID.get())
+        await asyncio.sleep(0)
+        await (self.late if new.idempotency_key == "late" else self.open).wait()
+        if self.error is not None:
+            raise self.error
+        created = new.idempotency_key not in self.by_key
+        payment, fingerprint = self.by_key.setdefault(
+            new.idempotency_key, (_payment(new, number=len(self.by_key)), new.fingerprint)
+        )
+        if fingerprint != new.fingerprint:
+            raise IdempotencyKeyReused(payment.id)
+        return Accepted(payment, created=created)
+
+    async def get(self, payment_id: UUID, *, account_id: str) -> Payment:
+        raise PaymentNotFound(str(payment_id))
+
+    async def retry(self, payment_id: UUID, *, account_id: str) -> Payment:
+        raise PaymentNotFound(str(payment_id))
+
+    async def check_writable(self) -> None:
+        pass
+
+
+def _payment(new: NewPayment, *, number: int) -> Payment:
+    return Payment(
+        id=UUID(int=number),
+        account_id=new.account_id,
+        idempotency_key=new.idempotency_key,
+        amount_minor=new.amount_minor,
+        currency=new.currency,
+        lane=new.lane,
+        status=Status.PENDING,
+        attempts=0,
+        retries=0,
+        version=0,
+        provider_key="",
+        created_at=NOW,
+        updated_at=NOW,
+        metadata=new.metadata,
+    )
+
+
+class Counting(FastLane):
+    """The fast lane, and how many requests have taken it."""
+
+    taken = 0
+
+    async def answer(self, asked: Asked) -> Answer:
+        self.taken += 1
+        return await super().answer(asked)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server in this process."""
+
+    runner: GuardedRunner
+    lane: Counting
+    shelf: Shelf
+    queue: MemoryQueue
+    registry: CollectorRegistry
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(*self.runner.addresses[0][:2])
+
+    async def ask(self, sent: bytes) -> bytes:
+        """What comes back for these bytes, and for a last request if the connection stays open."""
+        reader, writer = await self.connect()
+        try:
+            async with asyncio.timeout(WAIT_S):
+                writer.write(sent)
+                received = await reader.readuntil(b"\r\n\r\n")
+                stays = b"Connection: keep-alive" if received.startswith(b"HTTP/1.0") else b"HTTP/1.1"
+                if stays in received and b"Connection: close" not in received:
+                    writer.write(LAST)
+                return received + await reader.read()
+        finally:
+            writer.close()
+
+    async def feeding(self) -> tuple[FastConnection, asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection that a test feeds chunk by chunk, and the client's end of it."""
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        server = cast("GuardedServer", self.runner.server)
+        _, made = await loop.connect_accepted_socket(server, ours)
+        connection = cast("FastConnection", made)
+        await _until(lambda: connection._waiter is not None)
+        return connection, *await asyncio.open_connection(sock=theirs)
+
+    def count(self, sample: str, **labels: str) -> float:
+        return self.registry.get_sample_value(sample, labels) or 0.0
+
+    def counts(self) -> list[str]:
+        """All that is counted, but for how long it took."""
+        lines = generate_latest(self.registry).decode().splitlines()
+        return sorted(line for line in lines if not re.match(r"#|\S+_(bucket|sum|created)\b", line))
+
+
+@asynccontextmanager
+async def serving(
+    *, fast: bool, head_timeout_s: float = FAR_S, keep_alive_timeout_s: float = FAR_S, drain_s: float = FAR_S
+) -> AsyncIterator[Served]:
+    registry = CollectorRegistry()
+    metrics, shelf, queue = OkaneMetrics(registry), Shelf(), MemoryQueue(payments_stream("test"))
+    shelf.open.set()
+    store = cast("PaymentStore", shelf)
+    accept = Accept(store=store, producer=queue)
+    handlers = Handlers(settings=Settings(_env_file=None), store=store, accept=accept, metrics=metrics)
+    lane = Counting(handlers.creating, metrics)
+    runner = GuardedRunner(
+        build_api(handlers, metrics),
+        limits=Limits(
+            connections=1000,
+            head_timeout_s=head_timeout_s,
+            keep_alive_timeout_s=keep_alive_timeout_s,
+            write_timeout_s=FAR_S,
+        ),
+        metrics=ConnectionMetrics(registry),
+        fast_lane=lane if fast else None,
+        shutdown_timeout=drain_s,
+    )
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield Served(runner, lane, shelf, queue, registry)
+    finally:
+        await runner.cleanup()
+
+
+def post(key: str, *fields: str, path: str = "/payments", amount: int = 440) -> bytes:
+    return sent(f'{{"amount": {amount}, "idempotency_key": "{key}"}}', *fields, path=path)
+
+
+def sent(body: str | bytes, *fields: str, path: str = "/payments") -> bytes:
+    body = body.encode() if isinstance(body, str) else body
+    head = [f"POST {path} HTTP/1.1", "Host: x", *fields, f"Content-Length: {len(body)}"]
+    if not any(one.lower().startswith("content-type") for one in fields):
+        head.append("Content-Type: application/json")
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+def corpus() -> Iterator[bytes]:
+    """Requests for payments: right ones, repeats, and everything that can be wrong with one."""
+    for path in SPELLINGS:
+        yield post("a", path=path)
+        yield post("a", path=path)
+        yield post("a", path=path, amount=441)
+        yield post(f"b{path}", path=path)
+        yield from (sent(cast("str | bytes", body), path=path) for body, _, _ in BAD)
+    for number, fields in enumerate(FIELDS):
+        yield sent(f'{{"amount": {number + 1}}}', *fields, f"Idempotency-Key: c-{number}")
+        yield sent(f'{{"amount": {number + 1}, "idempotency_key": "d-{number}"}}', *fields)
+    yield sent('{"amount": 1}', 'Idempotency-Key: "e"')
+    yield sent('{"amount": 1}', 'Idempotency-Key: "e\\\\f"')
+    yield sent('{"amount": 1}', "Idempotency-Key:")
+    yield sent('{"amount": 1}', "Idempotency-Key: a", "Idempotency-Key: b")
+    yield sent('{"amount": 1, "idempotency_key": "a"}', "Idempotency-Key: b")
+    yield sent('\ufeff{"amount": 1, "idempotency_key": "g"}')
+    yield sent(' {"amount": 1, "idempotency_key": "h", "metadata": {"name": "Zoë", "n": "\\u00eb\\\\"}} \n')
+    yield sent('{"amount": 1, "idempotency_key": "i"}'.ljust(MAX_BODY_BYTES))
+    yield sent('{"amount": 1, "idempotency_key": "j"}'.ljust(MAX_BODY_BYTES + 1))
+    yield post("k", path="/payments?a=b")
+    yield post("l", path="http://x/payments")
+    yield post("m", path="/payments/")
+    yield post("n", path="/p%61y")
+    yield post("o").replace(b"HTTP/1.1", b"HTTP/1.0")
+    yield post("o", "Connection: keep-alive").replace(b"HTTP/1.1", b"HTTP/1.0")
+    yield post("p").replace(b"POST", b"HEAD")
+    yield post("q").replace(b"POST", b"PUT")
+    yield post("r").replace(b"Host: x\r\n", b"")
+    yield HEALTH
+
+
+FIELDS: list[list[str]] = [
+    [],
+    ["X-Request-Id: mine-1"],
+    ["X-Request-Id: not one"],
+    ["X-Request-Id: a", "X-Request-Id: b"],
+    ["Connection: keep-alive"],
+    ["Connection: close"],
+    ["Connection: upgrade", "Upgrade: websocket"],
+    ["Proxy-Connection: close"],
+    ["Expect: 100-continue"],
+    ["Expect: something"],
+    ["Content-Encoding: identity"],
+    ["Content-Encoding: gzip"],
+    ["Transfer-Encoding: identity"],
+    ["Content-Type: text/plain"],
+    ["Content-Type: application/json;charset=UTF-8"],
+    ["Content-Type: application/json; charset=utf-16"],
+    ["Content-Type: application/x-www-form-urlencoded"],
+    ["Content-Type: nonsense"],
+    ["Content-Type: application/json", "Content-Type: application/json"],
+    ["Content-Length: 5"],
+    ["Host: y"],
+    ["User-Agent: curl/8", "Accept: */*", "Cookie: a=b", "Authorization: Basic x", "X-Forwarded-For: 1.2.3.4"],
+    ["A: \xe9"],
+    ["A: b\r\n c"],
+    [*(f"A{number}: b" for number in range(70))],
+    ["A: " + "a" * 5000],
+    ["A: " + "a" * 9000],
+]
+
+
+def plain(received: bytes) -> bytes:
+    """An answer without what differs from one moment to the next."""
+    return re.sub(rb"Date: [^\r]+", b"Date: *", re.sub(rb"\b[0-9a-f]{32}\b", b"*", received))
+
+
+def _plain_id(request_id: str) -> bytes:
+    return plain(request_id.encode())
+
+
+async def test_what_is_said_is_the_same_in_both_lanes() -> None:
+    async with serving(fast=True) as fast, serving(fast=False) as ordinary:
+        for request in corpus():
+            assert plain(await fast.ask(request)) == plain(await ordinary.ask(request)), request[:300]
+        assert fast.counts() == ordinary.counts()
+        assert fast.shelf.by_key == ordinary.shelf.by_key
+        assert [one.body for one in fast.queue.published] == [one.body for one in ordinary.queue.published]
+        assert [*map(_plain_id, fast.shelf.request_ids)] == [*map(_plain_id, ordinary.shelf.request_ids)]
+        assert fast.lane.taken > 30
+        assert ordinary.lane.taken == 0
+
+
+async def test_whatever_is_sent_is_answered_the_same_in_both_lanes() -> None:
+    generator = Generator(seed=3)
+    async with serving(fast=True) as fast, serving(fast=False) as ordinary:
+        for _ in range(1000):
+            request = generator._request().render()
+            assert plain(await fast.ask(request)) == plain(await ordinary.ask(request)), request
+        assert fast.counts() == ordinary.counts()
+        assert fast.shelf.by_key == ordinary.shelf.by_key
+        assert fast.lane.taken > 30
+
+
+@LANES
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (StoreUnavailable("away"), 503, "store_unavailable"),
+        (TimeoutError(), 503, "store_unavailable"),
+        (RuntimeError("a bug"), 500, "internal"),
+    ],
+)
+async def test_an_error_behind_is_a_problem_and_the_connection_stays(
+    fast: bool, error: Exception, status: int, code: str
+) -> None:
+    async with serving(fast=fast) as served:
+        served.shelf.error = error
+        reader, writer = await served.connect()
+        with structlog.testing.capture_logs() as logged:
+            first = await _answered(reader, writer, post("a", "X-Request-Id: mine"))
+        served.shelf.error = None
+        second = await _answered(reader, writer, post("a"))
+        writer.close()
+        assert (first.status, first.document["code"], first.document["request_id"]) == (status, code, "mine")
+        assert first.document["instance"] == "/payments"
+        assert served.shelf.request_ids[0] == "mine"
+        assert [line["event"] for line in logged] == (["request_failed"] if status == 500 else [])
+        assert second.status == 202
+        assert served.count("okane_http_request_seconds_count", route="/payments", method="POST", code=str(status)) == 1
+        assert served.lane.taken == (2 if fast else 0)
+
+
+@LANES
+async def test_nobody_waits_for_ever(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(middleware, "REQUEST_TIMEOUT_S", 0.05)
+    async with serving(fast=fast) as served:
+        served.shelf.open.clear()
+        reader, writer = await served.connect()
+        answer = await _answered(reader, writer, post("a"))
+        writer.close()
+        assert (answer.status, answer.document["code"]) == (503, "store_unavailable")
+        assert served.lane.taken == fast
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    status: int
+    headers: dict[str, str]
+    document: dict[str, Any]
+
+
+async def _answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes = b"") -> Answered:
+    """The next answer on a connection, to this request or an earlier one."""
+    writer.write(request)
+    async with asyncio.timeout(WAIT_S):
+        line, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().rstrip().split("\r\n")
+        headers = dict(one.split(": ", 1) for one in lines)
+        body = await reader.readexactly(int(headers["Content-Length"]))
+    return Answered(int(line.split()[1]), headers, json.loads(body))
+
+
+async def _rest(reader: asyncio.StreamReader) -> bytes:
+    async with asyncio.timeout(WAIT_S):
+        return await reader.read()
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while not holds():
+            await asyncio.sleep(0.001)
+
+
+async def test_a_request_in_parts_is_read_the_same_wherever_it_is_cut() -> None:
+    whole = post("a", path="/v1/payments")
+    async with serving(fast=True) as served:
+        for end in range(1, len(whole)):
+            connection, reader, writer = await served.feeding()
+            connection.data_received(whole[:end])
+            connection.data_received(whole[end:])
+            answer = await _answered(reader, writer)
+            assert answer.document["payment"]["idempotency_key"] == "a", end
+            writer.close()
+        in_the_head = whole.index(b"\r\n\r\n") + 3
+        assert served.lane.taken == in_the_head  # what comes after the head is aiohttp's to wait for
+
+
+async def test_requests_that_come_one_by_one_stay_in_the_fast_lane_whatever_is_between_them() -> None:
+    async with serving(fast=True) as served:
+        reader, writer = await served.connect()
+        for number in range(50):  # more than aiohttp parses ahead
+            assert (await _answered(reader, writer, post(f"k-{number}"))).status == 202
+            assert (await _answered(reader, writer, HEALTH)).status == 200
+            assert (await _answered(reader, writer, sent("{}"))).status == 422
+        writer.write(A + B)
+        assert [(await _answered(reader, writer)).status for _ in range(2)] == [202] * 2
+        writer.close()
+        # The next request may be quicker than aiohttp's way back from an answer: then it is aiohttp's, too.
+        assert served.lane.taken > 0
+
+
+A, B, C = post("a"), post("b"), post("c")
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [[A + B + C], [A, B + C], [A, B, C], [A, B[:50], B[50:] + C], [A, B + C[:-1], C[-1:]], [A + B[:1], B[1:] + C]],
+)
+async def test_pipelined_requests_are_answered_one_after_the_other(chunks: list[bytes]) -> None:
+    async with serving(fast=True) as served:
+        connection, reader, writer = await served.feeding()
+        served.shelf.open.clear()
+        for chunk in chunks:
+            connection.data_received(chunk)
+        await _until(lambda: served.shelf.asked > 0)
+        assert served.shelf.asked == 1
+        served.shelf.open.set()
+        keys = [(await _answered(reader, writer)).document["payment"]["idempotency_key"] for _ in range(3)]
+        assert keys == ["a", "b", "c"]
+        assert served.lane.taken == (chunks[0] != A + B + C)
+        writer.close()
+
+
+async def test_a_client_that_does_not_wait_for_its_answer_is_heard_no_further() -> None:
+    many = [post(f"k-{number}") for number in range(50)]
+    async with serving(fast=True) as served:
+        served.shelf.open.clear()
+        connection, reader, writer = await served.feeding()
+        transport = cast("asyncio.Transport", connection.transport)
+        connection.data_received(A)
+        assert transport.is_reading()
+        for one in many:
+            connection.data_received(one)
+        assert not transport.is_reading()
+        served.shelf.open.set()
+        assert [(await _answered(reader, writer)).status for _ in range(1 + len(many))] == [202] * (1 + len(many))
+        assert (await _answered(reader, writer, B)).status == 202
+        writer.close()
+
+
+@pytest.mark.parametrize("before", [HEALTH, post("a", "Content-Type: application/json; charset=utf8")])
+async def test_what_comes_behind_a_request_of_aiohttps_waits_for_it(before: bytes) -> None:
+    async with serving(fast=True) as served:
+        connection, reader, writer = await served.feeding()
+        connection.data_received(before)
+        connection.data_received(B)
+        first, second = await _answered(reader, writer), await _answered(reader, writer)
+        assert first.document.get("payment", {}).get("idempotency_key") != "b"
+        assert second.document["payment"]["idempotency_key"] == "b"
+        assert served.lane.taken == 0
+        writer.close()
+
+
+async def test_what_comes_while_aiohttp_answers_waits_for_it() -> None:
+    async with serving(fast=True) as served:
+        served.shelf.open.clear()
+        connection, reader, writer = await served.feeding()
+        connection.data_received(post("a", "Content-Type: application/json; charset=utf8"))
+        await _until(lambda: served.shelf.asked == 1)
+        connection.data_received(B)
+        served.shelf.open.set()
+        keys = [(await _answered(reader, writer)).document["payment"]["idempotency_key"] for _ in range(2)]
+        assert (keys, served.lane.taken) == (["a", "b"], 0)
+        writer.close()
+
+
+@pytest.mark.parametrize("before", [b"", HEALTH, post("first")])
+async def test_a_request_inside_of_a_body_is_a_body(before: bytes) -> None:
+    """The bytes of a payment's request, alone in a chunk, are no request if they were announced as the body of another."""
+    inner = post("smuggled")
+    outer = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(inner)
+    async with serving(fast=True) as served:
+        for cut in range(len(outer) + 1):
+            connection, reader, writer = await served.feeding()
+            if before:
+                connection.data_received(before)
+            connection.data_received(outer[:cut])
+            connection.data_received(outer[cut:])
+            connection.data_received(inner)
+            statuses = [(await _answered(reader, writer)).status for _ in range(2 if before else 1)]
+            assert statuses[-1] == 404, (cut, statuses)
+            connection.data_received(LAST)
+            assert (await _answered(reader, writer)).document == {"status": "ok"}
+            assert await _rest(reader) == b""
+            writer.close()
+        assert "smuggled" not in served.shelf.by_key
+
+
+async def test_a_client_that_goes_away_leaves_its_payment_and_no_line_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving(fast=True) as served:
+        served.shelf.open.clear()
+        with structlog.testing.capture_logs() as logged:
+            _, writer = await served.connect()
+            writer.write(post("a"))
+            await _until(lambda: served.lane.taken == 1)
+            writer.transport.abort()
+            await _until(lambda: served.count("okane_http_connections") == 0)
+            served.shelf.open.set()
+            await _until(lambda: served.count("okane_payments_accepted_total", result="created") == 1)
+            await served.lane.drain(None)
+        assert logged == []
+        assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
+        assert "a" in served.shelf.by_key
+
+
+@LANES
+async def test_who_stops_waits_for_what_is_in_hand_and_says_goodbye(fast: bool) -> None:
+    async with serving(fast=fast) as served:
+        served.shelf.open.clear()
+        reader, writer = await served.connect()
+        writer.write(post("a"))
+        await _until(lambda: served.shelf.asked == 1)
+        stopping = asyncio.create_task(served.runner.cleanup())
+        await asyncio.sleep(NEAR_S)
+        assert not stopping.done()
+        served.shelf.open.set()
+        answer = await _answered(reader, writer)
+        assert (answer.status, answer.headers["Connection"]) == (202, "close")
+        assert await _rest(reader) == b""
+        async with asyncio.timeout(WAIT_S):
+            await stopping
+        writer.close()
+        assert served.lane.taken == fast
+
+
+async def test_who_stops_waits_for_a_payment_whose_client_is_gone() -> None:
+    async with serving(fast=True) as served:
+        served.shelf.open.clear()
+        _, writer = await served.connect()
+        writer.write(post("a"))
+        await _until(lambda: served.lane.taken == 1)
+        writer.transport.abort()
+        await _until(lambda: served.count("okane_http_connections") == 0)
+        stopping = asyncio.create_task(served.runner.cleanup())
+        await asyncio.sleep(NEAR_S)
+        assert not stopping.done()
+        served.shelf.open.set()
+        async with asyncio.timeout(WAIT_S):
+            await stopping
+        assert "a" in served.shelf.by_key
+
+
+@LANES
+async def test_who_stops_does_not_wait_for_ever(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(middleware, "REQUEST_TIMEOUT_S", FAR_S)
+    async with serving(fast=fast, drain_s=NEAR_S) as served:
+        served.shelf.open.clear()
+        reader, writer = await served.connect()
+        writer.write(post("a"))
+        await _until(lambda: served.shelf.asked == 1)
+        async with asyncio.timeout(WAIT_S):
+            await served.runner.cleanup()
+        assert await _rest(reader) == b""
+        writer.close()
+        async with asyncio.timeout(WAIT_S):
+            await served.lane.drain(None)  # nothing goes on behind the back of who has stopped
+
+
+@LANES
+async def test_who_stops_lets_go_of_those_who_are_answered(fast: bool) -> None:
+    async with serving(fast=fast) as served:
+        served.shelf.open.clear()
+        (reader, writer), (late_reader, late_writer) = await served.connect(), await served.connect()
+        writer.write(A)
+        late_writer.write(post("late"))
+        await _until(lambda: served.shelf.asked == 2)
+        stopping = asyncio.create_task(served.runner.cleanup())
+        await _until(lambda: not served.runner.sites)
+        served.shelf.open.set()
+        assert (await _answered(reader, writer)).status == 202
+        assert await _rest(reader) == b""
+        assert not stopping.done()
+        served.shelf.late.set()
+        assert (await _answered(late_reader, late_writer)).status == 202
+        async with asyncio.timeout(WAIT_S):
+            await stopping
+        writer.close()
+        late_writer.close()
+
+
+async def test_a_bug_in_the_fast_lane_closes_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(middleware, "problem", None)
+    async with serving(fast=True) as served:
+        served.shelf.error = RuntimeError("a bug")
+        reader, writer = await served.connect()
+        writer.write(A)
+        assert await _rest(reader) == b""
+        writer.close()
+
+
+@LANES
+async def test_a_connection_in_use_outlives_the_time_for_a_head(fast: bool) -> None:
+    async with serving(fast=fast, head_timeout_s=NEAR_S) as served:
+        reader, writer = await served.connect()
+        assert (await _answered(reader, writer, A)).status == 202
+        await asyncio.sleep(2 * NEAR_S)
+        assert (await _answered(reader, writer, B)).status == 202
+        writer.write(C[:20])
+        answer = await _answered(reader, writer)
+        assert (answer.status, answer.document["code"]) == (408, "head_too_slow")
+        writer.close()
+        assert served.lane.taken == 2 * fast
+
+
+@LANES
+async def test_an_answer_that_takes_long_is_no_idleness_and_what_follows_it_is(fast: bool) -> None:
+    async with serving(fast=fast, keep_alive_timeout_s=NEAR_S) as served:
+        served.shelf.open.clear()
+        reader, writer = await served.connect()
+        writer.write(post("a"))
+        await _until(lambda: served.shelf.asked == 1)
+        await asyncio.sleep(3 * NEAR_S)
+        served.shelf.open.set()
+        assert (await _answered(reader, writer)).status == 202
+        assert (await _answered(reader, writer, post("b"))).status == 202
+        assert await _rest(reader) == b""
+        writer.close()
+        assert served.lane.taken == 2 * fast
+
+
+async def test_a_client_that_does_not_read_its_answers_leaves_the_fast_lane() -> None:
+    async with serving(fast=True) as served:
+        connection, reader, writer = await served.feeding()
+        connection.pause_writing()
+        connection.data_received(post("a"))
+        connection.resume_writing()
+        assert (await _answered(reader, writer)).status == 202
+        assert served.lane.taken == 0
+        writer.close()
