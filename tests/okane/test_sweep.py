@@ -303,6 +303,17 @@ async def test_the_oldest_due_payment_is_known(store: PaymentStore, database_url
     await overview.aclose()
 
 
+async def test_what_waits_for_a_human_is_counted_until_it_is_struck_off(store: PaymentStore, database_url: str) -> None:
+    overview = Overview(database_url)
+    ids = [(await store.accept(new(f"k-{number}"))).payment.id for number in range(2)]
+    for payment_id in ids:
+        await store.bury(payment_id, reason="poison")
+    assert await overview.off_path() == {Status.NEEDS_REVIEW: 2}
+    await execute(database_url, "UPDATE payments SET dead_at = NULL WHERE id = %s", [ids[0]])
+    assert await overview.off_path() == {Status.NEEDS_REVIEW: 1}
+    await overview.aclose()
+
+
 async def test_a_manual_retry_of_an_old_payment_is_not_long_overdue(store: PaymentStore, database_url: str) -> None:
     overview = Overview(database_url)
     payment_id = await accept_aged(store, database_url, "k", age_s=3600)
