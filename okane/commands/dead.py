@@ -214,6 +214,7 @@ def _letter(letter: DeadPayment) -> dict[str, Any]:
         "currency": payment.currency,
         "attempts": payment.attempts,
         "reason": payment.last_error,
+        "provider_key": payment.provider_key,  # what to search for at the provider
         "dead_at": letter.dead_at.astimezone(UTC).isoformat(),
     }
 

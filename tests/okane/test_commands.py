@@ -169,6 +169,7 @@ async def test_a_dead_letter_shows_its_payments_timeline(
     letter = json.loads(okane("dead", "ls", "--json").stdout)["letters"][0]
     shown = json.loads(okane("dead", "show", letter["payment_id"], "--json").stdout)
     assert [event["event"] for event in shown["events"]] == ["accepted", "claimed", "spent"]
+    assert shown["provider_key"] == (await store.get(UUID(letter["payment_id"]), account_id="default")).provider_key
     assert "spent" in okane("dead", "show", letter["payment_id"]).stdout
     missing = okane("dead", "show", str(uuid4()))
     assert (missing.returncode, "no dead letter" in missing.stderr) == (2, True)
