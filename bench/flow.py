@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -35,18 +36,14 @@ def measure(
     system: System, contender: Contender, provider: Provider, *, workers: int, connections: int, seconds: float
 ) -> Flow:
     """POST as fast as it goes for so long, then wait until all is settled."""
-    url = system.new_database()
-    database.fill(url, _FILLED)
-    with deployed(system, contender, database_url=url, provider_url=provider.url) as deployment:
-        deployment.start_apis()
-        deployment.start_workers(workers)
-        warm_up(deployment)
+    with _warm(system, contender, provider, workers=workers) as deployment:
+        url = deployment.database_url
         pids = costs.pids_of(system, deployment, provider)
         since, before_s, log_before = database.mark(url), costs.cpu_s(pids), database.log_position(url)
         load.generate(deployment.api_ports, connections=connections, seconds=seconds)
         count = wait(deployment, since)
         after_s, log_after = costs.cpu_s(pids), database.log_position(url)
-        flow = Flow(
+        return Flow(
             payments=count,
             per_s=database.throughput_per_s(url, since),
             ages=database.ages(url, since),
@@ -54,26 +51,30 @@ def measure(
             memory_mb=costs.memory_mb(pids),
             log_bytes=(log_after - log_before) / count,
         )
-    system.drop_database(url)
-    return flow
 
 
 def drip(
     system: System, contender: Contender, provider: Provider, *, workers: int, rate: float, seconds: float
 ) -> tuple[load.Load, Ages]:
     """POST at a steady rate: what the clients waited for their 202, and the payments for their settlement."""
+    with _warm(system, contender, provider, workers=workers) as deployment:
+        since = database.mark(deployment.database_url)
+        sent = load.drip(deployment.api_ports[0], rate=rate, seconds=seconds)
+        wait(deployment, since)
+        return sent, database.ages(deployment.database_url, since)
+
+
+@contextlib.contextmanager
+def _warm(system: System, contender: Contender, provider: Provider, *, workers: int) -> Iterator[Deployment]:
+    """One API and its workers, warmed up, over a database of their own that is gone after the block."""
     url = system.new_database()
     database.fill(url, _FILLED)
     with deployed(system, contender, database_url=url, provider_url=provider.url) as deployment:
         deployment.start_apis()
         deployment.start_workers(workers)
         warm_up(deployment)
-        since = database.mark(url)
-        sent = load.drip(deployment.api_ports[0], rate=rate, seconds=seconds)
-        wait(deployment, since)
-        ages = database.ages(url, since)
+        yield deployment
     system.drop_database(url)
-    return sent, ages
 
 
 def warm_up(deployment: Deployment) -> None:

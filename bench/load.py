@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import secrets
 import shutil
 import statistics
@@ -33,16 +32,10 @@ class Load:
     elapsed_s: float
     p50_ms: float
     p99_ms: float
-    cpu_s: float
 
     @property
     def per_s(self) -> float:
         return self.accepted / self.elapsed_s
-
-    @property
-    def generator_us(self) -> float:
-        """What a request cost the generator, in microseconds of CPU."""
-        return self.cpu_s / max(1, self.accepted + self.other) * 1e6
 
 
 def best_generator() -> Generator:
@@ -68,7 +61,6 @@ def charges_per_s(port: int, *, seconds: float, connections: int = 64) -> float:
 
 
 def _run(commands: Sequence[Sequence[str]]) -> Load:
-    before_s = _children_cpu_s()
     running = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=_ROOT)  # noqa: S603
         for command in commands
@@ -81,7 +73,6 @@ def _run(commands: Sequence[Sequence[str]]) -> Load:
         elapsed_s=max(one["elapsed_s"] for one in seen),
         p50_ms=statistics.mean(one["p50_ms"] for one in seen),
         p99_ms=max(one["p99_ms"] for one in seen),
-        cpu_s=_children_cpu_s() - before_s,
     )
 
 
@@ -108,8 +99,3 @@ def _result(process: subprocess.Popen[str]) -> dict[str, float]:
         raise RuntimeError(f"the load generator failed: {errors or output}")
     seen: dict[str, float] = json.loads(lines[-1])
     return seen
-
-
-def _children_cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from bench.peers.harness import Tally, run
-from bench.peers.streams_handler import STREAM, publish
+from bench.peers.streams_handler import STREAM, publish, run_until_done
 from streams import Consumer, Done, Message, Outcome, connect
 
 
@@ -19,11 +18,7 @@ async def consume(url: str, tally: Tally) -> None:
         consumer = Consumer(
             client, STREAM, group="bench", name="bench", batch_handler=handle, max_batch=500, concurrency=1_000
         )
-        stop = asyncio.Event()
-        running = asyncio.create_task(consumer.run(stop))
-        await tally.done.wait()
-        stop.set()
-        await running
+        await run_until_done(consumer, tally)
 
 
 if __name__ == "__main__":

@@ -24,11 +24,15 @@ async def consume(url: str, tally: Tally) -> None:
 
     async with connect(url) as client:
         consumer = Consumer(client, STREAM, group="bench", name="bench", handler=handle, concurrency=512)
-        stop = asyncio.Event()
-        running = asyncio.create_task(consumer.run(stop))
-        await tally.done.wait()
-        stop.set()
-        await running
+        await run_until_done(consumer, tally)
+
+
+async def run_until_done(consumer: Consumer, tally: Tally) -> None:
+    stop = asyncio.Event()
+    running = asyncio.create_task(consumer.run(stop))
+    await tally.done.wait()
+    stop.set()
+    await running
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import operator
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
@@ -166,7 +167,6 @@ class PaymentStore:
         session = self._session(what, index_only=True)
 
         async def flush(items: Sequence[T]) -> Sequence[R | BaseException]:
-            self._on_batch(what, len(items))
             try:
                 return await run(session, items)
             except (psycopg.Error, StoreBusy, *UNFIT):
@@ -184,7 +184,7 @@ class PaymentStore:
                 return error
             return answer
 
-        return Coalescer(flush, max_batch=MAX_BATCH)
+        return Coalescer(flush, max_batch=MAX_BATCH, on_batch=partial(self._on_batch, what))
 
     async def _accept(
         self, session: Session, batch: Sequence[tuple[NewPayment, bool]]

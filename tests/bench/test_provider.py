@@ -5,32 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from uuid import UUID
+from datetime import timedelta
 
 import pytest
 
 from bench.provider import Connection, Till
-from okane.payment import Payment, Status
 from okane.providers.base import Approved, NotFound
 from okane.providers.http import HttpProvider
-
-PAYMENT = Payment(
-    id=UUID(int=1),
-    account_id="default",
-    idempotency_key="k",
-    amount_minor=440,
-    currency="USD",
-    lane="low",
-    status=Status.PROCESSING,
-    attempts=1,
-    retries=0,
-    version=1,
-    provider_key="pk-1",
-    created_at=datetime.now(UTC),
-    updated_at=datetime.now(UTC),
-    metadata={},
-)
+from tests.payments import PAYMENT
 
 
 @pytest.fixture

@@ -36,8 +36,6 @@ from streams import failpoints
 from tests.okane.test_http_provider import (
     CAPTURED,
     FOUND,
-    NOW,
-    PAYMENT,
     Act,
     answer,
     client,
@@ -47,6 +45,7 @@ from tests.okane.test_http_provider import (
     reset,
     then_close,
 )
+from tests.payments import NOW, PAYMENT
 
 T = TypeVar("T")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

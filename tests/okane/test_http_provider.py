@@ -10,37 +10,19 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 
-from okane.payment import Payment, Status
 from okane.providers.answers import RETRY_AFTER_CAP, parse_retry_after
 from okane.providers.base import Approved, Declined, NotFound, Unavailable, Unknown
 from okane.providers.http import HttpProvider
 from okane.providers.simulator.app import serving
 from okane.providers.simulator.options import SimulatorOptions
+from tests.payments import NOW, PAYMENT
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-PAYMENT = Payment(
-    id=UUID("0198c0de-0000-7000-8000-000000000001"),
-    account_id="default",
-    idempotency_key="demo-key-1",
-    amount_minor=440,
-    currency="USD",
-    lane="low",
-    status=Status.PROCESSING,
-    attempts=1,
-    retries=0,
-    version=2,
-    provider_key="pk-1",
-    created_at=NOW,
-    updated_at=NOW,
-    metadata={},
-)
 CAPTURED = b'{"provider_ref": "ch_1", "status": "captured"}'
 FOUND = b'{"provider_ref": "ch_1", "status": "captured", "amount": 440, "currency": "USD"}'
 PAGE = b"<html><body>Bad gateway</body></html>"

@@ -23,13 +23,12 @@ from rich.console import Console
 from okane.load import ApiUnreachableError, JournalCheck, Latency, LoadOptions, LoadReport, render, run_load
 from okane.load.progress import shown
 from okane.load.report import Tally, Tracked, build_report, check_journal, latency
-from okane.payment import Payment, Status
+from okane.payment import Payment
 from okane.providers.base import Approved, Declined
 from okane.providers.http import HttpProvider
 from okane.providers.simulator.app import serving
 from okane.providers.simulator.options import SimulatorOptions
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
+from tests.payments import NOW, PAYMENT
 
 
 @dataclass(slots=True)
@@ -115,22 +114,7 @@ class SmallApi:
 
 
 def a_payment(payment_id: str, amount: int) -> Payment:
-    return Payment(
-        id=uuid.UUID(payment_id),
-        account_id="default",
-        idempotency_key="k",
-        amount_minor=amount,
-        currency="USD",
-        lane="default",
-        status=Status.PROCESSING,
-        attempts=1,
-        retries=0,
-        version=1,
-        provider_key=payment_id,
-        created_at=NOW,
-        updated_at=NOW,
-        metadata={},
-    )
+    return replace(PAYMENT, id=uuid.UUID(payment_id), amount_minor=amount, provider_key=payment_id)
 
 
 @asynccontextmanager

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import UTC, datetime, timedelta
-from uuid import UUID
+from datetime import timedelta
 
 import pytest
 
-from okane.payment import Payment, Status
+from okane.payment import Status
 from okane.pipeline.verdict import Rules, Verdict
 from okane.providers.base import Approved, Declined, NotFound, Unavailable, Unknown
 from okane.store import Claimed
 from streams import RetryPolicy
+from tests.payments import PAYMENT
 
 RULES = Rules(
     policy=RetryPolicy(base=timedelta(seconds=1), cap=timedelta(minutes=5), max_attempts=8),
@@ -21,28 +21,11 @@ RULES = Rules(
     unknown_deadline=timedelta(hours=24),
     look_up_delays=(timedelta(seconds=5), timedelta(seconds=15)),
 )
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def claim(*, retries: int = 0, look_ups: int = 0, since_call_s: float = 60, open_s: float = 60) -> Claimed:
-    payment = Payment(
-        id=UUID(int=1),
-        account_id="default",
-        idempotency_key="k",
-        amount_minor=440,
-        currency="USD",
-        lane="low",
-        status=Status.PROCESSING,
-        attempts=1,
-        retries=retries,
-        version=1,
-        provider_key="1",
-        created_at=NOW,
-        updated_at=NOW,
-        metadata={},
-    )
     return Claimed(
-        payment=payment,
+        payment=dataclasses.replace(PAYMENT, retries=retries),
         look_up_first=True,
         look_ups=look_ups,
         since_call_s=since_call_s,
