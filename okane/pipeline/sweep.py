@@ -114,10 +114,10 @@ class Sweep:
     async def _wake_due(self, lanes: Mapping[str, LaneState]) -> int:
         """Send what is due to its lane; one that is full does not hold up the others."""
         behind = await self._mark(lanes)
-        with_room = {name: lane.room for name, lane in lanes.items() if lane.room > 0}
+        with_room = {name: lane for name, lane in lanes.items() if lane.room > 0}
         if not with_room:
             return 0
-        limit = min(BATCH, *with_room.values())
+        limit = min(BATCH, *(lane.room for lane in with_room.values()))
         due = await self._take(with_room, limit)
         if due:
             try:
@@ -142,8 +142,8 @@ class Sweep:
         self._pause_s = 0.0 if behind or len(due) == limit else DIRECT_PAUSE_S
         return len(due)
 
-    async def _take(self, lanes: Mapping[str, object], limit: int) -> Sequence[WakeUp]:
-        due = await self._store.take_due(lanes=list(lanes), limit=limit)
+    async def _take(self, lanes: Mapping[str, LaneState], limit: int) -> Sequence[WakeUp]:
+        due = await self._store.take_due({name: lane.oldest_entry for name, lane in lanes.items()}, limit=limit)
         if due and AFTER_TAKE.armed:
             await AFTER_TAKE.hit()
         return due

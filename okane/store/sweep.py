@@ -7,7 +7,7 @@ behind the cursor and unmarked.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -21,6 +21,7 @@ from okane.store.session import Session
 
 SQL = statements.load("sweep.sql")
 WINDOW = 2000  # rows looked at in one statement: some ten milliseconds
+LONGEST_QUEUE = timedelta(minutes=5)  # believed of a lane: its oldest entry may be one that nobody can handle
 ALL_LANES = ""  # the cursor of the first look: no lane had anything open before it
 
 
@@ -71,11 +72,15 @@ class SweepStore:
                 below_s = min(below_s, now_s - (oldest_entry + self._grace).total_seconds())
             return await _pass(connection, lane, _first_id(below_s))
 
-    async def take_due(self, *, lanes: Collection[str], limit: int) -> Sequence[WakeUp]:
-        """Up to `limit` overdue payments of these lanes, each pushed back so that the next look comes later than the last."""
-        grace_ms = round(self._grace.total_seconds() * 1000)
-        found = await self._session.rows(SQL["sweep_due"], {"lanes": list(lanes), "limit": limit, "grace_ms": grace_ms})
-        return [WakeUp(*row) for row in found]
+    async def take_due(self, lanes: Mapping[str, timedelta | None], *, limit: int) -> Sequence[WakeUp]:
+        """Up to `limit` overdue payments of these lanes, given with the age of their oldest live entry (None: it is empty).
+
+        A payment is due again after the grace and that age: about as long as the lane takes to come to an entry that is
+        added now. A lane that is behind is so not filled with doubles, and one that has lost everything not spared.
+        """
+        again_ms = [_ms(self._grace + min(age or timedelta(0), LONGEST_QUEUE)) for age in lanes.values()]
+        parameters = {"lanes": list(lanes), "again_ms": again_ms, "limit": limit}
+        return [WakeUp(*row) for row in await self._session.rows(SQL["sweep_due"], parameters)]
 
 
 async def _pass(connection: psycopg.AsyncConnection[Row], lane: str, below: UUID) -> Marked:
@@ -123,3 +128,7 @@ async def _row(
 def _first_id(seconds: float) -> UUID:
     """The smallest uuid v7 of that moment (RFC 9562: 48 bits of milliseconds come first)."""
     return UUID(int=max(0, int(max(seconds, 0.0) * 1000)) << 80)
+
+
+def _ms(delay: timedelta) -> int:
+    return round(delay.total_seconds() * 1000)

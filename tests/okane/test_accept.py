@@ -44,7 +44,9 @@ def queue() -> MemoryQueue:
 async def due(database_url: str) -> set[UUID]:
     sweeps = SweepStore(database_url, grace=GRACE)
     try:
-        return {one.payment_id for one in await sweeps.take_due(lanes=["critical", "default", "low"], limit=10)}
+        return {
+            one.payment_id for one in await sweeps.take_due(dict.fromkeys(("critical", "default", "low")), limit=10)
+        }
     finally:
         await sweeps.aclose()
 

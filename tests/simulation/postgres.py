@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, TypeVar, cast
@@ -109,8 +109,8 @@ class RemoteSweepStore:
     async def mark_lost(self, lane: str, oldest_entry: timedelta | None) -> Marked:
         return await self._remote.ask("mark_lost", lambda: self._store.mark_lost(lane, oldest_entry))
 
-    async def take_due(self, *, lanes: Collection[str], limit: int) -> Sequence[WakeUp]:
-        return await self._remote.ask("take_due", lambda: self._store.take_due(lanes=lanes, limit=limit))
+    async def take_due(self, lanes: Mapping[str, timedelta | None], *, limit: int) -> Sequence[WakeUp]:
+        return await self._remote.ask("take_due", lambda: self._store.take_due(lanes, limit=limit))
 
 
 def as_payment_store(store: RemotePaymentStore) -> PaymentStore:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -19,14 +19,12 @@ import psycopg
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict
 from okane.payment import TRANSITIONS, Payment, Status
 from okane.store import Accepted, Claimed, Event, NewPayment, Refused, Settlement, WakeUp
-from okane.store.sweep import ALL_LANES, WINDOW, Marked
+from okane.store.sweep import ALL_LANES, LONGEST_QUEUE, WINDOW, Marked
 
 FAILED = (Status.FAILED_FINAL, Status.FAILED_RETRYABLE)
 OPEN = (Status.PROCESSING, Status.UNKNOWN)
 DELAYED = (Status.FAILED_RETRYABLE, Status.UNKNOWN)
 ON_PATH = (Status.PENDING, Status.PROCESSING)
-
-LONGEST_PUSH_BACK = timedelta(minutes=5)
 
 
 @dataclass(slots=True, eq=False)
@@ -427,13 +425,13 @@ class MemorySweepStore:
         self._move(lane, window[-1] if more else below)
         return Marked(lost=lost, more=more)
 
-    async def take_due(self, *, lanes: Collection[str], limit: int) -> Sequence[WakeUp]:
-        """Up to `limit` overdue payments of these lanes, each pushed back so that the next look comes later than the last."""
+    async def take_due(self, lanes: Mapping[str, timedelta | None], *, limit: int) -> Sequence[WakeUp]:
+        """Up to `limit` overdue payments of these lanes, each pushed back by the grace and its lane's age."""
         now = self._db.now()
         due = [(row.sweep_at, row) for row in self._db.payments.values() if row.sweep_at is not None]
         taken = [row for at, row in sorted(due, key=lambda one: one[0]) if at <= now and row.lane in lanes][:limit]
         for row in taken:
-            row.sweep_at = now + min(self._grace * 2 ** min(row.sweeps, 20), LONGEST_PUSH_BACK)
+            row.sweep_at = now + self._grace + min(lanes[row.lane] or timedelta(0), LONGEST_QUEUE)
             row.sweeps += 1
             self._db.check(row)
         return [WakeUp(row.id, row.lane) for row in taken]

@@ -12,7 +12,7 @@ import itertools
 import operator
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -264,12 +264,16 @@ class Play:
         for _ in range(self._dice.randrange(3)):
             await self._twins.same("look_ahead")
         for lane in self._dice.sample(LANES, 2):
-            age_s = self._dice.choice((None, None, 0, 5, 60))
-            await self._twins.same("mark_lost", lane, None if age_s is None else timedelta(seconds=age_s))
+            await self._twins.same("mark_lost", lane, self._age())
+
+    def _age(self) -> timedelta | None:
+        """Of a lane's oldest entry."""
+        age_s = self._dice.choice((None, None, 0, 5, 60, 400))
+        return None if age_s is None else timedelta(seconds=age_s)
 
     async def _take_due(self) -> None:
-        lanes = self._dice.sample(LANES, self._dice.randint(1, 3))
-        await self._twins.same("take_due", lanes=lanes, limit=self._limit(lanes))
+        lanes = {lane: self._age() for lane in self._dice.sample(LANES, self._dice.randint(1, 3))}
+        await self._twins.same("take_due", lanes, limit=self._limit(lanes))
 
     async def _advance(self) -> None:
         """Some time, or exactly as much as is left until something happens; seldom the clock steps back."""
@@ -314,7 +318,7 @@ class Play:
         plain = Settlement(payment_id, attempt, status, event, called, provider="test", latency=latency)
         return dataclasses.replace(plain, **more)
 
-    def _limit(self, lanes: Sequence[str]) -> int:
+    def _limit(self, lanes: Collection[str]) -> int:
         """How many to take: never some of several that are equally overdue, of which Postgres may choose any."""
         rows = [row for row in self._twins.db.payments.values() if row.lane in lanes]
         due = sorted(row.sweep_at for row in rows if row.sweep_at is not None and row.sweep_at <= self._twins.now)
@@ -369,11 +373,11 @@ async def test_each_look_comes_as_late_as_in_the_store(twins: Twins) -> None:
     twins.next_id = UUID(int=1)
     await twins.same("accept", new(), wake=False)
     [row] = twins.db.payments.values()
-    for _ in range(25):
+    for age in (None, timedelta(seconds=30), timedelta(hours=1)):
         assert row.sweep_at is not None
         await twins.advance(row.sweep_at - twins.now)
-        await twins.same("take_due", lanes=LANES, limit=1)
-    assert row.sweeps == 25
+        await twins.same("take_due", dict.fromkeys(LANES, age), limit=1)
+    assert row.sweep_at == twins.now + GRACE + timedelta(minutes=5)
 
 
 @pytest.mark.parametrize(("real", "model"), [(PaymentStore, MemoryPaymentStore), (SweepStore, MemorySweepStore)])

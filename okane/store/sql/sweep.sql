@@ -72,7 +72,7 @@ INSERT INTO sweep_cursors AS c (lane, passed) VALUES (%(lane)s, %(passed)s)
 ON CONFLICT (lane) DO UPDATE SET passed = greatest(c.passed, excluded.passed)
 
 -- name: sweep_due
--- Takes payments whose wake-up is overdue and pushes their next look back, twice as far each time.
+-- Takes payments whose wake-up is overdue. They get another look when this one, at the end of its lane, must have been read.
 WITH due AS (
     SELECT p.id FROM payments p
     WHERE p.sweep_at <= now() AND p.lane = ANY (%(lanes)s::text[])
@@ -81,7 +81,8 @@ WITH due AS (
     FOR UPDATE SKIP LOCKED
 )
 UPDATE payments p
-SET sweep_at = now() + least(%(grace_ms)s::bigint * 2 ^ least(p.sweeps, 20), 300000) * interval '1 millisecond',
+SET sweep_at = now() + w.again_ms * interval '1 millisecond',
     sweeps = p.sweeps + 1
-FROM due WHERE p.id = due.id
+FROM due, unnest(%(lanes)s::text[], %(again_ms)s::bigint[]) AS w (lane, again_ms)
+WHERE p.id = due.id AND w.lane = p.lane
 RETURNING p.id, p.lane
