@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import secrets
 import sys
 import tempfile
@@ -55,10 +56,6 @@ class System:
         self.postgres = PostgresServer(folder=folder / "postgres", log=logs / "postgres.log", port=free_port())
         self.redis = RedisServer(folder=folder / "redis", log=logs / "redis.log", port=free_port())
 
-    def start(self) -> None:
-        self.postgres.start()
-        self.redis.start()
-
     def stop(self) -> None:
         self.redis.stop()
         self.postgres.stop()
@@ -83,15 +80,34 @@ class System:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[System]:
-    """A system with its servers up inside the block; nothing of it is left after it."""
+def running(*, core_for_redis: bool = False) -> Iterator[System]:
+    """A system with its servers up inside the block; nothing of it is left after it.
+
+    `core_for_redis` keeps everything else that is started in the block off one core, where the machine can: what a command
+    of Redis takes is then the command, and not waiting for a core.
+    """
     with tempfile.TemporaryDirectory(prefix="okane-bench-") as folder:
         system = System(Path(folder))
         try:
-            system.start()
-            yield system
+            system.redis.start()
+            with _off_one_core() if core_for_redis else contextlib.nullcontext():
+                system.postgres.start()
+                yield system
         finally:
             system.stop()
+
+
+@contextlib.contextmanager
+def _off_one_core() -> Iterator[None]:
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    if len(cores) < 2:
+        yield
+        return
+    os.sched_setaffinity(0, cores - {min(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 class Provider:
