@@ -18,6 +18,7 @@ from streams.keys import Lane, Stream
 from streams.message import Message
 from streams.metrics import METRICS, Metrics
 from streams.outcome import Dead, Done, Outcome, Retry
+from streams.presence import Presence, Present
 from streams.producer import Draft, Producer, Publisher
 from streams.retry import RetryPolicy
 from streams.server import ServerFacts, require_noeviction, server_facts
@@ -44,6 +45,8 @@ __all__ = [
     "Message",
     "Metrics",
     "Outcome",
+    "Presence",
+    "Present",
     "Producer",
     "Publisher",
     "Retry",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_RESERVED = frozenset({"delayed", "dead"})
+_RESERVED = frozenset({"delayed", "dead", "present"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +60,8 @@ class Stream:
     def dead_key(self) -> str:
         """The stream of messages that were given up."""
         return f"{{{self.name}}}:dead"
+
+    @property
+    def present_key(self) -> str:
+        """The hash of the processes at work, by their addresses."""
+        return f"{{{self.name}}}:present"

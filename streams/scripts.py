@@ -9,12 +9,14 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from importlib.resources import files
 from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
+from streams.clock import milliseconds
 from streams.connection import redis_errors, translated
 from streams.errors import StreamError
 from streams.keys import Stream
@@ -65,6 +67,7 @@ _renew = _Script("renew")
 _publish = _Script("publish")
 _replay = _Script("replay")
 _dismiss = _Script("dismiss")
+_present = _Script("present")
 
 Entry = tuple[bytes, Sequence[bytes]]  # id, fields
 
@@ -185,6 +188,12 @@ async def dismiss(client: Redis, stream: Stream, *, group: str, min_idle_ms: int
     """How many consumers were removed."""
     removed: int = await _dismiss(client, stream.lane_keys, (group, min_idle_ms))
     return removed
+
+
+async def present(client: Redis, key: str, *, address: str, note: str, forget: timedelta) -> int:
+    """How many processes are noted now."""
+    noted: int = await _present(client, (key,), (address, note, milliseconds(forget)))
+    return noted
 
 
 def _all_keys(stream: Stream) -> tuple[str, ...]:
