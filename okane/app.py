@@ -11,21 +11,22 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 import structlog
 from prometheus_client import CollectorRegistry
 
 from okane.api.fast_lane import FastLane
 from okane.api.handlers import Handlers
-from okane.api.metrics_endpoint import Refresh, build_metrics_app
+from okane.api.metrics_endpoint import PROCESS_PATH, Telling, build_metrics_app
 from okane.api.routes import build_api
 from okane.api.serving import ConnectionMetrics, Limits, serving
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
-from okane.metrics import OkaneMetrics
+from okane.metrics import OkaneMetrics, SystemMetrics
 from okane.pipeline.accept import Accept
 from okane.pipeline.charge import Charge
 from okane.pipeline.direct import Direct
@@ -44,6 +45,7 @@ from streams import (
     Delayed,
     Inspector,
     Janitor,
+    Presence,
     Producer,
     RetryPolicy,
     StreamError,
@@ -62,6 +64,7 @@ SILENT_S = 2.0  # before a scrape is answered without Postgres
 API_REDIS_TIMEOUT = timedelta(seconds=1)
 WORKER_REDIS_TIMEOUT = timedelta(seconds=5)  # longer than a blocking read
 METRICS_CONNECTIONS = 100  # a scraper or two, and probes
+ANY_HOST = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - recognised, not bound
 METRICS_PORTS = 100  # processes on one machine that find a port by themselves
 
 
@@ -78,7 +81,7 @@ async def run_api(settings: Settings) -> None:
             accept=Accept(store=parts.store, producer=parts.producer),
             metrics=parts.metrics,
         )
-        metrics_url = await closing.enter_async_context(_serving_metrics(settings, parts))
+        metrics_url = await closing.enter_async_context(_serving_metrics(settings, parts, role="api", name="api"))
         app = build_api(handlers, parts.metrics)
         served = serving(
             app,
@@ -147,7 +150,7 @@ async def run_worker(settings: Settings, *, name: str) -> None:
         )
         delayed = Delayed(parts.redis, parts.stream, metrics=parts.stream_metrics)
         janitor = Janitor(parts.redis, parts.stream, group=settings.group)
-        metrics_url = await closing.enter_async_context(_serving_metrics(settings, parts))
+        metrics_url = await closing.enter_async_context(_serving_metrics(settings, parts, role="worker", name=name))
         log.info("worker_started", concurrency=settings.concurrency, provider=provider.name, metrics=metrics_url)
         async with asyncio.TaskGroup() as running:
             running.create_task(leases.run(drained))
@@ -195,13 +198,15 @@ class _Parts:
         database_url = _needed(settings.database_url, "DATABASE_URL")
         self.stream = payments_stream(settings.stream)
         self.metrics = OkaneMetrics(CollectorRegistry())
-        self._gauges = PrometheusMetrics(prefix="okane", registry=self.metrics.registry)
-        self.stream_metrics = self._gauges.for_stream(self.stream.name)
+        self.system = SystemMetrics(CollectorRegistry())
+        self._gauges = PrometheusMetrics(prefix="okane", registry=self.metrics.registry, shared=self.system.registry)
+        self.stream_metrics = self._gauges.for_stream(self.stream.name, self.stream.lane_names)
         self.redis = connect(_needed(settings.redis, "REDIS_URL"), timeout=redis_timeout)
         self.producer = Producer(
             self.redis, self.stream, max_length=settings.max_stream_length, metrics=self.stream_metrics
         )
         self.inspector = Inspector(self.redis, self.stream, group=settings.group)
+        self.presence = Presence(self.redis, self.stream)
         self.store = PaymentStore(
             database_url,
             actor=actor,
@@ -242,10 +247,10 @@ class _Parts:
             stats = await self.inspector.stats()
         except StreamError:
             self._gauges.forget(self.stream.name)
-            self.metrics.up.labels("redis").set(0)
+            self.system.up.labels("redis").set(0)
         else:
             self._gauges.show(stats)
-            self.metrics.up.labels("redis").set(1)
+            self.system.up.labels("redis").set(1)
 
     async def refresh_postgres(self) -> None:
         """Read what waits in Postgres anew. Until it has answered, it counts as away."""
@@ -256,8 +261,8 @@ class _Parts:
             silent.cancel()
 
     def _postgres_away(self) -> None:
-        self.metrics.forget_waiting()
-        self.metrics.up.labels("postgres").set(0)
+        self.system.forget_waiting()
+        self.system.up.labels("postgres").set(0)
 
     async def _ask_postgres(self) -> None:
         try:
@@ -266,8 +271,8 @@ class _Parts:
         except StoreUnavailable:
             self._postgres_away()
         else:
-            self.metrics.set_waiting(oldest_due=oldest_due, dead=dead, waiting=waiting)
-            self.metrics.up.labels("postgres").set(1)
+            self.system.set_waiting(oldest_due=oldest_due, dead=dead, waiting=waiting)
+            self.system.up.labels("postgres").set(1)
 
 
 def _age(since_ms: int | None, now_ms: int) -> timedelta | None:
@@ -292,13 +297,33 @@ async def _check_servers(settings: Settings, parts: _Parts) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _serving_metrics(settings: Settings, parts: _Parts) -> AsyncIterator[str]:
-    refreshes: Sequence[Refresh] = (parts.refresh_redis, parts.refresh_postgres)
-    app = build_metrics_app(parts.metrics.registry, refreshes)
+async def _serving_metrics(settings: Settings, parts: _Parts, *, role: str, name: str) -> AsyncIterator[str]:
+    """Serve them inside the block, and let it be known where."""
+    telling = Telling(
+        process=parts.metrics.registry,
+        system=parts.system.registry,
+        refreshes=(parts.refresh_redis, parts.refresh_postgres),
+        processes=parts.presence.processes,
+        name=parts.stream.name,
+    )
     port = settings.metrics_port or next(free_metrics_ports(settings.metrics_host))
     limits = replace(Limits.of(settings), connections=METRICS_CONNECTIONS)
+    app = build_metrics_app(telling)
     async with serving(app, settings.metrics_host, port, limits=limits, drain=timedelta(0)) as url:
-        yield f"{url}/metrics"
+        stop = asyncio.Event()
+        address = _reachable(settings.metrics_host, url)
+        present = asyncio.create_task(parts.presence.run(address, stop, role=role, name=name))
+        try:
+            yield f"{url}{PROCESS_PATH}"
+        finally:
+            stop.set()
+            await present
+
+
+def _reachable(host: str, url: str) -> str:
+    """`host:port` for who asks from elsewhere: a process that listens everywhere is found under its machine's name."""
+    address = urlsplit(url)
+    return f"{socket.gethostname()}:{address.port}" if host in ANY_HOST else address.netloc
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -1,23 +1,29 @@
 """Every metric of the payment half, with its meaning. (`streams.metrics` has those of the queue.)
 
-One registry and one loopback port per process, no multiprocess files: what a dead worker last counted dies with it, and
-what describes the whole system is read from Postgres and Redis at the scrape, so it is right after a kill -9, too.
+One registry and one loopback port per process, no multiprocess files: what a dead worker last counted dies with it. What
+describes the whole system has a registry of its own, which is served under a path of its own: it is read from Postgres and
+Redis at the scrape, so it is right after a kill -9, too, and is not there as often as there are workers.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
-from okane.payment import Status
+from okane.payment import TRANSITIONS, Status
+from okane.pipeline.lanes import LANES
 from streams.histogram import Histograms
 
 # Seconds. The pipeline settles in milliseconds when it is well and in minutes when a provider is not.
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 30, 60, 300, 900, 3600)
+MAX_DECLINE_CODES = 40
+_DECLINE_CODE = re.compile(r"[A-Za-z][\w.-]{0,39}", re.ASCII)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -26,6 +32,7 @@ class OkaneMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        ProcessCollector(registry=registry)
         self.accepted = Counter(
             "okane_payments_accepted",
             "Requests for a payment that were answered 2xx, by whether they made it or repeated an earlier one.",
@@ -68,6 +75,13 @@ class OkaneMetrics:
             ["provider", "call"],
             bounds=_FAST,
         )
+        self.declined = Counter(
+            "okane_payments_declined",
+            "Charges the provider declined, by its code; `other` for codes that are no short words, and beyond 40 of them.",
+            ["provider", "code"],
+            registry=registry,
+        )
+        self._decline_codes: set[str] = set()
         self.retries = Counter(
             "okane_payment_retries", "Attempts that led to another try, by provider.", ["provider"], registry=registry
         )
@@ -104,6 +118,58 @@ class OkaneMetrics:
             ["statement"],
             bounds=_SIZES,
         )
+        self.round_trip_seconds = Histograms(
+            "okane_store_round_trip_seconds",
+            "Duration of round trips to Postgres, by statement; each has a connection of its own, so the sum per second is "
+            "how busy that one is.",
+            ["statement"],
+            bounds=_FAST,
+        )
+        for histograms in (
+            self.http_seconds,
+            self.settle_seconds,
+            self.provider_seconds,
+            self.batch_size,
+            self.round_trip_seconds,
+        ):
+            registry.register(histograms)
+        self._round_trips = cache(self.round_trip_seconds.labels)
+        self._show_zeros()
+
+    def _show_zeros(self) -> None:
+        """What has not happened yet shows as 0: a counter that begins at 1 hides its first increase."""
+        for result in ("created", "replayed"):
+            self.accepted.labels(result)
+        for status in Status:
+            if status in TRANSITIONS[Status.PROCESSING] and status is not Status.PROCESSING:
+                self.settled.labels(status.value)
+        for lane in LANES:
+            self.sweep_repairs.labels(lane.name)
+            self.direct.labels(lane.name)
+
+    def observe_batch(self, statement: str, size: int) -> None:
+        """One round trip of the store."""
+        self.batch_size.labels(statement).observe(size)
+
+    def observe_round_trip(self, statement: str, seconds: float) -> None:
+        """How long the store waited for it."""
+        self._round_trips(statement).observe(seconds)
+
+    def count_decline(self, provider: str, code: str) -> None:
+        """The codes are the provider's: whatever it thinks of, they must not become endless series."""
+        if code not in self._decline_codes:
+            if len(self._decline_codes) < MAX_DECLINE_CODES and _DECLINE_CODE.fullmatch(code):
+                self._decline_codes.add(code)
+            else:
+                code = "other"
+        self.declined.labels(provider, code).inc()
+
+
+class SystemMetrics:
+    """What describes the whole system, read from Postgres at the scrape: any process can tell it, one is asked."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
         self.oldest_due = Gauge(
             "okane_oldest_due_seconds",
             "How long the longest waiting payment has been due, from Postgres: the truth to alert on.",
@@ -111,7 +177,7 @@ class OkaneMetrics:
         )
         self.waiting = Gauge(
             "okane_payments_waiting",
-            "Payments off the happy path, by status: to be retried, looked up, or swept.",
+            "Payments off the happy path, by status: to be retried, looked up, swept, or decided by a human.",
             ["status"],
             registry=registry,
         )
@@ -123,12 +189,6 @@ class OkaneMetrics:
         self.up = Gauge(
             "okane_dependency_up", "1 if the last scrape could read from it.", ["dependency"], registry=registry
         )
-        for histograms in (self.http_seconds, self.settle_seconds, self.provider_seconds, self.batch_size):
-            registry.register(histograms)
-
-    def observe_batch(self, statement: str, size: int) -> None:
-        """One round trip of the store."""
-        self.batch_size.labels(statement).observe(size)
 
     def forget_waiting(self) -> None:
         """Postgres cannot be asked: an old value, or a zero, would be a lie."""

@@ -15,12 +15,14 @@ Step = Literal["publish", "read", "settle"]
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What a metric is. Names get a prefix, counters `_total`."""
+    """What a metric is. Names get a prefix, counters `_total`. What is `shared` describes the stream, whoever looks at it;
+    everything else is one process's own."""
 
     kind: Kind
     help: str
     labels: tuple[str, ...] = ("stream",)
     buckets: tuple[float, ...] = ()
+    shared: bool = False
 
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
@@ -29,19 +31,24 @@ _LANE = ("stream", "lane")
 _GROUP = ("stream", "lane", "group")
 _CONSUMER = ("stream", "lane", "group", "consumer")
 
+
+def _shared(meaning: str, labels: tuple[str, ...] = ("stream",)) -> Spec:
+    return Spec("gauge", meaning, labels, shared=True)
+
+
 # Those that redis_exporter has too are named as it names them, so that its dashboards and alerts carry over.
 METRICS: Final[Mapping[str, Spec]] = {
-    "stream_length": Spec("gauge", "Entries in the lane's stream: waiting and being worked on", _LANE),
-    "stream_depth": Spec("gauge", "Entries that no consumer has read yet (length - pending)", _LANE),
-    "stream_oldest_entry_seconds": Spec("gauge", "Age of the oldest entry in the lane's stream, 0 when empty", _LANE),
-    "stream_group_messages_pending": Spec("gauge", "Entries read and not yet settled", _GROUP),
-    "stream_group_lag": Spec("gauge", "The server's own count of unread entries; absent when it does not know", _GROUP),
-    "stream_group_consumers": Spec("gauge", "Consumers the group knows, dead ones included", _GROUP),
-    "stream_group_consumer_messages_pending": Spec("gauge", "Entries the consumer has read and not settled", _CONSUMER),
-    "stream_group_consumer_idle_seconds": Spec("gauge", "Time since the consumer last tried to read", _CONSUMER),
-    "delayed_messages": Spec("gauge", "Messages that wait for their next attempt"),
-    "delayed_overdue_seconds": Spec("gauge", "How late the first delayed message is; near 0 unless nobody promotes"),
-    "dead_letter_messages": Spec("gauge", "Messages given up, until replayed or purged"),
+    "stream_length": _shared("Entries in the lane's stream: waiting and being worked on", _LANE),
+    "stream_depth": _shared("Entries that no consumer has read yet (length - pending)", _LANE),
+    "stream_oldest_entry_seconds": _shared("Age of the oldest entry in the lane's stream, 0 when empty", _LANE),
+    "stream_group_messages_pending": _shared("Entries read and not yet settled", _GROUP),
+    "stream_group_lag": _shared("The server's own count of unread entries; absent when it does not know", _GROUP),
+    "stream_group_consumers": _shared("Consumers the group knows, dead ones included", _GROUP),
+    "stream_group_consumer_messages_pending": _shared("Entries the consumer has read and not settled", _CONSUMER),
+    "stream_group_consumer_idle_seconds": _shared("Time since the consumer last tried to read", _CONSUMER),
+    "delayed_messages": _shared("Messages that wait for their next attempt"),
+    "delayed_overdue_seconds": _shared("How late the first delayed message is; near 0 unless nobody promotes"),
+    "dead_letter_messages": _shared("Messages given up, until replayed or purged"),
     "in_flight_messages": Spec("gauge", "Messages this process has read and not settled"),
     "messages_published": Spec("counter", "Messages published by this process", _LANE),
     "messages_settled": Spec("counter", "Messages settled by outcome: done, retry, dead", (*_LANE, "outcome")),
@@ -60,6 +67,9 @@ METRICS: Final[Mapping[str, Spec]] = {
     ),
     "handler_seconds": Spec("histogram", "Time in the handler", _LANE, _SECONDS),
     "batch_size": Spec("histogram", "Messages per command: publish, read, settle", ("stream", "step"), _SIZES),
+    "round_trip_seconds": Spec(
+        "histogram", "Duration of round trips to the server: publish, settle", ("stream", "step"), _SECONDS
+    ),
 }
 
 
@@ -68,6 +78,7 @@ class Metrics:
 
     def published(self, lane: str, count: int) -> None: ...
     def batch(self, step: Step, size: int) -> None: ...
+    def round_trip(self, step: Step, seconds: float) -> None: ...
     def started(self, lane: str, wait_s: float) -> None: ...
     def handled(self, lane: str, seconds: float) -> None: ...
     def handler_error(self, lane: str) -> None: ...

@@ -6,6 +6,7 @@ Import this module only if prometheus_client is installed; nothing else here nee
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -17,9 +18,19 @@ from streams.metrics import METRICS, Metrics, Step
 
 
 class PrometheusMetrics:
-    """Registers every metric of `METRICS` under `<prefix>_` with `registry`. One per registry."""
+    """Registers every metric of `METRICS` under `<prefix>_` with `registry`. One per registry.
 
-    def __init__(self, *, prefix: str = "streams", registry: CollectorRegistry = REGISTRY) -> None:
+    What is shared goes to the registry of that name, if there is one: served once, and not by every process, it is not
+    there as often as there are processes.
+    """
+
+    def __init__(
+        self,
+        *,
+        prefix: str = "streams",
+        registry: CollectorRegistry = REGISTRY,
+        shared: CollectorRegistry | None = None,
+    ) -> None:
         self._families: dict[str, Any] = {}
         for name, spec in METRICS.items():
             full = f"{prefix}_{name}"
@@ -27,15 +38,16 @@ class PrometheusMetrics:
                 case "counter":
                     self._families[name] = Counter(full, spec.help, spec.labels, registry=registry)
                 case "gauge":
-                    self._families[name] = Gauge(full, spec.help, spec.labels, registry=registry)
+                    where = shared if spec.shared and shared is not None else registry
+                    self._families[name] = Gauge(full, spec.help, spec.labels, registry=where)
                 case "histogram":
                     self._families[name] = histograms = Histograms(full, spec.help, spec.labels, bounds=spec.buckets)
                     registry.register(histograms)
         self._shown: dict[str, dict[str, set[tuple[str, ...]]]] = defaultdict(lambda: defaultdict(set))
 
-    def for_stream(self, stream: str) -> Metrics:
-        """What to give to the producers and consumers of the stream of that name."""
-        return _StreamMetrics(self._families, stream)
+    def for_stream(self, stream: str, lanes: Sequence[str] = ()) -> Metrics:
+        """What to give to the producers and consumers of the stream of that name, which has these lanes."""
+        return _StreamMetrics(self._families, stream, lanes)
 
     def show(self, stats: StreamStats) -> None:
         """Sets the gauges to a snapshot, and removes those of consumers and groups that are gone."""
@@ -81,21 +93,28 @@ def _put_all(stats: StreamStats, put: Any) -> None:
 class _StreamMetrics(Metrics):
     """Children are looked up once per label set: `labels()` costs more than what it leads to."""
 
-    def __init__(self, families: dict[str, Any], stream: str) -> None:
+    def __init__(self, families: dict[str, Any], stream: str, lanes: Sequence[str]) -> None:
         @cache
         def child(name: str, *labels: str) -> Any:
             return families[name].labels(stream, *labels)
 
         self._child = child
         for name, spec in METRICS.items():
-            if spec.labels == ("stream",) and spec.kind == "counter":
-                child(name)  # shows as 0 from the start, so that the first increase is seen as one
+            # Shows as 0 from the start, so that the first increase is seen as one.
+            if spec.kind == "counter" and spec.labels == ("stream",):
+                child(name)
+            if spec.kind == "counter" and spec.labels == ("stream", "lane"):
+                for lane in lanes:
+                    child(name, lane)
 
     def published(self, lane: str, count: int) -> None:
         self._child("messages_published", lane).inc(count)
 
     def batch(self, step: Step, size: int) -> None:
         self._child("batch_size", step).observe(size)
+
+    def round_trip(self, step: Step, seconds: float) -> None:
+        self._child("round_trip_seconds", step).observe(seconds)
 
     def started(self, lane: str, wait_s: float) -> None:
         self._child("message_wait_seconds", lane).observe(wait_s)

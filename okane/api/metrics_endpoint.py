@@ -1,44 +1,115 @@
-"""`/metrics` of one process, on a port of its own. What describes the whole system is read anew at each scrape."""
+"""What one process tells Prometheus, on a port of its own: itself, the whole system, and where the others are.
+
+/metrics           this process, from memory: costs nobody else anything
+/metrics/system    what describes the whole system, read anew; one process is asked for it, whichever
+/http_sd           every process and that one, for Prometheus' http_sd_configs
+/healthz           for a liveness probe
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from streams import Present, StreamError
+
 REFRESH_TIMEOUT_S = 3.0  # a scraper gives up after ten
+
+PROCESS_PATH = "/metrics"
+SYSTEM_PATH = "/metrics/system"
 
 Refresh = Callable[[], Awaitable[None]]
 
 
-def build_metrics_app(registry: CollectorRegistry, refreshes: Sequence[Refresh]) -> web.Application:
-    """`GET /metrics`, and `GET /healthz` for a liveness probe. A refresh never raises for a dependency that is away."""
-    running: dict[Refresh, asyncio.Future[None]] = {}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telling:
+    """What there is to tell. A refresh never raises for a dependency that is away; `processes` raises StreamError."""
 
-    async def metrics(_request: web.Request) -> web.Response:
-        for refresh in refreshes:
-            if refresh not in running or running[refresh].done():
-                running[refresh] = asyncio.ensure_future(refresh())
-        # One that takes too long goes on, and serves a later scrape: to cancel it would be to wait for it, too.
-        await asyncio.wait(running.values(), timeout=REFRESH_TIMEOUT_S)
-        for one in running.values():
-            if one.done():
-                one.result()
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    process: CollectorRegistry
+    system: CollectorRegistry
+    refreshes: Sequence[Refresh]
+    processes: Callable[[], Awaitable[Sequence[Present]]]
+    name: str  # of the whole system
+
+
+def build_metrics_app(telling: Telling) -> web.Application:
+    """The application that tells it."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more a counter, and nothing new in it
+    fresh = _Fresh(telling.refreshes)
+
+    async def process(_request: web.Request) -> web.Response:
+        return _exposed(telling.process)
+
+    async def system(_request: web.Request) -> web.Response:
+        await fresh.wait()
+        return _exposed(telling.system)
+
+    async def http_sd(_request: web.Request) -> web.Response:
+        try:
+            processes = await telling.processes()
+        except StreamError as error:  # Prometheus keeps the targets it has
+            return web.json_response({"error": str(error)}, status=HTTPStatus.SERVICE_UNAVAILABLE)
+        return web.json_response(targets(processes, system=telling.name))
 
     async def healthz(_request: web.Request) -> web.Response:
         return web.Response(body=b'{"status":"ok"}', content_type="application/json")
 
     async def finish(_app: web.Application) -> None:
-        for one in running.values():
-            one.cancel()
-        await asyncio.gather(*running.values(), return_exceptions=True)
+        await fresh.aclose()
 
     app = web.Application()
-    app.router.add_get("/metrics", metrics)
+    app.router.add_get(PROCESS_PATH, process)
+    app.router.add_get(SYSTEM_PATH, system)
+    app.router.add_get("/http_sd", http_sd)
     app.router.add_get("/healthz", healthz)
     app.on_cleanup.append(finish)
     return app
+
+
+def targets(processes: Sequence[Present], *, system: str) -> list[dict[str, Any]]:
+    """Target groups for Prometheus. One that died stays among them for a while: its `up` is 0, which is how it is missed.
+
+    The whole system is asked of the first that lives, under an address that does not change when another takes its place.
+    """
+    groups = [_group(one, PROCESS_PATH, role=one.role) for one in processes]
+    first = next((one for one in processes if one.alive), None)
+    return groups if first is None else [*groups, _group(first, SYSTEM_PATH, role="system", instance=system)]
+
+
+def _group(one: Present, path: str, **labels: str) -> dict[str, Any]:
+    return {"targets": [one.address], "labels": {"__metrics_path__": path, "process": one.name, **labels}}
+
+
+def _exposed(registry: CollectorRegistry) -> web.Response:
+    return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+class _Fresh:
+    """Reads anew what is asked for, once for all who ask at the same time."""
+
+    def __init__(self, refreshes: Sequence[Refresh]) -> None:
+        self._refreshes = refreshes
+        self._running: dict[Refresh, asyncio.Future[None]] = {}
+
+    async def wait(self) -> None:
+        """Return when everything has been read, or after a while: one that takes too long goes on, and serves a later
+        scrape. To cancel it would be to wait for it, too."""
+        for refresh in self._refreshes:
+            if refresh not in self._running or self._running[refresh].done():
+                self._running[refresh] = asyncio.ensure_future(refresh())
+        await asyncio.wait(self._running.values(), timeout=REFRESH_TIMEOUT_S)
+        for one in self._running.values():
+            if one.done():
+                one.result()
+
+    async def aclose(self) -> None:
+        for one in self._running.values():
+            one.cancel()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)

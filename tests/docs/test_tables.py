@@ -1,4 +1,4 @@
-"""The tables of the documents name what there is: every setting with its default, every metric, problem and log line."""
+"""The tables of the documents name what there is: every setting with its default, every problem and log line."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry
-
-from okane.api.serving import ConnectionMetrics
 from okane.config import Settings
-from okane.metrics import OkaneMetrics
-from streams.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
@@ -56,14 +51,6 @@ def test_every_setting_stands_in_the_table_with_its_default() -> None:
     for field, info in Settings.model_fields.items():
         assert getattr(settings, field) == info.default, _setting(field)
         assert (field in said) == (info.default is not None), _setting(field)
-
-
-def test_every_metric_stands_in_the_table() -> None:
-    registry = CollectorRegistry()
-    OkaneMetrics(registry)
-    ConnectionMetrics(registry)
-    ours = {metric.name for metric in registry.collect()} | {f"okane_{name}" for name in METRICS}
-    assert _named(_section(OPERATIONS, "Metrics")) >= ours
 
 
 def test_every_problem_code_stands_in_the_table() -> None:

@@ -226,9 +226,12 @@ class System:
         except TimeoutError:
             raise AssertionError(f"Redis is not at rest: {stats}") from None
 
-    async def metric(self, process: str, sample: str) -> float:
+    def metrics_url(self, process: str) -> str:
+        return f"http://127.0.0.1:{self._ports[f'{process} metrics']}"
+
+    async def metric(self, process: str, sample: str, path: str = "/metrics") -> float:
         """One sample from a process's /metrics, 0 if it is not there."""
-        async with self._http.get(f"http://127.0.0.1:{self._ports[f'{process} metrics']}/metrics") as response:
+        async with self._http.get(self.metrics_url(process) + path) as response:
             lines = (await response.text()).splitlines()
         return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{sample} ")), 0.0)
 

@@ -72,7 +72,8 @@ async def test_a_provider_that_stays_away_spends_the_retries_and_leaves_a_dead_l
     payment = await system.payment(ids[0])
     assert (payment["attempts"], payment["last_error"]) == (3, "HTTP 503")
     await system.check(ids)
-    assert await system.metric("w1", f'okane_dead_letter_messages{{stream="{system.stream}"}}') == 3
+    dead = f'okane_dead_letter_messages{{stream="{system.stream}"}}'
+    assert await system.metric("w1", dead, "/metrics/system") == 3
     assert {event["event"] for event in system.log("w1")} >= {"payment_spent"}
 
 
