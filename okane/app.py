@@ -213,6 +213,7 @@ class _Parts:
             lease=settings.lease,
             grace=settings.sweep_grace,
             on_batch=self.metrics.observe_batch,
+            on_round_trip=self.metrics.observe_round_trip,
         )
         self.sweep_store = SweepStore(database_url, grace=settings.sweep_grace)
         self.overview = Overview(database_url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -105,7 +106,9 @@ class Producer:
         ids: list[str | BaseException | None] = []
         for part in _cut(batch):
             try:
+                sent_s = time.perf_counter()
                 added = await scripts.publish(self._client, self._stream, max_length=self._max_length, drafts=part)
+                self._metrics.round_trip("publish", time.perf_counter() - sent_s)
                 if AFTER_ADD.armed:
                     await AFTER_ADD.hit()
             except Exception as error:  # the parts before this one are in; the ones behind it are not even sent

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final, assert_never
@@ -96,7 +97,9 @@ class Settler:
         try:
             if BEFORE_ACK.armed:
                 await BEFORE_ACK.hit()
+            sent_s = time.perf_counter()
             found = await scripts.settle(self._client, self._stream, group=self._group, settlements=settlements)
+            self._metrics.round_trip("settle", time.perf_counter() - sent_s)
             if AFTER_ACK.armed:
                 await AFTER_ACK.hit()
         except StreamError as error:

@@ -78,6 +78,7 @@ class Charge:
         self._retries = cache(metrics.retries.labels)
         self._late_results = cache(metrics.late_results.labels)
         self._settled_as = cache(metrics.settled.labels)
+        self._count_decline = metrics.count_decline
         self._settle_seconds = cache(metrics.settle_seconds.labels)
         metrics.in_flight.set_function(leases.__len__)
 
@@ -228,6 +229,8 @@ class Charge:
                 await BEFORE_DELAY.hit()
             self._retries(settlement.provider).inc()
             return Retry(reason or settlement.event, after=settlement.delay)
+        if settlement.decline_code is not None:
+            self._count_decline(settlement.provider, settlement.decline_code)
         self._settle_seconds(status.value).observe(age.total_seconds())
         if settlement.event == verdict.SPENT:
             _log_of(settlement.payment_id, settlement.attempt).warning("payment_spent", reason=reason)

@@ -58,6 +58,7 @@ class PaymentStore:
         grace: timedelta,
         timeout: timedelta = timedelta(seconds=10),
         on_batch: Callable[[str, int], None] | None = None,
+        on_round_trip: Callable[[str, float], None] | None = None,
     ) -> None:
         self._actor = actor
         self._lease = lease
@@ -66,6 +67,7 @@ class PaymentStore:
         self._url = url
         self._timeout = timeout
         self._on_batch = on_batch or (lambda _what, _size: None)
+        self._on_round_trip = on_round_trip or (lambda _what, _seconds: None)
         self._rare = self._session("other")
         self._accepting = self._grouped("accept", self._accept)
         self._getting = self._grouped("get", self._get)
@@ -167,11 +169,15 @@ class PaymentStore:
         session = self._session(what, index_only=True)
 
         async def flush(items: Sequence[T]) -> Sequence[R | BaseException]:
+            started_s = time.perf_counter()
             try:
-                return await run(session, items)
+                answers = await run(session, items)
             except (psycopg.Error, StoreBusy, *UNFIT):
                 if len(items) == 1:
                     raise
+            else:
+                self._on_round_trip(what, time.perf_counter() - started_s)
+                return answers
             # One bad or locked row fails its whole batch. One by one, only the guilty one fails.
             return [await one(item) for item in items]
 

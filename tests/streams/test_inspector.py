@@ -183,6 +183,9 @@ async def test_counters_and_histograms_tell_what_happened(client: Redis, stream:
     for step in ("publish", "read", "settle"):
         labels = {"stream": stream.name, "step": step}
         assert registry.get_sample_value("streams_batch_size_sum", labels) == 3
+    for step in ("publish", "settle"):
+        labels = {"stream": stream.name, "step": step}
+        assert registry.get_sample_value("streams_round_trip_seconds_count", labels) == 1
     assert registry.get_sample_value("streams_in_flight_messages", {"stream": stream.name}) == 0
     assert registry.get_sample_value("streams_leases_lost_total", {"stream": stream.name}) == 0
 
