@@ -1,0 +1,30 @@
+"""`python -m grafana`: write the dashboards and the page of metrics. A test holds them and the code together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from grafana import metrics_page
+from grafana.dependencies import DEPENDENCIES
+from grafana.overview import OVERVIEW
+from grafana.payments import PAYMENTS
+from grafana.streams import STREAMS
+
+HERE = Path(__file__).parent
+BOARDS = (OVERVIEW, STREAMS, PAYMENTS, DEPENDENCIES)
+
+
+def written() -> Mapping[Path, str]:
+    """Every file that is made of code, with what belongs in it."""
+    boards = {HERE / "dashboards" / f"{board.uid}.json": board.to_json() for board in BOARDS}
+    return {**boards, HERE.parent / "docs" / "metrics.md": metrics_page.text()}
+
+
+def main() -> None:
+    for path, text in written().items():
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

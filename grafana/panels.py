@@ -1,0 +1,190 @@
+"""The kinds of panels there are. Every one says what it shows and what to do when it is red."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from grafana_foundation_sdk.builders import common as common_builders
+from grafana_foundation_sdk.builders import dashboard as dashboards
+from grafana_foundation_sdk.builders import heatmap, prometheus, stat, table, timeseries
+from grafana_foundation_sdk.models import common
+from grafana_foundation_sdk.models import heatmap as heatmap_models
+from grafana_foundation_sdk.models.dashboard import (
+    DataSourceRef,
+    DataTransformerConfig,
+    DynamicConfigValue,
+    Threshold,
+    ThresholdsMode,
+)
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
+GREEN, AMBER, RED = "green", "orange", "red"
+
+Panel = timeseries.Panel | stat.Panel | table.Panel | heatmap.Panel
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """An expression, and what its series are called (`{{label}}` is replaced)."""
+
+    expr: str
+    legend: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """What stands above and behind a panel."""
+
+    title: str
+    means: str
+    do: str
+
+    @property
+    def description(self) -> str:
+        return f"{self.means}\n\n**When it is red:** {self.do}"
+
+
+def lines(
+    words: Words, unit: str, *queries: Query, red: float | None = None, width: int = 8, stacked: bool = False
+) -> timeseries.Panel:
+    """Values over time. From `red` on the background is."""
+    panel = (
+        timeseries.Panel()
+        .title(words.title)
+        .description(words.description)
+        .datasource(SOURCE)
+        .unit(unit)
+        .min(0)
+        .span(width)
+        .height(8)
+        .line_width(1)
+        .fill_opacity(30 if stacked else 8)
+        .show_points(common.VisibilityMode.NEVER)
+        .legend(
+            common_builders.VizLegendOptions()
+            .display_mode(common.LegendDisplayMode.LIST)
+            .placement(common.LegendPlacement.BOTTOM)
+            .show_legend(True)
+        )
+        .tooltip(
+            common_builders.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING)
+        )
+    )
+    if stacked:
+        panel = panel.stacking(common_builders.StackingConfig().mode(common.StackingMode.NORMAL))
+    if red is not None:
+        panel = panel.thresholds(_steps(None, red)).thresholds_style(
+            common_builders.GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED_AND_AREA)
+        )
+    for number, query in enumerate(queries):
+        panel = panel.with_target(_target(query, number))
+    return panel
+
+
+def number(
+    words: Words,
+    unit: str,
+    query: Query,
+    *,
+    red: float | None = None,
+    amber: float | None = None,
+    red_below: bool = False,
+    width: int = 4,
+) -> stat.Panel:
+    """One value, now, with its past behind it. Red from `red` on, or below it; green for ever without one."""
+    return (
+        stat.Panel()
+        .title(words.title)
+        .description(words.description)
+        .datasource(SOURCE)
+        .unit(unit)
+        .span(width)
+        .height(5)
+        .thresholds(_steps_down(amber, red) if red_below else _steps(amber, red))
+        .color_mode(common.BigValueColorMode.BACKGROUND)
+        .graph_mode(common.BigValueGraphMode.AREA)
+        .reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]))
+        .with_target(_target(query, 0))
+    )
+
+
+def heat(words: Words, unit: str, query: Query, *, width: int = 12) -> heatmap.Panel:
+    """The buckets of a histogram over time."""
+    return (
+        heatmap.Panel()
+        .title(words.title)
+        .description(words.description)
+        .datasource(SOURCE)
+        .span(width)
+        .height(8)
+        .calculate(False)
+        .color(heatmap.HeatmapColorOptions().mode(heatmap_models.HeatmapColorMode.SCHEME).scheme("Blues").steps(32))
+        .y_axis(heatmap.YAxisConfig().unit(unit).axis_placement(common.AxisPlacement.LEFT))
+        .unit(unit)
+        .with_target(_target(query, 0, format_=PromQueryFormat.HEATMAP))
+    )
+
+
+def rows(
+    words: Words, *columns: tuple[str, str, Query], by: str, hide: tuple[str, ...] = (), width: int = 24
+) -> table.Panel:
+    """A table of the values now: a row for each value of the label `by`; columns are (name, unit, query)."""
+    panel = (
+        table.Panel()
+        .title(words.title)
+        .description(words.description)
+        .datasource(SOURCE)
+        .span(width)
+        .height(8)
+        .with_transformation(DataTransformerConfig(id_val="joinByField", options={"byField": by, "mode": "outer"}))
+        .with_transformation(
+            DataTransformerConfig(
+                id_val="organize",
+                options={
+                    "excludeByName": {f"Time {at}": True for at in range(1, len(columns) + 1)}
+                    | {"Time": True}
+                    | dict.fromkeys(hide, True),
+                    "renameByName": {f"Value #{_ref(at)}": name for at, (name, _, _) in enumerate(columns)},
+                },
+            )
+        )
+    )
+    for at, (name, unit, query) in enumerate(columns):
+        panel = panel.with_target(_target(query, at, format_=PromQueryFormat.TABLE, instant=True))
+        panel = panel.override_by_name(name, [_property("unit", unit)])
+    return panel
+
+
+def _property(name: str, value: object) -> DynamicConfigValue:
+    return DynamicConfigValue(id_val=name, value=value)
+
+
+def _target(
+    query: Query, number: int, *, format_: PromQueryFormat = PromQueryFormat.TIME_SERIES, instant: bool = False
+) -> prometheus.Dataquery:
+    target = prometheus.Dataquery().expr(query.expr).ref_id(_ref(number)).format(format_).datasource(SOURCE)
+    if query.legend:
+        target = target.legend_format(query.legend)
+    return target.instant() if instant else target.range()
+
+
+def _ref(number: int) -> str:
+    return chr(ord("A") + number)
+
+
+def _steps(amber: float | None, red: float | None) -> dashboards.ThresholdsConfig:
+    return _thresholds(GREEN, (amber, AMBER), (red, RED))
+
+
+def _steps_down(amber: float | None, red: float | None) -> dashboards.ThresholdsConfig:
+    if amber is None:
+        return _thresholds(RED, (red, GREEN))
+    return _thresholds(RED, (red, AMBER), (amber, GREEN))
+
+
+def _thresholds(lowest: str, *steps: tuple[float | None, str]) -> dashboards.ThresholdsConfig:
+    above = [Threshold(value=value, color=color) for value, color in steps if value is not None]
+    return (
+        dashboards.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps([Threshold(value=None, color=lowest), *above])
+    )

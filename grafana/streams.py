@@ -1,0 +1,381 @@
+"""A consumer group on Redis Streams: what waits, who has it, since when, and what came back.
+
+It needs nothing of payments: with the prefix `streams` it shows any queue made with the library.
+"""
+
+from __future__ import annotations
+
+from grafana.board import Board, Row, Variable
+from grafana.panels import Query, Words, heat, lines, number, rows
+from grafana.promql import grown, mean, quantile, quantiles, rate
+
+P = "${prefix}"
+OF = 'job="$job",stream="$stream"'
+LANES = f'{OF},lane=~"$lane"'
+CONSUMERS = f'{LANES},consumer=~"$consumer"'
+
+NOW = Row(
+    title="Now",
+    panels=(
+        number(
+            Words(
+                title="Waiting",
+                means="Entries that no consumer has read yet: the length of the lanes without what is pending.",
+                do="More comes in than goes out. Is anybody reading (idle, below)? Then more workers.",
+            ),
+            "short",
+            Query(f"sum(max by (lane) ({P}_stream_depth{{{LANES}}}))"),
+            red=10_000,
+            amber=1_000,
+        ),
+        number(
+            Words(
+                title="Oldest entry",
+                means="Age of the oldest entry in any lane, read or not.",
+                do="Waiting is high as well: too few workers. Waiting is low: somebody holds it, look for the "
+                "consumer with pending entries and a long idle time.",
+            ),
+            "s",
+            Query(f"max({P}_stream_oldest_entry_seconds{{{LANES}}})"),
+            red=60,
+            amber=15,
+        ),
+        number(
+            Words(
+                title="Pending",
+                means="Entries read and not settled: in hand, or left behind by a consumer that died.",
+                do="Compare with in hand, below: what is pending beyond it belongs to the dead, and is taken over "
+                "after the lease.",
+            ),
+            "short",
+            Query(f"sum(max by (lane) ({P}_stream_group_messages_pending{{{LANES}}}))"),
+            red=10_000,
+        ),
+        number(
+            Words(
+                title="Delayed",
+                means="Messages that wait for their next attempt.",
+                do="Many attempts fail: see what the handlers say, and the dependency they call.",
+            ),
+            "short",
+            Query(f"max({P}_delayed_messages{{{OF}}})"),
+            red=10_000,
+            amber=1_000,
+        ),
+        number(
+            Words(
+                title="Delayed, overdue",
+                means="How late the first delayed message is. Near 0 as long as anybody promotes.",
+                do="Nobody promotes: no worker runs, or none can write to Redis (full, read-only).",
+            ),
+            "s",
+            Query(f"max({P}_delayed_overdue_seconds{{{OF}}})"),
+            red=30,
+            amber=5,
+        ),
+        number(
+            Words(
+                title="Dead letters",
+                means="Messages given up, until replayed or purged.",
+                do="Read the reasons (`okane dead ls`), mend the cause, replay.",
+            ),
+            "short",
+            Query(f"max({P}_dead_letter_messages{{{OF}}})"),
+            red=1,
+        ),
+    ),
+)
+
+BY_LANE = Row(
+    title="Lanes",
+    panels=(
+        lines(
+            Words(
+                title="Depth",
+                means="Entries waiting to be read, by lane.",
+                do="A line that only rises: too few workers for what comes in. One lane alone: its weight, or slow "
+                "messages in it.",
+            ),
+            "short",
+            Query(f"max by (lane) ({P}_stream_depth{{{LANES}}})", "{{lane}}"),
+        ),
+        lines(
+            Words(
+                title="Lag",
+                means="The server's own count of unread entries (XINFO GROUPS). Absent where it does not know: after "
+                "a deletion in the middle, and before Redis 7.",
+                do="As for the depth. Lag without depth: entries were deleted unread.",
+            ),
+            "short",
+            Query(f"max by (lane, group) ({P}_stream_group_lag{{{LANES}}})", "{{group}} {{lane}}"),
+        ),
+        lines(
+            Words(
+                title="Pending",
+                means="Entries read and not settled, by lane.",
+                do="Flat and high without throughput: handlers hang. A step that stays: a consumer died; it goes "
+                "down after the lease.",
+            ),
+            "short",
+            Query(f"max by (lane, group) ({P}_stream_group_messages_pending{{{LANES}}})", "{{group}} {{lane}}"),
+        ),
+        lines(
+            Words(
+                title="Oldest entry",
+                means="Age of the oldest entry in the lane.",
+                do="It rises by a second a second: nothing settles that entry. Who has it? See the consumers.",
+            ),
+            "s",
+            Query(f"max by (lane) ({P}_stream_oldest_entry_seconds{{{LANES}}})", "{{lane}}"),
+            red=60,
+        ),
+        lines(
+            Words(
+                title="Waited, p50 and p99",
+                means="From the entry's creation to the start of its handler, by the server's clock.",
+                do="All places are taken: more workers, or more concurrency.",
+            ),
+            "s",
+            *quantiles(f"{P}_message_wait_seconds", LANES, "lane"),
+            red=10,
+        ),
+        lines(
+            Words(
+                title="In and out",
+                means="Messages published (above) and settled by outcome, per second.",
+                do="Published above settled: the depth rises. Much retry: the handlers' dependency.",
+            ),
+            "mps",
+            Query(rate(f"{P}_messages_published_total", LANES), "published"),
+            Query(
+                rate(f"{P}_messages_settled_total", LANES, "outcome"),
+                "{{outcome}}",
+            ),
+        ),
+    ),
+)
+
+COMING_BACK = Row(
+    title="What comes back, and what is given up",
+    panels=(
+        lines(
+            Words(
+                title="Take-overs",
+                means="Messages claimed from a consumer that went silent (XAUTOCLAIM), per second, and leases that a "
+                "consumer lost while it was working.",
+                do="After a kill: expected, once. Again and again: workers die (memory, crash loop) or stand still "
+                "longer than the lease (starved CPU, suspended machine).",
+            ),
+            "mps",
+            Query(
+                rate(f"{P}_messages_reclaimed_total", LANES, "lane"),
+                "taken over {{lane}}",
+            ),
+            Query(rate(f"{P}_leases_lost_total", OF), "lost while working"),
+        ),
+        lines(
+            Words(
+                title="Retries",
+                means="Messages sent to the delayed set, and back from it into their lanes, per second.",
+                do="Only the first line: nobody promotes. Both high: the handlers' dependency fails.",
+            ),
+            "mps",
+            Query(rate(f"{P}_messages_settled_total", f'{LANES},outcome="retry"'), "put off"),
+            Query(rate(f"{P}_messages_promoted_total", OF), "back in their lanes"),
+        ),
+        lines(
+            Words(
+                title="Delayed and dead",
+                means="Messages waiting for their next attempt, and messages given up.",
+                do="Dead letters: read the reasons, mend the cause, replay.",
+            ),
+            "short",
+            Query(f"max({P}_delayed_messages{{{OF}}})", "delayed"),
+            Query(f"max({P}_dead_letter_messages{{{OF}}})", "dead"),
+        ),
+        lines(
+            Words(
+                title="Handler errors",
+                means="Handlers that raised or answered no outcome, per second: bugs. Their messages are retried.",
+                do="The log has the traceback (`handler failed for message`).",
+            ),
+            "mps",
+            Query(rate(f"{P}_handler_errors_total", LANES, "lane"), "{{lane}}"),
+            red=0.001,
+        ),
+        lines(
+            Words(
+                title="Groups made again",
+                means="Times the consumer group had vanished: the server was flushed, replaced, or lost its data.",
+                do="Find out who did it. Entries that were there are lost from Redis; what must not be lost is "
+                "published again (okane: by the sweep).",
+            ),
+            "short",
+            Query(grown(f"{P}_groups_recreated_total", OF), "made again"),
+            red=1,
+        ),
+        lines(
+            Words(
+                title="Leases renewed",
+                means="Leases lengthened for messages that take long, per second.",
+                do="Rising with the same load: handlers become slower; see their time below.",
+            ),
+            "ops",
+            Query(rate(f"{P}_leases_renewed_total", OF), "renewed"),
+        ),
+    ),
+)
+
+BY_CONSUMER = Row(
+    title="Consumers",
+    panels=(
+        rows(
+            Words(
+                title="Consumers",
+                means="Each consumer of the group: what it holds, and how long ago it last tried to read.",
+                do="Pending and idle for longer than the lease: dead. Its messages are taken over; the empty consumer "
+                "is removed after ten minutes. Pending for long without idling: its handlers hang.",
+            ),
+            (
+                "Pending",
+                "short",
+                Query(
+                    f"sum by (consumer) (max by (consumer, lane) ({P}_stream_group_consumer_messages_pending{{{CONSUMERS}}}))"
+                ),
+            ),
+            ("Idle", "s", Query(f"min by (consumer) ({P}_stream_group_consumer_idle_seconds{{{CONSUMERS}}})")),
+            by="consumer",
+        ),
+        lines(
+            Words(
+                title="Idle",
+                means="Time since the consumer last tried to read: of all lanes the latest.",
+                do="A line that rises by a second a second: that consumer is dead or stuck. A full worker rises, too, "
+                "until a place is free.",
+            ),
+            "s",
+            Query(f"min by (consumer) ({P}_stream_group_consumer_idle_seconds{{{CONSUMERS}}})", "{{consumer}}"),
+            red=60,
+        ),
+        lines(
+            Words(
+                title="Pending",
+                means="Entries the consumer has read and not settled, as Redis has it.",
+                do="As for the table: whose line stays while its idle time rises is dead.",
+            ),
+            "short",
+            Query(
+                f"sum by (consumer) (max by (consumer, lane) ({P}_stream_group_consumer_messages_pending{{{CONSUMERS}}}))",
+                "{{consumer}}",
+            ),
+        ),
+        lines(
+            Words(
+                title="In hand",
+                means="Messages each process has in hand, as it says itself. Pending in Redis without being in hand "
+                "anywhere: a dead consumer's.",
+                do="At its limit (WORKER_COUNT) all the time: more workers, if what they call can take more.",
+            ),
+            "short",
+            Query(f"sum by (process, instance) ({P}_in_flight_messages{{{OF}}})", "{{process}} {{instance}}"),
+        ),
+        lines(
+            Words(
+                title="Consumers in the group",
+                means="Those Redis knows, dead ones included until they are empty and ten minutes idle.",
+                do="0: no worker has ever read, or the group is new. Growing without end: workers without a stable "
+                "--name that restart again and again.",
+            ),
+            "short",
+            Query(f"max by (lane, group) ({P}_stream_group_consumers{{{LANES}}})", "{{group}} {{lane}}"),
+        ),
+        lines(
+            Words(
+                title="Entries in the stream",
+                means="Length of the lanes: waiting and pending together. Settled entries are deleted.",
+                do="At OKANE_MAX_STREAM_LENGTH publishing is refused; payments wait in Postgres then.",
+            ),
+            "short",
+            Query(f"max by (lane) ({P}_stream_length{{{LANES}}})", "{{lane}}"),
+            stacked=True,
+        ),
+        heat(
+            Words(
+                title="Time in the handler",
+                means="How long handlers take, as a heat map.",
+                do="A second band far above the first: time-outs of what they call.",
+            ),
+            "s",
+            Query(rate(f"{P}_handler_seconds_bucket", LANES, "le"), "{{le}}"),
+            width=8,
+        ),
+    ),
+)
+
+ROUND_TRIPS = Row(
+    title="Round trips to Redis",
+    panels=(
+        lines(
+            Words(
+                title="Messages per round trip",
+                means="Mean size of the batches: published, read and settled together.",
+                do="Near 1 under high load: callers do not run at the same time; rising: they share round trips, "
+                "which is what keeps up with the load.",
+            ),
+            "short",
+            Query(
+                mean(f"{P}_batch_size", OF, "step"),
+                "{{step}}",
+            ),
+        ),
+        heat(
+            Words(
+                title="Messages per read",
+                means="Sizes of the batches that were read, as a heat map.",
+                do="Only large ones: a backlog. Only 1: no backlog, or many workers for little work.",
+            ),
+            "short",
+            Query(rate(f"{P}_batch_size_bucket", f'{OF},step="read"', "le"), "{{le}}"),
+            width=8,
+        ),
+        lines(
+            Words(
+                title="Duration of a round trip, p99",
+                means="Publishing and settling, as the processes see it: network, server, and their own event loop.",
+                do="All processes: Redis (SLOWLOG, fsync of the AOF, swap). One: its CPU.",
+            ),
+            "s",
+            Query(
+                quantile(0.99, f"{P}_round_trip_seconds", OF, "step"),
+                "{{step}}",
+            ),
+            red=0.25,
+        ),
+    ),
+)
+
+STREAMS = Board(
+    uid="okane-streams",
+    title="okane / Streams and consumers",
+    description="One Redis Streams queue: lanes, consumer group, consumers, retries, dead letters. Read it from the left: "
+    "what waits, what is in hand, what comes back, what is given up.",
+    variables=(
+        Variable(name="prefix", label="Prefix", values="okane,streams"),
+        Variable(name="job", label="Job", values=f"label_values({P}_stream_length, job)"),
+        Variable(name="stream", label="Stream", values=f'label_values({P}_stream_length{{job="$job"}}, stream)'),
+        Variable(name="lane", label="Lane", values=f"label_values({P}_stream_length{{{OF}}}, lane)", several=True),
+        Variable(
+            name="consumer",
+            label="Consumer",
+            values=f"label_values({P}_stream_group_consumer_idle_seconds{{{OF}}}, consumer)",
+            several=True,
+        ),
+    ),
+    rows=(
+        NOW,
+        BY_LANE,
+        COMING_BACK,
+        BY_CONSUMER,
+        ROUND_TRIPS,
+    ),
+)
