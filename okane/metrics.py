@@ -143,6 +143,8 @@ class OkaneMetrics:
         for status in Status:
             if status in TRANSITIONS[Status.PROCESSING] and status is not Status.PROCESSING:
                 self.settled.labels(status.value)
+        for event in ("success", "declined", "spent", "unavailable", "unknown", "needs_review"):
+            self.late_results.labels(event)
         for lane in LANES:
             self.sweep_repairs.labels(lane.name)
             self.direct.labels(lane.name)

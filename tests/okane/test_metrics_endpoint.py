@@ -99,6 +99,7 @@ async def test_what_has_not_happened_shows_as_0(client: aiohttp.ClientSession) -
     for sample in (
         'okane_payments_settled_total{status="unknown"}',
         'okane_payments_settled_total{status="needs_review"}',
+        'okane_late_results_total{event="unknown"}',
         'okane_sweep_repairs_total{lane="low"}',
         'okane_direct_runs_total{lane="critical"}',
         'okane_messages_reclaimed_total{lane="low",stream="test"}',

@@ -1,0 +1,298 @@
+"""A real Prometheus scrapes a real system while faults happen to it: every panel has points, and shows its faults."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from okane.local.redis_server import RedisServer
+from streams import connect
+from tests.flow.system import System, running
+from tests.grafana.boards import FILES, Panel, filled, marks, panels
+from tests.grafana.prometheus import PROGRAM, Prometheus, Series, chosen, scraping, shown, until
+
+# The provider does by amount what it is told to (MAGIC_AMOUNTS): the last four digits decide.
+WELL = (440, 1_500, 20_001)  # one for each lane
+ILL = (
+    4_002,  # card_declined
+    14_003,  # insufficient_funds
+    5_003,  # unavailable: a dead letter when the retries are spent
+    5_004,  # time-out after it charged: unknown, then found
+    15_005,  # time-out before it charged: unknown for so long that a human must decide
+)
+AMOUNTS = (*WELL, *WELL, *WELL, *ILL)
+PAUSE_S = 0.04
+SYSTEM = {"MAX_RETRIES": "1", "OKANE_UNKNOWN_DEADLINE": "2s"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shows:
+    """A fault that a panel shows: some series with these labels goes to `at_least`, or down to `at_most`."""
+
+    fault: str
+    board: str
+    title: str
+    labels: tuple[tuple[str, str], ...] = ()
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def seen_in(self, series: list[Series]) -> bool:
+        values = [value for one in series if set(self.labels) <= set(one.labels.items()) for value in one.values]
+        if self.at_least is not None:
+            return any(value >= self.at_least for value in values)
+        return any(value <= (self.at_most or 0.0) for value in values)
+
+
+OVERVIEW, STREAMS, PAYMENTS, DEPENDENCIES = "okane-overview", "okane-streams", "okane-payments", "okane-dependencies"
+SOME = 0.001
+CARD, FUNDS = (("code", "card_declined"),), (("code", "insufficient_funds"),)
+
+FAULTS = (
+    Shows(fault="killed worker", board=OVERVIEW, title="Processes", labels=(("process", "w1"),), at_most=0),
+    Shows(fault="killed worker", board=OVERVIEW, title="Processes that answer", at_most=0.9),
+    Shows(fault="killed worker", board=STREAMS, title="Take-overs", at_least=SOME),
+    Shows(fault="killed worker", board=STREAMS, title="Idle", labels=(("consumer", "w1"),), at_least=2),
+    Shows(fault="stopped worker", board=PAYMENTS, title="Late results", at_least=SOME),
+    Shows(fault="Redis away", board=DEPENDENCIES, title="Redis", at_most=0),
+    Shows(fault="Redis away", board=DEPENDENCIES, title="Dependencies up", labels=(("dependency", "redis"),), at_most=0),
+    Shows(fault="Redis away", board=DEPENDENCIES, title="Run without Redis", at_least=SOME),
+    Shows(fault="Redis away", board=DEPENDENCIES, title="Not enqueued", at_least=SOME),
+    Shows(fault="Redis emptied", board=STREAMS, title="Groups made again", at_least=SOME),
+    Shows(fault="Redis emptied", board=DEPENDENCIES, title="Repairs", at_least=SOME),
+    Shows(fault="declines", board=PAYMENTS, title="Declines by code", labels=CARD, at_least=SOME),
+    Shows(fault="declines", board=PAYMENTS, title="Declines by code", labels=FUNDS, at_least=SOME),
+    Shows(fault="declines", board=OVERVIEW, title="Charged", at_most=0.9),
+    Shows(fault="dead letters", board=STREAMS, title="Dead letters", at_least=1),
+    Shows(fault="dead letters", board=PAYMENTS, title="Dead letters", at_least=1),
+    Shows(fault="dead letters", board=OVERVIEW, title="For a human", at_least=1),
+    Shows(fault="silent provider", board=PAYMENTS, title="Unknown", at_least=1),
+    Shows(fault="silent provider", board=PAYMENTS, title="Needs review", at_least=1),
+    Shows(fault="silent provider", board=PAYMENTS, title="Provider answers", at_most=0.95),
+    Shows(fault="no request", board=DEPENDENCIES, title="Refused before any route", at_least=SOME),
+)  # fmt: skip
+
+# Those whose condition was met; most of them would have to last for minutes to ring.
+ALERTS = {
+    "OkaneDeadLettersGrow",
+    "OkaneLateResults",
+    "OkaneNeedsReview",
+    "OkaneRedisAway",
+    "OkaneSettleBudgetBurn",
+    "OkaneSweepRepairs",
+    "OkaneWorkerGone",
+}
+
+
+@pytest.fixture
+async def system(tmp_path: Path, database_url: str, private_redis: RedisServer) -> AsyncIterator[System]:
+    async with running(tmp_path / "system", database_url, private_redis.url) as one:
+        one.env |= SYSTEM
+        await one.start("w1", "w2", provider=("--magic-amounts", "--unavailable=0", "--decline=0", "--latency-ms=100"))
+        yield one
+
+
+@pytest.mark.timeout(300)  # half a minute on a machine that is not busy
+@pytest.mark.skipif(PROGRAM is None, reason="prometheus is not installed (Debian: apt-get install prometheus)")
+async def test_every_panel_has_points_and_shows_the_faults_it_claims_to(
+    system: System, private_redis: RedisServer, tmp_path: Path
+) -> None:
+    sd = f"{system.metrics_url('api')}/http_sd"
+    async with scraping(tmp_path / "prometheus", sd=sd) as prometheus, paying(system):
+        await let_it_run(prometheus)
+        await kill_a_worker(system, prometheus)
+        await stop_a_worker(system, prometheus)
+        await take_redis_away(private_redis, prometheus)
+        await empty_redis(private_redis, prometheus)
+        await say_what_is_no_request(system, prometheus)
+        await until_shown(prometheus)
+        await check_marks(prometheus)
+        await check_rules(prometheus)
+
+
+@contextlib.asynccontextmanager
+async def paying(system: System) -> AsyncIterator[None]:
+    """Payments come in, one after the other, inside the block."""
+
+    async def pay() -> None:
+        async with asyncio.TaskGroup() as requests:
+            for number in itertools.count():
+                requests.create_task(system.accepted(f"k-{number}", AMOUNTS[number % len(AMOUNTS)]))
+                await asyncio.sleep(PAUSE_S)
+
+    task = asyncio.ensure_future(pay())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def let_it_run(prometheus: Prometheus) -> None:
+    async def settled_by_both() -> bool:
+        """Payments settle, dead letters and payments for a human are there"""
+        busy = await prometheus.now('count(okane_payments_settled_total{status="success"} > 20)')
+        human = await prometheus.now('okane_payments_waiting{status="needs_review"}')
+        return busy == [2] and human >= [1] and await prometheus.now("okane_dead_letter_messages") >= [1]
+
+    await until(settled_by_both)
+
+
+async def kill_a_worker(system: System, prometheus: Prometheus) -> None:
+    await in_hand(system, "w1")
+    await system.kill("w1")
+
+    async def missed() -> bool:
+        """Its `up` is 0, and what it held is taken over"""
+        return await prometheus.now('up{process="w1"}') == [0] and await prometheus.now(
+            "sum(okane_messages_reclaimed_total)"
+        ) > [0]
+
+    await until(missed)
+    await system.start_worker("w1")
+
+    async def back() -> bool:
+        """Its `up` is 1 again"""
+        return await prometheus.now('up{process="w1"}') == [1]
+
+    await until(back)
+
+
+async def stop_a_worker(system: System, prometheus: Prometheus) -> None:
+    """In the middle of calls, until another has what it held; again if that one was not quick enough."""
+    taken = 'sum(okane_messages_reclaimed_total{process="w1"})'
+
+    async def late() -> bool:
+        """An outcome came late"""
+        [before] = await prometheus.now(taken)
+
+        async def taken_over() -> bool:
+            """The other worker has taken over what the stopped one held"""
+            return await prometheus.now(taken) > [before + 1]
+
+        await in_hand(system, "w2")
+        system.signal("w2", signal.SIGSTOP)
+        await until(taken_over)
+        await asyncio.sleep(0.5)  # the claims: the longer, the surer
+        system.signal("w2", signal.SIGCONT)
+        await told_again()
+        return await prometheus.now("sum(okane_late_results_total)") > [0]
+
+    async def told_again() -> None:
+        async def scraped() -> bool:
+            """It answers Prometheus again, and has for a moment"""
+            return await prometheus.now('min_over_time(up{process="w2"}[2s])') == [1]
+
+        await until(scraped)
+
+    await until(late, within_s=120)
+
+
+async def take_redis_away(redis: RedisServer, prometheus: Prometheus) -> None:
+    await asyncio.to_thread(redis.kill)
+
+    async def away() -> bool:
+        """Redis is away, payments are run without it"""
+        for_long = 'max_over_time(okane_dependency_up{dependency="redis"}[3s])'
+        return await prometheus.now(for_long) == [0] and await prometheus.now("sum(okane_direct_runs_total)") > [0]
+
+    await until(away)
+    redis.start()
+
+    async def back() -> bool:
+        """Redis is back"""
+        return await prometheus.now('okane_dependency_up{dependency="redis"}') == [1]
+
+    await until(back)
+
+
+async def empty_redis(redis: RedisServer, prometheus: Prometheus) -> None:
+    async def made_again() -> bool:
+        """The group was made again, the sweep sent wake-ups, and processes are listed"""
+        return (
+            await prometheus.now("sum(okane_groups_recreated_total)") > [0]
+            and await prometheus.now("sum(okane_sweep_repairs_total)") > [0]
+            and await prometheus.now("count(up == 1)") == [4]
+        )
+
+    async with connect(redis.url) as client:
+        await client.flushall()
+        await until(made_again)
+
+
+async def say_what_is_no_request(system: System, prometheus: Prometheus) -> None:
+    """Twice: the first of a kind makes its series, and a rate takes two values."""
+    for count in (1, 2):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(system.url.rpartition(":")[2]))
+        writer.write(b"what?\r\n\r\n")
+        await reader.read()
+        writer.close()
+
+        async def told(count: int = count) -> bool:
+            """It was counted"""
+            return await prometheus.now("sum(okane_http_requests_refused_total)") == [count]
+
+        await until(told)
+
+
+async def in_hand(system: System, name: str) -> None:
+    """Wait until a worker holds claims."""
+    async with asyncio.timeout(30):
+        while await system.metric(name, "okane_payments_in_flight") < 2:
+            await asyncio.sleep(0.01)
+
+
+async def until_shown(prometheus: Prometheus) -> None:
+    """Every panel has points, and shows its faults."""
+    left: dict[str, list[str]] = {}
+
+    async def complete() -> bool:
+        left.clear()
+        for file in FILES:
+            values = await chosen(prometheus, file)
+            for panel in panels(file):
+                if missing := await missing_in(prometheus, panel, dict(values)):
+                    left[str(panel)] = missing
+        return not left
+
+    try:
+        await until(complete, within_s=30)
+    except AssertionError:
+        raise AssertionError(left) from None
+
+
+async def missing_in(prometheus: Prometheus, panel: Panel, values: dict[str, str]) -> list[str]:
+    """The queries without points, and the faults that cannot be seen."""
+    found = await shown(prometheus, panel, values)
+    empty = [query for query, series in zip(panel.queries, found, strict=True) if not series]
+    series = [one for each in found for one in each]
+    faults = [one for one in FAULTS if (one.board, one.title) == (panel.board, panel.title)]
+    return empty + [one.fault for one in faults if not one.seen_in(series)]
+
+
+async def check_marks(prometheus: Prometheus) -> None:
+    for file in FILES:
+        for query in marks(file).values():
+            assert await prometheus.over_time(filled(query, await chosen(prometheus, file))), query
+
+
+async def check_rules(prometheus: Prometheus) -> None:
+    """Every rule can be evaluated, and the faults have met the conditions of their alerts."""
+    rules = [rule for group in (await prometheus.get("rules"))["groups"] for rule in group["rules"]]
+    assert [rule["name"] for rule in rules if rule["health"] != "ok"] == []
+    for rule in rules:
+        await prometheus.over_time(rule["query"])
+    met = {one.labels["alertname"] for one in await prometheus.over_time("ALERTS")}
+    assert met >= ALERTS
+
+
+def test_faults_are_looked_for_in_panels_that_exist() -> None:
+    there = {(panel.board, panel.title) for file in FILES for panel in panels(file)}
+    assert {(one.board, one.title) for one in FAULTS} <= there
