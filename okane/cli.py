@@ -307,6 +307,20 @@ def status(
     _run(command.run(_context(data), watch=timedelta(seconds=interval) if watch else None, as_json=json_))
 
 
+@app.command()
+def top(
+    *,
+    data: Data = None,
+    interval: Annotated[float, typer.Option(min=0.2, help="seconds between refreshes")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="one picture, of one second, and end")] = False,
+    json_: Json = False,
+) -> None:
+    """Watch it live: rates, latencies, lanes, workers, retries, dead letters. For machines without Grafana."""
+    from okane.commands import top as command
+
+    _run(command.run(_context(data), interval=timedelta(seconds=interval), once=once, as_json=json_))
+
+
 @dead.command("ls")
 def dead_ls(
     *,

@@ -85,11 +85,11 @@ async def buried(store: PaymentStore, redis_url: str, stream_name: str, count: i
 
 def test_help_names_every_command(okane: Run) -> None:
     text = okane("--help").stdout
-    for command in ("up", "api", "worker", "provider", "migrate", "status", "load", "dead", "doctor"):
+    for command in ("up", "api", "worker", "provider", "migrate", "status", "top", "load", "dead", "doctor"):
         assert f" {command} " in text
 
 
-@pytest.mark.parametrize("command", ["up", "api", "worker", "provider", "migrate", "status", "load", "doctor"])
+@pytest.mark.parametrize("command", ["up", "api", "worker", "provider", "migrate", "status", "top", "load", "doctor"])
 def test_every_command_has_help(okane: Run, command: str) -> None:
     done = okane(command, "--help")
     assert done.returncode == 0

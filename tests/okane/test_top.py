@@ -1,0 +1,300 @@
+"""`okane top`: rates and quantiles between two looks, the picture at 80 by 24, and the command against real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from rich.console import Console
+
+from okane.api.metrics_endpoint import Telling, build_metrics_app
+from okane.commands.scrape import Between, both, parsed, quantile
+from okane.commands.top import Lane, Look, Picture, Process, compare, render
+from okane.metrics import OkaneMetrics, SystemMetrics
+from okane.payment import Status
+from okane.pipeline.lanes import payments_stream
+from okane.store import PaymentStore
+from streams import ConsumerStats, LaneStats, Presence, Present, Producer, Stream, StreamStats, connect
+from tests.okane.test_store import GRACE, LEASE, new
+
+SECOND = timedelta(seconds=1)
+
+
+def said(**counts: float) -> str:
+    return "".join(f'# TYPE {name} counter\n{name}_total{{lane="low"}} {value}\n' for name, value in counts.items())
+
+
+def between(before: str, after: str, *, seconds: float = 2.0) -> Between:
+    return Between(before=[parsed(before)], after=[parsed(after)], seconds=seconds)
+
+
+def test_a_rate_is_the_growth_per_second_over_all_processes() -> None:
+    two = Between(
+        before=[parsed(said(runs=10)), parsed(said(runs=100))],
+        after=[parsed(said(runs=14)), parsed(said(runs=100))],
+        seconds=2,
+    )
+    assert two.rate("runs_total") == two.rate("runs_total", lane="low") == 2
+    assert two.rate("runs_total", lane="high") == 0
+
+
+def test_a_process_that_was_started_again_counts_from_0() -> None:
+    assert between(said(runs=1000), said(runs=6)).rate("runs_total") == 3
+
+
+def test_a_series_that_is_new_counts_from_0() -> None:
+    assert between(said(other=1), said(runs=4)).rate("runs_total") == 2
+
+
+def test_only_processes_that_answered_both_times_are_compared() -> None:
+    before = {"a": parsed(said(runs=1)), "b": None, "gone": parsed(said(runs=9))}
+    after = {"a": parsed(said(runs=5)), "b": parsed(said(runs=500)), "new": parsed(said(runs=7))}
+    assert both(before, after, seconds=1).rate("runs_total") == 4
+
+
+@pytest.mark.parametrize(
+    ("share", "buckets", "expected"),
+    [
+        (0.5, [(1.0, 10.0), (2.0, 10.0), (float("inf"), 10.0)], 0.5),
+        (0.9, [(1.0, 0.0), (2.0, 10.0), (float("inf"), 10.0)], 1.9),
+        (0.99, [(1.0, 1.0), (float("inf"), 10.0)], 1.0),  # beyond the last bound nothing is known
+        (0.5, [(1.0, 0.0), (float("inf"), 0.0)], None),
+        (0.5, [], None),
+    ],
+)
+def test_a_quantile_lies_where_prometheus_would_put_it(
+    share: float, buckets: list[tuple[float, float]], expected: float | None
+) -> None:
+    assert quantile(share, buckets) == (None if expected is None else pytest.approx(expected))
+
+
+def present(role: str, name: str, number: int) -> Present:
+    return Present(address=f"127.0.0.1:{9100 + number}", role=role, name=name, silent_ms=0)
+
+
+def stats(*consumers: ConsumerStats) -> StreamStats:
+    lanes = tuple(
+        LaneStats(
+            lane=name,
+            length=7,
+            pending=2,
+            lag=5,
+            consumers=1,
+            last_id=None,
+            last_delivered_id=None,
+            oldest_ms=1_000,
+        )
+        for name in ("critical", "default", "low")
+    )
+    return StreamStats(
+        stream="s", group="g", now_ms=4_000, lanes=lanes, consumers=consumers, delayed=3, next_due_ms=None, dead=1
+    )
+
+
+def look(at_s: float, answers: Mapping[Present, str | None], *consumers: ConsumerStats) -> Look:
+    return Look(
+        at_s=at_s,
+        processes=list(answers),
+        samples={one.address: None if text is None else parsed(text) for one, text in answers.items()},
+        stats=stats(*consumers),
+        oldest_due=timedelta(seconds=4),
+        dead=12,
+        waiting={Status.UNKNOWN: 5},
+        trouble=(),
+    )
+
+
+def consumer(name: str, pending: int, idle_ms: int) -> ConsumerStats:
+    return ConsumerStats(name=name, lane="low", pending=pending, idle_ms=idle_ms)
+
+
+def test_a_picture_has_processes_in_trouble_first() -> None:
+    well, silent = present("worker", "well", 1), present("worker", "silent", 2)
+    cpu = "# TYPE process_cpu_seconds counter\nprocess_cpu_seconds_total {}\n"
+    picture = compare(
+        look(1, {well: cpu.format(1), silent: cpu.format(1)}),
+        look(3, {well: cpu.format(2), silent: None}, consumer("well", 2, 10), consumer("dead", 9, 90_000)),
+    )
+    assert [(one.name, one.state, one.pending, one.cpu) for one in picture.processes] == [
+        ("dead", "gone", 9, None),
+        ("silent", "silent", None, None),
+        ("well", "up", 2, 0.5),
+    ]
+    assert {(lane.waiting, lane.oldest_s) for lane in picture.lanes} == {(5, 3.0)}
+    assert (picture.delayed, picture.dead, picture.unknown, picture.needs_review) == (3, 12, 5, 0)
+
+
+def drawn(picture: Picture, *, height: int) -> list[str]:
+    console = Console(width=80, height=height, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(render(picture, height=height))
+    return captured.get().splitlines()
+
+
+def picture(processes: int, *, trouble: tuple[str, ...] = ()) -> Picture:
+    """Everything as wide as it gets."""
+    lanes = [
+        Lane(
+            lane=name,
+            waiting=100_000,
+            pending=100_000,
+            oldest_s=36_000,
+            published_per_s=12_345,
+            settled_per_s=12_345,
+            wait_p99_s=3600,
+        )
+        for name in ("critical", "default", "low")
+    ]
+    return Picture(
+        at=datetime.now(UTC),
+        seconds=1,
+        accepted_per_s=12_345,
+        settled_per_s=12_345,
+        charged_share=1,
+        accept_p50_s=0.999,
+        accept_p99_s=10,
+        settle_p50_s=0.999,
+        settle_p99_s=3600,
+        call_p99_s=5,
+        retries_per_s=12_345,
+        take_overs_per_s=12_345,
+        repairs_per_s=12_345,
+        without_redis_per_s=12_345,
+        delayed=123_456,
+        dead=123_456,
+        unknown=123_456,
+        needs_review=1234,
+        oldest_due_s=36_000,
+        lanes=lanes,
+        processes=[
+            Process(
+                name=f"a-machine-with-a-long-name.example.com-{number}",
+                role="worker",
+                state="silent",
+                in_hand=100_000,
+                pending=100_000,
+                idle_s=36_000,
+                settled_per_s=12_345,
+                cpu=1,
+            )
+            for number in range(processes)
+        ],
+        trouble=trouble,
+    )
+
+
+@pytest.mark.parametrize("processes", [0, 1, 10, 200])
+def test_it_fits_in_80_by_24(processes: int) -> None:
+    lines = drawn(picture(processes, trouble=("Redis: " + "x" * 200, "Postgres: away")), height=24)
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    for word in ("accepted 12,345/s", "settle p50 999 ms p99 60 min", "needs review 1,234", "critical", "60 min"):
+        assert word in text
+    assert text.count("silent") == min(processes, 8 if processes > 9 else 9)
+    assert ("more" in text) == (processes > 9)
+    assert text.count("…") == 1 + text.count("silent")  # names are cut, and what is wrong with Redis; no figure is
+
+
+def test_what_is_not_known_is_a_dash() -> None:
+    nothing = Look(
+        at_s=1, processes=(), samples={}, stats=None, oldest_due=None, dead=None, waiting=None, trouble=("Redis: away",)
+    )
+    later = Look(**{**{name: getattr(nothing, name) for name in Look.__slots__}, "at_s": 2.0})
+    text = "\n".join(drawn(compare(nothing, later), height=24))
+    assert "Redis: away" in text
+    assert "oldest due -" in text
+    assert "no process is there" in text
+
+
+@pytest.fixture
+async def worker(redis_url: str) -> AsyncIterator[tuple[Stream, OkaneMetrics]]:
+    """The metrics of a worker that is on the list, and of another that died."""
+    stream, metrics = payments_stream(f"test-{uuid4()}"), OkaneMetrics(CollectorRegistry())
+
+    async def nobody() -> tuple[Present, ...]:
+        return ()
+
+    telling = Telling(
+        process=metrics.registry,
+        system=SystemMetrics(CollectorRegistry()).registry,
+        refreshes=(),
+        processes=nobody,
+        name="test",
+    )
+    runner = web.AppRunner(build_metrics_app(telling), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with connect(redis_url) as redis:
+        presence = Presence(redis, stream)
+        await presence.announce(f"127.0.0.1:{runner.addresses[0][1]}", role="worker", name="w1")
+        await presence.announce("127.0.0.1:1", role="worker", name="w2")
+    yield stream, metrics
+    await runner.cleanup()
+
+
+async def top(database_url: str, redis_url: str, stream: Stream, *arguments: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "okane", "top", "--once", *arguments),
+        env={
+            **os.environ,
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "OKANE_STREAM": stream.name,
+            "COLUMNS": "80",
+        },
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(60):
+        out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    return out.decode()
+
+
+async def test_the_command_tells_rates_processes_and_what_waits(
+    worker: tuple[Stream, OkaneMetrics], database_url: str, redis_url: str
+) -> None:
+    stream, metrics = worker
+    store = PaymentStore(database_url, actor="test", lease=LEASE, grace=GRACE)
+    payment = (await store.accept(new("k"))).payment
+    await store.bury(payment.id, reason="poison")
+    await store.aclose()
+    async with connect(redis_url) as redis:
+        producer = Producer(redis, stream)
+        await producer.publish(payment.id.bytes, lane="low")
+        await producer.aclose()
+    counting = asyncio.ensure_future(count(metrics))
+    seen: dict[str, Any] = json.loads(await top(database_url, redis_url, stream, "--json"))
+    text = await top(database_url, redis_url, stream)
+    counting.cancel()
+    assert seen["settled_per_s"] > 0
+    assert seen["charged_share"] == 1
+    assert (seen["dead"], seen["needs_review"], seen["trouble"]) == (1, 1, [])
+    assert [(one["name"], one["state"]) for one in seen["processes"]] == [("w2", "silent"), ("w1", "up")]
+    assert [lane["waiting"] for lane in seen["lanes"]] == [0, 0, 1]
+    assert "dead letters 1" in text
+    assert "silent" in text
+
+
+async def count(metrics: OkaneMetrics) -> None:
+    while True:
+        metrics.settled.labels("success").inc()
+        await asyncio.sleep(0.01)
+
+
+async def test_the_command_says_what_is_away(database_url: str, free_port: int) -> None:
+    text = await top(database_url, f"redis://127.0.0.1:{free_port}/0", payments_stream("any"))
+    assert "Redis: " in text
+    assert "dead letters 0" in text
