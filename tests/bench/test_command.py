@@ -49,3 +49,12 @@ def test_payments_settle_without_redis() -> None:
     assert done.returncode == 0, done.stderr
     for scenario in ("with Redis", "killed before", "killed after"):
         assert f"{scenario:<14}" in done.stdout
+
+
+@pytest.mark.timeout(300)
+def test_the_cost_of_a_scrape_is_told() -> None:
+    done = _run("bench.scrape_cost", "--workers", "3")
+    assert done.returncode == 0, done.stderr
+    for path in ("/metrics, one worker ", "/metrics/system ", "/http_sd "):
+        assert path in done.stdout
+    assert "3 workers, every 15 s: " in done.stdout
