@@ -3,6 +3,7 @@
 Delivery is at least once. A message is settled by what its handler answers, or it is delivered again.
 """
 
+from streams.batcher import Batcher
 from streams.clock import Clock, SystemClock
 from streams.coalesce import Coalescer
 from streams.connection import connect
@@ -26,6 +27,7 @@ from streams.server import ServerFacts, require_noeviction, server_facts
 __all__ = [
     "METRICS",
     "BatchHandler",
+    "Batcher",
     "Clock",
     "Coalescer",
     "Consumer",

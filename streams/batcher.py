@@ -52,6 +52,15 @@ class Batcher(Generic[T]):
             self._kick()
             await asyncio.wait(self._lanes)
 
+    async def abandon(self) -> None:
+        """Takes no more, forgets what waits, and cancels what is being flushed."""
+        self._closed = True
+        self._waiting.clear()
+        for lane in self._lanes:
+            lane.cancel()
+        if self._lanes:
+            await asyncio.wait(self._lanes)
+
     def _kick_soon(self) -> None:
         # Not at once: what is added in the same turn of the loop joins the batch.
         self._kicked = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from streams.batcher import Batcher
 
@@ -29,13 +29,23 @@ class Coalescer(Generic[T, R]):
         on_batch: Callable[[int], None] | None = None,
     ) -> None:
         self._flush = flush
+        self._max_batch = max_batch
         self._on_batch = on_batch
-        self._batcher: Batcher[tuple[T, asyncio.Future[R]]] = Batcher(self._answer, max_batch=max_batch, lanes=lanes)
+        # What a caller submits is one item, or many that are answered together.
+        self._batcher: Batcher[tuple[Sequence[T], asyncio.Future[Any], bool]] = Batcher(
+            self._answer, max_batch=max_batch, lanes=lanes
+        )
 
     def submit(self, item: T) -> asyncio.Future[R]:
         """Queues `item`; await the future for its result. Cancelled before its batch is taken, it is withdrawn."""
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._batcher.add((item, future))
+        self._batcher.add(((item,), future, False))
+        return future
+
+    def submit_many(self, items: Sequence[T]) -> asyncio.Future[Sequence[R | BaseException]]:
+        """Queues all of `items`; the future has a result for each, in order, an exception in the place of what failed."""
+        future: asyncio.Future[Sequence[R | BaseException]] = asyncio.get_running_loop().create_future()
+        self._batcher.add((items, future, True))
         return future
 
     async def aclose(self) -> None:
@@ -46,28 +56,37 @@ class Coalescer(Generic[T, R]):
         """Returns when everything submitted so far, and what comes meanwhile, has been answered."""
         await self._batcher.idle()
 
-    async def _answer(self, taken: list[tuple[T, asyncio.Future[R]]]) -> None:
-        batch = [(item, future) for item, future in taken if not future.done()]
-        if not batch:
-            return
-        if self._on_batch is not None:
-            self._on_batch(len(batch))
-        results: Sequence[R | BaseException]
+    async def _answer(self, taken: list[tuple[Sequence[T], asyncio.Future[Any], bool]]) -> None:
+        waiting = [one for one in taken if not one[1].done()]
+        items = [item for its, _, _ in waiting for item in its]
+        results: list[R | BaseException] = []
         try:
-            results = await self._flush([item for item, _ in batch])
-        except Exception as error:
-            results = [error] * len(batch)
+            for start in range(0, len(items), self._max_batch):
+                results += await self._flushed(items[start : start + self._max_batch])
         except BaseException:
-            for _, future in batch:
+            for _, future, _ in waiting:
                 future.cancel()
             raise
-        if len(results) != len(batch):
-            bug = RuntimeError(f"a bug in flush: {len(results)} results for {len(batch)} items")
-            results = [bug] * len(batch)
-        for (_, future), result in zip(batch, results, strict=True):
+        at = 0
+        for its, future, many in waiting:
+            first, at = at, at + len(its)
             if future.done():  # its caller was cancelled meanwhile
                 continue
-            if isinstance(result, BaseException):
+            if many:
+                future.set_result(results[first:at])
+            elif isinstance(result := results[first], BaseException):
                 future.set_exception(result)
             else:
                 future.set_result(result)
+
+    async def _flushed(self, batch: Sequence[T]) -> Sequence[R | BaseException]:
+        if self._on_batch is not None:
+            self._on_batch(len(batch))
+        try:
+            results = await self._flush(batch)
+        except Exception as error:
+            return [error] * len(batch)
+        if len(results) != len(batch):
+            bug = RuntimeError(f"a bug in flush: {len(results)} results for {len(batch)} items")
+            return [bug] * len(batch)
+        return results

@@ -78,15 +78,11 @@ class Producer:
     async def publish_many(self, drafts: Sequence[Draft]) -> list[str]:
         """Adds all of `drafts`, in order. `StreamFull` says which were refused; the others are published."""
         packed = [self._pack(draft.body, draft.lane, draft.headers) for draft in drafts]
-        futures = [self._coalescer.submit(each) for each in packed]
         ids: list[str | None] = []
-        try:
-            for future in futures:
-                ids.append(await future)
-        finally:
-            for future in futures:  # after an error the rest is withdrawn, or its errors are taken note of
-                if not future.cancel() and not future.cancelled():
-                    future.exception()
+        for entry_id in await self._coalescer.submit_many(packed):
+            if isinstance(entry_id, BaseException):
+                raise entry_id
+            ids.append(entry_id)
         published = [entry_id for entry_id in ids if entry_id is not None]
         if len(published) < len(ids):
             raise StreamFull(f"{len(ids) - len(published)} of {len(ids)} messages refused: lane full", published=ids)

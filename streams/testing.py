@@ -148,7 +148,16 @@ class MemoryQueue:
         return message.id
 
     async def publish_many(self, drafts: Sequence[Draft]) -> list[str]:
-        return [await self.publish(draft.body, lane=draft.lane, headers=draft.headers) for draft in drafts]
+        ids: list[str | None] = []
+        for draft in drafts:
+            try:
+                ids.append(await self.publish(draft.body, lane=draft.lane, headers=draft.headers))
+            except StreamFull:
+                ids.append(None)
+        published = [entry_id for entry_id in ids if entry_id is not None]
+        if len(published) < len(ids):
+            raise StreamFull("messages refused: lane full", published=ids)
+        return published
 
     async def run_once(self, handler: Handler, *, concurrency: int = 64) -> int:
         """Promotes what is due, then hands up to `concurrency` messages to `handler` at once; how many."""

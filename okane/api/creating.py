@@ -63,17 +63,38 @@ class Creating:
 
         Raises IdempotencyKeyReused, StoreUnavailable.
         """
-        receipt = await self._accept.accept(new)
-        (self._created if receipt.created else self._replayed).inc()
-        if receipt.created and not receipt.enqueued:
-            self._not_enqueued.inc()
-        if BEFORE_ANSWER.armed:
-            await BEFORE_ANSWER.hit()
-        headers = {"Location": location(receipt)}
-        if not receipt.created:
-            headers["Idempotent-Replayed"] = "true"
-        status = HTTPStatus.ACCEPTED if receipt.created else HTTPStatus.OK
-        return Answer(status, spelling(receipt), headers)
+        [answer] = await self.answer_many([(new, spelling)])
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    async def answer_many(self, asked: Sequence[tuple[NewPayment, Spelling]]) -> Sequence[Answer | BaseException]:
+        """`answer` for each, with what it raises in its place."""
+        receipts = await self._accept.accept_many([new for new, _ in asked])
+        self._count([receipt for receipt in receipts if isinstance(receipt, Receipt)])
+        answers: list[Answer | BaseException] = []
+        for (_, spelling), receipt in zip(asked, receipts, strict=True):
+            try:
+                if BEFORE_ANSWER.armed:
+                    await BEFORE_ANSWER.hit()
+                answers.append(_answer(receipt, spelling) if isinstance(receipt, Receipt) else receipt)
+            except StoreUnavailable as error:
+                answers.append(error)
+        return answers
+
+    def _count(self, receipts: Sequence[Receipt]) -> None:
+        created = sum(receipt.created for receipt in receipts)
+        self._created.inc(created)
+        self._replayed.inc(len(receipts) - created)
+        self._not_enqueued.inc(sum(receipt.created and not receipt.enqueued for receipt in receipts))
+
+
+def _answer(receipt: Receipt, spelling: Spelling) -> Answer:
+    headers = {"Location": location(receipt)}
+    if not receipt.created:
+        headers["Idempotent-Replayed"] = "true"
+    status = HTTPStatus.ACCEPTED if receipt.created else HTTPStatus.OK
+    return Answer(status, spelling(receipt), headers)
 
 
 def location(receipt: Receipt) -> str:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+import structlog
 from aiohttp import HttpVersion11, StreamReader
 from aiohttp.http import RawRequestMessage
 
@@ -22,35 +23,42 @@ from okane.api.answers import JSON, Answer
 from okane.api.connection import Connection
 from okane.api.creating import MAX_BODY_BYTES, SPELLINGS, Creating
 from okane.api.handlers import CURLS
-from okane.deadline import Deadline
 from okane.logs import REQUEST_ID
 from okane.metrics import OkaneMetrics
+from okane.store import NewPayment
+from streams import Batcher
 
 if TYPE_CHECKING:
     from okane.api.serving import GuardedServer
 
+log = structlog.get_logger("okane.api")
+
 _TYPES = frozenset({JSON, f"{JSON}; charset=utf-8", f"{JSON};charset=utf-8", CURLS})
+BATCHES_AT_A_TIME = 2  # one in Postgres, one in Redis
+LOOK_S = 1.0  # between two looks for requests that are late
 _UNUSUAL = ("Expect", "Content-Encoding", "Transfer-Encoding")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Asked:
-    """A request for a payment, not yet looked into."""
+    """A request for a payment, until it is answered."""
 
+    connection: FastConnection
     path: str
-    body: bytes
-    keys: Sequence[str]
     request_id: str
     since_s: float
+    answered: bool = False
 
 
 class FastLane:
-    """What is answered in the fast lane, and the answers under way. One per server."""
+    """Answers requests for payments: those that come while others are being answered, together. One per server."""
 
     def __init__(self, creating: Creating, metrics: OkaneMetrics) -> None:
         self._creating = creating
         self._seconds = metrics.http_seconds
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._batcher: Batcher[tuple[Asked, NewPayment]] = Batcher(self._answer, lanes=BATCHES_AT_A_TIME)
+        self._unanswered: deque[Asked] = deque()  # and answered ones, until somebody looks
+        self._watch: asyncio.TimerHandle | None = None
 
     def takes(self, message: RawRequestMessage, payload: StreamReader) -> bool:
         """Whether a request is for the fast lane: plain, for a payment, and all of it here."""
@@ -66,40 +74,88 @@ class FastLane:
             and payload.total_bytes <= MAX_BODY_BYTES
         )
 
-    def read(self, message: RawRequestMessage, payload: StreamReader) -> Asked:
-        """What such a request asks for."""
-        return Asked(
-            path=message.path,
-            body=payload.read_nowait(),
-            keys=message.headers.getall("Idempotency-Key", ()),
-            request_id=request_ids.chosen(message.headers.get("X-Request-Id")),
-            since_s=time.perf_counter(),
-        )
+    def take(self, connection: FastConnection, message: RawRequestMessage, payload: StreamReader) -> None:
+        """See to it that such a request is answered, as the middleware and the handler do in the other lane.
 
-    async def answer(self, asked: Asked) -> Answer:
-        """The answer to a request: what the middleware and the handler do of it in the other lane."""
-        REQUEST_ID.set(asked.request_id)
+        The client may go away meanwhile: that ends nothing.
+        """
+        headers = message.headers
+        request_id = request_ids.chosen(headers.get("X-Request-Id"))
+        asked = Asked(connection, message.path, request_id, time.perf_counter())
         try:
-            with Deadline(middleware.REQUEST_TIMEOUT_S):
-                new = self._creating.read(asked.body, asked.keys)
-                answer = await self._creating.answer(new, SPELLINGS[asked.path])
-        except Exception as error:
-            answer = middleware.problem(error).answer(instance=asked.path, request_id=asked.request_id)
-        self._seconds.labels(asked.path, "POST", str(answer.status.value)).observe(time.perf_counter() - asked.since_s)
-        return answer
-
-    def start(self, answering: Coroutine[None, None, None]) -> None:
-        """Let a connection answer a request. The client may go away meanwhile: that ends nothing."""
-        task = asyncio.get_running_loop().create_task(answering)
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+            new = self._creating.read(payload.read_nowait(), headers.getall("Idempotency-Key", ()))
+        except Exception as error:  # answered when the connection has done with what it received
+            asyncio.get_running_loop().call_soon(self._finish, asked, error)
+            return
+        self._unanswered.append(asked)
+        if self._watch is None:
+            self._look_again_in(middleware.REQUEST_TIMEOUT_S)
+        self._batcher.add((asked, new))
 
     async def drain(self, timeout_s: float | None) -> None:
         """Wait for the answers that are under way, and give up on the rest."""
-        if self._under_way:
-            _, late = await asyncio.wait(self._under_way, timeout=timeout_s)
-            for task in late:
-                task.cancel()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._batcher.idle()
+        except TimeoutError:
+            await self._batcher.abandon()
+            for asked in self._unanswered:
+                self._give_up(asked)
+        if self._watch is not None:
+            self._watch.cancel()
+
+    async def _answer(self, batch: list[tuple[Asked, NewPayment]]) -> None:
+        waiting = [(asked, new) for asked, new in batch if not asked.answered]
+        if not waiting:
+            return
+        try:
+            answers = await self._creating.answer_many([(new, SPELLINGS[asked.path]) for asked, new in waiting])
+        except Exception as error:
+            answers = [error] * len(waiting)
+        except BaseException:  # nobody will answer, nor may anything be answered in its place
+            for asked, _ in waiting:
+                self._give_up(asked)
+            raise
+        for (asked, _), answer in zip(waiting, answers, strict=True):
+            self._finish(asked, answer)
+
+    def _finish(self, asked: Asked, answer: Answer | BaseException) -> None:
+        if asked.answered:
+            return
+        token = REQUEST_ID.set(asked.request_id)
+        try:
+            if isinstance(answer, BaseException):
+                answer = middleware.problem(answer).answer(instance=asked.path, request_id=asked.request_id)
+            seconds = self._seconds.labels(asked.path, "POST", str(answer.status.value))
+            seconds.observe(time.perf_counter() - asked.since_s)
+            asked.connection.reply(answer, asked.request_id)
+            asked.answered = True
+        except Exception:  # a bug of ours ends this connection, and nobody else's
+            log.exception("request_failed")
+            self._give_up(asked)
+        finally:
+            REQUEST_ID.reset(token)
+
+    def _give_up(self, asked: Asked) -> None:
+        if not asked.answered:
+            asked.answered = True
+            asked.connection.hang_up()
+
+    def _look_again_in(self, delay_s: float) -> None:
+        self._watch = asyncio.get_running_loop().call_later(delay_s, self._answer_the_late)
+
+    def _answer_the_late(self) -> None:
+        """One timer for all deadlines: a timer for each would cost as much as reading the request."""
+        self._watch = None
+        now_s = time.perf_counter()
+        while self._unanswered:
+            asked = self._unanswered[0]
+            left_s = asked.since_s + middleware.REQUEST_TIMEOUT_S - now_s
+            if left_s > 0 and not asked.answered:
+                self._look_again_in(min(left_s, LOOK_S))
+                return
+            self._unanswered.popleft()
+            self._finish(asked, TimeoutError())
 
 
 class FastConnection(Connection):
@@ -127,7 +183,7 @@ class FastConnection(Connection):
         message, payload = self._messages[0]
         if isinstance(message, RawRequestMessage) and self._may_answer() and self._lane.takes(message, payload):
             self._take(turn)
-            self._lane.start(self._answer(self._lane.read(message, payload)))
+            self._lane.take(self, message, payload)
         else:
             turn.set_result(None)
 
@@ -142,16 +198,16 @@ class FastConnection(Connection):
         self._head_since_s = None
         self._turn, self._waiter = turn, None
 
-    async def _answer(self, asked: Asked) -> None:
-        try:
-            answer = await self._lane.answer(asked)
-            if self.transport is not None and not self.transport.is_closing():  # else there is nobody to answer
-                self.transport.write(answer.on_the_wire(request_id=asked.request_id, closing=self.ending))
-        except BaseException:
-            self._close = True  # nobody will answer, nor may anything be answered in its place
-            raise
-        finally:
-            self._give_back()
+    def reply(self, answer: Answer, request_id: str) -> None:
+        """Answer the request that was taken."""
+        if self.transport is not None and not self.transport.is_closing():  # else there is nobody to answer
+            self.transport.write(answer.on_the_wire(request_id=request_id, closing=self.ending))
+        self._give_back()
+
+    def hang_up(self) -> None:
+        """Leave the request that was taken without an answer."""
+        self._close = True
+        self._give_back()
 
     def _give_back(self) -> None:
         """Let aiohttp go on: with what came meanwhile, or waiting for it, as it does after an answer of its own."""

@@ -57,7 +57,7 @@ def _method(request: web.Request) -> str:
     return request.method if request.method in {"GET", "HEAD", "POST"} else "other"
 
 
-def problem(error: Exception) -> Problem:
+def problem(error: BaseException) -> Problem:
     """What a client is told of an error. One that nobody has foreseen is logged."""
     match error:
         case Problem():

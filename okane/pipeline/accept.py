@@ -2,13 +2,14 @@
 
 Once the row is committed the payment is safe and the client is told so. If the wake-up cannot be sent (Redis down, full,
 slow), the answer is the same but for `enqueued: false`, and the sweep sees to the payment. While Redis is known to be away
-nobody waits for it: one request at a time asks, the rows of the others say at once that they have no wake-up.
+nobody waits for it: one wake-up at a time asks, the rows of the others say at once that they have none.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -16,8 +17,8 @@ import structlog
 
 from okane.deadline import Deadline
 from okane.payment import Payment
-from okane.store import NewPayment, PaymentStore
-from streams import Publisher, StreamError, StreamFull, StreamUnavailable
+from okane.store import Accepted, NewPayment, PaymentStore
+from streams import Draft, Publisher, StreamError, StreamFull, StreamUnavailable
 from streams.failpoints import failpoint
 
 log = structlog.get_logger("okane.accept")
@@ -51,45 +52,67 @@ class Accept:
 
         Raises IdempotencyKeyReused, StoreUnavailable.
         """
-        wake = time.monotonic() >= self._redis_away_until_s
-        accepted = await self._store.accept(new, wake=wake)
-        enqueued = wake and accepted.created and await self._wake(accepted.payment)
-        receipt = Receipt(accepted.payment, accepted.created, enqueued)
-        if _level.isEnabledFor(logging.DEBUG):
-            _say(receipt)
+        [receipt] = await self.accept_many([new])
+        if isinstance(receipt, BaseException):
+            raise receipt
         return receipt
+
+    async def accept_many(self, news: Sequence[NewPayment]) -> Sequence[Receipt | BaseException]:
+        """`accept` for each, with what it raises in its place."""
+        wakes = self._how_many_may_ask(len(news))
+        accepted = await self._store.accept_many(news, wakes=wakes)
+        to_wake = [one.payment for one in accepted[:wakes] if isinstance(one, Accepted) and one.created]
+        enqueued = await self._wake(to_wake) if to_wake else frozenset()
+        receipts = [
+            Receipt(one.payment, one.created, one.payment.id in enqueued) if isinstance(one, Accepted) else one
+            for one in accepted
+        ]
+        if _level.isEnabledFor(logging.DEBUG):
+            _say(receipts)
+        return receipts
 
     async def retry(self, payment_id: UUID, *, account_id: str) -> Receipt:
         """Try a failed payment again on a human's word. Raises PaymentNotFound, StatusConflict, StoreUnavailable."""
         payment = await self._store.retry(payment_id, account_id=account_id)
         log.info("payment_retried", payment_id=str(payment_id))
-        return Receipt(payment, created=False, enqueued=await self._wake(payment))
+        return Receipt(payment, created=False, enqueued=payment.id in await self._wake([payment]))
 
-    async def _wake(self, payment: Payment) -> bool:
+    def _how_many_may_ask(self, count: int) -> int:
+        if not self._redis_away_until_s:
+            return count
+        return min(count, 1) if time.monotonic() >= self._redis_away_until_s else 0
+
+    async def _wake(self, payments: Sequence[Payment]) -> frozenset[UUID]:
+        """Send wake-ups; whose were taken."""
         if self._redis_away_until_s:  # ours is the one that asks
             self._away_for(WAKE_TIMEOUT_S + AWAY_S)
+        taken = frozenset(payment.id for payment in payments)
         try:
             if BEFORE_WAKE.armed:
                 await BEFORE_WAKE.hit()
             with Deadline(WAKE_TIMEOUT_S):
-                await self._producer.publish(payment.id.bytes, lane=payment.lane)
+                await self._producer.publish_many([Draft(one.id.bytes, lane=one.lane) for one in payments])
+        except StreamFull as error:
+            entries = zip(payments, error.published, strict=True)
+            taken = frozenset(payment.id for payment, entry_id in entries if entry_id is not None)
         except (StreamError, TimeoutError) as error:
             reason = str(error) or f"no answer in {WAKE_TIMEOUT_S:g} s"
-            log.debug("wake_up_not_sent", payment_id=str(payment.id), reason=reason)
-            if not isinstance(error, StreamFull):
-                if not self._redis_away_until_s:
-                    log.warning("redis_lost", reason=reason)
-                self._away_for(AWAY_S)
-            return False
+            log.debug("wake_ups_not_sent", count=len(payments), reason=reason)
+            if not self._redis_away_until_s:
+                log.warning("redis_lost", reason=reason)
+            self._away_for(AWAY_S)
+            return frozenset()
         if self._redis_away_until_s:
             log.warning("redis_back")
         self._redis_away_until_s = 0.0
-        return True
+        return taken
 
     def _away_for(self, duration_s: float) -> None:
         self._redis_away_until_s = time.monotonic() + duration_s
 
 
-def _say(receipt: Receipt) -> None:
-    payment_id = str(receipt.payment.id)
-    log.debug("payment_accepted", payment_id=payment_id, created=receipt.created, enqueued=receipt.enqueued)
+def _say(receipts: Sequence[Receipt | BaseException]) -> None:
+    for receipt in receipts:
+        if isinstance(receipt, Receipt):
+            payment_id = str(receipt.payment.id)
+            log.debug("payment_accepted", payment_id=payment_id, created=receipt.created, enqueued=receipt.enqueued)

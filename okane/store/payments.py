@@ -88,10 +88,18 @@ class PaymentStore:
         Without `wake`, no wake-up will be sent for it: the sweep is to see to it at once. Raises IdempotencyKeyReused if
         the key belongs to a payment of another meaning.
         """
-        accepted, fingerprint = await self._accepting.submit((new, wake))
-        if fingerprint != new.fingerprint:
-            raise IdempotencyKeyReused(accepted.payment.id)
-        return accepted
+        return _of_its_meaning(new, await self._accepting.submit((new, wake)))
+
+    async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[Accepted | BaseException]:
+        """`accept` for each, with what it raises in its place. Only the first `wakes` of them will get a wake-up."""
+        wanted = [(new, number < wakes) for number, new in enumerate(news)]
+        answers: list[Accepted | BaseException] = []
+        for new, found in zip(news, await self._accepting.submit_many(wanted), strict=True):
+            try:
+                answers.append(found if isinstance(found, BaseException) else _of_its_meaning(new, found))
+            except IdempotencyKeyReused as error:
+                answers.append(error)
+        return answers
 
     async def get(self, payment_id: UUID, *, account_id: str) -> Payment:
         """The payment as it is now. Raises PaymentNotFound, also for another account's."""
@@ -329,6 +337,13 @@ class PaymentStore:
                 ages_s.setdefault((payment_id, attempt), age_s)
         ages = ((one.payment_id, one.attempt) for one in batch)
         return [timedelta(seconds=ages_s[key]) if key in ages_s else None for key in ages]
+
+
+def _of_its_meaning(new: NewPayment, found: tuple[Accepted, bytes]) -> Accepted:
+    accepted, fingerprint = found
+    if fingerprint != new.fingerprint:
+        raise IdempotencyKeyReused(accepted.payment.id)
+    return accepted
 
 
 def _accepted(new: NewPayment, payment_id: UUID, created_at: datetime) -> Payment:

@@ -23,7 +23,7 @@ class Silent(MemoryQueue):
 
     asked = 0
 
-    async def publish(self, *_: object, **__: object) -> str:
+    async def publish_many(self, *_: object, **__: object) -> list[str]:
         self.asked += 1
         await asyncio.Event().wait()
         raise AssertionError

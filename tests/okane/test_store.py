@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import struct
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -123,6 +124,18 @@ async def test_a_key_with_another_meaning_is_refused_and_changes_nothing(store: 
         await store.accept(new(amount_minor=441, fingerprint=b"g" * 32))
     assert caught.value.payment_id == first.payment.id
     assert (await store.get(first.payment.id, account_id="default")).amount_minor == 440
+
+
+async def test_many_are_accepted_together_each_with_its_own_answer(store: PaymentStore, database_url: str) -> None:
+    first = await store.accept(new("first"))
+    news = [new("second"), replace(new("first"), fingerprint=b"other"), new("first"), new("third")]
+    answers = await store.accept_many(news, wakes=1)
+    assert isinstance(answers[1], IdempotencyKeyReused)
+    created = [isinstance(answer, Accepted) and answer.created for answer in answers]
+    assert (created, answers[2]) == ([True, False, False, True], replace(first, created=False))
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        rows = await connection.execute("SELECT idempotency_key FROM payments WHERE sweep_at IS NOT NULL")
+        assert await rows.fetchall() == [("third",)]  # the only new one beyond those that get a wake-up
 
 
 async def test_parallel_requests_of_two_meanings_under_one_key_make_one_row(store: PaymentStore) -> None:

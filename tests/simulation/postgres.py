@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 
-from okane.errors import StoreBusy, StoreUnavailable
+from okane.errors import IdempotencyKeyReused, StoreBusy, StoreUnavailable
 from okane.payment import Payment, Status
 from okane.store import Accepted, Claimed, NewPayment, PaymentStore, Refused, Settlement, SweepStore, WakeUp
 from okane.store.sweep import Marked
@@ -71,6 +71,15 @@ class RemotePaymentStore:
         )
         accepted = await self._remote.ask_repeatably("accept", lambda: store.accept(new, wake=wake))
         return replace(accepted, created=accepted.payment.id == ours)
+
+    async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[Accepted | BaseException]:
+        answers: list[Accepted | BaseException] = []
+        for number, new in enumerate(news):
+            try:
+                answers.append(await self.accept(new, wake=number < wakes))
+            except (IdempotencyKeyReused, StoreUnavailable) as error:
+                answers.append(error)
+        return answers
 
     async def get(self, payment_id: UUID, *, account_id: str) -> Payment:
         return await self._remote.ask_repeatably("get", lambda: self._store.get(payment_id, account_id=account_id))

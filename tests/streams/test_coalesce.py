@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from streams import Coalescer
+from streams import Batcher, Coalescer
 
 
 class Gate:
@@ -127,6 +127,49 @@ async def test_an_exception_among_the_results_is_its_callers_alone() -> None:
     answers = await asyncio.gather(*map(coalescer.submit, range(4)), return_exceptions=True)
     assert answers[0::2] == [0, 2]
     assert all(isinstance(answer, ValueError) for answer in answers[1::2])
+
+
+async def test_many_are_answered_together_each_in_its_place() -> None:
+    batches: list[list[int]] = []
+
+    async def flush(items: Sequence[int]) -> Sequence[int | BaseException]:
+        batches.append(list(items))
+        return [ValueError("odd") if item % 2 else item * 2 for item in items]
+
+    coalescer = Coalescer(flush, max_batch=4)
+    many, one, none = coalescer.submit_many(range(5)), coalescer.submit(6), coalescer.submit_many([])
+    answers = await many
+    assert [answers[0], answers[2], answers[4]] == [0, 4, 8]
+    assert all(isinstance(answers[odd], ValueError) for odd in (1, 3))
+    assert (await one, await none) == (12, [])
+    assert batches == [[0, 1, 2, 3], [4, 6]]
+
+
+async def test_many_whose_caller_is_gone_are_withdrawn() -> None:
+    gate = Gate(is_open=True)
+    coalescer = Coalescer(gate)
+    coalescer.submit_many([1, 2]).cancel()
+    assert await coalescer.submit(3) == 6
+    assert gate.batches == [[3]]
+
+
+async def test_what_is_abandoned_is_cancelled_and_what_waits_is_forgotten() -> None:
+    flushed: list[list[int]] = []
+
+    async def flush(batch: list[int]) -> None:
+        flushed.append(batch)
+        await asyncio.Event().wait()
+
+    batcher = Batcher(flush, max_batch=1)
+    batcher.add(1)
+    batcher.add(2)
+    while not flushed:
+        await asyncio.sleep(0)
+    await batcher.abandon()
+    await batcher.idle()
+    assert flushed == [[1]]
+    with pytest.raises(RuntimeError):
+        batcher.add(3)
 
 
 async def test_an_exception_of_flush_goes_to_its_batch_and_the_next_batch_works() -> None:
