@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
+
+from streams.values import value
 
 
 class Status(enum.StrEnum):
@@ -54,7 +55,7 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Payment:
     """One row of `payments`, as every layer sees it.
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+from streams.values import value
 
-@dataclass(frozen=True, slots=True)
+
+@value
 class Done:
     """The message is settled: the entry is acknowledged and deleted."""
 

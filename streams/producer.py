@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, Protocol
 
 from redis.asyncio import Redis
@@ -17,11 +17,12 @@ from streams.errors import StreamFull, StreamUnavailable
 from streams.failpoints import failpoint
 from streams.keys import Stream
 from streams.metrics import Metrics
+from streams.values import value
 
 AFTER_ADD = failpoint("publish.after_add", "entries added, the reply not heard", raises=StreamUnavailable)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Draft:
     """A message to be published. `lane` None means the first lane."""
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 
 from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import SERVER_SOFTWARE
 
+from streams.values import value
+
 JSON = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answer:
     """What a client is told, apart from the id of its request."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
@@ -20,6 +19,7 @@ from okane.payment import Payment
 from okane.store import Accepted, NewPayment, PaymentStore
 from streams import Draft, Publisher, StreamError, StreamFull, StreamUnavailable
 from streams.failpoints import failpoint
+from streams.values import value
 
 log = structlog.get_logger("okane.accept")
 _level = logging.getLogger("okane.accept")  # asked first: a line for nobody costs more than all the rest of this module
@@ -30,7 +30,7 @@ AWAY_S = 1.0  # how long Redis is not asked again after it did not answer
 BEFORE_WAKE = failpoint("accept.before_wake", "the row is committed, no wake-up sent", raises=StreamUnavailable)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Receipt:
     """What became of a request: the payment, whether this request made it, and whether it put a wake-up on the stream."""
 

@@ -16,11 +16,12 @@ from okane.payment import Status
 from okane.providers.base import Approved, ChargeResult, Declined, LookUpResult, NotFound, Unavailable, Unknown
 from okane.store.records import Claimed
 from streams import RetryPolicy
+from streams.values import value
 
 SPENT = "spent"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Verdict:
     """The status an attempt leads to, the word for the timeline, and when to look again (None: never)."""
 

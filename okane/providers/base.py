@@ -11,9 +11,10 @@ from datetime import timedelta
 from typing import Protocol
 
 from okane.payment import Payment
+from streams.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Approved:
     """The money moved. `provider_ref` is the provider's name for the charge."""
 

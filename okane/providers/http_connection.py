@@ -14,11 +14,13 @@ from typing import cast
 
 from httptools import HttpParserError, HttpResponseParser
 
+from streams.values import value
+
 MAX_ANSWER_BYTES = 64 * 1024
 MAX_FRAMING_BYTES = 32 * 1024  # what comes around a body: heads, interim answers, sizes of chunks, trailers
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Response:
     """An answer that arrived whole, as far as its framing can tell."""
 

@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from okane.payment import Payment, Status
+from streams.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NewPayment:
     """What a client asked for, validated. `fingerprint` is the SHA-256 of its meaning."""
 
@@ -23,7 +24,7 @@ class NewPayment:
     metadata: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Accepted:
     """`created` is False for the repeat of an earlier request."""
 
@@ -31,7 +32,7 @@ class Accepted:
     created: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Claimed:
     """The right to call the provider for `payment` until `valid_until_s` (time.monotonic(), counted from before the claim).
 
@@ -59,7 +60,7 @@ class Refused:
     spent: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Settlement:
     """The outcome of one attempt, as it is written. `delay` is set where the payment is to be looked at again.
 
