@@ -56,6 +56,8 @@ from streams import (
 )
 from streams.prometheus import PrometheusMetrics
 
+GARBAGE_OBJECTS = 20_000
+
 log = structlog.get_logger("okane.app")
 
 FIRST_METRICS_PORT = 9101
@@ -94,7 +96,7 @@ async def run_api(settings: Settings) -> None:
             share_port=settings.share_port,
         )
         url = await closing.enter_async_context(served)
-        gc.freeze()  # what is here now stays: looking through it again and again would free nothing
+        _let_garbage_lie()
         log.info("api_started", url=url, metrics=metrics_url)
         await stop.wait()
         log.info("api_stopping")
@@ -151,6 +153,7 @@ async def run_worker(settings: Settings, *, name: str) -> None:
         delayed = Delayed(parts.redis, parts.stream, metrics=parts.stream_metrics)
         janitor = Janitor(parts.redis, parts.stream, group=settings.group)
         metrics_url = await closing.enter_async_context(_serving_metrics(settings, parts, role="worker", name=name))
+        _let_garbage_lie()
         log.info("worker_started", concurrency=settings.concurrency, provider=provider.name, metrics=metrics_url)
         async with asyncio.TaskGroup() as running:
             running.create_task(leases.run(drained))
@@ -354,3 +357,10 @@ def _needed(value: str | None, name: str) -> str:
     if value is None:
         raise SetupError(f"{name} is not set. `okane up` runs everything on this machine and sets it by itself")
     return value
+
+
+def _let_garbage_lie() -> None:
+    """What is here now stays: to look through it would free nothing. And what a payment leaves behind goes by itself, without
+    the collector: to look after every 700 objects, as Python does, is to look through the payments in hand."""
+    gc.freeze()
+    gc.set_threshold(GARBAGE_OBJECTS)

@@ -72,14 +72,16 @@ async def _disk_full(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
 async def _rows_locked(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
     await cluster.postgres.ready()
     session = Session(cluster.database_url, name="torture")
+    held = False
     try:
         # Ends with StoreUnavailable when Postgres is made to die meanwhile: then the rows are free as well.
         with contextlib.suppress(StoreUnavailable):
             async with session.transaction() as connection:
                 await connection.execute(_LOCK)
+                held = True
                 yield
-                return
-        yield
+        if not held:
+            yield
     finally:
         await session.aclose()
 
