@@ -1,8 +1,9 @@
 """The messages a consumer has in hand: from the read to the moment the server knows what became of them.
 
 They are worked on by hands: tasks that take one piece of work after the other. A handler that never waits keeps its hand, and
-no further one is started; where handlers wait, more hands come, twice as many each turn of the loop. So a quick handler costs
-no task per message, and a slow one runs as often at once as there are slots.
+no further one is started; where handlers wait, more hands come, twice as many each turn of the loop, and the next time at
+once as many as were needed. So a quick handler costs no task per message, a slow one runs as often at once as there are
+slots, and what was read together is begun together.
 
 Promise: no message is in hand twice, one that is not settled stays pending and is said to, and what a handler binds in its
 context (for the logs) is gone when the next one starts.
@@ -178,7 +179,7 @@ class Flights:
     def _start_hands(self) -> None:
         self._calling = False
         if not self._queue:
-            self._more = 1
+            self._more = max(1, len(self._hands))  # those that wait: the next time as many start at once
             return
         loop = asyncio.get_running_loop()
         for _ in range(min(self._more, len(self._queue), self._capacity - len(self._hands))):

@@ -21,6 +21,7 @@ from streams import (
     Retry,
     RetryPolicy,
     Stream,
+    SystemClock,
 )
 from tests.streams.conftest import until
 from tests.streams.running import GROUP, Running, consumer, done
@@ -45,6 +46,37 @@ async def test_what_is_done_leaves_nothing_behind(client: Redis, stream: Stream)
     stats = await Inspector(client, stream, group=GROUP).stats()
     assert (stats.depth, stats.pending, stats.delayed, stats.dead) == (0, 0, 0, 0)
     assert [lane.length for lane in stats.lanes] == [0, 0, 0]
+
+
+class Sleeping(SystemClock):
+    """A clock that notes what is slept through."""
+
+    def __init__(self) -> None:
+        self.slept: list[timedelta] = []
+
+    async def sleep(self, delay: timedelta) -> None:
+        self.slept.append(delay)
+        await super().sleep(delay)
+
+
+@pytest.mark.parametrize(
+    ("published", "concurrency", "gathers"), [(1, 64, False), (10, 64, True), (10, 10, False)], ids=str
+)
+async def test_what_comes_fast_is_let_gather_and_neither_a_trickle_nor_a_backlog(
+    client: Redis, stream: Stream, published: int, concurrency: int, gathers: bool
+) -> None:
+    clock, gather = Sleeping(), timedelta(milliseconds=7)
+    await Producer(client, stream).publish_many([Draft(b"x")] * published)
+    running = Running(consumer(client, stream, done, concurrency=concurrency, clock=clock, gather=gather))
+    inspector = Inspector(client, stream, group=GROUP)
+    async with running:
+        await until(lambda: nothing_left(inspector))
+    assert (gather in clock.slept) == gathers
+
+
+async def nothing_left(inspector: Inspector) -> bool:
+    stats = await inspector.stats()
+    return stats.depth == stats.pending == 0
 
 
 async def test_a_group_starts_at_the_beginning_so_that_nothing_published_before_is_skipped(

@@ -61,6 +61,26 @@ async def test_handlers_that_wait_all_run_at_once(hands: Flights) -> None:
     await landed(hands, hands.launch(messages(100), work))
 
 
+async def test_handlers_that_had_to_wait_are_begun_together_the_next_time(hands: Flights) -> None:
+    begun, go_on = 0, asyncio.Event()
+
+    async def work(given: Sequence[Flight]) -> None:
+        nonlocal begun
+        begun += 1
+        await go_on.wait()
+        settle(hands, given)
+
+    for turns in (20, 2):  # one turn to start the hands, one for what they do
+        begun = 0
+        go_on.clear()
+        launched = hands.launch(messages(40), work)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        assert begun == 40
+        go_on.set()
+        await landed(hands, launched)
+
+
 async def test_no_more_work_is_done_at_once_than_there_are_slots() -> None:
     hands = with_capacity(7)
     running = most = 0
