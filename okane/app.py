@@ -315,7 +315,7 @@ async def _serving_metrics(settings: Settings, parts: _Parts, *, role: str, name
     app = build_metrics_app(telling)
     async with serving(app, settings.metrics_host, port, limits=limits, drain=timedelta(0)) as url:
         stop = asyncio.Event()
-        address = _reachable(settings.metrics_host, url)
+        address = advertised(settings, url)
         present = asyncio.create_task(parts.presence.run(address, stop, role=role, name=name))
         try:
             yield f"{url}{PROCESS_PATH}"
@@ -324,10 +324,17 @@ async def _serving_metrics(settings: Settings, parts: _Parts, *, role: str, name
             await present
 
 
-def _reachable(host: str, url: str) -> str:
-    """`host:port` for who asks from elsewhere: a process that listens everywhere is found under its machine's name."""
-    address = urlsplit(url)
-    return f"{socket.gethostname()}:{address.port}" if host in ANY_HOST else address.netloc
+def advertised(settings: Settings, url: str) -> str:
+    """`host:port` for who asks from elsewhere, of what is served at `url`.
+
+    A process that listens everywhere is found under its machine's name unless it was told another: a pod's name, say,
+    means nothing to other pods.
+    """
+    bound = urlsplit(url)
+    host = settings.metrics_advertise
+    if host is None:
+        return f"{socket.gethostname()}:{bound.port}" if settings.metrics_host in ANY_HOST else bound.netloc
+    return f"[{host}]:{bound.port}" if ":" in host else f"{host}:{bound.port}"
 
 
 def _stop_on_signals() -> asyncio.Event:

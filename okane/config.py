@@ -6,6 +6,7 @@ else is `OKANE_<FIELD>`. Durations take seconds (`30`, `0.5`) or Go's spelling (
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from datetime import timedelta
 from typing import Annotated, Literal, Self
@@ -47,6 +48,17 @@ def _named(name: str) -> AliasChoices:
     return AliasChoices(f"OKANE_{name}", name)
 
 
+def _is_host(text: str) -> bool:
+    """A name as DNS has them, or an IPv4 or IPv6 address without brackets."""
+    if ":" not in text:
+        return re.fullmatch(r"[\w.-]+", text, re.ASCII) is not None
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
 class Settings(BaseSettings):
     """What every process reads at its start. Each field says what it is for."""
 
@@ -65,6 +77,9 @@ class Settings(BaseSettings):
     mock_provider_port: Port = Field(8081, validation_alias=_named("MOCK_PROVIDER_PORT"))
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = Field(0, description="this process's /metrics; 0 takes the first free one from 9101 up")
+    metrics_advertise: str | None = Field(
+        None, description="where others reach /metrics: a name or an address; unset: what it binds, or the host's name"
+    )
 
     # What the clients of the HTTP servers are given
     max_connections: PositiveInt = Field(
@@ -144,6 +159,8 @@ class Settings(BaseSettings):
             raise ValueError("VISIBILITY_TIMEOUT (the lease) must be longer than OKANE_PROVIDER_TIMEOUT")
         if self.redis is not None and not self.redis.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("REDIS_URL must begin with redis://, rediss:// or unix://")
+        if self.metrics_advertise is not None and not _is_host(self.metrics_advertise):
+            raise ValueError("OKANE_METRICS_ADVERTISE must be a host name or an address, without port or scheme")
         if self.provider_base_url is not None and not re.match(r"https?://[^/?#]", self.provider_base_url):
             raise ValueError("PROVIDER_BASE_URL must look like https://host[:port][/path]")
         return self

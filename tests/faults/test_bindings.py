@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from urllib.parse import urlsplit
 
+import aiohttp
 import psutil
 import pytest
 
+from okane.app import advertised
+from okane.config import Settings
 from okane.local.okane_process import answers_http
 from okane.local.postgres import PostgresServer
 from okane.local.redis_server import RedisServer
@@ -46,3 +51,31 @@ async def test_the_api_listens_elsewhere_when_it_is_told_to(system: System) -> N
     assert port is not None
     await system._start("api", ["api"], env, answers_http(port, "/v1/health", "127.0.0.2"))
     assert _listening(system.pid("api")) == {"127.0.0.2", "127.0.0.3"}
+
+
+async def test_prometheus_is_led_to_the_address_that_a_process_advertises(system: System) -> None:
+    await system.start_api(OKANE_METRICS_ADVERTISE="pod-7.example")
+    port = urlsplit(system.metrics_url("api")).port
+    async with asyncio.timeout(30), aiohttp.ClientSession() as http:
+        groups: list[dict[str, list[str]]] = []
+        while not groups:  # a process says where it is after it has begun to serve
+            async with http.get(f"{system.metrics_url('api')}/http_sd") as response:
+                groups = await response.json()
+            await asyncio.sleep(0.05)
+    assert {address for group in groups for address in group["targets"]} == {f"pod-7.example:{port}"}
+
+
+@pytest.mark.parametrize(
+    ("bound", "advertise", "expected"),
+    [
+        ("127.0.0.1", None, "127.0.0.1:9101"),
+        ("0.0.0.0", None, f"{socket.gethostname()}:9101"),
+        ("0.0.0.0", "10.1.2.3", "10.1.2.3:9101"),
+        ("::", "fd00::7", "[fd00::7]:9101"),
+        ("10.1.2.3", "worker-7", "worker-7:9101"),
+    ],
+)
+def test_who_listens_everywhere_is_found_all_the_same(bound: str, advertise: str | None, expected: str) -> None:
+    host = f"[{bound}]" if ":" in bound else bound
+    settings = Settings(metrics_host=bound, metrics_advertise=advertise)
+    assert advertised(settings, f"http://{host}:9101") == expected

@@ -86,6 +86,9 @@ def test_a_list_of_durations_is_separated_by_commas(monkeypatch: pytest.MonkeyPa
         ("REDIS_URL", "http://localhost:6379"),
         ("REDIS_ADDR", "http://localhost:6379"),
         ("PROVIDER_BASE_URL", "foo"),
+        ("OKANE_METRICS_ADVERTISE", "http://worker-1"),
+        ("OKANE_METRICS_ADVERTISE", "worker-1:9101"),
+        ("OKANE_METRICS_ADVERTISE", "[fd00::1]"),
     ],
 )
 def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
