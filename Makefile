@@ -2,8 +2,12 @@
 .DEFAULT_GOAL := help
 UV ?= uv
 PYTHON ?= python3
-LOCK = $(UV) pip compile pyproject.toml --extra local --universal --python-version 3.11 --generate-hashes \
+LOCK = $(UV) pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-emit-index-url --custom-compile-command "make lock" --quiet
+LOCAL = pyproject.toml --extra local
+# What the container image is made of: without the embedded servers, in the versions that were tested.
+LOCK_IMAGE = @$(LOCK) pyproject.toml -c requirements.txt -o deploy/requirements.txt && \
+	$(LOCK) --group build -c requirements-dev.txt -o deploy/requirements-build.txt
 
 .PHONY: help up test check lock lock-upgrade clean
 
@@ -20,12 +24,14 @@ check: ## what CI runs: lint, types, import rules, tests
 	@.ci/run
 
 lock: ## pin what pyproject.toml asks for, keeping the versions that are pinned already (needs uv)
-	@$(LOCK) -o requirements.txt
-	@$(LOCK) --group dev -c requirements.txt -o requirements-dev.txt
+	@$(LOCK) $(LOCAL) -o requirements.txt
+	@$(LOCK) $(LOCAL) --group dev -c requirements.txt -o requirements-dev.txt
+	$(LOCK_IMAGE)
 
 lock-upgrade: ## pin the newest versions that pyproject.toml allows (needs uv)
-	@$(LOCK) --upgrade -o requirements.txt
-	@$(LOCK) --upgrade --group dev -c requirements.txt -o requirements-dev.txt
+	@$(LOCK) $(LOCAL) --upgrade -o requirements.txt
+	@$(LOCK) $(LOCAL) --upgrade --group dev -c requirements.txt -o requirements-dev.txt
+	$(LOCK_IMAGE)
 
 clean: ## remove caches; .venv and data stay
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

@@ -1,0 +1,162 @@
+"""compose.yaml: what the specification's schema says, and what it cannot say: settings, paths, ports, hardening."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.deploy.files import DEPLOY, ROOT, check_settings, drain_needed, duration, loaded, pinned
+
+COMPOSE = DEPLOY / "compose.yaml"
+SERVICES: dict[str, dict[str, Any]] = loaded(COMPOSE)["services"]
+OURS = sorted(name for name, service in SERVICES.items() if service["image"].startswith("okane:"))
+
+
+def substituted(value: str) -> str:
+    """With `${NAME:-default}` and `${NAME:?message}` as a shell would have them, everything unset but the second kind."""
+    value = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
+    return re.sub(r"\$\{(\w+):\?[^}]*\}", r"set-\1", value)
+
+
+def environment(name: str) -> dict[str, str]:
+    return {key: substituted(str(value)) for key, value in SERVICES[name].get("environment", {}).items()}
+
+
+def mounts(name: str) -> dict[str, str]:
+    """From where each path inside is."""
+    parts = [volume.split(":") for volume in SERVICES[name].get("volumes", [])]
+    return {target: source for source, target, *_ in parts}
+
+
+def test_it_follows_the_specification() -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_it_has_the_whole_stack() -> None:
+    assert set(OURS) == {"migrate", "api", "worker", "provider"}
+    assert set(SERVICES) - set(OURS) == {"postgres", "valkey", "prometheus", "grafana"}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_setting_exists(name: str) -> None:
+    settings = check_settings(environment(name), besides=["PGPASSWORD"])  # which libpq reads
+    if name in ("api", "worker"):
+        assert (settings.host, settings.metrics_host, settings.metrics_port) == ("0.0.0.0", "0.0.0.0", 9101)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_stop_leaves_time_to_drain(name: str) -> None:
+    assert duration(SERVICES[name]["stop_grace_period"]) >= drain_needed(check_settings({}))
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_it_is_hardened(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "cap_add" not in service
+    assert "privileged" not in service
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["deploy"]["resources"]["limits"]["memory"]
+    assert service["restart"] == ("on-failure:5" if name == "migrate" else "unless-stopped")
+    assert pinned(service["image"])
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"migrate"}))
+def test_it_is_checked(name: str) -> None:
+    """By the image's own check, or by one that is given here."""
+    assert name in ("api", "worker") or SERVICES[name]["healthcheck"]["test"][0] == "CMD"
+
+
+def test_nothing_is_published_beyond_loopback() -> None:
+    ports = [substituted(port) for service in SERVICES.values() for port in service.get("ports", [])]
+    assert len(ports) == 4
+    assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port) for port in ports), ports
+    assert not any("network_mode" in service for service in SERVICES.values())
+
+
+def test_the_servers_have_no_way_out() -> None:
+    assert loaded(COMPOSE)["networks"]["data"] == {"internal": True}
+    assert SERVICES["postgres"]["networks"] == SERVICES["valkey"]["networks"] == ["data"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_mounted_path_exists(name: str) -> None:
+    volumes = loaded(COMPOSE)["volumes"]
+    for source in mounts(name).values():
+        assert (DEPLOY / source).exists() if source.startswith(".") else source in volumes, source
+    for volume in SERVICES[name].get("volumes", []):
+        assert not volume.startswith(".") or volume.endswith(":ro"), volume
+
+
+def test_every_service_that_is_named_exists() -> None:
+    for service in SERVICES.values():
+        assert set(service.get("depends_on", {})) <= set(SERVICES)
+        assert set(service["networks"]) <= set(loaded(COMPOSE)["networks"])
+    env = environment("api")
+    hosts = re.findall(r"(?://|@)([a-z]+):\d+", " ".join(env.values()))
+    assert set(hosts) == {"postgres", "valkey", "provider"}
+
+
+def test_no_password_has_a_default() -> None:
+    text = COMPOSE.read_text()
+    secrets = re.findall(r"\$\{(\w*PASSWORD\w*)(.*?)\}", text)
+    assert {name for name, _ in secrets} == {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "GRAFANA_PASSWORD"}
+    assert all(rest.startswith(":?") for _, rest in secrets)
+    given = {key: value for service in SERVICES.values() for key, value in service.get("environment", {}).items()}
+    assert all(value.startswith("${") for key, value in given.items() if re.search("PASS|AUTH|SECRET", key))
+    assert not re.search(r"://\w*:(?!\$\{)[^/@\s]*@", "\n".join(given.values()))
+
+
+def test_the_servers_keep_what_the_guarantees_rest_on() -> None:
+    postgres, valkey = SERVICES["postgres"]["command"], SERVICES["valkey"]["command"]
+    assert {"fsync=on", "synchronous_commit=on", "full_page_writes=on"} <= set(postgres)
+    options = dict(zip(valkey[1::2], valkey[2::2], strict=True))
+    assert (options["--appendonly"], options["--maxmemory-policy"]) == ("yes", "noeviction")
+    assert "/var/lib/postgresql" in mounts("postgres")
+    assert "/data" in mounts("valkey")
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (apt-get install prometheus)")
+def test_prometheus_finds_its_configuration_and_its_rules(tmp_path: Path) -> None:
+    for inside, source in mounts("prometheus").items():
+        if source.startswith("."):
+            target = tmp_path / inside.lstrip("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(DEPLOY / source, target)
+    [option] = [word for word in SERVICES["prometheus"]["command"] if word.startswith("--config.file=")]
+    config = tmp_path / option.removeprefix("--config.file=").lstrip("/")
+    command = ["promtool", "check", "config", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"SUCCESS: .* rule", done.stdout)
+
+
+def test_prometheus_asks_our_processes_where_they_are() -> None:
+    asked = [sd["url"] for job in loaded(DEPLOY / "prometheus.yml")["scrape_configs"] for sd in job["http_sd_configs"]]
+    port = check_settings(environment("api"), besides=["PGPASSWORD"]).metrics_port
+    assert asked == [f"http://{name}:{port}/http_sd" for name in ("api", "worker")]
+    assert all("edge" in SERVICES[name]["networks"] for name in ("api", "worker", "prometheus"))
+    own = loaded(ROOT / "grafana" / "prometheus" / "prometheus.yml")
+    assert loaded(DEPLOY / "prometheus.yml")["global"] == own["global"]
+
+
+def test_grafana_finds_prometheus_and_the_dashboards() -> None:
+    own = loaded(ROOT / "grafana" / "provisioning" / "datasources" / "prometheus.yaml")
+    own["datasources"][0]["url"] = "http://prometheus:9090"
+    assert loaded(DEPLOY / "datasource.yaml") == own
+    [provider] = loaded(ROOT / "grafana" / "provisioning" / "dashboards" / "okane.yaml")["providers"]
+    assert mounts("grafana")[provider["options"]["path"]] == "../grafana/dashboards"
+
+
+def test_there_are_connections_for_a_dozen_workers() -> None:
+    [most] = [int(word.partition("=")[2]) for word in SERVICES["postgres"]["command"] if "max_connections" in word]
+    assert most >= 2 * 4 + 12 * 6 + 20
