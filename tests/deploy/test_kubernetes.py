@@ -1,0 +1,262 @@
+"""The manifests: valid, hardened, agreeing with each other, and KEDA reads the keys that there are."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from okane.pipeline.lanes import LANES, payments_stream
+from streams import Message, Outcome, Producer, Stream, connect
+from tests.deploy.files import DEPLOY, check_settings, drain_needed, loaded, pinned
+from tests.streams.running import Running, consumer, done
+
+KUBERNETES = DEPLOY / "kubernetes"
+BASE, KEDA, EXAMPLE = KUBERNETES / "base", KUBERNETES / "keda", KUBERNETES / "overlays" / "example"
+VERSIONS = ("1.29", "1.37")
+
+Manifest = dict[str, Any]
+
+
+def manifests(*folders: Path) -> Iterator[Manifest]:
+    """What the kustomizations of these folders list as resources."""
+    for folder in folders:
+        for resource in loaded(folder / "kustomization.yaml")["resources"]:
+            if (folder / resource).is_file():
+                yield from yaml.safe_load_all((folder / resource).read_text())
+
+
+def identity(manifest: Manifest) -> tuple[str, str]:
+    return manifest["kind"], manifest["metadata"]["name"]
+
+
+ALL = {identity(manifest): manifest for manifest in manifests(BASE, KEDA, EXAMPLE)}
+BUILT_IN = {known: manifest for known, manifest in ALL.items() if "keda" not in manifest["apiVersion"]}
+PODS: Mapping[str, Manifest] = {
+    name: ALL[kind, name]["spec"]["template"]
+    for kind, name in (("Deployment", "okane-api"), ("Deployment", "okane-worker"), ("Job", "okane-migrate"))
+}
+PROCESSES = ("okane-api", "okane-worker")
+
+
+def container(name: str) -> Manifest:
+    [only] = PODS[name]["spec"]["containers"]
+    return only  # type: ignore[no-any-return]
+
+
+def grace(name: str) -> timedelta:
+    return timedelta(seconds=PODS[name]["spec"]["terminationGracePeriodSeconds"])
+
+
+@pytest.mark.parametrize("known", BUILT_IN, ids="/".join)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_it_is_valid(known: tuple[str, str], version: str) -> None:
+    kubernetes_validate.validate(BUILT_IN[known], version, strict=True)
+
+
+def test_what_is_wrong_would_be_found() -> None:
+    wrong = yaml.safe_load(yaml.safe_dump(ALL["Deployment", "okane-api"]))
+    wrong["spec"]["template"]["spec"]["containers"][0]["readonlyRootFilesystem"] = True
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, VERSIONS[-1], strict=True)
+
+
+def test_there_is_everything_that_it_takes() -> None:
+    assert Counter(kind for kind, _ in ALL) == {
+        "ConfigMap": 1,
+        "Deployment": 2,
+        "Job": 1,
+        "Namespace": 1,
+        "NetworkPolicy": 3,
+        "PodDisruptionBudget": 2,
+        "ScaledObject": 1,
+        "Service": 2,
+        "TriggerAuthentication": 1,
+    }
+    assert sum(1 for _ in manifests(BASE, KEDA, EXAMPLE)) == len(ALL)
+
+
+def test_no_file_is_forgotten() -> None:
+    for folder in (BASE, KEDA, EXAMPLE):
+        listing = loaded(folder / "kustomization.yaml")
+        patches = [patch["path"] for patch in listing.get("patches", [])]
+        files = {path.name for path in folder.glob("*.yaml")} - {"kustomization.yaml"}
+        assert files == {name for name in listing["resources"] if name.endswith(".yaml")} | set(patches)
+        assert all((folder / path).is_dir() for path in listing.get("components", []))
+
+
+@pytest.mark.parametrize("folder", [KEDA, EXAMPLE], ids=lambda folder: folder.name)
+def test_every_patch_has_something_to_change(folder: Path) -> None:
+    for patch in loaded(folder / "kustomization.yaml")["patches"]:
+        change = loaded(folder / patch["path"])
+        assert ALL[identity(change)]["apiVersion"] == change["apiVersion"]
+
+
+def test_there_is_no_secret_in_any_file() -> None:
+    text = "\n".join(path.read_text() for path in KUBERNETES.rglob("*.yaml"))
+    assert not re.search(r"^kind: Secret$|://[^@\s]*:[^@\s]*@", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_a_pod_may_do_little(name: str) -> None:
+    pod, one = PODS[name]["spec"], container(name)
+    assert pod["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 10001,
+        "runAsGroup": 10001,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert one["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert pod["automountServiceAccountToken"] is False
+    assert one["resources"]["limits"]["memory"]
+    assert "cpu" not in one["resources"]["limits"]
+    assert pinned(one["image"])
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_no_service_becomes_a_setting(name: str) -> None:
+    """Kubernetes would set OKANE_METRICS_PORT to tcp://…, for a Service of that name."""
+    assert PODS[name]["spec"]["enableServiceLinks"] is False
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_every_setting_exists_and_addresses_come_from_the_secret(name: str) -> None:
+    config = ALL["ConfigMap", "okane"]["data"] if "envFrom" in container(name) else {}
+    given = {entry["name"]: entry["valueFrom"] for entry in container(name)["env"]}
+    settings = check_settings({**config, **dict.fromkeys(given.keys() - {"REDIS_URL"}, "x"), "REDIS_URL": "redis://x"})
+    assert {key for key, source in given.items() if "secretKeyRef" in source} == given.keys() & {
+        "DATABASE_URL",
+        "REDIS_URL",
+    }
+    assert all(source["secretKeyRef"]["name"] == "okane" for source in given.values() if "secretKeyRef" in source)
+    if name in PROCESSES:
+        assert container(name)["envFrom"] == [{"configMapRef": {"name": "okane"}}]
+        assert given["OKANE_METRICS_ADVERTISE"] == {"fieldRef": {"fieldPath": "status.podIP"}}
+        assert {"name": "metrics", "containerPort": settings.metrics_port} in container(name)["ports"]
+        assert settings.metrics_host == settings.host == "0.0.0.0"
+
+
+def test_the_examples_settings_exist() -> None:
+    check_settings(loaded(EXAMPLE / "settings.yaml")["data"])
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_a_stop_leaves_time_to_drain(name: str) -> None:
+    command = container(name).get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["sleep", "0"])
+    assert command[0] == "sleep"
+    assert grace(name) >= timedelta(seconds=int(command[1])) + drain_needed(check_settings({}))
+
+
+def test_an_api_is_out_of_every_service_before_it_stops_listening() -> None:
+    assert container("okane-api")["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "5"]
+
+
+def test_probes_ask_what_there_is() -> None:
+    ports = {name: {port["name"] for port in container(name)["ports"]} for name in PROCESSES}
+    for name in PROCESSES:
+        for kind in ("startupProbe", "livenessProbe"):
+            assert container(name)[kind]["httpGet"] == {"path": "/healthz", "port": "metrics"}
+        assert "metrics" in ports[name]
+    assert container("okane-api")["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
+    assert "http" in ports["okane-api"]
+
+
+def test_names_and_labels_agree() -> None:
+    labels = {name: template["metadata"]["labels"] for name, template in PODS.items()}
+
+    def chosen(selector: Mapping[str, str]) -> set[str]:
+        return {name for name in labels if selector.items() <= labels[name].items()}
+
+    for name in PROCESSES:
+        assert chosen(ALL["Deployment", name]["spec"]["selector"]["matchLabels"]) == {name}
+        assert chosen(ALL["PodDisruptionBudget", name]["spec"]["selector"]["matchLabels"]) == {name}
+        for constraint in PODS[name]["spec"]["topologySpreadConstraints"]:
+            assert chosen(constraint["labelSelector"]["matchLabels"]) == {name}
+        assert chosen(ALL["NetworkPolicy", name]["spec"]["podSelector"]["matchLabels"]) == {name}
+    assert chosen(ALL["NetworkPolicy", "okane"]["spec"]["podSelector"]["matchLabels"]) == set(PODS)
+    assert chosen(ALL["Service", "okane-api"]["spec"]["selector"]) == {"okane-api"}
+    assert chosen(ALL["Service", "okane-metrics"]["spec"]["selector"]) == set(PODS)
+    for kind, name in (("Service", "okane-api"), ("Service", "okane-metrics")):
+        [port] = ALL[kind, name]["spec"]["ports"]
+        assert port["targetPort"] in {"http", "metrics"}
+        assert ALL[kind, name]["spec"]["type"] == "ClusterIP"
+
+
+def test_the_network_lets_through_what_is_needed_and_names_every_port() -> None:
+    everywhere = ALL["NetworkPolicy", "okane"]["spec"]
+    assert everywhere["policyTypes"] == ["Ingress", "Egress"]
+    assert {port["port"] for rule in everywhere["ingress"] for port in rule["ports"]} == {9101}
+    assert {port["port"] for rule in everywhere["egress"] for port in rule["ports"]} == {53, 9101, 5432, 6379}
+    [requests] = ALL["NetworkPolicy", "okane-api"]["spec"]["ingress"]
+    assert requests["from"]
+    assert [port["port"] for port in requests["ports"]] == [8080]
+
+
+def test_keda_reads_lag_and_pending_of_every_lane() -> None:
+    settings = check_settings({})
+    spec = ALL["ScaledObject", "okane-worker"]["spec"]
+    assert spec["scaleTargetRef"]["name"] in PODS
+    assert spec["minReplicaCount"] >= 1  # somebody has to send what is due again
+    [auth] = {trigger["authenticationRef"]["name"] for trigger in spec["triggers"]}
+    assert ("TriggerAuthentication", auth) in ALL
+    asked: dict[str, set[str]] = {}
+    for trigger in spec["triggers"]:
+        metadata = trigger["metadata"]
+        assert trigger["type"] == "redis-streams"
+        assert metadata["consumerGroup"] == settings.group
+        [what] = metadata.keys() & {"lagCount", "pendingEntriesCount"}  # given both, KEDA would look at the lag alone
+        asked.setdefault(metadata["stream"], set()).add(what)
+        assert what == "lagCount" or int(metadata[what]) < settings.concurrency
+    keys = payments_stream(settings.stream).lane_keys
+    assert asked == {key: {"lagCount", "pendingEntriesCount"} for key in keys}
+
+
+def test_keda_alone_says_how_many_workers_there_are() -> None:
+    assert loaded(KEDA / "worker.yaml")["spec"] == {"replicas": None}
+
+
+async def test_what_keda_reads_is_the_work_there_is(redis_url: str) -> None:
+    """Not read, and read but not settled: also after entries were settled, which deletes them."""
+    client, stream = connect(redis_url), Stream("keda", lanes=LANES)
+    key, finish = stream.lane_key("critical"), asyncio.Event()
+
+    async def held(message: Message) -> Outcome:
+        await finish.wait()
+        return await done(message)
+
+    async def read() -> tuple[int | None, int]:
+        [group] = await client.xinfo_groups(key)
+        return group["lag"], (await client.xpending(key, "workers"))["pending"]
+
+    async def publish(count: int) -> None:
+        for _ in range(count):
+            await producer.publish(b"x", lane="critical")
+
+    producer = Producer(client, stream)
+    async with Running(consumer(client, stream, done)), asyncio.timeout(60):
+        await publish(5)
+        while await client.xlen(key):
+            await asyncio.sleep(0.01)
+        assert await read() == (0, 0)
+    await publish(7)
+    assert await read() == (7, 0)
+    async with Running(consumer(client, stream, held, concurrency=3)), asyncio.timeout(60):
+        while await read() != (4, 3):
+            await asyncio.sleep(0.01)
+        finish.set()
+        while await client.xlen(key):
+            await asyncio.sleep(0.01)
+        assert await read() == (0, 0)
+    await client.aclose()
