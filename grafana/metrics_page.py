@@ -16,7 +16,8 @@ HEAD = """\
 Made from the code by `python -m grafana`; a test holds the two together.
 
 Every process serves its own metrics on a port of its own (`OKANE_METRICS_PORT`, or the first free one from 9101 up),
-on loopback unless `OKANE_METRICS_HOST` says otherwise.
+on loopback unless `OKANE_METRICS_HOST` says otherwise, and is listed under the address that
+`OKANE_METRICS_ADVERTISE` gives it, if that is set: in a pod, its own.
 
 | path | tells | costs |
 |---|---|---|

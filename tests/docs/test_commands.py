@@ -1,0 +1,108 @@
+"""Every command that the documents for operators give is one that runs: okane's own are parsed, the servers' are executed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+import typer
+
+from okane.cli import app
+from okane.local.postgres import PostgresServer
+from okane.local.redis_server import RedisServer
+from tests.deploy.files import DEPLOY, ROOT, loaded
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("operations*.md")), DEPLOY / "README.md"]
+
+
+def _lines(document: Path) -> Iterator[str]:
+    """What is to be typed: all of a block, or what follows the prompt in one that shows a session."""
+    for kind, block in re.findall(r"^```(|console)\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE):
+        for line in block.replace("\\\n", " ").splitlines():
+            if not kind or line.startswith("$ "):
+                yield line.removeprefix("$ ").strip()
+
+
+LINES = sorted({line for document in DOCUMENTS for line in _lines(document)})
+
+
+def starting(prefix: str) -> list[list[str]]:
+    """The words of each command that starts so, without its comment, for what it is an argument of."""
+    return [shlex.split(line, comments=True) for line in LINES if line.startswith(prefix)]
+
+
+def okanes() -> Iterator[list[str]]:
+    """What follows `okane` or `python3 run.py`, in blocks of commands and in the text."""
+    for line in LINES:
+        if found := re.search(r"(?:^|exec api |-- |bin/)okane (\S.*)|^python3 run\.py (\S.*)", line):
+            yield shlex.split(found[1] or found[2], comments=True)
+    for document in DOCUMENTS:
+        text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
+        for words in re.findall(r"`okane ([a-z][^`|\[…]*)`", text):
+            yield words.split()
+
+
+def check(command: Any, words: list[str]) -> None:
+    """That the command has this subcommand, and it these options."""
+    if hasattr(command, "commands"):
+        assert words
+        assert words[0] in command.commands, words
+        check(command.commands[words[0]], words[1:])
+    elif not command.context_settings.get("ignore_unknown_options"):
+        known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        options = {word.partition("=")[0] for word in words if word.startswith("-")}
+        assert options <= {*known, "--help", "-h"}, words
+
+
+def test_the_commands_of_okane_exist() -> None:
+    root = typer.main.get_command(app)
+    found = [words for words in okanes() if words[0] not in ("test", "WORD")]
+    assert len(found) > 20
+    for words in found:
+        check(root, words)
+
+
+def test_what_is_asked_of_postgres_can_be_asked(private_postgres: PostgresServer) -> None:
+    asked = [words[3] for words in starting("psql ")]
+    assert len(asked) > 8
+    assert all(words[:3] == ["psql", "$DATABASE_URL", "-c"] and len(words) == 4 for words in starting("psql "))
+    with psycopg.connect(private_postgres.url, autocommit=True) as connection:
+        for statement in sorted(asked, key=lambda text: "ALTER SYSTEM" in text or "reload" in text):  # these last
+            connection.execute(statement.encode())
+
+
+def test_what_is_asked_of_redis_can_be_asked(private_redis: RedisServer) -> None:
+    asked = [words[3:] for words in starting("redis-cli ")]
+    assert len(asked) > 8
+    assert all(words[:3] == ["redis-cli", "-u", "$REDIS_URL"] for words in starting("redis-cli "))
+    with redis.Redis.from_url(private_redis.url) as client:
+        client.response_callbacks.clear()  # only whether the server understands it counts
+        for lane in ("critical", "default", "low"):
+            client.xgroup_create(f"{{okane:payments}}:{lane}", "workers", id="0", mkstream=True)
+        for words in asked:
+            client.execute_command(*words)
+
+
+def test_the_services_of_compose_and_the_units_exist() -> None:
+    services = set(loaded(DEPLOY / "compose.yaml")["services"])
+    for words in starting("docker compose "):
+        assert words[2:4] == ["-f", "deploy/compose.yaml"]
+        named = {word.partition("=")[0] for word in words[5:] if re.fullmatch(r"[a-z]+(=\d+)?", word)}
+        assert named - {"okane", "status", "doctor"} <= services, words
+    units = {path.name for path in (DEPLOY / "systemd").glob("*.service")}
+    named = set(re.findall(r"okane-(?:api|migrate|worker)(?:@\d)?", " ".join(w for w in LINES if "systemctl" in w)))
+    assert len(named) == 4
+    assert {re.sub(r"@\d", "@", name) + ".service" for name in named} == units
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(Path(path).relative_to(ROOT)))
+def test_files_that_commands_name_are_there(document: Path) -> None:
+    for block in re.findall(r"^```\w*\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE):
+        for path in re.findall(r"(?<![\w/.])(?:deploy|grafana|docs|tests)/[\w./*-]+", block):
+            assert path == "deploy/.env" or list(ROOT.glob(path)), path
