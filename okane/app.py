@@ -11,12 +11,13 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from urllib.parse import urlsplit
 
 import structlog
+from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from okane.api.fast_lane import FastLane
@@ -310,10 +311,8 @@ async def _serving_metrics(settings: Settings, parts: _Parts, *, role: str, name
         processes=parts.presence.processes,
         name=parts.stream.name,
     )
-    port = settings.metrics_port or next(free_metrics_ports(settings.metrics_host))
-    limits = replace(Limits.of(settings), connections=METRICS_CONNECTIONS)
-    app = build_metrics_app(telling)
-    async with serving(app, settings.metrics_host, port, limits=limits, drain=timedelta(0)) as url:
+    async with contextlib.AsyncExitStack() as closing:
+        url = await _listening_for_metrics(settings, build_metrics_app(telling), closing)
         stop = asyncio.Event()
         address = advertised(settings, url)
         present = asyncio.create_task(parts.presence.run(address, stop, role=role, name=name))
@@ -322,6 +321,22 @@ async def _serving_metrics(settings: Settings, parts: _Parts, *, role: str, name
         finally:
             stop.set()
             await present
+
+
+async def _listening_for_metrics(settings: Settings, app: web.Application, closing: contextlib.AsyncExitStack) -> str:
+    """Listen on the port that is set, or on the first one from 9101 up that nobody has."""
+    limits = replace(Limits.of(settings), connections=METRICS_CONNECTIONS)
+    first = settings.metrics_port or FIRST_METRICS_PORT
+    last = settings.metrics_port or FIRST_METRICS_PORT + METRICS_PORTS - 1
+    for port in range(first, last + 1):
+        try:
+            return await closing.enter_async_context(
+                serving(app, settings.metrics_host, port, limits=limits, drain=timedelta(0))
+            )
+        except SetupError:
+            if port == settings.metrics_port:
+                raise
+    raise SetupError(f"no free port for metrics from {FIRST_METRICS_PORT} on: set OKANE_METRICS_PORT")
 
 
 def advertised(settings: Settings, url: str) -> str:
@@ -349,15 +364,6 @@ def _stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ask, number)
     return stop
-
-
-def free_metrics_ports(host: str) -> Iterator[int]:
-    """Ports from 9101 up that nobody has. Another process may be quicker: then the start fails, and says so."""
-    for port in range(FIRST_METRICS_PORT, FIRST_METRICS_PORT + METRICS_PORTS):
-        with contextlib.suppress(OSError):
-            socket.create_server((host, port)).close()
-            yield port
-    raise SetupError(f"no free port for metrics from {FIRST_METRICS_PORT} on: set OKANE_METRICS_PORT")
 
 
 def _needed(value: str | None, name: str) -> str:

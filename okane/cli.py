@@ -238,6 +238,7 @@ def torture(
     every invariant over what clients, provider, Postgres and metrics say. Exit code 1 if one is violated."""
     from rich.console import Console
 
+    from okane import logs
     from okane.torture.faults.listing import listed
     from okane.torture.options import TortureOptions
     from okane.torture.run import run_torture
@@ -263,6 +264,7 @@ def torture(
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    logs.configure(level="error", format_="console", process="torture")  # what is lost and found is in the report
     # Not on uvloop: its closed connections are in the way of a proxy that resets them.
     sys.exit(asyncio.run(run_torture(options, console)).exit_code)
 

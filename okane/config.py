@@ -63,7 +63,13 @@ class Settings(BaseSettings):
     """What every process reads at its start. Each field says what it is for."""
 
     model_config = SettingsConfigDict(
-        env_prefix="OKANE_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
+        env_prefix="OKANE_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+        hide_input_in_errors=True,  # addresses hold passwords
     )
 
     # Where things are. Unset means: `okane up` brings its own.
@@ -157,6 +163,8 @@ class Settings(BaseSettings):
             raise ValueError("OKANE_LOW_BELOW_MINOR must not exceed OKANE_CRITICAL_FROM_MINOR")
         if self.lease <= self.provider_timeout:
             raise ValueError("VISIBILITY_TIMEOUT (the lease) must be longer than OKANE_PROVIDER_TIMEOUT")
+        if self.database_url is not None and re.match(r"[^/?#]*://[^/?#]*@[^/?#]*@", self.database_url):
+            raise ValueError("DATABASE_URL: an @ in the user or the password is written %40")
         if self.redis is not None and not self.redis.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("REDIS_URL must begin with redis://, rediss:// or unix://")
         if self.metrics_advertise is not None and not _is_host(self.metrics_advertise):

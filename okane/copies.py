@@ -14,11 +14,9 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import structlog
 
-from okane.app import free_metrics_ports
 from okane.config import Settings
 from okane.errors import SetupError
 from okane.local.okane_process import OKANE, own_path
@@ -66,26 +64,21 @@ def of_api(settings: Settings, count: int) -> list[Command]:
     """So many API processes on one port. Raises SetupError if somebody else has it."""
     _check_free(settings.host, settings.port)
     address = ["--host", settings.host, "--port", str(settings.port)]
-    ports = _metrics_ports(settings, count)
-    return [Command(["api", *address], {"OKANE_SHARE_PORT": "true", "OKANE_METRICS_PORT": str(port)}) for port in ports]
+    return [Command(["api", *address], {"OKANE_SHARE_PORT": "true", **own}) for own in _metrics_ports(settings, count)]
 
 
 def of_worker(settings: Settings, count: int, *, name: str) -> list[Command]:
     """So many workers of one consumer group: NAME-1, NAME-2, …"""
     return [
-        Command(
-            ["worker", "--name", f"{name}-{number}", "--concurrency", str(settings.concurrency)],
-            {"OKANE_METRICS_PORT": str(port)},
-        )
-        for number, port in enumerate(_metrics_ports(settings, count), start=1)
+        Command(["worker", "--name", f"{name}-{number}", "--concurrency", str(settings.concurrency)], own)
+        for number, own in enumerate(_metrics_ports(settings, count), start=1)
     ]
 
 
-def _metrics_ports(settings: Settings, count: int) -> list[int]:
-    """One for each: from the one that is set on, or the first free ones. Chosen here, since copies would race for them."""
-    if settings.metrics_port:
-        return [settings.metrics_port + number for number in range(count)]
-    return list(islice(free_metrics_ports(settings.metrics_host), count))
+def _metrics_ports(settings: Settings, count: int) -> list[dict[str, str]]:
+    """From the one that is set on; if none is, each takes a free one."""
+    first = settings.metrics_port
+    return [{"OKANE_METRICS_PORT": str(first + number)} if first else {} for number in range(count)]
 
 
 def _check_free(host: str, port: int) -> None:

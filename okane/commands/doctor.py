@@ -19,7 +19,7 @@ from okane.commands.context import Context
 from okane.errors import SetupError, StoreUnavailable
 from okane.pipeline.lanes import payments_stream
 from okane.store import schema
-from okane.store.facts import OLDEST_MAJOR, postgres_facts
+from okane.store.facts import OLDEST_MAJOR, PostgresFacts, postgres_facts
 from streams import Inspector, StreamError, connect, server_facts
 
 SKEW = timedelta(seconds=2)
@@ -85,14 +85,23 @@ async def _postgres(where: Context) -> list[Check]:
             if (facts.schema_version or 0) < schema.VERSION
             else f"upgrade okane (it knows {wanted})",
         ),
-        _that(
-            "postgres durability",
-            facts.fsync and facts.synchronous_commit != "off",
-            f"fsync {'on' if facts.fsync else 'off'}, synchronous_commit {facts.synchronous_commit}",
-            "turn both on: an accepted payment must survive a power cut",
-        ),
+        durability(facts),
         _clock("postgres clock", facts.now - asked),
     ]
+
+
+def durability(facts: PostgresFacts) -> Check:
+    """Whether a commit of this server is still there after a crash, and after a failover."""
+    settings = {"fsync": facts.fsync, "full_page_writes": facts.full_page_writes}
+    found = ", ".join(f"{name} {'on' if on else 'off'}" for name, on in settings.items())
+    found += f", synchronous_commit {facts.synchronous_commit}"
+    if not all(settings.values()) or facts.synchronous_commit == "off":
+        advice = "turn all of them on: an accepted payment must survive a power cut"
+        return Check("postgres durability", "fail", found, advice)
+    if facts.synchronous_standbys and facts.synchronous_commit in ("local", "remote_write"):
+        advice = "set synchronous_commit to on: the standby that is to take over may lack what was acknowledged"
+        return Check("postgres durability", "warn", found, advice)
+    return Check("postgres durability", "ok", found)
 
 
 async def _redis(where: Context) -> list[Check]:

@@ -23,7 +23,9 @@ class PostgresFacts:
     major: int
     standby: bool
     fsync: bool
+    full_page_writes: bool
     synchronous_commit: str
+    synchronous_standbys: str
     now: datetime
     schema_version: int | None
 
@@ -43,19 +45,23 @@ async def _ask(url: str) -> PostgresFacts:
     async with await psycopg.AsyncConnection.connect(url, connect_timeout=5) as connection:
         cursor = await connection.execute(
             "SELECT current_setting('server_version'), current_setting('server_version_num')::integer / 10000,"
-            " pg_is_in_recovery(), current_setting('fsync')::boolean, current_setting('synchronous_commit'),"
+            " pg_is_in_recovery(), current_setting('fsync')::boolean,"
+            " current_setting('full_page_writes')::boolean, current_setting('synchronous_commit'),"
+            " current_setting('synchronous_standby_names'),"
             " clock_timestamp()"
         )
         row = await cursor.fetchone()
         assert row is not None
     schema_version = await schema.version(url)
-    version, major, standby, fsync, synchronous_commit, now = row
+    version, major, standby, fsync, full_page_writes, synchronous_commit, synchronous_standbys, now = row
     return PostgresFacts(
         version=version,
         major=major,
         standby=standby,
         fsync=fsync,
+        full_page_writes=full_page_writes,
         synchronous_commit=synchronous_commit,
+        synchronous_standbys=synchronous_standbys,
         now=now,
         schema_version=schema_version,
     )

@@ -100,7 +100,11 @@ async def _pass(connection: psycopg.AsyncConnection[Row], lane: str, below: UUID
 
 async def _start(connection: psycopg.AsyncConnection[Row], lane: str, below: UUID) -> Marked:
     """Put a new cursor where the first payment of any lane is open, after looking for it once for all lanes."""
-    found = await _row(connection, "sweep_cursor", {"lane": ALL_LANES}) or await _row(connection, "sweep_oldest")
+    found = await _row(connection, "sweep_cursor", {"lane": ALL_LANES})
+    if found is not None and found[0] >= below:  # behind it nothing was open: what is new is for the lane's own cursor
+        await _move(connection, lane, found[0])
+        return Marked(lost=0, more=False)
+    found = found or await _row(connection, "sweep_oldest")
     if found is None or found[0] >= below:
         return Marked(lost=0, more=False)
     window = await _row(connection, "sweep_open", {"after": found[0], "below": below, "limit": WINDOW})

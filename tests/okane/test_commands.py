@@ -7,18 +7,22 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import pytest
 import redis
 
+from okane.commands.doctor import durability
 from okane.commands.status import duration
 from okane.payment import Status
 from okane.pipeline.lanes import payments_stream
 from okane.store import PaymentStore
+from okane.store.facts import PostgresFacts
 from streams import Consumer, Dead, Message, Outcome, Producer, connect
 from tests.okane.test_store import GRACE, LEASE, claimed, new, settlement
 
@@ -232,6 +236,35 @@ def test_doctor_finds_what_is_wrong_and_says_what_to_do(okane: Run, free_port: i
     found = json.loads(okane("doctor", "--json", PORT=str(free_port)).stdout)
     states = {check["name"]: check["state"] for check in found["checks"]}
     assert (found["healthy"], states["postgres schema"], states["api"]) == (False, "ok", "fail")
+
+
+@pytest.mark.parametrize(
+    ("changed", "state"),
+    [
+        ({}, "ok"),
+        ({"fsync": False}, "fail"),
+        ({"full_page_writes": False}, "fail"),
+        ({"synchronous_commit": "off"}, "fail"),
+        ({"synchronous_commit": "local"}, "ok"),
+        ({"synchronous_commit": "local", "synchronous_standbys": "one"}, "warn"),
+        ({"synchronous_commit": "remote_write", "synchronous_standbys": "one"}, "warn"),
+        ({"synchronous_commit": "remote_apply", "synchronous_standbys": "one"}, "ok"),
+    ],
+)
+def test_doctor_judges_what_a_commit_means(changed: dict[str, Any], state: str) -> None:
+    facts = PostgresFacts(
+        version="18.0",
+        major=18,
+        standby=False,
+        fsync=True,
+        full_page_writes=True,
+        synchronous_commit="on",
+        synchronous_standbys="",
+        now=datetime(2026, 1, 1, tzinfo=UTC),
+        schema_version=1,
+    )
+    check = durability(replace(facts, **changed))
+    assert (check.state, bool(check.advice)) == (state, state != "ok")
 
 
 def test_a_wrong_setting_is_one_line(okane: Run) -> None:

@@ -101,3 +101,11 @@ def test_every_setting_without_an_address_has_a_default() -> None:
     settings = Settings()
     assert (settings.host, settings.port, settings.lease) == ("127.0.0.1", 8080, timedelta(seconds=30))
     assert (settings.database_url, settings.redis, settings.provider_base_url) == (None, None, None)
+
+
+def test_an_unquoted_at_in_a_password_is_refused_and_not_shown() -> None:
+    with pytest.raises(ValidationError, match="written %40") as refused:
+        Settings(database_url="postgresql://okane:hun@ter2@localhost/okane")
+    assert "ter2" not in str(refused.value)
+    for url in ("postgresql://okane:hun%40ter2@localhost/okane", "postgresql://h/d?options=a@b@c"):
+        assert Settings(database_url=url).database_url == url

@@ -247,6 +247,24 @@ async def test_the_first_look_over_an_old_table_passes_what_is_settled_once_for_
     await overview.aclose()
 
 
+async def test_a_lane_of_its_own_begins_where_the_first_look_of_all_lanes_has_got_to(
+    store: PaymentStore, sweeps: SweepStore, database_url: str
+) -> None:
+    """Else the age of what waits in it would be told from where the other lanes are."""
+    overview = Overview(database_url)
+    await accept_aged(store, database_url, "lost", age_s=100)
+    await sweeps.look_ahead()
+    await sweeps.look_ahead()
+    await execute(database_url, "INSERT INTO sweep_cursors SELECT '', id FROM payments", [])
+    assert await sweeps.mark_lost("low", timedelta(seconds=500)) == Marked(
+        0, False
+    )  # its entry is alive, the lane behind
+    assert await sweeps.mark_lost("critical", None) == Marked(0, False)
+    assert timedelta(seconds=100) <= await overview.oldest_due() < timedelta(seconds=200)
+    assert await sweeps.mark_lost("low", None) == Marked(1, False)
+    await overview.aclose()
+
+
 async def test_a_new_lane_finds_what_is_open_in_it_behind_the_cursors_of_the_others(
     store: PaymentStore, sweeps: SweepStore, database_url: str
 ) -> None:

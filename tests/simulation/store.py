@@ -192,6 +192,16 @@ class MemoryPaymentStore:
             raise IdempotencyKeyReused(row.id)
         return Accepted(row.payment(), created=found is None)
 
+    async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[Accepted | BaseException]:
+        """`accept` for each, with what it raises in its place. Only the first `wakes` of them will get a wake-up."""
+        answers: list[Accepted | BaseException] = []
+        for number, new in enumerate(news):
+            try:
+                answers.append(await self.accept(new, wake=number < wakes))
+            except IdempotencyKeyReused as error:
+                answers.append(error)
+        return answers
+
     async def get(self, payment_id: UUID, *, account_id: str) -> Payment:
         """The payment as it is now. Raises PaymentNotFound, also for another account's."""
         row = self._db.payments.get(payment_id)
@@ -448,7 +458,11 @@ class MemorySweepStore:
 
     def _start(self, lane: str, below: UUID) -> bool:
         """Put a new cursor where the first payment of any lane is open. False if this is not known yet."""
-        after = self._db.sweep_cursors.get(ALL_LANES) or min(self._db.payments, default=None)
+        passed = self._db.sweep_cursors.get(ALL_LANES)
+        if passed is not None and passed >= below:
+            self._move(lane, passed)
+            return True
+        after = passed or min(self._db.payments, default=None)
         if after is None or after >= below:
             return False
         window, more = self._window_from(after, below)
