@@ -12,7 +12,7 @@ from streams.dead import DeadLetterPage, DeadLetters
 from streams.delayed import Delayed
 from streams.entry import DeadLetter, timestamp_ms
 from streams.errors import StreamError, StreamFull, StreamUnavailable, UnsafeServer
-from streams.handling import BatchHandler, Handler
+from streams.handling import BatchHandler, Handler, Tracer
 from streams.inspector import ConsumerStats, Inspector, LaneStats, StreamStats
 from streams.janitor import Janitor
 from streams.keys import Lane, Stream
@@ -60,6 +60,7 @@ __all__ = [
     "StreamStats",
     "StreamUnavailable",
     "SystemClock",
+    "Tracer",
     "UnsafeServer",
     "connect",
     "require_noeviction",

@@ -69,7 +69,7 @@ class Batcher(Generic[T]):
     def _kick(self) -> None:
         self._kicked = False
         if self._waiting and len(self._lanes) < self._max_lanes:
-            task = asyncio.get_running_loop().create_task(self._lane(), context=self._context)
+            task = asyncio.get_running_loop().create_task(self._lane(), context=self._context.copy())
             self._lanes.add(task)
             task.add_done_callback(self._lane_done)
 

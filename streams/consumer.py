@@ -22,7 +22,7 @@ from streams.clock import Clock, SystemClock
 from streams.connection import Outage
 from streams.errors import GroupLost, StreamError
 from streams.flights import Flight, Flights, Work
-from streams.handling import BatchHandler, Handler, ask, ask_batch, is_outcome, resolve
+from streams.handling import BatchHandler, Handler, Tracer, ask, ask_batch, is_outcome, resolve
 from streams.keys import Stream
 from streams.message import Message
 from streams.metrics import Metrics
@@ -54,8 +54,8 @@ class Consumer:
     hand, so that what only died beside poison is settled, and poison is found out. `block` bounds one wait for messages,
     and with it how long an idle consumer takes to stop. `gather` is for how long a consumer that keeps up lets messages
     gather before it reads again, when there were several at a time: a few milliseconds make all that is done in batches
-    cheaper, and a trickle does not pay for it. `drain` bounds how long `run` waits for handlers after stop;
-    those not done by then are cancelled, and their messages delivered again.
+    cheaper, and a trickle does not pay for it. `drain` bounds how long `run` waits for handlers after stop; those not
+    done by then are cancelled, and their messages delivered again. `tracer` stands around every handler.
     """
 
     def __init__(
@@ -80,9 +80,11 @@ class Consumer:
         clock: Clock | None = None,
         roll: Callable[[], float] = random.random,
         metrics: Metrics | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         _check(client, concurrency=concurrency, max_batch=max_batch, lease=lease, block=block)
-        self._work, self._batch = self._story(handler, batch_handler, max_batch)
+        work, self._batch = self._story(handler, batch_handler, max_batch)
+        self._work, self._poison_work = _traced(tracer, work), _traced(tracer, self._decide)
         self._policy = policy or RetryPolicy()
         self._max_deliveries = max_deliveries
         self._on_poison = on_poison or bury_poison
@@ -197,7 +199,7 @@ class Consumer:
     def _launch_reclaimed(self, messages: Sequence[Message]) -> list[Flight]:
         poison = [message for message in messages if message.deliveries > self._max_deliveries]
         sound = [message for message in messages if message.deliveries <= self._max_deliveries]
-        flights = self._launch(sound) + self._flights.launch(poison, self._decide)
+        flights = self._launch(sound) + self._flights.launch(poison, self._poison_work)
         for lane, count in Counter(flight.message.lane for flight in flights).items():
             self._metrics.reclaimed(lane, count)
         return flights
@@ -287,6 +289,18 @@ class Consumer:
         finally:
             stop.set()
             await task
+
+
+def _traced(tracer: Tracer | None, work: Work) -> Work:
+    """Chosen once: who does not trace pays nothing."""
+    if tracer is None:
+        return work
+
+    async def traced(flights: Sequence[Flight]) -> None:
+        with tracer.processing([flight.message for flight in flights]):
+            await work(flights)
+
+    return traced
 
 
 def _check(client: Redis, *, concurrency: int, max_batch: int, lease: timedelta, block: timedelta) -> None:

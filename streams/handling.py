@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
-from typing import assert_never
+from typing import Protocol, assert_never
 
 from streams.message import Message
 from streams.metrics import Metrics
@@ -19,6 +20,14 @@ log = logging.getLogger("streams")
 
 Handler = Callable[[Message], Awaitable[Outcome]]
 BatchHandler = Callable[[Sequence[Message]], Awaitable[Sequence[Outcome]]]
+
+
+class Tracer(Protocol):
+    """What traces the handling of messages. The context that a producer gave them along is in their headers: these stay
+    the same through retries, take-overs and replays."""
+
+    def processing(self, messages: Sequence[Message]) -> AbstractContextManager[object]:
+        """Entered before the handler is called with these, and left when it has answered; also for poison."""
 
 
 async def ask(handler: Handler, message: Message, *, metrics: Metrics) -> Outcome:

@@ -5,12 +5,16 @@ For one thread that observes. A scrape from another may miss what is being obser
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 
-from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.core import Exemplar, HistogramMetricFamily
 from prometheus_client.registry import Collector
+
+Bucket = tuple[str, float] | tuple[str, float, Exemplar]  # upper bound, values up to it
+TraceId = Callable[[], str | None]  # of the trace that is being recorded around the caller, if any
 
 
 class Histogram:
@@ -28,23 +32,70 @@ class Histogram:
         self.counts[bisect_left(self._bounds, value)] += 1
         self.total += value
 
+    def buckets(self, les: Sequence[str]) -> Sequence[Bucket]:
+        """The buckets, added up; `les` are their names."""
+        return list(zip(les, accumulate(self.counts), strict=True))
+
+
+class TracedHistogram(Histogram):
+    """One that also keeps, for each bucket, the trace of the last value in it."""
+
+    __slots__ = ("_exemplars", "_trace_id")
+
+    def __init__(self, bounds: Sequence[float], trace_id: TraceId) -> None:
+        super().__init__(bounds)
+        self._trace_id = trace_id
+        self._exemplars: list[Exemplar | None] = [None] * len(self.counts)
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        at = bisect_left(self._bounds, value)
+        self.counts[at] += 1
+        self.total += value
+        trace_id = self._trace_id()
+        if trace_id is not None:
+            self._exemplars[at] = Exemplar({"trace_id": trace_id}, value, time.time())
+
+    def buckets(self, les: Sequence[str]) -> Sequence[Bucket]:
+        """The buckets, added up, with their exemplars."""
+        return [
+            (le, count) if exemplar is None else (le, count, exemplar)
+            for le, count, exemplar in zip(les, accumulate(self.counts), self._exemplars, strict=True)
+        ]
+
 
 class Histograms(Collector):
-    """A family of histograms with the same name. `bounds` are the upper bounds of the buckets, without infinity."""
+    """A family of histograms with the same name. `bounds` are the upper bounds of the buckets, without infinity.
 
-    def __init__(self, name: str, meaning: str, labels: Sequence[str], *, bounds: Sequence[float]) -> None:
+    With `trace_id` they have exemplars: what is observed while a trace is recorded names it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        meaning: str,
+        labels: Sequence[str],
+        *,
+        bounds: Sequence[float],
+        trace_id: TraceId | None = None,
+    ) -> None:
         self._name = name
         self._meaning = meaning
         self._labels = tuple(labels)
         self._bounds = tuple(bounds)
         self._les = [*(f"{bound:g}" if bound >= 1e6 else repr(float(bound)) for bound in bounds), "+Inf"]
+        self._trace_id = trace_id
         self._children: dict[tuple[str, ...], Histogram] = {}
 
     def labels(self, *values: str) -> Histogram:
         """The histogram of these labels; the same one each time."""
         if len(values) != len(self._labels):
             raise ValueError(f"{self._name} has the labels {self._labels}")
-        return self._children.setdefault(values, Histogram(self._bounds))
+        child = self._children.get(values)
+        if child is None:
+            child = Histogram(self._bounds) if self._trace_id is None else TracedHistogram(self._bounds, self._trace_id)
+            self._children[values] = child
+        return child
 
     def describe(self) -> Iterable[HistogramMetricFamily]:
         """What a registry asks for, to keep names apart."""
@@ -54,8 +105,7 @@ class Histograms(Collector):
         """All of them, for a scrape."""
         family = self._family()
         for values, child in list(self._children.items()):
-            buckets = list(zip(self._les, accumulate(child.counts), strict=True))
-            family.add_metric(values, buckets, sum_value=child.total)
+            family.add_metric(values, child.buckets(self._les), sum_value=child.total)
         yield family
 
     def _family(self) -> HistogramMetricFamily:

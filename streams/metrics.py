@@ -16,13 +16,14 @@ Step = Literal["publish", "read", "settle"]
 @dataclass(frozen=True, slots=True)
 class Spec:
     """What a metric is. Names get a prefix, counters `_total`. What is `shared` describes the stream, whoever looks at it;
-    everything else is one process's own."""
+    everything else is one process's own. What is `of_one_message` is observed inside its trace, if there is one."""
 
     kind: Kind
     help: str
     labels: tuple[str, ...] = ("stream",)
     buckets: tuple[float, ...] = ()
     shared: bool = False
+    of_one_message: bool = False
 
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
@@ -64,8 +65,9 @@ METRICS: Final[Mapping[str, Spec]] = {
         "(ours is only used for the time since it was last asked), so clock skew does not show",
         _LANE,
         _SECONDS,
+        of_one_message=True,
     ),
-    "handler_seconds": Spec("histogram", "Time in the handler", _LANE, _SECONDS),
+    "handler_seconds": Spec("histogram", "Time in the handler", _LANE, _SECONDS, of_one_message=True),
     "batch_size": Spec("histogram", "Messages per command: publish, read, settle", ("stream", "step"), _SIZES),
     "round_trip_seconds": Spec(
         "histogram", "Duration of round trips to the server: publish, settle", ("stream", "step"), _SECONDS

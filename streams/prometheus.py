@@ -12,7 +12,7 @@ from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 
-from streams.histogram import Histograms
+from streams.histogram import Histograms, TraceId
 from streams.inspector import StreamStats
 from streams.metrics import METRICS, Metrics, Step
 
@@ -21,7 +21,7 @@ class PrometheusMetrics:
     """Registers every metric of `METRICS` under `<prefix>_` with `registry`. One per registry.
 
     What is shared goes to the registry of that name, if there is one: served once, and not by every process, it is not
-    there as often as there are processes.
+    there as often as there are processes. With `trace_id`, those of a message's times have exemplars.
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class PrometheusMetrics:
         prefix: str = "streams",
         registry: CollectorRegistry = REGISTRY,
         shared: CollectorRegistry | None = None,
+        trace_id: TraceId | None = None,
     ) -> None:
         self._families: dict[str, Any] = {}
         for name, spec in METRICS.items():
@@ -41,7 +42,13 @@ class PrometheusMetrics:
                     where = shared if spec.shared and shared is not None else registry
                     self._families[name] = Gauge(full, spec.help, spec.labels, registry=where)
                 case "histogram":
-                    self._families[name] = histograms = Histograms(full, spec.help, spec.labels, bounds=spec.buckets)
+                    self._families[name] = histograms = Histograms(
+                        full,
+                        spec.help,
+                        spec.labels,
+                        bounds=spec.buckets,
+                        trace_id=trace_id if spec.of_one_message else None,
+                    )
                     registry.register(histograms)
         self._shown: dict[str, dict[str, set[tuple[str, ...]]]] = defaultdict(lambda: defaultdict(set))
 

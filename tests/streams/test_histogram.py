@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from prometheus_client import Histogram as Reference
 from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from streams.histogram import Histograms
 
@@ -35,3 +37,45 @@ def test_a_name_is_taken_once() -> None:
     registry.register(Histograms("x", "", (), bounds=BOUNDS))
     with pytest.raises(ValueError, match="x"):
         registry.register(Histograms("x", "", (), bounds=BOUNDS))
+
+
+class Traces:
+    """Says which trace is recorded at the moment."""
+
+    now: str | None = None
+
+    def __call__(self) -> str | None:
+        return self.now
+
+
+def exemplars(registry: CollectorRegistry) -> dict[str, tuple[str, float]]:
+    """Trace and value by upper bound, as a reader of OpenMetrics finds them."""
+    text = openmetrics.generate_latest(registry).decode()  # type: ignore[no-untyped-call]
+    [family] = text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
+    return {
+        sample.labels["le"]: (sample.exemplar.labels["trace_id"], sample.exemplar.value)
+        for sample in family.samples
+        if sample.exemplar is not None
+    }
+
+
+def test_a_bucket_names_the_last_trace_that_was_recorded() -> None:
+    traces, registry = Traces(), CollectorRegistry()
+    histograms = Histograms("wait_seconds", "What it means.", ("lane",), bounds=BOUNDS, trace_id=traces)
+    registry.register(histograms)
+    for trace_id, value in (("a" * 32, 0.4), ("b" * 32, 0.3), (None, 0.2), ("c" * 32, 9000.0), (None, 2.0)):
+        traces.now = trace_id
+        histograms.labels("low").observe(value)
+    assert exemplars(registry) == {"0.5": ("b" * 32, 0.3), "+Inf": ("c" * 32, 9000.0)}
+
+
+def test_the_plain_text_has_no_exemplars_and_says_the_same() -> None:
+    traces, ours, theirs = Traces(), CollectorRegistry(), CollectorRegistry()
+    traces.now = "a" * 32
+    traced = Histograms("wait_seconds", "What it means.", ("lane",), bounds=BOUNDS, trace_id=traces)
+    untraced = Histograms("wait_seconds", "What it means.", ("lane",), bounds=BOUNDS)
+    ours.register(traced)
+    theirs.register(untraced)
+    for histograms in (traced, untraced):
+        histograms.labels("low").observe(0.4)
+    assert generate_latest(ours) == generate_latest(theirs)
