@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollecto
 
 from okane.payment import TRANSITIONS, Status
 from okane.pipeline.lanes import LANES
-from streams.histogram import Histograms
+from streams.histogram import Histograms, TraceId
 
 # Seconds. The pipeline settles in milliseconds when it is well and in minutes when a provider is not.
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -28,9 +28,9 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class OkaneMetrics:
-    """The metrics of one process."""
+    """The metrics of one process. With `trace_id`, the times of requests, calls and payments have exemplars."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, *, trace_id: TraceId | None = None) -> None:
         self.registry = registry
         ProcessCollector(registry=registry)
         self.accepted = Counter(
@@ -49,6 +49,7 @@ class OkaneMetrics:
             "From the last byte of the head of a request to its answer, by route, method and status code.",
             ["route", "method", "code"],
             bounds=_FAST,
+            trace_id=trace_id,
         )
         self.settled = Counter(
             "okane_payments_settled",
@@ -61,6 +62,7 @@ class OkaneMetrics:
             "From acceptance to the final status, retries included, by Postgres' clock.",
             ["status"],
             bounds=_SLOW,
+            trace_id=trace_id,
         )
         self.attempts = Counter(
             "okane_provider_attempts",
@@ -74,6 +76,7 @@ class OkaneMetrics:
             "Duration of provider calls.",
             ["provider", "call"],
             bounds=_FAST,
+            trace_id=trace_id,
         )
         self.declined = Counter(
             "okane_payments_declined",

@@ -16,7 +16,7 @@ from typing import Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, disable_created_metrics
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import choose_encoder
 
 from streams import Present, StreamError
 
@@ -44,12 +44,12 @@ def build_metrics_app(telling: Telling) -> web.Application:
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more a counter, and nothing new in it
     fresh = _Fresh(telling.refreshes)
 
-    async def process(_request: web.Request) -> web.Response:
-        return _exposed(telling.process)
+    async def process(request: web.Request) -> web.Response:
+        return _exposed(telling.process, request)
 
-    async def system(_request: web.Request) -> web.Response:
+    async def system(request: web.Request) -> web.Response:
         await fresh.wait()
-        return _exposed(telling.system)
+        return _exposed(telling.system, request)
 
     async def http_sd(_request: web.Request) -> web.Response:
         try:
@@ -87,8 +87,10 @@ def _group(one: Present, path: str, **labels: str) -> dict[str, Any]:
     return {"targets": [one.address], "labels": {"__metrics_path__": path, "process": one.name, **labels}}
 
 
-def _exposed(registry: CollectorRegistry) -> web.Response:
-    return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+def _exposed(registry: CollectorRegistry, request: web.Request) -> web.Response:
+    """In the format that the client takes: OpenMetrics, which has exemplars, or the plain text."""
+    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 
 
 class _Fresh:
