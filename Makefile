@@ -25,12 +25,12 @@ check: ## what CI runs: lint, types, import rules, tests
 
 lock: ## pin what pyproject.toml asks for, keeping the versions that are pinned already (needs uv)
 	@$(LOCK) $(LOCAL) -o requirements.txt
-	@$(LOCK) $(LOCAL) --group dev -c requirements.txt -o requirements-dev.txt
+	@$(LOCK) $(LOCAL) --extra otel --group dev -c requirements.txt -o requirements-dev.txt
 	$(LOCK_IMAGE)
 
 lock-upgrade: ## pin the newest versions that pyproject.toml allows (needs uv)
 	@$(LOCK) $(LOCAL) --upgrade -o requirements.txt
-	@$(LOCK) $(LOCAL) --upgrade --group dev -c requirements.txt -o requirements-dev.txt
+	@$(LOCK) $(LOCAL) --upgrade --extra otel --group dev -c requirements.txt -o requirements-dev.txt
 	$(LOCK_IMAGE)
 
 clean: ## remove caches; .venv and data stay

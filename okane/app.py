@@ -20,11 +20,13 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from okane import tracing
 from okane.api.fast_lane import FastLane
 from okane.api.handlers import Handlers
 from okane.api.metrics_endpoint import PROCESS_PATH, Telling, build_metrics_app
 from okane.api.routes import build_api
 from okane.api.serving import ConnectionMetrics, Limits, serving
+from okane.api.tracing import TracedLane
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
 from okane.metrics import OkaneMetrics, SystemMetrics
@@ -39,7 +41,7 @@ from okane.providers.http import HttpProvider
 from okane.providers.simulator import app as simulator
 from okane.providers.simulator.journal import JournalError
 from okane.providers.simulator.options import SimulatorOptions
-from okane.store import Overview, PaymentStore, SweepStore, schema
+from okane.store import Overview, SweepStore, schema
 from okane.store.facts import postgres_facts
 from streams import (
     Consumer,
@@ -76,16 +78,16 @@ async def run_api(settings: Settings) -> None:
     stop = _stop_on_signals()
     _arm_failpoints(settings)
     async with contextlib.AsyncExitStack() as closing:
-        parts = await _Parts.build(settings, actor="api", redis_timeout=API_REDIS_TIMEOUT, closing=closing)
+        parts = await _Parts.build(settings, role="api", name="api", redis_timeout=API_REDIS_TIMEOUT, closing=closing)
         await _check_servers(settings, parts)
         handlers = Handlers(
             settings=settings,
             store=parts.store,
-            accept=Accept(store=parts.store, producer=parts.producer),
+            accept=Accept(store=parts.store, producer=parts.publisher),
             metrics=parts.metrics,
         )
         metrics_url = await closing.enter_async_context(_serving_metrics(settings, parts, role="api", name="api"))
-        app = build_api(handlers, parts.metrics)
+        app = build_api(handlers, parts.metrics, tracer=parts.tracing.requests)
         served = serving(
             app,
             settings.host,
@@ -93,7 +95,7 @@ async def run_api(settings: Settings) -> None:
             limits=Limits.of(settings),
             drain=settings.drain,
             metrics=ConnectionMetrics(parts.metrics.registry),
-            fast_lane=FastLane(handlers.creating, parts.metrics) if settings.fast_lane else None,
+            fast_lane=_fast_lane(handlers, parts) if settings.fast_lane else None,
             share_port=settings.share_port,
         )
         url = await closing.enter_async_context(served)
@@ -110,12 +112,15 @@ async def run_worker(settings: Settings, *, name: str) -> None:
     _arm_failpoints(settings)
     drained = asyncio.Event()
     async with contextlib.AsyncExitStack() as closing:
-        parts = await _Parts.build(settings, actor=name, redis_timeout=WORKER_REDIS_TIMEOUT, closing=closing)
+        parts = await _Parts.build(
+            settings, role="worker", name=name, redis_timeout=WORKER_REDIS_TIMEOUT, closing=closing
+        )
         await _check_servers(settings, parts)
         provider = HttpProvider(
             _needed(settings.provider_base_url, "PROVIDER_BASE_URL"),
             timeout=settings.provider_timeout,
             connections=2 * settings.concurrency,  # for what comes from the stream, and for what runs without it
+            more_header=parts.tracing.provider_header,
         )
         closing.push_async_callback(provider.aclose)
         leases = Leases(store=parts.store, lease=settings.lease)
@@ -127,7 +132,13 @@ async def run_worker(settings: Settings, *, name: str) -> None:
             unknown_deadline=settings.unknown_deadline,
             look_up_delays=settings.look_up_delays,
         )
-        charge = Charge(store=parts.store, provider=provider, leases=leases, rules=rules, metrics=parts.metrics)
+        charge = Charge(
+            store=parts.store,
+            provider=parts.tracing.provider(provider),
+            leases=leases,
+            rules=rules,
+            metrics=parts.metrics,
+        )
         consumer = Consumer(
             parts.redis,
             parts.stream,
@@ -141,11 +152,12 @@ async def run_worker(settings: Settings, *, name: str) -> None:
             max_deliveries=settings.max_deliveries,
             drain=settings.drain,
             metrics=parts.stream_metrics,
+            tracer=parts.tracing.messages,
         )
-        direct = Direct(charge, concurrency=settings.concurrency, metrics=parts.metrics)
+        direct = Direct(parts.tracing.handler(charge), concurrency=settings.concurrency, metrics=parts.metrics)
         sweep = Sweep(
             store=parts.sweep_store,
-            producer=parts.producer,
+            producer=parts.publisher,
             direct=direct,
             lanes=parts.lanes,
             interval=settings.sweep_interval,
@@ -167,6 +179,13 @@ async def run_worker(settings: Settings, *, name: str) -> None:
             log.info("worker_drained")
             drained.set()
     log.info("worker_stopped")
+
+
+def _fast_lane(handlers: Handlers, parts: _Parts) -> FastLane:
+    tracer = parts.tracing.requests
+    if tracer is None:
+        return FastLane(handlers.creating, parts.metrics)
+    return TracedLane(handlers.creating, parts.metrics, tracer)
 
 
 async def run_provider(options: SimulatorOptions) -> None:
@@ -197,23 +216,28 @@ def worker_name() -> str:
 class _Parts:
     """What both kinds of process are made of."""
 
-    def __init__(self, settings: Settings, *, actor: str, redis_timeout: timedelta) -> None:
+    def __init__(self, settings: Settings, *, role: str, name: str, redis_timeout: timedelta) -> None:
         self._settings = settings
         database_url = _needed(settings.database_url, "DATABASE_URL")
         self.stream = payments_stream(settings.stream)
-        self.metrics = OkaneMetrics(CollectorRegistry())
+        self.tracing = tracing.start(settings, role=role, name=name)
+        trace_id = self.tracing.trace_id
+        self.metrics = OkaneMetrics(CollectorRegistry(), trace_id=trace_id)
         self.system = SystemMetrics(CollectorRegistry())
-        self._gauges = PrometheusMetrics(prefix="okane", registry=self.metrics.registry, shared=self.system.registry)
+        self._gauges = PrometheusMetrics(
+            prefix="okane", registry=self.metrics.registry, shared=self.system.registry, trace_id=trace_id
+        )
         self.stream_metrics = self._gauges.for_stream(self.stream.name, self.stream.lane_names)
         self.redis = connect(_needed(settings.redis, "REDIS_URL"), timeout=redis_timeout)
         self.producer = Producer(
             self.redis, self.stream, max_length=settings.max_stream_length, metrics=self.stream_metrics
         )
+        self.publisher = self.tracing.publisher(self.producer)
         self.inspector = Inspector(self.redis, self.stream, group=settings.group)
         self.presence = Presence(self.redis, self.stream)
-        self.store = PaymentStore(
+        self.store = self.tracing.store(
             database_url,
-            actor=actor,
+            actor=name,
             lease=settings.lease,
             grace=settings.sweep_grace,
             on_batch=self.metrics.observe_batch,
@@ -224,10 +248,17 @@ class _Parts:
 
     @classmethod
     async def build(
-        cls, settings: Settings, *, actor: str, redis_timeout: timedelta, closing: contextlib.AsyncExitStack
+        cls,
+        settings: Settings,
+        *,
+        role: str,
+        name: str,
+        redis_timeout: timedelta,
+        closing: contextlib.AsyncExitStack,
     ) -> _Parts:
         """The parts, closed in reverse order when `closing` is."""
-        parts = cls(settings, actor=actor, redis_timeout=redis_timeout)
+        parts = cls(settings, role=role, name=name, redis_timeout=redis_timeout)
+        closing.push_async_callback(parts.tracing.aclose)
         closing.push_async_callback(parts.redis.aclose)
         closing.push_async_callback(parts.overview.aclose)
         closing.push_async_callback(parts.sweep_store.aclose)

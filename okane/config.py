@@ -99,12 +99,13 @@ class Settings(BaseSettings):
 
     fast_lane: bool = Field(True, description="answer requests for payments beside aiohttp where they come whole")
 
-    # Logs
+    # Logs and traces
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", validation_alias=_named("LOG_LEVEL"))
     failpoint: str | None = Field(
         None, description="for tests: name:kill|stop|raise|delay[:nth], see docs/guarantees.md"
     )
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: JSON unless on a terminal")
+    tracing: bool = Field(False, description="send spans as the OTEL_* variables say; needs the extra okane[otel]")
 
     # The stream
     stream: str = Field("okane:payments", description="prefix of every Redis key, and their hash tag")

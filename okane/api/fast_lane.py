@@ -26,6 +26,7 @@ from okane.api.handlers import CURLS
 from okane.logs import REQUEST_ID
 from okane.metrics import OkaneMetrics
 from okane.store import NewPayment
+from okane.tracing import RequestSpan
 from streams import Batcher
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Asked:
     request_id: str
     since_s: float
     answered: bool = False
+    span: RequestSpan | None = None  # of whoever traces
 
 
 class FastLane:
@@ -79,11 +81,9 @@ class FastLane:
 
         The client may go away meanwhile: that ends nothing.
         """
-        headers = message.headers
-        request_id = request_ids.chosen(headers.get("X-Request-Id"))
-        asked = Asked(connection, message.path, request_id, time.perf_counter())
+        asked = self._asked(connection, message)
         try:
-            new = self._creating.read(payload.read_nowait(), headers.getall("Idempotency-Key", ()))
+            new = self._creating.read(payload.read_nowait(), message.headers.getall("Idempotency-Key", ()))
         except Exception as error:  # answered when the connection has done with what it received
             asyncio.get_running_loop().call_soon(self._finish, asked, error)
             return
@@ -126,15 +126,22 @@ class FastLane:
         try:
             if isinstance(answer, BaseException):
                 answer = middleware.problem(answer).answer(instance=asked.path, request_id=asked.request_id)
-            seconds = self._seconds.labels(asked.path, "POST", str(answer.status.value))
-            seconds.observe(time.perf_counter() - asked.since_s)
-            asked.connection.reply(answer, asked.request_id)
+            self._reply(asked, answer)
             asked.answered = True
         except Exception:  # a bug of ours ends this connection, and nobody else's
             log.exception("request_failed")
             self._give_up(asked)
         finally:
             REQUEST_ID.reset(token)
+
+    def _asked(self, connection: FastConnection, message: RawRequestMessage) -> Asked:
+        request_id = request_ids.chosen(message.headers.get("X-Request-Id"))
+        return Asked(connection, message.path, request_id, time.perf_counter())
+
+    def _reply(self, asked: Asked, answer: Answer) -> None:
+        seconds = self._seconds.labels(asked.path, "POST", str(answer.status.value))
+        seconds.observe(time.perf_counter() - asked.since_s)
+        asked.connection.reply(answer, asked.request_id)
 
     def _give_up(self, asked: Asked) -> None:
         if not asked.answered:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from okane.api import middleware, tracing
 from okane.api.creating import MAX_BODY_BYTES, SPELLINGS
 from okane.api.handlers import Handlers
-from okane.api.middleware import around_requests
 from okane.metrics import OkaneMetrics
+from okane.tracing import RequestTracer
 
 
-def build_api(handlers: Handlers, metrics: OkaneMetrics) -> web.Application:
+def build_api(handlers: Handlers, metrics: OkaneMetrics, *, tracer: RequestTracer | None = None) -> web.Application:
     """The application; whoever runs it closes what the handlers use."""
-    app = web.Application(middlewares=[around_requests(metrics)], client_max_size=MAX_BODY_BYTES)
+    around = [middleware.around_requests(metrics)]
+    if tracer is not None:
+        around.insert(0, tracing.around_requests(tracer))
+    app = web.Application(middlewares=around, client_max_size=MAX_BODY_BYTES)
     for path, spelling in SPELLINGS.items():
         app.router.add_post(path, handlers.creates(spelling))
     app.router.add_get("/v1/payments/{payment_id}", handlers.show)

@@ -20,7 +20,7 @@ from okane.metrics import OkaneMetrics
 from okane.pipeline.direct import Direct
 from okane.pipeline.lanes import LANES
 from okane.store import SweepStore, WakeUp
-from streams import Draft, Producer, StreamError, StreamUnavailable
+from streams import Draft, Publisher, StreamError, StreamUnavailable
 from streams.failpoints import failpoint
 
 log = structlog.get_logger("okane.sweep")
@@ -53,7 +53,7 @@ class Sweep:
         self,
         *,
         store: SweepStore,
-        producer: Producer,
+        producer: Publisher,
         direct: Direct,
         lanes: Callable[[], Awaitable[Mapping[str, LaneState]]],
         interval: timedelta,

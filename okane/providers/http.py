@@ -10,6 +10,7 @@ import asyncio
 import base64
 import re
 import ssl
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from json.encoder import encode_basestring_ascii as quoted
 from types import TracebackType
@@ -36,7 +37,7 @@ class HttpProvider:
     `timeout` is the deadline of one call, from the wait for a connection to the last byte of the answer.
     `connect_timeout` is the part of it that may pass before the request is sent (free connection, DNS, TCP, TLS; half
     of the deadline by default): what fails within it is `Unavailable`. `connections` is the size of the pool; calls
-    beyond it wait in the order of coming.
+    beyond it wait in the order of coming. `more_header` is asked for each call: lines for its head, with their ends.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class HttpProvider:
         connect_timeout: timedelta | None = None,
         connections: int = 256,
         name: str = "http",
+        more_header: Callable[[], str] | None = None,
     ) -> None:
         """Raises ValueError for a `base_url` that is not an absolute http(s) URL, or a connect_timeout >= timeout."""
         url = _url(base_url)
@@ -57,6 +59,7 @@ class HttpProvider:
         if not timedelta(0) < connect < timeout:
             raise ValueError(f"connect_timeout ({connect}) must lie between 0 and timeout ({timeout})")
         self._name = name
+        self._more_header = more_header
         self._loop = asyncio.get_running_loop()
         self._timeout_s = timeout.total_seconds()
         self._connect_timeout_s = connect.total_seconds()
@@ -85,13 +88,15 @@ class HttpProvider:
             raise ValueError(f"a provider key is visible ASCII, not {key!r}")
         # By hand: half of json.dumps' time would go into finding out that these are texts and a number.
         body = f'{{"payment_id": "{payment.id}", "amount": {payment.amount_minor:d}, "currency": {quoted(payment.currency)}}}'
-        request = f"{self._post}Idempotency-Key: {key}\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        more = "" if self._more_header is None else self._more_header()
+        request = f"{self._post}Idempotency-Key: {key}\r\n{more}Content-Length: {len(body)}\r\n\r\n{body}"
         answer = await self._call(request.encode("ascii"), repeatable=False)
         return charge_result(answer, payment, now=datetime.now(UTC)) if isinstance(answer, Response) else answer
 
     async def look_up(self, payment: Payment) -> LookUpResult:
         """Ask what became of the payment's key. Never raises for what the provider or the network does."""
-        request = f"GET {self._charges}/{quote(payment.provider_key, safe='')} HTTP/1.1\r\n{self._common}\r\n"
+        more = "" if self._more_header is None else self._more_header()
+        request = f"GET {self._charges}/{quote(payment.provider_key, safe='')} HTTP/1.1\r\n{self._common}{more}\r\n"
         answer = await self._call(request.encode("ascii"), repeatable=True)
         return look_up_result(answer, payment, now=datetime.now(UTC)) if isinstance(answer, Response) else answer
 
