@@ -235,7 +235,7 @@ PROCESSES = Row(
                 do="A second band far above the first: Postgres, for some statements.",
             ),
             "s",
-            Query(rate("okane_http_request_seconds_bucket", OF, "le"), "{{le}}"),
+            Query(rate("okane_http_request_seconds_bucket", OF, "le"), "{{le}}", exemplars=True),
             width=8,
         ),
     ),

@@ -179,6 +179,7 @@ LATENCY = Row(
             Query(
                 quantile(0.99, "okane_message_wait_seconds", OF, "lane"),
                 "{{lane}}",
+                exemplars=True,
             ),
             red=10,
         ),

@@ -26,10 +26,11 @@ Panel = timeseries.Panel | stat.Panel | table.Panel | heatmap.Panel
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """An expression, and what its series are called (`{{label}}` is replaced)."""
+    """An expression, and what its series are called (`{{label}}` is replaced). With `exemplars` traces show as dots."""
 
     expr: str
     legend: str = ""
+    exemplars: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +167,8 @@ def _target(
     target = prometheus.Dataquery().expr(query.expr).ref_id(_ref(number)).format(format_).datasource(SOURCE)
     if query.legend:
         target = target.legend_format(query.legend)
+    if query.exemplars:
+        target = target.exemplar(True)
     return target.instant() if instant else target.range()
 
 

@@ -131,7 +131,7 @@ OUTCOMES = Row(
                 do="The upper bands grow: the provider; the lowest rises: waiting, or the provider for everybody.",
             ),
             "s",
-            Query(rate("okane_payment_settle_seconds_bucket", OF, "le"), "{{le}}"),
+            Query(rate("okane_payment_settle_seconds_bucket", OF, "le"), "{{le}}", exemplars=True),
         ),
         lines(
             Words(

@@ -7,6 +7,14 @@ from collections.abc import Iterator
 from grafana.panels import Query
 
 OVER = "[$__rate_interval]"
+# Their buckets name traces, while there are some (docs/tracing.md). Without a prefix, which is chosen on the dashboard.
+TRACED = (
+    "http_request_seconds",
+    "payment_settle_seconds",
+    "provider_call_seconds",
+    "message_wait_seconds",
+    "handler_seconds",
+)
 
 
 def rate(metric: str, where: str, *by: str) -> str:
@@ -35,10 +43,11 @@ def quantile(share: float, histogram: str, where: str, *by: str) -> str:
 
 
 def quantiles(histogram: str, where: str, *by: str, shares: tuple[float, ...] = (0.5, 0.99)) -> Iterator[Query]:
-    """A line each, named by the labels and the share."""
+    """A line each, named by the labels and the share. The last one shows the traces: they are the same for all."""
     for share in shares:
         legend = " ".join([*(f"{{{{{label}}}}}" for label in by), f"p{share * 100:g}"])
-        yield Query(quantile(share, histogram, where, *by), legend)
+        exemplars = histogram.endswith(TRACED) and share == shares[-1]
+        yield Query(quantile(share, histogram, where, *by), legend, exemplars)
 
 
 def _sum(*by: str) -> str:

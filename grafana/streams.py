@@ -306,7 +306,7 @@ BY_CONSUMER = Row(
                 do="A second band far above the first: time-outs of what they call.",
             ),
             "s",
-            Query(rate(f"{P}_handler_seconds_bucket", LANES, "le"), "{{le}}"),
+            Query(rate(f"{P}_handler_seconds_bucket", LANES, "le"), "{{le}}", exemplars=True),
             width=8,
         ),
     ),

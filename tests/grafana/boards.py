@@ -27,6 +27,7 @@ class Panel:
     unit: str
     sources: frozenset[str]
     queries: tuple[str, ...]
+    exemplars: tuple[str, ...]  # the queries that also ask for these
 
     def __str__(self) -> str:
         return f"{self.board}: {self.row}: {self.title}"
@@ -53,6 +54,7 @@ def panels(file: Path) -> Iterator[Panel]:
             unit=_unit(one),
             sources=frozenset(each["datasource"]["uid"] for each in (one, *one["targets"])),
             queries=tuple(target["expr"] for target in one["targets"]),
+            exemplars=tuple(target["expr"] for target in one["targets"] if target.get("exemplar")),
         )
 
 

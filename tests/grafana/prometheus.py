@@ -121,6 +121,7 @@ async def scraping(folder: Path, *, sd: str) -> AsyncIterator[Prometheus]:
         arguments=[
             f"--config.file={config}",
             f"--storage.tsdb.path={folder / 'data'}",
+            "--enable-feature=exemplar-storage",
             f"--web.listen-address=127.0.0.1:{port}",
         ],
         env={},

@@ -68,6 +68,14 @@ def test_every_metric_is_shown_somewhere() -> None:
     assert set(known.values()) - shown == UNSHOWN
 
 
+def test_every_time_that_names_traces_shows_them() -> None:
+    with_exemplars = {word for panel in PANELS for query in panel.exemplars for word in series_in(query)}
+    assert with_exemplars == {
+        f"okane_{name}_seconds_bucket"
+        for name in ("http_request", "payment_settle", "provider_call", "message_wait", "handler")
+    }
+
+
 def test_rules_ask_for_what_there_is() -> None:
     rules = (GRAFANA / "prometheus" / "rules.yml").read_text()
     recorded = set(re.findall(r"record: (\S+)", rules))
