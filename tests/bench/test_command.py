@@ -58,3 +58,11 @@ def test_the_cost_of_a_scrape_is_told() -> None:
     for path in ("/metrics, one worker ", "/metrics/system ", "/http_sd "):
         assert path in done.stdout
     assert "3 workers, every 15 s: " in done.stdout
+
+
+@pytest.mark.timeout(300)
+def test_the_cost_of_traces_is_told() -> None:
+    done = _run("bench.tracing_cost", "--rounds", "1", "--seconds", "1", "--rate", "20", "--before", ".")
+    assert done.returncode == 0, done.stderr
+    for mode in ("before", "off", "1 %", "100 %"):
+        assert f"{mode:<8} " in done.stdout
