@@ -1,0 +1,67 @@
+"""The steps from one version of the schema to the next, and alembic, which takes them.
+
+A step is a file in `versions`: plain SQL, in a transaction of its own. What it may do to a table in use stands in
+docs/operations.md, and a test refuses the rest. `okane_schema` is the record: alembic's own table is made from it, and is
+gone again when the steps are taken.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import StaticPool
+
+FOLDER = Path(__file__).parent
+
+
+def config() -> Config:
+    """What alembic has to know."""
+    made = Config()
+    made.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    return made
+
+
+def latest() -> int:
+    """The version to which all the steps lead."""
+    head = ScriptDirectory.from_config(config()).get_current_head()
+    return int(head) if head is not None else 0
+
+
+def upgrade(connection: psycopg.Connection, *, found: int, to: int | None = None) -> None:
+    """Take the steps after version `found` (0: from an empty database) up to version `to`, or all. Raises psycopg's errors.
+
+    Each is committed by itself, with its row in `okane_schema`.
+    """
+    # All on one connection: the right to migrate is bound to it. SQLAlchemy leaves BEGIN to the connection, which must not
+    # commit by itself, or a step that fails would be half taken.
+    connection.autocommit = False
+    engine = create_engine("postgresql+psycopg://", creator=lambda: connection, poolclass=StaticPool)
+    how = config()
+    try:
+        with engine.connect() as bound:
+            how.attributes.update(connection=bound, note=_note)
+            command.stamp(how, revision(found), purge=True)
+            command.upgrade(how, "head" if to is None else revision(to))
+            bound.exec_driver_sql("DROP TABLE alembic_version")
+            bound.commit()
+    except DBAPIError as error:
+        raise error.orig or error from error
+    finally:
+        connection.autocommit = True
+
+
+def revision(version: int) -> str:
+    """A version as alembic names it."""
+    return f"{version:04}" if version else "base"
+
+
+def _note(*, ctx: Any, step: Any, **_others: Any) -> None:
+    if not step.is_stamp:
+        ctx.connection.exec_driver_sql("INSERT INTO okane_schema (version) VALUES (%s)", (int(step.up_revision_id),))

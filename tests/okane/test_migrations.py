@@ -1,0 +1,198 @@
+"""The schema: what an empty database gets, and the steps that bring an older one to the same."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from alembic import command
+from alembic.script import ScriptDirectory
+from psycopg import sql
+
+from okane.errors import SetupError
+from okane.local.postgres import PostgresServer
+from okane.store import migrations, schema
+from tests.okane.migration_rules import objections
+
+VERSIONS = range(1, schema.VERSION + 1)
+
+# Everything that the schema says, in words: two databases with the same words are the same to okane.
+CATALOG = """
+SELECT 'column', c.table_name, c.column_name, c.data_type || ' ' || c.is_nullable || ' ' || coalesce(c.column_default, '')
+FROM information_schema.columns c WHERE c.table_schema = 'public'
+UNION ALL
+SELECT 'constraint', o.conrelid::regclass::text, o.conname, pg_get_constraintdef(o.oid) || ' ' || o.convalidated
+FROM pg_constraint o JOIN pg_namespace n ON n.oid = o.connamespace WHERE n.nspname = 'public' AND o.contype <> 'n'
+UNION ALL
+SELECT 'index', tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
+UNION ALL
+SELECT 'valid', i.indrelid::regclass::text, i.indexrelid::regclass::text, i.indisvalid::text
+FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid WHERE t.relnamespace = 'public'::regnamespace
+UNION ALL
+SELECT 'relation', relname, relkind::text, coalesce(reloptions::text, '') FROM pg_class
+WHERE relnamespace = 'public'::regnamespace
+UNION ALL
+SELECT 'function', proname, pg_get_function_arguments(oid), prosrc FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+UNION ALL
+SELECT 'trigger', tgrelid::regclass::text, tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
+"""
+PAYMENT = """
+INSERT INTO payments (id, account_id, idempotency_key, fingerprint, amount_minor, currency, lane, provider_key)
+VALUES (%s, 'default', 'k', '\\x00', 440, 'USD', 'low', 'p')
+"""
+PAYMENT_ID = UUID("0198c0de-0000-7000-8000-000000000001")
+
+
+@pytest.fixture
+def empty_database(postgres_server: PostgresServer) -> Iterator[Callable[[], str]]:
+    """Makes a database with nothing in it and answers its address."""
+    names: list[str] = []
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+
+        def create() -> str:
+            names.append(f"empty_{len(names)}")
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(names[-1])))
+            return postgres_server.database_url(names[-1])
+
+        yield create
+        for name in names:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def at_version(url: str, version: int) -> str:
+    """The database of this address, brought to a version as it was released."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        migrations.upgrade(connection, found=0, to=version)
+    return url
+
+
+def ask(url: str, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(query.encode(), parameters)
+        return cursor.fetchall() if cursor.description else []
+
+
+def step(version: int) -> str:
+    """The SQL that leads to a version from the one before it."""
+    config = migrations.config()
+    config.output_buffer = io.StringIO()
+    command.upgrade(config, f"{migrations.revision(version - 1)}:{migrations.revision(version)}", sql=True)
+    lines = config.output_buffer.getvalue().splitlines()
+    return "\n".join(line for line in lines if "alembic_version" not in line)
+
+
+def test_the_steps_lead_to_the_version_that_the_code_wants() -> None:
+    assert migrations.latest() == schema.VERSION
+    script = ScriptDirectory.from_config(migrations.config())
+    assert [int(step.revision) for step in script.walk_revisions()] == list(reversed(VERSIONS))
+
+
+async def test_an_empty_database_gets_what_all_the_steps_lead_to(empty_database: Callable[[], str]) -> None:
+    fresh, stepped = empty_database(), at_version(empty_database(), schema.VERSION)
+    assert await schema.migrate(fresh) is True
+    assert sorted(ask(fresh, CATALOG)) == sorted(ask(stepped, CATALOG))
+    versions = "SELECT max(version) FROM okane_schema"
+    assert ask(fresh, versions) == ask(stepped, versions) == [(schema.VERSION,)]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_any_released_version_is_brought_forward(empty_database: Callable[[], str], version: int) -> None:
+    url = at_version(empty_database(), version)
+    assert await schema.version(url) == version
+    ask(url, PAYMENT, [PAYMENT_ID])
+    assert await schema.migrate(url) is (version < schema.VERSION)
+    assert await schema.version(url) == schema.VERSION
+    assert ask(url, "SELECT id, amount_minor FROM payments") == [(PAYMENT_ID, 440)]
+    assert await schema.migrate(url) is False
+
+
+@pytest.mark.parametrize("version", [0, *VERSIONS])
+async def test_many_processes_may_migrate_at_once(empty_database: Callable[[], str], version: int) -> None:
+    url = empty_database() if version == 0 else at_version(empty_database(), version)
+    changed = await asyncio.gather(*(schema.migrate(url) for _ in range(5)))
+    assert sum(changed) == (version < schema.VERSION)
+    assert await schema.version(url) == schema.VERSION
+
+
+async def test_a_database_of_a_newer_version_is_refused(database_url: str) -> None:
+    ask(database_url, "INSERT INTO okane_schema (version) VALUES (999)")
+    with pytest.raises(SetupError, match="upgrade okane"):
+        await schema.migrate(database_url)
+
+
+async def test_a_database_that_is_away_is_said_to_be(free_port: int) -> None:
+    with pytest.raises(SetupError, match="cannot be applied"):
+        await schema.migrate(f"postgresql://okane@127.0.0.1:{free_port}/okane")
+
+
+@pytest.mark.parametrize("version", VERSIONS[1:])
+def test_no_step_keeps_others_waiting(version: int) -> None:
+    said = ScriptDirectory.from_config(migrations.config()).get_revision(migrations.revision(version)).doc
+    assert objections(step(version), contracts="contracts" in said) == []
+
+
+@pytest.mark.parametrize("version", VERSIONS[1:])
+def test_no_step_writes_a_table_anew(empty_database: Callable[[], str], version: int) -> None:
+    url = at_version(empty_database(), version - 1)
+    ask(url, PAYMENT, [PAYMENT_ID])
+    files = "SELECT relname, relfilenode FROM pg_class WHERE relname IN ('payments', 'payment_events') ORDER BY 1"
+    before = ask(url, files)
+    with psycopg.connect(url, autocommit=True) as connection:
+        migrations.upgrade(connection, found=version - 1, to=version)
+    assert ask(url, files) == before
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE INDEX i ON payments (status)",
+        "CREATE UNIQUE INDEX i ON payments (provider_ref)",
+        "DROP INDEX payments_dead_at",
+        "ALTER TABLE payments ADD COLUMN a timestamptz DEFAULT clock_timestamp()",
+        "ALTER TABLE payments ADD COLUMN a integer NOT NULL",
+        "ALTER TABLE payments ADD COLUMN a integer UNIQUE",
+        "ALTER TABLE payments ADD COLUMN a integer GENERATED ALWAYS AS (retries + 1) STORED",
+        "ALTER TABLE payments ADD CONSTRAINT c CHECK (retries >= 0)",
+        "ALTER TABLE payments ADD CONSTRAINT c UNIQUE (provider_key)",
+        "ALTER TABLE payments ALTER COLUMN retries TYPE bigint",
+        "ALTER TABLE payments ALTER COLUMN provider_ref SET NOT NULL",
+        "ALTER TABLE payments RENAME COLUMN lane TO queue",
+        "ALTER TABLE payments DROP COLUMN lane",
+        "ALTER TABLE payments SET TABLESPACE other",
+        "UPDATE payments SET retries = 0",
+        "DELETE FROM payment_events",
+        "LOCK TABLE payments",
+        "DROP TABLE payments",
+        "REINDEX TABLE payments",
+        "VACUUM FULL payments",
+        "TRUNCATE payment_events",
+    ],
+)
+def test_a_step_that_would_keep_others_waiting_is_refused(statement: str) -> None:
+    assert objections(f"CREATE TABLE small (a integer); {statement};") == [statement]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE t (a integer PRIMARY KEY, b text NOT NULL DEFAULT 'x')",
+        "CREATE TABLE t (a integer); CREATE INDEX i ON t (a); INSERT INTO t VALUES (1)",
+        "DROP INDEX CONCURRENTLY IF EXISTS i; CREATE INDEX CONCURRENTLY i ON payments (dead_at) WHERE dead_at IS NOT NULL",
+        "ALTER TABLE payments ADD COLUMN a timestamptz",
+        "ALTER TABLE payments ADD COLUMN a integer NOT NULL DEFAULT 0",
+        "ALTER TABLE payments ADD CONSTRAINT c CHECK (retries >= 0) NOT VALID",
+        "ALTER TABLE payments VALIDATE CONSTRAINT c",
+        "ALTER TABLE payments ALTER COLUMN provider_ref DROP NOT NULL",
+    ],
+)
+def test_a_step_that_lets_others_work_is_taken(statement: str) -> None:
+    assert objections(statement) == []
+
+
+def test_what_goes_away_has_to_be_said_to() -> None:
+    assert objections("ALTER TABLE payments DROP COLUMN lane", contracts=True) == []
