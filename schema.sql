@@ -1,5 +1,7 @@
 -- The truth about every payment. Postgres >= 15. Applied by `okane migrate`, and by every process that is told to.
 --
+-- A database that holds an older version gets here by the steps in okane/store/migrations; a test compares the two.
+--
 -- Two tables carry the flow: `payments` (one row each, updated twice on its way) and `payment_events` (what happened to
 -- it, appended in the same transaction as every change). Which change of status is allowed stands in okane/payment.py;
 -- every UPDATE in okane/store repeats it in its WHERE, and a test holds the two together.
@@ -75,9 +77,24 @@ CREATE TABLE sweep_horizon (
 );
 INSERT INTO sweep_horizon DEFAULT VALUES;
 
+-- Who may use the API. Of a key's secret there is its SHA-256 only; whoever reads this table cannot use one.
+CREATE TABLE api_keys (
+    prefix       text        PRIMARY KEY,                -- the part of a key that may be shown: its name
+    secret_hash  bytea       NOT NULL CHECK (octet_length(secret_hash) = 32),
+    account_id   text        NOT NULL,
+    mode         text        NOT NULL CHECK (mode IN ('test', 'live')),
+    scopes       text[]      NOT NULL CHECK (scopes <@ ARRAY['read', 'write', 'operate']),
+    name         text        NOT NULL DEFAULT '',        -- what for, in the operator's words
+    rate_limit   text,                                   -- NULL: as it is set for all
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    expires_at   timestamptz,
+    revoked_at   timestamptz,
+    last_used_at timestamptz                             -- to the minute
+);
+
 -- Which version of this file a database holds.
 CREATE TABLE okane_schema (
     version    integer     PRIMARY KEY,
     applied_at timestamptz NOT NULL DEFAULT now()
 );
-INSERT INTO okane_schema (version) VALUES (1);
+INSERT INTO okane_schema (version) VALUES (2);

@@ -166,6 +166,7 @@ class Deployment:
             "OKANE_PROVIDER_BASE_URL": provider_url,
             "OKANE_STREAM": self.stream,
             "OKANE_LOG_LEVEL": "warning",
+            "OKANE_AUTH": "none",
             **(env or {}),
         }
 

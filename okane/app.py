@@ -21,6 +21,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from okane import tracing
+from okane.api.access import Access, Everybody, KeyHolders
 from okane.api.fast_lane import FastLane
 from okane.api.handlers import Handlers
 from okane.api.metrics_endpoint import PROCESS_PATH, Telling, build_metrics_app
@@ -41,7 +42,7 @@ from okane.providers.http import HttpProvider
 from okane.providers.simulator import app as simulator
 from okane.providers.simulator.journal import JournalError
 from okane.providers.simulator.options import SimulatorOptions
-from okane.store import Overview, SweepStore, schema
+from okane.store import ApiKeyStore, Overview, SweepStore, schema
 from okane.store.facts import postgres_facts
 from streams import (
     Consumer,
@@ -87,7 +88,8 @@ async def run_api(settings: Settings) -> None:
             metrics=parts.metrics,
         )
         metrics_url = await closing.enter_async_context(_serving_metrics(settings, parts, role="api", name="api"))
-        app = build_api(handlers, parts.metrics, tracer=parts.tracing.requests)
+        access = await closing.enter_async_context(_access(settings))
+        app = build_api(handlers, parts.metrics, access, tracer=parts.tracing.requests)
         served = serving(
             app,
             settings.host,
@@ -95,12 +97,12 @@ async def run_api(settings: Settings) -> None:
             limits=Limits.of(settings),
             drain=settings.drain,
             metrics=ConnectionMetrics(parts.metrics.registry),
-            fast_lane=_fast_lane(handlers, parts) if settings.fast_lane else None,
+            fast_lane=_fast_lane(handlers, parts, access) if settings.fast_lane else None,
             share_port=settings.share_port,
         )
         url = await closing.enter_async_context(served)
         _let_garbage_lie()
-        log.info("api_started", url=url, metrics=metrics_url)
+        log.info("api_started", url=url, metrics=metrics_url, auth=settings.auth)
         await stop.wait()
         log.info("api_stopping")
     log.info("api_stopped")
@@ -181,11 +183,11 @@ async def run_worker(settings: Settings, *, name: str) -> None:
     log.info("worker_stopped")
 
 
-def _fast_lane(handlers: Handlers, parts: _Parts) -> FastLane:
+def _fast_lane(handlers: Handlers, parts: _Parts, access: Access) -> FastLane:
     tracer = parts.tracing.requests
     if tracer is None:
-        return FastLane(handlers.creating, parts.metrics)
-    return TracedLane(handlers.creating, parts.metrics, tracer)
+        return FastLane(handlers.creating, parts.metrics, access)
+    return TracedLane(handlers.creating, parts.metrics, access, tracer)
 
 
 async def run_provider(options: SimulatorOptions) -> None:
@@ -368,6 +370,23 @@ async def _listening_for_metrics(settings: Settings, app: web.Application, closi
             if port == settings.metrics_port:
                 raise
     raise SetupError(f"no free port for metrics from {FIRST_METRICS_PORT} on: set OKANE_METRICS_PORT")
+
+
+@contextlib.asynccontextmanager
+async def _access(settings: Settings) -> AsyncIterator[Access]:
+    """Who is let in, and the noting of who was, inside the block."""
+    if settings.auth == "none":
+        yield Everybody()
+        return
+    store = ApiKeyStore(_needed(settings.database_url, "DATABASE_URL"))
+    access, stop = KeyHolders(store, mode=settings.mode), asyncio.Event()
+    noting = asyncio.create_task(access.run(stop))
+    try:
+        yield access
+    finally:
+        stop.set()
+        await noting
+        await store.aclose()
 
 
 def advertised(settings: Settings, url: str) -> str:

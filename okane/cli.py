@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from okane.api_key import ACCOUNT, Mode
 from okane.commands.options import taking
 from okane.providers.simulator.options import SimulatorOptions
 
@@ -32,6 +33,8 @@ app = typer.Typer(
 )
 dead = typer.Typer(help="Dead letters: payments that were given up, and why.", no_args_is_help=True)
 app.add_typer(dead, name="dead")
+keys = typer.Typer(help="API keys: who may use the API, and for what.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
 
 Data = Annotated[Path | None, typer.Option("--data", help="data folder of `okane up` (default: .okane)")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of text")]
@@ -92,6 +95,9 @@ def up(
     metrics_port: Annotated[
         int, typer.Option(min=0, max=65535, help="the API's metrics; workers take the next ones")
     ] = 9101,
+    no_keys: Annotated[
+        bool, typer.Option("--no-keys", help="take requests without an API key, as the systems before us did")
+    ] = False,
 ) -> None:
     """Run everything on this machine: Postgres, Redis, mock provider, API and workers. Ctrl-C drains and stops it."""
     from okane.local.plan import UpOptions
@@ -106,7 +112,7 @@ def up(
         redis_port=redis_port,
         metrics_port=metrics_port,
     )
-    sys.exit(asyncio.run(run(_settings(), options)))
+    sys.exit(asyncio.run(run(_settings(auth="none" if no_keys else None), options)))
 
 
 @app.command()
@@ -187,6 +193,9 @@ def load(
         str | None,
         typer.Option(help="the mock provider's, for the check against its journal (default: the running one)"),
     ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="the API key to send (default: OKANE_API_KEY, or that of the running one)")
+    ] = None,
     seed: Annotated[int, typer.Option(help="of the amounts")] = 0,
     json_: Json = False,
 ) -> None:
@@ -203,6 +212,7 @@ def load(
         connections=connections,
         timeout_s=timeout_s,
         provider_url=provider_url or where.provider_base_url,
+        key=key or where.api_key,
         seed=seed,
         json=json_,
     )
@@ -383,6 +393,85 @@ def dead_purge(
     if chosen is None and not yes:
         typer.confirm("Strike all of these off the list?", abort=True, err=True)
     _run(command.purge(_context(data), chosen, older_than=older_than, as_json=json_))
+
+
+@keys.command("create")
+def keys_create(
+    *,
+    data: Data = None,
+    account: Annotated[str, typer.Option(help="whose payments it is for")] = ACCOUNT,
+    scopes: Annotated[
+        str, typer.Option(help="what it may do: read, write, operate, separated by commas")
+    ] = "read,write",
+    mode: Annotated[Mode | None, typer.Option(help="for play money, or somebody's (default: OKANE_MODE)")] = None,
+    name: Annotated[str, typer.Option(help="what it is for, in your words")] = "",
+    expires: Annotated[str | None, typer.Option(help="it ends after so long: 30m, 720h (default: never)")] = None,
+    rate_limit: Annotated[
+        str | None, typer.Option(help="requests: 100/s, 6000/m, 100/s burst 500 (default: OKANE_RATE_LIMIT)")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Make a key. Its secret is printed once."""
+    from okane.commands import keys as command
+
+    wanted = command.Wanted(
+        account=account,
+        scopes=scopes,
+        mode=mode,
+        name=name,
+        lifetime=None if expires is None else _duration(expires),
+        rate=rate_limit,
+    )
+    _run(command.create(_context(data), wanted, as_json=json_))
+
+
+@keys.command("ls")
+def keys_ls(
+    *,
+    data: Data = None,
+    account: Annotated[str | None, typer.Option(help="only this one's")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="those that were revoked or have expired, too")] = False,
+    json_: Json = False,
+) -> None:
+    """List keys: whose, what for, and when they were last used."""
+    from okane.commands import keys as command
+
+    _run(command.ls(_context(data), account=account, everything=everything, as_json=json_))
+
+
+@keys.command("revoke")
+def keys_revoke(key: str, *, data: Data = None, json_: Json = False) -> None:
+    """Let a key in no more, named as `okane keys ls` does. Every API knows it within 5 s."""
+    from okane.commands import keys as command
+
+    _run(command.revoke(_context(data), key, as_json=json_))
+
+
+@keys.command("rotate")
+def keys_rotate(
+    key: str,
+    *,
+    data: Data = None,
+    overlap: Annotated[str, typer.Option(help="the old one ends after so long: 30m, 24h")] = "24h",
+    json_: Json = False,
+) -> None:
+    """Make a key that may do the same as this one, which ends after the overlap."""
+    from okane.commands import keys as command
+
+    _run(command.rotate(_context(data), key, overlap=_duration(overlap), as_json=json_))
+
+
+def _duration(text: str) -> timedelta:
+    from okane.config import parse_duration
+
+    try:
+        parsed = parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    assert isinstance(parsed, timedelta)
+    if not parsed:
+        raise typer.BadParameter("must be longer than nothing")
+    return parsed
 
 
 @app.command()

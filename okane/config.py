@@ -14,6 +14,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AliasChoices, BeforeValidator, Field, PositiveInt, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from okane.api_key import Mode
+
 _GO_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -59,6 +61,13 @@ def _is_host(text: str) -> bool:
     return True
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 class Settings(BaseSettings):
     """What every process reads at its start. Each field says what it is for."""
 
@@ -86,6 +95,13 @@ class Settings(BaseSettings):
     metrics_advertise: str | None = Field(
         None, description="where others reach /metrics: a name or an address; unset: what it binds, or the host's name"
     )
+
+    # Who may use the API
+    auth: Literal["keys", "none"] = Field(
+        "keys", description="none: whoever reaches the port may, which must be on loopback"
+    )
+    mode: Mode = Field(Mode.TEST, description="which keys are let in: those for play money, or those for somebody's")
+    api_key: str | None = Field(None, repr=False, description="for clients (`okane load`): the key they send")
 
     # What the clients of the HTTP servers are given
     max_connections: PositiveInt = Field(
@@ -172,6 +188,8 @@ class Settings(BaseSettings):
             raise ValueError("OKANE_METRICS_ADVERTISE must be a host name or an address, without port or scheme")
         if self.provider_base_url is not None and not re.match(r"https?://[^/?#]", self.provider_base_url):
             raise ValueError("PROVIDER_BASE_URL must look like https://host[:port][/path]")
+        if self.auth == "none" and not _is_loopback(self.host):
+            raise ValueError(f"OKANE_AUTH=none lets in whoever reaches {self.host}: use keys, or bind 127.0.0.1")
         return self
 
     @property

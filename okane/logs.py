@@ -30,6 +30,9 @@ _NAMED = re.compile(
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
 
+# sk_test_abcdefghijkl_HERE: the part before it names the key, and may be shown.
+_KEY = re.compile(r"(sk_(?:test|live)_[0-9a-z]{12}_)[0-9a-f]+")
+
 
 def configure(*, level: str, format_: Literal["auto", "json", "console"], process: str) -> None:
     """Set up structlog and the standard library's logging for this process. `process` names it in every line."""
@@ -95,7 +98,7 @@ def _redacted(value: Any) -> Any:
             return value
         case str():
             # The names first: an address may carry its password in its query, with an @ in it.
-            return _IN_URL.sub(r"\1:***@", _NAMED.sub(r"\1\2***", value))
+            return _KEY.sub(r"\1***", _IN_URL.sub(r"\1:***@", _NAMED.sub(r"\1\2***", value)))
         case dict():
             return {_redacted(key): _redacted(one) for key, one in value.items()}
         case list() | tuple() | set() | frozenset():

@@ -18,7 +18,6 @@ from okane.pipeline.lanes import LaneLimits
 from okane.store import NewPayment
 from streams.failpoints import failpoint
 
-ACCOUNT = "default"  # one account until there are keys
 MAX_BODY_BYTES = 64 * 1024
 
 BEFORE_ANSWER = failpoint("accept.before_answer", "accepted, the client not told", raises=StoreUnavailable)
@@ -44,12 +43,12 @@ class Creating:
         self._replayed = metrics.accepted.labels("replayed")
         self._not_enqueued = metrics.not_enqueued
 
-    def read(self, body: bytes, keys: Sequence[str]) -> NewPayment:
+    def read(self, body: bytes, keys: Sequence[str], *, account_id: str) -> NewPayment:
         """The payment that a body asks for, under the key in it or in these `Idempotency-Key` headers. Raises Problem."""
         asked = wire.read_create(strict_json.loads(body))
         currency = asked.currency or self._default_currency
         return NewPayment(
-            account_id=ACCOUNT,
+            account_id=account_id,
             idempotency_key=idempotency.choose(keys, asked.idempotency_key),
             fingerprint=wire.fingerprint(amount_minor=asked.amount, currency=currency, metadata=asked.metadata),
             amount_minor=asked.amount,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -19,10 +20,12 @@ from aiohttp import HttpVersion11, StreamReader
 from aiohttp.http import RawRequestMessage
 
 from okane.api import middleware, request_ids
+from okane.api.access import Access
 from okane.api.answers import JSON, Answer
 from okane.api.connection import Connection
 from okane.api.creating import MAX_BODY_BYTES, SPELLINGS, Creating
 from okane.api.handlers import CURLS
+from okane.api_key import Scope
 from okane.logs import REQUEST_ID
 from okane.metrics import OkaneMetrics
 from okane.store import NewPayment
@@ -55,8 +58,10 @@ class Asked:
 class FastLane:
     """Answers requests for payments: those that come while others are being answered, together. One per server."""
 
-    def __init__(self, creating: Creating, metrics: OkaneMetrics) -> None:
+    def __init__(self, creating: Creating, metrics: OkaneMetrics, access: Access) -> None:
         self._creating = creating
+        self._access = access
+        self._admitting: set[asyncio.Task[None]] = set()
         self._seconds = metrics.http_seconds
         self._batcher: Batcher[tuple[Asked, NewPayment]] = Batcher(self._answer, lanes=BATCHES_AT_A_TIME)
         self._unanswered: deque[Asked] = deque()  # and answered ones, until somebody looks
@@ -81,23 +86,49 @@ class FastLane:
 
         The client may go away meanwhile: that ends nothing.
         """
+        headers = message.headers
         asked = self._asked(connection, message)
+        body, keys = payload.read_nowait(), headers.getall("Idempotency-Key", ())
+        credentials = headers.getall("Authorization", ())
         try:
-            new = self._creating.read(payload.read_nowait(), message.headers.getall("Idempotency-Key", ()))
+            caller = self._access.known(credentials, Scope.WRITE)
+            new = None if caller is None else self._creating.read(body, keys, account_id=caller.account_id)
         except Exception as error:  # answered when the connection has done with what it received
             asyncio.get_running_loop().call_soon(self._finish, asked, error)
             return
         self._unanswered.append(asked)
         if self._watch is None:
             self._look_again_in(middleware.REQUEST_TIMEOUT_S)
-        self._batcher.add((asked, new))
+        if new is not None:
+            self._batcher.add((asked, new))
+            return
+        admitting = asyncio.get_running_loop().create_task(self._admit(asked, credentials, body, keys))
+        self._admitting.add(admitting)
+        admitting.add_done_callback(self._admitting.discard)
+
+    async def _admit(self, asked: Asked, credentials: Sequence[str], body: bytes, keys: Sequence[str]) -> None:
+        """Ask first who that is; then the request joins the others."""
+        try:
+            caller = await self._access.admit(credentials, Scope.WRITE)
+            new = self._creating.read(body, keys, account_id=caller.account_id)
+        except Exception as error:
+            self._finish(asked, error)
+        except BaseException:  # nobody will answer, nor may anything be answered in its place
+            self._give_up(asked)
+            raise
+        else:
+            self._batcher.add((asked, new))
 
     async def drain(self, timeout_s: float | None) -> None:
         """Wait for the answers that are under way, and give up on the rest."""
         try:
             async with asyncio.timeout(timeout_s):
+                if self._admitting:
+                    await asyncio.wait(self._admitting)
                 await self._batcher.idle()
         except TimeoutError:
+            for admitting in self._admitting:
+                admitting.cancel()
             await self._batcher.abandon()
             for asked in self._unanswered:
                 self._give_up(asked)

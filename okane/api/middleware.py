@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from http import HTTPStatus
 
 import structlog
@@ -11,7 +12,9 @@ from aiohttp.typedefs import Handler, Middleware
 from aiohttp.web import RequestPayloadError
 
 from okane.api import idempotency, request_ids
+from okane.api.access import Access, Caller
 from okane.api.problems import Problem, from_http, internal, malformed
+from okane.api_key import Scope
 from okane.deadline import Deadline
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict, StoreUnavailable
 from okane.logs import REQUEST_ID
@@ -25,16 +28,26 @@ REQUEST_TIMEOUT_S = 10.0  # a database that is silent: nobody waits longer than 
 _BODY_LEFT = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
 
 
-def around_requests(metrics: OkaneMetrics) -> Middleware:
-    """The one middleware of the API."""
+CALLER = web.RequestKey("caller", Caller)  # whom a request comes from, on every route that takes a key
+
+# By method and path: what a key must be allowed to; None: a route for everybody. HEAD is as GET.
+Scopes = Mapping[tuple[str, str], Scope | None]
+
+
+def around_requests(metrics: OkaneMetrics, access: Access, scopes: Scopes) -> Middleware:
+    """The one middleware of the API. A route that `scopes` does not know lets nobody in."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         started_s = time.perf_counter()
         request_id = request_ids.chosen(request.headers.get("X-Request-Id"))
         REQUEST_ID.set(request_id)  # in the context of this request's own task
+        resource = request.match_info.route.resource
         try:
             with Deadline(REQUEST_TIMEOUT_S):
+                scope = None if resource is None else scopes[_as_get(request.method), resource.canonical]
+                if scope is not None:
+                    request[CALLER] = await access.admit(request.headers.getall("Authorization", ()), scope)
                 response = await handler(request)
         except ConnectionError:
             raise  # the client went away in the middle of its request: there is nobody to answer
@@ -43,13 +56,16 @@ def around_requests(metrics: OkaneMetrics) -> Middleware:
             if response.status in _BODY_LEFT:
                 response.force_close()
         response.headers["X-Request-Id"] = request_id
-        resource = request.match_info.route.resource
         metrics.http_seconds.labels(
             resource.canonical if resource is not None else "unmatched", _method(request), str(response.status)
         ).observe(time.perf_counter() - started_s)
         return response
 
     return middleware
+
+
+def _as_get(method: str) -> str:
+    return "GET" if method == "HEAD" else method
 
 
 def _method(request: web.Request) -> str:

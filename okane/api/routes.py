@@ -5,15 +5,35 @@ from __future__ import annotations
 from aiohttp import web
 
 from okane.api import middleware, tracing
+from okane.api.access import Access
 from okane.api.creating import MAX_BODY_BYTES, SPELLINGS
 from okane.api.handlers import Handlers
+from okane.api.middleware import Scopes
+from okane.api_key import Scope
 from okane.metrics import OkaneMetrics
 from okane.tracing import RequestTracer
 
+# What a key must be allowed to for each route; None: a route for everybody. One that is missing here lets nobody in.
+SCOPES: Scopes = {
+    ("POST", "/v1/payments"): Scope.WRITE,
+    ("GET", "/v1/payments/{payment_id}"): Scope.READ,
+    ("POST", "/v1/payments/{payment_id}/retry"): Scope.WRITE,
+    ("GET", "/v1/health"): None,
+    ("POST", "/payments"): Scope.WRITE,
+    ("GET", "/payments/{payment_id}"): Scope.READ,
+    ("POST", "/payments/{payment_id}/retry"): Scope.WRITE,
+    ("POST", "/pay"): Scope.WRITE,
+    ("GET", "/health"): None,
+    ("GET", "/healthz"): None,
+    ("GET", "/readyz"): None,
+}
 
-def build_api(handlers: Handlers, metrics: OkaneMetrics, *, tracer: RequestTracer | None = None) -> web.Application:
+
+def build_api(
+    handlers: Handlers, metrics: OkaneMetrics, access: Access, *, tracer: RequestTracer | None = None
+) -> web.Application:
     """The application; whoever runs it closes what the handlers use."""
-    around = [middleware.around_requests(metrics)]
+    around = [middleware.around_requests(metrics, access, SCOPES)]
     if tracer is not None:
         around.insert(0, tracing.around_requests(tracer))
     app = web.Application(middlewares=around, client_max_size=MAX_BODY_BYTES)

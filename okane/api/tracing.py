@@ -6,6 +6,7 @@ from aiohttp import web
 from aiohttp.http import RawRequestMessage
 from aiohttp.typedefs import Handler, Middleware
 
+from okane.api.access import Access
 from okane.api.answers import Answer
 from okane.api.creating import Creating
 from okane.api.fast_lane import Asked, FastConnection, FastLane
@@ -21,8 +22,8 @@ _PROBES = frozenset({"/v1/health", "/health", "/healthz", "/readyz"})
 class TracedLane(FastLane):
     """The fast lane, with a span around each request."""
 
-    def __init__(self, creating: Creating, metrics: OkaneMetrics, tracer: RequestTracer) -> None:
-        super().__init__(creating, metrics)
+    def __init__(self, creating: Creating, metrics: OkaneMetrics, access: Access, tracer: RequestTracer) -> None:
+        super().__init__(creating, metrics, access)
         self._tracer = tracer
 
     def _asked(self, connection: FastConnection, message: RawRequestMessage) -> Asked:

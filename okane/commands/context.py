@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from okane.config import Settings
@@ -20,6 +20,7 @@ class Context:
     redis: str | None
     provider_base_url: str | None
     api_url: str
+    api_key: str | None = field(default=None, repr=False)
 
     @property
     def database_url(self) -> str:
@@ -49,4 +50,5 @@ def find(data: Path | None, settings: Settings | None = None) -> Context:
         api_url=here.api_url
         if here and "port" not in settings.model_fields_set
         else f"http://127.0.0.1:{settings.port}",
+        api_key=settings.api_key or (here.api_key if here else None),
     )

@@ -17,7 +17,6 @@ from uuid import UUID
 from rich.console import Console
 from rich.table import Table
 
-from okane.api.creating import ACCOUNT
 from okane.api.wire import parse_id
 from okane.commands.context import Context
 from okane.errors import PaymentNotFound, SetupError, StatusConflict
@@ -73,12 +72,14 @@ async def ls(where: Context, *, limit: int, before: str | None, as_json: bool) -
         _console.print("no dead letters" if total == 0 else "no older dead letters")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("payment", "status", "lane", "dead since", "reason"):
+    for column in ("payment", "account", "status", "lane", "dead since", "reason"):
         table.add_column(column, no_wrap=column != "reason")
     for letter in letters:
         since = letter.dead_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
         payment = letter.payment
-        table.add_row(str(payment.id), payment.status.value, payment.lane, since, payment.last_error or "")
+        table.add_row(
+            str(payment.id), payment.account_id, payment.status.value, payment.lane, since, payment.last_error or ""
+        )
     _console.print(table, soft_wrap=not _console.is_terminal)
     _console.print(
         f"{len(letters):,} of {total:,}" + (f"; older ones: okane dead ls --before {older}" if older else "")
@@ -152,7 +153,7 @@ async def _retry(parts: _Parts, payment: Payment, *, dry_run: bool) -> bool:
     if dry_run:
         return Status.PENDING in TRANSITIONS[payment.status]
     try:
-        await parts.accept.retry(payment.id, account_id=ACCOUNT)
+        await parts.accept.retry(payment.id, account_id=payment.account_id)
     except (StatusConflict, PaymentNotFound):
         return False
     return True
@@ -208,6 +209,7 @@ def _letter(letter: DeadPayment) -> dict[str, Any]:
     payment = letter.payment
     return {
         "payment_id": str(payment.id),
+        "account_id": payment.account_id,
         "status": payment.status.value,
         "lane": payment.lane,
         "amount": payment.amount_minor,

@@ -34,8 +34,9 @@ class HttpClient:
     busy senders kept the polls waiting for as long as there was something to send.
     """
 
-    def __init__(self, *, timeout_s: float = 30.0) -> None:
+    def __init__(self, *, timeout_s: float = 30.0, api_key: str | None = None) -> None:
         self._session = aiohttp.ClientSession(
+            headers=None if api_key is None else {"Authorization": f"Bearer {api_key}"},
             connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=timeout_s),
             cookie_jar=aiohttp.DummyCookieJar(),

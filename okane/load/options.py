@@ -27,6 +27,7 @@ class LoadOptions:
     provider_url: str | None = field(
         default=None, metadata={"help": "the mock provider's base URL, for the cross-check with its journal"}
     )
+    key: str | None = field(default=None, repr=False, metadata={"help": "the API key to send"})
     seed: int = field(default=0, metadata={"help": "of the amounts"})
     run_id: str = field(
         default_factory=lambda: secrets.token_hex(6), metadata={"help": "prefix of the idempotency keys"}

@@ -11,6 +11,8 @@ import json
 import signal
 from collections import Counter, defaultdict
 from collections.abc import Coroutine, Iterator, Sequence
+from http import HTTPStatus
+from uuid import uuid4
 
 from rich.console import Console
 
@@ -38,10 +40,10 @@ async def run_load(options: LoadOptions, console: Console, *, stop: asyncio.Even
     tally = Tally(errors=Counter())
     progress_console = Console(stderr=True) if options.json else console
     with _interrupts_set(stop):
-        async with HttpClient() as http:
+        async with HttpClient(api_key=options.key) as http, HttpClient() as provider:  # which is not to know the key
             await _check_reachable(options, http)
             finished = await _until(stop, _send_and_follow(options, payments, tally, http, progress_console))
-            journal = await fetch_and_check(options.provider_url, payments, http)
+            journal = await fetch_and_check(options.provider_url, payments, provider)
     report = build_report(
         run_id=options.run_id, payments=payments, tally=tally, journal=journal, interrupted=not finished
     )
@@ -98,6 +100,10 @@ async def _check_reachable(options: LoadOptions, http: HttpClient) -> None:
     reply = await http.get(f"{options.url}/v1/health")
     if reply.failure:
         raise ApiUnreachableError(f"no API at {options.url}: {reply.failure}")
+    reply = await http.get(f"{options.url}/v1/payments/{uuid4()}")  # which nobody has: 404 is what we want to hear
+    if reply.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        said = "" if reply.said is None else f": {reply.said.get('detail')}"
+        raise ApiUnreachableError(f"the API at {options.url} does not let us in{said} (--key, OKANE_API_KEY)")
 
 
 async def _until(stop: asyncio.Event, work: Coroutine[None, None, None]) -> bool:

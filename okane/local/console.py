@@ -52,8 +52,11 @@ class Screen:
         self.console.print(f"\n{escape(command)}\n")
 
 
-def summary(where: Endpoints, *, data: Path, logs: Path, pids: Mapping[str, int]) -> tuple[list[tuple[str, str]], str]:
-    """The rows and the command of the block that `up` shows. No passwords: terminals are shared and recorded."""
+def summary(
+    where: Endpoints, *, data: Path, logs: Path, pids: Mapping[str, int], kept_key: Path
+) -> tuple[list[tuple[str, str]], str]:
+    """The rows and the command of the block that `up` shows. No passwords: terminals are shared and recorded. A key for
+    play money is shown all the same; of one for somebody's money, only where it is kept."""
     workers = {name: pid for name, pid in pids.items() if name.startswith("worker-")}
     mock = "  (a mock; it keeps what it charged in provider.jsonl)" if "provider" in pids else ""
     rows = [
@@ -65,10 +68,13 @@ def summary(where: Endpoints, *, data: Path, logs: Path, pids: Mapping[str, int]
         ("Workers", ", ".join(f"{name} (pid {pid})" for name, pid in workers.items())),
         ("Data", f"{data}  (logs in {logs.name}/, addresses with passwords in endpoints.json)"),
     ]
+    key = where.api_key if where.api_key is None or where.api_key.startswith("sk_test_") else f"$(cat {kept_key})"
+    rows.insert(1, ("API key", "none: whoever reaches this port may pay (--no-keys)" if key is None else key))
     if workers:
         rows.append(("Try", f"kill -9 {next(iter(workers.values()))}  and watch its payments settle all the same"))
     body = """'{"amount": 440, "idempotency_key": "demo-key-1"}'"""
-    return rows, f"curl -i {where.api_url}/v1/payments -H 'Content-Type: application/json' -d {body}"
+    header = "" if key is None else f' -H "Authorization: Bearer {key}"'
+    return rows, f"curl -i {where.api_url}/v1/payments{header} -H 'Content-Type: application/json' -d {body}"
 
 
 def _without_password(url: str) -> str:

@@ -4,6 +4,7 @@ Promises: one supervisor at a time (a lock that dies with it); readable by its o
 left running is ended before anything new starts.
 
     lock  children.json  endpoints.json     who runs here (see Roster, Endpoints)
+    api-key                                 the secret of a key for the API (see first_key)
     postgres/  redis/  provider.jsonl       data
     logs/NAME.log                           output of every child
 """
@@ -25,13 +26,17 @@ from okane.local.server import LocalError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoints:
-    """Where the parts of a running `okane up` are. Addresses hold passwords: the file is its owner's alone."""
+    """Where the parts of a running `okane up` are. Addresses hold passwords: the file is its owner's alone.
+
+    `api_key` is None where the API takes requests without one.
+    """
 
     database_url: str
     redis_url: str
     provider_base_url: str
     api_url: str
     metrics_urls: Mapping[str, str]
+    api_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,10 @@ class DataFolder:
     def journal(self) -> Path:
         """The mock provider's."""
         return self.path / "provider.jsonl"
+
+    @property
+    def api_key(self) -> Path:
+        return self.path / "api-key"
 
     @property
     def logs(self) -> Path:

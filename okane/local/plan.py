@@ -75,7 +75,9 @@ class Plan:
     def api(self) -> OkaneProcess:
         """The API. As with `workers`, what `endpoints` needs must be there."""
         health = answers_http(self._api_port, "/v1/health", _ANY_HOST.get(self._settings.host, self._settings.host))
-        return self._process("api", ["api"], health, {"OKANE_PORT": str(self._api_port)})
+        return self._process(
+            "api", ["api"], health, {"OKANE_PORT": str(self._api_port), "OKANE_AUTH": self._settings.auth}
+        )
 
     def workers(self) -> list[OkaneProcess]:
         return [

@@ -12,12 +12,14 @@ import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from okane.config import Settings
 from okane.errors import SetupError
 from okane.local.console import LogTail, Screen, summary
 from okane.local.data_folder import DataFolder, default_path, take
+from okane.local.first_key import first_key
 from okane.local.keeper import Keeper
 from okane.local.plan import Plan, UpOptions
 from okane.local.server import Server
@@ -48,6 +50,7 @@ class _Run:
     """One run of `up`, from the first start to the last stop."""
 
     def __init__(self, *, settings: Settings, plan: Plan, folder: DataFolder, screen: Screen) -> None:
+        self._settings = settings
         self._plan = plan
         self._folder = folder
         self._screen = screen
@@ -96,18 +99,26 @@ class _Run:
                 await self._start_together([plan.postgres], [plan.redis])
                 where = plan.endpoints()
                 await migrate(where.database_url)
+                where = replace(where, api_key=await self._first_key(where.database_url))
                 # The provider too: it takes as long to import as the others, and whoever calls too early retries.
                 await self._start_together([plan.provider], plan.workers(), [plan.api()])
         self._folder.publish(where)
         pids = {keeper.name: keeper.pid for group in self._kept for keeper in group}
         title = f"okane is up after {time.monotonic() - started_at:.1f} s. Ctrl-C drains and stops it."
-        self._screen.block(title, *summary(where, data=self._folder.path, logs=self._folder.logs, pids=pids))
+        folder = self._folder
+        rows, command = summary(where, data=folder.path, logs=folder.logs, pids=pids, kept_key=folder.api_key)
+        self._screen.block(title, rows, command)
 
     async def _start_together(self, *groups: Sequence[Server | None]) -> None:
         """Start all of them side by side; each group stops by itself later."""
         new = [[self._keeper(server) for server in group if server is not None] for group in groups]
         self._kept.extend(new)
         await _together(keeper.start() for group in new for keeper in group)
+
+    async def _first_key(self, database_url: str) -> str | None:
+        if self._settings.auth == "none":
+            return None
+        return await first_key(database_url, mode=self._settings.mode, kept_in=self._folder.api_key)
 
     def _keeper(self, server: Server) -> Keeper:
         kind = server.name.partition("-")[0]

@@ -1,5 +1,6 @@
 """The truth: everything okane knows is written to and read from Postgres here, and nothing else speaks SQL."""
 
+from okane.store.api_keys import ApiKeyStore, StoredKey
 from okane.store.dead_letters import DeadLetterStore, DeadPayment
 from okane.store.overview import Overview
 from okane.store.payments import PaymentStore
@@ -8,6 +9,7 @@ from okane.store.sweep import SweepStore, WakeUp
 
 __all__ = [
     "Accepted",
+    "ApiKeyStore",
     "Claimed",
     "DeadLetterStore",
     "DeadPayment",
@@ -17,6 +19,7 @@ __all__ = [
     "PaymentStore",
     "Refused",
     "Settlement",
+    "StoredKey",
     "SweepStore",
     "WakeUp",
 ]

@@ -23,6 +23,7 @@ SMALL: Mapping[str, str] = {
     "OKANE_DRAIN": "5s",
     "MAX_RETRIES": "4",
     "WORKER_COUNT": "32",
+    "OKANE_AUTH": "none",  # its clients carry no keys
 }
 _KILLS, _PAYMENTS = 50, 5_000
 

@@ -12,8 +12,10 @@ from urllib.parse import urlsplit, urlunsplit
 import aiohttp
 import pytest
 
+from okane.api_key import Mode, NewKey, Scope
 from okane.local.postgres import PostgresServer
 from okane.local.redis_server import RedisServer
+from okane.store import ApiKeyStore
 from tests.flow.system import System, running
 
 CARDS = ("4242424242424242", "5555555555554444")
@@ -97,6 +99,10 @@ class Watched:
         async with asyncio.timeout(WAIT_S):
             self._refusals.append(await reader.read())
         writer.close()
+
+    def watch(self, *secrets: str) -> None:
+        """These must not come out, either."""
+        self._secrets = (*self._secrets, *secrets)
 
     def logged(self, name: str, event: str) -> bool:
         return any(line["event"].startswith(event) for line in self.system.log(name))
@@ -189,6 +195,27 @@ async def test_no_canary_gets_out_when_servers_go_away(watched: tuple[Watched, P
     assert await one.refused(f'{{"amount": 1, "idempotency_key": "{CARDS[1]}"}}', {}) == 503
     await one.until(lambda: one.logged("api", "postgres_lost"))
     await one.check("api", "w1")
+
+
+async def test_no_api_key_gets_out(watched: tuple[Watched, PostgresServer, RedisServer]) -> None:
+    one, postgres, _ = watched
+    system = one.system
+    right, wrong = NewKey.make(Mode.TEST), NewKey.make(Mode.TEST)
+    keys = ApiKeyStore(postgres.url)
+    await keys.create(right, account_id="acme", mode=Mode.TEST, scopes=[Scope.WRITE])
+    await keys.aclose()
+    one.watch(*(key.secret.rpartition("_")[2] for key in (right, wrong)))
+    await system.start_api(OKANE_AUTH="keys")
+    body = '{"amount": 440, "idempotency_key": "k"}'
+    statuses = [
+        await one.refused(body, {"Authorization": f"Bearer {secret}"})
+        for secret in (right.secret, wrong.secret, right.secret + "0", f"{right.prefix}_{wrong.secret[-64:]}")
+    ]
+    assert statuses == [202, 401, 401, 401]
+    postgres.kill()
+    assert await one.refused(body, {"Authorization": f"Bearer {wrong.secret}"}) == 503
+    await one.until(lambda: one.logged("api", "postgres_lost"))
+    await one.check("api")
 
 
 async def _pay_again(system: System) -> None:

@@ -17,9 +17,10 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from okane.api.access import Everybody
 from okane.api.creating import MAX_BODY_BYTES, Creating
 from okane.api.fast_lane import FastLane
-from okane.api.middleware import around_requests
+from okane.api.middleware import Scopes, around_requests
 from okane.api.serving import SPARE_FILES, ConnectionMetrics, GuardedRunner, Limits
 from okane.config import Settings
 from okane.metrics import OkaneMetrics
@@ -111,7 +112,9 @@ async def _body(request: web.Request) -> web.Response:
 async def serving(limits: Limits) -> AsyncIterator[Served]:
     registry = CollectorRegistry()
     metrics = OkaneMetrics(registry)
-    app = web.Application(middlewares=[around_requests(metrics)], client_max_size=MAX_BODY_BYTES)
+    for_everybody: Scopes = {("GET", "/v1/health"): None, ("GET", "/large"): None, ("POST", "/body"): None}
+    around = around_requests(metrics, Everybody(), for_everybody)
+    app = web.Application(middlewares=[around], client_max_size=MAX_BODY_BYTES)
     app.router.add_get("/v1/health", _health)
     app.router.add_get("/large", _large)
     app.router.add_post("/body", _body)
@@ -133,7 +136,8 @@ async def serving(limits: Limits) -> AsyncIterator[Served]:
 def _fast_lane(metrics: OkaneMetrics) -> FastLane:
     """One that takes nothing: there are no payments here. But it sees whatever comes first."""
     accept = Accept(store=cast("PaymentStore", None), producer=MemoryQueue(payments_stream("test")))
-    return FastLane(Creating(settings=Settings(_env_file=None), accept=accept, metrics=metrics), metrics)
+    creating = Creating(settings=Settings(_env_file=None), accept=accept, metrics=metrics)
+    return FastLane(creating, metrics, Everybody())
 
 
 Loud = Callable[[], list[str]]

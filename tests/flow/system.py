@@ -24,6 +24,7 @@ from streams import StreamStats
 TERMINAL = frozenset({"success", "failed_final", "canceled"})
 
 SMALL = {
+    "OKANE_AUTH": "none",
     "VISIBILITY_TIMEOUT": "2s",
     "OKANE_PROVIDER_TIMEOUT": "1s",
     "OKANE_SWEEP_GRACE": "1s",

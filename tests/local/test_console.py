@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from okane.local.console import LogTail, summary
@@ -57,9 +58,24 @@ def test_a_log_that_was_put_aside_is_followed_in_its_new_file(tmp_path: Path) ->
     tail.close()
 
 
+def shown(folder: Path, api_key: str | None) -> str:
+    where = replace(ENDPOINTS, api_key=api_key)
+    rows, command = summary(
+        where, data=folder, logs=folder / "logs", pids={"worker-1": 42}, kept_key=folder / "api-key"
+    )
+    return repr(rows) + command
+
+
 def test_the_summary_shows_no_password(tmp_path: Path) -> None:
-    rows, command = summary(ENDPOINTS, data=tmp_path, logs=tmp_path / "logs", pids={"worker-1": 42})
-    text = repr(rows) + command
+    text = shown(tmp_path, None)
     assert "secret" not in text
     assert "kill -9 42" in text
     assert "postgresql://okane@127.0.0.1:1/okane" in text
+
+
+def test_the_summary_shows_a_key_to_pay_with_unless_the_money_is_somebodys(tmp_path: Path) -> None:
+    assert "Authorization" not in shown(tmp_path, None)
+    assert "Authorization: Bearer sk_test_x" in shown(tmp_path, "sk_test_x")
+    live = shown(tmp_path, "sk_live_x")
+    assert "sk_live_x" not in live
+    assert f"Authorization: Bearer $(cat {tmp_path / 'api-key'})" in live

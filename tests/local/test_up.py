@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -60,7 +61,10 @@ class Up:
 
     def request(self, path: str, body: object = None) -> tuple[int, Any]:
         data = json.dumps(body).encode() if body is not None else None
-        request = urllib.request.Request(self.endpoints.api_url + path, data, {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json"}
+        if self.endpoints.api_key is not None:
+            headers["Authorization"] = f"Bearer {self.endpoints.api_key}"
+        request = urllib.request.Request(self.endpoints.api_url + path, data, headers)
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:
                 return answer.status, json.load(answer)
@@ -137,7 +141,7 @@ def test_one_command_runs_everything_and_ctrl_c_ends_all_of_it(start: Start) -> 
         with urllib.request.urlopen(url, timeout=10) as answer:
             assert b"okane_" in answer.read()
     assert f"kill -9 {children['worker-1']}" in up.text()
-    assert "curl -i" in up.text()
+    assert f"Authorization: Bearer {up.endpoints.api_key}" in up.text()  # to be pasted
     assert up.stop() == 0, up.text()
     assert not [name for name, pid in children.items() if alive(pid)]
     assert up.folder.roster.load() == []
@@ -148,9 +152,25 @@ def test_what_was_paid_is_there_after_a_restart(start: Start) -> None:
     first = start().wait_until_up()
     payment = first.pay("kept")
     wait_until(lambda: first.status(payment) in SETTLED)
-    before = first.status(payment)
+    before, key = first.status(payment), first.endpoints.api_key
     assert first.stop() == 0
-    assert start().wait_until_up().status(payment) == before
+    assert first.folder.api_key.stat().st_mode & 0o777 == 0o600
+    second = start().wait_until_up()
+    assert second.status(payment) == before
+    assert second.endpoints.api_key == key  # what was pasted once still works
+
+
+def test_clients_without_keys_are_taken_when_told_to(start: Start) -> None:
+    up = start("--no-keys").wait_until_up()
+    assert up.endpoints.api_key is None
+    assert "Authorization" not in up.text()
+    payment = up.pay("open")
+    assert up.stop() == 0
+    again = start().wait_until_up()
+    assert again.endpoints.api_key is not None
+    assert again.status(payment) != "None"  # the same account
+    up.endpoints = dataclasses.replace(again.endpoints, api_key=None)
+    assert up.request(f"/v1/payments/{payment}")[0] == 401
 
 
 def test_a_killed_worker_comes_back_and_the_payments_settle(start: Start) -> None:

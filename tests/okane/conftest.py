@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry
 
+from okane.api.access import Access, Everybody
 from okane.api.fast_lane import FastLane
 from okane.api.handlers import Handlers
 from okane.api.routes import build_api
@@ -41,7 +42,7 @@ async def api(database_url: str, redis_url: str) -> AsyncIterator[Api]:
         yield one
 
 
-async def serve_api(database_url: str, redis_url: str) -> AsyncIterator[Api]:
+async def serve_api(database_url: str, redis_url: str, access: Access | None = None) -> AsyncIterator[Api]:
     """The API over these two servers, on a stream of its own."""
     settings = Settings(_env_file=None)
     metrics = OkaneMetrics(CollectorRegistry())
@@ -52,7 +53,8 @@ async def serve_api(database_url: str, redis_url: str) -> AsyncIterator[Api]:
     )
     producer = Producer(redis, stream)
     handlers = Handlers(settings=settings, store=store, accept=Accept(store=store, producer=producer), metrics=metrics)
-    app, fast_lane = build_api(handlers, metrics), FastLane(handlers.creating, metrics)
+    access = access or Everybody()
+    app, fast_lane = build_api(handlers, metrics, access), FastLane(handlers.creating, metrics, access)
     async with (
         serving(app, "127.0.0.1", 0, limits=LIMITS, drain=timedelta(seconds=1), fast_lane=fast_lane) as url,
         aiohttp.ClientSession(url) as client,

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -226,6 +226,51 @@ async def test_purge_asks_first_and_leaves_the_payments(
 
 def test_migrate_says_what_it_did(okane: Run) -> None:
     assert "already there" in okane("migrate").stdout
+
+
+def test_keys_are_made_listed_rotated_and_revoked(okane: Run) -> None:
+    assert "no keys" in okane("keys", "ls").stdout
+    made = json.loads(
+        okane("keys", "create", "--account", "acme", "--scopes", "read,operate", "--expires", "720h", "--json").stdout
+    )
+    assert made["secret"].startswith(f"{made['key']}_")
+    assert (made["account_id"], made["mode"], made["scopes"]) == ("acme", "test", ["operate", "read"])
+    live = okane("keys", "create", "--name", "shop", "--rate-limit", "100/s burst 500", OKANE_MODE="live").stdout
+    assert live.startswith("sk_live_")
+    assert "it is not shown again" in live
+    listed = json.loads(okane("keys", "ls", "--json").stdout)["keys"]
+    assert [(key["account_id"], key["name"], key["rate_limit"]) for key in listed] == [
+        ("acme", "", None),
+        ("default", "shop", "100/s burst 500"),
+    ]
+    assert made["secret"] not in okane("keys", "ls").stdout
+
+    rotated = json.loads(okane("keys", "rotate", made["key"], "--overlap", "1h", "--json").stdout)
+    assert rotated["key"] != made["key"]
+    assert f"the old one, {rotated['key']}, ends in" in okane("keys", "rotate", rotated["secret"]).stdout
+    revoked = json.loads(okane("keys", "revoke", made["secret"], "--json").stdout)
+    assert revoked["revoked_at"] is not None
+    names = {key["key"] for key in json.loads(okane("keys", "ls", "--account", "acme", "--json").stdout)["keys"]}
+    assert made["key"] not in names
+    everything = json.loads(okane("keys", "ls", "--all", "--json").stdout)["keys"]
+    assert made["key"] in {key["key"] for key in everything}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("create", "--scopes", "read,everything"),
+        ("create", "--account", "no spaces"),
+        ("create", "--rate-limit", "fast"),
+        ("create", "--expires", "soon"),
+        ("revoke", "sk_test_nobodysnamee"),
+        ("rotate", "sk_test_nobodysnamee"),
+    ],
+)
+def test_a_key_that_cannot_be_is_one_line(okane: Run, arguments: Sequence[str]) -> None:
+    done = okane("keys", *arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
 
 
 def test_doctor_finds_what_is_wrong_and_says_what_to_do(okane: Run, free_port: int) -> None:

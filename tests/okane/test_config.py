@@ -109,3 +109,19 @@ def test_an_unquoted_at_in_a_password_is_refused_and_not_shown() -> None:
     assert "ter2" not in str(refused.value)
     for url in ("postgresql://okane:hun%40ter2@localhost/okane", "postgresql://h/d?options=a@b@c"):
         assert Settings(database_url=url).database_url == url
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "okane.internal", ""])
+def test_without_keys_nobody_beyond_this_machine_is_let_in(host: str) -> None:
+    with pytest.raises(ValidationError, match="OKANE_AUTH=none"):
+        Settings(_env_file=None, host=host, auth="none")
+    assert Settings(_env_file=None, host=host).auth == "keys"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost"])
+def test_without_keys_this_machine_is_let_in(host: str) -> None:
+    assert Settings(_env_file=None, host=host, auth="none").host == host
+
+
+def test_a_settings_representation_holds_no_key() -> None:
+    assert "canary" not in repr(Settings(_env_file=None, api_key="canary"))

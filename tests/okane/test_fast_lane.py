@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any, cast
 from uuid import UUID
 
@@ -23,12 +24,14 @@ from prometheus_client.exposition import generate_latest
 
 from okane import logs
 from okane.api import middleware
+from okane.api.access import Access, Caller, Everybody
 from okane.api.creating import MAX_BODY_BYTES, SPELLINGS
 from okane.api.fast_lane import BATCHES_AT_A_TIME, FastConnection, FastLane
 from okane.api.handlers import Handlers
 from okane.api.problems import Problem
 from okane.api.routes import build_api
 from okane.api.serving import ConnectionMetrics, GuardedRunner, GuardedServer, Limits
+from okane.api_key import Scope
 from okane.config import Settings
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StoreUnavailable
 from okane.metrics import OkaneMetrics
@@ -164,7 +167,12 @@ class Served:
 
 @asynccontextmanager
 async def serving(
-    *, fast: bool, head_timeout_s: float = FAR_S, keep_alive_timeout_s: float = FAR_S, drain_s: float = FAR_S
+    *,
+    fast: bool,
+    head_timeout_s: float = FAR_S,
+    keep_alive_timeout_s: float = FAR_S,
+    drain_s: float = FAR_S,
+    access: Access | None = None,
 ) -> AsyncIterator[Served]:
     registry = CollectorRegistry()
     metrics, shelf, queue = OkaneMetrics(registry), Shelf(), MemoryQueue(payments_stream("test"))
@@ -172,9 +180,10 @@ async def serving(
     store = cast("PaymentStore", shelf)
     accept = Accept(store=store, producer=queue)
     handlers = Handlers(settings=Settings(_env_file=None), store=store, accept=accept, metrics=metrics)
-    lane = Counting(handlers.creating, metrics)
+    access = access or Everybody()
+    lane = Counting(handlers.creating, metrics, access)
     runner = GuardedRunner(
-        build_api(handlers, metrics),
+        build_api(handlers, metrics, access),
         limits=Limits(
             connections=1000,
             head_timeout_s=head_timeout_s,
@@ -651,3 +660,52 @@ async def test_a_client_that_does_not_read_its_answers_leaves_the_fast_lane() ->
         assert (await _answered(reader, writer)).status == 202
         assert served.lane.taken == 0
         writer.close()
+
+
+class Asking(Everybody):
+    """About whom somebody has to be asked first, who may keep one waiting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = asyncio.Event()
+        self.asked = False
+
+    def known(self, _credentials: Sequence[str], _scope: Scope) -> None:
+        return None
+
+    async def admit(self, credentials: Sequence[str], scope: Scope) -> Caller:
+        self.asked = True
+        await self.open.wait()
+        if not credentials:
+            raise Problem(HTTPStatus.UNAUTHORIZED, "key_missing", "who is that?")
+        return await super().admit(credentials, scope)
+
+
+@LANES
+async def test_who_has_to_be_asked_about_waits_and_holds_nobody_up(fast: bool) -> None:
+    access = Asking()
+    async with serving(fast=fast, access=access) as served:
+        asking = [asyncio.create_task(served.ask(post(f"a{n}", "Authorization: x"))) for n in range(3)]
+        refused = asyncio.create_task(served.ask(post("b")))
+        await asyncio.sleep(0.05)
+        assert not served.shelf.by_key
+        access.open.set()
+        assert all(answer.startswith(b"HTTP/1.1 202") for answer in await asyncio.gather(*asking))
+        assert (await refused).startswith(b"HTTP/1.1 401")
+        assert sorted(served.shelf.by_key) == ["a0", "a1", "a2"]
+
+
+@LANES
+@pytest.mark.parametrize("opens", [True, False])
+async def test_the_end_waits_for_who_has_to_be_asked_about_and_gives_up_in_time(fast: bool, opens: bool) -> None:
+    access = Asking()
+    async with serving(fast=fast, access=access, drain_s=FAR_S if opens else NEAR_S) as served:
+        reader, writer = await served.connect()
+        writer.write(post("a", "Authorization: x"))
+        await _until(lambda: access.asked)
+        if opens:
+            asyncio.get_running_loop().call_later(NEAR_S, access.open.set)
+    async with asyncio.timeout(WAIT_S):
+        received = await reader.read()
+    writer.close()
+    assert received.startswith(b"HTTP/1.1 202") if opens else not received

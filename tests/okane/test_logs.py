@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from psycopg.conninfo import make_conninfo
 
 from okane import logs
+from okane.api_key import Mode, NewKey
 
 PROGRAM = """
 import logging, structlog
@@ -118,3 +119,8 @@ def test_no_part_of_a_password_is_left_where_python_or_json_names_it(password: s
 def test_the_level_hides_what_is_below() -> None:
     assert not any("hidden" in line for line in run())
     assert any("hidden" in line for line in run(level="debug"))
+
+
+def test_an_api_key_is_named_and_not_told() -> None:
+    key = NewKey.make(Mode.LIVE)
+    assert logs._redacted(f"refused {key.secret}!") == f"refused {key.prefix}_***!"

@@ -1,0 +1,194 @@
+"""Who a request comes from, and whether that key may do what it asks for.
+
+Promise: a key that is revoked or has expired is refused within `FRESH_S`, and no secret is kept, compared by a shortcut, or
+written anywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import contextlib
+import time
+from base64 import b64decode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Protocol
+
+import structlog
+
+from okane import api_key
+from okane.api.problems import Problem
+from okane.api_key import ACCOUNT, Mode, Scope
+from okane.errors import StoreUnavailable
+from okane.rate import Rate
+from okane.store import ApiKeyStore, StoredKey
+
+log = structlog.get_logger("okane.api")
+
+FRESH_S = 5.0  # how long a key that was found is not asked for again
+MAX_KNOWN = 10_000  # keys that are kept at a time
+NOTE_USE_S = 10.0  # between two looks at what was used; the store writes it once a minute at most
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whom a request comes from. `key` is the name of the key, empty where there are none."""
+
+    account_id: str
+    key: str = ""
+    rate: Rate | None = None
+
+
+EVERYBODY = Caller(ACCOUNT)
+
+
+class Access(Protocol):
+    """Lets requests in."""
+
+    def known(self, credentials: Sequence[str], scope: Scope) -> Caller | None:
+        """`admit` for those about whom nobody has to be asked; None for the others."""
+        ...
+
+    async def admit(self, credentials: Sequence[str], scope: Scope) -> Caller:
+        """The caller with these `Authorization` headers, who may do what takes this scope.
+
+        Raises Problem if it may not, StoreUnavailable if that cannot be told.
+        """
+        ...
+
+
+class Everybody:
+    """`OKANE_AUTH=none`: whoever reaches the port."""
+
+    def known(self, _credentials: Sequence[str], _scope: Scope) -> Caller | None:
+        return EVERYBODY
+
+    async def admit(self, _credentials: Sequence[str], _scope: Scope) -> Caller:
+        return EVERYBODY
+
+
+@dataclass(slots=True)
+class _Known:
+    """A key as it was found, and until when (time.monotonic()) it is taken for that."""
+
+    key: StoredKey
+    caller: Caller
+    fresh_until_s: float
+    ends_s: float
+
+
+class KeyHolders:
+    """`OKANE_AUTH=keys`: whoever has a key of this system's mode, that was neither revoked nor has expired."""
+
+    def __init__(self, store: ApiKeyStore, *, mode: Mode, fresh_s: float = FRESH_S) -> None:
+        self._store = store
+        self._mode = mode
+        self._fresh_s = fresh_s
+        self._known: dict[str, _Known] = {}
+        self._used: set[str] = set()
+
+    def known(self, credentials: Sequence[str], scope: Scope) -> Caller | None:
+        secret, prefix = _key(credentials)
+        known = self._known.get(prefix)
+        if known is None or time.monotonic() >= known.fresh_until_s:
+            return None
+        return self._check(known, secret, scope)
+
+    async def admit(self, credentials: Sequence[str], scope: Scope) -> Caller:
+        secret, prefix = _key(credentials)
+        known = self._known.get(prefix)
+        if known is None or time.monotonic() >= known.fresh_until_s:
+            known = await self._find(prefix)
+        return self._check(known, secret, scope)
+
+    def _check(self, known: _Known | None, secret: str, scope: Scope) -> Caller:
+        # One answer for a name that does not exist and for a wrong secret: there is nothing to be learned from it.
+        if known is None or not api_key.matches(secret, known.key.secret_hash):
+            raise _invalid("there is no such API key")
+        key = known.key
+        if key.revoked or time.monotonic() >= known.ends_s:
+            raise _invalid("this API key was revoked" if key.revoked else "this API key has expired")
+        if key.mode is not self._mode:
+            raise _invalid(f"this is a {key.mode} key, and a {self._mode} system")
+        if scope not in key.scopes:
+            raise _scope_missing(scope)
+        self._used.add(key.prefix)
+        return known.caller
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Note when keys were used, until told to stop, and once more then."""
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(NOTE_USE_S):
+                    await stop.wait()
+            await self.run_once()
+        await self.run_once()
+
+    async def run_once(self) -> int:
+        """For how many keys it was written that they were used. Nobody waits for it, nor is it lost if Postgres is away."""
+        used, self._used = self._used, set()
+        try:
+            return await self._store.touch(used) if used else 0
+        except StoreUnavailable:
+            self._used |= used
+            return 0
+
+    async def _find(self, prefix: str) -> _Known | None:
+        asked_s = time.monotonic()  # before the question: what is known must not be older than it says
+        key = await self._store.find(prefix)
+        self._known.pop(prefix, None)
+        if key is None:
+            return None
+        if len(self._known) >= MAX_KNOWN:
+            del self._known[next(iter(self._known))]
+        ends_s = float("inf") if key.left_s is None else asked_s + key.left_s
+        known = _Known(key, Caller(key.account_id, key.prefix, key.rate), asked_s + self._fresh_s, ends_s)
+        self._known[prefix] = known
+        return known
+
+
+def _key(credentials: Sequence[str]) -> tuple[str, str]:
+    """The secret that they carry, and the name of the key that it would be of. Raises Problem."""
+    secret = _secret(credentials)
+    prefix = api_key.prefix_of(secret)
+    if prefix is None:
+        raise _invalid("this is no API key")
+    return secret, prefix
+
+
+def _secret(credentials: Sequence[str]) -> str:
+    """The key as a Bearer token, or as the user of HTTP Basic (where a password is not looked at)."""
+    if not credentials:
+        raise _missing("send the header Authorization: Bearer sk_…")
+    if len(credentials) > 1:
+        raise _invalid("send one Authorization header")
+    scheme, _, value = credentials[0].strip().partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return value.strip()
+        case "basic":
+            with contextlib.suppress(binascii.Error, UnicodeDecodeError, ValueError):
+                return b64decode(value.strip(), validate=True).decode("ascii").partition(":")[0]
+            raise _invalid("these credentials are not base64")
+        case _:
+            raise _missing("send the key as Authorization: Bearer sk_…, or as the user of HTTP Basic")
+
+
+def _missing(detail: str) -> Problem:
+    return Problem(HTTPStatus.UNAUTHORIZED, "key_missing", detail, headers={"WWW-Authenticate": _CHALLENGE})
+
+
+def _invalid(detail: str) -> Problem:
+    headers = {"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'}
+    return Problem(HTTPStatus.UNAUTHORIZED, "key_invalid", detail, headers=headers)
+
+
+def _scope_missing(scope: Scope) -> Problem:
+    headers = {"WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope", scope="{scope.value}"'}
+    detail = f"this takes a key with the scope {scope.value}"
+    return Problem(HTTPStatus.FORBIDDEN, "scope_missing", detail, headers=headers)
+
+
+_CHALLENGE = 'Bearer realm="okane"'

@@ -1,0 +1,133 @@
+"""API keys: made, listed, revoked and rotated by an operator; found again for every request that brings one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from okane.api_key import ApiKey, Mode, NewKey, Scope
+from okane.rate import Rate
+from okane.store import statements
+from okane.store.prepared import Row
+from okane.store.session import Session
+from streams import Coalescer
+
+_COLUMNS = """k.prefix, k.account_id, k.mode, k.scopes, k.name, k.rate_limit, k.created_at, k.expires_at, k.revoked_at,
+    k.last_used_at"""
+SQL = {name: text.replace("{key}", _COLUMNS) for name, text in statements.load("api_keys.sql").items()}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """What a request's key is checked against. `left_s`: how long it is valid yet, None for ever."""
+
+    prefix: str
+    secret_hash: bytes
+    account_id: str
+    mode: Mode
+    scopes: frozenset[Scope]
+    rate: Rate | None
+    revoked: bool
+    left_s: float | None
+
+
+class ApiKeyStore:
+    """The keys in one Postgres database. Time is the database's."""
+
+    def __init__(self, url: str, *, timeout: timedelta = timedelta(seconds=10)) -> None:
+        self._session = Session(url, name="keys", timeout=timeout)
+        self._finding: Coalescer[str, StoredKey | None] = Coalescer(self._find)
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._finding.aclose()
+        await self._session.aclose()
+
+    async def find(self, prefix: str) -> StoredKey | None:
+        """The key that is named so. Those who ask at the same time share a round trip. Raises StoreUnavailable."""
+        return await self._finding.submit(prefix)
+
+    async def create(
+        self,
+        key: NewKey,
+        *,
+        account_id: str,
+        mode: Mode,
+        scopes: Collection[Scope],
+        name: str = "",
+        lifetime: timedelta | None = None,
+        rate: Rate | None = None,
+    ) -> ApiKey:
+        """Let this key in."""
+        made = {
+            "prefix": key.prefix,
+            "secret_hash": key.hash,
+            "account_id": account_id,
+            "mode": mode.value,
+            "scopes": sorted(scope.value for scope in set(scopes)),
+            "name": name,
+            "rate_limit": None if rate is None else str(rate),
+            "lifetime_ms": None if lifetime is None else _ms(lifetime),
+        }
+        return _key((await self._session.rows(SQL["create"], made))[0])
+
+    async def list(self, *, account_id: str | None = None, ended: bool = False) -> Sequence[ApiKey]:
+        """The keys of an account, or of all; with those that were revoked or have expired, if asked for."""
+        found = await self._session.rows_repeatably(SQL["list"], {"account_id": account_id, "ended": ended})
+        return [_key(row) for row in found]
+
+    async def revoke(self, prefix: str) -> ApiKey | None:
+        """Let a key in no more. None if there is no such key."""
+        found = await self._session.rows_repeatably(SQL["revoke"], {"prefix": prefix})
+        return _key(found[0]) if found else None
+
+    async def rotate(self, old: str, new: NewKey, *, overlap: timedelta) -> ApiKey | None:
+        """Let this key in in place of another one, which ends after the overlap. None if that one is not valid."""
+        asked = {"old": old, "prefix": new.prefix, "secret_hash": new.hash, "overlap_ms": _ms(overlap)}
+        found = await self._session.rows(SQL["rotate"], asked)
+        return _key(found[0]) if found else None
+
+    async def touch(self, prefixes: Collection[str]) -> int:
+        """Note that these were used. For how many it was written: once a minute is enough."""
+        return len(await self._session.rows_repeatably(SQL["touch"], {"prefixes": list(prefixes)}))
+
+    async def _find(self, prefixes: Sequence[str]) -> Sequence[StoredKey | None]:
+        read = await self._session.rows_repeatably(SQL["find"], {"prefixes": list(set(prefixes))})
+        found = {row[0]: _stored(row) for row in read}
+        return [found.get(prefix) for prefix in prefixes]
+
+
+def _stored(row: Row) -> StoredKey:
+    prefix, secret_hash, account_id, mode, scopes, rate, revoked, left_s = row
+    return StoredKey(
+        prefix, bytes(secret_hash), account_id, Mode(mode), _scopes(scopes), _rate(rate), bool(revoked), left_s
+    )
+
+
+def _key(row: Row) -> ApiKey:
+    prefix, account_id, mode, scopes, name, rate, created_at, expires_at, revoked_at, last_used_at = row
+    return ApiKey(
+        prefix=prefix,
+        account_id=account_id,
+        mode=Mode(mode),
+        scopes=_scopes(scopes),
+        name=name,
+        rate=_rate(rate),
+        created_at=created_at,
+        expires_at=expires_at,
+        revoked_at=revoked_at,
+        last_used_at=last_used_at,
+    )
+
+
+def _scopes(words: Sequence[str]) -> frozenset[Scope]:
+    return frozenset(Scope(word) for word in words)
+
+
+def _rate(text: str | None) -> Rate | None:
+    return None if text is None else Rate.parse(text)
+
+
+def _ms(duration: timedelta) -> int:
+    return round(duration.total_seconds() * 1000)

@@ -1,0 +1,322 @@
+"""Who is let in: by which key, to what, to whose payments, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import aiohttp
+import pytest
+
+from okane import api_key
+from okane.api.access import KeyHolders
+from okane.api.problems import Problem
+from okane.api.routes import SCOPES
+from okane.api_key import Mode, NewKey, Scope
+from okane.errors import StoreUnavailable
+from okane.rate import Rate
+from okane.store import ApiKeyStore
+from tests.okane.conftest import Api, serve_api
+
+ALL = tuple(Scope)
+ANOTHER_BODY = '{"amount": 441, "idempotency_key": "k"}'
+BODY = '{"amount": 440, "idempotency_key": "k"}'
+JSON = {"Content-Type": "application/json"}
+PROTECTED = sorted(route for route, scope in SCOPES.items() if scope is not None)
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[ApiKeyStore]:
+    store = ApiKeyStore(database_url, timeout=timedelta(seconds=3))
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+async def api(database_url: str, redis_url: str, store: ApiKeyStore) -> AsyncIterator[Api]:
+    """An API that looks a key up for every request."""
+    access = KeyHolders(store, mode=Mode.TEST, fresh_s=0.0)
+    async for one in serve_api(database_url, redis_url, access):
+        yield one
+
+
+@pytest.fixture
+async def open_api(database_url: str, redis_url: str) -> AsyncIterator[Api]:
+    async for one in serve_api(database_url, redis_url):
+        yield one
+
+
+async def make(store: ApiKeyStore, account: str, *scopes: Scope, mode: Mode = Mode.TEST, **more: Any) -> str:
+    """The secret of a new key."""
+    new = NewKey.make(mode)
+    await store.create(new, account_id=account, mode=mode, scopes=scopes or ALL, **more)
+    return new.secret
+
+
+async def admitted(access: KeyHolders, secret: str) -> bool:
+    try:
+        await access.admit([f"Bearer {secret}"], Scope.READ)
+    except Problem:
+        return False
+    return True
+
+
+def bearer(secret: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"}
+
+
+async def ask(
+    api: Api, method: str, path: str, headers: dict[str, str], body: str | None = None
+) -> tuple[aiohttp.ClientResponse, Any]:
+    data, more = (body, JSON) if body is not None else (None, {})
+    async with api.client.request(method, path, data=data, headers=more | headers) as response:
+        return response, await response.json(content_type=None) if method != "HEAD" else None
+
+
+async def pay(api: Api, secret: str, body: str = BODY, path: str = "/v1/payments") -> tuple[int, Any]:
+    response, said = await ask(api, "POST", path, bearer(secret), body)
+    return response.status, said
+
+
+def path_of(pattern: str, payment_id: object) -> str:
+    return pattern.replace("{payment_id}", str(payment_id))
+
+
+@pytest.mark.parametrize(("method", "pattern"), PROTECTED)
+async def test_no_route_of_payments_answers_without_a_key(api: Api, method: str, pattern: str) -> None:
+    for headers in ({}, {"Authorization": "Digest x"}, {"Cookie": "key=sk_test_x"}, {"X-Api-Key": "sk_test_x"}):
+        response, said = await ask(api, method, path_of(pattern, uuid4()), headers, BODY if method == "POST" else None)
+        assert (response.status, said["code"], said["retryable"]) == (401, "key_missing", False)
+        assert response.headers["WWW-Authenticate"].startswith("Bearer ")
+
+
+@pytest.mark.parametrize("path", ["/v1/health", "/health", "/healthz", "/readyz"])
+async def test_probes_take_no_key(api: Api, path: str) -> None:
+    assert (await ask(api, "GET", path, {}))[0].status == 200
+
+
+async def test_every_route_says_what_it_takes(api: Api) -> None:
+    """The table knows all of them, so that none was forgotten; what is no route is no secret."""
+    for path in ("/nothing", "/v1/keys"):
+        assert (await ask(api, "GET", path, {}))[1]["code"] == "route_not_found"
+    assert (await ask(api, "DELETE", "/v1/payments/x", {}))[1]["code"] == "method_not_allowed"
+
+
+@pytest.mark.parametrize(("method", "pattern"), PROTECTED)
+async def test_a_key_does_what_its_scopes_allow(api: Api, store: ApiKeyStore, method: str, pattern: str) -> None:
+    needed = SCOPES[method, pattern]
+    body = BODY if method == "POST" else None
+    for scope in Scope:
+        secret = await make(store, "acme", scope)
+        response, said = await ask(api, method, path_of(pattern, uuid4()), bearer(secret), body)
+        if scope is needed:
+            assert response.status in {202, 200, 404}
+        else:
+            assert (response.status, said["code"]) == (403, "scope_missing")
+            assert f'scope="{needed}"' in response.headers["WWW-Authenticate"]
+
+
+async def test_a_head_takes_the_key_of_a_get(api: Api, store: ApiKeyStore) -> None:
+    reader, writer = await make(store, "acme", Scope.READ), await make(store, "acme", Scope.WRITE)
+    _, said = await pay(api, writer)
+    path = f"/v1/payments/{said['payment']['id']}"
+    found = [(await ask(api, "HEAD", path, headers))[0].status for headers in ({}, bearer(writer), bearer(reader))]
+    assert found == [401, 403, 200]
+
+
+async def test_the_key_may_come_as_the_user_of_basic_authentication(api: Api, store: ApiKeyStore) -> None:
+    secret = await make(store, "acme")
+    for credentials in (f"{secret}:", f"{secret}:ignored", secret):
+        header = f"Basic {b64encode(credentials.encode()).decode()}"
+        response, _ = await ask(api, "POST", "/v1/payments", {"Authorization": header}, BODY)
+        assert response.status in {200, 202}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Bearer ",
+        "Bearer sk_test_x",
+        "Bearer sk_prod_abcdefghijkl_" + "0" * 64,
+        "Bearer sk_test_abcdefghijkl_" + "0" * 64,
+        "Bearer sk_test_abcdefghijkl_" + "0" * 5000,
+        "Basic !!!",
+        "Basic " + b64encode(b"\xff\xfe").decode(),
+        "Basic " + b64encode(b"user:password").decode(),
+    ],
+)
+async def test_what_is_no_key_is_refused(api: Api, header: str) -> None:
+    response, said = await ask(api, "POST", "/v1/payments", {"Authorization": header}, BODY)
+    assert (response.status, said["code"]) == (401, "key_invalid")
+    assert 'error="invalid_token"' in response.headers["WWW-Authenticate"]
+
+
+async def test_a_wrong_secret_is_told_no_more_than_a_wrong_name(api: Api, store: ApiKeyStore) -> None:
+    secret = await make(store, "acme")
+    wrong = secret[:-1] + ("0" if secret[-1] != "0" else "1")
+    unknown = NewKey.make(Mode.TEST).secret
+    answers = [await pay(api, one) for one in (wrong, unknown)]
+    assert [(status, said["code"]) for status, said in answers] == [(401, "key_invalid")] * 2
+    assert answers[0][1]["detail"] == answers[1][1]["detail"]
+
+
+async def test_two_credentials_are_refused(api: Api, store: ApiKeyStore) -> None:
+    secret = await make(store, "acme")
+    headers = [*JSON.items(), *bearer(secret).items(), ("Authorization", "Bearer other")]
+    async with api.client.post("/v1/payments", data=BODY, headers=headers) as response:
+        assert (response.status, (await response.json())["code"]) == (401, "key_invalid")
+
+
+@pytest.mark.parametrize(("method", "pattern"), [route for route in PROTECTED if "{payment_id}" in route[1]])
+@pytest.mark.parametrize("spelling", ["{}", "pay_{}"])
+async def test_another_accounts_payment_is_not_there(
+    api: Api, store: ApiKeyStore, method: str, pattern: str, spelling: str
+) -> None:
+    ours, theirs = await make(store, "acme"), await make(store, "globex")
+    _, said = await pay(api, ours)
+    path = path_of(pattern, spelling.format(said["payment"]["id"]))
+    response, refused = await ask(api, method, path, bearer(theirs))
+    _, nowhere = await ask(api, method, path_of(pattern, uuid4()), bearer(theirs))
+    assert (response.status, refused["code"], nowhere["code"]) == (404, "payment_not_found", "payment_not_found")
+    assert (await ask(api, method, path, bearer(ours)))[0].status != 404
+
+
+@pytest.mark.parametrize("path", ["/v1/payments", "/payments", "/pay"])
+async def test_idempotency_keys_belong_to_their_account(api: Api, store: ApiKeyStore, path: str) -> None:
+    ours, again, theirs = await make(store, "acme"), await make(store, "acme"), await make(store, "globex")
+    assert (await pay(api, ours, path=path))[0] == 202
+    assert (await pay(api, theirs, ANOTHER_BODY, path=path))[0] == 202  # no conflict, and no word of ours
+    assert (await pay(api, again, path=path))[0] == 200  # the account's, not the API key's
+    assert (await pay(api, again, ANOTHER_BODY, path=path))[1]["code"] == "idempotency_key_reused"
+
+
+async def test_a_key_that_was_revoked_or_has_expired_is_refused(api: Api, store: ApiKeyStore) -> None:
+    revoked, short = await make(store, "acme"), await make(store, "acme", lifetime=timedelta(milliseconds=1))
+    assert (await pay(api, revoked))[0] == 202
+    name = api_key.prefix_of(revoked)
+    assert name is not None
+    assert await store.revoke(name) is not None
+    async with asyncio.timeout(10):
+        while (await pay(api, short))[0] != 401:
+            await asyncio.sleep(0.01)
+    details = [(await pay(api, secret))[1]["detail"] for secret in (revoked, short)]
+    assert details == ["this API key was revoked", "this API key has expired"]
+
+
+@pytest.mark.parametrize(("key", "system"), [(Mode.LIVE, Mode.TEST), (Mode.TEST, Mode.LIVE)])
+async def test_a_key_of_the_other_mode_is_refused(store: ApiKeyStore, key: Mode, system: Mode) -> None:
+    access = KeyHolders(store, mode=system)
+    with pytest.raises(Problem, match=f"this is a {key} key, and a {system} system"):
+        await access.admit([f"Bearer {await make(store, 'acme', mode=key)}"], Scope.READ)
+
+
+async def test_a_key_is_asked_for_once_in_a_while_and_its_end_needs_no_asking(store: ApiKeyStore) -> None:
+    access = KeyHolders(store, mode=Mode.TEST, fresh_s=3600.0)
+    lasting, short = await make(store, "acme"), await make(store, "acme", lifetime=timedelta(seconds=1))
+    for secret in (lasting, short):
+        assert (await access.admit([f"Bearer {secret}"], Scope.READ)).account_id == "acme"
+    assert await store.revoke(api_key.prefix_of(lasting) or "") is not None
+    await access.admit([f"Bearer {lasting}"], Scope.READ)  # not heard of yet
+    async with asyncio.timeout(10):
+        while await admitted(access, short):
+            await asyncio.sleep(0.05)
+
+
+async def test_only_so_many_keys_are_kept(store: ApiKeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("okane.api.access.MAX_KNOWN", 3)
+    access = KeyHolders(store, mode=Mode.TEST)
+    secrets = [await make(store, f"account-{number}") for number in range(5)]
+    for secret in [*secrets, *secrets]:
+        await access.admit([f"Bearer {secret}"], Scope.READ)
+        assert len(access._known) <= 3
+    for _ in range(20):
+        with pytest.raises(Problem):
+            await access.admit([f"Bearer {NewKey.make(Mode.TEST).secret}"], Scope.READ)
+    assert len(access._known) == 3  # those that are nobody's take no room
+
+
+async def test_when_a_key_was_used_is_written_once_a_minute(store: ApiKeyStore) -> None:
+    one, other = KeyHolders(store, mode=Mode.TEST), KeyHolders(store, mode=Mode.TEST)
+    secret, unused = await make(store, "acme"), await make(store, "acme")
+    for access in (one, one, other):
+        await access.admit([f"Bearer {secret}"], Scope.READ)
+    assert [await one.run_once(), await other.run_once(), await one.run_once()] == [1, 0, 0]
+    used = {key.prefix: key.last_used_at for key in await store.list()}
+    assert used[api_key.prefix_of(secret) or ""] is not None
+    assert used[api_key.prefix_of(unused) or ""] is None
+
+
+async def test_use_is_noted_at_the_end_and_an_absent_database_holds_nobody_up(
+    store: ApiKeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access, stop = KeyHolders(store, mode=Mode.TEST), asyncio.Event()
+    secret = await make(store, "acme")
+    await access.admit([f"Bearer {secret}"], Scope.READ)
+
+    async def away(_prefixes: object) -> int:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store, "touch", away)
+        assert await access.run_once() == 0
+    running = asyncio.create_task(access.run(stop))
+    stop.set()
+    await running
+    assert (await store.list())[0].last_used_at is not None
+
+
+async def test_a_rotated_key_overlaps_with_its_successor(store: ApiKeyStore) -> None:
+    old = await make(store, "acme", Scope.READ, name="shop", rate=Rate(5, 1, 5), lifetime=timedelta(days=90))
+    name = api_key.prefix_of(old) or ""
+    new = NewKey.make(Mode.TEST)
+    made = await store.rotate(name, new, overlap=timedelta(hours=1))
+    assert made is not None
+    assert (made.account_id, made.name, str(made.rate)) == ("acme", "shop", "5/s")
+    assert made.scopes == {Scope.READ}
+    assert made.expires_at is not None
+    assert made.expires_at - made.created_at == timedelta(days=90)
+    access = KeyHolders(store, mode=Mode.TEST)
+    for secret in (old, new.secret):
+        assert (await access.admit([f"Bearer {secret}"], Scope.READ)).account_id == "acme"
+    ends = next(key.expires_at for key in await store.list() if key.prefix == name)
+    assert ends is not None
+    assert ends - made.created_at == timedelta(hours=1)
+    await store.rotate(name, NewKey.make(Mode.TEST), overlap=timedelta(days=1))
+    assert next(key.expires_at for key in await store.list() if key.prefix == name) == ends  # never later
+
+
+async def test_what_is_not_valid_is_not_rotated(store: ApiKeyStore) -> None:
+    name = api_key.prefix_of(await make(store, "acme")) or ""
+    await store.revoke(name)
+    assert await store.rotate(name, NewKey.make(Mode.TEST), overlap=timedelta(hours=1)) is None
+    assert await store.rotate("sk_test_nobodysnamee", NewKey.make(Mode.TEST), overlap=timedelta(hours=1)) is None
+    assert len(await store.list(ended=True)) == 1
+
+
+async def test_the_database_holds_no_secret(store: ApiKeyStore) -> None:
+    secret = await make(store, "acme")
+    held = str(await store._session.rows("SELECT k::text FROM api_keys k"))
+    assert (api_key.prefix_of(secret) or "") in held
+    assert secret.rpartition("_")[2] not in held
+
+
+def test_keys_are_random_and_say_what_they_are() -> None:
+    made = {NewKey.make(mode).secret for mode in Mode for _ in range(100)}
+    assert len(made) == 200
+    for secret in made:
+        prefix = api_key.prefix_of(secret)
+        assert prefix is not None
+        assert prefix.startswith(("sk_test_", "sk_live_"))
+        assert len(bytes.fromhex(secret.rpartition("_")[2])) == 32
+
+
+async def test_without_keys_everybody_is_one_account(open_api: Api) -> None:
+    made, _ = await ask(open_api, "POST", "/payments", {}, BODY)
+    again, said = await ask(open_api, "POST", "/payments", {"Authorization": "Bearer nonsense"}, BODY)
+    assert (made.status, again.status) == (202, 200)
+    payment = await open_api.store.get(UUID(said["payment"]["id"]), account_id=api_key.ACCOUNT)
+    assert payment.idempotency_key == "k"
