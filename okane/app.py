@@ -11,7 +11,7 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from urllib.parse import urlsplit
@@ -25,6 +25,7 @@ from okane.api.access import Access, Everybody, KeyHolders
 from okane.api.fast_lane import FastLane
 from okane.api.handlers import Handlers
 from okane.api.metrics_endpoint import PROCESS_PATH, Telling, build_metrics_app
+from okane.api.rate_limit import RateLimits
 from okane.api.routes import build_api
 from okane.api.serving import ConnectionMetrics, Limits, serving
 from okane.api.tracing import TracedLane
@@ -45,6 +46,7 @@ from okane.providers.simulator.options import SimulatorOptions
 from okane.store import ApiKeyStore, Overview, SweepStore, schema
 from okane.store.facts import postgres_facts
 from streams import (
+    Buckets,
     Consumer,
     Delayed,
     Inspector,
@@ -88,7 +90,7 @@ async def run_api(settings: Settings) -> None:
             metrics=parts.metrics,
         )
         metrics_url = await closing.enter_async_context(_serving_metrics(settings, parts, role="api", name="api"))
-        access = await closing.enter_async_context(_access(settings))
+        access = await closing.enter_async_context(_access(settings, parts))
         app = build_api(handlers, parts.metrics, access, tracer=parts.tracing.requests)
         served = serving(
             app,
@@ -373,20 +375,33 @@ async def _listening_for_metrics(settings: Settings, app: web.Application, closi
 
 
 @contextlib.asynccontextmanager
-async def _access(settings: Settings) -> AsyncIterator[Access]:
-    """Who is let in, and the noting of who was, inside the block."""
-    if settings.auth == "none":
-        yield Everybody()
-        return
-    store = ApiKeyStore(_needed(settings.database_url, "DATABASE_URL"))
-    access, stop = KeyHolders(store, mode=settings.mode), asyncio.Event()
-    noting = asyncio.create_task(access.run(stop))
-    try:
+async def _access(settings: Settings, parts: _Parts) -> AsyncIterator[Access]:
+    """Who is let in, and how often, inside the block."""
+    async with contextlib.AsyncExitStack() as closing:
+        buckets = Buckets(parts.redis, parts.stream)
+        closing.push_async_callback(buckets.aclose)
+        limits = RateLimits(buckets, parts.presence.processes)
+        await closing.enter_async_context(_running(limits.run))
+        if settings.auth == "none":
+            yield Everybody(limits, rate=settings.rate_limit)
+            return
+        store = ApiKeyStore(_needed(settings.database_url, "DATABASE_URL"))
+        closing.push_async_callback(store.aclose)
+        access = KeyHolders(store, limits, mode=settings.mode, rate=settings.rate_limit)
+        await closing.enter_async_context(_running(access.run))
         yield access
+
+
+@contextlib.asynccontextmanager
+async def _running(duty: Callable[[asyncio.Event], Coroutine[None, None, None]]) -> AsyncIterator[None]:
+    """A duty in the background of the block, which is told to stop, and has ended, when the block ends."""
+    stop = asyncio.Event()
+    task = asyncio.create_task(duty(stop))
+    try:
+        yield
     finally:
         stop.set()
-        await noting
-        await store.aclose()
+        await task
 
 
 def advertised(settings: Settings, url: str) -> str:

@@ -15,6 +15,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, PositiveInt, model_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from okane.api_key import Mode
+from okane.rate import Rate
 
 _GO_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -42,6 +43,7 @@ def _parse_durations(value: object) -> object:
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(0))]
 PositiveDuration = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0))]
 Durations = Annotated[tuple[Duration, ...], NoDecode, BeforeValidator(_parse_durations), Field(min_length=1)]
+RateLimit = Annotated[Rate, BeforeValidator(lambda value: Rate.parse(value) if isinstance(value, str) else value)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -101,6 +103,7 @@ class Settings(BaseSettings):
         "keys", description="none: whoever reaches the port may, which must be on loopback"
     )
     mode: Mode = Field(Mode.TEST, description="which keys are let in: those for play money, or those for somebody's")
+    rate_limit: RateLimit | None = Field(None, description="requests of one key: 100/s, 6000/m, 100/s burst 500")
     api_key: str | None = Field(None, repr=False, description="for clients (`okane load`): the key they send")
 
     # What the clients of the HTTP servers are given

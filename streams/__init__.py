@@ -4,6 +4,7 @@ Delivery is at least once. A message is settled by what its handler answers, or 
 """
 
 from streams.batcher import Batcher
+from streams.bucket import Allowance, Buckets, LocalBuckets, Taken
 from streams.clock import Clock, SystemClock
 from streams.coalesce import Coalescer
 from streams.connection import connect
@@ -26,8 +27,10 @@ from streams.server import ServerFacts, require_noeviction, server_facts
 
 __all__ = [
     "METRICS",
+    "Allowance",
     "BatchHandler",
     "Batcher",
+    "Buckets",
     "Clock",
     "Coalescer",
     "Consumer",
@@ -44,6 +47,7 @@ __all__ = [
     "Janitor",
     "Lane",
     "LaneStats",
+    "LocalBuckets",
     "Message",
     "Metrics",
     "Outcome",
@@ -60,6 +64,7 @@ __all__ = [
     "StreamStats",
     "StreamUnavailable",
     "SystemClock",
+    "Taken",
     "Tracer",
     "UnsafeServer",
     "connect",

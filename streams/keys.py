@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_RESERVED = frozenset({"delayed", "dead", "present"})
+_RESERVED = frozenset({"delayed", "dead", "present", "bucket"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +65,7 @@ class Stream:
     def present_key(self) -> str:
         """The hash of the processes at work, by their addresses."""
         return f"{{{self.name}}}:present"
+
+    def bucket_key(self, name: str) -> str:
+        """The token bucket of this name: the server's time in microseconds at which it is full."""
+        return f"{{{self.name}}}:bucket:{name}"

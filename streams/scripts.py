@@ -68,6 +68,7 @@ _publish = _Script("publish")
 _replay = _Script("replay")
 _dismiss = _Script("dismiss")
 _present = _Script("present")
+_take = _Script("take")
 
 Entry = tuple[bytes, Sequence[bytes]]  # id, fields
 
@@ -194,6 +195,17 @@ async def present(client: Redis, key: str, *, address: str, note: str, forget: t
     """How many processes are noted now."""
     noted: int = await _present(client, (key,), (address, note, milliseconds(forget)))
     return noted
+
+
+async def take(
+    client: Redis, keys: Sequence[str], buckets: Iterable[tuple[float, int, int]]
+) -> Sequence[tuple[int, int, int, int]]:
+    """`buckets` are (tokens in a second, in a full one, wanted). For each: taken, left, microseconds until the next one (0 if
+    one is left), and until it is full."""
+    arguments: list[Argument] = []
+    for per_s, burst, wanted in buckets:
+        arguments += (repr(1_000_000 / per_s), burst, wanted)
+    return [tuple(one) for one in await _take(client, keys, arguments)]
 
 
 def _all_keys(stream: Stream) -> tuple[str, ...]:

@@ -11,8 +11,8 @@ import binascii
 import contextlib
 import time
 from base64 import b64decode
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Protocol
 
@@ -20,6 +20,7 @@ import structlog
 
 from okane import api_key
 from okane.api.problems import Problem
+from okane.api.rate_limit import RateLimits
 from okane.api_key import ACCOUNT, Mode, Scope
 from okane.errors import StoreUnavailable
 from okane.rate import Rate
@@ -34,14 +35,15 @@ NOTE_USE_S = 10.0  # between two looks at what was used; the store writes it onc
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whom a request comes from. `key` is the name of the key, empty where there are none."""
+    """Whom a request comes from. `key` is the name of the key; where there are none, the account.
+
+    `headers` tell the client how it stands with its rate limit; there are none where there is none.
+    """
 
     account_id: str
-    key: str = ""
-    rate: Rate | None = None
-
-
-EVERYBODY = Caller(ACCOUNT)
+    key: str
+    rate: Rate | None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Access(Protocol):
@@ -52,7 +54,7 @@ class Access(Protocol):
         ...
 
     async def admit(self, credentials: Sequence[str], scope: Scope) -> Caller:
-        """The caller with these `Authorization` headers, who may do what takes this scope.
+        """The caller with these `Authorization` headers, who may do what takes this scope, and as often as this.
 
         Raises Problem if it may not, StoreUnavailable if that cannot be told.
         """
@@ -62,11 +64,15 @@ class Access(Protocol):
 class Everybody:
     """`OKANE_AUTH=none`: whoever reaches the port."""
 
+    def __init__(self, limits: RateLimits | None = None, *, rate: Rate | None = None) -> None:
+        self._limits = limits
+        self._caller = Caller(ACCOUNT, ACCOUNT, rate)
+
     def known(self, _credentials: Sequence[str], _scope: Scope) -> Caller | None:
-        return EVERYBODY
+        return self._caller if self._caller.rate is None else None
 
     async def admit(self, _credentials: Sequence[str], _scope: Scope) -> Caller:
-        return EVERYBODY
+        return await _limited(self._caller, self._limits)
 
 
 @dataclass(slots=True)
@@ -80,11 +86,24 @@ class _Known:
 
 
 class KeyHolders:
-    """`OKANE_AUTH=keys`: whoever has a key of this system's mode, that was neither revoked nor has expired."""
+    """`OKANE_AUTH=keys`: whoever has a key of this system's mode, that was neither revoked nor has expired.
 
-    def __init__(self, store: ApiKeyStore, *, mode: Mode, fresh_s: float = FRESH_S) -> None:
+    `rate` limits each key that has no limit of its own.
+    """
+
+    def __init__(
+        self,
+        store: ApiKeyStore,
+        limits: RateLimits | None = None,
+        *,
+        mode: Mode,
+        rate: Rate | None = None,
+        fresh_s: float = FRESH_S,
+    ) -> None:
         self._store = store
+        self._limits = limits
         self._mode = mode
+        self._rate = rate
         self._fresh_s = fresh_s
         self._known: dict[str, _Known] = {}
         self._used: set[str] = set()
@@ -94,14 +113,15 @@ class KeyHolders:
         known = self._known.get(prefix)
         if known is None or time.monotonic() >= known.fresh_until_s:
             return None
-        return self._check(known, secret, scope)
+        caller = self._check(known, secret, scope)
+        return caller if caller.rate is None else None
 
     async def admit(self, credentials: Sequence[str], scope: Scope) -> Caller:
         secret, prefix = _key(credentials)
         known = self._known.get(prefix)
         if known is None or time.monotonic() >= known.fresh_until_s:
             known = await self._find(prefix)
-        return self._check(known, secret, scope)
+        return await _limited(self._check(known, secret, scope), self._limits)
 
     def _check(self, known: _Known | None, secret: str, scope: Scope) -> Caller:
         # One answer for a name that does not exist and for a wrong secret: there is nothing to be learned from it.
@@ -144,9 +164,16 @@ class KeyHolders:
         if len(self._known) >= MAX_KNOWN:
             del self._known[next(iter(self._known))]
         ends_s = float("inf") if key.left_s is None else asked_s + key.left_s
-        known = _Known(key, Caller(key.account_id, key.prefix, key.rate), asked_s + self._fresh_s, ends_s)
+        known = _Known(key, Caller(key.account_id, key.prefix, key.rate or self._rate), asked_s + self._fresh_s, ends_s)
         self._known[prefix] = known
         return known
+
+
+async def _limited(caller: Caller, limits: RateLimits | None) -> Caller:
+    """The same caller, counted."""
+    if caller.rate is None or limits is None:
+        return caller
+    return replace(caller, headers=await limits.take(caller.key, caller.rate))
 
 
 def _key(credentials: Sequence[str]) -> tuple[str, str]:

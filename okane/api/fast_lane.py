@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import structlog
@@ -51,6 +51,7 @@ class Asked:
     path: str
     request_id: str
     since_s: float
+    standing: Mapping[str, str] | None = None  # headers about the caller's rate limit
     answered: bool = False
     span: RequestSpan | None = None  # of whoever traces
 
@@ -110,6 +111,7 @@ class FastLane:
         """Ask first who that is; then the request joins the others."""
         try:
             caller = await self._access.admit(credentials, Scope.WRITE)
+            asked.standing = caller.headers
             new = self._creating.read(body, keys, account_id=caller.account_id)
         except Exception as error:
             self._finish(asked, error)
@@ -157,6 +159,8 @@ class FastLane:
         try:
             if isinstance(answer, BaseException):
                 answer = middleware.problem(answer).answer(instance=asked.path, request_id=asked.request_id)
+            if asked.standing:
+                answer = replace(answer, headers={**answer.headers, **asked.standing})
             self._reply(asked, answer)
             asked.answered = True
         except Exception:  # a bug of ours ends this connection, and nobody else's

@@ -43,11 +43,13 @@ def around_requests(metrics: OkaneMetrics, access: Access, scopes: Scopes) -> Mi
         request_id = request_ids.chosen(request.headers.get("X-Request-Id"))
         REQUEST_ID.set(request_id)  # in the context of this request's own task
         resource = request.match_info.route.resource
+        standing: Mapping[str, str] = {}
         try:
             with Deadline(REQUEST_TIMEOUT_S):
                 scope = None if resource is None else scopes[_as_get(request.method), resource.canonical]
                 if scope is not None:
-                    request[CALLER] = await access.admit(request.headers.getall("Authorization", ()), scope)
+                    caller = await access.admit(request.headers.getall("Authorization", ()), scope)
+                    request[CALLER], standing = caller, caller.headers
                 response = await handler(request)
         except ConnectionError:
             raise  # the client went away in the middle of its request: there is nobody to answer
@@ -56,6 +58,7 @@ def around_requests(metrics: OkaneMetrics, access: Access, scopes: Scopes) -> Mi
             if response.status in _BODY_LEFT:
                 response.force_close()
         response.headers["X-Request-Id"] = request_id
+        response.headers.update(standing)
         metrics.http_seconds.labels(
             resource.canonical if resource is not None else "unmatched", _method(request), str(response.status)
         ).observe(time.perf_counter() - started_s)

@@ -28,6 +28,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from okane import tracing
+from okane.api.access import Everybody
 from okane.api.handlers import Handlers
 from okane.api.routes import build_api
 from okane.api.serving import serving as served
@@ -324,8 +325,8 @@ async def serving(traced: Traced, shelf: Shelf, *, fast: bool, memory: MemoryQue
     store = cast("PaymentStore", shelf)
     accept = Accept(store=store, producer=traced.tracing.publisher(memory or queue()))
     handlers = Handlers(settings=Settings(_env_file=None), store=store, accept=accept, metrics=metrics)
-    lane = TracedLane(handlers.creating, metrics, tracer) if fast else None
-    app = build_api(handlers, metrics, tracer=tracer)
+    lane = TracedLane(handlers.creating, metrics, Everybody(), tracer) if fast else None
+    app = build_api(handlers, metrics, Everybody(), tracer=tracer)
     async with served(app, "127.0.0.1", 0, limits=LIMITS, drain=timedelta(seconds=1), fast_lane=lane) as url:
         yield int(url.rpartition(":")[2])
     exemplars = {

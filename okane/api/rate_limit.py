@@ -1,0 +1,85 @@
+"""How often one key may ask. What is refused costs a round trip to Redis, shared with others, and nothing else.
+
+Promise: Redis being away, slow or full refuses nobody who keeps to the limit: each API then counts its share by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
+
+from okane.api.problems import Problem
+from okane.deadline import Deadline
+from okane.rate import Rate
+from streams import Allowance, Buckets, LocalBuckets, Present, StreamError, Taken
+
+TIMEOUT_S = 0.5  # how long a client waits for Redis at most
+AWAY_S = 1.0  # how long it is not asked again after it did not answer
+COUNT_APIS_S = 5.0
+
+Processes = Callable[[], Awaitable[Sequence[Present]]]
+
+
+class RateLimits:
+    """The buckets of all keys. `processes` tells who shares a limit where each counts by itself."""
+
+    def __init__(self, buckets: Buckets, processes: Processes) -> None:
+        self._buckets = buckets
+        self._processes = processes
+        self._local = LocalBuckets()
+        self._away_until_s = 0.0
+        self._apis = 1
+        self._used = False
+
+    async def take(self, name: str, rate: Rate) -> Mapping[str, str]:
+        """Count a request: the headers that tell its client how it stands. Raises a 429 Problem if it is one too many."""
+        self._used = True
+        taken = await self._take(name, Allowance(rate.per_s, rate.burst))
+        headers = _headers(rate, taken)
+        if not taken.granted:
+            raise Problem(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "rate_limited",
+                f"this key may ask {rate}; repeat the request with the same idempotency key",
+                retryable=True,
+                headers={**headers, "Retry-After": str(max(1, math.ceil(taken.next_s)))},
+            )
+        return headers
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Keep count of the APIs that share the limits, as long as there are any, until told to stop."""
+        while not stop.is_set():
+            await self.run_once()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(COUNT_APIS_S):
+                    await stop.wait()
+
+    async def run_once(self) -> int:
+        """How many APIs share the limits, as far as is known."""
+        if self._used:
+            with contextlib.suppress(StreamError):
+                found = await self._processes()
+                self._apis = max(1, sum(one.alive and one.role == "api" for one in found))
+        return self._apis
+
+    async def _take(self, name: str, allowance: Allowance) -> Taken:
+        if time.monotonic() >= self._away_until_s:
+            try:
+                with Deadline(TIMEOUT_S):
+                    return await self._buckets.take(name, allowance)
+            except (StreamError, TimeoutError):
+                self._away_until_s = time.monotonic() + AWAY_S
+        return self._local.take(name, allowance, sharers=self._apis)
+
+
+def _headers(rate: Rate, taken: Taken) -> Mapping[str, str]:
+    """As draft-ietf-httpapi-ratelimit-headers-10 has them; the bucket as a window, as long as it takes to fill."""
+    window_s = max(1, math.ceil(rate.burst / rate.per_s))
+    return {
+        "RateLimit-Policy": f'"key";q={rate.burst};w={window_s}',
+        "RateLimit": f'"key";r={taken.left};t={math.ceil(taken.full_s)}',
+    }
