@@ -14,6 +14,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
@@ -37,6 +38,7 @@ from okane.pipeline.charge import Charge
 from okane.pipeline.direct import Direct
 from okane.pipeline.lanes import payments_stream
 from okane.pipeline.lease import Leases
+from okane.pipeline.pressure import Pressure
 from okane.pipeline.sweep import LaneState, Sweep
 from okane.pipeline.verdict import Rules
 from okane.providers.http import HttpProvider
@@ -83,10 +85,11 @@ async def run_api(settings: Settings) -> None:
     async with contextlib.AsyncExitStack() as closing:
         parts = await _Parts.build(settings, role="api", name="api", redis_timeout=API_REDIS_TIMEOUT, closing=closing)
         await _check_servers(settings, parts)
+        pressure = await closing.enter_async_context(_pressure(settings, parts))
         handlers = Handlers(
             settings=settings,
             store=parts.store,
-            accept=Accept(store=parts.store, producer=parts.publisher),
+            accept=Accept(store=parts.store, producer=parts.publisher, pressure=pressure),
             metrics=parts.metrics,
         )
         metrics_url = await closing.enter_async_context(_serving_metrics(settings, parts, role="api", name="api"))
@@ -393,7 +396,18 @@ async def _access(settings: Settings, parts: _Parts) -> AsyncIterator[Access]:
 
 
 @contextlib.asynccontextmanager
-async def _running(duty: Callable[[asyncio.Event], Coroutine[None, None, None]]) -> AsyncIterator[None]:
+async def _pressure(settings: Settings, parts: _Parts) -> AsyncIterator[Pressure | None]:
+    """What says when nothing new is to be taken, inside the block; None if that is never so."""
+    if settings.max_due_age is None:
+        yield None
+        return
+    pressure = Pressure(parts.overview, max_due_age=settings.max_due_age)
+    async with _running(pressure.run):
+        yield pressure
+
+
+@contextlib.asynccontextmanager
+async def _running(duty: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
     """A duty in the background of the block, which is told to stop, and has ended, when the block ends."""
     stop = asyncio.Event()
     task = asyncio.create_task(duty(stop))

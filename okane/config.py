@@ -116,6 +116,9 @@ class Settings(BaseSettings):
     )
     write_timeout: PositiveDuration = Field(timedelta(seconds=10), description="for a client to read its answers")
 
+    max_due_age: PositiveDuration | None = Field(
+        None, description="no new payments are taken while one has been due for longer"
+    )
     fast_lane: bool = Field(True, description="answer requests for payments beside aiohttp where they come whole")
 
     # Logs and traces

@@ -17,6 +17,10 @@ class StoreBusy(StoreUnavailable):
     """Postgres is well, but a row was locked for too long, or a deadlock was broken: nothing was applied."""
 
 
+class Overloaded(OkaneError):
+    """What is there already waits for so long that nothing new is taken."""
+
+
 class IdempotencyKeyReused(OkaneError):
     """The key belongs to a payment that means something else."""
 

@@ -16,13 +16,14 @@ from okane.api.access import Access, Caller
 from okane.api.problems import Problem, from_http, internal, malformed
 from okane.api_key import Scope
 from okane.deadline import Deadline
-from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict, StoreUnavailable
+from okane.errors import IdempotencyKeyReused, Overloaded, PaymentNotFound, StatusConflict, StoreUnavailable
 from okane.logs import REQUEST_ID
 from okane.metrics import OkaneMetrics
 
 log = structlog.get_logger("okane.api")
 
 REQUEST_TIMEOUT_S = 10.0  # a database that is silent: nobody waits longer than this
+OVERLOADED_RETRY_AFTER_S = "5"
 
 # The rest of such a body may still be coming: what follows it on the connection is not waited for.
 _BODY_LEFT = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
@@ -89,6 +90,14 @@ def problem(error: BaseException) -> Problem:
             return Problem(HTTPStatus.NOT_FOUND, "payment_not_found", f"there is no payment {error}")
         case StatusConflict():
             return Problem(HTTPStatus.CONFLICT, "status_conflict", str(error), extra={"payment_status": error.status})
+        case Overloaded():
+            return Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "overloaded",
+                "payments wait for too long already: no new ones are taken; repeat the request with the same idempotency key",
+                retryable=True,
+                headers={"Retry-After": OVERLOADED_RETRY_AFTER_S},
+            )
         case RequestPayloadError():
             return malformed("body_unreadable", f"the body broke off or is not coded as it says: {error}")
         case StoreUnavailable() | TimeoutError():

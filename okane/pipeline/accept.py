@@ -7,6 +7,7 @@ nobody waits for it: one wake-up at a time asks, the rows of the others say at o
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -15,7 +16,9 @@ from uuid import UUID
 import structlog
 
 from okane.deadline import Deadline
+from okane.errors import Overloaded
 from okane.payment import Payment
+from okane.pipeline.pressure import Pressure
 from okane.store import Accepted, NewPayment, PaymentStore
 from streams import Draft, Publisher, StreamError, StreamFull, StreamUnavailable
 from streams.failpoints import failpoint
@@ -42,15 +45,16 @@ class Receipt:
 class Accept:
     """Takes payments in, and takes failed ones in again."""
 
-    def __init__(self, *, store: PaymentStore, producer: Publisher) -> None:
+    def __init__(self, *, store: PaymentStore, producer: Publisher, pressure: Pressure | None = None) -> None:
         self._store = store
+        self._pressure = pressure
         self._producer = producer
         self._redis_away_until_s = 0.0
 
     async def accept(self, new: NewPayment) -> Receipt:
         """Write the payment and wake a worker. A repeat of an earlier request finds its payment and changes nothing.
 
-        Raises IdempotencyKeyReused, StoreUnavailable.
+        Raises IdempotencyKeyReused, Overloaded, StoreUnavailable.
         """
         [receipt] = await self.accept_many([new])
         if isinstance(receipt, BaseException):
@@ -59,6 +63,8 @@ class Accept:
 
     async def accept_many(self, news: Sequence[NewPayment]) -> Sequence[Receipt | BaseException]:
         """`accept` for each, with what it raises in its place."""
+        if self._pressure is not None and self._pressure.is_too_high:
+            return await asyncio.gather(*(self._known(new) for new in news), return_exceptions=True)
         wakes = self._how_many_may_ask(len(news))
         accepted = await self._store.accept_many(news, wakes=wakes)
         to_wake = [one.payment for one in accepted[:wakes] if isinstance(one, Accepted) and one.created]
@@ -70,6 +76,13 @@ class Accept:
         if _level.isEnabledFor(logging.DEBUG):
             _say(receipts)
         return receipts
+
+    async def _known(self, new: NewPayment) -> Receipt:
+        """The payment of an earlier request, for a client that repeats it: to refuse that would only have it ask again."""
+        payment = await self._store.find(new)
+        if payment is None:
+            raise Overloaded("payments wait for too long already")
+        return Receipt(payment, created=False, enqueued=False)
 
     async def retry(self, payment_id: UUID, *, account_id: str) -> Receipt:
         """Try a failed payment again on a human's word. Raises PaymentNotFound, StatusConflict, StoreUnavailable."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import operator
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -70,6 +70,7 @@ class PaymentStore:
         self._on_round_trip = on_round_trip or (lambda _what, _seconds: None)
         self._rare = self._session("other")
         self._accepting = self._grouped("accept", self._accept)
+        self._finding: Coalescer[tuple[str, str], tuple[Payment, bytes] | None] = self._grouped("find", self._find)
         self._getting = self._grouped("get", self._get)
         self._claiming: Coalescer[UUID, Claimed | Refused] = self._grouped("claim", self._claim)
         self._settling = self._grouped("settle", self._settle)
@@ -77,8 +78,9 @@ class PaymentStore:
 
     async def aclose(self) -> None:
         """Close every connection. What is in flight fails with StoreUnavailable."""
-        for grouped in (self._accepting, self._getting, self._claiming, self._settling, self._renewing):
-            await grouped.aclose()
+        grouped = (self._accepting, self._finding, self._getting, self._claiming, self._settling, self._renewing)
+        for each in grouped:
+            await each.aclose()
         for session in self._sessions:
             await session.aclose()
 
@@ -100,6 +102,16 @@ class PaymentStore:
             except IdempotencyKeyReused as error:
                 answers.append(error)
         return answers
+
+    async def find(self, new: NewPayment) -> Payment | None:
+        """The payment that this key has made, if it has; writes nothing. Raises IdempotencyKeyReused as `accept` does."""
+        found = await self._finding.submit((new.account_id, new.idempotency_key))
+        if found is None:
+            return None
+        payment, fingerprint = found
+        if fingerprint != new.fingerprint:
+            raise IdempotencyKeyReused(payment.id)
+        return payment
 
     async def get(self, payment_id: UUID, *, account_id: str) -> Payment:
         """The payment as it is now. Raises PaymentNotFound, also for another account's."""
@@ -223,9 +235,7 @@ class PaymentStore:
         }
         missing = [key for key in wanted if key not in found]
         if missing:
-            parameters = {"account_ids": [key[0] for key in missing], "keys": [key[1] for key in missing]}
-            for row in await session.rows(BATCHED["by_key"], parameters):
-                found[row[1], row[2]] = (rows.payment(row), row[rows.WIDTH])
+            found |= await self._by_key(session, missing)
         answers = []
         for new, _ in batch:
             key = (new.account_id, new.idempotency_key)
@@ -255,6 +265,18 @@ class PaymentStore:
                 "grace_s": self._grace.total_seconds(),
             },
         )
+
+    async def _by_key(
+        self, session: Session, keys: Sequence[tuple[str, str]]
+    ) -> Mapping[tuple[str, str], tuple[Payment, bytes]]:
+        """By account and idempotency key: the payment, and what it was asked to mean."""
+        parameters = {"account_ids": [account_id for account_id, _ in keys], "keys": [key for _, key in keys]}
+        read = await session.rows(BATCHED["by_key"], parameters)
+        return {(row[1], row[2]): (rows.payment(row), row[rows.WIDTH]) for row in read}
+
+    async def _find(self, session: Session, keys: Sequence[tuple[str, str]]) -> Sequence[tuple[Payment, bytes] | None]:
+        found = await self._by_key(session, list(set(keys)))
+        return [found.get(key) for key in keys]
 
     async def _get(self, session: Session, ids: Sequence[UUID]) -> Sequence[Payment | None]:
         read = await session.rows_repeatably(BATCHED["by_id"], {"ids": list(set(ids))})

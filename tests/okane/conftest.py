@@ -20,6 +20,7 @@ from okane.config import Settings
 from okane.metrics import OkaneMetrics
 from okane.pipeline.accept import Accept
 from okane.pipeline.lanes import payments_stream
+from okane.pipeline.pressure import Pressure
 from okane.store import PaymentStore
 from streams import Producer, Stream, connect
 
@@ -42,7 +43,9 @@ async def api(database_url: str, redis_url: str) -> AsyncIterator[Api]:
         yield one
 
 
-async def serve_api(database_url: str, redis_url: str, access: Access | None = None) -> AsyncIterator[Api]:
+async def serve_api(
+    database_url: str, redis_url: str, access: Access | None = None, pressure: Pressure | None = None
+) -> AsyncIterator[Api]:
     """The API over these two servers, on a stream of its own."""
     settings = Settings(_env_file=None)
     metrics = OkaneMetrics(CollectorRegistry())
@@ -52,7 +55,8 @@ async def serve_api(database_url: str, redis_url: str, access: Access | None = N
         database_url, actor="api", lease=settings.lease, grace=settings.sweep_grace, timeout=timedelta(seconds=3)
     )
     producer = Producer(redis, stream)
-    handlers = Handlers(settings=settings, store=store, accept=Accept(store=store, producer=producer), metrics=metrics)
+    accept = Accept(store=store, producer=producer, pressure=pressure)
+    handlers = Handlers(settings=settings, store=store, accept=accept, metrics=metrics)
     access = access or Everybody()
     app, fast_lane = build_api(handlers, metrics, access), FastLane(handlers.creating, metrics, access)
     async with (

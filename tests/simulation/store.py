@@ -202,6 +202,15 @@ class MemoryPaymentStore:
                 answers.append(error)
         return answers
 
+    async def find(self, new: NewPayment) -> Payment | None:
+        """The payment that this key has made, if it has; writes nothing. Raises IdempotencyKeyReused as `accept` does."""
+        row = self._db.by_key.get((new.account_id, new.idempotency_key))
+        if row is None:
+            return None
+        if row.fingerprint != new.fingerprint:
+            raise IdempotencyKeyReused(row.id)
+        return row.payment()
+
     async def get(self, payment_id: UUID, *, account_id: str) -> Payment:
         """The payment as it is now. Raises PaymentNotFound, also for another account's."""
         row = self._db.payments.get(payment_id)

@@ -226,6 +226,7 @@ class Play:
             lane=dice.choice(LANES),
             metadata={"order": str(dice.randrange(100))} if dice.random() < 0.5 else {},
         )
+        await self._twins.same("find", wanted)
         await self._twins.same("accept", wanted, wake=dice.random() < 0.8)
 
     async def _get(self) -> None:
@@ -340,6 +341,9 @@ EVERY_WAY = {
     "claim: charge",
     "claim: look up first",
     "claim: Refused",
+    "find: IdempotencyKeyReused",
+    "find: None",
+    "find: Payment",
     "get: Payment",
     "get: PaymentNotFound",
     "record_late: None",

@@ -1,0 +1,51 @@
+"""Backpressure: whether new payments would wait for so long that it is better to say so now.
+
+Promise: it goes by how long payments have been due in Postgres, never by Redis, which may be full or away while all is well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import timedelta
+
+import structlog
+
+from okane.errors import StoreUnavailable
+from okane.store import Overview
+
+log = structlog.get_logger("okane.accept")
+
+LOOK_EVERY_S = 1.0
+
+
+class Pressure:
+    """Looks now and then, in the background; `is_too_high` says what it saw last."""
+
+    def __init__(self, overview: Overview, *, max_due_age: timedelta) -> None:
+        self._overview = overview
+        self._max_due_age = max_due_age
+        self.is_too_high = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look every second, until told to stop."""
+        while not stop.is_set():
+            await self.run_once()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await stop.wait()
+
+    async def run_once(self) -> int:
+        """1 if new payments are refused now, else 0. Where Postgres is away, they are refused for that."""
+        try:
+            age = await self._overview.oldest_due()
+        except StoreUnavailable:
+            return int(self.is_too_high)
+        before, self.is_too_high = self.is_too_high, age > self._max_due_age
+        if self.is_too_high != before:
+            age_s = round(age.total_seconds(), 1)
+            if self.is_too_high:
+                log.warning("overloaded", oldest_due_s=age_s)
+            else:
+                log.warning("overload_over", oldest_due_s=age_s)
+        return int(self.is_too_high)
