@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -196,3 +199,69 @@ def test_a_step_that_lets_others_work_is_taken(statement: str) -> None:
 
 def test_what_goes_away_has_to_be_said_to() -> None:
     assert objections("ALTER TABLE payments DROP COLUMN lane", contracts=True) == []
+
+
+@contextmanager
+def held_up(url: str) -> Iterator[None]:
+    """Inside the block nobody gets a step through: somebody's transaction is open."""
+    with psycopg.connect(url) as connection:
+        connection.execute("LOCK TABLE okane_schema IN SHARE ROW EXCLUSIVE MODE")
+        yield
+
+
+async def test_a_step_that_gets_no_lock_is_taken_back_and_said_so(
+    empty_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "LOCK_TIMEOUT_MS", 50)
+    monkeypatch.setattr(schema, "TRIES", 2)
+    url = at_version(empty_database(), 1)
+    with held_up(url), pytest.raises(SetupError, match="lock timeout"):
+        await schema.migrate(url, pause_s=0.0)
+    assert ask(url, "SELECT to_regclass('api_keys')::text") == [(None,)]
+    assert await schema.version(url) == 1
+    assert await schema.migrate(url) is True
+    assert ask(url, "SELECT to_regclass('alembic_version')::text") == [(None,)]
+
+
+async def test_a_step_waits_for_its_lock_by_trying_again(
+    empty_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "LOCK_TIMEOUT_MS", 50)
+    url = at_version(empty_database(), 1)
+    tries: list[int] = []
+    upgrade = migrations.upgrade
+
+    def counted(connection: psycopg.Connection, *, found: int) -> None:
+        tries.append(found)
+        upgrade(connection, found=found)
+
+    monkeypatch.setattr(migrations, "upgrade", counted)
+    with held_up(url):
+        migrating = asyncio.create_task(schema.migrate(url, pause_s=0.0))
+        async with asyncio.timeout(30):
+            while len(tries) < 2:
+                await asyncio.sleep(0.01)
+    assert await migrating is True
+    assert len(tries) > 1
+
+
+async def test_what_cannot_run_in_a_transaction_runs_outside_of_it(
+    empty_database: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index that is made concurrently, by a step as CONTRIBUTING.md has it; others wait for the right to migrate."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(migrations.FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "versions" / "v9999_index.py").write_text(
+        f"from alembic import op\nrevision, down_revision = '9999', '{migrations.revision(schema.VERSION)}'\n"
+        "def upgrade():\n    with op.get_context().autocommit_block():\n"
+        "        op.execute('DROP INDEX CONCURRENTLY IF EXISTS later')\n"
+        "        op.execute('CREATE INDEX CONCURRENTLY later ON payments (dead_at)')\n"
+    )
+    url = at_version(empty_database(), 1)
+    monkeypatch.setattr(migrations, "FOLDER", folder)
+    monkeypatch.setattr(schema, "VERSION", 9999)
+    changed = await asyncio.gather(*(schema.migrate(url) for _ in range(4)))
+    assert sum(changed) == 1
+    valid = "SELECT i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE c.relname = 'later'"
+    assert ask(url, valid) == [(True,)]
+    assert await schema.version(url) == 9999
