@@ -32,6 +32,9 @@ class Status(enum.StrEnum):
 
 TERMINAL = frozenset({Status.SUCCESS, Status.FAILED_FINAL, Status.CANCELED})
 
+# Those that few payments have at any time, which makes them cheap to find.
+RARE = frozenset({Status.FAILED_RETRYABLE, Status.FAILED_FINAL, Status.UNKNOWN, Status.CANCELED, Status.NEEDS_REVIEW})
+
 # from -> to. `needs_review` is at rest but not terminal: a human decides. The two ways out of a terminal status are the
 # manual retry of a failed payment, and money that turns out to have moved although we had said that it did not.
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {

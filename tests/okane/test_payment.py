@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from okane.payment import TERMINAL, TRANSITIONS, Status
+from okane.payment import RARE, TERMINAL, TRANSITIONS, Status
 from okane.store import statements
 from okane.store.schema import schema_sql
 
@@ -34,6 +34,13 @@ def test_the_schema_knows_the_same_statuses() -> None:
     check = re.search(r"CHECK \(status IN \(([^)]*)\)\)", schema_sql())
     assert check is not None
     assert set(re.findall(r"'(\w+)'", check.group(1))) == {status.value for status in Status}
+
+
+def test_the_schema_finds_every_status_that_is_off_the_happy_path() -> None:
+    listed = re.search(r"rare_status +text.*?status IN \(([^)]*)\)", schema_sql(), re.DOTALL)
+    assert listed is not None
+    on_it = {Status.PENDING, Status.PROCESSING, Status.SUCCESS}
+    assert set(re.findall(r"'(\w+)'", listed.group(1))) == RARE == set(Status) - on_it
 
 
 # Which statuses each statement may leave and enter: what its WHERE and its SET say.

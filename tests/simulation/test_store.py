@@ -108,9 +108,10 @@ class Twins:
             row.status, row.retry_at, row.sweep_at = Status.CANCELED, None, None
 
     async def columns(self, table: str) -> set[str]:
-        """What the real table has."""
+        """What the real table has, but for what it computes by itself."""
         cursor = await self._connection.execute(
-            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
+            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
+            " AND attgenerated = ''",
             [table],
         )
         return {row[0] for row in await cursor.fetchall()}
