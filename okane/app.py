@@ -23,6 +23,7 @@ from prometheus_client import CollectorRegistry
 from okane.api.fast_lane import FastLane
 from okane.api.handlers import Handlers
 from okane.api.metrics_endpoint import PROCESS_PATH, Telling, build_metrics_app
+from okane.api.reading import Reading
 from okane.api.routes import build_api
 from okane.api.serving import ConnectionMetrics, Limits, serving
 from okane.config import Settings
@@ -39,7 +40,7 @@ from okane.providers.http import HttpProvider
 from okane.providers.simulator import app as simulator
 from okane.providers.simulator.journal import JournalError
 from okane.providers.simulator.options import SimulatorOptions
-from okane.store import Overview, PaymentStore, SweepStore, schema
+from okane.store import Overview, PaymentLists, PaymentStore, SweepStore, schema
 from okane.store.facts import postgres_facts
 from streams import (
     Consumer,
@@ -85,7 +86,9 @@ async def run_api(settings: Settings) -> None:
             metrics=parts.metrics,
         )
         metrics_url = await closing.enter_async_context(_serving_metrics(settings, parts, role="api", name="api"))
-        app = build_api(handlers, parts.metrics)
+        lists = PaymentLists(_needed(settings.database_url, "DATABASE_URL"))
+        closing.push_async_callback(lists.aclose)
+        app = build_api(handlers, Reading(lists=lists), parts.metrics)
         served = serving(
             app,
             settings.host,

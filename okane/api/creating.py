@@ -10,6 +10,7 @@ from http import HTTPStatus
 
 from okane.api import idempotency, strict_json, wire
 from okane.api.answers import Answer
+from okane.api.caller import ACCOUNT
 from okane.config import Settings
 from okane.errors import StoreUnavailable
 from okane.metrics import OkaneMetrics
@@ -18,7 +19,6 @@ from okane.pipeline.lanes import LaneLimits
 from okane.store import NewPayment
 from streams.failpoints import failpoint
 
-ACCOUNT = "default"  # one account until there are keys
 MAX_BODY_BYTES = 64 * 1024
 
 BEFORE_ANSWER = failpoint("accept.before_answer", "accepted, the client not told", raises=StoreUnavailable)

@@ -11,7 +11,8 @@ from aiohttp.typedefs import Handler
 
 from okane.api import wire
 from okane.api.answers import JSON, Answer
-from okane.api.creating import ACCOUNT, MAX_BODY_BYTES, Creating, Spelling, location
+from okane.api.caller import account_of
+from okane.api.creating import MAX_BODY_BYTES, Creating, Spelling, location
 from okane.api.problems import Problem
 from okane.config import Settings
 from okane.errors import StoreUnavailable
@@ -44,7 +45,7 @@ class Handlers:
 
     async def show(self, request: web.Request) -> web.Response:
         """`GET /payments/{id}`: the payment as it is now; `pay_…` ids get the older queue's document."""
-        payment = await self._store.get(_payment_id(request), account_id=ACCOUNT)
+        payment = await self._store.get(_payment_id(request), account_id=account_of(request))
         headers = {"ETag": f'"{payment.version}"'}
         if not payment.status.terminal:
             headers["Retry-After"] = "1"
@@ -58,7 +59,7 @@ class Handlers:
 
     async def retry(self, request: web.Request) -> web.Response:
         """`POST /v1/payments/{id}/retry`: a failed payment is pending again; 409 from any other status."""
-        receipt = await self._accept.retry(_payment_id(request), account_id=ACCOUNT)
+        receipt = await self._accept.retry(_payment_id(request), account_id=account_of(request))
         return Answer(HTTPStatus.ACCEPTED, wire.receipt_json(receipt), {"Location": location(receipt)}).response()
 
     async def health(self, _request: web.Request) -> web.Response:

@@ -7,14 +7,16 @@ from aiohttp import web
 from okane.api.creating import MAX_BODY_BYTES, SPELLINGS
 from okane.api.handlers import Handlers
 from okane.api.middleware import around_requests
+from okane.api.reading import Reading
 from okane.metrics import OkaneMetrics
 
 
-def build_api(handlers: Handlers, metrics: OkaneMetrics) -> web.Application:
+def build_api(handlers: Handlers, reading: Reading, metrics: OkaneMetrics) -> web.Application:
     """The application; whoever runs it closes what the handlers use."""
     app = web.Application(middlewares=[around_requests(metrics)], client_max_size=MAX_BODY_BYTES)
     for path, spelling in SPELLINGS.items():
         app.router.add_post(path, handlers.creates(spelling))
+    app.router.add_get("/v1/payments", reading.payments)
     app.router.add_get("/v1/payments/{payment_id}", handlers.show)
     app.router.add_post("/v1/payments/{payment_id}/retry", handlers.retry)
     app.router.add_get("/v1/health", handlers.health)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from datetime import UTC, datetime
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Annotated, Any
 from uuid import UUID
@@ -17,6 +16,7 @@ from uuid import UUID
 from iso4217 import Currency
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from okane.api import times
 from okane.api.problems import FieldError, invalid, malformed
 from okane.payment import Payment, Status
 from okane.pipeline.accept import Receipt
@@ -24,7 +24,6 @@ from okane.pipeline.accept import Receipt
 MAX_AMOUNT_MINOR = 2**63 - 1
 
 _ID = re.compile(r"(pay_)?([0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.ASCII | re.IGNORECASE)
-_UTC_OFFSET = "+00:00"
 _CURRENCIES = frozenset(currency.code for currency in Currency)
 
 
@@ -82,20 +81,20 @@ def parse_id(text: str) -> UUID | None:
 def receipt_json(receipt: Receipt) -> bytes:
     """`{"payment": {…}, "created": …, "enqueued": …}`."""
     created, enqueued = _word(receipt.created), _word(receipt.enqueued)
-    return f'{{"payment":{_payment(receipt.payment)},"created":{created},"enqueued":{enqueued}}}'.encode()
+    return f'{{"payment":{payment_document(receipt.payment)},"created":{created},"enqueued":{enqueued}}}'.encode()
 
 
 def payment_json(payment: Payment) -> bytes:
     """`{"payment": {…}}`."""
-    return f'{{"payment":{_payment(payment)}}}'.encode()
+    return f'{{"payment":{payment_document(payment)}}}'.encode()
 
 
-def _payment(payment: Payment) -> str:
+def payment_document(payment: Payment) -> str:
     """The document of a payment, put together by hand: every accepted request pays for it, and json.dumps costs ten times
     as much. What a client chose is quoted; the rest holds nothing that would have to be."""
     metadata = json.dumps(dict(payment.metadata), separators=(",", ":")) if payment.metadata else "{}"
-    created_at = _time(payment.created_at)
-    updated_at = created_at if payment.updated_at == payment.created_at else _time(payment.updated_at)
+    created_at = times.text(payment.created_at)
+    updated_at = created_at if payment.updated_at == payment.created_at else times.text(payment.updated_at)
     document = (
         f'"id":"{payment.id}","amount":{payment.amount_minor},"currency":"{payment.currency}",'
         f'"status":"{payment.status.value}","idempotency_key":{_quoted(payment.idempotency_key)},'
@@ -110,7 +109,7 @@ def _payment(payment: Payment) -> str:
         if value is not None:
             document += f',"{name}":{_quoted(value)}'
     if payment.retry_at is not None and not payment.status.terminal:
-        document += f',"retry_at":"{_time(payment.retry_at)}"'
+        document += f',"retry_at":"{times.text(payment.retry_at)}"'
     return f"{{{document}}}"
 
 
@@ -136,13 +135,6 @@ def pay_json(payment: Payment, *, created: bool = False) -> bytes:
 def pay_receipt_json(receipt: Receipt) -> bytes:
     """The same, for the answer to a request."""
     return pay_json(receipt.payment, created=receipt.created)
-
-
-def _time(moment: datetime) -> str:
-    text = moment.isoformat(timespec="microseconds")
-    if not text.endswith(_UTC_OFFSET):  # the database's sessions are on UTC
-        text = moment.astimezone(UTC).isoformat(timespec="microseconds")
-    return text.removesuffix(_UTC_OFFSET) + "Z"
 
 
 def _word(value: bool) -> str:

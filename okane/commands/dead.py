@@ -17,7 +17,7 @@ from uuid import UUID
 from rich.console import Console
 from rich.table import Table
 
-from okane.api.creating import ACCOUNT
+from okane.api.caller import ACCOUNT
 from okane.api.wire import parse_id
 from okane.commands.context import Context
 from okane.errors import PaymentNotFound, SetupError, StatusConflict

@@ -13,13 +13,14 @@ from prometheus_client import CollectorRegistry
 
 from okane.api.fast_lane import FastLane
 from okane.api.handlers import Handlers
+from okane.api.reading import Reading
 from okane.api.routes import build_api
 from okane.api.serving import Limits, serving
 from okane.config import Settings
 from okane.metrics import OkaneMetrics
 from okane.pipeline.accept import Accept
 from okane.pipeline.lanes import payments_stream
-from okane.store import PaymentStore
+from okane.store import PaymentLists, PaymentStore
 from streams import Producer, Stream, connect
 
 LIMITS = Limits(connections=1000, head_timeout_s=60.0, keep_alive_timeout_s=60.0, write_timeout_s=60.0)
@@ -52,7 +53,9 @@ async def serve_api(database_url: str, redis_url: str) -> AsyncIterator[Api]:
     )
     producer = Producer(redis, stream)
     handlers = Handlers(settings=settings, store=store, accept=Accept(store=store, producer=producer), metrics=metrics)
-    app, fast_lane = build_api(handlers, metrics), FastLane(handlers.creating, metrics)
+    lists = PaymentLists(database_url)
+    app = build_api(handlers, Reading(lists=lists), metrics)
+    fast_lane = FastLane(handlers.creating, metrics)
     async with (
         serving(app, "127.0.0.1", 0, limits=LIMITS, drain=timedelta(seconds=1), fast_lane=fast_lane) as url,
         aiohttp.ClientSession(url) as client,
@@ -60,4 +63,5 @@ async def serve_api(database_url: str, redis_url: str) -> AsyncIterator[Api]:
         yield Api(client, store, stream, metrics)
     await producer.aclose()
     await store.aclose()
+    await lists.aclose()
     await redis.aclose()

@@ -27,6 +27,7 @@ from okane.api.creating import MAX_BODY_BYTES, SPELLINGS
 from okane.api.fast_lane import BATCHES_AT_A_TIME, FastConnection, FastLane
 from okane.api.handlers import Handlers
 from okane.api.problems import Problem
+from okane.api.reading import Reading
 from okane.api.routes import build_api
 from okane.api.serving import ConnectionMetrics, GuardedRunner, GuardedServer, Limits
 from okane.config import Settings
@@ -35,7 +36,7 @@ from okane.metrics import OkaneMetrics
 from okane.payment import Payment, Status
 from okane.pipeline.accept import Accept
 from okane.pipeline.lanes import payments_stream
-from okane.store import Accepted, NewPayment, PaymentStore
+from okane.store import Accepted, NewPayment, Page, PaymentLists, PaymentStore, Wanted
 from streams.testing import MemoryQueue
 from tests.faults.test_fuzz import LAST, Generator
 from tests.okane.test_api import BAD
@@ -75,6 +76,9 @@ class Shelf:
     async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[Accepted | BaseException]:
         accepting = (self.accept(new, wake=number < wakes) for number, new in enumerate(news))
         return await asyncio.gather(*accepting, return_exceptions=True)
+
+    async def page(self, _wanted: Wanted, *, account_id: str, limit: int, after: UUID | None) -> Page:
+        return Page([], None)
 
     async def get(self, payment_id: UUID, *, account_id: str) -> Payment:
         raise PaymentNotFound(str(payment_id))
@@ -174,7 +178,7 @@ async def serving(
     handlers = Handlers(settings=Settings(_env_file=None), store=store, accept=accept, metrics=metrics)
     lane = Counting(handlers.creating, metrics)
     runner = GuardedRunner(
-        build_api(handlers, metrics),
+        build_api(handlers, Reading(lists=cast("PaymentLists", shelf)), metrics),
         limits=Limits(
             connections=1000,
             head_timeout_s=head_timeout_s,
