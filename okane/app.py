@@ -26,6 +26,7 @@ from okane.api.metrics_endpoint import PROCESS_PATH, Telling, build_metrics_app
 from okane.api.reading import Reading
 from okane.api.routes import build_api
 from okane.api.serving import ConnectionMetrics, Limits, serving
+from okane.api.waiting import Waiting
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
 from okane.metrics import OkaneMetrics, SystemMetrics
@@ -40,7 +41,7 @@ from okane.providers.http import HttpProvider
 from okane.providers.simulator import app as simulator
 from okane.providers.simulator.journal import JournalError
 from okane.providers.simulator.options import SimulatorOptions
-from okane.store import Overview, PaymentLists, PaymentStore, SweepStore, schema
+from okane.store import Overview, PaymentLists, PaymentStore, PaymentWatch, SweepStore, schema
 from okane.store.facts import postgres_facts
 from streams import (
     Consumer,
@@ -79,10 +80,13 @@ async def run_api(settings: Settings) -> None:
     async with contextlib.AsyncExitStack() as closing:
         parts = await _Parts.build(settings, actor="api", redis_timeout=API_REDIS_TIMEOUT, closing=closing)
         await _check_servers(settings, parts)
+        watch = PaymentWatch(_needed(settings.database_url, "DATABASE_URL"))
+        closing.push_async_callback(watch.aclose)
         handlers = Handlers(
             settings=settings,
             store=parts.store,
             accept=Accept(store=parts.store, producer=parts.producer),
+            waiting=Waiting(watch=watch),
             metrics=parts.metrics,
         )
         metrics_url = await closing.enter_async_context(_serving_metrics(settings, parts, role="api", name="api"))

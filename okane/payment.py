@@ -29,6 +29,11 @@ class Status(enum.StrEnum):
     def terminal(self) -> bool:
         return self in TERMINAL
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing but a human will change it."""
+        return self in TERMINAL or self is Status.NEEDS_REVIEW
+
 
 TERMINAL = frozenset({Status.SUCCESS, Status.FAILED_FINAL, Status.CANCELED})
 

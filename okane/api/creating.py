@@ -70,17 +70,17 @@ class Creating:
 
     async def answer_many(self, asked: Sequence[tuple[NewPayment, Spelling]]) -> Sequence[Answer | BaseException]:
         """`answer` for each, with what it raises in its place."""
-        receipts = await self._accept.accept_many([new for new, _ in asked])
+        receipts = await self.accept_many([new for new, _ in asked])
+        return [
+            told(receipt, spelling) if isinstance(receipt, Receipt) else receipt
+            for (_, spelling), receipt in zip(asked, receipts, strict=True)
+        ]
+
+    async def accept_many(self, news: Sequence[NewPayment]) -> Sequence[Receipt | BaseException]:
+        """Accept the payments; what becomes of each, before anybody is told."""
+        receipts = await self._accept.accept_many(news)
         self._count([receipt for receipt in receipts if isinstance(receipt, Receipt)])
-        answers: list[Answer | BaseException] = []
-        for (_, spelling), receipt in zip(asked, receipts, strict=True):
-            try:
-                if BEFORE_ANSWER.armed:
-                    await BEFORE_ANSWER.hit()
-                answers.append(_answer(receipt, spelling) if isinstance(receipt, Receipt) else receipt)
-            except StoreUnavailable as error:
-                answers.append(error)
-        return answers
+        return [await _passed(receipt) for receipt in receipts] if BEFORE_ANSWER.armed else receipts
 
     def _count(self, receipts: Sequence[Receipt]) -> None:
         created = sum(receipt.created for receipt in receipts)
@@ -89,7 +89,17 @@ class Creating:
         self._not_enqueued.inc(sum(receipt.created and not receipt.enqueued for receipt in receipts))
 
 
-def _answer(receipt: Receipt, spelling: Spelling) -> Answer:
+async def _passed(receipt: Receipt | BaseException) -> Receipt | BaseException:
+    """What is left of it after the failpoint."""
+    try:
+        await BEFORE_ANSWER.hit()
+    except StoreUnavailable as error:
+        return error
+    return receipt
+
+
+def told(receipt: Receipt, spelling: Spelling) -> Answer:
+    """The answer to a request that has this receipt."""
     headers = {"Location": location(receipt)}
     if not receipt.created:
         headers["Idempotent-Replayed"] = "true"

@@ -36,7 +36,7 @@ log = structlog.get_logger("okane.api")
 _TYPES = frozenset({JSON, f"{JSON}; charset=utf-8", f"{JSON};charset=utf-8", CURLS})
 BATCHES_AT_A_TIME = 2  # one in Postgres, one in Redis
 LOOK_S = 1.0  # between two looks for requests that are late
-_UNUSUAL = ("Expect", "Content-Encoding", "Transfer-Encoding")
+_UNUSUAL = ("Expect", "Content-Encoding", "Transfer-Encoding", "Prefer")
 
 
 @dataclass(slots=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from http import HTTPStatus
 from uuid import UUID
 
@@ -12,11 +13,13 @@ from aiohttp.typedefs import Handler
 from okane.api import wire
 from okane.api.answers import JSON, Answer
 from okane.api.caller import account_of
-from okane.api.creating import MAX_BODY_BYTES, Creating, Spelling, location
+from okane.api.creating import MAX_BODY_BYTES, Creating, Spelling, location, told
 from okane.api.problems import Problem
+from okane.api.waiting import Waiting, preferred_s
 from okane.config import Settings
 from okane.errors import StoreUnavailable
 from okane.metrics import OkaneMetrics
+from okane.payment import Payment
 from okane.pipeline.accept import Accept
 from okane.store import PaymentStore
 
@@ -28,10 +31,13 @@ UTF_8 = frozenset({"utf-8", "utf8"})
 class Handlers:
     """The handlers of the payment routes."""
 
-    def __init__(self, *, settings: Settings, store: PaymentStore, accept: Accept, metrics: OkaneMetrics) -> None:
+    def __init__(
+        self, *, settings: Settings, store: PaymentStore, accept: Accept, waiting: Waiting, metrics: OkaneMetrics
+    ) -> None:
         self.creating = Creating(settings=settings, accept=accept, metrics=metrics)
         self._store = store
         self._accept = accept
+        self.waiting = waiting
 
     def creates(self, spelling: Spelling) -> Handler:
         """`POST /payments`, `POST /v1/payments`, `POST /pay`: 202 for a new payment, 200 for the repeat of a request."""
@@ -39,14 +45,21 @@ class Handlers:
         async def create(request: web.Request) -> web.Response:
             _check_media_type(request)
             new = self.creating.read(await _read(request), request.headers.getall("Idempotency-Key", []))
-            return (await self.creating.answer(new, spelling)).response()
+            [receipt] = await self.creating.accept_many([new])
+            if isinstance(receipt, BaseException):
+                raise receipt
+            payment, headers = await self._waited(request, receipt.payment)
+            response = told(replace(receipt, payment=payment), spelling).response()
+            response.headers.update(headers)
+            return response
 
         return create
 
     async def show(self, request: web.Request) -> web.Response:
         """`GET /payments/{id}`: the payment as it is now; `pay_…` ids get the older queue's document."""
-        payment = await self._store.get(_payment_id(request), account_id=account_of(request))
-        headers = {"ETag": f'"{payment.version}"'}
+        found = await self._store.get(_payment_id(request), account_id=account_of(request))
+        payment, headers = await self._waited(request, found)
+        headers["ETag"] = f'"{payment.version}"'
         if not payment.status.terminal:
             headers["Retry-After"] = "1"
         # `*` and weak tags match as RFC 9110 13.1.2 says; there are no commas in ours.
@@ -56,6 +69,16 @@ class Handlers:
         older = request.match_info["payment_id"].startswith("pay_")
         body = wire.pay_json(payment) if older else wire.payment_json(payment)
         return web.Response(body=body, content_type=JSON, headers=headers)
+
+    async def _waited(self, request: web.Request, payment: Payment) -> tuple[Payment, dict[str, str]]:
+        """The payment after the wait that its client prefers, and what to say about that."""
+        wait_s = preferred_s(request.headers)
+        if wait_s is None:
+            return payment, {}
+        if wait_s and not payment.status.at_rest:
+            await self.waiting.until_at_rest(request, payment.id, wait_s=wait_s)
+            payment = await self._store.get(payment.id, account_id=payment.account_id)
+        return payment, {"Preference-Applied": f"wait={wait_s}"}
 
     async def retry(self, request: web.Request) -> web.Response:
         """`POST /v1/payments/{id}/retry`: a failed payment is pending again; 409 from any other status."""

@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp.web import RequestPayloadError
 
-from okane.api import idempotency, request_ids
+from okane.api import idempotency, request_ids, waiting
 from okane.api.problems import Problem, from_http, internal, malformed
 from okane.deadline import Deadline
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict, StoreUnavailable
@@ -34,7 +34,7 @@ def around_requests(metrics: OkaneMetrics) -> Middleware:
         request_id = request_ids.chosen(request.headers.get("X-Request-Id"))
         REQUEST_ID.set(request_id)  # in the context of this request's own task
         try:
-            with Deadline(REQUEST_TIMEOUT_S):
+            with Deadline(REQUEST_TIMEOUT_S + (waiting.preferred_s(request.headers) or 0)):
                 response = await handler(request)
         except ConnectionError:
             raise  # the client went away in the middle of its request: there is nobody to answer
@@ -46,7 +46,7 @@ def around_requests(metrics: OkaneMetrics) -> Middleware:
         resource = request.match_info.route.resource
         metrics.http_seconds.labels(
             resource.canonical if resource is not None else "unmatched", _method(request), str(response.status)
-        ).observe(time.perf_counter() - started_s)
+        ).observe(time.perf_counter() - started_s - request.get(waiting.WAITED, 0.0))
         return response
 
     return middleware

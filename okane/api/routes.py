@@ -14,6 +14,7 @@ from okane.metrics import OkaneMetrics
 def build_api(handlers: Handlers, reading: Reading, metrics: OkaneMetrics) -> web.Application:
     """The application; whoever runs it closes what the handlers use."""
     app = web.Application(middlewares=[around_requests(metrics)], client_max_size=MAX_BODY_BYTES)
+    app.on_shutdown.append(handlers.waiting.aclose)  # before the requests in hand are waited for
     for path, spelling in SPELLINGS.items():
         app.router.add_post(path, handlers.creates(spelling))
     app.router.add_get("/v1/payments", reading.payments)

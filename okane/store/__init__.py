@@ -1,7 +1,7 @@
 """The truth: everything okane knows is written to and read from Postgres here, and nothing else speaks SQL."""
 
 from okane.store.dead_letters import DeadLetterStore, DeadPayment
-from okane.store.lists import Page, PaymentLists, Wanted
+from okane.store.lists import Page, PaymentLists, PaymentWatch, Wanted
 from okane.store.overview import Overview
 from okane.store.payments import PaymentStore
 from okane.store.records import Accepted, Claimed, Event, NewPayment, Refused, Settlement
@@ -18,6 +18,7 @@ __all__ = [
     "Page",
     "PaymentLists",
     "PaymentStore",
+    "PaymentWatch",
     "Refused",
     "Settlement",
     "SweepStore",

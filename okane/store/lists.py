@@ -21,6 +21,9 @@ from okane.store.session import Session
 LOADED = statements.load("lists.sql")
 SQL = {name: text.replace("{wanted}", LOADED["wanted"]) for name, text in LOADED.items()}
 
+AT_REST = statements.prepared("lists.sql", "at_rest")["at_rest"]
+_AT_REST = sorted(status.value for status in Status if status.at_rest)
+
 WINDOW = 10_000  # rows that one page may look at: some ten milliseconds
 RARE_WINDOW = 2_000  # of each rare status
 SKEW = timedelta(
@@ -84,6 +87,21 @@ class PaymentLists:
         if len(payments) > limit:
             return Page(payments[:limit], payments[limit - 1].id)
         return Page(payments, found[0][rows.WIDTH] if found else None)
+
+
+class PaymentWatch:
+    """Looks at many payments at once, again and again, for those who wait for them."""
+
+    def __init__(self, url: str, *, timeout: timedelta = timedelta(seconds=5)) -> None:
+        self._session = Session(url, name="watch", timeout=timeout, index_only=True)
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._session.aclose()
+
+    async def at_rest(self, ids: Sequence[UUID]) -> Sequence[UUID]:
+        """Those of these payments that nothing but a human will change."""
+        return [row[0] for row in await self._session.rows_repeatably(AT_REST, {"ids": ids, "statuses": _AT_REST})]
 
 
 def _way(wanted: Wanted, limit: int) -> tuple[str, int]:

@@ -16,11 +16,12 @@ from okane.api.handlers import Handlers
 from okane.api.reading import Reading
 from okane.api.routes import build_api
 from okane.api.serving import Limits, serving
+from okane.api.waiting import Waiting
 from okane.config import Settings
 from okane.metrics import OkaneMetrics
 from okane.pipeline.accept import Accept
 from okane.pipeline.lanes import payments_stream
-from okane.store import PaymentLists, PaymentStore
+from okane.store import PaymentLists, PaymentStore, PaymentWatch
 from streams import Producer, Stream, connect
 
 LIMITS = Limits(connections=1000, head_timeout_s=60.0, keep_alive_timeout_s=60.0, write_timeout_s=60.0)
@@ -34,6 +35,7 @@ class Api:
     store: PaymentStore
     stream: Stream
     metrics: OkaneMetrics
+    waiting: Waiting
 
 
 @pytest.fixture
@@ -52,7 +54,14 @@ async def serve_api(database_url: str, redis_url: str) -> AsyncIterator[Api]:
         database_url, actor="api", lease=settings.lease, grace=settings.sweep_grace, timeout=timedelta(seconds=3)
     )
     producer = Producer(redis, stream)
-    handlers = Handlers(settings=settings, store=store, accept=Accept(store=store, producer=producer), metrics=metrics)
+    watch = PaymentWatch(database_url)
+    handlers = Handlers(
+        settings=settings,
+        store=store,
+        accept=Accept(store=store, producer=producer),
+        waiting=Waiting(watch=watch),
+        metrics=metrics,
+    )
     lists = PaymentLists(database_url)
     app = build_api(handlers, Reading(lists=lists), metrics)
     fast_lane = FastLane(handlers.creating, metrics)
@@ -60,8 +69,9 @@ async def serve_api(database_url: str, redis_url: str) -> AsyncIterator[Api]:
         serving(app, "127.0.0.1", 0, limits=LIMITS, drain=timedelta(seconds=1), fast_lane=fast_lane) as url,
         aiohttp.ClientSession(url) as client,
     ):
-        yield Api(client, store, stream, metrics)
+        yield Api(client, store, stream, metrics, handlers.waiting)
     await producer.aclose()
     await store.aclose()
     await lists.aclose()
+    await watch.aclose()
     await redis.aclose()

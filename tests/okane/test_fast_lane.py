@@ -30,13 +30,14 @@ from okane.api.problems import Problem
 from okane.api.reading import Reading
 from okane.api.routes import build_api
 from okane.api.serving import ConnectionMetrics, GuardedRunner, GuardedServer, Limits
+from okane.api.waiting import Waiting
 from okane.config import Settings
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StoreUnavailable
 from okane.metrics import OkaneMetrics
 from okane.payment import Payment, Status
 from okane.pipeline.accept import Accept
 from okane.pipeline.lanes import payments_stream
-from okane.store import Accepted, NewPayment, Page, PaymentLists, PaymentStore, Wanted
+from okane.store import Accepted, NewPayment, Page, PaymentLists, PaymentStore, PaymentWatch, Wanted
 from streams.testing import MemoryQueue
 from tests.faults.test_fuzz import LAST, Generator
 from tests.okane.test_api import BAD
@@ -175,7 +176,9 @@ async def serving(
     shelf.open.set()
     store = cast("PaymentStore", shelf)
     accept = Accept(store=store, producer=queue)
-    handlers = Handlers(settings=Settings(_env_file=None), store=store, accept=accept, metrics=metrics)
+    waiting = Waiting(watch=cast("PaymentWatch", shelf))
+    settings = Settings(_env_file=None)
+    handlers = Handlers(settings=settings, store=store, accept=accept, waiting=waiting, metrics=metrics)
     lane = Counting(handlers.creating, metrics)
     runner = GuardedRunner(
         build_api(handlers, Reading(lists=cast("PaymentLists", shelf)), metrics),
@@ -252,6 +255,7 @@ FIELDS: list[list[str]] = [
     ["Proxy-Connection: close"],
     ["Expect: 100-continue"],
     ["Expect: something"],
+    ["Prefer: wait=0"],
     ["Content-Encoding: identity"],
     ["Content-Encoding: gzip"],
     ["Transfer-Encoding: identity"],

@@ -67,6 +67,10 @@ FROM cut
 LEFT JOIN found p ON true
 ORDER BY p.id DESC
 
+-- name: at_rest
+-- Which of these, each of which somebody may read, have come to rest.
+SELECT p.id FROM payments p WHERE p.id = ANY (%(ids)s::uuid[]) AND p.status = ANY (%(statuses)s::text[])
+
 -- name: of_key
 -- An idempotency key has one payment at most.
 SELECT {payment}, NULL::uuid
