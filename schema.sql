@@ -62,6 +62,8 @@ CREATE TABLE payment_events (
     reason     text,
     provider   text,
     latency_ms integer,                                  -- of the provider call that ended the attempt
+    call       text,                                     -- which call that was: charge or look_up
+    decline_code text,
     PRIMARY KEY (payment_id, version)
 );
 

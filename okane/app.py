@@ -92,7 +92,7 @@ async def run_api(settings: Settings) -> None:
         metrics_url = await closing.enter_async_context(_serving_metrics(settings, parts, role="api", name="api"))
         lists = PaymentLists(_needed(settings.database_url, "DATABASE_URL"))
         closing.push_async_callback(lists.aclose)
-        app = build_api(handlers, Reading(lists=lists), parts.metrics)
+        app = build_api(handlers, Reading(store=parts.store, lists=lists), parts.metrics)
         served = serving(
             app,
             settings.host,

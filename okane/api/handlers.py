@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from http import HTTPStatus
-from uuid import UUID
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -57,7 +56,7 @@ class Handlers:
 
     async def show(self, request: web.Request) -> web.Response:
         """`GET /payments/{id}`: the payment as it is now; `pay_…` ids get the older queue's document."""
-        found = await self._store.get(_payment_id(request), account_id=account_of(request))
+        found = await self._store.get(wire.payment_id(request.match_info["payment_id"]), account_id=account_of(request))
         payment, headers = await self._waited(request, found)
         headers["ETag"] = f'"{payment.version}"'
         if not payment.status.terminal:
@@ -82,7 +81,9 @@ class Handlers:
 
     async def retry(self, request: web.Request) -> web.Response:
         """`POST /v1/payments/{id}/retry`: a failed payment is pending again; 409 from any other status."""
-        receipt = await self._accept.retry(_payment_id(request), account_id=account_of(request))
+        receipt = await self._accept.retry(
+            wire.payment_id(request.match_info["payment_id"]), account_id=account_of(request)
+        )
         return Answer(HTTPStatus.ACCEPTED, wire.receipt_json(receipt), {"Location": location(receipt)}).response()
 
     async def health(self, _request: web.Request) -> web.Response:
@@ -134,11 +135,3 @@ def _check_media_type(request: web.Request) -> None:
             "unsupported_media_type",
             "send the body uncompressed" if coded else "send application/json in UTF-8",
         )
-
-
-def _payment_id(request: web.Request) -> UUID:
-    text = request.match_info["payment_id"]
-    payment_id = wire.parse_id(text)
-    if payment_id is None:
-        raise Problem(HTTPStatus.NOT_FOUND, "payment_not_found", f"there is no payment {text[:64]!r}")
-    return payment_id

@@ -50,6 +50,21 @@ def _place(text: object) -> object:
         raise ValueError("must be what the page before has said") from None
 
 
+def _number(text: object) -> object:
+    """The number in a cursor of ours: small, in the room of an id."""
+    place = _place(text)
+    if isinstance(place, UUID):
+        if place.int >= 2**31:
+            raise ValueError("must be what the page before has said")
+        return place.int
+    return place
+
+
+def number_cursor(number: int) -> str:
+    """The text that stands for a place in a numbered list."""
+    return cursor(UUID(int=number))
+
+
 def cursor(place: UUID) -> str:
     """The text that stands for a place in a list."""
     return base64.urlsafe_b64encode(place.bytes).rstrip(b"=").decode()
@@ -99,6 +114,15 @@ class PaymentQuery(BaseModel):
             provider_ref=self.provider_ref,
             metadata=self.metadata,
         )
+
+
+class PartQuery(BaseModel):
+    """The parameters of lists of what belongs to one payment."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit: Limit = MAX_LIMIT
+    after: Annotated[int | None, BeforeValidator(_number)] = None
 
 
 def read(model: type[Q], query: MultiMapping[str]) -> Q:

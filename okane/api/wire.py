@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from http import HTTPStatus
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Annotated, Any
 from uuid import UUID
@@ -17,7 +18,7 @@ from iso4217 import Currency
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from okane.api import times
-from okane.api.problems import FieldError, invalid, malformed
+from okane.api.problems import FieldError, Problem, invalid, malformed
 from okane.payment import Payment, Status
 from okane.pipeline.accept import Receipt
 
@@ -76,6 +77,14 @@ def fingerprint(*, amount_minor: int, currency: str, metadata: dict[str, str]) -
 def parse_id(text: str) -> UUID | None:
     """A payment id in either spelling; None if it is neither. (UUID itself takes braces, a urn, and any script's digits.)"""
     return UUID(text.removeprefix("pay_")) if _ID.fullmatch(text) else None
+
+
+def payment_id(text: str) -> UUID:
+    """The payment id in a path. Raises a 404 Problem if it is none."""
+    found = parse_id(text)
+    if found is None:
+        raise Problem(HTTPStatus.NOT_FOUND, "payment_not_found", f"there is no payment {text[:64]!r}")
+    return found
 
 
 def receipt_json(receipt: Receipt) -> bytes:

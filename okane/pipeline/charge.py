@@ -33,7 +33,7 @@ from okane.providers.base import (
     Unavailable,
     Unknown,
 )
-from okane.store import Claimed, PaymentStore, Refused, Settlement
+from okane.store import Call, Claimed, PaymentStore, Refused, Settlement
 from streams import Dead, Done, Message, Outcome, Retry
 from streams.failpoints import failpoint
 
@@ -137,12 +137,12 @@ class Charge:
         started_s = time.monotonic()
         hopeless = self._rules.hopeless(claim)
         if hopeless is not None:
-            return self._settlement(payment, hopeless, called=False, started_s=started_s)
+            return self._settlement(payment, hopeless, call=None, started_s=started_s)
         if claim.look_up_first:
             found = await self._call("look_up", self._provider.look_up, payment)
             decided = self._rules.looked_up(claim, found)
             if decided is not None:
-                return self._settlement(payment, decided, called=False, started_s=started_s)
+                return self._settlement(payment, decided, call="look_up", started_s=started_s)
         if BEFORE_CALL.armed:
             await BEFORE_CALL.hit()
         if not lease.valid:
@@ -151,7 +151,7 @@ class Charge:
         result = await self._call("charge", self._provider.charge, payment)
         assert not isinstance(result, NotFound)
         decided = self._rules.charged(claim, result, roll=self._roll())
-        return self._settlement(payment, decided, called=True, started_s=started_s)
+        return self._settlement(payment, decided, call="charge", started_s=started_s)
 
     async def _call(
         self,
@@ -174,13 +174,15 @@ class Charge:
         self._attempts(name, call, _word(result)).inc()
         return result
 
-    def _settlement(self, payment: Payment, decided: verdict.Verdict, *, called: bool, started_s: float) -> Settlement:
+    def _settlement(
+        self, payment: Payment, decided: verdict.Verdict, *, call: Call | None, started_s: float
+    ) -> Settlement:
         return Settlement(
             payment_id=payment.id,
             attempt=payment.attempts,
             status=decided.status,
             event=decided.event,
-            called=called,
+            call=call,
             provider=self._provider.name,
             latency=timedelta(seconds=time.monotonic() - started_s),
             provider_ref=decided.provider_ref,

@@ -4,11 +4,13 @@ from okane.store.dead_letters import DeadLetterStore, DeadPayment
 from okane.store.lists import Page, PaymentLists, PaymentWatch, Wanted
 from okane.store.overview import Overview
 from okane.store.payments import PaymentStore
-from okane.store.records import Accepted, Claimed, Event, NewPayment, Refused, Settlement
+from okane.store.records import Accepted, Attempt, Call, Claimed, Event, NewPayment, Refused, Settlement
 from okane.store.sweep import SweepStore, WakeUp
 
 __all__ = [
     "Accepted",
+    "Attempt",
+    "Call",
     "Claimed",
     "DeadLetterStore",
     "DeadPayment",

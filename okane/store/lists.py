@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from okane.payment import RARE, Payment, Status
 from okane.store import rows, statements
+from okane.store.records import Attempt, Event
 from okane.store.session import Session
 
 LOADED = statements.load("lists.sql")
@@ -87,6 +88,36 @@ class PaymentLists:
         if len(payments) > limit:
             return Page(payments[:limit], payments[limit - 1].id)
         return Page(payments, found[0][rows.WIDTH] if found else None)
+
+    async def timeline(self, payment_id: UUID, *, account_id: str, after: int, limit: int) -> Sequence[Event]:
+        """Up to `limit` changes of a payment from number `after` on, oldest first; acceptance is number 0."""
+        asked = {"id": payment_id, "account_id": account_id, "after": after, "limit": limit}
+        return [rows.event(row) for row in await self._session.rows_repeatably(SQL["timeline"], asked)]
+
+    async def attempts(self, payment_id: UUID, *, account_id: str, after: int, limit: int) -> Sequence[Attempt]:
+        """Up to `limit` claims of a payment from number `after` on, in order."""
+        asked = {"id": payment_id, "account_id": account_id, "after": after, "last": after + limit}
+        return _attempts([rows.event(row) for row in await self._session.rows_repeatably(SQL["attempts"], asked)])
+
+
+def _attempts(events: Sequence[Event]) -> Sequence[Attempt]:
+    """The claims among these events, each with the last that was heard of it."""
+    attempts: dict[int, Attempt] = {}
+    for event in events:
+        if event.event == "claimed":
+            attempts[event.attempt] = Attempt(event.attempt, began_at=event.at)
+        elif event.attempt in attempts:
+            attempts[event.attempt] = replace(
+                attempts[event.attempt],
+                ended_at=event.at,
+                outcome=event.event,
+                call=event.call,
+                provider=event.provider,
+                decline_code=event.decline_code,
+                reason=event.reason,
+                latency_ms=event.latency_ms,
+            )
+    return list(attempts.values())
 
 
 class PaymentWatch:

@@ -137,6 +137,8 @@ class PaymentStore:
                 "reason": f"late {settlement.event}" + (f": {settlement.reason}" if settlement.reason else ""),
                 "provider": settlement.provider,
                 "latency_ms": _ms(settlement.latency),
+                "call": settlement.call,
+                "decline_code": settlement.decline_code,
             },
         )
         return Status(found[0][0]) if found else None
@@ -320,7 +322,7 @@ class PaymentStore:
                 "provider_refs": [one.provider_ref for one in ordered],
                 "decline_codes": [one.decline_code for one in ordered],
                 "reasons": [one.reason for one in ordered],
-                "called": [one.called for one in ordered],
+                "calls": [one.call for one in ordered],
                 "delays_ms": [None if one.delay is None else _ms(one.delay) for one in ordered],
                 "providers": [one.provider for one in ordered],
                 "latencies_ms": [_ms(one.latency) for one in ordered],

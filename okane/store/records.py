@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 from uuid import UUID
 
 from okane.payment import Payment, Status
 from streams.values import value
+
+Call = Literal["charge", "look_up"]
 
 
 @value
@@ -64,14 +67,14 @@ class Refused:
 class Settlement:
     """The outcome of one attempt, as it is written. `delay` is set where the payment is to be looked at again.
 
-    `event` is the word for the timeline; `called` says that the provider's charge (not only its look-up) was called.
+    `event` is the word for the timeline; `call` is the provider's call that it comes from, if one was made.
     """
 
     payment_id: UUID
     attempt: int
     status: Status
     event: str
-    called: bool
+    call: Call | None
     provider: str
     latency: timedelta
     provider_ref: str | None = None
@@ -94,3 +97,20 @@ class Event:
     reason: str | None
     provider: str | None
     latency_ms: int | None
+    call: str | None = None
+    decline_code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One claim of a payment and what came of it. Without an `outcome` nobody has heard of one."""
+
+    number: int
+    began_at: datetime
+    ended_at: datetime | None = None
+    outcome: str | None = None
+    call: str | None = None
+    provider: str | None = None
+    decline_code: str | None = None
+    reason: str | None = None
+    latency_ms: int | None = None

@@ -63,7 +63,7 @@ async def serve_api(database_url: str, redis_url: str) -> AsyncIterator[Api]:
         metrics=metrics,
     )
     lists = PaymentLists(database_url)
-    app = build_api(handlers, Reading(lists=lists), metrics)
+    app = build_api(handlers, Reading(store=store, lists=lists), metrics)
     fast_lane = FastLane(handlers.creating, metrics)
     async with (
         serving(app, "127.0.0.1", 0, limits=LIMITS, drain=timedelta(seconds=1), fast_lane=fast_lane) as url,

@@ -181,7 +181,7 @@ async def serving(
     handlers = Handlers(settings=settings, store=store, accept=accept, waiting=waiting, metrics=metrics)
     lane = Counting(handlers.creating, metrics)
     runner = GuardedRunner(
-        build_api(handlers, Reading(lists=cast("PaymentLists", shelf)), metrics),
+        build_api(handlers, Reading(store=store, lists=cast("PaymentLists", shelf)), metrics),
         limits=Limits(
             connections=1000,
             head_timeout_s=head_timeout_s,

@@ -52,7 +52,7 @@ def settlement(payment: Payment, status: Status = Status.SUCCESS, **more: object
         attempt=payment.attempts,
         status=status,
         event=status.value,
-        called=True,
+        call="charge",
         provider="test",
         latency=timedelta(milliseconds=5),
         provider_ref="ref" if status is Status.SUCCESS else None,

@@ -126,6 +126,8 @@ class MemoryDatabase:
         reason: str | None = None,
         provider: str | None = None,
         latency_ms: int | None = None,
+        call: str | None = None,
+        decline_code: str | None = None,
     ) -> None:
         """What every change of a payment has in common: an allowed status, the next version, and its event."""
         stays = event == "late_result" and status is row.status
@@ -147,6 +149,8 @@ class MemoryDatabase:
                 reason=reason,
                 provider=provider,
                 latency_ms=latency_ms,
+                call=call,
+                decline_code=decline_code,
             )
         )
         self.check(row)
@@ -198,7 +202,7 @@ class MemoryPaymentStore:
         for number, new in enumerate(news):
             try:
                 answers.append(await self.accept(new, wake=number < wakes))
-            except IdempotencyKeyReused as error:
+            except (IdempotencyKeyReused, psycopg.Error) as error:
                 answers.append(error)
         return answers
 
@@ -274,6 +278,8 @@ class MemoryPaymentStore:
             reason=reason,
             provider=settlement.provider,
             latency_ms=_ms(settlement.latency),
+            call=settlement.call,
+            decline_code=settlement.decline_code,
         )
         return row.status
 
@@ -389,7 +395,7 @@ class MemoryPaymentStore:
         row.last_error = settlement.reason
         still_open = status in (Status.UNKNOWN, Status.NEEDS_REVIEW)
         row.open_since = (row.open_since or row.called_at) if still_open else None
-        row.called_at = now if settlement.called else row.called_at
+        row.called_at = now if settlement.call == "charge" else row.called_at
         row.lease_until = None
         row.retry_at = None if delay is None else now + delay
         row.sweep_at = None if delay is None else now + delay + self._grace
@@ -403,6 +409,8 @@ class MemoryPaymentStore:
             reason=settlement.reason,
             provider=settlement.provider,
             latency_ms=_ms(settlement.latency),
+            call=settlement.call,
+            decline_code=settlement.decline_code,
         )
 
 
@@ -458,11 +466,7 @@ class MemorySweepStore:
 
     def _start(self, lane: str, below: UUID) -> bool:
         """Put a new cursor where the first payment of any lane is open. False if this is not known yet."""
-        passed = self._db.sweep_cursors.get(ALL_LANES)
-        if passed is not None and passed >= below:
-            self._move(lane, passed)
-            return True
-        after = passed or min(self._db.payments, default=None)
+        after = self._db.sweep_cursors.get(ALL_LANES) or min(self._db.payments, default=None)
         if after is None or after >= below:
             return False
         window, more = self._window_from(after, below)

@@ -67,6 +67,30 @@ FROM cut
 LEFT JOIN found p ON true
 ORDER BY p.id DESC
 
+-- name: timeline
+-- What happened to a payment after its change number `after`; acceptance is number 0.
+SELECT p.id AS payment_id, 0 AS version, p.created_at AS at, 'accepted' AS event, 'pending' AS status, 0 AS attempt,
+       'api' AS actor, NULL AS reason, NULL AS provider, NULL AS latency_ms, NULL AS call, NULL AS decline_code
+FROM payments p WHERE p.id = %(id)s::uuid AND p.account_id = %(account_id)s::text AND %(after)s::integer < 0
+UNION ALL
+SELECT e.payment_id, e.version, e.at, e.event, e.status, e.attempt, e.actor, e.reason, e.provider, e.latency_ms,
+       e.call, e.decline_code
+FROM payment_events e
+WHERE e.payment_id = %(id)s::uuid AND e.version > %(after)s::integer
+  AND EXISTS (SELECT FROM payments p WHERE p.id = %(id)s::uuid AND p.account_id = %(account_id)s::text)
+ORDER BY version
+LIMIT %(limit)s::bigint
+
+-- name: attempts
+-- The claims of a payment after number `after`, up to `last`, and what came of them.
+SELECT e.payment_id, e.version, e.at, e.event, e.status, e.attempt, e.actor, e.reason, e.provider, e.latency_ms,
+       e.call, e.decline_code
+FROM payment_events e
+WHERE e.payment_id = %(id)s::uuid AND e.attempt > %(after)s::integer AND e.attempt <= %(last)s::integer
+  AND (e.event = 'claimed' OR e.provider IS NOT NULL)
+  AND EXISTS (SELECT FROM payments p WHERE p.id = %(id)s::uuid AND p.account_id = %(account_id)s::text)
+ORDER BY e.version
+
 -- name: at_rest
 -- Which of these, each of which somebody may read, have come to rest.
 SELECT p.id FROM payments p WHERE p.id = ANY (%(ids)s::uuid[]) AND p.status = ANY (%(statuses)s::text[])

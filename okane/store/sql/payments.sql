@@ -93,7 +93,7 @@ WITH settled AS (
         decline_code = w.decline_code,
         last_error = w.reason,
         open_since = CASE WHEN w.status IN ('unknown', 'needs_review') THEN coalesce(p.open_since, p.called_at) END,
-        called_at = CASE WHEN w.called THEN now() ELSE p.called_at END,
+        called_at = CASE WHEN w.call = 'charge' THEN now() ELSE p.called_at END,
         lease_until = NULL,
         retry_at = now() + w.delay_ms * interval '1 millisecond',
         sweep_at = now() + (w.delay_ms + %(grace_ms)s::bigint) * interval '1 millisecond',
@@ -101,17 +101,19 @@ WITH settled AS (
         dead_at = CASE WHEN w.event = 'spent' OR w.status = 'needs_review' THEN now() END,
         updated_at = now()
     FROM unnest(%(ids)s::uuid[], %(attempts)s::integer[], %(statuses)s::text[], %(events)s::text[],
-                %(provider_refs)s::text[], %(decline_codes)s::text[], %(reasons)s::text[], %(called)s::boolean[],
+                %(provider_refs)s::text[], %(decline_codes)s::text[], %(reasons)s::text[], %(calls)s::text[],
                 %(delays_ms)s::bigint[], %(providers)s::text[], %(latencies_ms)s::integer[])
-         AS w (id, attempt, status, event, provider_ref, decline_code, reason, called, delay_ms, provider, latency_ms)
+         AS w (id, attempt, status, event, provider_ref, decline_code, reason, call, delay_ms, provider, latency_ms)
     WHERE p.id = w.id AND p.attempts = w.attempt AND p.status = 'processing'
       -- Another attempt's success was heard of meanwhile: not given up but looked up, once the lease has run out.
       AND NOT (w.status = 'failed_final' AND p.provider_ref IS NOT NULL)
-    RETURNING p.id, p.version, w.event, p.status, p.attempts, w.reason, w.provider, w.latency_ms,
+    RETURNING p.id, p.version, w.event, p.status, p.attempts, w.reason, w.provider, w.latency_ms, w.call, w.decline_code,
               extract(epoch FROM now() - p.created_at)::float8 AS age_s
 ), logged AS (
-    INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason, provider, latency_ms)
-    SELECT id, version, event, status, attempts, %(actor)s::text, reason, provider, latency_ms FROM settled
+    INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason, provider, latency_ms,
+                                call, decline_code)
+    SELECT id, version, event, status, attempts, %(actor)s::text, reason, provider, latency_ms, call, decline_code
+    FROM settled
 )
 SELECT id, attempts, age_s FROM settled
 
@@ -138,8 +140,10 @@ WITH recorded AS (
     WHERE p.id = %(id)s
     RETURNING p.id, p.version, p.status
 ), logged AS (
-    INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason, provider, latency_ms)
-    SELECT id, version, 'late_result', status, %(attempt)s, %(actor)s, %(reason)s, %(provider)s, %(latency_ms)s
+    INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason, provider, latency_ms,
+                                call, decline_code)
+    SELECT id, version, 'late_result', status, %(attempt)s, %(actor)s, %(reason)s, %(provider)s, %(latency_ms)s,
+           %(call)s, %(decline_code)s
     FROM recorded
 )
 SELECT status FROM recorded
@@ -194,10 +198,11 @@ SELECT id FROM buried
 -- name: events
 -- The timeline of one payment, acceptance first.
 SELECT p.id AS payment_id, 0 AS version, p.created_at AS at, 'accepted' AS event, 'pending' AS status, 0 AS attempt,
-       'api' AS actor, NULL AS reason, NULL AS provider, NULL AS latency_ms
+       'api' AS actor, NULL AS reason, NULL AS provider, NULL AS latency_ms, NULL AS call, NULL AS decline_code
 FROM payments p WHERE p.id = %(id)s
 UNION ALL
-SELECT e.payment_id, e.version, e.at, e.event, e.status, e.attempt, e.actor, e.reason, e.provider, e.latency_ms
+SELECT e.payment_id, e.version, e.at, e.event, e.status, e.attempt, e.actor, e.reason, e.provider, e.latency_ms,
+       e.call, e.decline_code
 FROM payment_events e WHERE e.payment_id = %(id)s
 ORDER BY version
 
