@@ -86,6 +86,12 @@ class Handlers:
         )
         return Answer(HTTPStatus.ACCEPTED, wire.receipt_json(receipt), {"Location": location(receipt)}).response()
 
+    async def cancel(self, request: web.Request) -> web.Response:
+        """`POST /v1/payments/{id}/cancel`: the payment is not charged any more; 409 if that is too late, or unclear."""
+        payment_id = wire.payment_id(request.match_info["payment_id"])
+        payment = await self._accept.cancel(payment_id, account_id=account_of(request))
+        return web.Response(body=wire.payment_json(payment), content_type=JSON)
+
     async def health(self, _request: web.Request) -> web.Response:
         """`GET /v1/health`, `/health`, `/healthz`: this process answers. Says nothing about what it depends on."""
         return web.Response(body=b'{"status":"ok"}', content_type=JSON)

@@ -22,6 +22,7 @@ def build_api(handlers: Handlers, reading: Reading, metrics: OkaneMetrics) -> we
     app.router.add_get("/v1/payments/{payment_id}/events", reading.events)
     app.router.add_get("/v1/payments/{payment_id}/attempts", reading.attempts)
     app.router.add_post("/v1/payments/{payment_id}/retry", handlers.retry)
+    app.router.add_post("/v1/payments/{payment_id}/cancel", handlers.cancel)
     app.router.add_get("/v1/health", handlers.health)
     # As the two systems before us had them.
     app.router.add_get("/payments/{payment_id}", handlers.show)

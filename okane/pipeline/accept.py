@@ -40,7 +40,7 @@ class Receipt:
 
 
 class Accept:
-    """Takes payments in, and takes failed ones in again."""
+    """Takes payments in, takes failed ones in again, and lets go of those that are not wanted any more."""
 
     def __init__(self, *, store: PaymentStore, producer: Publisher) -> None:
         self._store = store
@@ -76,6 +76,15 @@ class Accept:
         payment = await self._store.retry(payment_id, account_id=account_id)
         log.info("payment_retried", payment_id=str(payment_id))
         return Receipt(payment, created=False, enqueued=payment.id in await self._wake([payment]))
+
+    async def cancel(self, payment_id: UUID, *, account_id: str) -> Payment:
+        """Withdraw a payment before it is charged. Raises PaymentNotFound, StatusConflict, StoreUnavailable.
+
+        Its wake-up is left where it is: the claim refuses it.
+        """
+        payment = await self._store.cancel(payment_id, account_id=account_id)
+        log.info("payment_canceled", payment_id=str(payment_id))
+        return payment
 
     def _how_many_may_ask(self, count: int) -> int:
         if not self._redis_away_until_s:

@@ -154,6 +154,19 @@ class PaymentStore:
         payment = await self.get(payment_id, account_id=account_id)
         raise StatusConflict(payment.status, "retried")
 
+    async def cancel(self, payment_id: UUID, *, account_id: str) -> Payment:
+        """Withdraw a payment that nobody is charging; one that is canceled stays so.
+
+        Raises PaymentNotFound, or StatusConflict from any other status.
+        """
+        found = await self._rare.rows(SQL["cancel"], {"id": payment_id, "account_id": account_id, "actor": self._actor})
+        if found:
+            return rows.payment(found[0])
+        payment = await self.get(payment_id, account_id=account_id)
+        if payment.status is Status.CANCELED:
+            return payment
+        raise StatusConflict(payment.status, "canceled")
+
     async def bury(self, payment_id: UUID, *, reason: str) -> bool:
         """Hand an unsettled payment to a human. False if it is settled, in a live claim, or unknown here."""
         return bool(await self._rare.rows(SQL["bury"], {"id": payment_id, "reason": reason, "actor": self._actor}))

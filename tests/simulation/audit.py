@@ -50,12 +50,20 @@ class Audit(Watch, Listener):
         self._removed: list[tuple[bytes, Id, bytes]] = []
         self._poisoned: set[tuple[bytes, Id]] = set()
         self._scans: dict[tuple[str, bytes], bytes] = {}
+        self._canceled: set[UUID] = set()
         self._looked_up: set[tuple[UUID, int]] = set()
 
     def say(self, what: str) -> None:
         """Notes that something is wrong."""
         if len(self.found) < 20:
             self.found.append(what)
+
+    def canceled(self, payment: Payment) -> None:
+        """A client was told that its payment is withdrawn. Only a charge that is heard of late may still turn up."""
+        self.repairs["canceled by hand"] += 1
+        if payment.status is not Status.CANCELED:
+            self.say(f"{payment.id} was said to be canceled, and is {payment.status}")
+        self._canceled.add(payment.id)
 
     # Every step in Redis
 
@@ -121,6 +129,8 @@ class Audit(Watch, Listener):
     def charged(self, payment: Payment) -> None:
         """A charge is about to be sent."""
         row = self._database.payments.get(payment.id)
+        if payment.id in self._canceled:
+            self.say(f"{payment.id} is charged after a client was told that it is canceled")
         if row is None or row.attempts != payment.attempts or row.status is not Status.PROCESSING:
             self.say(f"{payment.id} is charged under attempt {payment.attempts}, which does not hold it")
             return
@@ -170,6 +180,8 @@ class Audit(Watch, Listener):
                 self.say(f"I5: {row.id} is {row.status} for ever")
             if row.status is Status.NEEDS_REVIEW and not row.last_error:
                 self.say(f"I5: {row.id} needs review and does not say why")
+            if row.id in self._canceled and row.status not in (Status.CANCELED, Status.NEEDS_REVIEW):
+                self.say(f"I6: a client was told that {row.id} is canceled, and it is {row.status}")
         for left in self._left(server):
             self.say(f"I10: {left}")
         self._check_told()

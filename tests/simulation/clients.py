@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from okane.errors import IdempotencyKeyReused, OkaneError, StatusConflict, StoreUnavailable
+from okane.payment import Payment
 from okane.pipeline.accept import Accept, Receipt
 from okane.pipeline.lanes import LaneLimits
 from okane.store import NewPayment
@@ -66,6 +67,9 @@ class Clients:
         if self._dice.random() < 0.1:
             await asyncio.sleep(self._dice.random() * 5)
             await self._retry(payment_id, new.account_id)
+        if self._dice.random() < 0.1:
+            await asyncio.sleep(self._dice.random() * 2)
+            await self._cancel(payment_id, new.account_id)
 
     async def _insist(self, new: NewPayment) -> UUID | None:
         """Repeats a request until it is answered."""
@@ -97,6 +101,15 @@ class Clients:
         except (StatusConflict, NotSent, NoAnswer, StoreUnavailable):
             return
         self._audit.repairs["retried by hand"] += 1
+
+    async def _cancel(self, payment_id: UUID, account_id: str) -> None:
+        """Withdraws a payment; whoever is told that it is withdrawn may withdraw it again, and is told the same."""
+        for _ in range(2):
+            try:
+                payment: Payment = await self._ask(lambda accept: accept.cancel(payment_id, account_id=account_id))
+            except (StatusConflict, NotSent, NoAnswer, StoreUnavailable):
+                return
+            self._audit.canceled(payment)
 
     async def _ask(self, request: Callable[[Accept], Any]) -> Any:
         """Sends one request to one API and answers what it says."""

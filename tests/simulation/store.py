@@ -302,6 +302,19 @@ class MemoryPaymentStore:
         self._db.change(row, Status.PENDING, "retried", actor=self._actor)
         return row.payment()
 
+    async def cancel(self, payment_id: UUID, *, account_id: str) -> Payment:
+        """Withdraw a payment that nobody is charging; one that is canceled stays so."""
+        payment = await self.get(payment_id, account_id=account_id)
+        if payment.status is Status.CANCELED:
+            return payment
+        row = self._db.payments[payment_id]
+        if payment.status not in (Status.PENDING, Status.FAILED_RETRYABLE) or row.provider_ref is not None:
+            raise StatusConflict(payment.status, "canceled")
+        row.retry_at = None
+        row.sweep_at = None
+        self._db.change(row, Status.CANCELED, "canceled", actor=self._actor)
+        return row.payment()
+
     async def bury(self, payment_id: UUID, *, reason: str) -> bool:
         """Hand an unsettled payment to a human. False if it is settled, in a live claim, or unknown here."""
         now = self._db.now()

@@ -96,17 +96,6 @@ class Twins:
             assert self._of_the_model(table) == await self._of_the_real_store(table), asked
         self.seen.add(f"{method}: {kind(expected)}")
 
-    async def cancel(self, payment_id: UUID) -> None:
-        """Withdraw a payment by hand on both sides: no method does it yet."""
-        statement = (
-            "UPDATE payments SET status = 'canceled', retry_at = NULL, sweep_at = NULL"
-            " WHERE id = %s AND status IN ('pending', 'failed_retryable')"
-        )
-        await self._connection.execute(statement, [payment_id])
-        row = self.db.payments[payment_id]
-        if row.status in (Status.PENDING, Status.FAILED_RETRYABLE):
-            row.status, row.retry_at, row.sweep_at = Status.CANCELED, None, None
-
     async def columns(self, table: str) -> set[str]:
         """What the real table has, but for what it computes by itself."""
         cursor = await self._connection.execute(
@@ -204,7 +193,7 @@ class Play:
             (3, self._record_late),
             (3, self._retry),
             (2, self._bury),
-            (1, self._cancel),
+            (2, self._cancel),
             (5, self._sweep),
             (2, self._take_due),
             (7, self._advance),
@@ -257,9 +246,7 @@ class Play:
         await self._twins.same("bury", self._payment_id(), reason="poison")
 
     async def _cancel(self) -> None:
-        payment_id = self._payment_id()
-        if payment_id in self._twins.db.payments:
-            await self._twins.cancel(payment_id)
+        await self._twins.same("cancel", self._payment_id(), account_id=self._account())
 
     async def _sweep(self) -> None:
         for _ in range(self._dice.randrange(3)):
@@ -339,6 +326,9 @@ EVERY_WAY = {
     "accept: IdempotencyKeyReused",
     "bury: False",
     "bury: True",
+    "cancel: Payment",
+    "cancel: PaymentNotFound",
+    "cancel: StatusConflict",
     "claim: charge",
     "claim: look up first",
     "claim: Refused",

@@ -173,6 +173,24 @@ WITH retried AS (
 )
 SELECT * FROM retried
 
+-- name: cancel
+-- Withdraws what nobody is charging. Where a charge has been heard of late, it is no longer ours to withdraw.
+WITH canceled AS (
+    UPDATE payments p
+    SET status = 'canceled',
+        version = p.version + 1,
+        retry_at = NULL,
+        sweep_at = NULL,
+        updated_at = now()
+    WHERE p.id = %(id)s AND p.account_id = %(account_id)s AND p.status IN ('pending', 'failed_retryable')
+      AND p.provider_ref IS NULL
+    RETURNING {payment}
+), logged AS (
+    INSERT INTO payment_events (payment_id, version, event, status, attempt, actor)
+    SELECT id, version, 'canceled', status, attempts, %(actor)s FROM canceled
+)
+SELECT * FROM canceled
+
 -- name: bury
 -- A payment whose stream entry kills the workers that take it: a human decides. Only from a status that is not settled.
 WITH buried AS (
