@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
 
 from okane.api import idempotency, strict_json, wire
 from okane.api.answers import Answer
@@ -46,7 +47,11 @@ class Creating:
 
     def read(self, body: bytes, keys: Sequence[str]) -> NewPayment:
         """The payment that a body asks for, under the key in it or in these `Idempotency-Key` headers. Raises Problem."""
-        asked = wire.read_create(strict_json.loads(body))
+        return self.understand(strict_json.loads(body), keys)
+
+    def understand(self, parsed: Any, keys: Sequence[str]) -> NewPayment:
+        """The same for a body that is parsed already."""
+        asked = wire.read_create(parsed)
         currency = asked.currency or self._default_currency
         return NewPayment(
             account_id=ACCOUNT,

@@ -20,9 +20,9 @@ from aiohttp.http import RawRequestMessage
 
 from okane.api import middleware, request_ids
 from okane.api.answers import JSON, Answer
+from okane.api.bodies import CURLS
 from okane.api.connection import Connection
 from okane.api.creating import MAX_BODY_BYTES, SPELLINGS, Creating
-from okane.api.handlers import CURLS
 from okane.logs import REQUEST_ID
 from okane.metrics import OkaneMetrics
 from okane.store import NewPayment

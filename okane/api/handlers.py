@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from http import HTTPStatus
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from okane.api import wire
+from okane.api import bodies, wire
 from okane.api.answers import JSON, Answer
 from okane.api.caller import account_of
 from okane.api.creating import MAX_BODY_BYTES, Creating, Spelling, location, told
@@ -21,10 +20,6 @@ from okane.metrics import OkaneMetrics
 from okane.payment import Payment
 from okane.pipeline.accept import Accept
 from okane.store import PaymentStore
-
-CURLS = "application/x-www-form-urlencoded"
-BODY_TIMEOUT_S = 5.0  # 64 kB take longer only from somebody who means to
-UTF_8 = frozenset({"utf-8", "utf8"})
 
 
 class Handlers:
@@ -42,8 +37,10 @@ class Handlers:
         """`POST /payments`, `POST /v1/payments`, `POST /pay`: 202 for a new payment, 200 for the repeat of a request."""
 
         async def create(request: web.Request) -> web.Response:
-            _check_media_type(request)
-            new = self.creating.read(await _read(request), request.headers.getall("Idempotency-Key", []))
+            bodies.check_media_type(request, JSON)
+            new = self.creating.read(
+                await bodies.read(request, MAX_BODY_BYTES), request.headers.getall("Idempotency-Key", [])
+            )
             [receipt] = await self.creating.accept_many([new])
             if isinstance(receipt, BaseException):
                 raise receipt
@@ -109,35 +106,3 @@ class Handlers:
                 headers={"Retry-After": "1"},
             ) from error
         return web.Response(body=b'{"status":"ready"}', content_type=JSON)
-
-
-async def _read(request: web.Request) -> bytes:
-    """The body. One that says it is too large is refused unread, one that does not come is not waited for."""
-    if (request.content_length or 0) > MAX_BODY_BYTES:
-        raise web.HTTPRequestEntityTooLarge(max_size=MAX_BODY_BYTES, actual_size=request.content_length or 0)
-    if request.content.is_eof():
-        return await request.read()  # all of it is here
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            return await request.read()
-    except TimeoutError:
-        raise Problem(
-            HTTPStatus.REQUEST_TIMEOUT,
-            "body_too_slow",
-            f"the body did not come within {BODY_TIMEOUT_S:g} s",
-            retryable=True,
-        ) from None
-
-
-def _check_media_type(request: web.Request) -> None:
-    """JSON in UTF-8, as it is. No Content-Type, or the one that `curl -d` sets by itself, is taken for that: the clients of
-    the systems before us send those, and a body that is no JSON is refused all the same."""
-    said = request.headers.get("Content-Type")
-    plain = said is None or (request.content_type in (JSON, CURLS) and (request.charset or "utf-8").lower() in UTF_8)
-    coded = request.headers.get("Content-Encoding", "identity").lower() != "identity"
-    if not plain or coded:
-        raise Problem(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_media_type",
-            "send the body uncompressed" if coded else "send application/json in UTF-8",
-        )

@@ -90,21 +90,25 @@ class Problem(Exception):
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         return f"HTTP/1.1 {self.status.value} {self.status.phrase}\r\n{head}\r\n".encode() + body
 
-    def _document(self, instance: str | None, request_id: str) -> bytes:
+    def document(self) -> dict[str, object]:
+        """What there is to say whatever the request was."""
         document: dict[str, object] = {
             "type": f"urn:okane:problem:{self.code}",
             "title": self.status.phrase,
             "status": self.status.value,
             "detail": self.detail,
             "code": self.code,
-            "request_id": request_id,
             "retryable": self.retryable,
             **self.extra,
         }
-        if instance is not None:
-            document["instance"] = _text(instance)
         if self.errors:
             document["errors"] = [one.document() for one in self.errors]
+        return document
+
+    def _document(self, instance: str | None, request_id: str) -> bytes:
+        document = self.document() | {"request_id": request_id}
+        if instance is not None:
+            document["instance"] = _text(instance)
         return json.dumps(document).encode()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from okane.api.batch import Batch
 from okane.api.creating import MAX_BODY_BYTES, SPELLINGS
 from okane.api.handlers import Handlers
 from okane.api.middleware import around_requests
@@ -17,6 +18,7 @@ def build_api(handlers: Handlers, reading: Reading, metrics: OkaneMetrics) -> we
     app.on_shutdown.append(handlers.waiting.aclose)  # before the requests in hand are waited for
     for path, spelling in SPELLINGS.items():
         app.router.add_post(path, handlers.creates(spelling))
+    app.router.add_post("/v1/payments/batch", Batch(creating=handlers.creating).create)
     app.router.add_get("/v1/payments", reading.payments)
     app.router.add_get("/v1/payments/{payment_id}", handlers.show)
     app.router.add_get("/v1/payments/{payment_id}/events", reading.events)
