@@ -20,6 +20,7 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from okane.api.dead_letters import DeadLetterRoutes
 from okane.api.fast_lane import FastLane
 from okane.api.handlers import Handlers
 from okane.api.metrics_endpoint import PROCESS_PATH, Telling, build_metrics_app
@@ -35,16 +36,18 @@ from okane.pipeline.charge import Charge
 from okane.pipeline.direct import Direct
 from okane.pipeline.lanes import payments_stream
 from okane.pipeline.lease import Leases
+from okane.pipeline.replay import Replay
 from okane.pipeline.sweep import LaneState, Sweep
 from okane.pipeline.verdict import Rules
 from okane.providers.http import HttpProvider
 from okane.providers.simulator import app as simulator
 from okane.providers.simulator.journal import JournalError
 from okane.providers.simulator.options import SimulatorOptions
-from okane.store import Overview, PaymentLists, PaymentStore, PaymentWatch, SweepStore, schema
+from okane.store import DeadLetterStore, Overview, PaymentLists, PaymentStore, PaymentWatch, SweepStore, schema
 from okane.store.facts import postgres_facts
 from streams import (
     Consumer,
+    DeadLetters,
     Delayed,
     Inspector,
     Janitor,
@@ -82,17 +85,26 @@ async def run_api(settings: Settings) -> None:
         await _check_servers(settings, parts)
         watch = PaymentWatch(_needed(settings.database_url, "DATABASE_URL"))
         closing.push_async_callback(watch.aclose)
+        accept = Accept(store=parts.store, producer=parts.producer)
         handlers = Handlers(
             settings=settings,
             store=parts.store,
-            accept=Accept(store=parts.store, producer=parts.producer),
+            accept=accept,
             waiting=Waiting(watch=watch),
             metrics=parts.metrics,
         )
         metrics_url = await closing.enter_async_context(_serving_metrics(settings, parts, role="api", name="api"))
         lists = PaymentLists(_needed(settings.database_url, "DATABASE_URL"))
         closing.push_async_callback(lists.aclose)
-        app = build_api(handlers, Reading(store=parts.store, lists=lists), parts.metrics)
+        dead = DeadLetterStore(_needed(settings.database_url, "DATABASE_URL"))
+        closing.push_async_callback(dead.aclose)
+        replay = Replay(accept=accept, notes=DeadLetters(parts.redis, parts.stream))
+        app = build_api(
+            handlers,
+            Reading(store=parts.store, lists=lists),
+            DeadLetterRoutes(dead=dead, replay=replay),
+            parts.metrics,
+        )
         served = serving(
             app,
             settings.host,

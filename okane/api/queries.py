@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from okane.payment import Status
 from okane.store import Wanted
 
 MAX_LIMIT = 100
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _NESTED = re.compile(r"(\w+)\[(.*)\]", re.DOTALL)
 _WHOLE = re.compile(r"[0-9]{1,19}")
@@ -63,6 +65,25 @@ def _number(text: object) -> object:
 def number_cursor(number: int) -> str:
     """The text that stands for a place in a numbered list."""
     return cursor(UUID(int=number))
+
+
+def dated_place(text: object) -> object:
+    """The place in a cursor of a list that is ordered by time."""
+    if not isinstance(text, str):
+        return text
+    try:
+        raw = base64.b64decode(text, altchars=b"-_", validate=True)
+        moment = _EPOCH + timedelta(microseconds=int.from_bytes(raw[:8], "big"))
+        return moment, UUID(bytes=raw[8:])
+    except (ValueError, OverflowError, binascii.Error):
+        raise ValueError("must be what the page before has said") from None
+
+
+def dated_cursor(place: tuple[datetime, UUID]) -> str:
+    """The text that stands for a place in a list that is ordered by time."""
+    moment, id_ = place
+    since = (moment - _EPOCH) // timedelta(microseconds=1)
+    return base64.urlsafe_b64encode(since.to_bytes(8, "big") + id_.bytes).decode()
 
 
 def cursor(place: UUID) -> str:

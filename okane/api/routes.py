@@ -6,13 +6,14 @@ from aiohttp import web
 
 from okane.api.batch import Batch
 from okane.api.creating import MAX_BODY_BYTES, SPELLINGS
+from okane.api.dead_letters import DeadLetterRoutes
 from okane.api.handlers import Handlers
 from okane.api.middleware import around_requests
 from okane.api.reading import Reading
 from okane.metrics import OkaneMetrics
 
 
-def build_api(handlers: Handlers, reading: Reading, metrics: OkaneMetrics) -> web.Application:
+def build_api(handlers: Handlers, reading: Reading, dead: DeadLetterRoutes, metrics: OkaneMetrics) -> web.Application:
     """The application; whoever runs it closes what the handlers use."""
     app = web.Application(middlewares=[around_requests(metrics)], client_max_size=MAX_BODY_BYTES)
     app.on_shutdown.append(handlers.waiting.aclose)  # before the requests in hand are waited for
@@ -25,6 +26,8 @@ def build_api(handlers: Handlers, reading: Reading, metrics: OkaneMetrics) -> we
     app.router.add_get("/v1/payments/{payment_id}/attempts", reading.attempts)
     app.router.add_post("/v1/payments/{payment_id}/retry", handlers.retry)
     app.router.add_post("/v1/payments/{payment_id}/cancel", handlers.cancel)
+    app.router.add_get("/v1/dead-letters", dead.list)
+    app.router.add_post("/v1/dead-letters/replay", dead.replay)
     app.router.add_get("/v1/health", handlers.health)
     # As the two systems before us had them.
     app.router.add_get("/payments/{payment_id}", handlers.show)

@@ -11,7 +11,7 @@ import json
 import re
 from http import HTTPStatus
 from json.encoder import encode_basestring_ascii as _quoted
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 from iso4217 import Currency
@@ -23,6 +23,8 @@ from okane.payment import Payment, Status
 from okane.pipeline.accept import Receipt
 
 MAX_AMOUNT_MINOR = 2**63 - 1
+
+M = TypeVar("M", bound=BaseModel)
 
 _ID = re.compile(r"(pay_)?([0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.ASCII | re.IGNORECASE)
 _CURRENCIES = frozenset(currency.code for currency in Currency)
@@ -52,18 +54,29 @@ class CreatePayment(BaseModel):
 
 def read_create(body: Any) -> CreatePayment:
     """Validate a parsed body. Raises a Problem: 400 if it is no object, 422 naming every member that is wrong."""
+    return validated(CreatePayment, body)
+
+
+def validated(model: type[M], body: Any) -> M:
+    """A parsed body as what it should be. Raises a Problem: 400 if it is no object, 422 naming every wrong member."""
     if not isinstance(body, dict):
         raise malformed("body_not_an_object", "the body must be a JSON object")
     try:
-        return CreatePayment.model_validate(body)
+        return model.model_validate(body)
     except ValidationError as error:
-        raise invalid([_field_error(one) for one in error.errors(include_url=False, include_input=False)]) from None
+        found = error.errors(include_url=False, include_input=False)
+        raise invalid([_field_error(model, one) for one in found]) from None
 
 
-def _field_error(error: Any) -> FieldError:
+def _field_error(model: type[BaseModel], error: Any) -> FieldError:
     pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in error["loc"] if part != "[key]")
     if error["type"] == "extra_forbidden":
-        allowed = ", ".join(CreatePayment.model_fields)
+        for name in error["loc"][:-1]:
+            inner = model.model_fields[name].annotation
+            assert isinstance(inner, type)
+            assert issubclass(inner, BaseModel)
+            model = inner
+        allowed = ", ".join(model.model_fields)
         return FieldError(pointer, "unknown_member", f"is not known here; known are {allowed}")
     return FieldError(pointer, error["type"], error["msg"].removeprefix("Value error, "))
 

@@ -1,6 +1,6 @@
 """The truth: everything okane knows is written to and read from Postgres here, and nothing else speaks SQL."""
 
-from okane.store.dead_letters import DeadLetterStore, DeadPayment
+from okane.store.dead_letters import DeadLetterStore, DeadPayment, DeadWanted
 from okane.store.lists import Page, PaymentLists, PaymentWatch, Wanted
 from okane.store.overview import Overview
 from okane.store.payments import PaymentStore
@@ -14,6 +14,7 @@ __all__ = [
     "Claimed",
     "DeadLetterStore",
     "DeadPayment",
+    "DeadWanted",
     "Event",
     "NewPayment",
     "Overview",

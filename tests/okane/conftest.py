@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry
 
+from okane.api.dead_letters import DeadLetterRoutes
 from okane.api.fast_lane import FastLane
 from okane.api.handlers import Handlers
 from okane.api.reading import Reading
@@ -21,8 +22,9 @@ from okane.config import Settings
 from okane.metrics import OkaneMetrics
 from okane.pipeline.accept import Accept
 from okane.pipeline.lanes import payments_stream
-from okane.store import PaymentLists, PaymentStore, PaymentWatch
-from streams import Producer, Stream, connect
+from okane.pipeline.replay import Replay
+from okane.store import DeadLetterStore, PaymentLists, PaymentStore, PaymentWatch
+from streams import DeadLetters, Producer, Stream, connect
 
 LIMITS = Limits(connections=1000, head_timeout_s=60.0, keep_alive_timeout_s=60.0, write_timeout_s=60.0)
 
@@ -55,15 +57,18 @@ async def serve_api(database_url: str, redis_url: str) -> AsyncIterator[Api]:
     )
     producer = Producer(redis, stream)
     watch = PaymentWatch(database_url)
+    accept = Accept(store=store, producer=producer)
     handlers = Handlers(
         settings=settings,
         store=store,
-        accept=Accept(store=store, producer=producer),
+        accept=accept,
         waiting=Waiting(watch=watch),
         metrics=metrics,
     )
     lists = PaymentLists(database_url)
-    app = build_api(handlers, Reading(store=store, lists=lists), metrics)
+    dead = DeadLetterStore(database_url)
+    replay = Replay(accept=accept, notes=DeadLetters(redis, stream))
+    app = build_api(handlers, Reading(store=store, lists=lists), DeadLetterRoutes(dead=dead, replay=replay), metrics)
     fast_lane = FastLane(handlers.creating, metrics)
     async with (
         serving(app, "127.0.0.1", 0, limits=LIMITS, drain=timedelta(seconds=1), fast_lane=fast_lane) as url,
@@ -74,4 +79,5 @@ async def serve_api(database_url: str, redis_url: str) -> AsyncIterator[Api]:
     await store.aclose()
     await lists.aclose()
     await watch.aclose()
+    await dead.aclose()
     await redis.aclose()

@@ -24,6 +24,7 @@ from prometheus_client.exposition import generate_latest
 from okane import logs
 from okane.api import middleware
 from okane.api.creating import MAX_BODY_BYTES, SPELLINGS
+from okane.api.dead_letters import DeadLetterRoutes
 from okane.api.fast_lane import BATCHES_AT_A_TIME, FastConnection, FastLane
 from okane.api.handlers import Handlers
 from okane.api.problems import Problem
@@ -37,7 +38,8 @@ from okane.metrics import OkaneMetrics
 from okane.payment import Payment, Status
 from okane.pipeline.accept import Accept
 from okane.pipeline.lanes import payments_stream
-from okane.store import Accepted, NewPayment, Page, PaymentLists, PaymentStore, PaymentWatch, Wanted
+from okane.pipeline.replay import Replay
+from okane.store import Accepted, DeadLetterStore, NewPayment, Page, PaymentLists, PaymentStore, PaymentWatch, Wanted
 from streams.testing import MemoryQueue
 from tests.faults.test_fuzz import LAST, Generator
 from tests.okane.test_api import BAD
@@ -181,7 +183,12 @@ async def serving(
     handlers = Handlers(settings=settings, store=store, accept=accept, waiting=waiting, metrics=metrics)
     lane = Counting(handlers.creating, metrics)
     runner = GuardedRunner(
-        build_api(handlers, Reading(store=store, lists=cast("PaymentLists", shelf)), metrics),
+        build_api(
+            handlers,
+            Reading(store=store, lists=cast("PaymentLists", shelf)),
+            DeadLetterRoutes(dead=cast("DeadLetterStore", shelf), replay=cast("Replay", shelf)),
+            metrics,
+        ),
         limits=Limits(
             connections=1000,
             head_timeout_s=head_timeout_s,
