@@ -6,7 +6,7 @@
 --
 -- No index here may name a column that every payment changes (status, attempts, updated_at, lease_until): an UPDATE would
 -- stop being heap-only and cost 1.65 times as much. What has to be found is found through columns that only the unhappy
--- path sets (`sweep_at`, `dead_at`, `rare_status`), and through the time in the id (uuid v7).
+-- path, or a payment that is scheduled, sets (`sweep_at`, `dead_at`, `rare_status`), and through the time in the id (uuid v7).
 
 CREATE TABLE payments (
     id              uuid        PRIMARY KEY,             -- v7: the time of acceptance is its prefix
@@ -37,6 +37,8 @@ CREATE TABLE payments (
     sweep_at        timestamptz,                         -- off the happy path: when the sweep takes an interest
     sweeps          integer     NOT NULL DEFAULT 0,      -- wake-ups sent by the sweep since the last outcome
     dead_at         timestamptz,                         -- a dead letter since then: spent, or for a human to decide
+    execute_at      timestamptz,                         -- not before this: a payment that was scheduled
+    expires_at      timestamptz,                         -- no charge is begun from then on
     rare_status     text        GENERATED ALWAYS AS (    -- the status if few payments have it: what lists find it by
         CASE WHEN status IN ('failed_retryable', 'failed_final', 'unknown', 'canceled', 'needs_review') THEN status END
     ) STORED,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from datetime import UTC, datetime
 from http import HTTPStatus
 
 from aiohttp import web
@@ -17,7 +19,7 @@ from okane.api.waiting import Waiting, preferred_s
 from okane.config import Settings
 from okane.errors import StoreUnavailable
 from okane.metrics import OkaneMetrics
-from okane.payment import Payment
+from okane.payment import CANCELABLE, Payment, Status
 from okane.pipeline.accept import Accept
 from okane.store import PaymentStore
 
@@ -55,9 +57,10 @@ class Handlers:
         """`GET /payments/{id}`: the payment as it is now; `pay_…` ids get the older queue's document."""
         found = await self._store.get(wire.payment_id(request.match_info["payment_id"]), account_id=account_of(request))
         payment, headers = await self._waited(request, found)
+        payment = await self._expired(payment)
         headers["ETag"] = f'"{payment.version}"'
         if not payment.status.terminal:
-            headers["Retry-After"] = "1"
+            headers["Retry-After"] = str(_worth_asking_in_s(payment))
         # `*` and weak tags match as RFC 9110 13.1.2 says; there are no commas in ours.
         known = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
         if headers["ETag"] in known or "*" in known:
@@ -65,6 +68,13 @@ class Handlers:
         older = request.match_info["payment_id"].startswith("pay_")
         body = wire.pay_json(payment) if older else wire.payment_json(payment)
         return web.Response(body=body, content_type=JSON, headers=headers)
+
+    async def _expired(self, payment: Payment) -> Payment:
+        """The payment, canceled if it is seen to be over before a worker has come to it. The store decides."""
+        over = payment.expires_at is not None and payment.expires_at <= datetime.now(UTC)
+        if over and payment.status in CANCELABLE and await self._store.expire(payment.id):
+            return await self._store.get(payment.id, account_id=payment.account_id)
+        return payment
 
     async def _waited(self, request: web.Request, payment: Payment) -> tuple[Payment, dict[str, str]]:
         """The payment after the wait that its client prefers, and what to say about that."""
@@ -106,3 +116,10 @@ class Handlers:
                 headers={"Retry-After": "1"},
             ) from error
         return web.Response(body=b'{"status":"ready"}', content_type=JSON)
+
+
+def _worth_asking_in_s(payment: Payment) -> int:
+    """When there may be something new: in a second, or when a scheduled payment's time has come; within the hour."""
+    if payment.status is not Status.PENDING or payment.execute_at is None:
+        return 1
+    return max(1, min(3600, math.ceil((payment.execute_at - datetime.now(UTC)).total_seconds())))

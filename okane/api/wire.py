@@ -9,16 +9,27 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from datetime import datetime
 from http import HTTPStatus
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
-from iso4217 import Currency
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from okane.api import times
 from okane.api.problems import FieldError, Problem, invalid, malformed
+from okane.api.times import Moment
+from okane.currencies import CURRENCIES
 from okane.payment import Payment, Status
 from okane.pipeline.accept import Receipt
 
@@ -27,11 +38,10 @@ MAX_AMOUNT_MINOR = 2**63 - 1
 M = TypeVar("M", bound=BaseModel)
 
 _ID = re.compile(r"(pay_)?([0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.ASCII | re.IGNORECASE)
-_CURRENCIES = frozenset(currency.code for currency in Currency)
 
 
 def _known_currency(code: str) -> str:
-    if code not in _CURRENCIES:
+    if code not in CURRENCIES:
         raise ValueError("must be an ISO 4217 code in capitals, like USD")
     return code
 
@@ -49,7 +59,17 @@ class CreatePayment(BaseModel):
     amount: Annotated[int, Field(gt=0, le=MAX_AMOUNT_MINOR, description="in minor units of the currency")]
     currency: Annotated[CurrencyCode | None, Field(description="ISO 4217; the server's default if absent")] = None
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=50)] = Field(default_factory=dict)
+    execute_at: Annotated[Moment | None, Field(description="not to be charged before this")] = None
+    expires_at: Annotated[Moment | None, Field(description="not to be charged from this on")] = None
     idempotency_key: Annotated[str | None, Field(description="unless the Idempotency-Key header is sent")] = None
+
+    @field_validator("expires_at")
+    @classmethod
+    def _expires_after_its_execution(cls, expires_at: datetime | None, info: ValidationInfo) -> datetime | None:
+        execute_at = info.data.get("execute_at")
+        if expires_at is not None and execute_at is not None and expires_at <= execute_at:
+            raise ValueError("must be later than execute_at")
+        return expires_at
 
 
 def read_create(body: Any) -> CreatePayment:
@@ -81,10 +101,23 @@ def _field_error(model: type[BaseModel], error: Any) -> FieldError:
     return FieldError(pointer, error["type"], error["msg"].removeprefix("Value error, "))
 
 
-def fingerprint(*, amount_minor: int, currency: str, metadata: dict[str, str]) -> bytes:
+def fingerprint(
+    *,
+    amount_minor: int,
+    currency: str,
+    metadata: dict[str, str],
+    execute_at: datetime | None = None,
+    expires_at: datetime | None = None,
+) -> bytes:
     """SHA-256 of what a request means, the defaults filled in and the key left out."""
     said = json.dumps(metadata, sort_keys=True, separators=(",", ":")) if metadata else "{}"
-    return hashlib.sha256(f'{{"amount":{amount_minor},"currency":"{currency}","metadata":{said}}}'.encode()).digest()
+    schedule = ""
+    if execute_at is not None:
+        schedule += f',"execute_at":"{times.text(execute_at)}"'
+    if expires_at is not None:
+        schedule += f',"expires_at":"{times.text(expires_at)}"'
+    meaning = f'{{"amount":{amount_minor},"currency":"{currency}","metadata":{said}{schedule}}}'
+    return hashlib.sha256(meaning.encode()).digest()
 
 
 def parse_id(text: str) -> UUID | None:
@@ -130,6 +163,10 @@ def payment_document(payment: Payment) -> str:
     ):
         if value is not None:
             document += f',"{name}":{_quoted(value)}'
+    if payment.execute_at is not None:
+        document += f',"execute_at":"{times.text(payment.execute_at)}"'
+    if payment.expires_at is not None:
+        document += f',"expires_at":"{times.text(payment.expires_at)}"'
     if payment.retry_at is not None and not payment.status.terminal:
         document += f',"retry_at":"{times.text(payment.retry_at)}"'
     return f"{{{document}}}"

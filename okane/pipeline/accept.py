@@ -1,4 +1,4 @@
-"""Accept: the row first, its wake-up second.
+"""Accept: the row first, its wake-up second. What is scheduled for later has none: the sweep sends it when it is time.
 
 Once the row is committed the payment is safe and the client is told so. If the wake-up cannot be sent (Redis down, full,
 slow), the answer is the same but for `enqueued: false`, and the sweep sees to the payment. While Redis is known to be away
@@ -61,7 +61,11 @@ class Accept:
         """`accept` for each, with what it raises in its place."""
         wakes = self._how_many_may_ask(len(news))
         accepted = await self._store.accept_many(news, wakes=wakes)
-        to_wake = [one.payment for one in accepted[:wakes] if isinstance(one, Accepted) and one.created]
+        to_wake = [
+            one.payment
+            for one in accepted[:wakes]
+            if isinstance(one, Accepted) and one.created and one.payment.execute_at is None
+        ]
         enqueued = await self._wake(to_wake) if to_wake else frozenset()
         receipts = [
             Receipt(one.payment, one.created, one.payment.id in enqueued) if isinstance(one, Accepted) else one
@@ -70,6 +74,11 @@ class Accept:
         if _level.isEnabledFor(logging.DEBUG):
             _say(receipts)
         return receipts
+
+    async def find(self, new: NewPayment) -> Receipt | None:
+        """What a repeat of an earlier request gets. Raises IdempotencyKeyReused, StoreUnavailable."""
+        payment = await self._store.find(new)
+        return None if payment is None else Receipt(payment, created=False, enqueued=False)
 
     async def retry(self, payment_id: UUID, *, account_id: str) -> Receipt:
         """Try a failed payment again on a human's word. Raises PaymentNotFound, StatusConflict, StoreUnavailable."""

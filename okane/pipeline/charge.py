@@ -91,7 +91,7 @@ class Charge:
             await BEFORE_CLAIM.hit()
         claim = await self._patiently(self._store.claim, payment_id)
         if isinstance(claim, Refused):
-            return self._refused(claim, message)
+            return await self._expired(payment_id) if claim.expired else self._refused(claim, message)
         self._claims("granted").inc()
         with self._leases.held(claim) as lease:
             settlement = await self._attempt(claim, lease)
@@ -114,6 +114,13 @@ class Charge:
         buried = await self._patiently(self._store.bury, payment_id, reason=reason)
         log.warning("payment_needs_review", payment_id=str(payment_id), reason=reason, buried=buried)
         return Dead(reason) if buried else Done()
+
+    async def _expired(self, payment_id: UUID) -> Outcome:
+        """Its time was over before anybody charged it."""
+        self._claims("expired").inc()
+        canceled = await self._patiently(self._store.expire, payment_id)
+        # It may have been changed since the claim was refused, or canceled without our hearing of it: look again.
+        return Done() if canceled else Retry("expired, and changed meanwhile", after=SOON)
 
     def _refused(self, refused: Refused, message: Message) -> Outcome:
         self._claims(refused.status or "missing").inc()

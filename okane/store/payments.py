@@ -101,6 +101,13 @@ class PaymentStore:
                 answers.append(error)
         return answers
 
+    async def find(self, new: NewPayment) -> Payment | None:
+        """The payment that this key has made already. Raises IdempotencyKeyReused if it means something else."""
+        asked = {"account_ids": [new.account_id], "keys": [new.idempotency_key]}
+        for row in await self._rare.rows_repeatably(SQL["by_key"], asked):
+            return _of_its_meaning(new, (Accepted(rows.payment(row), created=False), row[rows.WIDTH])).payment
+        return None
+
     async def get(self, payment_id: UUID, *, account_id: str) -> Payment:
         """The payment as it is now. Raises PaymentNotFound, also for another account's."""
         payment = await self._getting.submit(payment_id)
@@ -166,6 +173,10 @@ class PaymentStore:
         if payment.status is Status.CANCELED:
             return payment
         raise StatusConflict(payment.status, "canceled")
+
+    async def expire(self, payment_id: UUID) -> bool:
+        """Cancel a payment whose time is over. False if it is not, or if its outcome is open."""
+        return bool(await self._rare.rows(SQL["expire"], {"id": payment_id, "actor": self._actor}))
 
     async def bury(self, payment_id: UUID, *, reason: str) -> bool:
         """Hand an unsettled payment to a human. False if it is settled, in a live claim, or unknown here."""
@@ -266,6 +277,8 @@ class PaymentStore:
                 "metadata": [json.dumps(dict(new.metadata)) if new.metadata else "{}" for new in news],
                 "lanes": [new.lane for new in news],
                 "wakes": [wake for _, wake in batch],
+                "execute_ats": [new.execute_at for new in news],
+                "expires_ats": [new.expires_at for new in news],
                 "clock_s": (ids[0].int >> 80) / 1000,  # RFC 9562: the id's time in ms comes first
                 "grace_s": self._grace.total_seconds(),
             },
@@ -297,8 +310,8 @@ class PaymentStore:
         nowhere: Refused | BaseException = Refused(None, timedelta(0))
         try:
             parameters = {"ids": list(set(missing))}
-            for payment_id, status, spent, wait_s in await session.rows(BATCHED["refused"], parameters):
-                refused[payment_id] = Refused(Status(status), timedelta(seconds=wait_s), spent)
+            for payment_id, status, spent, wait_s, expired in await session.rows(BATCHED["refused"], parameters):
+                refused[payment_id] = Refused(Status(status), timedelta(seconds=wait_s), spent, expired)
         except StoreUnavailable as error:
             nowhere = error  # for them alone: the claims that were granted stand
         return [
@@ -378,11 +391,13 @@ def _accepted(new: NewPayment, payment_id: UUID, created_at: datetime) -> Paymen
         created_at,
         created_at,
         dict(new.metadata),
+        execute_at=new.execute_at,
+        expires_at=new.expires_at,
     )
 
 
 def _claimed(row: Row, valid_until_s: float) -> Claimed:
-    look_up_first, look_ups, since_call_s, open_s = row[rows.WIDTH :]
+    look_up_first, look_ups, since_call_s, open_s, expired = row[rows.WIDTH :]
     return Claimed(
         payment=rows.payment(row),
         look_up_first=look_up_first,
@@ -390,6 +405,7 @@ def _claimed(row: Row, valid_until_s: float) -> Claimed:
         since_call_s=since_call_s,
         open_s=open_s,
         valid_until_s=valid_until_s,
+        expired=expired,
     )
 
 

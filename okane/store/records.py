@@ -25,6 +25,8 @@ class NewPayment:
     currency: str
     lane: str
     metadata: Mapping[str, str]
+    execute_at: datetime | None = None
+    expires_at: datetime | None = None
 
 
 @value
@@ -40,7 +42,8 @@ class Claimed:
     """The right to call the provider for `payment` until `valid_until_s` (time.monotonic(), counted from before the claim).
 
     `look_up_first`: the outcome of an earlier call is open. `since_call_s` is the age of the last call that may have
-    reached the provider, `open_s` how long the outcome has been open, `look_ups` how often it was looked up.
+    reached the provider, `open_s` how long the outcome has been open, `look_ups` how often it was looked up. `expired`: no
+    charge may be begun any more.
     """
 
     payment: Payment
@@ -49,18 +52,20 @@ class Claimed:
     since_call_s: float
     open_s: float
     valid_until_s: float
+    expired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
     """The claim was not given. `status` is None if there is no such payment; `wait` says when to ask again.
 
-    `spent` is the reason if the payment has used up its retries.
+    `spent` is the reason if the payment has used up its retries; `expired` says that it is to be canceled.
     """
 
     status: Status | None
     wait: timedelta
     spent: str | None = None
+    expired: bool = False
 
 
 @value

@@ -8,7 +8,7 @@ from okane.payment import Payment, Status
 from okane.store.prepared import Row
 from okane.store.records import Event
 
-WIDTH = 18
+WIDTH = 20
 STATUSES = {status.value: status for status in Status}  # a tenth of the price of Status(...), for every row
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry
 
+from okane.api.creating import Creating
 from okane.api.dead_letters import DeadLetterRoutes
 from okane.api.fast_lane import FastLane
 from okane.api.handlers import Handlers
@@ -38,17 +40,19 @@ class Api:
     stream: Stream
     metrics: OkaneMetrics
     waiting: Waiting
+    creating: Creating
 
 
 @pytest.fixture
-async def api(database_url: str, redis_url: str) -> AsyncIterator[Api]:
-    async for one in serve_api(database_url, redis_url):
+async def api(request: pytest.FixtureRequest, database_url: str, redis_url: str) -> AsyncIterator[Api]:
+    """With the default settings, or those of the test's indirect parameter."""
+    async for one in serve_api(database_url, redis_url, **getattr(request, "param", {})):
         yield one
 
 
-async def serve_api(database_url: str, redis_url: str) -> AsyncIterator[Api]:
+async def serve_api(database_url: str, redis_url: str, **changed: Any) -> AsyncIterator[Api]:
     """The API over these two servers, on a stream of its own."""
-    settings = Settings(_env_file=None)
+    settings = Settings(_env_file=None, **changed)
     metrics = OkaneMetrics(CollectorRegistry())
     stream = payments_stream(f"test-{uuid4()}")
     redis = connect(redis_url, timeout=timedelta(seconds=2))
@@ -74,7 +78,7 @@ async def serve_api(database_url: str, redis_url: str) -> AsyncIterator[Api]:
         serving(app, "127.0.0.1", 0, limits=LIMITS, drain=timedelta(seconds=1), fast_lane=fast_lane) as url,
         aiohttp.ClientSession(url) as client,
     ):
-        yield Api(client, store, stream, metrics, handlers.waiting)
+        yield Api(client, store, stream, metrics, handlers.waiting, handlers.creating)
     await producer.aclose()
     await store.aclose()
     await lists.aclose()

@@ -61,6 +61,7 @@ MOVES = {
     ),
     "retry": ({Status.FAILED_FINAL, Status.FAILED_RETRYABLE}, {Status.PENDING}),
     "cancel": ({Status.PENDING, Status.FAILED_RETRYABLE}, {Status.CANCELED}),
+    "expire": ({Status.PENDING, Status.FAILED_RETRYABLE}, {Status.CANCELED}),
     "record_late": ({Status.FAILED_FINAL, Status.CANCELED}, {Status.NEEDS_REVIEW}),
     "bury": (
         {Status.PENDING, Status.FAILED_RETRYABLE, Status.UNKNOWN, Status.PROCESSING},
@@ -76,7 +77,7 @@ def test_a_statement_moves_only_as_the_table_allows(name: str) -> None:
         assert targets <= TRANSITIONS[source]
 
 
-@pytest.mark.parametrize("name", ["claim", "retry", "cancel", "bury"])
+@pytest.mark.parametrize("name", ["claim", "retry", "cancel", "expire", "bury"])
 def test_a_statement_names_the_statuses_it_leaves(name: str) -> None:
     where = statements.load("payments.sql")[name].split("WHERE", 1)[1].split("RETURNING", 1)[0]
     named = {Status(word) for word in re.findall(r"'([a-z_]+)'", where)}

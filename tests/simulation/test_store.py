@@ -194,6 +194,7 @@ class Play:
             (3, self._retry),
             (2, self._bury),
             (2, self._cancel),
+            (3, self._expire),
             (5, self._sweep),
             (2, self._take_due),
             (7, self._advance),
@@ -215,8 +216,24 @@ class Play:
             currency=dice.choice(("USD", "USD", "USD", "USD", "usd")),
             lane=dice.choice(LANES),
             metadata={"order": str(dice.randrange(100))} if dice.random() < 0.5 else {},
+            execute_at=self._moment(),
+            expires_at=self._moment(),
         )
         await self._twins.same("accept", wanted, wake=dice.random() < 0.8)
+
+        await self._twins.same("find", wanted)
+
+    def _moment(self) -> datetime | None:
+        """Mostly none; else soon, now, or over."""
+        by_s = self._dice.choice((None, None, None, None, None, None, 20, 5, 0, -5))
+        return None if by_s is None else self._twins.now + timedelta(seconds=by_s)
+
+    async def _expire(self) -> None:
+        """Mostly one whose time is over."""
+        now, rows = self._twins.now, self._twins.db.payments.values()
+        over = [row.id for row in rows if row.expires_at is not None and row.expires_at <= now]
+        choose = over and self._dice.random() < 0.7
+        await self._twins.same("expire", self._dice.choice(over) if choose else self._payment_id())
 
     async def _get(self) -> None:
         await self._twins.same("get", self._payment_id(), account_id=self._account())
@@ -316,7 +333,9 @@ class Play:
 
     def _edges(self) -> Sequence[datetime]:
         rows = self._twins.db.payments.values()
-        times = itertools.chain.from_iterable((row.lease_until, row.retry_at, row.sweep_at) for row in rows)
+        times = itertools.chain.from_iterable(
+            (row.lease_until, row.retry_at, row.sweep_at, row.expires_at) for row in rows
+        )
         return sorted(at for at in times if at is not None and at > self._twins.now)
 
 
@@ -343,6 +362,11 @@ EVERY_WAY = {
     "retry: StatusConflict",
     "settle: None",
     "settle: timedelta",
+    "expire: False",
+    "expire: True",
+    "find: IdempotencyKeyReused",
+    "find: None",
+    "find: Payment",
     "events: none",
     "events: some",
     "look_ahead: None",
