@@ -8,7 +8,7 @@
 --
 -- No index here may name a column that every payment changes (status, attempts, updated_at, lease_until): an UPDATE would
 -- stop being heap-only and cost 1.65 times as much. What has to be found is found through columns that only the unhappy
--- path sets (`sweep_at`, `dead_at`), and through the time in the id (uuid v7).
+-- path, or a payment that is scheduled, sets (`sweep_at`, `dead_at`, `rare_status`), and through the time in the id (uuid v7).
 
 CREATE TABLE payments (
     id              uuid        PRIMARY KEY,             -- v7: the time of acceptance is its prefix
@@ -39,11 +39,18 @@ CREATE TABLE payments (
     sweep_at        timestamptz,                         -- off the happy path: when the sweep takes an interest
     sweeps          integer     NOT NULL DEFAULT 0,      -- wake-ups sent by the sweep since the last outcome
     dead_at         timestamptz,                         -- a dead letter since then: spent, or for a human to decide
+    execute_at      timestamptz,                         -- not before this: a payment that was scheduled
+    expires_at      timestamptz,                         -- no charge is begun from then on
+    rare_status     text        GENERATED ALWAYS AS (    -- the status if few payments have it: what lists find it by
+        CASE WHEN status IN ('failed_retryable', 'failed_final', 'unknown', 'canceled', 'needs_review') THEN status END
+    ) STORED,
     CONSTRAINT payments_idempotency_key UNIQUE (account_id, idempotency_key)
 ) WITH (fillfactor = 50);                                -- room for the two updates in the same page
 
 CREATE INDEX payments_sweep_at ON payments (sweep_at) WHERE sweep_at IS NOT NULL;
 CREATE INDEX payments_dead_at ON payments (dead_at, id) WHERE dead_at IS NOT NULL;
+CREATE INDEX payments_account ON payments (account_id, id);  -- lists; both columns never change
+CREATE INDEX payments_rare_status ON payments (account_id, rare_status, id) WHERE rare_status IS NOT NULL;
 
 -- One row for every change of a payment. `version` counts 1, 2, 3 ... without a gap; acceptance is version 0 and stands
 -- in `payments` itself (created_at), which saves an insert on the way every payment takes. No foreign key: only the
@@ -59,6 +66,8 @@ CREATE TABLE payment_events (
     reason     text,
     provider   text,
     latency_ms integer,                                  -- of the provider call that ended the attempt
+    call       text,                                     -- which call that was: charge or look_up
+    decline_code text,
     PRIMARY KEY (payment_id, version)
 );
 

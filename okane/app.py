@@ -23,13 +23,16 @@ from prometheus_client import CollectorRegistry
 
 from okane import tracing
 from okane.api.access import Access, Everybody, KeyHolders
+from okane.api.dead_letters import DeadLetterRoutes
 from okane.api.fast_lane import FastLane
 from okane.api.handlers import Handlers
 from okane.api.metrics_endpoint import PROCESS_PATH, Telling, build_metrics_app
 from okane.api.rate_limit import RateLimits
-from okane.api.routes import build_api
+from okane.api.reading import Reading
+from okane.api.routes import Routes, build_api
 from okane.api.serving import ConnectionMetrics, Limits, serving
 from okane.api.tracing import TracedLane
+from okane.api.waiting import Waiting
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
 from okane.metrics import OkaneMetrics, SystemMetrics
@@ -39,17 +42,27 @@ from okane.pipeline.direct import Direct
 from okane.pipeline.lanes import payments_stream
 from okane.pipeline.lease import Leases
 from okane.pipeline.pressure import Pressure
+from okane.pipeline.replay import Replay
 from okane.pipeline.sweep import LaneState, Sweep
 from okane.pipeline.verdict import Rules
 from okane.providers.http import HttpProvider
 from okane.providers.simulator import app as simulator
 from okane.providers.simulator.journal import JournalError
 from okane.providers.simulator.options import SimulatorOptions
-from okane.store import ApiKeyStore, Overview, SweepStore, schema
+from okane.store import (
+    ApiKeyStore,
+    DeadLetterStore,
+    Overview,
+    PaymentLists,
+    PaymentWatch,
+    SweepStore,
+    schema,
+)
 from okane.store.facts import postgres_facts
 from streams import (
     Buckets,
     Consumer,
+    DeadLetters,
     Delayed,
     Inspector,
     Janitor,
@@ -86,15 +99,11 @@ async def run_api(settings: Settings) -> None:
         parts = await _Parts.build(settings, role="api", name="api", redis_timeout=API_REDIS_TIMEOUT, closing=closing)
         await _check_servers(settings, parts)
         pressure = await closing.enter_async_context(_pressure(settings, parts))
-        handlers = Handlers(
-            settings=settings,
-            store=parts.store,
-            accept=Accept(store=parts.store, producer=parts.publisher, pressure=pressure),
-            metrics=parts.metrics,
-        )
+        accept = Accept(store=parts.store, producer=parts.publisher, pressure=pressure)
+        routes = _routes(settings, parts, accept, closing)
         metrics_url = await closing.enter_async_context(_serving_metrics(settings, parts, role="api", name="api"))
         access = await closing.enter_async_context(_access(settings, parts))
-        app = build_api(handlers, parts.metrics, access, tracer=parts.tracing.requests)
+        app = build_api(routes, parts.metrics, access, tracer=parts.tracing.requests)
         served = serving(
             app,
             settings.host,
@@ -102,7 +111,7 @@ async def run_api(settings: Settings) -> None:
             limits=Limits.of(settings),
             drain=settings.drain,
             metrics=ConnectionMetrics(parts.metrics.registry),
-            fast_lane=_fast_lane(handlers, parts, access) if settings.fast_lane else None,
+            fast_lane=_fast_lane(routes.handlers, parts, access) if settings.fast_lane else None,
             share_port=settings.share_port,
         )
         url = await closing.enter_async_context(served)
@@ -111,6 +120,21 @@ async def run_api(settings: Settings) -> None:
         await stop.wait()
         log.info("api_stopping")
     log.info("api_stopped")
+
+
+def _routes(settings: Settings, parts: _Parts, accept: Accept, closing: contextlib.AsyncExitStack) -> Routes:
+    """Who answers requests, each with the connections of its own: a long list keeps no payment waiting."""
+    url = _needed(settings.database_url, "DATABASE_URL")
+    watch, lists, dead = PaymentWatch(url), PaymentLists(url), DeadLetterStore(url)
+    for one in (watch, lists, dead):
+        closing.push_async_callback(one.aclose)
+    return Routes(
+        Handlers(
+            settings=settings, store=parts.store, accept=accept, waiting=Waiting(watch=watch), metrics=parts.metrics
+        ),
+        Reading(store=parts.store, lists=lists),
+        DeadLetterRoutes(dead=dead, replay=Replay(accept=accept, notes=DeadLetters(parts.redis, parts.stream))),
+    )
 
 
 async def run_worker(settings: Settings, *, name: str) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, BeforeValidator, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PositiveInt, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from okane import currencies
 from okane.api_key import Mode
 from okane.rate import Rate
 
@@ -44,6 +46,9 @@ Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timede
 PositiveDuration = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0))]
 Durations = Annotated[tuple[Duration, ...], NoDecode, BeforeValidator(_parse_durations), Field(min_length=1)]
 RateLimit = Annotated[Rate, BeforeValidator(lambda value: Rate.parse(value) if isinstance(value, str) else value)]
+AmountLimits = Annotated[
+    Mapping[str, PositiveInt], NoDecode, BeforeValidator(currencies.parse_limits), AfterValidator(currencies.check)
+]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -169,6 +174,9 @@ class Settings(BaseSettings):
     unknown_deadline: Duration = Field(timedelta(hours=24), description="an open outcome needs a human after this")
 
     # Money
+    amount_limits: AmountLimits | None = Field(
+        None, description="the largest amount by currency, in minor units: EUR=1000000,JPY=500000"
+    )
     default_currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = "USD"
 
     @model_validator(mode="before")

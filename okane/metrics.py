@@ -90,7 +90,7 @@ class OkaneMetrics:
         )
         self.claims = Counter(
             "okane_claims",
-            "Claims by result: granted; or the status that refused it (a duplicate wake-up: harmless).",
+            "Claims by result: granted; expired; or the status that refused it (a duplicate wake-up: harmless).",
             ["result"],
             registry=registry,
         )
@@ -182,7 +182,7 @@ class SystemMetrics:
         )
         self.waiting = Gauge(
             "okane_payments_waiting",
-            "Payments off the happy path, by status: to be retried, looked up, swept, or decided by a human.",
+            "Payments off the happy path, by status: scheduled, to be retried, looked up, swept, or decided by a human.",
             ["status"],
             registry=registry,
         )

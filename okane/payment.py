@@ -29,8 +29,19 @@ class Status(enum.StrEnum):
     def terminal(self) -> bool:
         return self in TERMINAL
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing but a human will change it."""
+        return self in TERMINAL or self is Status.NEEDS_REVIEW
+
 
 TERMINAL = frozenset({Status.SUCCESS, Status.FAILED_FINAL, Status.CANCELED})
+
+# Those that few payments have at any time, which makes them cheap to find.
+RARE = frozenset({Status.FAILED_RETRYABLE, Status.FAILED_FINAL, Status.UNKNOWN, Status.CANCELED, Status.NEEDS_REVIEW})
+
+# Nobody is charging it, and nothing is open: it may be withdrawn.
+CANCELABLE = frozenset({Status.PENDING, Status.FAILED_RETRYABLE})
 
 # from -> to. `needs_review` is at rest but not terminal: a human decides. The two ways out of a terminal status are the
 # manual retry of a failed payment, and money that turns out to have moved although we had said that it did not.
@@ -62,6 +73,7 @@ class Payment:
     `amount_minor` is in minor units of `currency` (ISO 4217). `attempts` counts claims and is the fence: a result is
     written only under the attempt that produced it. `retries` counts the attempts that ended without a charge.
     `provider_key` is the idempotency key that the provider sees. `version` rises by one with every transition.
+    Nothing is charged before `execute_at`, and no claim to charge is granted from `expires_at` on.
     """
 
     id: UUID
@@ -82,3 +94,5 @@ class Payment:
     decline_code: str | None = None
     last_error: str | None = None
     retry_at: datetime | None = None
+    execute_at: datetime | None = None
+    expires_at: datetime | None = None

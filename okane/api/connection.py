@@ -7,6 +7,8 @@ problem+json, counted, and leaves no line above debug in the log.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
@@ -31,7 +33,7 @@ class Connection(web.RequestHandler):
     The common case, a request that arrives whole, costs two comparisons: no timer is set or stopped for it.
     """
 
-    __slots__ = ("_broken", "_flush", "_head_bytes", "_head_since_s", "_server", "_watch", "_wire")
+    __slots__ = ("_broken", "_flush", "_head_bytes", "_head_since_s", "_losing", "_server", "_watch", "_wire")
 
     def __init__(self, server: GuardedServer, *, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -48,6 +50,7 @@ class Connection(web.RequestHandler):
         self._server = server
         self._wire: asyncio.Transport | None = None  # until it is closed for good; `transport` is forgotten before that
         self._broken = False
+        self._losing: asyncio.Future[None] | None = None  # what is cancelled when the client goes away
         self._head_since_s: float | None = None  # since when a head is awaited or incomplete
         self._head_bytes = 0
         self._watch: asyncio.TimerHandle | None = None
@@ -69,6 +72,8 @@ class Connection(web.RequestHandler):
         if self._wire is not None:
             self._wire = None
             self._server.release()
+        if self._losing is not None:
+            self._losing.cancel()
         for timer in (self._watch, self._flush):
             if timer is not None:
                 timer.cancel()
@@ -107,6 +112,17 @@ class Connection(web.RequestHandler):
     async def start(self) -> None:
         await super().start()
         self._flush_in_time()
+
+    @contextlib.contextmanager
+    def losing(self, future: asyncio.Future[None]) -> Iterator[None]:
+        """Inside the block, `future` is cancelled when the client goes away. For the request in hand: there is one."""
+        self._losing = future
+        if self._wire is None:
+            future.cancel()
+        try:
+            yield
+        finally:
+            self._losing = None
 
     @property
     def ending(self) -> bool:

@@ -6,12 +6,15 @@ Promise: both lanes (aiohttp's, and the fast one beside it) come through here, a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
+from typing import Any
 
 from okane.api import idempotency, strict_json, wire
 from okane.api.answers import Answer
+from okane.api.problems import FieldError, Problem, invalid
 from okane.config import Settings
-from okane.errors import StoreUnavailable
+from okane.errors import IdempotencyKeyReused, StoreUnavailable
 from okane.metrics import OkaneMetrics
 from okane.pipeline.accept import Accept, Receipt
 from okane.pipeline.lanes import LaneLimits
@@ -19,6 +22,8 @@ from okane.store import NewPayment
 from streams.failpoints import failpoint
 
 MAX_BODY_BYTES = 64 * 1024
+
+FARTHEST = timedelta(days=366)  # how far ahead a payment may be scheduled
 
 BEFORE_ANSWER = failpoint("accept.before_answer", "accepted, the client not told", raises=StoreUnavailable)
 
@@ -37,7 +42,8 @@ class Creating:
 
     def __init__(self, *, settings: Settings, accept: Accept, metrics: OkaneMetrics) -> None:
         self._default_currency = settings.default_currency
-        self._limits = LaneLimits(settings.critical_from_minor, settings.low_below_minor)
+        self._amount_limits = settings.amount_limits or {}
+        self._lanes = LaneLimits(settings.critical_from_minor, settings.low_below_minor)
         self._accept = accept
         self._created = metrics.accepted.labels("created")
         self._replayed = metrics.accepted.labels("replayed")
@@ -45,16 +51,28 @@ class Creating:
 
     def read(self, body: bytes, keys: Sequence[str], *, account_id: str) -> NewPayment:
         """The payment that a body asks for, under the key in it or in these `Idempotency-Key` headers. Raises Problem."""
-        asked = wire.read_create(strict_json.loads(body))
+        return self.understand(strict_json.loads(body), keys, account_id=account_id)
+
+    def understand(self, parsed: Any, keys: Sequence[str], *, account_id: str) -> NewPayment:
+        """The same for a body that is parsed already."""
+        asked = wire.read_create(parsed)
         currency = asked.currency or self._default_currency
         return NewPayment(
             account_id=account_id,
             idempotency_key=idempotency.choose(keys, asked.idempotency_key),
-            fingerprint=wire.fingerprint(amount_minor=asked.amount, currency=currency, metadata=asked.metadata),
+            fingerprint=wire.fingerprint(
+                amount_minor=asked.amount,
+                currency=currency,
+                metadata=asked.metadata,
+                execute_at=asked.execute_at,
+                expires_at=asked.expires_at,
+            ),
             amount_minor=asked.amount,
             currency=currency,
-            lane=self._limits.lane_for(asked.amount),
+            lane=self._lanes.lane_for(asked.amount),
             metadata=asked.metadata,
+            execute_at=asked.execute_at,
+            expires_at=asked.expires_at,
         )
 
     async def answer(self, new: NewPayment, spelling: Spelling) -> Answer:
@@ -69,26 +87,77 @@ class Creating:
 
     async def answer_many(self, asked: Sequence[tuple[NewPayment, Spelling]]) -> Sequence[Answer | BaseException]:
         """`answer` for each, with what it raises in its place."""
-        receipts = await self._accept.accept_many([new for new, _ in asked])
+        receipts = await self.accept_many([new for new, _ in asked])
+        return [
+            told(receipt, spelling) if isinstance(receipt, Receipt) else receipt
+            for (_, spelling), receipt in zip(asked, receipts, strict=True)
+        ]
+
+    async def accept_many(self, news: Sequence[NewPayment]) -> Sequence[Receipt | BaseException]:
+        """Accept the payments; what becomes of each, before anybody is told."""
+        refused = [self._refusal(new) for new in news]
+        receipts = await self._all_but(refused, news) if any(refused) else await self._accept.accept_many(news)
         self._count([receipt for receipt in receipts if isinstance(receipt, Receipt)])
-        answers: list[Answer | BaseException] = []
-        for (_, spelling), receipt in zip(asked, receipts, strict=True):
-            try:
-                if BEFORE_ANSWER.armed:
-                    await BEFORE_ANSWER.hit()
-                answers.append(_answer(receipt, spelling) if isinstance(receipt, Receipt) else receipt)
-            except StoreUnavailable as error:
-                answers.append(error)
-        return answers
+        return [await _passed(receipt) for receipt in receipts] if BEFORE_ANSWER.armed else receipts
+
+    def _refusal(self, new: NewPayment) -> Problem | None:
+        """What stands against a new payment, and not against the repeat of one that was accepted once: times go by, and
+        limits change."""
+        most = self._amount_limits.get(new.currency)
+        if most is not None and new.amount_minor > most:
+            detail = f"{new.currency} payments are limited to {most} here"
+            errors = [FieldError("/amount", "amount_too_large", detail)]
+            return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "amount_too_large", detail, errors=errors)
+        if new.execute_at is None and new.expires_at is None:
+            return None
+        now = datetime.now(UTC)
+        wrong = [
+            FieldError(f"/{name}", "out_of_range", "must be in the future, and at most a year away")
+            for name, moment in (("execute_at", new.execute_at), ("expires_at", new.expires_at))
+            if moment is not None and not now < moment <= now + FARTHEST
+        ]
+        return invalid(wrong) if wrong else None
+
+    async def _all_but(
+        self, refused: Sequence[Problem | None], news: Sequence[NewPayment]
+    ) -> Sequence[Receipt | BaseException]:
+        """Accept those that nothing stands against; the others are refused, unless they were accepted before."""
+        wanted = [new for new, problem in zip(news, refused, strict=True) if problem is None]
+        accepted = iter(await self._accept.accept_many(wanted) if wanted else ())
+        return [
+            next(accepted) if problem is None else await self._found(new, problem)
+            for new, problem in zip(news, refused, strict=True)
+        ]
+
+    async def _found(self, new: NewPayment, problem: Problem) -> Receipt | BaseException:
+        try:
+            return await self._accept.find(new) or problem
+        except (IdempotencyKeyReused, StoreUnavailable) as error:
+            return error
 
     def _count(self, receipts: Sequence[Receipt]) -> None:
         created = sum(receipt.created for receipt in receipts)
         self._created.inc(created)
         self._replayed.inc(len(receipts) - created)
-        self._not_enqueued.inc(sum(receipt.created and not receipt.enqueued for receipt in receipts))
+        self._not_enqueued.inc(sum(_unsent(receipt) for receipt in receipts))
 
 
-def _answer(receipt: Receipt, spelling: Spelling) -> Answer:
+def _unsent(receipt: Receipt) -> bool:
+    """Whether a wake-up should have been sent and was not. What is scheduled gets one when it is time."""
+    return receipt.created and not receipt.enqueued and receipt.payment.execute_at is None
+
+
+async def _passed(receipt: Receipt | BaseException) -> Receipt | BaseException:
+    """What is left of it after the failpoint."""
+    try:
+        await BEFORE_ANSWER.hit()
+    except StoreUnavailable as error:
+        return error
+    return receipt
+
+
+def told(receipt: Receipt, spelling: Spelling) -> Answer:
+    """The answer to a request that has this receipt."""
     headers = {"Location": location(receipt)}
     if not receipt.created:
         headers["Idempotent-Replayed"] = "true"

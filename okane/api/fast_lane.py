@@ -22,9 +22,9 @@ from aiohttp.http import RawRequestMessage
 from okane.api import middleware, request_ids
 from okane.api.access import Access
 from okane.api.answers import JSON, Answer
+from okane.api.bodies import CURLS
 from okane.api.connection import Connection
 from okane.api.creating import MAX_BODY_BYTES, SPELLINGS, Creating
-from okane.api.handlers import CURLS
 from okane.api_key import Scope
 from okane.logs import REQUEST_ID
 from okane.metrics import OkaneMetrics
@@ -40,7 +40,7 @@ log = structlog.get_logger("okane.api")
 _TYPES = frozenset({JSON, f"{JSON}; charset=utf-8", f"{JSON};charset=utf-8", CURLS})
 BATCHES_AT_A_TIME = 2  # one in Postgres, one in Redis
 LOOK_S = 1.0  # between two looks for requests that are late
-_UNUSUAL = ("Expect", "Content-Encoding", "Transfer-Encoding")
+_UNUSUAL = ("Expect", "Content-Encoding", "Transfer-Encoding", "Prefer")
 
 
 @dataclass(slots=True, eq=False)

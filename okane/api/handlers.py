@@ -2,54 +2,65 @@
 
 from __future__ import annotations
 
-import asyncio
+import math
+from dataclasses import replace
+from datetime import UTC, datetime
 from http import HTTPStatus
-from uuid import UUID
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from okane.api import wire
+from okane.api import bodies, wire
 from okane.api.answers import JSON, Answer
-from okane.api.creating import MAX_BODY_BYTES, Creating, Spelling, location
-from okane.api.middleware import CALLER
+from okane.api.caller import account_of
+from okane.api.creating import MAX_BODY_BYTES, Creating, Spelling, location, told
 from okane.api.problems import Problem
+from okane.api.waiting import Waiting, preferred_s
 from okane.config import Settings
 from okane.errors import StoreUnavailable
 from okane.metrics import OkaneMetrics
+from okane.payment import CANCELABLE, Payment, Status
 from okane.pipeline.accept import Accept
 from okane.store import PaymentStore
-
-CURLS = "application/x-www-form-urlencoded"
-BODY_TIMEOUT_S = 5.0  # 64 kB take longer only from somebody who means to
-UTF_8 = frozenset({"utf-8", "utf8"})
 
 
 class Handlers:
     """The handlers of the payment routes."""
 
-    def __init__(self, *, settings: Settings, store: PaymentStore, accept: Accept, metrics: OkaneMetrics) -> None:
+    def __init__(
+        self, *, settings: Settings, store: PaymentStore, accept: Accept, waiting: Waiting, metrics: OkaneMetrics
+    ) -> None:
         self.creating = Creating(settings=settings, accept=accept, metrics=metrics)
         self._store = store
         self._accept = accept
+        self.waiting = waiting
 
     def creates(self, spelling: Spelling) -> Handler:
         """`POST /payments`, `POST /v1/payments`, `POST /pay`: 202 for a new payment, 200 for the repeat of a request."""
 
         async def create(request: web.Request) -> web.Response:
-            _check_media_type(request)
+            bodies.check_media_type(request, JSON)
+            body = await bodies.read(request, MAX_BODY_BYTES)
             keys = request.headers.getall("Idempotency-Key", ())
-            new = self.creating.read(await _read(request), keys, account_id=request[CALLER].account_id)
-            return (await self.creating.answer(new, spelling)).response()
+            new = self.creating.read(body, keys, account_id=account_of(request))
+            [receipt] = await self.creating.accept_many([new])
+            if isinstance(receipt, BaseException):
+                raise receipt
+            payment, headers = await self._waited(request, receipt.payment)
+            response = told(replace(receipt, payment=payment), spelling).response()
+            response.headers.update(headers)
+            return response
 
         return create
 
     async def show(self, request: web.Request) -> web.Response:
         """`GET /payments/{id}`: the payment as it is now; `pay_…` ids get the older queue's document."""
-        payment = await self._store.get(_payment_id(request), account_id=request[CALLER].account_id)
-        headers = {"ETag": f'"{payment.version}"'}
+        found = await self._store.get(wire.payment_id(request.match_info["payment_id"]), account_id=account_of(request))
+        payment, headers = await self._waited(request, found)
+        payment = await self._expired(payment)
+        headers["ETag"] = f'"{payment.version}"'
         if not payment.status.terminal:
-            headers["Retry-After"] = "1"
+            headers["Retry-After"] = str(_worth_asking_in_s(payment))
         # `*` and weak tags match as RFC 9110 13.1.2 says; there are no commas in ours.
         known = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
         if headers["ETag"] in known or "*" in known:
@@ -58,10 +69,35 @@ class Handlers:
         body = wire.pay_json(payment) if older else wire.payment_json(payment)
         return web.Response(body=body, content_type=JSON, headers=headers)
 
+    async def _expired(self, payment: Payment) -> Payment:
+        """The payment, canceled if it is seen to be over before a worker has come to it. The store decides."""
+        over = payment.expires_at is not None and payment.expires_at <= datetime.now(UTC)
+        if over and payment.status in CANCELABLE and await self._store.expire(payment.id):
+            return await self._store.get(payment.id, account_id=payment.account_id)
+        return payment
+
+    async def _waited(self, request: web.Request, payment: Payment) -> tuple[Payment, dict[str, str]]:
+        """The payment after the wait that its client prefers, and what to say about that."""
+        wait_s = preferred_s(request.headers)
+        if wait_s is None:
+            return payment, {}
+        if wait_s and not payment.status.at_rest:
+            await self.waiting.until_at_rest(request, payment.id, wait_s=wait_s)
+            payment = await self._store.get(payment.id, account_id=payment.account_id)
+        return payment, {"Preference-Applied": f"wait={wait_s}"}
+
     async def retry(self, request: web.Request) -> web.Response:
         """`POST /v1/payments/{id}/retry`: a failed payment is pending again; 409 from any other status."""
-        receipt = await self._accept.retry(_payment_id(request), account_id=request[CALLER].account_id)
+        receipt = await self._accept.retry(
+            wire.payment_id(request.match_info["payment_id"]), account_id=account_of(request)
+        )
         return Answer(HTTPStatus.ACCEPTED, wire.receipt_json(receipt), {"Location": location(receipt)}).response()
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        """`POST /v1/payments/{id}/cancel`: the payment is not charged any more; 409 if that is too late, or unclear."""
+        payment_id = wire.payment_id(request.match_info["payment_id"])
+        payment = await self._accept.cancel(payment_id, account_id=account_of(request))
+        return web.Response(body=wire.payment_json(payment), content_type=JSON)
 
     async def health(self, _request: web.Request) -> web.Response:
         """`GET /v1/health`, `/health`, `/healthz`: this process answers. Says nothing about what it depends on."""
@@ -82,41 +118,8 @@ class Handlers:
         return web.Response(body=b'{"status":"ready"}', content_type=JSON)
 
 
-async def _read(request: web.Request) -> bytes:
-    """The body. One that says it is too large is refused unread, one that does not come is not waited for."""
-    if (request.content_length or 0) > MAX_BODY_BYTES:
-        raise web.HTTPRequestEntityTooLarge(max_size=MAX_BODY_BYTES, actual_size=request.content_length or 0)
-    if request.content.is_eof():
-        return await request.read()  # all of it is here
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            return await request.read()
-    except TimeoutError:
-        raise Problem(
-            HTTPStatus.REQUEST_TIMEOUT,
-            "body_too_slow",
-            f"the body did not come within {BODY_TIMEOUT_S:g} s",
-            retryable=True,
-        ) from None
-
-
-def _check_media_type(request: web.Request) -> None:
-    """JSON in UTF-8, as it is. No Content-Type, or the one that `curl -d` sets by itself, is taken for that: the clients of
-    the systems before us send those, and a body that is no JSON is refused all the same."""
-    said = request.headers.get("Content-Type")
-    plain = said is None or (request.content_type in (JSON, CURLS) and (request.charset or "utf-8").lower() in UTF_8)
-    coded = request.headers.get("Content-Encoding", "identity").lower() != "identity"
-    if not plain or coded:
-        raise Problem(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_media_type",
-            "send the body uncompressed" if coded else "send application/json in UTF-8",
-        )
-
-
-def _payment_id(request: web.Request) -> UUID:
-    text = request.match_info["payment_id"]
-    payment_id = wire.parse_id(text)
-    if payment_id is None:
-        raise Problem(HTTPStatus.NOT_FOUND, "payment_not_found", f"there is no payment {text[:64]!r}")
-    return payment_id
+def _worth_asking_in_s(payment: Payment) -> int:
+    """When there may be something new: in a second, or when a scheduled payment's time has come; within the hour."""
+    if payment.status is not Status.PENDING or payment.execute_at is None:
+        return 1
+    return max(1, min(3600, math.ceil((payment.execute_at - datetime.now(UTC)).total_seconds())))

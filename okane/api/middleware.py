@@ -11,8 +11,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp.web import RequestPayloadError
 
-from okane.api import idempotency, request_ids
-from okane.api.access import Access, Caller
+from okane.api import idempotency, request_ids, waiting
+from okane.api.access import Access
+from okane.api.caller import CALLER
 from okane.api.problems import Problem, from_http, internal, malformed
 from okane.api_key import Scope
 from okane.deadline import Deadline
@@ -29,8 +30,6 @@ OVERLOADED_RETRY_AFTER_S = "5"
 _BODY_LEFT = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
 
 
-CALLER = web.RequestKey("caller", Caller)  # whom a request comes from, on every route that takes a key
-
 # By method and path: what a key must be allowed to; None: a route for everybody. HEAD is as GET.
 Scopes = Mapping[tuple[str, str], Scope | None]
 
@@ -46,7 +45,7 @@ def around_requests(metrics: OkaneMetrics, access: Access, scopes: Scopes) -> Mi
         resource = request.match_info.route.resource
         standing: Mapping[str, str] = {}
         try:
-            with Deadline(REQUEST_TIMEOUT_S):
+            with Deadline(REQUEST_TIMEOUT_S + (waiting.preferred_s(request.headers) or 0)):
                 scope = None if resource is None else scopes[_as_get(request.method), resource.canonical]
                 if scope is not None:
                     caller = await access.admit(request.headers.getall("Authorization", ()), scope)
@@ -62,7 +61,7 @@ def around_requests(metrics: OkaneMetrics, access: Access, scopes: Scopes) -> Mi
         response.headers.update(standing)
         metrics.http_seconds.labels(
             resource.canonical if resource is not None else "unmatched", _method(request), str(response.status)
-        ).observe(time.perf_counter() - started_s)
+        ).observe(time.perf_counter() - started_s - request.get(waiting.WAITED, 0.0))
         return response
 
     return middleware

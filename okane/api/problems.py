@@ -28,6 +28,23 @@ class FieldError:
     code: str
     detail: str
 
+    def document(self) -> Mapping[str, str]:
+        """As it stands in the answer."""
+        return {"pointer": self.pointer, "code": self.code, "detail": self.detail}
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterError:
+    """What is wrong with one parameter of the query."""
+
+    parameter: str
+    code: str
+    detail: str
+
+    def document(self) -> Mapping[str, str]:
+        """As it stands in the answer."""
+        return {"parameter": self.parameter, "code": self.code, "detail": self.detail}
+
 
 class Problem(Exception):
     """Raised anywhere in the API to answer with an error.
@@ -43,7 +60,7 @@ class Problem(Exception):
         detail: str,
         *,
         retryable: bool = False,
-        errors: Sequence[FieldError] = (),
+        errors: Sequence[FieldError | ParameterError] = (),
         extra: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
@@ -73,23 +90,25 @@ class Problem(Exception):
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         return f"HTTP/1.1 {self.status.value} {self.status.phrase}\r\n{head}\r\n".encode() + body
 
-    def _document(self, instance: str | None, request_id: str) -> bytes:
+    def document(self) -> dict[str, object]:
+        """What there is to say whatever the request was."""
         document: dict[str, object] = {
             "type": f"urn:okane:problem:{self.code}",
             "title": self.status.phrase,
             "status": self.status.value,
             "detail": self.detail,
             "code": self.code,
-            "request_id": request_id,
             "retryable": self.retryable,
             **self.extra,
         }
+        if self.errors:
+            document["errors"] = [one.document() for one in self.errors]
+        return document
+
+    def _document(self, instance: str | None, request_id: str) -> bytes:
+        document = self.document() | {"request_id": request_id}
         if instance is not None:
             document["instance"] = _text(instance)
-        if self.errors:
-            document["errors"] = [
-                {"pointer": one.pointer, "code": one.code, "detail": one.detail} for one in self.errors
-            ]
         return json.dumps(document).encode()
 
 
@@ -108,6 +127,12 @@ def invalid(errors: Sequence[FieldError]) -> Problem:
     first = errors[0]
     detail = f"{first.pointer}: {first.detail}" if first.pointer else first.detail
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "validation_failed", detail, errors=errors)
+
+
+def bad_query(errors: Sequence[ParameterError]) -> Problem:
+    """What stands after the question mark is not understood."""
+    first = errors[0]
+    return Problem(HTTPStatus.BAD_REQUEST, "query_invalid", f"{first.parameter}: {first.detail}", errors=errors)
 
 
 def internal() -> Problem:

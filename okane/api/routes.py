@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from aiohttp import web
 
 from okane.api import middleware, tracing
 from okane.api.access import Access
+from okane.api.batch import Batch
 from okane.api.creating import MAX_BODY_BYTES, SPELLINGS
+from okane.api.dead_letters import DeadLetterRoutes
 from okane.api.handlers import Handlers
 from okane.api.middleware import Scopes
+from okane.api.reading import Reading
 from okane.api_key import Scope
 from okane.metrics import OkaneMetrics
 from okane.tracing import RequestTracer
@@ -16,8 +21,15 @@ from okane.tracing import RequestTracer
 # What a key must be allowed to for each route; None: a route for everybody. One that is missing here lets nobody in.
 SCOPES: Scopes = {
     ("POST", "/v1/payments"): Scope.WRITE,
+    ("POST", "/v1/payments/batch"): Scope.WRITE,
+    ("GET", "/v1/payments"): Scope.READ,
     ("GET", "/v1/payments/{payment_id}"): Scope.READ,
+    ("GET", "/v1/payments/{payment_id}/events"): Scope.READ,
+    ("GET", "/v1/payments/{payment_id}/attempts"): Scope.READ,
     ("POST", "/v1/payments/{payment_id}/retry"): Scope.WRITE,
+    ("POST", "/v1/payments/{payment_id}/cancel"): Scope.WRITE,
+    ("GET", "/v1/dead-letters"): Scope.READ,
+    ("POST", "/v1/dead-letters/replay"): Scope.OPERATE,
     ("GET", "/v1/health"): None,
     ("POST", "/payments"): Scope.WRITE,
     ("GET", "/payments/{payment_id}"): Scope.READ,
@@ -29,18 +41,36 @@ SCOPES: Scopes = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """Who answers."""
+
+    handlers: Handlers
+    reading: Reading
+    dead: DeadLetterRoutes
+
+
 def build_api(
-    handlers: Handlers, metrics: OkaneMetrics, access: Access, *, tracer: RequestTracer | None = None
+    routes: Routes, metrics: OkaneMetrics, access: Access, *, tracer: RequestTracer | None = None
 ) -> web.Application:
     """The application; whoever runs it closes what the handlers use."""
     around = [middleware.around_requests(metrics, access, SCOPES)]
     if tracer is not None:
         around.insert(0, tracing.around_requests(tracer))
     app = web.Application(middlewares=around, client_max_size=MAX_BODY_BYTES)
+    handlers, reading, dead = routes.handlers, routes.reading, routes.dead
+    app.on_shutdown.append(handlers.waiting.aclose)  # before the requests in hand are waited for
     for path, spelling in SPELLINGS.items():
         app.router.add_post(path, handlers.creates(spelling))
+    app.router.add_post("/v1/payments/batch", Batch(creating=handlers.creating).create)
+    app.router.add_get("/v1/payments", reading.payments)
     app.router.add_get("/v1/payments/{payment_id}", handlers.show)
+    app.router.add_get("/v1/payments/{payment_id}/events", reading.events)
+    app.router.add_get("/v1/payments/{payment_id}/attempts", reading.attempts)
     app.router.add_post("/v1/payments/{payment_id}/retry", handlers.retry)
+    app.router.add_post("/v1/payments/{payment_id}/cancel", handlers.cancel)
+    app.router.add_get("/v1/dead-letters", dead.list)
+    app.router.add_post("/v1/dead-letters/replay", dead.replay)
     app.router.add_get("/v1/health", handlers.health)
     # As the two systems before us had them.
     app.router.add_get("/payments/{payment_id}", handlers.show)

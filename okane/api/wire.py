@@ -9,27 +9,39 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from datetime import UTC, datetime
+from datetime import datetime
+from http import HTTPStatus
 from json.encoder import encode_basestring_ascii as _quoted
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
-from iso4217 import Currency
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
-from okane.api.problems import FieldError, invalid, malformed
+from okane.api import times
+from okane.api.problems import FieldError, Problem, invalid, malformed
+from okane.api.times import Moment
+from okane.currencies import CURRENCIES
 from okane.payment import Payment, Status
 from okane.pipeline.accept import Receipt
 
 MAX_AMOUNT_MINOR = 2**63 - 1
 
+M = TypeVar("M", bound=BaseModel)
+
 _ID = re.compile(r"(pay_)?([0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.ASCII | re.IGNORECASE)
-_UTC_OFFSET = "+00:00"
-_CURRENCIES = frozenset(currency.code for currency in Currency)
 
 
 def _known_currency(code: str) -> str:
-    if code not in _CURRENCIES:
+    if code not in CURRENCIES:
         raise ValueError("must be an ISO 4217 code in capitals, like USD")
     return code
 
@@ -47,31 +59,65 @@ class CreatePayment(BaseModel):
     amount: Annotated[int, Field(gt=0, le=MAX_AMOUNT_MINOR, description="in minor units of the currency")]
     currency: Annotated[CurrencyCode | None, Field(description="ISO 4217; the server's default if absent")] = None
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=50)] = Field(default_factory=dict)
+    execute_at: Annotated[Moment | None, Field(description="not to be charged before this")] = None
+    expires_at: Annotated[Moment | None, Field(description="not to be charged from this on")] = None
     idempotency_key: Annotated[str | None, Field(description="unless the Idempotency-Key header is sent")] = None
+
+    @field_validator("expires_at")
+    @classmethod
+    def _expires_after_its_execution(cls, expires_at: datetime | None, info: ValidationInfo) -> datetime | None:
+        execute_at = info.data.get("execute_at")
+        if expires_at is not None and execute_at is not None and expires_at <= execute_at:
+            raise ValueError("must be later than execute_at")
+        return expires_at
 
 
 def read_create(body: Any) -> CreatePayment:
     """Validate a parsed body. Raises a Problem: 400 if it is no object, 422 naming every member that is wrong."""
+    return validated(CreatePayment, body)
+
+
+def validated(model: type[M], body: Any) -> M:
+    """A parsed body as what it should be. Raises a Problem: 400 if it is no object, 422 naming every wrong member."""
     if not isinstance(body, dict):
         raise malformed("body_not_an_object", "the body must be a JSON object")
     try:
-        return CreatePayment.model_validate(body)
+        return model.model_validate(body)
     except ValidationError as error:
-        raise invalid([_field_error(one) for one in error.errors(include_url=False, include_input=False)]) from None
+        found = error.errors(include_url=False, include_input=False)
+        raise invalid([_field_error(model, one) for one in found]) from None
 
 
-def _field_error(error: Any) -> FieldError:
+def _field_error(model: type[BaseModel], error: Any) -> FieldError:
     pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in error["loc"] if part != "[key]")
     if error["type"] == "extra_forbidden":
-        allowed = ", ".join(CreatePayment.model_fields)
+        for name in error["loc"][:-1]:
+            inner = model.model_fields[name].annotation
+            assert isinstance(inner, type)
+            assert issubclass(inner, BaseModel)
+            model = inner
+        allowed = ", ".join(model.model_fields)
         return FieldError(pointer, "unknown_member", f"is not known here; known are {allowed}")
     return FieldError(pointer, error["type"], error["msg"].removeprefix("Value error, "))
 
 
-def fingerprint(*, amount_minor: int, currency: str, metadata: dict[str, str]) -> bytes:
+def fingerprint(
+    *,
+    amount_minor: int,
+    currency: str,
+    metadata: dict[str, str],
+    execute_at: datetime | None = None,
+    expires_at: datetime | None = None,
+) -> bytes:
     """SHA-256 of what a request means, the defaults filled in and the key left out."""
     said = json.dumps(metadata, sort_keys=True, separators=(",", ":")) if metadata else "{}"
-    return hashlib.sha256(f'{{"amount":{amount_minor},"currency":"{currency}","metadata":{said}}}'.encode()).digest()
+    schedule = ""
+    if execute_at is not None:
+        schedule += f',"execute_at":"{times.text(execute_at)}"'
+    if expires_at is not None:
+        schedule += f',"expires_at":"{times.text(expires_at)}"'
+    meaning = f'{{"amount":{amount_minor},"currency":"{currency}","metadata":{said}{schedule}}}'
+    return hashlib.sha256(meaning.encode()).digest()
 
 
 def parse_id(text: str) -> UUID | None:
@@ -79,23 +125,31 @@ def parse_id(text: str) -> UUID | None:
     return UUID(text.removeprefix("pay_")) if _ID.fullmatch(text) else None
 
 
+def payment_id(text: str) -> UUID:
+    """The payment id in a path. Raises a 404 Problem if it is none."""
+    found = parse_id(text)
+    if found is None:
+        raise Problem(HTTPStatus.NOT_FOUND, "payment_not_found", f"there is no payment {text[:64]!r}")
+    return found
+
+
 def receipt_json(receipt: Receipt) -> bytes:
     """`{"payment": {…}, "created": …, "enqueued": …}`."""
     created, enqueued = _word(receipt.created), _word(receipt.enqueued)
-    return f'{{"payment":{_payment(receipt.payment)},"created":{created},"enqueued":{enqueued}}}'.encode()
+    return f'{{"payment":{payment_document(receipt.payment)},"created":{created},"enqueued":{enqueued}}}'.encode()
 
 
 def payment_json(payment: Payment) -> bytes:
     """`{"payment": {…}}`."""
-    return f'{{"payment":{_payment(payment)}}}'.encode()
+    return f'{{"payment":{payment_document(payment)}}}'.encode()
 
 
-def _payment(payment: Payment) -> str:
+def payment_document(payment: Payment) -> str:
     """The document of a payment, put together by hand: every accepted request pays for it, and json.dumps costs ten times
     as much. What a client chose is quoted; the rest holds nothing that would have to be."""
     metadata = json.dumps(dict(payment.metadata), separators=(",", ":")) if payment.metadata else "{}"
-    created_at = _time(payment.created_at)
-    updated_at = created_at if payment.updated_at == payment.created_at else _time(payment.updated_at)
+    created_at = times.text(payment.created_at)
+    updated_at = created_at if payment.updated_at == payment.created_at else times.text(payment.updated_at)
     document = (
         f'"id":"{payment.id}","amount":{payment.amount_minor},"currency":"{payment.currency}",'
         f'"status":"{payment.status.value}","idempotency_key":{_quoted(payment.idempotency_key)},'
@@ -109,8 +163,12 @@ def _payment(payment: Payment) -> str:
     ):
         if value is not None:
             document += f',"{name}":{_quoted(value)}'
+    if payment.execute_at is not None:
+        document += f',"execute_at":"{times.text(payment.execute_at)}"'
+    if payment.expires_at is not None:
+        document += f',"expires_at":"{times.text(payment.expires_at)}"'
     if payment.retry_at is not None and not payment.status.terminal:
-        document += f',"retry_at":"{_time(payment.retry_at)}"'
+        document += f',"retry_at":"{times.text(payment.retry_at)}"'
     return f"{{{document}}}"
 
 
@@ -136,13 +194,6 @@ def pay_json(payment: Payment, *, created: bool = False) -> bytes:
 def pay_receipt_json(receipt: Receipt) -> bytes:
     """The same, for the answer to a request."""
     return pay_json(receipt.payment, created=receipt.created)
-
-
-def _time(moment: datetime) -> str:
-    text = moment.isoformat(timespec="microseconds")
-    if not text.endswith(_UTC_OFFSET):  # the database's sessions are on UTC
-        text = moment.astimezone(UTC).isoformat(timespec="microseconds")
-    return text.removesuffix(_UTC_OFFSET) + "Z"
 
 
 def _word(value: bool) -> str:

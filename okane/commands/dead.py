@@ -1,14 +1,13 @@
 """`okane dead`: what was given up, why, and another try for it.
 
-The list is Postgres'. The dead-letter stream in Redis is a note about each: what is replayed or purged here is struck off
-there, too, and a note that was lost is missed by nobody.
+The list is Postgres'; what is replayed or purged here is struck off in Redis, too.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,15 +18,13 @@ from rich.table import Table
 
 from okane.api.wire import parse_id
 from okane.commands.context import Context
-from okane.errors import PaymentNotFound, SetupError, StatusConflict
-from okane.payment import TRANSITIONS, Payment, Status
+from okane.errors import SetupError
 from okane.pipeline.accept import Accept
 from okane.pipeline.lanes import payments_stream
+from okane.pipeline.replay import Replay
 from okane.store import DeadLetterStore, DeadPayment, Overview, PaymentStore
 from okane.store.dead_letters import Place
-from streams import DeadLetters, Producer, StreamError, connect
-
-PAGE = 500
+from streams import DeadLetters, Producer, connect
 
 _console = Console(highlight=False)
 
@@ -36,9 +33,8 @@ _console = Console(highlight=False)
 class _Parts:
     dead: DeadLetterStore
     overview: Overview
-    notes: DeadLetters
     store: PaymentStore
-    accept: Accept
+    replay: Replay
 
 
 @contextlib.asynccontextmanager
@@ -55,7 +51,8 @@ async def _parts(where: Context) -> AsyncIterator[_Parts]:
         closing.push_async_callback(overview.aclose)
         producer = Producer(redis, stream)
         closing.push_async_callback(producer.aclose)
-        yield _Parts(dead, overview, DeadLetters(redis, stream), store, Accept(store=store, producer=producer))
+        replay = Replay(accept=Accept(store=store, producer=producer), notes=DeadLetters(redis, stream))
+        yield _Parts(dead, overview, store, replay)
 
 
 async def ls(where: Context, *, limit: int, before: str | None, as_json: bool) -> None:
@@ -118,21 +115,14 @@ async def replay(
     where: Context, payment_ids: Sequence[str] | None, *, limit: int | None, dry_run: bool, as_json: bool
 ) -> None:
     """Try these payments again (None: all, oldest first). One that needs a review stays: a human decides about it."""
-    retried: list[UUID] = []
-    kept = 0
     async with _parts(where) as parts:
-        for letter in await _chosen(parts, payment_ids, limit=limit):
-            if await _retry(parts, letter.payment, dry_run=dry_run):
-                retried.append(letter.payment.id)
-            else:
-                kept += 1
-        if not dry_run:
-            await _strike_off(parts, retried)
+        done = await parts.replay.run(await _chosen(parts, payment_ids, limit=limit), dry_run=dry_run)
+    retried, kept = len(done.retried), len(done.kept)
     if as_json:
-        _json({"retried": len(retried), "kept": kept, "dry_run": dry_run})
+        _json({"retried": retried, "kept": kept, "dry_run": dry_run})
         return
     kept_too = f", {kept:,} kept: they need a review" if kept else ""
-    _console.print(f"{'would retry' if dry_run else 'retried'} {len(retried):,}{kept_too}")
+    _console.print(f"{'would retry' if dry_run else 'retried'} {retried:,}{kept_too}")
 
 
 async def purge(
@@ -142,21 +132,11 @@ async def purge(
     async with _parts(where) as parts:
         ids = None if payment_ids is None else [_id(text) for text in payment_ids]
         purged = await parts.dead.dismiss(ids=ids, older_than=older_than)
-        await _strike_off(parts, purged)
+        await parts.replay.strike_off(purged)
     if as_json:
         _json({"purged": len(purged)})
     else:
         _console.print(f"purged {len(purged):,}")
-
-
-async def _retry(parts: _Parts, payment: Payment, *, dry_run: bool) -> bool:
-    if dry_run:
-        return Status.PENDING in TRANSITIONS[payment.status]
-    try:
-        await parts.accept.retry(payment.id, account_id=payment.account_id)
-    except (StatusConflict, PaymentNotFound):
-        return False
-    return True
 
 
 async def _chosen(parts: _Parts, payment_ids: Sequence[str] | None, *, limit: int | None) -> Sequence[DeadPayment]:
@@ -168,19 +148,6 @@ async def _chosen(parts: _Parts, payment_ids: Sequence[str] | None, *, limit: in
     if missing := [str(payment_id) for payment_id in ids if payment_id not in found]:
         raise SetupError(f"no dead letter: {', '.join(missing)}. See `okane dead ls`")
     return [found[payment_id] for payment_id in ids][:limit]
-
-
-async def _strike_off(parts: _Parts, ids: Collection[UUID]) -> None:
-    """Drop the notes about these payments from the stream. While Redis is away they stay, and mislead nobody here."""
-    bodies = {payment_id.bytes for payment_id in ids}
-    before: str | None = None
-    with contextlib.suppress(StreamError):
-        while bodies:
-            page = await parts.notes.list(PAGE, before=before)
-            await parts.notes.purge(ids=[letter.id for letter in page.letters if letter.body in bodies])
-            before = page.older
-            if before is None:
-                return
 
 
 def _id(text: str) -> UUID:

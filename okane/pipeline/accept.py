@@ -1,4 +1,4 @@
-"""Accept: the row first, its wake-up second.
+"""Accept: the row first, its wake-up second. What is scheduled for later has none: the sweep sends it when it is time.
 
 Once the row is committed the payment is safe and the client is told so. If the wake-up cannot be sent (Redis down, full,
 slow), the answer is the same but for `enqueued: false`, and the sweep sees to the payment. While Redis is known to be away
@@ -43,7 +43,7 @@ class Receipt:
 
 
 class Accept:
-    """Takes payments in, and takes failed ones in again."""
+    """Takes payments in, takes failed ones in again, and lets go of those that are not wanted any more."""
 
     def __init__(self, *, store: PaymentStore, producer: Publisher, pressure: Pressure | None = None) -> None:
         self._store = store
@@ -67,7 +67,11 @@ class Accept:
             return await asyncio.gather(*(self._known(new) for new in news), return_exceptions=True)
         wakes = self._how_many_may_ask(len(news))
         accepted = await self._store.accept_many(news, wakes=wakes)
-        to_wake = [one.payment for one in accepted[:wakes] if isinstance(one, Accepted) and one.created]
+        to_wake = [
+            one.payment
+            for one in accepted[:wakes]
+            if isinstance(one, Accepted) and one.created and one.payment.execute_at is None
+        ]
         enqueued = await self._wake(to_wake) if to_wake else frozenset()
         receipts = [
             Receipt(one.payment, one.created, one.payment.id in enqueued) if isinstance(one, Accepted) else one
@@ -79,16 +83,30 @@ class Accept:
 
     async def _known(self, new: NewPayment) -> Receipt:
         """The payment of an earlier request, for a client that repeats it: to refuse that would only have it ask again."""
-        payment = await self._store.find(new)
-        if payment is None:
+        receipt = await self.find(new)
+        if receipt is None:
             raise Overloaded("payments wait for too long already")
-        return Receipt(payment, created=False, enqueued=False)
+        return receipt
+
+    async def find(self, new: NewPayment) -> Receipt | None:
+        """What a repeat of an earlier request gets. Raises IdempotencyKeyReused, StoreUnavailable."""
+        payment = await self._store.find(new)
+        return None if payment is None else Receipt(payment, created=False, enqueued=False)
 
     async def retry(self, payment_id: UUID, *, account_id: str) -> Receipt:
         """Try a failed payment again on a human's word. Raises PaymentNotFound, StatusConflict, StoreUnavailable."""
         payment = await self._store.retry(payment_id, account_id=account_id)
         log.info("payment_retried", payment_id=str(payment_id))
         return Receipt(payment, created=False, enqueued=payment.id in await self._wake([payment]))
+
+    async def cancel(self, payment_id: UUID, *, account_id: str) -> Payment:
+        """Withdraw a payment before it is charged. Raises PaymentNotFound, StatusConflict, StoreUnavailable.
+
+        Its wake-up is left where it is: the claim refuses it.
+        """
+        payment = await self._store.cancel(payment_id, account_id=account_id)
+        log.info("payment_canceled", payment_id=str(payment_id))
+        return payment
 
     def _how_many_may_ask(self, count: int) -> int:
         if not self._redis_away_until_s:

@@ -33,7 +33,7 @@ from okane.providers.base import (
     Unavailable,
     Unknown,
 )
-from okane.store import Claimed, PaymentStore, Refused, Settlement
+from okane.store import Call, Claimed, PaymentStore, Refused, Settlement
 from streams import Dead, Done, Message, Outcome, Retry
 from streams.failpoints import failpoint
 
@@ -91,7 +91,7 @@ class Charge:
             await BEFORE_CLAIM.hit()
         claim = await self._patiently(self._store.claim, payment_id)
         if isinstance(claim, Refused):
-            return self._refused(claim, message)
+            return await self._expired(payment_id) if claim.expired else self._refused(claim, message)
         self._claims("granted").inc()
         with self._leases.held(claim) as lease:
             settlement = await self._attempt(claim, lease)
@@ -115,6 +115,13 @@ class Charge:
         log.warning("payment_needs_review", payment_id=str(payment_id), reason=reason, buried=buried)
         return Dead(reason) if buried else Done()
 
+    async def _expired(self, payment_id: UUID) -> Outcome:
+        """Its time was over before anybody charged it."""
+        self._claims("expired").inc()
+        canceled = await self._patiently(self._store.expire, payment_id)
+        # It may have been changed since the claim was refused, or canceled without our hearing of it: look again.
+        return Done() if canceled else Retry("expired, and changed meanwhile", after=SOON)
+
     def _refused(self, refused: Refused, message: Message) -> Outcome:
         self._claims(refused.status or "missing").inc()
         match refused.status:
@@ -137,12 +144,12 @@ class Charge:
         started_s = time.monotonic()
         hopeless = self._rules.hopeless(claim)
         if hopeless is not None:
-            return self._settlement(payment, hopeless, called=False, started_s=started_s)
+            return self._settlement(payment, hopeless, call=None, started_s=started_s)
         if claim.look_up_first:
             found = await self._call("look_up", self._provider.look_up, payment)
             decided = self._rules.looked_up(claim, found)
             if decided is not None:
-                return self._settlement(payment, decided, called=False, started_s=started_s)
+                return self._settlement(payment, decided, call="look_up", started_s=started_s)
         if BEFORE_CALL.armed:
             await BEFORE_CALL.hit()
         if not lease.valid:
@@ -151,7 +158,7 @@ class Charge:
         result = await self._call("charge", self._provider.charge, payment)
         assert not isinstance(result, NotFound)
         decided = self._rules.charged(claim, result, roll=self._roll())
-        return self._settlement(payment, decided, called=True, started_s=started_s)
+        return self._settlement(payment, decided, call="charge", started_s=started_s)
 
     async def _call(
         self,
@@ -174,13 +181,15 @@ class Charge:
         self._attempts(name, call, _word(result)).inc()
         return result
 
-    def _settlement(self, payment: Payment, decided: verdict.Verdict, *, called: bool, started_s: float) -> Settlement:
+    def _settlement(
+        self, payment: Payment, decided: verdict.Verdict, *, call: Call | None, started_s: float
+    ) -> Settlement:
         return Settlement(
             payment_id=payment.id,
             attempt=payment.attempts,
             status=decided.status,
             event=decided.event,
-            called=called,
+            call=call,
             provider=self._provider.name,
             latency=timedelta(seconds=time.monotonic() - started_s),
             provider_ref=decided.provider_ref,

@@ -1,4 +1,5 @@
-"""Sweep: sends again what wake-ups were lost or are overdue. With it, losing all of Redis loses no payment.
+"""Sweep: sends again what wake-ups were lost or are overdue, and those of payments that were scheduled for now. With it,
+losing all of Redis loses no payment.
 
 Every worker runs one; Postgres sees to it that they do not get in each other's way. While Redis is away there is no stream
 to send to: the payments are run directly.
@@ -125,12 +126,17 @@ class Sweep:
             except StreamError:
                 self._direct.start(due)
                 raise
-            for one in due:
-                self._metrics.sweep_repairs.labels(one.lane).inc()
-            log.warning("wake_ups_repaired", count=len(due))
+            self._count([one for one in due if not one.scheduled])
         if behind or len(due) == limit:
             self._pause_s = 0.0
         return len(due)
+
+    def _count(self, repaired: Sequence[WakeUp]) -> None:
+        """A wake-up that was scheduled for now is none that was lost."""
+        for one in repaired:
+            self._metrics.sweep_repairs.labels(one.lane).inc()
+        if repaired:
+            log.warning("wake_ups_repaired", count=len(repaired))
 
     async def _run_due(self) -> int:
         """Run what is due in this process, and look for what is lost only when that leaves places free."""

@@ -89,6 +89,8 @@ class Rules:
                 tried = claim.payment.retries
                 if tried > 0 and self.policy.delay(tried, roll=0) is None:
                     return _spent("the provider never got it, and every try is used up")
+                if claim.expired:  # nothing moved, and nothing may: the next claim is refused, and ends it
+                    return Verdict(Status.FAILED_RETRYABLE, "unavailable", reason="expired", delay=timedelta(0))
                 return None
             case Unavailable(reason=reason) | Unknown(reason=reason):
                 return self._open(claim, f"look-up: {reason}")

@@ -1,25 +1,33 @@
 """The truth: everything okane knows is written to and read from Postgres here, and nothing else speaks SQL."""
 
 from okane.store.api_keys import ApiKeyStore, StoredKey
-from okane.store.dead_letters import DeadLetterStore, DeadPayment
+from okane.store.dead_letters import DeadLetterStore, DeadPayment, DeadWanted
+from okane.store.lists import Page, PaymentLists, PaymentWatch, Wanted
 from okane.store.overview import Overview
 from okane.store.payments import PaymentStore
-from okane.store.records import Accepted, Claimed, Event, NewPayment, Refused, Settlement
+from okane.store.records import Accepted, Attempt, Call, Claimed, Event, NewPayment, Refused, Settlement
 from okane.store.sweep import SweepStore, WakeUp
 
 __all__ = [
     "Accepted",
     "ApiKeyStore",
+    "Attempt",
+    "Call",
     "Claimed",
     "DeadLetterStore",
     "DeadPayment",
+    "DeadWanted",
     "Event",
     "NewPayment",
     "Overview",
+    "Page",
+    "PaymentLists",
     "PaymentStore",
+    "PaymentWatch",
     "Refused",
     "Settlement",
     "StoredKey",
     "SweepStore",
     "WakeUp",
+    "Wanted",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -16,6 +17,9 @@ Encoder = Callable[[Any], bytes | None]
 
 UNFIT = (UnicodeEncodeError, struct.error)  # what an encoder raises for a value that its type does not hold
 
+_MOMENT = struct.Struct(">iq")
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # where Postgres counts from
+_MICROSECOND = timedelta(microseconds=1)
 _NULL = struct.pack(">i", -1)
 _ARRAY = struct.Struct(">iiIii")  # dimensions, may hold NULL, the elements' type, how many, the first one's number
 
@@ -39,6 +43,10 @@ def _uuid(value: UUID) -> bytes:
     return b"\x00\x00\x00\x10" + value.bytes
 
 
+def _timestamptz(value: datetime) -> bytes:
+    return _MOMENT.pack(8, (value - _EPOCH) // _MICROSECOND)
+
+
 # The type's number (pg_type.oid, the same in every server), and how an element is written, its length first.
 _ELEMENTS: Mapping[str, tuple[int, Callable[[Any], bytes]]] = {
     "boolean": (16, partial(struct.Struct(">i?").pack, 1)),
@@ -47,6 +55,7 @@ _ELEMENTS: Mapping[str, tuple[int, Callable[[Any], bytes]]] = {
     "integer": (23, partial(struct.Struct(">ii").pack, 4)),
     "text": (25, _text),
     "float8": (701, partial(struct.Struct(">id").pack, 8)),
+    "timestamptz": (1184, _timestamptz),
     "uuid": (2950, _uuid),
     "jsonb": (3802, _jsonb),
 }

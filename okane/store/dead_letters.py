@@ -8,16 +8,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
-from okane.payment import Payment
+from okane.payment import Payment, Status
 from okane.store import rows, statements
 from okane.store.prepared import Row
 from okane.store.session import Session
 
-SQL = statements.load("dead_letters.sql")
+LOADED = statements.load("dead_letters.sql")
+SQL = {name: text.replace("{wanted}", LOADED["wanted"]) for name, text in LOADED.items()}
+
+WINDOW = 2_000  # dead letters that one page may look at
 
 Place = tuple[datetime, UUID]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadWanted:
+    """Which dead letters are meant: all, but for what is said here. `from` counts, `before` does not."""
+
+    account_id: str | None = None
+    statuses: frozenset[Status] = frozenset()
+    ids: Sequence[UUID] | None = None
+    currency: str | None = None
+    lane: str | None = None
+    dead_from: datetime | None = None
+    dead_before: datetime | None = None
+
+
+EVERY = DeadWanted()
+_FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +54,47 @@ class DeadPayment:
         return self.dead_at, self.payment.id
 
 
+@dataclass(frozen=True, slots=True)
+class DeadPage:
+    """Some dead letters, newest first. `after` is where the next page goes on; None: there is no more."""
+
+    letters: Sequence[DeadPayment]
+    after: Place | None
+
+
 class DeadLetterStore:
     """Reads and dismisses dead letters. To try a payment again is `PaymentStore.retry`, which dismisses it, too."""
 
     def __init__(self, url: str, *, timeout: timedelta = timedelta(seconds=10)) -> None:
-        self._session = Session(url, name="dead letters", timeout=timeout)
+        self._session = Session(url, name="dead letters", timeout=timeout, in_order=True)
 
     async def aclose(self) -> None:
         """Close the connection."""
         await self._session.aclose()
 
     async def page(self, limit: int, *, before: Place | None = None) -> Sequence[DeadPayment]:
-        """The newest, or those that come after this place; newest first."""
-        dead_at, payment_id = before or (None, None)
-        wanted = {"limit": limit, "before_dead_at": dead_at, "before_id": payment_id}
-        return _read(await self._session.rows_repeatably(SQL["page"], wanted))
+        """The newest of everybody's, or those that come after this place; newest first."""
+        return (await self.search(EVERY, limit=limit, after=before)).letters
 
-    async def oldest(self, limit: int | None) -> Sequence[DeadPayment]:
+    async def search(self, wanted: DeadWanted, *, limit: int, after: Place | None = None) -> DeadPage:
+        """Up to `limit` dead letters, newest first, of those that come after this place."""
+        dead_at, payment_id = after or (
+            wanted.dead_before or "infinity",
+            _LAST if wanted.dead_before is None else _FIRST,
+        )
+        place = {"before_dead_at": dead_at, "before_id": payment_id}
+        asked = _parameters(wanted) | place | {"limit": limit + 1, "window": max(WINDOW, limit + 1)}
+        found = await self._session.rows_repeatably(SQL["page"], asked)
+        letters = _read([row for row in found if row[0] is not None])
+        if len(letters) > limit:
+            return DeadPage(letters[:limit], letters[limit - 1].place)
+        _, reached_at, reached_id = found[0][rows.WIDTH :]
+        return DeadPage(letters, None if reached_id is None else (reached_at, reached_id))
+
+    async def oldest(self, limit: int | None, wanted: DeadWanted = EVERY) -> Sequence[DeadPayment]:
         """The oldest, oldest first; all of them without a limit."""
-        return _read(await self._session.rows_repeatably(SQL["oldest"], {"limit": limit}))
+        asked = _parameters(wanted) | {"limit": limit}
+        return _read(await self._session.rows_repeatably(SQL["oldest"], asked))
 
     async def some(self, ids: Sequence[UUID]) -> Sequence[DeadPayment]:
         """Those of these payments that are dead letters, in no order."""
@@ -64,6 +107,18 @@ class DeadLetterStore:
         older_than_ms = None if older_than is None else round(older_than.total_seconds() * 1000)
         wanted = {"ids": None if ids is None else list(ids), "older_than_ms": older_than_ms}
         return [row[0] for row in await self._session.rows_repeatably(SQL["dismiss"], wanted)]
+
+
+def _parameters(wanted: DeadWanted) -> dict[str, Any]:
+    return {
+        "account_id": wanted.account_id,
+        "statuses": sorted(wanted.statuses) or None,
+        "ids": None if wanted.ids is None else list(wanted.ids),
+        "currency": wanted.currency,
+        "lane": wanted.lane,
+        "dead_from": wanted.dead_from,
+        "dead_before": wanted.dead_before,
+    }
 
 
 def _read(found: Sequence[Row]) -> list[DeadPayment]:

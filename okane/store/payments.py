@@ -149,6 +149,8 @@ class PaymentStore:
                 "reason": f"late {settlement.event}" + (f": {settlement.reason}" if settlement.reason else ""),
                 "provider": settlement.provider,
                 "latency_ms": _ms(settlement.latency),
+                "call": settlement.call,
+                "decline_code": settlement.decline_code,
             },
         )
         return Status(found[0][0]) if found else None
@@ -163,6 +165,23 @@ class PaymentStore:
             return rows.payment(found[0])
         payment = await self.get(payment_id, account_id=account_id)
         raise StatusConflict(payment.status, "retried")
+
+    async def cancel(self, payment_id: UUID, *, account_id: str) -> Payment:
+        """Withdraw a payment that nobody is charging; one that is canceled stays so.
+
+        Raises PaymentNotFound, or StatusConflict from any other status.
+        """
+        found = await self._rare.rows(SQL["cancel"], {"id": payment_id, "account_id": account_id, "actor": self._actor})
+        if found:
+            return rows.payment(found[0])
+        payment = await self.get(payment_id, account_id=account_id)
+        if payment.status is Status.CANCELED:
+            return payment
+        raise StatusConflict(payment.status, "canceled")
+
+    async def expire(self, payment_id: UUID) -> bool:
+        """Cancel a payment whose time is over. False if it is not, or if its outcome is open."""
+        return bool(await self._rare.rows(SQL["expire"], {"id": payment_id, "actor": self._actor}))
 
     async def bury(self, payment_id: UUID, *, reason: str) -> bool:
         """Hand an unsettled payment to a human. False if it is settled, in a live claim, or unknown here."""
@@ -261,6 +280,8 @@ class PaymentStore:
                 "metadata": [json.dumps(dict(new.metadata)) if new.metadata else "{}" for new in news],
                 "lanes": [new.lane for new in news],
                 "wakes": [wake for _, wake in batch],
+                "execute_ats": [new.execute_at for new in news],
+                "expires_ats": [new.expires_at for new in news],
                 "clock_s": (ids[0].int >> 80) / 1000,  # RFC 9562: the id's time in ms comes first
                 "grace_s": self._grace.total_seconds(),
             },
@@ -304,8 +325,8 @@ class PaymentStore:
         nowhere: Refused | BaseException = Refused(None, timedelta(0))
         try:
             parameters = {"ids": list(set(missing))}
-            for payment_id, status, spent, wait_s in await session.rows(BATCHED["refused"], parameters):
-                refused[payment_id] = Refused(Status(status), timedelta(seconds=wait_s), spent)
+            for payment_id, status, spent, wait_s, expired in await session.rows(BATCHED["refused"], parameters):
+                refused[payment_id] = Refused(Status(status), timedelta(seconds=wait_s), spent, expired)
         except StoreUnavailable as error:
             nowhere = error  # for them alone: the claims that were granted stand
         return [
@@ -342,7 +363,7 @@ class PaymentStore:
                 "provider_refs": [one.provider_ref for one in ordered],
                 "decline_codes": [one.decline_code for one in ordered],
                 "reasons": [one.reason for one in ordered],
-                "called": [one.called for one in ordered],
+                "calls": [one.call for one in ordered],
                 "delays_ms": [None if one.delay is None else _ms(one.delay) for one in ordered],
                 "providers": [one.provider for one in ordered],
                 "latencies_ms": [_ms(one.latency) for one in ordered],
@@ -385,11 +406,13 @@ def _accepted(new: NewPayment, payment_id: UUID, created_at: datetime) -> Paymen
         created_at,
         created_at,
         dict(new.metadata),
+        execute_at=new.execute_at,
+        expires_at=new.expires_at,
     )
 
 
 def _claimed(row: Row, valid_until_s: float) -> Claimed:
-    look_up_first, look_ups, since_call_s, open_s = row[rows.WIDTH :]
+    look_up_first, look_ups, since_call_s, open_s, expired = row[rows.WIDTH :]
     return Claimed(
         payment=rows.payment(row),
         look_up_first=look_up_first,
@@ -397,6 +420,7 @@ def _claimed(row: Row, valid_until_s: float) -> Claimed:
         since_call_s=since_call_s,
         open_s=open_s,
         valid_until_s=valid_until_s,
+        expired=expired,
     )
 
 

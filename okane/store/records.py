@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 from uuid import UUID
 
 from okane.payment import Payment, Status
 from streams.values import value
+
+Call = Literal["charge", "look_up"]
 
 
 @value
@@ -22,6 +25,8 @@ class NewPayment:
     currency: str
     lane: str
     metadata: Mapping[str, str]
+    execute_at: datetime | None = None
+    expires_at: datetime | None = None
 
 
 @value
@@ -37,7 +42,8 @@ class Claimed:
     """The right to call the provider for `payment` until `valid_until_s` (time.monotonic(), counted from before the claim).
 
     `look_up_first`: the outcome of an earlier call is open. `since_call_s` is the age of the last call that may have
-    reached the provider, `open_s` how long the outcome has been open, `look_ups` how often it was looked up.
+    reached the provider, `open_s` how long the outcome has been open, `look_ups` how often it was looked up. `expired`: no
+    charge may be begun any more.
     """
 
     payment: Payment
@@ -46,32 +52,34 @@ class Claimed:
     since_call_s: float
     open_s: float
     valid_until_s: float
+    expired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
     """The claim was not given. `status` is None if there is no such payment; `wait` says when to ask again.
 
-    `spent` is the reason if the payment has used up its retries.
+    `spent` is the reason if the payment has used up its retries; `expired` says that it is to be canceled.
     """
 
     status: Status | None
     wait: timedelta
     spent: str | None = None
+    expired: bool = False
 
 
 @value
 class Settlement:
     """The outcome of one attempt, as it is written. `delay` is set where the payment is to be looked at again.
 
-    `event` is the word for the timeline; `called` says that the provider's charge (not only its look-up) was called.
+    `event` is the word for the timeline; `call` is the provider's call that it comes from, if one was made.
     """
 
     payment_id: UUID
     attempt: int
     status: Status
     event: str
-    called: bool
+    call: Call | None
     provider: str
     latency: timedelta
     provider_ref: str | None = None
@@ -94,3 +102,20 @@ class Event:
     reason: str | None
     provider: str | None
     latency_ms: int | None
+    call: str | None = None
+    decline_code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One claim of a payment and what came of it. Without an `outcome` nobody has heard of one."""
+
+    number: int
+    began_at: datetime
+    ended_at: datetime | None = None
+    outcome: str | None = None
+    call: str | None = None
+    provider: str | None = None
+    decline_code: str | None = None
+    reason: str | None = None
+    latency_ms: int | None = None

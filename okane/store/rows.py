@@ -8,7 +8,7 @@ from okane.payment import Payment, Status
 from okane.store.prepared import Row
 from okane.store.records import Event
 
-WIDTH = 18
+WIDTH = 20
 STATUSES = {status.value: status for status in Status}  # a tenth of the price of Status(...), for every row
 
 
@@ -20,8 +20,8 @@ def payment(row: Row) -> Payment:
 
 
 def event(row: Row) -> Event:
-    """One line of a timeline, as the statement `events` returns it."""
-    payment_id, version, at, name, status, attempt, actor, reason, provider, latency_ms = row
+    """One line of a timeline, as the statements `events` and `timeline` return it."""
+    payment_id, version, at, name, status, attempt, actor, reason, provider, latency_ms, call, decline_code = row
     return Event(
         payment_id=payment_id,
         version=version,
@@ -33,4 +33,6 @@ def event(row: Row) -> Event:
         reason=reason,
         provider=provider,
         latency_ms=latency_ms,
+        call=call,
+        decline_code=decline_code,
     )

@@ -35,6 +35,9 @@ INDEX_ONLY = (
     " -c plan_cache_mode=force_generic_plan"
 )
 
+# A list goes by the index that has its order already: to sort would be to read all of it for one page.
+IN_ORDER = f"{INDEX_ONLY} -c enable_sort=off -c enable_incremental_sort=off"
+
 # What a server says that is going away, coming up, or no longer the primary; a new connection may do better.
 _LOST = (
     psycopg.OperationalError,
@@ -53,7 +56,13 @@ class Session:
     """One connection with a name that shows in `pg_stat_activity`."""
 
     def __init__(
-        self, url: str, *, name: str, timeout: timedelta = timedelta(seconds=10), index_only: bool = False
+        self,
+        url: str,
+        *,
+        name: str,
+        timeout: timedelta = timedelta(seconds=10),
+        index_only: bool = False,
+        in_order: bool = False,
     ) -> None:
         self._url = url
         self._name = name
@@ -63,7 +72,7 @@ class Session:
                 str(conninfo_to_dict(url).get("options", "")),  # the user's own; ours win
                 f"-c statement_timeout={int(self._timeout_s * 1000)} -c lock_timeout={LOCK_TIMEOUT_MS} -c timezone=UTC",
                 f"-c idle_in_transaction_session_timeout={IDLE_TIMEOUT_MS}",
-                INDEX_ONLY if index_only else "",
+                IN_ORDER if in_order else INDEX_ONLY if index_only else "",
             ]
         )
         self._lock = asyncio.Lock()

@@ -14,7 +14,7 @@ _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 # What every statement that returns payments returns first; `rows.payment` reads it in this order.
 PAYMENT_COLUMNS = """p.id, p.account_id, p.idempotency_key, p.amount_minor, p.currency, p.lane, p.status, p.attempts,
     p.retries, p.version, p.provider_key, p.created_at, p.updated_at, p.metadata::text, p.provider_ref, p.decline_code,
-    p.last_error, p.retry_at"""
+    p.last_error, p.retry_at, p.execute_at, p.expires_at"""
 
 
 def load(file: str) -> Mapping[str, LiteralString]:

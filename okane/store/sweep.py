@@ -27,10 +27,11 @@ ALL_LANES = ""  # the cursor of the first look: no lane had anything open before
 
 @dataclass(frozen=True, slots=True)
 class WakeUp:
-    """A payment to be put on its lane's stream again."""
+    """A payment to be put on its lane's stream again; or for the first time, if it was scheduled for now."""
 
     payment_id: UUID
     lane: str
+    scheduled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ async def paid(url: str, key: str) -> str:
             attempt=1,
             status=Status.SUCCESS,
             event="success",
-            called=True,
+            call="charge",
             provider="http",
             latency=timedelta(0),
         )

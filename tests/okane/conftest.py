@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import aiohttp
@@ -12,17 +13,22 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from okane.api.access import Access, Everybody
+from okane.api.creating import Creating
+from okane.api.dead_letters import DeadLetterRoutes
 from okane.api.fast_lane import FastLane
 from okane.api.handlers import Handlers
-from okane.api.routes import build_api
+from okane.api.reading import Reading
+from okane.api.routes import Routes, build_api
 from okane.api.serving import Limits, serving
+from okane.api.waiting import Waiting
 from okane.config import Settings
 from okane.metrics import OkaneMetrics
 from okane.pipeline.accept import Accept
 from okane.pipeline.lanes import payments_stream
 from okane.pipeline.pressure import Pressure
-from okane.store import PaymentStore
-from streams import Producer, Stream, connect
+from okane.pipeline.replay import Replay
+from okane.store import DeadLetterStore, PaymentLists, PaymentStore, PaymentWatch
+from streams import DeadLetters, Producer, Stream, connect
 
 LIMITS = Limits(connections=1000, head_timeout_s=60.0, keep_alive_timeout_s=60.0, write_timeout_s=60.0)
 
@@ -35,19 +41,22 @@ class Api:
     store: PaymentStore
     stream: Stream
     metrics: OkaneMetrics
+    waiting: Waiting
+    creating: Creating
 
 
 @pytest.fixture
-async def api(database_url: str, redis_url: str) -> AsyncIterator[Api]:
-    async for one in serve_api(database_url, redis_url):
+async def api(request: pytest.FixtureRequest, database_url: str, redis_url: str) -> AsyncIterator[Api]:
+    """With the default settings, or those of the test's indirect parameter."""
+    async for one in serve_api(database_url, redis_url, **getattr(request, "param", {})):
         yield one
 
 
 async def serve_api(
-    database_url: str, redis_url: str, access: Access | None = None, pressure: Pressure | None = None
+    database_url: str, redis_url: str, access: Access | None = None, pressure: Pressure | None = None, **changed: Any
 ) -> AsyncIterator[Api]:
     """The API over these two servers, on a stream of its own."""
-    settings = Settings(_env_file=None)
+    settings = Settings(_env_file=None, **changed)
     metrics = OkaneMetrics(CollectorRegistry())
     stream = payments_stream(f"test-{uuid4()}")
     redis = connect(redis_url, timeout=timedelta(seconds=2))
@@ -56,14 +65,28 @@ async def serve_api(
     )
     producer = Producer(redis, stream)
     accept = Accept(store=store, producer=producer, pressure=pressure)
-    handlers = Handlers(settings=settings, store=store, accept=accept, metrics=metrics)
     access = access or Everybody()
-    app, fast_lane = build_api(handlers, metrics, access), FastLane(handlers.creating, metrics, access)
+    watch = PaymentWatch(database_url)
+    handlers = Handlers(
+        settings=settings,
+        store=store,
+        accept=accept,
+        waiting=Waiting(watch=watch),
+        metrics=metrics,
+    )
+    lists = PaymentLists(database_url)
+    dead = DeadLetterStore(database_url)
+    replay = Replay(accept=accept, notes=DeadLetters(redis, stream))
+    routes = Routes(handlers, Reading(store=store, lists=lists), DeadLetterRoutes(dead=dead, replay=replay))
+    app, fast_lane = build_api(routes, metrics, access), FastLane(handlers.creating, metrics, access)
     async with (
         serving(app, "127.0.0.1", 0, limits=LIMITS, drain=timedelta(seconds=1), fast_lane=fast_lane) as url,
         aiohttp.ClientSession(url) as client,
     ):
-        yield Api(client, store, stream, metrics)
+        yield Api(client, store, stream, metrics, handlers.waiting, handlers.creating)
     await producer.aclose()
     await store.aclose()
+    await lists.aclose()
+    await watch.aclose()
+    await dead.aclose()
     await redis.aclose()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,10 +15,10 @@ import structlog
 from multidict import CIMultiDict
 from yarl import URL
 
-from okane.api import handlers, strict_json
+from okane.api import bodies, strict_json
 from okane.api.problems import Problem
 from okane.payment import Status
-from okane.store import Claimed, Settlement
+from okane.store import Claimed, Refused, Settlement
 from tests.okane.conftest import Api
 from tests.okane.test_store import settlement
 
@@ -303,7 +305,7 @@ async def test_json_may_say_that_it_is_utf_8(api: Api) -> None:
 
 
 async def test_a_body_that_drips_is_cut_off(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers, "BODY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(bodies, "BODY_TIMEOUT_S", 0.2)
     stop = asyncio.Event()
 
     async def drip() -> AsyncIterator[bytes]:
@@ -318,7 +320,7 @@ async def test_a_body_that_drips_is_cut_off(api: Api, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        ("DELETE", "/v1/payments", "POST"),
+        ("DELETE", "/v1/payments", "GET,HEAD,POST"),
         ("GET", "/payments", "POST"),
         ("PUT", "/pay", "POST"),
         ("POST", "/v1/payments/x", "GET,HEAD"),
@@ -377,6 +379,64 @@ async def test_a_failed_payment_can_be_retried_and_nothing_else_can(api: Api) ->
     assert (response.status, retried["payment"]["status"], retried["enqueued"]) == (202, "pending", True)
     response, problem = await post(api, "/v1/payments/01890000-0000-7000-8000-000000000000/retry", "")
     assert (response.status, problem["code"]) == (404, "payment_not_found")
+
+
+async def test_what_is_not_charged_yet_can_be_canceled(api: Api) -> None:
+    _, body = await post(api, "/payments", '{"amount": 440, "idempotency_key": "k"}')
+    payment_id = body["payment"]["id"]
+    for _ in range(2):  # the repeat finds it done
+        response, canceled = await post(api, f"/v1/payments/{payment_id}/cancel", "")
+        assert (response.status, canceled["payment"]["status"]) == (200, "canceled")
+    assert isinstance(await api.store.claim(UUID(payment_id)), Refused)
+    _, timeline = await get(api, f"/v1/payments/{payment_id}/events")
+    assert [event["event"] for event in timeline["events"]] == ["accepted", "canceled"]
+    response, problem = await post(api, f"/v1/payments/{payment_id}/retry", "")
+    assert (response.status, problem["payment_status"]) == (409, "canceled")
+    response, again = await post(api, "/payments", '{"amount": 440, "idempotency_key": "k"}')
+    assert (response.status, again["payment"]["status"]) == (200, "canceled")  # its key belongs to it for ever
+    _, read = await get(api, f"/v1/payments/{payment_id}")
+    assert read["payment"]["status"] == "canceled"
+
+
+@pytest.mark.parametrize("status", [Status.SUCCESS, Status.FAILED_FINAL, Status.UNKNOWN, Status.NEEDS_REVIEW])
+async def test_what_may_have_moved_money_or_is_over_cannot_be_canceled(api: Api, status: Status) -> None:
+    _, body = await post(api, "/payments", '{"amount": 440, "idempotency_key": "k"}')
+    payment_id = body["payment"]["id"]
+    claim = await api.store.claim(UUID(payment_id))
+    assert isinstance(claim, Claimed)
+    response, problem = await post(api, f"/v1/payments/{payment_id}/cancel", "")
+    assert (response.status, problem["payment_status"]) == (409, "processing")
+    delay = timedelta(seconds=5) if status is Status.UNKNOWN else None
+    await api.store.settle(settlement(claim.payment, status, delay=delay))
+    response, problem = await post(api, f"/v1/payments/{payment_id}/cancel", "")
+    assert (response.status, problem["code"], problem["payment_status"]) == (409, "status_conflict", status.value)
+
+
+async def test_a_payment_between_two_tries_can_be_canceled_unless_its_charge_was_heard_of(api: Api) -> None:
+    for key, late, status in (("quiet", False, 200), ("heard-of", True, 409)):
+        _, body = await post(api, "/payments", f'{{"amount": 440, "idempotency_key": "{key}"}}')
+        payment_id = body["payment"]["id"]
+        tried = await settle(api, payment_id, Status.FAILED_RETRYABLE, delay=timedelta(0))
+        if late:
+            await api.store.record_late(replace(tried, status=Status.SUCCESS, event="success", provider_ref="ref"))
+        response, _ = await post(api, f"/v1/payments/{payment_id}/cancel", "")
+        assert response.status == status
+
+
+async def test_of_a_cancel_and_a_claim_one_wins(api: Api) -> None:
+    for number in range(20):
+        _, body = await post(api, "/payments", f'{{"amount": 440, "idempotency_key": "k{number}"}}')
+        payment_id = body["payment"]["id"]
+        (response, _), claim = await asyncio.gather(
+            post(api, f"/v1/payments/{payment_id}/cancel", ""), api.store.claim(UUID(payment_id))
+        )
+        assert (response.status == 200) != isinstance(claim, Claimed)
+
+
+async def test_nobodys_payment_cannot_be_canceled(api: Api) -> None:
+    for payment_id in ("01890000-0000-7000-8000-000000000000", "nonsense"):
+        response, problem = await post(api, f"/v1/payments/{payment_id}/cancel", "")
+        assert (response.status, problem["code"]) == (404, "payment_not_found")
 
 
 @pytest.mark.parametrize("spelling", ["{%s}", "urn:uuid:%s", "%%20%s", "+%s", "%s%%00", "pay_pay_%s", "%%D9%%A0%s"])

@@ -77,6 +77,14 @@ async def desk(database_url: str) -> AsyncIterator[Desk]:
     await store.aclose()
 
 
+async def test_the_wake_up_of_a_canceled_payment_is_dropped_and_nobody_is_called(desk: Desk) -> None:
+    payment_id = await desk.accepted()
+    await desk.store.cancel(payment_id, account_id="default")
+    assert isinstance(await desk.charge(wake_up(payment_id)), Done)
+    assert desk.provider.asked == []
+    assert await desk.status(payment_id) is Status.CANCELED
+
+
 def wake_up(payment_id: UUID, *, deliveries: int = 1) -> Message:
     return Message("1-1", "low", payment_id.bytes, deliveries=deliveries)
 

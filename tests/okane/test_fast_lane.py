@@ -26,11 +26,14 @@ from okane import logs
 from okane.api import middleware
 from okane.api.access import Access, Caller, Everybody
 from okane.api.creating import MAX_BODY_BYTES, SPELLINGS
+from okane.api.dead_letters import DeadLetterRoutes
 from okane.api.fast_lane import BATCHES_AT_A_TIME, FastConnection, FastLane
 from okane.api.handlers import Handlers
 from okane.api.problems import Problem
-from okane.api.routes import build_api
+from okane.api.reading import Reading
+from okane.api.routes import Routes, build_api
 from okane.api.serving import ConnectionMetrics, GuardedRunner, GuardedServer, Limits
+from okane.api.waiting import Waiting
 from okane.api_key import Scope
 from okane.config import Settings
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StoreUnavailable
@@ -38,7 +41,8 @@ from okane.metrics import OkaneMetrics
 from okane.payment import Payment, Status
 from okane.pipeline.accept import Accept
 from okane.pipeline.lanes import payments_stream
-from okane.store import Accepted, NewPayment, PaymentStore
+from okane.pipeline.replay import Replay
+from okane.store import Accepted, DeadLetterStore, NewPayment, Page, PaymentLists, PaymentStore, PaymentWatch, Wanted
 from streams.testing import MemoryQueue
 from tests.faults.test_fuzz import LAST, Generator
 from tests.okane.test_api import BAD
@@ -78,6 +82,9 @@ class Shelf:
     async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[Accepted | BaseException]:
         accepting = (self.accept(new, wake=number < wakes) for number, new in enumerate(news))
         return await asyncio.gather(*accepting, return_exceptions=True)
+
+    async def page(self, _wanted: Wanted, *, account_id: str, limit: int, after: UUID | None) -> Page:
+        return Page([], None)
 
     async def get(self, payment_id: UUID, *, account_id: str) -> Payment:
         raise PaymentNotFound(str(payment_id))
@@ -179,11 +186,18 @@ async def serving(
     shelf.open.set()
     store = cast("PaymentStore", shelf)
     accept = Accept(store=store, producer=queue)
-    handlers = Handlers(settings=Settings(_env_file=None), store=store, accept=accept, metrics=metrics)
     access = access or Everybody()
+    waiting = Waiting(watch=cast("PaymentWatch", shelf))
+    settings = Settings(_env_file=None)
+    handlers = Handlers(settings=settings, store=store, accept=accept, waiting=waiting, metrics=metrics)
     lane = Counting(handlers.creating, metrics, access)
+    routes = Routes(
+        handlers,
+        Reading(store=store, lists=cast("PaymentLists", shelf)),
+        DeadLetterRoutes(dead=cast("DeadLetterStore", shelf), replay=cast("Replay", shelf)),
+    )
     runner = GuardedRunner(
-        build_api(handlers, metrics, access),
+        build_api(routes, metrics, access),
         limits=Limits(
             connections=1000,
             head_timeout_s=head_timeout_s,
@@ -257,6 +271,7 @@ FIELDS: list[list[str]] = [
     ["Proxy-Connection: close"],
     ["Expect: 100-continue"],
     ["Expect: something"],
+    ["Prefer: wait=0"],
     ["Content-Encoding: identity"],
     ["Content-Encoding: gzip"],
     ["Transfer-Encoding: identity"],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from okane.payment import TERMINAL, TRANSITIONS, Status
+from okane.payment import RARE, TERMINAL, TRANSITIONS, Status
 from okane.store import statements
 from okane.store.schema import schema_sql
 
@@ -36,6 +36,13 @@ def test_the_schema_knows_the_same_statuses() -> None:
     assert set(re.findall(r"'(\w+)'", check.group(1))) == {status.value for status in Status}
 
 
+def test_the_schema_finds_every_status_that_is_off_the_happy_path() -> None:
+    listed = re.search(r"rare_status +text.*?status IN \(([^)]*)\)", schema_sql(), re.DOTALL)
+    assert listed is not None
+    on_it = {Status.PENDING, Status.PROCESSING, Status.SUCCESS}
+    assert set(re.findall(r"'(\w+)'", listed.group(1))) == RARE == set(Status) - on_it
+
+
 # Which statuses each statement may leave and enter: what its WHERE and its SET say.
 MOVES = {
     "claim": (
@@ -53,6 +60,8 @@ MOVES = {
         },
     ),
     "retry": ({Status.FAILED_FINAL, Status.FAILED_RETRYABLE}, {Status.PENDING}),
+    "cancel": ({Status.PENDING, Status.FAILED_RETRYABLE}, {Status.CANCELED}),
+    "expire": ({Status.PENDING, Status.FAILED_RETRYABLE}, {Status.CANCELED}),
     "record_late": ({Status.FAILED_FINAL, Status.CANCELED}, {Status.NEEDS_REVIEW}),
     "bury": (
         {Status.PENDING, Status.FAILED_RETRYABLE, Status.UNKNOWN, Status.PROCESSING},
@@ -68,7 +77,7 @@ def test_a_statement_moves_only_as_the_table_allows(name: str) -> None:
         assert targets <= TRANSITIONS[source]
 
 
-@pytest.mark.parametrize("name", ["claim", "retry", "bury"])
+@pytest.mark.parametrize("name", ["claim", "retry", "cancel", "expire", "bury"])
 def test_a_statement_names_the_statuses_it_leaves(name: str) -> None:
     where = statements.load("payments.sql")[name].split("WHERE", 1)[1].split("RETURNING", 1)[0]
     named = {Status(word) for word in re.findall(r"'([a-z_]+)'", where)}

@@ -52,7 +52,7 @@ def settlement(payment: Payment, status: Status = Status.SUCCESS, **more: object
         attempt=payment.attempts,
         status=status,
         event=status.value,
-        called=True,
+        call="charge",
         provider="test",
         latency=timedelta(milliseconds=5),
         provider_ref="ref" if status is Status.SUCCESS else None,
@@ -432,6 +432,25 @@ async def test_the_happy_path_stays_out_of_the_sweeps_index(store: PaymentStore,
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
         cursor = await connection.execute("SELECT count(*) FROM payments WHERE sweep_at IS NOT NULL")
         assert await cursor.fetchone() == (0,)
+
+
+async def test_the_happy_paths_two_updates_touch_no_index(store: PaymentStore, database_url: str) -> None:
+    for number in range(20):
+        payment_id = (await store.accept(new(f"k{number}"))).payment.id
+        claim = await claimed(store, payment_id)
+        await store.settle(settlement(claim.payment))
+    await store.aclose()  # a session's counts are there for others when it ends
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection, asyncio.timeout(60):
+        updated, heap_only = 0, 0
+        while updated < 40:
+            cursor = await connection.execute(
+                "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'payments'"
+            )
+            row = await cursor.fetchone()
+            assert row is not None
+            updated, heap_only = row
+            await connection.execute("SELECT pg_stat_clear_snapshot()")
+    assert (updated, heap_only) == (40, 40)
 
 
 async def test_a_closed_connection_costs_one_call_at_most(store: PaymentStore, database_url: str) -> None:

@@ -29,18 +29,22 @@ from structlog.testing import capture_logs
 
 from okane import tracing
 from okane.api.access import Everybody
+from okane.api.dead_letters import DeadLetterRoutes
 from okane.api.handlers import Handlers
-from okane.api.routes import build_api
+from okane.api.reading import Reading
+from okane.api.routes import Routes, build_api
 from okane.api.serving import serving as served
 from okane.api.tracing import TracedLane
+from okane.api.waiting import Waiting
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
 from okane.metrics import OkaneMetrics
 from okane.payment import Payment
 from okane.pipeline.accept import Accept
 from okane.pipeline.lanes import payments_stream
+from okane.pipeline.replay import Replay
 from okane.providers.base import Approved, ChargeResult, LookUpResult, NotFound, Unknown
-from okane.store import Accepted, Claimed, NewPayment, PaymentStore
+from okane.store import Accepted, Claimed, DeadLetterStore, NewPayment, PaymentLists, PaymentStore, PaymentWatch
 from okane.tracing import export
 from okane.tracing.composed import by
 from okane.tracing.spans import accepted
@@ -324,9 +328,16 @@ async def serving(traced: Traced, shelf: Shelf, *, fast: bool, memory: MemoryQue
     shelf.open.set()
     store = cast("PaymentStore", shelf)
     accept = Accept(store=store, producer=traced.tracing.publisher(memory or queue()))
-    handlers = Handlers(settings=Settings(_env_file=None), store=store, accept=accept, metrics=metrics)
+    waiting = Waiting(watch=cast("PaymentWatch", shelf))
+    settings = Settings(_env_file=None)
+    handlers = Handlers(settings=settings, store=store, accept=accept, waiting=waiting, metrics=metrics)
+    routes = Routes(
+        handlers,
+        Reading(store=store, lists=cast("PaymentLists", shelf)),
+        DeadLetterRoutes(dead=cast("DeadLetterStore", shelf), replay=cast("Replay", shelf)),
+    )
     lane = TracedLane(handlers.creating, metrics, Everybody(), tracer) if fast else None
-    app = build_api(handlers, metrics, Everybody(), tracer=tracer)
+    app = build_api(routes, metrics, Everybody(), tracer=tracer)
     async with served(app, "127.0.0.1", 0, limits=LIMITS, drain=timedelta(seconds=1), fast_lane=lane) as url:
         yield int(url.rpartition(":")[2])
     exemplars = {

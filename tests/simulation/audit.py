@@ -50,12 +50,20 @@ class Audit(Watch, Listener):
         self._removed: list[tuple[bytes, Id, bytes]] = []
         self._poisoned: set[tuple[bytes, Id]] = set()
         self._scans: dict[tuple[str, bytes], bytes] = {}
+        self._canceled: set[UUID] = set()
         self._looked_up: set[tuple[UUID, int]] = set()
 
     def say(self, what: str) -> None:
         """Notes that something is wrong."""
         if len(self.found) < 20:
             self.found.append(what)
+
+    def canceled(self, payment: Payment) -> None:
+        """A client was told that its payment is withdrawn. Only a charge that is heard of late may still turn up."""
+        self.repairs["canceled by hand"] += 1
+        if payment.status is not Status.CANCELED:
+            self.say(f"{payment.id} was said to be canceled, and is {payment.status}")
+        self._canceled.add(payment.id)
 
     # Every step in Redis
 
@@ -121,11 +129,17 @@ class Audit(Watch, Listener):
     def charged(self, payment: Payment) -> None:
         """A charge is about to be sent."""
         row = self._database.payments.get(payment.id)
+        if payment.id in self._canceled:
+            self.say(f"{payment.id} is charged after a client was told that it is canceled")
         if row is None or row.attempts != payment.attempts or row.status is not Status.PROCESSING:
             self.say(f"{payment.id} is charged under attempt {payment.attempts}, which does not hold it")
             return
         if row.lease_until is None or row.lease_until <= self._database.now():
             self.say(f"{payment.id} is charged under attempt {payment.attempts}, whose lease has run out")
+        if row.execute_at is not None and self._database.now() < row.execute_at:
+            self.say(f"{payment.id} is charged before its time")
+        if row.expires_at is not None and self._database.events[row.id][-1].at >= row.expires_at:
+            self.say(f"{payment.id} is charged under a claim that was taken after it had expired")
         before = [event for event in self._database.events[row.id] if event.attempt < payment.attempts]
         is_open = bool(before) and before[-1].status in (Status.PROCESSING, Status.UNKNOWN)
         if is_open and (payment.id, payment.attempts) not in self._looked_up:
@@ -170,6 +184,10 @@ class Audit(Watch, Listener):
                 self.say(f"I5: {row.id} is {row.status} for ever")
             if row.status is Status.NEEDS_REVIEW and not row.last_error:
                 self.say(f"I5: {row.id} needs review and does not say why")
+            self.repairs["scheduled"] += row.execute_at is not None
+            self.repairs["expired"] += row.status is Status.CANCELED and row.last_error == "expired"
+            if row.id in self._canceled and row.status not in (Status.CANCELED, Status.NEEDS_REVIEW):
+                self.say(f"I6: a client was told that {row.id} is canceled, and it is {row.status}")
         for left in self._left(server):
             self.say(f"I10: {left}")
         self._check_told()
@@ -193,7 +211,7 @@ class Audit(Watch, Listener):
     def check_unrepaired(self) -> None:
         """I11: where nothing goes wrong, the sweep has nothing to do."""
         for row in self._database.payments.values():
-            if row.sweeps:
+            if row.sweeps > (row.execute_at is not None):  # it wakes what is scheduled, once
                 self.say(f"I11: nothing went wrong, and the sweep had to wake {row.id}")
 
     def _check_money(self, row: PaymentRow, captured: Sequence[Charge]) -> None:

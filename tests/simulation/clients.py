@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 from uuid import UUID
 
 from okane.errors import IdempotencyKeyReused, OkaneError, StatusConflict, StoreUnavailable
+from okane.payment import Payment
 from okane.pipeline.accept import Accept, Receipt
 from okane.pipeline.lanes import LaneLimits
 from okane.store import NewPayment
@@ -50,7 +52,11 @@ class Clients:
 
     async def _client(self, number: int, after_s: float) -> None:
         await asyncio.sleep(after_s)
-        new = _new(f"account-{number % 2}", f"key-{number}", self._dice.randint(1, 20_000))
+        new = replace(
+            _new(f"account-{number % 2}", f"key-{number}", self._dice.randint(1, 20_000)),
+            execute_at=self._soon(0.1, 5.0),
+            expires_at=self._soon(0.1, 15.0),
+        )
         if self._dice.random() < 0.2:
             async with asyncio.TaskGroup() as twins:
                 for _ in range(2):
@@ -66,6 +72,15 @@ class Clients:
         if self._dice.random() < 0.1:
             await asyncio.sleep(self._dice.random() * 5)
             await self._retry(payment_id, new.account_id)
+        if self._dice.random() < 0.1:
+            await asyncio.sleep(self._dice.random() * 2)
+            await self._cancel(payment_id, new.account_id)
+
+    def _soon(self, chance: float, within_s: float) -> datetime | None:
+        """A moment, if there is to be one."""
+        if self._dice.random() >= chance:
+            return None
+        return datetime.fromtimestamp(self._network.loop.wall_s() + self._dice.random() * within_s, UTC)
 
     async def _insist(self, new: NewPayment) -> UUID | None:
         """Repeats a request until it is answered."""
@@ -79,7 +94,9 @@ class Clients:
             self._audit.told.append(
                 Told(new.account_id, new.idempotency_key, payment.id, new.amount_minor, new.currency)
             )
-            self._audit.repairs["accepted without a wake-up"] += receipt.created and not receipt.enqueued
+            self._audit.repairs["accepted without a wake-up"] += (
+                receipt.created and not receipt.enqueued and new.execute_at is None
+            )
             return payment.id
         return None
 
@@ -97,6 +114,15 @@ class Clients:
         except (StatusConflict, NotSent, NoAnswer, StoreUnavailable):
             return
         self._audit.repairs["retried by hand"] += 1
+
+    async def _cancel(self, payment_id: UUID, account_id: str) -> None:
+        """Withdraws a payment; whoever is told that it is withdrawn may withdraw it again, and is told the same."""
+        for _ in range(2):
+            try:
+                payment: Payment = await self._ask(lambda accept: accept.cancel(payment_id, account_id=account_id))
+            except (StatusConflict, NotSent, NoAnswer, StoreUnavailable):
+                return
+            self._audit.canceled(payment)
 
     async def _ask(self, request: Callable[[Accept], Any]) -> Any:
         """Sends one request to one API and answers what it says."""

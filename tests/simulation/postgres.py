@@ -101,6 +101,15 @@ class RemotePaymentStore:
     async def retry(self, payment_id: UUID, *, account_id: str) -> Payment:
         return await self._remote.ask("retry", lambda: self._store.retry(payment_id, account_id=account_id))
 
+    async def cancel(self, payment_id: UUID, *, account_id: str) -> Payment:
+        return await self._remote.ask("cancel", lambda: self._store.cancel(payment_id, account_id=account_id))
+
+    async def find(self, new: NewPayment) -> Payment | None:
+        return await self._remote.ask_repeatably("find", lambda: self._store.find(new))
+
+    async def expire(self, payment_id: UUID) -> bool:
+        return await self._remote.ask("expire", lambda: self._store.expire(payment_id))
+
     async def bury(self, payment_id: UUID, *, reason: str) -> bool:
         return await self._remote.ask("bury", lambda: self._store.bury(payment_id, reason=reason))
 

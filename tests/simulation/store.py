@@ -58,6 +58,8 @@ class PaymentRow:
     sweep_at: datetime | None = None
     sweeps: int = 0
     dead_at: datetime | None = None
+    execute_at: datetime | None = None
+    expires_at: datetime | None = None
 
     def payment(self) -> Payment:
         """The row as the other layers see it."""
@@ -80,6 +82,8 @@ class PaymentRow:
             decline_code=self.decline_code,
             last_error=self.last_error,
             retry_at=self.retry_at,
+            execute_at=self.execute_at,
+            expires_at=self.expires_at,
         )
 
 
@@ -126,6 +130,8 @@ class MemoryDatabase:
         reason: str | None = None,
         provider: str | None = None,
         latency_ms: int | None = None,
+        call: str | None = None,
+        decline_code: str | None = None,
     ) -> None:
         """What every change of a payment has in common: an allowed status, the next version, and its event."""
         stays = event == "late_result" and status is row.status
@@ -147,6 +153,8 @@ class MemoryDatabase:
                 reason=reason,
                 provider=provider,
                 latency_ms=latency_ms,
+                call=call,
+                decline_code=decline_code,
             )
         )
         self.check(row)
@@ -158,6 +166,8 @@ class MemoryDatabase:
         assert row.sweep_at is not None or row.status not in DELAYED, (
             f"{row.id}: {row.status} is out of the sweep's sight"
         )
+        waits = row.status is Status.PENDING and row.execute_at is not None
+        assert row.sweep_at is not None or not waits, f"{row.id}: scheduled, and out of the sweep's sight"
         assert row.sweep_at is None or not row.status.terminal, f"{row.id}: {row.status} is still swept"
         assert (row.status is Status.NEEDS_REVIEW) <= (row.dead_at is not None), f"{row.id}: no human hears of it"
 
@@ -198,7 +208,7 @@ class MemoryPaymentStore:
         for number, new in enumerate(news):
             try:
                 answers.append(await self.accept(new, wake=number < wakes))
-            except IdempotencyKeyReused as error:
+            except (IdempotencyKeyReused, psycopg.Error) as error:
                 answers.append(error)
         return answers
 
@@ -235,6 +245,7 @@ class MemoryPaymentStore:
             since_call_s=_seconds_since(row.called_at, now),
             open_s=_seconds_since(row.open_since, now),
             valid_until_s=valid_until_s,
+            expired=row.expires_at is not None and row.expires_at <= now,
         )
 
     async def settle(self, settlement: Settlement) -> timedelta | None:
@@ -283,6 +294,8 @@ class MemoryPaymentStore:
             reason=reason,
             provider=settlement.provider,
             latency_ms=_ms(settlement.latency),
+            call=settlement.call,
+            decline_code=settlement.decline_code,
         )
         return row.status
 
@@ -304,6 +317,30 @@ class MemoryPaymentStore:
         row.dead_at = None
         self._db.change(row, Status.PENDING, "retried", actor=self._actor)
         return row.payment()
+
+    async def cancel(self, payment_id: UUID, *, account_id: str) -> Payment:
+        """Withdraw a payment that nobody is charging; one that is canceled stays so."""
+        payment = await self.get(payment_id, account_id=account_id)
+        if payment.status is Status.CANCELED:
+            return payment
+        row = self._db.payments[payment_id]
+        if payment.status not in (Status.PENDING, Status.FAILED_RETRYABLE) or row.provider_ref is not None:
+            raise StatusConflict(payment.status, "canceled")
+        row.retry_at = None
+        row.sweep_at = None
+        self._db.change(row, Status.CANCELED, "canceled", actor=self._actor)
+        return row.payment()
+
+    async def expire(self, payment_id: UUID) -> bool:
+        """Cancel a payment whose time is over. False if it is not, or if its outcome is open."""
+        row = self._db.payments.get(payment_id)
+        if row is None or not _over(row, self._db.now()):
+            return False
+        row.last_error = "expired"
+        row.retry_at = None
+        row.sweep_at = None
+        self._db.change(row, Status.CANCELED, "canceled", actor=self._actor, reason="expired")
+        return True
 
     async def bury(self, payment_id: UUID, *, reason: str) -> bool:
         """Hand an unsettled payment to a human. False if it is settled, in a live claim, or unknown here."""
@@ -345,8 +382,12 @@ class MemoryPaymentStore:
             provider_key=str(payment_id),
             created_at=now,
             updated_at=now,
+            execute_at=new.execute_at,
+            expires_at=new.expires_at,
         )
-        if not wake:
+        if new.execute_at is not None:
+            row.sweep_at = new.execute_at
+        elif not wake:
             row.sweep_at = now
         elif self._out_of_time(payment_id, now):
             row.sweep_at = now + self._grace
@@ -398,7 +439,7 @@ class MemoryPaymentStore:
         row.last_error = settlement.reason
         still_open = status in (Status.UNKNOWN, Status.NEEDS_REVIEW)
         row.open_since = (row.open_since or row.called_at) if still_open else None
-        row.called_at = now if settlement.called else row.called_at
+        row.called_at = now if settlement.call == "charge" else row.called_at
         row.lease_until = None
         row.retry_at = None if delay is None else now + delay
         row.sweep_at = None if delay is None else now + delay + self._grace
@@ -412,6 +453,8 @@ class MemoryPaymentStore:
             reason=settlement.reason,
             provider=settlement.provider,
             latency_ms=_ms(settlement.latency),
+            call=settlement.call,
+            decline_code=settlement.decline_code,
         )
 
 
@@ -453,7 +496,7 @@ class MemorySweepStore:
             row.sweep_at = now + self._grace + min(lanes[row.lane] or timedelta(0), LONGEST_QUEUE)
             row.sweeps += 1
             self._db.check(row)
-        return [WakeUp(row.id, row.lane) for row in taken]
+        return [WakeUp(row.id, row.lane, _scheduled(row)) for row in taken]
 
     def _bound(self, oldest_entry: timedelta | None) -> UUID:
         """The first id that must not be passed: payments from here on may still be on their way, or in their lane."""
@@ -467,11 +510,7 @@ class MemorySweepStore:
 
     def _start(self, lane: str, below: UUID) -> bool:
         """Put a new cursor where the first payment of any lane is open. False if this is not known yet."""
-        passed = self._db.sweep_cursors.get(ALL_LANES)
-        if passed is not None and passed >= below:
-            self._move(lane, passed)
-            return True
-        after = passed or min(self._db.payments, default=None)
+        after = self._db.sweep_cursors.get(ALL_LANES) or min(self._db.payments, default=None)
         if after is None or after >= below:
             return False
         window, more = self._window_from(after, below)
@@ -506,10 +545,23 @@ def _check_columns(new: NewPayment) -> None:
         raise psycopg.errors.CheckViolation(f"not a payment: {new.amount_minor} {new.currency}")
 
 
+def _over(row: PaymentRow, now: datetime) -> bool:
+    """Whether its time is over and nothing is charged or may have been."""
+    expired = row.expires_at is not None and row.expires_at <= now
+    return expired and row.status in (Status.PENDING, Status.FAILED_RETRYABLE) and row.provider_ref is None
+
+
+def _scheduled(row: PaymentRow) -> bool:
+    """Whether the wake-up that was just taken is its first, at the time it was scheduled for."""
+    return row.execute_at is not None and row.status is Status.PENDING and row.attempts == 0 and row.sweeps == 1
+
+
 def _claimable(row: PaymentRow, now: datetime) -> bool:
+    if _over(row, now):
+        return False
     match row.status:
         case Status.PENDING:
-            return True
+            return row.execute_at is None or row.execute_at <= now
         case Status.FAILED_RETRYABLE | Status.UNKNOWN:
             return row.retry_at is not None and row.retry_at <= now
         case _:
@@ -530,8 +582,14 @@ def _refused(row: PaymentRow, now: datetime) -> Refused:
     spent = None
     if row.status is Status.FAILED_FINAL and row.decline_code is None:
         spent = "spent" if row.last_error is None else row.last_error
-    until = row.lease_until if row.status is Status.PROCESSING else row.retry_at
-    return Refused(row.status, max(timedelta(0), (until or now) - now), spent)
+    match row.status:
+        case Status.PROCESSING:
+            until = row.lease_until
+        case Status.PENDING:
+            until = row.execute_at
+        case _:
+            until = row.retry_at
+    return Refused(row.status, max(timedelta(0), (until or now) - now), spent, _over(row, now))
 
 
 def _seconds_since(then: datetime | None, now: datetime) -> float:

@@ -59,5 +59,5 @@ def test_faults_are_really_made() -> None:
     faults = sum((result.faults for result in results), start=results[0].faults.copy())
     repairs = sum((result.repairs for result in results), start=results[0].repairs.copy())
     assert len([kind for kind, count in faults.items() if count]) > 20
-    for repair in ("reclaimed", "promoted", "accepted without a wake-up"):
+    for repair in ("reclaimed", "promoted", "accepted without a wake-up", "canceled by hand", "scheduled", "expired"):
         assert repairs[repair], repair

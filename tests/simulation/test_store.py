@@ -24,7 +24,7 @@ from psycopg.conninfo import make_conninfo
 
 from okane.errors import OkaneError
 from okane.payment import Status
-from okane.store import Claimed, Event, NewPayment, PaymentStore, Settlement, SweepStore
+from okane.store import Call, Claimed, Event, NewPayment, PaymentStore, Settlement, SweepStore
 from okane.store import sweep as sweep_module
 from okane.store.sweep import Marked
 from tests.okane.test_store import new
@@ -96,21 +96,11 @@ class Twins:
             assert self._of_the_model(table) == await self._of_the_real_store(table), asked
         self.seen.add(f"{method}: {kind(expected)}")
 
-    async def cancel(self, payment_id: UUID) -> None:
-        """Withdraw a payment by hand on both sides: no method does it yet."""
-        statement = (
-            "UPDATE payments SET status = 'canceled', retry_at = NULL, sweep_at = NULL"
-            " WHERE id = %s AND status IN ('pending', 'failed_retryable')"
-        )
-        await self._connection.execute(statement, [payment_id])
-        row = self.db.payments[payment_id]
-        if row.status in (Status.PENDING, Status.FAILED_RETRYABLE):
-            row.status, row.retry_at, row.sweep_at = Status.CANCELED, None, None
-
     async def columns(self, table: str) -> set[str]:
-        """What the real table has."""
+        """What the real table has, but for what it computes by itself."""
         cursor = await self._connection.execute(
-            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
+            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
+            " AND attgenerated = ''",
             [table],
         )
         return {row[0] for row in await cursor.fetchall()}
@@ -203,7 +193,8 @@ class Play:
             (3, self._record_late),
             (3, self._retry),
             (2, self._bury),
-            (1, self._cancel),
+            (2, self._cancel),
+            (3, self._expire),
             (5, self._sweep),
             (2, self._take_due),
             (7, self._advance),
@@ -225,13 +216,29 @@ class Play:
             currency=dice.choice(("USD", "USD", "USD", "USD", "usd")),
             lane=dice.choice(LANES),
             metadata={"order": str(dice.randrange(100))} if dice.random() < 0.5 else {},
+            execute_at=self._moment(),
+            expires_at=self._moment(),
         )
         await self._twins.same("find", wanted)
         await self._twins.same("accept", wanted, wake=dice.random() < 0.8)
 
+        await self._twins.same("find", wanted)
+
+    def _moment(self) -> datetime | None:
+        """Mostly none; else soon, now, or over."""
+        by_s = self._dice.choice((None, None, None, None, None, None, 20, 5, 0, -5))
+        return None if by_s is None else self._twins.now + timedelta(seconds=by_s)
+
+    async def _expire(self) -> None:
+        """Mostly one whose time is over."""
+        now, rows = self._twins.now, self._twins.db.payments.values()
+        over = [row.id for row in rows if row.expires_at is not None and row.expires_at <= now]
+        choose = over and self._dice.random() < 0.7
+        await self._twins.same("expire", self._dice.choice(over) if choose else self._payment_id())
+
     async def _get(self) -> None:
         await self._twins.same("get", self._payment_id(), account_id=self._account())
-        await self._twins.same("events", self._payment_id())
+        await self._twins.same("events", NOBODY if self._dice.random() < 0.2 else self._payment_id())
 
     async def _claim(self) -> None:
         """Mostly one that is not settled."""
@@ -257,9 +264,7 @@ class Play:
         await self._twins.same("bury", self._payment_id(), reason="poison")
 
     async def _cancel(self) -> None:
-        payment_id = self._payment_id()
-        if payment_id in self._twins.db.payments:
-            await self._twins.cancel(payment_id)
+        await self._twins.same("cancel", self._payment_id(), account_id=self._account())
 
     async def _sweep(self) -> None:
         for _ in range(self._dice.randrange(3)):
@@ -315,8 +320,9 @@ class Play:
                 (Status.NEEDS_REVIEW, "needs_review", {"reason": reason}),
             )
         )
-        called, latency = dice.random() < 0.5, timedelta(milliseconds=dice.randrange(5000))
-        plain = Settlement(payment_id, attempt, status, event, called, provider="test", latency=latency)
+        call: Call | None = dice.choice(("charge", "charge", "look_up", None))
+        latency = timedelta(milliseconds=dice.randrange(5000))
+        plain = Settlement(payment_id, attempt, status, event, call, provider="test", latency=latency)
         return dataclasses.replace(plain, **more)
 
     def _limit(self, lanes: Collection[str]) -> int:
@@ -328,7 +334,9 @@ class Play:
 
     def _edges(self) -> Sequence[datetime]:
         rows = self._twins.db.payments.values()
-        times = itertools.chain.from_iterable((row.lease_until, row.retry_at, row.sweep_at) for row in rows)
+        times = itertools.chain.from_iterable(
+            (row.lease_until, row.retry_at, row.sweep_at, row.expires_at) for row in rows
+        )
         return sorted(at for at in times if at is not None and at > self._twins.now)
 
 
@@ -338,6 +346,9 @@ EVERY_WAY = {
     "accept: IdempotencyKeyReused",
     "bury: False",
     "bury: True",
+    "cancel: Payment",
+    "cancel: PaymentNotFound",
+    "cancel: StatusConflict",
     "claim: charge",
     "claim: look up first",
     "claim: Refused",
@@ -355,6 +366,8 @@ EVERY_WAY = {
     "retry: StatusConflict",
     "settle: None",
     "settle: timedelta",
+    "expire: False",
+    "expire: True",
     "events: none",
     "events: some",
     "look_ahead: None",

@@ -1,19 +1,45 @@
+-- name: wanted
+-- Which dead letters are meant; every part of it may be left out. Not a statement: the others hold it.
+(%(account_id)s::text IS NULL OR p.account_id = %(account_id)s::text)
+AND (%(statuses)s::text[] IS NULL OR p.status = ANY (%(statuses)s::text[]))
+AND (%(ids)s::uuid[] IS NULL OR p.id = ANY (%(ids)s::uuid[]))
+AND (%(currency)s::text IS NULL OR p.currency = %(currency)s::text)
+AND (%(lane)s::text IS NULL OR p.lane = %(lane)s::text)
+AND (%(dead_from)s::timestamptz IS NULL OR p.dead_at >= %(dead_from)s::timestamptz)
+AND (%(dead_before)s::timestamptz IS NULL OR p.dead_at < %(dead_before)s::timestamptz)
+
 -- name: page
--- Newest first, from a place in this order on: whoever stood there may have left the list since.
-SELECT {payment}, p.dead_at
-FROM payments p
-WHERE p.dead_at IS NOT NULL
-  AND (%(before_dead_at)s::timestamptz IS NULL
-       OR (p.dead_at, p.id) < (%(before_dead_at)s::timestamptz, %(before_id)s::uuid))
+-- Newest first, from a place in this order on: whoever stood there may have left the list since. Looks at no more than
+-- `window` of them, and says where it stopped if it had to.
+WITH seen AS MATERIALIZED (
+    SELECT d.id, d.dead_at, row_number() OVER () AS place
+    FROM (SELECT id, dead_at FROM payments
+          WHERE dead_at IS NOT NULL
+            AND (dead_at, id) < (%(before_dead_at)s::timestamptz, %(before_id)s::uuid)
+            AND dead_at >= coalesce(%(dead_from)s::timestamptz, '-infinity')
+          ORDER BY dead_at DESC, id DESC
+          LIMIT %(window)s::bigint) d
+), found AS MATERIALIZED (
+    SELECT p.*
+    FROM seen s
+    CROSS JOIN LATERAL (SELECT * FROM payments WHERE id = s.id LIMIT 1) p
+    WHERE {wanted}
+    ORDER BY s.place
+    LIMIT %(limit)s::bigint
+)
+SELECT {payment}, p.dead_at, reached.dead_at, reached.id
+FROM (SELECT 1) AS one
+LEFT JOIN seen reached
+    ON reached.place = %(window)s::bigint AND (SELECT count(*) FROM found) < %(limit)s::bigint
+LEFT JOIN found p ON true
 ORDER BY p.dead_at DESC, p.id DESC
-LIMIT %(limit)s
 
 -- name: oldest
 SELECT {payment}, p.dead_at
 FROM payments p
-WHERE p.dead_at IS NOT NULL
+WHERE p.dead_at IS NOT NULL AND {wanted}
 ORDER BY p.dead_at, p.id
-LIMIT %(limit)s
+LIMIT %(limit)s::bigint
 
 -- name: some
 SELECT {payment}, p.dead_at

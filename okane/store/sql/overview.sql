@@ -7,9 +7,10 @@ SELECT greatest(
                             '00000000-0000-0000-0000-000000000000')
        AND p.status = 'pending' AND p.sweep_at IS NULL
      ORDER BY p.id LIMIT 1),
-    (SELECT extract(epoch FROM now() - min(coalesce(p.lease_until, p.retry_at, p.updated_at))) FROM payments p
+    (SELECT extract(epoch FROM now() - min(greatest(coalesce(p.lease_until, p.retry_at, p.updated_at), p.execute_at)))
+     FROM payments p
      WHERE p.sweep_at IS NOT NULL AND p.status IN ('pending', 'processing', 'failed_retryable', 'unknown')
-       AND coalesce(p.lease_until, p.retry_at, p.updated_at) <= now()),
+       AND greatest(coalesce(p.lease_until, p.retry_at, p.updated_at), p.execute_at) <= now()),
     0)::float8
 
 -- name: counts

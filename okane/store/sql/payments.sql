@@ -1,12 +1,14 @@
 -- name: accept
 -- Inserts what is new, in the order of the keys (unsorted batches of two API processes deadlock). A row whose id is not
 -- of this moment by the database's clock (a skewed clock, or a batch that waited for Postgres), or that the sweep's cursor
--- has passed already (clocks that stepped back), goes to the sweep after the grace; one that gets no wake-up, at once.
+-- has passed already (clocks that stepped back), goes to the sweep after the grace; one that gets no wake-up, at once; one that
+-- is scheduled, at its time.
 INSERT INTO payments AS p (id, account_id, idempotency_key, fingerprint, amount_minor, currency, metadata, lane,
-                           provider_key, sweep_at)
+                           provider_key, execute_at, expires_at, sweep_at)
 SELECT w.id, w.account_id, w.idempotency_key, w.fingerprint, w.amount_minor, w.currency, w.metadata, w.lane,
-       w.id::text,
-       CASE WHEN NOT w.wake THEN clock_timestamp()
+       w.id::text, w.execute_at, w.expires_at,
+       CASE WHEN w.execute_at IS NOT NULL THEN w.execute_at
+            WHEN NOT w.wake THEN clock_timestamp()
             -- Once a batch. The transaction's id is taken before the clock is read: see sweep_horizon.
             WHEN (SELECT CASE WHEN pg_current_xact_id() IS NOT NULL
                               THEN abs(extract(epoch FROM clock_timestamp())::float8 - %(clock_s)s::float8)
@@ -15,8 +17,9 @@ SELECT w.id, w.account_id, w.idempotency_key, w.fingerprint, w.amount_minor, w.c
             THEN clock_timestamp() + %(grace_s)s::float8 * interval '1 second' END
 FROM unnest(%(ids)s::uuid[], %(account_ids)s::text[], %(keys)s::text[], %(fingerprints)s::bytea[],
             %(amounts_minor)s::bigint[], %(currencies)s::text[], %(metadata)s::jsonb[], %(lanes)s::text[],
-            %(wakes)s::boolean[])
-     AS w (id, account_id, idempotency_key, fingerprint, amount_minor, currency, metadata, lane, wake)
+            %(wakes)s::boolean[], %(execute_ats)s::timestamptz[], %(expires_ats)s::timestamptz[])
+     AS w (id, account_id, idempotency_key, fingerprint, amount_minor, currency, metadata, lane, wake, execute_at,
+           expires_at)
 ORDER BY w.account_id, w.idempotency_key
 ON CONFLICT ON CONSTRAINT payments_idempotency_key DO NOTHING
 RETURNING p.account_id, p.idempotency_key, p.created_at
@@ -32,7 +35,7 @@ FROM payments p
 WHERE p.id = ANY (%(ids)s::uuid[])
 
 -- name: claim
--- Fences every provider call. Claimable: new, due again, or left behind by a worker whose lease ran out; such a crash
+-- Fences every provider call. Claimable: new and not scheduled for later, due again, or left behind by a worker whose lease ran out; such a crash
 -- counts as a retry, and like an unknown outcome it is looked up before anything is charged again.
 WITH claimed AS (
     UPDATE payments p
@@ -50,12 +53,16 @@ WITH claimed AS (
         updated_at = now()
     FROM unnest(%(ids)s::uuid[]) AS w (id)
     WHERE p.id = w.id
-      AND (p.status = 'pending'
+      AND (p.status = 'pending' AND (p.execute_at IS NULL OR p.execute_at <= now())
            OR p.status IN ('failed_retryable', 'unknown') AND p.retry_at <= now()
            OR p.status = 'processing' AND p.lease_until <= now())
+      -- One that has expired may only be looked up.
+      AND (p.expires_at IS NULL OR p.expires_at > now() OR p.provider_ref IS NOT NULL
+           OR p.status IN ('processing', 'unknown'))
     RETURNING {payment}, p.look_up_first, p.look_ups,
               coalesce(extract(epoch FROM now() - p.called_at), 0)::float8 AS since_call_s,
-              coalesce(extract(epoch FROM now() - p.open_since), 0)::float8 AS open_s
+              coalesce(extract(epoch FROM now() - p.open_since), 0)::float8 AS open_s,
+              coalesce(p.expires_at <= now(), false) AS expired
 ), logged AS (
     INSERT INTO payment_events (payment_id, version, event, status, attempt, actor)
     SELECT id, version, 'claimed', status, attempts, %(actor)s::text FROM claimed
@@ -64,11 +71,15 @@ SELECT * FROM claimed
 
 -- name: refused
 -- Why a claim was refused: what the payment is now, why it failed if its retries were spent (a decline is no such end),
--- and in how many seconds it could be claimed.
+-- in how many seconds it could be claimed, and whether it has expired instead.
 SELECT p.id, p.status,
        CASE WHEN p.status = 'failed_final' AND p.decline_code IS NULL THEN coalesce(p.last_error, 'spent') END AS spent,
-       greatest(0, extract(epoch FROM coalesce(CASE p.status WHEN 'processing' THEN p.lease_until ELSE p.retry_at END,
-                                               now()) - now()))::float8 AS wait_s
+       greatest(0, extract(epoch FROM coalesce(CASE p.status WHEN 'processing' THEN p.lease_until
+                                                             WHEN 'pending' THEN p.execute_at
+                                                             ELSE p.retry_at END,
+                                               now()) - now()))::float8 AS wait_s,
+       coalesce(p.expires_at <= now() AND p.status IN ('pending', 'failed_retryable') AND p.provider_ref IS NULL, false)
+           AS expired
 FROM payments p
 WHERE p.id = ANY (%(ids)s::uuid[])
 
@@ -93,7 +104,7 @@ WITH settled AS (
         decline_code = w.decline_code,
         last_error = w.reason,
         open_since = CASE WHEN w.status IN ('unknown', 'needs_review') THEN coalesce(p.open_since, p.called_at) END,
-        called_at = CASE WHEN w.called THEN now() ELSE p.called_at END,
+        called_at = CASE WHEN w.call = 'charge' THEN now() ELSE p.called_at END,
         lease_until = NULL,
         retry_at = now() + w.delay_ms * interval '1 millisecond',
         sweep_at = now() + (w.delay_ms + %(grace_ms)s::bigint) * interval '1 millisecond',
@@ -101,17 +112,19 @@ WITH settled AS (
         dead_at = CASE WHEN w.event = 'spent' OR w.status = 'needs_review' THEN now() END,
         updated_at = now()
     FROM unnest(%(ids)s::uuid[], %(attempts)s::integer[], %(statuses)s::text[], %(events)s::text[],
-                %(provider_refs)s::text[], %(decline_codes)s::text[], %(reasons)s::text[], %(called)s::boolean[],
+                %(provider_refs)s::text[], %(decline_codes)s::text[], %(reasons)s::text[], %(calls)s::text[],
                 %(delays_ms)s::bigint[], %(providers)s::text[], %(latencies_ms)s::integer[])
-         AS w (id, attempt, status, event, provider_ref, decline_code, reason, called, delay_ms, provider, latency_ms)
+         AS w (id, attempt, status, event, provider_ref, decline_code, reason, call, delay_ms, provider, latency_ms)
     WHERE p.id = w.id AND p.attempts = w.attempt AND p.status = 'processing'
       -- Another attempt's success was heard of meanwhile: not given up but looked up, once the lease has run out.
       AND NOT (w.status = 'failed_final' AND p.provider_ref IS NOT NULL)
-    RETURNING p.id, p.version, w.event, p.status, p.attempts, w.reason, w.provider, w.latency_ms,
+    RETURNING p.id, p.version, w.event, p.status, p.attempts, w.reason, w.provider, w.latency_ms, w.call, w.decline_code,
               extract(epoch FROM now() - p.created_at)::float8 AS age_s
 ), logged AS (
-    INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason, provider, latency_ms)
-    SELECT id, version, event, status, attempts, %(actor)s::text, reason, provider, latency_ms FROM settled
+    INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason, provider, latency_ms,
+                                call, decline_code)
+    SELECT id, version, event, status, attempts, %(actor)s::text, reason, provider, latency_ms, call, decline_code
+    FROM settled
 )
 SELECT id, attempts, age_s FROM settled
 
@@ -138,8 +151,10 @@ WITH recorded AS (
     WHERE p.id = %(id)s
     RETURNING p.id, p.version, p.status
 ), logged AS (
-    INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason, provider, latency_ms)
-    SELECT id, version, 'late_result', status, %(attempt)s, %(actor)s, %(reason)s, %(provider)s, %(latency_ms)s
+    INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason, provider, latency_ms,
+                                call, decline_code)
+    SELECT id, version, 'late_result', status, %(attempt)s, %(actor)s, %(reason)s, %(provider)s, %(latency_ms)s,
+           %(call)s, %(decline_code)s
     FROM recorded
 )
 SELECT status FROM recorded
@@ -169,6 +184,43 @@ WITH retried AS (
 )
 SELECT * FROM retried
 
+-- name: cancel
+-- Withdraws what nobody is charging. Where a charge has been heard of late, it is no longer ours to withdraw.
+WITH canceled AS (
+    UPDATE payments p
+    SET status = 'canceled',
+        version = p.version + 1,
+        retry_at = NULL,
+        sweep_at = NULL,
+        updated_at = now()
+    WHERE p.id = %(id)s AND p.account_id = %(account_id)s AND p.status IN ('pending', 'failed_retryable')
+      AND p.provider_ref IS NULL
+    RETURNING {payment}
+), logged AS (
+    INSERT INTO payment_events (payment_id, version, event, status, attempt, actor)
+    SELECT id, version, 'canceled', status, attempts, %(actor)s FROM canceled
+)
+SELECT * FROM canceled
+
+-- name: expire
+-- The time for it is over, and nothing is charged or may have been.
+WITH expired AS (
+    UPDATE payments p
+    SET status = 'canceled',
+        version = p.version + 1,
+        last_error = 'expired',
+        retry_at = NULL,
+        sweep_at = NULL,
+        updated_at = now()
+    WHERE p.id = %(id)s AND p.status IN ('pending', 'failed_retryable') AND p.provider_ref IS NULL
+      AND p.expires_at <= now()
+    RETURNING p.id, p.version, p.status, p.attempts
+), logged AS (
+    INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason)
+    SELECT id, version, 'canceled', status, attempts, %(actor)s, 'expired' FROM expired
+)
+SELECT id FROM expired
+
 -- name: bury
 -- A payment whose stream entry kills the workers that take it: a human decides. Only from a status that is not settled.
 WITH buried AS (
@@ -194,10 +246,11 @@ SELECT id FROM buried
 -- name: events
 -- The timeline of one payment, acceptance first.
 SELECT p.id AS payment_id, 0 AS version, p.created_at AS at, 'accepted' AS event, 'pending' AS status, 0 AS attempt,
-       'api' AS actor, NULL AS reason, NULL AS provider, NULL AS latency_ms
+       'api' AS actor, NULL AS reason, NULL AS provider, NULL AS latency_ms, NULL AS call, NULL AS decline_code
 FROM payments p WHERE p.id = %(id)s
 UNION ALL
-SELECT e.payment_id, e.version, e.at, e.event, e.status, e.attempt, e.actor, e.reason, e.provider, e.latency_ms
+SELECT e.payment_id, e.version, e.at, e.event, e.status, e.attempt, e.actor, e.reason, e.provider, e.latency_ms,
+       e.call, e.decline_code
 FROM payment_events e WHERE e.payment_id = %(id)s
 ORDER BY version
 

@@ -1,0 +1,56 @@
+"""The body of a request: what it may be coded as, how large it may be, and how long it may take."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+
+from aiohttp import web
+
+from okane.api.answers import JSON
+from okane.api.problems import Problem
+
+CURLS = "application/x-www-form-urlencoded"
+BODY_TIMEOUT_S = 5.0  # the largest takes longer only from somebody who means to, or from far away
+UTF_8 = frozenset({"utf-8", "utf8"})
+
+
+async def read(request: web.Request, max_bytes: int) -> bytes:
+    """The body. One that says it is too large is refused unread, one that does not come is not waited for."""
+    if (request.content_length or 0) > max_bytes:
+        raise web.HTTPRequestEntityTooLarge(max_size=max_bytes, actual_size=request.content_length or 0)
+    try:
+        async with asyncio.timeout(None if request.content.is_eof() else BODY_TIMEOUT_S):
+            return await _read(request, max_bytes)
+    except TimeoutError:
+        raise Problem(
+            HTTPStatus.REQUEST_TIMEOUT,
+            "body_too_slow",
+            f"the body did not come within {BODY_TIMEOUT_S:g} s",
+            retryable=True,
+        ) from None
+
+
+async def _read(request: web.Request, max_bytes: int) -> bytes:
+    body = bytearray()
+    while chunk := await request.content.readany():
+        body += chunk
+        if len(body) > max_bytes:
+            raise web.HTTPRequestEntityTooLarge(max_size=max_bytes, actual_size=len(body))
+    return bytes(body)
+
+
+def check_media_type(request: web.Request, *allowed: str) -> str:
+    """Which of the allowed types it is: as it is, in UTF-8. No Content-Type, or the one that `curl -d` sets by itself, is
+    taken for JSON: the clients of the systems before us send those, and a body that is no JSON is refused all the same."""
+    said = request.headers.get("Content-Type")
+    content_type = JSON if said is None or request.content_type == CURLS else request.content_type
+    plain = said is None or (content_type in allowed and (request.charset or "utf-8").lower() in UTF_8)
+    coded = request.headers.get("Content-Encoding", "identity").lower() != "identity"
+    if not plain or coded:
+        raise Problem(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            "send the body uncompressed" if coded else f"send {' or '.join(allowed)} in UTF-8",
+        )
+    return content_type

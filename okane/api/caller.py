@@ -1,0 +1,14 @@
+"""Who asks: the account whose payments a request may see and change. The only place that knows."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from okane.api.access import Caller
+
+CALLER = web.RequestKey("caller", Caller)  # on every route that takes a key
+
+
+def account_of(request: web.Request) -> str:
+    """The account of whoever sent a request."""
+    return request[CALLER].account_id

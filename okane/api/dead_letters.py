@@ -1,0 +1,125 @@
+"""The routes of the dead letters: what was given up, and another try for it."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from aiohttp import web
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from okane.api import bodies, queries, strict_json, times, wire
+from okane.api.answers import JSON
+from okane.api.caller import account_of
+from okane.api.creating import MAX_BODY_BYTES
+from okane.api.reading import page_of
+from okane.api.times import Moment
+from okane.payment import Status
+from okane.pipeline.replay import Replay
+from okane.store import DeadLetterStore, DeadPayment, DeadWanted
+
+MAX_REPLAY = 500
+
+
+def _id(text: object) -> object:
+    payment_id = wire.parse_id(text) if isinstance(text, str) else None
+    if payment_id is None:
+        raise ValueError("must be a payment's id")
+    return payment_id
+
+
+class DeadQuery(BaseModel):
+    """The parameters of `GET /v1/dead-letters`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit: queries.Limit = 20
+    after: Annotated[tuple[datetime, UUID] | None, BeforeValidator(queries.dated_place)] = None
+    status: frozenset[Status] = frozenset()
+    currency: wire.CurrencyCode | None = None
+    lane: queries.Text | None = None
+    dead_after: Moment | None = None
+    dead_before: Moment | None = None
+
+
+class ReplayFilter(BaseModel):
+    """Which dead letters to try again: all that can be, but for what is said here."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    payment_ids: Annotated[
+        list[Annotated[UUID, BeforeValidator(_id)]] | None, Field(min_length=1, max_length=MAX_REPLAY)
+    ] = None
+    currency: wire.CurrencyCode | None = None
+    lane: queries.Text | None = None
+    dead_after: Moment | None = None
+    dead_before: Moment | None = None
+
+
+class ReplayRequest(BaseModel):
+    """The body of `POST /v1/dead-letters/replay`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    filter: ReplayFilter = ReplayFilter()
+    limit: Annotated[int, Field(ge=1, le=MAX_REPLAY)] = 100
+    dry_run: bool = False
+
+
+class DeadLetterRoutes:
+    """The handlers of the dead letters."""
+
+    def __init__(self, *, dead: DeadLetterStore, replay: Replay) -> None:
+        self._dead = dead
+        self._replay = replay
+
+    async def list(self, request: web.Request) -> web.Response:
+        """`GET /v1/dead-letters`: a page, what was given up last first."""
+        query = queries.read(DeadQuery, request.query)
+        wanted = DeadWanted(
+            account_id=account_of(request),
+            statuses=query.status,
+            currency=query.currency,
+            lane=query.lane,
+            dead_from=query.dead_after,
+            dead_before=query.dead_before,
+        )
+        page = await self._dead.search(wanted, limit=query.limit, after=query.after)
+        listed = ",".join(_letter(letter) for letter in page.letters)
+        after = None if page.after is None else queries.dated_cursor(page.after)
+        return page_of(request, "dead_letters", f"[{listed}]", after)
+
+    async def replay(self, request: web.Request) -> web.Response:
+        """`POST /v1/dead-letters/replay`: what was given up is tried again, the oldest first."""
+        bodies.check_media_type(request, JSON)
+        asked = wire.validated(ReplayRequest, strict_json.loads(await bodies.read(request, MAX_BODY_BYTES)))
+        chosen = asked.filter
+        wanted = DeadWanted(
+            account_id=account_of(request),
+            # Those that need a review are not to be retried; one that is named is said to be kept.
+            statuses=frozenset() if chosen.payment_ids else frozenset({Status.FAILED_FINAL}),
+            ids=chosen.payment_ids,
+            currency=chosen.currency,
+            lane=chosen.lane,
+            dead_from=chosen.dead_after,
+            dead_before=chosen.dead_before,
+        )
+        letters = await self._dead.oldest(asked.limit + 1, wanted)
+        done = await self._replay.run(letters[: asked.limit], dry_run=asked.dry_run)
+        document = {
+            "retried": [str(payment_id) for payment_id in done.retried],
+            "kept": [str(payment_id) for payment_id in done.kept],
+            "dry_run": asked.dry_run,
+            "has_more": len(letters) > asked.limit,
+        }
+        return web.Response(body=json.dumps(document).encode(), content_type=JSON)
+
+
+def _letter(letter: DeadPayment) -> str:
+    payment = letter.payment
+    return (
+        f'{{"dead_at":"{times.text(letter.dead_at)}","provider_key":{json.dumps(payment.provider_key)},'
+        f'"payment":{wire.payment_document(payment)}}}'
+    )

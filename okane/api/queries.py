@@ -1,0 +1,189 @@
+"""What stands after the question mark, read strictly: a filter that is not understood would list what nobody asked for."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
+
+from multidict import MultiMapping
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+
+from okane.api.problems import ParameterError, bad_query
+from okane.api.times import Moment
+from okane.api.wire import MAX_AMOUNT_MINOR, CurrencyCode
+from okane.payment import Status
+from okane.store import Wanted
+
+MAX_LIMIT = 100
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_NESTED = re.compile(r"(\w+)\[(.*)\]", re.DOTALL)
+_WHOLE = re.compile(r"[0-9]{1,19}")
+
+Q = TypeVar("Q", bound=BaseModel)
+
+
+def _whole(text: object) -> object:
+    if isinstance(text, str):
+        if not _WHOLE.fullmatch(text):
+            raise ValueError("must be a whole number")
+        return int(text)
+    return text
+
+
+def _storable(text: str) -> str:
+    if "\x00" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError("must be UTF-8 without NUL characters")
+    return text
+
+
+def _place(text: object) -> object:
+    """The payment's id in a cursor of ours."""
+    if not isinstance(text, str):
+        return text
+    try:
+        return UUID(bytes=base64.b64decode(text + "==", altchars=b"-_", validate=True))
+    except (ValueError, binascii.Error):
+        raise ValueError("must be what the page before has said") from None
+
+
+def _number(text: object) -> object:
+    """The number in a cursor of ours: small, in the room of an id."""
+    place = _place(text)
+    if isinstance(place, UUID):
+        if place.int >= 2**31:
+            raise ValueError("must be what the page before has said")
+        return place.int
+    return place
+
+
+def number_cursor(number: int) -> str:
+    """The text that stands for a place in a numbered list."""
+    return cursor(UUID(int=number))
+
+
+def dated_place(text: object) -> object:
+    """The place in a cursor of a list that is ordered by time."""
+    if not isinstance(text, str):
+        return text
+    try:
+        raw = base64.b64decode(text, altchars=b"-_", validate=True)
+        moment = _EPOCH + timedelta(microseconds=int.from_bytes(raw[:8], "big"))
+        return moment, UUID(bytes=raw[8:])
+    except (ValueError, OverflowError, binascii.Error):
+        raise ValueError("must be what the page before has said") from None
+
+
+def dated_cursor(place: tuple[datetime, UUID]) -> str:
+    """The text that stands for a place in a list that is ordered by time."""
+    moment, id_ = place
+    since = (moment - _EPOCH) // timedelta(microseconds=1)
+    return base64.urlsafe_b64encode(since.to_bytes(8, "big") + id_.bytes).decode()
+
+
+def cursor(place: UUID) -> str:
+    """The text that stands for a place in a list."""
+    return base64.urlsafe_b64encode(place.bytes).rstrip(b"=").decode()
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Limit = Annotated[Whole, Field(ge=1, le=MAX_LIMIT)]
+Amount = Annotated[Whole, Field(ge=0, le=MAX_AMOUNT_MINOR)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_storable)]
+Cursor = Annotated[UUID, BeforeValidator(_place)]
+
+
+class PaymentQuery(BaseModel):
+    """The parameters of `GET /v1/payments`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit: Limit = 20
+    after: Cursor | None = None
+    status: frozenset[Status] = frozenset()
+    currency: CurrencyCode | None = None
+    provider: Text | None = None
+    created_after: Moment | None = None
+    created_before: Moment | None = None
+    updated_after: Moment | None = None
+    updated_before: Moment | None = None
+    amount_min: Amount | None = None
+    amount_max: Amount | None = None
+    idempotency_key: Text | None = None
+    provider_ref: Text | None = None
+    metadata: dict[Text, Annotated[str, AfterValidator(_storable)]] = Field(default_factory=dict)
+
+    @property
+    def wanted(self) -> Wanted:
+        """What is to be in the list."""
+        return Wanted(
+            statuses=self.status,
+            currency=self.currency,
+            provider=self.provider,
+            created_from=self.created_after,
+            created_before=self.created_before,
+            updated_from=self.updated_after,
+            updated_before=self.updated_before,
+            amount_min=self.amount_min,
+            amount_max=self.amount_max,
+            idempotency_key=self.idempotency_key,
+            provider_ref=self.provider_ref,
+            metadata=self.metadata,
+        )
+
+
+class PartQuery(BaseModel):
+    """The parameters of lists of what belongs to one payment."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit: Limit = MAX_LIMIT
+    after: Annotated[int | None, BeforeValidator(_number)] = None
+
+
+def read(model: type[Q], query: MultiMapping[str]) -> Q:
+    """The parameters of a request. Raises a 400 Problem that names every one that is wrong."""
+    given: dict[str, Any] = {}
+    errors: list[ParameterError] = []
+    for name in dict.fromkeys(query):
+        values = query.getall(name)
+        nested = _NESTED.fullmatch(name)
+        if name in _REPEATABLE:
+            given[name] = values
+        elif len(values) > 1:
+            errors.append(ParameterError(name, "repeated", "stands there more than once"))
+        elif nested is not None and nested[1] in _NESTING:
+            given.setdefault(nested[1], {})[nested[2]] = values[0]
+        elif name in _NESTING:
+            errors.append(ParameterError(name, "name_missing", f"say which: {name}[name]=value"))
+        else:
+            given[name] = values[0]
+    try:
+        asked = model.model_validate(given)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+        raise bad_query(errors + [_parameter_error(model, one) for one in found]) from None
+    if errors:
+        raise bad_query(errors)
+    return asked
+
+
+_REPEATABLE = frozenset({"status"})
+_NESTING = frozenset({"metadata"})
+
+
+def _parameter_error(model: type[BaseModel], error: Mapping[str, Any]) -> ParameterError:
+    name, *inside = (str(part) for part in error["loc"] if part != "[key]")
+    if name in _NESTING and inside:
+        name += f"[{inside[0]}]"
+    name = name.encode("utf-8", "replace").decode()
+    if error["type"] == "extra_forbidden":
+        return ParameterError(
+            name, "unknown_parameter", f"is not known here; known are {', '.join(model.model_fields)}"
+        )
+    return ParameterError(name, error["type"], error["msg"].removeprefix("Value error, "))

@@ -1,0 +1,110 @@
+"""The routes that read: payments in lists, and what happened to one of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from okane.api import queries, times, wire
+from okane.api.answers import JSON
+from okane.api.caller import account_of
+from okane.payment import Payment, Status
+from okane.store import Attempt, Event, PaymentLists, PaymentStore
+
+_ACTORS = frozenset({"api", "operator"})
+
+
+class Reading:
+    """The handlers of the lists."""
+
+    def __init__(self, *, store: PaymentStore, lists: PaymentLists) -> None:
+        self._store = store
+        self._lists = lists
+
+    async def payments(self, request: web.Request) -> web.Response:
+        """`GET /v1/payments`: a page of the account's payments, newest first."""
+        query = queries.read(queries.PaymentQuery, request.query)
+        page = await self._lists.page(
+            query.wanted, account_id=account_of(request), limit=query.limit, after=query.after
+        )
+        listed = ",".join(wire.payment_document(payment) for payment in page.payments)
+        after = None if page.after is None else queries.cursor(page.after)
+        return page_of(request, "payments", f"[{listed}]", after)
+
+    async def events(self, request: web.Request) -> web.Response:
+        """`GET /v1/payments/{id}/events`: what happened to a payment, oldest first."""
+        query = queries.read(queries.PartQuery, request.query)
+        payment = await self._payment(request)
+        events = await self._lists.timeline(
+            payment.id,
+            account_id=payment.account_id,
+            after=-1 if query.after is None else query.after,
+            limit=query.limit + 1,
+        )
+        shown = events[: query.limit]
+        after = queries.number_cursor(shown[-1].version) if len(events) > query.limit else None
+        return page_of(request, "events", json.dumps([_event(event) for event in shown]), after)
+
+    async def attempts(self, request: web.Request) -> web.Response:
+        """`GET /v1/payments/{id}/attempts`: how often it was tried, and what came of it."""
+        query = queries.read(queries.PartQuery, request.query)
+        payment = await self._payment(request)
+        last = (query.after or 0) + query.limit
+        attempts = await self._lists.attempts(
+            payment.id, account_id=payment.account_id, after=query.after or 0, limit=query.limit
+        )
+        after = queries.number_cursor(last) if payment.attempts > last else None
+        return page_of(request, "attempts", json.dumps([_attempt(one, payment) for one in attempts]), after)
+
+    async def _payment(self, request: web.Request) -> Payment:
+        return await self._store.get(wire.payment_id(request.match_info["payment_id"]), account_id=account_of(request))
+
+
+def page_of(request: web.Request, name: str, listed: str, after: str | None) -> web.Response:
+    """`{"<name>": […], "has_more": …, "after": …}`, and where the next page is."""
+    has_more = "true" if after is not None else "false"
+    body = f'{{"{name}":{listed},"has_more":{has_more},"after":{json.dumps(after)}}}'
+    headers = {}
+    if after is not None:
+        others = [(key, value) for key, value in request.query.items() if key != "after"]
+        headers["Link"] = f'<{request.path}?{urlencode([*others, ("after", after)])}>; rel="next"'
+    return web.Response(body=body.encode(), content_type=JSON, headers=headers)
+
+
+def _event(event: Event) -> Mapping[str, object]:
+    return _said(
+        version=event.version,
+        at=times.text(event.at),
+        event=event.event,
+        status=event.status.value,
+        attempt=event.attempt,
+        actor=event.actor if event.actor in _ACTORS else "worker",  # which one is nobody's business out there
+        provider=event.provider,
+        call=event.call,
+        decline_code=event.decline_code,
+        reason=event.reason,
+        latency_ms=event.latency_ms,
+    )
+
+
+def _attempt(attempt: Attempt, payment: Payment) -> Mapping[str, object]:
+    under_way = attempt.number == payment.attempts and payment.status is Status.PROCESSING
+    return _said(
+        attempt=attempt.number,
+        began_at=times.text(attempt.began_at),
+        ended_at=None if attempt.ended_at is None else times.text(attempt.ended_at),
+        outcome=attempt.outcome or ("under_way" if under_way else "lost"),
+        provider=attempt.provider,
+        call=attempt.call,
+        decline_code=attempt.decline_code,
+        reason=attempt.reason,
+        latency_ms=attempt.latency_ms,
+    )
+
+
+def _said(**members: object) -> Mapping[str, object]:
+    """What there is to say: a member that is not known is left out, as in a payment."""
+    return {name: value for name, value in members.items() if value is not None}

@@ -1,0 +1,119 @@
+"""Requests that wait for a payment to come to rest (`Prefer: wait=N`, RFC 7240).
+
+Promise: however many wait, Postgres is asked about all of them at once, a few times a second, on a connection of its own;
+whoever goes away is not asked about any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import time
+from collections.abc import Iterator, Mapping
+from typing import cast
+from uuid import UUID
+
+import structlog
+from aiohttp import web
+
+from okane.api.connection import Connection
+from okane.errors import StoreUnavailable
+from okane.store import PaymentWatch
+
+log = structlog.get_logger("okane.api")
+
+LONGEST_WAIT_S = 30
+TICK_S = 0.1
+BUSY = 0.2  # the part of the time that looking may take
+AT_ONCE = 1000  # ids in one statement
+WAITED = web.RequestKey("waited_s", float)
+
+_WAIT = re.compile(r'\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?:;.*)?', re.IGNORECASE)
+
+
+def preferred_s(headers: Mapping[str, str]) -> int | None:
+    """How long a request would wait for its payment, in whole seconds; None: it does not say. The first word counts."""
+    if "Prefer" not in headers:
+        return None
+    for preference in headers["Prefer"].split(","):
+        if match := _WAIT.fullmatch(preference):
+            return min(int(match[1]), LONGEST_WAIT_S)
+    return None
+
+
+class Waiting:
+    """Everybody who waits in this process."""
+
+    def __init__(self, *, watch: PaymentWatch) -> None:
+        self._watch = watch
+        self._waiters: dict[UUID, set[asyncio.Future[None]]] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def __len__(self) -> int:
+        return sum(len(waiters) for waiters in self._waiters.values())
+
+    async def until_at_rest(self, request: web.Request, payment_id: UUID, *, wait_s: float) -> None:
+        """Returns when the payment is at rest, after `wait_s` at the latest, and at once if the server is stopping.
+
+        Raises ConnectionError if the client goes away.
+        """
+        if self._closed:
+            return
+        connection = cast("Connection", request.protocol)
+        started_s = time.perf_counter()
+        with self._waiter(payment_id) as at_rest, connection.losing(at_rest):
+            await asyncio.wait([at_rest], timeout=wait_s)
+            if at_rest.cancelled():
+                raise ConnectionError("the client went away while it waited")
+        request[WAITED] = time.perf_counter() - started_s
+
+    async def aclose(self, _app: web.Application | None = None) -> None:
+        """Let everybody go, and nobody wait any more."""
+        self._closed = True
+        for waiters in self._waiters.values():
+            _release(waiters)
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
+
+    @contextlib.contextmanager
+    def _waiter(self, payment_id: UUID) -> Iterator[asyncio.Future[None]]:
+        at_rest: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(payment_id, set()).add(at_rest)
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.get_running_loop().create_task(self._look())
+        try:
+            yield at_rest
+        finally:
+            waiters = self._waiters[payment_id]
+            waiters.discard(at_rest)
+            if not waiters:
+                del self._waiters[payment_id]
+
+    async def _look(self) -> None:
+        """Look for those at rest until nobody waits."""
+        took_s = 0.0
+        while self._waiters:
+            await asyncio.sleep(max(TICK_S, took_s / BUSY))
+            started_s = time.perf_counter()
+            try:
+                await self._look_once()
+            except StoreUnavailable as error:  # said by whoever lost its connection
+                log.debug("waiting_interrupted", reason=str(error))
+            except Exception:
+                log.exception("waiting_failed")  # they wait to the end of their time, and read for themselves
+            took_s = time.perf_counter() - started_s
+
+    async def _look_once(self) -> None:
+        ids = list(self._waiters)
+        for start in range(0, len(ids), AT_ONCE):
+            for payment_id in await self._watch.at_rest(ids[start : start + AT_ONCE]):
+                _release(self._waiters.get(payment_id, set()))
+
+
+def _release(waiters: set[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)

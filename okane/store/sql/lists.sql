@@ -1,0 +1,104 @@
+-- name: wanted
+-- What a payment must be to stand in a list; every part of it may be left out. Not a statement: the others hold it.
+(%(statuses)s::text[] IS NULL OR p.status = ANY (%(statuses)s::text[]))
+AND (%(currency)s::text IS NULL OR p.currency = %(currency)s::text)
+AND (%(created_from)s::timestamptz IS NULL OR p.created_at >= %(created_from)s::timestamptz)
+AND (%(created_before)s::timestamptz IS NULL OR p.created_at < %(created_before)s::timestamptz)
+AND (%(updated_from)s::timestamptz IS NULL OR p.updated_at >= %(updated_from)s::timestamptz)
+AND (%(updated_before)s::timestamptz IS NULL OR p.updated_at < %(updated_before)s::timestamptz)
+AND (%(amount_min)s::bigint IS NULL OR p.amount_minor >= %(amount_min)s::bigint)
+AND (%(amount_max)s::bigint IS NULL OR p.amount_minor <= %(amount_max)s::bigint)
+AND (%(provider_ref)s::text IS NULL OR p.provider_ref = %(provider_ref)s::text)
+AND (%(metadata)s::jsonb IS NULL OR p.metadata @> %(metadata)s::jsonb)
+AND (%(provider)s::text IS NULL
+     OR EXISTS (SELECT FROM payment_events e WHERE e.payment_id = p.id AND e.provider = %(provider)s::text))
+
+-- name: newest
+-- Newest first, between two ids; looks at no more than `window` rows, and says where it stopped if it had to. The account
+-- is compared, and ordered by, together with the id: only its own index will do then. With an equality the planner might
+-- walk over everybody's payments by id alone.
+WITH found AS MATERIALIZED (
+    SELECT p.*
+    FROM (SELECT * FROM payments
+          WHERE (account_id, id) < (%(account_id)s::text, %(before)s::uuid)
+            AND (account_id, id) >= (%(account_id)s::text, %(oldest)s::uuid)
+          ORDER BY account_id DESC, id DESC
+          LIMIT %(window)s::bigint) p
+    WHERE {wanted}
+    ORDER BY p.account_id DESC, p.id DESC
+    LIMIT %(limit)s::bigint
+)
+SELECT {payment}, reached.id
+FROM (SELECT (SELECT w.id FROM payments w
+              WHERE (SELECT count(*) FROM found) < %(limit)s::bigint
+                AND (w.account_id, w.id) < (%(account_id)s::text, %(before)s::uuid)
+                AND (w.account_id, w.id) >= (%(account_id)s::text, %(oldest)s::uuid)
+              ORDER BY w.account_id DESC, w.id DESC
+              OFFSET %(window)s::bigint - 1 LIMIT 1)) AS reached (id)
+LEFT JOIN found p ON true
+ORDER BY p.id DESC
+
+-- name: newest_rare
+-- The same for statuses that few payments have: each is found through an index of its own kind, and the lists are merged.
+-- Where one of them was cut off, the page ends at the newest such place.
+WITH kinds AS MATERIALIZED (
+    SELECT s.status, w.id, row_number() OVER (PARTITION BY s.status ORDER BY w.id DESC) AS place
+    FROM unnest(%(statuses)s::text[]) AS s (status)
+    CROSS JOIN LATERAL (
+        SELECT r.id FROM payments r
+        WHERE r.rare_status IS NOT NULL
+          AND (r.account_id, r.rare_status, r.id) < (%(account_id)s::text, s.status, %(before)s::uuid)
+          AND (r.account_id, r.rare_status, r.id) >= (%(account_id)s::text, s.status, %(oldest)s::uuid)
+        ORDER BY r.account_id DESC, r.rare_status DESC, r.id DESC
+        LIMIT %(window)s::bigint) w
+), cut AS MATERIALIZED (
+    SELECT (SELECT k.id FROM kinds k WHERE k.place = %(window)s::bigint ORDER BY k.id DESC LIMIT 1) AS id
+), found AS MATERIALIZED (
+    SELECT p.*
+    FROM kinds k
+    CROSS JOIN cut
+    CROSS JOIN LATERAL (SELECT * FROM payments WHERE id = k.id LIMIT 1) p  -- a join might begin with all payments
+    WHERE (cut.id IS NULL OR k.id >= cut.id) AND {wanted}
+    ORDER BY p.id DESC
+    LIMIT %(limit)s::bigint
+)
+SELECT {payment}, CASE WHEN (SELECT count(*) FROM found) < %(limit)s::bigint THEN cut.id END
+FROM cut
+LEFT JOIN found p ON true
+ORDER BY p.id DESC
+
+-- name: timeline
+-- What happened to a payment after its change number `after`; acceptance is number 0.
+SELECT p.id AS payment_id, 0 AS version, p.created_at AS at, 'accepted' AS event, 'pending' AS status, 0 AS attempt,
+       'api' AS actor, NULL AS reason, NULL AS provider, NULL AS latency_ms, NULL AS call, NULL AS decline_code
+FROM payments p WHERE p.id = %(id)s::uuid AND p.account_id = %(account_id)s::text AND %(after)s::integer < 0
+UNION ALL
+SELECT e.payment_id, e.version, e.at, e.event, e.status, e.attempt, e.actor, e.reason, e.provider, e.latency_ms,
+       e.call, e.decline_code
+FROM payment_events e
+WHERE e.payment_id = %(id)s::uuid AND e.version > %(after)s::integer
+  AND EXISTS (SELECT FROM payments p WHERE p.id = %(id)s::uuid AND p.account_id = %(account_id)s::text)
+ORDER BY version
+LIMIT %(limit)s::bigint
+
+-- name: attempts
+-- The claims of a payment after number `after`, up to `last`, and what came of them.
+SELECT e.payment_id, e.version, e.at, e.event, e.status, e.attempt, e.actor, e.reason, e.provider, e.latency_ms,
+       e.call, e.decline_code
+FROM payment_events e
+WHERE e.payment_id = %(id)s::uuid AND e.attempt > %(after)s::integer AND e.attempt <= %(last)s::integer
+  AND (e.event = 'claimed' OR e.provider IS NOT NULL)
+  AND EXISTS (SELECT FROM payments p WHERE p.id = %(id)s::uuid AND p.account_id = %(account_id)s::text)
+ORDER BY e.version
+
+-- name: at_rest
+-- Which of these, each of which somebody may read, have come to rest.
+SELECT p.id FROM payments p WHERE p.id = ANY (%(ids)s::uuid[]) AND p.status = ANY (%(statuses)s::text[])
+
+-- name: of_key
+-- An idempotency key has one payment at most.
+SELECT {payment}, NULL::uuid
+FROM payments p
+WHERE p.account_id = %(account_id)s::text AND p.idempotency_key = %(idempotency_key)s::text
+  AND p.id < %(before)s::uuid AND p.id >= %(oldest)s::uuid
+  AND {wanted}
