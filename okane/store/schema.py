@@ -15,7 +15,7 @@ import psycopg
 
 from okane.errors import SetupError
 
-VERSION = 2
+VERSION = 3
 
 LOCK_TIMEOUT_MS = 2000  # whoever waits for a lock makes everybody wait behind it: rather give up, and try again
 TRIES = 15

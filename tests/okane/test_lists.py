@@ -24,13 +24,14 @@ from tests.okane.test_store import GRACE, LEASE, claimed, new, settlement
 MANY = 200_000
 FILL = """
 INSERT INTO payments (id, account_id, idempotency_key, fingerprint, amount_minor, currency, metadata, lane, provider_key,
-                      status, provider_ref, created_at, updated_at)
+                      status, rare_status, provider_ref, created_at, updated_at)
 SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '7' || lpad(to_hex(n), 19, '0'))::uuid,
        CASE WHEN n %% 1000 = 7 THEN 'small' ELSE 'default' END, 'key-' || n, '\\x00', 440 + n %% 7, 'USD',
        jsonb_build_object('n', n::text), 'low', n::text,
-       CASE WHEN n %% 20000 = 11 THEN 'needs_review' WHEN n %% 100 = 12 THEN 'failed_final' ELSE 'success' END,
-       'ref-' || n, at, at
-FROM (SELECT n, timestamptz '2026-01-01' + n * interval '1 second' AS at FROM generate_series(0, %s) AS n) AS many
+       coalesce(rare, 'success'), rare, 'ref-' || n, at, at
+FROM (SELECT n, timestamptz '2026-01-01' + n * interval '1 second' AS at,
+             CASE WHEN n %% 20000 = 11 THEN 'needs_review' WHEN n %% 100 = 12 THEN 'failed_final' END AS rare
+      FROM generate_series(0, %s) AS n) AS many
 """
 
 

@@ -17,7 +17,7 @@ from uuid import UUID
 import psycopg
 
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict
-from okane.payment import TRANSITIONS, Payment, Status
+from okane.payment import RARE, TRANSITIONS, Payment, Status
 from okane.store import Accepted, Claimed, Event, NewPayment, Refused, Settlement, WakeUp
 from okane.store.sweep import ALL_LANES, LONGEST_QUEUE, WINDOW, Marked
 
@@ -60,6 +60,7 @@ class PaymentRow:
     dead_at: datetime | None = None
     execute_at: datetime | None = None
     expires_at: datetime | None = None
+    rare_status: Status | None = None
 
     def payment(self) -> Payment:
         """The row as the other layers see it."""
@@ -137,6 +138,7 @@ class MemoryDatabase:
         stays = event == "late_result" and status is row.status
         assert stays or status in TRANSITIONS[row.status], f"{row.id}: {row.status} must not become {status} ({event})"
         row.status = status
+        row.rare_status = status if status in RARE else None
         row.version += 1
         row.updated_at = self.now()
         timeline = self.events[row.id]
@@ -510,7 +512,11 @@ class MemorySweepStore:
 
     def _start(self, lane: str, below: UUID) -> bool:
         """Put a new cursor where the first payment of any lane is open. False if this is not known yet."""
-        after = self._db.sweep_cursors.get(ALL_LANES) or min(self._db.payments, default=None)
+        passed = self._db.sweep_cursors.get(ALL_LANES)
+        if passed is not None and passed >= below:
+            self._move(lane, passed)
+            return True
+        after = passed or min(self._db.payments, default=None)
         if after is None or after >= below:
             return False
         window, more = self._window_from(after, below)

@@ -97,10 +97,9 @@ class Twins:
         self.seen.add(f"{method}: {kind(expected)}")
 
     async def columns(self, table: str) -> set[str]:
-        """What the real table has, but for what it computes by itself."""
+        """What the real table has."""
         cursor = await self._connection.execute(
-            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
-            " AND attgenerated = ''",
+            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
             [table],
         )
         return {row[0] for row in await cursor.fetchall()}

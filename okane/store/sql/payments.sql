@@ -40,6 +40,7 @@ WHERE p.id = ANY (%(ids)s::uuid[])
 WITH claimed AS (
     UPDATE payments p
     SET status = 'processing',
+        rare_status = NULL,
         attempts = p.attempts + 1,
         version = p.version + 1,
         retries = p.retries + (p.status = 'processing')::integer,
@@ -97,6 +98,7 @@ RETURNING p.id, p.attempts
 WITH settled AS (
     UPDATE payments p
     SET status = w.status,
+        rare_status = CASE WHEN w.status <> 'success' THEN w.status END,
         version = p.version + 1,
         retries = p.retries + (w.status = 'failed_retryable')::integer,
         look_ups = CASE WHEN w.status = 'unknown' THEN p.look_ups + 1 ELSE 0 END,
@@ -142,6 +144,8 @@ WITH recorded AS (
     SET version = p.version + 1,
         status = CASE WHEN %(approved)s AND p.status IN ('failed_final', 'canceled') THEN 'needs_review'
                       ELSE p.status END,
+        rare_status = CASE WHEN %(approved)s AND p.status IN ('failed_final', 'canceled') THEN 'needs_review'
+                           ELSE p.rare_status END,
         provider_ref = coalesce(p.provider_ref, %(provider_ref)s),
         last_error = CASE WHEN %(approved)s AND p.status IN ('failed_final', 'canceled') THEN %(reason)s
                           ELSE p.last_error END,
@@ -165,6 +169,7 @@ SELECT status FROM recorded
 WITH retried AS (
     UPDATE payments p
     SET status = 'pending',
+        rare_status = NULL,
         version = p.version + 1,
         retries = 0,
         look_ups = 0,
@@ -189,6 +194,7 @@ SELECT * FROM retried
 WITH canceled AS (
     UPDATE payments p
     SET status = 'canceled',
+        rare_status = 'canceled',
         version = p.version + 1,
         retry_at = NULL,
         sweep_at = NULL,
@@ -207,6 +213,7 @@ SELECT * FROM canceled
 WITH expired AS (
     UPDATE payments p
     SET status = 'canceled',
+        rare_status = 'canceled',
         version = p.version + 1,
         last_error = 'expired',
         retry_at = NULL,
@@ -226,6 +233,7 @@ SELECT id FROM expired
 WITH buried AS (
     UPDATE payments p
     SET status = 'needs_review',
+        rare_status = 'needs_review',
         version = p.version + 1,
         last_error = %(reason)s,
         lease_until = NULL,
