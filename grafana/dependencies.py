@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana.board import Board, Row
 from grafana.overview import JOB
-from grafana.panels import Query, Words, heat, lines, number
+from grafana.panels import PER_S, Query, Words, heat, lines, number
 from grafana.promql import grown, mean, quantiles, rate
 
 OF = 'job="$job"'
@@ -23,6 +23,7 @@ NOW = Row(
             Query(f'min(okane_dependency_up{{{OF},dependency="postgres"}})'),
             red=1,
             red_below=True,
+            words_for={0: "away", 1: "up"},
         ),
         number(
             Words(
@@ -34,6 +35,7 @@ NOW = Row(
             Query(f'min(okane_dependency_up{{{OF},dependency="redis"}})'),
             red=1,
             red_below=True,
+            words_for={0: "away", 1: "up"},
         ),
         number(
             Words(
@@ -45,6 +47,7 @@ NOW = Row(
             "short",
             Query(grown("okane_sweep_repairs_total", OF, over="[10m]")),
             red=1,
+            whole=True,
         ),
         number(
             Words(
@@ -55,6 +58,7 @@ NOW = Row(
             "short",
             Query(grown("okane_payments_not_enqueued_total", OF, over="[10m]")),
             red=1,
+            whole=True,
         ),
         number(
             Words(
@@ -65,11 +69,12 @@ NOW = Row(
             "short",
             Query(grown("okane_direct_runs_total", OF, over="[10m]")),
             red=1,
+            whole=True,
         ),
         number(
             Words(
-                title="Busiest connection to Postgres",
-                means="Share of its time that the busiest connection waits for Postgres. Each kind of statement has "
+                title="Busiest connection",
+                means="Share of its time that the busiest connection to Postgres waits for it. Each kind of statement has "
                 "one connection in a process; callers share its round trips.",
                 do="At 1 that statement is at its limit in that process: Postgres is slow, or it is time for another "
                 "process.",
@@ -155,7 +160,7 @@ REDIS = Row(
                 "per second.",
                 do="As for the panels at the top. All three: Redis was away.",
             ),
-            "reqps",
+            PER_S,
             Query(
                 rate("okane_sweep_repairs_total", OF, "lane"),
                 "sent again {{lane}}",

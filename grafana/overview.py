@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from grafana.board import Board, Row, Variable
-from grafana.panels import Query, Words, lines, number
+from grafana.panels import AMBER, COLOURS, GREEN, PER_S, RED, Query, Words, lines, number
 from grafana.promql import quantile, quantiles, rate, ratio
 
 OF = 'job="$job"'
@@ -20,7 +20,7 @@ NOW = Row(
                 do="Nothing comes to rest. If payments are accepted, look at the oldest due one beside this, then "
                 "at Streams and consumers: are there workers, do they read? Then at the provider in Payments.",
             ),
-            "reqps",
+            PER_S,
             Query(rate("okane_payments_settled_total", f'{OF},status=~"success|failed_final"')),
             red=0.000_1,
             red_below=True,
@@ -103,7 +103,7 @@ RATE = Row(
                 means="New payments, and payments that came to rest, per second. The gap is what piles up.",
                 do="Accepted above settled for long: too few workers or places for this load.",
             ),
-            "reqps",
+            PER_S,
             Query(
                 rate("okane_payments_accepted_total", f'{OF},result="created"'),
                 "accepted",
@@ -121,11 +121,12 @@ RATE = Row(
                 do="Much failed_retryable: the provider refuses. Much unknown: it answers late or unreadably. See "
                 "Payments.",
             ),
-            "reqps",
+            PER_S,
             Query(
                 rate("okane_payments_settled_total", OF, "status"),
                 "{{status}}",
             ),
+            colours=COLOURS,
             stacked=True,
         ),
         lines(
@@ -140,6 +141,7 @@ RATE = Row(
                 rate("okane_http_request_seconds_count", OF, "code"),
                 "{{code}}",
             ),
+            colours={"200": "blue", "202": GREEN, "503": AMBER, "500": RED},
             stacked=True,
         ),
     ),
@@ -201,6 +203,7 @@ ERROR_BUDGET = Row(
             Query('job:okane_accept_errors:ratio_rate1h{job="$job"} / 0.001', "1 h"),
             Query('job:okane_accept_errors:ratio_rate6h{job="$job"} / 0.001', "6 h"),
             red=14.4,
+            to_red=True,
         ),
         lines(
             Words(
@@ -213,6 +216,7 @@ ERROR_BUDGET = Row(
             Query('job:okane_settle_slow:ratio_rate1h{job="$job"} / 0.01', "1 h"),
             Query('job:okane_settle_slow:ratio_rate6h{job="$job"} / 0.01', "6 h"),
             red=14.4,
+            to_red=True,
         ),
         lines(
             Words(
@@ -221,7 +225,7 @@ ERROR_BUDGET = Row(
                 do="Its log, and whoever started it. Nothing is lost: its payments are looked up after the lease.",
             ),
             "short",
-            Query('max by (process, role, instance) (up{job="$job"})', "{{role}} {{process}} {{instance}}"),
+            Query('max by (process, role, instance) (up{job="$job",role!="system"})', "{{process}} {{instance}}"),
         ),
     ),
 )

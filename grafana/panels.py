@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from grafana_foundation_sdk.builders import common as common_builders
@@ -15,11 +16,25 @@ from grafana_foundation_sdk.models.dashboard import (
     DynamicConfigValue,
     Threshold,
     ThresholdsMode,
+    ValueMap,
+    ValueMappingResult,
 )
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 GREEN, AMBER, RED = "green", "orange", "red"
+PER_S = "suffix:/s"  # of payments: Grafana's own units call everything a request
+
+# One meaning, one colour, wherever it is shown.
+COLOURS = {
+    "success": GREEN,
+    "failed_final": AMBER,
+    "failed_retryable": "yellow",
+    "unknown": "purple",
+    "needs_review": RED,
+    "pending": "light-blue",
+    "processing": "blue",
+}
 
 Panel = timeseries.Panel | stat.Panel | table.Panel | heatmap.Panel
 
@@ -47,9 +62,17 @@ class Words:
 
 
 def lines(
-    words: Words, unit: str, *queries: Query, red: float | None = None, width: int = 8, stacked: bool = False
+    words: Words,
+    unit: str,
+    *queries: Query,
+    red: float | None = None,
+    to_red: bool = False,
+    width: int = 8,
+    stacked: bool = False,
+    colours: Mapping[str, str] = {},
 ) -> timeseries.Panel:
-    """Values over time. From `red` on the background is."""
+    """Values over time. From `red` on the background is; `to_red` shows at least the way there, for what is 0 when all is
+    well: a scale that Grafana chooses for nothing but zeros would be red from top to bottom."""
     panel = (
         timeseries.Panel()
         .title(words.title)
@@ -59,8 +82,8 @@ def lines(
         .min(0)
         .span(width)
         .height(8)
-        .line_width(1)
-        .fill_opacity(30 if stacked else 8)
+        .line_width(0 if stacked else 1)  # on top of the others, a line of zeros would have the colour of their sum
+        .fill_opacity(60 if stacked else 8)
         .show_points(common.VisibilityMode.NEVER)
         .legend(
             common_builders.VizLegendOptions()
@@ -78,6 +101,10 @@ def lines(
         panel = panel.thresholds(_steps(None, red)).thresholds_style(
             common_builders.GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED_AND_AREA)
         )
+    if red is not None and to_red:
+        panel = panel.axis_soft_max(red)
+    for name, colour in colours.items():
+        panel = panel.override_by_name(name, [_property("color", {"mode": "fixed", "fixedColor": colour})])
     for number, query in enumerate(queries):
         panel = panel.with_target(_target(query, number))
     return panel
@@ -91,10 +118,13 @@ def number(
     red: float | None = None,
     amber: float | None = None,
     red_below: bool = False,
+    whole: bool = False,
+    words_for: Mapping[int, str] = {},
     width: int = 4,
 ) -> stat.Panel:
-    """One value, now, with its past behind it. Red from `red` on, or below it; green for ever without one."""
-    return (
+    """One value, now, with its past behind it. Red from `red` on, or below it; green for ever without one. `whole` hides
+    the fractions that Prometheus' increase() makes; `words_for` says what a value means."""
+    panel = (
         stat.Panel()
         .title(words.title)
         .description(words.description)
@@ -108,6 +138,12 @@ def number(
         .reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]))
         .with_target(_target(query, 0))
     )
+    if whole:
+        panel = panel.decimals(0)
+    if words_for:
+        meant = {str(value): ValueMappingResult(text=text) for value, text in words_for.items()}
+        panel = panel.mappings([ValueMap(options=meant)])
+    return panel
 
 
 def heat(words: Words, unit: str, query: Query, *, width: int = 12) -> heatmap.Panel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana.board import Board, Row, Variable
 from grafana.overview import JOB
-from grafana.panels import Query, Words, heat, lines, number
+from grafana.panels import COLOURS, PER_S, Query, Words, heat, lines, number
 from grafana.promql import grown, quantiles, rate, ratio
 
 OF = 'job="$job"'
@@ -95,8 +95,9 @@ OUTCOMES = Row(
                 means="Outcomes written per second, by the status they led to.",
                 do="failed_final without declines: retries were spent. needs_review: see the dead letters.",
             ),
-            "reqps",
+            PER_S,
             Query(rate("okane_payments_settled_total", OF, "status"), "{{status}}"),
+            colours=COLOURS,
             stacked=True,
         ),
         lines(
@@ -108,6 +109,7 @@ OUTCOMES = Row(
             ),
             "short",
             Query(f"max by (status) (okane_payments_waiting{{{OF}}})", "{{status}}"),
+            colours=COLOURS,
         ),
         lines(
             Words(
@@ -116,7 +118,7 @@ OUTCOMES = Row(
                 "small ones.",
                 do="One lane stands still while others move: see its depth in Streams and consumers.",
             ),
-            "reqps",
+            PER_S,
             Query(
                 rate("okane_messages_settled_total", f'{OF},outcome=~"done|dead"', "lane"),
                 "{{lane}}",
@@ -139,7 +141,7 @@ OUTCOMES = Row(
                 means="Requests answered 2xx per second. Repeats found the payment their key had made.",
                 do="Many repeats: clients do not hear our answers in time; see the time to accept.",
             ),
-            "reqps",
+            PER_S,
             Query(rate("okane_payments_accepted_total", OF, "result"), "{{result}}"),
             width=12,
         ),
@@ -152,13 +154,13 @@ PROVIDERS = Row(
         lines(
             Words(
                 title="Calls by outcome",
-                means="Provider calls per second, charges and look-ups.",
+                means="Calls of the chosen providers per second, charges and look-ups.",
                 do="unavailable: it did not take them, nothing moved. unknown: it may have; they are looked up.",
             ),
             "reqps",
             Query(
-                rate("okane_provider_attempts_total", PROVIDER, "provider", "call", "outcome"),
-                "{{provider}} {{call}} {{outcome}}",
+                rate("okane_provider_attempts_total", PROVIDER, "call", "outcome"),
+                "{{call}} {{outcome}}",
             ),
         ),
         lines(
@@ -168,7 +170,7 @@ PROVIDERS = Row(
                 do="At the deadline: those calls end as unknown. Ask the provider; a longer deadline only holds places.",
             ),
             "s",
-            *quantiles("okane_provider_call_seconds", PROVIDER, "provider", "call"),
+            *quantiles("okane_provider_call_seconds", PROVIDER, "call"),
             red=5,
         ),
         lines(
@@ -178,10 +180,10 @@ PROVIDERS = Row(
                 do="One code rises: a bank, a card network, a fraud rule, a bad batch of ours. `okane_payments_declined` "
                 "keeps 40 codes and calls the rest other.",
             ),
-            "reqps",
+            PER_S,
             Query(
-                rate("okane_payments_declined_total", PROVIDER, "provider", "code"),
-                "{{provider}} {{code}}",
+                rate("okane_payments_declined_total", PROVIDER, "code"),
+                "{{code}}",
             ),
             stacked=True,
         ),
@@ -191,7 +193,7 @@ PROVIDERS = Row(
                 means="Attempts per second that led to another try or look-up.",
                 do="As for the calls: the provider refuses or stays silent.",
             ),
-            "reqps",
+            PER_S,
             Query(
                 rate("okane_payment_retries_total", PROVIDER, "provider"),
                 "{{provider}}",
@@ -204,7 +206,7 @@ PROVIDERS = Row(
                 "that ended harmlessly.",
                 do="Many refusals: wake-ups come twice. Look at take-overs and sweep repairs.",
             ),
-            "reqps",
+            PER_S,
             Query(rate("okane_claims_total", OF, "result"), "{{result}}"),
         ),
         lines(
@@ -217,6 +219,7 @@ PROVIDERS = Row(
             "short",
             Query(grown("okane_late_results_total", OF, "event"), "{{event}}"),
             red=1,
+            to_red=True,
         ),
     ),
 )

@@ -12,7 +12,8 @@ from grafana.promql import grown, mean, quantile, quantiles, rate
 P = "${prefix}"
 OF = 'job="$job",stream="$stream"'
 LANES = f'{OF},lane=~"$lane"'
-CONSUMERS = f'{LANES},consumer=~"$consumer"'
+GROUP = f'{LANES},group="$group"'
+CONSUMERS = f'{GROUP},consumer=~"$consumer"'
 
 NOW = Row(
     title="Now",
@@ -48,7 +49,7 @@ NOW = Row(
                 "after the lease.",
             ),
             "short",
-            Query(f"sum(max by (lane) ({P}_stream_group_messages_pending{{{LANES}}}))"),
+            Query(f"sum(max by (lane) ({P}_stream_group_messages_pending{{{GROUP}}}))"),
             red=10_000,
         ),
         number(
@@ -107,7 +108,7 @@ BY_LANE = Row(
                 do="As for the depth. Lag without depth: entries were deleted unread.",
             ),
             "short",
-            Query(f"max by (lane, group) ({P}_stream_group_lag{{{LANES}}})", "{{group}} {{lane}}"),
+            Query(f"max by (lane) ({P}_stream_group_lag{{{GROUP}}})", "{{lane}}"),
         ),
         lines(
             Words(
@@ -117,7 +118,7 @@ BY_LANE = Row(
                 "down after the lease.",
             ),
             "short",
-            Query(f"max by (lane, group) ({P}_stream_group_messages_pending{{{LANES}}})", "{{group}} {{lane}}"),
+            Query(f"max by (lane) ({P}_stream_group_messages_pending{{{GROUP}}})", "{{lane}}"),
         ),
         lines(
             Words(
@@ -128,6 +129,7 @@ BY_LANE = Row(
             "s",
             Query(f"max by (lane) ({P}_stream_oldest_entry_seconds{{{LANES}}})", "{{lane}}"),
             red=60,
+            to_red=True,
         ),
         lines(
             Words(
@@ -202,6 +204,7 @@ COMING_BACK = Row(
             "mps",
             Query(rate(f"{P}_handler_errors_total", LANES, "lane"), "{{lane}}"),
             red=0.001,
+            to_red=True,
         ),
         lines(
             Words(
@@ -213,6 +216,7 @@ COMING_BACK = Row(
             "short",
             Query(grown(f"{P}_groups_recreated_total", OF), "made again"),
             red=1,
+            to_red=True,
         ),
         lines(
             Words(
@@ -256,6 +260,7 @@ BY_CONSUMER = Row(
             "s",
             Query(f"min by (consumer) ({P}_stream_group_consumer_idle_seconds{{{CONSUMERS}}})", "{{consumer}}"),
             red=60,
+            to_red=True,
         ),
         lines(
             Words(
@@ -287,7 +292,7 @@ BY_CONSUMER = Row(
                 "--name that restart again and again.",
             ),
             "short",
-            Query(f"max by (lane, group) ({P}_stream_group_consumers{{{LANES}}})", "{{group}} {{lane}}"),
+            Query(f"max by (lane) ({P}_stream_group_consumers{{{GROUP}}})", "{{lane}}"),
         ),
         lines(
             Words(
@@ -363,11 +368,12 @@ STREAMS = Board(
         Variable(name="prefix", label="Prefix", values="okane,streams"),
         Variable(name="job", label="Job", values=f"label_values({P}_stream_length, job)"),
         Variable(name="stream", label="Stream", values=f'label_values({P}_stream_length{{job="$job"}}, stream)'),
+        Variable(name="group", label="Group", values=f"label_values({P}_stream_group_consumers{{{OF}}}, group)"),
         Variable(name="lane", label="Lane", values=f"label_values({P}_stream_length{{{OF}}}, lane)", several=True),
         Variable(
             name="consumer",
             label="Consumer",
-            values=f"label_values({P}_stream_group_consumer_idle_seconds{{{OF}}}, consumer)",
+            values=f'label_values({P}_stream_group_consumer_idle_seconds{{{OF},group="$group"}}, consumer)',
             several=True,
         ),
     ),
