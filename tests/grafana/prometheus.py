@@ -44,13 +44,13 @@ class Prometheus:
     """One server, asked over its HTTP API."""
 
     def __init__(self, url: str, http: aiohttp.ClientSession) -> None:
-        self._url = url
+        self.url = url
+        self.since_s = time.time()
         self._http = http
-        self._since = time.time()
 
     async def get(self, path: str, **parameters: str) -> Any:
         """The `data` of an answer. Raises AssertionError for what Prometheus calls an error."""
-        async with self._http.get(f"{self._url}/api/v1/{path}", params=parameters) as response:
+        async with self._http.get(f"{self.url}/api/v1/{path}", params=parameters) as response:
             answer = json.loads(await response.text())
         assert answer["status"] == "success", (parameters, answer)
         return answer["data"]
@@ -58,7 +58,7 @@ class Prometheus:
     async def over_time(self, query: str) -> list[Series]:
         """What a panel over the time since the start gets."""
         until = time.time()
-        data = await self.get("query_range", query=query, start=f"{self._since}", end=f"{until}", step="1")
+        data = await self.get("query_range", query=query, start=f"{self.since_s}", end=f"{until}", step="1")
         found = [Series(one["metric"], [float(value) for _, value in one["values"]]) for one in data["result"]]
         real = [Series(one.labels, [value for value in one.values if math.isfinite(value)]) for one in found]
         return [one for one in real if one.values]

@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import itertools
 import signal
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from grafana.screens.__main__ import ask, draw
+from grafana.screens.prometheus import Span
 from okane.local.redis_server import RedisServer
 from streams import connect
 from tests.flow.system import System, running
@@ -114,6 +117,7 @@ async def test_every_panel_has_points_and_shows_the_faults_it_claims_to(
         await until_shown(prometheus)
         await check_marks(prometheus)
         await check_rules(prometheus)
+        await check_screens(prometheus, tmp_path / "screens")
 
 
 @contextlib.asynccontextmanager
@@ -291,6 +295,21 @@ async def check_rules(prometheus: Prometheus) -> None:
         await prometheus.over_time(rule["query"])
     met = {one.labels["alertname"] for one in await prometheus.over_time("ALERTS")}
     assert met >= ALERTS
+
+
+async def check_screens(prometheus: Prometheus, folder: Path) -> None:
+    """Every panel is drawn, with points, and its picture is small enough for a README."""
+    span = Span(from_s=prometheus.since_s, to_s=time.time(), interval_s=2.5)  # rates over as long as the other checks'
+    boards = await ask(prometheus.url, span)
+    drawn = await asyncio.to_thread(draw, boards, folder, tell=print)
+    assert [(one.board, one.title) for one in drawn] == [
+        (panel.board, panel.title) for file in FILES for panel in panels(file)
+    ]
+    assert [one for one in drawn if not one.points] == []
+    for file in FILES:
+        picture = (folder / f"{file.stem}.png").read_bytes()
+        assert picture.startswith(b"\x89PNG")
+        assert len(picture) < 300_000
 
 
 def test_faults_are_looked_for_in_panels_that_exist() -> None:
