@@ -32,6 +32,9 @@ from streams import Inspector, Presence, Present, StreamError, StreamStats, conn
 ONCE = timedelta(seconds=1)  # between the two looks that one picture takes
 NAME_WIDTH = 20  # of a process, in characters
 _ABOVE_PROCESSES = 13  # lines, with the one that says how many more there are
+# In characters, as much as most values take: what is beside them does not move with every picture.
+_HEAD_WIDTHS = (17, 28, 20)
+_WIDTHS = {"state": 6, "oldest": 6, "idle": 6, "in": 8, "out": 8, "CPU": 4}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +117,9 @@ async def run(where: Context, *, interval: timedelta, once: bool, as_json: bool)
         looker = await closing.enter_async_context(_looking(where))
         live = None
         if console.is_terminal and not once and not as_json:
-            live = closing.enter_context(Live(console=console, screen=True, auto_refresh=False))
+            first = Text("looking at every process twice, to have rates …")
+            live = closing.enter_context(Live(first, console=console, screen=True, auto_refresh=False))
+            live.refresh()
         before = await looker.look(())
         while True:
             await asyncio.sleep((ONCE if once else interval).total_seconds())
@@ -279,7 +284,7 @@ def _process(one: Present, before: Look, after: Look, held: Mapping[str, tuple[i
         in_hand=None if samples is None or one.role != "worker" else int(value(samples, "okane_in_flight_messages")),
         pending=pending,
         idle_s=None if idle_ms is None else idle_ms / 1000,
-        settled_per_s=None if rates is None else rates.rate("okane_messages_settled_total"),
+        settled_per_s=None if rates is None or one.role != "worker" else rates.rate("okane_messages_settled_total"),
         cpu=None if rates is None else rates.rate("process_cpu_seconds_total"),
     )
 
@@ -302,6 +307,8 @@ def _room(height: int, picture: Picture) -> int:
 
 def _head(picture: Picture) -> RenderableType:
     grid = Table.grid(padding=(0, 3, 0, 0))
+    for width in _HEAD_WIDTHS:
+        grid.add_column(min_width=width, no_wrap=True)
     charged = "-" if picture.charged_share is None else f"{picture.charged_share:.0%}"
     for row in (
         (
@@ -350,7 +357,8 @@ def _processes_table(processes: Sequence[Process], *, room: int | None) -> list[
         return [Text("no process is there: start an API and a worker", style="yellow")]
     shown = processes if room is None or len(processes) <= room else processes[: max(1, room - 1)]
     table = _table("process", "role", "state", "in hand", "pending", "idle", "out", "CPU")
-    for one in shown:
+    # By name: those that do about as much as each other would change places with every picture.
+    for one in sorted(shown, key=lambda one: (one.state == "up", one.role, len(one.name), one.name)):
         table.add_row(
             _short(one.name),
             one.role,
@@ -388,5 +396,5 @@ def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         justify: Literal["left", "right"] = "left" if column in {"lane", "process", "role", "state"} else "right"
-        table.add_column(column, justify=justify, no_wrap=True)
+        table.add_column(column, justify=justify, no_wrap=True, min_width=_WIDTHS.get(column))
     return table

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -204,6 +205,36 @@ def test_it_fits_in_80_by_24(processes: int) -> None:
     assert text.count("silent") == min(processes, 8 if processes > 9 else 9)
     assert ("more" in text) == (processes > 9)
     assert text.count("…") == 1 + text.count("silent")  # names are cut, and what is wrong with Redis; no figure is
+
+
+def test_nothing_moves_when_the_figures_change() -> None:
+    busy = picture(2)
+    quiet_lanes = [
+        replace(lane, waiting=0, pending=0, oldest_s=None, published_per_s=0.0, settled_per_s=1.5, wait_p99_s=0.001)
+        for lane in busy.lanes
+    ]
+    other_way_round = [
+        replace(one, idle_s=0.001, settled_per_s=0.0, cpu=0.0, in_hand=0, pending=0) for one in reversed(busy.processes)
+    ]
+    quiet = replace(
+        busy,
+        accepted_per_s=0.0,
+        settled_per_s=0.0,
+        settle_p50_s=0.001,
+        settle_p99_s=None,
+        oldest_due_s=None,
+        lanes=quiet_lanes,
+        processes=other_way_round,
+    )
+
+    def places(shown: Picture) -> list[int]:
+        text = drawn(shown, height=24)
+        words = ("accept p50", "oldest due", "settle p50", "delayed")
+        head = [line.index(word) for word in words for line in text if word in line]
+        tables = [line.index(word) for word in ("waited", "CPU") for line in text if word in line]
+        return head + tables + [number for number, line in enumerate(text) if "com-0" in line]
+
+    assert places(quiet) == places(busy)
 
 
 def test_what_is_not_known_is_a_dash() -> None:
