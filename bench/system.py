@@ -159,6 +159,7 @@ class Deployment:
         self.apis: list[OkaneProcess] = []
         self.workers: list[OkaneProcess] = []
         self.api_ports: list[int] = []
+        self.metrics_ports: list[int] = []  # of the APIs
         self._system = system
         self._env = {
             "OKANE_DATABASE_URL": database_url,
@@ -173,11 +174,12 @@ class Deployment:
     def start_apis(self, count: int = 1) -> None:
         """Start APIs, each on a port of its own."""
         for _ in range(count):
-            port = free_port()
-            env = {"OKANE_PORT": str(port), "OKANE_METRICS_PORT": str(free_port())}
+            port, metrics_port = free_port(), free_port()
+            env = {"OKANE_PORT": str(port), "OKANE_METRICS_PORT": str(metrics_port)}
             name = f"{self.contender.name} api {len(self.apis)}"
             self.apis.append(self._launch(name, self.contender.api, env, port, "/v1/health"))
             self.api_ports.append(port)
+            self.metrics_ports.append(metrics_port)
         _wait_ready(self.apis)
 
     def start_sharing_apis(self, count: int) -> None:
