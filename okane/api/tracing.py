@@ -33,7 +33,7 @@ class TracedLane(FastLane):
         return asked
 
     async def _answer(self, batch: list[tuple[Asked, NewPayment]]) -> None:
-        with self._tracer.together([asked.span for asked, _ in batch if asked.span is not None and not asked.answered]):
+        with self._tracer.together([(asked.span, new) for asked, new in batch if asked.span is not None]):
             await super()._answer(batch)
 
     def _reply(self, asked: Asked, answer: Answer) -> None:

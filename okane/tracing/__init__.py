@@ -14,7 +14,7 @@ from typing import Protocol, Self, TypeVar
 from okane.config import Settings
 from okane.errors import SetupError
 from okane.providers.base import Provider
-from okane.store import PaymentStore
+from okane.store import NewPayment, PaymentStore
 from streams import Handler, Publisher, Tracer
 
 T = TypeVar("T")
@@ -46,8 +46,8 @@ class RequestTracer(Protocol):
     def request(self, method: str, route: str | None, path: str, traceparents: Sequence[str]) -> RequestSpan:
         """A request for `route`, that came with these `traceparent` headers, begins."""
 
-    def together(self, spans: Sequence[RequestSpan]) -> AbstractContextManager[object]:
-        """In the block these requests are seen to, in this order."""
+    def together(self, asked: Sequence[tuple[RequestSpan, NewPayment]]) -> AbstractContextManager[object]:
+        """In the block these requests are seen to."""
 
 
 def _unchanged(one: T) -> T:

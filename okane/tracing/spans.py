@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from okane.store import Accepted
+from okane.store import Accepted, NewPayment
 from okane.tracing import RequestSpan
 from streams import Message
 
@@ -86,6 +86,12 @@ class Part(AbstractContextManager["Part"]):
         self.span.set_status(StatusCode.ERROR)
         self.span.set_attribute("error.type", kind)
 
+    def made(self, accepted: Accepted) -> None:
+        """This is the payment that a request was for."""
+        if self.kept:
+            self.span.set_attribute(PAYMENT_ID, str(accepted.payment.id))
+            self.span.set_attribute("okane.payment.created", accepted.created)
+
     def given_up(self) -> None:
         """It ends without having come to its end."""
         if self.kept:
@@ -100,22 +106,18 @@ class Part(AbstractContextManager["Part"]):
 
 
 class Together:
-    """Requests that are seen to together: the part that each is in, in their order, and by its payment once it has one."""
+    """Requests that are seen to together: the part that each is in, by what it asks for, and then by its payment."""
 
-    def __init__(self, parts: Sequence[Part]) -> None:
-        self._parts = parts
+    def __init__(self, asked: Sequence[tuple[Part, NewPayment]]) -> None:
+        self._of_new = {id(new): part for part, new in asked}  # the caller keeps them for as long
         self._of_payment: dict[bytes, Part] = {}
 
-    def accepted(self, found: Sequence[Accepted | BaseException]) -> None:
-        """These are their payments."""
-        for part, one in zip(self._parts, found, strict=True):
-            if not isinstance(one, Accepted):
-                continue
-            if one.created:
-                self._of_payment[one.payment.id.bytes] = part
-            if part.kept:
-                part.span.set_attribute(PAYMENT_ID, str(one.payment.id))
-                part.span.set_attribute("okane.payment.created", one.created)
+    def accepted(self, new: NewPayment, one: Accepted) -> None:
+        """This is its payment."""
+        part = self._of_new[id(new)]
+        if one.created:
+            self._of_payment[one.payment.id.bytes] = part
+        part.made(one)
 
     def of(self, body: bytes) -> Part | None:
         """The one of a message's payment."""
@@ -126,13 +128,16 @@ _IN: ContextVar[Part | None] = ContextVar("okane.trace", default=None)
 _TOGETHER: ContextVar[Together | None] = ContextVar("okane.traces", default=None)
 
 
-def accepted(found: Sequence[Accepted | BaseException]) -> None:
-    """What became of the requests that the caller sees to."""
+def accepted(news: Sequence[NewPayment], found: Sequence[Accepted | BaseException]) -> None:
+    """What became of the requests that the caller sees to, all of them or some."""
     part, together = _IN.get(), _TOGETHER.get()
-    if together is None and part is not None:
-        together = Together([part])
-    if together is not None:
-        together.accepted(found)
+    for new, one in zip(news, found, strict=True):
+        if not isinstance(one, Accepted):
+            continue
+        if together is not None:
+            together.accepted(new, one)
+        elif part is not None and len(news) == 1:  # a request for many payments is named after none of them
+            part.made(one)
 
 
 def trace_id() -> str | None:
@@ -171,9 +176,9 @@ class Spans:
         return Part.of(self._start(name, _named(traceparents), SpanKind.SERVER, attributes))
 
     @contextmanager
-    def together(self, spans: Sequence[RequestSpan]) -> Iterator[None]:
-        """In the block these requests are seen to. They are the parts that `request` has begun."""
-        token = _TOGETHER.set(Together([part for part in spans if isinstance(part, Part)]))
+    def together(self, asked: Sequence[tuple[RequestSpan, NewPayment]]) -> Iterator[None]:
+        """In the block these requests are seen to. Their spans are parts that `request` has begun."""
+        token = _TOGETHER.set(Together([(part, new) for part, new in asked if isinstance(part, Part)]))
         try:
             yield
         finally:

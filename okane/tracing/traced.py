@@ -61,7 +61,7 @@ class TracedStore(PaymentStore):
 
     async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[Accepted | BaseException]:
         found = await super().accept_many(news, wakes=wakes)
-        accepted(found)
+        accepted(news, found)
         return found
 
     async def claim(self, payment_id: UUID) -> Claimed | Refused:

@@ -51,12 +51,13 @@ from okane.tracing.spans import accepted
 from streams import Done, Draft, Message, Outcome, StreamFull, connect
 from streams.testing import MemoryQueue
 from tests.okane.conftest import LIMITS, Api
-from tests.okane.test_fast_lane import Shelf, post
+from tests.okane.test_fast_lane import Shelf, post, sent
 from tests.okane.test_store import GRACE, LEASE, new, settlement
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED, UNSAMPLED = f"00-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}-00"
 SECRET = "sk_live_51H8"
+LIMIT = 10_000
 
 
 class Traced:
@@ -311,8 +312,11 @@ class TracedShelf(Shelf):
 
     async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[Accepted | BaseException]:
         found = await super().accept_many(news, wakes=wakes)
-        accepted(found)
+        accepted(news, found)
         return found
+
+    async def find(self, new: NewPayment) -> Payment | None:
+        return None
 
     async def until_asked(self, times: int) -> None:
         async with asyncio.timeout(20):
@@ -329,7 +333,7 @@ async def serving(traced: Traced, shelf: Shelf, *, fast: bool, memory: MemoryQue
     store = cast("PaymentStore", shelf)
     accept = Accept(store=store, producer=traced.tracing.publisher(memory or queue()))
     waiting = Waiting(watch=cast("PaymentWatch", shelf))
-    settings = Settings(_env_file=None)
+    settings = Settings(_env_file=None, amount_limits={"USD": LIMIT})
     handlers = Handlers(settings=settings, store=store, accept=accept, waiting=waiting, metrics=metrics)
     routes = Routes(
         handlers,
@@ -428,19 +432,33 @@ async def test_what_is_answered_together_keeps_to_its_own_traces(fast: bool) -> 
         shelf.open.clear()
         first = asyncio.ensure_future(pay(port, 0))
         await shelf.until_asked(1)
+        refused = asyncio.ensure_future(ask(port, post("large", amount=LIMIT + 1)))
         others = [asyncio.ensure_future(pay(port, number)) for number in range(1, 20)]
         await shelf.until_asked(2)  # two batches are under way, and the first comes to its end while the second waits
         shelf.late.set()
-        sent = [await first]
+        paid = [await first]
         shelf.open.set()
-        sent += await asyncio.gather(*others)
+        paid += await asyncio.gather(*others)
+        assert (await refused)[0] == 422
     spans = [span for span in traced.spans if span.name.startswith("publish")]
     published = {(span.attributes or {})["messaging.message.id"]: span for span in spans}
     assert {one.body: one.headers["traceparent"] for one in memory.published} == {
         one.body: traceparent(published[one.id]) for one in memory.published
     }
-    assert {one.body: one.headers["traceparent"][3:35] for one in memory.published} == dict(sent)
-    assert len(sent) == 20
+    assert {one.body: one.headers["traceparent"][3:35] for one in memory.published} == dict(paid)
+    assert len(paid) == 20
+
+
+async def test_the_payments_of_a_batch_are_parts_of_its_request(traced: Traced) -> None:
+    memory = queue()
+    items = json.dumps([{"amount": 440, "idempotency_key": key} for key in ("a", "b")])
+    async with serving(traced, TracedShelf(), fast=True, memory=memory) as port:
+        status, _, _ = await ask(port, sent(items, path="/v1/payments/batch"))
+    assert status == 207
+    request = traced.span("POST /v1/payments/batch")
+    spans = [span for span in traced.spans if span.name.startswith("publish")]
+    assert [is_child(span, request) for span in spans] == [True, True]
+    assert len({one.headers["traceparent"] for one in memory.published}) == 2
 
 
 def test_a_request_that_is_given_up_is_an_error(traced: Traced) -> None:
