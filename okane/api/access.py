@@ -1,7 +1,7 @@
 """Who a request comes from, and whether that key may do what it asks for.
 
-Promise: a key that is revoked or has expired is refused within `FRESH_S`, and no secret is kept, compared by a shortcut, or
-written anywhere.
+Promise: a key that has expired is refused at once, and one that was revoked within `FRESH_S`. No secret is compared by a
+shortcut, nor written anywhere.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import binascii
 import contextlib
+import math
 import time
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
@@ -24,12 +25,12 @@ from okane.api.rate_limit import RateLimits
 from okane.api_key import ACCOUNT, Mode, Scope
 from okane.errors import StoreUnavailable
 from okane.rate import Rate
-from okane.store import ApiKeyStore, StoredKey
+from okane.store import ApiKeyStore
 
 log = structlog.get_logger("okane.api")
 
-FRESH_S = 5.0  # how long a key that was found is not asked for again
-MAX_KNOWN = 10_000  # keys that are kept at a time
+FRESH_S = 5.0  # how long a key that was let in is not asked about again
+MAX_KNOWN = 10_000  # keys that are remembered at a time
 NOTE_USE_S = 10.0  # between two looks at what was used; the store writes it once a minute at most
 
 
@@ -76,13 +77,12 @@ class Everybody:
 
 
 @dataclass(slots=True)
-class _Known:
-    """A key as it was found, and until when (time.monotonic()) it is taken for that."""
+class _LetIn:
+    """A key that was found and checked, and until when (time.monotonic()) nobody is asked about it again."""
 
-    key: StoredKey
     caller: Caller
-    fresh_until_s: float
-    ends_s: float
+    scopes: frozenset[Scope]
+    until_s: float
 
 
 class KeyHolders:
@@ -105,37 +105,53 @@ class KeyHolders:
         self._mode = mode
         self._rate = rate
         self._fresh_s = fresh_s
-        self._known: dict[str, _Known] = {}
+        # By what was sent. To look up a text in a dict tells nobody how much of it is right: what is compared are hashes
+        # under a secret of this process, and the texts only if those are equal.
+        self._let_in: dict[str, _LetIn] = {}
         self._used: set[str] = set()
 
     def known(self, credentials: Sequence[str], scope: Scope) -> Caller | None:
-        secret, prefix = _key(credentials)
-        known = self._known.get(prefix)
-        if known is None or time.monotonic() >= known.fresh_until_s:
-            return None
-        caller = self._check(known, secret, scope)
-        return caller if caller.rate is None else None
+        found = self._recall(credentials, scope)
+        return None if found is None or found.rate is not None else found
 
     async def admit(self, credentials: Sequence[str], scope: Scope) -> Caller:
-        secret, prefix = _key(credentials)
-        known = self._known.get(prefix)
-        if known is None or time.monotonic() >= known.fresh_until_s:
-            known = await self._find(prefix)
-        return await _limited(self._check(known, secret, scope), self._limits)
+        caller = self._recall(credentials, scope) or await self._find(credentials, scope)
+        return await _limited(caller, self._limits)
 
-    def _check(self, known: _Known | None, secret: str, scope: Scope) -> Caller:
+    def _recall(self, credentials: Sequence[str], scope: Scope) -> Caller | None:
+        found = self._let_in.get(credentials[0]) if len(credentials) == 1 else None
+        if found is None or time.monotonic() >= found.until_s or scope not in found.scopes:
+            return None
+        self._used.add(found.caller.key)
+        return found.caller
+
+    async def _find(self, credentials: Sequence[str], scope: Scope) -> Caller:
+        secret = _secret(credentials)
+        prefix = api_key.prefix_of(secret)
+        if prefix is None:
+            raise _invalid("this is no API key")
+        asked_s = time.monotonic()  # before the question: what is known must not be older than it says
+        key = await self._store.find(prefix)
         # One answer for a name that does not exist and for a wrong secret: there is nothing to be learned from it.
-        if known is None or not api_key.matches(secret, known.key.secret_hash):
+        if key is None or not api_key.matches(secret, key.secret_hash):
             raise _invalid("there is no such API key")
-        key = known.key
-        if key.revoked or time.monotonic() >= known.ends_s:
+        left_s = math.inf if key.left_s is None else key.left_s
+        if key.revoked or left_s <= 0:
             raise _invalid("this API key was revoked" if key.revoked else "this API key has expired")
         if key.mode is not self._mode:
             raise _invalid(f"this is a {key.mode} key, and a {self._mode} system")
         if scope not in key.scopes:
             raise _scope_missing(scope)
+        caller = Caller(key.account_id, key.prefix, key.rate or self._rate)
+        self._keep(credentials[0], _LetIn(caller, key.scopes, asked_s + min(self._fresh_s, left_s)))
         self._used.add(key.prefix)
-        return known.caller
+        return caller
+
+    def _keep(self, sent: str, found: _LetIn) -> None:
+        self._let_in.pop(sent, None)
+        if len(self._let_in) >= MAX_KNOWN:
+            del self._let_in[next(iter(self._let_in))]
+        self._let_in[sent] = found
 
     async def run(self, stop: asyncio.Event) -> None:
         """Note when keys were used, until told to stop, and once more then."""
@@ -155,34 +171,12 @@ class KeyHolders:
             self._used |= used
             return 0
 
-    async def _find(self, prefix: str) -> _Known | None:
-        asked_s = time.monotonic()  # before the question: what is known must not be older than it says
-        key = await self._store.find(prefix)
-        self._known.pop(prefix, None)
-        if key is None:
-            return None
-        if len(self._known) >= MAX_KNOWN:
-            del self._known[next(iter(self._known))]
-        ends_s = float("inf") if key.left_s is None else asked_s + key.left_s
-        known = _Known(key, Caller(key.account_id, key.prefix, key.rate or self._rate), asked_s + self._fresh_s, ends_s)
-        self._known[prefix] = known
-        return known
-
 
 async def _limited(caller: Caller, limits: RateLimits | None) -> Caller:
     """The same caller, counted."""
     if caller.rate is None or limits is None:
         return caller
     return replace(caller, headers=await limits.take(caller.key, caller.rate))
-
-
-def _key(credentials: Sequence[str]) -> tuple[str, str]:
-    """The secret that they carry, and the name of the key that it would be of. Raises Problem."""
-    secret = _secret(credentials)
-    prefix = api_key.prefix_of(secret)
-    if prefix is None:
-        raise _invalid("this is no API key")
-    return secret, prefix
 
 
 def _secret(credentials: Sequence[str]) -> str:

@@ -250,11 +250,11 @@ async def test_only_so_many_keys_are_kept(store: ApiKeyStore, monkeypatch: pytes
     secrets = [await make(store, f"account-{number}") for number in range(5)]
     for secret in [*secrets, *secrets]:
         await access.admit([f"Bearer {secret}"], Scope.READ)
-        assert len(access._known) <= 3
+        assert len(access._let_in) <= 3
     for _ in range(20):
         with pytest.raises(Problem):
             await access.admit([f"Bearer {NewKey.make(Mode.TEST).secret}"], Scope.READ)
-    assert len(access._known) == 3  # those that are nobody's take no room
+    assert len(access._let_in) == 3  # those that are nobody's take no room
 
 
 async def test_when_a_key_was_used_is_written_once_a_minute(store: ApiKeyStore) -> None:
