@@ -23,6 +23,7 @@ from okane.payment import Status
 from okane.rate import Rate
 from okane.store import ApiKeyStore, Claimed
 from tests.okane.conftest import Api, serve_api
+from tests.okane.test_api import settle
 from tests.okane.test_store import settlement
 
 ALL = tuple(Scope)
@@ -338,3 +339,36 @@ async def test_without_keys_everybody_is_one_account(open_api: Api) -> None:
     assert (made.status, again.status) == (202, 200)
     payment = await open_api.store.get(UUID(said["payment"]["id"]), account_id=api_key.ACCOUNT)
     assert payment.idempotency_key == "k"
+
+
+async def test_no_list_shows_another_accounts_payments(api: Api, store: ApiKeyStore) -> None:
+    ours, theirs = await make(store, "acme"), await make(store, "globex")
+    _, said = await pay(api, ours)
+    payment_id = said["payment"]["id"]
+    await settle(api, payment_id, Status.FAILED_FINAL, event="spent")
+    for path, name in (("/v1/payments", "payments"), ("/v1/dead-letters", "dead_letters")):
+        for query in ("", "?limit=100", "?status=failed_final", "?idempotency_key=k"):
+            response, found = await ask(api, "GET", path + query, bearer(theirs))
+            if response.status == 200:
+                assert payment_id not in str(found), path + query
+        assert payment_id in str((await ask(api, "GET", path, bearer(ours)))[1]), name
+
+
+async def test_nobody_replays_another_accounts_dead_letters(api: Api, store: ApiKeyStore) -> None:
+    ours, theirs = await make(store, "acme"), await make(store, "globex")
+    _, said = await pay(api, ours)
+    payment_id = said["payment"]["id"]
+    await settle(api, payment_id, Status.FAILED_FINAL, event="spent")
+    for secret, status in ((theirs, "failed_final"), (ours, "pending")):
+        response, _ = await ask(api, "POST", "/v1/dead-letters/replay", bearer(secret), '{"filter": {}, "limit": 10}')
+        assert response.status == 200
+        shown = (await ask(api, "GET", f"/v1/payments/{payment_id}", bearer(ours)))[1]
+        assert shown["payment"]["status"] == status
+
+
+async def test_a_batch_is_its_accounts(api: Api, store: ApiKeyStore) -> None:
+    ours, theirs = await make(store, "acme"), await make(store, "globex")
+    _, said = await pay(api, ours)
+    _, answer = await ask(api, "POST", "/v1/payments/batch", bearer(theirs), f"[{ANOTHER_BODY}]")
+    assert "idempotency_key_reused" not in str(answer)
+    assert said["payment"]["id"] not in str(answer)
