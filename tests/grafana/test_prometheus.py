@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from grafana.screens.__main__ import ask, draw
+from grafana.screens.boards import Board
 from grafana.screens.prometheus import Span
 from okane.local.redis_server import RedisServer
 from streams import connect
@@ -299,8 +300,15 @@ async def check_rules(prometheus: Prometheus) -> None:
 
 async def check_screens(prometheus: Prometheus, folder: Path) -> None:
     """Every panel is drawn, with points, and its picture is small enough for a README."""
-    span = Span(from_s=prometheus.since_s, to_s=time.time(), interval_s=2.5)  # rates over as long as the other checks'
-    boards = await ask(prometheus.url, span)
+    boards: list[Board] = []
+
+    async def answered() -> bool:
+        """Every query has points on the pictures' grid, which ends up to a step ago"""
+        span = Span(from_s=prometheus.since_s, to_s=time.time(), interval_s=2.5)  # rates over 10 s, as elsewhere here
+        boards[:] = await ask(prometheus.url, span)
+        return all(panel.answers for board in boards for panel in board.panels if panel.kind != "row")
+
+    await until(answered)
     drawn = await asyncio.to_thread(draw, boards, folder, tell=print)
     assert [(one.board, one.title) for one in drawn] == [
         (panel.board, panel.title) for file in FILES for panel in panels(file)
