@@ -148,6 +148,13 @@ class Generator:
                 b"/v1%2fhealth",
                 b"/v1/health%00",
                 b"/payments?" + self._visible(40),
+                b"/v1/payments?" + self._visible(40),
+                b"/v1/payments?status=pending&limit=2&after=" + self._visible(22),
+                b"/v1/payments?metadata[" + self._visible(5) + b"]=" + self._visible(5),
+                b"/v1/payments/batch",
+                b"/v1/payments/" + some_id + dice.choice([b"/cancel", b"/events", b"/attempts"]),
+                b"/v1/dead-letters?after=" + self._visible(32),
+                b"/v1/dead-letters/replay",
                 b"/payments;a=b",
                 b"/payments/#" + self._visible(10),
                 b"http://x/v1/health",
@@ -379,6 +386,8 @@ def _check(answer: Answer, seen: Seen) -> None:
             seen.codes[problem["code"]] += 1
     elif answer.status in (200, 202) and b"payment" in answer.body:
         document = json.loads(answer.body)
+        if "payments" in document:  # a list
+            return
         payment = document.get("payment", document)
         seen.amounts[UUID(payment.get("id") or payment["payment_id"].removeprefix("pay_"))] = payment["amount"]
 
