@@ -7,14 +7,15 @@ import json
 import re
 import sys
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import (
     BatchSpanProcessor,
     SimpleSpanProcessor,
@@ -51,13 +52,22 @@ from okane.tracing.spans import accepted
 from streams import Done, Draft, Message, Outcome, StreamFull, connect
 from streams.testing import MemoryQueue
 from tests.okane.conftest import LIMITS, Api
-from tests.okane.test_fast_lane import Shelf, post, sent
+from tests.okane.test_fast_lane import HEALTH, Shelf, post, sent
 from tests.okane.test_store import GRACE, LEASE, new, settlement
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED, UNSAMPLED = f"00-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}-00"
 SECRET = "sk_live_51H8"
 LIMIT = 10_000
+
+
+class Begun(SpanProcessor):
+    """Counts the requests that have begun."""
+
+    requests = 0
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        self.requests += span.kind is SpanKind.SERVER
 
 
 class Traced:
@@ -67,6 +77,8 @@ class Traced:
         self._exporter = InMemorySpanExporter()
         provider = TracerProvider(sampler=ParentBased(sampler), shutdown_on_exit=False)
         provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self.begun = Begun()
+        provider.add_span_processor(self.begun)
         self.tracing = by(provider, Settings(_env_file=None))
 
     @property
@@ -318,11 +330,6 @@ class TracedShelf(Shelf):
     async def find(self, new: NewPayment) -> Payment | None:
         return None
 
-    async def until_asked(self, times: int) -> None:
-        async with asyncio.timeout(20):
-            while self.asked < times:
-                await asyncio.sleep(0)
-
 
 @asynccontextmanager
 async def serving(traced: Traced, shelf: Shelf, *, fast: bool, memory: MemoryQueue | None = None) -> AsyncIterator[int]:
@@ -354,15 +361,27 @@ async def serving(traced: Traced, shelf: Shelf, *, fast: bool, memory: MemoryQue
     assert exemplars <= {f"{span.context.trace_id:032x}" for span in traced.spans if span.context is not None}
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0)
+
+
 async def ask(port: int, request: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of the answer to a request that is sent in one piece, as the fast lane takes it."""
+    """Status, headers and body of the answer to a request that is sent in one piece, on a connection that is waited on: as
+    the fast lane takes it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(request)
-    first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().rstrip().split("\r\n")
-    headers = dict(line.split(": ", 1) for line in lines)
-    body = await reader.readexactly(int(headers["Content-Length"]))
+
+    async def answered(one: bytes) -> tuple[int, dict[str, str], bytes]:
+        writer.write(one)
+        first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().rstrip().split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines)
+        return int(first.split()[1]), headers, await reader.readexactly(int(headers["Content-Length"]))
+
+    await answered(HEALTH)
+    answer = await answered(request)
     writer.close()
-    return int(first.split()[1]), headers, body
+    return answer
 
 
 def get(path: str) -> bytes:
@@ -431,11 +450,11 @@ async def test_what_is_answered_together_keeps_to_its_own_traces(fast: bool) -> 
     async with serving(traced, shelf, fast=fast, memory=memory) as port:
         shelf.open.clear()
         first = asyncio.ensure_future(pay(port, 0))
-        await shelf.until_asked(1)
+        await until(lambda: shelf.asked == 1)
         refused = asyncio.ensure_future(ask(port, post("large", amount=LIMIT + 1)))
         others = [asyncio.ensure_future(pay(port, number)) for number in range(1, 20)]
-        await shelf.until_asked(2)  # two batches are under way, and the first comes to its end while the second waits
-        shelf.late.set()
+        await until(lambda: shelf.asked > 1 and traced.begun.requests == 21)
+        shelf.late.set()  # of the batches under way the first comes to its end, the second waits, as do many more requests
         paid = [await first]
         shelf.open.set()
         paid += await asyncio.gather(*others)
