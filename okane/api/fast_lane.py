@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from aiohttp import HttpVersion11, StreamReader
@@ -207,20 +207,45 @@ class FastConnection(Connection):
     comes meanwhile is parsed and waits its turn, and no timer takes the connection for an idle one.
     """
 
-    __slots__ = ("_lane", "_turn")
+    __slots__ = ("_early", "_lane", "_turn")
 
     def __init__(self, server: GuardedServer, lane: FastLane, *, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(server, loop=loop)
         self._lane = lane
         self._turn: asyncio.Future[None] | None = None
+        self._early: tuple[Any, StreamReader] | None = None
 
     def _parse(self, data: bytes) -> None:
+        self._no_longer_early()
         turn, self._waiter = self._waiter, None  # aiohttp is told of a request when it is clear that it is for it
         try:
             super()._parse(data)
         finally:
             self._waiter = turn
-        if turn is None or turn.done() or not self._messages:
+        if turn is not None:
+            self._decide(turn)
+        elif self._turn is None and self._current_request is None and self._is_one_request():
+            # It comes before aiohttp waits for it: on a new connection, or right after an answer of aiohttp's. One turn of
+            # the loop later it does. Else a busy loop would never let a client go that aiohttp has answered once.
+            self._early = self._messages.popleft()
+            self._head_since_s = None
+            self._loop.call_soon(self._look_again)
+
+    def _is_one_request(self) -> bool:
+        return len(self._messages) == 1 and isinstance(self._messages[0][0], RawRequestMessage)
+
+    def _look_again(self) -> None:
+        if self._no_longer_early() and self._waiter is not None:
+            self._decide(self._waiter)
+
+    def _no_longer_early(self) -> bool:
+        early, self._early = self._early, None
+        if early is not None:
+            self._messages.appendleft(early)
+        return early is not None
+
+    def _decide(self, turn: asyncio.Future[None]) -> None:
+        if turn.done() or not self._messages:
             return
         message, payload = self._messages[0]
         if isinstance(message, RawRequestMessage) and self._may_answer() and self._lane.takes(message, payload):

@@ -368,6 +368,36 @@ async def test_nobody_waits_for_ever(fast: bool, monkeypatch: pytest.MonkeyPatch
         assert served.lane.taken == fast
 
 
+@pytest.mark.parametrize(
+    ("chunks", "statuses", "taken"),
+    [
+        ([post("a")], [202], 1),
+        ([post("a")[:-1], post("a")[-1:]], [202], 1),
+        ([post("a"), post("b")], [202, 202], 0),
+        ([HEALTH], [200], 0),
+        ([b"NO REQUEST\r\n\r\n"], [501], 0),
+    ],
+    ids=["whole", "in parts", "two", "another", "none"],
+)
+async def test_what_comes_before_aiohttp_waits_for_it_may_still_take_the_fast_lane(
+    chunks: Sequence[bytes], statuses: Sequence[int], taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a new connection, say, whose first request is there already."""
+    made = FastConnection.connection_made
+
+    def made_with_data(connection: FastConnection, transport: asyncio.BaseTransport) -> None:
+        made(connection, transport)
+        for chunk in chunks:
+            connection.data_received(chunk)
+
+    monkeypatch.setattr(FastConnection, "connection_made", made_with_data)
+    async with serving(fast=True) as served:
+        reader, writer = await served.connect()
+        assert [(await _answered(reader, writer)).status for _ in statuses] == statuses
+        assert served.lane.taken == taken
+        writer.close()
+
+
 async def test_what_waits_behind_a_silent_store_is_answered_in_time_and_never_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
