@@ -5,13 +5,15 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 
+from okane.api.contract.codes import CODES
 from okane.config import Settings
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
-API = (ROOT / "docs" / "api.md").read_text()
+ERRORS = (ROOT / "docs" / "errors.md").read_text()
 
 
 def _section(document: str, heading: str) -> str:
@@ -43,6 +45,13 @@ def _calls(folder: Path, names: set[str]) -> Iterator[str]:
                 yield texts[0]
 
 
+def _problems(folder: Path) -> Iterator[ast.Call]:
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in {"Problem", "malformed"}:
+                yield node
+
+
 def test_every_setting_stands_in_the_table_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| (?:`([^`]+)`)? ?\|", _section(OPERATIONS, "Settings"), re.MULTILINE))
     assert set(rows) == {_setting(field) for field in Settings.model_fields}
@@ -57,7 +66,27 @@ def test_every_problem_code_stands_in_the_table() -> None:
     codes = set(_calls(ROOT / "okane" / "api", {"Problem", "malformed"}))
     assert len(codes) > 20
     aiohttps = {"route_not_found", "method_not_allowed", "body_too_large", "expectation_failed"}
-    assert _named(_section(API, "Errors")) == codes | aiohttps
+    assert set(CODES) == codes | aiohttps
+    said = {
+        (code, int(status), {"yes": True, "no": False}[retryable])
+        for status, named, retryable in re.findall(r"^\| (\d+) \| ([^|]+) \| (\w+) \|", ERRORS, re.MULTILINE)
+        for code in re.findall(r"`(\w+)`", named)
+    }
+    assert said == {(name, code.status.value, code.retryable) for name, code in CODES.items()}
+
+
+def test_the_codes_are_said_to_be_what_they_are_raised_as() -> None:
+    checked = 0
+    for call in _problems(ROOT / "okane" / "api"):
+        match call.args:
+            case [ast.Attribute(attr=status), ast.Constant(value=str(name)), *_]:
+                retryable = any(keyword.arg == "retryable" for keyword in call.keywords)
+                assert (CODES[name].status, CODES[name].retryable) == (getattr(HTTPStatus, status), retryable), name
+                checked += 1
+            case [ast.Constant(value=str(name)), *_]:  # malformed
+                assert (CODES[name].status, CODES[name].retryable) == (HTTPStatus.BAD_REQUEST, False), name
+                checked += 1
+    assert checked > 30
 
 
 def test_every_line_that_the_log_says_aloud_stands_in_the_table() -> None:

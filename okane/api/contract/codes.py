@@ -1,0 +1,105 @@
+"""Every problem that a client can meet, by its code: a code, once released, means the same for ever.
+
+The document and docs/errors.md say what stands here; a test holds both to what the code raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What a code stands for. `retryable`: the same request may succeed later."""
+
+    status: HTTPStatus
+    means: str
+    retryable: bool = False
+
+
+_BAD = HTTPStatus.BAD_REQUEST
+_UNPROCESSABLE = HTTPStatus.UNPROCESSABLE_ENTITY
+_AWAY = HTTPStatus.SERVICE_UNAVAILABLE
+
+CODES: Mapping[str, Code] = {
+    "json_invalid": Code(_BAD, "The body is no JSON in UTF-8."),
+    "json_invalid_text": Code(_BAD, "A text in the body holds NUL characters or lone surrogates."),
+    "json_duplicate_name": Code(_BAD, "A name stands twice in one object of the body."),
+    "json_too_deep": Code(_BAD, "The body is nested deeper than 8 levels."),
+    "body_not_an_object": Code(_BAD, "The body is JSON, and no object."),
+    "body_not_an_array": Code(_BAD, "The body of a batch is JSON, and no array."),
+    "body_unreadable": Code(_BAD, "The body broke off, or is not coded as it says."),
+    "idempotency_key_missing": Code(_BAD, "There is no idempotency key, in the header or in the body."),
+    "idempotency_key_invalid": Code(_BAD, "The idempotency key is not 1 to 255 visible ASCII characters."),
+    "idempotency_key_mismatch": Code(_BAD, "Header and body carry different idempotency keys."),
+    "idempotency_key_misplaced": Code(_BAD, "A whole batch carries one Idempotency-Key header."),
+    "query_invalid": Code(_BAD, "Parameters of the query are wrong, unknown, or there twice: `errors` names them."),
+    "request_line_invalid": Code(_BAD, "This is no HTTP request."),
+    "request_invalid": Code(_BAD, "The head of the request, or the framing of its body, cannot be read."),
+    "framing_invalid": Code(_BAD, "Two servers could cut this request off at different places."),
+    "key_missing": Code(HTTPStatus.UNAUTHORIZED, "There is no API key."),
+    "key_invalid": Code(
+        HTTPStatus.UNAUTHORIZED, "The API key does not exist, was revoked, has expired, or is of the other mode."
+    ),
+    "scope_missing": Code(HTTPStatus.FORBIDDEN, "The API key may not do this."),
+    "payment_not_found": Code(HTTPStatus.NOT_FOUND, "The account has no such payment."),
+    "route_not_found": Code(HTTPStatus.NOT_FOUND, "There is no such route."),
+    "method_not_allowed": Code(HTTPStatus.METHOD_NOT_ALLOWED, "The route has other methods: see `Allow`."),
+    "head_too_slow": Code(HTTPStatus.REQUEST_TIMEOUT, "The head of the request did not come in time.", retryable=True),
+    "body_too_slow": Code(HTTPStatus.REQUEST_TIMEOUT, "The body did not come in time.", retryable=True),
+    "status_conflict": Code(HTTPStatus.CONFLICT, "The payment's status, `payment_status`, does not allow this."),
+    "body_too_large": Code(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body has more than 64 kB, or 1 MB for a batch."),
+    "target_too_long": Code(HTTPStatus.REQUEST_URI_TOO_LONG, "The target has more than 4,096 bytes."),
+    "unsupported_media_type": Code(
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body is not application/json in UTF-8, uncompressed."
+    ),
+    "expectation_failed": Code(HTTPStatus.EXPECTATION_FAILED, "There is an Expect other than 100-continue."),
+    "validation_failed": Code(_UNPROCESSABLE, "Members of the body are wrong: `errors` names them by JSON Pointer."),
+    "amount_too_large": Code(_UNPROCESSABLE, "The amount is above this server's limit for the currency."),
+    "batch_size": Code(_UNPROCESSABLE, "A batch has 1 to 1,000 items."),
+    "idempotency_key_reused": Code(
+        _UNPROCESSABLE, "The idempotency key belongs to `payment_id`, which asks for something else."
+    ),
+    "rate_limited": Code(HTTPStatus.TOO_MANY_REQUESTS, "The key asks more often than it may.", retryable=True),
+    "head_too_large": Code(
+        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "There are more than 64 header fields, or too long ones."
+    ),
+    "internal": Code(HTTPStatus.INTERNAL_SERVER_ERROR, "A bug of ours.", retryable=True),
+    "method_unknown": Code(HTTPStatus.NOT_IMPLEMENTED, "HTTP has no such method."),
+    "transfer_coding_unknown": Code(HTTPStatus.NOT_IMPLEMENTED, "The only transfer coding is chunked."),
+    "store_unavailable": Code(_AWAY, "Postgres does not answer; what was asked may have been done.", retryable=True),
+    "not_ready": Code(_AWAY, "Postgres takes no writes.", retryable=True),
+    "overloaded": Code(_AWAY, "Payments wait for too long already: no new ones are taken.", retryable=True),
+    "too_many_connections": Code(_AWAY, "The server has as many connections as it can take.", retryable=True),
+    "http_version_unsupported": Code(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 and HTTP/1.0 only."),
+}
+
+# What may meet a request before its route is known, and a bug behind any of them.
+ANYWHERE = (
+    "request_line_invalid",
+    "request_invalid",
+    "framing_invalid",
+    "head_too_slow",
+    "target_too_long",
+    "expectation_failed",
+    "head_too_large",
+    "internal",
+    "method_unknown",
+    "transfer_coding_unknown",
+    "too_many_connections",
+    "http_version_unsupported",
+)
+NOWHERE = frozenset({"route_not_found", "method_not_allowed"})  # where there is no operation
+OF_KEYS = ("key_missing", "key_invalid", "scope_missing", "rate_limited", "store_unavailable")
+OF_BODIES = (
+    "json_invalid",
+    "json_invalid_text",
+    "json_duplicate_name",
+    "json_too_deep",
+    "body_unreadable",
+    "body_too_slow",
+    "body_too_large",
+    "unsupported_media_type",
+)
