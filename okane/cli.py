@@ -135,6 +135,17 @@ def api(
 
 
 @app.command()
+def openapi() -> None:
+    """Print the OpenAPI 3.1 document of the HTTP API, for generators of clients."""
+    import json
+
+    from okane.api.contract import document
+    from okane.api.routes import SCOPES
+
+    typer.echo(json.dumps(document.build(SCOPES), indent=2))
+
+
+@app.command()
 def worker(
     *,
     name: Annotated[

@@ -213,3 +213,9 @@ def _scope_missing(scope: Scope) -> Problem:
 
 
 _CHALLENGE = 'Bearer realm="okane"'
+
+# The two ways to send a key, in OpenAPI's words.
+SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "The API key, as a token."},
+    "basic": {"type": "http", "scheme": "basic", "description": "The API key as the user, without a password."},
+}

@@ -36,7 +36,7 @@ class DeadQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     limit: queries.Limit = 20
-    after: Annotated[tuple[datetime, UUID] | None, BeforeValidator(queries.dated_place)] = None
+    after: Annotated[tuple[datetime, UUID] | None, BeforeValidator(queries.dated_place), queries.OPAQUE] = None
     status: frozenset[Status] = frozenset()
     currency: wire.CurrencyCode | None = None
     lane: queries.Text | None = None

@@ -54,7 +54,7 @@ class Handlers:
         return create
 
     async def show(self, request: web.Request) -> web.Response:
-        """`GET /payments/{id}`: the payment as it is now; `pay_…` ids get the older queue's document."""
+        """`GET /payments/{id}`: the payment as it is now; `/payments/pay_…` gets the older queue's document."""
         found = await self._store.get(wire.payment_id(request.match_info["payment_id"]), account_id=account_of(request))
         payment, headers = await self._waited(request, found)
         payment = await self._expired(payment)
@@ -65,7 +65,7 @@ class Handlers:
         known = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
         if headers["ETag"] in known or "*" in known:
             return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
-        older = request.match_info["payment_id"].startswith("pay_")
+        older = request.path.startswith("/payments/pay_")
         body = wire.pay_json(payment) if older else wire.payment_json(payment)
         return web.Response(body=body, content_type=JSON, headers=headers)
 

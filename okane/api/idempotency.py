@@ -8,7 +8,10 @@ from http import HTTPStatus
 
 from okane.api.problems import Problem, malformed
 
-_VISIBLE_ASCII = re.compile(r"[\x21-\x7e]{1,255}")
+_VISIBLE_ASCII = re.compile(r"[!-~]{1,255}")
+
+# A key in words that JSON Schema has.
+KEY = {"type": "string", "pattern": f"^{_VISIBLE_ASCII.pattern}$"}
 
 
 def choose(headers: Sequence[str], body: str | None) -> str:

@@ -11,7 +11,16 @@ from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 from multidict import MultiMapping
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from okane.api.problems import ParameterError, bad_query
 from okane.api.times import Moment
@@ -91,11 +100,12 @@ def cursor(place: UUID) -> str:
     return base64.urlsafe_b64encode(place.bytes).rstrip(b"=").decode()
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
-Limit = Annotated[Whole, Field(ge=1, le=MAX_LIMIT)]
-Amount = Annotated[Whole, Field(ge=0, le=MAX_AMOUNT_MINOR)]
+OPAQUE = WithJsonSchema({"type": "string"})  # what a cursor is made of is nobody's business out there
+Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT), BeforeValidator(_whole)]
+Amount = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR), BeforeValidator(_whole)]
+Storable = Annotated[str, AfterValidator(_storable)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_storable)]
-Cursor = Annotated[UUID, BeforeValidator(_place)]
+Cursor = Annotated[UUID, BeforeValidator(_place), OPAQUE]
 
 
 class PaymentQuery(BaseModel):
@@ -116,7 +126,7 @@ class PaymentQuery(BaseModel):
     amount_max: Amount | None = None
     idempotency_key: Text | None = None
     provider_ref: Text | None = None
-    metadata: dict[Text, Annotated[str, AfterValidator(_storable)]] = Field(default_factory=dict)
+    metadata: dict[Text, Storable] = Field(default_factory=dict)
 
     @property
     def wanted(self) -> Wanted:
@@ -143,7 +153,7 @@ class PartQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     limit: Limit = MAX_LIMIT
-    after: Annotated[int | None, BeforeValidator(_number)] = None
+    after: Annotated[int | None, BeforeValidator(_number), OPAQUE] = None
 
 
 def read(model: type[Q], query: MultiMapping[str]) -> Q:

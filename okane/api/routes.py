@@ -9,6 +9,7 @@ from aiohttp import web
 from okane.api import middleware, tracing
 from okane.api.access import Access
 from okane.api.batch import Batch
+from okane.api.contract.describing import Description
 from okane.api.creating import MAX_BODY_BYTES, SPELLINGS
 from okane.api.dead_letters import DeadLetterRoutes
 from okane.api.handlers import Handlers
@@ -31,6 +32,8 @@ SCOPES: Scopes = {
     ("GET", "/v1/dead-letters"): Scope.READ,
     ("POST", "/v1/dead-letters/replay"): Scope.OPERATE,
     ("GET", "/v1/health"): None,
+    ("GET", "/v1/openapi.json"): None,
+    ("GET", "/docs"): None,
     ("POST", "/payments"): Scope.WRITE,
     ("GET", "/payments/{payment_id}"): Scope.READ,
     ("POST", "/payments/{payment_id}/retry"): Scope.WRITE,
@@ -72,6 +75,9 @@ def build_api(
     app.router.add_get("/v1/dead-letters", dead.list)
     app.router.add_post("/v1/dead-letters/replay", dead.replay)
     app.router.add_get("/v1/health", handlers.health)
+    description = Description(SCOPES)
+    app.router.add_get("/v1/openapi.json", description.openapi)
+    app.router.add_get("/docs", description.docs)
     # As the two systems before us had them.
     app.router.add_get("/payments/{payment_id}", handlers.show)
     app.router.add_post("/payments/{payment_id}/retry", handlers.retry)

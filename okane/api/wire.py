@@ -23,10 +23,11 @@ from pydantic import (
     StringConstraints,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
 )
 
-from okane.api import times
+from okane.api import idempotency, times
 from okane.api.problems import FieldError, Problem, invalid, malformed
 from okane.api.times import Moment
 from okane.currencies import CURRENCIES
@@ -46,9 +47,11 @@ def _known_currency(code: str) -> str:
     return code
 
 
-CurrencyCode = Annotated[str, AfterValidator(_known_currency)]
+CURRENCY = {"type": "string", "enum": sorted(CURRENCIES), "title": "CurrencyCode"}  # in words that JSON Schema has
+CurrencyCode = Annotated[str, AfterValidator(_known_currency), WithJsonSchema(CURRENCY)]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=40)]
 MetadataValue = Annotated[str, StringConstraints(max_length=500)]
+IdempotencyKey = Annotated[str, WithJsonSchema(idempotency.KEY)]
 
 
 class CreatePayment(BaseModel):
@@ -61,7 +64,9 @@ class CreatePayment(BaseModel):
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=50)] = Field(default_factory=dict)
     execute_at: Annotated[Moment | None, Field(description="not to be charged before this")] = None
     expires_at: Annotated[Moment | None, Field(description="not to be charged from this on")] = None
-    idempotency_key: Annotated[str | None, Field(description="unless the Idempotency-Key header is sent")] = None
+    idempotency_key: Annotated[
+        IdempotencyKey | None, Field(description="unless the Idempotency-Key header is sent")
+    ] = None
 
     @field_validator("expires_at")
     @classmethod

@@ -1,4 +1,4 @@
-"""What the tests of the payment half share: an API on real servers."""
+"""What the tests of the payment half share: an API on real servers, whose answers are held to its document."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from okane.pipeline.pressure import Pressure
 from okane.pipeline.replay import Replay
 from okane.store import DeadLetterStore, PaymentLists, PaymentStore, PaymentWatch
 from streams import DeadLetters, Producer, Stream, connect
+from tests.contract.answers import CheckedResponse
 
 LIMITS = Limits(connections=1000, head_timeout_s=60.0, keep_alive_timeout_s=60.0, write_timeout_s=60.0)
 
@@ -81,7 +82,7 @@ async def serve_api(
     app, fast_lane = build_api(routes, metrics, access), FastLane(handlers.creating, metrics, access)
     async with (
         serving(app, "127.0.0.1", 0, limits=LIMITS, drain=timedelta(seconds=1), fast_lane=fast_lane) as url,
-        aiohttp.ClientSession(url) as client,
+        aiohttp.ClientSession(url, response_class=CheckedResponse) as client,
     ):
         yield Api(client, store, stream, metrics, handlers.waiting, handlers.creating)
     await producer.aclose()

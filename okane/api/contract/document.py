@@ -1,0 +1,226 @@
+"""The OpenAPI 3.1 document: the table of operations, the schemas of the models that validate, and every way to refuse."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+
+from okane.api import idempotency, problems, wire
+from okane.api.access import SCHEMES
+from okane.api.contract import codes, schemas
+from okane.api.contract.operations import OPERATIONS, Body, Operation, Said
+from okane.api.middleware import Scopes
+from okane.api_key import Scope
+
+Json = dict[str, Any]
+
+_SCHEMA = "#/components/schemas/{model}"
+_FROM_A_PAYMENT = ("getPayment", "listEvents", "listAttempts", "cancelPayment", "retryPayment")
+_AWAY = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS})
+
+_ABOUT = """\
+Payments are accepted at once and charged in the background.
+
+A payment is made under an idempotency key of its client's choice: a request that got no answer is repeated with the same \
+key, and makes no second payment. Errors are `application/problem+json` (RFC 9457) with a `code` that stays the same between \
+versions; `retryable` says whether the same request may succeed later. A client may send an `X-Request-Id`, under which the \
+logs have its request. What is under `/v1` only gains members and routes: ignore members that you do not know."""
+
+_STATUS = (
+    "Where a payment stands. `success`, `failed_final` and `canceled` are final, and `needs_review` waits for a human."
+)
+
+_HEADERS: Mapping[str, Json] = {
+    "X-Request-Id": {"description": "The request's id: its own, or one of ours.", "schema": {"type": "string"}},
+    "Location": {"description": "Where the payment is.", "schema": {"type": "string", "format": "uri-reference"}},
+    "Idempotent-Replayed": {
+        "description": "The request was made before.",
+        "schema": {"type": "string", "const": "true"},
+    },
+    "Preference-Applied": {
+        "description": "The wait that `Prefer` asked for, as it was understood.",
+        "schema": {"type": "string", "pattern": "^wait=[0-9]+$"},
+    },
+    "ETag": {"description": "The payment's version.", "schema": {"type": "string"}},
+    "Retry-After": {
+        "description": "In how many seconds to ask again.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    "Link": {"description": "The next page, as `rel=next`.", "schema": {"type": "string"}},
+    "WWW-Authenticate": {"description": "How to send a key, or which scope it lacks.", "schema": {"type": "string"}},
+    "RateLimit-Policy": {
+        "description": "How many requests (q) the key may make in how many seconds (w).",
+        "schema": {"type": "string"},
+    },
+    "RateLimit": {"description": "How many are left (r), all of them in t seconds.", "schema": {"type": "string"}},
+}
+_ALWAYS = frozenset({"X-Request-Id", "Location"})
+
+_PARAMETERS: Mapping[str, Json] = {
+    "Idempotency-Key": {
+        "description": "Unless the body has it: 1 to 255 visible ASCII characters.",
+        "schema": idempotency.KEY,
+        "examples": {"key": {"value": "demo-key-1"}},
+    },
+    "Prefer": {
+        "description": "`wait=N`: answer when the payment has come to rest, in N seconds (30 at most) as it is then.",
+        "schema": {"type": "string"},
+        "examples": {"wait": {"value": "wait=5"}},
+    },
+    "If-None-Match": {"description": "The ETag that is known.", "schema": {"type": "string"}},
+}
+
+
+def build(scopes: Scopes) -> Json:
+    """The document. `scopes` tells what each route takes."""
+    return _Document(scopes).whole()
+
+
+class _Plain(GenerateJsonSchema):
+    """Schemas without a title for each member, which would be its name once more."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+class _Document:
+    """The document while it is being put together."""
+
+    def __init__(self, scopes: Scopes) -> None:
+        self._scopes = scopes
+        wanted = [said.body for one in OPERATIONS.values() for said in one.says if said.body is not None]
+        wanted += [one.body.schema for one in OPERATIONS.values() if one.body is not None]
+        wanted += [schemas.Problem]
+        inputs = [(number, "validation", TypeAdapter(one)) for number, one in enumerate(wanted)]
+        found, definitions = TypeAdapter.json_schemas(inputs, ref_template=_SCHEMA, schema_generator=_Plain)  # type: ignore[arg-type]
+        self._schemas = {id(one): found[number, "validation"] for number, one in enumerate(wanted)}
+        self._definitions: Json = definitions["$defs"]
+        self._definitions["Status"]["description"] = _STATUS
+        self._refusals: dict[str, Json] = {}
+
+    def whole(self) -> Json:
+        paths: dict[str, Json] = {}
+        for (method, path), operation in OPERATIONS.items():
+            paths.setdefault(path, {})[method.lower()] = self._operation(path, operation, self._scopes[method, path])
+        document = {
+            "openapi": "3.1.0",
+            "info": {"title": "okane", "version": "1", "description": _ABOUT},
+            "servers": [{"url": "/"}],
+            "tags": [{"name": tag} for tag in dict.fromkeys(one.tag for one in OPERATIONS.values())],
+            "paths": paths,
+            "components": {
+                "schemas": dict(sorted(self._definitions.items()))
+                | {"CurrencyCode": {**wire.CURRENCY, "title": "Currency"}},
+                "responses": dict(sorted(self._refusals.items())),
+                "parameters": {name: _header(name) for name in _PARAMETERS},
+                "headers": {name: {**header, "required": name in _ALWAYS} for name, header in _HEADERS.items()},
+                "securitySchemes": {name: dict(scheme) for name, scheme in SCHEMES.items()},
+            },
+        }
+        return {name: _named(part) for name, part in document.items()}
+
+    def _operation(self, path: str, operation: Operation, scope: Scope | None) -> Json:
+        document: Json = {
+            "operationId": operation.name,
+            "tags": [operation.tag],
+            "summary": operation.summary,
+            "description": operation.details,
+            "parameters": [*_in_path(path), *_in_query(operation), *map(_parameter, operation.headers)],
+            "requestBody": None if operation.body is None else self._body(operation.body),
+            "security": [] if scope is None else [{name: [scope.value]} for name in SCHEMES],
+            "responses": {
+                **{str(said.status.value): self._said(said, keyed=scope is not None) for said in operation.says},
+                **self._refused(operation, keyed=scope is not None),
+            },
+        }
+        return {name: value for name, value in document.items() if value or name == "security"}
+
+    def _body(self, body: Body) -> Json:
+        schema = self._schemas[id(body.schema)]
+        return {"required": True, "content": {media_type: {"schema": schema} for media_type in body.media_types}}
+
+    def _said(self, said: Said, *, keyed: bool) -> Json:
+        document: Json = {"description": said.means, "headers": _headers(said.headers, keyed=keyed)}
+        if said.body is not None:
+            document["content"] = {said.media_type: {"schema": self._schemas[id(said.body)]}}
+        if said.follows is not None:
+            parameters = {"payment_id": f"$response.body#{said.follows}"}
+            document["links"] = {name: {"operationId": name, "parameters": parameters} for name in _FROM_A_PAYMENT}
+        return document
+
+    def _refused(self, operation: Operation, *, keyed: bool) -> Json:
+        by_status: dict[HTTPStatus, list[str]] = {}
+        for code in dict.fromkeys((*operation.problems, *(codes.OF_KEYS if keyed else ()), *codes.ANYWHERE)):
+            by_status.setdefault(codes.CODES[code].status, []).append(code)
+        return {
+            str(status.value): {"$ref": f"#/components/responses/{self._refusal(status, known)}"}
+            for status, known in sorted(by_status.items())
+        }
+
+    def _refusal(self, status: HTTPStatus, known: Sequence[str]) -> str:
+        """The name of the response that refuses with this status, for one of these reasons."""
+        means = "\n".join(f"* `{code}`: {codes.CODES[code].means}" for code in known)
+        reasons = {"type": "object", "properties": {"code": {"enum": list(known)}}}
+        more = ["WWW-Authenticate"] if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) else []
+        more += ["Retry-After"] if status in _AWAY else []
+        response = {
+            "description": means,
+            "headers": _headers(more, keyed=status is HTTPStatus.TOO_MANY_REQUESTS),
+            "content": {problems.JSON: {"schema": {"allOf": [{"$ref": _SCHEMA.format(model="Problem")}, reasons]}}},
+        }
+        name = "".join(word.capitalize() for word in re.findall("[a-z]+", status.phrase.lower()))
+        for number in range(1, 100):
+            found = self._refusals.setdefault(numbered := f"{name}{number}", response)
+            if found == response:
+                return numbered
+        raise AssertionError(name)
+
+
+def _named(part: Any) -> Any:
+    """The same, with the one long list of currencies in one place."""
+    if part == wire.CURRENCY:
+        return {"$ref": _SCHEMA.format(model="CurrencyCode")}
+    if isinstance(part, dict):
+        return {name: _named(member) for name, member in part.items()}
+    return [_named(member) for member in part] if isinstance(part, list) else part
+
+
+def _in_path(path: str) -> Sequence[Json]:
+    """The payment's id: as a UUID, or as both older systems' clients write it."""
+    if "{payment_id}" not in path:
+        return []
+    either = {"type": "string", "pattern": "^(pay_[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$"}
+    return [{"name": "payment_id", "in": "path", "required": True, "schema": either}]
+
+
+def _in_query(operation: Operation) -> Sequence[Json]:
+    if operation.query is None:
+        return []
+    schema = operation.query.model_json_schema(ref_template=_SCHEMA, schema_generator=_Plain)
+    return [_filter(name, member) for name, member in schema["properties"].items()]
+
+
+def _filter(name: str, member: Json) -> Json:
+    """A parameter of a query: what is absent there is `null` in the model, and cannot be sent."""
+    member = next((one for one in member.get("anyOf", ()) if one != {"type": "null"}), member)
+    member = {key: value for key, value in member.items() if key != "default" or value}
+    style = {"style": "deepObject", "explode": True} if member["type"] == "object" else {}
+    return {"name": name, "in": "query", **style, "schema": member}
+
+
+def _header(name: str) -> Json:
+    return {"name": name, "in": "header", **_PARAMETERS[name]}
+
+
+def _parameter(name: str) -> Json:
+    return {"$ref": f"#/components/parameters/{name}"}
+
+
+def _headers(names: Sequence[str], *, keyed: bool) -> Json:
+    limits = ("RateLimit-Policy", "RateLimit") if keyed else ()
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-Id", *names, *limits)}

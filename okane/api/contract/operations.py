@@ -1,0 +1,256 @@
+"""What each route is for: its name, what it takes, what it answers, and how it may refuse. A test holds the routes to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+from okane.api import batch
+from okane.api.answers import JSON
+from okane.api.contract import codes, schemas
+from okane.api.dead_letters import DeadQuery, ReplayRequest
+from okane.api.queries import PartQuery, PaymentQuery
+from okane.api.wire import CreatePayment, IdempotencyKey
+
+PAYMENTS, DEAD_LETTERS, HEALTH = "Payments", "Dead letters", "Health"
+OKANE, TITAN_QUEUE = "As okane (Go) had it", "As Titan Queue had it"
+DESCRIPTION = "This description"
+
+OPENAPI, HTML = "application/vnd.oai.openapi+json", "text/html"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """An answer that refuses nothing. `follows`: from the member under this pointer, what to ask next."""
+
+    status: HTTPStatus
+    means: str
+    body: Any = None
+    media_type: str = JSON
+    headers: Sequence[str] = ()
+    follows: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """What a request carries."""
+
+    schema: Any
+    media_types: Sequence[str] = (JSON,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One route. `problems` are those that are its own, besides what any request may meet."""
+
+    name: str
+    tag: str
+    summary: str
+    says: Sequence[Said]
+    details: str = ""
+    body: Body | None = None
+    query: type[BaseModel] | None = None
+    headers: Sequence[str] = ()
+    problems: Sequence[str] = ()
+
+
+class BatchItem(CreatePayment):
+    """One payment of a batch."""
+
+    idempotency_key: IdempotencyKey
+
+
+Items = Annotated[list[BatchItem], Field(min_length=1, max_length=batch.MAX_ITEMS)]
+
+_CREATED = ("Location", "Preference-Applied")
+_CREATING = (
+    *codes.OF_BODIES,
+    "body_not_an_object",
+    "idempotency_key_missing",
+    "idempotency_key_invalid",
+    "idempotency_key_mismatch",
+    "validation_failed",
+    "amount_too_large",
+    "idempotency_key_reused",
+    "overloaded",
+)
+_BATCH = (*codes.OF_BODIES, "body_not_an_array", "idempotency_key_misplaced", "batch_size")
+_REPLAY = (*codes.OF_BODIES, "body_not_an_object", "validation_failed")
+_CHANGE = ("payment_not_found", "status_conflict")
+
+_REPEAT = (
+    "Repeat a request that got no answer, or a `retryable` one, with the same idempotency key, for as long as it takes: it "
+    "makes one payment. The key is sent as the `Idempotency-Key` header, or as `idempotency_key` in the body."
+)
+
+
+def _creates(name: str, tag: str, summary: str, body: Any, *, follows: str | None) -> Operation:
+    repeated = ("Idempotent-Replayed", *_CREATED)
+    return Operation(
+        name=name,
+        tag=tag,
+        summary=summary,
+        details=_REPEAT,
+        body=Body(schema=CreatePayment),
+        headers=("Idempotency-Key", "Prefer"),
+        says=(
+            Said(status=HTTPStatus.ACCEPTED, means="A new payment.", body=body, headers=_CREATED, follows=follows),
+            Said(
+                status=HTTPStatus.OK,
+                means="The payment of an earlier request, as it is now.",
+                body=body,
+                headers=repeated,
+                follows=follows,
+            ),
+        ),
+        problems=_CREATING,
+    )
+
+
+def _shows(name: str, tag: str, summary: str, body: Any) -> Operation:
+    return Operation(
+        name=name,
+        tag=tag,
+        summary=summary,
+        headers=("Prefer", "If-None-Match"),
+        says=(
+            Said(
+                status=HTTPStatus.OK,
+                means="The payment.",
+                body=body,
+                headers=("ETag", "Retry-After", "Preference-Applied"),
+            ),
+            Said(
+                status=HTTPStatus.NOT_MODIFIED,
+                means="It is as `If-None-Match` says.",
+                headers=("ETag", "Retry-After", "Preference-Applied"),
+            ),
+        ),
+        problems=("payment_not_found",),
+    )
+
+
+def _retries(name: str, tag: str) -> Operation:
+    return Operation(
+        name=name,
+        tag=tag,
+        summary="Try a failed payment again",
+        details="A payment that has failed is `pending` again. From any other status: 409.",
+        says=(
+            Said(
+                status=HTTPStatus.ACCEPTED,
+                means="It is pending.",
+                body=schemas.Receipt,
+                headers=("Location",),
+                follows="/payment/id",
+            ),
+        ),
+        problems=_CHANGE,
+    )
+
+
+def _health(name: str, tag: str = HEALTH) -> Operation:
+    return Operation(
+        name=name,
+        tag=tag,
+        summary="Whether the process answers",
+        says=(Said(status=HTTPStatus.OK, means="It does.", body=schemas.Health),),
+    )
+
+
+def _page(name: str, summary: str, query: type[BaseModel], body: Any, *, tag: str = PAYMENTS) -> Operation:
+    return Operation(
+        name=name,
+        tag=tag,
+        summary=summary,
+        query=query,
+        says=(Said(status=HTTPStatus.OK, means="A page.", body=body, headers=("Link",)),),
+        problems=("query_invalid",) if query is not PartQuery else ("query_invalid", "payment_not_found"),
+    )
+
+
+OPERATIONS: Mapping[tuple[str, str], Operation] = {
+    ("POST", "/v1/payments"): _creates(
+        "createPayment", PAYMENTS, "Make a payment", schemas.Receipt, follows="/payment/id"
+    ),
+    ("POST", "/v1/payments/batch"): Operation(
+        name="createPayments",
+        tag=PAYMENTS,
+        summary="Make up to 1,000 payments",
+        details="Each item carries an `idempotency_key` of its own, and is accepted, repeated or refused for itself, as if "
+        "it had come alone: look inside the answer.",
+        body=Body(schema=Items, media_types=(JSON, batch.NDJSON)),
+        says=(Said(status=HTTPStatus.MULTI_STATUS, means="What became of each.", body=schemas.BatchAnswer),),
+        problems=_BATCH,
+    ),
+    ("GET", "/v1/payments"): _page("listPayments", "List payments, newest first", PaymentQuery, schemas.PaymentPage),
+    ("GET", "/v1/payments/{payment_id}"): _shows(
+        "getPayment", PAYMENTS, "Show a payment as it is now", schemas.PaymentAnswer
+    ),
+    ("GET", "/v1/payments/{payment_id}/events"): _page(
+        "listEvents", "List what happened to a payment, oldest first", PartQuery, schemas.EventPage
+    ),
+    ("GET", "/v1/payments/{payment_id}/attempts"): _page(
+        "listAttempts", "List the attempts at a payment, oldest first", PartQuery, schemas.AttemptPage
+    ),
+    ("POST", "/v1/payments/{payment_id}/retry"): _retries("retryPayment", PAYMENTS),
+    ("POST", "/v1/payments/{payment_id}/cancel"): Operation(
+        name="cancelPayment",
+        tag=PAYMENTS,
+        summary="Withdraw a payment that nobody has charged",
+        details="From `pending` and `failed_retryable`, and once more from `canceled`. 409 when it is too late, or its "
+        "outcome is open.",
+        says=(Said(status=HTTPStatus.OK, means="It is canceled, and was not charged.", body=schemas.PaymentAnswer),),
+        problems=_CHANGE,
+    ),
+    ("GET", "/v1/dead-letters"): _page(
+        "listDeadLetters",
+        "List what was given up, the last first",
+        DeadQuery,
+        schemas.DeadLetterPage,
+        tag=DEAD_LETTERS,
+    ),
+    ("POST", "/v1/dead-letters/replay"): Operation(
+        name="replayDeadLetters",
+        tag=DEAD_LETTERS,
+        summary="Try again what was given up, the oldest first",
+        details="Safe to repeat. What needs a review is kept.",
+        body=Body(schema=ReplayRequest),
+        says=(Said(status=HTTPStatus.OK, means="Which of them.", body=schemas.Replayed),),
+        problems=_REPLAY,
+    ),
+    ("GET", "/v1/health"): _health("health"),
+    ("GET", "/healthz"): _health("healthz"),
+    ("GET", "/readyz"): Operation(
+        name="readyz",
+        tag=HEALTH,
+        summary="Whether payments can be accepted",
+        says=(Said(status=HTTPStatus.OK, means="Postgres takes writes. Redis may be away.", body=schemas.Health),),
+        problems=("not_ready", "store_unavailable"),
+    ),
+    ("GET", "/v1/openapi.json"): Operation(
+        name="openapi",
+        tag=DESCRIPTION,
+        summary="This description, for machines",
+        says=(Said(status=HTTPStatus.OK, means="OpenAPI 3.1.", body=dict[str, Any], media_type=OPENAPI),),
+    ),
+    ("GET", "/docs"): Operation(
+        name="docs",
+        tag=DESCRIPTION,
+        summary="This description, as a page",
+        says=(Said(status=HTTPStatus.OK, means="A page that needs no other.", body=str, media_type=HTML),),
+    ),
+    ("POST", "/payments"): _creates(
+        "createPaymentOkane", OKANE, "Make a payment", schemas.Receipt, follows="/payment/id"
+    ),
+    ("GET", "/payments/{payment_id}"): _shows(
+        "getPaymentOlder", OKANE, "Show a payment as it is now", schemas.PaymentAnswer | schemas.OlderPayment
+    ),
+    ("POST", "/payments/{payment_id}/retry"): _retries("retryPaymentOkane", OKANE),
+    ("GET", "/health"): _health("healthOkane", OKANE),
+    ("POST", "/pay"): _creates("pay", TITAN_QUEUE, "Make a payment", schemas.OlderPayment, follows=None),
+}

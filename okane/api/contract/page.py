@@ -1,0 +1,144 @@
+"""The document as a page: complete in itself, without scripts, so that it can be read where there is no network."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Json = Mapping[str, Any]
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24 }
+h2 { margin-top: 3rem; border-bottom: 1px solid #d8dee4 } h3 { margin-top: 2rem }
+code, pre { font: 13px/1.5 ui-monospace, monospace; background: #f3f5f7; border-radius: 4px; padding: .1em .3em }
+pre { padding: .8em; overflow-x: auto } b.method { color: #0b6bcb } a { color: #0b6bcb; text-decoration: none }
+table { border-collapse: collapse; width: 100% }
+td { border-top: 1px solid #d8dee4; padding: .3em .8em .3em 0; vertical-align: top }
+small { color: #59636e }
+@media (prefers-color-scheme: dark) {
+  body { background: #14171a; color: #dde2e7 } code, pre { background: #23282d } h2, td { border-color: #343b42 }
+  a, b.method { color: #6cb2f5 } small { color: #98a2ac }
+}
+"""
+
+
+def render(document: Json) -> str:
+    """The page."""
+    info = document["info"]
+    parts = [
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
+        f"<title>{_plain(info['title'])}</title><style>{_STYLE}</style>",
+        f"<h1>{_plain(info['title'])}</h1>{_text(info['description'])}",
+        '<p>For machines: <a href="/v1/openapi.json">openapi.json</a></p>',
+        *_operations(document),
+        "<h2>Documents</h2>",
+        *(_schema(name, schema) for name, schema in document["components"]["schemas"].items()),
+    ]
+    return "\n".join(parts) + "</html>\n"
+
+
+def _operations(document: Json) -> Iterator[str]:
+    for tag in document["tags"]:
+        yield f"<h2>{_plain(tag['name'])}</h2>"
+        for path, methods in document["paths"].items():
+            for method, operation in methods.items():
+                if tag["name"] in operation["tags"]:
+                    yield _operation(document, method.upper(), path, operation)
+
+
+def _operation(document: Json, method: str, path: str, operation: Json) -> str:
+    scopes = [scope for one in operation["security"][:1] for names in one.values() for scope in names]
+    body = operation.get("requestBody", {"content": {}})["content"]
+    takes = [(" or ".join(body), _type(next(iter(body.values()))["schema"]), "the body")] if body else []
+    return "".join(
+        (
+            f'<h3 id="{operation["operationId"]}"><b class="method">{method}</b> <code>{_plain(path)}</code></h3>',
+            f"<p>{_plain(operation['summary'])}. <small>{_scope(scopes)}</small></p>",
+            _text(operation.get("description", "")),
+            _table([*(_parameter(_found(document, one)) for one in operation.get("parameters", ())), *takes]),
+            _table(_answer(status, _found(document, one)) for status, one in operation["responses"].items()),
+        )
+    )
+
+
+def _scope(scopes: Sequence[str]) -> str:
+    return f"Takes a key with the scope <code>{scopes[0]}</code>." if scopes else "For everybody."
+
+
+def _parameter(parameter: Json) -> tuple[str, str, str]:
+    return parameter["name"], _type(parameter["schema"]), _inline(parameter.get("description", parameter["in"]))
+
+
+def _answer(status: str, answer: Json) -> tuple[str, str, str]:
+    content: Json = next(iter(answer.get("content", {}).values()), {})
+    return status, _type(content.get("schema", {})), _text(answer["description"])
+
+
+def _schema(name: str, schema: Json) -> str:
+    needed = schema.get("required", ())
+    rows = [
+        (member if member in needed else f"{member}?", _type(one), _inline(one.get("description", "")))
+        for member, one in schema.get("properties", {}).items()
+    ]
+    example = "".join(f"<pre>{_plain(json.dumps(one, indent=2))}</pre>" for one in schema.get("examples", ()))
+    values = "" if rows else f"<p>{_type(schema)}</p>"
+    return f'<h3 id="{name}">{name}</h3>{_text(schema.get("description", ""))}{_table(rows)}{values}{example}'
+
+
+def _type(schema: Json) -> str:
+    """What may stand there, in a few words."""
+    match schema:
+        case {"$ref": reference} | {"allOf": [{"$ref": reference}, *_]}:
+            name = reference.rpartition("/")[2]
+            return f'<a href="#{name}">{name}</a>'
+        case {"anyOf": [*some]}:
+            return " or ".join(map(_type, some))
+        case {"enum": [*values]}:
+            return " ".join(f"<code>{_plain(str(value))}</code>" for value in values)
+        case {"const": value}:
+            return f"<code>{_plain(str(value))}</code>"
+        case {"type": "array", "items": items}:
+            return f"list of {_type(items)}"
+        case {"type": kind}:
+            return " ".join((_plain(schema.get("format", kind)), *_bounds(schema)))
+    return ""
+
+
+def _bounds(schema: Json) -> Iterator[str]:
+    words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "maxLength": "up to"}
+    for name, word in words.items():
+        if name in schema:
+            yield f"{word} {schema[name]:,}"
+
+
+def _found(document: Json, one: Json) -> Json:
+    """The part that a reference leads to, or the part itself."""
+    if "$ref" not in one:
+        return one
+    _, _, kind, name = one["$ref"].split("/")
+    found: Json = document["components"][kind][name]
+    return found
+
+
+def _table(rows: Iterator[tuple[str, str, str]] | Sequence[tuple[str, str, str]]) -> str:
+    """Of a name each, and what is HTML already."""
+    written = "".join(f"<tr><td><code>{_plain(name)}</code><td>{kind}<td>{means}" for name, kind, means in rows)
+    return f"<table>{written}</table>" if written else ""
+
+
+def _text(markdown: str) -> str:
+    """The little Markdown that the descriptions have: paragraphs, lists, code."""
+    if markdown.startswith("* "):
+        return "<br>".join(_inline(line.removeprefix("* ")) for line in markdown.splitlines())
+    return "".join(f"<p>{_inline(paragraph)}</p>" for paragraph in markdown.split("\n\n") if paragraph)
+
+
+def _inline(markdown: str) -> str:
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", _plain(markdown))
+
+
+def _plain(text: str) -> str:
+    return html.escape(text)

@@ -1,0 +1,257 @@
+"""The documents that the API answers with, as types. `wire` and its neighbours write them by hand, for speed; tests hold what
+is written to these."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, NotRequired
+from uuid import UUID
+
+from pydantic import ConfigDict, Field, WithJsonSchema, with_config
+from typing_extensions import TypedDict  # pydantic does not take the older one of typing
+
+from okane.payment import Status
+
+# Any that there ever was: a client must not stumble over a payment of a currency that is new.
+Currency = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^[A-Z]{3}$"})]
+Lane = Literal["critical", "default", "low"]
+Call = Literal["charge", "look_up"]
+OlderId = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^pay_[0-9a-f]{32}$"})]
+
+
+def shown(*examples: Any) -> ConfigDict:
+    """With these examples in the document."""
+    return ConfigDict(json_schema_extra={"examples": list(examples)})
+
+
+PAYMENT = {
+    "id": "0198c0de-0000-7000-8000-000000000001",
+    "amount": 440,
+    "currency": "USD",
+    "status": "success",
+    "idempotency_key": "demo-key-1",
+    "attempts": 1,
+    "lane": "low",
+    "metadata": {"order": "4711"},
+    "created_at": "2026-03-01T12:00:00.000000Z",
+    "updated_at": "2026-03-01T12:00:00.250000Z",
+    "provider_ref": "ch_8f14e45f",
+}
+PENDING = {name: value for name, value in PAYMENT.items() if name != "provider_ref"} | {
+    "status": "pending",
+    "attempts": 0,
+    "updated_at": "2026-03-01T12:00:00.000000Z",
+}
+CREATE = {"amount": 440, "currency": "USD", "idempotency_key": "demo-key-1", "metadata": {"order": "4711"}}
+
+
+@with_config(shown(PAYMENT))
+class Payment(TypedDict):
+    """A payment as it is now. What is not known is left out."""
+
+    id: UUID
+    amount: Annotated[int, Field(gt=0, description="in minor units of the currency")]
+    currency: Currency
+    status: Status
+    idempotency_key: str
+    attempts: Annotated[int, Field(ge=0, description="how often a provider was to be called")]
+    lane: Lane
+    metadata: dict[str, str]
+    created_at: datetime
+    updated_at: datetime
+    provider_ref: NotRequired[Annotated[str, Field(description="what the provider calls the charge")]]
+    decline_code: NotRequired[Annotated[str, Field(description="why the provider declined, in its words")]]
+    last_error: NotRequired[Annotated[str, Field(description="why the last attempt came to nothing")]]
+    execute_at: NotRequired[datetime]
+    expires_at: NotRequired[datetime]
+    retry_at: NotRequired[Annotated[datetime, Field(description="when it is tried again, or looked up")]]
+
+
+@with_config(shown({"payment": PAYMENT}))
+class PaymentAnswer(TypedDict):
+    """One payment."""
+
+    payment: Payment
+
+
+@with_config(shown({"payment": PENDING, "created": True, "enqueued": True}))
+class Receipt(TypedDict):
+    """What became of a request for a payment."""
+
+    payment: Payment
+    created: Annotated[bool, Field(description="whether this request made it")]
+    enqueued: Annotated[
+        bool, Field(description="whether a worker was woken; if not, one finds the payment by itself: that is no error")
+    ]
+
+
+@with_config(shown({"payment_id": "pay_0198c0de000070008000000000000001", "amount": 440, "status": "PENDING"}))
+class OlderPayment(TypedDict):
+    """A payment in Titan Queue's words."""
+
+    payment_id: OlderId
+    amount: Annotated[int, Field(gt=0)]
+    status: Literal["PENDING", "QUEUED", "PROCESSING", "SUCCESS", "FAILED"]
+
+
+class WrongMember(TypedDict):
+    """What is wrong with one member of the body."""
+
+    pointer: Annotated[str, Field(description="a JSON Pointer (RFC 6901)")]
+    code: str
+    detail: str
+
+
+class WrongParameter(TypedDict):
+    """What is wrong with one parameter of the query."""
+
+    parameter: str
+    code: str
+    detail: str
+
+
+class ItemProblem(TypedDict):
+    """Why something was refused (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: Annotated[str, Field(description="stays the same between versions")]
+    retryable: Annotated[bool, Field(description="whether the same request may succeed later")]
+    errors: NotRequired[list[WrongMember | WrongParameter]]
+    payment_id: NotRequired[Annotated[UUID, Field(description="the payment that the idempotency key belongs to")]]
+    payment_status: NotRequired[Annotated[Status, Field(description="why it cannot be done")]]
+
+
+@with_config(
+    shown(
+        {
+            "type": "urn:okane:problem:payment_not_found",
+            "title": "Not Found",
+            "status": 404,
+            "detail": "there is no payment 0198c0de-0000-7000-8000-000000000001",
+            "code": "payment_not_found",
+            "retryable": False,
+            "request_id": "3f2a8c",
+            "instance": "/v1/payments/0198c0de-0000-7000-8000-000000000001",
+        }
+    )
+)
+class Problem(ItemProblem):
+    """Why a request was refused (RFC 9457)."""
+
+    request_id: Annotated[str, Field(description="under which the log has it; the client's own X-Request-Id, if any")]
+    instance: NotRequired[Annotated[str, Field(description="the path of the request")]]
+
+
+class BatchAccepted(TypedDict):
+    """An item that was accepted: 202 for a new payment, 200 for the repeat of a request."""
+
+    status: Literal[200, 202]
+    payment: Payment
+    created: bool
+    enqueued: bool
+
+
+class BatchRefused(TypedDict):
+    """An item that was refused, and the status that it would have got alone."""
+
+    status: Annotated[int, Field(ge=400, le=599)]
+    problem: ItemProblem
+
+
+class BatchAnswer(TypedDict):
+    """A result for each item, in order."""
+
+    results: list[BatchAccepted | BatchRefused]
+    accepted: Annotated[int, Field(ge=0)]
+    refused: Annotated[int, Field(ge=0)]
+
+
+After = Annotated[str | None, Field(description="the cursor of the next page")]
+
+
+class PaymentPage(TypedDict):
+    """Some payments, newest first. There may be more although there are none here: go on until `has_more` is false."""
+
+    payments: list[Payment]
+    has_more: bool
+    after: After
+
+
+class Event(TypedDict):
+    """One change of a payment."""
+
+    version: Annotated[int, Field(ge=0)]
+    at: datetime
+    event: str
+    status: Annotated[Status, Field(description="of the payment, after it")]
+    attempt: Annotated[int, Field(ge=0)]
+    actor: Literal["api", "operator", "worker"]
+    provider: NotRequired[str]
+    call: NotRequired[Call]
+    decline_code: NotRequired[str]
+    reason: NotRequired[str]
+    latency_ms: NotRequired[Annotated[int, Field(ge=0)]]
+
+
+class EventPage(TypedDict):
+    """Some changes of a payment, oldest first."""
+
+    events: list[Event]
+    has_more: bool
+    after: After
+
+
+class Attempt(TypedDict):
+    """One claim of a payment and what came of it."""
+
+    attempt: Annotated[int, Field(ge=1)]
+    began_at: datetime
+    ended_at: NotRequired[datetime]
+    outcome: str
+    provider: NotRequired[str]
+    call: NotRequired[Call]
+    decline_code: NotRequired[str]
+    reason: NotRequired[str]
+    latency_ms: NotRequired[Annotated[int, Field(ge=0)]]
+
+
+class AttemptPage(TypedDict):
+    """Some attempts at a payment, oldest first."""
+
+    attempts: list[Attempt]
+    has_more: bool
+    after: After
+
+
+class DeadLetter(TypedDict):
+    """A payment that was given up."""
+
+    dead_at: datetime
+    provider_key: Annotated[str, Field(description="what to search for at the provider")]
+    payment: Payment
+
+
+class DeadLetterPage(TypedDict):
+    """Some dead letters, what was given up last first."""
+
+    dead_letters: list[DeadLetter]
+    has_more: bool
+    after: After
+
+
+class Replayed(TypedDict):
+    """Which payments are tried again, and which of those that were named are not."""
+
+    retried: list[UUID]
+    kept: list[UUID]
+    dry_run: bool
+    has_more: bool
+
+
+class Health(TypedDict):
+    """That the process answers."""
+
+    status: Literal["ok", "ready"]

@@ -1,0 +1,3 @@
+from tests.okane.conftest import api
+
+__all__ = ["api"]

@@ -1,0 +1,82 @@
+"""The OpenAPI document: valid, complete, the same for whoever asks, and no stricter or laxer than what validates."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from openapi_schema_validator import OAS31Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from typer.testing import CliRunner
+
+from okane.api.contract import codes
+from okane.api.contract.operations import OPERATIONS
+from okane.api.routes import SCOPES
+from okane.cli import app
+from tests.contract.answers import the_document, validator
+from tests.okane.conftest import Api
+from tests.okane.test_api import BAD, get
+
+# To JSON Schema these are whole numbers, and to us they are not: what another parser makes of them is not known.
+WHOLE_TO_OTHERS = {'{"amount": 10.0, "idempotency_key": "k"}', '{"amount": 1e2, "idempotency_key": "k"}'}
+
+
+def test_the_document_is_valid() -> None:
+    OpenAPIV31SpecValidator(the_document()).validate()
+
+
+async def test_every_route_is_described_and_every_description_has_a_route(api: Api) -> None:
+    assert set(OPERATIONS) == set(SCOPES)
+    for method, path in OPERATIONS:
+        async with api.client.request("OPTIONS", path.replace("{payment_id}", "x")) as response:
+            assert method in response.headers["Allow"].split(",")
+
+
+def test_names_are_not_given_twice() -> None:
+    names = [operation.name for operation in OPERATIONS.values()]
+    assert len(names) == len(set(names))
+
+
+def test_every_problem_stands_where_it_may_be_met() -> None:
+    named = {code for response in the_document()["components"]["responses"].values() for code in _codes(response)}
+    assert named == set(codes.CODES) - codes.NOWHERE
+
+
+def _codes(response: Any) -> list[str]:
+    schema = response["content"]["application/problem+json"]["schema"]
+    return list(schema["allOf"][1]["properties"]["code"]["enum"])
+
+
+def test_examples_are_what_they_are_examples_of() -> None:
+    schemas = the_document()["components"]["schemas"]
+    examples = [(name, one) for name, schema in schemas.items() for one in schema.get("examples", ())]
+    assert len(examples) > 3
+    for name, example in examples:
+        validator(json.dumps({"$ref": f"#/components/schemas/{name}"})).validate(example)
+
+
+@pytest.mark.parametrize("body", [body for body, status, _ in BAD if status == 422])
+def test_what_is_refused_is_against_the_document(body: str) -> None:
+    schema = {**the_document()["components"]["schemas"]["CreatePayment"], "components": the_document()["components"]}
+    assert OAS31Validator(schema).is_valid(json.loads(body)) == (body in WHOLE_TO_OTHERS)
+
+
+async def test_it_is_served_to_everybody_and_printed(api: Api) -> None:
+    response, served = await get(api, "/v1/openapi.json")
+    assert (response.status, response.content_type) == (200, "application/vnd.oai.openapi+json")
+    assert served == the_document() == json.loads(CliRunner().invoke(app, ["openapi"]).stdout)
+
+
+async def test_the_page_has_all_of_it_and_needs_nothing_else(api: Api) -> None:
+    async with api.client.get("/docs") as response:
+        page = await response.text()
+        assert response.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert not re.search(r"<script|<link|<img|https?://|@import|url\(", page)
+    anchors = set(re.findall(r' id="([^"]+)"', page))
+    assert anchors >= {operation.name for operation in OPERATIONS.values()} | set(
+        the_document()["components"]["schemas"]
+    )
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= anchors
+    assert all(f"<code>{code}</code>" in page for code in set(codes.CODES) - codes.NOWHERE)
