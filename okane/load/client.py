@@ -13,6 +13,8 @@ from typing import Self
 
 import aiohttp
 
+from okane.client.errors import broken
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
@@ -69,7 +71,7 @@ class HttpClient:
                     for line in whole:
                         yield line
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise OSError(_kind(error)) from error
+            raise OSError(broken(error)) from error
 
     async def _exchange(self, method: str, url: str, data: bytes | None) -> Reply:
         headers = {"Content-Type": "application/json"} if data is not None else None
@@ -77,24 +79,9 @@ class HttpClient:
             async with self._session.request(method, url, data=data, headers=headers, allow_redirects=False) as answer:
                 body = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return Reply(failure=_kind(error))
+            return Reply(failure=broken(error))
         try:
             said = json.loads(body)
         except ValueError:
             said = None
         return Reply(status=answer.status, said=said if isinstance(said, dict) else None)
-
-
-def _kind(error: Exception) -> str:
-    """A name under which like failures are counted together."""
-    match error:
-        case aiohttp.ClientConnectorError():
-            return "connection refused" if isinstance(error.os_error, ConnectionRefusedError) else "cannot connect"
-        case TimeoutError():
-            return "timeout"
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | ConnectionError():
-            return "connection lost"
-        case aiohttp.ClientPayloadError():
-            return "cut-off answer"
-        case _:
-            return type(error).__name__

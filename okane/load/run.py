@@ -11,11 +11,11 @@ import json
 import signal
 from collections import Counter, defaultdict
 from collections.abc import Coroutine, Iterator, Sequence
-from http import HTTPStatus
 from uuid import uuid4
 
 from rich.console import Console
 
+from okane.client import AccessDenied, Client, NoAnswer, Refused
 from okane.load.client import HttpClient
 from okane.load.following import Follower
 from okane.load.options import LoadOptions
@@ -41,7 +41,7 @@ async def run_load(options: LoadOptions, console: Console, *, stop: asyncio.Even
     progress_console = Console(stderr=True) if options.json else console
     with _interrupts_set(stop):
         async with HttpClient(api_key=options.key) as http, HttpClient() as provider:  # which is not to know the key
-            await _check_reachable(options, http)
+            await _check_reachable(options)
             finished = await _until(stop, _send_and_follow(options, payments, tally, http, progress_console))
             journal = await fetch_and_check(options.provider_url, payments, provider)
     report = build_report(
@@ -96,14 +96,17 @@ async def _send_and_follow(
         await follower.look_once([payment for payment in accepted if not payment.at_rest])
 
 
-async def _check_reachable(options: LoadOptions, http: HttpClient) -> None:
-    reply = await http.get(f"{options.url}/v1/health")
-    if reply.failure:
-        raise ApiUnreachableError(f"no API at {options.url}: {reply.failure}")
-    reply = await http.get(f"{options.url}/v1/payments/{uuid4()}")  # which nobody has: 404 is what we want to hear
-    if reply.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        said = "" if reply.said is None else f": {reply.said.get('detail')}"
-        raise ApiUnreachableError(f"the API at {options.url} does not let us in{said} (--key, OKANE_API_KEY)")
+async def _check_reachable(options: LoadOptions) -> None:
+    async with Client(options.url, key=options.key, patience_s=0) as client:
+        try:
+            await client.payment(uuid4())  # which nobody has: NotFound is what we want to hear
+        except NoAnswer as error:
+            raise ApiUnreachableError(f"no API at {options.url}: {error.reason}") from error
+        except AccessDenied as error:
+            said = f"the API at {options.url} does not let us in: {error.detail} (--key, OKANE_API_KEY)"
+            raise ApiUnreachableError(said) from error
+        except Refused:
+            return
 
 
 async def _until(stop: asyncio.Event, work: Coroutine[None, None, None]) -> bool:

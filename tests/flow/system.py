@@ -10,16 +10,18 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from okane.client import Client, NewPayment
 from okane.local.okane_process import OkaneProcess, answers_http
 from okane.local.ports import free_port
 from okane.torture.history.collect import is_empty
 from okane.torture.history.journals import read_broker
-from streams import StreamStats
+from streams import RetryPolicy, StreamStats
 
 TERMINAL = frozenset({"success", "failed_final", "canceled"})
 
@@ -48,6 +50,9 @@ class System:
         self._ports: dict[str, int] = {}
         self.stream = f"test-{self._port('api')}-{time.time_ns()}"
         self.url = f"http://127.0.0.1:{self._port('api')}"
+        self.client = Client(
+            self.url, retries=RetryPolicy(base=timedelta(milliseconds=100), cap=timedelta(seconds=1), max_attempts=None)
+        )
         self.provider_url = f"http://127.0.0.1:{self._port('provider')}"
         self.env = {
             "OKANE_DATABASE_URL": database_url,
@@ -164,12 +169,7 @@ class System:
 
     async def accepted(self, key: str, amount: int = 440) -> str:
         """POST one payment, repeated with its key until it is taken. Its id."""
-        while True:
-            status, body = await self.post(key, amount)
-            if status in (200, 202):
-                return str(body["payment"]["id"])
-            assert status in (0, 503), (status, body)
-            await asyncio.sleep(0.1)
+        return str((await self.client.pay(NewPayment(amount=amount, idempotency_key=key))).payment.id)
 
     async def pay(
         self, count: int, *, prefix: str = "k", pause_s: float = 0.0, amounts: Sequence[int] = (440, 5_000, 20_000)
@@ -245,6 +245,7 @@ async def running(folder: Path, database_url: str, redis_url: str) -> AsyncItera
     async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=200)) as http:
         system = System(folder=folder, database_url=database_url, redis_url=redis_url, http=http)
         try:
-            yield system
+            async with system.client:
+                yield system
         finally:
             await system.stop_all()

@@ -1,0 +1,26 @@
+"""A client of the HTTP API: pays once however often it has to ask, and tells refusals apart by their `code`."""
+
+from okane.client.client import RETRIES, Client, Filter, NewPayment
+from okane.client.errors import AccessDenied, ClientError, Conflict, Invalid, KeyReused, NoAnswer, NotFound, Refused
+from okane.client.values import Attempt, DeadLetter, Event, Payment, Receipt, Replayed
+
+__all__ = [
+    "RETRIES",
+    "AccessDenied",
+    "Attempt",
+    "Client",
+    "ClientError",
+    "Conflict",
+    "DeadLetter",
+    "Event",
+    "Filter",
+    "Invalid",
+    "KeyReused",
+    "NewPayment",
+    "NoAnswer",
+    "NotFound",
+    "Payment",
+    "Receipt",
+    "Refused",
+    "Replayed",
+]

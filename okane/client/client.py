@@ -1,0 +1,260 @@
+"""The client: one method a route.
+
+Promise: a request is repeated only if that is safe, with the same idempotency key, after the `Retry-After` of a refusal or a
+jittered pause; so a payment is made once, however many answers get lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Self, TypedDict, TypeVar, Unpack
+from uuid import UUID
+
+import aiohttp
+
+from okane.client.errors import ClientError, NoAnswer, Refused, broken, refused
+from okane.client.values import Attempt, DeadLetter, Document, Event, Payment, Receipt, Replayed
+from okane.payment import Status
+from streams import RetryPolicy
+
+T = TypeVar("T")
+
+RETRIES = RetryPolicy(base=timedelta(seconds=0.2), cap=timedelta(seconds=5), max_attempts=None)
+LONGEST_WAIT_S = 30  # that the API grants
+_UNDONE = frozenset({"rate_limited", "overloaded", "too_many_connections"})  # refused before anything was done
+
+
+class Filter(TypedDict, total=False):
+    """Which payments to list."""
+
+    status: Iterable[Status]
+    currency: str
+    provider: str
+    created_after: datetime
+    created_before: datetime
+    updated_after: datetime
+    updated_before: datetime
+    amount_min: int
+    amount_max: int
+    idempotency_key: str
+    provider_ref: str
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewPayment:
+    """A payment to make. `amount` is in minor units; the idempotency key is one that no other payment has."""
+
+    amount: int
+    idempotency_key: str
+    currency: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    execute_at: datetime | None = None
+    expires_at: datetime | None = None
+
+    def document(self) -> Document:
+        return _document(asdict(self))
+
+
+class Client:
+    """Asks one API, on connections that it keeps. Used as an asynchronous context manager.
+
+    `patience_s` is how long a request is repeated in all, `timeout_s` how long each is waited for.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str | None = None,
+        patience_s: float = 60.0,
+        timeout_s: float = 15.0,
+        retries: RetryPolicy = RETRIES,
+    ) -> None:
+        self._url = url.rstrip("/")
+        self._key = key
+        self._patience_s = patience_s
+        self._timeout_s = timeout_s
+        self._retries = retries
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            headers=None if self._key is None else {"Authorization": f"Bearer {self._key}"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._session is not None
+        await self._session.close()
+
+    async def pay(self, new: NewPayment, *, wait_s: int = 0) -> Receipt:
+        """Make a payment, or find the one that an earlier request has made. `wait_s`: for it to come to rest."""
+        return Receipt.of(await self._ask("POST", "/v1/payments", body=new.document(), wait_s=wait_s))
+
+    async def pay_many(self, news: Sequence[NewPayment]) -> Sequence[Receipt | Refused]:
+        """Make up to 1,000 payments: what became of each, in order."""
+        said = await self._ask("POST", "/v1/payments/batch", body=[new.document() for new in news])
+        return [
+            refused(one["status"], one["problem"]) if "problem" in one else Receipt.of(one) for one in said["results"]
+        ]
+
+    async def payment(self, payment_id: UUID, *, wait_s: int = 0) -> Payment:
+        """The payment as it is, once it has come to rest or `wait_s` are over."""
+        return Payment.of((await self._ask("GET", f"/v1/payments/{payment_id}", wait_s=wait_s))["payment"])
+
+    async def at_rest(self, payment_id: UUID) -> Payment:
+        """The payment when nothing but a human will change it any more, whenever that is."""
+        while True:
+            payment = await self.payment(payment_id, wait_s=LONGEST_WAIT_S)
+            if payment.status.at_rest:
+                return payment
+
+    async def cancel(self, payment_id: UUID) -> Payment:
+        """Withdraw a payment that nobody has charged. Raises Conflict if it is too late, or its outcome is open."""
+        return Payment.of((await self._ask("POST", f"/v1/payments/{payment_id}/cancel"))["payment"])
+
+    async def retry(self, payment_id: UUID) -> Receipt:
+        """Try a failed payment again. Not repeated if no answer comes: it may have failed once more by then."""
+        return Receipt.of(await self._ask("POST", f"/v1/payments/{payment_id}/retry", repeatable=False))
+
+    def payments(self, **which: Unpack[Filter]) -> AsyncIterator[Payment]:
+        """Payments, newest first, page by page as they are asked for."""
+        return self._pages("/v1/payments", "payments", Payment.of, _query(which))
+
+    def events(self, payment_id: UUID) -> AsyncIterator[Event]:
+        """What happened to a payment, oldest first."""
+        return self._pages(f"/v1/payments/{payment_id}/events", "events", Event.of, [])
+
+    def attempts(self, payment_id: UUID) -> AsyncIterator[Attempt]:
+        """How often it was tried, and what came of it, oldest first."""
+        return self._pages(f"/v1/payments/{payment_id}/attempts", "attempts", Attempt.of, [])
+
+    def dead_letters(self, *, status: Iterable[Status] = (), currency: str | None = None) -> AsyncIterator[DeadLetter]:
+        """What was given up, the last first."""
+        query = _query({"status": status, "currency": currency})
+        return self._pages("/v1/dead-letters", "dead_letters", DeadLetter.of, query)
+
+    async def replay(
+        self, payment_ids: Sequence[UUID] | None = None, *, limit: int = 100, dry_run: bool = False
+    ) -> Replayed:
+        """Try again what was given up: these, or the oldest."""
+        chosen = {} if payment_ids is None else {"payment_ids": [str(one) for one in payment_ids]}
+        body = {"filter": chosen, "limit": limit, "dry_run": dry_run}
+        return Replayed.of(await self._ask("POST", "/v1/dead-letters/replay", body=body))
+
+    async def _pages(
+        self, path: str, name: str, of: Callable[[Document], T], query: list[tuple[str, str]]
+    ) -> AsyncIterator[T]:
+        more: list[tuple[str, str]] = []
+        while True:
+            page = await self._ask("GET", path, query=[*query, ("limit", "100"), *more])
+            for one in page[name]:
+                yield of(one)
+            if not page["has_more"]:
+                return
+            more = [("after", page["after"])]
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        query: Sequence[tuple[str, str]] = (),
+        wait_s: int = 0,
+        repeatable: bool = True,
+    ) -> Document:
+        """What the API says in the end. Raises Refused, NoAnswer."""
+        ends_s = time.monotonic() + self._patience_s
+        data = None if body is None else json.dumps(body).encode()
+        for attempt in itertools.count(1):
+            answer = await self._ask_once(method, path, data, query, wait_s)
+            if not isinstance(answer, ClientError):
+                return answer
+            pause_s = self._pause_s(answer, attempt, repeatable=repeatable)
+            if pause_s is None or time.monotonic() + pause_s > ends_s:
+                raise answer
+            await asyncio.sleep(pause_s)
+        raise AssertionError
+
+    def _pause_s(self, error: ClientError, attempt: int, *, repeatable: bool) -> float | None:
+        """How long to wait before the request is repeated; None: it is not to be."""
+        match error:
+            case Refused(retryable=False):
+                return None
+            case Refused(code=code) if not (repeatable or code in _UNDONE):
+                return None
+            case NoAnswer() if not repeatable:
+                return None
+        delay = self._retries.delay(attempt, roll=random.random())
+        if delay is None:
+            return None
+        after_s = error.after_s if isinstance(error, Refused) and error.after_s is not None else 0
+        return after_s + delay.total_seconds()
+
+    async def _ask_once(
+        self, method: str, path: str, data: bytes | None, query: Sequence[tuple[str, str]], wait_s: int
+    ) -> Document | ClientError:
+        assert self._session is not None, "used outside of its context"
+        headers = {"Content-Type": "application/json"} if data is not None else {}
+        if wait_s:
+            headers["Prefer"] = f"wait={wait_s}"
+        timeout = aiohttp.ClientTimeout(total=self._timeout_s + wait_s)
+        try:
+            async with self._session.request(
+                method,
+                self._url + path,
+                data=data,
+                params=query,
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+            ) as answer:
+                said = _parsed(await answer.read())
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return NoAnswer(f"{method} {path}", broken(error))
+        if answer.status >= 300:
+            after = answer.headers.get("Retry-After", "")
+            return refused(answer.status, said or {}, after_s=int(after) if after.isdecimal() else None)
+        return NoAnswer(f"{method} {path}", "an answer that is not the API's") if said is None else said
+
+
+def _parsed(body: bytes) -> Document | None:
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) else None
+
+
+def _document(members: Mapping[str, Any]) -> Document:
+    """As JSON has it: what is not said is left out."""
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in members.items()
+        if value is not None
+    }
+
+
+def _query(which: Mapping[str, Any]) -> list[tuple[str, str]]:
+    query: list[tuple[str, str]] = []
+    for name, value in _document(which).items():
+        if name == "status":
+            query += [(name, Status(one).value) for one in value]
+        elif name == "metadata":
+            query += [(f"metadata[{key}]", text) for key, text in value.items()]
+        else:
+            query.append((name, str(value)))
+    return query

@@ -1,0 +1,105 @@
+"""What the client raises: one type for each thing that its user may do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import aiohttp
+
+_LATER = frozenset({408, 429, 500, 502, 503, 504})  # of what is no answer of ours, but of something on the way
+
+
+class ClientError(Exception):
+    """Base of all of them."""
+
+
+class NoAnswer(ClientError):
+    """None came, or none that can be read, for as long as the client is patient. What was asked may have been done."""
+
+    def __init__(self, asked: str, reason: str) -> None:
+        super().__init__(f"{asked}: {reason}")
+        self.reason = reason
+
+
+class Refused(ClientError):
+    """The API has said no, and `code` says why (docs/errors.md). `errors` names what is wrong in the request.
+
+    `retryable`: the same request may succeed later; the client has tried for as long as it is patient.
+    """
+
+    def __init__(self, status: int, problem: Mapping[str, Any], *, after_s: int | None = None) -> None:
+        self.status = status
+        self.code = str(problem.get("code", f"http_{status}"))
+        self.detail = str(problem.get("detail", "an answer that is not the API's"))
+        self.retryable = bool(problem.get("retryable", status in _LATER))
+        self.request_id: str | None = problem.get("request_id")
+        self.errors: Sequence[Mapping[str, str]] = problem.get("errors", ())
+        self.after_s = after_s
+        super().__init__(f"{self.code}: {self.detail}")
+
+
+class AccessDenied(Refused):
+    """The API key is missing, not let in, or not allowed to do this."""
+
+
+class Invalid(Refused):
+    """The request is wrong, and will be the next time."""
+
+
+class NotFound(Refused):
+    """The account has no such payment."""
+
+
+class Conflict(Refused):
+    """The payment's status, `payment_status`, does not allow this."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any], *, after_s: int | None = None) -> None:
+        super().__init__(status, problem, after_s=after_s)
+        self.payment_status = str(problem["payment_status"])
+
+
+class KeyReused(Refused):
+    """The idempotency key belongs to the payment `payment_id`, which asks for something else."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any], *, after_s: int | None = None) -> None:
+        super().__init__(status, problem, after_s=after_s)
+        self.payment_id = UUID(problem["payment_id"])
+
+
+_BY_CODE: Mapping[str, type[Refused]] = {
+    "key_missing": AccessDenied,
+    "key_invalid": AccessDenied,
+    "scope_missing": AccessDenied,
+    "payment_not_found": NotFound,
+    "status_conflict": Conflict,
+    "idempotency_key_reused": KeyReused,
+    "idempotency_key_missing": Invalid,
+    "idempotency_key_invalid": Invalid,
+    "query_invalid": Invalid,
+    "validation_failed": Invalid,
+    "amount_too_large": Invalid,
+    "batch_size": Invalid,
+    "body_too_large": Invalid,
+}
+
+
+def refused(status: int, problem: Mapping[str, Any], *, after_s: int | None = None) -> Refused:
+    """The error for a problem."""
+    return _BY_CODE.get(str(problem.get("code")), Refused)(status, problem, after_s=after_s)
+
+
+def broken(error: Exception) -> str:
+    """What broke, in a word or two: the same for the same kind of failure."""
+    match error:
+        case aiohttp.ClientConnectorError():
+            return "connection refused" if isinstance(error.os_error, ConnectionRefusedError) else "cannot connect"
+        case TimeoutError():
+            return "timeout"
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | ConnectionError():
+            return "connection lost"
+        case aiohttp.ClientPayloadError():
+            return "cut-off answer"
+        case _:
+            return type(error).__name__

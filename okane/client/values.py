@@ -1,0 +1,157 @@
+"""What the API answers with, as values. Members that a later API adds are passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from okane.payment import Status
+
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payment:
+    """A payment as it was when the API answered."""
+
+    id: UUID
+    amount: int
+    currency: str
+    status: Status
+    idempotency_key: str
+    attempts: int
+    lane: str
+    metadata: Mapping[str, str]
+    created_at: datetime
+    updated_at: datetime
+    provider_ref: str | None = None
+    decline_code: str | None = None
+    last_error: str | None = None
+    execute_at: datetime | None = None
+    expires_at: datetime | None = None
+    retry_at: datetime | None = None
+
+    @classmethod
+    def of(cls, said: Document) -> Payment:
+        return cls(
+            id=UUID(said["id"]),
+            amount=said["amount"],
+            currency=said["currency"],
+            status=Status(said["status"]),
+            idempotency_key=said["idempotency_key"],
+            attempts=said["attempts"],
+            lane=said["lane"],
+            metadata=said["metadata"],
+            created_at=datetime.fromisoformat(said["created_at"]),
+            updated_at=datetime.fromisoformat(said["updated_at"]),
+            provider_ref=said.get("provider_ref"),
+            decline_code=said.get("decline_code"),
+            last_error=said.get("last_error"),
+            execute_at=_moment(said.get("execute_at")),
+            expires_at=_moment(said.get("expires_at")),
+            retry_at=_moment(said.get("retry_at")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a request for a payment. `created`: this request made it, not an earlier one with its key."""
+
+    payment: Payment
+    created: bool
+    enqueued: bool
+
+    @classmethod
+    def of(cls, said: Document) -> Receipt:
+        return cls(Payment.of(said["payment"]), said["created"], said["enqueued"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One change of a payment; `status` is that after it."""
+
+    version: int
+    at: datetime
+    event: str
+    status: Status
+    attempt: int
+    actor: str
+    provider: str | None = None
+    call: str | None = None
+    decline_code: str | None = None
+    reason: str | None = None
+    latency_ms: int | None = None
+
+    @classmethod
+    def of(cls, said: Document) -> Event:
+        return cls(
+            version=said["version"],
+            at=datetime.fromisoformat(said["at"]),
+            event=said["event"],
+            status=Status(said["status"]),
+            attempt=said["attempt"],
+            actor=said["actor"],
+            **_call(said),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One claim of a payment and what came of it."""
+
+    attempt: int
+    began_at: datetime
+    ended_at: datetime | None
+    outcome: str
+    provider: str | None = None
+    call: str | None = None
+    decline_code: str | None = None
+    reason: str | None = None
+    latency_ms: int | None = None
+
+    @classmethod
+    def of(cls, said: Document) -> Attempt:
+        return cls(
+            attempt=said["attempt"],
+            began_at=datetime.fromisoformat(said["began_at"]),
+            ended_at=_moment(said.get("ended_at")),
+            outcome=said["outcome"],
+            **_call(said),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A payment that was given up. `provider_key` is what to search for at the provider."""
+
+    payment: Payment
+    dead_at: datetime
+    provider_key: str
+
+    @classmethod
+    def of(cls, said: Document) -> DeadLetter:
+        return cls(Payment.of(said["payment"]), datetime.fromisoformat(said["dead_at"]), said["provider_key"])
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """Which dead letters are tried again, and which of those that were named are not."""
+
+    retried: Sequence[UUID]
+    kept: Sequence[UUID]
+    has_more: bool
+
+    @classmethod
+    def of(cls, said: Document) -> Replayed:
+        return cls([UUID(one) for one in said["retried"]], [UUID(one) for one in said["kept"]], said["has_more"])
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def _call(said: Document) -> dict[str, Any]:
+    return {name: said.get(name) for name in ("provider", "call", "decline_code", "reason", "latency_ms")}

@@ -1,0 +1,234 @@
+"""The client: against the API, and against a way there that loses answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from okane.api.access import KeyHolders
+from okane.api.contract.codes import CODES
+from okane.api_key import Mode
+from okane.client import (
+    AccessDenied,
+    Client,
+    Conflict,
+    Invalid,
+    KeyReused,
+    NewPayment,
+    NoAnswer,
+    NotFound,
+    Payment,
+    Receipt,
+    Refused,
+)
+from okane.client.errors import _BY_CODE, refused
+from okane.payment import Status
+from okane.store import ApiKeyStore
+from streams import RetryPolicy
+from tests.okane.conftest import Api, serve_api
+from tests.okane.test_api import rows, settle
+
+SOON = RetryPolicy(base=timedelta(milliseconds=1), cap=timedelta(milliseconds=5), max_attempts=None)
+NEW = NewPayment(amount=440, idempotency_key="k-1", metadata={"order": "4711"})
+
+
+def url_of(api: Api) -> str:
+    assert api.client._base_url is not None
+    return str(api.client._base_url)
+
+
+@pytest.fixture
+async def client(api: Api) -> AsyncIterator[Client]:
+    async with Client(url_of(api)) as one:
+        yield one
+
+
+@dataclass(slots=True)
+class Way:
+    """A way to the API on which things go wrong, in this order; then they go well. None: the answer is lost."""
+
+    url: str
+    wrong: list[tuple[int, dict[str, Any], dict[str, str]] | None] = field(default_factory=list)
+    asked: list[tuple[str, str, bytes]] = field(default_factory=list)
+
+    async def go(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        self.asked.append((request.method, request.path_qs, body))
+        wrong = self.wrong.pop(0) if self.wrong else (0, {}, {})
+        if wrong is not None and wrong[0]:
+            status, document, headers = wrong
+            return web.json_response(document, status=status, headers=headers)
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(request.method, self.url + request.path_qs, data=body, headers=request.headers) as answer,
+        ):
+            said = await answer.read()
+        if wrong is None:
+            assert request.transport is not None
+            request.transport.abort()
+        return web.Response(body=said, status=answer.status, content_type="application/json")
+
+
+@pytest.fixture
+async def way(api: Api) -> AsyncIterator[tuple[Way, Client]]:
+    one = Way(url_of(api))
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", one.go)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    async with Client(f"http://{host}:{port}", retries=SOON) as client:
+        yield one, client
+    await runner.cleanup()
+
+
+def problem(code: str, **more: str) -> tuple[int, dict[str, Any], dict[str, str]]:
+    status = CODES[code].status.value
+    return status, {"code": code, "detail": "", "retryable": CODES[code].retryable}, more
+
+
+async def test_a_payment_is_made_once(api: Api, client: Client) -> None:
+    first, again = await client.pay(NEW), await client.pay(NEW)
+    assert (first.created, first.enqueued, again.created) == (True, True, False)
+    assert first.payment == again.payment == await client.payment(first.payment.id)
+    assert (first.payment.amount, first.payment.metadata) == (440, {"order": "4711"})
+    assert (first.payment.status, first.payment.execute_at) == (Status.PENDING, None)
+    assert await rows(api) == 1
+
+
+async def test_answers_that_get_lost_are_asked_for_again_under_the_same_key(api: Api, way: tuple[Way, Client]) -> None:
+    lossy, client = way
+    lossy.wrong = [None, None, (502, {}, {}), problem("store_unavailable")]
+    receipt = await client.pay(NEW)
+    assert not receipt.created  # by this request: by the first, of which nothing was heard
+    assert len(lossy.asked) == 5
+    assert len(set(lossy.asked)) == 1
+    assert await rows(api) == 1
+
+
+async def test_what_is_final_is_not_asked_again(way: tuple[Way, Client]) -> None:
+    lossy, client = way
+    with pytest.raises(Invalid) as raised:
+        await client.pay(NewPayment(amount=0, idempotency_key="k"))
+    assert (raised.value.status, raised.value.code) == (422, "validation_failed")
+    assert [one["pointer"] for one in raised.value.errors] == ["/amount"]
+    assert raised.value.request_id is not None
+    assert len(lossy.asked) == 1
+
+
+async def test_a_retry_is_not_repeated_when_it_may_have_been_done(api: Api, way: tuple[Way, Client]) -> None:
+    lossy, client = way
+    payment = (await client.pay(NEW)).payment
+    await settle(api, str(payment.id), Status.FAILED_FINAL)
+    lossy.wrong = [problem("rate_limited"), None]
+    with pytest.raises(NoAnswer):
+        await client.retry(payment.id)
+    assert [path for _, path, _ in lossy.asked[1:]] == [f"/v1/payments/{payment.id}/retry"] * 2
+    assert (await client.payment(payment.id)).status is Status.PENDING
+
+
+async def test_patience_ends(way: tuple[Way, Client]) -> None:
+    lossy, client = way
+    lossy.wrong = [problem("overloaded", **{"Retry-After": "61"})]  # longer than it is patient
+    with pytest.raises(Refused, match="overloaded"):
+        await client.pay(NEW)
+    assert len(lossy.asked) == 1
+    async with Client("http://127.0.0.1:1", patience_s=0.05, retries=SOON) as client:
+        with pytest.raises(NoAnswer, match="GET /v1/payments/"):
+            await client.payment(uuid4())
+
+
+@pytest.mark.parametrize(("after_s", "least_s"), [(None, 0), (7, 7)])
+def test_a_pause_is_as_long_as_the_api_says_and_a_little(after_s: int | None, least_s: int) -> None:
+    error = refused(429, problem("rate_limited")[1], after_s=after_s)
+    pauses = [Client("http://x", retries=SOON)._pause_s(error, 9, repeatable=True) for _ in range(20)]
+    assert len(set(pauses)) > 1
+    assert all(pause is not None and least_s <= pause < least_s + 0.005 for pause in pauses)
+
+
+async def test_it_waits_for_a_payment_to_come_to_rest(api: Api, client: Client) -> None:
+    payment = (await client.pay(NEW, wait_s=1)).payment
+    assert payment.status is Status.PENDING
+    waiting = asyncio.create_task(client.at_rest(payment.id))
+    await settle(api, str(payment.id), Status.SUCCESS, provider_ref="ch_1")
+    settled = await waiting
+    assert (settled.status, settled.provider_ref) == (Status.SUCCESS, "ch_1")
+
+
+async def test_refusals_have_a_type_for_what_can_be_done(api: Api, client: Client) -> None:
+    payment = (await client.pay(NEW)).payment
+    with pytest.raises(NotFound):
+        await client.payment(UUID(int=1))
+    with pytest.raises(KeyReused) as reused:
+        await client.pay(NewPayment(amount=441, idempotency_key="k-1"))
+    assert reused.value.payment_id == payment.id
+    with pytest.raises(Conflict) as conflict:
+        await client.retry(payment.id)
+    assert conflict.value.payment_status == "pending"
+    assert (await client.cancel(payment.id)).status is Status.CANCELED
+    with pytest.raises(Invalid):
+        [one async for one in client.payments(created_after=datetime(2026, 1, 1))]
+
+
+async def test_a_key_that_is_none_is_said_to_be(database_url: str, redis_url: str) -> None:
+    store = ApiKeyStore(database_url, timeout=timedelta(seconds=3))
+    async for api in serve_api(database_url, redis_url, KeyHolders(store, mode=Mode.TEST)):
+        async with Client(url_of(api), key="sk_test_nobody") as client:
+            with pytest.raises(AccessDenied, match="key_invalid"):
+                await client.pay(NEW)
+    await store.aclose()
+
+
+async def test_a_batch_says_what_became_of_each(client: Client) -> None:
+    later = datetime.now(UTC) + timedelta(days=1)
+    good = NewPayment(amount=5, idempotency_key="b", currency="EUR", execute_at=later, expires_at=later + timedelta(1))
+    results = await client.pay_many([NEW, NewPayment(amount=-1, idempotency_key="a"), good])
+    assert [type(one) for one in results] == [Receipt, Invalid, Receipt]
+    assert isinstance(results[2], Receipt)
+    assert (results[2].payment.execute_at, results[2].payment.currency) == (later, "EUR")
+
+
+async def test_lists_are_gone_through_to_their_end(api: Api, client: Client) -> None:
+    news = [
+        NewPayment(amount=number + 1, idempotency_key=f"k-{number}", metadata={"half": str(number % 2)})
+        for number in range(250)
+    ]
+    receipts = await client.pay_many(news)
+    made = [one.payment.id for one in receipts if isinstance(one, Receipt)]
+    assert {one.id async for one in client.payments()} == set(made)
+    assert len(made) == 250
+    found = await _all(client.payments(status=[Status.PENDING], metadata={"half": "1"}, amount_min=101))
+    assert sorted(one.amount for one in found) == list(range(102, 251, 2))
+
+
+async def test_the_history_of_a_payment_and_the_dead_letters(api: Api, client: Client) -> None:
+    payment = (await client.pay(NEW)).payment
+    await settle(api, str(payment.id), Status.FAILED_FINAL, event="spent")
+    assert [event.event async for event in client.events(payment.id)] == ["accepted", "claimed", "spent"]
+    [attempt] = [one async for one in client.attempts(payment.id)]
+    assert (attempt.attempt, attempt.outcome, attempt.call) == (1, "spent", "charge")
+    [letter] = [one async for one in client.dead_letters(status=[Status.FAILED_FINAL])]
+    assert letter.payment.id == payment.id
+    assert (await client.replay([payment.id], dry_run=True)).retried == [payment.id]
+    assert (await client.replay()).retried == [payment.id]
+    assert (await client.payment(payment.id)).status is Status.PENDING
+
+
+def test_every_code_that_it_tells_apart_exists() -> None:
+    assert set(_BY_CODE) <= set(CODES)
+    assert refused(502, {}).retryable
+    assert not refused(404, {}).retryable
+    assert isinstance(refused(503, {"code": "new_one", "retryable": False}), Refused)
+
+
+async def _all(payments: AsyncIterator[Payment]) -> Sequence[Payment]:
+    return [one async for one in payments]
