@@ -75,6 +75,26 @@ _PARAMETERS: Mapping[str, Json] = {
     "If-None-Match": {"description": "The ETag that is known.", "schema": {"type": "string"}},
 }
 
+_FILTERS: Mapping[str, str] = {
+    "limit": "So many at most.",
+    "after": "The cursor that the page before ended with, as it is.",
+    "status": "Any of these: repeat it for several.",
+    "currency": "In this currency.",
+    "provider": "Of those that this provider was called for.",
+    "lane": "In this lane.",
+    "created_after": "Made at this moment or later.",
+    "created_before": "Made before this moment.",
+    "updated_after": "Changed last at this moment or later.",
+    "updated_before": "Changed last before this moment.",
+    "dead_after": "Given up at this moment or later.",
+    "dead_before": "Given up before this moment.",
+    "amount_min": "Of this amount or more, in minor units.",
+    "amount_max": "Of this amount or less, in minor units.",
+    "idempotency_key": "The one that was made under this key.",
+    "provider_ref": "The one that the provider knows by this.",
+    "metadata": "With exactly this value under this name, as `metadata[name]=value`; for several names if need be.",
+}
+
 
 def build(scopes: Scopes) -> Json:
     """The document. `scopes` tells what each route takes."""
@@ -191,11 +211,12 @@ def _named(part: Any) -> Any:
 
 
 def _in_path(path: str) -> Sequence[Json]:
-    """The payment's id: as a UUID, or as both older systems' clients write it."""
+    """The payment's id, as this system writes it or as the older queue did."""
     if "{payment_id}" not in path:
         return []
     either = {"type": "string", "pattern": "^(pay_[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$"}
-    return [{"name": "payment_id", "in": "path", "required": True, "schema": either}]
+    about = "The payment's id; `pay_` and 32 digits are another spelling of it."
+    return [{"name": "payment_id", "in": "path", "required": True, "description": about, "schema": either}]
 
 
 def _in_query(operation: Operation) -> Sequence[Json]:
@@ -210,7 +231,7 @@ def _filter(name: str, member: Json) -> Json:
     member = next((one for one in member.get("anyOf", ()) if one != {"type": "null"}), member)
     member = {key: value for key, value in member.items() if key != "default" or value}
     style = {"style": "deepObject", "explode": True} if member["type"] == "object" else {}
-    return {"name": name, "in": "query", **style, "schema": member}
+    return {"name": name, "in": "query", "description": _FILTERS[name], **style, "schema": member}
 
 
 def _header(name: str) -> Json:

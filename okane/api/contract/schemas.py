@@ -3,6 +3,7 @@ is written to these."""
 
 from __future__ import annotations
 
+import enum
 from datetime import datetime
 from typing import Annotated, Any, Literal, NotRequired
 from uuid import UUID
@@ -85,13 +86,23 @@ class Receipt(TypedDict):
     ]
 
 
+class OlderStatus(enum.StrEnum):
+    """Where a payment stands, in Titan Queue's words."""
+
+    PENDING = "PENDING"
+    QUEUED = "QUEUED"
+    PROCESSING = "PROCESSING"
+    SUCCESS = "SUCCESS"
+    FAILED = "FAILED"
+
+
 @with_config(shown({"payment_id": "pay_0198c0de000070008000000000000001", "amount": 440, "status": "PENDING"}))
 class OlderPayment(TypedDict):
     """A payment in Titan Queue's words."""
 
     payment_id: OlderId
     amount: Annotated[int, Field(gt=0)]
-    status: Literal["PENDING", "QUEUED", "PROCESSING", "SUCCESS", "FAILED"]
+    status: OlderStatus
 
 
 class WrongMember(TypedDict):
@@ -148,7 +159,7 @@ class Problem(ItemProblem):
 class BatchAccepted(TypedDict):
     """An item that was accepted: 202 for a new payment, 200 for the repeat of a request."""
 
-    status: Literal[200, 202]
+    status: Annotated[int, Field(ge=200, le=299)]
     payment: Payment
     created: bool
     enqueued: bool
@@ -254,4 +265,4 @@ class Replayed(TypedDict):
 class Health(TypedDict):
     """That the process answers."""
 
-    status: Literal["ok", "ready"]
+    status: Annotated[str, Field(description="ok, or ready")]
