@@ -75,8 +75,7 @@ async def test_the_page_has_all_of_it_and_needs_nothing_else(api: Api) -> None:
         assert response.headers["Content-Security-Policy"].startswith("default-src 'none'")
     assert not re.search(r"<script|<link|<img|https?://|@import|url\(", page)
     anchors = set(re.findall(r' id="([^"]+)"', page))
-    assert anchors >= {operation.name for operation in OPERATIONS.values()} | set(
-        the_document()["components"]["schemas"]
-    )
+    named = {operation.name for operation in OPERATIONS.values()} | set(codes.CODES)
+    assert anchors == named | set(the_document()["components"]["schemas"])
     assert set(re.findall(r'href="#([^"]+)"', page)) <= anchors
-    assert all(f"<code>{code}</code>" in page for code in set(codes.CODES) - codes.NOWHERE)
+    assert all(page.count(f"<code>{code}</code>") > 1 for code in set(codes.CODES) - codes.NOWHERE)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from okane.api.contract.codes import ANYWHERE, CODES, Code
 
 Json = Mapping[str, Any]
 
@@ -15,7 +17,8 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto
 h2 { margin-top: 3rem; border-bottom: 1px solid #d8dee4 } h3 { margin-top: 2rem }
 code, pre { font: 13px/1.5 ui-monospace, monospace; background: #f3f5f7; border-radius: 4px; padding: .1em .3em }
 pre { padding: .8em; overflow-x: auto } b.method { color: #0b6bcb } a { color: #0b6bcb; text-decoration: none }
-table { border-collapse: collapse; width: 100% }
+table { border-collapse: collapse; width: 100%; margin: 1rem 0 }
+td:first-child { width: 11rem } td:nth-child(2) { width: 14rem }
 td { border-top: 1px solid #d8dee4; padding: .3em .8em .3em 0; vertical-align: top }
 small { color: #59636e }
 @media (prefers-color-scheme: dark) {
@@ -36,6 +39,8 @@ def render(document: Json) -> str:
         *_operations(document),
         "<h2>Documents</h2>",
         *(_schema(name, schema) for name, schema in document["components"]["schemas"].items()),
+        f"<h2>Problems</h2><p>Any request may meet {_codes(ANYWHERE)}.</p>",
+        f"<table>{''.join(_problem(name, code) for name, code in CODES.items())}</table>",
     ]
     return "\n".join(parts) + "</html>\n"
 
@@ -51,6 +56,7 @@ def _operations(document: Json) -> Iterator[str]:
 
 def _operation(document: Json, method: str, path: str, operation: Json) -> str:
     scopes = [scope for one in operation["security"][:1] for names in one.values() for scope in names]
+    said = operation["responses"].items()
     body = operation.get("requestBody", {"content": {}})["content"]
     takes = [(" or ".join(body), _type(next(iter(body.values()))["schema"]), "the body")] if body else []
     return "".join(
@@ -59,7 +65,8 @@ def _operation(document: Json, method: str, path: str, operation: Json) -> str:
             f"<p>{_plain(operation['summary'])}. <small>{_scope(scopes)}</small></p>",
             _text(operation.get("description", "")),
             _table([*(_parameter(_found(document, one)) for one in operation.get("parameters", ())), *takes]),
-            _table(_answer(status, _found(document, one)) for status, one in operation["responses"].items()),
+            _table(_answer(status, _found(document, one)) for status, one in said if status < "400"),
+            _refusals(_found(document, one) for status, one in said if status >= "400"),
         )
     )
 
@@ -74,7 +81,23 @@ def _parameter(parameter: Json) -> tuple[str, str, str]:
 
 def _answer(status: str, answer: Json) -> tuple[str, str, str]:
     content: Json = next(iter(answer.get("content", {}).values()), {})
-    return status, _type(content.get("schema", {})), _text(answer["description"])
+    return status, _type(content.get("schema", {})), _inline(answer["description"])
+
+
+def _refusals(answers: Iterator[Json]) -> str:
+    """Those of an operation's own: what any request may meet is said once."""
+    bodies = [next(iter(answer["content"].values()))["schema"] for answer in answers]
+    own = [code for body in bodies for code in body["allOf"][1]["properties"]["code"]["enum"] if code not in ANYWHERE]
+    return f'<p>Refuses with a <a href="#Problem">Problem</a>: {_codes(own)}.</p>' if own else ""
+
+
+def _codes(names: Sequence[str]) -> str:
+    return ", ".join(f'<a href="#{name}"><code>{name}</code></a>' for name in names)
+
+
+def _problem(name: str, code: Code) -> str:
+    again = "Repeat it." if code.retryable else ""
+    return f'<tr id="{name}"><td><code>{name}</code><td>{code.status.value}<td>{_inline(code.means)} {again}'
 
 
 def _schema(name: str, schema: Json) -> str:
@@ -123,16 +146,14 @@ def _found(document: Json, one: Json) -> Json:
     return found
 
 
-def _table(rows: Iterator[tuple[str, str, str]] | Sequence[tuple[str, str, str]]) -> str:
+def _table(rows: Iterable[tuple[str, str, str]]) -> str:
     """Of a name each, and what is HTML already."""
     written = "".join(f"<tr><td><code>{_plain(name)}</code><td>{kind}<td>{means}" for name, kind, means in rows)
     return f"<table>{written}</table>" if written else ""
 
 
 def _text(markdown: str) -> str:
-    """The little Markdown that the descriptions have: paragraphs, lists, code."""
-    if markdown.startswith("* "):
-        return "<br>".join(_inline(line.removeprefix("* ")) for line in markdown.splitlines())
+    """The little Markdown that the descriptions have: paragraphs, and code."""
     return "".join(f"<p>{_inline(paragraph)}</p>" for paragraph in markdown.split("\n\n") if paragraph)
 
 
