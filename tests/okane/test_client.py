@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -36,6 +38,7 @@ from streams import RetryPolicy
 from tests.okane.conftest import Api, serve_api
 from tests.okane.test_api import rows, settle
 
+EXAMPLE = Path(__file__).parents[2] / "docs" / "client.md"
 SOON = RetryPolicy(base=timedelta(milliseconds=1), cap=timedelta(milliseconds=5), max_attempts=None)
 NEW = NewPayment(amount=440, idempotency_key="k-1", metadata={"order": "4711"})
 
@@ -221,6 +224,22 @@ async def test_the_history_of_a_payment_and_the_dead_letters(api: Api, client: C
     assert (await client.replay([payment.id], dry_run=True)).retried == [payment.id]
     assert (await client.replay()).retried == [payment.id]
     assert (await client.payment(payment.id)).status is Status.PENDING
+
+
+async def test_the_example_of_the_documents_runs(
+    api: Api, client: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [example] = re.findall(r"```python\n(.*?)```", EXAMPLE.read_text(), re.DOTALL)
+    monkeypatch.setenv("OKANE_API_KEY", "any")
+    code: dict[str, Any] = {}
+    exec(example.replace("http://127.0.0.1:8080", url_of(api)).replace("asyncio.run(main())", ""), code)
+    running = asyncio.create_task(code["main"]())
+    async with asyncio.timeout(30):
+        while not (made := await _all(client.payments())):
+            await asyncio.sleep(0.01)
+    await settle(api, str(made[0].id), Status.FAILED_FINAL, decline_code="card_declined")
+    await running
+    assert "card_declined ['accepted', 'claimed', 'failed_final']" in capsys.readouterr().out
 
 
 def test_every_code_that_it_tells_apart_exists() -> None:
