@@ -8,7 +8,7 @@ from typing import Annotated
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from okane.api import bodies, queries, strict_json, times, wire
 from okane.api.answers import JSON
@@ -50,7 +50,8 @@ class ReplayFilter(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     payment_ids: Annotated[
-        list[Annotated[UUID, BeforeValidator(_id)]] | None, Field(min_length=1, max_length=MAX_REPLAY)
+        list[Annotated[UUID, BeforeValidator(_id), WithJsonSchema(wire.ID)]] | None,
+        Field(min_length=1, max_length=MAX_REPLAY),
     ] = None
     currency: wire.CurrencyCode | None = None
     lane: queries.Text | None = None

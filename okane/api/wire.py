@@ -39,6 +39,7 @@ MAX_AMOUNT_MINOR = 2**63 - 1
 M = TypeVar("M", bound=BaseModel)
 
 _ID = re.compile(r"(pay_)?([0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.ASCII | re.IGNORECASE)
+ID = {"type": "string", "pattern": f"^{_ID.pattern}$"}  # in words that JSON Schema has
 
 
 def _known_currency(code: str) -> str:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from okane.api import idempotency, problems, wire
+from okane.api import problems, wire
 from okane.api.access import SCHEMES
-from okane.api.contract import codes, schemas
+from okane.api.contract import codes, fields, schemas
 from okane.api.contract.operations import OPERATIONS, Body, Operation, Said
 from okane.api.middleware import Scopes
 from okane.api_key import Scope
@@ -34,66 +34,6 @@ logs have its request. What is under `/v1` only gains members and routes: ignore
 _STATUS = (
     "Where a payment stands. `success`, `failed_final` and `canceled` are final, and `needs_review` waits for a human."
 )
-
-_HEADERS: Mapping[str, Json] = {
-    "X-Request-Id": {"description": "The request's id: its own, or one of ours.", "schema": {"type": "string"}},
-    "Location": {"description": "Where the payment is.", "schema": {"type": "string", "format": "uri-reference"}},
-    "Idempotent-Replayed": {
-        "description": "The request was made before.",
-        "schema": {"type": "string", "const": "true"},
-    },
-    "Preference-Applied": {
-        "description": "The wait that `Prefer` asked for, as it was understood.",
-        "schema": {"type": "string", "pattern": "^wait=[0-9]+$"},
-    },
-    "ETag": {"description": "The payment's version.", "schema": {"type": "string"}},
-    "Retry-After": {
-        "description": "In how many seconds to ask again.",
-        "schema": {"type": "integer", "minimum": 1},
-    },
-    "Link": {"description": "The next page, as `rel=next`.", "schema": {"type": "string"}},
-    "WWW-Authenticate": {"description": "How to send a key, or which scope it lacks.", "schema": {"type": "string"}},
-    "RateLimit-Policy": {
-        "description": "How many requests (q) the key may make in how many seconds (w).",
-        "schema": {"type": "string"},
-    },
-    "RateLimit": {"description": "How many are left (r), all of them in t seconds.", "schema": {"type": "string"}},
-}
-_ALWAYS = frozenset({"X-Request-Id", "Location"})
-
-_PARAMETERS: Mapping[str, Json] = {
-    "Idempotency-Key": {
-        "description": "Unless the body has it: 1 to 255 visible ASCII characters.",
-        "schema": idempotency.KEY,
-        "examples": {"key": {"value": "demo-key-1"}},
-    },
-    "Prefer": {
-        "description": "`wait=N`: answer when the payment has come to rest, in N seconds (30 at most) as it is then.",
-        "schema": {"type": "string"},
-        "examples": {"wait": {"value": "wait=5"}},
-    },
-    "If-None-Match": {"description": "The ETag that is known.", "schema": {"type": "string"}},
-}
-
-_FILTERS: Mapping[str, str] = {
-    "limit": "So many at most.",
-    "after": "The cursor that the page before ended with, as it is.",
-    "status": "Any of these: repeat it for several.",
-    "currency": "In this currency.",
-    "provider": "Of those that this provider was called for.",
-    "lane": "In this lane.",
-    "created_after": "Made at this moment or later.",
-    "created_before": "Made before this moment.",
-    "updated_after": "Changed last at this moment or later.",
-    "updated_before": "Changed last before this moment.",
-    "dead_after": "Given up at this moment or later.",
-    "dead_before": "Given up before this moment.",
-    "amount_min": "Of this amount or more, in minor units.",
-    "amount_max": "Of this amount or less, in minor units.",
-    "idempotency_key": "The one that was made under this key.",
-    "provider_ref": "The one that the provider knows by this.",
-    "metadata": "With exactly this value under this name, as `metadata[name]=value`; for several names if need be.",
-}
 
 
 def build(scopes: Scopes) -> Json:
@@ -137,8 +77,10 @@ class _Document:
                 "schemas": dict(sorted(self._definitions.items()))
                 | {"CurrencyCode": {**wire.CURRENCY, "title": "Currency"}},
                 "responses": dict(sorted(self._refusals.items())),
-                "parameters": {name: _header(name) for name in _PARAMETERS},
-                "headers": {name: {**header, "required": name in _ALWAYS} for name, header in _HEADERS.items()},
+                "parameters": {name: _header(name) for name in fields.PARAMETERS},
+                "headers": {
+                    name: {**header, "required": name in fields.ALWAYS} for name, header in fields.HEADERS.items()
+                },
                 "securitySchemes": {name: dict(scheme) for name, scheme in SCHEMES.items()},
             },
         }
@@ -214,9 +156,8 @@ def _in_path(path: str) -> Sequence[Json]:
     """The payment's id, as this system writes it or as the older queue did."""
     if "{payment_id}" not in path:
         return []
-    either = {"type": "string", "pattern": "^(pay_[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$"}
     about = "The payment's id; `pay_` and 32 digits are another spelling of it."
-    return [{"name": "payment_id", "in": "path", "required": True, "description": about, "schema": either}]
+    return [{"name": "payment_id", "in": "path", "required": True, "description": about, "schema": wire.ID}]
 
 
 def _in_query(operation: Operation) -> Sequence[Json]:
@@ -231,11 +172,11 @@ def _filter(name: str, member: Json) -> Json:
     member = next((one for one in member.get("anyOf", ()) if one != {"type": "null"}), member)
     member = {key: value for key, value in member.items() if key != "default" or value}
     style = {"style": "deepObject", "explode": True} if member["type"] == "object" else {}
-    return {"name": name, "in": "query", "description": _FILTERS[name], **style, "schema": member}
+    return {"name": name, "in": "query", "description": fields.FILTERS[name], **style, "schema": member}
 
 
 def _header(name: str) -> Json:
-    return {"name": name, "in": "header", **_PARAMETERS[name]}
+    return {"name": name, "in": "header", **fields.PARAMETERS[name]}
 
 
 def _parameter(name: str) -> Json:
