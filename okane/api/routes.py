@@ -67,7 +67,7 @@ def build_api(
         app.router.add_post(path, handlers.creates(spelling))
     app.router.add_post("/v1/payments/batch", Batch(creating=handlers.creating).create)
     app.router.add_get("/v1/payments", reading.payments)
-    app.router.add_get("/v1/payments/{payment_id}", handlers.show)
+    app.router.add_get("/v1/payments/{payment_id:(?!batch$)[^/]+}", handlers.show)  # there is no GET of a batch
     app.router.add_get("/v1/payments/{payment_id}/events", reading.events)
     app.router.add_get("/v1/payments/{payment_id}/attempts", reading.attempts)
     app.router.add_post("/v1/payments/{payment_id}/retry", handlers.retry)

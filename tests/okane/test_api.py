@@ -324,6 +324,7 @@ async def test_a_body_that_drips_is_cut_off(api: Api, monkeypatch: pytest.Monkey
         ("GET", "/payments", "POST"),
         ("PUT", "/pay", "POST"),
         ("POST", "/v1/payments/x", "GET,HEAD"),
+        ("GET", "/v1/payments/batch", "POST"),
         ("PATCH", "/v1/health", "GET,HEAD"),
     ],
 )
