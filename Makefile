@@ -5,8 +5,11 @@ PYTHON ?= python3
 LOCK = $(UV) pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-emit-index-url --custom-compile-command "make lock" --quiet
 LOCAL = pyproject.toml --extra local
-# What the container image is made of: without the embedded servers, in the versions that were tested.
-LOCK_IMAGE = @$(LOCK) pyproject.toml -c requirements.txt -o deploy/requirements.txt && \
+DEVELOPING = $(LOCAL) --extra otel --group dev -o requirements-dev.txt
+# Everything else is part of what was tested: what run.py installs, and the container image, which has tracing and no
+# embedded servers.
+LOCK_PARTS = @$(LOCK) $(LOCAL) -c requirements-dev.txt -o requirements.txt && \
+	$(LOCK) pyproject.toml --extra otel -c requirements-dev.txt -o deploy/requirements.txt && \
 	$(LOCK) --group build -c requirements-dev.txt -o deploy/requirements-build.txt
 
 .PHONY: help up test check lock lock-upgrade clean
@@ -24,14 +27,12 @@ check: ## what CI runs: lint, types, import rules, tests
 	@.ci/run
 
 lock: ## pin what pyproject.toml asks for, keeping the versions that are pinned already (needs uv)
-	@$(LOCK) $(LOCAL) -o requirements.txt
-	@$(LOCK) $(LOCAL) --extra otel --group dev -c requirements.txt -o requirements-dev.txt
-	$(LOCK_IMAGE)
+	@$(LOCK) $(DEVELOPING)
+	$(LOCK_PARTS)
 
 lock-upgrade: ## pin the newest versions that pyproject.toml allows (needs uv)
-	@$(LOCK) $(LOCAL) --upgrade -o requirements.txt
-	@$(LOCK) $(LOCAL) --upgrade --extra otel --group dev -c requirements.txt -o requirements-dev.txt
-	$(LOCK_IMAGE)
+	@$(LOCK) --upgrade $(DEVELOPING)
+	$(LOCK_PARTS)
 
 clean: ## remove caches; .venv and data stay
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

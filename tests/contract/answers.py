@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 from openapi_schema_validator import OAS31Validator, oas31_format_checker
 
+from okane.api import problems
 from okane.api.contract import document
 from okane.api.routes import SCOPES
 
@@ -47,6 +48,8 @@ def check(method: str, path: str, status: int, headers: Mapping[str, str], body:
     assert media_type in said["content"], (method, template, status, media_type)
     if media_type.endswith("json"):
         _check_body(said["content"][media_type]["schema"], body)
+    if media_type == problems.JSON:
+        assert json.loads(body)["code"] in said["content"][media_type]["examples"], (method, template, body)
 
 
 def _check_headers(said: Mapping[str, Any], headers: Mapping[str, str], *, where: str) -> None:

@@ -1,59 +1,83 @@
-"""What a generator of clients makes of the document works: its models are sent, and read."""
+"""A client that a generator makes of the document works: it pays, reads what became of it, and is refused."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
+from okane.api.access import KeyHolders
+from okane.api_key import Mode
 from tests.contract.answers import the_document
-from tests.okane.conftest import Api
+from tests.okane.conftest import Api, serve_api
+from tests.okane.test_access import make, store
+from tests.okane.test_client import url_of
 
-JSON = {"Content-Type": "application/json"}
+__all__ = ["store"]
+
+PACKAGE = "generated_client"
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The module that datamodel-code-generator writes."""
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ModuleType]:
+    """Imports a module of the package that openapi-python-client writes."""
     folder = tmp_path_factory.mktemp("generated")
-    document, module = folder / "openapi.json", folder / "generated_models.py"
+    document, config = folder / "openapi.json", folder / "config.json"
     document.write_text(json.dumps(the_document()))
-    options = "--input-file-type openapi --output-model-type pydantic_v2.BaseModel --formatters builtin --use-annotated"
-    command = [*options.split(), "--target-python-version", "3.11", "--input", str(document), "--output", str(module)]
-    subprocess.run([sys.executable, "-m", "datamodel_code_generator", *command], check=True)
-    spec = importlib.util.spec_from_file_location(module.stem, module)
-    assert spec is not None
-    assert spec.loader is not None
-    generated = importlib.util.module_from_spec(spec)
-    sys.modules[module.stem] = generated  # where pydantic looks for what the annotations name
-    spec.loader.exec_module(generated)
-    yield generated
-    del sys.modules[module.stem]
+    config.write_text(json.dumps({"post_hooks": []}))
+    command = [str(Path(sys.executable).parent / "openapi-python-client"), "generate", "--meta", "none"]
+    subprocess.run([*command, "--path", document, "--config", config, "--output-path", folder / PACKAGE], check=True)
+    sys.path.insert(0, str(folder))
+    try:
+        importlib.import_module(PACKAGE)
+    finally:
+        sys.path.remove(str(folder))
+    return lambda name: importlib.import_module(f"{PACKAGE}.{name}")
 
 
-async def test_generated_models_pay(models: Any, api: Api) -> None:
-    new = models.CreatePayment(amount=440, currency="EUR", idempotency_key="k", metadata={"order": "4711"})
-    async with api.client.post("/v1/payments", data=new.model_dump_json(exclude_none=True), headers=JSON) as response:
-        receipt = models.Receipt.model_validate_json(await response.read())
-        assert (response.status, receipt.created) == (202, True)
-    async with api.client.get(f"/v1/payments/{receipt.payment.id}") as response:
-        payment = models.PaymentAnswer.model_validate_json(await response.read()).payment
-    assert (payment.amount, payment.currency, payment.metadata) == (440, "EUR", {"order": "4711"})
-    assert payment.status is models.Status.pending
-    async with api.client.get("/v1/payments", params={"limit": "1"}) as response:
-        assert models.PaymentPage.model_validate_json(await response.read()).payments == [payment]
-    async with api.client.post(f"/v1/payments/{payment.id}/retry") as response:
-        problem = models.Problem.model_validate_json(await response.read())
-    assert (problem.code, problem.payment_status) == ("status_conflict", models.Status.pending)
+@pytest.fixture
+async def api(database_url: str, redis_url: str, store: Any) -> AsyncIterator[Api]:
+    async for one in serve_api(database_url, redis_url, KeyHolders(store, mode=Mode.TEST, fresh_s=0.0)):
+        yield one
 
 
-def test_generated_models_know_what_is_refused(models: Any) -> None:
-    for wrong in ({"amount": 0}, {"amount": 1, "currency": "usd"}, {"amount": 1, "extra": 1}):
-        with pytest.raises(ValidationError):
-            models.CreatePayment.model_validate(wrong)
+async def test_a_generated_client_pays(generated: Callable[[str], Any], api: Api, store: Any) -> None:
+    models, payments = generated("models"), generated("api.payments")
+    for name in ("create_payment", "get_payment", "list_payments", "list_events", "retry_payment"):
+        generated(f"api.payments.{name}")
+    key = await make(store, "shop")
+    client = generated("client").AuthenticatedClient(url_of(api), token=key, raise_on_unexpected_status=True)
+    async with client:
+        new = models.CreatePayment(amount=440, currency=models.Currency.EUR, idempotency_key="k")
+        new.metadata = models.CreatePaymentMetadata.from_dict({"order": "4711"})
+        receipt = await payments.create_payment.asyncio(client=client, body=new)
+        assert (type(receipt), receipt.created) == (models.Receipt, True)
+        again = await payments.create_payment.asyncio(client=client, body=new)
+        assert (again.created, again.payment.id) == (False, receipt.payment.id)
+
+        answer = await payments.get_payment.asyncio(receipt.payment.id, client=client)
+        payment = answer.payment
+        assert (payment.amount, payment.currency, payment.status) == (440, models.Currency.EUR, models.Status.PENDING)
+        assert payment.metadata.to_dict() == {"order": "4711"}
+        page = await payments.list_payments.asyncio(client=client, currency=models.Currency.EUR, limit=1)
+        assert (page.payments, page.has_more) == ([payment], False)
+        events = await payments.list_events.asyncio(receipt.payment.id, client=client)
+        assert [event.event for event in events.events] == ["accepted"]
+
+        problem = await payments.retry_payment.asyncio(receipt.payment.id, client=client)
+        assert (type(problem), problem.code, problem.payment_status) == (
+            models.Problem,
+            "status_conflict",
+            models.Status.PENDING,
+        )
+        refused = await payments.create_payment.asyncio(
+            client=client, body=models.CreatePayment(amount=0, idempotency_key="z")
+        )
+        assert [(wrong.pointer, wrong.code) for wrong in refused.errors] == [("/amount", "greater_than")]

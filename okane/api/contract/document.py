@@ -127,13 +127,13 @@ class _Document:
     def _refusal(self, status: HTTPStatus, known: Sequence[str]) -> str:
         """The name of the response that refuses with this status, for one of these reasons."""
         means = "\n".join(f"* `{code}`: {codes.CODES[code].means}" for code in known)
-        reasons = {"type": "object", "properties": {"code": {"enum": list(known)}}}
+        examples = {code: _example(code) for code in known}
         more = ["WWW-Authenticate"] if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) else []
         more += ["Retry-After"] if status in _AWAY else []
         response = {
             "description": means,
             "headers": _headers(more, keyed=status is HTTPStatus.TOO_MANY_REQUESTS),
-            "content": {problems.JSON: {"schema": {"allOf": [{"$ref": _SCHEMA.format(model="Problem")}, reasons]}}},
+            "content": {problems.JSON: {"schema": {"$ref": _SCHEMA.format(model="Problem")}, "examples": examples}},
         }
         name = "".join(word.capitalize() for word in re.findall("[a-z]+", status.phrase.lower()))
         for number in range(1, 100):
@@ -141,6 +141,13 @@ class _Document:
             if found == response:
                 return numbered
         raise AssertionError(name)
+
+
+def _example(code: str) -> Json:
+    """What a request that is refused for this reason is answered with."""
+    known = codes.CODES[code]
+    said = problems.Problem(known.status, code, known.means, retryable=known.retryable).document()
+    return {"summary": known.means, "value": said | {"request_id": "3f2a8c"}}
 
 
 def _named(part: Any) -> Any:
@@ -168,9 +175,9 @@ def _in_query(operation: Operation) -> Sequence[Json]:
 
 
 def _filter(name: str, member: Json) -> Json:
-    """A parameter of a query: what is absent there is `null` in the model, and cannot be sent."""
+    """A parameter of a query: what is absent there is `null` in the model, and cannot be sent; what is sent twice, once."""
     member = next((one for one in member.get("anyOf", ()) if one != {"type": "null"}), member)
-    member = {key: value for key, value in member.items() if key != "default" or value}
+    member = {key: value for key, value in member.items() if key != "uniqueItems" and (key != "default" or value)}
     style = {"style": "deepObject", "explode": True} if member["type"] == "object" else {}
     return {"name": name, "in": "query", "description": fields.FILTERS[name], **style, "schema": member}
 

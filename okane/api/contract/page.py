@@ -86,8 +86,8 @@ def _answer(status: str, answer: Json) -> tuple[str, str, str]:
 
 def _refusals(answers: Iterator[Json]) -> str:
     """Those of an operation's own: what any request may meet is said once."""
-    bodies = [next(iter(answer["content"].values()))["schema"] for answer in answers]
-    own = [code for body in bodies for code in body["allOf"][1]["properties"]["code"]["enum"] if code not in ANYWHERE]
+    bodies = [next(iter(answer["content"].values())) for answer in answers]
+    own = [code for body in bodies for code in body["examples"] if code not in ANYWHERE]
     return f'<p>Refuses with a <a href="#Problem">Problem</a>: {_codes(own)}.</p>' if own else ""
 
 
@@ -114,7 +114,7 @@ def _schema(name: str, schema: Json) -> str:
 def _type(schema: Json) -> str:
     """What may stand there, in a few words."""
     match schema:
-        case {"$ref": reference} | {"allOf": [{"$ref": reference}, *_]}:
+        case {"$ref": reference}:
             name = reference.rpartition("/")[2]
             return f'<a href="#{name}">{name}</a>'
         case {"anyOf": [*some]}:
