@@ -82,17 +82,13 @@ class Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self._broken:
             return
-        self._parse(data)
+        super().data_received(data)
         if self._messages:
             self._head_since_s = None
             if not isinstance(self._messages[-1][0], RawRequestMessage):
                 self._break()
         elif data and (self._waiter is not None or not self._request_count):  # else it belongs to a body
             self._more_of_a_head(len(data))
-
-    def _parse(self, data: bytes) -> None:
-        """Give bytes to aiohttp's parser, and what it makes of them to whoever answers."""
-        super().data_received(data)
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -1,30 +1,28 @@
 """The fast lane: a plain request for a payment, all of it here, is answered without aiohttp's machinery around a request,
 which costs more than all the rest. Everything else is aiohttp's.
 
-Promise: no client can tell the lanes apart. There is one parser, aiohttp's, so that nobody can disagree with it about where a
-request ends; one way to make a payment, `Creating`; and one request at a time on a connection, whoever answers it.
-`OKANE_FAST_LANE=false` turns it off (docs/decisions/011-a-fast-lane-beside-aiohttp.md).
+Promise: no client can tell the lanes apart. What this one reads, every parser reads the same (`plain`); there is one way to
+make a payment, `Creating`; and one request at a time on a connection, whoever answers it. `OKANE_FAST_LANE=false` turns it
+off (docs/decisions/011-a-fast-lane-beside-aiohttp.md).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import structlog
-from aiohttp import HttpVersion11, StreamReader
-from aiohttp.http import RawRequestMessage
+from aiohttp import StreamReader
 
-from okane.api import middleware, request_ids
+from okane.api import middleware, plain, request_ids
 from okane.api.access import Access
-from okane.api.answers import JSON, Answer
-from okane.api.bodies import CURLS
+from okane.api.answers import Answer
 from okane.api.connection import Connection
-from okane.api.creating import MAX_BODY_BYTES, SPELLINGS, Creating
+from okane.api.creating import SPELLINGS, Creating
+from okane.api.plain import PlainRequest
 from okane.api_key import Scope
 from okane.logs import REQUEST_ID
 from okane.metrics import OkaneMetrics
@@ -37,10 +35,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("okane.api")
 
-_TYPES = frozenset({JSON, f"{JSON}; charset=utf-8", f"{JSON};charset=utf-8", CURLS})
 BATCHES_AT_A_TIME = 2  # one in Postgres, one in Redis
-LOOK_S = 1.0  # between two looks for requests that are late
-_UNUSUAL = ("Expect", "Content-Encoding", "Transfer-Encoding", "Prefer")
 
 
 @dataclass(slots=True, eq=False)
@@ -65,54 +60,39 @@ class FastLane:
         self._admitting: set[asyncio.Task[None]] = set()
         self._seconds = metrics.http_seconds
         self._batcher: Batcher[tuple[Asked, NewPayment]] = Batcher(self._answer, lanes=BATCHES_AT_A_TIME)
-        self._unanswered: deque[Asked] = deque()  # and answered ones, until somebody looks
+        self._unanswered: dict[Asked, None] = {}  # in the order in which they came
         self._watch: asyncio.TimerHandle | None = None
 
-    def takes(self, message: RawRequestMessage, payload: StreamReader) -> bool:
-        """Whether a request is for the fast lane: plain, for a payment, and all of it here."""
-        headers = message.headers
-        return (
-            message.path in SPELLINGS
-            and message.method == "POST"
-            and message.version == HttpVersion11
-            and not (message.should_close or message.upgrade or message.chunked)
-            and not any(name in headers for name in _UNUSUAL)
-            and headers.get("Content-Type", JSON).lower() in _TYPES
-            and payload.is_eof()
-            and payload.total_bytes <= MAX_BODY_BYTES
-        )
-
-    def take(self, connection: FastConnection, message: RawRequestMessage, payload: StreamReader) -> None:
-        """See to it that such a request is answered, as the middleware and the handler do in the other lane.
+    def take(self, connection: FastConnection, request: PlainRequest) -> None:
+        """See to it that a request is answered, as the middleware and the handler do in the other lane.
 
         The client may go away meanwhile: that ends nothing.
         """
-        headers = message.headers
-        asked = self._asked(connection, message)
-        body, keys = payload.read_nowait(), headers.getall("Idempotency-Key", ())
-        credentials = headers.getall("Authorization", ())
+        asked = self._asked(connection, request)
+        credentials, keys = request.values("authorization"), request.values("idempotency-key")
         try:
             caller = self._access.known(credentials, Scope.WRITE)
-            new = None if caller is None else self._creating.read(body, keys, account_id=caller.account_id)
+            new = None if caller is None else self._creating.read(request.body, keys, account_id=caller.account_id)
         except Exception as error:  # answered when the connection has done with what it received
             asyncio.get_running_loop().call_soon(self._finish, asked, error)
             return
-        self._unanswered.append(asked)
+        self._unanswered[asked] = None
         if self._watch is None:
             self._look_again_in(middleware.REQUEST_TIMEOUT_S)
         if new is not None:
             self._batcher.add((asked, new))
             return
-        admitting = asyncio.get_running_loop().create_task(self._admit(asked, credentials, body, keys))
+        admitting = asyncio.get_running_loop().create_task(self._admit(asked, request))
         self._admitting.add(admitting)
         admitting.add_done_callback(self._admitting.discard)
 
-    async def _admit(self, asked: Asked, credentials: Sequence[str], body: bytes, keys: Sequence[str]) -> None:
+    async def _admit(self, asked: Asked, request: PlainRequest) -> None:
         """Ask first who that is; then the request joins the others."""
         try:
-            caller = await self._access.admit(credentials, Scope.WRITE)
+            caller = await self._access.admit(request.values("authorization"), Scope.WRITE)
             asked.standing = caller.headers
-            new = self._creating.read(body, keys, account_id=caller.account_id)
+            keys = request.values("idempotency-key")
+            new = self._creating.read(request.body, keys, account_id=caller.account_id)
         except Exception as error:
             self._finish(asked, error)
         except BaseException:  # nobody will answer, nor may anything be answered in its place
@@ -132,7 +112,7 @@ class FastLane:
             for admitting in self._admitting:
                 admitting.cancel()
             await self._batcher.abandon()
-            for asked in self._unanswered:
+            for asked in [*self._unanswered]:
                 self._give_up(asked)
         if self._watch is not None:
             self._watch.cancel()
@@ -162,16 +142,20 @@ class FastLane:
             if asked.standing:
                 answer = replace(answer, headers={**answer.headers, **asked.standing})
             self._reply(asked, answer)
-            asked.answered = True
+            self._answered(asked)
         except Exception:  # a bug of ours ends this connection, and nobody else's
             log.exception("request_failed")
             self._give_up(asked)
         finally:
             REQUEST_ID.reset(token)
 
-    def _asked(self, connection: FastConnection, message: RawRequestMessage) -> Asked:
-        request_id = request_ids.chosen(message.headers.get("X-Request-Id"))
-        return Asked(connection, message.path, request_id, time.perf_counter())
+    def _asked(self, connection: FastConnection, request: PlainRequest) -> Asked:
+        request_id = request_ids.chosen(request.fields.get("x-request-id"))
+        return Asked(connection, request.path, request_id, time.perf_counter())
+
+    def _answered(self, asked: Asked) -> None:
+        asked.answered = True
+        self._unanswered.pop(asked, None)
 
     def _reply(self, asked: Asked, answer: Answer) -> None:
         seconds = self._seconds.labels(asked.path, "POST", str(answer.status.value))
@@ -180,7 +164,7 @@ class FastLane:
 
     def _give_up(self, asked: Asked) -> None:
         if not asked.answered:
-            asked.answered = True
+            self._answered(asked)
             asked.connection.hang_up()
 
     def _look_again_in(self, delay_s: float) -> None:
@@ -190,13 +174,14 @@ class FastLane:
         """One timer for all deadlines: a timer for each would cost as much as reading the request."""
         self._watch = None
         now_s = time.perf_counter()
-        while self._unanswered:
-            asked = self._unanswered[0]
+        late = []
+        for asked in self._unanswered:
             left_s = asked.since_s + middleware.REQUEST_TIMEOUT_S - now_s
-            if left_s > 0 and not asked.answered:
-                self._look_again_in(min(left_s, LOOK_S))
-                return
-            self._unanswered.popleft()
+            if left_s > 0:
+                self._look_again_in(left_s)
+                break
+            late.append(asked)
+        for asked in late:
             self._finish(asked, TimeoutError())
 
 
@@ -207,63 +192,64 @@ class FastConnection(Connection):
     comes meanwhile is parsed and waits its turn, and no timer takes the connection for an idle one.
     """
 
-    __slots__ = ("_early", "_lane", "_turn")
+    __slots__ = ("_between", "_early", "_lane", "_turn")
 
     def __init__(self, server: GuardedServer, lane: FastLane, *, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(server, loop=loop)
         self._lane = lane
         self._turn: asyncio.Future[None] | None = None
-        self._early: tuple[Any, StreamReader] | None = None
+        self._between = True  # two requests: no byte of another one is in aiohttp's parser
+        self._early: tuple[PlainRequest, bytes] | None = None
 
-    def _parse(self, data: bytes) -> None:
-        self._no_longer_early()
-        turn, self._waiter = self._waiter, None  # aiohttp is told of a request when it is clear that it is for it
-        try:
-            super()._parse(data)
-        finally:
-            self._waiter = turn
-        if turn is not None:
-            self._decide(turn)
-        elif self._turn is None and self._current_request is None and self._is_one_request():
-            # It comes before aiohttp waits for it: on a new connection, or right after an answer of aiohttp's. One turn of
-            # the loop later it does. Else a busy loop would never let a client go that aiohttp has answered once.
-            self._early = self._messages.popleft()
-            self._head_since_s = None
-            self._loop.call_soon(self._look_again)
+    def data_received(self, data: bytes) -> None:
+        if not data:  # aiohttp's own way to go on with what its parser has
+            super().data_received(data)
+            return
+        request = plain.read(data) if self._between else None
+        if self._early is not None:
+            self._no_longer_early()
+        elif request is not None and self._may_answer():
+            if self._waiter is not None:
+                self._take(self._waiter, request)
+                return
+            if self._turn is None and self._current_request is None:
+                # It comes before aiohttp waits for it: on a new connection, or right after an answer of aiohttp's. One turn
+                # of the loop later it does. Else a busy loop would never let a client go that aiohttp has answered once.
+                self._early = request, data
+                self._loop.call_soon(self._look_again)
+                return
+        self._give_to_aiohttp(data)
 
-    def _is_one_request(self) -> bool:
-        return len(self._messages) == 1 and isinstance(self._messages[0][0], RawRequestMessage)
+    def _give_to_aiohttp(self, data: bytes) -> None:
+        before = self._request_count
+        super().data_received(data)
+        one = self._request_count == before + 1 and not self._upgraded
+        self._between = self._between and one and _is_all_of(data, self._messages[-1][1])
 
     def _look_again(self) -> None:
-        if self._no_longer_early() and self._waiter is not None:
-            self._decide(self._waiter)
-
-    def _no_longer_early(self) -> bool:
-        early, self._early = self._early, None
-        if early is not None:
-            self._messages.appendleft(early)
-        return early is not None
-
-    def _decide(self, turn: asyncio.Future[None]) -> None:
-        if turn.done() or not self._messages:
+        if self._early is None:
             return
-        message, payload = self._messages[0]
-        if isinstance(message, RawRequestMessage) and self._may_answer() and self._lane.takes(message, payload):
-            self._take(turn)
-            self._lane.take(self, message, payload)
+        if self._waiter is not None and self._may_answer():
+            (request, _), self._early = self._early, None
+            self._take(self._waiter, request)
         else:
-            turn.set_result(None)
+            self._no_longer_early()
+
+    def _no_longer_early(self) -> None:
+        (_, data), self._early = cast("tuple[PlainRequest, bytes]", self._early), None
+        if self.transport is not None:
+            self._give_to_aiohttp(data)
 
     def _may_answer(self) -> bool:
         """Whether a request has the connection to itself, and its client reads what it is sent."""
-        return len(self._messages) == 1 and not (self._paused or self.ending)
+        done = self._waiter is not None and self._waiter.done()
+        return not (done or self._messages or self._paused or self._broken or self.ending)
 
-    def _take(self, turn: asyncio.Future[None]) -> None:
-        assert self._parser is not None
-        self._parser.message_consumed()
-        self._messages.clear()
+    def _take(self, turn: asyncio.Future[None], request: PlainRequest) -> None:
+        self._request_count += 1
         self._head_since_s = None
         self._turn, self._waiter = turn, None
+        self._lane.take(self, request)
 
     def reply(self, answer: Answer, request_id: str) -> None:
         """Answer the request that was taken."""
@@ -288,3 +274,8 @@ class FastConnection(Connection):
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         if self._keepalive_handle is None:
             self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+
+
+def _is_all_of(data: bytes, payload: StreamReader) -> bool:
+    """Whether these bytes are those of one request from the first to the last. `payload` is what was found of its body."""
+    return payload.is_eof() and data.find(b"\r\n\r\n") + 4 + payload.total_bytes == len(data)

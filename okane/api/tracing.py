@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from aiohttp import web
-from aiohttp.http import RawRequestMessage
 from aiohttp.typedefs import Handler, Middleware
 
 from okane.api.access import Access
 from okane.api.answers import Answer
 from okane.api.creating import Creating
 from okane.api.fast_lane import Asked, FastConnection, FastLane
+from okane.api.plain import PlainRequest
 from okane.metrics import OkaneMetrics
 from okane.store import NewPayment
 from okane.tracing import RequestTracer
@@ -26,10 +26,9 @@ class TracedLane(FastLane):
         super().__init__(creating, metrics, access)
         self._tracer = tracer
 
-    def _asked(self, connection: FastConnection, message: RawRequestMessage) -> Asked:
-        asked = super()._asked(connection, message)
-        traceparents = message.headers.getall(TRACEPARENT, ())
-        asked.span = self._tracer.request("POST", asked.path, asked.path, traceparents)
+    def _asked(self, connection: FastConnection, request: PlainRequest) -> Asked:
+        asked = super()._asked(connection, request)
+        asked.span = self._tracer.request("POST", asked.path, asked.path, request.values(TRACEPARENT))
         return asked
 
     async def _answer(self, batch: list[tuple[Asked, NewPayment]]) -> None:

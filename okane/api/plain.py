@@ -1,0 +1,65 @@
+"""A plain request for a payment, read at a glance: bytes that every HTTP server reads the same.
+
+What is taken for plain is a small part of RFC 9112's grammar: one whole request and nothing behind it, fields of visible
+ASCII that stand once each, none that changes how the rest is read, and a body as long as it says. All else is None, and the
+parser's: there is nothing to refuse here, so nothing to get wrong in favour of a client.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import NamedTuple
+
+from okane.api.answers import JSON
+from okane.api.bodies import CURLS
+from okane.api.creating import MAX_BODY_BYTES, SPELLINGS
+
+_MAX_HEAD_BYTES = 4096  # any limit of the parser's is larger
+_MAX_FIELDS = 32
+_LINES = {f"POST {path} HTTP/1.1".encode(): path for path in SPELLINGS}
+_FIELD = re.compile(rb"([A-Za-z0-9-]++): ?+([!-~]++(?: ++[!-~]++)*+)")
+_TYPES = frozenset({JSON, f"{JSON}; charset=utf-8", f"{JSON};charset=utf-8", CURLS})
+
+# What says how the rest is to be read, or asks for more than an answer.
+_UNUSUAL = frozenset(
+    {"content-encoding", "expect", "prefer", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+
+
+class PlainRequest(NamedTuple):
+    """One of the paths that make payments, the header fields by their names in lower case, and the body."""
+
+    path: str
+    fields: dict[str, str]
+    body: bytes
+
+    def values(self, name: str) -> tuple[str, ...]:
+        """Of the field with this name: none, or the one."""
+        value = self.fields.get(name)
+        return () if value is None else (value,)
+
+
+def read(data: bytes) -> PlainRequest | None:
+    """What `data` is, if all of it is one plain request."""
+    end = data.find(b"\r\n\r\n", 0, _MAX_HEAD_BYTES)
+    line, *lines = data[: max(end, 0)].split(b"\r\n")
+    path = _LINES.get(line)
+    if path is None or len(lines) > _MAX_FIELDS:
+        return None
+    found = [_field(line) for line in lines]
+    fields = dict(filter(None, found))
+    if len(fields) != len(found) or "host" not in fields or not _UNUSUAL.isdisjoint(fields):
+        return None
+    if fields.get("connection", "keep-alive") != "keep-alive" or fields.get("content-type", JSON).lower() not in _TYPES:
+        return None
+    body = data[end + 4 :]
+    if fields.get("content-length") != str(len(body)) or not 0 < len(body) <= MAX_BODY_BYTES:
+        return None
+    return PlainRequest(path, fields, body)
+
+
+@functools.lru_cache(maxsize=1024)  # a client sends most of its lines again and again
+def _field(line: bytes) -> tuple[str, str] | None:
+    match = _FIELD.fullmatch(line)
+    return None if match is None else (match[1].decode("ascii").lower(), match[2].decode("ascii"))

@@ -1,0 +1,130 @@
+"""What is read at a glance: nothing that aiohttp's parser, or any other, reads in another way."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+
+import pytest
+from aiohttp import HttpVersion11
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http import HttpRequestParser
+
+from okane.api import plain, refusals
+from okane.api.creating import MAX_BODY_BYTES, SPELLINGS
+from tests.faults.test_fuzz import Generator
+from tests.okane.test_fast_lane import corpus, post, sent
+
+FIELDS = (
+    "X-Request-Id: mine-1",
+    "Connection: keep-alive",
+    "Authorization: Bearer sk_test_0",
+    "Idempotency-Key: k",
+    "User-Agent:none",
+    "Accept: */*, text/html;q=0.5",
+    "Accept-Encoding: gzip, deflate",
+)
+# Bytes at which parsers are known to part ways.
+TRICKS = (b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"\n\n", b"\0", b"\t", b" ", b":", b",", b"\x0b", b"\xa0", b"+", b"0")
+
+
+def mutants(seed: int, count: int) -> Iterator[bytes]:
+    """Plain requests, and some that were until a few bytes of them were changed."""
+    dice = random.Random(seed)
+    for number in range(count):
+        fields = dice.sample(FIELDS, dice.randrange(len(FIELDS)))
+        request = bytearray(post(f"k-{number}", *fields, path=dice.choice([*SPELLINGS])))
+        for _ in range(dice.choice((0, 1, 1, 2, 3))):
+            at = dice.randrange(len(request))
+            match dice.randrange(4):
+                case 0:
+                    request[at : at + 1] = dice.choice(TRICKS)
+                case 1:
+                    request[at:at] = dice.choice(TRICKS)
+                case 2:
+                    request[at] = dice.randrange(256)
+                case 3:
+                    request[at:at] = request[dice.randrange(len(request)) :][: dice.randrange(40)]
+        yield bytes(request)
+
+
+def check(data: bytes) -> bool:
+    """Whether it is plain. If so, aiohttp's parser has to find the same in it, and nothing else."""
+    request = plain.read(data)
+    if request is None:
+        return False
+    loop = asyncio.get_running_loop()
+    parser = HttpRequestParser(
+        BaseProtocol(loop),
+        loop,
+        limit=2**16,
+        max_line_size=refusals.MAX_LINE_BYTES,
+        max_field_size=refusals.MAX_FIELD_BYTES,
+        max_headers=refusals.MAX_FIELDS,
+        auto_decompress=False,
+    )
+    [(message, payload)], upgraded, tail = parser.feed_data(data)
+    assert (message.method, message.path, message.version) == ("POST", request.path, HttpVersion11)
+    assert [(name.lower(), value) for name, value in message.headers.items()] == [*request.fields.items()]
+    assert (upgraded, tail, message.upgrade, message.chunked, message.should_close, message.compression) == (
+        False,
+        b"",
+        False,
+        False,
+        False,
+        None,
+    )
+    assert payload.is_eof()
+    assert payload.read_nowait() == request.body
+    return True
+
+
+async def test_what_is_plain_is_the_same_to_aiohttps_parser() -> None:
+    assert sum(check(data) for data in corpus()) > 100
+    assert sum(check(data) for data in mutants(seed=1, count=20_000)) > 4_000
+    generator = Generator(seed=1)
+    assert sum(check(generator._request().render()) for _ in range(2_000)) > 50
+
+
+WHOLE = post("a")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        WHOLE[:-1],
+        WHOLE + b"\r\n",
+        WHOLE + WHOLE,
+        b"\r\n" + WHOLE,
+        WHOLE.replace(b"POST", b"post"),
+        WHOLE.replace(b"Host: x\r\n", b""),
+        WHOLE.replace(b"\r\n", b"\n"),
+        WHOLE.replace(b"Content-Length: ", b"Content-Length: 0"),
+        WHOLE.replace(b"Content-Length: ", b"Content-Length: +"),
+        WHOLE.replace(b"Host: x", b"Host: x "),
+        WHOLE.replace(b"Host: x", b"Host : x"),
+        WHOLE.replace(b"Host: x", b"Host:  x"),
+        WHOLE.replace(b"Host: x", b"Host: x\r\n folded"),
+        WHOLE.replace(b"Host: x", b"Host: x\r\nHost: x"),
+        WHOLE.replace(b"Host: x", b"Host:"),
+        post("a", "Content-Length: 39"),
+        post("a", "Transfer-Encoding: chunked"),
+        post("a", "Transfer-Encoding: identity"),
+        post("a", "Connection: close"),
+        post("a", "Connection: Keep-Alive, Upgrade", "Upgrade: h2c"),
+        post("a", "Expect: 100-continue"),
+        post("a", "Prefer: wait=1"),
+        post("a", "A: \xe9"),
+        post("a", "A_b: c"),
+        post("a", *(f"A{number}: b" for number in range(40))),
+        post("a", "A: " + "a" * 5000),
+        post("a", "Content-Type: application/json; charset=latin-1"),
+        post("a", path="/payments?a=b"),
+        sent(""),
+        sent(" " * (MAX_BODY_BYTES + 1)),
+    ],
+)
+def test_anything_unusual_is_for_the_parser(data: bytes) -> None:
+    assert plain.read(WHOLE) is not None
+    assert plain.read(data) is None
