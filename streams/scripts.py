@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from streams.clock import milliseconds
-from streams.connection import redis_errors, translated
+from streams.connection import Command, redis_errors, replies, translated
 from streams.errors import StreamError
 from streams.keys import Stream
 
@@ -33,21 +33,23 @@ class _Script:
         self._text = files("streams").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
         self._digest = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
-    async def __call__(self, client: Redis, keys: Sequence[str], arguments: Iterable[Argument]) -> Any:
+    async def __call__(self, client: Redis, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         with redis_errors():
-            try:
-                return await client.evalsha(self._digest, len(keys), *keys, *arguments)
-            except NoScriptError:  # EVAL leaves the script behind, so this happens once per restart
-                return await client.eval(self._text, len(keys), *keys, *arguments)
+            [reply] = await replies(client, [self._command(keys, arguments)])
+            if isinstance(reply, NoScriptError):  # EVAL leaves the script behind, so this happens once per restart
+                [reply] = await replies(client, [("EVAL", self._text, len(keys), *keys, *arguments)])
+            if isinstance(reply, RedisError):
+                raise reply
+            return reply
 
     async def together(self, client: Redis, keys: Sequence[str], calls: Sequence[Sequence[Argument]]) -> list[Any]:
         """Several calls in one round trip, each a command of its own to the server; a reply or a `StreamError` for each."""
         with redis_errors():
-            async with client.pipeline(transaction=False) as pipe:
-                for arguments in calls:
-                    pipe.evalsha(self._digest, len(keys), *keys, *arguments)
-                replies = await pipe.execute(raise_on_error=False)
-        return [await self._final(client, keys, *each) for each in zip(calls, replies, strict=True)]
+            found = await replies(client, [self._command(keys, arguments) for arguments in calls])
+        return [await self._final(client, keys, *each) for each in zip(calls, found, strict=True)]
+
+    def _command(self, keys: Sequence[str], arguments: Sequence[Argument]) -> Command:
+        return ("EVALSHA", self._digest, len(keys), *keys, *arguments)
 
     async def _final(self, client: Redis, keys: Sequence[str], arguments: Sequence[Argument], reply: Any) -> Any:
         if isinstance(reply, NoScriptError):

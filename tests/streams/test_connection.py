@@ -1,12 +1,20 @@
+"""The way to the server: the same bytes as redis-py's, each reply to whoever asked for it, and no reply to anybody else."""
+
 from __future__ import annotations
 
+import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from redis.asyncio import Connection
+from redis.asyncio import Connection, Redis
 from redis.connection import HiredisRespSerializer
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from streams import connect
+from streams.connection import Command, replies
 
 URLS = ("redis://127.0.0.1", "rediss://127.0.0.1", "unix:///tmp/redis.sock")
 
@@ -23,3 +31,79 @@ def test_commands_are_packed_by_hiredis_to_the_same_bytes(url: str) -> None:
         ("XADD", "key", "*", "b", b"x" * 100_000),
     ):
         assert b"".join(ours.pack_command(*command)) == b"".join(theirs.pack_command(*command))
+
+
+def idle(client: Redis) -> list[Any]:
+    """The pool's connections, of which none is in use."""
+    pool: Any = client.connection_pool
+    assert not pool._in_use_connections
+    return list(pool._available_connections)
+
+
+async def test_commands_are_answered_in_their_order_and_errors_are_answers(client: Redis, redis_url: str) -> None:
+    commands: list[Command] = [("ECHO", "a"), ("NO", "COMMAND"), ("ECHO", b"\x00"), ("EVAL", "return {1, 'b', {}}", 0)]
+    any_client = Redis.from_url(redis_url, protocol=2)
+    for one in (client, any_client):
+        first, error, *rest = await replies(one, commands)
+        assert (first, rest) == (b"a", [b"\x00", [1, b"b", []]])
+        assert isinstance(error, ResponseError)
+        assert await replies(one, [("ECHO", "c")]) == [b"c"]
+    assert len(idle(client)) == 1
+    await any_client.aclose()
+
+
+async def test_those_who_ask_at_the_same_time_get_their_own_answers(client: Redis) -> None:
+    async def ask(number: int) -> None:
+        for _ in range(20):
+            assert await replies(client, [("ECHO", number), ("ECHO", "x")]) == [str(number).encode(), b"x"]
+
+    await asyncio.gather(*(ask(number) for number in range(8)))
+    assert len(idle(client)) <= 8
+
+
+async def test_an_answer_that_nobody_waits_for_any_more_is_not_taken_for_another(client: Redis) -> None:
+    for pause_s in (0.0, 0.0, 0.001, 0.001, 0.01):
+        asking = asyncio.create_task(replies(client, [("ECHO", "late"), ("EVAL", "for i = 1, 300000 do end", 0)]))
+        await asyncio.sleep(pause_s)
+        asking.cancel()
+        await asyncio.wait([asking])
+        assert await replies(client, [("ECHO", "mine")]) == [b"mine"]
+    assert len(idle(client)) == 1
+
+
+async def test_a_connection_that_the_server_has_closed_is_made_anew(client: Redis) -> None:
+    [number] = await replies(client, [("CLIENT", "ID")])
+    async with Redis.from_url(f"redis://127.0.0.1:{client.connection_pool.connection_kwargs['port']}") as other:
+        await other.client_kill_filter(_id=number)
+    await asyncio.sleep(0.05)
+    [another] = await replies(client, [("CLIENT", "ID")])
+    assert another != number
+    assert len(idle(client)) == 1
+
+
+async def test_a_silent_server_is_not_waited_for_and_ordinary_commands_keep_their_time_limit() -> None:
+    async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(never, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = connect(f"redis://127.0.0.1:{port}", timeout=timedelta(milliseconds=100))
+    with pytest.raises(RedisTimeoutError):
+        await replies(client, [("PING",)])
+    [connection] = idle(client)
+    assert not connection.is_connected
+    assert connection.socket_timeout == 0.1
+    with pytest.raises(RedisTimeoutError):
+        await client.ping()
+    await client.aclose()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_nobody_at_home_is_an_error_of_redis_pys() -> None:
+    client = connect("redis://127.0.0.1:1")
+    with pytest.raises(RedisConnectionError):
+        await replies(client, [("PING",)])
+    idle(client)
+    await client.aclose()
