@@ -13,6 +13,8 @@ from streams.values import value
 
 JSON = "application/json"
 
+_LINES = {status: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+
 
 @value
 class Answer:
@@ -34,7 +36,7 @@ class Answer:
         head = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
         end = "Connection: close\r\n\r\n" if closing else "\r\n"
         return (
-            f"HTTP/1.1 {self.status.value} {self.status.phrase}\r\n{head}Content-Type: {self.content_type}\r\n"
+            f"{_LINES[self.status]}{head}Content-Type: {self.content_type}\r\n"
             f"X-Request-Id: {request_id}\r\nContent-Length: {len(self.body)}\r\n"
             f"Date: {rfc822_formatted_time()}\r\nServer: {SERVER_SOFTWARE}\r\n{end}"
         ).encode() + self.body

@@ -51,11 +51,14 @@ class Creating:
 
     def read(self, body: bytes, keys: Sequence[str], *, account_id: str) -> NewPayment:
         """The payment that a body asks for, under the key in it or in these `Idempotency-Key` headers. Raises Problem."""
-        return self.understand(strict_json.loads(body), keys, account_id=account_id)
+        asked = wire.read_quickly(body) or wire.read_create(strict_json.loads(body))
+        return self._understood(asked, keys, account_id=account_id)
 
     def understand(self, parsed: Any, keys: Sequence[str], *, account_id: str) -> NewPayment:
         """The same for a body that is parsed already."""
-        asked = wire.read_create(parsed)
+        return self._understood(wire.read_create(parsed), keys, account_id=account_id)
+
+    def _understood(self, asked: wire.CreatePayment, keys: Sequence[str], *, account_id: str) -> NewPayment:
         currency = asked.currency or self._default_currency
         return NewPayment(
             account_id=account_id,
@@ -167,4 +170,4 @@ def told(receipt: Receipt, spelling: Spelling) -> Answer:
 
 def location(receipt: Receipt) -> str:
     """Where the payment of a receipt is to be found."""
-    return f"/v1/payments/{receipt.payment.id}"
+    return f"/v1/payments/{wire.id_text(receipt.payment.id)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import UTC, datetime
 from typing import Annotated
@@ -31,8 +32,9 @@ def parse(text: object) -> datetime:
 Moment = Annotated[datetime, BeforeValidator(parse)]
 
 
+@functools.lru_cache(maxsize=16)
 def text(moment: datetime) -> str:
-    """The moment as every document of ours has it."""
+    """The moment as every document of ours has it. What was accepted together has one moment, and many documents."""
     written = moment.isoformat(timespec="microseconds")
     if not written.endswith(_UTC_OFFSET):  # the database's sessions are on UTC
         written = moment.astimezone(UTC).isoformat(timespec="microseconds")

@@ -6,6 +6,7 @@ on working: same fields, same words.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -83,6 +84,20 @@ def read_create(body: Any) -> CreatePayment:
     return validated(CreatePayment, body)
 
 
+def read_quickly(body: bytes) -> CreatePayment | None:
+    """What `read_create` makes of the body, for a quarter of the price; None if that is not certain, or a Problem."""
+    if b"\\" in body:  # a text may hold anything then
+        return None
+    try:
+        asked = CreatePayment.__pydantic_validator__.validate_json(body)
+    except ValidationError:
+        return None
+    # A name that stood twice would be forgotten by now, but not its quotes.
+    texts = (asked.currency, asked.idempotency_key, asked.execute_at, asked.expires_at)
+    count = len(asked.model_fields_set) + 4 - texts.count(None) + 2 * len(asked.metadata)
+    return asked if body.count(b'"') == 2 * count else None
+
+
 def validated(model: type[M], body: Any) -> M:
     """A parsed body as what it should be. Raises a Problem: 400 if it is no object, 422 naming every wrong member."""
     if not isinstance(body, dict):
@@ -139,6 +154,12 @@ def payment_id(text: str) -> UUID:
     return found
 
 
+@functools.lru_cache(maxsize=16)
+def id_text(payment_id: UUID) -> str:
+    """The id as every document of ours has it. An answer needs it twice, and UUIDs write themselves slowly."""
+    return str(payment_id)
+
+
 def receipt_json(receipt: Receipt) -> bytes:
     """`{"payment": {…}, "created": …, "enqueued": …}`."""
     created, enqueued = _word(receipt.created), _word(receipt.enqueued)
@@ -157,7 +178,7 @@ def payment_document(payment: Payment) -> str:
     created_at = times.text(payment.created_at)
     updated_at = created_at if payment.updated_at == payment.created_at else times.text(payment.updated_at)
     document = (
-        f'"id":"{payment.id}","amount":{payment.amount_minor},"currency":"{payment.currency}",'
+        f'"id":"{id_text(payment.id)}","amount":{payment.amount_minor},"currency":"{payment.currency}",'
         f'"status":"{payment.status.value}","idempotency_key":{_quoted(payment.idempotency_key)},'
         f'"attempts":{payment.attempts},"lane":"{payment.lane}","metadata":{metadata},'
         f'"created_at":"{created_at}","updated_at":"{updated_at}"'

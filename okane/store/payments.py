@@ -241,12 +241,16 @@ class PaymentStore:
             await BEFORE_INSERT.hit()
         # Ids are made here, not when the request came in: the database checks that they are of this moment.
         ids = {key: uuid7s.uuid7() for key in wanted}
-        inserted = {
-            (account_id, key): created_at
-            for account_id, key, created_at in await self._insert(session, list(ids.values()), list(wanted.values()))
-        }
+        written = await self._insert(session, list(ids.values()), list(wanted.values()))
         if AFTER_INSERT.armed:
             await AFTER_INSERT.hit()
+        if len(written) == len(batch):  # all are new, and of one moment: that of their transaction
+            _, _, created_at = written[0]
+            return [
+                (Accepted(_accepted(new, payment_id, created_at), created=True), new.fingerprint)
+                for (new, _), payment_id in zip(batch, ids.values(), strict=True)
+            ]
+        inserted = {(account_id, key): created_at for account_id, key, created_at in written}
         found = {
             key: (_accepted(new, ids[key], inserted[key]), new.fingerprint)
             for key, (new, _) in wanted.items()

@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from okane.api import wire
+from okane.api import strict_json, wire
 from okane.payment import Payment, Status
 from okane.pipeline.accept import Receipt
 
@@ -95,3 +96,58 @@ def test_a_fingerprint_is_that_of_the_canonical_document(amount: int, currency: 
         wire.fingerprint(amount_minor=amount, currency=currency, metadata=metadata)
         == hashlib.sha256(canonical).digest()
     )
+
+
+CHARACTERS = [*'"\\{}[]:, \n\t\x00\x7f01.e-é\ufeff\U0001f4b6']
+NAMES = ["amount", "currency", "idempotency_key", "metadata", "execute_at", "expires_at", "other"]
+VALUES = st.one_of(
+    st.integers(-1, 2**64),
+    st.floats(),
+    st.booleans(),
+    st.none(),
+    st.text(st.sampled_from(CHARACTERS) | st.characters(), max_size=5),
+    st.sampled_from(["USD", "2030-01-01T00:00:00Z", "k-1"]),
+    st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=3),
+)
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> bytes:
+    """Right ones and others: names that stand twice, texts with escapes and without, changes in the middle of it all."""
+    members = [("amount", 1), *draw(st.lists(st.tuples(st.sampled_from(NAMES), VALUES), max_size=4))]
+    ascii_only = draw(st.booleans())
+    written = [f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=ascii_only)}" for name, value in members]
+    text = "{" + ", ".join(written) + "}"
+    for character in draw(st.lists(st.sampled_from(CHARACTERS), max_size=2)):
+        at = draw(st.integers(0, len(text)))
+        text = text[:at] + character + text[at + draw(st.integers(0, 1)) :]
+    return text.encode("utf-8", "surrogatepass")
+
+
+@settings(max_examples=500)
+@given(bodies())
+def test_what_is_read_quickly_is_read_the_same_with_care(body: bytes) -> None:
+    found = wire.read_quickly(body)
+    if found is not None:
+        assert found == wire.read_create(strict_json.loads(body))
+
+
+@pytest.mark.parametrize(
+    ("body", "quick"),
+    [
+        (b'{"amount": 1}', True),
+        (b'{"amount":1,"idempotency_key":null,"currency":"USD","metadata":{"a":"b","c":""}}', True),
+        (b'{"amount":1,"execute_at":"2030-01-01T00:00:00Z","expires_at":"2030-01-02T00:00:00Z"}', True),
+        ('{"amount": 1, "metadata": {"Zoë": "é"}}'.encode(), True),
+        (b'{"amount":1,"metadata":{"a":"b","a":"b"}}', False),
+        (b'{"amount":1,"amount":1}', False),
+        (b'{"amount":1,"currency":null,"currency":"USD"}', False),
+        (b'{"amount":1,"currency":"USD","currency":null}', False),
+        (b'{"amount":1,"metadata":{"a":"\\u0062"}}', False),
+        (b'{"amount":1.0}', False),
+        (b'{"amount":1,"other":1}', False),
+        (b"", False),
+    ],
+)
+def test_what_is_in_doubt_is_left_to_who_reads_with_care(body: bytes, quick: bool) -> None:
+    assert (wire.read_quickly(body) is not None) is quick
