@@ -21,9 +21,19 @@ _LINES = {f"POST {path} HTTP/1.1".encode(): path for path in SPELLINGS}
 _FIELD = re.compile(rb"([A-Za-z0-9-]++): ?+([!-~]++(?: ++[!-~]++)*+)")
 _TYPES = frozenset({JSON, f"{JSON}; charset=utf-8", f"{JSON};charset=utf-8", CURLS})
 
-# What says how the rest is to be read, or asks for more than an answer.
+# What says how the rest is to be read, asks for more than an answer, or is what aiohttp's parser refuses by its name.
 _UNUSUAL = frozenset(
-    {"content-encoding", "expect", "prefer", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
+    {
+        "content-encoding",
+        "expect",
+        "prefer",
+        "proxy-connection",
+        "sec-websocket-key1",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
 )
 
 

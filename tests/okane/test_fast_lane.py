@@ -269,6 +269,7 @@ FIELDS: list[list[str]] = [
     ["Connection: close"],
     ["Connection: upgrade", "Upgrade: websocket"],
     ["Proxy-Connection: close"],
+    ["Sec-WebSocket-Key1: x"],
     ["Expect: 100-continue"],
     ["Expect: something"],
     ["Prefer: wait=0"],

@@ -115,6 +115,7 @@ WHOLE = post("a")
         post("a", "Connection: Keep-Alive, Upgrade", "Upgrade: h2c"),
         post("a", "Expect: 100-continue"),
         post("a", "Prefer: wait=1"),
+        post("a", "Sec-WebSocket-Key1: x"),
         post("a", "A: \xe9"),
         post("a", "A_b: c"),
         post("a", *(f"A{number}: b" for number in range(40))),
