@@ -69,7 +69,7 @@ def text() -> str:
 
 
 def registries() -> tuple[CollectorRegistry, CollectorRegistry]:
-    """What a process registers, as `okane.app` does: its own, and of the whole system."""
+    """What a process registers, as `okane.parts` does: its own, and of the whole system."""
     process, system = OkaneMetrics(CollectorRegistry()), SystemMetrics(CollectorRegistry())
     PrometheusMetrics(prefix="okane", registry=process.registry, shared=system.registry)
     ConnectionMetrics(process.registry)

@@ -11,22 +11,16 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 import structlog
-from aiohttp import web
-from prometheus_client import CollectorRegistry
 
-from okane import tracing
 from okane.api.access import Access, Everybody, KeyHolders
 from okane.api.dead_letters import DeadLetterRoutes
 from okane.api.fast_lane import FastLane
 from okane.api.handlers import Handlers
-from okane.api.metrics_endpoint import PROCESS_PATH, Telling, build_metrics_app
 from okane.api.rate_limit import RateLimits
 from okane.api.reading import Reading
 from okane.api.routes import Routes, build_api
@@ -35,15 +29,15 @@ from okane.api.tracing import TracedLane
 from okane.api.waiting import Waiting
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
-from okane.metrics import OkaneMetrics, SystemMetrics
+from okane.metrics_server import serving_metrics
+from okane.parts import Parts, needed
 from okane.pipeline.accept import Accept
 from okane.pipeline.charge import Charge
 from okane.pipeline.direct import Direct
-from okane.pipeline.lanes import payments_stream
 from okane.pipeline.lease import Leases
 from okane.pipeline.pressure import Pressure
 from okane.pipeline.replay import Replay
-from okane.pipeline.sweep import LaneState, Sweep
+from okane.pipeline.sweep import Sweep
 from okane.pipeline.verdict import Rules
 from okane.providers.http import HttpProvider
 from okane.providers.simulator import app as simulator
@@ -52,10 +46,8 @@ from okane.providers.simulator.options import SimulatorOptions
 from okane.store import (
     ApiKeyStore,
     DeadLetterStore,
-    Overview,
     PaymentLists,
     PaymentWatch,
-    SweepStore,
     schema,
 )
 from okane.store.facts import postgres_facts
@@ -64,31 +56,20 @@ from streams import (
     Consumer,
     DeadLetters,
     Delayed,
-    Inspector,
     Janitor,
-    Presence,
-    Producer,
     RetryPolicy,
-    StreamError,
     StreamUnavailable,
-    connect,
     failpoints,
     require_noeviction,
 )
-from streams.prometheus import PrometheusMetrics
 
 GARBAGE_OBJECTS = 20_000
 
 log = structlog.get_logger("okane.app")
 
-FIRST_METRICS_PORT = 9101
 # A client waits for the API's XADD; what Redis does not take in this time, the sweep sends.
-SILENT_S = 2.0  # before a scrape is answered without Postgres
 API_REDIS_TIMEOUT = timedelta(seconds=1)
 WORKER_REDIS_TIMEOUT = timedelta(seconds=5)  # longer than a blocking read
-METRICS_CONNECTIONS = 100  # a scraper or two, and probes
-ANY_HOST = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - recognised, not bound
-METRICS_PORTS = 100  # processes on one machine that find a port by themselves
 
 
 async def run_api(settings: Settings) -> None:
@@ -96,12 +77,12 @@ async def run_api(settings: Settings) -> None:
     stop = _stop_on_signals()
     _arm_failpoints(settings)
     async with contextlib.AsyncExitStack() as closing:
-        parts = await _Parts.build(settings, role="api", name="api", redis_timeout=API_REDIS_TIMEOUT, closing=closing)
+        parts = await Parts.build(settings, role="api", name="api", redis_timeout=API_REDIS_TIMEOUT, closing=closing)
         await _check_servers(settings, parts)
         pressure = await closing.enter_async_context(_pressure(settings, parts))
         accept = Accept(store=parts.store, producer=parts.publisher, pressure=pressure)
         routes = _routes(settings, parts, accept, closing)
-        metrics_url = await closing.enter_async_context(_serving_metrics(settings, parts, role="api", name="api"))
+        metrics_url = await closing.enter_async_context(serving_metrics(settings, parts, role="api", name="api"))
         access = await closing.enter_async_context(_access(settings, parts))
         app = build_api(routes, parts.metrics, access, tracer=parts.tracing.requests)
         served = serving(
@@ -122,9 +103,9 @@ async def run_api(settings: Settings) -> None:
     log.info("api_stopped")
 
 
-def _routes(settings: Settings, parts: _Parts, accept: Accept, closing: contextlib.AsyncExitStack) -> Routes:
+def _routes(settings: Settings, parts: Parts, accept: Accept, closing: contextlib.AsyncExitStack) -> Routes:
     """Who answers requests, each with the connections of its own: a long list keeps no payment waiting."""
-    url = _needed(settings.database_url, "DATABASE_URL")
+    url = needed(settings.database_url, "DATABASE_URL")
     watch, lists, dead = PaymentWatch(url), PaymentLists(url), DeadLetterStore(url)
     for one in (watch, lists, dead):
         closing.push_async_callback(one.aclose)
@@ -143,12 +124,12 @@ async def run_worker(settings: Settings, *, name: str) -> None:
     _arm_failpoints(settings)
     drained = asyncio.Event()
     async with contextlib.AsyncExitStack() as closing:
-        parts = await _Parts.build(
+        parts = await Parts.build(
             settings, role="worker", name=name, redis_timeout=WORKER_REDIS_TIMEOUT, closing=closing
         )
         await _check_servers(settings, parts)
         provider = HttpProvider(
-            _needed(settings.provider_base_url, "PROVIDER_BASE_URL"),
+            needed(settings.provider_base_url, "PROVIDER_BASE_URL"),
             timeout=settings.provider_timeout,
             connections=2 * settings.concurrency,  # for what comes from the stream, and for what runs without it
             more_header=parts.tracing.provider_header,
@@ -196,7 +177,7 @@ async def run_worker(settings: Settings, *, name: str) -> None:
         )
         delayed = Delayed(parts.redis, parts.stream, metrics=parts.stream_metrics)
         janitor = Janitor(parts.redis, parts.stream, group=settings.group)
-        metrics_url = await closing.enter_async_context(_serving_metrics(settings, parts, role="worker", name=name))
+        metrics_url = await closing.enter_async_context(serving_metrics(settings, parts, role="worker", name=name))
         _let_garbage_lie()
         log.info("worker_started", concurrency=settings.concurrency, provider=provider.name, metrics=metrics_url)
         async with asyncio.TaskGroup() as running:
@@ -212,7 +193,7 @@ async def run_worker(settings: Settings, *, name: str) -> None:
     log.info("worker_stopped")
 
 
-def _fast_lane(handlers: Handlers, parts: _Parts, access: Access) -> FastLane:
+def _fast_lane(handlers: Handlers, parts: Parts, access: Access) -> FastLane:
     tracer = parts.tracing.requests
     if tracer is None:
         return FastLane(handlers.creating, parts.metrics, access)
@@ -244,112 +225,10 @@ def worker_name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
-class _Parts:
-    """What both kinds of process are made of."""
-
-    def __init__(self, settings: Settings, *, role: str, name: str, redis_timeout: timedelta) -> None:
-        self._settings = settings
-        database_url = _needed(settings.database_url, "DATABASE_URL")
-        self.stream = payments_stream(settings.stream)
-        self.tracing = tracing.start(settings, role=role, name=name)
-        trace_id = self.tracing.trace_id
-        self.metrics = OkaneMetrics(CollectorRegistry(), trace_id=trace_id)
-        self.system = SystemMetrics(CollectorRegistry())
-        self._gauges = PrometheusMetrics(
-            prefix="okane", registry=self.metrics.registry, shared=self.system.registry, trace_id=trace_id
-        )
-        self.stream_metrics = self._gauges.for_stream(self.stream.name, self.stream.lane_names)
-        self.redis = connect(_needed(settings.redis, "REDIS_URL"), timeout=redis_timeout)
-        self.producer = Producer(
-            self.redis, self.stream, max_length=settings.max_stream_length, metrics=self.stream_metrics
-        )
-        self.publisher = self.tracing.publisher(self.producer)
-        self.inspector = Inspector(self.redis, self.stream, group=settings.group)
-        self.presence = Presence(self.redis, self.stream)
-        self.store = self.tracing.store(
-            database_url,
-            actor=name,
-            lease=settings.lease,
-            grace=settings.sweep_grace,
-            on_batch=self.metrics.observe_batch,
-            on_round_trip=self.metrics.observe_round_trip,
-        )
-        self.sweep_store = SweepStore(database_url, grace=settings.sweep_grace)
-        self.overview = Overview(database_url)
-
-    @classmethod
-    async def build(
-        cls,
-        settings: Settings,
-        *,
-        role: str,
-        name: str,
-        redis_timeout: timedelta,
-        closing: contextlib.AsyncExitStack,
-    ) -> _Parts:
-        """The parts, closed in reverse order when `closing` is."""
-        parts = cls(settings, role=role, name=name, redis_timeout=redis_timeout)
-        closing.push_async_callback(parts.tracing.aclose)
-        closing.push_async_callback(parts.redis.aclose)
-        closing.push_async_callback(parts.overview.aclose)
-        closing.push_async_callback(parts.sweep_store.aclose)
-        closing.push_async_callback(parts.store.aclose)
-        closing.push_async_callback(parts.producer.aclose)
-        return parts
-
-    async def lanes(self) -> Mapping[str, LaneState]:
-        """The state of the streams that the sweep goes by."""
-        stats = await self.inspector.stats()
-        return {
-            lane.lane: LaneState(
-                oldest_entry=_age(lane.oldest_ms, stats.now_ms),
-                room=self._settings.max_stream_length - lane.length,
-            )
-            for lane in stats.lanes
-        }
-
-    async def refresh_redis(self) -> None:
-        """Read the broker-wide gauges anew."""
-        try:
-            stats = await self.inspector.stats()
-        except StreamError:
-            self._gauges.forget(self.stream.name)
-            self.system.up.labels("redis").set(0)
-        else:
-            self._gauges.show(stats)
-            self.system.up.labels("redis").set(1)
-
-    async def refresh_postgres(self) -> None:
-        """Read what waits in Postgres anew. Until it has answered, it counts as away."""
-        silent = asyncio.get_running_loop().call_later(SILENT_S, self._postgres_away)
-        try:
-            await self._ask_postgres()
-        finally:
-            silent.cancel()
-
-    def _postgres_away(self) -> None:
-        self.system.forget_waiting()
-        self.system.up.labels("postgres").set(0)
-
-    async def _ask_postgres(self) -> None:
-        try:
-            oldest_due, dead = await self.overview.oldest_due(), await self.overview.dead()
-            waiting = await self.overview.off_path()
-        except StoreUnavailable:
-            self._postgres_away()
-        else:
-            self.system.set_waiting(oldest_due=oldest_due, dead=dead, waiting=waiting)
-            self.system.up.labels("postgres").set(1)
-
-
-def _age(since_ms: int | None, now_ms: int) -> timedelta | None:
-    return None if since_ms is None else timedelta(milliseconds=max(0, now_ms - since_ms))
-
-
-async def _check_servers(settings: Settings, parts: _Parts) -> None:
+async def _check_servers(settings: Settings, parts: Parts) -> None:
     """Refuse to work without the schema, or on a Redis that may throw the queue away. A server that is away is waited for."""
     try:
-        found = (await postgres_facts(_needed(settings.database_url, "DATABASE_URL"))).schema_version
+        found = (await postgres_facts(needed(settings.database_url, "DATABASE_URL"))).schema_version
     except StoreUnavailable as error:
         log.warning("postgres_away_at_start", reason=str(error))
     else:
@@ -364,45 +243,7 @@ async def _check_servers(settings: Settings, parts: _Parts) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _serving_metrics(settings: Settings, parts: _Parts, *, role: str, name: str) -> AsyncIterator[str]:
-    """Serve them inside the block, and let it be known where."""
-    telling = Telling(
-        process=parts.metrics.registry,
-        system=parts.system.registry,
-        refreshes=(parts.refresh_redis, parts.refresh_postgres),
-        processes=parts.presence.processes,
-        name=parts.stream.name,
-    )
-    async with contextlib.AsyncExitStack() as closing:
-        url = await _listening_for_metrics(settings, build_metrics_app(telling), closing)
-        stop = asyncio.Event()
-        address = advertised(settings, url)
-        present = asyncio.create_task(parts.presence.run(address, stop, role=role, name=name))
-        try:
-            yield f"{url}{PROCESS_PATH}"
-        finally:
-            stop.set()
-            await present
-
-
-async def _listening_for_metrics(settings: Settings, app: web.Application, closing: contextlib.AsyncExitStack) -> str:
-    """Listen on the port that is set, or on the first one from 9101 up that nobody has."""
-    limits = replace(Limits.of(settings), connections=METRICS_CONNECTIONS)
-    first = settings.metrics_port or FIRST_METRICS_PORT
-    last = settings.metrics_port or FIRST_METRICS_PORT + METRICS_PORTS - 1
-    for port in range(first, last + 1):
-        try:
-            return await closing.enter_async_context(
-                serving(app, settings.metrics_host, port, limits=limits, drain=timedelta(0))
-            )
-        except SetupError:
-            if port == settings.metrics_port:
-                raise
-    raise SetupError(f"no free port for metrics from {FIRST_METRICS_PORT} on: set OKANE_METRICS_PORT")
-
-
-@contextlib.asynccontextmanager
-async def _access(settings: Settings, parts: _Parts) -> AsyncIterator[Access]:
+async def _access(settings: Settings, parts: Parts) -> AsyncIterator[Access]:
     """Who is let in, and how often, inside the block."""
     async with contextlib.AsyncExitStack() as closing:
         buckets = Buckets(parts.redis, parts.stream)
@@ -412,7 +253,7 @@ async def _access(settings: Settings, parts: _Parts) -> AsyncIterator[Access]:
         if settings.auth == "none":
             yield Everybody(limits, rate=settings.rate_limit)
             return
-        store = ApiKeyStore(_needed(settings.database_url, "DATABASE_URL"))
+        store = ApiKeyStore(needed(settings.database_url, "DATABASE_URL"))
         closing.push_async_callback(store.aclose)
         access = KeyHolders(store, limits, mode=settings.mode, rate=settings.rate_limit)
         await closing.enter_async_context(_running(access.run))
@@ -420,7 +261,7 @@ async def _access(settings: Settings, parts: _Parts) -> AsyncIterator[Access]:
 
 
 @contextlib.asynccontextmanager
-async def _pressure(settings: Settings, parts: _Parts) -> AsyncIterator[Pressure | None]:
+async def _pressure(settings: Settings, parts: Parts) -> AsyncIterator[Pressure | None]:
     """What says when nothing new is to be taken, inside the block; None if that is never so."""
     if settings.max_due_age is None:
         yield None
@@ -442,19 +283,6 @@ async def _running(duty: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -
         await task
 
 
-def advertised(settings: Settings, url: str) -> str:
-    """`host:port` for who asks from elsewhere, of what is served at `url`.
-
-    A process that listens everywhere is found under its machine's name unless it was told another: a pod's name, say,
-    means nothing to other pods.
-    """
-    bound = urlsplit(url)
-    host = settings.metrics_advertise
-    if host is None:
-        return f"{socket.gethostname()}:{bound.port}" if settings.metrics_host in ANY_HOST else bound.netloc
-    return f"[{host}]:{bound.port}" if ":" in host else f"{host}:{bound.port}"
-
-
 def _stop_on_signals() -> asyncio.Event:
     """Set by the first SIGTERM or SIGINT. A second one ends the process at once, as it would have by default."""
     stop = asyncio.Event()
@@ -467,12 +295,6 @@ def _stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ask, number)
     return stop
-
-
-def _needed(value: str | None, name: str) -> str:
-    if value is None:
-        raise SetupError(f"{name} is not set. `okane up` runs everything on this machine and sets it by itself")
-    return value
 
 
 def _let_garbage_lie() -> None:

@@ -10,11 +10,11 @@ import aiohttp
 import psutil
 import pytest
 
-from okane.app import advertised
 from okane.config import Settings
 from okane.local.okane_process import answers_http
 from okane.local.postgres import PostgresServer
 from okane.local.redis_server import RedisServer
+from okane.metrics_server import advertised
 from tests.flow.system import System
 
 

@@ -1,0 +1,57 @@
+"""What the commands share: options that many of them have, what they find themselves in, how they run and fail."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from okane.commands.context import Context
+    from okane.config import Settings
+
+Data = Annotated[Path | None, typer.Option("--data", help="data folder of `okane up` (default: .okane)")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON instead of text")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
+
+
+def context(data: Path | None) -> Context:
+    from okane import logs
+    from okane.commands.context import find
+
+    logs.configure(level="warning", format_="console", process="okane")
+    return find(data)
+
+
+def settings(**options: object) -> Settings:
+    """The settings from the environment, with what the command line says on top."""
+    from okane.config import Settings
+
+    return Settings(**{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]
+
+
+def log_as(settings: Settings, process: str) -> None:
+    from okane import logs
+
+    logs.configure(level=settings.log_level, format_=settings.log_format, process=process)
+
+
+def run(main_: Coroutine[Any, Any, Any]) -> Any:
+    """Run on uvloop where there is one."""
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        loop_factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(main_)
+
+
+def fail(message: str) -> NoReturn:
+    typer.echo(f"okane: {message}", err=True)
+    sys.exit(2)
