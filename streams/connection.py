@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -91,7 +90,7 @@ class _Pool(ConnectionPool):
 
 async def _reply(connection: Any) -> Any:
     try:
-        return await connection.read_response(timeout=math.inf)
+        return await connection.read_response()  # given a limit of its own, it would answer None to an ETIMEDOUT
     except ResponseError as error:
         return error
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from datetime import timedelta
 from typing import Any
 
@@ -99,6 +101,23 @@ async def test_a_silent_server_is_not_waited_for_and_ordinary_commands_keep_thei
     await client.aclose()
     server.close()
     await server.wait_closed()
+
+
+async def test_a_connection_that_the_system_gives_up_has_not_answered(client: Redis) -> None:
+    """ETIMEDOUT is a TimeoutError of Python's, which redis-py takes for the end of a wait that the caller limited."""
+    asking = asyncio.create_task(replies(client, [("BLPOP", "nothing", 1)]))
+    pool: Any = client.connection_pool
+    async with asyncio.timeout(5):
+        while not (pool._in_use_connections and next(iter(pool._in_use_connections)).is_connected):
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    [connection] = pool._in_use_connections
+    connection._reader.set_exception(TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
+    with pytest.raises(RedisTimeoutError):
+        await asking
+    assert not connection.is_connected
+    assert idle(client) == [connection]
+    assert await replies(client, [("ECHO", "a")]) == [b"a"]
 
 
 async def test_nobody_at_home_is_an_error_of_redis_pys() -> None:
