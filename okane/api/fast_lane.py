@@ -266,7 +266,8 @@ class FastConnection(Connection):
         """Let aiohttp go on: with what came meanwhile, or waiting for it, as it does after an answer of its own."""
         turn, self._turn = cast("asyncio.Future[None]", self._turn), None
         self._waiter = turn
-        if self.ending or self.transport is None:
+        # One that is closing may be lost before aiohttp wakes up to go on, which then is what it cannot do.
+        if self.ending or self.transport is None or self.transport.is_closing():
             self.force_close()
             return
         if self._messages:

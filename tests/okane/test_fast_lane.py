@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import re
@@ -24,6 +25,7 @@ from prometheus_client.exposition import generate_latest
 from okane import logs
 from okane.api import middleware
 from okane.api.access import Access, Caller, Everybody
+from okane.api.answers import Answer
 from okane.api.creating import MAX_BODY_BYTES, SPELLINGS
 from okane.api.dead_letters import DeadLetterRoutes
 from okane.api.fast_lane import BATCHES_AT_A_TIME, FastConnection, FastLane
@@ -606,6 +608,32 @@ async def test_a_client_that_goes_away_leaves_its_payment_and_no_line_in_the_log
         assert logged == []
         assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
         assert "a" in served.shelf.by_key
+
+
+@pytest.mark.parametrize("behind", [b"", B])
+async def test_a_client_that_goes_away_just_before_its_answer_leaves_no_line_in_the_log(
+    behind: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is closing then, and its end is the next thing that aiohttp hears of."""
+    replied = FastConnection.reply
+
+    def reply(connection: FastConnection, answer: Answer, request_id: str) -> None:
+        cast("asyncio.Transport", connection.transport).abort()
+        replied(connection, answer, request_id)
+
+    monkeypatch.setattr(FastConnection, "reply", reply)
+    async with serving(fast=True) as served:
+        connection, _, writer = await served.feeding()
+        connection.data_received(A)
+        if behind:
+            connection.data_received(behind)
+        del connection
+        await _until(lambda: served.count("okane_http_connections") == 0)
+        await asyncio.sleep(0.01)
+        writer.close()
+        gc.collect()  # who has lost a task hears of its error then
+        assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
+        assert [*served.shelf.by_key] == ["a"]
 
 
 @LANES
