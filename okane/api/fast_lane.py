@@ -220,6 +220,11 @@ class FastConnection(Connection):
                 return
         self._give_to_aiohttp(data)
 
+    def close(self) -> None:
+        if self._early is not None:  # it came before the end: aiohttp takes nothing after this
+            self._no_longer_early()
+        super().close()
+
     def _give_to_aiohttp(self, data: bytes) -> None:
         before = self._request_count
         super().data_received(data)

@@ -26,6 +26,7 @@ from okane import logs
 from okane.api import middleware
 from okane.api.access import Access, Caller, Everybody
 from okane.api.answers import Answer
+from okane.api.connection import Connection
 from okane.api.creating import MAX_BODY_BYTES, SPELLINGS
 from okane.api.dead_letters import DeadLetterRoutes
 from okane.api.fast_lane import BATCHES_AT_A_TIME, FastConnection, FastLane
@@ -399,6 +400,26 @@ async def test_what_comes_before_aiohttp_waits_for_it_may_still_take_the_fast_la
         assert [(await _answered(reader, writer)).status for _ in statuses] == statuses
         assert served.lane.taken == taken
         writer.close()
+
+
+@LANES
+async def test_what_came_before_the_end_and_before_aiohttp_waits_for_it_is_answered(
+    fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Connection.connection_made
+
+    def made_with_data(connection: Connection, transport: asyncio.BaseTransport) -> None:
+        made(connection, transport)
+        connection.data_received(post("a"))
+        connection.close()  # as a server that stops does with all of them
+
+    monkeypatch.setattr(Connection, "connection_made", made_with_data)
+    async with serving(fast=fast, drain_s=NEAR_S) as served:
+        reader, writer = await served.connect()
+        received = await _rest(reader)
+        writer.close()
+        assert received.startswith(b"HTTP/1.1 202")
+        assert b"Connection: close" in received
 
 
 async def test_what_waits_behind_a_silent_store_is_answered_in_time_and_never_sent(
