@@ -117,7 +117,8 @@ def render(shot: Snapshot) -> RenderableType:
     if shot.counts is not None:
         parts += _payments(shot.counts)
     if shot.oldest_due is not None:
-        parts.append(Text(f"oldest due {duration(shot.oldest_due)}    dead letters {shot.dead:,}"))
+        due = duration(shot.oldest_due) if shot.oldest_due else "-"
+        parts.append(Text(f"oldest due {due}    dead letters {shot.dead:,}"))
     return Group(*parts)
 
 

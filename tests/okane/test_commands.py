@@ -105,6 +105,7 @@ def test_status_of_an_empty_system(okane: Run) -> None:
     assert done.returncode == 0
     assert "no consumers: start a worker" in done.stdout
     assert "no payments yet" in done.stdout
+    assert "oldest due -    dead letters 0" in done.stdout
 
 
 async def test_status_shows_the_queue_and_the_payments(
