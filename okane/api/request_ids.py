@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
+import random
 import re
-import secrets
 
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
-# Random once: to ask the system for every request costs more than to read its body.
-_PROCESS = secrets.token_hex(8)
-_numbers = itertools.count()
+# Seeded by the system once: to ask it for every request costs more than to read its body. An id is a name, not a secret; and
+# no number in a row, which would tell each client how much the others ask.
+_dice = random.Random()
 
 
 def new() -> str:
-    """An id that nobody has: 32 hexadecimal digits, those of this process first."""
-    return f"{_PROCESS}{next(_numbers):016x}"
+    """An id that nobody has: 32 hexadecimal digits."""
+    return f"{_dice.getrandbits(128):032x}"
 
 
 def chosen(sent: str | None) -> str:
