@@ -97,7 +97,7 @@ async def _reply(connection: Any) -> Any:
 
 async def replies(client: Redis, commands: Sequence[Command]) -> list[Any]:
     """What the server answers to each of the commands, which may be a `ResponseError`, as bytes have it. They are sent in one
-    round trip, and by a `connect`ed client at half of what redis-py takes for it.
+    round trip, and by a `connect`ed client for some 0.6 of what redis-py takes for it.
 
     Raises redis-py's errors when there is no answer; some of the commands may have been executed then.
     """

@@ -85,7 +85,7 @@ def read_create(body: Any) -> CreatePayment:
 
 
 def read_quickly(body: bytes) -> CreatePayment | None:
-    """What `read_create` makes of the body, for a quarter of the price; None if that is not certain, or a Problem."""
+    """What `read_create` makes of the body, for about half of the price; None if that is not certain, or a Problem."""
     if b"\\" in body:  # a text may hold anything then
         return None
     try:

@@ -13,7 +13,7 @@ from okane.cli.shared import Data, Json, Yes
 app = typer.Typer(help="Dead letters: payments that were given up, and why.", no_args_is_help=True)
 
 
-@app.command("ls")
+@app.command()
 def ls(
     *,
     data: Data = None,
@@ -27,7 +27,7 @@ def ls(
     shared.run(command.ls(shared.context(data), limit=limit, before=before, as_json=json_))
 
 
-@app.command("show")
+@app.command()
 def show(payment_id: str, *, data: Data = None, json_: Json = False) -> None:
     """Show one dead letter and its payment's timeline."""
     from okane.commands import dead as command
@@ -35,7 +35,7 @@ def show(payment_id: str, *, data: Data = None, json_: Json = False) -> None:
     shared.run(command.show(shared.context(data), payment_id, as_json=json_))
 
 
-@app.command("replay")
+@app.command()
 def replay(
     payment_ids: Annotated[list[str] | None, typer.Argument(help="from `okane dead ls`")] = None,
     *,
@@ -59,7 +59,7 @@ def replay(
     )
 
 
-@app.command("purge")
+@app.command()
 def purge(
     payment_ids: Annotated[list[str] | None, typer.Argument(help="from `okane dead ls`")] = None,
     *,

@@ -14,7 +14,7 @@ from okane.cli.shared import Data, Json
 app = typer.Typer(help="API keys: who may use the API, and for what.", no_args_is_help=True)
 
 
-@app.command("create")
+@app.command()
 def create(
     *,
     data: Data = None,
@@ -44,7 +44,7 @@ def create(
     shared.run(command.create(shared.context(data), wanted, as_json=json_))
 
 
-@app.command("ls")
+@app.command()
 def ls(
     *,
     data: Data = None,
@@ -58,7 +58,7 @@ def ls(
     shared.run(command.ls(shared.context(data), account=account, everything=everything, as_json=json_))
 
 
-@app.command("revoke")
+@app.command()
 def revoke(key: str, *, data: Data = None, json_: Json = False) -> None:
     """Let a key in no more, named as `okane keys ls` does. Every API knows it within 5 s."""
     from okane.commands import keys as command
@@ -66,7 +66,7 @@ def revoke(key: str, *, data: Data = None, json_: Json = False) -> None:
     shared.run(command.revoke(shared.context(data), key, as_json=json_))
 
 
-@app.command("rotate")
+@app.command()
 def rotate(
     key: str,
     *,
