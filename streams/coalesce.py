@@ -42,11 +42,17 @@ class Coalescer(Generic[T, R]):
         self._batcher.add(((item,), future, False))
         return future
 
-    def submit_many(self, items: Sequence[T]) -> asyncio.Future[Sequence[R | BaseException]]:
-        """Queues all of `items`; the future has a result for each, in order, an exception in the place of what failed."""
+    async def submit_many(self, items: Sequence[T]) -> Sequence[R | BaseException]:
+        """Queues all of `items`; a result for each, in order, an exception in the place of what failed.
+
+        When nothing is in flight they do not even wait for the loop's next turn, but travel in the caller's own task.
+        """
+        with self._batcher.lent() as lent:
+            if lent:
+                return await self._results(items)
         future: asyncio.Future[Sequence[R | BaseException]] = asyncio.get_running_loop().create_future()
         self._batcher.add((items, future, True))
-        return future
+        return await future
 
     async def aclose(self) -> None:
         """Takes no more items and returns when all that were taken have been answered."""
@@ -58,11 +64,8 @@ class Coalescer(Generic[T, R]):
 
     async def _answer(self, taken: list[tuple[Sequence[T], asyncio.Future[Any], bool]]) -> None:
         waiting = [one for one in taken if not one[1].done()]
-        items = [item for its, _, _ in waiting for item in its]
-        results: list[R | BaseException] = []
         try:
-            for start in range(0, len(items), self._max_batch):
-                results += await self._flushed(items[start : start + self._max_batch])
+            results = await self._results([item for its, _, _ in waiting for item in its])
         except BaseException:
             for _, future, _ in waiting:
                 future.cancel()
@@ -78,6 +81,12 @@ class Coalescer(Generic[T, R]):
                 future.set_exception(result)
             else:
                 future.set_result(result)
+
+    async def _results(self, items: Sequence[T]) -> Sequence[R | BaseException]:
+        results: list[R | BaseException] = []
+        for start in range(0, len(items), self._max_batch):
+            results += await self._flushed(items[start : start + self._max_batch])
+        return results
 
     async def _flushed(self, batch: Sequence[T]) -> Sequence[R | BaseException]:
         if self._on_batch is not None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("okane.api")
 
-BATCHES_AT_A_TIME = 2  # one in Postgres, one in Redis
+BATCHES_AT_A_TIME = 3  # one being answered, one in Postgres, one in Redis
 
 
 @dataclass(slots=True, eq=False)

@@ -6,20 +6,22 @@ what is left out is finding out anew, for every batch, what the statement and it
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from psycopg import generators, pq
+from psycopg import generators, pq, waiting
 from psycopg.adapt import Transformer
 from psycopg.pq.abc import PGresult
 
 from okane.store.binary import Encoder, encoder
 
 Row = tuple[Any, ...]
+
+_LOOK_AGAIN_S = 60.0  # psycopg looks after the socket so often by itself; whoever waits has a deadline
 
 _PARAMETER = re.compile(r"%\((\w+)\)s::(\w+(?:\[\])?)")
 
@@ -45,7 +47,7 @@ class Prepared:
 
 
 class PreparedConnection:
-    """One connection and what is prepared on it. One statement at a time."""
+    """One connection and what is prepared on it. One statement at a time; one that is canceled ends the connection."""
 
     def __init__(self, connection: psycopg.AsyncConnection[Row]) -> None:
         self._connection = connection
@@ -58,9 +60,7 @@ class PreparedConnection:
         pgconn = self._connection.pgconn
         if statement.name not in self._prepared:
             pgconn.send_prepare(statement.name, statement.text)
-            # A try that was canceled may have got through.
-            with contextlib.suppress(psycopg.errors.DuplicatePreparedStatement):
-                await self._result()
+            await self._result()
             self._prepared.add(statement.name)
         pgconn.send_query_prepared(statement.name, values, [pq.Format.BINARY] * len(values), pq.Format.BINARY)
         result = await self._result()
@@ -68,7 +68,16 @@ class PreparedConnection:
         return self._loaders.load_rows(0, result.ntuples, tuple)
 
     async def _result(self) -> PGresult:
-        results: list[PGresult] = await self._connection.wait(generators.execute(self._connection.pgconn))
+        pgconn = self._connection.pgconn
+        try:
+            results: list[PGresult] = await waiting.wait_async(
+                generators.execute(pgconn), pgconn.socket, interval=_LOOK_AGAIN_S
+            )
+        except asyncio.CancelledError:
+            # What is under way goes on in the server. To have it canceled there would be to wait for a server that may be
+            # silent: the connection is given up instead.
+            pgconn.finish()
+            raise
         for result in results:
             if result.status == pq.ExecStatus.FATAL_ERROR:
                 raise psycopg.errors.error_from_result(result)

@@ -19,7 +19,7 @@ from okane.payment import Payment, Status
 from okane.store import Accepted, Claimed, DeadLetterStore, NewPayment, PaymentStore, Refused, Settlement
 from okane.store import session as session_module
 from okane.store.payments import BATCHED
-from okane.store.prepared import Prepared, PreparedConnection
+from okane.store.prepared import Prepared
 from okane.store.session import Session
 
 SLEEP = Prepared.of("sleep", "SELECT 7 FROM pg_sleep(%(seconds)s::float8)")
@@ -198,18 +198,13 @@ async def test_a_statement_for_batches_is_never_planned_anew(database_url: str) 
 async def test_a_prepared_statement_that_was_canceled_leaves_its_session_usable(database_url: str) -> None:
     async with connected(database_url) as session:
         asking = asyncio.create_task(session.rows(SLEEP, {"seconds": 600.0}))
-        await until_asleep(database_url)
+        backend = await until_asleep(database_url)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
         assert await session.rows(SLEEP, {"seconds": 0.0}) == [(7,)]
-
-
-async def test_a_statement_that_turns_out_to_be_prepared_already_runs(database_url: str) -> None:
-    """Its first caller was canceled when the server had prepared it, and we had not heard of it."""
-    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
-        for _ in range(2):
-            assert await PreparedConnection(connection).rows(SLEEP, {"seconds": 0.0}) == [(7,)]
+        assert await until_asleep(database_url) == backend, "nobody waits for the server to cancel it"
+        await execute(database_url, "SELECT pg_terminate_backend(%s)", [backend])
 
 
 async def test_text_arrives_as_it_is_whatever_encoding_the_client_is_set_to(

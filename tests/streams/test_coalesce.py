@@ -137,20 +137,92 @@ async def test_many_are_answered_together_each_in_its_place() -> None:
         return [ValueError("odd") if item % 2 else item * 2 for item in items]
 
     coalescer = Coalescer(flush, max_batch=4)
-    many, one, none = coalescer.submit_many(range(5)), coalescer.submit(6), coalescer.submit_many([])
-    answers = await many
+    first = coalescer.submit(8)  # what is queued goes first
+    answers, one, none = await asyncio.gather(
+        coalescer.submit_many(range(5)), coalescer.submit(6), coalescer.submit_many([])
+    )
     assert [answers[0], answers[2], answers[4]] == [0, 4, 8]
     assert all(isinstance(answers[odd], ValueError) for odd in (1, 3))
-    assert (await one, await none) == (12, [])
-    assert batches == [[0, 1, 2, 3], [4, 6]]
+    assert (await first, one, none) == (16, 12, [])
+    assert [item for batch in batches for item in batch] == [8, 6, 0, 1, 2, 3, 4]
+    assert max(map(len, batches)) == 4
 
 
-async def test_many_whose_caller_is_gone_are_withdrawn() -> None:
-    gate = Gate(is_open=True)
+async def test_many_that_find_nothing_in_flight_go_out_at_once_in_their_callers_task() -> None:
+    tasks = []
+
+    async def flush(items: Sequence[int]) -> Sequence[int]:
+        tasks.append(asyncio.current_task())
+        return [item * 2 for item in items]
+
+    coalescer = Coalescer(flush, max_batch=2)
+    alone, queued = coalescer.submit_many([1, 2, 3]), coalescer.submit_many([4])
+    caller = asyncio.ensure_future(alone)
+    behind = asyncio.ensure_future(queued)
+    assert (await caller, await behind) == ([2, 4, 6], [8])
+    assert tasks[:2] == [caller, caller]
+
+
+async def test_what_comes_while_many_travel_waits_for_them() -> None:
+    gate = Gate()
     coalescer = Coalescer(gate)
-    coalescer.submit_many([1, 2]).cancel()
-    assert await coalescer.submit(3) == 6
-    assert gate.batches == [[3]]
+    many = asyncio.ensure_future(coalescer.submit_many([1, 2]))
+    await gate.entered.wait()
+    later, more = coalescer.submit(3), asyncio.ensure_future(coalescer.submit_many([4, 5]))
+    closing = asyncio.ensure_future(coalescer.aclose())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert (gate.batches, closing.done()) == ([[1, 2]], False)
+    gate.open.set()
+    assert (await many, await later, await more) == ([2, 4], 6, [8, 10])
+    await closing
+    assert gate.batches == [[1, 2], [3, 4, 5]]
+    assert gate.most_at_once == 1
+    with pytest.raises(RuntimeError, match="closed"):
+        await coalescer.submit_many([6])
+
+
+async def test_many_whose_caller_is_cancelled_on_the_way_hold_nobody_up() -> None:
+    gate = Gate()
+    coalescer = Coalescer(gate)
+    many = asyncio.ensure_future(coalescer.submit_many([1, 2]))
+    await gate.entered.wait()
+    later = coalescer.submit(3)
+    many.cancel()
+    gate.open.set()
+    assert await later == 6
+    assert many.cancelled()
+    assert gate.batches == [[1, 2], [3]]
+
+
+async def test_many_whose_caller_is_gone_before_their_turn_are_withdrawn() -> None:
+    gate = Gate()
+    coalescer = Coalescer(gate)
+    first = coalescer.submit(0)
+    await gate.entered.wait()
+    many = asyncio.ensure_future(coalescer.submit_many([1, 2]))
+    await asyncio.sleep(0)
+    many.cancel()
+    gate.open.set()
+    assert (await first, await coalescer.submit(3)) == (0, 6)
+    assert gate.batches == [[0], [3]]
+
+
+async def test_what_is_lent_is_its_borrowers_to_end() -> None:
+    async def flush(_batch: list[int]) -> None:
+        raise AssertionError("nothing was added")
+
+    batcher = Batcher(flush)
+    with batcher.lent() as mine:
+        assert mine
+        with batcher.lent() as yours:
+            assert not yours
+        idle = asyncio.ensure_future(batcher.idle())
+        await batcher.abandon()
+        assert not idle.done()
+    await idle
+    with batcher.lent() as closed:
+        assert not closed
 
 
 async def test_what_is_abandoned_is_cancelled_and_what_waits_is_forgotten() -> None:

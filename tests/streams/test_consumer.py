@@ -184,7 +184,7 @@ async def test_no_more_handlers_run_at_once_than_concurrency_allows(client: Redi
         nonlocal running, most, settled
         running += 1
         most = max(most, running)
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
         running -= 1
         settled += 1
         if settled == 60:
