@@ -68,8 +68,10 @@ def encoder(type_name: str) -> Encoder:
 
 
 def _array(oid: int, element: Callable[[Any], bytes], values: Sequence[Any]) -> bytes:
-    written = [_NULL if value is None else element(value) for value in values]
-    return _ARRAY.pack(1, 1, oid, len(written), 1) + b"".join(written)
+    head = _ARRAY.pack(1, 1, oid, len(values), 1)
+    if values and values.count(values[0]) == len(values):  # as in most columns: written once
+        return head + (_NULL if values[0] is None else element(values[0])) * len(values)
+    return head + b"".join([_NULL if value is None else element(value) for value in values])
 
 
 def _scalar(element: Callable[[Any], bytes], value: Any) -> bytes | None:

@@ -44,6 +44,7 @@ def test_what_is_packed_is_read_back(database_url: str, type_name: str, values: 
     assert read_back(database_url, f"{type_name}[]", encoder(f"{type_name}[]")([])) == []
     for value in [*values, None]:
         assert read_back(database_url, type_name, encoder(type_name)(value)) == value
+        assert read_back(database_url, f"{type_name}[]", encoder(f"{type_name}[]")([value] * 3)) == [value] * 3
 
 
 def test_documents_are_packed_from_their_text(database_url: str) -> None:
