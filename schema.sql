@@ -60,7 +60,7 @@ CREATE TABLE payment_events (
     event      text        NOT NULL,                     -- claimed, success, unavailable, declined, retried, ...
     status     text        NOT NULL,                     -- the status after it
     attempt    integer     NOT NULL,                     -- the claim it belongs to
-    actor      text        NOT NULL,                     -- the worker, `sweep`, or who asked through the API
+    actor      text        NOT NULL,                     -- the worker, `operator`, or `api` and the name of the key
     reason     text,
     provider   text,
     latency_ms integer,                                  -- of the provider call that ended the attempt

@@ -25,7 +25,7 @@ from okane.api.rate_limit import RateLimits
 from okane.api_key import ACCOUNT, Mode, Scope
 from okane.errors import StoreUnavailable
 from okane.rate import Rate
-from okane.store import ApiKeyStore
+from okane.store import API, ApiKeyStore
 
 log = structlog.get_logger("okane.api")
 
@@ -38,13 +38,15 @@ NOTE_USE_S = 10.0  # between two looks at what was used; the store writes it onc
 class Caller:
     """Whom a request comes from. `key` is the name of the key; where there are none, the account.
 
-    `headers` tell the client how it stands with its rate limit; there are none where there is none.
+    `headers` tell the client how it stands with its rate limit; there are none where there is none. `actor` is how the
+    history of a payment names the caller.
     """
 
     account_id: str
     key: str
     rate: Rate | None
     headers: Mapping[str, str] = field(default_factory=dict)
+    actor: str = API
 
 
 class Access(Protocol):
@@ -142,7 +144,7 @@ class KeyHolders:
             raise _invalid(f"this is a {key.mode} key, and a {self._mode} system")
         if scope not in key.scopes:
             raise _scope_missing(scope)
-        caller = Caller(key.account_id, key.prefix, key.rate or self._rate)
+        caller = Caller(key.account_id, key.prefix, key.rate or self._rate, actor=f"{API} {key.prefix}")
         self._keep(credentials[0], _LetIn(caller, key.scopes, asked_s + min(self._fresh_s, left_s)))
         self._used.add(key.prefix)
         return caller

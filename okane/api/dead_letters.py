@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from okane.api import bodies, queries, strict_json, times, wire
 from okane.api.answers import JSON
-from okane.api.caller import account_of
+from okane.api.caller import account_of, actor_of
 from okane.api.creating import MAX_BODY_BYTES
 from okane.api.reading import page_of
 from okane.api.times import Moment
@@ -108,7 +108,7 @@ class DeadLetterRoutes:
             dead_before=chosen.dead_before,
         )
         letters = await self._dead.oldest(asked.limit + 1, wanted)
-        done = await self._replay.run(letters[: asked.limit], dry_run=asked.dry_run)
+        done = await self._replay.run(letters[: asked.limit], dry_run=asked.dry_run, actor=actor_of(request))
         document = {
             "retried": [str(payment_id) for payment_id in done.retried],
             "kept": [str(payment_id) for payment_id in done.kept],

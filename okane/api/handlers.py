@@ -12,7 +12,7 @@ from aiohttp.typedefs import Handler
 
 from okane.api import bodies, wire
 from okane.api.answers import JSON, Answer
-from okane.api.caller import account_of
+from okane.api.caller import account_of, actor_of
 from okane.api.creating import MAX_BODY_BYTES, Creating, Spelling, location, told
 from okane.api.problems import Problem
 from okane.api.waiting import Waiting, preferred_s
@@ -89,14 +89,14 @@ class Handlers:
     async def retry(self, request: web.Request) -> web.Response:
         """`POST /v1/payments/{id}/retry`: a failed payment is pending again; 409 from any other status."""
         receipt = await self._accept.retry(
-            wire.payment_id(request.match_info["payment_id"]), account_id=account_of(request)
+            wire.payment_id(request.match_info["payment_id"]), account_id=account_of(request), actor=actor_of(request)
         )
         return Answer(HTTPStatus.ACCEPTED, wire.receipt_json(receipt), {"Location": location(receipt)}).response()
 
     async def cancel(self, request: web.Request) -> web.Response:
         """`POST /v1/payments/{id}/cancel`: the payment is not charged any more; 409 if that is too late, or unclear."""
         payment_id = wire.payment_id(request.match_info["payment_id"])
-        payment = await self._accept.cancel(payment_id, account_id=account_of(request))
+        payment = await self._accept.cancel(payment_id, account_id=account_of(request), actor=actor_of(request))
         return web.Response(body=wire.payment_json(payment), content_type=JSON)
 
     async def health(self, _request: web.Request) -> web.Response:

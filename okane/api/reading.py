@@ -12,9 +12,9 @@ from okane.api import queries, times, wire
 from okane.api.answers import JSON
 from okane.api.caller import account_of
 from okane.payment import Payment, Status
-from okane.store import Attempt, Event, PaymentLists, PaymentStore
+from okane.store import API, OPERATOR, Attempt, Event, PaymentLists, PaymentStore
 
-_ACTORS = frozenset({"api", "operator"})
+_ACTORS = frozenset({API, OPERATOR})
 
 
 class Reading:
@@ -81,13 +81,19 @@ def _event(event: Event) -> Mapping[str, object]:
         event=event.event,
         status=event.status.value,
         attempt=event.attempt,
-        actor=event.actor if event.actor in _ACTORS else "worker",  # which one is nobody's business out there
+        actor=_actor(event.actor),
         provider=event.provider,
         call=event.call,
         decline_code=event.decline_code,
         reason=event.reason,
         latency_ms=event.latency_ms,
     )
+
+
+def _actor(name: str) -> str:
+    """Of what kind it is. Which key or worker is nobody's business out there."""
+    kind = name.partition(" ")[0]
+    return kind if kind in _ACTORS else "worker"
 
 
 def _attempt(attempt: Attempt, payment: Payment) -> Mapping[str, object]:

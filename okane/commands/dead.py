@@ -22,7 +22,7 @@ from okane.errors import SetupError
 from okane.pipeline.accept import Accept
 from okane.pipeline.lanes import payments_stream
 from okane.pipeline.replay import Replay
-from okane.store import DeadLetterStore, DeadPayment, Overview, PaymentStore
+from okane.store import OPERATOR, DeadLetterStore, DeadPayment, Overview, PaymentStore
 from okane.store.dead_letters import Place
 from streams import DeadLetters, Producer, connect
 
@@ -43,7 +43,7 @@ async def _parts(where: Context) -> AsyncIterator[_Parts]:
     stream = payments_stream(settings.stream)
     async with contextlib.AsyncExitStack() as closing:
         redis = await closing.enter_async_context(connect(where.redis_url))
-        store = PaymentStore(where.database_url, actor="operator", lease=settings.lease, grace=settings.sweep_grace)
+        store = PaymentStore(where.database_url, actor=OPERATOR, lease=settings.lease, grace=settings.sweep_grace)
         closing.push_async_callback(store.aclose)
         dead = DeadLetterStore(where.database_url)
         closing.push_async_callback(dead.aclose)
@@ -116,7 +116,7 @@ async def replay(
 ) -> None:
     """Try these payments again (None: all, oldest first). One that needs a review stays: a human decides about it."""
     async with _parts(where) as parts:
-        done = await parts.replay.run(await _chosen(parts, payment_ids, limit=limit), dry_run=dry_run)
+        done = await parts.replay.run(await _chosen(parts, payment_ids, limit=limit), dry_run=dry_run, actor=OPERATOR)
     retried, kept = len(done.retried), len(done.kept)
     if as_json:
         _json({"retried": retried, "kept": kept, "dry_run": dry_run})

@@ -93,19 +93,19 @@ class Accept:
         payment = await self._store.find(new)
         return None if payment is None else Receipt(payment, created=False, enqueued=False)
 
-    async def retry(self, payment_id: UUID, *, account_id: str) -> Receipt:
+    async def retry(self, payment_id: UUID, *, account_id: str, actor: str) -> Receipt:
         """Try a failed payment again on a human's word. Raises PaymentNotFound, StatusConflict, StoreUnavailable."""
-        payment = await self._store.retry(payment_id, account_id=account_id)
-        log.info("payment_retried", payment_id=str(payment_id))
+        payment = await self._store.retry(payment_id, account_id=account_id, actor=actor)
+        log.info("payment_retried", payment_id=str(payment_id), actor=actor)
         return Receipt(payment, created=False, enqueued=payment.id in await self._wake([payment]))
 
-    async def cancel(self, payment_id: UUID, *, account_id: str) -> Payment:
+    async def cancel(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
         """Withdraw a payment before it is charged. Raises PaymentNotFound, StatusConflict, StoreUnavailable.
 
         Its wake-up is left where it is: the claim refuses it.
         """
-        payment = await self._store.cancel(payment_id, account_id=account_id)
-        log.info("payment_canceled", payment_id=str(payment_id))
+        payment = await self._store.cancel(payment_id, account_id=account_id, actor=actor)
+        log.info("payment_canceled", payment_id=str(payment_id), actor=actor)
         return payment
 
     def _how_many_may_ask(self, count: int) -> int:

@@ -36,12 +36,15 @@ class Replay:
         self._accept = accept
         self._notes = notes
 
-    async def run(self, letters: Sequence[DeadPayment], *, dry_run: bool) -> Replayed:
-        """Try these again, or with `dry_run` say which would be. Safe to repeat: what is retried is no dead letter."""
+    async def run(self, letters: Sequence[DeadPayment], *, dry_run: bool, actor: str) -> Replayed:
+        """Try these again, or with `dry_run` say which would be. Safe to repeat: what is retried is no dead letter.
+
+        `actor` is who asks for it.
+        """
         retried: list[UUID] = []
         kept: list[UUID] = []
         for letter in letters:
-            done = await self._retry(letter.payment, dry_run=dry_run)
+            done = await self._retry(letter.payment, dry_run=dry_run, actor=actor)
             (retried if done else kept).append(letter.payment.id)
         if not dry_run:
             await self.strike_off(retried)
@@ -62,11 +65,11 @@ class Replay:
                 if before is None:
                     return
 
-    async def _retry(self, payment: Payment, *, dry_run: bool) -> bool:
+    async def _retry(self, payment: Payment, *, dry_run: bool, actor: str) -> bool:
         if dry_run:
             return Status.PENDING in TRANSITIONS[payment.status]
         try:
-            await self._accept.retry(payment.id, account_id=payment.account_id)
+            await self._accept.retry(payment.id, account_id=payment.account_id, actor=actor)
         except (StatusConflict, PaymentNotFound):
             return False
         return True

@@ -5,10 +5,12 @@ from okane.store.dead_letters import DeadLetterStore, DeadPayment, DeadWanted
 from okane.store.lists import Page, PaymentLists, PaymentWatch, Wanted
 from okane.store.overview import Overview
 from okane.store.payments import PaymentStore
-from okane.store.records import Accepted, Attempt, Call, Claimed, Event, NewPayment, Refused, Settlement
+from okane.store.records import API, OPERATOR, Accepted, Attempt, Call, Claimed, Event, NewPayment, Refused, Settlement
 from okane.store.sweep import SweepStore, WakeUp
 
 __all__ = [
+    "API",
+    "OPERATOR",
     "Accepted",
     "ApiKeyStore",
     "Attempt",

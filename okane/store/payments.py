@@ -47,7 +47,8 @@ R = TypeVar("R")
 
 
 class PaymentStore:
-    """The payments in one Postgres database. `actor` is written into every event (a worker's name, or `api`)."""
+    """The payments in one Postgres database. `actor` (a worker's name, or `api`) is written into every event for which nobody
+    else has asked."""
 
     def __init__(
         self,
@@ -155,23 +156,26 @@ class PaymentStore:
         )
         return Status(found[0][0]) if found else None
 
-    async def retry(self, payment_id: UUID, *, account_id: str) -> Payment:
-        """Make a failed payment pending again. Raises PaymentNotFound, or StatusConflict from any other status."""
+    async def retry(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
+        """Make a failed payment pending again, for `actor`.
+
+        Raises PaymentNotFound, or StatusConflict from any other status.
+        """
         found = await self._rare.rows(
             SQL["retry"],
-            {"id": payment_id, "account_id": account_id, "actor": self._actor, "grace_ms": _ms(self._grace)},
+            {"id": payment_id, "account_id": account_id, "actor": actor, "grace_ms": _ms(self._grace)},
         )
         if found:
             return rows.payment(found[0])
         payment = await self.get(payment_id, account_id=account_id)
         raise StatusConflict(payment.status, "retried")
 
-    async def cancel(self, payment_id: UUID, *, account_id: str) -> Payment:
-        """Withdraw a payment that nobody is charging; one that is canceled stays so.
+    async def cancel(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
+        """Withdraw a payment that nobody is charging, for `actor`; one that is canceled stays so.
 
         Raises PaymentNotFound, or StatusConflict from any other status.
         """
-        found = await self._rare.rows(SQL["cancel"], {"id": payment_id, "account_id": account_id, "actor": self._actor})
+        found = await self._rare.rows(SQL["cancel"], {"id": payment_id, "account_id": account_id, "actor": actor})
         if found:
             return rows.payment(found[0])
         payment = await self.get(payment_id, account_id=account_id)

@@ -13,6 +13,10 @@ from streams.values import value
 
 Call = Literal["charge", "look_up"]
 
+# Who stands in a payment's history beside the workers: whoever asks over HTTP, the name of the key behind it where keys are
+# asked for, and whoever has the command line.
+API, OPERATOR = "api", "operator"
+
 
 @value
 class NewPayment:

@@ -372,3 +372,26 @@ async def test_a_batch_is_its_accounts(api: Api, store: ApiKeyStore) -> None:
     _, answer = await ask(api, "POST", "/v1/payments/batch", bearer(theirs), f"[{ANOTHER_BODY}]")
     assert "idempotency_key_reused" not in str(answer)
     assert said["payment"]["id"] not in str(answer)
+
+
+async def test_the_history_says_with_which_key_a_payment_was_changed_and_the_api_does_not(
+    api: Api, store: ApiKeyStore
+) -> None:
+    secrets = [await make(store, "acme") for _ in range(3)]
+    _, said = await pay(api, secrets[0])
+    payment_id, path = said["payment"]["id"], f"/v1/payments/{said['payment']['id']}"
+    changes = [
+        (f"{path}/retry", None),
+        ("/v1/dead-letters/replay", json.dumps({"filter": {"payment_ids": [payment_id]}})),
+        (f"{path}/cancel", None),
+    ]
+    for secret, (where, body) in zip(secrets, changes, strict=True):
+        if "cancel" not in where:
+            await settle(api, payment_id, Status.FAILED_FINAL, event="spent")
+        response, _ = await ask(api, "POST", where, bearer(secret), body)
+        assert response.ok
+    names = [f"api {api_key.prefix_of(secret)}" for secret in secrets]
+    told = [(one.event, one.actor) for one in await api.store.events(UUID(payment_id)) if one.actor != "api"]
+    assert told == list(zip(("retried", "retried", "canceled"), names, strict=True))
+    _, timeline = await ask(api, "GET", f"{path}/events", bearer(secrets[0]))
+    assert {one["actor"] for one in timeline["events"]} == {"api"}

@@ -79,7 +79,7 @@ async def desk(database_url: str) -> AsyncIterator[Desk]:
 
 async def test_the_wake_up_of_a_canceled_payment_is_dropped_and_nobody_is_called(desk: Desk) -> None:
     payment_id = await desk.accepted()
-    await desk.store.cancel(payment_id, account_id="default")
+    await desk.store.cancel(payment_id, account_id="default", actor="test")
     assert isinstance(await desk.charge(wake_up(payment_id)), Done)
     assert desk.provider.asked == []
     assert await desk.status(payment_id) is Status.CANCELED

@@ -92,7 +92,7 @@ class Shelf:
     async def get(self, payment_id: UUID, *, account_id: str) -> Payment:
         raise PaymentNotFound(str(payment_id))
 
-    async def retry(self, payment_id: UUID, *, account_id: str) -> Payment:
+    async def retry(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
         raise PaymentNotFound(str(payment_id))
 
     async def check_writable(self) -> None:

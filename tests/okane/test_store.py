@@ -350,7 +350,7 @@ async def test_every_change_appends_its_event_without_a_gap(store: PaymentStore)
     )
     claim = await claimed(store, payment_id)
     await store.settle(settlement(claim.payment, Status.FAILED_FINAL, event="declined", decline_code="no"))
-    await store.retry(payment_id, account_id="default")
+    await store.retry(payment_id, account_id="default", actor="test")
     events = await store.events(payment_id)
     assert [event.event for event in events] == [
         "accepted",
@@ -377,7 +377,7 @@ async def test_manual_retry_of_a_decline_takes_a_new_provider_key(store: Payment
     payment_id = (await store.accept(new())).payment.id
     claim = await claimed(store, payment_id)
     await store.settle(settlement(claim.payment, Status.FAILED_FINAL, decline_code="card_declined"))
-    retried = await store.retry(payment_id, account_id="default")
+    retried = await store.retry(payment_id, account_id="default", actor="test")
     assert (retried.status, retried.retries, retried.decline_code) == (Status.PENDING, 0, None)
     assert retried.provider_key != str(payment_id)
 
@@ -386,7 +386,7 @@ async def test_manual_retry_of_a_spent_payment_keeps_its_provider_key(store: Pay
     payment_id = (await store.accept(new())).payment.id
     claim = await claimed(store, payment_id)
     await store.settle(settlement(claim.payment, Status.FAILED_FINAL, reason="503"))
-    assert (await store.retry(payment_id, account_id="default")).provider_key == str(payment_id)
+    assert (await store.retry(payment_id, account_id="default", actor="test")).provider_key == str(payment_id)
 
 
 async def test_manual_retry_of_a_success_is_a_conflict(store: PaymentStore) -> None:
@@ -394,9 +394,9 @@ async def test_manual_retry_of_a_success_is_a_conflict(store: PaymentStore) -> N
     claim = await claimed(store, payment_id)
     await store.settle(settlement(claim.payment))
     with pytest.raises(StatusConflict):
-        await store.retry(payment_id, account_id="default")
+        await store.retry(payment_id, account_id="default", actor="test")
     with pytest.raises(PaymentNotFound):
-        await store.retry(uuid4(), account_id="default")
+        await store.retry(uuid4(), account_id="default", actor="test")
 
 
 async def test_money_that_moved_for_a_failed_payment_goes_to_a_human(store: PaymentStore) -> None:

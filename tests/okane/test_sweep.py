@@ -341,7 +341,7 @@ async def test_a_manual_retry_of_an_old_payment_is_not_long_overdue(store: Payme
     claim = await claimed(store, payment_id)
     await store.settle(settlement(claim.payment, Status.FAILED_FINAL))
     await execute(database_url, "INSERT INTO sweep_cursors SELECT 'low', id FROM payments", [])
-    await store.retry(payment_id, account_id="default")
+    await store.retry(payment_id, account_id="default", actor="test")
     assert await overview.oldest_due() < timedelta(seconds=5)
     await overview.aclose()
 

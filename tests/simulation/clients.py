@@ -15,7 +15,7 @@ from okane.errors import IdempotencyKeyReused, OkaneError, StatusConflict, Store
 from okane.payment import Payment
 from okane.pipeline.accept import Accept, Receipt
 from okane.pipeline.lanes import LaneLimits
-from okane.store import NewPayment
+from okane.store import API, NewPayment
 from tests.simulation.audit import Audit, Told
 from tests.simulation.loop import Process
 from tests.simulation.network import PENDING, Exchange, Link, Network, NoAnswer, NotSent
@@ -110,7 +110,7 @@ class Clients:
 
     async def _retry(self, payment_id: UUID, account_id: str) -> None:
         try:
-            await self._ask(lambda accept: accept.retry(payment_id, account_id=account_id))
+            await self._ask(lambda accept: accept.retry(payment_id, account_id=account_id, actor=API))
         except (StatusConflict, NotSent, NoAnswer, StoreUnavailable):
             return
         self._audit.repairs["retried by hand"] += 1
@@ -119,7 +119,9 @@ class Clients:
         """Withdraws a payment; whoever is told that it is withdrawn may withdraw it again, and is told the same."""
         for _ in range(2):
             try:
-                payment: Payment = await self._ask(lambda accept: accept.cancel(payment_id, account_id=account_id))
+                payment: Payment = await self._ask(
+                    lambda accept: accept.cancel(payment_id, account_id=account_id, actor=API)
+                )
             except (StatusConflict, NotSent, NoAnswer, StoreUnavailable):
                 return
             self._audit.canceled(payment)

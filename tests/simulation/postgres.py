@@ -98,11 +98,15 @@ class RemotePaymentStore:
     async def record_late(self, settlement: Settlement) -> Status | None:
         return await self._remote.ask("record_late", lambda: self._store.record_late(settlement))
 
-    async def retry(self, payment_id: UUID, *, account_id: str) -> Payment:
-        return await self._remote.ask("retry", lambda: self._store.retry(payment_id, account_id=account_id))
+    async def retry(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
+        return await self._remote.ask(
+            "retry", lambda: self._store.retry(payment_id, account_id=account_id, actor=actor)
+        )
 
-    async def cancel(self, payment_id: UUID, *, account_id: str) -> Payment:
-        return await self._remote.ask("cancel", lambda: self._store.cancel(payment_id, account_id=account_id))
+    async def cancel(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
+        return await self._remote.ask(
+            "cancel", lambda: self._store.cancel(payment_id, account_id=account_id, actor=actor)
+        )
 
     async def find(self, new: NewPayment) -> Payment | None:
         return await self._remote.ask_repeatably("find", lambda: self._store.find(new))

@@ -301,7 +301,7 @@ class MemoryPaymentStore:
         )
         return row.status
 
-    async def retry(self, payment_id: UUID, *, account_id: str) -> Payment:
+    async def retry(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
         """Make a failed payment pending again. Raises PaymentNotFound, or StatusConflict from any other status."""
         payment = await self.get(payment_id, account_id=account_id)
         if payment.status not in FAILED:
@@ -317,10 +317,10 @@ class MemoryPaymentStore:
         row.sweep_at = self._db.now() + self._grace
         row.sweeps = 0
         row.dead_at = None
-        self._db.change(row, Status.PENDING, "retried", actor=self._actor)
+        self._db.change(row, Status.PENDING, "retried", actor=actor)
         return row.payment()
 
-    async def cancel(self, payment_id: UUID, *, account_id: str) -> Payment:
+    async def cancel(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
         """Withdraw a payment that nobody is charging; one that is canceled stays so."""
         payment = await self.get(payment_id, account_id=account_id)
         if payment.status is Status.CANCELED:
@@ -330,7 +330,7 @@ class MemoryPaymentStore:
             raise StatusConflict(payment.status, "canceled")
         row.retry_at = None
         row.sweep_at = None
-        self._db.change(row, Status.CANCELED, "canceled", actor=self._actor)
+        self._db.change(row, Status.CANCELED, "canceled", actor=actor)
         return row.payment()
 
     async def expire(self, payment_id: UUID) -> bool:

@@ -257,13 +257,13 @@ class Play:
         await self._twins.same("record_late", self._settlement(payment_id, attempt))
 
     async def _retry(self) -> None:
-        await self._twins.same("retry", self._payment_id(), account_id=self._account())
+        await self._twins.same("retry", self._payment_id(), account_id=self._account(), actor="someone")
 
     async def _bury(self) -> None:
         await self._twins.same("bury", self._payment_id(), reason="poison")
 
     async def _cancel(self) -> None:
-        await self._twins.same("cancel", self._payment_id(), account_id=self._account())
+        await self._twins.same("cancel", self._payment_id(), account_id=self._account(), actor="someone")
 
     async def _sweep(self) -> None:
         for _ in range(self._dice.randrange(3)):
