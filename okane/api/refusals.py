@@ -16,6 +16,21 @@ MAX_FIELD_BYTES = 8190
 MAX_FIELDS = 64
 MAX_HEAD_BYTES = 32 * 1024  # of a head that comes in pieces: what one connection may make us keep
 
+# The codes of all that is answered here, and of an Expect that nobody can meet.
+REASONS = (
+    "expectation_failed",
+    "framing_invalid",
+    "head_too_large",
+    "head_too_slow",
+    "http_version_unsupported",
+    "method_unknown",
+    "request_invalid",
+    "request_line_invalid",
+    "target_too_long",
+    "too_many_connections",
+    "transfer_coding_unknown",
+)
+
 _WORD = re.compile(r"b['\"][A-Za-z-]{1,32} ")  # in a parser's message: the line began with something like a method
 _VERSIONS = frozenset({HttpVersion10, HttpVersion11})
 

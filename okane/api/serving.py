@@ -86,6 +86,8 @@ class ConnectionMetrics:
             ["reason"],
             registry=registry,
         )
+        for reason in refusals.REASONS:  # a counter that begins at 1 has no rate
+            self.refused.labels(reason)
         self.open = Gauge("okane_http_connections", "Connections of clients to the API.", registry=registry)
 
 

@@ -73,7 +73,10 @@ class Served:
             writer.close()
 
     def refused(self, reason: str) -> float:
-        return self.registry.get_sample_value("okane_http_requests_refused_total", {"reason": reason}) or 0.0
+        """How many, for this reason; every reason counts from 0 before there are any."""
+        count = self.registry.get_sample_value("okane_http_requests_refused_total", {"reason": reason})
+        assert count is not None, f"{reason} is not among the reasons"
+        return count
 
     def open(self) -> float | None:
         return self.registry.get_sample_value("okane_http_connections")
