@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Literal
 
@@ -40,7 +41,7 @@ def configure(*, level: str, format_: Literal["auto", "json", "console"], proces
     structlog.contextvars.bind_contextvars(process=process)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
-        _with_request_id,
+        _with_ids,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
@@ -80,10 +81,23 @@ def configure(*, level: str, format_: Literal["auto", "json", "console"], proces
         logging.getLogger(ours).setLevel(level.upper())
 
 
-def _with_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    request_id = REQUEST_ID.get(None)
-    if request_id is not None:
-        event.setdefault("request_id", request_id)
+def name_traces(trace_id: Callable[[], str | None]) -> None:
+    """Name in every line the trace that is recorded around it, if there is one."""
+    global _trace_id  # noqa: PLW0603 - one for the process, as everything about its logs
+    _trace_id = trace_id
+
+
+def _no_trace() -> str | None:
+    return None
+
+
+_trace_id = _no_trace
+
+
+def _with_ids(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    for name, found in (("request_id", REQUEST_ID.get(None)), ("trace_id", _trace_id())):
+        if found is not None:
+            event.setdefault(name, found)
     return event
 
 

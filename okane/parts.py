@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from prometheus_client import CollectorRegistry
 
-from okane import tracing
+from okane import logs, tracing
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
 from okane.metrics import OkaneMetrics, SystemMetrics
@@ -31,6 +31,8 @@ class Parts:
         self.stream = payments_stream(settings.stream)
         self.tracing = tracing.start(settings, role=role, name=name)
         trace_id = self.tracing.trace_id
+        if trace_id is not None:
+            logs.name_traces(trace_id)
         self.metrics = OkaneMetrics(CollectorRegistry(), trace_id=trace_id)
         self.system = SystemMetrics(CollectorRegistry())
         self._gauges = PrometheusMetrics(

@@ -31,6 +31,7 @@ logging.getLogger("streams").warning("%s at redis://user:hunter2@h", "trouble")
 logging.getLogger("aiohttp.access").info("GET /")
 logs.REQUEST_ID.set("r-2")
 logging.getLogger("streams").warning("asked for")
+logs.name_traces(lambda: "t-1")
 try:
     raise ValueError("connect to postgresql://okane:hunter2@h failed")
 except ValueError:
@@ -59,6 +60,7 @@ def test_ids_are_bound() -> None:
     assert (first["payment_id"], first["request_id"]) == ("p-1", "r-1")
     assert "request_id" not in lines["trouble at redis://user:***@h"]
     assert lines["asked for"]["request_id"] == lines["failed"]["request_id"] == "r-2"  # of the request being answered
+    assert ("trace_id" in lines["asked for"], lines["failed"]["trace_id"]) == (False, "t-1")
 
 
 @pytest.mark.parametrize("format_", ["json", "console"])

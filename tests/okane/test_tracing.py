@@ -28,7 +28,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from okane import tracing
+from okane import logs, tracing
 from okane.api.access import Everybody
 from okane.api.dead_letters import DeadLetterRoutes
 from okane.api.handlers import Handlers
@@ -210,6 +210,17 @@ async def test_a_trace_that_is_not_kept_goes_along_and_costs_no_spans(traced: Tr
         assert re.fullmatch(f"traceparent: 00-{TRACE}-[0-9a-f]{{16}}-00\r\n", traced.tracing.provider_header())
     await store.aclose()
     assert traced.spans == ()
+
+
+def test_a_line_of_the_log_names_the_trace_around_it(traced: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert traced.tracing.requests is not None
+    assert traced.tracing.trace_id is not None
+    monkeypatch.setattr(logs, "_trace_id", logs._no_trace)
+    logs.name_traces(traced.tracing.trace_id)
+    for sent_with, named in ((SAMPLED, TRACE), (UNSAMPLED, None)):
+        with traced.tracing.requests.request("POST", "/v1/payments", "/v1/payments", [sent_with]):
+            assert logs._with_ids(None, "info", {}).get("trace_id") == named
+    assert logs._with_ids(None, "info", {}).get("trace_id") is None
 
 
 async def test_the_sampler_decides_once_for_a_new_trace() -> None:
