@@ -15,6 +15,7 @@ from okane.payment import Payment, Status
 from okane.store import API, OPERATOR, Attempt, Event, PaymentLists, PaymentStore
 
 _ACTORS = frozenset({API, OPERATOR})
+_WITH_A_KEY = f"{API} sk_"
 
 
 class Reading:
@@ -92,7 +93,7 @@ def _event(event: Event) -> Mapping[str, object]:
 
 def _actor(name: str) -> str:
     """Of what kind it is. Which key or worker is nobody's business out there."""
-    kind = name.partition(" ")[0]
+    kind = API if name.startswith(_WITH_A_KEY) else name
     return kind if kind in _ACTORS else "worker"
 
 

@@ -20,6 +20,7 @@ UNFIT = (UnicodeEncodeError, struct.error)  # what an encoder raises for a value
 _MOMENT = struct.Struct(">iq")
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # where Postgres counts from
 _MICROSECOND = timedelta(microseconds=1)
+_TWO_FACED = (float, datetime)  # 0.0 and -0.0, or the two hours in which clocks are put back, are equal
 _NULL = struct.pack(">i", -1)
 _ARRAY = struct.Struct(">iiIii")  # dimensions, may hold NULL, the elements' type, how many, the first one's number
 
@@ -69,9 +70,15 @@ def encoder(type_name: str) -> Encoder:
 
 def _array(oid: int, element: Callable[[Any], bytes], values: Sequence[Any]) -> bytes:
     head = _ARRAY.pack(1, 1, oid, len(values), 1)
-    if values and values.count(values[0]) == len(values):  # as in most columns: written once
+    if values and _is_one(values):  # as in most columns
         return head + (_NULL if values[0] is None else element(values[0])) * len(values)
     return head + b"".join([_NULL if value is None else element(value) for value in values])
+
+
+def _is_one(values: Sequence[Any]) -> bool:
+    """Whether all of them are certain to be written the same."""
+    first = values[0]
+    return first == values[-1] and not isinstance(first, _TWO_FACED) and values.count(first) == len(values)
 
 
 def _scalar(element: Callable[[Any], bytes], value: Any) -> bytes | None:

@@ -163,8 +163,12 @@ class Session:
             await connection.close()
 
     async def aclose(self) -> None:
-        """Close the connection."""
-        await self._drop()
+        """Close the connection. What is in flight fails with StoreUnavailable."""
+        # Whoever waits on the socket has to hear of its end before its number is another's.
+        if self._lock.locked() and self._connection is not None:
+            _cut(self._connection)
+        async with self._lock:
+            await self._drop()
 
 
 def _cut(connection: psycopg.AsyncConnection[Row]) -> None:

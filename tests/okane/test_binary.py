@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
@@ -71,3 +73,12 @@ def test_a_statement_is_numbered_by_its_names() -> None:
 def test_a_parameter_without_a_cast_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="cast"):
         Prepared.of("bare", text)
+
+
+def test_what_is_equal_and_not_the_same_is_written_as_it_is(database_url: str) -> None:
+    """Twice the same hour, when clocks are put back, and the two zeros."""
+    hours = [datetime(2026, 10, 25, 2, 30, fold=fold, tzinfo=ZoneInfo("Europe/Berlin")) for fold in (0, 1)]
+    assert hours[0] == hours[1]
+    read = read_back(database_url, "timestamptz[]", encoder("timestamptz[]")(hours))
+    assert read == [hour.astimezone(UTC) for hour in hours]
+    assert encoder("float8[]")([0.0, -0.0])[-8:] == struct.pack(">d", -0.0)  # type: ignore[index]

@@ -9,6 +9,7 @@ import struct
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import LiteralString
 from uuid import UUID, uuid4
 
 import psycopg
@@ -228,6 +229,18 @@ async def test_a_prepared_statement_whose_connection_is_lost_says_so_and_is_prep
         with pytest.raises(StoreUnavailable):
             await asking
         assert await session.rows(SLEEP, {"seconds": 0.0}) == [(7,)]
+
+
+@pytest.mark.parametrize("statement", [SLEEP, "SELECT pg_sleep(%(seconds)s)"])
+async def test_what_is_in_flight_when_its_session_is_closed_fails_at_once(
+    database_url: str, statement: Prepared | LiteralString
+) -> None:
+    async with connected(database_url) as session, asyncio.timeout(30):
+        asking = asyncio.create_task(session.rows(statement, {"seconds": 600.0}))
+        await until_asleep(database_url)
+        await session.aclose()
+        with pytest.raises(StoreUnavailable):
+            await asking
 
 
 async def test_a_prepared_statement_that_takes_too_long_is_ended_by_the_server(database_url: str) -> None:
