@@ -45,7 +45,8 @@ class Coalescer(Generic[T, R]):
     async def submit_many(self, items: Sequence[T]) -> Sequence[R | BaseException]:
         """Queues all of `items`; a result for each, in order, an exception in the place of what failed.
 
-        When nothing is in flight they do not even wait for the loop's next turn, but travel in the caller's own task.
+        When nothing is in flight they do not even wait for the loop's next turn, but travel in the caller's own task: who
+        cancels that ends the trip.
         """
         with self._batcher.lent() as lent:
             if lent:
