@@ -6,7 +6,7 @@ many, the other only queues. So each is measured with few and with many, and the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bench import costs, flow, load, redis_state
 from bench.flow import Flow
@@ -27,6 +27,8 @@ def measure(system: System, options: BenchOptions) -> Sequence[Part]:
     """Those of the two parts that are asked for."""
     speed, cost = Collector("b", PARTS["b"]), Collector("d", PARTS["d"])
     latencies_ms = LATENCIES_MS if "b" in options.letters else LATENCIES_MS[:1]
+    few = options.connections
+    counts = (few, MANY * few) if "b" in options.letters else (few,)
     if "b" in options.letters:
         _measure_providers(system, speed)
     for latency_ms in latencies_ms:
@@ -34,17 +36,14 @@ def measure(system: System, options: BenchOptions) -> Sequence[Part]:
             for number in range(options.rounds):
                 for contender in CONTENDERS:
                     say(f"b, d: {contender.name}, provider {latency_ms} ms, round {number + 1}")
-                    seen = _measure_one(system, contender, charged, options, connections=options.connections)
+                    seen = {count: _measure_one(system, contender, charged, options, clients=count) for count in counts}
+                    _add_speed(speed, f"{contender.name}, provider {latency_ms} ms", seen)
                     if latency_ms == 0:
-                        _add_cost(cost, contender.name, seen)
-                    if "b" in options.letters:
-                        more = _measure_one(system, contender, charged, options, connections=MANY * options.connections)
-                        _add_speed(speed, f"{contender.name}, provider {latency_ms} ms", options, seen, more)
+                        _add_cost(cost, contender.name, seen[few])
             if "b" in options.letters and latency_ms == 0:
                 _measure_half_peak(system, charged, speed, options)
         name = f"provider {latency_ms} ms"
-        few, many = (f"{name}, {clients} clients" for clients in (options.connections, MANY * options.connections))
-        for each in (name, few, many):
+        for each in (name, *(f"{name}, {count} clients" for count in counts)):
             speed.ratio(f"okane / textbook, {each}", of=f"okane, {each}", to=f"textbook, {each}")
     cost.ratio(CPU_VS_TEXTBOOK, of="okane, all but the provider", to="textbook, all but the provider")
     cost.add("stream entry in Redis", "bytes", redis_state.bytes_per_entry(system))
@@ -52,10 +51,10 @@ def measure(system: System, options: BenchOptions) -> Sequence[Part]:
 
 
 def _measure_one(
-    system: System, contender: Contender, charged: Provider, options: BenchOptions, *, connections: int
+    system: System, contender: Contender, charged: Provider, options: BenchOptions, *, clients: int
 ) -> Flow:
     return flow.measure(
-        system, contender, charged, workers=options.workers, connections=connections, seconds=options.seconds
+        system, contender, charged, workers=options.workers, connections=clients, seconds=options.seconds
     )
 
 
@@ -75,12 +74,13 @@ def _measure_half_peak(system: System, charged: Provider, speed: Collector, opti
         speed.add(HALF_PEAK_P99, "ms", ages.p99_ms)
 
 
-def _add_speed(found: Collector, name: str, options: BenchOptions, few: Flow, many: Flow) -> None:
-    found.add(name, "payments/s", max(few.per_s, many.per_s))
-    for clients, seen in ((options.connections, few), (MANY * options.connections, many)):
-        found.add(f"{name}, {clients} clients", "payments/s", seen.per_s)
-        found.add(f"{name}, {clients} clients, settled p50", "ms", seen.ages.p50_ms)
-        found.add(f"{name}, {clients} clients, settled p99", "ms", seen.ages.p99_ms)
+def _add_speed(found: Collector, name: str, seen: Mapping[int, Flow]) -> None:
+    """What was seen with so many clients each."""
+    found.add(name, "payments/s", max(one.per_s for one in seen.values()))
+    for count, one in seen.items():
+        found.add(f"{name}, {count} clients", "payments/s", one.per_s)
+        found.add(f"{name}, {count} clients, settled p50", "ms", one.ages.p50_ms)
+        found.add(f"{name}, {count} clients, settled p99", "ms", one.ages.p99_ms)
 
 
 def _add_cost(found: Collector, name: str, seen: Flow) -> None:
