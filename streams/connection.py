@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import hiredis
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -20,7 +21,6 @@ from redis.connection import HiredisRespSerializer
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.utils import HIREDIS_AVAILABLE
 
 from streams.clock import Clock, pause
 from streams.errors import GroupLost, StreamError, StreamUnavailable
@@ -57,13 +57,12 @@ def connect(url: str, *, timeout: timedelta = timedelta(seconds=5)) -> Redis:
 
 class _Pool(ConnectionPool):
     """redis-py's connections without what costs more than a round trip: its asyncio connections pack commands in Python,
-    which is ten times as slow as hiredis, where that is installed, and ours have hundreds of arguments; and around every
-    command its client takes locks, starts a task and timers, and keeps records for an exporter."""
+    which is ten times as slow as hiredis, and ours have hundreds of arguments; and around every command its client takes
+    locks, starts a task and timers, and keeps records for an exporter."""
 
     def make_connection(self) -> Any:
         connection: Any = super().make_connection()  # type: ignore[no-untyped-call]
-        if HIREDIS_AVAILABLE:
-            connection.pack_command = HiredisRespSerializer().pack
+        connection.pack_command = HiredisRespSerializer().pack
         return connection
 
     async def replies(self, commands: Sequence[Command]) -> list[Any]:
@@ -73,7 +72,7 @@ class _Pool(ConnectionPool):
         try:
             async with asyncio.timeout(timeout_s):
                 await self.ensure_connection(connection)
-                packed = [part for command in commands for part in connection.pack_command(*command)]
+                packed = [hiredis.pack_command(tuple(command)) for command in commands]  # type: ignore[arg-type] # "of one"
                 await connection.send_packed_command(packed, check_health=False)
                 return [await _reply(connection) for _ in commands]
         except TimeoutError:

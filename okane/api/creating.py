@@ -139,15 +139,12 @@ class Creating:
             return error
 
     def _count(self, receipts: Sequence[Receipt]) -> None:
-        created = sum(receipt.created for receipt in receipts)
-        self._created.inc(created)
-        self._replayed.inc(len(receipts) - created)
-        self._not_enqueued.inc(sum(_unsent(receipt) for receipt in receipts))
-
-
-def _unsent(receipt: Receipt) -> bool:
-    """Whether a wake-up should have been sent and was not. What is scheduled gets one when it is time."""
-    return receipt.created and not receipt.enqueued and receipt.payment.execute_at is None
+        created = [receipt for receipt in receipts if receipt.created]
+        self._created.inc(len(created))
+        self._replayed.inc(len(receipts) - len(created))
+        # What is scheduled gets its wake-up when it is time.
+        unsent = [one for one in created if not one.enqueued and one.payment.execute_at is None]
+        self._not_enqueued.inc(len(unsent))
 
 
 async def _passed(receipt: Receipt | BaseException) -> Receipt | BaseException:

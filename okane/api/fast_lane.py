@@ -9,6 +9,7 @@ off (docs/decisions/011-a-fast-lane-beside-aiohttp.md).
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -58,7 +59,9 @@ class FastLane:
         self._creating = creating
         self._access = access
         self._admitting: set[asyncio.Task[None]] = set()
-        self._seconds = metrics.http_seconds
+        self._seconds = functools.cache(
+            lambda path, status: metrics.http_seconds.labels(path, "POST", str(status.value))
+        )
         self._batcher: Batcher[tuple[Asked, NewPayment]] = Batcher(self._answer, lanes=BATCHES_AT_A_TIME)
         self._unanswered: dict[Asked, None] = {}  # in the order in which they came
         self._watch: asyncio.TimerHandle | None = None
@@ -158,8 +161,7 @@ class FastLane:
         self._unanswered.pop(asked, None)
 
     def _reply(self, asked: Asked, answer: Answer) -> None:
-        seconds = self._seconds.labels(asked.path, "POST", str(answer.status.value))
-        seconds.observe(time.perf_counter() - asked.since_s)
+        self._seconds(asked.path, answer.status).observe(time.perf_counter() - asked.since_s)
         asked.connection.reply(answer, asked.request_id)
 
     def _give_up(self, asked: Asked) -> None:

@@ -19,15 +19,17 @@ def choose(headers: Sequence[str], body: str | None) -> str:
 
     The header's value is a quoted string by the draft, and a bare token by everybody's habit: both are taken.
     """
-    said = {_unquoted(header.strip()) for header in headers} | ({body} if body is not None else set())
-    if len(said) > 1:
-        raise malformed("idempotency_key_mismatch", "the request carries different idempotency keys")
-    key = said.pop() if said else None
-    if key is None:
+    said = [_unquoted(header.strip()) for header in headers]
+    if body is not None:
+        said.append(body)
+    if not said:
         raise malformed(
             "idempotency_key_missing",
             "send an Idempotency-Key header, or idempotency_key in the body: a key of your own",
         )
+    key = said[0]
+    if said.count(key) != len(said):
+        raise malformed("idempotency_key_mismatch", "the request carries different idempotency keys")
     if not _VISIBLE_ASCII.fullmatch(key):
         raise malformed("idempotency_key_invalid", "an idempotency key is 1 to 255 visible ASCII characters")
     return key

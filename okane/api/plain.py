@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from okane.api.answers import JSON
@@ -19,6 +20,7 @@ _MAX_HEAD_BYTES = 4096  # any limit of the parser's is larger
 _MAX_FIELDS = 32
 _LINES = {f"POST {path} HTTP/1.1".encode(): path for path in SPELLINGS}
 _FIELD = re.compile(rb"([A-Za-z0-9-]++): ?+([!-~]++(?: ++[!-~]++)*+)")
+_SIZE = re.compile("[1-9][0-9]{0,9}")
 _TYPES = frozenset({JSON, f"{JSON}; charset=utf-8", f"{JSON};charset=utf-8", CURLS})
 
 # What says how the rest is to be read, asks for more than an answer, or is what aiohttp's parser refuses by its name.
@@ -41,7 +43,7 @@ class PlainRequest(NamedTuple):
     """One of the paths that make payments, the header fields by their names in lower case, and the body."""
 
     path: str
-    fields: dict[str, str]
+    fields: Mapping[str, str]
     body: bytes
 
     def values(self, name: str) -> tuple[str, ...]:
@@ -53,7 +55,18 @@ class PlainRequest(NamedTuple):
 def read(data: bytes) -> PlainRequest | None:
     """What `data` is, if all of it is one plain request."""
     end = data.find(b"\r\n\r\n", 0, _MAX_HEAD_BYTES)
-    line, *lines = data[: max(end, 0)].split(b"\r\n")
+    head = None if end < 0 else _head(data[:end])
+    if head is None:
+        return None
+    path, fields, size = head
+    body = data[end + 4 :]
+    return PlainRequest(path, fields, body) if len(body) == size else None
+
+
+@functools.lru_cache(maxsize=256)  # a client whose key is in the body sends the same head again and again
+def _head(head: bytes) -> tuple[str, Mapping[str, str], int] | None:
+    """Path, fields and the size of the body, if that is a head of a plain request."""
+    line, *lines = head.split(b"\r\n")
     path = _LINES.get(line)
     if path is None or len(lines) > _MAX_FIELDS:
         return None
@@ -63,13 +76,11 @@ def read(data: bytes) -> PlainRequest | None:
         return None
     if fields.get("connection", "keep-alive") != "keep-alive" or fields.get("content-type", JSON).lower() not in _TYPES:
         return None
-    body = data[end + 4 :]
-    if fields.get("content-length") != str(len(body)) or not 0 < len(body) <= MAX_BODY_BYTES:
-        return None
-    return PlainRequest(path, fields, body)
+    size = fields.get("content-length", "")
+    return (path, fields, int(size)) if _SIZE.fullmatch(size) and int(size) <= MAX_BODY_BYTES else None
 
 
-@functools.lru_cache(maxsize=1024)  # a client sends most of its lines again and again
+@functools.lru_cache(maxsize=1024)  # others send all lines but that of the key
 def _field(line: bytes) -> tuple[str, str] | None:
     match = _FIELD.fullmatch(line)
     return None if match is None else (match[1].decode("ascii").lower(), match[2].decode("ascii"))

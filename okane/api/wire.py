@@ -179,7 +179,7 @@ def payment_document(payment: Payment) -> str:
     updated_at = created_at if payment.updated_at == payment.created_at else times.text(payment.updated_at)
     document = (
         f'"id":"{id_text(payment.id)}","amount":{payment.amount_minor},"currency":"{payment.currency}",'
-        f'"status":"{payment.status.value}","idempotency_key":{_quoted(payment.idempotency_key)},'
+        f'"status":"{payment.status}","idempotency_key":{_quoted(payment.idempotency_key)},'
         f'"attempts":{payment.attempts},"lane":"{payment.lane}","metadata":{metadata},'
         f'"created_at":"{created_at}","updated_at":"{updated_at}"'
     )

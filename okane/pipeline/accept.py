@@ -67,15 +67,15 @@ class Accept:
             return await asyncio.gather(*(self._known(new) for new in news), return_exceptions=True)
         wakes = self._how_many_may_ask(len(news))
         accepted = await self._store.accept_many(news, wakes=wakes)
-        to_wake = [
-            one.payment
-            for one in accepted[:wakes]
+        to_wake = {
+            number: one.payment
+            for number, one in enumerate(accepted[:wakes])
             if isinstance(one, Accepted) and one.created and one.payment.execute_at is None
-        ]
-        enqueued = await self._wake(to_wake) if to_wake else frozenset()
+        }
+        enqueued = dict(zip(to_wake, await self._wake([*to_wake.values()]), strict=True)) if to_wake else {}
         receipts = [
-            Receipt(one.payment, one.created, one.payment.id in enqueued) if isinstance(one, Accepted) else one
-            for one in accepted
+            Receipt(one.payment, one.created, enqueued.get(number, False)) if isinstance(one, Accepted) else one
+            for number, one in enumerate(accepted)
         ]
         if _level.isEnabledFor(logging.DEBUG):
             _say(receipts)
@@ -97,7 +97,8 @@ class Accept:
         """Try a failed payment again on a human's word. Raises PaymentNotFound, StatusConflict, StoreUnavailable."""
         payment = await self._store.retry(payment_id, account_id=account_id, actor=actor)
         log.info("payment_retried", payment_id=str(payment_id), actor=actor)
-        return Receipt(payment, created=False, enqueued=payment.id in await self._wake([payment]))
+        [enqueued] = await self._wake([payment])
+        return Receipt(payment, created=False, enqueued=enqueued)
 
     async def cancel(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
         """Withdraw a payment before it is charged. Raises PaymentNotFound, StatusConflict, StoreUnavailable.
@@ -113,26 +114,25 @@ class Accept:
             return count
         return min(count, 1) if time.monotonic() >= self._redis_away_until_s else 0
 
-    async def _wake(self, payments: Sequence[Payment]) -> frozenset[UUID]:
-        """Send wake-ups; whose were taken."""
+    async def _wake(self, payments: Sequence[Payment]) -> Sequence[bool]:
+        """Send wake-ups; for each whether it was taken."""
         if self._redis_away_until_s:  # ours is the one that asks
             self._away_for(WAKE_TIMEOUT_S + AWAY_S)
-        taken = frozenset(payment.id for payment in payments)
+        taken = [True] * len(payments)
         try:
             if BEFORE_WAKE.armed:
                 await BEFORE_WAKE.hit()
             with Deadline(WAKE_TIMEOUT_S):
                 await self._producer.publish_many([Draft(one.id.bytes, lane=one.lane) for one in payments])
         except StreamFull as error:
-            entries = zip(payments, error.published, strict=True)
-            taken = frozenset(payment.id for payment, entry_id in entries if entry_id is not None)
+            taken = [entry_id is not None for entry_id in error.published]
         except (StreamError, TimeoutError) as error:
             reason = str(error) or f"no answer in {WAKE_TIMEOUT_S:g} s"
             log.debug("wake_ups_not_sent", count=len(payments), reason=reason)
             if not self._redis_away_until_s:
                 log.warning("redis_lost", reason=reason)
             self._away_for(AWAY_S)
-            return frozenset()
+            return [False] * len(payments)
         if self._redis_away_until_s:
             log.warning("redis_back")
         self._redis_away_until_s = 0.0

@@ -91,18 +91,11 @@ class PaymentStore:
         Without `wake`, no wake-up will be sent for it: the sweep is to see to it at once. Raises IdempotencyKeyReused if
         the key belongs to a payment of another meaning.
         """
-        return _of_its_meaning(new, await self._accepting.submit((new, wake)))
+        return await self._accepting.submit((new, wake))
 
     async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[Accepted | BaseException]:
         """`accept` for each, with what it raises in its place. Only the first `wakes` of them will get a wake-up."""
-        wanted = [(new, number < wakes) for number, new in enumerate(news)]
-        answers: list[Accepted | BaseException] = []
-        for new, found in zip(news, await self._accepting.submit_many(wanted), strict=True):
-            try:
-                answers.append(found if isinstance(found, BaseException) else _of_its_meaning(new, found))
-            except IdempotencyKeyReused as error:
-                answers.append(error)
-        return answers
+        return await self._accepting.submit_many([(new, number < wakes) for number, new in enumerate(news)])
 
     async def find(self, new: NewPayment) -> Payment | None:
         """The payment that this key has made, if it has; writes nothing. Raises IdempotencyKeyReused as `accept` does."""
@@ -237,38 +230,41 @@ class PaymentStore:
 
     async def _accept(
         self, session: Session, batch: Sequence[tuple[NewPayment, bool]]
-    ) -> Sequence[tuple[Accepted, bytes]]:
+    ) -> Sequence[Accepted | BaseException]:
         wanted: dict[tuple[str, str], tuple[NewPayment, bool]] = {}
-        for new, wake in batch:
-            wanted.setdefault((new.account_id, new.idempotency_key), (new, wake))
+        for one in batch:
+            wanted.setdefault((one[0].account_id, one[0].idempotency_key), one)
         if BEFORE_INSERT.armed:
             await BEFORE_INSERT.hit()
         # Ids are made here, not when the request came in: the database checks that they are of this moment.
-        ids = {key: uuid7s.uuid7() for key in wanted}
-        written = await self._insert(session, list(ids.values()), list(wanted.values()))
+        ids = [uuid7s.uuid7() for _ in wanted]
+        written = await self._insert(session, ids, list(wanted.values()))
         if AFTER_INSERT.armed:
             await AFTER_INSERT.hit()
         if len(written) == len(batch):  # all are new, and of one moment: that of their transaction
-            _, _, created_at = written[0]
+            created_at = written[0][2]
             return [
-                (Accepted(_accepted(new, payment_id, created_at), created=True), new.fingerprint)
-                for (new, _), payment_id in zip(batch, ids.values(), strict=True)
+                Accepted(_accepted(new, payment_id, created_at), created=True)
+                for (new, _), payment_id in zip(batch, ids, strict=True)
             ]
-        inserted = {(account_id, key): created_at for account_id, key, created_at in written}
+        made = {(account_id, key): created_at for account_id, key, created_at in written}
         found = {
-            key: (_accepted(new, ids[key], inserted[key]), new.fingerprint)
-            for key, (new, _) in wanted.items()
-            if key in inserted
+            key: (_accepted(new, payment_id, made[key]), new.fingerprint)
+            for (key, (new, _)), payment_id in zip(wanted.items(), ids, strict=True)
+            if key in made
         }
         missing = [key for key in wanted if key not in found]
         if missing:
             found |= await self._by_key(session, missing)
-        answers = []
+        own = dict(zip(wanted, ids, strict=True))
+        answers: list[Accepted | BaseException] = []
         for new, _ in batch:
             key = (new.account_id, new.idempotency_key)
             payment, fingerprint = found[key]
             # Of equal requests in one batch, one made the payment.
-            answers.append((Accepted(payment, created=ids.pop(key, None) == payment.id), fingerprint))
+            created = own.pop(key, None) == payment.id
+            meant = fingerprint == new.fingerprint
+            answers.append(Accepted(payment, created) if meant else IdempotencyKeyReused(payment.id))
         return answers
 
     async def _insert(
@@ -388,13 +384,6 @@ class PaymentStore:
                 ages_s.setdefault((payment_id, attempt), age_s)
         ages = ((one.payment_id, one.attempt) for one in batch)
         return [timedelta(seconds=ages_s[key]) if key in ages_s else None for key in ages]
-
-
-def _of_its_meaning(new: NewPayment, found: tuple[Accepted, bytes]) -> Accepted:
-    accepted, fingerprint = found
-    if fingerprint != new.fingerprint:
-        raise IdempotencyKeyReused(accepted.payment.id)
-    return accepted
 
 
 def _accepted(new: NewPayment, payment_id: UUID, created_at: datetime) -> Payment:
