@@ -167,4 +167,4 @@ def told(receipt: Receipt, spelling: Spelling) -> Answer:
 
 def location(receipt: Receipt) -> str:
     """Where the payment of a receipt is to be found."""
-    return f"/v1/payments/{wire.id_text(receipt.payment.id)}"
+    return f"/v1/payments/{receipt.payment.id}"

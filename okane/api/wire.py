@@ -6,7 +6,6 @@ on working: same fields, same words.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import re
@@ -154,12 +153,6 @@ def payment_id(text: str) -> UUID:
     return found
 
 
-@functools.lru_cache(maxsize=16)
-def id_text(payment_id: UUID) -> str:
-    """The id as every document of ours has it. An answer needs it twice, and UUIDs write themselves slowly."""
-    return str(payment_id)
-
-
 def receipt_json(receipt: Receipt) -> bytes:
     """`{"payment": {…}, "created": …, "enqueued": …}`."""
     created, enqueued = _word(receipt.created), _word(receipt.enqueued)
@@ -178,7 +171,7 @@ def payment_document(payment: Payment) -> str:
     created_at = times.text(payment.created_at)
     updated_at = created_at if payment.updated_at == payment.created_at else times.text(payment.updated_at)
     document = (
-        f'"id":"{id_text(payment.id)}","amount":{payment.amount_minor},"currency":"{payment.currency}",'
+        f'"id":"{payment.id}","amount":{payment.amount_minor},"currency":"{payment.currency}",'
         f'"status":"{payment.status}","idempotency_key":{_quoted(payment.idempotency_key)},'
         f'"attempts":{payment.attempts},"lane":"{payment.lane}","metadata":{metadata},'
         f'"created_at":"{created_at}","updated_at":"{updated_at}"'

@@ -16,12 +16,12 @@ from typing import TypeVar
 from uuid import UUID
 
 import psycopg
-import uuid_utils.compat as uuid7s
 
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict, StoreBusy, StoreUnavailable
 from okane.payment import Payment, Status
 from okane.store import rows, statements
 from okane.store.binary import UNFIT
+from okane.store.payment_id import PaymentId
 from okane.store.prepared import Row
 from okane.store.records import Accepted, Claimed, Event, NewPayment, Refused, Settlement
 from okane.store.session import Session
@@ -237,7 +237,7 @@ class PaymentStore:
         if BEFORE_INSERT.armed:
             await BEFORE_INSERT.hit()
         # Ids are made here, not when the request came in: the database checks that they are of this moment.
-        ids = [uuid7s.uuid7() for _ in wanted]
+        ids = [PaymentId() for _ in wanted]
         written = await self._insert(session, ids, list(wanted.values()))
         if AFTER_INSERT.armed:
             await AFTER_INSERT.hit()

@@ -81,11 +81,11 @@ def test_a_skewed_process_believes_another_wall_clock_only(tmp_path: Path) -> No
     clock.write_bytes(struct.pack("d", -300.0))
     program = """
         import datetime, sys, time
-        import uuid_utils.compat as uuids
+        from okane.store.payment_id import PaymentId
         moment = datetime.datetime.fromtimestamp(0, datetime.UTC)
         assert isinstance(moment, datetime.datetime)
         print(time.time(), time.time_ns() / 1e9, datetime.datetime.now().timestamp(), time.monotonic(),
-              (uuids.uuid7().int >> 80) / 1000)
+              (PaymentId().int >> 80) / 1000)
     """
     done = subprocess.run(
         [sys.executable, "-P", "-c", textwrap.dedent(program)],

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-import uuid_utils.compat as uuid7s
+import uuid_utils
 from prometheus_client import CollectorRegistry
 
 from okane.errors import StoreBusy
@@ -22,6 +22,7 @@ from okane.pipeline.lanes import payments_stream
 from okane.pipeline.sweep import LaneState, Sweep
 from okane.store import Overview, PaymentStore, SweepStore, WakeUp
 from okane.store import sweep as sweep_module
+from okane.store.payment_id import PaymentId
 from okane.store.sweep import Marked
 from streams import Done, Handler, Inspector, Message, Outcome, Producer, StreamUnavailable, connect
 from tests.okane.test_store import GRACE, LEASE, claimed, new, settlement
@@ -158,15 +159,15 @@ async def test_a_payment_whose_clock_is_wrong_is_marked_when_it_is_written(
     store: PaymentStore, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not await marked(database_url, (await store.accept(new("right"))).payment.id)
-    real = uuid7s.uuid7
+    real = uuid_utils.uuid7
     for skew_s in (-300, -6, 6, 300):
-        monkeypatch.setattr(uuid7s, "uuid7", lambda skew_s=skew_s: UUID(int=real().int + skew_s * (1000 << 80)))
+        monkeypatch.setattr(uuid_utils, "uuid7", lambda skew_s=skew_s: UUID(int=real().int + skew_s * (1000 << 80)))
         assert await marked(database_url, (await store.accept(new(f"skewed {skew_s}"))).payment.id)
 
 
 async def test_a_payment_behind_the_cursor_is_marked_when_it_is_written(store: PaymentStore, database_url: str) -> None:
     """All clocks have stepped back: they agree with each other, and not with what the cursor has passed."""
-    ahead = UUID(int=uuid7s.uuid7().int + (60_000 << 80))
+    ahead = UUID(int=PaymentId().int + (60_000 << 80))
     await execute(database_url, "INSERT INTO sweep_cursors VALUES ('low', %s)", [ahead])
     assert await marked(database_url, (await store.accept(new())).payment.id)
 
@@ -461,7 +462,7 @@ async def test_an_open_insert_is_not_passed_even_if_nothing_else_happens(databas
     sweeps = SweepStore(database_url, grace=timedelta(milliseconds=500))
     await execute(database_url, "INSERT INTO sweep_cursors VALUES ('low', '00000000-0000-0000-0000-000000000000')", [])
     async with await psycopg.AsyncConnection.connect(database_url) as slow:
-        payment_id = uuid7s.uuid7()
+        payment_id = PaymentId()
         await slow.execute(
             "INSERT INTO payments (id, account_id, idempotency_key, fingerprint, amount_minor, currency, lane, provider_key)"
             " VALUES (%s, 'a', 'slow', '', 1, 'USD', 'low', 'slow')",

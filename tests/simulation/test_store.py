@@ -19,7 +19,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-import uuid_utils.compat as uuid7s
+import uuid_utils
 from psycopg.conninfo import make_conninfo
 
 from okane.errors import OkaneError
@@ -167,7 +167,7 @@ async def twins(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
         await connection.execute("UPDATE sweep_horizon SET seen_at = %s", [START])
         await connection.execute("SET timezone = 'UTC'")
         both = Twins(connection, make_conninfo(database_url, options="-c search_path=virtual,pg_catalog,public"))
-        monkeypatch.setattr(uuid7s, "uuid7", lambda: both.next_id)
+        monkeypatch.setattr(uuid_utils, "uuid7", lambda: both.next_id)
         monkeypatch.setattr(sweep_module, "WINDOW", WINDOW)
         yield both
         await both.aclose()

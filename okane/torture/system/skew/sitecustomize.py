@@ -9,7 +9,6 @@ import mmap
 import os
 import struct
 import time
-import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -54,16 +53,16 @@ def _install(path: str) -> None:
 def _skew_ids(skew_s: Callable[[], float]) -> None:
     # The ids of payments carry the time, which their maker reads from the system by itself.
     try:
-        import uuid_utils.compat as uuid7s  # noqa: PLC0415
+        import uuid_utils  # noqa: PLC0415
     except ImportError:
         return
-    true_uuid7 = uuid7s.uuid7
+    true_uuid7 = uuid_utils.uuid7
 
-    def skewed_uuid7() -> uuid.UUID:
+    def skewed_uuid7() -> uuid_utils.UUID:
         # RFC 9562: the time in ms comes first.
-        return uuid.UUID(int=true_uuid7().int + (int(skew_s() * 1000) << 80))
+        return uuid_utils.UUID(int=true_uuid7().int + (int(skew_s() * 1000) << 80))
 
-    setattr(uuid7s, "uuid7", skewed_uuid7)  # noqa: B010
+    setattr(uuid_utils, "uuid7", skewed_uuid7)  # noqa: B010
 
 
 if path := os.environ.get("OKANE_TORTURE_CLOCK"):

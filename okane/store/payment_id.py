@@ -1,0 +1,29 @@
+"""The id of a payment that is being made: a UUID of version 7 (RFC 9562), so that rows lie in the order of time."""
+
+from __future__ import annotations
+
+from uuid import UUID, SafeUUID
+
+import uuid_utils
+
+_write = object.__setattr__  # UUIDs do not let themselves be written to
+
+
+class PaymentId(UUID):
+    """A new id, of this moment, with its text at hand. An accepted payment's is needed three times, and a UUID puts its own
+    together each time, for longer than the rest of the answer takes."""
+
+    __slots__ = ("_text",)
+    _text: str
+
+    def __init__(self) -> None:
+        made = uuid_utils.uuid7()
+        _write(self, "int", made.int)
+        _write(self, "is_safe", SafeUUID.unknown)
+        _write(self, "_text", str(made))
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __reduce__(self) -> tuple[type[UUID], tuple[str]]:
+        return UUID, (self._text,)

@@ -1,0 +1,35 @@
+"""A new id is a UUID like any other, and of this moment."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import time
+from uuid import UUID
+
+from okane.store.payment_id import PaymentId
+
+
+def test_it_is_the_uuid_that_its_text_says() -> None:
+    made = PaymentId()
+    same = UUID(str(made))
+    assert (made, hash(made), made.bytes, made.hex, f"{made}", repr(same)) == (
+        same,
+        hash(same),
+        same.bytes,
+        same.hex,
+        f"{same}",
+        f"UUID('{made}')",
+    )
+    assert {made} == {same}
+    assert pickle.loads(pickle.dumps(made)) == copy.copy(made) == made
+
+
+def test_ids_sort_by_the_time_at_which_they_were_made() -> None:
+    before_ms = time.time_ns() // 1_000_000
+    made = [PaymentId() for _ in range(1_000)]
+    after_ms = time.time_ns() // 1_000_000
+    assert made == sorted(made)
+    assert len(set(made)) == 1_000
+    assert {(one.version, one.variant) for one in made} == {(7, UUID(int=2 << 62).variant)}
+    assert all(before_ms <= one.int >> 80 <= after_ms for one in made)
