@@ -17,20 +17,19 @@ T = TypeVar("T")
 
 
 class Batcher(Generic[T]):
-    """Hands what is added to `flush`, in batches and in order. `flush` sees to its errors itself.
+    """Hands what is added to `flush`, in order, one batch at a time: that makes the batches largest.
 
-    At most `lanes` flushes are in flight at a time: one keeps the order and makes the batches largest.
+    `flush` sees to its errors itself.
     """
 
-    def __init__(self, flush: Callable[[list[T]], Awaitable[None]], *, max_batch: int = 256, lanes: int = 1) -> None:
-        if max_batch < 1 or lanes < 1:
-            raise ValueError("max_batch and lanes are at least 1")
+    def __init__(self, flush: Callable[[list[T]], Awaitable[None]], *, max_batch: int = 256) -> None:
+        if max_batch < 1:
+            raise ValueError("max_batch is at least 1")
         self._flush = flush
         self._max_batch = max_batch
-        self._max_lanes = lanes
         self._waiting: deque[T] = deque()
-        self._lanes: set[asyncio.Future[None]] = set()
-        self._starting: asyncio.Task[None] | None = None  # a lane that has not had its first turn yet
+        self._turn: asyncio.Future[None] | None = None  # whose end lets the next batch leave
+        self._released: set[asyncio.Future[None]] = set()  # have given up their turn, and go on
         self._closed = False
         # A flush is for many callers: what one of them has bound (a request's id in the logs) is not its context.
         self._context = contextvars.copy_context()
@@ -40,7 +39,7 @@ class Batcher(Generic[T]):
         if self._closed:
             raise RuntimeError("closed: it takes no more")
         self._waiting.append(item)
-        self._start_lane()
+        self._start()
 
     async def aclose(self) -> None:
         """Takes no more items and returns when all that were taken have been flushed."""
@@ -49,14 +48,14 @@ class Batcher(Generic[T]):
 
     async def idle(self) -> None:
         """Returns when everything added so far, and what comes meanwhile, has been flushed."""
-        while self._lanes:
-            await asyncio.wait(self._lanes)
+        while running := self._running():
+            await asyncio.wait(running)
 
     async def abandon(self) -> None:
         """Takes no more, forgets what waits, and cancels what is being flushed, but for what a borrower flushes."""
         self._closed = True
         self._waiting.clear()
-        tasks = [lane for lane in self._lanes if isinstance(lane, asyncio.Task)]
+        tasks = [one for one in self._running() if isinstance(one, asyncio.Task)]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -64,39 +63,48 @@ class Batcher(Generic[T]):
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[bool]:
-        """Lends the caller a lane for the block, to flush what it has by itself: if one is free, and nothing waits. Says
-        whether it does."""
-        if self._closed or self._waiting or len(self._lanes) >= self._max_lanes:
+        """Lends the caller the turn for the block, to flush what it has by itself: if nobody has it. Says whether it does."""
+        if self._closed or self._turn is not None:
             yield False
             return
-        lane: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._lanes.add(lane)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._turn = turn
         try:
             yield True
         finally:
-            lane.set_result(None)
-            self._ended(lane)
+            turn.set_result(None)
+            self._ended(turn)
 
-    def _start_lane(self) -> None:
-        if self._starting is not None or len(self._lanes) >= self._max_lanes:
-            return
-        # Its first turn is the loop's next: what is added until then joins the batch.
-        self._starting = asyncio.get_running_loop().create_task(self._lane(), context=self._context.copy())
-        self._lanes.add(self._starting)
-        self._starting.add_done_callback(self._ended)
+    def release(self) -> None:
+        """For `flush`, when the rest of its batch is nothing that others would have to wait for: the next batch may leave.
 
-    def _ended(self, lane: asyncio.Future[None]) -> None:
-        self._lanes.discard(lane)
-        if lane is self._starting:  # cancelled before it began
-            self._starting = None
-        if self._waiting:  # added between the lane's last look and its end, or the lane was cancelled
-            self._start_lane()
-
-    async def _lane(self) -> None:
-        self._starting = None
-        while self._waiting:
-            size = min(len(self._waiting), self._max_batch)
-            batch = [self._waiting.popleft() for _ in range(size)]
+        A batch that left earlier would wait for this one elsewhere, and nothing could join it there.
+        """
+        task = asyncio.current_task()
+        if task is not None and task is self._turn:
+            self._released.add(task)
+            self._turn = None
             if self._waiting:
-                self._start_lane()
-            await self._flush(batch)
+                self._start()
+
+    def _running(self) -> list[asyncio.Future[None]]:
+        return [*self._released] if self._turn is None else [*self._released, self._turn]
+
+    def _start(self) -> None:
+        if self._turn is None:
+            # Its first turn of the loop is the next: what is added until then joins the batch.
+            self._turn = asyncio.get_running_loop().create_task(self._run(), context=self._context.copy())
+            self._turn.add_done_callback(self._ended)
+
+    def _ended(self, turn: asyncio.Future[None]) -> None:
+        self._released.discard(turn)
+        if self._turn is turn:
+            self._turn = None
+        if self._waiting:  # added between its last look and its end, or it was cancelled
+            self._start()
+
+    async def _run(self) -> None:
+        turn = self._turn
+        while self._waiting and self._turn is turn:
+            size = min(len(self._waiting), self._max_batch)
+            await self._flush([self._waiting.popleft() for _ in range(size)])

@@ -13,11 +13,10 @@ R = TypeVar("R")
 
 
 class Coalescer(Generic[T, R]):
-    """Collects items and hands them to `flush` in batches, in the order of `submit`.
+    """Collects items and hands them to `flush` in batches, in the order of `submit`, one batch at a time.
 
     `flush` answers one result per item, in order; an exception among the results is raised to that item's caller alone,
-    an exception from `flush` itself to every caller of the batch. At most `lanes` flushes are in flight at a time: one
-    keeps the order and makes the batches largest. `on_batch` is told the size of every batch.
+    an exception from `flush` itself to every caller of the batch. `on_batch` is told the size of every batch.
     """
 
     def __init__(
@@ -25,7 +24,6 @@ class Coalescer(Generic[T, R]):
         flush: Callable[[Sequence[T]], Awaitable[Sequence[R | BaseException]]],
         *,
         max_batch: int = 256,
-        lanes: int = 1,
         on_batch: Callable[[int], None] | None = None,
     ) -> None:
         self._flush = flush
@@ -33,7 +31,7 @@ class Coalescer(Generic[T, R]):
         self._on_batch = on_batch
         # What a caller submits is one item, or many that are answered together.
         self._batcher: Batcher[tuple[Sequence[T], asyncio.Future[Any], bool]] = Batcher(
-            self._answer, max_batch=max_batch, lanes=lanes
+            self._answer, max_batch=max_batch
         )
 
     def submit(self, item: T) -> asyncio.Future[R]:

@@ -88,18 +88,25 @@ class Creating:
             raise answer
         return answer
 
-    async def answer_many(self, asked: Sequence[tuple[NewPayment, Spelling]]) -> Sequence[Answer | BaseException]:
-        """`answer` for each, with what it raises in its place."""
-        receipts = await self.accept_many([new for new, _ in asked])
+    async def answer_many(
+        self, asked: Sequence[tuple[NewPayment, Spelling]], *, written: Callable[[], None] | None = None
+    ) -> Sequence[Answer | BaseException]:
+        """`answer` for each, with what it raises in its place. `written` is called when the rows are."""
+        receipts = await self.accept_many([new for new, _ in asked], written=written)
         return [
             told(receipt, spelling) if isinstance(receipt, Receipt) else receipt
             for (_, spelling), receipt in zip(asked, receipts, strict=True)
         ]
 
-    async def accept_many(self, news: Sequence[NewPayment]) -> Sequence[Receipt | BaseException]:
-        """Accept the payments; what becomes of each, before anybody is told."""
+    async def accept_many(
+        self, news: Sequence[NewPayment], *, written: Callable[[], None] | None = None
+    ) -> Sequence[Receipt | BaseException]:
+        """Accept the payments; what becomes of each, before anybody is told. `written` is called when the rows are."""
         refused = [self._refusal(new) for new in news]
-        receipts = await self._all_but(refused, news) if any(refused) else await self._accept.accept_many(news)
+        if any(refused):
+            receipts = await self._all_but(refused, news)
+        else:
+            receipts = await self._accept.accept_many(news, written=written)
         self._count([receipt for receipt in receipts if isinstance(receipt, Receipt)])
         return [await _passed(receipt) for receipt in receipts] if BEFORE_ANSWER.armed else receipts
 

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("okane.api")
 
-BATCHES_AT_A_TIME = 3  # one being answered, one in Postgres, one in Redis
-
 
 @dataclass(slots=True, eq=False)
 class Asked:
@@ -62,7 +60,7 @@ class FastLane:
         self._seconds = functools.cache(
             lambda path, status: metrics.http_seconds.labels(path, "POST", str(status.value))
         )
-        self._batcher: Batcher[tuple[Asked, NewPayment]] = Batcher(self._answer, lanes=BATCHES_AT_A_TIME)
+        self._batcher: Batcher[tuple[Asked, NewPayment]] = Batcher(self._answer)
         self._unanswered: dict[Asked, None] = {}  # in the order in which they came
         self._watch: asyncio.TimerHandle | None = None
 
@@ -125,7 +123,9 @@ class FastLane:
         if not waiting:
             return
         try:
-            answers = await self._creating.answer_many([(new, SPELLINGS[asked.path]) for asked, new in waiting])
+            asked_for = [(new, SPELLINGS[asked.path]) for asked, new in waiting]
+            # Postgres takes one batch at a time. Whoever comes until then is in it; its wake-ups and answers go on beside it.
+            answers = await self._creating.answer_many(asked_for, written=self._batcher.release)
         except Exception as error:
             answers = [error] * len(waiting)
         except BaseException:  # nobody will answer, nor may anything be answered in its place

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 import structlog
@@ -61,12 +61,16 @@ class Accept:
             raise receipt
         return receipt
 
-    async def accept_many(self, news: Sequence[NewPayment]) -> Sequence[Receipt | BaseException]:
-        """`accept` for each, with what it raises in its place."""
+    async def accept_many(
+        self, news: Sequence[NewPayment], *, written: Callable[[], None] | None = None
+    ) -> Sequence[Receipt | BaseException]:
+        """`accept` for each, with what it raises in its place. `written` is called when the rows are, before the wake-ups."""
         if self._pressure is not None and self._pressure.is_too_high:
             return await asyncio.gather(*(self._known(new) for new in news), return_exceptions=True)
         wakes = self._how_many_may_ask(len(news))
         accepted = await self._store.accept_many(news, wakes=wakes)
+        if written is not None:
+            written()
         to_wake = {
             number: one.payment
             for number, one in enumerate(accepted[:wakes])

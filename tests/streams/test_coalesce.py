@@ -65,15 +65,83 @@ async def test_no_batch_is_larger_than_max_batch() -> None:
     assert sizes == [3, 3, 2]
 
 
-async def test_lanes_bound_the_flushes_in_flight() -> None:
-    gate = Gate()
-    coalescer = Coalescer(gate, max_batch=1, lanes=3)
-    futures = [coalescer.submit(number) for number in range(6)]
-    while gate.at_once < 3:
+class Staged:
+    """A flush of two parts. The first is done one after the other, and let through by hand; the others need not wait for
+    the second, which waits until it is let through, too."""
+
+    def __init__(self) -> None:
+        self.batcher: Batcher[int] = Batcher(self._flush)
+        self.first, self.second, self.done = [list[list[int]]() for _ in range(3)]
+        self.let_first, self.let_second = asyncio.Semaphore(0), asyncio.Event()
+
+    async def _flush(self, batch: list[int]) -> None:
+        self.first.append(batch)
+        await self.let_first.acquire()
+        self.batcher.release()
+        self.batcher.release()  # is done once
+        self.second.append(batch)
+        await self.let_second.wait()
+        self.done.append(batch)
+
+
+async def _turns() -> None:
+    for _ in range(10):
         await asyncio.sleep(0)
-    gate.open.set()
-    assert await asyncio.gather(*futures) == [0, 2, 4, 6, 8, 10]
-    assert gate.most_at_once == 3
+
+
+async def test_the_next_batch_leaves_when_the_one_before_gives_up_its_turn() -> None:
+    staged = Staged()
+    for number in range(6):
+        staged.batcher.add(number)
+        if number % 2:
+            await _turns()
+    assert (staged.first, staged.second) == ([[0, 1]], [])
+    staged.let_first.release()
+    await _turns()
+    assert (staged.first, staged.second) == ([[0, 1], [2, 3, 4, 5]], [[0, 1]])
+    staged.let_first.release()
+    await _turns()
+    staged.batcher.add(6)  # nobody has the turn: it leaves at once
+    await _turns()
+    assert staged.first == [[0, 1], [2, 3, 4, 5], [6]]
+    staged.let_first.release()
+    closing = asyncio.ensure_future(staged.batcher.aclose())
+    await _turns()
+    assert (staged.done, closing.done()) == ([], False)
+    staged.let_second.set()
+    await closing
+    assert staged.done == [[0, 1], [2, 3, 4, 5], [6]]
+
+
+async def test_what_is_abandoned_after_its_turn_is_cancelled_too() -> None:
+    staged = Staged()
+    staged.batcher.add(1)
+    staged.let_first.release()
+    await _turns()
+    staged.batcher.add(2)
+    await _turns()
+    assert (staged.first, staged.second) == ([[1], [2]], [[1]])
+    await staged.batcher.abandon()
+    await staged.batcher.idle()
+    staged.let_first.release()
+    staged.let_second.set()
+    await _turns()
+    assert staged.done == []
+
+
+async def test_only_the_flush_itself_gives_up_its_turn() -> None:
+    staged = Staged()
+    with staged.batcher.lent():
+        staged.batcher.release()
+        with staged.batcher.lent() as lent:
+            assert not lent
+    staged.batcher.add(1)
+    await _turns()
+    staged.batcher.add(2)
+    staged.batcher.release()
+    await _turns()
+    assert staged.first == [[1]]
+    await staged.batcher.abandon()
 
 
 async def test_a_caller_cancelled_in_flight_does_not_disturb_the_others() -> None:
@@ -310,10 +378,9 @@ async def test_no_task_is_made_per_item() -> None:
     await asyncio.gather(*futures)
 
 
-@pytest.mark.parametrize(("max_batch", "lanes"), [(0, 1), (1, 0)])
-def test_sizes_below_one_are_refused(max_batch: int, lanes: int) -> None:
+def test_a_size_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        Coalescer(Gate(), max_batch=max_batch, lanes=lanes)
+        Coalescer(Gate(), max_batch=0)
 
 
 async def test_a_flush_runs_in_nobodys_context() -> None:
