@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import statistics
 import time
 from collections.abc import Awaitable, Callable
@@ -26,6 +27,9 @@ REQUEST = (
     b"Authorization: Bearer sk_test_0123456789ab_0123456789abcdef\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
 )
+
+# The same with the key in its head, which no other request has then.
+REQUESTS = [REQUEST.replace(b"Accept:", b"Idempotency-Key: order-%010d\r\nAccept:" % number) for number in range(TURNS)]
 
 Way = Callable[[], Awaitable[object]]
 
@@ -57,6 +61,11 @@ async def _all(redis_url: str) -> None:
     async def read_plainly() -> object:
         return plain.read(REQUEST)
 
+    requests = itertools.cycle(REQUESTS)
+
+    async def read_another_plainly() -> object:
+        return plain.read(next(requests))
+
     async def read_with_care() -> object:
         return wire.read_create(strict_json.loads(BODY))
 
@@ -73,6 +82,7 @@ async def _all(redis_url: str) -> None:
 
     print(f"{'':<44} {'library':>11} {'ours':>11}")
     await compare("a request: aiohttp's parser, plain.read", parsed, read_plainly)
+    await compare("the same, its key in its head", parsed, read_another_plainly)
     await compare("a body: json and pydantic, read_quickly", read_with_care, read_quickly)
     await compare("a script's round trip: redis-py, replies", by_redis_py, by_ours)
     await client.aclose()

@@ -8,12 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-import hiredis
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -21,9 +20,13 @@ from redis.connection import HiredisRespSerializer
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.utils import HIREDIS_AVAILABLE
 
 from streams.clock import Clock, pause
 from streams.errors import GroupLost, StreamError, StreamUnavailable
+
+if HIREDIS_AVAILABLE:
+    import hiredis
 
 log = logging.getLogger("streams")
 
@@ -57,12 +60,13 @@ def connect(url: str, *, timeout: timedelta = timedelta(seconds=5)) -> Redis:
 
 class _Pool(ConnectionPool):
     """redis-py's connections without what costs more than a round trip: its asyncio connections pack commands in Python,
-    which is ten times as slow as hiredis, and ours have hundreds of arguments; and around every command its client takes
-    locks, starts a task and timers, and keeps records for an exporter."""
+    which is ten times as slow as hiredis, where that is installed, and ours have hundreds of arguments; and around every
+    command its client takes locks, starts a task and timers, and keeps records for an exporter."""
 
     def make_connection(self) -> Any:
         connection: Any = super().make_connection()  # type: ignore[no-untyped-call]
-        connection.pack_command = HiredisRespSerializer().pack
+        if HIREDIS_AVAILABLE:
+            connection.pack_command = HiredisRespSerializer().pack
         return connection
 
     async def replies(self, commands: Sequence[Command]) -> list[Any]:
@@ -72,7 +76,7 @@ class _Pool(ConnectionPool):
         try:
             async with asyncio.timeout(timeout_s):
                 await self.ensure_connection(connection)
-                packed = [hiredis.pack_command(tuple(command)) for command in commands]  # type: ignore[arg-type] # "of one"
+                packed = [part for command in commands for part in _packed(connection, command)]
                 await connection.send_packed_command(packed, check_health=False)
                 return [await _reply(connection) for _ in commands]
         except TimeoutError:
@@ -85,6 +89,14 @@ class _Pool(ConnectionPool):
             connection.socket_timeout = timeout_s
             self._in_use_connections.remove(connection)
             self._available_connections.append(connection)
+
+
+def _packed(connection: Any, command: Command) -> Iterable[bytes]:
+    """As the connection packs it. On the way to hiredis redis-py looks at each argument, for as long again: not here."""
+    if HIREDIS_AVAILABLE:
+        return (hiredis.pack_command(tuple(command)),)  # type: ignore[arg-type] # its types say one argument
+    packed: list[bytes] = connection.pack_command(*command)
+    return packed
 
 
 async def _reply(connection: Any) -> Any:

@@ -20,6 +20,8 @@ _MAX_HEAD_BYTES = 4096  # any limit of the parser's is larger
 _MAX_FIELDS = 32
 _LINES = {f"POST {path} HTTP/1.1".encode(): path for path in SPELLINGS}
 _FIELD = re.compile(rb"([A-Za-z0-9-]++): ?+([!-~]++(?: ++[!-~]++)*+)")
+_KEY = "idempotency-key"
+_KEY_NAMES = (b"\r\nIdempotency-Key: ", b"\r\nidempotency-key: ")
 _SIZE = re.compile("[1-9][0-9]{0,9}")
 _TYPES = frozenset({JSON, f"{JSON}; charset=utf-8", f"{JSON};charset=utf-8", CURLS})
 
@@ -55,15 +57,35 @@ class PlainRequest(NamedTuple):
 def read(data: bytes) -> PlainRequest | None:
     """What `data` is, if all of it is one plain request."""
     end = data.find(b"\r\n\r\n", 0, _MAX_HEAD_BYTES)
-    head = None if end < 0 else _head(data[:end])
-    if head is None:
+    if end < 0:
         return None
-    path, fields, size = head
+    head, key = _without_key(data[:end])
+    known = _head(head)
+    if known is None:
+        return None
+    path, fields, size = known
+    if key is not None:
+        field = _FIELD.fullmatch(key)
+        if field is None or _KEY in fields:
+            return None
+        fields = {**fields, _KEY: field[2].decode("ascii")}
     body = data[end + 4 :]
     return PlainRequest(path, fields, body) if len(body) == size else None
 
 
-@functools.lru_cache(maxsize=256)  # a client whose key is in the body sends the same head again and again
+def _without_key(head: bytes) -> tuple[bytes, bytes | None]:
+    """A head without its idempotency key, which is what no other request has, and the line of the key: in the spellings that
+    clients use. In another it stays where it is."""
+    for name in _KEY_NAMES:
+        start = head.find(name)
+        if start >= 0:
+            end = head.find(b"\r\n", start + 2)
+            end = len(head) if end < 0 else end
+            return head[:start] + head[end:], head[start + 2 : end]
+    return head, None
+
+
+@functools.lru_cache(maxsize=256)  # a client sends the same head again and again
 def _head(head: bytes) -> tuple[str, Mapping[str, str], int] | None:
     """Path, fields and the size of the body, if that is a head of a plain request."""
     line, *lines = head.split(b"\r\n")
@@ -80,7 +102,7 @@ def _head(head: bytes) -> tuple[str, Mapping[str, str], int] | None:
     return (path, fields, int(size)) if _SIZE.fullmatch(size) and int(size) <= MAX_BODY_BYTES else None
 
 
-@functools.lru_cache(maxsize=1024)  # others send all lines but that of the key
+@functools.lru_cache(maxsize=1024)  # or most of its lines
 def _field(line: bytes) -> tuple[str, str] | None:
     match = _FIELD.fullmatch(line)
     return None if match is None else (match[1].decode("ascii").lower(), match[2].decode("ascii"))

@@ -11,7 +11,7 @@ _write = object.__setattr__  # UUIDs do not let themselves be written to
 
 class PaymentId(UUID):
     """A new id, of this moment, with its text at hand. An accepted payment's is needed three times, and a UUID puts its own
-    together each time, for longer than the rest of the answer takes."""
+    together anew each time, which takes as long as to write the answer around it."""
 
     __slots__ = ("_text",)
     _text: str

@@ -20,11 +20,11 @@ FIELDS = (
     "X-Request-Id: mine-1",
     "Connection: keep-alive",
     "Authorization: Bearer sk_test_0",
-    "Idempotency-Key: k",
     "User-Agent:none",
     "Accept: */*, text/html;q=0.5",
     "Accept-Encoding: gzip, deflate",
 )
+KEYS = ("Idempotency-Key: k", "idempotency-key: k", "IDEMPOTENCY-KEY: k")
 # Bytes at which parsers are known to part ways.
 TRICKS = (b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"\n\n", b"\0", b"\t", b" ", b":", b",", b"\x0b", b"\xa0", b"+", b"0")
 
@@ -33,7 +33,7 @@ def mutants(seed: int, count: int) -> Iterator[bytes]:
     """Plain requests, and some that were until a few bytes of them were changed."""
     dice = random.Random(seed)
     for number in range(count):
-        fields = dice.sample(FIELDS, dice.randrange(len(FIELDS)))
+        fields = dice.sample((*FIELDS, dice.choice(KEYS)), dice.randrange(len(FIELDS) + 1))
         request = bytearray(post(f"k-{number}", *fields, path=dice.choice([*SPELLINGS])))
         for _ in range(dice.choice((0, 1, 1, 2, 3))):
             at = dice.randrange(len(request))
@@ -66,7 +66,7 @@ def check(data: bytes) -> bool:
     )
     [(message, payload)], upgraded, tail = parser.feed_data(data)
     assert (message.method, message.path, message.version) == ("POST", request.path, HttpVersion11)
-    assert [(name.lower(), value) for name, value in message.headers.items()] == [*request.fields.items()]
+    assert sorted((name.lower(), value) for name, value in message.headers.items()) == sorted(request.fields.items())
     assert (upgraded, tail, message.upgrade, message.chunked, message.should_close, message.compression) == (
         False,
         b"",
@@ -117,6 +117,13 @@ WHOLE = post("a")
         post("a", "Prefer: wait=1"),
         post("a", "Sec-WebSocket-Key1: x"),
         post("a", "A: \xe9"),
+        post("a", "Idempotency-Key: \xe9"),
+        post("a", "Idempotency-Key: "),
+        post("a", "Idempotency-Key:  a"),
+        post("a", "Idempotency-Key: a", " folded"),
+        post("a", "Idempotency-Key: a", "Idempotency-Key: a"),
+        post("a", "Idempotency-Key: a", "idempotency-key: b"),
+        post("a", "Idempotency-Key: a", "IDEMPOTENCY-KEY: b"),
         post("a", "A_b: c"),
         post("a", *(f"A{number}: b" for number in range(40))),
         post("a", "A: " + "a" * 5000),
@@ -129,3 +136,22 @@ WHOLE = post("a")
 def test_anything_unusual_is_for_the_parser(data: bytes) -> None:
     assert plain.read(WHOLE) is not None
     assert plain.read(data) is None
+
+
+@pytest.mark.parametrize("name", ["Idempotency-Key", "idempotency-key", "IDEMPOTENCY-key"])
+@pytest.mark.parametrize("at", range(3))
+def test_the_key_is_found_wherever_it_stands(name: str, at: int) -> None:
+    """Heads that are the same but for it are read once: none may get another's key, body or fields."""
+    for number in range(3):
+        fields = [f"A: {number % 2}", "B: b"]
+        fields.insert(at, f"{name}: key-{number}")
+        body = f'{{"amount": {number + 1}}}'
+        request = plain.read(sent(body, *fields))
+        assert request is not None
+        assert request.values("idempotency-key") == (f"key-{number}",)
+        assert request.values("a") == (str(number % 2),)
+        assert request.body == body.encode()
+        assert plain.read(sent(body + " ", *fields)[:-1]) is None
+    without = plain.read(sent("{}", "A: 0", "B: b"))
+    assert without is not None
+    assert without.values("idempotency-key") == ()

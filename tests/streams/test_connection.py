@@ -15,8 +15,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+import streams.connection
 from streams import connect
-from streams.connection import Command, replies
+from streams.connection import Command, _packed, replies
 
 URLS = ("redis://127.0.0.1", "rediss://127.0.0.1", "unix:///tmp/redis.sock")
 
@@ -33,6 +34,15 @@ def test_commands_are_packed_by_hiredis_to_the_same_bytes(url: str) -> None:
         ("XADD", "key", "*", "b", b"x" * 100_000),
     ):
         assert b"".join(ours.pack_command(*command)) == b"".join(theirs.pack_command(*command))
+
+
+def test_what_is_sent_past_redis_py_is_packed_to_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ("EVALSHA", "0" * 40, 1, "{s}:lane", b"\x00\xff", -1, "Grüße", "")
+    theirs = b"".join(Connection().pack_command(*command))
+    assert b"".join(_packed(Connection(), command)) == theirs
+    monkeypatch.setattr(streams.connection, "HIREDIS_AVAILABLE", False)
+    pool: Any = connect(URLS[0]).connection_pool
+    assert b"".join(_packed(pool.make_connection(), command)) == theirs
 
 
 def idle(client: Redis) -> list[Any]:
