@@ -104,7 +104,7 @@ class Creating:
         """Accept the payments; what becomes of each, before anybody is told. `written` is called when the rows are."""
         refused = [self._refusal(new) for new in news]
         if any(refused):
-            receipts = await self._all_but(refused, news)
+            receipts = await self._all_but(refused, news, written=written)
         else:
             receipts = await self._accept.accept_many(news, written=written)
         self._count([receipt for receipt in receipts if isinstance(receipt, Receipt)])
@@ -129,11 +129,11 @@ class Creating:
         return invalid(wrong) if wrong else None
 
     async def _all_but(
-        self, refused: Sequence[Problem | None], news: Sequence[NewPayment]
+        self, refused: Sequence[Problem | None], news: Sequence[NewPayment], *, written: Callable[[], None] | None
     ) -> Sequence[Receipt | BaseException]:
         """Accept those that nothing stands against; the others are refused, unless they were accepted before."""
         wanted = [new for new, problem in zip(news, refused, strict=True) if problem is None]
-        accepted = iter(await self._accept.accept_many(wanted) if wanted else ())
+        accepted = iter(await self._accept.accept_many(wanted, written=written) if wanted else ())
         return [
             next(accepted) if problem is None else await self._found(new, problem)
             for new, problem in zip(news, refused, strict=True)

@@ -57,7 +57,7 @@ class PlainRequest(NamedTuple):
 def read(data: bytes) -> PlainRequest | None:
     """What `data` is, if all of it is one plain request."""
     end = data.find(b"\r\n\r\n", 0, _MAX_HEAD_BYTES)
-    if end < 0:
+    if end < 0 or not data.startswith(b"POST "):
         return None
     head, key = _without_key(data[:end])
     known = _head(head)

@@ -165,8 +165,8 @@ async def test_a_batch_that_found_no_database_says_so(
 ) -> None:
     accept_many = Accept.accept_many
 
-    async def half(self: Accept, news: Sequence[NewPayment]) -> Sequence[Any]:
-        receipts = await accept_many(self, news)
+    async def half(self: Accept, news: Sequence[NewPayment], **options: Any) -> Sequence[Any]:
+        receipts = await accept_many(self, news, **options)
         return [
             StoreUnavailable("away") if new.idempotency_key in failing else receipt
             for new, receipt in zip(news, receipts, strict=True)
