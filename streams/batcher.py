@@ -76,7 +76,8 @@ class Batcher(Generic[T]):
             self._ended(turn)
 
     def release(self) -> None:
-        """For `flush`, when the rest of its batch is nothing that others would have to wait for: the next batch may leave.
+        """For `flush` to call in its own task when the rest of its batch is nothing that others would have to wait for: the
+        next batch may leave.
 
         A batch that left earlier would wait for this one elsewhere, and nothing could join it there.
         """

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -94,7 +94,8 @@ class _Pool(ConnectionPool):
 def _packed(connection: Any, command: Command) -> Iterable[bytes]:
     """As the connection packs it. On the way to hiredis redis-py looks at each argument, for as long again: not here."""
     if HIREDIS_AVAILABLE:
-        return (hiredis.pack_command(tuple(command)),)  # type: ignore[arg-type] # its types say one argument
+        with suppress(TypeError):  # which redis-py makes bytes, or names as an error of its own
+            return (hiredis.pack_command(tuple(command)),)  # type: ignore[arg-type] # its types say one argument
     packed: list[bytes] = connection.pack_command(*command)
     return packed
 

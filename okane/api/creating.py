@@ -5,6 +5,7 @@ Promise: both lanes (aiohttp's, and the fast one beside it) come through here, a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -101,7 +102,8 @@ class Creating:
     async def accept_many(
         self, news: Sequence[NewPayment], *, written: Callable[[], None] | None = None
     ) -> Sequence[Receipt | BaseException]:
-        """Accept the payments; what becomes of each, before anybody is told. `written` is called when the rows are."""
+        """Accept the payments; what becomes of each, before anybody is told. `written` is called when the rows are, or when
+        there are none to write."""
         refused = [self._refusal(new) for new in news]
         if any(refused):
             receipts = await self._all_but(refused, news, written=written)
@@ -133,11 +135,12 @@ class Creating:
     ) -> Sequence[Receipt | BaseException]:
         """Accept those that nothing stands against; the others are refused, unless they were accepted before."""
         wanted = [new for new, problem in zip(news, refused, strict=True) if problem is None]
+        if not wanted and written is not None:
+            written()
         accepted = iter(await self._accept.accept_many(wanted, written=written) if wanted else ())
-        return [
-            next(accepted) if problem is None else await self._found(new, problem)
-            for new, problem in zip(news, refused, strict=True)
-        ]
+        stopped = [self._found(new, problem) for new, problem in zip(news, refused, strict=True) if problem is not None]
+        found = iter(await asyncio.gather(*stopped))
+        return [next(accepted if problem is None else found) for problem in refused]
 
     async def _found(self, new: NewPayment, problem: Problem) -> Receipt | BaseException:
         try:

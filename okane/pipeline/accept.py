@@ -64,8 +64,11 @@ class Accept:
     async def accept_many(
         self, news: Sequence[NewPayment], *, written: Callable[[], None] | None = None
     ) -> Sequence[Receipt | BaseException]:
-        """`accept` for each, with what it raises in its place. `written` is called when the rows are, before the wake-ups."""
+        """`accept` for each, with what it raises in its place. `written` is called when the rows are, before the wake-ups, or
+        when there are none to write."""
         if self._pressure is not None and self._pressure.is_too_high:
+            if written is not None:
+                written()
             return await asyncio.gather(*(self._known(new) for new in news), return_exceptions=True)
         wakes = self._how_many_may_ask(len(news))
         accepted = await self._store.accept_many(news, wakes=wakes)

@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Connection, Redis
 from redis.connection import HiredisRespSerializer
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import DataError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 import streams.connection
@@ -40,6 +40,11 @@ def test_what_is_sent_past_redis_py_is_packed_to_the_same_bytes(monkeypatch: pyt
     command = ("EVALSHA", "0" * 40, 1, "{s}:lane", b"\x00\xff", -1, "Grüße", "")
     theirs = b"".join(Connection().pack_command(*command))
     assert b"".join(_packed(Connection(), command)) == theirs
+    untyped: Any = bytearray(b"x")
+    assert b"".join(_packed(Connection(), ("ECHO", untyped))) == b"*2\r\n$4\r\nECHO\r\n$1\r\nx\r\n"
+    wrong: Any = None
+    with pytest.raises(DataError):
+        _packed(Connection(), ("ECHO", wrong))
     monkeypatch.setattr(streams.connection, "HIREDIS_AVAILABLE", False)
     pool: Any = connect(URLS[0]).connection_pool
     assert b"".join(_packed(pool.make_connection(), command)) == theirs

@@ -1,0 +1,84 @@
+"""Who shares a batch: what one is refused keeps neither the others of it nor those behind it waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from okane.api.creating import Creating
+from okane.api.problems import Problem
+from okane.config import Settings
+from okane.errors import Overloaded
+from okane.metrics import OkaneMetrics
+from okane.payment import Payment
+from okane.pipeline.accept import Accept, Receipt
+from okane.pipeline.lanes import payments_stream
+from okane.pipeline.pressure import Pressure
+from okane.store import NewPayment, PaymentStore
+from streams import Draft
+from streams.testing import MemoryQueue
+from tests.okane.test_fast_lane import Shelf
+
+LIMIT = 1_000
+LARGE = LIMIT + 1
+
+
+class Slow(MemoryQueue):
+    """A queue that takes nothing until it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(payments_stream("test"))
+        self.open = asyncio.Event()
+
+    async def publish_many(self, drafts: Sequence[Draft]) -> list[str]:
+        await self.open.wait()
+        return await super().publish_many(drafts)
+
+
+@dataclass(slots=True)
+class Finding(Shelf):
+    """A store that finds none of those it is asked for, and answers when it was asked for two."""
+
+    both: asyncio.Barrier = field(default_factory=partial(asyncio.Barrier, 2))
+
+    async def find(self, new: NewPayment) -> Payment | None:
+        async with asyncio.timeout(5):
+            await self.both.wait()
+        return None
+
+
+@pytest.mark.parametrize(
+    ("amounts", "pressed", "kinds"),
+    [
+        ((1, 2), False, (Receipt, Receipt)),
+        ((LARGE, 1, LARGE), False, (Problem, Receipt, Problem)),
+        ((LARGE, LARGE), False, (Problem, Problem)),
+        ((1, 2), True, (Overloaded, Overloaded)),
+    ],
+    ids=["all are new", "some are refused", "all are refused", "too many wait"],
+)
+async def test_the_next_batch_may_leave_before_redis_answers(
+    amounts: Sequence[int], pressed: bool, kinds: Sequence[type]
+) -> None:
+    """Nor do those who are refused wait for each other: what they ask the store goes there together."""
+    shelf, queue, written = Finding(), Slow(), asyncio.Event()
+    shelf.open.set()
+    pressure = cast("Pressure", SimpleNamespace(is_too_high=pressed))
+    creating = Creating(
+        settings=Settings(_env_file=None, amount_limits={"USD": LIMIT}),
+        accept=Accept(store=cast("PaymentStore", shelf), producer=queue, pressure=pressure),
+        metrics=OkaneMetrics(CollectorRegistry()),
+    )
+    news = [creating.read(b'{"amount":%d}' % amount, [f"k{n}"], account_id="a") for n, amount in enumerate(amounts)]
+    answering = asyncio.ensure_future(creating.accept_many(news, written=written.set))
+    async with asyncio.timeout(5):
+        await written.wait()
+    queue.open.set()
+    assert tuple(map(type, await answering)) == kinds
