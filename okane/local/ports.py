@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import sys
@@ -12,8 +13,9 @@ import psutil
 
 LOOPBACK = "127.0.0.1"
 
-# Of the ports given out last: some systems' worth, far from the limit of open files.
-_held: deque[socket.socket] = deque(maxlen=64)
+# Files of the ports given out last: some systems' worth, far from the limit of open ones. They are held until the process
+# ends, which a socket would complain about then.
+_held: deque[int] = deque(maxlen=64)
 
 
 def is_taken(port: int, host: str = LOOPBACK) -> bool:
@@ -60,8 +62,8 @@ def _reserve(port: int) -> bool:
     # Bound but not listening: who says this before binding, as servers do, may listen there all the same.
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if len(_held) == _held.maxlen:
-        _held.popleft().close()
-    _held.append(holder)
+        os.close(_held.popleft())
+    _held.append(holder.detach())
     return True
 
 
