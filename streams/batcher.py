@@ -28,8 +28,8 @@ class Batcher(Generic[T]):
         self._flush = flush
         self._max_batch = max_batch
         self._waiting: deque[T] = deque()
-        self._turn: asyncio.Future[None] | None = None  # whose end lets the next batch leave
-        self._released: set[asyncio.Future[None]] = set()  # have given up their turn, and go on
+        self._flushing: set[asyncio.Future[None]] = set()
+        self._turn: asyncio.Future[None] | None = None  # that of them whose end lets the next batch leave
         self._closed = False
         # A flush is for many callers: what one of them has bound (a request's id in the logs) is not its context.
         self._context = contextvars.copy_context()
@@ -48,14 +48,14 @@ class Batcher(Generic[T]):
 
     async def idle(self) -> None:
         """Returns when everything added so far, and what comes meanwhile, has been flushed."""
-        while running := self._running():
-            await asyncio.wait(running)
+        while self._flushing:
+            await asyncio.wait(self._flushing)
 
     async def abandon(self) -> None:
         """Takes no more, forgets what waits, and cancels what is being flushed, but for what a borrower flushes."""
         self._closed = True
         self._waiting.clear()
-        tasks = [one for one in self._running() if isinstance(one, asyncio.Task)]
+        tasks = [one for one in self._flushing if isinstance(one, asyncio.Task)]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -68,7 +68,7 @@ class Batcher(Generic[T]):
             yield False
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._turn = turn
+        self._begin(turn)
         try:
             yield True
         finally:
@@ -81,28 +81,27 @@ class Batcher(Generic[T]):
 
         A batch that left earlier would wait for this one elsewhere, and nothing could join it there.
         """
-        task = asyncio.current_task()
-        if task is not None and task is self._turn:
-            self._released.add(task)
+        if self._turn is not None and self._turn is asyncio.current_task():
             self._turn = None
-            if self._waiting:
-                self._start()
-
-    def _running(self) -> list[asyncio.Future[None]]:
-        return [*self._released] if self._turn is None else [*self._released, self._turn]
+            self._start()
 
     def _start(self) -> None:
-        if self._turn is None:
+        """Sends off what waits, if nobody has the turn."""
+        if self._waiting and self._turn is None:
             # Its first turn of the loop is the next: what is added until then joins the batch.
-            self._turn = asyncio.get_running_loop().create_task(self._run(), context=self._context.copy())
-            self._turn.add_done_callback(self._ended)
+            flushing = asyncio.get_running_loop().create_task(self._run(), context=self._context.copy())
+            flushing.add_done_callback(self._ended)
+            self._begin(flushing)
+
+    def _begin(self, turn: asyncio.Future[None]) -> None:
+        self._flushing.add(turn)
+        self._turn = turn
 
     def _ended(self, turn: asyncio.Future[None]) -> None:
-        self._released.discard(turn)
+        self._flushing.discard(turn)
         if self._turn is turn:
             self._turn = None
-        if self._waiting:  # added between its last look and its end, or it was cancelled
-            self._start()
+        self._start()  # what was added between its last look and its end, or left behind by one that was cancelled
 
     async def _run(self) -> None:
         turn = self._turn

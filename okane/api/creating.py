@@ -79,20 +79,11 @@ class Creating:
             expires_at=asked.expires_at,
         )
 
-    async def answer(self, new: NewPayment, spelling: Spelling) -> Answer:
-        """Accept the payment: 202 for a new one, 200 for the repeat of a request.
-
-        Raises IdempotencyKeyReused, StoreUnavailable.
-        """
-        [answer] = await self.answer_many([(new, spelling)])
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
-
     async def answer_many(
-        self, asked: Sequence[tuple[NewPayment, Spelling]], *, written: Callable[[], None] | None = None
+        self, asked: Sequence[tuple[NewPayment, Spelling]], *, written: Callable[[], None]
     ) -> Sequence[Answer | BaseException]:
-        """`answer` for each, with what it raises in its place. `written` is called when the rows are."""
+        """Accept the payments: 202 for a new one, 200 for the repeat of a request, IdempotencyKeyReused, Overloaded or
+        StoreUnavailable in the place of an answer. `written` is called when the rows are."""
         receipts = await self.accept_many([new for new, _ in asked], written=written)
         return [
             told(receipt, spelling) if isinstance(receipt, Receipt) else receipt
@@ -100,7 +91,7 @@ class Creating:
         ]
 
     async def accept_many(
-        self, news: Sequence[NewPayment], *, written: Callable[[], None] | None = None
+        self, news: Sequence[NewPayment], *, written: Callable[[], None] = lambda: None
     ) -> Sequence[Receipt | BaseException]:
         """Accept the payments; what becomes of each, before anybody is told. `written` is called when the rows are, or when
         there are none to write."""
@@ -131,13 +122,11 @@ class Creating:
         return invalid(wrong) if wrong else None
 
     async def _all_but(
-        self, refused: Sequence[Problem | None], news: Sequence[NewPayment], *, written: Callable[[], None] | None
+        self, refused: Sequence[Problem | None], news: Sequence[NewPayment], *, written: Callable[[], None]
     ) -> Sequence[Receipt | BaseException]:
         """Accept those that nothing stands against; the others are refused, unless they were accepted before."""
         wanted = [new for new, problem in zip(news, refused, strict=True) if problem is None]
-        if not wanted and written is not None:
-            written()
-        accepted = iter(await self._accept.accept_many(wanted, written=written) if wanted else ())
+        accepted = iter(await self._accept.accept_many(wanted, written=written))
         stopped = [self._found(new, problem) for new, problem in zip(news, refused, strict=True) if problem is not None]
         found = iter(await asyncio.gather(*stopped))
         return [next(accepted if problem is None else found) for problem in refused]

@@ -62,18 +62,16 @@ class Accept:
         return receipt
 
     async def accept_many(
-        self, news: Sequence[NewPayment], *, written: Callable[[], None] | None = None
+        self, news: Sequence[NewPayment], *, written: Callable[[], None] = lambda: None
     ) -> Sequence[Receipt | BaseException]:
         """`accept` for each, with what it raises in its place. `written` is called when the rows are, before the wake-ups, or
         when there are none to write."""
         if self._pressure is not None and self._pressure.is_too_high:
-            if written is not None:
-                written()
+            written()
             return await asyncio.gather(*(self._known(new) for new in news), return_exceptions=True)
         wakes = self._how_many_may_ask(len(news))
         accepted = await self._store.accept_many(news, wakes=wakes)
-        if written is not None:
-            written()
+        written()
         to_wake = {
             number: one.payment
             for number, one in enumerate(accepted[:wakes])
