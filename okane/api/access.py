@@ -15,7 +15,7 @@ from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -25,12 +25,17 @@ from okane.api.rate_limit import RateLimits
 from okane.api_key import ACCOUNT, Mode, Scope
 from okane.errors import StoreUnavailable
 from okane.rate import Rate
-from okane.store import API, ApiKeyStore
+from okane.store import API, ApiKeyStore, StoredKey
 
 log = structlog.get_logger("okane.api")
 
-FRESH_S = 5.0  # how long a key that was let in is not asked about again
-MAX_KNOWN = 10_000  # keys that are remembered at a time
+T = TypeVar("T")
+
+_NO_HEADERS: Mapping[str, str] = {}
+_UNKNOWN = "there is no such API key"
+
+FRESH_S = 5.0  # how long a key that was let in, or refused, is not asked about again
+MAX_KNOWN = 10_000  # keys that are remembered at a time, and as many that were refused
 NOTE_USE_S = 10.0  # between two looks at what was used; the store writes it once a minute at most
 
 
@@ -53,7 +58,7 @@ class Access(Protocol):
     """Lets requests in."""
 
     def known(self, credentials: Sequence[str], scope: Scope) -> Caller | None:
-        """`admit` for those about whom nobody has to be asked; None for the others."""
+        """`admit` for those about whom nobody has to be asked; None for the others. Raises Problem as `admit` does."""
         ...
 
     async def admit(self, credentials: Sequence[str], scope: Scope) -> Caller:
@@ -61,6 +66,11 @@ class Access(Protocol):
 
         Raises Problem if it may not, StoreUnavailable if that cannot be told.
         """
+        ...
+
+    async def count(self, credentials: Sequence[str]) -> Mapping[str, str]:
+        """Count a request to no route of ours against the key it carries: the headers about its limit, none if it carries
+        no valid key. Raises a 429 Problem if it is one too many."""
         ...
 
 
@@ -77,6 +87,9 @@ class Everybody:
     async def admit(self, _credentials: Sequence[str], _scope: Scope) -> Caller:
         return await _limited(self._caller, self._limits)
 
+    async def count(self, _credentials: Sequence[str]) -> Mapping[str, str]:
+        return (await _limited(self._caller, self._limits)).headers
+
 
 @dataclass(slots=True)
 class _LetIn:
@@ -84,6 +97,14 @@ class _LetIn:
 
     caller: Caller
     scopes: frozenset[Scope]
+    until_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """The answer to a secret that was refused, and until when (time.monotonic()) nobody is asked about it again."""
+
+    detail: str
     until_s: float
 
 
@@ -107,53 +128,76 @@ class KeyHolders:
         self._mode = mode
         self._rate = rate
         self._fresh_s = fresh_s
-        # By what was sent. To look up a text in a dict tells nobody how much of it is right: what is compared are hashes
-        # under a secret of this process, and the texts only if those are equal.
+        # By the secret, not by the header that carried it: one key has thousands of spellings (scheme, blanks, the password
+        # of Basic), and one entry. To look up a text in a dict tells nobody how much of it is right: what is compared are
+        # hashes under a secret of this process, and the texts only if those are equal.
         self._let_in: dict[str, _LetIn] = {}
+        self._refused: dict[str, _Refused] = {}
         self._used: set[str] = set()
 
     def known(self, credentials: Sequence[str], scope: Scope) -> Caller | None:
-        found = self._recall(credentials, scope)
-        return None if found is None or found.rate is not None else found
-
-    async def admit(self, credentials: Sequence[str], scope: Scope) -> Caller:
-        caller = self._recall(credentials, scope) or await self._find(credentials, scope)
-        return await _limited(caller, self._limits)
-
-    def _recall(self, credentials: Sequence[str], scope: Scope) -> Caller | None:
-        found = self._let_in.get(credentials[0]) if len(credentials) == 1 else None
-        if found is None or time.monotonic() >= found.until_s or scope not in found.scopes:
+        found = self._recall(_secret(credentials))
+        if found is None or found.caller.rate is not None:
             return None
-        self._used.add(found.caller.key)
+        if scope not in found.scopes:
+            raise _scope_missing(scope)
         return found.caller
 
-    async def _find(self, credentials: Sequence[str], scope: Scope) -> Caller:
-        secret = _secret(credentials)
+    async def admit(self, credentials: Sequence[str], scope: Scope) -> Caller:
+        found = await self._found(_secret(credentials))
+        caller = await _limited(found.caller, self._limits)
+        if scope not in found.scopes:  # counted all the same: else a key could ask without end for what it may not do
+            raise _scope_missing(scope, caller.headers)
+        return caller
+
+    async def count(self, credentials: Sequence[str]) -> Mapping[str, str]:
+        try:
+            found = await self._found(_secret(credentials))
+        except (Problem, StoreUnavailable):  # no key, or none that is known to be valid: nothing to count against
+            return {}
+        return (await _limited(found.caller, self._limits)).headers
+
+    async def _found(self, secret: str) -> _LetIn:
+        return self._recall(secret) or await self._find(secret)
+
+    def _recall(self, secret: str) -> _LetIn | None:
+        found = self._let_in.get(secret)
+        if found is None or time.monotonic() >= found.until_s:
+            return None
+        self._used.add(found.caller.key)
+        return found
+
+    async def _find(self, secret: str) -> _LetIn:
         prefix = api_key.prefix_of(secret)
         if prefix is None:
             raise _invalid("this is no API key")
         asked_s = time.monotonic()  # before the question: what is known must not be older than it says
+        refused = self._refused.get(secret)
+        if refused is not None and asked_s < refused.until_s:
+            raise _invalid(refused.detail)
         key = await self._store.find(prefix)
+        detail = self._against(secret, key)
+        if key is None or detail is not None:
+            detail = detail or _UNKNOWN
+            _keep(self._refused, secret, _Refused(detail, asked_s + self._fresh_s))
+            raise _invalid(detail)
+        caller = Caller(key.account_id, key.prefix, key.rate or self._rate, actor=f"{API} {key.prefix}")
+        left_s = math.inf if key.left_s is None else key.left_s
+        found = _LetIn(caller, key.scopes, asked_s + min(self._fresh_s, left_s))
+        _keep(self._let_in, secret, found)
+        self._used.add(key.prefix)
+        return found
+
+    def _against(self, secret: str, key: StoredKey | None) -> str | None:
+        """The reason to refuse this secret, None if there is none."""
         # One answer for a name that does not exist and for a wrong secret: there is nothing to be learned from it.
         if key is None or not api_key.matches(secret, key.secret_hash):
-            raise _invalid("there is no such API key")
-        left_s = math.inf if key.left_s is None else key.left_s
-        if key.revoked or left_s <= 0:
-            raise _invalid("this API key was revoked" if key.revoked else "this API key has expired")
-        if key.mode is not self._mode:
-            raise _invalid(f"this is a {key.mode} key, and a {self._mode} system")
-        if scope not in key.scopes:
-            raise _scope_missing(scope)
-        caller = Caller(key.account_id, key.prefix, key.rate or self._rate, actor=f"{API} {key.prefix}")
-        self._keep(credentials[0], _LetIn(caller, key.scopes, asked_s + min(self._fresh_s, left_s)))
-        self._used.add(key.prefix)
-        return caller
-
-    def _keep(self, sent: str, found: _LetIn) -> None:
-        self._let_in.pop(sent, None)
-        if len(self._let_in) >= MAX_KNOWN:
-            del self._let_in[next(iter(self._let_in))]
-        self._let_in[sent] = found
+            return _UNKNOWN
+        if key.revoked:
+            return "this API key was revoked"
+        if key.left_s is not None and key.left_s <= 0:
+            return "this API key has expired"
+        return None if key.mode is self._mode else f"this is a {key.mode} key, and a {self._mode} system"
 
     async def run(self, stop: asyncio.Event) -> None:
         """Note when keys were used, until told to stop, and once more then."""
@@ -164,8 +208,17 @@ class KeyHolders:
             await self.run_once()
         await self.run_once()
 
+    def evict(self) -> int:
+        """Forget the keys of which Postgres would have to be asked again; return how many."""
+        now_s = time.monotonic()
+        before = len(self._let_in) + len(self._refused)
+        self._let_in = {secret: one for secret, one in self._let_in.items() if now_s < one.until_s}
+        self._refused = {secret: one for secret, one in self._refused.items() if now_s < one.until_s}
+        return before - len(self._let_in) - len(self._refused)
+
     async def run_once(self) -> int:
         """For how many keys it was written that they were used. Nobody waits for it, nor is it lost if Postgres is away."""
+        self.evict()
         used, self._used = self._used, set()
         try:
             return await self._store.touch(used) if used else 0
@@ -181,12 +234,22 @@ async def _limited(caller: Caller, limits: RateLimits | None) -> Caller:
     return replace(caller, headers=await limits.take(caller.key, caller.rate))
 
 
+def _keep(known: dict[str, T], secret: str, found: T) -> None:
+    """Remember it as the newest, in the place of the oldest where there is no room."""
+    known.pop(secret, None)
+    if len(known) >= MAX_KNOWN:
+        del known[next(iter(known))]
+    known[secret] = found
+
+
 def _secret(credentials: Sequence[str]) -> str:
     """The key as a Bearer token, or as the user of HTTP Basic (where a password is not looked at)."""
     if not credentials:
         raise _missing("send the header Authorization: Bearer sk_…")
     if len(credentials) > 1:
         raise _invalid("send one Authorization header")
+    if credentials[0].startswith("Bearer sk_"):  # as nearly all do
+        return credentials[0][7:].rstrip()
     scheme, _, value = credentials[0].strip().partition(" ")
     match scheme.lower():
         case "bearer":
@@ -208,8 +271,8 @@ def _invalid(detail: str) -> Problem:
     return Problem(HTTPStatus.UNAUTHORIZED, "key_invalid", detail, headers=headers)
 
 
-def _scope_missing(scope: Scope) -> Problem:
-    headers = {"WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope", scope="{scope.value}"'}
+def _scope_missing(scope: Scope, standing: Mapping[str, str] = _NO_HEADERS) -> Problem:
+    headers = {"WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope", scope="{scope.value}"', **standing}
     detail = f"this takes a key with the scope {scope.value}"
     return Problem(HTTPStatus.FORBIDDEN, "scope_missing", detail, headers=headers)
 

@@ -50,6 +50,8 @@ def around_requests(metrics: OkaneMetrics, access: Access, scopes: Scopes) -> Mi
                 if scope is not None:
                     caller = await access.admit(request.headers.getall("Authorization", ()), scope)
                     request[CALLER], standing = caller, caller.headers
+                elif resource is None:  # also a request for a route or a method that does not exist is one of its key
+                    standing = await access.count(request.headers.getall("Authorization", ()))
                 response = await handler(request)
         except ConnectionError:
             raise  # the client went away in the middle of its request: there is nobody to answer

@@ -256,6 +256,71 @@ async def test_only_so_many_keys_are_kept(store: ApiKeyStore, monkeypatch: pytes
         with pytest.raises(Problem):
             await access.admit([f"Bearer {NewKey.make(Mode.TEST).secret}"], Scope.READ)
     assert len(access._let_in) == 3  # those that are nobody's take no room
+    assert len(access._refused) <= 3
+
+
+async def test_six_thousand_spellings_of_one_key_take_the_room_of_one(store: ApiKeyStore) -> None:
+    access, secret = KeyHolders(store, mode=Mode.TEST, fresh_s=3600.0), await make(store, "acme")
+    passwords = (f"Basic {b64encode(f'{secret}:{number}'.encode()).decode()}" for number in range(5_000))
+    schemes = [f"{scheme} {' ' * blanks}{secret}" for scheme in ("Bearer", "bearer", "BEARER") for blanks in range(350)]
+    for credentials in (*passwords, *schemes, f"  Bearer {secret} "):
+        assert (await access.admit([credentials], Scope.READ)).account_id == "acme"
+    assert [*access._let_in] == [secret]
+
+
+async def test_what_has_expired_takes_no_room(store: ApiKeyStore) -> None:
+    access, lasting = (KeyHolders(store, mode=Mode.TEST, fresh_s=fresh_s) for fresh_s in (0.0, 3600.0))
+    for one in (access, lasting):
+        await one.admit([f"Bearer {await make(store, 'acme')}"], Scope.READ)
+        with pytest.raises(Problem):
+            await one.admit([f"Bearer {NewKey.make(Mode.TEST).secret}"], Scope.READ)
+        await one.run_once()
+    assert [len(access._let_in), len(access._refused)] == [0, 0]
+    assert [len(lasting._let_in), len(lasting._refused)] == [1, 1]
+
+
+@pytest.mark.parametrize("reason", ["scope", "revoked", "unknown", "other mode", "wrong secret"])
+async def test_postgres_is_not_asked_again_about_a_key_that_is_refused(
+    store: ApiKeyStore, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    secret = await make(store, "acme", Scope.WRITE, mode=Mode.LIVE if reason == "other mode" else Mode.TEST)
+    if reason == "unknown":
+        secret = NewKey.make(Mode.TEST).secret
+    elif reason == "wrong secret":
+        secret = secret[:-1] + ("0" if secret[-1] != "0" else "1")
+    elif reason == "revoked":
+        await store.revoke(api_key.prefix_of(secret) or "")
+    access, asked = KeyHolders(store, mode=Mode.TEST, fresh_s=3600.0), []
+    find = store.find
+
+    async def counting(prefix: str) -> Any:
+        asked.append(prefix)
+        return await find(prefix)
+
+    monkeypatch.setattr(store, "find", counting)
+    codes = set()
+    for number in range(20):
+        basic = f"Basic {b64encode(f'{secret}:{number}'.encode()).decode()}"
+        with pytest.raises(Problem) as refused:
+            await access.admit([f"Bearer {secret}" if number % 2 else basic], Scope.READ)
+        codes.add(refused.value.code)
+    assert (len(asked), codes) == (1, {"scope_missing" if reason == "scope" else "key_invalid"})
+
+
+async def test_a_thousand_unknown_keys_share_a_few_round_trips(
+    store: ApiKeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access, trips = KeyHolders(store, mode=Mode.TEST), []
+    asking = store._session.rows_repeatably
+
+    async def counting(*given: Any) -> Any:
+        trips.append(given)
+        return await asking(*given)
+
+    monkeypatch.setattr(store._session, "rows_repeatably", counting)
+    secrets = [NewKey.make(Mode.TEST).secret for _ in range(1_000)]
+    assert not any(await asyncio.gather(*(admitted(access, secret) for secret in secrets)))
+    assert len(trips) <= 6
 
 
 async def test_when_a_key_was_used_is_written_once_a_minute(store: ApiKeyStore) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -21,6 +21,7 @@ from tests.okane.conftest import Api, serve_api
 from tests.okane.test_api import rows
 
 SLOW = Rate.parse("5/h")
+LANES = pytest.mark.parametrize("more", [{}, {"Content-Encoding": "identity"}], ids=["fast lane", "aiohttp"])
 APIS = [Present(address=f"a:{port}", role="api", name="api", silent_ms=0) for port in (1, 2)]
 
 
@@ -59,11 +60,13 @@ async def api(database_url: str, redis_url: str, store: ApiKeyStore, stream: Str
             yield one
 
 
-async def key(store: ApiKeyStore, rate: str | None = None) -> Mapping[str, str]:
+async def key(
+    store: ApiKeyStore, rate: str | None = None, scopes: Collection[Scope] = tuple(Scope)
+) -> Mapping[str, str]:
     """The header of a new key."""
     new = NewKey.make(Mode.TEST)
     limit = None if rate is None else Rate.parse(rate)
-    await store.create(new, account_id="acme", mode=Mode.TEST, scopes=tuple(Scope), rate=limit)
+    await store.create(new, account_id="acme", mode=Mode.TEST, scopes=scopes, rate=limit)
     return {"Authorization": f"Bearer {new.secret}", "Content-Type": "application/json"}
 
 
@@ -73,7 +76,7 @@ async def pay(api: Api, headers: Mapping[str, str], number: int, **more: str) ->
         return response.status, response.headers, (await response.json()).get("code", "")
 
 
-@pytest.mark.parametrize("more", [{}, {"Content-Encoding": "identity"}], ids=["fast lane", "aiohttp"])
+@LANES
 async def test_what_is_too_much_is_refused_and_leaves_no_row(
     api: Api, store: ApiKeyStore, more: Mapping[str, str]
 ) -> None:
@@ -97,6 +100,52 @@ async def test_reading_and_repeating_count_too(api: Api, store: ApiKeyStore) -> 
         async with api.client.get("/v1/payments/x", headers=headers) as response:
             found.append((response.status, "RateLimit" in response.headers))
     assert found == [(404, True), (404, True), (429, True)]
+
+
+# What a key may send that comes to nothing: method, path, body, the status of its refusal.
+IN_VAIN = [
+    ("GET", "/v1/payments", None, 403),
+    ("GET", "/v1/dead-letters?limit=0", None, 403),
+    ("POST", "/v1/dead-letters/replay", "{}", 403),
+    ("POST", "/v1/payments", '{"amount": 0, "idempotency_key": "k"}', 422),
+    ("POST", "/v1/payments", "{", 400),
+    ("POST", "/v1/payments/batch", "[]", 422),
+    ("POST", "/v1/payments/batch", '[{"amount": 0}]', 207),
+    ("POST", "/v1/payments/x/cancel", None, 404),
+    ("GET", "/v1/no-such-route", None, 404),
+    ("DELETE", "/v1/payments", None, 405),
+    ("POST", "/v1/payments", "x" * 70_000, 413),
+]
+
+
+@LANES
+@pytest.mark.parametrize(("method", "path", "body", "status"), IN_VAIN)
+async def test_a_request_in_vain_counts_as_any_other(
+    api: Api, store: ApiKeyStore, method: str, path: str, body: str | None, status: int, more: Mapping[str, str]
+) -> None:
+    headers = {**await key(store, scopes=(Scope.WRITE,)), **more}
+    answers = []
+    for _ in range(6):
+        async with api.client.request(method, path, data=body, headers=headers) as response:
+            answers.append((response.status, response.headers.get("RateLimit", "")[:9]))
+    assert answers == [*((status, f'"key";r={left}') for left in (4, 3, 2, 1, 0)), (429, '"key";r=0')]
+
+
+async def test_a_scope_that_is_missing_is_said_by_both_lanes_alike(api: Api, store: ApiKeyStore) -> None:
+    headers = await key(store, scopes=(Scope.READ,))
+    answers = [
+        await pay(api, headers, number, **more) for number, more in enumerate([{}, {"Content-Encoding": "identity"}])
+    ]
+    assert [(status, code) for status, _, code in answers] == [(403, "scope_missing")] * 2
+    assert [said["RateLimit"][:9] for _, said, _ in answers] == ['"key";r=4', '"key";r=3']
+    assert await rows(api) == 0
+
+
+async def test_no_route_counts_nothing_for_a_client_without_a_key(api: Api) -> None:
+    for headers in ({}, {"Authorization": "Bearer x"}):
+        for _ in range(7):
+            async with api.client.get("/v1/no-such-route", headers=headers) as response:
+                assert (response.status, "RateLimit" in response.headers) == (404, False)
 
 
 async def test_a_key_has_its_own_limit(api: Api, store: ApiKeyStore) -> None:

@@ -132,7 +132,7 @@ class _Document:
         more += ["Retry-After"] if status in _AWAY else []
         response = {
             "description": means,
-            "headers": _headers(more, keyed=status is HTTPStatus.TOO_MANY_REQUESTS),
+            "headers": _headers(more, keyed=status in (HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)),
             "content": {problems.JSON: {"schema": {"$ref": _SCHEMA.format(model="Problem")}, "examples": examples}},
         }
         name = "".join(word.capitalize() for word in re.findall("[a-z]+", status.phrase.lower()))
