@@ -11,6 +11,7 @@ from streams.connection import connect
 from streams.consumer import Consumer
 from streams.dead import DeadLetterPage, DeadLetters
 from streams.delayed import Delayed
+from streams.draft import Draft
 from streams.entry import DeadLetter, timestamp_ms
 from streams.errors import StreamError, StreamFull, StreamUnavailable, UnsafeServer
 from streams.handling import BatchHandler, Handler, Tracer
@@ -21,7 +22,7 @@ from streams.message import Message
 from streams.metrics import METRICS, Metrics
 from streams.outcome import Dead, Done, Outcome, Retry
 from streams.presence import Presence, Present
-from streams.producer import Draft, Producer, Publisher
+from streams.producer import Producer, Publisher
 from streams.retry import RetryPolicy
 from streams.server import ServerFacts, require_noeviction, server_facts
 

@@ -5,6 +5,7 @@ A bucket holds `burst` tokens and fills with `per_s` of them in a second. All wh
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,15 +17,20 @@ from streams import scripts
 from streams.coalesce import Coalescer
 from streams.keys import Stream
 
+_CENTURY_S = 100 * 366 * 86_400  # beyond it the server's numbers lose their microseconds
 MAX_LOCAL = 10_000  # buckets that one process keeps by itself
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """How a bucket fills, and how much it holds."""
+    """How a bucket fills, and how much it holds. It is full within a century."""
 
     per_s: float
     burst: int
+
+    def __post_init__(self) -> None:
+        if not (self.burst >= 1 and 0 < self.per_s < math.inf and self.burst / self.per_s <= _CENTURY_S):
+            raise ValueError(f"an allowance fills with more than nothing, and holds at least one: {self}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,13 @@ class Buckets:
         await self._taking.aclose()
 
     async def take(self, name: str, allowance: Allowance) -> Taken:
-        """A token out of the bucket of this name. Raises StreamError if Redis cannot be asked."""
+        """A token out of the bucket of this name. Raises StreamError if Redis cannot be asked, and TypeError or ValueError
+        for what names no bucket, before it shares a round trip with others."""
+        if not isinstance(name, str):
+            raise TypeError(f"a bucket's name is a str, not {type(name).__name__}")
+        if not isinstance(allowance, Allowance):
+            raise TypeError(f"a bucket has an allowance, not {type(allowance).__name__}")
+        name.encode()  # a name that cannot be written raises here
         return await self._taking.submit((name, allowance))
 
     async def _take(self, asked: Sequence[tuple[str, Allowance]]) -> Sequence[Taken]:

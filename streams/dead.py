@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from streams import scripts
 from streams.clock import milliseconds
 from streams.connection import redis_errors
-from streams.entry import DeadLetter, to_dead_letter
+from streams.entry import DeadLetter, checked_id, to_dead_letter
 from streams.keys import Stream
 
 _CHUNK = 100  # letters per script call or XDEL
@@ -28,7 +28,8 @@ class DeadLetterPage:
 
 
 class DeadLetters:
-    """The dead letters of one stream. Every method raises `StreamError` when the server cannot be asked."""
+    """The dead letters of one stream. Every method raises `StreamError` when the server cannot be asked, and TypeError or
+    ValueError for an id that is none, before anything is changed."""
 
     def __init__(self, client: Redis, stream: Stream) -> None:
         self._client = client
@@ -43,6 +44,11 @@ class DeadLetters:
         """A page, newest first: the newest of all, those older than `before`, or those just newer than `after`."""
         if before is not None and after is not None:
             raise ValueError("a page is before a letter or after one, not both")
+        if count < 1:
+            raise ValueError(f"a page has at least one letter: {count}")
+        for cursor in (before, after):
+            if cursor is not None:
+                checked_id(cursor)
         if after is None:
             top = "+" if before is None else f"({before}"
             found = await self._range(top, "-", count + 1, newest_first=True)
@@ -58,6 +64,7 @@ class DeadLetters:
 
     async def get(self, letter_id: str) -> DeadLetter | None:
         """One letter, or None when it is gone."""
+        checked_id(letter_id)
         found = await self._range(letter_id, letter_id, 1, newest_first=False)
         return found[0] if found else None
 
@@ -66,7 +73,7 @@ class DeadLetters:
 
         Those of `ids`, or without it the oldest `limit`. Each moves in one step: it is never in both places or in none.
         """
-        wanted = list_of(ids) if ids is not None else await self._oldest(limit)
+        wanted = _checked(ids) if ids is not None else await self._oldest(limit)
         replayed = 0
         for start in range(0, min(len(wanted), limit), _CHUNK):
             part = wanted[start : min(start + _CHUNK, limit)]
@@ -87,7 +94,7 @@ class DeadLetters:
                 horizon_ms = seconds * 1000 + microseconds // 1000 - milliseconds(older_than)
                 return int(await self._client.xtrim(self._key, minid=f"{max(horizon_ms, 0)}-0", approximate=False))
             purged = 0
-            wanted = list_of(ids or ())
+            wanted = _checked(ids or ())
             for start in range(0, len(wanted), _CHUNK):
                 purged += int(await self._client.xdel(self._key, *wanted[start : start + _CHUNK]))
             return purged
@@ -106,3 +113,7 @@ class DeadLetters:
 
 
 list_of = list  # the builtin, which the class's own `list` hides in its body
+
+
+def _checked(ids: Sequence[str]) -> list_of[str]:
+    return [checked_id(each) for each in ids]

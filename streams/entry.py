@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from streams.message import Message
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 _REASON_LIMIT = 1_000  # characters: an operator reads it, and a stack of wrapped errors must not fill the server
 
 
@@ -38,7 +40,7 @@ def to_fields(body: bytes, headers: Mapping[str, str], *, attempt: int = 1) -> l
         fields += ("a", attempt)
     for name, value in headers.items():
         # Encoded here, so that text which cannot be is the error of its message, not of the batch that it travels in.
-        fields += (f"h:{name}".encode(), value.encode())
+        fields += (b"h:" + name.encode(), value.encode())
     return fields
 
 
@@ -85,6 +87,16 @@ def to_dead_letter(entry_id: bytes, values: Mapping[bytes, bytes]) -> DeadLetter
 def timestamp_ms(entry_id: str) -> int:
     """When the server made the entry: its clock, in ms since the epoch."""
     return int(entry_id.partition("-")[0])
+
+
+def checked_id(text: str) -> str:
+    """`text` if it is an entry's id, as the library hands them out. Raises TypeError or ValueError: to the server it might be
+    an error for all of a batch, or a range."""
+    if not isinstance(text, str):
+        raise TypeError(f"an entry's id is a str, not {type(text).__name__}")
+    if not _ID.fullmatch(text) or any(int(part) >> 64 for part in text.split("-")):
+        raise ValueError(f"not an entry's id (two numbers, as in 1700000000000-0): {text[:60]!r}")
+    return text
 
 
 def _pairs(fields: Sequence[bytes]) -> dict[bytes, bytes]:

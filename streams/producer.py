@@ -5,30 +5,19 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field
-from typing import Final, Protocol
+from typing import Protocol
 
 from redis.asyncio import Redis
 
 from streams import scripts
 from streams.coalesce import Coalescer
-from streams.entry import to_fields
+from streams.draft import Draft, Packed, Packer
 from streams.errors import StreamFull, StreamUnavailable
 from streams.failpoints import failpoint
 from streams.keys import Stream
 from streams.metrics import Metrics
-from streams.values import value
 
 AFTER_ADD = failpoint("publish.after_add", "entries added, the reply not heard", raises=StreamUnavailable)
-
-
-@value
-class Draft:
-    """A message to be published. `lane` None means the first lane."""
-
-    body: bytes
-    lane: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Publisher(Protocol):
@@ -39,10 +28,6 @@ class Publisher(Protocol):
     ) -> str: ...
 
     async def publish_many(self, drafts: Sequence[Draft]) -> list[str]: ...
-
-
-_Packed = tuple[str, list[scripts.Argument]]  # lane, fields
-_NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
 class Producer:
@@ -59,26 +44,29 @@ class Producer:
     ) -> None:
         self._client = client
         self._stream = stream
-        self._lanes = frozenset(stream.lane_names)
-        self._first_lane = stream.lanes[0].name
+        self._packer = Packer(stream)
         self._max_length = max_length
         self._metrics = metrics or Metrics()
-        self._coalescer: Coalescer[_Packed, str | None] = Coalescer(self._flush, max_batch=max_batch)
+        self._coalescer: Coalescer[Packed, str | None] = Coalescer(self._flush, max_batch=max_batch)
 
     async def publish(self, body: bytes, *, lane: str | None = None, headers: Mapping[str, str] | None = None) -> str:
         """Adds a message and answers its entry id.
 
-        Raises `StreamFull` when the lane is at its limit, and `StreamUnavailable` when the server is away, full or
-        silent: in the last case the message may have been added.
+        Raises TypeError or ValueError for what is no message, before anything is sent; `StreamFull` when the lane is at its
+        limit; and `StreamUnavailable` when the server is away, full or silent: in the last case the message may have been
+        added.
         """
-        entry_id = await self._coalescer.submit(self._pack(body, lane, headers))
+        entry_id = await self._coalescer.submit(self._packer.pack(body, lane, headers))
         if entry_id is None:
             raise StreamFull("message refused: its lane is full")
         return entry_id
 
     async def publish_many(self, drafts: Sequence[Draft]) -> list[str]:
-        """Adds all of `drafts`, in order. `StreamFull` says which were refused; the others are published."""
-        packed = [self._pack(draft.body, draft.lane, draft.headers) for draft in drafts]
+        """Adds all of `drafts`, in order. `StreamFull` says which were refused; the others are published.
+
+        Raises as `publish` does; one that is no message keeps all of `drafts` from being sent.
+        """
+        packed = [self._packer.pack(draft.body, draft.lane, draft.headers) for draft in drafts]
         ids: list[str | None] = []
         for entry_id in await self._coalescer.submit_many(packed):
             if isinstance(entry_id, BaseException):
@@ -93,13 +81,7 @@ class Producer:
         """Takes no more and waits for what is under way. The client stays open: it is the caller's."""
         await self._coalescer.aclose()
 
-    def _pack(self, body: bytes, lane: str | None, headers: Mapping[str, str] | None) -> _Packed:
-        lane = lane or self._first_lane
-        if lane not in self._lanes:
-            raise ValueError(f"no lane {lane!r} in stream {self._stream.name!r}")
-        return lane, to_fields(body, headers or _NO_HEADERS)
-
-    async def _flush(self, batch: Sequence[_Packed]) -> list[str | BaseException | None]:
+    async def _flush(self, batch: Sequence[Packed]) -> list[str | BaseException | None]:
         ids: list[str | BaseException | None] = []
         for part in _cut(batch):
             try:
@@ -114,14 +96,14 @@ class Producer:
             self._count(part, added)
         return ids
 
-    def _count(self, part: Sequence[_Packed], added: Sequence[str | None]) -> None:
+    def _count(self, part: Sequence[Packed], added: Sequence[str | None]) -> None:
         self._metrics.batch("publish", len(part))
         counts = Counter([lane for (lane, _), entry_id in zip(part, added, strict=True) if entry_id is not None])
         for lane, count in counts.items():
             self._metrics.published(lane, count)
 
 
-def _cut(batch: Sequence[_Packed]) -> Iterator[Sequence[_Packed]]:
+def _cut(batch: Sequence[Packed]) -> Iterator[Sequence[Packed]]:
     """Parts that one script call may take."""
     start = size = 0
     for at, (_, fields) in enumerate(batch):

@@ -14,6 +14,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import count, cycle
 from typing import assert_never
 
+from streams.draft import Draft, Packed, Packer
+from streams.entry import to_message
 from streams.errors import StreamFull, StreamUnavailable
 from streams.handling import Handler, ask, resolve
 from streams.keys import Stream
@@ -21,7 +23,6 @@ from streams.lanes import Rotation
 from streams.message import Message
 from streams.metrics import Metrics
 from streams.outcome import Dead, Done, Retry
-from streams.producer import Draft
 from streams.retry import RetryPolicy
 
 
@@ -115,6 +116,7 @@ class MemoryQueue:
         self._policy = policy or RetryPolicy()
         self._dice = dice or Dice()
         self._max_length = max_length
+        self._packer = Packer(stream)
         self._lanes: dict[str, deque[Message]] = {lane.name: deque() for lane in stream.lanes}
         self._rotation = Rotation([lane.weight for lane in stream.lanes])
         self._delayed: list[tuple[datetime, int, Message]] = []
@@ -135,28 +137,18 @@ class MemoryQueue:
         return self._delayed[0][0] if self._delayed else None
 
     async def publish(self, body: bytes, *, lane: str | None = None, headers: Mapping[str, str] | None = None) -> str:
-        if self.down:
-            raise StreamUnavailable("the queue was set down")
-        lane = lane or next(iter(self._lanes))
-        if lane not in self._lanes:
-            raise ValueError(f"no lane {lane!r}")
-        if self._max_length is not None and len(self._lanes[lane]) >= self._max_length:
+        """Refuses what a `Producer` refuses, with the same errors."""
+        entry_id = self._add(self._packer.pack(body, lane, headers))
+        if entry_id is None:
             raise StreamFull("message refused: its lane is full")
-        message = Message(self._new_id(), lane, body, dict(headers or {}))
-        self.published.append(message)
-        self._lanes[lane].append(message)
-        return message.id
+        return entry_id
 
     async def publish_many(self, drafts: Sequence[Draft]) -> list[str]:
-        ids: list[str | None] = []
-        for draft in drafts:
-            try:
-                ids.append(await self.publish(draft.body, lane=draft.lane, headers=draft.headers))
-            except StreamFull:
-                ids.append(None)
+        packed = [self._packer.pack(draft.body, draft.lane, draft.headers) for draft in drafts]
+        ids = [self._add(one) for one in packed]
         published = [entry_id for entry_id in ids if entry_id is not None]
         if len(published) < len(ids):
-            raise StreamFull("messages refused: lane full", published=ids)
+            raise StreamFull(f"{len(ids) - len(published)} of {len(ids)} messages refused: lane full", published=ids)
         return published
 
     async def run_once(self, handler: Handler, *, concurrency: int = 64) -> int:
@@ -177,6 +169,19 @@ class MemoryQueue:
             if not handled and self.next_due is None:
                 return deliveries
         raise AssertionError(f"not settled after {rounds} rounds: a handler that never finishes?")
+
+    def _add(self, packed: Packed) -> str | None:
+        """The id of the new entry, or None if its lane is full."""
+        if self.down:
+            raise StreamUnavailable("the queue was set down")
+        lane, fields = packed
+        if self._max_length is not None and len(self._lanes[lane]) >= self._max_length:
+            return None
+        written = [part if isinstance(part, bytes) else str(part).encode() for part in fields]
+        message = to_message(self._new_id().encode(), written, lane=lane)
+        self.published.append(message)
+        self._lanes[lane].append(message)
+        return message.id
 
     def _take(self, limit: int) -> list[Message]:
         lanes = list(self._lanes.values())

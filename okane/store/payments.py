@@ -15,12 +15,9 @@ from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
-import psycopg
-
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict, StoreBusy, StoreUnavailable
 from okane.payment import Payment, Status
 from okane.store import rows, statements
-from okane.store.binary import UNFIT
 from okane.store.payment_id import PaymentId
 from okane.store.prepared import Row
 from okane.store.records import Accepted, Claimed, Event, NewPayment, Refused, Settlement
@@ -208,13 +205,14 @@ class PaymentStore:
             started_s = time.perf_counter()
             try:
                 answers = await run(session, items)
-            except (psycopg.Error, StoreBusy, *UNFIT):
-                if len(items) == 1:
+            except Exception as error:
+                away = isinstance(error, StoreUnavailable) and not isinstance(error, StoreBusy)
+                if away or len(items) == 1:
                     raise
             else:
                 self._on_round_trip(what, time.perf_counter() - started_s)
                 return answers
-            # One bad or locked row fails its whole batch. One by one, only the guilty one fails.
+            # One bad value or locked row fails its whole batch. One by one, only the guilty one fails.
             return [await one(item) for item in items]
 
         async def one(item: T) -> R | BaseException:

@@ -9,7 +9,7 @@ import struct
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
-from typing import LiteralString
+from typing import Any, LiteralString
 from uuid import UUID, uuid4
 
 import psycopg
@@ -513,6 +513,21 @@ async def test_text_that_cannot_be_stored_fails_its_own_payment_alone(store: Pay
         return_exceptions=True,
     )
     assert [isinstance(answer, UnicodeEncodeError) for answer in answers] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    "odd", [{"amount_minor": "1"}, {"amount_minor": None}, {"metadata": object()}, {"idempotency_key": 7}]
+)
+async def test_a_value_of_another_type_fails_its_own_payment_alone(store: PaymentStore, odd: dict[str, Any]) -> None:
+    before, wrong, after = await asyncio.gather(
+        store.accept(new("before")),
+        store.accept(replace(new("wrong"), **odd)),
+        store.accept(new("after")),
+        return_exceptions=True,
+    )
+    assert (type(before), type(after)) == (Accepted, Accepted)
+    assert isinstance(wrong, Exception)
+    assert not isinstance(wrong, StoreUnavailable)
 
 
 async def test_a_process_that_stands_still_in_a_transaction_holds_nobody_up(
