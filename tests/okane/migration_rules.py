@@ -1,4 +1,6 @@
-"""What a step of the schema may do to a table that is in use: only what takes no lock for longer than an instant."""
+"""The statements that a step of the schema may take while the tables are in use: none that holds a lock for longer than an
+instant, and none that changes rows in a transaction which may hold a lock on their table.
+"""
 
 from __future__ import annotations
 
@@ -13,34 +15,46 @@ _HARMLESS = [
     rf"CREATE TABLE (?:IF NOT EXISTS )?{_NAME} \(.*\).*",
     rf"CREATE (?:UNIQUE )?INDEX CONCURRENTLY {_NAME} ON .*",
     rf"DROP INDEX CONCURRENTLY IF EXISTS {_NAME}",
-    rf"ALTER TABLE {_NAME} ADD COLUMN {_NAME} {_TYPE}(?: {_DEFAULT})?",
+    rf"ALTER TABLE {_NAME} ADD COLUMN (?:IF NOT EXISTS )?{_NAME} {_TYPE}(?: {_DEFAULT})?",
     rf"ALTER TABLE {_NAME} ADD CONSTRAINT {_NAME} (?:CHECK|FOREIGN KEY) .* NOT VALID",
     rf"ALTER TABLE {_NAME} ADD CONSTRAINT {_NAME} (?:UNIQUE|PRIMARY KEY) USING INDEX {_NAME}",
     rf"ALTER TABLE {_NAME} VALIDATE CONSTRAINT {_NAME}",
     rf"ALTER TABLE {_NAME} DROP CONSTRAINT {_NAME}",
     rf"ALTER TABLE {_NAME} ALTER COLUMN {_NAME} (?:SET DEFAULT .*|DROP DEFAULT|DROP NOT NULL|SET STATISTICS -?\d+)",
     rf"ALTER TABLE {_NAME} (?:SET|RESET) \(.*\)",
-    # Rows at rest: nobody waits for their locks but a human who wants to try one again.
-    rf"UPDATE payments SET {_NAME} = .* WHERE status IN \('failed_final', 'canceled', 'needs_review'\)",
+    rf"CREATE OR REPLACE FUNCTION {_NAME}\(\) RETURNS trigger LANGUAGE plpgsql AS .*",
+    rf"CREATE OR REPLACE TRIGGER {_NAME} (?:BEFORE|AFTER) .* ON {_NAME} FOR EACH ROW WHEN .*",
     r"COMMENT ON .*",
-    r"(?:BEGIN|COMMIT)",
 ]
 _ON_A_NEW_TABLE = rf"(?:CREATE (?:UNIQUE )?INDEX {_NAME} ON|INSERT INTO|ALTER TABLE) ({_NAME})\b.*"
 # The old code still runs when the step is taken: what it uses may go one version later, and the step has to say so.
-_CONTRACTS = rf"(?:ALTER TABLE {_NAME} DROP COLUMN {_NAME}|DROP TABLE {_NAME})"
+_CONTRACTS = (
+    rf"(?:ALTER TABLE {_NAME} DROP COLUMN {_NAME}|DROP TABLE {_NAME}"
+    rf"|DROP TRIGGER (?:IF EXISTS )?{_NAME} ON {_NAME}|DROP FUNCTION (?:IF EXISTS )?{_NAME}(?:\(\))?)"
+)
+# Rows of a table that exists are changed by a loop that commits each batch, outside of the step's transaction.
+_BATCHES = r"DO (\$\w*\$).* LOOP .* LIMIT \d+\b.* COMMIT; .* END LOOP; .*\1"
+_NOT_IN_BATCHES = r"\b(?:ALTER|CREATE|DROP|LOCK|TRUNCATE|EXECUTE)\b"
 
 
 def objections(sql: str, *, contracts: bool = False) -> list[str]:
     """The statements of a step that would keep others waiting, or break the version before it."""
     made: set[str] = set()
     refused = []
+    in_transaction = False
     for statement in _statements(sql):
+        if statement in {"BEGIN", "COMMIT"}:
+            in_transaction = statement == "BEGIN"
+            continue
         if creates := re.match(rf"CREATE TABLE (?:IF NOT EXISTS )?({_NAME})", statement):
             made.add(creates[1])
         on_new = re.fullmatch(_ON_A_NEW_TABLE, statement)
         if on_new and on_new[1] in made:
             continue
         if contracts and re.fullmatch(_CONTRACTS, statement):
+            continue
+        in_batches = re.fullmatch(_BATCHES, statement) and not re.search(_NOT_IN_BATCHES, statement)
+        if in_batches and not in_transaction:
             continue
         if not any(re.fullmatch(pattern, statement) for pattern in _HARMLESS):
             refused.append(statement)
@@ -49,4 +63,6 @@ def objections(sql: str, *, contracts: bool = False) -> list[str]:
 
 def _statements(sql: str) -> list[str]:
     plain = re.sub(r"--[^\n]*", "", sql)
-    return [" ".join(one.split()) for one in plain.split(";") if one.strip()]
+    # A semicolon in a text or in the body of a function ends no statement.
+    found = (one[0] for one in re.finditer(r"(?:\$(\w*)\$.*?\$\1\$|'[^']*'|[^;])+", plain, re.DOTALL))
+    return [" ".join(one.split()) for one in found if one.strip()]

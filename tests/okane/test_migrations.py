@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,12 +14,13 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from alembic import command
+from alembic import command, op
 from alembic.script import ScriptDirectory
 from psycopg import sql
 
 from okane.errors import SetupError
 from okane.local.postgres import PostgresServer
+from okane.payment import RARE, Status
 from okane.store import migrations, schema
 from tests.okane.migration_rules import objections
 
@@ -49,6 +51,26 @@ INSERT INTO payments (id, account_id, idempotency_key, fingerprint, amount_minor
 VALUES (%s, 'default', 'k', '\\x00', 440, 'USD', 'low', 'p')
 """
 PAYMENT_ID = UUID("0198c0de-0000-7000-8000-000000000001")
+NO_LOCK_HELD = """
+CREATE FUNCTION no_lock_held() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE held text;
+BEGIN
+    SELECT mode INTO held FROM pg_locks
+    WHERE pid = pg_backend_pid() AND locktype = 'relation' AND relation = TG_RELID AND granted
+      AND mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock', 'ShareUpdateExclusiveLock');
+    IF FOUND THEN
+        RAISE EXCEPTION '% of % under %', TG_OP, TG_TABLE_NAME, held;
+    END IF;
+    RETURN NULL;
+END
+$$
+"""
+# As a step fills a column of rows that are there.
+BATCHES = (
+    "DO $$ DECLARE n integer; BEGIN LOOP UPDATE payments SET lane = 'low' WHERE id IN"
+    " (SELECT id FROM payments WHERE lane = 'slow' ORDER BY id LIMIT 1000 FOR UPDATE);"
+    " GET DIAGNOSTICS n = ROW_COUNT; COMMIT; EXIT WHEN n = 0; END LOOP; END $$"
+)
 
 
 @pytest.fixture
@@ -74,9 +96,20 @@ def at_version(url: str, version: int) -> str:
     return url
 
 
+def pay_in_every_status(url: str, *, each: int) -> None:
+    """So many payments of each status, as a version that knew no other column of it left them."""
+    ask(
+        url,
+        "INSERT INTO payments (id, account_id, idempotency_key, fingerprint, amount_minor, currency, lane, provider_key,"
+        " status) SELECT gen_random_uuid(), 'default', s || n, '\\x00', 440, 'USD', 'low', s || n, s"
+        " FROM unnest(%s::text[]) s, generate_series(1, %s) n",
+        [list(Status), each],
+    )
+
+
 def ask(url: str, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
     with psycopg.connect(url, autocommit=True) as connection:
-        cursor = connection.execute(query.encode(), parameters)
+        cursor = connection.execute(query.encode(), parameters or None)
         return cursor.fetchall() if cursor.description else []
 
 
@@ -168,6 +201,15 @@ def test_no_step_writes_a_table_anew(empty_database: Callable[[], str], version:
         "ALTER TABLE payments DROP COLUMN lane",
         "ALTER TABLE payments SET TABLESPACE other",
         "UPDATE payments SET retries = 0",
+        "UPDATE payments SET provider_ref = NULL WHERE status IN ('failed_final', 'canceled', 'needs_review')",
+        "WITH old AS (SELECT id FROM payments LIMIT 9) UPDATE payments p SET retries = 0 FROM old WHERE old.id = p.id",
+        "INSERT INTO payment_events SELECT * FROM payment_events",
+        "MERGE INTO payments p USING old ON old.id = p.id WHEN MATCHED THEN DELETE",
+        "SELECT fill()",
+        "DO $$ BEGIN UPDATE payments SET retries = 0; END $$",
+        "DO $$ BEGIN LOOP UPDATE payments SET retries = 0 WHERE id IN (SELECT id FROM payments LIMIT 9); END LOOP; END $$",
+        "DO $$ BEGIN ALTER TABLE payments ADD COLUMN a text; LOOP PERFORM 1 LIMIT 9; COMMIT; EXIT; END LOOP; END $$",
+        "DROP TRIGGER payments_set_rare_status ON payments",
         "DELETE FROM payment_events",
         "LOCK TABLE payments",
         "DROP TABLE payments",
@@ -191,14 +233,117 @@ def test_a_step_that_would_keep_others_waiting_is_refused(statement: str) -> Non
         "ALTER TABLE payments ADD CONSTRAINT c CHECK (retries >= 0) NOT VALID",
         "ALTER TABLE payments VALIDATE CONSTRAINT c",
         "ALTER TABLE payments ALTER COLUMN provider_ref DROP NOT NULL",
+        f"BEGIN; COMMIT; {BATCHES}",
+        "CREATE OR REPLACE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.a := ';'; RETURN NEW; END $$;"
+        "CREATE OR REPLACE TRIGGER t BEFORE UPDATE ON payments FOR EACH ROW WHEN (NEW.a IS NULL) EXECUTE FUNCTION f()",
     ],
 )
 def test_a_step_that_lets_others_work_is_taken(statement: str) -> None:
     assert objections(statement) == []
 
 
-def test_what_goes_away_has_to_be_said_to() -> None:
-    assert objections("ALTER TABLE payments DROP COLUMN lane", contracts=True) == []
+def test_batches_inside_the_transaction_of_a_step_are_refused() -> None:
+    assert objections(f"BEGIN; ALTER TABLE payments ADD COLUMN a text; {BATCHES}; COMMIT") == [BATCHES]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["ALTER TABLE payments DROP COLUMN lane", "DROP TRIGGER t ON payments; DROP FUNCTION f()"],
+)
+def test_what_goes_away_has_to_be_said_to(statement: str) -> None:
+    assert objections(statement) != []
+    assert objections(statement, contracts=True) == []
+
+
+@pytest.mark.parametrize("version", VERSIONS[1:])
+def test_no_step_changes_a_row_while_it_holds_a_lock_on_the_table(
+    empty_database: Callable[[], str], version: int
+) -> None:
+    """Every table gets a trigger that fails where the session that changes rows has locked it against others."""
+    url = at_version(empty_database(), version - 1)
+    pay_in_every_status(url, each=1)
+    ask(url, NO_LOCK_HELD)
+    for (table,) in ask(url, "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'"):
+        if table != "okane_schema":  # its row is this step's own record, for which only others that migrate wait
+            ask(
+                url,
+                f"CREATE TRIGGER no_lock_held BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table}"
+                " EXECUTE FUNCTION no_lock_held()",
+            )
+    with psycopg.connect(url, autocommit=True) as connection:
+        migrations.upgrade(connection, found=version - 1, to=version)
+
+
+def test_the_rule_about_locks_sees_a_change_under_one(empty_database: Callable[[], str]) -> None:
+    url = at_version(empty_database(), 1)
+    ask(url, NO_LOCK_HELD)
+    ask(url, "CREATE TRIGGER no_lock_held BEFORE UPDATE ON payments EXECUTE FUNCTION no_lock_held()")
+    ask(url, "UPDATE payments SET retries = 0")
+    with psycopg.connect(url) as connection:
+        connection.execute("ALTER TABLE payments ADD COLUMN a text")
+        with pytest.raises(psycopg.errors.RaiseException, match="AccessExclusiveLock"):
+            connection.execute("UPDATE payments SET retries = 0")
+
+
+@pytest.mark.parametrize("version", VERSIONS[1:])
+async def test_a_step_that_is_cut_off_at_any_statement_is_taken_again(
+    empty_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    """What a step commits outside of its transaction stays when its process dies, and the next one begins at its start."""
+    execute, url = op.execute, at_version(empty_database(), version - 1)
+    pay_in_every_status(url, each=1)
+    left = 0
+
+    def dying(statement: str) -> None:
+        nonlocal left
+        if not left:
+            raise Death
+        left -= 1
+        execute(statement)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(op, "execute", dying)
+        for lives in itertools.count():
+            left = lives
+            try:
+                with psycopg.connect(url, autocommit=True) as connection:
+                    migrations.upgrade(connection, found=version - 1, to=version)
+                break
+            except Death:
+                assert ask(url, "SELECT max(version) FROM okane_schema") == [(version - 1,)]
+    assert lives > 0
+    assert sorted(ask(url, CATALOG)) == sorted(ask(at_version(empty_database(), version), CATALOG))
+
+
+class Death(Exception):
+    """The end of a process, in the middle of a step."""
+
+
+RARE_AND_WRONG = """
+SELECT status, rare_status FROM payments
+WHERE rare_status IS DISTINCT FROM CASE WHEN status = ANY (%s) THEN status END
+"""
+
+
+def test_rare_statuses_of_before_are_filled_in_batch_by_batch(
+    empty_database: Callable[[], str],
+) -> None:
+    url = at_version(empty_database(), 2)
+    pay_in_every_status(url, each=600)  # beyond two batches of 2,000
+    with psycopg.connect(url, autocommit=True) as connection:
+        migrations.upgrade(connection, found=2, to=3)
+    assert ask(url, RARE_AND_WRONG, [sorted(RARE)]) == []
+    [(transactions,)] = ask(url, "SELECT count(DISTINCT xmin::text) FROM payments WHERE rare_status IS NOT NULL")
+    assert transactions == 3
+
+
+def test_a_status_that_a_process_of_version_2_writes_is_found_by_lists(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(PAYMENT.encode(), [PAYMENT_ID])
+        for before, after in itertools.product(Status, repeat=2):
+            connection.execute("UPDATE payments SET status = %s", [before])
+            connection.execute("UPDATE payments SET status = %s", [after])
+            assert connection.execute(RARE_AND_WRONG, [sorted(RARE)]).fetchall() == [], (before, after)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What lists find payments by, payments for later, and which call an attempt made."""
+"""Add the columns and indexes of lists, scheduled payments, and the call of an attempt."""
 
 from __future__ import annotations
 
@@ -11,18 +11,58 @@ down_revision = "0002"
 def upgrade() -> None:
     op.execute(COLUMNS)
     with op.get_context().autocommit_block():
+        op.execute(BACKFILL)
         for index in INDEXES:
             op.execute(index)
 
 
-# What failed for good stays where it is, so it is marked here. What is to be tried again is marked when it is.
+# Processes of version 2 do not write `rare_status`: the trigger does it for them, from this transaction on. Drop it, with
+# its function, in the first step after a release of version 3: by then no process of version 2 runs any more.
 COLUMNS = """
-ALTER TABLE payments ADD COLUMN execute_at timestamptz;
-ALTER TABLE payments ADD COLUMN expires_at timestamptz;
-ALTER TABLE payments ADD COLUMN rare_status text;
-ALTER TABLE payment_events ADD COLUMN call text;
-ALTER TABLE payment_events ADD COLUMN decline_code text;
-UPDATE payments SET rare_status = status WHERE status IN ('failed_final', 'canceled', 'needs_review');
+ALTER TABLE payments ADD COLUMN IF NOT EXISTS execute_at timestamptz;
+ALTER TABLE payments ADD COLUMN IF NOT EXISTS expires_at timestamptz;
+ALTER TABLE payments ADD COLUMN IF NOT EXISTS rare_status text;
+ALTER TABLE payment_events ADD COLUMN IF NOT EXISTS call text;
+ALTER TABLE payment_events ADD COLUMN IF NOT EXISTS decline_code text;
+CREATE OR REPLACE FUNCTION payments_set_rare_status() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE payments
+    SET rare_status = CASE
+        WHEN status IN ('failed_retryable', 'failed_final', 'unknown', 'canceled', 'needs_review') THEN status END
+    WHERE id = NEW.id;
+    RETURN NULL;
+END
+$$;
+CREATE OR REPLACE TRIGGER payments_set_rare_status AFTER UPDATE OF status ON payments FOR EACH ROW
+    WHEN (NEW.rare_status IS DISTINCT FROM CASE
+        WHEN NEW.status IN ('failed_retryable', 'failed_final', 'unknown', 'canceled', 'needs_review') THEN NEW.status END)
+    EXECUTE FUNCTION payments_set_rare_status();
+"""
+# For rows that the trigger has not seen. In batches, each a transaction of its own: a payment is locked for milliseconds,
+# and the table not at all.
+BACKFILL = """
+DO $$
+DECLARE
+    passed uuid := '00000000-0000-0000-0000-000000000000';
+    last uuid;
+BEGIN
+    LOOP
+        SELECT id INTO last
+        FROM (SELECT id FROM payments WHERE id > passed ORDER BY id LIMIT 2000) AS batch
+        ORDER BY id DESC LIMIT 1;
+        EXIT WHEN last IS NULL;
+        UPDATE payments SET rare_status = status
+        WHERE id IN (
+            SELECT id FROM payments
+            WHERE id > passed AND id <= last
+              AND status IN ('failed_retryable', 'failed_final', 'unknown', 'canceled', 'needs_review')
+              AND rare_status IS DISTINCT FROM status
+            ORDER BY id FOR UPDATE);
+        COMMIT;
+        passed := last;
+    END LOOP;
+END
+$$
 """
 # The second try of a step that was cut off finds what the first one left: an index that is not valid.
 INDEXES = (
