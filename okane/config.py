@@ -49,6 +49,7 @@ RateLimit = Annotated[Rate, BeforeValidator(lambda value: Rate.parse(value) if i
 AmountLimits = Annotated[
     Mapping[str, PositiveInt], NoDecode, BeforeValidator(currencies.parse_limits), AfterValidator(currencies.check)
 ]
+AmountMinor = Annotated[int, Field(gt=0, le=currencies.MAX_AMOUNT_MINOR)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -138,8 +139,8 @@ class Settings(BaseSettings):
     stream: str = Field("okane:payments", description="prefix of every Redis key, and their hash tag")
     group: str = Field("workers", description="the consumer group")
     max_stream_length: PositiveInt = Field(100_000, description="beyond it payments wait in Postgres for the sweep")
-    critical_from_minor: PositiveInt = Field(10_000, description="amounts from here on take the critical lane")
-    low_below_minor: PositiveInt = Field(1_000, description="amounts below take the low lane")
+    critical_from_minor: AmountMinor = Field(10_000, description="amounts from here on take the critical lane")
+    low_below_minor: AmountMinor = Field(1_000, description="amounts below take the low lane")
 
     # Workers
     concurrency: PositiveInt = Field(
@@ -177,7 +178,7 @@ class Settings(BaseSettings):
     amount_limits: AmountLimits | None = Field(
         None, description="the largest amount by currency, in minor units: EUR=1000000,JPY=500000"
     )
-    default_currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = "USD"
+    default_currency: Annotated[str, AfterValidator(currencies.check_code)] = "USD"
 
     @model_validator(mode="before")
     @classmethod

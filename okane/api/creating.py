@@ -15,6 +15,7 @@ from okane.api import idempotency, strict_json, wire
 from okane.api.answers import Answer
 from okane.api.problems import FieldError, Problem, invalid
 from okane.config import Settings
+from okane.currencies import CURRENCIES, MAX_AMOUNT_MINOR
 from okane.errors import IdempotencyKeyReused, StoreUnavailable
 from okane.metrics import OkaneMetrics
 from okane.pipeline.accept import Accept, Receipt
@@ -61,20 +62,21 @@ class Creating:
 
     def _understood(self, asked: wire.CreatePayment, keys: Sequence[str], *, account_id: str) -> NewPayment:
         currency = asked.currency or self._default_currency
+        metadata = asked.metadata or {}
         return NewPayment(
             account_id=account_id,
             idempotency_key=idempotency.choose(keys, asked.idempotency_key),
             fingerprint=wire.fingerprint(
                 amount_minor=asked.amount,
                 currency=currency,
-                metadata=asked.metadata,
+                metadata=metadata,
                 execute_at=asked.execute_at,
                 expires_at=asked.expires_at,
             ),
             amount_minor=asked.amount,
             currency=currency,
             lane=self._lanes.lane_for(asked.amount),
-            metadata=asked.metadata,
+            metadata=metadata,
             execute_at=asked.execute_at,
             expires_at=asked.expires_at,
         )
@@ -104,13 +106,14 @@ class Creating:
         return [await _passed(receipt) for receipt in receipts] if BEFORE_ANSWER.armed else receipts
 
     def _refusal(self, new: NewPayment) -> Problem | None:
-        """What stands against a new payment, and not against the repeat of one that was accepted once: times go by, and
-        limits change."""
-        most = self._amount_limits.get(new.currency)
-        if most is not None and new.amount_minor > most:
-            detail = f"{new.currency} payments are limited to {most} here"
-            errors = [FieldError("/amount", "amount_too_large", detail)]
-            return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "amount_too_large", detail, errors=errors)
+        """The problem with a new payment, or None. A repeat of what was accepted once is not held to it: times go by, limits
+        change, currencies are withdrawn."""
+        refusal = self._amount_refusal(new)
+        if refusal is not None:
+            return refusal
+        if new.currency not in CURRENCIES:
+            detail = f"{new.currency} is no currency that new payments may be in: GET /v1/currencies lists those"
+            return invalid([FieldError("/currency", "currency_unknown", detail)])
         if new.execute_at is None and new.expires_at is None:
             return None
         now = datetime.now(UTC)
@@ -120,6 +123,20 @@ class Creating:
             if moment is not None and not now < moment <= now + FARTHEST
         ]
         return invalid(wrong) if wrong else None
+
+    def _amount_refusal(self, new: NewPayment) -> Problem | None:
+        if new.amount_minor > MAX_AMOUNT_MINOR:
+            detail = f"must not exceed 2^53-1 ({MAX_AMOUNT_MINOR}), above which not every reader of JSON keeps all digits"
+            errors = [FieldError("/amount", "amount_unsafe_integer", detail)]
+            return Problem(
+                HTTPStatus.UNPROCESSABLE_ENTITY, "amount_unsafe_integer", f"/amount: {detail}", errors=errors
+            )
+        most = self._amount_limits.get(new.currency)
+        if most is not None and new.amount_minor > most:
+            detail = f"{new.currency} payments are limited to {most} here"
+            errors = [FieldError("/amount", "amount_too_large", detail)]
+            return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "amount_too_large", detail, errors=errors)
+        return None
 
     async def _all_but(
         self, refused: Sequence[Problem | None], news: Sequence[NewPayment], *, written: Callable[[], None]

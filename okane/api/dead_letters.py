@@ -21,6 +21,7 @@ from okane.pipeline.replay import Replay
 from okane.store import DeadLetterStore, DeadPayment, DeadWanted
 
 MAX_REPLAY = 500
+DEFAULT_REPLAY = 100
 
 
 def _id(text: object) -> object:
@@ -38,7 +39,7 @@ class DeadQuery(BaseModel):
     limit: queries.Limit = 20
     after: Annotated[tuple[datetime, UUID] | None, BeforeValidator(queries.dated_place), queries.OPAQUE] = None
     status: frozenset[Status] = frozenset()
-    currency: wire.CurrencyCode | None = None
+    currency: wire.AnyCurrency | None = None
     lane: queries.Text | None = None
     dead_after: Moment | None = None
     dead_before: Moment | None = None
@@ -53,20 +54,20 @@ class ReplayFilter(BaseModel):
         list[Annotated[UUID, BeforeValidator(_id), WithJsonSchema(wire.ID)]] | None,
         Field(min_length=1, max_length=MAX_REPLAY),
     ] = None
-    currency: wire.CurrencyCode | None = None
+    currency: wire.AnyCurrency | None = None
     lane: queries.Text | None = None
     dead_after: Moment | None = None
     dead_before: Moment | None = None
 
 
 class ReplayRequest(BaseModel):
-    """The body of `POST /v1/dead-letters/replay`."""
+    """The body of `POST /v1/dead-letters/replay`. A member that is null is as if it were absent."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    filter: ReplayFilter = ReplayFilter()
-    limit: Annotated[int, Field(ge=1, le=MAX_REPLAY)] = 100
-    dry_run: bool = False
+    filter: ReplayFilter | None = None
+    limit: Annotated[int, Field(ge=1, le=MAX_REPLAY)] | None = None
+    dry_run: bool | None = None
 
 
 class DeadLetterRoutes:
@@ -96,7 +97,8 @@ class DeadLetterRoutes:
         """`POST /v1/dead-letters/replay`: what was given up is tried again, the oldest first."""
         bodies.check_media_type(request, JSON)
         asked = wire.validated(ReplayRequest, strict_json.loads(await bodies.read(request, MAX_BODY_BYTES)))
-        chosen = asked.filter
+        chosen = asked.filter or ReplayFilter()
+        limit, dry_run = asked.limit or DEFAULT_REPLAY, bool(asked.dry_run)
         wanted = DeadWanted(
             account_id=account_of(request),
             # Those that need a review are not to be retried; one that is named is said to be kept.
@@ -107,13 +109,13 @@ class DeadLetterRoutes:
             dead_from=chosen.dead_after,
             dead_before=chosen.dead_before,
         )
-        letters = await self._dead.oldest(asked.limit + 1, wanted)
-        done = await self._replay.run(letters[: asked.limit], dry_run=asked.dry_run, actor=actor_of(request))
+        letters = await self._dead.oldest(limit + 1, wanted)
+        done = await self._replay.run(letters[:limit], dry_run=dry_run, actor=actor_of(request))
         document = {
             "retried": [str(payment_id) for payment_id in done.retried],
             "kept": [str(payment_id) for payment_id in done.kept],
-            "dry_run": asked.dry_run,
-            "has_more": len(letters) > asked.limit,
+            "dry_run": dry_run,
+            "has_more": len(letters) > limit,
         }
         return web.Response(body=json.dumps(document).encode(), content_type=JSON)
 

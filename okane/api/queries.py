@@ -21,10 +21,12 @@ from pydantic import (
     ValidationError,
     WithJsonSchema,
 )
+from pydantic_core import PydanticCustomError
 
 from okane.api.problems import ParameterError, bad_query
 from okane.api.times import Moment
-from okane.api.wire import MAX_AMOUNT_MINOR, CurrencyCode
+from okane.api.wire import AnyCurrency
+from okane.currencies import MAX_AMOUNT_MINOR
 from okane.payment import Status
 from okane.store import Wanted
 
@@ -43,6 +45,16 @@ def _whole(text: object) -> object:
             raise ValueError("must be a whole number")
         return int(text)
     return text
+
+
+def _amount(text: object) -> object:
+    amount = _whole(text)
+    if isinstance(amount, int) and amount > MAX_AMOUNT_MINOR:
+        raise PydanticCustomError(
+            "amount_unsafe_integer",
+            f"must not exceed 2^53-1; amount_min={MAX_AMOUNT_MINOR} finds what is above it, too",
+        )
+    return amount
 
 
 def _storable(text: str) -> str:
@@ -102,7 +114,7 @@ def cursor(place: UUID) -> str:
 
 OPAQUE = WithJsonSchema({"type": "string"})  # what a cursor is made of is nobody's business out there
 Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT), BeforeValidator(_whole)]
-Amount = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR), BeforeValidator(_whole)]
+Amount = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR), BeforeValidator(_amount)]
 Storable = Annotated[str, AfterValidator(_storable)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_storable)]
 Cursor = Annotated[UUID, BeforeValidator(_place), OPAQUE]
@@ -116,7 +128,7 @@ class PaymentQuery(BaseModel):
     limit: Limit = 20
     after: Cursor | None = None
     status: frozenset[Status] = frozenset()
-    currency: CurrencyCode | None = None
+    currency: AnyCurrency | None = None
     provider: Text | None = None
     created_after: Moment | None = None
     created_before: Moment | None = None

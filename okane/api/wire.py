@@ -12,7 +12,7 @@ import re
 from datetime import datetime
 from http import HTTPStatus
 from json.encoder import encode_basestring_ascii as _quoted
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 from uuid import UUID
 
 from pydantic import (
@@ -30,11 +30,9 @@ from pydantic import (
 from okane.api import idempotency, times
 from okane.api.problems import FieldError, Problem, invalid, malformed
 from okane.api.times import Moment
-from okane.currencies import CURRENCIES
+from okane.currencies import CURRENCIES, MAX_AMOUNT_MINOR
 from okane.payment import Payment, Status
 from okane.pipeline.accept import Receipt
-
-MAX_AMOUNT_MINOR = 2**63 - 1
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -42,27 +40,38 @@ _ID = re.compile(r"(pay_)?([0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12
 ID = {"type": "string", "pattern": f"^{_ID.pattern}$"}  # in words that JSON Schema has
 
 
-def _known_currency(code: str) -> str:
-    if code not in CURRENCIES:
+def _currency(code: str) -> str:
+    if not _CURRENCY.fullmatch(code):
         raise ValueError("must be an ISO 4217 code in capitals, like USD")
     return code
 
 
+_CURRENCY = re.compile("[A-Z]{3}")
+# Which currencies there are is a rule for new payments (`Creating`): those of earlier ones may have been withdrawn.
 CURRENCY = {"type": "string", "enum": sorted(CURRENCIES), "title": "CurrencyCode"}  # in words that JSON Schema has
-CurrencyCode = Annotated[str, AfterValidator(_known_currency), WithJsonSchema(CURRENCY)]
+NewCurrency = Annotated[str, AfterValidator(_currency), WithJsonSchema(CURRENCY)]
+# Of any payment there may be.
+AnyCurrency = Annotated[
+    str, AfterValidator(_currency), WithJsonSchema({"type": "string", "pattern": f"^{_CURRENCY.pattern}$"})
+]
+WHOLE = "a JSON number without fraction or exponent: `96`, not `96.0` or `9.6e1`"
+# The upper bound is a rule for new payments, too.
+AMOUNT = {"type": "integer", "format": "int64", "exclusiveMinimum": 0, "maximum": MAX_AMOUNT_MINOR}
+Amount = Annotated[int, Field(gt=0), WithJsonSchema(AMOUNT)]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=40)]
 MetadataValue = Annotated[str, StringConstraints(max_length=500)]
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=50, title="Metadata")]
 IdempotencyKey = Annotated[str, WithJsonSchema(idempotency.KEY)]
 
 
 class CreatePayment(BaseModel):
-    """The body of `POST /payments`, `POST /v1/payments` and `POST /pay`."""
+    """The body of `POST /payments`, `POST /v1/payments` and `POST /pay`. A member that is null is as if it were absent."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    amount: Annotated[int, Field(gt=0, le=MAX_AMOUNT_MINOR, description="in minor units of the currency")]
-    currency: Annotated[CurrencyCode | None, Field(description="ISO 4217; the server's default if absent")] = None
-    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=50)] = Field(default_factory=dict)
+    amount: Annotated[Amount, Field(description=f"in minor units of the currency; {WHOLE}")]
+    currency: Annotated[NewCurrency | None, Field(description="ISO 4217; the server's default if absent")] = None
+    metadata: Metadata | None = None
     execute_at: Annotated[Moment | None, Field(description="not to be charged before this")] = None
     expires_at: Annotated[Moment | None, Field(description="not to be charged from this on")] = None
     idempotency_key: Annotated[
@@ -93,7 +102,7 @@ def read_quickly(body: bytes) -> CreatePayment | None:
         return None
     # A name that stood twice would be forgotten by now, but not its quotes.
     texts = (asked.currency, asked.idempotency_key, asked.execute_at, asked.expires_at)
-    count = len(asked.model_fields_set) + 4 - texts.count(None) + 2 * len(asked.metadata)
+    count = len(asked.model_fields_set) + 4 - texts.count(None) + 2 * len(asked.metadata or ())
     return asked if body.count(b'"') == 2 * count else None
 
 
@@ -112,12 +121,13 @@ def _field_error(model: type[BaseModel], error: Any) -> FieldError:
     pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in error["loc"] if part != "[key]")
     if error["type"] == "extra_forbidden":
         for name in error["loc"][:-1]:
-            inner = model.model_fields[name].annotation
-            assert isinstance(inner, type)
-            assert issubclass(inner, BaseModel)
-            model = inner
+            annotation = model.model_fields[name].annotation
+            kinds = (annotation, *get_args(annotation))  # it may be optional
+            model = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
         allowed = ", ".join(model.model_fields)
         return FieldError(pointer, "unknown_member", f"is not known here; known are {allowed}")
+    if error["type"] == "int_type":
+        return FieldError(pointer, "int_type", f"must be {WHOLE}".replace("`", ""))
     return FieldError(pointer, error["type"], error["msg"].removeprefix("Value error, "))
 
 

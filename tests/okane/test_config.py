@@ -83,6 +83,9 @@ def test_a_list_of_durations_is_separated_by_commas(monkeypatch: pytest.MonkeyPa
         ("VISIBILITY_TIMEOUT", "5s"),  # not longer than the provider's deadline
         ("OKANE_LOW_BELOW_MINOR", "20000"),
         ("OKANE_DEFAULT_CURRENCY", "usd"),
+        ("OKANE_DEFAULT_CURRENCY", "BGN"),  # withdrawn
+        ("OKANE_AMOUNT_LIMITS", "EUR=9007199254740992"),  # above 2^53-1, which no payment may be
+        ("OKANE_CRITICAL_FROM_MINOR", "9007199254740992"),
         ("REDIS_URL", "http://localhost:6379"),
         ("REDIS_ADDR", "http://localhost:6379"),
         ("PROVIDER_BASE_URL", "foo"),

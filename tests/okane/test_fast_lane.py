@@ -86,6 +86,12 @@ class Shelf:
         accepting = (self.accept(new, wake=number < wakes) for number, new in enumerate(news))
         return await asyncio.gather(*accepting, return_exceptions=True)
 
+    async def find(self, new: NewPayment) -> Payment | None:
+        payment, fingerprint = self.by_key.get(new.idempotency_key, (None, new.fingerprint))
+        if payment is not None and fingerprint != new.fingerprint:
+            raise IdempotencyKeyReused(payment.id)
+        return payment
+
     async def page(self, _wanted: Wanted, *, account_id: str, limit: int, after: UUID | None) -> Page:
         return Page([], None)
 

@@ -57,6 +57,9 @@ CODES: Mapping[str, Code] = {
     ),
     "expectation_failed": Code(HTTPStatus.EXPECTATION_FAILED, "There is an Expect other than 100-continue."),
     "validation_failed": Code(_UNPROCESSABLE, "Members of the body are wrong: `errors` names them by JSON Pointer."),
+    "amount_unsafe_integer": Code(
+        _UNPROCESSABLE, "The amount is above 2^53-1, which not every reader of JSON keeps exactly (RFC 7493)."
+    ),
     "amount_too_large": Code(_UNPROCESSABLE, "The amount is above this server's limit for the currency."),
     "batch_size": Code(_UNPROCESSABLE, "A batch has 1 to 1,000 items."),
     "idempotency_key_reused": Code(

@@ -74,6 +74,7 @@ _CREATING = (
     "idempotency_key_invalid",
     "idempotency_key_mismatch",
     "validation_failed",
+    "amount_unsafe_integer",
     "amount_too_large",
     "idempotency_key_reused",
     "overloaded",
