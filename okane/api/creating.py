@@ -126,7 +126,9 @@ class Creating:
 
     def _amount_refusal(self, new: NewPayment) -> Problem | None:
         if new.amount_minor > MAX_AMOUNT_MINOR:
-            detail = f"must not exceed 2^53-1 ({MAX_AMOUNT_MINOR}), above which not every reader of JSON keeps all digits"
+            detail = (
+                f"must not exceed 2^53-1 ({MAX_AMOUNT_MINOR}), above which not every reader of JSON keeps all digits"
+            )
             errors = [FieldError("/amount", "amount_unsafe_integer", detail)]
             return Problem(
                 HTTPStatus.UNPROCESSABLE_ENTITY, "amount_unsafe_integer", f"/amount: {detail}", errors=errors
