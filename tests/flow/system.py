@@ -74,12 +74,15 @@ class System:
         arguments = ["provider", "--port", str(port), "--journal", str(self._folder / "journal.jsonl"), *options]
         await self._start("provider", arguments, {}, answers_http(port, "/health"))
 
-    async def start_api(self, **more_env: str) -> None:
-        env = {"OKANE_METRICS_PORT": str(self._port("api metrics")), **more_env}
-        await self._start("api", ["api"], env, answers_http(self._ports["api"], "/v1/health"))
+    async def start_api(self, name: str = "api", **more_env: str) -> str:
+        """Start an API on a port of its own, and return its address."""
+        port = self._port(name)
+        env = {"OKANE_PORT": str(port), "OKANE_METRICS_PORT": str(self._port(f"{name} metrics")), **more_env}
+        await self._start(name, ["api"], env, answers_http(port, "/v1/health"))
+        return f"http://127.0.0.1:{port}"
 
-    async def start_worker(self, name: str) -> None:
-        self.launch_worker(name)
+    async def start_worker(self, name: str, **more_env: str) -> None:
+        self.launch_worker(name, **more_env)
         await self._ready(name)
 
     def launch_worker(self, name: str, **more_env: str) -> None:
