@@ -30,6 +30,7 @@ from okane.api.waiting import Waiting
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
 from okane.metrics_server import serving_metrics
+from okane.origin_guard import OriginGuard
 from okane.parts import Parts, needed
 from okane.pipeline.accept import Accept
 from okane.pipeline.charge import Charge
@@ -74,17 +75,18 @@ WORKER_REDIS_TIMEOUT = timedelta(seconds=5)  # longer than a blocking read
 
 async def run_api(settings: Settings) -> None:
     """Serve the API until SIGTERM or SIGINT, then let the requests in hand finish."""
-    stop = _stop_on_signals()
+    stop, leaving = _stop_on_signals(), asyncio.Event()
+    guard = OriginGuard(settings.allowed_hosts or frozenset()) if settings.auth == "none" else None
     _arm_failpoints(settings)
     async with contextlib.AsyncExitStack() as closing:
         parts = await Parts.build(settings, role="api", name="api", redis_timeout=API_REDIS_TIMEOUT, closing=closing)
         await _check_servers(settings, parts)
         pressure = await closing.enter_async_context(_pressure(settings, parts))
         accept = Accept(store=parts.store, producer=parts.publisher, pressure=pressure)
-        routes = _routes(settings, parts, accept, closing)
+        routes = _routes(settings, parts, accept, closing, leaving)
         metrics_url = await closing.enter_async_context(serving_metrics(settings, parts, role="api", name="api"))
         access = await closing.enter_async_context(_access(settings, parts))
-        app = build_api(routes, parts.metrics, access, tracer=parts.tracing.requests)
+        app = build_api(routes, parts.metrics, access, guard=guard, tracer=parts.tracing.requests)
         served = serving(
             app,
             settings.host,
@@ -92,18 +94,25 @@ async def run_api(settings: Settings) -> None:
             limits=Limits.of(settings),
             drain=settings.drain,
             metrics=ConnectionMetrics(parts.metrics.registry),
-            fast_lane=_fast_lane(routes.handlers, parts, access) if settings.fast_lane else None,
+            fast_lane=_fast_lane(routes.handlers, parts, access, guard) if settings.fast_lane else None,
             share_port=settings.share_port,
+            leaving=leaving,
         )
         url = await closing.enter_async_context(served)
         _let_garbage_lie()
         log.info("api_started", url=url, metrics=metrics_url, auth=settings.auth)
         await stop.wait()
+        if settings.lame_duck and stop.number is signal.SIGTERM:  # at a terminal (SIGINT) a person waits
+            leaving.set()
+            log.info("api_leaving", lame_duck_s=settings.lame_duck.total_seconds())
+            await asyncio.sleep(settings.lame_duck.total_seconds())
         log.info("api_stopping")
     log.info("api_stopped")
 
 
-def _routes(settings: Settings, parts: Parts, accept: Accept, closing: contextlib.AsyncExitStack) -> Routes:
+def _routes(
+    settings: Settings, parts: Parts, accept: Accept, closing: contextlib.AsyncExitStack, leaving: asyncio.Event
+) -> Routes:
     """Who answers requests, each with the connections of its own: a long list keeps no payment waiting."""
     url = needed(settings.database_url, "DATABASE_URL")
     watch, lists, dead = PaymentWatch(url), PaymentLists(url), DeadLetterStore(url)
@@ -111,7 +120,12 @@ def _routes(settings: Settings, parts: Parts, accept: Accept, closing: contextli
         closing.push_async_callback(one.aclose)
     return Routes(
         Handlers(
-            settings=settings, store=parts.store, accept=accept, waiting=Waiting(watch=watch), metrics=parts.metrics
+            settings=settings,
+            store=parts.store,
+            accept=accept,
+            waiting=Waiting(watch=watch),
+            metrics=parts.metrics,
+            leaving=leaving,
         ),
         Reading(store=parts.store, lists=lists),
         DeadLetterRoutes(dead=dead, replay=Replay(accept=accept, notes=DeadLetters(parts.redis, parts.stream))),
@@ -193,11 +207,11 @@ async def run_worker(settings: Settings, *, name: str) -> None:
     log.info("worker_stopped")
 
 
-def _fast_lane(handlers: Handlers, parts: Parts, access: Access) -> FastLane:
+def _fast_lane(handlers: Handlers, parts: Parts, access: Access, guard: OriginGuard | None) -> FastLane:
     tracer = parts.tracing.requests
     if tracer is None:
-        return FastLane(handlers.creating, parts.metrics, access)
-    return TracedLane(handlers.creating, parts.metrics, access, tracer)
+        return FastLane(handlers.creating, parts.metrics, access, guard)
+    return TracedLane(handlers.creating, parts.metrics, access, tracer, guard)
 
 
 async def run_provider(options: SimulatorOptions) -> None:
@@ -283,12 +297,18 @@ async def _running(duty: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -
         await task
 
 
-def _stop_on_signals() -> asyncio.Event:
+class _Stop(asyncio.Event):
     """Set by the first SIGTERM or SIGINT. A second one ends the process at once, as it would have by default."""
-    stop = asyncio.Event()
+
+    number: signal.Signals | None = None  # the signal that came
+
+
+def _stop_on_signals() -> _Stop:
+    stop = _Stop()
     loop = asyncio.get_running_loop()
 
     def ask(number: signal.Signals) -> None:
+        stop.number = number
         stop.set()
         loop.remove_signal_handler(number)
 

@@ -42,6 +42,16 @@ def _parse_durations(value: object) -> object:
     return [parse_duration(part) for part in value.split(",")] if isinstance(value, str) else value
 
 
+def _parse_host_names(value: object) -> object:
+    """`"pay.example.com,10.0.0.7"`, in lower case, or a sequence of names."""
+    if not isinstance(value, str):
+        return value
+    names = [name.strip().removesuffix(".").lower() for name in value.split(",") if name.strip()]
+    if not all(map(_is_host, names)):
+        raise ValueError("takes names or addresses separated by commas, without scheme and port")
+    return names
+
+
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(0))]
 PositiveDuration = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0))]
 Durations = Annotated[tuple[Duration, ...], NoDecode, BeforeValidator(_parse_durations), Field(min_length=1)]
@@ -51,6 +61,7 @@ AmountLimits = Annotated[
 ]
 AmountMinor = Annotated[int, Field(gt=0, le=currencies.MAX_AMOUNT_MINOR)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+HostNames = Annotated[frozenset[str], NoDecode, BeforeValidator(_parse_host_names)]
 
 
 def _named(name: str) -> AliasChoices:
@@ -108,6 +119,9 @@ class Settings(BaseSettings):
     auth: Literal["keys", "none"] = Field(
         "keys", description="none: whoever reaches the port may, which must be on loopback"
     )
+    allowed_hosts: HostNames | None = Field(
+        None, description="without keys: names beside loopback's under which the API is reached (`Host`)"
+    )
     mode: Mode = Field(Mode.TEST, description="which keys are let in: those for play money, or those for somebody's")
     rate_limit: RateLimit | None = Field(None, description="requests of one key: 100/s, 6000/m, 100/s burst 500")
     api_key: str | None = Field(None, repr=False, description="for clients (`okane load`): the key they send")
@@ -124,6 +138,10 @@ class Settings(BaseSettings):
 
     max_due_age: PositiveDuration | None = Field(
         None, description="no new payments are taken while one has been due for longer"
+    )
+    lame_duck: Duration = Field(
+        timedelta(seconds=5),
+        description="after SIGTERM: how long an API goes on serving, not ready, while what is in front of it turns away",
     )
     fast_lane: bool = Field(True, description="answer requests for payments beside aiohttp where they come whole")
 

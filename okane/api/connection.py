@@ -123,7 +123,12 @@ class Connection(web.RequestHandler):
     @property
     def ending(self) -> bool:
         """Whether no request is taken any more but those in hand."""
-        return self._close or self._force_close
+        return self._close or self._force_close or self._server.leaving
+
+    @property
+    def is_new(self) -> bool:
+        """Tell whether no request has come on it yet."""
+        return not self._request_count and not self._broken
 
     def handle_error(
         self,

@@ -27,6 +27,7 @@ from okane.api.plain import PlainRequest
 from okane.api_key import Scope
 from okane.logs import REQUEST_ID
 from okane.metrics import OkaneMetrics
+from okane.origin_guard import OriginGuard
 from okane.store import NewPayment
 from okane.tracing import RequestSpan
 from streams import Batcher
@@ -53,9 +54,12 @@ class Asked:
 class FastLane:
     """Answers requests for payments: those that come while others are being answered, together. One per server."""
 
-    def __init__(self, creating: Creating, metrics: OkaneMetrics, access: Access) -> None:
+    def __init__(
+        self, creating: Creating, metrics: OkaneMetrics, access: Access, guard: OriginGuard | None = None
+    ) -> None:
         self._creating = creating
         self._access = access
+        self._guard = guard
         self._admitting: set[asyncio.Task[None]] = set()
         self._seconds = functools.cache(
             lambda path, status: metrics.http_seconds.labels(path, "POST", str(status.value))
@@ -63,6 +67,10 @@ class FastLane:
         self._batcher: Batcher[tuple[Asked, NewPayment]] = Batcher(self._answer)
         self._unanswered: dict[Asked, None] = {}  # in the order in which they came
         self._watch: asyncio.TimerHandle | None = None
+
+    def admits(self, request: PlainRequest) -> bool:
+        """Tell whether a request may be answered here. The others are refused by the middleware."""
+        return self._guard is None or self._guard.allows_host(request.fields["host"])
 
     def take(self, connection: FastConnection, request: PlainRequest) -> None:
         """See to it that a request is answered, as the middleware and the handler do in the other lane.
@@ -208,6 +216,8 @@ class FastConnection(Connection):
             super().data_received(data)
             return
         request = plain.read(data) if self._between else None
+        if request is not None and not self._lane.admits(request):
+            request = None
         if self._early is not None:
             self._no_longer_early()
         elif request is not None and self._may_answer():

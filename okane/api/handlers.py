@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 
+import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
@@ -23,17 +25,28 @@ from okane.payment import CANCELABLE, Payment, Status
 from okane.pipeline.accept import Accept
 from okane.store import PaymentStore
 
+log = structlog.get_logger("okane.api")
+
 
 class Handlers:
     """The handlers of the payment routes."""
 
     def __init__(
-        self, *, settings: Settings, store: PaymentStore, accept: Accept, waiting: Waiting, metrics: OkaneMetrics
+        self,
+        *,
+        settings: Settings,
+        store: PaymentStore,
+        accept: Accept,
+        waiting: Waiting,
+        metrics: OkaneMetrics,
+        leaving: asyncio.Event | None = None,
     ) -> None:
         self.creating = Creating(settings=settings, accept=accept, metrics=metrics)
         self._store = store
         self._accept = accept
         self.waiting = waiting
+        self._leaving = leaving
+        self._was_ready = True
 
     def creates(self, spelling: Spelling) -> Handler:
         """`POST /payments`, `POST /v1/payments`, `POST /pay`: 202 for a new payment, 200 for the repeat of a request."""
@@ -104,18 +117,27 @@ class Handlers:
         return web.Response(body=b'{"status":"ok"}', content_type=JSON)
 
     async def ready(self, _request: web.Request) -> web.Response:
-        """`GET /readyz`: payments can be accepted, that is, Postgres takes writes. Redis may be away: the sweep covers it."""
+        """`GET /readyz`: payments can be accepted, that is, Postgres takes writes. Redis may be away: the sweep covers it.
+
+        It takes no key: what is wrong with Postgres, which would name its address, is in the log and not in the answer.
+        """
+        if self._leaving is not None and self._leaving.is_set():
+            raise _not_ready("this process is about to end")
         try:
             await self._store.check_writable()
         except StoreUnavailable as error:
-            raise Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "not_ready",
-                f"Postgres takes no writes: {error}",
-                retryable=True,
-                headers={"Retry-After": "1"},
-            ) from error
+            if self._was_ready:  # probes come every few seconds, and say the same
+                log.warning("not_ready", reason=str(error))
+            self._was_ready = False
+            raise _not_ready("Postgres takes no writes") from error
+        if not self._was_ready:
+            log.info("ready_again")
+        self._was_ready = True
         return web.Response(body=b'{"status":"ready"}', content_type=JSON)
+
+
+def _not_ready(detail: str) -> Problem:
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", detail, retryable=True, headers={"Retry-After": "1"})
 
 
 def _worth_asking_in_s(payment: Payment) -> int:

@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp.web import RequestPayloadError
 
-from okane.api import idempotency, request_ids, waiting
+from okane.api import cross_site, idempotency, request_ids, waiting
 from okane.api.access import Access
 from okane.api.caller import CALLER
 from okane.api.problems import Problem, from_http, internal, malformed
@@ -20,6 +20,7 @@ from okane.deadline import Deadline
 from okane.errors import IdempotencyKeyReused, Overloaded, PaymentNotFound, StatusConflict, StoreUnavailable
 from okane.logs import REQUEST_ID
 from okane.metrics import OkaneMetrics
+from okane.origin_guard import OriginGuard
 
 log = structlog.get_logger("okane.api")
 
@@ -34,8 +35,11 @@ _BODY_LEFT = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TO
 Scopes = Mapping[tuple[str, str], Scope | None]
 
 
-def around_requests(metrics: OkaneMetrics, access: Access, scopes: Scopes) -> Middleware:
-    """The one middleware of the API. A route that `scopes` does not know lets nobody in."""
+def around_requests(
+    metrics: OkaneMetrics, access: Access, scopes: Scopes, guard: OriginGuard | None = None
+) -> Middleware:
+    """The one middleware of the API. A route that `scopes` does not know refuses every request. `guard` judges those of
+    browsers where no keys are asked for."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -48,6 +52,8 @@ def around_requests(metrics: OkaneMetrics, access: Access, scopes: Scopes) -> Mi
             with Deadline(REQUEST_TIMEOUT_S + (waiting.preferred_s(request.headers) or 0)):
                 scope = None if resource is None else scopes[_as_get(request.method), resource.canonical]
                 if scope is not None:
+                    if guard is not None:
+                        cross_site.check(guard, request.headers)
                     caller = await access.admit(request.headers.getall("Authorization", ()), scope)
                     request[CALLER], standing = caller, caller.headers
                 elif resource is None:  # also a request for a route or a method that does not exist is one of its key

@@ -30,8 +30,10 @@ _UNUSUAL = frozenset(
     {
         "content-encoding",
         "expect",
+        "origin",  # a browser's: `okane.origin_guard` judges it
         "prefer",
         "proxy-connection",
+        "sec-fetch-site",
         "sec-websocket-key1",
         "te",
         "trailer",

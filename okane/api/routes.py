@@ -17,6 +17,7 @@ from okane.api.middleware import Scopes
 from okane.api.reading import Reading
 from okane.api_key import Scope
 from okane.metrics import OkaneMetrics
+from okane.origin_guard import OriginGuard
 from okane.tracing import RequestTracer
 
 # What a key must be allowed to for each route; None: a route for everybody. One that is missing here lets nobody in.
@@ -54,10 +55,15 @@ class Routes:
 
 
 def build_api(
-    routes: Routes, metrics: OkaneMetrics, access: Access, *, tracer: RequestTracer | None = None
+    routes: Routes,
+    metrics: OkaneMetrics,
+    access: Access,
+    *,
+    guard: OriginGuard | None = None,
+    tracer: RequestTracer | None = None,
 ) -> web.Application:
-    """The application; whoever runs it closes what the handlers use."""
-    around = [middleware.around_requests(metrics, access, SCOPES)]
+    """Build the application. Its caller closes what the handlers use."""
+    around = [middleware.around_requests(metrics, access, SCOPES, guard)]
     if tracer is not None:
         around.insert(0, tracing.around_requests(tracer))
     app = web.Application(middlewares=around, client_max_size=MAX_BODY_BYTES)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import os
 import resource
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
@@ -17,12 +17,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from okane.api import refusals, request_ids
 from okane.api.connection import Connection
 from okane.api.fast_lane import FastConnection, FastLane
+from okane.api.listening import Listener, listen, take_over
 from okane.api.problems import Problem, from_http
 from okane.config import Settings
-from okane.errors import SetupError
 
 log = structlog.get_logger("okane.api")
 
+FIRST_REQUEST_S = 1.0  # for the first request on a connection that was made right before its server stopped listening
+_LOOK_S = 0.01
 SPARE_FILES = 256  # for Postgres, Redis, logs, and a burst of connections that are turned away
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -39,21 +41,41 @@ async def serving(
     metrics: ConnectionMetrics | None = None,
     fast_lane: FastLane | None = None,
     share_port: bool = False,
+    leaving: asyncio.Event | None = None,
 ) -> AsyncIterator[str]:
-    """Serve inside the block; yields the base URL. Leaving it stops listening and lets requests in hand finish."""
+    """Serve inside the block; yields the base URL. Leaving it stops listening and lets requests in hand finish.
+
+    Once `leaving` is set, every answer ends its connection (`Connection: close`), so that clients go elsewhere while new
+    connections are still taken.
+    """
     runner = GuardedRunner(
-        app, limits=limits, metrics=metrics, fast_lane=fast_lane, shutdown_timeout=drain.total_seconds()
+        app,
+        limits=limits,
+        metrics=metrics,
+        fast_lane=fast_lane,
+        leaving=leaving,
+        shutdown_timeout=drain.total_seconds(),
     )
     await runner.setup()
     try:
-        try:
-            await web.TCPSite(runner, host, port, backlog=1024, reuse_port=share_port or None).start()
-        except OSError as error:
-            raise SetupError(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from error
+        listeners = [await Listener.start(runner, one) for one in listen(host, port, share_port=share_port)]
         bound_host, bound_port = runner.addresses[0][:2]
         yield f"http://[{bound_host}]:{bound_port}" if ":" in bound_host else f"http://{bound_host}:{bound_port}"
+        if leaving is not None and leaving.is_set():
+            await _stop_listening(runner, listeners)
     finally:
         await runner.cleanup()
+
+
+async def _stop_listening(runner: GuardedRunner, listeners: Sequence[Listener]) -> None:
+    """Take no new connections, and answer what has been sent on those that were made until now."""
+    server = cast("GuardedServer", runner.server)
+    for listener in listeners:
+        await take_over(server, await listener.stop())
+    for _ in range(round(FIRST_REQUEST_S / _LOOK_S)):
+        if not any(cast("Connection", one).is_new for one in server.connections):
+            return
+        await asyncio.sleep(_LOOK_S)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +116,7 @@ class ConnectionMetrics:
 class GuardedRunner(web.AppRunner):
     """An `AppRunner` whose connections are `Connection`s."""
 
-    __slots__ = ("_fast_lane", "_limits", "_metrics")
+    __slots__ = ("_fast_lane", "_leaving", "_limits", "_metrics")
 
     def __init__(
         self,
@@ -103,12 +125,14 @@ class GuardedRunner(web.AppRunner):
         limits: Limits,
         metrics: ConnectionMetrics | None = None,
         fast_lane: FastLane | None = None,
+        leaving: asyncio.Event | None = None,
         shutdown_timeout: float = 60.0,
     ) -> None:
         super().__init__(app, handle_signals=False, access_log=None, shutdown_timeout=shutdown_timeout)
         self._limits = limits
         self._metrics = metrics
         self._fast_lane = fast_lane
+        self._leaving = leaving
 
     async def _make_server(self) -> web.Server:
         plain = await super()._make_server()
@@ -118,6 +142,7 @@ class GuardedRunner(web.AppRunner):
             limits=self._limits,
             metrics=self._metrics,
             fast_lane=self._fast_lane,
+            leaving=self._leaving,
         )
 
 
@@ -132,13 +157,20 @@ class GuardedServer(web.Server):
         limits: Limits,
         metrics: ConnectionMetrics | None,
         fast_lane: FastLane | None,
+        leaving: asyncio.Event | None = None,
     ) -> None:
         super().__init__(self._answer, request_factory=request_factory)
         self._app_answer = answer
         self._open = 0
         self._metrics = metrics
         self._fast_lane = fast_lane
+        self._leaving = leaving
         self.limits = limits
+
+    @property
+    def leaving(self) -> bool:
+        """Tell whether every answer is the last on its connection, since this server is about to end."""
+        return self._leaving is not None and self._leaving.is_set()
 
     def __call__(self) -> web.RequestHandler:
         if self._fast_lane is None:

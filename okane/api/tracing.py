@@ -11,6 +11,7 @@ from okane.api.creating import Creating
 from okane.api.fast_lane import Asked, FastConnection, FastLane
 from okane.api.plain import PlainRequest
 from okane.metrics import OkaneMetrics
+from okane.origin_guard import OriginGuard
 from okane.store import NewPayment
 from okane.tracing import RequestTracer
 
@@ -22,8 +23,15 @@ _PROBES = frozenset({"/v1/health", "/health", "/healthz", "/readyz"})
 class TracedLane(FastLane):
     """The fast lane, with a span around each request."""
 
-    def __init__(self, creating: Creating, metrics: OkaneMetrics, access: Access, tracer: RequestTracer) -> None:
-        super().__init__(creating, metrics, access)
+    def __init__(
+        self,
+        creating: Creating,
+        metrics: OkaneMetrics,
+        access: Access,
+        tracer: RequestTracer,
+        guard: OriginGuard | None = None,
+    ) -> None:
+        super().__init__(creating, metrics, access, guard)
         self._tracer = tracer
 
     def _asked(self, connection: FastConnection, request: PlainRequest) -> Asked:

@@ -16,6 +16,8 @@ from okane.local.server import Server
 
 # -P: a folder named okane where the command was given is not ours.
 OKANE = (sys.executable, "-P", "-m", "okane")
+# Nothing stands in front of an API that we supervise: no proxy has to notice that it leaves.
+_ALONE = {"OKANE_LAME_DUCK": "0s"}
 _CHECKOUT = str(Path(__file__).resolve().parents[2])
 
 
@@ -52,7 +54,7 @@ class OkaneProcess(Server):
             command=[*self._program, *self._arguments],
             log=self._log,
             stages=self._stages,
-            env={**os.environ, **self._env, **own_path(self._env.get("PYTHONPATH")), "PYTHONUNBUFFERED": "1"},
+            env={**_ALONE, **os.environ, **self._env, **own_path(self._env.get("PYTHONPATH")), "PYTHONUNBUFFERED": "1"},
         )
 
     def ready(self) -> bool:

@@ -55,7 +55,7 @@ def duration(text: str) -> timedelta:
 
 def drain_needed(settings: Settings) -> timedelta:
     """How long a supervisor has to wait after SIGTERM before it may kill."""
-    return settings.drain + CLOSING
+    return settings.lame_duck + settings.drain + CLOSING
 
 
 def pinned(image: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,6 +24,7 @@ from okane.api.serving import Limits, serving
 from okane.api.waiting import Waiting
 from okane.config import Settings
 from okane.metrics import OkaneMetrics
+from okane.origin_guard import OriginGuard
 from okane.pipeline.accept import Accept
 from okane.pipeline.lanes import payments_stream
 from okane.pipeline.pressure import Pressure
@@ -44,6 +46,7 @@ class Api:
     metrics: OkaneMetrics
     waiting: Waiting
     creating: Creating
+    leaving: asyncio.Event
 
 
 @pytest.fixture
@@ -66,25 +69,32 @@ async def serve_api(
     )
     producer = Producer(redis, stream)
     accept = Accept(store=store, producer=producer, pressure=pressure)
+    guard = OriginGuard(settings.allowed_hosts or frozenset()) if access is None else None
     access = access or Everybody()
-    watch = PaymentWatch(database_url)
+    watch, leaving = PaymentWatch(database_url), asyncio.Event()
     handlers = Handlers(
         settings=settings,
         store=store,
         accept=accept,
         waiting=Waiting(watch=watch),
         metrics=metrics,
+        leaving=leaving,
     )
     lists = PaymentLists(database_url)
     dead = DeadLetterStore(database_url)
     replay = Replay(accept=accept, notes=DeadLetters(redis, stream))
     routes = Routes(handlers, Reading(store=store, lists=lists), DeadLetterRoutes(dead=dead, replay=replay))
-    app, fast_lane = build_api(routes, metrics, access), FastLane(handlers.creating, metrics, access)
+    app, fast_lane = (
+        build_api(routes, metrics, access, guard=guard),
+        FastLane(handlers.creating, metrics, access, guard),
+    )
     async with (
-        serving(app, "127.0.0.1", 0, limits=LIMITS, drain=timedelta(seconds=1), fast_lane=fast_lane) as url,
+        serving(
+            app, "127.0.0.1", 0, limits=LIMITS, drain=timedelta(seconds=1), fast_lane=fast_lane, leaving=leaving
+        ) as url,
         aiohttp.ClientSession(url, response_class=CheckedResponse) as client,
     ):
-        yield Api(client, store, stream, metrics, handlers.waiting, handlers.creating)
+        yield Api(client, store, stream, metrics, handlers.waiting, handlers.creating, leaving)
     await producer.aclose()
     await store.aclose()
     await lists.aclose()

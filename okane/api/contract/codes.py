@@ -44,6 +44,12 @@ CODES: Mapping[str, Code] = {
         HTTPStatus.UNAUTHORIZED, "The API key does not exist, was revoked, has expired, or is of the other mode."
     ),
     "scope_missing": Code(HTTPStatus.FORBIDDEN, "The API key may not do this."),
+    "cross_site_request": Code(
+        HTTPStatus.FORBIDDEN, "Without keys: the request comes from a web page of another origin."
+    ),
+    "host_not_allowed": Code(
+        HTTPStatus.MISDIRECTED_REQUEST, "Without keys: `Host` names neither this machine nor an allowed name."
+    ),
     "payment_not_found": Code(HTTPStatus.NOT_FOUND, "The account has no such payment."),
     "route_not_found": Code(HTTPStatus.NOT_FOUND, "There is no such route."),
     "method_not_allowed": Code(HTTPStatus.METHOD_NOT_ALLOWED, "The route has other methods: see `Allow`."),
@@ -95,7 +101,15 @@ ANYWHERE = (
     "http_version_unsupported",
 )
 NOWHERE = frozenset({"route_not_found", "method_not_allowed"})  # where there is no operation
-OF_KEYS = ("key_missing", "key_invalid", "scope_missing", "rate_limited", "store_unavailable")
+OF_KEYS = (
+    "key_missing",
+    "key_invalid",
+    "scope_missing",
+    "rate_limited",
+    "store_unavailable",
+    "cross_site_request",
+    "host_not_allowed",
+)
 OF_BODIES = (
     "json_invalid",
     "json_invalid_text",

@@ -22,7 +22,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import assert_never
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
+from okane.origin_guard import OriginGuard, Refusal, is_loopback
 from okane.providers.simulator.desk import ChargeRequest, Conflict, Desk, Settled, Untouched
 from okane.providers.simulator.journal import Charge, Journal, JournalError
 from okane.providers.simulator.options import Act, SimulatorOptions
@@ -39,7 +41,7 @@ _CONFLICT = (409, "idempotency_key_reused", "this key was used for another payme
 
 def build_app(options: SimulatorOptions) -> web.Application:
     """The provider as an application; its journal is opened at start-up and closed at clean-up."""
-    app = web.Application(client_max_size=_MAX_BODY_BYTES)
+    app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[_own_pages_only(options.host)])
 
     async def _with_desk(app: web.Application) -> AsyncIterator[None]:
         journal = await asyncio.to_thread(Journal.open, options.journal)
@@ -78,6 +80,23 @@ async def run(options: SimulatorOptions, *, stop: asyncio.Event, ready: Callable
         if ready is not None:
             ready(base_url)
         await stop.wait()
+
+
+def _own_pages_only(host: str) -> Middleware:
+    """Refuse what web pages of other origins send. Where not only this machine reaches us, we do not know our names."""
+    guard = OriginGuard(frozenset() if is_loopback(host) else None)
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        fields = (request.headers.getall(name, ()) for name in ("Host", "Origin", "Sec-Fetch-Site"))
+        match guard.refusal(*fields):
+            case Refusal.CROSS_SITE as refusal:
+                return _problem(403, refusal.value, "a web page of another origin may not charge")
+            case Refusal.HOST as refusal:
+                return _problem(421, refusal.value, "Host does not name this machine")
+        return await handler(request)
+
+    return middleware
 
 
 async def _charge(request: web.Request) -> web.Response:

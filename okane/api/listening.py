@@ -1,0 +1,75 @@
+"""The sockets on which an API listens, and their end without losing a connection that was already made."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from okane.errors import SetupError
+
+_BACKLOG = 1024
+
+
+def listen(host: str, port: int, *, share_port: bool) -> list[socket.socket]:
+    """Listen on `port` of every address that `host` has. Raises SetupError if one of them is taken, or not ours."""
+    sockets: list[socket.socket] = []
+    try:
+        for family, address in _addresses(host, port):
+            at = (address, sockets[0].getsockname()[1]) if sockets else (address, port)
+            sockets.append(socket.create_server(at, family=family, backlog=_BACKLOG, reuse_port=share_port))
+    except OSError as error:
+        for one in sockets:
+            one.close()
+        reason = str(error.strerror) if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        raise SetupError(f"cannot listen on {host}:{port}: {reason}") from error
+    return sockets
+
+
+def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
+
+
+@dataclass(slots=True)
+class Listener:
+    """A listening socket, and the site of aiohttp's that takes connections from it."""
+
+    listening: socket.socket
+    site: web.SockSite
+
+    @classmethod
+    async def start(cls, runner: web.AppRunner, listening: socket.socket) -> Listener:
+        """Take connections for `runner`."""
+        site = web.SockSite(runner, listening, backlog=_BACKLOG)
+        await site.start()
+        return cls(listening, site)
+
+    async def stop(self) -> Sequence[socket.socket]:
+        """Stop listening; return the connections that the kernel has made and the loop has not taken yet.
+
+        Closing a listening socket resets those, together with the requests that clients may have sent on them. Nothing is
+        awaited between the last accept and the end, so that next to none can come in between.
+        """
+        pending = []
+        while (connection := self._accept()) is not None:
+            pending.append(connection)
+        await self.site.stop()  # closes at once: its first await is none
+        return pending
+
+    def _accept(self) -> socket.socket | None:
+        try:
+            return self.listening.accept()[0]
+        except OSError:  # BlockingIOError: there is none; otherwise there will be none
+            return None
+
+
+async def take_over(server: web.Server, connections: Sequence[socket.socket]) -> None:
+    """Serve connections that `Listener.stop` has returned."""
+    loop = asyncio.get_running_loop()
+    for connection in connections:
+        await loop.connect_accepted_socket(server, connection)
