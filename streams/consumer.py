@@ -85,6 +85,7 @@ class Consumer:
         _check(client, concurrency=concurrency, max_batch=max_batch, lease=lease, block=block)
         work, self._batch = self._story(handler, batch_handler, max_batch)
         self._work, self._poison_work = _traced(tracer, work), _traced(tracer, self._decide)
+        self._group = group
         self._policy = policy or RetryPolicy()
         self._max_deliveries = max_deliveries
         self._on_poison = on_poison or bury_poison
@@ -146,7 +147,7 @@ class Consumer:
             finally:
                 await self._flights.landed(flights)
             flights += await self._alone(asyncio.Event())
-        return sum(flight.settled for flight in flights)
+        return sum(flight.settled for flight in flights if self._is_ours(flight.message))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consumes until `stop` is set, then drains. Cancelling it leaves what is in hand to be delivered again."""
@@ -197,8 +198,9 @@ class Consumer:
         return self._launch_reclaimed(await self._reclaimer.run_once(self._flights.free))
 
     def _launch_reclaimed(self, messages: Sequence[Message]) -> list[Flight]:
-        poison = [message for message in messages if message.deliveries > self._max_deliveries]
-        sound = [message for message in messages if message.deliveries <= self._max_deliveries]
+        spent = [message for message in messages if message.deliveries > self._max_deliveries]
+        poison = [message for message in spent if self._is_ours(message)]
+        sound = [message for message in messages if message not in poison]
         flights = self._launch(sound) + self._flights.launch(poison, self._poison_work)
         for lane, count in Counter(flight.message.lane for flight in flights).items():
             self._metrics.reclaimed(lane, count)
@@ -228,7 +230,21 @@ class Consumer:
         return flights
 
     def _launch(self, messages: Sequence[Message]) -> list[Flight]:
-        return self._flights.launch(messages, self._work, batch=self._batch)
+        ours = [message for message in messages if self._is_ours(message)]
+        flights = self._flights.launch(ours, self._work, batch=self._batch)
+        if len(ours) < len(messages):
+            others = [message for message in messages if not self._is_ours(message)]
+            flights += self._flights.launch(others, self._pass_over, batch=len(others))
+        return flights
+
+    def _is_ours(self, message: Message) -> bool:
+        """Whether it is for every group, or has come back for this one."""
+        return message.group is None or message.group == self._group
+
+    async def _pass_over(self, flights: Sequence[Flight]) -> None:
+        """The story of messages that have come back for another group: acknowledged, so that it is the last to do so."""
+        for flight in flights:
+            self._settler.settle(flight, Done())
 
     def _story(self, handler: Handler | None, batch_handler: BatchHandler | None, max_batch: int) -> tuple[Work, int]:
         """How messages are handled, and how many together."""

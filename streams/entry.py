@@ -1,7 +1,7 @@
 """How a message is written into a stream entry and read back: the only place that knows the fields.
 
-`b` is the body, `a` the attempt (left out when it is the first), `h:<name>` a header. A dead letter has four more:
-`lane`, `id` (the entry it was), `deliveries` and `reason`.
+`b` is the body, `a` the attempt (left out when it is the first), `g` the group that it comes back for (left out when it is
+for all), `h:<name>` a header. A dead letter has four more: `lane`, `id` (the entry it was), `deliveries` and `reason`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _REASON_LIMIT = 1_000  # characters: an operator reads it, and a stack of wrappe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """A message that was given up: what it was, why, and when (the server's clock)."""
+    """A message that was given up: what it was, by which group, why, and when (the server's clock)."""
 
     id: str
     lane: str
@@ -31,22 +31,27 @@ class DeadLetter:
     deliveries: int
     original_id: str
     buried_at: datetime
+    group: str | None = None
 
 
-def to_fields(body: bytes, headers: Mapping[str, str], *, attempt: int = 1) -> list[str | bytes | int]:
+def to_fields(
+    body: bytes, headers: Mapping[str, str], *, attempt: int = 1, group: str | None = None
+) -> list[str | bytes | int]:
     """The entry's fields as XADD takes them: name, value, name, value."""
     fields: list[str | bytes | int] = ["b", body]
     if attempt > 1:
         fields += ("a", attempt)
+    if group is not None:
+        fields += ("g", group)
     for name, value in headers.items():
         # Encoded here, so that text which cannot be is the error of its message, not of the batch that it travels in.
         fields += (b"h:" + name.encode(), value.encode())
     return fields
 
 
-def to_dead_fields(message: Message, reason: str) -> list[str | bytes | int]:
-    """The fields of a dead letter."""
-    fields = to_fields(message.body, message.headers, attempt=message.attempt)
+def to_dead_fields(message: Message, reason: str, *, group: str) -> list[str | bytes | int]:
+    """The fields of a dead letter of this group."""
+    fields = to_fields(message.body, message.headers, attempt=message.attempt, group=group)
     fields += ("lane", message.lane, "id", message.id, "deliveries", message.deliveries)
     # An error's text may hold what UTF-8 cannot (a file name, say): that must not keep its batch from being settled.
     fields += ("reason", reason[:_REASON_LIMIT].encode(errors="replace"))
@@ -65,6 +70,7 @@ def to_message(entry_id: bytes, fields: Sequence[bytes], *, lane: str, deliverie
         _headers(values),
         _count(values.get(b"a"), 1),
         deliveries,
+        _group(values),
     )
 
 
@@ -81,6 +87,7 @@ def to_dead_letter(entry_id: bytes, values: Mapping[bytes, bytes]) -> DeadLetter
         deliveries=_count(values.get(b"deliveries"), 0),
         original_id=_text(values.get(b"id")),
         buried_at=_EPOCH + timedelta(milliseconds=timestamp_ms(text)),
+        group=_group(values),
     )
 
 
@@ -105,6 +112,10 @@ def _pairs(fields: Sequence[bytes]) -> dict[bytes, bytes]:
 
 def _headers(values: Mapping[bytes, bytes]) -> dict[str, str]:
     return {_text(name[2:]): _text(value) for name, value in values.items() if name.startswith(b"h:")}
+
+
+def _group(values: Mapping[bytes, bytes]) -> str | None:
+    return _text(values[b"g"]) if b"g" in values else None
 
 
 def _text(value: bytes | None) -> str:

@@ -28,7 +28,9 @@ class ConsumerStats:
 class LaneStats:
     """One lane. `length` counts entries waiting or in work, `pending` those in work, `depth` those waiting.
 
-    `lag` is the server's own count of those waiting: None where it does not know it (after a deletion, or in 6.2).
+    `lag` is the server's own count of those waiting: None where it does not know it (after a deletion, or in 6.2). Where the
+    lane has several `groups`, `length` counts what any of them still has to settle, and `depth` is an upper bound while `lag`
+    is not known and there is something to read.
     `oldest_ms` is when the oldest entry still there was made, by the server's clock.
     """
 
@@ -40,9 +42,15 @@ class LaneStats:
     last_id: str | None
     last_delivered_id: str | None
     oldest_ms: int | None
+    groups: int = 1
 
     @property
     def depth(self) -> int:
+        if self.groups > 1:
+            if self.last_id is not None and self.last_delivered_id == self.last_id:
+                return 0
+            if self.lag is not None:
+                return self.lag
         # Right because entries are deleted when settled. Below zero when entries were deleted by hand, or settled between
         # the two counts.
         return max(0, self.length - self.pending)
@@ -123,6 +131,7 @@ class Inspector:
             last_id=info["last-generated-id"].decode() if info else None,
             last_delivered_id=group["last-delivered-id"].decode() if group else None,
             oldest_ms=timestamp_ms(first[0].decode()) if first else None,
+            groups=info["groups"] if info else 0,
         )
 
 

@@ -23,3 +23,4 @@ class Message:
     headers: Mapping[str, str] = field(default_factory=dict)
     attempt: int = 1
     deliveries: int = 1
+    group: str | None = None

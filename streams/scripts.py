@@ -118,7 +118,7 @@ class Settlement:
 async def settle(
     client: Redis, stream: Stream, *, group: str, settlements: Sequence[Settlement]
 ) -> list[int | StreamError]:
-    """For each how many of its entries were still there, or its error."""
+    """For each how many of its entries were deleted, or its error."""
     calls = [[group, *settlement.arguments(stream.lane_names)] for settlement in settlements]
     return await _settle.together(client, _all_keys(stream), calls)
 

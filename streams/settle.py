@@ -93,7 +93,7 @@ class Settler:
         return rest
 
     async def _send(self, parts: Sequence[Sequence[Flight]]) -> list[StreamError | None]:
-        settlements = [_settlement(part) for part in parts]
+        settlements = [_settlement(part, self._group) for part in parts]
         try:
             if BEFORE_ACK.armed:
                 await BEFORE_ACK.hit()
@@ -108,12 +108,14 @@ class Settler:
 
     def _count(self, part: Sequence[Flight]) -> None:
         self._metrics.batch("settle", len(part))
-        counts = Counter([(flight.message.lane, type(flight.outcome)) for flight in part])
+        # What came back for another group is passed over: it is no outcome of ours.
+        own = [flight for flight in part if flight.message.group in (None, self._group)]
+        counts = Counter([(flight.message.lane, type(flight.outcome)) for flight in own])
         for (lane, outcome), count in counts.items():
             self._metrics.settled(lane, outcome.__name__.lower(), count)
 
 
-def _settlement(part: Sequence[Flight]) -> scripts.Settlement:
+def _settlement(part: Sequence[Flight], group: str) -> scripts.Settlement:
     settlement = scripts.Settlement()
     for flight in part:
         message = flight.message
@@ -123,10 +125,10 @@ def _settlement(part: Sequence[Flight]) -> scripts.Settlement:
                 pass
             case Retry(after=after):
                 assert after is not None, "resolved before it is settled"
-                fields = to_fields(message.body, message.headers, attempt=message.attempt + 1)
+                fields = to_fields(message.body, message.headers, attempt=message.attempt + 1, group=group)
                 settlement.retries.append((milliseconds(after), message.id, message.lane, fields))
             case Dead(reason=reason):
-                settlement.dead.append(to_dead_fields(message, reason))
+                settlement.dead.append(to_dead_fields(message, reason, group=group))
             case None:
                 raise AssertionError("it has no outcome")
             case outcome:

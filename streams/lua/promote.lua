@@ -1,5 +1,6 @@
 -- Moves delayed messages that are due back into their lanes: all of it or nothing.
 -- Each member leaves the set before its entry is added, so that it works at maxmemory (see settle.lua).
+-- One that comes back for a group (field `g`) that is not there any more comes back for all: for none it would be lost.
 -- KEYS    the lanes' streams, then the delayed set, then the dead-letter stream
 -- ARGV    how many at most, then the lanes' names in the order of their streams
 -- Returns { how many moved, score of the next one in ms or -1, server time in ms }
@@ -12,6 +13,18 @@ end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local groups_of = {}
+
+local function has_group(key, group)
+  groups_of[key] = groups_of[key] or redis.pcall('XINFO', 'GROUPS', key)
+  local groups = groups_of[key]
+  if groups.err then return not string.find(groups.err, 'no such key', 1, true) end
+  for _, facts in ipairs(groups) do
+    if facts[2] == group then return true end -- the name comes first
+  end
+  return false
+end
+
 local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, ARGV[1])
 
 for _, member in ipairs(due) do
@@ -19,7 +32,14 @@ for _, member in ipairs(due) do
   local readable, message = pcall(cmsgpack.unpack, member)
   if readable and type(message) == 'table' and type(message[3]) == 'table' then
     -- A lane that is configured no longer must not hold its messages back: the last lane takes them.
-    local added = redis.pcall('XADD', key_of[message[2]] or KEYS[lanes], '*', unpack(message[3]))
+    local key, fields = key_of[message[2]] or KEYS[lanes], message[3]
+    for f = #fields - 1, 1, -2 do
+      if fields[f] == 'g' and not has_group(key, fields[f + 1]) then
+        table.remove(fields, f + 1)
+        table.remove(fields, f)
+      end
+    end
+    local added = redis.pcall('XADD', key, '*', unpack(fields))
     if type(added) == 'table' and added.err then
       redis.call('ZADD', delayed, now, member)
       return added

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
@@ -22,7 +22,7 @@ from tests.simulation.redis import Server
 from tests.simulation.redis_client import Broker, MemoryRedis, as_redis
 
 SEQUENCES, STEPS = 20, 80
-GROUP = "g"
+GROUPS = ("g", "h")
 HOUR_MS = 3_600_000
 LANES = (Lane("high", 3), Lane("low", 1))
 
@@ -69,6 +69,7 @@ class Step:
     delay_ms: int | None = None
     is_dead: bool = False
     min_idle_ms: int = 0
+    group: str = "g"
 
 
 @pytest.fixture
@@ -139,6 +140,7 @@ def _choose(dice: Random, *, known: int) -> Step:
         delay_ms=dice.choice((None, 0, HOUR_MS)) if what == "settle" else None,
         is_dead=dice.random() < 0.3,
         min_idle_ms=dice.choice((0, 0, HOUR_MS)),
+        group=dice.choices(GROUPS, (2, 1))[0],
     )
 
 
@@ -157,15 +159,15 @@ async def _publish(side: Side, step: Step) -> Any:
     return [entry_id and side.number(step.lane, entry_id.encode()) for entry_id in ids]
 
 
-async def _create(side: Side, _step: Step) -> Any:
-    return await scripts.create_group(side.client, side.stream.lane_keys, group=GROUP)
+async def _create(side: Side, step: Step) -> Any:
+    return await scripts.create_group(side.client, side.stream.lane_keys, group=step.group)
 
 
 async def _read(side: Side, step: Step) -> Any:
     _, taken, trouble = await scripts.read(
         side.client,
         side.stream.lane_keys,
-        group=GROUP,
+        group=step.group,
         consumer=step.consumer,
         limit=2 * step.count,
         shares=[step.count, step.count // 2],
@@ -181,10 +183,10 @@ async def _settle(side: Side, step: Step) -> Any:
     retries: list[tuple[int, str, str, list[scripts.Argument]]] = []
     if step.delay_ms is not None and step.entries:
         lane, entry_id = side.seen[step.entries[0]]
-        retries = [(step.delay_ms, entry_id.decode(), lane, ["b", b"again" * 60, "a", step.entries[0]])]
-    dead: list[list[scripts.Argument]] = [["b", b"dead"]] if step.is_dead else []
+        retries = [(step.delay_ms, entry_id.decode(), lane, ["b", b"again" * 60, "g", step.group])]
+    dead: list[list[scripts.Argument]] = [["b", b"dead", "g", step.group]] if step.is_dead else []
     settlement = scripts.Settlement(entries, retries, dead)
-    [found] = await scripts.settle(side.client, side.stream, group=GROUP, settlements=[settlement])
+    [found] = await scripts.settle(side.client, side.stream, group=step.group, settlements=[settlement])
     if isinstance(found, StreamError):
         raise found
     return found
@@ -199,7 +201,7 @@ async def _reclaim(side: Side, step: Step) -> Any:
     cursor, taken, left = await scripts.reclaim(
         side.client,
         side.stream.lane_key(step.lane),
-        group=GROUP,
+        group=step.group,
         consumer=step.consumer,
         min_idle_ms=step.min_idle_ms,
         cursor=b"0-0" if step.count > 2 else side.cursors.get(step.lane, b"0-0"),
@@ -215,20 +217,21 @@ async def _reclaim(side: Side, step: Step) -> Any:
 
 async def _renew(side: Side, step: Step) -> Any:
     entries = _by_lane(side, step)
-    lost = await scripts.renew(side.client, side.stream, group=GROUP, consumer=step.consumer, entries=entries)
+    lost = await scripts.renew(side.client, side.stream, group=step.group, consumer=step.consumer, entries=entries)
     return [side.number(lane, entry_id.encode()) for lane, entry_id in lost]
 
 
 async def _dismiss(side: Side, step: Step) -> Any:
     # How many there are that hold nothing depends on the version: before 7.2 a look that finds nothing makes no consumer.
-    await scripts.dismiss(side.client, side.stream, group=GROUP, min_idle_ms=step.min_idle_ms)
+    await scripts.dismiss(side.client, side.stream, group=step.group, min_idle_ms=step.min_idle_ms)
 
 
 async def _state(side: Side, _step: Step | None = None) -> Any:
     """Everything that can be seen, without times, idle consumers, and the server's own count of what waits."""
-    stats = await Inspector(side.client, side.stream, group=GROUP).stats()
-    lanes = [(lane.lane, lane.length, lane.pending) for lane in stats.lanes]
-    consumers = [(each.name, each.lane, each.pending) for each in stats.consumers if each.pending]
+    about = [await Inspector(side.client, side.stream, group=group).stats() for group in GROUPS]
+    stats = about[0]
+    lanes = [(lane.lane, lane.length, lane.pending, lane.groups) for each in about for lane in each.lanes]
+    consumers = [(one.name, one.lane, one.pending) for each in about for one in each.consumers if one.pending]
     keys = zip((*side.stream.lane_names, "dead"), (*side.stream.lane_keys, side.stream.dead_key), strict=True)
     entries = [
         [(side.number(lane, entry_id), fields) for entry_id, fields in await _range(side.client, key)]
@@ -237,7 +240,7 @@ async def _state(side: Side, _step: Step | None = None) -> Any:
     return lanes, consumers, stats.delayed, stats.next_due_ms is None, stats.dead, entries
 
 
-_DO = {
+_DO: dict[str, Callable[[Side, Step], Awaitable[Any]]] = {
     "publish": _publish,
     "create": _create,
     "read": _read,

@@ -87,7 +87,7 @@ def test_an_entry_reads_back_as_it_was_written() -> None:
 
 
 def test_a_reason_that_utf8_cannot_write_is_written_all_the_same() -> None:
-    fields = to_dead_fields(Message("1-1", "default", b"x"), "no such file: caf\udce9")
+    fields = to_dead_fields(Message("1-1", "default", b"x"), "no such file: caf\udce9", group="g")
     assert fields[-1] == b"no such file: caf?"
 
 
