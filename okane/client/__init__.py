@@ -1,6 +1,6 @@
 """A client of the HTTP API: pays once however often it has to ask, and tells refusals apart by their `code`."""
 
-from okane.client.client import RETRIES, Client, Filter, NewPayment
+from okane.client.client import RETRIES, Client, DeadFilter, Filter, NewPayment
 from okane.client.errors import AccessDenied, ClientError, Conflict, Invalid, KeyReused, NoAnswer, NotFound, Refused
 from okane.client.values import Attempt, DeadLetter, Event, Payment, Receipt, Replayed
 
@@ -11,6 +11,7 @@ __all__ = [
     "Client",
     "ClientError",
     "Conflict",
+    "DeadFilter",
     "DeadLetter",
     "Event",
     "Filter",

@@ -10,16 +10,20 @@ import asyncio
 import itertools
 import json
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import aiohttp
 
+from okane.client import arguments
 from okane.client.errors import ClientError, NoAnswer, Refused, broken, refused
 from okane.client.values import Attempt, DeadLetter, Document, Event, Payment, Receipt, Replayed
 from okane.payment import Status
@@ -33,8 +37,9 @@ _UNDONE = frozenset({"rate_limited", "overloaded", "too_many_connections"})  # r
 
 
 class Filter(TypedDict, total=False):
-    """Which payments to list."""
+    """Which payments to list, and in which order: the newest first unless it is `ascending`."""
 
+    order: Literal["ascending", "descending"]
     status: Iterable[Status]
     currency: str
     provider: str
@@ -49,9 +54,39 @@ class Filter(TypedDict, total=False):
     metadata: Mapping[str, str]
 
 
+class DeadFilter(TypedDict, total=False):
+    """Which dead letters to list, and in which order: the last first unless it is `ascending`."""
+
+    order: Literal["ascending", "descending"]
+    status: Iterable[Status]
+    currency: str
+    lane: str
+    dead_after: datetime
+    dead_before: datetime
+
+
+_MOMENTS = ("created_after", "created_before", "updated_after", "updated_before", "dead_after", "dead_before")
+_TEXTS = ("provider", "provider_ref", "lane")
+_KINDS: Mapping[str, Callable[[Any], Any]] = {
+    "order": arguments.order,
+    "status": arguments.statuses,
+    "currency": arguments.currency,
+    **{name: partial(arguments.text, name) for name in _TEXTS},
+    **{name: partial(arguments.moment, name) for name in _MOMENTS},
+    **{name: partial(arguments.amount, name) for name in ("amount_min", "amount_max")},
+    "idempotency_key": arguments.idempotency_key,
+    "metadata": arguments.metadata,
+}
+_OF_PAYMENTS = {name: _KINDS[name] for name in Filter.__annotations__}
+_OF_DEAD_LETTERS = {name: _KINDS[name] for name in DeadFilter.__annotations__}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewPayment:
-    """A payment to make. `amount` is in minor units; the idempotency key is one that no other payment has."""
+    """A payment to make. `amount` is in minor units; the idempotency key is one that no other payment has.
+
+    Raises TypeError or ValueError for what could not be sent as it is meant: an amount that is no int, a time without a zone.
+    """
 
     amount: int
     idempotency_key: str
@@ -60,8 +95,29 @@ class NewPayment:
     execute_at: datetime | None = None
     expires_at: datetime | None = None
 
+    def __post_init__(self) -> None:
+        arguments.amount("amount", self.amount)
+        arguments.idempotency_key(self.idempotency_key)
+        if self.currency is not None:
+            arguments.currency(self.currency)
+        object.__setattr__(self, "metadata", arguments.metadata(self.metadata))  # our own: it may not change any more
+        for name, value in self._times.items():
+            arguments.moment(name, value)
+
+    @property
+    def _times(self) -> Mapping[str, datetime]:
+        times = {"execute_at": self.execute_at, "expires_at": self.expires_at}
+        return {name: value for name, value in times.items() if value is not None}
+
     def document(self) -> Document:
-        return _document(asdict(self))
+        """As JSON has it: what is not said is left out."""
+        return {
+            "amount": self.amount,
+            "idempotency_key": self.idempotency_key,
+            **({} if self.currency is None else {"currency": self.currency}),
+            "metadata": self.metadata,
+            **{name: arguments.moment(name, value) for name, value in self._times.items()},
+        }
 
 
 class Client:
@@ -79,10 +135,10 @@ class Client:
         timeout_s: float = 15.0,
         retries: RetryPolicy = RETRIES,
     ) -> None:
-        self._url = url.rstrip("/")
-        self._key = key
-        self._patience_s = patience_s
-        self._timeout_s = timeout_s
+        self._url = _base(url)
+        self._key = None if key is None else _api_key(key)
+        self._patience_s = arguments.seconds("patience_s", patience_s)
+        self._timeout_s = arguments.seconds("timeout_s", timeout_s)
         self._retries = retries
         self._session: aiohttp.ClientSession | None = None
 
@@ -101,57 +157,63 @@ class Client:
 
     async def pay(self, new: NewPayment, *, wait_s: int = 0) -> Receipt:
         """Make a payment, or find the one that an earlier request has made. `wait_s`: for it to come to rest."""
-        return Receipt.of(await self._ask("POST", "/v1/payments", body=new.document(), wait_s=wait_s))
+        document = arguments.typed("new", new, NewPayment).document()
+        return Receipt.of(await self._ask("POST", "/v1/payments", body=document, wait_s=wait_s))
 
     async def pay_many(self, news: Sequence[NewPayment]) -> Sequence[Receipt | Refused]:
         """Make up to 1,000 payments: what became of each, in order."""
-        said = await self._ask("POST", "/v1/payments/batch", body=[new.document() for new in news])
+        body = [arguments.typed("new", new, NewPayment).document() for new in arguments.several("news", news)]
+        said = await self._ask("POST", "/v1/payments/batch", body=body)
         return [
             refused(one["status"], one["problem"]) if "problem" in one else Receipt.of(one) for one in said["results"]
         ]
 
-    async def payment(self, payment_id: UUID, *, wait_s: int = 0) -> Payment:
+    async def payment(self, payment_id: UUID | str, *, wait_s: int = 0) -> Payment:
         """The payment as it is, once it has come to rest or `wait_s` are over."""
-        return Payment.of((await self._ask("GET", f"/v1/payments/{payment_id}", wait_s=wait_s))["payment"])
+        return Payment.of((await self._ask("GET", _path(payment_id), wait_s=wait_s))["payment"])
 
-    async def at_rest(self, payment_id: UUID) -> Payment:
+    async def at_rest(self, payment_id: UUID | str) -> Payment:
         """The payment when nothing but a human will change it any more, whenever that is."""
         while True:
             payment = await self.payment(payment_id, wait_s=LONGEST_WAIT_S)
             if payment.status.at_rest:
                 return payment
 
-    async def cancel(self, payment_id: UUID) -> Payment:
+    async def cancel(self, payment_id: UUID | str) -> Payment:
         """Withdraw a payment that nobody has charged. Raises Conflict if it is too late, or its outcome is open."""
-        return Payment.of((await self._ask("POST", f"/v1/payments/{payment_id}/cancel"))["payment"])
+        return Payment.of((await self._ask("POST", _path(payment_id, "/cancel")))["payment"])
 
-    async def retry(self, payment_id: UUID) -> Receipt:
+    async def retry(self, payment_id: UUID | str) -> Receipt:
         """Try a failed payment again. Not repeated if no answer comes: it may have failed once more by then."""
-        return Receipt.of(await self._ask("POST", f"/v1/payments/{payment_id}/retry", repeatable=False))
+        return Receipt.of(await self._ask("POST", _path(payment_id, "/retry"), repeatable=False))
 
     def payments(self, **which: Unpack[Filter]) -> AsyncIterator[Payment]:
-        """Payments, newest first, page by page as they are asked for."""
-        return self._pages("/v1/payments", "payments", Payment.of, _query(which))
+        """Payments, newest first unless `order="ascending"`, page by page as they are asked for."""
+        return self._pages("/v1/payments", "payments", Payment.of, arguments.query(which, _OF_PAYMENTS))
 
-    def events(self, payment_id: UUID) -> AsyncIterator[Event]:
+    def events(self, payment_id: UUID | str) -> AsyncIterator[Event]:
         """What happened to a payment, oldest first."""
-        return self._pages(f"/v1/payments/{payment_id}/events", "events", Event.of, [])
+        return self._pages(_path(payment_id, "/events"), "events", Event.of, [])
 
-    def attempts(self, payment_id: UUID) -> AsyncIterator[Attempt]:
+    def attempts(self, payment_id: UUID | str) -> AsyncIterator[Attempt]:
         """How often it was tried, and what came of it, oldest first."""
-        return self._pages(f"/v1/payments/{payment_id}/attempts", "attempts", Attempt.of, [])
+        return self._pages(_path(payment_id, "/attempts"), "attempts", Attempt.of, [])
 
-    def dead_letters(self, *, status: Iterable[Status] = (), currency: str | None = None) -> AsyncIterator[DeadLetter]:
-        """What was given up, the last first."""
-        query = _query({"status": status, "currency": currency})
+    def dead_letters(self, **which: Unpack[DeadFilter]) -> AsyncIterator[DeadLetter]:
+        """What was given up, the last first unless `order="ascending"`."""
+        query = arguments.query(which, _OF_DEAD_LETTERS)
         return self._pages("/v1/dead-letters", "dead_letters", DeadLetter.of, query)
 
     async def replay(
-        self, payment_ids: Sequence[UUID] | None = None, *, limit: int = 100, dry_run: bool = False
+        self, payment_ids: Sequence[UUID | str] | None = None, *, limit: int = 100, dry_run: bool = False
     ) -> Replayed:
         """Try again what was given up: these, or the oldest."""
-        chosen = {} if payment_ids is None else {"payment_ids": [str(one) for one in payment_ids]}
-        body = {"filter": chosen, "limit": limit, "dry_run": dry_run}
+        chosen = {} if payment_ids is None else {"payment_ids": list(map(str, arguments.payment_ids(payment_ids)))}
+        body = {
+            "filter": chosen,
+            "limit": arguments.typed("limit", limit, int),
+            "dry_run": arguments.typed("dry_run", dry_run, bool),
+        }
         return Replayed.of(await self._ask("POST", "/v1/dead-letters/replay", body=body))
 
     async def _pages(
@@ -177,6 +239,7 @@ class Client:
         repeatable: bool = True,
     ) -> Document:
         """What the API says in the end. Raises Refused, NoAnswer."""
+        wait_s = arguments.wait_s(wait_s)
         ends_s = time.monotonic() + self._patience_s
         data = None if body is None else json.dumps(body).encode()
         for attempt in itertools.count(1):
@@ -239,22 +302,18 @@ def _parsed(body: bytes) -> Document | None:
     return said if isinstance(said, dict) else None
 
 
-def _document(members: Mapping[str, Any]) -> Document:
-    """As JSON has it: what is not said is left out."""
-    return {
-        name: value.isoformat() if isinstance(value, datetime) else value
-        for name, value in members.items()
-        if value is not None
-    }
+def _path(payment_id: UUID | str, of_it: str = "") -> str:
+    return f"/v1/payments/{arguments.payment_id(payment_id)}{of_it}"
 
 
-def _query(which: Mapping[str, Any]) -> list[tuple[str, str]]:
-    query: list[tuple[str, str]] = []
-    for name, value in _document(which).items():
-        if name == "status":
-            query += [(name, Status(one).value) for one in value]
-        elif name == "metadata":
-            query += [(f"metadata[{key}]", text) for key, text in value.items()]
-        else:
-            query.append((name, str(value)))
-    return query
+def _base(url: str) -> str:
+    parts = urlsplit(arguments.typed("url", url, str))
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+        raise ValueError("url must look like https://host[:port][/path]")
+    return url.rstrip("/")
+
+
+def _api_key(key: str) -> str:
+    if not re.fullmatch("[!-~]+", arguments.typed("key", key, str)):
+        raise ValueError("key must be visible ASCII characters")
+    return key

@@ -79,6 +79,7 @@ _BY_CODE: Mapping[str, type[Refused]] = {
     "idempotency_key_invalid": Invalid,
     "query_invalid": Invalid,
     "validation_failed": Invalid,
+    "amount_unsafe_integer": Invalid,
     "amount_too_large": Invalid,
     "batch_size": Invalid,
     "body_too_large": Invalid,

@@ -97,16 +97,18 @@ async def _send_and_follow(
 
 
 async def _check_reachable(options: LoadOptions) -> None:
-    async with Client(options.url, key=options.key, patience_s=0) as client:
-        try:
+    try:
+        async with Client(options.url, key=options.key, patience_s=0) as client:
             await client.payment(uuid4())  # which nobody has: NotFound is what we want to hear
-        except NoAnswer as error:
-            raise ApiUnreachableError(f"no API at {options.url}: {error.reason}") from error
-        except AccessDenied as error:
-            said = f"the API at {options.url} does not let us in: {error.detail} (--key, OKANE_API_KEY)"
-            raise ApiUnreachableError(said) from error
-        except Refused:
-            return
+    except ValueError as error:
+        raise ApiUnreachableError(f"no API at {options.url}: {error}") from error
+    except NoAnswer as error:
+        raise ApiUnreachableError(f"no API at {options.url}: {error.reason}") from error
+    except AccessDenied as error:
+        said = f"the API at {options.url} does not let us in: {error.detail} (--key, OKANE_API_KEY)"
+        raise ApiUnreachableError(said) from error
+    except Refused:
+        return
 
 
 async def _until(stop: asyncio.Event, work: Coroutine[None, None, None]) -> bool:
