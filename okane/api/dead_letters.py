@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -37,12 +36,13 @@ class DeadQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     limit: queries.Limit = 20
-    after: Annotated[tuple[datetime, UUID] | None, BeforeValidator(queries.dated_place), queries.OPAQUE] = None
+    order: queries.Order = "descending"
+    after: queries.DatedCursor | None = None
     status: frozenset[Status] = frozenset()
     currency: wire.AnyCurrency | None = None
     lane: queries.Text | None = None
-    dead_after: Moment | None = None
-    dead_before: Moment | None = None
+    dead_after: queries.Moment | None = None
+    dead_before: queries.Moment | None = None
 
 
 class ReplayFilter(BaseModel):
@@ -78,9 +78,10 @@ class DeadLetterRoutes:
         self._replay = replay
 
     async def list(self, request: web.Request) -> web.Response:
-        """`GET /v1/dead-letters`: a page, what was given up last first."""
+        """`GET /v1/dead-letters`: a page, what was given up last first, or first."""
         query = queries.read(DeadQuery, request.query)
         wanted = DeadWanted(
+            ascending=query.order == "ascending",
             account_id=account_of(request),
             statuses=query.status,
             currency=query.currency,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 from multidict import MultiMapping
@@ -23,8 +22,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from okane.api import times
 from okane.api.problems import ParameterError, bad_query
-from okane.api.times import Moment
+from okane.api.times import MOMENT
 from okane.api.wire import AnyCurrency
 from okane.currencies import MAX_AMOUNT_MINOR
 from okane.payment import Status
@@ -33,8 +33,17 @@ from okane.store import Wanted
 MAX_LIMIT = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+_LATEST = datetime.max.replace(tzinfo=UTC)
+
+# Cursors in base64url, each with one spelling: an id, a number below 2^31 in the room of one, a time and an id.
+_PLACE = re.compile("[A-Za-z0-9_-]{21}[AQgw]")
+_NUMBER = re.compile("A{16}[A-Za-f][A-Za-z0-9_-]{4}[AQgw]")
+_DATED = re.compile("[A-Za-z0-9_-]{32}")
+
 _NESTED = re.compile(r"(\w+)\[(.*)\]", re.DOTALL)
 _WHOLE = re.compile(r"[0-9]{1,19}")
+
+_PLUS = "a + in a query stands for a space: write it as %2B"
 
 Q = TypeVar("Q", bound=BaseModel)
 
@@ -44,6 +53,21 @@ def _whole(text: object) -> object:
         if not _WHOLE.fullmatch(text):
             raise ValueError("must be a whole number")
         return int(text)
+    return text
+
+
+def _moment(text: object) -> datetime:
+    try:
+        return times.parse(text)
+    except ValueError:
+        if isinstance(text, str) and " " in text and times.is_moment(text.replace(" ", "+")):
+            raise ValueError(f"{_PLUS}, as in {text.replace(' ', '%2B')}") from None
+        raise
+
+
+def _key(text: str) -> str:
+    if " " in text:
+        raise ValueError(f"an idempotency key has no spaces; {_PLUS}")
     return text
 
 
@@ -63,24 +87,20 @@ def _storable(text: str) -> str:
     return text
 
 
+def _decoded(text: object, pattern: re.Pattern[str]) -> bytes:
+    if not isinstance(text, str) or not pattern.fullmatch(text):
+        raise ValueError("must be what the page before has said")
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
 def _place(text: object) -> object:
     """The payment's id in a cursor of ours."""
-    if not isinstance(text, str):
-        return text
-    try:
-        return UUID(bytes=base64.b64decode(text + "==", altchars=b"-_", validate=True))
-    except (ValueError, binascii.Error):
-        raise ValueError("must be what the page before has said") from None
+    return UUID(bytes=_decoded(text, _PLACE))
 
 
 def _number(text: object) -> object:
     """The number in a cursor of ours: small, in the room of an id."""
-    place = _place(text)
-    if isinstance(place, UUID):
-        if place.int >= 2**31:
-            raise ValueError("must be what the page before has said")
-        return place.int
-    return place
+    return int.from_bytes(_decoded(text, _NUMBER), "big")
 
 
 def number_cursor(number: int) -> str:
@@ -89,15 +109,10 @@ def number_cursor(number: int) -> str:
 
 
 def dated_place(text: object) -> object:
-    """The place in a cursor of a list that is ordered by time."""
-    if not isinstance(text, str):
-        return text
-    try:
-        raw = base64.b64decode(text, altchars=b"-_", validate=True)
-        moment = _EPOCH + timedelta(microseconds=int.from_bytes(raw[:8], "big"))
-        return moment, UUID(bytes=raw[8:])
-    except (ValueError, OverflowError, binascii.Error):
-        raise ValueError("must be what the page before has said") from None
+    """The place in a cursor of a list that is ordered by time; one that is too far away is the farthest there is."""
+    raw = _decoded(text, _DATED)
+    moment = _EPOCH + min(timedelta(microseconds=int.from_bytes(raw[:8], "big")), _LATEST - _EPOCH)
+    return moment, UUID(bytes=raw[8:])
 
 
 def dated_cursor(place: tuple[datetime, UUID]) -> str:
@@ -112,12 +127,20 @@ def cursor(place: UUID) -> str:
     return base64.urlsafe_b64encode(place.bytes).rstrip(b"=").decode()
 
 
-OPAQUE = WithJsonSchema({"type": "string"})  # what a cursor is made of is nobody's business out there
+def _opaque(pattern: re.Pattern[str]) -> WithJsonSchema:
+    """A cursor in words that JSON Schema has. It is made of what may change: clients send back what they got."""
+    return WithJsonSchema({"type": "string", "pattern": f"^{pattern.pattern}$"})
+
+
 Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT), BeforeValidator(_whole)]
 Amount = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR), BeforeValidator(_amount)]
+Moment = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema(MOMENT)]
 Storable = Annotated[str, AfterValidator(_storable)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_storable)]
-Cursor = Annotated[UUID, BeforeValidator(_place), OPAQUE]
+Order = Literal["ascending", "descending"]  # by the time that a list goes by
+Cursor = Annotated[UUID, BeforeValidator(_place), _opaque(_PLACE)]
+NumberCursor = Annotated[int, BeforeValidator(_number), _opaque(_NUMBER)]
+DatedCursor = Annotated[tuple[datetime, UUID], BeforeValidator(dated_place), _opaque(_DATED)]
 
 
 class PaymentQuery(BaseModel):
@@ -126,6 +149,7 @@ class PaymentQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     limit: Limit = 20
+    order: Order = "descending"
     after: Cursor | None = None
     status: frozenset[Status] = frozenset()
     currency: AnyCurrency | None = None
@@ -136,7 +160,7 @@ class PaymentQuery(BaseModel):
     updated_before: Moment | None = None
     amount_min: Amount | None = None
     amount_max: Amount | None = None
-    idempotency_key: Text | None = None
+    idempotency_key: Annotated[Text, AfterValidator(_key)] | None = None
     provider_ref: Text | None = None
     metadata: dict[Text, Storable] = Field(default_factory=dict)
 
@@ -144,6 +168,7 @@ class PaymentQuery(BaseModel):
     def wanted(self) -> Wanted:
         """What is to be in the list."""
         return Wanted(
+            ascending=self.order == "ascending",
             statuses=self.status,
             currency=self.currency,
             provider=self.provider,
@@ -165,7 +190,7 @@ class PartQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     limit: Limit = MAX_LIMIT
-    after: Annotated[int | None, BeforeValidator(_number), OPAQUE] = None
+    after: NumberCursor | None = None
 
 
 def read(model: type[Q], query: MultiMapping[str]) -> Q:

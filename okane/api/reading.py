@@ -26,7 +26,7 @@ class Reading:
         self._lists = lists
 
     async def payments(self, request: web.Request) -> web.Response:
-        """`GET /v1/payments`: a page of the account's payments, newest first."""
+        """`GET /v1/payments`: a page of the account's payments, newest first, or oldest."""
         query = queries.read(queries.PaymentQuery, request.query)
         page = await self._lists.page(
             query.wanted, account_id=account_of(request), limit=query.limit, after=query.after

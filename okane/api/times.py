@@ -43,6 +43,11 @@ def parse(text: object) -> datetime:
         raise ValueError("there is no such time") from None
 
 
+def is_moment(text: str) -> bool:
+    """Whether `parse` takes the text, or would if there were such a day."""
+    return _RFC_3339.fullmatch(text) is not None
+
+
 Moment = Annotated[datetime, BeforeValidator(parse), WithJsonSchema(MOMENT)]
 
 

@@ -18,6 +18,8 @@ from okane.store.session import Session
 
 LOADED = statements.load("dead_letters.sql")
 SQL = {name: text.replace("{wanted}", LOADED["wanted"]) for name, text in LOADED.items()}
+_NEWEST_FIRST = SQL["page"].replace("{order}", "DESC").replace("{beyond}", "<").replace("{within}", ">=")
+_OLDEST_FIRST = SQL["page"].replace("{order}", "ASC").replace("{beyond}", ">").replace("{within}", "<")
 
 WINDOW = 2_000  # dead letters that one page may look at
 
@@ -26,8 +28,12 @@ Place = tuple[datetime, UUID]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadWanted:
-    """Which dead letters are meant: all, but for what is said here. `from` counts, `before` does not."""
+    """Which dead letters are meant: all, but for what is said here. `from` counts, `before` does not.
 
+    A page of them begins with the newest, or if it is `ascending` with the oldest.
+    """
+
+    ascending: bool = False
     account_id: str | None = None
     statuses: frozenset[Status] = frozenset()
     ids: Sequence[UUID] | None = None
@@ -56,7 +62,7 @@ class DeadPayment:
 
 @dataclass(frozen=True, slots=True)
 class DeadPage:
-    """Some dead letters, newest first. `after` is where the next page goes on; None: there is no more."""
+    """Some dead letters, in the order that was asked for. `after` is where the next page goes on; None: there is no more."""
 
     letters: Sequence[DeadPayment]
     after: Place | None
@@ -77,14 +83,20 @@ class DeadLetterStore:
         return (await self.search(EVERY, limit=limit, after=before)).letters
 
     async def search(self, wanted: DeadWanted, *, limit: int, after: Place | None = None) -> DeadPage:
-        """Up to `limit` dead letters, newest first, of those that come after this place."""
-        dead_at, payment_id = after or (
-            wanted.dead_before or "infinity",
-            _LAST if wanted.dead_before is None else _FIRST,
-        )
-        place = {"before_dead_at": dead_at, "before_id": payment_id}
+        """Up to `limit` dead letters of those that come after this place, in the order that is wanted."""
+        earliest, latest = wanted.dead_from or "-infinity", wanted.dead_before or "infinity"
+        if wanted.ascending:
+            start: tuple[object, UUID] = (earliest, _FIRST)
+        else:
+            start = (latest, _LAST if wanted.dead_before is None else _FIRST)
+        dead_at, payment_id = after or start
+        place = {
+            "place_dead_at": dead_at,
+            "place_id": payment_id,
+            "end_dead_at": latest if wanted.ascending else earliest,
+        }
         asked = _parameters(wanted) | place | {"limit": limit + 1, "window": max(WINDOW, limit + 1)}
-        found = await self._session.rows_repeatably(SQL["page"], asked)
+        found = await self._session.rows_repeatably(_OLDEST_FIRST if wanted.ascending else _NEWEST_FIRST, asked)
         letters = _read([row for row in found if row[0] is not None])
         if len(letters) > limit:
             return DeadPage(letters[:limit], letters[limit - 1].place)

@@ -1,4 +1,4 @@
-"""Payments in lists, newest first, and what happened to one of them: for whoever asks through the API.
+"""Payments in lists, newest or oldest first, and what happened to one of them: for whoever asks through the API.
 
 Promise: a page costs a bounded number of rows, whatever is asked and however many payments there are. A page that comes to
 its bound is short, or empty, and says where the next one goes on. On connections of their own: reading must not hold up
@@ -21,6 +21,8 @@ from okane.store.session import Session
 
 LOADED = statements.load("lists.sql")
 SQL = {name: text.replace("{wanted}", LOADED["wanted"]) for name, text in LOADED.items()}
+_NEWEST_FIRST = {name: text.replace("{order}", "DESC").replace("{within}", ">=") for name, text in SQL.items()}
+_OLDEST_FIRST = {name: text.replace("{order}", "ASC").replace("{within}", "<=") for name, text in SQL.items()}
 
 AT_REST = statements.prepared("lists.sql", "at_rest")["at_rest"]
 _AT_REST = sorted(status.value for status in Status if status.at_rest)
@@ -35,8 +37,12 @@ _FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Which payments of an account a list is to hold: all, but for what is said here. `from` counts, `before` does not."""
+    """Which payments of an account a list is to hold: all, but for what is said here. `from` counts, `before` does not.
 
+    It begins with the newest, or if it is `ascending` with the oldest.
+    """
+
+    ascending: bool = False
     statuses: frozenset[Status] = frozenset()
     currency: str | None = None
     provider: str | None = None
@@ -52,12 +58,12 @@ class Wanted:
 
     @property
     def by_status_alone(self) -> bool:
-        return self == Wanted(statuses=self.statuses)
+        return self == Wanted(statuses=self.statuses, ascending=self.ascending)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some payments, newest first. `after` is where the next page goes on; None: there is no more."""
+    """Some payments, in the order that was asked for. `after` is where the next page goes on; None: there is no more."""
 
     payments: Sequence[Payment]
     after: UUID | None
@@ -74,16 +80,23 @@ class PaymentLists:
         await self._session.aclose()
 
     async def page(self, wanted: Wanted, *, account_id: str, limit: int, after: UUID | None = None) -> Page:
-        """Up to `limit` payments of an account, older than the one that is named by `after`."""
+        """Up to `limit` payments of an account, in the order that is wanted, from behind the one that `after` names."""
         statement, window = _way(wanted, limit)
+        before = _first_id(wanted.created_before, SKEW) or _LAST
+        oldest = _first_id(wanted.created_from, -SKEW) or _FIRST
+        if after is not None and wanted.ascending:
+            oldest = max(oldest, UUID(int=min(after.int + 1, _LAST.int)))
+        elif after is not None:
+            before = min(before, after)
         asked = _parameters(wanted) | {
             "account_id": account_id,
-            "before": min(after or _LAST, _first_id(wanted.created_before, SKEW) or _LAST),
-            "oldest": _first_id(wanted.created_from, -SKEW) or _FIRST,
+            "before": before,
+            "oldest": oldest,
             "window": window,
             "limit": limit + 1,
         }
-        found = await self._session.rows_repeatably(SQL[statement], asked)
+        statements = _OLDEST_FIRST if wanted.ascending else _NEWEST_FIRST
+        found = await self._session.rows_repeatably(statements[statement], asked)
         payments = [rows.payment(row) for row in found if row[0] is not None]
         if len(payments) > limit:
             return Page(payments[:limit], payments[limit - 1].id)

@@ -65,6 +65,8 @@ async def test_what_was_given_up_is_listed_the_last_first(api: Api) -> None:
     everything = [review, *reversed(ids)]
     for limit in (1, 2, 3, 4, 100):
         assert await listed(api, f"limit={limit}") == everything
+        assert await listed(api, f"limit={limit}&order=descending") == everything
+        assert await listed(api, f"limit={limit}&order=ascending") == everything[::-1]
     response, body = await get(api, f"{PATH}?limit=2")
     assert response.headers["Link"].startswith(f"<{PATH}?limit=2&after=")
     letter = body["dead_letters"][1]
@@ -93,6 +95,7 @@ async def test_the_filters_find_their_own(api: Api) -> None:
         f"dead_before={newest}&limit=1": [*euros, *reversed(dollars)],
     }.items():
         assert await listed(api, query) == ids, query
+        assert await listed(api, f"order=ascending&{query}") == ids[::-1], query
 
 
 @pytest.mark.parametrize("window", [1, 2, 3, 100])
@@ -105,6 +108,8 @@ async def test_a_page_looks_at_so_many_and_says_where_it_stopped(
     for limit in (1, 2, 10):
         assert await listed(api, f"currency=EUR&limit={limit}") == euros[::-1]
         assert await listed(api, f"currency=USD&limit={limit}") == dollars[::-1]
+        assert await listed(api, f"currency=EUR&order=ascending&limit={limit}") == euros
+        assert await listed(api, f"currency=USD&order=ascending&limit={limit}") == dollars
 
 
 async def test_a_letter_that_leaves_the_list_moves_no_page(api: Api) -> None:
@@ -112,10 +117,23 @@ async def test_a_letter_that_leaves_the_list_moves_no_page(api: Api) -> None:
     _, body = await get(api, f"{PATH}?limit=1")
     await replayed(api, filter={"payment_ids": [ids[2]]})
     assert await listed(api, f"limit=5&after={body['after']}") == [ids[1], ids[0]]
+    _, body = await get(api, f"{PATH}?limit=1&order=ascending")
+    await replayed(api, filter={"payment_ids": [ids[0]]})
+    assert await listed(api, f"limit=5&order=ascending&after={body['after']}") == [ids[1]]
+
+
+async def test_any_cursor_of_the_right_form_is_a_place(api: Api) -> None:
+    """The document's pattern and the API agree: one that is too far away is at the end, or at the beginning."""
+    ids = await buried(api, 1)
+    assert await listed(api, f"after={'_' * 32}") == ids
+    assert await listed(api, f"order=ascending&after={'_' * 32}") == []
+    assert await listed(api, f"after={'A' * 32}") == []
+    assert await listed(api, f"order=ascending&after={'A' * 32}") == ids
 
 
 @pytest.mark.parametrize(
-    "query", ["colour=red", "limit=0", "after=x", "after=AAAA", "after=%00", "status=x", "dead_after=x", "lane=%00"]
+    "query",
+    ["colour=red", "limit=0", "after=x", "after=AAAA", "after=%00", "order=up", "status=x", "dead_after=x", "lane=%00"],
 )
 async def test_a_bad_query_is_refused(api: Api, query: str) -> None:
     response, problem = await get(api, f"{PATH}?{query}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +16,7 @@ import psycopg
 import pytest
 from yarl import URL
 
+from okane.api import queries
 from okane.payment import RARE, Payment, Status
 from okane.store import PaymentLists, PaymentStore, Wanted
 from okane.store import lists as lists_module
@@ -73,6 +76,23 @@ async def test_a_list_begins_with_the_newest_and_ends(api: Api) -> None:
     assert body["has_more"]
     assert set(body) == {"payments", "has_more", "after"}
     assert response.headers["Link"] == f'</v1/payments?limit=2&after={body["after"]}>; rel="next"'
+
+
+async def test_a_list_may_begin_with_the_oldest(api: Api) -> None:
+    for number in range(5):
+        await made(api, f"k{number}")
+    ascending = ["k0", "k1", "k2", "k3", "k4"]
+    for limit in (1, 2, 5, 100):
+        assert await listed(api, f"order=ascending&limit={limit}") == ascending
+        assert await listed(api, f"order=descending&limit={limit}") == ascending[::-1]
+    response, body = await get(api, "/v1/payments?order=ascending&limit=2")
+    assert response.headers["Link"] == f'</v1/payments?order=ascending&limit=2&after={body["after"]}>; rel="next"'
+    await made(api, "k5")  # it comes at the end
+    assert await listed(api, f"order=ascending&after={body['after']}") == ["k2", "k3", "k4", "k5"]
+    # A cursor is a place, from which a list goes on in either direction.
+    assert await listed(api, f"after={body['after']}") == ["k0"]
+    assert await listed(api, f"order=ascending&after={queries.cursor(UUID(int=2**128 - 1))}") == []
+    assert await listed(api, f"order=ascending&after={queries.cursor(UUID(int=0))}") == [*ascending, "k5"]
 
 
 async def test_a_payment_that_comes_meanwhile_moves_nothing(api: Api) -> None:
@@ -149,6 +169,7 @@ async def test_every_filter_finds_its_own(api: Api) -> None:
     for query, keys in expected.items():
         assert await listed(api, query) == keys, query
         assert await listed(api, f"{query}&limit=1".replace("&limit=1&limit=1", "&limit=1")) == keys, query
+        assert await listed(api, f"order=ascending&{query}") == keys[::-1], query
 
 
 @pytest.mark.parametrize(
@@ -166,6 +187,12 @@ async def test_every_filter_finds_its_own(api: Api) -> None:
         ("after=", "after", "value_error"),
         ("after=AAAA", "after", "value_error"),
         ("after=%00", "after", "value_error"),
+        ("after=AAAAAAAAAAAAAAAAAAAAAB", "after", "value_error"),  # another spelling of AAAAAAAAAAAAAAAAAAAAAA
+        ("after=AAAAAAAAAAAAAAAAAAAAAA%3D%3D", "after", "value_error"),
+        ("order=up", "order", "literal_error"),
+        ("order=", "order", "literal_error"),
+        ("order=ascending&order=ascending", "order", "repeated"),
+        ("idempotency_key=a+b", "idempotency_key", "value_error"),
         ("status=paid", "status", "enum"),
         ("status=success&status=paid", "status", "enum"),
         ("currency=usd", "currency", "value_error"),
@@ -196,6 +223,16 @@ async def test_a_bad_query_is_a_problem_that_names_the_parameter(
         problem = await response.json(content_type=None)
         assert (response.status, problem["code"]) == (400, "query_invalid"), problem
     assert {(one["parameter"], one["code"]) for one in problem["errors"]} == {(parameter, code)}
+
+
+async def test_a_plus_that_was_read_as_a_space_is_explained(api: Api) -> None:
+    for query in ("created_after=2026-01-01T00:00:00+01:00", "idempotency_key=a+b"):
+        async with api.client.get(URL(f"/v1/payments?{query}", encoded=True)) as response:
+            problem = await response.json(content_type=None)
+            assert (response.status, problem["code"]) == (400, "query_invalid")
+        assert "write it as %2B" in problem["errors"][0]["detail"], query
+    async with api.client.get(URL("/v1/payments?created_after=2026-01-01T00:00:00%2B01:00", encoded=True)) as response:
+        assert response.status == 200
 
 
 async def test_bytes_that_are_no_text_find_nothing_and_break_nothing(api: Api) -> None:
@@ -248,10 +285,11 @@ async def test_no_page_boundary_loses_or_repeats_a_payment(
         (Wanted(statuses=both | {Status.SUCCESS}), lambda _status, _amount: True),
     )
     lists = PaymentLists(database_url)
-    for wanted, fit in fits:
-        for limit in (1, 2, 5, 100):
-            found = [one.id for page in await pages(lists, wanted, limit=limit) for one in page]
-            assert found == [id_ for id_, status, amount in table if fit(status, amount)], (wanted, limit)
+    for (wanted, fit), limit, upwards in itertools.product(fits, (1, 2, 5, 100), (False, True)):
+        asked = replace(wanted, ascending=upwards)
+        found = [one.id for page in await pages(lists, asked, limit=limit) for one in page]
+        expected = [id_ for id_, status, amount in table if fit(status, amount)]
+        assert found == (expected[::-1] if upwards else expected), (asked, limit)
     await lists.aclose()
 
 
@@ -291,11 +329,12 @@ async def test_a_page_costs_a_bounded_number_of_rows_however_many_there_are(data
         (Wanted(statuses=frozenset({Status.PENDING})), "default", 0, bound),
         (Wanted(currency="EUR"), "default", 0, bound),
         (Wanted(provider="nobody"), "default", 0, bound),
-        (Wanted(metadata={"n": "5"}), "default", 0, bound),
+        (Wanted(metadata={"n": str(MANY // 2)}), "default", 0, bound),
         (Wanted(provider_ref="ref-5"), "small", 0, 1000),
         (Wanted(idempotency_key="key-5"), "default", 1, 1),
     )
-    for wanted, account_id, count, most in cases:
+    for (asked, account_id, count, most), upwards in itertools.product(cases, (False, True)):
+        wanted = replace(asked, ascending=upwards)
         before = await looked_at(lists)
         page = await lists.page(wanted, account_id=account_id, limit=20)
         assert len(page.payments) == count, wanted

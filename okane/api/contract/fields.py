@@ -51,6 +51,7 @@ PARAMETERS: Mapping[str, Json] = {
 
 FILTERS: Mapping[str, str] = {
     "limit": "So many at most.",
+    "order": "Newest first (`descending`), or oldest first (`ascending`).",
     "after": "The cursor that the page before ended with, as it is.",
     "status": "Any of these: repeat it for several.",
     "currency": "In this currency.",

@@ -184,7 +184,10 @@ After = Annotated[str | None, Field(description="the cursor of the next page")]
 
 
 class PaymentPage(TypedDict):
-    """Some payments, newest first. There may be more although there are none here: go on until `has_more` is false."""
+    """Some payments, newest first unless `order` says otherwise.
+
+    There may be more although there are none here: go on until `has_more` is false.
+    """
 
     payments: list[Payment]
     has_more: bool
@@ -246,7 +249,7 @@ class DeadLetter(TypedDict):
 
 
 class DeadLetterPage(TypedDict):
-    """Some dead letters, what was given up last first."""
+    """Some dead letters, what was given up last first unless `order` says otherwise."""
 
     dead_letters: list[DeadLetter]
     has_more: bool

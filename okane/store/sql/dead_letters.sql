@@ -9,15 +9,15 @@ AND (%(dead_from)s::timestamptz IS NULL OR p.dead_at >= %(dead_from)s::timestamp
 AND (%(dead_before)s::timestamptz IS NULL OR p.dead_at < %(dead_before)s::timestamptz)
 
 -- name: page
--- Newest first, from a place in this order on: whoever stood there may have left the list since. Looks at no more than
--- `window` of them, and says where it stopped if it had to.
+-- Newest first, or with ASC as the order oldest first, beyond a place in this order: the letter that stood there may have left
+-- the list since. Looks at no more than `window` of them, and says where it stopped if it had to.
 WITH seen AS MATERIALIZED (
     SELECT d.id, d.dead_at, row_number() OVER () AS place
     FROM (SELECT id, dead_at FROM payments
           WHERE dead_at IS NOT NULL
-            AND (dead_at, id) < (%(before_dead_at)s::timestamptz, %(before_id)s::uuid)
-            AND dead_at >= coalesce(%(dead_from)s::timestamptz, '-infinity')
-          ORDER BY dead_at DESC, id DESC
+            AND (dead_at, id) {beyond} (%(place_dead_at)s::timestamptz, %(place_id)s::uuid)
+            AND dead_at {within} %(end_dead_at)s::timestamptz
+          ORDER BY dead_at {order}, id {order}
           LIMIT %(window)s::bigint) d
 ), found AS MATERIALIZED (
     SELECT p.*
@@ -32,7 +32,7 @@ FROM (SELECT 1) AS one
 LEFT JOIN seen reached
     ON reached.place = %(window)s::bigint AND (SELECT count(*) FROM found) < %(limit)s::bigint
 LEFT JOIN found p ON true
-ORDER BY p.dead_at DESC, p.id DESC
+ORDER BY p.dead_at {order}, p.id {order}
 
 -- name: oldest
 SELECT {payment}, p.dead_at

@@ -14,18 +14,18 @@ AND (%(provider)s::text IS NULL
      OR EXISTS (SELECT FROM payment_events e WHERE e.payment_id = p.id AND e.provider = %(provider)s::text))
 
 -- name: newest
--- Newest first, between two ids; looks at no more than `window` rows, and says where it stopped if it had to. The account
--- is compared, and ordered by, together with the id: only its own index will do then. With an equality the planner might
--- walk over everybody's payments by id alone.
+-- Newest first, or with ASC as the order oldest first, between two ids; looks at no more than `window` rows, and says where
+-- it stopped if it had to. The account is compared, and ordered by, together with the id: only its own index will do then.
+-- With an equality the planner might walk over everybody's payments by id alone.
 WITH found AS MATERIALIZED (
     SELECT p.*
     FROM (SELECT * FROM payments
           WHERE (account_id, id) < (%(account_id)s::text, %(before)s::uuid)
             AND (account_id, id) >= (%(account_id)s::text, %(oldest)s::uuid)
-          ORDER BY account_id DESC, id DESC
+          ORDER BY account_id {order}, id {order}
           LIMIT %(window)s::bigint) p
     WHERE {wanted}
-    ORDER BY p.account_id DESC, p.id DESC
+    ORDER BY p.account_id {order}, p.id {order}
     LIMIT %(limit)s::bigint
 )
 SELECT {payment}, reached.id
@@ -33,39 +33,39 @@ FROM (SELECT (SELECT w.id FROM payments w
               WHERE (SELECT count(*) FROM found) < %(limit)s::bigint
                 AND (w.account_id, w.id) < (%(account_id)s::text, %(before)s::uuid)
                 AND (w.account_id, w.id) >= (%(account_id)s::text, %(oldest)s::uuid)
-              ORDER BY w.account_id DESC, w.id DESC
+              ORDER BY w.account_id {order}, w.id {order}
               OFFSET %(window)s::bigint - 1 LIMIT 1)) AS reached (id)
 LEFT JOIN found p ON true
-ORDER BY p.id DESC
+ORDER BY p.id {order}
 
 -- name: newest_rare
 -- The same for statuses that few payments have: each is found through an index of its own kind, and the lists are merged.
--- Where one of them was cut off, the page ends at the newest such place.
+-- Where one of them was cut off, the page ends at the first such place.
 WITH kinds AS MATERIALIZED (
-    SELECT s.status, w.id, row_number() OVER (PARTITION BY s.status ORDER BY w.id DESC) AS place
+    SELECT s.status, w.id, row_number() OVER (PARTITION BY s.status ORDER BY w.id {order}) AS place
     FROM unnest(%(statuses)s::text[]) AS s (status)
     CROSS JOIN LATERAL (
         SELECT r.id FROM payments r
         WHERE r.rare_status IS NOT NULL
           AND (r.account_id, r.rare_status, r.id) < (%(account_id)s::text, s.status, %(before)s::uuid)
           AND (r.account_id, r.rare_status, r.id) >= (%(account_id)s::text, s.status, %(oldest)s::uuid)
-        ORDER BY r.account_id DESC, r.rare_status DESC, r.id DESC
+        ORDER BY r.account_id {order}, r.rare_status {order}, r.id {order}
         LIMIT %(window)s::bigint) w
 ), cut AS MATERIALIZED (
-    SELECT (SELECT k.id FROM kinds k WHERE k.place = %(window)s::bigint ORDER BY k.id DESC LIMIT 1) AS id
+    SELECT (SELECT k.id FROM kinds k WHERE k.place = %(window)s::bigint ORDER BY k.id {order} LIMIT 1) AS id
 ), found AS MATERIALIZED (
     SELECT p.*
     FROM kinds k
     CROSS JOIN cut
     CROSS JOIN LATERAL (SELECT * FROM payments WHERE id = k.id LIMIT 1) p  -- a join might begin with all payments
-    WHERE (cut.id IS NULL OR k.id >= cut.id) AND {wanted}
-    ORDER BY p.id DESC
+    WHERE (cut.id IS NULL OR k.id {within} cut.id) AND {wanted}
+    ORDER BY p.id {order}
     LIMIT %(limit)s::bigint
 )
 SELECT {payment}, CASE WHEN (SELECT count(*) FROM found) < %(limit)s::bigint THEN cut.id END
 FROM cut
 LEFT JOIN found p ON true
-ORDER BY p.id DESC
+ORDER BY p.id {order}
 
 -- name: timeline
 -- What happened to a payment after its change number `after`; acceptance is number 0.
