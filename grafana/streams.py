@@ -163,8 +163,8 @@ COMING_BACK = Row(
         lines(
             Words(
                 title="Take-overs",
-                means="Messages claimed from a consumer that went silent (XAUTOCLAIM), per second, and leases that a "
-                "consumer lost while it was working.",
+                means="Messages claimed from a consumer that went silent (XAUTOCLAIM), per second, leases that a "
+                "consumer lost while it was working, and its outcomes that were dropped for that.",
                 do="After a kill: expected, once. Again and again: workers die (memory, crash loop) or stand still "
                 "longer than the lease (starved CPU, suspended machine).",
             ),
@@ -174,6 +174,7 @@ COMING_BACK = Row(
                 "taken over {{lane}}",
             ),
             Query(rate(f"{P}_leases_lost_total", OF), "lost while working"),
+            Query(rate(f"{P}_stale_outcomes_total", LANES), "outcomes dropped"),
         ),
         lines(
             Words(

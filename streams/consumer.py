@@ -103,7 +103,13 @@ class Consumer:
         self._outage = Outage(client, f"consumer {name}", clock=clock, roll=roll)
         self._reader = Reader(client, stream, group=group, consumer=name, clock=clock)
         self._settler = Settler(
-            client, stream, group=group, flights=self._flights, outage=self._outage, metrics=metrics
+            client,
+            stream,
+            group=group,
+            consumer=name,
+            flights=self._flights,
+            outage=self._outage,
+            metrics=metrics,
         )
         self._reclaimer = Reclaimer(
             client,
@@ -191,6 +197,7 @@ class Consumer:
         created = await self._reader.create_group()
         if created and self._group_was_known:
             log.warning("the consumer group had vanished and was created again at 0")
+            self._flights.forget()
             self._metrics.group_recreated()
         self._group_known = self._group_was_known = True
 

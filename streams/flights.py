@@ -30,13 +30,14 @@ log = logging.getLogger("streams")
 @dataclass(slots=True, eq=False)
 class Flight:
     """One message in hand. It has an `outcome` once that is being settled, is `settled` when the server knows it, and has
-    `landed` when it is in hand no more."""
+    `landed` when it is in hand no more. It is `forgotten` if the group was made anew since it was read."""
 
     message: Message
     since: float
     outcome: Outcome | None = None
     settled: bool = False
     landed: bool = False
+    forgotten: bool = False
 
 
 Work = Callable[[Sequence[Flight]], Awaitable[None]]
@@ -105,10 +106,12 @@ class Flights:
             self._call_hands()
         return launched
 
-    def land(self, flights: Iterable[Flight], error: BaseException | None = None) -> None:
-        """They are in hand no more: settled, or after an error still pending."""
+    def land(
+        self, flights: Iterable[Flight], error: BaseException | None = None, *, settled: bool | None = None
+    ) -> None:
+        """They are in hand no more: settled, or not; after an error still pending."""
         for flight in flights:
-            flight.settled = error is None
+            flight.settled = error is None if settled is None else settled
             flight.landed = True
             message = flight.message
             del self._lanes[message.lane][message.id]
@@ -117,6 +120,11 @@ class Flights:
         if not self._looking:
             self._looking = True
             asyncio.get_running_loop().call_soon(self._look)
+
+    def forget(self) -> None:
+        """The group was made anew: it knows nothing of what is in hand."""
+        for flight in self._all():
+            flight.forgotten = True
 
     async def room(self) -> None:
         """Returns when `roomy`, or at the next `wake`."""

@@ -147,6 +147,9 @@ class _StreamMetrics(Metrics):
     def lost(self, count: int) -> None:
         self._child("leases_lost").inc(count)
 
+    def stale(self, lane: str, count: int) -> None:
+        self._child("stale_outcomes", lane).inc(count)
+
     def group_recreated(self) -> None:
         self._child("groups_recreated").inc()
 

@@ -24,6 +24,7 @@ from streams.keys import Stream
 Argument = str | bytes | int
 # Lua's `unpack` has a limit of some thousands, and a script that runs for long blocks everybody: callers cut batches.
 MAX_ARGUMENTS: Final = 1_000
+TAKEN, GONE = "taken", "gone"  # why an entry is not settled: another consumer has it, or has settled it
 
 
 class _Script:
@@ -91,36 +92,49 @@ async def read(
 
 @dataclass(slots=True)
 class Settlement:
-    """What one call of `settle` does: the ids of all its entries by lane, and what of them lives on."""
+    """What one call of `settle` does: the ids of all its entries by lane, and what of them lives on. `anew`: the group was
+    made anew since they were read, so that it may not know of them."""
 
     entries: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    retries: list[tuple[int, str, str, list[Argument]]] = field(
-        default_factory=list
-    )  # delay in ms, entry id, lane, fields
-    dead: list[list[Argument]] = field(default_factory=list)  # fields
+    # lane, entry id, delay in ms, fields
+    retries: list[tuple[str, str, int, list[Argument]]] = field(default_factory=list)
+    dead: list[tuple[str, str, list[Argument]]] = field(default_factory=list)  # lane, entry id, fields
+    anew: bool = False
 
-    def arguments(self, lanes: Iterable[str]) -> list[Argument]:
-        """As the script takes them, without the group."""
-        arguments: list[Argument] = []
+    def arguments(self, lanes: Sequence[str]) -> list[Argument]:
+        """As the script takes them, without group and consumer."""
+        number = {lane: at for at, lane in enumerate(lanes, start=1)}
+        arguments: list[Argument] = [int(self.anew)]
         for lane in lanes:
             ids = self.entries.get(lane, ())
             arguments.append(len(ids))
             arguments += ids
         arguments.append(len(self.retries))
-        for delay_ms, entry_id, origin, fields in self.retries:
-            arguments += (delay_ms, entry_id, origin, len(fields), *fields)
+        for lane, entry_id, delay_ms, fields in self.retries:
+            arguments += (number[lane], entry_id, delay_ms, lane, len(fields), *fields)
         arguments.append(len(self.dead))
-        for fields in self.dead:
-            arguments += (len(fields), *fields)
+        for lane, entry_id, fields in self.dead:
+            arguments += (number[lane], entry_id, len(fields), *fields)
         return arguments
 
 
+Unsettled = tuple[str, str, str]  # lane, entry id, why
+
+
 async def settle(
-    client: Redis, stream: Stream, *, group: str, settlements: Sequence[Settlement]
-) -> list[int | StreamError]:
-    """For each how many of its entries were deleted, or its error."""
-    calls = [[group, *settlement.arguments(stream.lane_names)] for settlement in settlements]
-    return await _settle.together(client, _all_keys(stream), calls)
+    client: Redis, stream: Stream, *, group: str, consumer: str, settlements: Sequence[Settlement]
+) -> list[Sequence[Unsettled] | StreamError]:
+    """For each those of its entries that were not settled, or its error. Why is TAKEN, GONE, or the server's error."""
+    calls = [[group, consumer, *settlement.arguments(stream.lane_names)] for settlement in settlements]
+    found = await _settle.together(client, _all_keys(stream), calls)
+    return [one if isinstance(one, StreamError) else _unsettled(stream, one) for one in found]
+
+
+def _unsettled(stream: Stream, reply: Sequence[Any]) -> Sequence[Unsettled]:
+    return [
+        (stream.lane_names[reply[at] - 1], reply[at + 1].decode(), reply[at + 2].decode(errors="replace"))
+        for at in range(0, len(reply), 3)
+    ]
 
 
 async def promote(client: Redis, stream: Stream, *, limit: int) -> tuple[int, int | None, int]:

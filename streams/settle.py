@@ -1,6 +1,7 @@
 """Settles messages: what is done leaves its lane, what is tried again goes to the delayed set, the rest to the dead.
 
-Promise: each in one step with the removal of its entry, and many messages per round trip.
+Promise: each in one step with the removal of its entry, only while the message is ours, by itself whatever becomes of the
+others, and many per round trip.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 from redis.asyncio import Redis
@@ -17,7 +19,7 @@ from redis.asyncio import Redis
 from streams import scripts
 from streams.batcher import Batcher
 from streams.clock import milliseconds
-from streams.connection import Outage
+from streams.connection import Outage, translated
 from streams.entry import to_dead_fields, to_fields
 from streams.errors import StreamError, StreamUnavailable
 from streams.failpoints import failpoint
@@ -41,11 +43,20 @@ class Settler:
     pending meanwhile, so that giving up loses nothing: they are delivered again."""
 
     def __init__(
-        self, client: Redis, stream: Stream, *, group: str, flights: Flights, outage: Outage, metrics: Metrics
+        self,
+        client: Redis,
+        stream: Stream,
+        *,
+        group: str,
+        consumer: str,
+        flights: Flights,
+        outage: Outage,
+        metrics: Metrics,
     ) -> None:
         self._client = client
         self._stream = stream
         self._group = group
+        self._consumer = consumer
         self._flights = flights
         self._outage = outage
         self._metrics = metrics
@@ -66,71 +77,130 @@ class Settler:
             self._giving_up.clear()
 
     async def _flush(self, batch: Sequence[Flight]) -> None:
-        parts = [batch[at : at + _MAX_CALL] for at in range(0, len(batch), _MAX_CALL)]
+        error: BaseException = RuntimeError("a bug: it was left out of its batch")
         try:
+            parts = [self._part(batch[at : at + _MAX_CALL]) for at in range(0, len(batch), _MAX_CALL)]
             while parts:
                 parts = await self._persist(parts)
-        except (Exception, asyncio.CancelledError) as error:  # a bug, or we are cancelled
-            self._flights.land([flight for flight in batch if not flight.landed], error)
+        except BaseException as caught:  # a bug, or we are cancelled
+            error = caught
             if not isinstance(error, Exception):
                 raise
+        finally:
+            if left := [flight for flight in batch if not flight.landed]:
+                self._flights.land(left, error)
 
-    async def _persist(self, parts: Sequence[Sequence[Flight]]) -> list[Sequence[Flight]]:
-        """Lands what the server has taken, and what it will never take; the rest, after a pause."""
-        rest: list[Sequence[Flight]] = []
-        away: StreamUnavailable | None = None
-        for part, error in zip(parts, await self._send(parts), strict=True):
-            if error is None:
-                self._count(part)
-                self._flights.land(part)
-            elif isinstance(error, StreamUnavailable) and not self._giving_up.is_set():
-                away = error
-                rest.append(part)
+    def _part(self, flights: Sequence[Flight]) -> _Part:
+        """Build one call: all of `flights` but those that cannot be written, which keep no other from being settled."""
+        part = _Part()
+        for flight in flights:
+            try:
+                _add(part.settlement, flight, self._group)
+            except Exception as error:
+                self._flights.land([flight], error)
             else:
-                self._flights.land(part, error)
+                part.flights.append(flight)
+        return part
+
+    async def _persist(self, parts: Sequence[_Part]) -> list[_Part]:
+        """Lands what the server has taken, and what it will never take; the rest, after a pause."""
+        rest: list[_Part] = []
+        away: StreamUnavailable | None = None
+        for part, answer in zip(parts, await self._send(parts), strict=True):
+            if isinstance(answer, StreamUnavailable) and not self._giving_up.is_set():
+                away = answer
+                part.repeated = True
+                rest.append(part)
+            elif isinstance(answer, StreamError):
+                self._flights.land(part.flights, answer)
+            else:
+                self._land(part, answer)
         if away is not None:
             await self._outage.endure(away, self._giving_up)
         return rest
 
-    async def _send(self, parts: Sequence[Sequence[Flight]]) -> list[StreamError | None]:
-        settlements = [_settlement(part, self._group) for part in parts]
+    async def _send(self, parts: Sequence[_Part]) -> Sequence[Sequence[scripts.Unsettled] | StreamError]:
         try:
             if BEFORE_ACK.armed:
                 await BEFORE_ACK.hit()
             sent_s = time.perf_counter()
-            found = await scripts.settle(self._client, self._stream, group=self._group, settlements=settlements)
+            found = await scripts.settle(
+                self._client,
+                self._stream,
+                group=self._group,
+                consumer=self._consumer,
+                settlements=[part.settlement for part in parts],
+            )
             self._metrics.round_trip("settle", time.perf_counter() - sent_s)
             if AFTER_ACK.armed:
                 await AFTER_ACK.hit()
         except StreamError as error:
             return [error] * len(parts)
-        return [each if isinstance(each, StreamError) else None for each in found]
+        return found
 
-    def _count(self, part: Sequence[Flight]) -> None:
-        self._metrics.batch("settle", len(part))
+    def _land(self, part: _Part, unsettled: Sequence[scripts.Unsettled]) -> None:
+        settled = part.flights
+        if unsettled:
+            settled = self._land_unsettled(part, unsettled)
+        self._metrics.batch("settle", len(settled))
         # What came back for another group is passed over: it is no outcome of ours.
-        own = [flight for flight in part if flight.message.group in (None, self._group)]
+        own = [flight for flight in settled if flight.message.group in (None, self._group)]
         counts = Counter([(flight.message.lane, type(flight.outcome)) for flight in own])
         for (lane, outcome), count in counts.items():
             self._metrics.settled(lane, outcome.__name__.lower(), count)
+        self._flights.land(settled)
+
+    def _land_unsettled(self, part: _Part, unsettled: Sequence[scripts.Unsettled]) -> list[Flight]:
+        """Lands those that were not settled; the others."""
+        left = {(flight.message.lane, flight.message.id): flight for flight in part.flights}
+        stale: list[Flight] = []
+        for lane, entry_id, why in unsettled:
+            if why == scripts.GONE and part.repeated:
+                continue  # most likely settled by our own call before, whose reply was lost
+            flight = left.pop((lane, entry_id))
+            if why in (scripts.TAKEN, scripts.GONE):
+                stale.append(flight)
+            else:
+                self._flights.land([flight], translated(why))
+        if stale:
+            first = stale[0].message
+            log.warning(
+                "outcomes of %d messages dropped, first %s of lane %s: their leases had run out, and another consumer "
+                "has taken them over",
+                len(stale),
+                first.id,
+                first.lane,
+            )
+            for lane, count in Counter([flight.message.lane for flight in stale]).items():
+                self._metrics.stale(lane, count)
+            self._flights.land(stale, settled=False)
+        return list(left.values())
 
 
-def _settlement(part: Sequence[Flight], group: str) -> scripts.Settlement:
-    settlement = scripts.Settlement()
-    for flight in part:
-        message = flight.message
-        settlement.entries[message.lane].append(message.id)
-        match flight.outcome:
-            case Done():
-                pass
-            case Retry(after=after):
-                assert after is not None, "resolved before it is settled"
-                fields = to_fields(message.body, message.headers, attempt=message.attempt + 1, group=group)
-                settlement.retries.append((milliseconds(after), message.id, message.lane, fields))
-            case Dead(reason=reason):
-                settlement.dead.append(to_dead_fields(message, reason, group=group))
-            case None:
-                raise AssertionError("it has no outcome")
-            case outcome:
-                assert_never(outcome)
-    return settlement
+@dataclass(slots=True)
+class _Part:
+    """Messages that one call settles. `repeated`: a call before was not answered, and may have done it."""
+
+    flights: list[Flight] = field(default_factory=list)
+    settlement: scripts.Settlement = field(default_factory=scripts.Settlement)
+    repeated: bool = False
+
+
+def _add(settlement: scripts.Settlement, flight: Flight, group: str) -> None:
+    """Adds what is to be written of the message; raises without having added anything."""
+    message = flight.message
+    match flight.outcome:
+        case Done():
+            pass
+        case Retry(after=after):
+            assert after is not None, "resolved before it is settled"
+            fields = to_fields(message.body, message.headers, attempt=message.attempt + 1, group=group)
+            settlement.retries.append((message.lane, message.id, milliseconds(after), fields))
+        case Dead(reason=reason):
+            settlement.dead.append((message.lane, message.id, to_dead_fields(message, reason, group=group)))
+        case None:
+            raise AssertionError("it has no outcome")
+        case outcome:
+            assert_never(outcome)
+    settlement.entries[message.lane].append(message.id)
+    settlement.anew = settlement.anew or flight.forgotten

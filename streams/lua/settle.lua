@@ -1,16 +1,26 @@
--- Settles a batch: takes every entry out of its lane (XACK with XDEL), then adds what has to live on.
+-- Settles a batch: adds what has to live on, then takes the entries out of their lanes (XACK with XDEL), each only while it is
+-- the consumer's own. A worker that slept through its lease must not acknowledge, delay or bury what another one has now.
 -- An entry that another group has not read yet, or still works on, stays for it: the last group to acknowledge deletes.
--- Deleting comes first: at maxmemory a script may add once it has written, so draining works on a full server too.
--- An entry that is gone already (a flush came between) is no error, and what has to live on is still added.
+-- Every entry is settled by itself: one that cannot be written stays pending, and keeps no other from being settled.
+-- At maxmemory a script may add once it has written, so draining works on a full server too: it deletes what is not there first.
 -- KEYS    the lanes' streams, then the delayed set, then the dead-letter stream
--- ARGV    group; per lane a count and that many entry ids;
---         a count of retries, each: delay in ms, entry id, lane name, n, then n field parts;
---         a count of dead letters, each: n, then n field parts
--- Returns how many of the entries were deleted
-local group = ARGV[1]
+-- ARGV    group, consumer; 1 if the group was made anew since the entries were read: one it does not hold is ours then, else 0;
+--         per lane a count and that many entry ids, in order where that costs nothing;
+--         a count of retries, each: lane (from 1), entry id, delay in ms, lane name, n, then n field parts;
+--         a count of dead letters, each: lane (from 1), entry id, n, then n field parts
+-- Returns { lane, id, why, ... } of the entries that were not settled. Why: `taken` by another consumer, `gone` because it was
+-- taken and settled, or the error
+local group, consumer, anew = ARGV[1], ARGV[2], ARGV[3] == '1'
 local lanes = #KEYS - 2
 local delayed, dead = KEYS[lanes + 1], KEYS[lanes + 2]
-local at = 2
+local unsettled = {}
+local may_add = false
+local at = 4
+
+local function number()
+  at = at + 1
+  return tonumber(ARGV[at - 1])
+end
 
 local function take(count)
   local part = { unpack(ARGV, at, at + count - 1) }
@@ -18,73 +28,134 @@ local function take(count)
   return part
 end
 
-local function number()
-  at = at + 1
-  return tonumber(ARGV[at - 1])
+local function leave(lane, id, why)
+  unsettled[#unsettled + 1] = lane
+  unsettled[#unsettled + 1] = id
+  unsettled[#unsettled + 1] = why
 end
 
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local deleted = 0
-
-local function other_groups(key)
-  local groups, others = redis.pcall('XINFO', 'GROUPS', key), {}
-  if groups.err then
-    if string.find(groups.err, 'no such key', 1, true) then return others end
-    error(groups.err) -- may we not know of other groups, we may not delete
+-- What is known of our group (nothing after a flush), and of all others; or an error.
+local function groups_of(key)
+  local found, own, others = redis.pcall('XINFO', 'GROUPS', key), {}, {}
+  if found.err then
+    if string.find(found.err, 'no such key', 1, true) then return own, others end
+    return own, others, found.err -- may we not know of other groups, we may not delete
   end
-  for _, facts in ipairs(groups) do
+  for _, facts in ipairs(found) do
     local about = {}
     for i = 1, #facts, 2 do
       about[facts[i]] = facts[i + 1]
     end
-    if about['name'] ~= group then others[#others + 1] = about end
+    if about['name'] == group then own = about else others[#others + 1] = about end
   end
-  return others
+  return own, others
 end
 
-local function is_after(id, other_id)
+-- Whether the group has delivered the entry. Not if the group is new, or has failed over to a server that had not heard of it.
+local function has_delivered(about, id)
+  if not about['name'] then return false end
   local ms, number_in_ms = string.match(id, '(%d+)-(%d+)')
-  local other_ms, other_number = string.match(other_id, '(%d+)-(%d+)')
-  ms, other_ms = tonumber(ms), tonumber(other_ms)
-  return ms > other_ms or (ms == other_ms and tonumber(number_in_ms) > tonumber(other_number))
+  local last_ms, last_number = string.match(about['last-delivered-id'], '(%d+)-(%d+)')
+  ms, last_ms = tonumber(ms), tonumber(last_ms)
+  return ms < last_ms or (ms == last_ms and tonumber(number_in_ms) <= tonumber(last_number))
 end
 
 local function is_wanted(key, id, others)
   for _, other in ipairs(others) do
-    if is_after(id, other['last-delivered-id']) then return true end
+    if not has_delivered(other, id) then return true end
     if #redis.call('XPENDING', key, other['name'], id, id, 1) > 0 then return true end
   end
   return false
 end
 
-for lane = 1, lanes do
-  local count = number()
-  if count > 0 then
-    local ids = take(count)
-    local others = other_groups(KEYS[lane])
-    redis.call('XACK', KEYS[lane], group, unpack(ids))
-    if #others == 0 then
-      deleted = deleted + redis.call('XDEL', KEYS[lane], unpack(ids))
-    else
-      for _, id in ipairs(ids) do
-        if not is_wanted(KEYS[lane], id, others) then
-          deleted = deleted + redis.call('XDEL', KEYS[lane], id)
-        end
+-- Which of the entries are ours, as a set. One look for all of them: they are mostly in order, and all there is between.
+local function owned(lane, ids, own)
+  local ours = {}
+  local key = KEYS[lane]
+  local held = redis.pcall('XPENDING', key, group, ids[1], ids[#ids], #ids, consumer)
+  for i = 1, held.err and 0 or #held do
+    ours[held[i][1]] = true
+  end
+  for i = 1, #ids do
+    local id = ids[i]
+    if not ours[id] then
+      local found = redis.pcall('XPENDING', key, group, id, id, 1)
+      local pending = found[1]
+      if found.err and not string.find(found.err, 'NOGROUP', 1, true) then
+        leave(lane, id, found.err)
+      elseif pending and pending[2] ~= consumer then
+        leave(lane, id, 'taken')
+      elseif pending or anew or not has_delivered(own, id) then
+        ours[id] = true
+      else
+        leave(lane, id, 'gone')
       end
+    end
+  end
+  return ours
+end
+
+-- Adds what an entry leaves behind, if it is ours; if that fails, the entry stays.
+local function keep(ours, lane, id, ...)
+  if ours[lane][id] then
+    may_add = may_add or redis.pcall('XDEL', dead, '0-1') -- no entry has this id
+    local added = redis.pcall(...)
+    if type(added) == 'table' and added.err then
+      ours[lane][id] = nil
+      leave(lane, id, added.err)
+    end
+  end
+end
+
+local function remove(key, ids, others)
+  redis.call('XACK', key, group, unpack(ids))
+  if #others == 0 then
+    redis.call('XDEL', key, unpack(ids))
+    return
+  end
+  for _, id in ipairs(ids) do
+    if not is_wanted(key, id, others) then
+      redis.call('XDEL', key, id)
+    end
+  end
+end
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local ids, ours, others = {}, {}, {}
+
+for lane = 1, lanes do
+  ids[lane], ours[lane] = take(number()), {}
+  if #ids[lane] > 0 then
+    local own, trouble
+    own, others[lane], trouble = groups_of(KEYS[lane])
+    if trouble then
+      for _, id in ipairs(ids[lane]) do leave(lane, id, trouble) end
+    else
+      ours[lane] = owned(lane, ids[lane], own)
     end
   end
 end
 
 for _ = 1, number() do
-  local due = now + number()
-  local about = take(2)
+  local lane, id, due, name = number(), take(1)[1], now + number(), take(1)[1]
   -- The entry's own id makes the member unique, and the same again when a settle is repeated after a lost reply.
-  redis.call('ZADD', delayed, due, cmsgpack.pack({ about[1], about[2], take(number()) }))
+  keep(ours, lane, id, 'ZADD', delayed, due, cmsgpack.pack({ id, name, take(number()) }))
 end
 
 for _ = 1, number() do
-  redis.call('XADD', dead, '*', unpack(take(number())))
+  local lane, id = number(), take(1)[1]
+  keep(ours, lane, id, 'XADD', dead, '*', unpack(take(number())))
 end
 
-return deleted
+for lane = 1, lanes do
+  local settled = {}
+  for _, id in ipairs(ids[lane]) do
+    if ours[lane][id] then settled[#settled + 1] = id end
+  end
+  if #settled > 0 then
+    remove(KEYS[lane], settled, others[lane])
+  end
+end
+
+return unsettled

@@ -48,6 +48,7 @@ class Audit(Watch, Listener):
         self._lease_ms = int(lease.total_seconds() * 1000)
         self._lanes = [key.encode() for key in stream.lane_keys]
         self._removed: list[tuple[bytes, Id, bytes]] = []
+        self._acknowledged: list[tuple[bytes, Id, bytes]] = []
         self._poisoned: set[tuple[bytes, Id]] = set()
         self._scans: dict[tuple[str, bytes], bytes] = {}
         self._canceled: set[UUID] = set()
@@ -74,7 +75,8 @@ class Audit(Watch, Listener):
                 f"{key.decode()} {entry} went from {source!r} to {target!r} after {idle_ms} ms: its lease was stolen"
             )
 
-    def acknowledged(self, key: bytes, entry: Id, deliveries: int) -> None:
+    def acknowledged(self, key: bytes, entry: Id, owner: bytes, deliveries: int) -> None:
+        self._acknowledged.append((key, entry, owner))
         if deliveries > 1:
             self._poisoned.add((key, entry))
 
@@ -86,6 +88,12 @@ class Audit(Watch, Listener):
 
     def replied(self, exchange: Exchange, what: str, arguments: Sequence[bytes], reply: object, server: Server) -> None:
         """One request of a client has been executed."""
+        acknowledged, self._acknowledged = self._acknowledged, []
+        if what == "settle":
+            consumer = arguments[4 + int(arguments[2])]  # after the digest, the keys and the group
+            for key, entry, owner in acknowledged:
+                if owner != consumer:
+                    self.say(f"{key.decode()} {entry} was settled by {consumer!r}, and {owner!r} held it")
         if self._removed:
             removed, self._removed = self._removed, []
             for key, entry, body in removed:

@@ -58,7 +58,7 @@ def ack_before_commit() -> Iterator[None]:
     async def broken(self: Consumer, handler: Handler, flights: Sequence[Flight]) -> None:
         [flight] = flights
         early = replace(flight, outcome=Done())
-        await self._settler._send([[early]])
+        await self._settler._send([self._settler._part([early])])
         await handle(self, handler, flights)
 
     with patch.object(Consumer, "_handle", broken):
@@ -78,6 +78,11 @@ def trimmed() -> AbstractContextManager[None]:
 def plain_heartbeat() -> AbstractContextManager[None]:
     """Leases are renewed without asking whose they are. Caught by the rule that only an expired lease changes hands."""
     return _rewritten("renew", "if pending and pending[2] == consumer then", "if pending then")
+
+
+def settles_for_others() -> AbstractContextManager[None]:
+    """Settling does not ask whose an entry is. Caught by the rule that only its holder acknowledges it."""
+    return _rewritten("settle", "elseif pending and pending[2] ~= consumer then", "elseif false then")
 
 
 @contextlib.contextmanager
@@ -154,6 +159,7 @@ MUTANTS: Final[Mapping[str, Callable[[], AbstractContextManager[Any]]]] = {
         unknown_is_unavailable,
         no_look_up,
         plain_heartbeat,
+        settles_for_others,
         no_lease_check,
         no_sweep,
     )

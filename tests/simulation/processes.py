@@ -78,6 +78,9 @@ class Tally(Metrics):
     def lost(self, count: int) -> None:
         self._repairs["leases lost"] += count
 
+    def stale(self, lane: str, count: int) -> None:
+        self._repairs["stale outcomes"] += count
+
     def group_recreated(self) -> None:
         self._repairs["groups recreated"] += 1
 

@@ -180,16 +180,20 @@ async def _read(side: Side, step: Step) -> Any:
 
 async def _settle(side: Side, step: Step) -> Any:
     entries = _by_lane(side, step)
-    retries: list[tuple[int, str, str, list[scripts.Argument]]] = []
-    if step.delay_ms is not None and step.entries:
-        lane, entry_id = side.seen[step.entries[0]]
-        retries = [(step.delay_ms, entry_id.decode(), lane, ["b", b"again" * 60, "g", step.group])]
-    dead: list[list[scripts.Argument]] = [["b", b"dead", "g", step.group]] if step.is_dead else []
-    settlement = scripts.Settlement(entries, retries, dead)
-    [found] = await scripts.settle(side.client, side.stream, group=step.group, settlements=[settlement])
-    if isinstance(found, StreamError):
-        raise found
-    return found
+    retries: list[tuple[str, str, int, list[scripts.Argument]]] = []
+    dead: list[tuple[str, str, list[scripts.Argument]]] = []
+    if found := next(((lane, ids[0]) for lane, ids in entries.items() if ids), None):
+        if step.delay_ms is not None:
+            retries = [(*found, step.delay_ms, ["b", b"again" * 60, "g", step.group])]
+        elif step.is_dead:
+            dead = [(*found, ["b", b"dead", "g", step.group])]
+    settlement = scripts.Settlement(entries, retries, dead, anew=step.count == 1)
+    [unsettled] = await scripts.settle(
+        side.client, side.stream, group=step.group, consumer=step.consumer, settlements=[settlement]
+    )
+    if isinstance(unsettled, StreamError):
+        raise unsettled
+    return [(side.number(lane, entry_id.encode()), why) for lane, entry_id, why in unsettled]
 
 
 async def _promote(side: Side, step: Step) -> Any:

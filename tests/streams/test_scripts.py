@@ -33,7 +33,7 @@ async def test_scripts_come_back_after_the_server_forgot_them(client: Redis, str
     assert (await Inspector(client, stream, group=GROUP).stats()).pending == 0
 
 
-async def test_an_error_of_one_settlement_is_its_own(client: Redis, stream: Stream) -> None:
+async def test_an_error_of_one_entry_is_its_own(client: Redis, stream: Stream) -> None:
     """They travel together, after the server forgot the script, and one of them it cannot do."""
     good = await Producer(client, stream).publish_many([Draft(b"x")] * 3)
     await client.script_flush()
@@ -41,11 +41,14 @@ async def test_an_error_of_one_settlement_is_its_own(client: Redis, stream: Stre
         client,
         stream,
         group=GROUP,
-        settlements=[scripts.Settlement({"critical": ids}) for ids in (good[:2], ["not an id"], good[2:])],
+        consumer="c1",
+        settlements=[scripts.Settlement({"critical": ids}) for ids in (good[:2], [good[2], "no id"])],
     )
-    assert found[0] == 2
-    assert isinstance(found[1], StreamError)
-    assert found[2] == 1
+    assert found[0] == []
+    assert isinstance(found[1], list)
+    [(lane, entry_id, why)] = found[1]
+    assert (lane, entry_id) == ("critical", "no id")
+    assert "Invalid stream ID" in why
 
 
 @pytest.mark.parametrize(

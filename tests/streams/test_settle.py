@@ -1,17 +1,41 @@
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, cast
 
 import pytest
 from redis.asyncio import Redis
 
-from streams import Draft, Inspector, Metrics, Producer, Stream, scripts
+from streams import (
+    Consumer,
+    Dead,
+    Delayed,
+    Done,
+    Draft,
+    Inspector,
+    Message,
+    Metrics,
+    Outcome,
+    Producer,
+    Retry,
+    Stream,
+    scripts,
+)
+from tests.streams.conftest import Connected, pretend_idle
 from tests.streams.running import GROUP, consumer, done
+from tests.streams.servers import Server
+
+LATER = Retry("later", after=timedelta(hours=1))
 
 
 class Sizes(Metrics):
     def __init__(self) -> None:
         self.settled_by_call: list[int] = []
+        self.dropped: list[tuple[str, int]] = []
+
+    def stale(self, lane: str, count: int) -> None:
+        self.dropped.append((lane, count))
 
     def batch(self, step: str, size: int) -> None:
         if step == "settle":
@@ -35,3 +59,119 @@ async def test_what_is_settled_together_is_cut_into_calls_that_do_not_hold_the_s
     assert sizes.settled_by_call == [128, 128, 44]
     assert trips == [3]
     assert (await Inspector(client, stream, group=GROUP).stats()).pending == 0
+
+
+def losing(client: Redis, stream: Stream, outcome: Outcome, *, to: Consumer | None, metrics: Metrics) -> Consumer:
+    """A consumer whose handler blocks for longer than its lease: another takes the message over, and settles it or not."""
+
+    async def handler(message: Message) -> Outcome:
+        await pretend_idle(client, stream, message, group=GROUP, consumer="slow")
+        if to is None:
+            await client.xclaim(stream.lane_key(message.lane), GROUP, "other", 1, [message.id])
+        else:
+            assert await to.run_once() == 1
+        return outcome
+
+    return consumer(client, stream, handler, name="slow", metrics=metrics)
+
+
+@pytest.mark.parametrize("outcome", [Done(), LATER, Dead("given up")], ids=lambda one: type(one).__name__)
+async def test_a_worker_that_lost_its_lease_settles_nothing_that_another_one_holds(
+    client: Redis, stream: Stream, outcome: Outcome, caplog: pytest.LogCaptureFixture
+) -> None:
+    await Producer(client, stream).publish(b"x", lane="low")
+    sizes = Sizes()
+    assert await losing(client, stream, outcome, to=None, metrics=sizes).run_once() == 0
+    stats = await Inspector(client, stream, group=GROUP).stats()
+    assert [(each.name, each.lane) for each in stats.consumers if each.pending] == [("other", "low")]
+    assert (stats.pending, stats.delayed, stats.dead) == (1, 0, 0)
+    assert sizes.dropped == [("low", 1)]
+    assert "another consumer has taken them over" in caplog.text
+
+
+@pytest.mark.parametrize("outcome", [LATER, Dead("given up")], ids=lambda one: type(one).__name__)
+async def test_what_another_one_has_taken_over_and_done_is_neither_delayed_nor_buried(
+    client: Redis, stream: Stream, outcome: Outcome
+) -> None:
+    await Producer(client, stream).publish(b"x")
+    other, sizes = consumer(client, stream, done, name="other"), Sizes()
+    assert await losing(client, stream, outcome, to=other, metrics=sizes).run_once() == 0
+    stats = await Inspector(client, stream, group=GROUP).stats()
+    assert (stats.depth, stats.pending, stats.delayed, stats.dead) == (0, 0, 0, 0)
+    assert sizes.dropped == [("critical", 1)]
+
+
+async def test_one_lost_lease_keeps_no_other_message_of_its_batch_from_being_settled(
+    client: Redis, stream: Stream
+) -> None:
+    await Producer(client, stream).publish_many([Draft(b"%d" % number) for number in range(6)])
+
+    async def handler(message: Message) -> Outcome:
+        if message.body in (b"0", b"3", b"5"):
+            await client.xclaim(stream.lane_key(message.lane), GROUP, "other", 0, [message.id])
+        return Done()
+
+    assert await consumer(client, stream, handler).run_once() == 3
+    stats = await Inspector(client, stream, group=GROUP).stats()
+    assert [(each.name, each.pending) for each in stats.consumers if each.pending] == [("other", 3)]
+
+
+async def test_what_was_in_hand_when_everything_was_flushed_lives_on_though_newer_messages_were_read_since(
+    own_server: Callable[..., Server], connected: Connected, stream: Stream
+) -> None:
+    client = connected(own_server())
+    producer = Producer(client, stream)
+    await producer.publish(b"old")
+    seen: list[bytes] = []
+
+    async def handler(message: Message) -> Outcome:
+        seen.append(message.body)
+        if message.body == b"old":
+            await client.flushall()
+            await producer.publish(b"new")
+            worker._group_known = False  # its next read says so; here the group is made by hand before it
+            assert await worker.run_once() == 1
+        return LATER
+
+    worker = consumer(client, stream, handler)
+    assert await worker.run_once() == 1
+    assert seen == [b"old", b"new"]
+    assert await Delayed(client, stream).count() == 2
+
+
+async def test_a_message_that_cannot_be_written_keeps_no_other_from_being_settled(
+    client: Redis, stream: Stream, caplog: pytest.LogCaptureFixture
+) -> None:
+    await Producer(client, stream).publish_many([Draft(b"x", headers={"n": str(number)}) for number in range(30)])
+
+    async def handler(message: Message) -> Outcome:
+        if message.headers["n"] == "7":
+            cast(Any, message.headers)["n"] = object()
+        return LATER if int(str(message.headers["n"])[-1], 36) % 2 else Dead("even")
+
+    assert await consumer(client, stream, handler).run_once() == 29
+    stats = await Inspector(client, stream, group=GROUP).stats()
+    assert stats.pending == 1
+    assert stats.delayed + stats.dead == 29
+    assert caplog.text.count("stays pending") == 1
+
+
+@pytest.mark.parametrize("broken", ["delayed", "dead"])
+async def test_a_set_or_stream_that_cannot_take_a_message_loses_none(
+    client: Redis, stream: Stream, broken: str
+) -> None:
+    """A key of another type stands where the delayed or the dead belong: what cannot be put there stays pending."""
+    key = stream.delayed_key if broken == "delayed" else stream.dead_key
+    await client.set(key, "not what belongs here")
+    await Producer(client, stream).publish_many([Draft(b"done"), Draft(b"delayed"), Draft(b"dead"), Draft(b"done")])
+
+    async def handler(message: Message) -> Outcome:
+        outcomes: dict[bytes, Outcome] = {b"done": Done(), b"delayed": LATER, b"dead": Dead("d")}
+        return outcomes[message.body]
+
+    worker = consumer(client, stream, handler)
+    worker._settler._giving_up.set()  # one try, whatever counts as an outage
+    assert await worker.run_once() == 3
+    [left] = cast(Any, await client.xrange(stream.lane_key("critical")))
+    assert left[1][b"b"] == broken.encode()
+    await client.delete(key)
