@@ -6,7 +6,6 @@ else is `OKANE_<FIELD>`. Durations take seconds (`30`, `0.5`) or Go's spelling (
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from datetime import timedelta
@@ -15,8 +14,9 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PositiveInt, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from okane import currencies
+from okane import binding, currencies
 from okane.api_key import Mode
+from okane.origin_guard import is_loopback
 from okane.rate import Rate
 
 _GO_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
@@ -47,7 +47,7 @@ def _parse_host_names(value: object) -> object:
     if not isinstance(value, str):
         return value
     names = [name.strip().removesuffix(".").lower() for name in value.split(",") if name.strip()]
-    if not all(map(_is_host, names)):
+    if not all(map(binding.is_host, names)):
         raise ValueError("takes names or addresses separated by commas, without scheme and port")
     return names
 
@@ -61,30 +61,13 @@ AmountLimits = Annotated[
 ]
 AmountMinor = Annotated[int, Field(gt=0, le=currencies.MAX_AMOUNT_MINOR)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+Hosts = Annotated[str, AfterValidator(binding.checked)]
 HostNames = Annotated[frozenset[str], NoDecode, BeforeValidator(_parse_host_names)]
 
 
 def _named(name: str) -> AliasChoices:
     """An ancestor's name for a setting, beside ours."""
     return AliasChoices(f"OKANE_{name}", name)
-
-
-def _is_host(text: str) -> bool:
-    """A name as DNS has them, or an IPv4 or IPv6 address without brackets."""
-    if ":" not in text:
-        return re.fullmatch(r"[\w.-]+", text, re.ASCII) is not None
-    try:
-        ipaddress.IPv6Address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class Settings(BaseSettings):
@@ -105,11 +88,11 @@ class Settings(BaseSettings):
     redis_url: str | None = Field(None, validation_alias=_named("REDIS_URL"), description="Redis or Valkey, as a URL")
     redis_addr: str | None = Field(None, validation_alias=_named("REDIS_ADDR"), description="host:port, or a URL")
     provider_base_url: str | None = Field(None, validation_alias=_named("PROVIDER_BASE_URL"))
-    host: str = Field("127.0.0.1", description="what the API binds; loopback unless you say otherwise")
+    host: Hosts = Field("127.0.0.1", description="what the API binds: hosts, separated by commas")
     port: Port = Field(8080, validation_alias=_named("PORT"), description="the API's port")
     share_port: bool = Field(False, description="let other API processes bind the same port: set by `api --processes`")
     mock_provider_port: Port = Field(8081, validation_alias=_named("MOCK_PROVIDER_PORT"))
-    metrics_host: str = "127.0.0.1"
+    metrics_host: Hosts = "127.0.0.1"
     metrics_port: Port = Field(0, description="this process's /metrics; 0 takes the first free one from 9101 up")
     metrics_advertise: str | None = Field(
         None, description="where others reach /metrics: a name or an address; unset: what it binds, or the host's name"
@@ -217,11 +200,11 @@ class Settings(BaseSettings):
             raise ValueError("DATABASE_URL: an @ in the user or the password is written %40")
         if self.redis is not None and not self.redis.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("REDIS_URL must begin with redis://, rediss:// or unix://")
-        if self.metrics_advertise is not None and not _is_host(self.metrics_advertise):
+        if self.metrics_advertise is not None and not binding.is_host(self.metrics_advertise):
             raise ValueError("OKANE_METRICS_ADVERTISE must be a host name or an address, without port or scheme")
         if self.provider_base_url is not None and not re.match(r"https?://[^/?#]", self.provider_base_url):
             raise ValueError("PROVIDER_BASE_URL must look like https://host[:port][/path]")
-        if self.auth == "none" and not _is_loopback(self.host):
+        if self.auth == "none" and not all(map(is_loopback, binding.hosts(self.host))):
             raise ValueError(f"OKANE_AUTH=none lets in whoever reaches {self.host}: use keys, or bind 127.0.0.1")
         return self
 

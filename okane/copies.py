@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
 
+from okane import binding
 from okane.config import Settings
 from okane.errors import SetupError
 from okane.local.okane_process import OKANE, own_path
@@ -86,9 +86,10 @@ def _check_free(host: str, port: int) -> None:
     if port == 0:
         raise SetupError("several processes need a port to share: set PORT")
     try:
-        socket.create_server((host, port)).close()
+        for one in binding.bind(host, port):
+            one.close()
     except OSError as error:
-        raise SetupError(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from error
+        raise SetupError(f"cannot listen on {error.filename}: {error.strerror}") from error
 
 
 class _Copy:

@@ -12,16 +12,17 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from okane import binding
 from okane.api.metrics_endpoint import PROCESS_PATH, Telling, build_metrics_app
 from okane.api.serving import Limits, serving
 from okane.config import Settings
 from okane.errors import SetupError
+from okane.origin_guard import is_loopback
 from okane.parts import Parts
 
 FIRST_METRICS_PORT = 9101
 METRICS_CONNECTIONS = 100  # a scraper or two, and probes
 METRICS_PORTS = 100  # processes on one machine that find a port by themselves
-ANY_HOST = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - recognised, not bound
 
 
 @contextlib.asynccontextmanager
@@ -69,7 +70,11 @@ def advertised(settings: Settings, url: str) -> str:
     means nothing to other pods.
     """
     bound = urlsplit(url)
-    host = settings.metrics_advertise
-    if host is None:
-        return f"{socket.gethostname()}:{bound.port}" if settings.metrics_host in ANY_HOST else bound.netloc
-    return f"[{host}]:{bound.port}" if ":" in host else f"{host}:{bound.port}"
+    hosts = binding.hosts(settings.metrics_host)
+    if settings.metrics_advertise is not None:
+        host = settings.metrics_advertise
+    elif binding.EVERY_ADDRESS.isdisjoint(hosts):
+        host = next((one for one in hosts if not is_loopback(one)), bound.hostname or "")
+    else:
+        host = socket.gethostname()
+    return binding.netloc(host, bound.port or 0)

@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
 
+from okane import binding
 from okane.errors import SetupError
 
 _BACKLOG = 1024
 
 
-def listen(host: str, port: int, *, share_port: bool) -> list[socket.socket]:
-    """Listen on `port` of every address that `host` has. Raises SetupError if one of them is taken, or not ours."""
-    sockets: list[socket.socket] = []
+def listen(host: str, port: int, *, share_port: bool) -> Sequence[socket.socket]:
+    """Bind `port` of every address that `host` names. Raises SetupError if one of them is taken, or not ours."""
     try:
-        for family, address in _addresses(host, port):
-            at = (address, sockets[0].getsockname()[1]) if sockets else (address, port)
-            sockets.append(socket.create_server(at, family=family, backlog=_BACKLOG, reuse_port=share_port))
+        return binding.bind(host, port, share_port=share_port)
     except OSError as error:
-        for one in sockets:
-            one.close()
-        reason = str(error.strerror) if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
-        raise SetupError(f"cannot listen on {host}:{port}: {reason}") from error
-    return sockets
-
-
-def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
+        raise SetupError(f"cannot listen on {error.filename}: {error.strerror}") from error
 
 
 @dataclass(slots=True)

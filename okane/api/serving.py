@@ -14,6 +14,7 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from okane import binding
 from okane.api import refusals, request_ids
 from okane.api.connection import Connection
 from okane.api.fast_lane import FastConnection, FastLane
@@ -43,10 +44,10 @@ async def serving(
     share_port: bool = False,
     leaving: asyncio.Event | None = None,
 ) -> AsyncIterator[str]:
-    """Serve inside the block; yields the base URL. Leaving it stops listening and lets requests in hand finish.
+    """Serve inside the block, on every address of `host` (see `binding`); yields the base URL of the first.
 
-    Once `leaving` is set, every answer ends its connection (`Connection: close`), so that clients go elsewhere while new
-    connections are still taken.
+    Leaving it stops listening and lets requests in hand finish. Once `leaving` is set, every answer ends its connection
+    (`Connection: close`), so that clients go elsewhere while new connections are still taken.
     """
     runner = GuardedRunner(
         app,
@@ -59,8 +60,7 @@ async def serving(
     await runner.setup()
     try:
         listeners = [await Listener.start(runner, one) for one in listen(host, port, share_port=share_port)]
-        bound_host, bound_port = runner.addresses[0][:2]
-        yield f"http://[{bound_host}]:{bound_port}" if ":" in bound_host else f"http://{bound_host}:{bound_port}"
+        yield f"http://{binding.netloc(*runner.addresses[0][:2])}"
         if leaving is not None and leaving.is_set():
             await _stop_listening(runner, listeners)
     finally:

@@ -59,7 +59,9 @@ def up(
 def api(
     *,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="port to bind (default: PORT or 8080)")] = None,
-    host: Annotated[str | None, typer.Option(help="address to bind (default: 127.0.0.1)")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="addresses to bind, separated by commas (default: 127.0.0.1)")
+    ] = None,
     processes: Processes = 1,
 ) -> None:
     """Serve the HTTP API: accept payments and tell what became of them."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from okane import binding
 from okane.config import Settings
 from okane.local.data_folder import DataFolder, Endpoints
 from okane.local.okane_process import OkaneProcess, answers_http, listens
@@ -19,7 +20,6 @@ from okane.local.server import LocalError
 
 # It answers at once; only a charge that it is told to delay takes longer.
 _PROVIDER_DRAIN_S = 2.0
-_ANY_HOST = {"0.0.0.0": LOOPBACK, "::": "::1", "": LOOPBACK}  # noqa: S104 - what to knock at, not what to bind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +47,13 @@ class Plan:
         self.worker_names = tuple(f"worker-{number}" for number in range(1, options.workers + 1))
         self._chosen: set[int] = set()
         names = ("api", *self.worker_names)
+        self._api_host = binding.reached_at(settings.host)
+        self._metrics_host = binding.reached_at(settings.metrics_host)
         self._api_port = self._port("--port", settings.port if options.port is None else options.port, settings.host)
         self._metrics_ports = {
-            name: self._port("--metrics-port", options.metrics_port and options.metrics_port + offset)
+            name: self._port(
+                "--metrics-port", options.metrics_port and options.metrics_port + offset, settings.metrics_host
+            )
             for offset, name in enumerate(names)
         }
         self.postgres = self._postgres(options) if settings.database_url is None else None
@@ -59,29 +63,29 @@ class Plan:
 
     def endpoints(self) -> Endpoints:
         """Where everything is. The embedded servers must have been prepared: their passwords are made then."""
-        api_host = _ANY_HOST.get(self._settings.host, self._settings.host)
         database_url = self._settings.database_url if self.postgres is None else self.postgres.url
         redis_url = self._settings.redis if self.redis is None else self.redis.url
         return Endpoints(
             database_url=database_url or "",
             redis_url=redis_url or "",
             provider_base_url=self._provider_url or "",
-            api_url=f"http://[{api_host}]:{self._api_port}"
-            if ":" in api_host
-            else f"http://{api_host}:{self._api_port}",
-            metrics_urls={name: f"http://{LOOPBACK}:{port}/metrics" for name, port in self._metrics_ports.items()},
+            api_url=f"http://{binding.netloc(self._api_host, self._api_port)}",
+            metrics_urls={
+                name: f"http://{binding.netloc(self._metrics_host, port)}/metrics"
+                for name, port in self._metrics_ports.items()
+            },
         )
 
     def api(self) -> OkaneProcess:
         """The API. As with `workers`, what `endpoints` needs must be there."""
-        health = answers_http(self._api_port, "/v1/health", _ANY_HOST.get(self._settings.host, self._settings.host))
+        health = answers_http(self._api_port, "/v1/health", self._api_host)
         return self._process(
             "api", ["api"], health, {"OKANE_PORT": str(self._api_port), "OKANE_AUTH": self._settings.auth}
         )
 
     def workers(self) -> list[OkaneProcess]:
         return [
-            self._process(name, ["worker", "--name", name], listens(self._metrics_ports[name]), {})
+            self._process(name, ["worker", "--name", name], listens(self._metrics_ports[name], self._metrics_host), {})
             for name in self.worker_names
         ]
 

@@ -11,6 +11,8 @@ from collections.abc import Container
 
 import psutil
 
+from okane import binding
+
 LOOPBACK = "127.0.0.1"
 
 # Files of the ports given out last: some systems' worth, far from the limit of open ones. They are held until the process
@@ -20,13 +22,11 @@ _held: deque[int] = deque(maxlen=64)
 
 def is_taken(port: int, host: str = LOOPBACK) -> bool:
     """Could a server not listen on `port` now?"""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        # As servers do it: connections of a server that has just ended must not count.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return True
+    try:
+        for one in binding.bind(host, port):
+            one.close()
+    except OSError:
+        return True
     return False
 
 

@@ -145,7 +145,7 @@ def test_every_setting_exists_and_addresses_come_from_the_secret(name: str) -> N
         assert container(name)["envFrom"] == [{"configMapRef": {"name": "okane"}}]
         assert given["OKANE_METRICS_ADVERTISE"] == {"fieldRef": {"fieldPath": "status.podIP"}}
         assert {"name": "metrics", "containerPort": settings.metrics_port} in container(name)["ports"]
-        assert settings.metrics_host == settings.host == "0.0.0.0"
+        assert settings.metrics_host == settings.host == "::"
 
 
 def test_the_examples_settings_exist() -> None:

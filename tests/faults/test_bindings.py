@@ -10,6 +10,7 @@ import aiohttp
 import psutil
 import pytest
 
+from okane import binding
 from okane.config import Settings
 from okane.local.okane_process import answers_http
 from okane.local.postgres import PostgresServer
@@ -53,6 +54,15 @@ async def test_the_api_listens_elsewhere_when_it_is_told_to(system: System) -> N
     assert _listening(system.pid("api")) == {"127.0.0.2", "127.0.0.3"}
 
 
+async def test_every_server_listens_on_both_families_when_it_is_told_to(system: System) -> None:
+    await system.start_provider("--host", "localhost")
+    env = {"OKANE_HOST": "localhost", "OKANE_METRICS_HOST": "127.0.0.1,::1"}
+    await system.start_api(**env)
+    await system.start_worker("w1", **env)
+    for name in ("provider", "api", "w1"):
+        assert _listening(system.pid(name)) == {"127.0.0.1", "::1"}
+
+
 async def test_prometheus_is_led_to_the_address_that_a_process_advertises(system: System) -> None:
     await system.start_api(OKANE_METRICS_ADVERTISE="pod-7.example")
     port = urlsplit(system.metrics_url("api")).port
@@ -73,9 +83,14 @@ async def test_prometheus_is_led_to_the_address_that_a_process_advertises(system
         ("0.0.0.0", "10.1.2.3", "10.1.2.3:9101"),
         ("::", "fd00::7", "[fd00::7]:9101"),
         ("10.1.2.3", "worker-7", "worker-7:9101"),
+        ("::1", None, "[::1]:9101"),
+        ("localhost", None, "127.0.0.1:9101"),
+        ("127.0.0.1,10.1.2.3", None, "10.1.2.3:9101"),
+        ("127.0.0.1,fd00::7", None, "[fd00::7]:9101"),
+        ("127.0.0.1,::", None, f"{socket.gethostname()}:9101"),
     ],
 )
 def test_who_listens_everywhere_is_found_all_the_same(bound: str, advertise: str | None, expected: str) -> None:
-    host = f"[{bound}]" if ":" in bound else bound
     settings = Settings(metrics_host=bound, metrics_advertise=advertise)
-    assert advertised(settings, f"http://{host}:9101") == expected
+    first = binding.hosts(bound)[0].replace("localhost", "127.0.0.1")
+    assert advertised(settings, f"http://{binding.netloc(first, 9101)}") == expected

@@ -114,14 +114,14 @@ def test_an_unquoted_at_in_a_password_is_refused_and_not_shown() -> None:
         assert Settings(database_url=url).database_url == url
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "okane.internal", ""])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "okane.internal", "127.0.0.1,10.0.0.1", "localhost,::"])
 def test_without_keys_nobody_beyond_this_machine_is_let_in(host: str) -> None:
     with pytest.raises(ValidationError, match="OKANE_AUTH=none"):
         Settings(_env_file=None, host=host, auth="none")
     assert Settings(_env_file=None, host=host).auth == "keys"
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost", "127.0.0.1,::1"])
 def test_without_keys_this_machine_is_let_in(host: str) -> None:
     assert Settings(_env_file=None, host=host, auth="none").host == host
 

@@ -24,6 +24,7 @@ from typing import assert_never
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from okane import binding
 from okane.origin_guard import OriginGuard, Refusal, is_loopback
 from okane.providers.simulator.desk import ChargeRequest, Conflict, Desk, Settled, Untouched
 from okane.providers.simulator.journal import Charge, Journal, JournalError
@@ -66,10 +67,9 @@ async def serving(options: SimulatorOptions) -> AsyncIterator[str]:
     runner = web.AppRunner(build_app(options), access_log=None, shutdown_timeout=1.0)
     try:
         await runner.setup()
-        site = web.TCPSite(runner, options.host, options.port, backlog=1024)
-        await site.start()
-        host, port = runner.addresses[0][:2]
-        yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        for one in await asyncio.to_thread(binding.bind, options.host, options.port):
+            await web.SockSite(runner, one, backlog=1024).start()
+        yield f"http://{binding.netloc(*runner.addresses[0][:2])}"
     finally:
         await runner.cleanup()
 
@@ -84,7 +84,7 @@ async def run(options: SimulatorOptions, *, stop: asyncio.Event, ready: Callable
 
 def _own_pages_only(host: str) -> Middleware:
     """Refuse what web pages of other origins send. Where not only this machine reaches us, we do not know our names."""
-    guard = OriginGuard(frozenset() if is_loopback(host) else None)
+    guard = OriginGuard(frozenset() if all(map(is_loopback, binding.hosts(host))) else None)
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from okane import binding
+
 
 class Act(enum.StrEnum):
     """What the mock provider does with a key that it has not charged yet. Each is a weight in `Behaviour`."""
@@ -124,9 +126,16 @@ class SimulatorOptions(Behaviour):
     journal: Path = field(
         metadata={"help": "the file of charges, kept over restarts, one provider's at a time (.okane/provider.jsonl)"}
     )
-    host: str = _option("127.0.0.1", "address to bind; loopback unless you say otherwise")
+    host: str = _option("127.0.0.1", "what to bind: hosts, separated by commas; loopback unless you say otherwise")
     port: int = _option(8081, "port to bind; 0 takes a free one (default of the command: MOCK_PROVIDER_PORT or 8081)")
     seed: int | None = _option(None, "of the dice: equal calls in equal order get equal answers")
+
+    def __post_init__(self) -> None:
+        Behaviour.__post_init__(self)
+        try:
+            binding.hosts(self.host)
+        except ValueError as error:
+            raise ValueError(f"host {error}") from error
 
     @property
     def behaviour(self) -> Behaviour:
