@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 
 from streams import scripts
+from streams.arguments import checked_client
 from streams.coalesce import Coalescer
 from streams.keys import Stream
 
@@ -47,7 +48,7 @@ class Buckets:
     """Buckets in Redis, beside a stream. Time is the server's. One that is full takes no memory there."""
 
     def __init__(self, client: Redis, stream: Stream) -> None:
-        self._client = client
+        self._client = checked_client(client)
         self._stream = stream
         self._taking: Coalescer[tuple[str, Allowance], Taken] = Coalescer(self._take)
 

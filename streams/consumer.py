@@ -11,12 +11,13 @@ import logging
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
 
 from redis.asyncio import Redis
 
+from streams.arguments import check_handler, checked_client
 from streams.claims import Reclaimer, Renewal
 from streams.clock import Clock, SystemClock
 from streams.connection import Outage
@@ -25,7 +26,7 @@ from streams.flights import Flight, Flights, Work
 from streams.handling import BatchHandler, Handler, Tracer, ask, ask_batch, is_outcome, resolve
 from streams.keys import Stream
 from streams.message import Message
-from streams.metrics import Metrics
+from streams.metrics import Metrics, guarded, quiet
 from streams.outcome import Dead, Done, Outcome
 from streams.reading import Reader, Reading
 from streams.retry import RetryPolicy
@@ -89,13 +90,14 @@ class Consumer:
         self._policy = policy or RetryPolicy()
         self._max_deliveries = max_deliveries
         self._on_poison = on_poison or bury_poison
+        check_handler(self._on_poison, "on_poison")
         self._block = block
         self._gather = gather
         self._lease = lease
         self._drain = drain
         self._clock = clock = clock or SystemClock()
         self._roll = roll
-        self._metrics = metrics = metrics or Metrics()
+        self._metrics = metrics = guarded(metrics)
         self._capacity = concurrency
         self._group_known = False
         self._group_was_known = False
@@ -144,6 +146,7 @@ class Consumer:
 
         Answers how many were settled. Raises `StreamError` when the server cannot be read.
         """
+        self._flights.owner = asyncio.current_task()
         async with self._renewing():
             await self._know_group()
             flights = await self._reclaim()
@@ -157,6 +160,7 @@ class Consumer:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consumes until `stop` is set, then drains. Cancelling it leaves what is in hand to be delivered again."""
+        self._flights.owner = asyncio.current_task()
         waker = asyncio.ensure_future(self._wake_on(stop))
         try:
             async with self._renewing():
@@ -256,8 +260,10 @@ class Consumer:
     def _story(self, handler: Handler | None, batch_handler: BatchHandler | None, max_batch: int) -> tuple[Work, int]:
         """How messages are handled, and how many together."""
         if handler is not None and batch_handler is None:
+            check_handler(handler, "handler")
             return partial(self._handle, handler), 1
         if batch_handler is not None and handler is None:
+            check_handler(batch_handler, "batch_handler")
             return partial(self._handle_batch, batch_handler), max_batch
         raise ValueError("a consumer has a handler or a batch_handler, exactly one of them")
 
@@ -267,7 +273,7 @@ class Consumer:
         message = flight.message
         started_s = self._clock.monotonic()
         self._metrics.started(message.lane, self._reader.waited_s(message, started_s))
-        outcome = await ask(handler, message, metrics=self._metrics)
+        outcome = await ask(handler, message, metrics=self._metrics, cancelled=self._flights.is_ending)
         self._metrics.handled(message.lane, self._clock.monotonic() - started_s)
         self._settle(flight, outcome)
 
@@ -277,7 +283,7 @@ class Consumer:
         started_s = self._clock.monotonic()
         for message in messages:
             self._metrics.started(message.lane, self._reader.waited_s(message, started_s))
-        outcomes = await ask_batch(handler, messages, metrics=self._metrics)
+        outcomes = await ask_batch(handler, messages, metrics=self._metrics, cancelled=self._flights.is_ending)
         took_s = self._clock.monotonic() - started_s
         for flight, outcome in zip(flights, outcomes, strict=True):
             self._metrics.handled(flight.message.lane, took_s)
@@ -290,7 +296,7 @@ class Consumer:
         log.error("poison: message %s of lane %s, %d deliveries", message.id, message.lane, message.deliveries)
         outcome = await self._on_poison(message)
         if not is_outcome(outcome):
-            raise TypeError(f"a bug: on_poison answered {outcome!r}, which is not an outcome")
+            raise TypeError(f"a bug: on_poison answered a {type(outcome).__name__}, which is not an outcome")
         self._settle(flight, outcome)
 
     def _settle(self, flight: Flight, outcome: Outcome) -> None:
@@ -319,14 +325,31 @@ def _traced(tracer: Tracer | None, work: Work) -> Work:
     if tracer is None:
         return work
 
+    enter, leave = quiet(_enter, "tracer.processing"), quiet(_leave, "tracer.processing")
+
     async def traced(flights: Sequence[Flight]) -> None:
-        with tracer.processing([flight.message for flight in flights]):
+        spans = ExitStack()
+        enter(spans, tracer, flights)
+        try:
             await work(flights)
+        except BaseException as error:
+            leave(spans, error)
+            raise
+        leave(spans, None)
 
     return traced
 
 
+def _enter(spans: ExitStack, tracer: Tracer, flights: Sequence[Flight]) -> None:
+    spans.enter_context(tracer.processing([flight.message for flight in flights]))
+
+
+def _leave(spans: ExitStack, error: BaseException | None) -> None:
+    spans.__exit__(None if error is None else type(error), error, None if error is None else error.__traceback__)
+
+
 def _check(client: Redis, *, concurrency: int, max_batch: int, lease: timedelta, block: timedelta) -> None:
+    checked_client(client)
     if min(concurrency, max_batch) < 1 or min(lease, block) <= timedelta(0):
         raise ValueError("concurrency, max_batch, lease and block are positive")
     timeout_s = client.connection_pool.connection_kwargs.get("socket_timeout")

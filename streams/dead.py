@@ -10,6 +10,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from streams import scripts
+from streams.arguments import checked_client
 from streams.clock import milliseconds
 from streams.connection import redis_errors
 from streams.entry import DeadLetter, checked_id, to_dead_letter
@@ -32,7 +33,7 @@ class DeadLetters:
     ValueError for an id that is none, before anything is changed."""
 
     def __init__(self, client: Redis, stream: Stream) -> None:
-        self._client = client
+        self._client = checked_client(client)
         self._stream = stream
         self._key = stream.dead_key
 

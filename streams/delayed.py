@@ -13,12 +13,13 @@ from datetime import UTC, datetime, timedelta
 from redis.asyncio import Redis
 
 from streams import scripts
-from streams.clock import Clock, SystemClock, pause
+from streams.arguments import checked_client
+from streams.clock import Clock, SystemClock, milliseconds, pause
 from streams.connection import Outage, redis_errors
 from streams.errors import StreamError, StreamUnavailable
 from streams.failpoints import failpoint
 from streams.keys import Stream
-from streams.metrics import Metrics
+from streams.metrics import Metrics, guarded
 
 _SHORTEST_PAUSE = timedelta(milliseconds=10)
 
@@ -43,12 +44,12 @@ class Delayed:
         roll: Callable[[], float] = random.random,
         metrics: Metrics | None = None,
     ) -> None:
-        self._client = client
+        self._client = checked_client(client)
         self._stream = stream
         self._limit = limit
         self._poll = poll
         self._clock = clock or SystemClock()
-        self._metrics = metrics or Metrics()
+        self._metrics = guarded(metrics)
         self._outage = Outage(client, "delayed messages", clock=self._clock, roll=roll)
         self._next_in = poll
 
@@ -59,8 +60,9 @@ class Delayed:
         moved, next_ms, now_ms = await scripts.promote(self._client, self._stream, limit=self._limit)
         if moved and AFTER_PROMOTE.armed:
             await AFTER_PROMOTE.hit()
-        until_next = self._poll if next_ms is None else timedelta(milliseconds=next_ms - now_ms)
-        self._next_in = min(self._poll, max(until_next, _SHORTEST_PAUSE))
+        poll_ms = milliseconds(self._poll)
+        until_next_ms = poll_ms if next_ms is None else min(next_ms - now_ms, poll_ms)
+        self._next_in = max(timedelta(milliseconds=until_next_ms), _SHORTEST_PAUSE)
         if moved:
             self._metrics.promoted(moved)
         return moved

@@ -68,7 +68,7 @@ def to_message(entry_id: bytes, fields: Sequence[bytes], *, lane: str, deliverie
         lane,
         values.get(b"b", b""),
         _headers(values),
-        _count(values.get(b"a"), 1),
+        _count(values.get(b"a"), 1) or 1,
         deliveries,
         _group(values),
     )
@@ -123,7 +123,7 @@ def _text(value: bytes | None) -> str:
 
 
 def _count(value: bytes | None, default: int) -> int:
-    return int(value) if value is not None and value.isdigit() else default
+    return int(value) if value is not None and value.isdigit() and len(value) < 10 else default
 
 
 def flatten(values: Mapping[bytes, bytes]) -> list[bytes]:

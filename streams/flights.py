@@ -61,6 +61,7 @@ class Flights:
         self._room = asyncio.Event()
         self._landing = asyncio.Event()
         self._abandoning = False
+        self.owner: asyncio.Task[object] | None = None  # the task that runs the consumer
 
     def __len__(self) -> int:
         return sum(map(len, self._lanes.values()))
@@ -79,6 +80,11 @@ class Flights:
         """Whether a read is worth its round trip: a quarter of the slots is free, or all."""
         free = self.free
         return free >= self._chunk or free == self._capacity
+
+    def is_ending(self) -> bool:
+        """Tell whether handlers are cancelled by us, so that their cancellation is not their own. A loop that ends cancels
+        all tasks at once, the consumer's and the hands."""
+        return self._abandoning or (self.owner is not None and self.owner.cancelling() > 0)
 
     def get(self, lane: str, entry_id: str) -> Flight | None:
         return self._lanes[lane].get(entry_id)
@@ -110,16 +116,18 @@ class Flights:
         self, flights: Iterable[Flight], error: BaseException | None = None, *, settled: bool | None = None
     ) -> None:
         """They are in hand no more: settled, or not; after an error still pending."""
-        for flight in flights:
+        landing = [flight for flight in flights if not flight.landed]
+        for flight in landing:
             flight.settled = error is None if settled is None else settled
             flight.landed = True
-            message = flight.message
-            del self._lanes[message.lane][message.id]
-            if error is not None:
-                self._say_pending(message, error)
+            if self._lanes[flight.message.lane].pop(flight.message.id, None) is not flight:
+                self._take_out(flight)
         if not self._looking:
             self._looking = True
             asyncio.get_running_loop().call_soon(self._look)
+        if error is not None:
+            for flight in landing:
+                self._say_pending(flight.message, error)
 
     def forget(self) -> None:
         """The group was made anew: it knows nothing of what is in hand."""
@@ -200,28 +208,38 @@ class Flights:
 
     def _hand_done(self, hand: asyncio.Task[None]) -> None:
         self._hands.discard(hand)
+        if not hand.cancelled():
+            hand.exception()  # said already, of its message
         if self._queue:
             self._call_hands()
 
     async def _hand(self) -> None:
         context = contextvars.copy_context()
+        hand = asyncio.current_task()
+        assert hand is not None
         while self._queue:
             work, flights = self._queue.popleft()
+            error: BaseException | None = None
             try:
                 await work(flights)
-            except asyncio.CancelledError as error:
-                self._land_unfinished(flights, error)
-                if _cancelled():
+            except BaseException as raised:
+                error = raised
+                if not isinstance(raised, Exception):
                     raise
-                # The handler raised it of itself: that is its own affair.
-            except Exception as error:
-                self._land_unfinished(flights, error)
-            if contextvars.copy_context() != context:
-                return  # the handler left something bound there: the next one begins with another hand
+            finally:
+                # Whatever happens: no slot stays taken by what nobody works on.
+                # A handler may answer when it is cancelled: what has an outcome is being settled.
+                if unfinished := [flight for flight in flights if flight.outcome is None]:
+                    self.land(unfinished, error or RuntimeError("a bug: it was left without an outcome"))
+            if hand.cancelling() or _is_changed(context):
+                return  # the handler left something behind there: the next one begins with another hand
 
-    def _land_unfinished(self, flights: Iterable[Flight], error: BaseException) -> None:
-        # A handler may answer when it is cancelled: what has an outcome is being settled.
-        self.land([flight for flight in flights if flight.outcome is None], error)
+    def _take_out(self, flight: Flight) -> None:
+        """Searches for a flight whose message was changed by its handler, against its type: its slot must not stay taken."""
+        for lane in self._lanes.values():
+            for entry_id, other in list(lane.items()):
+                if other is flight:
+                    del lane[entry_id]
 
     def _say_pending(self, message: Message, error: BaseException) -> None:
         if not isinstance(error, asyncio.CancelledError):
@@ -238,9 +256,11 @@ class Flights:
             self._room.set()
 
 
-def _cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+def _is_changed(context: contextvars.Context) -> bool:
+    try:
+        return contextvars.copy_context() != context
+    except Exception:  # values that cannot be compared
+        return True
 
 
 async def _set(event: asyncio.Event) -> None:

@@ -1,22 +1,27 @@
 """From messages to final outcomes: calls the handler and lets nothing but outcomes out of it.
 
-Promise: an exception, or an answer that is not an outcome, is never counted as done. Pure but for the handler.
+Promise: whatever is raised (a panic of an extension, too), or an answer that is not an outcome, is `Retry` and never counted
+as done. Only what is not the handler's own passes: the end of the process or of the consumer. Pure but for the handler.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
+from itertools import islice
 from typing import Protocol, assert_never
 
 from streams.message import Message
 from streams.metrics import Metrics
 from streams.outcome import Dead, Done, Outcome, Retry
-from streams.retry import RetryPolicy
+from streams.retry import MAX_DELAY, RetryPolicy
 
 log = logging.getLogger("streams")
+
+_SHOWN = 200  # characters of what is no outcome
 
 Handler = Callable[[Message], Awaitable[Outcome]]
 BatchHandler = Callable[[Sequence[Message]], Awaitable[Sequence[Outcome]]]
@@ -30,45 +35,83 @@ class Tracer(Protocol):
         """Entered before the handler is called with these, and left when it has answered; also for poison."""
 
 
-async def ask(handler: Handler, message: Message, *, metrics: Metrics) -> Outcome:
-    """The handler's outcome; `Retry` when it raised or answered something else. Cancellation passes through."""
+def is_cancelled() -> bool:
+    """Tell whether the running task is being cancelled."""
+    task = _running_task()
+    return task is not None and task.cancelling() > 0
+
+
+def passes(error: BaseException, *, cancelled: Callable[[], bool] = is_cancelled) -> bool:
+    """Tell whether what a handler raised is not its own: an exit (SystemExit, KeyboardInterrupt), the cancellation of its
+    caller (`cancelled` says if there is one), or the end of the loop, which closes what still waits."""
+    match error:
+        case Exception():
+            return False
+        case SystemExit() | KeyboardInterrupt():
+            return True
+        case asyncio.CancelledError():
+            return cancelled()
+        case GeneratorExit():
+            return _running_task() is None
+    return False
+
+
+async def ask(
+    handler: Handler, message: Message, *, metrics: Metrics, cancelled: Callable[[], bool] = is_cancelled
+) -> Outcome:
+    """The handler's outcome; `Retry` when it raised or answered something else. Raises only what `passes`."""
     try:
         outcome = await handler(message)
-    except Exception as error:
+    except BaseException as error:
+        if passes(error, cancelled=cancelled):
+            raise
         log.exception("handler failed for message %s of lane %s, attempt %d", message.id, message.lane, message.attempt)
         metrics.handler_error(message.lane)
-        return Retry(f"{type(error).__name__}: {error}")
+        return Retry(_reason(error))
     return outcome if is_outcome(outcome) else _bug(message, outcome, metrics=metrics)
 
 
-async def ask_batch(handler: BatchHandler, messages: Sequence[Message], *, metrics: Metrics) -> Sequence[Outcome]:
+async def ask_batch(
+    handler: BatchHandler,
+    messages: Sequence[Message],
+    *,
+    metrics: Metrics,
+    cancelled: Callable[[], bool] = is_cancelled,
+) -> Sequence[Outcome]:
     """The handler's outcomes, one for each message and in their order; `Retry` for all of them when it raised or answered
-    too few or too many, and for each that it answered something else. Cancellation passes through."""
+    too few or too many, and for each that it answered something else. Raises only what `passes`."""
+    given = tuple(messages)  # the handler may change the list that it gets
     try:
-        outcomes = list(await handler(messages))
-    except Exception as error:
-        log.exception("handler failed for %d messages, first %s", len(messages), messages[0].id)
-        return _retry_all(messages, f"{type(error).__name__}: {error}", metrics=metrics)
-    if len(outcomes) != len(messages):
-        reason = f"handler answered {len(outcomes)} outcomes for {len(messages)} messages"
-        log.error("a bug: %s, first %s", reason, messages[0].id)
-        return _retry_all(messages, reason, metrics=metrics)
+        outcomes = list(islice(await handler(messages), len(given) + 1))  # it may be an endless iterator
+    except BaseException as error:
+        if passes(error, cancelled=cancelled):
+            raise
+        log.exception("handler failed for %d messages, first %s", len(given), given[0].id)
+        return _retry_all(given, _reason(error), metrics=metrics)
+    if len(outcomes) != len(given):
+        count = len(outcomes) if len(outcomes) < len(given) else f"more than {len(given)}"
+        reason = f"handler answered {count} outcomes for {len(given)} messages"
+        log.error("a bug: %s, first %s", reason, given[0].id)
+        return _retry_all(given, reason, metrics=metrics)
     return [
         outcome if is_outcome(outcome) else _bug(message, outcome, metrics=metrics)
-        for message, outcome in zip(messages, outcomes, strict=True)
+        for message, outcome in zip(given, outcomes, strict=True)
     ]
 
 
 def is_outcome(answer: object) -> bool:
     """Whether it is one through and through. The type checker says that it is; a handler without annotations knows better."""
-    match answer:
-        case Done() | Dead(reason=str()) | Retry(reason=str(), after=None | timedelta()):
-            return True
+    try:
+        match answer:
+            case Done() | Dead(reason=str()) | Retry(reason=str(), after=None | timedelta()):
+                return True
+    except Exception:  # an object that does not even let itself be looked at
+        log.debug("an answer that cannot be looked at", exc_info=True)
     return False
 
 
 def resolve(outcome: Outcome, *, attempt: int, policy: RetryPolicy, roll: float) -> Outcome:
-    """Fills in the delay of a `Retry` that has none; when the policy is spent it is `Dead`."""
+    """Fills in the delay of a `Retry` that has none; when the policy is spent it is `Dead`. No delay is beyond MAX_DELAY."""
     match outcome:
         case Done() | Dead():
             return outcome
@@ -76,20 +119,44 @@ def resolve(outcome: Outcome, *, attempt: int, policy: RetryPolicy, roll: float)
             delay = policy.delay(attempt, roll=roll)
             if delay is None:
                 return Dead(f"gave up after {attempt} attempts: {reason}")
-            return Retry(reason, after=delay)
-        case Retry():
-            return outcome
+            return Retry(reason, after=min(delay, MAX_DELAY))
+        case Retry(reason=reason, after=after):
+            assert after is not None
+            return outcome if after <= MAX_DELAY else Retry(reason, after=MAX_DELAY)
         case _:
             assert_never(outcome)
 
 
 def _bug(message: Message, answer: object, *, metrics: Metrics) -> Retry:
-    log.error("a bug: handler answered %r for message %s, which is not an outcome", answer, message.id)
+    shown = _shown(answer)
+    log.error("a bug: handler answered %s for message %s, which is not an outcome", shown, message.id)
     metrics.handler_error(message.lane)
-    return Retry(f"handler answered {answer!r}")
+    return Retry(f"handler answered {shown}")
 
 
 def _retry_all(messages: Sequence[Message], reason: str, *, metrics: Metrics) -> Sequence[Outcome]:
     for message in messages:
         metrics.handler_error(message.lane)
     return [Retry(reason)] * len(messages)
+
+
+def _reason(error: BaseException) -> str:
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception:  # its text is as broken as what it tells of
+        return name
+
+
+def _shown(answer: object) -> str:
+    try:
+        return repr(answer)[:_SHOWN]
+    except Exception:
+        return f"a {type(answer).__name__}"
+
+
+def _running_task() -> asyncio.Task[object] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no loop runs any more
+        return None

@@ -9,6 +9,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from streams.arguments import checked_client
 from streams.connection import redis_errors, translated
 from streams.entry import timestamp_ms
 from streams.keys import Stream
@@ -87,7 +88,7 @@ class Inspector:
     """Looks at one stream and its group."""
 
     def __init__(self, client: Redis, stream: Stream, *, group: str) -> None:
-        self._client = client
+        self._client = checked_client(client)
         self._stream = stream
         self._group = group
 

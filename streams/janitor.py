@@ -12,6 +12,7 @@ from datetime import timedelta
 from redis.asyncio import Redis
 
 from streams import scripts
+from streams.arguments import checked_client
 from streams.clock import Clock, SystemClock, milliseconds, pause
 from streams.connection import Outage
 from streams.errors import StreamError
@@ -34,7 +35,7 @@ class Janitor:
         clock: Clock | None = None,
         roll: Callable[[], float] = random.random,
     ) -> None:
-        self._client = client
+        self._client = checked_client(client)
         self._stream = stream
         self._group = group
         self._idle = idle

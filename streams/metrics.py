@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
+
+log = logging.getLogger("streams")
 
 Kind = Literal["counter", "gauge", "histogram"]
 Step = Literal["publish", "read", "settle"]
@@ -95,3 +98,32 @@ class Metrics:
     def stale(self, lane: str, count: int) -> None: ...
     def group_recreated(self) -> None: ...
     def in_flight(self, count: int) -> None: ...
+
+
+def guarded(metrics: Metrics | None) -> Metrics:
+    """The same, but what a method raises is logged, once each, and goes no further: counting must not hold up a message."""
+    safe = Metrics()
+    if metrics is None or type(metrics) is Metrics:
+        return safe
+    for name in vars(Metrics):
+        if not name.startswith("_"):
+            setattr(safe, name, quiet(getattr(metrics, name), f"metrics.{name}"))
+    return safe
+
+
+def quiet(call: Callable[..., object], name: str) -> Callable[..., None]:
+    """`call`, of which nothing comes out but an exit. Answers nothing."""
+    said = False
+
+    def quietly(*args: object) -> None:
+        nonlocal said
+        try:
+            call(*args)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:
+            if not said:
+                log.exception("a bug: %s raised; what it raises from now on is not logged", name)
+            said = True
+
+    return quietly

@@ -16,6 +16,7 @@ from datetime import timedelta
 from redis.asyncio import Redis
 
 from streams import scripts
+from streams.arguments import checked_client
 from streams.clock import Clock, SystemClock, milliseconds, pause
 from streams.connection import Outage, redis_errors
 from streams.errors import StreamError
@@ -53,7 +54,7 @@ class Presence:
         clock: Clock | None = None,
         roll: Callable[[], float] = random.random,
     ) -> None:
-        self._client = client
+        self._client = checked_client(client)
         self._key = stream.present_key
         self._forget = forget
         self._clock = clock or SystemClock()

@@ -10,12 +10,13 @@ from typing import Protocol
 from redis.asyncio import Redis
 
 from streams import scripts
+from streams.arguments import checked_client
 from streams.coalesce import Coalescer
 from streams.draft import Draft, Packed, Packer
 from streams.errors import StreamFull, StreamUnavailable
 from streams.failpoints import failpoint
 from streams.keys import Stream
-from streams.metrics import Metrics
+from streams.metrics import Metrics, guarded
 
 AFTER_ADD = failpoint("publish.after_add", "entries added, the reply not heard", raises=StreamUnavailable)
 
@@ -42,11 +43,11 @@ class Producer:
         max_batch: int = 256,
         metrics: Metrics | None = None,
     ) -> None:
-        self._client = client
+        self._client = checked_client(client)
         self._stream = stream
         self._packer = Packer(stream)
         self._max_length = max_length
-        self._metrics = metrics or Metrics()
+        self._metrics = guarded(metrics)
         self._coalescer: Coalescer[Packed, str | None] = Coalescer(self._flush, max_batch=max_batch)
 
     async def publish(self, body: bytes, *, lane: str | None = None, headers: Mapping[str, str] | None = None) -> str:

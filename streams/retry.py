@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
+
+MAX_DELAY: Final = timedelta(days=365)  # a longer one is shortened to it: far beyond it dates and numbers overflow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,16 +24,18 @@ class RetryPolicy:
     max_attempts: int | None = 8
 
     def __post_init__(self) -> None:
-        if self.base <= timedelta(0) or self.cap < self.base or self.factor < 1:
-            raise ValueError("a retry policy needs 0 < base <= cap and factor >= 1")
+        if self.base <= timedelta(0) or self.cap < self.base or not 1 <= self.factor < math.inf:
+            raise ValueError("a retry policy needs 0 < base <= cap and a finite factor >= 1")
         if self.max_attempts is not None and self.max_attempts < 1:
             raise ValueError("a retry policy allows at least one attempt")
 
     def bound(self, attempt: int) -> timedelta:
         """The longest delay after the `attempt`-th try (1 is the first), before jitter."""
-        # Beyond this exponent the cap has won long ago, and a float would overflow.
-        growth = min(math.log(self.cap / self.base, self.factor) + 1, attempt - 1) if self.factor > 1 else 0
-        return min(self.cap, self.base * self.factor**growth)
+        if self.factor == 1:
+            return self.base
+        if attempt > math.log(self.cap / self.base, self.factor) + 1:
+            return self.cap  # has won long ago where the power would overflow
+        return min(self.cap, self.base * self.factor ** (attempt - 1))
 
     def delay(self, attempt: int, *, roll: float) -> timedelta | None:
         """How long to wait after the `attempt`-th try failed, given `roll` in [0, 1). None: that was the last."""

@@ -147,7 +147,7 @@ class Settler:
         own = [flight for flight in settled if flight.message.group in (None, self._group)]
         counts = Counter([(flight.message.lane, type(flight.outcome)) for flight in own])
         for (lane, outcome), count in counts.items():
-            self._metrics.settled(lane, outcome.__name__.lower(), count)
+            self._metrics.settled(lane, _word(outcome), count)
         self._flights.land(settled)
 
     def _land_unsettled(self, part: _Part, unsettled: Sequence[scripts.Unsettled]) -> list[Flight]:
@@ -175,6 +175,11 @@ class Settler:
                 self._metrics.stale(lane, count)
             self._flights.land(stale, settled=False)
         return list(left.values())
+
+
+def _word(outcome: type[Outcome | None]) -> str:
+    """`done`, `retry` or `dead`, for those that are derived from one as well."""
+    return next(one.__name__.lower() for one in outcome.__mro__ if one in (Done, Retry, Dead))
 
 
 @dataclass(slots=True)

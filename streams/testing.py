@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count, cycle
 from typing import assert_never
 
+from streams.arguments import check_handler
 from streams.draft import Draft, Packed, Packer
 from streams.entry import to_message
 from streams.errors import StreamFull, StreamUnavailable
@@ -153,6 +154,7 @@ class MemoryQueue:
 
     async def run_once(self, handler: Handler, *, concurrency: int = 64) -> int:
         """Promotes what is due, then hands up to `concurrency` messages to `handler` at once; how many."""
+        check_handler(handler, "handler")
         self._promote()
         batch = self._take(concurrency)
         await asyncio.gather(*(self._process(handler, message) for message in batch))

@@ -63,5 +63,7 @@ class Direct:
         self._metrics.direct.labels(one.lane).inc()
         try:
             await self._handler(Message(id="direct", lane=one.lane, body=one.payment_id.bytes))
-        except Exception:
+        except (asyncio.CancelledError, SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:  # the panic of an extension, too
             log.exception("direct_run_failed", payment_id=str(one.payment_id))

@@ -8,7 +8,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from streams import Consumer, Done, Message, Outcome, Stream
+from streams import Consumer, Done, Message, Outcome, Stream, scripts
+from streams.entry import to_message
 from streams.testing import Dice
 
 GROUP = "workers"
@@ -25,6 +26,17 @@ def batch_consumer(client: Redis, stream: Stream, handler: Any, **options: Any) 
 
 async def done(message: Message) -> Outcome:
     return Done()
+
+
+async def read_and_die(client: Redis, stream: Stream, *, name: str = "dead") -> list[Message]:
+    """Everything there is, delivered to a consumer that never settles it."""
+    await scripts.create_group(client, stream.lane_keys, group=GROUP)
+    shares = [10_000] * len(stream.lanes)
+    _, taken, _ = await scripts.read(
+        client, stream.lane_keys, group=GROUP, consumer=name, limit=sum(shares), shares=shares
+    )
+    lanes = zip(stream.lane_names, taken, strict=True)
+    return [to_message(entry_id, fields, lane=lane) for lane, entries in lanes for entry_id, fields in entries]
 
 
 class Running:

@@ -12,7 +12,7 @@ from streams.claims import Reclaimer
 from streams.clock import SystemClock
 from streams.testing import Dice, FakeClock
 from tests.streams.conftest import pretend_idle, until
-from tests.streams.running import GROUP, Running, consumer, done
+from tests.streams.running import GROUP, Running, consumer, done, read_and_die
 
 
 class Counts(Metrics):
@@ -32,13 +32,7 @@ class Counts(Metrics):
 async def abandon(client: Redis, stream: Stream, drafts: Sequence[Draft], *, deliveries: int = 1) -> None:
     """Leaves messages in the hands of a consumer that died an hour ago, delivered that often. Once a test."""
     await Producer(client, stream).publish_many(drafts)
-    taken: list[Message] = []
-
-    async def dies(message: Message) -> Outcome:
-        taken.append(message)
-        raise asyncio.CancelledError
-
-    await consumer(client, stream, dies, name="dead", concurrency=10_000).run_once()
+    taken = await read_and_die(client, stream)
     assert len(taken) == len(drafts)
     for message in taken:
         counted = Message(message.id, message.lane, message.body, deliveries=deliveries)

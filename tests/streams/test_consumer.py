@@ -372,19 +372,6 @@ async def test_cancelling_run_cancels_handlers_and_settles_nothing(client: Redis
     assert (await Inspector(client, stream, group=GROUP).stats()).pending == 1
 
 
-async def test_a_handler_cancelled_from_within_leaves_its_message_pending(
-    client: Redis, stream: Stream, caplog: pytest.LogCaptureFixture
-) -> None:
-    await Producer(client, stream).publish(b"x")
-
-    async def handler(message: Message) -> Outcome:
-        raise asyncio.CancelledError
-
-    assert await consumer(client, stream, handler).run_once() == 0
-    assert (await Inspector(client, stream, group=GROUP).stats()).pending == 1
-    assert "its handler was cancelled" in caplog.text
-
-
 async def test_slots_are_refilled_in_chunks_under_load(client: Redis, stream: Stream) -> None:
     await Producer(client, stream).publish_many([Draft(b"x")] * 400)
     handled = 0

@@ -26,7 +26,7 @@ from streams import (
 )
 from streams.prometheus import PrometheusMetrics
 from tests.streams.conftest import Connected
-from tests.streams.running import GROUP, Running, consumer, done
+from tests.streams.running import GROUP, Running, consumer, done, read_and_die
 from tests.streams.servers import Server
 
 
@@ -84,12 +84,9 @@ async def test_a_consumer_that_finds_nothing_shows_that_it_lives(client: Redis, 
 
 
 async def test_a_sign_of_life_is_no_delivery(client: Redis, stream: Stream) -> None:
-    async def dies(message: Message) -> Outcome:
-        raise asyncio.CancelledError
-
     await Producer(client, stream).publish(b"x", lane="low")
-    holder = consumer(client, stream, dies)
-    await holder.run_once()
+    await read_and_die(client, stream, name="c1")
+    holder = consumer(client, stream, done)
     for _ in range(3):
         await holder.run_once()
     [pending] = await client.xpending_range(stream.lane_key("low"), GROUP, "-", "+", 10)
@@ -116,12 +113,9 @@ async def test_a_server_that_evicts_is_refused_with_what_to_do(
 
 
 async def test_the_janitor_removes_idle_consumers_that_hold_nothing(client: Redis, stream: Stream) -> None:
-    async def dies(message: Message) -> Outcome:
-        raise asyncio.CancelledError
-
     producer = Producer(client, stream)
     await producer.publish(b"x", lane="low")
-    await consumer(client, stream, dies, name="holds").run_once()
+    await read_and_die(client, stream, name="holds")
     await producer.publish_many([Draft(b"x", lane) for lane in stream.lane_names])
     await consumer(client, stream, done, name="empty").run_once()
     assert await Janitor(client, stream, group=GROUP, idle=timedelta(hours=1)).run_once() == 0
