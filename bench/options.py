@@ -51,8 +51,8 @@ class BenchOptions:
             raise ValueError("rounds, connections, workers, jobs, processes and backlogs must be at least 1")
         if min(self.waiting, *self.row_counts) < 0:
             raise ValueError("what waits and what the table holds must be at least 0")
-        if self.seconds < 1:
-            raise ValueError("a load lasts a second at least")
+        if not 1 <= self.seconds <= 86_400:
+            raise ValueError("a load lasts a second at least, and a day at most")
 
     @property
     def letters(self) -> tuple[str, ...]:

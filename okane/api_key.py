@@ -81,6 +81,11 @@ def prefix_of(secret: str) -> str | None:
     return match[1] if match is not None else None
 
 
+def is_prefix(text: str) -> bool:
+    """Tell whether this is the part of a key that names it."""
+    return re.fullmatch(r"sk_(?:test|live)_[0-9a-z]{12}", text, re.ASCII) is not None
+
+
 def hash_of(secret: str) -> bytes:
     """What is kept of a secret."""
     return hashlib.sha256(secret.encode()).digest()

@@ -219,7 +219,7 @@ async def run_provider(options: SimulatorOptions) -> None:
     stop = _stop_on_signals()
     try:
         await simulator.run(options, stop=stop, ready=lambda url: log.info("provider_started", url=url))
-    except (OSError, JournalError) as error:
+    except (OSError, UnicodeError, JournalError) as error:
         raise SetupError(f"the mock provider cannot run: {error}") from error
     log.info("provider_stopped")
 

@@ -27,7 +27,7 @@ _FAMILY_MISSING = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 def is_host(text: str) -> bool:
     """Accept a name as DNS has them, or an IPv4 or IPv6 address without brackets."""
     if ":" not in text:
-        return re.fullmatch(r"[\w.-]+", text, re.ASCII) is not None
+        return re.fullmatch(r"[\w-]{1,63}(?:\.[\w-]{1,63})*\.?", text, re.ASCII) is not None and len(text) < 254
     try:
         ipaddress.IPv6Address(text)
     except ValueError:

@@ -9,31 +9,38 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from okane import binding, currencies
+from okane import addresses, binding, currencies, env_file
 from okane.api_key import Mode
+from okane.errors import SetupError
 from okane.origin_guard import is_loopback
 from okane.rate import Rate
 
-_GO_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_GO_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|s|m|h)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+ENV_FILE = Path(".env")
+LONGEST = timedelta(days=3660)  # timers and Postgres' intervals overflow somewhere beyond it
 
 
 def parse_duration(value: object) -> object:
     """`"30"`, `30`, `"30s"`, `"1m30s"` or `"250ms"` to a timedelta; anything else is left to pydantic to refuse."""
     if isinstance(value, int | float) and not isinstance(value, bool):
+        if not 0 <= value <= LONGEST.total_seconds():
+            raise ValueError("must be from 0 to ten years")
         return timedelta(seconds=value)
     if not isinstance(value, str):
         return value
     text = value.strip()
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return timedelta(seconds=float(text))
+    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,12})?", text):
+        return parse_duration(float(text))
     if re.fullmatch(rf"(?:{_GO_DURATION.pattern})+", text):
-        return timedelta(seconds=sum(float(n) * _UNIT_S[unit] for n, unit in _GO_DURATION.findall(text)))
+        return parse_duration(sum(float(n) * _UNIT_S[unit] for n, unit in _GO_DURATION.findall(text)))
     raise ValueError("expected seconds (30, 0.5) or a duration like 30s, 1m30s, 250ms")
 
 
@@ -52,17 +59,24 @@ def _parse_host_names(value: object) -> object:
     return names
 
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(0))]
-PositiveDuration = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0))]
+Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(0), le=LONGEST)]
+PositiveDuration = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0), le=LONGEST)]
 Durations = Annotated[tuple[Duration, ...], NoDecode, BeforeValidator(_parse_durations), Field(min_length=1)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Minor = Annotated[int, Field(ge=1, le=2**63 - 1)]
 RateLimit = Annotated[Rate, BeforeValidator(lambda value: Rate.parse(value) if isinstance(value, str) else value)]
 AmountLimits = Annotated[
-    Mapping[str, PositiveInt], NoDecode, BeforeValidator(currencies.parse_limits), AfterValidator(currencies.check)
+    Mapping[str, Minor], NoDecode, BeforeValidator(currencies.parse_limits), AfterValidator(currencies.check)
 ]
 AmountMinor = Annotated[int, Field(gt=0, le=currencies.MAX_AMOUNT_MINOR)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Hosts = Annotated[str, AfterValidator(binding.checked)]
 HostNames = Annotated[frozenset[str], NoDecode, BeforeValidator(_parse_host_names)]
+PostgresUrl = Annotated[str, AfterValidator(addresses.check_postgres)]
+RedisUrl = Annotated[str, AfterValidator(addresses.check_redis)]
+RedisAddress = Annotated[str, AfterValidator(addresses.redis_of)]
+HttpUrl = Annotated[str, AfterValidator(addresses.check_http)]
+Name = Annotated[str, Field(pattern=r"^[^\s{}]+$", max_length=200)]
 
 
 def _named(name: str) -> AliasChoices:
@@ -75,7 +89,8 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix="OKANE_",
-        env_file=".env",
+        env_file=ENV_FILE,
+        env_file_encoding="utf-8-sig",  # editors on Windows begin a file with a byte order mark
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -84,10 +99,16 @@ class Settings(BaseSettings):
     )
 
     # Where things are. Unset means: `okane up` brings its own.
-    database_url: str | None = Field(None, validation_alias=_named("DATABASE_URL"), description="Postgres, as a URL")
-    redis_url: str | None = Field(None, validation_alias=_named("REDIS_URL"), description="Redis or Valkey, as a URL")
-    redis_addr: str | None = Field(None, validation_alias=_named("REDIS_ADDR"), description="host:port, or a URL")
-    provider_base_url: str | None = Field(None, validation_alias=_named("PROVIDER_BASE_URL"))
+    database_url: PostgresUrl | None = Field(
+        None, validation_alias=_named("DATABASE_URL"), description="Postgres, as a URL"
+    )
+    redis_url: RedisUrl | None = Field(
+        None, validation_alias=_named("REDIS_URL"), description="Redis or Valkey, as a URL"
+    )
+    redis_addr: RedisAddress | None = Field(
+        None, validation_alias=_named("REDIS_ADDR"), description="host:port, or a URL"
+    )
+    provider_base_url: HttpUrl | None = Field(None, validation_alias=_named("PROVIDER_BASE_URL"))
     host: Hosts = Field("127.0.0.1", description="what the API binds: hosts, separated by commas")
     port: Port = Field(8080, validation_alias=_named("PORT"), description="the API's port")
     share_port: bool = Field(False, description="let other API processes bind the same port: set by `api --processes`")
@@ -110,7 +131,7 @@ class Settings(BaseSettings):
     api_key: str | None = Field(None, repr=False, description="for clients (`okane load`): the key they send")
 
     # What the clients of the HTTP servers are given
-    max_connections: PositiveInt = Field(
+    max_connections: Count = Field(
         10_000, description="open connections to one API process, as far as its limit of open files lets it"
     )
     head_timeout: PositiveDuration = Field(timedelta(seconds=5), description="for the head of a request to come whole")
@@ -136,15 +157,18 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: JSON unless on a terminal")
     tracing: bool = Field(False, description="send spans as the OTEL_* variables say; needs the extra okane[otel]")
 
+    otlp_endpoint: str | None = Field(None, validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_ENDPOINT"))
+    otlp_traces_endpoint: str | None = Field(None, validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
+
     # The stream
-    stream: str = Field("okane:payments", description="prefix of every Redis key, and their hash tag")
-    group: str = Field("workers", description="the consumer group")
-    max_stream_length: PositiveInt = Field(100_000, description="beyond it payments wait in Postgres for the sweep")
+    stream: Name = Field("okane:payments", description="prefix of every Redis key, and their hash tag")
+    group: Name = Field("workers", description="the consumer group")
+    max_stream_length: Count = Field(100_000, description="beyond it payments wait in Postgres for the sweep")
     critical_from_minor: AmountMinor = Field(10_000, description="amounts from here on take the critical lane")
     low_below_minor: AmountMinor = Field(1_000, description="amounts below take the low lane")
 
     # Workers
-    concurrency: PositiveInt = Field(
+    concurrency: Annotated[int, Field(ge=1, le=100_000)] = Field(
         256, validation_alias=_named("WORKER_COUNT"), description="payments in flight in one worker process"
     )
     lease: Duration = Field(
@@ -156,16 +180,16 @@ class Settings(BaseSettings):
     max_retries: Annotated[int, Field(ge=0, le=1000)] = Field(
         7, validation_alias=_named("MAX_RETRIES"), description="retries after the first attempt, then failed_final"
     )
-    max_deliveries: PositiveInt = Field(5, description="deliveries of one stream entry before it counts as poison")
-    retry_base: Duration = timedelta(seconds=1)
-    retry_cap: Duration = timedelta(minutes=5)
-    sweep_interval: Duration = timedelta(seconds=1)
+    max_deliveries: Count = Field(5, description="deliveries of one stream entry before it counts as poison")
+    retry_base: PositiveDuration = timedelta(seconds=1)
+    retry_cap: PositiveDuration = timedelta(minutes=5)
+    sweep_interval: PositiveDuration = timedelta(seconds=1)
     sweep_grace: Duration = Field(
         timedelta(seconds=10), description="how late a wake-up may be before it counts as lost"
     )
 
     # The provider
-    provider_timeout: Duration = Field(timedelta(seconds=5), description="deadline of one provider call")
+    provider_timeout: PositiveDuration = Field(timedelta(seconds=5), description="deadline of one provider call")
     consistency_lag: Duration = Field(
         timedelta(seconds=5), description="how long after a call the provider's `not found` is not yet believed"
     )
@@ -196,21 +220,44 @@ class Settings(BaseSettings):
             raise ValueError("OKANE_LOW_BELOW_MINOR must not exceed OKANE_CRITICAL_FROM_MINOR")
         if self.lease <= self.provider_timeout:
             raise ValueError("VISIBILITY_TIMEOUT (the lease) must be longer than OKANE_PROVIDER_TIMEOUT")
-        if self.database_url is not None and re.match(r"[^/?#]*://[^/?#]*@[^/?#]*@", self.database_url):
-            raise ValueError("DATABASE_URL: an @ in the user or the password is written %40")
-        if self.redis is not None and not self.redis.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("REDIS_URL must begin with redis://, rediss:// or unix://")
         if self.metrics_advertise is not None and not binding.is_host(self.metrics_advertise):
             raise ValueError("OKANE_METRICS_ADVERTISE must be a host name or an address, without port or scheme")
-        if self.provider_base_url is not None and not re.match(r"https?://[^/?#]", self.provider_base_url):
-            raise ValueError("PROVIDER_BASE_URL must look like https://host[:port][/path]")
         if self.auth == "none" and not all(map(is_loopback, binding.hosts(self.host))):
-            raise ValueError(f"OKANE_AUTH=none lets in whoever reaches {self.host}: use keys, or bind 127.0.0.1")
+            raise ValueError("OKANE_AUTH=none admits all, and OKANE_HOST is not loopback: use keys, or bind 127.0.0.1")
+        if self.tracing:  # without it these are another program's
+            self._check_otlp_endpoints()
+        if self.retry_cap < self.retry_base:
+            raise ValueError("OKANE_RETRY_CAP must not be shorter than OKANE_RETRY_BASE")
         return self
+
+    def _check_otlp_endpoints(self) -> None:
+        for name in ("otlp_endpoint", "otlp_traces_endpoint"):
+            try:
+                addresses.check_http(getattr(self, name) or "http://localhost")
+            except ValueError as error:
+                raise ValueError(f"OTEL_EXPORTER_{name.upper()}: it {error}") from None
 
     @property
     def redis(self) -> str | None:
         """The Redis URL, from `REDIS_URL` or the older `REDIS_ADDR`."""
-        if self.redis_url is not None or self.redis_addr is None:
-            return self.redis_url
-        return self.redis_addr if "://" in self.redis_addr else f"redis://{self.redis_addr}"
+        return self.redis_url or self.redis_addr
+
+
+def load(**options: object) -> Settings:
+    """Read the settings, with `options` on top of them. Raise SetupError, which names every setting that is wrong.
+
+    No value is in its text: a password may stand where another setting belongs.
+    """
+    env_file.check(ENV_FILE)
+    try:
+        return Settings(**options)  # type: ignore[arg-type] # pydantic refuses what does not fit
+    except ValidationError as error:
+        raise SetupError("\n".join(map(_described, error.errors(include_input=False)))) from None
+
+
+def _described(error: ErrorDetails) -> str:
+    message = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        return message  # of several settings together, which it names
+    name = str(error["loc"][0])
+    return f"{f'OKANE_{name.upper()}' if name in Settings.model_fields else name}: {message}"

@@ -103,10 +103,11 @@ def _with_ids(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDi
 
 def _without_passwords(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
     """Take the passwords out of addresses, before the quotes in them are escaped."""
-    return {name: _redacted(value) for name, value in line.items()}
+    return {name: redacted(value) for name, value in line.items()}
 
 
-def _redacted(value: Any) -> Any:
+def redacted(value: Any) -> Any:
+    """Return the value without the passwords of addresses and the secrets of API keys."""
     match value:
         case None | bool() | int() | float():
             return value
@@ -114,8 +115,8 @@ def _redacted(value: Any) -> Any:
             # The names first: an address may carry its password in its query, with an @ in it.
             return _KEY.sub(r"\1***", _IN_URL.sub(r"\1:***@", _NAMED.sub(r"\1\2***", value)))
         case dict():
-            return {_redacted(key): _redacted(one) for key, one in value.items()}
+            return {redacted(key): redacted(one) for key, one in value.items()}
         case list() | tuple() | set() | frozenset():
-            return [_redacted(one) for one in value]
+            return [redacted(one) for one in value]
         case _:
-            return _redacted(repr(value))
+            return redacted(repr(value))

@@ -5,15 +5,44 @@ Imports stand inside the commands: `okane status` must not pay for the web serve
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from typing import NoReturn
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from okane.cli import dead, keys, proving, servers, shared, watching
 
+
+class Commands(TyperGroup):
+    """The commands. A message about a wrong option or argument repeats no password that was given in its place."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        with _redacting():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _redacting():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _redacting() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if isinstance(getattr(error, "message", None), str) and hasattr(error, "format_message"):
+            from okane.logs import redacted
+
+            error.message = redacted(error.message)  # type: ignore[attr-defined]
+        raise
+
+
 app = typer.Typer(
     name="okane",
+    cls=Commands,
     help="An asynchronous payment pipeline on Postgres and Redis Streams.",
     no_args_is_help=True,
     add_completion=False,
@@ -39,18 +68,13 @@ def main() -> NoReturn:
 
 def _mendable(error: Exception) -> str:
     """What to tell a user about an error that is not a bug. Raises the error itself if it is one."""
-    from pydantic import ValidationError
-
     from okane.errors import OkaneError
     from streams import StreamError
 
     match error:
-        case ValidationError():
-            said = [
-                (".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")) for one in error.errors()
-            ]
-            return "\n".join(f"{name}: {message}" if name else message for name, message in said)
         case OkaneError() | StreamError():
-            return str(error)
+            from okane.logs import redacted
+
+            return str(redacted(str(error)))
         case _:
             raise error

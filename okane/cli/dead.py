@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from okane.cli import shared
-from okane.cli.shared import Data, Json, Yes
+from okane.cli.shared import Data, Json, Yes, finite
 
 app = typer.Typer(help="Dead letters: payments that were given up, and why.", no_args_is_help=True)
 
@@ -41,7 +41,7 @@ def replay(
     *,
     data: Data = None,
     everything: Annotated[bool, typer.Option("--all", help="every one, oldest first")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="at most so many")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=2**31 - 1, help="at most so many")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would happen")] = False,
     json_: Json = False,
 ) -> None:
@@ -65,7 +65,9 @@ def purge(
     *,
     data: Data = None,
     everything: Annotated[bool, typer.Option("--all", help="every one")] = False,
-    older_than_h: Annotated[float | None, typer.Option(min=0, help="only those older than so many hours")] = None,
+    older_than_h: Annotated[
+        float | None, typer.Option(min=0, max=1_000_000, callback=finite, help="only those older than so many hours")
+    ] = None,
     yes: Yes = False,
     json_: Json = False,
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from okane.cli import shared
-from okane.cli.shared import Data, Json
+from okane.cli.shared import Data, Json, finite
 
 app = typer.Typer()
 
@@ -21,13 +21,17 @@ _CHECKOUT = Path(__file__).resolve().parents[2]
 def load(
     *,
     data: Data = None,
-    payments: Annotated[int, typer.Option(min=1, help="how many payments to send")] = 1000,
+    payments: Annotated[int, typer.Option(min=1, max=10_000_000, help="how many payments to send")] = 1000,
     rate: Annotated[
-        float | None, typer.Option(min=0.001, help="payments per second (default: as fast as it goes)")
+        float | None,
+        typer.Option(min=0.001, max=1e6, callback=finite, help="payments per second (default: as fast as it goes)"),
     ] = None,
-    connections: Annotated[int, typer.Option(min=1, help="requests in flight at most")] = 64,
+    connections: Annotated[int, typer.Option(min=1, max=100_000, help="requests in flight at most")] = 64,
     timeout_s: Annotated[
-        float, typer.Option("--timeout", min=0, help="seconds to follow payments after the last was sent")
+        float,
+        typer.Option(
+            "--timeout", min=0, max=1e7, callback=finite, help="seconds to follow payments after the last was sent"
+        ),
     ] = 120.0,
     url: Annotated[str | None, typer.Option(help="the API's base URL (default: the running one)")] = None,
     provider_url: Annotated[
@@ -47,13 +51,13 @@ def load(
 
     where = shared.context(data)
     options = LoadOptions(
-        url=(url or where.api_url).rstrip("/"),
+        url=where.api_url if url is None else _base_url(url, "--url"),
         payments=payments,
         rate=rate,
         connections=connections,
         timeout_s=timeout_s,
-        provider_url=provider_url or where.provider_base_url,
-        key=key or where.api_key,
+        provider_url=where.provider_url if provider_url is None else _base_url(provider_url, "--provider-url"),
+        key=where.api_key if key is None else _sendable(key),
         seed=seed,
         json=json_,
     )
@@ -67,10 +71,10 @@ def load(
 @app.command()
 def torture(
     *,
-    minutes: Annotated[float, typer.Option(min=0, help="how long at least")] = 0.0,
-    kills: Annotated[int, typer.Option(min=0, help="kill -9 of processes at least (default: 50)")] = 0,
-    payments: Annotated[int, typer.Option(min=0, help="payments at least (default: 5000)")] = 0,
-    rate: Annotated[float, typer.Option(min=0.1, help="payments per second")] = 150.0,
+    minutes: Annotated[float, typer.Option(min=0, max=1e6, callback=finite, help="how long at least")] = 0.0,
+    kills: Annotated[int, typer.Option(min=0, max=1_000_000, help="kill -9 of processes at least (default: 50)")] = 0,
+    payments: Annotated[int, typer.Option(min=0, max=1_000_000_000, help="payments at least (default: 5000)")] = 0,
+    rate: Annotated[float, typer.Option(min=0.1, max=1e6, callback=finite, help="payments per second")] = 150.0,
     workers: Annotated[int, typer.Option(min=2, max=64, help="worker processes")] = 3,
     apis: Annotated[int, typer.Option(min=1, max=16, help="API processes")] = 2,
     faults: Annotated[str, typer.Option(help="only these, by name, separated by commas; none: not any")] = "",
@@ -79,7 +83,9 @@ def torture(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE in the environment of every okane process")
     ] = None,
-    rest: Annotated[float, typer.Option(min=1, help="seconds to come to rest in the end")] = 120.0,
+    rest: Annotated[
+        float, typer.Option(min=1, max=1e6, callback=finite, help="seconds to come to rest in the end")
+    ] = 120.0,
     data: Annotated[
         Path | None, typer.Option(help="folder (default: a temporary one, kept when something is wrong)")
     ] = None,
@@ -123,8 +129,24 @@ def torture(
 def _named(setting: str) -> tuple[str, str]:
     name, equals, value = setting.partition("=")
     if not name or not equals:
-        raise typer.BadParameter(f"expected NAME=VALUE, not {setting!r}")
+        raise typer.BadParameter("expected NAME=VALUE")
     return name, value
+
+
+def _base_url(url: str, option: str) -> str:
+    from okane.addresses import check_http
+
+    try:
+        return check_http(url, userinfo=False)
+    except ValueError as error:
+        raise typer.BadParameter(f"it {error}", param_hint=option) from error
+
+
+def _sendable(key: str) -> str:
+    """A key that a header can carry."""
+    if not key.isascii() or not key.isprintable() or not key.strip():
+        raise typer.BadParameter("a key is visible ASCII characters", param_hint="--key")
+    return key
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -15,8 +16,17 @@ if TYPE_CHECKING:
     from okane.commands.context import Context
     from okane.config import Settings
 
+
+def finite(value: float | None) -> float | None:
+    """Refuse `nan` and `inf`, which are in every range."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter("must be a number")
+    return value
+
+
 Data = Annotated[Path | None, typer.Option("--data", help="data folder of `okane up` (default: .okane)")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of text")]
+Interval = Annotated[float, typer.Option(min=0.2, max=86_400, callback=finite, help="seconds between refreshes")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
 
 
@@ -30,9 +40,9 @@ def context(data: Path | None) -> Context:
 
 def settings(**options: object) -> Settings:
     """The settings from the environment, with what the command line says on top."""
-    from okane.config import Settings
+    from okane.config import load
 
-    return Settings(**{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]
+    return load(**{name: value for name, value in options.items() if value is not None})
 
 
 def log_as(settings: Settings, process: str) -> None:

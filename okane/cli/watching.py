@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from okane.cli import shared
-from okane.cli.shared import Data, Json
+from okane.cli.shared import Data, Interval, Json
 
 app = typer.Typer()
 
@@ -19,7 +19,7 @@ def status(
     *,
     data: Data = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="refresh until Ctrl-C")] = False,
-    interval: Annotated[float, typer.Option(min=0.2, help="seconds between refreshes")] = 2.0,
+    interval: Interval = 2.0,
     json_: Json = False,
 ) -> None:
     """Show the queue and the payments: depth, pending, delayed, dead, consumers, the oldest due payment."""
@@ -32,7 +32,7 @@ def status(
 def top(
     *,
     data: Data = None,
-    interval: Annotated[float, typer.Option(min=0.2, help="seconds between refreshes")] = 2.0,
+    interval: Interval = 2.0,
     once: Annotated[bool, typer.Option("--once", help="one picture, of one second, and end")] = False,
     json_: Json = False,
 ) -> None:

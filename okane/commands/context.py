@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from okane.config import Settings
+from okane.config import Settings, load
 from okane.errors import SetupError
 from okane.local.data_folder import DataFolder, default_path
 
@@ -30,6 +31,12 @@ class Context:
     def redis_url(self) -> str:
         return self._needed(self.redis, "REDIS_URL")
 
+    @property
+    def provider_url(self) -> str | None:
+        """The provider's address without its user and password, which only workers send."""
+        url = self.provider_base_url
+        return None if url is None else re.sub(r"//[^/@]*@", "//", url, count=1)
+
     def _needed(self, value: str | None, name: str) -> str:
         if value is None:
             raise SetupError(f"nothing is known here: start `okane up`, name its folder with --data, or set {name}")
@@ -38,7 +45,7 @@ class Context:
 
 def find(data: Path | None, settings: Settings | None = None) -> Context:
     """What the environment says wins; what it leaves open comes from the running `okane up` of the data folder."""
-    settings = settings or Settings()
+    settings = settings or load()
     folder = data or default_path()
     here = DataFolder(folder).endpoints()
     return Context(

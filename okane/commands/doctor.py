@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
+from okane.addresses import shown
 from okane.commands.context import Context
 from okane.errors import SetupError, StoreUnavailable
 from okane.pipeline.lanes import payments_stream
@@ -143,7 +144,7 @@ async def _provider(where: Context) -> list[Check]:
     url = where.provider_base_url
     if url is None:
         return [Check("provider", "fail", "not known", "set PROVIDER_BASE_URL, or run `okane up`")]
-    parts = urlsplit(url)
+    parts, seen = urlsplit(url), shown(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
         async with asyncio.timeout(5):
@@ -152,10 +153,10 @@ async def _provider(where: Context) -> list[Check]:
     except (OSError, TimeoutError) as error:
         return [
             Check(
-                "provider", "fail", f"{url}: {str(error) or 'no connection in time'}", "payments wait and are retried"
+                "provider", "fail", f"{seen}: {str(error) or 'no connection in time'}", "payments wait and are retried"
             )
         ]
-    return [Check("provider", "ok", url)]
+    return [Check("provider", "ok", seen)]
 
 
 async def _api(where: Context) -> list[Check]:

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from okane.api_key import ACCOUNT, ApiKey, Mode, NewKey, check_account_id, parse_scopes, prefix_of
+from okane.api_key import ACCOUNT, ApiKey, Mode, NewKey, check_account_id, is_prefix, parse_scopes, prefix_of
 from okane.commands.context import Context
 from okane.errors import SetupError
 from okane.rate import Rate
@@ -89,7 +89,7 @@ async def revoke(where: Context, prefix: str, *, as_json: bool) -> None:
     async with _store(where) as store:
         revoked = await store.revoke(_named(prefix))
     if revoked is None:
-        raise SetupError(f"there is no key {_named(prefix)}")
+        raise SetupError(f"there is no key {_shown(prefix)}")
     if as_json:
         _json(_document(revoked))
     else:
@@ -103,7 +103,7 @@ async def rotate(where: Context, prefix: str, *, overlap: timedelta, as_json: bo
     async with _store(where) as store:
         made = await store.rotate(old, new, overlap=overlap)
     if made is None:
-        raise SetupError(f"there is no valid key {old}")
+        raise SetupError(f"there is no valid key {_shown(old)}")
     _tell_secret(new, made, as_json=as_json)
     if not as_json:
         _console.print(f"the old one, {old}, ends in {overlap}", soft_wrap=True)
@@ -112,6 +112,11 @@ async def rotate(where: Context, prefix: str, *, overlap: timedelta, as_json: bo
 def _named(text: str) -> str:
     """The name of a key. Whoever has the whole of it at hand may give that, too."""
     return prefix_of(text) or text
+
+
+def _shown(text: str) -> str:
+    """The name of a key, for a message. Anything else may be a secret with a slip in it."""
+    return text if is_prefix(_named(text)) else "of that name: `okane keys ls` has the names"
 
 
 def _tell_secret(new: NewKey, made: ApiKey, *, as_json: bool) -> None:

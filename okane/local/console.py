@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.markup import escape
 
+from okane.addresses import shown
 from okane.local.data_folder import Endpoints
 
 _LOUD = {"warning": "yellow", "error": "red", "critical": "bold red"}
@@ -61,9 +61,9 @@ def summary(
     mock = "  (a mock; it keeps what it charged in provider.jsonl)" if "provider" in pids else ""
     rows = [
         ("API", where.api_url),
-        ("Provider", where.provider_base_url + mock),
-        ("Postgres", _without_password(where.database_url)),
-        ("Redis", _without_password(where.redis_url)),
+        ("Provider", shown(where.provider_base_url) + mock),
+        ("Postgres", shown(where.database_url)),
+        ("Redis", shown(where.redis_url)),
         ("Metrics", "  ".join(f"{name} {url}" for name, url in where.metrics_urls.items())),
         ("Workers", ", ".join(f"{name} (pid {pid})" for name, pid in workers.items())),
         ("Data", f"{data}  (logs in {logs.name}/, addresses with passwords in endpoints.json)"),
@@ -75,14 +75,6 @@ def summary(
     body = """'{"amount": 440, "idempotency_key": "demo-key-1"}'"""
     header = "" if key is None else f' -H "Authorization: Bearer {key}"'
     return rows, f"curl -i {where.api_url}/v1/payments{header} -H 'Content-Type: application/json' -d {body}"
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    user = f"{parts.username}@" if parts.username else ""
-    return parts._replace(netloc=user + parts.netloc.rpartition("@")[2]).geturl()
 
 
 @dataclass(slots=True)

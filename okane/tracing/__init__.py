@@ -84,4 +84,7 @@ def start(settings: Settings, *, role: str, name: str) -> Tracing:
         from okane.tracing.composed import tracing  # noqa: PLC0415 - opentelemetry is an extra
     except ModuleNotFoundError as error:
         raise SetupError(f"OKANE_TRACING needs the extra okane[otel]: {error}. `pip install 'okane[otel]'`") from error
-    return tracing(settings, role=role, name=name)
+    try:
+        return tracing(settings, role=role, name=name)
+    except (ValueError, OSError) as error:
+        raise SetupError("OKANE_TRACING: an OTEL_* variable has a value that OpenTelemetry does not take") from error

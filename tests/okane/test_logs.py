@@ -73,9 +73,9 @@ def test_what_is_no_password_stays_readable() -> None:
     assert line["dsn"] == "host=h password=*** user=okane"
     assert line["nested"] == {"urls": ["redis://h:1/0?password=***&db=1", "redis://:***@h"]}
     for text in ("http://127.0.0.1:8080/health", "mail to a@b", "password authentication failed for user 'okane'"):
-        assert logs._redacted(text) == text
-    assert logs._redacted(None) is None
-    assert logs._redacted(4.5) == 4.5
+        assert logs.redacted(text) == text
+    assert logs.redacted(None) is None
+    assert logs.redacted(4.5) == 4.5
 
 
 def in_a_url(password: str) -> str:
@@ -109,13 +109,13 @@ def test_no_part_of_a_password_is_left_whatever_is_in_it(
 ) -> None:
     password = "hunter2".join(["", *pieces, ""])
     text = f"cannot connect with {quoted(shape(password))}: refused"
-    assert "hunter2" not in logs._redacted(text), text
+    assert "hunter2" not in logs.redacted(text), text
 
 
 @given(password=st.text(st.sampled_from("@:/ \\'\"x"), max_size=4).map(lambda text: f"hunter2{text}hunter2"))
 def test_no_part_of_a_password_is_left_where_python_or_json_names_it(password: str) -> None:
     for text in (f"Login(password={password!r})", repr({"password": password}), json.dumps({"sslPassword": password})):
-        assert "hunter2" not in logs._redacted(text), text
+        assert "hunter2" not in logs.redacted(text), text
 
 
 def test_the_level_hides_what_is_below() -> None:
@@ -125,4 +125,4 @@ def test_the_level_hides_what_is_below() -> None:
 
 def test_an_api_key_is_named_and_not_told() -> None:
     key = NewKey.make(Mode.LIVE)
-    assert logs._redacted(f"refused {key.secret}!") == f"refused {key.prefix}_***!"
+    assert logs.redacted(f"refused {key.secret}!") == f"refused {key.prefix}_***!"

@@ -49,6 +49,9 @@ MAGIC_AMOUNTS: Mapping[int, tuple[Act, str]] = {
 }
 
 
+_LARGEST = 1e9  # of a weight, of seconds: timers overflow somewhere beyond it
+
+
 def _option(default: Any, description: str) -> Any:
     """A field whose description the command line and `GET /control` readers get from one place."""
     return field(default=default, metadata={"help": description})
@@ -103,7 +106,7 @@ class Behaviour:
             bounds = (float(low), float(high if dash else low))
         except ValueError:
             bounds = (math.nan, math.nan)
-        if not 0 <= bounds[0] <= bounds[1] < math.inf:
+        if not 0 <= bounds[0] <= bounds[1] <= _LARGEST:
             raise ValueError(f"latency_ms must be milliseconds or a range like 5-50, not {self.latency_ms!r}")
         return bounds
 
@@ -132,6 +135,8 @@ class SimulatorOptions(Behaviour):
 
     def __post_init__(self) -> None:
         Behaviour.__post_init__(self)
+        if not 0 <= self.port <= 65535:
+            raise ValueError("port must be from 0 to 65535")
         try:
             binding.hosts(self.host)
         except ValueError as error:
@@ -143,5 +148,5 @@ class SimulatorOptions(Behaviour):
 
 
 def _check_number(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be a number >= 0, not {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LARGEST:
+        raise ValueError(f"{name} must be a number from 0 to {_LARGEST:g}, not {value!r}")

@@ -1,0 +1,286 @@
+"""Every setting and every option of every command, with what a user may type there by mistake: a message that names what
+is wrong, exit code 2, no traceback, and no secret on the terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from okane import app as processes
+from okane import cli
+from okane.config import Settings, load
+from okane.errors import SetupError
+from okane.load.client import HttpClient
+from okane.load.options import LoadOptions
+from okane.local.ports import free_port
+
+SECRET = "hunter2"
+GARBAGE = [
+    " ",
+    "  x  ",
+    SECRET,
+    f"'{SECRET}'",
+    "-1",
+    "0",
+    "1e999",
+    "9" * 30,
+    "9" * 5000,
+    "nan",
+    "inf",
+    "-inf",
+    "1.5",
+    "true",
+    "null",
+    "{}",
+    '{"a": 1}',
+    "[1]",
+    "[::1",
+    "٣",  # a digit, for Python
+    "é\u202e\u2028",
+    "a,b",
+    ",",
+    "%zz",
+    "x" * 5000,
+    "\x1b[31m",
+    "\udcff",  # a byte that is no UTF-8
+    "99999d",
+    "1h" * 3000,
+    f"postgres://u:{SECRET}@h:x/d",
+    f"redis://:{SECRET}@a:1,b:2/0",
+    f"http://u:{SECRET}@h:x",
+    f"sk_test_{'a' * 12}_{SECRET}",
+]
+
+
+def _setting(field: str) -> str:
+    alias = Settings.model_fields[field].validation_alias
+    return f"OKANE_{field.upper()}" if alias is None else str(alias.choices[-1])  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """A folder of one's own, and an environment with servers that are away; reset after the test."""
+    monkeypatch.chdir(tmp_path)
+    before = dict(os.environ)
+    os.environ.update(
+        DATABASE_URL=f"postgresql://okane:{SECRET}@127.0.0.1:{free_port()}/okane",
+        REDIS_URL=f"redis://:{SECRET}@127.0.0.1:{free_port()}/0",
+        PROVIDER_BASE_URL=f"http://127.0.0.1:{free_port()}",
+        PORT="0",
+        OKANE_AUTH="none",
+        COLUMNS="200",
+    )
+    yield before
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.mark.parametrize("field", Settings.model_fields)
+def test_a_setting_that_cannot_be_is_named_and_not_repeated(field: str, elsewhere: dict[str, str]) -> None:
+    name = _setting(field)
+    before = os.environ.get(name)
+    for value in (*GARBAGE, "' '", ""):
+        os.environ[name] = value
+        if field.startswith("otlp"):
+            os.environ["OKANE_TRACING"] = "true"
+        said = name
+        try:
+            load()
+        except SetupError as error:
+            said = str(error)
+        assert name.removeprefix("OKANE_") in said, (name, value, said)
+        assert SECRET not in said, (name, value, said)
+    os.environ.pop(name) if before is None else os.environ.update({name: before})
+
+
+# The others are compared with, or printed.
+USED = (
+    "host metrics_host stream group concurrency max_connections drain lease retry_cap sweep_interval provider_timeout"
+    " look_up_delays tracing failpoint rate_limit max_due_age"
+)
+
+
+@pytest.mark.parametrize("field", USED.split())
+@pytest.mark.parametrize("process", ["api", "worker"])
+async def test_a_process_starts_with_every_value_that_is_taken_or_says_why_not(
+    field: str, process: str, elsewhere: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It begins to stop at once."""
+    stopping = asyncio.Event()
+    stopping.set()
+    monkeypatch.setattr(processes, "_stop_on_signals", lambda: stopping)
+    monkeypatch.setattr(processes, "_let_garbage_lie", lambda: None)
+    extreme = ["3660d", "87840h", "0.000001", "1ms", "100000", "2147483647", "1/h burst 999999999"]
+    for value in (*GARBAGE, *extreme):
+        os.environ[_setting(field)] = value
+        said = ""
+        try:
+            settings = load(metrics_port=free_port())
+            async with asyncio.timeout(20):
+                await (processes.run_api(settings) if process == "api" else processes.run_worker(settings, name="w"))
+        except SetupError as error:
+            said = str(error)
+        assert SECRET not in said, (field, value)
+
+
+def typed(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["okane", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert isinstance(ended.value.code, int), arguments
+    return ended.value.code
+
+
+LOAD = "--payments 1 --timeout 0 --url http://127.0.0.1:9"
+# Of each command: what stands before the value. Several are separated by `|`.
+COMMANDS = {
+    "up": "--workers|--port|--provider-port|--postgres-port|--redis-port|--metrics-port",
+    "api": "--port|--processes|--processes 2 --host|--host",
+    "worker": "--concurrency|--processes",
+    "provider": "--port|--host|--journal|--latency-ms|--hang-s|--success|--seed|--retry-after|--lookup-lag-ms",
+    "migrate": "|--data",
+    "status": "--interval|--data|",
+    "top": "--interval|--once --interval|",
+    "doctor": "--data|",
+    "load": f"--payments|--rate|--connections|--timeout|--url|--seed|--data|{LOAD} --key|{LOAD} --provider-url",
+    "dead": "ls --before|ls --limit|show|replay|replay --all --limit|purge|purge --all --yes --older-than-h",
+    "keys": "create --account|create --scopes|create --name|create --expires|create --rate-limit|create --mode"
+    "|ls --account|revoke|rotate|rotate sk_test_abcdefghijkl --overlap",
+    "torture": "--minutes|--kills|--payments|--rate|--workers|--apis|--faults|--set|--rest|--seed",
+    "": "",
+}
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would run until it is stopped ends at once."""
+
+    async def ended(*_arguments: object, **_named: object) -> int:
+        return 0
+
+    for name in ("okane.local.up.up", "okane.copies.run_copies", "okane.torture.run.run_torture"):
+        monkeypatch.setattr(name, ended)
+    stopping = asyncio.Event()
+    stopping.set()
+    monkeypatch.setattr(processes, "_stop_on_signals", lambda: stopping)
+    monkeypatch.setattr(processes, "_let_garbage_lie", lambda: None)
+    monkeypatch.setattr("okane.load.run_load", _no_load)
+
+
+async def _no_load(options: object, _console: object) -> object:
+    class Report:
+        exit_code = 0
+
+    assert isinstance(options, LoadOptions)
+    assert math.isfinite(options.timeout_s)
+    async with HttpClient(api_key=options.key, timeout_s=1) as http:
+        await http.get(f"{options.url}/v1/health")
+        if options.provider_url is not None:
+            await http.get(f"{options.provider_url}/journal")
+    return Report()
+
+
+@pytest.mark.usefixtures("nothing_runs")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_command_ends_in_a_traceback_or_tells_a_secret_whatever_is_typed(
+    command: str,
+    elsewhere: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    a_file = tmp_path / "file"
+    a_file.write_text("")
+    for options in COMMANDS[command].split("|"):
+        for value in (*GARBAGE, "", str(a_file), "/proc/none/x", "/" + "x" * 5000, "a/" * 3000):
+            arguments = [*command.split(), *options.split(), value]
+            code = typed(arguments, monkeypatch)
+            said = "".join(capfd.readouterr())
+            assert "Traceback" not in said, (arguments, said[-2000:])
+            assert f":{SECRET}@" not in said, (arguments, said)
+            assert code in (0, 1, 2), (arguments, code)
+            if SECRET in said:  # where it is repeated, it is a name and in no place of a password
+                assert value in (SECRET, f"'{SECRET}'"), (arguments, said)
+
+
+def test_a_password_in_the_wrong_place_is_not_repeated(
+    elsewhere: dict[str, str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    url = f"postgres://okane:{SECRET}@h/d"
+    key = f"sk_test_{'a' * 12}_{'0f' * 31}g"  # with a slip in it
+    for arguments in (
+        ["migrate", url],
+        [url],
+        ["dead", url],
+        ["status", f"--database-url={url}"],
+        ["load", "--payments", url],
+        ["load", "--url", url],
+        ["torture", "--set", url],
+        ["keys", "revoke", key],
+        ["keys", "rotate", key],
+    ):
+        assert typed(arguments, monkeypatch) == 2
+        said = "".join(capfd.readouterr())
+        assert SECRET not in said, (arguments, said)
+        assert "0f0f" not in said, (arguments, said)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"PORT=8080\nthis is no setting\n", "line 2"),
+        (b"DATABASE_URL\n", "line 1"),
+        (f"DATABASE_URL='postgres://u:{SECRET}@h/d\n".encode(), "line 1"),
+        (b"PORT=\xff\xfe\n", "UTF-8"),
+        (b"PORT=80\x0080\n", "line 1"),
+    ],
+)
+def test_an_env_file_with_a_line_that_would_be_skipped_is_refused(
+    content: bytes, message: str, elsewhere: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_bytes(content)
+    with pytest.raises(SetupError, match=message) as refused:
+        load()
+    assert SECRET not in str(refused.value)
+
+
+def test_an_env_file_that_is_a_folder_is_refused(elsewhere: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / ".env").mkdir()
+    with pytest.raises(SetupError, match=r"\.env cannot be read"):
+        load()
+
+
+def test_an_env_file_of_windows_is_read(elsewhere: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes("\ufeffOKANE_DRAIN=7s\r\n# a comment\r\nexport MAX_RETRIES=2\r\n".encode())
+    settings = load()
+    assert (settings.drain.total_seconds(), settings.max_retries) == (7, 2)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_env_file_that_may_not_be_read_is_named(elsewhere: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / ".env").touch(mode=0o000)
+    with pytest.raises(SetupError, match=r"\.env cannot be read: Permission denied"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": f"'http://u:{SECRET}@h'"}, "OTEL_EXPORTER_OTLP_ENDPOINT: it has quotes"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "h:4318"}, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: it must begin"),
+        ({"OTEL_BSP_MAX_QUEUE_SIZE": "-1"}, r"OTEL_\*"),
+    ],
+)
+async def test_tracing_that_is_set_wrong_is_said_at_the_start(
+    variables: dict[str, str], message: str, elsewhere: dict[str, str]
+) -> None:
+    os.environ.update(variables, OKANE_TRACING="true")
+    with pytest.raises(SetupError, match=message) as refused:
+        await processes.run_api(load())
+    assert SECRET not in str(refused.value)
