@@ -52,6 +52,7 @@ from okane.store import (
     schema,
 )
 from okane.store.facts import postgres_facts
+from okane.store.pooler import PoolerRefused
 from streams import (
     Buckets,
     Consumer,
@@ -243,6 +244,8 @@ async def _check_servers(settings: Settings, parts: Parts) -> None:
     """Refuse to work without the schema, or on a Redis that may throw the queue away. A server that is away is waited for."""
     try:
         found = (await postgres_facts(needed(settings.database_url, "DATABASE_URL"))).schema_version
+    except PoolerRefused as error:
+        raise SetupError(str(error)) from error
     except StoreUnavailable as error:
         log.warning("postgres_away_at_start", reason=str(error))
     else:

@@ -32,7 +32,7 @@ _NAMED = re.compile(
 )
 
 # sk_test_abcdefghijkl_HERE: the part before it names the key, and may be shown.
-_KEY = re.compile(r"(sk_(?:test|live)_[0-9a-z]{12}_)[0-9a-f]+")
+_KEY = re.compile(r"(sk_(?:test|live)_[0-9a-z]{12}_)\w+")
 
 
 def configure(*, level: str, format_: Literal["auto", "json", "console"], process: str) -> None:

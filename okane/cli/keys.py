@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -38,7 +37,7 @@ def create(
         scopes=scopes,
         mode=mode,
         name=name,
-        lifetime=None if expires is None else _duration(expires),
+        lifetime=None if expires is None else shared.duration(expires),
         rate=rate_limit,
     )
     shared.run(command.create(shared.context(data), wanted, as_json=json_))
@@ -77,17 +76,4 @@ def rotate(
     """Make a key that may do the same as this one, which ends after the overlap."""
     from okane.commands import keys as command
 
-    shared.run(command.rotate(shared.context(data), key, overlap=_duration(overlap), as_json=json_))
-
-
-def _duration(text: str) -> timedelta:
-    from okane.config import parse_duration
-
-    try:
-        parsed = parse_duration(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-    assert isinstance(parsed, timedelta)
-    if not parsed:
-        raise typer.BadParameter("must be longer than nothing")
-    return parsed
+    shared.run(command.rotate(shared.context(data), key, overlap=shared.duration(overlap), as_json=json_))

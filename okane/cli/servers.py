@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -119,11 +120,17 @@ def provider(options: SimulatorOptions) -> None:
 
 
 @app.command()
-def migrate(*, data: Data = None) -> None:
+def migrate(
+    *,
+    data: Data = None,
+    wait: Annotated[str, typer.Option(help="for another migration to end, then give up: 30s, 5m")] = "5m",
+) -> None:
     """Bring the database to this version's schema. Safe to repeat, and from several machines at once."""
     from okane.store import schema
 
-    changed = shared.run(schema.migrate(shared.context(data).database_url))
+    patience = shared.duration(wait)
+    report = partial(typer.echo, err=True)
+    changed = shared.run(schema.migrate(shared.context(data).database_url, wait=patience, report=report))
     typer.echo(f"schema version {schema.VERSION}: " + ("applied" if changed else "already there"))
 
 

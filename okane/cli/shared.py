@@ -7,6 +7,7 @@ import contextlib
 import math
 import sys
 from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -22,6 +23,20 @@ def finite(value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter("must be a number")
     return value
+
+
+def duration(text: str) -> timedelta:
+    """Read `30m` or `24h`. Raises BadParameter, also for no time at all."""
+    from okane.config import parse_duration
+
+    try:
+        parsed = parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    assert isinstance(parsed, timedelta)
+    if not parsed:
+        raise typer.BadParameter("must be longer than nothing")
+    return parsed
 
 
 Data = Annotated[Path | None, typer.Option("--data", help="data folder of `okane up` (default: .okane)")]

@@ -21,6 +21,7 @@ from okane.errors import SetupError, StoreUnavailable
 from okane.pipeline.lanes import payments_stream
 from okane.store import schema
 from okane.store.facts import OLDEST_MAJOR, PostgresFacts, postgres_facts
+from okane.store.pooler import PoolerRefused
 from streams import Inspector, StreamError, connect, server_facts
 
 SKEW = timedelta(seconds=2)
@@ -62,6 +63,8 @@ async def _postgres(where: Context) -> list[Check]:
     try:
         asked = datetime.now(UTC)
         facts = await postgres_facts(where.database_url)
+    except PoolerRefused as error:
+        return [Check("postgres pooler", "fail", str(error), "payments are neither accepted nor settled behind it")]
     except (StoreUnavailable, SetupError) as error:
         return [Check("postgres", "fail", str(error), "start it, or correct DATABASE_URL")]
     wanted = f"version {schema.VERSION}"
@@ -86,6 +89,7 @@ async def _postgres(where: Context) -> list[Check]:
             if (facts.schema_version or 0) < schema.VERSION
             else f"upgrade okane (it knows {wanted})",
         ),
+        Check("postgres pooler", "ok", "in session mode" if facts.pooled else "none in between"),
         durability(facts),
         _clock("postgres clock", facts.now - asked),
     ]

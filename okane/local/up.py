@@ -98,7 +98,7 @@ class _Run:
             async with _task(self._tell_what_is_slow()):
                 await self._start_together([plan.postgres], [plan.redis])
                 where = plan.endpoints()
-                await migrate(where.database_url)
+                await migrate(where.database_url, report=self._screen.say)
                 where = replace(where, api_key=await self._first_key(where.database_url))
                 # The provider too: it takes as long to import as the others, and whoever calls too early retries.
                 await self._start_together([plan.provider], plan.workers(), [plan.api()])

@@ -10,6 +10,7 @@ import psycopg
 
 from okane.errors import StoreUnavailable
 from okane.store import schema
+from okane.store.opening import open_session
 
 OLDEST_MAJOR = 15
 PATIENCE_S = 10.0  # a server that takes connections and then says nothing must not hold up a start
@@ -17,7 +18,8 @@ PATIENCE_S = 10.0  # a server that takes connections and then says nothing must 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostgresFacts:
-    """`schema_version` is None for a database without the schema; `now` is the server's clock."""
+    """`schema_version` is None for a database without the schema; `now` is the server's clock; `pooled`: a connection pooler
+    is in between, and keeps sessions."""
 
     version: str
     major: int
@@ -28,10 +30,12 @@ class PostgresFacts:
     synchronous_standbys: str
     now: datetime
     schema_version: int | None
+    pooled: bool = False
 
 
 async def postgres_facts(url: str) -> PostgresFacts:
-    """Ask the server. Raises StoreUnavailable if it does not answer in time."""
+    """Ask the server, in a session as processes open them. Raises StoreUnavailable if it does not answer in time, and
+    PoolerRefused (which is one) for a pooler that keeps no session."""
     try:
         async with asyncio.timeout(PATIENCE_S):
             return await _ask(url)
@@ -42,18 +46,19 @@ async def postgres_facts(url: str) -> PostgresFacts:
 
 
 async def _ask(url: str) -> PostgresFacts:
-    async with await psycopg.AsyncConnection.connect(url, connect_timeout=5) as connection:
+    async with await open_session(url, name="facts") as connection:
         cursor = await connection.execute(
             "SELECT current_setting('server_version'), current_setting('server_version_num')::integer / 10000,"
             " pg_is_in_recovery(), current_setting('fsync')::boolean,"
             " current_setting('full_page_writes')::boolean, current_setting('synchronous_commit'),"
             " current_setting('synchronous_standby_names'),"
-            " clock_timestamp()"
+            " clock_timestamp(), pg_backend_pid()"
         )
         row = await cursor.fetchone()
         assert row is not None
-    schema_version = await schema.version(url)
-    version, major, standby, fsync, full_page_writes, synchronous_commit, synchronous_standbys, now = row
+        schema_version = await schema.version_of(connection)
+        pooled = connection.info.backend_pid != row[8]
+    version, major, standby, fsync, full_page_writes, synchronous_commit, synchronous_standbys, now, _ = row
     return PostgresFacts(
         version=version,
         major=major,
@@ -64,4 +69,5 @@ async def _ask(url: str) -> PostgresFacts:
         synchronous_standbys=synchronous_standbys,
         now=now,
         schema_version=schema_version,
+        pooled=pooled,
     )

@@ -20,6 +20,7 @@ from okane.payment import Payment, Status
 from okane.store import rows, statements
 from okane.store.payment_id import PaymentId
 from okane.store.prepared import Row
+from okane.store.readiness import Readiness
 from okane.store.records import Accepted, Claimed, Event, NewPayment, Refused, Settlement
 from okane.store.session import Session
 from streams import Coalescer
@@ -67,6 +68,7 @@ class PaymentStore:
         self._on_batch = on_batch or (lambda _what, _size: None)
         self._on_round_trip = on_round_trip or (lambda _what, _seconds: None)
         self._rare = self._session("other")
+        self._readiness = Readiness(self._rare)
         self._accepting = self._grouped("accept", self._accept)
         self._finding: Coalescer[tuple[str, str], tuple[Payment, bytes] | None] = self._grouped("find", self._find)
         self._getting = self._grouped("get", self._get)
@@ -187,8 +189,8 @@ class PaymentStore:
         return [rows.event(row) for row in found]
 
     async def check_writable(self) -> None:
-        """Raise StoreUnavailable unless Postgres is there and takes writes."""
-        await self._rare.rows(SQL["writable"])
+        """Raise StoreUnavailable unless payments can be accepted: Postgres is there, has the tables, and takes writes."""
+        await self._readiness.check()
 
     def _session(self, name: str, *, index_only: bool = False) -> Session:
         session = Session(self._url, name=name, timeout=self._timeout, index_only=index_only)

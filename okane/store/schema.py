@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from datetime import timedelta
 from importlib import resources
 from pathlib import Path
 
 import psycopg
 
-from okane.errors import SetupError
+from okane.errors import SetupError, StoreUnavailable
+from okane.store.migration_lock import take_lock
+from okane.store.opening import open_in_thread, open_session
+from okane.store.prepared import Row
 
 VERSION = 3
 
 LOCK_TIMEOUT_MS = 2000  # whoever waits for a lock makes everybody wait behind it: rather give up, and try again
 TRIES = 15
 PAUSE_S = 1.0
-
-_POLL_S = 0.2
+WAIT = timedelta(minutes=5)  # for another migration to end
 
 
 def schema_sql() -> str:
@@ -30,47 +34,45 @@ def schema_sql() -> str:
     return packaged.read_text() if packaged.is_file() else (Path(__file__).parents[2] / "schema.sql").read_text()
 
 
-async def migrate(url: str, *, pause_s: float = PAUSE_S) -> bool:
+async def migrate(
+    url: str, *, pause_s: float = PAUSE_S, wait: timedelta = WAIT, report: Callable[[str], None] = lambda _line: None
+) -> bool:
     """Create the schema if the database has none, or bring it forward. True if something was done.
 
-    Safe to run from many processes at once, and while others work on the database. A database of a newer version is refused
-    rather than written to. Raises SetupError for that, and for a database that cannot be reached or does not let us.
+    Safe to run from many processes at once, and while others work on the database: one migrates, the others wait, for as
+    long as `wait`, and `report` which session they wait for. A database of a newer version is refused rather than written to.
+    Raises SetupError for that, and for a database that cannot be reached, does not let us, or is behind a pooler that keeps
+    no session.
     """
     try:
-        return await asyncio.to_thread(_migrate, url, pause_s)
+        await (await open_session(url, name="migrate")).close()  # raises for a pooler that would strand the lock
+        settings = {"lock_timeout": str(LOCK_TIMEOUT_MS), "statement_timeout": "0"}  # an index may take an hour
+        connection = await asyncio.to_thread(open_in_thread, url, name="migrate", settings=settings)
+        try:
+            await take_lock(connection, wait=wait, report=report)
+            return await asyncio.to_thread(_migrate, connection, pause_s)
+        finally:
+            connection.close()
     except psycopg.Error as error:
         raise SetupError(f"the schema cannot be applied to the database: {str(error).strip()}") from error
+    except StoreUnavailable as error:
+        raise SetupError(str(error)) from error
 
 
-def _migrate(url: str, pause_s: float) -> bool:
-    with psycopg.connect(url, connect_timeout=5, autocommit=True) as connection:
-        _wait_for_the_others(connection)
-        connection.execute(f"SET lock_timeout = {LOCK_TIMEOUT_MS}; SET timezone = 'UTC'")
-        found = _version(connection)
-        if found is None:
-            with connection.transaction():
-                connection.execute(schema_sql())
-            return True
-        if found > VERSION:
-            raise SetupError(f"the database has schema version {found}, this okane knows {VERSION}: upgrade okane")
-        if found < VERSION:
-            _bring_forward(connection, pause_s)
-        return found < VERSION
+def _migrate(connection: psycopg.Connection[Row], pause_s: float) -> bool:
+    found = _version(connection)
+    if found is None:
+        with connection.transaction():
+            connection.execute(schema_sql())
+        return True
+    if found > VERSION:
+        raise SetupError(f"the database has schema version {found}, this okane knows {VERSION}: upgrade okane")
+    if found < VERSION:
+        _bring_forward(connection, pause_s)
+    return found < VERSION
 
 
-def _wait_for_the_others(connection: psycopg.Connection) -> None:
-    """Take the right to migrate, for as long as the connection lives.
-
-    Asked for again and again: a statement that waited would have a snapshot, and CREATE INDEX CONCURRENTLY waits for those.
-    """
-    while True:
-        row = connection.execute("SELECT pg_try_advisory_lock(hashtext('okane.migrate'))").fetchone()
-        if row is not None and row[0]:
-            return
-        time.sleep(_POLL_S)
-
-
-def _bring_forward(connection: psycopg.Connection, pause_s: float) -> None:
+def _bring_forward(connection: psycopg.Connection[Row], pause_s: float) -> None:
     """Take the steps that are missing. One that does not get its locks is taken back, and tried again."""
     from okane.store import migrations  # noqa: PLC0415 - half a second, for what is hardly ever needed
 
@@ -87,12 +89,17 @@ def _bring_forward(connection: psycopg.Connection, pause_s: float) -> None:
 
 async def version(url: str) -> int | None:
     """The schema version of a database, None if it has none."""
-    async with await psycopg.AsyncConnection.connect(url, connect_timeout=5) as connection:
-        row = await (await connection.execute(_EXISTS)).fetchone()
-        return _number(row and row[0] and await (await connection.execute(_LATEST)).fetchone())
+    async with await open_session(url, name="version") as connection:
+        return await version_of(connection)
 
 
-def _version(connection: psycopg.Connection) -> int | None:
+async def version_of(connection: psycopg.AsyncConnection[Row]) -> int | None:
+    """The schema version that this session sees, None if it sees none."""
+    row = await (await connection.execute(_EXISTS)).fetchone()
+    return _number(row and row[0] and await (await connection.execute(_LATEST)).fetchone())
+
+
+def _version(connection: psycopg.Connection[Row]) -> int | None:
     row = connection.execute(_EXISTS).fetchone()
     return _number(row and row[0] and connection.execute(_LATEST).fetchone())
 

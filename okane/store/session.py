@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
@@ -18,9 +16,10 @@ from typing import Any, LiteralString
 
 import psycopg
 import structlog
-from psycopg.conninfo import conninfo_to_dict
 
 from okane.errors import StoreBusy, StoreUnavailable
+from okane.store.opening import cut, first_line, open_session
+from okane.store.pooler import PoolerRefused
 from okane.store.prepared import Prepared, PreparedConnection, Row
 
 log = structlog.get_logger("okane.store")
@@ -30,13 +29,16 @@ STALE_WITHIN_S = 1.0  # a connection that died while idle says so at once; a ser
 # Statements on batches go by index whatever the planner thinks of a table that was empty when it first looked: prepared
 # then, a sequential scan would stay for the life of the connection (measured 8 to 11 times slower). With one plan left,
 # planning anew for every batch would find the same one: for a batch of one it is half of the server's work.
-INDEX_ONLY = (
-    "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c enable_bitmapscan=off"
-    " -c plan_cache_mode=force_generic_plan"
-)
+INDEX_ONLY = {
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_bitmapscan": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
 
 # A list goes by the index that has its order already: to sort would be to read all of it for one page.
-IN_ORDER = f"{INDEX_ONLY} -c enable_sort=off -c enable_incremental_sort=off"
+IN_ORDER = {**INDEX_ONLY, "enable_sort": "off", "enable_incremental_sort": "off"}
 
 # What a server says that is going away, coming up, or no longer the primary; a new connection may do better.
 _LOST = (
@@ -45,6 +47,16 @@ _LOST = (
     psycopg.errors.ReadOnlySqlTransaction,
     psycopg.errors.CannotConnectNow,
     psycopg.errors.IdleInTransactionSessionTimeout,
+    psycopg.errors.InvalidSqlStatementName,  # a pooler has changed to transaction mode: a new session finds out
+    psycopg.errors.DuplicatePreparedStatement,
+)
+# The database is not as `okane migrate` leaves it, or not ours to use: nothing of this is in the request.
+_UNFIT = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.InvalidSchemaName,
+    psycopg.errors.InsufficientPrivilege,
 )
 _BUSY = (psycopg.errors.QueryCanceled, psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
 
@@ -67,18 +79,17 @@ class Session:
         self._url = url
         self._name = name
         self._timeout_s = timeout.total_seconds()
-        self._options = " ".join(
-            [
-                str(conninfo_to_dict(url).get("options", "")),  # the user's own; ours win
-                f"-c statement_timeout={int(self._timeout_s * 1000)} -c lock_timeout={LOCK_TIMEOUT_MS} -c timezone=UTC",
-                f"-c idle_in_transaction_session_timeout={IDLE_TIMEOUT_MS}",
-                IN_ORDER if in_order else INDEX_ONLY if index_only else "",
-            ]
-        )
+        self._settings = {
+            "statement_timeout": str(int(self._timeout_s * 1000)),
+            "lock_timeout": str(LOCK_TIMEOUT_MS),
+            "idle_in_transaction_session_timeout": str(IDLE_TIMEOUT_MS),
+            **(IN_ORDER if in_order else INDEX_ONLY if index_only else {}),
+        }
         self._lock = asyncio.Lock()
         self._connection: psycopg.AsyncConnection[Row] | None = None
         self._prepared: PreparedConnection | None = None
         self._down = False
+        self._unfit = False
 
     async def rows(
         self, statement: LiteralString | Prepared, parameters: Mapping[str, Any] | None = None
@@ -117,13 +128,20 @@ class Session:
                 connection = await self._connected()
                 # The server's own statement_timeout comes first where the server still lives; a silent one is cut off at
                 # the socket, since cancelling the query politely would wait for it, too.
-                watchdog = asyncio.get_running_loop().call_later(self._timeout_s + 1, _cut, connection)
+                watchdog = asyncio.get_running_loop().call_later(self._timeout_s + 1, cut, connection)
                 yield connection
+                self._unfit = False
+            except _UNFIT as error:
+                if not self._unfit:
+                    log.warning("database_unfit", session=self._name, reason=first_line(error))
+                self._unfit = True
+                await self._drop()
+                raise StoreUnavailable(first_line(error)) from error
             except _LOST as error:
                 if isinstance(error, _BUSY) and not self._closed():
-                    raise StoreBusy(_first_line(error)) from error
+                    raise StoreBusy(first_line(error)) from error
                 await self._drop()
-                raise StoreUnavailable(_first_line(error)) from error
+                raise StoreUnavailable(first_line(error)) from error
             finally:
                 if watchdog is not None:
                     watchdog.cancel()
@@ -132,20 +150,10 @@ class Session:
         if self._connection is not None and not self._connection.closed:
             return self._connection
         try:
-            self._connection = await psycopg.AsyncConnection.connect(
-                self._url,
-                autocommit=True,
-                application_name=f"okane {self._name}",
-                options=self._options,
-                client_encoding="utf8",  # what `binary` writes
-                connect_timeout=5,
-                keepalives_idle=10,
-                keepalives_interval=5,
-                keepalives_count=3,
-            )
-        except psycopg.Error as error:
+            self._connection = await open_session(self._url, name=self._name, settings=self._settings)
+        except (psycopg.Error, PoolerRefused) as error:
             if not self._down:
-                log.warning("postgres_lost", session=self._name, reason=_first_line(error))
+                log.warning("postgres_lost", session=self._name, reason=first_line(error))
             self._down = True
             raise
         if self._down:
@@ -166,17 +174,6 @@ class Session:
         """Close the connection. What is in flight fails with StoreUnavailable."""
         # Whoever waits on the socket has to hear of its end before its number is another's.
         if self._lock.locked() and self._connection is not None:
-            _cut(self._connection)
+            cut(self._connection)
         async with self._lock:
             await self._drop()
-
-
-def _cut(connection: psycopg.AsyncConnection[Row]) -> None:
-    """Shut the socket down: whoever waits on it sees the end of the stream. (Closing it would leave them waiting.)"""
-    if not connection.closed:
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
-            duplicate.shutdown(socket.SHUT_RDWR)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -261,7 +261,3 @@ SELECT e.payment_id, e.version, e.at, e.event, e.status, e.attempt, e.actor, e.r
        e.call, e.decline_code
 FROM payment_events e WHERE e.payment_id = %(id)s
 ORDER BY version
-
--- name: writable
--- Fails on a standby: a transaction id is given on a primary only.
-SELECT pg_current_xact_id()

@@ -1,0 +1,96 @@
+"""Opens every connection to okane's database, for processes and commands alike.
+
+Guarantee: what DATABASE_URL leaves open comes from libpq's variables (`PGOPTIONS`, `PGPASSWORD`, `PGSSLMODE`, ...), for all
+of them alike; what okane depends on is set after connecting, where no variable and no pooler can undo it. A pooler that does
+not keep a session's settings is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+
+from okane.store import pooler
+from okane.store.prepared import Row
+
+SETUP_TIMEOUT_S = 5.0
+
+_PARAMETERS: Mapping[str, Any] = {
+    "client_encoding": "utf8",  # what `binary` writes
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
+# By a statement rather than as startup options: those would replace the user's, and poolers refuse or drop them.
+_SET = """SELECT pg_backend_pid(), (
+    SELECT count(set_config(name, value, false)) FROM unnest(%(names)s::text[], %(values)s::text[]) s (name, value)
+    WHERE pg_backend_pid() = %(pid)s OR %(behind_pooler)s)"""
+
+
+async def open_session(
+    url: str, *, name: str, settings: Mapping[str, str] | None = None
+) -> psycopg.AsyncConnection[Row]:
+    """Open an autocommit connection with these settings; `name` shows in `pg_stat_activity`.
+
+    Raise psycopg's errors, or PoolerRefused.
+    """
+    try:
+        connection = await psycopg.AsyncConnection.connect(url, autocommit=True, **_named(name))
+    except psycopg.OperationalError as error:
+        raise pooler.refused_by_pooler(error) or error from None
+    watchdog = asyncio.get_running_loop().call_later(SETUP_TIMEOUT_S, cut, connection)
+    try:
+        parameters = _parameters(connection.info.backend_pid, settings)
+        cursor = await connection.execute(_SET, parameters, prepare=False)
+        row = await cursor.fetchone()
+        assert row is not None
+        if row[0] != connection.info.backend_pid:
+            # Poolers answer with a number of their own: ask for the mode before anything is set on a server that is shared.
+            await pooler.require_session_mode(connection, lambda: _second(url))
+            await connection.execute(_SET, {**parameters, "behind_pooler": True}, prepare=False)
+    except BaseException:
+        await connection.close()
+        raise
+    finally:
+        watchdog.cancel()
+    return connection
+
+
+async def _second(url: str) -> psycopg.AsyncConnection[Row]:
+    return await psycopg.AsyncConnection.connect(url, autocommit=True, **_named("pooler check"))
+
+
+def open_in_thread(url: str, *, name: str, settings: Mapping[str, str] | None = None) -> psycopg.Connection[Row]:
+    """Open the same for code that blocks. The caller has found no pooler that `open_session` refuses."""
+    connection = psycopg.connect(url, autocommit=True, **_named(name))
+    parameters = _parameters(connection.info.backend_pid, settings)
+    connection.execute(_SET, {**parameters, "behind_pooler": True}, prepare=False)
+    return connection
+
+
+def _named(name: str) -> dict[str, Any]:
+    return {**_PARAMETERS, "application_name": f"okane {name}"}
+
+
+def _parameters(pid: int, settings: Mapping[str, str] | None) -> dict[str, Any]:
+    wanted = {"timezone": "UTC", **(settings or {})}
+    return {"names": list(wanted), "values": list(wanted.values()), "pid": pid, "behind_pooler": False}
+
+
+def cut(connection: psycopg.AsyncConnection[Row]) -> None:
+    """Shut the socket down: a wait on it sees the end of the stream. (After a close it would go on waiting.)"""
+    if not connection.closed:
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
+            duplicate.shutdown(socket.SHUT_RDWR)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of libpq's message, which may have several."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,44 @@
+"""Finds out if payments can be accepted now: for a load balancer that asks often, and from many places."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+
+from okane.errors import StoreUnavailable
+from okane.store import schema, statements
+from okane.store.session import Session
+
+SQL = statements.load("readiness.sql")
+VALID_S = 1.0
+
+
+class Readiness:
+    """What the last look found, for a second. One look at a time: a slow database is not asked by every probe."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._looking = asyncio.Lock()
+        self._looked_s = -math.inf
+        self._obstacle: str | None = None
+
+    async def check(self) -> None:
+        """Raise StoreUnavailable unless Postgres is there, has the tables of this version, and takes writes to them."""
+        async with self._looking:
+            if time.monotonic() - self._looked_s > VALID_S:
+                self._obstacle = await self._look()
+                self._looked_s = time.monotonic()
+        if self._obstacle is not None:
+            raise StoreUnavailable(self._obstacle)
+
+    async def _look(self) -> str | None:
+        try:
+            [(read_only, version, granted)] = await self._session.rows_repeatably(SQL["writable"])
+        except StoreUnavailable as error:
+            return str(error)
+        if read_only:
+            return "the session is read-only: a standby, or default_transaction_read_only"
+        if version is None or version < schema.VERSION:
+            return f"the schema has version {version or 'none'}, not {schema.VERSION}: run `okane migrate`"
+        return None if granted else "this user may not write to the tables"

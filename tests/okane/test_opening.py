@@ -1,0 +1,287 @@
+"""Sessions: libpq's variables hold for all processes and commands alike, what okane depends on is set all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from okane.app import run_api, run_worker
+from okane.commands import doctor
+from okane.commands.context import Context
+from okane.config import Settings
+from okane.errors import SetupError, StoreUnavailable
+from okane.local.postgres import PostgresServer
+from okane.store import ApiKeyStore, PaymentStore, schema
+from okane.store.facts import postgres_facts
+from okane.store.opening import open_session
+from okane.store.pooler import PoolerRefused
+from okane.store.session import Session
+from tests.okane.pgbouncer import pooling
+from tests.okane.test_store import GRACE, LEASE, new
+
+SHOWN = "SELECT current_setting('statement_timeout'), current_setting('timezone'), current_setting('search_path')"
+
+
+async def shown(url: str) -> tuple[Any, ...]:
+    session = Session(url, name="test", timeout=timedelta(seconds=7), index_only=True)
+    try:
+        [row] = await session.rows(SHOWN)
+    finally:
+        await session.aclose()
+    return row
+
+
+@pytest.fixture
+def empty_database(postgres_server: PostgresServer) -> Iterator[str]:
+    """The address of a database with nothing in it but a schema `app`."""
+    name = sql.Identifier("opening_empty")
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
+        url = postgres_server.database_url("opening_empty")
+        with psycopg.connect(url, autocommit=True) as inside:
+            inside.execute("CREATE SCHEMA app")
+        yield url
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+def store_of(url: str) -> PaymentStore:
+    return PaymentStore(url, actor="api", lease=LEASE, grace=GRACE)
+
+
+async def test_options_of_the_environment_and_of_the_url_hold(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await shown(f"{database_url}?options=-c%20search_path%3Dapp") == ("7s", "UTC", "app")
+    monkeypatch.setenv("PGOPTIONS", "-c search_path=app -c statement_timeout=5000 -c timezone=Asia/Tokyo")
+    assert await shown(database_url) == ("7s", "UTC", "app")
+
+
+async def test_what_is_read_and_written_does_not_depend_on_the_environment(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"PGTZ": "Asia/Tokyo", "PGCLIENTENCODING": "latin1", "PGAPPNAME": "x"}.items():
+        monkeypatch.setenv(name, value)
+    async with await open_session(database_url, name="test") as connection:
+        row = await (
+            await connection.execute("SELECT current_setting('timezone'), current_setting('application_name'), 'é€'")
+        ).fetchone()
+    assert row == ("UTC", "okane test", "é€")
+
+
+async def test_every_command_finds_the_tables_where_pgoptions_says(
+    empty_database: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGOPTIONS", "-c search_path=app")
+    assert await schema.migrate(empty_database) is True
+    assert await schema.version(empty_database) == schema.VERSION
+    assert (await postgres_facts(empty_database)).schema_version == schema.VERSION
+    store, keys = store_of(empty_database), ApiKeyStore(empty_database)
+    await store.check_writable()
+    await store.accept(new("k"))
+    assert await keys.list() == []
+    await store.aclose()
+    await keys.aclose()
+    with psycopg.connect(empty_database) as connection:
+        found = connection.execute("SELECT schemaname FROM pg_tables WHERE tablename = 'payments'").fetchall()
+    assert found == [("app",)]
+    monkeypatch.delenv("PGOPTIONS")
+    assert await schema.version(empty_database) is None
+
+
+async def test_a_session_that_may_only_read_is_said_to_be_by_all(
+    database_url: str, empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGOPTIONS", "-c default_transaction_read_only=on")
+    store = store_of(database_url)
+    with pytest.raises(StoreUnavailable, match="read-only"):
+        await store.check_writable()
+    with pytest.raises(StoreUnavailable, match="read-only"):
+        await store.accept(new("k"))
+    await store.aclose()
+    with pytest.raises(SetupError, match="read-only"):
+        await schema.migrate(empty_database)
+
+
+@pytest.mark.parametrize(
+    "statement", ["DROP TABLE payment_events", "DROP TABLE okane_schema", "DELETE FROM okane_schema"]
+)
+async def test_a_database_without_its_tables_is_not_ready(database_url: str, statement: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(statement.encode())
+    store = store_of(database_url)
+    with pytest.raises(StoreUnavailable, match=r"does not exist|run `okane migrate`"):
+        await store.check_writable()
+    await store.aclose()
+
+
+async def test_what_a_missing_table_stops_is_away_and_comes_back(database_url: str) -> None:
+    store = store_of(database_url)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("ALTER TABLE payments RENAME TO elsewhere")
+        with pytest.raises(StoreUnavailable, match="does not exist"):
+            await store.accept(new("k"))
+        connection.execute("ALTER TABLE elsewhere RENAME TO payments")
+    assert (await store.accept(new("k"))).created
+    await store.aclose()
+
+
+async def test_readiness_is_asked_once_a_second_at_most(database_url: str) -> None:
+    store = store_of(database_url)
+    await store.check_writable()
+    await store.aclose()  # a question would be answered by a new connection
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        before = connection.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
+        await asyncio.gather(*(store.check_writable() for _ in range(20)))
+        after = connection.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
+    assert before is not None
+    assert after is not None
+    assert after[0] - before[0] <= 2  # its own, and one more if the second was over
+
+
+@contextmanager
+def migrating(url: str) -> Iterator[int]:
+    """Inside the block another session has the right to migrate; yields its process."""
+    with closing(psycopg.connect(url, autocommit=True, application_name="a strange one")) as connection:
+        connection.execute("SELECT pg_advisory_lock(hashtext('okane.migrate'))")
+        yield connection.info.backend_pid
+
+
+async def test_a_migration_that_waits_says_for_whom_and_gives_up(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("okane.store.migration_lock._QUIET_S", 0.0)
+    said: list[str] = []
+    with migrating(database_url) as pid, pytest.raises(SetupError, match=rf"held by pid {pid}.*'a strange one'"):
+        await schema.migrate(database_url, wait=timedelta(seconds=0.5), report=said.append)
+    assert said[0].startswith(f"waiting for another migration: its lock is held by pid {pid}, application_name")
+    assert f"pg_terminate_backend({pid})" in said[0]
+    assert await schema.migrate(database_url) is False
+
+
+def test_the_command_that_gives_up_ends_with_a_code(database_url: str) -> None:
+    with migrating(database_url) as pid:
+        done = okane(database_url, "migrate", "--wait", "200ms")
+    assert done.returncode == 2
+    assert f"held by pid {pid}" in done.stderr
+
+
+def okane(url: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "okane", *arguments],
+        env={**os.environ, "DATABASE_URL": url, "COLUMNS": "300", **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def settings(database_url: str, redis_url: str, port: int) -> Settings:
+    return Settings(
+        _env_file=None,
+        database_url=database_url,
+        redis_url=redis_url,
+        provider_base_url="http://127.0.0.1:9",
+        port=port,
+        metrics_port=0,
+        auth="none",
+    )
+
+
+@pytest.mark.parametrize("mode", ["transaction", "statement"])
+async def test_a_pooler_that_keeps_no_session_is_refused_by_all(
+    mode: str, database_url: str, redis_url: str, free_port: int
+) -> None:
+    refusal = f"connection pooler in {mode} mode"
+    with pooling(database_url, mode) as url:
+        where = settings(url, redis_url, free_port)
+        with pytest.raises(SetupError, match=refusal):
+            await run_api(where)
+        with pytest.raises(SetupError, match=refusal):
+            await run_worker(where, name="w")
+        with pytest.raises(SetupError, match=refusal):
+            await schema.migrate(url)
+        store, keys = store_of(url), ApiKeyStore(url)
+        for call in (store.accept(new("k")), store.check_writable(), keys.list()):
+            with pytest.raises(StoreUnavailable, match=refusal):
+                await call
+        await store.aclose()
+        await keys.aclose()
+        [found] = await doctor._postgres(context(where))
+        assert (found.name, found.state) == ("postgres pooler", "fail")
+        assert refusal in found.found
+        done = okane(url, "migrate")
+        assert (done.returncode, refusal in done.stderr) == (2, True)
+    assert await schema.migrate(database_url, wait=timedelta(seconds=1)) is False, "nothing was left locked"
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SHOW lock_timeout").fetchone() == ("0",), "nor set"
+
+
+async def test_a_pooler_that_keeps_sessions_works_for_all(
+    database_url: str, empty_database: str, redis_url: str, free_port: int
+) -> None:
+    with pooling(database_url, "session") as url:
+        assert await shown(url) == ("7s", "UTC", '"$user", public')
+        store, keys = store_of(url), ApiKeyStore(url)
+        await store.check_writable()
+        made = await asyncio.gather(*(store.accept(new(f"k{number}")) for number in range(50)))
+        assert all(accepted.created for accepted in made)
+        assert await keys.list() == []
+        await store.aclose()
+        await keys.aclose()
+        found = {check.name: check for check in await doctor._postgres(context(settings(url, redis_url, free_port)))}
+        assert found["postgres pooler"].state == "ok"
+        assert "session" in found["postgres pooler"].found
+        assert await schema.migrate(url) is False
+    with pooling(empty_database, "session") as url:
+        changed = await asyncio.gather(*(schema.migrate(url) for _ in range(3)))
+        assert sum(changed) == 1
+        assert await schema.migrate(url, wait=timedelta(seconds=5)) is False
+
+
+async def test_a_pooler_under_load_is_found_out_all_the_same(database_url: str) -> None:
+    """Other clients are lent the connections that ours leaves idle."""
+    with pooling(database_url, "transaction") as url:
+        stop = asyncio.Event()
+
+        async def busy() -> None:
+            async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+                while not stop.is_set():
+                    await connection.execute("SELECT pg_sleep(0.001)", prepare=False)
+
+        others = [asyncio.create_task(busy()) for _ in range(8)]
+        try:
+            for _ in range(5):
+                with pytest.raises(PoolerRefused):
+                    await open_session(url, name="test")
+        finally:
+            stop.set()
+            await asyncio.gather(*others)
+
+
+async def test_a_pooler_that_takes_no_options_says_which(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pooling(database_url, "session") as url:
+        monkeypatch.setenv("PGOPTIONS", "-c search_path=app")
+        with pytest.raises(PoolerRefused, match="takes no `options`"):
+            await open_session(url, name="test")
+
+
+def context(where: Settings) -> Context:
+    return Context(
+        settings=where,
+        source="a test",
+        database=where.database_url,
+        redis=where.redis,
+        provider_base_url=where.provider_base_url,
+        api_url="http://127.0.0.1:9",
+    )
