@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from iso4217 import Currency
 
 # Those that have minor units, or say that they have none. Gold, test codes and the like are no money to charge.
-CURRENCIES = frozenset(currency.code for currency in Currency if currency.exponent is not None)
+NEW_PAYMENTS = {currency.code: currency for currency in Currency if currency.exponent is not None}
+CURRENCIES = frozenset(NEW_PAYMENTS)
 
 # The largest amount of a new payment. JSON readers that keep numbers as doubles (JavaScript) change larger ones silently
 # (RFC 7493, section 2.2). Payments of earlier versions may have more, up to the column's 2^63-1.

@@ -7,11 +7,12 @@ from http import HTTPStatus
 
 from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.http import SERVER_SOFTWARE
 
+from okane.server_name import SERVER
 from streams.values import value
 
 JSON = "application/json"
+NO_STORE = "no-store"  # for all but what is no client's own: nothing on the way is to keep what it says of a payment
 
 _LINES = {status: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 
@@ -37,6 +38,6 @@ class Answer:
         end = "Connection: close\r\n\r\n" if closing else "\r\n"
         return (
             f"{_LINES[self.status]}{head}Content-Type: {self.content_type}\r\n"
-            f"X-Request-Id: {request_id}\r\nContent-Length: {len(self.body)}\r\n"
-            f"Date: {rfc822_formatted_time()}\r\nServer: {SERVER_SOFTWARE}\r\n{end}"
+            f"X-Request-Id: {request_id}\r\nCache-Control: {NO_STORE}\r\nContent-Length: {len(self.body)}\r\n"
+            f"Date: {rfc822_formatted_time()}\r\nServer: {SERVER}\r\n{end}"
         ).encode() + self.body

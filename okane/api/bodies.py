@@ -42,7 +42,7 @@ async def _read(request: web.Request, max_bytes: int) -> bytes:
 
 def check_media_type(request: web.Request, *allowed: str) -> str:
     """Which of the allowed types it is: as it is, in UTF-8. No Content-Type, or the one that `curl -d` sets by itself, is
-    taken for JSON: the clients of the systems before us send those, and a body that is no JSON is refused all the same."""
+    taken for JSON: the clients of the systems before us send those. If it is none after all: see `if_a_form`."""
     said = request.headers.get("Content-Type")
     content_type = JSON if said is None or request.content_type == CURLS else request.content_type
     plain = said is None or (content_type in allowed and (request.charset or "utf-8").lower() in UTF_8)
@@ -51,6 +51,17 @@ def check_media_type(request: web.Request, *allowed: str) -> str:
         raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             "unsupported_media_type",
-            "send the body uncompressed" if coded else f"send {' or '.join(allowed)} in UTF-8",
+            "send the body uncompressed" if coded else f"send JSON: {' or '.join(allowed)} in UTF-8",
         )
     return content_type
+
+
+def if_a_form(problem: Problem, content_type: str | None) -> Problem:
+    """The problem of a request; that a body is no JSON is one of its type if it says that it is a form."""
+    if problem.code != "json_invalid" or (content_type or "").partition(";")[0].strip().lower() != CURLS:
+        return problem
+    return Problem(
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_media_type",
+        f"send JSON: the body is {CURLS}, and no JSON; write it as JSON, with Content-Type: {JSON}",
+    )

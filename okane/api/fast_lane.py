@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, cast
 import structlog
 from aiohttp import StreamReader
 
-from okane.api import middleware, plain, request_ids
+from okane.api import bodies, middleware, plain, request_ids
 from okane.api.access import Access
 from okane.api.answers import Answer
 from okane.api.connection import Connection
 from okane.api.creating import SPELLINGS, Creating
 from okane.api.plain import PlainRequest
+from okane.api.problems import Problem
 from okane.api_key import Scope
 from okane.logs import REQUEST_ID
 from okane.metrics import OkaneMetrics
@@ -83,7 +84,7 @@ class FastLane:
             caller = self._access.known(credentials, Scope.WRITE)
             new = None if caller is None else self._creating.read(request.body, keys, account_id=caller.account_id)
         except Exception as error:  # answered when the connection has done with what it received
-            asyncio.get_running_loop().call_soon(self._finish, asked, error)
+            asyncio.get_running_loop().call_soon(self._finish, asked, _refusal(error, request))
             return
         self._unanswered[asked] = None
         if self._watch is None:
@@ -103,7 +104,7 @@ class FastLane:
             keys = request.values("idempotency-key")
             new = self._creating.read(request.body, keys, account_id=caller.account_id)
         except Exception as error:
-            self._finish(asked, error)
+            self._finish(asked, _refusal(error, request))
         except BaseException:  # nobody will answer, nor may anything be answered in its place
             self._give_up(asked)
             raise
@@ -193,6 +194,11 @@ class FastLane:
             late.append(asked)
         for asked in late:
             self._finish(asked, TimeoutError())
+
+
+def _refusal(error: Exception, request: PlainRequest) -> Exception:
+    """The error of a request that was not understood, as the other lane has it."""
+    return bodies.if_a_form(error, request.fields.get("content-type")) if isinstance(error, Problem) else error
 
 
 class FastConnection(Connection):

@@ -11,10 +11,12 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp.web import RequestPayloadError
 
-from okane.api import cross_site, idempotency, request_ids, waiting
+from okane.api import bodies, cross_site, idempotency, request_ids, waiting
 from okane.api.access import Access
+from okane.api.answers import NO_STORE
 from okane.api.caller import CALLER
 from okane.api.problems import Problem, from_http, internal, malformed
+from okane.api.unrouted import Unrouted, not_allowed
 from okane.api_key import Scope
 from okane.deadline import Deadline
 from okane.errors import IdempotencyKeyReused, Overloaded, PaymentNotFound, StatusConflict, StoreUnavailable
@@ -41,6 +43,8 @@ def around_requests(
     """The one middleware of the API. A route that `scopes` does not know refuses every request. `guard` judges those of
     browsers where no keys are asked for."""
 
+    unrouted = Unrouted(scopes)
+
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         started_s = time.perf_counter()
@@ -62,10 +66,15 @@ def around_requests(
         except ConnectionError:
             raise  # the client went away in the middle of its request: there is nobody to answer
         except Exception as error:
-            response = problem(error).answer(instance=request.path, request_id=request_id).response()
+            refusal = (
+                unrouted.not_found(request.rel_url.raw_path) if resource is None and _is_404(error) else problem(error)
+            )
+            refusal = bodies.if_a_form(refusal, request.headers.get("Content-Type"))
+            response = refusal.answer(instance=request.path, request_id=request_id).response()
             if response.status in _BODY_LEFT:
                 response.force_close()
         response.headers["X-Request-Id"] = request_id
+        response.headers.setdefault("Cache-Control", NO_STORE)
         response.headers.update(standing)
         metrics.http_seconds.labels(
             resource.canonical if resource is not None else "unmatched", _method(request), str(response.status)
@@ -73,6 +82,10 @@ def around_requests(
         return response
 
     return middleware
+
+
+def _is_404(error: Exception) -> bool:
+    return isinstance(error, web.HTTPNotFound)
 
 
 def _as_get(method: str) -> str:
@@ -89,6 +102,8 @@ def problem(error: BaseException) -> Problem:
     match error:
         case Problem():
             return error
+        case web.HTTPMethodNotAllowed():
+            return not_allowed(error)
         case web.HTTPException():
             return from_http(error)
         case IdempotencyKeyReused(payment_id=payment_id):

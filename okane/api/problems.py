@@ -9,13 +9,11 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from okane.api.answers import Answer
+from okane.api.answers import NO_STORE, Answer
 
 JSON = "application/problem+json"
 
 _CODES = {
-    HTTPStatus.NOT_FOUND: "route_not_found",
-    HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "body_too_large",
 }
 
@@ -84,6 +82,7 @@ class Problem(Exception):
             "Content-Type": JSON,
             "Content-Length": str(len(body)),
             "X-Request-Id": request_id,
+            "Cache-Control": NO_STORE,
             "Connection": "close",
             **self.headers,
         }
@@ -146,8 +145,7 @@ def internal() -> Problem:
 
 
 def from_http(error: web.HTTPException) -> Problem:
-    """aiohttp's own refusals, in our words; the Allow header of a 405 stays."""
+    """aiohttp's own refusals, in our words."""
     status = HTTPStatus(error.status)
     code = _CODES.get(status, status.name.lower())
-    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-    return Problem(status, code, error.reason or status.phrase, headers=headers)
+    return Problem(status, code, error.reason or status.phrase)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from okane.api import middleware, tracing
+from okane.api import currency_list, middleware, tracing
 from okane.api.access import Access
 from okane.api.batch import Batch
 from okane.api.contract.describing import Description
@@ -32,6 +32,7 @@ SCOPES: Scopes = {
     ("POST", "/v1/payments/{payment_id}/cancel"): Scope.WRITE,
     ("GET", "/v1/dead-letters"): Scope.READ,
     ("POST", "/v1/dead-letters/replay"): Scope.OPERATE,
+    ("GET", "/v1/currencies"): None,
     ("GET", "/v1/health"): None,
     ("GET", "/v1/openapi.json"): None,
     ("GET", "/docs"): None,
@@ -80,6 +81,7 @@ def build_api(
     app.router.add_post("/v1/payments/{payment_id}/cancel", handlers.cancel)
     app.router.add_get("/v1/dead-letters", dead.list)
     app.router.add_post("/v1/dead-letters/replay", dead.replay)
+    app.router.add_get("/v1/currencies", currency_list.show)
     app.router.add_get("/v1/health", handlers.health)
     description = Description(SCOPES)
     app.router.add_get("/v1/openapi.json", description.openapi)

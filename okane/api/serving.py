@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from okane import binding
 from okane.api import refusals, request_ids
+from okane.api.answers import NO_STORE
 from okane.api.connection import Connection
 from okane.api.fast_lane import FastConnection, FastLane
 from okane.api.listening import Listener, listen, take_over
@@ -224,7 +225,7 @@ class GuardedServer(web.Server):
         self.refused(refusal)
         request_id = request_ids.new()
         response = refusal.answer(instance=None, request_id=request_id).response()
-        response.headers["X-Request-Id"] = request_id
+        response.headers.update({"X-Request-Id": request_id, "Cache-Control": NO_STORE})
         response.force_close()
         return response
 

@@ -2,7 +2,7 @@
 
 from okane.client.client import RETRIES, Client, DeadFilter, Filter, NewPayment
 from okane.client.errors import AccessDenied, ClientError, Conflict, Invalid, KeyReused, NoAnswer, NotFound, Refused
-from okane.client.values import Attempt, DeadLetter, Event, Payment, Receipt, Replayed
+from okane.client.values import Attempt, Currency, DeadLetter, Event, Payment, Receipt, Replayed
 
 __all__ = [
     "RETRIES",
@@ -11,6 +11,7 @@ __all__ = [
     "Client",
     "ClientError",
     "Conflict",
+    "Currency",
     "DeadFilter",
     "DeadLetter",
     "Event",

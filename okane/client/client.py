@@ -25,7 +25,7 @@ import aiohttp
 
 from okane.client import arguments
 from okane.client.errors import ClientError, NoAnswer, Refused, broken, refused
-from okane.client.values import Attempt, DeadLetter, Document, Event, Payment, Receipt, Replayed
+from okane.client.values import Attempt, Currency, DeadLetter, Document, Event, Payment, Receipt, Replayed
 from okane.payment import Status
 from streams import RetryPolicy
 
@@ -203,6 +203,10 @@ class Client:
         """What was given up, the last first unless `order="ascending"`."""
         query = arguments.query(which, _OF_DEAD_LETTERS)
         return self._pages("/v1/dead-letters", "dead_letters", DeadLetter.of, query)
+
+    async def currencies(self) -> Sequence[Currency]:
+        """The currencies that new payments may be in, by code."""
+        return [Currency.of(one) for one in (await self._ask("GET", "/v1/currencies"))["currencies"]]
 
     async def replay(
         self, payment_ids: Sequence[UUID | str] | None = None, *, limit: int = 100, dry_run: bool = False

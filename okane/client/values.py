@@ -149,6 +149,19 @@ class Replayed:
         return cls([UUID(one) for one in said["retried"]], [UUID(one) for one in said["kept"]], said["has_more"])
 
 
+@dataclass(frozen=True, slots=True)
+class Currency:
+    """A currency that new payments may be in. `exponent`: how many decimal digits its minor units are."""
+
+    code: str
+    exponent: int
+    name: str
+
+    @classmethod
+    def of(cls, said: Document) -> Currency:
+        return cls(said["code"], said["exponent"], said["name"])
+
+
 def _moment(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 

@@ -14,6 +14,8 @@ from okane.api.middleware import Scopes
 
 # The page runs nothing and fetches nothing, whatever came to stand in it.
 _POLICY = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+# It is the same for every client, until the next version.
+CACHEABLE = {"Cache-Control": "public, max-age=300"}
 
 
 class Description:
@@ -26,9 +28,9 @@ class Description:
 
     async def openapi(self, _request: web.Request) -> web.Response:
         """`GET /v1/openapi.json`: for machines."""
-        return web.Response(body=await asyncio.to_thread(self._json), content_type=OPENAPI)
+        return web.Response(body=await asyncio.to_thread(self._json), content_type=OPENAPI, headers=CACHEABLE)
 
     async def docs(self, _request: web.Request) -> web.Response:
         """`GET /docs`: for people."""
         body = await asyncio.to_thread(self._page)
-        return web.Response(body=body, content_type=HTML, charset="utf-8", headers=_POLICY)
+        return web.Response(body=body, content_type=HTML, charset="utf-8", headers=_POLICY | CACHEABLE)

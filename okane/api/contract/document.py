@@ -192,4 +192,6 @@ def _parameter(name: str) -> Json:
 
 def _headers(names: Sequence[str], *, keyed: bool) -> Json:
     limits = ("RateLimit-Policy", "RateLimit") if keyed else ()
-    return {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-Id", *names, *limits)}
+    return {
+        name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-Id", "Cache-Control", *names, *limits)
+    }

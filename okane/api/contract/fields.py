@@ -11,6 +11,10 @@ Json = dict[str, Any]
 
 HEADERS: Mapping[str, Json] = {
     "X-Request-Id": {"description": "The request's id: its own, or one of ours.", "schema": {"type": "string"}},
+    "Cache-Control": {
+        "description": "`no-store`, or for how long a description may be kept.",
+        "schema": {"type": "string"},
+    },
     "Location": {"description": "Where the payment is.", "schema": {"type": "string", "format": "uri-reference"}},
     "Idempotent-Replayed": {
         "description": "The request was made before.",
@@ -33,7 +37,7 @@ HEADERS: Mapping[str, Json] = {
     },
     "RateLimit": {"description": "How many are left (r), all of them in t seconds.", "schema": {"type": "string"}},
 }
-ALWAYS = frozenset({"X-Request-Id", "Location"})
+ALWAYS = frozenset({"X-Request-Id", "Cache-Control", "Location"})
 
 PARAMETERS: Mapping[str, Json] = {
     "Idempotency-Key": {

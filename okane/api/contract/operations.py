@@ -208,6 +208,14 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         says=(Said(status=HTTPStatus.OK, means="It is canceled, and was not charged.", body=schemas.PaymentAnswer),),
         problems=_CHANGE,
     ),
+    ("GET", "/v1/currencies"): Operation(
+        name="listCurrencies",
+        tag=PAYMENTS,
+        summary="List the currencies that new payments may be in",
+        details="With the exponent of each: an amount of 440 is 4.40 where it is 2, and 440 where it is 0. Earlier payments "
+        "may be in currencies that were withdrawn since. The same for every client, and cacheable.",
+        says=(Said(status=HTTPStatus.OK, means="The currencies, by code.", body=schemas.CurrencyList),),
+    ),
     ("GET", "/v1/dead-letters"): _page(
         "listDeadLetters",
         "List what was given up, the last first",

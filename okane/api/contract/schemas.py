@@ -265,6 +265,21 @@ class Replayed(TypedDict):
     has_more: bool
 
 
+class ListedCurrency(TypedDict):
+    """A currency that new payments may be in."""
+
+    code: Annotated[Currency, Field(description="ISO 4217")]
+    exponent: Annotated[int, Field(ge=0, le=4, description="how many decimal digits its minor units are")]
+    name: str
+
+
+@with_config(shown({"currencies": [{"code": "JPY", "exponent": 0, "name": "Yen"}]}))
+class CurrencyList(TypedDict):
+    """All of them, by code."""
+
+    currencies: list[ListedCurrency]
+
+
 class Health(TypedDict):
     """That the process answers."""
 

@@ -24,6 +24,7 @@ from typing import assert_never
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+import okane.server_name  # noqa: F401 - for what it does
 from okane import binding
 from okane.origin_guard import OriginGuard, Refusal, is_loopback
 from okane.providers.simulator.desk import ChargeRequest, Conflict, Desk, Settled, Untouched

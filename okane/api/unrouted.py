@@ -1,0 +1,45 @@
+"""Requests for no route, or with a method that their route does not take: the refusal says what there is. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from http import HTTPStatus
+
+from aiohttp import web
+
+from okane.api.problems import Problem
+
+_LONGEST = 80  # of a path that is compared, and of a method or a path that is repeated: no route has more
+_ID = re.compile("(?<=/)[^/]*[0-9][^/]{7,}")  # what looks like one: to compare it would cost more than all the rest
+_PARAMETER = re.compile(r"\{[^}]*\}")
+
+
+class Unrouted:
+    """The routes, by which the nearest to a path that is none is found."""
+
+    def __init__(self, routes: Iterable[tuple[str, str]]) -> None:
+        self._methods: dict[str, list[str]] = {}
+        for method, path in sorted(routes):
+            self._methods.setdefault(path, []).append(method)
+        self._by_spelling = {_PARAMETER.sub("*", path): path for path in self._methods}
+
+    def not_found(self, path: str) -> Problem:
+        """The 404 for a path that no route has."""
+        detail = f"there is no route {path[:_LONGEST]}"
+        nearest = self._nearest(path)
+        if nearest is not None:
+            detail += f"; the nearest is {' or '.join(self._methods[nearest])} {nearest}"
+        return Problem(HTTPStatus.NOT_FOUND, "route_not_found", f"{detail}; GET /docs has all of them")
+
+    def _nearest(self, path: str) -> str | None:
+        found = difflib.get_close_matches(_ID.sub("*", path[:_LONGEST].rstrip("/")), self._by_spelling, n=1)
+        return self._by_spelling[found[0]] if found else None
+
+
+def not_allowed(error: web.HTTPMethodNotAllowed) -> Problem:
+    """The 405 for a method that a route does not take."""
+    allowed = error.headers["Allow"]
+    detail = f"this route takes {allowed.replace(',', ', ')}, and not {error.method[:_LONGEST]}"
+    return Problem(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", detail, headers={"Allow": allowed})
