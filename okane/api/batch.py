@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from http import HTTPStatus
-from typing import Any
 
 from aiohttp import web
 
-from okane.api import bodies, middleware, strict_json, wire
+from okane.api import bodies, middleware, pieces, strict_json, wire
 from okane.api.answers import JSON
 from okane.api.caller import account_of
-from okane.api.creating import Creating
+from okane.api.creating import MAX_BODY_BYTES, Creating
 from okane.api.problems import Problem, malformed
 from okane.pipeline.accept import Receipt
 from okane.store import NewPayment
+from okane.time_slice import TimeSlice
 
 NDJSON = "application/x-ndjson"
 MAX_BYTES = 1024 * 1024
 MAX_ITEMS = 1_000
-TOGETHER = 50  # items that are read without letting other requests have their turn
+MAX_ITEM_ERRORS = 5  # that an answer lists for one item
+TOGETHER = 64  # items that are written in one transaction
 
-Item = NewPayment | Problem
+Item = NewPayment | str  # what is to be accepted, or the result of what was refused
 
 
 class Batch:
@@ -38,47 +38,76 @@ class Batch:
         if "Idempotency-Key" in request.headers:
             raise malformed("idempotency_key_misplaced", "in a batch every item carries its own idempotency_key")
         body = await bodies.read(request, MAX_BYTES)
-        items = await self._read(_lines(body) if lines else _array(body), account_id=account_of(request))
-        receipts = iter(await self._creating.accept_many([item for item in items if isinstance(item, NewPayment)]))
-        results = [middleware.problem(item) if isinstance(item, Problem) else _result(next(receipts)) for item in items]
-        refused = [one for one in results if isinstance(one, Problem)]
-        if len(refused) == len(results) and all(one.code == "store_unavailable" for one in refused):
-            raise refused[0]  # nothing is known to be accepted: the whole batch is to be repeated
-        written = ",".join(_problem(one) if isinstance(one, Problem) else _receipt(one) for one in results)
-        body_text = f'{{"results":[{written}],"accepted":{len(results) - len(refused)},"refused":{len(refused)}}}'
-        return web.Response(status=HTTPStatus.MULTI_STATUS, body=body_text.encode(), content_type=JSON)
+        items = await self._read(body, lines=lines, account_id=account_of(request))
+        return await self._accept(items)
 
-    async def _read(self, given: Sequence[Any], *, account_id: str) -> Sequence[Item]:
-        if not 1 <= len(given) <= MAX_ITEMS:
-            raise Problem(
-                HTTPStatus.UNPROCESSABLE_ENTITY,
-                "batch_size",
-                f"a batch has 1 to {MAX_ITEMS:,} items, not {len(given):,}",
-            )
-        items: list[Item] = []
-        for number, one in enumerate(given):
-            if number % TOGETHER == TOGETHER - 1:
-                await asyncio.sleep(0)
+    async def _read(self, body: bytes, *, lines: bool, account_id: str) -> Sequence[tuple[Item, int]]:
+        """All items with their sizes, before any is accepted: a body that turns out to be no JSON is refused as a whole."""
+        items: list[tuple[Item, int]] = []
+        time_slice = TimeSlice()
+        for piece in pieces.of_lines(body) if lines else pieces.of_array(body):
+            await time_slice.end_if_spent()
+            if piece is None:
+                continue
+            if len(items) == MAX_ITEMS:
+                raise _batch_size("not more")
             try:
-                parsed = strict_json.loads(one) if isinstance(one, bytes) else one
-                items.append(self._creating.understand(parsed, (), account_id=account_id))
+                items.append((self._item(piece, account_id=account_id), len(piece)))
             except Problem as problem:
-                items.append(problem)
+                if not lines and problem.code in strict_json.CODES:
+                    raise
+                items.append((_refused(problem), 0))
+        if not items:
+            raise _batch_size("not none")
         return items
 
+    def _item(self, piece: bytes, *, account_id: str) -> NewPayment:
+        if len(piece) > MAX_BODY_BYTES:
+            detail = f"an item has up to {MAX_BODY_BYTES // 1024} kB, as a request of its own"
+            raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", detail)
+        return self._creating.read(piece, (), account_id=account_id)
 
-def _array(body: bytes) -> Sequence[Any]:
-    given = strict_json.loads(body)
-    if not isinstance(given, list):
-        raise malformed("body_not_an_array", "a batch is a JSON array, or one object a line as application/x-ndjson")
-    return given
+    async def _accept(self, items: Sequence[tuple[Item, int]]) -> web.Response:
+        results: list[str] = []
+        accepted, away = 0, None
+        time_slice = TimeSlice()
+        for group in grouped(items):
+            news = [one for one in group if isinstance(one, NewPayment)]
+            outcomes = [away] * len(news) if away else list(map(_outcome, await self._creating.accept_many(news)))
+            lost = [one for one in outcomes if isinstance(one, Problem) and one.code == "store_unavailable"]
+            if lost and len(lost) == len(outcomes):
+                away = lost[0]  # those that are left do not wait for it, too
+            following = iter(outcomes)
+            for one in group:
+                outcome = one if isinstance(one, str) else next(following)
+                accepted += isinstance(outcome, Receipt)
+                results.append(_written(outcome))
+                await time_slice.end_if_spent()
+        if away and not accepted and all(isinstance(one, NewPayment) for one, _ in items):
+            raise away  # nothing is known to be accepted: the whole batch is to be repeated
+        said = f'{{"results":[{",".join(results)}],"accepted":{accepted},"refused":{len(results) - accepted}}}'
+        return web.Response(status=HTTPStatus.MULTI_STATUS, body=said.encode(), content_type=JSON)
 
 
-def _lines(body: bytes) -> Sequence[bytes]:
-    return [line for line in body.split(b"\n") if line.strip()]
+def grouped(items: Iterable[tuple[Item, int]]) -> Iterator[Sequence[Item]]:
+    """The items in the portions in which they are accepted, by number and by size: a portion is handled without a pause."""
+    group: list[Item] = []
+    size = 0
+    for item, item_size in items:
+        if len(group) == TOGETHER or (group and size + item_size > MAX_BODY_BYTES):
+            yield group
+            group, size = [], 0
+        group.append(item)
+        size += item_size
+    yield group
 
 
-def _result(receipt: Receipt | BaseException) -> Receipt | Problem:
+def _batch_size(but: str) -> Problem:
+    detail = f"a batch has 1 to {MAX_ITEMS:,} items, {but}"
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "batch_size", detail)
+
+
+def _outcome(receipt: Receipt | BaseException) -> Receipt | Problem:
     if isinstance(receipt, Receipt):
         return receipt
     if not isinstance(receipt, Exception):
@@ -86,11 +115,15 @@ def _result(receipt: Receipt | BaseException) -> Receipt | Problem:
     return middleware.problem(receipt)
 
 
-def _receipt(receipt: Receipt) -> str:
-    status = HTTPStatus.ACCEPTED if receipt.created else HTTPStatus.OK
-    return f'{{"status":{status.value},{wire.receipt_json(receipt).decode()[1:]}'
+def _written(outcome: Receipt | Problem | str) -> str:
+    if isinstance(outcome, str):
+        return outcome
+    if isinstance(outcome, Problem):
+        return _refused(outcome)
+    status = HTTPStatus.ACCEPTED if outcome.created else HTTPStatus.OK
+    return f'{{"status":{status.value},{wire.receipt_text(outcome)[1:]}'
 
 
-def _problem(problem: Problem) -> str:
-    document = json.dumps(problem.document())
+def _refused(problem: Problem) -> str:
+    document = json.dumps(problem.document(max_errors=MAX_ITEM_ERRORS))
     return f'{{"status":{problem.status.value},"problem":{document}}}'

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from typing import Any
 
 from okane.api import idempotency, strict_json, wire
 from okane.api.answers import Answer
@@ -23,7 +22,7 @@ from okane.pipeline.lanes import LaneLimits
 from okane.store import NewPayment
 from streams.failpoints import failpoint
 
-MAX_BODY_BYTES = 64 * 1024
+MAX_BODY_BYTES = strict_json.MAX_BYTES
 
 FARTHEST = timedelta(days=366)  # how far ahead a payment may be scheduled
 
@@ -54,13 +53,8 @@ class Creating:
     def read(self, body: bytes, keys: Sequence[str], *, account_id: str) -> NewPayment:
         """The payment that a body asks for, under the key in it or in these `Idempotency-Key` headers. Raises Problem."""
         asked = wire.read_quickly(body) or wire.read_create(strict_json.loads(body))
-        return self._understood(asked, keys, account_id=account_id)
-
-    def understand(self, parsed: Any, keys: Sequence[str], *, account_id: str) -> NewPayment:
-        """The same for a body that is parsed already."""
-        return self._understood(wire.read_create(parsed), keys, account_id=account_id)
-
-    def _understood(self, asked: wire.CreatePayment, keys: Sequence[str], *, account_id: str) -> NewPayment:
+        if len(body) > wire.MAX_METADATA_BYTES:  # no JSON that we write is longer than what it was read from
+            wire.check_metadata(asked.metadata)
         currency = asked.currency or self._default_currency
         metadata = asked.metadata or {}
         return NewPayment(

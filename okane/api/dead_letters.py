@@ -13,11 +13,12 @@ from okane.api import bodies, queries, strict_json, times, wire
 from okane.api.answers import JSON
 from okane.api.caller import account_of, actor_of
 from okane.api.creating import MAX_BODY_BYTES
-from okane.api.reading import page_of
+from okane.api.reading import documents, page_of
 from okane.api.times import Moment
 from okane.payment import Status
 from okane.pipeline.replay import Replay
 from okane.store import DeadLetterStore, DeadPayment, DeadWanted
+from okane.time_slice import TimeSlice
 
 MAX_REPLAY = 500
 DEFAULT_REPLAY = 100
@@ -90,14 +91,18 @@ class DeadLetterRoutes:
             dead_before=query.dead_before,
         )
         page = await self._dead.search(wanted, limit=query.limit, after=query.after)
-        listed = ",".join(_letter(letter) for letter in page.letters)
-        after = None if page.after is None else queries.dated_cursor(page.after)
-        return page_of(request, "dead_letters", f"[{listed}]", after)
+        listed = await documents(page.letters, _letter)
+        place = page.after if len(listed) == len(page.letters) else page.letters[len(listed) - 1].place
+        after = None if place is None else queries.dated_cursor(place)
+        return page_of(request, "dead_letters", f"[{','.join(listed)}]", after)
 
     async def replay(self, request: web.Request) -> web.Response:
         """`POST /v1/dead-letters/replay`: what was given up is tried again, the oldest first."""
         bodies.check_media_type(request, JSON)
-        asked = wire.validated(ReplayRequest, strict_json.loads(await bodies.read(request, MAX_BODY_BYTES)))
+        body = await bodies.read(request, MAX_BODY_BYTES)
+        time_slice = TimeSlice()
+        asked = wire.validated(ReplayRequest, strict_json.loads(body))
+        await time_slice.end_if_spent()  # many ids take as long to check as to ask for
         chosen = asked.filter or ReplayFilter()
         limit, dry_run = asked.limit or DEFAULT_REPLAY, bool(asked.dry_run)
         wanted = DeadWanted(

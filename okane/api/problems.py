@@ -13,6 +13,9 @@ from okane.api.answers import NO_STORE, Answer
 
 JSON = "application/problem+json"
 
+MAX_ERRORS = 20  # that an answer lists; `error_count` says how many there are
+MAX_NAME = 100  # characters of a name that an answer repeats
+
 _CODES = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "body_too_large",
 }
@@ -47,6 +50,7 @@ class ParameterError:
 class Problem(Exception):
     """Raised anywhere in the API to answer with an error.
 
+    Of the `errors` the first are kept, and how many there are (`error_count`, where the caller has left some out already).
     `retryable` tells the client whether the same request may succeed later. `extra` members go into the document as they
     are, `headers` onto the answer.
     """
@@ -59,6 +63,7 @@ class Problem(Exception):
         *,
         retryable: bool = False,
         errors: Sequence[FieldError | ParameterError] = (),
+        error_count: int | None = None,
         extra: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
@@ -67,7 +72,8 @@ class Problem(Exception):
         self.code = code
         self.detail = detail
         self.retryable = retryable
-        self.errors = errors
+        self.errors = errors[:MAX_ERRORS]
+        self.error_count = len(errors) if error_count is None else error_count
         self.extra = extra or {}
         self.headers = headers or {}
 
@@ -89,8 +95,8 @@ class Problem(Exception):
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         return f"HTTP/1.1 {self.status.value} {self.status.phrase}\r\n{head}\r\n".encode() + body
 
-    def document(self) -> dict[str, object]:
-        """What there is to say whatever the request was."""
+    def document(self, *, max_errors: int = MAX_ERRORS) -> dict[str, object]:
+        """What there is to say whatever the request was, with so many of the errors."""
         document: dict[str, object] = {
             "type": f"urn:okane:problem:{self.code}",
             "title": self.status.phrase,
@@ -101,7 +107,8 @@ class Problem(Exception):
             **self.extra,
         }
         if self.errors:
-            document["errors"] = [one.document() for one in self.errors]
+            document["errors"] = [one.document() for one in self.errors[:max_errors]]
+            document["error_count"] = self.error_count
         return document
 
     def _document(self, instance: str | None, request_id: str) -> bytes:
@@ -109,6 +116,11 @@ class Problem(Exception):
         if instance is not None:
             document["instance"] = _text(instance)
         return json.dumps(document).encode()
+
+
+def shortened(name: str) -> str:
+    """A name that a client sent, as an answer repeats it: an answer must not grow with what it refuses."""
+    return name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…"
 
 
 def _text(path: str) -> str:
@@ -121,17 +133,18 @@ def malformed(code: str, detail: str) -> Problem:
     return Problem(HTTPStatus.BAD_REQUEST, code, detail)
 
 
-def invalid(errors: Sequence[FieldError]) -> Problem:
+def invalid(errors: Sequence[FieldError], *, count: int | None = None) -> Problem:
     """The request can be read, and asks for something that is not allowed."""
     first = errors[0]
     detail = f"{first.pointer}: {first.detail}" if first.pointer else first.detail
-    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "validation_failed", detail, errors=errors)
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "validation_failed", detail, errors=errors, error_count=count)
 
 
-def bad_query(errors: Sequence[ParameterError]) -> Problem:
+def bad_query(errors: Sequence[ParameterError], *, count: int | None = None) -> Problem:
     """What stands after the question mark is not understood."""
     first = errors[0]
-    return Problem(HTTPStatus.BAD_REQUEST, "query_invalid", f"{first.parameter}: {first.detail}", errors=errors)
+    detail = f"{first.parameter}: {first.detail}"
+    return Problem(HTTPStatus.BAD_REQUEST, "query_invalid", detail, errors=errors, error_count=count)
 
 
 def internal() -> Problem:

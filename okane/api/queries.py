@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from okane.api import times
-from okane.api.problems import ParameterError, bad_query
+from okane.api.problems import MAX_ERRORS, ParameterError, bad_query, shortened
 from okane.api.times import MOMENT
 from okane.api.wire import AnyCurrency
 from okane.currencies import MAX_AMOUNT_MINOR
@@ -31,6 +31,7 @@ from okane.payment import Status
 from okane.store import Wanted
 
 MAX_LIMIT = 100
+MAX_PARAMETERS = 100  # that a query has, counted as often as they stand there
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _LATEST = datetime.max.replace(tzinfo=UTC)
@@ -195,6 +196,8 @@ class PartQuery(BaseModel):
 
 def read(model: type[Q], query: MultiMapping[str]) -> Q:
     """The parameters of a request. Raises a 400 Problem that names every one that is wrong."""
+    if len(query) > MAX_PARAMETERS:
+        raise bad_query([ParameterError("", "too_many", f"a query has up to {MAX_PARAMETERS} parameters")])
     given: dict[str, Any] = {}
     errors: list[ParameterError] = []
     for name in dict.fromkeys(query):
@@ -203,7 +206,7 @@ def read(model: type[Q], query: MultiMapping[str]) -> Q:
         if name in _REPEATABLE:
             given[name] = values
         elif len(values) > 1:
-            errors.append(ParameterError(name, "repeated", "stands there more than once"))
+            errors.append(ParameterError(shortened(name), "repeated", "stands there more than once"))
         elif nested is not None and nested[1] in _NESTING:
             given.setdefault(nested[1], {})[nested[2]] = values[0]
         elif name in _NESTING:
@@ -214,7 +217,8 @@ def read(model: type[Q], query: MultiMapping[str]) -> Q:
         asked = model.model_validate(given)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
-        raise bad_query(errors + [_parameter_error(model, one) for one in found]) from None
+        named = errors + [_parameter_error(model, one) for one in found[:MAX_ERRORS]]
+        raise bad_query(named, count=len(errors) + len(found)) from None
     if errors:
         raise bad_query(errors)
     return asked
@@ -228,7 +232,7 @@ def _parameter_error(model: type[BaseModel], error: Mapping[str, Any]) -> Parame
     name, *inside = (str(part) for part in error["loc"] if part != "[key]")
     if name in _NESTING and inside:
         name += f"[{inside[0]}]"
-    name = name.encode("utf-8", "replace").decode()
+    name = shortened(name.encode("utf-8", "replace").decode())
     if error["type"] == "extra_forbidden":
         return ParameterError(
             name, "unknown_parameter", f"is not known here; known are {', '.join(model.model_fields)}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 from urllib.parse import urlencode
 
 from aiohttp import web
@@ -13,6 +14,11 @@ from okane.api.answers import JSON
 from okane.api.caller import account_of
 from okane.payment import Payment, Status
 from okane.store import API, OPERATOR, Attempt, Event, PaymentLists, PaymentStore
+from okane.time_slice import TimeSlice
+
+MAX_PAGE = 512 * 1024  # characters of a page: one that is full is short, and there is a next one
+
+T = TypeVar("T")
 
 _ACTORS = frozenset({API, OPERATOR})
 _WITH_A_KEY = f"{API} sk_"
@@ -31,9 +37,9 @@ class Reading:
         page = await self._lists.page(
             query.wanted, account_id=account_of(request), limit=query.limit, after=query.after
         )
-        listed = ",".join(wire.payment_document(payment) for payment in page.payments)
-        after = None if page.after is None else queries.cursor(page.after)
-        return page_of(request, "payments", f"[{listed}]", after)
+        listed = await documents(page.payments, wire.payment_document)
+        after = page.after if len(listed) == len(page.payments) else page.payments[len(listed) - 1].id
+        return page_of(request, "payments", f"[{','.join(listed)}]", None if after is None else queries.cursor(after))
 
     async def events(self, request: web.Request) -> web.Response:
         """`GET /v1/payments/{id}/events`: what happened to a payment, oldest first."""
@@ -62,6 +68,19 @@ class Reading:
 
     async def _payment(self, request: web.Request) -> Payment:
         return await self._store.get(wire.payment_id(request.match_info["payment_id"]), account_id=account_of(request))
+
+
+async def documents(found: Sequence[T], document: Callable[[T], str]) -> Sequence[str]:
+    """The documents of as many, from the first on, as an answer may hold; of one at least. Other requests have their turn in
+    between."""
+    time_slice, written, size = TimeSlice(), [], 0
+    for one in found:
+        written.append(document(one))
+        size += len(written[-1])
+        if size > MAX_PAGE:
+            break
+        await time_slice.end_if_spent()
+    return written
 
 
 def page_of(request: web.Request, name: str, listed: str, after: str | None) -> web.Response:

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 from typing import Any, NoReturn
 
-from okane.api.problems import malformed
+from okane.api.problems import Problem, malformed, shortened
 
+MAX_BYTES = 64 * 1024  # the callers' limit: what is checked here is bounded for bodies up to this size
 MAX_DEPTH = 8
+MAX_MEMBERS = 64  # of one object: no document of ours has more
+MAX_DIGITS = 400  # of a whole number: to read one takes the square of their number
+MAX_VALUES = 1_000  # of all lists and objects together
 
+# The codes of a body that is no JSON, or not as it must be here.
+CODES = frozenset({"json_invalid", "json_invalid_text", "json_duplicate_name", "json_too_deep"})
+
+_ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _BYTE_ORDER_MARK = "\ufeff"
 
 
 def loads(body: bytes) -> Any:
     """Parse a body. Raises a 400 Problem on anything but UTF-8 JSON without duplicate names, NaN, lone surrogates, NUL
-    characters, or more than eight levels."""
+    characters, or more than eight levels; a 422 Problem on more members or values than any request needs, which would take
+    long to parse and longer to validate."""
     try:
+        if _values(body) > MAX_VALUES:
+            _check_values(_outside_of_texts(body))
         text = body.decode().removeprefix(_BYTE_ORDER_MARK)
         value = _DECODER.decode(text)
     except UnicodeDecodeError as error:
         raise malformed("json_invalid", f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
     except RecursionError:
-        raise _too_deep() from None
+        raise too_deep() from None
     except ValueError as error:
         raise malformed("json_invalid", f"the body is not JSON: {error}") from None
     # Without a backslash there is no way to write what text must not hold, nor can so few brackets nest too deeply.
@@ -30,17 +42,41 @@ def loads(body: bytes) -> Any:
     return value
 
 
+def _values(body: bytes) -> int:
+    """About how many values there are, if no text holds a comma or a bracket."""
+    return body.count(b",") + body.count(b"[") + body.count(b"{")
+
+
+def _outside_of_texts(body: bytes) -> bytes:
+    return b"".join(body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
+
+
+def _check_values(signs: bytes) -> None:
+    """Refuse too many values before they are parsed: that takes far longer than to count them."""
+    if _values(signs) > MAX_VALUES:
+        opening = signs.translate(None, _ALL_BUT_BRACKETS).replace(b"{", b"[")
+        raise too_deep() if b"[" * (MAX_DEPTH + 1) in opening else _too_many()
+
+
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise malformed("json_duplicate_name", f"the name {json.dumps(twice)} stands twice in one object")
+        raise malformed("json_duplicate_name", f"the name {json.dumps(shortened(twice))} stands twice in one object")
+    if len(members) > MAX_MEMBERS:
+        raise _too_many()
     return members
 
 
 def _no_constant(word: str) -> NoReturn:
     raise malformed("json_invalid", f"{word} is not JSON")
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise malformed("json_invalid", f"a whole number has more than {MAX_DIGITS} digits")
+    return int(digits)
 
 
 def _check(value: Any, depth: int) -> None:
@@ -49,7 +85,7 @@ def _check(value: Any, depth: int) -> None:
             raise malformed("json_invalid_text", "text must not hold NUL characters or lone surrogates")
     elif isinstance(value, dict | list):
         if depth > MAX_DEPTH:
-            raise _too_deep()
+            raise too_deep()
         if isinstance(value, dict):
             for name in value:
                 _check(name, depth)
@@ -66,8 +102,14 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _too_deep() -> Exception:
+def too_deep() -> Problem:
+    """The refusal of too many brackets in each other."""
     return malformed("json_too_deep", f"the body is nested deeper than {MAX_DEPTH} levels")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no_constant)
+def _too_many() -> Problem:
+    detail = f"an object has up to {MAX_MEMBERS} members, and a body up to {MAX_VALUES:,} values"
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "too_many_members", detail)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no_constant, parse_int=_whole)

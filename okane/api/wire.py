@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from http import HTTPStatus
 from json.encoder import encode_basestring_ascii as _quoted
@@ -28,11 +29,16 @@ from pydantic import (
 )
 
 from okane.api import idempotency, times
-from okane.api.problems import FieldError, Problem, invalid, malformed
+from okane.api.problems import MAX_ERRORS, FieldError, Problem, invalid, malformed, shortened
 from okane.api.times import Moment
 from okane.currencies import CURRENCIES, MAX_AMOUNT_MINOR
 from okane.payment import Payment, Status
 from okane.pipeline.accept import Receipt
+
+MAX_METADATA_BYTES = 56 * 1024  # as JSON: with the rest of a payment, an answer stays below 64 kB
+MAX_ASCII = 1024  # characters of metadata: ASCII may take three times as many bytes as were sent
+MAX_COMMAS = 500  # of a body that is worth a quick look: in texts, too
+MAX_QUOTES = 2 * (6 + 4 + 2 * 50)  # of a body without escapes: the names, the texts, and the metadata
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -94,7 +100,9 @@ def read_create(body: Any) -> CreatePayment:
 
 def read_quickly(body: bytes) -> CreatePayment | None:
     """What `read_create` makes of the body, for about half of the price; None if that is not certain, or a Problem."""
-    if b"\\" in body:  # a text may hold anything then
+    quotes = body.count(b'"')
+    # A text may hold anything then; or there are too many members, or values, all of which pydantic would look at.
+    if b"\\" in body or quotes > MAX_QUOTES or body.count(b",") > MAX_COMMAS:
         return None
     try:
         asked = CreatePayment.__pydantic_validator__.validate_json(body)
@@ -103,7 +111,27 @@ def read_quickly(body: bytes) -> CreatePayment | None:
     # A name that stood twice would be forgotten by now, but not its quotes.
     texts = (asked.currency, asked.idempotency_key, asked.execute_at, asked.expires_at)
     count = len(asked.model_fields_set) + 4 - texts.count(None) + 2 * len(asked.metadata or ())
-    return asked if body.count(b'"') == 2 * count else None
+    return asked if quotes == 2 * count else None
+
+
+def check_metadata(metadata: Mapping[str, str] | None) -> None:
+    """Raise a 422 Problem if metadata is too large for the answers that hold it."""
+    if metadata and len(_UTF_8.encode(dict(metadata)).encode()) > MAX_METADATA_BYTES:
+        raise invalid([FieldError("/metadata", "too_large", f"has up to {MAX_METADATA_BYTES // 1024} kB as JSON")])
+
+
+def metadata_json(metadata: Mapping[str, str]) -> str:
+    """As documents have it: in ASCII, unless that would make an answer many times as long as the request was."""
+    if not metadata:
+        return "{}"
+    text = _ASCII.encode(dict(metadata))
+    return text if len(text) <= MAX_ASCII else _UTF_8.encode(dict(metadata))
+
+
+_ASCII, _UTF_8 = (
+    json.JSONEncoder(ensure_ascii=ascii_only, check_circular=False, separators=(",", ":"))
+    for ascii_only in (True, False)
+)
 
 
 def validated(model: type[M], body: Any) -> M:
@@ -114,11 +142,12 @@ def validated(model: type[M], body: Any) -> M:
         return model.model_validate(body)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
-        raise invalid([_field_error(model, one) for one in found]) from None
+        raise invalid([_field_error(model, one) for one in found[:MAX_ERRORS]], count=len(found)) from None
 
 
 def _field_error(model: type[BaseModel], error: Any) -> FieldError:
-    pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in error["loc"] if part != "[key]")
+    names = [shortened(str(part)) for part in error["loc"] if part != "[key]"]
+    pointer = "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in names)
     if error["type"] == "extra_forbidden":
         for name in error["loc"][:-1]:
             annotation = model.model_fields[name].annotation
@@ -165,8 +194,13 @@ def payment_id(text: str) -> UUID:
 
 def receipt_json(receipt: Receipt) -> bytes:
     """`{"payment": {…}, "created": …, "enqueued": …}`."""
+    return receipt_text(receipt).encode()
+
+
+def receipt_text(receipt: Receipt) -> str:
+    """The same, to stand in another document."""
     created, enqueued = _word(receipt.created), _word(receipt.enqueued)
-    return f'{{"payment":{payment_document(receipt.payment)},"created":{created},"enqueued":{enqueued}}}'.encode()
+    return f'{{"payment":{payment_document(receipt.payment)},"created":{created},"enqueued":{enqueued}}}'
 
 
 def payment_json(payment: Payment) -> bytes:
@@ -177,7 +211,7 @@ def payment_json(payment: Payment) -> bytes:
 def payment_document(payment: Payment) -> str:
     """The document of a payment, put together by hand: every accepted request pays for it, and json.dumps costs ten times
     as much. What a client chose is quoted; the rest holds nothing that would have to be."""
-    metadata = json.dumps(dict(payment.metadata), separators=(",", ":")) if payment.metadata else "{}"
+    metadata = metadata_json(payment.metadata)
     created_at = times.text(payment.created_at)
     updated_at = created_at if payment.updated_at == payment.created_at else times.text(payment.updated_at)
     document = (

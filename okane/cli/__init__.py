@@ -8,12 +8,11 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from okane import __version__
 from okane.cli import dead, keys, proving, servers, shared, watching
 
 
@@ -54,22 +53,6 @@ for room in (servers, watching, proving):
     app.add_typer(room.app)
 app.add_typer(dead.app, name="dead")
 app.add_typer(keys.app, name="keys")
-
-
-def _print_version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"okane {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def options(
-    *,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and end")
-    ] = False,
-) -> None:
-    """Options of no command in particular."""
 
 
 def main() -> NoReturn:

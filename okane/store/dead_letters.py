@@ -20,6 +20,7 @@ LOADED = statements.load("dead_letters.sql")
 SQL = {name: text.replace("{wanted}", LOADED["wanted"]) for name, text in LOADED.items()}
 _NEWEST_FIRST = SQL["page"].replace("{order}", "DESC").replace("{beyond}", "<").replace("{within}", ">=")
 _OLDEST_FIRST = SQL["page"].replace("{order}", "ASC").replace("{beyond}", ">").replace("{within}", "<")
+OLDEST = SQL["oldest"].replace("p.metadata::text", "'{}'")
 
 WINDOW = 2_000  # dead letters that one page may look at
 
@@ -97,20 +98,20 @@ class DeadLetterStore:
         }
         asked = _parameters(wanted) | place | {"limit": limit + 1, "window": max(WINDOW, limit + 1)}
         found = await self._session.rows_repeatably(_OLDEST_FIRST if wanted.ascending else _NEWEST_FIRST, asked)
-        letters = _read([row for row in found if row[0] is not None])
+        letters = await _read([row for row in found if row[0] is not None])
         if len(letters) > limit:
             return DeadPage(letters[:limit], letters[limit - 1].place)
         _, reached_at, reached_id = found[0][rows.WIDTH :]
         return DeadPage(letters, None if reached_id is None else (reached_at, reached_id))
 
     async def oldest(self, limit: int | None, wanted: DeadWanted = EVERY) -> Sequence[DeadPayment]:
-        """The oldest, oldest first; all of them without a limit."""
+        """The oldest, oldest first; all of them without a limit. Without their metadata: it may be megabytes."""
         asked = _parameters(wanted) | {"limit": limit}
-        return _read(await self._session.rows_repeatably(SQL["oldest"], asked))
+        return await _read(await self._session.rows_repeatably(OLDEST, asked))
 
     async def some(self, ids: Sequence[UUID]) -> Sequence[DeadPayment]:
         """Those of these payments that are dead letters, in no order."""
-        return _read(await self._session.rows_repeatably(SQL["some"], {"ids": list(ids)}))
+        return await _read(await self._session.rows_repeatably(SQL["some"], {"ids": list(ids)}))
 
     async def dismiss(
         self, *, ids: Sequence[UUID] | None = None, older_than: timedelta | None = None
@@ -133,5 +134,6 @@ def _parameters(wanted: DeadWanted) -> dict[str, Any]:
     }
 
 
-def _read(found: Sequence[Row]) -> list[DeadPayment]:
-    return [DeadPayment(rows.payment(row), row[rows.WIDTH]) for row in found]
+async def _read(found: Sequence[Row]) -> Sequence[DeadPayment]:
+    payments = await rows.payments(found)
+    return [DeadPayment(payment, row[rows.WIDTH]) for row, payment in zip(found, payments, strict=True)]

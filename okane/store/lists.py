@@ -97,7 +97,7 @@ class PaymentLists:
         }
         statements = _OLDEST_FIRST if wanted.ascending else _NEWEST_FIRST
         found = await self._session.rows_repeatably(statements[statement], asked)
-        payments = [rows.payment(row) for row in found if row[0] is not None]
+        payments = await rows.payments([row for row in found if row[0] is not None])
         if len(payments) > limit:
             return Page(payments[:limit], payments[limit - 1].id)
         return Page(payments, found[0][rows.WIDTH] if found else None)

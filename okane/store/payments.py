@@ -297,7 +297,8 @@ class PaymentStore:
         """By account and idempotency key: the payment, and what it was asked to mean."""
         parameters = {"account_ids": [account_id for account_id, _ in keys], "keys": [key for _, key in keys]}
         read = await session.rows(BATCHED["by_key"], parameters)
-        return {(row[1], row[2]): (rows.payment(row), row[rows.WIDTH]) for row in read}
+        payments = await rows.payments(read)
+        return {(row[1], row[2]): (payment, row[rows.WIDTH]) for row, payment in zip(read, payments, strict=True)}
 
     async def _find(self, session: Session, keys: Sequence[tuple[str, str]]) -> Sequence[tuple[Payment, bytes] | None]:
         found = await self._by_key(session, list(set(keys)))
@@ -305,7 +306,7 @@ class PaymentStore:
 
     async def _get(self, session: Session, ids: Sequence[UUID]) -> Sequence[Payment | None]:
         read = await session.rows_repeatably(BATCHED["by_id"], {"ids": list(set(ids))})
-        found = {row[0]: rows.payment(row) for row in read}
+        found = {payment.id: payment for payment in await rows.payments(read)}
         return [found.get(payment_id) for payment_id in ids]
 
     async def _claim(self, session: Session, ids: Sequence[UUID]) -> Sequence[Claimed | Refused | BaseException]:

@@ -21,6 +21,7 @@ from okane.errors import StoreBusy, StoreUnavailable
 from okane.store.opening import cut, first_line, open_session
 from okane.store.pooler import PoolerRefused
 from okane.store.prepared import Prepared, PreparedConnection, Row
+from okane.time_slice import TimeSlice
 
 log = structlog.get_logger("okane.store")
 
@@ -60,6 +61,7 @@ _UNFIT = (
 )
 _BUSY = (psycopg.errors.QueryCanceled, psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
 
+ROWS_AT_ONCE = 20
 IDLE_TIMEOUT_MS = 2000  # a process that is stopped or cut off between two statements must not keep its locks
 LOCK_TIMEOUT_MS = 500  # somebody's open psql must not hold up more than the row it holds
 
@@ -100,7 +102,7 @@ class Session:
                 assert self._prepared is not None
                 return await self._prepared.rows(statement, parameters or {})
             cursor = await connection.execute(statement, parameters, prepare=True)
-            return await cursor.fetchall() if cursor.description else []
+            return await _all(cursor) if cursor.description else []
 
     async def rows_repeatably(
         self, statement: LiteralString | Prepared, parameters: Mapping[str, Any] | None = None
@@ -177,3 +179,12 @@ class Session:
             cut(self._connection)
         async with self._lock:
             await self._drop()
+
+
+async def _all(cursor: psycopg.AsyncCursor[Row]) -> Sequence[Row]:
+    """Every row. Many with much text take long to load: other tasks have their turn in between."""
+    time_slice, found = TimeSlice(), list[Row]()
+    while some := await cursor.fetchmany(ROWS_AT_ONCE):
+        found += some
+        await time_slice.end_if_spent()
+    return found

@@ -47,6 +47,7 @@ class Api:
     waiting: Waiting
     creating: Creating
     leaving: asyncio.Event
+    url: str
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ async def serve_api(
         ) as url,
         aiohttp.ClientSession(url, response_class=CheckedResponse) as client,
     ):
-        yield Api(client, store, stream, metrics, handlers.waiting, handlers.creating, leaving)
+        yield Api(client, store, stream, metrics, handlers.waiting, handlers.creating, leaving, url)
     await producer.aclose()
     await store.aclose()
     await lists.aclose()

@@ -56,7 +56,9 @@ CODES: Mapping[str, Code] = {
     "head_too_slow": Code(HTTPStatus.REQUEST_TIMEOUT, "The head of the request did not come in time.", retryable=True),
     "body_too_slow": Code(HTTPStatus.REQUEST_TIMEOUT, "The body did not come in time.", retryable=True),
     "status_conflict": Code(HTTPStatus.CONFLICT, "The payment's status, `payment_status`, does not allow this."),
-    "body_too_large": Code(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body has more than 64 kB, or 1 MB for a batch."),
+    "body_too_large": Code(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body or an item of a batch has over 64 kB, or a batch 1 MB."
+    ),
     "target_too_long": Code(HTTPStatus.REQUEST_URI_TOO_LONG, "The target has more than 4,096 bytes."),
     "unsupported_media_type": Code(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body is not application/json in UTF-8, uncompressed."
@@ -65,6 +67,9 @@ CODES: Mapping[str, Code] = {
     "validation_failed": Code(_UNPROCESSABLE, "Members of the body are wrong: `errors` names them by JSON Pointer."),
     "amount_unsafe_integer": Code(
         _UNPROCESSABLE, "The amount is above 2^53-1, which not every reader of JSON keeps exactly (RFC 7493)."
+    ),
+    "too_many_members": Code(
+        _UNPROCESSABLE, "An object of the body has more than 64 members, or the body more than 1,000 values."
     ),
     "amount_too_large": Code(_UNPROCESSABLE, "The amount is above this server's limit for the currency."),
     "batch_size": Code(_UNPROCESSABLE, "A batch has 1 to 1,000 items."),
@@ -118,5 +123,6 @@ OF_BODIES = (
     "body_unreadable",
     "body_too_slow",
     "body_too_large",
+    "too_many_members",
     "unsupported_media_type",
 )

@@ -11,6 +11,7 @@ from uuid import UUID
 from pydantic import ConfigDict, Field, WithJsonSchema, with_config
 from typing_extensions import TypedDict  # pydantic does not take the older one of typing
 
+from okane.api.problems import MAX_ERRORS
 from okane.payment import Status
 
 # Any that there ever was: a client must not stumble over a payment of a currency that is new.
@@ -130,7 +131,13 @@ class ItemProblem(TypedDict):
     detail: str
     code: Annotated[str, Field(description="stays the same between versions")]
     retryable: Annotated[bool, Field(description="whether the same request may succeed later")]
-    errors: NotRequired[list[WrongMember | WrongParameter]]
+    errors: NotRequired[
+        Annotated[
+            list[WrongMember | WrongParameter],
+            Field(max_length=MAX_ERRORS, description="the first 20 of them; 5 for an item of a batch"),
+        ]
+    ]
+    error_count: NotRequired[Annotated[int, Field(ge=1, description="how many errors there are, listed or not")]]
     payment_id: NotRequired[Annotated[UUID, Field(description="the payment that the idempotency key belongs to")]]
     payment_status: NotRequired[Annotated[Status, Field(description="why it cannot be done")]]
 
