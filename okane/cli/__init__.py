@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
+from okane import __version__
 from okane.cli import dead, keys, proving, servers, shared, watching
 
 
@@ -53,6 +54,22 @@ for room in (servers, watching, proving):
     app.add_typer(room.app)
 app.add_typer(dead.app, name="dead")
 app.add_typer(keys.app, name="keys")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"okane {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and end")
+    ] = False,
+) -> None:
+    """Options of no command in particular."""
 
 
 def main() -> NoReturn:

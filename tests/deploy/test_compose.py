@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -9,9 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import redis
 
+from okane.local.redis_server import find_binary
 from tests.deploy.files import DEPLOY, ROOT, check_settings, drain_needed, duration, loaded, pinned
+from tests.local.test_processes import wait_until
 
 COMPOSE = DEPLOY / "compose.yaml"
 SERVICES: dict[str, dict[str, Any]] = loaded(COMPOSE)["services"]
@@ -116,11 +121,44 @@ def test_no_password_has_a_default() -> None:
     assert not re.search(r"://\w*:(?!\$\{)[^/@\s]*@", "\n".join(given.values()))
 
 
+def test_no_password_is_an_argument() -> None:
+    for service in SERVICES.values():
+        assert not re.search(r"\$\{\w*(?:PASSWORD|SECRET|AUTH)", str(service.get("command")))
+
+
+def test_the_password_of_valkey_is_asked_for_and_not_to_be_seen(tmp_path: Path, free_port: int) -> None:
+    """Runs the command of the file with the server of this environment."""
+    shell, option, script = SERVICES["valkey"]["command"]
+    program = f"{find_binary().path} - --port {free_port} --dir {tmp_path} --bind 127.0.0.1"
+    script = script.replace("$$", "$").replace("valkey-server -", program)
+    password = "long enough, with 'quotes'"
+    server = subprocess.Popen([shell, option, script], env={**os.environ, "REDISCLI_AUTH": password})
+    try:
+        with redis.Redis(port=free_port, password=password) as client:
+            wait_until(lambda: answers(client), 30)
+            assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+            assert client.config_get("appendonly") == {"appendonly": "yes"}
+        arguments = psutil.Process(server.pid).cmdline()
+        assert "valkey" in arguments[0] or "redis" in arguments[0]
+        assert not any(password in argument for argument in arguments)
+        with redis.Redis(port=free_port) as stranger, pytest.raises(redis.AuthenticationError):
+            stranger.ping()
+    finally:
+        server.terminate()
+        assert server.wait(30) == 0
+
+
+def answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False
+
+
 def test_the_servers_keep_what_the_guarantees_rest_on() -> None:
-    postgres, valkey = SERVICES["postgres"]["command"], SERVICES["valkey"]["command"]
-    assert {"fsync=on", "synchronous_commit=on", "full_page_writes=on"} <= set(postgres)
-    options = dict(zip(valkey[1::2], valkey[2::2], strict=True))
-    assert (options["--appendonly"], options["--maxmemory-policy"]) == ("yes", "noeviction")
+    assert {"fsync=on", "synchronous_commit=on", "full_page_writes=on"} <= set(SERVICES["postgres"]["command"])
+    valkey = SERVICES["valkey"]["command"][-1].splitlines()
+    assert {"appendonly yes", "maxmemory-policy noeviction"} <= set(valkey)
     assert "/var/lib/postgresql" in mounts("postgres")
     assert "/data" in mounts("valkey")
 
@@ -159,4 +197,4 @@ def test_grafana_finds_prometheus_and_the_dashboards() -> None:
 
 def test_there_are_connections_for_a_dozen_workers() -> None:
     [most] = [int(word.partition("=")[2]) for word in SERVICES["postgres"]["command"] if "max_connections" in word]
-    assert most >= 2 * 4 + 12 * 6 + 20
+    assert most >= 2 * 9 + 12 * 6 + 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import json
 import re
 import subprocess
@@ -11,7 +12,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+import trove_classifiers
 
+import okane
 from tests.deploy.files import DEPLOY, ROOT, check_settings, pinned
 
 DOCKERFILE = DEPLOY / "Dockerfile"
@@ -104,5 +107,19 @@ def test_the_wheel_has_everything_that_runs(tmp_path: Path) -> None:
         assert archive.read("okane/store/schema.sql") == (ROOT / "schema.sql").read_bytes()
         [entry] = [name for name in names if name.endswith("entry_points.txt")]
         assert "okane = okane.cli:main" in archive.read(entry).decode()
+        [metadata] = [name for name in names if name.endswith("METADATA")]
+        said = email.message_from_bytes(archive.read(metadata))
+    assert said["Version"] == okane.__version__
+    assert "redis-streams" in said["Keywords"].split(",")
+    assert set(said.get_all("Classifier", [])) <= trove_classifiers.classifiers
     needed = [path for package in ("okane", "streams") for path in (ROOT / package).rglob("*") if path.is_file()]
     assert {str(path.relative_to(ROOT)) for path in needed if "__pycache__" not in path.parts} <= names
+
+
+def test_every_image_of_ours_is_named_after_the_version() -> None:
+    named = {
+        found
+        for path in (*DEPLOY.rglob("*.yaml"), DEPLOY / "Dockerfile", DEPLOY / "README.md")
+        for found in re.findall(r"(?:\bokane:|newTag: )(\d+\.[\w.]*\w)", path.read_text())
+    }
+    assert named == {okane.__version__}

@@ -209,7 +209,10 @@ def test_keda_reads_lag_and_pending_of_every_lane() -> None:
     assert spec["scaleTargetRef"]["name"] in PODS
     assert spec["minReplicaCount"] >= 1  # somebody has to send what is due again
     [auth] = {trigger["authenticationRef"]["name"] for trigger in spec["triggers"]}
-    assert ("TriggerAuthentication", auth) in ALL
+    secrets = ALL["TriggerAuthentication", auth]["spec"]["secretTargetRef"]
+    assert {secret["parameter"] for secret in secrets} == {"address", "username", "password", "tls"}
+    made = set(re.findall(r"--from-literal=(\w+)=", (DEPLOY / "README.md").read_text()))
+    assert {secret["key"] for secret in secrets} == made - {"DATABASE_URL", "REDIS_URL"}
     asked: dict[str, set[str]] = {}
     for trigger in spec["triggers"]:
         metadata = trigger["metadata"]

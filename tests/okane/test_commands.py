@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 import pytest
 import redis
 
+from okane import __version__
 from okane.commands.doctor import durability
 from okane.commands.status import duration
 from okane.payment import Status
@@ -91,6 +92,11 @@ def test_help_names_every_command(okane: Run) -> None:
     text = okane("--help").stdout
     for command in ("up", "api", "worker", "provider", "migrate", "status", "top", "load", "dead", "doctor"):
         assert f" {command} " in text
+
+
+def test_the_version_is_printed(okane: Run) -> None:
+    done = okane("--version")
+    assert (done.returncode, done.stdout) == (0, f"okane {__version__}\n")
 
 
 @pytest.mark.parametrize("command", ["up", "api", "worker", "provider", "migrate", "status", "top", "load", "doctor"])
