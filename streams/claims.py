@@ -1,4 +1,5 @@
-"""Leases: takes over messages whose consumer went silent, and keeps the lease of those that this consumer works on.
+"""Leases: takes over messages whose consumer went silent, keeps the lease of those that this consumer works on, and gives up
+the lease of those that it will not finish.
 
 Promise: the cursor of a scan is kept until it comes back to the start (else the tail of a long pending list would never
 be claimed), no more is taken than there are free slots, the last delivery of a message is taken over by itself, and a
@@ -32,6 +33,7 @@ log = logging.getLogger("streams")
 _START = b"0-0"
 _CHUNK = 100  # entries per scan step: some 4 ms of the server's time; ten thousand would block everybody for 0.4 s
 _RENEWALS = 500  # ids per renewal
+_LONG_IDLE = timedelta(days=365)  # longer than any lease
 
 AFTER_CLAIM = failpoint("reclaim.after_claim", "taken over, its handler not started", raises=StreamUnavailable)
 
@@ -194,6 +196,20 @@ class Renewal:
             self._metrics.lost(len(lost))
         self._metrics.renewed(len(part) - len(gone))
         return len(part) - len(gone)
+
+
+async def hand_back(client: Redis, stream: Stream, flights: Collection[Flight], *, group: str, consumer: str) -> int:
+    """Give up the leases of what was in hand and is not any more, so that others may take it over at once, and do not count
+    its delivery: a consumer that is stopped says nothing against its messages. Return how many were handed back."""
+    released = 0
+    for part in _parts(list(flights)):
+        entries: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        for flight in part:
+            entries[flight.message.lane].append((flight.message.id, flight.message.deliveries - 1))
+        released += await scripts.release(
+            client, stream, group=group, consumer=consumer, idle_ms=milliseconds(_LONG_IDLE), entries=entries
+        )
+    return released
 
 
 def _parts(flights: list[Flight]) -> Iterator[list[Flight]]:

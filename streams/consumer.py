@@ -18,7 +18,7 @@ from functools import partial
 from redis.asyncio import Redis
 
 from streams.arguments import check_handler, checked_client
-from streams.claims import Reclaimer, Renewal
+from streams.claims import Reclaimer, Renewal, hand_back
 from streams.clock import Clock, SystemClock
 from streams.connection import Outage
 from streams.errors import GroupLost, StreamError
@@ -36,6 +36,7 @@ log = logging.getLogger("streams")
 
 _READ_LIMIT = 500  # messages per read: more gain nothing, and a read of that size holds the server for a millisecond
 _FLOWING = 4  # messages in one read: from here on they come so fast that more of them are worth a wait
+_PATIENCE_S = 2.0  # for Redis, at the end
 _SHORTEST_WAIT = timedelta(milliseconds=10)
 
 
@@ -56,7 +57,8 @@ class Consumer:
     and with it how long an idle consumer takes to stop. `gather` is for how long a consumer that keeps up lets messages
     gather before it reads again, when there were several at a time: a few milliseconds make all that is done in batches
     cheaper, and a trickle does not pay for it. `drain` bounds how long `run` waits for handlers after stop; those not
-    done by then are cancelled, and their messages delivered again. `tracer` stands around every handler.
+    done by then are cancelled, and their messages handed back: others take them over at once, and the delivery does not
+    count. `tracer` stands around every handler.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class Consumer:
         _check(client, concurrency=concurrency, max_batch=max_batch, lease=lease, block=block)
         work, self._batch = self._story(handler, batch_handler, max_batch)
         self._work, self._poison_work = _traced(tracer, work), _traced(tracer, self._decide)
-        self._group = group
+        self._client, self._stream, self._group, self._name = client, stream, group, name
         self._policy = policy or RetryPolicy()
         self._max_deliveries = max_deliveries
         self._on_poison = on_poison or bury_poison
@@ -159,7 +161,7 @@ class Consumer:
         return sum(flight.settled for flight in flights if self._is_ours(flight.message))
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Consumes until `stop` is set, then drains. Cancelling it leaves what is in hand to be delivered again."""
+        """Consumes until `stop` is set, then drains. Cancelling it hands what is in hand back, to be delivered again."""
         self._flights.owner = asyncio.current_task()
         waker = asyncio.ensure_future(self._wake_on(stop))
         try:
@@ -173,7 +175,8 @@ class Consumer:
                 await self._flights.drain(self._drain)
         finally:
             waker.cancel()
-            await self._flights.abandon()
+            left = await self._flights.abandon()
+            await self._hand_back(left)
             await self._settler.give_up()
 
     async def _round(self, stop: asyncio.Event) -> None:
@@ -303,6 +306,16 @@ class Consumer:
         if not isinstance(outcome, Done):
             outcome = resolve(outcome, attempt=flight.message.attempt, policy=self._policy, roll=self._roll())
         self._settler.settle(flight, outcome)
+
+    async def _hand_back(self, left: Sequence[Flight]) -> None:
+        """What fails here is delivered again when its lease has run out, as after a crash."""
+        if not left:
+            return
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await hand_back(self._client, self._stream, left, group=self._group, consumer=self._name)
+        except (StreamError, TimeoutError) as error:
+            log.warning("%d messages could not be handed back, and wait for their leases to end: %s", len(left), error)
 
     async def _wake_on(self, stop: asyncio.Event) -> None:
         await stop.wait()

@@ -26,6 +26,9 @@ from streams.outcome import Outcome
 
 log = logging.getLogger("streams")
 
+_CANCELLATIONS = 2  # of a handler that swallows the first
+_LAST_WORDS_S = 3.0  # that a cancelled handler has to leave things in order
+
 
 @dataclass(slots=True, eq=False)
 class Flight:
@@ -166,23 +169,40 @@ class Flights:
                 racer.cancel()
             await asyncio.gather(*racers, return_exceptions=True)
 
-    async def abandon(self) -> None:
-        """Cancels the handlers. What they have is not settled by that: it stays pending and is delivered again."""
+    async def abandon(self) -> list[Flight]:
+        """Cancels the handlers; those whose work has ended without an outcome. They stay pending and are delivered again.
+
+        A handler that goes on all the same is left behind: what it has is in hand no more, and its outcome will be dropped.
+        """
         unfinished = [flight for flight in self._all() if flight.outcome is None]
         if not unfinished:
-            return
+            return []
         log.warning("%d messages in hand were not finished in time: they will be delivered again", len(unfinished))
         self._abandoning = True
         try:
             while self._queue:
                 _, flights = self._queue.popleft()
                 self.land(flights, asyncio.CancelledError())
+            await self._cancel_hands()
+        finally:
+            self._abandoning = False
+        ended = [flight for flight in unfinished if flight.landed and flight.outcome is None]
+        if going_on := [flight for flight in unfinished if not flight.landed and flight.outcome is None]:
+            log.error(
+                "%d handlers go on though they were cancelled, first of message %s",
+                len(going_on),
+                going_on[0].message.id,
+            )
+            self.land(going_on, asyncio.CancelledError())
+        return ended
+
+    async def _cancel_hands(self) -> None:
+        for _ in range(_CANCELLATIONS):
             for hand in self._hands:
                 hand.cancel()
             if self._hands:
-                await asyncio.wait(self._hands)
-        finally:
-            self._abandoning = False
+                await asyncio.wait(self._hands, timeout=_LAST_WORDS_S)
+        self._hands.clear()
 
     def _all(self) -> list[Flight]:
         return [flight for lane in self._lanes.values() for flight in lane.values()]

@@ -67,6 +67,7 @@ _settle = _Script("settle")
 _promote = _Script("promote")
 _reclaim = _Script("reclaim")
 _renew = _Script("renew")
+_release = _Script("release")
 _publish = _Script("publish")
 _replay = _Script("replay")
 _dismiss = _Script("dismiss")
@@ -180,6 +181,26 @@ async def renew(
     return [
         (stream.lane_names[lane - 1], entry_id.decode()) for lane, entry_id in zip(lost[::2], lost[1::2], strict=True)
     ]
+
+
+async def release(
+    client: Redis,
+    stream: Stream,
+    *,
+    group: str,
+    consumer: str,
+    idle_ms: int,
+    entries: Mapping[str, Sequence[tuple[str, int]]],
+) -> int:
+    """Hands `entries` (id and deliveries to be counted, by lane) back; how many were still the consumer's."""
+    arguments: list[Argument] = [group, consumer, idle_ms]
+    for lane in stream.lane_names:
+        held = entries.get(lane, ())
+        arguments.append(len(held))
+        for entry_id, deliveries in held:
+            arguments += (entry_id, deliveries)
+    released: int = await _release(client, stream.lane_keys, arguments)
+    return released
 
 
 async def publish(

@@ -66,6 +66,11 @@ class Settler:
     def settle(self, flight: Flight, outcome: Outcome) -> None:
         """Settles the message; a `Retry` must say when. It lands when that is done, or has turned out to be impossible."""
         flight.outcome = outcome
+        if flight.landed:  # given up meanwhile: it may be another consumer's by now
+            log.warning(
+                "outcome of message %s of lane %s dropped: it came too late", flight.message.id, flight.message.lane
+            )
+            return
         self._batcher.add(flight)
 
     async def give_up(self) -> None:

@@ -41,6 +41,7 @@ log = structlog.get_logger("okane.charge")
 levels = logging.getLogger("okane.charge")  # asked before the one line that every payment would write
 
 SOON = timedelta(seconds=1)  # when to look at a payment again that somebody else may have
+LAST_WORDS_S = 2.0  # for Postgres, when we are stopped amid a call
 PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # between tries while Postgres is away
 
 BEFORE_CLAIM = failpoint("charge.before_claim", "read from the stream, not claimed")
@@ -162,7 +163,7 @@ class Charge:
 
     async def _call(
         self,
-        call: str,
+        call: Call,
         ask: Callable[[Payment], Awaitable[ChargeResult]] | Callable[[Payment], Awaitable[LookUpResult]],
         payment: Payment,
     ) -> LookUpResult:
@@ -170,6 +171,9 @@ class Charge:
         result: LookUpResult
         try:
             result = await ask(payment)
+        except asyncio.CancelledError:
+            await self._leave_open(payment, call, took_s=time.perf_counter() - started_s)
+            raise
         except Exception as error:
             # A bug of the provider's adapter. Its request may be out there: only a look-up can tell.
             _log_of(payment.id, payment.attempts).exception(
@@ -180,6 +184,17 @@ class Charge:
         self._provider_seconds(name, call).observe(time.perf_counter() - started_s)
         self._attempts(name, call, _word(result)).inc()
         return result
+
+    async def _leave_open(self, payment: Payment, call: Call, *, took_s: float) -> None:
+        """Write that we are stopped amid a call that may have been executed: it is looked up soon. Left to its lease it would
+        count as the crash of a worker, as it does where Postgres is away."""
+        stopped = self._rules.stopped(call)
+        settlement = self._settlement(payment, stopped, call=call, started_s=time.monotonic() - took_s)
+        try:
+            async with asyncio.timeout(LAST_WORDS_S):
+                await self._store.settle(settlement)
+        except (StoreUnavailable, TimeoutError) as error:
+            _log_of(payment.id, payment.attempts).warning("attempt_not_left_open", reason=str(error))
 
     def _settlement(
         self, payment: Payment, decided: verdict.Verdict, *, call: Call | None, started_s: float

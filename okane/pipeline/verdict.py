@@ -97,6 +97,11 @@ class Rules:
             case _:
                 assert_never(result)
 
+    def stopped(self, call: str) -> Verdict:
+        """After a call that was broken off because its worker is stopped: looked up by the next one, and no crash."""
+        reason = f"its worker was stopped during the {call.replace('_', '-')}"
+        return Verdict(Status.UNKNOWN, "unknown", reason=reason, delay=self.look_up_delays[0])
+
     def _open(self, claim: Claimed, reason: str) -> Verdict:
         if claim.open_s >= self.unknown_deadline.total_seconds():
             return Verdict(Status.NEEDS_REVIEW, "needs_review", reason=f"outcome open for too long: {reason}")

@@ -20,7 +20,7 @@ end
 
 for _, id in ipairs(scan[2]) do
   local deliveries = redis.call('XPENDING', KEYS[1], group, id, id, 1)[1][4]
-  local last = deliveries == before_last
+  local last = before_last > 0 and deliveries == before_last
   if last and not (wants_last and #taken == 0) then
     leave(id)
     left = left + 1

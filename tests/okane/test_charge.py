@@ -19,7 +19,7 @@ from okane.pipeline.verdict import Rules
 from okane.providers.base import Approved, ChargeResult, LookUpResult, NotFound, Unavailable
 from okane.store import PaymentStore
 from streams import Dead, Done, Message, Retry, RetryPolicy
-from tests.okane.test_store import GRACE, LEASE, claimed, expire_lease, new, settlement
+from tests.okane.test_store import GRACE, LEASE, claimed, execute, expire_lease, new, settlement
 
 
 @dataclass
@@ -193,3 +193,38 @@ async def test_long_calls_keep_their_lease(desk: Desk, monkeypatch: pytest.Monke
         assert lease.valid
         monkeypatch.setattr("okane.pipeline.lease.time.monotonic", lambda: claim.valid_until_s + 20)
         assert not lease.valid
+
+
+@pytest.mark.parametrize("call", ["charge", "look_up"])
+async def test_a_worker_that_is_stopped_amid_a_call_leaves_it_to_a_look_up_and_counts_no_crash(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """However often: as many deploys as a payment has tries do not make it hopeless, nor do they spend its tries."""
+    payment_id = await desk.accepted()
+    entered = asyncio.Event()
+
+    async def never(_payment: Payment) -> ChargeResult:
+        entered.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(desk.provider, call, never)
+    if call == "look_up":
+        await claimed(desk.store, payment_id)
+        await expire_lease(desk.url, payment_id)
+    before = (await desk.store.get(payment_id, account_id="default")).retries
+    retries = []
+    for _ in range(2):
+        entered.clear()
+        handling = asyncio.create_task(desk.charge(Message("1-1", "low", payment_id.bytes)))
+        async with asyncio.timeout(20):
+            await entered.wait()
+        handling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await handling
+        payment = await desk.store.get(payment_id, account_id="default")
+        assert payment.status is Status.UNKNOWN
+        retries.append(payment.retries)
+        await execute(desk.url, "UPDATE payments SET retry_at = now() WHERE id = %s", [payment_id])
+        monkeypatch.setattr(desk.provider, "look_up", never)
+    assert retries == ([before] * 2 if call == "charge" else [before + 1] * 2)  # its crash before

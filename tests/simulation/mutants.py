@@ -32,7 +32,7 @@ def key_per_attempt() -> Iterator[None]:
     """Every attempt has a provider key of its own. Caught by I2: after a time-out the money moves twice."""
     call = Charge._call
 
-    async def broken(self: Charge, name: str, ask: Any, payment: Payment) -> Any:
+    async def broken(self: Charge, name: Any, ask: Any, payment: Payment) -> Any:
         return await call(self, name, ask, replace(payment, provider_key=f"{payment.id}:{payment.attempts}"))
 
     with patch.object(Charge, "_call", broken):

@@ -210,7 +210,7 @@ def _packed(arguments: Sequence[Any]) -> list[bytes]:
 
 def _script_names() -> dict[bytes, str]:
     found = {}
-    for name in ("create", "read", "settle", "promote", "reclaim", "renew", "publish", "replay", "dismiss"):
+    for name in ("create", "read", "settle", "promote", "reclaim", "renew", "release", "publish", "replay", "dismiss"):
         script = getattr(scripts, f"_{name}")
         found[script._digest.encode()] = name
     return found

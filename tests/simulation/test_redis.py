@@ -127,8 +127,8 @@ async def _compare(theirs: Side, ours: Side, dice: Random, *, steps: int = STEPS
 
 def _choose(dice: Random, *, known: int) -> Step:
     what = dice.choices(
-        ("publish", "create", "read", "settle", "promote", "reclaim", "renew", "dismiss", "state"),
-        (6, 1, 6, 5, 2, 5, 3, 1, 2),
+        ("publish", "create", "read", "settle", "promote", "reclaim", "renew", "release", "dismiss", "state"),
+        (6, 1, 6, 5, 2, 5, 3, 2, 1, 2),
     )[0]
     some = [dice.randrange(known) for _ in range(dice.randint(0, 3))] if known else []
     return Step(
@@ -225,6 +225,13 @@ async def _renew(side: Side, step: Step) -> Any:
     return [side.number(lane, entry_id.encode()) for lane, entry_id in lost]
 
 
+async def _release(side: Side, step: Step) -> Any:
+    held = {lane: [(one, step.count) for one in ids] for lane, ids in _by_lane(side, step).items()}
+    return await scripts.release(
+        side.client, side.stream, group=step.group, consumer=step.consumer, idle_ms=2 * HOUR_MS, entries=held
+    )
+
+
 async def _dismiss(side: Side, step: Step) -> Any:
     # How many there are that hold nothing depends on the version: before 7.2 a look that finds nothing makes no consumer.
     await scripts.dismiss(side.client, side.stream, group=step.group, min_idle_ms=step.min_idle_ms)
@@ -252,6 +259,7 @@ _DO: dict[str, Callable[[Side, Step], Awaitable[Any]]] = {
     "promote": _promote,
     "reclaim": _reclaim,
     "renew": _renew,
+    "release": _release,
     "dismiss": _dismiss,
     "state": _state,
 }

@@ -330,48 +330,6 @@ async def test_stopping_an_idle_consumer_again_and_again_loses_no_message(client
     assert handled == published
 
 
-async def test_handlers_that_outlast_the_drain_are_cancelled_and_their_messages_stay_pending(
-    client: Redis, stream: Stream, caplog: pytest.LogCaptureFixture
-) -> None:
-    await Producer(client, stream).publish(b"x")
-    entered, cancelled = asyncio.Event(), asyncio.Event()
-
-    async def handler(message: Message) -> Outcome:
-        entered.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
-        return Done()
-
-    async with Running(consumer(client, stream, handler, drain=timedelta(milliseconds=10))):
-        await entered.wait()
-    assert cancelled.is_set()
-    stats = await Inspector(client, stream, group=GROUP).stats()
-    assert (stats.pending, stats.depth) == (1, 0)
-    assert "1 messages in hand were not finished in time" in caplog.text
-
-
-async def test_cancelling_run_cancels_handlers_and_settles_nothing(client: Redis, stream: Stream) -> None:
-    await Producer(client, stream).publish(b"x")
-    entered = asyncio.Event()
-
-    async def handler(message: Message) -> Outcome:
-        entered.set()
-        await asyncio.Event().wait()
-        return Done()
-
-    worker = consumer(client, stream, handler)
-    task = asyncio.create_task(worker.run(asyncio.Event()))
-    await entered.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert worker.in_flight == 0
-    assert (await Inspector(client, stream, group=GROUP).stats()).pending == 1
-
-
 async def test_slots_are_refilled_in_chunks_under_load(client: Redis, stream: Stream) -> None:
     await Producer(client, stream).publish_many([Draft(b"x")] * 400)
     handled = 0
