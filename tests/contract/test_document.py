@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import html
 import json
+import os
 import re
+import shutil
 
 import pytest
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from typer.testing import CliRunner
 
-from okane.api.contract import codes
+from okane.api.contract import codes, schemas
 from okane.api.contract.operations import OPERATIONS
 from okane.api.problems import JSON
 from okane.api.routes import SCOPES
@@ -65,6 +69,30 @@ async def test_it_is_served_to_everybody_and_printed(api: Api) -> None:
     response, served = await get(api, "/v1/openapi.json")
     assert (response.status, response.content_type) == (200, "application/vnd.oai.openapi+json")
     assert served == the_document() == json.loads(CliRunner().invoke(app, ["openapi"]).stdout)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the commands are curl's")
+async def test_the_commands_of_the_page_can_be_run(api: Api) -> None:
+    async with api.client.get("/docs") as response:
+        page = await response.text()
+    lines = [html.unescape(text) for text in re.findall(r"<pre>(curl .*?)</pre>", page)]
+    assert len(lines) == len(OPERATIONS)
+    assert api.client._base_url is not None
+    env = {**os.environ, "OKANE_URL": api.client._base_url.authority, "OKANE_API_KEY": "sk_test_any"}
+    for line in lines:
+        command = line.replace("curl ", "curl -s -o /dev/null -w '%{http_code}' ", 1)
+        process = await asyncio.create_subprocess_shell(command, env=env, stdout=asyncio.subprocess.PIPE)
+        said, _ = await process.communicate()
+        # The payment of the examples is nobody's.
+        assert said.decode() in ({"404"} if str(schemas.PAYMENT["id"]) in line else {"200", "202", "207"}), line
+
+
+async def test_the_page_begins_with_contents_and_how_to_send_a_key(api: Api) -> None:
+    async with api.client.get("/docs") as response:
+        head = (await response.text()).partition('<h3 id="')[0]
+    for operation in OPERATIONS.values():
+        assert f'href="#{operation.name}"' in head
+    assert "Authorization: Bearer" in head
 
 
 async def test_the_page_has_all_of_it_and_needs_nothing_else(api: Api) -> None:

@@ -104,7 +104,8 @@ class _Document:
 
     def _body(self, body: Body) -> Json:
         schema = self._schemas[id(body.schema)]
-        return {"required": True, "content": {media_type: {"schema": schema} for media_type in body.media_types}}
+        content = {media_type: {"schema": schema, "example": body.example} for media_type in body.media_types}
+        return {"required": True, "content": content}
 
     def _said(self, said: Said, *, keyed: bool) -> Json:
         document: Json = {"description": said.means, "headers": _headers(said.headers, keyed=keyed)}

@@ -37,9 +37,10 @@ class Said:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
-    """What a request carries."""
+    """What a request carries, and an example of it."""
 
     schema: Any
+    example: Any
     media_types: Sequence[str] = (JSON,)
 
 
@@ -96,7 +97,7 @@ def _creates(name: str, tag: str, summary: str, body: Any, *, follows: str | Non
         tag=tag,
         summary=summary,
         details=_REPEAT,
-        body=Body(schema=CreatePayment),
+        body=Body(schema=CreatePayment, example=schemas.CREATE),
         headers=("Idempotency-Key", "Prefer"),
         says=(
             Said(status=HTTPStatus.ACCEPTED, means="A new payment.", body=body, headers=_CREATED, follows=follows),
@@ -184,7 +185,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         summary="Make up to 1,000 payments",
         details="Each item carries an `idempotency_key` of its own, and is accepted, repeated or refused for itself, as if "
         "it had come alone: look inside the answer.",
-        body=Body(schema=Items, media_types=(JSON, batch.NDJSON)),
+        body=Body(schema=Items, example=[schemas.CREATE], media_types=(JSON, batch.NDJSON)),
         says=(Said(status=HTTPStatus.MULTI_STATUS, means="What became of each.", body=schemas.BatchAnswer),),
         problems=_BATCH,
     ),
@@ -228,7 +229,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         tag=DEAD_LETTERS,
         summary="Try again what was given up, the oldest first",
         details="Safe to repeat. What needs a review is kept.",
-        body=Body(schema=ReplayRequest),
+        body=Body(schema=ReplayRequest, example={"filter": {"currency": "USD"}, "dry_run": True}),
         says=(Said(status=HTTPStatus.OK, means="Which of them.", body=schemas.Replayed),),
         problems=_REPLAY,
     ),

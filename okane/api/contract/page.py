@@ -8,21 +8,28 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from okane.api.contract import curl
 from okane.api.contract.codes import ANYWHERE, CODES, Code
 
 Json = Mapping[str, Any]
 
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24 }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24;
+  overflow-wrap: anywhere }
 h2 { margin-top: 3rem; border-bottom: 1px solid #d8dee4 } h3 { margin-top: 2rem }
 code, pre { font: 13px/1.5 ui-monospace, monospace; background: #f3f5f7; border-radius: 4px; padding: .1em .3em }
-pre { padding: .8em; overflow-x: auto } b.method { color: #0b6bcb } a { color: #0b6bcb; text-decoration: none }
+pre { padding: .8em; white-space: pre-wrap } nav ul { padding-left: 1.2rem }
+b.method { color: #0b6bcb } a { color: #0b6bcb; text-decoration: none }
 table { border-collapse: collapse; width: 100%; margin: 1rem 0 }
 td:first-child { width: 11rem } td:nth-child(2) { width: 14rem }
 td { border-top: 1px solid #d8dee4; padding: .3em .8em .3em 0; vertical-align: top }
 small { color: #59636e }
+@media (max-width: 40rem) {
+  table, tbody, tr, td, td:first-child, td:nth-child(2) { display: block; width: auto }
+  td { border: 0; padding: .1em 0 } tr { border-top: 1px solid #d8dee4; padding: .4em 0 }
+}
 @media (prefers-color-scheme: dark) {
-  body { background: #14171a; color: #dde2e7 } code, pre { background: #23282d } h2, td { border-color: #343b42 }
+  body { background: #14171a; color: #dde2e7 } code, pre { background: #23282d } h2, td, tr { border-color: #343b42 }
   a, b.method { color: #6cb2f5 } small { color: #98a2ac }
 }
 """
@@ -32,10 +39,13 @@ def render(document: Json) -> str:
     """The page."""
     info = document["info"]
     parts = [
-        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
+        '<!doctype html><html lang="en"><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{_plain(info['title'])}</title><style>{_STYLE}</style>",
         f"<h1>{_plain(info['title'])}</h1>{_text(info['description'])}",
         '<p>For machines: <a href="/v1/openapi.json">openapi.json</a></p>',
+        _contents(document),
+        f"<h2>Authentication</h2>{_text(_AUTHENTICATION)}<pre>{_plain(curl.SETUP)}</pre>",
         *_operations(document),
         "<h2>Documents</h2>",
         *(_schema(name, schema) for name, schema in document["components"]["schemas"].items()),
@@ -43,6 +53,35 @@ def render(document: Json) -> str:
         f"<table>{''.join(_problem(name, code) for name, code in CODES.items())}</table>",
     ]
     return "\n".join(parts) + "</html>\n"
+
+
+_AUTHENTICATION = """\
+A request carries an API key, as `Authorization: Bearer sk_…`, or as the user of HTTP Basic without a password \
+(`curl -u "$OKANE_API_KEY:"`). `okane up` prints one, `okane keys create` makes others. A key sees the payments of its \
+account, and may do what its scopes allow: `read`, `write`, `operate`. A request without one is refused as `key_missing`, \
+one with a wrong key as `key_invalid`, and one that its scopes do not cover as `scope_missing`. A server with \
+`OKANE_AUTH=none`, on loopback only, asks for none.
+
+The commands below can be run as they are, once a shell knows where the server is, and a key:"""
+
+
+def _contents(document: Json) -> str:
+    """The table of contents."""
+    lists = [(tag["name"], _links_of(document, tag["name"])) for tag in document["tags"]]
+    documents = ", ".join(f'<a href="#{name}">{name}</a>' for name in document["components"]["schemas"])
+    lists += [("Documents", documents), ("Problems", f'<a href="#{next(iter(CODES))}">all codes</a>')]
+    written = "".join(f"<li>{_plain(name)}: {links}" for name, links in lists)
+    return f"<nav><h2>Contents</h2><ul>{written}</ul></nav>"
+
+
+def _links_of(document: Json, tag: str) -> str:
+    links = [
+        f'<a href="#{operation["operationId"]}">{method.upper()} {_plain(path)}</a>'
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if tag in operation["tags"]
+    ]
+    return f"<ul>{''.join(f'<li>{link}' for link in links)}</ul>"
 
 
 def _operations(document: Json) -> Iterator[str]:
@@ -64,6 +103,7 @@ def _operation(document: Json, method: str, path: str, operation: Json) -> str:
             f'<h3 id="{operation["operationId"]}"><b class="method">{method}</b> <code>{_plain(path)}</code></h3>',
             f"<p>{_plain(operation['summary'])}. <small>{_scope(scopes)}</small></p>",
             _text(operation.get("description", "")),
+            f"<pre>{_plain(curl.line(method, path, operation))}</pre>",
             _table([*(_parameter(_found(document, one)) for one in operation.get("parameters", ())), *takes]),
             _table(_answer(status, _found(document, one)) for status, one in said if status < "400"),
             _refusals(_found(document, one) for status, one in said if status >= "400"),

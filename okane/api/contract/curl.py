@@ -1,0 +1,28 @@
+"""An operation as a line for a shell, which may be run as it is: with `OKANE_URL` and `OKANE_API_KEY` set. Pure."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from okane.api.contract.schemas import PAYMENT
+
+Json = Mapping[str, Any]
+
+SETUP = "export OKANE_URL=127.0.0.1:8080 OKANE_API_KEY=sk_test_…"
+
+
+def line(method: str, path: str, operation: Json) -> str:
+    """The command, with the example of the operation's body."""
+    url = path.replace("{payment_id}", str(PAYMENT["id"]))
+    words = ["curl", f'"$OKANE_URL{url}"']
+    if operation["security"]:
+        words.append('-H "Authorization: Bearer $OKANE_API_KEY"')
+    content = operation.get("requestBody", {"content": {}})["content"]
+    for media_type, body in list(content.items())[:1]:
+        words += ["-H", shlex.quote(f"Content-Type: {media_type}"), "-d", shlex.quote(json.dumps(body["example"]))]
+    if method != "GET" and not content:
+        words[1:1] = ["-X", method]
+    return " ".join(words)
