@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import psycopg
@@ -22,6 +23,20 @@ from okane.local.redis_server import RedisServer
 from okane.store.schema import migrate
 
 _TEMPLATE = "okane_template"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a skipped test has failed, unless it is marked `may_skip`: there a machine has what the tests need."""
+    report = yield
+    skipped = report.skipped and not hasattr(report, "wasxfail")
+    if skipped and os.environ.get("CI") == "true" and item.get_closest_marker("may_skip") is None:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} must not be skipped in CI. {reason}"
+    return report
+
+
 # A hundred databases of a few megabytes: nothing here survives the run, so nothing needs to reach the disk.
 _FAST = {"shared_buffers": "64MB", "autovacuum": "off", "file_copy_method": "clone"}
 

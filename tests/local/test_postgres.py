@@ -96,6 +96,7 @@ def test_the_folders_above_the_data_are_not_opened_to_others(server: PostgresSer
         assert folder.stat().st_mode & 0o077 == 0, folder
 
 
+@pytest.mark.may_skip
 @as_root
 def test_for_root_it_runs_as_another_user(server: PostgresServer) -> None:
     server.start()
@@ -125,6 +126,7 @@ def _reachable_python() -> Path:
     pytest.skip("no Python of this version that an ordinary user can reach")
 
 
+@pytest.mark.may_skip
 @as_root
 def test_an_ordinary_user_runs_it_as_himself(tmp_path: Path) -> None:
     """In a process of its own: a user cannot become root again."""
@@ -160,6 +162,7 @@ def test_an_ordinary_user_runs_it_as_himself(tmp_path: Path) -> None:
         subprocess.run(["rm", "-rf", str(home)], check=True)
 
 
+@pytest.mark.may_skip
 @as_root
 def test_root_copies_programs_that_the_other_user_cannot_reach(
     server: PostgresServer, monkeypatch: pytest.MonkeyPatch

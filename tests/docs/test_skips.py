@@ -1,0 +1,56 @@
+"""The rule about skipped tests: in CI one has failed, unless it says that it may be skipped."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CASES = """
+import pytest
+
+@pytest.mark.skipif(True, reason="no such program")
+def test_needs_a_program():
+    pass
+
+def test_finds_out_later():
+    pytest.skip("no such network")
+
+@pytest.mark.may_skip
+@pytest.mark.skipif(True, reason="for another user")
+def test_for_another_user():
+    pass
+
+@pytest.mark.xfail(reason="known", strict=True)
+def test_known_to_fail():
+    assert False
+"""
+
+
+@pytest.mark.parametrize("ci", ["true", ""])
+def test_a_skipped_test_fails_in_ci_and_is_named_with_its_reason(tmp_path: Path, ci: str) -> None:
+    (tmp_path / "test_cases.py").write_text(CASES)
+    (tmp_path / "conftest.py").write_text("from tests.conftest import pytest_runtest_makereport\n")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml")]
+    command += ["--no-fold-skipped", "--rootdir", str(tmp_path), str(tmp_path)]
+    env = {**os.environ, "CI": ci, "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+    said = dict(re.findall(r"test_cases\.py::(\w+) must not be skipped in CI\. Skipped: (.*)", done.stdout))
+    refused = {"test_needs_a_program": "no such program", "test_finds_out_later": "no such network"}
+    assert said == (refused if ci else {})
+    assert re.search(r"SKIPPED .*test_for_another_user.* for another user", done.stdout), done.stdout
+    last = done.stdout.splitlines()[-1]
+    assert ("1 failed, 1 skipped, 1 xfailed, 1 error" if ci else "3 skipped, 1 xfailed") in last, done.stdout
+
+
+def test_what_ci_needs_it_installs() -> None:
+    """Programs that tests look for, by the names of their packages."""
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "export CI=true" in script
+    for package in ("prometheus", "systemd", "nginx-light", "pgbouncer", "python3-venv"):
+        assert f"install {package}" in script
