@@ -21,6 +21,10 @@ class Overloaded(OkaneError):
     """What is there already waits for so long that nothing new is taken."""
 
 
+class AccountBusy(OkaneError):
+    """So many reads of one account wait already that no further one is taken."""
+
+
 class IdempotencyKeyReused(OkaneError):
     """The key belongs to a payment that means something else."""
 

@@ -19,7 +19,14 @@ from okane.api.problems import Problem, from_http, internal, malformed
 from okane.api.unrouted import Unrouted, not_allowed
 from okane.api_key import Scope
 from okane.deadline import Deadline
-from okane.errors import IdempotencyKeyReused, Overloaded, PaymentNotFound, StatusConflict, StoreUnavailable
+from okane.errors import (
+    AccountBusy,
+    IdempotencyKeyReused,
+    Overloaded,
+    PaymentNotFound,
+    StatusConflict,
+    StoreUnavailable,
+)
 from okane.logs import REQUEST_ID
 from okane.metrics import OkaneMetrics
 from okane.origin_guard import OriginGuard
@@ -119,6 +126,14 @@ def problem(error: BaseException) -> Problem:
                 "payments wait for too long already: no new ones are taken; repeat the request with the same idempotency key",
                 retryable=True,
                 headers={"Retry-After": OVERLOADED_RETRY_AFTER_S},
+            )
+        case AccountBusy():
+            return Problem(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "too_many_reads",
+                "as many lists of this account are being read, or wait for it, as may: ask for fewer at a time",
+                retryable=True,
+                headers={"Retry-After": "1"},
             )
         case RequestPayloadError():
             return malformed("body_unreadable", f"the body broke off or is not coded as it says: {error}")

@@ -5,14 +5,15 @@ The dead-letter stream in Redis says the same to whoever reads it; this is the t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 from okane.payment import Payment, Status
 from okane.store import rows, statements
+from okane.store.fair import FairSessions
 from okane.store.prepared import Row
 from okane.store.session import Session
 
@@ -22,6 +23,7 @@ _NEWEST_FIRST = SQL["page"].replace("{order}", "DESC").replace("{beyond}", "<").
 _OLDEST_FIRST = SQL["page"].replace("{order}", "ASC").replace("{beyond}", ">").replace("{within}", "<")
 OLDEST = SQL["oldest"].replace("p.metadata::text", "'{}'")
 
+CONNECTIONS = 2  # of one process; one account uses one of them
 WINDOW = 2_000  # dead letters that one page may look at
 
 Place = tuple[datetime, UUID]
@@ -73,11 +75,12 @@ class DeadLetterStore:
     """Reads and dismisses dead letters. To try a payment again is `PaymentStore.retry`, which dismisses it, too."""
 
     def __init__(self, url: str, *, timeout: timedelta = timedelta(seconds=10)) -> None:
-        self._session = Session(url, name="dead letters", timeout=timeout, in_order=True)
+        sessions = [Session(url, name="dead letters", timeout=timeout, in_order=True) for _ in range(CONNECTIONS)]
+        self._sessions = FairSessions(sessions)
 
     async def aclose(self) -> None:
-        """Close the connection."""
-        await self._session.aclose()
+        """Close the connections."""
+        await self._sessions.aclose()
 
     async def page(self, limit: int, *, before: Place | None = None) -> Sequence[DeadPayment]:
         """The newest of everybody's, or those that come after this place; newest first."""
@@ -97,7 +100,7 @@ class DeadLetterStore:
             "end_dead_at": latest if wanted.ascending else earliest,
         }
         asked = _parameters(wanted) | place | {"limit": limit + 1, "window": max(WINDOW, limit + 1)}
-        found = await self._session.rows_repeatably(_OLDEST_FIRST if wanted.ascending else _NEWEST_FIRST, asked)
+        found = await self._rows(_OLDEST_FIRST if wanted.ascending else _NEWEST_FIRST, asked, wanted.account_id)
         letters = await _read([row for row in found if row[0] is not None])
         if len(letters) > limit:
             return DeadPage(letters[:limit], letters[limit - 1].place)
@@ -107,11 +110,11 @@ class DeadLetterStore:
     async def oldest(self, limit: int | None, wanted: DeadWanted = EVERY) -> Sequence[DeadPayment]:
         """The oldest, oldest first; all of them without a limit. Without their metadata: it may be megabytes."""
         asked = _parameters(wanted) | {"limit": limit}
-        return await _read(await self._session.rows_repeatably(OLDEST, asked))
+        return await _read(await self._rows(OLDEST, asked, wanted.account_id))
 
     async def some(self, ids: Sequence[UUID]) -> Sequence[DeadPayment]:
         """Those of these payments that are dead letters, in no order."""
-        return await _read(await self._session.rows_repeatably(SQL["some"], {"ids": list(ids)}))
+        return await _read(await self._rows(SQL["some"], {"ids": list(ids)}))
 
     async def dismiss(
         self, *, ids: Sequence[UUID] | None = None, older_than: timedelta | None = None
@@ -119,7 +122,14 @@ class DeadLetterStore:
         """Strike these (None: all) that are older than so long (None: of any age) off the list. The payments that were."""
         older_than_ms = None if older_than is None else round(older_than.total_seconds() * 1000)
         wanted = {"ids": None if ids is None else list(ids), "older_than_ms": older_than_ms}
-        return [row[0] for row in await self._session.rows_repeatably(SQL["dismiss"], wanted)]
+        return [row[0] for row in await self._rows(SQL["dismiss"], wanted)]
+
+    async def _rows(
+        self, statement: LiteralString, asked: Mapping[str, Any], account_id: str | None = None
+    ) -> Sequence[Row]:
+        """For an account, or for an operator of all of them. Raises AccountBusy."""
+        async with self._sessions.of(account_id or "") as session:
+            return await session.rows_repeatably(statement, asked)
 
 
 def _parameters(wanted: DeadWanted) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Promise: a page costs a bounded number of rows, whatever is asked and however many payments there are. A page that comes to
 its bound is short, or empty, and says where the next one goes on. On connections of their own: reading must not hold up
-paying.
+paying, nor one account's reading another's.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from uuid import UUID
 
 from okane.payment import RARE, Payment, Status
 from okane.store import rows, statements
+from okane.store.fair import FairSessions
 from okane.store.records import Attempt, Event
 from okane.store.session import Session
 
@@ -27,6 +28,7 @@ _OLDEST_FIRST = {name: text.replace("{order}", "ASC").replace("{within}", "<=") 
 AT_REST = statements.prepared("lists.sql", "at_rest")["at_rest"]
 _AT_REST = sorted(status.value for status in Status if status.at_rest)
 
+CONNECTIONS = 3  # of one process; one account uses two of them
 WINDOW = 10_000  # rows that one page may look at: some ten milliseconds
 RARE_WINDOW = 2_000  # of each rare status
 SKEW = timedelta(
@@ -70,14 +72,15 @@ class Page:
 
 
 class PaymentLists:
-    """Reads only."""
+    """Reads only. Each method raises AccountBusy if too many reads of the account wait already, or StoreUnavailable."""
 
     def __init__(self, url: str, *, timeout: timedelta = timedelta(seconds=5)) -> None:
-        self._session = Session(url, name="lists", timeout=timeout, in_order=True)
+        sessions = [Session(url, name="lists", timeout=timeout, in_order=True) for _ in range(CONNECTIONS)]
+        self._sessions = FairSessions(sessions)
 
     async def aclose(self) -> None:
-        """Close the connection."""
-        await self._session.aclose()
+        """Close the connections."""
+        await self._sessions.aclose()
 
     async def page(self, wanted: Wanted, *, account_id: str, limit: int, after: UUID | None = None) -> Page:
         """Up to `limit` payments of an account, in the order that is wanted, from behind the one that `after` names."""
@@ -96,7 +99,8 @@ class PaymentLists:
             "limit": limit + 1,
         }
         statements = _OLDEST_FIRST if wanted.ascending else _NEWEST_FIRST
-        found = await self._session.rows_repeatably(statements[statement], asked)
+        async with self._sessions.of(account_id) as session:
+            found = await session.rows_repeatably(statements[statement], asked)
         payments = await rows.payments([row for row in found if row[0] is not None])
         if len(payments) > limit:
             return Page(payments[:limit], payments[limit - 1].id)
@@ -105,12 +109,14 @@ class PaymentLists:
     async def timeline(self, payment_id: UUID, *, account_id: str, after: int, limit: int) -> Sequence[Event]:
         """Up to `limit` changes of a payment from number `after` on, oldest first; acceptance is number 0."""
         asked = {"id": payment_id, "account_id": account_id, "after": after, "limit": limit}
-        return [rows.event(row) for row in await self._session.rows_repeatably(SQL["timeline"], asked)]
+        async with self._sessions.of(account_id) as session:
+            return [rows.event(row) for row in await session.rows_repeatably(SQL["timeline"], asked)]
 
     async def attempts(self, payment_id: UUID, *, account_id: str, after: int, limit: int) -> Sequence[Attempt]:
         """Up to `limit` claims of a payment from number `after` on, in order."""
         asked = {"id": payment_id, "account_id": account_id, "after": after, "last": after + limit}
-        return _attempts([rows.event(row) for row in await self._session.rows_repeatably(SQL["attempts"], asked)])
+        async with self._sessions.of(account_id) as session:
+            return _attempts([rows.event(row) for row in await session.rows_repeatably(SQL["attempts"], asked)])
 
 
 def _attempts(events: Sequence[Event]) -> Sequence[Attempt]:

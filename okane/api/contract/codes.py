@@ -77,6 +77,9 @@ CODES: Mapping[str, Code] = {
         _UNPROCESSABLE, "The idempotency key belongs to `payment_id`, which asks for something else."
     ),
     "rate_limited": Code(HTTPStatus.TOO_MANY_REQUESTS, "The key asks more often than it may.", retryable=True),
+    "too_many_reads": Code(
+        HTTPStatus.TOO_MANY_REQUESTS, "As many lists of the account are being read, or wait, as may.", retryable=True
+    ),
     "head_too_large": Code(
         HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "There are more than 64 header fields, or too long ones."
     ),

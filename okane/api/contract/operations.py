@@ -81,7 +81,7 @@ _CREATING = (
     "overloaded",
 )
 _BATCH = (*codes.OF_BODIES, "body_not_an_array", "idempotency_key_misplaced", "batch_size")
-_REPLAY = (*codes.OF_BODIES, "body_not_an_object", "validation_failed")
+_REPLAY = (*codes.OF_BODIES, "body_not_an_object", "validation_failed", "too_many_reads")
 _CHANGE = ("payment_not_found", "status_conflict")
 
 _REPEAT = (
@@ -171,7 +171,7 @@ def _page(name: str, summary: str, query: type[BaseModel], body: Any, *, tag: st
         summary=summary,
         query=query,
         says=(Said(status=HTTPStatus.OK, means="A page.", body=body, headers=("Link",)),),
-        problems=("query_invalid",) if query is not PartQuery else ("query_invalid", "payment_not_found"),
+        problems=("query_invalid", "too_many_reads", *(("payment_not_found",) if query is PartQuery else ())),
     )
 
 

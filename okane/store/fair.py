@@ -1,0 +1,86 @@
+"""A few connections for the reads of all accounts, shared out by account.
+
+Guarantee: an account waits for its own reads. It uses all connections but one at a time, so that another account's read finds
+one free, or gets the next that is; as many of its reads wait as are set, and what comes beyond them is refused at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Sequence
+
+from okane.errors import AccountBusy
+from okane.store.session import Session
+
+MAX_WAITING = 64  # reads of one account in one process, besides those that are under way
+
+
+class FairSessions:
+    """Sessions that are lent to accounts, by turns."""
+
+    def __init__(self, sessions: Sequence[Session], *, max_waiting: int = MAX_WAITING) -> None:
+        self._sessions = sessions
+        self._free = [*sessions]
+        self._share = max(1, len(sessions) - 1)
+        self._max_waiting = max_waiting
+        self._running: Counter[str] = Counter()
+        self._waiting: dict[str, deque[asyncio.Future[Session]]] = {}  # by account, in the order of their turns
+
+    async def aclose(self) -> None:
+        """Close every connection. What is in flight fails with StoreUnavailable."""
+        for session in self._sessions:
+            await session.aclose()
+
+    @contextlib.asynccontextmanager
+    async def of(self, account_id: str) -> AsyncIterator[Session]:
+        """A session for one read of an account, inside the block. Waits for its turn; raises AccountBusy."""
+        session = await self._take(account_id)
+        try:
+            yield session
+        finally:
+            self._give_back(account_id, session)
+
+    async def _take(self, account_id: str) -> Session:
+        queue = self._waiting.setdefault(account_id, deque())
+        if len(queue) >= self._max_waiting:
+            raise AccountBusy(f"{self._max_waiting} reads of this account wait already")
+        turn: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
+        queue.append(turn)
+        self._grant()
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._withdraw(account_id, turn)
+            else:  # it was granted in the same moment
+                self._give_back(account_id, turn.result())
+            raise
+
+    def _withdraw(self, account_id: str, turn: asyncio.Future[Session]) -> None:
+        queue = self._waiting[account_id]
+        queue.remove(turn)
+        if not queue:
+            del self._waiting[account_id]
+
+    def _give_back(self, account_id: str, session: Session) -> None:
+        self._running[account_id] -= 1
+        if not self._running[account_id]:
+            del self._running[account_id]
+        self._free.append(session)
+        self._grant()
+
+    def _grant(self) -> None:
+        """Lend what is free to those whose turn it is."""
+        while self._free:
+            account_id = next((one for one in self._waiting if self._running[one] < self._share), None)
+            if account_id is None:
+                return
+            queue = self._waiting.pop(account_id)
+            turn = queue.popleft()
+            if queue:
+                self._waiting[account_id] = queue  # its next turn comes after all others'
+            if not turn.cancelled():
+                self._running[account_id] += 1
+                turn.set_result(self._free.pop())
