@@ -81,7 +81,7 @@ def _bring_forward(connection: psycopg.Connection[Row], pause_s: float) -> None:
         try:
             migrations.upgrade(connection, found=found)
             break
-        except psycopg.errors.LockNotAvailable:
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             if not left:
                 raise
         time.sleep(pause_s)

@@ -368,6 +368,39 @@ async def test_a_step_that_gets_no_lock_is_taken_back_and_said_so(
     assert ask(url, "SELECT to_regclass('alembic_version')::text") == [(None,)]
 
 
+async def test_a_payment_that_is_locked_holds_up_the_step_and_leaves_it_whole(
+    empty_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "LOCK_TIMEOUT_MS", 50)
+    monkeypatch.setattr(schema, "TRIES", 2)
+    url = at_version(empty_database(), 2)
+    pay_in_every_status(url, each=1)
+    with psycopg.connect(url) as connection:
+        connection.execute("SELECT FROM payments WHERE status = 'canceled' FOR UPDATE")
+        with pytest.raises(SetupError, match="lock timeout"):
+            await schema.migrate(url, pause_s=0.0)
+    assert await schema.version(url) == 2
+    assert await schema.migrate(url) is True
+    assert ask(url, RARE_AND_WRONG, [sorted(RARE)]) == []
+
+
+async def test_a_step_that_ends_a_deadlock_is_taken_again(
+    empty_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, upgrade, tries = at_version(empty_database(), 2), migrations.upgrade, 0
+
+    def unlucky(connection: psycopg.Connection, *, found: int) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise psycopg.errors.DeadlockDetected
+        upgrade(connection, found=found)
+
+    monkeypatch.setattr(migrations, "upgrade", unlucky)
+    assert await schema.migrate(url, pause_s=0.0) is True
+    assert tries == 2
+
+
 async def test_a_step_waits_for_its_lock_by_trying_again(
     empty_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
