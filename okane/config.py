@@ -189,7 +189,9 @@ class Settings(BaseSettings):
     )
 
     # The provider
-    provider_timeout: PositiveDuration = Field(timedelta(seconds=5), description="deadline of one provider call")
+    provider_timeout: Annotated[Duration, Field(ge=timedelta(milliseconds=1))] = Field(
+        timedelta(seconds=5), description="deadline of one provider call"
+    )
     consistency_lag: Duration = Field(
         timedelta(seconds=5), description="how long after a call the provider's `not found` is not yet believed"
     )

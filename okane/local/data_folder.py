@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from okane.local.ownership import close_to_others
 from okane.local.processes import Roster, end_leftover
 from okane.local.server import LocalError
 
@@ -109,16 +110,17 @@ def default_path() -> Path:
 def take(path: Path, *, report: Callable[[str], None]) -> Iterator[DataFolder]:
     """Own the folder (made if it is missing) inside the block, after ending what an earlier owner left running.
 
-    Raises LocalError when another process owns it, or when it cannot be written.
+    Raises LocalError when another process owns it, when it cannot be written, or when others could (see `ownership`).
     """
-    folder = DataFolder(path.resolve())
     try:
+        folder = DataFolder(path.resolve())
         folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        close_to_others(folder.path, report)
         folder.logs.mkdir(mode=0o700, exist_ok=True)
         lock = os.open(folder.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: a link that leads to itself, before Python 3.13
         raise LocalError(
-            f"cannot write the data folder {path}: {error.strerror}. Give another one with --data"
+            f"cannot write the data folder {path}: {getattr(error, 'strerror', None) or error}. Give another one with --data"
         ) from error
     try:
         if not _lock(lock):

@@ -41,9 +41,17 @@ class UpOptions:
 class Plan:
     """The programs of one run. `postgres`, `redis` and `provider` are None where the settings name another one."""
 
-    def __init__(self, *, settings: Settings, options: UpOptions, folder: DataFolder) -> None:
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        options: UpOptions,
+        folder: DataFolder,
+        report: Callable[[str], None] = lambda _line: None,
+    ) -> None:
         self._settings = settings
         self._folder = folder
+        self._report = report
         self.worker_names = tuple(f"worker-{number}" for number in range(1, options.workers + 1))
         self._chosen: set[int] = set()
         names = ("api", *self.worker_names)
@@ -111,7 +119,9 @@ class Plan:
 
     def _postgres(self, options: UpOptions) -> PostgresServer:
         port = self._port("--postgres-port", options.postgres_port)
-        return PostgresServer(folder=self._folder.postgres, log=self._folder.log("postgres"), port=port)
+        return PostgresServer(
+            folder=self._folder.postgres, log=self._folder.log("postgres"), port=port, report=self._report
+        )
 
     def _redis(self, options: UpOptions) -> RedisServer:
         port = self._port("--redis-port", options.redis_port)

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import secrets
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
 import psycopg
 from psycopg import sql
 
+from okane.local.ownership import close_to_others, hand_over, postgres_account, user_name
 from okane.local.postgres_binaries import MAJOR, find_programs
-from okane.local.processes import Account, Child, Stage, spawn
+from okane.local.processes import Account, Child, Stage, server_environment, spawn
 from okane.local.server import LocalError, Server, StartError
 
 USER = "okane"
@@ -42,7 +42,7 @@ _STAGES = (Stage(signal.SIGINT, 20), Stage(signal.SIGQUIT, 7))
 class PostgresServer(Server):
     """One server. Its cluster is `folder`/cluster; `settings` override ours; `durable=False` is for tests only.
 
-    `run_as` is the user that Postgres runs as when we are root; an existing cluster keeps its owner.
+    For root it runs as a user of its own (see `ownership`), which an existing cluster of another user's is given to.
     """
 
     name = "postgres"
@@ -55,7 +55,7 @@ class PostgresServer(Server):
         port: int,
         settings: Mapping[str, str] | None = None,
         durable: bool = True,
-        run_as: str = "nobody",
+        report: Callable[[str], None] = lambda _line: None,
     ) -> None:
         super().__init__()
         # Not resolved: a folder may be named through another process's view of the file system (/proc/PID/root).
@@ -66,7 +66,8 @@ class PostgresServer(Server):
         self._settings = {**_SETTINGS, **({} if durable else {"fsync": "off", "full_page_writes": "off"})}
         self._settings.update({"port": str(port), **(settings or {})})
         self._durable = durable
-        self._run_as = run_as
+        self._report = report
+        self._account: Account | None = None  # None: ourselves
         self._programs: Path | None = None
 
     @property
@@ -85,11 +86,12 @@ class PostgresServer(Server):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for draft in self._folder.glob("draft-*"):  # of a set-up that was killed
             shutil.rmtree(draft)
+        if os.geteuid() == 0:  # whom Postgres refuses
+            self._account = postgres_account(self._report)
+        self._programs = find_programs(self._account)
         if not self._cluster.exists():
-            self._programs = find_programs(self._account(None))
             self._create_cluster()
-        account = self._account(self._cluster)
-        self._programs = find_programs(account)
+        self._take_cluster()
         version = (self._cluster / "PG_VERSION").read_text().strip()
         if version != str(MAJOR):
             raise LocalError(
@@ -99,7 +101,7 @@ class PostgresServer(Server):
 
     def _spawn(self) -> Child:
         assert self._programs is not None, "prepare comes first"
-        account = self._account(self._cluster)
+        account = self._account
         options = [f"--{name}={value}" for name, value in self._settings.items()]
         with _path_for(self._cluster, account) as (path, fds):
             return spawn(
@@ -107,7 +109,7 @@ class PostgresServer(Server):
                 command=[self._programs / "postgres", "-D", path, *options],
                 log=self._log,
                 stages=_STAGES,
-                env=_environment(),
+                env=server_environment(),
                 account=account,
                 pass_fds=fds,
             )
@@ -126,27 +128,23 @@ class PostgresServer(Server):
         with psycopg.connect(self.database_url("postgres"), autocommit=True) as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
 
-    def _account(self, cluster: Path | None) -> Account | None:
-        """Whom Postgres runs as, None for ourselves: it refuses root, and every cluster but its own user's."""
-        owner = cluster.stat() if cluster is not None else None
-        if os.geteuid() != 0:
-            if owner is not None and owner.st_uid != os.geteuid():
-                raise LocalError(f"{cluster} belongs to another user: run as that user, or give another --data folder")
-            return None
-        if owner is not None and owner.st_uid != 0:
-            return Account(uid=owner.st_uid, gid=owner.st_gid)
-        try:
-            entry = pwd.getpwnam(self._run_as)
-        except KeyError:
+    def _take_cluster(self) -> None:
+        """See to it that the cluster belongs to the user that Postgres runs as: it refuses any other's."""
+        owner = self._cluster.lstat().st_uid
+        if owner == (os.geteuid() if self._account is None else self._account.uid):
+            return
+        if self._account is None:
             raise LocalError(
-                f"Postgres cannot run as root, and this machine has no user {self._run_as!r}:"
-                " run okane as an ordinary user, or set DATABASE_URL"
-            ) from None
-        return Account(uid=entry.pw_uid, gid=entry.pw_gid)
+                f"{self._cluster} belongs to another user: run as that user, or give another --data folder"
+            )
+        # Made by an earlier version, or where this user had another number. Nobody but root can have put it here.
+        close_to_others(self._folder, self._report)
+        hand_over(self._cluster, self._account)
+        self._report(f"gave {self._cluster} to {user_name(self._account.uid)}, which Postgres runs as")
 
     def _create_cluster(self) -> None:
         assert self._programs is not None, "find_programs comes first"
-        account = self._account(None)
+        account = self._account
         draft = Path(tempfile.mkdtemp(dir=self._folder, prefix="draft-"))
         log = self._log.with_name("initdb.log")
         password = secrets.token_hex(16)
@@ -164,7 +162,7 @@ class PostgresServer(Server):
                     command=[self._programs / "initdb", "-D", path, *options],
                     log=log,
                     stages=(Stage(signal.SIGTERM, 5),),
-                    env=_environment(),
+                    env=server_environment(),
                     account=account,
                     pass_fds=(*fds, *more_fds),
                 )
@@ -194,12 +192,6 @@ def _path_for(path: Path, account: Account | None) -> Iterator[tuple[str, tuple[
         yield f"/proc/self/fd/{descriptor}", (descriptor,)
     finally:
         os.close(descriptor)
-
-
-def _environment() -> dict[str, str]:
-    """Ours, without what would reach into Postgres: PGDATA, PGPORT, locale."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_"))}
-    return {**inherited, "LC_ALL": "C"}
 
 
 def _forget_reused_pid(lock: Path) -> None:

@@ -27,6 +27,8 @@ _POLL_S = 0.02
 _HURRIED_PATIENCE_S = 1.0
 _LEFTOVER_PATIENCE_S = 5.0
 _KILL_PATIENCE_S = 10.0  # a process in the middle of a disk write dies only after it
+# Where programs and libraries are found, temporary files go, and which time it is: not HOME, which is another user's.
+_INHERITED = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "TZ", "TZDIR")
 _LOG_LIMIT_BYTES = 16 * 1024 * 1024
 
 
@@ -145,6 +147,11 @@ def spawn(
         born_at_s = time.time()
     record = Record(name=name, pid=process.pid, born_at_s=born_at_s, stages=tuple(stages))
     return Child(record=record, process=process, log=log, log_offset=log_offset)
+
+
+def server_environment() -> dict[str, str]:
+    """Return what of our environment the embedded servers get: nothing that holds a secret, or means another server."""
+    return {**{name: os.environ[name] for name in _INHERITED if name in os.environ}, "LC_ALL": "C"}
 
 
 def leashed(number: int, account: Account | None = None) -> list[str]:

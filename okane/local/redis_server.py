@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from okane.local.processes import Child, Stage, spawn
+from okane.local.processes import Child, Stage, server_environment, spawn
 from okane.local.server import LocalError, Server
 
 _OLDEST = (6, 2)
@@ -96,6 +96,7 @@ class RedisServer(Server):
             command=[self._found().path, self._folder / "redis.conf"],
             log=self._log,
             stages=(Stage(signal.SIGTERM, 10),),
+            env=server_environment(),
         )
 
     def ready(self) -> bool:
@@ -157,7 +158,7 @@ def _candidates() -> Iterator[Path]:
 def _inspect(path: Path) -> Binary | None:
     try:
         done = subprocess.run(  # noqa: S603 - a server program that we found ourselves
-            [path, "--version"], capture_output=True, text=True, timeout=10, check=False
+            [path, "--version"], env=server_environment(), capture_output=True, text=True, timeout=10, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

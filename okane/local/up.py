@@ -39,7 +39,7 @@ async def up(settings: Settings, options: UpOptions, screen: Screen | None = Non
     screen = screen or Screen()
     try:
         with take(options.data or default_path(), report=screen.say) as folder:
-            plan = Plan(settings=settings, options=options, folder=folder)
+            plan = Plan(settings=settings, options=options, folder=folder, report=screen.say)
             return await _Run(settings=settings, plan=plan, folder=folder, screen=screen).run()
     except SetupError as error:
         screen.complain(str(error))

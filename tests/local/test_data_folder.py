@@ -41,6 +41,64 @@ def test_the_folder_is_free_again_afterwards_and_is_its_owners_alone(tmp_path: P
             assert folder.path.stat().st_mode & 0o077 == 0
 
 
+def test_a_folder_that_others_can_read_is_closed_and_that_is_said(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for mode in (0o755, 0o770, 0o777):
+        with take(data, report=ignore):
+            pass
+        data.chmod(mode)
+        said: list[str] = []
+        with take(data, report=said.append):
+            assert data.stat().st_mode & 0o777 == 0o700
+        assert said == [f"closed {data} to other users (it had mode {mode:04o})"]
+
+
+def test_an_open_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    data.chmod(0o755)
+    (data / "thesis.txt").touch()
+    with pytest.raises(LocalError, match="holds what is not okane's"), take(data, report=ignore):
+        pass
+    assert data.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_folder_that_every_user_may_replace_is_refused(tmp_path: Path) -> None:
+    above = tmp_path / "above"
+    above.mkdir()
+    above.chmod(0o777)
+    with pytest.raises(LocalError, match=f"chmod o-w {above}"), take(above / "data", report=ignore):
+        pass
+    (tmp_path / "link").symlink_to(above / "data")
+    with pytest.raises(LocalError, match=f"chmod o-w {above}"), take(tmp_path / "link", report=ignore):
+        pass
+    above.chmod(0o1777)  # as /tmp is
+    with take(above / "data", report=ignore):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="what only root can try")
+def test_what_another_user_owns_or_has_put_there_is_refused(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with take(data, report=ignore):
+        pass
+    (data / "redis").mkdir()
+    os.chown(data / "redis", 65534, 65534)
+    data.chmod(0o777)
+    with pytest.raises(LocalError, match="another user has put redis into"), take(data, report=ignore):
+        pass
+    os.chown(data, 65534, 65534)
+    with pytest.raises(LocalError, match="belongs to user"), take(data, report=ignore):
+        pass
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a/" * 3000 + "a", "file/data"])
+def test_a_path_that_cannot_be_a_folder_is_a_message(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(LocalError, match="--data"), take(tmp_path / name, report=ignore):
+        pass
+
+
 def test_endpoints_are_known_to_others_while_it_is_owned_and_published(tmp_path: Path) -> None:
     with take(tmp_path / "data", report=ignore) as folder:
         assert folder.endpoints() is None

@@ -16,7 +16,7 @@ import psutil
 import psycopg
 import pytest
 
-from okane.local import postgres_binaries
+from okane.local import ownership, postgres_binaries
 from okane.local.ports import free_port as find_free_port
 from okane.local.postgres import PostgresServer
 from okane.local.server import LocalError
@@ -101,14 +101,82 @@ def test_the_folders_above_the_data_are_not_opened_to_others(server: PostgresSer
 def test_for_root_it_runs_as_another_user(server: PostgresServer) -> None:
     server.start()
     assert server.child is not None
-    nobody = pwd.getpwnam("nobody").pw_uid
+    own = pwd.getpwnam(ownership.POSTGRES_USER).pw_uid
+    assert own not in (0, pwd.getpwnam("nobody").pw_uid)
     process = psutil.Process(server.child.pid)
-    assert set(process.uids()) == {nobody}
+    assert set(process.uids()) == {own}
     owners = set[int]()
     for child in process.children():
         with contextlib.suppress(psutil.NoSuchProcess):  # its sessions and helpers come and go
             owners.update(child.uids())
-    assert owners == {nobody}
+    assert owners == {own}
+
+
+@as_root
+def test_without_a_user_of_its_own_it_runs_as_nobody_and_says_so(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "POSTGRES_USER", "okane-unmade")
+    monkeypatch.setattr(ownership, "_SYSTEM_PATH", "/nowhere")  # where there is no useradd
+    said: list[str] = []
+    monkeypatch.setattr(server, "_report", said.append)
+    server.start()
+    assert server.child is not None
+    assert psutil.Process(server.child.pid).uids()[0] == pwd.getpwnam("nobody").pw_uid
+    assert [line for line in said if "Postgres runs as nobody" in line and "no useradd" in line]
+
+
+@as_root
+@pytest.mark.parametrize("cut_short", [False, True])
+def test_a_cluster_of_an_earlier_version_is_given_to_its_own_user(
+    server: PostgresServer, tmp_path: Path, cut_short: bool
+) -> None:
+    server.start()
+    with psycopg.connect(server.url) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+    server.stop()
+    cluster = tmp_path / "home" / "postgres" / "cluster"
+    nobody = pwd.getpwnam("nobody")
+    for path in (cluster, *cluster.rglob("*")):
+        os.chown(path, nobody.pw_uid, nobody.pw_gid)
+    if cut_short:  # in the middle of the hand-over
+        os.chown(cluster, 0, 0)
+        own = pwd.getpwnam(ownership.POSTGRES_USER)
+        os.chown(cluster / "PG_VERSION", own.pw_uid, own.pw_gid)
+    server.start()
+    assert query(server, "SELECT answer FROM kept") == 42
+    own_uid = pwd.getpwnam(ownership.POSTGRES_USER).pw_uid
+    assert {path.lstat().st_uid for path in (cluster, *cluster.rglob("*"))} == {own_uid}
+    assert cluster.stat().st_mode & 0o077 == 0
+
+
+@as_root
+@pytest.mark.parametrize("how", ["hardlink", "symlink"])
+def test_what_another_user_may_have_linked_into_a_cluster_is_not_given_away(
+    server: PostgresServer, tmp_path: Path, how: str
+) -> None:
+    server.prepare()
+    cluster = tmp_path / "home" / "postgres" / "cluster"
+    secret = tmp_path / "secret"
+    secret.write_text("root's")
+    (cluster / "planted").hardlink_to(secret) if how == "hardlink" else (cluster / "planted").symlink_to(secret)
+    os.chown(cluster, pwd.getpwnam("nobody").pw_uid, 0)
+    with pytest.raises(LocalError, match="planted"):
+        server.prepare()
+    assert secret.stat().st_uid == 0
+
+
+def test_the_server_inherits_nothing_but_what_it_needs(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OKANE_API_KEY", "DATABASE_URL", "AWS_SECRET_ACCESS_KEY", "PGOPTIONS", "LD_PRELOAD_", "HOME"):
+        monkeypatch.setenv(name, "canary")
+    monkeypatch.delenv("PGOPTIONS")
+    server.start()
+    assert server.child is not None
+    environment = psutil.Process(server.child.pid).environ()
+    assert "canary" not in environment.values()
+    ours = {"PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "TZ", "TZDIR", "LC_ALL"}
+    postgres_own = {name for name in environment if name.startswith(("PG", "LC_"))}
+    assert set(environment) <= ours | postgres_own
 
 
 def _reachable_python() -> Path:

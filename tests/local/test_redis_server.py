@@ -4,6 +4,7 @@ import os
 import socket
 from pathlib import Path
 
+import psutil
 import pytest
 
 from okane.local.ports import free_port as find_free_port
@@ -50,6 +51,16 @@ def test_a_log_that_the_server_cannot_read_again_is_set_aside_at_the_next_start(
     assert "$-1" in ask(private_redis, "GET kept")
     [aside] = (tmp_path / "private-redis").glob("*.unreadable-*")
     assert list(aside.rglob("*.aof"))
+
+
+def test_the_server_inherits_nothing_but_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OKANE_API_KEY", "DATABASE_URL", "AWS_SECRET_ACCESS_KEY", "HOME"):
+        monkeypatch.setenv(name, "canary")
+    server = RedisServer(folder=tmp_path / "redis", log=tmp_path / "redis.log", port=find_free_port())
+    server.start()
+    assert server.child is not None
+    assert "canary" not in psutil.Process(server.child.pid).environ().values()
+    server.stop()
 
 
 def test_nothing_is_ever_evicted_and_every_write_is_logged(private_redis: RedisServer) -> None:
