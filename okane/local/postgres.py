@@ -121,6 +121,10 @@ class PostgresServer(Server):
         except psycopg.OperationalError as error:
             if f'database "{DATABASE}" does not exist' in str(error):
                 self._create_database()
+            if "SSL" in str(error):
+                raise LocalError(
+                    "PGSSLMODE asks for TLS, which the embedded Postgres does not speak: unset it, or set DATABASE_URL"
+                ) from error
             return False
         return True
 

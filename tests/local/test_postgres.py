@@ -166,6 +166,14 @@ def test_what_another_user_may_have_linked_into_a_cluster_is_not_given_away(
     assert secret.stat().st_uid == 0
 
 
+def test_tls_that_it_does_not_speak_is_said_and_not_waited_for(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGSSLMODE", "require")
+    with pytest.raises(LocalError, match="PGSSLMODE"):
+        server.start()
+
+
 def test_the_server_inherits_nothing_but_what_it_needs(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OKANE_API_KEY", "DATABASE_URL", "AWS_SECRET_ACCESS_KEY", "PGOPTIONS", "LD_PRELOAD_", "HOME"):
         monkeypatch.setenv(name, "canary")
