@@ -182,6 +182,7 @@ async def run_worker(settings: Settings, *, name: str) -> None:
             tracer=parts.tracing.messages,
         )
         direct = Direct(parts.tracing.handler(charge), concurrency=settings.concurrency, metrics=parts.metrics)
+        delayed = Delayed(parts.redis, parts.stream, metrics=parts.stream_metrics)
         sweep = Sweep(
             store=parts.sweep_store,
             producer=parts.publisher,
@@ -189,8 +190,9 @@ async def run_worker(settings: Settings, *, name: str) -> None:
             lanes=parts.lanes,
             interval=settings.sweep_interval,
             metrics=parts.metrics,
+            unable_for=lambda: max(consumer.unable_for, delayed.unable_for),
+            patience=settings.redis_patience,
         )
-        delayed = Delayed(parts.redis, parts.stream, metrics=parts.stream_metrics)
         janitor = Janitor(parts.redis, parts.stream, group=settings.group)
         metrics_url = await closing.enter_async_context(serving_metrics(settings, parts, role="worker", name=name))
         _let_garbage_lie()

@@ -188,6 +188,11 @@ class Settings(BaseSettings):
         timedelta(seconds=10), description="how late a wake-up may be before it counts as lost"
     )
 
+    redis_patience: Duration = Field(
+        timedelta(seconds=2),
+        description="how long a worker's consumer may be unable to read before its payments run straight from Postgres",
+    )
+
     # The provider
     provider_timeout: Annotated[Duration, Field(ge=timedelta(milliseconds=1))] = Field(
         timedelta(seconds=5), description="deadline of one provider call"

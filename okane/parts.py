@@ -78,8 +78,9 @@ class Parts:
         return parts
 
     async def lanes(self) -> Mapping[str, LaneState]:
-        """The state of the streams that the sweep goes by."""
+        """The state of the streams that the sweep goes by. Raises StreamError, also where they take no wake-up."""
         stats = await self.inspector.stats()
+        await self.producer.check()
         return {
             lane.lane: LaneState(
                 oldest_entry=_age(lane.oldest_ms, stats.now_ms),

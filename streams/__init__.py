@@ -13,7 +13,15 @@ from streams.dead import DeadLetterPage, DeadLetters
 from streams.delayed import Delayed
 from streams.draft import Draft
 from streams.entry import DeadLetter, timestamp_ms
-from streams.errors import StreamError, StreamFull, StreamUnavailable, UnsafeServer
+from streams.errors import (
+    CommandRejected,
+    StreamError,
+    StreamForbidden,
+    StreamFull,
+    StreamRefused,
+    StreamUnavailable,
+    UnsafeServer,
+)
 from streams.handling import BatchHandler, Handler, Tracer
 from streams.inspector import ConsumerStats, Inspector, LaneStats, StreamStats
 from streams.janitor import Janitor
@@ -34,6 +42,7 @@ __all__ = [
     "Buckets",
     "Clock",
     "Coalescer",
+    "CommandRejected",
     "Consumer",
     "ConsumerStats",
     "Dead",
@@ -61,7 +70,9 @@ __all__ = [
     "ServerFacts",
     "Stream",
     "StreamError",
+    "StreamForbidden",
     "StreamFull",
+    "StreamRefused",
     "StreamStats",
     "StreamUnavailable",
     "SystemClock",

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from streams import scripts
 from streams.arguments import checked_client
 from streams.coalesce import Coalescer
+from streams.connection import translating
 from streams.keys import Stream
 
 _CENTURY_S = 100 * 366 * 86_400  # beyond it the server's numbers lose their microseconds
@@ -66,6 +67,7 @@ class Buckets:
         name.encode()  # a name that cannot be written raises here
         return await self._taking.submit((name, allowance))
 
+    @translating
     async def _take(self, asked: Sequence[tuple[str, Allowance]]) -> Sequence[Taken]:
         wanted = Counter(asked)
         keys = [self._stream.bucket_key(name) for name, _ in wanted]

@@ -8,22 +8,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import ssl
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.connection import HiredisRespSerializer
+from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.utils import HIREDIS_AVAILABLE
 
 from streams.clock import Clock, pause
-from streams.errors import GroupLost, StreamError, StreamUnavailable
+from streams.errors import CommandRejected, GroupLost, StreamError, StreamForbidden, StreamRefused, StreamUnavailable
 
 if HIREDIS_AVAILABLE:
     import hiredis
@@ -31,11 +33,22 @@ if HIREDIS_AVAILABLE:
 log = logging.getLogger("streams")
 
 Command = Sequence[str | bytes | int]
+P = ParamSpec("P")
+T = TypeVar("T")
 
-# Replies that mean "not now": a failover under way, a snapshot being loaded, memory or disk full, slots on the move.
-# A script's error carries the original one inside its text (in Redis 6.2 in the middle of it), so the text is searched.
-_NOT_NOW = re.compile(r"\b(READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|OOM|BUSY)\b")
-_GROUP_LOST = re.compile(r"\b(NOGROUP|UNBLOCKED|no longer exists)\b")
+# Every error reply means that the server cannot be used now. These words only say which kind of "cannot" it is: a failover
+# under way, a snapshot being loaded, memory or disk full, too many clients pass by themselves; rights and credentials do not.
+_NOT_NOW = re.compile(
+    r"READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|OOM|BUSY|UNKILLABLE|NOMASTERLINK|IOERR|INPROG"
+)
+_FORBIDDEN = re.compile(r"NOAUTH|NOPERM|WRONGPASS|DENIED")
+_GROUP_LOST = re.compile(r"NOGROUP|UNBLOCKED")
+_NO_ACL = ("ACL failure", "The user executing the script")  # what scripts get for it, under the code ERR
+# Another node, or another login, would do it: the next try deserves a new connection.
+_ELSEWHERE = re.compile(r"READONLY|MOVED|ASK|REDIRECT|MASTERDOWN|CLUSTERDOWN|NOAUTH")
+_CODE = re.compile(r"-?([A-Z][A-Z0-9_]{2,})(?= |$)")
+# In a script an error has its code in front, or in Redis 6.2 in the middle of the text; redis-py quotes those of a pipeline.
+_CODE_INSIDE = re.compile(r"(?:@user_script:.*? -|of pipeline caused error: \(?['\"]?)([A-Z][A-Z0-9_]{2,})(?= |$)")
 _FIRST_PAUSE = timedelta(milliseconds=50)
 _LONGEST_PAUSE = timedelta(seconds=2)
 
@@ -78,13 +91,17 @@ class _Pool(ConnectionPool):
                 await self.ensure_connection(connection)
                 packed = [part for command in commands for part in _packed(connection, command)]
                 await connection.send_packed_command(packed, check_health=False)
-                return [await _reply(connection) for _ in commands]
+                found = [await _reply(connection) for _ in commands]
         except TimeoutError:
             await connection.disconnect(nowait=True)
             raise RedisTimeoutError(f"no answer in {timeout_s:g} s") from None
         except BaseException:  # some of the replies may still come
             await connection.disconnect(nowait=True)
             raise
+        else:
+            if any(isinstance(each, ResponseError) and _is_elsewhere(each) for each in found):
+                await connection.disconnect(nowait=True)
+            return found
         finally:
             connection.socket_timeout = timeout_s
             self._in_use_connections.remove(connection)
@@ -125,7 +142,8 @@ async def replies(client: Redis, commands: Sequence[Command]) -> list[Any]:
 
 @contextmanager
 def redis_errors() -> Iterator[None]:
-    """Turns redis-py's exceptions into ours, and brings back a cancellation that was lost on the way.
+    """Turns redis-py's exceptions into ours, and brings back a cancellation that was lost on the way. Around the reading of
+    a reply, too: one of another shape than the command's, from a proxy or another kind of server, is a refusal.
 
     redis-py sends with `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that comes just as it is done
     (bpo-37658): a cancelled loop would go on for ever.
@@ -136,26 +154,69 @@ def redis_errors() -> Iterator[None]:
         yield
         if task is not None and task.cancelling() > cancellations:
             raise asyncio.CancelledError
-    except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+    except RedisError as error:
+        raise translated(error) from error
+    except OSError as error:
         raise StreamUnavailable(str(error) or type(error).__name__) from error
     except RuntimeError as error:
         if "closed" not in str(error):
             raise
         # uvloop's word for a connection that was lost while redis-py was about to write to it.
         raise StreamUnavailable(str(error)) from error
-    except RedisError as error:
-        raise translated(error) from error
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise CommandRejected(f"an answer that cannot be read: {type(error).__name__}: {error}") from error
+
+
+def translating(call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """`redis_errors` around all of a call, the reading of its replies included."""
+
+    @wraps(call)
+    async def translating_call(*args: P.args, **kwargs: P.kwargs) -> T:
+        with redis_errors():
+            return await call(*args, **kwargs)
+
+    return translating_call
 
 
 def translated(error: RedisError | str) -> StreamError:
-    """What an error reply means to us."""
+    """What an error means to us: always that the server cannot be used now, whatever its code."""
     code = getattr(error, "status_code", None) or ""
-    text = f"{code} {error}".strip()
-    if _GROUP_LOST.search(text):
+    text = f"{code} {error}".strip() or type(error).__name__
+    if isinstance(error, AuthenticationError | AuthorizationError):
+        return StreamForbidden(text)
+    if isinstance(error, RedisConnectionError | RedisTimeoutError):
+        return StreamForbidden(text) if _is_bad_certificate(error) else StreamUnavailable(text)
+    code = _code(text)
+    if _GROUP_LOST.fullmatch(code) or "no longer exists" in text:
         return GroupLost(text)
-    if _NOT_NOW.search(text):
+    if _FORBIDDEN.fullmatch(code) or any(words in text for words in _NO_ACL):
+        return StreamForbidden(text)
+    if _NOT_NOW.fullmatch(code):
         return StreamUnavailable(text)
-    return StreamError(text)
+    if code in ("", "ERR") and "unknown" not in text.lower():
+        return CommandRejected(text)
+    return StreamRefused(text)
+
+
+def _code(text: str) -> str:
+    """The code of an error reply. Only its place tells: names of users, keys and hosts may look like one."""
+    found = _CODE_INSIDE.search(text) or _CODE.match(text)
+    return found[1] if found else ""
+
+
+def _is_elsewhere(error: Exception) -> bool:
+    return _ELSEWHERE.fullmatch(_code(f"{getattr(error, 'status_code', None) or ''} {error}".strip())) is not None
+
+
+def _is_bad_certificate(error: BaseException) -> bool:
+    """Whether TLS is set up wrongly, here or there. A connection that ends amid the handshake may come from a restart."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            return True
+        if isinstance(cause, FileNotFoundError) and "unix" not in str(error):
+            return True  # the file with the certificates
+        error = cause
+    return False
 
 
 class Outage:
@@ -175,10 +236,15 @@ class Outage:
             self._since = self._clock.monotonic()
             log.warning("%s: cannot use Redis now, trying again until it works: %s", self._duty, error)
         self._failures += 1
-        if "READONLY" in str(error):
+        if _is_elsewhere(error):
             await self._drop_idle_connections()
         bound = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._failures - 1, 10))
         await pause(self._clock, bound * (0.5 + self._roll() / 2), stop)
+
+    @property
+    def lasts(self) -> timedelta:
+        """For how long it has lasted; zero while there is none."""
+        return timedelta(seconds=self._clock.monotonic() - self._since if self._failures else 0.0)
 
     def over(self) -> None:
         """Notes that the server answered."""
@@ -187,6 +253,7 @@ class Outage:
             self._failures = 0
 
     async def _drop_idle_connections(self) -> None:
-        # After a failover they lead to the old master, which is a replica now; new ones find the new master.
-        with redis_errors():
+        # After a failover they lead to the old master, which is a replica now; new ones find the new master. In a cluster
+        # the address may stand for several nodes.
+        with suppress(StreamError), redis_errors():
             await self._client.connection_pool.disconnect(inuse_connections=False)

@@ -103,6 +103,7 @@ class Consumer:
         self._capacity = concurrency
         self._group_known = False
         self._group_was_known = False
+        self._reading_since: float | None = None
         self._flights = Flights(capacity=concurrency, clock=clock, metrics=metrics)
         self._outage = Outage(client, f"consumer {name}", clock=clock, roll=roll)
         self._reader = Reader(client, stream, group=group, consumer=name, clock=clock)
@@ -112,7 +113,7 @@ class Consumer:
             group=group,
             consumer=name,
             flights=self._flights,
-            outage=self._outage,
+            outage=Outage(client, f"settling of consumer {name}", clock=clock, roll=roll),
             metrics=metrics,
         )
         self._reclaimer = Reclaimer(
@@ -142,6 +143,14 @@ class Consumer:
     def in_flight(self) -> int:
         """Messages read and not yet settled."""
         return len(self._flights)
+
+    @property
+    def unable_for(self) -> timedelta:
+        """For how long it has been unable to read, or to settle what it has in hand; zero while it can. For those who have
+        another way to the work."""
+        since = self._reading_since
+        unread = timedelta(0) if since is None else timedelta(seconds=self._clock.monotonic() - since)
+        return max(unread, self._settler.outage.lasts)
 
     async def run_once(self) -> int:
         """One round: takes over what silent consumers hold, reads what is there, handles and settles it all.
@@ -184,13 +193,18 @@ class Consumer:
         await self._flights.room()
         if stop.is_set():
             return
+        if self._reading_since is None:
+            self._reading_since = self._clock.monotonic()
         await self._know_group()
         claimed = [] if self._reclaimer.due_in else await self._reclaim()
         if self._reclaimer.lasts_left:
+            self._reading_since = None  # handlers are waited for, not the server
             await self._flights.drain(self._lease, until=stop)
             claimed += await self._alone(stop)
+            self._reading_since = self._clock.monotonic()
         free = self._flights.free
         read = await self._read() if free else []
+        self._reading_since = None
         self._outage.over()
         if not claimed and not read and not stop.is_set():
             longest = min(self._block, max(self._reclaimer.due_in, _SHORTEST_WAIT))

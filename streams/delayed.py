@@ -53,6 +53,11 @@ class Delayed:
         self._outage = Outage(client, "delayed messages", clock=self._clock, roll=roll)
         self._next_in = poll
 
+    @property
+    def unable_for(self) -> timedelta:
+        """For how long it has been unable to move what is due; zero while it can."""
+        return self._outage.lasts
+
     async def run_once(self) -> int:
         """Moves what is due, up to `limit`; how many. Raises `StreamError` when the server cannot be asked."""
         if BEFORE_PROMOTE.armed:

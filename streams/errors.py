@@ -6,11 +6,27 @@ from collections.abc import Sequence
 
 
 class StreamError(Exception):
-    """The server refused what we asked (rights, wrong type, bad configuration): asking again will not help."""
+    """Base of all errors of this library."""
 
 
 class StreamUnavailable(StreamError):
-    """The server is away, loading, read-only or full. What was asked may have been done or not; later it may work."""
+    """The server cannot be used now: away, loading, read-only or full, or it refuses (see the subclasses). The command may
+    have been executed or not; later it may work."""
+
+
+class StreamRefused(StreamUnavailable):
+    """The server answers, with an error that time alone may not mend: a slot that another node owns, a key of the wrong
+    type, a command that it does not have."""
+
+
+class StreamForbidden(StreamRefused):
+    """The server does not let this client in, or not do what it asks: wrong credentials, a missing right, a certificate that
+    does not verify. The text is the server's, which names the user and the command, and never the password."""
+
+
+class CommandRejected(StreamRefused):
+    """The server finds fault with the command itself, or its answer cannot be read: most likely a bug here. Like every
+    refusal it counts as an outage, but what only one command suffers from must not be tried for ever."""
 
 
 class StreamFull(StreamError):

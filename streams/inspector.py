@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from streams.arguments import checked_client
-from streams.connection import redis_errors, translated
+from streams.connection import translated, translating
 from streams.entry import timestamp_ms
 from streams.keys import Stream
 
@@ -92,20 +92,20 @@ class Inspector:
         self._stream = stream
         self._group = group
 
+    @translating
     async def stats(self) -> StreamStats:
         """A snapshot. Streams and groups that do not exist yet count as empty."""
-        with redis_errors():
-            # Not a transaction: Redis before 7.2 refuses those when it is full, which is when one wants to look.
-            async with self._client.pipeline(transaction=False) as pipe:
-                pipe.time()
-                pipe.zcard(self._stream.delayed_key)
-                pipe.zrange(self._stream.delayed_key, 0, 0, withscores=True)
-                pipe.xlen(self._stream.dead_key)
-                for key in self._stream.lane_keys:
-                    pipe.xinfo_stream(key)
-                    pipe.xinfo_groups(key)
-                    pipe.xinfo_consumers(key, self._group)
-                replies = await pipe.execute(raise_on_error=False)
+        # Not a transaction: Redis before 7.2 refuses those when it is full, which is when one wants to look.
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.zcard(self._stream.delayed_key)
+            pipe.zrange(self._stream.delayed_key, 0, 0, withscores=True)
+            pipe.xlen(self._stream.dead_key)
+            for key in self._stream.lane_keys:
+                pipe.xinfo_stream(key)
+                pipe.xinfo_groups(key)
+                pipe.xinfo_consumers(key, self._group)
+            replies = await pipe.execute(raise_on_error=False)
         now, delayed, head, dead, *about_lanes = (_present(reply) for reply in replies)
         lanes = [about_lanes[at : at + 3] for at in range(0, len(about_lanes), 3)]
         named = list(zip(self._stream.lane_names, lanes, strict=True))

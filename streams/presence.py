@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from streams import scripts
 from streams.arguments import checked_client
 from streams.clock import Clock, SystemClock, milliseconds, pause
-from streams.connection import Outage, redis_errors
+from streams.connection import Outage, redis_errors, translating
 from streams.errors import StreamError
 from streams.keys import Stream
 
@@ -60,13 +60,13 @@ class Presence:
         self._clock = clock or SystemClock()
         self._outage = Outage(client, "presence", clock=self._clock, roll=roll)
 
+    @translating
     async def processes(self) -> tuple[Present, ...]:
         """All on the list, by role, name and address."""
-        with redis_errors():
-            async with self._client.pipeline(transaction=False) as pipe:
-                pipe.time()
-                pipe.hgetall(self._key)
-                (seconds, microseconds), noted = await pipe.execute()
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.hgetall(self._key)
+            (seconds, microseconds), noted = await pipe.execute()
         now_ms = seconds * 1000 + microseconds // 1000
         found = [_present(address.decode(), note.decode(), now_ms) for address, note in noted.items()]
         return tuple(sorted(found, key=lambda one: (one.role, one.name, one.address)))

@@ -78,6 +78,10 @@ class Producer:
             raise StreamFull(f"{len(ids) - len(published)} of {len(ids)} messages refused: lane full", published=ids)
         return published
 
+    async def check(self) -> None:
+        """Raises `StreamError` unless the server takes messages now; adds none."""
+        await scripts.check(self._client, self._stream)
+
     async def aclose(self) -> None:
         """Takes no more and waits for what is under way. The client stays open: it is the caller's."""
         await self._coalescer.aclose()

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from streams import scripts
 from streams.clock import Clock, milliseconds
-from streams.connection import redis_errors, translated
+from streams.connection import redis_errors, translated, translating
 from streams.entry import flatten, timestamp_ms, to_message
 from streams.errors import GroupLost, StreamError
 from streams.keys import Stream
@@ -50,6 +50,7 @@ class Reader:
         """Creates the group on every lane that lacks it; True if any did."""
         return await scripts.create_group(self._client, self._keys, group=self._group) > 0
 
+    @translating
     async def take(self, limit: int, *, capacity: int, held: Mapping[str, int]) -> Reading:
         """Reads up to `limit` messages without waiting. `held` says how many of `capacity` slots each lane holds."""
         holds = [held.get(lane.name, 0) for lane in self._lanes]
@@ -73,6 +74,7 @@ class Reader:
         ]
         return Reading(messages, translated(trouble.decode()) if trouble else None)
 
+    @translating
     async def wait(self, limit: int, longest: timedelta) -> Reading:
         """Waits for the first message of any lane; up to `limit`, but one per lane if they all come at once.
 

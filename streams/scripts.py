@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from streams.clock import milliseconds
-from streams.connection import Command, redis_errors, replies, translated
+from streams.connection import Command, redis_errors, replies, translated, translating
 from streams.errors import StreamError
 from streams.keys import Stream
 
@@ -69,6 +69,7 @@ _reclaim = _Script("reclaim")
 _renew = _Script("renew")
 _release = _Script("release")
 _publish = _Script("publish")
+_check = _Script("check")
 _replay = _Script("replay")
 _dismiss = _Script("dismiss")
 _present = _Script("present")
@@ -77,12 +78,13 @@ _take = _Script("take")
 Entry = tuple[bytes, Sequence[bytes]]  # id, fields
 
 
+@translating
 async def create_group(client: Redis, keys: Sequence[str], *, group: str) -> int:
     """How many of the streams lacked the group."""
-    created: int = await _create(client, keys, (group,))
-    return created
+    return int(await _create(client, keys, (group,)))
 
 
+@translating
 async def read(
     client: Redis, keys: Sequence[str], *, group: str, consumer: str, limit: int, shares: Sequence[int]
 ) -> tuple[int, Sequence[Sequence[Entry]], bytes | None]:
@@ -122,6 +124,7 @@ class Settlement:
 Unsettled = tuple[str, str, str]  # lane, entry id, why
 
 
+@translating
 async def settle(
     client: Redis, stream: Stream, *, group: str, consumer: str, settlements: Sequence[Settlement]
 ) -> list[Sequence[Unsettled] | StreamError]:
@@ -138,12 +141,14 @@ def _unsettled(stream: Stream, reply: Sequence[Any]) -> Sequence[Unsettled]:
     ]
 
 
+@translating
 async def promote(client: Redis, stream: Stream, *, limit: int) -> tuple[int, int | None, int]:
     """How many moved, when the next is due (server time in ms), and the server's time in ms."""
     moved, next_ms, now_ms = await _promote(client, _all_keys(stream), (limit, *stream.lane_names))
-    return moved, None if next_ms < 0 else next_ms, now_ms
+    return int(moved), None if next_ms < 0 else int(next_ms), int(now_ms)
 
 
+@translating
 async def reclaim(
     client: Redis,
     key: str,
@@ -165,9 +170,10 @@ async def reclaim(
     cursor, taken, left = await _reclaim(
         client, (key,), (group, consumer, min_idle_ms, cursor, count, before_last, wanted)
     )
-    return cursor, taken, left
+    return bytes(cursor), [(entry_id, deliveries, fields) for entry_id, deliveries, fields in taken], int(left)
 
 
+@translating
 async def renew(
     client: Redis, stream: Stream, *, group: str, consumer: str, entries: Mapping[str, Sequence[str]]
 ) -> list[tuple[str, str]]:
@@ -183,6 +189,7 @@ async def renew(
     ]
 
 
+@translating
 async def release(
     client: Redis,
     stream: Stream,
@@ -199,10 +206,10 @@ async def release(
         arguments.append(len(held))
         for entry_id, deliveries in held:
             arguments += (entry_id, deliveries)
-    released: int = await _release(client, stream.lane_keys, arguments)
-    return released
+    return int(await _release(client, stream.lane_keys, arguments))
 
 
+@translating
 async def publish(
     client: Redis, stream: Stream, *, max_length: int | None, drafts: Sequence[tuple[str, Sequence[Argument]]]
 ) -> list[str | None]:
@@ -212,28 +219,39 @@ async def publish(
     for lane, fields in drafts:
         arguments += (number[lane], len(fields), *fields)
     ids = await _publish(client, stream.lane_keys, arguments)
+    if len(ids) != len(drafts):
+        raise ValueError(f"{len(ids)} ids for {len(drafts)} messages")
     return [None if entry_id is None else entry_id.decode() for entry_id in ids]
 
 
+@translating
+async def check(client: Redis, stream: Stream) -> None:
+    """Raises `StreamError` unless every lane takes entries now."""
+    lanes = await _check(client, stream.lane_keys, ())
+    if lanes != len(stream.lanes):
+        raise ValueError(f"{lanes!r} lanes of {len(stream.lanes)}")
+
+
+@translating
 async def replay(client: Redis, stream: Stream, *, ids: Sequence[str]) -> int:
     """How many of the dead letters `ids` were put back."""
     keys = (*stream.lane_keys, stream.dead_key)
-    replayed: int = await _replay(client, keys, (len(stream.lanes), *stream.lane_names, *ids))
-    return replayed
+    return int(await _replay(client, keys, (len(stream.lanes), *stream.lane_names, *ids)))
 
 
+@translating
 async def dismiss(client: Redis, stream: Stream, *, group: str, min_idle_ms: int) -> int:
     """How many consumers were removed."""
-    removed: int = await _dismiss(client, stream.lane_keys, (group, min_idle_ms))
-    return removed
+    return int(await _dismiss(client, stream.lane_keys, (group, min_idle_ms)))
 
 
+@translating
 async def present(client: Redis, key: str, *, address: str, note: str, forget: timedelta) -> int:
     """How many processes are noted now."""
-    noted: int = await _present(client, (key,), (address, note, milliseconds(forget)))
-    return noted
+    return int(await _present(client, (key,), (address, note, milliseconds(forget))))
 
 
+@translating
 async def take(
     client: Redis, keys: Sequence[str], buckets: Iterable[tuple[float, int, int]]
 ) -> Sequence[tuple[int, int, int, int]]:

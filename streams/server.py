@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from streams.connection import redis_errors
+from streams.connection import translating
 from streams.errors import UnsafeServer
 
 OLDEST: Final = {"redis": (6, 2), "valkey": (7, 2)}
@@ -38,13 +38,13 @@ class ServerFacts:
         return self.maxmemory_policy == "noeviction"
 
 
+@translating
 async def server_facts(client: Redis) -> ServerFacts:
     """Asks the server. INFO only: managed servers often refuse CONFIG."""
-    with redis_errors():
-        async with client.pipeline(transaction=False) as pipe:
-            pipe.info()
-            pipe.time()
-            info, (seconds, microseconds) = await pipe.execute()
+    async with client.pipeline(transaction=False) as pipe:
+        pipe.info()
+        pipe.time()
+        info, (seconds, microseconds) = await pipe.execute()
     return _facts(info, datetime.fromtimestamp(seconds + microseconds / 1_000_000, UTC))
 
 

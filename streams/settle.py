@@ -21,7 +21,7 @@ from streams.batcher import Batcher
 from streams.clock import milliseconds
 from streams.connection import Outage, translated
 from streams.entry import to_dead_fields, to_fields
-from streams.errors import StreamError, StreamUnavailable
+from streams.errors import CommandRejected, StreamError, StreamUnavailable
 from streams.failpoints import failpoint
 from streams.flights import Flight, Flights
 from streams.keys import Stream
@@ -58,7 +58,7 @@ class Settler:
         self._group = group
         self._consumer = consumer
         self._flights = flights
-        self._outage = outage
+        self.outage = outage
         self._metrics = metrics
         self._giving_up = asyncio.Event()
         self._batcher: Batcher[Flight] = Batcher(self._flush, max_batch=_MAX_BATCH)
@@ -110,19 +110,30 @@ class Settler:
     async def _persist(self, parts: Sequence[_Part]) -> list[_Part]:
         """Lands what the server has taken, and what it will never take; the rest, after a pause."""
         rest: list[_Part] = []
-        away: StreamUnavailable | None = None
+        refused: list[tuple[Flight, StreamError]] = []
+        away: StreamError | None = None
         for part, answer in zip(parts, await self._send(parts), strict=True):
-            if isinstance(answer, StreamUnavailable) and not self._giving_up.is_set():
+            if isinstance(answer, StreamError) and self._may_pass(answer):
                 away = answer
                 part.repeated = True
                 rest.append(part)
             elif isinstance(answer, StreamError):
                 self._flights.land(part.flights, answer)
             else:
-                self._land(part, answer)
+                refused += self._land(part, answer)
+        if refused:
+            away = refused[0][1]
+            rest.append(self._part([flight for flight, _ in refused]))
         if away is not None:
-            await self._outage.endure(away, self._giving_up)
+            await self.outage.endure(away, self._giving_up)
+        else:
+            self.outage.over()
         return rest
+
+    def _may_pass(self, error: StreamError) -> bool:
+        """Whether to try again. Not what only these entries suffer from: it would keep the others from being settled."""
+        passing = isinstance(error, StreamUnavailable) and not isinstance(error, CommandRejected)
+        return passing and not self._giving_up.is_set()
 
     async def _send(self, parts: Sequence[_Part]) -> Sequence[Sequence[scripts.Unsettled] | StreamError]:
         try:
@@ -143,10 +154,12 @@ class Settler:
             return [error] * len(parts)
         return found
 
-    def _land(self, part: _Part, unsettled: Sequence[scripts.Unsettled]) -> None:
+    def _land(self, part: _Part, unsettled: Sequence[scripts.Unsettled]) -> list[tuple[Flight, StreamError]]:
+        """Lands all but those that the server refused to settle for now: these, each with its error."""
         settled = part.flights
+        refused: list[tuple[Flight, StreamError]] = []
         if unsettled:
-            settled = self._land_unsettled(part, unsettled)
+            settled, refused = self._land_unsettled(part, unsettled)
         self._metrics.batch("settle", len(settled))
         # What came back for another group is passed over: it is no outcome of ours.
         own = [flight for flight in settled if flight.message.group in (None, self._group)]
@@ -154,9 +167,13 @@ class Settler:
         for (lane, outcome), count in counts.items():
             self._metrics.settled(lane, _word(outcome), count)
         self._flights.land(settled)
+        return refused
 
-    def _land_unsettled(self, part: _Part, unsettled: Sequence[scripts.Unsettled]) -> list[Flight]:
-        """Lands those that were not settled; the others."""
+    def _land_unsettled(
+        self, part: _Part, unsettled: Sequence[scripts.Unsettled]
+    ) -> tuple[list[Flight], list[tuple[Flight, StreamError]]]:
+        """Lands those that will not be settled. Returns the settled ones, and those to be tried again."""
+        refused: list[tuple[Flight, StreamError]] = []
         left = {(flight.message.lane, flight.message.id): flight for flight in part.flights}
         stale: list[Flight] = []
         for lane, entry_id, why in unsettled:
@@ -165,8 +182,10 @@ class Settler:
             flight = left.pop((lane, entry_id))
             if why in (scripts.TAKEN, scripts.GONE):
                 stale.append(flight)
+            elif self._may_pass(error := translated(why)):
+                refused.append((flight, error))
             else:
-                self._flights.land([flight], translated(why))
+                self._flights.land([flight], error)
         if stale:
             first = stale[0].message
             log.warning(
@@ -179,7 +198,7 @@ class Settler:
             for lane, count in Counter([flight.message.lane for flight in stale]).items():
                 self._metrics.stale(lane, count)
             self._flights.land(stale, settled=False)
-        return list(left.values())
+        return list(left.values()), refused
 
 
 def _word(outcome: type[Outcome | None]) -> str:

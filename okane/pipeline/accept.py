@@ -135,11 +135,11 @@ class Accept:
             reason = str(error) or f"no answer in {WAKE_TIMEOUT_S:g} s"
             log.debug("wake_ups_not_sent", count=len(payments), reason=reason)
             if not self._redis_away_until_s:
-                log.warning("redis_lost", reason=reason)
+                log.error("redis_lost", reason=reason)  # noqa: TRY400 - an outage, not a bug
             self._away_for(AWAY_S)
             return [False] * len(payments)
         if self._redis_away_until_s:
-            log.warning("redis_back")
+            log.error("redis_back")
         self._redis_away_until_s = 0.0
         return taken
 

@@ -1,8 +1,9 @@
 """Sweep: sends again what wake-ups were lost or are overdue, and those of payments that were scheduled for now. With it,
 losing all of Redis loses no payment.
 
-Every worker runs one; Postgres sees to it that they do not get in each other's way. While Redis is away there is no stream
-to send to: the payments are run directly.
+Every worker runs one; Postgres sees to it that they do not get in each other's way. While Redis cannot be used the payments
+are run directly: while it does not answer, answers any request with an error, or answers all but does not let this worker's
+consumer read or settle.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from okane.metrics import OkaneMetrics
 from okane.pipeline.direct import Direct
 from okane.pipeline.lanes import LANES
 from okane.store import SweepStore, WakeUp
-from streams import Draft, Publisher, StreamError, StreamUnavailable
+from streams import Draft, Publisher, StreamError, StreamForbidden, StreamFull, StreamRefused
 from streams.failpoints import failpoint
 
 log = structlog.get_logger("okane.sweep")
@@ -47,8 +48,17 @@ class LaneState:
 UNSEEN = {lane.name: LaneState(oldest_entry=None, room=0) for lane in LANES}
 
 
+def always_able() -> timedelta:
+    """No consumer that could be unable."""
+    return timedelta(0)
+
+
 class Sweep:
-    """One sweeper. `lanes` looks at the streams; it raises StreamError if Redis cannot say."""
+    """One sweeper. `lanes` looks at the streams, and raises StreamError if Redis cannot say or would not take a wake-up.
+
+    `unable_for` returns for how long this worker's part of the stream has been unable to work; from `patience` on Redis
+    counts as away, whatever else it answers.
+    """
 
     def __init__(
         self,
@@ -59,6 +69,8 @@ class Sweep:
         lanes: Callable[[], Awaitable[Mapping[str, LaneState]]],
         interval: timedelta,
         metrics: OkaneMetrics,
+        unable_for: Callable[[], timedelta] = always_able,
+        patience: timedelta = timedelta(seconds=2),
     ) -> None:
         self._store = store
         self._producer = producer
@@ -66,6 +78,8 @@ class Sweep:
         self._lanes = lanes
         self._interval_s = interval.total_seconds()
         self._metrics = metrics
+        self._unable_for = unable_for
+        self._patience = patience
         self._away = False
         self._ask_at_s = 0.0
         self._pause_s = 0.0
@@ -73,8 +87,8 @@ class Sweep:
     async def run_once(self) -> int:
         """Mark what is lost, one window a lane, and wake or run what is due, one batch; how many it was.
 
-        Raises StoreUnavailable, or StreamError if Redis can be read but takes nothing: what was due is run directly then,
-        as far as there is room.
+        Raises StoreUnavailable, or StreamFull if a lane has no room for all of it: what was due is run directly then, as far
+        as there is room.
         """
         lanes = await self._look()
         return await self._run_due() if lanes is None else await self._wake_due(lanes)
@@ -95,22 +109,33 @@ class Sweep:
                         await stop.wait()
 
     async def _look(self) -> Mapping[str, LaneState] | None:
-        """The lanes, or None while Redis is away."""
+        """The lanes, or None while Redis cannot be used."""
         if self._away and time.monotonic() < self._ask_at_s:
             return None
         try:
             async with asyncio.timeout(PATIENCE_S if self._away else None):
                 lanes = await self._lanes()
-        except (StreamUnavailable, TimeoutError) as error:
-            self._ask_at_s = time.monotonic() + ASK_AGAIN_S
-            if not self._away:
-                log.warning("running_without_redis", reason=str(error))
-            self._away = True
+        except (StreamError, TimeoutError) as error:
+            self._lost(error)
+            return None
+        unable = self._unable_for()
+        if unable >= self._patience:
+            self._lost(
+                f"it answers, but this worker has not been able to read or settle for {unable.total_seconds():.1f} s"
+            )
             return None
         if self._away:
-            log.warning("redis_back")
+            log.error("redis_back")
         self._away = False
         return lanes
+
+    def _lost(self, reason: BaseException | str) -> None:
+        """Run payments directly from now on. Say so once, with the traceback if it may be a bug of ours or a damaged key."""
+        self._ask_at_s = time.monotonic() + ASK_AGAIN_S
+        if not self._away:
+            strange = isinstance(reason, StreamRefused) and not isinstance(reason, StreamForbidden)
+            log.error("running_without_redis", reason=str(reason), exc_info=reason if strange else None)
+        self._away = True
 
     async def _wake_due(self, lanes: Mapping[str, LaneState]) -> int:
         """Send what is due to its lane; one that is full does not hold up the others."""
@@ -123,9 +148,13 @@ class Sweep:
         if due:
             try:
                 await self._producer.publish_many([Draft(one.payment_id.bytes, lane=one.lane) for one in due])
-            except StreamError:
+            except StreamError as error:
                 self._direct.start(due)
-                raise
+                if isinstance(error, StreamFull):
+                    raise
+                self._lost(error)
+                self._pause_s = 0.0
+                return len(due)
             self._count([one for one in due if not one.scheduled])
         if behind or len(due) == limit:
             self._pause_s = 0.0
@@ -142,14 +171,15 @@ class Sweep:
         """Run what is due in this process, and look for what is lost only when that leaves places free."""
         await self._direct.room()
         limit = min(BATCH, self._direct.free)
-        due = await self._take(UNSEEN, limit)
+        due = await self._take(UNSEEN, limit, by_retry_at=True)
         self._direct.start(due)
         behind = len(due) < limit and await self._mark(UNSEEN)
         self._pause_s = 0.0 if behind or len(due) == limit else DIRECT_PAUSE_S
         return len(due)
 
-    async def _take(self, lanes: Mapping[str, LaneState], limit: int) -> Sequence[WakeUp]:
-        due = await self._store.take_due({name: lane.oldest_entry for name, lane in lanes.items()}, limit=limit)
+    async def _take(self, lanes: Mapping[str, LaneState], limit: int, *, by_retry_at: bool = False) -> Sequence[WakeUp]:
+        ages = {name: lane.oldest_entry for name, lane in lanes.items()}
+        due = await self._store.take_due(ages, limit=limit, by_retry_at=by_retry_at)
         if due and AFTER_TAKE.armed:
             await AFTER_TAKE.hit()
         return due

@@ -73,14 +73,18 @@ class SweepStore:
                 below_s = min(below_s, now_s - (oldest_entry + self._grace).total_seconds())
             return await _pass(connection, lane, _first_id(below_s))
 
-    async def take_due(self, lanes: Mapping[str, timedelta | None], *, limit: int) -> Sequence[WakeUp]:
+    async def take_due(
+        self, lanes: Mapping[str, timedelta | None], *, limit: int, by_retry_at: bool = False
+    ) -> Sequence[WakeUp]:
         """Up to `limit` overdue payments of these lanes, given with the age of their oldest live entry (None: it is empty).
 
         A payment is due again after the grace and that age: about as long as the lane takes to come to an entry that is
         added now. A lane that is behind is so not filled with doubles, and one that has lost everything not spared.
+        With `by_retry_at` a retry is due at its own time, without the grace for a wake-up that will not come.
         """
         again_ms = [_ms(self._grace + min(age or timedelta(0), LONGEST_QUEUE)) for age in lanes.values()]
-        parameters = {"lanes": list(lanes), "again_ms": again_ms, "limit": limit}
+        early_ms = _ms(self._grace) if by_retry_at else 0
+        parameters = {"lanes": list(lanes), "again_ms": again_ms, "limit": limit, "early_ms": early_ms}
         return [WakeUp(*row) for row in await self._session.rows(SQL["sweep_due"], parameters)]
 
 

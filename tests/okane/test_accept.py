@@ -88,7 +88,7 @@ async def test_an_outage_of_redis_is_two_lines_in_the_log(
         for number, down in enumerate([False, True, True, False, False]):
             queue.down = down
             await accept.accept(new(str(number)))
-    assert [line["event"] for line in lines if line["log_level"] == "warning"] == ["redis_lost", "redis_back"]
+    assert [line["event"] for line in lines if line["log_level"] == "error"] == ["redis_lost", "redis_back"]
 
 
 async def test_a_full_lane_is_no_outage(store: PaymentStore) -> None:

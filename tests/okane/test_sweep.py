@@ -414,8 +414,7 @@ async def test_what_a_full_redis_does_not_take_runs_directly(
         producer = Producer(redis, payments_stream("full"))
         direct = Direct(remembering(ran), concurrency=10, metrics=metrics)
         sweep = make_sweep(sweeps, producer, lanes, metrics=metrics, direct=direct)
-        with pytest.raises(StreamUnavailable):
-            await sweep.run_once()
+        assert await sweep.run_once() == 1
         await direct.drain(timedelta(seconds=10))
         await producer.aclose()
     assert ran == [accepted.payment.id]

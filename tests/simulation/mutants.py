@@ -10,16 +10,18 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Final
 from unittest.mock import patch
 
 from okane.payment import Payment, Status
 from okane.pipeline.charge import Charge
 from okane.pipeline.lease import Lease
+from okane.pipeline.sweep import Sweep
 from okane.pipeline.verdict import Rules, Verdict
 from okane.providers.base import ChargeResult, Unavailable, Unknown
 from okane.store import Claimed, Settlement
-from streams import Consumer, Done, Handler, Message, scripts
+from streams import Consumer, Done, Handler, Message, StreamRefused, scripts
 from streams.claims import Reclaimer
 from streams.flights import Flight
 from tests.simulation.processes import Worker
@@ -140,6 +142,25 @@ def no_lease_check() -> AbstractContextManager[Any]:
     return patch.object(Lease, "valid", True)
 
 
+@contextlib.contextmanager
+def refusal_is_no_outage() -> Iterator[None]:
+    """Only a Redis that does not answer counts as away. Caught by I5 in a world whose Redis refuses for good."""
+    lost = Sweep._lost
+
+    def broken(self: Sweep, reason: BaseException | str) -> None:
+        if isinstance(reason, StreamRefused):
+            raise reason
+        lost(self, reason)
+
+    with patch.object(Sweep, "_lost", broken):
+        yield
+
+
+def blind_to_readers() -> AbstractContextManager[Any]:
+    """A Redis that takes wake-ups counts as there, whether or not they can be read. Caught by I5, as above."""
+    return patch.object(Consumer, "unable_for", timedelta(0))
+
+
 def no_sweep() -> AbstractContextManager[Any]:
     """Nobody looks for lost wake-ups. Caught by I5: a payment whose wake-up was lost waits for ever."""
     return patch.object(Worker, "sweeps", False)
@@ -162,6 +183,8 @@ MUTANTS: Final[Mapping[str, Callable[[], AbstractContextManager[Any]]]] = {
         settles_for_others,
         no_lease_check,
         no_sweep,
+        refusal_is_no_outage,
+        blind_to_readers,
     )
 }
 

@@ -14,7 +14,7 @@ from tests.simulation.loop import Process, SimulationLoop
 from tests.simulation.network import Doom, Link
 from tests.simulation.processes import Api, Outside, Worker
 from tests.simulation.redis_client import forget
-from tests.simulation.scenario import Fault
+from tests.simulation.scenario import REFUSALS, Fault
 
 AT_WORKER: Final = ("create", "read", "wait", "settle", "promote", "reclaim", "renew", "publish", "inspect")
 AT_STORE: Final = ("claim", "claim", "settle_row", "settle_row", "renew_row", "mark_lost", "take_due", "record_late")
@@ -57,6 +57,8 @@ class Nemesis:
             self._fill(slot)
         for fault in self._outside.scenario.faults:
             self._later(fault.at_s, self._strike, fault)
+        if self._outside.scenario.refuses is not None:
+            self._later(self._dice.random() * 2, self._refuse, self._outside.scenario.refuses)
 
     def doors(self) -> list[Door]:
         """The APIs that run."""
@@ -71,8 +73,10 @@ class Nemesis:
         return [slot.process.name for slot in self._slots if slot.process is not None and slot.process.alive]
 
     def heal(self) -> None:
-        """From now on nothing goes wrong any more."""
+        """From now on nothing goes wrong any more, but that Redis may still refuse: see `permit`."""
         self._healed = True
+        if self._outside.scenario.refuses is None:
+            self.permit()
         for link in (self._redis, self._outside.postgres, self._outside.provider):
             link.heal()
         self._outside.broker.server.full = False
@@ -83,6 +87,11 @@ class Nemesis:
                 slot.process.fuse = None
                 self._loop.continue_process(slot.process)
             self._fill(slot)
+
+    def permit(self) -> None:
+        """Redis refuses nothing any more."""
+        self._outside.broker.server.refusal = None
+        self._outside.broker.wake_all()
 
     # Processes
 
@@ -212,6 +221,15 @@ class Nemesis:
         server.full = True
         self._later(fault.lasts_s, setattr, server, "full", False)
 
+    def _redis_refuses(self, fault: Fault) -> None:
+        if self._outside.scenario.refuses is None:
+            self._refuse(self._dice.choice(list(REFUSALS)))
+            self._later(fault.lasts_s, self.permit)
+
+    def _refuse(self, what: str) -> None:
+        self.made[f"redis refuses {what}"] += 1
+        self._outside.broker.server.refusal = REFUSALS[what]
+
     def _lossy(self, link: Link, fault: Fault) -> None:
         request, reply, linger = (self._dice.choice((0.0, 0.05, 0.3)) for _ in range(3))
         link.lose_request, link.lose_reply = request, reply
@@ -262,6 +280,7 @@ _STRIKES: Final[dict[str, Callable[[Nemesis, Fault], None]]] = {
     "redis failover": Nemesis._redis_failover,
     "redis full": Nemesis._redis_full,
     "redis lossy": lambda self, fault: self._lossy(self._redis, fault),
+    "redis refuses": Nemesis._redis_refuses,
     "redis slow": lambda self, fault: self._slow(self._redis, fault),
     "postgres down": Nemesis._postgres_down,
     "postgres lossy": lambda self, fault: self._lossy(self._outside.postgres, fault),

@@ -131,8 +131,12 @@ class RemoteSweepStore:
     async def mark_lost(self, lane: str, oldest_entry: timedelta | None) -> Marked:
         return await self._remote.ask("mark_lost", lambda: self._store.mark_lost(lane, oldest_entry))
 
-    async def take_due(self, lanes: Mapping[str, timedelta | None], *, limit: int) -> Sequence[WakeUp]:
-        return await self._remote.ask("take_due", lambda: self._store.take_due(lanes, limit=limit))
+    async def take_due(
+        self, lanes: Mapping[str, timedelta | None], *, limit: int, by_retry_at: bool = False
+    ) -> Sequence[WakeUp]:
+        return await self._remote.ask(
+            "take_due", lambda: self._store.take_due(lanes, limit=limit, by_retry_at=by_retry_at)
+        )
 
 
 def as_payment_store(store: RemotePaymentStore) -> PaymentStore:

@@ -105,6 +105,7 @@ class Parts:
     async def lanes(self) -> Mapping[str, LaneState]:
         """The state of the streams that the sweep goes by."""
         stats = await self.inspector.stats()
+        await self.producer.check()
         return {
             lane.lane: LaneState(
                 oldest_entry=_age(lane.oldest_ms, stats.now_ms),
@@ -175,6 +176,7 @@ class Worker:
             metrics=parts.metrics,
         )
         direct = Direct(handler, concurrency=scenario.concurrency, metrics=_metrics)
+        delayed = Delayed(parts.redis, outside.stream, poll=scenario.poll, metrics=parts.metrics)
         sweep = Sweep(
             store=parts.sweep_store,
             producer=parts.producer,
@@ -182,8 +184,8 @@ class Worker:
             lanes=parts.lanes,
             interval=scenario.sweep_interval,
             metrics=_metrics,
+            unable_for=lambda: max(consumer.unable_for, delayed.unable_for),
         )
-        delayed = Delayed(parts.redis, outside.stream, poll=scenario.poll, metrics=parts.metrics)
         janitor = Janitor(parts.redis, outside.stream, group=GROUP, idle=scenario.lease * 2, every=timedelta(seconds=5))
         async with asyncio.TaskGroup() as running:
             running.create_task(leases.run(drained))

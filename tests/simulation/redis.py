@@ -87,8 +87,20 @@ class _Command(NamedTuple):
     grows: bool
 
 
+class Refusal(NamedTuple):
+    """The error with which a server answers some commands, or all, while it answers everything else."""
+
+    error: str
+    commands: frozenset[bytes] | None = None
+
+    def check(self, name: bytes) -> None:
+        """Raises ReplyError for a command that is refused."""
+        if self.commands is None or name in self.commands:
+            raise ReplyError(self.error)
+
+
 class Server:
-    """The server. `full` makes it behave as at maxmemory with noeviction."""
+    """The server. `full` makes it behave as at maxmemory with noeviction; `refusal` says what it will not do at all."""
 
     def __init__(self, now_s: Callable[[], float], watch: Watch | None = None) -> None:
         self._now_s = now_s
@@ -96,6 +108,7 @@ class Server:
         self.keys: dict[bytes, Entries | dict[bytes, float]] = {}
         self.scripts: dict[str, lua.Function] = {}
         self.full = False
+        self.refusal: Refusal | None = None
         self.signalled: dict[bytes, None] = {}  # keys that got an entry since somebody last looked
         self._script: _Running | None = None
 
@@ -106,6 +119,8 @@ class Server:
     def execute(self, arguments: Sequence[bytes], *, may_block: bool = False) -> Reply:
         """The reply to one command of a client. Raises ReplyError."""
         name = arguments[0].upper()
+        if self.refusal is not None:
+            self.refusal.check(name)
         if name == b"EVALSHA":
             return self._evaluate(arguments[1].decode(), arguments[2:])
         if name == b"EVAL":
@@ -157,6 +172,8 @@ class Server:
         command = _COMMANDS.get(name)
         if command is None:
             raise ReplyError(f"ERR unknown command '{name.decode()}'")
+        if self.refusal is not None:
+            self.refusal.check(name)
         writes, grows = command.writes, command.grows
         if name == b"XGROUP":
             grows = arguments[1].upper() == b"CREATE"
@@ -191,6 +208,8 @@ class Server:
             at += 2 if arguments[at + 1] in (b"~", b"=") else 1
             longest = int(arguments[at])
             at += 1
+        if arguments[at] != b"*" and _id(arguments[at]) == _START:
+            raise ReplyError("ERR The ID specified in XADD must be greater than 0-0")
         stream = self._entries(key)
         if stream is None:
             stream = self.keys[key] = Entries()

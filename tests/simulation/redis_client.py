@@ -210,7 +210,8 @@ def _packed(arguments: Sequence[Any]) -> list[bytes]:
 
 def _script_names() -> dict[bytes, str]:
     found = {}
-    for name in ("create", "read", "settle", "promote", "reclaim", "renew", "release", "publish", "replay", "dismiss"):
+    names = "create read settle promote reclaim renew release publish check replay dismiss"
+    for name in names.split():
         script = getattr(scripts, f"_{name}")
         found[script._digest.encode()] = name
     return found

@@ -7,6 +7,8 @@ from datetime import timedelta
 from random import Random
 from typing import Final, Literal
 
+from tests.simulation.redis import Refusal
+
 # What can go wrong, and how often it is chosen.
 FAULTS: Final = {
     "kill": 4,
@@ -22,6 +24,7 @@ FAULTS: Final = {
     "redis full": 3,
     "redis lossy": 5,
     "redis slow": 3,
+    "redis refuses": 3,
     "postgres down": 4,
     "postgres lossy": 5,
     "postgres slow": 3,
@@ -34,6 +37,23 @@ FAULTS: Final = {
 
 # Where the first payment kills every worker that takes it: before it is claimed, or when the provider is called.
 Poison = Literal["handler", "provider"]
+
+
+# What a Redis may refuse that answers: everything (a cluster's node that does not own the slot), or what this user has no
+# right to any more, while everything else works.
+REFUSALS: Final = {
+    "everything": Refusal("MOVED 866 127.0.0.1:1"),
+    "its keys": Refusal("NOPERM No permissions to access a key"),
+    "reading": Refusal(
+        "NOPERM User okane has no permissions to run the 'xreadgroup' command", frozenset([b"XREADGROUP"])
+    ),
+    "acknowledging": Refusal("NOPERM User okane has no permissions to run the 'xack' command", frozenset([b"XACK"])),
+    "adding": Refusal("NOPERM User okane has no permissions to run the 'xadd' command", frozenset([b"XADD"])),
+    "taking over": Refusal("ERR unknown command 'XAUTOCLAIM'", frozenset([b"XAUTOCLAIM"])),
+    "scripts": Refusal(
+        "NOPERM User okane has no permissions to run the 'evalsha' command", frozenset([b"EVALSHA", b"EVAL"])
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +94,18 @@ class Scenario:
     quiet_provider: bool
     poison: Poison | None
     tidy: bool  # wait until the janitor has been round, too
+    refuses: str | None  # what Redis refuses from some moment on, until all payments have come to rest without it
     faults: tuple[Fault, ...]
 
     @property
     def spares_innocents(self) -> bool:
         """Whether nothing but poison kills workers, and no outcome is given up before it is found out."""
-        return self.poison is not None and not self.faults and self.unknown_deadline > timedelta(hours=1)
+        return (
+            self.poison is not None
+            and not self.faults
+            and not self.refuses
+            and self.unknown_deadline > timedelta(hours=1)
+        )
 
 
 def scenario(seed: int) -> Scenario:
@@ -115,6 +141,7 @@ def scenario(seed: int) -> Scenario:
         quiet_provider=dice.random() < 0.3,
         poison=dice.choice(("handler", "provider")) if dice.random() < 0.06 else None,
         tidy=lease_s < 10 and dice.random() < 0.05,
+        refuses=dice.choice(list(REFUSALS)) if dice.random() < 0.06 else None,
         faults=_faults(dice, busy_s),
     )
 

@@ -489,11 +489,21 @@ class MemorySweepStore:
         self._move(lane, window[-1] if more else below)
         return Marked(lost=lost, more=more)
 
-    async def take_due(self, lanes: Mapping[str, timedelta | None], *, limit: int) -> Sequence[WakeUp]:
+    async def take_due(
+        self, lanes: Mapping[str, timedelta | None], *, limit: int, by_retry_at: bool = False
+    ) -> Sequence[WakeUp]:
         """Up to `limit` overdue payments of these lanes, each pushed back by the grace and its lane's age."""
         now = self._db.now()
+
+        def is_due(row: PaymentRow, at: datetime) -> bool:
+            if at <= now or not by_retry_at or at > now + self._grace:
+                return at <= now
+            is_retry = row.status in (Status.FAILED_RETRYABLE, Status.UNKNOWN)
+            return is_retry and row.sweeps == 0 and row.retry_at is not None and row.retry_at <= now
+
         due = [(row.sweep_at, row) for row in self._db.payments.values() if row.sweep_at is not None]
-        taken = [row for at, row in sorted(due, key=lambda one: one[0]) if at <= now and row.lane in lanes][:limit]
+        ordered = sorted(due, key=lambda one: one[0])
+        taken = [row for at, row in ordered if is_due(row, at) and row.lane in lanes][:limit]
         for row in taken:
             row.sweep_at = now + self._grace + min(lanes[row.lane] or timedelta(0), LONGEST_QUEUE)
             row.sweeps += 1

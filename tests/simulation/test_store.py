@@ -278,7 +278,7 @@ class Play:
 
     async def _take_due(self) -> None:
         lanes = {lane: self._age() for lane in self._dice.sample(LANES, self._dice.randint(1, 3))}
-        await self._twins.same("take_due", lanes, limit=self._limit(lanes))
+        await self._twins.same("take_due", lanes, limit=self._limit(lanes), by_retry_at=len(lanes) == 2)
 
     async def _advance(self) -> None:
         """Some time, or exactly as much as is left until something happens; seldom the clock steps back."""

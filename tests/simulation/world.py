@@ -9,7 +9,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 from types import SimpleNamespace
@@ -38,6 +38,10 @@ EXPECTED = (
     "stays pending: no answer",
     "stays pending: connection re",
     "stays pending: OOM",
+    "stays pending: NOPERM",
+    "running_without_redis",
+    "redis_lost",
+    "redis_back",
 )
 
 
@@ -118,12 +122,16 @@ class World:
         await asyncio.sleep(self._trouble_s())
         self._nemesis.heal()
         await asking
-        await self._rest()
+        if self._plan.refuses is not None:
+            await self._rest(self._audit.payments_rest)
+            self._audit.check_rest_without_redis(self._plan.refuses)
+            self._nemesis.permit()
+        await self._rest(lambda: self._audit.settled(self._server))
         self._audit.conclude(self._server, self._bank)
         if self._loop.unnoticed_failures():
             await asyncio.sleep(15)  # whoever gathers several may still be waiting for the others
             self._audit.found += self._loop.unnoticed_failures()
-        if self._plan.quiet_provider and not self._plan.faults and not self._plan.poison:
+        if self._plan.quiet_provider and not (self._plan.faults or self._plan.poison or self._plan.refuses):
             self._audit.check_unrepaired()
         if self._plan.spares_innocents:
             self._audit.check_innocents(POISONED)
@@ -132,10 +140,10 @@ class World:
             self._audit.check_consumers(self._server, self._nemesis.alive())
         self._audit.over = True
 
-    async def _rest(self) -> None:
-        """Returns when everything has come to rest. What must come to rest does so within the deadline."""
+    async def _rest(self, at_rest: Callable[[], bool]) -> None:
+        """Returns when it is `at_rest`. What must come to rest does so within the deadline."""
         deadline_s = self._loop.time() + self._plan.lease.total_seconds() * 20 + 900
-        while not self._audit.settled(self._server) and self._loop.time() < deadline_s and not self._audit.found:
+        while not at_rest() and self._loop.time() < deadline_s and not self._audit.found:
             self._audit.check_groups(self._server)
             await asyncio.sleep(0.25)
 

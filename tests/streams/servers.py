@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import subprocess
@@ -30,9 +31,16 @@ class Server:
     def url(self) -> str:
         return f"redis://{HOST}:{self.port}"
 
+    @staticmethod
+    def binary() -> str:
+        return os.environ.get("TEST_REDIS_SERVER") or str(get_binary_path())
+
+    def as_user(self, name: str, password: str) -> str:
+        """The address for a user of the server."""
+        return f"redis://{name}:{password}@{HOST}:{self.port}" if password else self.url
+
     def start(self) -> None:
-        binary = os.environ.get("TEST_REDIS_SERVER") or str(get_binary_path())
-        command = [binary, "--port", str(self.port), "--bind", HOST, "--dir", str(self._folder), "--save", ""]
+        command = [self.binary(), "--port", str(self.port), "--bind", HOST, "--dir", str(self._folder), "--save", ""]
         self._process = subprocess.Popen([*command, *self._options], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 20
         while not self._answers():
@@ -58,7 +66,7 @@ class Server:
         try:
             with socket.create_connection((HOST, self.port), 1) as connection:
                 connection.sendall(b"PING\r\n")
-                return connection.recv(100).startswith(b"+PONG")
+                return connection.recv(100).startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False
 
@@ -78,3 +86,40 @@ class Proxy(FaultProxy):
         async with asyncio.timeout(30):
             while not self.traffic.swallowed_bytes:
                 await asyncio.sleep(0.01)
+
+
+class RefusingServer:
+    """A server that lets everything in and answers every command with the same bytes: by default an error reply."""
+
+    def __init__(self, reply: str) -> None:
+        self.reply = reply.encode() + b"\r\n"
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"redis://{HOST}:{self.port}"
+
+    async def __aenter__(self) -> RefusingServer:
+        self._server = await asyncio.start_server(self._serve, HOST, 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                for _ in range(int((await reader.readuntil(b"\r\n"))[1:])):
+                    length = int((await reader.readuntil(b"\r\n"))[1:])
+                    await reader.readexactly(length + 2)
+                writer.write(self.reply)
+        writer.close()
+        self._writers.discard(writer)

@@ -9,7 +9,7 @@ from redis.exceptions import ResponseError
 
 from streams import Draft, Inspector, Producer, Stream, scripts
 from streams.connection import redis_errors, translated
-from streams.errors import GroupLost, StreamError, StreamUnavailable
+from streams.errors import GroupLost, StreamError, StreamRefused, StreamUnavailable
 from tests.streams.running import GROUP, consumer, done
 
 SCRIPTS = sorted(path.name for path in files("streams").joinpath("lua").iterdir() if path.name.endswith(".lua"))
@@ -62,8 +62,8 @@ async def test_an_error_of_one_entry_is_its_own(client: Redis, stream: Stream) -
         ("LOADING Redis is loading the dataset in memory", StreamUnavailable),
         ("MASTERDOWN Link with MASTER is down", StreamUnavailable),
         ("MISCONF Errors writing to the AOF file: No space left on device", StreamUnavailable),
-        ("BUSYKEY Target key name already exists.", StreamError),
-        ("WRONGTYPE Operation against a key holding the wrong kind of value", StreamError),
+        ("BUSYKEY Target key name already exists.", StreamRefused),
+        ("WRONGTYPE Operation against a key holding the wrong kind of value", StreamRefused),
     ],
 )
 def test_what_the_server_says_is_understood(text: str, meaning: type[StreamError]) -> None:

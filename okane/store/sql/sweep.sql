@@ -73,9 +73,14 @@ ON CONFLICT (lane) DO UPDATE SET passed = greatest(c.passed, excluded.passed)
 
 -- name: sweep_due
 -- Takes payments whose wake-up is overdue. They get another look when this one, at the end of its lane, must have been read.
+-- `early_ms` is the grace where no wake-up can come: a retry, whose sweep_at is that much later than its retry_at, is then
+-- taken at its own time. Once: one that was taken before goes by its sweep_at again, or each look would take it anew.
 WITH due AS (
     SELECT p.id FROM payments p
-    WHERE p.sweep_at <= now() AND p.lane = ANY (%(lanes)s::text[])
+    WHERE p.sweep_at <= now() + %(early_ms)s::bigint * interval '1 millisecond'
+      AND (p.sweep_at <= now()
+           OR p.status IN ('failed_retryable', 'unknown') AND p.sweeps = 0 AND p.retry_at <= now())
+      AND p.lane = ANY (%(lanes)s::text[])
     ORDER BY p.sweep_at
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
