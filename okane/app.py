@@ -28,7 +28,7 @@ from okane.api.serving import ConnectionMetrics, Limits, serving
 from okane.api.tracing import TracedLane
 from okane.api.waiting import Waiting
 from okane.config import Settings
-from okane.errors import SetupError, StoreUnavailable
+from okane.errors import SetupError
 from okane.metrics_server import serving_metrics
 from okane.origin_guard import OriginGuard
 from okane.parts import Parts, needed
@@ -44,15 +44,8 @@ from okane.providers.http import HttpProvider
 from okane.providers.simulator import app as simulator
 from okane.providers.simulator.journal import JournalError
 from okane.providers.simulator.options import SimulatorOptions
-from okane.store import (
-    ApiKeyStore,
-    DeadLetterStore,
-    PaymentLists,
-    PaymentWatch,
-    schema,
-)
-from okane.store.facts import postgres_facts
-from okane.store.pooler import PoolerRefused
+from okane.start_checks import check_servers
+from okane.store import ApiKeyStore, DeadLetterStore, PaymentLists, PaymentWatch
 from streams import (
     Buckets,
     Consumer,
@@ -60,9 +53,7 @@ from streams import (
     Delayed,
     Janitor,
     RetryPolicy,
-    StreamUnavailable,
     failpoints,
-    require_noeviction,
 )
 
 GARBAGE_OBJECTS = 20_000
@@ -81,7 +72,7 @@ async def run_api(settings: Settings) -> None:
     _arm_failpoints(settings)
     async with contextlib.AsyncExitStack() as closing:
         parts = await Parts.build(settings, role="api", name="api", redis_timeout=API_REDIS_TIMEOUT, closing=closing)
-        await _check_servers(settings, parts)
+        await check_servers(settings, parts, consumes=False)
         pressure = await closing.enter_async_context(_pressure(settings, parts))
         accept = Accept(store=parts.store, producer=parts.publisher, pressure=pressure)
         routes = _routes(settings, parts, accept, closing, leaving)
@@ -142,7 +133,7 @@ async def run_worker(settings: Settings, *, name: str) -> None:
         parts = await Parts.build(
             settings, role="worker", name=name, redis_timeout=WORKER_REDIS_TIMEOUT, closing=closing
         )
-        await _check_servers(settings, parts)
+        await check_servers(settings, parts, consumes=True)
         provider = HttpProvider(
             needed(settings.provider_base_url, "PROVIDER_BASE_URL"),
             timeout=settings.provider_timeout,
@@ -240,25 +231,6 @@ def _arm_failpoints(settings: Settings) -> None:
 def worker_name() -> str:
     """A name for a worker that was given none. Not stable: the janitor removes it once it is idle and empty."""
     return f"{socket.gethostname()}-{os.getpid()}"
-
-
-async def _check_servers(settings: Settings, parts: Parts) -> None:
-    """Refuse to work without the schema, or on a Redis that may throw the queue away. A server that is away is waited for."""
-    try:
-        found = (await postgres_facts(needed(settings.database_url, "DATABASE_URL"))).schema_version
-    except PoolerRefused as error:
-        raise SetupError(str(error)) from error
-    except StoreUnavailable as error:
-        log.warning("postgres_away_at_start", reason=str(error))
-    else:
-        if found is None or found < schema.VERSION:
-            raise SetupError(
-                f"the database has schema version {found or 'none'}, not {schema.VERSION}: run `okane migrate`"
-            )
-    try:
-        await require_noeviction(parts.redis)
-    except StreamUnavailable as error:
-        log.warning("redis_away_at_start", reason=str(error))
 
 
 @contextlib.asynccontextmanager

@@ -184,6 +184,10 @@ class Settings(BaseSettings):
     retry_base: PositiveDuration = timedelta(seconds=1)
     retry_cap: PositiveDuration = timedelta(minutes=5)
     sweep_interval: PositiveDuration = timedelta(seconds=1)
+    check_eviction: bool = Field(
+        True,
+        description="check maxmemory-policy at the start, by INFO; false: Redis does not allow that, and it is noeviction",
+    )
     sweep_grace: Duration = Field(
         timedelta(seconds=10), description="how late a wake-up may be before it counts as lost"
     )

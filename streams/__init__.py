@@ -32,6 +32,7 @@ from streams.outcome import Dead, Done, Outcome, Retry
 from streams.presence import Presence, Present
 from streams.producer import Producer, Publisher
 from streams.retry import RetryPolicy
+from streams.rights import MissingRights, missing_rights, user_of
 from streams.server import ServerFacts, require_noeviction, server_facts
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "LocalBuckets",
     "Message",
     "Metrics",
+    "MissingRights",
     "Outcome",
     "Presence",
     "Present",
@@ -80,7 +82,9 @@ __all__ = [
     "Tracer",
     "UnsafeServer",
     "connect",
+    "missing_rights",
     "require_noeviction",
     "server_facts",
     "timestamp_ms",
+    "user_of",
 ]

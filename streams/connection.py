@@ -48,7 +48,9 @@ _NO_ACL = ("ACL failure", "The user executing the script")  # what scripts get f
 _ELSEWHERE = re.compile(r"READONLY|MOVED|ASK|REDIRECT|MASTERDOWN|CLUSTERDOWN|NOAUTH")
 _CODE = re.compile(r"-?([A-Z][A-Z0-9_]{2,})(?= |$)")
 # In a script an error has its code in front, or in Redis 6.2 in the middle of the text; redis-py quotes those of a pipeline.
-_CODE_INSIDE = re.compile(r"(?:@user_script:.*? -|^Command # .* of pipeline caused error: \(?['\"]?)([A-Z][A-Z0-9_]{2,})(?= |$)")
+_CODE_INSIDE = re.compile(
+    r"(?:@user_script:.*? -|^Command # .* of pipeline caused error: \(?['\"]?)([A-Z][A-Z0-9_]{2,})(?= |$)"
+)
 _FIRST_PAUSE = timedelta(milliseconds=50)
 _LONGEST_PAUSE = timedelta(seconds=2)
 

@@ -87,6 +87,7 @@ class DeadLetters:
         """Throws letters away for good; how many. Which: `ids`, those `older_than` (server's clock) or `everything`."""
         if sum((ids is not None, older_than is not None, everything)) != 1:
             raise ValueError("purge takes exactly one of ids, older_than, everything=True")
+        wanted = _checked(ids or ())  # outside: what is wrong here is the caller's
         with redis_errors():
             if everything:
                 return int(await self._client.xtrim(self._key, maxlen=0, approximate=False))
@@ -95,7 +96,6 @@ class DeadLetters:
                 horizon_ms = seconds * 1000 + microseconds // 1000 - milliseconds(older_than)
                 return int(await self._client.xtrim(self._key, minid=f"{max(horizon_ms, 0)}-0", approximate=False))
             purged = 0
-            wanted = _checked(ids or ())
             for start in range(0, len(wanted), _CHUNK):
                 purged += int(await self._client.xdel(self._key, *wanted[start : start + _CHUNK]))
             return purged

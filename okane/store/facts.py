@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,6 +15,18 @@ from okane.store.opening import open_session
 
 OLDEST_MAJOR = 15
 PATIENCE_S = 10.0  # a server that takes connections and then says nothing must not hold up a start
+
+
+# The server's and libpq's words for what will not mend itself; a connection that failed has no SQLSTATE.
+_REFUSED = re.compile(
+    r"password authentication failed|no password supplied|no pg_hba.conf entry|pg_hba.conf rejects"
+    r"|(?:role|database) \".*\" does not exist|is not permitted to log in|permission denied"
+    r"|certificate verify failed|root certificate file|does not match host name|server does not support SSL"
+)
+
+
+class LoginRefused(StoreUnavailable):
+    """Postgres does not let us in: credentials, rights, certificates, or a database that is not there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,15 +47,16 @@ class PostgresFacts:
 
 
 async def postgres_facts(url: str) -> PostgresFacts:
-    """Ask the server, in a session as processes open them. Raises StoreUnavailable if it does not answer in time, and
-    PoolerRefused (which is one) for a pooler that keeps no session."""
+    """Ask the server, in a session as processes open them. Raises StoreUnavailable if it does not answer in time,
+    LoginRefused (which is one) if it does not let us in, and PoolerRefused (another) for a pooler that keeps no session."""
     try:
         async with asyncio.timeout(PATIENCE_S):
             return await _ask(url)
     except TimeoutError as error:
         raise StoreUnavailable(f"no answer within {PATIENCE_S:g} s") from error
     except psycopg.Error as error:
-        raise StoreUnavailable(str(error).strip()) from error
+        said = str(error).strip()
+        raise (LoginRefused(said) if _REFUSED.search(said) else StoreUnavailable(said)) from error
 
 
 async def _ask(url: str) -> PostgresFacts:

@@ -1,0 +1,124 @@
+"""The commands and keys that a process needs at the server, and which of them its user lacks.
+
+Promise: asking changes nothing. Every command is sent in a form that the server refuses or that finds nothing to do, after it
+has checked the user's rights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from streams.connection import Command, replies, translated, translating
+from streams.errors import StreamForbidden
+from streams.keys import Stream
+
+_NEVER_MS: Final = 1 << 60  # no entry is idle for that long
+_END: Final = "18446744073709551614-0"  # behind the last of our own pending entries
+_NOBODY: Final = "rights:nobody"  # a consumer and a member that do not exist
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissingRights:
+    """The lack: names of commands, and whether keys are out of reach. `grant` is the ACL rule that mends it."""
+
+    user: str
+    commands: Sequence[str]
+    keys: str | None
+    said: str
+
+    @property
+    def grant(self) -> str:
+        keys = [f"~{self.keys}"] if self.keys else []
+        return " ".join([f"ACL SETUSER {self.user}", *keys, *(f"+{command}" for command in self.commands)])
+
+    def __str__(self) -> str:
+        lacks = [*(command.upper() for command in self.commands), *([f"the keys {self.keys}"] if self.keys else [])]
+        return f"the Redis user {self.user!r} has no right to {', '.join(lacks)} ({self.said}). Grant it: {self.grant}"
+
+
+def user_of(client: Redis) -> str:
+    """The name under which the client logs in."""
+    return str(client.connection_pool.connection_kwargs.get("username") or "default")
+
+
+@translating
+async def missing_rights(
+    client: Redis, stream: Stream, *, group: str, consumes: bool = True, buckets: bool = False
+) -> MissingRights | None:
+    """The rights that the client's user lacks for a producer, its dead letters and its presence, with `consumes` for a
+    consumer and its helpers, and with `buckets` for token buckets; None if it has them all. Commands that the server does not
+    know count as missing. Raises `StreamUnavailable` if it cannot be asked."""
+    probes = [*_of_a_producer(stream, group)]
+    if consumes:
+        probes += _of_a_consumer(stream, group)
+    if buckets:
+        probes += [("GET", stream.bucket_key("")), ("SET", stream.bucket_key(""), "0", "PX", 1)]
+    refused: dict[str, None] = {}
+    keys, said = False, ""
+    for probe, reply in zip(probes, await replies(client, probes), strict=True):
+        if not isinstance(reply, ResponseError):
+            continue
+        text = str(reply)
+        if isinstance(translated(reply), StreamForbidden):
+            keys |= " key" in text
+            if " key" not in text:
+                refused.setdefault(_name(probe))
+            said = said or text
+        elif "unknown command" in text.lower():
+            refused.setdefault(_name(probe))
+            said = said or text.partition(",")[0]
+    if not refused and not keys:
+        return None
+    return MissingRights(
+        user=user_of(client), commands=tuple(refused), keys=f"{{{stream.name}}}:*" if keys else None, said=said
+    )
+
+
+def _of_a_producer(stream: Stream, group: str) -> Iterator[Command]:
+    yield ("TIME",)
+    yield ("EVAL", "return 0", 0)
+    yield ("EVALSHA", "0" * 40, 0)
+    for key in (*stream.lane_keys, stream.dead_key):
+        yield ("XADD", key, "0-0", "b", "")  # an id that no entry may have
+        yield ("XLEN", key)
+    for key in stream.lane_keys:
+        yield ("XINFO", "STREAM", key)
+        yield ("XINFO", "GROUPS", key)
+        yield ("XINFO", "CONSUMERS", key, group)
+    yield ("XDEL", stream.dead_key, "0-1")
+    yield ("XREVRANGE", stream.dead_key, "+", "-", "COUNT", 1)
+    yield ("ZCARD", stream.delayed_key)
+    yield ("ZRANGE", stream.delayed_key, 0, 0)
+    scratch = f"{{{stream.name}}}:rights"
+    yield ("HSET", scratch, "a", "")
+    yield ("PEXPIRE", scratch, 1000)
+    yield ("HDEL", scratch, "a")
+    yield ("HGETALL", stream.present_key)
+    yield ("HLEN", stream.present_key)
+    yield ("HDEL", stream.present_key, "")
+
+
+def _of_a_consumer(stream: Stream, group: str) -> Iterator[Command]:
+    for key in stream.lane_keys:
+        yield ("XGROUP", "CREATE", key, group, "0")  # as at its start; without the stream it does nothing
+        yield ("XREADGROUP", "GROUP", group, _NOBODY, "STREAMS", key, _END)
+        yield ("XACK", key, group, "0-1")
+        yield ("XDEL", key, "0-1")
+        yield ("XAUTOCLAIM", key, group, _NOBODY, _NEVER_MS, "0-0", "COUNT", 1, "JUSTID")
+        yield ("XCLAIM", key, group, _NOBODY, _NEVER_MS, "0-1", "JUSTID")
+        yield ("XPENDING", key, group)
+        yield ("XGROUP", "DELCONSUMER", key, group, _NOBODY)  # whom reading has made
+    yield ("ZADD", stream.delayed_key, "XX", 0, _NOBODY)
+    yield ("ZREM", stream.delayed_key, _NOBODY)
+    yield ("ZRANGEBYSCORE", stream.delayed_key, "-inf", "(0", "LIMIT", 0, 1)
+
+
+def _name(command: Command) -> str:
+    """As an ACL rule has it."""
+    first, second = str(command[0]).lower(), str(command[1]).lower() if len(command) > 1 else ""
+    return f"{first}|{second}" if first in ("xinfo", "xgroup") else first

@@ -1,0 +1,142 @@
+"""The rights of a user at the server: what is documented suffices, and each of them is missed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from streams import (
+    Allowance,
+    Buckets,
+    Delayed,
+    Done,
+    Inspector,
+    Janitor,
+    Lane,
+    Message,
+    Outcome,
+    Presence,
+    Producer,
+    Retry,
+    Stream,
+    StreamForbidden,
+    connect,
+    missing_rights,
+    require_noeviction,
+)
+from tests.streams.running import GROUP, consumer
+from tests.streams.servers import Server
+
+STREAM = Stream("okane:payments", lanes=(Lane("critical", 6), Lane("low", 1)))
+_PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
+RULES = dict(re.findall(r"^ACL SETUSER okane-(worker|api) on >PASSWORD (.*)$", _PAGE.read_text(), re.MULTILINE))
+COMMANDS = {role: re.findall(r"\+([a-z|]+)", rule) for role, rule in RULES.items()}
+SERVERS = [None, *([redis] if (redis := shutil.which("redis-server")) else [])]
+
+
+@pytest.fixture(params=SERVERS, ids=["bundled", "redis"][: len(SERVERS)])
+def server(
+    request: pytest.FixtureRequest, own_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> Server:
+    """The bundled server, and the Redis of this machine if there is one."""
+    if request.param is not None:
+        monkeypatch.setenv("TEST_REDIS_SERVER", request.param)
+    return own_server()
+
+
+async def allow(server: Server, role: str, *more: str) -> str:
+    """Make the documented user, with more rules; the address to log in at."""
+    async with connect(server.url) as admin:
+        await admin.execute_command(  # type: ignore[no-untyped-call]
+            "ACL", "SETUSER", role, "reset", "on", ">secret", *RULES[role].split(), *more
+        )
+    return server.as_user(role, "secret")
+
+
+async def test_a_worker_does_all_of_its_work_with_the_documented_rights(server: Server) -> None:
+    answers: list[Outcome] = [Retry("later", after=timedelta(0)), Done()]
+
+    async def handler(message: Message) -> Outcome:
+        return answers.pop(0)
+
+    async with connect(await allow(server, "worker")) as client:
+        assert await missing_rights(client, STREAM, group=GROUP) is None
+        worker = consumer(client, STREAM, handler)
+        delayed = Delayed(client, STREAM)
+        producer = Producer(client, STREAM, max_length=10)
+        await producer.check()
+        await producer.publish(b"x")
+        assert await worker.run_once() == 1
+        assert await delayed.run_once() == 1
+        assert await worker.run_once() == 1
+        await Janitor(client, STREAM, group=GROUP, idle=timedelta(0)).run_once()
+        await Presence(client, STREAM).announce("here", role="worker", name="w1")
+        await Presence(client, STREAM).leave("here")
+        assert (await Inspector(client, STREAM, group=GROUP).stats()).depth == 0
+        await require_noeviction(client)
+    assert answers == []
+
+
+async def test_an_api_does_all_of_its_work_with_the_documented_rights(server: Server) -> None:
+    async with connect(await allow(server, "api")) as client:
+        assert await missing_rights(client, STREAM, group=GROUP, consumes=False, buckets=True) is None
+        await Producer(client, STREAM, max_length=10).publish(b"x")
+        buckets = Buckets(client, STREAM)
+        assert (await buckets.take("key", Allowance(1, 1))).granted
+        await buckets.aclose()
+        await Presence(client, STREAM).announce("here", role="api", name="api")
+        assert len(await Presence(client, STREAM).processes()) == 1
+        assert (await Inspector(client, STREAM, group=GROUP).stats()).depth == 1
+        await require_noeviction(client)
+
+
+@pytest.mark.parametrize("role", ["worker", "api"])
+async def test_every_documented_right_is_missed_by_its_name(role: str, server: Server) -> None:
+    url = await allow(server, role)
+    async with connect(server.url) as admin, connect(url) as client:
+        for command in COMMANDS[role]:
+            if command == "info":
+                continue
+            await allow(server, role, f"-{command}")
+            missing = await missing_rights(
+                client, STREAM, group=GROUP, consumes=role == "worker", buckets=role == "api"
+            )
+            assert missing is not None, command
+            assert all(one == command or one.startswith(f"{command}|") for one in missing.commands)
+            assert missing.grant.startswith(f"ACL SETUSER {role} +")
+            await admin.execute_command(*missing.grant.split())  # type: ignore[no-untyped-call]
+            assert (
+                await missing_rights(client, STREAM, group=GROUP, consumes=role == "worker", buckets=role == "api")
+                is None
+            ), command
+        await allow(server, role, "-info")
+        with pytest.raises(StreamForbidden):
+            await require_noeviction(client)
+
+
+async def test_keys_out_of_reach_are_named_and_asking_leaves_nothing_behind(server: Server) -> None:
+    url = await allow(server, "worker", "resetkeys", "~other:*")
+    async with connect(server.url) as admin, connect(url) as client:
+        await Producer(admin, STREAM).publish(b"x")
+        missing = await missing_rights(client, STREAM, group=GROUP)
+        assert missing is not None
+        assert missing.keys == "{okane:payments}:*"
+        assert "no right to the keys {okane:payments}:*" in str(missing)
+        await admin.execute_command(*missing.grant.split())  # type: ignore[no-untyped-call]
+        assert await missing_rights(client, STREAM, group=GROUP) is None
+        stats = await Inspector(admin, STREAM, group=GROUP).stats()
+        assert (stats.depth, stats.pending, stats.consumers, stats.delayed, stats.dead) == (1, 0, (), 0, 0)
+        assert await admin.keys() == [STREAM.lane_key("critical").encode()]
+
+
+async def test_a_command_that_the_server_does_not_have_is_missed_too(own_server: Callable[..., Server]) -> None:
+    async with connect(own_server("--rename-command", "XAUTOCLAIM", "").url) as client:
+        missing = await missing_rights(client, STREAM, group=GROUP)
+        assert missing is not None
+        assert missing.commands == ("xautoclaim",)
+        assert "unknown command" in str(missing)
