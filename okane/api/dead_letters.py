@@ -67,7 +67,7 @@ class ReplayRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     filter: ReplayFilter | None = None
-    limit: Annotated[int, Field(ge=1, le=MAX_REPLAY)] | None = None
+    limit: Annotated[int, Field(ge=1, le=MAX_REPLAY, description=wire.WHOLE)] | None = None
     dry_run: bool | None = None
 
 
