@@ -55,6 +55,7 @@ def old(tmp_path: Path) -> Mapping[str, str]:
         pytest.skip(str(error))
 
 
+@pytest.mark.timeout(300)
 async def test_two_versions_side_by_side_read_what_the_other_wrote(
     system: System, database_url: str, old: Mapping[str, str]
 ) -> None:
@@ -144,7 +145,7 @@ async def quiet(database_url: str) -> None:
 
 
 async def lists_hold_what_the_tables_do(client: Client, rows: Sequence[Row]) -> None:
-    """Every filter, alone and beside each set of one or two statuses."""
+    """Every filter, alone and beside each status; and every two statuses."""
     times = sorted(row["created_at"] for row in rows)
     middle = times[len(times) // 2]
     one = next(row for row in rows if row["status"] == "success")
@@ -162,12 +163,9 @@ async def lists_hold_what_the_tables_do(client: Client, rows: Sequence[Row]) -> 
         ({"provider_ref": one["provider_ref"]}, lambda row: row["id"] == one["id"]),
         ({"metadata": {"round": "1"}}, lambda row: row["metadata"].get("round") == "1"),
     )
-    sets = [
-        set[Status](),
-        *(set(some) for size in (1, 2) for some in itertools.combinations(Status, size)),
-        set(Status),
-    ]
-    for (which, meant), statuses in itertools.product(filters, sets):
+    single = [set[Status](), *({status} for status in Status), set(Status)]
+    pairs = [(filters[0], set(pair)) for pair in itertools.combinations(Status, 2)]
+    for (which, meant), statuses in (*itertools.product(filters, single), *pairs):
         wanted = [row["id"] for row in rows if meant(row) and (not statuses or row["status"] in statuses)]
         query: Filter = {**which, "status": sorted(statuses)}
         assert await listed(client, query) == sorted(wanted, reverse=True), query
