@@ -45,5 +45,5 @@ def check(limits: Mapping[str, int] | None) -> Mapping[str, int] | None:
 def check_code(code: str) -> str:
     """This code, if new payments may be in it. Raises ValueError."""
     if code not in CURRENCIES:
-        raise ValueError("must be an ISO 4217 code in capitals, like USD")
+        raise ValueError("must be an ISO 4217 code in capitals, like USD, of a currency that was not withdrawn")
     return code
