@@ -128,7 +128,9 @@ class Settings(BaseSettings):
     )
     mode: Mode = Field(Mode.TEST, description="which keys are let in: those for play money, or those for somebody's")
     rate_limit: RateLimit | None = Field(None, description="requests of one key: 100/s, 6000/m, 100/s burst 500")
-    api_key: str | None = Field(None, repr=False, description="for clients (`okane load`): the key they send")
+    api_key: Annotated[str, Field(pattern="^[!-~]+$")] | None = Field(
+        None, repr=False, description="for clients (`okane load`): the key they send"
+    )
 
     # What the clients of the HTTP servers are given
     max_connections: Count = Field(

@@ -75,6 +75,8 @@ def options(
 def main() -> NoReturn:
     """The entry point. What a user can mend is one line on stderr and exit code 2; everything else is a bug."""
     try:
+        if any("\ud800" <= letter <= "\udfff" for argument in sys.argv for letter in argument):
+            shared.fail("an argument is not in UTF-8")
         app(prog_name="okane")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -36,7 +36,7 @@ def create(
         account=account,
         scopes=scopes,
         mode=mode,
-        name=name,
+        name=shared.label(name, "--name") if name else "",
         lifetime=None if expires is None else shared.duration(expires),
         rate=rate_limit,
     )

@@ -92,7 +92,7 @@ def worker(
     from okane.app import run_worker, worker_name
 
     settings = shared.settings(concurrency=concurrency)
-    name = name or worker_name()
+    name = worker_name() if name is None else shared.label(name, "--name")
     if processes > 1:
         from okane import copies
 

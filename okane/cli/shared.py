@@ -25,6 +25,13 @@ def finite(value: float | None) -> float | None:
     return value
 
 
+def label(text: str, option: str) -> str:
+    """Refuse a name that a line of a log or a table cannot show."""
+    if not text.strip() or not text.isprintable() or len(text) > 200:
+        raise typer.BadParameter("must be 1 to 200 characters that can be printed", param_hint=option)
+    return text
+
+
 def duration(text: str) -> timedelta:
     """Read `30m` or `24h`. Raises BadParameter, also for no time at all."""
     from okane.config import parse_duration

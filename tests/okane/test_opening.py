@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from okane import app
 from okane.app import run_api, run_worker
 from okane.commands import doctor
 from okane.commands.context import Context
@@ -247,6 +248,19 @@ async def test_a_pooler_that_keeps_sessions_works_for_all(
         changed = await asyncio.gather(*(schema.migrate(url) for _ in range(3)))
         assert sum(changed) == 1
         assert await schema.migrate(url, wait=timedelta(seconds=5)) is False
+
+
+@pytest.mark.parametrize("process", ["api", "worker"])
+async def test_processes_start_behind_a_pooler_that_keeps_sessions(
+    process: str, database_url: str, redis_url: str, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = app._Stop()
+    stop.set()  # as soon as it has started
+    monkeypatch.setattr(app, "_stop_on_signals", lambda: stop)
+    monkeypatch.setattr(app, "_let_garbage_lie", lambda: None)
+    with pooling(database_url, "session") as url:
+        where = settings(url, redis_url, free_port)
+        await (run_api(where) if process == "api" else run_worker(where, name="w"))
 
 
 async def test_a_pooler_under_load_is_found_out_all_the_same(database_url: str) -> None:
