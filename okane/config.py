@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -20,6 +21,7 @@ from okane import addresses, binding, currencies, env_file
 from okane.api_key import Mode
 from okane.errors import SetupError
 from okane.origin_guard import is_loopback
+from okane.payment import LATE_LOOK_UPS
 from okane.rate import Rate
 
 _GO_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|s|m|h)")
@@ -59,9 +61,22 @@ def _parse_host_names(value: object) -> object:
     return names
 
 
+def _check_rising(durations: tuple[timedelta, ...]) -> tuple[timedelta, ...]:
+    if any(after <= before for before, after in pairwise(durations)):
+        raise ValueError("each must be longer than the one before it")
+    return durations
+
+
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(0), le=LONGEST)]
 PositiveDuration = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0), le=LONGEST)]
 Durations = Annotated[tuple[Duration, ...], NoDecode, BeforeValidator(_parse_durations), Field(min_length=1)]
+RisingDurations = Annotated[
+    tuple[PositiveDuration, ...],
+    NoDecode,
+    BeforeValidator(_parse_durations),
+    Field(min_length=1, max_length=100),
+    AfterValidator(_check_rising),
+]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Minor = Annotated[int, Field(ge=1, le=2**63 - 1)]
 RateLimit = Annotated[Rate, BeforeValidator(lambda value: Rate.parse(value) if isinstance(value, str) else value)]
@@ -209,6 +224,11 @@ class Settings(BaseSettings):
     look_up_delays: Durations = Field(
         tuple(timedelta(seconds=s) for s in (5, 15, 60, 300, 900, 3600)),
         description="when an open outcome is looked up, each counted from the last time; the last one repeats",
+    )
+    late_look_ups: RisingDurations = Field(
+        LATE_LOOK_UPS,
+        description="when a payment that closed without a charge, though a call may still be on its way, is looked up again, "
+        "each counted from its close",
     )
     unknown_deadline: Duration = Field(timedelta(hours=24), description="an open outcome needs a human after this")
 

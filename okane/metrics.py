@@ -15,7 +15,7 @@ from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
-from okane.payment import TRANSITIONS, Status
+from okane.payment import TRANSITIONS, UNCHARGED, Status
 from okane.pipeline.lanes import LANES
 from streams.histogram import Histograms, TraceId
 
@@ -90,7 +90,8 @@ class OkaneMetrics:
         )
         self.claims = Counter(
             "okane_claims",
-            "Claims by result: granted; expired; or the status that refused it (a duplicate wake-up: harmless).",
+            "Claims by result: granted; expired; closed (and looked up again, as planned); or the status that refused it "
+            "(a duplicate wake-up: harmless).",
             ["result"],
             registry=registry,
         )
@@ -98,6 +99,12 @@ class OkaneMetrics:
             "okane_late_results",
             "Outcomes that came after their attempt had lost the payment: kept as events.",
             ["event"],
+            registry=registry,
+        )
+        self.late_charges = Counter(
+            "okane_late_charges",
+            "Charges that a later look-up found for a payment closed without one: needs_review. Above zero: look at once.",
+            ["provider"],
             registry=registry,
         )
         self.in_flight = Gauge(
@@ -191,6 +198,11 @@ class SystemMetrics:
             "Dead letters, from Postgres: payments given up that nobody has looked after yet (okane dead ls).",
             registry=registry,
         )
+        self.late_look_ups = Gauge(
+            "okane_late_look_ups_waiting",
+            "Payments closed without a charge that are still to be looked up, since a call might have been on its way.",
+            registry=registry,
+        )
         self.up = Gauge(
             "okane_dependency_up", "1 if the last scrape could read from it.", ["dependency"], registry=registry
         )
@@ -199,6 +211,7 @@ class SystemMetrics:
         """Postgres cannot be asked: an old value, or a zero, would be a lie."""
         self.dead.set(math.nan)
         self.oldest_due.set(math.nan)
+        self.late_look_ups.set(math.nan)
         for status in Status:
             if not status.terminal:
                 self.waiting.labels(status.value).set(math.nan)
@@ -207,6 +220,7 @@ class SystemMetrics:
         """What Postgres said at this scrape."""
         self.dead.set(dead)
         self.oldest_due.set(oldest_due.total_seconds())
+        self.late_look_ups.set(sum(waiting.get(status, 0) for status in UNCHARGED))
         for status in Status:
             if not status.terminal:
                 self.waiting.labels(status.value).set(waiting.get(status, 0))

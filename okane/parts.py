@@ -51,6 +51,7 @@ class Parts:
             actor=name,
             lease=settings.lease,
             grace=settings.sweep_grace,
+            late_look_ups=settings.late_look_ups,
             on_batch=self.metrics.observe_batch,
             on_round_trip=self.metrics.observe_round_trip,
         )

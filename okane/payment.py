@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from streams.values import value
@@ -39,6 +39,13 @@ TERMINAL = frozenset({Status.SUCCESS, Status.FAILED_FINAL, Status.CANCELED})
 
 # Those that few payments have at any time, which makes them cheap to find.
 RARE = frozenset({Status.FAILED_RETRYABLE, Status.FAILED_FINAL, Status.UNKNOWN, Status.CANCELED, Status.NEEDS_REVIEW})
+
+# Closed without a charge.
+UNCHARGED = frozenset({Status.FAILED_FINAL, Status.CANCELED})
+
+# When a payment that was closed without a charge, while a call might still have been on its way, is looked up again: counted
+# from its close, in rising order.
+LATE_LOOK_UPS = (timedelta(minutes=1), timedelta(minutes=10), timedelta(hours=1), timedelta(hours=24))
 
 # Nobody is charging it, and nothing is open: it may be withdrawn.
 CANCELABLE = frozenset({Status.PENDING, Status.FAILED_RETRYABLE})

@@ -43,7 +43,13 @@ async def _parts(where: Context) -> AsyncIterator[_Parts]:
     stream = payments_stream(settings.stream)
     async with contextlib.AsyncExitStack() as closing:
         redis = await closing.enter_async_context(connect(where.redis_url))
-        store = PaymentStore(where.database_url, actor=OPERATOR, lease=settings.lease, grace=settings.sweep_grace)
+        store = PaymentStore(
+            where.database_url,
+            actor=OPERATOR,
+            lease=settings.lease,
+            grace=settings.sweep_grace,
+            late_look_ups=settings.late_look_ups,
+        )
         closing.push_async_callback(store.aclose)
         dead = DeadLetterStore(where.database_url)
         closing.push_async_callback(dead.aclose)

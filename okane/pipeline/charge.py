@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import cache
-from typing import Any, ParamSpec, TypeVar, assert_never
+from typing import Any, assert_never
 from uuid import UUID
 
 import structlog
@@ -22,7 +22,9 @@ from okane.errors import StoreUnavailable
 from okane.metrics import OkaneMetrics
 from okane.payment import Payment, Status
 from okane.pipeline import verdict
+from okane.pipeline.late import LateLookUps
 from okane.pipeline.lease import Lease, Leases
+from okane.pipeline.patience import Patience
 from okane.providers.base import (
     Approved,
     ChargeResult,
@@ -42,16 +44,12 @@ levels = logging.getLogger("okane.charge")  # asked before the one line that eve
 
 SOON = timedelta(seconds=1)  # when to look at a payment again that somebody else may have
 LAST_WORDS_S = 2.0  # for Postgres, when we are stopped amid a call
-PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # between tries while Postgres is away
 
 BEFORE_CLAIM = failpoint("charge.before_claim", "read from the stream, not claimed")
 BEFORE_CALL = failpoint("charge.before_call", "claimed, the provider not called")
 BEFORE_SETTLE = failpoint("charge.before_settle", "the provider has answered, nothing is written")
 BEFORE_DELAY = failpoint("retry.before_delay", "the retry is committed, not in the delayed set")
 BEFORE_DEAD_LETTER = failpoint("bury.before_dead_letter", "given up in Postgres, no dead letter in the stream")
-
-T = TypeVar("T")
-P = ParamSpec("P")
 
 
 class Charge:
@@ -72,6 +70,16 @@ class Charge:
         self._leases = leases
         self._rules = rules
         self._roll = roll
+        self._patiently = Patience(roll)
+        self._late_look_ups = LateLookUps(
+            store=store,
+            patience=self._patiently,
+            provider=provider.name,
+            look_up=lambda payment: self._call("look_up", provider.look_up, payment),
+            rules=rules,
+            lease=leases.lease,
+            metrics=metrics,
+        )
         # Looked up once for each set of labels: `labels` costs more than the counting.
         self._claims = cache(metrics.claims.labels)
         self._attempts = cache(metrics.attempts.labels)
@@ -92,7 +100,7 @@ class Charge:
             await BEFORE_CLAIM.hit()
         claim = await self._patiently(self._store.claim, payment_id)
         if isinstance(claim, Refused):
-            return await self._expired(payment_id) if claim.expired else self._refused(claim, message)
+            return await self._not_claimed(claim, message, payment_id)
         self._claims("granted").inc()
         with self._leases.held(claim) as lease:
             settlement = await self._attempt(claim, lease)
@@ -115,6 +123,14 @@ class Charge:
         buried = await self._patiently(self._store.bury, payment_id, reason=reason)
         log.warning("payment_needs_review", payment_id=str(payment_id), reason=reason, buried=buried)
         return Dead(reason) if buried else Done()
+
+    async def _not_claimed(self, refused: Refused, message: Message, payment_id: UUID) -> Outcome:
+        if refused.expired:
+            return await self._expired(payment_id)
+        if refused.look_up_late:
+            self._claims("closed").inc()
+            return await self._late_look_ups.run(payment_id)
+        return self._refused(refused, message)
 
     async def _expired(self, payment_id: UUID) -> Outcome:
         """Its time was over before anybody charged it."""
@@ -212,22 +228,6 @@ class Charge:
             reason=decided.reason,
             delay=decided.delay,
         )
-
-    async def _patiently(self, ask: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Ask Postgres until it answers, or we are ended.
-
-        Holding the message is the brake: no more is read than fits in hand. Putting it back would turn the whole backlog
-        over again and again for as long as Postgres is away. Everything asked here may be asked twice: a claim that was
-        granted without our hearing of it is refused to us, too, until its lease runs out.
-        """
-        tries = 0
-        while True:
-            try:
-                return await ask(*args, **kwargs)
-            except StoreUnavailable:
-                pause_s = PAUSES_S[min(tries, len(PAUSES_S) - 1)]
-                tries += 1
-                await asyncio.sleep(pause_s * (0.5 + self._roll()))
 
     async def _late(self, settlement: Settlement) -> Outcome:
         """Another worker has the payment now. What we heard is kept; the payment is looked up by whoever holds it."""

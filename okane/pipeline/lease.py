@@ -51,6 +51,7 @@ class Leases:
 
     def __init__(self, *, store: PaymentStore, lease: timedelta) -> None:
         self._store = store
+        self.lease = lease
         self._lease_s = lease.total_seconds()
         self._held: dict[Lease, None] = {}  # in the order of their claims
 

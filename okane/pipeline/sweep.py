@@ -1,5 +1,5 @@
-"""Sweep: sends again what wake-ups were lost or are overdue, and those of payments that were scheduled for now. With it,
-losing all of Redis loses no payment.
+"""Sweep: sends again what wake-ups were lost or are overdue, and those of payments that were scheduled for now, or that are
+closed and to be looked up. With it, losing all of Redis loses no payment.
 
 Every worker runs one; Postgres sees to it that they do not get in each other's way. While Redis cannot be used the payments
 are run directly: while it does not answer, answers any request with an error, or answers all but does not let this worker's
@@ -155,13 +155,13 @@ class Sweep:
                 self._lost(error)
                 self._pause_s = 0.0
                 return len(due)
-            self._count([one for one in due if not one.scheduled])
+            self._count([one for one in due if not one.planned])
         if behind or len(due) == limit:
             self._pause_s = 0.0
         return len(due)
 
     def _count(self, repaired: Sequence[WakeUp]) -> None:
-        """A wake-up that was scheduled for now is none that was lost."""
+        """Count what was lost: a wake-up that was planned for now was not."""
         for one in repaired:
             self._metrics.sweep_repairs.labels(one.lane).inc()
         if repaired:

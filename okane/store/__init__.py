@@ -3,9 +3,22 @@
 from okane.store.api_keys import ApiKeyStore, StoredKey
 from okane.store.dead_letters import DeadLetterStore, DeadPayment, DeadWanted
 from okane.store.lists import Page, PaymentLists, PaymentWatch, Wanted
+from okane.store.off_path import Decision
 from okane.store.overview import Overview
 from okane.store.payments import PaymentStore
-from okane.store.records import API, OPERATOR, Accepted, Attempt, Call, Claimed, Event, NewPayment, Refused, Settlement
+from okane.store.records import (
+    API,
+    OPERATOR,
+    Accepted,
+    Attempt,
+    Call,
+    Claimed,
+    Event,
+    LateLookUp,
+    NewPayment,
+    Refused,
+    Settlement,
+)
 from okane.store.sweep import SweepStore, WakeUp
 
 __all__ = [
@@ -19,7 +32,9 @@ __all__ = [
     "DeadLetterStore",
     "DeadPayment",
     "DeadWanted",
+    "Decision",
     "Event",
+    "LateLookUp",
     "NewPayment",
     "Overview",
     "Page",

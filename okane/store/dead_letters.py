@@ -17,8 +17,7 @@ from okane.store.fair import FairSessions
 from okane.store.prepared import Row
 from okane.store.session import Session
 
-LOADED = statements.load("dead_letters.sql")
-SQL = {name: text.replace("{wanted}", LOADED["wanted"]) for name, text in LOADED.items()}
+SQL = statements.load("dead_letters.sql")
 _NEWEST_FIRST = SQL["page"].replace("{order}", "DESC").replace("{beyond}", "<").replace("{within}", ">=")
 _OLDEST_FIRST = SQL["page"].replace("{order}", "ASC").replace("{beyond}", ">").replace("{within}", "<")
 OLDEST = SQL["oldest"].replace("p.metadata::text", "'{}'")

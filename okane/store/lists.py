@@ -20,8 +20,7 @@ from okane.store.fair import FairSessions
 from okane.store.records import Attempt, Event
 from okane.store.session import Session
 
-LOADED = statements.load("lists.sql")
-SQL = {name: text.replace("{wanted}", LOADED["wanted"]) for name, text in LOADED.items()}
+SQL = statements.load("lists.sql")
 _NEWEST_FIRST = {name: text.replace("{order}", "DESC").replace("{within}", ">=") for name, text in SQL.items()}
 _OLDEST_FIRST = {name: text.replace("{order}", "ASC").replace("{within}", "<=") for name, text in SQL.items()}
 

@@ -15,18 +15,18 @@ from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
-from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict, StoreBusy, StoreUnavailable
-from okane.payment import Payment, Status
+from okane.errors import IdempotencyKeyReused, PaymentNotFound, StoreBusy, StoreUnavailable
+from okane.payment import LATE_LOOK_UPS, Payment, Status
 from okane.store import rows, statements
+from okane.store.off_path import OffPathStore, milliseconds
 from okane.store.payment_id import PaymentId
 from okane.store.prepared import Row
 from okane.store.readiness import Readiness
-from okane.store.records import Accepted, Claimed, Event, NewPayment, Refused, Settlement
+from okane.store.records import Accepted, Claimed, NewPayment, Refused, Settlement
 from okane.store.session import Session
 from streams import Coalescer
 from streams.failpoints import failpoint
 
-SQL = statements.load("payments.sql")
 BATCHED = statements.prepared(
     "payments.sql", "accept", "by_key", "by_id", "claim", "refused", "renew", "settle", "settled_before"
 )
@@ -44,7 +44,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class PaymentStore:
+class PaymentStore(OffPathStore):
     """The payments in one Postgres database. `actor` (a worker's name, or `api`) is written into every event for which nobody
     else has asked."""
 
@@ -55,19 +55,18 @@ class PaymentStore:
         actor: str,
         lease: timedelta,
         grace: timedelta,
+        late_look_ups: Sequence[timedelta] = LATE_LOOK_UPS,
         timeout: timedelta = timedelta(seconds=10),
         on_batch: Callable[[str, int], None] | None = None,
         on_round_trip: Callable[[str, float], None] | None = None,
     ) -> None:
-        self._actor = actor
         self._lease = lease
-        self._grace = grace
         self._sessions: list[Session] = []
         self._url = url
         self._timeout = timeout
+        super().__init__(self._session("other"), actor=actor, grace=grace, late_look_ups=late_look_ups)
         self._on_batch = on_batch or (lambda _what, _size: None)
         self._on_round_trip = on_round_trip or (lambda _what, _seconds: None)
-        self._rare = self._session("other")
         self._readiness = Readiness(self._rare)
         self._accepting = self._grouped("accept", self._accept)
         self._finding: Coalescer[tuple[str, str], tuple[Payment, bytes] | None] = self._grouped("find", self._find)
@@ -127,66 +126,6 @@ class PaymentStore:
     async def renew(self, payment_id: UUID, attempt: int) -> bool:
         """Lengthen the lease of this attempt. False if it has lost the payment."""
         return await self._renewing.submit((payment_id, attempt))
-
-    async def record_late(self, settlement: Settlement) -> Status | None:
-        """Keep an outcome whose attempt had lost the payment. The payment's status afterwards."""
-        approved = settlement.status is Status.SUCCESS
-        found = await self._rare.rows(
-            SQL["record_late"],
-            {
-                "id": settlement.payment_id,
-                "attempt": settlement.attempt,
-                "actor": self._actor,
-                "approved": approved,
-                "provider_ref": settlement.provider_ref,
-                "reason": f"late {settlement.event}" + (f": {settlement.reason}" if settlement.reason else ""),
-                "provider": settlement.provider,
-                "latency_ms": _ms(settlement.latency),
-                "call": settlement.call,
-                "decline_code": settlement.decline_code,
-            },
-        )
-        return Status(found[0][0]) if found else None
-
-    async def retry(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
-        """Make a failed payment pending again, for `actor`.
-
-        Raises PaymentNotFound, or StatusConflict from any other status.
-        """
-        found = await self._rare.rows(
-            SQL["retry"],
-            {"id": payment_id, "account_id": account_id, "actor": actor, "grace_ms": _ms(self._grace)},
-        )
-        if found:
-            return rows.payment(found[0])
-        payment = await self.get(payment_id, account_id=account_id)
-        raise StatusConflict(payment.status, "retried")
-
-    async def cancel(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
-        """Withdraw a payment that nobody is charging, for `actor`; one that is canceled stays so.
-
-        Raises PaymentNotFound, or StatusConflict from any other status.
-        """
-        found = await self._rare.rows(SQL["cancel"], {"id": payment_id, "account_id": account_id, "actor": actor})
-        if found:
-            return rows.payment(found[0])
-        payment = await self.get(payment_id, account_id=account_id)
-        if payment.status is Status.CANCELED:
-            return payment
-        raise StatusConflict(payment.status, "canceled")
-
-    async def expire(self, payment_id: UUID) -> bool:
-        """Cancel a payment whose time is over. False if it is not, or if its outcome is open."""
-        return bool(await self._rare.rows(SQL["expire"], {"id": payment_id, "actor": self._actor}))
-
-    async def bury(self, payment_id: UUID, *, reason: str) -> bool:
-        """Hand an unsettled payment to a human. False if it is settled, in a live claim, or unknown here."""
-        return bool(await self._rare.rows(SQL["bury"], {"id": payment_id, "reason": reason, "actor": self._actor}))
-
-    async def events(self, payment_id: UUID) -> Sequence[Event]:
-        """The timeline of a payment, oldest first; empty if there is none."""
-        found = await self._rare.rows(SQL["events"], {"id": payment_id})
-        return [rows.event(row) for row in found]
 
     async def check_writable(self) -> None:
         """Raise StoreUnavailable unless payments can be accepted: Postgres is there, has the tables, and takes writes."""
@@ -315,8 +254,8 @@ class PaymentStore:
         parameters = {
             "ids": sorted(set(ids), key=_INT),  # sorted, so that two claimers never wait for each other
             "actor": self._actor,
-            "lease_ms": _ms(self._lease),
-            "grace_ms": _ms(self._grace),
+            "lease_ms": milliseconds(self._lease),
+            "grace_ms": milliseconds(self._grace),
         }
         claimed = {row[0]: _claimed(row, valid_until_s) for row in await session.rows(BATCHED["claim"], parameters)}
         if AFTER_CLAIM.armed:
@@ -330,8 +269,8 @@ class PaymentStore:
         nowhere: Refused | BaseException = Refused(None, timedelta(0))
         try:
             parameters = {"ids": list(set(missing))}
-            for payment_id, status, spent, wait_s, expired in await session.rows(BATCHED["refused"], parameters):
-                refused[payment_id] = Refused(Status(status), timedelta(seconds=wait_s), spent, expired)
+            for payment_id, status, spent, wait_s, *more in await session.rows(BATCHED["refused"], parameters):
+                refused[payment_id] = Refused(Status(status), timedelta(seconds=wait_s), spent, *more)
         except StoreUnavailable as error:
             nowhere = error  # for them alone: the claims that were granted stand
         return [
@@ -346,8 +285,8 @@ class PaymentStore:
             {
                 "ids": [payment_id for payment_id, _ in ordered],
                 "attempts": [attempt for _, attempt in ordered],
-                "lease_ms": _ms(self._lease),
-                "grace_ms": _ms(self._grace),
+                "lease_ms": milliseconds(self._lease),
+                "grace_ms": milliseconds(self._grace),
             },
         )
         held = {tuple(row) for row in found}
@@ -369,11 +308,12 @@ class PaymentStore:
                 "decline_codes": [one.decline_code for one in ordered],
                 "reasons": [one.reason for one in ordered],
                 "calls": [one.call for one in ordered],
-                "delays_ms": [None if one.delay is None else _ms(one.delay) for one in ordered],
+                "delays_ms": [None if one.delay is None else milliseconds(one.delay) for one in ordered],
                 "providers": [one.provider for one in ordered],
-                "latencies_ms": [_ms(one.latency) for one in ordered],
+                "latencies_ms": [milliseconds(one.latency) for one in ordered],
                 "actor": self._actor,
-                "grace_ms": _ms(self._grace),
+                "grace_ms": milliseconds(self._grace),
+                "late_ms": min(self._late_ms),
             },
         )
         if AFTER_SETTLE.armed:
@@ -420,7 +360,3 @@ def _claimed(row: Row, valid_until_s: float) -> Claimed:
         valid_until_s=valid_until_s,
         expired=expired,
     )
-
-
-def _ms(duration: timedelta) -> int:
-    return round(duration.total_seconds() * 1000)

@@ -63,13 +63,23 @@ class Claimed:
 class Refused:
     """The claim was not given. `status` is None if there is no such payment; `wait` says when to ask again.
 
-    `spent` is the reason if the payment has used up its retries; `expired` says that it is to be canceled.
+    `spent` is the reason if the payment has used up its retries; `expired` says that it is to be canceled; `look_up_late`
+    that the sweep sent it to be looked up although it is closed.
     """
 
     status: Status | None
     wait: timedelta
     spent: str | None = None
     expired: bool = False
+    look_up_late: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LateLookUp:
+    """A closed payment that is to be looked up. `open_s` is since when such a look-up of it has gone without an answer."""
+
+    payment: Payment
+    open_s: float
 
 
 @value

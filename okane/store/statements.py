@@ -18,13 +18,26 @@ PAYMENT_COLUMNS = """p.id, p.account_id, p.idempotency_key, p.amount_minor, p.cu
 
 
 def load(file: str) -> Mapping[str, LiteralString]:
-    """The statements of one file by name, with `{payment}` filled in. The text is the project's own, hence literal."""
+    """Return the statements of one file by name. The text is the project's own, hence literal.
+
+    `{payment}` stands for the columns of a payment, `{name}` for another block of the file.
+    """
     text = (resources.files("okane.store") / "sql" / file).read_text()
     parts = _NAME.split(text)
     names, bodies = parts[1::2], parts[2::2]
     if len(set(names)) != len(names):
         raise ValueError(f"{file} names a statement twice")
-    return {name: body.strip().replace("{payment}", PAYMENT_COLUMNS) for name, body in zip(names, bodies, strict=True)}
+    blocks = {
+        name: body.strip().replace("{payment}", PAYMENT_COLUMNS) for name, body in zip(names, bodies, strict=True)
+    }
+    return {name: _filled(body, blocks) for name, body in blocks.items()}
+
+
+def _filled(body: LiteralString, blocks: Mapping[str, LiteralString]) -> LiteralString:
+    for name, block in blocks.items():
+        if f"{{{name}}}" in body:
+            body = body.replace(f"{{{name}}}", _filled(block, blocks))
+    return body
 
 
 def prepared(file: str, *names: str) -> Mapping[str, Prepared]:

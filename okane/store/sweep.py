@@ -27,11 +27,12 @@ ALL_LANES = ""  # the cursor of the first look: no lane had anything open before
 
 @dataclass(frozen=True, slots=True)
 class WakeUp:
-    """A payment to be put on its lane's stream again; or for the first time, if it was scheduled for now."""
+    """A payment to be put on its lane's stream again. `planned`: for the first time, since it was scheduled for now; or to be
+    looked up although it is closed."""
 
     payment_id: UUID
     lane: str
-    scheduled: bool = False
+    planned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

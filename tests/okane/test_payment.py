@@ -59,6 +59,8 @@ MOVES = {
     "retry": ({Status.FAILED_FINAL, Status.FAILED_RETRYABLE}, {Status.PENDING}),
     "cancel": ({Status.PENDING, Status.FAILED_RETRYABLE}, {Status.CANCELED}),
     "expire": ({Status.PENDING, Status.FAILED_RETRYABLE}, {Status.CANCELED}),
+    "late_look_up_failed": ({Status.FAILED_FINAL, Status.CANCELED}, {Status.NEEDS_REVIEW}),
+    "resolve": ({Status.NEEDS_REVIEW}, {Status.SUCCESS, Status.FAILED_FINAL}),
     "record_late": ({Status.FAILED_FINAL, Status.CANCELED}, {Status.NEEDS_REVIEW}),
     "bury": (
         {Status.PENDING, Status.FAILED_RETRYABLE, Status.UNKNOWN, Status.PROCESSING},
@@ -74,9 +76,9 @@ def test_a_statement_moves_only_as_the_table_allows(name: str) -> None:
         assert targets <= TRANSITIONS[source]
 
 
-@pytest.mark.parametrize("name", ["claim", "retry", "cancel", "expire", "bury"])
+@pytest.mark.parametrize("name", ["claim", "retry", "cancel", "expire", "bury", "late_look_up_failed", "resolve"])
 def test_a_statement_names_the_statuses_it_leaves(name: str) -> None:
-    where = statements.load("payments.sql")[name].split("WHERE", 1)[1].split("RETURNING", 1)[0]
+    where = statements.load("payments.sql")[name].split("\n    WHERE", 1)[1].split("RETURNING", 1)[0]
     named = {Status(word) for word in re.findall(r"'([a-z_]+)'", where)}
     assert named == MOVES[name][0]
 

@@ -20,6 +20,7 @@ from tests.simulation.redis import Entries, Group, Id, Server, Watch
 from tests.simulation.redis_client import Listener
 from tests.simulation.store import MemoryDatabase, PaymentRow
 
+MANUAL = frozenset({"retried", "late_result", "unanswered"})  # or a charge that came late, or may have
 RESULTS = frozenset({"success", "declined", "spent", "unavailable", "unknown"})
 
 
@@ -173,7 +174,8 @@ class Audit(Watch, Listener):
 
     def settled(self, server: Server) -> bool:
         """Whether everything has come to rest."""
-        return self.payments_rest() and not self._left(server)
+        looked_up = all(row.sweep_at is None for row in self._database.payments.values())
+        return self.payments_rest() and looked_up and not self._left(server)
 
     def payments_rest(self) -> bool:
         """Whether all payments have come to rest."""
@@ -198,6 +200,9 @@ class Audit(Watch, Listener):
             self._check_events(row, self._database.events[row.id])
             if row.status not in TERMINAL and row.status is not Status.NEEDS_REVIEW:
                 self.say(f"I5: {row.id} is {row.status} for ever")
+            if row.status in TERMINAL and row.sweep_at is not None:
+                self.say(f"I5: {row.id} is {row.status}, and to be looked up for ever")
+            self.repairs["found late"] += "charged after it was closed" in (row.last_error or "")
             if row.status is Status.NEEDS_REVIEW and not row.last_error:
                 self.say(f"I5: {row.id} needs review and does not say why")
             self.repairs["scheduled"] += row.execute_at is not None
@@ -254,7 +259,7 @@ class Audit(Watch, Listener):
                 self.say(
                     f"I8: {row.id}: {event.actor} wrote {event.event} under attempt {attempt}, which {holder} held"
                 )
-            if status in TERMINAL and event.status is not status and event.event not in ("retried", "late_result"):
+            if status in TERMINAL and event.status is not status and event.event not in MANUAL:
                 self.say(f"I6: {row.id} went from {status} to {event.status} by {event.event}")
             status = event.status
         if attempt != row.attempts or status is not row.status:

@@ -13,15 +13,17 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 from unittest.mock import patch
+from uuid import UUID
 
 from okane.payment import Payment, Status
 from okane.pipeline.charge import Charge
+from okane.pipeline.late import LateLookUps
 from okane.pipeline.lease import Lease
 from okane.pipeline.sweep import Sweep
 from okane.pipeline.verdict import Rules, Verdict
 from okane.providers.base import ChargeResult, Unavailable, Unknown
 from okane.store import Claimed, Settlement
-from streams import Consumer, Done, Handler, Message, StreamRefused, scripts
+from streams import Consumer, Done, Handler, Message, Outcome, StreamRefused, scripts
 from streams.claims import Reclaimer
 from streams.flights import Flight
 from tests.simulation.processes import Worker
@@ -137,6 +139,20 @@ def no_look_up() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def no_late_look_up() -> Iterator[None]:
+    """A closed payment is not looked up again. Caught by I4: a charge that was held back arrived after it was closed."""
+
+    async def broken(self: LateLookUps, payment_id: UUID) -> Outcome:
+        taken = await self._patience(self._store.take_late_look_up, payment_id, again=self._again)
+        if taken is not None:
+            await self._patience(self._store.late_look_up_answered, taken.payment)
+        return Done()
+
+    with patch.object(LateLookUps, "run", broken):
+        yield
+
+
 def no_lease_check() -> AbstractContextManager[Any]:
     """A worker that slept through its lease goes on to charge. Caught by I9: its lease has run out."""
     return patch.object(Lease, "valid", True)
@@ -179,6 +195,7 @@ MUTANTS: Final[Mapping[str, Callable[[], AbstractContextManager[Any]]]] = {
         unknown_is_failed,
         unknown_is_unavailable,
         no_look_up,
+        no_late_look_up,
         plain_heartbeat,
         settles_for_others,
         no_lease_check,

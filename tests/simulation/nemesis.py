@@ -17,7 +17,10 @@ from tests.simulation.redis_client import forget
 from tests.simulation.scenario import REFUSALS, Fault
 
 AT_WORKER: Final = ("create", "read", "wait", "settle", "promote", "reclaim", "renew", "publish", "inspect")
-AT_STORE: Final = ("claim", "claim", "settle_row", "settle_row", "renew_row", "mark_lost", "take_due", "record_late")
+AT_STORE: Final = (
+    *("claim", "claim", "settle_row", "settle_row", "renew_row", "mark_lost", "take_due", "record_late"),
+    *("take_late", "late_answered"),
+)
 AT_PROVIDER: Final = ("charge", "charge", "look_up")
 AT_HOLDER: Final = ("claim", "claim", "charge", "charge", "look_up", "settle_row", "renew_row", "read", "renew")
 AT_API: Final = ("accept", "publish")
@@ -256,9 +259,15 @@ class Nemesis:
         self._outside.bank.mood.slow = self._dice.choice((0.3, 0.8))
         self._later(fault.lasts_s, self._calm_provider)
 
+    def _provider_holds(self, fault: Fault) -> None:
+        """Some requests are held back on their way for longer than anybody waits; what comes meanwhile is refused mostly."""
+        mood = self._outside.bank.mood
+        mood.hold, mood.refuse = self._dice.choice((0.3, 0.8)), self._dice.choice((0.6, 1.0))
+        self._later(fault.lasts_s, self._calm_provider)
+
     def _calm_provider(self) -> None:
         mood = self._outside.bank.mood
-        mood.refuse = mood.slow = mood.break_adapter = 0.0
+        mood.refuse = mood.slow = mood.break_adapter = mood.hold = 0.0
 
     def _up(self, link: Link) -> None:
         link.down = False
@@ -289,4 +298,5 @@ _STRIKES: Final[dict[str, Callable[[Nemesis, Fault], None]]] = {
     "provider lossy": lambda self, fault: self._lossy(self._outside.provider, fault),
     "provider refuses": Nemesis._provider_refuses,
     "provider slow": Nemesis._provider_slow,
+    "provider holds": Nemesis._provider_holds,
 }

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from okane.errors import IdempotencyKeyReused, StoreBusy, StoreUnavailable
 from okane.payment import Payment, Status
-from okane.store import Accepted, Claimed, NewPayment, PaymentStore, Refused, Settlement, SweepStore, WakeUp
+from okane.store import Accepted, Claimed, LateLookUp, NewPayment, PaymentStore, Refused, Settlement, SweepStore, WakeUp
 from okane.store.sweep import Marked
 from tests.simulation.network import Exchange, Link, Network, NoAnswer, NotSent
 from tests.simulation.store import MemoryDatabase, MemoryPaymentStore, MemorySweepStore
@@ -56,12 +56,19 @@ class RemotePaymentStore:
     """`PaymentStore` of one process."""
 
     def __init__(
-        self, remote: Remote, database: MemoryDatabase, *, actor: str, lease: timedelta, grace: timedelta
+        self,
+        remote: Remote,
+        database: MemoryDatabase,
+        *,
+        actor: str,
+        lease: timedelta,
+        grace: timedelta,
+        late_look_ups: Sequence[timedelta],
     ) -> None:
         self._remote = remote
         self._database = database
         self._actor, self._lease, self._grace = actor, lease, grace
-        self._store = MemoryPaymentStore(database, actor=actor, lease=lease, grace=grace)
+        self._store = MemoryPaymentStore(database, actor=actor, lease=lease, grace=grace, late_look_ups=late_look_ups)
 
     async def accept(self, new: NewPayment, *, wake: bool = True) -> Accepted:
         # The id is made here: its time is that of the request, whenever it arrives.
@@ -95,8 +102,17 @@ class RemotePaymentStore:
     async def renew(self, payment_id: UUID, attempt: int) -> bool:
         return await self._remote.ask("renew_row", lambda: self._store.renew(payment_id, attempt))
 
-    async def record_late(self, settlement: Settlement) -> Status | None:
-        return await self._remote.ask("record_late", lambda: self._store.record_late(settlement))
+    async def record_late(self, settlement: Settlement, *, once: bool = False) -> Status | None:
+        return await self._remote.ask("record_late", lambda: self._store.record_late(settlement, once=once))
+
+    async def take_late_look_up(self, payment_id: UUID, *, again: Sequence[timedelta]) -> LateLookUp | None:
+        return await self._remote.ask("take_late", lambda: self._store.take_late_look_up(payment_id, again=again))
+
+    async def late_look_up_answered(self, payment: Payment) -> None:
+        return await self._remote.ask("late_answered", lambda: self._store.late_look_up_answered(payment))
+
+    async def late_look_up_failed(self, payment: Payment, *, reason: str) -> bool:
+        return await self._remote.ask("late_failed", lambda: self._store.late_look_up_failed(payment, reason=reason))
 
     async def retry(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
         return await self._remote.ask(

@@ -97,7 +97,12 @@ class Parts:
         self.inspector = Inspector(self.redis, outside.stream, group=GROUP)
         self.remote = Remote(outside.network, outside.postgres)
         store = RemotePaymentStore(
-            self.remote, outside.database, actor=actor, lease=scenario.lease, grace=scenario.grace
+            self.remote,
+            outside.database,
+            actor=actor,
+            lease=scenario.lease,
+            grace=scenario.grace,
+            late_look_ups=scenario.late_look_ups,
         )
         self.store = as_payment_store(store)
         self.sweep_store = as_sweep_store(RemoteSweepStore(self.remote, outside.database, grace=scenario.grace))

@@ -1,7 +1,8 @@
 """The simulated payment provider: its journal of charges, and the adapter through which the workers reach it.
 
 It is idempotent by key: the first request under a key decides for good. A request is on its way for less than the
-consistency lag, also when its sender has died or given up meanwhile, and shows in look-ups within the lag.
+consistency lag, also when its sender has died or given up meanwhile, and shows in look-ups within the lag. In a mood to hold
+requests back, some arrive up to `HELD_S` after their senders have given up.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from okane.providers.base import (
     Unknown,
 )
 from tests.simulation.network import PENDING, Exchange, Link, Network, NoAnswer, NotSent
+from tests.simulation.scenario import HELD_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Mood:
     slow: float = 0.1  # takes longer than anybody waits
     decline: float = 0.15
     break_adapter: float = 0.005
+    hold: float = 0.0  # the request is held back on its way, beyond the lag
 
 
 class Bank:
@@ -63,7 +66,10 @@ class Bank:
         self._patience_s = patience_s
 
     def travel_s(self) -> float:
-        """How long a request is under way before it counts: mostly short, always well below the lag."""
+        """How long a request is under way before it counts: mostly short, well below the lag unless it is held back."""
+        if self.mood.hold and self._dice.random() < self.mood.hold:
+            self._network.faults["held back"] += 1
+            return self._patience_s + self._lag_s + self._dice.random() * HELD_S
         return self._dice.random() ** 4 * 0.5 * self._lag_s
 
     def answer_s(self) -> float:

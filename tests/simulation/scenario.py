@@ -32,8 +32,11 @@ FAULTS: Final = {
     "provider lossy": 4,
     "provider refuses": 3,
     "provider slow": 3,
+    "provider holds": 4,
 }
 
+
+HELD_S: Final = 6.0  # how much later than anybody waits for it a request arrives at most that is held back
 
 # Where the first payment kills every worker that takes it: before it is claimed, or when the provider is called.
 Poison = Literal["handler", "provider"]
@@ -90,6 +93,7 @@ class Scenario:
     provider_timeout: timedelta
     look_up_delays: tuple[timedelta, ...]
     unknown_deadline: timedelta
+    late_look_ups: tuple[timedelta, ...]
     stable_names: bool
     quiet_provider: bool
     poison: Poison | None
@@ -113,6 +117,8 @@ def scenario(seed: int) -> Scenario:
     dice = Random(f"scenario {seed}")
     lease_s = dice.choices((2.0, 4.0, 8.0, 30.0), (10, 50, 35, 5))[0]
     lag_s = dice.choice((0.2, 0.5, 1.0))
+    # Settings allow only less than the lease; the pipeline must stand more.
+    timeout_s = lease_s * dice.choice((0.3, 0.6, 0.9, 0.9, 1.6))
     busy_s = dice.choice((1.0, 2.0, 5.0))
     return Scenario(
         seed=seed,
@@ -133,23 +139,28 @@ def scenario(seed: int) -> Scenario:
         max_deliveries=dice.choice((3, 5)),
         max_length=dice.choice((5, 100_000, 100_000)),
         consistency_lag=timedelta(seconds=lag_s),
-        # Settings allow only less than the lease; the pipeline must stand more.
-        provider_timeout=timedelta(seconds=lease_s * dice.choice((0.3, 0.6, 0.9, 0.9, 1.6))),
+        provider_timeout=timedelta(seconds=timeout_s),
         look_up_delays=tuple(timedelta(seconds=each) for each in (lag_s * 0.6, 1.0, 3.0)),
         unknown_deadline=timedelta(seconds=dice.choice((5, 86_400, 86_400, 86_400))),
+        late_look_ups=tuple(timedelta(seconds=each) for each in (1.0, 4.0, timeout_s + lag_s * 2 + HELD_S)),
         stable_names=dice.random() < 0.5,
         quiet_provider=dice.random() < 0.3,
         poison=dice.choice(("handler", "provider")) if dice.random() < 0.06 else None,
         tidy=lease_s < 10 and dice.random() < 0.05,
         refuses=dice.choice(list(REFUSALS)) if dice.random() < 0.06 else None,
-        faults=_faults(dice, busy_s),
+        faults=_faults(dice, busy_s, timeout_s + HELD_S),
     )
 
 
-def _faults(dice: Random, busy_s: float) -> tuple[Fault, ...]:
+def _faults(dice: Random, busy_s: float, held_s: float) -> tuple[Fault, ...]:
+    """Draw the faults. A provider that holds requests back does so until the first of them are tried again."""
     count = dice.choice((0, 1, 2, 2, 3, 3, 4, 5))
     kinds = dice.choices(list(FAULTS), list(FAULTS.values()), k=count)
     return tuple(
-        Fault(kind, at_s=busy_s * dice.random() ** 2, lasts_s=dice.choice((0.3, 1.0, 2.0, 5.0)) * (0.3 + dice.random()))
+        Fault(
+            kind,
+            at_s=busy_s * dice.random() ** 2,
+            lasts_s=dice.choice((0.3, 1.0, 2.0, 5.0)) * (0.3 + dice.random()) + held_s * (kind == "provider holds"),
+        )
         for kind in kinds
     )

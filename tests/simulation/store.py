@@ -17,13 +17,14 @@ from uuid import UUID
 import psycopg
 
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict
-from okane.payment import RARE, TRANSITIONS, Payment, Status
-from okane.store import Accepted, Claimed, Event, NewPayment, Refused, Settlement, WakeUp
+from okane.payment import LATE_LOOK_UPS, RARE, TRANSITIONS, UNCHARGED, Payment, Status
+from okane.store import Accepted, Claimed, Decision, Event, LateLookUp, NewPayment, Refused, Settlement, WakeUp
 from okane.store.sweep import ALL_LANES, LONGEST_QUEUE, WINDOW, Marked
 
 FAILED = (Status.FAILED_FINAL, Status.FAILED_RETRYABLE)
 OPEN = (Status.PROCESSING, Status.UNKNOWN)
 DELAYED = (Status.FAILED_RETRYABLE, Status.UNKNOWN)
+ENDED = ("unavailable", "declined", "spent")  # attempts that leave no call on its way
 ON_PATH = (Status.PENDING, Status.PROCESSING)
 
 
@@ -170,7 +171,8 @@ class MemoryDatabase:
         )
         waits = row.status is Status.PENDING and row.execute_at is not None
         assert row.sweep_at is not None or not waits, f"{row.id}: scheduled, and out of the sweep's sight"
-        assert row.sweep_at is None or not row.status.terminal, f"{row.id}: {row.status} is still swept"
+        swept = row.sweep_at is not None
+        assert not swept or row.status in UNCHARGED or not row.status.at_rest, f"{row.id}: {row.status} is still swept"
         assert (row.status is Status.NEEDS_REVIEW) <= (row.dead_at is not None), f"{row.id}: no human hears of it"
 
 
@@ -184,12 +186,14 @@ class MemoryPaymentStore:
         actor: str,
         lease: timedelta,
         grace: timedelta,
+        late_look_ups: Sequence[timedelta] = LATE_LOOK_UPS,
         new_id: Callable[[], UUID] | None = None,
     ) -> None:
         self._db = db
         self._actor = actor
         self._lease = lease
         self._grace = grace
+        self._late_look_ups = late_look_ups
         self._new_id = new_id or db.new_id
 
     async def aclose(self) -> None:
@@ -272,10 +276,12 @@ class MemoryPaymentStore:
         self._lend(row, self._db.now())
         return True
 
-    async def record_late(self, settlement: Settlement) -> Status | None:
+    async def record_late(self, settlement: Settlement, *, once: bool = False) -> Status | None:
         """Keep an outcome whose attempt had lost the payment. The payment's status afterwards."""
         row = self._db.payments.get(settlement.payment_id)
         if row is None:
+            return None
+        if once and row.provider_ref == settlement.provider_ref:
             return None
         reason = f"late {settlement.event}" + (f": {settlement.reason}" if settlement.reason else "")
         status = row.status
@@ -287,6 +293,7 @@ class MemoryPaymentStore:
         if approved and status in (Status.FAILED_FINAL, Status.CANCELED):
             status = Status.NEEDS_REVIEW
             row.last_error = reason
+            row.sweep_at = None
         self._db.change(
             row,
             status,
@@ -329,7 +336,8 @@ class MemoryPaymentStore:
         if payment.status not in (Status.PENDING, Status.FAILED_RETRYABLE) or row.provider_ref is not None:
             raise StatusConflict(payment.status, "canceled")
         row.retry_at = None
-        row.sweep_at = None
+        row.sweep_at = self._late_look_up(row)
+        row.sweeps = 0
         self._db.change(row, Status.CANCELED, "canceled", actor=actor)
         return row.payment()
 
@@ -340,7 +348,8 @@ class MemoryPaymentStore:
             return False
         row.last_error = "expired"
         row.retry_at = None
-        row.sweep_at = None
+        row.sweep_at = self._late_look_up(row)
+        row.sweeps = 0
         self._db.change(row, Status.CANCELED, "canceled", actor=self._actor, reason="expired")
         return True
 
@@ -356,6 +365,67 @@ class MemoryPaymentStore:
         row.sweep_at = None
         row.dead_at = now
         self._db.change(row, Status.NEEDS_REVIEW, "needs_review", actor=self._actor, reason=reason)
+        return True
+
+    async def resolve(
+        self,
+        payment_id: UUID,
+        *,
+        account_id: str | None,
+        decision: Decision,
+        reason: str,
+        provider_ref: str | None,
+        actor: str,
+    ) -> Payment:
+        """Decide a payment that needs a review; the same decision again changes nothing."""
+        row = self._db.payments.get(payment_id)
+        if row is None or account_id not in (None, row.account_id):
+            raise PaymentNotFound(str(payment_id))
+        if row.status is not Status.NEEDS_REVIEW:
+            last = [event.event for event in self._db.events[row.id] if event.event != "late_result"][-1:]
+            if row.status is decision and last == ["resolved"]:
+                return row.payment()
+            raise StatusConflict(row.status, "resolved")
+        row.sweep_at = self._late_look_up(row) if decision is Status.FAILED_FINAL else None
+        row.look_ups = row.sweeps = 0
+        row.provider_ref = row.provider_ref if provider_ref is None else provider_ref
+        row.last_error = None if decision is Status.SUCCESS else reason
+        row.open_since = row.retry_at = row.dead_at = None
+        self._db.change(row, decision, "resolved", actor=actor, reason=reason)
+        return row.payment()
+
+    async def take_late_look_up(self, payment_id: UUID, *, again: Sequence[timedelta]) -> LateLookUp | None:
+        """Begin the look-up of a closed payment that the sweep has sent; None if it is not for us to do."""
+        row, now = self._db.payments.get(payment_id), self._db.now()
+        if row is None or not _look_up_late(row):
+            return None
+        row.look_ups += 1
+        row.open_since = row.open_since or now
+        row.sweep_at = now + again[min(row.look_ups, len(again)) - 1]
+        row.sweeps = 0
+        self._db.check(row)
+        return LateLookUp(row.payment(), _seconds_since(row.open_since, now))
+
+    async def late_look_up_answered(self, payment: Payment) -> None:
+        """Plan the next look-up of a closed payment, or none if this was the last. Nothing, if it has changed."""
+        row, now = self._db.payments.get(payment.id), self._db.now()
+        if row is None or not _still(row, payment) or row.sweep_at is None:
+            return
+        row.look_ups = row.sweeps = 0
+        row.open_since = None
+        times = (row.updated_at + delay for delay in self._late_look_ups)
+        row.sweep_at = min((at for at in times if at > now), default=None)
+        self._db.check(row)
+
+    async def late_look_up_failed(self, payment: Payment, *, reason: str) -> bool:
+        """Hand a closed payment to a human, whose look-up was not answered for too long. False if it has changed."""
+        row = self._db.payments.get(payment.id)
+        if row is None or not _still(row, payment):
+            return False
+        row.last_error = reason
+        row.sweep_at = None
+        row.dead_at = self._db.now()
+        self._db.change(row, Status.NEEDS_REVIEW, "unanswered", actor=self._actor, reason=reason)
         return True
 
     async def events(self, payment_id: UUID) -> Sequence[Event]:
@@ -404,6 +474,16 @@ class MemoryPaymentStore:
         skewed = abs(now.timestamp() - clock_s) > self._grace.total_seconds() / 2
         return skewed or any(payment_id < passed for passed in self._db.sweep_cursors.values())
 
+    def _late_look_up(self, row: PaymentRow, *, ends: int = 0) -> datetime | None:
+        """When a payment that is being closed is first looked up again; None if no call of it can be on its way.
+
+        `ends` attempts are about to end with an answer that leaves none.
+        """
+        ended = ends + sum(each.event in ENDED for each in self._db.events[row.id])
+        if row.provider_ref is not None or ended >= row.attempts:
+            return None
+        return self._db.now() + min(self._late_look_ups)
+
     def _take(self, row: PaymentRow, now: datetime) -> None:
         """Write a claim."""
         before = row.status
@@ -445,6 +525,8 @@ class MemoryPaymentStore:
         row.lease_until = None
         row.retry_at = None if delay is None else now + delay
         row.sweep_at = None if delay is None else now + delay + self._grace
+        if status is Status.FAILED_FINAL:
+            row.sweep_at = self._late_look_up(row, ends=1)
         row.sweeps = 0
         row.dead_at = now if settlement.event == "spent" or status is Status.NEEDS_REVIEW else None
         self._db.change(
@@ -508,7 +590,7 @@ class MemorySweepStore:
             row.sweep_at = now + self._grace + min(lanes[row.lane] or timedelta(0), LONGEST_QUEUE)
             row.sweeps += 1
             self._db.check(row)
-        return [WakeUp(row.id, row.lane, _scheduled(row)) for row in taken]
+        return [WakeUp(row.id, row.lane, _planned(row)) for row in taken]
 
     def _bound(self, oldest_entry: timedelta | None) -> UUID:
         """The first id that must not be passed: payments from here on may still be on their way, or in their lane."""
@@ -567,8 +649,22 @@ def _over(row: PaymentRow, now: datetime) -> bool:
     return expired and row.status in (Status.PENDING, Status.FAILED_RETRYABLE) and row.provider_ref is None
 
 
+def _still(row: PaymentRow, payment: Payment) -> bool:
+    """Whether a closed payment is what it was when its look-up was taken."""
+    return row.version == payment.version and row.status in UNCHARGED
+
+
+def _look_up_late(row: PaymentRow) -> bool:
+    """Whether the sweep sent it to be looked up although it is closed."""
+    return row.status in UNCHARGED and row.sweep_at is not None and row.sweeps > 0
+
+
+def _planned(row: PaymentRow) -> bool:
+    """Whether the wake-up that was just taken is its first, at the time it was scheduled for; or one of a closed payment."""
+    return row.status in UNCHARGED or _scheduled(row)
+
+
 def _scheduled(row: PaymentRow) -> bool:
-    """Whether the wake-up that was just taken is its first, at the time it was scheduled for."""
     return row.execute_at is not None and row.status is Status.PENDING and row.attempts == 0 and row.sweeps == 1
 
 
@@ -605,7 +701,7 @@ def _refused(row: PaymentRow, now: datetime) -> Refused:
             until = row.execute_at
         case _:
             until = row.retry_at
-    return Refused(row.status, max(timedelta(0), (until or now) - now), spent, _over(row, now))
+    return Refused(row.status, max(timedelta(0), (until or now) - now), spent, _over(row, now), _look_up_late(row))
 
 
 def _seconds_since(then: datetime | None, now: datetime) -> float:

@@ -23,7 +23,7 @@ import uuid_utils
 from psycopg.conninfo import make_conninfo
 
 from okane.errors import OkaneError
-from okane.payment import Status
+from okane.payment import UNCHARGED, Status
 from okane.store import Call, Claimed, Event, NewPayment, PaymentStore, Settlement, SweepStore
 from okane.store import sweep as sweep_module
 from okane.store.sweep import Marked
@@ -34,7 +34,7 @@ LEASE = timedelta(seconds=30)
 GRACE = timedelta(seconds=10)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 WINDOW = 3
-STEPS = 800
+STEPS = 1_000
 LANES = ("critical", "default", "low")
 NOBODY = UUID(int=7 << 76)
 
@@ -194,8 +194,10 @@ class Play:
             (2, self._bury),
             (2, self._cancel),
             (3, self._expire),
+            (2, self._resolve),
+            (3, self._late),
             (5, self._sweep),
-            (2, self._take_due),
+            (3, self._take_due),
             (7, self._advance),
         )
         self._steps += 1
@@ -254,7 +256,8 @@ class Play:
 
     async def _record_late(self) -> None:
         payment_id, attempt = self._attempt()
-        await self._twins.same("record_late", self._settlement(payment_id, attempt))
+        once = self._dice.random() < 0.3
+        await self._twins.same("record_late", self._settlement(payment_id, attempt), once=once)
 
     async def _retry(self) -> None:
         await self._twins.same("retry", self._payment_id(), account_id=self._account(), actor="someone")
@@ -264,6 +267,37 @@ class Play:
 
     async def _cancel(self) -> None:
         await self._twins.same("cancel", self._payment_id(), account_id=self._account(), actor="someone")
+
+    async def _resolve(self) -> None:
+        """Mostly one that needs it."""
+        dice = self._dice
+        waiting = [row.id for row in self._twins.db.payments.values() if row.status is Status.NEEDS_REVIEW]
+        choose = waiting and dice.random() < 0.6
+        await self._twins.same(
+            "resolve",
+            dice.choice(waiting) if choose else self._payment_id(),
+            account_id=dice.choice((None, self._account())),
+            decision=dice.choice((Status.SUCCESS, Status.FAILED_FINAL, Status.FAILED_FINAL)),
+            reason="a human said so",
+            provider_ref=dice.choice((None, None, "ref-4")),
+            actor="someone",
+        )
+
+    async def _late(self) -> None:
+        """The look-up of a closed payment, taken and answered, or not; sometimes of what it was before."""
+        dice, rows = self._dice, self._twins.db.payments.values()
+        closed = [row.id for row in rows if row.status in UNCHARGED and row.sweep_at is not None]
+        payment_id = dice.choice(closed) if closed and dice.random() < 0.9 else self._payment_id()
+        await self._twins.same("take_late_look_up", payment_id, again=(LEASE, timedelta(hours=1)))
+        row = self._twins.db.payments.get(payment_id)
+        if row is None:
+            return
+        payment = dataclasses.replace(row.payment(), version=row.version - dice.choice((0, 0, 0, 1)))
+        match dice.randrange(5):
+            case 0 | 1 | 2:
+                await self._twins.same("late_look_up_answered", payment)
+            case 3:
+                await self._twins.same("late_look_up_failed", payment, reason="no answer")
 
     async def _sweep(self) -> None:
         for _ in range(self._dice.randrange(3)):
@@ -356,10 +390,16 @@ EVERY_WAY = {
     "find: Payment",
     "get: Payment",
     "get: PaymentNotFound",
+    "late_look_up_answered: None",
+    "late_look_up_failed: False",
+    "late_look_up_failed: True",
     "record_late: None",
     "record_late: Status",
     "renew: False",
     "renew: True",
+    "resolve: Payment",
+    "resolve: PaymentNotFound",
+    "resolve: StatusConflict",
     "retry: Payment",
     "retry: PaymentNotFound",
     "retry: StatusConflict",
@@ -374,6 +414,8 @@ EVERY_WAY = {
     "mark_lost: some",
     "take_due: none",
     "take_due: some",
+    "take_late_look_up: LateLookUp",
+    "take_late_look_up: None",
 }
 
 

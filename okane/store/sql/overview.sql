@@ -21,7 +21,7 @@ SELECT count(*) FROM payments WHERE dead_at IS NOT NULL
 
 -- name: off_path
 -- Payments that wait for something other than their turn, by status: small, and found through the partial indexes. What a
--- human has to decide waits for no sweep: it is among the dead letters.
+-- human has to decide waits for no sweep: it is among the dead letters. What is closed waits to be looked up again.
 SELECT status, count(*) FROM payments WHERE sweep_at IS NOT NULL AND status <> 'needs_review' GROUP BY status
 UNION ALL
 SELECT status, count(*) FROM payments WHERE dead_at IS NOT NULL AND status = 'needs_review' GROUP BY status

@@ -72,7 +72,8 @@ SELECT * FROM claimed
 
 -- name: refused
 -- Why a claim was refused: what the payment is now, why it failed if its retries were spent (a decline is no such end),
--- in how many seconds it could be claimed, and whether it has expired instead.
+-- in how many seconds it could be claimed, whether it has expired instead, and whether the sweep sent it to be looked up
+-- although it is closed.
 SELECT p.id, p.status,
        CASE WHEN p.status = 'failed_final' AND p.decline_code IS NULL THEN coalesce(p.last_error, 'spent') END AS spent,
        greatest(0, extract(epoch FROM coalesce(CASE p.status WHEN 'processing' THEN p.lease_until
@@ -80,7 +81,8 @@ SELECT p.id, p.status,
                                                              ELSE p.retry_at END,
                                                now()) - now()))::float8 AS wait_s,
        coalesce(p.expires_at <= now() AND p.status IN ('pending', 'failed_retryable') AND p.provider_ref IS NULL, false)
-           AS expired
+           AS expired,
+       p.status IN ('failed_final', 'canceled') AND p.sweep_at IS NOT NULL AND p.sweeps > 0 AS look_up_late
 FROM payments p
 WHERE p.id = ANY (%(ids)s::uuid[])
 
@@ -109,7 +111,10 @@ WITH settled AS (
         called_at = CASE WHEN w.call = 'charge' THEN now() ELSE p.called_at END,
         lease_until = NULL,
         retry_at = now() + w.delay_ms * interval '1 millisecond',
-        sweep_at = now() + (w.delay_ms + %(grace_ms)s::bigint) * interval '1 millisecond',
+        -- What fails at the first attempt has no other call that may be on its way: it is not asked for.
+        sweep_at = now() + CASE WHEN w.status <> 'failed_final' THEN w.delay_ms + %(grace_ms)s::bigint
+                                WHEN p.attempts > 1 AND {ended_attempts} < p.attempts - 1 THEN %(late_ms)s::bigint
+                           END * interval '1 millisecond',
         sweeps = 0,
         dead_at = CASE WHEN w.event = 'spent' OR w.status = 'needs_review' THEN now() END,
         updated_at = now()
@@ -151,8 +156,9 @@ WITH recorded AS (
                           ELSE p.last_error END,
         dead_at = CASE WHEN %(approved)s AND p.status IN ('failed_final', 'canceled', 'needs_review') THEN now()
                        ELSE p.dead_at END,
+        sweep_at = CASE WHEN %(approved)s AND p.status IN ('failed_final', 'canceled') THEN NULL ELSE p.sweep_at END,
         updated_at = now()
-    WHERE p.id = %(id)s
+    WHERE p.id = %(id)s AND (NOT %(once)s OR p.provider_ref IS DISTINCT FROM %(provider_ref)s)
     RETURNING p.id, p.version, p.status
 ), logged AS (
     INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason, provider, latency_ms,
@@ -197,7 +203,8 @@ WITH canceled AS (
         rare_status = 'canceled',
         version = p.version + 1,
         retry_at = NULL,
-        sweep_at = NULL,
+        sweep_at = {late_look_up},
+        sweeps = 0,
         updated_at = now()
     WHERE p.id = %(id)s AND p.account_id = %(account_id)s AND p.status IN ('pending', 'failed_retryable')
       AND p.provider_ref IS NULL
@@ -217,7 +224,8 @@ WITH expired AS (
         version = p.version + 1,
         last_error = 'expired',
         retry_at = NULL,
-        sweep_at = NULL,
+        sweep_at = {late_look_up},
+        sweeps = 0,
         updated_at = now()
     WHERE p.id = %(id)s AND p.status IN ('pending', 'failed_retryable') AND p.provider_ref IS NULL
       AND p.expires_at <= now()
@@ -250,6 +258,92 @@ WITH buried AS (
     SELECT id, version, 'needs_review', status, attempts, %(actor)s, %(reason)s FROM buried
 )
 SELECT id FROM buried
+
+-- name: ended_attempts
+-- How many attempts ended with an answer that leaves no call on its way. An attempt that ended `unknown`, or whose worker
+-- died, is none of them. Not a statement: others hold it.
+(SELECT count(*) FROM payment_events e
+ WHERE e.payment_id = p.id AND e.event IN ('unavailable', 'declined', 'spent'))
+
+-- name: late_look_up
+-- When a payment that is being closed without a charge is first looked up again; NULL if no call can be on its way. Not a
+-- statement: others hold it.
+CASE WHEN p.provider_ref IS NULL AND {ended_attempts} < p.attempts
+     THEN now() + %(late_ms)s::bigint * interval '1 millisecond' END
+
+-- name: take_late_look_up
+-- The look-up of a closed payment that the sweep has sent begins. It comes again by itself, each time later, unless
+-- `late_look_up_answered` says otherwise: a worker that dies over it, or a provider that does not answer, cost a delay.
+UPDATE payments p
+SET look_ups = p.look_ups + 1,
+    open_since = coalesce(p.open_since, now()),
+    sweep_at = now() + (%(again_ms)s::bigint[])[least(p.look_ups + 1, cardinality(%(again_ms)s::bigint[]))]
+                       * interval '1 millisecond',
+    sweeps = 0
+WHERE p.id = %(id)s AND p.status IN ('failed_final', 'canceled') AND p.sweep_at IS NOT NULL AND p.sweeps > 0
+RETURNING {payment}, extract(epoch FROM now() - p.open_since)::float8
+
+-- name: late_look_up_answered
+-- There is no charge yet: when it is looked up next, counted from when it was closed. NULL: that was the last time.
+UPDATE payments p
+SET look_ups = 0,
+    open_since = NULL,
+    sweep_at = (SELECT min(p.updated_at + late.ms * interval '1 millisecond')
+                FROM unnest(%(late_ms)s::bigint[]) AS late (ms)
+                WHERE p.updated_at + late.ms * interval '1 millisecond' > now()),
+    sweeps = 0
+WHERE p.id = %(id)s AND p.version = %(version)s AND p.status IN ('failed_final', 'canceled')
+  AND p.sweep_at IS NOT NULL
+
+-- name: late_look_up_failed
+-- The provider has not said for too long whether there is a charge: a human asks.
+WITH failed AS (
+    UPDATE payments p
+    SET status = 'needs_review',
+        rare_status = 'needs_review',
+        version = p.version + 1,
+        last_error = %(reason)s,
+        sweep_at = NULL,
+        dead_at = now(),
+        updated_at = now()
+    WHERE p.id = %(id)s AND p.version = %(version)s AND p.status IN ('failed_final', 'canceled')
+    RETURNING p.id, p.version, p.status, p.attempts
+), logged AS (
+    INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason)
+    SELECT id, version, 'unanswered', status, attempts, %(actor)s, %(reason)s FROM failed
+)
+SELECT id FROM failed
+
+-- name: resolve
+-- A human has decided. Where no charge is known and a call may still be on its way, it is looked up as after any close.
+WITH resolved AS (
+    UPDATE payments p
+    SET status = %(status)s,
+        rare_status = CASE WHEN %(status)s <> 'success' THEN %(status)s END,
+        version = p.version + 1,
+        look_ups = 0,
+        provider_ref = coalesce(%(provider_ref)s, p.provider_ref),
+        last_error = CASE WHEN %(status)s <> 'success' THEN %(reason)s END,
+        open_since = NULL,
+        retry_at = NULL,
+        sweep_at = CASE WHEN %(status)s = 'failed_final' THEN {late_look_up} END,
+        sweeps = 0,
+        dead_at = NULL,
+        updated_at = now()
+    WHERE p.id = %(id)s AND (%(account_id)s::text IS NULL OR p.account_id = %(account_id)s::text)
+      AND p.status = 'needs_review'
+    RETURNING {payment}
+), logged AS (
+    INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason)
+    SELECT id, version, 'resolved', status, attempts, %(actor)s, %(reason)s FROM resolved
+)
+SELECT * FROM resolved
+
+-- name: decided
+-- Whether a human's decision made this payment what it is.
+SELECT coalesce((SELECT e.event FROM payment_events e
+                 WHERE e.payment_id = %(id)s AND e.event <> 'late_result'
+                 ORDER BY e.version DESC LIMIT 1) = 'resolved', false)
 
 -- name: events
 -- The timeline of one payment, acceptance first.

@@ -91,4 +91,5 @@ SET sweep_at = now() + w.again_ms * interval '1 millisecond',
 FROM due, unnest(%(lanes)s::text[], %(again_ms)s::bigint[]) AS w (lane, again_ms)
 WHERE p.id = due.id AND w.lane = p.lane
 RETURNING p.id, p.lane,
-          p.execute_at IS NOT NULL AND p.status = 'pending' AND p.attempts = 0 AND p.sweeps = 1 AS scheduled
+          p.execute_at IS NOT NULL AND p.status = 'pending' AND p.attempts = 0 AND p.sweeps = 1
+          OR p.status IN ('failed_final', 'canceled') AS planned

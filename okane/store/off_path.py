@@ -1,0 +1,164 @@
+"""Statements off the happy path, one payment at a time: a human's decisions, late outcomes, ends without a charge, and the
+later look-ups of payments that were closed while a call might still have been on its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Literal
+from uuid import UUID
+
+from okane.errors import PaymentNotFound, StatusConflict
+from okane.payment import Payment, Status
+from okane.store import rows, statements
+from okane.store.records import Event, LateLookUp, Settlement
+from okane.store.session import Session
+
+SQL = statements.load("payments.sql")
+
+Decision = Literal[Status.SUCCESS, Status.FAILED_FINAL]
+
+
+class OffPathStore:
+    """`late_look_ups` is when a payment that closed while a call might have been on its way is looked up again, each counted
+    from its close."""
+
+    def __init__(self, session: Session, *, actor: str, grace: timedelta, late_look_ups: Sequence[timedelta]) -> None:
+        self._rare = session
+        self._actor = actor
+        self._grace = grace
+        self._late_ms = [milliseconds(delay) for delay in late_look_ups]
+
+    async def record_late(self, settlement: Settlement, *, once: bool = False) -> Status | None:
+        """Keep an outcome whose attempt had lost the payment. The payment's status afterwards; None if there is none.
+
+        With `once`, a charge that the payment has already is not recorded again: None, too.
+        """
+        approved = settlement.status is Status.SUCCESS
+        found = await self._rare.rows(
+            SQL["record_late"],
+            {
+                "id": settlement.payment_id,
+                "attempt": settlement.attempt,
+                "actor": self._actor,
+                "approved": approved,
+                "provider_ref": settlement.provider_ref,
+                "reason": f"late {settlement.event}" + (f": {settlement.reason}" if settlement.reason else ""),
+                "provider": settlement.provider,
+                "latency_ms": milliseconds(settlement.latency),
+                "call": settlement.call,
+                "decline_code": settlement.decline_code,
+                "once": once,
+            },
+        )
+        return Status(found[0][0]) if found else None
+
+    async def retry(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
+        """Make a failed payment pending again, for `actor`.
+
+        Raises PaymentNotFound, or StatusConflict from any other status.
+        """
+        found = await self._rare.rows(
+            SQL["retry"],
+            {"id": payment_id, "account_id": account_id, "actor": actor, "grace_ms": milliseconds(self._grace)},
+        )
+        if found:
+            return rows.payment(found[0])
+        payment = await self._known(payment_id, account_id)
+        raise StatusConflict(payment.status, "retried")
+
+    async def cancel(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
+        """Withdraw a payment that nobody is charging, for `actor`; one that is canceled stays so.
+
+        Raises PaymentNotFound, or StatusConflict from any other status.
+        """
+        found = await self._rare.rows(
+            SQL["cancel"], {"id": payment_id, "account_id": account_id, "actor": actor, "late_ms": min(self._late_ms)}
+        )
+        if found:
+            return rows.payment(found[0])
+        payment = await self._known(payment_id, account_id)
+        if payment.status is Status.CANCELED:
+            return payment
+        raise StatusConflict(payment.status, "canceled")
+
+    async def expire(self, payment_id: UUID) -> bool:
+        """Cancel a payment whose time is over. False if it is not, or if its outcome is open."""
+        asked = {"id": payment_id, "actor": self._actor, "late_ms": min(self._late_ms)}
+        return bool(await self._rare.rows(SQL["expire"], asked))
+
+    async def bury(self, payment_id: UUID, *, reason: str) -> bool:
+        """Hand an unsettled payment to a human. False if it is settled, in a live claim, or unknown here."""
+        return bool(await self._rare.rows(SQL["bury"], {"id": payment_id, "reason": reason, "actor": self._actor}))
+
+    async def resolve(
+        self,
+        payment_id: UUID,
+        *,
+        account_id: str | None,
+        decision: Decision,
+        reason: str,
+        provider_ref: str | None,
+        actor: str,
+    ) -> Payment:
+        """Decide a payment that needs a review, for `actor`; the same decision again changes nothing.
+
+        `account_id` None means any account's. `provider_ref` is the charge that a human has found. Raises PaymentNotFound,
+        or StatusConflict from any other status.
+        """
+        found = await self._rare.rows(
+            SQL["resolve"],
+            {
+                "id": payment_id,
+                "account_id": account_id,
+                "status": decision.value,
+                "reason": reason,
+                "provider_ref": provider_ref,
+                "actor": actor,
+                "late_ms": min(self._late_ms),
+            },
+        )
+        if found:
+            return rows.payment(found[0])
+        payment = await self._known(payment_id, account_id)
+        if payment.status is decision and (await self._rare.rows(SQL["decided"], {"id": payment_id}))[0][0]:
+            return payment
+        raise StatusConflict(payment.status, "resolved")
+
+    async def take_late_look_up(self, payment_id: UUID, *, again: Sequence[timedelta]) -> LateLookUp | None:
+        """Begin the look-up of a closed payment that the sweep has sent; None if it is not for us to do.
+
+        Without an answer it is due again after the first of `again`, the next time after the second, and so on.
+        """
+        asked = {"id": payment_id, "again_ms": [milliseconds(delay) for delay in again]}
+        found = await self._rare.rows(SQL["take_late_look_up"], asked)
+        return LateLookUp(rows.payment(found[0]), open_s=found[0][rows.WIDTH]) if found else None
+
+    async def late_look_up_answered(self, payment: Payment) -> None:
+        """Plan the next look-up of a closed payment, or none if this was the last. Nothing, if it has changed."""
+        asked = {"id": payment.id, "version": payment.version, "late_ms": self._late_ms}
+        await self._rare.rows(SQL["late_look_up_answered"], asked)
+
+    async def late_look_up_failed(self, payment: Payment, *, reason: str) -> bool:
+        """Hand a closed payment to a human, whose look-up was not answered for too long. False if it has changed."""
+        asked = {"id": payment.id, "version": payment.version, "reason": reason, "actor": self._actor}
+        return bool(await self._rare.rows(SQL["late_look_up_failed"], asked))
+
+    async def events(self, payment_id: UUID) -> Sequence[Event]:
+        """The timeline of a payment, oldest first; empty if there is none."""
+        found = await self._rare.rows(SQL["events"], {"id": payment_id})
+        return [rows.event(row) for row in found]
+
+    async def _known(self, payment_id: UUID, account_id: str | None) -> Payment:
+        """The payment as it is now. Raises PaymentNotFound, also for another account's."""
+        found = await self._rare.rows(SQL["by_id"], {"ids": [payment_id]})
+        payment = rows.payment(found[0]) if found else None
+        if payment is None or account_id not in (None, payment.account_id):
+            raise PaymentNotFound(str(payment_id))
+        return payment
+
+
+def milliseconds(duration: timedelta) -> int:
+    """A duration as the statements take it."""
+    return round(duration.total_seconds() * 1000)
