@@ -29,7 +29,7 @@ OPEN = Row(
             Words(
                 title="Needs review",
                 means="Payments that a human decides: outcome open for a day, poison, or money that moved late.",
-                do="`okane dead ls`; look each up at the provider under its provider_key.",
+                do="`okane review ls`; look each up at the provider under its provider_key, and decide.",
             ),
             "short",
             Query(f'max(okane_payments_waiting{{{OF},status="needs_review"}})'),
@@ -220,6 +220,17 @@ PROVIDERS = Row(
             Query(grown("okane_late_results_total", OF, "event"), "{{event}}"),
             red=1,
             to_red=True,
+        ),
+        lines(
+            Words(
+                title="Late charges",
+                means="Charges that a later look-up found for payments closed without one; and closed payments that are "
+                "still to be looked up.",
+                do="Any charge: `okane review ls`. Something holds requests for longer than OKANE_CONSISTENCY_LAG.",
+            ),
+            "short",
+            Query(grown("okane_late_charges_total", OF, "provider"), "{{provider}}"),
+            Query(f"max(okane_late_look_ups_waiting{{{OF}}})", "to be looked up"),
         ),
     ),
 )

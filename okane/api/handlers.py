@@ -12,11 +12,12 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from okane.api import bodies, wire
+from okane.api import bodies, strict_json, wire
 from okane.api.answers import JSON, Answer
 from okane.api.caller import account_of, actor_of
 from okane.api.creating import MAX_BODY_BYTES, Creating, Spelling, location, told
 from okane.api.problems import Problem
+from okane.api.review import ResolveRequest
 from okane.api.waiting import Waiting, preferred_s
 from okane.config import Settings
 from okane.errors import StoreUnavailable
@@ -110,6 +111,21 @@ class Handlers:
         """`POST /v1/payments/{id}/cancel`: the payment is not charged any more; 409 if that is too late, or unclear."""
         payment_id = wire.payment_id(request.match_info["payment_id"])
         payment = await self._accept.cancel(payment_id, account_id=account_of(request), actor=actor_of(request))
+        return web.Response(body=wire.payment_json(payment), content_type=JSON)
+
+    async def resolve(self, request: web.Request) -> web.Response:
+        """`POST /v1/payments/{id}/resolve`: what needed a review is decided; 409 from any other status."""
+        found = await self._store.get(wire.payment_id(request.match_info["payment_id"]), account_id=account_of(request))
+        bodies.check_media_type(request, JSON)
+        asked = wire.validated(ResolveRequest, strict_json.loads(await bodies.read(request, MAX_BODY_BYTES)))
+        payment = await self._accept.resolve(
+            found.id,
+            account_id=found.account_id,
+            decision=asked.status,
+            reason=asked.reason,
+            provider_ref=asked.provider_ref,
+            actor=actor_of(request),
+        )
         return web.Response(body=wire.payment_json(payment), content_type=JSON)
 
     async def health(self, _request: web.Request) -> web.Response:

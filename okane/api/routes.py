@@ -30,6 +30,7 @@ SCOPES: Scopes = {
     ("GET", "/v1/payments/{payment_id}/attempts"): Scope.READ,
     ("POST", "/v1/payments/{payment_id}/retry"): Scope.WRITE,
     ("POST", "/v1/payments/{payment_id}/cancel"): Scope.WRITE,
+    ("POST", "/v1/payments/{payment_id}/resolve"): Scope.OPERATE,
     ("GET", "/v1/dead-letters"): Scope.READ,
     ("POST", "/v1/dead-letters/replay"): Scope.OPERATE,
     ("GET", "/v1/currencies"): None,
@@ -79,6 +80,7 @@ def build_api(
     app.router.add_get("/v1/payments/{payment_id}/attempts", reading.attempts)
     app.router.add_post("/v1/payments/{payment_id}/retry", handlers.retry)
     app.router.add_post("/v1/payments/{payment_id}/cancel", handlers.cancel)
+    app.router.add_post("/v1/payments/{payment_id}/resolve", handlers.resolve)
     app.router.add_get("/v1/dead-letters", dead.list)
     app.router.add_post("/v1/dead-letters/replay", dead.replay)
     app.router.add_get("/v1/currencies", currency_list.show)

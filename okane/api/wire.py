@@ -153,7 +153,7 @@ def _field_error(model: type[BaseModel], error: Any) -> FieldError:
             annotation = model.model_fields[name].annotation
             kinds = (annotation, *get_args(annotation))  # it may be optional
             model = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
-        allowed = ", ".join(model.model_fields)
+        allowed = ", ".join(field.alias or name for name, field in model.model_fields.items())
         return FieldError(pointer, "unknown_member", f"is not known here; known are {allowed}")
     if error["type"] == "int_type":
         return FieldError(pointer, "int_type", f"must be {WHOLE}".replace("`", ""))

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from okane import __version__
-from okane.cli import dead, keys, proving, servers, shared, watching
+from okane.cli import dead, keys, proving, review, servers, shared, watching
 
 
 class Commands(TyperGroup):
@@ -53,6 +53,7 @@ app = typer.Typer(
 for room in (servers, watching, proving):
     app.add_typer(room.app)
 app.add_typer(dead.app, name="dead")
+app.add_typer(review.app, name="review")
 app.add_typer(keys.app, name="keys")
 
 

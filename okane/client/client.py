@@ -187,6 +187,15 @@ class Client:
         """Try a failed payment again. Not repeated if no answer comes: it may have failed once more by then."""
         return Receipt.of(await self._ask("POST", _path(payment_id, "/retry"), repeatable=False))
 
+    async def resolve(
+        self, payment_id: UUID | str, *, as_: Status | str, reason: str, provider_ref: str | None = None
+    ) -> Payment:
+        """Decide a payment that needs a review: `success` or `failed_final`. Raises Conflict from any other status."""
+        body = {"as": Status(as_).value, "reason": reason}
+        if provider_ref is not None:
+            body["provider_ref"] = provider_ref
+        return Payment.of((await self._ask("POST", _path(payment_id, "/resolve"), body=body))["payment"])
+
     def payments(self, **which: Unpack[Filter]) -> AsyncIterator[Payment]:
         """Payments, newest first unless `order="ascending"`, page by page as they are asked for."""
         return self._pages("/v1/payments", "payments", Payment.of, arguments.query(which, _OF_PAYMENTS))

@@ -19,7 +19,7 @@ from okane.deadline import Deadline
 from okane.errors import Overloaded
 from okane.payment import Payment
 from okane.pipeline.pressure import Pressure
-from okane.store import Accepted, NewPayment, PaymentStore
+from okane.store import Accepted, Decision, NewPayment, PaymentStore
 from streams import Draft, Publisher, StreamError, StreamFull, StreamUnavailable
 from streams.failpoints import failpoint
 from streams.values import value
@@ -43,7 +43,7 @@ class Receipt:
 
 
 class Accept:
-    """Takes payments in, takes failed ones in again, and lets go of those that are not wanted any more."""
+    """Takes payments in, takes failed ones in again, lets go of those that are not wanted any more, and decides others."""
 
     def __init__(self, *, store: PaymentStore, producer: Publisher, pressure: Pressure | None = None) -> None:
         self._store = store
@@ -112,6 +112,28 @@ class Accept:
         """
         payment = await self._store.cancel(payment_id, account_id=account_id, actor=actor)
         log.info("payment_canceled", payment_id=str(payment_id), actor=actor)
+        return payment
+
+    async def resolve(
+        self,
+        payment_id: UUID,
+        *,
+        account_id: str | None,
+        decision: Decision,
+        reason: str,
+        provider_ref: str | None,
+        actor: str,
+    ) -> Payment:
+        """Decide a payment that needs a review. Raises PaymentNotFound, StatusConflict, StoreUnavailable."""
+        payment = await self._store.resolve(
+            payment_id,
+            account_id=account_id,
+            decision=decision,
+            reason=reason,
+            provider_ref=provider_ref,
+            actor=actor,
+        )
+        log.info("payment_resolved", payment_id=str(payment_id), status=payment.status.value, actor=actor)
         return payment
 
     def _how_many_may_ask(self, count: int) -> int:

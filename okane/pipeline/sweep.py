@@ -155,13 +155,13 @@ class Sweep:
                 self._lost(error)
                 self._pause_s = 0.0
                 return len(due)
-            self._count([one for one in due if not one.planned])
+            self._count([one for one in due if not one.scheduled])
         if behind or len(due) == limit:
             self._pause_s = 0.0
         return len(due)
 
     def _count(self, repaired: Sequence[WakeUp]) -> None:
-        """Count what was lost: a wake-up that was planned for now was not."""
+        """Count what was lost: a wake-up that was scheduled for now was not."""
         for one in repaired:
             self._metrics.sweep_repairs.labels(one.lane).inc()
         if repaired:

@@ -19,6 +19,7 @@ from okane.store.records import (
     Refused,
     Settlement,
 )
+from okane.store.review import ReviewStore
 from okane.store.sweep import SweepStore, WakeUp
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "PaymentStore",
     "PaymentWatch",
     "Refused",
+    "ReviewStore",
     "Settlement",
     "StoredKey",
     "SweepStore",

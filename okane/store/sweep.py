@@ -27,12 +27,12 @@ ALL_LANES = ""  # the cursor of the first look: no lane had anything open before
 
 @dataclass(frozen=True, slots=True)
 class WakeUp:
-    """A payment to be put on its lane's stream again. `planned`: for the first time, since it was scheduled for now; or to be
+    """A payment to be put on its lane's stream again. `scheduled`: for the first time, since it was to be run now; or to be
     looked up although it is closed."""
 
     payment_id: UUID
     lane: str
-    planned: bool = False
+    scheduled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,8 @@ SCENARIOS = {
     "promote.before": Scenario(provider=UNAVAILABLE),
     "promote.after": Scenario(provider=UNAVAILABLE),
     "bury.before_dead_letter": Scenario(provider=("--unavailable", "100", "--decline", "0")),
+    # A look-up of what is closed: the first call was reset, the others are refused.
+    "late.before_record": Scenario(provider=("--success", "0", "--reset-before-charge", "40", "--unavailable", "60")),
     "sweep.after_mark": Scenario(lost_wake_ups=True),
     "sweep.after_take": Scenario(lost_wake_ups=True),
     "reclaim.after_claim": Scenario(provider=("--latency-ms", "300"), dead_worker=True),
@@ -64,7 +66,7 @@ def test_every_failpoint_has_a_scenario_here_and_a_row_in_the_guarantees() -> No
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_killed_at_a_crash_point_nothing_is_lost_or_doubled(system: System, database_url: str, name: str) -> None:
     scenario = SCENARIOS[name]
-    system.env["MAX_RETRIES"] = "2"
+    system.env |= {"MAX_RETRIES": "2", "OKANE_LATE_LOOK_UPS": "500ms,1s"}
     armed = {"OKANE_FAILPOINT": f"{name}:kill"}
     await system.start_provider(*scenario.provider)
     if scenario.process == "api":

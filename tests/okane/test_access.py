@@ -31,6 +31,7 @@ ANOTHER_BODY = '{"amount": 441, "idempotency_key": "k"}'
 BODY = '{"amount": 440, "idempotency_key": "k"}'
 JSON = {"Content-Type": "application/json"}
 BODIES = {"/v1/payments/batch": f"[{BODY}]", "/v1/dead-letters/replay": '{"limit": 1}'}
+BODIES["/v1/payments/{payment_id}/resolve"] = '{"as": "success", "reason": "seen"}'
 PROTECTED = sorted(route for route, scope in SCOPES.items() if scope is not None)
 
 

@@ -336,4 +336,4 @@ async def test_what_is_closed_is_neither_a_repair_nor_overdue_nor_open(desk: Lat
     assert await overview.off_path() == {Status.CANCELED: 1}
     await overview.aclose()
     [wake] = await desk.sweeps.take_due(EMPTY, limit=10)
-    assert wake.planned
+    assert wake.scheduled

@@ -80,10 +80,10 @@ async def test_the_sweep_wakes_it_when_it_is_time_and_repairs_nothing(store: Pay
     assert await sweeps.take_due(EMPTY, limit=10) == []
     await age(database_url, payment_id, "execute_at")
     [first] = await sweeps.take_due(EMPTY, limit=10)
-    assert (first.payment_id, first.planned) == (payment_id, True)
+    assert (first.payment_id, first.scheduled) == (payment_id, True)
     await execute(database_url, "UPDATE payments SET sweep_at = now() WHERE id = %s", [payment_id])
     [second] = await sweeps.take_due(EMPTY, limit=10)  # the first wake-up was lost: this one is a repair
-    assert not second.planned
+    assert not second.scheduled
     claim = await claimed(store, payment_id)
     await store.settle(settlement(claim.payment))
     await sweeps.aclose()

@@ -14,6 +14,7 @@ from okane.api.answers import JSON
 from okane.api.contract import codes, schemas
 from okane.api.dead_letters import DeadQuery, ReplayRequest
 from okane.api.queries import PartQuery, PaymentQuery
+from okane.api.review import ResolveRequest
 from okane.api.wire import CreatePayment, IdempotencyKey
 
 PAYMENTS, DEAD_LETTERS, HEALTH = "Payments", "Dead letters", "Health"
@@ -208,6 +209,16 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "outcome is open.",
         says=(Said(status=HTTPStatus.OK, means="It is canceled, and was not charged.", body=schemas.PaymentAnswer),),
         problems=_CHANGE,
+    ),
+    ("POST", "/v1/payments/{payment_id}/resolve"): Operation(
+        name="resolvePayment",
+        tag=PAYMENTS,
+        summary="Decide a payment that needs a review",
+        details="What a human has found out at the provider, and why. From `needs_review`, and once more with the same "
+        "decision. From any other status: 409.",
+        body=Body(schema=ResolveRequest, example={"as": "success", "reason": "captured, says the provider"}),
+        says=(Said(status=HTTPStatus.OK, means="It is decided.", body=schemas.PaymentAnswer),),
+        problems=(*codes.OF_BODIES, "body_not_an_object", "validation_failed", *_CHANGE),
     ),
     ("GET", "/v1/currencies"): Operation(
         name="listCurrencies",

@@ -110,6 +110,9 @@ async def _charge(request: web.Request) -> web.Response:
         await asyncio.sleep(latency_s)
     try:
         decision = await desk.decide(wanted)
+        if decision == Untouched(Act.HELD_BACK):
+            await asyncio.sleep(desk.behaviour.hang_s)
+            decision = await desk.charge_late(wanted)
     except JournalError as error:
         return _problem(500, "journal_failed", str(error))
     match decision:
@@ -140,7 +143,7 @@ async def _misbehave(request: web.Request, act: Act, charge: Charge | None) -> w
             return web.Response(body=b'{"provider_ref": "ch_', content_type="application/json")
         case Act.TIMEOUT_AFTER_CHARGE | Act.TIMEOUT_BEFORE_CHARGE:
             await asyncio.sleep(behaviour.hang_s)
-        case Act.RESET_AFTER_CHARGE | Act.RESET_BEFORE_CHARGE:
+        case Act.RESET_AFTER_CHARGE | Act.RESET_BEFORE_CHARGE | Act.HELD_BACK:  # what was held back is charged by now
             pass
         case _:
             assert_never(act)

@@ -84,18 +84,26 @@ class Desk:
         act, code = self._draw(request.amount)
         if act is not Act.DECLINE and act not in _CAPTURES:
             return Untouched(act)
+        return Settled(await self._keep(request, declined=act is Act.DECLINE, code=code), act)
+
+    async def charge_late(self, request: ChargeRequest) -> Settled | Conflict:
+        """Charge a request that was held back on its way. Raises as `decide` does."""
+        known = self.journal.find(request.key)
+        return Settled(await self._keep(request)) if known is None else await self._repeat(known, request)
+
+    async def _keep(self, request: ChargeRequest, *, declined: bool = False, code: str = "") -> Charge:
         charge = Charge(
             key=request.key,
             payment_id=request.payment_id,
             amount=request.amount,
             currency=request.currency,
-            status="declined" if act is Act.DECLINE else "captured",
+            status="declined" if declined else "captured",
             provider_ref=f"ch_{secrets.token_hex(12)}",
             at=datetime.now(UTC).isoformat(),
             code=code or None,
         )
         await self.journal.append(charge)
-        return Settled(charge, act)
+        return charge
 
     async def look_up(self, key: str) -> Charge | None:
         """What a look-up may see of `key`: nothing while the consistency lag lasts."""

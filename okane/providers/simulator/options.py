@@ -29,6 +29,7 @@ class Act(enum.StrEnum):
     TIMEOUT_BEFORE_CHARGE = "timeout_before_charge"
     RESET_AFTER_CHARGE = "reset_after_charge"
     RESET_BEFORE_CHARGE = "reset_before_charge"
+    HELD_BACK = "held_back"
 
 
 # With `magic_amounts`, the last four digits of an amount decide: 4xxx the card says no, 5xxx the provider misbehaves.
@@ -46,6 +47,7 @@ MAGIC_AMOUNTS: Mapping[int, tuple[Act, str]] = {
     5005: (Act.TIMEOUT_BEFORE_CHARGE, ""),
     5006: (Act.RESET_AFTER_CHARGE, ""),
     5007: (Act.RESET_BEFORE_CHARGE, ""),
+    5008: (Act.HELD_BACK, ""),
 }
 
 
@@ -75,6 +77,7 @@ class Behaviour:
     timeout_before_charge: float = _option(0, "weight of not answering for hang_s, nothing charged")
     reset_after_charge: float = _option(0, "weight of charging and then resetting the connection (RST)")
     reset_before_charge: float = _option(0, "weight of resetting the connection, nothing charged")
+    held_back: float = _option(0, "weight of not seeing the request for hang_s, and charging it then")
     latency_ms: str = _option("0", "time before anything happens to a charge: milliseconds, or a range like 5-50")
     retry_after: int | None = _option(None, "Retry-After, in seconds, on 503 and 429")
     hang_s: float = _option(30.0, "how long a time-out holds the request before its connection is closed")

@@ -92,4 +92,4 @@ FROM due, unnest(%(lanes)s::text[], %(again_ms)s::bigint[]) AS w (lane, again_ms
 WHERE p.id = due.id AND w.lane = p.lane
 RETURNING p.id, p.lane,
           p.execute_at IS NOT NULL AND p.status = 'pending' AND p.attempts = 0 AND p.sweeps = 1
-          OR p.status IN ('failed_final', 'canceled') AS planned
+          OR p.status IN ('failed_final', 'canceled') AS scheduled

@@ -58,32 +58,48 @@ unhurried = _behaving(latency_ms="200-400")
 # Weights are relative: 900 of about 1,000.
 _MOSTLY = 900
 
-PROVIDER_FAULTS = tuple(
-    Fault(name=name, meaning=meaning, targets=_PROVIDER, made=made, hold_s=_HOLD_S)
-    for name, meaning, made in (
-        (
-            "provider_time_out_after_charge",
-            "the provider charges and does not answer",
-            _behaving(timeout_after_charge=_MOSTLY),
-        ),
-        (
-            "provider_time_out_before_charge",
-            "the provider neither charges nor answers",
-            _behaving(timeout_before_charge=_MOSTLY),
-        ),
-        ("provider_garbage", "the provider charges and answers garbage", _behaving(garbage=_MOSTLY)),
-        (
-            "provider_error_500",
-            "the provider answers 500, having charged or not",
-            _behaving(error_500=_MOSTLY / 2, error_500_after_charge=_MOSTLY / 2),
-        ),
-        (
-            "provider_reset",
-            "the provider resets the connection, having charged or not",
-            _behaving(reset_before_charge=_MOSTLY / 2, reset_after_charge=_MOSTLY / 2),
-        ),
-        ("provider_unavailable", "the provider answers 503 and charges nothing", _behaving(unavailable=_MOSTLY)),
-        ("provider_rate_limit", "the provider answers 429 and charges nothing", _behaving(rate_limit=_MOSTLY)),
-        ("provider_slow", "the provider takes almost as long as it may, or longer", _behaving(latency_ms="300-1200")),
-    )
+# As long as it takes to give payments up whose first call is still on its way.
+_HELD_BACK = Fault(
+    name="provider_held_back",
+    meaning="charges are held up on their way and made later, and the provider refuses others meanwhile",
+    targets=_PROVIDER,
+    made=_behaving(held_back=_MOSTLY / 3, unavailable=3 * _MOSTLY, hang_s=6.0),
+    hold_s=(3.0, 5.0),
+)
+
+PROVIDER_FAULTS = (
+    _HELD_BACK,
+    *(
+        Fault(name=name, meaning=meaning, targets=_PROVIDER, made=made, hold_s=_HOLD_S)
+        for name, meaning, made in (
+            (
+                "provider_time_out_after_charge",
+                "the provider charges and does not answer",
+                _behaving(timeout_after_charge=_MOSTLY),
+            ),
+            (
+                "provider_time_out_before_charge",
+                "the provider neither charges nor answers",
+                _behaving(timeout_before_charge=_MOSTLY),
+            ),
+            ("provider_garbage", "the provider charges and answers garbage", _behaving(garbage=_MOSTLY)),
+            (
+                "provider_error_500",
+                "the provider answers 500, having charged or not",
+                _behaving(error_500=_MOSTLY / 2, error_500_after_charge=_MOSTLY / 2),
+            ),
+            (
+                "provider_reset",
+                "the provider resets the connection, having charged or not",
+                _behaving(reset_before_charge=_MOSTLY / 2, reset_after_charge=_MOSTLY / 2),
+            ),
+            ("provider_unavailable", "the provider answers 503 and charges nothing", _behaving(unavailable=_MOSTLY)),
+            ("provider_rate_limit", "the provider answers 429 and charges nothing", _behaving(rate_limit=_MOSTLY)),
+            (
+                "provider_slow",
+                "the provider takes almost as long as it may, or longer",
+                _behaving(latency_ms="300-1200"),
+            ),
+        )
+    ),
 )

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from okane.errors import StoreUnavailable
 from okane.load.client import HttpClient
 from okane.load.report import AT_REST
+from okane.payment import UNCHARGED
 from okane.store import Overview
 from okane.torture.history.journals import (
     History,
@@ -47,7 +48,7 @@ async def come_to_rest(cluster: Cluster, *, within_s: float) -> float:
 
 async def _at_rest(cluster: Cluster, overview: Overview) -> bool:
     try:
-        if not set(await overview.counts()) <= AT_REST:
+        if not set(await overview.counts()) <= AT_REST or UNCHARGED & set(await overview.off_path()):
             return False
         broker = await read_broker(cluster.redis_url, stream=cluster.plan.stream)
     except (StoreUnavailable, StreamError):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from okane.payment import Status
+from okane.payment import UNCHARGED, Status
 from okane.torture.history.journals import Charge, EventRow, History, PaymentRow
 from okane.torture.invariants.violation import Violation
-
-NO_CHARGE = frozenset({Status.FAILED_FINAL, Status.CANCELED})
 
 # Both clocks are the machine's own; this is for a clock that is being set.
 _CLOCKS_DIFFER_S = 0.1
@@ -35,7 +33,7 @@ def success_means_charged(history: History) -> Sequence[Violation]:
         row = history.rows.get(payment_id)
         if row is None:
             found.append(Violation("I3", payment_id, "charged without a payment", repr(charges)))
-        elif row.status not in NO_CHARGE and any(_differs(charge, row) for charge in charges):
+        elif row.status not in UNCHARGED and any(_differs(charge, row) for charge in charges):
             found.append(Violation("I3", payment_id, "charged another amount", f"{charges} for {row}"))
     if history.provider.conflicts:
         what = "a key was used for another payment or amount"
@@ -44,11 +42,11 @@ def success_means_charged(history: History) -> Sequence[Violation]:
 
 
 def failure_means_not_charged(history: History) -> Sequence[Violation]:
-    """I4: no charge for what is `failed_final` or `canceled`. (Money in doubt is `needs_review`.)"""
+    """I4: no charge for what is `failed_final` or `canceled`. (Money in doubt is `needs_review`, as is what came late.)"""
     found = []
     for payment_id, charges in captured(history).items():
         row = history.rows.get(payment_id)
-        if row is not None and row.status in NO_CHARGE:
+        if row is not None and row.status in UNCHARGED:
             found.append(Violation("I4", payment_id, f"charged although {row.status}", repr(charges)))
     return found
 

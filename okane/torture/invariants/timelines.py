@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from okane.payment import TERMINAL, TRANSITIONS, Status
+from okane.payment import TERMINAL, TRANSITIONS, UNCHARGED, Status
 from okane.torture.history.journals import EventRow, History, Observation, PaymentRow
 from okane.torture.invariants.violation import Violation
 
@@ -77,6 +77,8 @@ def _allowed(before: Status, line: EventRow) -> bool:
             return after is Status.PENDING and after in TRANSITIONS[before]
         case "needs_review":  # open for too long, or poison
             return after is Status.NEEDS_REVIEW and after in TRANSITIONS[before] and not before.terminal
+        case "unanswered":  # closed, and the provider does not say whether a charge arrived later
+            return after is Status.NEEDS_REVIEW and before in UNCHARGED
         case outcome if outcome in _OUTCOMES:
             return before is Status.PROCESSING and after is _OUTCOMES[outcome]
         case _:  # somebody decided

@@ -1,0 +1,51 @@
+"""The body of a decision about a payment that needs a review."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+
+from okane.payment import MAX_REASON, Status
+from okane.store import Decision
+
+MAX_REF = 255
+
+
+def _said(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must say something")
+    return text
+
+
+def _text(length: int) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "minLength": 1, "maxLength": length, "pattern": r"\S"})
+
+
+class ResolveRequest(BaseModel):
+    """The body of `POST /v1/payments/{id}/resolve`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    decision: Annotated[Literal["success", "failed_final"], Field(alias="as", description="what the payment becomes")]
+    reason: Annotated[
+        str,
+        AfterValidator(_said),
+        _text(MAX_REASON),
+        Field(max_length=MAX_REASON, description="why: kept in the payment's history"),
+    ]
+    provider_ref: Annotated[
+        Annotated[str, AfterValidator(_said), _text(MAX_REF), Field(max_length=MAX_REF)] | None,
+        Field(description="the provider's name for the charge that was found; with success only"),
+    ] = None
+
+    @property
+    def status(self) -> Decision:
+        """The status that the payment is to have."""
+        return Status.SUCCESS if self.decision == "success" else Status.FAILED_FINAL
+
+    @model_validator(mode="after")
+    def _charge_of_a_success(self) -> Self:
+        if self.provider_ref is not None and self.decision != "success":
+            raise ValueError("provider_ref goes with success only")
+        return self

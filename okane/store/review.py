@@ -1,0 +1,38 @@
+"""What needs a review, of all accounts: for the command line. (To decide is `PaymentStore.resolve`.)"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from okane.errors import PaymentNotFound
+from okane.payment import Payment
+from okane.store import rows, statements
+from okane.store.session import Session
+
+SQL = statements.load("review.sql")
+_LAST = UUID(int=2**128 - 1)
+
+
+class ReviewStore:
+    """Reads only."""
+
+    def __init__(self, url: str, *, timeout: timedelta = timedelta(seconds=10)) -> None:
+        self._session = Session(url, name="review", timeout=timeout, index_only=True)
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._session.aclose()
+
+    async def page(self, limit: int, *, account_id: str | None = None, before: UUID | None = None) -> Sequence[Payment]:
+        """Up to `limit` payments that need a review, newest first, of those that are older than this one."""
+        asked = {"limit": limit, "account_id": account_id, "before": before or _LAST}
+        return [rows.payment(row) for row in await self._session.rows_repeatably(SQL["waiting"], asked)]
+
+    async def find(self, payment_id: UUID) -> Payment:
+        """The payment as it is now, whosever it is. Raises PaymentNotFound."""
+        found = await self._session.rows_repeatably(SQL["one"], {"id": payment_id})
+        if not found:
+            raise PaymentNotFound(f"there is no payment {payment_id}")
+        return rows.payment(found[0])

@@ -1,0 +1,26 @@
+-- name: waiting
+-- What needs a review, newest first. Found account by account, through the index that few payments are in: an account that
+-- has none of them costs one look.
+WITH RECURSIVE accounts (account_id) AS (
+    (SELECT p.account_id FROM payments p
+     WHERE p.rare_status IS NOT NULL AND p.account_id >= coalesce(%(account_id)s::text, '')
+     ORDER BY p.account_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT p.account_id FROM payments p
+            WHERE p.rare_status IS NOT NULL AND p.account_id > a.account_id
+            ORDER BY p.account_id LIMIT 1)
+    FROM accounts a
+    WHERE a.account_id IS NOT NULL AND %(account_id)s::text IS NULL
+)
+SELECT {payment}
+FROM accounts a
+CROSS JOIN LATERAL (SELECT * FROM payments p
+                    WHERE p.account_id = a.account_id AND p.rare_status = 'needs_review' AND p.id < %(before)s::uuid
+                    ORDER BY p.account_id DESC, p.rare_status DESC, p.id DESC
+                    LIMIT %(limit)s::bigint) p
+WHERE %(account_id)s::text IS NULL OR a.account_id = %(account_id)s::text
+ORDER BY p.id DESC
+LIMIT %(limit)s::bigint
+
+-- name: one
+SELECT {payment} FROM payments p WHERE p.id = %(id)s::uuid
