@@ -230,7 +230,7 @@ PROVIDERS = Row(
             ),
             "short",
             Query(grown("okane_late_charges_total", OF, "provider"), "{{provider}}"),
-            Query(f"max(okane_late_look_ups_waiting{{{OF}}})", "to be looked up"),
+            Query(f'max by (status) (okane_payments_waiting{{{OF},status=~"canceled|failed_final"}})', "{{status}}"),
         ),
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from uuid import UUID
 
 
@@ -31,6 +32,14 @@ class IdempotencyKeyReused(OkaneError):
     def __init__(self, payment_id: UUID) -> None:
         super().__init__(f"the idempotency key belongs to payment {payment_id}, which asks for something else")
         self.payment_id = payment_id
+
+
+class TimeOutOfRange(OkaneError):
+    """A new payment's `execute_at` or `expires_at` is over, or too far ahead, by the database's clock, which said `now`."""
+
+    def __init__(self, now: datetime) -> None:
+        super().__init__(f"a time is not in the future, or too far away, at {now.isoformat()}")
+        self.now = now
 
 
 class PaymentNotFound(OkaneError):

@@ -15,7 +15,7 @@ from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
-from okane.payment import TRANSITIONS, UNCHARGED, Status
+from okane.payment import TRANSITIONS, Status
 from okane.pipeline.lanes import LANES
 from streams.histogram import Histograms, TraceId
 
@@ -189,18 +189,14 @@ class SystemMetrics:
         )
         self.waiting = Gauge(
             "okane_payments_waiting",
-            "Payments off the happy path, by status: scheduled, to be retried, looked up, swept, or decided by a human.",
+            "Payments off the happy path, by status: scheduled, to be retried, looked up (closed, too), swept, or decided "
+            "by a human.",
             ["status"],
             registry=registry,
         )
         self.dead = Gauge(
             "okane_payments_dead",
             "Dead letters, from Postgres: payments given up that nobody has looked after yet (okane dead ls).",
-            registry=registry,
-        )
-        self.late_look_ups = Gauge(
-            "okane_late_look_ups_waiting",
-            "Payments closed without a charge that are still to be looked up, since a call might have been on its way.",
             registry=registry,
         )
         self.up = Gauge(
@@ -211,16 +207,14 @@ class SystemMetrics:
         """Postgres cannot be asked: an old value, or a zero, would be a lie."""
         self.dead.set(math.nan)
         self.oldest_due.set(math.nan)
-        self.late_look_ups.set(math.nan)
         for status in Status:
-            if not status.terminal:
+            if status is not Status.SUCCESS:
                 self.waiting.labels(status.value).set(math.nan)
 
     def set_waiting(self, *, oldest_due: timedelta, dead: int, waiting: Mapping[Status, int]) -> None:
         """What Postgres said at this scrape."""
         self.dead.set(dead)
         self.oldest_due.set(oldest_due.total_seconds())
-        self.late_look_ups.set(sum(waiting.get(status, 0) for status in UNCHARGED))
         for status in Status:
-            if not status.terminal:
+            if status is not Status.SUCCESS:
                 self.waiting.labels(status.value).set(waiting.get(status, 0))

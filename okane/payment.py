@@ -47,6 +47,8 @@ UNCHARGED = frozenset({Status.FAILED_FINAL, Status.CANCELED})
 # from its close, in rising order.
 LATE_LOOK_UPS = (timedelta(minutes=1), timedelta(minutes=10), timedelta(hours=1), timedelta(hours=24))
 
+FARTHEST = timedelta(days=366)  # how far ahead a payment may be scheduled
+
 MAX_REASON = 500  # characters of the reason for a decision
 
 # Nobody is charging it, and nothing is open: it may be withdrawn.

@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from http import HTTPStatus
 
-from okane.api import idempotency, strict_json, wire
+from okane.api import idempotency, strict_json, times, wire
 from okane.api.answers import Answer
 from okane.api.problems import FieldError, Problem, invalid
 from okane.config import Settings
 from okane.currencies import CURRENCIES, MAX_AMOUNT_MINOR
-from okane.errors import IdempotencyKeyReused, StoreUnavailable
+from okane.errors import IdempotencyKeyReused, StoreUnavailable, TimeOutOfRange
 from okane.metrics import OkaneMetrics
+from okane.payment import FARTHEST
 from okane.pipeline.accept import Accept, Receipt
 from okane.pipeline.lanes import LaneLimits
 from okane.store import NewPayment
 from streams.failpoints import failpoint
 
 MAX_BODY_BYTES = strict_json.MAX_BYTES
-
-FARTHEST = timedelta(days=366)  # how far ahead a payment may be scheduled
 
 BEFORE_ANSWER = failpoint("accept.before_answer", "accepted, the client not told", raises=StoreUnavailable)
 
@@ -97,26 +96,22 @@ class Creating:
         else:
             receipts = await self._accept.accept_many(news, written=written)
         self._count([receipt for receipt in receipts if isinstance(receipt, Receipt)])
-        return [await _passed(receipt) for receipt in receipts] if BEFORE_ANSWER.armed else receipts
+        told = [
+            _out_of_range(new, one.now) if isinstance(one, TimeOutOfRange) else one
+            for new, one in zip(news, receipts, strict=True)
+        ]
+        return [await _passed(receipt) for receipt in told] if BEFORE_ANSWER.armed else told
 
     def _refusal(self, new: NewPayment) -> Problem | None:
-        """The problem with a new payment, or None. A repeat of what was accepted once is not held to it: times go by, limits
-        change, currencies are withdrawn."""
+        """The problem with a new payment, or None. A repeat of what was accepted once is not held to it: limits change,
+        currencies are withdrawn."""
         refusal = self._amount_refusal(new)
         if refusal is not None:
             return refusal
         if new.currency not in CURRENCIES:
             detail = f"{new.currency} is no currency that new payments may be in: GET /v1/currencies lists those"
             return invalid([FieldError("/currency", "currency_unknown", detail)])
-        if new.execute_at is None and new.expires_at is None:
-            return None
-        now = datetime.now(UTC)
-        wrong = [
-            FieldError(f"/{name}", "out_of_range", "must be in the future, and at most a year away")
-            for name, moment in (("execute_at", new.execute_at), ("expires_at", new.expires_at))
-            if moment is not None and not now < moment <= now + FARTHEST
-        ]
-        return invalid(wrong) if wrong else None
+        return None
 
     def _amount_refusal(self, new: NewPayment) -> Problem | None:
         if new.amount_minor > MAX_AMOUNT_MINOR:
@@ -157,6 +152,15 @@ class Creating:
         # What is scheduled gets its wake-up when it is time.
         unsent = [one for one in created if not one.enqueued and one.payment.execute_at is None]
         self._not_enqueued.inc(len(unsent))
+
+
+def _out_of_range(new: NewPayment, now: datetime) -> Problem:
+    """The refusal of a new payment whose times were out of range a moment ago, when the database's clock said `now`."""
+    given = [("execute_at", new.execute_at), ("expires_at", new.expires_at)]
+    said = [(name, moment) for name, moment in given if moment is not None]
+    wrong = [name for name, moment in said if not now < moment <= now + FARTHEST] or [name for name, _ in said]
+    detail = f"must be in the future, and at most a year away; it is {times.text(now)} here"
+    return invalid([FieldError(f"/{name}", "out_of_range", detail) for name in wrong])
 
 
 async def _passed(receipt: Receipt | BaseException) -> Receipt | BaseException:

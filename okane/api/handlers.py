@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from http import HTTPStatus
 
 import structlog
@@ -74,7 +74,7 @@ class Handlers:
         payment = await self._expired(payment)
         headers["ETag"] = f'"{payment.version}"'
         if not payment.status.terminal:
-            headers["Retry-After"] = str(_worth_asking_in_s(payment))
+            headers["Retry-After"] = str(_worth_asking_in_s(payment, self._store.clock.now()))
         # `*` and weak tags match as RFC 9110 13.1.2 says; there are no commas in ours.
         known = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
         if headers["ETag"] in known or "*" in known:
@@ -85,7 +85,7 @@ class Handlers:
 
     async def _expired(self, payment: Payment) -> Payment:
         """The payment, canceled if it is seen to be over before a worker has come to it. The store decides."""
-        over = payment.expires_at is not None and payment.expires_at <= datetime.now(UTC)
+        over = payment.expires_at is not None and payment.expires_at <= self._store.clock.now()
         if over and payment.status in CANCELABLE and await self._store.expire(payment.id):
             return await self._store.get(payment.id, account_id=payment.account_id)
         return payment
@@ -156,8 +156,8 @@ def _not_ready(detail: str) -> Problem:
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", detail, retryable=True, headers={"Retry-After": "1"})
 
 
-def _worth_asking_in_s(payment: Payment) -> int:
+def _worth_asking_in_s(payment: Payment, now: datetime) -> int:
     """When there may be something new: in a second, or when a scheduled payment's time has come; within the hour."""
     if payment.status is not Status.PENDING or payment.execute_at is None:
         return 1
-    return max(1, min(3600, math.ceil((payment.execute_at - datetime.now(UTC)).total_seconds())))
+    return max(1, min(3600, math.ceil((payment.execute_at - now).total_seconds())))

@@ -56,12 +56,16 @@ def parse_retry_after(value: str | None, *, now: datetime) -> timedelta | None:
     if text.isascii() and text.isdigit():
         # Longer digit strings would overflow timedelta (and int() refuses 4,300 of them).
         return RETRY_AFTER_CAP if len(text) > 9 else min(timedelta(seconds=int(text)), RETRY_AFTER_CAP)
+    due = _http_date(text)
+    return None if due is None else min(max(due - now, timedelta(0)), RETRY_AFTER_CAP)
+
+
+def _http_date(text: str | None) -> datetime | None:
     try:
-        due = parsedate_to_datetime(text)
+        moment = parsedate_to_datetime(text or "")
     except (ValueError, IndexError, OverflowError):
         return None
-    due = due.replace(tzinfo=UTC) if due.tzinfo is None else due
-    return min(max(due - now, timedelta(0)), RETRY_AFTER_CAP)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def _object(body: bytes) -> Mapping[str, object] | None:
@@ -115,6 +119,8 @@ def _not_taken(answer: Response, said: Mapping[str, object] | None, *, now: date
     ours = answer.status == 503 and (said is not None or not answer.body.strip())
     if answer.status != 429 and not ours:
         return None
+    # A date is meant by the server's clock, which its Date tells; ours may be off.
+    now = _http_date(answer.date) or now
     return Unavailable(f"HTTP {answer.status}", parse_retry_after(answer.retry_after, now=now))
 
 

@@ -27,6 +27,7 @@ class Response:
     status: int
     body: bytes
     retry_after: str | None
+    date: str | None = None  # by the server's clock; only where there is a Retry-After
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Connection(asyncio.Protocol):
         "_body",
         "_coding",
         "_complete",
+        "_date",
         "_due_s",
         "_exchanges",
         "_framed",
@@ -83,6 +85,7 @@ class Connection(asyncio.Protocol):
         self._complete = False
         self._coding: list[bytes] = []
         self._retry_after: str | None = None
+        self._date: bytes | None = None
         self._expect_head()
         self._overdue = Broken("")
         self._due_s = 0.0
@@ -181,6 +184,8 @@ class Connection(asyncio.Protocol):
             self._framed = True
         elif name == b"transfer-encoding":
             self._coding.append(value)
+        elif name == b"date":
+            self._date = value
         elif name == b"retry-after" and self._retry_after is None:
             self._retry_after = value.decode("latin-1")
 
@@ -233,10 +238,11 @@ class Connection(asyncio.Protocol):
         self._framed = False  # the body's end can be told without the connection's
         self._keep = False
         self._coding = []
-        self._retry_after = None
+        self._retry_after = self._date = None
 
     def _response(self) -> Response:
-        return Response(self._status, bytes(self._body), self._retry_after)
+        date = self._date.decode("latin-1") if self._date is not None and self._retry_after is not None else None
+        return Response(self._status, bytes(self._body), self._retry_after, date)
 
     def _settle(self, outcome: Response | Broken) -> None:
         answer, self._answer = self._answer, None

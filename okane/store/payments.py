@@ -15,10 +15,11 @@ from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
-from okane.errors import IdempotencyKeyReused, PaymentNotFound, StoreBusy, StoreUnavailable
-from okane.payment import LATE_LOOK_UPS, Payment, Status
+from okane.errors import IdempotencyKeyReused, PaymentNotFound, StoreBusy, StoreUnavailable, TimeOutOfRange
+from okane.payment import FARTHEST, LATE_LOOK_UPS, Payment, Status
 from okane.store import rows, statements
-from okane.store.off_path import OffPathStore, milliseconds
+from okane.store.clock import DatabaseClock
+from okane.store.off_path import SQL, OffPathStore, milliseconds
 from okane.store.payment_id import PaymentId
 from okane.store.prepared import Row
 from okane.store.readiness import Readiness
@@ -60,6 +61,7 @@ class PaymentStore(OffPathStore):
         on_batch: Callable[[str, int], None] | None = None,
         on_round_trip: Callable[[str, float], None] | None = None,
     ) -> None:
+        self.clock = DatabaseClock()  # set by `get`
         self._lease = lease
         self._sessions: list[Session] = []
         self._url = url
@@ -87,7 +89,7 @@ class PaymentStore(OffPathStore):
         """Write a new payment, or find the one that this key already made.
 
         Without `wake`, no wake-up will be sent for it: the sweep is to see to it at once. Raises IdempotencyKeyReused if
-        the key belongs to a payment of another meaning.
+        the key belongs to a payment of another meaning, TimeOutOfRange if it is new and a time of it is over.
         """
         return await self._accepting.submit((new, wake))
 
@@ -172,7 +174,7 @@ class PaymentStore(OffPathStore):
     ) -> Sequence[Accepted | BaseException]:
         wanted: dict[tuple[str, str], tuple[NewPayment, bool]] = {}
         for one in batch:
-            wanted.setdefault((one[0].account_id, one[0].idempotency_key), one)
+            wanted.setdefault(_key(one[0]), one)
         if BEFORE_INSERT.armed:
             await BEFORE_INSERT.hit()
         # Ids are made here, not when the request came in: the database checks that they are of this moment.
@@ -196,9 +198,21 @@ class PaymentStore(OffPathStore):
         if missing:
             found |= await self._by_key(session, missing)
         own = dict(zip(wanted, ids, strict=True))
+        refusal = TimeOutOfRange((await session.rows(SQL["clock"]))[0][0]) if len(found) < len(wanted) else None
+        # Of several meanings that one key has in this batch, the first one was tried. It was refused: now the others are.
+        others = [
+            one
+            for one in batch
+            if _key(one[0]) not in found and one[0].fingerprint != wanted[_key(one[0])][0].fingerprint
+        ]
+        later = iter(await self._accept(session, others) if others else ())
         answers: list[Accepted | BaseException] = []
         for new, _ in batch:
-            key = (new.account_id, new.idempotency_key)
+            key = _key(new)
+            if key not in found:
+                assert refusal is not None
+                answers.append(refusal if new.fingerprint == wanted[key][0].fingerprint else next(later))
+                continue
             payment, fingerprint = found[key]
             # Of equal requests in one batch, one made the payment.
             created = own.pop(key, None) == payment.id
@@ -227,6 +241,7 @@ class PaymentStore(OffPathStore):
                 "expires_ats": [new.expires_at for new in news],
                 "clock_s": (ids[0].int >> 80) / 1000,  # RFC 9562: the id's time in ms comes first
                 "grace_s": self._grace.total_seconds(),
+                "farthest_s": FARTHEST.total_seconds(),
             },
         )
 
@@ -245,6 +260,8 @@ class PaymentStore(OffPathStore):
 
     async def _get(self, session: Session, ids: Sequence[UUID]) -> Sequence[Payment | None]:
         read = await session.rows_repeatably(BATCHED["by_id"], {"ids": list(set(ids))})
+        if read:
+            self.clock.set(read[0][rows.WIDTH])
         found = {payment.id: payment for payment in await rows.payments(read)}
         return [found.get(payment_id) for payment_id in ids]
 
@@ -325,6 +342,10 @@ class PaymentStore(OffPathStore):
                 ages_s.setdefault((payment_id, attempt), age_s)
         ages = ((one.payment_id, one.attempt) for one in batch)
         return [timedelta(seconds=ages_s[key]) if key in ages_s else None for key in ages]
+
+
+def _key(new: NewPayment) -> tuple[str, str]:
+    return new.account_id, new.idempotency_key
 
 
 def _accepted(new: NewPayment, payment_id: UUID, created_at: datetime) -> Payment:

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from okane.providers.answers import RETRY_AFTER_CAP, parse_retry_after
+from okane.providers.answers import RETRY_AFTER_CAP, charge_result, parse_retry_after
 from okane.providers.base import Approved, Declined, NotFound, Unavailable, Unknown
 from okane.providers.http import HttpProvider
+from okane.providers.http_connection import Response
 from okane.providers.simulator.app import serving
 from okane.providers.simulator.options import SimulatorOptions
 from tests.payments import NOW, PAYMENT
@@ -486,3 +487,12 @@ async def test_the_mock_provider_provokes_every_outcome_and_its_look_up(
     async with serving(options) as base_url, client(base_url, timeout_s=0.4) as provider:
         assert isinstance(await provider.charge(PAYMENT), outcome)
         assert isinstance(await provider.look_up(PAYMENT), then)
+
+
+@pytest.mark.parametrize("ours_is_ahead", [timedelta(0), timedelta(hours=1), timedelta(hours=-1)])
+def test_a_retry_after_date_is_counted_by_the_providers_own_clock(ours_is_ahead: timedelta) -> None:
+    theirs = NOW - ours_is_ahead
+    due, date = (format_datetime(at, usegmt=True) for at in (theirs + timedelta(seconds=90), theirs))
+    assert charge_result(Response(503, b"", due, date), PAYMENT, now=NOW) == Unavailable(
+        "HTTP 503", timedelta(seconds=90)
+    )

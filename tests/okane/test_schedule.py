@@ -11,7 +11,6 @@ from uuid import UUID
 
 import pytest
 
-from okane.api import creating
 from okane.config import Settings
 from okane.payment import Status
 from okane.store import Claimed, Overview, PaymentStore, Refused, SweepStore
@@ -51,7 +50,7 @@ async def age(url: str, payment_id: UUID, column: str) -> None:
 
 
 async def test_a_scheduled_payment_waits_for_its_time(api: Api) -> None:
-    at = later().replace(microsecond=123456)
+    at = later(HOUR + timedelta(seconds=30)).replace(microsecond=123456)
     response, answer = await post(api, "/v1/payments", body(execute_at=at))
     assert (response.status, answer["created"], answer["enqueued"]) == (202, True, False)
     payment = answer["payment"]
@@ -137,7 +136,9 @@ async def test_a_time_that_cannot_be_meant_is_refused(api: Api, members: dict[st
 async def test_a_repeat_is_answered_when_its_times_are_over(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = body(execute_at=later(), expires_at=later(2 * HOUR))
     _, first = await post(api, "/v1/payments", asked)
-    monkeypatch.setattr(creating, "FARTHEST", timedelta(0))  # whatever it is by now, it is nothing for a new payment
+    monkeypatch.setattr(
+        "okane.store.payments.FARTHEST", timedelta(0)
+    )  # whatever it is by now, it is nothing for a new payment
     response, again = await post(api, "/v1/payments", asked)
     assert (response.status, again["payment"]) == (200, first["payment"])
     response, problem = await post(api, "/v1/payments", body(execute_at=later()))

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-from okane.errors import IdempotencyKeyReused, OkaneError, StatusConflict, StoreUnavailable
+from okane.errors import IdempotencyKeyReused, OkaneError, StatusConflict, StoreUnavailable, TimeOutOfRange
 from okane.payment import Payment
 from okane.pipeline.accept import Accept, Receipt
 from okane.pipeline.lanes import LaneLimits
@@ -90,6 +90,8 @@ class Clients:
             except (NotSent, NoAnswer, StoreUnavailable):
                 await asyncio.sleep(self._dice.random() * 0.3 * 2**turn)
                 continue
+            except TimeOutOfRange:  # over before it was taken
+                return None
             payment = receipt.payment
             self._audit.told.append(
                 Told(new.account_id, new.idempotency_key, payment.id, new.amount_minor, new.currency)

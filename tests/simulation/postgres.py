@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 
-from okane.errors import IdempotencyKeyReused, StoreBusy, StoreUnavailable
+from okane.errors import IdempotencyKeyReused, StoreBusy, StoreUnavailable, TimeOutOfRange
 from okane.payment import Payment, Status
 from okane.store import Accepted, Claimed, LateLookUp, NewPayment, PaymentStore, Refused, Settlement, SweepStore, WakeUp
 from okane.store.sweep import Marked
@@ -84,7 +84,7 @@ class RemotePaymentStore:
         for number, new in enumerate(news):
             try:
                 answers.append(await self.accept(new, wake=number < wakes))
-            except (IdempotencyKeyReused, StoreUnavailable) as error:
+            except (IdempotencyKeyReused, TimeOutOfRange, StoreUnavailable) as error:
                 answers.append(error)
         return answers
 

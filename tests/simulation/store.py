@@ -16,8 +16,8 @@ from uuid import UUID
 
 import psycopg
 
-from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict
-from okane.payment import LATE_LOOK_UPS, RARE, TRANSITIONS, UNCHARGED, Payment, Status
+from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict, TimeOutOfRange
+from okane.payment import FARTHEST, LATE_LOOK_UPS, RARE, TRANSITIONS, UNCHARGED, Payment, Status
 from okane.store import Accepted, Claimed, Decision, Event, LateLookUp, NewPayment, Refused, Settlement, WakeUp
 from okane.store.sweep import ALL_LANES, LONGEST_QUEUE, WINDOW, Marked
 
@@ -201,8 +201,12 @@ class MemoryPaymentStore:
 
     async def accept(self, new: NewPayment, *, wake: bool = True) -> Accepted:
         """Write a new payment, or find the one that this key already made. Without `wake` it is due for the sweep at once."""
-        _check_columns(new)
+        in_time = all(self._in_time(moment) for moment in (new.execute_at, new.expires_at))
+        if in_time:  # else it is not even tried to be written
+            _check_columns(new)
         found = self._db.by_key.get((new.account_id, new.idempotency_key))
+        if found is None and not in_time:
+            raise TimeOutOfRange(self._db.now())
         row = found or self._insert(new, wake=wake)
         if row.fingerprint != new.fingerprint:
             raise IdempotencyKeyReused(row.id)
@@ -214,7 +218,7 @@ class MemoryPaymentStore:
         for number, new in enumerate(news):
             try:
                 answers.append(await self.accept(new, wake=number < wakes))
-            except (IdempotencyKeyReused, psycopg.Error) as error:
+            except (IdempotencyKeyReused, TimeOutOfRange, psycopg.Error) as error:
                 answers.append(error)
         return answers
 
@@ -438,6 +442,11 @@ class MemoryPaymentStore:
 
     async def check_writable(self) -> None:
         """Memory always is."""
+
+    def _in_time(self, moment: datetime | None) -> bool:
+        """Whether a time of a new payment is in the future, and not too far away."""
+        now = self._db.now()
+        return moment is None or now < moment <= now + FARTHEST
 
     def _insert(self, new: NewPayment, *, wake: bool) -> PaymentRow:
         now = self._db.now()

@@ -34,7 +34,7 @@ LEASE = timedelta(seconds=30)
 GRACE = timedelta(seconds=10)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 WINDOW = 3
-STEPS = 1_000
+STEPS = 1_200
 LANES = ("critical", "default", "low")
 NOBODY = UUID(int=7 << 76)
 
@@ -184,7 +184,7 @@ class Play:
     async def step(self) -> None:
         """One call."""
         moves: Sequence[tuple[int, Callable[[], Awaitable[None]]]] = (
-            (4, self._accept),
+            (6, self._accept),
             (2, self._get),
             (12, self._claim),
             (10, self._settle),
@@ -192,11 +192,11 @@ class Play:
             (3, self._record_late),
             (3, self._retry),
             (2, self._bury),
-            (2, self._cancel),
+            (3, self._cancel),
             (3, self._expire),
             (2, self._resolve),
             (3, self._late),
-            (5, self._sweep),
+            (6, self._sweep),
             (3, self._take_due),
             (7, self._advance),
         )
@@ -288,8 +288,11 @@ class Play:
         dice, rows = self._dice, self._twins.db.payments.values()
         closed = [row.id for row in rows if row.status in UNCHARGED and row.sweep_at is not None]
         payment_id = dice.choice(closed) if closed and dice.random() < 0.9 else self._payment_id()
-        await self._twins.same("take_late_look_up", payment_id, again=(LEASE, timedelta(hours=1)))
         row = self._twins.db.payments.get(payment_id)
+        if row is not None and row.sweep_at is not None and dice.random() < 0.5:
+            await self._twins.advance(max(timedelta(0), row.sweep_at - self._twins.now))
+            await self._twins.same("take_due", dict.fromkeys(LANES), limit=100)
+        await self._twins.same("take_late_look_up", payment_id, again=(LEASE, timedelta(hours=1)))
         if row is None:
             return
         payment = dataclasses.replace(row.payment(), version=row.version - dice.choice((0, 0, 0, 1)))
@@ -377,6 +380,7 @@ EVERY_WAY = {
     "accept: Accepted",
     "accept: CheckViolation",
     "accept: IdempotencyKeyReused",
+    "accept: TimeOutOfRange",
     "bury: False",
     "bury: True",
     "cancel: Payment",

@@ -2,7 +2,7 @@
 -- Inserts what is new, in the order of the keys (unsorted batches of two API processes deadlock). A row whose id is not
 -- of this moment by the database's clock (a skewed clock, or a batch that waited for Postgres), or that the sweep's cursor
 -- has passed already (clocks that stepped back), goes to the sweep after the grace; one that gets no wake-up, at once; one that
--- is scheduled, at its time.
+-- scheduled, at its time. One whose times are not in the future by this clock, or too far ahead, is left out.
 INSERT INTO payments AS p (id, account_id, idempotency_key, fingerprint, amount_minor, currency, metadata, lane,
                            provider_key, execute_at, expires_at, sweep_at)
 SELECT w.id, w.account_id, w.idempotency_key, w.fingerprint, w.amount_minor, w.currency, w.metadata, w.lane,
@@ -20,6 +20,8 @@ FROM unnest(%(ids)s::uuid[], %(account_ids)s::text[], %(keys)s::text[], %(finger
             %(wakes)s::boolean[], %(execute_ats)s::timestamptz[], %(expires_ats)s::timestamptz[])
      AS w (id, account_id, idempotency_key, fingerprint, amount_minor, currency, metadata, lane, wake, execute_at,
            expires_at)
+WHERE (w.execute_at IS NULL OR w.execute_at > now() AND w.execute_at <= now() + %(farthest_s)s::float8 * interval '1 second')
+  AND (w.expires_at IS NULL OR w.expires_at > now() AND w.expires_at <= now() + %(farthest_s)s::float8 * interval '1 second')
 ORDER BY w.account_id, w.idempotency_key
 ON CONFLICT ON CONSTRAINT payments_idempotency_key DO NOTHING
 RETURNING p.account_id, p.idempotency_key, p.created_at
@@ -29,8 +31,11 @@ SELECT {payment}, p.fingerprint
 FROM unnest(%(account_ids)s::text[], %(keys)s::text[]) AS w (account_id, idempotency_key)
 JOIN payments p USING (account_id, idempotency_key)
 
+-- name: clock
+SELECT now()
+
 -- name: by_id
-SELECT {payment}
+SELECT {payment}, now()
 FROM payments p
 WHERE p.id = ANY (%(ids)s::uuid[])
 
