@@ -36,9 +36,13 @@ class MissingRights:
         keys = [f"~{self.keys}"] if self.keys else []
         return " ".join([f"ACL SETUSER {self.user}", *keys, *(f"+{command}" for command in self.commands)])
 
+    @property
+    def lacks(self) -> str:
+        keys = [f"the keys {self.keys}"] if self.keys else []
+        return ", ".join([*(command.upper() for command in self.commands), *keys])
+
     def __str__(self) -> str:
-        lacks = [*(command.upper() for command in self.commands), *([f"the keys {self.keys}"] if self.keys else [])]
-        return f"the Redis user {self.user!r} has no right to {', '.join(lacks)} ({self.said}). Grant it: {self.grant}"
+        return f"the Redis user {self.user!r} has no right to {self.lacks} ({self.said}). Grant it: {self.grant}"
 
 
 def user_of(client: Redis) -> str:

@@ -22,7 +22,7 @@ from okane.pipeline.lanes import payments_stream
 from okane.store import schema
 from okane.store.facts import OLDEST_MAJOR, PostgresFacts, postgres_facts
 from okane.store.pooler import PoolerRefused
-from streams import Inspector, StreamError, connect, server_facts
+from streams import Inspector, ServerFacts, StreamError, StreamRefused, connect, missing_rights, server_facts, user_of
 
 SKEW = timedelta(seconds=2)
 SILENT = timedelta(seconds=15)  # a live worker reads every second
@@ -110,14 +110,34 @@ def durability(facts: PostgresFacts) -> Check:
 
 
 async def _redis(where: Context) -> list[Check]:
+    stream, group = payments_stream(where.settings.stream), where.settings.group
+    checks: list[Check] = []
     try:
         async with connect(where.redis_url) as redis:
+            missing = await missing_rights(redis, stream, group=group, buckets=True)
+            if missing is not None:
+                advice = (
+                    f"a worker needs all of them, an API fewer: docs/operations.md, Rights in Redis. {missing.grant}"
+                )
+                checks.append(Check("redis rights", "warn", f"no right to {missing.lacks} ({missing.said})", advice))
             asked = datetime.now(UTC)
-            facts = await server_facts(redis)
-            stats = await Inspector(redis, payments_stream(where.settings.stream), group=where.settings.group).stats()
+            try:
+                checks += _redis_server(await server_facts(redis), asked)
+            except StreamRefused as error:
+                advice = f"ACL SETUSER {user_of(redis)} +info, or OKANE_CHECK_EVICTION=false if it is noeviction"
+                state: State = "fail" if where.settings.check_eviction else "warn"
+                checks.append(Check("redis eviction", state, f"not known: {error}", advice))
+            stats = await Inspector(redis, stream, group=group).stats()
     except (StreamError, SetupError) as error:
-        return [Check("redis", "fail", str(error), "start it, or correct REDIS_URL; payments are accepted meanwhile")]
+        advice = "start it, or correct REDIS_URL; payments are accepted meanwhile"
+        return [*checks, Check("redis", "fail", str(error), advice)]
     live = {each.name for each in stats.consumers if each.idle_ms < SILENT / timedelta(milliseconds=1)}
+    if live:
+        return [*checks, Check("workers", "ok", ", ".join(sorted(live)))]
+    return [*checks, Check("workers", "fail", "none reads the stream", "start one: okane worker")]
+
+
+def _redis_server(facts: ServerFacts, asked: datetime) -> list[Check]:
     return [
         _that(
             "redis version", facts.supported, f"{facts.kind} {facts.version}", "upgrade: Redis >= 6.2 or Valkey >= 7.2"
@@ -138,9 +158,6 @@ async def _redis(where: Context) -> list[Check]:
             "set appendonly yes: without it a restart leaves every wake-up to the sweep (nothing is lost, it takes longer)",
         ),
         _clock("redis clock", facts.now - asked),
-        Check("workers", "ok", ", ".join(sorted(live)))
-        if live
-        else Check("workers", "fail", "none reads the stream", "start one: okane worker"),
     ]
 
 

@@ -116,12 +116,12 @@ class LoadReport:
 
     @property
     def exit_code(self) -> int:
-        """1 when a promise was broken or a payment could not be handed in; 130 after Ctrl-C; else 0."""
+        """1 when a promise was broken, or a payment was not handed in, or not seen settled; 130 after Ctrl-C; else 0."""
         if self.violations:
             return 1
         if self.interrupted:
             return 130
-        return 0 if self.accepted == self.payments else 1
+        return 0 if self.settled == self.payments else 1
 
     def to_json(self) -> dict[str, object]:
         """Plain types only, for `json.dumps`."""

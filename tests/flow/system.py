@@ -124,6 +124,10 @@ class System:
         assert child is not None
         return child.pid
 
+    def exit_code(self, name: str) -> int | None:
+        child = self._processes[name].child
+        return None if child is None else child.exit_code()
+
     def signal(self, name: str, number: signal.Signals) -> None:
         os.kill(self.pid(name), number)
 

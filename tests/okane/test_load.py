@@ -191,10 +191,11 @@ async def test_a_refused_payment_is_not_repeated_and_the_run_has_failed(world: W
     assert "NOT ACCEPTED: 60 payments" in text
 
 
-async def test_payments_still_open_at_the_timeout_are_waiting_by_status(world: World) -> None:
+async def test_payments_still_open_at_the_timeout_are_waiting_by_status_and_fail_the_run(world: World) -> None:
     world.api.provider = None
     report, text = await run_quietly(replace(world.options, timeout_s=0))
-    assert (report.accepted, report.settled, dict(report.waiting), report.exit_code) == (60, 0, {"pending": 60}, 0)
+    assert (report.accepted, report.settled, dict(report.waiting), report.exit_code) == (60, 0, {"pending": 60}, 1)
+    assert "NOT SETTLED: 60 payments" in text
     assert "waiting                 60   pending 60" in text
 
 
@@ -401,5 +402,6 @@ def test_the_summary_reads_like_this() -> None:
         "",
         "provider's journal: 3 charges for 3 successes, 0 doubled, 0 missing, 0 without a success "
         "(1 charge of payments still waiting)",
+        "NOT SETTLED: 4 payments in the time given (--timeout)",
     ]
-    assert report.exit_code == 0
+    assert report.exit_code == 1

@@ -23,7 +23,7 @@ class Server:
 
     def __init__(self, folder: Path, *options: str) -> None:
         self._folder = folder
-        self._options = options
+        self.options = options
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
 
@@ -41,7 +41,7 @@ class Server:
 
     def start(self) -> None:
         command = [self.binary(), "--port", str(self.port), "--bind", HOST, "--dir", str(self._folder), "--save", ""]
-        self._process = subprocess.Popen([*command, *self._options], stdout=subprocess.DEVNULL)
+        self._process = subprocess.Popen([*command, *self.options], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 20
         while not self._answers():
             assert self._process.poll() is None, "the server ended at its start"
@@ -69,6 +69,11 @@ class Server:
                 return connection.recv(100).startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False
+
+
+def cluster_options() -> tuple[str, ...]:
+    """Of a cluster's node; the last is the port of its bus, which is 10,000 above the other by default."""
+    return ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
 
 
 class Proxy(FaultProxy):

@@ -29,7 +29,7 @@ from streams.errors import GroupLost
 from tests.streams.conftest import Connected, until
 from tests.streams.refusals import GARBAGE, REPLIES
 from tests.streams.running import GROUP, Running, consumer, done
-from tests.streams.servers import RefusingServer, Server
+from tests.streams.servers import RefusingServer, Server, cluster_options
 from tests.streams.test_outages import Bell
 
 
@@ -161,7 +161,7 @@ async def test_a_connection_that_hears_of_another_node_is_not_used_again(
     own_server: Callable[..., Server], stream: Stream
 ) -> None:
     """The address may lead to the right node the next time, as after a failover."""
-    async with connect(own_server("--cluster-enabled", "yes").url) as client:
+    async with connect(own_server(*cluster_options()).url) as client:
         number = await client.client_id()
         with pytest.raises(StreamUnavailable, match="CLUSTERDOWN"):  # no node owns the slot
             await Producer(client, stream).publish(b"x")
