@@ -248,10 +248,14 @@ class Flights:
                     raise
             finally:
                 # Whatever happens: no slot stays taken by what nobody works on.
-                # A handler may answer when it is cancelled: what has an outcome is being settled.
-                if unfinished := [flight for flight in flights if flight.outcome is None]:
-                    self.land(unfinished, error or RuntimeError("a bug: it was left without an outcome"))
-            if hand.cancelling() or _is_changed(context):
+                for flight in flights:
+                    if flight.outcome is None:  # else it is being settled: a handler may answer when it is cancelled
+                        self.land([flight], error or RuntimeError("a bug: it was left without an outcome"))
+            try:
+                is_clean = contextvars.copy_context() == context and not hand.cancelling()
+            except Exception:  # values that cannot be compared
+                is_clean = False
+            if not is_clean:
                 return  # the handler left something behind there: the next one begins with another hand
 
     def _take_out(self, flight: Flight) -> None:
@@ -274,13 +278,6 @@ class Flights:
         self._landing.set()
         if self.roomy:
             self._room.set()
-
-
-def _is_changed(context: contextvars.Context) -> bool:
-    try:
-        return contextvars.copy_context() != context
-    except Exception:  # values that cannot be compared
-        return True
 
 
 async def _set(event: asyncio.Event) -> None:

@@ -98,13 +98,19 @@ class Settler:
     def _part(self, flights: Sequence[Flight]) -> _Part:
         """Build one call: all of `flights` but those that cannot be written, which keep no other from being settled."""
         part = _Part()
+        entries = part.settlement.entries
         for flight in flights:
+            message = flight.message
             try:
-                _add(part.settlement, flight, self._group)
+                if type(flight.outcome) is not Done:
+                    _add(part.settlement, flight, self._group)
             except Exception as error:
                 self._flights.land([flight], error)
-            else:
-                part.flights.append(flight)
+                continue
+            entries[message.lane].append(message.id)
+            part.flights.append(flight)
+            if flight.forgotten:
+                part.settlement.anew = True
         return part
 
     async def _persist(self, parts: Sequence[_Part]) -> list[_Part]:
@@ -216,7 +222,7 @@ class _Part:
 
 
 def _add(settlement: scripts.Settlement, flight: Flight, group: str) -> None:
-    """Adds what is to be written of the message; raises without having added anything."""
+    """Adds what is to live on of the message; raises without having added anything."""
     message = flight.message
     match flight.outcome:
         case Done():
@@ -231,5 +237,3 @@ def _add(settlement: scripts.Settlement, flight: Flight, group: str) -> None:
             raise AssertionError("it has no outcome")
         case outcome:
             assert_never(outcome)
-    settlement.entries[message.lane].append(message.id)
-    settlement.anew = settlement.anew or flight.forgotten
