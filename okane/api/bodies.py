@@ -9,6 +9,7 @@ from aiohttp import web
 
 from okane.api.answers import JSON
 from okane.api.problems import Problem
+from okane.time_slice import TimeSlice
 
 CURLS = "application/x-www-form-urlencoded"
 BODY_TIMEOUT_S = 5.0  # the largest takes longer only from somebody who means to, or from far away
@@ -32,8 +33,10 @@ async def read(request: web.Request, max_bytes: int) -> bytes:
 
 
 async def _read(request: web.Request, max_bytes: int) -> bytes:
-    body = bytearray()
-    while chunk := await request.content.readany():
+    body, time_slice = bytearray(), TimeSlice()
+    while not request.content.at_eof():  # chunk by chunk: to take all at once takes long if each has a byte
+        chunk, _ = await request.content.readchunk()
+        await time_slice.end_if_spent()
         body += chunk
         if len(body) > max_bytes:
             raise web.HTTPRequestEntityTooLarge(max_size=max_bytes, actual_size=len(body))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,6 +18,7 @@ from aiohttp.http import HttpProcessingError, RawRequestMessage
 
 from okane.api import refusals, request_ids
 from okane.api.problems import Problem, internal
+from okane.time_slice import SLICE_S
 
 if TYPE_CHECKING:
     from okane.api.serving import GuardedServer
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("okane.api")
 
 _AFTER_A_LOOK_S = 0.001  # at 0 it would come before the sockets
+AT_ONCE_BYTES = 2 * 1024  # that are parsed without looking at the time: less than a millisecond in the worst case
 LINGER_S = 2.0  # what is still coming of a body nobody reads is thrown away for so long, so that the answer arrives
 
 
@@ -33,7 +36,18 @@ class Connection(web.RequestHandler):
     The common case, a request that arrives whole, costs two comparisons: no timer is set or stopped for it.
     """
 
-    __slots__ = ("_broken", "_flush", "_head_bytes", "_head_since_s", "_losing", "_server", "_watch", "_wire")
+    __slots__ = (
+        "_broken",
+        "_flush",
+        "_head_bytes",
+        "_head_since_s",
+        "_losing",
+        "_parse_soon",
+        "_server",
+        "_unread",
+        "_watch",
+        "_wire",
+    )
 
     def __init__(self, server: GuardedServer, *, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -50,6 +64,8 @@ class Connection(web.RequestHandler):
         self._server = server
         self._wire: asyncio.Transport | None = None  # until it is closed for good; `transport` is forgotten before that
         self._broken = False
+        self._unread = b""  # what was received and is not parsed yet
+        self._parse_soon: asyncio.Handle | None = None
         self._losing: asyncio.Future[None] | None = None  # what is cancelled when the client goes away
         self._head_since_s: float | None = None  # since when a head is awaited or incomplete
         self._head_bytes = 0
@@ -80,6 +96,39 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._unread and data:  # it was read before the transport was paused: its turn comes after the rest
+            self._unread += data
+        elif len(data) <= AT_ONCE_BYTES:
+            self._parse(data)
+        else:
+            self._unread = data
+            self._parse_for_a_while()
+
+    def _parse_for_a_while(self) -> None:
+        """Parse what was received, some of it at a time: a body in chunks of a byte each, or many heads at once, take a tenth
+        of a second to parse. Meanwhile nothing more is read; an ordinary body is parsed in one go."""
+        self._parse_soon = None
+        if self._wire is None:
+            return
+        unread, at, until_s = self._unread, 0, time.perf_counter() + SLICE_S
+        while at < len(unread) and not (self._broken or self._reading_paused or self._buffer_paused):
+            self._parse(unread[at : at + AT_ONCE_BYTES])
+            at += AT_ONCE_BYTES
+            if time.perf_counter() >= until_s:
+                break
+        self._unread = b"" if self._broken else unread[at:]
+        if self._unread:
+            self._pause_transport_reading()
+        if not (self._reading_paused or self._buffer_paused):
+            self._resume_transport_reading()
+
+    def _resume_transport_reading(self) -> None:
+        if not self._unread:
+            super()._resume_transport_reading()
+        elif self._parse_soon is None:
+            self._parse_soon = self._loop.call_soon(self._parse_for_a_while)
+
+    def _parse(self, data: bytes) -> None:
         if self._broken:
             return
         super().data_received(data)

@@ -71,6 +71,8 @@ async def send(url: str, method: str, target: str, body: bytes = b"", **headers:
 def _send(url: str, method: str, target: str, body: bytes, headers: Mapping[str, str]) -> Said:
     where = urlsplit(url)
     fields = {"Host": where.netloc, "Connection": "close", "Content-Length": str(len(body)), **headers}
+    if "Transfer-Encoding" in headers:
+        del fields["Content-Length"]
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     with socket.create_connection((where.hostname, where.port), timeout=30) as connection:
         with contextlib.suppress(ConnectionError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -243,6 +244,25 @@ async def test_no_batch_holds_anybody_up(api: Api, lines: bool) -> None:
         assert len(body) <= MB, name
         found.look(name, *await held(api, "POST", "/v1/payments/batch", body, **(LINES if lines else JSON)))
     assert not found
+
+
+async def test_a_body_in_chunks_of_a_byte_each_holds_nobody_up(api: Api) -> None:
+    right = compact(payment("k", metadata=metadata("v"))).ljust(60_000)
+    body = b"".join(b"1\r\n%c\r\n" % byte for byte in right) + b"0\r\n\r\n"
+    longest_s, said = await held(api, "POST", "/v1/payments", body, **JSON, **{"Transfer-Encoding": "chunked"})
+    assert said.status in (200, 202)
+    assert longest_s < MOST_S
+
+
+async def test_many_requests_at_once_hold_nobody_up(api: Api) -> None:
+    """Their heads are parsed in portions, and all are answered, in order."""
+    head = b"GET /v1/health HTTP/1.1\r\nHost: 127.0.0.1\r\n" + b"A: b\r\n" * 60
+    many = b"".join(head + b"X-Request-Id: r%d\r\n\r\n" % number for number in range(500))
+    many += b"GET /v1/health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    longest_s, said = await held(api, "GET", "/v1/health", many, **{"Connection": "keep-alive", "Content-Length": "0"})
+    ids = re.findall(rb"X-Request-Id: r(\d+)", said.body)
+    assert [int(one) for one in ids] == list(range(500))
+    assert longest_s < MOST_S
 
 
 async def test_no_request_of_any_route_holds_anybody_up(api: Api) -> None:
