@@ -88,7 +88,7 @@ class LateLookUps:
             reason=reason,
         )
         status = await self._patience(self._store.record_late, settlement, once=True)
-        log.error("late_charge", payment_id=str(payment.id), provider_ref=provider_ref, status=status)
+        log.warning("late_charge", payment_id=str(payment.id), provider_ref=provider_ref, status=status)
         if status is Status.NEEDS_REVIEW or status is None:  # None: it was written before, without our hearing of it
             self._late_charges.inc()
             return Dead(reason)

@@ -419,3 +419,17 @@ def _line(key: str) -> bytes:
         provider_ref="ch_1",
         at="2026-01-01T00:00:00+00:00",
     ).to_line()
+
+
+async def test_a_request_that_was_held_back_is_charged_when_its_caller_has_given_up(journal: Path) -> None:
+    weights = {"success": 0, "unavailable": 0, "decline": 0, "held_back": 1}
+    async with provider(journal, **weights, hang_s=0.4) as caller:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await caller.charge("k1")
+        assert (await caller.get("/charges/k1"))[0] == 404
+        async with asyncio.timeout(30):
+            while not await caller.journal():
+                await asyncio.sleep(0.02)
+        assert (await caller.get("/charges/k1"))[1]["status"] == "captured"
+        assert (await caller.charge("k1"))[0] == 200  # the repeat is told

@@ -63,8 +63,8 @@ _HELD_BACK = Fault(
     name="provider_held_back",
     meaning="charges are held up on their way and made later, and the provider refuses others meanwhile",
     targets=_PROVIDER,
-    made=_behaving(held_back=_MOSTLY / 3, unavailable=3 * _MOSTLY, hang_s=6.0),
-    hold_s=(3.0, 5.0),
+    made=_behaving(held_back=_MOSTLY, unavailable=9 * _MOSTLY, hang_s=9.0),
+    hold_s=(5.0, 7.0),
 )
 
 PROVIDER_FAULTS = (
