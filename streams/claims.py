@@ -24,6 +24,7 @@ from streams.entry import to_message
 from streams.errors import StreamError, StreamUnavailable
 from streams.failpoints import failpoint
 from streams.flights import Flight, Flights
+from streams.inbox import Inbox
 from streams.keys import Stream
 from streams.message import Message
 from streams.metrics import Metrics
@@ -54,6 +55,7 @@ class Reclaimer:
         min_idle: timedelta,
         every: timedelta,
         max_deliveries: int,
+        inbox: Inbox,
         clock: Clock,
         roll: Callable[[], float],
     ) -> None:
@@ -61,6 +63,7 @@ class Reclaimer:
         self._stream = stream
         self._group = group
         self._consumer = consumer
+        self._inbox = inbox
         self._before_last = max_deliveries - 1
         self._lasts_left = 0
         self._min_idle_ms = milliseconds(min_idle)
@@ -77,6 +80,10 @@ class Reclaimer:
             return timedelta(0)
         return timedelta(seconds=max(0.0, self._next_scan - self._clock.monotonic()))
 
+    def hurry(self) -> None:
+        """Make the next scan due now: there is something to take over."""
+        self._next_scan = self._clock.monotonic()
+
     @property
     def lasts_left(self) -> bool:
         """Whether the last scan left messages on their last delivery."""
@@ -92,7 +99,10 @@ class Reclaimer:
         taken: list[Message] = []
         try:
             while self._cursors and len(taken) < limit:
-                taken += await self._step(next(iter(self._cursors)), min(_CHUNK, limit - len(taken)))
+                messages, full = await self._step(next(iter(self._cursors)), min(_CHUNK, limit - len(taken)))
+                taken += messages
+                if full:  # large ones: those that are here must not wait for the others with their leases running
+                    break
         except StreamError:
             if not taken:
                 raise
@@ -105,37 +115,45 @@ class Reclaimer:
         for lane in self._stream.lane_names:
             cursor = None
             while cursor != _START:
-                cursor, taken, _ = await self._claim(lane, cursor or _START, _CHUNK, last=True)
-                if taken:
-                    return taken[0]
+                messages, found = await self._claim(lane, cursor or _START, _CHUNK, last=True)
+                cursor = found.cursor
+                if messages:
+                    return messages[0]
         self._lasts_left = 0
         return None
 
-    async def _step(self, lane: str, count: int) -> list[Message]:
-        cursor, taken, left = await self._claim(lane, self._cursors[lane], count, last=False)
-        self._lasts_left += left
-        if cursor == _START:
+    async def _step(self, lane: str, count: int) -> tuple[list[Message], bool]:
+        """What was taken over, and whether there was no room for more."""
+        messages, found = await self._claim(lane, self._cursors[lane], count, last=False)
+        self._lasts_left += found.left
+        if found.cursor == _START:
             del self._cursors[lane]
         else:
-            self._cursors[lane] = cursor
-        return taken
+            self._cursors[lane] = found.cursor
+        return messages, found.full
 
-    async def _claim(self, lane: str, cursor: bytes, count: int, *, last: bool) -> tuple[bytes, list[Message], int]:
-        cursor, entries, left = await scripts.reclaim(
-            self._client,
-            self._stream.lane_key(lane),
-            group=self._group,
-            consumer=self._consumer,
-            min_idle_ms=self._min_idle_ms,
-            cursor=cursor,
-            count=count,
-            before_last=self._before_last,
-            last=last,
-        )
-        if entries and AFTER_CLAIM.armed:
-            await AFTER_CLAIM.hit()
-        messages = [to_message(entry_id, fields, lane=lane, deliveries=n) for entry_id, n, fields in entries]
-        return cursor, messages, left
+    async def _claim(
+        self, lane: str, cursor: bytes, count: int, *, last: bool
+    ) -> tuple[list[Message], scripts.Reclaimed]:
+        window, sent_s = self._inbox.window, self._clock.monotonic()
+        with self._inbox.receiving():
+            found = await scripts.reclaim(
+                self._client,
+                self._stream.lane_key(lane),
+                group=self._group,
+                consumer=self._consumer,
+                min_idle_ms=self._min_idle_ms,
+                cursor=cursor,
+                count=count,
+                before_last=self._before_last,
+                last=last,
+                max_bytes=window.bytes,
+            )
+            if found.taken and AFTER_CLAIM.armed:
+                await AFTER_CLAIM.hit()
+        window.carried(found.size, self._clock.monotonic() - sent_s)
+        messages = [to_message(entry_id, fields, lane=lane, deliveries=n) for entry_id, n, fields in found.taken]
+        return messages, found
 
 
 class Renewal:

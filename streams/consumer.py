@@ -24,6 +24,7 @@ from streams.connection import Outage
 from streams.errors import GroupLost, StreamError
 from streams.flights import Flight, Flights, Work
 from streams.handling import BatchHandler, Handler, Tracer, ask, ask_batch, is_outcome, resolve
+from streams.inbox import Inbox
 from streams.keys import Stream
 from streams.message import Message
 from streams.metrics import Metrics, guarded, quiet
@@ -106,7 +107,8 @@ class Consumer:
         self._reading_since: float | None = None
         self._flights = Flights(capacity=concurrency, clock=clock, metrics=metrics)
         self._outage = Outage(client, f"consumer {name}", clock=clock, roll=roll)
-        self._reader = Reader(client, stream, group=group, consumer=name, clock=clock)
+        self._inbox = Inbox(client, stream, group=group, consumer=name, lease=lease, clock=clock)
+        self._reader = Reader(client, stream, group=group, consumer=name, inbox=self._inbox, clock=clock)
         self._settler = Settler(
             client,
             stream,
@@ -124,6 +126,7 @@ class Consumer:
             min_idle=lease,
             every=reclaim_every or max(lease / 10, timedelta(milliseconds=50)),
             max_deliveries=max_deliveries,
+            inbox=self._inbox,
             clock=clock,
             roll=roll,
         )
@@ -160,6 +163,7 @@ class Consumer:
         self._flights.owner = asyncio.current_task()
         async with self._renewing():
             await self._know_group()
+            await self._recover_lost()
             flights = await self._reclaim()
             try:
                 if self._flights.free:
@@ -196,6 +200,7 @@ class Consumer:
         if self._reading_since is None:
             self._reading_since = self._clock.monotonic()
         await self._know_group()
+        await self._recover_lost()
         claimed = [] if self._reclaimer.due_in else await self._reclaim()
         if self._reclaimer.lasts_left:
             self._reading_since = None  # handlers are waited for, not the server
@@ -209,7 +214,7 @@ class Consumer:
         if not claimed and not read and not stop.is_set():
             longest = min(self._block, max(self._reclaimer.due_in, _SHORTEST_WAIT))
             read = self._take(await self._reader.wait(self._flights.free, longest))
-        if _FLOWING <= len(read) < min(free, _READ_LIMIT) and self._gather:
+        if _FLOWING <= len(read) < min(free, _READ_LIMIT) and self._gather and not self._reader.was_cut:
             await self._clock.sleep(self._gather)
 
     async def _know_group(self) -> None:
@@ -221,6 +226,11 @@ class Consumer:
             self._flights.forget()
             self._metrics.group_recreated()
         self._group_known = self._group_was_known = True
+
+    async def _recover_lost(self) -> None:
+        """Has come again what was delivered in a reply that was lost."""
+        if await self._inbox.hand_back(self._flights.ids):
+            self._reclaimer.hurry()
 
     async def _reclaim(self) -> list[Flight]:
         return self._launch_reclaimed(await self._reclaimer.run_once(self._flights.free))
@@ -323,11 +333,11 @@ class Consumer:
 
     async def _hand_back(self, left: Sequence[Flight]) -> None:
         """What fails here is delivered again when its lease has run out, as after a crash."""
-        if not left:
-            return
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                await hand_back(self._client, self._stream, left, group=self._group, consumer=self._name)
+                if left:
+                    await hand_back(self._client, self._stream, left, group=self._group, consumer=self._name)
+                await self._inbox.hand_back(self._flights.ids)
         except (StreamError, TimeoutError) as error:
             log.warning("%d messages could not be handed back, and wait for their leases to end: %s", len(left), error)
 

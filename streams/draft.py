@@ -18,8 +18,6 @@ MAX_BYTES: Final = 16 * 1024 * 1024  # of one message: its body with the names a
 # Twice as many fields travel in one script call, which takes some thousands at most (see `scripts.MAX_ARGUMENTS`).
 MAX_HEADERS: Final = 256
 
-_NO_HEADERS: Final[Mapping[str, str]] = {}
-
 Packed = tuple[str, list[str | bytes | int]]  # lane, fields
 
 
@@ -51,10 +49,13 @@ class Packer:
             raise TypeError(f"a lane is given by its name, a str, not {type(lane).__name__}")
         elif lane not in self._lanes:
             raise ValueError(f"no lane {lane!r} in stream {self._name!r}")
-        if headers is not None:
+        if headers is None or headers == {}:  # as most are: on the way of every message
+            fields: list[str | bytes | int] = ["b", body]
+            size = len(body)
+        else:
             _check_headers(headers)
-        fields = to_fields(body, headers or _NO_HEADERS)
-        size = fields_size(fields)
+            fields = to_fields(body, headers)
+            size = fields_size(fields)
         if size > MAX_BYTES:
             raise ValueError(f"a message has at most {MAX_BYTES:,} bytes, headers included; this one has {size:,}")
         return lane, fields

@@ -75,6 +75,11 @@ class Flights:
         return {lane: len(flights) for lane, flights in self._lanes.items()}
 
     @property
+    def ids(self) -> Mapping[str, list[str]]:
+        """The entries of those in hand, by lane."""
+        return {lane: list(flights) for lane, flights in self._lanes.items()}
+
+    @property
     def free(self) -> int:
         return max(0, self._capacity - len(self))
 

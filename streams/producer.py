@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from redis.asyncio import Redis
@@ -12,11 +12,12 @@ from redis.asyncio import Redis
 from streams import scripts
 from streams.arguments import checked_client
 from streams.coalesce import Coalescer
-from streams.draft import Draft, Packed, Packer
+from streams.draft import Draft, Packed, Packer, fields_size
 from streams.errors import StreamFull, StreamUnavailable
 from streams.failpoints import failpoint
 from streams.keys import Stream
 from streams.metrics import Metrics, guarded
+from streams.window import Window
 
 AFTER_ADD = failpoint("publish.after_add", "entries added, the reply not heard", raises=StreamUnavailable)
 
@@ -46,6 +47,7 @@ class Producer:
         self._client = checked_client(client)
         self._stream = stream
         self._packer = Packer(stream)
+        self._window = Window(client)
         self._max_length = max_length
         self._metrics = guarded(metrics)
         self._coalescer: Coalescer[Packed, str | None] = Coalescer(self._flush, max_batch=max_batch)
@@ -88,15 +90,19 @@ class Producer:
 
     async def _flush(self, batch: Sequence[Packed]) -> list[str | BaseException | None]:
         ids: list[str | BaseException | None] = []
-        for part in _cut(batch):
+        while len(ids) < len(batch):
+            part, size = _next_part(batch, len(ids), self._window.bytes)
             try:
                 sent_s = time.perf_counter()
                 added = await scripts.publish(self._client, self._stream, max_length=self._max_length, drafts=part)
-                self._metrics.round_trip("publish", time.perf_counter() - sent_s)
+                took_s = time.perf_counter() - sent_s
+                self._metrics.round_trip("publish", took_s)
                 if AFTER_ADD.armed:
                     await AFTER_ADD.hit()
             except Exception as error:  # the parts before this one are in; the ones behind it are not even sent
+                self._window.failed()
                 return [*ids, *[error] * (len(batch) - len(ids))]
+            self._window.carried(size, took_s)
             ids += added
             self._count(part, added)
         return ids
@@ -108,14 +114,14 @@ class Producer:
             self._metrics.published(lane, count)
 
 
-def _cut(batch: Sequence[Packed]) -> Iterator[Sequence[Packed]]:
-    """Parts that one script call may take."""
-    start = size = 0
-    for at, (_, fields) in enumerate(batch):
-        cost = len(fields) + 2
-        if size + cost > scripts.MAX_ARGUMENTS and at > start:
-            yield batch[start:at]
-            start, size = at, 0
-        size += cost
-    if start < len(batch):
-        yield batch[start:]
+def _next_part(batch: Sequence[Packed], start: int, max_bytes: int) -> tuple[Sequence[Packed], int]:
+    """What one script call may take of the batch from `start` on, one message at least, and its bytes."""
+    arguments = size = 0
+    for at in range(start, len(batch)):
+        fields = batch[at][1]
+        arguments += len(fields) + 2
+        more = fields_size(fields)
+        if (arguments > scripts.MAX_ARGUMENTS or size + more > max_bytes) and at > start:
+            return batch[start:at], size
+        size += more
+    return batch[start:], size

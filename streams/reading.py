@@ -17,6 +17,7 @@ from streams.clock import Clock, milliseconds
 from streams.connection import redis_errors, translated, translating
 from streams.entry import flatten, timestamp_ms, to_message
 from streams.errors import GroupLost, StreamError
+from streams.inbox import Inbox
 from streams.keys import Stream
 from streams.lanes import Rotation
 from streams.message import Message
@@ -33,11 +34,12 @@ class Reading:
 class Reader:
     """Reads for one consumer of the group."""
 
-    def __init__(self, client: Redis, stream: Stream, *, group: str, consumer: str, clock: Clock) -> None:
+    def __init__(self, client: Redis, stream: Stream, *, group: str, consumer: str, inbox: Inbox, clock: Clock) -> None:
         self._client = client
         self._stream = stream
         self._group = group
         self._consumer = consumer
+        self._inbox = inbox
         self._clock = clock
         # Heaviest first: they are the first to get what other lanes leave over.
         self._lanes = sorted(stream.lanes, key=lambda lane: -lane.weight)
@@ -45,6 +47,8 @@ class Reader:
         self._name_of = {key.encode(): lane.name for key, lane in zip(self._keys, self._lanes, strict=True)}
         self._rotation = Rotation([lane.weight for lane in self._lanes])
         self._server_ahead_s = 0.0
+        self._entry_bytes = inbox.window.bytes  # of those read last, on average: until then as large as can be
+        self.was_cut = False  # by bytes: there is more to read
 
     async def create_group(self) -> bool:
         """Creates the group on every lane that lacks it; True if any did."""
@@ -58,20 +62,29 @@ class Reader:
         shares = [min(share, quota) for share, quota in zip(self._rotation.shares(limit), quotas, strict=True)]
         # What is left over goes first to the lane that holds least for its weight.
         order = sorted(range(len(self._lanes)), key=lambda at: holds[at] / self._lanes[at].weight)
-        now_ms, taken, trouble = await scripts.read(
-            self._client,
-            [self._keys[at] for at in order],
-            group=self._group,
-            consumer=self._consumer,
-            limit=limit,
-            shares=[shares[at] for at in order],
-        )
-        self._server_ahead_s = now_ms / 1000 - self._clock.monotonic()
+        window, sent_s = self._inbox.window, self._clock.monotonic()
+        with self._inbox.receiving():
+            now_ms, taken, trouble, size = await scripts.read(
+                self._client,
+                [self._keys[at] for at in order],
+                group=self._group,
+                consumer=self._consumer,
+                limit=limit,
+                max_bytes=window.bytes,
+                entry_bytes=self._entry_bytes,
+                shares=[shares[at] for at in order],
+            )
+        now_s = self._clock.monotonic()
+        self._server_ahead_s = now_ms / 1000 - now_s
+        self.was_cut = 2 * size > window.bytes
+        window.carried(size, now_s - sent_s)
         messages = [
             to_message(entry_id, fields, lane=self._lanes[at].name)
             for at, entries in zip(order, taken, strict=True)
             for entry_id, fields in entries
         ]
+        if messages:
+            self._entry_bytes = max(1, size // len(messages))
         return Reading(messages, translated(trouble.decode()) if trouble else None)
 
     @translating
@@ -81,25 +94,27 @@ class Reader:
         Not to be cancelled if it can be helped: what the server sends to a reader that has gone stays with its name
         until it is reclaimed.
         """
+        room = self._inbox.window.bytes // self._entry_bytes
         try:
-            with redis_errors():
+            with self._inbox.receiving(), redis_errors():
                 # redis-py's types allow for every protocol and decoding at once; ours are pinned in `connect`.
                 replies: Any = await self._client.xreadgroup(
                     self._group,
                     self._consumer,
                     dict.fromkeys(self._keys, ">"),
-                    count=max(1, limit // len(self._keys)),
+                    count=max(1, min(limit, room) // len(self._keys)),
                     block=max(1, milliseconds(longest)),
                 )
         except GroupLost as error:
             return Reading([], error)
-        return Reading(
-            [
-                to_message(entry_id, flatten(fields), lane=self._name_of[key])
-                for key, entries in replies or ()
-                for entry_id, fields in entries
-            ]
-        )
+        messages = [
+            to_message(entry_id, flatten(fields), lane=self._name_of[key])
+            for key, entries in replies or ()
+            for entry_id, fields in entries
+        ]
+        if messages:
+            self._entry_bytes = max(1, sum(len(message.body) for message in messages) // len(messages))
+        return Reading(messages)
 
     def waited_s(self, message: Message, now_s: float) -> float:
         """Seconds from the making of the message's entry to `now_s` (monotonic), by the server's clock: as it was when

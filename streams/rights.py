@@ -116,6 +116,7 @@ def _of_a_consumer(stream: Stream, group: str) -> Iterator[Command]:
         yield ("XAUTOCLAIM", key, group, _NOBODY, _NEVER_MS, "0-0", "COUNT", 1, "JUSTID")
         yield ("XCLAIM", key, group, _NOBODY, _NEVER_MS, "0-1", "JUSTID")
         yield ("XPENDING", key, group)
+        yield ("XGROUP", "SETID", key, _NOBODY, "0")  # a group that does not exist
         yield ("XGROUP", "DELCONSUMER", key, group, _NOBODY)  # whom reading has made
     yield ("ZADD", stream.delayed_key, "XX", 0, _NOBODY)
     yield ("ZREM", stream.delayed_key, _NOBODY)

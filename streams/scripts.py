@@ -74,6 +74,7 @@ _replay = _Script("replay")
 _dismiss = _Script("dismiss")
 _present = _Script("present")
 _take = _Script("take")
+_unheard = _Script("unheard")
 
 Entry = tuple[bytes, Sequence[bytes]]  # id, fields
 
@@ -86,11 +87,21 @@ async def create_group(client: Redis, keys: Sequence[str], *, group: str) -> int
 
 @translating
 async def read(
-    client: Redis, keys: Sequence[str], *, group: str, consumer: str, limit: int, shares: Sequence[int]
-) -> tuple[int, Sequence[Sequence[Entry]], bytes | None]:
-    """Server time in ms, the entries of each key, and the first error of a key if there was one."""
-    now_ms, taken, trouble = await _read(client, keys, (group, consumer, limit, *shares))
-    return now_ms, taken, trouble
+    client: Redis,
+    keys: Sequence[str],
+    *,
+    group: str,
+    consumer: str,
+    limit: int,
+    max_bytes: int,
+    entry_bytes: int,
+    shares: Sequence[int],
+) -> tuple[int, Sequence[Sequence[Entry]], bytes | None, int]:
+    """Server time in ms, the entries of each key, the first error of a key if there was one, and the entries' bytes.
+
+    `entry_bytes` is a guess at what an entry has: a bad one costs the server some work."""
+    now_ms, taken, trouble, size = await _read(client, keys, (group, consumer, limit, max_bytes, entry_bytes, *shares))
+    return now_ms, taken, trouble, size
 
 
 @dataclass(slots=True)
@@ -148,6 +159,18 @@ async def promote(client: Redis, stream: Stream, *, limit: int) -> tuple[int, in
     return int(moved), None if next_ms < 0 else int(next_ms), int(now_ms)
 
 
+@dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """Where the scan goes on, what was taken over (id, deliveries, fields), how many were left for `last`, the bytes of what
+    was taken, and whether there was no room for more."""
+
+    cursor: bytes
+    taken: Sequence[tuple[bytes, int, Sequence[bytes]]]
+    left: int
+    size: int
+    full: bool
+
+
 @translating
 async def reclaim(
     client: Redis,
@@ -160,17 +183,40 @@ async def reclaim(
     count: int,
     before_last: int,
     last: bool,
-) -> tuple[bytes, Sequence[tuple[bytes, int, Sequence[bytes]]], int]:
-    """The cursor to go on from, what was taken over (id, deliveries, fields), and how many were left for `last`.
+    max_bytes: int,
+) -> Reclaimed:
+    """Takes over up to `count` entries, of `max_bytes` together.
 
     `before_last` is the number of deliveries before the last one (0: no delivery is the last); with `last`, one entry on
     its last delivery is taken and nothing else, without it everything else.
     """
     wanted = "last" if last else "others"
-    cursor, taken, left = await _reclaim(
-        client, (key,), (group, consumer, min_idle_ms, cursor, count, before_last, wanted)
+    cursor, taken, left, size, full = await _reclaim(
+        client, (key,), (group, consumer, min_idle_ms, cursor, count, before_last, wanted, max_bytes)
     )
-    return bytes(cursor), [(entry_id, deliveries, fields) for entry_id, deliveries, fields in taken], int(left)
+    messages = [(entry_id, deliveries, fields) for entry_id, deliveries, fields in taken]
+    return Reclaimed(bytes(cursor), messages, int(left), int(size), bool(full))
+
+
+@translating
+async def unheard(
+    client: Redis,
+    stream: Stream,
+    *,
+    group: str,
+    consumer: str,
+    since_ms: int,
+    lease_ms: int,
+    in_hand: Mapping[str, Sequence[str]],
+) -> int:
+    """Hands back what was delivered since then (server time) but for what is `in_hand`, ids by lane; how many."""
+    arguments: list[Argument] = [group, consumer, since_ms, lease_ms]
+    for lane in stream.lane_names:
+        ids = in_hand.get(lane, ())
+        arguments.append(len(ids))
+        arguments += ids
+    handed_back: int = await _unheard(client, stream.lane_keys, arguments)
+    return handed_back
 
 
 @translating

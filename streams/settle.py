@@ -20,6 +20,7 @@ from streams import scripts
 from streams.batcher import Batcher
 from streams.clock import milliseconds
 from streams.connection import Outage, translated
+from streams.draft import fields_size
 from streams.entry import to_dead_fields, to_fields
 from streams.errors import CommandRejected, StreamError, StreamUnavailable
 from streams.failpoints import failpoint
@@ -27,6 +28,7 @@ from streams.flights import Flight, Flights
 from streams.keys import Stream
 from streams.metrics import Metrics
 from streams.outcome import Dead, Done, Outcome, Retry
+from streams.window import SMALLEST, Window
 
 log = logging.getLogger("streams")
 
@@ -60,6 +62,7 @@ class Settler:
         self._flights = flights
         self.outage = outage
         self._metrics = metrics
+        self._window = Window(client)
         self._giving_up = asyncio.Event()
         self._batcher: Batcher[Flight] = Batcher(self._flush, max_batch=_MAX_BATCH)
 
@@ -84,9 +87,10 @@ class Settler:
     async def _flush(self, batch: Sequence[Flight]) -> None:
         error: BaseException = RuntimeError("a bug: it was left out of its batch")
         try:
-            parts = [self._part(batch[at : at + _MAX_CALL]) for at in range(0, len(batch), _MAX_CALL)]
+            parts = self._parts(batch)
             while parts:
-                parts = await self._persist(parts)
+                trip = self._trip(parts)
+                parts = [*await self._persist(trip), *parts[len(trip) :]]
         except BaseException as caught:  # a bug, or we are cancelled
             error = caught
             if not isinstance(error, Exception):
@@ -95,23 +99,36 @@ class Settler:
             if left := [flight for flight in batch if not flight.landed]:
                 self._flights.land(left, error)
 
-    def _part(self, flights: Sequence[Flight]) -> _Part:
-        """Build one call: all of `flights` but those that cannot be written, which keep no other from being settled."""
+    def _parts(self, batch: Sequence[Flight]) -> list[_Part]:
+        """Build the calls, each so small that any round trip may carry it, but for its last message: all of `batch` but those
+        that cannot be written, which keep no other from being settled."""
         part = _Part()
-        entries = part.settlement.entries
-        for flight in flights:
+        parts = [part]
+        for flight in batch:
+            if len(part.flights) == _MAX_CALL or part.size >= SMALLEST:
+                part = _Part()
+                parts.append(part)
             message = flight.message
             try:
                 if type(flight.outcome) is not Done:
-                    _add(part.settlement, flight, self._group)
+                    part.size += _add(part.settlement, flight, self._group)
             except Exception as error:
                 self._flights.land([flight], error)
                 continue
-            entries[message.lane].append(message.id)
+            part.settlement.entries[message.lane].append(message.id)
             part.flights.append(flight)
             if flight.forgotten:
                 part.settlement.anew = True
-        return part
+        return [part for part in parts if part.flights]
+
+    def _trip(self, parts: Sequence[_Part]) -> Sequence[_Part]:
+        """Those of the first that one round trip may carry, one at least."""
+        size = 0
+        for at, part in enumerate(parts):
+            size += part.size
+            if size > self._window.bytes and at:
+                return parts[:at]
+        return parts
 
     async def _persist(self, parts: Sequence[_Part]) -> list[_Part]:
         """Lands what the server has taken, and what it will never take; the rest, after a pause."""
@@ -129,7 +146,7 @@ class Settler:
                 refused += self._land(part, answer)
         if refused:
             away = refused[0][1]
-            rest.append(self._part([flight for flight, _ in refused]))
+            rest += self._parts([flight for flight, _ in refused])
         if away is not None:
             await self.outage.endure(away, self._giving_up)
         else:
@@ -153,10 +170,13 @@ class Settler:
                 consumer=self._consumer,
                 settlements=[part.settlement for part in parts],
             )
-            self._metrics.round_trip("settle", time.perf_counter() - sent_s)
+            took_s = time.perf_counter() - sent_s
+            self._metrics.round_trip("settle", took_s)
+            self._window.carried(sum(part.size for part in parts), took_s)
             if AFTER_ACK.armed:
                 await AFTER_ACK.hit()
         except StreamError as error:
+            self._window.failed()
             return [error] * len(parts)
         return found
 
@@ -219,11 +239,12 @@ class _Part:
     flights: list[Flight] = field(default_factory=list)
     settlement: scripts.Settlement = field(default_factory=scripts.Settlement)
     repeated: bool = False
+    size: int = 0  # bytes, of what lives on
 
 
-def _add(settlement: scripts.Settlement, flight: Flight, group: str) -> None:
-    """Adds what is to live on of the message; raises without having added anything."""
-    message = flight.message
+def _add(settlement: scripts.Settlement, flight: Flight, group: str) -> int:
+    """Adds what is to live on of the message, and answers its bytes; raises without having added anything."""
+    message, size = flight.message, 0
     match flight.outcome:
         case Done():
             pass
@@ -231,9 +252,13 @@ def _add(settlement: scripts.Settlement, flight: Flight, group: str) -> None:
             assert after is not None, "resolved before it is settled"
             fields = to_fields(message.body, message.headers, attempt=message.attempt + 1, group=group)
             settlement.retries.append((message.lane, message.id, milliseconds(after), fields))
+            size = fields_size(fields)
         case Dead(reason=reason):
-            settlement.dead.append((message.lane, message.id, to_dead_fields(message, reason, group=group)))
+            fields = to_dead_fields(message, reason, group=group)
+            settlement.dead.append((message.lane, message.id, fields))
+            size = fields_size(fields)
         case None:
             raise AssertionError("it has no outcome")
         case outcome:
             assert_never(outcome)
+    return size

@@ -1,50 +1,86 @@
 -- Reads new entries of every lane up to its share, then offers what is left of the limit to the lanes that may have more.
+-- No more bytes than the reply may have, but one entry at least. How large entries are shows when they are read: those beyond go
+-- back as if they had not been, which nobody sees, as a script is one step.
 -- An error of one lane must not throw away what another has delivered to us already, so it is returned beside it.
 -- KEYS    the lanes' streams, those first that what is left is offered to first
--- ARGV    group, consumer, limit, then the share of each lane (0 or more; together no more than the limit)
--- Returns { server time in ms, per lane its entries { id, { field, value, ... } }, the first error or false }
+-- ARGV    group, consumer, limit, most bytes, bytes of an entry as far as we know, then the share of each lane (0 or more;
+--         together no more than the limit)
+-- Returns { server time in ms, per lane its entries { id, { field, value, ... } }, the first error or false, their bytes }
 local group, consumer = ARGV[1], ARGV[2]
 local taken, asked = {}, {}
-local spare = tonumber(ARGV[3])
+local spare, room, usual = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local number, bytes = 0, 0
 local trouble = false
 
-local function read(lane, count)
-  local reply = redis.pcall('XREADGROUP', 'GROUP', group, consumer, 'COUNT', count, 'STREAMS', KEYS[lane], '>')
-  if not reply then return {} end
-  if reply.err then
-    trouble = trouble or reply.err
-    return {}
+local function id_before(id)
+  local ms, count = string.match(id, '(%d+)-(%d+)')
+  if count == '0' then return string.format('%.0f-18446744073709551615', tonumber(ms) - 1) end
+  return ms .. '-' .. string.format('%.0f', tonumber(count) - 1)
+end
+
+-- Whether it was done. Without the right to set the group back they stay read: half of it would lose them.
+local function put_back(lane, entries, first)
+  local ids = {}
+  for i = first, #entries do
+    ids[#ids + 1] = entries[i][1]
   end
-  return reply[1][2]
+  if redis.pcall('XGROUP', 'SETID', KEYS[lane], group, id_before(ids[1])).err then return false end
+  redis.pcall('XACK', KEYS[lane], group, unpack(ids))
+  return true
+end
+
+-- Adds up to so many entries to those that are taken from a lane.
+local function read(lane, count)
+  local into = taken[lane]
+  while count > 0 and bytes < room do
+    local wanted = math.min(count, math.max(1, math.floor((room - bytes) / usual)))
+    local reply = redis.pcall('XREADGROUP', 'GROUP', group, consumer, 'COUNT', wanted, 'STREAMS', KEYS[lane], '>')
+    if not reply then return end
+    if reply.err then
+      trouble = trouble or reply.err
+      return
+    end
+    local entries = reply[1][2]
+    for i = 1, #entries do
+      local fields, size = entries[i][2], 0
+      for f = 1, #fields do
+        size = size + #fields[f]
+      end
+      if bytes + size > room and number > 0 and put_back(lane, entries, i) then
+        room = 0
+        return
+      end
+      bytes = bytes + size
+      number = number + 1
+      into[#into + 1] = entries[i]
+    end
+    if #entries < wanted then return end
+    count = count - #entries
+    usual = math.max(1, bytes / number)
+  end
 end
 
 for lane = 1, #KEYS do
-  asked[lane] = tonumber(ARGV[lane + 3])
-  taken[lane] = asked[lane] > 0 and read(lane, asked[lane]) or {}
+  asked[lane] = tonumber(ARGV[lane + 5])
+  taken[lane] = {}
+  read(lane, asked[lane])
   spare = spare - #taken[lane]
 end
 
 for lane = 1, #KEYS do
   if spare > 0 and #taken[lane] == asked[lane] then -- a lane that gave less has no more
-    local more = read(lane, spare)
-    for i = 1, #more do
-      table.insert(taken[lane], more[i])
-    end
-    spare = spare - #more
+    read(lane, spare)
+    spare = spare - (#taken[lane] - asked[lane])
   end
 end
 
 -- Before Redis 7.2 a read that finds nothing leaves no trace, and an idle consumer looks dead. Asking for our own pending
 -- entries from the end of time on finds nothing either, but counts as a sign of life (and does not count as a delivery).
-local anything = false
-for lane = 1, #KEYS do
-  anything = anything or #taken[lane] > 0
-end
-if not anything then
+if number == 0 then
   for lane = 1, #KEYS do
     redis.pcall('XREADGROUP', 'GROUP', group, consumer, 'STREAMS', KEYS[lane], '18446744073709551614-0')
   end
 end
 
 local time = redis.call('TIME')
-return { time[1] * 1000 + math.floor(time[2] / 1000), taken, trouble }
+return { time[1] * 1000 + math.floor(time[2] / 1000), taken, trouble, bytes }

@@ -3,16 +3,20 @@
 -- that was deleted, which leaves no id to acknowledge it by.)
 -- An entry on its last delivery may be the one that kills its workers, or only one that died beside it. It is taken alone,
 -- so that the guilty one dies alone: whoever does not want it yet leaves it as idle as it was.
+-- No more bytes than the reply may have, but one entry at least: the rest is left, uncounted, and the scan goes on from there.
 -- KEYS    a lane's stream
 -- ARGV    group, consumer, smallest idle time in ms, cursor, count, deliveries before the last one (0: no such rule),
---         `last` to take one entry on its last delivery and nothing else
--- Returns { next cursor, { { id, deliveries, { field, value, ... } } }, how many on their last delivery were left }
+--         `last` to take one entry on its last delivery and nothing else, most bytes
+-- Returns { next cursor, { { id, deliveries, { field, value, ... } } }, how many on their last delivery were left, the bytes of
+-- what was taken, 1 if there was no room for more }
 local group, consumer, min_idle = ARGV[1], ARGV[2], ARGV[3]
 local before_last = tonumber(ARGV[6])
 local wants_last = ARGV[7] == 'last'
+local room = tonumber(ARGV[8])
 local scan = redis.call('XAUTOCLAIM', KEYS[1], group, consumer, min_idle, ARGV[4], 'COUNT', ARGV[5], 'JUSTID')
 local taken = {}
-local left = 0
+local left, bytes = 0, 0
+local full_at = false
 
 local function leave(id)
   redis.call('XCLAIM', KEYS[1], group, consumer, 0, id, 'IDLE', min_idle, 'JUSTID')
@@ -21,7 +25,9 @@ end
 for _, id in ipairs(scan[2]) do
   local deliveries = redis.call('XPENDING', KEYS[1], group, id, id, 1)[1][4]
   local last = before_last > 0 and deliveries == before_last
-  if last and not (wants_last and #taken == 0) then
+  if full_at then
+    leave(id)
+  elseif last and not (wants_last and #taken == 0) then
     leave(id)
     left = left + 1
   elseif wants_last and not last then
@@ -29,10 +35,20 @@ for _, id in ipairs(scan[2]) do
   else
     local entry = redis.call('XCLAIM', KEYS[1], group, consumer, 0, id)[1]
     if entry then
-      taken[#taken + 1] = { id, deliveries + 1, entry[2] }
+      local size = 0
+      for f = 1, #entry[2] do
+        size = size + #entry[2][f]
+      end
+      if bytes + size > room and #taken > 0 then
+        redis.call('XCLAIM', KEYS[1], group, consumer, 0, id, 'IDLE', min_idle, 'RETRYCOUNT', deliveries, 'JUSTID')
+        full_at = id
+      else
+        bytes = bytes + size
+        taken[#taken + 1] = { id, deliveries + 1, entry[2] }
+      end
     else
       redis.call('XACK', KEYS[1], group, id)
     end
   end
 end
-return { scan[1], taken, left }
+return { full_at or scan[1], taken, left, bytes, full_at and 1 or 0 }

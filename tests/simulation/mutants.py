@@ -62,7 +62,7 @@ def ack_before_commit() -> Iterator[None]:
     async def broken(self: Consumer, handler: Handler, flights: Sequence[Flight]) -> None:
         [flight] = flights
         early = replace(flight, outcome=Done())
-        await self._settler._send([self._settler._part([early])])
+        await self._settler._send(self._settler._parts([early]))
         await handle(self, handler, flights)
 
     with patch.object(Consumer, "_handle", broken):
@@ -94,7 +94,7 @@ def cursor_reset() -> Iterator[None]:
     """Every scan for silent consumers starts at the top. Caught by the rule that it goes on where it stopped."""
     step = Reclaimer._step
 
-    async def broken(self: Reclaimer, lane: str, count: int) -> list[Message]:
+    async def broken(self: Reclaimer, lane: str, count: int) -> tuple[list[Message], bool]:
         taken = await step(self, lane, count)
         self._cursors.pop(lane, None)
         return taken

@@ -280,6 +280,9 @@ class Server:
                 raise ReplyError("BUSYGROUP Consumer Group name already exists")
             stream.groups[name] = Group(stream.last if arguments[4] == b"$" else _id(arguments[4]))
             return b"OK"
+        if what == b"SETID":
+            self._group(key, name)[1].last = _id(arguments[4])
+            return b"OK"
         if what == b"DELCONSUMER":
             if stream is None:
                 raise ReplyError("ERR The XGROUP subcommand requires the key to exist.")
@@ -352,11 +355,13 @@ class Server:
                 return [0, None, None, None]
             consumers = [[name, str(counts[name]).encode()] for name in sorted(counts)]
             return [len(group.pending), _text(min(group.pending)), _text(max(group.pending)), consumers]
-        first, last, count = _bound(arguments[3], _START), _bound(arguments[4], _END), int(arguments[5])
+        first, last, count = _bound(arguments[3].lstrip(b"("), _START), _bound(arguments[4], _END), int(arguments[5])
         if first == last:
             entries = [first] if first in group.pending else []
         else:
             entries = [entry for entry in sorted(group.pending) if first <= entry <= last]
+        if arguments[3][:1] == b"(":
+            entries = [entry for entry in entries if entry > first]
         about = [(entry, group.pending[entry]) for entry in entries]
         if len(arguments) > 6:
             about = [(entry, pending) for entry, pending in about if pending.consumer == arguments[6]]

@@ -70,6 +70,8 @@ class Step:
     is_dead: bool = False
     min_idle_ms: int = 0
     group: str = "g"
+    max_bytes: int = 10_000
+    entry_bytes: int = 10
 
 
 @pytest.fixture
@@ -127,8 +129,20 @@ async def _compare(theirs: Side, ours: Side, dice: Random, *, steps: int = STEPS
 
 def _choose(dice: Random, *, known: int) -> Step:
     what = dice.choices(
-        ("publish", "create", "read", "settle", "promote", "reclaim", "renew", "release", "dismiss", "state"),
-        (6, 1, 6, 5, 2, 5, 3, 2, 1, 2),
+        (
+            "publish",
+            "create",
+            "read",
+            "settle",
+            "promote",
+            "reclaim",
+            "renew",
+            "release",
+            "unheard",
+            "dismiss",
+            "state",
+        ),
+        (6, 1, 6, 5, 2, 5, 3, 2, 2, 1, 2),
     )[0]
     some = [dice.randrange(known) for _ in range(dice.randint(0, 3))] if known else []
     return Step(
@@ -141,6 +155,8 @@ def _choose(dice: Random, *, known: int) -> Step:
         is_dead=dice.random() < 0.3,
         min_idle_ms=dice.choice((0, 0, HOUR_MS)),
         group=dice.choices(GROUPS, (2, 1))[0],
+        max_bytes=dice.choice((1, 30, 10_000)),
+        entry_bytes=dice.choice((1, 10, 1_000)),
     )
 
 
@@ -164,18 +180,22 @@ async def _create(side: Side, step: Step) -> Any:
 
 
 async def _read(side: Side, step: Step) -> Any:
-    _, taken, trouble = await scripts.read(
+    _, taken, trouble, size = await scripts.read(
         side.client,
         side.stream.lane_keys,
         group=step.group,
         consumer=step.consumer,
         limit=2 * step.count,
+        max_bytes=step.max_bytes,
+        entry_bytes=step.entry_bytes,
         shares=[step.count, step.count // 2],
     )
     lanes = zip(side.stream.lane_names, taken, strict=True)
-    return [[_entry(side, lane, *entry) for entry in entries] for lane, entries in lanes], trouble and trouble.split()[
-        0
-    ]
+    return (
+        [[_entry(side, lane, *entry) for entry in entries] for lane, entries in lanes],
+        trouble and trouble.split()[0],
+        size,
+    )
 
 
 async def _settle(side: Side, step: Step) -> Any:
@@ -202,7 +222,7 @@ async def _promote(side: Side, step: Step) -> Any:
 
 
 async def _reclaim(side: Side, step: Step) -> Any:
-    cursor, taken, left = await scripts.reclaim(
+    found = await scripts.reclaim(
         side.client,
         side.stream.lane_key(step.lane),
         group=step.group,
@@ -212,11 +232,24 @@ async def _reclaim(side: Side, step: Step) -> Any:
         count=step.count,
         before_last=3,
         last=step.is_dead,
+        max_bytes=step.max_bytes,
     )
-    side.cursors[step.lane] = cursor
-    stopped_at = None if cursor == b"0-0" else side.number(step.lane, cursor)
-    messages = [(_entry(side, step.lane, entry_id, fields), deliveries) for entry_id, deliveries, fields in taken]
-    return stopped_at, messages, left
+    side.cursors[step.lane] = found.cursor
+    stopped_at = None if found.cursor == b"0-0" else side.number(step.lane, found.cursor)
+    messages = [(_entry(side, step.lane, entry_id, fields), deliveries) for entry_id, deliveries, fields in found.taken]
+    return stopped_at, messages, found.left, found.size, found.full
+
+
+async def _unheard(side: Side, step: Step) -> Any:
+    return await scripts.unheard(
+        side.client,
+        side.stream,
+        group=step.group,
+        consumer=step.consumer,
+        since_ms=1_700_000_000_000 if step.is_dead else 1 << 43,  # all of them, or those of a distant future
+        lease_ms=HOUR_MS,
+        in_hand=_by_lane(side, step),
+    )
 
 
 async def _renew(side: Side, step: Step) -> Any:
@@ -260,6 +293,7 @@ _DO: dict[str, Callable[[Side, Step], Awaitable[Any]]] = {
     "reclaim": _reclaim,
     "renew": _renew,
     "release": _release,
+    "unheard": _unheard,
     "dismiss": _dismiss,
     "state": _state,
 }

@@ -32,8 +32,15 @@ async def read_and_die(client: Redis, stream: Stream, *, name: str = "dead") -> 
     """Everything there is, delivered to a consumer that never settles it."""
     await scripts.create_group(client, stream.lane_keys, group=GROUP)
     shares = [10_000] * len(stream.lanes)
-    _, taken, _ = await scripts.read(
-        client, stream.lane_keys, group=GROUP, consumer=name, limit=sum(shares), shares=shares
+    _, taken, _, _ = await scripts.read(
+        client,
+        stream.lane_keys,
+        group=GROUP,
+        consumer=name,
+        limit=sum(shares),
+        max_bytes=1 << 30,
+        entry_bytes=1,
+        shares=shares,
     )
     lanes = zip(stream.lane_names, taken, strict=True)
     return [to_message(entry_id, fields, lane=lane) for lane, entries in lanes for entry_id, fields in entries]

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from streams import Dead, DeadLetters, Done, Draft, Inspector, Message, Metrics, Outcome, Producer, Stream
 from streams.claims import Reclaimer
 from streams.clock import SystemClock
+from streams.inbox import Inbox
 from streams.testing import Dice, FakeClock
 from tests.streams.conftest import pretend_idle, until
 from tests.streams.running import GROUP, Running, consumer, done, read_and_die
@@ -72,6 +73,10 @@ async def test_what_another_holds_within_its_lease_is_left_alone(client: Redis, 
         release.set()
 
 
+def inbox(client: Redis, stream: Stream) -> Inbox:
+    return Inbox(client, stream, group=GROUP, consumer="c1", lease=timedelta(minutes=1), clock=SystemClock())
+
+
 async def test_no_more_is_taken_over_than_there_are_free_slots_and_the_scan_goes_on(
     client: Redis, stream: Stream
 ) -> None:
@@ -84,6 +89,7 @@ async def test_no_more_is_taken_over_than_there_are_free_slots_and_the_scan_goes
         min_idle=timedelta(minutes=1),
         every=timedelta(hours=1),
         max_deliveries=5,
+        inbox=inbox(client, stream),
         clock=SystemClock(),
         roll=Dice(0.5),
     )
@@ -107,6 +113,7 @@ async def test_a_scan_does_not_start_before_its_time(client: Redis, stream: Stre
         min_idle=timedelta(minutes=1),
         every=timedelta(seconds=10),
         max_deliveries=5,
+        inbox=inbox(client, stream),
         clock=clock,
         roll=Dice(0.5),
     )
@@ -180,6 +187,7 @@ async def test_a_last_delivery_that_is_left_stays_as_idle_as_it_was(client: Redi
             min_idle=timedelta(minutes=1),
             every=timedelta(hours=1),
             max_deliveries=5,
+            inbox=inbox(client, stream),
             clock=SystemClock(),
             roll=Dice(0.5),
         )
