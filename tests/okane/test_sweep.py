@@ -12,11 +12,13 @@ import psycopg
 import pytest
 import uuid_utils
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from okane.errors import StoreBusy
 from okane.local.redis_server import RedisServer
 from okane.metrics import OkaneMetrics
 from okane.payment import Status
+from okane.pipeline import sweep as sweep_under_test
 from okane.pipeline.direct import Direct
 from okane.pipeline.lanes import payments_stream
 from okane.pipeline.sweep import LaneState, Sweep
@@ -24,8 +26,11 @@ from okane.store import Overview, PaymentStore, SweepStore, WakeUp
 from okane.store import sweep as sweep_module
 from okane.store.payment_id import PaymentId
 from okane.store.sweep import Marked
-from streams import Done, Handler, Inspector, Message, Outcome, Producer, StreamUnavailable, connect
+from streams import Done, Handler, Inspector, Message, Outcome, Producer, StreamForbidden, StreamUnavailable, connect
+from streams.errors import GroupLost
 from tests.okane.test_store import GRACE, LEASE, claimed, new, settlement
+from tests.streams.refusals import REPLIES
+from tests.streams.servers import RefusingServer
 
 EMPTY: dict[str, timedelta | None] = {"critical": None, "default": None, "low": None}
 
@@ -418,6 +423,87 @@ async def test_what_a_full_redis_does_not_take_runs_directly(
         await direct.drain(timedelta(seconds=10))
         await producer.aclose()
     assert ran == [accepted.payment.id]
+
+
+@pytest.mark.parametrize("text", REPLIES)
+async def test_whatever_error_redis_answers_due_payments_run_directly(
+    text: str, store: PaymentStore, sweeps: SweepStore
+) -> None:
+    accepted = await store.accept(new("k"), wake=False)
+    ran: list[UUID] = []
+    metrics = OkaneMetrics(CollectorRegistry())
+    async with RefusingServer(f"-{text}") as server, connect(server.url) as redis:
+        stream = payments_stream("refused")
+        producer = Producer(redis, stream)
+        direct = Direct(remembering(ran), concurrency=10, metrics=metrics)
+
+        async def lanes() -> dict[str, LaneState]:
+            await Inspector(redis, stream, group="workers").stats()
+            await producer.check()
+            raise AssertionError
+
+        sweep = make_sweep(sweeps, producer, lanes, metrics=metrics, direct=direct)
+        with capture_logs() as lines:
+            assert await sweep.run_once() == 1
+            assert await sweep.run_once() == 0
+        await direct.drain(timedelta(seconds=10))
+        await producer.aclose()
+    assert ran == [accepted.payment.id]
+    assert [(line["event"], line["log_level"]) for line in lines] == [("running_without_redis", "error")]
+    if REPLIES[text] is not GroupLost:
+        strange = REPLIES[text] not in (StreamUnavailable, StreamForbidden)
+        assert bool(lines[0]["exc_info"]) == strange, "a damaged key or a bug is logged with its traceback"
+
+
+async def test_a_consumer_that_cannot_read_for_too_long_counts_as_no_redis_until_it_reads_again(
+    store: PaymentStore, sweeps: SweepStore, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_under_test, "ASK_AGAIN_S", 0.0)
+    ran: list[UUID] = []
+    unable = timedelta(0)
+    metrics = OkaneMetrics(CollectorRegistry())
+
+    async def lanes() -> dict[str, LaneState]:
+        return {name: LaneState(None, 100) for name in EMPTY}
+
+    async with connect(redis_url) as redis:
+        producer = Producer(redis, payments_stream(f"test-{uuid4()}"))
+        direct = Direct(remembering(ran), concurrency=10, metrics=metrics)
+        sweep = Sweep(
+            store=sweeps,
+            producer=producer,
+            direct=direct,
+            lanes=lanes,
+            interval=timedelta(seconds=1),
+            metrics=metrics,
+            unable_for=lambda: unable,
+            patience=timedelta(seconds=3),
+        )
+        directly = []
+        with capture_logs() as lines:
+            for number, unable_s in enumerate([0, 2, 3, 60, 0]):
+                unable = timedelta(seconds=unable_s)
+                directly.append((await store.accept(new(f"k{number}"), wake=False)).payment.id)
+                assert await sweep.run_once() == 1
+        await direct.drain(timedelta(seconds=10))
+        await producer.aclose()
+    assert ran == directly[2:4]
+    said = [line["event"] for line in lines if line["log_level"] == "error"]
+    assert said == ["running_without_redis", "redis_back"]
+
+
+@pytest.mark.parametrize("status", [Status.FAILED_RETRYABLE, Status.UNKNOWN])
+async def test_without_wake_ups_a_retry_is_due_at_its_own_time_once_and_not_before(
+    status: Status, store: PaymentStore, sweeps: SweepStore, database_url: str
+) -> None:
+    claim = await claimed(store, (await store.accept(new("k"))).payment.id)
+    await store.settle(settlement(claim.payment, status, delay=timedelta(hours=1)))
+    assert await sweeps.take_due(EMPTY, limit=10, by_retry_at=True) == []
+    due_now = "UPDATE payments SET retry_at = now(), sweep_at = now() + interval '10 seconds' WHERE id = %s"
+    await execute(database_url, due_now, [claim.payment.id])
+    assert await sweeps.take_due(EMPTY, limit=10) == []
+    assert [one.payment_id for one in await sweeps.take_due(EMPTY, limit=10, by_retry_at=True)] == [claim.payment.id]
+    assert await sweeps.take_due(EMPTY, limit=10, by_retry_at=True) == [], "taken, and on its way"
 
 
 async def test_direct_runs_no_more_at_once_than_it_may_and_survives_a_bug() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import psutil
@@ -88,6 +88,21 @@ async def _disk_full(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 server.rlimit(psutil.RLIMIT_FSIZE, before)
     await _back(cluster)
+
+
+def _refusing(refuse: Sequence[str], permit: Sequence[str]) -> Made:
+    """Redis answers, and refuses what these rules take from its user; commands of ours need no key."""
+
+    @contextlib.asynccontextmanager
+    async def made(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
+        await _tell(cluster, cluster.primary, "ACL", "SETUSER", "default", *refuse)
+        try:
+            yield
+        finally:
+            await _tell(cluster, cluster.primary, "ACL", "SETUSER", "default", *permit)
+        cluster.tally.redis_back.append(time.time())
+
+    return made
 
 
 def _failed_over(*, split: bool) -> Made:
@@ -197,6 +212,20 @@ REDIS_FAULTS = (
         targets=_REDIS,
         made=_out_of_memory,
         hold_s=(0.6, 2.0),
+    ),
+    Fault(
+        name="redis_refuses",
+        meaning="Redis answers every command on a key with NOPERM",
+        targets=_REDIS,
+        made=_refusing(["resetkeys"], ["allkeys"]),
+        hold_s=(1.0, 3.0),
+    ),
+    Fault(
+        name="redis_read_refused",
+        meaning="wake-ups can be added, and may not be read",
+        targets=_REDIS,
+        made=_refusing(["-xreadgroup"], ["+@all"]),
+        hold_s=(3.0, 5.0),
     ),
     Fault(
         name="redis_disk_full",
