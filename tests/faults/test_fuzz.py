@@ -425,7 +425,7 @@ async def _rows(database_url: str) -> dict[UUID, int]:
 
 @pytest.mark.timeout(1800)
 async def test_whatever_is_sent_is_answered_and_breaks_nothing(system: System, database_url: str) -> None:
-    system.env |= {"OKANE_HEAD_TIMEOUT": "5s", "OKANE_KEEP_ALIVE_TIMEOUT": "5s"}
+    system.env |= {"OKANE_HEAD_TIMEOUT": "5s", "OKANE_KEEP_ALIVE_TIMEOUT": "5s", "OKANE_ALLOWED_HOSTS": "x"}
     await system.start_api()
     port = int(system.url.rsplit(":", 1)[1])
     generator, seen = Generator(SEED), Seen()
