@@ -34,7 +34,7 @@ WAIT_S = 60.0  # an answer, or the end of a connection, that takes longer is a h
 OURS = frozenset({501, 505})  # what a client can bring a server to say beyond 499
 KEY = "Idempotency-Key"
 
-LAST = b"GET /v1/health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+LAST = b"GET /v1/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 _FIELD_BYTES = bytes(byte for byte in range(0x20, 0x100) if byte != 0x7F)
 
 Json = Any
@@ -57,7 +57,7 @@ class Request:
     chunks: int = 0  # into how many the body is cut, 0: not chunked
 
     def render(self) -> bytes:
-        fields = [(b"Host", b"x"), *self.fields]
+        fields = [(b"Host", b"localhost"), *self.fields]
         body = self.body or b""
         if self.chunks:
             fields.append((b"Transfer-Encoding", b"chunked"))
@@ -329,7 +329,7 @@ class Generator:
             b"Upgrade: h2c\r\nConnection: upgrade",
             b"Connection: close",
         ]
-        hosts = [place for place in range(len(text)) if text.startswith(b"Host: x\r\n", place)]
+        hosts = [place for place in range(len(text)) if text.startswith(b"Host: localhost\r\n", place)]
         if hosts:
             place = self._dice.choice(hosts)
             text[place:place] = self._dice.choice(fields) + b"\r\n"

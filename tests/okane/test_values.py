@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -175,7 +176,9 @@ async def test_the_repeat_of_an_accepted_request_is_held_to_no_rule_for_new_ones
     api: Api, way: str, _rule: str, members: Callable[[], dict[str, Any]]
 ) -> None:
     asked = body(**members())
-    earlier = (await api.store.accept(api.creating.read(asked.encode(), (), account_id="default"))).payment
+    new = api.creating.read(asked.encode(), (), account_id="default")
+    # The database refuses these times by now. They are part of the fingerprint, by which the repeat is known.
+    earlier = (await api.store.accept(replace(new, execute_at=None, expires_at=None))).payment
     fresh = asked.replace('"k"', '"fresh"')
     statuses = []
     for text in (asked, fresh):
