@@ -51,6 +51,7 @@ _CODE = re.compile(r"-?([A-Z][A-Z0-9_]{2,})(?= |$)")
 _CODE_INSIDE = re.compile(
     r"(?:@user_script:.*? -|^Command # .* of pipeline caused error: \(?['\"]?)([A-Z][A-Z0-9_]{2,})(?= |$)"
 )
+_HOST_AND_PORT = re.compile(r"connecting to [^/\s]+:\d+")
 _FIRST_PAUSE = timedelta(milliseconds=50)
 _LONGEST_PAUSE = timedelta(seconds=2)
 
@@ -215,8 +216,8 @@ def _is_bad_certificate(error: BaseException) -> bool:
     while (cause := error.__cause__ or error.__context__) is not None:
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             return True
-        if isinstance(cause, FileNotFoundError) and "unix" not in str(error):
-            return True  # the file with the certificates
+        if isinstance(cause, FileNotFoundError) and _HOST_AND_PORT.search(str(error)):
+            return True  # the file with the certificates: no socket's, which a server brings along
         error = cause
     return False
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import ssl
 import subprocess
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -197,3 +199,39 @@ async def test_the_check_adds_nothing_and_finds_what_publishing_would(
         await Producer(client, stream).publish(b"x", lane="low")
     with pytest.raises(RedisError):
         await client.xlen(stream.lane_key("low"))
+
+
+async def test_a_certificate_that_does_not_verify_is_told_from_an_outage(tmp_path: Path, stream: Stream) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    request = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "1",
+        "-subj",
+        "/CN=elsewhere",
+        "-keyout",
+    ]
+    subprocess.run([*request, str(key), "-out", str(certificate)], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    for query in ("", f"?ssl_ca_certs={tmp_path}/missing.pem"):
+        async with connect(f"rediss://127.0.0.1:{port}{query}") as client:
+            with pytest.raises(StreamForbidden):
+                await Producer(client, stream).check()
+    async with connect(f"rediss://127.0.0.1:{port}?ssl_cert_reqs=none") as client:
+        with pytest.raises(StreamUnavailable) as raised:
+            await Producer(client, stream).check()
+        assert not isinstance(raised.value, StreamForbidden), "it hung up: that may be a restart"
+    server.close()
+    await server.wait_closed()
+    async with connect("unix:///nowhere/redis.sock") as client:
+        with pytest.raises(StreamUnavailable) as raised:
+            await Producer(client, stream).check()
+        assert not isinstance(raised.value, StreamForbidden)
