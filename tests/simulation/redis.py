@@ -367,7 +367,7 @@ class Server:
             about = [(entry, pending) for entry, pending in about if pending.consumer == arguments[6]]
         now_ms = self.now_ms
         return [
-            [_text(entry), pending.consumer, now_ms - pending.delivered_ms, pending.count]
+            [_text(entry), pending.consumer, max(0, now_ms - pending.delivered_ms), pending.count]
             for entry, pending in about[:count]
         ]
 
@@ -388,7 +388,7 @@ class Server:
             if entry not in stream.entries:
                 del group.pending[entry]
                 continue
-            if self.now_ms - pending.delivered_ms < min_idle_ms:
+            if min_idle_ms and self.now_ms - pending.delivered_ms < min_idle_ms:
                 continue
             self._take_over(key, entry, pending, consumer, count=not just_ids)
             pending.delivered_ms -= idle_ms
