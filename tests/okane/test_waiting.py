@@ -180,7 +180,7 @@ async def test_a_client_that_goes_away_frees_its_place(api: Api) -> None:
         body = '{"amount": 440, "idempotency_key": "k"}' if head.startswith("POST") else ""
         _, writer = await asyncio.open_connection(url.host, url.port)
         writer.write(
-            f"{head} HTTP/1.1\r\nHost: x\r\nPrefer: wait=30\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+            f"{head} HTTP/1.1\r\nHost: localhost\r\nPrefer: wait=30\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
         )
         await until(lambda: len(api.waiting) == 1)
         writer.transport.abort()
