@@ -72,6 +72,10 @@ class Bank:
             return self._patience_s + self._lag_s + self._dice.random() * HELD_S
         return self._dice.random() ** 4 * 0.5 * self._lag_s
 
+    def is_held_back(self, travel_s: float) -> bool:
+        """Whether a request that is under way for so long was held back."""
+        return travel_s > self._lag_s
+
     def answer_s(self) -> float:
         """How long the answer takes."""
         if self._dice.random() < self.mood.slow:
@@ -142,6 +146,7 @@ class SimulatedProvider:
         bank.on_charge(payment)
         bank.calls += 1
         travel_s, answer_s, refused, breaks = bank.travel_s(), bank.answer_s(), bank.refuses(), bank.breaks()
+        refused &= not bank.is_held_back(travel_s)  # what was held back is taken when it arrives
 
         def arrive(exchange: Exchange) -> object:
             self._network.later(travel_s, decide, exchange)
