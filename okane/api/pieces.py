@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator
-from http import HTTPStatus
 
 from okane.api import strict_json
 from okane.api.problems import Problem, malformed
-
-MAX_BLANK_LINES = 10_000
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BLANKS = b" \t\r\n"
@@ -24,6 +21,7 @@ STEP_BYTES = 16 * 1024
 _TEXT = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _BETWEEN_ITEMS = re.compile(rb'(?:[^",\[\]{}]++|' + _TEXT + rb")*+", re.DOTALL)
 _INSIDE_ITEMS = re.compile(rb'(?:[^"\[\]{}]++|' + _TEXT + rb")*+", re.DOTALL)
+_BLANK = re.compile(rb"[ \t\r\n]*+")
 _INSIDE_TEXT = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 
 
@@ -35,21 +33,19 @@ def _skip(what: re.Pattern[bytes], body: bytes, at: int) -> int:
 
 def of_lines(body: bytes) -> Iterator[bytes | None]:
     """The lines that are not blank."""
-    start, blank = 0, 0
+    yield None  # the body has just been received, which takes its time, too
+    start = yield from _after_blanks(body, 0)
     while start < len(body):
         end = body.find(b"\n", start)
-        line = body[start : end if end >= 0 else len(body)].strip(_BLANKS)
-        start = end + 1 if end >= 0 else len(body)
-        blank += not line
-        if blank > MAX_BLANK_LINES:
-            detail = f"a batch has up to {MAX_BLANK_LINES:,} blank lines"
-            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "batch_size", detail)
-        yield line or None
+        end = len(body) if end < 0 else end
+        yield body[start:end].rstrip(_BLANKS)
+        start = yield from _after_blanks(body, end)
 
 
 def of_array(body: bytes) -> Iterator[bytes | None]:
     """The items of a JSON array."""
-    at = len(body) - len(body.removeprefix(_BYTE_ORDER_MARK).lstrip(_BLANKS))
+    yield None  # the body has just been received, which takes its time, too
+    at = yield from _after_blanks(body, len(_BYTE_ORDER_MARK) if body.startswith(_BYTE_ORDER_MARK) else 0)
     if body[at : at + 1] != b"[":
         raise _no_array(body)
     at = start = at + 1
@@ -77,8 +73,17 @@ def of_array(body: bytes) -> Iterator[bytes | None]:
     last = body[start:at].strip(_BLANKS)
     if last or not first:
         yield last
-    if body[at + 1 :].strip(_BLANKS):
+    end = yield from _after_blanks(body, at + 1)
+    if end < len(body):
         raise malformed("json_invalid", "the body is not JSON: there is more after the array")
+
+
+def _after_blanks(body: bytes, at: int) -> Generator[None, None, int]:
+    """Where something else begins."""
+    while (end := _skip(_BLANK, body, at)) > at:
+        at = end
+        yield None
+    return at
 
 
 def _after_text(body: bytes, at: int) -> Generator[None, None, int]:
