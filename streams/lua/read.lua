@@ -42,8 +42,9 @@ local function read(lane, count)
     end
     local entries = reply[1][2]
     for i = 1, #entries do
-      local fields, size = entries[i][2], 0
-      for f = 1, #fields do
+      local fields = entries[i][2]
+      local size = #fields[1] + #fields[2] -- all there is to most entries
+      for f = 3, #fields do
         size = size + #fields[f]
       end
       if bytes + size > room and number > 0 and put_back(lane, entries, i) then
