@@ -60,7 +60,7 @@ def charge(prefix: str, number: int) -> bytes:
     """A charge at a provider, under a key made of both."""
     key = b"%s-%09d" % (prefix.encode(), number)
     body = b'{"payment_id":"%s","amount":5000,"currency":"USD"}' % key
-    head = b"POST /charges HTTP/1.1\r\nHost: bench\r\nIdempotency-Key: %s\r\nContent-Length: %d\r\n\r\n"
+    head = b"POST /charges HTTP/1.1\r\nHost: 127.0.0.1\r\nIdempotency-Key: %s\r\nContent-Length: %d\r\n\r\n"
     return head % (key, len(body)) + body
 
 
@@ -68,5 +68,7 @@ def post(prefix: str, number: int) -> bytes:
     """A new payment whose key is made of both; the lanes take turns."""
     amount = _AMOUNTS[number % len(_AMOUNTS)]
     body = b'{"amount":%d,"currency":"USD","idempotency_key":"%s-%09d"}' % (amount, prefix.encode(), number)
-    head = b"POST /v1/payments HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    head = (
+        b"POST /v1/payments HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    )
     return head % len(body) + body

@@ -20,7 +20,7 @@ SMALL: Mapping[str, str] = {
     "OKANE_RETRY_CAP": "500ms",
     "OKANE_CONSISTENCY_LAG": "1500ms",
     "OKANE_LOOK_UP_DELAYS": "200ms,500ms,1s",
-    "OKANE_LATE_LOOK_UPS": "1s,3s,6s",  # longer than the provider holds a charge back
+    "OKANE_LATE_LOOK_UPS": "1s,4s,12s",  # the last after all that the provider holds back (9 s)
     "OKANE_DRAIN": "5s",
     "MAX_RETRIES": "4",
     "WORKER_COUNT": "32",
