@@ -66,7 +66,7 @@ class LateLookUps:
             case Approved(provider_ref=provider_ref):
                 return await self._found(payment, provider_ref, timedelta(seconds=time.monotonic() - started_s))
             case Declined() | NotFound():
-                await self._patience(self._store.late_look_up_answered, payment)
+                await self._patience(self._store.late_look_up_answered, payment, begun_at=taken.begun_at)
             case Unavailable(reason=reason) | Unknown(reason=reason):
                 log.info("late_look_up_unanswered", payment_id=str(payment.id), reason=reason)
             case _:

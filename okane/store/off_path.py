@@ -5,7 +5,7 @@ later look-ups of payments that were closed while a call might still have been o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
@@ -133,11 +133,12 @@ class OffPathStore:
         """
         asked = {"id": payment_id, "again_ms": [milliseconds(delay) for delay in again]}
         found = await self._rare.rows(SQL["take_late_look_up"], asked)
-        return LateLookUp(rows.payment(found[0]), open_s=found[0][rows.WIDTH]) if found else None
+        return LateLookUp(rows.payment(found[0]), *found[0][rows.WIDTH :]) if found else None
 
-    async def late_look_up_answered(self, payment: Payment) -> None:
-        """Plan the next look-up of a closed payment, or none if this was the last. Nothing, if it has changed."""
-        asked = {"id": payment.id, "version": payment.version, "late_ms": self._late_ms}
+    async def late_look_up_answered(self, payment: Payment, *, begun_at: datetime) -> None:
+        """Plan the next look-up of a closed payment after the one that was begun then, or none if that was the last.
+        Nothing, if it has changed."""
+        asked = {"id": payment.id, "version": payment.version, "late_ms": self._late_ms, "begun_at": begun_at}
         await self._rare.rows(SQL["late_look_up_answered"], asked)
 
     async def late_look_up_failed(self, payment: Payment, *, reason: str) -> bool:

@@ -76,10 +76,12 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class LateLookUp:
-    """A closed payment that is to be looked up. `open_s` is since when such a look-up of it has gone without an answer."""
+    """A closed payment that is to be looked up. `open_s` is since when such a look-up of it has gone without an answer;
+    `begun_at` is the database's time."""
 
     payment: Payment
     open_s: float
+    begun_at: datetime
 
 
 @value

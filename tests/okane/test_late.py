@@ -166,6 +166,20 @@ async def test_times_that_have_passed_meanwhile_are_not_made_up_for(desk: Late) 
     assert await desk.due_in(payment_id) == LATE_LOOK_UPS[-1]
 
 
+async def test_an_answer_that_is_written_late_leaves_out_no_look_up(desk: Late) -> None:
+    payment_id = await desk.closed("cancel")
+    await desk.age(payment_id, LATE_LOOK_UPS[1])
+    assert await desk.due() == {payment_id}
+    taken = await desk.store.take_late_look_up(payment_id, again=[LEASE])
+    assert taken is not None
+    begun_at = taken.begun_at - timedelta(hours=30)  # Postgres is away meanwhile
+    await desk.age(payment_id, timedelta(hours=30))
+    await desk.store.late_look_up_answered(taken.payment, begun_at=begun_at)
+    assert await desk.due_in(payment_id) == LATE_LOOK_UPS[2]  # which is over: it is looked up at once
+    assert await desk.later(payment_id) == Done()
+    assert await desk.due_in(payment_id) is None
+
+
 async def test_a_call_of_a_dead_worker_is_one_that_may_be_on_its_way(desk: Late) -> None:
     payment_id = await desk.accepted()
     await desk.store.claim(payment_id)
@@ -313,7 +327,7 @@ async def test_an_answer_for_a_payment_that_has_changed_plans_nothing(desk: Late
     before = await desk.store.get(payment_id, account_id="default")
     await desk.store.retry(payment_id, account_id="default", actor="test")
     [planned] = await desk.row(payment_id, "sweep_at")
-    await desk.store.late_look_up_answered(before)
+    await desk.store.late_look_up_answered(before, begun_at=before.updated_at)
     assert not await desk.store.late_look_up_failed(before, reason="too long")
     assert await desk.row(payment_id, "sweep_at, status") == (planned, "pending")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 
@@ -108,8 +108,10 @@ class RemotePaymentStore:
     async def take_late_look_up(self, payment_id: UUID, *, again: Sequence[timedelta]) -> LateLookUp | None:
         return await self._remote.ask("take_late", lambda: self._store.take_late_look_up(payment_id, again=again))
 
-    async def late_look_up_answered(self, payment: Payment) -> None:
-        return await self._remote.ask("late_answered", lambda: self._store.late_look_up_answered(payment))
+    async def late_look_up_answered(self, payment: Payment, *, begun_at: datetime) -> None:
+        return await self._remote.ask(
+            "late_answered", lambda: self._store.late_look_up_answered(payment, begun_at=begun_at)
+        )
 
     async def late_look_up_failed(self, payment: Payment, *, reason: str) -> bool:
         return await self._remote.ask("late_failed", lambda: self._store.late_look_up_failed(payment, reason=reason))

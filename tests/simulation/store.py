@@ -408,17 +408,17 @@ class MemoryPaymentStore:
         row.sweep_at = now + again[min(row.look_ups, len(again)) - 1]
         row.sweeps = 0
         self._db.check(row)
-        return LateLookUp(row.payment(), _seconds_since(row.open_since, now))
+        return LateLookUp(row.payment(), _seconds_since(row.open_since, now), now)
 
-    async def late_look_up_answered(self, payment: Payment) -> None:
-        """Plan the next look-up of a closed payment, or none if this was the last. Nothing, if it has changed."""
-        row, now = self._db.payments.get(payment.id), self._db.now()
+    async def late_look_up_answered(self, payment: Payment, *, begun_at: datetime) -> None:
+        """Plan the next look-up of a closed payment, or none if that was the last. Nothing, if it has changed."""
+        row = self._db.payments.get(payment.id)
         if row is None or not _still(row, payment) or row.sweep_at is None:
             return
         row.look_ups = row.sweeps = 0
         row.open_since = None
         times = (row.updated_at + delay for delay in self._late_look_ups)
-        row.sweep_at = min((at for at in times if at > now), default=None)
+        row.sweep_at = min((at for at in times if at > begun_at), default=None)
         self._db.check(row)
 
     async def late_look_up_failed(self, payment: Payment, *, reason: str) -> bool:

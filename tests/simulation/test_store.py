@@ -298,7 +298,8 @@ class Play:
         payment = dataclasses.replace(row.payment(), version=row.version - dice.choice((0, 0, 0, 1)))
         match dice.randrange(5):
             case 0 | 1 | 2:
-                await self._twins.same("late_look_up_answered", payment)
+                begun_at = self._twins.now - dice.choice((timedelta(0), LEASE, timedelta(days=2)))
+                await self._twins.same("late_look_up_answered", payment, begun_at=begun_at)
             case 3:
                 await self._twins.same("late_look_up_failed", payment, reason="no answer")
 

@@ -286,16 +286,17 @@ SET look_ups = p.look_ups + 1,
                        * interval '1 millisecond',
     sweeps = 0
 WHERE p.id = %(id)s AND p.status IN ('failed_final', 'canceled') AND p.sweep_at IS NOT NULL AND p.sweeps > 0
-RETURNING {payment}, extract(epoch FROM now() - p.open_since)::float8
+RETURNING {payment}, extract(epoch FROM now() - p.open_since)::float8, now()
 
 -- name: late_look_up_answered
--- There is no charge yet: when it is looked up next, counted from when it was closed. NULL: that was the last time.
+-- There is no charge yet: when it is looked up next, counted from when it was closed. NULL: that was the last time. A time that
+-- came after this look-up was begun is still ahead, however late its answer is written (Postgres was away, its worker stopped).
 UPDATE payments p
 SET look_ups = 0,
     open_since = NULL,
     sweep_at = (SELECT min(p.updated_at + late.ms * interval '1 millisecond')
                 FROM unnest(%(late_ms)s::bigint[]) AS late (ms)
-                WHERE p.updated_at + late.ms * interval '1 millisecond' > now()),
+                WHERE p.updated_at + late.ms * interval '1 millisecond' > %(begun_at)s::timestamptz),
     sweeps = 0
 WHERE p.id = %(id)s AND p.version = %(version)s AND p.status IN ('failed_final', 'canceled')
   AND p.sweep_at IS NOT NULL
