@@ -57,7 +57,7 @@ class OffPathStore:
     async def retry(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
         """Make a failed payment pending again, for `actor`.
 
-        Raises PaymentNotFound, or StatusConflict from any other status.
+        Raises PaymentNotFound, or StatusConflict from any other status, and where a human has decided against a known charge.
         """
         found = await self._rare.rows(
             SQL["retry"],

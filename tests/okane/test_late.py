@@ -310,6 +310,17 @@ async def test_a_manual_retry_takes_the_place_of_the_look_ups(desk: Late) -> Non
     assert await desk.due_in(payment_id) is None
 
 
+async def test_after_a_retry_the_provider_has_its_whole_time_to_answer_again(desk: Late) -> None:
+    payment_id = await desk.closed("spent")
+    desk.provider.look_ups = lambda: Unknown("timed out")
+    await desk.later(payment_id)
+    await desk.age(payment_id, timedelta(hours=24))
+    await desk.store.retry(payment_id, account_id="default", actor="test")
+    await desk.store.cancel(payment_id, account_id="default", actor="test")
+    assert await desk.later(payment_id) == Done()
+    assert await desk.status(payment_id) is Status.CANCELED
+
+
 async def test_a_find_after_a_manual_retry_is_kept_and_looked_up_before_anything_is_charged(desk: Late) -> None:
     payment_id = await desk.closed("spent")
     before = await desk.store.get(payment_id, account_id="default")

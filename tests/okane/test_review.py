@@ -229,3 +229,13 @@ async def test_a_wrong_command_says_what_is_wrong(okane: Run, arguments: tuple[s
     done = await okane("review", *arguments)
     assert isinstance(done.exception, SetupError | SystemExit)
     assert said in f"{done.exception} {done.output}"
+
+
+async def test_a_decision_against_a_known_charge_is_not_retried(api: Api) -> None:
+    payment_id = await in_doubt(api.store)
+    payment = await api.store.get(payment_id, account_id="default")
+    await api.store.record_late(settlement(payment))
+    await resolve(api, payment_id, {"as": "failed_final", "reason": "refunded"})
+    async with api.client.post(f"/v1/payments/{payment_id}/retry") as response:
+        assert (response.status, (await response.json())["payment_status"]) == (409, "failed_final")
+    assert (await api.store.get(payment_id, account_id="default")).status is Status.FAILED_FINAL

@@ -315,11 +315,13 @@ class MemoryPaymentStore:
     async def retry(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
         """Make a failed payment pending again. Raises PaymentNotFound, or StatusConflict from any other status."""
         payment = await self.get(payment_id, account_id=account_id)
-        if payment.status not in FAILED:
-            raise StatusConflict(payment.status, "retried")
         row = self._db.payments[payment_id]
+        refunded = payment.status is Status.FAILED_FINAL and row.provider_ref is not None
+        if payment.status not in FAILED or refunded:
+            raise StatusConflict(payment.status, "retried")
         row.retries = 0
         row.look_ups = 0
+        row.open_since = None
         if row.decline_code is not None:
             row.provider_key = f"{row.id}:{row.version + 1}"
         row.decline_code = None

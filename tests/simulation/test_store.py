@@ -28,7 +28,7 @@ from okane.store import Call, Claimed, Event, NewPayment, PaymentStore, Settleme
 from okane.store import sweep as sweep_module
 from okane.store.sweep import Marked
 from tests.okane.test_store import new
-from tests.simulation.store import MemoryDatabase, MemoryPaymentStore, MemorySweepStore, PaymentRow
+from tests.simulation.store import FAILED, MemoryDatabase, MemoryPaymentStore, MemorySweepStore, PaymentRow
 
 LEASE = timedelta(seconds=30)
 GRACE = timedelta(seconds=10)
@@ -260,7 +260,11 @@ class Play:
         await self._twins.same("record_late", self._settlement(payment_id, attempt), once=once)
 
     async def _retry(self) -> None:
-        await self._twins.same("retry", self._payment_id(), account_id=self._account(), actor="someone")
+        """Sometimes one that may be."""
+        failed = [row for row in self._twins.db.payments.values() if row.status in FAILED and row.provider_ref is None]
+        row = self._dice.choice(failed) if failed and self._dice.random() < 0.3 else None
+        payment_id, account_id = (self._payment_id(), self._account()) if row is None else (row.id, row.account_id)
+        await self._twins.same("retry", payment_id, account_id=account_id, actor="someone")
 
     async def _bury(self) -> None:
         await self._twins.same("bury", self._payment_id(), reason="poison")

@@ -176,7 +176,8 @@ SELECT status FROM recorded
 
 -- name: retry
 -- A human asks for another try. A declined charge gets a new provider key: under the old one the provider would only
--- repeat its no. Otherwise the key stays, so that a charge nobody heard of is found and not made twice.
+-- repeat its no. Otherwise the key stays, so that a charge nobody heard of is found and not made twice. Where a human has
+-- decided against a charge that is known (given back, say), the same key would find it again, and call it a success.
 WITH retried AS (
     UPDATE payments p
     SET status = 'pending',
@@ -187,12 +188,14 @@ WITH retried AS (
         provider_key = CASE WHEN p.decline_code IS NULL THEN p.provider_key ELSE p.id || ':' || p.version + 1 END,
         decline_code = NULL,
         last_error = NULL,
+        open_since = NULL,
         retry_at = NULL,
         sweep_at = now() + %(grace_ms)s::bigint * interval '1 millisecond',
         sweeps = 0,
         dead_at = NULL,
         updated_at = now()
     WHERE p.id = %(id)s AND p.account_id = %(account_id)s AND p.status IN ('failed_final', 'failed_retryable')
+      AND NOT (p.status = 'failed_final' AND p.provider_ref IS NOT NULL)
     RETURNING {payment}
 ), logged AS (
     INSERT INTO payment_events (payment_id, version, event, status, attempt, actor)
