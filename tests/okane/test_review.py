@@ -239,3 +239,15 @@ async def test_a_decision_against_a_known_charge_is_not_retried(api: Api) -> Non
     async with api.client.post(f"/v1/payments/{payment_id}/retry") as response:
         assert (response.status, (await response.json())["payment_status"]) == (409, "failed_final")
     assert (await api.store.get(payment_id, account_id="default")).status is Status.FAILED_FINAL
+
+
+async def test_a_decided_success_has_no_decline_code(store: PaymentStore) -> None:
+    payment = (await store.accept(new())).payment
+    claim = await claimed(store, payment.id)
+    declined = settlement(claim.payment, Status.FAILED_FINAL, event="declined")
+    await store.settle(replace(declined, decline_code="no_money"))
+    await store.record_late(settlement(claim.payment))
+    decided = await store.resolve(
+        payment.id, account_id=None, decision=Status.SUCCESS, reason="seen", provider_ref=None, actor=OPERATOR
+    )
+    assert (decided.status, decided.decline_code) == (Status.SUCCESS, None)

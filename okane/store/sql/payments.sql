@@ -332,6 +332,7 @@ WITH resolved AS (
         version = p.version + 1,
         look_ups = 0,
         provider_ref = coalesce(%(provider_ref)s, p.provider_ref),
+        decline_code = CASE WHEN %(status)s <> 'success' THEN p.decline_code END,
         last_error = CASE WHEN %(status)s <> 'success' THEN %(reason)s END,
         open_since = NULL,
         retry_at = NULL,
