@@ -89,10 +89,10 @@ class LateLookUps:
         )
         status = await self._patience(self._store.record_late, settlement, once=True)
         log.warning("late_charge", payment_id=str(payment.id), provider_ref=provider_ref, status=status)
-        if status is Status.NEEDS_REVIEW or status is None:  # None: it was written before, without our hearing of it
+        if status is Status.NEEDS_REVIEW:
             self._late_charges.inc()
             return Dead(reason)
-        return Done()  # tried again meanwhile: whoever claims it next finds this charge
+        return Done()  # tried again meanwhile: the next claim finds this charge, or the last one has
 
     async def _give_up(self, payment: Payment) -> Outcome:
         """The provider has not answered for too long, or its answers kill workers: a human asks it."""

@@ -33,7 +33,7 @@ class OffPathStore:
     async def record_late(self, settlement: Settlement, *, once: bool = False) -> Status | None:
         """Keep an outcome whose attempt had lost the payment. The payment's status afterwards; None if there is none.
 
-        With `once`, a charge that the payment has already is not recorded again: None, too.
+        With `once`, a charge that the payment has already is not recorded again.
         """
         approved = settlement.status is Status.SUCCESS
         found = await self._rare.rows(

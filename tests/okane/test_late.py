@@ -333,6 +333,17 @@ async def test_a_find_after_a_manual_retry_is_kept_and_looked_up_before_anything
     assert await desk.status(payment_id) is Status.SUCCESS
 
 
+async def test_a_find_that_a_manual_retry_found_as_well_is_a_success(desk: Late) -> None:
+    payment_id = await desk.closed("spent")
+    before = await desk.store.get(payment_id, account_id="default")
+    await desk.store.retry(payment_id, account_id="default", actor="test")
+    desk.provider.charges = lambda: Approved("ch_late")
+    await desk.charge(wake_up(payment_id))
+    assert await desk.charge._late_look_ups._found(before, "ch_late", timedelta(0)) == Done()
+    assert await desk.status(payment_id) is Status.SUCCESS
+    assert desk.metrics.late_charges.labels("scripted")._value.get() == 0
+
+
 async def test_an_answer_for_a_payment_that_has_changed_plans_nothing(desk: Late) -> None:
     payment_id = await desk.closed("spent")
     before = await desk.store.get(payment_id, account_id="default")

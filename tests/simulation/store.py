@@ -286,7 +286,7 @@ class MemoryPaymentStore:
         if row is None:
             return None
         if once and row.provider_ref == settlement.provider_ref:
-            return None
+            return row.status
         reason = f"late {settlement.event}" + (f": {settlement.reason}" if settlement.reason else "")
         status = row.status
         if row.provider_ref is None:

@@ -148,7 +148,7 @@ JOIN payments p ON p.id = w.id AND p.attempts = w.attempt AND p.status = w.statu
 
 -- name: record_late
 -- An outcome that came after its attempt had lost the payment is kept as an event. Money that moved for a payment which
--- we call failed or canceled is for a human to see.
+-- we call failed or canceled is for a human to see. With `once` a charge that is known changes nothing.
 WITH recorded AS (
     UPDATE payments p
     SET version = p.version + 1,
@@ -173,6 +173,8 @@ WITH recorded AS (
     FROM recorded
 )
 SELECT status FROM recorded
+UNION ALL
+SELECT p.status FROM payments p WHERE p.id = %(id)s AND NOT EXISTS (SELECT FROM recorded)
 
 -- name: retry
 -- A human asks for another try. A declined charge gets a new provider key: under the old one the provider would only
