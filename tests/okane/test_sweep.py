@@ -22,7 +22,7 @@ from okane.pipeline import sweep as sweep_under_test
 from okane.pipeline.direct import Direct
 from okane.pipeline.lanes import payments_stream
 from okane.pipeline.sweep import LaneState, Sweep
-from okane.store import Overview, PaymentStore, SweepStore, WakeUp
+from okane.store import Overview, PaymentStore, SweepStore, WakeUp, statements
 from okane.store import sweep as sweep_module
 from okane.store.payment_id import PaymentId
 from okane.store.sweep import Marked
@@ -327,6 +327,30 @@ async def test_the_oldest_due_payment_is_known(store: PaymentStore, database_url
     assert timedelta(seconds=7) <= await overview.oldest_due() < timedelta(seconds=12)
     assert (await overview.off_path())[Status.UNKNOWN] == 1
     assert await overview.counts() == {Status.UNKNOWN: 1}
+    await overview.aclose()
+
+
+async def test_the_oldest_due_payment_is_found_without_reading_what_is_due_tomorrow(
+    store: PaymentStore, database_url: str
+) -> None:
+    """Payments that are closed and to be looked up wait for a day, and may be many."""
+    await execute(
+        database_url,
+        "INSERT INTO payments (id, account_id, idempotency_key, fingerprint, amount_minor, currency, lane, provider_key,"
+        " status, rare_status, sweep_at) SELECT gen_random_uuid(), 'default', n, '\\x00', 440, 'USD', 'low', n, 'canceled',"
+        " 'canceled', now() + interval '20 hours' FROM generate_series(1, 2000) n",
+        [],
+    )
+    payment_id = (await store.accept(new("k"))).payment.id
+    claim = await claimed(store, payment_id)
+    await store.settle(settlement(claim.payment, Status.FAILED_RETRYABLE, delay=timedelta(0)))
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute("ANALYZE payments; SET enable_seqscan = off")
+        found = await connection.execute(f"EXPLAIN ANALYZE {statements.load('overview.sql')['oldest_due']}".encode())
+        plan = "\n".join(row[0] for row in await found.fetchall())
+    assert re.search(r"payments_sweep_at.*\(actual [^)]*rows=1(\.00)? ", plan), plan
+    overview = Overview(database_url)
+    assert await overview.oldest_due() > timedelta(0)
     await overview.aclose()
 
 

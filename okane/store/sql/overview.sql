@@ -1,5 +1,7 @@
 -- name: oldest_due
 -- Age in seconds of what has waited longest past its time: new payments from the cursor on, others through `sweep_at`.
+-- That of a payment which is due is ahead by the grace and five minutes at most (by its lease and the grace while one has it,
+-- and then it is not due): farther ahead are those that wait for later, and what is closed, for a day.
 SELECT greatest(
     (SELECT extract(epoch FROM now() - p.created_at) FROM payments p
      WHERE p.id >= coalesce((SELECT c.passed FROM sweep_cursors c WHERE c.lane <> '' ORDER BY c.passed LIMIT 1),
@@ -9,7 +11,7 @@ SELECT greatest(
      ORDER BY p.id LIMIT 1),
     (SELECT extract(epoch FROM now() - min(greatest(coalesce(p.lease_until, p.retry_at, p.updated_at), p.execute_at)))
      FROM payments p
-     WHERE p.sweep_at IS NOT NULL AND p.status IN ('pending', 'processing', 'failed_retryable', 'unknown')
+     WHERE p.sweep_at <= now() + interval '1 hour' AND p.status IN ('pending', 'processing', 'failed_retryable', 'unknown')
        AND greatest(coalesce(p.lease_until, p.retry_at, p.updated_at), p.execute_at) <= now()),
     0)::float8
 
