@@ -354,6 +354,19 @@ async def test_the_oldest_due_payment_is_found_without_reading_what_is_due_tomor
     await overview.aclose()
 
 
+async def test_what_needs_a_review_is_swept_once_at_most(
+    store: PaymentStore, sweeps: SweepStore, database_url: str
+) -> None:
+    """The version before does not clear sweep_at where it finds a charge of a payment that is closed."""
+    payment_id = (await store.accept(new("k"))).payment.id
+    await store.bury(payment_id, reason="charged late")
+    await execute(database_url, "UPDATE payments SET sweep_at = now() WHERE id = %s", [payment_id])
+    await due(sweeps)
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        found = await connection.execute("SELECT sweep_at FROM payments")
+        assert await found.fetchall() == [(None,)]
+
+
 async def test_what_waits_for_a_human_is_counted_until_it_is_struck_off(store: PaymentStore, database_url: str) -> None:
     overview = Overview(database_url)
     ids = [(await store.accept(new(f"k-{number}"))).payment.id for number in range(2)]

@@ -75,6 +75,7 @@ ON CONFLICT (lane) DO UPDATE SET passed = greatest(c.passed, excluded.passed)
 -- Takes payments whose wake-up is overdue. They get another look when this one, at the end of its lane, must have been read.
 -- `early_ms` is the grace where no wake-up can come: a retry, whose sweep_at is that much later than its retry_at, is then
 -- taken at its own time. Once: one that was taken before goes by its sweep_at again, or each look would take it anew.
+-- A process of the version before leaves sweep_at at a closed payment that it finds charged: what needs a review comes no more.
 WITH due AS (
     SELECT p.id FROM payments p
     WHERE p.sweep_at <= now() + %(early_ms)s::bigint * interval '1 millisecond'
@@ -86,7 +87,7 @@ WITH due AS (
     FOR UPDATE SKIP LOCKED
 )
 UPDATE payments p
-SET sweep_at = now() + w.again_ms * interval '1 millisecond',
+SET sweep_at = CASE WHEN p.status <> 'needs_review' THEN now() + w.again_ms * interval '1 millisecond' END,
     sweeps = p.sweeps + 1
 FROM due, unnest(%(lanes)s::text[], %(again_ms)s::bigint[]) AS w (lane, again_ms)
 WHERE p.id = due.id AND w.lane = p.lane
