@@ -55,7 +55,7 @@ def _lines(report: LoadReport) -> Iterator[str]:
     if report.accepted < report.payments and not report.interrupted:
         yield f"NOT ACCEPTED: {report.payments - report.accepted:,} payments, see the errors above"
     if report.settled < report.accepted and not report.interrupted:
-        yield f"NOT SETTLED: {report.accepted - report.settled:,} payments in the time given (--timeout)"
+        yield f"NOT SETTLED: {report.accepted - report.settled:,} payments in time (--timeout); see `okane review ls`"
 
 
 def _latency_line(name: str, latency: Latency | None) -> str:

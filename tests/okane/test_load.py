@@ -402,6 +402,6 @@ def test_the_summary_reads_like_this() -> None:
         "",
         "provider's journal: 3 charges for 3 successes, 0 doubled, 0 missing, 0 without a success "
         "(1 charge of payments still waiting)",
-        "NOT SETTLED: 4 payments in the time given (--timeout)",
+        "NOT SETTLED: 4 payments in time (--timeout); see `okane review ls`",
     ]
     assert report.exit_code == 1
