@@ -146,7 +146,7 @@ def no_late_look_up() -> Iterator[None]:
     async def broken(self: LateLookUps, payment_id: UUID) -> Outcome:
         taken = await self._patience(self._store.take_late_look_up, payment_id, again=self._again)
         if taken is not None:
-            await self._patience(self._store.late_look_up_answered, taken.payment)
+            await self._patience(self._store.late_look_up_answered, taken.payment, begun_at=taken.begun_at)
         return Done()
 
     with patch.object(LateLookUps, "run", broken):
