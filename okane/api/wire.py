@@ -42,7 +42,7 @@ MAX_QUOTES = 2 * (6 + 4 + 2 * 50)  # of a body without escapes: the names, the t
 
 M = TypeVar("M", bound=BaseModel)
 
-_ID = re.compile(r"(pay_)?([0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.ASCII | re.IGNORECASE)
+_ID = re.compile(r"(pay_)?([0-9A-Fa-f]{32}|[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})")
 ID = {"type": "string", "pattern": f"^{_ID.pattern}$"}  # in words that JSON Schema has
 
 

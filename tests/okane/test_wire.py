@@ -87,6 +87,16 @@ def test_the_older_queues_document(payment: Payment) -> None:
     assert (written["amount"], written["status"]) == (payment.amount_minor, wire.PAY_STATUS[payment.status])
 
 
+@given(st.from_regex(wire.ID["pattern"].replace("$", r"\Z")))
+def test_every_id_of_the_document_is_read(text: str) -> None:
+    assert wire.payment_id(text).hex == text.removeprefix("pay_").replace("-", "").lower()
+
+
+@pytest.mark.parametrize("text", ["PAY_{}", "Pay_{}", "pay_pay_{}", "{}0", "urn:uuid:{}", "{{{}}}"])
+def test_what_is_no_id_names_no_payment(text: str) -> None:
+    assert wire.parse_id(text.format("0" * 32)) is None
+
+
 @given(st.integers(1, 10**18), st.sampled_from(["USD", "EUR"]), st.dictionaries(TEXT, TEXT, max_size=3))
 def test_a_fingerprint_is_that_of_the_canonical_document(amount: int, currency: str, metadata: dict[str, str]) -> None:
     """Rows of earlier versions hold these: another spelling would make every repeat a reuse."""
