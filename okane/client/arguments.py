@@ -17,10 +17,11 @@ from okane.payment import Status
 
 T = TypeVar("T")
 
-_ID = re.compile(r"(pay_)?([0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.ASCII | re.IGNORECASE)
+_ID = re.compile(r"(pay_)?([0-9A-Fa-f]{32}|[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})")
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 ORDERS = ("ascending", "descending")
+DECISIONS = (Status.SUCCESS.value, Status.FAILED_FINAL.value)
 
 
 def typed(name: str, value: object, kind: type[T]) -> T:
@@ -93,6 +94,13 @@ def moment(name: str, value: datetime) -> str:
 def statuses(values: Iterable[Status]) -> list[str]:
     """The words of these statuses. One alone is refused, as it would be a list of its letters."""
     return [Status(typed("status", one, str)).value for one in several("status", values)]
+
+
+def decision(value: Status | str) -> str:
+    """`success` or `failed_final`: what a payment that needs a review may become."""
+    if typed("as_", value, str) not in DECISIONS:
+        raise ValueError(f"as_ must be {' or '.join(DECISIONS)}")
+    return str(value)
 
 
 def order(value: str) -> str:

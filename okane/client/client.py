@@ -37,7 +37,7 @@ _UNDONE = frozenset({"rate_limited", "overloaded", "too_many_connections"})  # r
 
 
 class Filter(TypedDict, total=False):
-    """Which payments to list, and in which order: the newest first unless it is `ascending`."""
+    """The payments to list, and their order: the newest first unless it is `ascending`."""
 
     order: Literal["ascending", "descending"]
     status: Iterable[Status]
@@ -55,7 +55,7 @@ class Filter(TypedDict, total=False):
 
 
 class DeadFilter(TypedDict, total=False):
-    """Which dead letters to list, and in which order: the last first unless it is `ascending`."""
+    """The dead letters to list, and their order: the last first unless it is `ascending`."""
 
     order: Literal["ascending", "descending"]
     status: Iterable[Status]
@@ -191,9 +191,9 @@ class Client:
         self, payment_id: UUID | str, *, as_: Status | str, reason: str, provider_ref: str | None = None
     ) -> Payment:
         """Decide a payment that needs a review: `success` or `failed_final`. Raises Conflict from any other status."""
-        body = {"as": Status(as_).value, "reason": reason}
+        body = {"as": arguments.decision(as_), "reason": arguments.text("reason", reason)}
         if provider_ref is not None:
-            body["provider_ref"] = provider_ref
+            body["provider_ref"] = arguments.text("provider_ref", provider_ref)
         return Payment.of((await self._ask("POST", _path(payment_id, "/resolve"), body=body))["payment"])
 
     def payments(self, **which: Unpack[Filter]) -> AsyncIterator[Payment]:
@@ -209,7 +209,7 @@ class Client:
         return self._pages(_path(payment_id, "/attempts"), "attempts", Attempt.of, [])
 
     def dead_letters(self, **which: Unpack[DeadFilter]) -> AsyncIterator[DeadLetter]:
-        """What was given up, the last first unless `order="ascending"`."""
+        """The payments that were given up, the last first unless `order="ascending"`."""
         query = arguments.query(which, _OF_DEAD_LETTERS)
         return self._pages("/v1/dead-letters", "dead_letters", DeadLetter.of, query)
 

@@ -84,6 +84,7 @@ IDS: list[Callable[[Client, Any], Awaitable[Any]]] = [
     lambda client, one: every(client.events(one)),
     lambda client, one: every(client.attempts(one)),
     lambda client, one: client.replay([one]),
+    lambda client, one: client.resolve(one, as_="success", reason="found"),
 ]
 NO_IDS = [
     f"{ID}/retry?",
@@ -97,10 +98,11 @@ NO_IDS = [
     "",
     "batch",
     "*",
+    f"PAY_{ID.hex}",
 ]
 
 
-@pytest.mark.parametrize("ask", IDS, ids=["payment", "at_rest", "cancel", "retry", "events", "attempts", "replay"])
+@pytest.mark.parametrize("ask", IDS, ids=["payment", "at_rest", "cancel", "retry", "events", "attempts", "replay", "resolve"])
 async def test_an_id_leads_to_its_payment_and_nowhere_else(ask: Callable[[Client, Any], Awaitable[Any]]) -> None:
     async with Client("http://127.0.0.1:1", patience_s=0) as client:  # where nothing answers
         for text in NO_IDS:
@@ -131,6 +133,14 @@ WRONG: dict[str, tuple[Callable[[Client], Awaitable[Any]], type[Exception]]] = {
     "a limit in fractions": (lambda client: client.replay(limit=1.0), TypeError),  # type: ignore[arg-type]
     "a limit of True": (lambda client: client.replay(limit=True), TypeError),
     "a dry run in words": (lambda client: client.replay(dry_run="no"), TypeError),  # type: ignore[arg-type]
+    "a decision of None": (lambda client: client.resolve(ID, as_=None, reason="found"), TypeError),  # type: ignore[arg-type]
+    "a decision that is none": (lambda client: client.resolve(ID, as_=Status.CANCELED, reason="found"), ValueError),
+    "a reason that is no text": (lambda client: client.resolve(ID, as_="success", reason=1.5), TypeError),  # type: ignore[arg-type]
+    "a reason of half a pair": (lambda client: client.resolve(ID, as_="success", reason="\ud800"), ValueError),
+    "a reference that is no text": (
+        lambda client: client.resolve(ID, as_="success", reason="found", provider_ref=7),  # type: ignore[arg-type]
+        TypeError,
+    ),
     "a dry run of None": (lambda client: client.replay(dry_run=None), TypeError),  # type: ignore[arg-type]
 }
 FILTERS: list[tuple[dict[str, Any], type[Exception]]] = [
