@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 
-from multidict import CIMultiDictProxy
+from aiohttp import web
 
 from okane.api.problems import Problem
 from okane.origin_guard import OriginGuard, Refusal
@@ -13,13 +14,17 @@ _CROSS_SITE = "a web page of another origin may not use this API without keys (O
 _HOST = "Host names neither this machine nor a name in OKANE_ALLOWED_HOSTS, as is asked of requests without keys"
 
 
-def check(guard: OriginGuard, headers: CIMultiDictProxy[str]) -> None:
-    """Raise Problem if `guard` does not let a request with these headers pass."""
-    refusal = guard.refusal(
-        headers.getall("Host", ()), headers.getall("Origin", ()), headers.getall("Sec-Fetch-Site", ())
-    )
-    match refusal:
+def check(guard: OriginGuard, request: web.BaseRequest) -> None:
+    """Raise Problem if `guard` does not let this request pass."""
+    headers = request.headers
+    match guard.refusal(_hosts(request), headers.getall("Origin", ()), headers.getall("Sec-Fetch-Site", ())):
         case Refusal.CROSS_SITE:
             raise Problem(HTTPStatus.FORBIDDEN, "cross_site_request", _CROSS_SITE)
         case Refusal.HOST:
             raise Problem(HTTPStatus.MISDIRECTED_REQUEST, "host_not_allowed", _HOST)
+
+
+def _hosts(request: web.BaseRequest) -> Sequence[str]:
+    """The hosts that a request names: `Host`, and a target in absolute form, which overrides it (RFC 9112, 3.2.2)."""
+    hosts = request.headers.getall("Host", ())
+    return hosts if request.raw_path.startswith("/") else (*hosts, request.url.raw_authority)

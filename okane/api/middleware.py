@@ -64,7 +64,7 @@ def around_requests(
                 scope = None if resource is None else scopes[_as_get(request.method), resource.canonical]
                 if scope is not None:
                     if guard is not None:
-                        cross_site.check(guard, request.headers)
+                        cross_site.check(guard, request)
                     caller = await access.admit(request.headers.getall("Authorization", ()), scope)
                     request[CALLER], standing = caller, caller.headers
                 elif resource is None:  # also a request for a route or a method that does not exist is one of its key

@@ -161,6 +161,25 @@ async def test_a_request_without_host_pays(api: Api) -> None:
     writer.close()
 
 
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("http://evil.example", b"421"),
+        ("http://127.0.0.1@evil.example", b"421"),
+        ("http://evil.example@127.0.0.1", b"421"),
+        ("http://127.0.0.1:8080", b"200"),
+    ],
+)
+async def test_a_target_in_absolute_form_is_judged_as_its_host_is(api: Api, target: str, status: bytes) -> None:
+    """It overrides `Host` (RFC 9112, 3.2.2); a proxy sends it as it came."""
+    url = api.client._base_url
+    assert url is not None
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(f"GET {target}/v1/payments HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    assert (await reader.readline()).split()[1] == status
+    writer.close()
+
+
 async def test_with_keys_any_name_may_lead_to_the_api(database_url: str, redis_url: str) -> None:
     """A page of another origin has no key to send: a browser keeps none for it."""
     store = ApiKeyStore(database_url)
