@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from okane import binding
 from okane.config import Settings, load
 from okane.errors import SetupError
 from okane.local.data_folder import DataFolder, default_path
@@ -56,6 +57,6 @@ def find(data: Path | None, settings: Settings | None = None) -> Context:
         provider_base_url=settings.provider_base_url or (here.provider_base_url if here else None),
         api_url=here.api_url
         if here and "port" not in settings.model_fields_set
-        else f"http://127.0.0.1:{settings.port}",
+        else f"http://{binding.netloc(binding.reached_at(settings.host), settings.port)}",
         api_key=settings.api_key or (here.api_key if here else None),
     )

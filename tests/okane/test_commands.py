@@ -18,8 +18,10 @@ import pytest
 import redis
 
 from okane import __version__
+from okane.commands.context import find
 from okane.commands.doctor import durability
 from okane.commands.status import duration
+from okane.config import Settings
 from okane.payment import Status
 from okane.pipeline.lanes import payments_stream
 from okane.store import PaymentStore
@@ -329,6 +331,20 @@ def test_a_wrong_setting_is_one_line(okane: Run) -> None:
 def test_without_addresses_the_command_says_how_to_get_some(tmp_path: Path, okane: Run) -> None:
     done = okane("status", "--data", str(tmp_path), DATABASE_URL="", REDIS_URL="")
     assert (done.returncode, "start `okane up`" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8080"),
+        ("0.0.0.0", "http://127.0.0.1:8080"),
+        ("::", "http://127.0.0.1:8080"),
+        ("[::1]", "http://[::1]:8080"),
+        ("10.0.0.7,::1", "http://10.0.0.7:8080"),
+    ],
+)
+def test_the_api_is_asked_where_it_listens(tmp_path: Path, host: str, url: str) -> None:
+    assert find(tmp_path, Settings(_env_file=None, host=host, port=8080)).api_url == url
 
 
 def test_a_worker_refuses_a_server_that_evicts(
