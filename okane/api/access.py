@@ -58,7 +58,7 @@ class Access(Protocol):
     """Lets requests in."""
 
     def known(self, credentials: Sequence[str], scope: Scope) -> Caller | None:
-        """`admit` for those about whom nobody has to be asked; None for the others. Raises Problem as `admit` does."""
+        """`admit` without a question to Postgres or Redis; None where it takes one. Raises Problem as `admit` does."""
         ...
 
     async def admit(self, credentials: Sequence[str], scope: Scope) -> Caller:
@@ -102,7 +102,7 @@ class _LetIn:
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
-    """The answer to a secret that was refused, and until when (time.monotonic()) nobody is asked about it again."""
+    """The answer to a secret that was refused, and until when (time.monotonic()) Postgres is not asked about it again."""
 
     detail: str
     until_s: float
@@ -129,7 +129,7 @@ class KeyHolders:
         self._rate = rate
         self._fresh_s = fresh_s
         # By the secret, not by the header that carried it: one key has thousands of spellings (scheme, blanks, the password
-        # of Basic), and one entry. To look up a text in a dict tells nobody how much of it is right: what is compared are
+        # of Basic), and one entry. To look up a text in a dict does not show how much of it is right: what is compared are
         # hashes under a secret of this process, and the texts only if those are equal.
         self._let_in: dict[str, _LetIn] = {}
         self._refused: dict[str, _Refused] = {}

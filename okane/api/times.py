@@ -44,7 +44,7 @@ def parse(text: object) -> datetime:
 
 
 def is_moment(text: str) -> bool:
-    """Whether `parse` takes the text, or would if there were such a day."""
+    """Tell whether `parse` takes the text, or would if there were such a day."""
     return _RFC_3339.fullmatch(text) is not None
 
 

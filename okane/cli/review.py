@@ -15,7 +15,7 @@ app = typer.Typer(help="Payments that need a review: a human decides what became
 
 
 class Decision(StrEnum):
-    """What a payment may be decided to be."""
+    """The statuses that a decision may give a payment."""
 
     SUCCESS = "success"
     FAILED_FINAL = "failed_final"

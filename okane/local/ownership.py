@@ -1,4 +1,4 @@
-"""Who may write where `okane up` keeps its data: nobody but its user; and for root's Postgres, a user that is only for it.
+"""Keeps the data of `okane up` to its user; and for root's Postgres, makes a user that is only for it.
 
 Guarantee: a folder that others could write to or replace is closed to them, which is said, or refused.
 """

@@ -87,7 +87,7 @@ CODES: Mapping[str, Code] = {
     "method_unknown": Code(HTTPStatus.NOT_IMPLEMENTED, "HTTP has no such method."),
     "transfer_coding_unknown": Code(HTTPStatus.NOT_IMPLEMENTED, "The only transfer coding is chunked."),
     "store_unavailable": Code(_AWAY, "Postgres does not answer; what was asked may have been done.", retryable=True),
-    "not_ready": Code(_AWAY, "Postgres takes no writes.", retryable=True),
+    "not_ready": Code(_AWAY, "Postgres takes no writes, or the process is about to end.", retryable=True),
     "overloaded": Code(_AWAY, "Payments wait for too long already: no new ones are taken.", retryable=True),
     "too_many_connections": Code(_AWAY, "The server has as many connections as it can take.", retryable=True),
     "http_version_unsupported": Code(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 and HTTP/1.0 only."),

@@ -38,7 +38,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
-    """What a request carries, and an example of it."""
+    """The body of a request, and an example of it."""
 
     schema: Any
     example: Any
