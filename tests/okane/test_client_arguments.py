@@ -102,7 +102,9 @@ NO_IDS = [
 ]
 
 
-@pytest.mark.parametrize("ask", IDS, ids=["payment", "at_rest", "cancel", "retry", "events", "attempts", "replay", "resolve"])
+@pytest.mark.parametrize(
+    "ask", IDS, ids=["payment", "at_rest", "cancel", "retry", "events", "attempts", "replay", "resolve"]
+)
 async def test_an_id_leads_to_its_payment_and_nowhere_else(ask: Callable[[Client, Any], Awaitable[Any]]) -> None:
     async with Client("http://127.0.0.1:1", patience_s=0) as client:  # where nothing answers
         for text in NO_IDS:
