@@ -26,7 +26,7 @@ from okane.store import OPERATOR, DeadLetterStore, DeadPayment, Overview, Paymen
 from okane.store.dead_letters import Place
 from streams import DeadLetters, Producer, connect
 
-_console = Console(highlight=False)
+_console = Console(highlight=False, markup=False, emoji=False)  # texts of others hold brackets
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from rich.console import Console
+from rich.markup import escape
 
 from okane.addresses import shown
 from okane.commands.context import Context
@@ -43,18 +44,19 @@ class Check:
 
 async def run(where: Context, *, as_json: bool) -> bool:
     """Check everything and print it. False if anything failed."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     parts: list[Callable[[Context], Awaitable[list[Check]]]] = [_postgres, _redis, _provider, _api]
     checks = [check for part in await asyncio.gather(*(part(where) for part in parts)) for check in part]
     healthy = all(check.state != "fail" for check in checks)
     if as_json:
         print(json.dumps({"healthy": healthy, "checks": [asdict(check) for check in checks]}))  # noqa: T201 - the answer
         return healthy
-    console.print(f"addresses from {where.source}")
+    console.print(f"addresses from {escape(where.source)}")
     for check in checks:
-        console.print(f"[{_STYLE[check.state]}]{check.state:<4}[/] {check.name:<20} {check.found}", soft_wrap=True)
+        found = escape(check.found)
+        console.print(f"[{_STYLE[check.state]}]{check.state:<4}[/] {check.name:<20} {found}", soft_wrap=True)
         if check.advice:
-            console.print(f"     {'':<20} -> {check.advice}", soft_wrap=True)
+            console.print(f"     {'':<20} -> {escape(check.advice)}", soft_wrap=True)
     console.print("healthy" if healthy else "something has to be done: see the lines marked fail")
     return healthy
 

@@ -18,7 +18,7 @@ from okane.errors import SetupError
 from okane.rate import Rate
 from okane.store import ApiKeyStore
 
-_console = Console(highlight=False)
+_console = Console(highlight=False, markup=False, emoji=False)  # texts of others hold brackets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,7 +70,7 @@ class Snapshot:
 
 async def run(where: Context, *, watch: timedelta | None, as_json: bool) -> None:
     """Print one snapshot, or one every `watch` until Ctrl-C."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)  # names of consumers may hold brackets
     async with contextlib.AsyncExitStack() as closing:
         redis = await closing.enter_async_context(connect(where.redis_url))
         inspector = Inspector(redis, payments_stream(where.settings.stream), group=where.settings.group)

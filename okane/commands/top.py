@@ -112,7 +112,7 @@ class Picture:
 
 async def run(where: Context, *, interval: timedelta, once: bool, as_json: bool) -> None:
     """Show a picture every `interval` until Ctrl-C, or one."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)  # names of consumers may hold brackets
     async with contextlib.AsyncExitStack() as closing:
         looker = await closing.enter_async_context(_looking(where))
         live = None

@@ -26,7 +26,7 @@ from okane.payment import Status
 from okane.pipeline.lanes import payments_stream
 from okane.store import PaymentStore
 from okane.store.facts import PostgresFacts
-from streams import Consumer, Dead, Message, Outcome, Producer, connect
+from streams import Consumer, Dead, Done, Message, Outcome, Producer, connect
 from tests.okane.test_store import GRACE, LEASE, claimed, new, settlement
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -280,6 +280,28 @@ def test_a_key_that_cannot_be_is_one_line(okane: Run, arguments: Sequence[str]) 
     done = okane("keys", *arguments)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+BRACKETS = "[/x] :smile: [red]"
+
+
+async def done(_message: Message) -> Outcome:
+    return Done()
+
+
+async def test_texts_that_look_like_markup_are_printed_as_they_are(
+    okane: Run, store: PaymentStore, redis_url: str, stream_name: str
+) -> None:
+    okane("keys", "create", "--name", BRACKETS)
+    assert BRACKETS in okane("keys", "ls").stdout
+    async with connect(redis_url) as redis:
+        await Consumer(redis, payments_stream(stream_name), group="workers", name=BRACKETS, handler=done).run_once()
+    assert BRACKETS in okane("status").stdout
+    payment = (await store.accept(new("brackets"))).payment
+    claim = await claimed(store, payment.id)
+    await store.settle(settlement(claim.payment, Status.FAILED_FINAL, event="spent", reason=BRACKETS))
+    assert BRACKETS in okane("dead", "ls").stdout
+    assert okane("dead", "show", str(payment.id)).stdout.count(BRACKETS) == 2
 
 
 def test_doctor_finds_what_is_wrong_and_says_what_to_do(okane: Run, free_port: int) -> None:
