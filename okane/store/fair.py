@@ -59,7 +59,9 @@ class FairSessions:
             raise
 
     def _withdraw(self, account_id: str, turn: asyncio.Future[Session]) -> None:
-        queue = self._waiting[account_id]
+        queue = self._waiting.get(account_id)
+        if queue is None or turn not in queue:
+            return  # a connection became free before this task ran again: `_grant` has passed the turn over
         queue.remove(turn)
         if not queue:
             del self._waiting[account_id]

@@ -162,3 +162,18 @@ async def test_more_lists_than_may_wait_are_refused_at_once_and_told_when_to_com
         assert (response.status, said["code"], said["retryable"]) == (429, "too_many_reads", True)
         assert response.headers["Retry-After"] == "1"
     assert (await ask(api, "GET", "/v1/payments", bearer(flooding)))[0].status == 200
+
+
+async def test_a_read_that_is_given_up_as_a_connection_becomes_free_ends_as_any_other() -> None:
+    """Its client goes away, or its time is over, in the same turn of the loop."""
+    reads = Reads(sessions(1))
+    async with reads.fair.of("a"):
+        await reads.start("a2", "b1", "b2")
+        reads.tasks["a2"].cancel()
+        reads.tasks["b1"].cancel()
+    given_up = await asyncio.gather(reads.tasks["a2"], reads.tasks["b1"], return_exceptions=True)
+    assert [type(one) for one in given_up] == [asyncio.CancelledError] * 2
+    await reads.settled()
+    assert reads.begun == ["b2"]
+    await reads.end("b2")
+    assert (reads.fair._waiting, reads.fair._running, len(reads.fair._free)) == ({}, {}, 1)
