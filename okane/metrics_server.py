@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -57,9 +58,11 @@ async def _listening_for_metrics(settings: Settings, app: web.Application, closi
             return await closing.enter_async_context(
                 serving(app, settings.metrics_host, port, limits=limits, drain=timedelta(0))
             )
-        except SetupError:
+        except SetupError as error:
             if port == settings.metrics_port:
                 raise
+            if not (isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE):
+                raise SetupError(f"OKANE_METRICS_HOST: {error}") from error  # as it would be on every port
     raise SetupError(f"no free port for metrics from {FIRST_METRICS_PORT} on: set OKANE_METRICS_PORT")
 
 

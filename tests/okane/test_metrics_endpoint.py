@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -11,7 +12,10 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from okane.api.metrics_endpoint import Telling, build_metrics_app, targets
+from okane.config import Settings
+from okane.errors import SetupError
 from okane.metrics import OkaneMetrics, SystemMetrics
+from okane.metrics_server import _listening_for_metrics
 from streams import METRICS, Present, StreamUnavailable
 from streams.prometheus import PrometheusMetrics
 
@@ -140,3 +144,10 @@ def test_one_that_lives_tells_of_the_whole_system_under_an_address_that_stays() 
     assert (before["targets"], after["targets"]) == (["127.0.0.1:1"], ["127.0.0.1:2"])
     assert before["labels"]["instance"] == after["labels"]["instance"] == "s"
     assert whole(present("api", "api", 1, silent_ms=LONG_AGO_MS)) == []
+
+
+async def test_an_address_that_is_not_of_this_machine_is_named_and_not_tried_on_every_port() -> None:
+    settings = Settings(_env_file=None, metrics_host="203.0.113.9")
+    async with contextlib.AsyncExitStack() as closing:
+        with pytest.raises(SetupError, match=r"OKANE_METRICS_HOST: cannot listen on 203\.0\.113\.9:9101"):
+            await _listening_for_metrics(settings, web.Application(), closing)
