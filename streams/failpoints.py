@@ -117,10 +117,10 @@ def disarm_all() -> None:
 def _parse(part: str) -> tuple[Failpoint, Plan]:
     match = _SPEC.fullmatch(part)
     if match is None or (match["seconds"] and match["action"] != "delay") or match["nth"] == "0":
-        raise ValueError(f"not a failpoint: {part!r} (expected name:kill|stop|raise|delay[=seconds][:nth])")
+        raise ValueError("expected a failpoint: name:kill|stop|raise|delay[=seconds][:nth]")
     point = _declared.get(match["name"])
     if point is None:
-        raise ValueError(f"there is no failpoint {match['name']!r}; there are: {', '.join(sorted(_declared))}")
+        raise ValueError(f"there is no such failpoint; there are: {', '.join(sorted(_declared))}")
     nth = match["nth"] or "1"
     delay_s = float(match["seconds"] or _DELAY_S)
     return point, Plan(Action(match["action"]), None if nth == "*" else int(nth), delay_s)
