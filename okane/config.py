@@ -292,5 +292,14 @@ def _described(error: ErrorDetails) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if not error["loc"]:
         return message  # of several settings together, which it names
-    name = str(error["loc"][0])
-    return f"{f'OKANE_{name.upper()}' if name in Settings.model_fields else name}: {message}"
+    return f"{_setting(str(error['loc'][0]))}: {message}"
+
+
+def _setting(where: str) -> str:
+    """The name of a setting in the documentation, by its field or by any of its names."""
+    for name, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        names = [f"OKANE_{name.upper()}"] if alias is None else alias.choices  # type: ignore[union-attr]
+        if where == name or where in names:
+            return str(names[-1])
+    return where
