@@ -52,10 +52,10 @@ def _parse_durations(value: object) -> object:
 
 
 def _parse_host_names(value: object) -> object:
-    """`"pay.example.com,10.0.0.7"`, in lower case, or a sequence of names."""
+    """`"pay.example.com,[fd00::7]"`, in lower case and without brackets, or a sequence of names."""
     if not isinstance(value, str):
         return value
-    names = [name.strip().removesuffix(".").lower() for name in value.split(",") if name.strip()]
+    names = [name.strip().strip("[]").removesuffix(".").lower() for name in value.split(",") if name.strip()]
     if not all(map(binding.is_host, names)):
         raise ValueError("takes names or addresses separated by commas, without scheme and port")
     return names

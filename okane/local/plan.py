@@ -114,7 +114,7 @@ class Plan:
             },
             log=self._folder.log(name),
             probe=probe,
-            drain_s=self._settings.drain.total_seconds(),
+            drain_s=(self._settings.lame_duck + self._settings.drain).total_seconds(),
         )
 
     def _postgres(self, options: UpOptions) -> PostgresServer:

@@ -205,8 +205,8 @@ async def test_the_mock_provider_takes_no_charges_from_pages_either(
 
 
 def test_allowed_hosts_are_names_without_scheme_and_port() -> None:
-    settings = Settings(_env_file=None, allowed_hosts="Pay.Example.com., 10.0.0.7,")
-    assert settings.allowed_hosts == frozenset({"pay.example.com", "10.0.0.7"})
+    settings = Settings(_env_file=None, allowed_hosts="Pay.Example.com., 10.0.0.7, [fd00::7],")
+    assert settings.allowed_hosts == frozenset({"pay.example.com", "10.0.0.7", "fd00::7"})
     for wrong in ("https://pay.example.com", "pay.example.com:8080", "a b"):
         with pytest.raises(ValueError, match="names or addresses"):
             Settings(_env_file=None, allowed_hosts=wrong)
