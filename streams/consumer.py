@@ -116,6 +116,7 @@ class Consumer:
             consumer=name,
             flights=self._flights,
             outage=Outage(client, f"settling of consumer {name}", clock=clock, roll=roll),
+            refusals=Outage(client, f"settling of single messages of consumer {name}", clock=clock, roll=roll),
             metrics=metrics,
         )
         self._reclaimer = Reclaimer(
@@ -153,7 +154,7 @@ class Consumer:
         another way to the work."""
         since = self._reading_since
         unread = timedelta(0) if since is None else timedelta(seconds=self._clock.monotonic() - since)
-        return max(unread, self._settler.outage.lasts)
+        return max(unread, self._settler.unable_for)
 
     async def run_once(self) -> int:
         """One round: takes over what silent consumers hold, reads what is there, handles and settles it all.

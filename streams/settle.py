@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Final, assert_never
 
 from redis.asyncio import Redis
@@ -53,6 +54,7 @@ class Settler:
         consumer: str,
         flights: Flights,
         outage: Outage,
+        refusals: Outage,
         metrics: Metrics,
     ) -> None:
         self._client = client
@@ -60,11 +62,18 @@ class Settler:
         self._group = group
         self._consumer = consumer
         self._flights = flights
-        self.outage = outage
+        self._outage = outage
+        self._refusals = refusals  # of single messages: what settles the others does not end them
+        self._waiting_out = 0  # batches that have such messages left
         self._metrics = metrics
         self._window = Window(client)
         self._giving_up = asyncio.Event()
         self._batcher: Batcher[Flight] = Batcher(self._flush, max_batch=_MAX_BATCH)
+
+    @property
+    def unable_for(self) -> timedelta:
+        """For how long the server has taken nothing, or not all; zero while it takes everything."""
+        return max(self._outage.lasts, self._refusals.lasts)
 
     def settle(self, flight: Flight, outcome: Outcome) -> None:
         """Settles the message; a `Retry` must say when. It lands when that is done, or has turned out to be impossible."""
@@ -87,10 +96,9 @@ class Settler:
     async def _flush(self, batch: Sequence[Flight]) -> None:
         error: BaseException = RuntimeError("a bug: it was left out of its batch")
         try:
-            parts = self._parts(batch)
-            while parts:
-                trip = self._trip(parts)
-                parts = [*await self._persist(trip), *parts[len(trip) :]]
+            refused = await self._persist_all(batch)
+            if refused:
+                await self._wait_out(refused)
         except BaseException as caught:  # a bug, or we are cancelled
             error = caught
             if not isinstance(error, Exception):
@@ -98,6 +106,30 @@ class Settler:
         finally:
             if left := [flight for flight in batch if not flight.landed]:
                 self._flights.land(left, error)
+
+    async def _persist_all(self, batch: Sequence[Flight]) -> list[tuple[Flight, StreamError]]:
+        """Lands all but those that the server refuses for now while it takes others: these, each with its error."""
+        refused: list[tuple[Flight, StreamError]] = []
+        parts = self._parts(batch)
+        while parts:
+            trip = self._trip(parts)
+            rest, refused_of_trip = await self._persist(trip)
+            refused += refused_of_trip
+            parts = [*rest, *parts[len(trip) :]]
+        return refused
+
+    async def _wait_out(self, refused: list[tuple[Flight, StreamError]]) -> None:
+        """Tries again what is refused, until it is taken. The batches behind it go on: nothing of it is theirs."""
+        self._batcher.release()
+        self._waiting_out += 1
+        try:
+            while refused:
+                await self._refusals.endure(refused[0][1], self._giving_up)
+                refused = await self._persist_all([flight for flight, _ in refused])
+        finally:
+            self._waiting_out -= 1
+            if not self._waiting_out:
+                self._refusals.over()
 
     def _parts(self, batch: Sequence[Flight]) -> list[_Part]:
         """Build the calls, each so small that any round trip may carry it, but for its last message: all of `batch` but those
@@ -130,8 +162,9 @@ class Settler:
                 return parts[:at]
         return parts
 
-    async def _persist(self, parts: Sequence[_Part]) -> list[_Part]:
-        """Lands what the server has taken, and what it will never take; the rest, after a pause."""
+    async def _persist(self, parts: Sequence[_Part]) -> tuple[list[_Part], list[tuple[Flight, StreamError]]]:
+        """Lands what the server has taken, and what it will never take. Returns the parts that it did not answer, after a
+        pause, and those messages that it refused, each with its error."""
         rest: list[_Part] = []
         refused: list[tuple[Flight, StreamError]] = []
         away: StreamError | None = None
@@ -144,14 +177,11 @@ class Settler:
                 self._flights.land(part.flights, answer)
             else:
                 refused += self._land(part, answer)
-        if refused:
-            away = refused[0][1]
-            rest += self._parts([flight for flight, _ in refused])
         if away is not None:
-            await self.outage.endure(away, self._giving_up)
+            await self._outage.endure(away, self._giving_up)
         else:
-            self.outage.over()
-        return rest
+            self._outage.over()
+        return rest, refused
 
     def _may_pass(self, error: StreamError) -> bool:
         """Whether to try again. Not what only these entries suffer from: it would keep the others from being settled."""

@@ -22,8 +22,8 @@ from streams import (
     Stream,
     scripts,
 )
-from tests.streams.conftest import Connected, pretend_idle
-from tests.streams.running import GROUP, consumer, done
+from tests.streams.conftest import Connected, pretend_idle, until
+from tests.streams.running import GROUP, Running, consumer, done
 from tests.streams.servers import Server
 
 LATER = Retry("later", after=timedelta(hours=1))
@@ -175,3 +175,35 @@ async def test_a_set_or_stream_that_cannot_take_a_message_loses_none(
     [left] = cast(Any, await client.xrange(stream.lane_key("critical")))
     assert left[1][b"b"] == broken.encode()
     await client.delete(key)
+
+
+async def test_a_message_that_is_refused_keeps_no_later_one_from_being_settled(
+    client: Redis, stream: Stream, caplog: pytest.LogCaptureFixture
+) -> None:
+    """More later ones than there are slots; what is refused is settled once the server takes it."""
+    await client.set(stream.delayed_key, "not what belongs here")
+    producer = Producer(client, stream)
+
+    async def handler(message: Message) -> Outcome:
+        return LATER if message.body == b"delayed" else Done()
+
+    async def settled() -> bool:
+        return int(await client.xlen(stream.lane_key("critical"))) == 1
+
+    worker = consumer(client, stream, handler, concurrency=4)
+    async with Running(worker):
+        await producer.publish(b"delayed")
+        await until(lambda: _is(worker.unable_for > timedelta(0)))
+        await producer.publish_many([Draft(b"done")] * 20)
+        await until(settled)
+        assert worker.in_flight == 1
+        assert worker.unable_for > timedelta(0)
+        await client.delete(stream.delayed_key)
+        await until(lambda: _is(worker.in_flight == 0))
+        assert worker.unable_for == timedelta(0)
+    assert await Delayed(client, stream).count() == 1
+    assert caplog.text.count("cannot use Redis now") == caplog.text.count("Redis works again") == 1
+
+
+async def _is(found: bool) -> bool:
+    return found
