@@ -10,7 +10,7 @@ local group, consumer = ARGV[1], ARGV[2]
 local taken, asked = {}, {}
 local spare, room, usual = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local number, bytes = 0, 0
-local trouble = false
+local trouble, may_put_back = false, true
 
 local function id_before(id)
   local ms, count = string.match(id, '(%d+)-(%d+)')
@@ -18,20 +18,21 @@ local function id_before(id)
   return ms .. '-' .. string.format('%.0f', tonumber(count) - 1)
 end
 
--- Whether it was done. Without the right to set the group back they stay read: half of it would lose them.
+-- Takes them out of `entries` as well. Without the right to set the group back they stay read: half of it would lose them.
 local function put_back(lane, entries, first)
+  local before = first > 1 and entries[first - 1][1] or id_before(entries[first][1])
+  if redis.pcall('XGROUP', 'SETID', KEYS[lane], group, before).err then return false end
   local ids = {}
-  for i = first, #entries do
+  for i = #entries, first, -1 do
     ids[#ids + 1] = entries[i][1]
+    entries[i] = nil
   end
-  if redis.pcall('XGROUP', 'SETID', KEYS[lane], group, id_before(ids[1])).err then return false end
   redis.pcall('XACK', KEYS[lane], group, unpack(ids))
   return true
 end
 
 -- Adds up to so many entries to those that are taken from a lane.
 local function read(lane, count)
-  local into = taken[lane]
   while count > 0 and bytes < room do
     local wanted = math.min(count, math.max(1, math.floor((room - bytes) / usual)))
     local reply = redis.pcall('XREADGROUP', 'GROUP', group, consumer, 'COUNT', wanted, 'STREAMS', KEYS[lane], '>')
@@ -41,22 +42,33 @@ local function read(lane, count)
       return
     end
     local entries = reply[1][2]
-    for i = 1, #entries do
+    local found = #entries
+    for i = 1, found do
       local fields = entries[i][2]
       local size = #fields[1] + #fields[2] -- all there is to most entries
       for f = 3, #fields do
         size = size + #fields[f]
       end
-      if bytes + size > room and number > 0 and put_back(lane, entries, i) then
-        room = 0
-        return
+      if bytes + size > room and may_put_back and number > 0 then
+        may_put_back = put_back(lane, entries, i)
+        if may_put_back then
+          room = 0
+          break
+        end
       end
       bytes = bytes + size
       number = number + 1
-      into[#into + 1] = entries[i]
+    end
+    local into = taken[lane]
+    if #into == 0 then
+      taken[lane] = entries
+    else
+      for i = 1, #entries do
+        into[#into + 1] = entries[i]
+      end
     end
     if #entries < wanted then return end
-    count = count - #entries
+    count = count - found
     usual = math.max(1, bytes / number)
   end
 end

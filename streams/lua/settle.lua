@@ -16,6 +16,7 @@ local delayed, dead = KEYS[lanes + 1], KEYS[lanes + 2]
 local unsettled = {}
 local may_add = false
 local at = 4
+local ALL = {} -- of the entries of a lane, in place of a set of them
 
 local function number()
   at = at + 1
@@ -34,28 +35,28 @@ local function leave(lane, id, why)
   unsettled[#unsettled + 1] = why
 end
 
--- What is known of our group (nothing after a flush), and of all others; or an error.
+-- What the server says of our group (nil after a flush), and of all others; or an error.
 local function groups_of(key)
-  local found, own, others = redis.pcall('XINFO', 'GROUPS', key), {}, {}
+  local found, own, others = redis.pcall('XINFO', 'GROUPS', key), nil, {}
   if found.err then
     if string.find(found.err, 'no such key', 1, true) then return own, others end
     return own, others, found.err -- may we not know of other groups, we may not delete
   end
-  for _, facts in ipairs(found) do
-    local about = {}
-    for i = 1, #facts, 2 do
-      about[facts[i]] = facts[i + 1]
-    end
-    if about['name'] == group then own = about else others[#others + 1] = about end
+  for i = 1, #found do
+    if found[i][2] == group then own = found[i] else others[#others + 1] = found[i] end -- the name comes first
   end
   return own, others
 end
 
 -- Whether the group has delivered the entry. Not if the group is new, or has failed over to a server that had not heard of it.
-local function has_delivered(about, id)
-  if not about['name'] then return false end
+local function has_delivered(facts, id)
+  if not facts then return false end
+  local last_id
+  for i = 1, #facts, 2 do
+    if facts[i] == 'last-delivered-id' then last_id = facts[i + 1] end
+  end
   local ms, number_in_ms = string.match(id, '(%d+)-(%d+)')
-  local last_ms, last_number = string.match(about['last-delivered-id'], '(%d+)-(%d+)')
+  local last_ms, last_number = string.match(last_id, '(%d+)-(%d+)')
   ms, last_ms = tonumber(ms), tonumber(last_ms)
   return ms < last_ms or (ms == last_ms and tonumber(number_in_ms) <= tonumber(last_number))
 end
@@ -63,16 +64,23 @@ end
 local function is_wanted(key, id, others)
   for _, other in ipairs(others) do
     if not has_delivered(other, id) then return true end
-    if #redis.call('XPENDING', key, other['name'], id, id, 1) > 0 then return true end
+    if #redis.call('XPENDING', key, other[2], id, id, 1) > 0 then return true end
   end
   return false
 end
 
--- Which of the entries are ours, as a set. One look for all of them: they are mostly in order, and all there is between.
+-- Which of the entries are ours: ALL, or a set. One look for all of them: they are mostly in order, and all there is between.
 local function owned(lane, ids, own)
   local ours = {}
   local key = KEYS[lane]
   local held = redis.pcall('XPENDING', key, group, ids[1], ids[#ids], #ids, consumer)
+  if #held == #ids then
+    local same = 1
+    while held[same] and held[same][1] == ids[same] do
+      same = same + 1
+    end
+    if same > #ids then return ALL end
+  end
   for i = 1, held.err and 0 or #held do
     ours[held[i][1]] = true
   end
@@ -96,11 +104,15 @@ local function owned(lane, ids, own)
 end
 
 -- Adds what an entry leaves behind, if it is ours; if that fails, the entry stays.
-local function keep(ours, lane, id, ...)
-  if ours[lane][id] then
+local function keep(ids, ours, lane, id, ...)
+  if ours[lane] == ALL or ours[lane][id] then
     may_add = may_add or redis.pcall('XDEL', dead, '0-1') -- no entry has this id
     local added = redis.pcall(...)
     if type(added) == 'table' and added.err then
+      if ours[lane] == ALL then
+        ours[lane] = {}
+        for i = 1, #ids[lane] do ours[lane][ids[lane][i]] = true end
+      end
       ours[lane][id] = nil
       leave(lane, id, added.err)
     end
@@ -140,18 +152,21 @@ end
 for _ = 1, number() do
   local lane, id, due, name = number(), take(1)[1], now + number(), take(1)[1]
   -- The entry's own id makes the member unique, and the same again when a settle is repeated after a lost reply.
-  keep(ours, lane, id, 'ZADD', delayed, due, cmsgpack.pack({ id, name, take(number()) }))
+  keep(ids, ours, lane, id, 'ZADD', delayed, due, cmsgpack.pack({ id, name, take(number()) }))
 end
 
 for _ = 1, number() do
   local lane, id = number(), take(1)[1]
-  keep(ours, lane, id, 'XADD', dead, '*', unpack(take(number())))
+  keep(ids, ours, lane, id, 'XADD', dead, '*', unpack(take(number())))
 end
 
 for lane = 1, lanes do
-  local settled = {}
-  for _, id in ipairs(ids[lane]) do
-    if ours[lane][id] then settled[#settled + 1] = id end
+  local settled = ids[lane]
+  if ours[lane] ~= ALL then
+    settled = {}
+    for _, id in ipairs(ids[lane]) do
+      if ours[lane][id] then settled[#settled + 1] = id end
+    end
   end
   if #settled > 0 then
     remove(KEYS[lane], settled, others[lane])
