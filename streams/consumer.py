@@ -230,7 +230,7 @@ class Consumer:
 
     async def _recover_lost(self) -> None:
         """Has come again what was delivered in a reply that was lost."""
-        if await self._inbox.hand_back(self._flights.ids):
+        if self._inbox.may_have_lost and await self._inbox.hand_back(self._flights.ids):
             self._reclaimer.hurry()
 
     async def _reclaim(self) -> list[Flight]:
@@ -269,7 +269,8 @@ class Consumer:
         return flights
 
     def _launch(self, messages: Sequence[Message]) -> list[Flight]:
-        ours = [message for message in messages if self._is_ours(message)]
+        group = self._group
+        ours = [message for message in messages if message.group is None or message.group == group]
         flights = self._flights.launch(ours, self._work, batch=self._batch)
         if len(ours) < len(messages):
             others = [message for message in messages if not self._is_ours(message)]

@@ -6,6 +6,7 @@ link makes no message poison.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -35,16 +36,22 @@ class Inbox:
         self._clock = clock
         self._lost_since_s: float | None = None  # when the first request was sent whose reply may be lost
 
+    @property
+    def may_have_lost(self) -> bool:
+        """Whether there may be something to hand back."""
+        return self._lost_since_s is not None
+
     @contextmanager
     def receiving(self) -> Iterator[None]:
-        """For a request that delivers messages: what it raises may have kept them from us."""
+        """For a request that delivers messages: what it raises may have kept them from us, and so may its cancellation."""
         sent_s = self._clock.monotonic()
         try:
             yield
-        except StreamError:
+        except (StreamError, asyncio.CancelledError) as error:
             if self._lost_since_s is None:
                 self._lost_since_s = sent_s
-            self.window.failed()
+            if isinstance(error, StreamError):
+                self.window.failed()
             raise
 
     async def hand_back(self, in_hand: Mapping[str, Sequence[str]]) -> int:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from okane.torture.network.link_faults import LoseReplies
 from streams import Consumer, DeadLetters, Done, Draft, Inspector, Message, Outcome, Producer, Stream
 from tests.streams.conftest import Connected, until
 from tests.streams.running import GROUP, Running, batch_consumer, consumer, done
-from tests.streams.servers import Server
+from tests.streams.servers import Proxy, Server
 
 SHORT = timedelta(milliseconds=10)
 
@@ -191,3 +192,25 @@ async def test_where_nothing_can_be_handed_back_the_consumer_stops_all_the_same(
             server.kill()
     assert worker.in_flight == 0
     assert "1 messages could not be handed back" in caplog.text
+
+
+async def test_cancelling_a_consumer_hands_back_what_was_on_its_way(
+    own_server: Callable[..., Server], connected: Connected, stream: Stream
+) -> None:
+    """The server has delivered it, and the reply has not arrived when the consumer is cancelled."""
+    server = own_server()
+    async with Proxy(server) as proxy:
+        direct, client = connected(server), connected(proxy)
+        worker = consumer(client, stream, done)
+        await worker.run_once()
+        await Producer(direct, stream).publish(b"x")
+        proxy.strike(LoseReplies(after_bytes=1 << 20))
+        task = asyncio.create_task(worker.run(asyncio.Event()))
+        await proxy.lost()
+        proxy.heal()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    [entry] = await direct.xpending_range(stream.lane_key("critical"), GROUP, "-", "+", 10)
+    assert entry["times_delivered"] == 0
+    assert await consumer(direct, stream, done, name="other").run_once() == 1
