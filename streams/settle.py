@@ -136,19 +136,21 @@ class Settler:
         that cannot be written, which keep no other from being settled."""
         part = _Part()
         parts = [part]
+        flights, entries = part.flights, part.settlement.entries
         for flight in batch:
-            if len(part.flights) == _MAX_CALL or part.size >= SMALLEST:
+            if len(flights) == _MAX_CALL or part.size >= SMALLEST:
                 part = _Part()
                 parts.append(part)
+                flights, entries = part.flights, part.settlement.entries
             message = flight.message
-            try:
-                if type(flight.outcome) is not Done:
+            if type(flight.outcome) is not Done:
+                try:
                     part.size += _add(part.settlement, flight, self._group)
-            except Exception as error:
-                self._flights.land([flight], error)
-                continue
-            part.settlement.entries[message.lane].append(message.id)
-            part.flights.append(flight)
+                except Exception as error:
+                    self._flights.land([flight], error)
+                    continue
+            entries[message.lane].append(message.id)
+            flights.append(flight)
             if flight.forgotten:
                 part.settlement.anew = True
         return [part for part in parts if part.flights]
@@ -218,8 +220,14 @@ class Settler:
             settled, refused = self._land_unsettled(part, unsettled)
         self._metrics.batch("settle", len(settled))
         # What came back for another group is passed over: it is no outcome of ours.
-        own = [flight for flight in settled if flight.message.group in (None, self._group)]
-        counts = Counter([(flight.message.lane, type(flight.outcome)) for flight in own])
+        group = self._group
+        counts = Counter(
+            [
+                (message.lane, type(flight.outcome))
+                for flight in settled
+                if (message := flight.message).group is None or message.group == group
+            ]
+        )
         for (lane, outcome), count in counts.items():
             self._metrics.settled(lane, _word(outcome), count)
         self._flights.land(settled)
