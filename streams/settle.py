@@ -36,6 +36,7 @@ log = logging.getLogger("streams")
 _MAX_BATCH: Final = 512  # messages per round trip
 # Messages per call, as the server does nothing else meanwhile: 0.8 ms of its time with a million entries, 1.4 at worst.
 _MAX_CALL: Final = 128
+_MAX_FIELDS: Final = 7_000  # names and values of an entry: Lua's `unpack` takes some more
 
 BEFORE_ACK = failpoint("settle.before_ack", "outcomes known, Redis not told", raises=StreamUnavailable)
 AFTER_ACK = failpoint("settle.after_ack", "entries acknowledged, the reply not heard", raises=StreamUnavailable)
@@ -288,11 +289,11 @@ def _add(settlement: scripts.Settlement, flight: Flight, group: str) -> int:
             pass
         case Retry(after=after):
             assert after is not None, "resolved before it is settled"
-            fields = to_fields(message.body, message.headers, attempt=message.attempt + 1, group=group)
+            fields = _checked(to_fields(message.body, message.headers, attempt=message.attempt + 1, group=group))
             settlement.retries.append((message.lane, message.id, milliseconds(after), fields))
             size = fields_size(fields)
         case Dead(reason=reason):
-            fields = to_dead_fields(message, reason, group=group)
+            fields = _checked(to_dead_fields(message, reason, group=group))
             settlement.dead.append((message.lane, message.id, fields))
             size = fields_size(fields)
         case None:
@@ -300,3 +301,10 @@ def _add(settlement: scripts.Settlement, flight: Flight, group: str) -> int:
         case outcome:
             assert_never(outcome)
     return size
+
+
+def _checked(fields: list[str | bytes | int]) -> list[str | bytes | int]:
+    """Refuses what would be an error of the whole script: an entry that another program has written."""
+    if len(fields) > _MAX_FIELDS:
+        raise ValueError(f"it has {len(fields):,} fields, and at most {_MAX_FIELDS:,} can be settled but as done")
+    return fields

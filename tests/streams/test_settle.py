@@ -156,6 +156,26 @@ async def test_a_message_that_cannot_be_written_keeps_no_other_from_being_settle
     assert caplog.text.count("stays pending") == 1
 
 
+@pytest.mark.parametrize("outcome", [LATER, Dead("d")])
+async def test_an_entry_of_more_fields_than_a_script_can_take_keeps_no_other_from_being_settled(
+    client: Redis, stream: Stream, outcome: Outcome
+) -> None:
+    """Another program wrote it. Retries of its neighbours were delayed again with every try, and never acknowledged."""
+    key = stream.lane_key("critical")
+    await Producer(client, stream).publish_many([Draft(b"x")] * 3)
+    fields: dict[Any, Any] = {"b": b"wide"} | {f"h:{number}": b"" for number in range(4_000)}
+    await client.xadd(key, fields)
+
+    async def handler(message: Message) -> Outcome:
+        return outcome
+
+    assert await consumer(client, stream, handler).run_once() == 3
+    [left] = cast(Any, await client.xrange(key))
+    assert left[1][b"b"] == b"wide"
+    stats = await Inspector(client, stream, group=GROUP).stats()
+    assert stats.delayed + stats.dead == 3
+
+
 @pytest.mark.parametrize("broken", ["delayed", "dead"])
 async def test_a_set_or_stream_that_cannot_take_a_message_loses_none(
     client: Redis, stream: Stream, broken: str
