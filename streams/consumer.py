@@ -161,7 +161,7 @@ class Consumer:
 
         Answers how many were settled. Raises `StreamError` when the server cannot be read.
         """
-        self._flights.owner = asyncio.current_task()
+        self._flights.begin()
         async with self._renewing():
             await self._know_group()
             await self._recover_lost()
@@ -176,7 +176,7 @@ class Consumer:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consumes until `stop` is set, then drains. Cancelling it hands what is in hand back, to be delivered again."""
-        self._flights.owner = asyncio.current_task()
+        self._flights.begin()
         waker = asyncio.ensure_future(self._wake_on(stop))
         try:
             async with self._renewing():

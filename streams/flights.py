@@ -64,7 +64,8 @@ class Flights:
         self._room = asyncio.Event()
         self._landing = asyncio.Event()
         self._abandoning = False
-        self.owner: asyncio.Task[object] | None = None  # the task that runs the consumer
+        self._cut_off: list[Flight] = []  # by the end of the loop, which cancels hands before they can be abandoned
+        self._owner: asyncio.Task[object] | None = None  # the task that runs the consumer
 
     def __len__(self) -> int:
         return sum(map(len, self._lanes.values()))
@@ -92,7 +93,12 @@ class Flights:
     def is_ending(self) -> bool:
         """Tell whether handlers are cancelled by us, so that their cancellation is not their own. A loop that ends cancels
         all tasks at once, the consumer's and the hands."""
-        return self._abandoning or (self.owner is not None and self.owner.cancelling() > 0)
+        return self._abandoning or (self._owner is not None and self._owner.cancelling() > 0)
+
+    def begin(self) -> None:
+        """The running task runs the consumer from now on."""
+        self._owner = asyncio.current_task()
+        self._cut_off.clear()
 
     def get(self, lane: str, entry_id: str) -> Flight | None:
         return self._lanes[lane].get(entry_id)
@@ -179,7 +185,7 @@ class Flights:
 
         A handler that goes on all the same is left behind: what it has is in hand no more, and its outcome will be dropped.
         """
-        unfinished = [flight for flight in self._all() if flight.outcome is None]
+        unfinished = self._cut_off + [flight for flight in self._all() if flight.outcome is None]
         if not unfinished:
             return []
         log.warning("%d messages in hand were not finished in time: they will be delivered again", len(unfinished))
@@ -256,6 +262,8 @@ class Flights:
                 for flight in flights:
                     if flight.outcome is None:  # else it is being settled: a handler may answer when it is cancelled
                         self.land([flight], error or RuntimeError("a bug: it was left without an outcome"))
+                        if isinstance(error, asyncio.CancelledError) and not self._abandoning and self.is_ending():
+                            self._cut_off.append(flight)
             try:
                 is_clean = contextvars.copy_context() == context and not hand.cancelling()
             except Exception:  # values that cannot be compared

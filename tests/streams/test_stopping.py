@@ -103,6 +103,22 @@ async def test_cancelling_a_consumer_hands_back_too(client: Redis, stream: Strea
     assert await consumer(client, stream, done, name="other").run_once() == 3
 
 
+async def test_the_end_of_the_loop_hands_back_too(client: Redis, stream: Stream) -> None:
+    """It cancels all tasks at once: those that run handlers end before the consumer can ask what they have."""
+    await Producer(client, stream).publish_many([Draft(b"x")] * 3)
+    job = Long()
+    others = asyncio.all_tasks()
+    task = asyncio.create_task(consumer(client, stream, job).run(asyncio.Event()))
+    await job.entered.wait()
+    for each in asyncio.all_tasks() - others:
+        each.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    entries = await client.xpending_range(stream.lane_key("critical"), GROUP, "-", "+", 10)
+    assert [entry["times_delivered"] for entry in entries] == [0, 0, 0]
+    assert await consumer(client, stream, done, name="other").run_once() == 3
+
+
 async def test_a_batch_that_is_not_finished_is_handed_back_whole(client: Redis, stream: Stream) -> None:
     await Producer(client, stream).publish_many([Draft(b"x")] * 30)
     entered = asyncio.Event()
