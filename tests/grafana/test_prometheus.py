@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -219,8 +220,16 @@ async def take_redis_away(redis: RedisServer, prometheus: Prometheus) -> None:
 
 
 async def empty_redis(redis: RedisServer, prometheus: Prometheus) -> None:
+    """Flush it, and again every few seconds: workers that still run payments directly, or had nothing in Redis just then,
+    have no wake-ups to send again."""
+    flushed_s = -math.inf
+
     async def made_again() -> bool:
         """The group was made again, the sweep sent wake-ups, and processes are listed"""
+        nonlocal flushed_s
+        if time.monotonic() > flushed_s + 5:
+            await client.flushall()
+            flushed_s = time.monotonic()
         return (
             await prometheus.now("sum(okane_groups_recreated_total)") > [0]
             and await prometheus.now("sum(okane_sweep_repairs_total)") > [0]
@@ -228,7 +237,6 @@ async def empty_redis(redis: RedisServer, prometheus: Prometheus) -> None:
         )
 
     async with connect(redis.url) as client:
-        await client.flushall()
         await until(made_again)
 
 
