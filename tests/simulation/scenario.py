@@ -120,6 +120,8 @@ def scenario(seed: int) -> Scenario:
     # Settings allow only less than the lease; the pipeline must stand more.
     timeout_s = lease_s * dice.choice((0.3, 0.6, 0.9, 0.9, 1.6))
     busy_s = dice.choice((1.0, 2.0, 5.0))
+    poison: Poison | None = dice.choice(("handler", "provider")) if dice.random() < 0.06 else None
+    refuses = dice.choice(list(REFUSALS)) if dice.random() < 0.06 else None
     return Scenario(
         seed=seed,
         apis=dice.choice((1, 2)),
@@ -145,9 +147,10 @@ def scenario(seed: int) -> Scenario:
         late_look_ups=tuple(timedelta(seconds=each) for each in (1.0, 4.0, timeout_s + lag_s * 2 + HELD_S)),
         stable_names=dice.random() < 0.5,
         quiet_provider=dice.random() < 0.3,
-        poison=dice.choice(("handler", "provider")) if dice.random() < 0.06 else None,
+        poison=poison,
         tidy=lease_s < 10 and dice.random() < 0.05,
-        refuses=dice.choice(list(REFUSALS)) if dice.random() < 0.06 else None,
+        # Only Redis counts what dies before its claim, and only if messages are taken over there (docs/guarantees.md).
+        refuses=None if poison == "handler" else refuses,
         faults=_faults(dice, busy_s, timeout_s + HELD_S),
     )
 
