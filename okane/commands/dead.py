@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -18,52 +17,17 @@ from rich.table import Table
 
 from okane.api.wire import parse_id
 from okane.commands.context import Context
+from okane.commands.operating import Parts, opened
 from okane.errors import SetupError
-from okane.pipeline.accept import Accept
-from okane.pipeline.lanes import payments_stream
-from okane.pipeline.replay import Replay
-from okane.store import OPERATOR, DeadLetterStore, DeadPayment, Overview, PaymentStore
+from okane.store import OPERATOR, DeadPayment
 from okane.store.dead_letters import Place
-from streams import DeadLetters, Producer, connect
 
 _console = Console(highlight=False, markup=False, emoji=False)  # texts of others hold brackets
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    dead: DeadLetterStore
-    overview: Overview
-    store: PaymentStore
-    replay: Replay
-
-
-@contextlib.asynccontextmanager
-async def _parts(where: Context) -> AsyncIterator[_Parts]:
-    settings = where.settings
-    stream = payments_stream(settings.stream)
-    async with contextlib.AsyncExitStack() as closing:
-        redis = await closing.enter_async_context(connect(where.redis_url))
-        store = PaymentStore(
-            where.database_url,
-            actor=OPERATOR,
-            lease=settings.lease,
-            grace=settings.sweep_grace,
-            late_look_ups=settings.late_look_ups,
-        )
-        closing.push_async_callback(store.aclose)
-        dead = DeadLetterStore(where.database_url)
-        closing.push_async_callback(dead.aclose)
-        overview = Overview(where.database_url)
-        closing.push_async_callback(overview.aclose)
-        producer = Producer(redis, stream)
-        closing.push_async_callback(producer.aclose)
-        replay = Replay(accept=Accept(store=store, producer=producer), notes=DeadLetters(redis, stream))
-        yield _Parts(dead, overview, store, replay)
-
-
 async def ls(where: Context, *, limit: int, before: str | None, as_json: bool) -> None:
     """Print a page, newest first."""
-    async with _parts(where) as parts:
+    async with opened(where) as parts:
         found = await parts.dead.page(limit + 1, before=None if before is None else _place(before))
         total = await parts.overview.dead()
     letters, more = found[:limit], len(found) > limit
@@ -91,7 +55,7 @@ async def ls(where: Context, *, limit: int, before: str | None, as_json: bool) -
 
 async def show(where: Context, payment_id: str, *, as_json: bool) -> None:
     """Print one dead letter with its payment's timeline."""
-    async with _parts(where) as parts:
+    async with opened(where) as parts:
         (letter,) = await _chosen(parts, [payment_id], limit=None)
         events = await parts.store.events(letter.payment.id)
     timeline = [
@@ -121,7 +85,7 @@ async def replay(
     where: Context, payment_ids: Sequence[str] | None, *, limit: int | None, dry_run: bool, as_json: bool
 ) -> None:
     """Try these payments again (None: all, oldest first). One that needs a review stays: a human decides about it."""
-    async with _parts(where) as parts:
+    async with opened(where) as parts:
         done = await parts.replay.run(await _chosen(parts, payment_ids, limit=limit), dry_run=dry_run, actor=OPERATOR)
     retried, kept = len(done.retried), len(done.kept)
     if as_json:
@@ -135,7 +99,7 @@ async def purge(
     where: Context, payment_ids: Sequence[str] | None, *, older_than: timedelta | None, as_json: bool
 ) -> None:
     """Strike these (None: all, or those older than a time) off the list. Their payments stay as they are."""
-    async with _parts(where) as parts:
+    async with opened(where) as parts:
         ids = None if payment_ids is None else [_id(text) for text in payment_ids]
         purged = await parts.dead.dismiss(ids=ids, older_than=older_than)
         await parts.replay.strike_off(purged)
@@ -145,7 +109,7 @@ async def purge(
         _console.print(f"purged {len(purged):,}")
 
 
-async def _chosen(parts: _Parts, payment_ids: Sequence[str] | None, *, limit: int | None) -> Sequence[DeadPayment]:
+async def _chosen(parts: Parts, payment_ids: Sequence[str] | None, *, limit: int | None) -> Sequence[DeadPayment]:
     """The dead letters named, in that order, or the oldest. Raises SetupError for one that is none."""
     if payment_ids is None:
         return await parts.dead.oldest(limit)

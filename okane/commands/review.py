@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -16,51 +13,18 @@ from rich.table import Table
 
 from okane.api.wire import parse_id
 from okane.commands.context import Context
+from okane.commands.operating import Parts, opened
 from okane.errors import PaymentNotFound, SetupError
 from okane.payment import MAX_REASON, Payment, Status
-from okane.pipeline.accept import Accept
-from okane.pipeline.lanes import payments_stream
-from okane.pipeline.replay import Replay
-from okane.store import OPERATOR, Event, Overview, PaymentStore, ReviewStore
-from streams import DeadLetters, Producer, connect
+from okane.store import OPERATOR, Event
 
 _console = Console(highlight=False)
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    review: ReviewStore
-    overview: Overview
-    store: PaymentStore
-    accept: Accept
-    replay: Replay
-
-
-@contextlib.asynccontextmanager
-async def _parts(where: Context) -> AsyncIterator[_Parts]:
-    settings = where.settings
-    stream = payments_stream(settings.stream)
-    async with contextlib.AsyncExitStack() as closing:
-        redis = await closing.enter_async_context(connect(where.redis_url))
-        store = PaymentStore(
-            where.database_url,
-            actor=OPERATOR,
-            lease=settings.lease,
-            grace=settings.sweep_grace,
-            late_look_ups=settings.late_look_ups,
-        )
-        review, overview = ReviewStore(where.database_url), Overview(where.database_url)
-        producer = Producer(redis, stream)
-        for each in (store, review, overview, producer):
-            closing.push_async_callback(each.aclose)
-        accept = Accept(store=store, producer=producer)
-        yield _Parts(review, overview, store, accept, Replay(accept=accept, notes=DeadLetters(redis, stream)))
 
 
 async def ls(where: Context, *, account: str | None, limit: int, before: str | None, as_json: bool) -> None:
     """Print a page, newest first."""
     place = None if before is None else _id(before)
-    async with _parts(where) as parts:
+    async with opened(where) as parts:
         found = await parts.review.page(limit + 1, account_id=account, before=place)
     payments, more = found[:limit], len(found) > limit
     older = str(payments[-1].id) if more else None
@@ -88,7 +52,7 @@ async def ls(where: Context, *, account: str | None, limit: int, before: str | N
 
 async def show(where: Context, payment_id: str, *, as_json: bool) -> None:
     """Print one payment, whatever its status, with its timeline."""
-    async with _parts(where) as parts:
+    async with opened(where) as parts:
         payment = await _found(parts, payment_id)
         events = await parts.store.events(payment.id)
     if as_json:
@@ -113,7 +77,7 @@ async def resolve(
 ) -> None:
     """Decide a payment that needs a review, and strike it off the dead letters."""
     _check_texts(reason, provider_ref, decision)
-    async with _parts(where) as parts:
+    async with opened(where) as parts:
         found = await _found(parts, payment_id)
         payment = await parts.accept.resolve(
             found.id,
@@ -138,7 +102,7 @@ def _check_texts(reason: str, provider_ref: str | None, decision: str) -> None:
         raise SetupError("--provider-ref goes with --as success only")
 
 
-async def _found(parts: _Parts, text: str) -> Payment:
+async def _found(parts: Parts, text: str) -> Payment:
     payment_id = _id(text)
     try:
         return await parts.review.find(payment_id)
