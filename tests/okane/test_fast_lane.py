@@ -377,6 +377,7 @@ async def test_nobody_waits_for_ever(fast: bool, monkeypatch: pytest.MonkeyPatch
         writer.close()
         assert (answer.status, answer.document["code"]) == (503, "store_unavailable")
         assert served.lane.taken == fast
+        served.shelf.open.set()  # or the end of the server would wait for it
 
 
 # Where tasks can start eagerly, aiohttp waits for a request as soon as the connection is made.
