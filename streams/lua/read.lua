@@ -12,6 +12,8 @@ local spare, room, usual = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5
 local number, bytes = 0, 0
 local trouble, may_put_back = false, true
 
+local LARGEST_STEP = 100
+
 local function id_before(id)
   local ms, count = string.match(id, '(%d+)-(%d+)')
   if count == '0' then return string.format('%.0f-18446744073709551615', tonumber(ms) - 1) end
@@ -34,7 +36,8 @@ end
 -- Adds up to so many entries to those that are taken from a lane.
 local function read(lane, count)
   while count > 0 and bytes < room do
-    local wanted = math.min(count, math.max(1, math.floor((room - bytes) / usual)))
+    -- In steps: those that follow may be thousands of times as large as those before, and all of a step are loaded at once.
+    local wanted = math.min(count, LARGEST_STEP, math.max(1, math.floor((room - bytes) / usual)))
     local reply = redis.pcall('XREADGROUP', 'GROUP', group, consumer, 'COUNT', wanted, 'STREAMS', KEYS[lane], '>')
     if not reply then return end
     if reply.err then
