@@ -106,14 +106,15 @@ class _Copy:
 
     async def keep(self) -> int:
         """Start it, and again whenever it dies, until it is to end or cannot start. Its exit code."""
-        deaths = 0
+        deaths, has_run = 0, False
         while True:
             started_s = time.monotonic()
             code = await self._run()
             if self._ending.is_set():
                 return 0 if code == -signal.SIGTERM else abs(code)  # it was told to before it could listen
-            if code == CANNOT_START:
+            if code == CANNOT_START and not has_run:
                 return code
+            has_run = True  # what keeps it from starting now may pass: a right that Redis took away and will give back
             deaths = 1 if time.monotonic() - started_s > WELL_AFTER_S else deaths + 1
             pause_s = PAUSES_S[min(deaths, len(PAUSES_S)) - 1]
             log.error("process_died", command=" ".join(self._command.arguments), exit_code=code, restart_in_s=pause_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from okane import copies
 from okane.local.okane_process import answers_http
 from okane.local.ports import free_port as find_free_port
 
@@ -94,3 +96,26 @@ def test_a_port_that_others_share_is_refused(start: Start, tmp_path: Path) -> No
     assert second.wait(60) == 2
     assert "cannot listen" in (tmp_path / "1.log").read_text()
     assert urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/health").status == 200
+
+
+async def test_a_copy_that_has_run_is_started_again_even_if_it_cannot_start_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis may have taken a right from it meanwhile, and give it back: the other copies go on, and it comes back."""
+    runs, program = tmp_path / "runs", tmp_path / "program.py"
+    program.write_text(
+        "import os, pathlib, signal, sys\n"
+        f"runs = pathlib.Path({str(runs)!r})\n"
+        "number = len(runs.read_text()) if runs.exists() else 0\n"
+        "runs.write_text('x' * (number + 1))\n"
+        "sys.exit((1, 2)[number]) if number < 2 else signal.pause()\n"
+    )
+    monkeypatch.setattr(copies, "OKANE", (sys.executable, str(program)))
+    monkeypatch.setattr(copies, "PAUSES_S", (0.01,))
+    copy = copies._Copy(copies.Command([], {}))
+    keeping = asyncio.create_task(copy.keep())
+    async with asyncio.timeout(30):
+        while not runs.exists() or len(runs.read_text()) < 3:
+            await asyncio.sleep(0.02)
+        copy.end(signal.SIGTERM)
+        assert await keeping == 0
