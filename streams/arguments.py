@@ -1,6 +1,6 @@
-"""What constructors take of others: clients and handlers, refused at once where they could not work.
+"""The arguments of constructors, clients and handlers: refused at once where they could not work.
 
-A wrong one would show much later, and worse: messages published whose ids nobody can read, handlers run for nothing.
+A wrong one would show much later, and worse: messages published whose ids cannot be read, handlers run for nothing.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _may_be_awaited(function: Callable[..., object]) -> bool:
 
 
 def _is_marked(function: Callable[..., object]) -> bool:
-    """Whether it is `async def`, or says so itself, as what is compiled, decorated or mocked may."""
+    """Tell whether it is `async def`, or says so itself, as what is compiled, decorated or mocked may."""
     return inspect.iscoroutinefunction(function) or hasattr(function, "_is_coroutine")
 
 

@@ -123,7 +123,7 @@ class Reclaimer:
         return None
 
     async def _step(self, lane: str, count: int) -> tuple[list[Message], bool]:
-        """What was taken over, and whether there was no room for more."""
+        """The messages that were taken over, and whether there was no room for more."""
         messages, found = await self._claim(lane, self._cursors[lane], count, last=False)
         self._lasts_left += found.left
         if found.cursor == _START:

@@ -182,7 +182,7 @@ def translating(call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, A
 
 
 def translated(error: RedisError | str) -> StreamError:
-    """What an error means to us: always that the server cannot be used now, whatever its code."""
+    """Return the meaning of an error: always that the server cannot be used now, whatever its code."""
     code = getattr(error, "status_code", None) or ""
     text = f"{code} {error}".strip() or type(error).__name__
     if isinstance(error, AuthenticationError | AuthorizationError):
@@ -212,7 +212,7 @@ def _is_elsewhere(error: Exception) -> bool:
 
 
 def _is_bad_certificate(error: BaseException) -> bool:
-    """Whether TLS is set up wrongly, here or there. A connection that ends amid the handshake may come from a restart."""
+    """Tell whether TLS is set up wrongly, here or there. An end amid the handshake may be a restart."""
     while (cause := error.__cause__ or error.__context__) is not None:
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             return True

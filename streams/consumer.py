@@ -278,7 +278,7 @@ class Consumer:
         return flights
 
     def _is_ours(self, message: Message) -> bool:
-        """Whether it is for every group, or has come back for this one."""
+        """Tell whether it is for every group, or has come back for this one."""
         return message.group is None or message.group == self._group
 
     async def _pass_over(self, flights: Sequence[Flight]) -> None:
@@ -334,7 +334,7 @@ class Consumer:
         self._settler.settle(flight, outcome)
 
     async def _hand_back(self, left: Sequence[Flight]) -> None:
-        """What fails here is delivered again when its lease has run out, as after a crash."""
+        """Hand them back. If that fails, they are delivered again when their leases have run out, as after a crash."""
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 if left:

@@ -258,7 +258,7 @@ class Flights:
                 if not isinstance(raised, Exception):
                     raise
             finally:
-                # Whatever happens: no slot stays taken by what nobody works on.
+                # Whatever happens: no slot stays taken by a message without a handler.
                 for flight in flights:
                     if flight.outcome is None:  # else it is being settled: a handler may answer when it is cancelled
                         self.land([flight], error or RuntimeError("a bug: it was left without an outcome"))

@@ -22,7 +22,7 @@ from streams.window import Window
 
 
 class Inbox:
-    """What is delivered to one consumer of the group."""
+    """The deliveries to one consumer of the group."""
 
     def __init__(
         self, client: Redis, stream: Stream, *, group: str, consumer: str, lease: timedelta, clock: Clock
@@ -38,7 +38,7 @@ class Inbox:
 
     @property
     def may_have_lost(self) -> bool:
-        """Whether there may be something to hand back."""
+        """Tell whether there may be something to hand back."""
         return self._lost_since_s is not None
 
     @contextmanager

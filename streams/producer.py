@@ -115,7 +115,7 @@ class Producer:
 
 
 def _next_part(batch: Sequence[Packed], start: int, max_bytes: int) -> tuple[Sequence[Packed], int]:
-    """What one script call may take of the batch from `start` on, one message at least, and its bytes."""
+    """The part that one script call may take of the batch from `start` on, one message at least, and its bytes."""
     arguments = size = 0
     for at in range(start, len(batch)):
         fields = batch[at][1]

@@ -106,7 +106,7 @@ async def read(
 
 @dataclass(slots=True)
 class Settlement:
-    """What one call of `settle` does: the ids of all its entries by lane, and what of them lives on. `anew`: the group was
+    """The work of one call of `settle`: the ids of all its entries by lane, and what of them lives on. `anew`: the group was
     made anew since they were read, so that it may not know of them."""
 
     entries: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))

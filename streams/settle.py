@@ -187,7 +187,7 @@ class Settler:
         return rest, refused
 
     def _may_pass(self, error: StreamError) -> bool:
-        """Whether to try again. Not what only these entries suffer from: it would keep the others from being settled."""
+        """Tell whether to try again. Not what only these entries suffer from: it would keep the others from being settled."""
         passing = isinstance(error, StreamUnavailable) and not isinstance(error, CommandRejected)
         return passing and not self._giving_up.is_set()
 

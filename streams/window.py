@@ -28,7 +28,7 @@ class Window:
     def carried(self, size: int, took_s: float) -> None:
         """Note a trip of `size` bytes that was answered."""
         if 2 * size <= self.bytes:
-            return  # little was sent: its time says nothing about the link, or it was that of somebody else's trip
+            return  # little was sent: its time says nothing about the link, or it was that of another trip
         if took_s > self._slow_s:
             self._shrink()
         elif took_s < self._quick_s:

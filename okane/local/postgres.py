@@ -141,7 +141,7 @@ class PostgresServer(Server):
             raise LocalError(
                 f"{self._cluster} belongs to another user: run as that user, or give another --data folder"
             )
-        # Made by an earlier version, or where this user had another number. Nobody but root can have put it here.
+        # Made by an earlier version, or where this user had another number. Only root can have put it here.
         close_to_others(self._folder, self._report)
         hand_over(self._cluster, self._account)
         self._report(f"gave {self._cluster} to {user_name(self._account.uid)}, which Postgres runs as")

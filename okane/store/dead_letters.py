@@ -30,7 +30,7 @@ Place = tuple[datetime, UUID]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadWanted:
-    """Which dead letters are meant: all, but for what is said here. `from` counts, `before` does not.
+    """A selection of dead letters: all, but for what is said here. `from` counts, `before` does not.
 
     A page of them begins with the newest, or if it is `ascending` with the oldest.
     """

@@ -1,4 +1,4 @@
-"""Payments in lists, newest or oldest first, and what happened to one of them: for whoever asks through the API.
+"""Payments in lists, newest or oldest first, and what happened to one of them: for the API.
 
 Promise: a page costs a bounded number of rows, whatever is asked and however many payments there are. A page that comes to
 its bound is short, or empty, and says where the next one goes on. On connections of their own: reading must not hold up
@@ -38,7 +38,7 @@ _FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Which payments of an account a list is to hold: all, but for what is said here. `from` counts, `before` does not.
+    """The payments of an account that a list is to hold: all, but for what is said here. `from` counts, `before` does not.
 
     It begins with the newest, or if it is `ascending` with the oldest.
     """

@@ -69,7 +69,7 @@ class OffPathStore:
         raise StatusConflict(payment.status, "retried")
 
     async def cancel(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
-        """Withdraw a payment that nobody is charging, for `actor`; one that is canceled stays so.
+        """Withdraw a payment that no worker is charging, for `actor`; one that is canceled stays so.
 
         Raises PaymentNotFound, or StatusConflict from any other status.
         """

@@ -15,7 +15,7 @@ VALID_S = 1.0
 
 
 class Readiness:
-    """What the last look found, for a second. One look at a time: a slow database is not asked by every probe."""
+    """The result of the last look, for a second. One look at a time: a slow database is not asked by every probe."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

@@ -1,4 +1,4 @@
-"""What needs a review, of all accounts: for the command line. (To decide is `PaymentStore.resolve`.)"""
+"""Payments that need a review, of all accounts: for the command line. (To decide is `PaymentStore.resolve`.)"""
 
 from __future__ import annotations
 
