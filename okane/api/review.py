@@ -25,7 +25,15 @@ def _text(length: int) -> WithJsonSchema:
 class ResolveRequest(BaseModel):
     """The body of `POST /v1/payments/{id}/resolve`."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        json_schema_extra={
+            "if": {"properties": {"as": {"const": "failed_final"}}},
+            "then": {"properties": {"provider_ref": {"type": "null"}}},
+        },
+    )
 
     decision: Annotated[Literal["success", "failed_final"], Field(alias="as", description="what the payment becomes")]
     reason: Annotated[
