@@ -11,11 +11,12 @@ from bench.options import BenchOptions
 from bench.rendering import render
 from bench.run import run
 from okane.commands.options import taking
+from okane.commands.redacting import RedactingCommand
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command()
+@app.command(cls=RedactingCommand)
 @taking(BenchOptions)
 def bench(options: BenchOptions) -> None:
     """Measure okane on this machine: against a textbook, against bare loops, against other libraries. Loopback only."""

@@ -21,11 +21,11 @@ from uuid import uuid4
 import aiohttp
 import uvloop
 
+from okane.http.connection import Response
 from okane.payment import Payment, Status
 from okane.providers.answers import charge_result
 from okane.providers.base import Approved, ChargeResult
-from okane.providers.http import HttpProvider
-from okane.providers.http_connection import Response
+from okane.providers.okane_http import HttpProvider
 
 IN_FLIGHT = 64
 TIMEOUT = timedelta(seconds=10)

@@ -18,7 +18,7 @@ import psycopg
 import redis
 
 from bench.system import System
-from okane.pipeline.lanes import payments_stream
+from okane.lanes import payments_stream
 from streams.entry import to_fields
 
 SLOW_MS = 1.0

@@ -17,9 +17,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from bench.machine import describe
 from bench.system import System, running
 from okane.api.metrics_endpoint import targets
+from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics, SystemMetrics
 from okane.payment import Status
-from okane.pipeline.lanes import payments_stream
 from okane.store import Overview
 from streams import Inspector, Presence, Stream, connect
 from streams.prometheus import PrometheusMetrics

@@ -14,7 +14,8 @@ from aiohttp.http import HttpRequestParser
 from uvloop import run
 
 from bench.system import running
-from okane.api import plain, strict_json, wire
+from okane.api import strict_json, wire
+from okane.api.http import plain
 from streams import connect
 from streams.connection import replies
 

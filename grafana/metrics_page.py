@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry
 
-from okane.api.serving import ConnectionMetrics
+from okane.api.http.server import ConnectionMetrics
 from okane.metrics import OkaneMetrics, SystemMetrics
 from streams.prometheus import PrometheusMetrics
 
@@ -69,7 +69,7 @@ def text() -> str:
 
 
 def registries() -> tuple[CollectorRegistry, CollectorRegistry]:
-    """What a process registers, as `okane.parts` does: its own, and of the whole system."""
+    """What a process registers, as `okane.app.resources` does: its own, and of the whole system."""
     process, system = OkaneMetrics(CollectorRegistry()), SystemMetrics(CollectorRegistry())
     PrometheusMetrics(prefix="okane", registry=process.registry, shared=system.registry)
     ConnectionMetrics(process.registry)

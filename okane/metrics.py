@@ -15,8 +15,8 @@ from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
+from okane.lanes import LANES
 from okane.payment import TRANSITIONS, Status
-from okane.pipeline.lanes import LANES
 from streams.histogram import Histograms, TraceId
 
 # Seconds. The pipeline settles in milliseconds when it is well and in minutes when a provider is not.

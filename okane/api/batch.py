@@ -8,12 +8,13 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from okane.api import bodies, middleware, pieces, strict_json, wire
+from okane.api import bodies, middleware, strict_json, wire
 from okane.api.answers import JSON
 from okane.api.caller import account_of
 from okane.api.creating import MAX_BODY_BYTES, Creating
+from okane.api.http import pieces
 from okane.api.problems import Problem, malformed
-from okane.pipeline.accept import Receipt
+from okane.intake.accept import Receipt
 from okane.store import NewPayment
 from okane.time_slice import TimeSlice
 

@@ -16,10 +16,10 @@ from okane.api.problems import FieldError, Problem, invalid
 from okane.config import Settings
 from okane.currencies import CURRENCIES, MAX_AMOUNT_MINOR
 from okane.errors import IdempotencyKeyReused, StoreUnavailable, TimeOutOfRange
+from okane.intake.accept import Accept, Receipt
+from okane.lanes import LaneLimits
 from okane.metrics import OkaneMetrics
 from okane.payment import FARTHEST
-from okane.pipeline.accept import Accept, Receipt
-from okane.pipeline.lanes import LaneLimits
 from okane.store import NewPayment
 from streams.failpoints import failpoint
 

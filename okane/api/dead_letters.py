@@ -15,8 +15,8 @@ from okane.api.caller import account_of, actor_of
 from okane.api.creating import MAX_BODY_BYTES
 from okane.api.reading import documents, page_of
 from okane.api.times import Moment
+from okane.intake.replay import Replay
 from okane.payment import Status
-from okane.pipeline.replay import Replay
 from okane.store import DeadLetterStore, DeadPayment, DeadWanted
 from okane.time_slice import TimeSlice
 

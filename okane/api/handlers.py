@@ -21,9 +21,9 @@ from okane.api.review import ResolveRequest
 from okane.api.waiting import Waiting, preferred_s
 from okane.config import Settings
 from okane.errors import StoreUnavailable
+from okane.intake.accept import Accept
 from okane.metrics import OkaneMetrics
 from okane.payment import CANCELABLE, Payment, Status
-from okane.pipeline.accept import Accept
 from okane.store import PaymentStore
 
 log = structlog.get_logger("okane.api")

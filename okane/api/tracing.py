@@ -8,8 +8,8 @@ from aiohttp.typedefs import Handler, Middleware
 from okane.api.access import Access
 from okane.api.answers import Answer
 from okane.api.creating import Creating
-from okane.api.fast_lane import Asked, FastConnection, FastLane
-from okane.api.plain import PlainRequest
+from okane.api.http.fast_path import Asked, FastConnection, FastLane
+from okane.api.http.plain import PlainRequest
 from okane.metrics import OkaneMetrics
 from okane.origin_guard import OriginGuard
 from okane.store import NewPayment

@@ -17,7 +17,7 @@ from uuid import UUID
 import structlog
 from aiohttp import web
 
-from okane.api.connection import Connection
+from okane.api.http.connection import Connection
 from okane.errors import StoreUnavailable
 from okane.store import PaymentWatch
 

@@ -32,8 +32,8 @@ from okane.api import idempotency, times
 from okane.api.problems import MAX_ERRORS, FieldError, Problem, invalid, malformed, shortened
 from okane.api.times import Moment
 from okane.currencies import CURRENCIES, MAX_AMOUNT_MINOR
+from okane.intake.accept import Receipt
 from okane.payment import Payment, Status
-from okane.pipeline.accept import Receipt
 
 MAX_METADATA_BYTES = 56 * 1024  # as JSON: with the rest of a payment, an answer stays below 64 kB
 MAX_ASCII = 1024  # characters of metadata: ASCII may take three times as many bytes as were sent

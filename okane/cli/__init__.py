@@ -5,45 +5,18 @@ Imports stand inside the commands: `okane status` must not pay for the web serve
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Iterator
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from okane import __version__
 from okane.cli import dead, keys, proving, review, servers, shared, watching
-
-
-class Commands(TyperGroup):
-    """The commands. A message about a wrong option or argument repeats no password that was given in its place."""
-
-    def make_context(self, *arguments: Any, **options: Any) -> Any:
-        with _redacting():
-            return super().make_context(*arguments, **options)
-
-    def invoke(self, ctx: Any) -> Any:
-        with _redacting():
-            return super().invoke(ctx)
-
-
-@contextlib.contextmanager
-def _redacting() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if isinstance(getattr(error, "message", None), str) and hasattr(error, "format_message"):
-            from okane.logs import redacted
-
-            error.message = redacted(error.message)  # type: ignore[attr-defined]
-        raise
-
+from okane.commands.redacting import RedactingGroup
 
 app = typer.Typer(
     name="okane",
-    cls=Commands,
+    cls=RedactingGroup,
     help="An asynchronous payment pipeline on Postgres and Redis Streams.",
     no_args_is_help=True,
     add_completion=False,

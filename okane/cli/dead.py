@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from okane.cli import shared
-from okane.cli.shared import Data, Json, Yes, finite
+from okane.cli.shared import Data, Json, Yes
+from okane.commands.options import finite
 
 app = typer.Typer(help="Dead letters: payments that were given up, and why.", no_args_is_help=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,11 +9,14 @@ from typing import Annotated
 import typer
 
 from okane.cli import shared
-from okane.cli.shared import Data, Json, finite
+from okane.cli.shared import Data, Json
+from okane.commands.options import finite
 
 app = typer.Typer()
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
+# All options go to the program's own command line.
+_PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
 @app.command()
@@ -68,71 +70,6 @@ def load(
     sys.exit(report.exit_code)
 
 
-@app.command()
-def torture(
-    *,
-    minutes: Annotated[float, typer.Option(min=0, max=1e6, callback=finite, help="how long at least")] = 0.0,
-    kills: Annotated[int, typer.Option(min=0, max=1_000_000, help="kill -9 of processes at least (default: 50)")] = 0,
-    payments: Annotated[int, typer.Option(min=0, max=1_000_000_000, help="payments at least (default: 5000)")] = 0,
-    rate: Annotated[float, typer.Option(min=0.1, max=1e6, callback=finite, help="payments per second")] = 150.0,
-    workers: Annotated[int, typer.Option(min=2, max=64, help="worker processes")] = 3,
-    apis: Annotated[int, typer.Option(min=1, max=16, help="API processes")] = 2,
-    faults: Annotated[str, typer.Option(help="only these, by name, separated by commas; none: not any")] = "",
-    list_faults: Annotated[bool, typer.Option("--list-faults", help="say which there are, and end")] = False,
-    seed: Annotated[int, typer.Option(help="of the schedule of faults and of the payments")] = 0,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE in the environment of every okane process")
-    ] = None,
-    rest: Annotated[
-        float, typer.Option(min=1, max=1e6, callback=finite, help="seconds to come to rest in the end")
-    ] = 120.0,
-    data: Annotated[
-        Path | None, typer.Option(help="folder (default: a temporary one, kept when something is wrong)")
-    ] = None,
-    json_: Json = False,
-) -> None:
-    """Torture a system of its own on this machine: kill, stop, cut off and starve it while it is paid through, then check
-    every invariant over what clients, provider, Postgres and metrics say. Exit code 1 if one is violated."""
-    from rich.console import Console
-
-    from okane import logs
-    from okane.torture.faults.listing import listed
-    from okane.torture.options import TortureOptions
-    from okane.torture.run import run_torture
-
-    console = Console(highlight=False)
-    if list_faults:
-        console.out(listed(as_json=json_))
-        return
-    try:
-        options = TortureOptions(
-            minutes=minutes,
-            kills=kills,
-            payments=payments,
-            rate=rate,
-            workers=workers,
-            apis=apis,
-            faults=tuple(name for name in faults.split(",") if name),
-            seed=seed,
-            settings=dict(_named(setting) for setting in settings or ()),
-            rest_s=rest,
-            data=data,
-            json=json_,
-        )
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-    logs.configure(level="error", format_="console", process="torture")  # what is lost and found is in the report
-    # Not on uvloop: its closed connections are in the way of a proxy that resets them.
-    sys.exit(asyncio.run(run_torture(options, console)).exit_code)
-
-
-def _named(setting: str) -> tuple[str, str]:
-    name, equals, value = setting.partition("=")
-    if not name or not equals:
-        raise typer.BadParameter("expected NAME=VALUE")
-    return name, value
-
-
 def _base_url(url: str, option: str) -> str:
     from okane.addresses import check_http
 
@@ -149,13 +86,25 @@ def _sendable(key: str) -> str:
     return key
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+@app.command(context_settings=_PASSED_ON)
+def torture(context: typer.Context) -> None:
+    """Break a system of its own and check every invariant. Only in a checkout; `--help` tells the options."""
+    _need_checkout("torture")
+    from torture.__main__ import main as run
+
+    run(context.args)
+
+
+@app.command(context_settings=_PASSED_ON)
 def bench(context: typer.Context) -> None:
     """Measure okane on this machine, against other ways to do the same. Only in a checkout; `--help` tells the options."""
-    if not (_CHECKOUT / "bench" / "__main__.py").exists():
-        shared.fail(
-            "the benchmarks are not installed: they stand in bench/ of a checkout, run `python3 run.py bench` there"
-        )
+    _need_checkout("bench")
     from bench.__main__ import main as run
 
     run(context.args)
+
+
+def _need_checkout(folder: str) -> None:
+    """Fail unless `folder` of the checkout is there: an installed okane has only the product."""
+    if not (_CHECKOUT / folder / "__main__.py").exists():
+        shared.fail(f"{folder} is not installed: it is in {folder}/ of a checkout, run `python3 run.py {folder}` there")

@@ -13,7 +13,7 @@ import typer
 from okane.cli import shared
 from okane.cli.shared import Data
 from okane.commands.options import taking
-from okane.providers.simulator.options import SimulatorOptions
+from okane.simulator.options import SimulatorOptions
 
 app = typer.Typer()
 
@@ -66,12 +66,12 @@ def api(
     processes: Processes = 1,
 ) -> None:
     """Serve the HTTP API: accept payments and tell what became of them."""
-    from okane.app import run_api
+    from okane.app.api import run_api
 
     settings = shared.settings(port=port, host=host)
     shared.log_as(settings, "api")
     if processes > 1:
-        from okane import copies
+        from okane.app import copies
 
         sys.exit(shared.run(copies.run_copies(copies.of_api(settings, processes))))
     shared.run(run_api(settings))
@@ -89,12 +89,12 @@ def worker(
     processes: Processes = 1,
 ) -> None:
     """Charge payments: read the streams, call the provider, write the outcome. Start as many as you like."""
-    from okane.app import run_worker, worker_name
+    from okane.app.worker import run_worker, worker_name
 
     settings = shared.settings(concurrency=concurrency)
     name = worker_name() if name is None else shared.label(name, "--name")
     if processes > 1:
-        from okane import copies
+        from okane.app import copies
 
         shared.log_as(settings, name)
         sys.exit(shared.run(copies.run_copies(copies.of_worker(settings, processes, name=name))))
@@ -113,7 +113,7 @@ def _journal() -> Path:
 @taking(SimulatorOptions, port=lambda: shared.settings().mock_provider_port, journal=_journal)
 def provider(options: SimulatorOptions) -> None:
     """Run the mock provider: a real HTTP server that keeps a journal of what it charged, and misbehaves on demand."""
-    from okane.app import run_provider
+    from okane.app.mock_provider import run_provider
 
     shared.log_as(shared.settings(), "provider")
     shared.run(run_provider(options))

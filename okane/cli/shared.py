@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import sys
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
@@ -13,16 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from okane.commands.options import finite
+
 if TYPE_CHECKING:
     from okane.commands.context import Context
     from okane.config import Settings
-
-
-def finite(value: float | None) -> float | None:
-    """Refuse `nan` and `inf`, which are in every range."""
-    if value is not None and not math.isfinite(value):
-        raise typer.BadParameter("must be a number")
-    return value
 
 
 def label(text: str, option: str) -> str:

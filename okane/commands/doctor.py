@@ -19,7 +19,7 @@ from rich.markup import escape
 from okane.addresses import shown
 from okane.commands.context import Context
 from okane.errors import SetupError, StoreUnavailable
-from okane.pipeline.lanes import payments_stream
+from okane.lanes import payments_stream
 from okane.store import schema
 from okane.store.facts import OLDEST_MAJOR, PostgresFacts, postgres_facts
 from okane.store.pooler import PoolerRefused

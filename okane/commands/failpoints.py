@@ -7,13 +7,12 @@ import json
 from rich.console import Console
 from rich.table import Table
 
-import okane.app  # noqa: F401 - declares every point by importing all that a process is made of
-from streams import failpoints
+from okane.app.failpoints import all_failpoints
 
 
 def run(*, as_json: bool) -> None:
     """Print every failpoint with what has happened, and what has not, when it is reached."""
-    points = sorted(failpoints.declared().items())
+    points = sorted(all_failpoints().items())
     if as_json:
         print(json.dumps([{"name": name, "meaning": point.meaning} for name, point in points]))  # noqa: T201 - the answer
         return

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from okane.commands.context import Context
-from okane.pipeline.accept import Accept
-from okane.pipeline.lanes import payments_stream
-from okane.pipeline.replay import Replay
+from okane.intake.accept import Accept
+from okane.intake.replay import Replay
+from okane.lanes import payments_stream
 from okane.store import OPERATOR, DeadLetterStore, Overview, PaymentStore, ReviewStore
 from streams import DeadLetters, Producer, connect
 

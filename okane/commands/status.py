@@ -17,8 +17,8 @@ from rich.text import Text
 
 from okane.commands.context import Context
 from okane.errors import StoreUnavailable
+from okane.lanes import payments_stream
 from okane.payment import Status
-from okane.pipeline.lanes import payments_stream
 from okane.store import Overview
 from streams import Inspector, StreamError, StreamStats, connect
 

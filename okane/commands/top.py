@@ -24,8 +24,8 @@ from okane.commands.context import Context
 from okane.commands.scrape import Between, Samples, both, scrape, value
 from okane.commands.status import duration
 from okane.errors import StoreUnavailable
+from okane.lanes import payments_stream
 from okane.payment import Status
-from okane.pipeline.lanes import payments_stream
 from okane.store import Overview
 from streams import Inspector, Presence, Present, StreamError, StreamStats, connect
 

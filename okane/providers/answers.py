@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
+from okane.http.connection import Response
 from okane.payment import Payment
 from okane.providers.base import Approved, ChargeResult, Declined, LookUpResult, NotFound, Unavailable, Unknown
-from okane.providers.http_connection import Response
 
 # A provider that asks for more would park a payment for days on one mistyped header.
 RETRY_AFTER_CAP = timedelta(hours=1)

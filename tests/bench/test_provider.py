@@ -11,7 +11,7 @@ import pytest
 
 from bench.provider import Connection, Till
 from okane.providers.base import Approved, NotFound
-from okane.providers.http import HttpProvider
+from okane.providers.okane_http import HttpProvider
 from tests.payments import PAYMENT
 
 

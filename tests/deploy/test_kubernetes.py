@@ -14,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from okane.pipeline.lanes import LANES, payments_stream
+from okane.lanes import LANES, payments_stream
 from streams import Message, Outcome, Producer, Stream, connect
 from tests.deploy.files import DEPLOY, check_settings, drain_needed, loaded, pinned
 from tests.streams.running import Running, consumer, done

@@ -92,7 +92,7 @@ def test_the_codes_are_said_to_be_what_they_are_raised_as() -> None:
 def test_every_line_that_the_log_says_aloud_stands_in_the_table() -> None:
     """The events of the processes that an operator runs, with `…` for what differs."""
     aloud = {"warning", "error", "exception"}
-    folders = [ROOT / "streams", *(ROOT / "okane" / name for name in ("api", "pipeline", "store", "providers"))]
+    folders = [ROOT / "streams", *(ROOT / "okane" / name for name in ("api", "intake", "worker", "store", "providers"))]
     said = {line for folder in folders for line in _calls(folder, aloud)}
     said |= {line for line in _calls(ROOT / "okane", aloud) if re.fullmatch(r"[a-z]+(_[a-z]+)+", line)}
     assert len(said) > 20

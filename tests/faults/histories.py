@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from okane.payment import Status
-from okane.torture.history.journals import Charge, EventRow, History, Observation, PaymentRow, ProviderCounts, Request
 from streams import ConsumerStats, LaneStats, StreamStats
+from torture.history.journals import Charge, EventRow, History, Observation, PaymentRow, ProviderCounts, Request
 
 STARTED_S = 1_800_000_000.0
 CANARY = "s3cr3t/of a canary"

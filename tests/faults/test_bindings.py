@@ -11,11 +11,11 @@ import psutil
 import pytest
 
 from okane import binding
+from okane.app.metrics_server import advertised
 from okane.config import Settings
 from okane.local.okane_process import answers_http
 from okane.local.postgres import PostgresServer
 from okane.local.redis_server import RedisServer
-from okane.metrics_server import advertised
 from tests.flow.system import System
 
 

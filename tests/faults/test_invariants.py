@@ -11,10 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from okane.payment import TRANSITIONS, Status
-from okane.torture.history.journals import EventRow, History, ProviderCounts
-from okane.torture.invariants.at_rest import sweep_repairs_little
-from okane.torture.invariants.leaks import is_card_number
-from okane.torture.invariants.verdict import INVARIANTS, check
 from streams import ConsumerStats
 from tests.faults.histories import (
     BY_NAME,
@@ -40,6 +36,10 @@ from tests.faults.histories import (
     with_story,
     without,
 )
+from torture.history.journals import EventRow, History, ProviderCounts
+from torture.invariants.at_rest import sweep_repairs_little
+from torture.invariants.leaks import is_card_number
+from torture.invariants.verdict import INVARIANTS, check
 
 PLAIN = BY_NAME["plain"]
 NEVER_HEARD = BY_NAME["never-heard"]

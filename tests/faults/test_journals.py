@@ -12,13 +12,14 @@ import psycopg
 import pytest
 from psycopg.rows import TupleRow
 
+from okane.lanes import payments_stream
 from okane.load.client import Reply
 from okane.payment import Status
-from okane.pipeline.lanes import payments_stream
-from okane.providers.simulator.journal import Charge as JournalLine
-from okane.providers.simulator.journal import Journal
+from okane.simulator.journal import Charge as JournalLine
+from okane.simulator.journal import Journal
 from okane.store import Claimed, NewPayment, PaymentStore, Settlement, history
-from okane.torture.history.journals import (
+from streams import Producer, connect
+from torture.history.journals import (
     Charge,
     History,
     LogFile,
@@ -31,8 +32,7 @@ from okane.torture.history.journals import (
     read_charges,
     read_rows,
 )
-from okane.torture.invariants.verdict import check
-from streams import Producer, connect
+from torture.invariants.verdict import check
 
 NEW = NewPayment(
     account_id="default",

@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import cast
 
-from okane.torture.faults.fault import Fault
-from okane.torture.nemesis import AT_ONCE, Nemesis
-from okane.torture.schedule import Step
-from okane.torture.system.cluster import Cluster
-from okane.torture.system.shape import Shape
-from okane.torture.system.tally import Tally
+from torture.faults.fault import Fault
+from torture.nemesis import AT_ONCE, Nemesis
+from torture.schedule import Step
+from torture.system.cluster import Cluster
+from torture.system.shape import Shape
+from torture.system.tally import Tally
 
 SHAPE = Shape(apis=("api-1",), workers=("worker-1", "worker-2"))
 

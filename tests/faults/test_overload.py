@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import psycopg
 
+from okane.lanes import payments_stream
 from okane.local.redis_server import RedisServer
-from okane.pipeline.lanes import payments_stream
 from streams import Inspector, connect
 from tests.flow.system import System
 

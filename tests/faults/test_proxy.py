@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from okane.torture.network.link_faults import Blackhole, Direction, Drip, Fault, Latency, LoseReplies, Refuse, Stall
-from okane.torture.network.pipe import reset_on_close
-from okane.torture.network.proxy import FaultProxy
 from streams import Lane, Producer, Stream, StreamUnavailable, connect
+from torture.network.link_faults import Blackhole, Direction, Drip, Fault, Latency, LoseReplies, Refuse, Stall
+from torture.network.pipe import reset_on_close
+from torture.network.proxy import FaultProxy
 
 HOST = "127.0.0.1"
 ALL_WAYS: Sequence[Fault] = (

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from okane.payment import Status
 from okane.store.history import EventRow
-from okane.torture.report import repair_times
-from okane.torture.report.logged_errors import logged_errors
-from okane.torture.system.tally import Death
+from torture.report import repair_times
+from torture.report.logged_errors import logged_errors
+from torture.system.tally import Death
 
 
 def event(version: int, at_s: float, name: str, status: Status, actor: str, attempt: int) -> EventRow:

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from okane.torture.clients import orders
-from okane.torture.faults import FAULTS
-from okane.torture.options import TortureOptions
-from okane.torture.schedule import Card, Step, schedule
-from okane.torture.system.shape import Shape
+from torture.clients import orders
+from torture.faults import FAULTS
+from torture.options import TortureOptions
+from torture.schedule import Card, Step, schedule
+from torture.system.shape import Shape
 
 SHAPE = Shape(apis=("api-1",), workers=("worker-1", "worker-2"), failpoints=("accept.here", "charge.there"))
 CARDS = (
@@ -38,10 +38,10 @@ def test_the_same_seed_makes_the_same_schedule() -> None:
 
 def test_another_process_makes_the_same_schedule() -> None:
     program = """
-        from okane.torture.faults import FAULTS
-        from okane.torture.options import TortureOptions
-        from okane.torture.system.shape import Shape
-        from okane.torture.schedule import schedule
+        from torture.faults import FAULTS
+        from torture.options import TortureOptions
+        from torture.system.shape import Shape
+        from torture.schedule import schedule
         cards = [fault.card(Shape.of(TortureOptions())) for fault in FAULTS.values()]
         for step, _ in zip(schedule(cards, seed=3, pause_s=1.0), range(200)):
             print(step)

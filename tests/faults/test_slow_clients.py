@@ -19,13 +19,13 @@ from prometheus_client import CollectorRegistry
 
 from okane.api.access import Everybody
 from okane.api.creating import MAX_BODY_BYTES, Creating
-from okane.api.fast_lane import FastLane
+from okane.api.http.fast_path import FastLane
+from okane.api.http.server import SPARE_FILES, ConnectionMetrics, GuardedRunner, Limits
 from okane.api.middleware import Scopes, around_requests
-from okane.api.serving import SPARE_FILES, ConnectionMetrics, GuardedRunner, Limits
 from okane.config import Settings
+from okane.intake.accept import Accept
+from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics
-from okane.pipeline.accept import Accept
-from okane.pipeline.lanes import payments_stream
 from okane.store import PaymentStore
 from streams.testing import MemoryQueue
 from tests.flow.system import System

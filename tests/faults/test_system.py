@@ -21,10 +21,10 @@ import pytest
 from okane.local.data_folder import DataFolder
 from okane.local.processes import Child, Stage, spawn
 from okane.local.server import Server, StartError
-from okane.torture.system.crash_points import CrashPoints
-from okane.torture.system.plan import SKEW
-from okane.torture.system.program import Program
-from okane.torture.system.tally import Tally
+from torture.system.crash_points import CrashPoints
+from torture.system.plan import SKEW
+from torture.system.program import Program
+from torture.system.tally import Tally
 
 
 def crash_points(tally: Tally) -> CrashPoints:
@@ -106,7 +106,7 @@ def test_a_killed_torture_leaves_nothing_behind_not_even_what_is_stopped(tmp_pat
         from pathlib import Path
         from okane.local.data_folder import DataFolder
         from okane.local.processes import Stage, spawn
-        from okane.torture.system.guardian import guarded
+        from torture.system.guardian import guarded
         folder = DataFolder(Path(sys.argv[1]))
         with guarded(folder):
             command = [sys.executable, "-c", "import signal; print('up', flush=True); signal.pause()"]

@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from okane.errors import SetupError
-from okane.torture.options import TortureOptions
-from okane.torture.run import run_torture
+from torture.options import TortureOptions
+from torture.run import run_torture
 
 KILLS, PAYMENTS = 50, 5_000
 OKANE = [sys.executable, "-P", "-m", "okane"]

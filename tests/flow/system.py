@@ -19,9 +19,9 @@ import aiohttp
 from okane.client import Client, NewPayment
 from okane.local.okane_process import OkaneProcess, answers_http
 from okane.local.ports import free_port
-from okane.torture.history.collect import is_empty
-from okane.torture.history.journals import read_broker
 from streams import RetryPolicy, StreamStats
+from torture.history.collect import is_empty
+from torture.history.journals import read_broker
 
 TERMINAL = frozenset({"success", "failed_final", "canceled"})
 

@@ -13,8 +13,8 @@ import pytest
 
 from okane.client import Client, Invalid, NewPayment
 from okane.payment import Status
-from okane.torture.system.plan import SKEW
 from tests.flow.system import System
+from torture.system.plan import SKEW
 
 HALF_AN_HOUR = timedelta(minutes=30)
 

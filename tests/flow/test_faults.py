@@ -8,9 +8,9 @@ from collections import Counter
 
 import pytest
 
+from okane.lanes import payments_stream
 from okane.local.postgres import PostgresServer
 from okane.local.redis_server import RedisServer
-from okane.pipeline.lanes import payments_stream
 from streams import connect
 from tests.flow.system import System
 

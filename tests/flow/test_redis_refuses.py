@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from okane.pipeline.lanes import payments_stream
+from okane.lanes import payments_stream
 from streams import connect
 from tests.flow.system import System, running
 from tests.streams.servers import Server, cluster_options

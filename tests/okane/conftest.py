@@ -16,19 +16,19 @@ from prometheus_client import CollectorRegistry
 from okane.api.access import Access, Everybody
 from okane.api.creating import Creating
 from okane.api.dead_letters import DeadLetterRoutes
-from okane.api.fast_lane import FastLane
 from okane.api.handlers import Handlers
+from okane.api.http.fast_path import FastLane
+from okane.api.http.server import Limits, serving
 from okane.api.reading import Reading
 from okane.api.routes import Routes, build_api
-from okane.api.serving import Limits, serving
 from okane.api.waiting import Waiting
 from okane.config import Settings
+from okane.intake.accept import Accept
+from okane.intake.pressure import Pressure
+from okane.intake.replay import Replay
+from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics
 from okane.origin_guard import OriginGuard
-from okane.pipeline.accept import Accept
-from okane.pipeline.lanes import payments_stream
-from okane.pipeline.pressure import Pressure
-from okane.pipeline.replay import Replay
 from okane.store import DeadLetterStore, PaymentLists, PaymentStore, PaymentWatch
 from streams import DeadLetters, Producer, Stream, connect
 from tests.contract.answers import CheckedResponse

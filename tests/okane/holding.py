@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from okane import app
+from okane.app import process
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ def watching_the_loop() -> Iterator[Hold]:
 def garbage_as_in_the_api() -> Iterator[None]:
     """The collector as `run_api` sets it, inside the block."""
     before = gc.get_threshold()
-    app._let_garbage_lie()
+    process.tune_gc()
     try:
         yield
     finally:

@@ -10,9 +10,9 @@ from uuid import UUID
 import pytest
 from structlog.testing import capture_logs
 
-from okane.pipeline import accept as accept_module
-from okane.pipeline.accept import Accept
-from okane.pipeline.lanes import payments_stream
+from okane.intake import accept as accept_module
+from okane.intake.accept import Accept
+from okane.lanes import payments_stream
 from okane.store import PaymentStore, SweepStore
 from streams.testing import MemoryQueue
 from tests.okane.test_store import GRACE, LEASE, new

@@ -13,12 +13,12 @@ import pytest
 from iso4217 import Currency
 from yarl import URL
 
-from okane.api import refusals
+from okane.api.http import refusals
+from okane.api.http.server import serving
 from okane.api.metrics_endpoint import Telling, build_metrics_app
-from okane.api.serving import serving
 from okane.client import Client
-from okane.providers.simulator import app as simulator
-from okane.providers.simulator.options import SimulatorOptions
+from okane.simulator import app as simulator
+from okane.simulator.options import SimulatorOptions
 from tests.okane.conftest import LIMITS, Api
 from tests.okane.test_api import get, post
 

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from okane import app as processes
 from okane import cli
+from okane.app import process as lifecycle
+from okane.app.api import run_api
+from okane.app.worker import run_worker
 from okane.config import Settings, load
 from okane.errors import SetupError
 from okane.load.client import HttpClient
@@ -113,10 +115,10 @@ async def test_a_process_starts_with_every_value_that_is_taken_or_says_why_not(
     field: str, process: str, elsewhere: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It begins to stop at once."""
-    stopping = processes._Stop()
+    stopping = lifecycle.StopSignal()
     stopping.set()
-    monkeypatch.setattr(processes, "_stop_on_signals", lambda: stopping)
-    monkeypatch.setattr(processes, "_let_garbage_lie", lambda: None)
+    monkeypatch.setattr(lifecycle, "stop_on_signals", lambda: stopping)
+    monkeypatch.setattr(lifecycle, "tune_gc", lambda: None)
     extreme = ["3660d", "87840h", "0.000001", "1ms", "100000", "2147483647", "1/h burst 999999999"]
     for value in (*GARBAGE, *extreme):
         os.environ[_setting(field)] = value
@@ -124,7 +126,7 @@ async def test_a_process_starts_with_every_value_that_is_taken_or_says_why_not(
         try:
             settings = load(metrics_port=free_port())
             async with asyncio.timeout(20):
-                await (processes.run_api(settings) if process == "api" else processes.run_worker(settings, name="w"))
+                await (run_api(settings) if process == "api" else run_worker(settings, name="w"))
         except SetupError as error:
             said = str(error)
         assert f":{SECRET}@" not in redacted(said), (field, value)
@@ -165,12 +167,12 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     async def ended(*_arguments: object, **_named: object) -> int:
         return 0
 
-    for name in ("okane.local.up.up", "okane.copies.run_copies", "okane.torture.run.run_torture"):
+    for name in ("okane.local.up.up", "okane.app.copies.run_copies", "torture.run.run_torture"):
         monkeypatch.setattr(name, ended if "torture" not in name else _ended_well)
-    stopping = processes._Stop()
+    stopping = lifecycle.StopSignal()
     stopping.set()
-    monkeypatch.setattr(processes, "_stop_on_signals", lambda: stopping)
-    monkeypatch.setattr(processes, "_let_garbage_lie", lambda: None)
+    monkeypatch.setattr(lifecycle, "stop_on_signals", lambda: stopping)
+    monkeypatch.setattr(lifecycle, "tune_gc", lambda: None)
     monkeypatch.setattr("okane.load.run_load", _no_load)
 
 
@@ -295,5 +297,5 @@ async def test_tracing_that_is_set_wrong_is_said_at_the_start(
 ) -> None:
     os.environ.update(variables, OKANE_TRACING="true")
     with pytest.raises(SetupError, match=message) as refused:
-        await processes.run_api(load())
+        await run_api(load())
     assert SECRET not in str(refused.value)

@@ -13,7 +13,7 @@ import pytest
 
 from okane.api import batch
 from okane.errors import StoreUnavailable
-from okane.pipeline.accept import Accept
+from okane.intake.accept import Accept
 from okane.store import NewPayment
 from tests.okane.conftest import Api
 from tests.okane.test_api import BAD, JSON, post, rows

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from okane.api import batch, pieces
+from okane.api import batch
 from okane.api.creating import MAX_BODY_BYTES, SPELLINGS
+from okane.api.http import pieces
 from okane.api.problems import Problem
 from okane.api.routes import SCOPES
 from tests.okane.conftest import Api

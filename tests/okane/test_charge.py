@@ -13,11 +13,11 @@ from prometheus_client import CollectorRegistry
 
 from okane.metrics import OkaneMetrics
 from okane.payment import Payment, Status
-from okane.pipeline.charge import Charge
-from okane.pipeline.lease import Lease, Leases
-from okane.pipeline.verdict import Rules
 from okane.providers.base import Approved, ChargeResult, LookUpResult, NotFound, Unavailable
 from okane.store import PaymentStore
+from okane.worker.charge import Charge
+from okane.worker.lease import Lease, Leases
+from okane.worker.verdict import Rules
 from streams import Dead, Done, Message, Retry, RetryPolicy
 from tests.okane.test_store import GRACE, LEASE, claimed, execute, expire_lease, new, settlement
 
@@ -187,11 +187,11 @@ async def test_long_calls_keep_their_lease(desk: Desk, monkeypatch: pytest.Monke
     with desk.leases.held(claim) as lease:
         assert await desk.leases.run_once() == 0  # too young
         await expire_lease(desk.url, payment_id)
-        monkeypatch.setattr("okane.pipeline.lease.time.monotonic", lambda: claim.valid_until_s - 15)
+        monkeypatch.setattr("okane.worker.lease.time.monotonic", lambda: claim.valid_until_s - 15)
         assert await desk.leases.run_once() == 1
-        monkeypatch.setattr("okane.pipeline.lease.time.monotonic", lambda: claim.valid_until_s + 10)
+        monkeypatch.setattr("okane.worker.lease.time.monotonic", lambda: claim.valid_until_s + 10)
         assert lease.valid
-        monkeypatch.setattr("okane.pipeline.lease.time.monotonic", lambda: claim.valid_until_s + 20)
+        monkeypatch.setattr("okane.worker.lease.time.monotonic", lambda: claim.valid_until_s + 20)
         assert not lease.valid
 
 

@@ -22,8 +22,8 @@ from okane.commands.context import find
 from okane.commands.doctor import durability
 from okane.commands.status import duration
 from okane.config import Settings
+from okane.lanes import payments_stream
 from okane.payment import Status
-from okane.pipeline.lanes import payments_stream
 from okane.store import PaymentStore
 from okane.store.facts import PostgresFacts
 from streams import Consumer, Dead, Done, Message, Outcome, Producer, connect

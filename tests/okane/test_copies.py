@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from okane import copies
+from okane.app import copies
 from okane.local.okane_process import answers_http
 from okane.local.ports import free_port as find_free_port
 

@@ -16,11 +16,11 @@ from okane.api.creating import Creating
 from okane.api.problems import Problem
 from okane.config import Settings
 from okane.errors import Overloaded
+from okane.intake.accept import Accept, Receipt
+from okane.intake.pressure import Pressure
+from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics
 from okane.payment import Payment
-from okane.pipeline.accept import Accept, Receipt
-from okane.pipeline.lanes import payments_stream
-from okane.pipeline.pressure import Pressure
 from okane.store import NewPayment, PaymentStore
 from streams import Draft
 from streams.testing import MemoryQueue

@@ -27,25 +27,25 @@ from okane import logs
 from okane.api import middleware
 from okane.api.access import Access, Caller, Everybody
 from okane.api.answers import Answer
-from okane.api.connection import Connection
 from okane.api.creating import MAX_BODY_BYTES, SPELLINGS
 from okane.api.dead_letters import DeadLetterRoutes
-from okane.api.fast_lane import FastConnection, FastLane
 from okane.api.handlers import Handlers
-from okane.api.plain import PlainRequest
+from okane.api.http.connection import Connection
+from okane.api.http.fast_path import FastConnection, FastLane
+from okane.api.http.plain import PlainRequest
+from okane.api.http.server import ConnectionMetrics, GuardedRunner, GuardedServer, Limits
 from okane.api.problems import Problem
 from okane.api.reading import Reading
 from okane.api.routes import Routes, build_api
-from okane.api.serving import ConnectionMetrics, GuardedRunner, GuardedServer, Limits
 from okane.api.waiting import Waiting
 from okane.api_key import Scope
 from okane.config import Settings
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StoreUnavailable
+from okane.intake.accept import Accept
+from okane.intake.replay import Replay
+from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics
 from okane.payment import Payment, Status
-from okane.pipeline.accept import Accept
-from okane.pipeline.lanes import payments_stream
-from okane.pipeline.replay import Replay
 from okane.store import Accepted, DeadLetterStore, NewPayment, Page, PaymentLists, PaymentStore, PaymentWatch, Wanted
 from streams.testing import MemoryQueue
 from tests.faults.test_fuzz import LAST, Generator

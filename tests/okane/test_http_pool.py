@@ -25,13 +25,13 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from okane.http import pool
+from okane.http.connection import MAX_ANSWER_BYTES, MAX_FRAMING_BYTES, Broken, Connection, Response
+from okane.http.pool import NoConnection, Pool
 from okane.payment import Payment
-from okane.providers import http_pool
 from okane.providers.answers import charge_result
 from okane.providers.base import Approved, ChargeResult, Unavailable, Unknown
-from okane.providers.http import HttpProvider
-from okane.providers.http_connection import MAX_ANSWER_BYTES, MAX_FRAMING_BYTES, Broken, Connection, Response
-from okane.providers.http_pool import NoConnection, Pool
+from okane.providers.okane_http import HttpProvider
 from streams import failpoints
 from tests.okane.test_http_provider import (
     CAPTURED,
@@ -440,7 +440,7 @@ async def test_a_connection_that_was_idle_for_long_is_not_used_again(monkeypatch
         await provider.charge(PAYMENT)
         await provider.charge(PAYMENT)
         assert server.connections == 1
-        monkeypatch.setattr(http_pool, "IDLE_LIMIT_S", 0.0)
+        monkeypatch.setattr(pool, "IDLE_LIMIT_S", 0.0)
         assert await provider.charge(PAYMENT) == Approved("ch_1")
         assert server.connections == 2
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from okane.http.connection import Response
 from okane.providers.answers import RETRY_AFTER_CAP, charge_result, parse_retry_after
 from okane.providers.base import Approved, Declined, NotFound, Unavailable, Unknown
-from okane.providers.http import HttpProvider
-from okane.providers.http_connection import Response
-from okane.providers.simulator.app import serving
-from okane.providers.simulator.options import SimulatorOptions
+from okane.providers.okane_http import HttpProvider
+from okane.simulator.app import serving
+from okane.simulator.options import SimulatorOptions
 from tests.payments import NOW, PAYMENT
 
 CAPTURED = b'{"provider_ref": "ch_1", "status": "captured"}'

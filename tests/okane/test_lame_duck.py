@@ -14,7 +14,7 @@ import pytest
 import structlog
 from aiohttp import web
 
-from okane.api.serving import serving
+from okane.api.http.server import serving
 from okane.errors import StoreUnavailable
 from tests.okane.conftest import LIMITS, Api
 

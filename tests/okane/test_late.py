@@ -12,11 +12,11 @@ from prometheus_client import CollectorRegistry
 
 from okane.metrics import OkaneMetrics
 from okane.payment import LATE_LOOK_UPS, Status
-from okane.pipeline.charge import Charge
-from okane.pipeline.lease import Leases
-from okane.pipeline.verdict import Rules
 from okane.providers.base import Approved, Declined, Unavailable, Unknown
 from okane.store import Overview, PaymentStore, SweepStore
+from okane.worker.charge import Charge
+from okane.worker.lease import Leases
+from okane.worker.verdict import Rules
 from streams import Dead, Done, RetryPolicy
 from tests.okane.test_charge import Desk, Scripted, wake_up
 from tests.okane.test_store import GRACE, LEASE, execute, expire_lease

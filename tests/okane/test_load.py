@@ -25,9 +25,9 @@ from okane.load.progress import shown
 from okane.load.report import Tally, Tracked, build_report, check_journal, latency
 from okane.payment import Payment
 from okane.providers.base import Approved, Declined
-from okane.providers.http import HttpProvider
-from okane.providers.simulator.app import serving
-from okane.providers.simulator.options import SimulatorOptions
+from okane.providers.okane_http import HttpProvider
+from okane.simulator.app import serving
+from okane.simulator.options import SimulatorOptions
 from tests.payments import NOW, PAYMENT
 
 

@@ -12,10 +12,10 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from okane.api.metrics_endpoint import Telling, build_metrics_app, targets
+from okane.app.metrics_server import _listening_for_metrics
 from okane.config import Settings
 from okane.errors import SetupError
 from okane.metrics import OkaneMetrics, SystemMetrics
-from okane.metrics_server import _listening_for_metrics
 from streams import METRICS, Present, StreamUnavailable
 from streams.prometheus import PrometheusMetrics
 

@@ -15,8 +15,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from okane import app
-from okane.app import run_api, run_worker
+from okane.app import process as lifecycle
+from okane.app.api import run_api
+from okane.app.worker import run_worker
 from okane.commands import doctor
 from okane.commands.context import Context
 from okane.config import Settings
@@ -254,10 +255,10 @@ async def test_a_pooler_that_keeps_sessions_works_for_all(
 async def test_processes_start_behind_a_pooler_that_keeps_sessions(
     process: str, database_url: str, redis_url: str, free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop = app._Stop()
+    stop = lifecycle.StopSignal()
     stop.set()  # as soon as it has started
-    monkeypatch.setattr(app, "_stop_on_signals", lambda: stop)
-    monkeypatch.setattr(app, "_let_garbage_lie", lambda: None)
+    monkeypatch.setattr(lifecycle, "stop_on_signals", lambda: stop)
+    monkeypatch.setattr(lifecycle, "tune_gc", lambda: None)
     with pooling(database_url, "session") as url:
         where = settings(url, redis_url, free_port)
         await (run_api(where) if process == "api" else run_worker(where, name="w"))

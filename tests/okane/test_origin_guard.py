@@ -12,8 +12,8 @@ from okane.api.access import KeyHolders
 from okane.api_key import Mode
 from okane.config import Settings
 from okane.origin_guard import OriginGuard, Refusal, host_name, is_loopback
-from okane.providers.simulator.app import build_app
-from okane.providers.simulator.options import SimulatorOptions
+from okane.simulator.app import build_app
+from okane.simulator.options import SimulatorOptions
 from okane.store import ApiKeyStore
 from tests.okane.conftest import Api, serve_api
 

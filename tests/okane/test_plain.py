@@ -11,8 +11,8 @@ from aiohttp import HttpVersion11
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpRequestParser
 
-from okane.api import plain, refusals
 from okane.api.creating import MAX_BODY_BYTES, SPELLINGS
+from okane.api.http import plain, refusals
 from tests.faults.test_fuzz import Generator
 from tests.okane.test_fast_lane import corpus, post, sent
 

@@ -10,8 +10,8 @@ from typing import cast
 import pytest
 
 from okane.errors import StoreUnavailable
+from okane.intake.pressure import Pressure
 from okane.payment import Status
-from okane.pipeline.pressure import Pressure
 from okane.store import Overview
 from tests.okane.conftest import Api, serve_api
 from tests.okane.test_api import get, post, rows, settle
@@ -66,7 +66,7 @@ async def test_the_repeat_of_an_earlier_request_is_answered_as_ever(api: Api, pr
 
 
 async def test_it_is_looked_at_again_and_again(api: Api, pressure: Pressure, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("okane.pipeline.pressure.LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr("okane.intake.pressure.LOOK_EVERY_S", 0.01)
     stop = asyncio.Event()
     running = asyncio.create_task(pressure.run(stop))
     await post(api, "/payments", OLD)

@@ -17,9 +17,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from okane.providers.simulator.app import serving
-from okane.providers.simulator.journal import Charge, Journal, JournalError
-from okane.providers.simulator.options import MAGIC_AMOUNTS, Act, Behaviour, SimulatorOptions
+from okane.simulator.app import serving
+from okane.simulator.journal import Charge, Journal, JournalError
+from okane.simulator.options import MAGIC_AMOUNTS, Act, Behaviour, SimulatorOptions
 
 ALWAYS_CHARGE = {"success": 1, "unavailable": 0, "decline": 0}
 
@@ -245,8 +245,8 @@ async def test_a_full_disk_stops_all_charging_until_a_restart(journal: Path, mon
 async def test_what_was_answered_before_a_kill_9_is_in_the_journal(journal: Path) -> None:
     program = (
         "import asyncio, sys; from pathlib import Path\n"
-        "from okane.providers.simulator.app import run\n"
-        "from okane.providers.simulator.options import SimulatorOptions\n"
+        "from okane.simulator.app import run\n"
+        "from okane.simulator.options import SimulatorOptions\n"
         "options = SimulatorOptions(journal=Path(sys.argv[1]), port=0, success=1, unavailable=0, decline=0)\n"
         "asyncio.run(run(options, stop=asyncio.Event(), ready=lambda url: sys.stdout.write(url + chr(10)) "
         "and sys.stdout.flush()))\n"

@@ -15,17 +15,17 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from okane.errors import StoreBusy
+from okane.lanes import payments_stream
 from okane.local.redis_server import RedisServer
 from okane.metrics import OkaneMetrics
 from okane.payment import Status
-from okane.pipeline import sweep as sweep_under_test
-from okane.pipeline.direct import Direct
-from okane.pipeline.lanes import payments_stream
-from okane.pipeline.sweep import LaneState, Sweep
 from okane.store import Overview, PaymentStore, SweepStore, WakeUp, statements
 from okane.store import sweep as sweep_module
 from okane.store.payment_id import PaymentId
 from okane.store.sweep import Marked
+from okane.worker import sweep as sweep_under_test
+from okane.worker.direct import Direct
+from okane.worker.sweep import LaneState, Sweep
 from streams import Done, Handler, Inspector, Message, Outcome, Producer, StreamForbidden, StreamUnavailable, connect
 from streams.errors import GroupLost
 from tests.okane.test_store import GRACE, LEASE, claimed, new, settlement

@@ -21,9 +21,9 @@ from rich.console import Console
 from okane.api.metrics_endpoint import Telling, build_metrics_app
 from okane.commands.scrape import Between, both, parsed, quantile
 from okane.commands.top import Lane, Look, Picture, Process, compare, render
+from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics, SystemMetrics
 from okane.payment import Status
-from okane.pipeline.lanes import payments_stream
 from okane.store import PaymentStore
 from streams import ConsumerStats, LaneStats, Presence, Present, Producer, Stream, StreamStats, connect
 from tests.okane.test_store import GRACE, LEASE, new

@@ -32,18 +32,18 @@ from okane import logs, tracing
 from okane.api.access import Everybody
 from okane.api.dead_letters import DeadLetterRoutes
 from okane.api.handlers import Handlers
+from okane.api.http.server import serving as served
 from okane.api.reading import Reading
 from okane.api.routes import Routes, build_api
-from okane.api.serving import serving as served
 from okane.api.tracing import TracedLane
 from okane.api.waiting import Waiting
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
+from okane.intake.accept import Accept
+from okane.intake.replay import Replay
+from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics
 from okane.payment import Payment
-from okane.pipeline.accept import Accept
-from okane.pipeline.lanes import payments_stream
-from okane.pipeline.replay import Replay
 from okane.providers.base import Approved, ChargeResult, LookUpResult, NotFound, Unknown
 from okane.store import Accepted, Claimed, DeadLetterStore, NewPayment, PaymentLists, PaymentStore, PaymentWatch
 from okane.tracing import export

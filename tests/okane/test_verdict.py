@@ -8,9 +8,9 @@ from datetime import timedelta
 import pytest
 
 from okane.payment import Status
-from okane.pipeline.verdict import Rules, Verdict
 from okane.providers.base import Approved, Declined, NotFound, Unavailable, Unknown
 from okane.store import Claimed
+from okane.worker.verdict import Rules, Verdict
 from streams import RetryPolicy
 from tests.payments import PAYMENT
 

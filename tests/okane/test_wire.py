@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from okane.api import strict_json, wire
+from okane.intake.accept import Receipt
 from okane.payment import Payment, Status
-from okane.pipeline.accept import Receipt
 
 TEXT = st.text(max_size=20)
 MOMENTS = st.datetimes(

@@ -12,9 +12,9 @@ from typing import Any
 from uuid import UUID
 
 from okane.errors import IdempotencyKeyReused, OkaneError, StatusConflict, StoreUnavailable, TimeOutOfRange
+from okane.intake.accept import Accept, Receipt
+from okane.lanes import LaneLimits
 from okane.payment import Payment
-from okane.pipeline.accept import Accept, Receipt
-from okane.pipeline.lanes import LaneLimits
 from okane.store import API, NewPayment
 from tests.simulation.audit import Audit, Told
 from tests.simulation.loop import Process

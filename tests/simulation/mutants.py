@@ -16,13 +16,13 @@ from unittest.mock import patch
 from uuid import UUID
 
 from okane.payment import Payment, Status
-from okane.pipeline.charge import Charge
-from okane.pipeline.late import LateLookUps
-from okane.pipeline.lease import Lease
-from okane.pipeline.sweep import Sweep
-from okane.pipeline.verdict import Rules, Verdict
 from okane.providers.base import ChargeResult, Unavailable, Unknown
 from okane.store import Claimed, Settlement
+from okane.worker.charge import Charge
+from okane.worker.late import LateLookUps
+from okane.worker.lease import Lease
+from okane.worker.sweep import Sweep
+from okane.worker.verdict import Rules, Verdict
 from streams import Consumer, Done, Handler, Message, Outcome, StreamRefused, scripts
 from streams.claims import Reclaimer
 from streams.flights import Flight

@@ -10,13 +10,13 @@ from uuid import UUID
 
 from prometheus_client import CollectorRegistry
 
+from okane.intake.accept import Accept
 from okane.metrics import OkaneMetrics
-from okane.pipeline.accept import Accept
-from okane.pipeline.charge import Charge
-from okane.pipeline.direct import Direct
-from okane.pipeline.lease import Leases
-from okane.pipeline.sweep import LaneState, Sweep
-from okane.pipeline.verdict import Rules
+from okane.worker.charge import Charge
+from okane.worker.direct import Direct
+from okane.worker.lease import Leases
+from okane.worker.sweep import LaneState, Sweep
+from okane.worker.verdict import Rules
 from streams import (
     Consumer,
     Delayed,
@@ -148,7 +148,7 @@ class Api:
 
 
 class Worker:
-    """One worker process, as `okane.app.run_worker` runs it. `sweeps` is False in a world without a sweep."""
+    """One worker process, as `okane.app.worker.run_worker` runs it. `sweeps` is False in a world without a sweep."""
 
     sweeps = True
 

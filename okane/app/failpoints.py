@@ -1,0 +1,14 @@
+"""All failpoints of okane: importing what the processes are made of declares them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import okane.app.api
+import okane.app.worker  # noqa: F401 - imported for the failpoints that its modules declare
+from streams import failpoints
+
+
+def all_failpoints() -> Mapping[str, failpoints.Failpoint]:
+    """Return every failpoint of an API or a worker by its name."""
+    return failpoints.declared()

@@ -1,0 +1,135 @@
+"""What API and worker are both made of: stores, streams, metrics, traces. Built in one place, closed in reverse order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from datetime import timedelta
+
+from prometheus_client import CollectorRegistry
+
+from okane import logs, tracing
+from okane.config import Settings
+from okane.errors import SetupError, StoreUnavailable
+from okane.lanes import payments_stream
+from okane.metrics import OkaneMetrics, SystemMetrics
+from okane.store import Overview, SweepStore
+from okane.worker.sweep import LaneState
+from streams import Inspector, Presence, Producer, StreamError, connect
+from streams.prometheus import PrometheusMetrics
+
+SILENT_S = 2.0  # before a scrape is answered without Postgres
+
+
+class Parts:
+    """The parts. What describes the whole system is read anew for every scrape."""
+
+    def __init__(self, settings: Settings, *, role: str, name: str, redis_timeout: timedelta) -> None:
+        self._settings = settings
+        database_url = needed(settings.database_url, "DATABASE_URL")
+        self.stream = payments_stream(settings.stream)
+        self.tracing = tracing.start(settings, role=role, name=name)
+        trace_id = self.tracing.trace_id
+        if trace_id is not None:
+            logs.name_traces(trace_id)
+        self.metrics = OkaneMetrics(CollectorRegistry(), trace_id=trace_id)
+        self.system = SystemMetrics(CollectorRegistry())
+        self._gauges = PrometheusMetrics(
+            prefix="okane", registry=self.metrics.registry, shared=self.system.registry, trace_id=trace_id
+        )
+        self.stream_metrics = self._gauges.for_stream(self.stream.name, self.stream.lane_names)
+        self.redis = connect(needed(settings.redis, "REDIS_URL"), timeout=redis_timeout)
+        self.producer = Producer(
+            self.redis, self.stream, max_length=settings.max_stream_length, metrics=self.stream_metrics
+        )
+        self.publisher = self.tracing.publisher(self.producer)
+        self.inspector = Inspector(self.redis, self.stream, group=settings.group)
+        self.presence = Presence(self.redis, self.stream)
+        self.store = self.tracing.store(
+            database_url,
+            actor=name,
+            lease=settings.lease,
+            grace=settings.sweep_grace,
+            late_look_ups=settings.late_look_ups,
+            on_batch=self.metrics.observe_batch,
+            on_round_trip=self.metrics.observe_round_trip,
+        )
+        self.sweep_store = SweepStore(database_url, grace=settings.sweep_grace)
+        self.overview = Overview(database_url)
+
+    @classmethod
+    async def build(
+        cls,
+        settings: Settings,
+        *,
+        role: str,
+        name: str,
+        redis_timeout: timedelta,
+        closing: contextlib.AsyncExitStack,
+    ) -> Parts:
+        """The parts, closed in reverse order when `closing` is."""
+        parts = cls(settings, role=role, name=name, redis_timeout=redis_timeout)
+        closing.push_async_callback(parts.tracing.aclose)
+        closing.push_async_callback(parts.redis.aclose)
+        closing.push_async_callback(parts.overview.aclose)
+        closing.push_async_callback(parts.sweep_store.aclose)
+        closing.push_async_callback(parts.store.aclose)
+        closing.push_async_callback(parts.producer.aclose)
+        return parts
+
+    async def lanes(self) -> Mapping[str, LaneState]:
+        """The state of the streams that the sweep goes by. Raises StreamError, also where they take no wake-up."""
+        stats = await self.inspector.stats()
+        await self.producer.check()
+        return {
+            lane.lane: LaneState(
+                oldest_entry=_age(lane.oldest_ms, stats.now_ms),
+                room=self._settings.max_stream_length - lane.length,
+            )
+            for lane in stats.lanes
+        }
+
+    async def refresh_redis(self) -> None:
+        """Read the broker-wide gauges anew."""
+        try:
+            stats = await self.inspector.stats()
+        except StreamError:
+            self._gauges.forget(self.stream.name)
+            self.system.up.labels("redis").set(0)
+        else:
+            self._gauges.show(stats)
+            self.system.up.labels("redis").set(1)
+
+    async def refresh_postgres(self) -> None:
+        """Read what waits in Postgres anew. Until it has answered, it counts as away."""
+        silent = asyncio.get_running_loop().call_later(SILENT_S, self._postgres_away)
+        try:
+            await self._ask_postgres()
+        finally:
+            silent.cancel()
+
+    def _postgres_away(self) -> None:
+        self.system.forget_waiting()
+        self.system.up.labels("postgres").set(0)
+
+    async def _ask_postgres(self) -> None:
+        try:
+            oldest_due, dead = await self.overview.oldest_due(), await self.overview.dead()
+            waiting = await self.overview.off_path()
+        except StoreUnavailable:
+            self._postgres_away()
+        else:
+            self.system.set_waiting(oldest_due=oldest_due, dead=dead, waiting=waiting)
+            self.system.up.labels("postgres").set(1)
+
+
+def needed(value: str | None, name: str) -> str:
+    """A setting that there is no default for. Raises SetupError."""
+    if value is None:
+        raise SetupError(f"{name} is not set. `okane up` runs everything on this machine and sets it by itself")
+    return value
+
+
+def _age(since_ms: int | None, now_ms: int) -> timedelta | None:
+    return None if since_ms is None else timedelta(milliseconds=max(0, now_ms - since_ms))

@@ -1,0 +1,79 @@
+"""The checks at the start of a process: what will not mend itself ends it with a message, what may is waited for.
+
+Credentials, certificates, missing rights, a wrong schema and a Redis that may evict the queue end the process. A server that
+refuses connections, is loading, failing over, full, or whose slot is on its way to another node is away: the process starts
+and works without it. At run time all of this counts as away, rights and credentials included.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from okane.app.resources import Parts, needed
+from okane.config import Settings
+from okane.errors import SetupError, StoreUnavailable
+from okane.store import schema
+from okane.store.facts import LoginRefused, postgres_facts
+from okane.store.pooler import PoolerRefused
+from streams import (
+    CommandRejected,
+    StreamForbidden,
+    StreamRefused,
+    StreamUnavailable,
+    missing_rights,
+    require_noeviction,
+    user_of,
+)
+
+RIGHTS = "docs/operations.md#rights-in-redis"
+
+log = structlog.get_logger("okane.start")
+
+
+async def check_servers(settings: Settings, parts: Parts, *, consumes: bool) -> None:
+    """Raise SetupError for what has to be mended first. `consumes`: the process reads the stream (a worker)."""
+    await _check_postgres(settings)
+    try:
+        await _check_redis(settings, parts, consumes=consumes)
+    except (
+        StreamForbidden,
+        CommandRejected,
+    ) as error:  # at the login, or by another kind of server: not by one command
+        raise SetupError(f"Redis does not take this process: {error}. Correct REDIS_URL; see {RIGHTS}") from error
+    except StreamUnavailable as error:
+        log.warning("redis_away_at_start", reason=str(error))
+
+
+async def _check_postgres(settings: Settings) -> None:
+    try:
+        found = (await postgres_facts(needed(settings.database_url, "DATABASE_URL"))).schema_version
+    except PoolerRefused as error:
+        raise SetupError(str(error)) from error
+    except LoginRefused as error:
+        raise SetupError(
+            f"Postgres does not take this process: {error}. Correct DATABASE_URL, or its rights"
+        ) from error
+    except StoreUnavailable as error:
+        log.warning("postgres_away_at_start", reason=str(error))
+    else:
+        if found is None or found < schema.VERSION:
+            raise SetupError(
+                f"the database has schema version {found or 'none'}, not {schema.VERSION}: run `okane migrate`"
+            )
+
+
+async def _check_redis(settings: Settings, parts: Parts, *, consumes: bool) -> None:
+    missing = await missing_rights(
+        parts.redis, parts.stream, group=settings.group, consumes=consumes, buckets=not consumes
+    )
+    if missing is not None:
+        raise SetupError(f"{missing}. All that is needed: {RIGHTS}")
+    if not settings.check_eviction:
+        return
+    try:
+        await require_noeviction(parts.redis)
+    except StreamRefused as error:
+        raise SetupError(
+            f"INFO, which says whether Redis may evict the queue, is refused ({error}). Grant it: ACL SETUSER "
+            f"{user_of(parts.redis)} +info, or set OKANE_CHECK_EVICTION=false if maxmemory-policy is noeviction"
+        ) from error

@@ -1,0 +1,176 @@
+"""Accept: the row first, its wake-up second. What is scheduled for later has none: the sweep sends it when it is time.
+
+Once the row is committed the payment is safe and the client is told so. If the wake-up cannot be sent (Redis down, full,
+slow), the answer is the same but for `enqueued: false`, and the sweep sees to the payment. While Redis is known to be away
+nobody waits for it: one wake-up at a time asks, the rows of the others say at once that they have none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+import structlog
+
+from okane.deadline import Deadline
+from okane.errors import Overloaded
+from okane.intake.pressure import Pressure
+from okane.payment import Payment
+from okane.store import Accepted, Decision, NewPayment, PaymentStore
+from streams import Draft, Publisher, StreamError, StreamFull, StreamUnavailable
+from streams.failpoints import failpoint
+from streams.values import value
+
+log = structlog.get_logger("okane.accept")
+_level = logging.getLogger("okane.accept")  # asked first: a line for nobody costs more than all the rest of this module
+
+WAKE_TIMEOUT_S = 1.0  # how long a client waits for Redis at most: its payment is safe already
+AWAY_S = 1.0  # how long Redis is not asked again after it did not answer
+
+BEFORE_WAKE = failpoint("accept.before_wake", "the row is committed, no wake-up sent", raises=StreamUnavailable)
+
+
+@value
+class Receipt:
+    """What became of a request: the payment, whether this request made it, and whether it put a wake-up on the stream."""
+
+    payment: Payment
+    created: bool
+    enqueued: bool
+
+
+class Accept:
+    """Takes payments in, takes failed ones in again, lets go of those that are not wanted any more, and decides others."""
+
+    def __init__(self, *, store: PaymentStore, producer: Publisher, pressure: Pressure | None = None) -> None:
+        self._store = store
+        self._pressure = pressure
+        self._producer = producer
+        self._redis_away_until_s = 0.0
+
+    async def accept(self, new: NewPayment) -> Receipt:
+        """Write the payment and wake a worker. A repeat of an earlier request finds its payment and changes nothing.
+
+        Raises IdempotencyKeyReused, Overloaded, StoreUnavailable.
+        """
+        [receipt] = await self.accept_many([new])
+        if isinstance(receipt, BaseException):
+            raise receipt
+        return receipt
+
+    async def accept_many(
+        self, news: Sequence[NewPayment], *, written: Callable[[], None] = lambda: None
+    ) -> Sequence[Receipt | BaseException]:
+        """`accept` for each, with what it raises in its place. `written` is called when the rows are, before the wake-ups, or
+        when there are none to write."""
+        if self._pressure is not None and self._pressure.is_too_high:
+            written()
+            return await asyncio.gather(*(self._known(new) for new in news), return_exceptions=True)
+        wakes = self._how_many_may_ask(len(news))
+        accepted = await self._store.accept_many(news, wakes=wakes)
+        written()
+        to_wake = {
+            number: one.payment
+            for number, one in enumerate(accepted[:wakes])
+            if isinstance(one, Accepted) and one.created and one.payment.execute_at is None
+        }
+        enqueued = dict(zip(to_wake, await self._wake([*to_wake.values()]), strict=True)) if to_wake else {}
+        receipts = [
+            Receipt(one.payment, one.created, enqueued.get(number, False)) if isinstance(one, Accepted) else one
+            for number, one in enumerate(accepted)
+        ]
+        if _level.isEnabledFor(logging.DEBUG):
+            _say(receipts)
+        return receipts
+
+    async def _known(self, new: NewPayment) -> Receipt:
+        """The payment of an earlier request, for a client that repeats it: to refuse that would only have it ask again."""
+        receipt = await self.find(new)
+        if receipt is None:
+            raise Overloaded("payments wait for too long already")
+        return receipt
+
+    async def find(self, new: NewPayment) -> Receipt | None:
+        """What a repeat of an earlier request gets. Raises IdempotencyKeyReused, StoreUnavailable."""
+        payment = await self._store.find(new)
+        return None if payment is None else Receipt(payment, created=False, enqueued=False)
+
+    async def retry(self, payment_id: UUID, *, account_id: str, actor: str) -> Receipt:
+        """Try a failed payment again on a human's word. Raises PaymentNotFound, StatusConflict, StoreUnavailable."""
+        payment = await self._store.retry(payment_id, account_id=account_id, actor=actor)
+        log.info("payment_retried", payment_id=str(payment_id), actor=actor)
+        [enqueued] = await self._wake([payment])
+        return Receipt(payment, created=False, enqueued=enqueued)
+
+    async def cancel(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
+        """Withdraw a payment before it is charged. Raises PaymentNotFound, StatusConflict, StoreUnavailable.
+
+        Its wake-up is left where it is: the claim refuses it.
+        """
+        payment = await self._store.cancel(payment_id, account_id=account_id, actor=actor)
+        log.info("payment_canceled", payment_id=str(payment_id), actor=actor)
+        return payment
+
+    async def resolve(
+        self,
+        payment_id: UUID,
+        *,
+        account_id: str | None,
+        decision: Decision,
+        reason: str,
+        provider_ref: str | None,
+        actor: str,
+    ) -> Payment:
+        """Decide a payment that needs a review. Raises PaymentNotFound, StatusConflict, StoreUnavailable."""
+        payment = await self._store.resolve(
+            payment_id,
+            account_id=account_id,
+            decision=decision,
+            reason=reason,
+            provider_ref=provider_ref,
+            actor=actor,
+        )
+        log.info("payment_resolved", payment_id=str(payment_id), status=payment.status.value, actor=actor)
+        return payment
+
+    def _how_many_may_ask(self, count: int) -> int:
+        if not self._redis_away_until_s:
+            return count
+        return min(count, 1) if time.monotonic() >= self._redis_away_until_s else 0
+
+    async def _wake(self, payments: Sequence[Payment]) -> Sequence[bool]:
+        """Send wake-ups; for each whether it was taken."""
+        if self._redis_away_until_s:  # ours is the one that asks
+            self._away_for(WAKE_TIMEOUT_S + AWAY_S)
+        taken = [True] * len(payments)
+        try:
+            if BEFORE_WAKE.armed:
+                await BEFORE_WAKE.hit()
+            with Deadline(WAKE_TIMEOUT_S):
+                await self._producer.publish_many([Draft(one.id.bytes, lane=one.lane) for one in payments])
+        except StreamFull as error:
+            taken = [entry_id is not None for entry_id in error.published]
+        except (StreamError, TimeoutError) as error:
+            reason = str(error) or f"no answer in {WAKE_TIMEOUT_S:g} s"
+            log.debug("wake_ups_not_sent", count=len(payments), reason=reason)
+            if not self._redis_away_until_s:
+                log.error("redis_lost", reason=reason)  # noqa: TRY400 - an outage, not a bug
+            self._away_for(AWAY_S)
+            return [False] * len(payments)
+        if self._redis_away_until_s:
+            log.error("redis_back")
+        self._redis_away_until_s = 0.0
+        return taken
+
+    def _away_for(self, duration_s: float) -> None:
+        self._redis_away_until_s = time.monotonic() + duration_s
+
+
+def _say(receipts: Sequence[Receipt | BaseException]) -> None:
+    for receipt in receipts:
+        if isinstance(receipt, Receipt):
+            payment_id = str(receipt.payment.id)
+            log.debug("payment_accepted", payment_id=payment_id, created=receipt.created, enqueued=receipt.enqueued)

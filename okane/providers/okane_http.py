@@ -1,0 +1,174 @@
+"""The client of a payment provider that speaks our wire contract: `POST /charges`, `GET /charges/{key}`.
+
+Promise: a charge is written to the wire at most once, under one deadline, without retries, redirects, proxies or
+cookies; and a broken call is `Unavailable` only if no byte of its request can have been sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import ssl
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from json.encoder import encode_basestring_ascii as quoted
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+from yarl import URL
+
+from okane.http.connection import Broken, Response
+from okane.http.pool import NoConnection, Pool
+from okane.payment import Payment
+from okane.providers.answers import charge_result, look_up_result
+from okane.providers.base import ChargeResult, LookUpResult, Unavailable, Unknown
+from streams.failpoints import failpoint
+
+BEFORE_ANSWER = failpoint("provider.before_answer", "the provider has been called, its answer not read", raises=OSError)
+# What may stand in the head of a request; a line end there would begin another header, or another request.
+_VISIBLE = re.compile(r"[!-~]+")
+
+
+class HttpProvider:
+    """A `Provider` over HTTP. Create it on a running loop; close it with `aclose()` or as a context manager.
+
+    `timeout` is the deadline of one call, from the wait for a connection to the last byte of the answer.
+    `connect_timeout` is the part of it that may pass before the request is sent (free connection, DNS, TCP, TLS; half
+    of the deadline by default): what fails within it is `Unavailable`. `connections` is the size of the pool; calls
+    beyond it wait in the order of coming. `more_header` is asked for each call: lines for its head, with their ends.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        timeout: timedelta,
+        connect_timeout: timedelta | None = None,
+        connections: int = 256,
+        name: str = "http",
+        more_header: Callable[[], str] | None = None,
+    ) -> None:
+        """Raises ValueError for a `base_url` that is not an absolute http(s) URL, or a connect_timeout >= timeout."""
+        url = _url(base_url)
+        authority = url.host_port_subcomponent or ""
+        if not _VISIBLE.fullmatch(authority):
+            raise ValueError(f"the provider's base URL has a host that can be none: {authority!r}")
+        connect = timeout / 2 if connect_timeout is None else connect_timeout
+        if not timedelta(0) < connect < timeout:
+            raise ValueError(f"connect_timeout ({connect}) must lie between 0 and timeout ({timeout})")
+        self._name = name
+        self._more_header = more_header
+        self._loop = asyncio.get_running_loop()
+        self._timeout_s = timeout.total_seconds()
+        self._connect_timeout_s = connect.total_seconds()
+        self._overdue = Broken(f"no answer within {self._timeout_s:g} s")
+        self._charges = url.raw_path.rstrip("/") + "/charges"
+        self._common = _common_headers(url, authority)
+        self._post = f"POST {self._charges} HTTP/1.1\r\n{self._common}Content-Type: application/json\r\n"
+        self._pool = Pool(
+            host=url.raw_host or "",
+            port=url.port or 0,
+            tls=_tls() if url.scheme == "https" else None,
+            connections=connections,
+        )
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    async def charge(self, payment: Payment) -> ChargeResult:
+        """Ask for the payment's money, once. Never raises for what the provider or the network does.
+
+        Raises ValueError for a key that fits no header.
+        """
+        key = payment.provider_key
+        if not _VISIBLE.fullmatch(key):
+            raise ValueError(f"a provider key is visible ASCII, not {key!r}")
+        # By hand: half of json.dumps' time would go into finding out that these are texts and a number.
+        body = f'{{"payment_id": "{payment.id}", "amount": {payment.amount_minor:d}, "currency": {quoted(payment.currency)}}}'
+        more = "" if self._more_header is None else self._more_header()
+        request = f"{self._post}Idempotency-Key: {key}\r\n{more}Content-Length: {len(body)}\r\n\r\n{body}"
+        answer = await self._call(request.encode("ascii"), repeatable=False)
+        return charge_result(answer, payment, now=datetime.now(UTC)) if isinstance(answer, Response) else answer
+
+    async def look_up(self, payment: Payment) -> LookUpResult:
+        """Ask what became of the payment's key. Never raises for what the provider or the network does."""
+        more = "" if self._more_header is None else self._more_header()
+        request = f"GET {self._charges}/{quote(payment.provider_key, safe='')} HTTP/1.1\r\n{self._common}{more}\r\n"
+        answer = await self._call(request.encode("ascii"), repeatable=True)
+        return look_up_result(answer, payment, now=datetime.now(UTC)) if isinstance(answer, Response) else answer
+
+    async def aclose(self) -> None:
+        """Close every connection. Calls still in flight end as `Unknown`."""
+        await self._pool.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _call(self, request: bytes, *, repeatable: bool) -> Response | Unavailable | Unknown:
+        due_s = self._loop.time() + self._timeout_s
+        outcome = await self._exchange(request, due_s=due_s)
+        if repeatable and isinstance(outcome, Broken) and outcome.stale:
+            outcome = await self._exchange(request, due_s=due_s, fresh=True)
+        if isinstance(outcome, NoConnection):
+            return Unavailable(outcome.reason)
+        if isinstance(outcome, Broken):
+            return Unknown(outcome.reason)
+        if BEFORE_ANSWER.armed and (failed := await self._hit_before_answer(due_s)) is not None:
+            return failed
+        return outcome
+
+    async def _exchange(self, request: bytes, *, due_s: float, fresh: bool = False) -> Response | Broken | NoConnection:
+        connect_due_s = min(self._loop.time() + self._connect_timeout_s, due_s)
+        connection = await self._pool.take(due_s=connect_due_s, fresh=fresh)
+        if isinstance(connection, NoConnection):
+            return connection
+        try:
+            return await connection.exchange(request, due_s=due_s, overdue=self._overdue)
+        finally:
+            self._pool.give_back(connection)
+
+    async def _hit_before_answer(self, due_s: float) -> Unknown | None:
+        try:
+            async with asyncio.timeout_at(due_s):
+                await BEFORE_ANSWER.hit()
+        except TimeoutError:
+            return Unknown(self._overdue.reason)
+        except OSError as error:
+            return Unknown(f"connection lost: {error}"[:255])
+        return None
+
+
+def _url(base_url: str) -> URL:
+    """The base URL, read. What is said of a bad one is its scheme and host at most: the rest may hold a password."""
+    shape = "the provider's base URL must look like https://host[:port][/path]"
+    try:
+        url = URL(base_url)
+    except ValueError:
+        raise ValueError(shape) from None
+    if url.scheme not in ("http", "https") or not url.host or url.query_string or url.fragment:
+        raise ValueError(f"{shape}; this one has the scheme {url.scheme!r} and the host {url.host!r}")
+    return url
+
+
+def _common_headers(url: URL, authority: str) -> str:
+    """The headers that all requests carry, each with its line end."""
+    lines = [f"Host: {authority}", "Accept: application/json", "Accept-Encoding: identity", "User-Agent: okane"]
+    if url.user is not None or url.password is not None:
+        # Latin-1, as most servers read it (RFC 7617 leaves it open).
+        pair = f"{url.user or ''}:{url.password or ''}".encode("latin-1")
+        lines.append(f"Authorization: Basic {base64.b64encode(pair).decode()}")
+    return "".join(f"{line}\r\n" for line in lines)
+
+
+def _tls() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context

@@ -1,0 +1,141 @@
+"""The mock provider's decisions, without HTTP: which act a call meets, what is charged, what a look-up sees.
+
+Promise: one idempotency key is charged at most once, whatever is drawn, and what was decided for it is what every later
+call and look-up is told.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import accumulate
+
+from okane.simulator.journal import Charge, Journal
+from okane.simulator.options import MAGIC_AMOUNTS, Act, Behaviour
+
+_ACTS = tuple(Act)
+_CAPTURES = frozenset(
+    {Act.SUCCESS, Act.ERROR_500_AFTER_CHARGE, Act.GARBAGE, Act.TIMEOUT_AFTER_CHARGE, Act.RESET_AFTER_CHARGE}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChargeRequest:
+    """A well-formed request for money."""
+
+    key: str
+    payment_id: str
+    amount: int  # minor units
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The key's result, durable. Told as it is when `act` is None (a repeat), otherwise in the way of `act`."""
+
+    charge: Charge
+    act: Act | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Untouched:
+    """Nothing was charged or kept; `act` says how the caller gets to know, or does not."""
+
+    act: Act
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """The key is known with another payment, amount or currency. Nothing was charged."""
+
+
+Decision = Settled | Untouched | Conflict
+
+
+class Desk:
+    """Decides over charges in the way of `behaviour`, which `change` replaces at any time."""
+
+    def __init__(self, *, journal: Journal, behaviour: Behaviour, dice: random.Random) -> None:
+        self.journal = journal
+        self.change(behaviour)
+        self.calls = 0  # well-formed charge requests
+        self.repeats = 0  # of them, those that met a key already settled: doubles suppressed
+        self.conflicts = 0
+        self.lookups = 0
+        self._dice = dice
+
+    def change(self, behaviour: Behaviour) -> None:
+        """Behave like this from the next call on; calls that have begun keep what they drew."""
+        self.behaviour = behaviour
+        self._cumulative_weights = tuple(accumulate(behaviour.weights))
+        self._latency_range_ms = behaviour.latency_range_ms
+
+    def draw_latency_s(self) -> float:
+        low, high = self._latency_range_ms
+        return (low if low == high else self._dice.uniform(low, high)) / 1000
+
+    async def decide(self, request: ChargeRequest) -> Decision:
+        """Settle the request or not. Raises JournalError when the result cannot be kept; then nothing may be told."""
+        self.calls += 1
+        if (known := self.journal.find(request.key)) is not None:
+            return await self._repeat(known, request)
+        act, code = self._draw(request.amount)
+        if act is not Act.DECLINE and act not in _CAPTURES:
+            return Untouched(act)
+        return Settled(await self._keep(request, declined=act is Act.DECLINE, code=code), act)
+
+    async def charge_late(self, request: ChargeRequest) -> Settled | Conflict:
+        """Charge a request that was held back on its way. Raises as `decide` does."""
+        known = self.journal.find(request.key)
+        return Settled(await self._keep(request)) if known is None else await self._repeat(known, request)
+
+    async def _keep(self, request: ChargeRequest, *, declined: bool = False, code: str = "") -> Charge:
+        charge = Charge(
+            key=request.key,
+            payment_id=request.payment_id,
+            amount=request.amount,
+            currency=request.currency,
+            status="declined" if declined else "captured",
+            provider_ref=f"ch_{secrets.token_hex(12)}",
+            at=datetime.now(UTC).isoformat(),
+            code=code or None,
+        )
+        await self.journal.append(charge)
+        return charge
+
+    async def look_up(self, key: str) -> Charge | None:
+        """What a look-up may see of `key`: nothing while the consistency lag lasts."""
+        self.lookups += 1
+        charge = self.journal.find(key)
+        if charge is None or charge.age_s(datetime.now(UTC)) * 1000 < self.behaviour.lookup_lag_ms:
+            return None
+        await self.journal.durable()
+        return charge
+
+    def summary(self) -> dict[str, int]:
+        """Counts. Keys, charged and declined come from the journal; the others count since this process started."""
+        return {
+            "keys": len(self.journal),
+            "charged": self.journal.counts["captured"],
+            "declined": self.journal.counts["declined"],
+            "calls": self.calls,
+            "duplicates_suppressed": self.repeats,
+            "conflicts": self.conflicts,
+            "lookups": self.lookups,
+        }
+
+    async def _repeat(self, known: Charge, request: ChargeRequest) -> Settled | Conflict:
+        if not known.same_request(payment_id=request.payment_id, amount=request.amount, currency=request.currency):
+            self.conflicts += 1
+            return Conflict()
+        self.repeats += 1
+        await self.journal.durable()  # the first call may still be waiting for its fsync
+        return Settled(known)
+
+    def _draw(self, amount: int) -> tuple[Act, str]:
+        if self.behaviour.magic_amounts and (magic := MAGIC_AMOUNTS.get(amount % 10_000)) is not None:
+            return magic
+        act = self._dice.choices(_ACTS, cum_weights=self._cumulative_weights)[0]
+        return act, "card_declined" if act is Act.DECLINE else ""

@@ -1,0 +1,288 @@
+"""Charge: one wake-up becomes one claimed, charged and settled payment, or a reason to come back later.
+
+The story of one payment, straight down. Every way out of it is safe to die on: before the claim nothing happened, after it
+the lease runs out and the next worker looks the payment up under the same provider key before it charges.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from functools import cache
+from typing import Any, assert_never
+from uuid import UUID
+
+import structlog
+
+from okane.errors import StoreUnavailable
+from okane.metrics import OkaneMetrics
+from okane.payment import Payment, Status
+from okane.providers.base import (
+    Approved,
+    ChargeResult,
+    Declined,
+    LookUpResult,
+    NotFound,
+    Provider,
+    Unavailable,
+    Unknown,
+)
+from okane.store import Call, Claimed, PaymentStore, Refused, Settlement
+from okane.worker import verdict
+from okane.worker.late import LateLookUps
+from okane.worker.lease import Lease, Leases
+from okane.worker.patience import Patience
+from streams import Dead, Done, Message, Outcome, Retry
+from streams.failpoints import failpoint
+
+log = structlog.get_logger("okane.charge")
+levels = logging.getLogger("okane.charge")  # asked before the one line that every payment would write
+
+SOON = timedelta(seconds=1)  # when to look at a payment again that somebody else may have
+LAST_WORDS_S = 2.0  # for Postgres, when we are stopped amid a call
+
+BEFORE_CLAIM = failpoint("charge.before_claim", "read from the stream, not claimed")
+BEFORE_CALL = failpoint("charge.before_call", "claimed, the provider not called")
+BEFORE_SETTLE = failpoint("charge.before_settle", "the provider has answered, nothing is written")
+BEFORE_DELAY = failpoint("retry.before_delay", "the retry is committed, not in the delayed set")
+BEFORE_DEAD_LETTER = failpoint("bury.before_dead_letter", "given up in Postgres, no dead letter in the stream")
+
+
+class Charge:
+    """The handler of the payments stream."""
+
+    def __init__(
+        self,
+        *,
+        store: PaymentStore,
+        provider: Provider,
+        leases: Leases,
+        rules: verdict.Rules,
+        metrics: OkaneMetrics,
+        roll: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._provider = provider
+        self._leases = leases
+        self._rules = rules
+        self._roll = roll
+        self._patiently = Patience(roll)
+        self._late_look_ups = LateLookUps(
+            store=store,
+            patience=self._patiently,
+            provider=provider.name,
+            look_up=lambda payment: self._call("look_up", provider.look_up, payment),
+            rules=rules,
+            lease=leases.lease,
+            metrics=metrics,
+        )
+        # Looked up once for each set of labels: `labels` costs more than the counting.
+        self._claims = cache(metrics.claims.labels)
+        self._attempts = cache(metrics.attempts.labels)
+        self._provider_seconds = cache(metrics.provider_seconds.labels)
+        self._retries = cache(metrics.retries.labels)
+        self._late_results = cache(metrics.late_results.labels)
+        self._settled_as = cache(metrics.settled.labels)
+        self._count_decline = metrics.count_decline
+        self._settle_seconds = cache(metrics.settle_seconds.labels)
+        metrics.in_flight.set_function(leases.__len__)
+
+    async def __call__(self, message: Message) -> Outcome:
+        """Handle one wake-up. Never raises for anything Postgres or the provider may do."""
+        if len(message.body) != 16:
+            return Dead("not a payment id")
+        payment_id = UUID(bytes=message.body)
+        if BEFORE_CLAIM.armed:
+            await BEFORE_CLAIM.hit()
+        claim = await self._patiently(self._store.claim, payment_id)
+        if isinstance(claim, Refused):
+            return await self._not_claimed(claim, message, payment_id)
+        self._claims("granted").inc()
+        with self._leases.held(claim) as lease:
+            settlement = await self._attempt(claim, lease)
+            if settlement is None:
+                return Retry("the lease ran out before the provider was called", after=SOON)
+            if BEFORE_SETTLE.armed:
+                await BEFORE_SETTLE.hit()
+            # We alone know what the provider said.
+            age = await self._patiently(self._store.settle, settlement)
+        if age is None:
+            return await self._late(settlement)
+        return await self._settled(settlement, age)
+
+    async def poison(self, message: Message) -> Outcome:
+        """An entry that was delivered too often: its payment goes to a human, the entry to the dead letters."""
+        reason = f"poison: delivered {message.deliveries} times, its workers died or stalled"
+        if len(message.body) != 16:
+            return Dead(reason)
+        payment_id = UUID(bytes=message.body)
+        buried = await self._patiently(self._store.bury, payment_id, reason=reason)
+        log.warning("payment_needs_review", payment_id=str(payment_id), reason=reason, buried=buried)
+        return Dead(reason) if buried else Done()
+
+    async def _not_claimed(self, refused: Refused, message: Message, payment_id: UUID) -> Outcome:
+        if refused.expired:
+            return await self._expired(payment_id)
+        if refused.look_up_late:
+            self._claims("closed").inc()
+            return await self._late_look_ups.run(payment_id)
+        return self._refused(refused, message)
+
+    async def _expired(self, payment_id: UUID) -> Outcome:
+        """Its time was over before anybody charged it."""
+        self._claims("expired").inc()
+        canceled = await self._patiently(self._store.expire, payment_id)
+        # It may have been changed since the claim was refused, or canceled without our hearing of it: look again.
+        return Done() if canceled else Retry("expired, and changed meanwhile", after=SOON)
+
+    def _refused(self, refused: Refused, message: Message) -> Outcome:
+        self._claims(refused.status or "missing").inc()
+        match refused.status:
+            case None:
+                return Dead("no such payment")
+            case Status.FAILED_FINAL if refused.spent is not None and message.deliveries > 1:
+                # Whoever gave it up died before its dead letter was written.
+                return Dead(refused.spent)
+            case Status.SUCCESS | Status.FAILED_FINAL | Status.CANCELED | Status.NEEDS_REVIEW:
+                return Done()
+            case Status.PENDING | Status.PROCESSING | Status.FAILED_RETRYABLE | Status.UNKNOWN as status:
+                # Not due yet, or another worker is on it: keep a wake-up alive in case that worker dies.
+                return Retry(f"{status}, not claimable yet", after=refused.wait + timedelta(milliseconds=1))
+            case _:
+                assert_never(refused.status)
+
+    async def _attempt(self, claim: Claimed, lease: Lease) -> Settlement | None:
+        """Look up if the outcome is open, charge if it is not; None if the right to do so ran out meanwhile."""
+        payment = claim.payment
+        started_s = time.monotonic()
+        hopeless = self._rules.hopeless(claim)
+        if hopeless is not None:
+            return self._settlement(payment, hopeless, call=None, started_s=started_s)
+        if claim.look_up_first:
+            found = await self._call("look_up", self._provider.look_up, payment)
+            decided = self._rules.looked_up(claim, found)
+            if decided is not None:
+                return self._settlement(payment, decided, call="look_up", started_s=started_s)
+        if BEFORE_CALL.armed:
+            await BEFORE_CALL.hit()
+        if not lease.valid:
+            _log_of(payment.id, payment.attempts).warning("lease_ran_out")
+            return None
+        result = await self._call("charge", self._provider.charge, payment)
+        assert not isinstance(result, NotFound)
+        decided = self._rules.charged(claim, result, roll=self._roll())
+        return self._settlement(payment, decided, call="charge", started_s=started_s)
+
+    async def _call(
+        self,
+        call: Call,
+        ask: Callable[[Payment], Awaitable[ChargeResult]] | Callable[[Payment], Awaitable[LookUpResult]],
+        payment: Payment,
+    ) -> LookUpResult:
+        started_s = time.perf_counter()
+        result: LookUpResult
+        try:
+            result = await ask(payment)
+        except asyncio.CancelledError:
+            await self._leave_open(payment, call, took_s=time.perf_counter() - started_s)
+            raise
+        except Exception as error:
+            # A bug of the provider's adapter. Its request may be out there: only a look-up can tell.
+            _log_of(payment.id, payment.attempts).exception(
+                "provider_adapter_failed", provider=self._provider.name, call=call
+            )
+            result = Unknown(f"{type(error).__name__}: {error}")
+        name = self._provider.name
+        self._provider_seconds(name, call).observe(time.perf_counter() - started_s)
+        self._attempts(name, call, _word(result)).inc()
+        return result
+
+    async def _leave_open(self, payment: Payment, call: Call, *, took_s: float) -> None:
+        """Write that we are stopped amid a call that may have been executed: it is looked up soon. Left to its lease it would
+        count as the crash of a worker, as it does where Postgres is away."""
+        stopped = self._rules.stopped(call)
+        settlement = self._settlement(payment, stopped, call=call, started_s=time.monotonic() - took_s)
+        try:
+            async with asyncio.timeout(LAST_WORDS_S):
+                await self._store.settle(settlement)
+        except (StoreUnavailable, TimeoutError) as error:
+            _log_of(payment.id, payment.attempts).warning("attempt_not_left_open", reason=str(error))
+
+    def _settlement(
+        self, payment: Payment, decided: verdict.Verdict, *, call: Call | None, started_s: float
+    ) -> Settlement:
+        return Settlement(
+            payment_id=payment.id,
+            attempt=payment.attempts,
+            status=decided.status,
+            event=decided.event,
+            call=call,
+            provider=self._provider.name,
+            latency=timedelta(seconds=time.monotonic() - started_s),
+            provider_ref=decided.provider_ref,
+            decline_code=decided.decline_code,
+            reason=decided.reason,
+            delay=decided.delay,
+        )
+
+    async def _late(self, settlement: Settlement) -> Outcome:
+        """Another worker has the payment now. What we heard is kept; the payment is looked up by whoever holds it."""
+        self._late_results(settlement.event).inc()
+        status = await self._patiently(self._store.record_late, settlement)
+        _log_of(settlement.payment_id, settlement.attempt).warning(
+            "late_result", outcome=settlement.event, provider_ref=settlement.provider_ref, status=status
+        )
+        return Retry("settled by another attempt", after=SOON)
+
+    async def _settled(self, settlement: Settlement, age: timedelta) -> Outcome:
+        status, reason = settlement.status, settlement.reason
+        self._settled_as(status.value).inc()
+        if levels.isEnabledFor(logging.DEBUG):
+            _log_of(settlement.payment_id, settlement.attempt).debug(
+                "payment_settled", status=status.value, reason=reason
+            )
+        if status is Status.NEEDS_REVIEW:
+            _log_of(settlement.payment_id, settlement.attempt).warning("payment_needs_review", reason=reason)
+            return await self._dead(settlement)
+        if settlement.delay is not None:
+            if BEFORE_DELAY.armed:
+                await BEFORE_DELAY.hit()
+            self._retries(settlement.provider).inc()
+            return Retry(reason or settlement.event, after=settlement.delay)
+        if settlement.decline_code is not None:
+            self._count_decline(settlement.provider, settlement.decline_code)
+        self._settle_seconds(status.value).observe(age.total_seconds())
+        if settlement.event == verdict.SPENT:
+            _log_of(settlement.payment_id, settlement.attempt).warning("payment_spent", reason=reason)
+            return await self._dead(settlement)
+        return Done()
+
+    async def _dead(self, settlement: Settlement) -> Dead:
+        if BEFORE_DEAD_LETTER.armed:
+            await BEFORE_DEAD_LETTER.hit()
+        return Dead(settlement.reason or settlement.event)
+
+
+def _log_of(payment_id: UUID, attempt: int) -> Any:
+    """The log, for lines about one attempt. Bound where a line is written: for every payment it would cost more."""
+    return log.bind(payment_id=str(payment_id), attempt=attempt)
+
+
+def _word(result: LookUpResult) -> str:
+    match result:
+        case Approved():
+            return "approved"
+        case Declined():
+            return "declined"
+        case Unavailable():
+            return "unavailable"
+        case Unknown():
+            return "unknown"
+        case NotFound():
+            return "not_found"
+        case _:
+            assert_never(result)

@@ -1,0 +1,102 @@
+"""Late: looks a closed payment up again whose call may still have been on its way when it closed.
+
+The payment is not claimed and nothing is charged: a look-up reads. The row says when it is due, and the sweep sends it. A
+death at any point leaves it due again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import assert_never
+from uuid import UUID
+
+import structlog
+
+from okane.metrics import OkaneMetrics
+from okane.payment import Payment, Status
+from okane.providers.base import Approved, Declined, LookUpResult, NotFound, Unavailable, Unknown
+from okane.store import PaymentStore, Settlement
+from okane.worker.patience import Patience
+from okane.worker.verdict import Rules
+from streams import Dead, Done, Outcome
+from streams.failpoints import failpoint
+
+log = structlog.get_logger("okane.late")
+
+BEFORE_RECORD = failpoint("late.before_record", "a closed payment was looked up, nothing is written")
+
+
+class LateLookUps:
+    """`look_up` asks the provider. `lease` is longer than one such call may last."""
+
+    def __init__(
+        self,
+        *,
+        store: PaymentStore,
+        patience: Patience,
+        provider: str,
+        look_up: Callable[[Payment], Awaitable[LookUpResult]],
+        rules: Rules,
+        lease: timedelta,
+        metrics: OkaneMetrics,
+    ) -> None:
+        self._store = store
+        self._patience = patience
+        self._provider = provider
+        self._look_up = look_up
+        self._deadline_s = rules.unknown_deadline.total_seconds()
+        self._again = [max(lease, delay) for delay in rules.look_up_delays]
+        self._late_charges = metrics.late_charges.labels(provider)
+
+    async def run(self, payment_id: UUID) -> Outcome:
+        """Look up once. Without an answer the row brings it back by itself."""
+        taken = await self._patience(self._store.take_late_look_up, payment_id, again=self._again)
+        if taken is None:
+            return Done()
+        payment = taken.payment
+        if taken.open_s >= self._deadline_s:
+            return await self._give_up(payment)
+        started_s = time.monotonic()
+        result = await self._look_up(payment)
+        if BEFORE_RECORD.armed:
+            await BEFORE_RECORD.hit()
+        match result:
+            case Approved(provider_ref=provider_ref):
+                return await self._found(payment, provider_ref, timedelta(seconds=time.monotonic() - started_s))
+            case Declined() | NotFound():
+                await self._patience(self._store.late_look_up_answered, payment, begun_at=taken.begun_at)
+            case Unavailable(reason=reason) | Unknown(reason=reason):
+                log.info("late_look_up_unanswered", payment_id=str(payment.id), reason=reason)
+            case _:
+                assert_never(result)
+        return Done()
+
+    async def _found(self, payment: Payment, provider_ref: str, latency: timedelta) -> Outcome:
+        """Money moved for a payment that we called failed or canceled."""
+        reason = f"charged after it was closed as {payment.status}"
+        settlement = Settlement(
+            payment_id=payment.id,
+            attempt=payment.attempts,
+            status=Status.SUCCESS,
+            event="success",
+            call="look_up",
+            provider=self._provider,
+            latency=latency,
+            provider_ref=provider_ref,
+            reason=reason,
+        )
+        status = await self._patience(self._store.record_late, settlement, once=True)
+        log.warning("late_charge", payment_id=str(payment.id), provider_ref=provider_ref, status=status)
+        if status is Status.NEEDS_REVIEW:
+            self._late_charges.inc()
+            return Dead(reason)
+        return Done()  # tried again meanwhile: the next claim finds this charge, or the last one has
+
+    async def _give_up(self, payment: Payment) -> Outcome:
+        """The provider has not answered for too long, or its answers kill workers: a human asks it."""
+        reason = f"{payment.status}, and the provider does not say whether a charge arrived later"
+        written = await self._patience(self._store.late_look_up_failed, payment, reason=reason)
+        log.warning("payment_needs_review", payment_id=str(payment.id), reason=reason, buried=written)
+        return Dead(reason) if written else Done()

@@ -1,0 +1,200 @@
+"""Sweep: sends again what wake-ups were lost or are overdue, and those of payments that were scheduled for now, or that are
+closed and to be looked up. With it, losing all of Redis loses no payment.
+
+Every worker runs one; Postgres sees to it that they do not get in each other's way. While Redis cannot be used the payments
+are run directly: while it does not answer, answers any request with an error, or answers all but does not let this worker's
+consumer read or settle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from okane.errors import StoreBusy, StoreUnavailable
+from okane.lanes import LANES
+from okane.metrics import OkaneMetrics
+from okane.store import SweepStore, WakeUp
+from okane.worker.direct import Direct
+from streams import Draft, Publisher, StreamError, StreamForbidden, StreamFull, StreamRefused
+from streams.failpoints import failpoint
+
+log = structlog.get_logger("okane.sweep")
+
+BATCH = 500
+ASK_AGAIN_S = 2.0  # how long Redis is not asked again after it did not answer,
+PATIENCE_S = 0.25  # and for how long then: a silent server must not hold up what runs without it
+DIRECT_PAUSE_S = 0.05  # between two looks for due payments while Redis is away
+
+AFTER_MARK = failpoint("sweep.after_mark", "lost payments are marked, not taken", raises=StoreUnavailable)
+AFTER_TAKE = failpoint("sweep.after_take", "due payments are pushed back, no wake-up sent", raises=StoreUnavailable)
+
+
+@dataclass(frozen=True, slots=True)
+class LaneState:
+    """The state of one lane: the age of its oldest live entry (None: it is empty), and how many more entries it takes."""
+
+    oldest_entry: timedelta | None
+    room: int
+
+
+# While Redis is away: nothing is known to be alive there, and what is runs into the claim.
+UNSEEN = {lane.name: LaneState(oldest_entry=None, room=0) for lane in LANES}
+
+
+def always_able() -> timedelta:
+    """No consumer that could be unable."""
+    return timedelta(0)
+
+
+class Sweep:
+    """One sweeper. `lanes` looks at the streams, and raises StreamError if Redis cannot say or would not take a wake-up.
+
+    `unable_for` returns for how long this worker's part of the stream has been unable to work; from `patience` on Redis
+    counts as away, whatever else it answers.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: SweepStore,
+        producer: Publisher,
+        direct: Direct,
+        lanes: Callable[[], Awaitable[Mapping[str, LaneState]]],
+        interval: timedelta,
+        metrics: OkaneMetrics,
+        unable_for: Callable[[], timedelta] = always_able,
+        patience: timedelta = timedelta(seconds=2),
+    ) -> None:
+        self._store = store
+        self._producer = producer
+        self._direct = direct
+        self._lanes = lanes
+        self._interval_s = interval.total_seconds()
+        self._metrics = metrics
+        self._unable_for = unable_for
+        self._patience = patience
+        self._away = False
+        self._ask_at_s = 0.0
+        self._pause_s = 0.0
+
+    async def run_once(self) -> int:
+        """Mark what is lost, one window a lane, and wake or run what is due, one batch; how many it was.
+
+        Raises StoreUnavailable, or StreamFull if a lane has no room for all of it: what was due is run directly then, as far
+        as there is room.
+        """
+        lanes = await self._look()
+        return await self._run_due() if lanes is None else await self._wake_due(lanes)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Sweep every interval until `stop`, and without a pause while there is more to do."""
+        while not stop.is_set():
+            self._pause_s = self._interval_s
+            try:
+                await self.run_once()
+            except (StoreUnavailable, StreamError) as error:  # said by whoever lost its connection
+                log.debug("sweep_interrupted", reason=str(error))
+            except Exception:
+                log.exception("sweep_failed")  # the sweep is the last to repair things: it goes on
+            if self._pause_s:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._pause_s):
+                        await stop.wait()
+
+    async def _look(self) -> Mapping[str, LaneState] | None:
+        """The lanes, or None while Redis cannot be used."""
+        if self._away and time.monotonic() < self._ask_at_s:
+            return None
+        try:
+            async with asyncio.timeout(PATIENCE_S if self._away else None):
+                lanes = await self._lanes()
+        except (StreamError, TimeoutError) as error:
+            self._lost(error)
+            return None
+        unable = self._unable_for()
+        if unable >= self._patience:
+            self._lost(
+                f"it answers, but this worker has not been able to read or settle for {unable.total_seconds():.1f} s"
+            )
+            return None
+        if self._away:
+            log.error("redis_back")
+        self._away = False
+        return lanes
+
+    def _lost(self, reason: BaseException | str) -> None:
+        """Run payments directly from now on. Say so once, with the traceback if it may be a bug of ours or a damaged key."""
+        self._ask_at_s = time.monotonic() + ASK_AGAIN_S
+        if not self._away:
+            strange = isinstance(reason, StreamRefused) and not isinstance(reason, StreamForbidden)
+            log.error("running_without_redis", reason=str(reason), exc_info=reason if strange else None)
+        self._away = True
+
+    async def _wake_due(self, lanes: Mapping[str, LaneState]) -> int:
+        """Send what is due to its lane; one that is full does not hold up the others."""
+        behind = await self._mark(lanes)
+        with_room = {name: lane for name, lane in lanes.items() if lane.room > 0}
+        if not with_room:
+            return 0
+        limit = min(BATCH, *(lane.room for lane in with_room.values()))
+        due = await self._take(with_room, limit)
+        if due:
+            try:
+                await self._producer.publish_many([Draft(one.payment_id.bytes, lane=one.lane) for one in due])
+            except StreamError as error:
+                self._direct.start(due)
+                if isinstance(error, StreamFull):
+                    raise
+                self._lost(error)
+                self._pause_s = 0.0
+                return len(due)
+            self._count([one for one in due if not one.scheduled])
+        if behind or len(due) == limit:
+            self._pause_s = 0.0
+        return len(due)
+
+    def _count(self, repaired: Sequence[WakeUp]) -> None:
+        """Count what was lost: a wake-up that was scheduled for now was not."""
+        for one in repaired:
+            self._metrics.sweep_repairs.labels(one.lane).inc()
+        if repaired:
+            log.warning("wake_ups_repaired", count=len(repaired))
+
+    async def _run_due(self) -> int:
+        """Run what is due in this process, and look for what is lost only when that leaves places free."""
+        await self._direct.room()
+        limit = min(BATCH, self._direct.free)
+        due = await self._take(UNSEEN, limit, by_retry_at=True)
+        self._direct.start(due)
+        behind = len(due) < limit and await self._mark(UNSEEN)
+        self._pause_s = 0.0 if behind or len(due) == limit else DIRECT_PAUSE_S
+        return len(due)
+
+    async def _take(self, lanes: Mapping[str, LaneState], limit: int, *, by_retry_at: bool = False) -> Sequence[WakeUp]:
+        ages = {name: lane.oldest_entry for name, lane in lanes.items()}
+        due = await self._store.take_due(ages, limit=limit, by_retry_at=by_retry_at)
+        if due and AFTER_TAKE.armed:
+            await AFTER_TAKE.hit()
+        return due
+
+    async def _mark(self, lanes: Mapping[str, LaneState]) -> bool:
+        """Whether a cursor is still behind. A row that somebody holds locked stops its lane's cursor, and nothing else."""
+        await self._store.look_ahead()
+        behind = False
+        for name, lane in lanes.items():
+            try:
+                marked = await self._store.mark_lost(name, lane.oldest_entry)
+            except StoreBusy as error:
+                log.warning("sweep_held_up", lane=name, reason=str(error))
+                continue
+            if marked.lost and AFTER_MARK.armed:
+                await AFTER_MARK.hit()
+            behind |= marked.more
+        return behind

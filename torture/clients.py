@@ -1,0 +1,140 @@
+"""The load: seeded clients that pay through the APIs, each repeating its request until it is answered, and write down what
+they were told.
+
+Most send one payment once. Some are impatient (two equal requests at once), some forgetful (the same again later), and a few
+confused (another amount under a used key, which must be refused).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from okane.load.client import HttpClient
+from torture.history.journals import Request
+from torture.schedule import pick
+
+CURRENCIES = ("USD", "USD", "EUR", "JPY")
+_LANES = ((1, 999), (1_000, 9_999), (1_000, 9_999), (10_000, 250_000))
+_TWINS, _REPEATS, _REUSES = 0.05, 0.05, 0.02  # of all payments
+_LATER_S = (0.1, 5.0)
+_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
+TIMEOUT_S = 4.0  # of one request
+_SECRETIVE = 50  # every so many orders carry what no log may show
+CANARIES = ("canary-3f1c9a77d2", "4111111111111111")
+_IN_FLIGHT = 250  # payments: an outage of the API must not pile up requests without end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What one client wants: one payment, and what else it does about it."""
+
+    number: int
+    amount_minor: int
+    currency: str
+    metadata: Mapping[str, str]
+    twin: bool
+    repeat_after_s: float | None
+    reuse_for_minor: int | None
+
+
+def orders(seed: int) -> Iterator[Order]:
+    """Orders without end: the same for the same seed."""
+    dice = random.Random(f"orders {seed}")
+    number = 0
+    while True:
+        amount = dice.randint(*pick(_LANES, dice.random()))
+        kind = dice.random()
+        yield Order(
+            number=number,
+            amount_minor=amount,
+            currency=pick(CURRENCIES, dice.random()),
+            metadata=dict(zip(("secret", "card"), CANARIES, strict=True)) if number % _SECRETIVE == 0 else {},
+            twin=kind < _TWINS,
+            repeat_after_s=dice.uniform(*_LATER_S) if _TWINS <= kind < _TWINS + _REPEATS else None,
+            reuse_for_minor=amount + 1 if 1 - kind <= _REUSES else None,
+        )
+        number += 1
+
+
+class Clients:
+    """Sends orders at `rate` a second. `journal` is what they were told; `acknowledged` counts payments."""
+
+    def __init__(self, *, urls: Sequence[str], http: HttpClient, seed: int, rate: float, started_s: float) -> None:
+        self.journal: list[Request] = []
+        self.sent = 0
+        self.acknowledged = 0
+        self._urls = urls
+        self._http = http
+        self._seed = seed
+        self._orders = orders(seed)
+        self._rate = rate
+        self._started_s = started_s  # time.monotonic()
+        self._places = asyncio.Semaphore(_IN_FLIGHT)
+        self._giving_up = asyncio.Event()
+
+    async def run(self, enough: Callable[[], bool]) -> None:
+        """Send until it is enough; every order sent by then is answered when this returns, or `give_up` was called."""
+        due_s = time.monotonic()
+        async with asyncio.TaskGroup() as paying:
+            for order in self._orders:
+                if enough() or self._giving_up.is_set():
+                    break
+                await self._places.acquire()
+                # What an outage kept from being sent is not made up for in one burst.
+                due_s = max(due_s + 1 / self._rate, time.monotonic() - 1)
+                await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+                self.sent += 1
+                paying.create_task(self._serve(order))
+
+    def give_up(self) -> None:
+        """Repeat nothing any more."""
+        self._giving_up.set()
+
+    async def _serve(self, order: Order) -> None:
+        key = f"torture-{self._seed}-{order.number}"
+        try:
+            async with asyncio.TaskGroup() as asking:
+                for offset in range(2 if order.twin else 1):
+                    asking.create_task(self._insist(key, order, order.amount_minor, offset))
+            self.acknowledged += 1
+        finally:
+            self._places.release()
+        if order.repeat_after_s is not None:
+            await asyncio.sleep(order.repeat_after_s)
+            await self._insist(key, order, order.amount_minor, 1)
+        if order.reuse_for_minor is not None:
+            await self._insist(key, order, order.reuse_for_minor, 0)
+
+    async def _insist(self, key: str, order: Order, amount_minor: int, offset: int) -> None:
+        """Ask one API after the other, with the same key, until there is a clear answer."""
+        turn = order.number + offset
+        tries = 0
+        while True:
+            request = await self._ask(self._urls[(turn + tries) % len(self._urls)], key, order, amount_minor)
+            self.journal.append(request)
+            if request.acknowledged or 400 <= request.status < 500 or self._giving_up.is_set():
+                return
+            await asyncio.sleep(_PAUSES_S[min(tries, len(_PAUSES_S) - 1)])
+            tries += 1
+
+    async def _ask(self, url: str, key: str, order: Order, amount_minor: int) -> Request:
+        sent_s = time.monotonic() - self._started_s
+        body = {
+            "amount": amount_minor,
+            "currency": order.currency,
+            "idempotency_key": key,
+            "metadata": dict(order.metadata),
+        }
+        reply = await self._http.post(f"{url}/v1/payments", body)
+        return Request.answered(
+            reply,
+            key=key,
+            amount_minor=amount_minor,
+            currency=order.currency,
+            sent_s=sent_s,
+            answered_s=time.monotonic() - self._started_s,
+        )

@@ -1,0 +1,28 @@
+"""Every fault that torture knows, one module for each thing that breaks."""
+
+from collections.abc import Mapping
+
+from torture.faults.clock import CLOCK_FAULTS
+from torture.faults.failpoints import FAILPOINT_FAULTS
+from torture.faults.fault import Fault
+from torture.faults.network import NETWORK_FAULTS
+from torture.faults.postgres import POSTGRES_FAULTS
+from torture.faults.processes import PROCESS_FAULTS
+from torture.faults.provider import PROVIDER_FAULTS
+from torture.faults.redis import REDIS_FAULTS
+
+FAULTS: Mapping[str, Fault] = {
+    fault.name: fault
+    for kind in (
+        PROCESS_FAULTS,
+        REDIS_FAULTS,
+        POSTGRES_FAULTS,
+        NETWORK_FAULTS,
+        PROVIDER_FAULTS,
+        FAILPOINT_FAULTS,
+        CLOCK_FAULTS,
+    )
+    for fault in kind
+}
+
+__all__ = ["FAULTS", "Fault"]

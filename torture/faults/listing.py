@@ -1,0 +1,30 @@
+"""Which faults there are, and which of them this machine cannot have: `okane torture --list-faults`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+
+from torture.faults import FAULTS
+
+
+def why_impossible(names: Iterable[str]) -> Mapping[str, str]:
+    """Which of these faults this machine cannot have, and why."""
+    asked = {name: FAULTS[name].why_not() for name in names}
+    return {name: why for name, why in asked.items() if why is not None}
+
+
+def listed(*, as_json: bool) -> str:
+    """All faults: what each is, what it needs, and whether this machine can have it."""
+    impossible = why_impossible(FAULTS)
+    if as_json:
+        about = [
+            {"name": one.name, "meaning": one.meaning, "needs": one.needs or None, "impossible": impossible.get(name)}
+            for name, one in FAULTS.items()
+        ]
+        return json.dumps(about)
+    lines = []
+    for name, fault in FAULTS.items():
+        needs = f" [needs {fault.needs}{': not here, ' + impossible[name] if name in impossible else ''}]"
+        lines.append(f"{name:<32}{fault.meaning}{needs if fault.needs else ''}")
+    return "\n".join(lines)

@@ -1,0 +1,122 @@
+"""Bringing the journals together once everything is healed: what was answered, charged, written, counted and logged."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+
+from okane.errors import StoreUnavailable
+from okane.load.client import HttpClient
+from okane.load.report import AT_REST
+from okane.payment import UNCHARGED
+from okane.store import Overview
+from streams import StreamError, StreamStats
+from torture.history.journals import (
+    History,
+    LogFile,
+    Observation,
+    Request,
+    parse_metrics,
+    read_broker,
+    read_charges,
+    read_rows,
+)
+from torture.history.watch import Watch
+from torture.system.cluster import Cluster
+
+_POLL_S = 0.25
+_OBSERVED = 2_000  # payments that are looked at through the API
+_AT_ONCE = 16
+_SCRAPES = 5
+
+
+async def come_to_rest(cluster: Cluster, *, within_s: float) -> float:
+    """Wait until nothing is left to do for anybody, or time is up. How long it took."""
+    started_s = time.monotonic()
+    overview = Overview(cluster.database_url)
+    try:
+        while time.monotonic() - started_s < within_s:
+            if await _at_rest(cluster, overview):
+                break
+            await asyncio.sleep(_POLL_S)
+    finally:
+        await overview.aclose()
+    return time.monotonic() - started_s
+
+
+async def _at_rest(cluster: Cluster, overview: Overview) -> bool:
+    try:
+        if not set(await overview.counts()) <= AT_REST or UNCHARGED & set(await overview.off_path()):
+            return False
+        broker = await read_broker(cluster.redis_url, stream=cluster.plan.stream)
+    except (StoreUnavailable, StreamError):
+        return False
+    return is_empty(broker)
+
+
+def is_empty(broker: StreamStats) -> bool:
+    """Nothing but dead letters is left in Redis."""
+    return broker.delayed == 0 and all(lane.length == lane.pending == 0 for lane in broker.lanes)
+
+
+async def collect(
+    cluster: Cluster,
+    *,
+    requests: Sequence[Request],
+    canaries: Sequence[str],
+    watch: Watch,
+    http: HttpClient,
+    started_s: float,
+    waited_s: float,
+) -> History:
+    """Everything that was seen. Raises StoreUnavailable, StreamError, OSError."""
+    postgres = await read_rows(cluster.database_url)
+    acknowledged = {request.payment_id: None for request in requests if request.acknowledged}
+    ids = [payment_id for payment_id in acknowledged if payment_id is not None]
+    return History(
+        requests=requests,
+        observations=await _observe(cluster, _spread(ids, _OBSERVED), http, started_s),
+        charges=await asyncio.to_thread(read_charges, cluster.folder.journal),
+        provider=watch.provider,
+        rows=postgres.rows,
+        events=postgres.events,
+        metrics={name: await _metrics(cluster, name, http) for name in (*cluster.shape.apis, *cluster.shape.workers)},
+        broker=await read_broker(cluster.redis_url, stream=cluster.plan.stream),
+        live_consumers=frozenset(cluster.shape.workers),
+        logs={path.name: LogFile(path) for path in sorted(cluster.folder.logs.iterdir())},
+        canaries=[*cluster.secrets, *canaries],
+        faults=bool(cluster.tally.made),
+        waited_s=waited_s,
+    )
+
+
+async def _observe(cluster: Cluster, ids: Sequence[str], http: HttpClient, started_s: float) -> Sequence[Observation]:
+    """What the APIs say of these payments in the end."""
+    places, urls = asyncio.Semaphore(_AT_ONCE), itertools.cycle(cluster.api_urls)
+
+    async def look(payment_id: str) -> Observation:
+        async with places:
+            reply = await http.get(f"{next(urls)}/v1/payments/{payment_id}")
+        return Observation.answered(reply, payment_id=payment_id, at_s=time.monotonic() - started_s)
+
+    return await asyncio.gather(*map(look, ids))
+
+
+async def _metrics(cluster: Cluster, process: str, http: HttpClient) -> Mapping[str, float]:
+    """What a process counts; the first scrape may meet connections that died long ago."""
+    for attempt in range(_SCRAPES):
+        try:
+            lines = [line.decode() async for line in http.lines(cluster.plan.metrics_url(process))]
+            return parse_metrics("\n".join(lines))
+        except OSError:
+            if attempt == _SCRAPES - 1:
+                raise
+            await asyncio.sleep(_POLL_S)
+    raise AssertionError("it was tried")
+
+
+def _spread(ids: Sequence[str], count: int) -> Sequence[str]:
+    """About `count` of them, from first to last."""
+    return ids[:: max(1, len(ids) // count)]

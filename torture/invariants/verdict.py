@@ -1,0 +1,148 @@
+"""The invariants I1 to I12 over the journals of one run, and the verdict. Pure, and linear in the size of the history.
+
+Each judges one thing alone, so that what broke is named once: how many charges there are is I2's, whether there is one at
+all I3's, and so on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from okane.payment import UNCHARGED, Status
+from torture.history.journals import History
+from torture.invariants import at_rest, leaks, money, promises, timelines
+from torture.invariants.violation import Violation
+
+__all__ = ["INVARIANTS", "Finding", "Invariant", "Verdict", "Violation", "check"]
+
+
+@dataclass(frozen=True, slots=True)
+class Invariant:
+    """`judged` counts what there was to judge: a verdict over nothing proves nothing."""
+
+    name: str
+    meaning: str
+    check: Callable[[History], Sequence[Violation]]
+    judged: Callable[[History], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one invariant found, among how many."""
+
+    invariant: Invariant
+    judged: int
+    violations: Sequence[Violation]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One finding for each invariant, in their order."""
+
+    findings: Sequence[Finding]
+
+    @property
+    def holds(self) -> bool:
+        return not any(finding.violations for finding in self.findings)
+
+    @property
+    def violations(self) -> Sequence[Violation]:
+        return [violation for finding in self.findings for violation in finding.violations]
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Violations by invariant, the zeros included."""
+        return {finding.invariant.name: len(finding.violations) for finding in self.findings}
+
+    @property
+    def not_judged(self) -> Sequence[str]:
+        """The invariants for which the history holds nothing."""
+        return [finding.invariant.name for finding in self.findings if not finding.judged]
+
+
+def check(history: History) -> Verdict:
+    """Judge a history by every invariant."""
+    return Verdict([Finding(each, each.judged(history), each.check(history)) for each in INVARIANTS])
+
+
+def _acknowledged(history: History) -> int:
+    return sum(request.acknowledged for request in history.requests)
+
+
+def _captured(history: History) -> int:
+    return sum(charge.captured for charge in history.charges)
+
+
+def _rows(*statuses: Status) -> Callable[[History], int]:
+    return lambda history: sum(row.status in statuses for row in history.rows.values())
+
+
+def _events(history: History) -> int:
+    return sum(map(len, history.events.values()))
+
+
+INVARIANTS: Sequence[Invariant] = (
+    Invariant(
+        "I1",
+        "every acknowledged payment exists, with the same amount and currency",
+        promises.acknowledged_payments_exist,
+        _acknowledged,
+    ),
+    Invariant("I2", "at most one captured charge per payment", money.charged_once_at_most, _captured),
+    Invariant(
+        "I3",
+        "success if and only if charged, the same amount",
+        money.success_means_charged,
+        _rows(Status.SUCCESS),
+    ),
+    Invariant("I4", "no charge for what failed or was canceled", money.failure_means_not_charged, _rows(*UNCHARGED)),
+    Invariant(
+        "I5",
+        "no payment is open, but those that wait for a human and say why",
+        at_rest.everything_is_decided,
+        lambda history: len(history.rows),
+    ),
+    Invariant(
+        "I6",
+        "terminal statuses change by a recorded manual action only",
+        timelines.terminal_statuses_stay,
+        _events,
+    ),
+    Invariant(
+        "I7",
+        "same key, same payment, one row; another meaning is refused with 422",
+        promises.one_key_is_one_payment,
+        lambda history: len(history.requests),
+    ),
+    Invariant(
+        "I8",
+        "attempts rise with every claim, nothing is written under a stale one",
+        timelines.attempts_fence,
+        _events,
+    ),
+    Invariant(
+        "I9",
+        "every provider call was preceded by a committed claim",
+        money.calls_follow_claims,
+        lambda history: len(history.charges),
+    ),
+    Invariant(
+        "I10",
+        "at rest: streams, pending lists and delayed set empty, no idle consumers",
+        at_rest.broker_is_at_rest,
+        lambda history: 0 if history.broker is None else len(history.broker.lanes),
+    ),
+    Invariant(
+        "I11",
+        "without faults the sweep repairs less than 0.1 %",
+        at_rest.sweep_repairs_little,
+        lambda history: 0 if history.faults else len(history.rows),
+    ),
+    Invariant(
+        "I12",
+        "no canary secret or card number in any log",
+        leaks.logs_hold_no_secrets,
+        lambda history: len(history.logs),
+    ),
+)

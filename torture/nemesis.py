@@ -1,0 +1,116 @@
+"""Makes the faults of a schedule, one after the other, a few at a time, and heals each when its time is over.
+
+Order, targets and durations are the schedule's; when each begins depends on the machine: a fault waits until what it strikes
+is free of other faults, and no more than a few are held at once. Others may begin before one that waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Set
+
+from torture.faults import FAULTS, Fault
+from torture.schedule import Step
+from torture.system.cluster import Cluster
+
+AT_ONCE = 3  # held faults; those that strike and are over come on top
+WAITING = 8  # steps that may wait for their target while others go ahead
+# What strikes one of these strikes everybody. One such fault at a time, with a pause after it in which work gets done: what
+# nothing is in flight for proves little.
+_SERVERS = frozenset({"postgres", "redis", "provider"})
+_REST = 0.5  # of the time that it was held
+_POLL_S = 0.1
+
+
+class Nemesis:
+    """`impossible` are the faults that this machine cannot have, with the reason; they stay in the schedule, so that a seed
+    means the same everywhere, and are passed over."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        steps: Iterator[Step],
+        impossible: Mapping[str, str],
+        faults: Mapping[str, Fault] = FAULTS,
+    ) -> None:
+        self._cluster = cluster
+        self._tally = cluster.tally
+        self._steps = steps
+        self._impossible = impossible
+        self._faults = faults
+        self._held = asyncio.Semaphore(AT_ONCE)
+        self._waiting = asyncio.Semaphore(WAITING)
+        self._touched: Counter[str] = Counter()
+        self._freed = asyncio.Condition()
+        self._over = asyncio.Event()
+
+    async def run(self, enough: Callable[[], bool]) -> None:
+        """Make faults until it is enough; all are healed when this returns."""
+        async with asyncio.TaskGroup() as making:
+            making.create_task(self._end_when(enough))
+            for step in self._steps:
+                await self._hold(step.pause_s)
+                await self._waiting.acquire()
+                if self._over.is_set():
+                    return
+                if step.fault in self._impossible:
+                    self._waiting.release()
+                else:
+                    making.create_task(self._in_turn(self._faults[step.fault], step))
+            await self._over.wait()  # there are no faults to make
+
+    async def _end_when(self, enough: Callable[[], bool]) -> None:
+        while not enough():  # noqa: ASYNC110 - who counts does not know who waits
+            await asyncio.sleep(_POLL_S)
+        self._over.set()
+
+    async def _in_turn(self, fault: Fault, step: Step) -> None:
+        touches = set(fault.touches(step, self._cluster.shape))
+        strikes_all = not touches.isdisjoint(_SERVERS)
+        touches |= _SERVERS if strikes_all else set()
+        try:
+            await self._take(fault, touches)
+        finally:
+            self._waiting.release()
+        try:
+            if not self._over.is_set():
+                await self._make(fault, step)
+            if strikes_all:
+                await self._hold(step.hold_s * _REST)
+        finally:
+            await self._release(fault, touches)
+
+    async def _make(self, fault: Fault, step: Step) -> None:
+        said = f"{fault.name} {step.target}"
+        self._tally.now[step.number] = said
+        try:
+            async with fault.made(self._cluster, step):
+                self._tally.made[fault.name] += 1
+                await self._hold(step.hold_s)
+        except Exception as error:  # a fault that fails is a finding about this program, and no reason to stop
+            self._tally.failed[said] = f"{type(error).__name__}: {error}"
+        finally:
+            del self._tally.now[step.number]
+
+    async def _hold(self, seconds: float) -> None:
+        """Wait, but not beyond the end."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._over.wait()
+
+    async def _take(self, fault: Fault, touches: Set[str]) -> None:
+        if fault.lasting:
+            await self._held.acquire()
+        async with self._freed:
+            await self._freed.wait_for(lambda: not any(self._touched[one] for one in touches))
+            self._touched.update(touches)
+
+    async def _release(self, fault: Fault, touches: Set[str]) -> None:
+        if fault.lasting:
+            self._held.release()
+        async with self._freed:
+            self._touched.subtract(touches)
+            self._freed.notify_all()

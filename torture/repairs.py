@@ -1,0 +1,60 @@
+"""Measures repairs in peace: one thing dies at a time and nothing else is wrong, so that the figures say what a repair takes
+and not what else was broken meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from torture.clients import Clients
+from torture.faults.provider import unhurried
+from torture.schedule import Step
+from torture.system.cluster import Cluster
+
+WORKER_FAULT, REDIS_FAULT = "kill_worker", "redis_down"
+_KILLED = 3  # workers
+_IN_FLIGHT_S = 1.0  # until there are payments in everybody's hands
+_REDIS_AWAY_S = 1.0
+
+
+async def measure_repairs(
+    cluster: Cluster, clients: Clients, *, workers: bool, redis: bool, stop: asyncio.Event
+) -> None:
+    """Pay on, and kill a few workers and Redis, unless somebody stops it; the times go to the tally."""
+    cluster.tally.calm_from_s = time.time()
+    done = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(clients.run(done.is_set))
+        try:
+            async with unhurried(cluster, _STEP):
+                if workers:
+                    await _kill_workers(cluster, stop)
+                await asyncio.sleep(_IN_FLIGHT_S)
+            if redis and not stop.is_set():
+                await _kill_redis(cluster)
+        finally:
+            done.set()
+
+
+async def _kill_workers(cluster: Cluster, stop: asyncio.Event) -> None:
+    for name in cluster.shape.workers[:_KILLED]:
+        if stop.is_set():
+            return
+        await asyncio.sleep(_IN_FLIGHT_S)
+        await cluster.programs[name].kill()
+        await cluster.programs[name].ready()
+        # Its payments are settled before the next one dies: whoever took them over must live.
+        await asyncio.sleep(cluster.options.lease_s * 2)
+
+
+async def _kill_redis(cluster: Cluster) -> None:
+    async with cluster.redis.held_down():
+        await cluster.redis.kill()
+        await asyncio.sleep(_REDIS_AWAY_S)
+    await cluster.redis.ready()
+    cluster.tally.redis_back.append(time.time())
+    await asyncio.sleep(_IN_FLIGHT_S)
+
+
+_STEP = Step(number=-1, pause_s=0, fault="", target="provider", hold_s=0, roll=0)

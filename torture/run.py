@@ -1,0 +1,264 @@
+"""`okane torture`: bring a system up, pay through it while it is being broken, heal it, and judge what the journals say.
+
+Promise: whatever happened is said, also after Ctrl-C and when it is bad news; nothing that was started is left running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from okane.errors import SetupError, StoreUnavailable
+from okane.load.client import HttpClient
+from okane.local.data_folder import DataFolder, take
+from streams import StreamError
+from torture import repairs
+from torture.clients import CANARIES, TIMEOUT_S, Clients
+from torture.faults import FAULTS
+from torture.faults.listing import why_impossible
+from torture.history.collect import collect, come_to_rest
+from torture.history.watch import Watch
+from torture.invariants.verdict import check
+from torture.nemesis import Nemesis
+from torture.options import TortureOptions
+from torture.report.logged_errors import logged_errors
+from torture.report.progress import shown
+from torture.report.rendering import render
+from torture.report.report import TortureReport, build_report
+from torture.schedule import schedule
+from torture.system import small_disk
+from torture.system.cluster import Cluster
+from torture.system.guardian import guarded, kill_family
+from torture.system.shape import Shape
+from torture.system.tally import Tally
+
+PAUSE_S = 0.4  # between faults: about a kill a second
+_ONE_SIGNAL_S = 0.2
+NO_FAULTS = ("none",)
+_FILES = 10_240
+GIVE_UP_S = 30.0  # after which clients of a healed system stop repeating
+
+
+async def run_torture(options: TortureOptions, console: Console, *, stop: asyncio.Event | None = None) -> TortureReport:
+    """Run it, show its progress, print the report (or, with `options.json`, one JSON object) to `console`.
+
+    Ctrl-C, or setting `stop`, ends the torture early; a second Ctrl-C ends it at once. Raises SetupError when it cannot
+    run at all.
+    """
+    stop = asyncio.Event() if stop is None else stop
+    progress_console = Console(stderr=True) if options.json else console
+    if unknown := set(_chosen(options)) - set(FAULTS):
+        raise SetupError(f"there is no fault {', '.join(sorted(unknown))}: see --list-faults")
+    _allow_many_files()
+    path = options.data or Path(tempfile.mkdtemp(prefix="okane-torture-"))
+    with take(path, report=progress_console.print) as folder, _interrupts_set(stop, folder), guarded(folder):
+        report = await _Run(options, folder, progress_console, stop).run()
+    if report.folder is None:
+        await asyncio.to_thread(shutil.rmtree, path)
+    else:
+        (path / "report.json").write_text(json.dumps(report.to_json(), indent=1))
+    # `out` neither wraps nor interprets: the text is the same on a terminal, in a pipe and in a log.
+    console.out(json.dumps(report.to_json()) if options.json else render(report), highlight=False)
+    return report
+
+
+def _chosen(options: TortureOptions) -> Sequence[str]:
+    """The names of the faults to make."""
+    if options.faults == NO_FAULTS:
+        return ()
+    return options.faults or tuple(FAULTS)
+
+
+class _Run:
+    """One run, from the first start to the report."""
+
+    def __init__(
+        self,
+        options: TortureOptions,
+        folder: DataFolder,
+        console: Console,
+        stop: asyncio.Event,
+    ) -> None:
+        self._options = options
+        self._folder = folder
+        self._console = console
+        self._stop = stop
+        self._tally = Tally()
+        self._shape = Shape.of(options)
+        self._cluster = Cluster(options=options, shape=self._shape, folder=folder, tally=self._tally)
+        self._phase = "starting"
+        self._started_s = time.monotonic()
+        self._clients: Clients | None = None
+        self._watch: Watch | None = None
+
+    async def run(self) -> TortureReport:
+        names = _chosen(self._options)
+        impossible = await asyncio.to_thread(why_impossible, names)
+        small_disks = await asyncio.to_thread(small_disk.why_impossible) is None
+        async with (
+            shown(self._console, self._line),
+            HttpClient(timeout_s=TIMEOUT_S) as http,
+            self._cluster.running(small_disks=small_disks),
+        ):
+            self._started_s = time.monotonic()
+            self._clients = clients = Clients(
+                urls=self._cluster.api_urls,
+                http=http,
+                seed=self._options.seed,
+                rate=self._options.rate,
+                started_s=self._started_s,
+            )
+            self._watch = watch = Watch(self._cluster, http)
+            async with _watching(watch):
+                await self._torture(clients, names, impossible)
+                seconds = time.monotonic() - self._started_s
+                waited_s = await self._rest()
+                if not self._stop.is_set():
+                    waited_s += await self._measure(clients, names)
+            self._phase = "reading the journals"
+            try:
+                history = await collect(
+                    self._cluster,
+                    requests=clients.journal,
+                    canaries=CANARIES,
+                    watch=watch,
+                    http=http,
+                    started_s=self._started_s,
+                    waited_s=waited_s,
+                )
+            except (OSError, StoreUnavailable, StreamError) as error:
+                raise SetupError(
+                    f"the journals cannot be read: {error}. What there is, is in {self._folder.path}"
+                ) from error
+            verdict = await asyncio.to_thread(check, history)
+            keep = self._options.data is not None or not verdict.holds
+            if keep:
+                await self._cluster.rescue()
+            return build_report(
+                options=self._options,
+                verdict=verdict,
+                history=history,
+                tally=self._tally,
+                watch=watch,
+                acknowledged=clients.acknowledged,
+                seconds=seconds,
+                interrupted=self._stop.is_set(),
+                impossible=impossible,
+                failpoints=self._shape.failpoints,
+                errors=await asyncio.to_thread(logged_errors, self._folder.logs),
+                folder=self._folder.path if keep else None,
+            )
+
+    async def _torture(self, clients: Clients, names: Sequence[str], impossible: Mapping[str, str]) -> None:
+        """Pay and break until all of the lengths are reached, then let the last requests be answered."""
+        self._phase = "torturing"
+        cards = [FAULTS[name].card(self._shape) for name in names]
+        steps = schedule(cards, seed=self._options.seed, pause_s=PAUSE_S)
+        nemesis = Nemesis(cluster=self._cluster, steps=steps, impossible=impossible)
+        async with asyncio.TaskGroup() as tasks:
+            paying = tasks.create_task(clients.run(self._enough))
+            await nemesis.run(self._enough)
+            self._phase = "healing"
+            await self._cluster.calm()
+            await _patiently(paying, clients)
+
+    async def _measure(self, clients: Clients, names: Sequence[str]) -> float:
+        """Measure repairs in peace, as far as the chosen faults allow; how long it took to be at rest again."""
+        workers, redis = (fault in names for fault in (repairs.WORKER_FAULT, repairs.REDIS_FAULT))
+        if not (workers or redis):
+            return 0.0
+        self._phase = "measuring repairs"
+        await repairs.measure_repairs(self._cluster, clients, workers=workers, redis=redis, stop=self._stop)
+        return await self._rest()
+
+    async def _rest(self) -> float:
+        """Wait until the system is at rest; how long it took."""
+        self._phase = "coming to rest"
+        return await come_to_rest(self._cluster, within_s=self._options.rest_s)
+
+    def _enough(self) -> bool:
+        """Whether every length that was asked for is reached, or somebody has asked to stop."""
+        assert self._clients is not None
+        elapsed_s = time.monotonic() - self._started_s
+        return self._stop.is_set() or (
+            elapsed_s >= self._options.minutes * 60
+            and self._tally.kill_count >= self._options.kills
+            and self._clients.acknowledged >= self._options.payments
+        )
+
+    def _line(self) -> str:
+        """The progress, in one line."""
+        if self._clients is None or self._watch is None:
+            return self._phase
+        elapsed_s = time.monotonic() - self._started_s
+        now = ", ".join(self._tally.now.values())
+        return (
+            f"{elapsed_s:5.0f} s {self._phase}: {self._clients.sent:,} sent, {self._clients.acknowledged:,} acknowledged, "
+            f"{self._watch.charged:,} charged; {self._tally.kill_count:,} kills{now and f'; now: {now}'}"
+        )
+
+
+async def _patiently(paying: asyncio.Task[None], clients: Clients) -> None:
+    """The clients may still repeat for a while; then they give up."""
+    done, _ = await asyncio.wait([paying], timeout=GIVE_UP_S)
+    if not done:
+        clients.give_up()
+    await paying
+
+
+def _allow_many_files() -> None:
+    """As many as the system lets us have: every connection of the system takes four descriptors here."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS says "unlimited" and then refuses more than this.
+    files = _FILES if most == resource.RLIM_INFINITY else min(most, _FILES)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
+
+
+@contextlib.asynccontextmanager
+async def _watching(watch: Watch) -> AsyncIterator[None]:
+    """`watch` looks while the block goes on, and once more at its end."""
+    done = asyncio.Event()
+    watching = asyncio.create_task(watch.run(done))
+    try:
+        yield
+    finally:
+        done.set()
+        await watching
+
+
+@contextlib.contextmanager
+def _interrupts_set(stop: asyncio.Event, folder: DataFolder) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM sets `stop`; the second ends everything at once."""
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    first_s: float | None = None
+
+    def on_signal(number: signal.Signals) -> None:
+        nonlocal first_s
+        first_s = first_s or time.monotonic()
+        # One signal may come twice: to us, and to the group that we are in.
+        if time.monotonic() - first_s > _ONE_SIGNAL_S:
+            for record in folder.roster.load():
+                kill_family(record)
+            os._exit(128 + number)
+        stop.set()
+
+    try:
+        for number in numbers:
+            loop.add_signal_handler(number, on_signal, number)
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,193 @@
+"""The system under torture: real servers and processes on this machine, every connection of ours through a proxy of its own.
+
+Two Redis servers, one of them idle until a failover; Postgres; the mock provider; APIs and workers. All of them are started
+again whenever they die.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from okane.errors import SetupError
+from okane.local.data_folder import DataFolder
+from okane.local.ports import LOOPBACK
+from okane.local.postgres import PostgresServer
+from okane.local.server import Server
+from okane.store.schema import migrate
+from torture.options import TortureOptions
+from torture.system.crash_points import CrashPoints
+from torture.system.links import Links
+from torture.system.plan import REDIS_SERVERS, Plan
+from torture.system.program import Program
+from torture.system.shape import Shape
+from torture.system.small_disk import SmallDisk
+from torture.system.tally import Tally
+
+_REDIS_DISK_MB = 192
+_POSTGRES_DISK_MB = 512
+_PAYMENT_BYTES = 6_000  # on Postgres' disk: row, events, indexes, and some log
+STOPPED_LEASES = 1.5  # how long a process is stopped that is to lose its leases
+
+
+class Cluster:
+    """Everything that runs; `running` brings it up."""
+
+    links: Links
+    plan: Plan
+
+    def __init__(self, *, options: TortureOptions, shape: Shape, folder: DataFolder, tally: Tally) -> None:
+        self.options = options
+        self.shape = shape
+        self.folder = folder
+        self.tally = tally
+        self.programs: dict[str, Program] = {}
+        self.points: dict[str, CrashPoints] = {}
+        self.disks: dict[str, SmallDisk] = {}
+        self.primary = 0  # which of the Redis servers is the one that counts
+        self._roster = folder.roster
+        self._keeping: list[asyncio.Task[None]] = []
+
+    @property
+    def database_url(self) -> str:
+        assert isinstance(self.postgres.server, PostgresServer)
+        return self.postgres.server.url
+
+    @property
+    def redis_url(self) -> str:
+        """Of the server that counts."""
+        return self.plan.redis_url(self.plan.port(self.redis.name))
+
+    @property
+    def postgres(self) -> Program:
+        return self.programs["postgres"]
+
+    @property
+    def redis(self) -> Program:
+        """The server that counts."""
+        return self.programs[f"redis-{self.primary}"]
+
+    def program(self, target: str) -> Program:
+        """By the name that faults know it by: `redis` is the server that counts."""
+        return self.redis if target == "redis" else self.programs[target]
+
+    @property
+    def api_urls(self) -> list[str]:
+        """Where clients knock: through proxies."""
+        return [f"http://{LOOPBACK}:{self.links[f'{name}>clients'].port}" for name in self.shape.apis]
+
+    @property
+    def secrets(self) -> list[str]:
+        """What every process was given and no log may show."""
+        return [self.plan.redis_password, self.database_url.partition("@")[0].rpartition(":")[2]]
+
+    @contextlib.asynccontextmanager
+    async def running(self, *, small_disks: bool) -> AsyncIterator[None]:
+        """Everything is up inside the block, and gone after it. Raises SetupError, also when something dies for good."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                try:
+                    await self._start(tasks, small_disks=small_disks)
+                    yield
+                finally:
+                    await self._stop()
+        except (
+            BaseExceptionGroup
+        ) as group:  # not except*: Python 3.11.2 wraps what is raised inside it in a group again
+            known = group.subgroup(SetupError)
+            if known is None:
+                raise
+            raise known.exceptions[0] from None
+
+    async def calm(self) -> None:
+        """Heal what no fault heals by itself: no failpoint is armed any more, every link is whole, everything runs."""
+        self.links.heal()
+        armed = [name for name, points in self.points.items() if points.drop()]
+        await asyncio.gather(*(self.programs[name].end_with(signal.SIGTERM) for name in armed))
+        await asyncio.gather(*(program.ready() for program in self.programs.values()))
+
+    async def rescue(self) -> None:
+        """Copy what is on small disks, which go with us, to where it stays. Postgres' files are as a kill -9 leaves them."""
+        for name, disk in self.disks.items():
+            await asyncio.to_thread(disk.rescue, self.folder.path / f"{name}-kept")
+
+    async def _start(self, tasks: asyncio.TaskGroup, *, small_disks: bool) -> None:
+        places = self._mount() if small_disks else {"postgres": self.folder.postgres, "redis": self.folder.redis}
+        self.plan = plan = Plan(options=self.options, shape=self.shape, folder=self.folder, places=places)
+        servers = [self._server("postgres", plan.postgres())]
+        for number in REDIS_SERVERS:
+            # An append-only file that was cut in its middle keeps Redis from starting (after a full disk Redis 7.0 may leave
+            # such a one). It holds wake-ups only: who looks after it throws it away.
+            servers.append(self._server("redis", plan.redis(number), partial(plan.wipe_redis, number)))
+        for program in servers:
+            await asyncio.to_thread(program.server.prepare)
+        await self._keep(tasks, [*servers, self._new_program("provider", plan.provider)])
+        await migrate(self.database_url)
+        ports = {name: plan.port(name) for name in ("postgres", "provider", *self.shape.apis)}
+        self.links = Links(self.shape, {**ports, "redis": plan.port(self.redis.name)})
+        await self.links.start()
+        okane = [*(("api", name) for name in self.shape.apis), *(("worker", name) for name in self.shape.workers)]
+        await self._keep(tasks, [self._okane(kind, name) for kind, name in okane])
+
+    async def _keep(self, tasks: asyncio.TaskGroup, programs: Sequence[Program]) -> None:
+        for program in programs:
+            self.programs[program.name] = program
+            self._keeping.append(tasks.create_task(program.keep()))
+        await asyncio.gather(*(program.ready() for program in programs))
+
+    def _okane(self, kind: str, name: str) -> Program:
+        """One of our processes, which knows the servers by its own proxies only."""
+        points = self.points[name] = CrashPoints(
+            process=name, kind=kind, tally=self.tally, stopped_s=self.options.lease_s * STOPPED_LEASES
+        )
+        ports = {server: self.links[f"{name}>{server}"].port for server in self.shape.servers_of[name]}
+        database_port = self.plan.port("postgres")
+        env = {
+            "OKANE_DATABASE_URL": self.database_url.replace(f":{database_port}/", f":{ports['postgres']}/"),
+            "OKANE_REDIS_URL": self.plan.redis_url(ports["redis"]),
+            **({"OKANE_PROVIDER_BASE_URL": f"http://{LOOPBACK}:{ports['provider']}"} if "provider" in ports else {}),
+        }
+        build = self.plan.worker if kind == "worker" else self.plan.api
+        return self._new_program(kind, lambda: build(name, {**env, **points.arm()}), points=points)
+
+    def _server(self, kind: str, server: Server, help_: Callable[[], None] | None = None) -> Program:
+        """A server is prepared once and started again as it is."""
+        return self._new_program(kind, lambda: server, help_=help_)
+
+    def _new_program(
+        self,
+        kind: str,
+        build: Callable[[], Server],
+        *,
+        points: CrashPoints | None = None,
+        help_: Callable[[], None] | None = None,
+    ) -> Program:
+        return Program(kind=kind, build=build, roster=self._roster, tally=self.tally, points=points, help_=help_)
+
+    def _mount(self) -> Mapping[str, Path]:
+        """Small disks for the servers, so that they can be filled up."""
+        payments_mb = self.options.expected_payments * _PAYMENT_BYTES >> 20
+        for name, size_mb in (("postgres", _POSTGRES_DISK_MB + payments_mb), ("redis", _REDIS_DISK_MB)):
+            log = self.folder.log(f"{name}-disk")
+            self.disks[name] = disk = SmallDisk(name=name, folder=self.folder.path / name, size_mb=size_mb, log=log)
+            self._roster.add(disk.mount().record)
+        return {name: disk.path for name, disk in self.disks.items()}
+
+    async def _stop(self) -> None:
+        """Workers first, so that they drain into servers that are there."""
+        for task in self._keeping:
+            task.cancel()
+        await asyncio.gather(*self._keeping, return_exceptions=True)
+        for ours in (True, False):
+            await asyncio.gather(
+                *(program.stop() for name, program in self.programs.items() if (name in self.points) is ours)
+            )
+        if "links" in vars(self):
+            await self.links.aclose()
+        for disk in self.disks.values():
+            await asyncio.to_thread(disk.unmount)
+        self._roster.clear()

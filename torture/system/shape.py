@@ -1,0 +1,51 @@
+"""What there is to break: which processes, which links between them and the servers, which failpoints in whom. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from okane.app.failpoints import all_failpoints
+from torture.options import TortureOptions
+
+_API_POINTS = ("accept.",)
+_SHARED_POINTS = ("publish.",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What there is to break: the names of the processes, and of the failpoints compiled into them."""
+
+    apis: Sequence[str]
+    workers: Sequence[str]
+    failpoints: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, options: TortureOptions) -> Self:
+        return cls(
+            apis=tuple(f"api-{number}" for number in range(1, options.apis + 1)),
+            workers=tuple(f"worker-{number}" for number in range(1, options.workers + 1)),
+            failpoints=tuple(sorted(all_failpoints())),
+        )
+
+    @property
+    def skewable(self) -> Sequence[str]:
+        """Those whose wall clock can be shifted: one of each kind; the others run exactly as they are shipped."""
+        return (self.workers[-1], self.apis[-1])
+
+    @property
+    def servers_of(self) -> Mapping[str, Sequence[str]]:
+        """Which servers each process talks to, and who talks to it: its links."""
+        apis = dict.fromkeys(self.apis, ("clients", "postgres", "redis"))
+        return {**apis, **dict.fromkeys(self.workers, ("postgres", "redis", "provider"))}
+
+    @property
+    def links(self) -> Sequence[str]:
+        return [f"{process}>{server}" for process, servers in self.servers_of.items() for server in servers]
+
+    def hosts_of(self, failpoint: str) -> Sequence[str]:
+        """The processes that pass by a failpoint."""
+        if failpoint.startswith(_API_POINTS):
+            return self.apis
+        return [*self.apis, *self.workers] if failpoint.startswith(_SHARED_POINTS) else self.workers
