@@ -36,8 +36,3 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 def test_there_are_links_to_look_at() -> None:
     assert sum(1 for document in DOCUMENTS for _ in _links(document)) > 10
-
-
-def test_decisions_are_numbered_without_gaps_or_doubles() -> None:
-    numbers = sorted(int(path.name[:3]) for path in (ROOT / "docs" / "decisions").glob("*.md"))
-    assert numbers == list(range(1, len(numbers) + 1))

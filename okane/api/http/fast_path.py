@@ -3,7 +3,7 @@ which costs more than all the rest. Everything else is aiohttp's.
 
 Promise: no client can tell the lanes apart. What this one reads, every parser reads the same (`plain`); there is one way to
 make a payment, `Creating`; and one request at a time on a connection, whoever answers it. `OKANE_FAST_LANE=false` turns it
-off (docs/decisions/011-a-fast-lane-beside-aiohttp.md).
+off (docs/decisions/011-a-fast-path-beside-aiohttp.md).
 """
 
 from __future__ import annotations
