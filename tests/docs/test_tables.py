@@ -1,4 +1,4 @@
-"""The tables of the documents name what there is: every setting with its default, every problem and log line."""
+"""The tables of the documents are complete: every setting with its default, every problem code, every line of the log."""
 
 from __future__ import annotations
 
@@ -17,24 +17,29 @@ ERRORS = (ROOT / "docs" / "errors.md").read_text()
 
 
 def _section(document: str, heading: str) -> str:
-    """What stands under this heading."""
+    """Return the text under this heading."""
     return document.split(f"\n## {heading}\n")[1].split("\n## ", maxsplit=1)[0]
 
 
-def _named(section: str) -> set[str]:
-    """What stands between backticks in the first two columns of its table."""
+def table_names(document: str, heading: str) -> set[str]:
+    """Return the names between backticks in the first two columns of the table under this heading."""
+    section = _section(document, heading)
     rows = [row.split("|")[1:3] for row in section.partition("|---")[2].splitlines() if row.startswith("|")]
     return {name for row in rows for cell in row for name in re.findall(r"`([^`]+)`", cell)}
 
 
 def _setting(field: str) -> str:
-    """The name of a setting in the environment, an older system's before our own."""
+    """Return the name of a setting in the environment: that of the older systems if it has one, else `OKANE_…`."""
     alias = Settings.model_fields[field].validation_alias
-    return f"OKANE_{field.upper()}" if alias is None else str(alias.choices[-1])  # type: ignore[union-attr]
+    return f"OKANE_{field.upper()}" if alias is None else str(alias.choices[-1])  # type: ignore[union-attr]  # always AliasChoices
+
+
+def setting_names() -> set[str]:
+    return {_setting(field) for field in Settings.model_fields}
 
 
 def _calls(folder: Path, names: set[str]) -> Iterator[str]:
-    """The first text in every call of a function or method that is called so."""
+    """Yield the first string argument of every call of these functions or methods."""
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call):
@@ -54,7 +59,7 @@ def _problems(folder: Path) -> Iterator[ast.Call]:
 
 def test_every_setting_stands_in_the_table_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| (?:`([^`]+)`)? ?\|", _section(OPERATIONS, "Settings"), re.MULTILINE))
-    assert set(rows) == {_setting(field) for field in Settings.model_fields}
+    assert set(rows) == setting_names()
     said = {field: default for field in Settings.model_fields if (default := rows[_setting(field)])}
     settings = Settings.model_validate(said)
     for field, info in Settings.model_fields.items():
@@ -75,7 +80,7 @@ def test_every_problem_code_stands_in_the_table() -> None:
     assert said == {(name, code.status.value, code.retryable) for name, code in CODES.items()}
 
 
-def test_the_codes_are_said_to_be_what_they_are_raised_as() -> None:
+def test_codes_are_documented_with_the_status_they_are_raised_with() -> None:
     checked = 0
     for call in _problems(ROOT / "okane" / "api"):
         match call.args:
@@ -89,12 +94,12 @@ def test_the_codes_are_said_to_be_what_they_are_raised_as() -> None:
     assert checked > 30
 
 
-def test_every_line_that_the_log_says_aloud_stands_in_the_table() -> None:
-    """The events of the processes that an operator runs, with `…` for what differs."""
-    aloud = {"warning", "error", "exception"}
+def test_every_warning_and_error_of_the_log_stands_in_the_table() -> None:
+    """Compare the events of the processes that an operator runs, with `…` for the parts that differ."""
+    levels = {"warning", "error", "exception"}
     folders = [ROOT / "streams", *(ROOT / "okane" / name for name in ("api", "intake", "worker", "store", "providers"))]
-    said = {line for folder in folders for line in _calls(folder, aloud)}
-    said |= {line for line in _calls(ROOT / "okane", aloud) if re.fullmatch(r"[a-z]+(_[a-z]+)+", line)}
+    said = {line for folder in folders for line in _calls(folder, levels)}
+    said |= {line for line in _calls(ROOT / "okane", levels) if re.fullmatch(r"[a-z]+(_[a-z]+)+", line)}
     assert len(said) > 20
     lines = {re.sub(r"%(\.\d)?[a-z]", "…", line).replace("%r", "…") for line in said}
-    assert lines <= _named(_section(OPERATIONS, "What the log says"))
+    assert lines <= table_names(OPERATIONS, "What the log says")
