@@ -7,7 +7,7 @@ from streams.batcher import Batcher
 from streams.bucket import Allowance, Buckets, LocalBuckets, Taken
 from streams.clock import Clock, SystemClock
 from streams.coalesce import Coalescer
-from streams.connection import connect
+from streams.connection import RedisClient, connect
 from streams.consumer import Consumer
 from streams.dead import DeadLetterPage, DeadLetters
 from streams.delayed import Delayed
@@ -67,6 +67,7 @@ __all__ = [
     "Present",
     "Producer",
     "Publisher",
+    "RedisClient",
     "Retry",
     "RetryPolicy",
     "ServerFacts",

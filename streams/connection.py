@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, 
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -32,6 +32,7 @@ if HIREDIS_AVAILABLE:
 
 log = logging.getLogger("streams")
 
+RedisClient: TypeAlias = Redis  # for callers that pass a client on, and need not import redis for that
 Command = Sequence[str | bytes | int]
 P = ParamSpec("P")
 T = TypeVar("T")

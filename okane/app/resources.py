@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
 from datetime import timedelta
 
 from prometheus_client import CollectorRegistry
@@ -15,7 +14,6 @@ from okane.errors import SetupError, StoreUnavailable
 from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics, SystemMetrics
 from okane.store import Overview, SweepStore
-from okane.worker.sweep import LaneState
 from streams import Inspector, Presence, Producer, StreamError, connect
 from streams.prometheus import PrometheusMetrics
 
@@ -26,7 +24,6 @@ class Parts:
     """The parts. What describes the whole system is read anew for every scrape."""
 
     def __init__(self, settings: Settings, *, role: str, name: str, redis_timeout: timedelta) -> None:
-        self._settings = settings
         database_url = needed(settings.database_url, "DATABASE_URL")
         self.stream = payments_stream(settings.stream)
         self.tracing = tracing.start(settings, role=role, name=name)
@@ -78,18 +75,6 @@ class Parts:
         closing.push_async_callback(parts.producer.aclose)
         return parts
 
-    async def lanes(self) -> Mapping[str, LaneState]:
-        """The state of the streams that the sweep goes by. Raises StreamError, also where they take no wake-up."""
-        stats = await self.inspector.stats()
-        await self.producer.check()
-        return {
-            lane.lane: LaneState(
-                oldest_entry=_age(lane.oldest_ms, stats.now_ms),
-                room=self._settings.max_stream_length - lane.length,
-            )
-            for lane in stats.lanes
-        }
-
     async def refresh_redis(self) -> None:
         """Read the broker-wide gauges anew."""
         try:
@@ -129,7 +114,3 @@ def needed(value: str | None, name: str) -> str:
     if value is None:
         raise SetupError(f"{name} is not set. `okane up` runs everything on this machine and sets it by itself")
     return value
-
-
-def _age(since_ms: int | None, now_ms: int) -> timedelta | None:
-    return None if since_ms is None else timedelta(milliseconds=max(0, now_ms - since_ms))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import socket
@@ -16,17 +15,9 @@ from okane.app.resources import Parts, needed
 from okane.app.start_checks import check_servers
 from okane.config import Settings
 from okane.providers.okane_http import HttpProvider
-from okane.worker.charge import Charge
-from okane.worker.direct import Direct
-from okane.worker.lease import Leases
-from okane.worker.sweep import Sweep
 from okane.worker.verdict import Rules
-from streams import (
-    Consumer,
-    Delayed,
-    Janitor,
-    RetryPolicy,
-)
+from okane.worker.worker import Worker, WorkerOptions
+from streams import RetryPolicy
 
 log = structlog.get_logger("okane.app")
 
@@ -37,7 +28,6 @@ async def run_worker(settings: Settings, *, name: str) -> None:
     """Charge payments until SIGTERM or SIGINT, then finish those in flight."""
     stop = process.stop_on_signals()
     process.arm_failpoints(settings)
-    drained = asyncio.Event()
     async with contextlib.AsyncExitStack() as closing:
         parts = await Parts.build(
             settings, role="worker", name=name, redis_timeout=WORKER_REDIS_TIMEOUT, closing=closing
@@ -50,64 +40,46 @@ async def run_worker(settings: Settings, *, name: str) -> None:
             more_header=parts.tracing.provider_header,
         )
         closing.push_async_callback(provider.aclose)
-        leases = Leases(store=parts.store, lease=settings.lease)
-        policy = RetryPolicy(base=settings.retry_base, cap=settings.retry_cap, max_attempts=settings.max_retries + 1)
-        rules = Rules(
-            policy=policy,
-            max_deliveries=settings.max_deliveries,
-            consistency_lag=settings.consistency_lag,
-            unknown_deadline=settings.unknown_deadline,
-            look_up_delays=settings.look_up_delays,
-        )
-        charge = Charge(
+        worker = Worker(
+            options_of(settings, name=name),
+            redis=parts.redis,
+            stream=parts.stream,
+            producer=parts.producer,
             store=parts.store,
-            provider=parts.tracing.provider(provider),
-            leases=leases,
-            rules=rules,
+            sweep_store=parts.sweep_store,
+            provider=provider,
             metrics=parts.metrics,
+            stream_metrics=parts.stream_metrics,
+            tracing=parts.tracing,
         )
-        consumer = Consumer(
-            parts.redis,
-            parts.stream,
-            group=settings.group,
-            name=name,
-            handler=charge,
-            on_poison=charge.poison,
-            concurrency=settings.concurrency,
-            lease=settings.lease,
-            policy=policy,
-            max_deliveries=settings.max_deliveries,
-            drain=settings.drain,
-            metrics=parts.stream_metrics,
-            tracer=parts.tracing.messages,
-        )
-        direct = Direct(parts.tracing.handler(charge), concurrency=settings.concurrency, metrics=parts.metrics)
-        delayed = Delayed(parts.redis, parts.stream, metrics=parts.stream_metrics)
-        sweep = Sweep(
-            store=parts.sweep_store,
-            producer=parts.publisher,
-            direct=direct,
-            lanes=parts.lanes,
-            interval=settings.sweep_interval,
-            metrics=parts.metrics,
-            unable_for=lambda: max(consumer.unable_for, delayed.unable_for),
-            patience=settings.redis_patience,
-        )
-        janitor = Janitor(parts.redis, parts.stream, group=settings.group)
         metrics_url = await closing.enter_async_context(serving_metrics(settings, parts, role="worker", name=name))
         process.tune_gc()
         log.info("worker_started", concurrency=settings.concurrency, provider=provider.name, metrics=metrics_url)
-        async with asyncio.TaskGroup() as running:
-            running.create_task(leases.run(drained))
-            for duty in (delayed, sweep, janitor):
-                running.create_task(duty.run(stop))
-            consuming = running.create_task(consumer.run(stop))
-            await stop.wait()
-            await direct.drain(settings.drain)
-            await consuming
-            log.info("worker_drained")
-            drained.set()
+        await worker.run(stop)
     log.info("worker_stopped")
+
+
+def options_of(settings: Settings, *, name: str) -> WorkerOptions:
+    """Return the settings that a worker has, as its options."""
+    policy = RetryPolicy(base=settings.retry_base, cap=settings.retry_cap, max_attempts=settings.max_retries + 1)
+    rules = Rules(
+        policy=policy,
+        max_deliveries=settings.max_deliveries,
+        consistency_lag=settings.consistency_lag,
+        unknown_deadline=settings.unknown_deadline,
+        look_up_delays=settings.look_up_delays,
+    )
+    return WorkerOptions(
+        name=name,
+        group=settings.group,
+        concurrency=settings.concurrency,
+        lease=settings.lease,
+        drain=settings.drain,
+        rules=rules,
+        sweep_interval=settings.sweep_interval,
+        redis_patience=settings.redis_patience,
+        max_stream_length=settings.max_stream_length,
+    )
 
 
 def worker_name() -> str:

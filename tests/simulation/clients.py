@@ -19,7 +19,7 @@ from okane.store import API, NewPayment
 from tests.simulation.audit import Audit, Told
 from tests.simulation.loop import Process
 from tests.simulation.network import PENDING, Exchange, Link, Network, NoAnswer, NotSent
-from tests.simulation.processes import Api
+from tests.simulation.processes import ApiProcess
 
 TIMEOUT_S = 4.0
 TRIES = 8
@@ -31,7 +31,7 @@ class Door:
     """Where one API can be reached, if it is there."""
 
     process: Process
-    api: Api
+    api: ApiProcess
 
 
 class Clients:

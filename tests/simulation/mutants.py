@@ -5,6 +5,7 @@ Each is a context manager that makes the product wrong in one way for as long as
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +27,6 @@ from okane.worker.verdict import Rules, Verdict
 from streams import Consumer, Done, Handler, Message, Outcome, StreamRefused, scripts
 from streams.claims import Reclaimer
 from streams.flights import Flight
-from tests.simulation.processes import Worker
 from tests.simulation.redis_client import MemoryRedis
 from tests.simulation.store import MemoryPaymentStore, PaymentRow
 
@@ -178,8 +178,12 @@ def blind_to_readers() -> AbstractContextManager[Any]:
 
 
 def no_sweep() -> AbstractContextManager[Any]:
-    """Nobody looks for lost wake-ups. Caught by I5: a payment whose wake-up was lost waits for ever."""
-    return patch.object(Worker, "sweeps", False)
+    """No worker sweeps. Caught by I5: a payment whose wake-up was lost waits for ever."""
+
+    async def broken(_self: Sweep, stop: asyncio.Event) -> None:
+        await stop.wait()
+
+    return patch.object(Sweep, "run", broken)
 
 
 MUTANTS: Final[Mapping[str, Callable[[], AbstractContextManager[Any]]]] = {

@@ -12,7 +12,7 @@ from typing import Final
 from tests.simulation.clients import Door
 from tests.simulation.loop import Process, SimulationLoop
 from tests.simulation.network import Doom, Link
-from tests.simulation.processes import Api, Outside, Worker
+from tests.simulation.processes import ApiProcess, Outside, WorkerProcess
 from tests.simulation.redis_client import forget
 from tests.simulation.scenario import REFUSALS, Fault
 
@@ -34,7 +34,7 @@ class Slot:
     name: str
     is_api: bool
     process: Process | None = None
-    program: Api | Worker | None = None
+    program: ApiProcess | WorkerProcess | None = None
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     lives: int = 0
 
@@ -68,7 +68,7 @@ class Nemesis:
         return [
             Door(slot.process, slot.program)
             for slot in self._slots
-            if isinstance(slot.program, Api) and slot.process is not None and slot.process.alive
+            if isinstance(slot.program, ApiProcess) and slot.process is not None and slot.process.alive
         ]
 
     def alive(self) -> list[str]:
@@ -106,11 +106,17 @@ class Nemesis:
         stable = self._outside.scenario.stable_names
         process = self._loop.new_process(slot.name if stable else f"{slot.name}.{slot.lives}")
         slot.process, slot.stop = process, asyncio.Event()
-        program = Api(self._outside, name=process.name) if slot.is_api else Worker(self._outside, name=process.name)
+        program = (
+            ApiProcess(self._outside, name=process.name)
+            if slot.is_api
+            else WorkerProcess(self._outside, name=process.name)
+        )
         slot.program = program
         self._loop.start(process, self._live(slot, process, program, slot.stop))
 
-    async def _live(self, slot: Slot, process: Process, program: Api | Worker, stop: asyncio.Event) -> None:
+    async def _live(
+        self, slot: Slot, process: Process, program: ApiProcess | WorkerProcess, stop: asyncio.Event
+    ) -> None:
         try:
             await program.run(stop)
         except Exception as error:

@@ -64,8 +64,11 @@ class RemotePaymentStore:
         lease: timedelta,
         grace: timedelta,
         late_look_ups: Sequence[timedelta],
+        dies_of: str | None = None,
     ) -> None:
+        """With `dies_of`, a process that wants to claim the payment of this idempotency key dies before it has asked."""
         self._remote = remote
+        self._dies_of = dies_of
         self._database = database
         self._actor, self._lease, self._grace = actor, lease, grace
         self._store = MemoryPaymentStore(database, actor=actor, lease=lease, grace=grace, late_look_ups=late_look_ups)
@@ -92,6 +95,10 @@ class RemotePaymentStore:
         return await self._remote.ask_repeatably("get", lambda: self._store.get(payment_id, account_id=account_id))
 
     async def claim(self, payment_id: UUID) -> Claimed | Refused:
+        if self._dies_of is not None:
+            row = self._database.payments.get(payment_id)
+            if row is not None and row.idempotency_key == self._dies_of:
+                await self._remote.network.die("poison")
         valid_until_s = self._remote.network.loop.time() + self._lease.total_seconds()
         claim = await self._remote.ask("claim", lambda: self._store.claim(payment_id))
         return replace(claim, valid_until_s=valid_until_s) if isinstance(claim, Claimed) else claim

@@ -1,0 +1,139 @@
+"""The worker: consumer, delayed retries, sweep, janitor, lease renewal and direct runs, and the order in which they drain.
+
+It opens and closes nothing: servers' clients, stores and the provider are its caller's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from okane import tracing
+from okane.metrics import OkaneMetrics
+from okane.providers.base import Provider
+from okane.store import PaymentStore, SweepStore
+from okane.worker.charge import Charge
+from okane.worker.direct import Direct
+from okane.worker.lease import Leases
+from okane.worker.sweep import LaneState, Sweep
+from okane.worker.verdict import Rules
+from streams import Consumer, Delayed, Inspector, Janitor, Metrics, Producer, RedisClient, Stream
+
+log = structlog.get_logger("okane.app")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """The settings of one worker. Those with a default are not settings of okane; the simulation shortens them."""
+
+    name: str
+    group: str
+    concurrency: int
+    lease: timedelta
+    drain: timedelta
+    rules: Rules
+    sweep_interval: timedelta
+    redis_patience: timedelta
+    max_stream_length: int
+    block: timedelta = timedelta(seconds=1)
+    poll: timedelta = timedelta(milliseconds=250)
+    janitor_idle: timedelta = timedelta(minutes=10)
+    janitor_interval: timedelta = timedelta(minutes=1)
+
+
+class Worker:
+    """One worker of the payments stream."""
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        *,
+        redis: RedisClient,
+        stream: Stream,
+        producer: Producer,
+        store: PaymentStore,
+        sweep_store: SweepStore,
+        provider: Provider,
+        metrics: OkaneMetrics,
+        stream_metrics: Metrics,
+        tracing: tracing.Tracing = tracing.OFF,
+    ) -> None:
+        self._options = options
+        self._producer = producer
+        self._inspector = Inspector(redis, stream, group=options.group)
+        self._leases = Leases(store=store, lease=options.lease)
+        charge = Charge(
+            store=store,
+            provider=tracing.provider(provider),
+            leases=self._leases,
+            rules=options.rules,
+            metrics=metrics,
+        )
+        self._consumer = Consumer(
+            redis,
+            stream,
+            group=options.group,
+            name=options.name,
+            handler=charge,
+            on_poison=charge.poison,
+            concurrency=options.concurrency,
+            lease=options.lease,
+            policy=options.rules.policy,
+            max_deliveries=options.rules.max_deliveries,
+            block=options.block,
+            drain=options.drain,
+            metrics=stream_metrics,
+            tracer=tracing.messages,
+        )
+        self._direct = Direct(tracing.handler(charge), concurrency=options.concurrency, metrics=metrics)
+        self._delayed = Delayed(redis, stream, poll=options.poll, metrics=stream_metrics)
+        self._sweep = Sweep(
+            store=sweep_store,
+            producer=tracing.publisher(producer),
+            direct=self._direct,
+            lanes=self._lane_states,
+            interval=options.sweep_interval,
+            metrics=metrics,
+            unable_for=self._unable_for,
+            patience=options.redis_patience,
+        )
+        self._janitor = Janitor(
+            redis, stream, group=options.group, idle=options.janitor_idle, every=options.janitor_interval
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Charge payments until `stop`, then finish those in flight. Their leases are renewed until the last has ended."""
+        drained = asyncio.Event()
+        async with asyncio.TaskGroup() as running:
+            running.create_task(self._leases.run(drained))
+            for duty in (self._delayed, self._sweep, self._janitor):
+                running.create_task(duty.run(stop))
+            consuming = running.create_task(self._consumer.run(stop))
+            await stop.wait()
+            await self._direct.drain(self._options.drain)
+            await consuming
+            log.info("worker_drained")
+            drained.set()
+
+    async def _lane_states(self) -> Mapping[str, LaneState]:
+        """Return the state of every lane. Raises StreamError, also while Redis takes no wake-up."""
+        stats = await self._inspector.stats()
+        await self._producer.check()
+        return {
+            lane.lane: LaneState(
+                oldest_entry=_age(lane.oldest_ms, stats.now_ms),
+                room=self._options.max_stream_length - lane.length,
+            )
+            for lane in stats.lanes
+        }
+
+    def _unable_for(self) -> timedelta:
+        return max(self._consumer.unable_for, self._delayed.unable_for)
+
+
+def _age(since_ms: int | None, now_ms: int) -> timedelta | None:
+    return None if since_ms is None else timedelta(milliseconds=max(0, now_ms - since_ms))
