@@ -165,7 +165,7 @@ def _named(command: bytes) -> str:
 
 @functools.cache
 def _script_names() -> Mapping[str, str]:
-    scripts = files("streams").joinpath("lua").iterdir()
+    scripts = [*files("streams").joinpath("lua").iterdir(), *files("okane.redis").iterdir()]
     return {
         hashlib.sha1(script.read_bytes(), usedforsecurity=False).hexdigest(): script.name
         for script in scripts

@@ -20,8 +20,9 @@ from okane.api.metrics_endpoint import targets
 from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics, SystemMetrics
 from okane.payment import Status
+from okane.redis.presence import Presence
 from okane.store import Overview
-from streams import Inspector, Presence, Stream, connect
+from streams import Inspector, Stream, connect
 from streams.prometheus import PrometheusMetrics
 
 ROUNDS = 30

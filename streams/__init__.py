@@ -4,7 +4,6 @@ Delivery is at least once. A message is settled by what its handler answers, or 
 """
 
 from streams.batcher import Batcher
-from streams.bucket import Allowance, Buckets, LocalBuckets, Taken
 from streams.clock import Clock, SystemClock
 from streams.coalesce import Coalescer
 from streams.connection import RedisClient, connect
@@ -29,7 +28,6 @@ from streams.keys import Lane, Stream
 from streams.message import Message
 from streams.metrics import METRICS, Metrics
 from streams.outcome import Dead, Done, Outcome, Retry
-from streams.presence import Presence, Present
 from streams.producer import Producer, Publisher
 from streams.retry import RetryPolicy
 from streams.rights import MissingRights, missing_rights, user_of
@@ -37,10 +35,8 @@ from streams.server import ServerFacts, require_noeviction, server_facts
 
 __all__ = [
     "METRICS",
-    "Allowance",
     "BatchHandler",
     "Batcher",
-    "Buckets",
     "Clock",
     "Coalescer",
     "CommandRejected",
@@ -58,13 +54,10 @@ __all__ = [
     "Janitor",
     "Lane",
     "LaneStats",
-    "LocalBuckets",
     "Message",
     "Metrics",
     "MissingRights",
     "Outcome",
-    "Presence",
-    "Present",
     "Producer",
     "Publisher",
     "RedisClient",
@@ -79,7 +72,6 @@ __all__ = [
     "StreamStats",
     "StreamUnavailable",
     "SystemClock",
-    "Taken",
     "Tracer",
     "UnsafeServer",
     "connect",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_RESERVED = frozenset({"delayed", "dead", "present", "bucket"})
+_RESERVED = frozenset({"delayed", "dead"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +54,13 @@ class Stream:
     @property
     def delayed_key(self) -> str:
         """The sorted set of messages that wait for their time; the score is the server's time in ms."""
-        return f"{{{self.name}}}:delayed"
+        return self.key("delayed")
 
     @property
     def dead_key(self) -> str:
         """The stream of messages that were given up."""
-        return f"{{{self.name}}}:dead"
+        return self.key("dead")
 
-    @property
-    def present_key(self) -> str:
-        """The hash of the processes at work, by their addresses."""
-        return f"{{{self.name}}}:present"
-
-    def bucket_key(self, name: str) -> str:
-        """The token bucket of this name: the server's time in microseconds at which it is full."""
-        return f"{{{self.name}}}:bucket:{name}"
+    def key(self, rest: str) -> str:
+        """Return the key of this name in the stream's slot; also for what a program keeps beside the stream."""
+        return f"{{{self.name}}}:{rest}"

@@ -52,16 +52,15 @@ def user_of(client: Redis) -> str:
 
 @translating
 async def missing_rights(
-    client: Redis, stream: Stream, *, group: str, consumes: bool = True, buckets: bool = False
+    client: Redis, stream: Stream, *, group: str, consumes: bool = True, also: Sequence[Command] = ()
 ) -> MissingRights | None:
-    """The rights that the client's user lacks for a producer, its dead letters and its presence, with `consumes` for a
-    consumer and its helpers, and with `buckets` for token buckets; None if it has them all. Commands that the server does not
-    know count as missing. Raises `StreamUnavailable` if it cannot be asked."""
+    """Return the rights that the client's user lacks, None if it has them all: for a producer and its dead letters, with
+    `consumes` for a consumer and its helpers, and for the commands in `also`, which must be harmless. A command that the
+    server does not have counts as missing. Raises `StreamUnavailable` if there is no answer."""
     probes = [*_of_a_producer(stream, group)]
     if consumes:
         probes += _of_a_consumer(stream, group)
-    if buckets:
-        probes += [("GET", stream.bucket_key("")), ("SET", stream.bucket_key(""), "0", "PX", 1)]
+    probes += also
     refused: dict[str, None] = {}
     keys, said = False, ""
     for probe, reply in zip(probes, await replies(client, probes), strict=True):
@@ -79,7 +78,7 @@ async def missing_rights(
     if not refused and not keys:
         return None
     return MissingRights(
-        user=user_of(client), commands=tuple(refused), keys=f"{{{stream.name}}}:*" if keys else None, said=said
+        user=user_of(client), commands=tuple(refused), keys=stream.key("*") if keys else None, said=said
     )
 
 
@@ -98,13 +97,6 @@ def _of_a_producer(stream: Stream, group: str) -> Iterator[Command]:
     yield ("XREVRANGE", stream.dead_key, "+", "-", "COUNT", 1)
     yield ("ZCARD", stream.delayed_key)
     yield ("ZRANGE", stream.delayed_key, 0, 0)
-    scratch = f"{{{stream.name}}}:rights"
-    yield ("HSET", scratch, "a", "")
-    yield ("PEXPIRE", scratch, 1000)
-    yield ("HDEL", scratch, "a")
-    yield ("HGETALL", stream.present_key)
-    yield ("HLEN", stream.present_key)
-    yield ("HDEL", stream.present_key, "")
 
 
 def _of_a_consumer(stream: Stream, group: str) -> Iterator[Command]:

@@ -1,80 +1,36 @@
-"""The Lua scripts as typed functions: arguments in the order their headers say, replies as values.
-
-Promise: a script is known to the server when it runs (a restart forgets scripts), and redis-py's errors stay inside.
-"""
+"""The library's Lua scripts as typed functions: arguments in the order of their headers, replies as values."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
-from importlib.resources import files
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
 
-from streams.clock import milliseconds
-from streams.connection import Command, redis_errors, replies, translated, translating
+from streams.connection import translating
 from streams.errors import StreamError
 from streams.keys import Stream
+from streams.script import Argument, Script
 
-Argument = str | bytes | int
 # Lua's `unpack` has a limit of some thousands, and a script that runs for long blocks everybody: callers cut batches.
 MAX_ARGUMENTS: Final = 1_000
 TAKEN, GONE = "taken", "gone"  # why an entry is not settled: another consumer has it, or has settled it
 
 
-class _Script:
-    """A script that is sent by its digest, and by its text when the server does not know it."""
-
-    def __init__(self, name: str) -> None:
-        self._text = files("streams").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
-        self._digest = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
-
-    async def __call__(self, client: Redis, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        with redis_errors():
-            [reply] = await replies(client, [self._command(keys, arguments)])
-            if isinstance(reply, NoScriptError):  # EVAL leaves the script behind, so this happens once per restart
-                [reply] = await replies(client, [("EVAL", self._text, len(keys), *keys, *arguments)])
-            if isinstance(reply, RedisError):
-                raise reply
-            return reply
-
-    async def together(self, client: Redis, keys: Sequence[str], calls: Sequence[Sequence[Argument]]) -> list[Any]:
-        """Several calls in one round trip, each a command of its own to the server; a reply or a `StreamError` for each."""
-        with redis_errors():
-            found = await replies(client, [self._command(keys, arguments) for arguments in calls])
-        return [await self._final(client, keys, *each) for each in zip(calls, found, strict=True)]
-
-    def _command(self, keys: Sequence[str], arguments: Sequence[Argument]) -> Command:
-        return ("EVALSHA", self._digest, len(keys), *keys, *arguments)
-
-    async def _final(self, client: Redis, keys: Sequence[str], arguments: Sequence[Argument], reply: Any) -> Any:
-        if isinstance(reply, NoScriptError):
-            try:
-                return await self(client, keys, arguments)
-            except StreamError as error:
-                return error
-        return translated(reply) if isinstance(reply, RedisError) else reply
-
-
-_create = _Script("create")
-_read = _Script("read")
-_settle = _Script("settle")
-_promote = _Script("promote")
-_reclaim = _Script("reclaim")
-_renew = _Script("renew")
-_release = _Script("release")
-_publish = _Script("publish")
-_check = _Script("check")
-_replay = _Script("replay")
-_dismiss = _Script("dismiss")
-_present = _Script("present")
-_take = _Script("take")
-_unheard = _Script("unheard")
+_create = Script("streams", "lua", "create.lua")
+_read = Script("streams", "lua", "read.lua")
+_settle = Script("streams", "lua", "settle.lua")
+_promote = Script("streams", "lua", "promote.lua")
+_reclaim = Script("streams", "lua", "reclaim.lua")
+_renew = Script("streams", "lua", "renew.lua")
+_release = Script("streams", "lua", "release.lua")
+_publish = Script("streams", "lua", "publish.lua")
+_check = Script("streams", "lua", "check.lua")
+_replay = Script("streams", "lua", "replay.lua")
+_dismiss = Script("streams", "lua", "dismiss.lua")
+_unheard = Script("streams", "lua", "unheard.lua")
 
 Entry = tuple[bytes, Sequence[bytes]]  # id, fields
 
@@ -141,7 +97,7 @@ async def settle(
 ) -> list[Sequence[Unsettled] | StreamError]:
     """For each those of its entries that were not settled, or its error. Why is TAKEN, GONE, or the server's error."""
     calls = [[group, consumer, *settlement.arguments(stream.lane_names)] for settlement in settlements]
-    found = await _settle.together(client, _all_keys(stream), calls)
+    found = await _settle.call_many(client, _all_keys(stream), calls)
     return [one if isinstance(one, StreamError) else _unsettled(stream, one) for one in found]
 
 
@@ -289,24 +245,6 @@ async def replay(client: Redis, stream: Stream, *, ids: Sequence[str]) -> int:
 async def dismiss(client: Redis, stream: Stream, *, group: str, min_idle_ms: int) -> int:
     """How many consumers were removed."""
     return int(await _dismiss(client, stream.lane_keys, (group, min_idle_ms)))
-
-
-@translating
-async def present(client: Redis, key: str, *, address: str, note: str, forget: timedelta) -> int:
-    """How many processes are noted now."""
-    return int(await _present(client, (key,), (address, note, milliseconds(forget))))
-
-
-@translating
-async def take(
-    client: Redis, keys: Sequence[str], buckets: Iterable[tuple[float, int, int]]
-) -> Sequence[tuple[int, int, int, int]]:
-    """`buckets` are (tokens in a second, in a full one, wanted). For each: taken, left, microseconds until the next one (0 if
-    one is left), and until it is full."""
-    arguments: list[Argument] = []
-    for per_s, burst, wanted in buckets:
-        arguments += (repr(1_000_000 / per_s), burst, wanted)
-    return [tuple(one) for one in await _take(client, keys, arguments)]
 
 
 def _all_keys(stream: Stream) -> tuple[str, ...]:

@@ -18,7 +18,8 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
-from streams import Present, StreamError
+from okane.redis.presence import PresentProcess
+from streams import StreamError
 
 REFRESH_TIMEOUT_S = 3.0  # a scraper gives up after ten
 
@@ -35,7 +36,7 @@ class Telling:
     process: CollectorRegistry
     system: CollectorRegistry
     refreshes: Sequence[Refresh]
-    processes: Callable[[], Awaitable[Sequence[Present]]]
+    processes: Callable[[], Awaitable[Sequence[PresentProcess]]]
     name: str  # of the whole system
 
 
@@ -73,7 +74,7 @@ def build_metrics_app(telling: Telling) -> web.Application:
     return app
 
 
-def targets(processes: Sequence[Present], *, system: str) -> list[dict[str, Any]]:
+def targets(processes: Sequence[PresentProcess], *, system: str) -> list[dict[str, Any]]:
     """Target groups for Prometheus. One that died stays among them for a while: its `up` is 0, which is how it is missed.
 
     The whole system is asked of the first that lives, under an address that does not change when another takes its place.
@@ -83,7 +84,7 @@ def targets(processes: Sequence[Present], *, system: str) -> list[dict[str, Any]
     return groups if first is None else [*groups, _group(first, SYSTEM_PATH, role="system", instance=system)]
 
 
-def _group(one: Present, path: str, **labels: str) -> dict[str, Any]:
+def _group(one: PresentProcess, path: str, **labels: str) -> dict[str, Any]:
     return {"targets": [one.address], "labels": {"__metrics_path__": path, "process": one.name, **labels}}
 
 

@@ -15,22 +15,24 @@ from http import HTTPStatus
 from okane.api.problems import Problem
 from okane.deadline import Deadline
 from okane.rate import Rate
-from streams import Allowance, Buckets, LocalBuckets, Present, StreamError, Taken
+from okane.redis.buckets import Allowance, LocalTokenBuckets, TakeResult, TokenBuckets
+from okane.redis.presence import PresentProcess
+from streams import StreamError
 
 TIMEOUT_S = 0.5  # how long a client waits for Redis at most
 AWAY_S = 1.0  # how long it is not asked again after it did not answer
 COUNT_APIS_S = 5.0
 
-Processes = Callable[[], Awaitable[Sequence[Present]]]
+Processes = Callable[[], Awaitable[Sequence[PresentProcess]]]
 
 
 class RateLimits:
     """The buckets of all keys. `processes` tells who shares a limit where each counts by itself."""
 
-    def __init__(self, buckets: Buckets, processes: Processes) -> None:
+    def __init__(self, buckets: TokenBuckets, processes: Processes) -> None:
         self._buckets = buckets
         self._processes = processes
-        self._local = LocalBuckets()
+        self._local = LocalTokenBuckets()
         self._away_until_s = 0.0
         self._apis = 1
         self._used = False
@@ -66,7 +68,7 @@ class RateLimits:
                 self._apis = max(1, sum(one.alive and one.role == "api" for one in found))
         return self._apis
 
-    async def _take(self, name: str, allowance: Allowance) -> Taken:
+    async def _take(self, name: str, allowance: Allowance) -> TakeResult:
         if time.monotonic() >= self._away_until_s:
             try:
                 with Deadline(TIMEOUT_S):
@@ -76,7 +78,7 @@ class RateLimits:
         return self._local.take(name, allowance, sharers=self._apis)
 
 
-def _headers(rate: Rate, taken: Taken) -> Mapping[str, str]:
+def _headers(rate: Rate, taken: TakeResult) -> Mapping[str, str]:
     """As draft-ietf-httpapi-ratelimit-headers-10 has them; the bucket as a window, as long as it takes to fill."""
     window_s = max(1, math.ceil(rate.burst / rate.per_s))
     return {

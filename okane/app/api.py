@@ -29,9 +29,9 @@ from okane.intake.accept import Accept
 from okane.intake.pressure import Pressure
 from okane.intake.replay import Replay
 from okane.origin_guard import OriginGuard
+from okane.redis.buckets import TokenBuckets
 from okane.store import ApiKeyStore, DeadLetterStore, PaymentLists, PaymentWatch
 from streams import (
-    Buckets,
     DeadLetters,
 )
 
@@ -111,7 +111,7 @@ def _fast_lane(handlers: Handlers, parts: Parts, access: Access, guard: OriginGu
 async def _access(settings: Settings, parts: Parts) -> AsyncIterator[Access]:
     """Who is let in, and how often, inside the block."""
     async with contextlib.AsyncExitStack() as closing:
-        buckets = Buckets(parts.redis, parts.stream)
+        buckets = TokenBuckets(parts.redis, parts.stream)
         closing.push_async_callback(buckets.aclose)
         limits = RateLimits(buckets, parts.presence.processes)
         await closing.enter_async_context(process.running(limits.run))

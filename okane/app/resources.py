@@ -13,8 +13,9 @@ from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
 from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics, SystemMetrics
+from okane.redis.presence import Presence
 from okane.store import Overview, SweepStore
-from streams import Inspector, Presence, Producer, StreamError, connect
+from streams import Inspector, Producer, StreamError, connect
 from streams.prometheus import PrometheusMetrics
 
 SILENT_S = 2.0  # before a scrape is answered without Postgres

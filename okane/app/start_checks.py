@@ -12,6 +12,7 @@ import structlog
 from okane.app.resources import Parts, needed
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
+from okane.redis.rights import missing_rights
 from okane.store import schema
 from okane.store.facts import LoginRefused, postgres_facts
 from okane.store.pooler import PoolerRefused
@@ -20,7 +21,6 @@ from streams import (
     StreamForbidden,
     StreamRefused,
     StreamUnavailable,
-    missing_rights,
     require_noeviction,
     user_of,
 )
@@ -64,7 +64,7 @@ async def _check_postgres(settings: Settings) -> None:
 
 async def _check_redis(settings: Settings, parts: Parts, *, consumes: bool) -> None:
     missing = await missing_rights(
-        parts.redis, parts.stream, group=settings.group, consumes=consumes, buckets=not consumes
+        parts.redis, parts.stream, group=settings.group, consumes=consumes, limits_rates=not consumes
     )
     if missing is not None:
         raise SetupError(f"{missing}. All that is needed: {RIGHTS}")

@@ -20,10 +20,11 @@ from okane.addresses import shown
 from okane.commands.context import Context
 from okane.errors import SetupError, StoreUnavailable
 from okane.lanes import payments_stream
+from okane.redis.rights import missing_rights
 from okane.store import schema
 from okane.store.facts import OLDEST_MAJOR, PostgresFacts, postgres_facts
 from okane.store.pooler import PoolerRefused
-from streams import Inspector, ServerFacts, StreamError, StreamRefused, connect, missing_rights, server_facts, user_of
+from streams import Inspector, ServerFacts, StreamError, StreamRefused, connect, server_facts, user_of
 
 SKEW = timedelta(seconds=2)
 SILENT = timedelta(seconds=15)  # a live worker reads every second
@@ -116,7 +117,7 @@ async def _redis(where: Context) -> list[Check]:
     checks: list[Check] = []
     try:
         async with connect(where.redis_url) as redis:
-            missing = await missing_rights(redis, stream, group=group, buckets=True)
+            missing = await missing_rights(redis, stream, group=group, consumes=True, limits_rates=True)
             if missing is not None:
                 advice = (
                     f"a worker needs all of them, an API fewer: docs/operations.md, Rights in Redis. {missing.grant}"

@@ -26,8 +26,9 @@ from okane.commands.status import duration
 from okane.errors import StoreUnavailable
 from okane.lanes import payments_stream
 from okane.payment import Status
+from okane.redis.presence import Presence, PresentProcess
 from okane.store import Overview
-from streams import Inspector, Presence, Present, StreamError, StreamStats, connect
+from streams import Inspector, StreamError, StreamStats, connect
 
 ONCE = timedelta(seconds=1)  # between the two looks that one picture takes
 NAME_WIDTH = 20  # of a process, in characters
@@ -42,7 +43,7 @@ class Look:
     """What there was at one moment. What could not be asked is None, and `trouble` says why."""
 
     at_s: float
-    processes: Sequence[Present]
+    processes: Sequence[PresentProcess]
     samples: Mapping[str, Samples | None]  # by address
     stats: StreamStats | None
     oldest_due: timedelta | None
@@ -147,7 +148,7 @@ class _Looker:
         self._overview = overview
         self._http = http
 
-    async def look(self, known: Sequence[Present]) -> Look:
+    async def look(self, known: Sequence[PresentProcess]) -> Look:
         """One look. While Redis is away, at the processes that were `known` before."""
         trouble: list[str] = []
         stats, processes = None, known
@@ -271,7 +272,7 @@ def _processes(before: Look, after: Look) -> list[Process]:
     return sorted(found, key=lambda one: (one.state == "up", one.role, -(one.cpu or 0), one.name))
 
 
-def _process(one: Present, before: Look, after: Look, held: Mapping[str, tuple[int, int]]) -> Process:
+def _process(one: PresentProcess, before: Look, after: Look, held: Mapping[str, tuple[int, int]]) -> Process:
     pending, idle_ms = held.get(one.name, (None, None)) if one.role == "worker" else (None, None)
     samples, was = after.samples[one.address], before.samples.get(one.address)
     rates = None

@@ -16,14 +16,15 @@ from okane.app.metrics_server import _listening_for_metrics
 from okane.config import Settings
 from okane.errors import SetupError
 from okane.metrics import OkaneMetrics, SystemMetrics
-from streams import METRICS, Present, StreamUnavailable
+from okane.redis.presence import PresentProcess
+from streams import METRICS, StreamUnavailable
 from streams.prometheus import PrometheusMetrics
 
 LONG_AGO_MS = 60_000
 
 
-def present(role: str, name: str, port: int, *, silent_ms: int = 0) -> Present:
-    return Present(address=f"127.0.0.1:{port}", role=role, name=name, silent_ms=silent_ms)
+def present(role: str, name: str, port: int, *, silent_ms: int = 0) -> PresentProcess:
+    return PresentProcess(address=f"127.0.0.1:{port}", role=role, name=name, silent_ms=silent_ms)
 
 
 class Told:
@@ -35,13 +36,13 @@ class Told:
         self.library = PrometheusMetrics(
             prefix="okane", registry=self.process.registry, shared=self.system.registry
         ).for_stream("test", ("critical", "low"))
-        self.processes: Sequence[Present] | None = []
+        self.processes: Sequence[PresentProcess] | None = []
         self.refreshed = 0
 
     async def refresh(self) -> None:
         self.refreshed += 1
 
-    async def listed(self) -> Sequence[Present]:
+    async def listed(self) -> Sequence[PresentProcess]:
         if self.processes is None:
             raise StreamUnavailable("away")
         return self.processes
@@ -136,7 +137,7 @@ async def test_while_nobody_can_say_who_is_there_prometheus_keeps_what_it_has(
 
 
 def test_one_that_lives_tells_of_the_whole_system_under_an_address_that_stays() -> None:
-    def whole(*processes: Present) -> list[dict[str, Any]]:
+    def whole(*processes: PresentProcess) -> list[dict[str, Any]]:
         return [group for group in targets(processes, system="s") if group["labels"]["role"] == "system"]
 
     [before] = whole(present("api", "api", 1), present("worker", "w", 2))

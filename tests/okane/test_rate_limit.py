@@ -15,25 +15,27 @@ from okane.api.problems import Problem
 from okane.api.rate_limit import RateLimits
 from okane.api_key import Mode, NewKey, Scope
 from okane.rate import Rate
+from okane.redis.buckets import Allowance, TakeResult, TokenBuckets
+from okane.redis.presence import PresentProcess
 from okane.store import ApiKeyStore
-from streams import Allowance, Buckets, Present, Stream, StreamUnavailable, Taken, connect
+from streams import Stream, StreamUnavailable, connect
 from tests.okane.conftest import Api, serve_api
 from tests.okane.test_api import rows
 
 SLOW = Rate.parse("5/h")
 LANES = pytest.mark.parametrize("more", [{}, {"Content-Encoding": "identity"}], ids=["fast lane", "aiohttp"])
-APIS = [Present(address=f"a:{port}", role="api", name="api", silent_ms=0) for port in (1, 2)]
+APIS = [PresentProcess(address=f"a:{port}", role="api", name="api", silent_ms=0) for port in (1, 2)]
 
 
-async def processes() -> list[Present]:
-    dead = Present(address="a:3", role="api", name="api", silent_ms=10**9)
-    return [*APIS, dead, Present(address="a:4", role="worker", name="w", silent_ms=0)]
+async def processes() -> list[PresentProcess]:
+    dead = PresentProcess(address="a:3", role="api", name="api", silent_ms=10**9)
+    return [*APIS, dead, PresentProcess(address="a:4", role="worker", name="w", silent_ms=0)]
 
 
 @asynccontextmanager
 async def limits(redis_url: str, stream: Stream) -> AsyncIterator[RateLimits]:
     client = connect(redis_url)
-    buckets = Buckets(client, stream)
+    buckets = TokenBuckets(client, stream)
     yield RateLimits(buckets, processes)
     await buckets.aclose()
     await client.aclose()
@@ -180,14 +182,14 @@ async def test_without_a_limit_nothing_is_counted() -> None:
     assert (await Everybody(Nothing()).admit((), Scope.READ)).headers == {}
 
 
-class Broken(Buckets):
-    """Buckets in a Redis that is away, or says nothing."""
+class Broken(TokenBuckets):
+    """Buckets in a Redis that is away, or does not answer."""
 
     def __init__(self, *, silent: bool = False) -> None:
         self.asked = 0
         self._silent = silent
 
-    async def take(self, name: str, allowance: Allowance) -> Taken:
+    async def take(self, name: str, allowance: Allowance) -> TakeResult:
         self.asked += 1
         if self._silent:
             await asyncio.Event().wait()

@@ -24,8 +24,9 @@ from okane.commands.top import Lane, Look, Picture, Process, compare, render
 from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics, SystemMetrics
 from okane.payment import Status
+from okane.redis.presence import Presence, PresentProcess
 from okane.store import PaymentStore
-from streams import ConsumerStats, LaneStats, Presence, Present, Producer, Stream, StreamStats, connect
+from streams import ConsumerStats, LaneStats, Producer, Stream, StreamStats, connect
 from tests.okane.test_store import GRACE, LEASE, new
 
 SECOND = timedelta(seconds=1)
@@ -79,8 +80,8 @@ def test_a_quantile_lies_where_prometheus_would_put_it(
     assert quantile(share, buckets) == (None if expected is None else pytest.approx(expected))
 
 
-def present(role: str, name: str, number: int) -> Present:
-    return Present(address=f"127.0.0.1:{9100 + number}", role=role, name=name, silent_ms=0)
+def present(role: str, name: str, number: int) -> PresentProcess:
+    return PresentProcess(address=f"127.0.0.1:{9100 + number}", role=role, name=name, silent_ms=0)
 
 
 def stats(*consumers: ConsumerStats) -> StreamStats:
@@ -102,7 +103,7 @@ def stats(*consumers: ConsumerStats) -> StreamStats:
     )
 
 
-def look(at_s: float, answers: Mapping[Present, str | None], *consumers: ConsumerStats) -> Look:
+def look(at_s: float, answers: Mapping[PresentProcess, str | None], *consumers: ConsumerStats) -> Look:
     return Look(
         at_s=at_s,
         processes=list(answers),
@@ -253,7 +254,7 @@ async def worker(redis_url: str) -> AsyncIterator[tuple[Stream, OkaneMetrics]]:
     """The metrics of a worker that is on the list, and of another that died."""
     stream, metrics = payments_stream(f"test-{uuid4()}"), OkaneMetrics(CollectorRegistry())
 
-    async def nobody() -> tuple[Present, ...]:
+    async def nobody() -> tuple[PresentProcess, ...]:
         return ()
 
     telling = Telling(

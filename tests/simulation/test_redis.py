@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from okane.local.redis_server import RedisServer
 from streams import Inspector, Lane, Stream, StreamError, connect, scripts
+from streams.script import Argument
 from tests.simulation.loop import SimulationLoop
 from tests.simulation.network import Link, Network
 from tests.simulation.redis import Server
@@ -168,7 +169,7 @@ async def _answer(side: Side, step: Step) -> Any:
 
 
 async def _publish(side: Side, step: Step) -> Any:
-    drafts: list[tuple[str, list[scripts.Argument]]] = [
+    drafts: list[tuple[str, list[Argument]]] = [
         (step.lane, ["b", b"\x00\xff body", "n", number]) for number in range(step.count)
     ]
     ids = await scripts.publish(side.client, side.stream, max_length=6, drafts=drafts)
@@ -200,8 +201,8 @@ async def _read(side: Side, step: Step) -> Any:
 
 async def _settle(side: Side, step: Step) -> Any:
     entries = _by_lane(side, step)
-    retries: list[tuple[str, str, int, list[scripts.Argument]]] = []
-    dead: list[tuple[str, str, list[scripts.Argument]]] = []
+    retries: list[tuple[str, str, int, list[Argument]]] = []
+    dead: list[tuple[str, str, list[Argument]]] = []
     if found := next(((lane, ids[0]) for lane, ids in entries.items() if ids), None):
         if step.delay_ms is not None:
             retries = [(*found, step.delay_ms, ["b", b"again" * 60, "g", step.group])]

@@ -6,11 +6,9 @@ from typing import Any, cast
 from unittest.mock import AsyncMock
 
 import pytest
-import redis
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import Redis
 
 from streams import (
-    Buckets,
     Consumer,
     DeadLetters,
     Delayed,
@@ -19,16 +17,15 @@ from streams import (
     Janitor,
     Message,
     Outcome,
-    Presence,
     Producer,
     Stream,
     connect,
 )
 from streams.testing import MemoryQueue
+from tests.streams.clients import URL, WRONG_CLIENTS, WRONG_NAMES
 from tests.streams.running import done
 
 STREAM = Stream("never-used")
-URL = "redis://127.0.0.1:1"
 
 MADE: Sequence[Callable[[Any], object]] = (
     lambda client: Producer(client, STREAM),
@@ -37,28 +34,12 @@ MADE: Sequence[Callable[[Any], object]] = (
     lambda client: DeadLetters(client, STREAM),
     lambda client: Inspector(client, STREAM, group="g"),
     lambda client: Janitor(client, STREAM, group="g"),
-    lambda client: Buckets(client, STREAM),
-    lambda client: Presence(client, STREAM),
 )
-NAMES = ("Producer", "Consumer", "Delayed", "DeadLetters", "Inspector", "Janitor", "Buckets", "Presence")
+NAMES = ("Producer", "Consumer", "Delayed", "DeadLetters", "Inspector", "Janitor")
 
 
 @pytest.mark.parametrize("make", MADE, ids=NAMES)
-@pytest.mark.parametrize(
-    ("client", "said"),
-    [
-        (lambda: Redis.from_url(URL, decode_responses=True), "decode_responses=True"),
-        (lambda: Redis.from_url(f"{URL}?decode_responses=yes"), "decode_responses=True"),
-        (lambda: Redis.from_url(URL, protocol=3), "protocol=3"),
-        (lambda: Redis.from_url(f"{URL}?protocol=3"), "protocol=3"),
-        (lambda: redis.Redis.from_url(URL), "synchronous"),
-        (lambda: RedisCluster("127.0.0.1", 1), "cluster"),
-        (lambda: Redis.from_url(URL).pipeline(), "pipeline"),
-        (lambda: URL, "redis.asyncio is needed"),
-        (lambda: None, "redis.asyncio is needed"),
-    ],
-    ids=["decoding", "decoding url", "resp3", "resp3 url", "sync", "cluster", "pipeline", "text", "none"],
-)
+@pytest.mark.parametrize(("client", "said"), WRONG_CLIENTS, ids=WRONG_NAMES)
 def test_a_client_that_could_not_work_is_refused_at_construction(
     make: Callable[[Any], object], client: Callable[[], Any], said: str
 ) -> None:

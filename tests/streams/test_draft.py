@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from redis.asyncio import Redis
 
-from streams import Allowance, Buckets, DeadLetters, Draft, Producer, Publisher, Stream
+from streams import DeadLetters, Draft, Producer, Publisher, Stream
 from streams.draft import MAX_BYTES, MAX_HEADERS
 from streams.testing import MemoryQueue
 
@@ -89,28 +89,6 @@ async def test_the_largest_message_is_taken_and_comes_back_the_same_from_both(cl
     await Producer(client, stream).publish(body, headers=headers)
     [(_, fields)] = cast(Any, await client.xrange(stream.lane_key("critical")))
     assert (len(fields), fields[b"b"], fields[b"h:trace"]) == (MAX_HEADERS + 1, body, "ü".encode())
-
-
-async def test_a_bucket_that_is_none_fails_its_caller_alone(client: Redis, stream: Stream) -> None:
-    buckets, sound = Buckets(client, stream), Allowance(per_s=1, burst=5)
-    taken = await asyncio.gather(
-        buckets.take("a", sound),
-        buckets.take("\ud800", sound),
-        buckets.take(cast(Any, None), sound),
-        buckets.take("b", cast(Any, None)),
-        buckets.take("c", sound),
-        return_exceptions=True,
-    )
-    assert [type(one).__name__ for one in taken] == ["Taken", "UnicodeEncodeError", "TypeError", "TypeError", "Taken"]
-    await buckets.aclose()
-
-
-@pytest.mark.parametrize(
-    ("per_s", "burst"), [(0, 1), (-1, 1), (float("inf"), 1), (float("nan"), 1), (1, 0), (1e-300, 1)]
-)
-def test_an_allowance_that_never_fills_is_refused(per_s: float, burst: int) -> None:
-    with pytest.raises(ValueError, match="allowance"):
-        Allowance(per_s, burst)
 
 
 @pytest.mark.parametrize("wrong", ["-", "+", "(1-0", "1", "1-0 ", "x", "", f"{1 << 64}-0", "1-٣", b"1-0", None])

@@ -18,7 +18,6 @@ from streams import (
     Delayed,
     Inspector,
     Janitor,
-    Presence,
     Producer,
     Stream,
     StreamError,
@@ -43,7 +42,6 @@ async def test_every_error_reply_is_an_outage_of_its_kind(text: str, stream: Str
             lambda: Producer(client, stream).publish(b"x"),
             consumer(client, stream, done).run_once,
             Delayed(client, stream).run_once,
-            Presence(client, stream).processes,
         ):
             with pytest.raises(StreamError) as raised:
                 await ask()

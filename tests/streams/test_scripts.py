@@ -12,12 +12,17 @@ from streams.connection import redis_errors, translated
 from streams.errors import GroupLost, StreamError, StreamRefused, StreamUnavailable
 from tests.streams.running import GROUP, consumer, done
 
-SCRIPTS = sorted(path.name for path in files("streams").joinpath("lua").iterdir() if path.name.endswith(".lua"))
+SCRIPTS = {
+    path.name: path.read_text()
+    for folder in (files("streams").joinpath("lua"), files("okane.redis"))
+    for path in folder.iterdir()
+    if path.name.endswith(".lua")
+}
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", sorted(SCRIPTS))
 def test_every_script_says_what_it_takes_and_gives(name: str) -> None:
-    text = files("streams").joinpath("lua", name).read_text()
+    text = SCRIPTS[name]
     header = text[: text.index("\nlocal")]
     for word in ("KEYS", "ARGV", "Returns"):
         assert re.search(rf"^-- {word}\b", header, re.MULTILINE), word

@@ -1,7 +1,7 @@
-"""Who is at work on a stream, and where: each process says so every few seconds, for those who watch it.
+"""The list of running processes in Redis: each process writes its heartbeat there every few seconds.
 
-Promise: one that ends says so and is gone from the list; one that dies stays on it for a while, silent, so that whoever
-watches sees that it is missing.
+A process that ends removes itself. One that dies stays on the list for a while without heartbeats, so that an alert on
+it can fire.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from datetime import timedelta
 
 from redis.asyncio import Redis
 
-from streams import scripts
+from streams import Clock, Stream, StreamError, SystemClock
 from streams.arguments import checked_client
-from streams.clock import Clock, SystemClock, milliseconds, pause
+from streams.clock import milliseconds, pause
 from streams.connection import Outage, redis_errors, translating
-from streams.errors import StreamError
-from streams.keys import Stream
+from streams.script import Script
 
+_SCRIPT = Script("okane.redis", "presence.lua")
 EVERY = timedelta(seconds=5)
-FORGET = timedelta(minutes=15)  # how long one that died stays on the list: alerts on it need minutes to ring
-_PATIENCE_S = 1.0  # nobody waits longer with ending, only to say so
+FORGET = timedelta(minutes=15)  # a dead process stays on the list: alerts on it take minutes to fire
+_PATIENCE_S = 1.0  # a process waits no longer for Redis at its end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Present:
-    """One process: where it can be asked, what it is, and for how long it has said nothing (by the server's clock)."""
+class PresentProcess:
+    """One process on the list: its metrics address, role and name, and the age of its heartbeat by the server's clock."""
 
     address: str
     role: str
@@ -38,12 +38,12 @@ class Present:
 
     @property
     def alive(self) -> bool:
-        """Whether it has spoken lately."""
+        """True if its heartbeat is recent."""
         return self.silent_ms < 3 * milliseconds(EVERY)
 
 
 class Presence:
-    """The list of processes of one stream. An address has one: the last that spoke from there."""
+    """The running processes of one stream, one per address: the latest that wrote there."""
 
     def __init__(
         self,
@@ -55,33 +55,34 @@ class Presence:
         roll: Callable[[], float] = random.random,
     ) -> None:
         self._client = checked_client(client)
-        self._key = stream.present_key
+        self._key = presence_key(stream)
         self._forget = forget
         self._clock = clock or SystemClock()
         self._outage = Outage(client, "presence", clock=self._clock, roll=roll)
 
     @translating
-    async def processes(self) -> tuple[Present, ...]:
-        """All on the list, by role, name and address."""
+    async def processes(self) -> tuple[PresentProcess, ...]:
+        """Return the processes on the list, sorted by role, name and address."""
         async with self._client.pipeline(transaction=False) as pipe:
             pipe.time()
             pipe.hgetall(self._key)
             (seconds, microseconds), noted = await pipe.execute()
         now_ms = seconds * 1000 + microseconds // 1000
-        found = [_present(address.decode(), note.decode(), now_ms) for address, note in noted.items()]
+        found = [_process(address.decode(), note.decode(), now_ms) for address, note in noted.items()]
         return tuple(sorted(found, key=lambda one: (one.role, one.name, one.address)))
 
     async def announce(self, address: str, *, role: str, name: str) -> None:
-        """Say once that this process is there."""
-        await scripts.present(self._client, self._key, address=address, note=f"{role} {name}", forget=self._forget)
+        """Write one heartbeat."""
+        with redis_errors():
+            int(await _SCRIPT(self._client, (self._key,), (address, f"{role} {name}", milliseconds(self._forget))))
 
     async def leave(self, address: str) -> None:
-        """Take it off the list."""
+        """Remove the process at this address from the list."""
         with redis_errors():
             await self._client.hdel(self._key, address)
 
     async def run(self, address: str, stop: asyncio.Event, *, role: str, name: str) -> None:
-        """Say so every few seconds until `stop`, then leave."""
+        """Write a heartbeat every few seconds until `stop`, then leave."""
         while not stop.is_set():
             try:
                 await self.announce(address, role=role, name=name)
@@ -95,6 +96,11 @@ class Presence:
                 await self.leave(address)
 
 
-def _present(address: str, note: str, now_ms: int) -> Present:
+def presence_key(stream: Stream) -> str:
+    """Return the key of the hash of processes, by their addresses."""
+    return stream.key("present")
+
+
+def _process(address: str, note: str, now_ms: int) -> PresentProcess:
     seen_ms, role, name = note.split(" ", 2)
-    return Present(address=address, role=role, name=name, silent_ms=max(0, now_ms - int(seen_ms)))
+    return PresentProcess(address=address, role=role, name=name, silent_ms=max(0, now_ms - int(seen_ms)))

@@ -1,8 +1,8 @@
--- Notes that a process is there, and forgets those that have been silent for long.
--- Deletes before it adds: then a full server lets it add (see settle.lua).
+-- Writes the heartbeat of a process, and removes processes whose last one is too old.
+-- Deletes before it adds: a script may add at maxmemory once it has written.
 -- KEYS    the hash of processes
--- ARGV    address, note, ms of silence after which one is forgotten
--- Returns how many are noted
+-- ARGV    address, role and name, ms after which a process without heartbeat is removed
+-- Returns how many processes are on the list
 local key, address, note, forget_ms = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)

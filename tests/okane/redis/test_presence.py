@@ -7,11 +7,13 @@ from datetime import timedelta
 import pytest
 from redis.asyncio import Redis
 
-from streams import Presence, Stream
-from streams.errors import StreamUnavailable
+from okane.redis.presence import Presence, presence_key
+from streams import Stream, connect
+from streams.errors import GroupLost, StreamError, StreamUnavailable
 from streams.testing import FakeClock
 from tests.streams.conftest import Connected, until
-from tests.streams.servers import Server
+from tests.streams.refusals import REPLIES
+from tests.streams.servers import RefusingServer, Server
 
 
 async def names(presence: Presence) -> list[str]:
@@ -43,11 +45,11 @@ async def test_an_address_has_one_process(client: Redis, stream: Stream) -> None
 async def test_one_that_died_is_silent_and_then_forgotten(client: Redis, stream: Stream) -> None:
     presence = Presence(client, stream, forget=timedelta(minutes=15))
     await presence.announce("here:1", role="worker", name="dead")
-    note = await client.hget(stream.present_key, "here:1")
+    note = await client.hget(presence_key(stream), "here:1")
     assert note is not None
     for minutes, left in ((14, ["alive", "dead"]), (15, ["alive"])):
         seen_ms = int(note.split()[0]) - minutes * 60_000
-        await client.hset(stream.present_key, "here:1", f"{seen_ms} worker dead")
+        await client.hset(presence_key(stream), "here:1", f"{seen_ms} worker dead")
         await presence.announce("here:2", role="worker", name="alive")
         assert await names(presence) == left
         assert [one.name for one in await presence.processes() if one.alive] == ["alive"]
@@ -58,7 +60,7 @@ async def test_a_list_that_nobody_keeps_goes_by_itself(client: Redis, stream: St
     await presence.announce("here:1", role="worker", name="dead")
 
     async def gone() -> bool:
-        return not await client.exists(stream.present_key)
+        return not await client.exists(presence_key(stream))
 
     await until(gone)
 
@@ -68,7 +70,7 @@ async def test_a_process_speaks_up_again_and_again_and_leaves_when_it_ends(clien
     presence = Presence(client, stream, clock=clock)
     running = asyncio.ensure_future(presence.run("here:1", stop, role="worker", name="w"))
     await clock.until_asleep()
-    await client.delete(stream.present_key)  # as a flush would
+    await client.delete(presence_key(stream))  # as a flush would
     await clock.advance(timedelta(seconds=5))
 
     async def back() -> bool:
@@ -89,6 +91,15 @@ async def test_a_full_server_still_takes_note(own_server: Callable[..., Server],
     await presence.announce("here:1", role="worker", name="again")
     await presence.announce("here:2", role="worker", name="new")
     assert await names(presence) == ["again", "new"]
+
+
+@pytest.mark.parametrize("text", REPLIES)
+async def test_every_error_reply_is_an_outage_of_its_kind(text: str, stream: Stream) -> None:
+    async with RefusingServer(f"-{text}") as server, connect(server.url) as client:
+        with pytest.raises(StreamError) as raised:
+            await Presence(client, stream).processes()
+        assert type(raised.value) is REPLIES[text]
+        assert isinstance(raised.value, StreamUnavailable | GroupLost)
 
 
 async def test_an_absent_server_is_said_and_does_not_hold_up_the_end(

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from okane.redis.buckets import Allowance, TokenBuckets
+from okane.redis.presence import Presence
+from okane.redis.rights import missing_rights
 from streams import (
-    Allowance,
-    Buckets,
     Delayed,
     Done,
     Inspector,
@@ -20,20 +21,18 @@ from streams import (
     Lane,
     Message,
     Outcome,
-    Presence,
     Producer,
     Retry,
     Stream,
     StreamForbidden,
     connect,
-    missing_rights,
     require_noeviction,
 )
 from tests.streams.running import GROUP, consumer
 from tests.streams.servers import Server
 
 STREAM = Stream("okane:payments", lanes=(Lane("critical", 6), Lane("low", 1)))
-_PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
+_PAGE = Path(__file__).parents[3] / "docs" / "operations.md"
 RULES = dict(re.findall(r"^ACL SETUSER okane-(worker|api) on >PASSWORD (.*)$", _PAGE.read_text(), re.MULTILINE))
 COMMANDS = {role: re.findall(r"\+([a-z|]+)", rule) for role, rule in RULES.items()}
 SERVERS = [None, *([redis] if (redis := shutil.which("redis-server")) else [])]
@@ -65,7 +64,7 @@ async def test_a_worker_does_all_of_its_work_with_the_documented_rights(server: 
         return answers.pop(0)
 
     async with connect(await allow(server, "worker")) as client:
-        assert await missing_rights(client, STREAM, group=GROUP) is None
+        assert await missing_rights(client, STREAM, group=GROUP, consumes=True, limits_rates=False) is None
         worker = consumer(client, STREAM, handler)
         delayed = Delayed(client, STREAM)
         producer = Producer(client, STREAM, max_length=10)
@@ -84,9 +83,9 @@ async def test_a_worker_does_all_of_its_work_with_the_documented_rights(server: 
 
 async def test_an_api_does_all_of_its_work_with_the_documented_rights(server: Server) -> None:
     async with connect(await allow(server, "api")) as client:
-        assert await missing_rights(client, STREAM, group=GROUP, consumes=False, buckets=True) is None
+        assert await missing_rights(client, STREAM, group=GROUP, consumes=False, limits_rates=True) is None
         await Producer(client, STREAM, max_length=10).publish(b"x")
-        buckets = Buckets(client, STREAM)
+        buckets = TokenBuckets(client, STREAM)
         assert (await buckets.take("key", Allowance(1, 1))).granted
         await buckets.aclose()
         await Presence(client, STREAM).announce("here", role="api", name="api")
@@ -104,14 +103,14 @@ async def test_every_documented_right_is_missed_by_its_name(role: str, server: S
                 continue
             await allow(server, role, f"-{command}")
             missing = await missing_rights(
-                client, STREAM, group=GROUP, consumes=role == "worker", buckets=role == "api"
+                client, STREAM, group=GROUP, consumes=role == "worker", limits_rates=role == "api"
             )
             assert missing is not None, command
             assert all(one == command or one.startswith(f"{command}|") for one in missing.commands)
             assert missing.grant.startswith(f"ACL SETUSER {role} +")
             await admin.execute_command(*missing.grant.split())  # type: ignore[no-untyped-call]
             assert (
-                await missing_rights(client, STREAM, group=GROUP, consumes=role == "worker", buckets=role == "api")
+                await missing_rights(client, STREAM, group=GROUP, consumes=role == "worker", limits_rates=role == "api")
                 is None
             ), command
         await allow(server, role, "-info")
@@ -123,12 +122,12 @@ async def test_keys_out_of_reach_are_named_and_asking_leaves_nothing_behind(serv
     url = await allow(server, "worker", "resetkeys", "~other:*")
     async with connect(server.url) as admin, connect(url) as client:
         await Producer(admin, STREAM).publish(b"x")
-        missing = await missing_rights(client, STREAM, group=GROUP)
+        missing = await missing_rights(client, STREAM, group=GROUP, consumes=True, limits_rates=False)
         assert missing is not None
         assert missing.keys == "{okane:payments}:*"
         assert "no right to the keys {okane:payments}:*" in str(missing)
         await admin.execute_command(*missing.grant.split())  # type: ignore[no-untyped-call]
-        assert await missing_rights(client, STREAM, group=GROUP) is None
+        assert await missing_rights(client, STREAM, group=GROUP, consumes=True, limits_rates=False) is None
         stats = await Inspector(admin, STREAM, group=GROUP).stats()
         assert (stats.depth, stats.pending, stats.consumers, stats.delayed, stats.dead) == (1, 0, (), 0, 0)
         assert await admin.keys() == [STREAM.lane_key("critical").encode()]
@@ -136,7 +135,7 @@ async def test_keys_out_of_reach_are_named_and_asking_leaves_nothing_behind(serv
 
 async def test_a_command_that_the_server_does_not_have_is_missed_too(own_server: Callable[..., Server]) -> None:
     async with connect(own_server("--rename-command", "XAUTOCLAIM", "").url) as client:
-        missing = await missing_rights(client, STREAM, group=GROUP)
+        missing = await missing_rights(client, STREAM, group=GROUP, consumes=True, limits_rates=False)
         assert missing is not None
         assert missing.commands == ("xautoclaim",)
         assert "unknown command" in str(missing)
