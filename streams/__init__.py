@@ -1,37 +1,44 @@
 """Work queues on Redis Streams consumer groups: priorities, retries, dead letters, leases, metrics.
 
-Delivery is at least once. A message is settled by what its handler answers, or it is delivered again.
+Delivery is at least once. The outcome of its handler ends a message, or it is delivered again.
+
+Names are imported when they are first used: a program that needs only messages, outcomes or a retry policy does not
+load redis-py.
 """
 
-from streams.batcher import Batcher
-from streams.clock import Clock, SystemClock
-from streams.coalesce import Coalescer
-from streams.connection import RedisClient, connect
-from streams.consumer import Consumer
-from streams.dead import DeadLetterPage, DeadLetters
-from streams.delayed import Delayed
-from streams.draft import Draft
-from streams.entry import DeadLetter, timestamp_ms
-from streams.errors import (
-    CommandRejected,
-    StreamError,
-    StreamForbidden,
-    StreamFull,
-    StreamRefused,
-    StreamUnavailable,
-    UnsafeServer,
-)
-from streams.handling import BatchHandler, Handler, Tracer
-from streams.inspector import ConsumerStats, Inspector, LaneStats, StreamStats
-from streams.janitor import Janitor
-from streams.keys import Lane, Stream
-from streams.message import Message
-from streams.metrics import METRICS, Metrics
-from streams.outcome import Dead, Done, Outcome, Retry
-from streams.producer import Producer, Publisher
-from streams.retry import RetryPolicy
-from streams.rights import MissingRights, missing_rights, user_of
-from streams.server import ServerFacts, require_noeviction, server_facts
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from streams.batcher import Batcher
+    from streams.clock import Clock, SystemClock
+    from streams.coalesce import Coalescer
+    from streams.connection import RedisClient, connect
+    from streams.consumer import Consumer
+    from streams.dead import DeadLetterPage, DeadLetters
+    from streams.delayed import Delayed
+    from streams.draft import Draft
+    from streams.entry import DeadLetter, timestamp_ms
+    from streams.errors import (
+        CommandRejected,
+        StreamError,
+        StreamForbidden,
+        StreamFull,
+        StreamRefused,
+        StreamUnavailable,
+        UnsafeServer,
+    )
+    from streams.handling import BatchHandler, Handler, Tracer
+    from streams.inspector import ConsumerStats, Inspector, LaneStats, StreamStats
+    from streams.janitor import Janitor
+    from streams.keys import Lane, Stream
+    from streams.message import Message
+    from streams.metrics import METRICS, Metrics
+    from streams.outcome import Dead, Done, Outcome, Retry
+    from streams.producer import Producer, Publisher
+    from streams.retry import RetryPolicy
+    from streams.rights import MissingRights, missing_rights, user_of
+    from streams.server import ServerFacts, require_noeviction, server_facts
 
 __all__ = [
     "METRICS",
@@ -81,3 +88,41 @@ __all__ = [
     "timestamp_ms",
     "user_of",
 ]
+
+_NAMES_BY_MODULE = {
+    "batcher": "Batcher",
+    "clock": "Clock SystemClock",
+    "coalesce": "Coalescer",
+    "connection": "RedisClient connect",
+    "consumer": "Consumer",
+    "dead": "DeadLetterPage DeadLetters",
+    "delayed": "Delayed",
+    "draft": "Draft",
+    "entry": "DeadLetter timestamp_ms",
+    "errors": "CommandRejected StreamError StreamForbidden StreamFull StreamRefused StreamUnavailable UnsafeServer",
+    "handling": "BatchHandler Handler Tracer",
+    "inspector": "ConsumerStats Inspector LaneStats StreamStats",
+    "janitor": "Janitor",
+    "keys": "Lane Stream",
+    "message": "Message",
+    "metrics": "METRICS Metrics",
+    "outcome": "Dead Done Outcome Retry",
+    "producer": "Producer Publisher",
+    "retry": "RetryPolicy",
+    "rights": "MissingRights missing_rights user_of",
+    "server": "ServerFacts require_noeviction server_facts",
+}
+_MODULE_BY_NAME = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULE_BY_NAME.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{module}"), name)
+    globals()[name] = found  # from now on without this function
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

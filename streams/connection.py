@@ -15,7 +15,9 @@ from datetime import timedelta
 from functools import wraps
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
-from redis.asyncio import ConnectionPool, Redis
+import redis
+from redis.asyncio import ConnectionPool, Redis, RedisCluster
+from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.connection import HiredisRespSerializer
@@ -24,6 +26,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.utils import HIREDIS_AVAILABLE
 
+from streams.arguments import qualified_name
 from streams.clock import Clock, pause
 from streams.errors import CommandRejected, GroupLost, StreamError, StreamForbidden, StreamRefused, StreamUnavailable
 
@@ -53,6 +56,7 @@ _CODE_INSIDE = re.compile(
     r"(?:@user_script:.*? -|^Command # .* of pipeline caused error: \(?['\"]?)([A-Z][A-Z0-9_]{2,})(?= |$)"
 )
 _HOST_AND_PORT = re.compile(r"connecting to [^/\s]+:\d+")
+_ADVICE = "make one with streams.connect"
 _FIRST_PAUSE = timedelta(milliseconds=50)
 _LONGEST_PAUSE = timedelta(seconds=2)
 
@@ -73,6 +77,26 @@ def connect(url: str, *, timeout: timedelta = timedelta(seconds=5)) -> Redis:
         socket_connect_timeout=seconds,
     )
     return Redis.from_pool(pool)
+
+
+def checked_client(client: Redis) -> Redis:
+    """Return the client if the library can work with it: redis-py's, asynchronous, for one server, with replies as bytes
+    in the shapes of RESP2. Raises TypeError or ValueError."""
+    given: Any = client
+    if isinstance(given, redis.Redis | redis.RedisCluster):
+        raise TypeError(f"a synchronous client ({type(given).__name__}) would block the event loop: {_ADVICE}")
+    if isinstance(given, RedisCluster):
+        raise TypeError(f"a cluster client is not supported; of a cluster, use one node that has the stream: {_ADVICE}")
+    if isinstance(given, Pipeline):
+        raise TypeError("a pipeline is not a client: give the client that it was made by")
+    options = getattr(getattr(given, "connection_pool", None), "connection_kwargs", None)
+    if options is None or not hasattr(given, "execute_command"):
+        raise TypeError(f"a client of redis.asyncio is needed, not {qualified_name(given)}: {_ADVICE}")
+    if options.get("decode_responses"):
+        raise ValueError(f"a client with decode_responses=True cannot be used, bodies are bytes: {_ADVICE}")
+    if options.get("protocol") in (3, "3"):
+        raise ValueError(f"a client with protocol=3 cannot be used, its replies have another shape: {_ADVICE}")
+    return client
 
 
 class _Pool(ConnectionPool):

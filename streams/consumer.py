@@ -17,10 +17,10 @@ from functools import partial
 
 from redis.asyncio import Redis
 
-from streams.arguments import check_handler, checked_client
+from streams.arguments import check_handler
 from streams.claims import Reclaimer, Renewal, hand_back
 from streams.clock import Clock, SystemClock
-from streams.connection import Outage
+from streams.connection import Outage, checked_client
 from streams.errors import GroupLost, StreamError
 from streams.flights import Flight, Flights, Work
 from streams.handling import BatchHandler, Handler, Tracer, ask, ask_batch, is_outcome, resolve

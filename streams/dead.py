@@ -10,9 +10,8 @@ from typing import Any
 from redis.asyncio import Redis
 
 from streams import scripts
-from streams.arguments import checked_client
 from streams.clock import milliseconds
-from streams.connection import redis_errors
+from streams.connection import checked_client, redis_errors
 from streams.entry import DeadLetter, checked_id, to_dead_letter
 from streams.keys import Stream
 

@@ -13,9 +13,8 @@ from datetime import UTC, datetime, timedelta
 from redis.asyncio import Redis
 
 from streams import scripts
-from streams.arguments import checked_client
 from streams.clock import Clock, SystemClock, milliseconds, pause
-from streams.connection import Outage, redis_errors
+from streams.connection import Outage, checked_client, redis_errors
 from streams.errors import StreamError, StreamUnavailable
 from streams.failpoints import failpoint
 from streams.keys import Stream

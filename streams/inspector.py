@@ -9,8 +9,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from streams.arguments import checked_client
-from streams.connection import translated, translating
+from streams.connection import checked_client, translated, translating
 from streams.entry import timestamp_ms
 from streams.keys import Stream
 

@@ -12,9 +12,8 @@ from datetime import timedelta
 from redis.asyncio import Redis
 
 from streams import scripts
-from streams.arguments import checked_client
 from streams.clock import Clock, SystemClock, milliseconds, pause
-from streams.connection import Outage
+from streams.connection import Outage, checked_client
 from streams.errors import StreamError
 from streams.keys import Stream
 

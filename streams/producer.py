@@ -10,8 +10,8 @@ from typing import Protocol
 from redis.asyncio import Redis
 
 from streams import scripts
-from streams.arguments import checked_client
 from streams.coalesce import Coalescer
+from streams.connection import checked_client
 from streams.draft import Draft, Packed, Packer, fields_size
 from streams.errors import StreamFull, StreamUnavailable
 from streams.failpoints import failpoint

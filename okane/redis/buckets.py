@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 
 from streams import Coalescer, Stream
-from streams.arguments import checked_client
-from streams.connection import translating
+from streams.connection import checked_client, translating
 from streams.script import Argument, Script
 
 _SCRIPT = Script("okane.redis", "buckets.lua")

@@ -16,9 +16,8 @@ from datetime import timedelta
 from redis.asyncio import Redis
 
 from streams import Clock, Stream, StreamError, SystemClock
-from streams.arguments import checked_client
 from streams.clock import milliseconds, pause
-from streams.connection import Outage, redis_errors, translating
+from streams.connection import Outage, checked_client, redis_errors, translating
 from streams.script import Script
 
 _SCRIPT = Script("okane.redis", "presence.lua")
