@@ -107,3 +107,40 @@ class Payment:
     retry_at: datetime | None = None
     execute_at: datetime | None = None
     expires_at: datetime | None = None
+
+
+@value
+class NewPayment:
+    """The part of a payment that comes with the request, validated. `fingerprint` is the SHA-256 of its meaning."""
+
+    account_id: str
+    idempotency_key: str
+    fingerprint: bytes
+    amount_minor: int
+    currency: str
+    lane: str
+    metadata: Mapping[str, str]
+    execute_at: datetime | None = None
+    expires_at: datetime | None = None
+
+
+def pending_payment(new: NewPayment, payment_id: UUID, created_at: datetime) -> Payment:
+    """Return the payment that inserting `new` has made: all but the time is known without reading the row back."""
+    return Payment(
+        payment_id,
+        new.account_id,
+        new.idempotency_key,
+        new.amount_minor,
+        new.currency,
+        new.lane,
+        Status.PENDING,
+        0,
+        0,
+        0,
+        str(payment_id),
+        created_at,
+        created_at,
+        dict(new.metadata),
+        execute_at=new.execute_at,
+        expires_at=new.expires_at,
+    )

@@ -1,5 +1,6 @@
 """The truth: everything okane knows is written to and read from Postgres here, and nothing else speaks SQL."""
 
+from okane.payment import NewPayment
 from okane.store.api_keys import ApiKeyStore, StoredKey
 from okane.store.dead_letters import DeadLetterStore, DeadPayment, DeadWanted
 from okane.store.lists import Page, PaymentLists, PaymentWatch, Wanted
@@ -15,7 +16,6 @@ from okane.store.records import (
     Claimed,
     Event,
     LateLookUp,
-    NewPayment,
     Refused,
     Settlement,
 )

@@ -12,7 +12,7 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 from okane.payment import Payment, Status
-from okane.store import rows, statements
+from okane.store import columns, statements
 from okane.store.fair import FairSessions
 from okane.store.prepared import Row
 from okane.store.session import Session
@@ -20,7 +20,7 @@ from okane.store.session import Session
 SQL = statements.load("dead_letters.sql")
 _NEWEST_FIRST = SQL["page"].replace("{order}", "DESC").replace("{beyond}", "<").replace("{within}", ">=")
 _OLDEST_FIRST = SQL["page"].replace("{order}", "ASC").replace("{beyond}", ">").replace("{within}", "<")
-OLDEST = SQL["oldest"].replace("p.metadata::text", "'{}'")
+OLDEST = SQL["oldest"].replace(columns.METADATA, "'{}'")
 
 CONNECTIONS = 2  # of one process; one account uses one of them
 WINDOW = 2_000  # dead letters that one page may look at
@@ -103,7 +103,7 @@ class DeadLetterStore:
         letters = await _read([row for row in found if row[0] is not None])
         if len(letters) > limit:
             return DeadPage(letters[:limit], letters[limit - 1].place)
-        _, reached_at, reached_id = found[0][rows.WIDTH :]
+        _, reached_at, reached_id = found[0][columns.WIDTH :]
         return DeadPage(letters, None if reached_id is None else (reached_at, reached_id))
 
     async def oldest(self, limit: int | None, wanted: DeadWanted = EVERY) -> Sequence[DeadPayment]:
@@ -144,5 +144,5 @@ def _parameters(wanted: DeadWanted) -> dict[str, Any]:
 
 
 async def _read(found: Sequence[Row]) -> Sequence[DeadPayment]:
-    payments = await rows.payments(found)
-    return [DeadPayment(payment, row[rows.WIDTH]) for row, payment in zip(found, payments, strict=True)]
+    payments = await columns.read_payments(found)
+    return [DeadPayment(payment, row[columns.WIDTH]) for row, payment in zip(found, payments, strict=True)]

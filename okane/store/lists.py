@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from okane.payment import RARE, Payment, Status
-from okane.store import rows, statements
+from okane.store import columns, statements
 from okane.store.fair import FairSessions
 from okane.store.records import Attempt, Event
 from okane.store.session import Session
@@ -100,22 +100,22 @@ class PaymentLists:
         statements = _OLDEST_FIRST if wanted.ascending else _NEWEST_FIRST
         async with self._sessions.of(account_id) as session:
             found = await session.rows_repeatably(statements[statement], asked)
-        payments = await rows.payments([row for row in found if row[0] is not None])
+        payments = await columns.read_payments([row for row in found if row[0] is not None])
         if len(payments) > limit:
             return Page(payments[:limit], payments[limit - 1].id)
-        return Page(payments, found[0][rows.WIDTH] if found else None)
+        return Page(payments, found[0][columns.WIDTH] if found else None)
 
     async def timeline(self, payment_id: UUID, *, account_id: str, after: int, limit: int) -> Sequence[Event]:
         """Up to `limit` changes of a payment from number `after` on, oldest first; acceptance is number 0."""
         asked = {"id": payment_id, "account_id": account_id, "after": after, "limit": limit}
         async with self._sessions.of(account_id) as session:
-            return [rows.event(row) for row in await session.rows_repeatably(SQL["timeline"], asked)]
+            return [columns.read_event(row) for row in await session.rows_repeatably(SQL["timeline"], asked)]
 
     async def attempts(self, payment_id: UUID, *, account_id: str, after: int, limit: int) -> Sequence[Attempt]:
         """Up to `limit` claims of a payment from number `after` on, in order."""
         asked = {"id": payment_id, "account_id": account_id, "after": after, "last": after + limit}
         async with self._sessions.of(account_id) as session:
-            return _attempts([rows.event(row) for row in await session.rows_repeatably(SQL["attempts"], asked)])
+            return _attempts([columns.read_event(row) for row in await session.rows_repeatably(SQL["attempts"], asked)])
 
 
 def _attempts(events: Sequence[Event]) -> Sequence[Attempt]:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from okane.errors import PaymentNotFound, StatusConflict
 from okane.payment import Payment, Status
-from okane.store import rows, statements
+from okane.store import columns, statements
 from okane.store.records import Event, LateLookUp, Settlement
 from okane.store.session import Session
 
@@ -64,7 +64,7 @@ class OffPathStore:
             {"id": payment_id, "account_id": account_id, "actor": actor, "grace_ms": milliseconds(self._grace)},
         )
         if found:
-            return rows.payment(found[0])
+            return columns.read_payment(found[0])
         payment = await self._known(payment_id, account_id)
         raise StatusConflict(payment.status, "retried")
 
@@ -77,7 +77,7 @@ class OffPathStore:
             SQL["cancel"], {"id": payment_id, "account_id": account_id, "actor": actor, "late_ms": min(self._late_ms)}
         )
         if found:
-            return rows.payment(found[0])
+            return columns.read_payment(found[0])
         payment = await self._known(payment_id, account_id)
         if payment.status is Status.CANCELED:
             return payment
@@ -120,7 +120,7 @@ class OffPathStore:
             },
         )
         if found:
-            return rows.payment(found[0])
+            return columns.read_payment(found[0])
         payment = await self._known(payment_id, account_id)
         if payment.status is decision and (await self._rare.rows(SQL["decided"], {"id": payment_id}))[0][0]:
             return payment
@@ -133,7 +133,7 @@ class OffPathStore:
         """
         asked = {"id": payment_id, "again_ms": [milliseconds(delay) for delay in again]}
         found = await self._rare.rows(SQL["take_late_look_up"], asked)
-        return LateLookUp(rows.payment(found[0]), *found[0][rows.WIDTH :]) if found else None
+        return LateLookUp(columns.read_payment(found[0]), *found[0][columns.WIDTH :]) if found else None
 
     async def late_look_up_answered(self, payment: Payment, *, begun_at: datetime) -> None:
         """Plan the next look-up of a closed payment after the one that was begun then, or none if that was the last.
@@ -149,12 +149,12 @@ class OffPathStore:
     async def events(self, payment_id: UUID) -> Sequence[Event]:
         """The timeline of a payment, oldest first; empty if there is none."""
         found = await self._rare.rows(SQL["events"], {"id": payment_id})
-        return [rows.event(row) for row in found]
+        return [columns.read_event(row) for row in found]
 
     async def _known(self, payment_id: UUID, account_id: str | None) -> Payment:
         """The payment as it is now. Raises PaymentNotFound, also for another account's."""
         found = await self._rare.rows(SQL["by_id"], {"ids": [payment_id]})
-        payment = rows.payment(found[0]) if found else None
+        payment = columns.read_payment(found[0]) if found else None
         if payment is None or account_id not in (None, payment.account_id):
             raise PaymentNotFound(str(payment_id))
         return payment

@@ -6,24 +6,23 @@ the commit. Time is the database's: no method takes a clock.
 
 from __future__ import annotations
 
-import json
 import operator
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StoreBusy, StoreUnavailable, TimeOutOfRange
-from okane.payment import FARTHEST, LATE_LOOK_UPS, Payment, Status
-from okane.store import rows, statements
+from okane.payment import FARTHEST, LATE_LOOK_UPS, NewPayment, Payment, Status, pending_payment
+from okane.store import columns, statements
 from okane.store.clock import DatabaseClock
 from okane.store.off_path import SQL, OffPathStore, milliseconds
 from okane.store.payment_id import PaymentId
 from okane.store.prepared import Row
 from okane.store.readiness import Readiness
-from okane.store.records import Accepted, Claimed, NewPayment, Refused, Settlement
+from okane.store.records import Accepted, Claimed, Refused, Settlement
 from okane.store.session import Session
 from streams import Coalescer
 from streams.failpoints import failpoint
@@ -185,12 +184,12 @@ class PaymentStore(OffPathStore):
         if len(written) == len(batch):  # all are new, and of one moment: that of their transaction
             created_at = written[0][2]
             return [
-                Accepted(_accepted(new, payment_id, created_at), created=True)
+                Accepted(pending_payment(new, payment_id, created_at), created=True)
                 for (new, _), payment_id in zip(batch, ids, strict=True)
             ]
         made = {(account_id, key): created_at for account_id, key, created_at in written}
         found = {
-            key: (_accepted(new, payment_id, made[key]), new.fingerprint)
+            key: (pending_payment(new, payment_id, made[key]), new.fingerprint)
             for (key, (new, _)), payment_id in zip(wanted.items(), ids, strict=True)
             if key in made
         }
@@ -223,22 +222,13 @@ class PaymentStore(OffPathStore):
     async def _insert(
         self, session: Session, ids: Sequence[UUID], batch: Sequence[tuple[NewPayment, bool]]
     ) -> Sequence[Row]:
-        news = [new for new, _ in batch]
         # May run twice: what the first run committed without our hearing of it is found by its key, and bears our id.
         return await session.rows_repeatably(
             BATCHED["accept"],
-            {
-                "ids": ids,
-                "account_ids": [new.account_id for new in news],
-                "keys": [new.idempotency_key for new in news],
-                "fingerprints": [new.fingerprint for new in news],
-                "amounts_minor": [new.amount_minor for new in news],
-                "currencies": [new.currency for new in news],
-                "metadata": [json.dumps(dict(new.metadata)) if new.metadata else "{}" for new in news],
-                "lanes": [new.lane for new in news],
-                "wakes": [wake for _, wake in batch],
-                "execute_ats": [new.execute_at for new in news],
-                "expires_ats": [new.expires_at for new in news],
+            columns.new_columns([new for new, _ in batch])
+            | {
+                "id": ids,
+                "wake": [wake for _, wake in batch],
                 "clock_s": (ids[0].int >> 80) / 1000,  # RFC 9562: the id's time in ms comes first
                 "grace_s": self._grace.total_seconds(),
                 "farthest_s": FARTHEST.total_seconds(),
@@ -251,8 +241,8 @@ class PaymentStore(OffPathStore):
         """By account and idempotency key: the payment, and what it was asked to mean."""
         parameters = {"account_ids": [account_id for account_id, _ in keys], "keys": [key for _, key in keys]}
         read = await session.rows(BATCHED["by_key"], parameters)
-        payments = await rows.payments(read)
-        return {(row[1], row[2]): (payment, row[rows.WIDTH]) for row, payment in zip(read, payments, strict=True)}
+        payments = await columns.read_payments(read)
+        return {(row[1], row[2]): (payment, row[columns.WIDTH]) for row, payment in zip(read, payments, strict=True)}
 
     async def _find(self, session: Session, keys: Sequence[tuple[str, str]]) -> Sequence[tuple[Payment, bytes] | None]:
         found = await self._by_key(session, list(set(keys)))
@@ -261,8 +251,8 @@ class PaymentStore(OffPathStore):
     async def _get(self, session: Session, ids: Sequence[UUID]) -> Sequence[Payment | None]:
         read = await session.rows_repeatably(BATCHED["by_id"], {"ids": list(set(ids))})
         if read:
-            self.clock.set(read[0][rows.WIDTH])
-        found = {payment.id: payment for payment in await rows.payments(read)}
+            self.clock.set(read[0][columns.WIDTH])
+        found = {payment.id: payment for payment in await columns.read_payments(read)}
         return [found.get(payment_id) for payment_id in ids]
 
     async def _claim(self, session: Session, ids: Sequence[UUID]) -> Sequence[Claimed | Refused | BaseException]:
@@ -348,32 +338,10 @@ def _key(new: NewPayment) -> tuple[str, str]:
     return new.account_id, new.idempotency_key
 
 
-def _accepted(new: NewPayment, payment_id: UUID, created_at: datetime) -> Payment:
-    """The row that was just inserted: all of it but the time is known here, and need not be read back."""
-    return Payment(
-        payment_id,
-        new.account_id,
-        new.idempotency_key,
-        new.amount_minor,
-        new.currency,
-        new.lane,
-        Status.PENDING,
-        0,
-        0,
-        0,
-        str(payment_id),
-        created_at,
-        created_at,
-        dict(new.metadata),
-        execute_at=new.execute_at,
-        expires_at=new.expires_at,
-    )
-
-
 def _claimed(row: Row, valid_until_s: float) -> Claimed:
-    look_up_first, look_ups, since_call_s, open_s, expired = row[rows.WIDTH :]
+    look_up_first, look_ups, since_call_s, open_s, expired = row[columns.WIDTH :]
     return Claimed(
-        payment=rows.payment(row),
+        payment=columns.read_payment(row),
         look_up_first=look_up_first,
         look_ups=look_ups,
         since_call_s=since_call_s,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -16,21 +15,6 @@ Call = Literal["charge", "look_up"]
 # Who stands in a payment's history beside the workers: whoever asks over HTTP, the name of the key behind it where keys are
 # asked for, and whoever has the command line.
 API, OPERATOR = "api", "operator"
-
-
-@value
-class NewPayment:
-    """What a client asked for, validated. `fingerprint` is the SHA-256 of its meaning."""
-
-    account_id: str
-    idempotency_key: str
-    fingerprint: bytes
-    amount_minor: int
-    currency: str
-    lane: str
-    metadata: Mapping[str, str]
-    execute_at: datetime | None = None
-    expires_at: datetime | None = None
 
 
 @value

@@ -7,6 +7,7 @@ run by alembic); a test holds that both lead to the same. `okane_schema` says wh
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -20,8 +21,6 @@ from okane.store.migration_lock import take_lock
 from okane.store.opening import open_in_thread, open_session
 from okane.store.prepared import Row
 
-VERSION = 3
-
 LOCK_TIMEOUT_MS = 2000  # whoever waits for a lock makes everybody wait behind it: rather give up, and try again
 TRIES = 15
 PAUSE_S = 1.0
@@ -32,6 +31,9 @@ def schema_sql() -> str:
     """The text of `schema.sql`: from the installed package, or from the top of a checkout."""
     packaged = resources.files("okane.store") / "schema.sql"
     return packaged.read_text() if packaged.is_file() else (Path(__file__).parents[2] / "schema.sql").read_text()
+
+
+VERSION = int(re.findall(r"^INSERT INTO okane_schema \(version\) VALUES \((\d+)\);", schema_sql(), re.MULTILINE)[0])
 
 
 async def migrate(

@@ -7,30 +7,24 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import LiteralString
 
+from okane.store import columns
 from okane.store.prepared import Prepared
 
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
-
-# What every statement that returns payments returns first; `rows.payment` reads it in this order.
-PAYMENT_COLUMNS = """p.id, p.account_id, p.idempotency_key, p.amount_minor, p.currency, p.lane, p.status, p.attempts,
-    p.retries, p.version, p.provider_key, p.created_at, p.updated_at, p.metadata::text, p.provider_ref, p.decline_code,
-    p.last_error, p.retry_at, p.execute_at, p.expires_at"""
 
 
 def load(file: str) -> Mapping[str, LiteralString]:
     """Return the statements of one file by name. The text is the project's own, hence literal.
 
-    `{payment}` stands for the columns of a payment, `{name}` for another block of the file.
+    `{name}` stands for another block of the file, or for a list of columns (`columns.LISTS`).
     """
     text = (resources.files("okane.store") / "sql" / file).read_text()
     parts = _NAME.split(text)
     names, bodies = parts[1::2], parts[2::2]
     if len(set(names)) != len(names):
         raise ValueError(f"{file} names a statement twice")
-    blocks = {
-        name: body.strip().replace("{payment}", PAYMENT_COLUMNS) for name, body in zip(names, bodies, strict=True)
-    }
-    return {name: _filled(body, blocks) for name, body in blocks.items()}
+    blocks = {**columns.LISTS, **{name: body.strip() for name, body in zip(names, bodies, strict=True)}}
+    return {name: _filled(blocks[name], blocks) for name in names}
 
 
 def _filled(body: LiteralString, blocks: Mapping[str, LiteralString]) -> LiteralString:

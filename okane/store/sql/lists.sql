@@ -73,8 +73,7 @@ SELECT p.id AS payment_id, 0 AS version, p.created_at AS at, 'accepted' AS event
        'api' AS actor, NULL AS reason, NULL AS provider, NULL AS latency_ms, NULL AS call, NULL AS decline_code
 FROM payments p WHERE p.id = %(id)s::uuid AND p.account_id = %(account_id)s::text AND %(after)s::integer < 0
 UNION ALL
-SELECT e.payment_id, e.version, e.at, e.event, e.status, e.attempt, e.actor, e.reason, e.provider, e.latency_ms,
-       e.call, e.decline_code
+SELECT {event}
 FROM payment_events e
 WHERE e.payment_id = %(id)s::uuid AND e.version > %(after)s::integer
   AND EXISTS (SELECT FROM payments p WHERE p.id = %(id)s::uuid AND p.account_id = %(account_id)s::text)
@@ -83,8 +82,7 @@ LIMIT %(limit)s::bigint
 
 -- name: attempts
 -- The claims of a payment after number `after`, up to `last`, and what came of them.
-SELECT e.payment_id, e.version, e.at, e.event, e.status, e.attempt, e.actor, e.reason, e.provider, e.latency_ms,
-       e.call, e.decline_code
+SELECT {event}
 FROM payment_events e
 WHERE e.payment_id = %(id)s::uuid AND e.attempt > %(after)s::integer AND e.attempt <= %(last)s::integer
   AND (e.event = 'claimed' OR e.provider IS NOT NULL)

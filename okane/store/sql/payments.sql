@@ -3,10 +3,8 @@
 -- of this moment by the database's clock (a skewed clock, or a batch that waited for Postgres), or that the sweep's cursor
 -- has passed already (clocks that stepped back), goes to the sweep after the grace; one that gets no wake-up, at once; one that
 -- scheduled, at its time. One whose times are not in the future by this clock, or too far ahead, is left out.
-INSERT INTO payments AS p (id, account_id, idempotency_key, fingerprint, amount_minor, currency, metadata, lane,
-                           provider_key, execute_at, expires_at, sweep_at)
-SELECT w.id, w.account_id, w.idempotency_key, w.fingerprint, w.amount_minor, w.currency, w.metadata, w.lane,
-       w.id::text, w.execute_at, w.expires_at,
+INSERT INTO payments AS p (id, provider_key, {new}, sweep_at)
+SELECT w.id, w.id::text, {new},
        CASE WHEN w.execute_at IS NOT NULL THEN w.execute_at
             WHEN NOT w.wake THEN clock_timestamp()
             -- Once a batch. The transaction's id is taken before the clock is read: see sweep_horizon.
@@ -15,11 +13,7 @@ SELECT w.id, w.account_id, w.idempotency_key, w.fingerprint, w.amount_minor, w.c
                                    > %(grace_s)s::float8 / 2 END)
                  OR w.id < (SELECT c.passed FROM sweep_cursors c ORDER BY c.passed DESC LIMIT 1)
             THEN clock_timestamp() + %(grace_s)s::float8 * interval '1 second' END
-FROM unnest(%(ids)s::uuid[], %(account_ids)s::text[], %(keys)s::text[], %(fingerprints)s::bytea[],
-            %(amounts_minor)s::bigint[], %(currencies)s::text[], %(metadata)s::jsonb[], %(lanes)s::text[],
-            %(wakes)s::boolean[], %(execute_ats)s::timestamptz[], %(expires_ats)s::timestamptz[])
-     AS w (id, account_id, idempotency_key, fingerprint, amount_minor, currency, metadata, lane, wake, execute_at,
-           expires_at)
+FROM unnest(%(id)s::uuid[], %(wake)s::boolean[], {new_arrays}) AS w (id, wake, {new})
 WHERE (w.execute_at IS NULL OR w.execute_at > now() AND w.execute_at <= now() + %(farthest_s)s::float8 * interval '1 second')
   AND (w.expires_at IS NULL OR w.expires_at > now() AND w.expires_at <= now() + %(farthest_s)s::float8 * interval '1 second')
 ORDER BY w.account_id, w.idempotency_key
@@ -363,7 +357,6 @@ SELECT p.id AS payment_id, 0 AS version, p.created_at AS at, 'accepted' AS event
        'api' AS actor, NULL AS reason, NULL AS provider, NULL AS latency_ms, NULL AS call, NULL AS decline_code
 FROM payments p WHERE p.id = %(id)s
 UNION ALL
-SELECT e.payment_id, e.version, e.at, e.event, e.status, e.attempt, e.actor, e.reason, e.provider, e.latency_ms,
-       e.call, e.decline_code
+SELECT {event}
 FROM payment_events e WHERE e.payment_id = %(id)s
 ORDER BY version
