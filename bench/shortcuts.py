@@ -15,7 +15,7 @@ from uvloop import run
 
 from bench.system import running
 from okane.api import strict_json, wire
-from okane.api.http import plain
+from okane.api.http import plain_request
 from streams import connect
 from streams.connection import replies
 
@@ -60,12 +60,12 @@ async def _all(redis_url: str) -> None:
         return message, payload.read_nowait()
 
     async def read_plainly() -> object:
-        return plain.read(REQUEST)
+        return plain_request.parse_plain_request(REQUEST)
 
     requests = itertools.cycle(REQUESTS)
 
     async def read_another_plainly() -> object:
-        return plain.read(next(requests))
+        return plain_request.parse_plain_request(next(requests))
 
     async def read_with_care() -> object:
         return wire.read_create(strict_json.loads(BODY))
@@ -82,7 +82,7 @@ async def _all(redis_url: str) -> None:
         return await replies(client, [("EVAL", "return KEYS[1]", 1, "key")])
 
     print(f"{'':<44} {'library':>11} {'ours':>11}")
-    await compare("a request: aiohttp's parser, plain.read", parsed, read_plainly)
+    await compare("a request: aiohttp's parser, parse_plain_request", parsed, read_plainly)
     await compare("the same, its key in its head", parsed, read_another_plainly)
     await compare("a body: json and pydantic, read_quickly", read_with_care, read_quickly)
     await compare("a script's round trip: redis-py, replies", by_redis_py, by_ours)

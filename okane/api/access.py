@@ -74,7 +74,7 @@ class Access(Protocol):
         ...
 
 
-class Everybody:
+class AnonymousAccess:
     """`OKANE_AUTH=none`: whoever reaches the port."""
 
     def __init__(self, limits: RateLimits | None = None, *, rate: Rate | None = None) -> None:
@@ -92,7 +92,7 @@ class Everybody:
 
 
 @dataclass(slots=True)
-class _LetIn:
+class _CachedKey:
     """A key that was found and checked, and until when (time.monotonic()) nobody is asked about it again."""
 
     caller: Caller
@@ -101,14 +101,14 @@ class _LetIn:
 
 
 @dataclass(frozen=True, slots=True)
-class _Refused:
+class _RefusedSecret:
     """The answer to a secret that was refused, and until when (time.monotonic()) Postgres is not asked about it again."""
 
     detail: str
     until_s: float
 
 
-class KeyHolders:
+class KeyAccess:
     """`OKANE_AUTH=keys`: whoever has a key of this system's mode, that was neither revoked nor has expired.
 
     `rate` limits each key that has no limit of its own.
@@ -131,8 +131,8 @@ class KeyHolders:
         # By the secret, not by the header that carried it: one key has thousands of spellings (scheme, blanks, the password
         # of Basic), and one entry. To look up a text in a dict does not show how much of it is right: what is compared are
         # hashes under a secret of this process, and the texts only if those are equal.
-        self._let_in: dict[str, _LetIn] = {}
-        self._refused: dict[str, _Refused] = {}
+        self._let_in: dict[str, _CachedKey] = {}
+        self._refused: dict[str, _RefusedSecret] = {}
         self._used: set[str] = set()
 
     def known(self, credentials: Sequence[str], scope: Scope) -> Caller | None:
@@ -157,17 +157,17 @@ class KeyHolders:
             return {}
         return (await _limited(found.caller, self._limits)).headers
 
-    async def _found(self, secret: str) -> _LetIn:
+    async def _found(self, secret: str) -> _CachedKey:
         return self._recall(secret) or await self._find(secret)
 
-    def _recall(self, secret: str) -> _LetIn | None:
+    def _recall(self, secret: str) -> _CachedKey | None:
         found = self._let_in.get(secret)
         if found is None or time.monotonic() >= found.until_s:
             return None
         self._used.add(found.caller.key)
         return found
 
-    async def _find(self, secret: str) -> _LetIn:
+    async def _find(self, secret: str) -> _CachedKey:
         prefix = api_key.prefix_of(secret)
         if prefix is None:
             raise _invalid("this is no API key")
@@ -179,11 +179,11 @@ class KeyHolders:
         detail = self._against(secret, key)
         if key is None or detail is not None:
             detail = detail or _UNKNOWN
-            _keep(self._refused, secret, _Refused(detail, asked_s + self._fresh_s))
+            _keep(self._refused, secret, _RefusedSecret(detail, asked_s + self._fresh_s))
             raise _invalid(detail)
         caller = Caller(key.account_id, key.prefix, key.rate or self._rate, actor=f"{API} {key.prefix}")
         left_s = math.inf if key.left_s is None else key.left_s
-        found = _LetIn(caller, key.scopes, asked_s + min(self._fresh_s, left_s))
+        found = _CachedKey(caller, key.scopes, asked_s + min(self._fresh_s, left_s))
         _keep(self._let_in, secret, found)
         self._used.add(key.prefix)
         return found
@@ -271,8 +271,11 @@ def _invalid(detail: str) -> Problem:
     return Problem(HTTPStatus.UNAUTHORIZED, "key_invalid", detail, headers=headers)
 
 
-def _scope_missing(scope: Scope, standing: Mapping[str, str] = _NO_HEADERS) -> Problem:
-    headers = {"WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope", scope="{scope.value}"', **standing}
+def _scope_missing(scope: Scope, rate_limit_headers: Mapping[str, str] = _NO_HEADERS) -> Problem:
+    headers = {
+        "WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope", scope="{scope.value}"',
+        **rate_limit_headers,
+    }
     detail = f"this takes a key with the scope {scope.value}"
     return Problem(HTTPStatus.FORBIDDEN, "scope_missing", detail, headers=headers)
 

@@ -8,11 +8,10 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from okane.api import bodies, middleware, strict_json, wire
-from okane.api.answers import JSON
+from okane.api import batch_items, middleware, request_body, strict_json, wire
+from okane.api.answer import JSON
 from okane.api.caller import account_of
-from okane.api.creating import MAX_BODY_BYTES, Creating
-from okane.api.http import pieces
+from okane.api.payment_creation import MAX_BODY_BYTES, PaymentCreation
 from okane.api.problems import Problem, malformed
 from okane.intake.accept import Receipt
 from okane.store import NewPayment
@@ -27,18 +26,18 @@ TOGETHER = 64  # items that are written in one transaction
 Item = NewPayment | str  # what is to be accepted, or the result of what was refused
 
 
-class Batch:
+class BatchHandler:
     """The handler of batches."""
 
-    def __init__(self, *, creating: Creating) -> None:
-        self._creating = creating
+    def __init__(self, *, creation: PaymentCreation) -> None:
+        self._creation = creation
 
     async def create(self, request: web.Request) -> web.Response:
         """Accept what can be accepted: 207, with a result for each item, in order."""
-        lines = bodies.check_media_type(request, JSON, NDJSON) == NDJSON
+        lines = request_body.check_media_type(request, JSON, NDJSON) == NDJSON
         if "Idempotency-Key" in request.headers:
             raise malformed("idempotency_key_misplaced", "in a batch every item carries its own idempotency_key")
-        body = await bodies.read(request, MAX_BYTES)
+        body = await request_body.read_body(request, MAX_BYTES)
         items = await self._read(body, lines=lines, account_id=account_of(request))
         return await self._accept(items)
 
@@ -46,7 +45,7 @@ class Batch:
         """All items with their sizes, before any is accepted: a body that turns out to be no JSON is refused as a whole."""
         items: list[tuple[Item, int]] = []
         time_slice = TimeSlice()
-        for piece in pieces.of_lines(body) if lines else pieces.of_array(body):
+        for piece in batch_items.of_lines(body) if lines else batch_items.of_array(body):
             await time_slice.end_if_spent()
             if piece is None:
                 continue
@@ -66,7 +65,7 @@ class Batch:
         if len(piece) > MAX_BODY_BYTES:
             detail = f"an item has up to {MAX_BODY_BYTES // 1024} kB, as a request of its own"
             raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", detail)
-        return self._creating.read(piece, (), account_id=account_id)
+        return self._creation.parse(piece, (), account_id=account_id)
 
     async def _accept(self, items: Sequence[tuple[Item, int]]) -> web.Response:
         results: list[str] = []
@@ -74,7 +73,7 @@ class Batch:
         time_slice = TimeSlice()
         for group in grouped(items):
             news = [one for one in group if isinstance(one, NewPayment)]
-            outcomes = [away] * len(news) if away else list(map(_outcome, await self._creating.accept_many(news)))
+            outcomes = [away] * len(news) if away else list(map(_outcome, await self._creation.accept_many(news)))
             lost = [one for one in outcomes if isinstance(one, Problem) and one.code == "store_unavailable"]
             if lost and len(lost) == len(outcomes):
                 away = lost[0]  # those that are left do not wait for it, too

@@ -6,7 +6,7 @@ import json
 
 from aiohttp import web
 
-from okane.api.answers import JSON
+from okane.api.answer import JSON
 from okane.currencies import NEW_PAYMENTS
 
 # It changes with ISO 4217's amendments, which come with a version of ours.

@@ -9,12 +9,12 @@ from uuid import UUID
 from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from okane.api import bodies, queries, strict_json, times, wire
-from okane.api.answers import JSON
+from okane.api import query_parameters, request_body, strict_json, timestamps, wire
+from okane.api.answer import JSON
 from okane.api.caller import account_of, actor_of
-from okane.api.creating import MAX_BODY_BYTES
-from okane.api.reading import documents, page_of
-from okane.api.times import Moment
+from okane.api.payment_creation import MAX_BODY_BYTES
+from okane.api.payment_queries import documents, page_of
+from okane.api.timestamps import Moment
 from okane.intake.replay import Replay
 from okane.payment import Status
 from okane.store import DeadLetterStore, DeadPayment, DeadWanted
@@ -36,14 +36,14 @@ class DeadQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    limit: queries.Limit = 20
-    order: queries.Order = "descending"
-    after: queries.DatedCursor | None = None
+    limit: query_parameters.Limit = 20
+    order: query_parameters.Order = "descending"
+    after: query_parameters.DatedCursor | None = None
     status: frozenset[Status] = frozenset()
     currency: wire.AnyCurrency | None = None
-    lane: queries.Text | None = None
-    dead_after: queries.Moment | None = None
-    dead_before: queries.Moment | None = None
+    lane: query_parameters.Text | None = None
+    dead_after: query_parameters.Moment | None = None
+    dead_before: query_parameters.Moment | None = None
 
 
 class ReplayFilter(BaseModel):
@@ -56,7 +56,7 @@ class ReplayFilter(BaseModel):
         Field(min_length=1, max_length=MAX_REPLAY),
     ] = None
     currency: wire.AnyCurrency | None = None
-    lane: queries.Text | None = None
+    lane: query_parameters.Text | None = None
     dead_after: Moment | None = None
     dead_before: Moment | None = None
 
@@ -71,7 +71,7 @@ class ReplayRequest(BaseModel):
     dry_run: bool | None = None
 
 
-class DeadLetterRoutes:
+class DeadLetterHandlers:
     """The handlers of the dead letters."""
 
     def __init__(self, *, dead: DeadLetterStore, replay: Replay) -> None:
@@ -80,7 +80,7 @@ class DeadLetterRoutes:
 
     async def list(self, request: web.Request) -> web.Response:
         """`GET /v1/dead-letters`: a page, what was given up last first, or first."""
-        query = queries.read(DeadQuery, request.query)
+        query = query_parameters.parse_query(DeadQuery, request.query)
         wanted = DeadWanted(
             ascending=query.order == "ascending",
             account_id=account_of(request),
@@ -93,13 +93,13 @@ class DeadLetterRoutes:
         page = await self._dead.search(wanted, limit=query.limit, after=query.after)
         listed = await documents(page.letters, _letter)
         place = page.after if len(listed) == len(page.letters) else page.letters[len(listed) - 1].place
-        after = None if place is None else queries.dated_cursor(place)
+        after = None if place is None else query_parameters.dated_cursor(place)
         return page_of(request, "dead_letters", f"[{','.join(listed)}]", after)
 
     async def replay(self, request: web.Request) -> web.Response:
         """`POST /v1/dead-letters/replay`: what was given up is tried again, the oldest first."""
-        bodies.check_media_type(request, JSON)
-        body = await bodies.read(request, MAX_BODY_BYTES)
+        request_body.check_media_type(request, JSON)
+        body = await request_body.read_body(request, MAX_BODY_BYTES)
         time_slice = TimeSlice()
         asked = wire.validated(ReplayRequest, strict_json.loads(body))
         await time_slice.end_if_spent()  # many ids take as long to check as to ask for
@@ -129,6 +129,6 @@ class DeadLetterRoutes:
 def _letter(letter: DeadPayment) -> str:
     payment = letter.payment
     return (
-        f'{{"dead_at":"{times.text(letter.dead_at)}","provider_key":{json.dumps(payment.provider_key)},'
+        f'{{"dead_at":"{timestamps.to_text(letter.dead_at)}","provider_key":{json.dumps(payment.provider_key)},'
         f'"payment":{wire.payment_document(payment)}}}'
     )

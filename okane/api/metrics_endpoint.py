@@ -30,7 +30,7 @@ Refresh = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Telling:
+class MetricsSources:
     """What there is to tell. A refresh never raises for a dependency that is away; `processes` raises StreamError."""
 
     process: CollectorRegistry
@@ -40,24 +40,24 @@ class Telling:
     name: str  # of the whole system
 
 
-def build_metrics_app(telling: Telling) -> web.Application:
+def build_metrics_app(sources: MetricsSources) -> web.Application:
     """The application that tells it."""
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more a counter, and nothing new in it
-    fresh = _Fresh(telling.refreshes)
+    fresh = _Fresh(sources.refreshes)
 
     async def process(request: web.Request) -> web.Response:
-        return _exposed(telling.process, request)
+        return _exposed(sources.process, request)
 
     async def system(request: web.Request) -> web.Response:
         await fresh.wait()
-        return _exposed(telling.system, request)
+        return _exposed(sources.system, request)
 
     async def http_sd(_request: web.Request) -> web.Response:
         try:
-            processes = await telling.processes()
+            processes = await sources.processes()
         except StreamError as error:  # Prometheus keeps the targets it has
             return web.json_response({"error": str(error)}, status=HTTPStatus.SERVICE_UNAVAILABLE)
-        return web.json_response(targets(processes, system=telling.name))
+        return web.json_response(targets(processes, system=sources.name))
 
     async def healthz(_request: web.Request) -> web.Response:
         return web.Response(body=b'{"status":"ok"}', content_type="application/json")

@@ -11,12 +11,12 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp.web import RequestPayloadError
 
-from okane.api import bodies, cross_site, idempotency, request_ids, waiting
+from okane.api import cross_site, idempotency_key, long_polling, request_body, request_ids
 from okane.api.access import Access
-from okane.api.answers import NO_STORE
+from okane.api.answer import NO_STORE
 from okane.api.caller import CALLER
 from okane.api.problems import Problem, from_http, internal, malformed
-from okane.api.unrouted import Unrouted, not_allowed
+from okane.api.unknown_routes import RouteSuggestions, not_allowed
 from okane.api_key import Scope
 from okane.deadline import Deadline
 from okane.errors import (
@@ -50,25 +50,25 @@ def around_requests(
     """The one middleware of the API. A route that `scopes` does not know refuses every request. `guard` judges those of
     browsers where no keys are asked for."""
 
-    unrouted = Unrouted(scopes)
+    unrouted = RouteSuggestions(scopes)
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         started_s = time.perf_counter()
-        request_id = request_ids.chosen(request.headers.get("X-Request-Id"))
+        request_id = request_ids.choose_id(request.headers.get("X-Request-Id"))
         REQUEST_ID.set(request_id)  # in the context of this request's own task
         resource = request.match_info.route.resource
-        standing: Mapping[str, str] = {}
+        rate_limit_headers: Mapping[str, str] = {}
         try:
-            with Deadline(REQUEST_TIMEOUT_S + (waiting.preferred_s(request.headers) or 0)):
+            with Deadline(REQUEST_TIMEOUT_S + (long_polling.preferred_wait_s(request.headers) or 0)):
                 scope = None if resource is None else scopes[_as_get(request.method), resource.canonical]
                 if scope is not None:
                     if guard is not None:
                         cross_site.check(guard, request)
                     caller = await access.admit(request.headers.getall("Authorization", ()), scope)
-                    request[CALLER], standing = caller, caller.headers
+                    request[CALLER], rate_limit_headers = caller, caller.headers
                 elif resource is None:  # also a request for a route or a method that does not exist is one of its key
-                    standing = await access.count(request.headers.getall("Authorization", ()))
+                    rate_limit_headers = await access.count(request.headers.getall("Authorization", ()))
                 response = await handler(request)
         except ConnectionError:
             raise  # the client went away in the middle of its request: there is nobody to answer
@@ -76,16 +76,16 @@ def around_requests(
             refusal = (
                 unrouted.not_found(request.rel_url.raw_path) if resource is None and _is_404(error) else problem(error)
             )
-            refusal = bodies.if_a_form(refusal, request.headers.get("Content-Type"))
+            refusal = request_body.name_form_type(refusal, request.headers.get("Content-Type"))
             response = refusal.answer(instance=request.path, request_id=request_id).response()
             if response.status in _BODY_LEFT:
                 response.force_close()
         response.headers["X-Request-Id"] = request_id
         response.headers.setdefault("Cache-Control", NO_STORE)
-        response.headers.update(standing)
+        response.headers.update(rate_limit_headers)
         metrics.http_seconds.labels(
             resource.canonical if resource is not None else "unmatched", _method(request), str(response.status)
-        ).observe(time.perf_counter() - started_s - request.get(waiting.WAITED, 0.0))
+        ).observe(time.perf_counter() - started_s - request.get(long_polling.WAITED, 0.0))
         return response
 
     return middleware
@@ -114,7 +114,7 @@ def problem(error: BaseException) -> Problem:
         case web.HTTPException():
             return from_http(error)
         case IdempotencyKeyReused(payment_id=payment_id):
-            return idempotency.reused(str(payment_id))
+            return idempotency_key.key_reused(str(payment_id))
         case PaymentNotFound():
             return Problem(HTTPStatus.NOT_FOUND, "payment_not_found", f"there is no payment {error}")
         case StatusConflict():

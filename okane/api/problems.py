@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from okane.api.answers import NO_STORE, Answer
+from okane.api.answer import NO_STORE, Answer
 
 JSON = "application/problem+json"
 

@@ -13,11 +13,11 @@ _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _dice = random.Random()
 
 
-def new() -> str:
+def new_id() -> str:
     """An id that nobody has: 32 hexadecimal digits."""
     return f"{_dice.getrandbits(128):032x}"
 
 
-def chosen(sent: str | None) -> str:
+def choose_id(sent: str | None) -> str:
     """The id of a request that came with this `X-Request-Id`."""
-    return sent if sent is not None and _REQUEST_ID.fullmatch(sent) else new()
+    return sent if sent is not None and _REQUEST_ID.fullmatch(sent) else new_id()

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from okane.api import currency_list, middleware, tracing
+from okane.api import currency_list, middleware, request_tracing
 from okane.api.access import Access
-from okane.api.batch import Batch
-from okane.api.contract.describing import Description
-from okane.api.creating import MAX_BODY_BYTES, SPELLINGS
-from okane.api.dead_letters import DeadLetterRoutes
-from okane.api.handlers import Handlers
+from okane.api.batch import BatchHandler
+from okane.api.contract.description_handlers import DescriptionHandlers
+from okane.api.dead_letters import DeadLetterHandlers
 from okane.api.middleware import Scopes
-from okane.api.reading import Reading
+from okane.api.payment_creation import MAX_BODY_BYTES, RENDERERS
+from okane.api.payment_handlers import PaymentHandlers
+from okane.api.payment_queries import PaymentQueries
 from okane.api_key import Scope
 from okane.metrics import OkaneMetrics
 from okane.origin_guard import OriginGuard
@@ -48,16 +48,16 @@ SCOPES: Scopes = {
 
 
 @dataclass(frozen=True, slots=True)
-class Routes:
+class Handlers:
     """Who answers."""
 
-    handlers: Handlers
-    reading: Reading
-    dead: DeadLetterRoutes
+    handlers: PaymentHandlers
+    queries: PaymentQueries
+    dead: DeadLetterHandlers
 
 
 def build_api(
-    routes: Routes,
+    routes: Handlers,
     metrics: OkaneMetrics,
     access: Access,
     *,
@@ -67,17 +67,17 @@ def build_api(
     """Build the application. Its caller closes what the handlers use."""
     around = [middleware.around_requests(metrics, access, SCOPES, guard)]
     if tracer is not None:
-        around.insert(0, tracing.around_requests(tracer))
+        around.insert(0, request_tracing.around_requests(tracer))
     app = web.Application(middlewares=around, client_max_size=MAX_BODY_BYTES)
-    handlers, reading, dead = routes.handlers, routes.reading, routes.dead
+    handlers, queries, dead = routes.handlers, routes.queries, routes.dead
     app.on_shutdown.append(handlers.waiting.aclose)  # before the requests in hand are waited for
-    for path, spelling in SPELLINGS.items():
-        app.router.add_post(path, handlers.creates(spelling))
-    app.router.add_post("/v1/payments/batch", Batch(creating=handlers.creating).create)
-    app.router.add_get("/v1/payments", reading.payments)
+    for path, renderer in RENDERERS.items():
+        app.router.add_post(path, handlers.creates(renderer))
+    app.router.add_post("/v1/payments/batch", BatchHandler(creation=handlers.creation).create)
+    app.router.add_get("/v1/payments", queries.payments)
     app.router.add_get("/v1/payments/{payment_id:(?!batch$)[^/]+}", handlers.show)  # there is no GET of a batch
-    app.router.add_get("/v1/payments/{payment_id}/events", reading.events)
-    app.router.add_get("/v1/payments/{payment_id}/attempts", reading.attempts)
+    app.router.add_get("/v1/payments/{payment_id}/events", queries.events)
+    app.router.add_get("/v1/payments/{payment_id}/attempts", queries.attempts)
     app.router.add_post("/v1/payments/{payment_id}/retry", handlers.retry)
     app.router.add_post("/v1/payments/{payment_id}/cancel", handlers.cancel)
     app.router.add_post("/v1/payments/{payment_id}/resolve", handlers.resolve)
@@ -85,7 +85,7 @@ def build_api(
     app.router.add_post("/v1/dead-letters/replay", dead.replay)
     app.router.add_get("/v1/currencies", currency_list.show)
     app.router.add_get("/v1/health", handlers.health)
-    description = Description(SCOPES)
+    description = DescriptionHandlers(SCOPES)
     app.router.add_get("/v1/openapi.json", description.openapi)
     app.router.add_get("/docs", description.docs)
     # As the two systems before us had them.

@@ -28,9 +28,9 @@ from pydantic import (
     field_validator,
 )
 
-from okane.api import idempotency, times
+from okane.api import idempotency_key, timestamps
 from okane.api.problems import MAX_ERRORS, FieldError, Problem, invalid, malformed, shortened
-from okane.api.times import Moment
+from okane.api.timestamps import Moment
 from okane.currencies import CURRENCIES, MAX_AMOUNT_MINOR
 from okane.intake.accept import Receipt
 from okane.payment import Payment, Status
@@ -53,7 +53,7 @@ def _currency(code: str) -> str:
 
 
 _CURRENCY = re.compile("[A-Z]{3}")
-# Which currencies there are is a rule for new payments (`Creating`): those of earlier ones may have been withdrawn.
+# Which currencies there are is a rule for new payments (`PaymentCreation`): those of earlier ones may have been withdrawn.
 CURRENCY = {"type": "string", "enum": sorted(CURRENCIES), "title": "CurrencyCode"}  # in words that JSON Schema has
 NewCurrency = Annotated[str, AfterValidator(_currency), WithJsonSchema(CURRENCY)]
 # Of any payment there may be.
@@ -67,7 +67,7 @@ Amount = Annotated[int, Field(gt=0), WithJsonSchema(AMOUNT)]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=40)]
 MetadataValue = Annotated[str, StringConstraints(max_length=500)]
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=50, title="Metadata")]
-IdempotencyKey = Annotated[str, WithJsonSchema(idempotency.KEY)]
+IdempotencyKey = Annotated[str, WithJsonSchema(idempotency_key.KEY)]
 
 
 class CreatePayment(BaseModel):
@@ -172,9 +172,9 @@ def fingerprint(
     said = json.dumps(metadata, sort_keys=True, separators=(",", ":")) if metadata else "{}"
     schedule = ""
     if execute_at is not None:
-        schedule += f',"execute_at":"{times.text(execute_at)}"'
+        schedule += f',"execute_at":"{timestamps.to_text(execute_at)}"'
     if expires_at is not None:
-        schedule += f',"expires_at":"{times.text(expires_at)}"'
+        schedule += f',"expires_at":"{timestamps.to_text(expires_at)}"'
     meaning = f'{{"amount":{amount_minor},"currency":"{currency}","metadata":{said}{schedule}}}'
     return hashlib.sha256(meaning.encode()).digest()
 
@@ -212,8 +212,8 @@ def payment_document(payment: Payment) -> str:
     """The document of a payment, put together by hand: every accepted request pays for it, and json.dumps costs ten times
     as much. What a client chose is quoted; the rest holds nothing that would have to be."""
     metadata = metadata_json(payment.metadata)
-    created_at = times.text(payment.created_at)
-    updated_at = created_at if payment.updated_at == payment.created_at else times.text(payment.updated_at)
+    created_at = timestamps.to_text(payment.created_at)
+    updated_at = created_at if payment.updated_at == payment.created_at else timestamps.to_text(payment.updated_at)
     document = (
         f'"id":"{payment.id}","amount":{payment.amount_minor},"currency":"{payment.currency}",'
         f'"status":"{payment.status}","idempotency_key":{_quoted(payment.idempotency_key)},'
@@ -228,11 +228,11 @@ def payment_document(payment: Payment) -> str:
         if value is not None:
             document += f',"{name}":{_quoted(value)}'
     if payment.execute_at is not None:
-        document += f',"execute_at":"{times.text(payment.execute_at)}"'
+        document += f',"execute_at":"{timestamps.to_text(payment.execute_at)}"'
     if payment.expires_at is not None:
-        document += f',"expires_at":"{times.text(payment.expires_at)}"'
+        document += f',"expires_at":"{timestamps.to_text(payment.expires_at)}"'
     if payment.retry_at is not None and not payment.status.terminal:
-        document += f',"retry_at":"{times.text(payment.retry_at)}"'
+        document += f',"retry_at":"{timestamps.to_text(payment.retry_at)}"'
     return f"{{{document}}}"
 
 

@@ -10,16 +10,16 @@ from datetime import timedelta
 
 import structlog
 
-from okane.api.access import Access, Everybody, KeyHolders
-from okane.api.dead_letters import DeadLetterRoutes
-from okane.api.handlers import Handlers
-from okane.api.http.fast_path import FastLane
-from okane.api.http.server import ConnectionMetrics, Limits, serving
+from okane.api.access import Access, AnonymousAccess, KeyAccess
+from okane.api.dead_letters import DeadLetterHandlers
+from okane.api.http.fast_path import FastPath
+from okane.api.http.server import ConnectionLimits, ConnectionMetrics, serving
+from okane.api.long_polling import LongPolling
+from okane.api.payment_handlers import PaymentHandlers
+from okane.api.payment_queries import PaymentQueries
 from okane.api.rate_limit import RateLimits
-from okane.api.reading import Reading
-from okane.api.routes import Routes, build_api
-from okane.api.tracing import TracedLane
-from okane.api.waiting import Waiting
+from okane.api.request_tracing import TracedFastPath
+from okane.api.routes import Handlers, build_api
 from okane.app import process
 from okane.app.metrics_server import serving_metrics
 from okane.app.resources import Parts, needed
@@ -59,10 +59,10 @@ async def run_api(settings: Settings) -> None:
             app,
             settings.host,
             settings.port,
-            limits=Limits.of(settings),
+            limits=ConnectionLimits.of(settings),
             drain=settings.drain,
             metrics=ConnectionMetrics(parts.metrics.registry),
-            fast_lane=_fast_lane(routes.handlers, parts, access, guard) if settings.fast_lane else None,
+            fast_path=_fast_path(routes.handlers, parts, access, guard) if settings.fast_lane else None,
             share_port=settings.share_port,
             leaving=leaving,
         )
@@ -80,31 +80,31 @@ async def run_api(settings: Settings) -> None:
 
 def _routes(
     settings: Settings, parts: Parts, accept: Accept, closing: contextlib.AsyncExitStack, leaving: asyncio.Event
-) -> Routes:
+) -> Handlers:
     """Who answers requests, each with the connections of its own: a long list keeps no payment waiting."""
     url = needed(settings.database_url, "DATABASE_URL")
     watch, lists, dead = PaymentWatch(url), PaymentLists(url), DeadLetterStore(url)
     for one in (watch, lists, dead):
         closing.push_async_callback(one.aclose)
-    return Routes(
-        Handlers(
+    return Handlers(
+        PaymentHandlers(
             settings=settings,
             store=parts.store,
             accept=accept,
-            waiting=Waiting(watch=watch),
+            waiting=LongPolling(watch=watch),
             metrics=parts.metrics,
             leaving=leaving,
         ),
-        Reading(store=parts.store, lists=lists),
-        DeadLetterRoutes(dead=dead, replay=Replay(accept=accept, notes=DeadLetters(parts.redis, parts.stream))),
+        PaymentQueries(store=parts.store, lists=lists),
+        DeadLetterHandlers(dead=dead, replay=Replay(accept=accept, notes=DeadLetters(parts.redis, parts.stream))),
     )
 
 
-def _fast_lane(handlers: Handlers, parts: Parts, access: Access, guard: OriginGuard | None) -> FastLane:
+def _fast_path(handlers: PaymentHandlers, parts: Parts, access: Access, guard: OriginGuard | None) -> FastPath:
     tracer = parts.tracing.requests
     if tracer is None:
-        return FastLane(handlers.creating, parts.metrics, access, guard)
-    return TracedLane(handlers.creating, parts.metrics, access, tracer, guard)
+        return FastPath(handlers.creation, parts.metrics, access, guard)
+    return TracedFastPath(handlers.creation, parts.metrics, access, tracer, guard)
 
 
 @contextlib.asynccontextmanager
@@ -116,11 +116,11 @@ async def _access(settings: Settings, parts: Parts) -> AsyncIterator[Access]:
         limits = RateLimits(buckets, parts.presence.processes)
         await closing.enter_async_context(process.running(limits.run))
         if settings.auth == "none":
-            yield Everybody(limits, rate=settings.rate_limit)
+            yield AnonymousAccess(limits, rate=settings.rate_limit)
             return
         store = ApiKeyStore(needed(settings.database_url, "DATABASE_URL"))
         closing.push_async_callback(store.aclose)
-        access = KeyHolders(store, limits, mode=settings.mode, rate=settings.rate_limit)
+        access = KeyAccess(store, limits, mode=settings.mode, rate=settings.rate_limit)
         await closing.enter_async_context(process.running(access.run))
         yield access
 

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from okane import binding
-from okane.api.http.server import Limits, serving
-from okane.api.metrics_endpoint import PROCESS_PATH, Telling, build_metrics_app
+from okane.api.http.server import ConnectionLimits, serving
+from okane.api.metrics_endpoint import PROCESS_PATH, MetricsSources, build_metrics_app
 from okane.app.resources import Parts
 from okane.config import Settings
 from okane.errors import SetupError
@@ -29,7 +29,7 @@ METRICS_PORTS = 100  # processes on one machine that find a port by themselves
 @contextlib.asynccontextmanager
 async def serving_metrics(settings: Settings, parts: Parts, *, role: str, name: str) -> AsyncIterator[str]:
     """Serve them inside the block, and let it be known where."""
-    telling = Telling(
+    sources = MetricsSources(
         process=parts.metrics.registry,
         system=parts.system.registry,
         refreshes=(parts.refresh_redis, parts.refresh_postgres),
@@ -37,7 +37,7 @@ async def serving_metrics(settings: Settings, parts: Parts, *, role: str, name: 
         name=parts.stream.name,
     )
     async with contextlib.AsyncExitStack() as closing:
-        url = await _listening_for_metrics(settings, build_metrics_app(telling), closing)
+        url = await _listening_for_metrics(settings, build_metrics_app(sources), closing)
         stop = asyncio.Event()
         address = advertised(settings, url)
         present = asyncio.create_task(parts.presence.run(address, stop, role=role, name=name))
@@ -50,7 +50,7 @@ async def serving_metrics(settings: Settings, parts: Parts, *, role: str, name: 
 
 async def _listening_for_metrics(settings: Settings, app: web.Application, closing: contextlib.AsyncExitStack) -> str:
     """Listen on the port that is set, or on the first one from 9101 up that nobody has."""
-    limits = replace(Limits.of(settings), connections=METRICS_CONNECTIONS)
+    limits = replace(ConnectionLimits.of(settings), connections=METRICS_CONNECTIONS)
     first = settings.metrics_port or FIRST_METRICS_PORT
     last = settings.metrics_port or FIRST_METRICS_PORT + METRICS_PORTS - 1
     for port in range(first, last + 1):

@@ -139,7 +139,7 @@ def openapi() -> None:
     """Print the OpenAPI 3.1 document of the HTTP API, for generators of clients."""
     import json
 
-    from okane.api.contract import document
+    from okane.api.contract.openapi import build_document
     from okane.api.routes import SCOPES
 
-    typer.echo(json.dumps(document.build(SCOPES), indent=2))
+    typer.echo(json.dumps(build_document(SCOPES), indent=2))

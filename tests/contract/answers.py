@@ -13,7 +13,7 @@ import aiohttp
 from openapi_schema_validator import OAS31Validator, oas31_format_checker
 
 from okane.api import problems
-from okane.api.contract import document
+from okane.api.contract import openapi
 from okane.api.routes import SCOPES
 
 # What HTTP says by itself, whatever the operation.
@@ -90,7 +90,7 @@ def found(part: Any) -> Any:
 
 @functools.cache
 def the_document() -> Any:
-    return document.build(SCOPES)
+    return openapi.build_document(SCOPES)
 
 
 @functools.cache

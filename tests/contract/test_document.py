@@ -14,7 +14,7 @@ from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from typer.testing import CliRunner
 
-from okane.api.contract import codes, schemas
+from okane.api.contract import problem_codes, schemas
 from okane.api.contract.operations import OPERATIONS
 from okane.api.problems import JSON
 from okane.api.routes import SCOPES
@@ -46,7 +46,7 @@ def test_names_are_not_given_twice() -> None:
 def test_every_problem_stands_where_it_may_be_met() -> None:
     refusals = [found["content"][JSON] for found in the_document()["components"]["responses"].values()]
     named = {code for refusal in refusals for code in refusal["examples"]}
-    assert named == set(codes.CODES) - codes.NOWHERE
+    assert named == set(problem_codes.CODES) - problem_codes.NOWHERE
 
 
 def test_examples_are_what_they_are_examples_of() -> None:
@@ -101,7 +101,7 @@ async def test_the_page_has_all_of_it_and_needs_nothing_else(api: Api) -> None:
         assert response.headers["Content-Security-Policy"].startswith("default-src 'none'")
     assert not re.search(r"<script|<link|<img|https?://|@import|url\(", page)
     anchors = set(re.findall(r' id="([^"]+)"', page))
-    named = {operation.name for operation in OPERATIONS.values()} | set(codes.CODES)
+    named = {operation.name for operation in OPERATIONS.values()} | set(problem_codes.CODES)
     assert anchors == named | set(the_document()["components"]["schemas"])
     assert set(re.findall(r'href="#([^"]+)"', page)) <= anchors
-    assert all(page.count(f"<code>{code}</code>") > 1 for code in set(codes.CODES) - codes.NOWHERE)
+    assert all(page.count(f"<code>{code}</code>") > 1 for code in set(problem_codes.CODES) - problem_codes.NOWHERE)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from okane.api.access import KeyHolders
+from okane.api.access import KeyAccess
 from okane.api_key import Mode
 from tests.contract.answers import the_document
 from tests.okane.conftest import Api, serve_api
@@ -44,7 +44,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Modul
 
 @pytest.fixture
 async def api(database_url: str, redis_url: str, store: Any) -> AsyncIterator[Api]:
-    async for one in serve_api(database_url, redis_url, KeyHolders(store, mode=Mode.TEST, fresh_s=0.0)):
+    async for one in serve_api(database_url, redis_url, KeyAccess(store, mode=Mode.TEST, fresh_s=0.0)):
         yield one
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 
-from okane.api.contract.codes import CODES
+from okane.api.contract.problem_codes import CODES
 from okane.config import Settings
 
 ROOT = Path(__file__).parents[2]

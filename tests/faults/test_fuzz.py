@@ -22,7 +22,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from okane.api.creating import MAX_BODY_BYTES
+from okane.api.payment_creation import MAX_BODY_BYTES
 from tests.flow.system import System
 
 REQUESTS = int(os.environ.get("OKANE_FUZZ_REQUESTS", "50000"))

@@ -17,11 +17,11 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from okane.api.access import Everybody
-from okane.api.creating import MAX_BODY_BYTES, Creating
-from okane.api.http.fast_path import FastLane
-from okane.api.http.server import SPARE_FILES, ConnectionMetrics, GuardedRunner, Limits
+from okane.api.access import AnonymousAccess
+from okane.api.http.fast_path import FastPath
+from okane.api.http.server import SPARE_FILES, ConnectionLimits, ConnectionMetrics, GuardedRunner
 from okane.api.middleware import Scopes, around_requests
+from okane.api.payment_creation import MAX_BODY_BYTES, PaymentCreation
 from okane.config import Settings
 from okane.intake.accept import Accept
 from okane.lanes import payments_stream
@@ -33,7 +33,7 @@ from tests.flow.system import System
 # What a test does not wait for is far away, what it waits for is near.
 FAR_S = 60.0
 NEAR_S = 0.2
-PATIENT = Limits(connections=100, head_timeout_s=FAR_S, keep_alive_timeout_s=FAR_S, write_timeout_s=FAR_S)
+PATIENT = ConnectionLimits(connections=100, head_timeout_s=FAR_S, keep_alive_timeout_s=FAR_S, write_timeout_s=FAR_S)
 WAIT_S = 20.0
 
 HEALTH = b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -112,11 +112,11 @@ async def _body(request: web.Request) -> web.Response:
 
 
 @asynccontextmanager
-async def serving(limits: Limits) -> AsyncIterator[Served]:
+async def serving(limits: ConnectionLimits) -> AsyncIterator[Served]:
     registry = CollectorRegistry()
     metrics = OkaneMetrics(registry)
     for_everybody: Scopes = {("GET", "/v1/health"): None, ("GET", "/large"): None, ("POST", "/body"): None}
-    around = around_requests(metrics, Everybody(), for_everybody)
+    around = around_requests(metrics, AnonymousAccess(), for_everybody)
     app = web.Application(middlewares=[around], client_max_size=MAX_BODY_BYTES)
     app.router.add_get("/v1/health", _health)
     app.router.add_get("/large", _large)
@@ -125,7 +125,7 @@ async def serving(limits: Limits) -> AsyncIterator[Served]:
         app,
         limits=limits,
         metrics=ConnectionMetrics(registry),
-        fast_lane=_fast_lane(metrics),
+        fast_path=_fast_lane(metrics),
         shutdown_timeout=0.1,
     )
     await runner.setup()
@@ -136,11 +136,11 @@ async def serving(limits: Limits) -> AsyncIterator[Served]:
         await runner.cleanup()
 
 
-def _fast_lane(metrics: OkaneMetrics) -> FastLane:
+def _fast_lane(metrics: OkaneMetrics) -> FastPath:
     """One that takes nothing: there are no payments here. But it sees whatever comes first."""
     accept = Accept(store=cast("PaymentStore", None), producer=MemoryQueue(payments_stream("test")))
-    creating = Creating(settings=Settings(_env_file=None), accept=accept, metrics=metrics)
-    return FastLane(creating, metrics, Everybody())
+    creation = PaymentCreation(settings=Settings(_env_file=None), accept=accept, metrics=metrics)
+    return FastPath(creation, metrics, AnonymousAccess())
 
 
 Loud = Callable[[], list[str]]
@@ -247,10 +247,10 @@ def test_the_cap_leaves_files_for_the_rest_of_the_process(monkeypatch: pytest.Mo
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
-    limits = Limits.of(Settings(_env_file=None, max_connections=10_000))
+    limits = ConnectionLimits.of(Settings(_env_file=None, max_connections=10_000))
     assert limits.connections == 4096 - SPARE_FILES
     assert asked == [(4096, 4096)]
-    assert Limits.of(Settings(_env_file=None, max_connections=500)).connections == 500
+    assert ConnectionLimits.of(Settings(_env_file=None, max_connections=500)).connections == 500
     assert len(asked) == 1
 
 

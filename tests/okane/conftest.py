@@ -13,15 +13,15 @@ import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry
 
-from okane.api.access import Access, Everybody
-from okane.api.creating import Creating
-from okane.api.dead_letters import DeadLetterRoutes
-from okane.api.handlers import Handlers
-from okane.api.http.fast_path import FastLane
-from okane.api.http.server import Limits, serving
-from okane.api.reading import Reading
-from okane.api.routes import Routes, build_api
-from okane.api.waiting import Waiting
+from okane.api.access import Access, AnonymousAccess
+from okane.api.dead_letters import DeadLetterHandlers
+from okane.api.http.fast_path import FastPath
+from okane.api.http.server import ConnectionLimits, serving
+from okane.api.long_polling import LongPolling
+from okane.api.payment_creation import PaymentCreation
+from okane.api.payment_handlers import PaymentHandlers
+from okane.api.payment_queries import PaymentQueries
+from okane.api.routes import Handlers, build_api
 from okane.config import Settings
 from okane.intake.accept import Accept
 from okane.intake.pressure import Pressure
@@ -33,7 +33,7 @@ from okane.store import DeadLetterStore, PaymentLists, PaymentStore, PaymentWatc
 from streams import DeadLetters, Producer, Stream, connect
 from tests.contract.answers import CheckedResponse
 
-LIMITS = Limits(connections=1000, head_timeout_s=60.0, keep_alive_timeout_s=60.0, write_timeout_s=60.0)
+LIMITS = ConnectionLimits(connections=1000, head_timeout_s=60.0, keep_alive_timeout_s=60.0, write_timeout_s=60.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,8 @@ class Api:
     store: PaymentStore
     stream: Stream
     metrics: OkaneMetrics
-    waiting: Waiting
-    creating: Creating
+    waiting: LongPolling
+    creation: PaymentCreation
     leaving: asyncio.Event
     url: str
 
@@ -71,31 +71,31 @@ async def serve_api(
     producer = Producer(redis, stream)
     accept = Accept(store=store, producer=producer, pressure=pressure)
     guard = OriginGuard(settings.allowed_hosts or frozenset()) if access is None else None
-    access = access or Everybody()
+    access = access or AnonymousAccess()
     watch, leaving = PaymentWatch(database_url), asyncio.Event()
-    handlers = Handlers(
+    handlers = PaymentHandlers(
         settings=settings,
         store=store,
         accept=accept,
-        waiting=Waiting(watch=watch),
+        waiting=LongPolling(watch=watch),
         metrics=metrics,
         leaving=leaving,
     )
     lists = PaymentLists(database_url)
     dead = DeadLetterStore(database_url)
     replay = Replay(accept=accept, notes=DeadLetters(redis, stream))
-    routes = Routes(handlers, Reading(store=store, lists=lists), DeadLetterRoutes(dead=dead, replay=replay))
-    app, fast_lane = (
+    routes = Handlers(handlers, PaymentQueries(store=store, lists=lists), DeadLetterHandlers(dead=dead, replay=replay))
+    app, fast_path = (
         build_api(routes, metrics, access, guard=guard),
-        FastLane(handlers.creating, metrics, access, guard),
+        FastPath(handlers.creation, metrics, access, guard),
     )
     async with (
         serving(
-            app, "127.0.0.1", 0, limits=LIMITS, drain=timedelta(seconds=1), fast_lane=fast_lane, leaving=leaving
+            app, "127.0.0.1", 0, limits=LIMITS, drain=timedelta(seconds=1), fast_path=fast_path, leaving=leaving
         ) as url,
         aiohttp.ClientSession(url, response_class=CheckedResponse) as client,
     ):
-        yield Api(client, store, stream, metrics, handlers.waiting, handlers.creating, leaving, url)
+        yield Api(client, store, stream, metrics, handlers.waiting, handlers.creation, leaving, url)
     await producer.aclose()
     await store.aclose()
     await lists.aclose()

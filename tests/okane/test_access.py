@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from okane import api_key
-from okane.api.access import KeyHolders
+from okane.api.access import KeyAccess
 from okane.api.problems import Problem
 from okane.api.routes import SCOPES
 from okane.api_key import Mode, NewKey, Scope
@@ -45,7 +45,7 @@ async def store(database_url: str) -> AsyncIterator[ApiKeyStore]:
 @pytest.fixture
 async def api(database_url: str, redis_url: str, store: ApiKeyStore) -> AsyncIterator[Api]:
     """An API that looks a key up for every request."""
-    access = KeyHolders(store, mode=Mode.TEST, fresh_s=0.0)
+    access = KeyAccess(store, mode=Mode.TEST, fresh_s=0.0)
     async for one in serve_api(database_url, redis_url, access):
         yield one
 
@@ -63,7 +63,7 @@ async def make(store: ApiKeyStore, account: str, *scopes: Scope, mode: Mode = Mo
     return new.secret
 
 
-async def admitted(access: KeyHolders, secret: str) -> bool:
+async def admitted(access: KeyAccess, secret: str) -> bool:
     try:
         await access.admit([f"Bearer {secret}"], Scope.READ)
     except Problem:
@@ -229,13 +229,13 @@ async def test_a_key_that_was_revoked_or_has_expired_is_refused(api: Api, store:
 
 @pytest.mark.parametrize(("key", "system"), [(Mode.LIVE, Mode.TEST), (Mode.TEST, Mode.LIVE)])
 async def test_a_key_of_the_other_mode_is_refused(store: ApiKeyStore, key: Mode, system: Mode) -> None:
-    access = KeyHolders(store, mode=system)
+    access = KeyAccess(store, mode=system)
     with pytest.raises(Problem, match=f"this is a {key} key, and a {system} system"):
         await access.admit([f"Bearer {await make(store, 'acme', mode=key)}"], Scope.READ)
 
 
 async def test_a_key_is_asked_for_once_in_a_while_and_its_end_needs_no_asking(store: ApiKeyStore) -> None:
-    access = KeyHolders(store, mode=Mode.TEST, fresh_s=3600.0)
+    access = KeyAccess(store, mode=Mode.TEST, fresh_s=3600.0)
     lasting, short = await make(store, "acme"), await make(store, "acme", lifetime=timedelta(seconds=1))
     for secret in (lasting, short):
         assert (await access.admit([f"Bearer {secret}"], Scope.READ)).account_id == "acme"
@@ -248,7 +248,7 @@ async def test_a_key_is_asked_for_once_in_a_while_and_its_end_needs_no_asking(st
 
 async def test_only_so_many_keys_are_kept(store: ApiKeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("okane.api.access.MAX_KNOWN", 3)
-    access = KeyHolders(store, mode=Mode.TEST)
+    access = KeyAccess(store, mode=Mode.TEST)
     secrets = [await make(store, f"account-{number}") for number in range(5)]
     for secret in [*secrets, *secrets]:
         await access.admit([f"Bearer {secret}"], Scope.READ)
@@ -261,7 +261,7 @@ async def test_only_so_many_keys_are_kept(store: ApiKeyStore, monkeypatch: pytes
 
 
 async def test_six_thousand_spellings_of_one_key_take_the_room_of_one(store: ApiKeyStore) -> None:
-    access, secret = KeyHolders(store, mode=Mode.TEST, fresh_s=3600.0), await make(store, "acme")
+    access, secret = KeyAccess(store, mode=Mode.TEST, fresh_s=3600.0), await make(store, "acme")
     passwords = (f"Basic {b64encode(f'{secret}:{number}'.encode()).decode()}" for number in range(5_000))
     schemes = [f"{scheme} {' ' * blanks}{secret}" for scheme in ("Bearer", "bearer", "BEARER") for blanks in range(350)]
     for credentials in (*passwords, *schemes, f"  Bearer {secret} "):
@@ -270,7 +270,7 @@ async def test_six_thousand_spellings_of_one_key_take_the_room_of_one(store: Api
 
 
 async def test_what_has_expired_takes_no_room(store: ApiKeyStore) -> None:
-    access, lasting = (KeyHolders(store, mode=Mode.TEST, fresh_s=fresh_s) for fresh_s in (0.0, 3600.0))
+    access, lasting = (KeyAccess(store, mode=Mode.TEST, fresh_s=fresh_s) for fresh_s in (0.0, 3600.0))
     for one in (access, lasting):
         await one.admit([f"Bearer {await make(store, 'acme')}"], Scope.READ)
         with pytest.raises(Problem):
@@ -291,7 +291,7 @@ async def test_postgres_is_not_asked_again_about_a_key_that_is_refused(
         secret = secret[:-1] + ("0" if secret[-1] != "0" else "1")
     elif reason == "revoked":
         await store.revoke(api_key.prefix_of(secret) or "")
-    access, asked = KeyHolders(store, mode=Mode.TEST, fresh_s=3600.0), []
+    access, asked = KeyAccess(store, mode=Mode.TEST, fresh_s=3600.0), []
     find = store.find
 
     async def counting(prefix: str) -> Any:
@@ -311,7 +311,7 @@ async def test_postgres_is_not_asked_again_about_a_key_that_is_refused(
 async def test_a_thousand_unknown_keys_share_a_few_round_trips(
     store: ApiKeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    access, trips = KeyHolders(store, mode=Mode.TEST), []
+    access, trips = KeyAccess(store, mode=Mode.TEST), []
     asking = store._session.rows_repeatably
 
     async def counting(*given: Any) -> Any:
@@ -325,7 +325,7 @@ async def test_a_thousand_unknown_keys_share_a_few_round_trips(
 
 
 async def test_when_a_key_was_used_is_written_once_a_minute(store: ApiKeyStore) -> None:
-    one, other = KeyHolders(store, mode=Mode.TEST), KeyHolders(store, mode=Mode.TEST)
+    one, other = KeyAccess(store, mode=Mode.TEST), KeyAccess(store, mode=Mode.TEST)
     secret, unused = await make(store, "acme"), await make(store, "acme")
     for access in (one, one, other):
         await access.admit([f"Bearer {secret}"], Scope.READ)
@@ -338,7 +338,7 @@ async def test_when_a_key_was_used_is_written_once_a_minute(store: ApiKeyStore) 
 async def test_use_is_noted_at_the_end_and_an_absent_database_holds_nobody_up(
     store: ApiKeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    access, stop = KeyHolders(store, mode=Mode.TEST), asyncio.Event()
+    access, stop = KeyAccess(store, mode=Mode.TEST), asyncio.Event()
     secret = await make(store, "acme")
     await access.admit([f"Bearer {secret}"], Scope.READ)
 
@@ -364,7 +364,7 @@ async def test_a_rotated_key_overlaps_with_its_successor(store: ApiKeyStore) -> 
     assert made.scopes == {Scope.READ}
     assert made.expires_at is not None
     assert made.expires_at - made.created_at == timedelta(days=90)
-    access = KeyHolders(store, mode=Mode.TEST)
+    access = KeyAccess(store, mode=Mode.TEST)
     for secret in (old, new.secret):
         assert (await access.admit([f"Bearer {secret}"], Scope.READ)).account_id == "acme"
     ends = next(key.expires_at for key in await store.list() if key.prefix == name)

@@ -13,9 +13,9 @@ import pytest
 from iso4217 import Currency
 from yarl import URL
 
-from okane.api.http import refusals
+from okane.api.http import protocol_errors
 from okane.api.http.server import serving
-from okane.api.metrics_endpoint import Telling, build_metrics_app
+from okane.api.metrics_endpoint import MetricsSources, build_metrics_app
 from okane.client import Client
 from okane.simulator import app as simulator
 from okane.simulator.options import SimulatorOptions
@@ -56,7 +56,7 @@ async def test_what_says_something_of_payments_is_not_to_be_stored(api: Api) -> 
     for path in CACHEABLE:
         async with api.client.get(path) as cacheable:
             assert cacheable.headers["Cache-Control"].startswith("public, max-age="), path
-    assert b"\r\nCache-Control: no-store\r\n" in refusals.HEAD_TOO_SLOW.on_the_wire(request_id="1")
+    assert b"\r\nCache-Control: no-store\r\n" in protocol_errors.HEAD_TOO_SLOW.on_the_wire(request_id="1")
 
 
 async def heads(url: URL, *paths: str) -> list[bytes]:
@@ -92,8 +92,8 @@ async def _of_the_metrics(api: Api, _tmp_path: Path) -> list[bytes]:
         return []
 
     registry = api.metrics.registry
-    telling = Telling(process=registry, system=registry, refreshes=(), processes=processes, name="x")  # type: ignore[arg-type]
-    async with serving(build_metrics_app(telling), "127.0.0.1", 0, limits=LIMITS, drain=timedelta(0)) as url:
+    sources = MetricsSources(process=registry, system=registry, refreshes=(), processes=processes, name="x")  # type: ignore[arg-type]
+    async with serving(build_metrics_app(sources), "127.0.0.1", 0, limits=LIMITS, drain=timedelta(0)) as url:
         return await heads(URL(url), "/metrics", "/http_sd", "/healthz", "/nowhere")
 
 

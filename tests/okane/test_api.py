@@ -15,7 +15,7 @@ import structlog
 from multidict import CIMultiDict
 from yarl import URL
 
-from okane.api import bodies, strict_json
+from okane.api import request_body, strict_json
 from okane.api.problems import Problem
 from okane.payment import Status
 from okane.store import Claimed, Refused, Settlement
@@ -307,7 +307,7 @@ async def test_json_may_say_that_it_is_utf_8(api: Api) -> None:
 
 
 async def test_a_body_that_drips_is_cut_off(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "BODY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(request_body, "BODY_TIMEOUT_S", 0.2)
     stop = asyncio.Event()
 
     async def drip() -> AsyncIterator[bytes]:

@@ -15,7 +15,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from okane import binding
-from okane.api.http.server import Limits, serving
+from okane.api.http.server import ConnectionLimits, serving
 from okane.config import Settings
 from okane.errors import SetupError
 from okane.local.data_folder import DataFolder
@@ -24,7 +24,7 @@ from okane.origin_guard import is_loopback
 from okane.simulator import app as simulator
 from okane.simulator.options import SimulatorOptions
 
-LIMITS = Limits(connections=10, head_timeout_s=5.0, keep_alive_timeout_s=5.0, write_timeout_s=5.0)
+LIMITS = ConnectionLimits(connections=10, head_timeout_s=5.0, keep_alive_timeout_s=5.0, write_timeout_s=5.0)
 EVERY_PORT_FREE = UpOptions(port=0, provider_port=0, postgres_port=0, redis_port=0, metrics_port=0)
 V4, V6 = "127.0.0.1", "::1"
 

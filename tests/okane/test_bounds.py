@@ -12,9 +12,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from okane.api import batch
-from okane.api.creating import MAX_BODY_BYTES, SPELLINGS
-from okane.api.http import pieces
+from okane.api import batch, batch_items
+from okane.api.payment_creation import MAX_BODY_BYTES, RENDERERS
 from okane.api.problems import Problem
 from okane.api.routes import SCOPES
 from tests.okane.conftest import Api
@@ -280,7 +279,7 @@ async def test_no_request_of_any_route_holds_anybody_up(api: Api) -> None:
             found.look(f"{method} {path}?{name}", *await held(api, method, f"{path}?{query}"), most_bytes)
         for name, headers in HEADS.items():
             found.look(f"{method} {path} {name}", *await held(api, method, path, b"", **headers), most_bytes)
-        if method == "POST" and pattern not in SPELLINGS:
+        if method == "POST" and pattern not in RENDERERS:
             for name, body in (REPLAYS | WRONG_ONES).items():
                 found.look(f"{path} {name}", *await held(api, method, path, body, **JSON))
     for target in ("/" + "x/" * 2_000, "/%c3%a9" * 500):
@@ -386,8 +385,8 @@ def test_a_batch_is_cut_where_a_parser_would(items: list[Any], ascii_only: bool,
     assume(depth(items) <= 8)
     body = json.dumps(items, ensure_ascii=ascii_only, indent=indent).encode(errors="surrogatepass")
     with pytest.MonkeyPatch.context() as patching:
-        patching.setattr(pieces, "STEP_BYTES", step + 1)  # every text and every run is cut off somewhere
-        found = [json.loads(piece) for piece in pieces.of_array(body) if piece is not None]
+        patching.setattr(batch_items, "STEP_BYTES", step + 1)  # every text and every run is cut off somewhere
+        found = [json.loads(piece) for piece in batch_items.of_array(body) if piece is not None]
     assert found == items
 
 
@@ -398,7 +397,7 @@ def test_what_is_no_json_is_never_taken_for_a_batch(text: str) -> None:
     except ValueError:
         expected = None
     try:
-        found = [json.loads(piece) for piece in pieces.of_array(f"[{text}]".encode()) if piece is not None]
+        found = [json.loads(piece) for piece in batch_items.of_array(f"[{text}]".encode()) if piece is not None]
     except (ValueError, Problem):
         found = None
     assert found == (expected if isinstance(expected, list) else None) or (expected is not None and depth(expected) > 8)

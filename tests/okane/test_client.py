@@ -15,8 +15,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from okane.api.access import KeyHolders
-from okane.api.contract.codes import CODES
+from okane.api.access import KeyAccess
+from okane.api.contract.problem_codes import CODES
 from okane.api_key import Mode
 from okane.client import (
     AccessDenied,
@@ -184,7 +184,7 @@ async def test_refusals_have_a_type_for_what_can_be_done(api: Api, client: Clien
 
 async def test_a_key_that_is_none_is_said_to_be(database_url: str, redis_url: str) -> None:
     store = ApiKeyStore(database_url, timeout=timedelta(seconds=3))
-    async for api in serve_api(database_url, redis_url, KeyHolders(store, mode=Mode.TEST)):
+    async for api in serve_api(database_url, redis_url, KeyAccess(store, mode=Mode.TEST)):
         async with Client(url_of(api), key="sk_test_nobody") as client:
             with pytest.raises(AccessDenied, match="key_invalid"):
                 await client.pay(NEW)

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from okane.api.access import KeyHolders
+from okane.api.access import KeyAccess
 from okane.api_key import Mode
 from okane.errors import AccountBusy
 from okane.store import ApiKeyStore
@@ -37,7 +37,7 @@ async def store(database_url: str) -> AsyncIterator[ApiKeyStore]:
 
 @pytest.fixture
 async def api(database_url: str, redis_url: str, store: ApiKeyStore) -> AsyncIterator[Api]:
-    async for one in serve_api(database_url, redis_url, KeyHolders(store, mode=Mode.TEST)):
+    async for one in serve_api(database_url, redis_url, KeyAccess(store, mode=Mode.TEST)):
         yield one
 
 

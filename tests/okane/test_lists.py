@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from yarl import URL
 
-from okane.api import queries
+from okane.api import query_parameters
 from okane.payment import RARE, Payment, Status
 from okane.store import PaymentLists, PaymentStore, Wanted
 from okane.store import lists as lists_module
@@ -91,8 +91,8 @@ async def test_a_list_may_begin_with_the_oldest(api: Api) -> None:
     assert await listed(api, f"order=ascending&after={body['after']}") == ["k2", "k3", "k4", "k5"]
     # A cursor is a place, from which a list goes on in either direction.
     assert await listed(api, f"after={body['after']}") == ["k0"]
-    assert await listed(api, f"order=ascending&after={queries.cursor(UUID(int=2**128 - 1))}") == []
-    assert await listed(api, f"order=ascending&after={queries.cursor(UUID(int=0))}") == [*ascending, "k5"]
+    assert await listed(api, f"order=ascending&after={query_parameters.cursor(UUID(int=2**128 - 1))}") == []
+    assert await listed(api, f"order=ascending&after={query_parameters.cursor(UUID(int=0))}") == [*ascending, "k5"]
 
 
 async def test_a_payment_that_comes_meanwhile_moves_nothing(api: Api) -> None:

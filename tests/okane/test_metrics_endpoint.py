@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from okane.api.metrics_endpoint import Telling, build_metrics_app, targets
+from okane.api.metrics_endpoint import MetricsSources, build_metrics_app, targets
 from okane.app.metrics_server import _listening_for_metrics
 from okane.config import Settings
 from okane.errors import SetupError
@@ -55,14 +55,14 @@ def told() -> Told:
 
 @pytest.fixture
 async def client(told: Told) -> AsyncIterator[aiohttp.ClientSession]:
-    telling = Telling(
+    sources = MetricsSources(
         process=told.process.registry,
         system=told.system.registry,
         refreshes=(told.refresh,),
         processes=told.listed,
         name="test",
     )
-    runner = web.AppRunner(build_metrics_app(telling), access_log=None)
+    runner = web.AppRunner(build_metrics_app(sources), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from okane.api.access import KeyHolders
+from okane.api.access import KeyAccess
 from okane.api_key import Mode
 from okane.config import Settings
 from okane.origin_guard import OriginGuard, Refusal, host_name, is_loopback
@@ -183,7 +183,7 @@ async def test_a_target_in_absolute_form_is_judged_as_its_host_is(api: Api, targ
 async def test_with_keys_any_name_may_lead_to_the_api(database_url: str, redis_url: str) -> None:
     """A page of another origin has no key to send: a browser keeps none for it."""
     store = ApiKeyStore(database_url)
-    async for api in serve_api(database_url, redis_url, access=KeyHolders(store, mode=Mode.TEST)):
+    async for api in serve_api(database_url, redis_url, access=KeyAccess(store, mode=Mode.TEST)):
         async with api.client.get("/v1/payments", headers={"Host": "pay.example.com"}) as answer:
             assert answer.status == 401
     await store.aclose()

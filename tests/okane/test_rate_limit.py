@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import pytest
 
-from okane.api.access import Everybody, KeyHolders
+from okane.api.access import AnonymousAccess, KeyAccess
 from okane.api.problems import Problem
 from okane.api.rate_limit import RateLimits
 from okane.api_key import Mode, NewKey, Scope
@@ -57,7 +57,7 @@ async def store(database_url: str) -> AsyncIterator[ApiKeyStore]:
 async def api(database_url: str, redis_url: str, store: ApiKeyStore, stream: Stream) -> AsyncIterator[Api]:
     """An API on which keys have SLOW, if they have no limit of their own."""
     async with limits(redis_url, stream) as counted:
-        access = KeyHolders(store, counted, mode=Mode.TEST, rate=SLOW)
+        access = KeyAccess(store, counted, mode=Mode.TEST, rate=SLOW)
         async for one in serve_api(database_url, redis_url, access):
             yield one
 
@@ -167,7 +167,7 @@ async def test_what_needs_no_key_is_not_counted(api: Api) -> None:
 
 async def test_without_keys_the_account_is_limited(redis_url: str, stream: Stream) -> None:
     async with limits(redis_url, stream) as counted:
-        everybody = Everybody(counted, rate=SLOW)
+        everybody = AnonymousAccess(counted, rate=SLOW)
         for _ in range(5):
             assert "RateLimit" in (await everybody.admit((), Scope.READ)).headers
         with pytest.raises(Problem, match="5/h"):
@@ -179,7 +179,7 @@ async def test_without_a_limit_nothing_is_counted() -> None:
         def __init__(self) -> None:
             """Whatever is asked of it fails."""
 
-    assert (await Everybody(Nothing()).admit((), Scope.READ)).headers == {}
+    assert (await AnonymousAccess(Nothing()).admit((), Scope.READ)).headers == {}
 
 
 class Broken(TokenBuckets):

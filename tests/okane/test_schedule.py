@@ -246,7 +246,7 @@ async def test_amounts_are_limited_by_currency_for_what_is_new(api: Api) -> None
 
 
 def _as_asked(api: Api, *, amount: int) -> Any:
-    return api.creating.read(body(amount=amount, currency="EUR").encode(), (), account_id="default")
+    return api.creation.parse(body(amount=amount, currency="EUR").encode(), (), account_id="default")
 
 
 @pytest.mark.parametrize("currency", ["XXX", "XAU", "XTS", "ZZZ"])

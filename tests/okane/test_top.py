@@ -18,7 +18,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 
-from okane.api.metrics_endpoint import Telling, build_metrics_app
+from okane.api.metrics_endpoint import MetricsSources, build_metrics_app
 from okane.commands.scrape import Between, both, parsed, quantile
 from okane.commands.top import Lane, Look, Picture, Process, compare, render
 from okane.lanes import payments_stream
@@ -257,14 +257,14 @@ async def worker(redis_url: str) -> AsyncIterator[tuple[Stream, OkaneMetrics]]:
     async def nobody() -> tuple[PresentProcess, ...]:
         return ()
 
-    telling = Telling(
+    sources = MetricsSources(
         process=metrics.registry,
         system=SystemMetrics(CollectorRegistry()).registry,
         refreshes=(),
         processes=nobody,
         name="test",
     )
-    runner = web.AppRunner(build_metrics_app(telling), access_log=None)
+    runner = web.AppRunner(build_metrics_app(sources), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     async with connect(redis_url) as redis:

@@ -29,14 +29,14 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from okane import logs, tracing
-from okane.api.access import Everybody
-from okane.api.dead_letters import DeadLetterRoutes
-from okane.api.handlers import Handlers
+from okane.api.access import AnonymousAccess
+from okane.api.dead_letters import DeadLetterHandlers
 from okane.api.http.server import serving as served
-from okane.api.reading import Reading
-from okane.api.routes import Routes, build_api
-from okane.api.tracing import TracedLane
-from okane.api.waiting import Waiting
+from okane.api.long_polling import LongPolling
+from okane.api.payment_handlers import PaymentHandlers
+from okane.api.payment_queries import PaymentQueries
+from okane.api.request_tracing import TracedFastPath
+from okane.api.routes import Handlers, build_api
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
 from okane.intake.accept import Accept
@@ -52,7 +52,7 @@ from okane.tracing.spans import accepted
 from streams import Done, Draft, Message, Outcome, StreamFull, connect
 from streams.testing import MemoryQueue
 from tests.okane.conftest import LIMITS, Api
-from tests.okane.test_fast_lane import HEALTH, Shelf, post, sent
+from tests.okane.test_fast_path import HEALTH, Shelf, post, sent
 from tests.okane.test_store import GRACE, LEASE, new, settlement
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -350,17 +350,17 @@ async def serving(traced: Traced, shelf: Shelf, *, fast: bool, memory: MemoryQue
     shelf.open.set()
     store = cast("PaymentStore", shelf)
     accept = Accept(store=store, producer=traced.tracing.publisher(memory or queue()))
-    waiting = Waiting(watch=cast("PaymentWatch", shelf))
+    waiting = LongPolling(watch=cast("PaymentWatch", shelf))
     settings = Settings(_env_file=None, amount_limits={"USD": LIMIT})
-    handlers = Handlers(settings=settings, store=store, accept=accept, waiting=waiting, metrics=metrics)
-    routes = Routes(
+    handlers = PaymentHandlers(settings=settings, store=store, accept=accept, waiting=waiting, metrics=metrics)
+    routes = Handlers(
         handlers,
-        Reading(store=store, lists=cast("PaymentLists", shelf)),
-        DeadLetterRoutes(dead=cast("DeadLetterStore", shelf), replay=cast("Replay", shelf)),
+        PaymentQueries(store=store, lists=cast("PaymentLists", shelf)),
+        DeadLetterHandlers(dead=cast("DeadLetterStore", shelf), replay=cast("Replay", shelf)),
     )
-    lane = TracedLane(handlers.creating, metrics, Everybody(), tracer) if fast else None
-    app = build_api(routes, metrics, Everybody(), tracer=tracer)
-    async with served(app, "127.0.0.1", 0, limits=LIMITS, drain=timedelta(seconds=1), fast_lane=lane) as url:
+    fast_path = TracedFastPath(handlers.creation, metrics, AnonymousAccess(), tracer) if fast else None
+    app = build_api(routes, metrics, AnonymousAccess(), tracer=tracer)
+    async with served(app, "127.0.0.1", 0, limits=LIMITS, drain=timedelta(seconds=1), fast_path=fast_path) as url:
         yield int(url.rpartition(":")[2])
     exemplars = {
         sample.exemplar.labels["trace_id"]

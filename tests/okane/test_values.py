@@ -12,8 +12,8 @@ from uuid import UUID
 import pytest
 from yarl import URL
 
-from okane.api import times
-from okane.api.creating import Creating
+from okane.api import timestamps
+from okane.api.payment_creation import PaymentCreation
 from okane.currencies import CURRENCIES, MAX_AMOUNT_MINOR
 from okane.payment import Status
 from tests.okane.conftest import Api
@@ -75,9 +75,9 @@ def body(**members: object) -> str:
     return json.dumps({"amount": 440, "idempotency_key": "k"} | members)
 
 
-def of_earlier(creating: Creating, **members: object) -> Any:
+def of_earlier(creation: PaymentCreation, **members: object) -> Any:
     """The payment that this body makes, as a version with other rules has read it."""
-    return creating.read(body(**members).encode(), (), account_id="default")
+    return creation.parse(body(**members).encode(), (), account_id="default")
 
 
 async def refused(api: Api, text: str) -> tuple[int, Any]:
@@ -87,7 +87,7 @@ async def refused(api: Api, text: str) -> tuple[int, Any]:
 
 @pytest.mark.parametrize(("text", "meant"), MOMENTS.items())
 def test_a_time_is_kept_to_its_last_digit(text: str, meant: str) -> None:
-    assert times.text(times.parse(text)) == meant
+    assert timestamps.to_text(timestamps.parse(text)) == meant
 
 
 @pytest.mark.parametrize("text", NO_MOMENTS)
@@ -129,7 +129,7 @@ async def test_a_number_that_is_whole_to_json_schema_alone_is_refused_in_words(a
 
 
 async def test_a_payment_of_more_than_two_to_the_53_that_exists_is_read_repeated_and_found(api: Api) -> None:
-    earlier = (await api.store.accept(of_earlier(api.creating, amount=2**63 - 1))).payment
+    earlier = (await api.store.accept(of_earlier(api.creation, amount=2**63 - 1))).payment
     response, again = await post(api, "/v1/payments", body(amount=2**63 - 1))
     assert (response.status, again["payment"]["id"], again["payment"]["amount"]) == (200, str(earlier.id), 2**63 - 1)
     response, read = await get(api, f"/v1/payments/{earlier.id}")
@@ -142,7 +142,7 @@ async def test_a_payment_of_more_than_two_to_the_53_that_exists_is_read_repeated
 
 async def test_a_payment_in_a_withdrawn_currency_is_found_and_a_new_one_refused(api: Api) -> None:
     assert WITHDRAWN not in CURRENCIES
-    earlier = (await api.store.accept(of_earlier(api.creating, currency=WITHDRAWN))).payment
+    earlier = (await api.store.accept(of_earlier(api.creation, currency=WITHDRAWN))).payment
     await settle(api, str(earlier.id), Status.FAILED_FINAL, event="spent")
     for path, name in (("/v1/payments", "payments"), ("/v1/dead-letters", "dead_letters")):
         response, found = await get(api, f"{path}?currency={WITHDRAWN}")
@@ -176,7 +176,7 @@ async def test_the_repeat_of_an_accepted_request_is_held_to_no_rule_for_new_ones
     api: Api, way: str, _rule: str, members: Callable[[], dict[str, Any]]
 ) -> None:
     asked = body(**members())
-    new = api.creating.read(asked.encode(), (), account_id="default")
+    new = api.creation.parse(asked.encode(), (), account_id="default")
     # The database refuses these times by now. They are part of the fingerprint, by which the repeat is known.
     earlier = (await api.store.accept(replace(new, execute_at=None, expires_at=None))).payment
     fresh = asked.replace('"k"', '"fresh"')

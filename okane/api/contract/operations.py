@@ -10,11 +10,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from okane.api import batch
-from okane.api.answers import JSON
-from okane.api.contract import codes, schemas
+from okane.api.answer import JSON
+from okane.api.contract import problem_codes, schemas
 from okane.api.dead_letters import DeadQuery, ReplayRequest
-from okane.api.queries import PartQuery, PaymentQuery
-from okane.api.review import ResolveRequest
+from okane.api.query_parameters import PartQuery, PaymentQuery
+from okane.api.resolve_request import ResolveRequest
 from okane.api.wire import CreatePayment, IdempotencyKey
 
 PAYMENTS, DEAD_LETTERS, HEALTH = "Payments", "Dead letters", "Health"
@@ -25,7 +25,7 @@ OPENAPI, HTML = "application/vnd.oai.openapi+json", "text/html"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class SuccessResponse:
     """An answer that refuses nothing. `follows`: from the member under this pointer, what to ask next."""
 
     status: HTTPStatus
@@ -52,7 +52,7 @@ class Operation:
     name: str
     tag: str
     summary: str
-    says: Sequence[Said]
+    responses: Sequence[SuccessResponse]
     details: str = ""
     body: Body | None = None
     query: type[BaseModel] | None = None
@@ -70,7 +70,7 @@ Items = Annotated[list[BatchItem], Field(min_length=1, max_length=batch.MAX_ITEM
 
 _CREATED = ("Location", "Preference-Applied")
 _CREATING = (
-    *codes.OF_BODIES,
+    *problem_codes.OF_BODIES,
     "body_not_an_object",
     "idempotency_key_missing",
     "idempotency_key_invalid",
@@ -81,8 +81,8 @@ _CREATING = (
     "idempotency_key_reused",
     "overloaded",
 )
-_BATCH = (*codes.OF_BODIES, "body_not_an_array", "idempotency_key_misplaced", "batch_size")
-_REPLAY = (*codes.OF_BODIES, "body_not_an_object", "validation_failed", "too_many_reads")
+_BATCH = (*problem_codes.OF_BODIES, "body_not_an_array", "idempotency_key_misplaced", "batch_size")
+_REPLAY = (*problem_codes.OF_BODIES, "body_not_an_object", "validation_failed", "too_many_reads")
 _CHANGE = ("payment_not_found", "status_conflict")
 
 _REPEAT = (
@@ -100,9 +100,11 @@ def _creates(name: str, tag: str, summary: str, body: Any, *, follows: str | Non
         details=_REPEAT,
         body=Body(schema=CreatePayment, example=schemas.CREATE),
         headers=("Idempotency-Key", "Prefer"),
-        says=(
-            Said(status=HTTPStatus.ACCEPTED, means="A new payment.", body=body, headers=_CREATED, follows=follows),
-            Said(
+        responses=(
+            SuccessResponse(
+                status=HTTPStatus.ACCEPTED, means="A new payment.", body=body, headers=_CREATED, follows=follows
+            ),
+            SuccessResponse(
                 status=HTTPStatus.OK,
                 means="The payment of an earlier request, as it is now.",
                 body=body,
@@ -120,14 +122,14 @@ def _shows(name: str, tag: str, summary: str, body: Any) -> Operation:
         tag=tag,
         summary=summary,
         headers=("Prefer", "If-None-Match"),
-        says=(
-            Said(
+        responses=(
+            SuccessResponse(
                 status=HTTPStatus.OK,
                 means="The payment.",
                 body=body,
                 headers=("ETag", "Retry-After", "Preference-Applied"),
             ),
-            Said(
+            SuccessResponse(
                 status=HTTPStatus.NOT_MODIFIED,
                 means="It is as `If-None-Match` says.",
                 headers=("ETag", "Retry-After", "Preference-Applied"),
@@ -143,8 +145,8 @@ def _retries(name: str, tag: str) -> Operation:
         tag=tag,
         summary="Try a failed payment again",
         details="A payment that has failed is `pending` again. From any other status: 409.",
-        says=(
-            Said(
+        responses=(
+            SuccessResponse(
                 status=HTTPStatus.ACCEPTED,
                 means="It is pending.",
                 body=schemas.Receipt,
@@ -161,7 +163,7 @@ def _health(name: str, tag: str = HEALTH) -> Operation:
         name=name,
         tag=tag,
         summary="Whether the process answers",
-        says=(Said(status=HTTPStatus.OK, means="It does.", body=schemas.Health),),
+        responses=(SuccessResponse(status=HTTPStatus.OK, means="It does.", body=schemas.Health),),
     )
 
 
@@ -171,7 +173,7 @@ def _page(name: str, summary: str, query: type[BaseModel], body: Any, *, tag: st
         tag=tag,
         summary=summary,
         query=query,
-        says=(Said(status=HTTPStatus.OK, means="A page.", body=body, headers=("Link",)),),
+        responses=(SuccessResponse(status=HTTPStatus.OK, means="A page.", body=body, headers=("Link",)),),
         problems=("query_invalid", "too_many_reads", *(("payment_not_found",) if query is PartQuery else ())),
     )
 
@@ -187,7 +189,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         details="Each item carries an `idempotency_key` of its own, and is accepted, repeated or refused for itself, as if "
         "it had come alone: look inside the answer.",
         body=Body(schema=Items, example=[schemas.CREATE], media_types=(JSON, batch.NDJSON)),
-        says=(Said(status=HTTPStatus.MULTI_STATUS, means="What became of each.", body=schemas.BatchAnswer),),
+        responses=(
+            SuccessResponse(status=HTTPStatus.MULTI_STATUS, means="What became of each.", body=schemas.BatchAnswer),
+        ),
         problems=_BATCH,
     ),
     ("GET", "/v1/payments"): _page("listPayments", "List payments, newest first", PaymentQuery, schemas.PaymentPage),
@@ -207,7 +211,11 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         summary="Withdraw a payment that nobody has charged",
         details="From `pending` and `failed_retryable`, and once more from `canceled`. 409 when it is too late, or its "
         "outcome is open.",
-        says=(Said(status=HTTPStatus.OK, means="It is canceled, and was not charged.", body=schemas.PaymentAnswer),),
+        responses=(
+            SuccessResponse(
+                status=HTTPStatus.OK, means="It is canceled, and was not charged.", body=schemas.PaymentAnswer
+            ),
+        ),
         problems=_CHANGE,
     ),
     ("POST", "/v1/payments/{payment_id}/resolve"): Operation(
@@ -217,8 +225,8 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         details="What a human has found out at the provider, and why. From `needs_review`, and once more with the same "
         "decision. From any other status: 409.",
         body=Body(schema=ResolveRequest, example={"as": "success", "reason": "captured, says the provider"}),
-        says=(Said(status=HTTPStatus.OK, means="It is decided.", body=schemas.PaymentAnswer),),
-        problems=(*codes.OF_BODIES, "body_not_an_object", "validation_failed", *_CHANGE),
+        responses=(SuccessResponse(status=HTTPStatus.OK, means="It is decided.", body=schemas.PaymentAnswer),),
+        problems=(*problem_codes.OF_BODIES, "body_not_an_object", "validation_failed", *_CHANGE),
     ),
     ("GET", "/v1/currencies"): Operation(
         name="listCurrencies",
@@ -226,7 +234,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         summary="List the currencies that new payments may be in",
         details="With the exponent of each: an amount of 440 is 4.40 where it is 2, and 440 where it is 0. Earlier payments "
         "may be in currencies that were withdrawn since. The same for every client, and cacheable.",
-        says=(Said(status=HTTPStatus.OK, means="The currencies, by code.", body=schemas.CurrencyList),),
+        responses=(SuccessResponse(status=HTTPStatus.OK, means="The currencies, by code.", body=schemas.CurrencyList),),
     ),
     ("GET", "/v1/dead-letters"): _page(
         "listDeadLetters",
@@ -241,7 +249,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         summary="Try again what was given up, the oldest first",
         details="Safe to repeat. What needs a review is kept.",
         body=Body(schema=ReplayRequest, example={"filter": {"currency": "USD"}, "dry_run": True}),
-        says=(Said(status=HTTPStatus.OK, means="Which of them.", body=schemas.Replayed),),
+        responses=(SuccessResponse(status=HTTPStatus.OK, means="Which of them.", body=schemas.Replayed),),
         problems=_REPLAY,
     ),
     ("GET", "/v1/health"): _health("health"),
@@ -250,20 +258,28 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         name="readyz",
         tag=HEALTH,
         summary="Whether payments can be accepted",
-        says=(Said(status=HTTPStatus.OK, means="Postgres takes writes. Redis may be away.", body=schemas.Health),),
+        responses=(
+            SuccessResponse(
+                status=HTTPStatus.OK, means="Postgres takes writes. Redis may be away.", body=schemas.Health
+            ),
+        ),
         problems=("not_ready", "store_unavailable"),
     ),
     ("GET", "/v1/openapi.json"): Operation(
         name="openapi",
         tag=DESCRIPTION,
         summary="This description, for machines",
-        says=(Said(status=HTTPStatus.OK, means="OpenAPI 3.1.", body=dict[str, Any], media_type=OPENAPI),),
+        responses=(
+            SuccessResponse(status=HTTPStatus.OK, means="OpenAPI 3.1.", body=dict[str, Any], media_type=OPENAPI),
+        ),
     ),
     ("GET", "/docs"): Operation(
         name="docs",
         tag=DESCRIPTION,
         summary="This description, as a page",
-        says=(Said(status=HTTPStatus.OK, means="A page that needs no other.", body=str, media_type=HTML),),
+        responses=(
+            SuccessResponse(status=HTTPStatus.OK, means="A page that needs no other.", body=str, media_type=HTML),
+        ),
     ),
     ("POST", "/payments"): _creates(
         "createPaymentOkane", OKANE, "Make a payment", schemas.Receipt, follows="/payment/id"

@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError, RawRequestMessage
 
 from okane.api import request_ids
-from okane.api.http import refusals
+from okane.api.http import protocol_errors
 from okane.api.problems import Problem, internal
 from okane.time_slice import SLICE_S
 
@@ -31,7 +31,7 @@ AT_ONCE_BYTES = 2 * 1024  # that are parsed without looking at the time: less th
 LINGER_S = 2.0  # what is still coming of a body nobody reads is thrown away for so long, so that the answer arrives
 
 
-class Connection(web.RequestHandler):
+class ServerConnection(web.RequestHandler):
     """One client's connection. Its own part is what to do with time, and with bytes that are no request.
 
     The common case, a request that arrives whole, costs two comparisons: no timer is set or stopped for it.
@@ -57,9 +57,9 @@ class Connection(web.RequestHandler):
             access_log=cast("Any", None),
             keepalive_timeout=server.limits.keep_alive_timeout_s,
             lingering_time=LINGER_S,
-            max_line_size=refusals.MAX_LINE_BYTES,
-            max_field_size=refusals.MAX_FIELD_BYTES,
-            max_headers=refusals.MAX_FIELDS,
+            max_line_size=protocol_errors.MAX_LINE_BYTES,
+            max_field_size=protocol_errors.MAX_FIELD_BYTES,
+            max_headers=protocol_errors.MAX_FIELDS,
             auto_decompress=False,  # no route takes a coded body, and a small one may unpack to a large one
         )
         self._server = server
@@ -77,8 +77,8 @@ class Connection(web.RequestHandler):
         wire = cast("asyncio.Transport", transport)
         if not self._server.admit():
             self._force_close = True  # whatever it sends is not even looked at
-            self._server.refused(refusals.FULL)
-            wire.write(refusals.FULL.on_the_wire(request_id=request_ids.new()))
+            self._server.refused(protocol_errors.FULL)
+            wire.write(protocol_errors.FULL.on_the_wire(request_id=request_ids.new_id()))
             wire.close()
             return
         self._wire = wire
@@ -190,7 +190,7 @@ class Connection(web.RequestHandler):
         """The answer to what is no request, and to what the application let fall."""
         if isinstance(exc, ConnectionError):
             raise exc  # the client went away in the middle of its request: there is nobody to answer
-        refusal = refusals.refusal(exc) if isinstance(exc, HttpProcessingError) else internal()
+        refusal = protocol_errors.refusal(exc) if isinstance(exc, HttpProcessingError) else internal()
         if not isinstance(exc, HttpProcessingError):
             log.error("request_failed", exc_info=exc)
         if request.writer.output_size == 0:  # an answer that has been begun cannot be taken back
@@ -205,7 +205,7 @@ class Connection(web.RequestHandler):
         if self._waiter is not None:
             self._waiter.cancel()
         if self._wire is not None and not self._wire.is_closing():
-            self._wire.write(refusal.on_the_wire(request_id=request_ids.new()))
+            self._wire.write(refusal.on_the_wire(request_id=request_ids.new_id()))
             self._wire.write_eof()
             self._flush = self._flush or self._loop.call_later(LINGER_S, self._wire.abort)
 
@@ -230,8 +230,8 @@ class Connection(web.RequestHandler):
         if self._head_since_s is None:
             self._await_head()
         self._head_bytes += size
-        if self._head_bytes > refusals.MAX_HEAD_BYTES:
-            self.refuse(refusals.HEAD_TOO_LARGE)
+        if self._head_bytes > protocol_errors.MAX_HEAD_BYTES:
+            self.refuse(protocol_errors.HEAD_TOO_LARGE)
 
     def _check_head(self, late: bool = False) -> None:
         self._watch = None
@@ -244,7 +244,7 @@ class Connection(web.RequestHandler):
             # The loop may have been the slow one. Timers come before what has arrived: look again after that.
             self._watch = self._loop.call_later(_AFTER_A_LOOK_S, self._check_head, True)
         elif self._head_bytes:
-            self.refuse(refusals.HEAD_TOO_SLOW)
+            self.refuse(protocol_errors.HEAD_TOO_SLOW)
         else:
             self.force_close()
 

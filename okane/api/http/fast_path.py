@@ -1,9 +1,9 @@
-"""The fast lane: a plain request for a payment, all of it here, is answered without aiohttp's machinery around a request,
-which costs more than all the rest. Everything else is aiohttp's.
+"""The fast path: a plain POST of a payment that arrives whole is answered without aiohttp's request machinery, which costs
+more than all the rest. aiohttp handles every other request.
 
-Promise: no client can tell the lanes apart. What this one reads, every parser reads the same (`plain`); there is one way to
-make a payment, `Creating`; and one request at a time on a connection, whoever answers it. `OKANE_FAST_LANE=false` turns it
-off (docs/decisions/011-a-fast-path-beside-aiohttp.md).
+Guarantee: a client cannot tell the two paths apart. Every parser reads a plain request the same way (`plain_request`);
+`PaymentCreation` is the one way to make a payment; a connection has one request at a time, whichever path answers it.
+`OKANE_FAST_LANE=false` turns the fast path off (docs/decisions/011-a-fast-path-beside-aiohttp.md).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, cast
 import structlog
 from aiohttp import StreamReader
 
-from okane.api import bodies, middleware, request_ids
+from okane.api import middleware, request_body, request_ids
 from okane.api.access import Access
-from okane.api.answers import Answer
-from okane.api.creating import SPELLINGS, Creating
-from okane.api.http import plain
-from okane.api.http.connection import Connection
-from okane.api.http.plain import PlainRequest
+from okane.api.answer import Answer
+from okane.api.http import plain_request
+from okane.api.http.connection import ServerConnection
+from okane.api.http.plain_request import PlainRequest
+from okane.api.payment_creation import RENDERERS, PaymentCreation
 from okane.api.problems import Problem
 from okane.api_key import Scope
 from okane.logs import REQUEST_ID
@@ -41,33 +41,33 @@ log = structlog.get_logger("okane.api")
 
 
 @dataclass(slots=True, eq=False)
-class Asked:
+class PendingRequest:
     """A request for a payment, until it is answered."""
 
     connection: FastConnection
     path: str
     request_id: str
     since_s: float
-    standing: Mapping[str, str] | None = None  # headers about the caller's rate limit
+    rate_limit_headers: Mapping[str, str] | None = None  # headers about the caller's rate limit
     answered: bool = False
     span: RequestSpan | None = None  # of whoever traces
 
 
-class FastLane:
+class FastPath:
     """Answers requests for payments: those that come while others are being answered, together. One per server."""
 
     def __init__(
-        self, creating: Creating, metrics: OkaneMetrics, access: Access, guard: OriginGuard | None = None
+        self, creation: PaymentCreation, metrics: OkaneMetrics, access: Access, guard: OriginGuard | None = None
     ) -> None:
-        self._creating = creating
+        self._creation = creation
         self._access = access
         self._guard = guard
         self._admitting: set[asyncio.Task[None]] = set()
         self._seconds = functools.cache(
             lambda path, status: metrics.http_seconds.labels(path, "POST", str(status.value))
         )
-        self._batcher: Batcher[tuple[Asked, NewPayment]] = Batcher(self._answer)
-        self._unanswered: dict[Asked, None] = {}  # in the order in which they came
+        self._batcher: Batcher[tuple[PendingRequest, NewPayment]] = Batcher(self._answer)
+        self._unanswered: dict[PendingRequest, None] = {}  # in the order in which they came
         self._watch: asyncio.TimerHandle | None = None
 
     def admits(self, request: PlainRequest) -> bool:
@@ -79,38 +79,38 @@ class FastLane:
 
         The client may go away meanwhile: that ends nothing.
         """
-        asked = self._asked(connection, request)
+        pending = self._pending(connection, request)
         credentials, keys = request.values("authorization"), request.values("idempotency-key")
         try:
             caller = self._access.known(credentials, Scope.WRITE)
-            new = None if caller is None else self._creating.read(request.body, keys, account_id=caller.account_id)
+            new = None if caller is None else self._creation.parse(request.body, keys, account_id=caller.account_id)
         except Exception as error:  # answered when the connection has done with what it received
-            asyncio.get_running_loop().call_soon(self._finish, asked, _refusal(error, request))
+            asyncio.get_running_loop().call_soon(self._finish, pending, _refusal(error, request))
             return
-        self._unanswered[asked] = None
+        self._unanswered[pending] = None
         if self._watch is None:
             self._look_again_in(middleware.REQUEST_TIMEOUT_S)
         if new is not None:
-            self._batcher.add((asked, new))
+            self._batcher.add((pending, new))
             return
-        admitting = asyncio.get_running_loop().create_task(self._admit(asked, request))
+        admitting = asyncio.get_running_loop().create_task(self._admit(pending, request))
         self._admitting.add(admitting)
         admitting.add_done_callback(self._admitting.discard)
 
-    async def _admit(self, asked: Asked, request: PlainRequest) -> None:
+    async def _admit(self, pending: PendingRequest, request: PlainRequest) -> None:
         """Ask first who that is; then the request joins the others."""
         try:
             caller = await self._access.admit(request.values("authorization"), Scope.WRITE)
-            asked.standing = caller.headers
+            pending.rate_limit_headers = caller.headers
             keys = request.values("idempotency-key")
-            new = self._creating.read(request.body, keys, account_id=caller.account_id)
+            new = self._creation.parse(request.body, keys, account_id=caller.account_id)
         except Exception as error:
-            self._finish(asked, _refusal(error, request))
+            self._finish(pending, _refusal(error, request))
         except BaseException:  # nobody will answer, nor may anything be answered in its place
-            self._give_up(asked)
+            self._give_up(pending)
             raise
         else:
-            self._batcher.add((asked, new))
+            self._batcher.add((pending, new))
 
     async def drain(self, timeout_s: float | None) -> None:
         """Wait for the answers that are under way, and give up on the rest."""
@@ -123,61 +123,61 @@ class FastLane:
             for admitting in self._admitting:
                 admitting.cancel()
             await self._batcher.abandon()
-            for asked in [*self._unanswered]:
-                self._give_up(asked)
+            for pending in [*self._unanswered]:
+                self._give_up(pending)
         if self._watch is not None:
             self._watch.cancel()
 
-    async def _answer(self, batch: list[tuple[Asked, NewPayment]]) -> None:
-        waiting = [(asked, new) for asked, new in batch if not asked.answered]
+    async def _answer(self, batch: list[tuple[PendingRequest, NewPayment]]) -> None:
+        waiting = [(pending, new) for pending, new in batch if not pending.answered]
         if not waiting:
             return
         try:
-            asked_for = [(new, SPELLINGS[asked.path]) for asked, new in waiting]
+            asked_for = [(new, RENDERERS[pending.path]) for pending, new in waiting]
             # Postgres takes one batch at a time. Whoever comes until then is in it; its wake-ups and answers go on beside it.
-            answers = await self._creating.answer_many(asked_for, written=self._batcher.release)
+            answers = await self._creation.answer_many(asked_for, written=self._batcher.release)
         except Exception as error:
             answers = [error] * len(waiting)
         except BaseException:  # nobody will answer, nor may anything be answered in its place
-            for asked, _ in waiting:
-                self._give_up(asked)
+            for pending, _ in waiting:
+                self._give_up(pending)
             raise
-        for (asked, _), answer in zip(waiting, answers, strict=True):
-            self._finish(asked, answer)
+        for (pending, _), answer in zip(waiting, answers, strict=True):
+            self._finish(pending, answer)
 
-    def _finish(self, asked: Asked, answer: Answer | BaseException) -> None:
-        if asked.answered:
+    def _finish(self, pending: PendingRequest, answer: Answer | BaseException) -> None:
+        if pending.answered:
             return
-        token = REQUEST_ID.set(asked.request_id)
+        token = REQUEST_ID.set(pending.request_id)
         try:
             if isinstance(answer, BaseException):
-                answer = middleware.problem(answer).answer(instance=asked.path, request_id=asked.request_id)
-            if asked.standing:
-                answer = replace(answer, headers={**answer.headers, **asked.standing})
-            self._reply(asked, answer)
-            self._answered(asked)
+                answer = middleware.problem(answer).answer(instance=pending.path, request_id=pending.request_id)
+            if pending.rate_limit_headers:
+                answer = replace(answer, headers={**answer.headers, **pending.rate_limit_headers})
+            self._reply(pending, answer)
+            self._answered(pending)
         except Exception:  # a bug of ours ends this connection, and nobody else's
             log.exception("request_failed")
-            self._give_up(asked)
+            self._give_up(pending)
         finally:
             REQUEST_ID.reset(token)
 
-    def _asked(self, connection: FastConnection, request: PlainRequest) -> Asked:
-        request_id = request_ids.chosen(request.fields.get("x-request-id"))
-        return Asked(connection, request.path, request_id, time.perf_counter())
+    def _pending(self, connection: FastConnection, request: PlainRequest) -> PendingRequest:
+        request_id = request_ids.choose_id(request.fields.get("x-request-id"))
+        return PendingRequest(connection, request.path, request_id, time.perf_counter())
 
-    def _answered(self, asked: Asked) -> None:
-        asked.answered = True
-        self._unanswered.pop(asked, None)
+    def _answered(self, pending: PendingRequest) -> None:
+        pending.answered = True
+        self._unanswered.pop(pending, None)
 
-    def _reply(self, asked: Asked, answer: Answer) -> None:
-        self._seconds(asked.path, answer.status).observe(time.perf_counter() - asked.since_s)
-        asked.connection.reply(answer, asked.request_id)
+    def _reply(self, pending: PendingRequest, answer: Answer) -> None:
+        self._seconds(pending.path, answer.status).observe(time.perf_counter() - pending.since_s)
+        pending.connection.reply(answer, pending.request_id)
 
-    def _give_up(self, asked: Asked) -> None:
-        if not asked.answered:
-            self._answered(asked)
-            asked.connection.hang_up()
+    def _give_up(self, pending: PendingRequest) -> None:
+        if not pending.answered:
+            self._answered(pending)
+            pending.connection.hang_up()
 
     def _look_again_in(self, delay_s: float) -> None:
         self._watch = asyncio.get_running_loop().call_later(delay_s, self._answer_the_late)
@@ -187,33 +187,35 @@ class FastLane:
         self._watch = None
         now_s = time.perf_counter()
         late = []
-        for asked in self._unanswered:
-            left_s = asked.since_s + middleware.REQUEST_TIMEOUT_S - now_s
+        for pending in self._unanswered:
+            left_s = pending.since_s + middleware.REQUEST_TIMEOUT_S - now_s
             if left_s > 0:
                 self._look_again_in(left_s)
                 break
-            late.append(asked)
-        for asked in late:
-            self._finish(asked, TimeoutError())
+            late.append(pending)
+        for pending in late:
+            self._finish(pending, TimeoutError())
 
 
 def _refusal(error: Exception, request: PlainRequest) -> Exception:
     """The error of a request that was not understood, as the other lane has it."""
-    return bodies.if_a_form(error, request.fields.get("content-type")) if isinstance(error, Problem) else error
+    return (
+        request_body.name_form_type(error, request.fields.get("content-type")) if isinstance(error, Problem) else error
+    )
 
 
-class FastConnection(Connection):
+class FastConnection(ServerConnection):
     """A connection with a fast lane beside the ordinary one.
 
     aiohttp's `start` waits for a request on a future. While the fast lane answers, this future is kept from aiohttp: what
     comes meanwhile is parsed and waits its turn, and no timer takes the connection for an idle one.
     """
 
-    __slots__ = ("_between", "_early", "_lane", "_turn")
+    __slots__ = ("_between", "_early", "_fast_path", "_turn")
 
-    def __init__(self, server: GuardedServer, lane: FastLane, *, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: GuardedServer, fast_path: FastPath, *, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(server, loop=loop)
-        self._lane = lane
+        self._fast_path = fast_path
         self._turn: asyncio.Future[None] | None = None
         self._between = True  # two requests: no byte of another one is in aiohttp's parser
         self._early: tuple[PlainRequest, bytes] | None = None
@@ -222,8 +224,8 @@ class FastConnection(Connection):
         if not data:  # aiohttp's own way to go on with what its parser has
             super().data_received(data)
             return
-        request = plain.read(data) if self._between else None
-        if request is not None and not self._lane.admits(request):
+        request = plain_request.parse_plain_request(data) if self._between else None
+        if request is not None and not self._fast_path.admits(request):
             request = None
         if self._early is not None:
             self._no_longer_early()
@@ -273,7 +275,7 @@ class FastConnection(Connection):
         self._request_count += 1
         self._head_since_s = None
         self._turn, self._waiter = turn, None
-        self._lane.take(self, request)
+        self._fast_path.take(self, request)
 
     def reply(self, answer: Answer, request_id: str) -> None:
         """Answer the request that was taken."""

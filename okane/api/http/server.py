@@ -16,11 +16,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from okane import binding
 from okane.api import request_ids
-from okane.api.answers import NO_STORE
-from okane.api.http import refusals
-from okane.api.http.connection import Connection
-from okane.api.http.fast_path import FastConnection, FastLane
-from okane.api.http.listening import Listener, listen, take_over
+from okane.api.answer import NO_STORE
+from okane.api.http import protocol_errors
+from okane.api.http.connection import ServerConnection
+from okane.api.http.fast_path import FastConnection, FastPath
+from okane.api.http.listener import Listener, listen, take_over
 from okane.api.problems import Problem, from_http
 from okane.config import Settings
 
@@ -30,7 +30,7 @@ FIRST_REQUEST_S = 1.0  # for the first request on a connection that was made rig
 _LOOK_S = 0.01
 SPARE_FILES = 256  # for Postgres, Redis, logs, and a burst of connections that are turned away
 
-Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+AppHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 @contextlib.asynccontextmanager
@@ -39,10 +39,10 @@ async def serving(
     host: str,
     port: int,
     *,
-    limits: Limits,
+    limits: ConnectionLimits,
     drain: timedelta,
     metrics: ConnectionMetrics | None = None,
-    fast_lane: FastLane | None = None,
+    fast_path: FastPath | None = None,
     share_port: bool = False,
     leaving: asyncio.Event | None = None,
 ) -> AsyncIterator[str]:
@@ -55,7 +55,7 @@ async def serving(
         app,
         limits=limits,
         metrics=metrics,
-        fast_lane=fast_lane,
+        fast_path=fast_path,
         leaving=leaving,
         shutdown_timeout=drain.total_seconds(),
     )
@@ -75,13 +75,13 @@ async def _stop_listening(runner: GuardedRunner, listeners: Sequence[Listener]) 
     for listener in listeners:
         await take_over(server, await listener.stop())
     for _ in range(round(FIRST_REQUEST_S / _LOOK_S)):
-        if not any(cast("Connection", one).is_new for one in server.connections):
+        if not any(cast("ServerConnection", one).is_new for one in server.connections):
             return
         await asyncio.sleep(_LOOK_S)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ConnectionLimits:
     """What the clients of one server are given."""
 
     connections: int
@@ -90,7 +90,7 @@ class Limits:
     write_timeout_s: float  # for the answers that are waiting to be read
 
     @classmethod
-    def of(cls, settings: Settings) -> Limits:
+    def of(cls, settings: Settings) -> ConnectionLimits:
         """As they are set, and as far as this process may open files."""
         return cls(
             connections=_room_for(settings.max_connections),
@@ -110,30 +110,30 @@ class ConnectionMetrics:
             ["reason"],
             registry=registry,
         )
-        for reason in refusals.REASONS:  # a counter that begins at 1 has no rate
+        for reason in protocol_errors.REASONS:  # a counter that begins at 1 has no rate
             self.refused.labels(reason)
         self.open = Gauge("okane_http_connections", "Connections of clients to the API.", registry=registry)
 
 
 class GuardedRunner(web.AppRunner):
-    """An `AppRunner` whose connections are `Connection`s."""
+    """An `AppRunner` whose connections are `ServerConnection`s."""
 
-    __slots__ = ("_fast_lane", "_leaving", "_limits", "_metrics")
+    __slots__ = ("_fast_path", "_leaving", "_limits", "_metrics")
 
     def __init__(
         self,
         app: web.Application,
         *,
-        limits: Limits,
+        limits: ConnectionLimits,
         metrics: ConnectionMetrics | None = None,
-        fast_lane: FastLane | None = None,
+        fast_path: FastPath | None = None,
         leaving: asyncio.Event | None = None,
         shutdown_timeout: float = 60.0,
     ) -> None:
         super().__init__(app, handle_signals=False, access_log=None, shutdown_timeout=shutdown_timeout)
         self._limits = limits
         self._metrics = metrics
-        self._fast_lane = fast_lane
+        self._fast_path = fast_path
         self._leaving = leaving
 
     async def _make_server(self) -> web.Server:
@@ -143,7 +143,7 @@ class GuardedRunner(web.AppRunner):
             request_factory=plain.request_factory,
             limits=self._limits,
             metrics=self._metrics,
-            fast_lane=self._fast_lane,
+            fast_path=self._fast_path,
             leaving=self._leaving,
         )
 
@@ -153,19 +153,19 @@ class GuardedServer(web.Server):
 
     def __init__(
         self,
-        answer: Answer,
+        answer: AppHandler,
         *,
         request_factory: Any,
-        limits: Limits,
+        limits: ConnectionLimits,
         metrics: ConnectionMetrics | None,
-        fast_lane: FastLane | None,
+        fast_path: FastPath | None,
         leaving: asyncio.Event | None = None,
     ) -> None:
         super().__init__(self._answer, request_factory=request_factory)
         self._app_answer = answer
         self._open = 0
         self._metrics = metrics
-        self._fast_lane = fast_lane
+        self._fast_path = fast_path
         self._leaving = leaving
         self.limits = limits
 
@@ -175,14 +175,14 @@ class GuardedServer(web.Server):
         return self._leaving is not None and self._leaving.is_set()
 
     def __call__(self) -> web.RequestHandler:
-        if self._fast_lane is None:
-            return Connection(self, loop=self._loop)
-        return FastConnection(self, self._fast_lane, loop=self._loop)
+        if self._fast_path is None:
+            return ServerConnection(self, loop=self._loop)
+        return FastConnection(self, self._fast_path, loop=self._loop)
 
     async def shutdown(self, timeout: float | None = None) -> None:
         """Let what is in hand finish, and close every connection."""
-        if self._fast_lane is not None:  # its requests are none of those that aiohttp waits for
-            await self._fast_lane.drain(timeout)
+        if self._fast_path is not None:  # its requests are none of those that aiohttp waits for
+            await self._fast_path.drain(timeout)
         await super().shutdown(timeout)
 
     def admit(self) -> bool:
@@ -209,8 +209,8 @@ class GuardedServer(web.Server):
             self._metrics.open.set(self._open)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        connection = cast("Connection", request.protocol)
-        refusal = refusals.unsupported(request)
+        connection = cast("ServerConnection", request.protocol)
+        refusal = protocol_errors.unsupported(request)
         if refusal is not None:
             connection.refuse(refusal)
             raise ConnectionError("refused")
@@ -224,7 +224,7 @@ class GuardedServer(web.Server):
 
     def _last_answer(self, refusal: Problem) -> web.Response:
         self.refused(refusal)
-        request_id = request_ids.new()
+        request_id = request_ids.new_id()
         response = refusal.answer(instance=None, request_id=request_id).response()
         response.headers.update({"X-Request-Id": request_id, "Cache-Control": NO_STORE})
         response.force_close()

@@ -22,9 +22,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from okane.api import times
+from okane.api import timestamps
 from okane.api.problems import MAX_ERRORS, ParameterError, bad_query, shortened
-from okane.api.times import MOMENT
+from okane.api.timestamps import MOMENT
 from okane.api.wire import AnyCurrency
 from okane.currencies import MAX_AMOUNT_MINOR
 from okane.payment import Status
@@ -36,7 +36,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _LATEST = datetime.max.replace(tzinfo=UTC)
 
-# Cursors in base64url, each with one spelling: an id, a number below 2^31 in the room of one, a time and an id.
+# Cursors in base64url, each with one renderer: an id, a number below 2^31 in the room of one, a time and an id.
 _PLACE = re.compile("[A-Za-z0-9_-]{21}[AQgw]")
 _NUMBER = re.compile("A{16}[A-Za-f][A-Za-z0-9_-]{4}[AQgw]")
 _DATED = re.compile("[A-Za-z0-9_-]{32}")
@@ -59,9 +59,9 @@ def _whole(text: object) -> object:
 
 def _moment(text: object) -> datetime:
     try:
-        return times.parse(text)
+        return timestamps.parse(text)
     except ValueError:
-        if isinstance(text, str) and " " in text and times.is_moment(text.replace(" ", "+")):
+        if isinstance(text, str) and " " in text and timestamps.is_moment(text.replace(" ", "+")):
             raise ValueError(f"{_PLUS}, as in {text.replace(' ', '%2B')}") from None
         raise
 
@@ -194,7 +194,7 @@ class PartQuery(BaseModel):
     after: NumberCursor | None = None
 
 
-def read(model: type[Q], query: MultiMapping[str]) -> Q:
+def parse_query(model: type[Q], query: MultiMapping[str]) -> Q:
     """The parameters of a request. Raises a 400 Problem that names every one that is wrong."""
     if len(query) > MAX_PARAMETERS:
         raise bad_query([ParameterError("", "too_many", f"a query has up to {MAX_PARAMETERS} parameters")])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from okane.api import idempotency
+from okane.api import idempotency_key
 
 Json = dict[str, Any]
 
@@ -42,7 +42,7 @@ ALWAYS = frozenset({"X-Request-Id", "Cache-Control", "Location"})
 PARAMETERS: Mapping[str, Json] = {
     "Idempotency-Key": {
         "description": "Unless the body has it: 1 to 255 visible ASCII characters.",
-        "schema": idempotency.KEY,
+        "schema": idempotency_key.KEY,
         "examples": {"key": {"value": "demo-key-1"}},
     },
     "Prefer": {

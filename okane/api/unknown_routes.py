@@ -16,7 +16,7 @@ _ID = re.compile("(?<=/)[^/]*[0-9][^/]{7,}")  # what looks like one: to compare 
 _PARAMETER = re.compile(r"\{[^}]*\}")
 
 
-class Unrouted:
+class RouteSuggestions:
     """The routes, by which the nearest to a path that is none is found."""
 
     def __init__(self, routes: Iterable[tuple[str, str]]) -> None:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from okane.api.waiting import LONGEST_WAIT_S, preferred_s
+from okane.api.long_polling import LONGEST_WAIT_S, preferred_wait_s
 from okane.errors import StoreUnavailable
 from okane.payment import Status
 from okane.store import PaymentWatch
@@ -70,11 +70,11 @@ async def made(api: Api, key: str = "k") -> str:
     ],
 )
 def test_a_preference_is_read_and_what_is_none_is_passed_over(said: str, wait_s: int | None) -> None:
-    assert preferred_s({"Prefer": said}) == wait_s
+    assert preferred_wait_s({"Prefer": said}) == wait_s
 
 
 def test_who_prefers_nothing_does_not_wait() -> None:
-    assert preferred_s({}) is None
+    assert preferred_wait_s({}) is None
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import cast
 import pytest
 from prometheus_client import CollectorRegistry
 
-from okane.api.creating import Creating
+from okane.api.payment_creation import PaymentCreation
 from okane.api.problems import Problem
 from okane.config import Settings
 from okane.errors import Overloaded
@@ -24,7 +24,7 @@ from okane.payment import Payment
 from okane.store import NewPayment, PaymentStore
 from streams import Draft
 from streams.testing import MemoryQueue
-from tests.okane.test_fast_lane import Shelf
+from tests.okane.test_fast_path import Shelf
 
 LIMIT = 1_000
 LARGE = LIMIT + 1
@@ -71,13 +71,13 @@ async def test_the_next_batch_may_leave_before_redis_answers(
     shelf, queue, written = Finding(), Slow(), asyncio.Event()
     shelf.open.set()
     pressure = cast("Pressure", SimpleNamespace(is_too_high=pressed))
-    creating = Creating(
+    creation = PaymentCreation(
         settings=Settings(_env_file=None, amount_limits={"USD": LIMIT}),
         accept=Accept(store=cast("PaymentStore", shelf), producer=queue, pressure=pressure),
         metrics=OkaneMetrics(CollectorRegistry()),
     )
-    news = [creating.read(b'{"amount":%d}' % amount, [f"k{n}"], account_id="a") for n, amount in enumerate(amounts)]
-    answering = asyncio.ensure_future(creating.accept_many(news, written=written.set))
+    news = [creation.parse(b'{"amount":%d}' % amount, [f"k{n}"], account_id="a") for n, amount in enumerate(amounts)]
+    answering = asyncio.ensure_future(creation.accept_many(news, written=written.set))
     async with asyncio.timeout(5):
         await written.wait()
     queue.open.set()

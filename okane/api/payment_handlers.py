@@ -12,13 +12,13 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from okane.api import bodies, strict_json, wire
-from okane.api.answers import JSON, Answer
+from okane.api import request_body, strict_json, wire
+from okane.api.answer import JSON, Answer
 from okane.api.caller import account_of, actor_of
-from okane.api.creating import MAX_BODY_BYTES, Creating, Spelling, location, told
+from okane.api.long_polling import LongPolling, preferred_wait_s
+from okane.api.payment_creation import MAX_BODY_BYTES, PaymentCreation, Renderer, location, to_answer
 from okane.api.problems import Problem
-from okane.api.review import ResolveRequest
-from okane.api.waiting import Waiting, preferred_s
+from okane.api.resolve_request import ResolveRequest
 from okane.config import Settings
 from okane.errors import StoreUnavailable
 from okane.intake.accept import Accept
@@ -29,7 +29,7 @@ from okane.store import PaymentStore
 log = structlog.get_logger("okane.api")
 
 
-class Handlers:
+class PaymentHandlers:
     """The handlers of the payment routes."""
 
     def __init__(
@@ -38,30 +38,30 @@ class Handlers:
         settings: Settings,
         store: PaymentStore,
         accept: Accept,
-        waiting: Waiting,
+        waiting: LongPolling,
         metrics: OkaneMetrics,
         leaving: asyncio.Event | None = None,
     ) -> None:
-        self.creating = Creating(settings=settings, accept=accept, metrics=metrics)
+        self.creation = PaymentCreation(settings=settings, accept=accept, metrics=metrics)
         self._store = store
         self._accept = accept
         self.waiting = waiting
         self._leaving = leaving
         self._was_ready = True
 
-    def creates(self, spelling: Spelling) -> Handler:
+    def creates(self, renderer: Renderer) -> Handler:
         """`POST /payments`, `POST /v1/payments`, `POST /pay`: 202 for a new payment, 200 for the repeat of a request."""
 
         async def create(request: web.Request) -> web.Response:
-            bodies.check_media_type(request, JSON)
-            body = await bodies.read(request, MAX_BODY_BYTES)
+            request_body.check_media_type(request, JSON)
+            body = await request_body.read_body(request, MAX_BODY_BYTES)
             keys = request.headers.getall("Idempotency-Key", ())
-            new = self.creating.read(body, keys, account_id=account_of(request))
-            [receipt] = await self.creating.accept_many([new])
+            new = self.creation.parse(body, keys, account_id=account_of(request))
+            [receipt] = await self.creation.accept_many([new])
             if isinstance(receipt, BaseException):
                 raise receipt
             payment, headers = await self._waited(request, receipt.payment)
-            response = told(replace(receipt, payment=payment), spelling).response()
+            response = to_answer(replace(receipt, payment=payment), renderer).response()
             response.headers.update(headers)
             return response
 
@@ -92,7 +92,7 @@ class Handlers:
 
     async def _waited(self, request: web.Request, payment: Payment) -> tuple[Payment, dict[str, str]]:
         """The payment after the wait that its client prefers, and what to say about that."""
-        wait_s = preferred_s(request.headers)
+        wait_s = preferred_wait_s(request.headers)
         if wait_s is None:
             return payment, {}
         if wait_s and not payment.status.at_rest:
@@ -116,8 +116,8 @@ class Handlers:
     async def resolve(self, request: web.Request) -> web.Response:
         """`POST /v1/payments/{id}/resolve`: what needed a review is decided; 409 from any other status."""
         found = await self._store.get(wire.payment_id(request.match_info["payment_id"]), account_id=account_of(request))
-        bodies.check_media_type(request, JSON)
-        asked = wire.validated(ResolveRequest, strict_json.loads(await bodies.read(request, MAX_BODY_BYTES)))
+        request_body.check_media_type(request, JSON)
+        asked = wire.validated(ResolveRequest, strict_json.loads(await request_body.read_body(request, MAX_BODY_BYTES)))
         payment = await self._accept.resolve(
             found.id,
             account_id=found.account_id,

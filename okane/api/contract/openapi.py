@@ -12,8 +12,8 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from okane.api import problems, wire
 from okane.api.access import SCHEMES
-from okane.api.contract import codes, fields, schemas
-from okane.api.contract.operations import OPERATIONS, Body, Operation, Said
+from okane.api.contract import parameters, problem_codes, schemas
+from okane.api.contract.operations import OPERATIONS, Body, Operation, SuccessResponse
 from okane.api.middleware import Scopes
 from okane.api_key import Scope
 
@@ -36,7 +36,7 @@ _STATUS = (
 )
 
 
-def build(scopes: Scopes) -> Json:
+def build_document(scopes: Scopes) -> Json:
     """The document. `scopes` tells what each route takes."""
     return _Document(scopes).whole()
 
@@ -53,7 +53,7 @@ class _Document:
 
     def __init__(self, scopes: Scopes) -> None:
         self._scopes = scopes
-        wanted = [said.body for one in OPERATIONS.values() for said in one.says if said.body is not None]
+        wanted = [said.body for one in OPERATIONS.values() for said in one.responses if said.body is not None]
         wanted += [one.body.schema for one in OPERATIONS.values() if one.body is not None]
         wanted += [schemas.Problem]
         inputs = [(number, "validation", TypeAdapter(one)) for number, one in enumerate(wanted)]
@@ -77,9 +77,10 @@ class _Document:
                 "schemas": dict(sorted(self._definitions.items()))
                 | {"CurrencyCode": {**wire.CURRENCY, "title": "Currency"}},
                 "responses": dict(sorted(self._refusals.items())),
-                "parameters": {name: _header(name) for name in fields.PARAMETERS},
+                "parameters": {name: _header(name) for name in parameters.PARAMETERS},
                 "headers": {
-                    name: {**header, "required": name in fields.ALWAYS} for name, header in fields.HEADERS.items()
+                    name: {**header, "required": name in parameters.ALWAYS}
+                    for name, header in parameters.HEADERS.items()
                 },
                 "securitySchemes": {name: dict(scheme) for name, scheme in SCHEMES.items()},
             },
@@ -96,7 +97,7 @@ class _Document:
             "requestBody": None if operation.body is None else self._body(operation.body),
             "security": [] if scope is None else [{name: [scope.value]} for name in SCHEMES],
             "responses": {
-                **{str(said.status.value): self._said(said, keyed=scope is not None) for said in operation.says},
+                **{str(said.status.value): self._said(said, keyed=scope is not None) for said in operation.responses},
                 **self._refused(operation, keyed=scope is not None),
             },
         }
@@ -107,7 +108,7 @@ class _Document:
         content = {media_type: {"schema": schema, "example": body.example} for media_type in body.media_types}
         return {"required": True, "content": content}
 
-    def _said(self, said: Said, *, keyed: bool) -> Json:
+    def _said(self, said: SuccessResponse, *, keyed: bool) -> Json:
         document: Json = {"description": said.means, "headers": _headers(said.headers, keyed=keyed)}
         if said.body is not None:
             document["content"] = {said.media_type: {"schema": self._schemas[id(said.body)]}}
@@ -118,8 +119,10 @@ class _Document:
 
     def _refused(self, operation: Operation, *, keyed: bool) -> Json:
         by_status: dict[HTTPStatus, list[str]] = {}
-        for code in dict.fromkeys((*operation.problems, *(codes.OF_KEYS if keyed else ()), *codes.ANYWHERE)):
-            by_status.setdefault(codes.CODES[code].status, []).append(code)
+        for code in dict.fromkeys(
+            (*operation.problems, *(problem_codes.OF_KEYS if keyed else ()), *problem_codes.ANYWHERE)
+        ):
+            by_status.setdefault(problem_codes.CODES[code].status, []).append(code)
         return {
             str(status.value): {"$ref": f"#/components/responses/{self._refusal(status, known)}"}
             for status, known in sorted(by_status.items())
@@ -127,7 +130,7 @@ class _Document:
 
     def _refusal(self, status: HTTPStatus, known: Sequence[str]) -> str:
         """The name of the response that refuses with this status, for one of these reasons."""
-        means = "\n".join(f"* `{code}`: {codes.CODES[code].means}" for code in known)
+        means = "\n".join(f"* `{code}`: {problem_codes.CODES[code].means}" for code in known)
         examples = {code: _example(code) for code in known}
         more = ["WWW-Authenticate"] if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) else []
         more += ["Retry-After"] if status in _AWAY else []
@@ -146,7 +149,7 @@ class _Document:
 
 def _example(code: str) -> Json:
     """What a request that is refused for this reason is answered with."""
-    known = codes.CODES[code]
+    known = problem_codes.CODES[code]
     said = problems.Problem(known.status, code, known.means, retryable=known.retryable).document()
     return {"summary": known.means, "value": said | {"request_id": "3f2a8c"}}
 
@@ -180,11 +183,11 @@ def _filter(name: str, member: Json) -> Json:
     member = next((one for one in member.get("anyOf", ()) if one != {"type": "null"}), member)
     member = {key: value for key, value in member.items() if key != "uniqueItems" and (key != "default" or value)}
     style = {"style": "deepObject", "explode": True} if member["type"] == "object" else {}
-    return {"name": name, "in": "query", "description": fields.FILTERS[name], **style, "schema": member}
+    return {"name": name, "in": "query", "description": parameters.FILTERS[name], **style, "schema": member}
 
 
 def _header(name: str) -> Json:
-    return {"name": name, "in": "header", **fields.PARAMETERS[name]}
+    return {"name": name, "in": "header", **parameters.PARAMETERS[name]}
 
 
 def _parameter(name: str) -> Json:

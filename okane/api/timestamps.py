@@ -52,7 +52,7 @@ Moment = Annotated[datetime, BeforeValidator(parse), WithJsonSchema(MOMENT)]
 
 
 @functools.lru_cache(maxsize=16)
-def text(moment: datetime) -> str:
+def to_text(moment: datetime) -> str:
     """The moment as every document of ours has it. What was accepted together has one moment, and many documents."""
     written = moment.isoformat(timespec="microseconds")
     if not written.endswith(_UTC_OFFSET):  # the database's sessions are on UTC

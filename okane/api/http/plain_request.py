@@ -12,13 +12,13 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from okane.api.answers import JSON
-from okane.api.bodies import CURLS
-from okane.api.creating import MAX_BODY_BYTES, SPELLINGS
+from okane.api.answer import JSON
+from okane.api.payment_creation import MAX_BODY_BYTES, RENDERERS
+from okane.api.request_body import CURLS
 
 _MAX_HEAD_BYTES = 4096  # any limit of the parser's is larger
 _MAX_FIELDS = 32
-_LINES = {f"POST {path} HTTP/1.1".encode(): path for path in SPELLINGS}
+_LINES = {f"POST {path} HTTP/1.1".encode(): path for path in RENDERERS}
 _FIELD = re.compile(rb"([A-Za-z0-9-]++): ?+([!-~]++(?: ++[!-~]++)*+)")
 _KEY = "idempotency-key"
 _KEY_NAMES = (b"\r\nIdempotency-Key: ", b"\r\nidempotency-key: ")
@@ -56,7 +56,7 @@ class PlainRequest(NamedTuple):
         return () if value is None else (value,)
 
 
-def read(data: bytes) -> PlainRequest | None:
+def parse_plain_request(data: bytes) -> PlainRequest | None:
     """What `data` is, if all of it is one plain request."""
     end = data.find(b"\r\n\r\n", 0, _MAX_HEAD_BYTES)
     if end < 0 or not data.startswith(b"POST "):

@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from okane.api import queries, times, wire
-from okane.api.answers import JSON
+from okane.api import query_parameters, timestamps, wire
+from okane.api.answer import JSON
 from okane.api.caller import account_of
 from okane.payment import Payment, Status
 from okane.store import API, OPERATOR, Attempt, Event, PaymentLists, PaymentStore
@@ -24,7 +24,7 @@ _ACTORS = frozenset({API, OPERATOR})
 _WITH_A_KEY = f"{API} sk_"
 
 
-class Reading:
+class PaymentQueries:
     """The handlers of the lists."""
 
     def __init__(self, *, store: PaymentStore, lists: PaymentLists) -> None:
@@ -33,17 +33,19 @@ class Reading:
 
     async def payments(self, request: web.Request) -> web.Response:
         """`GET /v1/payments`: a page of the account's payments, newest first, or oldest."""
-        query = queries.read(queries.PaymentQuery, request.query)
+        query = query_parameters.parse_query(query_parameters.PaymentQuery, request.query)
         page = await self._lists.page(
             query.wanted, account_id=account_of(request), limit=query.limit, after=query.after
         )
         listed = await documents(page.payments, wire.payment_document)
         after = page.after if len(listed) == len(page.payments) else page.payments[len(listed) - 1].id
-        return page_of(request, "payments", f"[{','.join(listed)}]", None if after is None else queries.cursor(after))
+        return page_of(
+            request, "payments", f"[{','.join(listed)}]", None if after is None else query_parameters.cursor(after)
+        )
 
     async def events(self, request: web.Request) -> web.Response:
         """`GET /v1/payments/{id}/events`: what happened to a payment, oldest first."""
-        query = queries.read(queries.PartQuery, request.query)
+        query = query_parameters.parse_query(query_parameters.PartQuery, request.query)
         payment = await self._payment(request)
         events = await self._lists.timeline(
             payment.id,
@@ -52,18 +54,18 @@ class Reading:
             limit=query.limit + 1,
         )
         shown = events[: query.limit]
-        after = queries.number_cursor(shown[-1].version) if len(events) > query.limit else None
+        after = query_parameters.number_cursor(shown[-1].version) if len(events) > query.limit else None
         return page_of(request, "events", json.dumps([_event(event) for event in shown]), after)
 
     async def attempts(self, request: web.Request) -> web.Response:
         """`GET /v1/payments/{id}/attempts`: how often it was tried, and what came of it."""
-        query = queries.read(queries.PartQuery, request.query)
+        query = query_parameters.parse_query(query_parameters.PartQuery, request.query)
         payment = await self._payment(request)
         last = (query.after or 0) + query.limit
         attempts = await self._lists.attempts(
             payment.id, account_id=payment.account_id, after=query.after or 0, limit=query.limit
         )
-        after = queries.number_cursor(last) if payment.attempts > last else None
+        after = query_parameters.number_cursor(last) if payment.attempts > last else None
         return page_of(request, "attempts", json.dumps([_attempt(one, payment) for one in attempts]), after)
 
     async def _payment(self, request: web.Request) -> Payment:
@@ -97,7 +99,7 @@ def page_of(request: web.Request, name: str, listed: str, after: str | None) -> 
 def _event(event: Event) -> Mapping[str, object]:
     return _said(
         version=event.version,
-        at=times.text(event.at),
+        at=timestamps.to_text(event.at),
         event=event.event,
         status=event.status.value,
         attempt=event.attempt,
@@ -120,8 +122,8 @@ def _attempt(attempt: Attempt, payment: Payment) -> Mapping[str, object]:
     under_way = attempt.number == payment.attempts and payment.status is Status.PROCESSING
     return _said(
         attempt=attempt.number,
-        began_at=times.text(attempt.began_at),
-        ended_at=None if attempt.ended_at is None else times.text(attempt.ended_at),
+        began_at=timestamps.to_text(attempt.began_at),
+        ended_at=None if attempt.ended_at is None else timestamps.to_text(attempt.ended_at),
         outcome=attempt.outcome or ("under_way" if under_way else "lost"),
         provider=attempt.provider,
         call=attempt.call,

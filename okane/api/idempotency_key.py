@@ -14,7 +14,7 @@ _VISIBLE_ASCII = re.compile(r"[!-~]{1,255}")
 KEY = {"type": "string", "pattern": f"^{_VISIBLE_ASCII.pattern}$"}
 
 
-def choose(headers: Sequence[str], body: str | None) -> str:
+def choose_key(headers: Sequence[str], body: str | None) -> str:
     """The key of the request, from its `Idempotency-Key` header or its body. Raises a 400 Problem.
 
     The header's value is a quoted string by the draft, and a bare token by everybody's habit: both are taken.
@@ -35,7 +35,7 @@ def choose(headers: Sequence[str], body: str | None) -> str:
     return key
 
 
-def reused(payment_id: str) -> Problem:
+def key_reused(payment_id: str) -> Problem:
     """The key belongs to a payment that means something else."""
     return Problem(
         HTTPStatus.UNPROCESSABLE_ENTITY,

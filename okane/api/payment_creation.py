@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
 
-from okane.api import idempotency, strict_json, times, wire
-from okane.api.answers import Answer
+from okane.api import idempotency_key, strict_json, timestamps, wire
+from okane.api.answer import Answer
 from okane.api.problems import FieldError, Problem, invalid
 from okane.config import Settings
 from okane.currencies import CURRENCIES, MAX_AMOUNT_MINOR
@@ -27,17 +27,17 @@ MAX_BODY_BYTES = strict_json.MAX_BYTES
 
 BEFORE_ANSWER = failpoint("accept.before_answer", "accepted, the client not told", raises=StoreUnavailable)
 
-Spelling = Callable[[Receipt], bytes]
+Renderer = Callable[[Receipt], bytes]
 
 # The paths that make payments, and how each spells what it made: okane's own, and the older queue's words.
-SPELLINGS: Mapping[str, Spelling] = {
+RENDERERS: Mapping[str, Renderer] = {
     "/v1/payments": wire.receipt_json,
     "/payments": wire.receipt_json,
     "/pay": wire.pay_receipt_json,
 }
 
 
-class Creating:
+class PaymentCreation:
     """Makes payments of what clients send."""
 
     def __init__(self, *, settings: Settings, accept: Accept, metrics: OkaneMetrics) -> None:
@@ -49,7 +49,7 @@ class Creating:
         self._replayed = metrics.accepted.labels("replayed")
         self._not_enqueued = metrics.not_enqueued
 
-    def read(self, body: bytes, keys: Sequence[str], *, account_id: str) -> NewPayment:
+    def parse(self, body: bytes, keys: Sequence[str], *, account_id: str) -> NewPayment:
         """The payment that a body asks for, under the key in it or in these `Idempotency-Key` headers. Raises Problem."""
         asked = wire.read_quickly(body) or wire.read_create(strict_json.loads(body))
         if len(body) > wire.MAX_METADATA_BYTES:  # no JSON that we write is longer than what it was read from
@@ -58,7 +58,7 @@ class Creating:
         metadata = asked.metadata or {}
         return NewPayment(
             account_id=account_id,
-            idempotency_key=idempotency.choose(keys, asked.idempotency_key),
+            idempotency_key=idempotency_key.choose_key(keys, asked.idempotency_key),
             fingerprint=wire.fingerprint(
                 amount_minor=asked.amount,
                 currency=currency,
@@ -75,14 +75,14 @@ class Creating:
         )
 
     async def answer_many(
-        self, asked: Sequence[tuple[NewPayment, Spelling]], *, written: Callable[[], None]
+        self, asked: Sequence[tuple[NewPayment, Renderer]], *, written: Callable[[], None]
     ) -> Sequence[Answer | BaseException]:
         """Accept the payments: 202 for a new one, 200 for the repeat of a request, IdempotencyKeyReused, Overloaded or
         StoreUnavailable in the place of an answer. `written` is called when the rows are."""
         receipts = await self.accept_many([new for new, _ in asked], written=written)
         return [
-            told(receipt, spelling) if isinstance(receipt, Receipt) else receipt
-            for (_, spelling), receipt in zip(asked, receipts, strict=True)
+            to_answer(receipt, renderer) if isinstance(receipt, Receipt) else receipt
+            for (_, renderer), receipt in zip(asked, receipts, strict=True)
         ]
 
     async def accept_many(
@@ -159,7 +159,7 @@ def _out_of_range(new: NewPayment, now: datetime) -> Problem:
     given = [("execute_at", new.execute_at), ("expires_at", new.expires_at)]
     said = [(name, moment) for name, moment in given if moment is not None]
     wrong = [name for name, moment in said if not now < moment <= now + FARTHEST] or [name for name, _ in said]
-    detail = f"must be in the future, and at most a year away; it is {times.text(now)} here"
+    detail = f"must be in the future, and at most a year away; it is {timestamps.to_text(now)} here"
     return invalid([FieldError(f"/{name}", "out_of_range", detail) for name in wrong])
 
 
@@ -172,13 +172,13 @@ async def _passed(receipt: Receipt | BaseException) -> Receipt | BaseException:
     return receipt
 
 
-def told(receipt: Receipt, spelling: Spelling) -> Answer:
+def to_answer(receipt: Receipt, renderer: Renderer) -> Answer:
     """The answer to a request that has this receipt."""
     headers = {"Location": location(receipt)}
     if not receipt.created:
         headers["Idempotent-Replayed"] = "true"
     status = HTTPStatus.ACCEPTED if receipt.created else HTTPStatus.OK
-    return Answer(status, spelling(receipt), headers)
+    return Answer(status, renderer(receipt), headers)
 
 
 def location(receipt: Receipt) -> str:

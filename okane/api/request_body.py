@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from okane.api.answers import JSON
+from okane.api.answer import JSON
 from okane.api.problems import Problem
 from okane.time_slice import TimeSlice
 
@@ -16,13 +16,13 @@ BODY_TIMEOUT_S = 5.0  # the largest takes longer only from somebody who means to
 UTF_8 = frozenset({"utf-8", "utf8"})
 
 
-async def read(request: web.Request, max_bytes: int) -> bytes:
+async def read_body(request: web.Request, max_bytes: int) -> bytes:
     """The body. One that says it is too large is refused unread, one that does not come is not waited for."""
     if (request.content_length or 0) > max_bytes:
         raise web.HTTPRequestEntityTooLarge(max_size=max_bytes, actual_size=request.content_length or 0)
     try:
         async with asyncio.timeout(None if request.content.is_eof() else BODY_TIMEOUT_S):
-            return await _read(request, max_bytes)
+            return await _read_chunks(request, max_bytes)
     except TimeoutError:
         raise Problem(
             HTTPStatus.REQUEST_TIMEOUT,
@@ -32,7 +32,7 @@ async def read(request: web.Request, max_bytes: int) -> bytes:
         ) from None
 
 
-async def _read(request: web.Request, max_bytes: int) -> bytes:
+async def _read_chunks(request: web.Request, max_bytes: int) -> bytes:
     body, time_slice = bytearray(), TimeSlice()
     while not request.content.at_eof():  # chunk by chunk: to take all at once takes long if each has a byte
         chunk, _ = await request.content.readchunk()
@@ -45,7 +45,7 @@ async def _read(request: web.Request, max_bytes: int) -> bytes:
 
 def check_media_type(request: web.Request, *allowed: str) -> str:
     """Which of the allowed types it is: as it is, in UTF-8. No Content-Type, or the one that `curl -d` sets by itself, is
-    taken for JSON: the clients of the systems before us send those. If it is none after all: see `if_a_form`."""
+    taken for JSON: the clients of the systems before us send those. If it is none after all: see `name_form_type`."""
     said = request.headers.get("Content-Type")
     content_type = JSON if said is None or request.content_type == CURLS else request.content_type
     plain = said is None or (content_type in allowed and (request.charset or "utf-8").lower() in UTF_8)
@@ -59,7 +59,7 @@ def check_media_type(request: web.Request, *allowed: str) -> str:
     return content_type
 
 
-def if_a_form(problem: Problem, content_type: str | None) -> Problem:
+def name_form_type(problem: Problem, content_type: str | None) -> Problem:
     """The problem of a request; that a body is no JSON is one of its type if it says that it is a form."""
     if problem.code != "json_invalid" or (content_type or "").partition(";")[0].strip().lower() != CURLS:
         return problem

@@ -8,7 +8,7 @@ import json
 
 from aiohttp import web
 
-from okane.api.contract import document, page
+from okane.api.contract import docs_page, openapi
 from okane.api.contract.operations import HTML, OPENAPI
 from okane.api.middleware import Scopes
 
@@ -18,13 +18,13 @@ _POLICY = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inl
 CACHEABLE = {"Cache-Control": "public, max-age=300"}
 
 
-class Description:
+class DescriptionHandlers:
     """The handlers of the description. It is made when it is first asked for, beside the requests for payments."""
 
     def __init__(self, scopes: Scopes) -> None:
-        self._document = functools.cache(functools.partial(document.build, scopes))
+        self._document = functools.cache(functools.partial(openapi.build_document, scopes))
         self._json = functools.cache(lambda: json.dumps(self._document()).encode())
-        self._page = functools.cache(lambda: page.render(self._document()).encode())
+        self._page = functools.cache(lambda: docs_page.render(self._document()).encode())
 
     async def openapi(self, _request: web.Request) -> web.Response:
         """`GET /v1/openapi.json`: for machines."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from okane.api.contract import curl
-from okane.api.contract.codes import ANYWHERE, CODES, Code
+from okane.api.contract.problem_codes import ANYWHERE, CODES, Code
 
 Json = Mapping[str, Any]
 

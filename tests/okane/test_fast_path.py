@@ -25,19 +25,19 @@ from prometheus_client.exposition import generate_latest
 
 from okane import logs
 from okane.api import middleware
-from okane.api.access import Access, Caller, Everybody
-from okane.api.answers import Answer
-from okane.api.creating import MAX_BODY_BYTES, SPELLINGS
-from okane.api.dead_letters import DeadLetterRoutes
-from okane.api.handlers import Handlers
-from okane.api.http.connection import Connection
-from okane.api.http.fast_path import FastConnection, FastLane
-from okane.api.http.plain import PlainRequest
-from okane.api.http.server import ConnectionMetrics, GuardedRunner, GuardedServer, Limits
+from okane.api.access import Access, AnonymousAccess, Caller
+from okane.api.answer import Answer
+from okane.api.dead_letters import DeadLetterHandlers
+from okane.api.http.connection import ServerConnection
+from okane.api.http.fast_path import FastConnection, FastPath
+from okane.api.http.plain_request import PlainRequest
+from okane.api.http.server import ConnectionLimits, ConnectionMetrics, GuardedRunner, GuardedServer
+from okane.api.long_polling import LongPolling
+from okane.api.payment_creation import MAX_BODY_BYTES, RENDERERS
+from okane.api.payment_handlers import PaymentHandlers
+from okane.api.payment_queries import PaymentQueries
 from okane.api.problems import Problem
-from okane.api.reading import Reading
-from okane.api.routes import Routes, build_api
-from okane.api.waiting import Waiting
+from okane.api.routes import Handlers, build_api
 from okane.api_key import Scope
 from okane.config import Settings
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StoreUnavailable
@@ -125,7 +125,7 @@ def _payment(new: NewPayment, *, number: int) -> Payment:
     )
 
 
-class Counting(FastLane):
+class Counting(FastPath):
     """The fast lane, and how many requests have taken it."""
 
     taken = 0
@@ -140,7 +140,7 @@ class Served:
     """A server in this process."""
 
     runner: GuardedRunner
-    lane: Counting
+    fast_path: Counting
     shelf: Shelf
     queue: MemoryQueue
     registry: CollectorRegistry
@@ -196,32 +196,32 @@ async def serving(
     shelf.open.set()
     store = cast("PaymentStore", shelf)
     accept = Accept(store=store, producer=queue)
-    access = access or Everybody()
-    waiting = Waiting(watch=cast("PaymentWatch", shelf))
+    access = access or AnonymousAccess()
+    waiting = LongPolling(watch=cast("PaymentWatch", shelf))
     settings = Settings(_env_file=None)
-    handlers = Handlers(settings=settings, store=store, accept=accept, waiting=waiting, metrics=metrics)
-    lane = Counting(handlers.creating, metrics, access)
-    routes = Routes(
+    handlers = PaymentHandlers(settings=settings, store=store, accept=accept, waiting=waiting, metrics=metrics)
+    fast_path = Counting(handlers.creation, metrics, access)
+    routes = Handlers(
         handlers,
-        Reading(store=store, lists=cast("PaymentLists", shelf)),
-        DeadLetterRoutes(dead=cast("DeadLetterStore", shelf), replay=cast("Replay", shelf)),
+        PaymentQueries(store=store, lists=cast("PaymentLists", shelf)),
+        DeadLetterHandlers(dead=cast("DeadLetterStore", shelf), replay=cast("Replay", shelf)),
     )
     runner = GuardedRunner(
         build_api(routes, metrics, access),
-        limits=Limits(
+        limits=ConnectionLimits(
             connections=1000,
             head_timeout_s=head_timeout_s,
             keep_alive_timeout_s=keep_alive_timeout_s,
             write_timeout_s=FAR_S,
         ),
         metrics=ConnectionMetrics(registry),
-        fast_lane=lane if fast else None,
+        fast_path=fast_path if fast else None,
         shutdown_timeout=drain_s,
     )
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        yield Served(runner, lane, shelf, queue, registry)
+        yield Served(runner, fast_path, shelf, queue, registry)
     finally:
         await runner.cleanup()
 
@@ -240,7 +240,7 @@ def sent(body: str | bytes, *fields: str, path: str = "/payments") -> bytes:
 
 def corpus() -> Iterator[bytes]:
     """Requests for payments: right ones, repeats, and everything that can be wrong with one."""
-    for path in SPELLINGS:
+    for path in RENDERERS:
         yield post("a", path=path)
         yield post("a", path=path)
         yield post("a", path=path, amount=441)
@@ -315,8 +315,8 @@ async def test_what_is_said_is_the_same_in_both_lanes() -> None:
         assert fast.counts() == ordinary.counts()
         assert fast.shelf.by_key == ordinary.shelf.by_key
         assert [one.body for one in fast.queue.published] == [one.body for one in ordinary.queue.published]
-        assert fast.lane.taken > 30
-        assert ordinary.lane.taken == 0
+        assert fast.fast_path.taken > 30
+        assert ordinary.fast_path.taken == 0
 
 
 async def test_whatever_is_sent_is_answered_the_same_in_both_lanes() -> None:
@@ -327,7 +327,7 @@ async def test_whatever_is_sent_is_answered_the_same_in_both_lanes() -> None:
             assert plain(await fast.ask(request)) == plain(await ordinary.ask(request)), request
         assert fast.counts() == ordinary.counts()
         assert fast.shelf.by_key == ordinary.shelf.by_key
-        assert fast.lane.taken > 30
+        assert fast.fast_path.taken > 30
 
 
 @LANES
@@ -364,7 +364,7 @@ async def test_an_error_behind_is_a_problem_and_the_connection_stays(
         assert [line["event"] for line in logged] == (["request_failed"] if status == 500 else [])
         assert second.status == 202
         assert served.count("okane_http_request_seconds_count", route="/payments", method="POST", code=str(status)) == 1
-        assert served.lane.taken == (2 if fast else 0)
+        assert served.fast_path.taken == (2 if fast else 0)
 
 
 @LANES
@@ -376,7 +376,7 @@ async def test_nobody_waits_for_ever(fast: bool, monkeypatch: pytest.MonkeyPatch
         answer = await _answered(reader, writer, post("a"))
         writer.close()
         assert (answer.status, answer.document["code"]) == (503, "store_unavailable")
-        assert served.lane.taken == fast
+        assert served.fast_path.taken == fast
         served.shelf.open.set()  # or the end of the server would wait for it
 
 
@@ -410,7 +410,7 @@ async def test_what_comes_before_aiohttp_waits_for_it_may_still_take_the_fast_la
     async with serving(fast=True) as served:
         reader, writer = await served.connect()
         assert [(await _answered(reader, writer)).status for _ in statuses] == statuses
-        assert served.lane.taken == taken
+        assert served.fast_path.taken == taken
         writer.close()
 
 
@@ -418,14 +418,14 @@ async def test_what_comes_before_aiohttp_waits_for_it_may_still_take_the_fast_la
 async def test_what_came_before_the_end_and_before_aiohttp_waits_for_it_is_answered(
     fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = Connection.connection_made
+    made = ServerConnection.connection_made
 
-    def made_with_data(connection: Connection, transport: asyncio.BaseTransport) -> None:
+    def made_with_data(connection: ServerConnection, transport: asyncio.BaseTransport) -> None:
         made(connection, transport)
         connection.data_received(post("a"))
         connection.close()  # as a server that stops does with all of them
 
-    monkeypatch.setattr(Connection, "connection_made", made_with_data)
+    monkeypatch.setattr(ServerConnection, "connection_made", made_with_data)
     async with serving(fast=fast, drain_s=NEAR_S) as served:
         reader, writer = await served.connect()
         received = await _rest(reader)
@@ -443,7 +443,7 @@ async def test_what_waits_behind_a_silent_store_is_answered_in_time_and_never_se
         clients = [await served.connect() for _ in range(3)]
         for number, (_, writer) in enumerate(clients, 1):  # the store is stuck with the first, the rest waits
             writer.write(post(str(number)))
-            await _until(lambda: served.lane.taken == number and served.shelf.asked == 1)  # noqa: B023
+            await _until(lambda: served.fast_path.taken == number and served.shelf.asked == 1)  # noqa: B023
         for reader, writer in clients:
             assert (await _answered(reader, writer)).status == 503
         served.shelf.open.set()
@@ -492,7 +492,7 @@ async def test_a_request_in_parts_is_read_the_same_wherever_it_is_cut() -> None:
             answer = await _answered(reader, writer)
             assert answer.document["payment"]["idempotency_key"] == "a", end
             writer.close()
-        assert served.lane.taken == 0  # what comes in parts is aiohttp's to wait for
+        assert served.fast_path.taken == 0  # what comes in parts is aiohttp's to wait for
 
 
 async def test_requests_that_come_one_by_one_stay_in_the_fast_lane_whatever_is_between_them() -> None:
@@ -505,7 +505,7 @@ async def test_requests_that_come_one_by_one_stay_in_the_fast_lane_whatever_is_b
         writer.write(A + B)
         assert [(await _answered(reader, writer)).status for _ in range(2)] == [202] * 2
         writer.close()
-        assert served.lane.taken == 100
+        assert served.fast_path.taken == 100
 
 
 UNUSUAL = post("u", "Content-Type: application/json; charset=utf8")
@@ -532,7 +532,7 @@ async def test_after_one_whole_request_of_aiohttps_the_next_may_take_the_fast_la
         await _until(lambda: connection._waiter is not None)
         connection.data_received(post("a") if before[-1:] == b"\n" or taken else HEALTH[1:])
         await _answered(reader, writer)
-        assert served.lane.taken == taken
+        assert served.fast_path.taken == taken
         writer.close()
 
 
@@ -554,7 +554,7 @@ async def test_pipelined_requests_are_answered_one_after_the_other(chunks: list[
         served.shelf.open.set()
         keys = [(await _answered(reader, writer)).document["payment"]["idempotency_key"] for _ in range(3)]
         assert keys == ["a", "b", "c"]
-        assert served.lane.taken == (chunks[0] == A)
+        assert served.fast_path.taken == (chunks[0] == A)
         writer.close()
 
 
@@ -584,7 +584,7 @@ async def test_what_comes_behind_a_request_of_aiohttps_waits_for_it(before: byte
         first, second = await _answered(reader, writer), await _answered(reader, writer)
         assert first.document.get("payment", {}).get("idempotency_key") != "b"
         assert second.document["payment"]["idempotency_key"] == "b"
-        assert served.lane.taken == 0
+        assert served.fast_path.taken == 0
         writer.close()
 
 
@@ -597,7 +597,7 @@ async def test_what_comes_while_aiohttp_answers_waits_for_it() -> None:
         connection.data_received(B)
         served.shelf.open.set()
         keys = [(await _answered(reader, writer)).document["payment"]["idempotency_key"] for _ in range(2)]
-        assert (keys, served.lane.taken) == (["a", "b"], 0)
+        assert (keys, served.fast_path.taken) == (["a", "b"], 0)
         writer.close()
 
 
@@ -632,12 +632,12 @@ async def test_a_client_that_goes_away_leaves_its_payment_and_no_line_in_the_log
         with structlog.testing.capture_logs() as logged:
             _, writer = await served.connect()
             writer.write(post("a"))
-            await _until(lambda: served.lane.taken == 1)
+            await _until(lambda: served.fast_path.taken == 1)
             writer.transport.abort()
             await _until(lambda: served.count("okane_http_connections") == 0)
             served.shelf.open.set()
             await _until(lambda: served.count("okane_payments_accepted_total", result="created") == 1)
-            await served.lane.drain(None)
+            await served.fast_path.drain(None)
         assert logged == []
         assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
         assert "a" in served.shelf.by_key
@@ -686,7 +686,7 @@ async def test_who_stops_waits_for_what_is_in_hand_and_says_goodbye(fast: bool) 
         async with asyncio.timeout(WAIT_S):
             await stopping
         writer.close()
-        assert served.lane.taken == fast
+        assert served.fast_path.taken == fast
 
 
 async def test_who_stops_waits_for_a_payment_whose_client_is_gone() -> None:
@@ -694,7 +694,7 @@ async def test_who_stops_waits_for_a_payment_whose_client_is_gone() -> None:
         served.shelf.open.clear()
         _, writer = await served.connect()
         writer.write(post("a"))
-        await _until(lambda: served.lane.taken == 1)
+        await _until(lambda: served.fast_path.taken == 1)
         writer.transport.abort()
         await _until(lambda: served.count("okane_http_connections") == 0)
         stopping = asyncio.create_task(served.runner.cleanup())
@@ -719,7 +719,7 @@ async def test_who_stops_does_not_wait_for_ever(fast: bool, monkeypatch: pytest.
         assert await _rest(reader) == b""
         writer.close()
         async with asyncio.timeout(WAIT_S):
-            await served.lane.drain(None)  # nothing goes on behind the back of who has stopped
+            await served.fast_path.drain(None)  # nothing goes on behind the back of who has stopped
 
 
 @LANES
@@ -730,7 +730,7 @@ async def test_who_stops_lets_go_of_those_who_are_answered(fast: bool) -> None:
         writer.write(A)
         await _until(lambda: served.shelf.asked == 1)
         late_writer.write(post("late"))
-        await _until(lambda: served.lane.taken == 2 or served.shelf.asked == 2)
+        await _until(lambda: served.fast_path.taken == 2 or served.shelf.asked == 2)
         stopping = asyncio.create_task(served.runner.cleanup())
         await _until(lambda: not served.runner.sites)
         served.shelf.open.set()
@@ -766,7 +766,7 @@ async def test_a_connection_in_use_outlives_the_time_for_a_head(fast: bool) -> N
         answer = await _answered(reader, writer)
         assert (answer.status, answer.document["code"]) == (408, "head_too_slow")
         writer.close()
-        assert served.lane.taken == 2 * fast
+        assert served.fast_path.taken == 2 * fast
 
 
 @LANES
@@ -782,7 +782,7 @@ async def test_an_answer_that_takes_long_is_no_idleness_and_what_follows_it_is(f
         assert (await _answered(reader, writer, post("b"))).status == 202
         assert await _rest(reader) == b""
         writer.close()
-        assert served.lane.taken == 2 * fast
+        assert served.fast_path.taken == 2 * fast
 
 
 async def test_a_client_that_does_not_read_its_answers_leaves_the_fast_lane() -> None:
@@ -792,11 +792,11 @@ async def test_a_client_that_does_not_read_its_answers_leaves_the_fast_lane() ->
         connection.data_received(post("a"))
         connection.resume_writing()
         assert (await _answered(reader, writer)).status == 202
-        assert served.lane.taken == 0
+        assert served.fast_path.taken == 0
         writer.close()
 
 
-class Asking(Everybody):
+class Asking(AnonymousAccess):
     """About whom somebody has to be asked first, who may keep one waiting."""
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ from uuid import UUID
 import structlog
 from aiohttp import web
 
-from okane.api.http.connection import Connection
+from okane.api.http.connection import ServerConnection
 from okane.errors import StoreUnavailable
 from okane.store import PaymentWatch
 
@@ -32,7 +32,7 @@ WAITED = web.RequestKey("waited_s", float)
 _WAIT = re.compile(r'\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?:;.*)?', re.IGNORECASE)
 
 
-def preferred_s(headers: Mapping[str, str]) -> int | None:
+def preferred_wait_s(headers: Mapping[str, str]) -> int | None:
     """How long a request would wait for its payment, in whole seconds; None: it does not say. The first word counts."""
     if "Prefer" not in headers:
         return None
@@ -42,7 +42,7 @@ def preferred_s(headers: Mapping[str, str]) -> int | None:
     return None
 
 
-class Waiting:
+class LongPolling:
     """Everybody who waits in this process."""
 
     def __init__(self, *, watch: PaymentWatch) -> None:
@@ -61,7 +61,7 @@ class Waiting:
         """
         if self._closed:
             return
-        connection = cast("Connection", request.protocol)
+        connection = cast("ServerConnection", request.protocol)
         started_s = time.perf_counter()
         with self._waiter(payment_id) as at_rest, connection.losing(at_rest):
             await asyncio.wait([at_rest], timeout=wait_s)

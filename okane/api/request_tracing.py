@@ -6,54 +6,54 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from okane.api.access import Access
-from okane.api.answers import Answer
-from okane.api.creating import Creating
-from okane.api.http.fast_path import Asked, FastConnection, FastLane
-from okane.api.http.plain import PlainRequest
+from okane.api.answer import Answer
+from okane.api.http.fast_path import FastConnection, FastPath, PendingRequest
+from okane.api.http.plain_request import PlainRequest
+from okane.api.payment_creation import PaymentCreation
 from okane.metrics import OkaneMetrics
 from okane.origin_guard import OriginGuard
 from okane.store import NewPayment
 from okane.tracing import RequestTracer
 
 TRACEPARENT, TRACERESPONSE = "traceparent", "traceresponse"
-# Asked every few seconds by whoever keeps the process alive: nobody wants to see that.
+# PendingRequest every few seconds by whoever keeps the process alive: nobody wants to see that.
 _PROBES = frozenset({"/v1/health", "/health", "/healthz", "/readyz"})
 
 
-class TracedLane(FastLane):
+class TracedFastPath(FastPath):
     """The fast lane, with a span around each request."""
 
     def __init__(
         self,
-        creating: Creating,
+        creation: PaymentCreation,
         metrics: OkaneMetrics,
         access: Access,
         tracer: RequestTracer,
         guard: OriginGuard | None = None,
     ) -> None:
-        super().__init__(creating, metrics, access, guard)
+        super().__init__(creation, metrics, access, guard)
         self._tracer = tracer
 
-    def _asked(self, connection: FastConnection, request: PlainRequest) -> Asked:
-        asked = super()._asked(connection, request)
-        asked.span = self._tracer.request("POST", asked.path, asked.path, request.values(TRACEPARENT))
-        return asked
+    def _pending(self, connection: FastConnection, request: PlainRequest) -> PendingRequest:
+        pending = super()._pending(connection, request)
+        pending.span = self._tracer.request("POST", pending.path, pending.path, request.values(TRACEPARENT))
+        return pending
 
-    async def _answer(self, batch: list[tuple[Asked, NewPayment]]) -> None:
-        with self._tracer.together([(asked.span, new) for asked, new in batch if asked.span is not None]):
+    async def _answer(self, batch: list[tuple[PendingRequest, NewPayment]]) -> None:
+        with self._tracer.together([(pending.span, new) for pending, new in batch if pending.span is not None]):
             await super()._answer(batch)
 
-    def _reply(self, asked: Asked, answer: Answer) -> None:
-        assert asked.span is not None
-        with asked.span as span:
+    def _reply(self, pending: PendingRequest, answer: Answer) -> None:
+        assert pending.span is not None
+        with pending.span as span:
             span.answered(answer.status.value)
             headers = {**answer.headers, **_told(span.traceparent)}
-            super()._reply(asked, Answer(answer.status, answer.body, headers, answer.content_type))
+            super()._reply(pending, Answer(answer.status, answer.body, headers, answer.content_type))
 
-    def _give_up(self, asked: Asked) -> None:
-        if asked.span is not None and not asked.answered:
-            asked.span.given_up()
-        super()._give_up(asked)
+    def _give_up(self, pending: PendingRequest) -> None:
+        if pending.span is not None and not pending.answered:
+            pending.span.given_up()
+        super()._give_up(pending)
 
 
 def around_requests(tracer: RequestTracer) -> Middleware:

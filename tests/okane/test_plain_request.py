@@ -11,10 +11,10 @@ from aiohttp import HttpVersion11
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpRequestParser
 
-from okane.api.creating import MAX_BODY_BYTES, SPELLINGS
-from okane.api.http import plain, refusals
+from okane.api.http import plain_request, protocol_errors
+from okane.api.payment_creation import MAX_BODY_BYTES, RENDERERS
 from tests.faults.test_fuzz import Generator
-from tests.okane.test_fast_lane import corpus, post, sent
+from tests.okane.test_fast_path import corpus, post, sent
 
 FIELDS = (
     "X-Request-Id: mine-1",
@@ -34,7 +34,7 @@ def mutants(seed: int, count: int) -> Iterator[bytes]:
     dice = random.Random(seed)
     for number in range(count):
         fields = dice.sample((*FIELDS, dice.choice(KEYS)), dice.randrange(len(FIELDS) + 1))
-        request = bytearray(post(f"k-{number}", *fields, path=dice.choice([*SPELLINGS])))
+        request = bytearray(post(f"k-{number}", *fields, path=dice.choice([*RENDERERS])))
         for _ in range(dice.choice((0, 1, 1, 2, 3))):
             at = dice.randrange(len(request))
             match dice.randrange(4):
@@ -51,7 +51,7 @@ def mutants(seed: int, count: int) -> Iterator[bytes]:
 
 def check(data: bytes) -> bool:
     """Whether it is plain. If so, aiohttp's parser has to find the same in it, and nothing else."""
-    request = plain.read(data)
+    request = plain_request.parse_plain_request(data)
     if request is None:
         return False
     loop = asyncio.get_running_loop()
@@ -59,9 +59,9 @@ def check(data: bytes) -> bool:
         BaseProtocol(loop),
         loop,
         limit=2**16,
-        max_line_size=refusals.MAX_LINE_BYTES,
-        max_field_size=refusals.MAX_FIELD_BYTES,
-        max_headers=refusals.MAX_FIELDS,
+        max_line_size=protocol_errors.MAX_LINE_BYTES,
+        max_field_size=protocol_errors.MAX_FIELD_BYTES,
+        max_headers=protocol_errors.MAX_FIELDS,
         auto_decompress=False,
     )
     [(message, payload)], upgraded, tail = parser.feed_data(data)
@@ -134,8 +134,8 @@ WHOLE = post("a")
     ],
 )
 def test_anything_unusual_is_for_the_parser(data: bytes) -> None:
-    assert plain.read(WHOLE) is not None
-    assert plain.read(data) is None
+    assert plain_request.parse_plain_request(WHOLE) is not None
+    assert plain_request.parse_plain_request(data) is None
 
 
 @pytest.mark.parametrize("name", ["Idempotency-Key", "idempotency-key", "IDEMPOTENCY-key"])
@@ -146,12 +146,12 @@ def test_the_key_is_found_wherever_it_stands(name: str, at: int) -> None:
         fields = [f"A: {number % 2}", "B: b"]
         fields.insert(at, f"{name}: key-{number}")
         body = f'{{"amount": {number + 1}}}'
-        request = plain.read(sent(body, *fields))
+        request = plain_request.parse_plain_request(sent(body, *fields))
         assert request is not None
         assert request.values("idempotency-key") == (f"key-{number}",)
         assert request.values("a") == (str(number % 2),)
         assert request.body == body.encode()
-        assert plain.read(sent(body + " ", *fields)[:-1]) is None
-    without = plain.read(sent("{}", "A: 0", "B: b"))
+        assert plain_request.parse_plain_request(sent(body + " ", *fields)[:-1]) is None
+    without = plain_request.parse_plain_request(sent("{}", "A: 0", "B: b"))
     assert without is not None
     assert without.values("idempotency-key") == ()
