@@ -13,6 +13,7 @@ import pytest
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from typer.testing import CliRunner
+from yarl import URL
 
 from okane.api.contract import problem_codes, schemas
 from okane.api.contract.operations import OPERATIONS
@@ -20,8 +21,8 @@ from okane.api.problems import JSON
 from okane.api.routes import SCOPES
 from okane.cli import app
 from tests.contract.answers import the_document, validator
-from tests.okane.conftest import Api
-from tests.okane.test_api import BAD, get
+from tests.okane.api_requests import BAD, get
+from tests.okane.served_api import Api
 
 # To JSON Schema these are whole numbers, and to us they are not: what another parser makes of them is not known.
 WHOLE_TO_OTHERS = {'{"amount": 10.0, "idempotency_key": "k"}', '{"amount": 1e2, "idempotency_key": "k"}'}
@@ -77,8 +78,7 @@ async def test_the_commands_of_the_page_can_be_run(api: Api) -> None:
         page = await response.text()
     lines = [html.unescape(text) for text in re.findall(r"<pre>(curl .*?)</pre>", page)]
     assert len(lines) == len(OPERATIONS)
-    assert api.client._base_url is not None
-    env = {**os.environ, "OKANE_URL": api.client._base_url.authority, "OKANE_API_KEY": "sk_test_any"}
+    env = {**os.environ, "OKANE_URL": URL(api.url).authority, "OKANE_API_KEY": "sk_test_any"}
     for line in lines:
         command = line.replace("curl ", "curl -s -o /dev/null -w '%{http_code}' ", 1)
         process = await asyncio.create_subprocess_shell(command, env=env, stdout=asyncio.subprocess.PIPE)

@@ -16,9 +16,8 @@ import pytest
 from okane.api.access import KeyAccess
 from okane.api_key import Mode
 from tests.contract.answers import the_document
-from tests.okane.conftest import Api, serve_api
-from tests.okane.test_access import make, store
-from tests.okane.test_client import url_of
+from tests.okane.api_keys import make, store
+from tests.okane.served_api import Api, serve_api
 
 __all__ = ["store"]
 
@@ -53,7 +52,7 @@ async def test_a_generated_client_pays(generated: Callable[[str], Any], api: Api
     for name in ("create_payment", "get_payment", "list_payments", "list_events", "retry_payment"):
         generated(f"api.payments.{name}")
     key = await make(store, "shop")
-    client = generated("client").AuthenticatedClient(url_of(api), token=key, raise_on_unexpected_status=True)
+    client = generated("client").AuthenticatedClient(api.url, token=key, raise_on_unexpected_status=True)
     async with client:
         new = models.CreatePayment(amount=440, currency=models.Currency.EUR, idempotency_key="k")
         new.metadata = models.CreatePaymentMetadata.from_dict({"order": "4711"})

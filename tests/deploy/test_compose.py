@@ -16,7 +16,7 @@ import redis
 
 from okane.local.redis_server import find_binary
 from tests.deploy.files import DEPLOY, ROOT, check_settings, drain_needed, duration, loaded, pinned
-from tests.local.test_processes import wait_until
+from tests.local.waiting import wait_until
 
 COMPOSE = DEPLOY / "compose.yaml"
 SERVICES: dict[str, dict[str, Any]] = loaded(COMPOSE)["services"]

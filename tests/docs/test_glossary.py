@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from okane.cli import app
-from tests.docs.test_tables import OPERATIONS, ROOT, setting_names, table_names
+from tests.docs.tables import OPERATIONS, ROOT, setting_names, table_names
 
 COMMANDS = {f"okane {name}" for name in typer.main.get_command(app).commands}  # type: ignore[attr-defined]  # a click.Group
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from okane.local.console import LogTail, summary
-from tests.local.test_data_folder import ENDPOINTS
+from tests.local.running_endpoints import ENDPOINTS
 
 
 def write(log: Path, *lines: str) -> None:

@@ -10,17 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from okane.local.data_folder import Endpoints, take
+from okane.local.data_folder import take
 from okane.local.processes import Stage, spawn
 from okane.local.server import LocalError
-
-ENDPOINTS = Endpoints(
-    database_url="postgresql://okane:secret@127.0.0.1:1/okane",
-    redis_url="redis://:secret@127.0.0.1:2/0",
-    provider_base_url="http://127.0.0.1:3",
-    api_url="http://127.0.0.1:4",
-    metrics_urls={"api": "http://127.0.0.1:5/metrics"},
-)
+from tests.local.running_endpoints import ENDPOINTS
 
 
 def ignore(_: str) -> None: ...

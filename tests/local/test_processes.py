@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import psutil
 import pytest
 
 from okane.local.processes import Child, Record, Roster, Stage, end_leftover, spawn
+from tests.local.waiting import wait_until
 
 STUBBORN = "import signal,sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); signal.pause()"
 POLITE = "import signal,sys; print('up', flush=True); signal.pause()"
@@ -42,14 +42,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield run
     for child in children:
         child.kill()
-
-
-def wait_until(condition: Callable[[], object], timeout_s: float = 20) -> None:
-    """Returns when `condition` holds: for facts of other processes, which send no event."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.01)
 
 
 def test_a_child_is_asked_to_end_before_it_is_killed(start: Start) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.local.test_processes import wait_until
+from tests.local.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 ECHO = "import sys, os; print('okane', *sys.argv[1:], sys.prefix)"

@@ -22,7 +22,7 @@ import pytest
 
 from okane.local.data_folder import DataFolder, Endpoints
 from okane.local.redis_server import RedisServer
-from tests.local.test_processes import wait_until
+from tests.local.waiting import wait_until
 
 ANY_PORT = [f"--{name}-port=0" if name else "--port=0" for name in ("", "provider", "postgres", "redis", "metrics")]
 # What the machine of a developer may have set is not what these tests are about.

@@ -2,52 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
-from uuid import uuid4
 
-import aiohttp
 import pytest
-from prometheus_client import CollectorRegistry
 
-from okane.api.access import Access, AnonymousAccess
-from okane.api.dead_letters import DeadLetterHandlers
-from okane.api.http.fast_path import FastPath
-from okane.api.http.server import ConnectionLimits, serving
-from okane.api.long_polling import LongPolling
-from okane.api.payment_creation import PaymentCreation
-from okane.api.payment_handlers import PaymentHandlers
-from okane.api.payment_queries import PaymentQueries
-from okane.api.routes import Handlers, build_api
-from okane.config import Settings
-from okane.intake.accept import Accept
-from okane.intake.pressure import Pressure
-from okane.intake.replay import Replay
-from okane.lanes import payments_stream
-from okane.metrics import OkaneMetrics
-from okane.origin_guard import OriginGuard
-from okane.store import DeadLetterStore, PaymentLists, PaymentStore, PaymentWatch
-from streams import DeadLetters, Producer, Stream, connect
-from tests.contract.answers import CheckedResponse
-
-LIMITS = ConnectionLimits(connections=1000, head_timeout_s=60.0, keep_alive_timeout_s=60.0, write_timeout_s=60.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Api:
-    """A served API, a client for it, and what is behind it."""
-
-    client: aiohttp.ClientSession
-    store: PaymentStore
-    stream: Stream
-    metrics: OkaneMetrics
-    waiting: LongPolling
-    creation: PaymentCreation
-    leaving: asyncio.Event
-    url: str
+from tests.okane.charging import desk  # noqa: F401 - a fixture of several modules
+from tests.okane.faulty_proxy import client, way  # noqa: F401 - fixtures of several modules
+from tests.okane.served_api import Api, serve_api
 
 
 @pytest.fixture
@@ -55,50 +16,3 @@ async def api(request: pytest.FixtureRequest, database_url: str, redis_url: str)
     """With the default settings, or those of the test's indirect parameter."""
     async for one in serve_api(database_url, redis_url, **getattr(request, "param", {})):
         yield one
-
-
-async def serve_api(
-    database_url: str, redis_url: str, access: Access | None = None, pressure: Pressure | None = None, **changed: Any
-) -> AsyncIterator[Api]:
-    """The API over these two servers, on a stream of its own."""
-    settings = Settings(_env_file=None, **changed)
-    metrics = OkaneMetrics(CollectorRegistry())
-    stream = payments_stream(f"test-{uuid4()}")
-    redis = connect(redis_url, timeout=timedelta(seconds=2))
-    store = PaymentStore(
-        database_url, actor="api", lease=settings.lease, grace=settings.sweep_grace, timeout=timedelta(seconds=3)
-    )
-    producer = Producer(redis, stream)
-    accept = Accept(store=store, producer=producer, pressure=pressure)
-    guard = OriginGuard(settings.allowed_hosts or frozenset()) if access is None else None
-    access = access or AnonymousAccess()
-    watch, leaving = PaymentWatch(database_url), asyncio.Event()
-    handlers = PaymentHandlers(
-        settings=settings,
-        store=store,
-        accept=accept,
-        waiting=LongPolling(watch=watch),
-        metrics=metrics,
-        leaving=leaving,
-    )
-    lists = PaymentLists(database_url)
-    dead = DeadLetterStore(database_url)
-    replay = Replay(accept=accept, notes=DeadLetters(redis, stream))
-    routes = Handlers(handlers, PaymentQueries(store=store, lists=lists), DeadLetterHandlers(dead=dead, replay=replay))
-    app, fast_path = (
-        build_api(routes, metrics, access, guard=guard),
-        FastPath(handlers.creation, metrics, access, guard),
-    )
-    async with (
-        serving(
-            app, "127.0.0.1", 0, limits=LIMITS, drain=timedelta(seconds=1), fast_path=fast_path, leaving=leaving
-        ) as url,
-        aiohttp.ClientSession(url, response_class=CheckedResponse) as client,
-    ):
-        yield Api(client, store, stream, metrics, handlers.waiting, handlers.creation, leaving, url)
-    await producer.aclose()
-    await store.aclose()
-    await lists.aclose()
-    await watch.aclose()
-    await dead.aclose()
-    await redis.aclose()

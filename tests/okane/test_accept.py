@@ -15,7 +15,7 @@ from okane.intake.accept import Accept
 from okane.lanes import payments_stream
 from okane.store import PaymentStore, SweepStore
 from streams.testing import MemoryQueue
-from tests.okane.test_store import GRACE, LEASE, new
+from tests.okane.stored_payments import GRACE, LEASE, new
 
 
 class Silent(MemoryQueue):

@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-import aiohttp
 import pytest
 
 from okane import api_key
@@ -22,24 +21,17 @@ from okane.errors import StoreUnavailable
 from okane.payment import Status
 from okane.rate import Rate
 from okane.store import ApiKeyStore, Claimed
-from tests.okane.conftest import Api, serve_api
-from tests.okane.test_api import settle
-from tests.okane.test_store import settlement
+from tests.okane.api_keys import BODY, JSON, ask, bearer, make, pay, store
+from tests.okane.api_requests import settle
+from tests.okane.served_api import Api, serve_api
+from tests.okane.stored_payments import settlement
 
-ALL = tuple(Scope)
+FIXTURES = (store,)
+
 ANOTHER_BODY = '{"amount": 441, "idempotency_key": "k"}'
-BODY = '{"amount": 440, "idempotency_key": "k"}'
-JSON = {"Content-Type": "application/json"}
 BODIES = {"/v1/payments/batch": f"[{BODY}]", "/v1/dead-letters/replay": '{"limit": 1}'}
 BODIES["/v1/payments/{payment_id}/resolve"] = '{"as": "success", "reason": "seen"}'
 PROTECTED = sorted(route for route, scope in SCOPES.items() if scope is not None)
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ApiKeyStore]:
-    store = ApiKeyStore(database_url, timeout=timedelta(seconds=3))
-    yield store
-    await store.aclose()
 
 
 @pytest.fixture
@@ -56,36 +48,12 @@ async def open_api(database_url: str, redis_url: str) -> AsyncIterator[Api]:
         yield one
 
 
-async def make(store: ApiKeyStore, account: str, *scopes: Scope, mode: Mode = Mode.TEST, **more: Any) -> str:
-    """The secret of a new key."""
-    new = NewKey.make(mode)
-    await store.create(new, account_id=account, mode=mode, scopes=scopes or ALL, **more)
-    return new.secret
-
-
 async def admitted(access: KeyAccess, secret: str) -> bool:
     try:
         await access.admit([f"Bearer {secret}"], Scope.READ)
     except Problem:
         return False
     return True
-
-
-def bearer(secret: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {secret}"}
-
-
-async def ask(
-    api: Api, method: str, path: str, headers: dict[str, str], body: str | None = None
-) -> tuple[aiohttp.ClientResponse, Any]:
-    data, more = (body, JSON) if body is not None else (None, {})
-    async with api.client.request(method, path, data=data, headers=more | headers) as response:
-        return response, await response.json(content_type=None) if method != "HEAD" else None
-
-
-async def pay(api: Api, secret: str, body: str = BODY, path: str = "/v1/payments") -> tuple[int, Any]:
-    response, said = await ask(api, "POST", path, bearer(secret), body)
-    return response.status, said
 
 
 def path_of(pattern: str, payment_id: object) -> str:

@@ -19,8 +19,8 @@ from okane.api.metrics_endpoint import MetricsSources, build_metrics_app
 from okane.client import Client
 from okane.simulator import app as simulator
 from okane.simulator.options import SimulatorOptions
-from tests.okane.conftest import LIMITS, Api
-from tests.okane.test_api import get, post
+from tests.okane.api_requests import get, post
+from tests.okane.served_api import LIMITS, Api
 
 CURLS = "application/x-www-form-urlencoded"
 NEW = '{"amount": 440, "idempotency_key": "k"}'
@@ -71,9 +71,8 @@ async def heads(url: URL, *paths: str) -> list[bytes]:
 
 
 async def _of_the_api(api: Api, _tmp_path: Path) -> list[bytes]:
-    assert api.client._base_url is not None
     await post(api, "/v1/payments", NEW)
-    url = api.client._base_url
+    url = URL(api.url)
     reader, writer = await asyncio.open_connection(url.host, url.port)
     head = f"POST /v1/payments HTTP/1.1\r\nHost: {url.authority}\r\nContent-Type: {CURLS}\r\n"
     writer.write(f"{head}Content-Length: {len(NEW)}\r\n\r\n{NEW}".encode())
@@ -187,8 +186,7 @@ async def test_the_currencies_of_new_payments_are_listed_with_their_exponents(ap
         asked = json.dumps({"amount": 1, "currency": code, "idempotency_key": code})
         response, _ = await post(api, "/v1/payments", asked)
         assert (response.status == 202) == (code in listed), code
-    assert api.client._base_url is not None
-    async with Client(str(api.client._base_url)) as client:
+    async with Client(api.url) as client:
         assert {one.code: one.exponent for one in await client.currencies()} == {
             code: one["exponent"] for code, one in listed.items()
         }

@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import aiohttp
 import pytest
 import structlog
 from multidict import CIMultiDict
@@ -18,38 +17,10 @@ from yarl import URL
 from okane.api import request_body, strict_json
 from okane.api.problems import Problem
 from okane.payment import Status
-from okane.store import Claimed, Refused, Settlement
-from tests.okane.conftest import Api
-from tests.okane.test_store import settlement
-
-JSON = {"Content-Type": "application/json"}
-
-
-async def post(api: Api, path: str, body: str | bytes, **headers: str) -> tuple[aiohttp.ClientResponse, Any]:
-    async with api.client.post(path, data=body, headers=JSON | headers) as response:
-        return response, await response.json(content_type=None)
-
-
-async def get(api: Api, path: str, **headers: str) -> tuple[aiohttp.ClientResponse, Any]:
-    async with api.client.get(path, headers=headers) as response:
-        return response, await response.json(content_type=None)
-
-
-async def rows(api: Api) -> int:
-    return sum((await _counts(api)).values())
-
-
-async def _counts(api: Api) -> dict[str, int]:
-    found = await api.store._rare.rows("SELECT status, count(*)::int FROM payments GROUP BY status")
-    return dict(found)
-
-
-async def settle(api: Api, payment_id: str, status: Status, **more: object) -> Settlement:
-    claim = await api.store.claim(UUID(payment_id))
-    assert isinstance(claim, Claimed)
-    outcome = settlement(claim.payment, status, **more)
-    await api.store.settle(outcome)
-    return outcome
+from okane.store import Claimed, Refused
+from tests.okane.api_requests import BAD, JSON, get, post, rows, settle
+from tests.okane.served_api import Api
+from tests.okane.stored_payments import settlement
 
 
 @pytest.mark.parametrize("path", ["/payments", "/v1/payments"])
@@ -138,54 +109,6 @@ async def test_the_key_may_be_a_header(api: Api, header: str) -> None:
     assert (response.status, body["payment"]["idempotency_key"]) == (202, "k-1")
 
 
-DEEP = '{"amount": 1, "metadata": ' + '{"a":' * 8 + "1" + "}" * 8 + "}"
-
-BAD = [
-    ("", 400, "json_invalid"),
-    ("{", 400, "json_invalid"),
-    ("[]", 400, "body_not_an_object"),
-    ('"text"', 400, "body_not_an_object"),
-    (b'{"amount": 1, "x": "\xff"}', 400, "json_invalid"),
-    ('{"amount": 1, "amount": 2, "idempotency_key": "k"}', 400, "json_duplicate_name"),
-    ('{"amount": NaN, "idempotency_key": "k"}', 400, "json_invalid"),
-    ('{"amount": Infinity, "idempotency_key": "k"}', 400, "json_invalid"),
-    (r'{"amount": 1, "idempotency_key": "\ud800"}', 400, "json_invalid_text"),
-    (r'{"amount": 1, "metadata": {"a": "\u0000"}, "idempotency_key": "k"}', 400, "json_invalid_text"),
-    (r'{"amount": 1, "metadata": {"\u0000": "a"}, "idempotency_key": "k"}', 400, "json_invalid_text"),
-    (DEEP, 400, "json_too_deep"),
-    ('{"a":' * 10_000, 400, "json_too_deep"),
-    ("1" * 5000, 400, "json_invalid"),
-    ('{"amount": 1}', 400, "idempotency_key_missing"),
-    ('{"amount": 1, "idempotency_key": ""}', 400, "idempotency_key_invalid"),
-    ('{"amount": 1, "idempotency_key": "a b"}', 400, "idempotency_key_invalid"),
-    ('{"amount": 1, "idempotency_key": "é"}', 400, "idempotency_key_invalid"),
-    ('{"amount": 1, "idempotency_key": "%s"}' % ("k" * 256), 400, "idempotency_key_invalid"),
-    ('{"idempotency_key": "k"}', 422, "validation_failed"),
-    ('{"amount": 0, "idempotency_key": "k"}', 422, "validation_failed"),
-    ('{"amount": -1, "idempotency_key": "k"}', 422, "validation_failed"),
-    ('{"amount": 10.0, "idempotency_key": "k"}', 422, "validation_failed"),
-    ('{"amount": 1e400, "idempotency_key": "k"}', 422, "validation_failed"),
-    ('{"amount": 1e2, "idempotency_key": "k"}', 422, "validation_failed"),
-    ('{"amount": true, "idempotency_key": "k"}', 422, "validation_failed"),
-    ('{"amount": "10", "idempotency_key": "k"}', 422, "validation_failed"),
-    ('{"amount": null, "idempotency_key": "k"}', 422, "validation_failed"),
-    ('{"amount": 9007199254740992, "idempotency_key": "k"}', 422, "amount_unsafe_integer"),
-    ('{"amount": 9223372036854775808, "idempotency_key": "k"}', 422, "amount_unsafe_integer"),
-    ('{"amount": %s, "idempotency_key": "k"}' % ("9" * 4000), 422, "amount_unsafe_integer"),
-    ('{"amount": 1, "currency": "usd", "idempotency_key": "k"}', 422, "validation_failed"),
-    ('{"amount": 1, "currency": "XXQ", "idempotency_key": "k"}', 422, "validation_failed"),
-    ('{"amount": 1, "curency": "USD", "idempotency_key": "k"}', 422, "validation_failed"),
-    ('{"amount": 1, "metadata": {"a": 1}, "idempotency_key": "k"}', 422, "validation_failed"),
-    ('{"amount": 1, "metadata": {"%s": "v"}, "idempotency_key": "k"}' % ("n" * 41), 422, "validation_failed"),
-    ('{"amount": 1, "metadata": {"n": "%s"}, "idempotency_key": "k"}' % ("v" * 501), 422, "validation_failed"),
-    (
-        '{{"amount": 1, "metadata": {{{}}}, "idempotency_key": "k"}}'.format(",".join(f'"{n}": ""' for n in range(51))),
-        422,
-        "validation_failed",
-    ),
-]
-
-
 @pytest.mark.parametrize("path", ["/payments", "/v1/payments", "/pay"])
 @pytest.mark.parametrize(("body", "status", "code"), BAD, ids=[str(body)[:40] for body, _, _ in BAD])
 async def test_bad_input_is_a_problem_and_changes_nothing(
@@ -216,7 +139,7 @@ async def test_two_different_keys_are_refused(api: Api) -> None:
 
 
 async def test_a_client_that_goes_away_in_mid_request_is_no_error_of_ours(api: Api) -> None:
-    url = api.client._base_url
+    url = URL(api.url)
     assert url is not None
     with structlog.testing.capture_logs() as logged:
         _, writer = await asyncio.open_connection(url.host, url.port)
@@ -289,7 +212,7 @@ async def test_what_curl_says_by_itself_is_taken_for_json(api: Api) -> None:
 
 
 async def test_a_body_that_says_it_is_too_large_is_refused_unread(api: Api) -> None:
-    url = api.client._base_url
+    url = URL(api.url)
     assert url is not None
     reader, writer = await asyncio.open_connection(url.host, url.port)
     writer.write(

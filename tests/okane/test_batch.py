@@ -15,8 +15,8 @@ from okane.api import batch
 from okane.errors import StoreUnavailable
 from okane.intake.accept import Accept
 from okane.store import NewPayment
-from tests.okane.conftest import Api
-from tests.okane.test_api import BAD, JSON, post, rows
+from tests.okane.api_requests import BAD, JSON, post, rows
+from tests.okane.served_api import Api
 
 PATH = "/v1/payments/batch"
 LINES = {"Content-Type": "application/x-ndjson"}

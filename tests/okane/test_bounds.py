@@ -16,9 +16,9 @@ from okane.api import batch, batch_items
 from okane.api.payment_creation import MAX_BODY_BYTES, RENDERERS
 from okane.api.problems import Problem
 from okane.api.routes import SCOPES
-from tests.okane.conftest import Api
+from tests.okane.api_requests import rows
 from tests.okane.holding import Said, garbage_as_in_the_api, send, watching_the_loop
-from tests.okane.test_api import rows
+from tests.okane.served_api import Api
 
 MOST_S = 0.005
 MAX_ANSWER = 64 * 1024  # of all but lists and batches

@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-import aiohttp
 import pytest
-from aiohttp import web
 
 from okane.api.access import KeyAccess
 from okane.api.contract.problem_codes import CODES
@@ -34,64 +31,12 @@ from okane.client import (
 from okane.client.errors import _BY_CODE, refused
 from okane.payment import Status
 from okane.store import ApiKeyStore
-from streams import RetryPolicy
-from tests.okane.conftest import Api, serve_api
-from tests.okane.test_api import rows, settle
+from tests.okane.api_requests import rows, settle
+from tests.okane.faulty_proxy import SOON, Way
+from tests.okane.served_api import Api, serve_api
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "client.md"
-SOON = RetryPolicy(base=timedelta(milliseconds=1), cap=timedelta(milliseconds=5), max_attempts=None)
 NEW = NewPayment(amount=440, idempotency_key="k-1", metadata={"order": "4711"})
-
-
-def url_of(api: Api) -> str:
-    assert api.client._base_url is not None
-    return str(api.client._base_url)
-
-
-@pytest.fixture
-async def client(api: Api) -> AsyncIterator[Client]:
-    async with Client(url_of(api)) as one:
-        yield one
-
-
-@dataclass(slots=True)
-class Way:
-    """A way to the API on which things go wrong, in this order; then they go well. None: the answer is lost."""
-
-    url: str
-    wrong: list[tuple[int, dict[str, Any], dict[str, str]] | None] = field(default_factory=list)
-    asked: list[tuple[str, str, bytes]] = field(default_factory=list)
-
-    async def go(self, request: web.Request) -> web.StreamResponse:
-        body = await request.read()
-        self.asked.append((request.method, request.path_qs, body))
-        wrong = self.wrong.pop(0) if self.wrong else (0, {}, {})
-        if wrong is not None and wrong[0]:
-            status, document, headers = wrong
-            return web.json_response(document, status=status, headers=headers)
-        async with (
-            aiohttp.ClientSession() as session,
-            session.request(request.method, self.url + request.path_qs, data=body, headers=request.headers) as answer,
-        ):
-            said = await answer.read()
-        if wrong is None:
-            assert request.transport is not None
-            request.transport.abort()
-        return web.Response(body=said, status=answer.status, content_type="application/json")
-
-
-@pytest.fixture
-async def way(api: Api) -> AsyncIterator[tuple[Way, Client]]:
-    one = Way(url_of(api))
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", one.go)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    async with Client(f"http://{host}:{port}", retries=SOON) as client:
-        yield one, client
-    await runner.cleanup()
 
 
 def problem(code: str, **more: str) -> tuple[int, dict[str, Any], dict[str, str]]:
@@ -185,7 +130,7 @@ async def test_refusals_have_a_type_for_what_can_be_done(api: Api, client: Clien
 async def test_a_key_that_is_none_is_said_to_be(database_url: str, redis_url: str) -> None:
     store = ApiKeyStore(database_url, timeout=timedelta(seconds=3))
     async for api in serve_api(database_url, redis_url, KeyAccess(store, mode=Mode.TEST)):
-        async with Client(url_of(api), key="sk_test_nobody") as client:
+        async with Client(api.url, key="sk_test_nobody") as client:
             with pytest.raises(AccessDenied, match="key_invalid"):
                 await client.pay(NEW)
     await store.aclose()
@@ -232,7 +177,7 @@ async def test_the_example_of_the_documents_runs(
     [example] = re.findall(r"```python\n(.*?)```", EXAMPLE.read_text(), re.DOTALL)
     monkeypatch.setenv("OKANE_API_KEY", "any")
     code: dict[str, Any] = {}
-    exec(example.replace("http://127.0.0.1:8080", url_of(api)).replace("asyncio.run(main())", ""), code)
+    exec(example.replace("http://127.0.0.1:8080", api.url).replace("asyncio.run(main())", ""), code)
     running = asyncio.create_task(code["main"]())
     async with asyncio.timeout(30):
         while not (made := await _all(client.payments())):

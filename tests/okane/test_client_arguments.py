@@ -12,9 +12,7 @@ import pytest
 
 from okane.client import Client, NewPayment
 from okane.payment import Status
-from tests.okane.test_client import Way, way
-
-FIXTURES = (way,)
+from tests.okane.faulty_proxy import Way
 
 ID = UUID("01890000-0000-7000-8000-000000000000")
 NAIVE = datetime(2027, 1, 1)

@@ -27,7 +27,7 @@ from okane.payment import Status
 from okane.store import PaymentStore
 from okane.store.facts import PostgresFacts
 from streams import Consumer, Dead, Done, Message, Outcome, Producer, connect
-from tests.okane.test_store import GRACE, LEASE, claimed, new, settlement
+from tests.okane.stored_payments import GRACE, LEASE, claimed, new, settlement
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ID = "0198b2f0-0000-7000-8000-000000000000"

@@ -14,9 +14,9 @@ from okane.api.dead_letters import MAX_REPLAY
 from okane.payment import Status
 from okane.store import DeadLetterStore, DeadWanted
 from okane.store import dead_letters as dead_module
-from tests.okane.conftest import Api
-from tests.okane.test_api import get, post
-from tests.okane.test_store import claimed, new, settlement
+from tests.okane.api_requests import get, post
+from tests.okane.served_api import Api
+from tests.okane.stored_payments import claimed, new, settlement
 
 PATH = "/v1/dead-letters"
 

@@ -15,8 +15,8 @@ from okane.errors import AccountBusy
 from okane.store import ApiKeyStore
 from okane.store.fair import FairSessions
 from okane.store.session import Session
-from tests.okane.conftest import Api, serve_api
-from tests.okane.test_access import ask, bearer, make, pay
+from tests.okane.api_keys import ask, bearer, make, pay
+from tests.okane.served_api import Api, serve_api
 
 # More payments of an account than a page may look at: a filter that none of them meets costs as much as a page can.
 FILL = """

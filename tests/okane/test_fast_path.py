@@ -9,13 +9,11 @@ import logging
 import re
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, cast
-from uuid import UUID
 
 import pytest
 import structlog
@@ -33,96 +31,26 @@ from okane.api.http.fast_path import FastConnection, FastPath
 from okane.api.http.plain_request import PlainRequest
 from okane.api.http.server import ConnectionLimits, ConnectionMetrics, GuardedRunner, GuardedServer
 from okane.api.long_polling import LongPolling
-from okane.api.payment_creation import MAX_BODY_BYTES, RENDERERS
 from okane.api.payment_handlers import PaymentHandlers
 from okane.api.payment_queries import PaymentQueries
 from okane.api.problems import Problem
 from okane.api.routes import Handlers, build_api
 from okane.api_key import Scope
 from okane.config import Settings
-from okane.errors import IdempotencyKeyReused, PaymentNotFound, StoreUnavailable
+from okane.errors import StoreUnavailable
 from okane.intake.accept import Accept
 from okane.intake.replay import Replay
 from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics
-from okane.payment import Payment, Status
-from okane.store import Accepted, DeadLetterStore, NewPayment, Page, PaymentLists, PaymentStore, PaymentWatch, Wanted
+from okane.store import DeadLetterStore, PaymentLists, PaymentStore, PaymentWatch
 from streams.testing import MemoryQueue
-from tests.faults.test_fuzz import LAST, Generator
-from tests.okane.test_api import BAD
+from tests.faults.request_generator import LAST, Generator
+from tests.okane.fast_path import HEALTH, Shelf, corpus, post, sent
 
 FAR_S = 60.0
 NEAR_S = 0.2
 WAIT_S = 20.0
-HEALTH = b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n"
-NOW = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
 LANES = pytest.mark.parametrize("fast", [True, False], ids=["fast", "ordinary"])
-
-
-@dataclass(slots=True)
-class Shelf:
-    """A store in memory, whose ids are numbers. A test may hold its answers back, or make it fail."""
-
-    by_key: dict[str, tuple[Payment, bytes]] = field(default_factory=dict)
-    open: asyncio.Event = field(default_factory=asyncio.Event)
-    late: asyncio.Event = field(default_factory=asyncio.Event)  # for the key of that name alone
-    asked: int = 0
-    error: Exception | None = None
-
-    async def accept(self, new: NewPayment, *, wake: bool = True) -> Accepted:
-        self.asked += 1
-        await asyncio.sleep(0)
-        await (self.late if new.idempotency_key == "late" else self.open).wait()
-        if self.error is not None:
-            raise self.error
-        created = new.idempotency_key not in self.by_key
-        payment, fingerprint = self.by_key.setdefault(
-            new.idempotency_key, (_payment(new, number=len(self.by_key)), new.fingerprint)
-        )
-        if fingerprint != new.fingerprint:
-            raise IdempotencyKeyReused(payment.id)
-        return Accepted(payment, created=created)
-
-    async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[Accepted | BaseException]:
-        accepting = (self.accept(new, wake=number < wakes) for number, new in enumerate(news))
-        return await asyncio.gather(*accepting, return_exceptions=True)
-
-    async def find(self, new: NewPayment) -> Payment | None:
-        payment, fingerprint = self.by_key.get(new.idempotency_key, (None, new.fingerprint))
-        if payment is not None and fingerprint != new.fingerprint:
-            raise IdempotencyKeyReused(payment.id)
-        return payment
-
-    async def page(self, _wanted: Wanted, *, account_id: str, limit: int, after: UUID | None) -> Page:
-        return Page([], None)
-
-    async def get(self, payment_id: UUID, *, account_id: str) -> Payment:
-        raise PaymentNotFound(str(payment_id))
-
-    async def retry(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
-        raise PaymentNotFound(str(payment_id))
-
-    async def check_writable(self) -> None:
-        pass
-
-
-def _payment(new: NewPayment, *, number: int) -> Payment:
-    return Payment(
-        id=UUID(int=number),
-        account_id=new.account_id,
-        idempotency_key=new.idempotency_key,
-        amount_minor=new.amount_minor,
-        currency=new.currency,
-        lane=new.lane,
-        status=Status.PENDING,
-        attempts=0,
-        retries=0,
-        version=0,
-        provider_key="",
-        created_at=NOW,
-        updated_at=NOW,
-        metadata=new.metadata,
-    )
 
 
 class Counting(FastPath):
@@ -224,83 +152,6 @@ async def serving(
         yield Served(runner, fast_path, shelf, queue, registry)
     finally:
         await runner.cleanup()
-
-
-def post(key: str, *fields: str, path: str = "/payments", amount: int = 440) -> bytes:
-    return sent(f'{{"amount": {amount}, "idempotency_key": "{key}"}}', *fields, path=path)
-
-
-def sent(body: str | bytes, *fields: str, path: str = "/payments") -> bytes:
-    body = body.encode() if isinstance(body, str) else body
-    head = [f"POST {path} HTTP/1.1", "Host: x", *fields, f"Content-Length: {len(body)}"]
-    if not any(one.lower().startswith("content-type") for one in fields):
-        head.append("Content-Type: application/json")
-    return "\r\n".join([*head, "", ""]).encode() + body
-
-
-def corpus() -> Iterator[bytes]:
-    """Requests for payments: right ones, repeats, and everything that can be wrong with one."""
-    for path in RENDERERS:
-        yield post("a", path=path)
-        yield post("a", path=path)
-        yield post("a", path=path, amount=441)
-        yield post(f"b{path}", path=path)
-        yield from (sent(cast("str | bytes", body), path=path) for body, _, _ in BAD)
-    for number, fields in enumerate(FIELDS):
-        yield sent(f'{{"amount": {number + 1}}}', *fields, f"Idempotency-Key: c-{number}")
-        yield sent(f'{{"amount": {number + 1}, "idempotency_key": "d-{number}"}}', *fields)
-    yield sent('{"amount": 1}', 'Idempotency-Key: "e"')
-    yield sent('{"amount": 1}', 'Idempotency-Key: "e\\\\f"')
-    yield sent('{"amount": 1}', "Idempotency-Key:")
-    yield sent('{"amount": 1}', "Idempotency-Key: a", "Idempotency-Key: b")
-    yield sent('{"amount": 1, "idempotency_key": "a"}', "Idempotency-Key: b")
-    yield sent('\ufeff{"amount": 1, "idempotency_key": "g"}')
-    yield sent(' {"amount": 1, "idempotency_key": "h", "metadata": {"name": "Zoë", "n": "\\u00eb\\\\"}} \n')
-    yield sent('{"amount": 1, "idempotency_key": "i"}'.ljust(MAX_BODY_BYTES))
-    yield sent('{"amount": 1, "idempotency_key": "j"}'.ljust(MAX_BODY_BYTES + 1))
-    yield post("k", path="/payments?a=b")
-    yield post("l", path="http://x/payments")
-    yield post("m", path="/payments/")
-    yield post("n", path="/p%61y")
-    yield post("o").replace(b"HTTP/1.1", b"HTTP/1.0")
-    yield post("o", "Connection: keep-alive").replace(b"HTTP/1.1", b"HTTP/1.0")
-    yield post("p").replace(b"POST", b"HEAD")
-    yield post("q").replace(b"POST", b"PUT")
-    yield post("r").replace(b"Host: x\r\n", b"")
-    yield HEALTH
-
-
-FIELDS: list[list[str]] = [
-    [],
-    ["X-Request-Id: mine-1"],
-    ["X-Request-Id: not one"],
-    ["X-Request-Id: a", "X-Request-Id: b"],
-    ["Connection: keep-alive"],
-    ["Connection: close"],
-    ["Connection: upgrade", "Upgrade: websocket"],
-    ["Proxy-Connection: close"],
-    ["Sec-WebSocket-Key1: x"],
-    ["Expect: 100-continue"],
-    ["Expect: something"],
-    ["Prefer: wait=0"],
-    ["Content-Encoding: identity"],
-    ["Content-Encoding: gzip"],
-    ["Transfer-Encoding: identity"],
-    ["Content-Type: text/plain"],
-    ["Content-Type: application/json;charset=UTF-8"],
-    ["Content-Type: application/json; charset=utf-16"],
-    ["Content-Type: application/x-www-form-urlencoded"],
-    ["Content-Type: nonsense"],
-    ["Content-Type: application/json", "Content-Type: application/json"],
-    ["Content-Length: 5"],
-    ["Host: y"],
-    ["User-Agent: curl/8", "Accept: */*", "Cookie: a=b", "Authorization: Basic x", "X-Forwarded-For: 1.2.3.4"],
-    ["A: \xe9"],
-    ["A: b\r\n c"],
-    [*(f"A{number}: b" for number in range(70))],
-    ["A: " + "a" * 5000],
-    ["A: " + "a" * 9000],
-]
 
 
 def plain(received: bytes) -> bytes:

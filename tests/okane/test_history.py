@@ -10,9 +10,9 @@ import pytest
 
 from okane.payment import Status
 from okane.store import Claimed
-from tests.okane.conftest import Api
-from tests.okane.test_api import get, post
-from tests.okane.test_store import execute, settlement
+from tests.okane.api_requests import get, post
+from tests.okane.served_api import Api
+from tests.okane.stored_payments import execute, settlement
 
 SOON = timedelta(0)
 NOBODY = "01890000-0000-7000-8000-000000000000"

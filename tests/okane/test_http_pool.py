@@ -33,7 +33,7 @@ from okane.providers.answers import charge_result
 from okane.providers.base import Approved, ChargeResult, Unavailable, Unknown
 from okane.providers.okane_http import HttpProvider
 from streams import failpoints
-from tests.okane.test_http_provider import (
+from tests.okane.provider_server import (
     CAPTURED,
     FOUND,
     Act,

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from okane.api.http.server import serving
 from okane.errors import StoreUnavailable
-from tests.okane.conftest import LIMITS, Api
+from tests.okane.served_api import LIMITS, Api
 
 READY = b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n"
 FOREVER = replace(LIMITS, keep_alive_timeout_s=3600.0)

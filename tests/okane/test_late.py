@@ -18,8 +18,8 @@ from okane.worker.charge import Charge
 from okane.worker.lease import Leases
 from okane.worker.verdict import Rules
 from streams import Dead, Done, RetryPolicy
-from tests.okane.test_charge import Desk, Scripted, wake_up
-from tests.okane.test_store import GRACE, LEASE, execute, expire_lease
+from tests.okane.charging import Desk, Scripted, wake_up
+from tests.okane.stored_payments import GRACE, LEASE, execute, expire_lease
 
 EMPTY = dict.fromkeys(("critical", "default", "low"))
 CLOSED_AS = {

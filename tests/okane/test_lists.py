@@ -20,9 +20,9 @@ from okane.api import query_parameters
 from okane.payment import RARE, Payment, Status
 from okane.store import PaymentLists, PaymentStore, Wanted
 from okane.store import lists as lists_module
-from tests.okane.conftest import Api
-from tests.okane.test_api import get, post, settle
-from tests.okane.test_store import GRACE, LEASE, claimed, new, settlement
+from tests.okane.api_requests import get, post, settle
+from tests.okane.served_api import Api
+from tests.okane.stored_payments import GRACE, LEASE, claimed, new, settlement
 
 MANY = 200_000
 FILL = """

@@ -8,13 +8,14 @@ from typing import Any, cast
 from uuid import UUID
 
 import pytest
+from yarl import URL
 
 from okane.api.long_polling import LONGEST_WAIT_S, preferred_wait_s
 from okane.errors import StoreUnavailable
 from okane.payment import Status
 from okane.store import PaymentWatch
-from tests.okane.conftest import Api
-from tests.okane.test_api import JSON, get, post, settle
+from tests.okane.api_requests import JSON, get, post, settle
+from tests.okane.served_api import Api
 
 
 class Looking:
@@ -174,7 +175,7 @@ async def test_many_who_wait_share_each_look(api: Api) -> None:
 
 async def test_a_client_that_goes_away_frees_its_place(api: Api) -> None:
     payment_id = await made(api)
-    url = api.client._base_url
+    url = URL(api.url)
     assert url is not None
     for head in (f"GET /v1/payments/{payment_id}", "POST /v1/payments"):
         body = '{"amount": 440, "idempotency_key": "k"}' if head.startswith("POST") else ""

@@ -29,7 +29,7 @@ from okane.store.opening import open_session
 from okane.store.pooler import PoolerRefused
 from okane.store.session import Session
 from tests.okane.pgbouncer import pooling
-from tests.okane.test_store import GRACE, LEASE, new
+from tests.okane.stored_payments import GRACE, LEASE, new
 
 SHOWN = "SELECT current_setting('statement_timeout'), current_setting('timezone'), current_setting('search_path')"
 

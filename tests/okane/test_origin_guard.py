@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from yarl import URL
 
 from okane.api.access import KeyAccess
 from okane.api_key import Mode
@@ -15,7 +16,7 @@ from okane.origin_guard import OriginGuard, Refusal, host_name, is_loopback
 from okane.simulator.app import build_app
 from okane.simulator.options import SimulatorOptions
 from okane.store import ApiKeyStore
-from tests.okane.conftest import Api, serve_api
+from tests.okane.served_api import Api, serve_api
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -143,7 +144,7 @@ async def test_no_other_route_serves_a_rebound_name(api: Api, method: str, path:
 
 @pytest.mark.parametrize("headers", [{}, {"Origin": "SELF", "Sec-Fetch-Site": "same-origin"}, {"Host": "localhost:1"}])
 async def test_curl_and_pages_of_the_api_itself_pay(api: Api, headers: dict[str, str]) -> None:
-    own = str(api.client._base_url).rstrip("/")
+    own = api.url.rstrip("/")
     sent = {name: value.replace("SELF", own) for name, value in headers.items()}
     body = '{"amount": 440, "idempotency_key": "curl-1"}'
     async with api.client.post("/payments", data=body, headers={"Content-Type": FORM, **sent}) as answer:
@@ -152,7 +153,7 @@ async def test_curl_and_pages_of_the_api_itself_pay(api: Api, headers: dict[str,
 
 async def test_a_request_without_host_pays(api: Api) -> None:
     """HTTP/1.0 clients need not send one, and browsers always do."""
-    url = api.client._base_url
+    url = URL(api.url)
     assert url is not None
     reader, writer = await asyncio.open_connection(url.host, url.port)
     body = b'{"amount": 440, "idempotency_key": "old-1"}'
@@ -172,7 +173,7 @@ async def test_a_request_without_host_pays(api: Api) -> None:
 )
 async def test_a_target_in_absolute_form_is_judged_as_its_host_is(api: Api, target: str, status: bytes) -> None:
     """It overrides `Host` (RFC 9112, 3.2.2); a proxy sends it as it came."""
-    url = api.client._base_url
+    url = URL(api.url)
     assert url is not None
     reader, writer = await asyncio.open_connection(url.host, url.port)
     writer.write(f"GET {target}/v1/payments HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())

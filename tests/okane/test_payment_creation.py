@@ -24,7 +24,7 @@ from okane.payment import Payment
 from okane.store import NewPayment, PaymentStore
 from streams import Draft
 from streams.testing import MemoryQueue
-from tests.okane.test_fast_path import Shelf
+from tests.okane.fast_path import Shelf
 
 LIMIT = 1_000
 LARGE = LIMIT + 1

@@ -13,8 +13,8 @@ from aiohttp.http import HttpRequestParser
 
 from okane.api.http import plain_request, protocol_errors
 from okane.api.payment_creation import MAX_BODY_BYTES, RENDERERS
-from tests.faults.test_fuzz import Generator
-from tests.okane.test_fast_path import corpus, post, sent
+from tests.faults.request_generator import Generator
+from tests.okane.fast_path import corpus, post, sent
 
 FIELDS = (
     "X-Request-Id: mine-1",

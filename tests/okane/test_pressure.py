@@ -13,8 +13,8 @@ from okane.errors import StoreUnavailable
 from okane.intake.pressure import Pressure
 from okane.payment import Status
 from okane.store import Overview
-from tests.okane.conftest import Api, serve_api
-from tests.okane.test_api import get, post, rows, settle
+from tests.okane.api_requests import get, post, rows, settle
+from tests.okane.served_api import Api, serve_api
 
 OLD = '{"amount": 440, "idempotency_key": "old"}'
 NEW = '{"amount": 440, "idempotency_key": "new"}'

@@ -19,8 +19,8 @@ from okane.redis.buckets import Allowance, TakeResult, TokenBuckets
 from okane.redis.presence import PresentProcess
 from okane.store import ApiKeyStore
 from streams import Stream, StreamUnavailable, connect
-from tests.okane.conftest import Api, serve_api
-from tests.okane.test_api import rows
+from tests.okane.api_requests import rows
+from tests.okane.served_api import Api, serve_api
 
 SLOW = Rate.parse("5/h")
 LANES = pytest.mark.parametrize("more", [{}, {"Content-Encoding": "identity"}], ids=["fast lane", "aiohttp"])

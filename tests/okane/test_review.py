@@ -19,8 +19,8 @@ from okane.client import Client, Conflict
 from okane.errors import SetupError
 from okane.payment import LATE_LOOK_UPS, Status
 from okane.store import OPERATOR, PaymentStore, ReviewStore
-from tests.okane.conftest import Api
-from tests.okane.test_store import GRACE, LEASE, claimed, new, settlement
+from tests.okane.served_api import Api
+from tests.okane.stored_payments import GRACE, LEASE, claimed, new, settlement
 
 Run = Callable[..., Awaitable[Result]]
 DECIDED = {"as": "failed_final", "reason": "the provider never got it"}
@@ -150,7 +150,7 @@ async def test_an_unknown_member_is_told_the_names_that_are_sent(api: Api) -> No
 
 async def test_the_client_decides_and_hears_of_a_conflict(api: Api) -> None:
     payment_id = await in_doubt(api.store)
-    async with Client(str(api.client._base_url)) as client:
+    async with Client(api.url) as client:
         payment = await client.resolve(payment_id, as_="success", reason="found", provider_ref="ch_1")
         assert (payment.status, payment.provider_ref) == (Status.SUCCESS, "ch_1")
         with pytest.raises(Conflict):

@@ -15,13 +15,11 @@ from okane.config import Settings
 from okane.payment import Status
 from okane.store import Claimed, Overview, PaymentStore, Refused, SweepStore
 from streams import Done
-from tests.okane.conftest import Api
-from tests.okane.test_api import get, post, settle
-from tests.okane.test_charge import Desk, desk, wake_up
-from tests.okane.test_store import GRACE, LEASE, claimed, execute, new, settlement
-from tests.okane.test_sweep import EMPTY
-
-FIXTURES = (desk,)
+from tests.okane.api_requests import get, post, settle
+from tests.okane.charging import Desk, wake_up
+from tests.okane.lane_states import EMPTY
+from tests.okane.served_api import Api
+from tests.okane.stored_payments import GRACE, LEASE, claimed, execute, new, settlement
 
 HOUR = timedelta(hours=1)
 

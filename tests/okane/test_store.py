@@ -10,22 +10,21 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, LiteralString
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import psycopg
 import pytest
 
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict, StoreBusy, StoreUnavailable
-from okane.payment import Payment, Status
-from okane.store import Accepted, Claimed, DeadLetterStore, NewPayment, PaymentStore, Refused, Settlement
+from okane.payment import Status
+from okane.store import Accepted, Claimed, DeadLetterStore, PaymentStore, Refused
 from okane.store import session as session_module
 from okane.store.payments import BATCHED
 from okane.store.prepared import Prepared
 from okane.store.session import Session
+from tests.okane.stored_payments import GRACE, LEASE, claimed, execute, expire_lease, new, settlement
 
 SLEEP = Prepared.of("sleep", "SELECT 7 FROM pg_sleep(%(seconds)s::float8)")
-LEASE = timedelta(seconds=30)
-GRACE = timedelta(seconds=10)
 
 
 @pytest.fixture
@@ -35,42 +34,6 @@ async def store(database_url: str) -> AsyncIterator[PaymentStore]:
     await store.aclose()
 
 
-def new(key: str = "key", *, amount_minor: int = 440, fingerprint: bytes = b"f" * 32) -> NewPayment:
-    return NewPayment(
-        account_id="default",
-        idempotency_key=key,
-        fingerprint=fingerprint,
-        amount_minor=amount_minor,
-        currency="USD",
-        lane="low",
-        metadata={"order": "7"},
-    )
-
-
-def settlement(payment: Payment, status: Status = Status.SUCCESS, **more: object) -> Settlement:
-    plain = Settlement(
-        payment_id=payment.id,
-        attempt=payment.attempts,
-        status=status,
-        event=status.value,
-        call="charge",
-        provider="test",
-        latency=timedelta(milliseconds=5),
-        provider_ref="ref" if status is Status.SUCCESS else None,
-    )
-    return dataclasses.replace(plain, **more)  # type: ignore[arg-type]
-
-
-async def claimed(store: PaymentStore, payment_id: UUID) -> Claimed:
-    claim = await store.claim(payment_id)
-    assert isinstance(claim, Claimed)
-    return claim
-
-
-async def expire_lease(url: str, payment_id: UUID) -> None:
-    await execute(url, "UPDATE payments SET lease_until = now() WHERE id = %s", [payment_id])
-
-
 @contextlib.asynccontextmanager
 async def connected(
     url: str, *, index_only: bool = False, timeout: timedelta = timedelta(seconds=60)
@@ -78,11 +41,6 @@ async def connected(
     session = Session(url, name="test", timeout=timeout, index_only=index_only)
     yield session
     await session.aclose()
-
-
-async def execute(url: str, statement: str, parameters: list[object]) -> None:
-    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-        await connection.execute(statement, parameters)
 
 
 async def until_asleep(url: str) -> int:

@@ -28,11 +28,10 @@ from okane.worker.direct import Direct
 from okane.worker.sweep import LaneState, Sweep
 from streams import Done, Handler, Inspector, Message, Outcome, Producer, StreamForbidden, StreamUnavailable, connect
 from streams.errors import GroupLost
-from tests.okane.test_store import GRACE, LEASE, claimed, new, settlement
+from tests.okane.lane_states import EMPTY
+from tests.okane.stored_payments import GRACE, LEASE, claimed, new, settlement
 from tests.streams.refusals import REPLIES
 from tests.streams.servers import RefusingServer
-
-EMPTY: dict[str, timedelta | None] = {"critical": None, "default": None, "low": None}
 
 
 @pytest.fixture

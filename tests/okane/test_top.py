@@ -27,7 +27,7 @@ from okane.payment import Status
 from okane.redis.presence import Presence, PresentProcess
 from okane.store import PaymentStore
 from streams import ConsumerStats, LaneStats, Producer, Stream, StreamStats, connect
-from tests.okane.test_store import GRACE, LEASE, new
+from tests.okane.stored_payments import GRACE, LEASE, new
 
 SECOND = timedelta(seconds=1)
 

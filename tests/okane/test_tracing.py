@@ -51,9 +51,9 @@ from okane.tracing.composed import by
 from okane.tracing.spans import accepted
 from streams import Done, Draft, Message, Outcome, StreamFull, connect
 from streams.testing import MemoryQueue
-from tests.okane.conftest import LIMITS, Api
-from tests.okane.test_fast_path import HEALTH, Shelf, post, sent
-from tests.okane.test_store import GRACE, LEASE, new, settlement
+from tests.okane.fast_path import HEALTH, Shelf, post, sent
+from tests.okane.served_api import LIMITS, Api
+from tests.okane.stored_payments import GRACE, LEASE, new, settlement
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED, UNSAMPLED = f"00-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}-00"

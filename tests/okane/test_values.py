@@ -16,8 +16,8 @@ from okane.api import timestamps
 from okane.api.payment_creation import PaymentCreation
 from okane.currencies import CURRENCIES, MAX_AMOUNT_MINOR
 from okane.payment import Status
-from tests.okane.conftest import Api
-from tests.okane.test_api import get, post, rows, settle
+from tests.okane.api_requests import get, post, rows, settle
+from tests.okane.served_api import Api
 
 WITHDRAWN = "BGN"  # by ISO 4217's amendment for 2026
 UNSAFE = MAX_AMOUNT_MINOR + 1

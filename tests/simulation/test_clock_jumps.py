@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from streams import Stream, scripts
+from tests.simulation.direct_redis import DirectRedis
 from tests.simulation.redis import Server
 from tests.simulation.redis_client import as_redis
-from tests.simulation.test_redis import DirectRedis
 
 STREAM = Stream("jumps")
 [KEY] = STREAM.lane_keys

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from random import Random
 from typing import Any
 
@@ -17,10 +16,9 @@ from redis.exceptions import RedisError
 from okane.local.redis_server import RedisServer
 from streams import Inspector, Lane, Stream, StreamError, connect, scripts
 from streams.script import Argument
-from tests.simulation.loop import SimulationLoop
-from tests.simulation.network import Link, Network
+from tests.simulation.direct_redis import DirectRedis
 from tests.simulation.redis import Server
-from tests.simulation.redis_client import Broker, MemoryRedis, as_redis
+from tests.simulation.redis_client import as_redis
 
 SEQUENCES, STEPS = 20, 80
 GROUPS = ("g", "h")
@@ -28,19 +26,6 @@ HOUR_MS = 3_600_000
 LANES = (Lane("high", 3), Lane("low", 1))
 
 _numbers = itertools.count(1)
-
-
-class DirectRedis(MemoryRedis):
-    """The simulated client without a network."""
-
-    def __init__(self, server: Server) -> None:
-        loop = SimulationLoop(Random(0))  # type: ignore[abstract]
-        super().__init__(Broker(server, Network(loop, Random(0)), Link("redis")), timeout=timedelta(seconds=5))
-        self._server = server
-
-    async def _attempt(self, what: str, effect: Any, block_s: float) -> Sequence[Any]:
-        replies: Sequence[Any] = effect(None)
-        return replies
 
 
 @dataclass(slots=True)

@@ -27,7 +27,7 @@ from okane.payment import UNCHARGED, Status
 from okane.store import Call, Claimed, Event, NewPayment, PaymentStore, Settlement, SweepStore
 from okane.store import sweep as sweep_module
 from okane.store.sweep import Marked
-from tests.okane.test_store import new
+from tests.okane.stored_payments import new
 from tests.simulation.store import FAILED, MemoryDatabase, MemoryPaymentStore, MemorySweepStore, PaymentRow
 
 LEASE = timedelta(seconds=30)

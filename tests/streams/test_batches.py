@@ -11,9 +11,9 @@ import pytest
 from redis.asyncio import Redis
 
 from streams import Consumer, Dead, DeadLetters, Done, Draft, Inspector, Message, Outcome, Producer, Retry, Stream
+from tests.streams.abandoned import Counts, abandon
 from tests.streams.conftest import until
 from tests.streams.running import GROUP, Running, batch_consumer, done
-from tests.streams.test_claims import Counts, abandon
 
 
 async def all_done(messages: Sequence[Message]) -> Sequence[Outcome]:

@@ -1,43 +1,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, cast
 
 from redis.asyncio import Redis
 
-from streams import Dead, DeadLetters, Done, Draft, Inspector, Message, Metrics, Outcome, Producer, Stream
+from streams import Dead, DeadLetters, Done, Draft, Inspector, Message, Outcome, Producer, Stream
 from streams.claims import Reclaimer
 from streams.clock import SystemClock
 from streams.inbox import Inbox
 from streams.testing import Dice, FakeClock
+from tests.streams.abandoned import Counts, abandon
 from tests.streams.conftest import pretend_idle, until
-from tests.streams.running import GROUP, Running, consumer, done, read_and_die
-
-
-class Counts(Metrics):
-    def __init__(self) -> None:
-        self.taken = self.kept = self.gone = 0
-
-    def reclaimed(self, lane: str, count: int) -> None:
-        self.taken += count
-
-    def renewed(self, count: int) -> None:
-        self.kept += count
-
-    def lost(self, count: int) -> None:
-        self.gone += count
-
-
-async def abandon(client: Redis, stream: Stream, drafts: Sequence[Draft], *, deliveries: int = 1) -> None:
-    """Leaves messages in the hands of a consumer that died an hour ago, delivered that often. Once a test."""
-    await Producer(client, stream).publish_many(drafts)
-    taken = await read_and_die(client, stream)
-    assert len(taken) == len(drafts)
-    for message in taken:
-        counted = Message(message.id, message.lane, message.body, deliveries=deliveries)
-        await pretend_idle(client, stream, counted, group=GROUP, consumer="dead")
+from tests.streams.running import GROUP, Running, consumer, done
 
 
 async def test_what_a_dead_consumer_held_is_taken_over_and_counted(client: Redis, stream: Stream) -> None:

@@ -29,6 +29,7 @@ from streams import (
 from tests.streams.conftest import Connected, until
 from tests.streams.running import GROUP, Running, consumer, done
 from tests.streams.servers import Proxy, Server
+from tests.streams.waiting import Bell
 from torture.network.link_faults import LoseReplies
 
 
@@ -40,24 +41,6 @@ class Recreated(Metrics):
     def group_recreated(self) -> None:
         self.times += 1
         self.happened.set()
-
-
-class Bell:
-    """A handler that rings for every body it sees."""
-
-    def __init__(self) -> None:
-        self.bodies: list[bytes] = []
-        self._rung = asyncio.Condition()
-
-    async def __call__(self, message: Message) -> Outcome:
-        async with self._rung:
-            self.bodies.append(message.body)
-            self._rung.notify_all()
-        return Done()
-
-    async def heard(self, body: bytes) -> None:
-        async with asyncio.timeout(20), self._rung:
-            await self._rung.wait_for(lambda: body in self.bodies)
 
 
 async def test_a_restarted_server_is_found_again_and_said_once(

@@ -31,7 +31,7 @@ from tests.streams.conftest import Connected, until
 from tests.streams.refusals import GARBAGE, REPLIES
 from tests.streams.running import GROUP, Running, consumer, done
 from tests.streams.servers import RefusingServer, Server, cluster_options
-from tests.streams.test_outages import Bell
+from tests.streams.waiting import Bell
 
 
 @pytest.mark.parametrize("text", REPLIES)

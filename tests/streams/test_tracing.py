@@ -9,9 +9,9 @@ from datetime import timedelta
 from redis.asyncio import Redis
 
 from streams import Dead, DeadLetters, Delayed, Done, Draft, Message, Outcome, Producer, Retry, Stream
+from tests.streams.abandoned import abandon
 from tests.streams.conftest import until
 from tests.streams.running import batch_consumer, consumer, done
-from tests.streams.test_claims import abandon
 
 CONTEXT = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
 

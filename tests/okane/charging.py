@@ -1,0 +1,80 @@
+"""A charge over a real store and a provider that answers by a script."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from okane.metrics import OkaneMetrics
+from okane.payment import Payment, Status
+from okane.providers.base import Approved, ChargeResult, LookUpResult, NotFound
+from okane.store import PaymentStore
+from okane.worker.charge import Charge
+from okane.worker.lease import Leases
+from okane.worker.verdict import Rules
+from streams import Message, RetryPolicy
+from tests.okane.stored_payments import GRACE, LEASE, new
+
+
+@dataclass
+class Scripted:
+    """A provider that answers as told and remembers what it was asked."""
+
+    name: str = "scripted"
+    charges: Callable[[], ChargeResult] = field(default=lambda: Approved("ref"))
+    look_ups: Callable[[], LookUpResult] = field(default=NotFound)
+    asked: list[str] = field(default_factory=list)
+
+    async def charge(self, payment: Payment) -> ChargeResult:
+        self.asked.append(f"charge {payment.provider_key}")
+        return self.charges()
+
+    async def look_up(self, payment: Payment) -> LookUpResult:
+        self.asked.append(f"look up {payment.provider_key}")
+        return self.look_ups()
+
+    async def aclose(self) -> None:
+        pass
+
+
+@dataclass
+class Desk:
+    """A charge with everything around it."""
+
+    store: PaymentStore
+    provider: Scripted
+    leases: Leases
+    charge: Charge
+    url: str
+
+    async def accepted(self) -> UUID:
+        return (await self.store.accept(new(str(uuid4())))).payment.id
+
+    async def status(self, payment_id: UUID) -> Status:
+        return (await self.store.get(payment_id, account_id="default")).status
+
+
+@pytest.fixture
+async def desk(database_url: str) -> AsyncIterator[Desk]:
+    store = PaymentStore(database_url, actor="w1", lease=LEASE, grace=GRACE)
+    provider, leases = Scripted(), Leases(store=store, lease=LEASE)
+    rules = Rules(
+        policy=RetryPolicy(max_attempts=2),
+        max_deliveries=5,
+        consistency_lag=timedelta(0),
+        unknown_deadline=timedelta(hours=24),
+        look_up_delays=(timedelta(seconds=5),),
+    )
+    metrics = OkaneMetrics(CollectorRegistry())
+    charge = Charge(store=store, provider=provider, leases=leases, rules=rules, metrics=metrics, roll=lambda: 0.5)
+    yield Desk(store, provider, leases, charge, database_url)
+    await store.aclose()
+
+
+def wake_up(payment_id: UUID, *, deliveries: int = 1) -> Message:
+    return Message("1-1", "low", payment_id.bytes, deliveries=deliveries)

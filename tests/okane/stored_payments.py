@@ -1,0 +1,58 @@
+"""Payments in a real store: new ones, claimed ones, settled ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import timedelta
+from uuid import UUID
+
+import psycopg
+
+from okane.payment import Payment, Status
+from okane.store import Claimed, NewPayment, PaymentStore, Settlement
+
+LEASE = timedelta(seconds=30)
+
+
+GRACE = timedelta(seconds=10)
+
+
+def new(key: str = "key", *, amount_minor: int = 440, fingerprint: bytes = b"f" * 32) -> NewPayment:
+    return NewPayment(
+        account_id="default",
+        idempotency_key=key,
+        fingerprint=fingerprint,
+        amount_minor=amount_minor,
+        currency="USD",
+        lane="low",
+        metadata={"order": "7"},
+    )
+
+
+def settlement(payment: Payment, status: Status = Status.SUCCESS, **more: object) -> Settlement:
+    plain = Settlement(
+        payment_id=payment.id,
+        attempt=payment.attempts,
+        status=status,
+        event=status.value,
+        call="charge",
+        provider="test",
+        latency=timedelta(milliseconds=5),
+        provider_ref="ref" if status is Status.SUCCESS else None,
+    )
+    return dataclasses.replace(plain, **more)  # type: ignore[arg-type]
+
+
+async def claimed(store: PaymentStore, payment_id: UUID) -> Claimed:
+    claim = await store.claim(payment_id)
+    assert isinstance(claim, Claimed)
+    return claim
+
+
+async def expire_lease(url: str, payment_id: UUID) -> None:
+    await execute(url, "UPDATE payments SET lease_until = now() WHERE id = %s", [payment_id])
+
+
+async def execute(url: str, statement: str, parameters: list[object]) -> None:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.execute(statement, parameters)
