@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from streams.batcher import Batcher
     from streams.clock import Clock, SystemClock
     from streams.coalesce import Coalescer
-    from streams.connection import RedisClient, connect
+    from streams.connection import connect
     from streams.consumer import Consumer
     from streams.dead import DeadLetterPage, DeadLetters
     from streams.delayed import Delayed
@@ -67,7 +67,6 @@ __all__ = [
     "Outcome",
     "Producer",
     "Publisher",
-    "RedisClient",
     "Retry",
     "RetryPolicy",
     "ServerFacts",

@@ -73,7 +73,7 @@ class BatchHandler:
         time_slice = TimeSlice()
         for group in grouped(items):
             news = [one for one in group if isinstance(one, NewPayment)]
-            outcomes = [away] * len(news) if away else list(map(_outcome, await self._creation.accept_many(news)))
+            outcomes = [away] * len(news) if away else list(map(_outcome, await self._creation.create(news)))
             lost = [one for one in outcomes if isinstance(one, Problem) and one.code == "store_unavailable"]
             if lost and len(lost) == len(outcomes):
                 away = lost[0]  # those that are left do not wait for it, too

@@ -15,13 +15,14 @@ from okane.api.answer import Answer
 from okane.api.problems import FieldError, Problem, invalid
 from okane.config import Settings
 from okane.currencies import CURRENCIES, MAX_AMOUNT_MINOR
-from okane.errors import IdempotencyKeyReused, StoreUnavailable, TimeOutOfRange
-from okane.intake.accept import Accept, Receipt
+from okane.errors import IdempotencyKeyReused, Overloaded, StoreUnavailable, TimeOutOfRange
+from okane.intake.accept import Accept, Receipt, WrittenRows
 from okane.lanes import LaneLimits
 from okane.metrics import OkaneMetrics
 from okane.payment import FARTHEST
 from okane.store import NewPayment
 from streams.failpoints import failpoint
+from streams.values import value
 
 MAX_BODY_BYTES = strict_json.MAX_BYTES
 
@@ -35,6 +36,15 @@ RENDERERS: Mapping[str, Renderer] = {
     "/payments": wire.receipt_json,
     "/pay": wire.pay_receipt_json,
 }
+
+
+@value
+class WrittenBatch:
+    """Payments whose rows are written, and not yet their wake-ups. `refusals` is empty, or has one or None for each."""
+
+    news: Sequence[NewPayment]
+    refusals: Sequence[Problem | None]
+    written: WrittenRows
 
 
 class PaymentCreation:
@@ -74,33 +84,32 @@ class PaymentCreation:
             expires_at=asked.expires_at,
         )
 
-    async def answer_many(
-        self, asked: Sequence[tuple[NewPayment, Renderer]], *, written: Callable[[], None]
-    ) -> Sequence[Answer | BaseException]:
-        """Accept the payments: 202 for a new one, 200 for the repeat of a request, IdempotencyKeyReused, Overloaded or
-        StoreUnavailable in the place of an answer. `written` is called when the rows are."""
-        receipts = await self.accept_many([new for new, _ in asked], written=written)
-        return [
-            to_answer(receipt, renderer) if isinstance(receipt, Receipt) else receipt
-            for (_, renderer), receipt in zip(asked, receipts, strict=True)
-        ]
+    async def write(self, news: Sequence[NewPayment]) -> WrittenBatch:
+        """Commit the rows of these payments, all but those of which new ones are refused."""
+        refusals = [self._refusal(new) for new in news]
+        if not any(refusals):
+            return WrittenBatch(news, (), await self._accept.write(news))
+        wanted = [new for new, problem in zip(news, refusals, strict=True) if problem is None]
+        return WrittenBatch(news, refusals, await self._accept.write(wanted))
 
-    async def accept_many(
-        self, news: Sequence[NewPayment], *, written: Callable[[], None] = lambda: None
-    ) -> Sequence[Receipt | BaseException]:
-        """Accept the payments; what becomes of each, before anybody is told. `written` is called when the rows are, or when
-        there are none to write."""
-        refused = [self._refusal(new) for new in news]
-        if any(refused):
-            receipts = await self._all_but(refused, news, written=written)
-        else:
-            receipts = await self._accept.accept_many(news, written=written)
-        self._count([receipt for receipt in receipts if isinstance(receipt, Receipt)])
-        told = [
-            _out_of_range(new, one.now) if isinstance(one, TimeOutOfRange) else one
-            for new, one in zip(news, receipts, strict=True)
-        ]
-        return [await _passed(receipt) for receipt in told] if BEFORE_ANSWER.armed else told
+    async def wake(self, batch: WrittenBatch) -> Sequence[Receipt | BaseException]:
+        """Send the wake-ups; return the receipt of each payment, or the exception that is its answer."""
+        receipts = await self._accept.wake(batch.written)
+        if batch.refusals:
+            following = iter(receipts)
+            receipts = [next(following) if problem is None else problem for problem in batch.refusals]
+        made = [receipt for receipt in receipts if isinstance(receipt, Receipt)]
+        if len(made) < len(receipts):
+            refused = [each for each in zip(batch.news, receipts, strict=True) if not isinstance(each[1], Receipt)]
+            found = iter(await asyncio.gather(*(self._of_earlier(new, refusal) for new, refusal in refused)))
+            receipts = [one if isinstance(one, Receipt) else next(found) for one in receipts]
+            made = [receipt for receipt in receipts if isinstance(receipt, Receipt)]
+        self._count(made)
+        return [await _passed(receipt) for receipt in receipts] if BEFORE_ANSWER.armed else receipts
+
+    async def create(self, news: Sequence[NewPayment]) -> Sequence[Receipt | BaseException]:
+        """Write the rows of these payments and send their wake-ups; return as `wake` does."""
+        return await self.wake(await self.write(news))
 
     def _refusal(self, new: NewPayment) -> Problem | None:
         """The problem with a new payment, or None. A repeat of what was accepted once is not held to it: limits change,
@@ -129,21 +138,17 @@ class PaymentCreation:
             return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "amount_too_large", detail, errors=errors)
         return None
 
-    async def _all_but(
-        self, refused: Sequence[Problem | None], news: Sequence[NewPayment], *, written: Callable[[], None]
-    ) -> Sequence[Receipt | BaseException]:
-        """Accept those that nothing stands against; the others are refused, unless they were accepted before."""
-        wanted = [new for new, problem in zip(news, refused, strict=True) if problem is None]
-        accepted = iter(await self._accept.accept_many(wanted, written=written))
-        stopped = [self._found(new, problem) for new, problem in zip(news, refused, strict=True) if problem is not None]
-        found = iter(await asyncio.gather(*stopped))
-        return [next(accepted if problem is None else found) for problem in refused]
-
-    async def _found(self, new: NewPayment, problem: Problem) -> Receipt | BaseException:
-        try:
-            return await self._accept.find(new) or problem
-        except (IdempotencyKeyReused, StoreUnavailable) as error:
-            return error
+    async def _of_earlier(self, new: NewPayment, refusal: Receipt | BaseException) -> Receipt | BaseException:
+        """Return the receipt of an earlier request in the place of a refusal: a client that repeats one is not refused."""
+        match refusal:
+            case TimeOutOfRange(now=now):
+                return _out_of_range(new, now)
+            case Problem() | Overloaded():
+                try:
+                    return await self._accept.find(new) or refusal
+                except (IdempotencyKeyReused, StoreUnavailable) as error:
+                    return error
+        return refusal
 
     def _count(self, receipts: Sequence[Receipt]) -> None:
         created = [receipt for receipt in receipts if receipt.created]

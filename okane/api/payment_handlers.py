@@ -57,7 +57,7 @@ class PaymentHandlers:
             body = await request_body.read_body(request, MAX_BODY_BYTES)
             keys = request.headers.getall("Idempotency-Key", ())
             new = self.creation.parse(body, keys, account_id=account_of(request))
-            [receipt] = await self.creation.accept_many([new])
+            [receipt] = await self.creation.create([new])
             if isinstance(receipt, BaseException):
                 raise receipt
             payment, headers = await self._waited(request, receipt.payment)

@@ -7,10 +7,9 @@ nobody waits for it: one wake-up at a time asks, the rows of the others say at o
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from uuid import UUID
 
 import structlog
@@ -42,6 +41,15 @@ class Receipt:
     enqueued: bool
 
 
+@value
+class WrittenRows:
+    """What a write has made of each payment: its row, or an exception (IdempotencyKeyReused, TimeOutOfRange, Overloaded,
+    StoreUnavailable). Only the first `wakes` of them are woken: the other rows were written as due for the sweep."""
+
+    rows: Sequence[Accepted | BaseException]
+    wakes: int
+
+
 class Accept:
     """Takes payments in, takes failed ones in again, lets go of those that are not wanted any more, and decides others."""
 
@@ -51,50 +59,34 @@ class Accept:
         self._producer = producer
         self._redis_away_until_s = 0.0
 
-    async def accept(self, new: NewPayment) -> Receipt:
-        """Write the payment and wake a worker. A repeat of an earlier request finds its payment and changes nothing.
+    async def write(self, news: Sequence[NewPayment]) -> WrittenRows:
+        """Commit the rows of these payments. A repeat of an earlier request finds its payment and changes nothing.
 
-        Raises IdempotencyKeyReused, Overloaded, StoreUnavailable.
+        While load is shed nothing is written: each has Overloaded in the place of its row.
         """
-        [receipt] = await self.accept_many([new])
-        if isinstance(receipt, BaseException):
-            raise receipt
-        return receipt
-
-    async def accept_many(
-        self, news: Sequence[NewPayment], *, written: Callable[[], None] = lambda: None
-    ) -> Sequence[Receipt | BaseException]:
-        """`accept` for each, with what it raises in its place. `written` is called when the rows are, before the wake-ups, or
-        when there are none to write."""
         if self._pressure is not None and self._pressure.is_too_high:
-            written()
-            return await asyncio.gather(*(self._known(new) for new in news), return_exceptions=True)
+            return WrittenRows([Overloaded("payments wait for too long already") for _ in news], 0)
         wakes = self._how_many_may_ask(len(news))
-        accepted = await self._store.accept_many(news, wakes=wakes)
-        written()
+        return WrittenRows(await self._store.accept_many(news, wakes=wakes), wakes)
+
+    async def wake(self, written: WrittenRows) -> Sequence[Receipt | BaseException]:
+        """Send the wake-ups of the rows that were created; return a receipt for each row, or what it has instead."""
         to_wake = {
             number: one.payment
-            for number, one in enumerate(accepted[:wakes])
+            for number, one in enumerate(written.rows[: written.wakes])
             if isinstance(one, Accepted) and one.created and one.payment.execute_at is None
         }
         enqueued = dict(zip(to_wake, await self._wake([*to_wake.values()]), strict=True)) if to_wake else {}
         receipts = [
             Receipt(one.payment, one.created, enqueued.get(number, False)) if isinstance(one, Accepted) else one
-            for number, one in enumerate(accepted)
+            for number, one in enumerate(written.rows)
         ]
         if _level.isEnabledFor(logging.DEBUG):
-            _say(receipts)
+            _log_accepted(receipts)
         return receipts
 
-    async def _known(self, new: NewPayment) -> Receipt:
-        """The payment of an earlier request, for a client that repeats it: to refuse that would only have it ask again."""
-        receipt = await self.find(new)
-        if receipt is None:
-            raise Overloaded("payments wait for too long already")
-        return receipt
-
     async def find(self, new: NewPayment) -> Receipt | None:
-        """What a repeat of an earlier request gets. Raises IdempotencyKeyReused, StoreUnavailable."""
+        """Return the receipt of an earlier request with this key. Raises IdempotencyKeyReused, StoreUnavailable."""
         payment = await self._store.find(new)
         return None if payment is None else Receipt(payment, created=False, enqueued=False)
 
@@ -169,7 +161,7 @@ class Accept:
         self._redis_away_until_s = time.monotonic() + duration_s
 
 
-def _say(receipts: Sequence[Receipt | BaseException]) -> None:
+def _log_accepted(receipts: Sequence[Receipt | BaseException]) -> None:
     for receipt in receipts:
         if isinstance(receipt, Receipt):
             payment_id = str(receipt.payment.id)

@@ -21,7 +21,8 @@ from okane.worker.direct import Direct
 from okane.worker.lease import Leases
 from okane.worker.sweep import LaneState, Sweep
 from okane.worker.verdict import Rules
-from streams import Consumer, Delayed, Inspector, Janitor, Metrics, Producer, RedisClient, Stream
+from streams import Consumer, Delayed, Inspector, Janitor, Metrics, Producer, Stream
+from streams.connection import RedisClient
 
 log = structlog.get_logger("okane.app")
 

@@ -13,7 +13,7 @@ import pytest
 
 from okane.api import batch
 from okane.errors import StoreUnavailable
-from okane.intake.accept import Accept
+from okane.intake.accept import Accept, WrittenRows
 from okane.store import NewPayment
 from tests.okane.api_requests import BAD, JSON, post, rows
 from tests.okane.served_api import Api
@@ -163,16 +163,17 @@ async def test_items_may_be_as_large_as_alone_and_no_larger_batch_is_needed(api:
 async def test_a_batch_that_found_no_database_says_so(
     api: Api, monkeypatch: pytest.MonkeyPatch, failing: Sequence[str], status: int
 ) -> None:
-    accept_many = Accept.accept_many
+    write = Accept.write
 
-    async def half(self: Accept, news: Sequence[NewPayment], **options: Any) -> Sequence[Any]:
-        receipts = await accept_many(self, news, **options)
-        return [
-            StoreUnavailable("away") if new.idempotency_key in failing else receipt
-            for new, receipt in zip(news, receipts, strict=True)
+    async def half(self: Accept, news: Sequence[NewPayment]) -> WrittenRows:
+        written = await write(self, news)
+        rows = [
+            StoreUnavailable("away") if new.idempotency_key in failing else row
+            for new, row in zip(news, written.rows, strict=True)
         ]
+        return WrittenRows(rows, written.wakes)
 
-    monkeypatch.setattr(Accept, "accept_many", half)
+    monkeypatch.setattr(Accept, "write", half)
     body, _ = written([item("a"), item("b")], lines=False)
     response, answer = await sent(api, body)
     assert response.status == status

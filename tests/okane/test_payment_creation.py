@@ -68,7 +68,7 @@ async def test_the_next_batch_may_leave_before_redis_answers(
     amounts: Sequence[int], pressed: bool, kinds: Sequence[type]
 ) -> None:
     """Nor do those who are refused wait for each other: what they ask the store goes there together."""
-    shelf, queue, written = Finding(), Slow(), asyncio.Event()
+    shelf, queue = Finding(), Slow()
     shelf.open.set()
     pressure = cast("Pressure", SimpleNamespace(is_too_high=pressed))
     creation = PaymentCreation(
@@ -77,8 +77,7 @@ async def test_the_next_batch_may_leave_before_redis_answers(
         metrics=OkaneMetrics(CollectorRegistry()),
     )
     news = [creation.parse(b'{"amount":%d}' % amount, [f"k{n}"], account_id="a") for n, amount in enumerate(amounts)]
-    answering = asyncio.ensure_future(creation.accept_many(news, written=written.set))
     async with asyncio.timeout(5):
-        await written.wait()
+        written = await creation.write(news)
     queue.open.set()
-    assert tuple(map(type, await answering)) == kinds
+    assert tuple(map(type, await creation.wake(written))) == kinds

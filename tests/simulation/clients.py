@@ -86,7 +86,7 @@ class Clients:
         """Repeats a request until it is answered."""
         for turn in range(TRIES):
             try:
-                receipt: Receipt = await self._ask(lambda accept: accept.accept(new))
+                receipt: Receipt = await self._ask(lambda accept: _accept(accept, new))
             except (NotSent, NoAnswer, StoreUnavailable):
                 await asyncio.sleep(self._dice.random() * 0.3 * 2**turn)
                 continue
@@ -105,7 +105,7 @@ class Clients:
     async def _ask_for_something_else(self, new: NewPayment) -> None:
         other = _new(new.account_id, new.idempotency_key, new.amount_minor + 1)
         try:
-            await self._ask(lambda accept: accept.accept(other))
+            await self._ask(lambda accept: _accept(accept, other))
         except (IdempotencyKeyReused, NotSent, NoAnswer, StoreUnavailable):
             return
         self._audit.say(f"I7: {new.idempotency_key} was accepted with another meaning")
@@ -155,6 +155,13 @@ async def _handle(request: Callable[[Accept], Any], accept: Accept, exchange: Ex
         exchange.answer(error, failed=True)
     else:
         exchange.answer(answer)
+
+
+async def _accept(accept: Accept, new: NewPayment) -> Receipt:
+    [receipt] = await accept.wake(await accept.write([new]))
+    if isinstance(receipt, BaseException):
+        raise receipt
+    return receipt
 
 
 def _new(account_id: str, key: str, amount_minor: int) -> NewPayment:

@@ -24,9 +24,10 @@ from okane.api.answer import Answer
 from okane.api.http import plain_request
 from okane.api.http.connection import ServerConnection
 from okane.api.http.plain_request import PlainRequest
-from okane.api.payment_creation import RENDERERS, PaymentCreation
+from okane.api.payment_creation import RENDERERS, PaymentCreation, to_answer
 from okane.api.problems import Problem
 from okane.api_key import Scope
+from okane.intake.accept import Receipt
 from okane.logs import REQUEST_ID
 from okane.metrics import OkaneMetrics
 from okane.origin_guard import OriginGuard
@@ -133,9 +134,13 @@ class FastPath:
         if not waiting:
             return
         try:
-            asked_for = [(new, RENDERERS[pending.path]) for pending, new in waiting]
-            # Postgres takes one batch at a time. Whoever comes until then is in it; its wake-ups and answers go on beside it.
-            answers = await self._creation.answer_many(asked_for, written=self._batcher.release)
+            written = await self._creation.write([new for _, new in waiting])
+            self._batcher.release()  # Postgres is free: the next batch leaves beside the wake-ups and answers of this one
+            receipts = await self._creation.wake(written)
+            answers = [
+                to_answer(receipt, RENDERERS[pending.path]) if isinstance(receipt, Receipt) else receipt
+                for (pending, _), receipt in zip(waiting, receipts, strict=True)
+            ]
         except Exception as error:
             answers = [error] * len(waiting)
         except BaseException:  # nobody will answer, nor may anything be answered in its place
