@@ -14,7 +14,7 @@ from aiohttp.http import HttpRequestParser
 from uvloop import run
 
 from bench.system import running
-from okane.api import strict_json, wire
+from okane.api import create_request, strict_json
 from okane.api.http import plain_request
 from streams import connect
 from streams.connection import replies
@@ -68,10 +68,10 @@ async def _all(redis_url: str) -> None:
         return plain_request.parse_plain_request(next(requests))
 
     async def read_with_care() -> object:
-        return wire.read_create(strict_json.loads(BODY))
+        return create_request.validate_create_request(strict_json.loads(BODY))
 
     async def read_quickly() -> object:
-        return wire.read_quickly(BODY)
+        return create_request.parse_fast(BODY)
 
     client = connect(redis_url, timeout=timedelta(seconds=5))
 

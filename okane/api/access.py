@@ -18,6 +18,7 @@ from http import HTTPStatus
 from typing import Protocol, TypeVar
 
 import structlog
+from aiohttp import web
 
 from okane import api_key
 from okane.api.problems import Problem
@@ -52,6 +53,19 @@ class Caller:
     rate: Rate | None
     headers: Mapping[str, str] = field(default_factory=dict)
     actor: str = API
+
+
+CALLER = web.RequestKey("caller", Caller)  # set on every route that takes a key
+
+
+def account_of(request: web.Request) -> str:
+    """Return the account whose payments a request may see and change."""
+    return request[CALLER].account_id
+
+
+def actor_of(request: web.Request) -> str:
+    """Return the name under which the history of a payment has the changes of a request."""
+    return request[CALLER].actor
 
 
 class Access(Protocol):

@@ -8,9 +8,9 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from okane.api import batch_items, middleware, request_body, strict_json, wire
+from okane.api import batch_items, middleware, payment_documents, request_body, strict_json
+from okane.api.access import account_of
 from okane.api.answer import JSON
-from okane.api.caller import account_of
 from okane.api.payment_creation import MAX_BODY_BYTES, PaymentCreation
 from okane.api.problems import Problem, malformed
 from okane.intake.accept import Receipt
@@ -121,7 +121,7 @@ def _written(outcome: Receipt | Problem | str) -> str:
     if isinstance(outcome, Problem):
         return _refused(outcome)
     status = HTTPStatus.ACCEPTED if outcome.created else HTTPStatus.OK
-    return f'{{"status":{status.value},{wire.receipt_text(outcome)[1:]}'
+    return f'{{"status":{status.value},{payment_documents.receipt_text(outcome)[1:]}'
 
 
 def _refused(problem: Problem) -> str:

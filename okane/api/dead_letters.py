@@ -9,10 +9,18 @@ from uuid import UUID
 from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from okane.api import query_parameters, request_body, strict_json, timestamps, wire
+from okane.api import (
+    create_request,
+    payment_documents,
+    query_parameters,
+    request_body,
+    strict_json,
+    timestamps,
+)
+from okane.api.access import account_of, actor_of
 from okane.api.answer import JSON
-from okane.api.caller import account_of, actor_of
 from okane.api.payment_creation import MAX_BODY_BYTES
+from okane.api.payment_ids import ID, parse_id
 from okane.api.payment_queries import documents, page_of
 from okane.api.timestamps import Moment
 from okane.intake.replay import Replay
@@ -25,7 +33,7 @@ DEFAULT_REPLAY = 100
 
 
 def _id(text: object) -> object:
-    payment_id = wire.parse_id(text) if isinstance(text, str) else None
+    payment_id = parse_id(text) if isinstance(text, str) else None
     if payment_id is None:
         raise ValueError("must be a payment's id")
     return payment_id
@@ -40,7 +48,7 @@ class DeadQuery(BaseModel):
     order: query_parameters.Order = "descending"
     after: query_parameters.DatedCursor | None = None
     status: frozenset[Status] = frozenset()
-    currency: wire.AnyCurrency | None = None
+    currency: create_request.AnyCurrency | None = None
     lane: query_parameters.Text | None = None
     dead_after: query_parameters.Moment | None = None
     dead_before: query_parameters.Moment | None = None
@@ -52,10 +60,10 @@ class ReplayFilter(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     payment_ids: Annotated[
-        list[Annotated[UUID, BeforeValidator(_id), WithJsonSchema(wire.ID)]] | None,
+        list[Annotated[UUID, BeforeValidator(_id), WithJsonSchema(ID)]] | None,
         Field(min_length=1, max_length=MAX_REPLAY),
     ] = None
-    currency: wire.AnyCurrency | None = None
+    currency: create_request.AnyCurrency | None = None
     lane: query_parameters.Text | None = None
     dead_after: Moment | None = None
     dead_before: Moment | None = None
@@ -67,7 +75,7 @@ class ReplayRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     filter: ReplayFilter | None = None
-    limit: Annotated[int, Field(ge=1, le=MAX_REPLAY, description=wire.WHOLE)] | None = None
+    limit: Annotated[int, Field(ge=1, le=MAX_REPLAY, description=request_body.WHOLE)] | None = None
     dry_run: bool | None = None
 
 
@@ -101,7 +109,7 @@ class DeadLetterHandlers:
         request_body.check_media_type(request, JSON)
         body = await request_body.read_body(request, MAX_BODY_BYTES)
         time_slice = TimeSlice()
-        asked = wire.validated(ReplayRequest, strict_json.loads(body))
+        asked = request_body.validate(ReplayRequest, strict_json.loads(body))
         await time_slice.end_if_spent()  # many ids take as long to check as to ask for
         chosen = asked.filter or ReplayFilter()
         limit, dry_run = asked.limit or DEFAULT_REPLAY, bool(asked.dry_run)
@@ -130,5 +138,5 @@ def _letter(letter: DeadPayment) -> str:
     payment = letter.payment
     return (
         f'{{"dead_at":"{timestamps.to_text(letter.dead_at)}","provider_key":{json.dumps(payment.provider_key)},'
-        f'"payment":{wire.payment_document(payment)}}}'
+        f'"payment":{payment_documents.payment_document(payment)}}}'
     )

@@ -12,9 +12,8 @@ from aiohttp.typedefs import Handler, Middleware
 from aiohttp.web import RequestPayloadError
 
 from okane.api import cross_site, idempotency_key, long_polling, request_body, request_ids
-from okane.api.access import Access
+from okane.api.access import CALLER, Access
 from okane.api.answer import NO_STORE
-from okane.api.caller import CALLER
 from okane.api.problems import Problem, from_http, internal, malformed
 from okane.api.unknown_routes import RouteSuggestions, not_allowed
 from okane.api_key import Scope

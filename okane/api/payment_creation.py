@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
 
-from okane.api import idempotency_key, strict_json, timestamps, wire
+from okane.api import create_request, idempotency_key, payment_documents, strict_json, timestamps
 from okane.api.answer import Answer
 from okane.api.problems import FieldError, Problem, invalid
 from okane.config import Settings
@@ -32,9 +32,9 @@ Renderer = Callable[[Receipt], bytes]
 
 # The paths that make payments, and how each spells what it made: okane's own, and the older queue's words.
 RENDERERS: Mapping[str, Renderer] = {
-    "/v1/payments": wire.receipt_json,
-    "/payments": wire.receipt_json,
-    "/pay": wire.pay_receipt_json,
+    "/v1/payments": payment_documents.receipt_json,
+    "/payments": payment_documents.receipt_json,
+    "/pay": payment_documents.pay_receipt_json,
 }
 
 
@@ -61,15 +61,15 @@ class PaymentCreation:
 
     def parse(self, body: bytes, keys: Sequence[str], *, account_id: str) -> NewPayment:
         """The payment that a body asks for, under the key in it or in these `Idempotency-Key` headers. Raises Problem."""
-        asked = wire.read_quickly(body) or wire.read_create(strict_json.loads(body))
-        if len(body) > wire.MAX_METADATA_BYTES:  # no JSON that we write is longer than what it was read from
-            wire.check_metadata(asked.metadata)
+        asked = create_request.parse_fast(body) or create_request.validate_create_request(strict_json.loads(body))
+        if len(body) > create_request.MAX_METADATA_BYTES:  # no JSON that we write is longer than what it was read from
+            create_request.check_metadata(asked.metadata)
         currency = asked.currency or self._default_currency
         metadata = asked.metadata or {}
         return NewPayment(
             account_id=account_id,
             idempotency_key=idempotency_key.choose_key(keys, asked.idempotency_key),
-            fingerprint=wire.fingerprint(
+            fingerprint=create_request.fingerprint(
                 amount_minor=asked.amount,
                 currency=currency,
                 metadata=metadata,

@@ -12,9 +12,9 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from okane.api import request_body, strict_json, wire
+from okane.api import payment_documents, payment_ids, request_body, strict_json
+from okane.api.access import account_of, actor_of
 from okane.api.answer import JSON, Answer
-from okane.api.caller import account_of, actor_of
 from okane.api.long_polling import LongPolling, preferred_wait_s
 from okane.api.payment_creation import MAX_BODY_BYTES, PaymentCreation, Renderer, location, to_answer
 from okane.api.problems import Problem
@@ -69,7 +69,7 @@ class PaymentHandlers:
 
     async def show(self, request: web.Request) -> web.Response:
         """`GET /payments/{id}`: the payment as it is now; `/payments/pay_…` gets the older queue's document."""
-        found = await self._store.get(wire.payment_id(request.match_info["payment_id"]), account_id=account_of(request))
+        found = await self._store.get(payment_ids.id_in_path(request), account_id=account_of(request))
         payment, headers = await self._waited(request, found)
         payment = await self._expired(payment)
         headers["ETag"] = f'"{payment.version}"'
@@ -80,7 +80,7 @@ class PaymentHandlers:
         if headers["ETag"] in known or "*" in known:
             return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
         older = request.path.startswith("/payments/pay_")
-        body = wire.pay_json(payment) if older else wire.payment_json(payment)
+        body = payment_documents.pay_json(payment) if older else payment_documents.payment_json(payment)
         return web.Response(body=body, content_type=JSON, headers=headers)
 
     async def _expired(self, payment: Payment) -> Payment:
@@ -103,21 +103,27 @@ class PaymentHandlers:
     async def retry(self, request: web.Request) -> web.Response:
         """`POST /v1/payments/{id}/retry`: a failed payment is pending again; 409 from any other status."""
         receipt = await self._accept.retry(
-            wire.payment_id(request.match_info["payment_id"]), account_id=account_of(request), actor=actor_of(request)
+            payment_ids.id_in_path(request),
+            account_id=account_of(request),
+            actor=actor_of(request),
         )
-        return Answer(HTTPStatus.ACCEPTED, wire.receipt_json(receipt), {"Location": location(receipt)}).response()
+        return Answer(
+            HTTPStatus.ACCEPTED, payment_documents.receipt_json(receipt), {"Location": location(receipt)}
+        ).response()
 
     async def cancel(self, request: web.Request) -> web.Response:
         """`POST /v1/payments/{id}/cancel`: the payment is not charged any more; 409 if that is too late, or unclear."""
-        payment_id = wire.payment_id(request.match_info["payment_id"])
+        payment_id = payment_ids.id_in_path(request)
         payment = await self._accept.cancel(payment_id, account_id=account_of(request), actor=actor_of(request))
-        return web.Response(body=wire.payment_json(payment), content_type=JSON)
+        return web.Response(body=payment_documents.payment_json(payment), content_type=JSON)
 
     async def resolve(self, request: web.Request) -> web.Response:
         """`POST /v1/payments/{id}/resolve`: what needed a review is decided; 409 from any other status."""
-        found = await self._store.get(wire.payment_id(request.match_info["payment_id"]), account_id=account_of(request))
+        found = await self._store.get(payment_ids.id_in_path(request), account_id=account_of(request))
         request_body.check_media_type(request, JSON)
-        asked = wire.validated(ResolveRequest, strict_json.loads(await request_body.read_body(request, MAX_BODY_BYTES)))
+        asked = request_body.validate(
+            ResolveRequest, strict_json.loads(await request_body.read_body(request, MAX_BODY_BYTES))
+        )
         payment = await self._accept.resolve(
             found.id,
             account_id=found.account_id,
@@ -126,7 +132,7 @@ class PaymentHandlers:
             provider_ref=asked.provider_ref,
             actor=actor_of(request),
         )
-        return web.Response(body=wire.payment_json(payment), content_type=JSON)
+        return web.Response(body=payment_documents.payment_json(payment), content_type=JSON)
 
     async def health(self, _request: web.Request) -> web.Response:
         """`GET /v1/health`, `/health`, `/healthz`: this process answers. Says nothing about what it depends on."""

@@ -9,9 +9,9 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from okane.api import query_parameters, timestamps, wire
+from okane.api import payment_documents, payment_ids, query_parameters, timestamps
+from okane.api.access import account_of
 from okane.api.answer import JSON
-from okane.api.caller import account_of
 from okane.payment import Payment, Status
 from okane.store import API, OPERATOR, Attempt, Event, PaymentLists, PaymentStore
 from okane.time_slice import TimeSlice
@@ -37,7 +37,7 @@ class PaymentQueries:
         page = await self._lists.page(
             query.wanted, account_id=account_of(request), limit=query.limit, after=query.after
         )
-        listed = await documents(page.payments, wire.payment_document)
+        listed = await documents(page.payments, payment_documents.payment_document)
         after = page.after if len(listed) == len(page.payments) else page.payments[len(listed) - 1].id
         return page_of(
             request, "payments", f"[{','.join(listed)}]", None if after is None else query_parameters.cursor(after)
@@ -69,7 +69,7 @@ class PaymentQueries:
         return page_of(request, "attempts", json.dumps([_attempt(one, payment) for one in attempts]), after)
 
     async def _payment(self, request: web.Request) -> Payment:
-        return await self._store.get(wire.payment_id(request.match_info["payment_id"]), account_id=account_of(request))
+        return await self._store.get(payment_ids.id_in_path(request), account_id=account_of(request))
 
 
 async def documents(found: Sequence[T], document: Callable[[T], str]) -> Sequence[str]:

@@ -23,9 +23,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from okane.api import timestamps
+from okane.api.create_request import AnyCurrency
 from okane.api.problems import MAX_ERRORS, ParameterError, bad_query, shortened
 from okane.api.timestamps import MOMENT
-from okane.api.wire import AnyCurrency
 from okane.currencies import MAX_AMOUNT_MINOR
 from okane.payment import Status
 from okane.store import Wanted

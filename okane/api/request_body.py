@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
+from typing import Any, TypeVar, get_args
 
 from aiohttp import web
+from pydantic import BaseModel, ValidationError
 
 from okane.api.answer import JSON
-from okane.api.problems import Problem
+from okane.api.problems import MAX_ERRORS, FieldError, Problem, invalid, malformed, shortened
 from okane.time_slice import TimeSlice
 
 CURLS = "application/x-www-form-urlencoded"
 BODY_TIMEOUT_S = 5.0  # the largest takes longer only from somebody who means to, or from far away
+WHOLE = "a JSON number without fraction or exponent: `96`, not `96.0` or `9.6e1`"
+
+M = TypeVar("M", bound=BaseModel)
+
 UTF_8 = frozenset({"utf-8", "utf8"})
 
 
@@ -68,3 +74,29 @@ def name_form_type(problem: Problem, content_type: str | None) -> Problem:
         "unsupported_media_type",
         f"send JSON: the body is {CURLS}, and no JSON; write it as JSON, with Content-Type: {JSON}",
     )
+
+
+def validate(model: type[M], body: Any) -> M:
+    """A parsed body as what it should be. Raises a Problem: 400 if it is no object, 422 naming every wrong member."""
+    if not isinstance(body, dict):
+        raise malformed("body_not_an_object", "the body must be a JSON object")
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+        raise invalid([_field_error(model, one) for one in found[:MAX_ERRORS]], count=len(found)) from None
+
+
+def _field_error(model: type[BaseModel], error: Any) -> FieldError:
+    names = [shortened(str(part)) for part in error["loc"] if part != "[key]"]
+    pointer = "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in names)
+    if error["type"] == "extra_forbidden":
+        for name in error["loc"][:-1]:
+            annotation = model.model_fields[name].annotation
+            kinds = (annotation, *get_args(annotation))  # it may be optional
+            model = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+        allowed = ", ".join(field.alias or name for name, field in model.model_fields.items())
+        return FieldError(pointer, "unknown_member", f"is not known here; known are {allowed}")
+    if error["type"] == "int_type":
+        return FieldError(pointer, "int_type", f"must be {WHOLE}".replace("`", ""))
+    return FieldError(pointer, error["type"], error["msg"].removeprefix("Value error, "))

@@ -15,7 +15,7 @@ from uuid import UUID
 from rich.console import Console
 from rich.table import Table
 
-from okane.api.wire import parse_id
+from okane.api.payment_ids import parse_id
 from okane.commands.context import Context
 from okane.commands.operating import Parts, opened
 from okane.errors import SetupError

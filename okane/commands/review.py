@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from okane.api.wire import parse_id
+from okane.api.payment_ids import parse_id
 from okane.commands.context import Context
 from okane.commands.operating import Parts, opened
 from okane.errors import PaymentNotFound, SetupError

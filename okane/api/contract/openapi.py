@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from okane.api import problems, wire
+from okane.api import create_request, payment_ids, problems
 from okane.api.access import SCHEMES
 from okane.api.contract import parameters, problem_codes, schemas
 from okane.api.contract.operations import OPERATIONS, Body, Operation, SuccessResponse
@@ -75,7 +75,7 @@ class _Document:
             "paths": paths,
             "components": {
                 "schemas": dict(sorted(self._definitions.items()))
-                | {"CurrencyCode": {**wire.CURRENCY, "title": "Currency"}},
+                | {"CurrencyCode": {**create_request.CURRENCY, "title": "Currency"}},
                 "responses": dict(sorted(self._refusals.items())),
                 "parameters": {name: _header(name) for name in parameters.PARAMETERS},
                 "headers": {
@@ -156,7 +156,7 @@ def _example(code: str) -> Json:
 
 def _named(part: Any) -> Any:
     """The same, with the one long list of currencies in one place."""
-    if part == wire.CURRENCY:
+    if part == create_request.CURRENCY:
         return {"$ref": _SCHEMA.format(model="CurrencyCode")}
     if isinstance(part, dict):
         return {name: _named(member) for name, member in part.items()}
@@ -168,7 +168,7 @@ def _in_path(path: str) -> Sequence[Json]:
     if "{payment_id}" not in path:
         return []
     about = "The payment's id; `pay_` and 32 digits are another spelling of it."
-    return [{"name": "payment_id", "in": "path", "required": True, "description": about, "schema": wire.ID}]
+    return [{"name": "payment_id", "in": "path", "required": True, "description": about, "schema": payment_ids.ID}]
 
 
 def _in_query(operation: Operation) -> Sequence[Json]:

@@ -12,10 +12,10 @@ from pydantic import BaseModel, Field
 from okane.api import batch
 from okane.api.answer import JSON
 from okane.api.contract import problem_codes, schemas
+from okane.api.create_request import CreatePayment, IdempotencyKey
 from okane.api.dead_letters import DeadQuery, ReplayRequest
 from okane.api.query_parameters import PartQuery, PaymentQuery
 from okane.api.resolve_request import ResolveRequest
-from okane.api.wire import CreatePayment, IdempotencyKey
 
 PAYMENTS, DEAD_LETTERS, HEALTH = "Payments", "Dead letters", "Health"
 OKANE, TITAN_QUEUE = "As okane (Go) had it", "As Titan Queue had it"

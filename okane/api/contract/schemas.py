@@ -1,5 +1,5 @@
-"""The documents that the API answers with, as types. `wire` and its neighbours write them by hand, for speed; tests hold what
-is written to these."""
+"""The documents that the API answers with, as types. `payment_documents` writes them by hand, for speed; tests
+compare the two."""
 
 from __future__ import annotations
 

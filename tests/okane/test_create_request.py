@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from okane.api import strict_json, wire
+from okane.api import create_request, payment_documents, payment_ids, strict_json
 from okane.intake.accept import Receipt
 from okane.payment import Payment, Status
 
@@ -70,31 +70,36 @@ def document(payment: Payment) -> dict[str, Any]:
 
 @given(PAYMENTS)
 def test_a_payment_is_written_as_a_library_would(payment: Payment) -> None:
-    assert json.loads(wire.payment_json(payment)) == {"payment": document(payment)}
-    assert wire.payment_json(payment).isascii()
+    assert json.loads(payment_documents.payment_json(payment)) == {"payment": document(payment)}
+    assert payment_documents.payment_json(payment).isascii()
 
 
 @given(PAYMENTS, st.booleans(), st.booleans())
 def test_a_receipt_is_written_as_a_library_would(payment: Payment, created: bool, enqueued: bool) -> None:
-    written = json.loads(wire.receipt_json(Receipt(payment, created, enqueued)))
+    written = json.loads(payment_documents.receipt_json(Receipt(payment, created, enqueued)))
     assert written == {"payment": document(payment), "created": created, "enqueued": enqueued}
 
 
 @given(PAYMENTS)
 def test_the_older_queues_document(payment: Payment) -> None:
-    written = json.loads(wire.pay_json(payment))
+    written = json.loads(payment_documents.pay_json(payment))
     assert UUID(written["payment_id"].removeprefix("pay_")) == payment.id
-    assert (written["amount"], written["status"]) == (payment.amount_minor, wire.PAY_STATUS[payment.status])
+    assert (written["amount"], written["status"]) == (
+        payment.amount_minor,
+        payment_documents.PAY_STATUS[payment.status],
+    )
 
 
-@given(st.from_regex(wire.ID["pattern"].replace("$", r"\Z")))
+@given(st.from_regex(payment_ids.ID["pattern"].replace("$", r"\Z")))
 def test_every_id_of_the_document_is_read(text: str) -> None:
-    assert wire.payment_id(text).hex == text.removeprefix("pay_").replace("-", "").lower()
+    found = payment_ids.parse_id(text)
+    assert found is not None
+    assert found.hex == text.removeprefix("pay_").replace("-", "").lower()
 
 
 @pytest.mark.parametrize("text", ["PAY_{}", "Pay_{}", "pay_pay_{}", "{}0", "urn:uuid:{}", "{{{}}}"])
 def test_what_is_no_id_names_no_payment(text: str) -> None:
-    assert wire.parse_id(text.format("0" * 32)) is None
+    assert payment_ids.parse_id(text.format("0" * 32)) is None
 
 
 @given(st.integers(1, 10**18), st.sampled_from(["USD", "EUR"]), st.dictionaries(TEXT, TEXT, max_size=3))
@@ -103,7 +108,7 @@ def test_a_fingerprint_is_that_of_the_canonical_document(amount: int, currency: 
     meaning = {"amount": amount, "currency": currency, "metadata": metadata}
     canonical = json.dumps(meaning, sort_keys=True, separators=(",", ":")).encode()
     assert (
-        wire.fingerprint(amount_minor=amount, currency=currency, metadata=metadata)
+        create_request.fingerprint(amount_minor=amount, currency=currency, metadata=metadata)
         == hashlib.sha256(canonical).digest()
     )
 
@@ -137,9 +142,9 @@ def bodies(draw: st.DrawFn) -> bytes:
 @settings(max_examples=500)
 @given(bodies())
 def test_what_is_read_quickly_is_read_the_same_with_care(body: bytes) -> None:
-    found = wire.read_quickly(body)
+    found = create_request.parse_fast(body)
     if found is not None:
-        assert found == wire.read_create(strict_json.loads(body))
+        assert found == create_request.validate_create_request(strict_json.loads(body))
 
 
 @pytest.mark.parametrize(
@@ -160,4 +165,4 @@ def test_what_is_read_quickly_is_read_the_same_with_care(body: bytes) -> None:
     ],
 )
 def test_what_is_in_doubt_is_left_to_who_reads_with_care(body: bytes, quick: bool) -> None:
-    assert (wire.read_quickly(body) is not None) is quick
+    assert (create_request.parse_fast(body) is not None) is quick
