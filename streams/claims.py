@@ -206,7 +206,7 @@ class Renewal:
         gone = await scripts.renew(
             self._client, self._stream, group=self._group, consumer=self._consumer, entries=entries
         )
-        # One that was being settled meanwhile is gone because it is done.
+        # One that was being acked meanwhile is gone because it is done.
         flights = [self._flights.get(lane, entry_id) for lane, entry_id in gone]
         lost = [flight.message for flight in flights if flight is not None and flight.outcome is None]
         if lost:

@@ -1,6 +1,6 @@
-"""Consumes a stream: reads as much as there are free slots, has it handled, settles what the handlers answer.
+"""Consumes a stream: reads as much as there are free slots, has it handled, acks what the handlers answer.
 
-Promise: a message is settled by its handler's outcome or stays pending, to be delivered again; stopping drains; neither
+Promise: a message is acked by its handler's outcome or stays pending, to be delivered again; stopping drains; neither
 an outage nor a lost group ends the loop.
 """
 
@@ -17,6 +17,7 @@ from functools import partial
 
 from redis.asyncio import Redis
 
+from streams.ack import Acker
 from streams.arguments import check_handler
 from streams.claims import Reclaimer, Renewal, hand_back
 from streams.clock import Clock, SystemClock
@@ -31,7 +32,6 @@ from streams.metrics import Metrics, guarded, quiet
 from streams.outcome import Dead, Done, Outcome
 from streams.reading import Reader, Reading
 from streams.retry import RetryPolicy
-from streams.settle import Settler
 
 log = logging.getLogger("streams")
 
@@ -52,9 +52,9 @@ class Consumer:
     `name` should be stable for a process's place (host and slot, not pid), so that a restart finds its own. `lease` is
     how long a message stays ours without renewal; it is renewed while the handler runs, so it bounds how long a *dead*
     consumer keeps a message. `concurrency` bounds the messages in handlers at once. `on_poison` decides about a message
-    delivered more than `max_deliveries` times, which means that it was never settled: it may kill its worker; if it
+    delivered more than `max_deliveries` times, which means that it was never acked: it may kill its worker; if it
     raises, the message stays pending and it is asked again. The last of these deliveries happens with nothing else in
-    hand, so that what only died beside poison is settled, and poison is found out. `block` bounds one wait for messages,
+    hand, so that what only died beside poison is acked, and poison is found out. `block` bounds one wait for messages,
     and with it how long an idle consumer takes to stop. `gather` is for how long a consumer that keeps up lets messages
     gather before it reads again, when there were several at a time: a few milliseconds make all that is done in batches
     cheaper, and a trickle does not pay for it. `drain` bounds how long `run` waits for handlers after stop; those not
@@ -109,7 +109,7 @@ class Consumer:
         self._outage = Outage(client, f"consumer {name}", clock=clock, roll=roll)
         self._inbox = Inbox(client, stream, group=group, consumer=name, lease=lease, clock=clock)
         self._reader = Reader(client, stream, group=group, consumer=name, inbox=self._inbox, clock=clock)
-        self._settler = Settler(
+        self._acker = Acker(
             client,
             stream,
             group=group,
@@ -145,21 +145,21 @@ class Consumer:
 
     @property
     def in_flight(self) -> int:
-        """Messages read and not yet settled."""
+        """Messages read and not yet acked."""
         return len(self._flights)
 
     @property
     def unable_for(self) -> timedelta:
-        """For how long it has been unable to read, or to settle what it has in hand; zero while it can. For those who have
+        """For how long it has been unable to read, or to ack what it has in hand; zero while it can. For those who have
         another way to the work."""
         since = self._reading_since
         unread = timedelta(0) if since is None else timedelta(seconds=self._clock.monotonic() - since)
-        return max(unread, self._settler.unable_for)
+        return max(unread, self._acker.unable_for)
 
     async def run_once(self) -> int:
-        """One round: takes over what silent consumers hold, reads what is there, handles and settles it all.
+        """One round: takes over what silent consumers hold, reads what is there, handles and acks it all.
 
-        Answers how many were settled. Raises `StreamError` when the server cannot be read.
+        Answers how many were acked. Raises `StreamError` when the server cannot be read.
         """
         self._flights.begin()
         async with self._renewing():
@@ -172,7 +172,7 @@ class Consumer:
             finally:
                 await self._flights.landed(flights)
             flights += await self._alone(asyncio.Event())
-        return sum(flight.settled for flight in flights if self._is_ours(flight.message))
+        return sum(flight.acked for flight in flights if self._is_ours(flight.message))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consumes until `stop` is set, then drains. Cancelling it hands what is in hand back, to be delivered again."""
@@ -191,7 +191,7 @@ class Consumer:
             waker.cancel()
             left = await self._flights.abandon()
             await self._hand_back(left)
-            await self._settler.give_up()
+            await self._acker.give_up()
 
     async def _round(self, stop: asyncio.Event) -> None:
         """Reads once, as soon as there is room; when there is nothing to read, waits for it."""
@@ -284,7 +284,7 @@ class Consumer:
     async def _pass_over(self, flights: Sequence[Flight]) -> None:
         """The story of messages that have come back for another group: acknowledged, so that it is the last to do so."""
         for flight in flights:
-            self._settler.settle(flight, Done())
+            self._acker.ack(flight, Done())
 
     def _story(self, handler: Handler | None, batch_handler: BatchHandler | None, max_batch: int) -> tuple[Work, int]:
         """How messages are handled, and how many together."""
@@ -304,7 +304,7 @@ class Consumer:
         self._metrics.started(message.lane, self._reader.waited_s(message, started_s))
         outcome = await ask(handler, message, metrics=self._metrics, cancelled=self._flights.is_ending)
         self._metrics.handled(message.lane, self._clock.monotonic() - started_s)
-        self._settle(flight, outcome)
+        self._ack(flight, outcome)
 
     async def _handle_batch(self, handler: BatchHandler, flights: Sequence[Flight]) -> None:
         """The story of several messages whose handler takes them together."""
@@ -316,7 +316,7 @@ class Consumer:
         took_s = self._clock.monotonic() - started_s
         for flight, outcome in zip(flights, outcomes, strict=True):
             self._metrics.handled(flight.message.lane, took_s)
-            self._settle(flight, outcome)
+            self._ack(flight, outcome)
 
     async def _decide(self, flights: Sequence[Flight]) -> None:
         """The story of poison. What goes wrong here leaves it pending: a retry would forget the deliveries."""
@@ -326,12 +326,12 @@ class Consumer:
         outcome = await self._on_poison(message)
         if not is_outcome(outcome):
             raise TypeError(f"a bug: on_poison answered a {type(outcome).__name__}, which is not an outcome")
-        self._settle(flight, outcome)
+        self._ack(flight, outcome)
 
-    def _settle(self, flight: Flight, outcome: Outcome) -> None:
+    def _ack(self, flight: Flight, outcome: Outcome) -> None:
         if not isinstance(outcome, Done):
             outcome = resolve(outcome, attempt=flight.message.attempt, policy=self._policy, roll=self._roll())
-        self._settler.settle(flight, outcome)
+        self._acker.ack(flight, outcome)
 
     async def _hand_back(self, left: Sequence[Flight]) -> None:
         """Hand them back. If that fails, they are delivered again when their leases have run out, as after a crash."""

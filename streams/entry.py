@@ -53,7 +53,7 @@ def to_dead_fields(message: Message, reason: str, *, group: str) -> list[str | b
     """The fields of a dead letter of this group."""
     fields = to_fields(message.body, message.headers, attempt=message.attempt, group=group)
     fields += ("lane", message.lane, "id", message.id, "deliveries", message.deliveries)
-    # An error's text may hold what UTF-8 cannot (a file name, say): that must not keep its batch from being settled.
+    # An error's text may hold what UTF-8 cannot (a file name, say): that must not keep its batch from being acked.
     fields += ("reason", reason[:_REASON_LIMIT].encode(errors="replace"))
     return fields
 

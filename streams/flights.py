@@ -5,7 +5,7 @@ no further one is started; where handlers wait, more hands come, twice as many e
 once as many as were needed. So a quick handler costs no task per message, a slow one runs as often at once as there are
 slots, and what was read together is begun together.
 
-Promise: no message is in hand twice, one that is not settled stays pending and is said to, and what a handler binds in its
+Promise: no message is in hand twice, one that is not acked stays pending and is said to, and what a handler binds in its
 context (for the logs) is gone when the next one starts.
 """
 
@@ -32,13 +32,13 @@ _LAST_WORDS_S = 3.0  # that a cancelled handler has to leave things in order
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """One message in hand. It has an `outcome` once that is being settled, is `settled` when the server knows it, and has
+    """One message in hand. It has an `outcome` once that is being acked, is `acked` when the server knows it, and has
     `landed` when it is in hand no more. It is `forgotten` if the group was made anew since it was read."""
 
     message: Message
     since: float
     outcome: Outcome | None = None
-    settled: bool = False
+    acked: bool = False
     landed: bool = False
     forgotten: bool = False
 
@@ -51,7 +51,7 @@ class Flights:
 
     def __init__(self, *, capacity: int, clock: Clock, metrics: Metrics) -> None:
         self._capacity = capacity
-        # Refilled in chunks: one by one, every settled message would cost a read of its own.
+        # Refilled in chunks: one by one, every acked message would cost a read of its own.
         self._chunk = max(1, capacity // 4)
         self._clock = clock
         self._metrics = metrics
@@ -108,7 +108,7 @@ class Flights:
         return [flight for lane in self._lanes.values() for flight in lane.values() if flight.since <= before]
 
     def launch(self, messages: Sequence[Message], work: Work, *, batch: int = 1) -> list[Flight]:
-        """Takes messages in hand that are not yet. `work` sees to up to `batch` of them: has them settled, or raises.
+        """Takes messages in hand that are not yet. `work` sees to up to `batch` of them: has them acked, or raises.
 
         One that is comes again when its group was created anew, or when renewals failed for so long that we reclaimed
         it from ourselves: in both cases it is ours again, and a second handler must not start.
@@ -126,13 +126,11 @@ class Flights:
             self._call_hands()
         return launched
 
-    def land(
-        self, flights: Iterable[Flight], error: BaseException | None = None, *, settled: bool | None = None
-    ) -> None:
-        """They are in hand no more: settled, or not; after an error still pending."""
+    def land(self, flights: Iterable[Flight], error: BaseException | None = None, *, acked: bool | None = None) -> None:
+        """They are in hand no more: acked, or not; after an error still pending."""
         landing = [flight for flight in flights if not flight.landed]
         for flight in landing:
-            flight.settled = error is None if settled is None else settled
+            flight.acked = error is None if acked is None else acked
             flight.landed = True
             if self._lanes[flight.message.lane].pop(flight.message.id, None) is not flight:
                 self._take_out(flight)
@@ -260,7 +258,7 @@ class Flights:
             finally:
                 # Whatever happens: no slot stays taken by a message without a handler.
                 for flight in flights:
-                    if flight.outcome is None:  # else it is being settled: a handler may answer when it is cancelled
+                    if flight.outcome is None:  # else it is being acked: a handler may answer when it is cancelled
                         self.land([flight], error or RuntimeError("a bug: it was left without an outcome"))
                         if isinstance(error, asyncio.CancelledError) and not self._abandoning and self.is_ending():
                             self._cut_off.append(flight)

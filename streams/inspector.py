@@ -29,7 +29,7 @@ class LaneStats:
     """One lane. `length` counts entries waiting or in work, `pending` those in work, `depth` those waiting.
 
     `lag` is the server's own count of those waiting: None where it does not know it (after a deletion, or in 6.2). Where the
-    lane has several `groups`, `length` counts what any of them still has to settle, and `depth` is an upper bound while `lag`
+    lane has several `groups`, `length` counts what any of them still has to ack, and `depth` is an upper bound while `lag`
     is not known and there is something to read.
     `oldest_ms` is when the oldest entry still there was made, by the server's clock.
     """
@@ -51,7 +51,7 @@ class LaneStats:
                 return 0
             if self.lag is not None:
                 return self.lag
-        # Right because entries are deleted when settled. Below zero when entries were deleted by hand, or settled between
+        # Right because entries are deleted when acked. Below zero when entries were deleted by hand, or acked between
         # the two counts.
         return max(0, self.length - self.pending)
 

@@ -14,7 +14,7 @@ class Message:
 
     `attempt` counts how often the message was tried before by policy, plus one: it travels in the entry and survives
     retries. `deliveries` is the consumer group's own count for this entry: above one means that a consumer took it and
-    did not settle it (it died, or outlived its claim).
+    did not ack it (it died, or outlived its claim).
     """
 
     id: str

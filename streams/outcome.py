@@ -10,7 +10,7 @@ from streams.values import value
 
 @value
 class Done:
-    """The message is settled: the entry is acknowledged and deleted."""
+    """The message is acked: the entry is acknowledged and deleted."""
 
 
 @dataclass(frozen=True, slots=True)

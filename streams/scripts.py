@@ -16,12 +16,12 @@ from streams.script import Argument, Script
 
 # Lua's `unpack` has a limit of some thousands, and a script that runs for long blocks everybody: callers cut batches.
 MAX_ARGUMENTS: Final = 1_000
-TAKEN, GONE = "taken", "gone"  # why an entry is not settled: another consumer has it, or has settled it
+TAKEN, GONE = "taken", "gone"  # why an entry is not acked: another consumer has it, or has acked it
 
 
 _create = Script("streams", "lua", "create.lua")
 _read = Script("streams", "lua", "read.lua")
-_settle = Script("streams", "lua", "settle.lua")
+_ack = Script("streams", "lua", "ack.lua")
 _promote = Script("streams", "lua", "promote.lua")
 _reclaim = Script("streams", "lua", "reclaim.lua")
 _renew = Script("streams", "lua", "renew.lua")
@@ -61,8 +61,8 @@ async def read(
 
 
 @dataclass(slots=True)
-class Settlement:
-    """The work of one call of `settle`: the ids of all its entries by lane, and what of them lives on. `anew`: the group was
+class AckRequest:
+    """The work of one call of `ack`: the ids of all its entries by lane, and what of them lives on. `anew`: the group was
     made anew since they were read, so that it may not know of them."""
 
     entries: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -88,20 +88,20 @@ class Settlement:
         return arguments
 
 
-Unsettled = tuple[str, str, str]  # lane, entry id, why
+NotAcked = tuple[str, str, str]  # lane, entry id, why
 
 
 @translating
-async def settle(
-    client: Redis, stream: Stream, *, group: str, consumer: str, settlements: Sequence[Settlement]
-) -> list[Sequence[Unsettled] | StreamError]:
-    """For each those of its entries that were not settled, or its error. Why is TAKEN, GONE, or the server's error."""
-    calls = [[group, consumer, *settlement.arguments(stream.lane_names)] for settlement in settlements]
-    found = await _settle.call_many(client, _all_keys(stream), calls)
-    return [one if isinstance(one, StreamError) else _unsettled(stream, one) for one in found]
+async def ack(
+    client: Redis, stream: Stream, *, group: str, consumer: str, requests: Sequence[AckRequest]
+) -> list[Sequence[NotAcked] | StreamError]:
+    """For each those of its entries that were not acked, or its error. Why is TAKEN, GONE, or the server's error."""
+    calls = [[group, consumer, *request.arguments(stream.lane_names)] for request in requests]
+    found = await _ack.call_many(client, _all_keys(stream), calls)
+    return [one if isinstance(one, StreamError) else _not_acked(stream, one) for one in found]
 
 
-def _unsettled(stream: Stream, reply: Sequence[Any]) -> Sequence[Unsettled]:
+def _not_acked(stream: Stream, reply: Sequence[Any]) -> Sequence[NotAcked]:
     return [
         (stream.lane_names[reply[at] - 1], reply[at + 1].decode(), reply[at + 2].decode(errors="replace"))
         for at in range(0, len(reply), 3)

@@ -1,5 +1,5 @@
 -- Moves delayed messages that are due back into their lanes: all of it or nothing.
--- Each member leaves the set before its entry is added, so that it works at maxmemory (see settle.lua).
+-- Each member leaves the set before its entry is added, so that it works at maxmemory (see ack.lua).
 -- One that comes back for a group (field `g`) that is not there any more comes back for all: for none it would be lost.
 -- KEYS    the lanes' streams, then the delayed set, then the dead-letter stream
 -- ARGV    how many at most, then the lanes' names in the order of their streams

@@ -40,7 +40,7 @@ for i = lanes + 2, #ARGV do
       parts[#parts + 1] = 'g'
       parts[#parts + 1] = group
     end
-    redis.call('XDEL', dead, ARGV[i]) -- first, for the sake of a full server (see settle.lua)
+    redis.call('XDEL', dead, ARGV[i]) -- first, for the sake of a full server (see ack.lua)
     local added = redis.pcall('XADD', key, '*', unpack(parts))
     if type(added) == 'table' and added.err then
       redis.call('XADD', dead, '*', unpack(letter[2]))

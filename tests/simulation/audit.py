@@ -90,11 +90,11 @@ class Audit(Watch, Listener):
     def replied(self, exchange: Exchange, what: str, arguments: Sequence[bytes], reply: object, server: Server) -> None:
         """One request of a client has been executed."""
         acknowledged, self._acknowledged = self._acknowledged, []
-        if what == "settle":
+        if what == "ack":
             consumer = arguments[4 + int(arguments[2])]  # after the digest, the keys and the group
             for key, entry, owner in acknowledged:
                 if owner != consumer:
-                    self.say(f"{key.decode()} {entry} was settled by {consumer!r}, and {owner!r} held it")
+                    self.say(f"{key.decode()} {entry} was acked by {consumer!r}, and {owner!r} held it")
         if self._removed:
             removed, self._removed = self._removed, []
             for key, entry, body in removed:

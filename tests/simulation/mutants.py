@@ -62,7 +62,7 @@ def ack_before_commit() -> Iterator[None]:
     async def broken(self: Consumer, handler: Handler, flights: Sequence[Flight]) -> None:
         [flight] = flights
         early = replace(flight, outcome=Done())
-        await self._settler._send(self._settler._parts([early]))
+        await self._acker._send(self._acker._parts([early]))
         await handle(self, handler, flights)
 
     with patch.object(Consumer, "_handle", broken):
@@ -75,7 +75,7 @@ def group_at_dollar() -> AbstractContextManager[None]:
 
 
 def trimmed() -> AbstractContextManager[None]:
-    """Publishing trims. Caught by the rule that an entry leaves its stream only when it is settled."""
+    """Publishing trims. Caught by the rule that an entry leaves its stream only when it is acked."""
     return _rewritten("publish", "KEYS[lane], '*'", "KEYS[lane], 'MAXLEN', '3', '*'")
 
 
@@ -84,9 +84,9 @@ def plain_heartbeat() -> AbstractContextManager[None]:
     return _rewritten("renew", "if pending and pending[2] == consumer then", "if pending then")
 
 
-def settles_for_others() -> AbstractContextManager[None]:
-    """Settling does not ask whose an entry is. Caught by the rule that only its holder acknowledges it."""
-    return _rewritten("settle", "elseif pending and pending[2] ~= consumer then", "elseif false then")
+def acks_for_others() -> AbstractContextManager[None]:
+    """Acking does not ask whose an entry is. Caught by the rule that only its holder acknowledges it."""
+    return _rewritten("ack", "elseif pending and pending[2] ~= consumer then", "elseif false then")
 
 
 @contextlib.contextmanager
@@ -201,7 +201,7 @@ MUTANTS: Final[Mapping[str, Callable[[], AbstractContextManager[Any]]]] = {
         no_look_up,
         no_late_look_up,
         plain_heartbeat,
-        settles_for_others,
+        acks_for_others,
         no_lease_check,
         no_sweep,
         refusal_is_no_outage,

@@ -16,7 +16,7 @@ from tests.simulation.processes import ApiProcess, Outside, WorkerProcess
 from tests.simulation.redis_client import forget
 from tests.simulation.scenario import REFUSALS, Fault
 
-AT_WORKER: Final = ("create", "read", "wait", "settle", "promote", "reclaim", "renew", "publish", "inspect")
+AT_WORKER: Final = ("create", "read", "wait", "ack", "promote", "reclaim", "renew", "publish", "inspect")
 AT_STORE: Final = (
     *("claim", "claim", "settle_row", "settle_row", "renew_row", "mark_lost", "take_due", "record_late"),
     *("take_late", "late_answered"),

@@ -210,7 +210,7 @@ def _packed(arguments: Sequence[Any]) -> list[bytes]:
 
 def _script_names() -> dict[bytes, str]:
     found = {}
-    names = "create read settle promote reclaim renew release publish check replay dismiss unheard"
+    names = "create read ack promote reclaim renew release publish check replay dismiss unheard"
     for name in names.split():
         script = getattr(scripts, f"_{name}")
         found[script._digest.encode()] = name

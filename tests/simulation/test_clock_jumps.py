@@ -65,9 +65,9 @@ async def test_delayed_messages_come_early_after_a_jump_forwards_and_late_after_
     server = Jumping()
     await server.publish()
     [(entry_id, fields)] = await server.read()
-    settlement = scripts.Settlement({"default": [entry_id.decode()]})
-    settlement.retries.append(("default", entry_id.decode(), 60_000, list(fields)))
-    await scripts.settle(server.client, STREAM, group="g", consumer="c", settlements=[settlement])
+    request = scripts.AckRequest({"default": [entry_id.decode()]})
+    request.retries.append(("default", entry_id.decode(), 60_000, list(fields)))
+    await scripts.ack(server.client, STREAM, group="g", consumer="c", requests=[request])
     moved = []
     for jump_s in (-HOUR_S, HOUR_S, 59, HOUR_S):
         server.now_s += jump_s

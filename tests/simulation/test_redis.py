@@ -119,7 +119,7 @@ def _choose(dice: Random, *, known: int) -> Step:
             "publish",
             "create",
             "read",
-            "settle",
+            "ack",
             "promote",
             "reclaim",
             "renew",
@@ -137,7 +137,7 @@ def _choose(dice: Random, *, known: int) -> Step:
         lane=dice.choice(("high", "low")),
         entries=tuple(dict.fromkeys(some)),
         count=dice.randint(1, 4),
-        delay_ms=dice.choice((None, 0, HOUR_MS)) if what == "settle" else None,
+        delay_ms=dice.choice((None, 0, HOUR_MS)) if what == "ack" else None,
         is_dead=dice.random() < 0.3,
         min_idle_ms=dice.choice((0, 0, HOUR_MS)),
         group=dice.choices(GROUPS, (2, 1))[0],
@@ -184,7 +184,7 @@ async def _read(side: Side, step: Step) -> Any:
     )
 
 
-async def _settle(side: Side, step: Step) -> Any:
+async def _ack(side: Side, step: Step) -> Any:
     entries = _by_lane(side, step)
     retries: list[tuple[str, str, int, list[Argument]]] = []
     dead: list[tuple[str, str, list[Argument]]] = []
@@ -193,13 +193,13 @@ async def _settle(side: Side, step: Step) -> Any:
             retries = [(*found, step.delay_ms, ["b", b"again" * 60, "g", step.group])]
         elif step.is_dead:
             dead = [(*found, ["b", b"dead", "g", step.group])]
-    settlement = scripts.Settlement(entries, retries, dead, anew=step.count == 1)
-    [unsettled] = await scripts.settle(
-        side.client, side.stream, group=step.group, consumer=step.consumer, settlements=[settlement]
+    request = scripts.AckRequest(entries, retries, dead, anew=step.count == 1)
+    [not_acked] = await scripts.ack(
+        side.client, side.stream, group=step.group, consumer=step.consumer, requests=[request]
     )
-    if isinstance(unsettled, StreamError):
-        raise unsettled
-    return [(side.number(lane, entry_id.encode()), why) for lane, entry_id, why in unsettled]
+    if isinstance(not_acked, StreamError):
+        raise not_acked
+    return [(side.number(lane, entry_id.encode()), why) for lane, entry_id, why in not_acked]
 
 
 async def _promote(side: Side, step: Step) -> Any:
@@ -274,7 +274,7 @@ _DO: dict[str, Callable[[Side, Step], Awaitable[Any]]] = {
     "publish": _publish,
     "create": _create,
     "read": _read,
-    "settle": _settle,
+    "ack": _ack,
     "promote": _promote,
     "reclaim": _reclaim,
     "renew": _renew,

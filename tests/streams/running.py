@@ -29,7 +29,7 @@ async def done(message: Message) -> Outcome:
 
 
 async def read_and_die(client: Redis, stream: Stream, *, name: str = "dead") -> list[Message]:
-    """Everything there is, delivered to a consumer that never settles it."""
+    """Everything there is, delivered to a consumer that never acks it."""
     await scripts.create_group(client, stream.lane_keys, group=GROUP)
     shares = [10_000] * len(stream.lanes)
     _, taken, _, _ = await scripts.read(

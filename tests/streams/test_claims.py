@@ -142,11 +142,11 @@ async def test_the_last_delivery_is_handled_with_nothing_else_in_hand(client: Re
 
     worker = consumer(client, stream, handler, max_deliveries=5)
 
-    async def settled() -> bool:
+    async def acked() -> bool:
         return all(lane.length == 0 for lane in (await Inspector(client, stream, group=GROUP).stats()).lanes)
 
     async with Running(worker):
-        await until(settled)
+        await until(acked)
     assert most[b"last"] == 1
     assert most[b"new"] > 1
 

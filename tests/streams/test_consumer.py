@@ -177,17 +177,17 @@ async def test_a_handler_that_raises_is_retried_and_the_others_go_on(client: Red
 
 async def test_no_more_handlers_run_at_once_than_concurrency_allows(client: Redis, stream: Stream) -> None:
     await Producer(client, stream).publish_many([Draft(b"x", lane) for lane in stream.lane_names * 20])
-    running = most = settled = 0
+    running = most = acked = 0
     finished = asyncio.Event()
 
     async def handler(message: Message) -> Outcome:
-        nonlocal running, most, settled
+        nonlocal running, most, acked
         running += 1
         most = max(most, running)
         await asyncio.sleep(0.001)
         running -= 1
-        settled += 1
-        if settled == 60:
+        acked += 1
+        if acked == 60:
             finished.set()
         return Done()
 
@@ -216,7 +216,7 @@ async def test_a_waiting_read_that_brings_one_message_per_lane_does_not_exceed_c
     flights = worker._take(await worker._reader.wait(1, timedelta(seconds=1)))
     assert len(flights) == 3
     await worker._flights.landed(flights)
-    assert all(flight.settled for flight in flights)
+    assert all(flight.acked for flight in flights)
     assert most == 1
 
 

@@ -24,7 +24,7 @@ def messages(count: int) -> list[Message]:
     return [Message(f"{number}-0", "default", b"x") for number in range(count)]
 
 
-def settle(hands: Flights, given: Sequence[Flight]) -> None:
+def ack(hands: Flights, given: Sequence[Flight]) -> None:
     """What a consumer does when the outcomes are known, and the server when it has heard them."""
     for flight in given:
         flight.outcome = Done()
@@ -41,7 +41,7 @@ async def test_handlers_that_never_wait_share_one_task(hands: Flights) -> None:
 
     async def work(given: Sequence[Flight]) -> None:
         tasks.add(asyncio.current_task())
-        settle(hands, given)
+        ack(hands, given)
 
     await landed(hands, hands.launch(messages(100), work))
     assert len(tasks) == 1
@@ -56,7 +56,7 @@ async def test_handlers_that_wait_all_run_at_once(hands: Flights) -> None:
         if running == 100:
             all_running.set()
         await all_running.wait()
-        settle(hands, given)
+        ack(hands, given)
 
     await landed(hands, hands.launch(messages(100), work))
 
@@ -68,7 +68,7 @@ async def test_handlers_that_had_to_wait_are_begun_together_the_next_time(hands:
         nonlocal begun
         begun += 1
         await go_on.wait()
-        settle(hands, given)
+        ack(hands, given)
 
     for turns in (20, 2):  # one turn to start the hands, one for what they do
         begun = 0
@@ -91,7 +91,7 @@ async def test_no_more_work_is_done_at_once_than_there_are_slots() -> None:
         most = max(most, running)
         await asyncio.sleep(0)
         running -= 1
-        settle(hands, given)
+        ack(hands, given)
 
     await landed(hands, hands.launch(messages(50), work))
     assert most == 7
@@ -104,7 +104,7 @@ async def test_what_a_handler_leaves_bound_in_its_context_does_not_reach_the_nex
     async def work(given: Sequence[Flight]) -> None:
         seen.append(bound.get())
         bound.set(given[0].message.id)
-        settle(hands, given)
+        ack(hands, given)
 
     await landed(hands, hands.launch(messages(20), work))
     assert seen == ["nothing"] * 20
@@ -121,11 +121,11 @@ async def test_a_handler_that_cancels_its_own_task_does_not_stall_those_behind_i
             assert task is not None
             task.cancel()
             await asyncio.sleep(0)
-        settle(hands, given)
+        ack(hands, given)
 
     launched = hands.launch(messages(6), work)
     await landed(hands, launched)
-    assert [flight.settled for flight in launched] == [False, True, True, False, True, True]
+    assert [flight.acked for flight in launched] == [False, True, True, False, True, True]
     assert caplog.text.count("its handler was cancelled") == 2
 
 
@@ -133,11 +133,11 @@ async def test_work_that_raises_lands_its_message_alone(hands: Flights, caplog: 
     async def work(given: Sequence[Flight]) -> None:
         if given[0].message.id == "1-0":
             raise ValueError("odd")
-        settle(hands, given)
+        ack(hands, given)
 
     launched = hands.launch(messages(3), work)
     await landed(hands, launched)
-    assert [flight.settled for flight in launched] == [True, False, True]
+    assert [flight.acked for flight in launched] == [True, False, True]
     assert "message 1-0 of lane default stays pending: odd" in caplog.text
 
 
@@ -146,7 +146,7 @@ async def test_a_message_in_hand_is_not_launched_again(hands: Flights) -> None:
 
     async def work(given: Sequence[Flight]) -> None:
         await release.wait()
-        settle(hands, given)
+        ack(hands, given)
 
     launched = hands.launch(messages(3), work)
     assert hands.launch(messages(3), work) == []
@@ -170,7 +170,7 @@ async def test_what_is_abandoned_lands_whether_it_was_begun_or_not() -> None:
     await entered.wait()
     await hands.abandon()
     assert len(hands) == 0
-    assert not any(flight.settled for flight in launched)
+    assert not any(flight.acked for flight in launched)
 
 
 async def test_a_handler_that_answers_when_it_is_cancelled_is_settled(hands: Flights) -> None:
@@ -181,15 +181,15 @@ async def test_a_handler_that_answers_when_it_is_cancelled_is_settled(hands: Fli
             entered.set()
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            settle(hands, given)
+            ack(hands, given)
 
     [flight] = hands.launch(messages(1), work)
     await entered.wait()
     await hands.abandon()
-    assert flight.settled
+    assert flight.acked
 
 
-async def test_abandoning_leaves_what_is_being_settled_to_the_settling(hands: Flights) -> None:
+async def test_abandoning_leaves_what_is_being_acked_to_the_acking(hands: Flights) -> None:
     async def work(given: Sequence[Flight]) -> None:
         given[0].outcome = Done()
 

@@ -80,7 +80,7 @@ async def test_two_groups_at_work_at_once_get_every_message_and_leave_nothing(cl
     assert [Counter(log.bodies) == expected for log in logs] == [True, True]
 
 
-async def test_a_group_that_comes_later_gets_what_no_other_has_settled_yet(client: Redis, stream: Stream) -> None:
+async def test_a_group_that_comes_later_gets_what_no_other_has_acked_yet(client: Redis, stream: Stream) -> None:
     await Producer(client, stream).publish_many([Draft(b"1"), Draft(b"2")])
     assert await consumer(client, stream, done, group="a", concurrency=1).run_once() == 1
     log = Log()
@@ -194,7 +194,7 @@ async def test_where_the_groups_may_not_be_seen_nothing_is_deleted(
     await Producer(client, stream).publish(b"x")
     await client.acl_setuser("default", enabled=True, commands=["-xinfo"])
     worker = consumer(client, stream, done, group="a")
-    worker._settler._giving_up.set()  # one try: it counts as an outage
+    worker._acker._giving_up.set()  # one try: it counts as an outage
     assert await worker.run_once() == 0
     await client.acl_setuser("default", enabled=True, commands=["+xinfo"])
     stats = await Inspector(client, stream, group="a").stats()

@@ -119,7 +119,7 @@ async def test_a_group_destroyed_under_load_is_created_again_and_no_handler_runs
 
 
 @pytest.mark.parametrize("outcome", [Done(), Retry("r", after=timedelta(0)), Dead("d")])
-async def test_settling_after_everything_was_flushed_keeps_what_has_to_live_on(
+async def test_acking_after_everything_was_flushed_keeps_what_has_to_live_on(
     own_server: Callable[..., Server], connected: Connected, stream: Stream, outcome: Outcome
 ) -> None:
     client = connected(own_server())
@@ -137,7 +137,7 @@ async def test_settling_after_everything_was_flushed_keeps_what_has_to_live_on(
 async def test_a_full_server_can_still_be_drained_and_loses_no_retry(
     own_server: Callable[..., Server], connected: Connected, stream: Stream
 ) -> None:
-    """At maxmemory XADD is refused, but starting, reading, settling, retrying, burying and promoting go on."""
+    """At maxmemory XADD is refused, but starting, reading, acking, retrying, burying and promoting go on."""
     client = connected(own_server("--maxmemory-policy", "noeviction"))
     await Producer(client, stream).publish_many([Draft(b"done"), Draft(b"retry"), Draft(b"dead")])
     await client.config_set("maxmemory", "1")
@@ -157,7 +157,7 @@ async def _by_body(message: Message) -> Outcome:
     return outcomes[message.body]
 
 
-async def test_a_settle_whose_reply_is_lost_is_repeated_and_makes_one_retry(
+async def test_an_ack_whose_reply_is_lost_is_repeated_and_makes_one_retry(
     own_server: Callable[..., Server], connected: Connected, stream: Stream
 ) -> None:
     server = own_server()
@@ -193,10 +193,10 @@ async def test_messages_whose_delivery_was_lost_on_the_way_come_again_before_the
             await producer.publish(b"first")
             await bell.heard(b"first")
 
-            async def settled() -> bool:
+            async def acked() -> bool:
                 return (await Inspector(direct, stream, group=GROUP).stats()).pending == 0
 
-            await until(settled)
+            await until(acked)
             proxy.strike(LoseReplies())
             await producer.publish(b"lost on the way")
             await proxy.lost()
@@ -210,16 +210,16 @@ async def test_a_consumer_that_stops_while_the_server_is_away_ends_in_time_and_l
     server = own_server("--appendonly", "yes", "--appendfsync", "always")
     client = connected(server)
     await Producer(client, stream).publish(b"x")
-    settling, stop = asyncio.Event(), asyncio.Event()
+    acking, stop = asyncio.Event(), asyncio.Event()
 
     async def handler(message: Message) -> Outcome:
         server.kill()
-        settling.set()
+        acking.set()
         return Done()
 
     worker = consumer(client, stream, handler, drain=timedelta(milliseconds=100))
     running = asyncio.create_task(worker.run(stop))
-    await settling.wait()
+    await acking.wait()
     stop.set()
     async with asyncio.timeout(10):
         await running

@@ -113,11 +113,11 @@ async def test_a_consumer_that_may_not_do_its_work_says_for_how_long_and_goes_on
             await admin.acl_setuser("worker", enabled=True, commands=[f"+{refused}"])
             await bell.heard(b"x")
 
-            async def settled() -> bool:
+            async def acked() -> bool:
                 stats = await Inspector(admin, stream, group=GROUP).stats()
                 return not stats.pending and not stats.depth and not worker.unable_for
 
-            await until(settled)
+            await until(acked)
 
 
 async def test_a_consumer_is_not_unable_because_its_handlers_take_long(client: Redis, stream: Stream) -> None:

@@ -42,12 +42,12 @@ async def test_an_error_of_one_entry_is_its_own(client: Redis, stream: Stream) -
     """They travel together, after the server forgot the script, and one of them it cannot do."""
     good = await Producer(client, stream).publish_many([Draft(b"x")] * 3)
     await client.script_flush()
-    found = await scripts.settle(
+    found = await scripts.ack(
         client,
         stream,
         group=GROUP,
         consumer="c1",
-        settlements=[scripts.Settlement({"critical": ids}) for ids in (good[:2], [good[2], "no id"])],
+        requests=[scripts.AckRequest({"critical": ids}) for ids in (good[:2], [good[2], "no id"])],
     )
     assert found[0] == []
     assert isinstance(found[1], list)

@@ -102,13 +102,13 @@ async def test_a_handler_that_goes_wrong_in_any_way_is_retried_and_the_messages_
     worker = consumer(client, stream, handler, concurrency=4, policy=FAR)
     async with Running(worker), asyncio.timeout(20):
         await all_good.wait()
-        await until(lambda: _settled(client, stream))
+        await until(lambda: _acked(client, stream))
     assert worker.in_flight == 0
     stats = await Inspector(client, stream, group=GROUP).stats()
     assert (stats.delayed, stats.pending, stats.depth) == (4, 0, 0)
 
 
-async def _settled(client: Redis, stream: Stream) -> bool:
+async def _acked(client: Redis, stream: Stream) -> bool:
     return sum([await client.xlen(key) for key in stream.lane_keys]) == 0
 
 

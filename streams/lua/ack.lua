@@ -1,19 +1,19 @@
--- Settles a batch: adds what has to live on, then takes the entries out of their lanes (XACK with XDEL), each only while it is
+-- Acks a batch: adds what has to live on, then takes the entries out of their lanes (XACK with XDEL), each only while it is
 -- the consumer's own. A worker that slept through its lease must not acknowledge, delay or bury what another one has now.
 -- An entry that another group has not read yet, or still works on, stays for it: the last group to acknowledge deletes.
--- Every entry is settled by itself: one that cannot be written stays pending, and keeps no other from being settled.
+-- Every entry is acked by itself: one that cannot be written stays pending, and keeps no other from being acked.
 -- At maxmemory a script may add once it has written, so draining works on a full server too: it deletes what is not there first.
 -- KEYS    the lanes' streams, then the delayed set, then the dead-letter stream
 -- ARGV    group, consumer; 1 if the group was made anew since the entries were read: one it does not hold is ours then, else 0;
 --         per lane a count and that many entry ids, in order where that costs nothing;
 --         a count of retries, each: lane (from 1), entry id, delay in ms, lane name, n, then n field parts;
 --         a count of dead letters, each: lane (from 1), entry id, n, then n field parts
--- Returns { lane, id, why, ... } of the entries that were not settled. Why: `taken` by another consumer, `gone` because it was
--- taken and settled, or the error
+-- Returns { lane, id, why, ... } of the entries that were not acked. Why: `taken` by another consumer, `gone` because it was
+-- taken and acked, or the error
 local group, consumer, anew = ARGV[1], ARGV[2], ARGV[3] == '1'
 local lanes = #KEYS - 2
 local delayed, dead = KEYS[lanes + 1], KEYS[lanes + 2]
-local unsettled = {}
+local not_acked = {}
 local may_add = false
 local at = 4
 local ALL = {} -- of the entries of a lane, in place of a set of them
@@ -30,9 +30,9 @@ local function take(count)
 end
 
 local function leave(lane, id, why)
-  unsettled[#unsettled + 1] = lane
-  unsettled[#unsettled + 1] = id
-  unsettled[#unsettled + 1] = why
+  not_acked[#not_acked + 1] = lane
+  not_acked[#not_acked + 1] = id
+  not_acked[#not_acked + 1] = why
 end
 
 -- What the server says of our group (nil after a flush), and of all others; or an error.
@@ -151,7 +151,7 @@ end
 
 for _ = 1, number() do
   local lane, id, due, name = number(), take(1)[1], now + number(), take(1)[1]
-  -- The entry's own id makes the member unique, and the same again when a settle is repeated after a lost reply.
+  -- The entry's own id makes the member unique, and the same again when an ack is repeated after a lost reply.
   keep(ids, ours, lane, id, 'ZADD', delayed, due, cmsgpack.pack({ id, name, take(number()) }))
 end
 
@@ -161,16 +161,16 @@ for _ = 1, number() do
 end
 
 for lane = 1, lanes do
-  local settled = ids[lane]
+  local acked = ids[lane]
   if ours[lane] ~= ALL then
-    settled = {}
+    acked = {}
     for _, id in ipairs(ids[lane]) do
-      if ours[lane][id] then settled[#settled + 1] = id end
+      if ours[lane][id] then acked[#acked + 1] = id end
     end
   end
-  if #settled > 0 then
-    remove(KEYS[lane], settled, others[lane])
+  if #acked > 0 then
+    remove(KEYS[lane], acked, others[lane])
   end
 end
 
-return unsettled
+return not_acked

@@ -31,7 +31,7 @@ LATER = Retry("later", after=timedelta(hours=1))
 
 class Sizes(Metrics):
     def __init__(self) -> None:
-        self.settled_by_call: list[int] = []
+        self.acked_by_call: list[int] = []
         self.dropped: list[tuple[str, int]] = []
 
     def stale(self, lane: str, count: int) -> None:
@@ -39,7 +39,7 @@ class Sizes(Metrics):
 
     def batch(self, step: str, size: int) -> None:
         if step == "settle":
-            self.settled_by_call.append(size)
+            self.acked_by_call.append(size)
 
 
 async def test_what_is_settled_together_is_cut_into_calls_that_do_not_hold_the_server_for_long(
@@ -47,22 +47,22 @@ async def test_what_is_settled_together_is_cut_into_calls_that_do_not_hold_the_s
 ) -> None:
     await Producer(client, stream).publish_many([Draft(b"x")] * 300)
     trips = []
-    settle = scripts.settle
+    ack = scripts.ack
 
     async def counted(*arguments: Any, **options: Any) -> Any:
-        trips.append(len(options["settlements"]))
-        return await settle(*arguments, **options)
+        trips.append(len(options["requests"]))
+        return await ack(*arguments, **options)
 
-    monkeypatch.setattr(scripts, "settle", counted)
+    monkeypatch.setattr(scripts, "ack", counted)
     sizes = Sizes()
     assert await consumer(client, stream, done, concurrency=300, metrics=sizes).run_once() == 300
-    assert sizes.settled_by_call == [128, 128, 44]
+    assert sizes.acked_by_call == [128, 128, 44]
     assert trips == [3]
     assert (await Inspector(client, stream, group=GROUP).stats()).pending == 0
 
 
 def losing(client: Redis, stream: Stream, outcome: Outcome, *, to: Consumer | None, metrics: Metrics) -> Consumer:
-    """A consumer whose handler blocks for longer than its lease: another takes the message over, and settles it or not."""
+    """A consumer whose handler blocks for longer than its lease: another takes the message over, and acks it or not."""
 
     async def handler(message: Message) -> Outcome:
         await pretend_idle(client, stream, message, group=GROUP, consumer="slow")
@@ -76,7 +76,7 @@ def losing(client: Redis, stream: Stream, outcome: Outcome, *, to: Consumer | No
 
 
 @pytest.mark.parametrize("outcome", [Done(), LATER, Dead("given up")], ids=lambda one: type(one).__name__)
-async def test_a_worker_that_lost_its_lease_settles_nothing_that_another_one_holds(
+async def test_a_worker_that_lost_its_lease_acks_nothing_that_another_one_holds(
     client: Redis, stream: Stream, outcome: Outcome, caplog: pytest.LogCaptureFixture
 ) -> None:
     await Producer(client, stream).publish(b"x", lane="low")
@@ -101,7 +101,7 @@ async def test_what_another_one_has_taken_over_and_done_is_neither_delayed_nor_b
     assert sizes.dropped == [("critical", 1)]
 
 
-async def test_one_lost_lease_keeps_no_other_message_of_its_batch_from_being_settled(
+async def test_one_lost_lease_keeps_no_other_message_of_its_batch_from_being_acked(
     client: Redis, stream: Stream
 ) -> None:
     await Producer(client, stream).publish_many([Draft(b"%d" % number) for number in range(6)])
@@ -139,7 +139,7 @@ async def test_what_was_in_hand_when_everything_was_flushed_lives_on_though_newe
     assert await Delayed(client, stream).count() == 2
 
 
-async def test_a_message_that_cannot_be_written_keeps_no_other_from_being_settled(
+async def test_a_message_that_cannot_be_written_keeps_no_other_from_being_acked(
     client: Redis, stream: Stream, caplog: pytest.LogCaptureFixture
 ) -> None:
     await Producer(client, stream).publish_many([Draft(b"x", headers={"n": str(number)}) for number in range(30)])
@@ -157,7 +157,7 @@ async def test_a_message_that_cannot_be_written_keeps_no_other_from_being_settle
 
 
 @pytest.mark.parametrize("outcome", [LATER, Dead("d")])
-async def test_an_entry_of_more_fields_than_a_script_can_take_keeps_no_other_from_being_settled(
+async def test_an_entry_of_more_fields_than_a_script_can_take_keeps_no_other_from_being_acked(
     client: Redis, stream: Stream, outcome: Outcome
 ) -> None:
     """Another program wrote it. Retries of its neighbours were delayed again with every try, and never acknowledged."""
@@ -190,24 +190,24 @@ async def test_a_set_or_stream_that_cannot_take_a_message_loses_none(
         return outcomes[message.body]
 
     worker = consumer(client, stream, handler)
-    worker._settler._giving_up.set()  # one try, whatever counts as an outage
+    worker._acker._giving_up.set()  # one try, whatever counts as an outage
     assert await worker.run_once() == 3
     [left] = cast(Any, await client.xrange(stream.lane_key("critical")))
     assert left[1][b"b"] == broken.encode()
     await client.delete(key)
 
 
-async def test_a_message_that_is_refused_keeps_no_later_one_from_being_settled(
+async def test_a_message_that_is_refused_keeps_no_later_one_from_being_acked(
     client: Redis, stream: Stream, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """More later ones than there are slots; what is refused is settled once the server takes it."""
+    """More later ones than there are slots; what is refused is acked once the server takes it."""
     await client.set(stream.delayed_key, "not what belongs here")
     producer = Producer(client, stream)
 
     async def handler(message: Message) -> Outcome:
         return LATER if message.body == b"delayed" else Done()
 
-    async def settled() -> bool:
+    async def acked() -> bool:
         return int(await client.xlen(stream.lane_key("critical"))) == 1
 
     worker = consumer(client, stream, handler, concurrency=4)
@@ -215,7 +215,7 @@ async def test_a_message_that_is_refused_keeps_no_later_one_from_being_settled(
         await producer.publish(b"delayed")
         await until(lambda: _is(worker.unable_for > timedelta(0)))
         await producer.publish_many([Draft(b"done")] * 20)
-        await until(settled)
+        await until(acked)
         assert worker.in_flight == 1
         assert worker.unable_for > timedelta(0)
         await client.delete(stream.delayed_key)

@@ -1,4 +1,4 @@
-"""Settles messages: what is done leaves its lane, what is tried again goes to the delayed set, the rest to the dead.
+"""Acks messages: what is done leaves its lane, what is tried again goes to the delayed set, the rest to the dead.
 
 Promise: each in one step with the removal of its entry, only while the message is ours, by itself whatever becomes of the
 others, and many per round trip.
@@ -42,8 +42,8 @@ BEFORE_ACK = failpoint("settle.before_ack", "outcomes known, Redis not told", ra
 AFTER_ACK = failpoint("settle.after_ack", "entries acknowledged, the reply not heard", raises=StreamUnavailable)
 
 
-class Settler:
-    """Settles for one consumer, and lands what is settled. While the server is away it keeps trying; the entries are
+class Acker:
+    """Acks for one consumer, and lands what is acked. While the server is away it keeps trying; the entries are
     pending meanwhile, so that giving up loses nothing: they are delivered again."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Settler:
         self._consumer = consumer
         self._flights = flights
         self._outage = outage
-        self._refusals = refusals  # of single messages: what settles the others does not end them
+        self._refusals = refusals  # of single messages: what acks the others does not end them
         self._waiting_out = 0  # batches that have such messages left
         self._metrics = metrics
         self._window = Window(client)
@@ -76,8 +76,8 @@ class Settler:
         """For how long the server has taken nothing, or not all; zero while it takes everything."""
         return max(self._outage.lasts, self._refusals.lasts)
 
-    def settle(self, flight: Flight, outcome: Outcome) -> None:
-        """Settles the message; a `Retry` must say when. It lands when that is done, or has turned out to be impossible."""
+    def ack(self, flight: Flight, outcome: Outcome) -> None:
+        """Acks the message; a `Retry` must say when. It lands when that is done, or has turned out to be impossible."""
         flight.outcome = outcome
         if flight.landed:  # given up meanwhile: it may be another consumer's by now
             log.warning(
@@ -134,26 +134,26 @@ class Settler:
 
     def _parts(self, batch: Sequence[Flight]) -> list[_Part]:
         """Build the calls, each so small that any round trip may carry it, but for its last message: all of `batch` but those
-        that cannot be written, which keep no other from being settled."""
+        that cannot be written, which keep no other from being acked."""
         part = _Part()
         parts = [part]
-        flights, entries = part.flights, part.settlement.entries
+        flights, entries = part.flights, part.request.entries
         for flight in batch:
             if len(flights) == _MAX_CALL or part.size >= SMALLEST:
                 part = _Part()
                 parts.append(part)
-                flights, entries = part.flights, part.settlement.entries
+                flights, entries = part.flights, part.request.entries
             message = flight.message
             if type(flight.outcome) is not Done:
                 try:
-                    part.size += _add(part.settlement, flight, self._group)
+                    part.size += _add(part.request, flight, self._group)
                 except Exception as error:
                     self._flights.land([flight], error)
                     continue
             entries[message.lane].append(message.id)
             flights.append(flight)
             if flight.forgotten:
-                part.settlement.anew = True
+                part.request.anew = True
         return [part for part in parts if part.flights]
 
     def _trip(self, parts: Sequence[_Part]) -> Sequence[_Part]:
@@ -187,21 +187,21 @@ class Settler:
         return rest, refused
 
     def _may_pass(self, error: StreamError) -> bool:
-        """Tell whether to try again. Not what only these entries suffer from: it would keep the others from being settled."""
+        """Tell whether to try again. Not what only these entries suffer from: it would keep the others from being acked."""
         passing = isinstance(error, StreamUnavailable) and not isinstance(error, CommandRejected)
         return passing and not self._giving_up.is_set()
 
-    async def _send(self, parts: Sequence[_Part]) -> Sequence[Sequence[scripts.Unsettled] | StreamError]:
+    async def _send(self, parts: Sequence[_Part]) -> Sequence[Sequence[scripts.NotAcked] | StreamError]:
         try:
             if BEFORE_ACK.armed:
                 await BEFORE_ACK.hit()
             sent_s = time.perf_counter()
-            found = await scripts.settle(
+            found = await scripts.ack(
                 self._client,
                 self._stream,
                 group=self._group,
                 consumer=self._consumer,
-                settlements=[part.settlement for part in parts],
+                requests=[part.request for part in parts],
             )
             took_s = time.perf_counter() - sent_s
             self._metrics.round_trip("settle", took_s)
@@ -213,37 +213,37 @@ class Settler:
             return [error] * len(parts)
         return found
 
-    def _land(self, part: _Part, unsettled: Sequence[scripts.Unsettled]) -> list[tuple[Flight, StreamError]]:
-        """Lands all but those that the server refused to settle for now: these, each with its error."""
-        settled = part.flights
+    def _land(self, part: _Part, not_acked: Sequence[scripts.NotAcked]) -> list[tuple[Flight, StreamError]]:
+        """Lands all but those that the server refused to ack for now: these, each with its error."""
+        acked = part.flights
         refused: list[tuple[Flight, StreamError]] = []
-        if unsettled:
-            settled, refused = self._land_unsettled(part, unsettled)
-        self._metrics.batch("settle", len(settled))
+        if not_acked:
+            acked, refused = self._land_not_acked(part, not_acked)
+        self._metrics.batch("settle", len(acked))
         # What came back for another group is passed over: it is no outcome of ours.
         group = self._group
         counts = Counter(
             [
                 (message.lane, type(flight.outcome))
-                for flight in settled
+                for flight in acked
                 if (message := flight.message).group is None or message.group == group
             ]
         )
         for (lane, outcome), count in counts.items():
             self._metrics.settled(lane, _word(outcome), count)
-        self._flights.land(settled)
+        self._flights.land(acked)
         return refused
 
-    def _land_unsettled(
-        self, part: _Part, unsettled: Sequence[scripts.Unsettled]
+    def _land_not_acked(
+        self, part: _Part, not_acked: Sequence[scripts.NotAcked]
     ) -> tuple[list[Flight], list[tuple[Flight, StreamError]]]:
-        """Lands those that will not be settled. Returns the settled ones, and those to be tried again."""
+        """Lands those that will not be acked. Returns the acked ones, and those to be tried again."""
         refused: list[tuple[Flight, StreamError]] = []
         left = {(flight.message.lane, flight.message.id): flight for flight in part.flights}
         stale: list[Flight] = []
-        for lane, entry_id, why in unsettled:
+        for lane, entry_id, why in not_acked:
             if why == scripts.GONE and part.repeated:
-                continue  # most likely settled by our own call before, whose reply was lost
+                continue  # most likely acked by our own call before, whose reply was lost
             flight = left.pop((lane, entry_id))
             if why in (scripts.TAKEN, scripts.GONE):
                 stale.append(flight)
@@ -262,7 +262,7 @@ class Settler:
             )
             for lane, count in Counter([flight.message.lane for flight in stale]).items():
                 self._metrics.stale(lane, count)
-            self._flights.land(stale, settled=False)
+            self._flights.land(stale, acked=False)
         return list(left.values()), refused
 
 
@@ -273,28 +273,28 @@ def _word(outcome: type[Outcome | None]) -> str:
 
 @dataclass(slots=True)
 class _Part:
-    """Messages that one call settles. `repeated`: a call before was not answered, and may have done it."""
+    """Messages that one call acks. `repeated`: a call before was not answered, and may have done it."""
 
     flights: list[Flight] = field(default_factory=list)
-    settlement: scripts.Settlement = field(default_factory=scripts.Settlement)
+    request: scripts.AckRequest = field(default_factory=scripts.AckRequest)
     repeated: bool = False
     size: int = 0  # bytes, of what lives on
 
 
-def _add(settlement: scripts.Settlement, flight: Flight, group: str) -> int:
+def _add(request: scripts.AckRequest, flight: Flight, group: str) -> int:
     """Adds what is to live on of the message, and answers its bytes; raises without having added anything."""
     message, size = flight.message, 0
     match flight.outcome:
         case Done():
             pass
         case Retry(after=after):
-            assert after is not None, "resolved before it is settled"
+            assert after is not None, "resolved before it is acked"
             fields = _checked(to_fields(message.body, message.headers, attempt=message.attempt + 1, group=group))
-            settlement.retries.append((message.lane, message.id, milliseconds(after), fields))
+            request.retries.append((message.lane, message.id, milliseconds(after), fields))
             size = fields_size(fields)
         case Dead(reason=reason):
             fields = _checked(to_dead_fields(message, reason, group=group))
-            settlement.dead.append((message.lane, message.id, fields))
+            request.dead.append((message.lane, message.id, fields))
             size = fields_size(fields)
         case None:
             raise AssertionError("it has no outcome")
