@@ -27,6 +27,7 @@ from okane.api.problems import FieldError, invalid
 from okane.api.request_body import WHOLE, validate
 from okane.api.timestamps import Moment
 from okane.currencies import CURRENCIES, MAX_AMOUNT_MINOR
+from okane.payment import NewPayment
 
 MAX_METADATA_BYTES = 56 * 1024  # as JSON: with the rest of a payment, an answer stays below 64 kB
 MAX_COMMAS = 500  # in a body that the fast parser takes; commas within strings count too
@@ -106,20 +107,23 @@ def check_metadata(metadata: Mapping[str, str] | None) -> None:
         raise invalid([FieldError("/metadata", "too_large", f"has up to {MAX_METADATA_BYTES // 1024} kB as JSON")])
 
 
-def fingerprint(
-    *,
-    amount_minor: int,
-    currency: str,
-    metadata: dict[str, str],
-    execute_at: datetime | None = None,
-    expires_at: datetime | None = None,
-) -> bytes:
-    """SHA-256 of what a request means, the defaults filled in and the key left out."""
-    said = json.dumps(metadata, sort_keys=True, separators=(",", ":")) if metadata else "{}"
-    schedule = ""
+def to_new_payment(request: CreatePayment, *, account_id: str, key: str, currency: str, lane: str) -> NewPayment:
+    """Return the payment to accept. Its fingerprint is the SHA-256 of the request, with the defaults and without the key."""
+    metadata, execute_at, expires_at = request.metadata or {}, request.execute_at, request.expires_at
+    meaning = f'{{"amount":{request.amount},"currency":"{currency}","metadata":'
+    meaning += json.dumps(metadata, sort_keys=True, separators=(",", ":")) if metadata else "{}"
     if execute_at is not None:
-        schedule += f',"execute_at":"{timestamps.to_text(execute_at)}"'
+        meaning += f',"execute_at":"{timestamps.to_text(execute_at)}"'
     if expires_at is not None:
-        schedule += f',"expires_at":"{timestamps.to_text(expires_at)}"'
-    meaning = f'{{"amount":{amount_minor},"currency":"{currency}","metadata":{said}{schedule}}}'
-    return hashlib.sha256(meaning.encode()).digest()
+        meaning += f',"expires_at":"{timestamps.to_text(expires_at)}"'
+    return NewPayment(
+        account_id=account_id,
+        idempotency_key=key,
+        fingerprint=hashlib.sha256(f"{meaning}}}".encode()).digest(),
+        amount_minor=request.amount,
+        currency=currency,
+        lane=lane,
+        metadata=metadata,
+        execute_at=execute_at,
+        expires_at=expires_at,
+    )

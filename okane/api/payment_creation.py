@@ -64,24 +64,12 @@ class PaymentCreation:
         asked = create_request.parse_fast(body) or create_request.validate_create_request(strict_json.loads(body))
         if len(body) > create_request.MAX_METADATA_BYTES:  # no JSON that we write is longer than what it was read from
             create_request.check_metadata(asked.metadata)
-        currency = asked.currency or self._default_currency
-        metadata = asked.metadata or {}
-        return NewPayment(
+        return create_request.to_new_payment(
+            asked,
             account_id=account_id,
-            idempotency_key=idempotency_key.choose_key(keys, asked.idempotency_key),
-            fingerprint=create_request.fingerprint(
-                amount_minor=asked.amount,
-                currency=currency,
-                metadata=metadata,
-                execute_at=asked.execute_at,
-                expires_at=asked.expires_at,
-            ),
-            amount_minor=asked.amount,
-            currency=currency,
+            key=idempotency_key.choose_key(keys, asked.idempotency_key),
+            currency=asked.currency or self._default_currency,
             lane=self._lanes.lane_for(asked.amount),
-            metadata=metadata,
-            execute_at=asked.execute_at,
-            expires_at=asked.expires_at,
         )
 
     async def write(self, news: Sequence[NewPayment]) -> WrittenBatch:

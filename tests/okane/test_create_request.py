@@ -107,10 +107,9 @@ def test_a_fingerprint_is_that_of_the_canonical_document(amount: int, currency: 
     """Rows of earlier versions hold these: another spelling would make every repeat a reuse."""
     meaning = {"amount": amount, "currency": currency, "metadata": metadata}
     canonical = json.dumps(meaning, sort_keys=True, separators=(",", ":")).encode()
-    assert (
-        create_request.fingerprint(amount_minor=amount, currency=currency, metadata=metadata)
-        == hashlib.sha256(canonical).digest()
-    )
+    request = create_request.CreatePayment.model_construct(amount=amount, metadata=metadata)
+    new = create_request.to_new_payment(request, account_id="default", key="k-1", currency=currency, lane="low")
+    assert new.fingerprint == hashlib.sha256(canonical).digest()
 
 
 CHARACTERS = [*'"\\{}[]:, \n\t\x00\x7f01.e-é\ufeff\U0001f4b6']
