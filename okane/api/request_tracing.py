@@ -40,7 +40,7 @@ class TracedFastPath(FastPath):
         return pending
 
     async def _answer(self, batch: list[tuple[PendingRequest, NewPayment]]) -> None:
-        with self._tracer.together([(pending.span, new) for pending, new in batch if pending.span is not None]):
+        with self._tracer.batch([(pending.span, new) for pending, new in batch if pending.span is not None]):
             await super()._answer(batch)
 
     def _reply(self, pending: PendingRequest, answer: Answer) -> None:
@@ -52,7 +52,7 @@ class TracedFastPath(FastPath):
 
     def _give_up(self, pending: PendingRequest) -> None:
         if pending.span is not None and not pending.answered:
-            pending.span.given_up()
+            pending.span.abandon()
         super()._give_up(pending)
 
 

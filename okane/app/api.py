@@ -50,7 +50,12 @@ async def run_api(settings: Settings) -> None:
         parts = await Parts.build(settings, role="api", name="api", redis_timeout=API_REDIS_TIMEOUT, closing=closing)
         await check_servers(settings, parts, consumes=False)
         pressure = await closing.enter_async_context(_pressure(settings, parts))
-        accept = Accept(store=parts.store, producer=parts.publisher, pressure=pressure)
+        accept = Accept(
+            store=parts.store,
+            row_writer=parts.tracing.row_writer(parts.store),
+            producer=parts.publisher,
+            pressure=pressure,
+        )
         routes = _routes(settings, parts, accept, closing, leaving)
         metrics_url = await closing.enter_async_context(serving_metrics(settings, parts, role="api", name="api"))
         access = await closing.enter_async_context(_access(settings, parts))

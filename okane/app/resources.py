@@ -14,7 +14,7 @@ from okane.errors import SetupError, StoreUnavailable
 from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics, SystemMetrics
 from okane.redis.presence import Presence
-from okane.store import Overview, SweepStore
+from okane.store import Overview, PaymentStore, SweepStore
 from streams import Inspector, Producer, StreamError, connect
 from streams.prometheus import PrometheusMetrics
 
@@ -44,7 +44,7 @@ class Parts:
         self.publisher = self.tracing.publisher(self.producer)
         self.inspector = Inspector(self.redis, self.stream, group=settings.group)
         self.presence = Presence(self.redis, self.stream)
-        self.store = self.tracing.store(
+        self.store = PaymentStore(
             database_url,
             actor=name,
             lease=settings.lease,

@@ -19,6 +19,7 @@ from okane.errors import Overloaded
 from okane.intake.pressure import Pressure
 from okane.payment import Payment
 from okane.store import Accepted, Decision, NewPayment, PaymentStore
+from okane.tracing import RowWriter
 from streams import Draft, Publisher, StreamError, StreamFull, StreamUnavailable
 from streams.failpoints import failpoint
 from streams.values import value
@@ -53,8 +54,16 @@ class WrittenRows:
 class Accept:
     """Takes payments in, takes failed ones in again, lets go of those that are not wanted any more, and decides others."""
 
-    def __init__(self, *, store: PaymentStore, producer: Publisher, pressure: Pressure | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        store: PaymentStore,
+        producer: Publisher,
+        row_writer: RowWriter | None = None,
+        pressure: Pressure | None = None,
+    ) -> None:
         self._store = store
+        self._row_writer = store if row_writer is None else row_writer
         self._pressure = pressure
         self._producer = producer
         self._redis_away_until_s = 0.0
@@ -67,7 +76,7 @@ class Accept:
         if self._pressure is not None and self._pressure.is_too_high:
             return WrittenRows([Overloaded("payments wait for too long already") for _ in news], 0)
         wakes = self._how_many_may_ask(len(news))
-        return WrittenRows(await self._store.accept_many(news, wakes=wakes), wakes)
+        return WrittenRows(await self._row_writer.accept_many(news, wakes=wakes), wakes)
 
     async def wake(self, written: WrittenRows) -> Sequence[Receipt | BaseException]:
         """Send the wake-ups of the rows that were created; return a receipt for each row, or what it has instead."""

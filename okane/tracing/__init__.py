@@ -1,6 +1,6 @@
-"""Where tracing takes hold of the system: what is wrapped, and asked, when it is on (docs/tracing.md).
+"""Tracing (docs/tracing.md): the wrappers around what a process has built, and the tracers that its parts call.
 
-Decided once, at composition. While it is off nothing is wrapped and nobody asks, so that it costs nothing.
+Decided once, when a process is composed. While tracing is off nothing is wrapped and no tracer is called: it costs nothing.
 """
 
 from __future__ import annotations
@@ -8,24 +8,26 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import timedelta
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
+from uuid import UUID
 
 from okane.config import Settings
 from okane.errors import SetupError
 from okane.providers.base import Provider
-from okane.store import NewPayment, PaymentStore
+from okane.store import Accepted, Claimed, NewPayment, Refused, Settlement
 from streams import Handler, Publisher, Tracer
 
 T = TypeVar("T")
 
 
 class RequestSpan(Protocol):
-    """The span of one request. In its block it is the one that the caller is in; it ends with it."""
+    """The span of one request. It is the caller's current span inside its block, and ends with it."""
 
     @property
     def traceparent(self) -> str:
-        """What the client is told of it."""
+        """The header value that names this span to the client; empty if there is none."""
 
     def __enter__(self) -> Self: ...
 
@@ -34,20 +36,34 @@ class RequestSpan(Protocol):
     ) -> None: ...
 
     def answered(self, status: int) -> None:
-        """How it ended."""
+        """Record the status code of the answer."""
 
-    def given_up(self) -> None:
-        """It ended without an answer."""
+    def abandon(self) -> None:
+        """End the span of a request that gets no answer."""
 
 
 class RequestTracer(Protocol):
-    """What traces the requests of the API."""
+    """The tracer of the API's requests."""
 
     def request(self, method: str, route: str | None, path: str, traceparents: Sequence[str]) -> RequestSpan:
-        """A request for `route`, that came with these `traceparent` headers, begins."""
+        """Begin the span of a request for `route` that carries these `traceparent` headers."""
 
-    def together(self, asked: Sequence[tuple[RequestSpan, NewPayment]]) -> AbstractContextManager[object]:
-        """In the block these requests are seen to."""
+    def batch(self, requests: Sequence[tuple[RequestSpan, NewPayment]]) -> AbstractContextManager[object]:
+        """Inside the block, relate what is done about these payments to the spans of their requests."""
+
+
+class RowWriter(Protocol):
+    """The part of a payment store that writes new payments."""
+
+    async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[Accepted | BaseException]: ...
+
+
+class ClaimStore(Protocol):
+    """The part of a payment store that every payment passes in a worker."""
+
+    async def claim(self, payment_id: UUID) -> Claimed | Refused: ...
+
+    async def settle(self, settlement: Settlement) -> timedelta | None: ...
 
 
 def _unchanged(one: T) -> T:
@@ -60,16 +76,17 @@ async def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tracing:
-    """What a process does to trace. Made without arguments: nothing."""
+    """The tracing of one process. Without arguments it traces nothing, and each wrapper returns what it is given."""
 
     requests: RequestTracer | None = None
     messages: Tracer | None = None
-    trace_id: Callable[[], str | None] | None = None  # of the trace that is recorded around the caller, for exemplars
+    trace_id: Callable[[], str | None] | None = None  # of the recorded trace around the caller, for exemplars
     provider_header: Callable[[], str] | None = None  # with its line end
-    store: Callable[..., PaymentStore] = PaymentStore
+    row_writer: Callable[[RowWriter], RowWriter] = _unchanged
+    claim_store: Callable[[ClaimStore], ClaimStore] = _unchanged
     publisher: Callable[[Publisher], Publisher] = _unchanged
     provider: Callable[[Provider], Provider] = _unchanged
-    handler: Callable[[Handler], Handler] = _unchanged  # of what comes from no stream
+    handler: Callable[[Handler], Handler] = _unchanged  # for messages that come from no stream
     aclose: Callable[[], Awaitable[None]] = _nothing
 
 
@@ -77,14 +94,14 @@ OFF = Tracing()
 
 
 def start(settings: Settings, *, role: str, name: str) -> Tracing:
-    """Tracing as it is set. `role` and `name` say which process this is. Raises SetupError without the extra."""
+    """Return tracing as it is set for the process `name` of this `role`. Raises SetupError without the extra."""
     if not settings.tracing:
         return OFF
     try:
-        from okane.tracing.composed import tracing  # noqa: PLC0415 - opentelemetry is an extra
+        from okane.tracing.opentelemetry_tracing import exporting  # noqa: PLC0415 - opentelemetry is an extra
     except ModuleNotFoundError as error:
         raise SetupError(f"OKANE_TRACING needs the extra okane[otel]: {error}. `pip install 'okane[otel]'`") from error
     try:
-        return tracing(settings, role=role, name=name)
+        return exporting(settings, role=role, name=name)
     except (ValueError, OSError) as error:
         raise SetupError("OKANE_TRACING: an OTEL_* variable has a value that OpenTelemetry does not take") from error

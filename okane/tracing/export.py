@@ -1,7 +1,7 @@
-"""Sends finished spans to a collector, over OTLP/HTTP, as the standard OTEL_* variables say.
+"""The export of finished spans to a collector, over OTLP/HTTP, configured by the standard OTEL_* variables.
 
-Promise: no payment waits for a collector, nor does a process that ends, for longer than a moment. A collector that is away
-costs spans, and is said once.
+Promise: no payment waits for a collector, and a process that ends waits for three seconds at most. A collector that is away
+costs spans, and one line in the log.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ CLOSE_TIMEOUT_S = 3.0  # for what is left to be sent when a process ends
 
 
 def provider(*, role: str, name: str) -> TracerProvider:
-    """What makes spans and sends them on. The sampler is the one that OTEL_TRACES_SAMPLER names."""
+    """Return a provider that exports its spans. OTEL_TRACES_SAMPLER names the sampler."""
     ours = Resource.create({"service.name": f"okane-{role}", "service.instance.id": name})
-    resource = ours.merge(OTELResourceDetector().detect())  # what the environment says wins
+    resource = ours.merge(OTELResourceDetector().detect())  # the environment wins
     made = TracerProvider(resource=resource, shutdown_on_exit=False)
     logging.getLogger("opentelemetry.util.re").addFilter(_without_value)
-    made.add_span_processor(BatchSpanProcessor(Telling(OTLPSpanExporter())))
-    logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)  # a line for each try: ours says it once
+    made.add_span_processor(BatchSpanProcessor(LoggingExporter(OTLPSpanExporter())))
+    logging.getLogger("opentelemetry.exporter").setLevel(
+        logging.CRITICAL
+    )  # it logs each try; LoggingExporter logs once
     return made
 
 
@@ -42,12 +44,12 @@ def _without_value(record: logging.LogRecord) -> bool:
 
 
 async def close(provider: TracerProvider) -> None:
-    """Send what is left, for a moment. A thread that hangs on a silent collector ends with the process."""
+    """Send the remaining spans, within CLOSE_TIMEOUT_S. A thread that hangs on a silent collector ends with the process."""
     loop, closed = asyncio.get_running_loop(), asyncio.Event()
 
     def shut_down() -> None:
         provider.shutdown()
-        with contextlib.suppress(RuntimeError):  # nobody has waited for so long: the loop is closed
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the wait has timed out
             loop.call_soon_threadsafe(closed.set)
 
     threading.Thread(target=shut_down, daemon=True).start()
@@ -56,12 +58,12 @@ async def close(provider: TracerProvider) -> None:
             await closed.wait()
 
 
-class Telling(SpanExporter):
-    """Says when spans begin to be lost, and when that is over. Called from a thread, one batch at a time."""
+class LoggingExporter(SpanExporter):
+    """An exporter that logs when spans begin to be lost, and when that is over. Called from a thread, one batch at a time."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
-        self._context = contextvars.copy_context()  # so that a line says which process it is of
+        self._context = contextvars.copy_context()  # so that a line names its process
         self._losing = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:

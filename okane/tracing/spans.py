@@ -1,8 +1,8 @@
-"""The spans of a payment, by OpenTelemetry: its request, the publishing of its wake-up, and what a worker does about it.
+"""The OpenTelemetry spans of a payment: its request, the publishing of its wake-up, and the steps of a worker.
 
-Promise: a span carries the payment's id, and how things ended; never a key, a secret, an amount, metadata, or the text of
-an error. Of what clients send nothing travels on but a valid `traceparent`. Whether a trace is kept is decided where it
-enters okane; for one that is not, nothing is made after that.
+Promise: a span carries the payment's id and how a step ended; never a key, a secret, an amount, metadata, or the text of an
+error. Of the headers that clients send only a valid `traceparent` travels on. Sampling is decided where a trace enters okane;
+for one that is not sampled no further span is made.
 """
 
 from __future__ import annotations
@@ -29,131 +29,129 @@ TRACEPARENT = "traceparent"
 PAYMENT_ID = "okane.payment.id"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _PROPAGATOR = TraceContextTextMapPropagator()
-_NOWHERE = Context()
-_NOT_KEPT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]")
-
-Attributes = Mapping[str, str | int | bool]
+_NO_CONTEXT = Context()
+_UNSAMPLED = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]")
 
 
-class Part(AbstractContextManager["Part"]):
-    """One part of a trace. In its block it is the one that the caller is in; it ends with it.
+class TraceSpan(AbstractContextManager["TraceSpan"]):
+    """One span of ours around OpenTelemetry's (`otel`). It is the current one inside its block, and ends with it.
 
-    `traceparent` is what others are told of it, `trace_id` that of a trace that is kept.
+    `traceparent` names it to others; `trace_id` is that of a sampled trace.
     """
 
-    __slots__ = ("_token", "span", "trace_id", "traceparent")
+    __slots__ = ("_token", "otel", "trace_id", "traceparent")
 
-    def __init__(self, traceparent: str, *, span: Span = INVALID_SPAN, trace_id: str | None = None) -> None:
-        """Without a span it is of a trace that nobody keeps, and only goes along."""
+    def __init__(self, traceparent: str, *, otel: Span = INVALID_SPAN, trace_id: str | None = None) -> None:
+        """Without `otel` it belongs to a trace that is not sampled, and only passes `traceparent` on."""
         self.traceparent = traceparent
-        self.span = span
+        self.otel = otel
         self.trace_id = trace_id
-        self._token: Token[Part | None] | None = None
+        self._token: Token[TraceSpan | None] | None = None
 
     @classmethod
-    def of(cls, span: Span) -> Self:
-        """The one that this span records, or that a sampler does not want."""
-        context = span.get_span_context()
+    def of(cls, otel: Span) -> Self:
+        """Return the span around one of OpenTelemetry's, sampled or not."""
+        context = otel.get_span_context()
         if not context.is_valid:
             return cls("")
         trace_id = f"{context.trace_id:032x}"
-        told = f"00-{trace_id}-{context.span_id:016x}-{context.trace_flags:02x}"
-        return cls(told, span=span, trace_id=trace_id if context.trace_flags.sampled else None)
+        traceparent = f"00-{trace_id}-{context.span_id:016x}-{context.trace_flags:02x}"
+        return cls(traceparent, otel=otel, trace_id=trace_id if context.trace_flags.sampled else None)
 
     def __enter__(self) -> Self:
-        self._token = _IN.set(self)
+        self._token = _CURRENT.set(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._token is not None:
-            _IN.reset(self._token)
+            _CURRENT.reset(self._token)
         if kind is not None:
             self.fail(kind.__name__)
-        self.span.end()
+        self.otel.end()
 
     @property
-    def kept(self) -> bool:
-        return self.span.is_recording()
+    def is_recorded(self) -> bool:
+        return self.otel.is_recording()
 
-    def carried(self, headers: Mapping[str, str] | None) -> Mapping[str, str]:
-        """The headers of a message that belongs to it."""
+    def with_traceparent(self, headers: Mapping[str, str] | None) -> Mapping[str, str]:
+        """Return a message's headers with the `traceparent` of this span."""
         return {**(headers or {}), TRACEPARENT: self.traceparent} if self.traceparent else headers or {}
 
     def fail(self, kind: str) -> None:
-        """It went wrong, in which way. An error's text may say anything, and is not kept."""
-        self.span.set_status(StatusCode.ERROR)
-        self.span.set_attribute("error.type", kind)
+        """Record a failure of this kind. The text of an error may hold anything, and is left out."""
+        self.otel.set_status(StatusCode.ERROR)
+        self.otel.set_attribute("error.type", kind)
 
-    def made(self, accepted: Accepted) -> None:
-        """This is the payment that a request was for."""
-        if self.kept:
-            self.span.set_attribute(PAYMENT_ID, str(accepted.payment.id))
-            self.span.set_attribute("okane.payment.created", accepted.created)
+    def name_payment(self, accepted: Accepted) -> None:
+        """Record the payment of a request."""
+        if self.is_recorded:
+            self.otel.set_attribute(PAYMENT_ID, str(accepted.payment.id))
+            self.otel.set_attribute("okane.payment.created", accepted.created)
 
-    def given_up(self) -> None:
-        """It ends without having come to its end."""
-        if self.kept:
+    def abandon(self) -> None:
+        """End the span of a request that gets no answer."""
+        if self.is_recorded:
             self.fail("given_up")
-            self.span.end()
+            self.otel.end()
 
     def answered(self, status: int) -> None:
-        """How a request ended. What the client did wrong is no error of ours."""
-        self.span.set_attribute("http.response.status_code", status)
+        """Record the status code of the answer. A client's error is no failure of ours."""
+        self.otel.set_attribute("http.response.status_code", status)
         if status >= 500:
             self.fail(str(status))
 
 
-class Together:
-    """Requests that are seen to together: the part that each is in, by what it asks for, and then by its payment."""
+class SpanBatch:
+    """The spans of requests that share one batch, by the payment that each wants, and later by its id."""
 
-    def __init__(self, asked: Sequence[tuple[Part, NewPayment]]) -> None:
-        self._of_new = {id(new): part for part, new in asked}  # the caller keeps them for as long
-        self._of_payment: dict[bytes, Part] = {}
+    def __init__(self, requests: Sequence[tuple[TraceSpan, NewPayment]]) -> None:
+        self._by_new = {id(new): span for span, new in requests}  # the caller keeps each `new` alive for as long
+        self._by_payment: dict[bytes, TraceSpan] = {}
 
-    def accepted(self, new: NewPayment, one: Accepted) -> None:
-        """This is its payment."""
-        part = self._of_new[id(new)]
-        if one.created:
-            self._of_payment[one.payment.id.bytes] = part
-        part.made(one)
+    def name_payment(self, new: NewPayment, accepted: Accepted) -> None:
+        """Record the payment of one of the requests."""
+        span = self._by_new[id(new)]
+        if accepted.created:
+            self._by_payment[accepted.payment.id.bytes] = span
+        span.name_payment(accepted)
 
-    def of(self, body: bytes) -> Part | None:
-        """The one of a message's payment."""
-        return self._of_payment.get(body)
-
-
-_IN: ContextVar[Part | None] = ContextVar("okane.trace", default=None)
-_TOGETHER: ContextVar[Together | None] = ContextVar("okane.traces", default=None)
+    def of_payment(self, body: bytes) -> TraceSpan | None:
+        """Return the span of the request that made this wake-up's payment."""
+        return self._by_payment.get(body)
 
 
-def accepted(news: Sequence[NewPayment], found: Sequence[Accepted | BaseException]) -> None:
-    """What became of the requests that the caller sees to, all of them or some."""
-    part, together = _IN.get(), _TOGETHER.get()
-    for new, one in zip(news, found, strict=True):
-        if not isinstance(one, Accepted):
+_CURRENT: ContextVar[TraceSpan | None] = ContextVar("okane.trace", default=None)
+_BATCH: ContextVar[SpanBatch | None] = ContextVar("okane.traces", default=None)
+
+
+def name_payments(news: Sequence[NewPayment], rows: Sequence[Accepted | BaseException]) -> None:
+    """Record in the spans of the requests around the caller which payments they have."""
+    current, batch = _CURRENT.get(), _BATCH.get()
+    for new, row in zip(news, rows, strict=True):
+        if not isinstance(row, Accepted):
             continue
-        if together is not None:
-            together.accepted(new, one)
-        elif part is not None and len(news) == 1:  # a request for many payments is named after none of them
-            part.made(one)
+        if batch is not None:
+            batch.name_payment(new, row)
+        elif current is not None and len(news) == 1:  # a request for many payments is named after none of them
+            current.name_payment(row)
 
 
-def trace_id() -> str | None:
-    """Of the trace around the caller, if it is kept."""
-    part = _IN.get()
-    return None if part is None else part.trace_id
+def current_trace_id() -> str | None:
+    """Return the id of the trace around the caller, if it is sampled."""
+    current = _CURRENT.get()
+    return None if current is None else current.trace_id
 
 
-def header() -> str:
-    """What a server is told of the part that the caller is in, as a line of a request's head."""
-    part = _IN.get()
-    return f"{TRACEPARENT}: {part.traceparent}\r\n" if part is not None and part.traceparent else ""
+def traceparent_header() -> str:
+    """Return the header line that names the current span to a server, with its line end; empty without one."""
+    current = _CURRENT.get()
+    return f"{TRACEPARENT}: {current.traceparent}\r\n" if current is not None and current.traceparent else ""
 
 
-class Spans:
-    """Begins the spans of one process. `stream` and `group` are what the messages' spans name."""
+class SpanFactory:
+    """Begins the spans of one process. The spans of messages carry the names of `stream` and `group`."""
 
     def __init__(self, provider: TracerProvider, *, stream: str, group: str) -> None:
         self._start = provider.get_tracer("okane").start_span
@@ -166,79 +164,81 @@ class Spans:
             "messaging.consumer.group.name": group,
         }
 
-    def request(self, method: str, route: str | None, path: str, traceparents: Sequence[str]) -> Part:
-        """The server's span of a request. A path that is no route's may hold anything, and is left out."""
+    def request(self, method: str, route: str | None, path: str, traceparents: Sequence[str]) -> TraceSpan:
+        """Begin the server's span of a request. A path without a route may hold anything, and is left out."""
         method = method if method in _METHODS else "_OTHER"
         attributes = {"http.request.method": method, "url.scheme": "http"}
         if route is not None:
             attributes |= {"http.route": route, "url.path": path}
         name = f"{method} {route}" if route is not None else method.replace("_OTHER", "HTTP")
-        return Part.of(self._start(name, _named(traceparents), SpanKind.SERVER, attributes))
+        return TraceSpan.of(self._start(name, _context_of(traceparents), SpanKind.SERVER, attributes))
 
     @contextmanager
-    def together(self, asked: Sequence[tuple[RequestSpan, NewPayment]]) -> Iterator[None]:
-        """In the block these requests are seen to. Their spans are parts that `request` has begun."""
-        token = _TOGETHER.set(Together([(part, new) for part, new in asked if isinstance(part, Part)]))
+    def batch(self, requests: Sequence[tuple[RequestSpan, NewPayment]]) -> Iterator[None]:
+        """Inside the block, relate what is done about these payments to the spans that `request` has begun."""
+        token = _BATCH.set(SpanBatch([(span, new) for span, new in requests if isinstance(span, TraceSpan)]))
         try:
             yield
         finally:
-            _TOGETHER.reset(token)
+            _BATCH.reset(token)
 
-    def processing(self, messages: Sequence[Message]) -> Part:
-        """The consumer's span of a message, in the trace that published it. One for several is linked to all of them."""
+    def processing(self, messages: Sequence[Message]) -> TraceSpan:
+        """Begin the consumer's span of a message, in the trace that published it. One span for several is linked to all."""
         if len(messages) != 1:
-            return Part.of(self._start(self._process, _NOWHERE, SpanKind.CONSUMER, self._processing, _links(messages)))
+            return TraceSpan.of(
+                self._start(self._process, _NO_CONTEXT, SpanKind.CONSUMER, self._processing, _links(messages))
+            )
         [message] = messages
-        told = message.headers.get(TRACEPARENT, "")
-        if _NOT_KEPT.fullmatch(told):
-            return Part(told)
-        part = Part.of(self._start(self._process, _named([told]), SpanKind.CONSUMER, self._processing))
-        if part.kept:
-            about: dict[str, str | int] = {
+        traceparent = message.headers.get(TRACEPARENT, "")
+        if _UNSAMPLED.fullmatch(traceparent):
+            return TraceSpan(traceparent)
+        span = TraceSpan.of(self._start(self._process, _context_of([traceparent]), SpanKind.CONSUMER, self._processing))
+        if span.is_recorded:
+            attributes: dict[str, str | int] = {
                 "messaging.message.id": message.id,
                 "okane.lane": message.lane,
                 "okane.attempt": message.attempt,
                 "okane.deliveries": message.deliveries,
             }
-            part.span.set_attributes(about | _payment(message.body))
-        return part
+            span.otel.set_attributes(attributes | _payment_attributes(message.body))
+        return span
 
-    def publishing(self, body: bytes, lane: str | None) -> Part:
-        """The producer's span of a wake-up: of the trace around the caller, or the first of a new one."""
-        together = _TOGETHER.get()
-        part = _IN.get() if together is None else together.of(body)
-        if part is not None and not part.kept:
-            return Part(part.traceparent)
-        about = self._publishing | _payment(body) | ({} if lane is None else {"okane.lane": lane})
-        return Part.of(self._start(self._publish, _inside(part), SpanKind.PRODUCER, about))
+    def publishing(self, body: bytes, lane: str | None) -> TraceSpan:
+        """Begin the producer's span of a wake-up, in the trace around the caller or in a new one."""
+        batch = _BATCH.get()
+        span = _CURRENT.get() if batch is None else batch.of_payment(body)
+        if span is not None and not span.is_recorded:
+            return TraceSpan(span.traceparent)
+        attributes = self._publishing | _payment_attributes(body) | ({} if lane is None else {"okane.lane": lane})
+        return TraceSpan.of(self._start(self._publish, _context_in(span), SpanKind.PRODUCER, attributes))
 
-    def step(self, name: str, kind: SpanKind = SpanKind.INTERNAL) -> AbstractContextManager[Part]:
-        """One step in what the caller is in."""
-        part = _IN.get()
-        if part is not None and not part.kept:
-            return nullcontext(part)
-        return Part.of(self._start(name, _inside(part), kind))
+    def step(self, name: str, kind: SpanKind = SpanKind.INTERNAL) -> AbstractContextManager[TraceSpan]:
+        """Begin the span of one step within the current span."""
+        span = _CURRENT.get()
+        if span is not None and not span.is_recorded:
+            return nullcontext(span)
+        return TraceSpan.of(self._start(name, _context_in(span), kind))
 
 
-def _named(traceparents: Sequence[str]) -> Context:
-    """What a single valid `traceparent` names; anything else is ignored, and a new trace begins.
+def _context_of(traceparents: Sequence[str]) -> Context:
+    """Return the context that a single valid `traceparent` names; with anything else a new trace begins.
 
-    Without a `tracestate`: a text of others' making is nothing for our entries, nor for the provider.
+    `tracestate` is ignored: text from outside goes neither into stream entries nor to the provider.
     """
     if len(traceparents) != 1:
-        return _NOWHERE
-    return _PROPAGATOR.extract({TRACEPARENT: traceparents[0]}, _NOWHERE)
+        return _NO_CONTEXT
+    return _PROPAGATOR.extract({TRACEPARENT: traceparents[0]}, _NO_CONTEXT)
 
 
-def _inside(part: Part | None) -> Context:
-    return _NOWHERE if part is None else trace.set_span_in_context(part.span, _NOWHERE)
+def _context_in(span: TraceSpan | None) -> Context:
+    return _NO_CONTEXT if span is None else trace.set_span_in_context(span.otel, _NO_CONTEXT)
 
 
 def _links(messages: Sequence[Message]) -> Sequence[Link]:
-    told = [message.headers[TRACEPARENT] for message in messages if TRACEPARENT in message.headers]
-    found = [trace.get_current_span(_named([one])).get_span_context() for one in told]
+    traceparents = [message.headers[TRACEPARENT] for message in messages if TRACEPARENT in message.headers]
+    found = [trace.get_current_span(_context_of([one])).get_span_context() for one in traceparents]
     return [Link(context) for context in found if context.is_valid]
 
 
-def _payment(body: bytes) -> dict[str, str | int]:
+def _payment_attributes(body: bytes) -> dict[str, str | int]:
     return {PAYMENT_ID: str(UUID(bytes=body))} if len(body) == 16 else {}

@@ -32,6 +32,7 @@ from okane.providers.base import (
     Unknown,
 )
 from okane.store import Call, Claimed, PaymentStore, Refused, Settlement
+from okane.tracing import ClaimStore
 from okane.worker import verdict
 from okane.worker.late import LateLookUps
 from okane.worker.lease import Lease, Leases
@@ -59,6 +60,7 @@ class Charge:
         self,
         *,
         store: PaymentStore,
+        claim_store: ClaimStore | None = None,
         provider: Provider,
         leases: Leases,
         rules: verdict.Rules,
@@ -66,6 +68,7 @@ class Charge:
         roll: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
+        self._claim_store = store if claim_store is None else claim_store
         self._provider = provider
         self._leases = leases
         self._rules = rules
@@ -98,7 +101,7 @@ class Charge:
         payment_id = UUID(bytes=message.body)
         if BEFORE_CLAIM.armed:
             await BEFORE_CLAIM.hit()
-        claim = await self._patiently(self._store.claim, payment_id)
+        claim = await self._patiently(self._claim_store.claim, payment_id)
         if isinstance(claim, Refused):
             return await self._not_claimed(claim, message, payment_id)
         self._claims("granted").inc()
@@ -109,7 +112,7 @@ class Charge:
             if BEFORE_SETTLE.armed:
                 await BEFORE_SETTLE.hit()
             # We alone know what the provider said.
-            age = await self._patiently(self._store.settle, settlement)
+            age = await self._patiently(self._claim_store.settle, settlement)
         if age is None:
             return await self._late(settlement)
         return await self._settled(settlement, age)
@@ -208,7 +211,7 @@ class Charge:
         settlement = self._settlement(payment, stopped, call=call, started_s=time.monotonic() - took_s)
         try:
             async with asyncio.timeout(LAST_WORDS_S):
-                await self._store.settle(settlement)
+                await self._claim_store.settle(settlement)
         except (StoreUnavailable, TimeoutError) as error:
             _log_of(payment.id, payment.attempts).warning("attempt_not_left_open", reason=str(error))
 

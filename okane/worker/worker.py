@@ -69,6 +69,7 @@ class Worker:
         self._leases = Leases(store=store, lease=options.lease)
         charge = Charge(
             store=store,
+            claim_store=tracing.claim_store(store),
             provider=tracing.provider(provider),
             leases=self._leases,
             rules=options.rules,

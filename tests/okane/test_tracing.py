@@ -47,8 +47,7 @@ from okane.payment import Payment
 from okane.providers.base import Approved, ChargeResult, LookUpResult, NotFound, Unknown
 from okane.store import Accepted, Claimed, DeadLetterStore, NewPayment, PaymentLists, PaymentStore, PaymentWatch
 from okane.tracing import export
-from okane.tracing.composed import by
-from okane.tracing.spans import accepted
+from okane.tracing.opentelemetry_tracing import recording
 from streams import Done, Draft, Message, Outcome, StreamFull, connect
 from streams.testing import MemoryQueue
 from tests.okane.fast_path import HEALTH, Shelf, post, sent
@@ -79,7 +78,7 @@ class Traced:
         provider.add_span_processor(SimpleSpanProcessor(self._exporter))
         self.begun = Begun()
         provider.add_span_processor(self.begun)
-        self.tracing = by(provider, Settings(_env_file=None))
+        self.tracing = recording(provider, Settings(_env_file=None))
 
     @property
     def spans(self) -> Sequence[ReadableSpan]:
@@ -203,9 +202,10 @@ async def test_a_trace_that_is_not_kept_goes_along_and_costs_no_spans(traced: Tr
         assert traced.tracing.trace_id() is None
     told = [one.headers["traceparent"] for one in memory.published]
     assert all(re.fullmatch(f"00-{TRACE}-[0-9a-f]{{16}}-00", one) for one in told)
-    store = traced.tracing.store(database_url, actor="w", lease=LEASE, grace=GRACE)
+    store = PaymentStore(database_url, actor="w", lease=LEASE, grace=GRACE)
+    claims = traced.tracing.claim_store(store)
     with messages.processing(memory.published[:1]):
-        await store.claim(uuid4())
+        await claims.claim(uuid4())
         assert traced.tracing.provider_header is not None
         assert re.fullmatch(f"traceparent: 00-{TRACE}-[0-9a-f]{{16}}-00\r\n", traced.tracing.provider_header())
     await store.aclose()
@@ -245,14 +245,15 @@ async def test_one_span_for_a_batch_is_linked_to_all_of_it(traced: Traced) -> No
 
 
 async def test_claim_and_settlement_are_parts_of_the_handling(traced: Traced, database_url: str) -> None:
-    store = traced.tracing.store(database_url, actor="w", lease=LEASE, grace=GRACE)
+    store = PaymentStore(database_url, actor="w", lease=LEASE, grace=GRACE)
+    claims = traced.tracing.claim_store(store)
     payment_id = (await store.accept(new("a"))).payment.id
     message = Message("1-1", "low", payment_id.bytes, {"traceparent": SAMPLED}, attempt=2, deliveries=3)
 
     async def handler(message: Message) -> Outcome:
-        claim = await store.claim(UUID(bytes=message.body))
+        claim = await claims.claim(UUID(bytes=message.body))
         assert isinstance(claim, Claimed)
-        await store.settle(settlement(claim.payment))
+        await claims.settle(settlement(claim.payment))
         return Done()
 
     await traced.tracing.handler(handler)(message)
@@ -330,13 +331,8 @@ async def test_an_error_is_told_by_its_kind_alone(traced: Traced, result: Charge
     assert SECRET not in charge.to_json()
 
 
-class TracedShelf(Shelf):
-    """A store in memory that traces as the real one does."""
-
-    async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[Accepted | BaseException]:
-        found = await super().accept_many(news, wakes=wakes)
-        accepted(news, found)
-        return found
+class EmptyShelf(Shelf):
+    """A store in memory that finds no earlier payment."""
 
     async def find(self, new: NewPayment) -> Payment | None:
         return None
@@ -349,7 +345,11 @@ async def serving(traced: Traced, shelf: Shelf, *, fast: bool, memory: MemoryQue
     assert tracer is not None
     shelf.open.set()
     store = cast("PaymentStore", shelf)
-    accept = Accept(store=store, producer=traced.tracing.publisher(memory or queue()))
+    accept = Accept(
+        store=store,
+        row_writer=traced.tracing.row_writer(store),
+        producer=traced.tracing.publisher(memory or queue()),
+    )
     waiting = LongPolling(watch=cast("PaymentWatch", shelf))
     settings = Settings(_env_file=None, amount_limits={"USD": LIMIT})
     handlers = PaymentHandlers(settings=settings, store=store, accept=accept, waiting=waiting, metrics=metrics)
@@ -411,7 +411,7 @@ def plain(answered: tuple[int, dict[str, str], bytes]) -> tuple[int, dict[str, s
 async def test_both_lanes_trace_and_answer_alike() -> None:
     seen = []
     for fast in (True, False):
-        traced, shelf = Traced(), TracedShelf()
+        traced, shelf = Traced(), EmptyShelf()
         header = f"traceparent: {SAMPLED}"
         requests = [
             post(SECRET, header, path="/v1/payments"),
@@ -447,7 +447,7 @@ async def test_both_lanes_trace_and_answer_alike() -> None:
 
 @pytest.mark.parametrize("fast", [True, False], ids=["fast", "ordinary"])
 async def test_what_is_answered_together_keeps_to_its_own_traces(fast: bool) -> None:
-    traced, shelf, memory = Traced(), TracedShelf(), queue()
+    traced, shelf, memory = Traced(), EmptyShelf(), queue()
 
     async def pay(port: int, number: int) -> tuple[bytes, str]:
         """The payment's id, and its client's trace."""
@@ -482,7 +482,7 @@ async def test_what_is_answered_together_keeps_to_its_own_traces(fast: bool) -> 
 async def test_the_payments_of_a_batch_are_parts_of_its_request(traced: Traced) -> None:
     memory = queue()
     items = json.dumps([{"amount": 440, "idempotency_key": key} for key in ("a", "b")])
-    async with serving(traced, TracedShelf(), fast=True, memory=memory) as port:
+    async with serving(traced, EmptyShelf(), fast=True, memory=memory) as port:
         status, _, _ = await ask(port, sent(items, path="/v1/payments/batch"))
     assert status == 207
     request = traced.span("POST /v1/payments/batch")
@@ -493,16 +493,16 @@ async def test_the_payments_of_a_batch_are_parts_of_its_request(traced: Traced) 
 
 def test_a_request_that_is_given_up_is_an_error(traced: Traced) -> None:
     assert traced.tracing.requests is not None
-    traced.tracing.requests.request("POST", "/v1/payments", "/v1/payments", []).given_up()
+    traced.tracing.requests.request("POST", "/v1/payments", "/v1/payments", []).abandon()
     [span] = traced.spans
     assert span.status.status_code is StatusCode.ERROR
 
 
 async def test_an_accepted_payment_is_named_in_its_requests_span(traced: Traced, database_url: str) -> None:
-    store = traced.tracing.store(database_url, actor="api", lease=LEASE, grace=GRACE)
+    store = PaymentStore(database_url, actor="api", lease=LEASE, grace=GRACE)
     assert traced.tracing.requests is not None
     with traced.tracing.requests.request("POST", "/v1/payments", "/v1/payments", []):
-        [found] = await store.accept_many([new(SECRET)], wakes=1)
+        [found] = await traced.tracing.row_writer(store).accept_many([new(SECRET)], wakes=1)
         assert isinstance(found, Accepted)
     await store.aclose()
     attributes = dict(traced.span("POST /v1/payments").attributes or {})
@@ -515,7 +515,9 @@ async def test_while_it_is_off_nothing_goes_along(api: Api, redis_url: str) -> N
     assert tracing.start(Settings(_env_file=None), role="api", name="api") is tracing.OFF
     memory = queue()
     assert tracing.OFF.publisher(memory) is memory
-    assert tracing.OFF.store is PaymentStore
+    store = cast("PaymentStore", Shelf())
+    assert tracing.OFF.row_writer(store) is store
+    assert tracing.OFF.claim_store(store) is store
     headers = {"traceparent": SAMPLED}
     async with api.client.post("/v1/payments", json={"amount": 440, "idempotency_key": "a"}, headers=headers) as one:
         assert one.status == 202
@@ -549,7 +551,7 @@ class Collector(SpanExporter):
 
 def test_a_collector_that_is_away_is_said_once() -> None:
     collector = Collector()
-    telling = export.Telling(collector)
+    telling = export.LoggingExporter(collector)
     with capture_logs() as lines:
         for result in ("SUCCESS", "FAILURE", "FAILURE", "SUCCESS", "SUCCESS"):
             collector.result = SpanExportResult[result]
