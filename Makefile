@@ -12,7 +12,7 @@ LOCK_PARTS = @$(LOCK) $(LOCAL) -c requirements-dev.txt -o requirements.txt && \
 	$(LOCK) pyproject.toml --extra otel -c requirements-dev.txt -o deploy/requirements.txt && \
 	$(LOCK) --group build -c requirements-dev.txt -o deploy/requirements-build.txt
 
-.PHONY: help up test check lock lock-upgrade clean
+.PHONY: help up test quick check lock lock-upgrade clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ up: ## start everything on this machine
 
 test: ## run the tests
 	@$(PYTHON) run.py test
+
+quick: ## lint, types, import rules and the tests that need no server: under two minutes
+	@$(PYTHON) run.py test --quick
 
 check: ## what CI runs: lint, types, import rules, tests
 	@.ci/run

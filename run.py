@@ -42,12 +42,21 @@ PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "okane-setup.json"  # written last: without it the set-up was cut short
 OURS = VENV / "made-by-run.py"  # written first: without it the folder is somebody else's
 RUNTIME, DEVELOPMENT = "requirements.txt", "requirements-dev.txt"  # the second has all of the first
+CHECKS = (
+    ("ruff", "check", "."),
+    ("ruff", "format", "--check", "."),
+    ("mypy",),
+    ("mypy", "run.py"),
+    ("lint-imports",),
+)
 
 HELP = """\
 okane: an asynchronous payment pipeline on Postgres and Redis Streams.
 
   python3 run.py up              start everything on this machine: Postgres, Redis, API, workers, a mock provider
   python3 run.py test [ARGS]     run the tests (ARGS go to pytest)
+  python3 run.py test --quick    the checks below, and the tests that need no server: under two minutes
+  python3 run.py check           lint, format, types and import rules
   python3 run.py COMMAND [ARGS]  any other okane command: api, worker, provider, status, load, ...
   python3 run.py --help          all of them
 
@@ -59,9 +68,13 @@ def main(words: list[str]) -> None:
     if not words:
         print(HELP)
         return
-    if words[0] == "test":
+    if words[0] in ("test", "check"):
         set_up(DEVELOPMENT)
         os.chdir(ROOT)
+        if words[0] == "check" or "--quick" in words:
+            check()
+        if words[0] == "check":
+            return
         command = ["-m", "pytest", *parallel(words[1:]), *words[1:]]
     else:
         set_up(RUNTIME)
@@ -78,6 +91,16 @@ def parallel(arguments: list[str]) -> list[str]:
     if any(word.startswith("-n") or word in alone or "::" in word for word in arguments):
         return []
     return ["-n", "auto", "--maxprocesses", "8"]
+
+
+def check() -> None:
+    """Run lint, format, types and import rules. Exit with the code of the first that fails."""
+    for command in CHECKS:
+        print("==", *command, flush=True)
+        program, *arguments = command
+        code = subprocess.call([str(VENV / "bin" / program), *arguments])
+        if code != 0:
+            sys.exit(code)
 
 
 def set_up(requirements: str) -> None:

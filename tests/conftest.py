@@ -22,7 +22,31 @@ from okane.local.postgres import PostgresServer
 from okane.local.redis_server import RedisServer
 from okane.store.schema import migrate
 
+_HERE = Path(__file__).parent
 _TEMPLATE = "okane_template"
+
+
+# Fixtures that start a server, and folders whose tests start processes of their own or take minutes.
+_SERVERS = frozenset({"postgres_server", "redis_server", "private_postgres", "private_redis"})
+_SLOW_FOLDERS = frozenset({"bench", "contract", "faults", "flow", "local", "simulation"})
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="only the tests that need no server")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what `--quick` leaves out."""
+    if not config.getoption("--quick"):
+        return
+    slow = [item for item in items if _is_slow(item)]
+    items[:] = [item for item in items if not _is_slow(item)]
+    config.hook.pytest_deselected(items=slow)
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    folder = item.path.relative_to(_HERE).parts[0]
+    return folder in _SLOW_FOLDERS or not _SERVERS.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 @pytest.hookimpl(wrapper=True)

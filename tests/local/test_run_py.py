@@ -196,3 +196,17 @@ def test_a_checkout_that_cannot_be_written_is_a_clear_error(clone: Clone) -> Non
 def test_the_tests_run_in_parallel_unless_that_makes_no_sense(words: list[str], many: bool) -> None:
     parallel: Callable[[list[str]], list[str]] = runpy.run_path(str(ROOT / "run.py"))["parallel"]
     assert bool(parallel(words)) is many
+
+
+def test_check_stops_at_the_first_check_that_fails(made: Path) -> None:
+    programs = made / ".venv" / "bin"
+    for name, code in (("ruff", 0), ("mypy", 3), ("lint-imports", 0)):
+        (programs / name).write_text(f"#!/bin/sh\necho ran {name} $*\nexit {code}\n")
+        (programs / name).chmod(0o755)
+    done = Clone(made).run("check")
+    assert done.returncode == 3
+    assert [line for line in done.stdout.splitlines() if line.startswith("ran")] == [
+        "ran ruff check .",
+        "ran ruff format --check .",
+        "ran mypy",
+    ]
