@@ -10,14 +10,14 @@ import typer
 from bench.options import BenchOptions
 from bench.rendering import render
 from bench.run import run
-from okane.commands.options import taking
-from okane.commands.redacting import RedactingCommand
+from okane.cli.errors import RedactingCommand
+from okane.cli.options import options_from
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command(cls=RedactingCommand)
-@taking(BenchOptions)
+@options_from(BenchOptions)
 def bench(options: BenchOptions) -> None:
     """Measure okane on this machine: against a textbook, against bare loops, against other libraries. Loopback only."""
     report = run(options.made_quick() if options.quick else options)

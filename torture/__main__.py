@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 
 from okane import logs
-from okane.commands.options import taking
-from okane.commands.redacting import RedactingCommand
+from okane.cli.errors import RedactingCommand
+from okane.cli.options import options_from
 from torture.faults.listing import listed
 from torture.options import TortureOptions
 from torture.run import run_torture
@@ -24,7 +24,7 @@ app = typer.Typer(
 
 
 @app.command(cls=RedactingCommand)
-@taking(TortureOptions)
+@options_from(TortureOptions)
 def torture(options: TortureOptions) -> None:
     """Torture a system of its own on this machine: kill, stop, cut off and starve it while it is paid through, then check
     every invariant over what clients, provider, Postgres and metrics say. Exit code 1 if one is violated."""

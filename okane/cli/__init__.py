@@ -1,37 +1,82 @@
-"""The command line. Each command reads its options, builds what it needs, and runs it; nothing is decided here.
+"""The command line: `COMMANDS` lists the commands, and `okane/cli/NAME.py` holds the one called NAME.
 
-Imports stand inside the commands: `okane status` must not pay for the web server, nor `okane --help` for anything.
+The module of a command is imported when the command is used, so that `okane --help` and `okane --version` stay quick.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated, NoReturn
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 from okane import __version__
-from okane.cli import dead, keys, proving, review, servers, shared, watching
-from okane.commands.redacting import RedactingGroup
+from okane.cli.errors import RedactingGroup, fail
+
+COMMANDS: Mapping[str, str] = {
+    "up": (
+        "Run everything on this machine: Postgres, Redis, mock provider, API and workers. Ctrl-C drains and stops it."
+    ),
+    "api": "Serve the HTTP API: accept payments and tell what became of them.",
+    "worker": "Charge payments: read the streams, call the provider, write the outcome. Start as many as you like.",
+    "provider": (
+        "Run the mock provider: a real HTTP server that keeps a journal of what it charged, and misbehaves on demand."
+    ),
+    "migrate": "Bring the database to this version's schema. Safe to repeat, and from several machines at once.",
+    "openapi": "Print the OpenAPI 3.1 document of the HTTP API, for generators of clients.",
+    "status": "Show the queue and the payments: depth, pending, delayed, dead, consumers, the oldest due payment.",
+    "top": "Watch it live: rates, latencies, lanes, workers, retries, dead letters. For machines without Grafana.",
+    "doctor": (
+        "Check versions, configuration, schema, clocks and ports, and say what to do. "
+        "Exit code 1 if something is wrong."
+    ),
+    "load": "Send payments to a running API, follow each to its end, and check them against the provider's journal.",
+    "torture": "Break a system of its own and check every invariant. Only in a checkout; `--help` tells the options.",
+    "bench": (
+        "Measure okane on this machine, against other ways to do the same. Only in a "
+        "checkout; `--help` tells the options."
+    ),
+    "dead": "Dead letters: payments that were given up, and why.",
+    "review": "Payments that need a review: a human decides what became of them.",
+    "keys": "API keys: who may use the API, and for what.",
+}
+
+
+class _LazyGroup(RedactingGroup):
+    """The group of `COMMANDS`. It holds a stand-in for each, which the lists of commands show."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = {name: TyperCommand(name, help=text) for name, text in COMMANDS.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, load(name) if name else command, rest
+
+
+def load(name: str) -> Any:
+    """Return the command called `name`, a key of `COMMANDS`, as typer's group holds it."""
+    command = typer.main.get_command(import_module(f"okane.cli.{name}").app)
+    command.name, command.help = name, COMMANDS[name]
+    return command
+
 
 app = typer.Typer(
     name="okane",
-    cls=RedactingGroup,
+    cls=_LazyGroup,
     help="An asynchronous payment pipeline on Postgres and Redis Streams.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for room in (servers, watching, proving):
-    app.add_typer(room.app)
-app.add_typer(dead.app, name="dead")
-app.add_typer(review.app, name="review")
-app.add_typer(keys.app, name="keys")
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"okane {__version__}")
         raise typer.Exit
 
@@ -43,31 +88,24 @@ def options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and end")
     ] = False,
 ) -> None:
-    """Options of no command in particular."""
+    """Options of `okane` itself."""
 
 
 def main() -> NoReturn:
-    """The entry point. What a user can mend is one line on stderr and exit code 2; everything else is a bug."""
+    """Run the command line. An error that the user can correct is one line on stderr and exit code 2; any other is a bug."""
     try:
         if any("\ud800" <= letter <= "\udfff" for argument in sys.argv for letter in argument):
-            shared.fail("an argument is not in UTF-8")
+            fail("an argument is not in UTF-8")
         app(prog_name="okane")
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        shared.fail(_mendable(error))
+        from okane.errors import OkaneError
+        from streams.errors import StreamError
+
+        if not isinstance(error, OkaneError | StreamError):
+            raise
+        from okane.logs import redacted
+
+        fail(str(redacted(str(error))))
     sys.exit(0)
-
-
-def _mendable(error: Exception) -> str:
-    """What to tell a user about an error that is not a bug. Raises the error itself if it is one."""
-    from okane.errors import OkaneError
-    from streams import StreamError
-
-    match error:
-        case OkaneError() | StreamError():
-            from okane.logs import redacted
-
-            return str(redacted(str(error)))
-        case _:
-            raise error

@@ -1,17 +1,30 @@
-"""Dead letters."""
+"""`okane dead`: list, show, replay and purge dead letters.
+
+The list is in Postgres; `replay` and `purge` also delete the entry of the dead-letter stream in Redis.
+"""
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Annotated
+import contextlib
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+from uuid import UUID
 
 import typer
+from rich.table import Table
 
-from okane.cli import shared
-from okane.cli.shared import Data, Json, Yes
-from okane.commands.options import finite
+from okane.api.payment_ids import parse_id
+from okane.cli.context import Context, open_context
+from okane.cli.options import Data, Json, Yes, finite
+from okane.cli.output import CONSOLE, event_document, format_time, iso, print_json
+from okane.cli.running import run
+from okane.cli.stores import Stores, open_stores, payment_id
+from okane.errors import SetupError
+from okane.store import OPERATOR, DeadPayment
+from okane.store.dead_letters import Place
 
-app = typer.Typer(help="Dead letters: payments that were given up, and why.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @app.command()
@@ -23,17 +36,13 @@ def ls(
     json_: Json = False,
 ) -> None:
     """List dead letters, newest first."""
-    from okane.commands import dead as command
-
-    shared.run(command.ls(shared.context(data), limit=limit, before=before, as_json=json_))
+    run(_list(open_context(data), limit=limit, before=before, as_json=json_))
 
 
 @app.command()
 def show(payment_id: str, *, data: Data = None, json_: Json = False) -> None:
     """Show one dead letter and its payment's timeline."""
-    from okane.commands import dead as command
-
-    shared.run(command.show(shared.context(data), payment_id, as_json=json_))
+    run(_show(open_context(data), payment_id, as_json=json_))
 
 
 @app.command()
@@ -47,12 +56,10 @@ def replay(
     json_: Json = False,
 ) -> None:
     """Try payments again: they become pending, and leave the list."""
-    from okane.commands import dead as command
-
-    shared.run(
-        command.replay(
-            shared.context(data),
-            _chosen(payment_ids, everything=everything),
+    run(
+        _replay(
+            open_context(data),
+            _named(payment_ids, everything=everything),
             limit=limit,
             dry_run=dry_run,
             as_json=json_,
@@ -73,17 +80,133 @@ def purge(
     json_: Json = False,
 ) -> None:
     """Strike payments off the list. They stay as they are: failed_final, or needs_review."""
-    from okane.commands import dead as command
-
     older_than = None if older_than_h is None else timedelta(hours=older_than_h)
-    chosen = None if older_than is not None and not payment_ids else _chosen(payment_ids, everything=everything)
+    chosen = None if older_than is not None and not payment_ids else _named(payment_ids, everything=everything)
     if chosen is None and not yes:
         typer.confirm("Strike all of these off the list?", abort=True, err=True)
-    shared.run(command.purge(shared.context(data), chosen, older_than=older_than, as_json=json_))
+    run(_purge(open_context(data), chosen, older_than=older_than, as_json=json_))
 
 
-def _chosen(payment_ids: list[str] | None, *, everything: bool) -> list[str] | None:
-    """The payments named, or None for all of them."""
+def _named(payment_ids: list[str] | None, *, everything: bool) -> list[str] | None:
+    """Return the ids given, or None for `--all`. Raises BadParameter."""
     if bool(payment_ids) == everything:
         raise typer.BadParameter("name payments, or say --all")
     return payment_ids
+
+
+async def _list(context: Context, *, limit: int, before: str | None, as_json: bool) -> None:
+    """Print a page, newest first."""
+    async with open_stores(context) as stores:
+        found = await stores.dead_letters.page(limit + 1, before=None if before is None else _place(before))
+        total = await stores.overview.dead()
+    letters, more = found[:limit], len(found) > limit
+    older = _cursor(letters[-1]) if more else None
+    if as_json:
+        print_json({"letters": [_letter(letter) for letter in letters], "total": total, "before": older})
+        return
+    if not letters:
+        CONSOLE.print("no dead letters" if total == 0 else "no older dead letters")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("payment", "account", "status", "lane", "dead since", "reason"):
+        table.add_column(column, no_wrap=column != "reason")
+    for letter in letters:
+        since = format_time(letter.dead_at)
+        payment = letter.payment
+        table.add_row(
+            str(payment.id), payment.account_id, payment.status.value, payment.lane, since, payment.last_error or ""
+        )
+    CONSOLE.print(table, soft_wrap=not CONSOLE.is_terminal)
+    CONSOLE.print(f"{len(letters):,} of {total:,}" + (f"; older ones: okane dead ls --before {older}" if older else ""))
+
+
+async def _show(context: Context, payment_id: str, *, as_json: bool) -> None:
+    """Print one dead letter with its payment's timeline."""
+    async with open_stores(context) as stores:
+        (letter,) = await _chosen(stores, [payment_id], limit=None)
+        events = await stores.payments.events(letter.payment.id)
+    timeline = [event_document(event) for event in events]
+    if as_json:
+        print_json({**_letter(letter), "events": timeline})
+        return
+    for name, value in _letter(letter).items():
+        CONSOLE.print(f"{name:<12} {value}", soft_wrap=True)
+    for line in timeline:
+        CONSOLE.print(
+            f"{line['at']}  {line['event']:<13} attempt {line['attempt']:<3} {line['actor']}  {line['reason'] or ''}",
+            soft_wrap=True,
+        )
+
+
+async def _replay(
+    context: Context, payment_ids: Sequence[str] | None, *, limit: int | None, dry_run: bool, as_json: bool
+) -> None:
+    """Try these payments again (None: all, oldest first). One that needs a review stays: a human decides about it."""
+    async with open_stores(context) as stores:
+        done = await stores.replay.run(await _chosen(stores, payment_ids, limit=limit), dry_run=dry_run, actor=OPERATOR)
+    retried, kept = len(done.retried), len(done.kept)
+    if as_json:
+        print_json({"retried": retried, "kept": kept, "dry_run": dry_run})
+        return
+    kept_too = f", {kept:,} kept: they need a review" if kept else ""
+    CONSOLE.print(f"{'would retry' if dry_run else 'retried'} {retried:,}{kept_too}")
+
+
+async def _purge(
+    context: Context, payment_ids: Sequence[str] | None, *, older_than: timedelta | None, as_json: bool
+) -> None:
+    """Strike these (None: all, or those older than a time) off the list. Their payments stay as they are."""
+    async with open_stores(context) as stores:
+        ids = None if payment_ids is None else [_id(text) for text in payment_ids]
+        purged = await stores.dead_letters.dismiss(ids=ids, older_than=older_than)
+        await stores.replay.strike_off(purged)
+    if as_json:
+        print_json({"purged": len(purged)})
+    else:
+        CONSOLE.print(f"purged {len(purged):,}")
+
+
+async def _chosen(stores: Stores, payment_ids: Sequence[str] | None, *, limit: int | None) -> Sequence[DeadPayment]:
+    """The dead letters named, in that order, or the oldest. Raises SetupError for one that is none."""
+    if payment_ids is None:
+        return await stores.dead_letters.oldest(limit)
+    ids = [_id(text) for text in payment_ids]
+    found = {letter.payment.id: letter for letter in await stores.dead_letters.some(ids)}
+    if missing := [str(payment_id) for payment_id in ids if payment_id not in found]:
+        raise SetupError(f"no dead letter: {', '.join(missing)}. See `okane dead ls`")
+    return [found[payment_id] for payment_id in ids][:limit]
+
+
+def _id(text: str) -> UUID:
+    return payment_id(text, listed_by="okane dead ls")
+
+
+def _cursor(letter: DeadPayment) -> str:
+    """Names the place and not the payment, which may be replayed or purged before somebody asks for the next page."""
+    dead_at, payment_id = letter.place
+    return f"{iso(dead_at)},{payment_id}"
+
+
+def _place(cursor: str) -> Place:
+    at, _, id_ = cursor.partition(",")
+    with contextlib.suppress(ValueError):
+        dead_at = datetime.fromisoformat(at)
+        if dead_at.tzinfo is not None and (payment_id := parse_id(id_)) is not None:
+            return dead_at, payment_id
+    raise SetupError(f"{cursor!r} is no place in the list: give TIME,ID as `okane dead ls` prints it for the next page")
+
+
+def _letter(letter: DeadPayment) -> dict[str, Any]:
+    payment = letter.payment
+    return {
+        "payment_id": str(payment.id),
+        "account_id": payment.account_id,
+        "status": payment.status.value,
+        "lane": payment.lane,
+        "amount": payment.amount_minor,
+        "currency": payment.currency,
+        "attempts": payment.attempts,
+        "reason": payment.last_error,
+        "provider_key": payment.provider_key,  # what to search for at the provider
+        "dead_at": iso(letter.dead_at),
+    }

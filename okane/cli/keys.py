@@ -1,16 +1,26 @@
-"""API keys."""
+"""`okane keys`: create, list, revoke and rotate API keys. A secret is printed once: only its hash is stored."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
-from okane.api_key import ACCOUNT, Mode
-from okane.cli import shared
-from okane.cli.shared import Data, Json
+from okane.api_key import ACCOUNT, ApiKey, Mode, NewKey, check_account_id, is_prefix, parse_scopes, prefix_of
+from okane.cli.context import Context, open_context
+from okane.cli.options import Data, Json, check_label, positive_duration
+from okane.cli.output import CONSOLE, format_time, iso, print_json
+from okane.cli.running import run
+from okane.errors import SetupError
+from okane.rate import Rate
+from okane.store import ApiKeyStore
 
-app = typer.Typer(help="API keys: who may use the API, and for what.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @app.command()
@@ -30,17 +40,15 @@ def create(
     json_: Json = False,
 ) -> None:
     """Make a key. Its secret is printed once."""
-    from okane.commands import keys as command
-
-    wanted = command.Wanted(
+    wanted = KeyRequest(
         account=account,
         scopes=scopes,
         mode=mode,
-        name=shared.label(name, "--name") if name else "",
-        lifetime=None if expires is None else shared.duration(expires),
+        name=check_label(name, "--name") if name else "",
+        lifetime=None if expires is None else positive_duration(expires),
         rate=rate_limit,
     )
-    shared.run(command.create(shared.context(data), wanted, as_json=json_))
+    run(_create(open_context(data), wanted, as_json=json_))
 
 
 @app.command()
@@ -52,17 +60,13 @@ def ls(
     json_: Json = False,
 ) -> None:
     """List keys: whose, what for, and when they were last used."""
-    from okane.commands import keys as command
-
-    shared.run(command.ls(shared.context(data), account=account, everything=everything, as_json=json_))
+    run(_list(open_context(data), account=account, everything=everything, as_json=json_))
 
 
 @app.command()
 def revoke(key: str, *, data: Data = None, json_: Json = False) -> None:
     """Let a key in no more, named as `okane keys ls` does. Every API knows it within 5 s."""
-    from okane.commands import keys as command
-
-    shared.run(command.revoke(shared.context(data), key, as_json=json_))
+    run(_revoke(open_context(data), key, as_json=json_))
 
 
 @app.command()
@@ -74,6 +78,138 @@ def rotate(
     json_: Json = False,
 ) -> None:
     """Make a key that may do the same as this one, which ends after the overlap."""
-    from okane.commands import keys as command
+    run(_rotate(open_context(data), key, overlap=positive_duration(overlap), as_json=json_))
 
-    shared.run(command.rotate(shared.context(data), key, overlap=shared.duration(overlap), as_json=json_))
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRequest:
+    """The key to make, as the command line says it. `mode` is None for that of this system."""
+
+    account: str = ACCOUNT
+    scopes: str = "read,write"
+    mode: Mode | None = None
+    name: str = ""
+    lifetime: timedelta | None = None
+    rate: str | None = None
+
+
+@contextlib.asynccontextmanager
+async def _open_store(context: Context) -> AsyncIterator[ApiKeyStore]:
+    store = ApiKeyStore(context.database_url)
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+async def _create(context: Context, wanted: KeyRequest, *, as_json: bool) -> None:
+    """Make a key, and print its secret."""
+    try:
+        account_id, scopes = check_account_id(wanted.account), parse_scopes(wanted.scopes)
+        rate = None if wanted.rate is None else Rate.parse(wanted.rate)
+    except ValueError as error:
+        raise SetupError(str(error)) from error
+    mode = wanted.mode or context.settings.mode
+    new = NewKey.make(mode)
+    async with _open_store(context) as store:
+        made = await store.create(
+            new,
+            account_id=account_id,
+            mode=mode,
+            scopes=scopes,
+            name=wanted.name,
+            lifetime=wanted.lifetime,
+            rate=rate,
+        )
+    _print_secret(new, made, as_json=as_json)
+
+
+async def _list(context: Context, *, account: str | None, everything: bool, as_json: bool) -> None:
+    """Print the keys that are valid, or all."""
+    async with _open_store(context) as store:
+        found = await store.list(account_id=account, ended=everything)
+    if as_json:
+        print_json({"keys": [_document(key) for key in found]})
+        return
+    if not found:
+        CONSOLE.print("no keys: make one with `okane keys create`")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("key", "account", "scopes", "name", "created", "last used", "ends"):
+        table.add_column(column, no_wrap=column != "name")
+    for key in found:
+        ends = "revoked" if key.revoked_at is not None else _time(key.expires_at)
+        used = _time(key.last_used_at)
+        table.add_row(key.prefix, key.account_id, _scopes(key), key.name, format_time(key.created_at), used, ends)
+    CONSOLE.print(table, soft_wrap=not CONSOLE.is_terminal)
+
+
+async def _revoke(context: Context, prefix: str, *, as_json: bool) -> None:
+    """Let a key in no more."""
+    async with _open_store(context) as store:
+        revoked = await store.revoke(_named(prefix))
+    if revoked is None:
+        raise SetupError(f"there is no key {_shown(prefix)}")
+    if as_json:
+        print_json(_document(revoked))
+    else:
+        CONSOLE.print(f"revoked {revoked.prefix} of {revoked.account_id}: no API lets it in after a few seconds")
+
+
+async def _rotate(context: Context, prefix: str, *, overlap: timedelta, as_json: bool) -> None:
+    """Make a key that may do the same, and let the old one end after the overlap."""
+    old = _named(prefix)
+    new = NewKey.make(Mode.LIVE if old.startswith("sk_live_") else Mode.TEST)
+    async with _open_store(context) as store:
+        made = await store.rotate(old, new, overlap=overlap)
+    if made is None:
+        raise SetupError(f"there is no valid key {_shown(old)}")
+    _print_secret(new, made, as_json=as_json)
+    if not as_json:
+        CONSOLE.print(f"the old one, {old}, ends in {overlap}", soft_wrap=True)
+
+
+def _named(text: str) -> str:
+    """The name of a key. Whoever has the whole of it at hand may give that, too."""
+    return prefix_of(text) or text
+
+
+def _shown(text: str) -> str:
+    """The name of a key, for a message. Anything else may be a secret with a slip in it."""
+    return text if is_prefix(_named(text)) else "of that name: `okane keys ls` has the names"
+
+
+def _print_secret(new: NewKey, made: ApiKey, *, as_json: bool) -> None:
+    if as_json:
+        print_json({**_document(made), "secret": new.secret})
+        return
+    CONSOLE.print(new.secret, soft_wrap=True)
+    ends = "" if made.expires_at is None else f", until {format_time(made.expires_at)}"
+    CONSOLE.print(f"for {made.account_id}: {_scopes(made)}{ends}. Keep it: it is not shown again.", soft_wrap=True)
+
+
+def _document(key: ApiKey) -> dict[str, Any]:
+    return {
+        "key": key.prefix,
+        "account_id": key.account_id,
+        "mode": key.mode.value,
+        "scopes": sorted(scope.value for scope in key.scopes),
+        "name": key.name,
+        "rate_limit": None if key.rate is None else str(key.rate),
+        "created_at": _iso(key.created_at),
+        "expires_at": _iso(key.expires_at),
+        "revoked_at": _iso(key.revoked_at),
+        "last_used_at": _iso(key.last_used_at),
+    }
+
+
+def _scopes(key: ApiKey) -> str:
+    return ",".join(sorted(scope.value for scope in key.scopes))
+
+
+def _time(moment: datetime | None) -> str:
+    return "never" if moment is None else format_time(moment)
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else iso(moment)

@@ -1,17 +1,25 @@
-"""Payments that need a review."""
+"""`okane review`: list and show the payments that need a human's decision, and record the decision."""
 
 from __future__ import annotations
 
 import sys
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
+from uuid import UUID
 
 import typer
+from rich.table import Table
 
-from okane.cli import shared
-from okane.cli.shared import Data, Json, Yes
+from okane.cli.context import Context, open_context
+from okane.cli.options import Data, Json, Yes
+from okane.cli.output import CONSOLE, event_document, format_time, iso, print_json
+from okane.cli.running import run
+from okane.cli.stores import Stores, open_stores, payment_id
+from okane.errors import PaymentNotFound, SetupError
+from okane.payment import MAX_REASON, Payment, Status
+from okane.store import OPERATOR
 
-app = typer.Typer(help="Payments that need a review: a human decides what became of them.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 class Decision(StrEnum):
@@ -31,17 +39,13 @@ def ls(
     json_: Json = False,
 ) -> None:
     """List payments that need a review, newest first."""
-    from okane.commands import review as command
-
-    shared.run(command.ls(shared.context(data), account=account, limit=limit, before=before, as_json=json_))
+    run(_list(open_context(data), account=account, limit=limit, before=before, as_json=json_))
 
 
 @app.command()
 def show(payment_id: str, *, data: Data = None, json_: Json = False) -> None:
     """Show one payment, what to search for at the provider, and its timeline."""
-    from okane.commands import review as command
-
-    shared.run(command.show(shared.context(data), payment_id, as_json=json_))
+    run(_show(open_context(data), payment_id, as_json=json_))
 
 
 @app.command()
@@ -58,17 +62,124 @@ def resolve(
     json_: Json = False,
 ) -> None:
     """Decide a payment. The same decision again is harmless; another one is refused."""
-    from okane.commands import review as command
-
     if not yes and sys.stdin.isatty():
         typer.confirm(f"Decide for good that payment {payment_id} is {decision}?", abort=True, err=True)
-    shared.run(
-        command.resolve(
-            shared.context(data),
+    run(
+        _resolve(
+            open_context(data),
             payment_id,
-            decision=decision.value,
+            decision=decision,
             reason=reason,
             provider_ref=provider_ref,
             as_json=json_,
         )
     )
+
+
+async def _list(context: Context, *, account: str | None, limit: int, before: str | None, as_json: bool) -> None:
+    """Print a page, newest first."""
+    place = None if before is None else _id(before)
+    async with open_stores(context) as stores:
+        found = await stores.reviews.page(limit + 1, account_id=account, before=place)
+    payments, more = found[:limit], len(found) > limit
+    older = str(payments[-1].id) if more else None
+    if as_json:
+        print_json({"payments": [_document(payment) for payment in payments], "before": older})
+        return
+    if not payments:
+        CONSOLE.print("nothing needs a review" if before is None else "nothing older needs a review")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("payment", "account", "amount", "currency", "since", "reason"):
+        table.add_column(column, no_wrap=column != "reason", justify="right" if column == "amount" else "left")
+    for payment in payments:
+        table.add_row(
+            str(payment.id),
+            payment.account_id,
+            f"{payment.amount_minor:,}",
+            payment.currency,
+            format_time(payment.updated_at),
+            payment.last_error or "",
+        )
+    CONSOLE.print(table, soft_wrap=not CONSOLE.is_terminal)
+    CONSOLE.print(f"{len(payments):,}" + (f"; older ones: okane review ls --before {older}" if older else ""))
+
+
+async def _show(context: Context, payment_id: str, *, as_json: bool) -> None:
+    """Print one payment, whatever its status, with its timeline."""
+    async with open_stores(context) as stores:
+        payment = await _found(stores, payment_id)
+        events = await stores.payments.events(payment.id)
+    if as_json:
+        print_json({**_document(payment), "events": [event_document(event) for event in events]})
+        return
+    for name, value in _document(payment).items():
+        if value is not None:
+            CONSOLE.print(f"{name:<12} {value}", soft_wrap=True)
+    for event in events:
+        said = f"{event.event:<13} {event.status:<17} attempt {event.attempt:<3} {event.actor}  {event.reason or ''}"
+        CONSOLE.print(f"{format_time(event.at)}  {said}", soft_wrap=True)
+
+
+async def _resolve(
+    context: Context,
+    payment_id: str,
+    *,
+    decision: Decision,
+    reason: str,
+    provider_ref: str | None,
+    as_json: bool,
+) -> None:
+    """Decide a payment that needs a review, and strike it off the dead letters."""
+    _check_texts(reason, provider_ref, decision)
+    async with open_stores(context) as stores:
+        found = await _found(stores, payment_id)
+        payment = await stores.accept.resolve(
+            found.id,
+            account_id=None,
+            decision=Status.SUCCESS if decision is Decision.SUCCESS else Status.FAILED_FINAL,
+            reason=reason,
+            provider_ref=provider_ref,
+            actor=OPERATOR,
+        )
+        await stores.replay.strike_off([payment.id])
+    if as_json:
+        print_json(_document(payment))
+    else:
+        CONSOLE.print(f"payment {payment.id} of {payment.account_id} is {payment.status}", soft_wrap=True)
+
+
+def _check_texts(reason: str, provider_ref: str | None, decision: Decision) -> None:
+    for name, text, longest in (("--reason", reason, MAX_REASON), ("--provider-ref", provider_ref, 255)):
+        if text is not None and not (text.strip() and len(text) <= longest and "\0" not in text):
+            raise SetupError(f"{name} must have 1 to {longest} characters")
+    if provider_ref is not None and decision is not Decision.SUCCESS:
+        raise SetupError("--provider-ref goes with --as success only")
+
+
+async def _found(stores: Stores, text: str) -> Payment:
+    payment_id = _id(text)
+    try:
+        return await stores.reviews.find(payment_id)
+    except PaymentNotFound as error:
+        raise SetupError(f"{error}: see `okane review ls`") from None
+
+
+def _id(text: str) -> UUID:
+    return payment_id(text, listed_by="okane review ls")
+
+
+def _document(payment: Payment) -> dict[str, Any]:
+    return {
+        "payment_id": str(payment.id),
+        "account_id": payment.account_id,
+        "status": payment.status.value,
+        "amount": payment.amount_minor,
+        "currency": payment.currency,
+        "attempts": payment.attempts,
+        "reason": payment.last_error,
+        "provider_key": payment.provider_key,  # what to search for at the provider
+        "provider_ref": payment.provider_ref,
+        "created_at": iso(payment.created_at),
+        "updated_at": iso(payment.updated_at),
+    }

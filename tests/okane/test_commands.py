@@ -18,9 +18,9 @@ import pytest
 import redis
 
 from okane import __version__
-from okane.commands.context import find
-from okane.commands.doctor import durability
-from okane.commands.status import duration
+from okane.cli.context import find_context
+from okane.cli.doctor import durability
+from okane.cli.output import format_duration
 from okane.config import Settings
 from okane.lanes import payments_stream
 from okane.payment import Status
@@ -366,7 +366,7 @@ def test_without_addresses_the_command_says_how_to_get_some(tmp_path: Path, okan
     ],
 )
 def test_the_api_is_asked_where_it_listens(tmp_path: Path, host: str, url: str) -> None:
-    assert find(tmp_path, Settings(_env_file=None, host=host, port=8080)).api_url == url
+    assert find_context(tmp_path, Settings(_env_file=None, host=host, port=8080)).api_url == url
 
 
 def test_a_worker_refuses_a_server_that_evicts(
@@ -389,7 +389,7 @@ def test_a_taken_port_is_one_line(okane: Run, redis_server: object) -> None:
 
 def test_durations_read_well() -> None:
     spans = [0.04, 9.96, 45, 119, 150, 9_000, 400_000]
-    assert [duration(timedelta(seconds=span)) for span in spans] == [
+    assert [format_duration(timedelta(seconds=span)) for span in spans] == [
         "0.0 s",
         "10.0 s",
         "45 s",

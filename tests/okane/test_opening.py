@@ -18,8 +18,8 @@ from psycopg import sql
 from okane.app import process as lifecycle
 from okane.app.api import run_api
 from okane.app.worker import run_worker
-from okane.commands import doctor
-from okane.commands.context import Context
+from okane.cli import doctor
+from okane.cli.context import Context
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
 from okane.local.postgres import PostgresServer

@@ -19,8 +19,10 @@ from prometheus_client import CollectorRegistry
 from rich.console import Console
 
 from okane.api.metrics_endpoint import MetricsSources, build_metrics_app
-from okane.commands.scrape import Between, both, parsed, quantile
-from okane.commands.top import Lane, Look, Picture, Process, compare, render
+from okane.cli.top.drawing import render
+from okane.cli.top.observation import Observation
+from okane.cli.top.picture import LaneRow, Picture, ProcessRow, build_picture
+from okane.cli.top.samples import SampleDelta, delta, parse_samples, quantile
 from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics, SystemMetrics
 from okane.payment import Status
@@ -36,14 +38,14 @@ def said(**counts: float) -> str:
     return "".join(f'# TYPE {name} counter\n{name}_total{{lane="low"}} {value}\n' for name, value in counts.items())
 
 
-def between(before: str, after: str, *, seconds: float = 2.0) -> Between:
-    return Between(before=[parsed(before)], after=[parsed(after)], seconds=seconds)
+def between(before: str, after: str, *, seconds: float = 2.0) -> SampleDelta:
+    return SampleDelta(before=[parse_samples(before)], after=[parse_samples(after)], seconds=seconds)
 
 
 def test_a_rate_is_the_growth_per_second_over_all_processes() -> None:
-    two = Between(
-        before=[parsed(said(runs=10)), parsed(said(runs=100))],
-        after=[parsed(said(runs=14)), parsed(said(runs=100))],
+    two = SampleDelta(
+        before=[parse_samples(said(runs=10)), parse_samples(said(runs=100))],
+        after=[parse_samples(said(runs=14)), parse_samples(said(runs=100))],
         seconds=2,
     )
     assert two.rate("runs_total") == two.rate("runs_total", lane="low") == 2
@@ -59,9 +61,9 @@ def test_a_series_that_is_new_counts_from_0() -> None:
 
 
 def test_only_processes_that_answered_both_times_are_compared() -> None:
-    before = {"a": parsed(said(runs=1)), "b": None, "gone": parsed(said(runs=9))}
-    after = {"a": parsed(said(runs=5)), "b": parsed(said(runs=500)), "new": parsed(said(runs=7))}
-    assert both(before, after, seconds=1).rate("runs_total") == 4
+    before = {"a": parse_samples(said(runs=1)), "b": None, "gone": parse_samples(said(runs=9))}
+    after = {"a": parse_samples(said(runs=5)), "b": parse_samples(said(runs=500)), "new": parse_samples(said(runs=7))}
+    assert delta(before, after, seconds=1).rate("runs_total") == 4
 
 
 @pytest.mark.parametrize(
@@ -103,11 +105,11 @@ def stats(*consumers: ConsumerStats) -> StreamStats:
     )
 
 
-def look(at_s: float, answers: Mapping[PresentProcess, str | None], *consumers: ConsumerStats) -> Look:
-    return Look(
+def look(at_s: float, answers: Mapping[PresentProcess, str | None], *consumers: ConsumerStats) -> Observation:
+    return Observation(
         at_s=at_s,
         processes=list(answers),
-        samples={one.address: None if text is None else parsed(text) for one, text in answers.items()},
+        samples={one.address: None if text is None else parse_samples(text) for one, text in answers.items()},
         stats=stats(*consumers),
         oldest_due=timedelta(seconds=4),
         dead=12,
@@ -123,7 +125,7 @@ def consumer(name: str, pending: int, idle_ms: int) -> ConsumerStats:
 def test_a_picture_has_processes_in_trouble_first() -> None:
     well, silent = present("worker", "well", 1), present("worker", "silent", 2)
     cpu = "# TYPE process_cpu_seconds counter\nprocess_cpu_seconds_total {}\n"
-    picture = compare(
+    picture = build_picture(
         look(1, {well: cpu.format(1), silent: cpu.format(1)}),
         look(3, {well: cpu.format(2), silent: None}, consumer("well", 2, 10), consumer("dead", 9, 90_000)),
     )
@@ -146,7 +148,7 @@ def drawn(picture: Picture, *, height: int) -> list[str]:
 def picture(processes: int, *, trouble: tuple[str, ...] = ()) -> Picture:
     """Everything as wide as it gets."""
     lanes = [
-        Lane(
+        LaneRow(
             lane=name,
             waiting=100_000,
             pending=100_000,
@@ -179,7 +181,7 @@ def picture(processes: int, *, trouble: tuple[str, ...] = ()) -> Picture:
         oldest_due_s=36_000,
         lanes=lanes,
         processes=[
-            Process(
+            ProcessRow(
                 name=f"a-machine-with-a-long-name.example.com-{number}",
                 role="worker",
                 state="silent",
@@ -239,11 +241,11 @@ def test_nothing_moves_when_the_figures_change() -> None:
 
 
 def test_what_is_not_known_is_a_dash() -> None:
-    nothing = Look(
+    nothing = Observation(
         at_s=1, processes=(), samples={}, stats=None, oldest_due=None, dead=None, waiting=None, trouble=("Redis: away",)
     )
-    later = Look(**{**{name: getattr(nothing, name) for name in Look.__slots__}, "at_s": 2.0})
-    text = "\n".join(drawn(compare(nothing, later), height=24))
+    later = Observation(**{**{name: getattr(nothing, name) for name in Observation.__slots__}, "at_s": 2.0})
+    text = "\n".join(drawn(build_picture(nothing, later), height=24))
     assert "Redis: away" in text
     assert "oldest due -" in text
     assert "no process is there" in text

@@ -1,4 +1,4 @@
-"""Derives a command's options from a frozen dataclass: each option is defined once, by its field.
+"""Options: those that several commands share, and those that a frozen dataclass defines, each once, by its field.
 
 The `metadata` of a field:
     help      the help text (required)
@@ -15,14 +15,52 @@ import inspect
 import math
 import typing
 from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
+
+def finite(value: float | None) -> float | None:
+    """Refuse `nan` and `inf`, which are in every range."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter("must be a number")
+    return value
+
+
+def check_label(text: str, option: str) -> str:
+    """Return the text. Raises BadParameter where a line of a log or a table cannot show it."""
+    if not text.strip() or not text.isprintable() or len(text) > 200:
+        raise typer.BadParameter("must be 1 to 200 characters that can be printed", param_hint=option)
+    return text
+
+
+def positive_duration(text: str) -> timedelta:
+    """Parse `30m` or `24h`. Raises BadParameter, for zero too."""
+    from okane.config import parse_duration
+
+    try:
+        parsed = parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    assert isinstance(parsed, timedelta)
+    if not parsed:
+        raise typer.BadParameter("must be longer than nothing")
+    return parsed
+
+
+Data = Annotated[Path | None, typer.Option("--data", help="data folder of `okane up` (default: .okane)")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON instead of text")]
+Interval = Annotated[float, typer.Option(min=0.2, max=86_400, callback=finite, help="seconds between refreshes")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
+Processes = Annotated[
+    int, typer.Option(min=1, max=256, help="copies on this machine: they share the port, or the consumer group")
+]
 T = TypeVar("T")
 
 
-def taking(kind: type[T], **fallbacks: Callable[[], Any]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
+def options_from(kind: type[T], **fallbacks: Callable[[], Any]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
     """Decorate `command(options)` so that typer sees one `--option` for each field of `kind`.
 
     A field without a default is a required option. One that `fallbacks` names gets its default from there when the
@@ -43,7 +81,7 @@ def taking(kind: type[T], **fallbacks: Callable[[], Any]) -> Callable[[Callable[
 
     def decorate(command: Callable[[T], None]) -> Callable[..., None]:
         def wrapped(**values: Any) -> None:
-            missing = {name: ask() for name, ask in fallbacks.items() if values[name] is None}
+            missing = {name: default() for name, default in fallbacks.items() if values[name] is None}
             try:
                 options = kind(**values | _parsed(kind, values) | missing)
             except ValueError as error:
@@ -79,13 +117,6 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Any:
     if float in (hint, *typing.get_args(hint)):
         settings["callback"] = finite
     return typer.Option(*flags, help=field.metadata["help"], **settings)
-
-
-def finite(value: float | None) -> float | None:
-    """Refuse `nan` and `inf`, which are in every range."""
-    if value is not None and not math.isfinite(value):
-        raise typer.BadParameter("must be a number")
-    return value
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

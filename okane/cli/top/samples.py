@@ -1,4 +1,4 @@
-"""What processes say at /metrics, and what happened between two looks at it: rates and quantiles over all of them."""
+"""Samples of /metrics, and the rates and quantiles between two scrapes of several processes."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from dataclasses import dataclass
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-PATIENCE_S = 1.0  # a process that takes longer does not answer
+TIMEOUT_S = 1.0
 
 Labels = frozenset[tuple[str, str]]
 Samples = Mapping[tuple[str, Labels], float]
 
 
 async def scrape(http: aiohttp.ClientSession, address: str) -> Samples | None:
-    """All samples of the process at `host:port`, None if it does not answer."""
+    """Return all samples of the process at `host:port`, or None if it does not answer in time."""
     try:
-        timeout = aiohttp.ClientTimeout(total=PATIENCE_S)
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
         async with http.get(f"http://{address}/metrics", timeout=timeout) as response:
-            return parsed(await response.text())
+            return parse_samples(await response.text())
     except (aiohttp.ClientError, TimeoutError, ValueError):
         return None
 
 
-def parsed(text: str) -> Samples:
-    """The samples of an answer of /metrics. Raises ValueError for what is none."""
+def parse_samples(text: str) -> Samples:
+    """Parse the text format of Prometheus. Raises ValueError."""
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -36,19 +36,19 @@ def parsed(text: str) -> Samples:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Between:
-    """What happened from one look at some processes to the next, `seconds` later."""
+class SampleDelta:
+    """The growth of the samples of some processes in `seconds`."""
 
-    before: Sequence[Samples]  # of those that answered both times, in the same order
+    before: Sequence[Samples]  # of the same processes in the same order
     after: Sequence[Samples]
     seconds: float
 
     def rate(self, name: str, **labels: str) -> float:
-        """By how much a counter grew per second."""
+        """Return the growth of a counter per second."""
         return sum(self._grown(name, labels).values()) / self.seconds
 
     def quantile(self, share: float, name: str, **labels: str) -> float | None:
-        """In seconds, from a histogram's buckets; None when it saw nothing."""
+        """Return a quantile of a histogram, in its unit; None when nothing was observed."""
         buckets: dict[float, float] = defaultdict(float)
         for found, count in self._grown(f"{name}_bucket", labels).items():
             buckets[float(dict(found)["le"])] += count
@@ -61,12 +61,12 @@ class Between:
             for (each, found), value in after.items():
                 if each == name and wanted <= found:
                     was = before.get((each, found), 0.0)
-                    grown[found] += value - was if value >= was else value  # it was started again: from 0
+                    grown[found] += value - was if value >= was else value  # a restarted process counts from 0
         return grown
 
 
 def quantile(share: float, buckets: Sequence[tuple[float, float]]) -> float | None:
-    """From cumulative counts by upper bound, in a straight line within a bucket, as Prometheus does it."""
+    """Return a quantile of cumulative counts by upper bound, interpolated within a bucket as Prometheus does."""
     total = buckets[-1][1] if buckets else 0.0
     if total == 0:
         return None
@@ -79,15 +79,15 @@ def quantile(share: float, buckets: Sequence[tuple[float, float]]) -> float | No
     return lower
 
 
-def value(samples: Samples, name: str) -> float:
-    """A metric's value in one process, added up over its labels."""
+def total(samples: Samples, name: str) -> float:
+    """Return the sum of a metric over its labels."""
     return sum(each for (found, _), each in samples.items() if found == name)
 
 
-def both(before: Mapping[str, Samples | None], after: Mapping[str, Samples | None], *, seconds: float) -> Between:
-    """What happened at the addresses that answered both times."""
+def delta(before: Mapping[str, Samples | None], after: Mapping[str, Samples | None], *, seconds: float) -> SampleDelta:
+    """Return the growth at the addresses that answered both times."""
     names = [one for one in after if after[one] is not None and before.get(one) is not None]
-    return Between(before=_of(before, names), after=_of(after, names), seconds=seconds)
+    return SampleDelta(before=_of(before, names), after=_of(after, names), seconds=seconds)
 
 
 def _of(samples: Mapping[str, Samples | None], names: Iterable[str]) -> Sequence[Samples]:

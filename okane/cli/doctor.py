@@ -1,23 +1,29 @@
-"""`okane doctor`: is everything as it has to be, and if not, what to do about it."""
+"""`okane doctor`: check the servers and processes, and print what to do about each finding. Also lists the failpoints."""
 
 from __future__ import annotations
 
 import asyncio
 import http.client
 import json
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
+import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from okane.addresses import shown
-from okane.commands.context import Context
+from okane.cli.context import Context, open_context
+from okane.cli.options import Data, Json
+from okane.cli.output import print_json
+from okane.cli.running import run
 from okane.errors import SetupError, StoreUnavailable
 from okane.lanes import payments_stream
 from okane.redis.rights import missing_rights
@@ -33,6 +39,42 @@ State = Literal["ok", "warn", "fail"]
 _STYLE = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def doctor(
+    *,
+    data: Data = None,
+    failpoints: Annotated[bool, typer.Option("--failpoints", help="list the failpoints instead")] = False,
+    json_: Json = False,
+) -> None:
+    if failpoints:
+        _list_failpoints(as_json=json_)
+    elif not run(_diagnose(open_context(data), as_json=json_)):
+        sys.exit(1)
+
+
+def _list_failpoints(*, as_json: bool) -> None:
+    """Print every failpoint, with the moment at which it is reached."""
+    from okane.app.failpoints import all_failpoints
+
+    points = sorted(all_failpoints().items())
+    if as_json:
+        print(json.dumps([{"name": name, "meaning": point.meaning} for name, point in points]))  # noqa: T201 - the answer
+        return
+    table = Table("failpoint", "reached when", box=None, pad_edge=False)
+    for name, point in points:
+        table.add_row(name, point.meaning)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        "\nOKANE_FAILPOINT=NAME:kill|stop|raise|delay[=SECONDS][:NTH] in the environment of an API or a worker arms one;"
+        " NTH counts from 1, * is every time.",
+        soft_wrap=True,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One finding. `advice` says what to do where `state` is not ok."""
@@ -43,16 +85,16 @@ class Check:
     advice: str = ""
 
 
-async def run(where: Context, *, as_json: bool) -> bool:
-    """Check everything and print it. False if anything failed."""
-    console = Console(highlight=False, emoji=False)
+async def _diagnose(context: Context, *, as_json: bool) -> bool:
+    """Check everything and print it. Return False if anything failed."""
     parts: list[Callable[[Context], Awaitable[list[Check]]]] = [_postgres, _redis, _provider, _api]
-    checks = [check for part in await asyncio.gather(*(part(where) for part in parts)) for check in part]
+    checks = [check for part in await asyncio.gather(*(part(context) for part in parts)) for check in part]
     healthy = all(check.state != "fail" for check in checks)
     if as_json:
-        print(json.dumps({"healthy": healthy, "checks": [asdict(check) for check in checks]}))  # noqa: T201 - the answer
+        print_json({"healthy": healthy, "checks": [asdict(check) for check in checks]})
         return healthy
-    console.print(f"addresses from {escape(where.source)}")
+    console = Console(highlight=False, emoji=False)
+    console.print(f"addresses from {escape(context.source)}")
     for check in checks:
         found = escape(check.found)
         console.print(f"[{_STYLE[check.state]}]{check.state:<4}[/] {check.name:<20} {found}", soft_wrap=True)
@@ -62,29 +104,29 @@ async def run(where: Context, *, as_json: bool) -> bool:
     return healthy
 
 
-async def _postgres(where: Context) -> list[Check]:
+async def _postgres(context: Context) -> list[Check]:
     try:
-        asked = datetime.now(UTC)
-        facts = await postgres_facts(where.database_url)
+        sent_at = datetime.now(UTC)
+        facts = await postgres_facts(context.database_url)
     except PoolerRefused as error:
         return [Check("postgres pooler", "fail", str(error), "payments are neither accepted nor settled behind it")]
     except (StoreUnavailable, SetupError) as error:
         return [Check("postgres", "fail", str(error), "start it, or correct DATABASE_URL")]
     wanted = f"version {schema.VERSION}"
     return [
-        _that(
+        _check(
             "postgres version",
             facts.major >= OLDEST_MAJOR,
             facts.version,
             f"upgrade to Postgres {OLDEST_MAJOR} or newer",
         ),
-        _that(
+        _check(
             "postgres role",
             not facts.standby,
             "standby" if facts.standby else "primary",
             "point DATABASE_URL at the primary",
         ),
-        _that(
+        _check(
             "postgres schema",
             facts.schema_version == schema.VERSION,
             "none" if facts.schema_version is None else f"version {facts.schema_version}",
@@ -94,12 +136,12 @@ async def _postgres(where: Context) -> list[Check]:
         ),
         Check("postgres pooler", "ok", "in session mode" if facts.pooled else "none in between"),
         durability(facts),
-        _clock("postgres clock", facts.now - asked),
+        _clock("postgres clock", facts.now - sent_at),
     ]
 
 
 def durability(facts: PostgresFacts) -> Check:
-    """Whether a commit of this server is still there after a crash, and after a failover."""
+    """Check that a commit of this server survives a crash and a failover."""
     settings = {"fsync": facts.fsync, "full_page_writes": facts.full_page_writes}
     found = ", ".join(f"{name} {'on' if on else 'off'}" for name, on in settings.items())
     found += f", synchronous_commit {facts.synchronous_commit}"
@@ -112,23 +154,23 @@ def durability(facts: PostgresFacts) -> Check:
     return Check("postgres durability", "ok", found)
 
 
-async def _redis(where: Context) -> list[Check]:
-    stream, group = payments_stream(where.settings.stream), where.settings.group
+async def _redis(context: Context) -> list[Check]:
+    stream, group = payments_stream(context.settings.stream), context.settings.group
     checks: list[Check] = []
     try:
-        async with connect(where.redis_url) as redis:
+        async with connect(context.redis_url) as redis:
             missing = await missing_rights(redis, stream, group=group, consumes=True, limits_rates=True)
             if missing is not None:
                 advice = (
                     f"a worker needs all of them, an API fewer: docs/operations.md, Rights in Redis. {missing.grant}"
                 )
                 checks.append(Check("redis rights", "warn", f"no right to {missing.lacks} ({missing.said})", advice))
-            asked = datetime.now(UTC)
+            sent_at = datetime.now(UTC)
             try:
-                checks += _redis_server(await server_facts(redis), asked)
+                checks += _redis_server(await server_facts(redis), sent_at)
             except StreamRefused as error:
                 advice = f"ACL SETUSER {user_of(redis)} +info, or OKANE_CHECK_EVICTION=false if it is noeviction"
-                state: State = "fail" if where.settings.check_eviction else "warn"
+                state: State = "fail" if context.settings.check_eviction else "warn"
                 checks.append(Check("redis eviction", state, f"not known: {error}", advice))
             stats = await Inspector(redis, stream, group=group).stats()
     except (StreamError, SetupError) as error:
@@ -140,13 +182,13 @@ async def _redis(where: Context) -> list[Check]:
     return [*checks, Check("workers", "fail", "none reads the stream", "start one: okane worker")]
 
 
-def _redis_server(facts: ServerFacts, asked: datetime) -> list[Check]:
+def _redis_server(facts: ServerFacts, sent_at: datetime) -> list[Check]:
     return [
-        _that(
+        _check(
             "redis version", facts.supported, f"{facts.kind} {facts.version}", "upgrade: Redis >= 6.2 or Valkey >= 7.2"
         ),
-        _that("redis role", facts.role == "master", facts.role, "point REDIS_URL at the primary"),
-        _that(
+        _check("redis role", facts.role == "master", facts.role, "point REDIS_URL at the primary"),
+        _check(
             "redis eviction",
             facts.noeviction,
             f"maxmemory-policy {facts.maxmemory_policy}",
@@ -160,12 +202,12 @@ def _redis_server(facts: ServerFacts, asked: datetime) -> list[Check]:
             "appendonly no",
             "set appendonly yes: without it a restart leaves every wake-up to the sweep (nothing is lost, it takes longer)",
         ),
-        _clock("redis clock", facts.now - asked),
+        _clock("redis clock", facts.now - sent_at),
     ]
 
 
-async def _provider(where: Context) -> list[Check]:
-    url = where.provider_base_url
+async def _provider(context: Context) -> list[Check]:
+    url = context.provider_base_url
     if url is None:
         return [Check("provider", "fail", "not known", "set PROVIDER_BASE_URL, or run `okane up`")]
     parts, seen = urlsplit(url), shown(url)
@@ -183,16 +225,18 @@ async def _provider(where: Context) -> list[Check]:
     return [Check("provider", "ok", seen)]
 
 
-async def _api(where: Context) -> list[Check]:
-    url = f"{where.api_url}/v1/health"
+async def _api(context: Context) -> list[Check]:
+    url = f"{context.api_url}/v1/health"
     try:
         await asyncio.to_thread(_get, url)
     except urllib.error.HTTPError as error:
-        advice = f"something else has the port: stop it, or give the API another one (PORT, now {where.settings.port})"
+        advice = (
+            f"something else has the port: stop it, or give the API another one (PORT, now {context.settings.port})"
+        )
         return [Check("api", "fail", f"{url} answers {error.code}", advice)]
     except (OSError, http.client.HTTPException) as error:
         return [Check("api", "fail", f"{url}: {getattr(error, 'reason', error)}", "start it: okane api")]
-    return [Check("api", "ok", where.api_url)]
+    return [Check("api", "ok", context.api_url)]
 
 
 def _get(url: str) -> None:
@@ -201,8 +245,8 @@ def _get(url: str) -> None:
         response.read()
 
 
-def _that(name: str, fine: bool, found: str, advice: str) -> Check:
-    return Check(name, "ok", found) if fine else Check(name, "fail", found, advice)
+def _check(name: str, passed: bool, found: str, advice: str) -> Check:
+    return Check(name, "ok", found) if passed else Check(name, "fail", found, advice)
 
 
 def _clock(name: str, skew: timedelta) -> Check:

@@ -1,16 +1,24 @@
-"""Commands whose messages about a wrong option or argument repeat no password that was given in its place."""
+"""Errors of a command: one line on stderr, exit code 2, and no password in it."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 
+def fail(message: str) -> NoReturn:
+    """Print the message and exit with code 2."""
+    typer.echo(f"okane: {message}", err=True)
+    sys.exit(2)
+
+
 class RedactingGroup(TyperGroup):
-    """A group of commands."""
+    """A group of commands whose usage errors repeat no password that was given as an option or argument."""
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:
         with _redacting():
@@ -22,7 +30,7 @@ class RedactingGroup(TyperGroup):
 
 
 class RedactingCommand(TyperCommand):
-    """A program that is one command."""
+    """The same for a program that is one command."""
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:
         with _redacting():
@@ -39,7 +47,7 @@ def _redacting() -> Iterator[None]:
         yield
     except Exception as error:
         if isinstance(getattr(error, "message", None), str) and hasattr(error, "format_message"):
-            from okane.logs import redacted  # noqa: PLC0415 - paid for only when there is something to redact
+            from okane.logs import redacted
 
             error.message = redacted(error.message)  # type: ignore[attr-defined]  # checked above
         raise

@@ -1,4 +1,4 @@
-"""Where the commands of an operator find the system: in the environment, or in the data folder of a running `okane up`."""
+"""The addresses of the system that a command works on, from the environment or the data folder of a running `okane up`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from okane import binding
+from okane import binding, logs
 from okane.config import Settings, load
 from okane.errors import SetupError
 from okane.local.data_folder import DataFolder, default_path
@@ -14,7 +14,7 @@ from okane.local.data_folder import DataFolder, default_path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """The settings and the addresses in use. Any address may be None for a `lenient` context (the doctor's)."""
+    """Settings and addresses. An address that neither source names is None; the `_url` properties raise SetupError then."""
 
     settings: Settings
     source: str
@@ -26,11 +26,11 @@ class Context:
 
     @property
     def database_url(self) -> str:
-        return self._needed(self.database, "DATABASE_URL")
+        return self._required(self.database, "DATABASE_URL")
 
     @property
     def redis_url(self) -> str:
-        return self._needed(self.redis, "REDIS_URL")
+        return self._required(self.redis, "REDIS_URL")
 
     @property
     def provider_url(self) -> str | None:
@@ -38,15 +38,25 @@ class Context:
         url = self.provider_base_url
         return None if url is None else re.sub(r"//[^/@]*@", "//", url, count=1)
 
-    def _needed(self, value: str | None, name: str) -> str:
+    def _required(self, value: str | None, name: str) -> str:
         if value is None:
             raise SetupError(f"nothing is known here: start `okane up`, name its folder with --data, or set {name}")
         return value
 
 
-def find(data: Path | None, settings: Settings | None = None) -> Context:
-    """What the environment says wins; what it leaves open comes from the running `okane up` of the data folder."""
-    settings = settings or load()
+def open_context(data: Path | None) -> Context:
+    """Return the context of an operator's command, with only warnings logged from here on."""
+    logs.configure(level="warning", format_="console", process="okane")
+    return find_context(data, load())
+
+
+def load_settings(**options: object) -> Settings:
+    """Load the settings; an option that is not None overrides the environment."""
+    return load(**{name: value for name, value in options.items() if value is not None})
+
+
+def find_context(data: Path | None, settings: Settings) -> Context:
+    """Return the context. The environment wins; the running `okane up` of the data folder supplies the rest."""
     folder = data or default_path()
     here = DataFolder(folder).endpoints()
     return Context(

@@ -1,22 +1,21 @@
-"""What shows that it works, on this machine: load, faults, benchmarks."""
+"""`okane load`."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from okane.cli import shared
-from okane.cli.shared import Data, Json
-from okane.commands.options import finite
+from okane.addresses import check_http
+from okane.cli.context import open_context
+from okane.cli.errors import fail
+from okane.cli.options import Data, Json, finite
+from okane.cli.running import run
+from okane.load import ApiUnreachableError, LoadOptions, run_load
 
-app = typer.Typer()
-
-_CHECKOUT = Path(__file__).resolve().parents[2]
-# All options go to the program's own command line.
-_PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+app = typer.Typer(add_completion=False)
 
 
 @app.command()
@@ -46,12 +45,8 @@ def load(
     seed: Annotated[int, typer.Option(help="of the amounts")] = 0,
     json_: Json = False,
 ) -> None:
-    """Send payments to a running API, follow each to its end, and check them against the provider's journal."""
-    from rich.console import Console
 
-    from okane.load import ApiUnreachableError, LoadOptions, run_load
-
-    where = shared.context(data)
+    where = open_context(data)
     options = LoadOptions(
         url=where.api_url if url is None else _base_url(url, "--url"),
         payments=payments,
@@ -64,14 +59,13 @@ def load(
         json=json_,
     )
     try:
-        report = shared.run(run_load(options, Console(highlight=False)))
+        report = run(run_load(options, Console(highlight=False)))
     except ApiUnreachableError as error:
-        shared.fail(str(error))
+        fail(str(error))
     sys.exit(report.exit_code)
 
 
 def _base_url(url: str, option: str) -> str:
-    from okane.addresses import check_http
 
     try:
         return check_http(url, userinfo=False)
@@ -84,27 +78,3 @@ def _sendable(key: str) -> str:
     if not key.isascii() or not key.isprintable() or not key.strip():
         raise typer.BadParameter("a key is visible ASCII characters", param_hint="--key")
     return key
-
-
-@app.command(context_settings=_PASSED_ON)
-def torture(context: typer.Context) -> None:
-    """Break a system of its own and check every invariant. Only in a checkout; `--help` tells the options."""
-    _need_checkout("torture")
-    from torture.__main__ import main as run
-
-    run(context.args)
-
-
-@app.command(context_settings=_PASSED_ON)
-def bench(context: typer.Context) -> None:
-    """Measure okane on this machine, against other ways to do the same. Only in a checkout; `--help` tells the options."""
-    _need_checkout("bench")
-    from bench.__main__ import main as run
-
-    run(context.args)
-
-
-def _need_checkout(folder: str) -> None:
-    """Fail unless `folder` of the checkout is there: an installed okane has only the product."""
-    if not (_CHECKOUT / folder / "__main__.py").exists():
-        shared.fail(f"{folder} is not installed: it is in {folder}/ of a checkout, run `python3 run.py {folder}` there")

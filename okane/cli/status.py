@@ -1,31 +1,47 @@
-"""`okane status`: what waits where, who works on it, and what became of the payments so far."""
+"""`okane status`: the lanes, the consumers, and the number of payments in each status."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
-from rich.console import Console, Group, RenderableType
+import typer
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from okane.commands.context import Context
+from okane.cli.context import Context, open_context
+from okane.cli.options import Data, Interval, Json
+from okane.cli.output import CONSOLE, format_duration, print_json
+from okane.cli.running import run
 from okane.errors import StoreUnavailable
 from okane.lanes import payments_stream
 from okane.payment import Status
 from okane.store import Overview
 from streams import Inspector, StreamError, StreamStats, connect
 
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def status(
+    *,
+    data: Data = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="refresh until Ctrl-C")] = False,
+    interval: Interval = 2.0,
+    json_: Json = False,
+) -> None:
+    run(_show(open_context(data), watch=timedelta(seconds=interval) if watch else None, as_json=json_))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """One look. A dependency that is away leaves its part None and says why in `trouble`."""
+    """The state at one moment. The fields of a server that is away are None; `trouble` has the reason."""
 
     at: datetime
     stats: StreamStats | None
@@ -35,7 +51,7 @@ class Snapshot:
     trouble: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, as `--json` prints it. Durations are in the unit their name ends on."""
+        """Return everything, as `--json` prints it. Names of durations end in their unit."""
         stats = self.stats
         return {
             "at": self.at.isoformat(),
@@ -68,32 +84,31 @@ class Snapshot:
         }
 
 
-async def run(where: Context, *, watch: timedelta | None, as_json: bool) -> None:
+async def _show(context: Context, *, watch: timedelta | None, as_json: bool) -> None:
     """Print one snapshot, or one every `watch` until Ctrl-C."""
-    console = Console(highlight=False, markup=False, emoji=False)  # names of consumers may hold brackets
     async with contextlib.AsyncExitStack() as closing:
-        redis = await closing.enter_async_context(connect(where.redis_url))
-        inspector = Inspector(redis, payments_stream(where.settings.stream), group=where.settings.group)
-        store = Overview(where.database_url)
-        closing.push_async_callback(store.aclose)
-        if watch is None or as_json:
-            while True:
-                shot = await look(inspector, store)
-                if as_json:
-                    print(json.dumps(shot.to_json()), flush=True)  # noqa: T201 - the command's answer
-                else:
-                    console.print(render(shot))
-                if watch is None:
-                    return
-                await asyncio.sleep(watch.total_seconds())
-        with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
-            while True:
-                live.update(render(await look(inspector, store)), refresh=True)
-                await asyncio.sleep(watch.total_seconds())
+        redis = await closing.enter_async_context(connect(context.redis_url))
+        inspector = Inspector(redis, payments_stream(context.settings.stream), group=context.settings.group)
+        overview = Overview(context.database_url)
+        closing.push_async_callback(overview.aclose)
+        live = None
+        if watch is not None and not as_json:
+            live = closing.enter_context(Live(console=CONSOLE, screen=CONSOLE.is_terminal, auto_refresh=False))
+        while True:
+            snapshot = await take_snapshot(inspector, overview)
+            if as_json:
+                print_json(snapshot.to_json())
+            elif live is not None:
+                live.update(render(snapshot), refresh=True)
+            else:
+                CONSOLE.print(render(snapshot))
+            if watch is None:
+                return
+            await asyncio.sleep(watch.total_seconds())
 
 
-async def look(inspector: Inspector, store: Overview) -> Snapshot:
-    """Ask Redis and Postgres."""
+async def take_snapshot(inspector: Inspector, overview: Overview) -> Snapshot:
+    """Read Redis and Postgres."""
     trouble: list[str] = []
     stats = counts = oldest_due = dead = None
     try:
@@ -101,7 +116,7 @@ async def look(inspector: Inspector, store: Overview) -> Snapshot:
     except StreamError as error:
         trouble.append(f"Redis: {error}")
     try:
-        counts, oldest_due, dead = await store.counts(), await store.oldest_due(), await store.dead()
+        counts, oldest_due, dead = await overview.counts(), await overview.oldest_due(), await overview.dead()
     except StoreUnavailable as error:
         trouble.append(f"Postgres: {error}")
     return Snapshot(
@@ -109,23 +124,23 @@ async def look(inspector: Inspector, store: Overview) -> Snapshot:
     )
 
 
-def render(shot: Snapshot) -> RenderableType:
-    """A snapshot as text; readable at 80 columns."""
-    parts: list[RenderableType] = [Text(line, style="bold red") for line in shot.trouble]
-    if shot.stats is not None:
-        parts += _queue(shot.stats)
-    if shot.counts is not None:
-        parts += _payments(shot.counts)
-    if shot.oldest_due is not None:
-        due = duration(shot.oldest_due) if shot.oldest_due else "-"
-        parts.append(Text(f"oldest due {due}    dead letters {shot.dead:,}"))
+def render(snapshot: Snapshot) -> RenderableType:
+    """Return a snapshot as text for 80 columns."""
+    parts: list[RenderableType] = [Text(line, style="bold red") for line in snapshot.trouble]
+    if snapshot.stats is not None:
+        parts += _queue(snapshot.stats)
+    if snapshot.counts is not None:
+        parts += _payments(snapshot.counts)
+    if snapshot.oldest_due is not None:
+        due = format_duration(snapshot.oldest_due) if snapshot.oldest_due else "-"
+        parts.append(Text(f"oldest due {due}    dead letters {snapshot.dead:,}"))
     return Group(*parts)
 
 
 def _queue(stats: StreamStats) -> list[RenderableType]:
     lanes = _table("lane", "waiting", "pending", "oldest", "lag")
     for lane in stats.lanes:
-        age = "-" if lane.oldest_ms is None else duration(timedelta(milliseconds=stats.now_ms - lane.oldest_ms))
+        age = "-" if lane.oldest_ms is None else format_duration(timedelta(milliseconds=stats.now_ms - lane.oldest_ms))
         lanes.add_row(
             lane.lane, f"{lane.depth:,}", f"{lane.pending:,}", age, "-" if lane.lag is None else f"{lane.lag:,}"
         )
@@ -133,9 +148,9 @@ def _queue(stats: StreamStats) -> list[RenderableType]:
     line = Text(f"delayed {stats.delayed:,}{due}")
     consumers = _table("consumer", "pending", "idle")
     for name, pending, idle_ms in _consumers(stats):
-        consumers.add_row(name, f"{pending:,}", duration(timedelta(milliseconds=idle_ms)))
-    nobody = Text("no consumers: start a worker", style="yellow")
-    return [lanes, line, Text(), consumers if stats.consumers else nobody, Text()]
+        consumers.add_row(name, f"{pending:,}", format_duration(timedelta(milliseconds=idle_ms)))
+    none = Text("no consumers: start a worker", style="yellow")
+    return [lanes, line, Text(), consumers if stats.consumers else none, Text()]
 
 
 def _payments(counts: Mapping[Status, int]) -> list[RenderableType]:
@@ -149,7 +164,7 @@ def _payments(counts: Mapping[Status, int]) -> list[RenderableType]:
 
 
 def _consumers(stats: StreamStats) -> list[tuple[str, int, int]]:
-    """Each consumer once: what it holds on all lanes, and how long ago it last read any of them."""
+    """Return name, pending entries of all lanes, and time since the last read of any lane, for each consumer."""
     merged: dict[str, tuple[int, int]] = {}
     for each in stats.consumers:
         pending, idle_ms = merged.get(each.name, (0, each.idle_ms))
@@ -157,17 +172,8 @@ def _consumers(stats: StreamStats) -> list[tuple[str, int, int]]:
     return [(name, *merged[name]) for name in sorted(merged)]
 
 
-def duration(span: timedelta) -> str:
-    """`0.2 s`, `45 s`, `3 min`, `2.5 h`, `4 d`."""
-    seconds = span.total_seconds()
-    for limit, unit, size in ((10, "s", 1), (120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
-        if seconds < limit:
-            return f"{seconds / size:.1f} {unit}" if limit == 10 or unit == "h" else f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86_400:.0f} d"
-
-
 def _until(milliseconds: int) -> str:
-    return "0.0 s" if milliseconds < 0 else duration(timedelta(milliseconds=milliseconds))
+    return "0.0 s" if milliseconds < 0 else format_duration(timedelta(milliseconds=milliseconds))
 
 
 def _table(*columns: str) -> Table:

@@ -1,0 +1,17 @@
+"""`okane openapi`."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def openapi() -> None:
+    from okane.api.contract.openapi import build_document
+    from okane.api.routes import SCOPES
+
+    typer.echo(json.dumps(build_document(SCOPES), indent=2))

@@ -1,0 +1,29 @@
+"""`okane provider`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from okane.cli.context import load_settings
+from okane.cli.options import options_from
+from okane.cli.running import log_as, run
+from okane.local.data_folder import default_path
+from okane.simulator.options import SimulatorOptions
+
+app = typer.Typer(add_completion=False)
+
+
+def _journal() -> Path:
+    default_path().mkdir(mode=0o700, exist_ok=True)
+    return default_path() / "provider.jsonl"
+
+
+@app.command()
+@options_from(SimulatorOptions, port=lambda: load_settings().mock_provider_port, journal=_journal)
+def provider(options: SimulatorOptions) -> None:
+    from okane.app.mock_provider import run_provider
+
+    log_as(load_settings(), "provider")
+    run(run_provider(options))

@@ -1,0 +1,60 @@
+"""The stores and streams that `okane dead` and `okane review` change payments with."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from uuid import UUID
+
+from okane.api.payment_ids import parse_id
+from okane.cli.context import Context
+from okane.errors import SetupError
+from okane.intake.accept import Accept
+from okane.intake.replay import Replay
+from okane.lanes import payments_stream
+from okane.store import OPERATOR, DeadLetterStore, Overview, PaymentStore, ReviewStore
+from streams import DeadLetters, Producer, connect
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Open stores and streams. Each connects when it is first used."""
+
+    payments: PaymentStore
+    overview: Overview
+    dead_letters: DeadLetterStore
+    reviews: ReviewStore
+    accept: Accept
+    replay: Replay
+
+
+@contextlib.asynccontextmanager
+async def open_stores(context: Context) -> AsyncIterator[Stores]:
+    """Open the stores, with the operator as the actor, for the length of the block."""
+    settings, url = context.settings, context.database_url
+    stream = payments_stream(settings.stream)
+    async with contextlib.AsyncExitStack() as closing:
+        redis = await closing.enter_async_context(connect(context.redis_url))
+        payments = PaymentStore(
+            url,
+            actor=OPERATOR,
+            lease=settings.lease,
+            grace=settings.sweep_grace,
+            late_look_ups=settings.late_look_ups,
+        )
+        overview, dead_letters, reviews = Overview(url), DeadLetterStore(url), ReviewStore(url)
+        producer = Producer(redis, stream)
+        for each in (payments, overview, dead_letters, reviews, producer):
+            closing.push_async_callback(each.aclose)
+        accept = Accept(store=payments, producer=producer)
+        replay = Replay(accept=accept, notes=DeadLetters(redis, stream))
+        yield Stores(payments, overview, dead_letters, reviews, accept, replay)
+
+
+def payment_id(text: str, *, listed_by: str) -> UUID:
+    """Parse the id of a payment, which the command `listed_by` prints. Raises SetupError."""
+    found = parse_id(text)
+    if found is None:
+        raise SetupError(f"{text!r} is not a payment's id: see `{listed_by}`")
+    return found

@@ -1,0 +1,93 @@
+"""Read everything that `okane top` shows, at one moment: /metrics of each process, Redis once, Postgres for what waits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import aiohttp
+
+from okane.cli.context import Context
+from okane.cli.top.samples import Samples, scrape
+from okane.errors import StoreUnavailable
+from okane.lanes import payments_stream
+from okane.payment import Status
+from okane.redis.presence import Presence, PresentProcess
+from okane.store import Overview
+from streams import Inspector, StreamError, StreamStats, connect
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """The state at one moment. The fields of a server that did not answer are None; `trouble` has the reason."""
+
+    at_s: float
+    processes: Sequence[PresentProcess]
+    samples: Mapping[str, Samples | None]  # by address
+    stats: StreamStats | None
+    oldest_due: timedelta | None
+    dead: int | None
+    waiting: Mapping[Status, int] | None
+    trouble: tuple[str, ...]
+
+
+class Observer:
+    """Reads processes, Redis and Postgres side by side."""
+
+    def __init__(
+        self, *, inspector: Inspector, presence: Presence, overview: Overview, http: aiohttp.ClientSession
+    ) -> None:
+        self._inspector = inspector
+        self._presence = presence
+        self._overview = overview
+        self._http = http
+
+    async def observe(self, known: Sequence[PresentProcess]) -> Observation:
+        """Return the state now. While Redis is away, the processes are those `known` before."""
+        trouble: list[str] = []
+        stats, processes = None, known
+        try:
+            stats, processes = await asyncio.gather(self._inspector.stats(), self._presence.processes())
+        except StreamError as error:
+            trouble.append(f"Redis: {error}")
+        (oldest_due, dead, waiting), answers = await asyncio.gather(
+            self._postgres(trouble), asyncio.gather(*(scrape(self._http, one.address) for one in processes))
+        )
+        return Observation(
+            at_s=time.monotonic(),
+            processes=processes,
+            samples={one.address: answer for one, answer in zip(processes, answers, strict=True)},
+            stats=stats,
+            oldest_due=oldest_due,
+            dead=dead,
+            waiting=waiting,
+            trouble=tuple(trouble),
+        )
+
+    async def _postgres(self, trouble: list[str]) -> tuple[timedelta | None, int | None, Mapping[Status, int] | None]:
+        try:
+            return await self._overview.oldest_due(), await self._overview.dead(), await self._overview.off_path()
+        except StoreUnavailable as error:
+            trouble.append(f"Postgres: {error}")
+            return None, None, None
+
+
+@contextlib.asynccontextmanager
+async def open_observer(context: Context) -> AsyncIterator[Observer]:
+    """Open an observer for the length of the block."""
+    stream = payments_stream(context.settings.stream)
+    overview = Overview(context.database_url, timeout=timedelta(seconds=2))
+    async with connect(context.redis_url, timeout=timedelta(seconds=2)) as redis, aiohttp.ClientSession() as http:
+        try:
+            yield Observer(
+                inspector=Inspector(redis, stream, group=context.settings.group),
+                presence=Presence(redis, stream),
+                overview=overview,
+                http=http,
+            )
+        finally:
+            await overview.aclose()

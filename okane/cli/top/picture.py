@@ -1,0 +1,172 @@
+"""Derive what `okane top` shows from two observations: the state at the second, the rates between them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from okane.cli.top.observation import Observation
+from okane.cli.top.samples import SampleDelta, delta, total
+from okane.lanes import payments_stream
+from okane.payment import Status
+from okane.redis.presence import PresentProcess
+from streams import StreamStats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneRow:
+    """One lane: its depth and its rates."""
+
+    lane: str
+    waiting: int | None
+    pending: int | None
+    oldest_s: float | None
+    published_per_s: float
+    settled_per_s: float
+    wait_p99_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessRow:
+    """One process, or a consumer whose process is gone."""
+
+    name: str
+    role: str
+    state: str  # up, silent, gone
+    in_hand: int | None
+    pending: int | None
+    idle_s: float | None
+    settled_per_s: float | None
+    cpu: float | None  # cores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """The state now, and the rates and quantiles since the observation before."""
+
+    at: datetime
+    seconds: float
+    accepted_per_s: float
+    settled_per_s: float
+    charged_share: float | None
+    accept_p50_s: float | None
+    accept_p99_s: float | None
+    settle_p50_s: float | None
+    settle_p99_s: float | None
+    call_p99_s: float | None
+    retries_per_s: float
+    take_overs_per_s: float
+    repairs_per_s: float
+    without_redis_per_s: float
+    delayed: int | None
+    dead: int | None
+    unknown: int | None
+    needs_review: int | None
+    oldest_due_s: float | None
+    lanes: Sequence[LaneRow]
+    processes: Sequence[ProcessRow]
+    trouble: Sequence[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything, as `--json` prints it."""
+        return {**asdict(self), "at": self.at.isoformat()}
+
+
+def build_picture(before: Observation, after: Observation) -> Picture:
+    """Return the state after, with the rates since before."""
+    seconds = after.at_s - before.at_s
+    growth = delta(before.samples, after.samples, seconds=seconds)
+    stats, waiting = after.stats, after.waiting
+    charged = growth.rate("okane_payments_settled_total", status="success")
+    settled = charged + growth.rate("okane_payments_settled_total", status="failed_final")
+    return Picture(
+        at=datetime.now(UTC),
+        seconds=seconds,
+        accepted_per_s=growth.rate("okane_payments_accepted_total", result="created"),
+        settled_per_s=settled,
+        charged_share=charged / settled if settled else None,
+        accept_p50_s=growth.quantile(0.5, "okane_http_request_seconds", method="POST"),
+        accept_p99_s=growth.quantile(0.99, "okane_http_request_seconds", method="POST"),
+        settle_p50_s=growth.quantile(0.5, "okane_payment_settle_seconds"),
+        settle_p99_s=growth.quantile(0.99, "okane_payment_settle_seconds"),
+        call_p99_s=growth.quantile(0.99, "okane_provider_call_seconds"),
+        retries_per_s=growth.rate("okane_payment_retries_total"),
+        take_overs_per_s=growth.rate("okane_messages_reclaimed_total"),
+        repairs_per_s=growth.rate("okane_sweep_repairs_total"),
+        without_redis_per_s=growth.rate("okane_direct_runs_total"),
+        delayed=None if stats is None else stats.delayed,
+        dead=after.dead,
+        unknown=None if waiting is None else waiting.get(Status.UNKNOWN, 0),
+        needs_review=None if waiting is None else waiting.get(Status.NEEDS_REVIEW, 0),
+        oldest_due_s=None if after.oldest_due is None else after.oldest_due.total_seconds(),
+        lanes=_lanes(stats, growth),
+        processes=_processes(before, after),
+        trouble=after.trouble,
+    )
+
+
+def _lanes(stats: StreamStats | None, growth: SampleDelta) -> list[LaneRow]:
+    found = {} if stats is None else {lane.lane: lane for lane in stats.lanes}
+    now_ms = 0 if stats is None else stats.now_ms
+    lanes = []
+    for name in payments_stream("any").lane_names:
+        lane = found.get(name)
+        lanes.append(
+            LaneRow(
+                lane=name,
+                waiting=None if lane is None else lane.depth,
+                pending=None if lane is None else lane.pending,
+                oldest_s=None if lane is None or lane.oldest_ms is None else max(0, now_ms - lane.oldest_ms) / 1000,
+                published_per_s=growth.rate("okane_messages_published_total", lane=name),
+                settled_per_s=growth.rate("okane_messages_settled_total", lane=name),
+                wait_p99_s=growth.quantile(0.99, "okane_message_wait_seconds", lane=name),
+            )
+        )
+    return lanes
+
+
+def _processes(before: Observation, after: Observation) -> list[ProcessRow]:
+    """Return the rows: silent and gone ones first, then by CPU."""
+    held: dict[str, tuple[int, int]] = {}
+    for each in () if after.stats is None else after.stats.consumers:
+        pending, idle_ms = held.get(each.name, (0, each.idle_ms))
+        held[each.name] = (pending + each.pending, min(idle_ms, each.idle_ms))
+    found = [_process(one, before, after, held) for one in after.processes]
+    announced = {one.name for one in after.processes}
+    found += [
+        ProcessRow(
+            name=name,
+            role="worker",
+            state="gone",
+            in_hand=None,
+            pending=pending,
+            idle_s=idle_ms / 1000,
+            settled_per_s=None,
+            cpu=None,
+        )
+        for name, (pending, idle_ms) in held.items()
+        if name not in announced and pending
+    ]
+    return sorted(found, key=lambda one: (one.state == "up", one.role, -(one.cpu or 0), one.name))
+
+
+def _process(
+    one: PresentProcess, before: Observation, after: Observation, held: Mapping[str, tuple[int, int]]
+) -> ProcessRow:
+    pending, idle_ms = held.get(one.name, (None, None)) if one.role == "worker" else (None, None)
+    samples, was = after.samples[one.address], before.samples.get(one.address)
+    rates = None
+    if samples is not None and was is not None:
+        rates = SampleDelta(before=[was], after=[samples], seconds=after.at_s - before.at_s)
+    return ProcessRow(
+        name=one.name,
+        role=one.role,
+        state="silent" if samples is None else "up",
+        in_hand=None if samples is None or one.role != "worker" else int(total(samples, "okane_in_flight_messages")),
+        pending=pending,
+        idle_s=None if idle_ms is None else idle_ms / 1000,
+        settled_per_s=None if rates is None or one.role != "worker" else rates.rate("okane_messages_settled_total"),
+        cpu=None if rates is None else rates.rate("process_cpu_seconds_total"),
+    )
