@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from streams.coalesce import Coalescer
     from streams.connection import connect
     from streams.consumer import Consumer
-    from streams.dead import DeadLetterPage, DeadLetters
+    from streams.dead_letters import DeadLetterPage, DeadLetters
     from streams.delayed import Delayed
     from streams.draft import Draft
     from streams.entry import DeadLetter, timestamp_ms
@@ -92,9 +92,9 @@ _NAMES_BY_MODULE = {
     "batcher": "Batcher",
     "clock": "Clock SystemClock",
     "coalesce": "Coalescer",
-    "connection": "RedisClient connect",
+    "connection": "connect",
     "consumer": "Consumer",
-    "dead": "DeadLetterPage DeadLetters",
+    "dead_letters": "DeadLetterPage DeadLetters",
     "delayed": "Delayed",
     "draft": "Draft",
     "entry": "DeadLetter timestamp_ms",

@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 
 from streams import scripts
 from streams.batcher import Batcher
+from streams.byte_window import SMALLEST, ByteWindow
 from streams.clock import milliseconds
 from streams.connection import Outage, translated
 from streams.draft import fields_size
@@ -29,7 +30,6 @@ from streams.flights import Flight, Flights
 from streams.keys import Stream
 from streams.metrics import Metrics
 from streams.outcome import Dead, Done, Outcome, Retry
-from streams.window import SMALLEST, Window
 
 log = logging.getLogger("streams")
 
@@ -65,10 +65,10 @@ class Acker:
         self._flights = flights
         self._outage = outage
         self._refusals = refusals  # of single messages: what acks the others does not end them
-        self._waiting_out = 0  # batches that have such messages left
+        self._retrying = 0  # batches that have such messages left
         self._metrics = metrics
-        self._window = Window(client)
-        self._giving_up = asyncio.Event()
+        self._window = ByteWindow(client)
+        self._stop_retrying = asyncio.Event()
         self._batcher: Batcher[Flight] = Batcher(self._flush, max_batch=_MAX_BATCH)
 
     @property
@@ -86,20 +86,20 @@ class Acker:
             return
         self._batcher.add(flight)
 
-    async def give_up(self) -> None:
+    async def stop_retrying(self) -> None:
         """Ends the trying: what the server does not take at once stays pending. Returns when nothing is under way."""
-        self._giving_up.set()
+        self._stop_retrying.set()
         try:
             await self._batcher.idle()
         finally:
-            self._giving_up.clear()
+            self._stop_retrying.clear()
 
     async def _flush(self, batch: Sequence[Flight]) -> None:
         error: BaseException = RuntimeError("a bug: it was left out of its batch")
         try:
-            refused = await self._persist_all(batch)
+            refused = await self._send_all(batch)
             if refused:
-                await self._wait_out(refused)
+                await self._retry_refused(refused)
         except BaseException as caught:  # a bug, or we are cancelled
             error = caught
             if not isinstance(error, Exception):
@@ -108,28 +108,28 @@ class Acker:
             if left := [flight for flight in batch if not flight.landed]:
                 self._flights.land(left, error)
 
-    async def _persist_all(self, batch: Sequence[Flight]) -> list[tuple[Flight, StreamError]]:
+    async def _send_all(self, batch: Sequence[Flight]) -> list[tuple[Flight, StreamError]]:
         """Lands all but those that the server refuses for now while it takes others: these, each with its error."""
         refused: list[tuple[Flight, StreamError]] = []
         parts = self._parts(batch)
         while parts:
-            trip = self._trip(parts)
-            rest, refused_of_trip = await self._persist(trip)
+            trip = self._first_trip(parts)
+            rest, refused_of_trip = await self._send_trip(trip)
             refused += refused_of_trip
             parts = [*rest, *parts[len(trip) :]]
         return refused
 
-    async def _wait_out(self, refused: list[tuple[Flight, StreamError]]) -> None:
+    async def _retry_refused(self, refused: list[tuple[Flight, StreamError]]) -> None:
         """Tries again what is refused, until it is taken. The batches behind it go on: nothing of it is theirs."""
         self._batcher.release()
-        self._waiting_out += 1
+        self._retrying += 1
         try:
             while refused:
-                await self._refusals.endure(refused[0][1], self._giving_up)
-                refused = await self._persist_all([flight for flight, _ in refused])
+                await self._refusals.endure(refused[0][1], self._stop_retrying)
+                refused = await self._send_all([flight for flight, _ in refused])
         finally:
-            self._waiting_out -= 1
-            if not self._waiting_out:
+            self._retrying -= 1
+            if not self._retrying:
                 self._refusals.over()
 
     def _parts(self, batch: Sequence[Flight]) -> list[_Part]:
@@ -152,27 +152,27 @@ class Acker:
                     continue
             entries[message.lane].append(message.id)
             flights.append(flight)
-            if flight.forgotten:
+            if flight.group_was_recreated:
                 part.request.anew = True
         return [part for part in parts if part.flights]
 
-    def _trip(self, parts: Sequence[_Part]) -> Sequence[_Part]:
+    def _first_trip(self, parts: Sequence[_Part]) -> Sequence[_Part]:
         """Those of the first that one round trip may carry, one at least."""
         size = 0
         for at, part in enumerate(parts):
             size += part.size
-            if size > self._window.bytes and at:
+            if size > self._window.max_bytes and at:
                 return parts[:at]
         return parts
 
-    async def _persist(self, parts: Sequence[_Part]) -> tuple[list[_Part], list[tuple[Flight, StreamError]]]:
+    async def _send_trip(self, parts: Sequence[_Part]) -> tuple[list[_Part], list[tuple[Flight, StreamError]]]:
         """Lands what the server has taken, and what it will never take. Returns the parts that it did not answer, after a
         pause, and those messages that it refused, each with its error."""
         rest: list[_Part] = []
         refused: list[tuple[Flight, StreamError]] = []
         away: StreamError | None = None
         for part, answer in zip(parts, await self._send(parts), strict=True):
-            if isinstance(answer, StreamError) and self._may_pass(answer):
+            if isinstance(answer, StreamError) and self._is_passing(answer):
                 away = answer
                 part.repeated = True
                 rest.append(part)
@@ -181,15 +181,15 @@ class Acker:
             else:
                 refused += self._land(part, answer)
         if away is not None:
-            await self._outage.endure(away, self._giving_up)
+            await self._outage.endure(away, self._stop_retrying)
         else:
             self._outage.over()
         return rest, refused
 
-    def _may_pass(self, error: StreamError) -> bool:
+    def _is_passing(self, error: StreamError) -> bool:
         """Tell whether to try again. Not what only these entries suffer from: it would keep the others from being acked."""
         passing = isinstance(error, StreamUnavailable) and not isinstance(error, CommandRejected)
-        return passing and not self._giving_up.is_set()
+        return passing and not self._stop_retrying.is_set()
 
     async def _send(self, parts: Sequence[_Part]) -> Sequence[Sequence[scripts.NotAcked] | StreamError]:
         try:
@@ -205,11 +205,11 @@ class Acker:
             )
             took_s = time.perf_counter() - sent_s
             self._metrics.round_trip("settle", took_s)
-            self._window.carried(sum(part.size for part in parts), took_s)
+            self._window.record(sum(part.size for part in parts), took_s)
             if AFTER_ACK.armed:
                 await AFTER_ACK.hit()
         except StreamError as error:
-            self._window.failed()
+            self._window.record_failure()
             return [error] * len(parts)
         return found
 
@@ -230,7 +230,7 @@ class Acker:
             ]
         )
         for (lane, outcome), count in counts.items():
-            self._metrics.settled(lane, _word(outcome), count)
+            self._metrics.settled(lane, _outcome_name(outcome), count)
         self._flights.land(acked)
         return refused
 
@@ -247,7 +247,7 @@ class Acker:
             flight = left.pop((lane, entry_id))
             if why in (scripts.TAKEN, scripts.GONE):
                 stale.append(flight)
-            elif self._may_pass(error := translated(why)):
+            elif self._is_passing(error := translated(why)):
                 refused.append((flight, error))
             else:
                 self._flights.land([flight], error)
@@ -266,7 +266,7 @@ class Acker:
         return list(left.values()), refused
 
 
-def _word(outcome: type[Outcome | None]) -> str:
+def _outcome_name(outcome: type[Outcome | None]) -> str:
     """`done`, `retry` or `dead`, for those that are derived from one as well."""
     return next(one.__name__.lower() for one in outcome.__mro__ if one in (Done, Retry, Dead))
 

@@ -62,7 +62,7 @@ class Batcher(Generic[T]):
             await asyncio.wait(tasks)
 
     @contextlib.contextmanager
-    def lent(self) -> Iterator[bool]:
+    def hold_turn(self) -> Iterator[bool]:
         """Lends the caller the turn for the block, to flush what it has by itself: if nobody has it. Says whether it does."""
         if self._closed or self._turn is not None:
             yield False

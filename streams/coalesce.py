@@ -46,8 +46,8 @@ class Coalescer(Generic[T, R]):
         When nothing is in flight they do not even wait for the loop's next turn, but travel in the caller's own task: who
         cancels that ends the trip.
         """
-        with self._batcher.lent() as lent:
-            if lent:
+        with self._batcher.hold_turn() as is_ours:
+            if is_ours:
                 return await self._results(items)
         future: asyncio.Future[Sequence[R | BaseException]] = asyncio.get_running_loop().create_future()
         self._batcher.add((items, future, True))
@@ -84,10 +84,10 @@ class Coalescer(Generic[T, R]):
     async def _results(self, items: Sequence[T]) -> Sequence[R | BaseException]:
         results: list[R | BaseException] = []
         for start in range(0, len(items), self._max_batch):
-            results += await self._flushed(items[start : start + self._max_batch])
+            results += await self._flush_batch(items[start : start + self._max_batch])
         return results
 
-    async def _flushed(self, batch: Sequence[T]) -> Sequence[R | BaseException]:
+    async def _flush_batch(self, batch: Sequence[T]) -> Sequence[R | BaseException]:
         if self._on_batch is not None:
             self._on_batch(len(batch))
         try:

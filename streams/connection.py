@@ -26,7 +26,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.utils import HIREDIS_AVAILABLE
 
-from streams.arguments import qualified_name
 from streams.clock import Clock, pause
 from streams.errors import CommandRejected, GroupLost, StreamError, StreamForbidden, StreamRefused, StreamUnavailable
 
@@ -91,7 +90,9 @@ def checked_client(client: Redis) -> Redis:
         raise TypeError("a pipeline is not a client: give the client that it was made by")
     options = getattr(getattr(given, "connection_pool", None), "connection_kwargs", None)
     if options is None or not hasattr(given, "execute_command"):
-        raise TypeError(f"a client of redis.asyncio is needed, not {qualified_name(given)}: {_ADVICE}")
+        raise TypeError(
+            f"a client of redis.asyncio is needed, not {type(given).__module__}.{type(given).__qualname__}: {_ADVICE}"
+        )
     if options.get("decode_responses"):
         raise ValueError(f"a client with decode_responses=True cannot be used, bodies are bytes: {_ADVICE}")
     if options.get("protocol") in (3, "3"):

@@ -18,19 +18,28 @@ from functools import partial
 from redis.asyncio import Redis
 
 from streams.ack import Acker
-from streams.arguments import check_handler
-from streams.claims import Reclaimer, Renewal, hand_back
 from streams.clock import Clock, SystemClock
 from streams.connection import Outage, checked_client
 from streams.errors import GroupLost, StreamError
 from streams.flights import Flight, Flights, Work
-from streams.handling import BatchHandler, Handler, Tracer, ask, ask_batch, is_outcome, resolve
-from streams.inbox import Inbox
+from streams.handling import (
+    BatchHandler,
+    Handler,
+    Tracer,
+    call_batch_handler,
+    call_handler,
+    check_handler,
+    is_outcome,
+    resolve,
+)
 from streams.keys import Stream
+from streams.leases import LeaseRenewal, release_leases
+from streams.lost_deliveries import LostDeliveries
 from streams.message import Message
 from streams.metrics import Metrics, guarded, quiet
 from streams.outcome import Dead, Done, Outcome
-from streams.reading import Reader, Reading
+from streams.reader import Reader, ReadResult
+from streams.reclaim import Reclaimer
 from streams.retry import RetryPolicy
 
 log = logging.getLogger("streams")
@@ -87,8 +96,8 @@ class Consumer:
         tracer: Tracer | None = None,
     ) -> None:
         _check(client, concurrency=concurrency, max_batch=max_batch, lease=lease, block=block)
-        work, self._batch = self._story(handler, batch_handler, max_batch)
-        self._work, self._poison_work = _traced(tracer, work), _traced(tracer, self._decide)
+        work, self._batch = self._choose_work(handler, batch_handler, max_batch)
+        self._work, self._poison_work = _traced(tracer, work), _traced(tracer, self._handle_poison)
         self._client, self._stream, self._group, self._name = client, stream, group, name
         self._policy = policy or RetryPolicy()
         self._max_deliveries = max_deliveries
@@ -104,11 +113,11 @@ class Consumer:
         self._capacity = concurrency
         self._group_known = False
         self._group_was_known = False
-        self._reading_since: float | None = None
+        self._unread_since: float | None = None
         self._flights = Flights(capacity=concurrency, clock=clock, metrics=metrics)
         self._outage = Outage(client, f"consumer {name}", clock=clock, roll=roll)
-        self._inbox = Inbox(client, stream, group=group, consumer=name, lease=lease, clock=clock)
-        self._reader = Reader(client, stream, group=group, consumer=name, inbox=self._inbox, clock=clock)
+        self._lost = LostDeliveries(client, stream, group=group, consumer=name, lease=lease, clock=clock)
+        self._reader = Reader(client, stream, group=group, consumer=name, lost=self._lost, clock=clock)
         self._acker = Acker(
             client,
             stream,
@@ -127,11 +136,11 @@ class Consumer:
             min_idle=lease,
             every=reclaim_every or max(lease / 10, timedelta(milliseconds=50)),
             max_deliveries=max_deliveries,
-            inbox=self._inbox,
+            lost=self._lost,
             clock=clock,
             roll=roll,
         )
-        self._renewal = Renewal(
+        self._lease_renewal = LeaseRenewal(
             client,
             stream,
             group=group,
@@ -152,7 +161,7 @@ class Consumer:
     def unable_for(self) -> timedelta:
         """For how long it has been unable to read, or to ack what it has in hand; zero while it can. For those who have
         another way to the work."""
-        since = self._reading_since
+        since = self._unread_since
         unread = timedelta(0) if since is None else timedelta(seconds=self._clock.monotonic() - since)
         return max(unread, self._acker.unable_for)
 
@@ -161,80 +170,80 @@ class Consumer:
 
         Answers how many were acked. Raises `StreamError` when the server cannot be read.
         """
-        self._flights.begin()
+        self._flights.start()
         async with self._renewing():
-            await self._know_group()
-            await self._recover_lost()
+            await self._ensure_group()
+            await self._release_lost_deliveries()
             flights = await self._reclaim()
             try:
-                if self._flights.free:
+                if self._flights.free_slots:
                     flights += await self._read()
             finally:
-                await self._flights.landed(flights)
-            flights += await self._alone(asyncio.Event())
+                await self._flights.wait_for(flights)
+            flights += await self._run_last_deliveries(asyncio.Event())
         return sum(flight.acked for flight in flights if self._is_ours(flight.message))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consumes until `stop` is set, then drains. Cancelling it hands what is in hand back, to be delivered again."""
-        self._flights.begin()
-        waker = asyncio.ensure_future(self._wake_on(stop))
+        self._flights.start()
+        waker = asyncio.ensure_future(self._wake_on_stop(stop))
         try:
             async with self._renewing():
                 while not stop.is_set():
                     try:
-                        await self._round(stop)
+                        await self._run_round(stop)
                     except StreamError as error:
                         self._group_known = self._group_known and not isinstance(error, GroupLost)
                         await self._outage.endure(error, stop)
-                await self._flights.drain(self._drain)
+                await self._flights.wait_for_all(self._drain)
         finally:
             waker.cancel()
             left = await self._flights.abandon()
             await self._hand_back(left)
-            await self._acker.give_up()
+            await self._acker.stop_retrying()
 
-    async def _round(self, stop: asyncio.Event) -> None:
+    async def _run_round(self, stop: asyncio.Event) -> None:
         """Reads once, as soon as there is room; when there is nothing to read, waits for it."""
-        await self._flights.room()
+        await self._flights.wait_for_room()
         if stop.is_set():
             return
-        if self._reading_since is None:
-            self._reading_since = self._clock.monotonic()
-        await self._know_group()
-        await self._recover_lost()
+        if self._unread_since is None:
+            self._unread_since = self._clock.monotonic()
+        await self._ensure_group()
+        await self._release_lost_deliveries()
         claimed = [] if self._reclaimer.due_in else await self._reclaim()
-        if self._reclaimer.lasts_left:
-            self._reading_since = None  # handlers are waited for, not the server
-            await self._flights.drain(self._lease, until=stop)
-            claimed += await self._alone(stop)
-            self._reading_since = self._clock.monotonic()
-        free = self._flights.free
+        if self._reclaimer.has_last_deliveries:
+            self._unread_since = None  # handlers are waited for, not the server
+            await self._flights.wait_for_all(self._lease, until=stop)
+            claimed += await self._run_last_deliveries(stop)
+            self._unread_since = self._clock.monotonic()
+        free = self._flights.free_slots
         read = await self._read() if free else []
-        self._reading_since = None
+        self._unread_since = None
         self._outage.over()
         if not claimed and not read and not stop.is_set():
             longest = min(self._block, max(self._reclaimer.due_in, _SHORTEST_WAIT))
-            read = self._take(await self._reader.wait(self._flights.free, longest))
+            read = self._launch_read(await self._reader.wait_for_messages(self._flights.free_slots, longest))
         if _FLOWING <= len(read) < min(free, _READ_LIMIT) and self._gather and not self._reader.was_cut:
             await self._clock.sleep(self._gather)
 
-    async def _know_group(self) -> None:
+    async def _ensure_group(self) -> None:
         if self._group_known:
             return
         created = await self._reader.create_group()
         if created and self._group_was_known:
             log.warning("the consumer group had vanished and was created again at 0")
-            self._flights.forget()
+            self._flights.mark_group_recreated()
             self._metrics.group_recreated()
         self._group_known = self._group_was_known = True
 
-    async def _recover_lost(self) -> None:
+    async def _release_lost_deliveries(self) -> None:
         """Has come again what was delivered in a reply that was lost."""
-        if self._inbox.may_have_lost and await self._inbox.hand_back(self._flights.ids):
+        if self._lost.is_suspected and await self._lost.release(self._flights.ids_by_lane):
             self._reclaimer.hurry()
 
     async def _reclaim(self) -> list[Flight]:
-        return self._launch_reclaimed(await self._reclaimer.run_once(self._flights.free))
+        return self._launch_reclaimed(await self._reclaimer.run_once(self._flights.free_slots))
 
     def _launch_reclaimed(self, messages: Sequence[Message]) -> list[Flight]:
         spent = [message for message in messages if message.deliveries > self._max_deliveries]
@@ -245,22 +254,24 @@ class Consumer:
             self._metrics.reclaimed(lane, count)
         return flights
 
-    async def _alone(self, stop: asyncio.Event) -> list[Flight]:
+    async def _run_last_deliveries(self, stop: asyncio.Event) -> list[Flight]:
         """Handles messages on their last delivery one by one, for about a lease: then the others have their turn."""
         until = self._clock.monotonic() + self._lease.total_seconds()
         handled: list[Flight] = []
-        while self._reclaimer.lasts_left and not stop.is_set() and self._clock.monotonic() < until:
-            message = await self._reclaimer.take_last()
+        while self._reclaimer.has_last_deliveries and not stop.is_set() and self._clock.monotonic() < until:
+            message = await self._reclaimer.take_last_delivery()
             if message is not None:
                 handled += self._launch_reclaimed([message])
-                await self._flights.drain(self._lease, until=stop)
+                await self._flights.wait_for_all(self._lease, until=stop)
         return handled
 
     async def _read(self) -> list[Flight]:
-        limit = min(self._flights.free, _READ_LIMIT)
-        return self._take(await self._reader.take(limit, capacity=self._capacity, held=self._flights.held))
+        limit = min(self._flights.free_slots, _READ_LIMIT)
+        return self._launch_read(
+            await self._reader.read_available(limit, capacity=self._capacity, held=self._flights.count_by_lane)
+        )
 
-    def _take(self, reading: Reading) -> list[Flight]:
+    def _launch_read(self, reading: ReadResult) -> list[Flight]:
         if reading.messages:
             self._metrics.batch("read", len(reading.messages))
         flights = self._launch(reading.messages)
@@ -274,19 +285,21 @@ class Consumer:
         flights = self._flights.launch(ours, self._work, batch=self._batch)
         if len(ours) < len(messages):
             others = [message for message in messages if not self._is_ours(message)]
-            flights += self._flights.launch(others, self._pass_over, batch=len(others))
+            flights += self._flights.launch(others, self._ack_for_other_group, batch=len(others))
         return flights
 
     def _is_ours(self, message: Message) -> bool:
         """Tell whether it is for every group, or has come back for this one."""
         return message.group is None or message.group == self._group
 
-    async def _pass_over(self, flights: Sequence[Flight]) -> None:
+    async def _ack_for_other_group(self, flights: Sequence[Flight]) -> None:
         """The story of messages that have come back for another group: acknowledged, so that it is the last to do so."""
         for flight in flights:
             self._acker.ack(flight, Done())
 
-    def _story(self, handler: Handler | None, batch_handler: BatchHandler | None, max_batch: int) -> tuple[Work, int]:
+    def _choose_work(
+        self, handler: Handler | None, batch_handler: BatchHandler | None, max_batch: int
+    ) -> tuple[Work, int]:
         """How messages are handled, and how many together."""
         if handler is not None and batch_handler is None:
             check_handler(handler, "handler")
@@ -302,7 +315,7 @@ class Consumer:
         message = flight.message
         started_s = self._clock.monotonic()
         self._metrics.started(message.lane, self._reader.waited_s(message, started_s))
-        outcome = await ask(handler, message, metrics=self._metrics, cancelled=self._flights.is_ending)
+        outcome = await call_handler(handler, message, metrics=self._metrics, cancelled=self._flights.is_ending)
         self._metrics.handled(message.lane, self._clock.monotonic() - started_s)
         self._ack(flight, outcome)
 
@@ -312,13 +325,13 @@ class Consumer:
         started_s = self._clock.monotonic()
         for message in messages:
             self._metrics.started(message.lane, self._reader.waited_s(message, started_s))
-        outcomes = await ask_batch(handler, messages, metrics=self._metrics, cancelled=self._flights.is_ending)
+        outcomes = await call_batch_handler(handler, messages, metrics=self._metrics, cancelled=self._flights.is_ending)
         took_s = self._clock.monotonic() - started_s
         for flight, outcome in zip(flights, outcomes, strict=True):
             self._metrics.handled(flight.message.lane, took_s)
             self._ack(flight, outcome)
 
-    async def _decide(self, flights: Sequence[Flight]) -> None:
+    async def _handle_poison(self, flights: Sequence[Flight]) -> None:
         """The story of poison. What goes wrong here leaves it pending: a retry would forget the deliveries."""
         [flight] = flights
         message = flight.message
@@ -338,12 +351,12 @@ class Consumer:
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 if left:
-                    await hand_back(self._client, self._stream, left, group=self._group, consumer=self._name)
-                await self._inbox.hand_back(self._flights.ids)
+                    await release_leases(self._client, self._stream, left, group=self._group, consumer=self._name)
+                await self._lost.release(self._flights.ids_by_lane)
         except (StreamError, TimeoutError) as error:
             log.warning("%d messages could not be handed back, and wait for their leases to end: %s", len(left), error)
 
-    async def _wake_on(self, stop: asyncio.Event) -> None:
+    async def _wake_on_stop(self, stop: asyncio.Event) -> None:
         await stop.wait()
         self._flights.wake()
 
@@ -351,7 +364,7 @@ class Consumer:
     async def _renewing(self) -> AsyncIterator[None]:
         """Leases are renewed inside, while draining too."""
         stop = asyncio.Event()
-        task = asyncio.ensure_future(self._renewal.run(stop))
+        task = asyncio.ensure_future(self._lease_renewal.run(stop))
         try:
             yield
         finally:

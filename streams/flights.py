@@ -27,20 +27,20 @@ from streams.outcome import Outcome
 log = logging.getLogger("streams")
 
 _CANCELLATIONS = 2  # of a handler that swallows the first
-_LAST_WORDS_S = 3.0  # that a cancelled handler has to leave things in order
+_CANCEL_GRACE_S = 3.0  # that a cancelled handler has to leave things in order
 
 
 @dataclass(slots=True, eq=False)
 class Flight:
     """One message in hand. It has an `outcome` once that is being acked, is `acked` when the server knows it, and has
-    `landed` when it is in hand no more. It is `forgotten` if the group was made anew since it was read."""
+    `landed` when it is in hand no more. It is `group_was_recreated` if the group was made anew since it was read."""
 
     message: Message
     since: float
     outcome: Outcome | None = None
     acked: bool = False
     landed: bool = False
-    forgotten: bool = False
+    group_was_recreated: bool = False
 
 
 Work = Callable[[Sequence[Flight]], Awaitable[None]]
@@ -57,37 +57,38 @@ class Flights:
         self._metrics = metrics
         self._lanes: dict[str, dict[str, Flight]] = defaultdict(dict)  # by lane and entry id
         self._queue: deque[tuple[Work, Sequence[Flight]]] = deque()
-        self._hands: set[asyncio.Task[None]] = set()
-        self._more = 1  # hands to start in the next turn
-        self._calling = False
-        self._looking = False
-        self._room = asyncio.Event()
-        self._landing = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._next_start = 1  # hands to start in the next turn
+        self._start_scheduled = False
+        self._notify_scheduled = False
+        self._room_event = asyncio.Event()
+        self._landed_event = asyncio.Event()
         self._abandoning = False
-        self._cut_off: list[Flight] = []  # by the end of the loop, which cancels hands before they can be abandoned
+        # Cancelled by the end of the loop, which cancels tasks before `abandon` can.
+        self._cancelled_with_loop: list[Flight] = []
         self._owner: asyncio.Task[object] | None = None  # the task that runs the consumer
 
     def __len__(self) -> int:
         return sum(map(len, self._lanes.values()))
 
     @property
-    def held(self) -> Mapping[str, int]:
+    def count_by_lane(self) -> Mapping[str, int]:
         """How many are in hand, by lane."""
         return {lane: len(flights) for lane, flights in self._lanes.items()}
 
     @property
-    def ids(self) -> Mapping[str, list[str]]:
+    def ids_by_lane(self) -> Mapping[str, list[str]]:
         """The entries of those in hand, by lane."""
         return {lane: list(flights) for lane, flights in self._lanes.items()}
 
     @property
-    def free(self) -> int:
+    def free_slots(self) -> int:
         return max(0, self._capacity - len(self))
 
     @property
-    def roomy(self) -> bool:
+    def has_room(self) -> bool:
         """Whether a read is worth its round trip: a quarter of the slots is free, or all."""
-        free = self.free
+        free = self.free_slots
         return free >= self._chunk or free == self._capacity
 
     def is_ending(self) -> bool:
@@ -95,15 +96,15 @@ class Flights:
         all tasks at once, the consumer's and the hands."""
         return self._abandoning or (self._owner is not None and self._owner.cancelling() > 0)
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """The running task runs the consumer from now on."""
         self._owner = asyncio.current_task()
-        self._cut_off.clear()
+        self._cancelled_with_loop.clear()
 
     def get(self, lane: str, entry_id: str) -> Flight | None:
         return self._lanes[lane].get(entry_id)
 
-    def since(self, before: float) -> list[Flight]:
+    def in_hand_since(self, before: float) -> list[Flight]:
         """Those in hand since `before` (monotonic) or longer."""
         return [flight for lane in self._lanes.values() for flight in lane.values() if flight.since <= before]
 
@@ -123,7 +124,7 @@ class Flights:
         if launched:
             self._metrics.in_flight(len(self))
             self._queue.extend((work, launched[at : at + batch]) for at in range(0, len(launched), batch))
-            self._call_hands()
+            self._schedule_start()
         return launched
 
     def land(self, flights: Iterable[Flight], error: BaseException | None = None, *, acked: bool | None = None) -> None:
@@ -133,41 +134,41 @@ class Flights:
             flight.acked = error is None if acked is None else acked
             flight.landed = True
             if self._lanes[flight.message.lane].pop(flight.message.id, None) is not flight:
-                self._take_out(flight)
-        if not self._looking:
-            self._looking = True
-            asyncio.get_running_loop().call_soon(self._look)
+                self._remove_by_identity(flight)
+        if not self._notify_scheduled:
+            self._notify_scheduled = True
+            asyncio.get_running_loop().call_soon(self._notify)
         if error is not None:
             for flight in landing:
-                self._say_pending(flight.message, error)
+                self._log_pending(flight.message, error)
 
-    def forget(self) -> None:
+    def mark_group_recreated(self) -> None:
         """The group was made anew: it knows nothing of what is in hand."""
         for flight in self._all():
-            flight.forgotten = True
+            flight.group_was_recreated = True
 
-    async def room(self) -> None:
-        """Returns when `roomy`, or at the next `wake`."""
-        self._room.clear()
-        if not self.roomy:
-            await self._room.wait()
+    async def wait_for_room(self) -> None:
+        """Returns when `has_room`, or at the next `wake`."""
+        self._room_event.clear()
+        if not self.has_room:
+            await self._room_event.wait()
 
     def wake(self) -> None:
-        self._room.set()
+        self._room_event.set()
 
-    async def landed(self, flights: Iterable[Flight]) -> None:
+    async def wait_for(self, flights: Iterable[Flight]) -> None:
         """Returns when none of `flights` is in hand any more."""
         left = [flight for flight in flights if not flight.landed]
         while left:
-            self._landing.clear()
-            await self._landing.wait()
+            self._landed_event.clear()
+            await self._landed_event.wait()
             left = [flight for flight in left if not flight.landed]
 
-    async def drain(self, limit: timedelta, *, until: asyncio.Event | None = None) -> None:
+    async def wait_for_all(self, limit: timedelta, *, until: asyncio.Event | None = None) -> None:
         """Waits for all to land, for `limit` at most and no longer than `until` is set."""
         if not len(self):
             return
-        waits = [self.landed(self._all()), self._clock.sleep(limit)]
+        waits = [self.wait_for(self._all()), self._clock.sleep(limit)]
         if until is not None:
             waits.append(_set(until))
         racers = [asyncio.ensure_future(each) for each in waits]
@@ -183,7 +184,7 @@ class Flights:
 
         A handler that goes on all the same is left behind: what it has is in hand no more, and its outcome will be dropped.
         """
-        unfinished = self._cut_off + [flight for flight in self._all() if flight.outcome is None]
+        unfinished = self._cancelled_with_loop + [flight for flight in self._all() if flight.outcome is None]
         if not unfinished:
             return []
         log.warning("%d messages in hand were not finished in time: they will be delivered again", len(unfinished))
@@ -192,7 +193,7 @@ class Flights:
             while self._queue:
                 _, flights = self._queue.popleft()
                 self.land(flights, asyncio.CancelledError())
-            await self._cancel_hands()
+            await self._cancel_tasks()
         finally:
             self._abandoning = False
         ended = [flight for flight in unfinished if flight.landed and flight.outcome is None]
@@ -205,47 +206,47 @@ class Flights:
             self.land(going_on, asyncio.CancelledError())
         return ended
 
-    async def _cancel_hands(self) -> None:
+    async def _cancel_tasks(self) -> None:
         for _ in range(_CANCELLATIONS):
-            for hand in self._hands:
-                hand.cancel()
-            if self._hands:
-                await asyncio.wait(self._hands, timeout=_LAST_WORDS_S)
-        self._hands.clear()
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=_CANCEL_GRACE_S)
+        self._tasks.clear()
 
     def _all(self) -> list[Flight]:
         return [flight for lane in self._lanes.values() for flight in lane.values()]
 
-    def _call_hands(self) -> None:
-        if not self._calling:
-            self._calling = True
-            asyncio.get_running_loop().call_soon(self._start_hands)
+    def _schedule_start(self) -> None:
+        if not self._start_scheduled:
+            self._start_scheduled = True
+            asyncio.get_running_loop().call_soon(self._start_tasks)
 
-    def _start_hands(self) -> None:
-        self._calling = False
+    def _start_tasks(self) -> None:
+        self._start_scheduled = False
         if not self._queue:
-            self._more = max(1, len(self._hands))  # those that wait: the next time as many start at once
+            self._next_start = max(1, len(self._tasks))  # those that wait: the next time as many start at once
             return
         loop = asyncio.get_running_loop()
-        for _ in range(min(self._more, len(self._queue), self._capacity - len(self._hands))):
-            hand = loop.create_task(self._hand())
-            self._hands.add(hand)
-            hand.add_done_callback(self._hand_done)
-        self._more *= 2
-        if len(self._hands) < self._capacity:
-            self._call_hands()  # to see whether those who started now have to wait
+        for _ in range(min(self._next_start, len(self._queue), self._capacity - len(self._tasks))):
+            task = loop.create_task(self._run_queue())
+            self._tasks.add(task)
+            task.add_done_callback(self._task_done)
+        self._next_start *= 2
+        if len(self._tasks) < self._capacity:
+            self._schedule_start()  # to see whether those who started now have to wait
 
-    def _hand_done(self, hand: asyncio.Task[None]) -> None:
-        self._hands.discard(hand)
-        if not hand.cancelled():
-            hand.exception()  # said already, of its message
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # said already, of its message
         if self._queue:
-            self._call_hands()
+            self._schedule_start()
 
-    async def _hand(self) -> None:
+    async def _run_queue(self) -> None:
         context = contextvars.copy_context()
-        hand = asyncio.current_task()
-        assert hand is not None
+        task = asyncio.current_task()
+        assert task is not None
         while self._queue:
             work, flights = self._queue.popleft()
             error: BaseException | None = None
@@ -261,34 +262,34 @@ class Flights:
                     if flight.outcome is None:  # else it is being acked: a handler may answer when it is cancelled
                         self.land([flight], error or RuntimeError("a bug: it was left without an outcome"))
                         if isinstance(error, asyncio.CancelledError) and not self._abandoning and self.is_ending():
-                            self._cut_off.append(flight)
+                            self._cancelled_with_loop.append(flight)
             try:
-                is_clean = contextvars.copy_context() == context and not hand.cancelling()
+                is_clean = contextvars.copy_context() == context and not task.cancelling()
             except Exception:  # values that cannot be compared
                 is_clean = False
             if not is_clean:
                 return  # the handler left something behind there: the next one begins with another hand
 
-    def _take_out(self, flight: Flight) -> None:
+    def _remove_by_identity(self, flight: Flight) -> None:
         """Searches for a flight whose message was changed by its handler, against its type: its slot must not stay taken."""
         for lane in self._lanes.values():
             for entry_id, other in list(lane.items()):
                 if other is flight:
                     del lane[entry_id]
 
-    def _say_pending(self, message: Message, error: BaseException) -> None:
+    def _log_pending(self, message: Message, error: BaseException) -> None:
         if not isinstance(error, asyncio.CancelledError):
             log.error("message %s of lane %s stays pending: %s", message.id, message.lane, error, exc_info=error)
         elif not self._abandoning:
             log.error("message %s of lane %s stays pending: its handler was cancelled", message.id, message.lane)
 
-    def _look(self) -> None:
+    def _notify(self) -> None:
         """After landings, once a turn of the loop."""
-        self._looking = False
+        self._notify_scheduled = False
         self._metrics.in_flight(len(self))
-        self._landing.set()
-        if self.roomy:
-            self._room.set()
+        self._landed_event.set()
+        if self.has_room:
+            self._room_event.set()
 
 
 async def _set(event: asyncio.Event) -> None:

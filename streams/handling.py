@@ -7,10 +7,13 @@ as done. Only what is not the handler's own passes: the end of the process or of
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
+import types
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 from typing import Protocol, assert_never
 
@@ -21,6 +24,7 @@ from streams.retry import MAX_DELAY, RetryPolicy
 
 log = logging.getLogger("streams")
 
+_AWAITABLES = ("Awaitable", "Coroutine", "Future", "Task")
 _SHOWN = 200  # characters of what is no outcome
 
 Handler = Callable[[Message], Awaitable[Outcome]]
@@ -35,13 +39,35 @@ class Tracer(Protocol):
         """Entered before the handler is called with these, and left when it has answered; also for poison."""
 
 
+def check_handler(handler: object, name: str) -> None:
+    """Raise TypeError unless the handler may be asynchronous: for a plain function, a partial of one, a class, an object
+    whose `__call__` is plain. Lambdas and functions that declare an awaitable result pass."""
+    function = handler
+    while isinstance(function, partial):
+        function = function.func
+    if isinstance(function, type) or not callable(function):
+        raise TypeError(f"{name} is an async function or an object with an async __call__, not {_name(handler)}")
+    function = inspect.unwrap(function)
+    if _is_marked(function):
+        return
+    if not isinstance(function, types.FunctionType | types.MethodType | types.BuiltinFunctionType):
+        function = type(function).__call__
+    if isinstance(function, types.MethodType):
+        function = function.__func__
+    if isinstance(function, types.FunctionType) and not _may_be_awaited(function):
+        raise TypeError(
+            f"{name} {_name(handler)} is a plain function, which would block the event loop: make it `async def` "
+            "(and put what blocks into asyncio.to_thread). One that returns a coroutine says so: `-> Awaitable[Outcome]`"
+        )
+
+
 def is_cancelled() -> bool:
     """Tell whether the running task is being cancelled."""
     task = _running_task()
     return task is not None and task.cancelling() > 0
 
 
-def passes(error: BaseException, *, cancelled: Callable[[], bool] = is_cancelled) -> bool:
+def must_propagate(error: BaseException, *, cancelled: Callable[[], bool] = is_cancelled) -> bool:
     """Tell whether what a handler raised is not its own: an exit (SystemExit, KeyboardInterrupt), the cancellation of its
     caller (`cancelled` says if there is one), or the end of the loop, which closes what still waits."""
     match error:
@@ -56,22 +82,22 @@ def passes(error: BaseException, *, cancelled: Callable[[], bool] = is_cancelled
     return False
 
 
-async def ask(
+async def call_handler(
     handler: Handler, message: Message, *, metrics: Metrics, cancelled: Callable[[], bool] = is_cancelled
 ) -> Outcome:
-    """The handler's outcome; `Retry` when it raised or answered something else. Raises only what `passes`."""
+    """The handler's outcome; `Retry` when it raised or answered something else. Raises only what `must_propagate`."""
     try:
         outcome = await handler(message)
     except BaseException as error:
-        if passes(error, cancelled=cancelled):
+        if must_propagate(error, cancelled=cancelled):
             raise
         log.exception("handler failed for message %s of lane %s, attempt %d", message.id, message.lane, message.attempt)
         metrics.handler_error(message.lane)
         return Retry(_reason(error))
-    return outcome if is_outcome(outcome) else _bug(message, outcome, metrics=metrics)
+    return outcome if is_outcome(outcome) else _retry_for_bug(message, outcome, metrics=metrics)
 
 
-async def ask_batch(
+async def call_batch_handler(
     handler: BatchHandler,
     messages: Sequence[Message],
     *,
@@ -79,12 +105,12 @@ async def ask_batch(
     cancelled: Callable[[], bool] = is_cancelled,
 ) -> Sequence[Outcome]:
     """The handler's outcomes, one for each message and in their order; `Retry` for all of them when it raised or answered
-    too few or too many, and for each that it answered something else. Raises only what `passes`."""
+    too few or too many, and for each that it answered something else. Raises only what `must_propagate`."""
     given = tuple(messages)  # the handler may change the list that it gets
     try:
         outcomes = list(islice(await handler(messages), len(given) + 1))  # it may be an endless iterator
     except BaseException as error:
-        if passes(error, cancelled=cancelled):
+        if must_propagate(error, cancelled=cancelled):
             raise
         log.exception("handler failed for %d messages, first %s", len(given), given[0].id)
         return _retry_all(given, _reason(error), metrics=metrics)
@@ -94,7 +120,7 @@ async def ask_batch(
         log.error("a bug: %s, first %s", reason, given[0].id)
         return _retry_all(given, reason, metrics=metrics)
     return [
-        outcome if is_outcome(outcome) else _bug(message, outcome, metrics=metrics)
+        outcome if is_outcome(outcome) else _retry_for_bug(message, outcome, metrics=metrics)
         for message, outcome in zip(given, outcomes, strict=True)
     ]
 
@@ -127,7 +153,7 @@ def resolve(outcome: Outcome, *, attempt: int, policy: RetryPolicy, roll: float)
             assert_never(outcome)
 
 
-def _bug(message: Message, answer: object, *, metrics: Metrics) -> Retry:
+def _retry_for_bug(message: Message, answer: object, *, metrics: Metrics) -> Retry:
     shown = _shown(answer)
     log.error("a bug: handler answered %s for message %s, which is not an outcome", shown, message.id)
     metrics.handler_error(message.lane)
@@ -153,6 +179,24 @@ def _shown(answer: object) -> str:
         return repr(answer)[:_SHOWN]
     except Exception:
         return f"a {type(answer).__name__}"
+
+
+def _may_be_awaited(function: Callable[..., object]) -> bool:
+    if _is_marked(function):
+        return True
+    returns = inspect.get_annotations(function).get("return")
+    text = returns if isinstance(returns, str) else repr(returns)
+    return function.__name__ == "<lambda>" or any(word in text for word in _AWAITABLES)
+
+
+def _is_marked(function: Callable[..., object]) -> bool:
+    """Return True for `async def`, and for compiled, decorated or mocked functions that are marked as such."""
+    return inspect.iscoroutinefunction(function) or hasattr(function, "_is_coroutine")
+
+
+def _name(handler: object) -> str:
+    kind = type(handler)
+    return getattr(handler, "__qualname__", None) or f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _running_task() -> asyncio.Task[object] | None:

@@ -44,7 +44,7 @@ class Janitor:
 
     async def run_once(self) -> int:
         """Removes them; how many (a consumer counts once for every lane)."""
-        removed = await scripts.dismiss(
+        removed = await scripts.remove_idle_consumers(
             self._client, self._stream, group=self._group, min_idle_ms=milliseconds(self._idle)
         )
         if removed:

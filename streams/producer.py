@@ -10,6 +10,7 @@ from typing import Protocol
 from redis.asyncio import Redis
 
 from streams import scripts
+from streams.byte_window import ByteWindow
 from streams.coalesce import Coalescer
 from streams.connection import checked_client
 from streams.draft import Draft, Packed, Packer, fields_size
@@ -17,7 +18,6 @@ from streams.errors import StreamFull, StreamUnavailable
 from streams.failpoints import failpoint
 from streams.keys import Stream
 from streams.metrics import Metrics, guarded
-from streams.window import Window
 
 AFTER_ADD = failpoint("publish.after_add", "entries added, the reply not heard", raises=StreamUnavailable)
 
@@ -47,7 +47,7 @@ class Producer:
         self._client = checked_client(client)
         self._stream = stream
         self._packer = Packer(stream)
-        self._window = Window(client)
+        self._window = ByteWindow(client)
         self._max_length = max_length
         self._metrics = guarded(metrics)
         self._coalescer: Coalescer[Packed, str | None] = Coalescer(self._flush, max_batch=max_batch)
@@ -91,7 +91,7 @@ class Producer:
     async def _flush(self, batch: Sequence[Packed]) -> list[str | BaseException | None]:
         ids: list[str | BaseException | None] = []
         while len(ids) < len(batch):
-            part, size = _next_part(batch, len(ids), self._window.bytes)
+            part, size = _next_part(batch, len(ids), self._window.max_bytes)
             try:
                 sent_s = time.perf_counter()
                 added = await scripts.publish(self._client, self._stream, max_length=self._max_length, drafts=part)
@@ -100,9 +100,9 @@ class Producer:
                 if AFTER_ADD.armed:
                     await AFTER_ADD.hit()
             except Exception as error:  # the parts before this one are in; the ones behind it are not even sent
-                self._window.failed()
+                self._window.record_failure()
                 return [*ids, *[error] * (len(batch) - len(ids))]
-            self._window.carried(size, took_s)
+            self._window.record(size, took_s)
             ids += added
             self._count(part, added)
         return ids

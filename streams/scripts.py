@@ -19,7 +19,7 @@ MAX_ARGUMENTS: Final = 1_000
 TAKEN, GONE = "taken", "gone"  # why an entry is not acked: another consumer has it, or has acked it
 
 
-_create = Script("streams", "lua", "create.lua")
+_create_group = Script("streams", "lua", "create_group.lua")
 _read = Script("streams", "lua", "read.lua")
 _ack = Script("streams", "lua", "ack.lua")
 _promote = Script("streams", "lua", "promote.lua")
@@ -29,8 +29,8 @@ _release = Script("streams", "lua", "release.lua")
 _publish = Script("streams", "lua", "publish.lua")
 _check = Script("streams", "lua", "check.lua")
 _replay = Script("streams", "lua", "replay.lua")
-_dismiss = Script("streams", "lua", "dismiss.lua")
-_unheard = Script("streams", "lua", "unheard.lua")
+_remove_idle_consumers = Script("streams", "lua", "remove_idle_consumers.lua")
+_release_lost = Script("streams", "lua", "release_lost.lua")
 
 Entry = tuple[bytes, Sequence[bytes]]  # id, fields
 
@@ -38,7 +38,7 @@ Entry = tuple[bytes, Sequence[bytes]]  # id, fields
 @translating
 async def create_group(client: Redis, keys: Sequence[str], *, group: str) -> int:
     """How many of the streams lacked the group."""
-    return int(await _create(client, keys, (group,)))
+    return int(await _create_group(client, keys, (group,)))
 
 
 @translating
@@ -155,7 +155,7 @@ async def reclaim(
 
 
 @translating
-async def unheard(
+async def release_lost(
     client: Redis,
     stream: Stream,
     *,
@@ -171,7 +171,7 @@ async def unheard(
         ids = in_hand.get(lane, ())
         arguments.append(len(ids))
         arguments += ids
-    handed_back: int = await _unheard(client, stream.lane_keys, arguments)
+    handed_back: int = await _release_lost(client, stream.lane_keys, arguments)
     return handed_back
 
 
@@ -242,9 +242,9 @@ async def replay(client: Redis, stream: Stream, *, ids: Sequence[str]) -> int:
 
 
 @translating
-async def dismiss(client: Redis, stream: Stream, *, group: str, min_idle_ms: int) -> int:
+async def remove_idle_consumers(client: Redis, stream: Stream, *, group: str, min_idle_ms: int) -> int:
     """How many consumers were removed."""
-    return int(await _dismiss(client, stream.lane_keys, (group, min_idle_ms)))
+    return int(await _remove_idle_consumers(client, stream.lane_keys, (group, min_idle_ms)))
 
 
 def _all_keys(stream: Stream) -> tuple[str, ...]:

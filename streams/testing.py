@@ -14,11 +14,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import count, cycle
 from typing import assert_never
 
-from streams.arguments import check_handler
 from streams.draft import Draft, Packed, Packer
 from streams.entry import to_message
 from streams.errors import StreamFull, StreamUnavailable
-from streams.handling import Handler, ask, resolve
+from streams.handling import Handler, call_handler, check_handler, resolve
 from streams.keys import Stream
 from streams.lanes import Rotation
 from streams.message import Message
@@ -198,7 +197,7 @@ class MemoryQueue:
         return batch
 
     async def _process(self, handler: Handler, message: Message) -> None:
-        outcome = await ask(handler, message, metrics=Metrics())
+        outcome = await call_handler(handler, message, metrics=Metrics())
         match resolve(outcome, attempt=message.attempt, policy=self._policy, roll=self._dice()):
             case Done():
                 self.done.append(message)

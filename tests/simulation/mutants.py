@@ -25,8 +25,8 @@ from okane.worker.lease import Lease
 from okane.worker.sweep import Sweep
 from okane.worker.verdict import Rules, Verdict
 from streams import Consumer, Done, Handler, Message, Outcome, StreamRefused, scripts
-from streams.claims import Reclaimer
 from streams.flights import Flight
+from streams.reclaim import Reclaimer
 from tests.simulation.redis_client import MemoryRedis
 from tests.simulation.store import MemoryPaymentStore, PaymentRow
 
@@ -71,7 +71,7 @@ def ack_before_commit() -> Iterator[None]:
 
 def group_at_dollar() -> AbstractContextManager[None]:
     """The group starts at `$`. Caught by the rule that no entry is behind its group and pending with nobody."""
-    return _rewritten("create", "'0', 'MKSTREAM'", "'$', 'MKSTREAM'")
+    return _rewritten("create_group", "'0', 'MKSTREAM'", "'$', 'MKSTREAM'")
 
 
 def trimmed() -> AbstractContextManager[None]:

@@ -210,7 +210,9 @@ def _packed(arguments: Sequence[Any]) -> list[bytes]:
 
 def _script_names() -> dict[bytes, str]:
     found = {}
-    names = "create read ack promote reclaim renew release publish check replay dismiss unheard"
+    names = (
+        "create_group read ack promote reclaim renew release publish check replay remove_idle_consumers release_lost"
+    )
     for name in names.split():
         script = getattr(scripts, f"_{name}")
         found[script._digest.encode()] = name

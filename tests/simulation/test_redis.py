@@ -124,8 +124,8 @@ def _choose(dice: Random, *, known: int) -> Step:
             "reclaim",
             "renew",
             "release",
-            "unheard",
-            "dismiss",
+            "release_lost",
+            "remove_idle_consumers",
             "state",
         ),
         (6, 1, 6, 5, 2, 5, 3, 2, 2, 1, 2),
@@ -226,8 +226,8 @@ async def _reclaim(side: Side, step: Step) -> Any:
     return stopped_at, messages, found.left, found.size, found.full
 
 
-async def _unheard(side: Side, step: Step) -> Any:
-    return await scripts.unheard(
+async def _release_lost(side: Side, step: Step) -> Any:
+    return await scripts.release_lost(
         side.client,
         side.stream,
         group=step.group,
@@ -251,9 +251,9 @@ async def _release(side: Side, step: Step) -> Any:
     )
 
 
-async def _dismiss(side: Side, step: Step) -> Any:
+async def _remove_idle_consumers(side: Side, step: Step) -> Any:
     # How many there are that hold nothing depends on the version: before 7.2 a look that finds nothing makes no consumer.
-    await scripts.dismiss(side.client, side.stream, group=step.group, min_idle_ms=step.min_idle_ms)
+    await scripts.remove_idle_consumers(side.client, side.stream, group=step.group, min_idle_ms=step.min_idle_ms)
 
 
 async def _state(side: Side, _step: Step | None = None) -> Any:
@@ -279,8 +279,8 @@ _DO: dict[str, Callable[[Side, Step], Awaitable[Any]]] = {
     "reclaim": _reclaim,
     "renew": _renew,
     "release": _release,
-    "unheard": _unheard,
-    "dismiss": _dismiss,
+    "release_lost": _release_lost,
+    "remove_idle_consumers": _remove_idle_consumers,
     "state": _state,
 }
 

@@ -190,7 +190,7 @@ async def test_a_set_or_stream_that_cannot_take_a_message_loses_none(
         return outcomes[message.body]
 
     worker = consumer(client, stream, handler)
-    worker._acker._giving_up.set()  # one try, whatever counts as an outage
+    worker._acker._stop_retrying.set()  # one try, whatever counts as an outage
     assert await worker.run_once() == 3
     [left] = cast(Any, await client.xrange(stream.lane_key("critical")))
     assert left[1][b"b"] == broken.encode()

@@ -131,10 +131,10 @@ async def test_what_is_abandoned_after_its_turn_is_cancelled_too() -> None:
 
 async def test_only_the_flush_itself_gives_up_its_turn() -> None:
     staged = Staged()
-    with staged.batcher.lent():
+    with staged.batcher.hold_turn():
         staged.batcher.release()
-        with staged.batcher.lent() as lent:
-            assert not lent
+        with staged.batcher.hold_turn() as is_ours:
+            assert not is_ours
     staged.batcher.add(1)
     await _turns()
     staged.batcher.add(2)
@@ -281,15 +281,15 @@ async def test_what_is_lent_is_its_borrowers_to_end() -> None:
         raise AssertionError("nothing was added")
 
     batcher = Batcher(flush)
-    with batcher.lent() as mine:
+    with batcher.hold_turn() as mine:
         assert mine
-        with batcher.lent() as yours:
+        with batcher.hold_turn() as yours:
             assert not yours
         idle = asyncio.ensure_future(batcher.idle())
         await batcher.abandon()
         assert not idle.done()
     await idle
-    with batcher.lent() as closed:
+    with batcher.hold_turn() as closed:
         assert not closed
 
 

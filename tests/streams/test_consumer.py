@@ -213,9 +213,9 @@ async def test_a_waiting_read_that_brings_one_message_per_lane_does_not_exceed_c
     worker = consumer(client, stream, handler, concurrency=1)
     await worker.run_once()
     await Producer(client, stream).publish_many([Draft(b"x", lane) for lane in stream.lane_names])
-    flights = worker._take(await worker._reader.wait(1, timedelta(seconds=1)))
+    flights = worker._launch_read(await worker._reader.wait_for_messages(1, timedelta(seconds=1)))
     assert len(flights) == 3
-    await worker._flights.landed(flights)
+    await worker._flights.wait_for(flights)
     assert all(flight.acked for flight in flights)
     assert most == 1
 

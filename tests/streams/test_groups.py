@@ -194,7 +194,7 @@ async def test_where_the_groups_may_not_be_seen_nothing_is_deleted(
     await Producer(client, stream).publish(b"x")
     await client.acl_setuser("default", enabled=True, commands=["-xinfo"])
     worker = consumer(client, stream, done, group="a")
-    worker._acker._giving_up.set()  # one try: it counts as an outage
+    worker._acker._stop_retrying.set()  # one try: it counts as an outage
     assert await worker.run_once() == 0
     await client.acl_setuser("default", enabled=True, commands=["+xinfo"])
     stats = await Inspector(client, stream, group="a").stats()

@@ -12,7 +12,7 @@ import pytest
 from streams import Dead, Done, Message, Metrics, Outcome, Retry, RetryPolicy
 from streams.clock import milliseconds
 from streams.entry import to_dead_fields, to_fields, to_message
-from streams.handling import ask, resolve
+from streams.handling import call_handler, resolve
 from streams.retry import MAX_DELAY
 
 MESSAGE = Message("1-1", "default", b"body")
@@ -31,7 +31,7 @@ async def test_an_outcome_comes_through_as_it_is(outcome: Outcome) -> None:
     async def handler(message: Message) -> Outcome:
         return outcome
 
-    assert await ask(handler, MESSAGE, metrics=Metrics()) is outcome
+    assert await call_handler(handler, MESSAGE, metrics=Metrics()) is outcome
 
 
 async def test_an_exception_means_retry_by_policy_and_is_logged_with_its_traceback(
@@ -41,7 +41,7 @@ async def test_an_exception_means_retry_by_policy_and_is_logged_with_its_traceba
         raise LookupError("no such thing")
 
     errors = Errors()
-    assert await ask(handler, MESSAGE, metrics=errors) == Retry("LookupError: no such thing")
+    assert await call_handler(handler, MESSAGE, metrics=errors) == Retry("LookupError: no such thing")
     assert errors.lanes == ["default"]
     assert caplog.records[0].exc_info is not None
 
@@ -55,7 +55,7 @@ async def test_anything_else_is_a_bug_and_never_done(answer: Any, caplog: pytest
         return answer
 
     errors = Errors()
-    assert isinstance(await ask(handler, MESSAGE, metrics=errors), Retry)
+    assert isinstance(await call_handler(handler, MESSAGE, metrics=errors), Retry)
     assert errors.lanes == ["default"]
     assert caplog.records[0].levelno == logging.ERROR
 
@@ -68,7 +68,7 @@ async def test_cancellation_is_not_swallowed() -> None:
         await asyncio.Event().wait()
         return Done()
 
-    asking = asyncio.create_task(ask(handler, MESSAGE, metrics=Metrics()))
+    asking = asyncio.create_task(call_handler(handler, MESSAGE, metrics=Metrics()))
     await entered.wait()
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -81,7 +81,7 @@ async def test_an_exit_is_not_swallowed(error: BaseException) -> None:
         raise error
 
     with pytest.raises(type(error)):
-        await ask(handler, MESSAGE, metrics=Metrics())
+        await call_handler(handler, MESSAGE, metrics=Metrics())
 
 
 def test_a_handler_that_is_closed_with_its_loop_is_let_go() -> None:
@@ -89,7 +89,7 @@ def test_a_handler_that_is_closed_with_its_loop_is_let_go() -> None:
         await asyncio.sleep(3600)
         return Done()
 
-    asking = ask(handler, MESSAGE, metrics=Metrics())
+    asking = call_handler(handler, MESSAGE, metrics=Metrics())
     loop = asyncio.new_event_loop()
     try:
         task = loop.create_task(asking)
@@ -162,8 +162,8 @@ async def test_an_exception_or_answer_that_cannot_be_shown_means_retry_too() -> 
     async def answers(message: Message) -> Any:
         return Unshowable()
 
-    assert await ask(raises, MESSAGE, metrics=Metrics()) == Retry("Unspeakable")
-    assert await ask(answers, MESSAGE, metrics=Metrics()) == Retry("handler answered a Unshowable")
+    assert await call_handler(raises, MESSAGE, metrics=Metrics()) == Retry("Unspeakable")
+    assert await call_handler(answers, MESSAGE, metrics=Metrics()) == Retry("handler answered a Unshowable")
 
 
 @pytest.mark.parametrize(

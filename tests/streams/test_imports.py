@@ -13,7 +13,6 @@ import streams
 
 ROOT = Path(__file__).parents[2]
 PURE = (
-    "streams.arguments",
     "streams.batcher",
     "streams.clock",
     "streams.coalesce",

@@ -27,9 +27,9 @@ from streams import (
     connect,
     scripts,
 )
+from streams.byte_window import ByteWindow
 from streams.entry import timestamp_ms
 from streams.errors import StreamUnavailable
-from streams.window import Window
 from tests.streams.conftest import Connected
 from tests.streams.running import GROUP, Running, consumer, done
 from tests.streams.servers import Proxy, Server
@@ -181,19 +181,19 @@ async def test_what_was_delivered_in_a_lost_reply_is_handed_back_and_not_counted
 
 async def _losing_a_read(proxy: Proxy, reader: Any) -> None:
     """One round whose read or take-over is executed, and whose reply does not arrive. What comes before it is not struck."""
-    inbox = reader._inbox
-    receiving = inbox.receiving
+    lost = reader._lost
+    receiving = lost.receiving
 
     def struck() -> Any:
         proxy.strike(LoseReplies())
         return receiving()
 
-    inbox.receiving = struck
+    lost.receiving = struck
     try:
         with pytest.raises(StreamUnavailable):
             await reader.run_once()
     finally:
-        inbox.receiving = receiving
+        lost.receiving = receiving
         proxy.heal()
 
 
@@ -206,7 +206,7 @@ async def test_a_message_in_hand_is_not_handed_back(client: Redis, stream: Strea
     since_ms = timestamp_ms(ids[0])  # its reply may be lost as well, and then it is repeated, for a time since then
     for expected in (1, 0):
         in_hand = {"critical": ids[:1]}
-        assert await scripts.unheard(client, stream, since_ms=since_ms, in_hand=in_hand, **options) == expected
+        assert await scripts.release_lost(client, stream, since_ms=since_ms, in_hand=in_hand, **options) == expected
     pending = cast(Any, await client.xpending_range(stream.lane_key("critical"), GROUP, "-", "+", 10))
     assert [one["times_delivered"] for one in pending] == [1, 0]
     assert pending[0]["time_since_delivered"] < 60_000 <= pending[1]["time_since_delivered"]
@@ -239,22 +239,22 @@ async def test_what_a_read_puts_back_is_read_next_in_its_order_and_for_the_first
 
 
 def test_a_window_shrinks_when_trips_are_slow_or_fail_and_grows_when_they_are_quick(client_stub: Redis) -> None:
-    window = Window(client_stub)
-    first = window.bytes
-    window.carried(first, 0.01)
-    assert window.bytes == 2 * first
-    window.carried(10, 4.0)  # it says nothing about large trips
-    assert window.bytes == 2 * first
-    window.carried(2 * first, 2.0)
-    window.failed()
-    assert window.bytes == first // 2
+    window = ByteWindow(client_stub)
+    first = window.max_bytes
+    window.record(first, 0.01)
+    assert window.max_bytes == 2 * first
+    window.record(10, 4.0)  # it says nothing about large trips
+    assert window.max_bytes == 2 * first
+    window.record(2 * first, 2.0)
+    window.record_failure()
+    assert window.max_bytes == first // 2
     for _ in range(20):
-        window.failed()
-    smallest = window.bytes
+        window.record_failure()
+    smallest = window.max_bytes
     assert 0 < smallest < first
     for _ in range(20):
-        window.carried(window.bytes, 0.01)
-    assert first < window.bytes <= 1024 * KIB
+        window.record(window.max_bytes, 0.01)
+    assert first < window.max_bytes <= 1024 * KIB
 
 
 @pytest.fixture

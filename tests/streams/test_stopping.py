@@ -147,7 +147,7 @@ async def test_a_handler_that_swallows_its_cancellation_keeps_no_consumer_from_s
     client: Redis, stream: Stream, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is left behind. Its message is not handed back, as it is still being worked on, and its outcome is dropped."""
-    monkeypatch.setattr("streams.flights._LAST_WORDS_S", 0.01)
+    monkeypatch.setattr("streams.flights._CANCEL_GRACE_S", 0.01)
     await Producer(client, stream).publish(b"x")
     entered, release, answered = asyncio.Event(), asyncio.Event(), asyncio.Event()
 

@@ -7,9 +7,9 @@ from typing import Any, cast
 from redis.asyncio import Redis
 
 from streams import Dead, DeadLetters, Done, Draft, Inspector, Message, Outcome, Producer, Stream
-from streams.claims import Reclaimer
 from streams.clock import SystemClock
-from streams.inbox import Inbox
+from streams.lost_deliveries import LostDeliveries
+from streams.reclaim import Reclaimer
 from streams.testing import Dice, FakeClock
 from tests.streams.abandoned import Counts, abandon
 from tests.streams.conftest import pretend_idle, until
@@ -49,8 +49,8 @@ async def test_what_another_holds_within_its_lease_is_left_alone(client: Redis, 
         release.set()
 
 
-def inbox(client: Redis, stream: Stream) -> Inbox:
-    return Inbox(client, stream, group=GROUP, consumer="c1", lease=timedelta(minutes=1), clock=SystemClock())
+def lost(client: Redis, stream: Stream) -> LostDeliveries:
+    return LostDeliveries(client, stream, group=GROUP, consumer="c1", lease=timedelta(minutes=1), clock=SystemClock())
 
 
 async def test_no_more_is_taken_over_than_there_are_free_slots_and_the_scan_goes_on(
@@ -65,7 +65,7 @@ async def test_no_more_is_taken_over_than_there_are_free_slots_and_the_scan_goes
         min_idle=timedelta(minutes=1),
         every=timedelta(hours=1),
         max_deliveries=5,
-        inbox=inbox(client, stream),
+        lost=lost(client, stream),
         clock=SystemClock(),
         roll=Dice(0.5),
     )
@@ -89,7 +89,7 @@ async def test_a_scan_does_not_start_before_its_time(client: Redis, stream: Stre
         min_idle=timedelta(minutes=1),
         every=timedelta(seconds=10),
         max_deliveries=5,
-        inbox=inbox(client, stream),
+        lost=lost(client, stream),
         clock=clock,
         roll=Dice(0.5),
     )
@@ -163,20 +163,20 @@ async def test_a_last_delivery_that_is_left_stays_as_idle_as_it_was(client: Redi
             min_idle=timedelta(minutes=1),
             every=timedelta(hours=1),
             max_deliveries=5,
-            inbox=inbox(client, stream),
+            lost=lost(client, stream),
             clock=SystemClock(),
             roll=Dice(0.5),
         )
 
     cautious, other = reclaimer("cautious"), reclaimer("other")
     assert await cautious.run_once(10) == []
-    assert cautious.lasts_left
-    first, second = await other.take_last(), await cautious.take_last()
+    assert cautious.has_last_deliveries
+    first, second = await other.take_last_delivery(), await cautious.take_last_delivery()
     assert first is not None
     assert second is not None
     assert {first.body, second.body} == {b"1", b"2"}
     assert (first.deliveries, second.deliveries) == (5, 5)
-    assert await other.take_last() is None
+    assert await other.take_last_delivery() is None
 
 
 async def test_on_poison_decides_and_is_asked_again_if_it_fails(client: Redis, stream: Stream) -> None:

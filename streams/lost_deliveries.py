@@ -14,20 +14,20 @@ from datetime import timedelta
 from redis.asyncio import Redis
 
 from streams import scripts
+from streams.byte_window import ByteWindow
 from streams.clock import Clock, milliseconds
 from streams.connection import redis_errors
 from streams.errors import StreamError
 from streams.keys import Stream
-from streams.window import Window
 
 
-class Inbox:
+class LostDeliveries:
     """The deliveries to one consumer of the group."""
 
     def __init__(
         self, client: Redis, stream: Stream, *, group: str, consumer: str, lease: timedelta, clock: Clock
     ) -> None:
-        self.window = Window(client)
+        self.window = ByteWindow(client)
         self._client = client
         self._stream = stream
         self._group = group
@@ -37,7 +37,7 @@ class Inbox:
         self._lost_since_s: float | None = None  # when the first request was sent whose reply may be lost
 
     @property
-    def may_have_lost(self) -> bool:
+    def is_suspected(self) -> bool:
         """Tell whether there may be something to hand back."""
         return self._lost_since_s is not None
 
@@ -51,10 +51,10 @@ class Inbox:
             if self._lost_since_s is None:
                 self._lost_since_s = sent_s
             if isinstance(error, StreamError):
-                self.window.failed()
+                self.window.record_failure()
             raise
 
-    async def hand_back(self, in_hand: Mapping[str, Sequence[str]]) -> int:
+    async def release(self, in_hand: Mapping[str, Sequence[str]]) -> int:
         """Hand back what was delivered since a reply was lost, but for the ids `in_hand` (by lane); how many. Idle for longer
         than the lease then, it is taken over at once."""
         if self._lost_since_s is None:
@@ -63,7 +63,7 @@ class Inbox:
             seconds, microseconds = await self._client.time()
         # By the server's clock. A little early, by the time that the answer took: what it sent then has arrived.
         passed_ms = (self._clock.monotonic() - self._lost_since_s) * 1000
-        handed_back = await scripts.unheard(
+        handed_back = await scripts.release_lost(
             self._client,
             self._stream,
             group=self._group,

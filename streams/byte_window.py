@@ -12,7 +12,7 @@ _LARGEST: Final = 1024 * 1024  # more gain nothing, and hold the server and all 
 _TIMEOUT_S: Final = 5.0  # for a client without one
 
 
-class Window:
+class ByteWindow:
     """The bytes of one round trip, as the link has borne them so far. One message may always travel, however large.
 
     As TCP's congestion window: it doubles when a full trip was quick, and halves when one was slow or failed. Slow is a
@@ -23,20 +23,20 @@ class Window:
         timeout_s = client.connection_pool.connection_kwargs.get("socket_timeout") or _TIMEOUT_S
         self._slow_s = timeout_s / 4
         self._quick_s = timeout_s / 10
-        self.bytes = FIRST
+        self.max_bytes = FIRST
 
-    def carried(self, size: int, took_s: float) -> None:
+    def record(self, size: int, took_s: float) -> None:
         """Note a trip of `size` bytes that was answered."""
-        if 2 * size <= self.bytes:
+        if 2 * size <= self.max_bytes:
             return  # little was sent: its time says nothing about the link, or it was that of another trip
         if took_s > self._slow_s:
             self._shrink()
         elif took_s < self._quick_s:
-            self.bytes = min(_LARGEST, 2 * self.bytes)
+            self.max_bytes = min(_LARGEST, 2 * self.max_bytes)
 
-    def failed(self) -> None:
+    def record_failure(self) -> None:
         """Note a trip that was not answered."""
         self._shrink()
 
     def _shrink(self) -> None:
-        self.bytes = max(SMALLEST, self.bytes // 2)
+        self.max_bytes = max(SMALLEST, self.max_bytes // 2)

@@ -17,14 +17,14 @@ from streams.clock import Clock, milliseconds
 from streams.connection import redis_errors, translated, translating
 from streams.entry import flatten, timestamp_ms, to_message
 from streams.errors import GroupLost, StreamError
-from streams.inbox import Inbox
 from streams.keys import Stream
 from streams.lanes import Rotation
+from streams.lost_deliveries import LostDeliveries
 from streams.message import Message
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReadResult:
     """What was read. One lane's `error` does not take back what the others gave."""
 
     messages: Sequence[Message]
@@ -34,12 +34,14 @@ class Reading:
 class Reader:
     """Reads for one consumer of the group."""
 
-    def __init__(self, client: Redis, stream: Stream, *, group: str, consumer: str, inbox: Inbox, clock: Clock) -> None:
+    def __init__(
+        self, client: Redis, stream: Stream, *, group: str, consumer: str, lost: LostDeliveries, clock: Clock
+    ) -> None:
         self._client = client
         self._stream = stream
         self._group = group
         self._consumer = consumer
-        self._inbox = inbox
+        self._lost = lost
         self._clock = clock
         # Heaviest first: they are the first to get what other lanes leave over.
         self._lanes = sorted(stream.lanes, key=lambda lane: -lane.weight)
@@ -47,7 +49,7 @@ class Reader:
         self._name_of = {key.encode(): lane.name for key, lane in zip(self._keys, self._lanes, strict=True)}
         self._rotation = Rotation([lane.weight for lane in self._lanes])
         self._server_ahead_s = 0.0
-        self._entry_bytes = inbox.window.bytes  # of those read last, on average: until then as large as can be
+        self._entry_bytes = lost.window.max_bytes  # of those read last, on average: until then as large as can be
         self.was_cut = False  # by bytes: there is more to read
 
     async def create_group(self) -> bool:
@@ -55,29 +57,29 @@ class Reader:
         return await scripts.create_group(self._client, self._keys, group=self._group) > 0
 
     @translating
-    async def take(self, limit: int, *, capacity: int, held: Mapping[str, int]) -> Reading:
+    async def read_available(self, limit: int, *, capacity: int, held: Mapping[str, int]) -> ReadResult:
         """Reads up to `limit` messages without waiting. `held` says how many of `capacity` slots each lane holds."""
         holds = [held.get(lane.name, 0) for lane in self._lanes]
         quotas = self._rotation.quotas(capacity, holds)
         shares = [min(share, quota) for share, quota in zip(self._rotation.shares(limit), quotas, strict=True)]
         # What is left over goes first to the lane that holds least for its weight.
         order = sorted(range(len(self._lanes)), key=lambda at: holds[at] / self._lanes[at].weight)
-        window, sent_s = self._inbox.window, self._clock.monotonic()
-        with self._inbox.receiving():
+        window, sent_s = self._lost.window, self._clock.monotonic()
+        with self._lost.receiving():
             now_ms, taken, trouble, size = await scripts.read(
                 self._client,
                 [self._keys[at] for at in order],
                 group=self._group,
                 consumer=self._consumer,
                 limit=limit,
-                max_bytes=window.bytes,
+                max_bytes=window.max_bytes,
                 entry_bytes=self._entry_bytes,
                 shares=[shares[at] for at in order],
             )
         now_s = self._clock.monotonic()
         self._server_ahead_s = now_ms / 1000 - now_s
-        self.was_cut = 2 * size > window.bytes
-        window.carried(size, now_s - sent_s)
+        self.was_cut = 2 * size > window.max_bytes
+        window.record(size, now_s - sent_s)
         messages = [
             to_message(entry_id, fields, lane=self._lanes[at].name)
             for at, entries in zip(order, taken, strict=True)
@@ -85,18 +87,18 @@ class Reader:
         ]
         if messages:
             self._entry_bytes = max(1, size // len(messages))
-        return Reading(messages, translated(trouble.decode()) if trouble else None)
+        return ReadResult(messages, translated(trouble.decode()) if trouble else None)
 
     @translating
-    async def wait(self, limit: int, longest: timedelta) -> Reading:
+    async def wait_for_messages(self, limit: int, longest: timedelta) -> ReadResult:
         """Waits for the first message of any lane; up to `limit`, but one per lane if they all come at once.
 
         Not to be cancelled if it can be helped: what the server sends to a reader that has gone stays with its name
         until it is reclaimed.
         """
-        room = self._inbox.window.bytes // self._entry_bytes
+        room = self._lost.window.max_bytes // self._entry_bytes
         try:
-            with self._inbox.receiving(), redis_errors():
+            with self._lost.receiving(), redis_errors():
                 # redis-py's types allow for every protocol and decoding at once; ours are pinned in `connect`.
                 replies: Any = await self._client.xreadgroup(
                     self._group,
@@ -106,7 +108,7 @@ class Reader:
                     block=max(1, milliseconds(longest)),
                 )
         except GroupLost as error:
-            return Reading([], error)
+            return ReadResult([], error)
         messages = [
             to_message(entry_id, flatten(fields), lane=self._name_of[key])
             for key, entries in replies or ()
@@ -114,7 +116,7 @@ class Reader:
         ]
         if messages:
             self._entry_bytes = max(1, sum(len(message.body) for message in messages) // len(messages))
-        return Reading(messages)
+        return ReadResult(messages)
 
     def waited_s(self, message: Message, now_s: float) -> float:
         """Seconds from the making of the message's entry to `now_s` (monotonic), by the server's clock: as it was when
