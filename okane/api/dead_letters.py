@@ -23,7 +23,7 @@ from okane.api.payment_creation import MAX_BODY_BYTES
 from okane.api.payment_ids import ID, parse_id
 from okane.api.payment_queries import documents, page_of
 from okane.api.timestamps import Moment
-from okane.intake.replay import Replay
+from okane.intake.dead_letter_replay import DeadLetterReplay
 from okane.payment import Status
 from okane.store import DeadLetterStore, DeadPayment, DeadWanted
 from okane.time_slice import TimeSlice
@@ -82,7 +82,7 @@ class ReplayRequest(BaseModel):
 class DeadLetterHandlers:
     """The handlers of the dead letters."""
 
-    def __init__(self, *, dead: DeadLetterStore, replay: Replay) -> None:
+    def __init__(self, *, dead: DeadLetterStore, replay: DeadLetterReplay) -> None:
         self._dead = dead
         self._replay = replay
 

@@ -16,7 +16,7 @@ from okane.api.problems import FieldError, Problem, invalid
 from okane.config import Settings
 from okane.currencies import CURRENCIES, MAX_AMOUNT_MINOR
 from okane.errors import IdempotencyKeyReused, Overloaded, StoreUnavailable, TimeOutOfRange
-from okane.intake.accept import Accept, Receipt, WrittenRows
+from okane.intake.accept import PaymentIntake, Receipt, WrittenRows
 from okane.lanes import LaneLimits
 from okane.metrics import OkaneMetrics
 from okane.payment import FARTHEST
@@ -50,11 +50,11 @@ class WrittenBatch:
 class PaymentCreation:
     """Makes payments of what clients send."""
 
-    def __init__(self, *, settings: Settings, accept: Accept, metrics: OkaneMetrics) -> None:
+    def __init__(self, *, settings: Settings, intake: PaymentIntake, metrics: OkaneMetrics) -> None:
         self._default_currency = settings.default_currency
         self._amount_limits = settings.amount_limits or {}
         self._lanes = LaneLimits(settings.critical_from_minor, settings.low_below_minor)
-        self._accept = accept
+        self._intake = intake
         self._created = metrics.accepted.labels("created")
         self._replayed = metrics.accepted.labels("replayed")
         self._not_enqueued = metrics.not_enqueued
@@ -76,13 +76,13 @@ class PaymentCreation:
         """Commit the rows of these payments, all but those of which new ones are refused."""
         refusals = [self._refusal(new) for new in news]
         if not any(refusals):
-            return WrittenBatch(news, (), await self._accept.write(news))
+            return WrittenBatch(news, (), await self._intake.write(news))
         wanted = [new for new, problem in zip(news, refusals, strict=True) if problem is None]
-        return WrittenBatch(news, refusals, await self._accept.write(wanted))
+        return WrittenBatch(news, refusals, await self._intake.write(wanted))
 
     async def wake(self, batch: WrittenBatch) -> Sequence[Receipt | BaseException]:
         """Send the wake-ups; return the receipt of each payment, or the exception that is its answer."""
-        receipts = await self._accept.wake(batch.written)
+        receipts = await self._intake.wake(batch.written)
         if batch.refusals:
             following = iter(receipts)
             receipts = [next(following) if problem is None else problem for problem in batch.refusals]
@@ -133,7 +133,7 @@ class PaymentCreation:
                 return _out_of_range(new, now)
             case Problem() | Overloaded():
                 try:
-                    return await self._accept.find(new) or refusal
+                    return await self._intake.find(new) or refusal
                 except (IdempotencyKeyReused, StoreUnavailable) as error:
                     return error
         return refusal

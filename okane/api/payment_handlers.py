@@ -21,7 +21,7 @@ from okane.api.problems import Problem
 from okane.api.resolve_request import ResolveRequest
 from okane.config import Settings
 from okane.errors import StoreUnavailable
-from okane.intake.accept import Accept
+from okane.intake.accept import PaymentIntake
 from okane.metrics import OkaneMetrics
 from okane.payment import CANCELABLE, Payment, Status
 from okane.store import PaymentStore
@@ -37,14 +37,14 @@ class PaymentHandlers:
         *,
         settings: Settings,
         store: PaymentStore,
-        accept: Accept,
+        intake: PaymentIntake,
         waiting: LongPolling,
         metrics: OkaneMetrics,
         leaving: asyncio.Event | None = None,
     ) -> None:
-        self.creation = PaymentCreation(settings=settings, accept=accept, metrics=metrics)
+        self.creation = PaymentCreation(settings=settings, intake=intake, metrics=metrics)
         self._store = store
-        self._accept = accept
+        self._intake = intake
         self.waiting = waiting
         self._leaving = leaving
         self._was_ready = True
@@ -102,7 +102,7 @@ class PaymentHandlers:
 
     async def retry(self, request: web.Request) -> web.Response:
         """`POST /v1/payments/{id}/retry`: a failed payment is pending again; 409 from any other status."""
-        receipt = await self._accept.retry(
+        receipt = await self._intake.retry(
             payment_ids.id_in_path(request),
             account_id=account_of(request),
             actor=actor_of(request),
@@ -114,7 +114,7 @@ class PaymentHandlers:
     async def cancel(self, request: web.Request) -> web.Response:
         """`POST /v1/payments/{id}/cancel`: the payment is not charged any more; 409 if that is too late, or unclear."""
         payment_id = payment_ids.id_in_path(request)
-        payment = await self._accept.cancel(payment_id, account_id=account_of(request), actor=actor_of(request))
+        payment = await self._intake.cancel(payment_id, account_id=account_of(request), actor=actor_of(request))
         return web.Response(body=payment_documents.payment_json(payment), content_type=JSON)
 
     async def resolve(self, request: web.Request) -> web.Response:
@@ -124,7 +124,7 @@ class PaymentHandlers:
         asked = request_body.validate(
             ResolveRequest, strict_json.loads(await request_body.read_body(request, MAX_BODY_BYTES))
         )
-        payment = await self._accept.resolve(
+        payment = await self._intake.resolve(
             found.id,
             account_id=found.account_id,
             decision=asked.status,

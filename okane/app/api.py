@@ -22,12 +22,12 @@ from okane.api.request_tracing import TracedFastPath
 from okane.api.routes import Handlers, build_api
 from okane.app import process
 from okane.app.metrics_server import serving_metrics
-from okane.app.resources import Parts, needed
+from okane.app.resources import Resources, needed
 from okane.app.start_checks import check_servers
 from okane.config import Settings
-from okane.intake.accept import Accept
-from okane.intake.pressure import Pressure
-from okane.intake.replay import Replay
+from okane.intake.accept import PaymentIntake
+from okane.intake.dead_letter_replay import DeadLetterReplay
+from okane.intake.load_shedding import LoadShedding
 from okane.origin_guard import OriginGuard
 from okane.redis.buckets import TokenBuckets
 from okane.store import ApiKeyStore, DeadLetterStore, PaymentLists, PaymentWatch
@@ -47,27 +47,29 @@ async def run_api(settings: Settings) -> None:
     guard = OriginGuard(settings.allowed_hosts or frozenset()) if settings.auth == "none" else None
     process.arm_failpoints(settings)
     async with contextlib.AsyncExitStack() as closing:
-        parts = await Parts.build(settings, role="api", name="api", redis_timeout=API_REDIS_TIMEOUT, closing=closing)
-        await check_servers(settings, parts, consumes=False)
-        pressure = await closing.enter_async_context(_pressure(settings, parts))
-        accept = Accept(
-            store=parts.store,
-            row_writer=parts.tracing.row_writer(parts.store),
-            producer=parts.publisher,
-            pressure=pressure,
+        resources = await Resources.build(
+            settings, role="api", name="api", redis_timeout=API_REDIS_TIMEOUT, closing=closing
         )
-        routes = _routes(settings, parts, accept, closing, leaving)
-        metrics_url = await closing.enter_async_context(serving_metrics(settings, parts, role="api", name="api"))
-        access = await closing.enter_async_context(_access(settings, parts))
-        app = build_api(routes, parts.metrics, access, guard=guard, tracer=parts.tracing.requests)
+        await check_servers(settings, resources, consumes=False)
+        load_shedding = await closing.enter_async_context(_running_load_shedding(settings, resources))
+        intake = PaymentIntake(
+            store=resources.store,
+            row_writer=resources.tracing.row_writer(resources.store),
+            producer=resources.publisher,
+            load_shedding=load_shedding,
+        )
+        routes = _routes(settings, resources, intake, closing, leaving)
+        metrics_url = await closing.enter_async_context(serving_metrics(settings, resources, role="api", name="api"))
+        access = await closing.enter_async_context(_access(settings, resources))
+        app = build_api(routes, resources.metrics, access, guard=guard, tracer=resources.tracing.requests)
         served = serving(
             app,
             settings.host,
             settings.port,
             limits=ConnectionLimits.of(settings),
             drain=settings.drain,
-            metrics=ConnectionMetrics(parts.metrics.registry),
-            fast_path=_fast_path(routes.handlers, parts, access, guard) if settings.fast_lane else None,
+            metrics=ConnectionMetrics(resources.metrics.registry),
+            fast_path=_fast_path(routes.handlers, resources, access, guard) if settings.fast_lane else None,
             share_port=settings.share_port,
             leaving=leaving,
         )
@@ -84,7 +86,11 @@ async def run_api(settings: Settings) -> None:
 
 
 def _routes(
-    settings: Settings, parts: Parts, accept: Accept, closing: contextlib.AsyncExitStack, leaving: asyncio.Event
+    settings: Settings,
+    resources: Resources,
+    intake: PaymentIntake,
+    closing: contextlib.AsyncExitStack,
+    leaving: asyncio.Event,
 ) -> Handlers:
     """Who answers requests, each with the connections of its own: a long list keeps no payment waiting."""
     url = needed(settings.database_url, "DATABASE_URL")
@@ -94,31 +100,33 @@ def _routes(
     return Handlers(
         PaymentHandlers(
             settings=settings,
-            store=parts.store,
-            accept=accept,
+            store=resources.store,
+            intake=intake,
             waiting=LongPolling(watch=watch),
-            metrics=parts.metrics,
+            metrics=resources.metrics,
             leaving=leaving,
         ),
-        PaymentQueries(store=parts.store, lists=lists),
-        DeadLetterHandlers(dead=dead, replay=Replay(accept=accept, notes=DeadLetters(parts.redis, parts.stream))),
+        PaymentQueries(store=resources.store, lists=lists),
+        DeadLetterHandlers(
+            dead=dead, replay=DeadLetterReplay(intake=intake, notes=DeadLetters(resources.redis, resources.stream))
+        ),
     )
 
 
-def _fast_path(handlers: PaymentHandlers, parts: Parts, access: Access, guard: OriginGuard | None) -> FastPath:
-    tracer = parts.tracing.requests
+def _fast_path(handlers: PaymentHandlers, resources: Resources, access: Access, guard: OriginGuard | None) -> FastPath:
+    tracer = resources.tracing.requests
     if tracer is None:
-        return FastPath(handlers.creation, parts.metrics, access, guard)
-    return TracedFastPath(handlers.creation, parts.metrics, access, tracer, guard)
+        return FastPath(handlers.creation, resources.metrics, access, guard)
+    return TracedFastPath(handlers.creation, resources.metrics, access, tracer, guard)
 
 
 @contextlib.asynccontextmanager
-async def _access(settings: Settings, parts: Parts) -> AsyncIterator[Access]:
+async def _access(settings: Settings, resources: Resources) -> AsyncIterator[Access]:
     """Who is let in, and how often, inside the block."""
     async with contextlib.AsyncExitStack() as closing:
-        buckets = TokenBuckets(parts.redis, parts.stream)
+        buckets = TokenBuckets(resources.redis, resources.stream)
         closing.push_async_callback(buckets.aclose)
-        limits = RateLimits(buckets, parts.presence.processes)
+        limits = RateLimits(buckets, resources.presence.processes)
         await closing.enter_async_context(process.running(limits.run))
         if settings.auth == "none":
             yield AnonymousAccess(limits, rate=settings.rate_limit)
@@ -131,11 +139,11 @@ async def _access(settings: Settings, parts: Parts) -> AsyncIterator[Access]:
 
 
 @contextlib.asynccontextmanager
-async def _pressure(settings: Settings, parts: Parts) -> AsyncIterator[Pressure | None]:
+async def _running_load_shedding(settings: Settings, resources: Resources) -> AsyncIterator[LoadShedding | None]:
     """What says when nothing new is to be taken, inside the block; None if that is never so."""
     if settings.max_due_age is None:
         yield None
         return
-    pressure = Pressure(parts.overview, max_due_age=settings.max_due_age)
-    async with process.running(pressure.run):
-        yield pressure
+    load_shedding = LoadShedding(resources.overview, max_due_age=settings.max_due_age)
+    async with process.running(load_shedding.run):
+        yield load_shedding

@@ -16,7 +16,7 @@ from aiohttp import web
 from okane import binding
 from okane.api.http.server import ConnectionLimits, serving
 from okane.api.metrics_endpoint import PROCESS_PATH, MetricsSources, build_metrics_app
-from okane.app.resources import Parts
+from okane.app.resources import Resources
 from okane.config import Settings
 from okane.errors import SetupError
 from okane.origin_guard import is_loopback
@@ -27,20 +27,20 @@ METRICS_PORTS = 100  # processes on one machine that find a port by themselves
 
 
 @contextlib.asynccontextmanager
-async def serving_metrics(settings: Settings, parts: Parts, *, role: str, name: str) -> AsyncIterator[str]:
+async def serving_metrics(settings: Settings, resources: Resources, *, role: str, name: str) -> AsyncIterator[str]:
     """Serve them inside the block, and let it be known where."""
     sources = MetricsSources(
-        process=parts.metrics.registry,
-        system=parts.system.registry,
-        refreshes=(parts.refresh_redis, parts.refresh_postgres),
-        processes=parts.presence.processes,
-        name=parts.stream.name,
+        process=resources.metrics.registry,
+        system=resources.system.registry,
+        refreshes=(resources.refresh_redis, resources.refresh_postgres),
+        processes=resources.presence.processes,
+        name=resources.stream.name,
     )
     async with contextlib.AsyncExitStack() as closing:
         url = await _listening_for_metrics(settings, build_metrics_app(sources), closing)
         stop = asyncio.Event()
         address = advertised(settings, url)
-        present = asyncio.create_task(parts.presence.run(address, stop, role=role, name=name))
+        present = asyncio.create_task(resources.presence.run(address, stop, role=role, name=name))
         try:
             yield f"{url}{PROCESS_PATH}"
         finally:

@@ -21,8 +21,8 @@ from streams.prometheus import PrometheusMetrics
 SILENT_S = 2.0  # before a scrape is answered without Postgres
 
 
-class Parts:
-    """The parts. What describes the whole system is read anew for every scrape."""
+class Resources:
+    """The resources. What describes the whole system is read anew for every scrape."""
 
     def __init__(self, settings: Settings, *, role: str, name: str, redis_timeout: timedelta) -> None:
         database_url = needed(settings.database_url, "DATABASE_URL")
@@ -65,16 +65,16 @@ class Parts:
         name: str,
         redis_timeout: timedelta,
         closing: contextlib.AsyncExitStack,
-    ) -> Parts:
-        """The parts, closed in reverse order when `closing` is."""
-        parts = cls(settings, role=role, name=name, redis_timeout=redis_timeout)
-        closing.push_async_callback(parts.tracing.aclose)
-        closing.push_async_callback(parts.redis.aclose)
-        closing.push_async_callback(parts.overview.aclose)
-        closing.push_async_callback(parts.sweep_store.aclose)
-        closing.push_async_callback(parts.store.aclose)
-        closing.push_async_callback(parts.producer.aclose)
-        return parts
+    ) -> Resources:
+        """The resources, closed in reverse order when `closing` is."""
+        resources = cls(settings, role=role, name=name, redis_timeout=redis_timeout)
+        closing.push_async_callback(resources.tracing.aclose)
+        closing.push_async_callback(resources.redis.aclose)
+        closing.push_async_callback(resources.overview.aclose)
+        closing.push_async_callback(resources.sweep_store.aclose)
+        closing.push_async_callback(resources.store.aclose)
+        closing.push_async_callback(resources.producer.aclose)
+        return resources
 
     async def refresh_redis(self) -> None:
         """Read the broker-wide gauges anew."""

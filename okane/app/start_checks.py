@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import structlog
 
-from okane.app.resources import Parts, needed
+from okane.app.resources import Resources, needed
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
 from okane.redis.rights import missing_rights
@@ -30,11 +30,11 @@ RIGHTS = "docs/operations.md#rights-in-redis"
 log = structlog.get_logger("okane.start")
 
 
-async def check_servers(settings: Settings, parts: Parts, *, consumes: bool) -> None:
+async def check_servers(settings: Settings, resources: Resources, *, consumes: bool) -> None:
     """Raise SetupError for what has to be mended first. `consumes`: the process reads the stream (a worker)."""
     await _check_postgres(settings)
     try:
-        await _check_redis(settings, parts, consumes=consumes)
+        await _check_redis(settings, resources, consumes=consumes)
     except (
         StreamForbidden,
         CommandRejected,
@@ -62,18 +62,18 @@ async def _check_postgres(settings: Settings) -> None:
             )
 
 
-async def _check_redis(settings: Settings, parts: Parts, *, consumes: bool) -> None:
+async def _check_redis(settings: Settings, resources: Resources, *, consumes: bool) -> None:
     missing = await missing_rights(
-        parts.redis, parts.stream, group=settings.group, consumes=consumes, limits_rates=not consumes
+        resources.redis, resources.stream, group=settings.group, consumes=consumes, limits_rates=not consumes
     )
     if missing is not None:
         raise SetupError(f"{missing}. All that is needed: {RIGHTS}")
     if not settings.check_eviction:
         return
     try:
-        await require_noeviction(parts.redis)
+        await require_noeviction(resources.redis)
     except StreamRefused as error:
         raise SetupError(
             f"INFO, which says whether Redis may evict the queue, is refused ({error}). Grant it: ACL SETUSER "
-            f"{user_of(parts.redis)} +info, or set OKANE_CHECK_EVICTION=false if maxmemory-policy is noeviction"
+            f"{user_of(resources.redis)} +info, or set OKANE_CHECK_EVICTION=false if maxmemory-policy is noeviction"
         ) from error

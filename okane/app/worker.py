@@ -11,11 +11,11 @@ import structlog
 
 from okane.app import process
 from okane.app.metrics_server import serving_metrics
-from okane.app.resources import Parts, needed
+from okane.app.resources import Resources, needed
 from okane.app.start_checks import check_servers
 from okane.config import Settings
 from okane.providers.okane_http import HttpProvider
-from okane.worker.verdict import Rules
+from okane.worker.outcome_rules import OutcomeRules
 from okane.worker.worker import Worker, WorkerOptions
 from streams import RetryPolicy
 
@@ -29,30 +29,30 @@ async def run_worker(settings: Settings, *, name: str) -> None:
     stop = process.stop_on_signals()
     process.arm_failpoints(settings)
     async with contextlib.AsyncExitStack() as closing:
-        parts = await Parts.build(
+        resources = await Resources.build(
             settings, role="worker", name=name, redis_timeout=WORKER_REDIS_TIMEOUT, closing=closing
         )
-        await check_servers(settings, parts, consumes=True)
+        await check_servers(settings, resources, consumes=True)
         provider = HttpProvider(
             needed(settings.provider_base_url, "PROVIDER_BASE_URL"),
             timeout=settings.provider_timeout,
             connections=2 * settings.concurrency,  # for what comes from the stream, and for what runs without it
-            more_header=parts.tracing.provider_header,
+            more_header=resources.tracing.provider_header,
         )
         closing.push_async_callback(provider.aclose)
         worker = Worker(
             options_of(settings, name=name),
-            redis=parts.redis,
-            stream=parts.stream,
-            producer=parts.producer,
-            store=parts.store,
-            sweep_store=parts.sweep_store,
+            redis=resources.redis,
+            stream=resources.stream,
+            producer=resources.producer,
+            store=resources.store,
+            sweep_store=resources.sweep_store,
             provider=provider,
-            metrics=parts.metrics,
-            stream_metrics=parts.stream_metrics,
-            tracing=parts.tracing,
+            metrics=resources.metrics,
+            stream_metrics=resources.stream_metrics,
+            tracing=resources.tracing,
         )
-        metrics_url = await closing.enter_async_context(serving_metrics(settings, parts, role="worker", name=name))
+        metrics_url = await closing.enter_async_context(serving_metrics(settings, resources, role="worker", name=name))
         process.tune_gc()
         log.info("worker_started", concurrency=settings.concurrency, provider=provider.name, metrics=metrics_url)
         await worker.run(stop)
@@ -62,7 +62,7 @@ async def run_worker(settings: Settings, *, name: str) -> None:
 def options_of(settings: Settings, *, name: str) -> WorkerOptions:
     """Return the settings that a worker has, as its options."""
     policy = RetryPolicy(base=settings.retry_base, cap=settings.retry_cap, max_attempts=settings.max_retries + 1)
-    rules = Rules(
+    rules = OutcomeRules(
         policy=policy,
         max_deliveries=settings.max_deliveries,
         consistency_lag=settings.consistency_lag,

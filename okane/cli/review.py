@@ -134,7 +134,7 @@ async def _resolve(
     _check_texts(reason, provider_ref, decision)
     async with open_stores(context) as stores:
         found = await _found(stores, payment_id)
-        payment = await stores.accept.resolve(
+        payment = await stores.intake.resolve(
             found.id,
             account_id=None,
             decision=Status.SUCCESS if decision is Decision.SUCCESS else Status.FAILED_FINAL,

@@ -10,8 +10,8 @@ from uuid import UUID
 from okane.api.payment_ids import parse_id
 from okane.cli.context import Context
 from okane.errors import SetupError
-from okane.intake.accept import Accept
-from okane.intake.replay import Replay
+from okane.intake.accept import PaymentIntake
+from okane.intake.dead_letter_replay import DeadLetterReplay
 from okane.lanes import payments_stream
 from okane.store import OPERATOR, DeadLetterStore, Overview, PaymentStore, ReviewStore
 from streams import DeadLetters, Producer, connect
@@ -25,8 +25,8 @@ class Stores:
     overview: Overview
     dead_letters: DeadLetterStore
     reviews: ReviewStore
-    accept: Accept
-    replay: Replay
+    intake: PaymentIntake
+    replay: DeadLetterReplay
 
 
 @contextlib.asynccontextmanager
@@ -47,9 +47,9 @@ async def open_stores(context: Context) -> AsyncIterator[Stores]:
         producer = Producer(redis, stream)
         for each in (payments, overview, dead_letters, reviews, producer):
             closing.push_async_callback(each.aclose)
-        accept = Accept(store=payments, producer=producer)
-        replay = Replay(accept=accept, notes=DeadLetters(redis, stream))
-        yield Stores(payments, overview, dead_letters, reviews, accept, replay)
+        intake = PaymentIntake(store=payments, producer=producer)
+        replay = DeadLetterReplay(intake=intake, notes=DeadLetters(redis, stream))
+        yield Stores(payments, overview, dead_letters, reviews, intake, replay)
 
 
 def payment_id(text: str, *, listed_by: str) -> UUID:

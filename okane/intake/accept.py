@@ -1,4 +1,4 @@
-"""Accept: the row first, its wake-up second. What is scheduled for later has none: the sweep sends it when it is time.
+"""PaymentIntake: the row first, its wake-up second. What is scheduled for later has none: the sweep sends it when it is time.
 
 Once the row is committed the payment is safe and the client is told so. If the wake-up cannot be sent (Redis down, full,
 slow), the answer is the same but for `enqueued: false`, and the sweep sees to the payment. While Redis is known to be away
@@ -16,7 +16,7 @@ import structlog
 
 from okane.deadline import Deadline
 from okane.errors import Overloaded
-from okane.intake.pressure import Pressure
+from okane.intake.load_shedding import LoadShedding
 from okane.payment import Payment
 from okane.store import Accepted, Decision, NewPayment, PaymentStore
 from okane.tracing import RowWriter
@@ -51,7 +51,7 @@ class WrittenRows:
     wakes: int
 
 
-class Accept:
+class PaymentIntake:
     """Takes payments in, takes failed ones in again, lets go of those that are not wanted any more, and decides others."""
 
     def __init__(
@@ -60,11 +60,11 @@ class Accept:
         store: PaymentStore,
         producer: Publisher,
         row_writer: RowWriter | None = None,
-        pressure: Pressure | None = None,
+        load_shedding: LoadShedding | None = None,
     ) -> None:
         self._store = store
         self._row_writer = store if row_writer is None else row_writer
-        self._pressure = pressure
+        self._load_shedding = load_shedding
         self._producer = producer
         self._redis_away_until_s = 0.0
 
@@ -73,7 +73,7 @@ class Accept:
 
         While load is shed nothing is written: each has Overloaded in the place of its row.
         """
-        if self._pressure is not None and self._pressure.is_too_high:
+        if self._load_shedding is not None and self._load_shedding.is_shedding:
             return WrittenRows([Overloaded("payments wait for too long already") for _ in news], 0)
         wakes = self._how_many_may_ask(len(news))
         return WrittenRows(await self._row_writer.accept_many(news, wakes=wakes), wakes)

@@ -33,10 +33,10 @@ from okane.providers.base import (
 )
 from okane.store import Call, Claimed, PaymentStore, Refused, Settlement
 from okane.tracing import ClaimStore
-from okane.worker import verdict
-from okane.worker.late import LateLookUps
-from okane.worker.lease import Lease, Leases
-from okane.worker.patience import Patience
+from okane.worker.late_look_up import LateLookUps
+from okane.worker.lease_renewal import Lease, LeaseRenewal
+from okane.worker.outcome_rules import SPENT, OutcomeRules, PaymentOutcome
+from okane.worker.store_retry import StoreRetry
 from streams import Dead, Done, Message, Outcome, Retry
 from streams.failpoints import failpoint
 
@@ -53,7 +53,7 @@ BEFORE_DELAY = failpoint("retry.before_delay", "the retry is committed, not in t
 BEFORE_DEAD_LETTER = failpoint("bury.before_dead_letter", "given up in Postgres, no dead letter in the stream")
 
 
-class Charge:
+class PaymentHandler:
     """The handler of the payments stream."""
 
     def __init__(
@@ -62,8 +62,8 @@ class Charge:
         store: PaymentStore,
         claim_store: ClaimStore | None = None,
         provider: Provider,
-        leases: Leases,
-        rules: verdict.Rules,
+        leases: LeaseRenewal,
+        rules: OutcomeRules,
         metrics: OkaneMetrics,
         roll: Callable[[], float] = random.random,
     ) -> None:
@@ -73,10 +73,10 @@ class Charge:
         self._leases = leases
         self._rules = rules
         self._roll = roll
-        self._patiently = Patience(roll)
+        self._retry_store_call = StoreRetry(roll)
         self._late_look_ups = LateLookUps(
             store=store,
-            patience=self._patiently,
+            retry_store_call=self._retry_store_call,
             provider=provider.name,
             look_up=lambda payment: self._call("look_up", provider.look_up, payment),
             rules=rules,
@@ -101,18 +101,18 @@ class Charge:
         payment_id = UUID(bytes=message.body)
         if BEFORE_CLAIM.armed:
             await BEFORE_CLAIM.hit()
-        claim = await self._patiently(self._claim_store.claim, payment_id)
+        claim = await self._retry_store_call(self._claim_store.claim, payment_id)
         if isinstance(claim, Refused):
             return await self._not_claimed(claim, message, payment_id)
         self._claims("granted").inc()
-        with self._leases.held(claim) as lease:
+        with self._leases.lease_for(claim) as lease:
             settlement = await self._attempt(claim, lease)
             if settlement is None:
                 return Retry("the lease ran out before the provider was called", after=SOON)
             if BEFORE_SETTLE.armed:
                 await BEFORE_SETTLE.hit()
             # We alone know what the provider said.
-            age = await self._patiently(self._claim_store.settle, settlement)
+            age = await self._retry_store_call(self._claim_store.settle, settlement)
         if age is None:
             return await self._late(settlement)
         return await self._settled(settlement, age)
@@ -123,7 +123,7 @@ class Charge:
         if len(message.body) != 16:
             return Dead(reason)
         payment_id = UUID(bytes=message.body)
-        buried = await self._patiently(self._store.bury, payment_id, reason=reason)
+        buried = await self._retry_store_call(self._store.bury, payment_id, reason=reason)
         log.warning("payment_needs_review", payment_id=str(payment_id), reason=reason, buried=buried)
         return Dead(reason) if buried else Done()
 
@@ -138,7 +138,7 @@ class Charge:
     async def _expired(self, payment_id: UUID) -> Outcome:
         """Its time was over before anybody charged it."""
         self._claims("expired").inc()
-        canceled = await self._patiently(self._store.expire, payment_id)
+        canceled = await self._retry_store_call(self._store.expire, payment_id)
         # It may have been changed since the claim was refused, or canceled without our hearing of it: look again.
         return Done() if canceled else Retry("expired, and changed meanwhile", after=SOON)
 
@@ -216,7 +216,7 @@ class Charge:
             _log_of(payment.id, payment.attempts).warning("attempt_not_left_open", reason=str(error))
 
     def _settlement(
-        self, payment: Payment, decided: verdict.Verdict, *, call: Call | None, started_s: float
+        self, payment: Payment, decided: PaymentOutcome, *, call: Call | None, started_s: float
     ) -> Settlement:
         return Settlement(
             payment_id=payment.id,
@@ -235,7 +235,7 @@ class Charge:
     async def _late(self, settlement: Settlement) -> Outcome:
         """Another worker has the payment now. What we heard is kept; the payment is looked up by whoever holds it."""
         self._late_results(settlement.event).inc()
-        status = await self._patiently(self._store.record_late, settlement)
+        status = await self._retry_store_call(self._store.record_late, settlement)
         _log_of(settlement.payment_id, settlement.attempt).warning(
             "late_result", outcome=settlement.event, provider_ref=settlement.provider_ref, status=status
         )
@@ -259,7 +259,7 @@ class Charge:
         if settlement.decline_code is not None:
             self._count_decline(settlement.provider, settlement.decline_code)
         self._settle_seconds(status.value).observe(age.total_seconds())
-        if settlement.event == verdict.SPENT:
+        if settlement.event == SPENT:
             _log_of(settlement.payment_id, settlement.attempt).warning("payment_spent", reason=reason)
             return await self._dead(settlement)
         return Done()

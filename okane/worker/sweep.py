@@ -21,7 +21,7 @@ from okane.errors import StoreBusy, StoreUnavailable
 from okane.lanes import LANES
 from okane.metrics import OkaneMetrics
 from okane.store import SweepStore, WakeUp
-from okane.worker.direct import Direct
+from okane.worker.direct_run import DirectRuns
 from streams import Draft, Publisher, StreamError, StreamForbidden, StreamFull, StreamRefused
 from streams.failpoints import failpoint
 
@@ -65,7 +65,7 @@ class Sweep:
         *,
         store: SweepStore,
         producer: Publisher,
-        direct: Direct,
+        direct: DirectRuns,
         lanes: Callable[[], Awaitable[Mapping[str, LaneState]]],
         interval: timedelta,
         metrics: OkaneMetrics,

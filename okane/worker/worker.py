@@ -16,11 +16,11 @@ from okane import tracing
 from okane.metrics import OkaneMetrics
 from okane.providers.base import Provider
 from okane.store import PaymentStore, SweepStore
-from okane.worker.charge import Charge
-from okane.worker.direct import Direct
-from okane.worker.lease import Leases
+from okane.worker.charge import PaymentHandler
+from okane.worker.direct_run import DirectRuns
+from okane.worker.lease_renewal import LeaseRenewal
+from okane.worker.outcome_rules import OutcomeRules
 from okane.worker.sweep import LaneState, Sweep
-from okane.worker.verdict import Rules
 from streams import Consumer, Delayed, Inspector, Janitor, Metrics, Producer, Stream
 from streams.connection import RedisClient
 
@@ -36,7 +36,7 @@ class WorkerOptions:
     concurrency: int
     lease: timedelta
     drain: timedelta
-    rules: Rules
+    rules: OutcomeRules
     sweep_interval: timedelta
     redis_patience: timedelta
     max_stream_length: int
@@ -66,8 +66,8 @@ class Worker:
         self._options = options
         self._producer = producer
         self._inspector = Inspector(redis, stream, group=options.group)
-        self._leases = Leases(store=store, lease=options.lease)
-        charge = Charge(
+        self._leases = LeaseRenewal(store=store, lease=options.lease)
+        charge = PaymentHandler(
             store=store,
             claim_store=tracing.claim_store(store),
             provider=tracing.provider(provider),
@@ -91,7 +91,7 @@ class Worker:
             metrics=stream_metrics,
             tracer=tracing.messages,
         )
-        self._direct = Direct(tracing.handler(charge), concurrency=options.concurrency, metrics=metrics)
+        self._direct = DirectRuns(tracing.handler(charge), concurrency=options.concurrency, metrics=metrics)
         self._delayed = Delayed(redis, stream, poll=options.poll, metrics=stream_metrics)
         self._sweep = Sweep(
             store=sweep_store,

@@ -23,7 +23,7 @@ from okane.api.http.server import SPARE_FILES, ConnectionLimits, ConnectionMetri
 from okane.api.middleware import Scopes, around_requests
 from okane.api.payment_creation import MAX_BODY_BYTES, PaymentCreation
 from okane.config import Settings
-from okane.intake.accept import Accept
+from okane.intake.accept import PaymentIntake
 from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics
 from okane.store import PaymentStore
@@ -138,8 +138,8 @@ async def serving(limits: ConnectionLimits) -> AsyncIterator[Served]:
 
 def _fast_lane(metrics: OkaneMetrics) -> FastPath:
     """One that takes nothing: there are no payments here. But it sees whatever comes first."""
-    accept = Accept(store=cast("PaymentStore", None), producer=MemoryQueue(payments_stream("test")))
-    creation = PaymentCreation(settings=Settings(_env_file=None), accept=accept, metrics=metrics)
+    intake = PaymentIntake(store=cast("PaymentStore", None), producer=MemoryQueue(payments_stream("test")))
+    creation = PaymentCreation(settings=Settings(_env_file=None), intake=intake, metrics=metrics)
     return FastPath(creation, metrics, AnonymousAccess())
 
 

@@ -14,9 +14,9 @@ from okane.metrics import OkaneMetrics
 from okane.payment import Payment, Status
 from okane.providers.base import Approved, ChargeResult, LookUpResult, NotFound
 from okane.store import PaymentStore
-from okane.worker.charge import Charge
-from okane.worker.lease import Leases
-from okane.worker.verdict import Rules
+from okane.worker.charge import PaymentHandler
+from okane.worker.lease_renewal import LeaseRenewal
+from okane.worker.outcome_rules import OutcomeRules
 from streams import Message, RetryPolicy
 from tests.okane.stored_payments import GRACE, LEASE, new
 
@@ -48,8 +48,8 @@ class Desk:
 
     store: PaymentStore
     provider: Scripted
-    leases: Leases
-    charge: Charge
+    leases: LeaseRenewal
+    charge: PaymentHandler
     url: str
 
     async def accepted(self) -> UUID:
@@ -62,8 +62,8 @@ class Desk:
 @pytest.fixture
 async def desk(database_url: str) -> AsyncIterator[Desk]:
     store = PaymentStore(database_url, actor="w1", lease=LEASE, grace=GRACE)
-    provider, leases = Scripted(), Leases(store=store, lease=LEASE)
-    rules = Rules(
+    provider, leases = Scripted(), LeaseRenewal(store=store, lease=LEASE)
+    rules = OutcomeRules(
         policy=RetryPolicy(max_attempts=2),
         max_deliveries=5,
         consistency_lag=timedelta(0),
@@ -71,7 +71,9 @@ async def desk(database_url: str) -> AsyncIterator[Desk]:
         look_up_delays=(timedelta(seconds=5),),
     )
     metrics = OkaneMetrics(CollectorRegistry())
-    charge = Charge(store=store, provider=provider, leases=leases, rules=rules, metrics=metrics, roll=lambda: 0.5)
+    charge = PaymentHandler(
+        store=store, provider=provider, leases=leases, rules=rules, metrics=metrics, roll=lambda: 0.5
+    )
     yield Desk(store, provider, leases, charge, database_url)
     await store.aclose()
 

@@ -22,9 +22,9 @@ from okane.api.payment_handlers import PaymentHandlers
 from okane.api.payment_queries import PaymentQueries
 from okane.api.routes import Handlers, build_api
 from okane.config import Settings
-from okane.intake.accept import Accept
-from okane.intake.pressure import Pressure
-from okane.intake.replay import Replay
+from okane.intake.accept import PaymentIntake
+from okane.intake.dead_letter_replay import DeadLetterReplay
+from okane.intake.load_shedding import LoadShedding
 from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics
 from okane.origin_guard import OriginGuard
@@ -50,7 +50,11 @@ class Api:
 
 
 async def serve_api(
-    database_url: str, redis_url: str, access: Access | None = None, pressure: Pressure | None = None, **changed: Any
+    database_url: str,
+    redis_url: str,
+    access: Access | None = None,
+    load_shedding: LoadShedding | None = None,
+    **changed: Any,
 ) -> AsyncIterator[Api]:
     """The API over these two servers, on a stream of its own."""
     settings = Settings(_env_file=None, **changed)
@@ -61,21 +65,21 @@ async def serve_api(
         database_url, actor="api", lease=settings.lease, grace=settings.sweep_grace, timeout=timedelta(seconds=3)
     )
     producer = Producer(redis, stream)
-    accept = Accept(store=store, producer=producer, pressure=pressure)
+    intake = PaymentIntake(store=store, producer=producer, load_shedding=load_shedding)
     guard = OriginGuard(settings.allowed_hosts or frozenset()) if access is None else None
     access = access or AnonymousAccess()
     watch, leaving = PaymentWatch(database_url), asyncio.Event()
     handlers = PaymentHandlers(
         settings=settings,
         store=store,
-        accept=accept,
+        intake=intake,
         waiting=LongPolling(watch=watch),
         metrics=metrics,
         leaving=leaving,
     )
     lists = PaymentLists(database_url)
     dead = DeadLetterStore(database_url)
-    replay = Replay(accept=accept, notes=DeadLetters(redis, stream))
+    replay = DeadLetterReplay(intake=intake, notes=DeadLetters(redis, stream))
     routes = Handlers(handlers, PaymentQueries(store=store, lists=lists), DeadLetterHandlers(dead=dead, replay=replay))
     app, fast_path = (
         build_api(routes, metrics, access, guard=guard),

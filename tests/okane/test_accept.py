@@ -1,4 +1,4 @@
-"""Accept against a real database and a queue that is taken away: nobody waits for Redis, and no row is forgotten."""
+"""PaymentIntake against a real database and a queue that is taken away: nobody waits for Redis, and no row is forgotten."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from okane.intake import accept as accept_module
-from okane.intake.accept import Accept, Receipt
+from okane.intake.accept import PaymentIntake, Receipt
 from okane.lanes import payments_stream
 from okane.store import NewPayment, PaymentStore, SweepStore
 from streams.testing import MemoryQueue
@@ -41,8 +41,8 @@ def queue() -> MemoryQueue:
     return MemoryQueue(payments_stream("test"))
 
 
-async def accepted(accept: Accept, new: NewPayment) -> Receipt:
-    [receipt] = await accept.wake(await accept.write([new]))
+async def accepted(intake: PaymentIntake, new: NewPayment) -> Receipt:
+    [receipt] = await intake.wake(await intake.write([new]))
     assert isinstance(receipt, Receipt)
     return receipt
 
@@ -61,11 +61,11 @@ async def test_after_a_failed_wake_up_redis_is_left_alone_and_the_sweep_told_at_
     store: PaymentStore, queue: MemoryQueue, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(accept_module, "AWAY_S", 3600)
-    accept = Accept(store=store, producer=queue)
+    intake = PaymentIntake(store=store, producer=queue)
     queue.down = True
-    first = await accepted(accept, new("first"))
+    first = await accepted(intake, new("first"))
     queue.down = False  # it is back, but nobody has asked yet
-    second = await accepted(accept, new("second"))
+    second = await accepted(intake, new("second"))
     assert (first.created, first.enqueued) == (True, False)
     assert (second.created, second.enqueued) == (True, False)
     assert queue.published == []
@@ -76,32 +76,32 @@ async def test_redis_is_asked_again_and_used_when_it_answers(
     store: PaymentStore, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(accept_module, "AWAY_S", 0)
-    accept = Accept(store=store, producer=queue)
+    intake = PaymentIntake(store=store, producer=queue)
     queue.down = True
-    assert not (await accepted(accept, new("first"))).enqueued
+    assert not (await accepted(intake, new("first"))).enqueued
     queue.down = False
-    assert (await accepted(accept, new("second"))).enqueued
+    assert (await accepted(intake, new("second"))).enqueued
     monkeypatch.setattr(accept_module, "AWAY_S", 3600)
-    assert (await accepted(accept, new("third"))).enqueued
+    assert (await accepted(intake, new("third"))).enqueued
 
 
 async def test_an_outage_of_redis_is_two_lines_in_the_log(
     store: PaymentStore, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(accept_module, "AWAY_S", 0)
-    accept = Accept(store=store, producer=queue)
+    intake = PaymentIntake(store=store, producer=queue)
     with capture_logs() as lines:
         for number, down in enumerate([False, True, True, False, False]):
             queue.down = down
-            await accepted(accept, new(str(number)))
+            await accepted(intake, new(str(number)))
     assert [line["event"] for line in lines if line["log_level"] == "error"] == ["redis_lost", "redis_back"]
 
 
 async def test_a_full_lane_is_no_outage(store: PaymentStore) -> None:
     queue = MemoryQueue(payments_stream("test"), max_length=1)
-    accept = Accept(store=store, producer=queue)
+    intake = PaymentIntake(store=store, producer=queue)
     lanes = ["low", "low", "critical"]
-    receipts = [await accepted(accept, replace(new(str(number)), lane=lane)) for number, lane in enumerate(lanes)]
+    receipts = [await accepted(intake, replace(new(str(number)), lane=lane)) for number, lane in enumerate(lanes)]
     assert [receipt.enqueued for receipt in receipts] == [True, False, True]
 
 
@@ -111,14 +111,14 @@ async def test_while_redis_is_silent_one_request_at_a_time_asks(
     monkeypatch.setattr(accept_module, "WAKE_TIMEOUT_S", 0.05)
     monkeypatch.setattr(accept_module, "AWAY_S", 0)
     queue = Silent(payments_stream("test"))
-    accept = Accept(store=store, producer=queue)
-    await accepted(accept, new("finds out"))
+    intake = PaymentIntake(store=store, producer=queue)
+    await accepted(intake, new("finds out"))
     monkeypatch.setattr(accept_module, "WAKE_TIMEOUT_S", 10)
-    asks = asyncio.ensure_future(accepted(accept, new("asks")))
+    asks = asyncio.ensure_future(accepted(intake, new("asks")))
     async with asyncio.timeout(10):
         while queue.asked < 2:
             await asyncio.sleep(0.01)
-    receipts = await asyncio.gather(*(accepted(accept, new(f"passes by {number}")) for number in range(5)))
+    receipts = await asyncio.gather(*(accepted(intake, new(f"passes by {number}")) for number in range(5)))
     assert not any(receipt.enqueued for receipt in receipts)
     assert queue.asked == 2
     asks.cancel()

@@ -13,7 +13,7 @@ import pytest
 
 from okane.api import batch
 from okane.errors import StoreUnavailable
-from okane.intake.accept import Accept, WrittenRows
+from okane.intake.accept import PaymentIntake, WrittenRows
 from okane.store import NewPayment
 from tests.okane.api_requests import BAD, JSON, post, rows
 from tests.okane.served_api import Api
@@ -163,9 +163,9 @@ async def test_items_may_be_as_large_as_alone_and_no_larger_batch_is_needed(api:
 async def test_a_batch_that_found_no_database_says_so(
     api: Api, monkeypatch: pytest.MonkeyPatch, failing: Sequence[str], status: int
 ) -> None:
-    write = Accept.write
+    write = PaymentIntake.write
 
-    async def half(self: Accept, news: Sequence[NewPayment]) -> WrittenRows:
+    async def half(self: PaymentIntake, news: Sequence[NewPayment]) -> WrittenRows:
         written = await write(self, news)
         rows = [
             StoreUnavailable("away") if new.idempotency_key in failing else row
@@ -173,7 +173,7 @@ async def test_a_batch_that_found_no_database_says_so(
         ]
         return WrittenRows(rows, written.wakes)
 
-    monkeypatch.setattr(Accept, "write", half)
+    monkeypatch.setattr(PaymentIntake, "write", half)
     body, _ = written([item("a"), item("b")], lines=False)
     response, answer = await sent(api, body)
     assert response.status == status

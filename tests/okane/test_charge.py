@@ -10,7 +10,7 @@ import pytest
 
 from okane.payment import Payment, Status
 from okane.providers.base import Approved, ChargeResult, Unavailable
-from okane.worker.lease import Lease
+from okane.worker.lease_renewal import Lease
 from streams import Dead, Done, Message, Retry
 from tests.okane.charging import Desk, wake_up
 from tests.okane.stored_payments import claimed, execute, expire_lease, settlement
@@ -119,14 +119,14 @@ async def test_poison_is_buried_for_a_human(desk: Desk) -> None:
 async def test_long_calls_keep_their_lease(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     payment_id = await desk.accepted()
     claim = await claimed(desk.store, payment_id)
-    with desk.leases.held(claim) as lease:
+    with desk.leases.lease_for(claim) as lease:
         assert await desk.leases.run_once() == 0  # too young
         await expire_lease(desk.url, payment_id)
-        monkeypatch.setattr("okane.worker.lease.time.monotonic", lambda: claim.valid_until_s - 15)
+        monkeypatch.setattr("okane.worker.lease_renewal.time.monotonic", lambda: claim.valid_until_s - 15)
         assert await desk.leases.run_once() == 1
-        monkeypatch.setattr("okane.worker.lease.time.monotonic", lambda: claim.valid_until_s + 10)
+        monkeypatch.setattr("okane.worker.lease_renewal.time.monotonic", lambda: claim.valid_until_s + 10)
         assert lease.valid
-        monkeypatch.setattr("okane.worker.lease.time.monotonic", lambda: claim.valid_until_s + 20)
+        monkeypatch.setattr("okane.worker.lease_renewal.time.monotonic", lambda: claim.valid_until_s + 20)
         assert not lease.valid
 
 

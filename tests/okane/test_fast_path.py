@@ -38,8 +38,8 @@ from okane.api.routes import Handlers, build_api
 from okane.api_key import Scope
 from okane.config import Settings
 from okane.errors import StoreUnavailable
-from okane.intake.accept import Accept
-from okane.intake.replay import Replay
+from okane.intake.accept import PaymentIntake
+from okane.intake.dead_letter_replay import DeadLetterReplay
 from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics
 from okane.store import DeadLetterStore, PaymentLists, PaymentStore, PaymentWatch
@@ -123,16 +123,16 @@ async def serving(
     metrics, shelf, queue = OkaneMetrics(registry), Shelf(), MemoryQueue(payments_stream("test"))
     shelf.open.set()
     store = cast("PaymentStore", shelf)
-    accept = Accept(store=store, producer=queue)
+    intake = PaymentIntake(store=store, producer=queue)
     access = access or AnonymousAccess()
     waiting = LongPolling(watch=cast("PaymentWatch", shelf))
     settings = Settings(_env_file=None)
-    handlers = PaymentHandlers(settings=settings, store=store, accept=accept, waiting=waiting, metrics=metrics)
+    handlers = PaymentHandlers(settings=settings, store=store, intake=intake, waiting=waiting, metrics=metrics)
     fast_path = Counting(handlers.creation, metrics, access)
     routes = Handlers(
         handlers,
         PaymentQueries(store=store, lists=cast("PaymentLists", shelf)),
-        DeadLetterHandlers(dead=cast("DeadLetterStore", shelf), replay=cast("Replay", shelf)),
+        DeadLetterHandlers(dead=cast("DeadLetterStore", shelf), replay=cast("DeadLetterReplay", shelf)),
     )
     runner = GuardedRunner(
         build_api(routes, metrics, access),

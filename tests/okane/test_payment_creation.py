@@ -16,8 +16,8 @@ from okane.api.payment_creation import PaymentCreation
 from okane.api.problems import Problem
 from okane.config import Settings
 from okane.errors import Overloaded
-from okane.intake.accept import Accept, Receipt
-from okane.intake.pressure import Pressure
+from okane.intake.accept import PaymentIntake, Receipt
+from okane.intake.load_shedding import LoadShedding
 from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics
 from okane.payment import Payment
@@ -70,10 +70,10 @@ async def test_the_next_batch_may_leave_before_redis_answers(
     """Nor do those who are refused wait for each other: what they ask the store goes there together."""
     shelf, queue = Finding(), Slow()
     shelf.open.set()
-    pressure = cast("Pressure", SimpleNamespace(is_too_high=pressed))
+    load_shedding = cast("LoadShedding", SimpleNamespace(is_shedding=pressed))
     creation = PaymentCreation(
         settings=Settings(_env_file=None, amount_limits={"USD": LIMIT}),
-        accept=Accept(store=cast("PaymentStore", shelf), producer=queue, pressure=pressure),
+        intake=PaymentIntake(store=cast("PaymentStore", shelf), producer=queue, load_shedding=load_shedding),
         metrics=OkaneMetrics(CollectorRegistry()),
     )
     news = [creation.parse(b'{"amount":%d}' % amount, [f"k{n}"], account_id="a") for n, amount in enumerate(amounts)]

@@ -24,7 +24,7 @@ from okane.store import sweep as sweep_module
 from okane.store.payment_id import PaymentId
 from okane.store.sweep import Marked
 from okane.worker import sweep as sweep_under_test
-from okane.worker.direct import Direct
+from okane.worker.direct_run import DirectRuns
 from okane.worker.sweep import LaneState, Sweep
 from streams import Done, Handler, Inspector, Message, Outcome, Producer, StreamForbidden, StreamUnavailable, connect
 from streams.errors import GroupLost
@@ -98,12 +98,12 @@ def make_sweep(
     lanes: Callable[[], Awaitable[Mapping[str, LaneState]]],
     *,
     metrics: OkaneMetrics,
-    direct: Direct | None = None,
+    direct: DirectRuns | None = None,
 ) -> Sweep:
     return Sweep(
         store=sweeps,
         producer=producer,
-        direct=direct or Direct(remembering([]), concurrency=10, metrics=metrics),
+        direct=direct or DirectRuns(remembering([]), concurrency=10, metrics=metrics),
         lanes=lanes,
         interval=timedelta(seconds=1),
         metrics=metrics,
@@ -426,7 +426,7 @@ async def test_while_redis_is_away_due_payments_run_directly(
     async with connect(redis_url) as redis:
         metrics = OkaneMetrics(CollectorRegistry())
         producer = Producer(redis, payments_stream(f"test-{uuid4()}"))
-        direct = Direct(remembering(ran), concurrency=10, metrics=metrics)
+        direct = DirectRuns(remembering(ran), concurrency=10, metrics=metrics)
         sweep = make_sweep(sweeps, producer, lanes, metrics=metrics, direct=direct)
         await sweeps.look_ahead()
         assert await sweep.run_once() == 1  # and, as that leaves places free, marks what the cursor finds
@@ -453,7 +453,7 @@ async def test_what_a_full_redis_does_not_take_runs_directly(
         await redis.config_set("maxmemory", 1)
         metrics = OkaneMetrics(CollectorRegistry())
         producer = Producer(redis, payments_stream("full"))
-        direct = Direct(remembering(ran), concurrency=10, metrics=metrics)
+        direct = DirectRuns(remembering(ran), concurrency=10, metrics=metrics)
         sweep = make_sweep(sweeps, producer, lanes, metrics=metrics, direct=direct)
         assert await sweep.run_once() == 1
         await direct.drain(timedelta(seconds=10))
@@ -471,7 +471,7 @@ async def test_whatever_error_redis_answers_due_payments_run_directly(
     async with RefusingServer(f"-{text}") as server, connect(server.url) as redis:
         stream = payments_stream("refused")
         producer = Producer(redis, stream)
-        direct = Direct(remembering(ran), concurrency=10, metrics=metrics)
+        direct = DirectRuns(remembering(ran), concurrency=10, metrics=metrics)
 
         async def lanes() -> dict[str, LaneState]:
             await Inspector(redis, stream, group="workers").stats()
@@ -504,7 +504,7 @@ async def test_a_consumer_that_cannot_read_for_too_long_counts_as_no_redis_until
 
     async with connect(redis_url) as redis:
         producer = Producer(redis, payments_stream(f"test-{uuid4()}"))
-        direct = Direct(remembering(ran), concurrency=10, metrics=metrics)
+        direct = DirectRuns(remembering(ran), concurrency=10, metrics=metrics)
         sweep = Sweep(
             store=sweeps,
             producer=producer,
@@ -555,7 +555,7 @@ async def test_direct_runs_no_more_at_once_than_it_may_and_survives_a_bug() -> N
         in_hand.remove(message.body)
         raise RuntimeError("a bug")
 
-    direct = Direct(handler, concurrency=4, metrics=OkaneMetrics(CollectorRegistry()))
+    direct = DirectRuns(handler, concurrency=4, metrics=OkaneMetrics(CollectorRegistry()))
     direct.start([WakeUp(uuid4(), "low") for _ in range(10)])
     assert direct.free == 0
     room = asyncio.create_task(direct.room())
@@ -572,7 +572,7 @@ async def test_what_direct_cannot_finish_in_time_is_cancelled() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    direct = Direct(for_ever, concurrency=4, metrics=OkaneMetrics(CollectorRegistry()))
+    direct = DirectRuns(for_ever, concurrency=4, metrics=OkaneMetrics(CollectorRegistry()))
     direct.start([WakeUp(uuid4(), "low")])
     await direct.drain(timedelta(0))
     assert direct.free == 4

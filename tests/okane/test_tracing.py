@@ -39,8 +39,8 @@ from okane.api.request_tracing import TracedFastPath
 from okane.api.routes import Handlers, build_api
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
-from okane.intake.accept import Accept
-from okane.intake.replay import Replay
+from okane.intake.accept import PaymentIntake
+from okane.intake.dead_letter_replay import DeadLetterReplay
 from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics
 from okane.payment import Payment
@@ -345,18 +345,18 @@ async def serving(traced: Traced, shelf: Shelf, *, fast: bool, memory: MemoryQue
     assert tracer is not None
     shelf.open.set()
     store = cast("PaymentStore", shelf)
-    accept = Accept(
+    intake = PaymentIntake(
         store=store,
         row_writer=traced.tracing.row_writer(store),
         producer=traced.tracing.publisher(memory or queue()),
     )
     waiting = LongPolling(watch=cast("PaymentWatch", shelf))
     settings = Settings(_env_file=None, amount_limits={"USD": LIMIT})
-    handlers = PaymentHandlers(settings=settings, store=store, accept=accept, waiting=waiting, metrics=metrics)
+    handlers = PaymentHandlers(settings=settings, store=store, intake=intake, waiting=waiting, metrics=metrics)
     routes = Handlers(
         handlers,
         PaymentQueries(store=store, lists=cast("PaymentLists", shelf)),
-        DeadLetterHandlers(dead=cast("DeadLetterStore", shelf), replay=cast("Replay", shelf)),
+        DeadLetterHandlers(dead=cast("DeadLetterStore", shelf), replay=cast("DeadLetterReplay", shelf)),
     )
     fast_path = TracedFastPath(handlers.creation, metrics, AnonymousAccess(), tracer) if fast else None
     app = build_api(routes, metrics, AnonymousAccess(), tracer=tracer)

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from okane.errors import IdempotencyKeyReused, OkaneError, StatusConflict, StoreUnavailable, TimeOutOfRange
-from okane.intake.accept import Accept, Receipt
+from okane.intake.accept import PaymentIntake, Receipt
 from okane.lanes import LaneLimits
 from okane.payment import Payment
 from okane.store import API, NewPayment
@@ -86,7 +86,7 @@ class Clients:
         """Repeats a request until it is answered."""
         for turn in range(TRIES):
             try:
-                receipt: Receipt = await self._ask(lambda accept: _accept(accept, new))
+                receipt: Receipt = await self._ask(lambda intake: _accept(intake, new))
             except (NotSent, NoAnswer, StoreUnavailable):
                 await asyncio.sleep(self._dice.random() * 0.3 * 2**turn)
                 continue
@@ -105,14 +105,14 @@ class Clients:
     async def _ask_for_something_else(self, new: NewPayment) -> None:
         other = _new(new.account_id, new.idempotency_key, new.amount_minor + 1)
         try:
-            await self._ask(lambda accept: _accept(accept, other))
+            await self._ask(lambda intake: _accept(intake, other))
         except (IdempotencyKeyReused, NotSent, NoAnswer, StoreUnavailable):
             return
         self._audit.say(f"I7: {new.idempotency_key} was accepted with another meaning")
 
     async def _retry(self, payment_id: UUID, account_id: str) -> None:
         try:
-            await self._ask(lambda accept: accept.retry(payment_id, account_id=account_id, actor=API))
+            await self._ask(lambda intake: intake.retry(payment_id, account_id=account_id, actor=API))
         except (StatusConflict, NotSent, NoAnswer, StoreUnavailable):
             return
         self._audit.repairs["retried by hand"] += 1
@@ -122,13 +122,13 @@ class Clients:
         for _ in range(2):
             try:
                 payment: Payment = await self._ask(
-                    lambda accept: accept.cancel(payment_id, account_id=account_id, actor=API)
+                    lambda intake: intake.cancel(payment_id, account_id=account_id, actor=API)
                 )
             except (StatusConflict, NotSent, NoAnswer, StoreUnavailable):
                 return
             self._audit.canceled(payment)
 
-    async def _ask(self, request: Callable[[Accept], Any]) -> Any:
+    async def _ask(self, request: Callable[[PaymentIntake], Any]) -> Any:
         """Sends one request to one API and answers what it says."""
         doors = self._doors()
         if not doors:
@@ -136,10 +136,10 @@ class Clients:
         door = doors[int(self._dice.random() * len(doors))]
 
         def arrive(exchange: Exchange) -> object:
-            accept = door.api.accept
-            if accept is None or not door.process.alive:
+            intake = door.api.intake
+            if intake is None or not door.process.alive:
                 raise NotSent("nobody listens")
-            task = self._network.loop.start(door.process, _handle(request, accept, exchange))
+            task = self._network.loop.start(door.process, _handle(request, intake, exchange))
             door.api.requests.add(task)
             task.add_done_callback(door.api.requests.discard, context=self._network.loop.context(door.process))
             return PENDING
@@ -147,18 +147,18 @@ class Clients:
         return await self._network.call(self._link, "http", arrive, timeout_s=TIMEOUT_S, block_s=TIMEOUT_S)
 
 
-async def _handle(request: Callable[[Accept], Any], accept: Accept, exchange: Exchange) -> None:
+async def _handle(request: Callable[[PaymentIntake], Any], intake: PaymentIntake, exchange: Exchange) -> None:
     """One request in the API's process."""
     try:
-        answer = await request(accept)
+        answer = await request(intake)
     except OkaneError as error:
         exchange.answer(error, failed=True)
     else:
         exchange.answer(answer)
 
 
-async def _accept(accept: Accept, new: NewPayment) -> Receipt:
-    [receipt] = await accept.wake(await accept.write([new]))
+async def _accept(intake: PaymentIntake, new: NewPayment) -> Receipt:
+    [receipt] = await intake.wake(await intake.write([new]))
     if isinstance(receipt, BaseException):
         raise receipt
     return receipt

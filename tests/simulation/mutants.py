@@ -19,11 +19,11 @@ from uuid import UUID
 from okane.payment import Payment, Status
 from okane.providers.base import ChargeResult, Unavailable, Unknown
 from okane.store import Claimed, Settlement
-from okane.worker.charge import Charge
-from okane.worker.late import LateLookUps
-from okane.worker.lease import Lease
+from okane.worker.charge import PaymentHandler
+from okane.worker.late_look_up import LateLookUps
+from okane.worker.lease_renewal import Lease
+from okane.worker.outcome_rules import OutcomeRules, PaymentOutcome
 from okane.worker.sweep import Sweep
-from okane.worker.verdict import Rules, Verdict
 from streams import Consumer, Done, Handler, Message, Outcome, StreamRefused, scripts
 from streams.flights import Flight
 from streams.reclaim import Reclaimer
@@ -34,12 +34,12 @@ from tests.simulation.store import MemoryPaymentStore, PaymentRow
 @contextlib.contextmanager
 def key_per_attempt() -> Iterator[None]:
     """Every attempt has a provider key of its own. Caught by I2: after a time-out the money moves twice."""
-    call = Charge._call
+    call = PaymentHandler._call
 
-    async def broken(self: Charge, name: Any, ask: Any, payment: Payment) -> Any:
+    async def broken(self: PaymentHandler, name: Any, ask: Any, payment: Payment) -> Any:
         return await call(self, name, ask, replace(payment, provider_key=f"{payment.id}:{payment.attempts}"))
 
-    with patch.object(Charge, "_call", broken):
+    with patch.object(PaymentHandler, "_call", broken):
         yield
 
 
@@ -111,31 +111,31 @@ def default_retries() -> AbstractContextManager[Any]:
 def unknown_is_failed() -> AbstractContextManager[Any]:
     """A time-out counts as a no. Caught by I4: the money moved, and the payment says that it failed."""
     return _charged(
-        lambda _claim, result: Verdict(Status.FAILED_FINAL, "declined", decline_code="x", reason=result.reason)
+        lambda _claim, result: PaymentOutcome(Status.FAILED_FINAL, "declined", decline_code="x", reason=result.reason)
     )
 
 
 @contextlib.contextmanager
 def unknown_is_unavailable() -> Iterator[None]:
     """A time-out counts as never sent, and is charged again at once. Caught by I4, when the retries are spent by then."""
-    charged = Rules.charged
+    charged = OutcomeRules.charged
 
-    def broken(self: Rules, claim: Claimed, result: ChargeResult, *, roll: float) -> Verdict:
+    def broken(self: OutcomeRules, claim: Claimed, result: ChargeResult, *, roll: float) -> PaymentOutcome:
         return charged(self, claim, Unavailable(result.reason) if isinstance(result, Unknown) else result, roll=roll)
 
-    with patch.object(Rules, "charged", broken):
+    with patch.object(OutcomeRules, "charged", broken):
         yield
 
 
 @contextlib.contextmanager
 def no_look_up() -> Iterator[None]:
     """An open outcome is charged again, not looked up. Caught by the rule that every such charge follows a look-up."""
-    attempt = Charge._attempt
+    attempt = PaymentHandler._attempt
 
-    async def broken(self: Charge, claim: Claimed, lease: Lease) -> Settlement | None:
+    async def broken(self: PaymentHandler, claim: Claimed, lease: Lease) -> Settlement | None:
         return await attempt(self, replace(claim, look_up_first=False), lease)
 
-    with patch.object(Charge, "_attempt", broken):
+    with patch.object(PaymentHandler, "_attempt", broken):
         yield
 
 
@@ -144,9 +144,9 @@ def no_late_look_up() -> Iterator[None]:
     """A closed payment is not looked up again. Caught by I4: a charge that was held back arrived after it was closed."""
 
     async def broken(self: LateLookUps, payment_id: UUID) -> Outcome:
-        taken = await self._patience(self._store.take_late_look_up, payment_id, again=self._again)
+        taken = await self._retry_store_call(self._store.take_late_look_up, payment_id, again=self._again)
         if taken is not None:
-            await self._patience(self._store.late_look_up_answered, taken.payment, begun_at=taken.begun_at)
+            await self._retry_store_call(self._store.late_look_up_answered, taken.payment, begun_at=taken.begun_at)
         return Done()
 
     with patch.object(LateLookUps, "run", broken):
@@ -211,15 +211,15 @@ MUTANTS: Final[Mapping[str, Callable[[], AbstractContextManager[Any]]]] = {
 
 
 @contextlib.contextmanager
-def _charged(verdict: Callable[[Claimed, Unknown], Verdict]) -> Iterator[None]:
-    charged = Rules.charged
+def _charged(verdict: Callable[[Claimed, Unknown], PaymentOutcome]) -> Iterator[None]:
+    charged = OutcomeRules.charged
 
-    def broken(self: Rules, claim: Claimed, result: ChargeResult, *, roll: float) -> Verdict:
+    def broken(self: OutcomeRules, claim: Claimed, result: ChargeResult, *, roll: float) -> PaymentOutcome:
         if isinstance(result, Unknown):
             return verdict(claim, result)
         return charged(self, claim, result, roll=roll)
 
-    with patch.object(Rules, "charged", broken):
+    with patch.object(OutcomeRules, "charged", broken):
         yield
 
 

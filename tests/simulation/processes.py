@@ -8,9 +8,9 @@ from datetime import timedelta
 
 from prometheus_client import CollectorRegistry
 
-from okane.intake.accept import Accept
+from okane.intake.accept import PaymentIntake
 from okane.metrics import OkaneMetrics
-from okane.worker.verdict import Rules
+from okane.worker.outcome_rules import OutcomeRules
 from okane.worker.worker import Worker, WorkerOptions
 from streams import Metrics, Producer, RetryPolicy, Stream, StreamUnavailable, require_noeviction
 from tests.simulation.audit import Audit
@@ -102,15 +102,15 @@ class ApiProcess:
     def __init__(self, outside: Outside, *, name: str) -> None:
         self._outside = outside
         self._name = name
-        self.accept: Accept | None = None
+        self.intake: PaymentIntake | None = None
         self.requests: set[asyncio.Task[None]] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
         resources = Resources(self._outside, actor=self._name, redis_timeout=API_REDIS_TIMEOUT)
         await resources.check_redis()
-        self.accept = Accept(store=resources.store, producer=resources.producer)
+        self.intake = PaymentIntake(store=resources.store, producer=resources.producer)
         await stop.wait()
-        self.accept = None
+        self.intake = None
         while self.requests:
             await asyncio.wait(list(self.requests))
         await resources.producer.aclose()
@@ -151,7 +151,7 @@ class WorkerProcess:
 
 def _options(scenario: Scenario, *, name: str) -> WorkerOptions:
     policy = RetryPolicy(base=scenario.retry_base, cap=scenario.retry_cap, max_attempts=scenario.max_retries + 1)
-    rules = Rules(
+    rules = OutcomeRules(
         policy=policy,
         max_deliveries=scenario.max_deliveries,
         consistency_lag=scenario.consistency_lag,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from okane.errors import PaymentNotFound, StatusConflict
-from okane.intake.accept import Accept
+from okane.intake.accept import PaymentIntake
 from okane.payment import TRANSITIONS, Payment, Status
 from okane.store import DeadPayment
 from streams import DeadLetters, StreamError
@@ -29,11 +29,11 @@ class Replayed:
     kept: Sequence[UUID]
 
 
-class Replay:
+class DeadLetterReplay:
     """Tries dead letters again."""
 
-    def __init__(self, *, accept: Accept, notes: DeadLetters) -> None:
-        self._accept = accept
+    def __init__(self, *, intake: PaymentIntake, notes: DeadLetters) -> None:
+        self._intake = intake
         self._notes = notes
 
     async def run(self, letters: Sequence[DeadPayment], *, dry_run: bool, actor: str) -> Replayed:
@@ -69,7 +69,7 @@ class Replay:
         if dry_run:
             return Status.PENDING in TRANSITIONS[payment.status]
         try:
-            await self._accept.retry(payment.id, account_id=payment.account_id, actor=actor)
+            await self._intake.retry(payment.id, account_id=payment.account_id, actor=actor)
         except (StatusConflict, PaymentNotFound):
             return False
         return True

@@ -14,9 +14,9 @@ from okane.metrics import OkaneMetrics
 from okane.payment import LATE_LOOK_UPS, Status
 from okane.providers.base import Approved, Declined, Unavailable, Unknown
 from okane.store import Overview, PaymentStore, SweepStore
-from okane.worker.charge import Charge
-from okane.worker.lease import Leases
-from okane.worker.verdict import Rules
+from okane.worker.charge import PaymentHandler
+from okane.worker.lease_renewal import LeaseRenewal
+from okane.worker.outcome_rules import OutcomeRules
 from streams import Dead, Done, RetryPolicy
 from tests.okane.charging import Desk, Scripted, wake_up
 from tests.okane.stored_payments import GRACE, LEASE, execute, expire_lease
@@ -112,8 +112,8 @@ class Late(Desk):
 @pytest.fixture
 async def desk(database_url: str) -> AsyncIterator[Late]:
     store = PaymentStore(database_url, actor="w1", lease=LEASE, grace=GRACE)
-    provider, leases = Scripted(), Leases(store=store, lease=LEASE)
-    rules = Rules(
+    provider, leases = Scripted(), LeaseRenewal(store=store, lease=LEASE)
+    rules = OutcomeRules(
         policy=RetryPolicy(max_attempts=2),
         max_deliveries=5,
         consistency_lag=timedelta(0),
@@ -121,7 +121,9 @@ async def desk(database_url: str) -> AsyncIterator[Late]:
         look_up_delays=(timedelta(seconds=5), timedelta(hours=1)),
     )
     metrics = OkaneMetrics(CollectorRegistry())
-    charge = Charge(store=store, provider=provider, leases=leases, rules=rules, metrics=metrics, roll=lambda: 0.5)
+    charge = PaymentHandler(
+        store=store, provider=provider, leases=leases, rules=rules, metrics=metrics, roll=lambda: 0.5
+    )
     late = Late(store, provider, leases, charge, database_url)
     late.metrics, late.sweeps = metrics, SweepStore(database_url, grace=GRACE)
     yield late

@@ -14,7 +14,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-class Patience:
+class StoreRetry:
     """`roll` in [0, 1) is the dice that keeps many callers from asking at the same moment."""
 
     def __init__(self, roll: Callable[[], float]) -> None:

@@ -19,13 +19,13 @@ log = structlog.get_logger("okane.accept")
 LOOK_EVERY_S = 1.0
 
 
-class Pressure:
+class LoadShedding:
     """Looks now and then, in the background; `is_too_high` says what it saw last."""
 
     def __init__(self, overview: Overview, *, max_due_age: timedelta) -> None:
         self._overview = overview
         self._max_due_age = max_due_age
-        self.is_too_high = False
+        self.is_shedding = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look every second, until told to stop."""
@@ -40,12 +40,12 @@ class Pressure:
         try:
             age = await self._overview.oldest_due()
         except StoreUnavailable:
-            return int(self.is_too_high)
-        before, self.is_too_high = self.is_too_high, age > self._max_due_age
-        if self.is_too_high != before:
+            return int(self.is_shedding)
+        before, self.is_shedding = self.is_shedding, age > self._max_due_age
+        if self.is_shedding != before:
             age_s = round(age.total_seconds(), 1)
-            if self.is_too_high:
+            if self.is_shedding:
                 log.warning("overloaded", oldest_due_s=age_s)
             else:
                 log.warning("overload_over", oldest_due_s=age_s)
-        return int(self.is_too_high)
+        return int(self.is_shedding)

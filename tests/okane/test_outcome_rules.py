@@ -10,11 +10,11 @@ import pytest
 from okane.payment import Status
 from okane.providers.base import Approved, Declined, NotFound, Unavailable, Unknown
 from okane.store import Claimed
-from okane.worker.verdict import Rules, Verdict
+from okane.worker.outcome_rules import OutcomeRules, PaymentOutcome
 from streams import RetryPolicy
 from tests.payments import PAYMENT
 
-RULES = Rules(
+RULES = OutcomeRules(
     policy=RetryPolicy(base=timedelta(seconds=1), cap=timedelta(minutes=5), max_attempts=8),
     max_deliveries=5,
     consistency_lag=timedelta(seconds=5),
@@ -35,8 +35,10 @@ def claim(*, retries: int = 0, look_ups: int = 0, since_call_s: float = 60, open
 
 
 def test_an_approval_is_success() -> None:
-    assert RULES.charged(claim(), Approved("ref"), roll=0) == Verdict(Status.SUCCESS, "success", provider_ref="ref")
-    assert RULES.looked_up(claim(), Approved("ref")) == Verdict(Status.SUCCESS, "success", provider_ref="ref")
+    assert RULES.charged(claim(), Approved("ref"), roll=0) == PaymentOutcome(
+        Status.SUCCESS, "success", provider_ref="ref"
+    )
+    assert RULES.looked_up(claim(), Approved("ref")) == PaymentOutcome(Status.SUCCESS, "success", provider_ref="ref")
 
 
 def test_a_decline_is_final() -> None:

@@ -46,7 +46,7 @@ class Lease:
         del self.held[self]
 
 
-class Leases:
+class LeaseRenewal:
     """The claims held by this process."""
 
     def __init__(self, *, store: PaymentStore, lease: timedelta) -> None:
@@ -58,7 +58,7 @@ class Leases:
     def __len__(self) -> int:
         return len(self._held)
 
-    def held(self, claimed: Claimed) -> Lease:
+    def lease_for(self, claimed: Claimed) -> Lease:
         """The lease of this claim; renewed while it is entered."""
         return Lease(claimed.payment.id, claimed.payment.attempts, claimed.valid_until_s, self._held)
 

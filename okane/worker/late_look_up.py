@@ -18,8 +18,8 @@ from okane.metrics import OkaneMetrics
 from okane.payment import Payment, Status
 from okane.providers.base import Approved, Declined, LookUpResult, NotFound, Unavailable, Unknown
 from okane.store import PaymentStore, Settlement
-from okane.worker.patience import Patience
-from okane.worker.verdict import Rules
+from okane.worker.outcome_rules import OutcomeRules
+from okane.worker.store_retry import StoreRetry
 from streams import Dead, Done, Outcome
 from streams.failpoints import failpoint
 
@@ -35,15 +35,15 @@ class LateLookUps:
         self,
         *,
         store: PaymentStore,
-        patience: Patience,
+        retry_store_call: StoreRetry,
         provider: str,
         look_up: Callable[[Payment], Awaitable[LookUpResult]],
-        rules: Rules,
+        rules: OutcomeRules,
         lease: timedelta,
         metrics: OkaneMetrics,
     ) -> None:
         self._store = store
-        self._patience = patience
+        self._retry_store_call = retry_store_call
         self._provider = provider
         self._look_up = look_up
         self._deadline_s = rules.unknown_deadline.total_seconds()
@@ -52,7 +52,7 @@ class LateLookUps:
 
     async def run(self, payment_id: UUID) -> Outcome:
         """Look up once. Without an answer the row brings it back by itself."""
-        taken = await self._patience(self._store.take_late_look_up, payment_id, again=self._again)
+        taken = await self._retry_store_call(self._store.take_late_look_up, payment_id, again=self._again)
         if taken is None:
             return Done()
         payment = taken.payment
@@ -66,7 +66,7 @@ class LateLookUps:
             case Approved(provider_ref=provider_ref):
                 return await self._found(payment, provider_ref, timedelta(seconds=time.monotonic() - started_s))
             case Declined() | NotFound():
-                await self._patience(self._store.late_look_up_answered, payment, begun_at=taken.begun_at)
+                await self._retry_store_call(self._store.late_look_up_answered, payment, begun_at=taken.begun_at)
             case Unavailable(reason=reason) | Unknown(reason=reason):
                 log.info("late_look_up_unanswered", payment_id=str(payment.id), reason=reason)
             case _:
@@ -87,7 +87,7 @@ class LateLookUps:
             provider_ref=provider_ref,
             reason=reason,
         )
-        status = await self._patience(self._store.record_late, settlement, once=True)
+        status = await self._retry_store_call(self._store.record_late, settlement, once=True)
         log.warning("late_charge", payment_id=str(payment.id), provider_ref=provider_ref, status=status)
         if status is Status.NEEDS_REVIEW:
             self._late_charges.inc()
@@ -97,6 +97,6 @@ class LateLookUps:
     async def _give_up(self, payment: Payment) -> Outcome:
         """The provider has not answered for too long, or its answers kill workers: a human asks it."""
         reason = f"{payment.status}, and the provider does not say whether a charge arrived later"
-        written = await self._patience(self._store.late_look_up_failed, payment, reason=reason)
+        written = await self._retry_store_call(self._store.late_look_up_failed, payment, reason=reason)
         log.warning("payment_needs_review", payment_id=str(payment.id), reason=reason, buried=written)
         return Dead(reason) if written else Done()

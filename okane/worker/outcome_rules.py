@@ -22,7 +22,7 @@ SPENT = "spent"
 
 
 @value
-class Verdict:
+class PaymentOutcome:
     """The status an attempt leads to, the word for the timeline, and when to look again (None: never)."""
 
     status: Status
@@ -34,7 +34,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class OutcomeRules:
     """The settings of the table.
 
     `policy` spaces and bounds the retries; `max_deliveries` is how often a stream entry may come again before it counts
@@ -49,7 +49,7 @@ class Rules:
     unknown_deadline: timedelta
     look_up_delays: Sequence[timedelta]
 
-    def hopeless(self, claim: Claimed) -> Verdict | None:
+    def hopeless(self, claim: Claimed) -> PaymentOutcome | None:
         """Before anything is called: a payment whose attempts end in crashes only, look-ups included, is for a human.
 
         What is merely spent ends after its look-up; more crashes than tries means that even asking does not end well. A
@@ -58,11 +58,11 @@ class Rules:
         tries = self.policy.max_attempts
         if tries is None or claim.payment.retries <= max(tries, self.max_deliveries):
             return None
-        return Verdict(
+        return PaymentOutcome(
             Status.NEEDS_REVIEW, "needs_review", reason="poison: its workers died or stalled again and again"
         )
 
-    def charged(self, claim: Claimed, result: ChargeResult, *, roll: float) -> Verdict:
+    def charged(self, claim: Claimed, result: ChargeResult, *, roll: float) -> PaymentOutcome:
         """After a charge. `roll` in [0, 1) is the jitter's dice."""
         match result:
             case Approved() | Declined():
@@ -72,13 +72,13 @@ class Rules:
                 if planned is None:
                     return _spent(reason)
                 delay = planned if retry_after is None else retry_after
-                return Verdict(Status.FAILED_RETRYABLE, "unavailable", reason=reason, delay=delay)
+                return PaymentOutcome(Status.FAILED_RETRYABLE, "unavailable", reason=reason, delay=delay)
             case Unknown(reason=reason):
                 return self._open(claim, reason)
             case _:
                 assert_never(result)
 
-    def looked_up(self, claim: Claimed, result: LookUpResult) -> Verdict | None:
+    def looked_up(self, claim: Claimed, result: LookUpResult) -> PaymentOutcome | None:
         """After a look-up. None: the provider surely never got the charge, so it may be made now, under the same key."""
         match result:
             case Approved() | Declined():
@@ -90,35 +90,35 @@ class Rules:
                 if tried > 0 and self.policy.delay(tried, roll=0) is None:
                     return _spent("the provider never got it, and every try is used up")
                 if claim.expired:  # nothing moved, and nothing may: the next claim is refused, and ends it
-                    return Verdict(Status.FAILED_RETRYABLE, "unavailable", reason="expired", delay=timedelta(0))
+                    return PaymentOutcome(Status.FAILED_RETRYABLE, "unavailable", reason="expired", delay=timedelta(0))
                 return None
             case Unavailable(reason=reason) | Unknown(reason=reason):
                 return self._open(claim, f"look-up: {reason}")
             case _:
                 assert_never(result)
 
-    def stopped(self, call: str) -> Verdict:
+    def stopped(self, call: str) -> PaymentOutcome:
         """After a call that was broken off because its worker is stopped: looked up by the next one, and no crash."""
         reason = f"its worker was stopped during the {call.replace('_', '-')}"
-        return Verdict(Status.UNKNOWN, "unknown", reason=reason, delay=self.look_up_delays[0])
+        return PaymentOutcome(Status.UNKNOWN, "unknown", reason=reason, delay=self.look_up_delays[0])
 
-    def _open(self, claim: Claimed, reason: str) -> Verdict:
+    def _open(self, claim: Claimed, reason: str) -> PaymentOutcome:
         if claim.open_s >= self.unknown_deadline.total_seconds():
-            return Verdict(Status.NEEDS_REVIEW, "needs_review", reason=f"outcome open for too long: {reason}")
+            return PaymentOutcome(Status.NEEDS_REVIEW, "needs_review", reason=f"outcome open for too long: {reason}")
         delay = self.look_up_delays[min(claim.look_ups, len(self.look_up_delays) - 1)]
-        return Verdict(Status.UNKNOWN, "unknown", reason=reason, delay=delay)
+        return PaymentOutcome(Status.UNKNOWN, "unknown", reason=reason, delay=delay)
 
 
-def _closed(result: Approved | Declined) -> Verdict:
+def _closed(result: Approved | Declined) -> PaymentOutcome:
     match result:
         case Approved(provider_ref=provider_ref):
-            return Verdict(Status.SUCCESS, "success", provider_ref=provider_ref)
+            return PaymentOutcome(Status.SUCCESS, "success", provider_ref=provider_ref)
         case Declined(code=code, message=message):
             reason = f"{code}: {message}" if message else code
-            return Verdict(Status.FAILED_FINAL, "declined", decline_code=code, reason=reason)
+            return PaymentOutcome(Status.FAILED_FINAL, "declined", decline_code=code, reason=reason)
         case _:
             assert_never(result)
 
 
-def _spent(reason: str) -> Verdict:
-    return Verdict(Status.FAILED_FINAL, SPENT, reason=reason)
+def _spent(reason: str) -> PaymentOutcome:
+    return PaymentOutcome(Status.FAILED_FINAL, SPENT, reason=reason)

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from okane.errors import StoreUnavailable
-from okane.intake.pressure import Pressure
+from okane.intake.load_shedding import LoadShedding
 from okane.payment import Status
 from okane.store import Overview
 from tests.okane.api_requests import get, post, rows, settle
@@ -21,15 +21,15 @@ NEW = '{"amount": 440, "idempotency_key": "new"}'
 
 
 @pytest.fixture
-async def pressure(database_url: str) -> AsyncIterator[Pressure]:
+async def load_shedding(database_url: str) -> AsyncIterator[LoadShedding]:
     overview = Overview(database_url)
-    yield Pressure(overview, max_due_age=timedelta(seconds=60))
+    yield LoadShedding(overview, max_due_age=timedelta(seconds=60))
     await overview.aclose()
 
 
 @pytest.fixture
-async def api(database_url: str, redis_url: str, pressure: Pressure) -> AsyncIterator[Api]:
-    async for one in serve_api(database_url, redis_url, pressure=pressure):
+async def api(database_url: str, redis_url: str, load_shedding: LoadShedding) -> AsyncIterator[Api]:
+    async for one in serve_api(database_url, redis_url, load_shedding=load_shedding):
         yield one
 
 
@@ -37,12 +37,12 @@ async def make_older(api: Api) -> None:
     await api.store._rare.rows("UPDATE payments SET created_at = now() - interval '61 seconds'")
 
 
-async def test_while_a_payment_waits_for_too_long_no_new_one_is_taken(api: Api, pressure: Pressure) -> None:
+async def test_while_a_payment_waits_for_too_long_no_new_one_is_taken(api: Api, load_shedding: LoadShedding) -> None:
     _, old = await post(api, "/payments", OLD)
     payment_id = old["payment"]["id"]
-    assert await pressure.run_once() == 0
+    assert await load_shedding.run_once() == 0
     await make_older(api)
-    assert await pressure.run_once() == 1
+    assert await load_shedding.run_once() == 1
     for headers in ({}, {"Content-Encoding": "identity"}):  # both lanes
         response, said = await post(api, "/payments", NEW, **headers)
         assert (response.status, said["code"], said["retryable"]) == (503, "overloaded", True)
@@ -50,14 +50,14 @@ async def test_while_a_payment_waits_for_too_long_no_new_one_is_taken(api: Api, 
     assert await rows(api) == 1
     assert (await get(api, f"/payments/{payment_id}"))[0].status == 200
     await settle(api, payment_id, Status.SUCCESS)
-    assert await pressure.run_once() == 0
+    assert await load_shedding.run_once() == 0
     assert (await post(api, "/payments", NEW))[0].status == 202
 
 
-async def test_the_repeat_of_an_earlier_request_is_answered_as_ever(api: Api, pressure: Pressure) -> None:
+async def test_the_repeat_of_an_earlier_request_is_answered_as_ever(api: Api, load_shedding: LoadShedding) -> None:
     await post(api, "/payments", OLD)
     await make_older(api)
-    await pressure.run_once()
+    await load_shedding.run_once()
     again = await asyncio.gather(*(post(api, "/payments", OLD) for _ in range(20)))
     assert {response.status for response, _ in again} == {200}
     assert all(response.headers["Idempotent-Replayed"] == "true" for response, _ in again)
@@ -65,14 +65,16 @@ async def test_the_repeat_of_an_earlier_request_is_answered_as_ever(api: Api, pr
     assert (response.status, said["code"]) == (422, "idempotency_key_reused")
 
 
-async def test_it_is_looked_at_again_and_again(api: Api, pressure: Pressure, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("okane.intake.pressure.LOOK_EVERY_S", 0.01)
+async def test_it_is_looked_at_again_and_again(
+    api: Api, load_shedding: LoadShedding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("okane.intake.load_shedding.LOOK_EVERY_S", 0.01)
     stop = asyncio.Event()
-    running = asyncio.create_task(pressure.run(stop))
+    running = asyncio.create_task(load_shedding.run(stop))
     await post(api, "/payments", OLD)
     await make_older(api)
     async with asyncio.timeout(30):
-        while not pressure.is_too_high:
+        while not load_shedding.is_shedding:
             await asyncio.sleep(0.01)
     stop.set()
     await running
@@ -83,6 +85,6 @@ async def test_an_absent_database_changes_nothing() -> None:
         async def oldest_due(self) -> timedelta:
             raise StoreUnavailable("away")
 
-    pressure = Pressure(cast("Overview", Away()), max_due_age=timedelta(seconds=1))
-    for pressure.is_too_high in (False, True):
-        assert await pressure.run_once() == int(pressure.is_too_high)
+    load_shedding = LoadShedding(cast("Overview", Away()), max_due_age=timedelta(seconds=1))
+    for load_shedding.is_shedding in (False, True):
+        assert await load_shedding.run_once() == int(load_shedding.is_shedding)

@@ -19,7 +19,7 @@ from streams import Handler, Message
 log = structlog.get_logger("okane.direct")
 
 
-class Direct:
+class DirectRuns:
     """At most `concurrency` payments at once, beside those that came from the stream."""
 
     def __init__(self, handler: Handler, *, concurrency: int, metrics: OkaneMetrics) -> None:
