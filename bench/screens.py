@@ -25,7 +25,7 @@ from pathlib import Path
 
 from bench.progress import say
 from bench.system import OKANE, Deployment, Provider, System, deployed, running
-from grafana.screens.__main__ import PICTURES, ask, draw
+from grafana.screens.__main__ import PICTURES, draw, fetch_boards
 from grafana.screens.prometheus import Span
 from okane.local.okane_process import OKANE as OKANE_COMMAND
 from okane.local.okane_process import OkaneProcess, answers_http, own_path
@@ -182,9 +182,9 @@ def run(out: Path, *, minutes: float, kept: Path) -> None:
                 with paid(scene, seconds=seconds):
                     play(scene, seconds=seconds)
                     span = Span(from_s=began_s, to_s=time.time(), interval_s=SCRAPE_S)
-                    boards = asyncio.run(ask(prometheus, span))
+                    boards = asyncio.run(fetch_boards(prometheus, span))
                     say(f"draw again with --from {span.from_s:.0f} --to {span.to_s:.0f} --interval {SCRAPE_S}")
-                draw(boards, out, tell=say)
+                draw(boards, out, report=say)
 
 
 def main() -> None:

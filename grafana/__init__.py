@@ -1,4 +1,4 @@
-"""The dashboards as code: `python -m grafana` writes what stands in dashboards/ and in docs/metrics.md.
+"""The dashboards as code: `python -m grafana` writes dashboards/ and docs/metrics.md.
 
-Only a checkout has this, and only who changes a dashboard needs it: Grafana reads the JSON.
+It is part of a checkout only, and needed only to change a dashboard: Grafana reads the JSON.
 """

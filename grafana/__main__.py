@@ -1,4 +1,4 @@
-"""`python -m grafana`: write the dashboards and the page of metrics. A test holds them and the code together."""
+"""`python -m grafana`: write the dashboards and the page of metrics. A test checks that they are up to date."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ HERE = Path(__file__).parent
 BOARDS = (OVERVIEW, STREAMS, PAYMENTS, DEPENDENCIES)
 
 
-def written() -> Mapping[Path, str]:
-    """Every file that is made of code, with what belongs in it."""
+def generated_files() -> Mapping[Path, str]:
+    """Return every generated file with its content."""
     boards = {HERE / "dashboards" / f"{board.uid}.json": board.to_json() for board in BOARDS}
     return {**boards, HERE.parent / "docs" / "metrics.md": metrics_page.text()}
 
 
 def main() -> None:
-    for path, text in written().items():
+    for path, text in generated_files().items():
         path.write_text(text, encoding="utf-8")
 
 

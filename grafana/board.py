@@ -1,4 +1,4 @@
-"""A dashboard: rows of panels, with the variables, links and annotations that all of ours share."""
+"""A dashboard: rows of panels, with the variables, links and annotations that all dashboards share."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variable:
-    """A choice at the top of a dashboard. `values` is the metric and label it is taken from, or a list of words."""
+    """A variable at the top of a dashboard. `values` is a `label_values(metric, label)`, or a list of words."""
 
     name: str
     label: str
@@ -54,7 +54,7 @@ class Board:
     rows: Sequence[Row]
 
     def to_json(self) -> str:
-        """As Grafana takes it."""
+        """Return the JSON that Grafana reads."""
         dashboard = (
             builders.Dashboard(self.title)
             .uid(self.uid)
@@ -90,7 +90,7 @@ class Board:
                 dashboard = dashboard.with_panel(panel)
         built = dashboard.build()
         for number, placed in enumerate(built.panels or (), start=1):
-            placed.id_val = number  # links to a panel go by it
+            placed.id_val = number  # links to a panel name its id
         return json.dumps(built, cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
 
 

@@ -1,11 +1,11 @@
-"""What okane stands on: Postgres, Redis, and the processes' own machines."""
+"""The dashboard of dependencies: Postgres, Redis, and the machines of the processes."""
 
 from __future__ import annotations
 
 from grafana.board import Board, Row
 from grafana.overview import JOB
-from grafana.panels import PER_S, Query, Words, heat, lines, number
-from grafana.promql import grown, mean, quantiles, rate
+from grafana.panels import PER_S, PanelText, Query, heat, lines, number
+from grafana.promql import increase, mean, quantiles, rate
 
 OF = 'job="$job"'
 
@@ -13,11 +13,11 @@ NOW = Row(
     title="Now",
     panels=(
         number(
-            Words(
+            PanelText(
                 title="Postgres",
                 means="1 if the last scrape of the whole system could read from it.",
-                do="Nothing is accepted (503), workers hold what they have and go on by themselves. Bring it back; "
-                "restart nothing of ours.",
+                do="Nothing is accepted (503); workers hold their payments and resume by themselves. Restore it; "
+                "restart no okane process.",
             ),
             "short",
             Query(f'min(okane_dependency_up{{{OF},dependency="postgres"}})'),
@@ -26,10 +26,10 @@ NOW = Row(
             words_for={0: "away", 1: "up"},
         ),
         number(
-            Words(
+            PanelText(
                 title="Redis",
                 means="1 if the last scrape of the whole system could read from it.",
-                do="Payments are accepted and settled all the same, straight from Postgres. Mend it in daylight.",
+                do="Payments are still accepted and settled, straight from Postgres. Fix it during working hours.",
             ),
             "short",
             Query(f'min(okane_dependency_up{{{OF},dependency="redis"}})'),
@@ -38,45 +38,45 @@ NOW = Row(
             words_for={0: "away", 1: "up"},
         ),
         number(
-            Words(
+            PanelText(
                 title="Repairs",
                 means="Wake-ups the sweep had to send, in the last ten minutes.",
                 do="Wake-ups were lost or spilled: Redis was away, flushed, full or failed over; a lane is at its "
-                "limit; a clock is off. The payments themselves are being repaired.",
+                "limit; a clock is wrong. The payments are repaired already.",
             ),
             "short",
-            Query(grown("okane_sweep_repairs_total", OF, over="[10m]")),
+            Query(increase("okane_sweep_repairs_total", OF, over="[10m]")),
             red=1,
             whole=True,
         ),
         number(
-            Words(
+            PanelText(
                 title="Not enqueued",
                 means="New payments for which Redis took no wake-up, in the last ten minutes.",
-                do="Redis is away, slow, or a lane is at OKANE_MAX_STREAM_LENGTH. The sweep sees to them.",
+                do="Redis is away, slow, or a lane is at OKANE_MAX_STREAM_LENGTH. The sweep sends their wake-ups.",
             ),
             "short",
-            Query(grown("okane_payments_not_enqueued_total", OF, over="[10m]")),
+            Query(increase("okane_payments_not_enqueued_total", OF, over="[10m]")),
             red=1,
             whole=True,
         ),
         number(
-            Words(
+            PanelText(
                 title="Run without Redis",
                 means="Payments run straight from Postgres, in the last ten minutes.",
                 do="Redis is away for the workers. No payment waits for it.",
             ),
             "short",
-            Query(grown("okane_direct_runs_total", OF, over="[10m]")),
+            Query(increase("okane_direct_runs_total", OF, over="[10m]")),
             red=1,
             whole=True,
         ),
         number(
-            Words(
+            PanelText(
                 title="Busiest connection",
-                means="Share of its time that the busiest connection to Postgres waits for it. Each kind of statement has "
+                means="Share of time that the busiest connection waits for Postgres. Each kind of statement has "
                 "one connection in a process; callers share its round trips.",
-                do="At 1 that statement is at its limit in that process: Postgres is slow, or it is time for another "
+                do="At 1 that statement is at its limit in that process: Postgres is slow, or you need another "
                 "process.",
             ),
             "percentunit",
@@ -91,7 +91,7 @@ POSTGRES = Row(
     title="Postgres",
     panels=(
         lines(
-            Words(
+            PanelText(
                 title="Duration of a round trip",
                 means="p50 and p99 by statement. accept, claim and settle include the commit.",
                 do="All statements: the server, its disk (fsync), or a synchronous standby. One: a lock, see "
@@ -102,11 +102,11 @@ POSTGRES = Row(
             red=0.25,
         ),
         lines(
-            Words(
+            PanelText(
                 title="How busy the connections are",
-                means="Share of their time that they wait for Postgres, by process and statement: our pool, one "
-                "connection a kind of statement.",
-                do="Near 1: callers wait for each other. Postgres is slow, or another process is needed.",
+                means="Share of time that each connection waits for Postgres, by process and statement; each kind of "
+                "statement has one connection.",
+                do="Near 1: callers wait for each other. Postgres is slow, or you need another process.",
             ),
             "percentunit",
             Query(
@@ -116,7 +116,7 @@ POSTGRES = Row(
             red=0.9,
         ),
         lines(
-            Words(
+            PanelText(
                 title="Callers per round trip",
                 means="Mean number of payments that shared a statement and its commit. At most 256.",
                 do="At 256: Postgres is the limit now.",
@@ -135,9 +135,9 @@ REDIS = Row(
     title="Redis",
     panels=(
         lines(
-            Words(
+            PanelText(
                 title="Duration of a round trip",
-                means="p50 and p99 of publishing and settling.",
+                means="p50 and p99 of publishing and acking.",
                 do="Redis (SLOWLOG, fsync of the AOF, swap), the network, or our own CPU.",
             ),
             "s",
@@ -145,16 +145,16 @@ REDIS = Row(
             red=0.25,
         ),
         lines(
-            Words(
+            PanelText(
                 title="Dependencies up",
-                means="1 while the whole system could be read from it.",
+                means="1 if the last scrape of the whole system could read from it.",
                 do="As for the two panels at the top: Postgres is needed at once, Redis is not.",
             ),
             "short",
             Query(f"min by (dependency) (okane_dependency_up{{{OF}}})", "{{dependency}}"),
         ),
         lines(
-            Words(
+            PanelText(
                 title="Repairs",
                 means="Wake-ups sent by the sweep, payments run without Redis, and new payments without a wake-up; "
                 "per second.",
@@ -175,7 +175,7 @@ PROCESSES = Row(
     title="Our processes",
     panels=(
         lines(
-            Words(
+            PanelText(
                 title="CPU",
                 means="Cores used by each process. Python uses one at most.",
                 do="Near 1: that process is at its limit. Start more: `--processes`.",
@@ -188,10 +188,10 @@ PROCESSES = Row(
             red=0.9,
         ),
         lines(
-            Words(
+            PanelText(
                 title="Memory",
                 means="Resident memory of each process.",
-                do="It rises without end: report it. It rises with a backlog: it falls again.",
+                do="If it rises without end, report it. If it rises with a backlog, it falls again.",
             ),
             "bytes",
             Query(
@@ -200,10 +200,10 @@ PROCESSES = Row(
             ),
         ),
         lines(
-            Words(
+            PanelText(
                 title="Open files",
                 means="Share of the files each process may open.",
-                do="Clients that do not close, or a low limit (`ulimit -n`): connections are turned away at the limit.",
+                do="Clients that do not close, or a low limit (`ulimit -n`): connections are refused at the limit.",
             ),
             "percentunit",
             Query(
@@ -213,19 +213,19 @@ PROCESSES = Row(
             red=0.8,
         ),
         lines(
-            Words(
+            PanelText(
                 title="Clients of the API",
                 means="Open connections by process.",
-                do="At OKANE_MAX_CONNECTIONS new ones are turned away: more API processes, or a client that leaks.",
+                do="At OKANE_MAX_CONNECTIONS new ones are refused: start API processes, or find a client that leaks.",
             ),
             "short",
             Query(f"sum by (process, instance) (okane_http_connections{{{OF}}})", "{{process}} {{instance}}"),
         ),
         lines(
-            Words(
+            PanelText(
                 title="Refused before any route",
-                means="What came to the API and was no request, or not one in time, per second, by reason.",
-                do="A broken client, a scanner, or slow networks. Nothing of it became a payment.",
+                means="Bytes that were not an HTTP request, and requests that were too slow, per second, by reason.",
+                do="A broken client, a scanner, or slow networks. None of it became a payment.",
             ),
             "reqps",
             Query(
@@ -234,7 +234,7 @@ PROCESSES = Row(
             ),
         ),
         heat(
-            Words(
+            PanelText(
                 title="Time to answer",
                 means="All requests of the API, as a heat map.",
                 do="A second band far above the first: Postgres, for some statements.",
@@ -249,7 +249,7 @@ PROCESSES = Row(
 DEPENDENCIES = Board(
     uid="okane-dependencies",
     title="okane / Dependencies",
-    description="Postgres and Redis as okane sees them: round trips, how busy the connections are, and what was repaired.",
+    description="Postgres and Redis, measured by okane: round trips, how busy the connections are, and repairs.",
     variables=(JOB,),
     rows=(
         NOW,

@@ -1,9 +1,9 @@
-"""Is money moving? One look for whoever is called at night."""
+"""The dashboard to open first: is money moving?"""
 
 from __future__ import annotations
 
 from grafana.board import Board, Row, Variable
-from grafana.panels import AMBER, COLOURS, GREEN, PER_S, RED, Query, Words, lines, number
+from grafana.panels import AMBER, COLOURS, GREEN, PER_S, RED, PanelText, Query, lines, number
 from grafana.promql import quantile, quantiles, rate, ratio
 
 OF = 'job="$job"'
@@ -14,11 +14,11 @@ NOW = Row(
     title="Is money moving?",
     panels=(
         number(
-            Words(
+            PanelText(
                 title="Settled",
                 means="Payments that came to rest per second: charged, or failed for good.",
-                do="Nothing comes to rest. If payments are accepted, look at the oldest due one beside this, then "
-                "at Streams and consumers: are there workers, do they read? Then at the provider in Payments.",
+                do="Nothing comes to rest. If payments are accepted, check the oldest due one beside this, then "
+                "Streams and consumers: are there workers, and do they read? Then the provider in Payments.",
             ),
             PER_S,
             Query(rate("okane_payments_settled_total", f'{OF},status=~"success|failed_final"')),
@@ -26,11 +26,11 @@ NOW = Row(
             red_below=True,
         ),
         number(
-            Words(
+            PanelText(
                 title="Charged",
                 means="Of the payments that came to rest, the share that was charged. Declines count against it.",
-                do="Look at the declines by code in Payments. One code: a bank or a card network. All of them: the "
-                "provider's account. No declines but spent retries: the provider was away for long.",
+                do="Check the declines by code in Payments. One code: a bank or a card network. All of them: your "
+                "account at the provider. Spent retries instead of declines: the provider was away for long.",
             ),
             "percentunit",
             Query(
@@ -45,10 +45,10 @@ NOW = Row(
             red_below=True,
         ),
         number(
-            Words(
+            PanelText(
                 title="Time to settle, p99",
                 means="From acceptance to the final status, retries included, by Postgres' clock.",
-                do="Where is the time? Waiting in the lane: more workers. In the call: the provider. In neither: "
+                do="Find where the time goes. Waiting in the lane: start workers. In the call: the provider. In neither: "
                 "the round trips in Dependencies.",
             ),
             "s",
@@ -57,11 +57,11 @@ NOW = Row(
             amber=5,
         ),
         number(
-            Words(
+            PanelText(
                 title="Oldest due",
-                means="For how long the longest waiting payment has been due, from Postgres. The truth: it does not "
-                "depend on Redis, nor on any worker.",
-                do="Payments wait although they could run. No worker, a stuck group, or a provider that takes all "
+                means="How long the longest waiting payment has been due, from Postgres. It does not depend on Redis or "
+                "on any worker.",
+                do="Due payments wait. No worker, a stuck group, or a slow provider that occupies all "
                 "places: see Streams and consumers.",
             ),
             "s",
@@ -70,20 +70,20 @@ NOW = Row(
             amber=15,
         ),
         number(
-            Words(
+            PanelText(
                 title="For a human",
-                means="Payments whose outcome nobody knows, that killed their workers, or for which money moved late.",
-                do="`okane dead ls`, `okane dead show ID`; look each up at the provider.",
+                means="Payments in needs_review: outcome unknown for a day, poison, or money that moved late.",
+                do="`okane review ls`, `okane review show ID`; look each up at the provider, and decide.",
             ),
             "short",
             Query('max(okane_payments_waiting{job="$job",status="needs_review"})'),
             red=1,
         ),
         number(
-            Words(
+            PanelText(
                 title="Processes that answer",
-                means="API and worker processes that Prometheus can reach, of those that said they were there.",
-                do="One died without saying so, or cannot be reached. It is listed for 15 minutes; its payments are "
+                means="Share of the listed API and worker processes that Prometheus can reach.",
+                do="A process died, or cannot be reached. It is listed for 15 minutes; its payments are "
                 "taken over after the lease. See `up` by process below, and its log.",
             ),
             "percentunit",
@@ -98,9 +98,9 @@ RATE = Row(
     title="Rate",
     panels=(
         lines(
-            Words(
+            PanelText(
                 title="Accepted and settled",
-                means="New payments, and payments that came to rest, per second. The gap is what piles up.",
+                means="New payments, and payments that came to rest, per second. The gap is the growth of the backlog.",
                 do="Accepted above settled for long: too few workers or places for this load.",
             ),
             PER_S,
@@ -114,11 +114,11 @@ RATE = Row(
             ),
         ),
         lines(
-            Words(
+            PanelText(
                 title="Outcomes",
-                means="What became of attempts, per second. failed_retryable and unknown are open: tried again, or "
+                means="Outcomes of attempts per second. failed_retryable and unknown are open: tried again, or "
                 "looked up.",
-                do="Much failed_retryable: the provider refuses. Much unknown: it answers late or unreadably. See "
+                do="Many failed_retryable: the provider refuses. Many unknown: it answers late or unreadably. See "
                 "Payments.",
             ),
             PER_S,
@@ -130,9 +130,9 @@ RATE = Row(
             stacked=True,
         ),
         lines(
-            Words(
+            PanelText(
                 title="Answers of the API by status code",
-                means="Requests per second. 4xx are the clients' own.",
+                means="Requests per second. 4xx are errors of clients.",
                 do="503: Postgres is away or too slow, see Dependencies; clients repeat with the same key. 500: a "
                 "bug, its traceback is in the log (`request_failed`).",
             ),
@@ -151,10 +151,10 @@ LATENCY = Row(
     title="Latency",
     panels=(
         lines(
-            Words(
+            PanelText(
                 title="Time to accept",
-                means="From the head of a POST to its answer, which is given after the commit.",
-                do="The commit is slow: `accept` in Dependencies. If that is quick, the API's CPU: start another with "
+                means="From the head of a POST to its answer, which is sent after the commit.",
+                do="The commit is slow: `accept` in Dependencies. If that is quick, the API's CPU: start more with "
                 "`okane api --processes`.",
             ),
             "s",
@@ -162,20 +162,20 @@ LATENCY = Row(
             red=1,
         ),
         lines(
-            Words(
+            PanelText(
                 title="Time to settle",
                 means="From acceptance to the final status, retries included.",
-                do="p99 alone: retries and look-ups, see Payments. p50 as well: waiting or the provider, for everybody.",
+                do="p99 alone: retries and look-ups, see Payments. p50 too: the wait or the provider delays all payments.",
             ),
             "s",
             *quantiles("okane_payment_settle_seconds", OF, shares=(0.5, 0.9, 0.99)),
             red=15,
         ),
         lines(
-            Words(
+            PanelText(
                 title="Waiting in the lane, p99",
                 means="From the wake-up to the start of its handler, by lane.",
-                do="Workers are full: more of them, or a larger WORKER_COUNT if the provider can take it.",
+                do="No places are free: start workers, or raise WORKER_COUNT if the provider can take it.",
             ),
             "s",
             Query(
@@ -192,10 +192,9 @@ ERROR_BUDGET = Row(
     title="Error budget (30 days: 99.9 % of requests accepted, 99 % of payments settled within 15 s)",
     panels=(
         lines(
-            Words(
+            PanelText(
                 title="Burn rate: acceptance",
-                means="How many times faster than allowed requests fail with 5xx. At 1 the budget lasts 30 days, at "
-                "14.4 two of them.",
+                means="Rate of 5xx relative to the allowed rate. At 1 the budget lasts 30 days, at 14.4 two days.",
                 do="As for the alert OkaneAcceptBudgetBurn: 503 is Postgres, 500 is a bug.",
             ),
             "short",
@@ -206,9 +205,9 @@ ERROR_BUDGET = Row(
             to_red=True,
         ),
         lines(
-            Words(
+            PanelText(
                 title="Burn rate: settling",
-                means="How many times faster than allowed payments take longer than 15 s, or end with a human.",
+                means="Rate of payments that take longer than 15 s or need a review, relative to the allowed rate.",
                 do="As for the alert OkaneSettleBudgetBurn: the provider, or too few workers.",
             ),
             "short",
@@ -219,10 +218,10 @@ ERROR_BUDGET = Row(
             to_red=True,
         ),
         lines(
-            Words(
+            PanelText(
                 title="Processes",
-                means="1 while Prometheus can read a process, 0 when it died without saying so.",
-                do="Its log, and whoever started it. Nothing is lost: its payments are looked up after the lease.",
+                means="1 while Prometheus can read a process, 0 when a listed process does not answer.",
+                do="Read its log and that of its supervisor. Nothing is lost: its payments are looked up after the lease.",
             ),
             "short",
             Query('max by (process, role, instance) (up{job="$job",role!="system"})', "{{process}} {{instance}}"),

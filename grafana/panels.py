@@ -1,4 +1,4 @@
-"""The kinds of panels there are. Every one says what it shows and what to do when it is red."""
+"""The kinds of panels. Each has a description: its meaning, and the remedy when it is red."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 GREEN, AMBER, RED = "green", "orange", "red"
-PER_S = "suffix:/s"  # of payments: Grafana's own units call everything a request
+PER_S = "suffix:/s"  # of payments: Grafana's own units for rates name requests
 
-# One meaning, one colour, wherever it is shown.
+# One meaning, one colour, on every panel.
 COLOURS = {
     "success": GREEN,
     "failed_final": AMBER,
@@ -41,7 +41,7 @@ Panel = timeseries.Panel | stat.Panel | table.Panel | heatmap.Panel
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """An expression, and what its series are called (`{{label}}` is replaced). With `exemplars` traces show as dots."""
+    """An expression, and the names of its series (`{{label}}` is replaced). `exemplars` shows traces as dots."""
 
     expr: str
     legend: str = ""
@@ -49,8 +49,8 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Words:
-    """What stands above and behind a panel."""
+class PanelText:
+    """The title and the description of a panel."""
 
     title: str
     means: str
@@ -62,7 +62,7 @@ class Words:
 
 
 def lines(
-    words: Words,
+    text: PanelText,
     unit: str,
     *queries: Query,
     red: float | None = None,
@@ -71,18 +71,18 @@ def lines(
     stacked: bool = False,
     colours: Mapping[str, str] = {},
 ) -> timeseries.Panel:
-    """Values over time. From `red` on the background is; `to_red` shows at least the way there, for what is 0 when all is
-    well: a scale that Grafana chooses for nothing but zeros would be red from top to bottom."""
+    """Return a panel of values over time, with a red background from `red` on. `to_red` makes the scale reach `red`, for
+    values that are normally 0: with a scale that Grafana chooses for zeros, the whole panel would be red."""
     panel = (
         timeseries.Panel()
-        .title(words.title)
-        .description(words.description)
+        .title(text.title)
+        .description(text.description)
         .datasource(SOURCE)
         .unit(unit)
         .min(0)
         .span(width)
         .height(8)
-        .line_width(0 if stacked else 1)  # on top of the others, a line of zeros would have the colour of their sum
+        .line_width(0 if stacked else 1)  # a line of zeros on top of the others would draw their sum in its colour
         .fill_opacity(60 if stacked else 8)
         .show_points(common.VisibilityMode.NEVER)
         .legend(
@@ -111,7 +111,7 @@ def lines(
 
 
 def number(
-    words: Words,
+    text: PanelText,
     unit: str,
     query: Query,
     *,
@@ -122,12 +122,12 @@ def number(
     words_for: Mapping[int, str] = {},
     width: int = 4,
 ) -> stat.Panel:
-    """One value, now, with its past behind it. Red from `red` on, or below it; green for ever without one. `whole` hides
-    the fractions that Prometheus' increase() makes; `words_for` says what a value means."""
+    """Return a panel of the current value, with its past behind it. It is red from `red` on, or below it, and always green
+    without `red`. `whole` hides the fractions of Prometheus' increase(); `words_for` has words for values."""
     panel = (
         stat.Panel()
-        .title(words.title)
-        .description(words.description)
+        .title(text.title)
+        .description(text.description)
         .datasource(SOURCE)
         .unit(unit)
         .span(width)
@@ -146,12 +146,12 @@ def number(
     return panel
 
 
-def heat(words: Words, unit: str, query: Query, *, width: int = 12) -> heatmap.Panel:
-    """The buckets of a histogram over time."""
+def heat(text: PanelText, unit: str, query: Query, *, width: int = 12) -> heatmap.Panel:
+    """Return a heat map of the buckets of a histogram over time."""
     return (
         heatmap.Panel()
-        .title(words.title)
-        .description(words.description)
+        .title(text.title)
+        .description(text.description)
         .datasource(SOURCE)
         .span(width)
         .height(8)
@@ -164,13 +164,13 @@ def heat(words: Words, unit: str, query: Query, *, width: int = 12) -> heatmap.P
 
 
 def rows(
-    words: Words, *columns: tuple[str, str, Query], by: str, hide: tuple[str, ...] = (), width: int = 24
+    text: PanelText, *columns: tuple[str, str, Query], by: str, hide: tuple[str, ...] = (), width: int = 24
 ) -> table.Panel:
-    """A table of the values now: a row for each value of the label `by`; columns are (name, unit, query)."""
+    """Return a table of current values: a row for each value of the label `by`; columns are (name, unit, query)."""
     panel = (
         table.Panel()
-        .title(words.title)
-        .description(words.description)
+        .title(text.title)
+        .description(text.description)
         .datasource(SOURCE)
         .span(width)
         .height(8)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from grafana.panels import Query
 
 OVER = "[$__rate_interval]"
-# Their buckets name traces, while there are some (docs/tracing.md). Without a prefix, which is chosen on the dashboard.
+# Histograms with exemplars (docs/tracing.md), without the prefix, which is a variable of the dashboard.
 TRACED = (
     "http_request_seconds",
     "payment_settle_seconds",
@@ -18,32 +18,32 @@ TRACED = (
 
 
 def rate(metric: str, where: str, *by: str) -> str:
-    """Per second, added up over processes."""
+    """Return the rate per second, summed over processes."""
     return f"{_sum(*by)}(rate({metric}{{{where}}}{OVER}))"
 
 
 def ratio(metric: str, part: str, whole: str) -> str:
-    """The share of one selection in another."""
+    """Return the share of one selection in another."""
     return f"{rate(metric, part)} / {rate(metric, whole)}"
 
 
-def grown(metric: str, where: str, *by: str, over: str = OVER) -> str:
-    """By how much a counter grew, added up over processes."""
+def increase(metric: str, where: str, *by: str, over: str = OVER) -> str:
+    """Return the increase of a counter, summed over processes."""
     return f"{_sum(*by)}(increase({metric}{{{where}}}{over}))"
 
 
 def mean(histogram: str, where: str, *by: str) -> str:
-    """The mean of what a histogram saw."""
+    """Return the mean of the observations of a histogram."""
     return f"{rate(f'{histogram}_sum', where, *by)} / {rate(f'{histogram}_count', where, *by)}"
 
 
 def quantile(share: float, histogram: str, where: str, *by: str) -> str:
-    """The value that this share of what a histogram saw does not exceed."""
+    """Return the quantile of the observations of a histogram."""
     return f"histogram_quantile({share:g}, {rate(f'{histogram}_bucket', where, 'le', *by)})"
 
 
 def quantiles(histogram: str, where: str, *by: str, shares: tuple[float, ...] = (0.5, 0.99)) -> Iterator[Query]:
-    """A line each, named by the labels and the share. The last one shows the traces: they are the same for all."""
+    """Yield a line for each share, named by its labels and the share. Only the last has exemplars: all show the same."""
     for share in shares:
         legend = " ".join([*(f"{{{{{label}}}}}" for label in by), f"p{share * 100:g}"])
         exemplars = histogram.endswith(TRACED) and share == shares[-1]

@@ -1,13 +1,13 @@
-"""A consumer group on Redis Streams: what waits, who has it, since when, and what came back.
+"""The dashboard of a consumer group on Redis Streams: lanes, consumers, take-overs, retries, dead letters.
 
-It needs nothing of payments: with the prefix `streams` it shows any queue made with the library.
+It needs no payments: with the prefix `streams` it shows any queue made with the library.
 """
 
 from __future__ import annotations
 
 from grafana.board import Board, Row, Variable
-from grafana.panels import Query, Words, heat, lines, number, rows
-from grafana.promql import grown, mean, quantile, quantiles, rate
+from grafana.panels import PanelText, Query, heat, lines, number, rows
+from grafana.promql import increase, mean, quantile, quantiles, rate
 
 P = "${prefix}"
 OF = 'job="$job",stream="$stream"'
@@ -19,10 +19,10 @@ NOW = Row(
     title="Now",
     panels=(
         number(
-            Words(
+            PanelText(
                 title="Waiting",
-                means="Entries that no consumer has read yet: the length of the lanes without what is pending.",
-                do="More comes in than goes out. Is anybody reading (idle, below)? Then more workers.",
+                means="Entries that no consumer has read yet: the length of the lanes without the pending entries.",
+                do="More comes in than goes out. If consumers read (idle, below), start more workers.",
             ),
             "short",
             Query(f"sum(max by (lane) ({P}_stream_depth{{{LANES}}}))"),
@@ -30,11 +30,11 @@ NOW = Row(
             amber=1_000,
         ),
         number(
-            Words(
+            PanelText(
                 title="Oldest entry",
                 means="Age of the oldest entry in any lane, read or not.",
-                do="Waiting is high as well: too few workers. Waiting is low: somebody holds it, look for the "
-                "consumer with pending entries and a long idle time.",
+                do="Waiting is high as well: too few workers. Waiting is low: a consumer holds it; find the "
+                "one with pending entries and a long idle time.",
             ),
             "s",
             Query(f"max({P}_stream_oldest_entry_seconds{{{LANES}}})"),
@@ -42,10 +42,10 @@ NOW = Row(
             amber=15,
         ),
         number(
-            Words(
+            PanelText(
                 title="Pending",
-                means="Entries read and not settled: in hand, or left behind by a consumer that died.",
-                do="Compare with in hand, below: what is pending beyond it belongs to the dead, and is taken over "
+                means="Entries read and not acked: in hand, or left behind by a consumer that died.",
+                do="Compare with In hand, below: the difference belongs to dead consumers, and is taken over "
                 "after the lease.",
             ),
             "short",
@@ -53,10 +53,10 @@ NOW = Row(
             red=10_000,
         ),
         number(
-            Words(
+            PanelText(
                 title="Delayed",
                 means="Messages that wait for their next attempt.",
-                do="Many attempts fail: see what the handlers say, and the dependency they call.",
+                do="Many attempts fail: check the reasons of the handlers, and the dependency that they call.",
             ),
             "short",
             Query(f"max({P}_delayed_messages{{{OF}}})"),
@@ -64,10 +64,10 @@ NOW = Row(
             amber=1_000,
         ),
         number(
-            Words(
+            PanelText(
                 title="Delayed, overdue",
-                means="How late the first delayed message is. Near 0 as long as anybody promotes.",
-                do="Nobody promotes: no worker runs, or none can write to Redis (full, read-only).",
+                means="How late the first delayed message is. Near 0 while any process promotes.",
+                do="No process promotes: no worker runs, or none can write to Redis (full, read-only).",
             ),
             "s",
             Query(f"max({P}_delayed_overdue_seconds{{{OF}}})"),
@@ -75,10 +75,10 @@ NOW = Row(
             amber=5,
         ),
         number(
-            Words(
+            PanelText(
                 title="Dead letters",
                 means="Messages given up, until replayed or purged.",
-                do="Read the reasons (`okane dead ls`), mend the cause, replay.",
+                do="Read the reasons (`okane dead ls`), fix the cause, replay.",
             ),
             "short",
             Query(f"max({P}_dead_letter_messages{{{OF}}})"),
@@ -91,7 +91,7 @@ BY_LANE = Row(
     title="Lanes",
     panels=(
         lines(
-            Words(
+            PanelText(
                 title="Depth",
                 means="Entries waiting to be read, by lane.",
                 do="A line that only rises: too few workers for what comes in. One lane alone: its weight, or slow "
@@ -101,9 +101,9 @@ BY_LANE = Row(
             Query(f"max by (lane) ({P}_stream_depth{{{LANES}}})", "{{lane}}"),
         ),
         lines(
-            Words(
+            PanelText(
                 title="Lag",
-                means="The server's own count of unread entries (XINFO GROUPS). Absent where it does not know: after "
+                means="The server's own count of unread entries (XINFO GROUPS). Absent where the server has none: after "
                 "a deletion in the middle, and before Redis 7.",
                 do="As for the depth. Lag without depth: entries were deleted unread.",
             ),
@@ -111,9 +111,9 @@ BY_LANE = Row(
             Query(f"max by (lane) ({P}_stream_group_lag{{{GROUP}}})", "{{lane}}"),
         ),
         lines(
-            Words(
+            PanelText(
                 title="Pending",
-                means="Entries read and not settled, by lane.",
+                means="Entries read and not acked, by lane.",
                 do="Flat and high without throughput: handlers hang. A step that stays: a consumer died; it goes "
                 "down after the lease.",
             ),
@@ -121,10 +121,10 @@ BY_LANE = Row(
             Query(f"max by (lane) ({P}_stream_group_messages_pending{{{GROUP}}})", "{{lane}}"),
         ),
         lines(
-            Words(
+            PanelText(
                 title="Oldest entry",
                 means="Age of the oldest entry in the lane.",
-                do="It rises by a second a second: nothing settles that entry. Who has it? See the consumers.",
+                do="It rises by a second each second: no consumer acks that entry. Find its holder among the consumers.",
             ),
             "s",
             Query(f"max by (lane) ({P}_stream_oldest_entry_seconds{{{LANES}}})", "{{lane}}"),
@@ -132,7 +132,7 @@ BY_LANE = Row(
             to_red=True,
         ),
         lines(
-            Words(
+            PanelText(
                 title="Waited, p50 and p99",
                 means="From the entry's creation to the start of its handler, by the server's clock.",
                 do="All places are taken: more workers, or more concurrency.",
@@ -142,7 +142,7 @@ BY_LANE = Row(
             red=10,
         ),
         lines(
-            Words(
+            PanelText(
                 title="In and out",
                 means="Messages published (above) and settled by outcome, per second.",
                 do="Published above settled: the depth rises. Much retry: the handlers' dependency.",
@@ -161,11 +161,11 @@ COMING_BACK = Row(
     title="What comes back, and what is given up",
     panels=(
         lines(
-            Words(
+            PanelText(
                 title="Take-overs",
-                means="Messages claimed from a consumer that went silent (XAUTOCLAIM), per second, leases that a "
-                "consumer lost while it was working, and its outcomes that were dropped for that.",
-                do="After a kill: expected, once. Again and again: workers die (memory, crash loop) or stand still "
+                means="Messages taken over from silent consumers (XAUTOCLAIM), per second; leases that a consumer "
+                "lost during its work; and the outcomes that were dropped for that.",
+                do="Once after a kill: expected. Repeatedly: workers die (memory, crash loop) or are stalled for "
                 "longer than the lease (starved CPU, suspended machine).",
             ),
             "mps",
@@ -177,29 +177,29 @@ COMING_BACK = Row(
             Query(rate(f"{P}_stale_outcomes_total", LANES), "outcomes dropped"),
         ),
         lines(
-            Words(
+            PanelText(
                 title="Retries",
                 means="Messages sent to the delayed set, and back from it into their lanes, per second.",
-                do="Only the first line: nobody promotes. Both high: the handlers' dependency fails.",
+                do="Only the first line: no process promotes. Both high: the handlers' dependency fails.",
             ),
             "mps",
             Query(rate(f"{P}_messages_settled_total", f'{LANES},outcome="retry"'), "put off"),
             Query(rate(f"{P}_messages_promoted_total", OF), "back in their lanes"),
         ),
         lines(
-            Words(
+            PanelText(
                 title="Delayed and dead",
                 means="Messages waiting for their next attempt, and messages given up.",
-                do="Dead letters: read the reasons, mend the cause, replay.",
+                do="Dead letters: read the reasons, fix the cause, replay.",
             ),
             "short",
             Query(f"max({P}_delayed_messages{{{OF}}})", "delayed"),
             Query(f"max({P}_dead_letter_messages{{{OF}}})", "dead"),
         ),
         lines(
-            Words(
+            PanelText(
                 title="Handler errors",
-                means="Handlers that raised or answered no outcome, per second: bugs. Their messages are retried.",
+                means="Handlers that raised or returned no outcome, per second: bugs. Their messages are retried.",
                 do="The log has the traceback (`handler failed for message`).",
             ),
             "mps",
@@ -208,19 +208,19 @@ COMING_BACK = Row(
             to_red=True,
         ),
         lines(
-            Words(
+            PanelText(
                 title="Groups made again",
                 means="Times the consumer group had vanished: the server was flushed, replaced, or lost its data.",
-                do="Find out who did it. Entries that were there are lost from Redis; what must not be lost is "
-                "published again (okane: by the sweep).",
+                do="Find the cause. The entries are lost from Redis and must be "
+                "published again (in okane the sweep does that).",
             ),
             "short",
-            Query(grown(f"{P}_groups_recreated_total", OF), "made again"),
+            Query(increase(f"{P}_groups_recreated_total", OF), "made again"),
             red=1,
             to_red=True,
         ),
         lines(
-            Words(
+            PanelText(
                 title="Leases renewed",
                 means="Leases lengthened for messages that take long, per second.",
                 do="Rising with the same load: handlers become slower; see their time below.",
@@ -235,9 +235,9 @@ BY_CONSUMER = Row(
     title="Consumers",
     panels=(
         rows(
-            Words(
+            PanelText(
                 title="Consumers",
-                means="Each consumer of the group: what it holds, and how long ago it last tried to read.",
+                means="Each consumer of the group: its pending entries, and the time since it last tried to read.",
                 do="Pending and idle for longer than the lease: dead. Its messages are taken over; the empty consumer "
                 "is removed after ten minutes. Pending for long without idling: its handlers hang.",
             ),
@@ -252,11 +252,11 @@ BY_CONSUMER = Row(
             by="consumer",
         ),
         lines(
-            Words(
+            PanelText(
                 title="Idle",
-                means="Time since the consumer last tried to read: of all lanes the latest.",
-                do="A line that rises by a second a second: that consumer is dead or stuck. A full worker rises, too, "
-                "until a place is free.",
+                means="Time since the consumer last tried to read any lane.",
+                do="A line that rises by a second each second: that consumer is dead or stuck. The line of a worker "
+                "without a free place rises too, until one is free.",
             ),
             "s",
             Query(f"min by (consumer) ({P}_stream_group_consumer_idle_seconds{{{CONSUMERS}}})", "{{consumer}}"),
@@ -264,10 +264,10 @@ BY_CONSUMER = Row(
             to_red=True,
         ),
         lines(
-            Words(
+            PanelText(
                 title="Pending",
-                means="Entries the consumer has read and not settled, as Redis has it.",
-                do="As for the table: whose line stays while its idle time rises is dead.",
+                means="Entries that the consumer has read and not acked, from Redis.",
+                do="As for the table: a consumer whose line stays while its idle time rises is dead.",
             ),
             "short",
             Query(
@@ -276,19 +276,19 @@ BY_CONSUMER = Row(
             ),
         ),
         lines(
-            Words(
+            PanelText(
                 title="In hand",
-                means="Messages each process has in hand, as it says itself. Pending in Redis without being in hand "
-                "anywhere: a dead consumer's.",
-                do="At its limit (WORKER_COUNT) all the time: more workers, if what they call can take more.",
+                means="Messages that each process reports in hand. Entries that are pending in Redis but in no hand "
+                "belong to a dead consumer.",
+                do="At its limit (WORKER_COUNT) all the time: start workers, if the service they call can take more.",
             ),
             "short",
             Query(f"sum by (process, instance) ({P}_in_flight_messages{{{OF}}})", "{{process}} {{instance}}"),
         ),
         lines(
-            Words(
+            PanelText(
                 title="Consumers in the group",
-                means="Those Redis knows, dead ones included until they are empty and ten minutes idle.",
+                means="Consumers in Redis; dead ones stay until they are empty and ten minutes idle.",
                 do="0: no worker has ever read, or the group is new. Growing without end: workers without a stable "
                 "--name that restart again and again.",
             ),
@@ -296,9 +296,9 @@ BY_CONSUMER = Row(
             Query(f"max by (lane) ({P}_stream_group_consumers{{{GROUP}}})", "{{lane}}"),
         ),
         lines(
-            Words(
+            PanelText(
                 title="Entries in the stream",
-                means="Length of the lanes: waiting and pending together. Settled entries are deleted.",
+                means="Length of the lanes: waiting and pending together. Acked entries are deleted.",
                 do="At OKANE_MAX_STREAM_LENGTH publishing is refused; payments wait in Postgres then.",
             ),
             "short",
@@ -306,10 +306,10 @@ BY_CONSUMER = Row(
             stacked=True,
         ),
         heat(
-            Words(
+            PanelText(
                 title="Time in the handler",
                 means="How long handlers take, as a heat map.",
-                do="A second band far above the first: time-outs of what they call.",
+                do="A second band far above the first: time-outs of the service that they call.",
             ),
             "s",
             Query(rate(f"{P}_handler_seconds_bucket", LANES, "le"), "{{le}}", exemplars=True),
@@ -322,11 +322,11 @@ ROUND_TRIPS = Row(
     title="Round trips to Redis",
     panels=(
         lines(
-            Words(
+            PanelText(
                 title="Messages per round trip",
-                means="Mean size of the batches: published, read and settled together.",
-                do="Near 1 under high load: callers do not run at the same time; rising: they share round trips, "
-                "which is what keeps up with the load.",
+                means="Mean size of the batches that are published, read and acked.",
+                do="Near 1 under high load: callers do not run at the same time. Rising with the load is right: "
+                "callers share round trips.",
             ),
             "short",
             Query(
@@ -335,7 +335,7 @@ ROUND_TRIPS = Row(
             ),
         ),
         heat(
-            Words(
+            PanelText(
                 title="Messages per read",
                 means="Sizes of the batches that were read, as a heat map.",
                 do="Only large ones: a backlog. Only 1: no backlog, or many workers for little work.",
@@ -345,9 +345,9 @@ ROUND_TRIPS = Row(
             width=8,
         ),
         lines(
-            Words(
+            PanelText(
                 title="Duration of a round trip, p99",
-                means="Publishing and settling, as the processes see it: network, server, and their own event loop.",
+                means="Publishing and acking, measured by the processes: network, server, and their own event loop.",
                 do="All processes: Redis (SLOWLOG, fsync of the AOF, swap). One: its CPU.",
             ),
             "s",
@@ -363,8 +363,8 @@ ROUND_TRIPS = Row(
 STREAMS = Board(
     uid="okane-streams",
     title="okane / Streams and consumers",
-    description="One Redis Streams queue: lanes, consumer group, consumers, retries, dead letters. Read it from the left: "
-    "what waits, what is in hand, what comes back, what is given up.",
+    description="One Redis Streams queue: lanes, consumer group, consumers, retries, dead letters. From top to bottom: "
+    "waiting, in hand, coming back, given up.",
     variables=(
         Variable(name="prefix", label="Prefix", values="okane,streams"),
         Variable(name="job", label="Job", values=f"label_values({P}_stream_length, job)"),

@@ -1,4 +1,4 @@
-"""Pictures of the dashboards, drawn from what a Prometheus has: for a README, and for whoever changes a dashboard.
+"""Pictures of the dashboards, drawn from the data of a Prometheus, for the README and for reviews of a changed dashboard.
 
 Not Grafana: the same queries, places, units, legends and thresholds, drawn by matplotlib.
 """

@@ -1,4 +1,4 @@
-"""A dashboard's JSON, read as Grafana reads it, and its queries answered."""
+"""A dashboard with its data: the JSON is read as Grafana reads it, and the queries are sent to Prometheus."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LABEL = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a panel lies, in units of the grid: 24 to the width."""
+    """The place of a panel, in units of the grid: 24 to the width."""
 
     x: int
     y: int
@@ -37,8 +37,8 @@ class Named:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """A panel with what its queries were answered. `steps` are its thresholds: from this value on, this colour. `words` are
-    what it shows instead of a value, `colours` those that go with a name."""
+    """A panel with the data of its queries. `steps` are its thresholds: from this value on, this colour. `words` replace
+    values, `colours` belong to names of series."""
 
     kind: str
     title: str
@@ -57,7 +57,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
-    """A dashboard with its answers. `marks` are when an annotation's series were there."""
+    """A dashboard with its data. `marks` are the series of its annotations."""
 
     uid: str
     title: str
@@ -72,32 +72,32 @@ def read(file: Path) -> Mapping[str, Any]:
     return board
 
 
-async def answered(prometheus: Prometheus, board: Mapping[str, Any], span: Span) -> Board:
-    """The dashboard with its variables as they are when it is opened, and all its queries answered."""
+async def fetch_board(prometheus: Prometheus, board: Mapping[str, Any], span: Span) -> Board:
+    """Fetch the data of a dashboard, with its variables as Grafana opens it."""
     chosen = await _choose(prometheus, board, span)
     values = {**chosen, "__rate_interval": f"{span.rate_s:g}s"}
     panels = await asyncio.gather(*(_panel(prometheus, one, values, span) for one in board["panels"]))
     marks = [
         series
         for one in board["annotations"]["list"]
-        for series in await prometheus.over(span, filled(one["expr"], values))
+        for series in await prometheus.over(span, substitute(one["expr"], values))
     ]
     return Board(uid=board["uid"], title=board["title"], chosen=chosen, panels=panels, marks=marks, span=span)
 
 
 async def _choose(prometheus: Prometheus, board: Mapping[str, Any], span: Span) -> dict[str, str]:
-    """The first value of each variable, or all of them where it takes several."""
+    """Return the first value of each variable, or all of them where it takes several."""
     chosen: dict[str, str] = {}
     for variable in board["templating"]["list"]:
         match variable["type"]:
             case "custom":
                 chosen[variable["name"]] = variable["query"].split(",")[0]
             case "query":
-                query = filled(variable["query"]["query"], chosen)
+                query = substitute(variable["query"]["query"], chosen)
                 selector, _, label = query.removeprefix("label_values(").removesuffix(")").rpartition(",")
                 found = await prometheus.label_values(selector.strip(), label.strip(), span)
                 if not found:
-                    raise QueryError(f"{board['title']}: there is nothing to choose for {variable['name']}: {query}")
+                    raise QueryError(f"{board['title']}: no value to choose for {variable['name']}: {query}")
                 chosen[variable["name"]] = variable["allValue"] if variable["includeAll"] else found[0]
     return chosen
 
@@ -137,7 +137,7 @@ async def _panel(prometheus: Prometheus, raw: Mapping[str, Any], values: Mapping
 async def _answers(
     prometheus: Prometheus, target: Mapping[str, Any], values: Mapping[str, str], span: Span, columns: Mapping[str, str]
 ) -> list[Named]:
-    query = filled(target["expr"], values)
+    query = substitute(target["expr"], values)
     asked = prometheus.at(span.to_s, query) if target["instant"] else prometheus.over(span, query)
     column = columns.get(target["refId"], "")
     return [Named(_name(target, one.labels), one, column) for one in await asked]
@@ -149,7 +149,7 @@ def _name(target: Mapping[str, Any], labels: Mapping[str, str]) -> str:
 
 
 def _columns(raw: Mapping[str, Any]) -> tuple[dict[str, str], str]:
-    """What a table calls the values of each query, and the label that it joins them by."""
+    """Return the column name of each query of a table, and the label that joins them."""
     columns: dict[str, str] = {}
     by = ""
     for transformation in raw.get("transformations", ()):
@@ -161,13 +161,13 @@ def _columns(raw: Mapping[str, Any]) -> tuple[dict[str, str], str]:
 
 
 def _overridden(overrides: Sequence[Mapping[str, Any]], what: str) -> Iterator[tuple[str, Any]]:
-    """The names for which a property is another, and what it is."""
+    """Yield the names that override a property, with its value."""
     for override in overrides:
         for one in override["properties"]:
             if one["id"] == what:
                 yield override["matcher"]["options"], one["value"]
 
 
-def filled(text: str, values: Mapping[str, str]) -> str:
-    """The text with its variables replaced."""
+def substitute(text: str, values: Mapping[str, str]) -> str:
+    """Return the text with its variables replaced."""
     return _VARIABLE.sub(lambda found: values[found[1]], text)

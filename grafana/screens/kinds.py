@@ -1,4 +1,4 @@
-"""How each kind of panel is drawn, with matplotlib. Each function answers how many points it drew."""
+"""The drawing of each kind of panel, with matplotlib. Each function returns the number of points that it drew."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
 from grafana.screens.boards import Board, Panel
 from grafana.screens.prometheus import Series
-from grafana.screens.units import written
+from grafana.screens.units import format_value
 
 CANVAS, PANEL, GRID, TEXT, FAINT = "#111217", "#1a1c21", "#2e3036", "#d8d9e2", "#9a9ba6"
 _BACK = {"green": "#37873f", "orange": "#c4761b", "red": "#c4313f"}  # of a stat
@@ -38,12 +38,12 @@ _TICKS_S = (60, 120, 300, 600, 1_800, 3_600, 10_800, 43_200, 86_400, 604_800, 2_
 
 
 def legend_lines(panel: Panel) -> int:
-    """How many lines the legend of a panel takes."""
+    """Return the number of lines in the legend of a panel."""
     return len(_legend(panel)) if panel.kind == "timeseries" else 0
 
 
 def time_series(axes: Axes, panel: Panel, board: Board) -> int:
-    """Lines, or areas on top of each other, with what is red and when processes started."""
+    """Draw lines, or stacked areas, with the red threshold and the starts of processes."""
     times, colours = board.span.moments, _colours(panel)
     if panel.stacked:
         layers = [[0.0 if math.isnan(value) else value for value in one.series.values] for one in panel.answers]
@@ -63,7 +63,7 @@ def time_series(axes: Axes, panel: Panel, board: Board) -> int:
 
 
 def stat(axes: Axes, panel: Panel, board: Board) -> int:
-    """The last value, on the colour of its threshold, with its past behind it."""
+    """Draw the last value on the colour of its threshold, with its past behind it."""
     [series] = [one.series for one in panel.answers]
     colour = next(colour for value, colour in reversed(panel.steps) if series.last >= value)
     axes.set_facecolor(_BACK[colour])
@@ -90,11 +90,11 @@ def stat(axes: Axes, panel: Panel, board: Board) -> int:
 
 def _said(panel: Panel, value: float) -> str:
     shown = float(round(value)) if panel.whole else value
-    return panel.words.get(shown) or written(shown, panel.unit)
+    return panel.words.get(shown) or format_value(shown, panel.unit)
 
 
 def heat_map(axes: Axes, panel: Panel, board: Board) -> int:
-    """Each bucket of a histogram without those below it, over time; empty ones are not drawn."""
+    """Draw each bucket of a histogram over time, without the buckets below it; empty ones are not drawn."""
     buckets = sorted(panel.answers, key=lambda one: float(one.series.labels["le"]))
     below: Sequence[float] = [0.0] * len(board.span.moments)
     cells = []
@@ -114,7 +114,7 @@ def heat_map(axes: Axes, panel: Panel, board: Board) -> int:
 
 
 def table(axes: Axes, panel: Panel, _board: Board) -> int:
-    """A line for each value of the label that the queries are joined by."""
+    """Draw a row for each value of the label that joins the queries."""
     axes.axis("off")
     values = {(one.series.labels[panel.by], one.column): one.series.last for one in panel.answers}
     rows = sorted({row for row, _ in values})
@@ -122,7 +122,7 @@ def table(axes: Axes, panel: Panel, _board: Board) -> int:
         [
             row,
             *(
-                written(values[row, column], unit) if (row, column) in values else ""
+                format_value(values[row, column], unit) if (row, column) in values else ""
                 for column, unit in panel.units.items()
             ),
         ]
@@ -161,19 +161,19 @@ def _moments(axes: Axes, board: Board) -> None:
 
 
 def _scale(axes: Axes, panel: Panel, highest: float) -> None:
-    """From 0 on, with some air above the highest value."""
+    """Set a scale from 0 on, with some space above the highest value."""
     top = max(highest * 1.08, panel.soft_max) or 1
     axes.set_ylim(0, top)
     step = 2.0 ** math.ceil(math.log2(top / 5))
     by_two = panel.unit == "bytes"
     axes.yaxis.set_major_locator(MultipleLocator(step) if by_two else MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _at: written(value, panel.unit)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _at: format_value(value, panel.unit)))
     axes.grid(color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
 
 
 def _make_room(axes: Axes) -> float:
-    """Move the left end to where the labels of the values have room. How far, in inches."""
+    """Move the left end to make room for the labels of the values. Return the distance in inches."""
     inches = 0.12 + 0.065 * max(len(label.get_text()) for label in axes.get_yticklabels())
     place = axes.get_position()
     part = inches * axes.figure.dpi / axes.figure.bbox.width
@@ -182,7 +182,7 @@ def _make_room(axes: Axes) -> float:
 
 
 def _red(axes: Axes, panel: Panel) -> None:
-    """The threshold as a line, and a tint above it; where the values do not come near it there is nothing to see."""
+    """Draw the threshold as a line with a tint above it, if it is within the scale."""
     top = axes.get_ylim()[1]
     for value, colour in panel.steps:
         if 0 < value < top:
@@ -191,7 +191,7 @@ def _red(axes: Axes, panel: Panel) -> None:
 
 
 def _marks(axes: Axes, board: Board) -> None:
-    """A line where a process started."""
+    """Draw a line where a process started."""
     for start in starts(board.marks, board.span.moments):
         axes.axvline(start, color=_COLOURS["blue"], linewidth=0.9, linestyle=(0, (3, 2)))
         foot = blended_transform_factory(axes.transData, axes.transAxes)
@@ -199,7 +199,7 @@ def _marks(axes: Axes, board: Board) -> None:
 
 
 def starts(marks: Sequence[Series], moments: Sequence[float]) -> list[float]:
-    """When each stretch of points of an annotation's series begins."""
+    """Return the moments at which a run of points of an annotation begins."""
     found = set()
     for series in marks:
         before = math.nan
@@ -211,7 +211,7 @@ def starts(marks: Sequence[Series], moments: Sequence[float]) -> list[float]:
 
 
 def _colours(panel: Panel) -> list[str]:
-    """Of each series: its name's, or the next."""
+    """Return the colour of each series: that of its name, or the next in the cycle."""
     return [
         _COLOURS[panel.colours[one.name]] if one.name in panel.colours else _CYCLE[at % len(_CYCLE)]
         for at, one in enumerate(panel.answers)
@@ -219,7 +219,7 @@ def _colours(panel: Panel) -> list[str]:
 
 
 def _legend(panel: Panel) -> list[list[tuple[str, str]]]:
-    """Colours and names of the series, in lines; if there is no room for all, how many are left."""
+    """Return colours and names of the series, in lines; the last line counts the series without room."""
     room = _LEGEND_CHARACTERS * panel.place.w // 24
     lines: list[list[tuple[str, str]]] = [[]]
     for colour, one in zip(_colours(panel), panel.answers, strict=True):
@@ -259,7 +259,7 @@ def _write_legend(axes: Axes, panel: Panel, *, left_in: float) -> None:
 
 
 def _bound(le: str, unit: str) -> str:
-    return "more" if le == "+Inf" else written(float(le), unit)
+    return "more" if le == "+Inf" else format_value(float(le), unit)
 
 
 def _clock(moment_s: float) -> str:

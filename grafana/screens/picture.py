@@ -1,4 +1,4 @@
-"""One dashboard as one picture: its panels where the grid has them."""
+"""One dashboard as one picture, with its panels in their places on the grid."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _KINDS: Mapping[str, Callable[[Axes, Panel, Board], int]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
-    """A panel in the picture, and how many points it shows."""
+    """A panel in the picture, and the number of its points."""
 
     board: str
     title: str
@@ -37,7 +37,7 @@ class Drawn:
 
 
 def picture(board: Board) -> tuple[bytes, Sequence[Drawn]]:
-    """The dashboard as PNG, and what is on it."""
+    """Return the dashboard as PNG, and the panels on it."""
     height = HEAD_IN + ROW_IN * max(one.place.y + one.place.h for one in board.panels) + _GAP_IN
     figure = Figure(figsize=(WIDTH_IN, height), facecolor=kinds.CANVAS)
     _head(figure, board)
@@ -53,7 +53,7 @@ def picture(board: Board) -> tuple[bytes, Sequence[Drawn]]:
 
 
 def _small(png: io.BytesIO) -> bytes:
-    """With the 256 colours that suit it best, which nobody can tell from all of them: half the size."""
+    """Reduce the picture to the 256 best colours: half the size, without a visible difference."""
     file = io.BytesIO()
     Image.open(png).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
         file, format="png", optimize=True
@@ -114,7 +114,7 @@ def _nothing(axes: Axes) -> int:
 
 
 def _box(figure: Figure, place: Place) -> tuple[float, float, float, float]:
-    """Its corner and size as parts of the figure."""
+    """Return the corner and size of a place as fractions of the figure."""
     width, height = figure.get_size_inches()
     column = (width - _GAP_IN) / 24
     return (

@@ -1,4 +1,4 @@
-"""What a Prometheus answers over a stretch of time: series on one grid of moments."""
+"""The answers of a Prometheus over a time span: series on one grid of moments."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 import aiohttp
 
-POINTS = 250  # over a panel's width; as many as Grafana asks for where a panel is that wide
+POINTS = 250  # over the width of a panel, as Grafana queries for a panel of that width
 _SCRAPES_IN_A_RATE = 4  # Grafana's $__rate_interval
 
 
 class QueryError(Exception):
-    """Prometheus did not answer, or called the query an error."""
+    """Prometheus did not answer, or refused the query."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class Span:
 
     @property
     def rate_s(self) -> float:
-        """What a rate is taken over, as Grafana chooses it."""
+        """The range of a rate, as Grafana chooses it."""
         return max(_SCRAPES_IN_A_RATE * self.interval_s, self.step_s + self.interval_s)
 
     @property
@@ -60,21 +60,21 @@ class Series:
 
 
 class Prometheus:
-    """One server, asked over its HTTP API."""
+    """A client of the HTTP API of one server."""
 
     def __init__(self, url: str, http: aiohttp.ClientSession) -> None:
         self._url = url.rstrip("/")
         self._http = http
 
     async def over(self, span: Span, query: str) -> list[Series]:
-        """The series of a query over the span; those without any number are left out."""
+        """Return the series of a query over the span, without those that have no number."""
         moments = span.moments
         found = await self._get("query_range", query=query, start=moments[0], end=moments[-1], step=span.step_s)
         series = [_on_grid(one, span) for one in found["result"]]
         return [one for one in series if one.points]
 
     async def at(self, moment_s: float, query: str) -> list[Series]:
-        """The series of a query at one moment."""
+        """Return the series of a query at one moment."""
         found = await self._get("query", query=query, time=moment_s)
         return [Series(one["metric"], [float(one["value"][1])]) for one in found["result"]]
 
@@ -90,7 +90,7 @@ class Prometheus:
             async with self._http.get(f"{self._url}/api/v1/{path}", params=texts) as response:
                 answer = json.loads(await response.text())
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise QueryError(f"{self._url} does not answer as a Prometheus does: {error}") from error
+            raise QueryError(f"{self._url} does not answer like a Prometheus: {error}") from error
         if answer["status"] != "success":
             raise QueryError(f"{answer['error']}: {texts}")
         return answer["data"]

@@ -1,4 +1,4 @@
-"""A value with its unit, as Grafana writes it: three digits, and the multiple of the unit that suits it."""
+"""Values with their units, formatted as in Grafana: three digits, and a fitting multiple of the unit."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _SECONDS = ((1e-9, " ns"), (1e-6, " µs"), (1e-3, " ms"), (1, " s"), (60, " min"
 _PER_SECOND = {"reqps": "req/s", "mps": "msg/s", "ops": "ops/s"}
 
 
-def written(value: float, unit: str) -> str:
-    """The value for people. Raises ValueError for a unit that no dashboard has yet."""
+def format_value(value: float, unit: str) -> str:
+    """Return the value with its unit. Raises ValueError for a unit that no dashboard has yet."""
     match unit:
         case "short":
             return _scaled(value, _COUNTS)
@@ -35,7 +35,7 @@ def _scaled(value: float, multiples: Sequence[tuple[float, str]]) -> str:
 
 
 def _digits(value: float) -> str:
-    """Three digits that count, and none after the point that says nothing."""
+    """Return three significant digits, without trailing zeros after the point."""
     if value == 0:
         return "0"
     places = max(0, 2 - math.floor(math.log10(abs(value))))

@@ -27,7 +27,7 @@ class Panel:
     unit: str
     sources: frozenset[str]
     queries: tuple[str, ...]
-    exemplars: tuple[str, ...]  # the queries that also ask for these
+    exemplars: tuple[str, ...]  # the queries with exemplars
 
     def __str__(self) -> str:
         return f"{self.board}: {self.row}: {self.title}"
@@ -39,7 +39,7 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def panels(file: Path) -> Iterator[Panel]:
-    """The panels of a dashboard, rows aside, in order."""
+    """Yield the panels of a dashboard in order, without its rows."""
     row = ""
     for one in read(file)["panels"]:
         if one["type"] == "row":
@@ -59,7 +59,7 @@ def panels(file: Path) -> Iterator[Panel]:
 
 
 def _unit(panel: Mapping[str, Any]) -> str:
-    """Its unit; a table's are those of its columns."""
+    """Return the unit of a panel; for a table those of its columns."""
     config = panel["fieldConfig"]
     columns = [
         one["value"] for override in config["overrides"] for one in override["properties"] if one["id"] == "unit"
@@ -72,15 +72,15 @@ def variables(file: Path) -> Mapping[str, dict[str, Any]]:
 
 
 def marks(file: Path) -> Mapping[str, str]:
-    """The queries of its annotations, by name."""
+    """Return the queries of its annotations, by name."""
     return {one["name"]: one["expr"] for one in read(file)["annotations"]["list"]}
 
 
-def used(query: str) -> set[str]:
-    """The variables in a query."""
+def variables_in(query: str) -> set[str]:
+    """Return the names of the variables in a query."""
     return set(_VARIABLE.findall(query))
 
 
-def filled(query: str, values: Mapping[str, str]) -> str:
-    """The query with its variables replaced, as Grafana does it."""
+def substitute(query: str, values: Mapping[str, str]) -> str:
+    """Return the query with its variables replaced, as Grafana does it."""
     return _VARIABLE.sub(lambda found: values[found[1]], query)

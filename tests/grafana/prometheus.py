@@ -1,4 +1,4 @@
-"""A real Prometheus for a test: scrapes as fast as it can, with our rules, on loopback."""
+"""A real Prometheus for a test: scrapes twice a second, with our rules, on loopback."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import aiohttp
 
 from okane.local.okane_process import OkaneProcess, answers_http
 from okane.local.ports import free_port
-from tests.grafana.boards import GRAFANA, Panel, filled, variables
+from tests.grafana.boards import GRAFANA, Panel, substitute, variables
 
 PROGRAM = shutil.which("prometheus")
-OVER = "10s"  # the tests' rates: Grafana takes four times the scrape interval or more
+OVER = "10s"  # the range of the tests' rates: Grafana takes four times the scrape interval or more
 
 _CONFIG = """\
 global: {{scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 1s}}
@@ -34,14 +34,14 @@ scrape_configs:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One series of an answer: its labels, and its values that are numbers."""
+    """One series of an answer: its labels, and those of its values that are numbers."""
 
     labels: Mapping[str, str]
     values: Sequence[float]
 
 
 class Prometheus:
-    """One server, asked over its HTTP API."""
+    """A client of the HTTP API of one server."""
 
     def __init__(self, url: str, http: aiohttp.ClientSession) -> None:
         self.url = url
@@ -49,14 +49,14 @@ class Prometheus:
         self._http = http
 
     async def get(self, path: str, **parameters: str) -> Any:
-        """The `data` of an answer. Raises AssertionError for what Prometheus calls an error."""
+        """Return the `data` of an answer. Raises AssertionError for an error of Prometheus."""
         async with self._http.get(f"{self.url}/api/v1/{path}", params=parameters) as response:
             answer = json.loads(await response.text())
         assert answer["status"] == "success", (parameters, answer)
         return answer["data"]
 
     async def over_time(self, query: str) -> list[Series]:
-        """What a panel over the time since the start gets."""
+        """Return the series of a panel over the time since the start."""
         until = time.time()
         data = await self.get("query_range", query=query, start=f"{self.since_s}", end=f"{until}", step="1")
         found = [Series(one["metric"], [float(value) for _, value in one["values"]]) for one in data["result"]]
@@ -64,19 +64,19 @@ class Prometheus:
         return [one for one in real if one.values]
 
     async def now(self, query: str) -> list[float]:
-        """The values of the series at this moment, highest first."""
+        """Return the values of the series at this moment, highest first."""
         found = (await self.get("query", query=query))["result"]
         return sorted((float(one["value"][1]) for one in found), reverse=True)
 
     async def values_of(self, query: str, chosen: Mapping[str, str]) -> Sequence[str]:
-        """What a variable may be: `label_values(metric{…}, label)`."""
-        selector, _, label = filled(query, chosen).removeprefix("label_values(").removesuffix(")").rpartition(",")
+        """Return the values of a variable: `label_values(metric{…}, label)`."""
+        selector, _, label = substitute(query, chosen).removeprefix("label_values(").removesuffix(")").rpartition(",")
         names: list[str] = await self.get(f"label/{label.strip()}/values", **{"match[]": selector.strip()})
         return names
 
 
-async def chosen(prometheus: Prometheus, file: Path) -> Mapping[str, str]:
-    """A dashboard's variables as they are when it is opened: the first value, or all of them."""
+async def choose_variables(prometheus: Prometheus, file: Path) -> Mapping[str, str]:
+    """Return the variables of a dashboard as Grafana opens it: the first value of each, or all of them."""
     values = {"__rate_interval": OVER}
     for name, variable in variables(file).items():
         match variable["type"]:
@@ -91,13 +91,13 @@ async def chosen(prometheus: Prometheus, file: Path) -> Mapping[str, str]:
     return values
 
 
-async def shown(prometheus: Prometheus, panel: Panel, values: Mapping[str, str]) -> list[list[Series]]:
-    """What each query of a panel gets."""
-    return [await prometheus.over_time(filled(query, values)) for query in panel.queries]
+async def query_panel(prometheus: Prometheus, panel: Panel, values: Mapping[str, str]) -> list[list[Series]]:
+    """Return the series of each query of a panel."""
+    return [await prometheus.over_time(substitute(query, values)) for query in panel.queries]
 
 
 async def until(condition: Callable[[], Awaitable[object]], *, within_s: float = 60) -> None:
-    """Return when `condition` answers something true. It may be told at the next scrape only, so it is asked again."""
+    """Return when `condition` returns a true value. Repeats it, because it may become true at the next scrape only."""
     last: object = None
     try:
         async with asyncio.timeout(within_s):
@@ -109,7 +109,7 @@ async def until(condition: Callable[[], Awaitable[object]], *, within_s: float =
 
 @asynccontextmanager
 async def scraping(folder: Path, *, sd: str) -> AsyncIterator[Prometheus]:
-    """A Prometheus inside the block that is told by `sd` what to scrape."""
+    """Run a Prometheus inside the block that takes its targets from `sd`."""
     assert PROGRAM is not None
     folder.mkdir()
     port = free_port()
@@ -129,7 +129,7 @@ async def scraping(folder: Path, *, sd: str) -> AsyncIterator[Prometheus]:
         probe=answers_http(port, "/-/ready"),
         drain_s=10,
     )
-    process.launch()  # in this thread, which outlives it
+    process.launch()  # in this thread: the process ends with the thread that started it
     try:
         async with asyncio.timeout(60):
             while not await asyncio.to_thread(process.ready):

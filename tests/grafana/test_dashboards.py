@@ -1,4 +1,4 @@
-"""The dashboards are what the code makes, complete, and ask for nothing that does not exist."""
+"""The dashboards are those that the code generates, show every metric, and query only series that exist."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from pathlib import Path
 
 import pytest
 
-from grafana.__main__ import written
+from grafana.__main__ import generated_files
 from grafana.metrics_page import families, registries
-from tests.grafana.boards import FILES, GRAFANA, Panel, marks, panels, read, used, variables
+from tests.grafana.boards import FILES, GRAFANA, Panel, marks, panels, read, variables, variables_in
 
 PANELS = [panel for file in FILES for panel in panels(file)]
-# Shown by nobody: of no use to an operator.
+# On no dashboard: of no use to an operator.
 UNSHOWN = {"process_virtual_memory_bytes"}
 BY_GRAFANA = {"__rate_interval"}
 _WORD = re.compile(r"(?<![\w\"=~|{,.-])(?:\$\{prefix\}|okane|process|job|job_status)[_:][\w:]+")
 
 
-@pytest.mark.parametrize("path", written(), ids=lambda path: path.name)
-def test_what_is_made_of_code_is_as_the_code_makes_it(path: Path) -> None:
-    assert path.read_text() == written()[path], "run python -m grafana"
+@pytest.mark.parametrize("path", generated_files(), ids=lambda path: path.name)
+def test_generated_files_are_up_to_date(path: Path) -> None:
+    assert path.read_text() == generated_files()[path], "run python -m grafana"
 
 
-def test_nothing_else_lies_among_them() -> None:
-    assert set(FILES) == {path for path in written() if path.suffix == ".json"}
+def test_every_dashboard_is_generated() -> None:
+    assert set(FILES) == {path for path in generated_files() if path.suffix == ".json"}
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=str)
-def test_every_panel_says_what_it_shows_and_what_to_do(panel: Panel) -> None:
+def test_every_panel_has_its_meaning_and_a_remedy(panel: Panel) -> None:
     means, _, do = panel.description.partition("**When it is red:**")
     assert len(means.strip()) > 20
     assert len(do.strip()) > 20
@@ -38,7 +38,7 @@ def test_every_panel_says_what_it_shows_and_what_to_do(panel: Panel) -> None:
 
 
 def names() -> dict[str, str]:
-    """Every series there may be, with the metric it belongs to."""
+    """Return every series that may exist, with its metric."""
     found: dict[str, str] = {}
     for registry in registries():
         for name, kind, _labels, _meaning in families(registry):
@@ -52,7 +52,7 @@ def series_in(query: str) -> set[str]:
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=str)
-def test_every_query_asks_for_what_there_is(panel: Panel) -> None:
+def test_every_query_reads_series_that_exist(panel: Panel) -> None:
     recorded = set(re.findall(r"record: (\S+)", (GRAFANA / "prometheus" / "rules.yml").read_text()))
     for query in panel.queries:
         asked = series_in(query)
@@ -68,7 +68,7 @@ def test_every_metric_is_shown_somewhere() -> None:
     assert set(known.values()) - shown == UNSHOWN
 
 
-def test_every_time_that_names_traces_shows_them() -> None:
+def test_every_histogram_with_exemplars_shows_them() -> None:
     with_exemplars = {word for panel in PANELS for query in panel.exemplars for word in series_in(query)}
     assert with_exemplars == {
         f"okane_{name}_seconds_bucket"
@@ -76,7 +76,7 @@ def test_every_time_that_names_traces_shows_them() -> None:
     }
 
 
-def test_rules_ask_for_what_there_is() -> None:
+def test_rules_read_series_that_exist() -> None:
     rules = (GRAFANA / "prometheus" / "rules.yml").read_text()
     recorded = set(re.findall(r"record: (\S+)", rules))
     asked = set(re.findall(r"\bokane_\w+(?=[{\[)\s])", rules)) | set(re.findall(r"\b(?:job|job_status):\w+:\w+", rules))
@@ -85,18 +85,18 @@ def test_rules_ask_for_what_there_is() -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_variable_is_there_and_used(file: Path) -> None:
+def test_every_variable_exists_and_is_used(file: Path) -> None:
     known = variables(file)
     queries = [query for panel in panels(file) for query in panel.queries] + list(marks(file).values())
-    asked = set().union(*map(used, queries)) - BY_GRAFANA
+    asked = set().union(*map(variables_in, queries)) - BY_GRAFANA
     for variable in known.values():
         query = variable.get("query")
-        asked |= used(query["query"] if isinstance(query, dict) else "")
+        asked |= variables_in(query["query"] if isinstance(query, dict) else "")
     assert asked | {"datasource"} == set(known)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_panels_lie_beside_each_other(file: Path) -> None:
+def test_panels_do_not_overlap(file: Path) -> None:
     taken: dict[tuple[int, int], str] = {}
     for panel in read(file)["panels"]:
         place = panel["gridPos"]

@@ -1,4 +1,4 @@
-"""A real Prometheus is given OpenMetrics, and keeps which trace a latency belongs to."""
+"""A real Prometheus reads OpenMetrics, and keeps the trace of each latency as an exemplar."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 
 from tests.flow.system import System, running
-from tests.grafana.boards import FILES, filled, panels
-from tests.grafana.prometheus import PROGRAM, chosen, scraping, until
+from tests.grafana.boards import FILES, panels, substitute
+from tests.grafana.prometheus import PROGRAM, choose_variables, scraping, until
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
@@ -36,17 +36,17 @@ async def test_every_panel_that_asks_for_traces_gets_the_payments(system: System
         assert await system.settled([(await response.json())["payment"]["id"]]) == Counter(success=1)
 
         async def scraped() -> bool:
-            """The worker has been scraped since it settled the payment, and the whole system, too."""
+            """The worker and the whole system were scraped after the payment was settled."""
             settled, whole = "okane_payment_settle_seconds_count", "okane_stream_group_consumer_messages_pending"
             return bool(await prometheus.now(settled)) and bool(await prometheus.now(whole))
 
         await until(scraped)
         for file in FILES:
-            values = await chosen(prometheus, file)
+            values = await choose_variables(prometheus, file)
             for query in [query for panel in panels(file) for query in panel.exemplars]:
 
-                async def named(query: str = filled(query, values)) -> bool:
-                    """The trace of the payment is among its exemplars."""
+                async def named(query: str = substitute(query, values)) -> bool:
+                    """The trace of the payment is among the exemplars of the query."""
                     found = await prometheus.get("query_exemplars", query=query, start="0", end="9999999999")
                     return TRACE in [one["labels"]["trace_id"] for series in found for one in series["exemplars"]]
 

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from grafana.screens.__main__ import ask, draw
+from grafana.screens.__main__ import draw, fetch_boards
 from grafana.screens.boards import Board
 from grafana.screens.prometheus import Span
 from okane.local.redis_server import RedisServer
 from streams import connect
 from tests.flow.system import System, running
-from tests.grafana.boards import FILES, Panel, filled, marks, panels
-from tests.grafana.prometheus import PROGRAM, Prometheus, Series, chosen, scraping, shown, until
+from tests.grafana.boards import FILES, Panel, marks, panels, substitute
+from tests.grafana.prometheus import PROGRAM, Prometheus, Series, choose_variables, query_panel, scraping, until
 
 # The provider does by amount what it is told to (MAGIC_AMOUNTS): the last four digits decide.
 WELL = (440, 1_500, 20_001)  # one for each lane
@@ -38,8 +38,8 @@ SYSTEM = {"MAX_RETRIES": "1", "OKANE_UNKNOWN_DEADLINE": "2s"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shows:
-    """A fault that a panel shows: some series with these labels goes to `at_least`, or down to `at_most`."""
+class Effect:
+    """The effect of a fault on a panel: a series with these labels rises to `at_least`, or falls to `at_most`."""
 
     fault: str
     board: str
@@ -60,30 +60,30 @@ SOME = 0.001
 CARD, FUNDS = (("code", "card_declined"),), (("code", "insufficient_funds"),)
 
 FAULTS = (
-    Shows(fault="killed worker", board=OVERVIEW, title="Processes", labels=(("process", "w1"),), at_most=0),
-    Shows(fault="killed worker", board=OVERVIEW, title="Processes that answer", at_most=0.9),
-    Shows(fault="killed worker", board=STREAMS, title="Take-overs", at_least=SOME),
-    Shows(fault="killed worker", board=STREAMS, title="Idle", labels=(("consumer", "w1"),), at_least=2),
-    Shows(fault="stopped worker", board=PAYMENTS, title="Late results", at_least=SOME),
-    Shows(fault="Redis away", board=DEPENDENCIES, title="Redis", at_most=0),
-    Shows(fault="Redis away", board=DEPENDENCIES, title="Dependencies up", labels=(("dependency", "redis"),), at_most=0),
-    Shows(fault="Redis away", board=DEPENDENCIES, title="Run without Redis", at_least=SOME),
-    Shows(fault="Redis away", board=DEPENDENCIES, title="Not enqueued", at_least=SOME),
-    Shows(fault="Redis emptied", board=STREAMS, title="Groups made again", at_least=SOME),
-    Shows(fault="Redis emptied", board=DEPENDENCIES, title="Repairs", at_least=SOME),
-    Shows(fault="declines", board=PAYMENTS, title="Declines by code", labels=CARD, at_least=SOME),
-    Shows(fault="declines", board=PAYMENTS, title="Declines by code", labels=FUNDS, at_least=SOME),
-    Shows(fault="declines", board=OVERVIEW, title="Charged", at_most=0.9),
-    Shows(fault="dead letters", board=STREAMS, title="Dead letters", at_least=1),
-    Shows(fault="dead letters", board=PAYMENTS, title="Dead letters", at_least=1),
-    Shows(fault="dead letters", board=OVERVIEW, title="For a human", at_least=1),
-    Shows(fault="silent provider", board=PAYMENTS, title="Unknown", at_least=1),
-    Shows(fault="silent provider", board=PAYMENTS, title="Needs review", at_least=1),
-    Shows(fault="silent provider", board=PAYMENTS, title="Provider answers", at_most=0.95),
-    Shows(fault="no request", board=DEPENDENCIES, title="Refused before any route", at_least=SOME),
+    Effect(fault="killed worker", board=OVERVIEW, title="Processes", labels=(("process", "w1"),), at_most=0),
+    Effect(fault="killed worker", board=OVERVIEW, title="Processes that answer", at_most=0.9),
+    Effect(fault="killed worker", board=STREAMS, title="Take-overs", at_least=SOME),
+    Effect(fault="killed worker", board=STREAMS, title="Idle", labels=(("consumer", "w1"),), at_least=2),
+    Effect(fault="stopped worker", board=PAYMENTS, title="Late results", at_least=SOME),
+    Effect(fault="Redis away", board=DEPENDENCIES, title="Redis", at_most=0),
+    Effect(fault="Redis away", board=DEPENDENCIES, title="Dependencies up", labels=(("dependency", "redis"),), at_most=0),
+    Effect(fault="Redis away", board=DEPENDENCIES, title="Run without Redis", at_least=SOME),
+    Effect(fault="Redis away", board=DEPENDENCIES, title="Not enqueued", at_least=SOME),
+    Effect(fault="Redis emptied", board=STREAMS, title="Groups made again", at_least=SOME),
+    Effect(fault="Redis emptied", board=DEPENDENCIES, title="Repairs", at_least=SOME),
+    Effect(fault="declines", board=PAYMENTS, title="Declines by code", labels=CARD, at_least=SOME),
+    Effect(fault="declines", board=PAYMENTS, title="Declines by code", labels=FUNDS, at_least=SOME),
+    Effect(fault="declines", board=OVERVIEW, title="Charged", at_most=0.9),
+    Effect(fault="dead letters", board=STREAMS, title="Dead letters", at_least=1),
+    Effect(fault="dead letters", board=PAYMENTS, title="Dead letters", at_least=1),
+    Effect(fault="dead letters", board=OVERVIEW, title="For a human", at_least=1),
+    Effect(fault="silent provider", board=PAYMENTS, title="Unknown", at_least=1),
+    Effect(fault="silent provider", board=PAYMENTS, title="Needs review", at_least=1),
+    Effect(fault="silent provider", board=PAYMENTS, title="Provider answers", at_most=0.95),
+    Effect(fault="no request", board=DEPENDENCIES, title="Refused before any route", at_least=SOME),
 )  # fmt: skip
 
-# Those whose condition was met; most of them would have to last for minutes to ring.
+# Alerts whose condition is met during the test. To ring, most conditions must last for minutes.
 ALERTS = {
     "OkaneDeadLettersGrow",
     "OkaneLateResults",
@@ -115,7 +115,7 @@ async def test_every_panel_has_points_and_shows_the_faults_it_claims_to(
         await stop_a_worker(system, prometheus)
         await take_redis_away(private_redis, prometheus)
         await empty_redis(private_redis, prometheus)
-        await say_what_is_no_request(system, prometheus)
+        await send_bytes_that_are_no_request(system, prometheus)
         await until_shown(prometheus)
         await check_marks(prometheus)
         await check_rules(prometheus)
@@ -124,7 +124,7 @@ async def test_every_panel_has_points_and_shows_the_faults_it_claims_to(
 
 @contextlib.asynccontextmanager
 async def paying(system: System) -> AsyncIterator[None]:
-    """Payments come in, one after the other, inside the block."""
+    """Send payments, one after the other, inside the block."""
 
     async def pay() -> None:
         async with asyncio.TaskGroup() as requests:
@@ -143,7 +143,7 @@ async def paying(system: System) -> AsyncIterator[None]:
 
 async def let_it_run(prometheus: Prometheus) -> None:
     async def settled_by_both() -> bool:
-        """Payments settle, dead letters and payments for a human are there"""
+        """Payments settle, and there are dead letters and payments that need a review"""
         busy = await prometheus.now('count(okane_payments_settled_total{status="success"} > 20)')
         human = await prometheus.now('okane_payments_waiting{status="needs_review"}')
         return busy == [2] and human >= [1] and await prometheus.now("okane_dead_letter_messages") >= [1]
@@ -156,7 +156,7 @@ async def kill_a_worker(system: System, prometheus: Prometheus) -> None:
     await system.kill("w1")
 
     async def missed() -> bool:
-        """Its `up` is 0, and what it held is taken over"""
+        """Its `up` is 0, and its messages are taken over"""
         return await prometheus.now('up{process="w1"}') == [0] and await prometheus.now(
             "sum(okane_messages_reclaimed_total)"
         ) > [0]
@@ -172,7 +172,7 @@ async def kill_a_worker(system: System, prometheus: Prometheus) -> None:
 
 
 async def stop_a_worker(system: System, prometheus: Prometheus) -> None:
-    """In the middle of calls, until another has what it held; again if that one was not quick enough."""
+    """Stop a worker in the middle of calls until another takes its messages over; repeat if no outcome was late."""
     taken = 'sum(okane_messages_reclaimed_total{process="w1"})'
 
     async def late() -> bool:
@@ -180,20 +180,20 @@ async def stop_a_worker(system: System, prometheus: Prometheus) -> None:
         [before] = await prometheus.now(taken)
 
         async def taken_over() -> bool:
-            """The other worker has taken over what the stopped one held"""
+            """The other worker has taken over the messages of the stopped one"""
             return await prometheus.now(taken) > [before + 1]
 
         await in_hand(system, "w2")
         system.signal("w2", signal.SIGSTOP)
         await until(taken_over)
-        await asyncio.sleep(0.5)  # the claims: the longer, the surer
+        await asyncio.sleep(0.5)  # for the claims of the other worker to be granted
         system.signal("w2", signal.SIGCONT)
-        await told_again()
+        await wait_for_scrapes()
         return await prometheus.now("sum(okane_late_results_total)") > [0]
 
-    async def told_again() -> None:
+    async def wait_for_scrapes() -> None:
         async def scraped() -> bool:
-            """It answers Prometheus again, and has for a moment"""
+            """It has answered Prometheus again for two seconds"""
             return await prometheus.now('min_over_time(up{process="w2"}[2s])') == [1]
 
         await until(scraped)
@@ -205,7 +205,7 @@ async def take_redis_away(redis: RedisServer, prometheus: Prometheus) -> None:
     await asyncio.to_thread(redis.kill)
 
     async def away() -> bool:
-        """Redis is away, payments are run without it"""
+        """Redis is away, and payments run without it"""
         for_long = 'max_over_time(okane_dependency_up{dependency="redis"}[3s])'
         return await prometheus.now(for_long) == [0] and await prometheus.now("sum(okane_direct_runs_total)") > [0]
 
@@ -220,12 +220,12 @@ async def take_redis_away(redis: RedisServer, prometheus: Prometheus) -> None:
 
 
 async def empty_redis(redis: RedisServer, prometheus: Prometheus) -> None:
-    """Flush it, and again every few seconds: workers that still run payments directly, or had nothing in Redis just then,
-    have no wake-ups to send again."""
+    """Flush Redis every few seconds until the sweep has sent wake-ups again. Once is not enough: there are none to send where
+    workers still run payments directly, or Redis was empty at that moment."""
     flushed_s = -math.inf
 
     async def made_again() -> bool:
-        """The group was made again, the sweep sent wake-ups, and processes are listed"""
+        """The group was created again, the sweep sent wake-ups, and all processes are listed"""
         nonlocal flushed_s
         if time.monotonic() > flushed_s + 5:
             await client.flushall()
@@ -240,19 +240,19 @@ async def empty_redis(redis: RedisServer, prometheus: Prometheus) -> None:
         await until(made_again)
 
 
-async def say_what_is_no_request(system: System, prometheus: Prometheus) -> None:
-    """Twice: the first of a kind makes its series, and a rate takes two values."""
+async def send_bytes_that_are_no_request(system: System, prometheus: Prometheus) -> None:
+    """Send them twice: the first one creates the series, and a rate needs two values."""
     for count in (1, 2):
         reader, writer = await asyncio.open_connection("127.0.0.1", int(system.url.rpartition(":")[2]))
         writer.write(b"what?\r\n\r\n")
         await reader.read()
         writer.close()
 
-        async def told(count: int = count) -> bool:
-            """It was counted"""
+        async def counted(count: int = count) -> bool:
+            """The bytes were counted"""
             return await prometheus.now("sum(okane_http_requests_refused_total)") == [count]
 
-        await until(told)
+        await until(counted)
 
 
 async def in_hand(system: System, name: str) -> None:
@@ -263,13 +263,13 @@ async def in_hand(system: System, name: str) -> None:
 
 
 async def until_shown(prometheus: Prometheus) -> None:
-    """Every panel has points, and shows its faults."""
+    """Wait until every panel has points, and shows its faults."""
     left: dict[str, list[str]] = {}
 
     async def complete() -> bool:
         left.clear()
         for file in FILES:
-            values = await chosen(prometheus, file)
+            values = await choose_variables(prometheus, file)
             for panel in panels(file):
                 if missing := await missing_in(prometheus, panel, dict(values)):
                     left[str(panel)] = missing
@@ -282,8 +282,8 @@ async def until_shown(prometheus: Prometheus) -> None:
 
 
 async def missing_in(prometheus: Prometheus, panel: Panel, values: dict[str, str]) -> list[str]:
-    """The queries without points, and the faults that cannot be seen."""
-    found = await shown(prometheus, panel, values)
+    """Return the queries without points and the faults that the panel does not show."""
+    found = await query_panel(prometheus, panel, values)
     empty = [query for query, series in zip(panel.queries, found, strict=True) if not series]
     series = [one for each in found for one in each]
     faults = [one for one in FAULTS if (one.board, one.title) == (panel.board, panel.title)]
@@ -293,11 +293,11 @@ async def missing_in(prometheus: Prometheus, panel: Panel, values: dict[str, str
 async def check_marks(prometheus: Prometheus) -> None:
     for file in FILES:
         for query in marks(file).values():
-            assert await prometheus.over_time(filled(query, await chosen(prometheus, file))), query
+            assert await prometheus.over_time(substitute(query, await choose_variables(prometheus, file))), query
 
 
 async def check_rules(prometheus: Prometheus) -> None:
-    """Every rule can be evaluated, and the faults have met the conditions of their alerts."""
+    """Check that every rule can be evaluated, and that the faults met the conditions of their alerts."""
     rules = [rule for group in (await prometheus.get("rules"))["groups"] for rule in group["rules"]]
     assert [rule["name"] for rule in rules if rule["health"] != "ok"] == []
     for rule in rules:
@@ -307,17 +307,17 @@ async def check_rules(prometheus: Prometheus) -> None:
 
 
 async def check_screens(prometheus: Prometheus, folder: Path) -> None:
-    """Every panel is drawn, with points, and its picture is small enough for a README."""
+    """Check that every panel is drawn with points, and that its picture is small enough for a README."""
     boards: list[Board] = []
 
     async def answered() -> bool:
-        """Every query has points on the pictures' grid, which ends up to a step ago"""
+        """Every query has points on the grid of the pictures, which ends up to one step ago"""
         span = Span(from_s=prometheus.since_s, to_s=time.time(), interval_s=2.5)  # rates over 10 s, as elsewhere here
-        boards[:] = await ask(prometheus.url, span)
+        boards[:] = await fetch_boards(prometheus.url, span)
         return all(panel.answers for board in boards for panel in board.panels if panel.kind != "row")
 
     await until(answered)
-    drawn = await asyncio.to_thread(draw, boards, folder, tell=print)
+    drawn = await asyncio.to_thread(draw, boards, folder, report=print)
     assert [(one.board, one.title) for one in drawn] == [
         (panel.board, panel.title) for file in FILES for panel in panels(file)
     ]
@@ -328,6 +328,6 @@ async def check_screens(prometheus: Prometheus, folder: Path) -> None:
         assert len(picture) < 300_000
 
 
-def test_faults_are_looked_for_in_panels_that_exist() -> None:
-    there = {(panel.board, panel.title) for file in FILES for panel in panels(file)}
-    assert {(one.board, one.title) for one in FAULTS} <= there
+def test_every_effect_names_a_panel_that_exists() -> None:
+    existing = {(panel.board, panel.title) for file in FILES for panel in panels(file)}
+    assert {(one.board, one.title) for one in FAULTS} <= existing

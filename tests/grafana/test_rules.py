@@ -1,4 +1,4 @@
-"""Recording rules and alerts: every one is tested by promtool, and leads to a page that says what to do."""
+"""Recording rules and alerts: promtool tests each of them, and each alert links to a section of the runbook."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_each_alert_rings_when_it_should_and_only_then() -> None:
 
 @needs_promtool
 @pytest.mark.parametrize("registry", registries(), ids=["process", "system"])
-def test_metrics_are_named_as_prometheus_would_have_them(registry: object) -> None:
-    promtool("check", "metrics", given=generate_latest(registry))  # type: ignore[arg-type]
+def test_metrics_follow_the_naming_rules_of_prometheus(registry: object) -> None:
+    promtool("check", "metrics", given=generate_latest(registry))  # type: ignore[arg-type]  # parametrize hands out object
 
 
 def test_there_are_alerts() -> None:
@@ -50,7 +50,7 @@ def test_there_are_alerts() -> None:
 
 
 @pytest.mark.parametrize("alert", ALERTS)
-def test_every_alert_is_tested_and_leads_to_what_to_do(alert: str) -> None:
+def test_every_alert_is_tested_and_has_a_runbook(alert: str) -> None:
     assert re.search(rf'alertname="{alert}"|alertname: {alert}$', TESTS.read_text(), re.MULTILINE)
     [own] = [rule for rule in RULES.read_text().split("- alert: ") if rule.startswith(f"{alert}\n")]
     page, anchor = re.findall(r"runbook_url: (\S+)#(\S+)", own)[0]

@@ -1,4 +1,4 @@
-"""The pictures of the dashboards show what was answered: nothing left out, nothing made up."""
+"""The pictures of the dashboards show every point of the answers, and no other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from grafana.screens.boards import Board, Named, Panel, Place
 from grafana.screens.kinds import starts
 from grafana.screens.picture import picture
 from grafana.screens.prometheus import Series, Span
-from grafana.screens.units import written
+from grafana.screens.units import format_value
 from tests.grafana.boards import FILES, panels
 
 SPAN = Span(from_s=1_006, to_s=1_031, interval_s=5)
@@ -47,12 +47,12 @@ def named(values: Sequence[float], *, column: str = "", **labels: str) -> Named:
         ("timeseries", [], 0),
         ("stat", [named([GAP, 2, 3, GAP, GAP])], 2),
         ("stat", [], 0),
-        # Of the second bucket only what is not in the first; what is empty is not there.
+        # Of the second bucket only the part that is not in the first; empty cells are not drawn.
         ("heatmap", [named([1, 1, 1, 1, 0], le="0.5"), named([1, 3, 3, GAP, 0], le="+Inf")], 4 + 2),
         ("table", [named([3], column="Pending", consumer="w1"), named([0.2], column="Idle", consumer="w2")], 2),
     ],
 )
-def test_a_panel_has_the_points_that_were_answered(kind: str, answers: list[Named], points: int) -> None:
+def test_a_panel_shows_every_point_of_its_answers(kind: str, answers: list[Named], points: int) -> None:
     board = Board(uid="a", title="A", chosen={}, panels=[panel(kind, *answers)], marks=[], span=SPAN)
     content, [drawn] = picture(board)
     assert content.startswith(b"\x89PNG")
@@ -85,11 +85,11 @@ def test_a_process_starts_where_its_points_begin() -> None:
     ],
 )
 def test_values_are_written_with_their_unit(value: float, unit: str, text: str) -> None:
-    assert written(value, unit) == text
+    assert format_value(value, unit) == text
 
 
 def test_every_unit_of_the_dashboards_can_be_written() -> None:
     for file in FILES:
         for one in panels(file):
             for unit in one.unit.split():
-                assert written(1, unit)
+                assert format_value(1, unit)
