@@ -1,6 +1,6 @@
 """What a call of the provider costs this process: `python -m bench.provider_client`.
 
-A: aiohttp's client, set up as the provider client once was. B: `HttpProvider`. Both with 64 calls in flight against the
+A: aiohttp's client, set up as the provider client once was. B: `OkaneHttpProvider`. Both with 64 calls in flight against the
 same server, a few lines over a socket in another process. Rounds alternate, because the machine's speed drifts.
 """
 
@@ -21,11 +21,11 @@ from uuid import uuid4
 import aiohttp
 import uvloop
 
-from okane.http.connection import Response
+from okane.http.connection import HttpResponse
 from okane.payment import Payment, Status
-from okane.providers.answers import charge_result
 from okane.providers.base import Approved, ChargeResult
-from okane.providers.okane_http import HttpProvider
+from okane.providers.okane_http.answer_parser import parse_charge_answer
+from okane.providers.okane_http.provider import OkaneHttpProvider
 
 IN_FLIGHT = 64
 TIMEOUT = timedelta(seconds=10)
@@ -60,7 +60,7 @@ def main() -> None:
 
 async def _rounds(base_url: str, rounds: int, calls: int) -> list[tuple[float, float]]:
     pairs = []
-    async with _aiohttp_client(base_url) as old, HttpProvider(base_url, timeout=TIMEOUT) as new:
+    async with _aiohttp_client(base_url) as old, OkaneHttpProvider(base_url, timeout=TIMEOUT) as new:
         for charge in (old, new.charge):  # connections open, caches warm
             await _cpu_us_per_call(charge, calls)
         for number in range(rounds):
@@ -110,8 +110,8 @@ async def _aiohttp_client(base_url: str) -> AsyncIterator[Charge]:
             body = bytearray()
             async for chunk in response.content.iter_any():
                 body += chunk
-            answer = Response(response.status, bytes(body), response.headers.get("Retry-After"))
-        return charge_result(answer, payment, now=datetime.now(UTC))
+            answer = HttpResponse(response.status, bytes(body), response.headers.get("Retry-After"))
+        return parse_charge_answer(answer, payment, now=datetime.now(UTC))
 
     async with session:
         yield charge
@@ -165,7 +165,7 @@ def _payment() -> Payment:
 def _report(pairs: list[tuple[float, float]], loop: str) -> None:
     old_us, new_us = (statistics.median(column) for column in zip(*pairs, strict=True))
     ratio = statistics.median(old / new for old, new in pairs)
-    print(f"{loop}, {IN_FLIGHT} in flight, CPU us per call: aiohttp {old_us:.0f}, HttpProvider {new_us:.1f}")
+    print(f"{loop}, {IN_FLIGHT} in flight, CPU us per call: aiohttp {old_us:.0f}, OkaneHttpProvider {new_us:.1f}")
     print(f"ratio {ratio:.1f} (median of {len(pairs)} rounds)")
 
 

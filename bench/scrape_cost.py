@@ -85,8 +85,8 @@ async def _measure(system: System, url: str, workers: int) -> tuple[Cost, Cost, 
             library.show(await inspector.stats())
             shared.set_waiting(
                 oldest_due=await overview.oldest_due(),
-                dead=await overview.dead(),
-                waiting=await overview.off_path(),
+                dead=await overview.count_dead(),
+                waiting=await overview.count_waiting(),
             )
             return generate_latest(shared.registry)
 

@@ -26,28 +26,30 @@ class Status(enum.StrEnum):
     NEEDS_REVIEW = "needs_review"
 
     @property
-    def terminal(self) -> bool:
+    def is_terminal(self) -> bool:
         return self in TERMINAL
 
     @property
-    def at_rest(self) -> bool:
+    def is_at_rest(self) -> bool:
         """Whether nothing but a human will change it."""
         return self in TERMINAL or self is Status.NEEDS_REVIEW
 
 
 TERMINAL = frozenset({Status.SUCCESS, Status.FAILED_FINAL, Status.CANCELED})
 
-# Those that few payments have at any time, which makes them cheap to find.
-RARE = frozenset({Status.FAILED_RETRYABLE, Status.FAILED_FINAL, Status.UNKNOWN, Status.CANCELED, Status.NEEDS_REVIEW})
+# Few payments have these at any time: an index finds them.
+RARE_STATUSES = frozenset(
+    {Status.FAILED_RETRYABLE, Status.FAILED_FINAL, Status.UNKNOWN, Status.CANCELED, Status.NEEDS_REVIEW}
+)
 
 # Closed without a charge.
-UNCHARGED = frozenset({Status.FAILED_FINAL, Status.CANCELED})
+CLOSED_UNCHARGED = frozenset({Status.FAILED_FINAL, Status.CANCELED})
 
 # When a payment that was closed without a charge, while a call might still have been on its way, is looked up again: counted
 # from its close, in rising order.
 LATE_LOOK_UPS = (timedelta(minutes=1), timedelta(minutes=10), timedelta(hours=1), timedelta(hours=24))
 
-FARTHEST = timedelta(days=366)  # how far ahead a payment may be scheduled
+MAX_SCHEDULE_AHEAD = timedelta(days=366)  # how far ahead a payment may be scheduled
 
 MAX_REASON = 500  # characters of the reason for a decision
 

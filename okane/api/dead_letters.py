@@ -25,7 +25,7 @@ from okane.api.payment_queries import documents, page_of
 from okane.api.timestamps import Moment
 from okane.intake.dead_letter_replay import DeadLetterReplay
 from okane.payment import Status
-from okane.store import DeadLetterStore, DeadPayment, DeadWanted
+from okane.store import DeadLetterFilter, DeadLetterStore, DeadPayment
 from okane.time_slice import TimeSlice
 
 MAX_REPLAY = 500
@@ -89,7 +89,7 @@ class DeadLetterHandlers:
     async def list(self, request: web.Request) -> web.Response:
         """`GET /v1/dead-letters`: a page, what was given up last first, or first."""
         query = query_parameters.parse_query(DeadQuery, request.query)
-        wanted = DeadWanted(
+        wanted = DeadLetterFilter(
             ascending=query.order == "ascending",
             account_id=account_of(request),
             statuses=query.status,
@@ -113,7 +113,7 @@ class DeadLetterHandlers:
         await time_slice.end_if_spent()  # many ids take as long to check as to ask for
         chosen = asked.filter or ReplayFilter()
         limit, dry_run = asked.limit or DEFAULT_REPLAY, bool(asked.dry_run)
-        wanted = DeadWanted(
+        wanted = DeadLetterFilter(
             account_id=account_of(request),
             # Those that need a review are not to be retried; one that is named is said to be kept.
             statuses=frozenset() if chosen.payment_ids else frozenset({Status.FAILED_FINAL}),

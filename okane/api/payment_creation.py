@@ -19,7 +19,7 @@ from okane.errors import IdempotencyKeyReused, Overloaded, StoreUnavailable, Tim
 from okane.intake.accept import PaymentIntake, Receipt, WrittenRows
 from okane.lanes import LaneLimits
 from okane.metrics import OkaneMetrics
-from okane.payment import FARTHEST
+from okane.payment import MAX_SCHEDULE_AHEAD
 from okane.store import NewPayment
 from streams.failpoints import failpoint
 from streams.values import value
@@ -151,7 +151,9 @@ def _out_of_range(new: NewPayment, now: datetime) -> Problem:
     """The refusal of a new payment whose times were out of range a moment ago, when the database's clock said `now`."""
     given = [("execute_at", new.execute_at), ("expires_at", new.expires_at)]
     said = [(name, moment) for name, moment in given if moment is not None]
-    wrong = [name for name, moment in said if not now < moment <= now + FARTHEST] or [name for name, _ in said]
+    wrong = [name for name, moment in said if not now < moment <= now + MAX_SCHEDULE_AHEAD] or [
+        name for name, _ in said
+    ]
     detail = f"must be in the future, and at most a year away; it is {timestamps.to_text(now)} here"
     return invalid([FieldError(f"/{name}", "out_of_range", detail) for name in wrong])
 

@@ -71,7 +71,7 @@ def payment_document(payment: Payment) -> str:
         document += f',"execute_at":"{timestamps.to_text(payment.execute_at)}"'
     if payment.expires_at is not None:
         document += f',"expires_at":"{timestamps.to_text(payment.expires_at)}"'
-    if payment.retry_at is not None and not payment.status.terminal:
+    if payment.retry_at is not None and not payment.status.is_terminal:
         document += f',"retry_at":"{timestamps.to_text(payment.retry_at)}"'
     return f"{{{document}}}"
 

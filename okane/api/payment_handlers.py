@@ -73,7 +73,7 @@ class PaymentHandlers:
         payment, headers = await self._waited(request, found)
         payment = await self._expired(payment)
         headers["ETag"] = f'"{payment.version}"'
-        if not payment.status.terminal:
+        if not payment.status.is_terminal:
             headers["Retry-After"] = str(_worth_asking_in_s(payment, self._store.clock.now()))
         # `*` and weak tags match as RFC 9110 13.1.2 says; there are no commas in ours.
         known = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
@@ -95,7 +95,7 @@ class PaymentHandlers:
         wait_s = preferred_wait_s(request.headers)
         if wait_s is None:
             return payment, {}
-        if wait_s and not payment.status.at_rest:
+        if wait_s and not payment.status.is_at_rest:
             await self.waiting.until_at_rest(request, payment.id, wait_s=wait_s)
             payment = await self._store.get(payment.id, account_id=payment.account_id)
         return payment, {"Preference-Applied": f"wait={wait_s}"}

@@ -28,7 +28,7 @@ from okane.api.problems import MAX_ERRORS, ParameterError, bad_query, shortened
 from okane.api.timestamps import MOMENT
 from okane.currencies import MAX_AMOUNT_MINOR
 from okane.payment import Status
-from okane.store import Wanted
+from okane.store import PaymentFilter
 
 MAX_LIMIT = 100
 MAX_PARAMETERS = 100  # that a query has, counted as often as they stand there
@@ -166,9 +166,9 @@ class PaymentQuery(BaseModel):
     metadata: dict[Text, Storable] = Field(default_factory=dict)
 
     @property
-    def wanted(self) -> Wanted:
+    def wanted(self) -> PaymentFilter:
         """What is to be in the list."""
-        return Wanted(
+        return PaymentFilter(
             ascending=self.order == "ascending",
             statuses=self.status,
             currency=self.currency,

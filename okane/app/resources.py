@@ -101,8 +101,8 @@ class Resources:
 
     async def _ask_postgres(self) -> None:
         try:
-            oldest_due, dead = await self.overview.oldest_due(), await self.overview.dead()
-            waiting = await self.overview.off_path()
+            oldest_due, dead = await self.overview.oldest_due(), await self.overview.count_dead()
+            waiting = await self.overview.count_waiting()
         except StoreUnavailable:
             self._postgres_away()
         else:

@@ -14,8 +14,8 @@ from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
 from okane.redis.rights import missing_rights
 from okane.store import schema
-from okane.store.facts import LoginRefused, postgres_facts
 from okane.store.pooler import PoolerRefused
+from okane.store.server_facts import LoginRefused, read_postgres_facts
 from streams import (
     CommandRejected,
     StreamForbidden,
@@ -46,7 +46,7 @@ async def check_servers(settings: Settings, resources: Resources, *, consumes: b
 
 async def _check_postgres(settings: Settings) -> None:
     try:
-        found = (await postgres_facts(needed(settings.database_url, "DATABASE_URL"))).schema_version
+        found = (await read_postgres_facts(needed(settings.database_url, "DATABASE_URL"))).schema_version
     except PoolerRefused as error:
         raise SetupError(str(error)) from error
     except LoginRefused as error:

@@ -14,7 +14,7 @@ from okane.app.metrics_server import serving_metrics
 from okane.app.resources import Resources, needed
 from okane.app.start_checks import check_servers
 from okane.config import Settings
-from okane.providers.okane_http import HttpProvider
+from okane.providers.okane_http.provider import OkaneHttpProvider
 from okane.worker.outcome_rules import OutcomeRules
 from okane.worker.worker import Worker, WorkerOptions
 from streams import RetryPolicy
@@ -33,7 +33,7 @@ async def run_worker(settings: Settings, *, name: str) -> None:
             settings, role="worker", name=name, redis_timeout=WORKER_REDIS_TIMEOUT, closing=closing
         )
         await check_servers(settings, resources, consumes=True)
-        provider = HttpProvider(
+        provider = OkaneHttpProvider(
             needed(settings.provider_base_url, "PROVIDER_BASE_URL"),
             timeout=settings.provider_timeout,
             connections=2 * settings.concurrency,  # for what comes from the stream, and for what runs without it

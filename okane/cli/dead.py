@@ -98,7 +98,7 @@ async def _list(context: Context, *, limit: int, before: str | None, as_json: bo
     """Print a page, newest first."""
     async with open_stores(context) as stores:
         found = await stores.dead_letters.page(limit + 1, before=None if before is None else _place(before))
-        total = await stores.overview.dead()
+        total = await stores.overview.count_dead()
     letters, more = found[:limit], len(found) > limit
     older = _cursor(letters[-1]) if more else None
     if as_json:

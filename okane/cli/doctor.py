@@ -28,8 +28,8 @@ from okane.errors import SetupError, StoreUnavailable
 from okane.lanes import payments_stream
 from okane.redis.rights import missing_rights
 from okane.store import schema
-from okane.store.facts import OLDEST_MAJOR, PostgresFacts, postgres_facts
 from okane.store.pooler import PoolerRefused
+from okane.store.server_facts import OLDEST_MAJOR, PostgresFacts, read_postgres_facts
 from streams import Inspector, ServerFacts, StreamError, StreamRefused, connect, server_facts, user_of
 
 SKEW = timedelta(seconds=2)
@@ -107,7 +107,7 @@ async def _diagnose(context: Context, *, as_json: bool) -> bool:
 async def _postgres(context: Context) -> list[Check]:
     try:
         sent_at = datetime.now(UTC)
-        facts = await postgres_facts(context.database_url)
+        facts = await read_postgres_facts(context.database_url)
     except PoolerRefused as error:
         return [Check("postgres pooler", "fail", str(error), "payments are neither accepted nor settled behind it")]
     except (StoreUnavailable, SetupError) as error:

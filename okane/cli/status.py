@@ -116,7 +116,7 @@ async def take_snapshot(inspector: Inspector, overview: Overview) -> Snapshot:
     except StreamError as error:
         trouble.append(f"Redis: {error}")
     try:
-        counts, oldest_due, dead = await overview.counts(), await overview.oldest_due(), await overview.dead()
+        counts, oldest_due, dead = await overview.count_all(), await overview.oldest_due(), await overview.count_dead()
     except StoreUnavailable as error:
         trouble.append(f"Postgres: {error}")
     return Snapshot(

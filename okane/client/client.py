@@ -176,7 +176,7 @@ class Client:
         """The payment when nothing but a human will change it any more, whenever that is."""
         while True:
             payment = await self.payment(payment_id, wait_s=LONGEST_WAIT_S)
-            if payment.status.at_rest:
+            if payment.status.is_at_rest:
                 return payment
 
     async def cancel(self, payment_id: UUID | str) -> Payment:

@@ -21,7 +21,7 @@ MAX_FRAMING_BYTES = 32 * 1024  # what comes around a body: heads, interim answer
 
 
 @value
-class Response:
+class HttpResponse:
     """An answer that arrived whole, as far as its framing can tell."""
 
     status: int
@@ -31,7 +31,7 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class BrokenExchange:
     """No answer, and no telling whether the request was executed.
 
     `stale`: a connection that had been kept ended before a byte of the answer came. The server may have hung up between
@@ -42,7 +42,7 @@ class Broken:
     stale: bool = False
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """Made by the event loop's `create_connection`; the owner calls `exchange` for one request after the other."""
 
     __slots__ = (
@@ -71,14 +71,14 @@ class Connection(asyncio.Protocol):
         "lost",
     )
 
-    def __init__(self, *, on_lost: Callable[[Connection], None]) -> None:
+    def __init__(self, *, on_lost: Callable[[HttpConnection], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_lost = on_lost
         self._parser = HttpResponseParser(self)
         self._poll = select.poll()
         self._transport: asyncio.Transport
         self._open = False  # fit for another request
-        self._answer: asyncio.Future[Response | Broken] | None = None  # to the request in flight
+        self._answer: asyncio.Future[HttpResponse | BrokenExchange] | None = None  # to the request in flight
         self._exchanges = 0
         self._received = 0
         self._body = bytearray()
@@ -87,7 +87,7 @@ class Connection(asyncio.Protocol):
         self._retry_after: str | None = None
         self._date: bytes | None = None
         self._expect_head()
-        self._overdue = Broken("")
+        self._overdue = BrokenExchange("")
         self._due_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self.idle_since_s = 0.0
@@ -105,7 +105,7 @@ class Connection(asyncio.Protocol):
         """
         return self.is_open and not self._poll.poll(0)
 
-    async def exchange(self, request: bytes, *, due_s: float, overdue: Broken) -> Response | Broken:
+    async def exchange(self, request: bytes, *, due_s: float, overdue: BrokenExchange) -> HttpResponse | BrokenExchange:
         """Write `request`, once, and wait for its answer; `overdue` is what to say if there is none at `due_s`."""
         assert self._answer is None
         self._exchanges += 1
@@ -115,16 +115,16 @@ class Connection(asyncio.Protocol):
         self._expect_head()
         self._overdue = overdue
         self._watch(due_s)
-        answer: asyncio.Future[Response | Broken] = self._loop.create_future()
+        answer: asyncio.Future[HttpResponse | BrokenExchange] = self._loop.create_future()
         self._answer = answer
         self._transport.write(request)
         try:
             return await answer
         finally:
             if self._answer is not None:  # the caller was cancelled: the answer is still to come
-                self.end(Broken("given up"))
+                self.end(BrokenExchange("given up"))
 
-    def end(self, outcome: Broken) -> None:
+    def end(self, outcome: BrokenExchange) -> None:
         """Hang up at once. A request in flight gets `outcome`."""
         self._open = False
         self._transport.abort()
@@ -137,18 +137,18 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._answer is None:
-            self.end(Broken("data that nobody asked for"))
+            self.end(BrokenExchange("data that nobody asked for"))
             return
         self._received += len(data)
         try:
             self._parser.feed_data(data)
         except HttpParserError as error:
-            self.end(Broken(f"unreadable answer: {error.__context__ or error}"))
+            self.end(BrokenExchange(f"unreadable answer: {error.__context__ or error}"))
             return
         if len(self._body) > MAX_ANSWER_BYTES:
-            self.end(Broken(f"HTTP {self._status} with more than {MAX_ANSWER_BYTES // 1024} kB"))
+            self.end(BrokenExchange(f"HTTP {self._status} with more than {MAX_ANSWER_BYTES // 1024} kB"))
         elif self._received - len(self._body) > MAX_FRAMING_BYTES:
-            self.end(Broken(f"an answer with more than {MAX_FRAMING_BYTES // 1024} kB around its body"))
+            self.end(BrokenExchange(f"an answer with more than {MAX_FRAMING_BYTES // 1024} kB around its body"))
         elif self._complete:
             self._open = self._keep
             self._settle(self._response())
@@ -163,7 +163,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._open = False
         stale = self._exchanges > 1 and not self._received
-        self._settle(Broken(f"connection lost: {exc or 'closed by the provider'}"[:255], stale=stale))
+        self._settle(BrokenExchange(f"connection lost: {exc or 'closed by the server'}"[:255], stale=stale))
         if self._timer is not None:
             self._timer.cancel()
         self._on_lost(self)
@@ -240,11 +240,11 @@ class Connection(asyncio.Protocol):
         self._coding = []
         self._retry_after = self._date = None
 
-    def _response(self) -> Response:
+    def _response(self) -> HttpResponse:
         date = self._date.decode("latin-1") if self._date is not None and self._retry_after is not None else None
-        return Response(self._status, bytes(self._body), self._retry_after, date)
+        return HttpResponse(self._status, bytes(self._body), self._retry_after, date)
 
-    def _settle(self, outcome: Response | Broken) -> None:
+    def _settle(self, outcome: HttpResponse | BrokenExchange) -> None:
         answer, self._answer = self._answer, None
         if answer is not None and not answer.done():
             answer.set_result(outcome)

@@ -11,13 +11,13 @@ import ssl
 from collections import deque
 from dataclasses import dataclass
 
-from okane.http.connection import Broken, Connection
+from okane.http.connection import BrokenExchange, HttpConnection
 
 # The shortest keep-alive of common servers is 5 s (Node, Apache, uvicorn). A request on a connection that the server is
 # about to close is an open outcome; a handshake every few seconds in a quiet hour costs nothing.
 IDLE_LIMIT_S = 4.0
-_CLOSED = Broken("the client was closed")
-_USELESS = Broken("of no more use")
+_CLOSED = BrokenExchange("the client was closed")
+_USELESS = BrokenExchange("of no more use")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class NoConnection:
     reason: str
 
 
-class Pool:
+class ConnectionPool:
     """Create it on a running loop. What `take` gives has to come back by `give_back`, in whatever state."""
 
     def __init__(self, *, host: str, port: int, tls: ssl.SSLContext | None, connections: int) -> None:
@@ -37,12 +37,14 @@ class Pool:
         self._tls = tls
         self._free = connections  # how many more callers may have a connection; those in `_idle` are among them
         self._waiting: deque[asyncio.Future[None]] = deque()  # only while nothing is free
-        self._idle: deque[Connection] = deque()  # the last one used at the end, so that a few stay warm and others age
-        self._connections: set[Connection] = set()
+        self._idle: deque[HttpConnection] = (
+            deque()
+        )  # the last one used at the end, so that a few stay warm and others age
+        self._connections: set[HttpConnection] = set()
         self._patience: set[asyncio.Timeout] = set()
         self._closed = False
 
-    async def take(self, *, due_s: float, fresh: bool = False) -> Connection | NoConnection:
+    async def take(self, *, due_s: float, fresh: bool = False) -> HttpConnection | NoConnection:
         """A connection, at `due_s` by the loop's clock at the latest; `fresh`: one that carried no request yet."""
         if self._closed:
             return NoConnection("the client is closed")
@@ -51,7 +53,7 @@ class Pool:
             return connection
         return await self._wait_and_connect(due_s, fresh=fresh)
 
-    def give_back(self, connection: Connection) -> None:
+    def give_back(self, connection: HttpConnection) -> None:
         """The exchange is over, one way or another."""
         if connection.is_open and not self._closed:
             now_s = connection.idle_since_s = self._loop.time()
@@ -73,7 +75,7 @@ class Pool:
         if lost:
             await asyncio.wait(lost)
 
-    async def _wait_and_connect(self, due_s: float, *, fresh: bool) -> Connection | NoConnection:
+    async def _wait_and_connect(self, due_s: float, *, fresh: bool) -> HttpConnection | NoConnection:
         try:
             async with asyncio.timeout_at(due_s) as patience:
                 self._patience.add(patience)
@@ -110,7 +112,7 @@ class Pool:
                 return
         self._free += 1
 
-    async def _kept_or_new(self, *, fresh: bool) -> Connection:
+    async def _kept_or_new(self, *, fresh: bool) -> HttpConnection:
         if fresh:  # who hung up on one has hung up on them all, or soon will
             self._drop_idle(until_s=self._loop.time())
         try:
@@ -119,7 +121,7 @@ class Pool:
             self._release()
             raise
 
-    def _kept(self) -> Connection | None:
+    def _kept(self) -> HttpConnection | None:
         freshest_s = self._loop.time() - IDLE_LIMIT_S
         while self._idle:
             connection = self._idle.pop()
@@ -132,15 +134,15 @@ class Pool:
         while self._idle and self._idle[0].idle_since_s <= until_s:
             self._idle.popleft().end(_USELESS)
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> HttpConnection:
         _, connection = await self._loop.create_connection(
-            lambda: Connection(on_lost=self._connections.discard),
+            lambda: HttpConnection(on_lost=self._connections.discard),
             self._host,
             self._port,
             ssl=self._tls,
             server_hostname=None if self._tls is None else self._host.rstrip("."),
         )
         if not connection.is_open:
-            raise ConnectionResetError("the provider hung up before it was asked")
+            raise ConnectionResetError("the server hung up before the request")
         self._connections.add(connection)
         return connection

@@ -2,21 +2,21 @@
 
 from okane.payment import NewPayment
 from okane.store.api_keys import ApiKeyStore, StoredKey
-from okane.store.dead_letters import DeadLetterStore, DeadPayment, DeadWanted
-from okane.store.lists import Page, PaymentLists, PaymentWatch, Wanted
-from okane.store.off_path import Decision
+from okane.store.dead_letters import DeadLetterFilter, DeadLetterStore, DeadPayment
+from okane.store.lists import Page, PaymentFilter, PaymentLists, PaymentWatch
 from okane.store.overview import Overview
 from okane.store.payments import PaymentStore
+from okane.store.rare_transitions import Decision
 from okane.store.records import (
     API,
     OPERATOR,
     Accepted,
     Attempt,
     Call,
-    Claimed,
+    Claim,
+    ClaimRefusal,
     Event,
     LateLookUp,
-    Refused,
     Settlement,
 )
 from okane.store.review import ReviewStore
@@ -29,24 +29,24 @@ __all__ = [
     "ApiKeyStore",
     "Attempt",
     "Call",
-    "Claimed",
+    "Claim",
+    "ClaimRefusal",
+    "DeadLetterFilter",
     "DeadLetterStore",
     "DeadPayment",
-    "DeadWanted",
     "Decision",
     "Event",
     "LateLookUp",
     "NewPayment",
     "Overview",
     "Page",
+    "PaymentFilter",
     "PaymentLists",
     "PaymentStore",
     "PaymentWatch",
-    "Refused",
     "ReviewStore",
     "Settlement",
     "StoredKey",
     "SweepStore",
     "WakeUp",
-    "Wanted",
 ]

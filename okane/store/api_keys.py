@@ -8,14 +8,14 @@ from datetime import timedelta
 
 from okane.api_key import ApiKey, Mode, NewKey, Scope
 from okane.rate import Rate
-from okane.store import statements
-from okane.store.prepared import Row
+from okane.store import sql_files
+from okane.store.prepared_statements import Row
 from okane.store.session import Session
 from streams import Coalescer
 
 _COLUMNS = """k.prefix, k.account_id, k.mode, k.scopes, k.name, k.rate_limit, k.created_at, k.expires_at, k.revoked_at,
     k.last_used_at"""
-SQL = {name: text.replace("{key}", _COLUMNS) for name, text in statements.load("api_keys.sql").items()}
+SQL = {name: text.replace("{key}", _COLUMNS) for name, text in sql_files.load_statements("api_keys.sql").items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, LiteralString
 
 from okane.payment import NewPayment, Payment, Status
-from okane.store.prepared import Row
+from okane.store.prepared_statements import Row
 from okane.store.records import Event
 from okane.time_slice import TimeSlice
 

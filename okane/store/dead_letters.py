@@ -12,12 +12,12 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 from okane.payment import Payment, Status
-from okane.store import columns, statements
-from okane.store.fair import FairSessions
-from okane.store.prepared import Row
+from okane.store import columns, sql_files
+from okane.store.fair_sessions import FairSessions
+from okane.store.prepared_statements import Row
 from okane.store.session import Session
 
-SQL = statements.load("dead_letters.sql")
+SQL = sql_files.load_statements("dead_letters.sql")
 _NEWEST_FIRST = SQL["page"].replace("{order}", "DESC").replace("{beyond}", "<").replace("{within}", ">=")
 _OLDEST_FIRST = SQL["page"].replace("{order}", "ASC").replace("{beyond}", ">").replace("{within}", "<")
 OLDEST = SQL["oldest"].replace(columns.METADATA, "'{}'")
@@ -29,7 +29,7 @@ Place = tuple[datetime, UUID]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeadWanted:
+class DeadLetterFilter:
     """A selection of dead letters: all, but for what is said here. `from` counts, `before` does not.
 
     A page of them begins with the newest, or if it is `ascending` with the oldest.
@@ -45,7 +45,7 @@ class DeadWanted:
     dead_before: datetime | None = None
 
 
-EVERY = DeadWanted()
+EVERY = DeadLetterFilter()
 _FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 
 
@@ -85,7 +85,7 @@ class DeadLetterStore:
         """The newest of everybody's, or those that come after this place; newest first."""
         return (await self.search(EVERY, limit=limit, after=before)).letters
 
-    async def search(self, wanted: DeadWanted, *, limit: int, after: Place | None = None) -> DeadPage:
+    async def search(self, wanted: DeadLetterFilter, *, limit: int, after: Place | None = None) -> DeadPage:
         """Up to `limit` dead letters of those that come after this place, in the order that is wanted."""
         earliest, latest = wanted.dead_from or "-infinity", wanted.dead_before or "infinity"
         if wanted.ascending:
@@ -106,7 +106,7 @@ class DeadLetterStore:
         _, reached_at, reached_id = found[0][columns.WIDTH :]
         return DeadPage(letters, None if reached_id is None else (reached_at, reached_id))
 
-    async def oldest(self, limit: int | None, wanted: DeadWanted = EVERY) -> Sequence[DeadPayment]:
+    async def oldest(self, limit: int | None, wanted: DeadLetterFilter = EVERY) -> Sequence[DeadPayment]:
         """The oldest, oldest first; all of them without a limit. Without their metadata: it may be megabytes."""
         asked = _parameters(wanted) | {"limit": limit}
         return await _read(await self._rows(OLDEST, asked, wanted.account_id))
@@ -131,7 +131,7 @@ class DeadLetterStore:
             return await session.rows_repeatably(statement, asked)
 
 
-def _parameters(wanted: DeadWanted) -> dict[str, Any]:
+def _parameters(wanted: DeadLetterFilter) -> dict[str, Any]:
     return {
         "account_id": wanted.account_id,
         "statuses": sorted(wanted.statuses) or None,

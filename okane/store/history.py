@@ -14,10 +14,10 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from okane.payment import Status
-from okane.store import statements
+from okane.store import sql_files
 from okane.store.session import Session
 
-SQL = statements.load("history.sql")
+SQL = sql_files.load_statements("history.sql")
 _ROWS_AT_ONCE = 5_000
 
 

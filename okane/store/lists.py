@@ -14,18 +14,18 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from okane.payment import RARE, Payment, Status
-from okane.store import columns, statements
-from okane.store.fair import FairSessions
+from okane.payment import RARE_STATUSES, Payment, Status
+from okane.store import columns, sql_files
+from okane.store.fair_sessions import FairSessions
 from okane.store.records import Attempt, Event
 from okane.store.session import Session
 
-SQL = statements.load("lists.sql")
+SQL = sql_files.load_statements("lists.sql")
 _NEWEST_FIRST = {name: text.replace("{order}", "DESC").replace("{within}", ">=") for name, text in SQL.items()}
 _OLDEST_FIRST = {name: text.replace("{order}", "ASC").replace("{within}", "<=") for name, text in SQL.items()}
 
-AT_REST = statements.prepared("lists.sql", "at_rest")["at_rest"]
-_AT_REST = sorted(status.value for status in Status if status.at_rest)
+AT_REST = sql_files.prepare_statements("lists.sql", "at_rest")["at_rest"]
+_AT_REST = sorted(status.value for status in Status if status.is_at_rest)
 
 CONNECTIONS = 3  # of one process; one account uses two of them
 WINDOW = 10_000  # rows that one page may look at: some ten milliseconds
@@ -37,7 +37,7 @@ _FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class PaymentFilter:
     """The payments of an account that a list is to hold: all, but for what is said here. `from` counts, `before` does not.
 
     It begins with the newest, or if it is `ascending` with the oldest.
@@ -59,7 +59,7 @@ class Wanted:
 
     @property
     def by_status_alone(self) -> bool:
-        return self == Wanted(statuses=self.statuses, ascending=self.ascending)
+        return self == PaymentFilter(statuses=self.statuses, ascending=self.ascending)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class PaymentLists:
         """Close the connections."""
         await self._sessions.aclose()
 
-    async def page(self, wanted: Wanted, *, account_id: str, limit: int, after: UUID | None = None) -> Page:
+    async def page(self, wanted: PaymentFilter, *, account_id: str, limit: int, after: UUID | None = None) -> Page:
         """Up to `limit` payments of an account, in the order that is wanted, from behind the one that `after` names."""
         statement, window = _way(wanted, limit)
         before = _first_id(wanted.created_before, SKEW) or _LAST
@@ -153,16 +153,16 @@ class PaymentWatch:
         return [row[0] for row in await self._session.rows_repeatably(AT_REST, {"ids": ids, "statuses": _AT_REST})]
 
 
-def _way(wanted: Wanted, limit: int) -> tuple[str, int]:
+def _way(wanted: PaymentFilter, limit: int) -> tuple[str, int]:
     """The statement that finds them soonest, and how many rows it may look at."""
     if wanted.idempotency_key is not None:
         return "of_key", 1
-    if wanted.statuses and wanted.statuses <= RARE:
+    if wanted.statuses and wanted.statuses <= RARE_STATUSES:
         return "newest_rare", limit + 1 if wanted.by_status_alone else RARE_WINDOW
     return "newest", WINDOW
 
 
-def _parameters(wanted: Wanted) -> dict[str, Any]:
+def _parameters(wanted: PaymentFilter) -> dict[str, Any]:
     return {
         "statuses": sorted(wanted.statuses) or None,
         "currency": wanted.currency,

@@ -10,7 +10,7 @@ from datetime import timedelta
 import psycopg
 
 from okane.errors import SetupError
-from okane.store.prepared import Row
+from okane.store.prepared_statements import Row
 
 _POLL_S = 0.2
 _QUIET_S = 2.0  # most migrations are over by then

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from okane.payment import Status
-from okane.store import statements
+from okane.store import sql_files
 from okane.store.session import Session
 
-SQL = statements.load("overview.sql")
+SQL = sql_files.load_statements("overview.sql")
 
 
 class Overview:
@@ -26,14 +26,14 @@ class Overview:
         """How long the longest waiting payment has been due: the truth behind the alerts."""
         return timedelta(seconds=(await self._session.rows_repeatably(SQL["oldest_due"]))[0][0])
 
-    async def dead(self) -> int:
+    async def count_dead(self) -> int:
         """Dead letters: payments given up that nobody has looked after yet."""
-        return int((await self._session.rows_repeatably(SQL["dead"]))[0][0])
+        return int((await self._session.rows_repeatably(SQL["count_dead"]))[0][0])
 
-    async def off_path(self) -> Mapping[Status, int]:
+    async def count_waiting(self) -> Mapping[Status, int]:
         """Payments waiting off the happy path by status; cheap."""
-        return {Status(status): count for status, count in await self._session.rows_repeatably(SQL["off_path"])}
+        return {Status(status): count for status, count in await self._session.rows_repeatably(SQL["count_waiting"])}
 
-    async def counts(self) -> Mapping[Status, int]:
+    async def count_all(self) -> Mapping[Status, int]:
         """All payments by status. Reads the whole table: for people, not for a scrape."""
-        return {Status(status): count for status, count in await self._session.rows_repeatably(SQL["counts"])}
+        return {Status(status): count for status, count in await self._session.rows_repeatably(SQL["count_all"])}

@@ -15,19 +15,19 @@ from typing import TypeVar
 from uuid import UUID
 
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StoreBusy, StoreUnavailable, TimeOutOfRange
-from okane.payment import FARTHEST, LATE_LOOK_UPS, NewPayment, Payment, Status, pending_payment
-from okane.store import columns, statements
-from okane.store.clock import DatabaseClock
-from okane.store.off_path import SQL, OffPathStore, milliseconds
+from okane.payment import LATE_LOOK_UPS, MAX_SCHEDULE_AHEAD, NewPayment, Payment, Status, pending_payment
+from okane.store import columns, sql_files
+from okane.store.database_clock import DatabaseClock
 from okane.store.payment_id import PaymentId
-from okane.store.prepared import Row
+from okane.store.prepared_statements import Row
+from okane.store.rare_transitions import SQL, RareTransitionStore, milliseconds
 from okane.store.readiness import Readiness
-from okane.store.records import Accepted, Claimed, Refused, Settlement
+from okane.store.records import Accepted, Claim, ClaimRefusal, Settlement
 from okane.store.session import Session
 from streams import Coalescer
 from streams.failpoints import failpoint
 
-BATCHED = statements.prepared(
+BATCHED = sql_files.prepare_statements(
     "payments.sql", "accept", "by_key", "by_id", "claim", "refused", "renew", "settle", "settled_before"
 )
 MAX_BATCH = 256
@@ -44,7 +44,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class PaymentStore(OffPathStore):
+class PaymentStore(RareTransitionStore):
     """The payments in one Postgres database. `actor` (a worker's name, or `api`) is written into every event for which nobody
     else has asked."""
 
@@ -72,7 +72,7 @@ class PaymentStore(OffPathStore):
         self._accepting = self._grouped("accept", self._accept)
         self._finding: Coalescer[tuple[str, str], tuple[Payment, bytes] | None] = self._grouped("find", self._find)
         self._getting = self._grouped("get", self._get)
-        self._claiming: Coalescer[UUID, Claimed | Refused] = self._grouped("claim", self._claim)
+        self._claiming: Coalescer[UUID, Claim | ClaimRefusal] = self._grouped("claim", self._claim)
         self._settling = self._grouped("settle", self._settle)
         self._renewing = self._grouped("renew", self._renew)
 
@@ -113,7 +113,7 @@ class PaymentStore(OffPathStore):
             raise PaymentNotFound(str(payment_id))
         return payment
 
-    async def claim(self, payment_id: UUID) -> Claimed | Refused:
+    async def claim(self, payment_id: UUID) -> Claim | ClaimRefusal:
         """Take the sole right to call the provider for a payment, for the length of the lease."""
         return await self._claiming.submit(payment_id)
 
@@ -231,7 +231,7 @@ class PaymentStore(OffPathStore):
                 "wake": [wake for _, wake in batch],
                 "clock_s": (ids[0].int >> 80) / 1000,  # RFC 9562: the id's time in ms comes first
                 "grace_s": self._grace.total_seconds(),
-                "farthest_s": FARTHEST.total_seconds(),
+                "farthest_s": MAX_SCHEDULE_AHEAD.total_seconds(),
             },
         )
 
@@ -255,7 +255,7 @@ class PaymentStore(OffPathStore):
         found = {payment.id: payment for payment in await columns.read_payments(read)}
         return [found.get(payment_id) for payment_id in ids]
 
-    async def _claim(self, session: Session, ids: Sequence[UUID]) -> Sequence[Claimed | Refused | BaseException]:
+    async def _claim(self, session: Session, ids: Sequence[UUID]) -> Sequence[Claim | ClaimRefusal | BaseException]:
         # Counted from before the statement: our right must end no later here than it does in the database.
         valid_until_s = time.monotonic() + self._lease.total_seconds()
         parameters = {
@@ -272,12 +272,12 @@ class PaymentStore(OffPathStore):
         missing = [payment_id for payment_id, claim in zip(ids, granted, strict=True) if claim is None]
         if not missing:
             return [claim for claim in granted if claim is not None]
-        refused: dict[UUID, Refused] = {}
-        nowhere: Refused | BaseException = Refused(None, timedelta(0))
+        refused: dict[UUID, ClaimRefusal] = {}
+        nowhere: ClaimRefusal | BaseException = ClaimRefusal(None, timedelta(0))
         try:
             parameters = {"ids": list(set(missing))}
             for payment_id, status, spent, wait_s, *more in await session.rows(BATCHED["refused"], parameters):
-                refused[payment_id] = Refused(Status(status), timedelta(seconds=wait_s), spent, *more)
+                refused[payment_id] = ClaimRefusal(Status(status), timedelta(seconds=wait_s), spent, *more)
         except StoreUnavailable as error:
             nowhere = error  # for them alone: the claims that were granted stand
         return [
@@ -338,9 +338,9 @@ def _key(new: NewPayment) -> tuple[str, str]:
     return new.account_id, new.idempotency_key
 
 
-def _claimed(row: Row, valid_until_s: float) -> Claimed:
+def _claimed(row: Row, valid_until_s: float) -> Claim:
     look_up_first, look_ups, since_call_s, open_s, expired = row[columns.WIDTH :]
-    return Claimed(
+    return Claim(
         payment=columns.read_payment(row),
         look_up_first=look_up_first,
         look_ups=look_ups,

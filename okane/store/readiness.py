@@ -7,10 +7,10 @@ import math
 import time
 
 from okane.errors import StoreUnavailable
-from okane.store import schema, statements
+from okane.store import schema, sql_files
 from okane.store.session import Session
 
-SQL = statements.load("readiness.sql")
+SQL = sql_files.load_statements("readiness.sql")
 VALID_S = 1.0
 
 

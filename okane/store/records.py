@@ -26,7 +26,7 @@ class Accepted:
 
 
 @value
-class Claimed:
+class Claim:
     """The right to call the provider for `payment` until `valid_until_s` (time.monotonic(), counted from before the claim).
 
     `look_up_first`: the outcome of an earlier call is open. `since_call_s` is the age of the last call that may have
@@ -44,7 +44,7 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class ClaimRefusal:
     """The claim was not given. `status` is None if there is no such payment; `wait` says when to ask again.
 
     `spent` is the reason if the payment has used up its retries; `expired` says that it is to be canceled; `look_up_late`

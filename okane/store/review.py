@@ -8,10 +8,10 @@ from uuid import UUID
 
 from okane.errors import PaymentNotFound
 from okane.payment import Payment
-from okane.store import columns, statements
+from okane.store import columns, sql_files
 from okane.store.session import Session
 
-SQL = statements.load("review.sql")
+SQL = sql_files.load_statements("review.sql")
 _LAST = UUID(int=2**128 - 1)
 
 

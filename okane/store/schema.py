@@ -17,9 +17,9 @@ from pathlib import Path
 import psycopg
 
 from okane.errors import SetupError, StoreUnavailable
+from okane.store.connect import open_blocking_connection, open_connection
 from okane.store.migration_lock import take_lock
-from okane.store.opening import open_in_thread, open_session
-from okane.store.prepared import Row
+from okane.store.prepared_statements import Row
 
 LOCK_TIMEOUT_MS = 2000  # whoever waits for a lock makes everybody wait behind it: rather give up, and try again
 TRIES = 15
@@ -47,9 +47,9 @@ async def migrate(
     no session.
     """
     try:
-        await (await open_session(url, name="migrate")).close()  # raises for a pooler that would strand the lock
+        await (await open_connection(url, name="migrate")).close()  # raises for a pooler that would strand the lock
         settings = {"lock_timeout": str(LOCK_TIMEOUT_MS), "statement_timeout": "0"}  # an index may take an hour
-        connection = await asyncio.to_thread(open_in_thread, url, name="migrate", settings=settings)
+        connection = await asyncio.to_thread(open_blocking_connection, url, name="migrate", settings=settings)
         try:
             await take_lock(connection, wait=wait, report=report)
             return await asyncio.to_thread(_migrate, connection, pause_s)
@@ -91,7 +91,7 @@ def _bring_forward(connection: psycopg.Connection[Row], pause_s: float) -> None:
 
 async def version(url: str) -> int | None:
     """The schema version of a database, None if it has none."""
-    async with await open_session(url, name="version") as connection:
+    async with await open_connection(url, name="version") as connection:
         return await version_of(connection)
 
 

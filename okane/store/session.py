@@ -18,9 +18,9 @@ import psycopg
 import structlog
 
 from okane.errors import StoreBusy, StoreUnavailable
-from okane.store.opening import cut, first_line, open_session
+from okane.store.connect import cut, first_line, open_connection
 from okane.store.pooler import PoolerRefused
-from okane.store.prepared import Prepared, PreparedConnection, Row
+from okane.store.prepared_statements import PreparedStatement, PreparedStatements, Row
 from okane.time_slice import TimeSlice
 
 log = structlog.get_logger("okane.store")
@@ -89,23 +89,23 @@ class Session:
         }
         self._lock = asyncio.Lock()
         self._connection: psycopg.AsyncConnection[Row] | None = None
-        self._prepared: PreparedConnection | None = None
+        self._prepared: PreparedStatements | None = None
         self._down = False
         self._unfit = False
 
     async def rows(
-        self, statement: LiteralString | Prepared, parameters: Mapping[str, Any] | None = None
+        self, statement: LiteralString | PreparedStatement, parameters: Mapping[str, Any] | None = None
     ) -> Sequence[Row]:
         """Run one statement in a transaction of its own and return its rows."""
         async with self._held() as connection:
-            if isinstance(statement, Prepared):
+            if isinstance(statement, PreparedStatement):
                 assert self._prepared is not None
                 return await self._prepared.rows(statement, parameters or {})
             cursor = await connection.execute(statement, parameters, prepare=True)
             return await _all(cursor) if cursor.description else []
 
     async def rows_repeatably(
-        self, statement: LiteralString | Prepared, parameters: Mapping[str, Any] | None = None
+        self, statement: LiteralString | PreparedStatement, parameters: Mapping[str, Any] | None = None
     ) -> Sequence[Row]:
         """`rows`, for a statement that may run twice: a connection that turns out to be dead costs the caller nothing."""
         started_s = time.monotonic()
@@ -152,7 +152,7 @@ class Session:
         if self._connection is not None and not self._connection.closed:
             return self._connection
         try:
-            self._connection = await open_session(self._url, name=self._name, settings=self._settings)
+            self._connection = await open_connection(self._url, name=self._name, settings=self._settings)
         except (psycopg.Error, PoolerRefused) as error:
             if not self._down:
                 log.warning("postgres_lost", session=self._name, reason=first_line(error))
@@ -161,7 +161,7 @@ class Session:
         if self._down:
             log.warning("postgres_back", session=self._name)
         self._down = False
-        self._prepared = PreparedConnection(self._connection)
+        self._prepared = PreparedStatements(self._connection)
         return self._connection
 
     def _closed(self) -> bool:

@@ -15,11 +15,11 @@ from uuid import UUID
 
 import psycopg
 
-from okane.store import statements
-from okane.store.prepared import Row
+from okane.store import sql_files
+from okane.store.prepared_statements import Row
 from okane.store.session import Session
 
-SQL = statements.load("sweep.sql")
+SQL = sql_files.load_statements("sweep.sql")
 WINDOW = 2000  # rows looked at in one statement: some ten milliseconds
 LONGEST_QUEUE = timedelta(minutes=5)  # believed of a lane: its oldest entry may be one that nobody can handle
 ALL_LANES = ""  # the cursor of the first look: no lane had anything open before it
@@ -36,7 +36,7 @@ class WakeUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Marked:
+class MarkResult:
     """How many lost payments were marked; `more` if the cursor has not caught up yet."""
 
     lost: int
@@ -54,11 +54,11 @@ class SweepStore:
         """Close the connection."""
         await self._session.aclose()
 
-    async def look_ahead(self) -> None:
+    async def advance_horizon(self) -> None:
         """Learn which transactions have ended meanwhile: once a round, before `mark_lost`."""
         await self._session.rows(SQL["sweep_horizon"])
 
-    async def mark_lost(self, lane: str, oldest_entry: timedelta | None) -> Marked:
+    async def mark_lost(self, lane: str, oldest_entry: timedelta | None) -> MarkResult:
         """Mark payments of `lane` that are older than the grace and than its oldest live entry, and still unsettled.
 
         `oldest_entry` is that entry's age, None for an empty lane. Looks at one window; does nothing while another process
@@ -66,7 +66,7 @@ class SweepStore:
         """
         async with self._session.transaction() as connection:
             if await _row(connection, "sweep_lock") != (True,):
-                return Marked(lost=0, more=False)
+                return MarkResult(lost=0, more=False)
             bound = await _row(connection, "sweep_bound", {"grace_s": self._grace.total_seconds()})
             assert bound is not None
             below_s, now_s = bound
@@ -89,30 +89,30 @@ class SweepStore:
         return [WakeUp(*row) for row in await self._session.rows(SQL["sweep_due"], parameters)]
 
 
-async def _pass(connection: psycopg.AsyncConnection[Row], lane: str, below: UUID) -> Marked:
+async def _pass(connection: psycopg.AsyncConnection[Row], lane: str, below: UUID) -> MarkResult:
     """Move one lane's cursor towards `below`, marking what it passes; at most one window."""
     found = await _row(connection, "sweep_cursor", {"lane": lane})
     if found is None:
         return await _start(connection, lane, below)
     if found[0] >= below:
-        return Marked(lost=0, more=False)
+        return MarkResult(lost=0, more=False)
     window = await _row(connection, "sweep_lost", {"lane": lane, "after": found[0], "below": below, "limit": WINDOW})
     assert window is not None
     lost, seen, last = window
     more = seen == WINDOW
     await _move(connection, lane, last if more else below)
-    return Marked(lost=lost, more=more)
+    return MarkResult(lost=lost, more=more)
 
 
-async def _start(connection: psycopg.AsyncConnection[Row], lane: str, below: UUID) -> Marked:
+async def _start(connection: psycopg.AsyncConnection[Row], lane: str, below: UUID) -> MarkResult:
     """Put a new cursor where the first payment of any lane is open, after looking for it once for all lanes."""
     found = await _row(connection, "sweep_cursor", {"lane": ALL_LANES})
     if found is not None and found[0] >= below:  # behind it nothing was open: what is new is for the lane's own cursor
         await _move(connection, lane, found[0])
-        return Marked(lost=0, more=False)
+        return MarkResult(lost=0, more=False)
     found = found or await _row(connection, "sweep_oldest")
     if found is None or found[0] >= below:
-        return Marked(lost=0, more=False)
+        return MarkResult(lost=0, more=False)
     window = await _row(connection, "sweep_open", {"after": found[0], "below": below, "limit": WINDOW})
     assert window is not None
     first_open, seen, last = window
@@ -120,7 +120,7 @@ async def _start(connection: psycopg.AsyncConnection[Row], lane: str, below: UUI
     start = first_open or (last if more else below)
     await _move(connection, ALL_LANES, start)
     if more:
-        return Marked(lost=0, more=True)
+        return MarkResult(lost=0, more=True)
     await _move(connection, lane, start)
     return await _pass(connection, lane, below)
 

@@ -16,7 +16,7 @@ from uuid import UUID
 from okane.config import Settings
 from okane.errors import SetupError
 from okane.providers.base import Provider
-from okane.store import Accepted, Claimed, NewPayment, Refused, Settlement
+from okane.store import Accepted, Claim, ClaimRefusal, NewPayment, Settlement
 from streams import Handler, Publisher, Tracer
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class RowWriter(Protocol):
 class ClaimStore(Protocol):
     """The part of a payment store that every payment passes in a worker."""
 
-    async def claim(self, payment_id: UUID) -> Claimed | Refused: ...
+    async def claim(self, payment_id: UUID) -> Claim | ClaimRefusal: ...
 
     async def settle(self, settlement: Settlement) -> timedelta | None: ...
 

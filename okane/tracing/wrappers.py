@@ -13,7 +13,7 @@ from opentelemetry.trace import SpanKind
 
 from okane.payment import Payment
 from okane.providers.base import ChargeResult, LookUpResult, Provider, Unavailable, Unknown
-from okane.store import Accepted, Claimed, NewPayment, Refused, Settlement
+from okane.store import Accepted, Claim, ClaimRefusal, NewPayment, Settlement
 from okane.tracing import ClaimStore, RowWriter
 from okane.tracing.spans import SpanFactory, TraceSpan, name_payments
 from streams import Draft, Handler, Message, Outcome, Publisher, StreamFull
@@ -71,7 +71,7 @@ class TracedClaimStore:
         self._spans = spans
         self._store = store
 
-    async def claim(self, payment_id: UUID) -> Claimed | Refused:
+    async def claim(self, payment_id: UUID) -> Claim | ClaimRefusal:
         with self._spans.step("claim") as span:
             claim = await self._store.claim(payment_id)
             span.otel.set_attribute("okane.claim", _claim_result(claim))
@@ -139,7 +139,7 @@ def _end_published(spans: Sequence[TraceSpan], ids: Sequence[str | None]) -> Non
         span.otel.end()
 
 
-def _claim_result(claim: Claimed | Refused) -> str:
-    if isinstance(claim, Claimed):
+def _claim_result(claim: Claim | ClaimRefusal) -> str:
+    if isinstance(claim, Claim):
         return "granted"
     return "missing" if claim.status is None else claim.status.value

@@ -31,7 +31,7 @@ from okane.providers.base import (
     Unavailable,
     Unknown,
 )
-from okane.store import Call, Claimed, PaymentStore, Refused, Settlement
+from okane.store import Call, Claim, ClaimRefusal, PaymentStore, Settlement
 from okane.tracing import ClaimStore
 from okane.worker.late_look_up import LateLookUps
 from okane.worker.lease_renewal import Lease, LeaseRenewal
@@ -102,7 +102,7 @@ class PaymentHandler:
         if BEFORE_CLAIM.armed:
             await BEFORE_CLAIM.hit()
         claim = await self._retry_store_call(self._claim_store.claim, payment_id)
-        if isinstance(claim, Refused):
+        if isinstance(claim, ClaimRefusal):
             return await self._not_claimed(claim, message, payment_id)
         self._claims("granted").inc()
         with self._leases.lease_for(claim) as lease:
@@ -127,7 +127,7 @@ class PaymentHandler:
         log.warning("payment_needs_review", payment_id=str(payment_id), reason=reason, buried=buried)
         return Dead(reason) if buried else Done()
 
-    async def _not_claimed(self, refused: Refused, message: Message, payment_id: UUID) -> Outcome:
+    async def _not_claimed(self, refused: ClaimRefusal, message: Message, payment_id: UUID) -> Outcome:
         if refused.expired:
             return await self._expired(payment_id)
         if refused.look_up_late:
@@ -142,7 +142,7 @@ class PaymentHandler:
         # It may have been changed since the claim was refused, or canceled without our hearing of it: look again.
         return Done() if canceled else Retry("expired, and changed meanwhile", after=SOON)
 
-    def _refused(self, refused: Refused, message: Message) -> Outcome:
+    def _refused(self, refused: ClaimRefusal, message: Message) -> Outcome:
         self._claims(refused.status or "missing").inc()
         match refused.status:
             case None:
@@ -158,7 +158,7 @@ class PaymentHandler:
             case _:
                 assert_never(refused.status)
 
-    async def _attempt(self, claim: Claimed, lease: Lease) -> Settlement | None:
+    async def _attempt(self, claim: Claim, lease: Lease) -> Settlement | None:
         """Look up if the outcome is open, charge if it is not; None if the right to do so ran out meanwhile."""
         payment = claim.payment
         started_s = time.monotonic()

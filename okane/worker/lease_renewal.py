@@ -17,7 +17,7 @@ from uuid import UUID
 import structlog
 
 from okane.errors import StoreUnavailable
-from okane.store import Claimed, PaymentStore
+from okane.store import Claim, PaymentStore
 
 log = structlog.get_logger("okane.lease")
 
@@ -58,7 +58,7 @@ class LeaseRenewal:
     def __len__(self) -> int:
         return len(self._held)
 
-    def lease_for(self, claimed: Claimed) -> Lease:
+    def lease_for(self, claimed: Claim) -> Lease:
         """The lease of this claim; renewed while it is entered."""
         return Lease(claimed.payment.id, claimed.payment.attempts, claimed.valid_until_s, self._held)
 

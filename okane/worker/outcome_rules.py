@@ -14,7 +14,7 @@ from typing import assert_never
 
 from okane.payment import Status
 from okane.providers.base import Approved, ChargeResult, Declined, LookUpResult, NotFound, Unavailable, Unknown
-from okane.store.records import Claimed
+from okane.store.records import Claim
 from streams import RetryPolicy
 from streams.values import value
 
@@ -49,7 +49,7 @@ class OutcomeRules:
     unknown_deadline: timedelta
     look_up_delays: Sequence[timedelta]
 
-    def hopeless(self, claim: Claimed) -> PaymentOutcome | None:
+    def hopeless(self, claim: Claim) -> PaymentOutcome | None:
         """Before anything is called: a payment whose attempts end in crashes only, look-ups included, is for a human.
 
         What is merely spent ends after its look-up; more crashes than tries means that even asking does not end well. A
@@ -62,7 +62,7 @@ class OutcomeRules:
             Status.NEEDS_REVIEW, "needs_review", reason="poison: its workers died or stalled again and again"
         )
 
-    def charged(self, claim: Claimed, result: ChargeResult, *, roll: float) -> PaymentOutcome:
+    def charged(self, claim: Claim, result: ChargeResult, *, roll: float) -> PaymentOutcome:
         """After a charge. `roll` in [0, 1) is the jitter's dice."""
         match result:
             case Approved() | Declined():
@@ -78,7 +78,7 @@ class OutcomeRules:
             case _:
                 assert_never(result)
 
-    def looked_up(self, claim: Claimed, result: LookUpResult) -> PaymentOutcome | None:
+    def looked_up(self, claim: Claim, result: LookUpResult) -> PaymentOutcome | None:
         """After a look-up. None: the provider surely never got the charge, so it may be made now, under the same key."""
         match result:
             case Approved() | Declined():
@@ -102,7 +102,7 @@ class OutcomeRules:
         reason = f"its worker was stopped during the {call.replace('_', '-')}"
         return PaymentOutcome(Status.UNKNOWN, "unknown", reason=reason, delay=self.look_up_delays[0])
 
-    def _open(self, claim: Claimed, reason: str) -> PaymentOutcome:
+    def _open(self, claim: Claim, reason: str) -> PaymentOutcome:
         if claim.open_s >= self.unknown_deadline.total_seconds():
             return PaymentOutcome(Status.NEEDS_REVIEW, "needs_review", reason=f"outcome open for too long: {reason}")
         delay = self.look_up_delays[min(claim.look_ups, len(self.look_up_delays) - 1)]

@@ -186,7 +186,7 @@ class Sweep:
 
     async def _mark(self, lanes: Mapping[str, LaneState]) -> bool:
         """Whether a cursor is still behind. A row that somebody holds locked stops its lane's cursor, and nothing else."""
-        await self._store.look_ahead()
+        await self._store.advance_horizon()
         behind = False
         for name, lane in lanes.items():
             try:

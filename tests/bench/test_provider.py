@@ -11,7 +11,7 @@ import pytest
 
 from bench.provider import Connection, Till
 from okane.providers.base import Approved, NotFound
-from okane.providers.okane_http import HttpProvider
+from okane.providers.okane_http.provider import OkaneHttpProvider
 from tests.payments import PAYMENT
 
 
@@ -21,26 +21,26 @@ async def till() -> Till:
 
 
 @pytest.fixture
-async def client(till: Till) -> AsyncIterator[HttpProvider]:
+async def client(till: Till) -> AsyncIterator[OkaneHttpProvider]:
     server = await asyncio.get_running_loop().create_server(lambda: Connection(till, 0.0), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with HttpProvider(f"http://127.0.0.1:{port}", timeout=timedelta(seconds=20)) as one:
+    async with OkaneHttpProvider(f"http://127.0.0.1:{port}", timeout=timedelta(seconds=20)) as one:
         yield one
     server.close()
 
 
-async def test_it_approves_and_charges_a_key_once(client: HttpProvider, till: Till) -> None:
+async def test_it_approves_and_charges_a_key_once(client: OkaneHttpProvider, till: Till) -> None:
     assert isinstance(await client.charge(PAYMENT), Approved)
     assert isinstance(await client.charge(PAYMENT), Approved)
     assert (till.calls, len(till.charges)) == (2, 1)
 
 
-async def test_it_finds_what_it_charged(client: HttpProvider) -> None:
+async def test_it_finds_what_it_charged(client: OkaneHttpProvider) -> None:
     await client.charge(PAYMENT)
     assert isinstance(await client.look_up(PAYMENT), Approved)
 
 
-async def test_it_knows_nothing_of_other_keys(client: HttpProvider) -> None:
+async def test_it_knows_nothing_of_other_keys(client: OkaneHttpProvider) -> None:
     await client.charge(PAYMENT)
     assert isinstance(await client.look_up(replace(PAYMENT, provider_key="pk-2")), NotFound)
 

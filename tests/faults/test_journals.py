@@ -17,7 +17,7 @@ from okane.load.client import Reply
 from okane.payment import Status
 from okane.simulator.journal import Charge as JournalLine
 from okane.simulator.journal import Journal
-from okane.store import Claimed, NewPayment, PaymentStore, Settlement, history
+from okane.store import Claim, NewPayment, PaymentStore, Settlement, history
 from streams import Producer, connect
 from torture.history.journals import (
     Charge,
@@ -60,7 +60,7 @@ async def paid(url: str, key: str) -> str:
     store = PaymentStore(url, actor="w1", lease=timedelta(seconds=30), grace=timedelta(seconds=10))
     payment = (await store.accept(replace(NEW, idempotency_key=key))).payment
     claim = await store.claim(payment.id)
-    assert isinstance(claim, Claimed)
+    assert isinstance(claim, Claim)
     await store.settle(
         Settlement(
             payment_id=payment.id,

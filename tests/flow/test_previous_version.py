@@ -177,7 +177,7 @@ async def listed(client: Client, query: Filter) -> Sequence[UUID]:
 
 async def counts_hold_what_the_tables_do(database_url: str, rows: Sequence[Row]) -> None:
     overview = Overview(database_url)
-    counts, dead, waiting = await overview.counts(), await overview.dead(), await overview.off_path()
+    counts, dead, waiting = await overview.count_all(), await overview.count_dead(), await overview.count_waiting()
     await overview.aclose()
     scanned = Counter(Status(row["status"]) for row in rows)
     assert counts == scanned

@@ -8,7 +8,7 @@ from uuid import UUID
 import aiohttp
 
 from okane.payment import Status
-from okane.store import Claimed, Settlement
+from okane.store import Claim, Settlement
 from tests.okane.served_api import Api
 from tests.okane.stored_payments import settlement
 
@@ -36,7 +36,7 @@ async def _counts(api: Api) -> dict[str, int]:
 
 async def settle(api: Api, payment_id: str, status: Status, **more: object) -> Settlement:
     claim = await api.store.claim(UUID(payment_id))
-    assert isinstance(claim, Claimed)
+    assert isinstance(claim, Claim)
     outcome = settlement(claim.payment, status, **more)
     await api.store.settle(outcome)
     return outcome

@@ -12,7 +12,7 @@ from uuid import UUID
 from okane.api.payment_creation import MAX_BODY_BYTES, RENDERERS
 from okane.errors import IdempotencyKeyReused, PaymentNotFound
 from okane.payment import Payment, Status
-from okane.store import Accepted, NewPayment, Page, Wanted
+from okane.store import Accepted, NewPayment, Page, PaymentFilter
 from tests.okane.api_requests import BAD
 
 HEALTH = b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -55,7 +55,7 @@ class Shelf:
             raise IdempotencyKeyReused(payment.id)
         return payment
 
-    async def page(self, _wanted: Wanted, *, account_id: str, limit: int, after: UUID | None) -> Page:
+    async def page(self, _wanted: PaymentFilter, *, account_id: str, limit: int, after: UUID | None) -> Page:
         return Page([], None)
 
     async def get(self, payment_id: UUID, *, account_id: str) -> Payment:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from okane.providers.okane_http import HttpProvider
+from okane.providers.okane_http.provider import OkaneHttpProvider
 
 CAPTURED = b'{"provider_ref": "ch_1", "status": "captured"}'
 
@@ -94,8 +94,8 @@ async def raw_server(*acts: Act) -> AsyncIterator[RawServer]:
 
 def client(
     base_url: str, *, timeout_s: float = 5.0, connect_s: float | None = None, connections: int = 8
-) -> HttpProvider:
-    return HttpProvider(
+) -> OkaneHttpProvider:
+    return OkaneHttpProvider(
         base_url,
         timeout=timedelta(seconds=timeout_s),
         connect_timeout=None if connect_s is None else timedelta(seconds=connect_s),

@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 
 from okane.payment import Payment, Status
-from okane.store import Claimed, NewPayment, PaymentStore, Settlement
+from okane.store import Claim, NewPayment, PaymentStore, Settlement
 
 LEASE = timedelta(seconds=30)
 
@@ -43,9 +43,9 @@ def settlement(payment: Payment, status: Status = Status.SUCCESS, **more: object
     return dataclasses.replace(plain, **more)  # type: ignore[arg-type]
 
 
-async def claimed(store: PaymentStore, payment_id: UUID) -> Claimed:
+async def claimed(store: PaymentStore, payment_id: UUID) -> Claim:
     claim = await store.claim(payment_id)
-    assert isinstance(claim, Claimed)
+    assert isinstance(claim, Claim)
     return claim
 
 

@@ -20,7 +20,7 @@ from okane.api_key import Mode, NewKey, Scope
 from okane.errors import StoreUnavailable
 from okane.payment import Status
 from okane.rate import Rate
-from okane.store import ApiKeyStore, Claimed
+from okane.store import ApiKeyStore, Claim
 from tests.okane.api_keys import BODY, JSON, ask, bearer, make, pay, store
 from tests.okane.api_requests import settle
 from tests.okane.served_api import Api, serve_api
@@ -98,7 +98,7 @@ async def test_lists_hold_the_payments_of_their_account_alone(api: Api, store: A
     ours, theirs = [await make(store, account) for account in ("acme", "globex")]
     payment_id = (await pay(api, ours))[1]["payment"]["id"]
     claim = await api.store.claim(UUID(payment_id))
-    assert isinstance(claim, Claimed)
+    assert isinstance(claim, Claim)
     await api.store.settle(settlement(claim.payment, Status.FAILED_FINAL, event="spent"))
     replay = json.dumps({"filter": {"payment_ids": [payment_id]}})
     for secret, count in ((theirs, 0), (ours, 1)):

@@ -17,7 +17,7 @@ from yarl import URL
 from okane.api import request_body, strict_json
 from okane.api.problems import Problem
 from okane.payment import Status
-from okane.store import Claimed, Refused
+from okane.store import Claim, ClaimRefusal
 from tests.okane.api_requests import BAD, JSON, get, post, rows, settle
 from tests.okane.served_api import Api
 from tests.okane.stored_payments import settlement
@@ -313,7 +313,7 @@ async def test_what_is_not_charged_yet_can_be_canceled(api: Api) -> None:
     for _ in range(2):  # the repeat finds it done
         response, canceled = await post(api, f"/v1/payments/{payment_id}/cancel", "")
         assert (response.status, canceled["payment"]["status"]) == (200, "canceled")
-    assert isinstance(await api.store.claim(UUID(payment_id)), Refused)
+    assert isinstance(await api.store.claim(UUID(payment_id)), ClaimRefusal)
     _, timeline = await get(api, f"/v1/payments/{payment_id}/events")
     assert [event["event"] for event in timeline["events"]] == ["accepted", "canceled"]
     response, problem = await post(api, f"/v1/payments/{payment_id}/retry", "")
@@ -329,7 +329,7 @@ async def test_what_may_have_moved_money_or_is_over_cannot_be_canceled(api: Api,
     _, body = await post(api, "/payments", '{"amount": 440, "idempotency_key": "k"}')
     payment_id = body["payment"]["id"]
     claim = await api.store.claim(UUID(payment_id))
-    assert isinstance(claim, Claimed)
+    assert isinstance(claim, Claim)
     response, problem = await post(api, f"/v1/payments/{payment_id}/cancel", "")
     assert (response.status, problem["payment_status"]) == (409, "processing")
     delay = timedelta(seconds=5) if status is Status.UNKNOWN else None
@@ -356,7 +356,7 @@ async def test_of_a_cancel_and_a_claim_one_wins(api: Api) -> None:
         (response, _), claim = await asyncio.gather(
             post(api, f"/v1/payments/{payment_id}/cancel", ""), api.store.claim(UUID(payment_id))
         )
-        assert (response.status == 200) != isinstance(claim, Claimed)
+        assert (response.status == 200) != isinstance(claim, Claim)
 
 
 async def test_nobodys_payment_cannot_be_canceled(api: Api) -> None:

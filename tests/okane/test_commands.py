@@ -25,7 +25,7 @@ from okane.config import Settings
 from okane.lanes import payments_stream
 from okane.payment import Status
 from okane.store import PaymentStore
-from okane.store.facts import PostgresFacts
+from okane.store.server_facts import PostgresFacts
 from streams import Consumer, Dead, Done, Message, Outcome, Producer, connect
 from tests.okane.stored_payments import GRACE, LEASE, claimed, new, settlement
 

@@ -48,7 +48,7 @@ def document(payment: Payment) -> dict[str, Any]:
     def moment(value: datetime) -> str:
         return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
-    retry_at = None if payment.retry_at is None or payment.status.terminal else moment(payment.retry_at)
+    retry_at = None if payment.retry_at is None or payment.status.is_terminal else moment(payment.retry_at)
     members = {
         "id": str(payment.id),
         "amount": payment.amount_minor,

@@ -12,7 +12,7 @@ import pytest
 
 from okane.api.dead_letters import MAX_REPLAY
 from okane.payment import Status
-from okane.store import DeadLetterStore, DeadWanted
+from okane.store import DeadLetterFilter, DeadLetterStore
 from okane.store import dead_letters as dead_module
 from tests.okane.api_requests import get, post
 from tests.okane.served_api import Api
@@ -199,7 +199,7 @@ async def test_only_the_accounts_own_are_listed_and_replayed(api: Api, database_
     await buried(api, 1)
     dead = DeadLetterStore(database_url)
     for account_id, count in (("default", 1), ("other", 0)):
-        wanted = DeadWanted(account_id=account_id)
+        wanted = DeadLetterFilter(account_id=account_id)
         assert len((await dead.search(wanted, limit=5)).letters) == count
         assert len(await dead.oldest(5, wanted)) == count
     await dead.aclose()

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from okane.payment import Status
-from okane.store import Claimed
+from okane.store import Claim
 from tests.okane.api_requests import get, post
 from tests.okane.served_api import Api
 from tests.okane.stored_payments import execute, settlement
@@ -25,7 +25,7 @@ async def made(api: Api) -> str:
 
 async def attempt(api: Api, payment_id: str, status: Status, **more: object) -> None:
     claim = await api.store.claim(UUID(payment_id))
-    assert isinstance(claim, Claimed)
+    assert isinstance(claim, Claim)
     await api.store.settle(settlement(claim.payment, status, **more))
 
 
@@ -111,7 +111,7 @@ async def test_an_attempt_that_is_under_way_says_so(api: Api) -> None:
 async def test_a_decline_and_a_late_result_bring_their_codes(api: Api) -> None:
     payment_id = await made(api)
     claim = await api.store.claim(UUID(payment_id))
-    assert isinstance(claim, Claimed)
+    assert isinstance(claim, Claim)
     declined = settlement(claim.payment, Status.FAILED_FINAL, event="declined", decline_code="no_money", reason="no")
     await api.store.settle(declined)
     [one] = await all_of(api, f"/v1/payments/{payment_id}/attempts", "attempts", limit=5)

@@ -371,7 +371,7 @@ async def test_what_is_closed_is_neither_a_repair_nor_overdue_nor_open(desk: Lat
     await desk.age(payment_id, timedelta(hours=30))
     overview = Overview(desk.url)
     assert await overview.oldest_due() == timedelta(0)
-    assert await overview.off_path() == {Status.CANCELED: 1}
+    assert await overview.count_waiting() == {Status.CANCELED: 1}
     await overview.aclose()
     [wake] = await desk.sweeps.take_due(EMPTY, limit=10)
     assert wake.scheduled

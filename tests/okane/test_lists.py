@@ -17,8 +17,8 @@ import pytest
 from yarl import URL
 
 from okane.api import query_parameters
-from okane.payment import RARE, Payment, Status
-from okane.store import PaymentLists, PaymentStore, Wanted
+from okane.payment import RARE_STATUSES, Payment, Status
+from okane.store import PaymentFilter, PaymentLists, PaymentStore
 from okane.store import lists as lists_module
 from tests.okane.api_requests import get, post, settle
 from tests.okane.served_api import Api
@@ -245,7 +245,11 @@ async def test_only_the_accounts_own_are_listed(database_url: str) -> None:
     lists = PaymentLists(database_url)
     ours = (await store.accept(new("k"))).payment
     await store.settle(settlement((await claimed(store, ours.id)).payment, Status.FAILED_FINAL, decline_code="no"))
-    for wanted in (Wanted(), Wanted(statuses=frozenset({Status.FAILED_FINAL})), Wanted(idempotency_key="k")):
+    for wanted in (
+        PaymentFilter(),
+        PaymentFilter(statuses=frozenset({Status.FAILED_FINAL})),
+        PaymentFilter(idempotency_key="k"),
+    ):
         assert [one.id for one in (await lists.page(wanted, account_id="default", limit=5)).payments] == [ours.id]
         for other in ("defaul", "default1", "defaulu", ""):
             assert (await lists.page(wanted, account_id=other, limit=5)).payments == []
@@ -253,7 +257,9 @@ async def test_only_the_accounts_own_are_listed(database_url: str) -> None:
     await store.aclose()
 
 
-async def pages(lists: PaymentLists, wanted: Wanted, *, limit: int, account_id: str = "default") -> list[list[Payment]]:
+async def pages(
+    lists: PaymentLists, wanted: PaymentFilter, *, limit: int, account_id: str = "default"
+) -> list[list[Payment]]:
     found: list[list[Payment]] = []
     after: UUID | None = None
     while True:
@@ -276,13 +282,13 @@ async def test_no_page_boundary_loses_or_repeats_a_payment(
         cursor = await connection.execute("SELECT id, status, amount_minor FROM payments WHERE account_id = 'default'")
         table = sorted(await cursor.fetchall(), reverse=True)
     both = frozenset({Status.NEEDS_REVIEW, Status.FAILED_FINAL})
-    fits: Sequence[tuple[Wanted, Callable[[str, int], bool]]] = (
-        (Wanted(), lambda _status, _amount: True),
-        (Wanted(amount_max=440), lambda _status, amount: amount == 440),
-        (Wanted(amount_max=1), lambda _status, amount: amount <= 1),
-        (Wanted(statuses=both), lambda status, _amount: status in both),
-        (Wanted(statuses=both, amount_max=442), lambda status, amount: status in both and amount <= 442),
-        (Wanted(statuses=both | {Status.SUCCESS}), lambda _status, _amount: True),
+    fits: Sequence[tuple[PaymentFilter, Callable[[str, int], bool]]] = (
+        (PaymentFilter(), lambda _status, _amount: True),
+        (PaymentFilter(amount_max=440), lambda _status, amount: amount == 440),
+        (PaymentFilter(amount_max=1), lambda _status, amount: amount <= 1),
+        (PaymentFilter(statuses=both), lambda status, _amount: status in both),
+        (PaymentFilter(statuses=both, amount_max=442), lambda status, amount: status in both and amount <= 442),
+        (PaymentFilter(statuses=both | {Status.SUCCESS}), lambda _status, _amount: True),
     )
     lists = PaymentLists(database_url)
     for (wanted, fit), limit, upwards in itertools.product(fits, (1, 2, 5, 100), (False, True)):
@@ -316,23 +322,23 @@ async def test_a_page_costs_a_bounded_number_of_rows_however_many_there_are(data
     middle = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=MANY / 2)
     rare = frozenset({Status.NEEDS_REVIEW})
     bound = 2 * lists_module.WINDOW
-    cases: Sequence[tuple[Wanted, str, int, int]] = (
+    cases: Sequence[tuple[PaymentFilter, str, int, int]] = (
         # what, whose, how many are found, how many rows may be looked at
-        (Wanted(), "default", 20, 21),
-        (Wanted(), "small", 20, 21),
-        (Wanted(created_before=middle), "default", 20, 30),
-        (Wanted(created_from=middle, created_before=middle + timedelta(seconds=5)), "default", 5, 50),
-        (Wanted(statuses=frozenset({Status.SUCCESS})), "default", 20, 30),
-        (Wanted(statuses=rare), "default", 10, 50),
-        (Wanted(statuses=RARE), "default", 20, 150),
-        (Wanted(statuses=rare, currency="EUR"), "default", 0, 50),
-        (Wanted(statuses=frozenset({Status.FAILED_FINAL}), currency="EUR"), "default", 0, 2 * 2_000),
-        (Wanted(statuses=frozenset({Status.PENDING})), "default", 0, bound),
-        (Wanted(currency="EUR"), "default", 0, bound),
-        (Wanted(provider="nobody"), "default", 0, bound),
-        (Wanted(metadata={"n": str(MANY // 2)}), "default", 0, bound),
-        (Wanted(provider_ref="ref-5"), "small", 0, 1000),
-        (Wanted(idempotency_key="key-5"), "default", 1, 1),
+        (PaymentFilter(), "default", 20, 21),
+        (PaymentFilter(), "small", 20, 21),
+        (PaymentFilter(created_before=middle), "default", 20, 30),
+        (PaymentFilter(created_from=middle, created_before=middle + timedelta(seconds=5)), "default", 5, 50),
+        (PaymentFilter(statuses=frozenset({Status.SUCCESS})), "default", 20, 30),
+        (PaymentFilter(statuses=rare), "default", 10, 50),
+        (PaymentFilter(statuses=RARE_STATUSES), "default", 20, 150),
+        (PaymentFilter(statuses=rare, currency="EUR"), "default", 0, 50),
+        (PaymentFilter(statuses=frozenset({Status.FAILED_FINAL}), currency="EUR"), "default", 0, 2 * 2_000),
+        (PaymentFilter(statuses=frozenset({Status.PENDING})), "default", 0, bound),
+        (PaymentFilter(currency="EUR"), "default", 0, bound),
+        (PaymentFilter(provider="nobody"), "default", 0, bound),
+        (PaymentFilter(metadata={"n": str(MANY // 2)}), "default", 0, bound),
+        (PaymentFilter(provider_ref="ref-5"), "small", 0, 1000),
+        (PaymentFilter(idempotency_key="key-5"), "default", 1, 1),
     )
     for (asked, account_id, count, most), upwards in itertools.product(cases, (False, True)):
         wanted = replace(asked, ascending=upwards)

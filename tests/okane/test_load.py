@@ -25,7 +25,7 @@ from okane.load.progress import shown
 from okane.load.report import Tally, Tracked, build_report, check_journal, latency
 from okane.payment import Payment
 from okane.providers.base import Approved, Declined
-from okane.providers.okane_http import HttpProvider
+from okane.providers.okane_http.provider import OkaneHttpProvider
 from okane.simulator.app import serving
 from okane.simulator.options import SimulatorOptions
 from tests.payments import NOW, PAYMENT
@@ -35,7 +35,7 @@ from tests.payments import NOW, PAYMENT
 class SmallApi:
     """The two routes that a load needs. Payments are kept in a dict and charged once the POST is answered."""
 
-    provider: HttpProvider | None = None  # None: nothing is ever settled
+    provider: OkaneHttpProvider | None = None  # None: nothing is ever settled
     fail_first: str = ""  # "503" or "drop": what the first POST of every key meets, after the payment was made
     refuse: bool = False
     by_key: dict[str, str] = field(default_factory=dict)
@@ -136,7 +136,7 @@ async def serving_api(api: SmallApi) -> AsyncIterator[SmallApi]:
 @dataclass(frozen=True, slots=True)
 class World:
     api: SmallApi
-    provider: HttpProvider
+    provider: OkaneHttpProvider
     options: LoadOptions
 
 
@@ -145,7 +145,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     """A small API that settles at a mock provider with the default mix, and the options to load it."""
     async with (
         serving(SimulatorOptions(journal=tmp_path / "journal.jsonl", port=0, seed=1)) as provider_url,
-        HttpProvider(provider_url, timeout=timedelta(seconds=5)) as provider,
+        OkaneHttpProvider(provider_url, timeout=timedelta(seconds=5)) as provider,
         serving_api(SmallApi(provider=provider)) as api,
     ):
         options = LoadOptions(url=api.base_url, provider_url=provider_url, payments=60, connections=8, timeout_s=30)

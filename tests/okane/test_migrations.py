@@ -20,7 +20,7 @@ from psycopg import sql
 
 from okane.errors import SetupError
 from okane.local.postgres import PostgresServer
-from okane.payment import RARE, Status
+from okane.payment import RARE_STATUSES, Status
 from okane.store import migrations, schema
 from tests.okane.migration_rules import objections
 
@@ -332,7 +332,7 @@ def test_rare_statuses_of_before_are_filled_in_batch_by_batch(
     pay_in_every_status(url, each=600)  # beyond two batches of 2,000
     with psycopg.connect(url, autocommit=True) as connection:
         migrations.upgrade(connection, found=2, to=3)
-    assert ask(url, RARE_AND_WRONG, [sorted(RARE)]) == []
+    assert ask(url, RARE_AND_WRONG, [sorted(RARE_STATUSES)]) == []
     [(transactions,)] = ask(url, "SELECT count(DISTINCT xmin::text) FROM payments WHERE rare_status IS NOT NULL")
     assert transactions == 3
 
@@ -343,7 +343,7 @@ def test_a_status_that_a_process_of_version_2_writes_is_found_by_lists(database_
         for before, after in itertools.product(Status, repeat=2):
             connection.execute("UPDATE payments SET status = %s", [before])
             connection.execute("UPDATE payments SET status = %s", [after])
-            assert connection.execute(RARE_AND_WRONG, [sorted(RARE)]).fetchall() == [], (before, after)
+            assert connection.execute(RARE_AND_WRONG, [sorted(RARE_STATUSES)]).fetchall() == [], (before, after)
 
 
 @contextmanager
@@ -381,7 +381,7 @@ async def test_a_payment_that_is_locked_holds_up_the_step_and_leaves_it_whole(
             await schema.migrate(url, pause_s=0.0)
     assert await schema.version(url) == 2
     assert await schema.migrate(url) is True
-    assert ask(url, RARE_AND_WRONG, [sorted(RARE)]) == []
+    assert ask(url, RARE_AND_WRONG, [sorted(RARE_STATUSES)]) == []
 
 
 async def test_a_step_that_ends_a_deadlock_is_taken_again(

@@ -9,7 +9,7 @@ import pytest
 
 from okane.payment import Status
 from okane.providers.base import Approved, Declined, NotFound, Unavailable, Unknown
-from okane.store import Claimed
+from okane.store import Claim
 from okane.worker.outcome_rules import OutcomeRules, PaymentOutcome
 from streams import RetryPolicy
 from tests.payments import PAYMENT
@@ -23,8 +23,8 @@ RULES = OutcomeRules(
 )
 
 
-def claim(*, retries: int = 0, look_ups: int = 0, since_call_s: float = 60, open_s: float = 60) -> Claimed:
-    return Claimed(
+def claim(*, retries: int = 0, look_ups: int = 0, since_call_s: float = 60, open_s: float = 60) -> Claim:
+    return Claim(
         payment=dataclasses.replace(PAYMENT, retries=retries),
         look_up_first=True,
         look_ups=look_ups,

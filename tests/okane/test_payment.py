@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from okane.payment import RARE, TERMINAL, TRANSITIONS, Status
-from okane.store import statements
+from okane.payment import RARE_STATUSES, TERMINAL, TRANSITIONS, Status
+from okane.store import sql_files
 from okane.store.schema import schema_sql
 
 
@@ -37,7 +37,7 @@ def test_the_schema_knows_the_same_statuses() -> None:
 
 
 def test_every_status_off_the_happy_path_is_rare() -> None:
-    assert set(Status) - {Status.PENDING, Status.PROCESSING, Status.SUCCESS} == RARE
+    assert set(Status) - {Status.PENDING, Status.PROCESSING, Status.SUCCESS} == RARE_STATUSES
 
 
 # Which statuses each statement may leave and enter: what its WHERE and its SET say.
@@ -78,7 +78,7 @@ def test_a_statement_moves_only_as_the_table_allows(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["claim", "retry", "cancel", "expire", "bury", "late_look_up_failed", "resolve"])
 def test_a_statement_names_the_statuses_it_leaves(name: str) -> None:
-    where = statements.load("payments.sql")[name].split("\n    WHERE", 1)[1].split("RETURNING", 1)[0]
+    where = sql_files.load_statements("payments.sql")[name].split("\n    WHERE", 1)[1].split("RETURNING", 1)[0]
     named = {Status(word) for word in re.findall(r"'([a-z_]+)'", where)}
     assert named == MOVES[name][0]
 
@@ -86,7 +86,7 @@ def test_a_statement_names_the_statuses_it_leaves(name: str) -> None:
 def test_every_statement_that_sets_a_status_is_in_this_list() -> None:
     setting = {
         name
-        for name, text in statements.load("payments.sql").items()
+        for name, text in sql_files.load_statements("payments.sql").items()
         if re.search(r"\bSET status\b|,\s+status =", text)
     }
     assert setting == set(MOVES)
@@ -94,7 +94,7 @@ def test_every_statement_that_sets_a_status_is_in_this_list() -> None:
 
 def test_every_statement_that_sets_a_status_says_whether_it_is_rare() -> None:
     for name in MOVES:
-        text = statements.load("payments.sql")[name]
+        text = sql_files.load_statements("payments.sql")[name]
         assert len(re.findall(r"^ +(?:SET )?status = ", text, re.MULTILINE)) == 1, name
         assert len(re.findall(r"^ +rare_status = ", text, re.MULTILINE)) == 1, name
 

@@ -13,7 +13,7 @@ import pytest
 
 from okane.config import Settings
 from okane.payment import Status
-from okane.store import Claimed, Overview, PaymentStore, Refused, SweepStore
+from okane.store import Claim, ClaimRefusal, Overview, PaymentStore, SweepStore
 from streams import Done
 from tests.okane.api_requests import get, post, settle
 from tests.okane.charging import Desk, wake_up
@@ -57,7 +57,7 @@ async def test_a_scheduled_payment_waits_for_its_time(api: Api) -> None:
     response, read = await get(api, f"/v1/payments/{payment['id']}")
     assert (read["payment"], response.headers["Retry-After"]) == (payment, "3600")
     refused = await api.store.claim(UUID(payment["id"]))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, ClaimRefusal)
     assert abs(refused.wait - HOUR) < timedelta(minutes=1)
     assert api.metrics.not_enqueued._value.get() == 0
     response, again = await post(api, "/v1/payments", body(execute_at=at.astimezone(UTC)))
@@ -135,7 +135,7 @@ async def test_a_repeat_is_answered_when_its_times_are_over(api: Api, monkeypatc
     asked = body(execute_at=later(), expires_at=later(2 * HOUR))
     _, first = await post(api, "/v1/payments", asked)
     monkeypatch.setattr(
-        "okane.store.payments.FARTHEST", timedelta(0)
+        "okane.store.payments.MAX_SCHEDULE_AHEAD", timedelta(0)
     )  # whatever it is by now, it is nothing for a new payment
     response, again = await post(api, "/v1/payments", asked)
     assert (response.status, again["payment"]) == (200, first["payment"])
@@ -161,7 +161,7 @@ async def test_an_expired_payment_is_canceled_by_whoever_wakes_it(desk: Desk) ->
     payment_id = (await desk.store.accept(expiring)).payment.id
     await age(desk.url, payment_id, "expires_at")
     refused = await desk.store.claim(payment_id)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, ClaimRefusal)
     assert (refused.status, refused.expired) == (Status.PENDING, True)
     assert isinstance(await desk.charge(wake_up(payment_id)), Done)
     assert desk.provider.asked == []
@@ -223,7 +223,7 @@ async def test_a_payment_that_expires_stays_on_the_happy_path(store: PaymentStor
     payment_id = (await store.accept(replace(new(), expires_at=later()))).payment.id
     sweeps = SweepStore(database_url, grace=GRACE)
     assert await sweeps.take_due(EMPTY, limit=10) == []
-    assert isinstance(await store.claim(payment_id), Claimed)
+    assert isinstance(await store.claim(payment_id), Claim)
     await sweeps.aclose()
 
 

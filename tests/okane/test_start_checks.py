@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from okane.errors import StoreUnavailable
-from okane.store.facts import LoginRefused, postgres_facts
+from okane.store.server_facts import LoginRefused, read_postgres_facts
 
 
 async def test_a_login_that_postgres_refuses_is_told_from_an_outage(database_url: str) -> None:
@@ -16,10 +16,10 @@ async def test_a_login_that_postgres_refuses_is_told_from_an_outage(database_url
     no_database = re.sub(r"/[^/?]+(\?|$)", r"/no_such_database\1", database_url)
     for url in (nobody, no_database):
         with pytest.raises(LoginRefused) as raised:
-            await postgres_facts(url)
+            await read_postgres_facts(url)
         assert "no-such-password" not in str(raised.value)
     with pytest.raises(StoreUnavailable) as away:
-        await postgres_facts(re.sub(r"@[^/]*/", "@127.0.0.1:1/", database_url))
+        await read_postgres_facts(re.sub(r"@[^/]*/", "@127.0.0.1:1/", database_url))
     assert not isinstance(away.value, LoginRefused)
 
 
@@ -29,4 +29,4 @@ async def test_a_role_without_rights_is_refused(database_url: str) -> None:
             "DO $$ BEGIN CREATE ROLE without_rights LOGIN PASSWORD 'x'; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
         )
     with pytest.raises(LoginRefused, match="permission denied"):
-        await postgres_facts(re.sub(r"//[^@]*@", "//without_rights:x@", database_url))
+        await read_postgres_facts(re.sub(r"//[^@]*@", "//without_rights:x@", database_url))

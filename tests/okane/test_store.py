@@ -17,14 +17,14 @@ import pytest
 
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict, StoreBusy, StoreUnavailable
 from okane.payment import Status
-from okane.store import Accepted, Claimed, DeadLetterStore, PaymentStore, Refused
+from okane.store import Accepted, Claim, ClaimRefusal, DeadLetterStore, PaymentStore
 from okane.store import session as session_module
 from okane.store.payments import BATCHED
-from okane.store.prepared import Prepared
+from okane.store.prepared_statements import PreparedStatement
 from okane.store.session import Session
 from tests.okane.stored_payments import GRACE, LEASE, claimed, execute, expire_lease, new, settlement
 
-SLEEP = Prepared.of("sleep", "SELECT 7 FROM pg_sleep(%(seconds)s::float8)")
+SLEEP = PreparedStatement.of("sleep", "SELECT 7 FROM pg_sleep(%(seconds)s::float8)")
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ async def test_a_prepared_statement_whose_connection_is_lost_says_so_and_is_prep
 
 @pytest.mark.parametrize("statement", [SLEEP, "SELECT pg_sleep(%(seconds)s)"])
 async def test_what_is_in_flight_when_its_session_is_closed_fails_at_once(
-    database_url: str, statement: Prepared | LiteralString
+    database_url: str, statement: PreparedStatement | LiteralString
 ) -> None:
     async with connected(database_url) as session, asyncio.timeout(30):
         asking = asyncio.create_task(session.rows(statement, {"seconds": 600.0}))
@@ -226,16 +226,16 @@ async def test_another_accounts_payment_is_not_found(store: PaymentStore) -> Non
 async def test_of_many_claims_one_is_granted(store: PaymentStore) -> None:
     accepted = await store.accept(new())
     claims = await asyncio.gather(*(store.claim(accepted.payment.id) for _ in range(20)))
-    granted = [claim for claim in claims if isinstance(claim, Claimed)]
+    granted = [claim for claim in claims if isinstance(claim, Claim)]
     assert len(granted) == 1
     assert (granted[0].payment.attempts, granted[0].look_up_first) == (1, False)
-    refused = [claim for claim in claims if isinstance(claim, Refused)]
+    refused = [claim for claim in claims if isinstance(claim, ClaimRefusal)]
     assert {claim.status for claim in refused} == {Status.PROCESSING}
     assert all(timedelta(seconds=29) < claim.wait <= LEASE for claim in refused)
 
 
 async def test_a_payment_nobody_knows_cannot_be_claimed(store: PaymentStore) -> None:
-    assert await store.claim(uuid4()) == Refused(None, timedelta(0))
+    assert await store.claim(uuid4()) == ClaimRefusal(None, timedelta(0))
 
 
 async def test_after_the_lease_another_claim_must_look_up_first(store: PaymentStore, database_url: str) -> None:
@@ -251,7 +251,7 @@ async def test_a_renewed_lease_keeps_others_out(store: PaymentStore, database_ur
     claim = await claimed(store, payment_id)
     await expire_lease(database_url, payment_id)
     assert await store.renew(payment_id, claim.payment.attempts)
-    assert isinstance(await store.claim(payment_id), Refused)
+    assert isinstance(await store.claim(payment_id), ClaimRefusal)
     assert not await store.renew(payment_id, 99)
 
 
@@ -286,7 +286,7 @@ async def test_a_locked_row_holds_up_nobody_else(store: PaymentStore, database_u
         await connection.execute("SELECT FROM payments WHERE id = %s FOR UPDATE", [payments[3].id])
         claims = await asyncio.gather(*(store.claim(payment.id) for payment in payments), return_exceptions=True)
         await connection.rollback()
-    assert [type(claim) for claim in claims] == [StoreBusy if number == 3 else Claimed for number in range(10)]
+    assert [type(claim) for claim in claims] == [StoreBusy if number == 3 else Claim for number in range(10)]
 
 
 async def test_a_spent_payment_refuses_a_claim_with_its_reason(store: PaymentStore) -> None:
@@ -294,7 +294,7 @@ async def test_a_spent_payment_refuses_a_claim_with_its_reason(store: PaymentSto
         payment_id = (await store.accept(new(key))).payment.id
         claim = await claimed(store, payment_id)
         await store.settle(settlement(claim.payment, Status.FAILED_FINAL, reason="HTTP 503", decline_code=code))
-        assert await store.claim(payment_id) == Refused(Status.FAILED_FINAL, timedelta(0), spent)
+        assert await store.claim(payment_id) == ClaimRefusal(Status.FAILED_FINAL, timedelta(0), spent)
 
 
 async def test_a_charge_heard_of_late_is_looked_up_before_the_next(store: PaymentStore) -> None:
@@ -340,7 +340,7 @@ async def test_a_retry_is_not_claimable_before_its_time(store: PaymentStore) -> 
     later = settlement(claim.payment, Status.FAILED_RETRYABLE, delay=timedelta(minutes=1))
     await store.settle(later)
     refused = await store.claim(payment_id)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, ClaimRefusal)
     assert timedelta(seconds=58) < refused.wait <= timedelta(minutes=1)
 
 
@@ -498,12 +498,12 @@ async def test_a_process_that_stands_still_in_a_transaction_holds_nobody_up(
     async def stand_still() -> None:
         async with frozen.transaction() as connection:
             await connection.execute("SELECT 1 FROM payments FOR UPDATE")
-            claim: Claimed | Refused | None = None
+            claim: Claim | ClaimRefusal | None = None
             async with asyncio.timeout(30):
                 while claim is None:
                     with contextlib.suppress(StoreUnavailable):
                         claim = await store.claim(payment_id)
-            assert isinstance(claim, Claimed)
+            assert isinstance(claim, Claim)
             await connection.execute("SELECT 1")
 
     with pytest.raises(StoreUnavailable):

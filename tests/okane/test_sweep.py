@@ -19,10 +19,10 @@ from okane.lanes import payments_stream
 from okane.local.redis_server import RedisServer
 from okane.metrics import OkaneMetrics
 from okane.payment import Status
-from okane.store import Overview, PaymentStore, SweepStore, WakeUp, statements
+from okane.store import Overview, PaymentStore, SweepStore, WakeUp, sql_files
 from okane.store import sweep as sweep_module
 from okane.store.payment_id import PaymentId
-from okane.store.sweep import Marked
+from okane.store.sweep import MarkResult
 from okane.worker import sweep as sweep_under_test
 from okane.worker.direct_run import DirectRuns
 from okane.worker.sweep import LaneState, Sweep
@@ -72,12 +72,12 @@ async def due(sweeps: SweepStore) -> set[UUID]:
 
 async def mark(sweeps: SweepStore, ages: Mapping[str, timedelta | None] = EMPTY) -> int:
     """One round over all lanes; how many were marked."""
-    await sweeps.look_ahead()  # the moment before the test's payments,
-    await sweeps.look_ahead()  # and the moment after them
+    await sweeps.advance_horizon()  # the moment before the test's payments,
+    await sweeps.advance_horizon()  # and the moment after them
     return sum([(await sweeps.mark_lost(lane, age)).lost for lane, age in ages.items()])
 
 
-async def looks(sweeps: SweepStore) -> Mapping[str, Marked]:
+async def looks(sweeps: SweepStore) -> Mapping[str, MarkResult]:
     """What one round over all lanes says."""
     return {lane: await sweeps.mark_lost(lane, None) for lane in EMPTY}
 
@@ -187,7 +187,7 @@ async def test_an_open_transaction_holds_the_cursor_back(store: PaymentStore, da
             [],
         )
     url = database_url if role == "okane" else re.sub(r"//[^@]*@", f"//{role}:x@", database_url)
-    await sweeps.look_ahead()
+    await sweeps.advance_horizon()
     async with await psycopg.AsyncConnection.connect(url) as connection:
         await connection.execute("SELECT pg_current_xact_id()")
         payment_id = (await store.accept(new())).payment.id
@@ -205,8 +205,8 @@ async def test_a_locked_row_holds_up_its_own_lane_alone(
     locked = await accept_aged(store, database_url, "locked", age_s=30)
     other = await accept_aged(store, database_url, "other", age_s=20)
     await execute(database_url, "UPDATE payments SET lane = 'critical' WHERE id = %s", [other])
-    await sweeps.look_ahead()
-    await sweeps.look_ahead()
+    await sweeps.advance_horizon()
+    await sweeps.advance_horizon()
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
         await connection.execute("SELECT FROM payments WHERE id = %s FOR UPDATE", [locked])
         with pytest.raises(StoreBusy):
@@ -221,8 +221,8 @@ async def test_a_long_backlog_is_passed_in_windows(
 ) -> None:
     monkeypatch.setattr(sweep_module, "WINDOW", 7)
     ids = {await accept_aged(store, database_url, f"k{number}", age_s=20 + number) for number in range(30)}
-    await sweeps.look_ahead()
-    await sweeps.look_ahead()
+    await sweeps.advance_horizon()
+    await sweeps.advance_horizon()
     found = [await sweeps.mark_lost("low", None)]
     while found[-1].more:
         found.append(await sweeps.mark_lost("low", None))
@@ -241,12 +241,20 @@ async def test_the_first_look_over_an_old_table_passes_what_is_settled_once_for_
     lost = await accept_aged(store, database_url, "lost", age_s=100)
     other = await accept_aged(store, database_url, "other", age_s=50)
     await execute(database_url, "UPDATE payments SET lane = 'critical' WHERE id = %s", [other])
-    await sweeps.look_ahead()
-    await sweeps.look_ahead()
+    await sweeps.advance_horizon()
+    await sweeps.advance_horizon()
     # Three windows of ten are behind all lanes together when the fourth finds something open.
-    assert await looks(sweeps) == {"critical": Marked(0, True), "default": Marked(0, True), "low": Marked(0, True)}
+    assert await looks(sweeps) == {
+        "critical": MarkResult(0, True),
+        "default": MarkResult(0, True),
+        "low": MarkResult(0, True),
+    }
     assert timedelta(seconds=100) <= await overview.oldest_due() < timedelta(seconds=200)
-    assert await looks(sweeps) == {"critical": Marked(1, False), "default": Marked(0, False), "low": Marked(1, False)}
+    assert await looks(sweeps) == {
+        "critical": MarkResult(1, False),
+        "default": MarkResult(0, False),
+        "low": MarkResult(1, False),
+    }
     assert await due(sweeps) == {lost, other}
     assert await mark(sweeps) == 0
     await overview.aclose()
@@ -258,15 +266,15 @@ async def test_a_lane_of_its_own_begins_where_the_first_look_of_all_lanes_has_go
     """Else the age of what waits in it would be told from where the other lanes are."""
     overview = Overview(database_url)
     await accept_aged(store, database_url, "lost", age_s=100)
-    await sweeps.look_ahead()
-    await sweeps.look_ahead()
+    await sweeps.advance_horizon()
+    await sweeps.advance_horizon()
     await execute(database_url, "INSERT INTO sweep_cursors SELECT '', id FROM payments", [])
-    assert await sweeps.mark_lost("low", timedelta(seconds=500)) == Marked(
+    assert await sweeps.mark_lost("low", timedelta(seconds=500)) == MarkResult(
         0, False
     )  # its entry is alive, the lane behind
-    assert await sweeps.mark_lost("critical", None) == Marked(0, False)
+    assert await sweeps.mark_lost("critical", None) == MarkResult(0, False)
     assert timedelta(seconds=100) <= await overview.oldest_due() < timedelta(seconds=200)
-    assert await sweeps.mark_lost("low", None) == Marked(1, False)
+    assert await sweeps.mark_lost("low", None) == MarkResult(1, False)
     await overview.aclose()
 
 
@@ -324,8 +332,8 @@ async def test_the_oldest_due_payment_is_known(store: PaymentStore, database_url
         database_url, "UPDATE payments SET retry_at = now() - interval '7 seconds' WHERE id = %s", [payment_id]
     )
     assert timedelta(seconds=7) <= await overview.oldest_due() < timedelta(seconds=12)
-    assert (await overview.off_path())[Status.UNKNOWN] == 1
-    assert await overview.counts() == {Status.UNKNOWN: 1}
+    assert (await overview.count_waiting())[Status.UNKNOWN] == 1
+    assert await overview.count_all() == {Status.UNKNOWN: 1}
     await overview.aclose()
 
 
@@ -345,7 +353,9 @@ async def test_the_oldest_due_payment_is_found_without_reading_what_is_due_tomor
     await store.settle(settlement(claim.payment, Status.FAILED_RETRYABLE, delay=timedelta(0)))
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         await connection.execute("ANALYZE payments; SET enable_seqscan = off")
-        found = await connection.execute(f"EXPLAIN ANALYZE {statements.load('overview.sql')['oldest_due']}".encode())
+        found = await connection.execute(
+            f"EXPLAIN ANALYZE {sql_files.load_statements('overview.sql')['oldest_due']}".encode()
+        )
         plan = "\n".join(row[0] for row in await found.fetchall())
     assert re.search(r"payments_sweep_at.*\(actual [^)]*rows=1(\.00)? ", plan), plan
     overview = Overview(database_url)
@@ -371,9 +381,9 @@ async def test_what_waits_for_a_human_is_counted_until_it_is_struck_off(store: P
     ids = [(await store.accept(new(f"k-{number}"))).payment.id for number in range(2)]
     for payment_id in ids:
         await store.bury(payment_id, reason="poison")
-    assert await overview.off_path() == {Status.NEEDS_REVIEW: 2}
+    assert await overview.count_waiting() == {Status.NEEDS_REVIEW: 2}
     await execute(database_url, "UPDATE payments SET dead_at = NULL WHERE id = %s", [ids[0]])
-    assert await overview.off_path() == {Status.NEEDS_REVIEW: 1}
+    assert await overview.count_waiting() == {Status.NEEDS_REVIEW: 1}
     await overview.aclose()
 
 
@@ -402,7 +412,7 @@ async def test_a_sweep_puts_lost_payments_back_on_their_lane(
             return {name: LaneState(None, room[name]) for name in EMPTY}
 
         sweep = make_sweep(sweeps, producer, lanes, metrics=metrics)
-        await sweeps.look_ahead()
+        await sweeps.advance_horizon()
         assert await sweep.run_once() == 0  # its lane is full: nothing is pushed back either
         room = {"critical": 0, "default": 0, "low": 10}  # the others being full is not its concern
         assert await sweep.run_once() == 1
@@ -428,7 +438,7 @@ async def test_while_redis_is_away_due_payments_run_directly(
         producer = Producer(redis, payments_stream(f"test-{uuid4()}"))
         direct = DirectRuns(remembering(ran), concurrency=10, metrics=metrics)
         sweep = make_sweep(sweeps, producer, lanes, metrics=metrics, direct=direct)
-        await sweeps.look_ahead()
+        await sweeps.advance_horizon()
         assert await sweep.run_once() == 1  # and, as that leaves places free, marks what the cursor finds
         assert await sweep.run_once() == 1
         assert await sweep.run_once() == 0

@@ -45,7 +45,7 @@ from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics
 from okane.payment import Payment
 from okane.providers.base import Approved, ChargeResult, LookUpResult, NotFound, Unknown
-from okane.store import Accepted, Claimed, DeadLetterStore, NewPayment, PaymentLists, PaymentStore, PaymentWatch
+from okane.store import Accepted, Claim, DeadLetterStore, NewPayment, PaymentLists, PaymentStore, PaymentWatch
 from okane.tracing import export
 from okane.tracing.opentelemetry_tracing import recording
 from streams import Done, Draft, Message, Outcome, StreamFull, connect
@@ -252,7 +252,7 @@ async def test_claim_and_settlement_are_parts_of_the_handling(traced: Traced, da
 
     async def handler(message: Message) -> Outcome:
         claim = await claims.claim(UUID(bytes=message.body))
-        assert isinstance(claim, Claimed)
+        assert isinstance(claim, Claim)
         await claims.settle(settlement(claim.payment))
         return Done()
 

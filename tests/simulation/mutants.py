@@ -18,7 +18,7 @@ from uuid import UUID
 
 from okane.payment import Payment, Status
 from okane.providers.base import ChargeResult, Unavailable, Unknown
-from okane.store import Claimed, Settlement
+from okane.store import Claim, Settlement
 from okane.worker.charge import PaymentHandler
 from okane.worker.late_look_up import LateLookUps
 from okane.worker.lease_renewal import Lease
@@ -120,7 +120,7 @@ def unknown_is_unavailable() -> Iterator[None]:
     """A time-out counts as never sent, and is charged again at once. Caught by I4, when the retries are spent by then."""
     charged = OutcomeRules.charged
 
-    def broken(self: OutcomeRules, claim: Claimed, result: ChargeResult, *, roll: float) -> PaymentOutcome:
+    def broken(self: OutcomeRules, claim: Claim, result: ChargeResult, *, roll: float) -> PaymentOutcome:
         return charged(self, claim, Unavailable(result.reason) if isinstance(result, Unknown) else result, roll=roll)
 
     with patch.object(OutcomeRules, "charged", broken):
@@ -132,7 +132,7 @@ def no_look_up() -> Iterator[None]:
     """An open outcome is charged again, not looked up. Caught by the rule that every such charge follows a look-up."""
     attempt = PaymentHandler._attempt
 
-    async def broken(self: PaymentHandler, claim: Claimed, lease: Lease) -> Settlement | None:
+    async def broken(self: PaymentHandler, claim: Claim, lease: Lease) -> Settlement | None:
         return await attempt(self, replace(claim, look_up_first=False), lease)
 
     with patch.object(PaymentHandler, "_attempt", broken):
@@ -211,10 +211,10 @@ MUTANTS: Final[Mapping[str, Callable[[], AbstractContextManager[Any]]]] = {
 
 
 @contextlib.contextmanager
-def _charged(verdict: Callable[[Claimed, Unknown], PaymentOutcome]) -> Iterator[None]:
+def _charged(verdict: Callable[[Claim, Unknown], PaymentOutcome]) -> Iterator[None]:
     charged = OutcomeRules.charged
 
-    def broken(self: OutcomeRules, claim: Claimed, result: ChargeResult, *, roll: float) -> PaymentOutcome:
+    def broken(self: OutcomeRules, claim: Claim, result: ChargeResult, *, roll: float) -> PaymentOutcome:
         if isinstance(result, Unknown):
             return verdict(claim, result)
         return charged(self, claim, result, roll=roll)

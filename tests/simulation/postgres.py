@@ -10,8 +10,18 @@ from uuid import UUID
 
 from okane.errors import IdempotencyKeyReused, StoreBusy, StoreUnavailable, TimeOutOfRange
 from okane.payment import Payment, Status
-from okane.store import Accepted, Claimed, LateLookUp, NewPayment, PaymentStore, Refused, Settlement, SweepStore, WakeUp
-from okane.store.sweep import Marked
+from okane.store import (
+    Accepted,
+    Claim,
+    ClaimRefusal,
+    LateLookUp,
+    NewPayment,
+    PaymentStore,
+    Settlement,
+    SweepStore,
+    WakeUp,
+)
+from okane.store.sweep import MarkResult
 from tests.simulation.network import Exchange, Link, Network, NoAnswer, NotSent
 from tests.simulation.store import MemoryDatabase, MemoryPaymentStore, MemorySweepStore
 
@@ -94,14 +104,14 @@ class RemotePaymentStore:
     async def get(self, payment_id: UUID, *, account_id: str) -> Payment:
         return await self._remote.ask_repeatably("get", lambda: self._store.get(payment_id, account_id=account_id))
 
-    async def claim(self, payment_id: UUID) -> Claimed | Refused:
+    async def claim(self, payment_id: UUID) -> Claim | ClaimRefusal:
         if self._dies_of is not None:
             row = self._database.payments.get(payment_id)
             if row is not None and row.idempotency_key == self._dies_of:
                 await self._remote.network.die("poison")
         valid_until_s = self._remote.network.loop.time() + self._lease.total_seconds()
         claim = await self._remote.ask("claim", lambda: self._store.claim(payment_id))
-        return replace(claim, valid_until_s=valid_until_s) if isinstance(claim, Claimed) else claim
+        return replace(claim, valid_until_s=valid_until_s) if isinstance(claim, Claim) else claim
 
     async def settle(self, settlement: Settlement) -> timedelta | None:
         return await self._remote.ask("settle_row", lambda: self._store.settle(settlement))
@@ -150,10 +160,10 @@ class RemoteSweepStore:
         self._remote = remote
         self._store = MemorySweepStore(database, grace=grace)
 
-    async def look_ahead(self) -> None:
-        await self._remote.ask("look_ahead", self._store.look_ahead)
+    async def advance_horizon(self) -> None:
+        await self._remote.ask("advance_horizon", self._store.advance_horizon)
 
-    async def mark_lost(self, lane: str, oldest_entry: timedelta | None) -> Marked:
+    async def mark_lost(self, lane: str, oldest_entry: timedelta | None) -> MarkResult:
         return await self._remote.ask("mark_lost", lambda: self._store.mark_lost(lane, oldest_entry))
 
     async def take_due(

@@ -17,9 +17,17 @@ from uuid import UUID
 import psycopg
 
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict, TimeOutOfRange
-from okane.payment import FARTHEST, LATE_LOOK_UPS, RARE, TRANSITIONS, UNCHARGED, Payment, Status
-from okane.store import Accepted, Claimed, Decision, Event, LateLookUp, NewPayment, Refused, Settlement, WakeUp
-from okane.store.sweep import ALL_LANES, LONGEST_QUEUE, WINDOW, Marked
+from okane.payment import (
+    CLOSED_UNCHARGED,
+    LATE_LOOK_UPS,
+    MAX_SCHEDULE_AHEAD,
+    RARE_STATUSES,
+    TRANSITIONS,
+    Payment,
+    Status,
+)
+from okane.store import Accepted, Claim, ClaimRefusal, Decision, Event, LateLookUp, NewPayment, Settlement, WakeUp
+from okane.store.sweep import ALL_LANES, LONGEST_QUEUE, WINDOW, MarkResult
 
 FAILED = (Status.FAILED_FINAL, Status.FAILED_RETRYABLE)
 OPEN = (Status.PROCESSING, Status.UNKNOWN)
@@ -139,7 +147,7 @@ class MemoryDatabase:
         stays = event == "late_result" and status is row.status
         assert stays or status in TRANSITIONS[row.status], f"{row.id}: {row.status} must not become {status} ({event})"
         row.status = status
-        row.rare_status = status if status in RARE else None
+        row.rare_status = status if status in RARE_STATUSES else None
         row.version += 1
         row.updated_at = self.now()
         timeline = self.events[row.id]
@@ -172,7 +180,9 @@ class MemoryDatabase:
         waits = row.status is Status.PENDING and row.execute_at is not None
         assert row.sweep_at is not None or not waits, f"{row.id}: scheduled, and out of the sweep's sight"
         swept = row.sweep_at is not None
-        assert not swept or row.status in UNCHARGED or not row.status.at_rest, f"{row.id}: {row.status} is still swept"
+        assert not swept or row.status in CLOSED_UNCHARGED or not row.status.is_at_rest, (
+            f"{row.id}: {row.status} is still swept"
+        )
         assert (row.status is Status.NEEDS_REVIEW) <= (row.dead_at is not None), f"{row.id}: no human hears of it"
 
 
@@ -238,17 +248,17 @@ class MemoryPaymentStore:
             raise PaymentNotFound(str(payment_id))
         return row.payment()
 
-    async def claim(self, payment_id: UUID) -> Claimed | Refused:
+    async def claim(self, payment_id: UUID) -> Claim | ClaimRefusal:
         """Take the sole right to call the provider for a payment, for the length of the lease."""
         valid_until_s = time.monotonic() + self._lease.total_seconds()
         now = self._db.now()
         row = self._db.payments.get(payment_id)
         if row is None:
-            return Refused(None, timedelta(0))
+            return ClaimRefusal(None, timedelta(0))
         if not _claimable(row, now):
             return _refused(row, now)
         self._take(row, now)
-        return Claimed(
+        return Claim(
             payment=row.payment(),
             look_up_first=row.look_up_first,
             look_ups=row.look_ups,
@@ -449,7 +459,7 @@ class MemoryPaymentStore:
     def _in_time(self, moment: datetime | None) -> bool:
         """Whether a time of a new payment is in the future, and not too far away."""
         now = self._db.now()
-        return moment is None or now < moment <= now + FARTHEST
+        return moment is None or now < moment <= now + MAX_SCHEDULE_AHEAD
 
     def _insert(self, new: NewPayment, *, wake: bool) -> PaymentRow:
         now = self._db.now()
@@ -565,23 +575,23 @@ class MemorySweepStore:
     async def aclose(self) -> None:
         """Nothing to close."""
 
-    async def look_ahead(self) -> None:
+    async def advance_horizon(self) -> None:
         """Learn which transactions have ended meanwhile: all that had begun."""
         horizon = self._db.horizon
         horizon.proven_at, horizon.seen_at = horizon.seen_at, self._db.now()
 
-    async def mark_lost(self, lane: str, oldest_entry: timedelta | None) -> Marked:
+    async def mark_lost(self, lane: str, oldest_entry: timedelta | None) -> MarkResult:
         """Mark payments of `lane` that are older than the grace and than its oldest live entry, and still unsettled."""
         below = self._bound(oldest_entry)
         if lane not in self._db.sweep_cursors and not self._start(lane, below):
-            return Marked(lost=0, more=self._db.sweep_cursors.get(ALL_LANES, below) < below)
+            return MarkResult(lost=0, more=self._db.sweep_cursors.get(ALL_LANES, below) < below)
         after = self._db.sweep_cursors[lane]
         if after >= below:
-            return Marked(lost=0, more=False)
+            return MarkResult(lost=0, more=False)
         window, more = self._window_from(after, below)
         lost = sum(self._mark(self._db.payments[one], lane) for one in window)
         self._move(lane, window[-1] if more else below)
-        return Marked(lost=lost, more=more)
+        return MarkResult(lost=lost, more=more)
 
     async def take_due(
         self, lanes: Mapping[str, timedelta | None], *, limit: int, by_retry_at: bool = False
@@ -663,17 +673,17 @@ def _over(row: PaymentRow, now: datetime) -> bool:
 
 def _still(row: PaymentRow, payment: Payment) -> bool:
     """Whether a closed payment is what it was when its look-up was taken."""
-    return row.version == payment.version and row.status in UNCHARGED
+    return row.version == payment.version and row.status in CLOSED_UNCHARGED
 
 
 def _look_up_late(row: PaymentRow) -> bool:
     """Whether the sweep sent it to be looked up although it is closed."""
-    return row.status in UNCHARGED and row.sweep_at is not None and row.sweeps > 0
+    return row.status in CLOSED_UNCHARGED and row.sweep_at is not None and row.sweeps > 0
 
 
 def _planned(row: PaymentRow) -> bool:
     """Whether the wake-up that was just taken is its first, at the time it was scheduled for; or one of a closed payment."""
-    return row.status in UNCHARGED or _scheduled(row)
+    return row.status in CLOSED_UNCHARGED or _scheduled(row)
 
 
 def _scheduled(row: PaymentRow) -> bool:
@@ -701,7 +711,7 @@ def _lease_ran_out(row: PaymentRow, now: datetime) -> bool:
     return row.status is Status.PROCESSING and row.lease_until is not None and row.lease_until <= now
 
 
-def _refused(row: PaymentRow, now: datetime) -> Refused:
+def _refused(row: PaymentRow, now: datetime) -> ClaimRefusal:
     """Why a claim was refused, and when to ask again."""
     spent = None
     if row.status is Status.FAILED_FINAL and row.decline_code is None:
@@ -713,7 +723,7 @@ def _refused(row: PaymentRow, now: datetime) -> Refused:
             until = row.execute_at
         case _:
             until = row.retry_at
-    return Refused(row.status, max(timedelta(0), (until or now) - now), spent, _over(row, now), _look_up_late(row))
+    return ClaimRefusal(row.status, max(timedelta(0), (until or now) - now), spent, _over(row, now), _look_up_late(row))
 
 
 def _seconds_since(then: datetime | None, now: datetime) -> float:

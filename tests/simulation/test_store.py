@@ -23,10 +23,10 @@ import uuid_utils
 from psycopg.conninfo import make_conninfo
 
 from okane.errors import OkaneError
-from okane.payment import UNCHARGED, Status
-from okane.store import Call, Claimed, Event, NewPayment, PaymentStore, Settlement, SweepStore
+from okane.payment import CLOSED_UNCHARGED, Status
+from okane.store import Call, Claim, Event, NewPayment, PaymentStore, Settlement, SweepStore
 from okane.store import sweep as sweep_module
-from okane.store.sweep import Marked
+from okane.store.sweep import MarkResult
 from tests.okane.stored_payments import new
 from tests.simulation.store import FAILED, MemoryDatabase, MemoryPaymentStore, MemorySweepStore, PaymentRow
 
@@ -132,7 +132,7 @@ async def outcome(
         return type(error), error.args
     except psycopg.Error as error:
         return type(error)
-    if isinstance(answer, Claimed):
+    if isinstance(answer, Claim):
         length_s = answer.valid_until_s - LEASE.total_seconds()
         assert started_s <= length_s <= time.monotonic()
         return dataclasses.replace(answer, valid_until_s=0.0)
@@ -149,9 +149,9 @@ def kind(answer: object) -> str:
             return answer.__name__
         case None | bool():
             return str(answer)
-        case Claimed():
+        case Claim():
             return "look up first" if answer.look_up_first else "charge"
-        case Marked():
+        case MarkResult():
             return "some" if answer.lost else "none"
         case list():
             return "some" if answer else "none"
@@ -243,7 +243,7 @@ class Play:
 
     async def _claim(self) -> None:
         """Mostly one that is not settled."""
-        waiting = [row.id for row in self._twins.db.payments.values() if not row.status.terminal]
+        waiting = [row.id for row in self._twins.db.payments.values() if not row.status.is_terminal]
         choose = waiting and self._dice.random() < 0.9
         await self._twins.same("claim", self._dice.choice(waiting) if choose else self._payment_id())
 
@@ -290,7 +290,7 @@ class Play:
     async def _late(self) -> None:
         """The look-up of a closed payment, taken and answered, or not; sometimes of what it was before."""
         dice, rows = self._dice, self._twins.db.payments.values()
-        closed = [row.id for row in rows if row.status in UNCHARGED and row.sweep_at is not None]
+        closed = [row.id for row in rows if row.status in CLOSED_UNCHARGED and row.sweep_at is not None]
         payment_id = dice.choice(closed) if closed and dice.random() < 0.9 else self._payment_id()
         row = self._twins.db.payments.get(payment_id)
         if row is not None and row.sweep_at is not None and dice.random() < 0.5:
@@ -309,7 +309,7 @@ class Play:
 
     async def _sweep(self) -> None:
         for _ in range(self._dice.randrange(3)):
-            await self._twins.same("look_ahead")
+            await self._twins.same("advance_horizon")
         for lane in self._dice.sample(LANES, 2):
             await self._twins.same("mark_lost", lane, self._age())
 
@@ -393,7 +393,7 @@ EVERY_WAY = {
     "cancel: StatusConflict",
     "claim: charge",
     "claim: look up first",
-    "claim: Refused",
+    "claim: ClaimRefusal",
     "find: IdempotencyKeyReused",
     "find: None",
     "find: Payment",
@@ -418,7 +418,7 @@ EVERY_WAY = {
     "expire: True",
     "events: none",
     "events: some",
-    "look_ahead: None",
+    "advance_horizon: None",
     "mark_lost: none",
     "mark_lost: some",
     "take_due: none",

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from okane.errors import StoreUnavailable
 from okane.load.client import HttpClient
 from okane.load.report import AT_REST
-from okane.payment import UNCHARGED
+from okane.payment import CLOSED_UNCHARGED
 from okane.store import Overview
 from streams import StreamError, StreamStats
 from torture.history.journals import (
@@ -48,7 +48,7 @@ async def come_to_rest(cluster: Cluster, *, within_s: float) -> float:
 
 async def _at_rest(cluster: Cluster, overview: Overview) -> bool:
     try:
-        if not set(await overview.counts()) <= AT_REST or UNCHARGED & set(await overview.off_path()):
+        if not set(await overview.count_all()) <= AT_REST or CLOSED_UNCHARGED & set(await overview.count_waiting()):
             return False
         broker = await read_broker(cluster.redis_url, stream=cluster.plan.stream)
     except (StoreUnavailable, StreamError):

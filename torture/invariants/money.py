@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from okane.payment import UNCHARGED, Status
+from okane.payment import CLOSED_UNCHARGED, Status
 from torture.history.journals import Charge, EventRow, History, PaymentRow
 from torture.invariants.violation import Violation
 
@@ -33,7 +33,7 @@ def success_means_charged(history: History) -> Sequence[Violation]:
         row = history.rows.get(payment_id)
         if row is None:
             found.append(Violation("I3", payment_id, "charged without a payment", repr(charges)))
-        elif row.status not in UNCHARGED and any(_differs(charge, row) for charge in charges):
+        elif row.status not in CLOSED_UNCHARGED and any(_differs(charge, row) for charge in charges):
             found.append(Violation("I3", payment_id, "charged another amount", f"{charges} for {row}"))
     if history.provider.conflicts:
         what = "a key was used for another payment or amount"
@@ -46,7 +46,7 @@ def failure_means_not_charged(history: History) -> Sequence[Violation]:
     found = []
     for payment_id, charges in captured(history).items():
         row = history.rows.get(payment_id)
-        if row is not None and row.status in UNCHARGED:
+        if row is not None and row.status in CLOSED_UNCHARGED:
             found.append(Violation("I4", payment_id, f"charged although {row.status}", repr(charges)))
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from okane.payment import TERMINAL, TRANSITIONS, UNCHARGED, Status
+from okane.payment import CLOSED_UNCHARGED, TERMINAL, TRANSITIONS, Status
 from torture.history.journals import EventRow, History, Observation, PaymentRow
 from torture.invariants.violation import Violation
 
@@ -71,18 +71,18 @@ def _allowed(before: Status, line: EventRow) -> bool:
             return after is Status.PROCESSING and after in TRANSITIONS[before]
         case "late_result":  # only kept, but for money that moved for a payment called failed
             return after is before or (
-                before.terminal and after in TRANSITIONS[before] and after is Status.NEEDS_REVIEW
+                before.is_terminal and after in TRANSITIONS[before] and after is Status.NEEDS_REVIEW
             )
         case "retried":
             return after is Status.PENDING and after in TRANSITIONS[before]
         case "needs_review":  # open for too long, or poison
-            return after is Status.NEEDS_REVIEW and after in TRANSITIONS[before] and not before.terminal
+            return after is Status.NEEDS_REVIEW and after in TRANSITIONS[before] and not before.is_terminal
         case "unanswered":  # closed, and the provider does not say whether a charge arrived later
-            return after is Status.NEEDS_REVIEW and before in UNCHARGED
+            return after is Status.NEEDS_REVIEW and before in CLOSED_UNCHARGED
         case outcome if outcome in _OUTCOMES:
             return before is Status.PROCESSING and after is _OUTCOMES[outcome]
         case _:  # somebody decided
-            return after in TRANSITIONS[before] and not before.terminal
+            return after in TRANSITIONS[before] and not before.is_terminal
 
 
 def _wrong_attempt(events: Sequence[EventRow], row: PaymentRow) -> str | None:

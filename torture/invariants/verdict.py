@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from okane.payment import UNCHARGED, Status
+from okane.payment import CLOSED_UNCHARGED, Status
 from torture.history.journals import History
 from torture.invariants import at_rest, leaks, money, promises, timelines
 from torture.invariants.violation import Violation
@@ -96,7 +96,9 @@ INVARIANTS: Sequence[Invariant] = (
         money.success_means_charged,
         _rows(Status.SUCCESS),
     ),
-    Invariant("I4", "no charge for what failed or was canceled", money.failure_means_not_charged, _rows(*UNCHARGED)),
+    Invariant(
+        "I4", "no charge for what failed or was canceled", money.failure_means_not_charged, _rows(*CLOSED_UNCHARGED)
+    ),
     Invariant(
         "I5",
         "no payment is open, but those that wait for a human and say why",

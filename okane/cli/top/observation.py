@@ -70,7 +70,11 @@ class Observer:
 
     async def _postgres(self, trouble: list[str]) -> tuple[timedelta | None, int | None, Mapping[Status, int] | None]:
         try:
-            return await self._overview.oldest_due(), await self._overview.dead(), await self._overview.off_path()
+            return (
+                await self._overview.oldest_due(),
+                await self._overview.count_dead(),
+                await self._overview.count_waiting(),
+            )
         except StoreUnavailable as error:
             trouble.append(f"Postgres: {error}")
             return None, None, None

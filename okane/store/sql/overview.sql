@@ -15,13 +15,13 @@ SELECT greatest(
        AND greatest(coalesce(p.lease_until, p.retry_at, p.updated_at), p.execute_at) <= now()),
     0)::float8
 
--- name: counts
+-- name: count_all
 SELECT status, count(*) FROM payments GROUP BY status
 
--- name: dead
+-- name: count_dead
 SELECT count(*) FROM payments WHERE dead_at IS NOT NULL
 
--- name: off_path
+-- name: count_waiting
 -- Payments that wait for something other than their turn, by status: small, and found through the partial indexes. What a
 -- human has to decide waits for no sweep: it is among the dead letters. What is closed waits to be looked up again.
 SELECT status, count(*) FROM payments WHERE sweep_at IS NOT NULL AND status <> 'needs_review' GROUP BY status

@@ -13,7 +13,7 @@ from okane.api.access import KeyAccess
 from okane.api_key import Mode
 from okane.errors import AccountBusy
 from okane.store import ApiKeyStore
-from okane.store.fair import FairSessions
+from okane.store.fair_sessions import FairSessions
 from okane.store.session import Session
 from tests.okane.api_keys import ask, bearer, make, pay
 from tests.okane.served_api import Api, serve_api

@@ -11,16 +11,16 @@ from uuid import UUID
 
 from okane.errors import PaymentNotFound, StatusConflict
 from okane.payment import Payment, Status
-from okane.store import columns, statements
+from okane.store import columns, sql_files
 from okane.store.records import Event, LateLookUp, Settlement
 from okane.store.session import Session
 
-SQL = statements.load("payments.sql")
+SQL = sql_files.load_statements("payments.sql")
 
 Decision = Literal[Status.SUCCESS, Status.FAILED_FINAL]
 
 
-class OffPathStore:
+class RareTransitionStore:
     """`late_look_ups` is when a payment that closed while a call might have been on its way is looked up again, each counted
     from its close."""
 

@@ -24,9 +24,9 @@ from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
 from okane.local.postgres import PostgresServer
 from okane.store import ApiKeyStore, PaymentStore, schema
-from okane.store.facts import postgres_facts
-from okane.store.opening import open_session
+from okane.store.connect import open_connection
 from okane.store.pooler import PoolerRefused
+from okane.store.server_facts import read_postgres_facts
 from okane.store.session import Session
 from tests.okane.pgbouncer import pooling
 from tests.okane.stored_payments import GRACE, LEASE, new
@@ -73,7 +73,7 @@ async def test_what_is_read_and_written_does_not_depend_on_the_environment(
 ) -> None:
     for name, value in {"PGTZ": "Asia/Tokyo", "PGCLIENTENCODING": "latin1", "PGAPPNAME": "x"}.items():
         monkeypatch.setenv(name, value)
-    async with await open_session(database_url, name="test") as connection:
+    async with await open_connection(database_url, name="test") as connection:
         row = await (
             await connection.execute("SELECT current_setting('timezone'), current_setting('application_name'), 'é€'")
         ).fetchone()
@@ -86,7 +86,7 @@ async def test_every_command_finds_the_tables_where_pgoptions_says(
     monkeypatch.setenv("PGOPTIONS", "-c search_path=app")
     assert await schema.migrate(empty_database) is True
     assert await schema.version(empty_database) == schema.VERSION
-    assert (await postgres_facts(empty_database)).schema_version == schema.VERSION
+    assert (await read_postgres_facts(empty_database)).schema_version == schema.VERSION
     store, keys = store_of(empty_database), ApiKeyStore(empty_database)
     await store.check_writable()
     await store.accept(new("k"))
@@ -278,7 +278,7 @@ async def test_a_pooler_under_load_is_found_out_all_the_same(database_url: str) 
         try:
             for _ in range(5):
                 with pytest.raises(PoolerRefused):
-                    await open_session(url, name="test")
+                    await open_connection(url, name="test")
         finally:
             stop.set()
             await asyncio.gather(*others)
@@ -288,7 +288,7 @@ async def test_a_pooler_that_takes_no_options_says_which(database_url: str, monk
     with pooling(database_url, "session") as url:
         monkeypatch.setenv("PGOPTIONS", "-c search_path=app")
         with pytest.raises(PoolerRefused, match="takes no `options`"):
-            await open_session(url, name="test")
+            await open_connection(url, name="test")
 
 
 def context(where: Settings) -> Context:

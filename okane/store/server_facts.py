@@ -11,7 +11,7 @@ import psycopg
 
 from okane.errors import StoreUnavailable
 from okane.store import schema
-from okane.store.opening import open_session
+from okane.store.connect import open_connection
 
 OLDEST_MAJOR = 15
 PATIENCE_S = 10.0  # a server that takes connections and then says nothing must not hold up a start
@@ -46,7 +46,7 @@ class PostgresFacts:
     pooled: bool = False
 
 
-async def postgres_facts(url: str) -> PostgresFacts:
+async def read_postgres_facts(url: str) -> PostgresFacts:
     """Ask the server, in a session as processes open them. Raises StoreUnavailable if it does not answer in time,
     LoginRefused (which is one) if it does not let us in, and PoolerRefused (another) for a pooler that keeps no session."""
     try:
@@ -60,7 +60,7 @@ async def postgres_facts(url: str) -> PostgresFacts:
 
 
 async def _ask(url: str) -> PostgresFacts:
-    async with await open_session(url, name="facts") as connection:
+    async with await open_connection(url, name="facts") as connection:
         cursor = await connection.execute(
             "SELECT current_setting('server_version'), current_setting('server_version_num')::integer / 10000,"
             " pg_is_in_recovery(), current_setting('fsync')::boolean,"

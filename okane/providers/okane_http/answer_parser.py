@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
-from okane.http.connection import Response
+from okane.http.connection import HttpResponse
 from okane.payment import Payment
 from okane.providers.base import Approved, ChargeResult, Declined, LookUpResult, NotFound, Unavailable, Unknown
 
@@ -20,7 +20,7 @@ RETRY_AFTER_CAP = timedelta(hours=1)
 _TEXT_LIMIT = 255
 
 
-def charge_result(answer: Response, payment: Payment, *, now: datetime) -> ChargeResult:
+def parse_charge_answer(answer: HttpResponse, payment: Payment, *, now: datetime) -> ChargeResult:
     """What `answer` to `POST /charges` says about `payment`. `now` is only asked for a Retry-After date."""
     said = _object(answer.body)
     if 200 <= answer.status < 300:
@@ -30,7 +30,7 @@ def charge_result(answer: Response, payment: Payment, *, now: datetime) -> Charg
     return _not_taken(answer, said, now=now) or Unknown(_unexpected(answer.status, said))
 
 
-def look_up_result(answer: Response, payment: Payment, *, now: datetime) -> LookUpResult:
+def parse_look_up_answer(answer: HttpResponse, payment: Payment, *, now: datetime) -> LookUpResult:
     """What `answer` to `GET /charges/{key}` says about `payment`.
 
     Only a JSON 404 is the provider's: a 404 page of a proxy or of a mistyped base URL must not make a charge vanish.
@@ -109,7 +109,7 @@ def _declined(status: int, said: Mapping[str, object] | None) -> Declined | Unkn
     return Declined(_text(code) if isinstance(code, str) and code else "declined", _text(said.get("message", "")))
 
 
-def _not_taken(answer: Response, said: Mapping[str, object] | None, *, now: datetime) -> Unavailable | None:
+def _not_taken(answer: HttpResponse, said: Mapping[str, object] | None, *, now: datetime) -> Unavailable | None:
     """429 and the contractual 503: the provider says that it did nothing.
 
     A 503 is the contract's with a JSON body or none at all. One with a page or plain text comes from a proxy, and those

@@ -8,12 +8,12 @@ from importlib import resources
 from typing import LiteralString
 
 from okane.store import columns
-from okane.store.prepared import Prepared
+from okane.store.prepared_statements import PreparedStatement
 
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
-def load(file: str) -> Mapping[str, LiteralString]:
+def load_statements(file: str) -> Mapping[str, LiteralString]:
     """Return the statements of one file by name. The text is the project's own, hence literal.
 
     `{name}` stands for another block of the file, or for a list of columns (`columns.LISTS`).
@@ -34,7 +34,7 @@ def _filled(body: LiteralString, blocks: Mapping[str, LiteralString]) -> Literal
     return body
 
 
-def prepared(file: str, *names: str) -> Mapping[str, Prepared]:
+def prepare_statements(file: str, *names: str) -> Mapping[str, PreparedStatement]:
     """Some statements of one file, for the connections that run them again and again."""
-    texts = load(file)
-    return {name: Prepared.of(name, texts[name]) for name in names}
+    texts = load_statements(file)
+    return {name: PreparedStatement.of(name, texts[name]) for name in names}

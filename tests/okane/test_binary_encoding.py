@@ -12,8 +12,8 @@ import psycopg
 import pytest
 from psycopg import pq
 
-from okane.store.binary import UNFIT, encoder
-from okane.store.prepared import Prepared
+from okane.store.binary_encoding import UNFIT, encoder
+from okane.store.prepared_statements import PreparedStatement
 
 VALUES: Sequence[tuple[str, Sequence[object]]] = [
     ("boolean", [True, False]),
@@ -63,7 +63,7 @@ def test_what_does_not_fit_is_said_before_anything_is_sent(type_name: str, value
 
 
 def test_a_statement_is_numbered_by_its_names() -> None:
-    prepared = Prepared.of("both", "SELECT %(b)s::bigint, %(a)s::text[], %(b)s::bigint")
+    prepared = PreparedStatement.of("both", "SELECT %(b)s::bigint, %(a)s::text[], %(b)s::bigint")
     assert (prepared.name, prepared.text) == (b"okane_both", b"SELECT $1::bigint, $2::text[], $1::bigint")
     assert list(prepared.encoders) == ["b", "a"]
     assert prepared.encoders["b"](5) == struct.pack(">q", 5)
@@ -72,7 +72,7 @@ def test_a_statement_is_numbered_by_its_names() -> None:
 @pytest.mark.parametrize("text", ["SELECT %(a)s", "SELECT 5 % 2"])
 def test_a_parameter_without_a_cast_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="cast"):
-        Prepared.of("bare", text)
+        PreparedStatement.of("bare", text)
 
 
 def test_what_is_equal_and_not_the_same_is_written_as_it_is(database_url: str) -> None:

@@ -1,4 +1,4 @@
-"""Prepared statements on one connection, below psycopg's cursors: what runs for every batch of payments.
+"""PreparedStatement statements on one connection, below psycopg's cursors: what runs for every batch of payments.
 
 One round trip in binary both ways. psycopg still makes the connection, waits for it, names its errors and reads its values;
 what is left out is finding out anew, for every batch, what the statement and its parameters are.
@@ -17,7 +17,7 @@ from psycopg import generators, pq, waiting
 from psycopg.adapt import Transformer
 from psycopg.pq.abc import PGresult
 
-from okane.store.binary import Encoder, encoder
+from okane.store.binary_encoding import Encoder, encoder
 
 Row = tuple[Any, ...]
 
@@ -27,7 +27,7 @@ _PARAMETER = re.compile(r"%\((\w+)\)s::(\w+(?:\[\])?)")
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedStatement:
     """A statement with numbered parameters. `encoders` has their names in that order."""
 
     name: bytes
@@ -35,7 +35,7 @@ class Prepared:
     encoders: Mapping[str, Encoder]
 
     @classmethod
-    def of(cls, name: str, text: str) -> Prepared:
+    def of(cls, name: str, text: str) -> PreparedStatement:
         """From a statement with named parameters, each with a cast that says its type."""
         types = dict(_PARAMETER.findall(text))
         numbers = {parameter: number for number, parameter in enumerate(types, 1)}
@@ -46,7 +46,7 @@ class Prepared:
         return cls(f"okane_{name}".encode(), numbered.encode(), encoders)
 
 
-class PreparedConnection:
+class PreparedStatements:
     """One connection and what is prepared on it. One statement at a time; one that is canceled ends the connection."""
 
     def __init__(self, connection: psycopg.AsyncConnection[Row]) -> None:
@@ -54,7 +54,7 @@ class PreparedConnection:
         self._loaders = Transformer(connection)
         self._prepared: set[bytes] = set()
 
-    async def rows(self, statement: Prepared, parameters: Mapping[str, Any]) -> Sequence[Row]:
+    async def rows(self, statement: PreparedStatement, parameters: Mapping[str, Any]) -> Sequence[Row]:
         """Run it in a transaction of its own and return its rows. Raises psycopg's errors."""
         values = [encode(parameters[name]) for name, encode in statement.encoders.items()]
         pgconn = self._connection.pgconn

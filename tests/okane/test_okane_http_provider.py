@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from okane.http.connection import Response
-from okane.providers.answers import RETRY_AFTER_CAP, charge_result, parse_retry_after
+from okane.http.connection import HttpResponse
 from okane.providers.base import Approved, Declined, NotFound, Unavailable, Unknown
+from okane.providers.okane_http.answer_parser import RETRY_AFTER_CAP, parse_charge_answer, parse_retry_after
 from okane.simulator.app import serving
 from okane.simulator.options import SimulatorOptions
 from tests.okane.provider_server import (
@@ -415,6 +415,6 @@ async def test_the_mock_provider_provokes_every_outcome_and_its_look_up(
 def test_a_retry_after_date_is_counted_by_the_providers_own_clock(ours_is_ahead: timedelta) -> None:
     theirs = NOW - ours_is_ahead
     due, date = (format_datetime(at, usegmt=True) for at in (theirs + timedelta(seconds=90), theirs))
-    assert charge_result(Response(503, b"", due, date), PAYMENT, now=NOW) == Unavailable(
+    assert parse_charge_answer(HttpResponse(503, b"", due, date), PAYMENT, now=NOW) == Unavailable(
         "HTTP 503", timedelta(seconds=90)
     )

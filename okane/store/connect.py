@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 
 from okane.store import pooler
-from okane.store.prepared import Row
+from okane.store.prepared_statements import Row
 
 SETUP_TIMEOUT_S = 5.0
 
@@ -34,7 +34,7 @@ _SET = """SELECT pg_backend_pid(), (
     WHERE pg_backend_pid() = %(pid)s OR %(behind_pooler)s)"""
 
 
-async def open_session(
+async def open_connection(
     url: str, *, name: str, settings: Mapping[str, str] | None = None
 ) -> psycopg.AsyncConnection[Row]:
     """Open an autocommit connection with these settings; `name` shows in `pg_stat_activity`.
@@ -67,8 +67,10 @@ async def _second(url: str) -> psycopg.AsyncConnection[Row]:
     return await psycopg.AsyncConnection.connect(url, autocommit=True, **_named("pooler check"))
 
 
-def open_in_thread(url: str, *, name: str, settings: Mapping[str, str] | None = None) -> psycopg.Connection[Row]:
-    """Open the same for code that blocks. The caller has found no pooler that `open_session` refuses."""
+def open_blocking_connection(
+    url: str, *, name: str, settings: Mapping[str, str] | None = None
+) -> psycopg.Connection[Row]:
+    """Open the same for code that blocks. The caller has found no pooler that `open_connection` refuses."""
     connection = psycopg.connect(url, autocommit=True, **_named(name))
     parameters = _parameters(connection.info.backend_pid, settings)
     connection.execute(_SET, {**parameters, "behind_pooler": True}, prepare=False)

@@ -19,11 +19,11 @@ from urllib.parse import quote
 
 from yarl import URL
 
-from okane.http.connection import Broken, Response
-from okane.http.pool import NoConnection, Pool
+from okane.http.connection import BrokenExchange, HttpResponse
+from okane.http.pool import ConnectionPool, NoConnection
 from okane.payment import Payment
-from okane.providers.answers import charge_result, look_up_result
 from okane.providers.base import ChargeResult, LookUpResult, Unavailable, Unknown
+from okane.providers.okane_http.answer_parser import parse_charge_answer, parse_look_up_answer
 from streams.failpoints import failpoint
 
 BEFORE_ANSWER = failpoint("provider.before_answer", "the provider has been called, its answer not read", raises=OSError)
@@ -31,7 +31,7 @@ BEFORE_ANSWER = failpoint("provider.before_answer", "the provider has been calle
 _VISIBLE = re.compile(r"[!-~]+")
 
 
-class HttpProvider:
+class OkaneHttpProvider:
     """A `Provider` over HTTP. Create it on a running loop; close it with `aclose()` or as a context manager.
 
     `timeout` is the deadline of one call, from the wait for a connection to the last byte of the answer.
@@ -63,11 +63,11 @@ class HttpProvider:
         self._loop = asyncio.get_running_loop()
         self._timeout_s = timeout.total_seconds()
         self._connect_timeout_s = connect.total_seconds()
-        self._overdue = Broken(f"no answer within {self._timeout_s:g} s")
+        self._overdue = BrokenExchange(f"no answer within {self._timeout_s:g} s")
         self._charges = url.raw_path.rstrip("/") + "/charges"
         self._common = _common_headers(url, authority)
         self._post = f"POST {self._charges} HTTP/1.1\r\n{self._common}Content-Type: application/json\r\n"
-        self._pool = Pool(
+        self._pool = ConnectionPool(
             host=url.raw_host or "",
             port=url.port or 0,
             tls=_tls() if url.scheme == "https" else None,
@@ -91,14 +91,18 @@ class HttpProvider:
         more = "" if self._more_header is None else self._more_header()
         request = f"{self._post}Idempotency-Key: {key}\r\n{more}Content-Length: {len(body)}\r\n\r\n{body}"
         answer = await self._call(request.encode("ascii"), repeatable=False)
-        return charge_result(answer, payment, now=datetime.now(UTC)) if isinstance(answer, Response) else answer
+        return (
+            parse_charge_answer(answer, payment, now=datetime.now(UTC)) if isinstance(answer, HttpResponse) else answer
+        )
 
     async def look_up(self, payment: Payment) -> LookUpResult:
         """Ask what became of the payment's key. Never raises for what the provider or the network does."""
         more = "" if self._more_header is None else self._more_header()
         request = f"GET {self._charges}/{quote(payment.provider_key, safe='')} HTTP/1.1\r\n{self._common}{more}\r\n"
         answer = await self._call(request.encode("ascii"), repeatable=True)
-        return look_up_result(answer, payment, now=datetime.now(UTC)) if isinstance(answer, Response) else answer
+        return (
+            parse_look_up_answer(answer, payment, now=datetime.now(UTC)) if isinstance(answer, HttpResponse) else answer
+        )
 
     async def aclose(self) -> None:
         """Close every connection. Calls still in flight end as `Unknown`."""
@@ -112,20 +116,22 @@ class HttpProvider:
     ) -> None:
         await self.aclose()
 
-    async def _call(self, request: bytes, *, repeatable: bool) -> Response | Unavailable | Unknown:
+    async def _call(self, request: bytes, *, repeatable: bool) -> HttpResponse | Unavailable | Unknown:
         due_s = self._loop.time() + self._timeout_s
         outcome = await self._exchange(request, due_s=due_s)
-        if repeatable and isinstance(outcome, Broken) and outcome.stale:
+        if repeatable and isinstance(outcome, BrokenExchange) and outcome.stale:
             outcome = await self._exchange(request, due_s=due_s, fresh=True)
         if isinstance(outcome, NoConnection):
             return Unavailable(outcome.reason)
-        if isinstance(outcome, Broken):
+        if isinstance(outcome, BrokenExchange):
             return Unknown(outcome.reason)
         if BEFORE_ANSWER.armed and (failed := await self._hit_before_answer(due_s)) is not None:
             return failed
         return outcome
 
-    async def _exchange(self, request: bytes, *, due_s: float, fresh: bool = False) -> Response | Broken | NoConnection:
+    async def _exchange(
+        self, request: bytes, *, due_s: float, fresh: bool = False
+    ) -> HttpResponse | BrokenExchange | NoConnection:
         connect_due_s = min(self._loop.time() + self._connect_timeout_s, due_s)
         connection = await self._pool.take(due_s=connect_due_s, fresh=fresh)
         if isinstance(connection, NoConnection):

@@ -26,12 +26,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from okane.http import pool
-from okane.http.connection import MAX_ANSWER_BYTES, MAX_FRAMING_BYTES, Broken, Connection, Response
-from okane.http.pool import NoConnection, Pool
+from okane.http.connection import MAX_ANSWER_BYTES, MAX_FRAMING_BYTES, BrokenExchange, HttpConnection, HttpResponse
+from okane.http.pool import ConnectionPool, NoConnection
 from okane.payment import Payment
-from okane.providers.answers import charge_result
 from okane.providers.base import Approved, ChargeResult, Unavailable, Unknown
-from okane.providers.okane_http import HttpProvider
+from okane.providers.okane_http.answer_parser import parse_charge_answer
+from okane.providers.okane_http.provider import OkaneHttpProvider
 from streams import failpoints
 from tests.okane.provider_server import (
     CAPTURED,
@@ -50,7 +50,7 @@ from tests.payments import NOW, PAYMENT
 T = TypeVar("T")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 LONG_S = 60.0
-OVERDUE = Broken("overdue")
+OVERDUE = BrokenExchange("overdue")
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
@@ -107,16 +107,16 @@ class Wire(asyncio.Transport):
 
 
 @contextlib.contextmanager
-def wired() -> Iterator[tuple[Connection, Wire]]:
+def wired() -> Iterator[tuple[HttpConnection, Wire]]:
     local, remote = socket.socketpair()
     with local, remote:
-        connection = Connection(on_lost=lambda _: None)
+        connection = HttpConnection(on_lost=lambda _: None)
         yield connection, Wire(connection, local)
 
 
 async def started(
-    connection: Connection, *, request: bytes = b"GET", within_s: float = LONG_S
-) -> asyncio.Task[Response | Broken]:
+    connection: HttpConnection, *, request: bytes = b"GET", within_s: float = LONG_S
+) -> asyncio.Task[HttpResponse | BrokenExchange]:
     """An exchange whose request has been written."""
     due_s = asyncio.get_running_loop().time() + within_s
     call = asyncio.create_task(connection.exchange(request, due_s=due_s, overdue=OVERDUE))
@@ -124,7 +124,9 @@ async def started(
     return call
 
 
-async def exchanged(*pieces: bytes, end: Callable[[Wire], None] | None = None) -> tuple[Response | Broken, bool]:
+async def exchanged(
+    *pieces: bytes, end: Callable[[Wire], None] | None = None
+) -> tuple[HttpResponse | BrokenExchange, bool]:
     """What comes of an answer in these pieces, and whether the connection may be used again."""
     with wired() as (connection, wire):
         call = await started(connection)
@@ -142,32 +144,32 @@ async def exchanged(*pieces: bytes, end: Callable[[Wire], None] | None = None) -
 
 
 WHOLE = {
-    "length": (OK, Response(200, b"ok", None), True),
-    "no body": (b"HTTP/1.1 503 No\r\nretry-after: 7\r\nContent-Length: 0\r\n\r\n", Response(503, b"", "7"), True),
-    "empty fields": (b"HTTP/1.1 200\r\nX:\r\nY: \r\nCONTENT-LENGTH: 2\r\n\r\nok", Response(200, b"ok", None), True),
+    "length": (OK, HttpResponse(200, b"ok", None), True),
+    "no body": (b"HTTP/1.1 503 No\r\nretry-after: 7\r\nContent-Length: 0\r\n\r\n", HttpResponse(503, b"", "7"), True),
+    "empty fields": (b"HTTP/1.1 200\r\nX:\r\nY: \r\nCONTENT-LENGTH: 2\r\n\r\nok", HttpResponse(200, b"ok", None), True),
     "two waits": (
         b"HTTP/1.1 429 No\r\nRetry-After: 1\r\nRetry-After: 2\r\nContent-Length: 1\r\n\r\n ",
-        Response(429, b" ", "1"),
+        HttpResponse(429, b" ", "1"),
         True,
     ),
     "chunked": (
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n1;a=b\r\no\r\n1\r\nk\r\n0\r\nRetry-After: 9\r\n\r\n",
-        Response(200, b"ok", None),
+        HttpResponse(200, b"ok", None),
         True,
     ),
     "interim answers": (
         b"HTTP/1.1 100 Continue\r\nRetry-After: 9\r\n\r\nHTTP/1.1 103 Hints\r\nContent-Length: 5\r\n\r\n" + OK,
-        Response(200, b"ok", None),
+        HttpResponse(200, b"ok", None),
         True,
     ),
     "close": (
         b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
-        Response(200, b"ok", None),
+        HttpResponse(200, b"ok", None),
         False,
     ),
-    "HTTP/1.0": (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", Response(200, b"ok", None), False),
-    "204": (b"HTTP/1.1 204 No Content\r\n\r\n", Response(204, b"", None), False),
-    "304": (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", Response(304, b"", None), False),
+    "HTTP/1.0": (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", HttpResponse(200, b"ok", None), False),
+    "204": (b"HTTP/1.1 204 No Content\r\n\r\n", HttpResponse(204, b"", None), False),
+    "304": (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", HttpResponse(304, b"", None), False),
 }
 
 
@@ -185,14 +187,14 @@ async def test_an_answer_cut_anywhere_is_broken(name: str) -> None:
     for at in range(len(said)):
         for end in (Wire.end_of_stream, lambda wire: wire.lose(ConnectionResetError("reset"))):
             result, kept = await exchanged(*([said[:at]] if at else []), end=end)
-            assert isinstance(result, Broken), said[:at]
+            assert isinstance(result, BrokenExchange), said[:at]
             assert not kept
 
 
 async def test_a_body_may_last_until_the_connection_ends() -> None:
     said = b"HTTP/1.0 200 OK\r\nRetry-After: 3\r\n\r\n" + CAPTURED
-    assert await exchanged(said, end=Wire.end_of_stream) == (Response(200, CAPTURED, "3"), False)
-    assert isinstance((await exchanged(said, end=lambda wire: wire.lose(OSError())))[0], Broken)
+    assert await exchanged(said, end=Wire.end_of_stream) == (HttpResponse(200, CAPTURED, "3"), False)
+    assert isinstance((await exchanged(said, end=lambda wire: wire.lose(OSError())))[0], BrokenExchange)
 
 
 @pytest.mark.parametrize("status", [200, 503])
@@ -200,9 +202,9 @@ async def test_such_a_body_that_was_cut_says_nothing(status: int) -> None:
     head = b"HTTP/1.1 %d Whatever\r\n\r\n" % status
     for at in range(len(CAPTURED)):
         result, _ = await exchanged(head + b"\n" + CAPTURED[:at], end=Wire.end_of_stream)
-        if isinstance(result, Response):
+        if isinstance(result, HttpResponse):
             # An empty 503 would mean that no money moved.
-            assert isinstance(charge_result(result, PAYMENT, now=NOW), Unknown)
+            assert isinstance(parse_charge_answer(result, PAYMENT, now=NOW), Unknown)
 
 
 UNREADABLE = {
@@ -248,27 +250,27 @@ UNREADABLE = {
 async def test_what_is_no_answer_ends_the_connection(name: str) -> None:
     said = UNREADABLE[name]
     result, kept = await exchanged(said)
-    assert isinstance(result, Broken)
+    assert isinstance(result, BrokenExchange)
     assert (kept, result.stale) == (False, False)
     # An answer that is whole before the trouble begins is used; what follows it finds the connection closed.
     for at in range(1, min(len(said), 256)):
         result, kept = await exchanged(said[:at], said[at:], end=Wire.end_of_stream)
         assert not kept
-        assert isinstance(result, Broken) or said[:at] == OK or result.status == 204 or b"close" in said
+        assert isinstance(result, BrokenExchange) or said[:at] == OK or result.status == 204 or b"close" in said
 
 
 @given(st.lists(st.one_of(st.sampled_from([*(said for said, _, _ in WHOLE.values()), OK[:20]]), st.binary(max_size=9))))
 @settings(max_examples=150, deadline=None)
 def test_bytes_of_any_kind_end_in_an_answer_or_a_closed_connection(pieces: list[bytes]) -> None:
     result, kept = run(exchanged(*pieces, end=lambda wire: None if kept_open(wire) else wire.end_of_stream()))
-    assert isinstance(result, Response | Broken)
-    assert not kept or isinstance(result, Response)
+    assert isinstance(result, HttpResponse | BrokenExchange)
+    assert not kept or isinstance(result, HttpResponse)
 
 
 def kept_open(wire: Wire) -> bool:
     """There was a whole answer, and nothing else."""
     connection = wire._protocol
-    assert isinstance(connection, Connection)
+    assert isinstance(connection, HttpConnection)
     return connection._answer is None and not wire.is_closing()
 
 
@@ -277,7 +279,7 @@ async def test_data_that_nobody_asked_for_ends_the_connection(unasked: bytes) ->
     with wired() as (connection, wire):
         call = await started(connection)
         connection.data_received(OK)
-        assert isinstance(await call, Response)
+        assert isinstance(await call, HttpResponse)
         connection.data_received(unasked)
         assert wire.is_closing()
         assert not connection.is_open
@@ -327,7 +329,7 @@ async def test_each_exchange_has_its_own_deadline() -> None:
         await asyncio.sleep(0.05)
         assert not long.done()
         connection.data_received(OK)
-        assert await long == Response(200, b"ok", None)
+        assert await long == HttpResponse(200, b"ok", None)
         # The time of an exchange that was answered ends nothing.
         third = await started(connection, within_s=0.01)
         connection.data_received(OK)
@@ -345,7 +347,7 @@ async def test_only_a_kept_connection_that_ends_without_a_byte_is_stale() -> Non
         await first
         second = await started(connection)
         wire.end_of_stream()
-        assert await second == Broken("connection lost: closed by the provider", stale=True)
+        assert await second == BrokenExchange("connection lost: closed by the server", stale=True)
     with wired() as (connection, wire):
         first = await started(connection)
         connection.data_received(OK)
@@ -353,11 +355,11 @@ async def test_only_a_kept_connection_that_ends_without_a_byte_is_stale() -> Non
         second = await started(connection)
         connection.data_received(b"H")
         wire.end_of_stream()
-        assert await second == Broken("connection lost: closed by the provider")
+        assert await second == BrokenExchange("connection lost: closed by the server")
     with wired() as (connection, wire):
         first = await started(connection)
         wire.end_of_stream()
-        assert await first == Broken("connection lost: closed by the provider")
+        assert await first == BrokenExchange("connection lost: closed by the server")
 
 
 # Connections that the server has closed, or spoilt, before the event loop could notice
@@ -463,7 +465,7 @@ async def test_a_connection_that_ends_before_the_request_is_written_has_sent_not
 ) -> None:
     local, remote = socket.socketpair()
 
-    async def connect(new: Callable[[], Connection], *_: object, **__: object) -> tuple[Wire, Connection]:
+    async def connect(new: Callable[[], HttpConnection], *_: object, **__: object) -> tuple[Wire, HttpConnection]:
         connection = new()
         wire = Wire(connection, local)
         connection.data_received(OK)
@@ -473,7 +475,7 @@ async def test_a_connection_that_ends_before_the_request_is_written_has_sent_not
     with local, remote:
         async with client("http://127.0.0.1:1") as provider:
             result = await provider.charge(PAYMENT)
-    assert result == Unavailable("no connection: the provider hung up before it was asked")
+    assert result == Unavailable("no connection: the server hung up before the request")
 
 
 # Look-ups may be repeated, once
@@ -595,14 +597,14 @@ async def test_a_caller_that_gives_up_waiting_does_not_take_a_place_along() -> N
         assert server.connections <= 1
 
 
-async def _pool(base_url: str, *, connections: int) -> Pool:
+async def _pool(base_url: str, *, connections: int) -> ConnectionPool:
     host, port = base_url.removeprefix("http://").split(":")
-    return Pool(host=host, port=int(port), tls=None, connections=connections)
+    return ConnectionPool(host=host, port=int(port), tls=None, connections=connections)
 
 
-async def _take(pool: Pool) -> Connection:
+async def _take(pool: ConnectionPool) -> HttpConnection:
     connection = await pool.take(due_s=asyncio.get_running_loop().time() + LONG_S)
-    assert isinstance(connection, Connection)
+    assert isinstance(connection, HttpConnection)
     return connection
 
 
@@ -958,7 +960,7 @@ async def settle_with(server: NastyServer, *, calls: int, at_once: int, timeout_
     results: dict[str, ChargeResult] = {}
     keys = iter([f"key-{number}" for number in range(calls)])
 
-    async def caller(provider: HttpProvider) -> None:
+    async def caller(provider: OkaneHttpProvider) -> None:
         for key in keys:
             results[key] = await provider.charge(_payment(key))
 
