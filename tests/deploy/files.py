@@ -1,4 +1,4 @@
-"""The files under test, and what they may name: settings that exist."""
+"""The files under test, and the check that the settings in them exist."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from okane.config import Settings, parse_duration
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-CLOSING = timedelta(seconds=10)  # what a process may take beyond its drain
+CLOSING = timedelta(seconds=10)  # the time that a process may take after its drain
 
 
 def loaded(path: Path) -> Any:
-    """The document in a YAML file."""
+    """Return the document in a YAML file."""
     return yaml.safe_load(path.read_text())
 
 
 def settings_named() -> frozenset[str]:
-    """Every name that a setting has in the environment."""
+    """Return every name that a setting has in the environment."""
     names = {f"OKANE_{field.upper()}" for field in Settings.model_fields}
     for info in Settings.model_fields.values():
         if isinstance(info.validation_alias, AliasChoices):
@@ -34,7 +34,7 @@ def settings_named() -> frozenset[str]:
 
 
 def check_settings(env: Mapping[str, str], *, besides: Iterable[str] = ()) -> Settings:
-    """The settings that a process would read from `env`, in which nothing but settings may stand, and `besides`."""
+    """Return the settings that a process reads from `env`, after a check that it has only settings, and `besides`."""
     known = settings_named()
     assert set(env) <= known | set(besides)
     before = dict(os.environ)
@@ -54,10 +54,10 @@ def duration(text: str) -> timedelta:
 
 
 def drain_needed(settings: Settings) -> timedelta:
-    """How long a supervisor has to wait after SIGTERM before it may kill."""
+    """Return the time between SIGTERM and kill -9 that a supervisor must allow."""
     return settings.lame_duck + settings.drain + CLOSING
 
 
 def pinned(image: str) -> bool:
-    """Whether an image is named with a version of at least two numbers, or by its digest."""
+    """Return True for an image with a version of at least two numbers, or with a digest."""
     return "@sha256:" in image or re.fullmatch(r".+:v?\d+(\.\d+)+[\w.-]*", image) is not None

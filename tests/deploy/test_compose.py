@@ -1,4 +1,4 @@
-"""compose.yaml: what the specification's schema says, and what it cannot say: settings, paths, ports, hardening."""
+"""compose.yaml: valid by the schema of the specification; also its settings, paths, ports and hardening."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OURS = sorted(name for name, service in SERVICES.items() if service["image"].sta
 
 
 def substituted(value: str) -> str:
-    """With `${NAME:-default}` and `${NAME:?message}` as a shell would have them, everything unset but the second kind."""
+    """Replace `${NAME:-default}` by its default and `${NAME:?message}` by `set-NAME`."""
     value = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
     return re.sub(r"\$\{(\w+):\?[^}]*\}", r"set-\1", value)
 
@@ -34,7 +34,7 @@ def environment(name: str) -> dict[str, str]:
 
 
 def mounts(name: str) -> dict[str, str]:
-    """From where each path inside is."""
+    """Return the source of each mounted path."""
     parts = [volume.split(":") for volume in SERVICES[name].get("volumes", [])]
     return {target: source for source, target, *_ in parts}
 
@@ -52,7 +52,7 @@ def test_it_has_the_whole_stack() -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_every_setting_exists(name: str) -> None:
-    settings = check_settings(environment(name), besides=["PGPASSWORD"])  # which libpq reads
+    settings = check_settings(environment(name), besides=["PGPASSWORD"])  # a variable of libpq
     if name in ("api", "worker"):
         assert (settings.host, settings.metrics_host, settings.metrics_port) == ("0.0.0.0", "0.0.0.0", 9101)
 
@@ -77,7 +77,7 @@ def test_it_is_hardened(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"migrate"}))
 def test_it_is_checked(name: str) -> None:
-    """By the image's own check, or by one that is given here."""
+    """The check is that of the image, or one in this file."""
     assert name in ("api", "worker") or SERVICES[name]["healthcheck"]["test"][0] == "CMD"
 
 
@@ -126,8 +126,8 @@ def test_no_password_is_an_argument() -> None:
         assert not re.search(r"\$\{\w*(?:PASSWORD|SECRET|AUTH)", str(service.get("command")))
 
 
-def test_the_password_of_valkey_is_asked_for_and_not_to_be_seen(tmp_path: Path, free_port: int) -> None:
-    """Runs the command of the file with the server of this environment."""
+def test_valkey_requires_its_password_and_hides_it(tmp_path: Path, free_port: int) -> None:
+    """Run the command of the file with the server of this environment."""
     shell, option, script = SERVICES["valkey"]["command"]
     program = f"{find_binary().path} - --port {free_port} --dir {tmp_path} --bind 127.0.0.1"
     script = script.replace("$$", "$").replace("valkey-server -", program)
@@ -155,7 +155,7 @@ def answers(client: redis.Redis) -> bool:
         return False
 
 
-def test_the_servers_keep_what_the_guarantees_rest_on() -> None:
+def test_the_servers_have_the_durability_that_the_guarantees_need() -> None:
     assert {"fsync=on", "synchronous_commit=on", "full_page_writes=on"} <= set(SERVICES["postgres"]["command"])
     valkey = SERVICES["valkey"]["command"][-1].splitlines()
     assert {"appendonly yes", "maxmemory-policy noeviction"} <= set(valkey)
@@ -178,10 +178,10 @@ def test_prometheus_finds_its_configuration_and_its_rules(tmp_path: Path) -> Non
     assert re.search(r"SUCCESS: .* rule", done.stdout)
 
 
-def test_prometheus_asks_our_processes_where_they_are() -> None:
-    asked = [sd["url"] for job in loaded(DEPLOY / "prometheus.yml")["scrape_configs"] for sd in job["http_sd_configs"]]
+def test_prometheus_takes_its_targets_from_okane() -> None:
+    urls = [sd["url"] for job in loaded(DEPLOY / "prometheus.yml")["scrape_configs"] for sd in job["http_sd_configs"]]
     port = check_settings(environment("api"), besides=["PGPASSWORD"]).metrics_port
-    assert asked == [f"http://{name}:{port}/http_sd" for name in ("api", "worker")]
+    assert urls == [f"http://{name}:{port}/http_sd" for name in ("api", "worker")]
     assert all("edge" in SERVICES[name]["networks"] for name in ("api", "worker", "prometheus"))
     own = loaded(ROOT / "grafana" / "prometheus" / "prometheus.yml")
     assert loaded(DEPLOY / "prometheus.yml")["global"] == own["global"]

@@ -1,4 +1,4 @@
-"""The image: what the Dockerfile says is sound, what it copies is there, and what it installs was tested."""
+"""The image: the Dockerfile passes its linter, its sources exist, and its packages are those that were tested."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def instructions(name: str, stage: str = "\n".join(LINES)) -> list[str]:
 
 
 def copied() -> list[str]:
-    """What comes from the checkout."""
+    """Return the paths that the Dockerfile copies from the checkout."""
     return [path for line in instructions("COPY") if "--from" not in line for path in line.split()[:-1]]
 
 
 def requirements(path: Path) -> dict[str, set[str]]:
-    """The hashes of each `name==version`, wherever it is for."""
+    """Return the hashes of each `name==version`, without environment markers."""
     blocks = re.split(r"\n(?=\S)", path.read_text())
     return {
         re.split(r"[\\;]", block)[0].strip(): set(re.findall(r"sha256:[0-9a-f]{64}", block))
@@ -41,7 +41,7 @@ def requirements(path: Path) -> dict[str, set[str]]:
     }
 
 
-def test_the_linter_has_nothing_to_say() -> None:
+def test_the_linter_finds_nothing() -> None:
     hadolint = Path(sys.executable).parent / "hadolint"
     done = subprocess.run([hadolint, DOCKERFILE], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
@@ -61,7 +61,7 @@ def test_the_last_stage_has_no_tools_to_build_with_and_no_root() -> None:
     assert last.index("\nUSER ") > max(last.rindex("\nRUN "), last.rindex("\nCOPY "))
 
 
-def test_what_is_copied_is_there_and_not_ignored() -> None:
+def test_copied_paths_exist_and_are_not_ignored() -> None:
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
     assert len(copied()) > 5
     for path in copied():
@@ -85,7 +85,7 @@ def test_the_environment_names_settings() -> None:
 
 
 @pytest.mark.parametrize("image", ["requirements.txt", "requirements-build.txt"])
-def test_it_installs_what_was_tested_and_nothing_else(image: str) -> None:
+def test_it_installs_only_packages_that_were_tested(image: str) -> None:
     installed, known = requirements(DEPLOY / image), requirements(ROOT / "requirements-dev.txt")
     assert installed
     assert all(installed.values())

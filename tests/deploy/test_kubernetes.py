@@ -1,4 +1,4 @@
-"""The manifests: valid, hardened, agreeing with each other, and KEDA reads the keys that there are."""
+"""The manifests: valid, hardened, consistent, and KEDA reads keys that exist."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Manifest = dict[str, Any]
 
 
 def manifests(*folders: Path) -> Iterator[Manifest]:
-    """What the kustomizations of these folders list as resources."""
+    """Yield the resources that the kustomizations of these folders list."""
     for folder in folders:
         for resource in loaded(folder / "kustomization.yaml")["resources"]:
             if (folder / resource).is_file():
@@ -49,7 +49,7 @@ PROCESSES = ("okane-api", "okane-worker")
 
 def container(name: str) -> Manifest:
     [only] = PODS[name]["spec"]["containers"]
-    return only  # type: ignore[no-any-return]
+    return only  # type: ignore[no-any-return]  # YAML is untyped
 
 
 def grace(name: str) -> timedelta:
@@ -62,14 +62,14 @@ def test_it_is_valid(known: tuple[str, str], version: str) -> None:
     kubernetes_validate.validate(BUILT_IN[known], version, strict=True)
 
 
-def test_what_is_wrong_would_be_found() -> None:
+def test_an_unknown_field_is_found() -> None:
     wrong = yaml.safe_load(yaml.safe_dump(ALL["Deployment", "okane-api"]))
     wrong["spec"]["template"]["spec"]["containers"][0]["readonlyRootFilesystem"] = True
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, VERSIONS[-1], strict=True)
 
 
-def test_there_is_everything_that_it_takes() -> None:
+def test_every_kind_of_manifest_is_there() -> None:
     assert Counter(kind for kind, _ in ALL) == {
         "ConfigMap": 1,
         "Deployment": 2,
@@ -106,7 +106,7 @@ def test_there_is_no_secret_in_any_file() -> None:
 
 
 @pytest.mark.parametrize("name", PODS)
-def test_a_pod_may_do_little(name: str) -> None:
+def test_a_pod_is_hardened(name: str) -> None:
     pod, one = PODS[name]["spec"], container(name)
     assert pod["securityContext"] == {
         "runAsNonRoot": True,
@@ -127,7 +127,7 @@ def test_a_pod_may_do_little(name: str) -> None:
 
 @pytest.mark.parametrize("name", PODS)
 def test_no_service_becomes_a_setting(name: str) -> None:
-    """Kubernetes would set OKANE_METRICS_PORT to tcp://…, for a Service of that name."""
+    """With service links, Kubernetes would set OKANE_METRICS_PORT to tcp://… for a Service of that name."""
     assert PODS[name]["spec"]["enableServiceLinks"] is False
 
 
@@ -163,7 +163,7 @@ def test_an_api_is_out_of_every_service_before_it_stops_listening() -> None:
     assert check_settings({}).lame_duck >= timedelta(seconds=5)
 
 
-def test_probes_ask_what_there_is() -> None:
+def test_probes_use_routes_and_ports_that_exist() -> None:
     ports = {name: {port["name"] for port in container(name)["ports"]} for name in PROCESSES}
     for name in PROCESSES:
         for kind in ("startupProbe", "livenessProbe"):
@@ -194,7 +194,7 @@ def test_names_and_labels_agree() -> None:
         assert ALL[kind, name]["spec"]["type"] == "ClusterIP"
 
 
-def test_the_network_lets_through_what_is_needed_and_names_every_port() -> None:
+def test_network_policies_allow_the_needed_ports_only() -> None:
     everywhere = ALL["NetworkPolicy", "okane"]["spec"]
     assert everywhere["policyTypes"] == ["Ingress", "Egress"]
     assert {port["port"] for rule in everywhere["ingress"] for port in rule["ports"]} == {9101}
@@ -208,30 +208,30 @@ def test_keda_reads_lag_and_pending_of_every_lane() -> None:
     settings = check_settings({})
     spec = ALL["ScaledObject", "okane-worker"]["spec"]
     assert spec["scaleTargetRef"]["name"] in PODS
-    assert spec["minReplicaCount"] >= 1  # somebody has to send what is due again
+    assert spec["minReplicaCount"] >= 1  # workers also send due retries
     [auth] = {trigger["authenticationRef"]["name"] for trigger in spec["triggers"]}
     secrets = ALL["TriggerAuthentication", auth]["spec"]["secretTargetRef"]
     assert {secret["parameter"] for secret in secrets} == {"address", "username", "password", "tls"}
     made = set(re.findall(r"--from-literal=(\w+)=", (DEPLOY / "README.md").read_text()))
     assert {secret["key"] for secret in secrets} == made - {"DATABASE_URL", "REDIS_URL"}
-    asked: dict[str, set[str]] = {}
+    counts: dict[str, set[str]] = {}
     for trigger in spec["triggers"]:
         metadata = trigger["metadata"]
         assert trigger["type"] == "redis-streams"
         assert metadata["consumerGroup"] == settings.group
-        [what] = metadata.keys() & {"lagCount", "pendingEntriesCount"}  # given both, KEDA would look at the lag alone
-        asked.setdefault(metadata["stream"], set()).add(what)
-        assert what == "lagCount" or int(metadata[what]) < settings.concurrency
+        [count] = metadata.keys() & {"lagCount", "pendingEntriesCount"}  # given both, KEDA would use the lag alone
+        counts.setdefault(metadata["stream"], set()).add(count)
+        assert count == "lagCount" or int(metadata[count]) < settings.concurrency
     keys = payments_stream(settings.stream).lane_keys
-    assert asked == {key: {"lagCount", "pendingEntriesCount"} for key in keys}
+    assert counts == {key: {"lagCount", "pendingEntriesCount"} for key in keys}
 
 
-def test_keda_alone_says_how_many_workers_there_are() -> None:
+def test_only_keda_sets_the_number_of_workers() -> None:
     assert loaded(KEDA / "worker.yaml")["spec"] == {"replicas": None}
 
 
-async def test_what_keda_reads_is_the_work_there_is(redis_url: str) -> None:
-    """Not read, and read but not settled: also after entries were settled, which deletes them."""
+async def test_keda_reads_lag_and_pending_entries_as_they_are(redis_url: str) -> None:
+    """Both stay right after entries were acked, which deletes them."""
     client, stream = connect(redis_url), Stream("keda", lanes=LANES)
     key, finish = stream.lane_key("critical"), asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""The systemd units: systemd itself finds nothing wrong, they are hardened, and a stop leaves time to drain."""
+"""The systemd units: systemd accepts them, they are hardened, and a stop leaves time to drain."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.deploy.files import DEPLOY, check_settings, drain_needed
 FOLDER = DEPLOY / "systemd"
 UNITS = sorted(path.name for path in FOLDER.glob("*.service"))
 PROGRAM = "/opt/okane/bin/okane"
-EXPOSED_AT_MOST = 15  # of 100: what is left is the network, and the machine's own files, read-only
+EXPOSED_AT_MOST = 15  # of 100: the rest is the network, and the machine's own files, read-only
 
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed (apt-get install systemd)"
@@ -27,14 +27,14 @@ def values(unit: str, key: str) -> list[str]:
 
 
 def environment(unit: str, instance: str = "1") -> dict[str, str]:
-    """What the unit sets by itself, before the file that an operator writes."""
+    """Return the environment in the unit itself, without the file of the operator."""
     words = " ".join(values(unit, "Environment")).replace("%i", instance).split()
     return dict(word.split("=", 1) for word in words)
 
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
-    """The units with a program that exists, the template as its first instance."""
+    """Copy the units with a program that exists, and the template as its first instance."""
     for unit in UNITS:
         text = (FOLDER / unit).read_text().replace(PROGRAM, shutil.which("true") or "/bin/true")
         (tmp_path / unit.replace("@.", "@1.")).write_text(text)
@@ -54,7 +54,7 @@ def analyze(*arguments: str | Path) -> str:
     return done.stdout + done.stderr
 
 
-def test_there_are_the_units_that_the_documents_name() -> None:
+def test_the_documented_units_exist() -> None:
     assert UNITS == ["okane-api.service", "okane-migrate.service", "okane-worker@.service"]
 
 
@@ -66,7 +66,7 @@ def test_systemd_understands_every_line(installed: Path) -> None:
 
 @needs_systemd
 @pytest.mark.parametrize("unit", UNITS)
-def test_little_of_the_machine_is_exposed(installed: Path, unit: str) -> None:
+def test_units_expose_little_of_the_machine(installed: Path, unit: str) -> None:
     path = installed / unit.replace("@.", "@1.")
     analyze("security", "--offline=true", "--no-pager", f"--threshold={EXPOSED_AT_MOST}", path)
 

@@ -1,4 +1,4 @@
-"""Every command that the documents for operators give is one that runs: okane's own are parsed, the servers' are executed."""
+"""Every command in the documents for operators runs: those of okane are parsed, those for the servers are executed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("operations*.md"))
 
 
 def _lines(document: Path) -> Iterator[str]:
-    """What is to be typed: all of a block, or what follows the prompt in one that shows a session."""
+    """Yield the commands: every line of a block, or the lines after a prompt in a block that shows a session."""
     for kind, block in re.findall(r"^```(|console)\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE):
         for line in block.replace("\\\n", " ").splitlines():
             if not kind or line.startswith("$ "):
@@ -31,13 +31,13 @@ def _lines(document: Path) -> Iterator[str]:
 LINES = sorted({line for document in DOCUMENTS for line in _lines(document)})
 
 
-def starting(prefix: str) -> list[list[str]]:
-    """The words of each command that starts so, without its comment, for what it is an argument of."""
+def commands_with_prefix(prefix: str) -> list[list[str]]:
+    """Return the words of each command with this prefix, without its comment."""
     return [shlex.split(line, comments=True) for line in LINES if line.startswith(prefix)]
 
 
-def okanes() -> Iterator[list[str]]:
-    """What follows `okane` or `python3 run.py`, in blocks of commands and in the text."""
+def okane_commands() -> Iterator[list[str]]:
+    """Yield the words after `okane` or `python3 run.py`, in blocks of commands and in the text."""
     for line in LINES:
         if found := re.search(r"(?:^|exec api |-- |bin/)okane (\S.*)|^python3 run\.py (\S.*)", line):
             yield shlex.split(found[1] or found[2], comments=True)
@@ -48,7 +48,7 @@ def okanes() -> Iterator[list[str]]:
 
 
 def check(command: Any, words: list[str]) -> None:
-    """That the command has this subcommand, and it these options."""
+    """Check that the command has this subcommand, and that subcommand these options."""
     if hasattr(command, "commands"):
         assert words
         assert words[0] in command.commands, words
@@ -60,37 +60,39 @@ def check(command: Any, words: list[str]) -> None:
 
 
 def test_the_commands_of_okane_exist() -> None:
-    found = [words for words in okanes() if words[0] not in ("test", "WORD")]
+    found = [words for words in okane_commands() if words[0] not in ("test", "WORD")]
     assert len(found) > 20
     for words in found:
         assert words[0] in COMMANDS, words
         check(load(words[0]), words[1:])
 
 
-def test_what_is_asked_of_postgres_can_be_asked(private_postgres: PostgresServer) -> None:
-    asked = [words[3] for words in starting("psql ")]
-    assert len(asked) > 8
-    assert all(words[:3] == ["psql", "$DATABASE_URL", "-c"] and len(words) == 4 for words in starting("psql "))
+def test_postgres_executes_every_statement(private_postgres: PostgresServer) -> None:
+    statements = [words[3] for words in commands_with_prefix("psql ")]
+    assert len(statements) > 8
+    assert all(
+        words[:3] == ["psql", "$DATABASE_URL", "-c"] and len(words) == 4 for words in commands_with_prefix("psql ")
+    )
     with psycopg.connect(private_postgres.url, autocommit=True) as connection:
-        for statement in sorted(asked, key=lambda text: "ALTER SYSTEM" in text or "reload" in text):  # these last
+        for statement in sorted(statements, key=lambda text: "ALTER SYSTEM" in text or "reload" in text):  # these last
             connection.execute(statement.encode())
 
 
-def test_what_is_asked_of_redis_can_be_asked(private_redis: RedisServer) -> None:
-    asked = [words[3:] for words in starting("redis-cli ")]
-    assert len(asked) > 8
-    assert all(words[:3] == ["redis-cli", "-u", "$REDIS_URL"] for words in starting("redis-cli "))
+def test_redis_executes_every_command(private_redis: RedisServer) -> None:
+    commands = [words[3:] for words in commands_with_prefix("redis-cli ")]
+    assert len(commands) > 8
+    assert all(words[:3] == ["redis-cli", "-u", "$REDIS_URL"] for words in commands_with_prefix("redis-cli "))
     with redis.Redis.from_url(private_redis.url) as client:
-        client.response_callbacks.clear()  # only whether the server understands it counts
+        client.response_callbacks.clear()  # the answers do not matter, only that the server accepts the commands
         for lane in ("critical", "default", "low"):
             client.xgroup_create(f"{{okane:payments}}:{lane}", "workers", id="0", mkstream=True)
-        for words in asked:
+        for words in commands:
             client.execute_command(*words)
 
 
 def test_the_services_of_compose_and_the_units_exist() -> None:
     services = set(loaded(DEPLOY / "compose.yaml")["services"])
-    for words in starting("docker compose "):
+    for words in commands_with_prefix("docker compose "):
         assert words[2:4] == ["-f", "deploy/compose.yaml"]
         named = {word.partition("=")[0] for word in words[5:] if re.fullmatch(r"[a-z]+(=\d+)?", word)}
         assert named - {"okane", "status", "doctor", "keys", "create"} <= services, words
@@ -101,7 +103,7 @@ def test_the_services_of_compose_and_the_units_exist() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(Path(path).relative_to(ROOT)))
-def test_files_that_commands_name_are_there(document: Path) -> None:
+def test_files_in_commands_exist(document: Path) -> None:
     for block in re.findall(r"^```\w*\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE):
         for path in re.findall(r"(?<![\w/.])(?:deploy|grafana|docs|tests)/[\w./*-]+", block):
             assert path == "deploy/.env" or list(ROOT.glob(path)), path

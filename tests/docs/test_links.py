@@ -1,4 +1,4 @@
-"""Every relative link of the documents leads to something that is there, and to a heading that it has."""
+"""Every relative link of the documents leads to a file and a heading that exist."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "deploy"
 
 
 def _links(document: Path) -> Iterator[tuple[Path, str]]:
-    """The files that it links to, each with the heading in it, if one is named."""
+    """Yield the files that a document links to, each with its heading, if the link has one."""
     text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if "://" not in target:
@@ -22,15 +22,15 @@ def _links(document: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _anchors(document: Path) -> set[str]:
-    """The headings as the usual viewers make anchors of them."""
+    """Return the anchors that the usual viewers make of the headings."""
     headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_lead_somewhere(document: Path) -> None:
+def test_links_lead_to_files_and_headings_that_exist(document: Path) -> None:
     for path, heading in _links(document):
-        assert path.exists(), f"{path} is not there"
+        assert path.exists(), f"{path} does not exist"
         assert not heading or heading in _anchors(path), f"{path} has no heading #{heading}"
 
 

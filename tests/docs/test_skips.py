@@ -1,4 +1,4 @@
-"""The rule about skipped tests: in CI one has failed, unless it says that it may be skipped."""
+"""The rule about skipped tests: in CI a skipped test fails, unless it has the mark may_skip."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_skipped_test_fails_in_ci_and_is_named_with_its_reason(tmp_path: Path,
 
 
 def test_what_ci_needs_it_installs() -> None:
-    """Programs that tests look for, by the names of their packages."""
+    """CI installs the packages of the programs that tests need."""
     script = (ROOT / ".ci" / "run").read_text()
     assert "export CI=true" in script
     for package in ("prometheus", "systemd", "nginx-light", "pgbouncer", "python3-venv"):
