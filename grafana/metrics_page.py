@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry
 
-from okane.api.http.server import ConnectionMetrics
+from okane.api.http.connection_limits import ConnectionMetrics
 from okane.metrics import OkaneMetrics, SystemMetrics
 from streams.prometheus import PrometheusMetrics
 

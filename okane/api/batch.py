@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from okane.api import batch_items, middleware, payment_documents, request_body, strict_json
+from okane.api import batch_items, error_problems, payment_documents, request_body, strict_json
 from okane.api.access import account_of
 from okane.api.answer import JSON
 from okane.api.payment_creation import MAX_BODY_BYTES, PaymentCreation
@@ -112,7 +112,7 @@ def _outcome(receipt: Receipt | BaseException) -> Receipt | Problem:
         return receipt
     if not isinstance(receipt, Exception):
         raise receipt
-    return middleware.problem(receipt)
+    return error_problems.problem_for(receipt)
 
 
 def _written(outcome: Receipt | Problem | str) -> str:

@@ -11,13 +11,13 @@ import contextlib
 import re
 import time
 from collections.abc import Iterator, Mapping
-from typing import cast
+from contextlib import AbstractContextManager
+from typing import Protocol, cast
 from uuid import UUID
 
 import structlog
 from aiohttp import web
 
-from okane.api.http.connection import ServerConnection
 from okane.errors import StoreUnavailable
 from okane.store import PaymentWatch
 
@@ -42,6 +42,14 @@ def preferred_wait_s(headers: Mapping[str, str]) -> int | None:
     return None
 
 
+class CancelsWhenLost(Protocol):
+    """The part of a connection that a waiting request needs."""
+
+    def cancelling_when_lost(self, future: asyncio.Future[None]) -> AbstractContextManager[None]:
+        """Cancel `future` if the client goes away inside the block."""
+        ...
+
+
 class LongPolling:
     """Everybody who waits in this process."""
 
@@ -61,9 +69,9 @@ class LongPolling:
         """
         if self._closed:
             return
-        connection = cast("ServerConnection", request.protocol)
+        connection = cast("CancelsWhenLost", request.protocol)
         started_s = time.perf_counter()
-        with self._waiter(payment_id) as at_rest, connection.losing(at_rest):
+        with self._waiter(payment_id) as at_rest, connection.cancelling_when_lost(at_rest):
             await asyncio.wait([at_rest], timeout=wait_s)
             if at_rest.cancelled():
                 raise ConnectionError("the client went away while it waited")

@@ -9,23 +9,13 @@ from http import HTTPStatus
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
-from aiohttp.web import RequestPayloadError
 
-from okane.api import cross_site, idempotency_key, long_polling, request_body, request_ids
+from okane.api import cross_site, error_problems, long_polling, request_body, request_ids
 from okane.api.access import CALLER, Access
 from okane.api.answer import NO_STORE
-from okane.api.problems import Problem, from_http, internal, malformed
-from okane.api.unknown_routes import RouteSuggestions, not_allowed
+from okane.api.unknown_routes import RouteSuggestions
 from okane.api_key import Scope
 from okane.deadline import Deadline
-from okane.errors import (
-    AccountBusy,
-    IdempotencyKeyReused,
-    Overloaded,
-    PaymentNotFound,
-    StatusConflict,
-    StoreUnavailable,
-)
 from okane.logs import REQUEST_ID
 from okane.metrics import OkaneMetrics
 from okane.origin_guard import OriginGuard
@@ -33,7 +23,6 @@ from okane.origin_guard import OriginGuard
 log = structlog.get_logger("okane.api")
 
 REQUEST_TIMEOUT_S = 10.0  # a database that is silent: nobody waits longer than this
-OVERLOADED_RETRY_AFTER_S = "5"
 
 # The rest of such a body may still be coming: what follows it on the connection is not waited for.
 _BODY_LEFT = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
@@ -73,7 +62,9 @@ def around_requests(
             raise  # the client went away in the middle of its request: there is nobody to answer
         except Exception as error:
             refusal = (
-                unrouted.not_found(request.rel_url.raw_path) if resource is None and _is_404(error) else problem(error)
+                unrouted.not_found(request.rel_url.raw_path)
+                if resource is None and _is_404(error)
+                else error_problems.problem_for(error)
             )
             refusal = request_body.name_form_type(refusal, request.headers.get("Content-Type"))
             response = refusal.answer(instance=request.path, request_id=request_id).response()
@@ -101,49 +92,3 @@ def _as_get(method: str) -> str:
 def _method(request: web.Request) -> str:
     """The method as a label: a client may send any word, a metric must not keep it."""
     return request.method if request.method in {"GET", "HEAD", "POST"} else "other"
-
-
-def problem(error: BaseException) -> Problem:
-    """What a client is told of an error. One that nobody has foreseen is logged."""
-    match error:
-        case Problem():
-            return error
-        case web.HTTPMethodNotAllowed():
-            return not_allowed(error)
-        case web.HTTPException():
-            return from_http(error)
-        case IdempotencyKeyReused(payment_id=payment_id):
-            return idempotency_key.key_reused(str(payment_id))
-        case PaymentNotFound():
-            return Problem(HTTPStatus.NOT_FOUND, "payment_not_found", f"there is no payment {error}")
-        case StatusConflict():
-            return Problem(HTTPStatus.CONFLICT, "status_conflict", str(error), extra={"payment_status": error.status})
-        case Overloaded():
-            return Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "overloaded",
-                "payments wait for too long already: no new ones are taken; repeat the request with the same idempotency key",
-                retryable=True,
-                headers={"Retry-After": OVERLOADED_RETRY_AFTER_S},
-            )
-        case AccountBusy():
-            return Problem(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                "too_many_reads",
-                "as many lists of this account are being read, or wait for it, as may: ask for fewer at a time",
-                retryable=True,
-                headers={"Retry-After": "1"},
-            )
-        case RequestPayloadError():
-            return malformed("body_unreadable", f"the body broke off or is not coded as it says: {error}")
-        case StoreUnavailable() | TimeoutError():
-            return Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "store_unavailable",
-                "the database does not answer; repeat the request with the same idempotency key",
-                retryable=True,
-                headers={"Retry-After": "1"},
-            )
-        case _:
-            log.error("request_failed", exc_info=error)
-            return internal()

@@ -12,13 +12,13 @@ import structlog
 
 from okane.api.access import Access, AnonymousAccess, KeyAccess
 from okane.api.dead_letters import DeadLetterHandlers
+from okane.api.http.connection_limits import ConnectionLimits, ConnectionMetrics
 from okane.api.http.fast_path import FastPath
-from okane.api.http.server import ConnectionLimits, ConnectionMetrics, serving
+from okane.api.http.server import serving
 from okane.api.long_polling import LongPolling
 from okane.api.payment_handlers import PaymentHandlers
 from okane.api.payment_queries import PaymentQueries
 from okane.api.rate_limit import RateLimits
-from okane.api.request_tracing import TracedFastPath
 from okane.api.routes import Handlers, build_api
 from okane.app import process
 from okane.app.metrics_server import serving_metrics
@@ -62,6 +62,9 @@ async def run_api(settings: Settings) -> None:
         metrics_url = await closing.enter_async_context(serving_metrics(settings, resources, role="api", name="api"))
         access = await closing.enter_async_context(_access(settings, resources))
         app = build_api(routes, resources.metrics, access, guard=guard, tracer=resources.tracing.requests)
+        fast_path = FastPath(
+            routes.handlers.creation, resources.metrics, access, guard=guard, tracer=resources.tracing.requests
+        )
         served = serving(
             app,
             settings.host,
@@ -69,7 +72,7 @@ async def run_api(settings: Settings) -> None:
             limits=ConnectionLimits.of(settings),
             drain=settings.drain,
             metrics=ConnectionMetrics(resources.metrics.registry),
-            fast_path=_fast_path(routes.handlers, resources, access, guard) if settings.fast_lane else None,
+            fast_path=fast_path if settings.fast_lane else None,
             share_port=settings.share_port,
             leaving=leaving,
         )
@@ -111,13 +114,6 @@ def _routes(
             dead=dead, replay=DeadLetterReplay(intake=intake, notes=DeadLetters(resources.redis, resources.stream))
         ),
     )
-
-
-def _fast_path(handlers: PaymentHandlers, resources: Resources, access: Access, guard: OriginGuard | None) -> FastPath:
-    tracer = resources.tracing.requests
-    if tracer is None:
-        return FastPath(handlers.creation, resources.metrics, access, guard)
-    return TracedFastPath(handlers.creation, resources.metrics, access, tracer, guard)
 
 
 @contextlib.asynccontextmanager

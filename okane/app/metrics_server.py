@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from okane import binding
-from okane.api.http.server import ConnectionLimits, serving
+from okane.api.http.connection_limits import ConnectionLimits
+from okane.api.http.server import serving
 from okane.api.metrics_endpoint import PROCESS_PATH, MetricsSources, build_metrics_app
 from okane.app.resources import Resources
 from okane.config import Settings

@@ -18,8 +18,9 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from okane.api.access import AnonymousAccess
+from okane.api.http.connection_limits import SPARE_FILES, ConnectionLimits, ConnectionMetrics
 from okane.api.http.fast_path import FastPath
-from okane.api.http.server import SPARE_FILES, ConnectionLimits, ConnectionMetrics, GuardedRunner
+from okane.api.http.server import GuardedRunner
 from okane.api.middleware import Scopes, around_requests
 from okane.api.payment_creation import MAX_BODY_BYTES, PaymentCreation
 from okane.config import Settings

@@ -14,8 +14,9 @@ from prometheus_client import CollectorRegistry
 
 from okane.api.access import Access, AnonymousAccess
 from okane.api.dead_letters import DeadLetterHandlers
+from okane.api.http.connection_limits import ConnectionLimits
 from okane.api.http.fast_path import FastPath
-from okane.api.http.server import ConnectionLimits, serving
+from okane.api.http.server import serving
 from okane.api.long_polling import LongPolling
 from okane.api.payment_creation import PaymentCreation
 from okane.api.payment_handlers import PaymentHandlers
@@ -83,7 +84,7 @@ async def serve_api(
     routes = Handlers(handlers, PaymentQueries(store=store, lists=lists), DeadLetterHandlers(dead=dead, replay=replay))
     app, fast_path = (
         build_api(routes, metrics, access, guard=guard),
-        FastPath(handlers.creation, metrics, access, guard),
+        FastPath(handlers.creation, metrics, access, guard=guard),
     )
     async with (
         serving(

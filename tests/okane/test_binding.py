@@ -15,7 +15,8 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from okane import binding
-from okane.api.http.server import ConnectionLimits, serving
+from okane.api.http.connection_limits import ConnectionLimits
+from okane.api.http.server import serving
 from okane.config import Settings
 from okane.errors import SetupError
 from okane.local.data_folder import DataFolder

@@ -22,14 +22,16 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 from okane import logs
-from okane.api import middleware
+from okane.api import error_problems, middleware
 from okane.api.access import Access, AnonymousAccess, Caller
 from okane.api.answer import Answer
 from okane.api.dead_letters import DeadLetterHandlers
 from okane.api.http.connection import ServerConnection
-from okane.api.http.fast_path import FastConnection, FastPath
+from okane.api.http.connection_limits import ConnectionLimits, ConnectionMetrics
+from okane.api.http.fast_connection import FastConnection
+from okane.api.http.fast_path import Connection, FastPath
 from okane.api.http.plain_request import PlainRequest
-from okane.api.http.server import ConnectionLimits, ConnectionMetrics, GuardedRunner, GuardedServer
+from okane.api.http.server import GuardedRunner, GuardedServer
 from okane.api.long_polling import LongPolling
 from okane.api.payment_handlers import PaymentHandlers
 from okane.api.payment_queries import PaymentQueries
@@ -58,7 +60,7 @@ class Counting(FastPath):
 
     taken = 0
 
-    def take(self, connection: FastConnection, request: PlainRequest) -> None:
+    def take(self, connection: Connection, request: PlainRequest) -> None:
         self.taken += 1
         super().take(connection, request)
 
@@ -98,7 +100,7 @@ class Served:
         server = cast("GuardedServer", self.runner.server)
         _, made = await loop.connect_accepted_socket(server, ours)
         connection = cast("FastConnection", made)
-        await _until(lambda: connection._waiter is not None)
+        await _until(lambda: connection.waiter is not None)
         return connection, *await asyncio.open_connection(sock=theirs)
 
     def count(self, sample: str, **labels: str) -> float:
@@ -194,13 +196,13 @@ async def test_an_error_behind_is_a_problem_and_the_connection_stays(
     fast: bool, error: Exception, status: int, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids: list[str] = []
-    said = middleware.problem
+    said = error_problems.problem_for
 
     def problem(error: BaseException) -> Problem:
         ids.append(logs.REQUEST_ID.get())
         return said(error)
 
-    monkeypatch.setattr(middleware, "problem", problem)
+    monkeypatch.setattr(error_problems, "problem_for", problem)
     async with serving(fast=fast) as served:
         served.shelf.error = error
         reader, writer = await served.connect()
@@ -380,7 +382,7 @@ async def test_after_one_whole_request_of_aiohttps_the_next_may_take_the_fast_la
         connection, reader, writer = await served.feeding()
         connection.data_received(before)
         await _answered(reader, writer)
-        await _until(lambda: connection._waiter is not None)
+        await _until(lambda: connection.waiter is not None)
         connection.data_received(post("a") if before[-1:] == b"\n" or taken else HEALTH[1:])
         await _answered(reader, writer)
         assert served.fast_path.taken == taken
@@ -597,7 +599,7 @@ async def test_who_stops_lets_go_of_those_who_are_answered(fast: bool) -> None:
 
 
 async def test_a_bug_in_the_fast_lane_closes_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(middleware, "problem", None)
+    monkeypatch.setattr(error_problems, "problem_for", None)
     async with serving(fast=True) as served:
         served.shelf.error = RuntimeError("a bug")
         reader, writer = await served.connect()

@@ -31,11 +31,11 @@ from structlog.testing import capture_logs
 from okane import logs, tracing
 from okane.api.access import AnonymousAccess
 from okane.api.dead_letters import DeadLetterHandlers
+from okane.api.http.fast_path import FastPath
 from okane.api.http.server import serving as served
 from okane.api.long_polling import LongPolling
 from okane.api.payment_handlers import PaymentHandlers
 from okane.api.payment_queries import PaymentQueries
-from okane.api.request_tracing import TracedFastPath
 from okane.api.routes import Handlers, build_api
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
@@ -358,7 +358,7 @@ async def serving(traced: Traced, shelf: Shelf, *, fast: bool, memory: MemoryQue
         PaymentQueries(store=store, lists=cast("PaymentLists", shelf)),
         DeadLetterHandlers(dead=cast("DeadLetterStore", shelf), replay=cast("DeadLetterReplay", shelf)),
     )
-    fast_path = TracedFastPath(handlers.creation, metrics, AnonymousAccess(), tracer) if fast else None
+    fast_path = FastPath(handlers.creation, metrics, AnonymousAccess(), tracer=tracer) if fast else None
     app = build_api(routes, metrics, AnonymousAccess(), tracer=tracer)
     async with served(app, "127.0.0.1", 0, limits=LIMITS, drain=timedelta(seconds=1), fast_path=fast_path) as url:
         yield int(url.rpartition(":")[2])

@@ -1,7 +1,7 @@
-"""One client's connection: how long it may dawdle, and what happens to bytes that are no request.
+"""One client's connection: its deadlines, and the answer to bytes that are not a request.
 
-Promise: a client that does nothing, or does it too slowly, loses its connection; what cannot be read as HTTP is answered in
-problem+json, counted, and leaves no line above debug in the log.
+Guarantee: a client that sends nothing, or sends too slowly, loses its connection. Bytes that cannot be read as HTTP are
+answered in problem+json and counted, and log nothing above debug.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import structlog
 from aiohttp import web
@@ -18,167 +18,169 @@ from aiohttp.http import HttpProcessingError, RawRequestMessage
 
 from okane.api import request_ids
 from okane.api.http import protocol_errors
+from okane.api.http.aiohttp_internals import AiohttpConnection
+from okane.api.http.connection_limits import ConnectionGate
 from okane.api.problems import Problem, internal
 from okane.time_slice import SLICE_S
 
-if TYPE_CHECKING:
-    from okane.api.http.server import GuardedServer
-
 log = structlog.get_logger("okane.api")
 
-_AFTER_A_LOOK_S = 0.001  # at 0 it would come before the sockets
-AT_ONCE_BYTES = 2 * 1024  # that are parsed without looking at the time: less than a millisecond in the worst case
-LINGER_S = 2.0  # what is still coming of a body nobody reads is thrown away for so long, so that the answer arrives
+_SECOND_CHECK_S = 0.001  # at 0 the timer would run before the sockets are read
+AT_ONCE_BYTES = 2 * 1024  # parsed without a check of the time: less than a millisecond in the worst case
+LINGER_S = 2.0  # for so long the rest of a refused body is read and dropped, so that the answer arrives
 
 
-class ServerConnection(web.RequestHandler):
-    """One client's connection. Its own part is what to do with time, and with bytes that are no request.
+class ServerConnection(AiohttpConnection):
+    """One client's connection.
 
-    The common case, a request that arrives whole, costs two comparisons: no timer is set or stopped for it.
+    A request that arrives whole, the common case, costs two comparisons: no timer is set or stopped for it.
     """
 
     __slots__ = (
-        "_broken",
-        "_flush",
+        "_cancelled_when_lost",
+        "_flush_timer",
+        "_gate",
         "_head_bytes",
         "_head_since_s",
-        "_losing",
+        "_head_timer",
+        "_is_broken",
         "_parse_soon",
-        "_server",
-        "_unread",
-        "_watch",
-        "_wire",
+        "_socket",
+        "_unparsed",
     )
 
-    def __init__(self, server: GuardedServer, *, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: web.Server, gate: ConnectionGate, *, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
             server,
             loop=loop,
             access_log=cast("Any", None),
-            keepalive_timeout=server.limits.keep_alive_timeout_s,
+            keepalive_timeout=gate.limits.keep_alive_timeout_s,
             lingering_time=LINGER_S,
             max_line_size=protocol_errors.MAX_LINE_BYTES,
             max_field_size=protocol_errors.MAX_FIELD_BYTES,
             max_headers=protocol_errors.MAX_FIELDS,
             auto_decompress=False,  # no route takes a coded body, and a small one may unpack to a large one
         )
-        self._server = server
-        self._wire: asyncio.Transport | None = None  # until it is closed for good; `transport` is forgotten before that
-        self._broken = False
-        self._unread = b""  # what was received and is not parsed yet
+        self._gate = gate
+        self._socket: asyncio.Transport | None = None  # until it is lost; aiohttp forgets its `transport` before that
+        self._is_broken = False
+        self._unparsed = b""
         self._parse_soon: asyncio.Handle | None = None
-        self._losing: asyncio.Future[None] | None = None  # what is cancelled when the client goes away
+        self._cancelled_when_lost: asyncio.Future[None] | None = None
         self._head_since_s: float | None = None  # since when a head is awaited or incomplete
         self._head_bytes = 0
-        self._watch: asyncio.TimerHandle | None = None
-        self._flush: asyncio.TimerHandle | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._flush_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        wire = cast("asyncio.Transport", transport)
-        if not self._server.admit():
-            self._force_close = True  # whatever it sends is not even looked at
-            self._server.refused(protocol_errors.FULL)
-            wire.write(protocol_errors.FULL.on_the_wire(request_id=request_ids.new_id()))
-            wire.close()
+        socket = cast("asyncio.Transport", transport)
+        if not self._gate.admit():
+            self.closes_at_once = True  # its bytes are not parsed
+            self._gate.count_refusal(protocol_errors.FULL)
+            socket.write(protocol_errors.FULL.on_the_wire(request_id=request_ids.new_id()))
+            socket.close()
             return
-        self._wire = wire
+        self._socket = socket
         super().connection_made(transport)
         self._await_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._wire is not None:
-            self._wire = None
-            self._server.release()
-        if self._losing is not None:
-            self._losing.cancel()
-        for timer in (self._watch, self._flush):
+        if self._socket is not None:
+            self._socket = None
+            self._gate.release()
+        if self._cancelled_when_lost is not None:
+            self._cancelled_when_lost.cancel()
+        for timer in (self._head_timer, self._flush_timer):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._unread and data:  # it was read before the transport was paused: its turn comes after the rest
-            self._unread += data
+        if self._unparsed and data:  # it was read before the transport was paused: its turn comes after the rest
+            self._unparsed += data
         elif len(data) <= AT_ONCE_BYTES:
             self._parse(data)
         else:
-            self._unread = data
-            self._parse_for_a_while()
+            self._unparsed = data
+            self._parse_for_a_slice()
 
-    def _parse_for_a_while(self) -> None:
-        """Parse what was received, some of it at a time: a body in chunks of a byte each, or many heads at once, take a tenth
-        of a second to parse. Meanwhile nothing more is read; an ordinary body is parsed in one go."""
+    def _parse_for_a_slice(self) -> None:
+        """Parse what was received, a slice of time at once: a body in chunks of a byte each, or many heads, take a tenth of a
+        second to parse. Nothing more is read meanwhile; an ordinary body is parsed in one go."""
         self._parse_soon = None
-        if self._wire is None:
+        if self._socket is None:
             return
-        unread, at, until_s = self._unread, 0, time.perf_counter() + SLICE_S
-        while at < len(unread) and not (self._broken or self._reading_paused or self._buffer_paused):
-            self._parse(unread[at : at + AT_ONCE_BYTES])
+        unparsed, at, until_s = self._unparsed, 0, time.perf_counter() + SLICE_S
+        while at < len(unparsed) and not (self._is_broken or self.is_reading_paused or self.is_buffer_paused):
+            self._parse(unparsed[at : at + AT_ONCE_BYTES])
             at += AT_ONCE_BYTES
             if time.perf_counter() >= until_s:
                 break
-        self._unread = b"" if self._broken else unread[at:]
-        if self._unread:
-            self._pause_transport_reading()
-        if not (self._reading_paused or self._buffer_paused):
-            self._resume_transport_reading()
+        self._unparsed = b"" if self._is_broken else unparsed[at:]
+        if self._unparsed:
+            self.pause_reading_now()
+        if not (self.is_reading_paused or self.is_buffer_paused):
+            self.resume_when_parsed()
 
-    def _resume_transport_reading(self) -> None:
-        if not self._unread:
-            super()._resume_transport_reading()
+    def resume_when_parsed(self) -> None:
+        """Read from the socket again once everything that was received is parsed."""
+        if not self._unparsed:
+            self.resume_reading_now()
         elif self._parse_soon is None:
-            self._parse_soon = self._loop.call_soon(self._parse_for_a_while)
+            self._parse_soon = self.loop.call_soon(self._parse_for_a_slice)
 
     def _parse(self, data: bytes) -> None:
-        if self._broken:
+        if self._is_broken:
             return
         super().data_received(data)
-        if self._messages:
+        if self.messages:
             self._head_since_s = None
-            if not isinstance(self._messages[-1][0], RawRequestMessage):
-                self._break()
-        elif data and (self._waiter is not None or not self._request_count):  # else it belongs to a body
-            self._more_of_a_head(len(data))
+            if not isinstance(self.messages[-1][0], RawRequestMessage):
+                self._break_off()
+        elif data and (self.waiter is not None or not self.request_count):  # else it belongs to a body
+            self._count_head_bytes(len(data))
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._flush_in_time()
+        self._start_flush_timer()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        # One that is being closed keeps its deadline: nothing would watch over the rest of its buffer.
-        if self._flush is not None and not self._force_close and self._wire is not None and not self._wire.is_closing():
-            self._flush.cancel()
-            self._flush = None
+        # A connection that is being closed keeps its deadline: nothing else bounds how long its buffer lives.
+        if self._flush_timer is not None and not (
+            self.closes_at_once or self._socket is None or self._socket.is_closing()
+        ):
+            self._flush_timer.cancel()
+            self._flush_timer = None
 
     def force_close(self) -> None:
         super().force_close()
-        self._flush_in_time()
+        self._start_flush_timer()
 
     async def start(self) -> None:
         await super().start()
-        self._flush_in_time()
+        self._start_flush_timer()
 
     @contextlib.contextmanager
-    def losing(self, future: asyncio.Future[None]) -> Iterator[None]:
-        """Inside the block, `future` is cancelled when the client goes away. For the request in hand: there is one."""
-        self._losing = future
-        if self._wire is None:
+    def cancelling_when_lost(self, future: asyncio.Future[None]) -> Iterator[None]:
+        """Cancel `future` if the client goes away inside the block. For the one request in hand."""
+        self._cancelled_when_lost = future
+        if self._socket is None:
             future.cancel()
         try:
             yield
         finally:
-            self._losing = None
+            self._cancelled_when_lost = None
 
     @property
-    def ending(self) -> bool:
-        """Whether no request is taken any more but those in hand."""
-        return self._close or self._force_close or self._server.leaving
+    def is_ending(self) -> bool:
+        """Tell whether no request is taken any more but those in hand."""
+        return self.closes_after_answer or self.closes_at_once or self._gate.leaving.is_set()
 
     @property
     def is_new(self) -> bool:
         """Tell whether no request has come on it yet."""
-        return not self._request_count and not self._broken
+        return not self.request_count and not self._is_broken
 
     def handle_error(
         self,
@@ -187,68 +189,70 @@ class ServerConnection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The answer to what is no request, and to what the application let fall."""
+        """Answer bytes that are not a request, and an exception that the application let pass."""
         if isinstance(exc, ConnectionError):
-            raise exc  # the client went away in the middle of its request: there is nobody to answer
-        refusal = protocol_errors.refusal(exc) if isinstance(exc, HttpProcessingError) else internal()
-        if not isinstance(exc, HttpProcessingError):
+            raise exc  # the client went away in the middle of its request: no answer can reach it
+        if isinstance(exc, HttpProcessingError):
+            refusal = protocol_errors.problem_of(exc)
+        else:
+            refusal = internal()
             log.error("request_failed", exc_info=exc)
         if request.writer.output_size == 0:  # an answer that has been begun cannot be taken back
             self.refuse(refusal)
         raise ConnectionError("refused")
 
     def refuse(self, refusal: Problem) -> None:
-        """Answer outside of any request, and hang up. What the client is still sending is thrown away for a while: to close
-        at once would be to reset the connection, and the answer would be lost on the way."""
-        self._server.refused(refusal)
-        self._broken = self._force_close = True
-        if self._waiter is not None:
-            self._waiter.cancel()
-        if self._wire is not None and not self._wire.is_closing():
-            self._wire.write(refusal.on_the_wire(request_id=request_ids.new_id()))
-            self._wire.write_eof()
-            self._flush = self._flush or self._loop.call_later(LINGER_S, self._wire.abort)
+        """Answer outside of any request, and close. The rest of what the client sends is read and dropped for a while: to
+        close at once would reset the connection, and lose the answer on the way."""
+        self._gate.count_refusal(refusal)
+        self._is_broken = self.closes_at_once = True
+        if self.waiter is not None:
+            self.waiter.cancel()
+        if self._socket is not None and not self._socket.is_closing():
+            self._socket.write(refusal.on_the_wire(request_id=request_ids.new_id()))
+            self._socket.write_eof()
+            self._flush_timer = self._flush_timer or self.loop.call_later(LINGER_S, self._socket.abort)
 
-    def _break(self) -> None:
-        """What follows cannot be understood. A request whose body it would have been must not wait for the rest of it."""
-        self._broken = True
-        self._lingering_time = 0.0
-        payloads = [payload for _, payload in self._messages]
-        if self._current_request is not None:
-            payloads.append(self._current_request.content)
+    def _break_off(self) -> None:
+        """Give up parsing: the next bytes cannot be understood. A request that waits for the rest of its body fails."""
+        self._is_broken = True
+        self.lingering_time_s = 0.0
+        payloads = [payload for _, payload in self.messages]
+        if self.current_request is not None:
+            payloads.append(self.current_request.content)
         for payload in payloads:
             if not payload.is_eof():
                 payload.set_exception(web.RequestPayloadError("broken chunked coding"))
 
     def _await_head(self) -> None:
-        self._head_since_s = self._loop.time()
+        self._head_since_s = self.loop.time()
         self._head_bytes = 0
-        if self._watch is None:
-            self._watch = self._loop.call_later(self._server.limits.head_timeout_s, self._check_head)
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self._gate.limits.head_timeout_s, self._check_head)
 
-    def _more_of_a_head(self, size: int) -> None:
+    def _count_head_bytes(self, size: int) -> None:
         if self._head_since_s is None:
             self._await_head()
         self._head_bytes += size
         if self._head_bytes > protocol_errors.MAX_HEAD_BYTES:
             self.refuse(protocol_errors.HEAD_TOO_LARGE)
 
-    def _check_head(self, late: bool = False) -> None:
-        self._watch = None
+    def _check_head(self, is_second: bool = False) -> None:
+        self._head_timer = None
         if self._head_since_s is None:
             return
-        due_s = self._head_since_s + self._server.limits.head_timeout_s
-        if self._loop.time() < due_s:
-            self._watch = self._loop.call_at(due_s, self._check_head)
-        elif not late:
-            # The loop may have been the slow one. Timers come before what has arrived: look again after that.
-            self._watch = self._loop.call_later(_AFTER_A_LOOK_S, self._check_head, True)
+        due_s = self._head_since_s + self._gate.limits.head_timeout_s
+        if self.loop.time() < due_s:
+            self._head_timer = self.loop.call_at(due_s, self._check_head)
+        elif not is_second:
+            # The event loop may have been the slow one. Timers run before sockets are read: check again after that.
+            self._head_timer = self.loop.call_later(_SECOND_CHECK_S, self._check_head, True)
         elif self._head_bytes:
             self.refuse(protocol_errors.HEAD_TOO_SLOW)
         else:
             self.force_close()
 
-    def _flush_in_time(self) -> None:
-        """A client that does not read its answers keeps a full buffer, and a closed connection, alive: not for ever."""
-        if self._wire is not None and self._flush is None and self._wire.get_write_buffer_size():
-            self._flush = self._loop.call_later(self._server.limits.write_timeout_s, self._wire.abort)
+    def _start_flush_timer(self) -> None:
+        """Bound the time for which unread answers may keep a buffer, or a closed connection, alive."""
+        if self._socket is not None and self._flush_timer is None and self._socket.get_write_buffer_size():
+            self._flush_timer = self.loop.call_later(self._gate.limits.write_timeout_s, self._socket.abort)

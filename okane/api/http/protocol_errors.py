@@ -1,4 +1,4 @@
-"""What a client is told that sends no request, or none that HTTP allows: bytes and parser errors to Problems. Pure."""
+"""The problems of bytes that are not a request, or not one that HTTP allows: parser errors to Problems. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_FIELD_BYTES = 8190
 MAX_FIELDS = 64
 MAX_HEAD_BYTES = 32 * 1024  # of a head that comes in pieces: what one connection may make us keep
 
-# The codes of all that is answered here, and of an Expect that nobody can meet.
+# The codes of these problems, and of an Expect that cannot be met.
 REASONS = (
     "expectation_failed",
     "framing_invalid",
@@ -36,7 +36,7 @@ _VERSIONS = frozenset({HttpVersion10, HttpVersion11})
 
 
 def unsupported(request: web.BaseRequest) -> Problem | None:
-    """What the parser lets through, and RFC 9112 does not."""
+    """Return the problem with a request that aiohttp's parser accepts and RFC 9112 does not; None if there is none."""
     if request.version not in _VERSIONS:
         return Problem(
             HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
@@ -55,8 +55,8 @@ def unsupported(request: web.BaseRequest) -> Problem | None:
     return None
 
 
-def refusal(error: HttpProcessingError) -> Problem:
-    """What the parser has against it, without quoting it."""
+def problem_of(error: HttpProcessingError) -> Problem:
+    """Return the problem for an error of aiohttp's parser, without a quote of the request."""
     said = str(error.message)
     match error:
         case LineTooLong(args=(_, limit, *_)) if limit == MAX_LINE_BYTES:

@@ -1,34 +1,34 @@
-"""An HTTP server of ours: listens, lets so many clients in, and counts them and what was no request."""
+"""An HTTP server: listens, limits and counts its connections, and answers bytes that are not a request."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 
+import aiohttp
 import structlog
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from okane import binding
 from okane.api import request_ids
 from okane.api.answer import NO_STORE
-from okane.api.http import protocol_errors
+from okane.api.http import aiohttp_internals, protocol_errors
+from okane.api.http.aiohttp_internals import AiohttpRunner
 from okane.api.http.connection import ServerConnection
-from okane.api.http.fast_path import FastConnection, FastPath
+from okane.api.http.connection_limits import ConnectionGate, ConnectionLimits, ConnectionMetrics
+from okane.api.http.fast_connection import FastConnection
+from okane.api.http.fast_path import FastPath
 from okane.api.http.listener import Listener, listen, take_over
 from okane.api.problems import Problem, from_http
-from okane.config import Settings
+from okane.errors import SetupError
 
 log = structlog.get_logger("okane.api")
 
 FIRST_REQUEST_S = 1.0  # for the first request on a connection that was made right before its server stopped listening
-_LOOK_S = 0.01
-SPARE_FILES = 256  # for Postgres, Redis, logs, and a burst of connections that are turned away
+_CHECK_S = 0.01
 
 AppHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -74,51 +74,16 @@ async def _stop_listening(runner: GuardedRunner, listeners: Sequence[Listener]) 
     server = cast("GuardedServer", runner.server)
     for listener in listeners:
         await take_over(server, await listener.stop())
-    for _ in range(round(FIRST_REQUEST_S / _LOOK_S)):
+    for _ in range(round(FIRST_REQUEST_S / _CHECK_S)):
         if not any(cast("ServerConnection", one).is_new for one in server.connections):
             return
-        await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(_CHECK_S)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionLimits:
-    """What the clients of one server are given."""
+class GuardedRunner(AiohttpRunner):
+    """An `AppRunner` whose server is a `GuardedServer`."""
 
-    connections: int
-    head_timeout_s: float  # from the connection, or the first byte of a further request, to the end of its head
-    keep_alive_timeout_s: float  # between two requests
-    write_timeout_s: float  # for the answers that are waiting to be read
-
-    @classmethod
-    def of(cls, settings: Settings) -> ConnectionLimits:
-        """As they are set, and as far as this process may open files."""
-        return cls(
-            connections=_room_for(settings.max_connections),
-            head_timeout_s=settings.head_timeout.total_seconds(),
-            keep_alive_timeout_s=settings.keep_alive_timeout.total_seconds(),
-            write_timeout_s=settings.write_timeout.total_seconds(),
-        )
-
-
-class ConnectionMetrics:
-    """What became of connections and of what was no request."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.refused = Counter(
-            "okane_http_requests_refused",
-            "What came to the API and was no request, or not one in time, by reason (the code of the answer).",
-            ["reason"],
-            registry=registry,
-        )
-        for reason in protocol_errors.REASONS:  # a counter that begins at 1 has no rate
-            self.refused.labels(reason)
-        self.open = Gauge("okane_http_connections", "Connections of clients to the API.", registry=registry)
-
-
-class GuardedRunner(web.AppRunner):
-    """An `AppRunner` whose connections are `ServerConnection`s."""
-
-    __slots__ = ("_fast_path", "_leaving", "_limits", "_metrics")
+    __slots__ = ("_fast_path", "_gate")
 
     def __init__(
         self,
@@ -131,82 +96,38 @@ class GuardedRunner(web.AppRunner):
         shutdown_timeout: float = 60.0,
     ) -> None:
         super().__init__(app, handle_signals=False, access_log=None, shutdown_timeout=shutdown_timeout)
-        self._limits = limits
-        self._metrics = metrics
+        self._gate = ConnectionGate(limits, metrics, leaving)
         self._fast_path = fast_path
-        self._leaving = leaving
 
-    async def _make_server(self) -> web.Server:
-        plain = await super()._make_server()
+    def build_server(self, server: web.Server) -> web.Server:
+        """Return a server with the application of aiohttp's."""
         return GuardedServer(
-            plain.request_handler,
-            request_factory=plain.request_factory,
-            limits=self._limits,
-            metrics=self._metrics,
-            fast_path=self._fast_path,
-            leaving=self._leaving,
+            server.request_handler, request_factory=server.request_factory, gate=self._gate, fast_path=self._fast_path
         )
 
 
 class GuardedServer(web.Server):
-    """Makes the connections, and counts them."""
+    """Makes the connections, and drains them at the end. Raises SetupError if aiohttp lacks what they need."""
 
     def __init__(
-        self,
-        answer: AppHandler,
-        *,
-        request_factory: Any,
-        limits: ConnectionLimits,
-        metrics: ConnectionMetrics | None,
-        fast_path: FastPath | None,
-        leaving: asyncio.Event | None = None,
+        self, app_handler: AppHandler, *, request_factory: Any, gate: ConnectionGate, fast_path: FastPath | None
     ) -> None:
         super().__init__(self._answer, request_factory=request_factory)
-        self._app_answer = answer
-        self._open = 0
-        self._metrics = metrics
-        self._fast_path = fast_path
-        self._leaving = leaving
-        self.limits = limits
-
-    @property
-    def leaving(self) -> bool:
-        """Tell whether every answer is the last on its connection, since this server is about to end."""
-        return self._leaving is not None and self._leaving.is_set()
+        self._app_handler = app_handler
+        self._gate = gate
+        self._fast_path = _if_possible(fast_path)
 
     def __call__(self) -> web.RequestHandler:
+        loop = asyncio.get_running_loop()
         if self._fast_path is None:
-            return ServerConnection(self, loop=self._loop)
-        return FastConnection(self, self._fast_path, loop=self._loop)
+            return ServerConnection(self, self._gate, loop=loop)
+        return FastConnection(self, self._gate, self._fast_path, loop=loop)
 
     async def shutdown(self, timeout: float | None = None) -> None:
-        """Let what is in hand finish, and close every connection."""
-        if self._fast_path is not None:  # its requests are none of those that aiohttp waits for
+        """Let the requests in hand finish, and close every connection."""
+        if self._fast_path is not None:  # aiohttp does not know of its requests
             await self._fast_path.drain(timeout)
         await super().shutdown(timeout)
-
-    def admit(self) -> bool:
-        """A client has connected. False: there is no room for it."""
-        if self._open >= self.limits.connections:
-            return False
-        self._open += 1
-        self._show()
-        return True
-
-    def release(self) -> None:
-        """An admitted client is gone."""
-        self._open -= 1
-        self._show()
-
-    def refused(self, refusal: Problem) -> None:
-        """Keep count of an answer that no route has given."""
-        log.debug("request_refused", reason=refusal.code)
-        if self._metrics is not None:
-            self._metrics.refused.labels(refusal.code).inc()
-
-    def _show(self) -> None:
-        if self._metrics is not None:
-            self._metrics.open.set(self._open)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = cast("ServerConnection", request.protocol)
@@ -215,15 +136,15 @@ class GuardedServer(web.Server):
             connection.refuse(refusal)
             raise ConnectionError("refused")
         try:
-            response = await self._app_answer(request)
-        except web.HTTPException as error:  # raised before any middleware: an Expect that nobody can meet
+            response = await self._app_handler(request)
+        except web.HTTPException as error:  # raised before any middleware: an Expect that cannot be met
             return self._last_answer(from_http(error))
-        if connection.ending:
-            response.force_close()  # and say so: the client need not find out with its next request
+        if connection.is_ending:
+            response.force_close()  # with `Connection: close`, so that the client need not find out by its next request
         return response
 
     def _last_answer(self, refusal: Problem) -> web.Response:
-        self.refused(refusal)
+        self._gate.count_refusal(refusal)
         request_id = request_ids.new_id()
         response = refusal.answer(instance=None, request_id=request_id).response()
         response.headers.update({"X-Request-Id": request_id, "Cache-Control": NO_STORE})
@@ -231,13 +152,18 @@ class GuardedServer(web.Server):
         return response
 
 
-def _room_for(connections: int) -> int:
-    """How many connections this process may hold of so many, after asking the system for the files they need."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + SPARE_FILES
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return connections
-    granted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
-    # Half of what is there if that is very little: a server with no connections serves nobody.
-    return max(granted - SPARE_FILES, granted // 2)
+def _if_possible(fast_path: FastPath | None) -> FastPath | None:
+    """Return the fast path unless this release of aiohttp lacks an attribute that it needs: then say so in the log.
+
+    Raises SetupError if it lacks one that every connection needs.
+    """
+    missing = aiohttp_internals.missing(aiohttp_internals.CONNECTION)
+    if missing:
+        raise SetupError(
+            f"aiohttp {aiohttp.__version__} has no {', '.join(missing)}: install a version that okane supports"
+        )
+    missing = aiohttp_internals.missing(aiohttp_internals.FAST_PATH)
+    if fast_path is None or not missing:
+        return fast_path
+    log.warning("fast_path_off", aiohttp=aiohttp.__version__, missing=missing)
+    return None
