@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from streams.keys import Lane, Stream
     from streams.message import Message
     from streams.metrics import METRICS, Metrics
+    from streams.options import ConsumerOptions
     from streams.outcome import Dead, Done, Outcome, Retry
     from streams.producer import Producer, Publisher
     from streams.retry import RetryPolicy
@@ -48,6 +49,7 @@ __all__ = [
     "Coalescer",
     "CommandRejected",
     "Consumer",
+    "ConsumerOptions",
     "ConsumerStats",
     "Dead",
     "DeadLetter",
@@ -105,6 +107,7 @@ _NAMES_BY_MODULE = {
     "keys": "Lane Stream",
     "message": "Message",
     "metrics": "METRICS Metrics",
+    "options": "ConsumerOptions",
     "outcome": "Dead Done Outcome Retry",
     "producer": "Producer Publisher",
     "retry": "RetryPolicy",

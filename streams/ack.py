@@ -1,7 +1,8 @@
-"""Acks messages: what is done leaves its lane, what is tried again goes to the delayed set, the rest to the dead.
+"""Acks messages: `Done` removes the entry (XACK and XDEL), `Retry` moves the message to the delayed set, `Dead` to the
+dead letters.
 
-Promise: each in one step with the removal of its entry, only while the message is ours, by itself whatever becomes of the
-others, and many per round trip.
+Guarantees: each message moves in the same step in which its entry goes, only while this consumer holds it, and
+independently of the others in its batch. Many share a round trip.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, assert_never
 
-from redis.asyncio import Redis
-
 from streams import scripts
 from streams.batcher import Batcher
 from streams.byte_window import SMALLEST, ByteWindow
@@ -27,14 +26,14 @@ from streams.entry import to_dead_fields, to_fields
 from streams.errors import CommandRejected, StreamError, StreamUnavailable
 from streams.failpoints import failpoint
 from streams.flights import Flight, Flights
-from streams.keys import Stream
+from streams.group import Group
 from streams.metrics import Metrics
 from streams.outcome import Dead, Done, Outcome, Retry
 
 log = logging.getLogger("streams")
 
 _MAX_BATCH: Final = 512  # messages per round trip
-# Messages per call, as the server does nothing else meanwhile: 0.8 ms of its time with a million entries, 1.4 at worst.
+# Messages per call. The server does nothing else meanwhile: 0.8 ms with a million entries, 1.4 at worst.
 _MAX_CALL: Final = 128
 _MAX_FIELDS: Final = 7_000  # names and values of an entry: Lua's `unpack` takes some more
 
@@ -43,43 +42,37 @@ AFTER_ACK = failpoint("settle.after_ack", "entries acknowledged, the reply not h
 
 
 class Acker:
-    """Acks for one consumer, and lands what is acked. While the server is away it keeps trying; the entries are
-    pending meanwhile, so that giving up loses nothing: they are delivered again."""
+    """Acks for one consumer, and lands what is acked. It retries while the server is away. The entries are pending
+    meanwhile, so that ending the retries loses nothing: they are delivered again."""
 
     def __init__(
         self,
-        client: Redis,
-        stream: Stream,
+        group: Group,
         *,
-        group: str,
-        consumer: str,
         flights: Flights,
         outage: Outage,
         refusals: Outage,
         metrics: Metrics,
     ) -> None:
-        self._client = client
-        self._stream = stream
         self._group = group
-        self._consumer = consumer
         self._flights = flights
         self._outage = outage
-        self._refusals = refusals  # of single messages: what acks the others does not end them
-        self._retrying = 0  # batches that have such messages left
+        self._refusals = refusals  # of single messages: acks of other messages do not end them
+        self._retrying = 0  # batches with refused messages left
         self._metrics = metrics
-        self._window = ByteWindow(client)
+        self._window = ByteWindow(group.client)
         self._stop_retrying = asyncio.Event()
         self._batcher: Batcher[Flight] = Batcher(self._flush, max_batch=_MAX_BATCH)
 
     @property
     def unable_for(self) -> timedelta:
-        """For how long the server has taken nothing, or not all; zero while it takes everything."""
+        """The time since which the server has refused some or all acks; zero while it takes all."""
         return max(self._outage.lasts, self._refusals.lasts)
 
     def ack(self, flight: Flight, outcome: Outcome) -> None:
-        """Acks the message; a `Retry` must say when. It lands when that is done, or has turned out to be impossible."""
+        """Ack the message; a `Retry` must have its delay. It lands when it is acked, or when that is impossible."""
         flight.outcome = outcome
-        if flight.landed:  # given up meanwhile: it may be another consumer's by now
+        if flight.landed:  # abandoned meanwhile: another consumer may hold it by now
             log.warning(
                 "outcome of message %s of lane %s dropped: it came too late", flight.message.id, flight.message.lane
             )
@@ -87,7 +80,8 @@ class Acker:
         self._batcher.add(flight)
 
     async def stop_retrying(self) -> None:
-        """Ends the trying: what the server does not take at once stays pending. Returns when nothing is under way."""
+        """Send what waits once more, without further retries: what the server does not take stays pending. Return when
+        all have landed."""
         self._stop_retrying.set()
         try:
             await self._batcher.idle()
@@ -100,7 +94,7 @@ class Acker:
             refused = await self._send_all(batch)
             if refused:
                 await self._retry_refused(refused)
-        except BaseException as caught:  # a bug, or we are cancelled
+        except BaseException as caught:  # a bug, or a cancellation
             error = caught
             if not isinstance(error, Exception):
                 raise
@@ -109,7 +103,8 @@ class Acker:
                 self._flights.land(left, error)
 
     async def _send_all(self, batch: Sequence[Flight]) -> list[tuple[Flight, StreamError]]:
-        """Lands all but those that the server refuses for now while it takes others: these, each with its error."""
+        """Land what is acked. Return the messages that the server refuses for now while it takes others, each with its
+        error."""
         refused: list[tuple[Flight, StreamError]] = []
         parts = self._parts(batch)
         while parts:
@@ -120,7 +115,7 @@ class Acker:
         return refused
 
     async def _retry_refused(self, refused: list[tuple[Flight, StreamError]]) -> None:
-        """Tries again what is refused, until it is taken. The batches behind it go on: nothing of it is theirs."""
+        """Retry the refused messages until the server takes them. Later batches do not wait for them."""
         self._batcher.release()
         self._retrying += 1
         try:
@@ -133,8 +128,8 @@ class Acker:
                 self._refusals.over()
 
     def _parts(self, batch: Sequence[Flight]) -> list[_Part]:
-        """Build the calls, each so small that any round trip may carry it, but for its last message: all of `batch` but those
-        that cannot be written, which keep no other from being acked."""
+        """Split the batch into calls, each small enough for any round trip, except for its last message. A message that
+        cannot be written lands pending, and keeps no other from being acked."""
         part = _Part()
         parts = [part]
         flights, entries = part.flights, part.request.entries
@@ -146,18 +141,18 @@ class Acker:
             message = flight.message
             if type(flight.outcome) is not Done:
                 try:
-                    part.size += _add(part.request, flight, self._group)
+                    part.size += _add(part.request, flight, self._group.name)
                 except Exception as error:
                     self._flights.land([flight], error)
                     continue
             entries[message.lane].append(message.id)
             flights.append(flight)
             if flight.group_was_recreated:
-                part.request.anew = True
+                part.request.recreated = True
         return [part for part in parts if part.flights]
 
     def _first_trip(self, parts: Sequence[_Part]) -> Sequence[_Part]:
-        """Those of the first that one round trip may carry, one at least."""
+        """Return the first parts, as many as one round trip may carry, at least one."""
         size = 0
         for at, part in enumerate(parts):
             size += part.size
@@ -166,8 +161,8 @@ class Acker:
         return parts
 
     async def _send_trip(self, parts: Sequence[_Part]) -> tuple[list[_Part], list[tuple[Flight, StreamError]]]:
-        """Lands what the server has taken, and what it will never take. Returns the parts that it did not answer, after a
-        pause, and those messages that it refused, each with its error."""
+        """Land what the server has taken, and what it will never take. Return the parts that it did not answer, after a
+        pause, and the messages that it refused, each with its error."""
         rest: list[_Part] = []
         refused: list[tuple[Flight, StreamError]] = []
         away: StreamError | None = None
@@ -187,7 +182,8 @@ class Acker:
         return rest, refused
 
     def _is_passing(self, error: StreamError) -> bool:
-        """Tell whether to try again. Not what only these entries suffer from: it would keep the others from being acked."""
+        """Return True if a retry may work. An error in the command itself concerns only its entries: retrying would hold
+        up the others."""
         passing = isinstance(error, StreamUnavailable) and not isinstance(error, CommandRejected)
         return passing and not self._stop_retrying.is_set()
 
@@ -196,13 +192,7 @@ class Acker:
             if BEFORE_ACK.armed:
                 await BEFORE_ACK.hit()
             sent_s = time.perf_counter()
-            found = await scripts.ack(
-                self._client,
-                self._stream,
-                group=self._group,
-                consumer=self._consumer,
-                requests=[part.request for part in parts],
-            )
+            found = await scripts.ack(self._group, [part.request for part in parts])
             took_s = time.perf_counter() - sent_s
             self._metrics.round_trip("settle", took_s)
             self._window.record(sum(part.size for part in parts), took_s)
@@ -214,14 +204,14 @@ class Acker:
         return found
 
     def _land(self, part: _Part, not_acked: Sequence[scripts.NotAcked]) -> list[tuple[Flight, StreamError]]:
-        """Lands all but those that the server refused to ack for now: these, each with its error."""
+        """Land the messages of a part. Return those that the server refused for now, each with its error."""
         acked = part.flights
         refused: list[tuple[Flight, StreamError]] = []
         if not_acked:
             acked, refused = self._land_not_acked(part, not_acked)
         self._metrics.batch("settle", len(acked))
-        # What came back for another group is passed over: it is no outcome of ours.
-        group = self._group
+        # A message that came back for another group is only acked: it is no outcome of this one.
+        group = self._group.name
         counts = Counter(
             [
                 (message.lane, type(flight.outcome))
@@ -237,13 +227,13 @@ class Acker:
     def _land_not_acked(
         self, part: _Part, not_acked: Sequence[scripts.NotAcked]
     ) -> tuple[list[Flight], list[tuple[Flight, StreamError]]]:
-        """Lands those that will not be acked. Returns the acked ones, and those to be tried again."""
+        """Land the messages that will not be acked. Return the acked ones, and those to retry."""
         refused: list[tuple[Flight, StreamError]] = []
         left = {(flight.message.lane, flight.message.id): flight for flight in part.flights}
         stale: list[Flight] = []
         for lane, entry_id, why in not_acked:
             if why == scripts.GONE and part.repeated:
-                continue  # most likely acked by our own call before, whose reply was lost
+                continue  # most likely acked by the call before, whose reply was lost
             flight = left.pop((lane, entry_id))
             if why in (scripts.TAKEN, scripts.GONE):
                 stale.append(flight)
@@ -267,22 +257,22 @@ class Acker:
 
 
 def _outcome_name(outcome: type[Outcome | None]) -> str:
-    """`done`, `retry` or `dead`, for those that are derived from one as well."""
+    """Return `done`, `retry` or `dead`, also for a subclass."""
     return next(one.__name__.lower() for one in outcome.__mro__ if one in (Done, Retry, Dead))
 
 
 @dataclass(slots=True)
 class _Part:
-    """Messages that one call acks. `repeated`: a call before was not answered, and may have done it."""
+    """Messages that one call acks. `repeated`: an earlier call was not answered, and may have been executed."""
 
     flights: list[Flight] = field(default_factory=list)
     request: scripts.AckRequest = field(default_factory=scripts.AckRequest)
     repeated: bool = False
-    size: int = 0  # bytes, of what lives on
+    size: int = 0  # bytes of retries and dead letters
 
 
 def _add(request: scripts.AckRequest, flight: Flight, group: str) -> int:
-    """Adds what is to live on of the message, and answers its bytes; raises without having added anything."""
+    """Add the retry or dead letter of the message, if any, and return its bytes. Add nothing when it raises."""
     message, size = flight.message, 0
     match flight.outcome:
         case Done():
@@ -304,7 +294,7 @@ def _add(request: scripts.AckRequest, flight: Flight, group: str) -> int:
 
 
 def _checked(fields: list[str | bytes | int]) -> list[str | bytes | int]:
-    """Refuses what would be an error of the whole script: an entry that another program has written."""
+    """Return the fields. Raise ValueError for too many, as another program may write: they would fail the whole script."""
     if len(fields) > _MAX_FIELDS:
         raise ValueError(f"it has {len(fields):,} fields, and at most {_MAX_FIELDS:,} can be settled but as done")
     return fields

@@ -1,7 +1,7 @@
-"""Consumes a stream: reads as much as there are free slots, has it handled, acks what the handlers answer.
+"""Consumes a stream: reads as many messages as there are free slots, runs their handlers, acks their outcomes.
 
-Promise: a message is acked by its handler's outcome or stays pending, to be delivered again; stopping drains; neither
-an outage nor a lost group ends the loop.
+Guarantees: the outcome of its handler ends a message, or it stays pending and is delivered again; stopping drains; neither
+an outage nor the loss of the group ends the loop.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from functools import partial
 
 from redis.asyncio import Redis
 
+from streams import scripts
 from streams.ack import Acker
 from streams.clock import Clock, SystemClock
 from streams.connection import Outage, checked_client
 from streams.errors import GroupLost, StreamError
 from streams.flights import Flight, Flights, Work
+from streams.group import Group
 from streams.handling import (
     BatchHandler,
     Handler,
@@ -37,38 +39,31 @@ from streams.leases import LeaseRenewal, release_leases
 from streams.lost_deliveries import LostDeliveries
 from streams.message import Message
 from streams.metrics import Metrics, guarded, quiet
+from streams.options import ConsumerOptions
 from streams.outcome import Dead, Done, Outcome
 from streams.reader import Reader, ReadResult
 from streams.reclaim import Reclaimer
-from streams.retry import RetryPolicy
 
 log = logging.getLogger("streams")
 
 _READ_LIMIT = 500  # messages per read: more gain nothing, and a read of that size holds the server for a millisecond
-_FLOWING = 4  # messages in one read: from here on they come so fast that more of them are worth a wait
-_PATIENCE_S = 2.0  # for Redis, at the end
+_FLOWING = 4  # messages in one read: from here on they arrive so fast that a short wait brings more of them
+_PATIENCE_S = 2.0  # for Redis, when the consumer stops
 _SHORTEST_WAIT = timedelta(milliseconds=10)
 
 
 async def bury_poison(message: Message) -> Outcome:
-    """What happens to poison unless `on_poison` says otherwise."""
+    """Return `Dead`: the default of `on_poison`."""
     return Dead(f"poison: delivered {message.deliveries} times")
 
 
 class Consumer:
-    """One consumer of one group, with a `handler` for each message or a `batch_handler` for up to `max_batch` of them.
+    """One consumer of one group, with a `handler` for each message or a `batch_handler` for several at a time.
 
-    `name` should be stable for a process's place (host and slot, not pid), so that a restart finds its own. `lease` is
-    how long a message stays ours without renewal; it is renewed while the handler runs, so it bounds how long a *dead*
-    consumer keeps a message. `concurrency` bounds the messages in handlers at once. `on_poison` decides about a message
-    delivered more than `max_deliveries` times, which means that it was never acked: it may kill its worker; if it
-    raises, the message stays pending and it is asked again. The last of these deliveries happens with nothing else in
-    hand, so that what only died beside poison is acked, and poison is found out. `block` bounds one wait for messages,
-    and with it how long an idle consumer takes to stop. `gather` is for how long a consumer that keeps up lets messages
-    gather before it reads again, when there were several at a time: a few milliseconds make all that is done in batches
-    cheaper, and a trickle does not pay for it. `drain` bounds how long `run` waits for handlers after stop; those not
-    done by then are cancelled, and their messages handed back: others take them over at once, and the delivery does not
-    count. `tracer` stands around every handler.
+    `name` is stable for the place of a process (host and slot, not pid), so that a restart is the same consumer. `on_poison`
+    returns the outcome of a message that was delivered more than `options.max_deliveries` times and never acked: its handler
+    may kill the process. If `on_poison` raises, the message stays pending and comes again. The last delivery happens with
+    nothing else in hand, so that a message that only died beside poison is acked. `tracer` surrounds every handler.
     """
 
     def __init__(
@@ -80,72 +75,49 @@ class Consumer:
         name: str,
         handler: Handler | None = None,
         batch_handler: BatchHandler | None = None,
-        max_batch: int = 128,
-        concurrency: int = 64,
-        lease: timedelta = timedelta(seconds=30),
-        policy: RetryPolicy | None = None,
-        max_deliveries: int = 5,
         on_poison: Callable[[Message], Awaitable[Outcome]] | None = None,
-        block: timedelta = timedelta(seconds=1),
-        gather: timedelta = timedelta(milliseconds=20),
-        reclaim_every: timedelta | None = None,
-        drain: timedelta = timedelta(seconds=25),
+        options: ConsumerOptions | None = None,
         clock: Clock | None = None,
         roll: Callable[[], float] = random.random,
         metrics: Metrics | None = None,
         tracer: Tracer | None = None,
     ) -> None:
-        _check(client, concurrency=concurrency, max_batch=max_batch, lease=lease, block=block)
-        work, self._batch = self._choose_work(handler, batch_handler, max_batch)
+        self._options = options = options or ConsumerOptions()
+        _check_client(client, options)
+        self._group = Group(client, stream, group, name)
+        work, self._batch = self._choose_work(handler, batch_handler)
         self._work, self._poison_work = _traced(tracer, work), _traced(tracer, self._handle_poison)
-        self._client, self._stream, self._group, self._name = client, stream, group, name
-        self._policy = policy or RetryPolicy()
-        self._max_deliveries = max_deliveries
         self._on_poison = on_poison or bury_poison
         check_handler(self._on_poison, "on_poison")
-        self._block = block
-        self._gather = gather
-        self._lease = lease
-        self._drain = drain
         self._clock = clock = clock or SystemClock()
         self._roll = roll
         self._metrics = metrics = guarded(metrics)
-        self._capacity = concurrency
-        self._group_known = False
-        self._group_was_known = False
-        self._unread_since: float | None = None
-        self._flights = Flights(capacity=concurrency, clock=clock, metrics=metrics)
+        self._group_exists = False
+        self._group_existed = False
+        self._unread_since_s: float | None = None  # the time since which a read has been due and has not succeeded
+        self._flights = Flights(capacity=options.concurrency, clock=clock, metrics=metrics)
         self._outage = Outage(client, f"consumer {name}", clock=clock, roll=roll)
-        self._lost = LostDeliveries(client, stream, group=group, consumer=name, lease=lease, clock=clock)
-        self._reader = Reader(client, stream, group=group, consumer=name, lost=self._lost, clock=clock)
+        self._lost = LostDeliveries(self._group, lease=options.lease, clock=clock)
+        self._reader = Reader(self._group, lost=self._lost, clock=clock)
         self._acker = Acker(
-            client,
-            stream,
-            group=group,
-            consumer=name,
+            self._group,
             flights=self._flights,
             outage=Outage(client, f"settling of consumer {name}", clock=clock, roll=roll),
             refusals=Outage(client, f"settling of single messages of consumer {name}", clock=clock, roll=roll),
             metrics=metrics,
         )
         self._reclaimer = Reclaimer(
-            client,
-            stream,
-            group=group,
-            consumer=name,
-            min_idle=lease,
-            every=reclaim_every or max(lease / 10, timedelta(milliseconds=50)),
-            max_deliveries=max_deliveries,
+            self._group,
+            min_idle=options.lease,
+            every=options.reclaim_every or max(options.lease / 10, timedelta(milliseconds=50)),
+            max_deliveries=options.max_deliveries,
             lost=self._lost,
             clock=clock,
             roll=roll,
         )
         self._lease_renewal = LeaseRenewal(
-            client,
-            stream,
-            group=group,
-            consumer=name,
-            lease=lease,
+            self._group,
+            lease=options.lease,
             flights=self._flights,
             outage=self._outage,
             clock=clock,
@@ -154,21 +126,21 @@ class Consumer:
 
     @property
     def in_flight(self) -> int:
-        """Messages read and not yet acked."""
+        """The number of messages read and not yet acked."""
         return len(self._flights)
 
     @property
     def unable_for(self) -> timedelta:
-        """For how long it has been unable to read, or to ack what it has in hand; zero while it can. For those who have
-        another way to the work."""
-        since = self._unread_since
-        unread = timedelta(0) if since is None else timedelta(seconds=self._clock.monotonic() - since)
+        """The time since which it can neither read nor ack, or cannot do one of them; zero while it can do both. For callers
+        that have another way to the work."""
+        since_s = self._unread_since_s
+        unread = timedelta(0) if since_s is None else timedelta(seconds=self._clock.monotonic() - since_s)
         return max(unread, self._acker.unable_for)
 
     async def run_once(self) -> int:
-        """One round: takes over what silent consumers hold, reads what is there, handles and acks it all.
+        """Take over what dead consumers held, read what is there, handle and ack all of it; return how many were acked.
 
-        Answers how many were acked. Raises `StreamError` when the server cannot be read.
+        Raises `StreamError` when the server cannot be read.
         """
         self._flights.start()
         async with self._renewing():
@@ -177,14 +149,14 @@ class Consumer:
             flights = await self._reclaim()
             try:
                 if self._flights.free_slots:
-                    flights += await self._read()
+                    flights += await self._read_available()
             finally:
                 await self._flights.wait_for(flights)
             flights += await self._run_last_deliveries(asyncio.Event())
         return sum(flight.acked for flight in flights if self._is_ours(flight.message))
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Consumes until `stop` is set, then drains. Cancelling it hands what is in hand back, to be delivered again."""
+        """Consume until `stop` is set, then drain. A cancellation releases what is in hand, to be delivered again."""
         self._flights.start()
         waker = asyncio.ensure_future(self._wake_on_stop(stop))
         try:
@@ -193,60 +165,61 @@ class Consumer:
                     try:
                         await self._run_round(stop)
                     except StreamError as error:
-                        self._group_known = self._group_known and not isinstance(error, GroupLost)
+                        self._group_exists = self._group_exists and not isinstance(error, GroupLost)
                         await self._outage.endure(error, stop)
-                await self._flights.wait_for_all(self._drain)
+                await self._flights.wait_for_all(self._options.drain)
         finally:
             waker.cancel()
             left = await self._flights.abandon()
-            await self._hand_back(left)
+            await self._release(left)
             await self._acker.stop_retrying()
 
     async def _run_round(self, stop: asyncio.Event) -> None:
-        """Reads once, as soon as there is room; when there is nothing to read, waits for it."""
+        """Read once, as soon as there is room; wait for messages when there is none."""
         await self._flights.wait_for_room()
         if stop.is_set():
             return
-        if self._unread_since is None:
-            self._unread_since = self._clock.monotonic()
+        if self._unread_since_s is None:
+            self._unread_since_s = self._clock.monotonic()
         await self._ensure_group()
         await self._release_lost_deliveries()
         claimed = [] if self._reclaimer.due_in else await self._reclaim()
         if self._reclaimer.has_last_deliveries:
-            self._unread_since = None  # handlers are waited for, not the server
-            await self._flights.wait_for_all(self._lease, until=stop)
+            self._unread_since_s = None  # the wait is for handlers, not for the server
+            await self._flights.wait_for_all(self._options.lease, until=stop)
             claimed += await self._run_last_deliveries(stop)
-            self._unread_since = self._clock.monotonic()
+            self._unread_since_s = self._clock.monotonic()
         free = self._flights.free_slots
-        read = await self._read() if free else []
-        self._unread_since = None
+        read = await self._read_available() if free else []
+        self._unread_since_s = None
         self._outage.over()
         if not claimed and not read and not stop.is_set():
-            longest = min(self._block, max(self._reclaimer.due_in, _SHORTEST_WAIT))
+            longest = min(self._options.block, max(self._reclaimer.due_in, _SHORTEST_WAIT))
             read = self._launch_read(await self._reader.wait_for_messages(self._flights.free_slots, longest))
-        if _FLOWING <= len(read) < min(free, _READ_LIMIT) and self._gather and not self._reader.was_cut:
-            await self._clock.sleep(self._gather)
+        gather = self._options.gather
+        if _FLOWING <= len(read) < min(free, _READ_LIMIT) and gather and not self._reader.was_cut:
+            await self._clock.sleep(gather)
 
     async def _ensure_group(self) -> None:
-        if self._group_known:
+        if self._group_exists:
             return
-        created = await self._reader.create_group()
-        if created and self._group_was_known:
+        created = await scripts.create_group(self._group) > 0
+        if created and self._group_existed:
             log.warning("the consumer group had vanished and was created again at 0")
             self._flights.mark_group_recreated()
             self._metrics.group_recreated()
-        self._group_known = self._group_was_known = True
+        self._group_exists = self._group_existed = True
 
     async def _release_lost_deliveries(self) -> None:
-        """Has come again what was delivered in a reply that was lost."""
+        """Release what was delivered in a lost reply, and make it come again at once."""
         if self._lost.is_suspected and await self._lost.release(self._flights.ids_by_lane):
-            self._reclaimer.hurry()
+            self._reclaimer.scan_now()
 
     async def _reclaim(self) -> list[Flight]:
         return self._launch_reclaimed(await self._reclaimer.run_once(self._flights.free_slots))
 
     def _launch_reclaimed(self, messages: Sequence[Message]) -> list[Flight]:
-        spent = [message for message in messages if message.deliveries > self._max_deliveries]
+        spent = [message for message in messages if message.deliveries > self._options.max_deliveries]
         poison = [message for message in spent if self._is_ours(message)]
         sound = [message for message in messages if message not in poison]
         flights = self._launch(sound) + self._flights.launch(poison, self._poison_work)
@@ -255,32 +228,33 @@ class Consumer:
         return flights
 
     async def _run_last_deliveries(self, stop: asyncio.Event) -> list[Flight]:
-        """Handles messages on their last delivery one by one, for about a lease: then the others have their turn."""
-        until = self._clock.monotonic() + self._lease.total_seconds()
+        """Handle messages on their last delivery one by one, for about a lease, so that the others get their turn."""
+        until_s = self._clock.monotonic() + self._options.lease.total_seconds()
         handled: list[Flight] = []
-        while self._reclaimer.has_last_deliveries and not stop.is_set() and self._clock.monotonic() < until:
+        while self._reclaimer.has_last_deliveries and not stop.is_set() and self._clock.monotonic() < until_s:
             message = await self._reclaimer.take_last_delivery()
             if message is not None:
                 handled += self._launch_reclaimed([message])
-                await self._flights.wait_for_all(self._lease, until=stop)
+                await self._flights.wait_for_all(self._options.lease, until=stop)
         return handled
 
-    async def _read(self) -> list[Flight]:
+    async def _read_available(self) -> list[Flight]:
         limit = min(self._flights.free_slots, _READ_LIMIT)
+        held = self._flights.count_by_lane
         return self._launch_read(
-            await self._reader.read_available(limit, capacity=self._capacity, held=self._flights.count_by_lane)
+            await self._reader.read_available(limit, capacity=self._options.concurrency, held=held)
         )
 
-    def _launch_read(self, reading: ReadResult) -> list[Flight]:
-        if reading.messages:
-            self._metrics.batch("read", len(reading.messages))
-        flights = self._launch(reading.messages)
-        if reading.error is not None and not flights:
-            raise reading.error
+    def _launch_read(self, result: ReadResult) -> list[Flight]:
+        if result.messages:
+            self._metrics.batch("read", len(result.messages))
+        flights = self._launch(result.messages)
+        if result.error is not None and not flights:
+            raise result.error
         return flights
 
     def _launch(self, messages: Sequence[Message]) -> list[Flight]:
-        group = self._group
+        group = self._group.name
         ours = [message for message in messages if message.group is None or message.group == group]
         flights = self._flights.launch(ours, self._work, batch=self._batch)
         if len(ours) < len(messages):
@@ -289,28 +263,26 @@ class Consumer:
         return flights
 
     def _is_ours(self, message: Message) -> bool:
-        """Tell whether it is for every group, or has come back for this one."""
-        return message.group is None or message.group == self._group
+        """Return True unless the message came back for another group."""
+        return message.group is None or message.group == self._group.name
 
     async def _ack_for_other_group(self, flights: Sequence[Flight]) -> None:
-        """The story of messages that have come back for another group: acknowledged, so that it is the last to do so."""
+        """Ack messages that came back for another group, unhandled, so that the other group deletes them."""
         for flight in flights:
             self._acker.ack(flight, Done())
 
-    def _choose_work(
-        self, handler: Handler | None, batch_handler: BatchHandler | None, max_batch: int
-    ) -> tuple[Work, int]:
-        """How messages are handled, and how many together."""
+    def _choose_work(self, handler: Handler | None, batch_handler: BatchHandler | None) -> tuple[Work, int]:
+        """Return the work for messages, and how many it takes at a time."""
         if handler is not None and batch_handler is None:
             check_handler(handler, "handler")
             return partial(self._handle, handler), 1
         if batch_handler is not None and handler is None:
             check_handler(batch_handler, "batch_handler")
-            return partial(self._handle_batch, batch_handler), max_batch
+            return partial(self._handle_batch, batch_handler), self._options.max_batch
         raise ValueError("a consumer has a handler or a batch_handler, exactly one of them")
 
     async def _handle(self, handler: Handler, flights: Sequence[Flight]) -> None:
-        """The story of one message."""
+        """Run the handler of one message, and ack its outcome."""
         [flight] = flights
         message = flight.message
         started_s = self._clock.monotonic()
@@ -320,7 +292,7 @@ class Consumer:
         self._ack(flight, outcome)
 
     async def _handle_batch(self, handler: BatchHandler, flights: Sequence[Flight]) -> None:
-        """The story of several messages whose handler takes them together."""
+        """Run the handler of several messages, and ack the outcome of each."""
         messages = [flight.message for flight in flights]
         started_s = self._clock.monotonic()
         for message in messages:
@@ -332,7 +304,7 @@ class Consumer:
             self._ack(flight, outcome)
 
     async def _handle_poison(self, flights: Sequence[Flight]) -> None:
-        """The story of poison. What goes wrong here leaves it pending: a retry would forget the deliveries."""
+        """Run `on_poison`, and ack its outcome. An error leaves the message pending: a retry would reset the deliveries."""
         [flight] = flights
         message = flight.message
         log.error("poison: message %s of lane %s, %d deliveries", message.id, message.lane, message.deliveries)
@@ -343,15 +315,16 @@ class Consumer:
 
     def _ack(self, flight: Flight, outcome: Outcome) -> None:
         if not isinstance(outcome, Done):
-            outcome = resolve(outcome, attempt=flight.message.attempt, policy=self._policy, roll=self._roll())
+            policy = self._options.policy
+            outcome = resolve(outcome, attempt=flight.message.attempt, policy=policy, roll=self._roll())
         self._acker.ack(flight, outcome)
 
-    async def _hand_back(self, left: Sequence[Flight]) -> None:
-        """Hand them back. If that fails, they are delivered again when their leases have run out, as after a crash."""
+    async def _release(self, left: Sequence[Flight]) -> None:
+        """Release unfinished messages. If that fails, they come again when their leases run out, as after a crash."""
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 if left:
-                    await release_leases(self._client, self._stream, left, group=self._group, consumer=self._name)
+                    await release_leases(self._group, left)
                 await self._lost.release(self._flights.ids_by_lane)
         except (StreamError, TimeoutError) as error:
             log.warning("%d messages could not be handed back, and wait for their leases to end: %s", len(left), error)
@@ -362,7 +335,7 @@ class Consumer:
 
     @asynccontextmanager
     async def _renewing(self) -> AsyncIterator[None]:
-        """Leases are renewed inside, while draining too."""
+        """Renew leases inside the block, while draining too."""
         stop = asyncio.Event()
         task = asyncio.ensure_future(self._lease_renewal.run(stop))
         try:
@@ -373,7 +346,7 @@ class Consumer:
 
 
 def _traced(tracer: Tracer | None, work: Work) -> Work:
-    """Chosen once: who does not trace pays nothing."""
+    """Return the work inside the tracer's spans. The choice is made once: without a tracer a message pays nothing."""
     if tracer is None:
         return work
 
@@ -400,10 +373,8 @@ def _leave(spans: ExitStack, error: BaseException | None) -> None:
     spans.__exit__(None if error is None else type(error), error, None if error is None else error.__traceback__)
 
 
-def _check(client: Redis, *, concurrency: int, max_batch: int, lease: timedelta, block: timedelta) -> None:
+def _check_client(client: Redis, options: ConsumerOptions) -> None:
     checked_client(client)
-    if min(concurrency, max_batch) < 1 or min(lease, block) <= timedelta(0):
-        raise ValueError("concurrency, max_batch, lease and block are positive")
     timeout_s = client.connection_pool.connection_kwargs.get("socket_timeout")
-    if timeout_s is not None and block.total_seconds() >= timeout_s:
-        raise ValueError(f"block ({block}) must be shorter than the client's time-out ({timeout_s} s)")
+    if timeout_s is not None and options.block.total_seconds() >= timeout_s:
+        raise ValueError(f"block ({options.block}) must be shorter than the client's time-out ({timeout_s} s)")

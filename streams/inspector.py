@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 
 from streams.connection import checked_client, translated, translating
 from streams.entry import timestamp_ms
+from streams.group import Group
 from streams.keys import Stream
 
 
@@ -87,30 +88,29 @@ class Inspector:
     """Looks at one stream and its group."""
 
     def __init__(self, client: Redis, stream: Stream, *, group: str) -> None:
-        self._client = checked_client(client)
-        self._stream = stream
-        self._group = group
+        self._group = Group(checked_client(client), stream, group)
 
     @translating
     async def stats(self) -> StreamStats:
         """A snapshot. Streams and groups that do not exist yet count as empty."""
-        # Not a transaction: Redis before 7.2 refuses those when it is full, which is when one wants to look.
-        async with self._client.pipeline(transaction=False) as pipe:
+        # Not a transaction: a full Redis before 7.2 refuses those, and that is when the numbers are wanted.
+        client, stream, group = self._group.client, self._group.stream, self._group.name
+        async with client.pipeline(transaction=False) as pipe:
             pipe.time()
-            pipe.zcard(self._stream.delayed_key)
-            pipe.zrange(self._stream.delayed_key, 0, 0, withscores=True)
-            pipe.xlen(self._stream.dead_key)
-            for key in self._stream.lane_keys:
+            pipe.zcard(stream.delayed_key)
+            pipe.zrange(stream.delayed_key, 0, 0, withscores=True)
+            pipe.xlen(stream.dead_key)
+            for key in stream.lane_keys:
                 pipe.xinfo_stream(key)
                 pipe.xinfo_groups(key)
-                pipe.xinfo_consumers(key, self._group)
+                pipe.xinfo_consumers(key, group)
             replies = await pipe.execute(raise_on_error=False)
         now, delayed, head, dead, *about_lanes = (_present(reply) for reply in replies)
         lanes = [about_lanes[at : at + 3] for at in range(0, len(about_lanes), 3)]
-        named = list(zip(self._stream.lane_names, lanes, strict=True))
+        named = list(zip(stream.lane_names, lanes, strict=True))
         return StreamStats(
-            stream=self._stream.name,
-            group=self._group,
+            stream=stream.name,
+            group=group,
             now_ms=now[0] * 1000 + now[1] // 1000,
             lanes=tuple(self._lane(name, info, groups) for name, (info, groups, _) in named),
             consumers=tuple(stats for name, (_, _, consumers) in named for stats in _consumers(name, consumers)),
@@ -120,7 +120,7 @@ class Inspector:
         )
 
     def _lane(self, name: str, info: Mapping[str, Any] | None, groups: Sequence[Mapping[str, Any]] | None) -> LaneStats:
-        group = next((each for each in groups or () if each["name"] == self._group.encode()), None)
+        group = next((each for each in groups or () if each["name"] == self._group.name.encode()), None)
         first = info["first-entry"] if info else None
         return LaneStats(
             lane=name,

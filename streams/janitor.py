@@ -1,5 +1,7 @@
-"""Removes consumers that are gone: silent for long and holding nothing. One that still holds messages is left alone,
-because removing it would throw them away; it becomes removable when they have been reclaimed."""
+"""Removes the consumers of processes that are gone: idle for long, without pending entries.
+
+A consumer with pending entries stays, because its removal would lose them; it goes when they have been reclaimed.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,14 @@ from streams import scripts
 from streams.clock import Clock, SystemClock, milliseconds, pause
 from streams.connection import Outage, checked_client
 from streams.errors import StreamError
+from streams.group import Group
 from streams.keys import Stream
 
 log = logging.getLogger("streams")
 
 
 class Janitor:
-    """Tidies one group. Any number may run; a live consumer removed by mistake is created again by its next read."""
+    """Tidies one group. Any number may run: the next read of a live consumer removed by mistake creates it again."""
 
     def __init__(
         self,
@@ -34,25 +37,21 @@ class Janitor:
         clock: Clock | None = None,
         roll: Callable[[], float] = random.random,
     ) -> None:
-        self._client = checked_client(client)
-        self._stream = stream
-        self._group = group
+        self._group = Group(checked_client(client), stream, group)
         self._idle = idle
         self._every = every
         self._clock = clock or SystemClock()
         self._outage = Outage(client, "janitor", clock=self._clock, roll=roll)
 
     async def run_once(self) -> int:
-        """Removes them; how many (a consumer counts once for every lane)."""
-        removed = await scripts.remove_idle_consumers(
-            self._client, self._stream, group=self._group, min_idle_ms=milliseconds(self._idle)
-        )
+        """Remove idle consumers; return how many (a consumer counts once for every lane)."""
+        removed = await scripts.remove_idle_consumers(self._group, min_idle_ms=milliseconds(self._idle))
         if removed:
-            log.info("removed %d idle consumers of group %s", removed, self._group)
+            log.info("removed %d idle consumers of group %s", removed, self._group.name)
         return removed
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Tidies every now and then until `stop`."""
+        """Run at intervals until `stop`."""
         while not stop.is_set():
             try:
                 await self.run_once()

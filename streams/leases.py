@@ -1,4 +1,4 @@
-"""Renews the leases of the messages in hand (the consumer's heartbeat), and gives up those of unfinished ones at the end.
+"""Renews the leases of the messages in hand (the consumer's heartbeat), and releases those of unfinished messages at the end.
 
 Guarantee: a lease that another consumer took over is not stolen back.
 """
@@ -12,14 +12,12 @@ from collections.abc import Collection, Iterator
 from datetime import timedelta
 from itertools import islice
 
-from redis.asyncio import Redis
-
 from streams import scripts
 from streams.clock import Clock, milliseconds, pause
 from streams.connection import Outage
 from streams.errors import StreamError
 from streams.flights import Flight, Flights
-from streams.keys import Stream
+from streams.group import Group
 from streams.metrics import Metrics
 
 log = logging.getLogger("streams")
@@ -29,25 +27,19 @@ _LONG_IDLE = timedelta(days=365)  # longer than any lease
 
 
 class LeaseRenewal:
-    """Renews the leases of messages in flight, every quarter of a lease: a renewal may fail before one is lost."""
+    """Renews the leases of messages in flight every quarter of a lease, so that one renewal may fail."""
 
     def __init__(
         self,
-        client: Redis,
-        stream: Stream,
+        group: Group,
         *,
-        group: str,
-        consumer: str,
         lease: timedelta,
         flights: Flights,
         outage: Outage,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
-        self._client = client
-        self._stream = stream
         self._group = group
-        self._consumer = consumer
         self._every = lease / 4
         self._flights = flights
         self._outage = outage
@@ -55,7 +47,7 @@ class LeaseRenewal:
         self._metrics = metrics
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Renews until `stop`."""
+        """Renew leases until `stop`."""
         while not stop.is_set():
             await pause(self._clock, self._every, stop)
             try:
@@ -64,7 +56,7 @@ class LeaseRenewal:
                 await self._outage.endure(error, stop)
 
     async def run_once(self) -> int:
-        """Renews what has been in flight since the last round; how many leases were renewed."""
+        """Renew the leases of what has been in flight since the last round; return how many."""
         before = self._clock.monotonic() - self._every.total_seconds()
         renewed = 0
         for part in _parts(self._flights.in_hand_since(before)):
@@ -75,10 +67,8 @@ class LeaseRenewal:
         entries: dict[str, list[str]] = defaultdict(list)
         for flight in part:
             entries[flight.message.lane].append(flight.message.id)
-        gone = await scripts.renew(
-            self._client, self._stream, group=self._group, consumer=self._consumer, entries=entries
-        )
-        # One that was being acked meanwhile is gone because it is done.
+        gone = await scripts.renew(self._group, entries)
+        # An entry that was acked meanwhile is gone because its message is done.
         flights = [self._flights.get(lane, entry_id) for lane, entry_id in gone]
         lost = [flight.message for flight in flights if flight is not None and flight.outcome is None]
         if lost:
@@ -88,19 +78,15 @@ class LeaseRenewal:
         return len(part) - len(gone)
 
 
-async def release_leases(
-    client: Redis, stream: Stream, flights: Collection[Flight], *, group: str, consumer: str
-) -> int:
-    """Give up the leases of what was in hand and is not any more, so that others may take it over at once, and do not count
-    its delivery: a consumer that is stopped says nothing against its messages. Return how many were handed back."""
+async def release_leases(group: Group, flights: Collection[Flight]) -> int:
+    """Release messages that were in hand: other consumers may take them over at once, and the delivery does not count, as
+    the end of a consumer is no fault of its messages. Return how many were still this consumer's."""
     released = 0
     for part in _parts(list(flights)):
         entries: dict[str, list[tuple[str, int]]] = defaultdict(list)
         for flight in part:
             entries[flight.message.lane].append((flight.message.id, flight.message.deliveries - 1))
-        released += await scripts.release(
-            client, stream, group=group, consumer=consumer, idle_ms=milliseconds(_LONG_IDLE), entries=entries
-        )
+        released += await scripts.release(group, idle_ms=milliseconds(_LONG_IDLE), entries=entries)
     return released
 
 

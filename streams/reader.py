@@ -1,6 +1,6 @@
-"""Reads new messages for a consumer: lanes by weight, without waiting or with, and creates the group where it lacks.
+"""Reads new messages for a consumer, lanes by weight, at once or waiting for the first.
 
-Promise: as many messages as asked for at most, no lane starves, and a group is created at `0`, so that none is skipped.
+Guarantees: it reads no more messages than it was given slots for, and no lane starves.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from redis.asyncio import Redis
-
 from streams import scripts
 from streams.clock import Clock, milliseconds
 from streams.connection import redis_errors, translated, translating
 from streams.entry import flatten, timestamp_ms, to_message
 from streams.errors import GroupLost, StreamError
-from streams.keys import Stream
+from streams.group import Group
 from streams.lanes import Rotation
 from streams.lost_deliveries import LostDeliveries
 from streams.message import Message
@@ -25,7 +23,7 @@ from streams.message import Message
 
 @dataclass(frozen=True, slots=True)
 class ReadResult:
-    """What was read. One lane's `error` does not take back what the others gave."""
+    """The messages of one read. The `error` of one lane does not take back what the other lanes gave."""
 
     messages: Sequence[Message]
     error: StreamError | None = None
@@ -34,43 +32,32 @@ class ReadResult:
 class Reader:
     """Reads for one consumer of the group."""
 
-    def __init__(
-        self, client: Redis, stream: Stream, *, group: str, consumer: str, lost: LostDeliveries, clock: Clock
-    ) -> None:
-        self._client = client
-        self._stream = stream
+    def __init__(self, group: Group, *, lost: LostDeliveries, clock: Clock) -> None:
         self._group = group
-        self._consumer = consumer
         self._lost = lost
         self._clock = clock
-        # Heaviest first: they are the first to get what other lanes leave over.
-        self._lanes = sorted(stream.lanes, key=lambda lane: -lane.weight)
-        self._keys = [stream.lane_key(lane.name) for lane in self._lanes]
+        # Heaviest first: these get the slots that other lanes leave.
+        self._lanes = sorted(group.stream.lanes, key=lambda lane: -lane.weight)
+        self._keys = [group.stream.lane_key(lane.name) for lane in self._lanes]
         self._name_of = {key.encode(): lane.name for key, lane in zip(self._keys, self._lanes, strict=True)}
         self._rotation = Rotation([lane.weight for lane in self._lanes])
         self._server_ahead_s = 0.0
-        self._entry_bytes = lost.window.max_bytes  # of those read last, on average: until then as large as can be
-        self.was_cut = False  # by bytes: there is more to read
-
-    async def create_group(self) -> bool:
-        """Creates the group on every lane that lacks it; True if any did."""
-        return await scripts.create_group(self._client, self._keys, group=self._group) > 0
+        self._entry_bytes = lost.window.max_bytes  # the average of the last read; before it, the largest estimate
+        self.was_cut = False  # the byte limit ended the last read: there is more
 
     @translating
     async def read_available(self, limit: int, *, capacity: int, held: Mapping[str, int]) -> ReadResult:
-        """Reads up to `limit` messages without waiting. `held` says how many of `capacity` slots each lane holds."""
+        """Read up to `limit` messages without waiting. `held` is how many of the `capacity` slots each lane holds."""
         holds = [held.get(lane.name, 0) for lane in self._lanes]
         quotas = self._rotation.quotas(capacity, holds)
         shares = [min(share, quota) for share, quota in zip(self._rotation.shares(limit), quotas, strict=True)]
-        # What is left over goes first to the lane that holds least for its weight.
+        # The lane that holds least for its weight is the first to get the slots that others leave.
         order = sorted(range(len(self._lanes)), key=lambda at: holds[at] / self._lanes[at].weight)
         window, sent_s = self._lost.window, self._clock.monotonic()
         with self._lost.receiving():
             now_ms, taken, trouble, size = await scripts.read(
-                self._client,
+                self._group,
                 [self._keys[at] for at in order],
-                group=self._group,
-                consumer=self._consumer,
                 limit=limit,
                 max_bytes=window.max_bytes,
                 entry_bytes=self._entry_bytes,
@@ -91,18 +78,18 @@ class Reader:
 
     @translating
     async def wait_for_messages(self, limit: int, longest: timedelta) -> ReadResult:
-        """Waits for the first message of any lane; up to `limit`, but one per lane if they all come at once.
+        """Wait for the first message of any lane, for `longest`; return up to `limit`, or one per lane if all come at once.
 
-        Not to be cancelled if it can be helped: what the server sends to a reader that has gone stays with its name
-        until it is reclaimed.
+        Avoid cancelling it: messages on their way to a cancelled reader stay pending under its name until they are released
+        or reclaimed.
         """
         room = self._lost.window.max_bytes // self._entry_bytes
         try:
             with self._lost.receiving(), redis_errors():
                 # redis-py's types allow for every protocol and decoding at once; ours are pinned in `connect`.
-                replies: Any = await self._client.xreadgroup(
-                    self._group,
-                    self._consumer,
+                replies: Any = await self._group.client.xreadgroup(
+                    self._group.name,
+                    self._group.consumer,
                     dict.fromkeys(self._keys, ">"),
                     count=max(1, min(limit, room) // len(self._keys)),
                     block=max(1, milliseconds(longest)),
@@ -119,6 +106,6 @@ class Reader:
         return ReadResult(messages)
 
     def waited_s(self, message: Message, now_s: float) -> float:
-        """Seconds from the making of the message's entry to `now_s` (monotonic), by the server's clock: as it was when
-        last asked, plus what has passed here since."""
+        """Return the seconds from the creation of the message's entry to `now_s` (monotonic), by the server's clock: its
+        time at the last read, plus what has passed here since."""
         return max(0.0, now_s + self._server_ahead_s - timestamp_ms(message.id) / 1000)

@@ -1,7 +1,7 @@
 """Takes over the messages of dead consumers: those whose lease has run out (XAUTOCLAIM).
 
-Guarantees: the cursor of a scan is kept until it is back at the start, else the tail of a long pending list would never
-be reached; no more is taken over than there are free slots; a message on its last delivery is taken over by itself.
+Guarantees: a scan keeps its cursor until it is back at the start, else it would never reach the tail of a long pending
+list; it takes over no more than there are free slots; a message on its last delivery is taken over by itself.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ import logging
 from collections.abc import Callable
 from datetime import timedelta
 
-from redis.asyncio import Redis
-
 from streams import scripts
 from streams.clock import Clock, milliseconds
 from streams.entry import to_message
 from streams.errors import StreamError, StreamUnavailable
 from streams.failpoints import failpoint
-from streams.keys import Stream
+from streams.group import Group
 from streams.lost_deliveries import LostDeliveries
 from streams.message import Message
 
@@ -30,18 +28,15 @@ AFTER_CLAIM = failpoint("reclaim.after_claim", "taken over, its handler not star
 
 
 class Reclaimer:
-    """Takes over what has been idle for longer than `min_idle`, one scan of all lanes every `every` (give or take).
+    """Takes over what has been idle for longer than `min_idle`. Scans all lanes once per `every`, with jitter.
 
-    A message on its last delivery, the `max_deliveries`th, is not taken with the others: see `take_last_delivery`.
+    A message on its last delivery, the `max_deliveries`th, is left to `take_last_delivery`.
     """
 
     def __init__(
         self,
-        client: Redis,
-        stream: Stream,
+        group: Group,
         *,
-        group: str,
-        consumer: str,
         min_idle: timedelta,
         every: timedelta,
         max_deliveries: int,
@@ -49,10 +44,7 @@ class Reclaimer:
         clock: Clock,
         roll: Callable[[], float],
     ) -> None:
-        self._client = client
-        self._stream = stream
         self._group = group
-        self._consumer = consumer
         self._lost = lost
         self._before_last = max_deliveries - 1
         self._last_deliveries = 0
@@ -60,49 +52,49 @@ class Reclaimer:
         self._every_s = every.total_seconds()
         self._clock = clock
         self._roll = roll
-        self._cursors: dict[str, bytes] = {}  # lanes whose scan is under way
-        self._next_scan = clock.monotonic()
+        self._cursors: dict[str, bytes] = {}  # of the lanes that the current scan has not finished
+        self._next_scan_s = clock.monotonic()
 
     @property
     def due_in(self) -> timedelta:
-        """Until the next scan step; zero while a scan is under way."""
+        """The time until the next scan step; zero while a scan is under way."""
         if self._cursors:
             return timedelta(0)
-        return timedelta(seconds=max(0.0, self._next_scan - self._clock.monotonic()))
+        return timedelta(seconds=max(0.0, self._next_scan_s - self._clock.monotonic()))
 
-    def hurry(self) -> None:
-        """Make the next scan due now: there is something to take over."""
-        self._next_scan = self._clock.monotonic()
+    def scan_now(self) -> None:
+        """Make the next scan due now."""
+        self._next_scan_s = self._clock.monotonic()
 
     @property
     def has_last_deliveries(self) -> bool:
-        """Whether the last scan left messages on their last delivery."""
+        """True if the last scan left messages whose next delivery is their last."""
         return self._last_deliveries > 0
 
     async def run_once(self, limit: int) -> list[Message]:
-        """Scans all lanes (or goes on where the last scan stopped) until it has `limit` messages."""
+        """Scan all lanes, or continue the scan, until `limit` messages are taken over; return them."""
         if not self._cursors:
-            self._cursors = dict.fromkeys(self._stream.lane_names, _START)
+            self._cursors = dict.fromkeys(self._group.stream.lane_names, _START)
             self._last_deliveries = 0
-            # Some jitter, so that a fleet started together does not scan together.
-            self._next_scan = self._clock.monotonic() + self._every_s * (0.8 + 0.4 * self._roll())
+            # Jitter, so that a fleet started together does not scan together.
+            self._next_scan_s = self._clock.monotonic() + self._every_s * (0.8 + 0.4 * self._roll())
         taken: list[Message] = []
         try:
             while self._cursors and len(taken) < limit:
                 messages, full = await self._step(next(iter(self._cursors)), min(_CHUNK, limit - len(taken)))
                 taken += messages
-                if full:  # large ones: those that are here must not wait for the others with their leases running
+                if full:  # large messages: the leases of those received run while others are read
                     break
         except StreamError:
             if not taken:
                 raise
-            # What was taken counts as delivered: hand it over now, the error will show again.
+            # These count as delivered, so they are handled now; the error comes again with the next command.
             log.debug("a scan for silent consumers stopped halfway", exc_info=True)
         return taken
 
     async def take_last_delivery(self) -> Message | None:
-        """One message on its last delivery, from whichever lane has one. To be handled with nothing else in hand."""
-        for lane in self._stream.lane_names:
+        """Take over one message whose delivery is its last, None if there is none. Handle it with nothing else in hand."""
+        for lane in self._group.stream.lane_names:
             cursor = None
             while cursor != _START:
                 messages, found = await self._claim(lane, cursor or _START, _CHUNK, last=True)
@@ -113,7 +105,7 @@ class Reclaimer:
         return None
 
     async def _step(self, lane: str, count: int) -> tuple[list[Message], bool]:
-        """The messages that were taken over, and whether there was no room for more."""
+        """Return the messages taken over, and whether the byte limit ended the step."""
         messages, found = await self._claim(lane, self._cursors[lane], count, last=False)
         self._last_deliveries += found.left
         if found.cursor == _START:
@@ -128,10 +120,8 @@ class Reclaimer:
         window, sent_s = self._lost.window, self._clock.monotonic()
         with self._lost.receiving():
             found = await scripts.reclaim(
-                self._client,
-                self._stream.lane_key(lane),
-                group=self._group,
-                consumer=self._consumer,
+                self._group,
+                lane,
                 min_idle_ms=self._min_idle_ms,
                 cursor=cursor,
                 count=count,

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from bench.peers.harness import Tally, run
 from bench.peers.streams_handler import STREAM, publish, run_until_done
-from streams import Consumer, Done, Message, Outcome, connect
+from streams import Consumer, ConsumerOptions, Done, Message, Outcome, connect
+
+OPTIONS = ConsumerOptions(max_batch=500, concurrency=1_000)
 
 
 async def consume(url: str, tally: Tally) -> None:
@@ -15,9 +17,7 @@ async def consume(url: str, tally: Tally) -> None:
         return [Done()] * len(messages)
 
     async with connect(url) as client:
-        consumer = Consumer(
-            client, STREAM, group="bench", name="bench", batch_handler=handle, max_batch=500, concurrency=1_000
-        )
+        consumer = Consumer(client, STREAM, group="bench", name="bench", batch_handler=handle, options=OPTIONS)
         await run_until_done(consumer, tally)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from bench.peers.harness import Tally, by_callers, run
-from streams import Consumer, Done, Message, Outcome, Producer, Stream, connect
+from streams import Consumer, ConsumerOptions, Done, Message, Outcome, Producer, Stream, connect
 
 STREAM = Stream("bench-streams")
+OPTIONS = ConsumerOptions(concurrency=512)
 BODY = b"0123456789abcdef"
 
 
@@ -23,7 +24,7 @@ async def consume(url: str, tally: Tally) -> None:
         return Done()
 
     async with connect(url) as client:
-        consumer = Consumer(client, STREAM, group="bench", name="bench", handler=handle, concurrency=512)
+        consumer = Consumer(client, STREAM, group="bench", name="bench", handler=handle, options=OPTIONS)
         await run_until_done(consumer, tally)
 
 

@@ -21,7 +21,7 @@ from okane.worker.direct_run import DirectRuns
 from okane.worker.lease_renewal import LeaseRenewal
 from okane.worker.outcome_rules import OutcomeRules
 from okane.worker.sweep import LaneState, Sweep
-from streams import Consumer, Delayed, Inspector, Janitor, Metrics, Producer, Stream
+from streams import Consumer, ConsumerOptions, Delayed, Inspector, Janitor, Metrics, Producer, Stream
 from streams.connection import RedisClient
 
 log = structlog.get_logger("okane.app")
@@ -82,12 +82,14 @@ class Worker:
             name=options.name,
             handler=charge,
             on_poison=charge.poison,
-            concurrency=options.concurrency,
-            lease=options.lease,
-            policy=options.rules.policy,
-            max_deliveries=options.rules.max_deliveries,
-            block=options.block,
-            drain=options.drain,
+            options=ConsumerOptions(
+                concurrency=options.concurrency,
+                lease=options.lease,
+                policy=options.rules.policy,
+                max_deliveries=options.rules.max_deliveries,
+                block=options.block,
+                drain=options.drain,
+            ),
             metrics=stream_metrics,
             tracer=tracing.messages,
         )

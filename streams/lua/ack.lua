@@ -4,13 +4,13 @@
 -- Every entry is acked by itself: one that cannot be written stays pending, and keeps no other from being acked.
 -- At maxmemory a script may add once it has written, so draining works on a full server too: it deletes what is not there first.
 -- KEYS    the lanes' streams, then the delayed set, then the dead-letter stream
--- ARGV    group, consumer; 1 if the group was made anew since the entries were read: one it does not hold is ours then, else 0;
+-- ARGV    group, consumer; 1 if the group was made recreated since the entries were read: one it does not hold is ours then, else 0;
 --         per lane a count and that many entry ids, in order where that costs nothing;
 --         a count of retries, each: lane (from 1), entry id, delay in ms, lane name, n, then n field parts;
 --         a count of dead letters, each: lane (from 1), entry id, n, then n field parts
 -- Returns { lane, id, why, ... } of the entries that were not acked. Why: `taken` by another consumer, `gone` because it was
 -- taken and acked, or the error
-local group, consumer, anew = ARGV[1], ARGV[2], ARGV[3] == '1'
+local group, consumer, recreated = ARGV[1], ARGV[2], ARGV[3] == '1'
 local lanes = #KEYS - 2
 local delayed, dead = KEYS[lanes + 1], KEYS[lanes + 2]
 local not_acked = {}
@@ -93,7 +93,7 @@ local function owned(lane, ids, own)
         leave(lane, id, found.err)
       elseif pending and pending[2] ~= consumer then
         leave(lane, id, 'taken')
-      elseif pending or anew or not has_delivered(own, id) then
+      elseif pending or recreated or not has_delivered(own, id) then
         ours[id] = true
       else
         leave(lane, id, 'gone')

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from streams import Stream, scripts
+from streams.group import Group
 from tests.simulation.direct_redis import DirectRedis
 from tests.simulation.redis import Server
 from tests.simulation.redis_client import as_redis
@@ -22,24 +23,25 @@ class Jumping:
         self.now_s = 1_800_000_000.0
         self.client = as_redis(DirectRedis(Server(lambda: self.now_s)))
 
+    def group(self, consumer: str) -> Group:
+        return Group(self.client, STREAM, "g", consumer)
+
     async def publish(self) -> str:
         [entry_id] = await scripts.publish(self.client, STREAM, max_length=None, drafts=[("default", ["b", b"x"])])
         assert entry_id is not None
         return entry_id
 
     async def read(self) -> Any:
-        await scripts.create_group(self.client, [KEY], group="g")
+        await scripts.create_group(self.group("c"))
         _, [entries], _, _ = await scripts.read(
-            self.client, [KEY], group="g", consumer="c", limit=9, max_bytes=999, entry_bytes=9, shares=[9]
+            self.group("c"), [KEY], limit=9, max_bytes=999, entry_bytes=9, shares=[9]
         )
         return entries
 
     async def taken_over(self) -> int:
         found = await scripts.reclaim(
-            self.client,
-            KEY,
-            group="g",
-            consumer="other",
+            self.group("other"),
+            "default",
             min_idle_ms=LEASE_MS,
             cursor=b"0-0",
             count=9,
@@ -67,7 +69,7 @@ async def test_delayed_messages_come_early_after_a_jump_forwards_and_late_after_
     [(entry_id, fields)] = await server.read()
     request = scripts.AckRequest({"default": [entry_id.decode()]})
     request.retries.append(("default", entry_id.decode(), 60_000, list(fields)))
-    await scripts.ack(server.client, STREAM, group="g", consumer="c", requests=[request])
+    await scripts.ack(server.group("c"), [request])
     moved = []
     for jump_s in (-HOUR_S, HOUR_S, 59, HOUR_S):
         server.now_s += jump_s
@@ -93,6 +95,6 @@ async def test_leases_end_late_after_a_jump_backwards_and_are_right_again_when_t
     server.now_s += 60
     assert await server.taken_over() == 0
     held = {"default": [entry_id.decode()]}
-    assert await scripts.renew(server.client, STREAM, group="g", consumer="c", entries=held) == []
+    assert await scripts.renew(server.group("c"), held) == []
     server.now_s += 31
     assert await server.taken_over() == 1

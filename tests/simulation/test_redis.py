@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from okane.local.redis_server import RedisServer
 from streams import Inspector, Lane, Stream, StreamError, connect, scripts
+from streams.group import Group
 from streams.script import Argument
 from tests.simulation.direct_redis import DirectRedis
 from tests.simulation.redis import Server
@@ -162,15 +163,13 @@ async def _publish(side: Side, step: Step) -> Any:
 
 
 async def _create(side: Side, step: Step) -> Any:
-    return await scripts.create_group(side.client, side.stream.lane_keys, group=step.group)
+    return await scripts.create_group(_group(side, step))
 
 
 async def _read(side: Side, step: Step) -> Any:
     _, taken, trouble, size = await scripts.read(
-        side.client,
+        _group(side, step),
         side.stream.lane_keys,
-        group=step.group,
-        consumer=step.consumer,
         limit=2 * step.count,
         max_bytes=step.max_bytes,
         entry_bytes=step.entry_bytes,
@@ -193,10 +192,8 @@ async def _ack(side: Side, step: Step) -> Any:
             retries = [(*found, step.delay_ms, ["b", b"again" * 60, "g", step.group])]
         elif step.is_dead:
             dead = [(*found, ["b", b"dead", "g", step.group])]
-    request = scripts.AckRequest(entries, retries, dead, anew=step.count == 1)
-    [not_acked] = await scripts.ack(
-        side.client, side.stream, group=step.group, consumer=step.consumer, requests=[request]
-    )
+    request = scripts.AckRequest(entries, retries, dead, recreated=step.count == 1)
+    [not_acked] = await scripts.ack(_group(side, step), [request])
     if isinstance(not_acked, StreamError):
         raise not_acked
     return [(side.number(lane, entry_id.encode()), why) for lane, entry_id, why in not_acked]
@@ -209,10 +206,8 @@ async def _promote(side: Side, step: Step) -> Any:
 
 async def _reclaim(side: Side, step: Step) -> Any:
     found = await scripts.reclaim(
-        side.client,
-        side.stream.lane_key(step.lane),
-        group=step.group,
-        consumer=step.consumer,
+        _group(side, step),
+        step.lane,
         min_idle_ms=step.min_idle_ms,
         cursor=b"0-0" if step.count > 2 else side.cursors.get(step.lane, b"0-0"),
         count=step.count,
@@ -228,10 +223,7 @@ async def _reclaim(side: Side, step: Step) -> Any:
 
 async def _release_lost(side: Side, step: Step) -> Any:
     return await scripts.release_lost(
-        side.client,
-        side.stream,
-        group=step.group,
-        consumer=step.consumer,
+        _group(side, step),
         since_ms=1_700_000_000_000 if step.is_dead else 1 << 43,  # all of them, or those of a distant future
         lease_ms=HOUR_MS,
         in_hand=_by_lane(side, step),
@@ -240,20 +232,18 @@ async def _release_lost(side: Side, step: Step) -> Any:
 
 async def _renew(side: Side, step: Step) -> Any:
     entries = _by_lane(side, step)
-    lost = await scripts.renew(side.client, side.stream, group=step.group, consumer=step.consumer, entries=entries)
+    lost = await scripts.renew(_group(side, step), entries)
     return [side.number(lane, entry_id.encode()) for lane, entry_id in lost]
 
 
 async def _release(side: Side, step: Step) -> Any:
     held = {lane: [(one, step.count) for one in ids] for lane, ids in _by_lane(side, step).items()}
-    return await scripts.release(
-        side.client, side.stream, group=step.group, consumer=step.consumer, idle_ms=2 * HOUR_MS, entries=held
-    )
+    return await scripts.release(_group(side, step), idle_ms=2 * HOUR_MS, entries=held)
 
 
 async def _remove_idle_consumers(side: Side, step: Step) -> Any:
     # How many there are that hold nothing depends on the version: before 7.2 a look that finds nothing makes no consumer.
-    await scripts.remove_idle_consumers(side.client, side.stream, group=step.group, min_idle_ms=step.min_idle_ms)
+    await scripts.remove_idle_consumers(_group(side, step), min_idle_ms=step.min_idle_ms)
 
 
 async def _state(side: Side, _step: Step | None = None) -> Any:
@@ -283,6 +273,10 @@ _DO: dict[str, Callable[[Side, Step], Awaitable[Any]]] = {
     "remove_idle_consumers": _remove_idle_consumers,
     "state": _state,
 }
+
+
+def _group(side: Side, step: Step) -> Group:
+    return Group(side.client, side.stream, step.group, step.consumer)
 
 
 def _by_lane(side: Side, step: Step) -> dict[str, list[str]]:

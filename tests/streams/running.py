@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import fields
 from datetime import timedelta
 from typing import Any
 
 from redis.asyncio import Redis
 
-from streams import Consumer, Done, Message, Outcome, Stream, scripts
+from streams import Consumer, ConsumerOptions, Done, Message, Outcome, Stream, scripts
 from streams.entry import to_message
+from streams.group import Group
 from streams.testing import Dice
 
 GROUP = "workers"
+TUNING = {each.name for each in fields(ConsumerOptions)}
 
 
 def consumer(client: Redis, stream: Stream, handler: Any, **options: Any) -> Consumer:
+    """A consumer; `options` are those of `Consumer` and of `ConsumerOptions`."""
     usual: dict[str, Any] = {"group": GROUP, "name": "c1", "block": timedelta(milliseconds=50), "roll": Dice(0.5)}
-    return Consumer(client, stream, handler=handler, **(usual | options))
+    given = usual | options
+    tuning = {name: given.pop(name) for name in TUNING & given.keys()}
+    return Consumer(client, stream, handler=handler, options=ConsumerOptions(**tuning), **given)
 
 
 def batch_consumer(client: Redis, stream: Stream, handler: Any, **options: Any) -> Consumer:
@@ -30,13 +36,12 @@ async def done(message: Message) -> Outcome:
 
 async def read_and_die(client: Redis, stream: Stream, *, name: str = "dead") -> list[Message]:
     """Everything there is, delivered to a consumer that never acks it."""
-    await scripts.create_group(client, stream.lane_keys, group=GROUP)
+    group = Group(client, stream, GROUP, name)
+    await scripts.create_group(group)
     shares = [10_000] * len(stream.lanes)
     _, taken, _, _ = await scripts.read(
-        client,
+        group,
         stream.lane_keys,
-        group=GROUP,
-        consumer=name,
         limit=sum(shares),
         max_bytes=1 << 30,
         entry_bytes=1,

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from streams import (
     Stream,
     scripts,
 )
+from streams.group import Group
 from tests.streams.conftest import Connected, pretend_idle, until
 from tests.streams.running import GROUP, Running, consumer, done
 from tests.streams.servers import Server
@@ -49,9 +50,9 @@ async def test_what_is_settled_together_is_cut_into_calls_that_do_not_hold_the_s
     trips = []
     ack = scripts.ack
 
-    async def counted(*arguments: Any, **options: Any) -> Any:
-        trips.append(len(options["requests"]))
-        return await ack(*arguments, **options)
+    async def counted(group: Group, requests: Sequence[scripts.AckRequest]) -> Any:
+        trips.append(len(requests))
+        return await ack(group, requests)
 
     monkeypatch.setattr(scripts, "ack", counted)
     sizes = Sizes()
@@ -129,7 +130,7 @@ async def test_what_was_in_hand_when_everything_was_flushed_lives_on_though_newe
         if message.body == b"old":
             await client.flushall()
             await producer.publish(b"new")
-            worker._group_known = False  # its next read says so; here the group is made by hand before it
+            worker._group_exists = False  # its next read says so; here the group is made by hand before it
             assert await worker.run_once() == 1
         return LATER
 

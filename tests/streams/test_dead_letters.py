@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from redis.asyncio import Redis
 
-from streams import Consumer, Dead, DeadLetters, Done, Draft, Lane, Message, Outcome, Producer, Stream
+from streams import Consumer, ConsumerOptions, Dead, DeadLetters, Done, Draft, Lane, Message, Outcome, Producer, Stream
 
 
 async def bury(client: Redis, stream: Stream, count: int, lane: str = "default") -> DeadLetters:
@@ -15,7 +15,7 @@ async def bury(client: Redis, stream: Stream, count: int, lane: str = "default")
     await Producer(client, stream).publish_many(
         [Draft(b"%d" % number, lane, {"n": str(number)}) for number in range(count)]
     )
-    worker = Consumer(client, stream, group="g", name="c", handler=handler, concurrency=1)
+    worker = Consumer(client, stream, group="g", name="c", handler=handler, options=ConsumerOptions(concurrency=1))
     while await worker.run_once():
         pass
     return DeadLetters(client, stream)

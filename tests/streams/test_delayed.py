@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from streams import (
     Consumer,
+    ConsumerOptions,
     DeadLetters,
     Delayed,
     Done,
@@ -32,9 +33,9 @@ async def delay(client: Redis, stream: Stream, drafts: Sequence[Draft], after: t
         return Retry("not now", after=after)
 
     await Producer(client, stream).publish_many(drafts)
-    assert await Consumer(client, stream, group="g", name="c", handler=handler, concurrency=1_000).run_once() == len(
-        drafts
-    )
+    assert await Consumer(
+        client, stream, group="g", name="c", handler=handler, options=ConsumerOptions(concurrency=1_000)
+    ).run_once() == len(drafts)
 
 
 async def lengths(client: Redis, stream: Stream) -> list[int]:

@@ -26,6 +26,7 @@ PURE = (
     "streams.lanes",
     "streams.message",
     "streams.metrics",
+    "streams.options",
     "streams.outcome",
     "streams.retry",
     "streams.testing",

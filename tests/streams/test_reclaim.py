@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from streams import Dead, DeadLetters, Done, Draft, Inspector, Message, Outcome, Producer, Stream
 from streams.clock import SystemClock
+from streams.group import Group
 from streams.lost_deliveries import LostDeliveries
 from streams.reclaim import Reclaimer
 from streams.testing import Dice, FakeClock
@@ -50,7 +51,7 @@ async def test_what_another_holds_within_its_lease_is_left_alone(client: Redis, 
 
 
 def lost(client: Redis, stream: Stream) -> LostDeliveries:
-    return LostDeliveries(client, stream, group=GROUP, consumer="c1", lease=timedelta(minutes=1), clock=SystemClock())
+    return LostDeliveries(Group(client, stream, GROUP, "c1"), lease=timedelta(minutes=1), clock=SystemClock())
 
 
 async def test_no_more_is_taken_over_than_there_are_free_slots_and_the_scan_goes_on(
@@ -58,10 +59,7 @@ async def test_no_more_is_taken_over_than_there_are_free_slots_and_the_scan_goes
 ) -> None:
     await abandon(client, stream, [Draft(b"%d" % number, stream.lane_names[number % 3]) for number in range(250)])
     reclaimer = Reclaimer(
-        client,
-        stream,
-        group=GROUP,
-        consumer="c1",
+        Group(client, stream, GROUP, "c1"),
         min_idle=timedelta(minutes=1),
         every=timedelta(hours=1),
         max_deliveries=5,
@@ -82,10 +80,7 @@ async def test_a_scan_does_not_start_before_its_time(client: Redis, stream: Stre
     await consumer(client, stream, done).run_once()
     clock = FakeClock()
     reclaimer = Reclaimer(
-        client,
-        stream,
-        group=GROUP,
-        consumer="c1",
+        Group(client, stream, GROUP, "c1"),
         min_idle=timedelta(minutes=1),
         every=timedelta(seconds=10),
         max_deliveries=5,
@@ -156,10 +151,7 @@ async def test_a_last_delivery_that_is_left_stays_as_idle_as_it_was(client: Redi
 
     def reclaimer(name: str) -> Reclaimer:
         return Reclaimer(
-            client,
-            stream,
-            group=GROUP,
-            consumer=name,
+            Group(client, stream, GROUP, name),
             min_idle=timedelta(minutes=1),
             every=timedelta(hours=1),
             max_deliveries=5,

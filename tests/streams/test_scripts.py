@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 from streams import Draft, Inspector, Producer, Stream, scripts
 from streams.connection import redis_errors, translated
 from streams.errors import GroupLost, StreamError, StreamRefused, StreamUnavailable
+from streams.group import Group
 from tests.streams.running import GROUP, consumer, done
 
 SCRIPTS = {
@@ -43,11 +44,8 @@ async def test_an_error_of_one_entry_is_its_own(client: Redis, stream: Stream) -
     good = await Producer(client, stream).publish_many([Draft(b"x")] * 3)
     await client.script_flush()
     found = await scripts.ack(
-        client,
-        stream,
-        group=GROUP,
-        consumer="c1",
-        requests=[scripts.AckRequest({"critical": ids}) for ids in (good[:2], [good[2], "no id"])],
+        Group(client, stream, GROUP, "c1"),
+        [scripts.AckRequest({"critical": ids}) for ids in (good[:2], [good[2], "no id"])],
     )
     assert found[0] == []
     assert isinstance(found[1], list)

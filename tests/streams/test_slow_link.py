@@ -30,6 +30,7 @@ from streams import (
 from streams.byte_window import ByteWindow
 from streams.entry import timestamp_ms
 from streams.errors import StreamUnavailable
+from streams.group import Group
 from tests.streams.conftest import Connected
 from tests.streams.running import GROUP, Running, consumer, done
 from tests.streams.servers import Proxy, Server
@@ -199,14 +200,14 @@ async def _losing_a_read(proxy: Proxy, reader: Any) -> None:
 
 async def test_a_message_in_hand_is_not_handed_back(client: Redis, stream: Stream) -> None:
     await Producer(client, stream).publish_many([Draft(b"in hand"), Draft(b"lost")])
-    await scripts.create_group(client, stream.lane_keys, group=GROUP)
+    group = Group(client, stream, GROUP, "c1")
+    await scripts.create_group(group)
     replies = cast(Any, await client.xreadgroup(GROUP, "c1", {stream.lane_key("critical"): ">"}))
     ids = [entry_id.decode() for entry_id, _ in replies[0][1]]
-    options: dict[str, Any] = {"group": GROUP, "consumer": "c1", "lease_ms": 60_000}
     since_ms = timestamp_ms(ids[0])  # its reply may be lost as well, and then it is repeated, for a time since then
     for expected in (1, 0):
         in_hand = {"critical": ids[:1]}
-        assert await scripts.release_lost(client, stream, since_ms=since_ms, in_hand=in_hand, **options) == expected
+        assert await scripts.release_lost(group, since_ms=since_ms, lease_ms=60_000, in_hand=in_hand) == expected
     pending = cast(Any, await client.xpending_range(stream.lane_key("critical"), GROUP, "-", "+", 10))
     assert [one["times_delivered"] for one in pending] == [1, 0]
     assert pending[0]["time_since_delivered"] < 60_000 <= pending[1]["time_since_delivered"]
@@ -217,14 +218,13 @@ async def test_what_a_read_puts_back_is_read_next_in_its_order_and_for_the_first
 ) -> None:
     """Entries of one script have one time, and differ by the number behind it: the group is set back by both."""
     await Producer(client, stream).publish_many([Draft(b"%02d" % number * 10) for number in range(10)])
-    await scripts.create_group(client, stream.lane_keys, group=GROUP)
+    group = Group(client, stream, GROUP, "c1")
+    await scripts.create_group(group)
     read: list[list[bytes]] = []
     while not read or read[-1]:
         _, taken, _, size = await scripts.read(
-            client,
+            group,
             stream.lane_keys,
-            group=GROUP,
-            consumer="c1",
             limit=10,
             max_bytes=70,
             entry_bytes=1,
