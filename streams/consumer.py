@@ -35,7 +35,7 @@ from streams.handling import (
     resolve,
 )
 from streams.keys import Stream
-from streams.leases import LeaseRenewal, release_leases
+from streams.leases import Heartbeat, release_leases
 from streams.lost_deliveries import LostDeliveries
 from streams.message import Message
 from streams.metrics import Metrics, guarded, quiet
@@ -115,7 +115,7 @@ class Consumer:
             clock=clock,
             roll=roll,
         )
-        self._lease_renewal = LeaseRenewal(
+        self._heartbeat = Heartbeat(
             self._group,
             lease=options.lease,
             flights=self._flights,
@@ -337,7 +337,7 @@ class Consumer:
     async def _renewing(self) -> AsyncIterator[None]:
         """Renew leases inside the block, while draining too."""
         stop = asyncio.Event()
-        task = asyncio.ensure_future(self._lease_renewal.run(stop))
+        task = asyncio.ensure_future(self._heartbeat.run(stop))
         try:
             yield
         finally:

@@ -26,7 +26,7 @@ _BATCH = 500  # ids per script call
 _LONG_IDLE = timedelta(days=365)  # longer than any lease
 
 
-class LeaseRenewal:
+class Heartbeat:
     """Renews the leases of messages in flight every quarter of a lease, so that one renewal may fail."""
 
     def __init__(
