@@ -84,20 +84,17 @@ class PaymentStore(RareTransitionStore):
         for session in self._sessions:
             await session.aclose()
 
-    async def accept(self, new: NewPayment, *, wake: bool = True) -> Accepted:
-        """Write a new payment, or find the one that this key already made.
-
-        Without `wake`, no wake-up will be sent for it: the sweep is to see to it at once. Raises IdempotencyKeyReused if
-        the key belongs to a payment of another meaning, TimeOutOfRange if it is new and a time of it is over.
-        """
-        return await self._accepting.submit((new, wake))
-
     async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[Accepted | BaseException]:
-        """`accept` for each, with what it raises in its place. Only the first `wakes` of them will get a wake-up."""
+        """Write these payments, or find those that their keys have already made. Only the first `wakes` of them will get a
+        wake-up; the others are due for the sweep at once.
+
+        In the place of a row: IdempotencyKeyReused if the key belongs to a payment of another meaning, TimeOutOfRange if it
+        is new and one of its times is over, StoreUnavailable, or the error of a value that Postgres refuses.
+        """
         return await self._accepting.submit_many([(new, number < wakes) for number, new in enumerate(news)])
 
     async def find(self, new: NewPayment) -> Payment | None:
-        """The payment that this key has made, if it has; writes nothing. Raises IdempotencyKeyReused as `accept` does."""
+        """The payment that this key has made, if it has; writes nothing. Raises IdempotencyKeyReused."""
         found = await self._finding.submit((new.account_id, new.idempotency_key))
         if found is None:
             return None

@@ -19,6 +19,7 @@ from okane.simulator.journal import Charge as JournalLine
 from okane.simulator.journal import Journal
 from okane.store import Claim, NewPayment, PaymentStore, Settlement, history
 from streams import Producer, connect
+from tests.okane.stored_payments import accept_one
 from torture.history.journals import (
     Charge,
     History,
@@ -58,7 +59,7 @@ CHARGE = Charge(payment_id="p-1", key="p-1:2", amount_minor=440, currency="USD",
 async def paid(url: str, key: str) -> str:
     """One payment, accepted, claimed and settled; its id."""
     store = PaymentStore(url, actor="w1", lease=timedelta(seconds=30), grace=timedelta(seconds=10))
-    payment = (await store.accept(replace(NEW, idempotency_key=key))).payment
+    payment = (await accept_one(store, replace(NEW, idempotency_key=key))).payment
     claim = await store.claim(payment.id)
     assert isinstance(claim, Claim)
     await store.settle(

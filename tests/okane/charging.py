@@ -18,7 +18,7 @@ from okane.worker.charge import PaymentHandler
 from okane.worker.lease_renewal import LeaseRenewal
 from okane.worker.outcome_rules import OutcomeRules
 from streams import Message, RetryPolicy
-from tests.okane.stored_payments import GRACE, LEASE, new
+from tests.okane.stored_payments import GRACE, LEASE, accept_one, new
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Desk:
     url: str
 
     async def accepted(self) -> UUID:
-        return (await self.store.accept(new(str(uuid4())))).payment.id
+        return (await accept_one(self.store, new(str(uuid4())))).payment.id
 
     async def status(self, payment_id: UUID) -> Status:
         return (await self.store.get(payment_id, account_id="default")).status

@@ -31,7 +31,7 @@ class Shelf:
     asked: int = 0
     error: Exception | None = None
 
-    async def accept(self, new: NewPayment, *, wake: bool = True) -> Accepted:
+    async def _accept(self, new: NewPayment) -> Accepted:
         self.asked += 1
         await asyncio.sleep(0)
         await (self.late if new.idempotency_key == "late" else self.open).wait()
@@ -46,8 +46,7 @@ class Shelf:
         return Accepted(payment, created=created)
 
     async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[Accepted | BaseException]:
-        accepting = (self.accept(new, wake=number < wakes) for number, new in enumerate(news))
-        return await asyncio.gather(*accepting, return_exceptions=True)
+        return await asyncio.gather(*map(self._accept, news), return_exceptions=True)
 
     async def find(self, new: NewPayment) -> Payment | None:
         payment, fingerprint = self.by_key.get(new.idempotency_key, (None, new.fingerprint))

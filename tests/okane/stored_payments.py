@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 
 from okane.payment import Payment, Status
-from okane.store import Claim, NewPayment, PaymentStore, Settlement
+from okane.store import Accepted, Claim, NewPayment, PaymentStore, Settlement
 
 LEASE = timedelta(seconds=30)
 
@@ -41,6 +41,14 @@ def settlement(payment: Payment, status: Status = Status.SUCCESS, **more: object
         provider_ref="ref" if status is Status.SUCCESS else None,
     )
     return dataclasses.replace(plain, **more)  # type: ignore[arg-type]
+
+
+async def accept_one(store: PaymentStore, new: NewPayment, *, wake: bool = True) -> Accepted:
+    """Write one payment. Raises the exception in the place of its row."""
+    [row] = await store.accept_many([new], wakes=int(wake))
+    if isinstance(row, BaseException):
+        raise row
+    return row
 
 
 async def claimed(store: PaymentStore, payment_id: UUID) -> Claim:

@@ -27,7 +27,7 @@ from okane.payment import Status
 from okane.store import PaymentStore
 from okane.store.server_facts import PostgresFacts
 from streams import Consumer, Dead, Done, Message, Outcome, Producer, connect
-from tests.okane.stored_payments import GRACE, LEASE, claimed, new, settlement
+from tests.okane.stored_payments import GRACE, LEASE, accept_one, claimed, new, settlement
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ID = "0198b2f0-0000-7000-8000-000000000000"
@@ -76,7 +76,7 @@ async def buried(store: PaymentStore, redis_url: str, stream_name: str, count: i
     async with connect(redis_url) as redis:
         producer = Producer(redis, stream)
         for number in range(count):
-            payment = (await store.accept(new(f"k-{number}"))).payment
+            payment = (await accept_one(store, new(f"k-{number}"))).payment
             claim = await claimed(store, payment.id)
             await store.settle(settlement(claim.payment, Status.FAILED_FINAL, event="spent", reason="HTTP 503"))
             await producer.publish(payment.id.bytes, lane="low")
@@ -120,7 +120,7 @@ async def test_status_shows_the_queue_and_the_payments(
     okane: Run, store: PaymentStore, redis_url: str, stream_name: str
 ) -> None:
     await buried(store, redis_url, stream_name, 2)
-    await store.accept(new("waiting"))
+    await accept_one(store, new("waiting"))
     seen = json.loads(okane("status", "--json").stdout)
     assert seen["payments"]["failed_final"] == 2
     assert seen["payments"]["pending"] == 1
@@ -199,7 +199,7 @@ async def test_the_list_outlives_redis(okane: Run, store: PaymentStore, redis_ur
 
 
 async def test_a_payment_that_needs_a_review_is_listed_and_not_replayed(okane: Run, store: PaymentStore) -> None:
-    payment = (await store.accept(new())).payment
+    payment = (await accept_one(store, new())).payment
     assert await store.bury(payment.id, reason="poison")
     assert json.loads(okane("dead", "ls", "--json").stdout)["letters"][0]["status"] == "needs_review"
     done = okane("dead", "replay", str(payment.id))
@@ -297,7 +297,7 @@ async def test_texts_that_look_like_markup_are_printed_as_they_are(
     async with connect(redis_url) as redis:
         await Consumer(redis, payments_stream(stream_name), group="workers", name=BRACKETS, handler=done).run_once()
     assert BRACKETS in okane("status").stdout
-    payment = (await store.accept(new("brackets"))).payment
+    payment = (await accept_one(store, new("brackets"))).payment
     claim = await claimed(store, payment.id)
     await store.settle(settlement(claim.payment, Status.FAILED_FINAL, event="spent", reason=BRACKETS))
     assert BRACKETS in okane("dead", "ls").stdout

@@ -29,7 +29,7 @@ from okane.store.pooler import PoolerRefused
 from okane.store.server_facts import read_postgres_facts
 from okane.store.session import Session
 from tests.okane.pgbouncer import pooling
-from tests.okane.stored_payments import GRACE, LEASE, new
+from tests.okane.stored_payments import GRACE, LEASE, accept_one, new
 
 SHOWN = "SELECT current_setting('statement_timeout'), current_setting('timezone'), current_setting('search_path')"
 
@@ -89,7 +89,7 @@ async def test_every_command_finds_the_tables_where_pgoptions_says(
     assert (await read_postgres_facts(empty_database)).schema_version == schema.VERSION
     store, keys = store_of(empty_database), ApiKeyStore(empty_database)
     await store.check_writable()
-    await store.accept(new("k"))
+    await accept_one(store, new("k"))
     assert await keys.list() == []
     await store.aclose()
     await keys.aclose()
@@ -108,7 +108,7 @@ async def test_a_session_that_may_only_read_is_said_to_be_by_all(
     with pytest.raises(StoreUnavailable, match="read-only"):
         await store.check_writable()
     with pytest.raises(StoreUnavailable, match="read-only"):
-        await store.accept(new("k"))
+        await accept_one(store, new("k"))
     await store.aclose()
     with pytest.raises(SetupError, match="read-only"):
         await schema.migrate(empty_database)
@@ -131,9 +131,9 @@ async def test_what_a_missing_table_stops_is_away_and_comes_back(database_url: s
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("ALTER TABLE payments RENAME TO elsewhere")
         with pytest.raises(StoreUnavailable, match="does not exist"):
-            await store.accept(new("k"))
+            await accept_one(store, new("k"))
         connection.execute("ALTER TABLE elsewhere RENAME TO payments")
-    assert (await store.accept(new("k"))).created
+    assert (await accept_one(store, new("k"))).created
     await store.aclose()
 
 
@@ -214,7 +214,7 @@ async def test_a_pooler_that_keeps_no_session_is_refused_by_all(
         with pytest.raises(SetupError, match=refusal):
             await schema.migrate(url)
         store, keys = store_of(url), ApiKeyStore(url)
-        for call in (store.accept(new("k")), store.check_writable(), keys.list()):
+        for call in (accept_one(store, new("k")), store.check_writable(), keys.list()):
             with pytest.raises(StoreUnavailable, match=refusal):
                 await call
         await store.aclose()
@@ -236,7 +236,7 @@ async def test_a_pooler_that_keeps_sessions_works_for_all(
         assert await shown(url) == ("7s", "UTC", '"$user", public')
         store, keys = store_of(url), ApiKeyStore(url)
         await store.check_writable()
-        made = await asyncio.gather(*(store.accept(new(f"k{number}")) for number in range(50)))
+        made = await asyncio.gather(*(accept_one(store, new(f"k{number}")) for number in range(50)))
         assert all(accepted.created for accepted in made)
         assert await keys.list() == []
         await store.aclose()

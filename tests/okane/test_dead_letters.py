@@ -16,7 +16,7 @@ from okane.store import DeadLetterFilter, DeadLetterStore
 from okane.store import dead_letters as dead_module
 from tests.okane.api_requests import get, post
 from tests.okane.served_api import Api
-from tests.okane.stored_payments import claimed, new, settlement
+from tests.okane.stored_payments import accept_one, claimed, new, settlement
 
 PATH = "/v1/dead-letters"
 
@@ -35,7 +35,7 @@ async def buried(api: Api, count: int, **members: object) -> list[str]:
 
 async def reviewed(api: Api) -> str:
     """A payment about which a human decides."""
-    payment_id = (await api.store.accept(new("poison"))).payment.id
+    payment_id = (await accept_one(api.store, new("poison"))).payment.id
     assert await api.store.bury(payment_id, reason="poison")
     return str(payment_id)
 

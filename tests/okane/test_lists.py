@@ -22,7 +22,7 @@ from okane.store import PaymentFilter, PaymentLists, PaymentStore
 from okane.store import lists as lists_module
 from tests.okane.api_requests import get, post, settle
 from tests.okane.served_api import Api
-from tests.okane.stored_payments import GRACE, LEASE, claimed, new, settlement
+from tests.okane.stored_payments import GRACE, LEASE, accept_one, claimed, new, settlement
 
 MANY = 200_000
 FILL = """
@@ -243,7 +243,7 @@ async def test_bytes_that_are_no_text_find_nothing_and_break_nothing(api: Api) -
 async def test_only_the_accounts_own_are_listed(database_url: str) -> None:
     store = PaymentStore(database_url, actor="test", lease=LEASE, grace=GRACE)
     lists = PaymentLists(database_url)
-    ours = (await store.accept(new("k"))).payment
+    ours = (await accept_one(store, new("k"))).payment
     await store.settle(settlement((await claimed(store, ours.id)).payment, Status.FAILED_FINAL, decline_code="no"))
     for wanted in (
         PaymentFilter(),

@@ -20,7 +20,7 @@ from okane.errors import SetupError
 from okane.payment import LATE_LOOK_UPS, Status
 from okane.store import OPERATOR, PaymentStore, ReviewStore
 from tests.okane.served_api import Api
-from tests.okane.stored_payments import GRACE, LEASE, claimed, new, settlement
+from tests.okane.stored_payments import GRACE, LEASE, accept_one, claimed, new, settlement
 
 Run = Callable[..., Awaitable[Result]]
 DECIDED = {"as": "failed_final", "reason": "the provider never got it"}
@@ -47,7 +47,7 @@ def okane(database_url: str, redis_url: str, tmp_path: Path) -> Run:
 
 async def in_doubt(store: PaymentStore, key: str = "k", *, account_id: str = "default") -> UUID:
     """A payment that needs a review: its outcome stayed open."""
-    payment = (await store.accept(replace(new(key), account_id=account_id))).payment
+    payment = (await accept_one(store, replace(new(key), account_id=account_id))).payment
     claim = await claimed(store, payment.id)
     await store.settle(settlement(claim.payment, Status.NEEDS_REVIEW, event="needs_review", reason="open for too long"))
     return payment.id
@@ -96,12 +96,12 @@ async def test_the_same_decision_again_changes_nothing_and_another_is_refused(ap
 
 @pytest.mark.parametrize("decision", ["success", "failed_final"])
 async def test_only_what_needs_a_review_is_decided(api: Api, decision: str) -> None:
-    pending = (await api.store.accept(new("pending"))).payment.id
-    canceled = (await api.store.accept(new("canceled"))).payment.id
+    pending = (await accept_one(api.store, new("pending"))).payment.id
+    canceled = (await accept_one(api.store, new("canceled"))).payment.id
     await api.store.cancel(canceled, account_id="default", actor="test")
     settled = {}
     for outcome in (Status.SUCCESS, Status.FAILED_FINAL):
-        payment = (await api.store.accept(new(outcome.value))).payment
+        payment = (await accept_one(api.store, new(outcome.value))).payment
         claim = await claimed(api.store, payment.id)
         await api.store.settle(settlement(claim.payment, outcome))
         settled[payment.id] = outcome.value
@@ -181,7 +181,7 @@ async def test_the_reviews_of_all_accounts_are_listed_newest_first_page_by_page(
     store: PaymentStore, database_url: str
 ) -> None:
     ids = [await in_doubt(store, f"k-{n}", account_id=f"account-{n % 3}") for n in range(7)]
-    await store.accept(new("open"))
+    await accept_one(store, new("open"))
     review = ReviewStore(database_url)
     first = await review.page(4)
     second = await review.page(4, before=first[-1].id)
@@ -242,7 +242,7 @@ async def test_a_decision_against_a_known_charge_is_not_retried(api: Api) -> Non
 
 
 async def test_a_decided_success_has_no_decline_code(store: PaymentStore) -> None:
-    payment = (await store.accept(new())).payment
+    payment = (await accept_one(store, new())).payment
     claim = await claimed(store, payment.id)
     declined = settlement(claim.payment, Status.FAILED_FINAL, event="declined")
     await store.settle(replace(declined, decline_code="no_money"))

@@ -19,7 +19,7 @@ from tests.okane.api_requests import get, post, settle
 from tests.okane.charging import Desk, wake_up
 from tests.okane.lane_states import EMPTY
 from tests.okane.served_api import Api
-from tests.okane.stored_payments import GRACE, LEASE, claimed, execute, new, settlement
+from tests.okane.stored_payments import GRACE, LEASE, accept_one, claimed, execute, new, settlement
 
 HOUR = timedelta(hours=1)
 
@@ -73,7 +73,7 @@ async def test_a_scheduled_payment_waits_for_its_time(api: Api) -> None:
 
 async def test_the_sweep_wakes_it_when_it_is_time_and_repairs_nothing(store: PaymentStore, database_url: str) -> None:
     sweeps = SweepStore(database_url, grace=GRACE)
-    payment_id = (await store.accept(replace(new(), execute_at=later()))).payment.id
+    payment_id = (await accept_one(store, replace(new(), execute_at=later()))).payment.id
     assert await sweeps.take_due(EMPTY, limit=10) == []
     await age(database_url, payment_id, "execute_at")
     [first] = await sweeps.take_due(EMPTY, limit=10)
@@ -88,7 +88,7 @@ async def test_the_sweep_wakes_it_when_it_is_time_and_repairs_nothing(store: Pay
 
 async def test_what_is_scheduled_is_not_overdue_before_its_time(store: PaymentStore, database_url: str) -> None:
     overview = Overview(database_url)
-    payment_id = (await store.accept(replace(new(), execute_at=later()))).payment.id
+    payment_id = (await accept_one(store, replace(new(), execute_at=later()))).payment.id
     await execute(
         database_url,
         "UPDATE payments SET created_at = now() - interval '1 day', updated_at = now() - interval '1 day'",
@@ -158,7 +158,7 @@ async def test_in_a_batch_only_what_is_wrong_is_refused(api: Api) -> None:
 
 async def test_an_expired_payment_is_canceled_by_whoever_wakes_it(desk: Desk) -> None:
     expiring = replace(new(), expires_at=later())
-    payment_id = (await desk.store.accept(expiring)).payment.id
+    payment_id = (await accept_one(desk.store, expiring)).payment.id
     await age(desk.url, payment_id, "expires_at")
     refused = await desk.store.claim(payment_id)
     assert isinstance(refused, ClaimRefusal)
@@ -173,7 +173,7 @@ async def test_an_expired_payment_is_canceled_by_whoever_wakes_it(desk: Desk) ->
 
 
 async def test_an_expired_payment_between_two_tries_is_not_tried_again(desk: Desk) -> None:
-    payment_id = (await desk.store.accept(replace(new(), expires_at=later()))).payment.id
+    payment_id = (await accept_one(desk.store, replace(new(), expires_at=later()))).payment.id
     claim = await claimed(desk.store, payment_id)
     await desk.store.settle(settlement(claim.payment, Status.FAILED_RETRYABLE, delay=HOUR))
     await age(desk.url, payment_id, "expires_at")
@@ -183,7 +183,7 @@ async def test_an_expired_payment_between_two_tries_is_not_tried_again(desk: Des
 
 @pytest.mark.parametrize("late", [False, True])
 async def test_an_open_outcome_is_looked_up_however_late_and_never_charged_again(desk: Desk, late: bool) -> None:
-    payment_id = (await desk.store.accept(replace(new(), expires_at=later()))).payment.id
+    payment_id = (await accept_one(desk.store, replace(new(), expires_at=later()))).payment.id
     claim = await claimed(desk.store, payment_id)
     unknown = settlement(claim.payment, Status.UNKNOWN, delay=timedelta(0))
     await desk.store.settle(unknown)
@@ -202,7 +202,7 @@ async def test_an_open_outcome_is_looked_up_however_late_and_never_charged_again
 
 
 async def test_a_claim_that_was_taken_in_time_counts(desk: Desk) -> None:
-    payment_id = (await desk.store.accept(replace(new(), expires_at=later()))).payment.id
+    payment_id = (await accept_one(desk.store, replace(new(), expires_at=later()))).payment.id
     assert isinstance(await desk.charge(wake_up(payment_id)), Done)
     assert await desk.status(payment_id) is Status.SUCCESS
     await age(desk.url, payment_id, "expires_at")
@@ -220,7 +220,7 @@ async def test_whoever_reads_an_expired_payment_sees_it_canceled(api: Api, datab
 
 
 async def test_a_payment_that_expires_stays_on_the_happy_path(store: PaymentStore, database_url: str) -> None:
-    payment_id = (await store.accept(replace(new(), expires_at=later()))).payment.id
+    payment_id = (await accept_one(store, replace(new(), expires_at=later()))).payment.id
     sweeps = SweepStore(database_url, grace=GRACE)
     assert await sweeps.take_due(EMPTY, limit=10) == []
     assert isinstance(await store.claim(payment_id), Claim)
@@ -236,7 +236,7 @@ async def test_amounts_are_limited_by_currency_for_what_is_new(api: Api) -> None
         if status == 422:
             assert answer["code"] == "amount_too_large"
             assert answer["errors"][0]["pointer"] == "/amount"
-    earlier = (await api.store.accept(_as_asked(api, amount=5000))).payment
+    earlier = (await accept_one(api.store, _as_asked(api, amount=5000))).payment
     response, again = await post(api, "/v1/payments", body(amount=5000, currency="EUR"))
     assert (response.status, again["payment"]["id"]) == (200, str(earlier.id))  # accepted when it was allowed
     response, problem = await post(api, "/v1/payments", body(amount=6000, currency="EUR"))

@@ -22,7 +22,7 @@ from okane.store import session as session_module
 from okane.store.payments import BATCHED
 from okane.store.prepared_statements import PreparedStatement
 from okane.store.session import Session
-from tests.okane.stored_payments import GRACE, LEASE, claimed, execute, expire_lease, new, settlement
+from tests.okane.stored_payments import GRACE, LEASE, accept_one, claimed, execute, expire_lease, new, settlement
 
 SLEEP = PreparedStatement.of("sleep", "SELECT 7 FROM pg_sleep(%(seconds)s::float8)")
 
@@ -56,7 +56,7 @@ async def until_asleep(url: str) -> int:
 
 
 async def test_a_payment_is_read_back_as_it_was_accepted(store: PaymentStore) -> None:
-    accepted = await store.accept(new())
+    accepted = await accept_one(store, new())
     assert accepted.created
     payment = await store.get(accepted.payment.id, account_id="default")
     assert payment == accepted.payment
@@ -66,27 +66,27 @@ async def test_a_payment_is_read_back_as_it_was_accepted(store: PaymentStore) ->
 
 
 async def test_a_repeat_finds_the_same_payment(store: PaymentStore) -> None:
-    first = await store.accept(new())
-    second = await store.accept(new())
+    first = await accept_one(store, new())
+    second = await accept_one(store, new())
     assert (second.created, second.payment.id) == (False, first.payment.id)
 
 
 async def test_a_hundred_parallel_repeats_make_one_row(store: PaymentStore) -> None:
-    answers = await asyncio.gather(*(store.accept(new()) for _ in range(100)))
+    answers = await asyncio.gather(*(accept_one(store, new()) for _ in range(100)))
     assert len({answer.payment.id for answer in answers}) == 1
     assert sum(answer.created for answer in answers) == 1
 
 
 async def test_a_key_with_another_meaning_is_refused_and_changes_nothing(store: PaymentStore) -> None:
-    first = await store.accept(new())
+    first = await accept_one(store, new())
     with pytest.raises(IdempotencyKeyReused) as caught:
-        await store.accept(new(amount_minor=441, fingerprint=b"g" * 32))
+        await accept_one(store, new(amount_minor=441, fingerprint=b"g" * 32))
     assert caught.value.payment_id == first.payment.id
     assert (await store.get(first.payment.id, account_id="default")).amount_minor == 440
 
 
 async def test_many_are_accepted_together_each_with_its_own_answer(store: PaymentStore, database_url: str) -> None:
-    first = await store.accept(new("first"))
+    first = await accept_one(store, new("first"))
     news = [new("second"), replace(new("first"), fingerprint=b"other"), new("first"), new("third")]
     answers = await store.accept_many(news, wakes=1)
     assert isinstance(answers[1], IdempotencyKeyReused)
@@ -98,28 +98,20 @@ async def test_many_are_accepted_together_each_with_its_own_answer(store: Paymen
 
 
 async def test_parallel_requests_of_two_meanings_under_one_key_make_one_row(store: PaymentStore) -> None:
-    answers = await asyncio.gather(
-        *(store.accept(new(fingerprint=bytes([n % 2]) * 32)) for n in range(20)), return_exceptions=True
-    )
+    answers = await store.accept_many([new(fingerprint=bytes([n % 2]) * 32) for n in range(20)], wakes=20)
     assert sum(isinstance(answer, IdempotencyKeyReused) for answer in answers) == 10
     assert sum(not isinstance(answer, BaseException) and answer.created for answer in answers) == 1
 
 
 async def test_one_bad_row_fails_alone(store: PaymentStore) -> None:
-    answers = await asyncio.gather(
-        store.accept(new("a")),
-        store.accept(dataclasses.replace(new("b"), currency="no")),
-        store.accept(new("c")),
-        return_exceptions=True,
-    )
+    news = [new("a"), dataclasses.replace(new("b"), currency="no"), new("c")]
+    answers = await store.accept_many(news, wakes=3)
     assert isinstance(answers[1], psycopg.errors.CheckViolation)
     assert not any(isinstance(answers[n], BaseException) for n in (0, 2))
 
 
 async def test_an_amount_beyond_the_columns_type_fails_alone(store: PaymentStore) -> None:
-    answers = await asyncio.gather(
-        store.accept(new("a")), store.accept(new("b", amount_minor=2**63)), return_exceptions=True
-    )
+    answers = await store.accept_many([new("a"), new("b", amount_minor=2**63)], wakes=2)
     assert isinstance(answers[0], Accepted)
     assert isinstance(answers[1], struct.error)
 
@@ -131,7 +123,9 @@ async def test_many_kinds_of_payments_in_one_batch_are_read_back_as_accepted(sto
         dataclasses.replace(new(f"{number} {text}"), account_id=f"a {text}", metadata={text: text})
         for number, text in enumerate(texts)
     ]
-    accepted = await asyncio.gather(*(store.accept(one) for one in [*batch, new("no metadata")]))
+    rows = await store.accept_many([*batch, new("no metadata")], wakes=0)
+    accepted = [row for row in rows if isinstance(row, Accepted)]
+    assert len(accepted) == len(rows)
     for answer in accepted:
         payment = answer.payment
         assert await store.get(payment.id, account_id=payment.account_id) == payment
@@ -140,7 +134,7 @@ async def test_many_kinds_of_payments_in_one_batch_are_read_back_as_accepted(sto
             claim.payment, status=payment.status, attempts=0, version=0, updated_at=payment.updated_at
         )
         assert as_accepted == payment
-    repeated = await asyncio.gather(*(store.accept(one) for one in batch))
+    repeated = await asyncio.gather(*(accept_one(store, one) for one in batch))
     assert [(one.created, one.payment.id) for one in repeated] == [
         (False, one.payment.id) for one in accepted[: len(batch)]
     ]
@@ -171,7 +165,7 @@ async def test_text_arrives_as_it_is_whatever_encoding_the_client_is_set_to(
 ) -> None:
     monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
     store = PaymentStore(database_url, actor="test", lease=LEASE, grace=GRACE)
-    payment = (await store.accept(new("käse"))).payment
+    payment = (await accept_one(store, new("käse"))).payment
     assert await store.get(payment.id, account_id="default") == payment
     await store.aclose()
     monkeypatch.delenv("PGCLIENTENCODING")
@@ -218,13 +212,13 @@ async def test_a_silent_connection_is_cut_under_a_prepared_statement(database_ur
 
 
 async def test_another_accounts_payment_is_not_found(store: PaymentStore) -> None:
-    accepted = await store.accept(new())
+    accepted = await accept_one(store, new())
     with pytest.raises(PaymentNotFound):
         await store.get(accepted.payment.id, account_id="somebody else")
 
 
 async def test_of_many_claims_one_is_granted(store: PaymentStore) -> None:
-    accepted = await store.accept(new())
+    accepted = await accept_one(store, new())
     claims = await asyncio.gather(*(store.claim(accepted.payment.id) for _ in range(20)))
     granted = [claim for claim in claims if isinstance(claim, Claim)]
     assert len(granted) == 1
@@ -239,7 +233,7 @@ async def test_a_payment_nobody_knows_cannot_be_claimed(store: PaymentStore) -> 
 
 
 async def test_after_the_lease_another_claim_must_look_up_first(store: PaymentStore, database_url: str) -> None:
-    payment_id = (await store.accept(new())).payment.id
+    payment_id = (await accept_one(store, new())).payment.id
     await claimed(store, payment_id)
     await expire_lease(database_url, payment_id)
     second = await claimed(store, payment_id)
@@ -247,7 +241,7 @@ async def test_after_the_lease_another_claim_must_look_up_first(store: PaymentSt
 
 
 async def test_a_renewed_lease_keeps_others_out(store: PaymentStore, database_url: str) -> None:
-    payment_id = (await store.accept(new())).payment.id
+    payment_id = (await accept_one(store, new())).payment.id
     claim = await claimed(store, payment_id)
     await expire_lease(database_url, payment_id)
     assert await store.renew(payment_id, claim.payment.attempts)
@@ -256,7 +250,7 @@ async def test_a_renewed_lease_keeps_others_out(store: PaymentStore, database_ur
 
 
 async def test_a_stale_worker_cannot_settle(store: PaymentStore, database_url: str) -> None:
-    payment_id = (await store.accept(new())).payment.id
+    payment_id = (await accept_one(store, new())).payment.id
     first = await claimed(store, payment_id)
     await expire_lease(database_url, payment_id)
     second = await claimed(store, payment_id)
@@ -267,7 +261,7 @@ async def test_a_stale_worker_cannot_settle(store: PaymentStore, database_url: s
 
 async def test_two_attempts_of_one_payment_in_one_batch_are_told_apart(store: PaymentStore, database_url: str) -> None:
     """One process may hold both, after an outage longer than the lease: the loser must hear that it lost."""
-    payment_id = (await store.accept(new())).payment.id
+    payment_id = (await accept_one(store, new())).payment.id
     first = await claimed(store, payment_id)
     await expire_lease(database_url, payment_id)
     second = await claimed(store, payment_id)
@@ -281,7 +275,7 @@ async def test_two_attempts_of_one_payment_in_one_batch_are_told_apart(store: Pa
 
 
 async def test_a_locked_row_holds_up_nobody_else(store: PaymentStore, database_url: str) -> None:
-    payments = [(await store.accept(new(f"k{number}"))).payment for number in range(10)]
+    payments = [(await accept_one(store, new(f"k{number}"))).payment for number in range(10)]
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
         await connection.execute("SELECT FROM payments WHERE id = %s FOR UPDATE", [payments[3].id])
         claims = await asyncio.gather(*(store.claim(payment.id) for payment in payments), return_exceptions=True)
@@ -291,14 +285,14 @@ async def test_a_locked_row_holds_up_nobody_else(store: PaymentStore, database_u
 
 async def test_a_spent_payment_refuses_a_claim_with_its_reason(store: PaymentStore) -> None:
     for key, code, spent in (("spent", None, "HTTP 503"), ("declined", "card_declined", None)):
-        payment_id = (await store.accept(new(key))).payment.id
+        payment_id = (await accept_one(store, new(key))).payment.id
         claim = await claimed(store, payment_id)
         await store.settle(settlement(claim.payment, Status.FAILED_FINAL, reason="HTTP 503", decline_code=code))
         assert await store.claim(payment_id) == ClaimRefusal(Status.FAILED_FINAL, timedelta(0), spent)
 
 
 async def test_a_charge_heard_of_late_is_looked_up_before_the_next(store: PaymentStore) -> None:
-    payment_id = (await store.accept(new())).payment.id
+    payment_id = (await accept_one(store, new())).payment.id
     claim = await claimed(store, payment_id)
     await store.settle(settlement(claim.payment, Status.FAILED_RETRYABLE, delay=timedelta(0)))
     await store.record_late(settlement(claim.payment))
@@ -306,7 +300,7 @@ async def test_a_charge_heard_of_late_is_looked_up_before_the_next(store: Paymen
 
 
 async def test_settling_twice_counts_as_settled_once(store: PaymentStore) -> None:
-    payment_id = (await store.accept(new())).payment.id
+    payment_id = (await accept_one(store, new())).payment.id
     claim = await claimed(store, payment_id)
     assert await store.settle(settlement(claim.payment)) is not None
     assert await store.settle(settlement(claim.payment)) is not None
@@ -314,7 +308,7 @@ async def test_settling_twice_counts_as_settled_once(store: PaymentStore) -> Non
 
 
 async def test_every_change_appends_its_event_without_a_gap(store: PaymentStore) -> None:
-    payment_id = (await store.accept(new())).payment.id
+    payment_id = (await accept_one(store, new())).payment.id
     claim = await claimed(store, payment_id)
     await store.settle(
         settlement(claim.payment, Status.FAILED_RETRYABLE, event="unavailable", reason="503", delay=timedelta(0))
@@ -335,7 +329,7 @@ async def test_every_change_appends_its_event_without_a_gap(store: PaymentStore)
 
 
 async def test_a_retry_is_not_claimable_before_its_time(store: PaymentStore) -> None:
-    payment_id = (await store.accept(new())).payment.id
+    payment_id = (await accept_one(store, new())).payment.id
     claim = await claimed(store, payment_id)
     later = settlement(claim.payment, Status.FAILED_RETRYABLE, delay=timedelta(minutes=1))
     await store.settle(later)
@@ -345,7 +339,7 @@ async def test_a_retry_is_not_claimable_before_its_time(store: PaymentStore) -> 
 
 
 async def test_manual_retry_of_a_decline_takes_a_new_provider_key(store: PaymentStore) -> None:
-    payment_id = (await store.accept(new())).payment.id
+    payment_id = (await accept_one(store, new())).payment.id
     claim = await claimed(store, payment_id)
     await store.settle(settlement(claim.payment, Status.FAILED_FINAL, decline_code="card_declined"))
     retried = await store.retry(payment_id, account_id="default", actor="test")
@@ -354,14 +348,14 @@ async def test_manual_retry_of_a_decline_takes_a_new_provider_key(store: Payment
 
 
 async def test_manual_retry_of_a_spent_payment_keeps_its_provider_key(store: PaymentStore) -> None:
-    payment_id = (await store.accept(new())).payment.id
+    payment_id = (await accept_one(store, new())).payment.id
     claim = await claimed(store, payment_id)
     await store.settle(settlement(claim.payment, Status.FAILED_FINAL, reason="503"))
     assert (await store.retry(payment_id, account_id="default", actor="test")).provider_key == str(payment_id)
 
 
 async def test_manual_retry_of_a_success_is_a_conflict(store: PaymentStore) -> None:
-    payment_id = (await store.accept(new())).payment.id
+    payment_id = (await accept_one(store, new())).payment.id
     claim = await claimed(store, payment_id)
     await store.settle(settlement(claim.payment))
     with pytest.raises(StatusConflict):
@@ -371,7 +365,7 @@ async def test_manual_retry_of_a_success_is_a_conflict(store: PaymentStore) -> N
 
 
 async def test_money_that_moved_for_a_failed_payment_goes_to_a_human(store: PaymentStore) -> None:
-    payment_id = (await store.accept(new())).payment.id
+    payment_id = (await accept_one(store, new())).payment.id
     claim = await claimed(store, payment_id)
     await store.settle(settlement(claim.payment, Status.FAILED_FINAL))
     late = dataclasses.replace(settlement(claim.payment), attempt=7)
@@ -383,7 +377,7 @@ async def test_money_that_moved_for_a_failed_payment_goes_to_a_human(store: Paym
 
 
 async def test_poison_is_buried_but_never_from_under_a_live_claim(store: PaymentStore, database_url: str) -> None:
-    payment_id = (await store.accept(new())).payment.id
+    payment_id = (await accept_one(store, new())).payment.id
     await claimed(store, payment_id)
     assert not await store.bury(payment_id, reason="poison")
     await expire_lease(database_url, payment_id)
@@ -392,7 +386,7 @@ async def test_poison_is_buried_but_never_from_under_a_live_claim(store: Payment
 
 
 async def test_the_happy_path_stays_out_of_the_sweeps_index(store: PaymentStore, database_url: str) -> None:
-    payment_id = (await store.accept(new())).payment.id
+    payment_id = (await accept_one(store, new())).payment.id
     claim = await claimed(store, payment_id)
     await store.settle(settlement(claim.payment))
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
@@ -402,7 +396,7 @@ async def test_the_happy_path_stays_out_of_the_sweeps_index(store: PaymentStore,
 
 async def test_the_happy_paths_two_updates_touch_no_index(store: PaymentStore, database_url: str) -> None:
     for number in range(20):
-        payment_id = (await store.accept(new(f"k{number}"))).payment.id
+        payment_id = (await accept_one(store, new(f"k{number}"))).payment.id
         claim = await claimed(store, payment_id)
         await store.settle(settlement(claim.payment))
     await store.aclose()  # a session's counts are there for others when it ends
@@ -420,12 +414,12 @@ async def test_the_happy_paths_two_updates_touch_no_index(store: PaymentStore, d
 
 
 async def test_a_closed_connection_costs_one_call_at_most(store: PaymentStore, database_url: str) -> None:
-    payment_id = (await store.accept(new())).payment.id
+    payment_id = (await accept_one(store, new())).payment.id
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         await connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'okane %'"
         )
-    assert not (await store.accept(new())).created  # repeated by itself: the key makes it safe
+    assert not (await accept_one(store, new())).created  # repeated by itself: the key makes it safe
     with contextlib.suppress(StoreUnavailable):
         await store.claim(payment_id)
     assert (await store.get(payment_id, account_id="default")).id == payment_id
@@ -435,7 +429,7 @@ async def test_a_success_that_came_late_is_not_given_up_by_a_later_attempt(
     store: PaymentStore, database_url: str
 ) -> None:
     """Attempt 1 heard of the money after attempt 2 had begun; attempt 2 has heard nothing and wants to give up."""
-    payment_id = (await store.accept(new())).payment.id
+    payment_id = (await accept_one(store, new())).payment.id
     first = await claimed(store, payment_id)
     await expire_lease(database_url, payment_id)
     second = await claimed(store, payment_id)
@@ -450,7 +444,7 @@ async def test_a_success_that_came_late_is_not_given_up_by_a_later_attempt(
 
 async def test_a_success_for_a_review_that_was_dismissed_brings_it_back(store: PaymentStore, database_url: str) -> None:
     letters = DeadLetterStore(database_url)
-    payment_id = (await store.accept(new())).payment.id
+    payment_id = (await accept_one(store, new())).payment.id
     claim = await claimed(store, payment_id)
     await expire_lease(database_url, payment_id)
     await store.bury(payment_id, reason="poison")
@@ -461,7 +455,7 @@ async def test_a_success_for_a_review_that_was_dismissed_brings_it_back(store: P
 
 
 async def test_text_that_cannot_be_stored_fails_its_own_payment_alone(store: PaymentStore) -> None:
-    claims = [await claimed(store, (await store.accept(new(f"k{number}"))).payment.id) for number in range(3)]
+    claims = [await claimed(store, (await accept_one(store, new(f"k{number}"))).payment.id) for number in range(3)]
     reasons = ["fine", "a lone surrogate: \udcff", "fine"]
     answers = await asyncio.gather(
         *(
@@ -477,12 +471,8 @@ async def test_text_that_cannot_be_stored_fails_its_own_payment_alone(store: Pay
     "odd", [{"amount_minor": "1"}, {"amount_minor": None}, {"metadata": object()}, {"idempotency_key": 7}]
 )
 async def test_a_value_of_another_type_fails_its_own_payment_alone(store: PaymentStore, odd: dict[str, Any]) -> None:
-    before, wrong, after = await asyncio.gather(
-        store.accept(new("before")),
-        store.accept(replace(new("wrong"), **odd)),
-        store.accept(new("after")),
-        return_exceptions=True,
-    )
+    news = [new("before"), replace(new("wrong"), **odd), new("after")]
+    before, wrong, after = await store.accept_many(news, wakes=3)
     assert (type(before), type(after)) == (Accepted, Accepted)
     assert isinstance(wrong, Exception)
     assert not isinstance(wrong, StoreUnavailable)
@@ -492,7 +482,7 @@ async def test_a_process_that_stands_still_in_a_transaction_holds_nobody_up(
     store: PaymentStore, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session_module, "IDLE_TIMEOUT_MS", 100)
-    payment_id = (await store.accept(new())).payment.id
+    payment_id = (await accept_one(store, new())).payment.id
     frozen = Session(database_url, name="frozen")
 
     async def stand_still() -> None:

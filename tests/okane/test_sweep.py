@@ -29,7 +29,7 @@ from okane.worker.sweep import LaneState, Sweep
 from streams import Done, Handler, Inspector, Message, Outcome, Producer, StreamForbidden, StreamUnavailable, connect
 from streams.errors import GroupLost
 from tests.okane.lane_states import EMPTY
-from tests.okane.stored_payments import GRACE, LEASE, claimed, new, settlement
+from tests.okane.stored_payments import GRACE, LEASE, accept_one, claimed, new, settlement
 from tests.streams.refusals import REPLIES
 from tests.streams.servers import RefusingServer
 
@@ -50,7 +50,7 @@ async def sweeps(database_url: str) -> AsyncIterator[SweepStore]:
 
 async def accept_aged(store: PaymentStore, url: str, key: str, *, age_s: float) -> UUID:
     """A payment accepted so long ago: its id and its times say so."""
-    payment_id = (await store.accept(new(key))).payment.id
+    payment_id = (await accept_one(store, new(key))).payment.id
     # The 48 bits of milliseconds at the front of a uuid v7 are its time (RFC 9562).
     aged = UUID(int=payment_id.int - (int(age_s * 1000) << 80))
     await execute(
@@ -162,18 +162,18 @@ async def marked(url: str, payment_id: UUID) -> bool:
 async def test_a_payment_whose_clock_is_wrong_is_marked_when_it_is_written(
     store: PaymentStore, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not await marked(database_url, (await store.accept(new("right"))).payment.id)
+    assert not await marked(database_url, (await accept_one(store, new("right"))).payment.id)
     real = uuid_utils.uuid7
     for skew_s in (-300, -6, 6, 300):
         monkeypatch.setattr(uuid_utils, "uuid7", lambda skew_s=skew_s: UUID(int=real().int + skew_s * (1000 << 80)))
-        assert await marked(database_url, (await store.accept(new(f"skewed {skew_s}"))).payment.id)
+        assert await marked(database_url, (await accept_one(store, new(f"skewed {skew_s}"))).payment.id)
 
 
 async def test_a_payment_behind_the_cursor_is_marked_when_it_is_written(store: PaymentStore, database_url: str) -> None:
     """All clocks have stepped back: they agree with each other, and not with what the cursor has passed."""
     ahead = UUID(int=PaymentId().int + (60_000 << 80))
     await execute(database_url, "INSERT INTO sweep_cursors VALUES ('low', %s)", [ahead])
-    assert await marked(database_url, (await store.accept(new())).payment.id)
+    assert await marked(database_url, (await accept_one(store, new())).payment.id)
 
 
 @pytest.mark.parametrize("role", ["okane", "somebody_else"])
@@ -190,7 +190,7 @@ async def test_an_open_transaction_holds_the_cursor_back(store: PaymentStore, da
     await sweeps.advance_horizon()
     async with await psycopg.AsyncConnection.connect(url) as connection:
         await connection.execute("SELECT pg_current_xact_id()")
-        payment_id = (await store.accept(new())).payment.id
+        payment_id = (await accept_one(store, new())).payment.id
         await asyncio.sleep(0.01)
         assert await mark(sweeps) == 0
         await connection.rollback()
@@ -348,7 +348,7 @@ async def test_the_oldest_due_payment_is_found_without_reading_what_is_due_tomor
         " 'canceled', now() + interval '20 hours' FROM generate_series(1, 2000) n",
         [],
     )
-    payment_id = (await store.accept(new("k"))).payment.id
+    payment_id = (await accept_one(store, new("k"))).payment.id
     claim = await claimed(store, payment_id)
     await store.settle(settlement(claim.payment, Status.FAILED_RETRYABLE, delay=timedelta(0)))
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
@@ -367,7 +367,7 @@ async def test_what_needs_a_review_is_swept_once_at_most(
     store: PaymentStore, sweeps: SweepStore, database_url: str
 ) -> None:
     """The version before does not clear sweep_at where it finds a charge of a payment that is closed."""
-    payment_id = (await store.accept(new("k"))).payment.id
+    payment_id = (await accept_one(store, new("k"))).payment.id
     await store.bury(payment_id, reason="charged late")
     await execute(database_url, "UPDATE payments SET sweep_at = now() WHERE id = %s", [payment_id])
     await due(sweeps)
@@ -378,7 +378,7 @@ async def test_what_needs_a_review_is_swept_once_at_most(
 
 async def test_what_waits_for_a_human_is_counted_until_it_is_struck_off(store: PaymentStore, database_url: str) -> None:
     overview = Overview(database_url)
-    ids = [(await store.accept(new(f"k-{number}"))).payment.id for number in range(2)]
+    ids = [(await accept_one(store, new(f"k-{number}"))).payment.id for number in range(2)]
     for payment_id in ids:
         await store.bury(payment_id, reason="poison")
     assert await overview.count_waiting() == {Status.NEEDS_REVIEW: 2}
@@ -425,9 +425,9 @@ async def test_a_sweep_puts_lost_payments_back_on_their_lane(
 async def test_while_redis_is_away_due_payments_run_directly(
     store: PaymentStore, sweeps: SweepStore, database_url: str, redis_url: str
 ) -> None:
-    known_lost = await store.accept(new("k0"), wake=False)
+    known_lost = await accept_one(store, new("k0"), wake=False)
     found_lost = await accept_aged(store, database_url, "k1", age_s=20)
-    young = await store.accept(new("k2"))
+    young = await accept_one(store, new("k2"))
     ran: list[UUID] = []
 
     async def lanes() -> dict[str, LaneState]:
@@ -453,7 +453,7 @@ async def test_what_a_full_redis_does_not_take_runs_directly(
     store: PaymentStore, sweeps: SweepStore, private_redis: RedisServer
 ) -> None:
     """At maxmemory Redis can be read, and refuses every new entry."""
-    accepted = await store.accept(new("k"), wake=False)
+    accepted = await accept_one(store, new("k"), wake=False)
     ran: list[UUID] = []
 
     async def lanes() -> dict[str, LaneState]:
@@ -475,7 +475,7 @@ async def test_what_a_full_redis_does_not_take_runs_directly(
 async def test_whatever_error_redis_answers_due_payments_run_directly(
     text: str, store: PaymentStore, sweeps: SweepStore
 ) -> None:
-    accepted = await store.accept(new("k"), wake=False)
+    accepted = await accept_one(store, new("k"), wake=False)
     ran: list[UUID] = []
     metrics = OkaneMetrics(CollectorRegistry())
     async with RefusingServer(f"-{text}") as server, connect(server.url) as redis:
@@ -529,7 +529,7 @@ async def test_a_consumer_that_cannot_read_for_too_long_counts_as_no_redis_until
         with capture_logs() as lines:
             for number, unable_s in enumerate([0, 2, 3, 60, 0]):
                 unable = timedelta(seconds=unable_s)
-                directly.append((await store.accept(new(f"k{number}"), wake=False)).payment.id)
+                directly.append((await accept_one(store, new(f"k{number}"), wake=False)).payment.id)
                 assert await sweep.run_once() == 1
         await direct.drain(timedelta(seconds=10))
         await producer.aclose()
@@ -542,7 +542,7 @@ async def test_a_consumer_that_cannot_read_for_too_long_counts_as_no_redis_until
 async def test_without_wake_ups_a_retry_is_due_at_its_own_time_once_and_not_before(
     status: Status, store: PaymentStore, sweeps: SweepStore, database_url: str
 ) -> None:
-    claim = await claimed(store, (await store.accept(new("k"))).payment.id)
+    claim = await claimed(store, (await accept_one(store, new("k"))).payment.id)
     await store.settle(settlement(claim.payment, status, delay=timedelta(hours=1)))
     assert await sweeps.take_due(EMPTY, limit=10, by_retry_at=True) == []
     due_now = "UPDATE payments SET retry_at = now(), sweep_at = now() + interval '10 seconds' WHERE id = %s"
@@ -614,7 +614,7 @@ async def test_a_dump_from_a_server_with_higher_transaction_ids_does_not_blind_t
 ) -> None:
     sweeps = SweepStore(database_url, grace=timedelta(0))
     await execute(database_url, "UPDATE sweep_horizon SET seen_xmax = '4294967296123'", [])
-    await store.accept(new())
+    await accept_one(store, new())
     lost = 0
     async with asyncio.timeout(30):
         while lost == 0:

@@ -29,7 +29,7 @@ from okane.payment import Status
 from okane.redis.presence import Presence, PresentProcess
 from okane.store import PaymentStore
 from streams import ConsumerStats, LaneStats, Producer, Stream, StreamStats, connect
-from tests.okane.stored_payments import GRACE, LEASE, new
+from tests.okane.stored_payments import GRACE, LEASE, accept_one, new
 
 SECOND = timedelta(seconds=1)
 
@@ -302,7 +302,7 @@ async def test_the_command_tells_rates_processes_and_what_waits(
 ) -> None:
     stream, metrics = worker
     store = PaymentStore(database_url, actor="test", lease=LEASE, grace=GRACE)
-    payment = (await store.accept(new("k"))).payment
+    payment = (await accept_one(store, new("k"))).payment
     await store.bury(payment.id, reason="poison")
     await store.aclose()
     async with connect(redis_url) as redis:

@@ -52,7 +52,7 @@ from streams import Done, Draft, Message, Outcome, StreamFull, connect
 from streams.testing import MemoryQueue
 from tests.okane.fast_path import HEALTH, Shelf, post, sent
 from tests.okane.served_api import LIMITS, Api
-from tests.okane.stored_payments import GRACE, LEASE, new, settlement
+from tests.okane.stored_payments import GRACE, LEASE, accept_one, new, settlement
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED, UNSAMPLED = f"00-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}-00"
@@ -247,7 +247,7 @@ async def test_one_span_for_a_batch_is_linked_to_all_of_it(traced: Traced) -> No
 async def test_claim_and_settlement_are_parts_of_the_handling(traced: Traced, database_url: str) -> None:
     store = PaymentStore(database_url, actor="w", lease=LEASE, grace=GRACE)
     claims = traced.tracing.claim_store(store)
-    payment_id = (await store.accept(new("a"))).payment.id
+    payment_id = (await accept_one(store, new("a"))).payment.id
     message = Message("1-1", "low", payment_id.bytes, {"traceparent": SAMPLED}, attempt=2, deliveries=3)
 
     async def handler(message: Message) -> Outcome:

@@ -18,6 +18,7 @@ from okane.currencies import CURRENCIES, MAX_AMOUNT_MINOR
 from okane.payment import Status
 from tests.okane.api_requests import get, post, rows, settle
 from tests.okane.served_api import Api
+from tests.okane.stored_payments import accept_one
 
 WITHDRAWN = "BGN"  # by ISO 4217's amendment for 2026
 UNSAFE = MAX_AMOUNT_MINOR + 1
@@ -129,7 +130,7 @@ async def test_a_number_that_is_whole_to_json_schema_alone_is_refused_in_words(a
 
 
 async def test_a_payment_of_more_than_two_to_the_53_that_exists_is_read_repeated_and_found(api: Api) -> None:
-    earlier = (await api.store.accept(of_earlier(api.creation, amount=2**63 - 1))).payment
+    earlier = (await accept_one(api.store, of_earlier(api.creation, amount=2**63 - 1))).payment
     response, again = await post(api, "/v1/payments", body(amount=2**63 - 1))
     assert (response.status, again["payment"]["id"], again["payment"]["amount"]) == (200, str(earlier.id), 2**63 - 1)
     response, read = await get(api, f"/v1/payments/{earlier.id}")
@@ -142,7 +143,7 @@ async def test_a_payment_of_more_than_two_to_the_53_that_exists_is_read_repeated
 
 async def test_a_payment_in_a_withdrawn_currency_is_found_and_a_new_one_refused(api: Api) -> None:
     assert WITHDRAWN not in CURRENCIES
-    earlier = (await api.store.accept(of_earlier(api.creation, currency=WITHDRAWN))).payment
+    earlier = (await accept_one(api.store, of_earlier(api.creation, currency=WITHDRAWN))).payment
     await settle(api, str(earlier.id), Status.FAILED_FINAL, event="spent")
     for path, name in (("/v1/payments", "payments"), ("/v1/dead-letters", "dead_letters")):
         response, found = await get(api, f"{path}?currency={WITHDRAWN}")
@@ -178,7 +179,7 @@ async def test_the_repeat_of_an_accepted_request_is_held_to_no_rule_for_new_ones
     asked = body(**members())
     new = api.creation.parse(asked.encode(), (), account_id="default")
     # The database refuses these times by now. They are part of the fingerprint, by which the repeat is known.
-    earlier = (await api.store.accept(replace(new, execute_at=None, expires_at=None))).payment
+    earlier = (await accept_one(api.store, replace(new, execute_at=None, expires_at=None))).payment
     fresh = asked.replace('"k"', '"fresh"')
     statuses = []
     for text in (asked, fresh):

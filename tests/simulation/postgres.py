@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 
-from okane.errors import IdempotencyKeyReused, StoreBusy, StoreUnavailable, TimeOutOfRange
+from okane.errors import StoreBusy, StoreUnavailable
 from okane.payment import Payment, Status
 from okane.store import (
     Accepted,
@@ -83,21 +83,21 @@ class RemotePaymentStore:
         self._actor, self._lease, self._grace = actor, lease, grace
         self._store = MemoryPaymentStore(database, actor=actor, lease=lease, grace=grace, late_look_ups=late_look_ups)
 
-    async def accept(self, new: NewPayment, *, wake: bool = True) -> Accepted:
+    async def _accept(self, new: NewPayment, *, wake: bool) -> Accepted | BaseException:
         # The id is made here: its time is that of the request, whenever it arrives.
         ours = self._database.new_id()
         store = MemoryPaymentStore(
             self._database, actor=self._actor, lease=self._lease, grace=self._grace, new_id=lambda: ours
         )
-        accepted = await self._remote.ask_repeatably("accept", lambda: store.accept(new, wake=wake))
-        return replace(accepted, created=accepted.payment.id == ours)
+        [row] = await self._remote.ask_repeatably("accept", lambda: store.accept_many([new], wakes=int(wake)))
+        return replace(row, created=row.payment.id == ours) if isinstance(row, Accepted) else row
 
     async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[Accepted | BaseException]:
         answers: list[Accepted | BaseException] = []
         for number, new in enumerate(news):
             try:
-                answers.append(await self.accept(new, wake=number < wakes))
-            except (IdempotencyKeyReused, TimeOutOfRange, StoreUnavailable) as error:
+                answers.append(await self._accept(new, wake=number < wakes))
+            except StoreUnavailable as error:
                 answers.append(error)
         return answers
 

@@ -209,8 +209,7 @@ class MemoryPaymentStore:
     async def aclose(self) -> None:
         """Nothing to close."""
 
-    async def accept(self, new: NewPayment, *, wake: bool = True) -> Accepted:
-        """Write a new payment, or find the one that this key already made. Without `wake` it is due for the sweep at once."""
+    def _accept(self, new: NewPayment, *, wake: bool) -> Accepted:
         in_time = all(self._in_time(moment) for moment in (new.execute_at, new.expires_at))
         if in_time:  # else it is not even tried to be written
             _check_columns(new)
@@ -223,17 +222,17 @@ class MemoryPaymentStore:
         return Accepted(row.payment(), created=found is None)
 
     async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[Accepted | BaseException]:
-        """`accept` for each, with what it raises in its place. Only the first `wakes` of them will get a wake-up."""
+        """Write these payments, or find those that their keys have already made."""
         answers: list[Accepted | BaseException] = []
         for number, new in enumerate(news):
             try:
-                answers.append(await self.accept(new, wake=number < wakes))
+                answers.append(self._accept(new, wake=number < wakes))
             except (IdempotencyKeyReused, TimeOutOfRange, psycopg.Error) as error:
                 answers.append(error)
         return answers
 
     async def find(self, new: NewPayment) -> Payment | None:
-        """The payment that this key has made, if it has; writes nothing. Raises IdempotencyKeyReused as `accept` does."""
+        """The payment that this key has made, if it has; writes nothing. Raises IdempotencyKeyReused."""
         row = self._db.by_key.get((new.account_id, new.idempotency_key))
         if row is None:
             return None

@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -27,7 +28,7 @@ from okane.payment import CLOSED_UNCHARGED, Status
 from okane.store import Call, Claim, Event, NewPayment, PaymentStore, Settlement, SweepStore
 from okane.store import sweep as sweep_module
 from okane.store.sweep import MarkResult
-from tests.okane.stored_payments import new
+from tests.okane.stored_payments import accept_one, new
 from tests.simulation.store import FAILED, MemoryDatabase, MemoryPaymentStore, MemorySweepStore, PaymentRow
 
 LEASE = timedelta(seconds=30)
@@ -87,11 +88,11 @@ class Twins:
         await self._connection.execute("UPDATE virtual.clock SET at = %s", [self.now])
 
     async def same(self, method: str, *arguments: object, **named: object) -> None:
-        """Call a method on both sides."""
+        """Call a method on both sides; `accept` is `accept_many` of one."""
         real, model = (self.real_sweeps, self.model_sweeps) if hasattr(SweepStore, method) else (self.real, self.model)
         asked = f"{method}{arguments} {named}"
-        expected = await outcome(getattr(real, method), arguments, named)
-        assert await outcome(getattr(model, method), arguments, named) == expected, asked
+        expected = await outcome(_method(real, method), arguments, named)
+        assert await outcome(_method(model, method), arguments, named) == expected, asked
         for table in TABLES:
             assert self._of_the_model(table) == await self._of_the_real_store(table), asked
         self.seen.add(f"{method}: {kind(expected)}")
@@ -119,6 +120,10 @@ class Twins:
                 return sorted(self.db.sweep_cursors.items())
             case _:
                 return [(self.db.horizon.proven_at, self.db.horizon.seen_at)]
+
+
+def _method(store: Any, name: str) -> Callable[..., Awaitable[object]]:
+    return partial(accept_one, store) if name == "accept" else getattr(store, name)
 
 
 async def outcome(
