@@ -54,10 +54,10 @@ class _LazyGroup(RedactingGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
-        return name, load(name) if name else command, rest
+        return name, load_command(name) if name else command, rest
 
 
-def load(name: str) -> Any:
+def load_command(name: str) -> Any:
     """Return the command called `name`, a key of `COMMANDS`, as typer's group holds it."""
     command = typer.main.get_command(import_module(f"okane.cli.{name}").app)
     command.name, command.help = name, COMMANDS[name]
@@ -82,7 +82,7 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback()
-def options(
+def _options(
     *,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and end")

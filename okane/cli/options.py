@@ -1,9 +1,10 @@
 """Options: those that several commands share, and those that a frozen dataclass defines, each once, by its field.
 
-The `metadata` of a field:
-    help      the help text (required)
+A field is an option if its `metadata` has `help`:
+    help      the help text
+    computed  True for an option whose default the command computes when it runs
     min, max  the range of a number; `nan` and `inf` are refused for every float
-    flag      the option's name, if it is not that of the field
+    flag      the option's name, if it is not that of the field; a bool that has one gets no `--no-…` beside it
     repeated  True for an option that may be given several times
     parse     turns the text of the option (of a repeated one: the list of texts) into the field's value; may raise ValueError
 """
@@ -14,7 +15,7 @@ import dataclasses
 import inspect
 import math
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -60,55 +61,59 @@ Processes = Annotated[
 T = TypeVar("T")
 
 
-def options_from(kind: type[T], **fallbacks: Callable[[], Any]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
-    """Decorate `command(options)` so that typer sees one `--option` for each field of `kind`.
+def options_from(
+    kind: type[T], defaults: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda _given: {}
+) -> Callable[[Callable[[T], None]], Callable[..., None]]:
+    """Decorate `command(options)` so that typer sees one `--option` for each field of `kind` that has a help text.
 
-    A field without a default is a required option. One that `fallbacks` names gets its default from there when the
-    command runs. A ValueError from the dataclass becomes a usage error.
+    `defaults` returns the values of `computed` fields, from the options as they were given (None: not given). A ValueError
+    from a `parse` or from the dataclass becomes a usage error.
     """
     hints = typing.get_type_hints(kind)
+    fields = [field for field in dataclasses.fields(kind) if "help" in field.metadata]  # type: ignore[arg-type]  # a T
     parameters = [
         inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
-            annotation=Annotated[
-                _hint(field, hints[field.name], field.name in fallbacks), _option(field, hints[field.name])
-            ],
-            default=None if field.name in fallbacks else _default(field),
+            annotation=Annotated[_hint(field, hints[field.name]), _option(field, hints[field.name])],
+            default=_default(field),
         )
-        for field in dataclasses.fields(kind)  # type: ignore[arg-type]
+        for field in fields
     ]
 
     def decorate(command: Callable[[T], None]) -> Callable[..., None]:
-        def wrapped(**values: Any) -> None:
-            missing = {name: default() for name, default in fallbacks.items() if values[name] is None}
+        def wrapped(**given: Any) -> None:
+            values = {field.name: _parse(field, given[field.name]) for field in fields if given[field.name] is not None}
             try:
-                options = kind(**values | _parsed(kind, values) | missing)
+                options = kind(**{**defaults(given), **values})
             except ValueError as error:
                 raise typer.BadParameter(str(error)) from error
             command(options)
 
         wrapped.__name__ = command.__name__
-        wrapped.__doc__ = command.__doc__
-        wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by typer
         wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        wrapped.__doc__ = command.__doc__
         return wrapped
 
     return decorate
 
 
-def _parsed(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of the fields that have a `parse`, as their fields hold them. Raises ValueError."""
-    fields = (field for field in dataclasses.fields(kind) if "parse" in field.metadata)
-    return {field.name: field.metadata["parse"](values[field.name]) for field in fields}
+def _parse(field: dataclasses.Field[Any], value: Any) -> Any:
+    if "parse" not in field.metadata:
+        return value
+    try:
+        return field.metadata["parse"](value)
+    except ValueError as error:
+        flag = field.metadata.get("flag", f"--{field.name.replace('_', '-')}")
+        raise typer.BadParameter(str(error), param_hint=flag) from error
 
 
-def _hint(field: dataclasses.Field[Any], hint: Any, optional: bool) -> Any:
+def _hint(field: dataclasses.Field[Any], hint: Any) -> Any:
     if field.metadata.get("repeated"):
         return list[str]
-    if "parse" in field.metadata:
-        return str
-    return hint | None if optional else hint
+    given = str if "parse" in field.metadata else hint
+    return given | None if "computed" in field.metadata else given
 
 
 def _option(field: dataclasses.Field[Any], hint: Any) -> Any:
@@ -120,10 +125,8 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Any:
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.metadata.get("computed"):
+        return None
     if field.metadata.get("repeated"):
         return []
-    if "parse" in field.metadata:
-        return ""
-    if field.default is not dataclasses.MISSING:
-        return field.default
-    return inspect.Parameter.empty
+    return "" if "parse" in field.metadata else field.default

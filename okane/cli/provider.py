@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import typer
 
@@ -15,13 +16,15 @@ from okane.simulator.options import SimulatorOptions
 app = typer.Typer(add_completion=False)
 
 
-def _journal() -> Path:
-    default_path().mkdir(mode=0o700, exist_ok=True)
-    return default_path() / "provider.jsonl"
+def _defaults(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    folder = default_path()
+    if given["journal"] is None:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    return {"port": load_settings().mock_provider_port, "journal": folder / "provider.jsonl"}
 
 
 @app.command()
-@options_from(SimulatorOptions, port=lambda: load_settings().mock_provider_port, journal=_journal)
+@options_from(SimulatorOptions, _defaults)
 def provider(options: SimulatorOptions) -> None:
     from okane.app.mock_provider import run_provider
 

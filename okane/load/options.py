@@ -1,10 +1,13 @@
-"""What `okane load` is asked to do, and the payments that this means. Pure: the same for the same seed and run id."""
+"""The options of `okane load`, and the payments that follow from them. Pure: the same for the same seed and run id."""
 
 from __future__ import annotations
 
 import random
 import secrets
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from okane.addresses import check_http
 
 # The default lanes' limits (Settings.low_below_minor, .critical_from_minor): one payment in five is low, one critical.
 _LOW = (1, 999)
@@ -13,26 +16,64 @@ _CRITICAL = (10_000, 250_000)
 _LANES = (_LOW, _DEFAULT, _DEFAULT, _DEFAULT, _CRITICAL)
 
 
+def _base_url(text: str) -> str:
+    try:
+        return check_http(text, userinfo=False)
+    except ValueError as error:
+        raise ValueError(f"it {error}") from error
+
+
+def _key(text: str) -> str:
+    """Return an API key that a header can carry. Raises ValueError."""
+    if not text.isascii() or not text.isprintable() or not text.strip():
+        raise ValueError("a key is visible ASCII characters")
+    return text
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:
-    """Everything `okane load` takes. Raises ValueError for what cannot be run."""
+    """The options of `okane load`. Raises ValueError for values that cannot be run."""
 
-    url: str = field(default="http://127.0.0.1:8080", metadata={"help": "the API's base URL"})
-    payments: int = field(default=1_000, metadata={"help": "how many payments to send"})
-    rate: float | None = field(default=None, metadata={"help": "payments per second; none: as fast as it goes"})
-    connections: int = field(
-        default=64, metadata={"help": "POSTs in flight at most; polls take up to an eighth of that beside them"}
+    data: Path | None = field(default=None, metadata={"help": "data folder of `okane up` (default: .okane)"})
+    payments: int = field(default=1_000, metadata={"help": "how many payments to send", "min": 1, "max": 10_000_000})
+    rate: float | None = field(
+        default=None, metadata={"help": "payments per second (default: as fast as it goes)", "min": 0.001, "max": 1e6}
     )
-    timeout_s: float = field(default=120.0, metadata={"help": "how long to follow payments after the last was sent"})
+    # Of POSTs; polls take up to an eighth of that beside them.
+    connections: int = field(default=64, metadata={"help": "requests in flight at most", "min": 1, "max": 100_000})
+    timeout_s: float = field(
+        default=120.0,
+        metadata={
+            "help": "seconds to follow payments after the last was sent",
+            "flag": "--timeout",
+            "min": 0,
+            "max": 1e7,
+        },
+    )
+    url: str = field(
+        default="http://127.0.0.1:8080",
+        metadata={"help": "the API's base URL (default: the running one)", "parse": _base_url, "computed": True},
+    )
     provider_url: str | None = field(
-        default=None, metadata={"help": "the mock provider's base URL, for the cross-check with its journal"}
+        default=None,
+        metadata={
+            "help": "the mock provider's, for the check against its journal (default: the running one)",
+            "parse": _base_url,
+            "computed": True,
+        },
     )
-    key: str | None = field(default=None, repr=False, metadata={"help": "the API key to send"})
+    key: str | None = field(
+        default=None,
+        repr=False,
+        metadata={
+            "help": "the API key to send (default: OKANE_API_KEY, or that of the running one)",
+            "parse": _key,
+            "computed": True,
+        },
+    )
     seed: int = field(default=0, metadata={"help": "of the amounts"})
-    run_id: str = field(
-        default_factory=lambda: secrets.token_hex(6), metadata={"help": "prefix of the idempotency keys"}
-    )
-    json: bool = field(default=False, metadata={"help": "print one JSON object and nothing else to stdout"})
+    json: bool = field(default=False, metadata={"help": "print JSON instead of text", "flag": "--json"})
+    run_id: str = field(default_factory=lambda: secrets.token_hex(6))  # prefix of the idempotency keys
 
     def __post_init__(self) -> None:
         if self.payments < 1 or self.connections < 1:

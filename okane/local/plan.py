@@ -6,13 +6,12 @@ Promise: a port that is taken is found here, before the first program starts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
 from okane import binding
 from okane.config import Settings
 from okane.local.data_folder import DataFolder, Endpoints
 from okane.local.okane_process import OkaneProcess, answers_http, listens
+from okane.local.options import UpOptions
 from okane.local.ports import LOOPBACK, free_port, is_taken, owner_of
 from okane.local.postgres import PostgresServer
 from okane.local.redis_server import RedisServer
@@ -20,22 +19,6 @@ from okane.local.server import LocalError
 
 # It answers at once; only a charge that it is told to delay takes longer.
 _PROVIDER_DRAIN_S = 2.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpOptions:
-    """What `okane up` takes. Port 0 is any free one; None for `port` and `provider_port` takes the settings' one.
-
-    Workers and the API serve their metrics on `metrics_port` (the API) and the ports after it.
-    """
-
-    data: Path | None = None
-    workers: int = 2
-    port: int | None = None
-    provider_port: int | None = None
-    postgres_port: int = 15432
-    redis_port: int = 16379
-    metrics_port: int = 9101
 
 
 class Plan:

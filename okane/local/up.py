@@ -21,7 +21,8 @@ from okane.local.console import LogTail, Screen, summary
 from okane.local.data_folder import DataFolder, default_path, take
 from okane.local.first_key import first_key
 from okane.local.keeper import Keeper
-from okane.local.plan import Plan, UpOptions
+from okane.local.options import UpOptions
+from okane.local.plan import Plan
 from okane.local.server import Server
 from okane.store.schema import migrate
 

@@ -54,9 +54,9 @@ MAGIC_AMOUNTS: Mapping[int, tuple[Act, str]] = {
 _LARGEST = 1e9  # of a weight, of seconds: timers overflow somewhere beyond it
 
 
-def _option(default: Any, description: str) -> Any:
-    """A field whose description the command line and `GET /control` readers get from one place."""
-    return field(default=default, metadata={"help": description})
+def _option(default: Any, description: str, **metadata: Any) -> Any:
+    """Return a field that is an option of the command line."""
+    return field(default=default, metadata={"help": description, **metadata})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,10 +130,15 @@ class SimulatorOptions(Behaviour):
     """Everything `okane provider` takes."""
 
     journal: Path = field(
-        metadata={"help": "the file of charges, kept over restarts, one provider's at a time (.okane/provider.jsonl)"}
+        metadata={
+            "help": "the file of charges, kept over restarts, one provider's at a time (.okane/provider.jsonl)",
+            "computed": True,
+        }
     )
     host: str = _option("127.0.0.1", "what to bind: hosts, separated by commas; loopback unless you say otherwise")
-    port: int = _option(8081, "port to bind; 0 takes a free one (default of the command: MOCK_PROVIDER_PORT or 8081)")
+    port: int = _option(
+        8081, "port to bind; 0 takes a free one (default of the command: MOCK_PROVIDER_PORT or 8081)", computed=True
+    )
     seed: int | None = _option(None, "of the dice: equal calls in equal order get equal answers")
 
     def __post_init__(self) -> None:

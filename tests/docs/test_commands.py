@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import redis
 
-from okane.cli import COMMANDS, load
+from okane.cli import COMMANDS, load_command
 from okane.local.postgres import PostgresServer
 from okane.local.redis_server import RedisServer
 from tests.deploy.files import DEPLOY, ROOT, loaded
@@ -64,7 +64,7 @@ def test_the_commands_of_okane_exist() -> None:
     assert len(found) > 20
     for words in found:
         assert words[0] in COMMANDS, words
-        check(load(words[0]), words[1:])
+        check(load_command(words[0]), words[1:])
 
 
 def test_postgres_executes_every_statement(private_postgres: PostgresServer) -> None:

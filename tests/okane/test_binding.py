@@ -20,7 +20,8 @@ from okane.api.http.server import serving
 from okane.config import Settings
 from okane.errors import SetupError
 from okane.local.data_folder import DataFolder
-from okane.local.plan import Plan, UpOptions
+from okane.local.options import UpOptions
+from okane.local.plan import Plan
 from okane.origin_guard import is_loopback
 from okane.simulator import app as simulator
 from okane.simulator.options import SimulatorOptions
