@@ -117,7 +117,7 @@ class LongPolling:
     async def _look_once(self) -> None:
         ids = list(self._waiters)
         for start in range(0, len(ids), AT_ONCE):
-            for payment_id in await self._watch.at_rest(ids[start : start + AT_ONCE]):
+            for payment_id in await self._watch.find_at_rest(ids[start : start + AT_ONCE]):
                 _release(self._waiters.get(payment_id, set()))
 
 

@@ -171,7 +171,7 @@ async def _chosen(stores: Stores, payment_ids: Sequence[str] | None, *, limit: i
     if payment_ids is None:
         return await stores.dead_letters.oldest(limit)
     ids = [_id(text) for text in payment_ids]
-    found = {letter.payment.id: letter for letter in await stores.dead_letters.some(ids)}
+    found = {letter.payment.id: letter for letter in await stores.dead_letters.find_many(ids)}
     if missing := [str(payment_id) for payment_id in ids if payment_id not in found]:
         raise SetupError(f"no dead letter: {', '.join(missing)}. See `okane dead ls`")
     return [found[payment_id] for payment_id in ids][:limit]

@@ -18,7 +18,7 @@ from okane.deadline import Deadline
 from okane.errors import Overloaded
 from okane.intake.load_shedding import LoadShedding
 from okane.payment import Payment
-from okane.store import Accepted, Decision, NewPayment, PaymentStore
+from okane.store import AcceptedRow, Decision, NewPayment, PaymentStore
 from okane.tracing import RowWriter
 from streams import Draft, Publisher, StreamError, StreamFull, StreamUnavailable
 from streams.failpoints import failpoint
@@ -47,7 +47,7 @@ class WrittenRows:
     """What a write has made of each payment: its row, or an exception (IdempotencyKeyReused, TimeOutOfRange, Overloaded,
     StoreUnavailable). Only the first `wakes` of them are woken: the other rows were written as due for the sweep."""
 
-    rows: Sequence[Accepted | BaseException]
+    rows: Sequence[AcceptedRow | BaseException]
     wakes: int
 
 
@@ -83,11 +83,11 @@ class PaymentIntake:
         to_wake = {
             number: one.payment
             for number, one in enumerate(written.rows[: written.wakes])
-            if isinstance(one, Accepted) and one.created and one.payment.execute_at is None
+            if isinstance(one, AcceptedRow) and one.created and one.payment.execute_at is None
         }
         enqueued = dict(zip(to_wake, await self._wake([*to_wake.values()]), strict=True)) if to_wake else {}
         receipts = [
-            Receipt(one.payment, one.created, enqueued.get(number, False)) if isinstance(one, Accepted) else one
+            Receipt(one.payment, one.created, enqueued.get(number, False)) if isinstance(one, AcceptedRow) else one
             for number, one in enumerate(written.rows)
         ]
         if _level.isEnabledFor(logging.DEBUG):

@@ -10,7 +10,7 @@ from okane.store.rare_transitions import Decision
 from okane.store.records import (
     API,
     OPERATOR,
-    Accepted,
+    AcceptedRow,
     Attempt,
     Call,
     Claim,
@@ -25,7 +25,7 @@ from okane.store.sweep import SweepStore, WakeUp
 __all__ = [
     "API",
     "OPERATOR",
-    "Accepted",
+    "AcceptedRow",
     "ApiKeyStore",
     "Attempt",
     "Call",

@@ -11,6 +11,7 @@ from okane.rate import Rate
 from okane.store import sql_files
 from okane.store.prepared_statements import Row
 from okane.store.session import Session
+from okane.store.sql_parameters import milliseconds
 from streams import Coalescer
 
 _COLUMNS = """k.prefix, k.account_id, k.mode, k.scopes, k.name, k.rate_limit, k.created_at, k.expires_at, k.revoked_at,
@@ -68,32 +69,32 @@ class ApiKeyStore:
             "scopes": sorted(scope.value for scope in set(scopes)),
             "name": name,
             "rate_limit": None if rate is None else str(rate),
-            "lifetime_ms": None if lifetime is None else _ms(lifetime),
+            "lifetime_ms": None if lifetime is None else milliseconds(lifetime),
         }
-        return _key((await self._session.rows(SQL["create"], made))[0])
+        return _key((await self._session.fetch(SQL["create"], made))[0])
 
     async def list(self, *, account_id: str | None = None, ended: bool = False) -> Sequence[ApiKey]:
         """The keys of an account, or of all; with those that were revoked or have expired, if asked for."""
-        found = await self._session.rows_repeatably(SQL["list"], {"account_id": account_id, "ended": ended})
+        found = await self._session.fetch_repeatable(SQL["list"], {"account_id": account_id, "ended": ended})
         return [_key(row) for row in found]
 
     async def revoke(self, prefix: str) -> ApiKey | None:
         """Let a key in no more. None if there is no such key."""
-        found = await self._session.rows_repeatably(SQL["revoke"], {"prefix": prefix})
+        found = await self._session.fetch_repeatable(SQL["revoke"], {"prefix": prefix})
         return _key(found[0]) if found else None
 
     async def rotate(self, old: str, new: NewKey, *, overlap: timedelta) -> ApiKey | None:
         """Let this key in in place of another one, which ends after the overlap. None if that one is not valid."""
-        asked = {"old": old, "prefix": new.prefix, "secret_hash": new.hash, "overlap_ms": _ms(overlap)}
-        found = await self._session.rows(SQL["rotate"], asked)
+        asked = {"old": old, "prefix": new.prefix, "secret_hash": new.hash, "overlap_ms": milliseconds(overlap)}
+        found = await self._session.fetch(SQL["rotate"], asked)
         return _key(found[0]) if found else None
 
     async def touch(self, prefixes: Collection[str]) -> int:
         """Note that these were used. For how many it was written: once a minute is enough."""
-        return len(await self._session.rows_repeatably(SQL["touch"], {"prefixes": list(prefixes)}))
+        return len(await self._session.fetch_repeatable(SQL["touch"], {"prefixes": list(prefixes)}))
 
     async def _find(self, prefixes: Sequence[str]) -> Sequence[StoredKey | None]:
-        read = await self._session.rows_repeatably(SQL["find"], {"prefixes": list(set(prefixes))})
+        read = await self._session.fetch_repeatable(SQL["find"], {"prefixes": list(set(prefixes))})
         found = {row[0]: _stored(row) for row in read}
         return [found.get(prefix) for prefix in prefixes]
 
@@ -127,7 +128,3 @@ def _scopes(words: Sequence[str]) -> frozenset[Scope]:
 
 def _rate(text: str | None) -> Rate | None:
     return None if text is None else Rate.parse(text)
-
-
-def _ms(duration: timedelta) -> int:
-    return round(duration.total_seconds() * 1000)

@@ -16,6 +16,7 @@ from okane.store import columns, sql_files
 from okane.store.fair_sessions import FairSessions
 from okane.store.prepared_statements import Row
 from okane.store.session import Session
+from okane.store.sql_parameters import milliseconds
 
 SQL = sql_files.load_statements("dead_letters.sql")
 _NEWEST_FIRST = SQL["page"].replace("{order}", "DESC").replace("{beyond}", "<").replace("{within}", ">=")
@@ -111,7 +112,7 @@ class DeadLetterStore:
         asked = _parameters(wanted) | {"limit": limit}
         return await _read(await self._rows(OLDEST, asked, wanted.account_id))
 
-    async def some(self, ids: Sequence[UUID]) -> Sequence[DeadPayment]:
+    async def find_many(self, ids: Sequence[UUID]) -> Sequence[DeadPayment]:
         """Those of these payments that are dead letters, in no order."""
         return await _read(await self._rows(SQL["some"], {"ids": list(ids)}))
 
@@ -119,7 +120,7 @@ class DeadLetterStore:
         self, *, ids: Sequence[UUID] | None = None, older_than: timedelta | None = None
     ) -> Sequence[UUID]:
         """Strike these (None: all) that are older than so long (None: of any age) off the list. The payments that were."""
-        older_than_ms = None if older_than is None else round(older_than.total_seconds() * 1000)
+        older_than_ms = None if older_than is None else milliseconds(older_than)
         wanted = {"ids": None if ids is None else list(ids), "older_than_ms": older_than_ms}
         return [row[0] for row in await self._rows(SQL["dismiss"], wanted)]
 
@@ -127,8 +128,8 @@ class DeadLetterStore:
         self, statement: LiteralString, asked: Mapping[str, Any], account_id: str | None = None
     ) -> Sequence[Row]:
         """For an account, or for an operator of all of them. Raises AccountBusy."""
-        async with self._sessions.of(account_id or "") as session:
-            return await session.rows_repeatably(statement, asked)
+        async with self._sessions.lend(account_id or "") as session:
+            return await session.fetch_repeatable(statement, asked)
 
 
 def _parameters(wanted: DeadLetterFilter) -> dict[str, Any]:

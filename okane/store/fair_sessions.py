@@ -34,7 +34,7 @@ class FairSessions:
             await session.aclose()
 
     @contextlib.asynccontextmanager
-    async def of(self, account_id: str) -> AsyncIterator[Session]:
+    async def lend(self, account_id: str) -> AsyncIterator[Session]:
         """A session for one read of an account, inside the block. Waits for its turn; raises AccountBusy."""
         session = await self._take(account_id)
         try:

@@ -19,6 +19,7 @@ from okane.store import columns, sql_files
 from okane.store.fair_sessions import FairSessions
 from okane.store.records import Attempt, Event
 from okane.store.session import Session
+from okane.store.sql_parameters import first_id
 
 SQL = sql_files.load_statements("lists.sql")
 _NEWEST_FIRST = {name: text.replace("{order}", "DESC").replace("{within}", ">=") for name, text in SQL.items()}
@@ -83,7 +84,7 @@ class PaymentLists:
 
     async def page(self, wanted: PaymentFilter, *, account_id: str, limit: int, after: UUID | None = None) -> Page:
         """Up to `limit` payments of an account, in the order that is wanted, from behind the one that `after` names."""
-        statement, window = _way(wanted, limit)
+        statement, window = _choose_statement(wanted, limit)
         before = _first_id(wanted.created_before, SKEW) or _LAST
         oldest = _first_id(wanted.created_from, -SKEW) or _FIRST
         if after is not None and wanted.ascending:
@@ -98,8 +99,8 @@ class PaymentLists:
             "limit": limit + 1,
         }
         statements = _OLDEST_FIRST if wanted.ascending else _NEWEST_FIRST
-        async with self._sessions.of(account_id) as session:
-            found = await session.rows_repeatably(statements[statement], asked)
+        async with self._sessions.lend(account_id) as session:
+            found = await session.fetch_repeatable(statements[statement], asked)
         payments = await columns.read_payments([row for row in found if row[0] is not None])
         if len(payments) > limit:
             return Page(payments[:limit], payments[limit - 1].id)
@@ -108,14 +109,16 @@ class PaymentLists:
     async def timeline(self, payment_id: UUID, *, account_id: str, after: int, limit: int) -> Sequence[Event]:
         """Up to `limit` changes of a payment from number `after` on, oldest first; acceptance is number 0."""
         asked = {"id": payment_id, "account_id": account_id, "after": after, "limit": limit}
-        async with self._sessions.of(account_id) as session:
-            return [columns.read_event(row) for row in await session.rows_repeatably(SQL["timeline"], asked)]
+        async with self._sessions.lend(account_id) as session:
+            return [columns.read_event(row) for row in await session.fetch_repeatable(SQL["timeline"], asked)]
 
     async def attempts(self, payment_id: UUID, *, account_id: str, after: int, limit: int) -> Sequence[Attempt]:
         """Up to `limit` claims of a payment from number `after` on, in order."""
         asked = {"id": payment_id, "account_id": account_id, "after": after, "last": after + limit}
-        async with self._sessions.of(account_id) as session:
-            return _attempts([columns.read_event(row) for row in await session.rows_repeatably(SQL["attempts"], asked)])
+        async with self._sessions.lend(account_id) as session:
+            return _attempts(
+                [columns.read_event(row) for row in await session.fetch_repeatable(SQL["attempts"], asked)]
+            )
 
 
 def _attempts(events: Sequence[Event]) -> Sequence[Attempt]:
@@ -148,12 +151,12 @@ class PaymentWatch:
         """Close the connection."""
         await self._session.aclose()
 
-    async def at_rest(self, ids: Sequence[UUID]) -> Sequence[UUID]:
+    async def find_at_rest(self, ids: Sequence[UUID]) -> Sequence[UUID]:
         """Those of these payments that nothing but a human will change."""
-        return [row[0] for row in await self._session.rows_repeatably(AT_REST, {"ids": ids, "statuses": _AT_REST})]
+        return [row[0] for row in await self._session.fetch_repeatable(AT_REST, {"ids": ids, "statuses": _AT_REST})]
 
 
-def _way(wanted: PaymentFilter, limit: int) -> tuple[str, int]:
+def _choose_statement(wanted: PaymentFilter, limit: int) -> tuple[str, int]:
     """The statement that finds them soonest, and how many rows it may look at."""
     if wanted.idempotency_key is not None:
         return "of_key", 1
@@ -179,9 +182,5 @@ def _parameters(wanted: PaymentFilter) -> dict[str, Any]:
     }
 
 
-def _first_id(moment: datetime | None, later: timedelta) -> UUID | None:
-    """The smallest uuid v7 of so much later than a moment (RFC 9562: 48 bits of milliseconds come first)."""
-    if moment is None:
-        return None
-    at_ms = int((moment.timestamp() + later.total_seconds()) * 1000)
-    return UUID(int=min(max(0, at_ms), 2**48 - 1) << 80)
+def _first_id(moment: datetime | None, shift: timedelta) -> UUID | None:
+    return None if moment is None else first_id(moment.timestamp() + shift.total_seconds())

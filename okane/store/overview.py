@@ -24,16 +24,16 @@ class Overview:
 
     async def oldest_due(self) -> timedelta:
         """How long the longest waiting payment has been due: the truth behind the alerts."""
-        return timedelta(seconds=(await self._session.rows_repeatably(SQL["oldest_due"]))[0][0])
+        return timedelta(seconds=(await self._session.fetch_repeatable(SQL["oldest_due"]))[0][0])
 
     async def count_dead(self) -> int:
         """Dead letters: payments given up that nobody has looked after yet."""
-        return int((await self._session.rows_repeatably(SQL["count_dead"]))[0][0])
+        return int((await self._session.fetch_repeatable(SQL["count_dead"]))[0][0])
 
     async def count_waiting(self) -> Mapping[Status, int]:
         """Payments waiting off the happy path by status; cheap."""
-        return {Status(status): count for status, count in await self._session.rows_repeatably(SQL["count_waiting"])}
+        return {Status(status): count for status, count in await self._session.fetch_repeatable(SQL["count_waiting"])}
 
     async def count_all(self) -> Mapping[Status, int]:
         """All payments by status. Reads the whole table: for people, not for a scrape."""
-        return {Status(status): count for status, count in await self._session.rows_repeatably(SQL["count_all"])}
+        return {Status(status): count for status, count in await self._session.fetch_repeatable(SQL["count_all"])}

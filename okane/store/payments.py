@@ -20,10 +20,11 @@ from okane.store import columns, sql_files
 from okane.store.database_clock import DatabaseClock
 from okane.store.payment_id import PaymentId
 from okane.store.prepared_statements import Row
-from okane.store.rare_transitions import SQL, RareTransitionStore, milliseconds
+from okane.store.rare_transitions import SQL, RareTransitionStore
 from okane.store.readiness import Readiness
-from okane.store.records import Accepted, Claim, ClaimRefusal, Settlement
+from okane.store.records import AcceptedRow, Claim, ClaimRefusal, Settlement
 from okane.store.session import Session
+from okane.store.sql_parameters import milliseconds
 from streams import Coalescer
 from streams.failpoints import failpoint
 
@@ -84,7 +85,7 @@ class PaymentStore(RareTransitionStore):
         for session in self._sessions:
             await session.aclose()
 
-    async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[Accepted | BaseException]:
+    async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[AcceptedRow | BaseException]:
         """Write these payments, or find those that their keys have already made. Only the first `wakes` of them will get a
         wake-up; the others are due for the sweep at once.
 
@@ -167,7 +168,7 @@ class PaymentStore(RareTransitionStore):
 
     async def _accept(
         self, session: Session, batch: Sequence[tuple[NewPayment, bool]]
-    ) -> Sequence[Accepted | BaseException]:
+    ) -> Sequence[AcceptedRow | BaseException]:
         wanted: dict[tuple[str, str], tuple[NewPayment, bool]] = {}
         for one in batch:
             wanted.setdefault(_key(one[0]), one)
@@ -181,7 +182,7 @@ class PaymentStore(RareTransitionStore):
         if len(written) == len(batch):  # all are new, and of one moment: that of their transaction
             created_at = written[0][2]
             return [
-                Accepted(pending_payment(new, payment_id, created_at), created=True)
+                AcceptedRow(pending_payment(new, payment_id, created_at), created=True)
                 for (new, _), payment_id in zip(batch, ids, strict=True)
             ]
         made = {(account_id, key): created_at for account_id, key, created_at in written}
@@ -194,7 +195,7 @@ class PaymentStore(RareTransitionStore):
         if missing:
             found |= await self._by_key(session, missing)
         own = dict(zip(wanted, ids, strict=True))
-        refusal = TimeOutOfRange((await session.rows(SQL["clock"]))[0][0]) if len(found) < len(wanted) else None
+        refusal = TimeOutOfRange((await session.fetch(SQL["clock"]))[0][0]) if len(found) < len(wanted) else None
         # Of several meanings that one key has in this batch, the first one was tried. It was refused: now the others are.
         others = [
             one
@@ -202,7 +203,7 @@ class PaymentStore(RareTransitionStore):
             if _key(one[0]) not in found and one[0].fingerprint != wanted[_key(one[0])][0].fingerprint
         ]
         later = iter(await self._accept(session, others) if others else ())
-        answers: list[Accepted | BaseException] = []
+        answers: list[AcceptedRow | BaseException] = []
         for new, _ in batch:
             key = _key(new)
             if key not in found:
@@ -213,14 +214,14 @@ class PaymentStore(RareTransitionStore):
             # Of equal requests in one batch, one made the payment.
             created = own.pop(key, None) == payment.id
             meant = fingerprint == new.fingerprint
-            answers.append(Accepted(payment, created) if meant else IdempotencyKeyReused(payment.id))
+            answers.append(AcceptedRow(payment, created) if meant else IdempotencyKeyReused(payment.id))
         return answers
 
     async def _insert(
         self, session: Session, ids: Sequence[UUID], batch: Sequence[tuple[NewPayment, bool]]
     ) -> Sequence[Row]:
         # May run twice: what the first run committed without our hearing of it is found by its key, and bears our id.
-        return await session.rows_repeatably(
+        return await session.fetch_repeatable(
             BATCHED["accept"],
             columns.new_columns([new for new, _ in batch])
             | {
@@ -237,7 +238,7 @@ class PaymentStore(RareTransitionStore):
     ) -> Mapping[tuple[str, str], tuple[Payment, bytes]]:
         """By account and idempotency key: the payment, and what it was asked to mean."""
         parameters = {"account_ids": [account_id for account_id, _ in keys], "keys": [key for _, key in keys]}
-        read = await session.rows(BATCHED["by_key"], parameters)
+        read = await session.fetch(BATCHED["by_key"], parameters)
         payments = await columns.read_payments(read)
         return {(row[1], row[2]): (payment, row[columns.WIDTH]) for row, payment in zip(read, payments, strict=True)}
 
@@ -246,7 +247,7 @@ class PaymentStore(RareTransitionStore):
         return [found.get(key) for key in keys]
 
     async def _get(self, session: Session, ids: Sequence[UUID]) -> Sequence[Payment | None]:
-        read = await session.rows_repeatably(BATCHED["by_id"], {"ids": list(set(ids))})
+        read = await session.fetch_repeatable(BATCHED["by_id"], {"ids": list(set(ids))})
         if read:
             self.clock.set(read[0][columns.WIDTH])
         found = {payment.id: payment for payment in await columns.read_payments(read)}
@@ -261,7 +262,7 @@ class PaymentStore(RareTransitionStore):
             "lease_ms": milliseconds(self._lease),
             "grace_ms": milliseconds(self._grace),
         }
-        claimed = {row[0]: _claimed(row, valid_until_s) for row in await session.rows(BATCHED["claim"], parameters)}
+        claimed = {row[0]: _claimed(row, valid_until_s) for row in await session.fetch(BATCHED["claim"], parameters)}
         if AFTER_CLAIM.armed:
             await AFTER_CLAIM.hit()
         # Of equal wake-ups in one batch, one gets the claim.
@@ -273,7 +274,7 @@ class PaymentStore(RareTransitionStore):
         nowhere: ClaimRefusal | BaseException = ClaimRefusal(None, timedelta(0))
         try:
             parameters = {"ids": list(set(missing))}
-            for payment_id, status, spent, wait_s, *more in await session.rows(BATCHED["refused"], parameters):
+            for payment_id, status, spent, wait_s, *more in await session.fetch(BATCHED["refused"], parameters):
                 refused[payment_id] = ClaimRefusal(Status(status), timedelta(seconds=wait_s), spent, *more)
         except StoreUnavailable as error:
             nowhere = error  # for them alone: the claims that were granted stand
@@ -284,7 +285,7 @@ class PaymentStore(RareTransitionStore):
 
     async def _renew(self, session: Session, batch: Sequence[tuple[UUID, int]]) -> Sequence[bool]:
         ordered = sorted(batch)
-        found = await session.rows(
+        found = await session.fetch(
             BATCHED["renew"],
             {
                 "ids": [payment_id for payment_id, _ in ordered],
@@ -303,7 +304,7 @@ class PaymentStore(RareTransitionStore):
             "attempts": [one.attempt for one in ordered],
             "statuses": [one.status.value for one in ordered],
         }
-        written = await session.rows(
+        written = await session.fetch(
             BATCHED["settle"],
             identity
             | {
@@ -325,7 +326,7 @@ class PaymentStore(RareTransitionStore):
         # By payment and attempt: one batch may hold two attempts of one payment, of which one has lost it.
         ages_s = {(row[0], row[1]): row[2] for row in written}
         if len(ages_s) < len(batch):
-            for payment_id, attempt, age_s in await session.rows(BATCHED["settled_before"], identity):
+            for payment_id, attempt, age_s in await session.fetch(BATCHED["settled_before"], identity):
                 ages_s.setdefault((payment_id, attempt), age_s)
         ages = ((one.payment_id, one.attempt) for one in batch)
         return [timedelta(seconds=ages_s[key]) if key in ages_s else None for key in ages]

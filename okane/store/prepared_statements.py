@@ -54,7 +54,7 @@ class PreparedStatements:
         self._loaders = Transformer(connection)
         self._prepared: set[bytes] = set()
 
-    async def rows(self, statement: PreparedStatement, parameters: Mapping[str, Any]) -> Sequence[Row]:
+    async def fetch(self, statement: PreparedStatement, parameters: Mapping[str, Any]) -> Sequence[Row]:
         """Run it in a transaction of its own and return its rows. Raises psycopg's errors."""
         values = [encode(parameters[name]) for name, encode in statement.encoders.items()]
         pgconn = self._connection.pgconn

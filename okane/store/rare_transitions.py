@@ -14,6 +14,7 @@ from okane.payment import Payment, Status
 from okane.store import columns, sql_files
 from okane.store.records import Event, LateLookUp, Settlement
 from okane.store.session import Session
+from okane.store.sql_parameters import milliseconds
 
 SQL = sql_files.load_statements("payments.sql")
 
@@ -36,7 +37,7 @@ class RareTransitionStore:
         With `once`, a charge that the payment has already is not recorded again.
         """
         approved = settlement.status is Status.SUCCESS
-        found = await self._rare.rows(
+        found = await self._rare.fetch(
             SQL["record_late"],
             {
                 "id": settlement.payment_id,
@@ -59,7 +60,7 @@ class RareTransitionStore:
 
         Raises PaymentNotFound, or StatusConflict from any other status, and where a human has decided against a known charge.
         """
-        found = await self._rare.rows(
+        found = await self._rare.fetch(
             SQL["retry"],
             {"id": payment_id, "account_id": account_id, "actor": actor, "grace_ms": milliseconds(self._grace)},
         )
@@ -73,7 +74,7 @@ class RareTransitionStore:
 
         Raises PaymentNotFound, or StatusConflict from any other status.
         """
-        found = await self._rare.rows(
+        found = await self._rare.fetch(
             SQL["cancel"], {"id": payment_id, "account_id": account_id, "actor": actor, "late_ms": min(self._late_ms)}
         )
         if found:
@@ -86,11 +87,11 @@ class RareTransitionStore:
     async def expire(self, payment_id: UUID) -> bool:
         """Cancel a payment whose time is over. False if it is not, or if its outcome is open."""
         asked = {"id": payment_id, "actor": self._actor, "late_ms": min(self._late_ms)}
-        return bool(await self._rare.rows(SQL["expire"], asked))
+        return bool(await self._rare.fetch(SQL["expire"], asked))
 
     async def bury(self, payment_id: UUID, *, reason: str) -> bool:
         """Hand an unsettled payment to a human. False if it is settled, in a live claim, or unknown here."""
-        return bool(await self._rare.rows(SQL["bury"], {"id": payment_id, "reason": reason, "actor": self._actor}))
+        return bool(await self._rare.fetch(SQL["bury"], {"id": payment_id, "reason": reason, "actor": self._actor}))
 
     async def resolve(
         self,
@@ -107,7 +108,7 @@ class RareTransitionStore:
         `account_id` None means any account's. `provider_ref` is the charge that a human has found. Raises PaymentNotFound,
         or StatusConflict from any other status.
         """
-        found = await self._rare.rows(
+        found = await self._rare.fetch(
             SQL["resolve"],
             {
                 "id": payment_id,
@@ -122,44 +123,39 @@ class RareTransitionStore:
         if found:
             return columns.read_payment(found[0])
         payment = await self._known(payment_id, account_id)
-        if payment.status is decision and (await self._rare.rows(SQL["decided"], {"id": payment_id}))[0][0]:
+        if payment.status is decision and (await self._rare.fetch(SQL["decided"], {"id": payment_id}))[0][0]:
             return payment
         raise StatusConflict(payment.status, "resolved")
 
-    async def take_late_look_up(self, payment_id: UUID, *, again: Sequence[timedelta]) -> LateLookUp | None:
+    async def begin_late_look_up(self, payment_id: UUID, *, again: Sequence[timedelta]) -> LateLookUp | None:
         """Begin the look-up of a closed payment that the sweep has sent; None if it is not for us to do.
 
         Without an answer it is due again after the first of `again`, the next time after the second, and so on.
         """
         asked = {"id": payment_id, "again_ms": [milliseconds(delay) for delay in again]}
-        found = await self._rare.rows(SQL["take_late_look_up"], asked)
+        found = await self._rare.fetch(SQL["begin_late_look_up"], asked)
         return LateLookUp(columns.read_payment(found[0]), *found[0][columns.WIDTH :]) if found else None
 
-    async def late_look_up_answered(self, payment: Payment, *, begun_at: datetime) -> None:
+    async def plan_late_look_up(self, payment: Payment, *, begun_at: datetime) -> None:
         """Plan the next look-up of a closed payment after the one that was begun then, or none if that was the last.
         Nothing, if it has changed."""
         asked = {"id": payment.id, "version": payment.version, "late_ms": self._late_ms, "begun_at": begun_at}
-        await self._rare.rows(SQL["late_look_up_answered"], asked)
+        await self._rare.fetch(SQL["plan_late_look_up"], asked)
 
-    async def late_look_up_failed(self, payment: Payment, *, reason: str) -> bool:
+    async def fail_late_look_up(self, payment: Payment, *, reason: str) -> bool:
         """Hand a closed payment to a human, whose look-up was not answered for too long. False if it has changed."""
         asked = {"id": payment.id, "version": payment.version, "reason": reason, "actor": self._actor}
-        return bool(await self._rare.rows(SQL["late_look_up_failed"], asked))
+        return bool(await self._rare.fetch(SQL["fail_late_look_up"], asked))
 
     async def events(self, payment_id: UUID) -> Sequence[Event]:
         """The timeline of a payment, oldest first; empty if there is none."""
-        found = await self._rare.rows(SQL["events"], {"id": payment_id})
+        found = await self._rare.fetch(SQL["events"], {"id": payment_id})
         return [columns.read_event(row) for row in found]
 
     async def _known(self, payment_id: UUID, account_id: str | None) -> Payment:
         """The payment as it is now. Raises PaymentNotFound, also for another account's."""
-        found = await self._rare.rows(SQL["by_id"], {"ids": [payment_id]})
+        found = await self._rare.fetch(SQL["by_id"], {"ids": [payment_id]})
         payment = columns.read_payment(found[0]) if found else None
         if payment is None or account_id not in (None, payment.account_id):
             raise PaymentNotFound(str(payment_id))
         return payment
-
-
-def milliseconds(duration: timedelta) -> int:
-    """A duration as the statements take it."""
-    return round(duration.total_seconds() * 1000)

@@ -34,7 +34,7 @@ class Readiness:
 
     async def _look(self) -> str | None:
         try:
-            [(read_only, version, granted)] = await self._session.rows_repeatably(SQL["writable"])
+            [(read_only, version, granted)] = await self._session.fetch_repeatable(SQL["writable"])
         except StoreUnavailable as error:
             return str(error)
         if read_only:

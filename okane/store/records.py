@@ -18,7 +18,7 @@ API, OPERATOR = "api", "operator"
 
 
 @value
-class Accepted:
+class AcceptedRow:
     """`created` is False for the repeat of an earlier request."""
 
     payment: Payment

@@ -28,11 +28,11 @@ class ReviewStore:
     async def page(self, limit: int, *, account_id: str | None = None, before: UUID | None = None) -> Sequence[Payment]:
         """Up to `limit` payments that need a review, newest first, of those that are older than this one."""
         asked = {"limit": limit, "account_id": account_id, "before": before or _LAST}
-        return [columns.read_payment(row) for row in await self._session.rows_repeatably(SQL["waiting"], asked)]
+        return [columns.read_payment(row) for row in await self._session.fetch_repeatable(SQL["waiting"], asked)]
 
     async def find(self, payment_id: UUID) -> Payment:
         """The payment as it is now, whosever it is. Raises PaymentNotFound."""
-        found = await self._session.rows_repeatably(SQL["one"], {"id": payment_id})
+        found = await self._session.fetch_repeatable(SQL["one"], {"id": payment_id})
         if not found:
             raise PaymentNotFound(f"there is no payment {payment_id}")
         return columns.read_payment(found[0])

@@ -89,13 +89,13 @@ def _bring_forward(connection: psycopg.Connection[Row], pause_s: float) -> None:
         time.sleep(pause_s)
 
 
-async def version(url: str) -> int | None:
+async def read_version(url: str) -> int | None:
     """The schema version of a database, None if it has none."""
     async with await open_connection(url, name="version") as connection:
-        return await version_of(connection)
+        return await read_version_on(connection)
 
 
-async def version_of(connection: psycopg.AsyncConnection[Row]) -> int | None:
+async def read_version_on(connection: psycopg.AsyncConnection[Row]) -> int | None:
     """The schema version that this session sees, None if it sees none."""
     row = await (await connection.execute(_EXISTS)).fetchone()
     return _number(row and row[0] and await (await connection.execute(_LATEST)).fetchone())

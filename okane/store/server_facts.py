@@ -70,7 +70,7 @@ async def _ask(url: str) -> PostgresFacts:
         )
         row = await cursor.fetchone()
         assert row is not None
-        schema_version = await schema.version_of(connection)
+        schema_version = await schema.read_version_on(connection)
         pooled = connection.info.backend_pid != row[8]
     version, major, standby, fsync, full_page_writes, synchronous_commit, synchronous_standbys, now, _ = row
     return PostgresFacts(

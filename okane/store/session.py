@@ -93,28 +93,28 @@ class Session:
         self._down = False
         self._unfit = False
 
-    async def rows(
+    async def fetch(
         self, statement: LiteralString | PreparedStatement, parameters: Mapping[str, Any] | None = None
     ) -> Sequence[Row]:
         """Run one statement in a transaction of its own and return its rows."""
         async with self._held() as connection:
             if isinstance(statement, PreparedStatement):
                 assert self._prepared is not None
-                return await self._prepared.rows(statement, parameters or {})
+                return await self._prepared.fetch(statement, parameters or {})
             cursor = await connection.execute(statement, parameters, prepare=True)
             return await _all(cursor) if cursor.description else []
 
-    async def rows_repeatably(
+    async def fetch_repeatable(
         self, statement: LiteralString | PreparedStatement, parameters: Mapping[str, Any] | None = None
     ) -> Sequence[Row]:
-        """`rows`, for a statement that may run twice: a connection that turns out to be dead costs the caller nothing."""
+        """`fetch`, for a statement that may run twice: a connection that turns out to be dead costs the caller nothing."""
         started_s = time.monotonic()
         try:
-            return await self.rows(statement, parameters)
+            return await self.fetch(statement, parameters)
         except StoreUnavailable as error:
             if isinstance(error, StoreBusy) or time.monotonic() - started_s > STALE_WITHIN_S:
                 raise
-        return await self.rows(statement, parameters)
+        return await self.fetch(statement, parameters)
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[psycopg.AsyncConnection[Row]]:

@@ -18,6 +18,7 @@ import psycopg
 from okane.store import sql_files
 from okane.store.prepared_statements import Row
 from okane.store.session import Session
+from okane.store.sql_parameters import first_id, milliseconds
 
 SQL = sql_files.load_statements("sweep.sql")
 WINDOW = 2000  # rows looked at in one statement: some ten milliseconds
@@ -56,7 +57,7 @@ class SweepStore:
 
     async def advance_horizon(self) -> None:
         """Learn which transactions have ended meanwhile: once a round, before `mark_lost`."""
-        await self._session.rows(SQL["sweep_horizon"])
+        await self._session.fetch(SQL["sweep_horizon"])
 
     async def mark_lost(self, lane: str, oldest_entry: timedelta | None) -> MarkResult:
         """Mark payments of `lane` that are older than the grace and than its oldest live entry, and still unsettled.
@@ -72,7 +73,7 @@ class SweepStore:
             below_s, now_s = bound
             if oldest_entry is not None:
                 below_s = min(below_s, now_s - (oldest_entry + self._grace).total_seconds())
-            return await _pass(connection, lane, _first_id(below_s))
+            return await _pass(connection, lane, first_id(below_s))
 
     async def take_due(
         self, lanes: Mapping[str, timedelta | None], *, limit: int, by_retry_at: bool = False
@@ -83,10 +84,10 @@ class SweepStore:
         added now. A lane that is behind is so not filled with doubles, and one that has lost everything not spared.
         With `by_retry_at` a retry is due at its own time, without the grace for a wake-up that will not come.
         """
-        again_ms = [_ms(self._grace + min(age or timedelta(0), LONGEST_QUEUE)) for age in lanes.values()]
-        early_ms = _ms(self._grace) if by_retry_at else 0
+        again_ms = [milliseconds(self._grace + min(age or timedelta(0), LONGEST_QUEUE)) for age in lanes.values()]
+        early_ms = milliseconds(self._grace) if by_retry_at else 0
         parameters = {"lanes": list(lanes), "again_ms": again_ms, "limit": limit, "early_ms": early_ms}
-        return [WakeUp(*row) for row in await self._session.rows(SQL["sweep_due"], parameters)]
+        return [WakeUp(*row) for row in await self._session.fetch(SQL["sweep_due"], parameters)]
 
 
 async def _pass(connection: psycopg.AsyncConnection[Row], lane: str, below: UUID) -> MarkResult:
@@ -133,12 +134,3 @@ async def _row(
     connection: psycopg.AsyncConnection[Row], name: str, parameters: Mapping[str, Any] | None = None
 ) -> Row | None:
     return await (await connection.execute(SQL[name], parameters, prepare=True)).fetchone()
-
-
-def _first_id(seconds: float) -> UUID:
-    """The smallest uuid v7 of that moment (RFC 9562: 48 bits of milliseconds come first)."""
-    return UUID(int=max(0, int(max(seconds, 0.0) * 1000)) << 80)
-
-
-def _ms(delay: timedelta) -> int:
-    return round(delay.total_seconds() * 1000)

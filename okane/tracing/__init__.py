@@ -16,7 +16,7 @@ from uuid import UUID
 from okane.config import Settings
 from okane.errors import SetupError
 from okane.providers.base import Provider
-from okane.store import Accepted, Claim, ClaimRefusal, NewPayment, Settlement
+from okane.store import AcceptedRow, Claim, ClaimRefusal, NewPayment, Settlement
 from streams import Handler, Publisher, Tracer
 
 T = TypeVar("T")
@@ -55,7 +55,7 @@ class RequestTracer(Protocol):
 class RowWriter(Protocol):
     """The part of a payment store that writes new payments."""
 
-    async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[Accepted | BaseException]: ...
+    async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[AcceptedRow | BaseException]: ...
 
 
 class ClaimStore(Protocol):

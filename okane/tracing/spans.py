@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from okane.store import Accepted, NewPayment
+from okane.store import AcceptedRow, NewPayment
 from okane.tracing import RequestSpan
 from streams import Message
 
@@ -84,7 +84,7 @@ class TraceSpan(AbstractContextManager["TraceSpan"]):
         self.otel.set_status(StatusCode.ERROR)
         self.otel.set_attribute("error.type", kind)
 
-    def name_payment(self, accepted: Accepted) -> None:
+    def name_payment(self, accepted: AcceptedRow) -> None:
         """Record the payment of a request."""
         if self.is_recorded:
             self.otel.set_attribute(PAYMENT_ID, str(accepted.payment.id))
@@ -110,7 +110,7 @@ class SpanBatch:
         self._by_new = {id(new): span for span, new in requests}  # the caller keeps each `new` alive for as long
         self._by_payment: dict[bytes, TraceSpan] = {}
 
-    def name_payment(self, new: NewPayment, accepted: Accepted) -> None:
+    def name_payment(self, new: NewPayment, accepted: AcceptedRow) -> None:
         """Record the payment of one of the requests."""
         span = self._by_new[id(new)]
         if accepted.created:
@@ -126,11 +126,11 @@ _CURRENT: ContextVar[TraceSpan | None] = ContextVar("okane.trace", default=None)
 _BATCH: ContextVar[SpanBatch | None] = ContextVar("okane.traces", default=None)
 
 
-def name_payments(news: Sequence[NewPayment], rows: Sequence[Accepted | BaseException]) -> None:
+def name_payments(news: Sequence[NewPayment], rows: Sequence[AcceptedRow | BaseException]) -> None:
     """Record in the spans of the requests around the caller which payments they have."""
     current, batch = _CURRENT.get(), _BATCH.get()
     for new, row in zip(news, rows, strict=True):
-        if not isinstance(row, Accepted):
+        if not isinstance(row, AcceptedRow):
             continue
         if batch is not None:
             batch.name_payment(new, row)

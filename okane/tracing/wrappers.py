@@ -13,7 +13,7 @@ from opentelemetry.trace import SpanKind
 
 from okane.payment import Payment
 from okane.providers.base import ChargeResult, LookUpResult, Provider, Unavailable, Unknown
-from okane.store import Accepted, Claim, ClaimRefusal, NewPayment, Settlement
+from okane.store import AcceptedRow, Claim, ClaimRefusal, NewPayment, Settlement
 from okane.tracing import ClaimStore, RowWriter
 from okane.tracing.spans import SpanFactory, TraceSpan, name_payments
 from streams import Draft, Handler, Message, Outcome, Publisher, StreamFull
@@ -58,7 +58,7 @@ class TracedRowWriter:
     def __init__(self, writer: RowWriter) -> None:
         self._writer = writer
 
-    async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[Accepted | BaseException]:
+    async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[AcceptedRow | BaseException]:
         rows = await self._writer.accept_many(news, wakes=wakes)
         name_payments(news, rows)
         return rows

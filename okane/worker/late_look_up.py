@@ -52,7 +52,7 @@ class LateLookUps:
 
     async def run(self, payment_id: UUID) -> Outcome:
         """Look up once. Without an answer the row brings it back by itself."""
-        taken = await self._retry_store_call(self._store.take_late_look_up, payment_id, again=self._again)
+        taken = await self._retry_store_call(self._store.begin_late_look_up, payment_id, again=self._again)
         if taken is None:
             return Done()
         payment = taken.payment
@@ -66,7 +66,7 @@ class LateLookUps:
             case Approved(provider_ref=provider_ref):
                 return await self._found(payment, provider_ref, timedelta(seconds=time.monotonic() - started_s))
             case Declined() | NotFound():
-                await self._retry_store_call(self._store.late_look_up_answered, payment, begun_at=taken.begun_at)
+                await self._retry_store_call(self._store.plan_late_look_up, payment, begun_at=taken.begun_at)
             case Unavailable(reason=reason) | Unknown(reason=reason):
                 log.info("late_look_up_unanswered", payment_id=str(payment.id), reason=reason)
             case _:
@@ -97,6 +97,6 @@ class LateLookUps:
     async def _give_up(self, payment: Payment) -> Outcome:
         """The provider has not answered for too long, or its answers kill workers: a human asks it."""
         reason = f"{payment.status}, and the provider does not say whether a charge arrived later"
-        written = await self._retry_store_call(self._store.late_look_up_failed, payment, reason=reason)
+        written = await self._retry_store_call(self._store.fail_late_look_up, payment, reason=reason)
         log.warning("payment_needs_review", payment_id=str(payment.id), reason=reason, buried=written)
         return Dead(reason) if written else Done()

@@ -30,7 +30,7 @@ async def rows(api: Api) -> int:
 
 
 async def _counts(api: Api) -> dict[str, int]:
-    found = await api.store._rare.rows("SELECT status, count(*)::int FROM payments GROUP BY status")
+    found = await api.store._rare.fetch("SELECT status, count(*)::int FROM payments GROUP BY status")
     return dict(found)
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from okane.api.payment_creation import MAX_BODY_BYTES, RENDERERS
 from okane.errors import IdempotencyKeyReused, PaymentNotFound
 from okane.payment import Payment, Status
-from okane.store import Accepted, NewPayment, Page, PaymentFilter
+from okane.store import AcceptedRow, NewPayment, Page, PaymentFilter
 from tests.okane.api_requests import BAD
 
 HEALTH = b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -31,7 +31,7 @@ class Shelf:
     asked: int = 0
     error: Exception | None = None
 
-    async def _accept(self, new: NewPayment) -> Accepted:
+    async def _accept(self, new: NewPayment) -> AcceptedRow:
         self.asked += 1
         await asyncio.sleep(0)
         await (self.late if new.idempotency_key == "late" else self.open).wait()
@@ -43,9 +43,9 @@ class Shelf:
         )
         if fingerprint != new.fingerprint:
             raise IdempotencyKeyReused(payment.id)
-        return Accepted(payment, created=created)
+        return AcceptedRow(payment, created=created)
 
-    async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[Accepted | BaseException]:
+    async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[AcceptedRow | BaseException]:
         return await asyncio.gather(*map(self._accept, news), return_exceptions=True)
 
     async def find(self, new: NewPayment) -> Payment | None:

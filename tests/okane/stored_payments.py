@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 
 from okane.payment import Payment, Status
-from okane.store import Accepted, Claim, NewPayment, PaymentStore, Settlement
+from okane.store import AcceptedRow, Claim, NewPayment, PaymentStore, Settlement
 
 LEASE = timedelta(seconds=30)
 
@@ -43,7 +43,7 @@ def settlement(payment: Payment, status: Status = Status.SUCCESS, **more: object
     return dataclasses.replace(plain, **more)  # type: ignore[arg-type]
 
 
-async def accept_one(store: PaymentStore, new: NewPayment, *, wake: bool = True) -> Accepted:
+async def accept_one(store: PaymentStore, new: NewPayment, *, wake: bool = True) -> AcceptedRow:
     """Write one payment. Raises the exception in the place of its row."""
     [row] = await store.accept_many([new], wakes=int(wake))
     if isinstance(row, BaseException):

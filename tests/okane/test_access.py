@@ -280,13 +280,13 @@ async def test_a_thousand_unknown_keys_share_a_few_round_trips(
     store: ApiKeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     access, trips = KeyAccess(store, mode=Mode.TEST), []
-    asking = store._session.rows_repeatably
+    asking = store._session.fetch_repeatable
 
     async def counting(*given: Any) -> Any:
         trips.append(given)
         return await asking(*given)
 
-    monkeypatch.setattr(store._session, "rows_repeatably", counting)
+    monkeypatch.setattr(store._session, "fetch_repeatable", counting)
     secrets = [NewKey.make(Mode.TEST).secret for _ in range(1_000)]
     assert not any(await asyncio.gather(*(admitted(access, secret) for secret in secrets)))
     assert len(trips) <= 6
@@ -352,7 +352,7 @@ async def test_what_is_not_valid_is_not_rotated(store: ApiKeyStore) -> None:
 
 async def test_the_database_holds_no_secret(store: ApiKeyStore) -> None:
     secret = await make(store, "acme")
-    held = str(await store._session.rows("SELECT k::text FROM api_keys k"))
+    held = str(await store._session.fetch("SELECT k::text FROM api_keys k"))
     assert (api_key.prefix_of(secret) or "") in held
     assert secret.rpartition("_")[2] not in held
 

@@ -295,7 +295,7 @@ async def test_pages_of_the_largest_payments_hold_nobody_up_and_go_on(api: Api) 
         said = await send(api.url, "POST", "/v1/payments/batch", body, **JSON)
         made += [one["payment"]["id"] for one in json.loads(said.body)["results"]]
     statement = "UPDATE payments SET status = 'failed_final', dead_at = now() - attempts * interval '1 s' RETURNING 1"
-    assert len(await api.store._rare.rows(statement)) == len(made)
+    assert len(await api.store._rare.fetch(statement)) == len(made)
     found = Found()
     for path, name in (("/v1/payments", "payments"), ("/v1/dead-letters", "dead_letters")):
         seen, target = list[str](), f"{path}?limit=100"

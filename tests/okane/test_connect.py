@@ -37,7 +37,7 @@ SHOWN = "SELECT current_setting('statement_timeout'), current_setting('timezone'
 async def shown(url: str) -> tuple[Any, ...]:
     session = Session(url, name="test", timeout=timedelta(seconds=7), index_only=True)
     try:
-        [row] = await session.rows(SHOWN)
+        [row] = await session.fetch(SHOWN)
     finally:
         await session.aclose()
     return row
@@ -85,7 +85,7 @@ async def test_every_command_finds_the_tables_where_pgoptions_says(
 ) -> None:
     monkeypatch.setenv("PGOPTIONS", "-c search_path=app")
     assert await schema.migrate(empty_database) is True
-    assert await schema.version(empty_database) == schema.VERSION
+    assert await schema.read_version(empty_database) == schema.VERSION
     assert (await read_postgres_facts(empty_database)).schema_version == schema.VERSION
     store, keys = store_of(empty_database), ApiKeyStore(empty_database)
     await store.check_writable()
@@ -97,7 +97,7 @@ async def test_every_command_finds_the_tables_where_pgoptions_says(
         found = connection.execute("SELECT schemaname FROM pg_tables WHERE tablename = 'payments'").fetchall()
     assert found == [("app",)]
     monkeypatch.delenv("PGOPTIONS")
-    assert await schema.version(empty_database) is None
+    assert await schema.read_version(empty_database) is None
 
 
 async def test_a_session_that_may_only_read_is_said_to_be_by_all(

@@ -71,7 +71,7 @@ class Reads:
             await asyncio.sleep(0)
 
     async def _read(self, name: str) -> None:
-        async with self.fair.of(name[0]):
+        async with self.fair.lend(name[0]):
             self.begun.append(name)
             await self.ends[name].wait()
 
@@ -96,7 +96,7 @@ async def test_so_many_reads_of_an_account_wait_and_the_next_is_refused() -> Non
     reads = Reads(sessions(2, max_waiting=3))
     await reads.start("a1", "a2", "a3", "a4")
     with pytest.raises(AccountBusy):
-        async with reads.fair.of("a"):
+        async with reads.fair.lend("a"):
             raise AssertionError
     await reads.start("b1")
     assert reads.begun == ["a1", "b1"]
@@ -118,7 +118,7 @@ async def test_a_waiting_read_that_is_cancelled_gives_its_turn_to_the_next() -> 
 
 async def test_a_read_that_is_cancelled_when_its_turn_has_come_gives_it_to_the_next() -> None:
     reads = Reads(sessions(2))
-    async with reads.fair.of("a"):
+    async with reads.fair.lend("a"):
         await reads.start("a2", "a3")
     reads.tasks["a2"].cancel()  # it was granted the session at the end of the block, and does not run before this
     await reads.settled()
@@ -136,7 +136,7 @@ async def test_a_flood_of_costly_lists_keeps_another_account_waiting_for_a_few_o
 ) -> None:
     flooding, other = await make(store, "acme"), await make(store, "globex")
     _, said = await pay(api, other)
-    await api.store._rare.rows(FILL)
+    await api.store._rare.fetch(FILL)
     path = f"/v1/payments/{said['payment']['id']}"
     floods = [asyncio.create_task(ask(api, "GET", COSTLY, bearer(flooding))) for _ in range(60)]
     await asyncio.wait(floods, return_when=asyncio.FIRST_COMPLETED)
@@ -152,7 +152,7 @@ async def test_more_lists_than_may_wait_are_refused_at_once_and_told_when_to_com
     api: Api, store: ApiKeyStore
 ) -> None:
     flooding = await make(store, "acme")
-    await api.store._rare.rows(FILL)
+    await api.store._rare.fetch(FILL)
     answers: list[tuple[Any, Any]] = await asyncio.gather(
         *(ask(api, "GET", COSTLY, bearer(flooding)) for _ in range(95))
     )
@@ -167,7 +167,7 @@ async def test_more_lists_than_may_wait_are_refused_at_once_and_told_when_to_com
 async def test_a_read_that_is_given_up_as_a_connection_becomes_free_ends_as_any_other() -> None:
     """Its client goes away, or its time is over, in the same turn of the loop."""
     reads = Reads(sessions(1))
-    async with reads.fair.of("a"):
+    async with reads.fair.lend("a"):
         await reads.start("a2", "b1", "b2")
         reads.tasks["a2"].cancel()
         reads.tasks["b1"].cancel()

@@ -172,11 +172,11 @@ async def test_an_answer_that_is_written_late_leaves_out_no_look_up(desk: Late) 
     payment_id = await desk.closed("cancel")
     await desk.age(payment_id, LATE_LOOK_UPS[1])
     assert await desk.due() == {payment_id}
-    taken = await desk.store.take_late_look_up(payment_id, again=[LEASE])
+    taken = await desk.store.begin_late_look_up(payment_id, again=[LEASE])
     assert taken is not None
     begun_at = taken.begun_at - timedelta(hours=30)  # Postgres is away meanwhile
     await desk.age(payment_id, timedelta(hours=30))
-    await desk.store.late_look_up_answered(taken.payment, begun_at=begun_at)
+    await desk.store.plan_late_look_up(taken.payment, begun_at=begun_at)
     assert await desk.due_in(payment_id) == LATE_LOOK_UPS[2]  # which is over: it is looked up at once
     assert await desk.later(payment_id) == Done()
     assert await desk.due_in(payment_id) is None
@@ -266,7 +266,7 @@ async def test_a_worker_that_dies_over_the_look_up_leaves_it_to_be_done_again(de
     assert delay is not None
     await desk.age(payment_id, delay)
     assert await desk.due() == {payment_id}
-    assert await desk.store.take_late_look_up(payment_id, again=[LEASE]) is not None  # and dies here
+    assert await desk.store.begin_late_look_up(payment_id, again=[LEASE]) is not None  # and dies here
     assert await desk.charge(wake_up(payment_id, deliveries=2)) == Done()
     assert desk.provider.asked == []  # somebody else may be at it
     await desk.age(payment_id, LEASE)
@@ -351,8 +351,8 @@ async def test_an_answer_for_a_payment_that_has_changed_plans_nothing(desk: Late
     before = await desk.store.get(payment_id, account_id="default")
     await desk.store.retry(payment_id, account_id="default", actor="test")
     [planned] = await desk.row(payment_id, "sweep_at")
-    await desk.store.late_look_up_answered(before, begun_at=before.updated_at)
-    assert not await desk.store.late_look_up_failed(before, reason="too long")
+    await desk.store.plan_late_look_up(before, begun_at=before.updated_at)
+    assert not await desk.store.fail_late_look_up(before, reason="too long")
     assert await desk.row(payment_id, "sweep_at, status") == (planned, "pending")
 
 

@@ -307,10 +307,10 @@ SELECT (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'paym
 
 async def looked_at(lists: PaymentLists) -> int:
     """How many rows of the table its session has read so far, through an index or not. Its others are idle."""
-    async with lists._sessions.of("default") as session:
-        await session.rows("SELECT pg_stat_force_next_flush()")
-        await session.rows("SELECT pg_stat_clear_snapshot()")
-        return int((await session.rows(LOOKED_AT))[0][0])
+    async with lists._sessions.lend("default") as session:
+        await session.fetch("SELECT pg_stat_force_next_flush()")
+        await session.fetch("SELECT pg_stat_clear_snapshot()")
+        return int((await session.fetch(LOOKED_AT))[0][0])
 
 
 @pytest.mark.parametrize("analyzed", [False, True])

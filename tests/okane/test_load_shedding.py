@@ -34,7 +34,7 @@ async def api(database_url: str, redis_url: str, load_shedding: LoadShedding) ->
 
 
 async def make_older(api: Api) -> None:
-    await api.store._rare.rows("UPDATE payments SET created_at = now() - interval '61 seconds'")
+    await api.store._rare.fetch("UPDATE payments SET created_at = now() - interval '61 seconds'")
 
 
 async def test_while_a_payment_waits_for_too_long_no_new_one_is_taken(api: Api, load_shedding: LoadShedding) -> None:

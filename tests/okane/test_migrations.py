@@ -139,10 +139,10 @@ async def test_an_empty_database_gets_what_all_the_steps_lead_to(empty_database:
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_any_released_version_is_brought_forward(empty_database: Callable[[], str], version: int) -> None:
     url = at_version(empty_database(), version)
-    assert await schema.version(url) == version
+    assert await schema.read_version(url) == version
     ask(url, PAYMENT, [PAYMENT_ID])
     assert await schema.migrate(url) is (version < schema.VERSION)
-    assert await schema.version(url) == schema.VERSION
+    assert await schema.read_version(url) == schema.VERSION
     assert ask(url, "SELECT id, amount_minor FROM payments") == [(PAYMENT_ID, 440)]
     assert await schema.migrate(url) is False
 
@@ -152,7 +152,7 @@ async def test_many_processes_may_migrate_at_once(empty_database: Callable[[], s
     url = empty_database() if version == 0 else at_version(empty_database(), version)
     changed = await asyncio.gather(*(schema.migrate(url) for _ in range(5)))
     assert sum(changed) == (version < schema.VERSION)
-    assert await schema.version(url) == schema.VERSION
+    assert await schema.read_version(url) == schema.VERSION
 
 
 async def test_a_database_of_a_newer_version_is_refused(database_url: str) -> None:
@@ -363,7 +363,7 @@ async def test_a_step_that_gets_no_lock_is_taken_back_and_said_so(
     with held_up(url), pytest.raises(SetupError, match="lock timeout"):
         await schema.migrate(url, pause_s=0.0)
     assert ask(url, "SELECT to_regclass('api_keys')::text") == [(None,)]
-    assert await schema.version(url) == 1
+    assert await schema.read_version(url) == 1
     assert await schema.migrate(url) is True
     assert ask(url, "SELECT to_regclass('alembic_version')::text") == [(None,)]
 
@@ -379,7 +379,7 @@ async def test_a_payment_that_is_locked_holds_up_the_step_and_leaves_it_whole(
         connection.execute("SELECT FROM payments WHERE status = 'canceled' FOR UPDATE")
         with pytest.raises(SetupError, match="lock timeout"):
             await schema.migrate(url, pause_s=0.0)
-    assert await schema.version(url) == 2
+    assert await schema.read_version(url) == 2
     assert await schema.migrate(url) is True
     assert ask(url, RARE_AND_WRONG, [sorted(RARE_STATUSES)]) == []
 
@@ -442,4 +442,4 @@ async def test_what_cannot_run_in_a_transaction_runs_outside_of_it(
     assert sum(changed) == 1
     valid = "SELECT i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE c.relname = 'later'"
     assert ask(url, valid) == [(True,)]
-    assert await schema.version(url) == 9999
+    assert await schema.read_version(url) == 9999

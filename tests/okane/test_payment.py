@@ -59,7 +59,7 @@ MOVES = {
     "retry": ({Status.FAILED_FINAL, Status.FAILED_RETRYABLE}, {Status.PENDING}),
     "cancel": ({Status.PENDING, Status.FAILED_RETRYABLE}, {Status.CANCELED}),
     "expire": ({Status.PENDING, Status.FAILED_RETRYABLE}, {Status.CANCELED}),
-    "late_look_up_failed": ({Status.FAILED_FINAL, Status.CANCELED}, {Status.NEEDS_REVIEW}),
+    "fail_late_look_up": ({Status.FAILED_FINAL, Status.CANCELED}, {Status.NEEDS_REVIEW}),
     "resolve": ({Status.NEEDS_REVIEW}, {Status.SUCCESS, Status.FAILED_FINAL}),
     "record_late": ({Status.FAILED_FINAL, Status.CANCELED}, {Status.NEEDS_REVIEW}),
     "bury": (
@@ -76,7 +76,7 @@ def test_a_statement_moves_only_as_the_table_allows(name: str) -> None:
         assert targets <= TRANSITIONS[source]
 
 
-@pytest.mark.parametrize("name", ["claim", "retry", "cancel", "expire", "bury", "late_look_up_failed", "resolve"])
+@pytest.mark.parametrize("name", ["claim", "retry", "cancel", "expire", "bury", "fail_late_look_up", "resolve"])
 def test_a_statement_names_the_statuses_it_leaves(name: str) -> None:
     where = sql_files.load_statements("payments.sql")[name].split("\n    WHERE", 1)[1].split("RETURNING", 1)[0]
     named = {Status(word) for word in re.findall(r"'([a-z_]+)'", where)}

@@ -17,7 +17,7 @@ import pytest
 
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict, StoreBusy, StoreUnavailable
 from okane.payment import Status
-from okane.store import Accepted, Claim, ClaimRefusal, DeadLetterStore, PaymentStore
+from okane.store import AcceptedRow, Claim, ClaimRefusal, DeadLetterStore, PaymentStore
 from okane.store import session as session_module
 from okane.store.payments import BATCHED
 from okane.store.prepared_statements import PreparedStatement
@@ -90,7 +90,7 @@ async def test_many_are_accepted_together_each_with_its_own_answer(store: Paymen
     news = [new("second"), replace(new("first"), fingerprint=b"other"), new("first"), new("third")]
     answers = await store.accept_many(news, wakes=1)
     assert isinstance(answers[1], IdempotencyKeyReused)
-    created = [isinstance(answer, Accepted) and answer.created for answer in answers]
+    created = [isinstance(answer, AcceptedRow) and answer.created for answer in answers]
     assert (created, answers[2]) == ([True, False, False, True], replace(first, created=False))
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
         rows = await connection.execute("SELECT idempotency_key FROM payments WHERE sweep_at IS NOT NULL")
@@ -112,7 +112,7 @@ async def test_one_bad_row_fails_alone(store: PaymentStore) -> None:
 
 async def test_an_amount_beyond_the_columns_type_fails_alone(store: PaymentStore) -> None:
     answers = await store.accept_many([new("a"), new("b", amount_minor=2**63)], wakes=2)
-    assert isinstance(answers[0], Accepted)
+    assert isinstance(answers[0], AcceptedRow)
     assert isinstance(answers[1], struct.error)
 
 
@@ -124,7 +124,7 @@ async def test_many_kinds_of_payments_in_one_batch_are_read_back_as_accepted(sto
         for number, text in enumerate(texts)
     ]
     rows = await store.accept_many([*batch, new("no metadata")], wakes=0)
-    accepted = [row for row in rows if isinstance(row, Accepted)]
+    accepted = [row for row in rows if isinstance(row, AcceptedRow)]
     assert len(accepted) == len(rows)
     for answer in accepted:
         payment = answer.payment
@@ -143,19 +143,19 @@ async def test_many_kinds_of_payments_in_one_batch_are_read_back_as_accepted(sto
 async def test_a_statement_for_batches_is_never_planned_anew(database_url: str) -> None:
     async with connected(database_url, index_only=True) as session:
         for _ in range(8):  # after five plans of its own, Postgres would decide by their cost
-            assert await session.rows(BATCHED["by_id"], {"ids": [uuid4()]}) == []
+            assert await session.fetch(BATCHED["by_id"], {"ids": [uuid4()]}) == []
         plans = "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE name = 'okane_by_id'"
-        assert await session.rows(plans) == [(8, 0)]
+        assert await session.fetch(plans) == [(8, 0)]
 
 
 async def test_a_prepared_statement_that_was_canceled_leaves_its_session_usable(database_url: str) -> None:
     async with connected(database_url) as session:
-        asking = asyncio.create_task(session.rows(SLEEP, {"seconds": 600.0}))
+        asking = asyncio.create_task(session.fetch(SLEEP, {"seconds": 600.0}))
         backend = await until_asleep(database_url)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        assert await session.rows(SLEEP, {"seconds": 0.0}) == [(7,)]
+        assert await session.fetch(SLEEP, {"seconds": 0.0}) == [(7,)]
         assert await until_asleep(database_url) == backend, "nobody waits for the server to cancel it"
         await execute(database_url, "SELECT pg_terminate_backend(%s)", [backend])
 
@@ -176,11 +176,11 @@ async def test_text_arrives_as_it_is_whatever_encoding_the_client_is_set_to(
 
 async def test_a_prepared_statement_whose_connection_is_lost_says_so_and_is_prepared_again(database_url: str) -> None:
     async with connected(database_url) as session:
-        asking = asyncio.create_task(session.rows(SLEEP, {"seconds": 600.0}))
+        asking = asyncio.create_task(session.fetch(SLEEP, {"seconds": 600.0}))
         await execute(database_url, "SELECT pg_terminate_backend(%s)", [await until_asleep(database_url)])
         with pytest.raises(StoreUnavailable):
             await asking
-        assert await session.rows(SLEEP, {"seconds": 0.0}) == [(7,)]
+        assert await session.fetch(SLEEP, {"seconds": 0.0}) == [(7,)]
 
 
 @pytest.mark.parametrize("statement", [SLEEP, "SELECT pg_sleep(%(seconds)s)"])
@@ -188,7 +188,7 @@ async def test_what_is_in_flight_when_its_session_is_closed_fails_at_once(
     database_url: str, statement: PreparedStatement | LiteralString
 ) -> None:
     async with connected(database_url) as session, asyncio.timeout(30):
-        asking = asyncio.create_task(session.rows(statement, {"seconds": 600.0}))
+        asking = asyncio.create_task(session.fetch(statement, {"seconds": 600.0}))
         await until_asleep(database_url)
         await session.aclose()
         with pytest.raises(StoreUnavailable):
@@ -198,17 +198,17 @@ async def test_what_is_in_flight_when_its_session_is_closed_fails_at_once(
 async def test_a_prepared_statement_that_takes_too_long_is_ended_by_the_server(database_url: str) -> None:
     async with connected(database_url, timeout=timedelta(milliseconds=100)) as session:
         with pytest.raises(StoreBusy):
-            await session.rows(SLEEP, {"seconds": 600.0})
-        assert await session.rows(SLEEP, {"seconds": 0.0}) == [(7,)]
+            await session.fetch(SLEEP, {"seconds": 600.0})
+        assert await session.fetch(SLEEP, {"seconds": 0.0}) == [(7,)]
 
 
 async def test_a_silent_connection_is_cut_under_a_prepared_statement(database_url: str) -> None:
     async with connected(database_url, timeout=timedelta(milliseconds=100)) as session:
-        await session.rows("SET statement_timeout = 0")  # a server that does not end it by itself
+        await session.fetch("SET statement_timeout = 0")  # a server that does not end it by itself
         with pytest.raises(StoreUnavailable) as caught:
-            await session.rows(SLEEP, {"seconds": 600.0})
+            await session.fetch(SLEEP, {"seconds": 600.0})
         assert not isinstance(caught.value, StoreBusy)
-        assert await session.rows(SLEEP, {"seconds": 0.0}) == [(7,)]
+        assert await session.fetch(SLEEP, {"seconds": 0.0}) == [(7,)]
 
 
 async def test_another_accounts_payment_is_not_found(store: PaymentStore) -> None:
@@ -450,7 +450,7 @@ async def test_a_success_for_a_review_that_was_dismissed_brings_it_back(store: P
     await store.bury(payment_id, reason="poison")
     await letters.dismiss(ids=[payment_id])
     await store.record_late(settlement(claim.payment))
-    assert len(await letters.some([payment_id])) == 1
+    assert len(await letters.find_many([payment_id])) == 1
     await letters.aclose()
 
 
@@ -473,7 +473,7 @@ async def test_text_that_cannot_be_stored_fails_its_own_payment_alone(store: Pay
 async def test_a_value_of_another_type_fails_its_own_payment_alone(store: PaymentStore, odd: dict[str, Any]) -> None:
     news = [new("before"), replace(new("wrong"), **odd), new("after")]
     before, wrong, after = await store.accept_many(news, wakes=3)
-    assert (type(before), type(after)) == (Accepted, Accepted)
+    assert (type(before), type(after)) == (AcceptedRow, AcceptedRow)
     assert isinstance(wrong, Exception)
     assert not isinstance(wrong, StoreUnavailable)
 

@@ -45,7 +45,7 @@ from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics
 from okane.payment import Payment
 from okane.providers.base import Approved, ChargeResult, LookUpResult, NotFound, Unknown
-from okane.store import Accepted, Claim, DeadLetterStore, NewPayment, PaymentLists, PaymentStore, PaymentWatch
+from okane.store import AcceptedRow, Claim, DeadLetterStore, NewPayment, PaymentLists, PaymentStore, PaymentWatch
 from okane.tracing import export
 from okane.tracing.opentelemetry_tracing import recording
 from streams import Done, Draft, Message, Outcome, StreamFull, connect
@@ -503,7 +503,7 @@ async def test_an_accepted_payment_is_named_in_its_requests_span(traced: Traced,
     assert traced.tracing.requests is not None
     with traced.tracing.requests.request("POST", "/v1/payments", "/v1/payments", []):
         [found] = await traced.tracing.row_writer(store).accept_many([new(SECRET)], wakes=1)
-        assert isinstance(found, Accepted)
+        assert isinstance(found, AcceptedRow)
     await store.aclose()
     attributes = dict(traced.span("POST /v1/payments").attributes or {})
     assert attributes["okane.payment.id"] == str(found.payment.id)

@@ -144,9 +144,9 @@ def no_late_look_up() -> Iterator[None]:
     """A closed payment is not looked up again. Caught by I4: a charge that was held back arrived after it was closed."""
 
     async def broken(self: LateLookUps, payment_id: UUID) -> Outcome:
-        taken = await self._retry_store_call(self._store.take_late_look_up, payment_id, again=self._again)
+        taken = await self._retry_store_call(self._store.begin_late_look_up, payment_id, again=self._again)
         if taken is not None:
-            await self._retry_store_call(self._store.late_look_up_answered, taken.payment, begun_at=taken.begun_at)
+            await self._retry_store_call(self._store.plan_late_look_up, taken.payment, begun_at=taken.begun_at)
         return Done()
 
     with patch.object(LateLookUps, "run", broken):

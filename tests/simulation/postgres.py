@@ -11,7 +11,7 @@ from uuid import UUID
 from okane.errors import StoreBusy, StoreUnavailable
 from okane.payment import Payment, Status
 from okane.store import (
-    Accepted,
+    AcceptedRow,
     Claim,
     ClaimRefusal,
     LateLookUp,
@@ -52,7 +52,7 @@ class Remote:
             raise StoreUnavailable(str(error)) from None
 
     async def ask_repeatably(self, what: str, statement: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """`ask`, once more if the connection turns out to be dead, as `Session.rows_repeatably` does."""
+        """`ask`, once more if the connection turns out to be dead, as `Session.fetch_repeatable` does."""
         asked_s = self.network.loop.time()
         try:
             return await self.ask(what, statement)
@@ -83,17 +83,17 @@ class RemotePaymentStore:
         self._actor, self._lease, self._grace = actor, lease, grace
         self._store = MemoryPaymentStore(database, actor=actor, lease=lease, grace=grace, late_look_ups=late_look_ups)
 
-    async def _accept(self, new: NewPayment, *, wake: bool) -> Accepted | BaseException:
+    async def _accept(self, new: NewPayment, *, wake: bool) -> AcceptedRow | BaseException:
         # The id is made here: its time is that of the request, whenever it arrives.
         ours = self._database.new_id()
         store = MemoryPaymentStore(
             self._database, actor=self._actor, lease=self._lease, grace=self._grace, new_id=lambda: ours
         )
         [row] = await self._remote.ask_repeatably("accept", lambda: store.accept_many([new], wakes=int(wake)))
-        return replace(row, created=row.payment.id == ours) if isinstance(row, Accepted) else row
+        return replace(row, created=row.payment.id == ours) if isinstance(row, AcceptedRow) else row
 
-    async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[Accepted | BaseException]:
-        answers: list[Accepted | BaseException] = []
+    async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[AcceptedRow | BaseException]:
+        answers: list[AcceptedRow | BaseException] = []
         for number, new in enumerate(news):
             try:
                 answers.append(await self._accept(new, wake=number < wakes))
@@ -122,16 +122,16 @@ class RemotePaymentStore:
     async def record_late(self, settlement: Settlement, *, once: bool = False) -> Status | None:
         return await self._remote.ask("record_late", lambda: self._store.record_late(settlement, once=once))
 
-    async def take_late_look_up(self, payment_id: UUID, *, again: Sequence[timedelta]) -> LateLookUp | None:
-        return await self._remote.ask("take_late", lambda: self._store.take_late_look_up(payment_id, again=again))
+    async def begin_late_look_up(self, payment_id: UUID, *, again: Sequence[timedelta]) -> LateLookUp | None:
+        return await self._remote.ask("take_late", lambda: self._store.begin_late_look_up(payment_id, again=again))
 
-    async def late_look_up_answered(self, payment: Payment, *, begun_at: datetime) -> None:
+    async def plan_late_look_up(self, payment: Payment, *, begun_at: datetime) -> None:
         return await self._remote.ask(
-            "late_answered", lambda: self._store.late_look_up_answered(payment, begun_at=begun_at)
+            "late_answered", lambda: self._store.plan_late_look_up(payment, begun_at=begun_at)
         )
 
-    async def late_look_up_failed(self, payment: Payment, *, reason: str) -> bool:
-        return await self._remote.ask("late_failed", lambda: self._store.late_look_up_failed(payment, reason=reason))
+    async def fail_late_look_up(self, payment: Payment, *, reason: str) -> bool:
+        return await self._remote.ask("late_failed", lambda: self._store.fail_late_look_up(payment, reason=reason))
 
     async def retry(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
         return await self._remote.ask(

@@ -26,7 +26,7 @@ from okane.payment import (
     Payment,
     Status,
 )
-from okane.store import Accepted, Claim, ClaimRefusal, Decision, Event, LateLookUp, NewPayment, Settlement, WakeUp
+from okane.store import AcceptedRow, Claim, ClaimRefusal, Decision, Event, LateLookUp, NewPayment, Settlement, WakeUp
 from okane.store.sweep import ALL_LANES, LONGEST_QUEUE, WINDOW, MarkResult
 
 FAILED = (Status.FAILED_FINAL, Status.FAILED_RETRYABLE)
@@ -209,7 +209,7 @@ class MemoryPaymentStore:
     async def aclose(self) -> None:
         """Nothing to close."""
 
-    def _accept(self, new: NewPayment, *, wake: bool) -> Accepted:
+    def _accept(self, new: NewPayment, *, wake: bool) -> AcceptedRow:
         in_time = all(self._in_time(moment) for moment in (new.execute_at, new.expires_at))
         if in_time:  # else it is not even tried to be written
             _check_columns(new)
@@ -219,11 +219,11 @@ class MemoryPaymentStore:
         row = found or self._insert(new, wake=wake)
         if row.fingerprint != new.fingerprint:
             raise IdempotencyKeyReused(row.id)
-        return Accepted(row.payment(), created=found is None)
+        return AcceptedRow(row.payment(), created=found is None)
 
-    async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[Accepted | BaseException]:
+    async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[AcceptedRow | BaseException]:
         """Write these payments, or find those that their keys have already made."""
-        answers: list[Accepted | BaseException] = []
+        answers: list[AcceptedRow | BaseException] = []
         for number, new in enumerate(news):
             try:
                 answers.append(self._accept(new, wake=number < wakes))
@@ -410,7 +410,7 @@ class MemoryPaymentStore:
         self._db.change(row, decision, "resolved", actor=actor, reason=reason)
         return row.payment()
 
-    async def take_late_look_up(self, payment_id: UUID, *, again: Sequence[timedelta]) -> LateLookUp | None:
+    async def begin_late_look_up(self, payment_id: UUID, *, again: Sequence[timedelta]) -> LateLookUp | None:
         """Begin the look-up of a closed payment that the sweep has sent; None if it is not for us to do."""
         row, now = self._db.payments.get(payment_id), self._db.now()
         if row is None or not _look_up_late(row):
@@ -422,7 +422,7 @@ class MemoryPaymentStore:
         self._db.check(row)
         return LateLookUp(row.payment(), _seconds_since(row.open_since, now), now)
 
-    async def late_look_up_answered(self, payment: Payment, *, begun_at: datetime) -> None:
+    async def plan_late_look_up(self, payment: Payment, *, begun_at: datetime) -> None:
         """Plan the next look-up of a closed payment, or none if that was the last. Nothing, if it has changed."""
         row = self._db.payments.get(payment.id)
         if row is None or not _still(row, payment) or row.sweep_at is None:
@@ -433,7 +433,7 @@ class MemoryPaymentStore:
         row.sweep_at = min((at for at in times if at > begun_at), default=None)
         self._db.check(row)
 
-    async def late_look_up_failed(self, payment: Payment, *, reason: str) -> bool:
+    async def fail_late_look_up(self, payment: Payment, *, reason: str) -> bool:
         """Hand a closed payment to a human, whose look-up was not answered for too long. False if it has changed."""
         row = self._db.payments.get(payment.id)
         if row is None or not _still(row, payment):

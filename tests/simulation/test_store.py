@@ -301,16 +301,16 @@ class Play:
         if row is not None and row.sweep_at is not None and dice.random() < 0.5:
             await self._twins.advance(max(timedelta(0), row.sweep_at - self._twins.now))
             await self._twins.same("take_due", dict.fromkeys(LANES), limit=100)
-        await self._twins.same("take_late_look_up", payment_id, again=(LEASE, timedelta(hours=1)))
+        await self._twins.same("begin_late_look_up", payment_id, again=(LEASE, timedelta(hours=1)))
         if row is None:
             return
         payment = dataclasses.replace(row.payment(), version=row.version - dice.choice((0, 0, 0, 1)))
         match dice.randrange(5):
             case 0 | 1 | 2:
                 begun_at = self._twins.now - dice.choice((timedelta(0), LEASE, timedelta(days=2)))
-                await self._twins.same("late_look_up_answered", payment, begun_at=begun_at)
+                await self._twins.same("plan_late_look_up", payment, begun_at=begun_at)
             case 3:
-                await self._twins.same("late_look_up_failed", payment, reason="no answer")
+                await self._twins.same("fail_late_look_up", payment, reason="no answer")
 
     async def _sweep(self) -> None:
         for _ in range(self._dice.randrange(3)):
@@ -387,7 +387,7 @@ class Play:
 
 
 EVERY_WAY = {
-    "accept: Accepted",
+    "accept: AcceptedRow",
     "accept: CheckViolation",
     "accept: IdempotencyKeyReused",
     "accept: TimeOutOfRange",
@@ -404,9 +404,9 @@ EVERY_WAY = {
     "find: Payment",
     "get: Payment",
     "get: PaymentNotFound",
-    "late_look_up_answered: None",
-    "late_look_up_failed: False",
-    "late_look_up_failed: True",
+    "plan_late_look_up: None",
+    "fail_late_look_up: False",
+    "fail_late_look_up: True",
     "record_late: None",
     "record_late: Status",
     "renew: False",
@@ -428,8 +428,8 @@ EVERY_WAY = {
     "mark_lost: some",
     "take_due: none",
     "take_due: some",
-    "take_late_look_up: LateLookUp",
-    "take_late_look_up: None",
+    "begin_late_look_up: LateLookUp",
+    "begin_late_look_up: None",
 }
 
 

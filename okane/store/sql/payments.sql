@@ -275,9 +275,9 @@ SELECT id FROM buried
 CASE WHEN p.provider_ref IS NULL AND {ended_attempts} < p.attempts
      THEN now() + %(late_ms)s::bigint * interval '1 millisecond' END
 
--- name: take_late_look_up
+-- name: begin_late_look_up
 -- The look-up of a closed payment that the sweep has sent begins. It comes again by itself, each time later, unless
--- `late_look_up_answered` says otherwise: a worker that dies over it, or a provider that does not answer, cost a delay.
+-- `plan_late_look_up` says otherwise: a worker that dies over it, or a provider that does not answer, cost a delay.
 UPDATE payments p
 SET look_ups = p.look_ups + 1,
     open_since = coalesce(p.open_since, now()),
@@ -287,7 +287,7 @@ SET look_ups = p.look_ups + 1,
 WHERE p.id = %(id)s AND p.status IN ('failed_final', 'canceled') AND p.sweep_at IS NOT NULL AND p.sweeps > 0
 RETURNING {payment}, extract(epoch FROM now() - p.open_since)::float8, now()
 
--- name: late_look_up_answered
+-- name: plan_late_look_up
 -- There is no charge yet: when it is looked up next, counted from when it was closed. NULL: that was the last time. A time that
 -- came after this look-up was begun is still ahead, however late its answer is written (Postgres was away, its worker stopped).
 UPDATE payments p
@@ -300,7 +300,7 @@ SET look_ups = 0,
 WHERE p.id = %(id)s AND p.version = %(version)s AND p.status IN ('failed_final', 'canceled')
   AND p.sweep_at IS NOT NULL
 
--- name: late_look_up_failed
+-- name: fail_late_look_up
 -- The provider has not said for too long whether there is a charge: a human asks.
 WITH failed AS (
     UPDATE payments p
