@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from dataclasses import replace
 from datetime import datetime
@@ -16,11 +15,9 @@ from okane.api import payment_documents, payment_ids, request_body, strict_json
 from okane.api.access import account_of, actor_of
 from okane.api.answer import JSON, Answer
 from okane.api.long_polling import LongPolling, preferred_wait_s
-from okane.api.payment_creation import MAX_BODY_BYTES, PaymentCreation, Renderer, location, to_answer
-from okane.api.problems import Problem
+from okane.api.payment_creation import MAX_BODY_BYTES, RENDERERS, PaymentCreation, location, to_answer
 from okane.api.resolve_request import ResolveRequest
 from okane.config import Settings
-from okane.errors import StoreUnavailable
 from okane.intake.accept import PaymentIntake
 from okane.metrics import OkaneMetrics
 from okane.payment import CANCELABLE, Payment, Status
@@ -38,19 +35,17 @@ class PaymentHandlers:
         settings: Settings,
         store: PaymentStore,
         intake: PaymentIntake,
-        waiting: LongPolling,
+        long_polling: LongPolling,
         metrics: OkaneMetrics,
-        leaving: asyncio.Event | None = None,
     ) -> None:
         self.creation = PaymentCreation(settings=settings, intake=intake, metrics=metrics)
         self._store = store
         self._intake = intake
-        self.waiting = waiting
-        self._leaving = leaving
-        self._was_ready = True
+        self.long_polling = long_polling
 
-    def creates(self, renderer: Renderer) -> Handler:
-        """`POST /payments`, `POST /v1/payments`, `POST /pay`: 202 for a new payment, 200 for the repeat of a request."""
+    def creator(self, path: str) -> Handler:
+        """Return the handler of a path that makes payments: 202 for a new payment, 200 for the repeat of a request."""
+        renderer = RENDERERS[path]
 
         async def create(request: web.Request) -> web.Response:
             request_body.check_media_type(request, JSON)
@@ -96,7 +91,7 @@ class PaymentHandlers:
         if wait_s is None:
             return payment, {}
         if wait_s and not payment.status.is_at_rest:
-            await self.waiting.until_at_rest(request, payment.id, wait_s=wait_s)
+            await self.long_polling.until_at_rest(request, payment.id, wait_s=wait_s)
             payment = await self._store.get(payment.id, account_id=payment.account_id)
         return payment, {"Preference-Applied": f"wait={wait_s}"}
 
@@ -133,33 +128,6 @@ class PaymentHandlers:
             actor=actor_of(request),
         )
         return web.Response(body=payment_documents.payment_json(payment), content_type=JSON)
-
-    async def health(self, _request: web.Request) -> web.Response:
-        """`GET /v1/health`, `/health`, `/healthz`: this process answers. Says nothing about what it depends on."""
-        return web.Response(body=b'{"status":"ok"}', content_type=JSON)
-
-    async def ready(self, _request: web.Request) -> web.Response:
-        """`GET /readyz`: payments can be accepted, that is, Postgres takes writes. Redis may be away: the sweep covers it.
-
-        It takes no key: what is wrong with Postgres, which would name its address, is in the log and not in the answer.
-        """
-        if self._leaving is not None and self._leaving.is_set():
-            raise _not_ready("this process is about to end")
-        try:
-            await self._store.check_writable()
-        except StoreUnavailable as error:
-            if self._was_ready:  # probes come every few seconds, and say the same
-                log.warning("not_ready", reason=str(error))
-            self._was_ready = False
-            raise _not_ready("Postgres takes no writes") from error
-        if not self._was_ready:
-            log.info("ready_again")
-        self._was_ready = True
-        return web.Response(body=b'{"status":"ready"}', content_type=JSON)
-
-
-def _not_ready(detail: str) -> Problem:
-    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", detail, retryable=True, headers={"Retry-After": "1"})
 
 
 def _worth_asking_in_s(payment: Payment, now: datetime) -> int:

@@ -1,18 +1,23 @@
-"""The routes of the API, and the application that serves them."""
+"""The route table of the API, and the application that serves it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from okane.api import currency_list, middleware, request_tracing
 from okane.api.access import Access
 from okane.api.batch import BatchHandler
+from okane.api.contract import operations
 from okane.api.contract.description_handlers import DescriptionHandlers
+from okane.api.contract.operations import Endpoint
 from okane.api.dead_letters import DeadLetterHandlers
+from okane.api.health import HealthHandlers
 from okane.api.middleware import Scopes
-from okane.api.payment_creation import MAX_BODY_BYTES, RENDERERS
+from okane.api.payment_creation import MAX_BODY_BYTES
 from okane.api.payment_handlers import PaymentHandlers
 from okane.api.payment_queries import PaymentQueries
 from okane.api_key import Scope
@@ -20,44 +25,79 @@ from okane.metrics import OkaneMetrics
 from okane.origin_guard import OriginGuard
 from okane.tracing import RequestTracer
 
-# What a key must be allowed to for each route; None: a route for everybody. One that is missing here lets nobody in.
-SCOPES: Scopes = {
-    ("POST", "/v1/payments"): Scope.WRITE,
-    ("POST", "/v1/payments/batch"): Scope.WRITE,
-    ("GET", "/v1/payments"): Scope.READ,
-    ("GET", "/v1/payments/{payment_id}"): Scope.READ,
-    ("GET", "/v1/payments/{payment_id}/events"): Scope.READ,
-    ("GET", "/v1/payments/{payment_id}/attempts"): Scope.READ,
-    ("POST", "/v1/payments/{payment_id}/retry"): Scope.WRITE,
-    ("POST", "/v1/payments/{payment_id}/cancel"): Scope.WRITE,
-    ("POST", "/v1/payments/{payment_id}/resolve"): Scope.OPERATE,
-    ("GET", "/v1/dead-letters"): Scope.READ,
-    ("POST", "/v1/dead-letters/replay"): Scope.OPERATE,
-    ("GET", "/v1/currencies"): None,
-    ("GET", "/v1/health"): None,
-    ("GET", "/v1/openapi.json"): None,
-    ("GET", "/docs"): None,
-    ("POST", "/payments"): Scope.WRITE,
-    ("GET", "/payments/{payment_id}"): Scope.READ,
-    ("POST", "/payments/{payment_id}/retry"): Scope.WRITE,
-    ("POST", "/pay"): Scope.WRITE,
-    ("GET", "/health"): None,
-    ("GET", "/healthz"): None,
-    ("GET", "/readyz"): None,
-}
+
+class Handlers:
+    """The handlers of all routes."""
+
+    def __init__(
+        self,
+        payments: PaymentHandlers,
+        queries: PaymentQueries,
+        dead_letters: DeadLetterHandlers,
+        health: HealthHandlers,
+    ) -> None:
+        self.payments = payments
+        self.queries = queries
+        self.dead_letters = dead_letters
+        self.health = health
+        self.batch = BatchHandler(creation=payments.creation)
+        self.description = DescriptionHandlers(ROUTES)
 
 
 @dataclass(frozen=True, slots=True)
-class Handlers:
-    """Who answers."""
+class Route(Endpoint):
+    """An endpoint with its handler. aiohttp matches `pattern` where that is narrower than the path."""
 
-    handlers: PaymentHandlers
-    queries: PaymentQueries
-    dead: DeadLetterHandlers
+    handler: Callable[[Handlers], Handler]
+    pattern: str | None = None
+
+
+_READ, _WRITE, _OPERATE = Scope.READ, Scope.WRITE, Scope.OPERATE
+_NOT_THE_BATCH = "/v1/payments/{payment_id:(?!batch$)[^/]+}"  # GET of a batch is a 405
+
+# In the order of the OpenAPI document.
+ROUTES: Sequence[Route] = (
+    Route("POST", "/v1/payments", _WRITE, operations.CREATE_PAYMENT, lambda to: to.payments.creator("/v1/payments")),
+    Route("POST", "/v1/payments/batch", _WRITE, operations.CREATE_PAYMENTS, lambda to: to.batch.create),
+    Route("GET", "/v1/payments", _READ, operations.LIST_PAYMENTS, lambda to: to.queries.payments),
+    Route(
+        "GET", "/v1/payments/{payment_id}", _READ, operations.GET_PAYMENT, lambda to: to.payments.show, _NOT_THE_BATCH
+    ),
+    Route("GET", "/v1/payments/{payment_id}/events", _READ, operations.LIST_EVENTS, lambda to: to.queries.events),
+    Route("GET", "/v1/payments/{payment_id}/attempts", _READ, operations.LIST_ATTEMPTS, lambda to: to.queries.attempts),
+    Route("POST", "/v1/payments/{payment_id}/retry", _WRITE, operations.RETRY_PAYMENT, lambda to: to.payments.retry),
+    Route("POST", "/v1/payments/{payment_id}/cancel", _WRITE, operations.CANCEL_PAYMENT, lambda to: to.payments.cancel),
+    Route(
+        "POST",
+        "/v1/payments/{payment_id}/resolve",
+        _OPERATE,
+        operations.RESOLVE_PAYMENT,
+        lambda to: to.payments.resolve,
+    ),
+    Route("GET", "/v1/currencies", None, operations.LIST_CURRENCIES, lambda _to: currency_list.show),
+    Route("GET", "/v1/dead-letters", _READ, operations.LIST_DEAD_LETTERS, lambda to: to.dead_letters.list),
+    Route(
+        "POST", "/v1/dead-letters/replay", _OPERATE, operations.REPLAY_DEAD_LETTERS, lambda to: to.dead_letters.replay
+    ),
+    Route("GET", "/v1/health", None, operations.HEALTH_CHECK, lambda to: to.health.health),
+    Route("GET", "/healthz", None, operations.HEALTHZ, lambda to: to.health.health),
+    Route("GET", "/readyz", None, operations.READYZ, lambda to: to.health.ready),
+    Route("GET", "/v1/openapi.json", None, operations.OPENAPI_DOCUMENT, lambda to: to.description.openapi),
+    Route("GET", "/docs", None, operations.DOCS_PAGE, lambda to: to.description.docs),
+    # As the two systems before this one had them.
+    Route("POST", "/payments", _WRITE, operations.CREATE_PAYMENT_OKANE, lambda to: to.payments.creator("/payments")),
+    Route("GET", "/payments/{payment_id}", _READ, operations.GET_PAYMENT_OLDER, lambda to: to.payments.show),
+    Route("POST", "/payments/{payment_id}/retry", _WRITE, operations.RETRY_PAYMENT_OKANE, lambda to: to.payments.retry),
+    Route("GET", "/health", None, operations.HEALTH_CHECK_OKANE, lambda to: to.health.health),
+    Route("POST", "/pay", _WRITE, operations.PAY, lambda to: to.payments.creator("/pay")),
+)
+
+# By method and path: the scope that a key needs, None where a request needs no key.
+SCOPES: Scopes = {(route.method, route.path): route.scope for route in ROUTES}
 
 
 def build_api(
-    routes: Handlers,
+    handlers: Handlers,
     metrics: OkaneMetrics,
     access: Access,
     *,
@@ -69,29 +109,8 @@ def build_api(
     if tracer is not None:
         around.insert(0, request_tracing.around_requests(tracer))
     app = web.Application(middlewares=around, client_max_size=MAX_BODY_BYTES)
-    handlers, queries, dead = routes.handlers, routes.queries, routes.dead
-    app.on_shutdown.append(handlers.waiting.aclose)  # before the requests in hand are waited for
-    for path, renderer in RENDERERS.items():
-        app.router.add_post(path, handlers.creates(renderer))
-    app.router.add_post("/v1/payments/batch", BatchHandler(creation=handlers.creation).create)
-    app.router.add_get("/v1/payments", queries.payments)
-    app.router.add_get("/v1/payments/{payment_id:(?!batch$)[^/]+}", handlers.show)  # there is no GET of a batch
-    app.router.add_get("/v1/payments/{payment_id}/events", queries.events)
-    app.router.add_get("/v1/payments/{payment_id}/attempts", queries.attempts)
-    app.router.add_post("/v1/payments/{payment_id}/retry", handlers.retry)
-    app.router.add_post("/v1/payments/{payment_id}/cancel", handlers.cancel)
-    app.router.add_post("/v1/payments/{payment_id}/resolve", handlers.resolve)
-    app.router.add_get("/v1/dead-letters", dead.list)
-    app.router.add_post("/v1/dead-letters/replay", dead.replay)
-    app.router.add_get("/v1/currencies", currency_list.show)
-    app.router.add_get("/v1/health", handlers.health)
-    description = DescriptionHandlers(SCOPES)
-    app.router.add_get("/v1/openapi.json", description.openapi)
-    app.router.add_get("/docs", description.docs)
-    # As the two systems before us had them.
-    app.router.add_get("/payments/{payment_id}", handlers.show)
-    app.router.add_post("/payments/{payment_id}/retry", handlers.retry)
-    app.router.add_get("/health", handlers.health)
-    app.router.add_get("/healthz", handlers.health)
-    app.router.add_get("/readyz", handlers.ready)
+    app.on_shutdown.append(handlers.payments.long_polling.aclose)  # before the requests in hand are waited for
+    add = {"GET": app.router.add_get, "POST": app.router.add_post}
+    for route in ROUTES:
+        add[route.method](route.pattern or route.path, route.handler(handlers))
     return app

@@ -12,6 +12,7 @@ import structlog
 
 from okane.api.access import Access, AnonymousAccess, KeyAccess
 from okane.api.dead_letters import DeadLetterHandlers
+from okane.api.health import HealthHandlers
 from okane.api.http.connection_limits import ConnectionLimits, ConnectionMetrics
 from okane.api.http.fast_path import FastPath
 from okane.api.http.server import serving
@@ -58,12 +59,12 @@ async def run_api(settings: Settings) -> None:
             producer=resources.publisher,
             load_shedding=load_shedding,
         )
-        routes = _routes(settings, resources, intake, closing, leaving)
+        handlers = _handlers(settings, resources, intake, closing, leaving)
         metrics_url = await closing.enter_async_context(serving_metrics(settings, resources, role="api", name="api"))
         access = await closing.enter_async_context(_access(settings, resources))
-        app = build_api(routes, resources.metrics, access, guard=guard, tracer=resources.tracing.requests)
+        app = build_api(handlers, resources.metrics, access, guard=guard, tracer=resources.tracing.requests)
         fast_path = FastPath(
-            routes.handlers.creation, resources.metrics, access, guard=guard, tracer=resources.tracing.requests
+            handlers.payments.creation, resources.metrics, access, guard=guard, tracer=resources.tracing.requests
         )
         served = serving(
             app,
@@ -88,14 +89,14 @@ async def run_api(settings: Settings) -> None:
     log.info("api_stopped")
 
 
-def _routes(
+def _handlers(
     settings: Settings,
     resources: Resources,
     intake: PaymentIntake,
     closing: contextlib.AsyncExitStack,
     leaving: asyncio.Event,
 ) -> Handlers:
-    """Who answers requests, each with the connections of its own: a long list keeps no payment waiting."""
+    """Build the handlers, each with connections of its own: a long list must not delay payments."""
     url = needed(settings.database_url, "DATABASE_URL")
     watch, lists, dead = PaymentWatch(url), PaymentLists(url), DeadLetterStore(url)
     for one in (watch, lists, dead):
@@ -105,14 +106,14 @@ def _routes(
             settings=settings,
             store=resources.store,
             intake=intake,
-            waiting=LongPolling(watch=watch),
+            long_polling=LongPolling(watch=watch),
             metrics=resources.metrics,
-            leaving=leaving,
         ),
         PaymentQueries(store=resources.store, lists=lists),
         DeadLetterHandlers(
             dead=dead, replay=DeadLetterReplay(intake=intake, notes=DeadLetters(resources.redis, resources.stream))
         ),
+        HealthHandlers(store=resources.store, leaving=leaving),
     )
 
 

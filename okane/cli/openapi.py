@@ -12,6 +12,6 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def openapi() -> None:
     from okane.api.contract.openapi import build_document
-    from okane.api.routes import SCOPES
+    from okane.api.routes import ROUTES
 
-    typer.echo(json.dumps(build_document(SCOPES), indent=2))
+    typer.echo(json.dumps(build_document(ROUTES), indent=2))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from okane.api.contract.operations import OPERATIONS
+from okane.api.routes import ROUTES
 
 
 def main() -> int:
@@ -17,7 +17,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=20_000, help="how many requests, about")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    os.environ["OKANE_CONTRACT_EXAMPLES"] = str(max(1, options.cases // len(OPERATIONS)))
+    os.environ["OKANE_CONTRACT_EXAMPLES"] = str(max(1, options.cases // len(ROUTES)))
     os.environ["OKANE_CONTRACT_SEED"] = str(options.seed)
     return int(pytest.main(["-q", "-s", str(Path(__file__).with_name("test_schemathesis.py"))]))
 

@@ -14,7 +14,7 @@ from openapi_schema_validator import OAS31Validator, oas31_format_checker
 
 from okane.api import problems
 from okane.api.contract import openapi
-from okane.api.routes import SCOPES
+from okane.api.routes import ROUTES
 
 # What HTTP says by itself, whatever the operation.
 _OF_HTTP = frozenset({"content-type", "content-length", "date", "server", "connection", "transfer-encoding", "allow"})
@@ -90,7 +90,7 @@ def found(part: Any) -> Any:
 
 @functools.cache
 def the_document() -> Any:
-    return openapi.build_document(SCOPES)
+    return openapi.build_document(ROUTES)
 
 
 @functools.cache

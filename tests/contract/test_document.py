@@ -16,9 +16,8 @@ from typer.testing import CliRunner
 from yarl import URL
 
 from okane.api.contract import problem_codes, schemas
-from okane.api.contract.operations import OPERATIONS
 from okane.api.problems import JSON
-from okane.api.routes import SCOPES
+from okane.api.routes import ROUTES
 from okane.cli import app
 from tests.contract.answers import the_document, validator
 from tests.okane.api_requests import BAD, get
@@ -33,14 +32,15 @@ def test_the_document_is_valid() -> None:
 
 
 async def test_every_route_is_described_and_every_description_has_a_route(api: Api) -> None:
-    assert set(OPERATIONS) == set(SCOPES)
-    for method, path in OPERATIONS:
-        async with api.client.request("OPTIONS", path.replace("{payment_id}", "x")) as response:
-            assert method in response.headers["Allow"].split(",")
+    described = {(method.upper(), path) for path, methods in the_document()["paths"].items() for method in methods}
+    assert described == {(route.method, route.path) for route in ROUTES}
+    for route in ROUTES:
+        async with api.client.request("OPTIONS", route.path.replace("{payment_id}", "x")) as response:
+            assert route.method in response.headers["Allow"].split(",")
 
 
 def test_names_are_not_given_twice() -> None:
-    names = [operation.name for operation in OPERATIONS.values()]
+    names = [route.operation.name for route in ROUTES]
     assert len(names) == len(set(names))
 
 
@@ -77,7 +77,7 @@ async def test_the_commands_of_the_page_can_be_run(api: Api) -> None:
     async with api.client.get("/docs") as response:
         page = await response.text()
     lines = [html.unescape(text) for text in re.findall(r"<pre>(curl .*?)</pre>", page)]
-    assert len(lines) == len(OPERATIONS)
+    assert len(lines) == len(ROUTES)
     env = {**os.environ, "OKANE_URL": URL(api.url).authority, "OKANE_API_KEY": "sk_test_any"}
     for line in lines:
         command = line.replace("curl ", "curl -s -o /dev/null -w '%{http_code}' ", 1)
@@ -90,8 +90,8 @@ async def test_the_commands_of_the_page_can_be_run(api: Api) -> None:
 async def test_the_page_begins_with_contents_and_how_to_send_a_key(api: Api) -> None:
     async with api.client.get("/docs") as response:
         head = (await response.text()).partition('<h3 id="')[0]
-    for operation in OPERATIONS.values():
-        assert f'href="#{operation.name}"' in head
+    for route in ROUTES:
+        assert f'href="#{route.operation.name}"' in head
     assert "Authorization: Bearer" in head
 
 
@@ -101,7 +101,7 @@ async def test_the_page_has_all_of_it_and_needs_nothing_else(api: Api) -> None:
         assert response.headers["Content-Security-Policy"].startswith("default-src 'none'")
     assert not re.search(r"<script|<link|<img|https?://|@import|url\(", page)
     anchors = set(re.findall(r' id="([^"]+)"', page))
-    named = {operation.name for operation in OPERATIONS.values()} | set(problem_codes.CODES)
+    named = {route.operation.name for route in ROUTES} | set(problem_codes.CODES)
     assert anchors == named | set(the_document()["components"]["schemas"])
     assert set(re.findall(r'href="#([^"]+)"', page)) <= anchors
     assert all(page.count(f"<code>{code}</code>") > 1 for code in set(problem_codes.CODES) - problem_codes.NOWHERE)

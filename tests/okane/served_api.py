@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from okane.api.access import Access, AnonymousAccess
 from okane.api.dead_letters import DeadLetterHandlers
+from okane.api.health import HealthHandlers
 from okane.api.http.connection_limits import ConnectionLimits
 from okane.api.http.fast_path import FastPath
 from okane.api.http.server import serving
@@ -44,7 +45,7 @@ class Api:
     store: PaymentStore
     stream: Stream
     metrics: OkaneMetrics
-    waiting: LongPolling
+    long_polling: LongPolling
     creation: PaymentCreation
     leaving: asyncio.Event
     url: str
@@ -74,14 +75,18 @@ async def serve_api(
         settings=settings,
         store=store,
         intake=intake,
-        waiting=LongPolling(watch=watch),
+        long_polling=LongPolling(watch=watch),
         metrics=metrics,
-        leaving=leaving,
     )
     lists = PaymentLists(database_url)
     dead = DeadLetterStore(database_url)
     replay = DeadLetterReplay(intake=intake, notes=DeadLetters(redis, stream))
-    routes = Handlers(handlers, PaymentQueries(store=store, lists=lists), DeadLetterHandlers(dead=dead, replay=replay))
+    routes = Handlers(
+        handlers,
+        PaymentQueries(store=store, lists=lists),
+        DeadLetterHandlers(dead=dead, replay=replay),
+        HealthHandlers(store=store, leaving=leaving),
+    )
     app, fast_path = (
         build_api(routes, metrics, access, guard=guard),
         FastPath(handlers.creation, metrics, access, guard=guard),
@@ -92,7 +97,7 @@ async def serve_api(
         ) as url,
         aiohttp.ClientSession(url, response_class=CheckedResponse) as client,
     ):
-        yield Api(client, store, stream, metrics, handlers.waiting, handlers.creation, leaving, url)
+        yield Api(client, store, stream, metrics, handlers.long_polling, handlers.creation, leaving, url)
     await producer.aclose()
     await store.aclose()
     await lists.aclose()

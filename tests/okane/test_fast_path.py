@@ -26,6 +26,7 @@ from okane.api import error_problems, middleware
 from okane.api.access import Access, AnonymousAccess, Caller
 from okane.api.answer import Answer
 from okane.api.dead_letters import DeadLetterHandlers
+from okane.api.health import HealthHandlers
 from okane.api.http.connection import ServerConnection
 from okane.api.http.connection_limits import ConnectionLimits, ConnectionMetrics
 from okane.api.http.fast_connection import FastConnection
@@ -127,14 +128,17 @@ async def serving(
     store = cast("PaymentStore", shelf)
     intake = PaymentIntake(store=store, producer=queue)
     access = access or AnonymousAccess()
-    waiting = LongPolling(watch=cast("PaymentWatch", shelf))
+    long_polling = LongPolling(watch=cast("PaymentWatch", shelf))
     settings = Settings(_env_file=None)
-    handlers = PaymentHandlers(settings=settings, store=store, intake=intake, waiting=waiting, metrics=metrics)
+    handlers = PaymentHandlers(
+        settings=settings, store=store, intake=intake, long_polling=long_polling, metrics=metrics
+    )
     fast_path = Counting(handlers.creation, metrics, access)
     routes = Handlers(
         handlers,
         PaymentQueries(store=store, lists=cast("PaymentLists", shelf)),
         DeadLetterHandlers(dead=cast("DeadLetterStore", shelf), replay=cast("DeadLetterReplay", shelf)),
+        HealthHandlers(store=store),
     )
     runner = GuardedRunner(
         build_api(routes, metrics, access),

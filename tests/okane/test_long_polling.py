@@ -34,8 +34,8 @@ class Looking:
 
 
 def watched(api: Api, *, failures: int = 0) -> Looking:
-    looking = Looking(api.waiting._watch, failures=failures)
-    api.waiting._watch = cast(PaymentWatch, looking)
+    looking = Looking(api.long_polling._watch, failures=failures)
+    api.long_polling._watch = cast(PaymentWatch, looking)
     return looking
 
 
@@ -89,12 +89,12 @@ def test_who_prefers_nothing_does_not_wait() -> None:
 async def test_a_reader_is_answered_when_the_payment_is_at_rest(api: Api, status: Status, more: dict[str, Any]) -> None:
     payment_id = await made(api)
     reading = asyncio.create_task(get(api, f"/v1/payments/{payment_id}", Prefer="wait=30"))
-    await until(lambda: len(api.waiting) == 1)
+    await until(lambda: len(api.long_polling) == 1)
     await settle(api, payment_id, status, **more)
     response, body = await reading
     assert (response.status, body["payment"]["status"]) == (200, status.value)
     assert response.headers["Preference-Applied"] == "wait=30"
-    assert len(api.waiting) == 0
+    assert len(api.long_polling) == 0
     response, _ = await get(api, f"/v1/payments/{payment_id}", Prefer="wait=30")  # and now at once
     assert response.headers["Preference-Applied"] == "wait=30"
 
@@ -103,12 +103,12 @@ async def test_a_status_that_is_not_the_last_one_ends_no_wait(api: Api) -> None:
     payment_id = await made(api)
     reading = asyncio.create_task(get(api, f"/v1/payments/{payment_id}", Prefer="wait=30"))
     looking = watched(api)
-    await until(lambda: len(api.waiting) == 1)
+    await until(lambda: len(api.long_polling) == 1)
     await api.store.claim(UUID(payment_id))
     looks = len(looking.asked)
     await until(lambda: len(looking.asked) > looks + 2)
     assert not reading.done()
-    await api.waiting.aclose()
+    await api.long_polling.aclose()
     _, body = await reading
     assert body["payment"]["status"] == "processing"
 
@@ -119,14 +119,14 @@ async def test_a_wait_ends_in_time(api: Api) -> None:
     assert (response.status, body["payment"]["status"]) == (200, "pending")
     assert response.headers["Preference-Applied"] == "wait=1"
     assert response.headers["Retry-After"] == "1"
-    assert len(api.waiting) == 0
+    assert len(api.long_polling) == 0
 
 
 async def test_a_reader_who_knows_it_already_waits_for_something_new(api: Api) -> None:
     payment_id = await made(api)
     known = {"If-None-Match": '"0"', "Prefer": "wait=30"}
     reading = asyncio.create_task(get(api, f"/v1/payments/{payment_id}", **known))
-    await until(lambda: len(api.waiting) == 1)
+    await until(lambda: len(api.long_polling) == 1)
     await settle(api, payment_id, Status.SUCCESS)
     response, _ = await reading
     assert response.status == 200
@@ -138,7 +138,7 @@ async def test_a_reader_who_knows_it_already_waits_for_something_new(api: Api) -
 async def test_whoever_makes_a_payment_may_wait_for_it(api: Api, path: str) -> None:
     body = '{"amount": 440, "idempotency_key": "k"}'
     making = asyncio.create_task(post(api, path, body, Prefer="wait=30"))
-    await until(lambda: len(api.waiting) == 1)
+    await until(lambda: len(api.long_polling) == 1)
     _, known = await post(api, "/v1/payments", body)
     await settle(api, known["payment"]["id"], Status.SUCCESS)
     response, answer = await making
@@ -156,7 +156,7 @@ async def test_many_who_wait_share_each_look(api: Api) -> None:
         for payment_id in payment_ids
         for _ in range(4)
     ]
-    await until(lambda: len(api.waiting) == 80)
+    await until(lambda: len(api.long_polling) == 80)
     looks = len(looking.asked)
     await until(lambda: len(looking.asked) > looks + 1)
     assert looking.asked[-1] == 20  # each payment once, all in one statement
@@ -166,7 +166,7 @@ async def test_many_who_wait_share_each_look(api: Api) -> None:
         _, body = await answered
         assert body["payment"]["status"] == "success"
     looks = len(looking.asked)
-    task = api.waiting._looking
+    task = api.long_polling._looking
     assert task is not None
     await asyncio.wait([task], timeout=60)
     assert task.done()  # nobody waits, and nobody looks
@@ -183,16 +183,16 @@ async def test_a_client_that_goes_away_frees_its_place(api: Api) -> None:
         writer.write(
             f"{head} HTTP/1.1\r\nHost: localhost\r\nPrefer: wait=30\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
         )
-        await until(lambda: len(api.waiting) == 1)
+        await until(lambda: len(api.long_polling) == 1)
         writer.transport.abort()
-        await until(lambda: len(api.waiting) == 0)
+        await until(lambda: len(api.long_polling) == 0)
 
 
 async def test_a_server_that_stops_lets_everybody_go(api: Api) -> None:
     payment_id = await made(api)
     reading = asyncio.create_task(get(api, f"/v1/payments/{payment_id}", Prefer="wait=30"))
-    await until(lambda: len(api.waiting) == 1)
-    await api.waiting.aclose()
+    await until(lambda: len(api.long_polling) == 1)
+    await api.long_polling.aclose()
     response, body = await reading
     assert (response.status, body["payment"]["status"]) == (200, "pending")
     response, _ = await get(api, f"/v1/payments/{payment_id}", Prefer="wait=30")  # and nobody begins to wait

@@ -31,6 +31,7 @@ from structlog.testing import capture_logs
 from okane import logs, tracing
 from okane.api.access import AnonymousAccess
 from okane.api.dead_letters import DeadLetterHandlers
+from okane.api.health import HealthHandlers
 from okane.api.http.fast_path import FastPath
 from okane.api.http.server import serving as served
 from okane.api.long_polling import LongPolling
@@ -350,13 +351,16 @@ async def serving(traced: Traced, shelf: Shelf, *, fast: bool, memory: MemoryQue
         row_writer=traced.tracing.row_writer(store),
         producer=traced.tracing.publisher(memory or queue()),
     )
-    waiting = LongPolling(watch=cast("PaymentWatch", shelf))
+    long_polling = LongPolling(watch=cast("PaymentWatch", shelf))
     settings = Settings(_env_file=None, amount_limits={"USD": LIMIT})
-    handlers = PaymentHandlers(settings=settings, store=store, intake=intake, waiting=waiting, metrics=metrics)
+    handlers = PaymentHandlers(
+        settings=settings, store=store, intake=intake, long_polling=long_polling, metrics=metrics
+    )
     routes = Handlers(
         handlers,
         PaymentQueries(store=store, lists=cast("PaymentLists", shelf)),
         DeadLetterHandlers(dead=cast("DeadLetterStore", shelf), replay=cast("DeadLetterReplay", shelf)),
+        HealthHandlers(store=store),
     )
     fast_path = FastPath(handlers.creation, metrics, AnonymousAccess(), tracer=tracer) if fast else None
     app = build_api(routes, metrics, AnonymousAccess(), tracer=tracer)

@@ -1,16 +1,16 @@
-"""The routes of the description: the OpenAPI document, and a page made of it."""
+"""The handlers of the description: the OpenAPI document, and a page made of it."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import json
+from collections.abc import Sequence
 
 from aiohttp import web
 
 from okane.api.contract import docs_page, openapi
-from okane.api.contract.operations import HTML, OPENAPI
-from okane.api.middleware import Scopes
+from okane.api.contract.operations import HTML, OPENAPI, Endpoint
 
 # The page runs nothing and fetches nothing, whatever came to stand in it.
 _POLICY = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
@@ -21,8 +21,8 @@ CACHEABLE = {"Cache-Control": "public, max-age=300"}
 class DescriptionHandlers:
     """The handlers of the description. It is made when it is first asked for, beside the requests for payments."""
 
-    def __init__(self, scopes: Scopes) -> None:
-        self._document = functools.cache(functools.partial(openapi.build_document, scopes))
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+        self._document = functools.cache(functools.partial(openapi.build_document, endpoints))
         self._json = functools.cache(lambda: json.dumps(self._document()).encode())
         self._page = functools.cache(lambda: docs_page.render(self._document()).encode())
 

@@ -13,9 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from okane.api import create_request, payment_ids, problems
 from okane.api.access import SCHEMES
 from okane.api.contract import parameters, problem_codes, schemas
-from okane.api.contract.operations import OPERATIONS, Body, Operation, SuccessResponse
-from okane.api.middleware import Scopes
-from okane.api_key import Scope
+from okane.api.contract.operations import Body, Endpoint, Operation, SuccessResponse
 
 Json = dict[str, Any]
 
@@ -36,9 +34,9 @@ _STATUS = (
 )
 
 
-def build_document(scopes: Scopes) -> Json:
-    """The document. `scopes` tells what each route takes."""
-    return _Document(scopes).whole()
+def build_document(endpoints: Sequence[Endpoint]) -> Json:
+    """Return the document of these endpoints, in their order."""
+    return _Document(endpoints).build()
 
 
 class _Plain(GenerateJsonSchema):
@@ -51,10 +49,11 @@ class _Plain(GenerateJsonSchema):
 class _Document:
     """The document while it is being put together."""
 
-    def __init__(self, scopes: Scopes) -> None:
-        self._scopes = scopes
-        wanted = [said.body for one in OPERATIONS.values() for said in one.responses if said.body is not None]
-        wanted += [one.body.schema for one in OPERATIONS.values() if one.body is not None]
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+        self._endpoints = endpoints
+        self._operations = [endpoint.operation for endpoint in endpoints]
+        wanted = [said.body for one in self._operations for said in one.responses if said.body is not None]
+        wanted += [one.body.schema for one in self._operations if one.body is not None]
         wanted += [schemas.Problem]
         inputs = [(number, "validation", TypeAdapter(one)) for number, one in enumerate(wanted)]
         found, definitions = TypeAdapter.json_schemas(inputs, ref_template=_SCHEMA, schema_generator=_Plain)  # type: ignore[arg-type]
@@ -63,15 +62,15 @@ class _Document:
         self._definitions["Status"]["description"] = _STATUS
         self._refusals: dict[str, Json] = {}
 
-    def whole(self) -> Json:
+    def build(self) -> Json:
         paths: dict[str, Json] = {}
-        for (method, path), operation in OPERATIONS.items():
-            paths.setdefault(path, {})[method.lower()] = self._operation(path, operation, self._scopes[method, path])
+        for endpoint in self._endpoints:
+            paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = self._operation(endpoint)
         document = {
             "openapi": "3.1.0",
             "info": {"title": "okane", "version": "1", "description": _ABOUT},
             "servers": [{"url": "/"}],
-            "tags": [{"name": tag} for tag in dict.fromkeys(one.tag for one in OPERATIONS.values())],
+            "tags": [{"name": tag} for tag in dict.fromkeys(one.tag for one in self._operations)],
             "paths": paths,
             "components": {
                 "schemas": dict(sorted(self._definitions.items()))
@@ -87,13 +86,14 @@ class _Document:
         }
         return {name: _named(part) for name, part in document.items()}
 
-    def _operation(self, path: str, operation: Operation, scope: Scope | None) -> Json:
+    def _operation(self, endpoint: Endpoint) -> Json:
+        operation, scope = endpoint.operation, endpoint.scope
         document: Json = {
             "operationId": operation.name,
             "tags": [operation.tag],
             "summary": operation.summary,
             "description": operation.details,
-            "parameters": [*_in_path(path), *_in_query(operation), *map(_parameter, operation.headers)],
+            "parameters": [*_in_path(endpoint.path), *_in_query(operation), *map(_parameter, operation.headers)],
             "requestBody": None if operation.body is None else self._body(operation.body),
             "security": [] if scope is None else [{name: [scope.value]} for name in SCHEMES],
             "responses": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -16,6 +16,7 @@ from okane.api.create_request import CreatePayment, IdempotencyKey
 from okane.api.dead_letters import DeadQuery, ReplayRequest
 from okane.api.query_parameters import PartQuery, PaymentQuery
 from okane.api.resolve_request import ResolveRequest
+from okane.api_key import Scope
 
 PAYMENTS, DEAD_LETTERS, HEALTH = "Payments", "Dead letters", "Health"
 OKANE, TITAN_QUEUE = "As okane (Go) had it", "As Titan Queue had it"
@@ -58,6 +59,16 @@ class Operation:
     query: type[BaseModel] | None = None
     headers: Sequence[str] = ()
     problems: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A method and a path, the scope that a key needs for them (None: no key), and their part of the document."""
+
+    method: str
+    path: str
+    scope: Scope | None
+    operation: Operation
 
 
 class BatchItem(CreatePayment):
@@ -178,116 +189,96 @@ def _page(name: str, summary: str, query: type[BaseModel], body: Any, *, tag: st
     )
 
 
-OPERATIONS: Mapping[tuple[str, str], Operation] = {
-    ("POST", "/v1/payments"): _creates(
-        "createPayment", PAYMENTS, "Make a payment", schemas.Receipt, follows="/payment/id"
+CREATE_PAYMENT = _creates("createPayment", PAYMENTS, "Make a payment", schemas.Receipt, follows="/payment/id")
+CREATE_PAYMENTS = Operation(
+    name="createPayments",
+    tag=PAYMENTS,
+    summary="Make up to 1,000 payments",
+    details="Each item carries an `idempotency_key` of its own, and is accepted, repeated or refused for itself, as if "
+    "it had come alone: look inside the answer.",
+    body=Body(schema=Items, example=[schemas.CREATE], media_types=(JSON, batch.NDJSON)),
+    responses=(
+        SuccessResponse(status=HTTPStatus.MULTI_STATUS, means="What became of each.", body=schemas.BatchAnswer),
     ),
-    ("POST", "/v1/payments/batch"): Operation(
-        name="createPayments",
-        tag=PAYMENTS,
-        summary="Make up to 1,000 payments",
-        details="Each item carries an `idempotency_key` of its own, and is accepted, repeated or refused for itself, as if "
-        "it had come alone: look inside the answer.",
-        body=Body(schema=Items, example=[schemas.CREATE], media_types=(JSON, batch.NDJSON)),
-        responses=(
-            SuccessResponse(status=HTTPStatus.MULTI_STATUS, means="What became of each.", body=schemas.BatchAnswer),
-        ),
-        problems=_BATCH,
+    problems=_BATCH,
+)
+LIST_PAYMENTS = _page("listPayments", "List payments, newest first", PaymentQuery, schemas.PaymentPage)
+GET_PAYMENT = _shows("getPayment", PAYMENTS, "Show a payment as it is now", schemas.PaymentAnswer)
+LIST_EVENTS = _page("listEvents", "List what happened to a payment, oldest first", PartQuery, schemas.EventPage)
+LIST_ATTEMPTS = _page("listAttempts", "List the attempts at a payment, oldest first", PartQuery, schemas.AttemptPage)
+RETRY_PAYMENT = _retries("retryPayment", PAYMENTS)
+CANCEL_PAYMENT = Operation(
+    name="cancelPayment",
+    tag=PAYMENTS,
+    summary="Withdraw a payment that nobody has charged",
+    details="From `pending` and `failed_retryable`, and once more from `canceled`. 409 when it is too late, or its "
+    "outcome is open.",
+    responses=(
+        SuccessResponse(status=HTTPStatus.OK, means="It is canceled, and was not charged.", body=schemas.PaymentAnswer),
     ),
-    ("GET", "/v1/payments"): _page("listPayments", "List payments, newest first", PaymentQuery, schemas.PaymentPage),
-    ("GET", "/v1/payments/{payment_id}"): _shows(
-        "getPayment", PAYMENTS, "Show a payment as it is now", schemas.PaymentAnswer
+    problems=_CHANGE,
+)
+RESOLVE_PAYMENT = Operation(
+    name="resolvePayment",
+    tag=PAYMENTS,
+    summary="Decide a payment that needs a review",
+    details="What a human has found out at the provider, and why. From `needs_review`, and once more with the same "
+    "decision. From any other status: 409.",
+    body=Body(schema=ResolveRequest, example={"as": "success", "reason": "captured, says the provider"}),
+    responses=(SuccessResponse(status=HTTPStatus.OK, means="It is decided.", body=schemas.PaymentAnswer),),
+    problems=(*problem_codes.OF_BODIES, "body_not_an_object", "validation_failed", *_CHANGE),
+)
+LIST_CURRENCIES = Operation(
+    name="listCurrencies",
+    tag=PAYMENTS,
+    summary="List the currencies that new payments may be in",
+    details="With the exponent of each: an amount of 440 is 4.40 where it is 2, and 440 where it is 0. Earlier payments "
+    "may be in currencies that were withdrawn since. The same for every client, and cacheable.",
+    responses=(SuccessResponse(status=HTTPStatus.OK, means="The currencies, by code.", body=schemas.CurrencyList),),
+)
+LIST_DEAD_LETTERS = _page(
+    "listDeadLetters",
+    "List what was given up, the last first",
+    DeadQuery,
+    schemas.DeadLetterPage,
+    tag=DEAD_LETTERS,
+)
+REPLAY_DEAD_LETTERS = Operation(
+    name="replayDeadLetters",
+    tag=DEAD_LETTERS,
+    summary="Try again what was given up, the oldest first",
+    details="Safe to repeat. What needs a review is kept.",
+    body=Body(schema=ReplayRequest, example={"filter": {"currency": "USD"}, "dry_run": True}),
+    responses=(SuccessResponse(status=HTTPStatus.OK, means="Which of them.", body=schemas.Replayed),),
+    problems=_REPLAY,
+)
+HEALTH_CHECK = _health("health")
+HEALTHZ = _health("healthz")
+READYZ = Operation(
+    name="readyz",
+    tag=HEALTH,
+    summary="Whether payments can be accepted",
+    responses=(
+        SuccessResponse(status=HTTPStatus.OK, means="Postgres takes writes. Redis may be away.", body=schemas.Health),
     ),
-    ("GET", "/v1/payments/{payment_id}/events"): _page(
-        "listEvents", "List what happened to a payment, oldest first", PartQuery, schemas.EventPage
-    ),
-    ("GET", "/v1/payments/{payment_id}/attempts"): _page(
-        "listAttempts", "List the attempts at a payment, oldest first", PartQuery, schemas.AttemptPage
-    ),
-    ("POST", "/v1/payments/{payment_id}/retry"): _retries("retryPayment", PAYMENTS),
-    ("POST", "/v1/payments/{payment_id}/cancel"): Operation(
-        name="cancelPayment",
-        tag=PAYMENTS,
-        summary="Withdraw a payment that nobody has charged",
-        details="From `pending` and `failed_retryable`, and once more from `canceled`. 409 when it is too late, or its "
-        "outcome is open.",
-        responses=(
-            SuccessResponse(
-                status=HTTPStatus.OK, means="It is canceled, and was not charged.", body=schemas.PaymentAnswer
-            ),
-        ),
-        problems=_CHANGE,
-    ),
-    ("POST", "/v1/payments/{payment_id}/resolve"): Operation(
-        name="resolvePayment",
-        tag=PAYMENTS,
-        summary="Decide a payment that needs a review",
-        details="What a human has found out at the provider, and why. From `needs_review`, and once more with the same "
-        "decision. From any other status: 409.",
-        body=Body(schema=ResolveRequest, example={"as": "success", "reason": "captured, says the provider"}),
-        responses=(SuccessResponse(status=HTTPStatus.OK, means="It is decided.", body=schemas.PaymentAnswer),),
-        problems=(*problem_codes.OF_BODIES, "body_not_an_object", "validation_failed", *_CHANGE),
-    ),
-    ("GET", "/v1/currencies"): Operation(
-        name="listCurrencies",
-        tag=PAYMENTS,
-        summary="List the currencies that new payments may be in",
-        details="With the exponent of each: an amount of 440 is 4.40 where it is 2, and 440 where it is 0. Earlier payments "
-        "may be in currencies that were withdrawn since. The same for every client, and cacheable.",
-        responses=(SuccessResponse(status=HTTPStatus.OK, means="The currencies, by code.", body=schemas.CurrencyList),),
-    ),
-    ("GET", "/v1/dead-letters"): _page(
-        "listDeadLetters",
-        "List what was given up, the last first",
-        DeadQuery,
-        schemas.DeadLetterPage,
-        tag=DEAD_LETTERS,
-    ),
-    ("POST", "/v1/dead-letters/replay"): Operation(
-        name="replayDeadLetters",
-        tag=DEAD_LETTERS,
-        summary="Try again what was given up, the oldest first",
-        details="Safe to repeat. What needs a review is kept.",
-        body=Body(schema=ReplayRequest, example={"filter": {"currency": "USD"}, "dry_run": True}),
-        responses=(SuccessResponse(status=HTTPStatus.OK, means="Which of them.", body=schemas.Replayed),),
-        problems=_REPLAY,
-    ),
-    ("GET", "/v1/health"): _health("health"),
-    ("GET", "/healthz"): _health("healthz"),
-    ("GET", "/readyz"): Operation(
-        name="readyz",
-        tag=HEALTH,
-        summary="Whether payments can be accepted",
-        responses=(
-            SuccessResponse(
-                status=HTTPStatus.OK, means="Postgres takes writes. Redis may be away.", body=schemas.Health
-            ),
-        ),
-        problems=("not_ready", "store_unavailable"),
-    ),
-    ("GET", "/v1/openapi.json"): Operation(
-        name="openapi",
-        tag=DESCRIPTION,
-        summary="This description, for machines",
-        responses=(
-            SuccessResponse(status=HTTPStatus.OK, means="OpenAPI 3.1.", body=dict[str, Any], media_type=OPENAPI),
-        ),
-    ),
-    ("GET", "/docs"): Operation(
-        name="docs",
-        tag=DESCRIPTION,
-        summary="This description, as a page",
-        responses=(
-            SuccessResponse(status=HTTPStatus.OK, means="A page that needs no other.", body=str, media_type=HTML),
-        ),
-    ),
-    ("POST", "/payments"): _creates(
-        "createPaymentOkane", OKANE, "Make a payment", schemas.Receipt, follows="/payment/id"
-    ),
-    ("GET", "/payments/{payment_id}"): _shows(
-        "getPaymentOlder", OKANE, "Show a payment as it is now", schemas.PaymentAnswer | schemas.OlderPayment
-    ),
-    ("POST", "/payments/{payment_id}/retry"): _retries("retryPaymentOkane", OKANE),
-    ("GET", "/health"): _health("healthOkane", OKANE),
-    ("POST", "/pay"): _creates("pay", TITAN_QUEUE, "Make a payment", schemas.OlderPayment, follows=None),
-}
+    problems=("not_ready", "store_unavailable"),
+)
+OPENAPI_DOCUMENT = Operation(
+    name="openapi",
+    tag=DESCRIPTION,
+    summary="This description, for machines",
+    responses=(SuccessResponse(status=HTTPStatus.OK, means="OpenAPI 3.1.", body=dict[str, Any], media_type=OPENAPI),),
+)
+DOCS_PAGE = Operation(
+    name="docs",
+    tag=DESCRIPTION,
+    summary="This description, as a page",
+    responses=(SuccessResponse(status=HTTPStatus.OK, means="A page that needs no other.", body=str, media_type=HTML),),
+)
+CREATE_PAYMENT_OKANE = _creates("createPaymentOkane", OKANE, "Make a payment", schemas.Receipt, follows="/payment/id")
+GET_PAYMENT_OLDER = _shows(
+    "getPaymentOlder", OKANE, "Show a payment as it is now", schemas.PaymentAnswer | schemas.OlderPayment
+)
+RETRY_PAYMENT_OKANE = _retries("retryPaymentOkane", OKANE)
+HEALTH_CHECK_OKANE = _health("healthOkane", OKANE)
+PAY = _creates("pay", TITAN_QUEUE, "Make a payment", schemas.OlderPayment, follows=None)
