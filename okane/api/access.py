@@ -1,7 +1,7 @@
-"""Who a request comes from, and whether that key may do what it asks for.
+"""Authentication: the caller of a request, by its API key, and the scopes of that key.
 
-Promise: a key that has expired is refused at once, and one that was revoked within `FRESH_S`. No secret is compared by a
-shortcut, nor written anywhere.
+Guarantee: an expired key is refused at once, a revoked one within `CACHE_S`. Secrets are compared by their hashes in constant
+time, and are written nowhere.
 """
 
 from __future__ import annotations
@@ -35,17 +35,16 @@ T = TypeVar("T")
 _NO_HEADERS: Mapping[str, str] = {}
 _UNKNOWN = "there is no such API key"
 
-FRESH_S = 5.0  # how long a key that was let in, or refused, is not asked about again
-MAX_KNOWN = 10_000  # keys that are remembered at a time, and as many that were refused
-NOTE_USE_S = 10.0  # between two looks at what was used; the store writes it once a minute at most
+CACHE_S = 5.0  # how long the answer about a key is used before Postgres is read again
+MAX_CACHED = 10_000  # keys in the cache, and as many refused secrets
+TOUCH_INTERVAL_S = 10.0  # between two writes of `last_used_at`; the store writes a key once a minute at most
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whom a request comes from. `key` is the name of the key; where there are none, the account.
+    """The caller of a request. `key` is the name of its key; without keys, the account.
 
-    `headers` tell the client how it stands with its rate limit; there are none where there is none. `actor` is how the
-    history of a payment names the caller.
+    `headers` are those about its rate limit, if it has one. `actor` is its name in the history of a payment.
     """
 
     account_id: str
@@ -69,45 +68,45 @@ def actor_of(request: web.Request) -> str:
 
 
 class Access(Protocol):
-    """Lets requests in."""
+    """Admits requests."""
 
-    def known(self, credentials: Sequence[str], scope: Scope) -> Caller | None:
-        """`admit` without a question to Postgres or Redis; None where it takes one. Raises Problem as `admit` does."""
+    def admit_cached(self, credentials: Sequence[str], scope: Scope) -> Caller | None:
+        """Return the caller as `admit` does, or None if that takes a round trip to Postgres or Redis."""
         ...
 
     async def admit(self, credentials: Sequence[str], scope: Scope) -> Caller:
-        """The caller with these `Authorization` headers, who may do what takes this scope, and as often as this.
+        """Return the caller with these `Authorization` headers, and count the request against its rate limit.
 
-        Raises Problem if it may not, StoreUnavailable if that cannot be told.
+        Raises Problem if the key is not valid, lacks the scope or exceeds its limit; StoreUnavailable if Postgres is away.
         """
         ...
 
-    async def count(self, credentials: Sequence[str]) -> Mapping[str, str]:
-        """Count a request to no route of ours against the key it carries: the headers about its limit, none if it carries
-        no valid key. Raises a 429 Problem if it is one too many."""
+    async def count_unrouted(self, credentials: Sequence[str]) -> Mapping[str, str]:
+        """Count a request that matches no route against its key; return the headers about the limit, none without a valid
+        key. Raises a 429 Problem if the limit is exceeded."""
         ...
 
 
 class AnonymousAccess:
-    """`OKANE_AUTH=none`: whoever reaches the port."""
+    """Admit every request as the default account (`OKANE_AUTH=none`)."""
 
     def __init__(self, limits: RateLimits | None = None, *, rate: Rate | None = None) -> None:
         self._limits = limits
         self._caller = Caller(ACCOUNT, ACCOUNT, rate)
 
-    def known(self, _credentials: Sequence[str], _scope: Scope) -> Caller | None:
+    def admit_cached(self, _credentials: Sequence[str], _scope: Scope) -> Caller | None:
         return self._caller if self._caller.rate is None else None
 
     async def admit(self, _credentials: Sequence[str], _scope: Scope) -> Caller:
-        return await _limited(self._caller, self._limits)
+        return await _count_against_limit(self._caller, self._limits)
 
-    async def count(self, _credentials: Sequence[str]) -> Mapping[str, str]:
-        return (await _limited(self._caller, self._limits)).headers
+    async def count_unrouted(self, _credentials: Sequence[str]) -> Mapping[str, str]:
+        return (await _count_against_limit(self._caller, self._limits)).headers
 
 
 @dataclass(slots=True)
 class _CachedKey:
-    """A key that was found and checked, and until when (time.monotonic()) nobody is asked about it again."""
+    """A valid key, and until when (time.monotonic()) it is used without a look at Postgres."""
 
     caller: Caller
     scopes: frozenset[Scope]
@@ -116,14 +115,14 @@ class _CachedKey:
 
 @dataclass(frozen=True, slots=True)
 class _RefusedSecret:
-    """The answer to a secret that was refused, and until when (time.monotonic()) Postgres is not asked about it again."""
+    """The reason to refuse a secret, and until when (time.monotonic()) it is used without a look at Postgres."""
 
     detail: str
     until_s: float
 
 
 class KeyAccess:
-    """`OKANE_AUTH=keys`: whoever has a key of this system's mode, that was neither revoked nor has expired.
+    """Admit requests that carry a valid key of this system's mode (`OKANE_AUTH=keys`).
 
     `rate` limits each key that has no limit of its own.
     """
@@ -135,22 +134,22 @@ class KeyAccess:
         *,
         mode: Mode,
         rate: Rate | None = None,
-        fresh_s: float = FRESH_S,
+        cache_s: float = CACHE_S,
     ) -> None:
         self._store = store
         self._limits = limits
         self._mode = mode
         self._rate = rate
-        self._fresh_s = fresh_s
-        # By the secret, not by the header that carried it: one key has thousands of spellings (scheme, blanks, the password
-        # of Basic), and one entry. To look up a text in a dict does not show how much of it is right: what is compared are
-        # hashes under a secret of this process, and the texts only if those are equal.
-        self._let_in: dict[str, _CachedKey] = {}
+        self._cache_s = cache_s
+        # Keyed by the secret, not by the header: a header can spell one key in thousands of ways (scheme, blanks, the
+        # password of Basic). A dict lookup does not leak how much of a secret is right: it compares hashes under a seed of
+        # this process, and the strings only if the hashes are equal.
+        self._cached: dict[str, _CachedKey] = {}
         self._refused: dict[str, _RefusedSecret] = {}
         self._used: set[str] = set()
 
-    def known(self, credentials: Sequence[str], scope: Scope) -> Caller | None:
-        found = self._recall(_secret(credentials))
+    def admit_cached(self, credentials: Sequence[str], scope: Scope) -> Caller | None:
+        found = self._cached_key(_secret_of(credentials))
         if found is None or found.caller.rate is not None:
             return None
         if scope not in found.scopes:
@@ -158,53 +157,53 @@ class KeyAccess:
         return found.caller
 
     async def admit(self, credentials: Sequence[str], scope: Scope) -> Caller:
-        found = await self._found(_secret(credentials))
-        caller = await _limited(found.caller, self._limits)
-        if scope not in found.scopes:  # counted all the same: else a key could ask without end for what it may not do
+        found = await self._key_of(_secret_of(credentials))
+        caller = await _count_against_limit(found.caller, self._limits)
+        if scope not in found.scopes:  # counted nevertheless: else a key could send forbidden requests without limit
             raise _scope_missing(scope, caller.headers)
         return caller
 
-    async def count(self, credentials: Sequence[str]) -> Mapping[str, str]:
+    async def count_unrouted(self, credentials: Sequence[str]) -> Mapping[str, str]:
         try:
-            found = await self._found(_secret(credentials))
-        except (Problem, StoreUnavailable):  # no key, or none that is known to be valid: nothing to count against
+            found = await self._key_of(_secret_of(credentials))
+        except (Problem, StoreUnavailable):  # there is no valid key to count against
             return {}
-        return (await _limited(found.caller, self._limits)).headers
+        return (await _count_against_limit(found.caller, self._limits)).headers
 
-    async def _found(self, secret: str) -> _CachedKey:
-        return self._recall(secret) or await self._find(secret)
+    async def _key_of(self, secret: str) -> _CachedKey:
+        return self._cached_key(secret) or await self._fetch_key(secret)
 
-    def _recall(self, secret: str) -> _CachedKey | None:
-        found = self._let_in.get(secret)
+    def _cached_key(self, secret: str) -> _CachedKey | None:
+        found = self._cached.get(secret)
         if found is None or time.monotonic() >= found.until_s:
             return None
         self._used.add(found.caller.key)
         return found
 
-    async def _find(self, secret: str) -> _CachedKey:
+    async def _fetch_key(self, secret: str) -> _CachedKey:
         prefix = api_key.prefix_of(secret)
         if prefix is None:
-            raise _invalid("this is no API key")
-        asked_s = time.monotonic()  # before the question: what is known must not be older than it says
+            raise _key_invalid("this is not an API key")
+        asked_s = time.monotonic()  # before the query: a cached answer must not be older than it claims
         refused = self._refused.get(secret)
         if refused is not None and asked_s < refused.until_s:
-            raise _invalid(refused.detail)
+            raise _key_invalid(refused.detail)
         key = await self._store.find(prefix)
-        detail = self._against(secret, key)
+        detail = self._reason_to_refuse(secret, key)
         if key is None or detail is not None:
             detail = detail or _UNKNOWN
-            _keep(self._refused, secret, _RefusedSecret(detail, asked_s + self._fresh_s))
-            raise _invalid(detail)
+            _cache_answer(self._refused, secret, _RefusedSecret(detail, asked_s + self._cache_s))
+            raise _key_invalid(detail)
         caller = Caller(key.account_id, key.prefix, key.rate or self._rate, actor=f"{API} {key.prefix}")
         left_s = math.inf if key.left_s is None else key.left_s
-        found = _CachedKey(caller, key.scopes, asked_s + min(self._fresh_s, left_s))
-        _keep(self._let_in, secret, found)
+        found = _CachedKey(caller, key.scopes, asked_s + min(self._cache_s, left_s))
+        _cache_answer(self._cached, secret, found)
         self._used.add(key.prefix)
         return found
 
-    def _against(self, secret: str, key: StoredKey | None) -> str | None:
-        """The reason to refuse this secret, None if there is none."""
-        # One answer for a name that does not exist and for a wrong secret: there is nothing to be learned from it.
+    def _reason_to_refuse(self, secret: str, key: StoredKey | None) -> str | None:
+        """Return the reason to refuse this secret, or None."""
+        # One answer for an unknown name and for a wrong secret, so that it does not tell which names exist.
         if key is None or not api_key.matches(secret, key.secret_hash):
             return _UNKNOWN
         if key.revoked:
@@ -214,24 +213,27 @@ class KeyAccess:
         return None if key.mode is self._mode else f"this is a {key.mode} key, and a {self._mode} system"
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Note when keys were used, until told to stop, and once more then."""
+        """Write when keys were used, until `stop` is set, and once more after that."""
         while not stop.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(NOTE_USE_S):
+                async with asyncio.timeout(TOUCH_INTERVAL_S):
                     await stop.wait()
             await self.run_once()
         await self.run_once()
 
     def evict(self) -> int:
-        """Forget the keys of which Postgres would have to be asked again; return how many."""
+        """Drop the cached answers whose time is over; return how many."""
         now_s = time.monotonic()
-        before = len(self._let_in) + len(self._refused)
-        self._let_in = {secret: one for secret, one in self._let_in.items() if now_s < one.until_s}
+        before = len(self._cached) + len(self._refused)
+        self._cached = {secret: one for secret, one in self._cached.items() if now_s < one.until_s}
         self._refused = {secret: one for secret, one in self._refused.items() if now_s < one.until_s}
-        return before - len(self._let_in) - len(self._refused)
+        return before - len(self._cached) - len(self._refused)
 
     async def run_once(self) -> int:
-        """For how many keys it was written that they were used. Nobody waits for it, nor is it lost if Postgres is away."""
+        """Write `last_used_at` of the keys used since the last run; return how many rows changed.
+
+        While Postgres is away the keys stay queued.
+        """
         self.evict()
         used, self._used = self._used, set()
         try:
@@ -241,27 +243,27 @@ class KeyAccess:
             return 0
 
 
-async def _limited(caller: Caller, limits: RateLimits | None) -> Caller:
-    """The same caller, counted."""
+async def _count_against_limit(caller: Caller, limits: RateLimits | None) -> Caller:
+    """Count a request against the caller's rate limit; return the caller with the headers about it."""
     if caller.rate is None or limits is None:
         return caller
     return replace(caller, headers=await limits.take(caller.key, caller.rate))
 
 
-def _keep(known: dict[str, T], secret: str, found: T) -> None:
-    """Remember it as the newest, in the place of the oldest where there is no room."""
+def _cache_answer(known: dict[str, T], secret: str, found: T) -> None:
+    """Cache an answer; it takes the place of the oldest if the cache is full."""
     known.pop(secret, None)
-    if len(known) >= MAX_KNOWN:
+    if len(known) >= MAX_CACHED:
         del known[next(iter(known))]
     known[secret] = found
 
 
-def _secret(credentials: Sequence[str]) -> str:
-    """The key as a Bearer token, or as the user of HTTP Basic (where a password is not looked at)."""
+def _secret_of(credentials: Sequence[str]) -> str:
+    """Return the key: a Bearer token, or the user of HTTP Basic (its password is ignored)."""
     if not credentials:
-        raise _missing("send the header Authorization: Bearer sk_…")
+        raise _key_missing("send the header Authorization: Bearer sk_…")
     if len(credentials) > 1:
-        raise _invalid("send one Authorization header")
+        raise _key_invalid("send one Authorization header")
     if credentials[0].startswith("Bearer sk_"):  # as nearly all do
         return credentials[0][7:].rstrip()
     scheme, _, value = credentials[0].strip().partition(" ")
@@ -271,16 +273,16 @@ def _secret(credentials: Sequence[str]) -> str:
         case "basic":
             with contextlib.suppress(binascii.Error, UnicodeDecodeError, ValueError):
                 return b64decode(value.strip(), validate=True).decode("ascii").partition(":")[0]
-            raise _invalid("these credentials are not base64")
+            raise _key_invalid("the credentials are not base64")
         case _:
-            raise _missing("send the key as Authorization: Bearer sk_…, or as the user of HTTP Basic")
+            raise _key_missing("send the key as Authorization: Bearer sk_…, or as the user of HTTP Basic")
 
 
-def _missing(detail: str) -> Problem:
+def _key_missing(detail: str) -> Problem:
     return Problem(HTTPStatus.UNAUTHORIZED, "key_missing", detail, headers={"WWW-Authenticate": _CHALLENGE})
 
 
-def _invalid(detail: str) -> Problem:
+def _key_invalid(detail: str) -> Problem:
     headers = {"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'}
     return Problem(HTTPStatus.UNAUTHORIZED, "key_invalid", detail, headers=headers)
 
@@ -296,7 +298,7 @@ def _scope_missing(scope: Scope, rate_limit_headers: Mapping[str, str] = _NO_HEA
 
 _CHALLENGE = 'Bearer realm="okane"'
 
-# The two ways to send a key, in OpenAPI's words.
+# The two ways to send a key, as OpenAPI declares them.
 SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "The API key, as a token."},
     "basic": {"type": "http", "scheme": "basic", "description": "The API key as the user, without a password."},

@@ -56,7 +56,7 @@ def around_requests(
                     caller = await access.admit(request.headers.getall("Authorization", ()), scope)
                     request[CALLER], rate_limit_headers = caller, caller.headers
                 elif resource is None:  # also a request for a route or a method that does not exist is one of its key
-                    rate_limit_headers = await access.count(request.headers.getall("Authorization", ()))
+                    rate_limit_headers = await access.count_unrouted(request.headers.getall("Authorization", ()))
                 response = await handler(request)
         except ConnectionError:
             raise  # the client went away in the middle of its request: there is nobody to answer

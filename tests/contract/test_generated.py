@@ -43,7 +43,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Modul
 
 @pytest.fixture
 async def api(database_url: str, redis_url: str, store: Any) -> AsyncIterator[Api]:
-    async for one in serve_api(database_url, redis_url, KeyAccess(store, mode=Mode.TEST, fresh_s=0.0)):
+    async for one in serve_api(database_url, redis_url, KeyAccess(store, mode=Mode.TEST, cache_s=0.0)):
         yield one
 
 

@@ -37,7 +37,7 @@ PROTECTED = sorted(route for route, scope in SCOPES.items() if scope is not None
 @pytest.fixture
 async def api(database_url: str, redis_url: str, store: ApiKeyStore) -> AsyncIterator[Api]:
     """An API that looks a key up for every request."""
-    access = KeyAccess(store, mode=Mode.TEST, fresh_s=0.0)
+    access = KeyAccess(store, mode=Mode.TEST, cache_s=0.0)
     async for one in serve_api(database_url, redis_url, access):
         yield one
 
@@ -203,7 +203,7 @@ async def test_a_key_of_the_other_mode_is_refused(store: ApiKeyStore, key: Mode,
 
 
 async def test_a_key_is_asked_for_once_in_a_while_and_its_end_needs_no_asking(store: ApiKeyStore) -> None:
-    access = KeyAccess(store, mode=Mode.TEST, fresh_s=3600.0)
+    access = KeyAccess(store, mode=Mode.TEST, cache_s=3600.0)
     lasting, short = await make(store, "acme"), await make(store, "acme", lifetime=timedelta(seconds=1))
     for secret in (lasting, short):
         assert (await access.admit([f"Bearer {secret}"], Scope.READ)).account_id == "acme"
@@ -215,37 +215,37 @@ async def test_a_key_is_asked_for_once_in_a_while_and_its_end_needs_no_asking(st
 
 
 async def test_only_so_many_keys_are_kept(store: ApiKeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("okane.api.access.MAX_KNOWN", 3)
+    monkeypatch.setattr("okane.api.access.MAX_CACHED", 3)
     access = KeyAccess(store, mode=Mode.TEST)
     secrets = [await make(store, f"account-{number}") for number in range(5)]
     for secret in [*secrets, *secrets]:
         await access.admit([f"Bearer {secret}"], Scope.READ)
-        assert len(access._let_in) <= 3
+        assert len(access._cached) <= 3
     for _ in range(20):
         with pytest.raises(Problem):
             await access.admit([f"Bearer {NewKey.make(Mode.TEST).secret}"], Scope.READ)
-    assert len(access._let_in) == 3  # those that are nobody's take no room
+    assert len(access._cached) == 3  # those that are nobody's take no room
     assert len(access._refused) <= 3
 
 
 async def test_six_thousand_spellings_of_one_key_take_the_room_of_one(store: ApiKeyStore) -> None:
-    access, secret = KeyAccess(store, mode=Mode.TEST, fresh_s=3600.0), await make(store, "acme")
+    access, secret = KeyAccess(store, mode=Mode.TEST, cache_s=3600.0), await make(store, "acme")
     passwords = (f"Basic {b64encode(f'{secret}:{number}'.encode()).decode()}" for number in range(5_000))
     schemes = [f"{scheme} {' ' * blanks}{secret}" for scheme in ("Bearer", "bearer", "BEARER") for blanks in range(350)]
     for credentials in (*passwords, *schemes, f"  Bearer {secret} "):
         assert (await access.admit([credentials], Scope.READ)).account_id == "acme"
-    assert [*access._let_in] == [secret]
+    assert [*access._cached] == [secret]
 
 
 async def test_what_has_expired_takes_no_room(store: ApiKeyStore) -> None:
-    access, lasting = (KeyAccess(store, mode=Mode.TEST, fresh_s=fresh_s) for fresh_s in (0.0, 3600.0))
+    access, lasting = (KeyAccess(store, mode=Mode.TEST, cache_s=cache_s) for cache_s in (0.0, 3600.0))
     for one in (access, lasting):
         await one.admit([f"Bearer {await make(store, 'acme')}"], Scope.READ)
         with pytest.raises(Problem):
             await one.admit([f"Bearer {NewKey.make(Mode.TEST).secret}"], Scope.READ)
         await one.run_once()
-    assert [len(access._let_in), len(access._refused)] == [0, 0]
-    assert [len(lasting._let_in), len(lasting._refused)] == [1, 1]
+    assert [len(access._cached), len(access._refused)] == [0, 0]
+    assert [len(lasting._cached), len(lasting._refused)] == [1, 1]
 
 
 @pytest.mark.parametrize("reason", ["scope", "revoked", "unknown", "other mode", "wrong secret"])
@@ -259,7 +259,7 @@ async def test_postgres_is_not_asked_again_about_a_key_that_is_refused(
         secret = secret[:-1] + ("0" if secret[-1] != "0" else "1")
     elif reason == "revoked":
         await store.revoke(api_key.prefix_of(secret) or "")
-    access, asked = KeyAccess(store, mode=Mode.TEST, fresh_s=3600.0), []
+    access, asked = KeyAccess(store, mode=Mode.TEST, cache_s=3600.0), []
     find = store.find
 
     async def counting(prefix: str) -> Any:

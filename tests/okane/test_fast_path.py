@@ -661,7 +661,7 @@ class Asking(AnonymousAccess):
         self.open = asyncio.Event()
         self.asked = False
 
-    def known(self, _credentials: Sequence[str], _scope: Scope) -> None:
+    def admit_cached(self, _credentials: Sequence[str], _scope: Scope) -> None:
         return None
 
     async def admit(self, credentials: Sequence[str], scope: Scope) -> Caller:

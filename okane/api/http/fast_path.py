@@ -96,7 +96,7 @@ class FastPath:
         span = None if self._tracer is None else self._span(self._tracer, request)
         pending = PendingRequest(connection, request.path, request_id, time.perf_counter(), span)
         try:
-            caller = self._access.known(request.credentials, Scope.WRITE)
+            caller = self._access.admit_cached(request.credentials, Scope.WRITE)
             new = (
                 None
                 if caller is None
