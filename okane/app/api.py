@@ -1,8 +1,7 @@
-"""The API process: opens what it is made of, serves until a signal, and closes in reverse order."""
+"""The API process: open its resources, serve the API until a signal, close them in reverse order."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator
@@ -11,30 +10,17 @@ from datetime import timedelta
 import structlog
 
 from okane.api.access import Access, AnonymousAccess, KeyAccess
-from okane.api.dead_letters import DeadLetterHandlers
-from okane.api.health import HealthHandlers
-from okane.api.http.connection_limits import ConnectionLimits, ConnectionMetrics
-from okane.api.http.fast_path import FastPath
-from okane.api.http.server import serving
-from okane.api.long_polling import LongPolling
-from okane.api.payment_handlers import PaymentHandlers
-from okane.api.payment_queries import PaymentQueries
+from okane.api.api import Api
 from okane.api.rate_limit import RateLimits
-from okane.api.routes import Handlers, build_api
 from okane.app import process
 from okane.app.metrics_server import serving_metrics
 from okane.app.resources import Resources, needed
 from okane.app.start_checks import check_servers
 from okane.config import Settings
-from okane.intake.accept import PaymentIntake
-from okane.intake.dead_letter_replay import DeadLetterReplay
 from okane.intake.load_shedding import LoadShedding
-from okane.origin_guard import OriginGuard
 from okane.redis.buckets import TokenBuckets
 from okane.store import ApiKeyStore, DeadLetterStore, PaymentLists, PaymentWatch
-from streams import (
-    DeadLetters,
-)
+from streams import DeadLetters
 
 log = structlog.get_logger("okane.app")
 
@@ -44,82 +30,45 @@ API_REDIS_TIMEOUT = timedelta(seconds=1)
 
 async def run_api(settings: Settings) -> None:
     """Serve the API until SIGTERM or SIGINT, then let the requests in hand finish."""
-    stop, leaving = process.stop_on_signals(), asyncio.Event()
-    guard = OriginGuard(settings.allowed_hosts or frozenset()) if settings.auth == "none" else None
+    stop = process.stop_on_signals()
     process.arm_failpoints(settings)
     async with contextlib.AsyncExitStack() as closing:
         resources = await Resources.build(
             settings, role="api", name="api", redis_timeout=API_REDIS_TIMEOUT, closing=closing
         )
         await check_servers(settings, resources, consumes=False)
-        load_shedding = await closing.enter_async_context(_running_load_shedding(settings, resources))
-        intake = PaymentIntake(
-            store=resources.store,
-            row_writer=resources.tracing.row_writer(resources.store),
-            producer=resources.publisher,
-            load_shedding=load_shedding,
-        )
-        handlers = _handlers(settings, resources, intake, closing, leaving)
+        load_shedding = await closing.enter_async_context(_load_shedding(settings, resources))
+        url = needed(settings.database_url, "DATABASE_URL")
+        lists, watch, dead_letters = PaymentLists(url), PaymentWatch(url), DeadLetterStore(url)
+        for store in (watch, lists, dead_letters):
+            closing.push_async_callback(store.aclose)
         metrics_url = await closing.enter_async_context(serving_metrics(settings, resources, role="api", name="api"))
-        access = await closing.enter_async_context(_access(settings, resources))
-        app = build_api(handlers, resources.metrics, access, guard=guard, tracer=resources.tracing.requests)
-        fast_path = FastPath(
-            handlers.payments.creation, resources.metrics, access, guard=guard, tracer=resources.tracing.requests
+        api = Api(
+            settings,
+            access=await closing.enter_async_context(_access(settings, resources)),
+            store=resources.store,
+            lists=lists,
+            watch=watch,
+            dead_letters=dead_letters,
+            notes=DeadLetters(resources.redis, resources.stream),
+            publisher=resources.publisher,
+            load_shedding=load_shedding,
+            metrics=resources.metrics,
+            tracing=resources.tracing,
         )
-        served = serving(
-            app,
-            settings.host,
-            settings.port,
-            limits=ConnectionLimits.of(settings),
-            drain=settings.drain,
-            metrics=ConnectionMetrics(resources.metrics.registry),
-            fast_path=fast_path if settings.fast_lane else None,
-            share_port=settings.share_port,
-            leaving=leaving,
-        )
-        url = await closing.enter_async_context(served)
+        api_url = await closing.enter_async_context(api.serving())
         process.tune_gc()
-        log.info("api_started", url=url, metrics=metrics_url, auth=settings.auth)
+        log.info("api_started", url=api_url, metrics=metrics_url, auth=settings.auth)
         await stop.wait()
         if settings.lame_duck and stop.number is signal.SIGTERM:  # at a terminal (SIGINT) a person waits
-            leaving.set()
-            log.info("api_leaving", lame_duck_s=settings.lame_duck.total_seconds())
-            await asyncio.sleep(settings.lame_duck.total_seconds())
+            await api.leave(settings.lame_duck)
         log.info("api_stopping")
     log.info("api_stopped")
 
 
-def _handlers(
-    settings: Settings,
-    resources: Resources,
-    intake: PaymentIntake,
-    closing: contextlib.AsyncExitStack,
-    leaving: asyncio.Event,
-) -> Handlers:
-    """Build the handlers, each with connections of its own: a long list must not delay payments."""
-    url = needed(settings.database_url, "DATABASE_URL")
-    watch, lists, dead = PaymentWatch(url), PaymentLists(url), DeadLetterStore(url)
-    for one in (watch, lists, dead):
-        closing.push_async_callback(one.aclose)
-    return Handlers(
-        PaymentHandlers(
-            settings=settings,
-            store=resources.store,
-            intake=intake,
-            long_polling=LongPolling(watch=watch),
-            metrics=resources.metrics,
-        ),
-        PaymentQueries(store=resources.store, lists=lists),
-        DeadLetterHandlers(
-            dead=dead, replay=DeadLetterReplay(intake=intake, notes=DeadLetters(resources.redis, resources.stream))
-        ),
-        HealthHandlers(store=resources.store, leaving=leaving),
-    )
-
-
 @contextlib.asynccontextmanager
 async def _access(settings: Settings, resources: Resources) -> AsyncIterator[Access]:
-    """Who is let in, and how often, inside the block."""
+    """Check credentials and count requests against rate limits inside the block."""
     async with contextlib.AsyncExitStack() as closing:
         buckets = TokenBuckets(resources.redis, resources.stream)
         closing.push_async_callback(buckets.aclose)
@@ -136,8 +85,8 @@ async def _access(settings: Settings, resources: Resources) -> AsyncIterator[Acc
 
 
 @contextlib.asynccontextmanager
-async def _running_load_shedding(settings: Settings, resources: Resources) -> AsyncIterator[LoadShedding | None]:
-    """What says when nothing new is to be taken, inside the block; None if that is never so."""
+async def _load_shedding(settings: Settings, resources: Resources) -> AsyncIterator[LoadShedding | None]:
+    """Run the load-shedding check for new payments inside the block; yield None if `max_due_age` is unset."""
     if settings.max_due_age is None:
         yield None
         return

@@ -12,24 +12,15 @@ from uuid import uuid4
 import aiohttp
 from prometheus_client import CollectorRegistry
 
+from okane.api import api
 from okane.api.access import Access, AnonymousAccess
-from okane.api.dead_letters import DeadLetterHandlers
-from okane.api.health import HealthHandlers
 from okane.api.http.connection_limits import ConnectionLimits
-from okane.api.http.fast_path import FastPath
-from okane.api.http.server import serving
 from okane.api.long_polling import LongPolling
 from okane.api.payment_creation import PaymentCreation
-from okane.api.payment_handlers import PaymentHandlers
-from okane.api.payment_queries import PaymentQueries
-from okane.api.routes import Handlers, build_api
 from okane.config import Settings
-from okane.intake.accept import PaymentIntake
-from okane.intake.dead_letter_replay import DeadLetterReplay
 from okane.intake.load_shedding import LoadShedding
 from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics
-from okane.origin_guard import OriginGuard
 from okane.store import DeadLetterStore, PaymentLists, PaymentStore, PaymentWatch
 from streams import DeadLetters, Producer, Stream, connect
 from tests.contract.answers import CheckedResponse
@@ -59,7 +50,7 @@ async def serve_api(
     **changed: Any,
 ) -> AsyncIterator[Api]:
     """The API over these two servers, on a stream of its own."""
-    settings = Settings(_env_file=None, **changed)
+    settings = Settings(_env_file=None, **{"port": 0, "drain": timedelta(seconds=1), **changed})
     metrics = OkaneMetrics(CollectorRegistry())
     stream = payments_stream(f"test-{uuid4()}")
     redis = connect(redis_url, timeout=timedelta(seconds=2))
@@ -67,40 +58,24 @@ async def serve_api(
         database_url, actor="api", lease=settings.lease, grace=settings.sweep_grace, timeout=timedelta(seconds=3)
     )
     producer = Producer(redis, stream)
-    intake = PaymentIntake(store=store, producer=producer, load_shedding=load_shedding)
-    guard = OriginGuard(settings.allowed_hosts or frozenset()) if access is None else None
-    access = access or AnonymousAccess()
-    watch, leaving = PaymentWatch(database_url), asyncio.Event()
-    handlers = PaymentHandlers(
-        settings=settings,
+    lists, watch, dead_letters = PaymentLists(database_url), PaymentWatch(database_url), DeadLetterStore(database_url)
+    product = api.Api(
+        settings,
+        access=access or AnonymousAccess(),
         store=store,
-        intake=intake,
-        long_polling=LongPolling(watch=watch),
+        lists=lists,
+        watch=watch,
+        dead_letters=dead_letters,
+        notes=DeadLetters(redis, stream),
+        publisher=producer,
+        load_shedding=load_shedding,
         metrics=metrics,
     )
-    lists = PaymentLists(database_url)
-    dead = DeadLetterStore(database_url)
-    replay = DeadLetterReplay(intake=intake, notes=DeadLetters(redis, stream))
-    routes = Handlers(
-        handlers,
-        PaymentQueries(store=store, lists=lists),
-        DeadLetterHandlers(dead=dead, replay=replay),
-        HealthHandlers(store=store, leaving=leaving),
-    )
-    app, fast_path = (
-        build_api(routes, metrics, access, guard=guard),
-        FastPath(handlers.creation, metrics, access, guard=guard),
-    )
+    handlers = product.handlers
     async with (
-        serving(
-            app, "127.0.0.1", 0, limits=LIMITS, drain=timedelta(seconds=1), fast_path=fast_path, leaving=leaving
-        ) as url,
+        product.serving(LIMITS) as url,
         aiohttp.ClientSession(url, response_class=CheckedResponse) as client,
     ):
-        yield Api(client, store, stream, metrics, handlers.long_polling, handlers.creation, leaving, url)
-    await producer.aclose()
-    await store.aclose()
-    await lists.aclose()
-    await watch.aclose()
-    await dead.aclose()
-    await redis.aclose()
+        yield Api(client, store, stream, metrics, handlers.long_polling, handlers.creation, product.leaving, url)
+    for opened in (producer, store, lists, watch, dead_letters, redis):
+        await opened.aclose()

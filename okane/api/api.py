@@ -1,0 +1,104 @@
+"""The API: how it accepts payments, answers requests for them, and is served.
+
+It opens and closes no clients or stores: they are its caller's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import structlog
+
+from okane.api.access import Access, AnonymousAccess
+from okane.api.dead_letters import DeadLetterHandlers
+from okane.api.health import HealthHandlers
+from okane.api.http.connection_limits import ConnectionLimits, ConnectionMetrics
+from okane.api.http.fast_path import FastPath
+from okane.api.http.server import serving
+from okane.api.long_polling import LongPolling
+from okane.api.payment_handlers import PaymentHandlers
+from okane.api.payment_queries import PaymentQueries
+from okane.api.routes import Handlers, build_api
+from okane.config import Settings
+from okane.intake.accept import PaymentIntake
+from okane.intake.dead_letter_replay import DeadLetterReplay
+from okane.intake.load_shedding import LoadShedding
+from okane.metrics import OkaneMetrics
+from okane.origin_guard import OriginGuard
+from okane.store import DeadLetterStore, PaymentLists, PaymentStore, PaymentWatch
+from okane.tracing import OFF, Tracing
+from streams import DeadLetters, Publisher
+
+log = structlog.get_logger("okane.app")
+
+
+class Api:
+    """One API process's API. Lists, long polling and dead letters have stores of their own: a long list delays no payment."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        access: Access,
+        store: PaymentStore,
+        lists: PaymentLists,
+        watch: PaymentWatch,
+        dead_letters: DeadLetterStore,
+        notes: DeadLetters,
+        publisher: Publisher,
+        load_shedding: LoadShedding | None,
+        metrics: OkaneMetrics,
+        tracing: Tracing = OFF,
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self.leaving = asyncio.Event()
+        intake = PaymentIntake(
+            store=store, row_writer=tracing.row_writer(store), producer=publisher, load_shedding=load_shedding
+        )
+        self.handlers = PaymentHandlers(
+            settings=settings,
+            store=store,
+            intake=intake,
+            long_polling=LongPolling(watch=watch),
+            metrics=metrics,
+        )
+        handlers = Handlers(
+            self.handlers,
+            PaymentQueries(store=store, lists=lists),
+            DeadLetterHandlers(dead=dead_letters, replay=DeadLetterReplay(intake=intake, notes=notes)),
+            HealthHandlers(store=store, leaving=self.leaving),
+        )
+        anonymous = isinstance(access, AnonymousAccess)
+        guard = OriginGuard(settings.allowed_hosts or frozenset()) if anonymous else None
+        self._app = build_api(handlers, metrics, access, guard=guard, tracer=tracing.requests)
+        self._fast_path: FastPath | None = None
+        if settings.fast_lane:
+            creation = self.handlers.creation
+            self._fast_path = FastPath(creation, metrics, access, guard=guard, tracer=tracing.requests)
+
+    @contextlib.asynccontextmanager
+    async def serving(self, limits: ConnectionLimits | None = None) -> AsyncIterator[str]:
+        """Serve inside the block; yield the base URL. At its end let the requests in hand finish, for `drain` at most."""
+        settings = self._settings
+        async with serving(
+            self._app,
+            settings.host,
+            settings.port,
+            limits=limits or ConnectionLimits.of(settings),
+            drain=settings.drain,
+            metrics=ConnectionMetrics(self._metrics.registry),
+            fast_path=self._fast_path,
+            share_port=settings.share_port,
+            leaving=self.leaving,
+        ) as url:
+            yield url
+
+    async def leave(self, lame_duck: timedelta) -> None:
+        """Go on serving for `lame_duck`, but not ready and with `Connection: close`, so that clients go elsewhere."""
+        self.leaving.set()
+        log.info("api_leaving", lame_duck_s=lame_duck.total_seconds())
+        await asyncio.sleep(lame_duck.total_seconds())
