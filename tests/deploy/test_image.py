@@ -108,10 +108,10 @@ def test_the_wheel_has_everything_that_runs(tmp_path: Path) -> None:
         [entry] = [name for name in names if name.endswith("entry_points.txt")]
         assert "okane = okane.cli:main" in archive.read(entry).decode()
         [metadata] = [name for name in names if name.endswith("METADATA")]
-        said = email.message_from_bytes(archive.read(metadata))
-    assert said["Version"] == okane.__version__
-    assert "redis-streams" in said["Keywords"].split(",")
-    assert set(said.get_all("Classifier", [])) <= trove_classifiers.classifiers
+        fields = email.message_from_bytes(archive.read(metadata))
+    assert fields["Version"] == okane.__version__
+    assert "redis-streams" in fields["Keywords"].split(",")
+    assert set(fields.get_all("Classifier", [])) <= trove_classifiers.classifiers
     needed = [path for package in ("okane", "streams") for path in (ROOT / package).rglob("*") if path.is_file()]
     assert {str(path.relative_to(ROOT)) for path in needed if "__pycache__" not in path.parts} <= names
 

@@ -60,8 +60,8 @@ def test_the_documented_units_exist() -> None:
 
 @needs_systemd
 def test_systemd_understands_every_line(installed: Path) -> None:
-    said = analyze("verify", "--man=no", *sorted(installed.iterdir()))
-    assert not [line for line in said.splitlines() if str(installed) in line], said
+    output = analyze("verify", "--man=no", *sorted(installed.iterdir()))
+    assert not [line for line in output.splitlines() if str(installed) in line], output
 
 
 @needs_systemd

@@ -34,7 +34,7 @@ ENTRIES = _entries()
 def _exists(name: str) -> bool:
     """Return whether this is a metric, a setting, a line of the log or a command."""
     metrics = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
-    lines = table_names(OPERATIONS, "What the log says")
+    lines = table_names(OPERATIONS, "Lines of the log")
     if name.startswith("okane "):
         return name.split()[1] in COMMANDS
     return name in {*metrics, *lines, *setting_names()}

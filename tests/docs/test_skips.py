@@ -40,9 +40,9 @@ def test_a_skipped_test_fails_in_ci_and_is_named_with_its_reason(tmp_path: Path,
     command += ["--no-fold-skipped", "--rootdir", str(tmp_path), str(tmp_path)]
     env = {**os.environ, "CI": ci, "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
-    said = dict(re.findall(r"test_cases\.py::(\w+) must not be skipped in CI\. Skipped: (.*)", done.stdout))
+    failed = dict(re.findall(r"test_cases\.py::(\w+) must not be skipped in CI\. Skipped: (.*)", done.stdout))
     refused = {"test_needs_a_program": "no such program", "test_finds_out_later": "no such network"}
-    assert said == (refused if ci else {})
+    assert failed == (refused if ci else {})
     assert re.search(r"SKIPPED .*test_for_another_user.* for another user", done.stdout), done.stdout
     last = done.stdout.splitlines()[-1]
     assert ("1 failed, 1 skipped, 1 xfailed, 1 error" if ci else "3 skipped, 1 xfailed") in last, done.stdout

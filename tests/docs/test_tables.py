@@ -37,11 +37,11 @@ def _problems(folder: Path) -> Iterator[ast.Call]:
 def test_every_setting_stands_in_the_table_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| (?:`([^`]+)`)? ?\|", _section(OPERATIONS, "Settings"), re.MULTILINE))
     assert set(rows) == setting_names()
-    said = {field: default for field in Settings.model_fields if (default := rows[_setting(field)])}
-    settings = Settings.model_validate(said)
+    documented = {field: default for field in Settings.model_fields if (default := rows[_setting(field)])}
+    settings = Settings.model_validate(documented)
     for field, info in Settings.model_fields.items():
         assert getattr(settings, field) == info.default, _setting(field)
-        assert (field in said) == (info.default is not None), _setting(field)
+        assert (field in documented) == (info.default is not None), _setting(field)
 
 
 def test_every_problem_code_stands_in_the_table() -> None:
@@ -49,12 +49,12 @@ def test_every_problem_code_stands_in_the_table() -> None:
     assert len(codes) > 20
     aiohttps = {"route_not_found", "method_not_allowed", "body_too_large", "expectation_failed"}
     assert set(CODES) == codes | aiohttps
-    said = {
+    documented = {
         (code, int(status), {"yes": True, "no": False}[retryable])
         for status, named, retryable in re.findall(r"^\| (\d+) \| ([^|]+) \| (\w+) \|", ERRORS, re.MULTILINE)
         for code in re.findall(r"`(\w+)`", named)
     }
-    assert said == {(name, code.status.value, code.retryable) for name, code in CODES.items()}
+    assert documented == {(name, code.status.value, code.retryable) for name, code in CODES.items()}
 
 
 def test_codes_are_documented_with_the_status_they_are_raised_with() -> None:
@@ -75,8 +75,8 @@ def test_every_warning_and_error_of_the_log_stands_in_the_table() -> None:
     """Compare the events of the processes that an operator runs, with `…` for the parts that differ."""
     levels = {"warning", "error", "exception"}
     folders = [ROOT / "streams", *(ROOT / "okane" / name for name in ("api", "intake", "worker", "store", "providers"))]
-    said = {line for folder in folders for line in _calls(folder, levels)}
-    said |= {line for line in _calls(ROOT / "okane", levels) if re.fullmatch(r"[a-z]+(_[a-z]+)+", line)}
-    assert len(said) > 20
-    lines = {re.sub(r"%(\.\d)?[a-z]", "…", line).replace("%r", "…") for line in said}
-    assert lines <= table_names(OPERATIONS, "What the log says")
+    events = {line for folder in folders for line in _calls(folder, levels)}
+    events |= {line for line in _calls(ROOT / "okane", levels) if re.fullmatch(r"[a-z]+(_[a-z]+)+", line)}
+    assert len(events) > 20
+    lines = {re.sub(r"%(\.\d)?[a-z]", "…", line).replace("%r", "…") for line in events}
+    assert lines <= table_names(OPERATIONS, "Lines of the log")

@@ -55,9 +55,9 @@ def series_in(query: str) -> set[str]:
 def test_every_query_reads_series_that_exist(panel: Panel) -> None:
     recorded = set(re.findall(r"record: (\S+)", (GRAFANA / "prometheus" / "rules.yml").read_text()))
     for query in panel.queries:
-        asked = series_in(query)
-        assert asked or query.startswith(("sum(up{", "max by (process, role, instance) (up{")), query
-        assert asked <= names().keys() | recorded
+        queried = series_in(query)
+        assert queried or query.startswith(("sum(up{", "max by (process, role, instance) (up{")), query
+        assert queried <= names().keys() | recorded
 
 
 def test_every_metric_is_shown_somewhere() -> None:
@@ -79,20 +79,22 @@ def test_every_histogram_with_exemplars_shows_them() -> None:
 def test_rules_read_series_that_exist() -> None:
     rules = (GRAFANA / "prometheus" / "rules.yml").read_text()
     recorded = set(re.findall(r"record: (\S+)", rules))
-    asked = set(re.findall(r"\bokane_\w+(?=[{\[)\s])", rules)) | set(re.findall(r"\b(?:job|job_status):\w+:\w+", rules))
-    assert asked
-    assert asked <= names().keys() | recorded
+    queried = set(re.findall(r"\bokane_\w+(?=[{\[)\s])", rules)) | set(
+        re.findall(r"\b(?:job|job_status):\w+:\w+", rules)
+    )
+    assert queried
+    assert queried <= names().keys() | recorded
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_variable_exists_and_is_used(file: Path) -> None:
     known = variables(file)
     queries = [query for panel in panels(file) for query in panel.queries] + list(marks(file).values())
-    asked = set().union(*map(variables_in, queries)) - BY_GRAFANA
+    queried = set().union(*map(variables_in, queries)) - BY_GRAFANA
     for variable in known.values():
         query = variable.get("query")
-        asked |= variables_in(query["query"] if isinstance(query, dict) else "")
-    assert asked | {"datasource"} == set(known)
+        queried |= variables_in(query["query"] if isinstance(query, dict) else "")
+    assert queried | {"datasource"} == set(known)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -23,7 +23,7 @@ from tests.flow.system import System, running
 from tests.grafana.boards import FILES, Panel, marks, panels, substitute
 from tests.grafana.prometheus import PROGRAM, Prometheus, Series, choose_variables, query_panel, scraping, until
 
-# The provider does by amount what it is told to (MAGIC_AMOUNTS): the last four digits decide.
+# The last four digits of an amount choose the answer of the provider (MAGIC_AMOUNTS).
 WELL = (440, 1_500, 20_001)  # one for each lane
 ILL = (
     4_002,  # card_declined

@@ -23,9 +23,9 @@ needs_promtool = pytest.mark.skipif(
 
 def promtool(*arguments: str, given: bytes = b"") -> str:
     done = subprocess.run(["promtool", *arguments], input=given, capture_output=True, timeout=60, check=False)
-    said = (done.stdout + done.stderr).decode()
-    assert done.returncode == 0, said
-    return said
+    output = (done.stdout + done.stderr).decode()
+    assert done.returncode == 0, output
+    return output
 
 
 @needs_promtool
