@@ -13,4 +13,5 @@ def milliseconds(duration: timedelta) -> int:
 
 def first_id(at_s: float) -> UUID:
     """Return the smallest uuid v7 of a moment, in seconds since the epoch (RFC 9562: 48 bits of milliseconds come first)."""
-    return UUID(int=min(max(0, int(at_s * 1000)), 2**48 - 1) << 80)
+    at_ms = int(max(at_s, 0.0) * 1000)  # -infinity comes from a new `sweep_horizon`
+    return UUID(int=min(at_ms, 2**48 - 1) << 80)
