@@ -196,7 +196,7 @@ class SystemMetrics:
         )
         self.dead = Gauge(
             "okane_payments_dead",
-            "Dead letters, from Postgres: payments given up that nobody has looked after yet (okane dead ls).",
+            "Dead letters, from Postgres: payments given up, until replayed, decided or purged (okane dead ls).",
             registry=registry,
         )
         self.up = Gauge(
