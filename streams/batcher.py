@@ -1,7 +1,7 @@
-"""Group commit for anything with round trips: what is added while one is in flight goes out together in the next.
+"""Group commit for anything with round trips: items added during one trip go out together in the next.
 
-No timers and no task per item: a lone item pays one turn of the event loop, a crowd shares the trip. A turn is not little:
-on a busy loop everything that has arrived is read in it.
+No timers and no task per item: a lone item costs one turn of the event loop, and concurrent items share a trip. On a busy
+loop a turn is long, because everything that has arrived is read in it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ T = TypeVar("T")
 
 
 class Batcher(Generic[T]):
-    """Hands what is added to `flush`, in order, one batch at a time: that makes the batches largest.
+    """Passes items to `flush` in order, one batch at a time, which makes batches as large as possible.
 
-    `flush` sees to its errors itself.
+    `flush` handles its own errors.
     """
 
     def __init__(self, flush: Callable[[list[T]], Awaitable[None]], *, max_batch: int = 256) -> None:
@@ -29,30 +29,30 @@ class Batcher(Generic[T]):
         self._max_batch = max_batch
         self._waiting: deque[T] = deque()
         self._flushing: set[asyncio.Future[None]] = set()
-        self._turn: asyncio.Future[None] | None = None  # that of them whose end lets the next batch leave
+        self._turn: asyncio.Future[None] | None = None  # the flush whose end lets the next batch leave
         self._closed = False
-        # A flush is for many callers: what one of them has bound (a request's id in the logs) is not its context.
+        # A flush serves many callers: the context of one of them (a request's id in the logs) is not the flush's.
         self._context = contextvars.copy_context()
 
     def add(self, item: T) -> None:
-        """Queues `item`."""
+        """Queue `item`."""
         if self._closed:
-            raise RuntimeError("closed: it takes no more")
+            raise RuntimeError("this batcher is closed")
         self._waiting.append(item)
         self._start()
 
     async def aclose(self) -> None:
-        """Takes no more items and returns when all that were taken have been flushed."""
+        """Refuse further items, and return when all queued ones have been flushed."""
         self._closed = True
         await self.idle()
 
     async def idle(self) -> None:
-        """Returns when everything added so far, and what comes meanwhile, has been flushed."""
+        """Return when everything queued, also meanwhile, has been flushed."""
         while self._flushing:
             await asyncio.wait(self._flushing)
 
     async def abandon(self) -> None:
-        """Takes no more, forgets what waits, and cancels what is being flushed, but for what a borrower flushes."""
+        """Refuse further items, drop those queued, and cancel the flushes, except those inside `hold_turn`."""
         self._closed = True
         self._waiting.clear()
         tasks = [one for one in self._flushing if isinstance(one, asyncio.Task)]
@@ -63,7 +63,7 @@ class Batcher(Generic[T]):
 
     @contextlib.contextmanager
     def hold_turn(self) -> Iterator[bool]:
-        """Lends the caller the turn for the block, to flush what it has by itself: if nobody has it. Says whether it does."""
+        """Let the caller flush its own items inside the block, if no flush holds the turn; yield whether it may."""
         if self._closed or self._turn is not None:
             yield False
             return
@@ -76,19 +76,18 @@ class Batcher(Generic[T]):
             self._ended(turn)
 
     def release(self) -> None:
-        """For `flush` to call in its own task when the rest of its batch is nothing that others would have to wait for: the
-        next batch may leave.
+        """Let the next batch leave. For `flush`, in its own task, when the rest of its work does not hold up other batches.
 
-        A batch that left earlier would wait for this one elsewhere, and nothing could join it there.
+        A batch that left earlier would wait elsewhere for this one, and no item could join it there.
         """
         if self._turn is not None and self._turn is asyncio.current_task():
             self._turn = None
             self._start()
 
     def _start(self) -> None:
-        """Sends off what waits, if nobody has the turn."""
+        """Start a flush of the queued items, unless one holds the turn."""
         if self._waiting and self._turn is None:
-            # Its first turn of the loop is the next: what is added until then joins the batch.
+            # The task starts in the next turn of the loop: items added until then join the batch.
             flushing = asyncio.get_running_loop().create_task(self._run(), context=self._context.copy())
             flushing.add_done_callback(self._ended)
             self._begin(flushing)
@@ -101,7 +100,7 @@ class Batcher(Generic[T]):
         self._flushing.discard(turn)
         if self._turn is turn:
             self._turn = None
-        self._start()  # what was added between its last look and its end, or left behind by one that was cancelled
+        self._start()  # items added after its last check, or left by a cancelled flush
 
     async def _run(self) -> None:
         turn = self._turn

@@ -1,4 +1,4 @@
-"""How many bytes one round trip may carry, so that large messages do not time out together where each would get through."""
+"""The limit of bytes in one round trip, so that large messages do not time out together where each alone would pass."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from redis.asyncio import Redis
 
 FIRST: Final = 128 * 1024
 SMALLEST: Final = 16 * 1024
-_LARGEST: Final = 1024 * 1024  # more gain nothing, and hold the server and all others for a millisecond
+_LARGEST: Final = 1024 * 1024  # more gain nothing, and block the server and all its clients for a millisecond
 _TIMEOUT_S: Final = 5.0  # for a client without one
 
 
 class ByteWindow:
-    """The bytes of one round trip, as the link has borne them so far. One message may always travel, however large.
+    """The limit `max_bytes`, adapted to the link. One message may always travel, however large.
 
-    As TCP's congestion window: it doubles when a full trip was quick, and halves when one was slow or failed. Slow is a
-    quarter of the client's time-out, so that a link that grows slower is met by smaller trips before any is lost.
+    Like TCP's congestion window, it doubles after a quick full trip and halves after a slow or failed one. Slow is a
+    quarter of the client's time-out, so that trips shrink on a slowing link before any is lost.
     """
 
     def __init__(self, client: Redis) -> None:
@@ -26,16 +26,16 @@ class ByteWindow:
         self.max_bytes = FIRST
 
     def record(self, size: int, took_s: float) -> None:
-        """Note a trip of `size` bytes that was answered."""
+        """Record an answered trip of `size` bytes."""
         if 2 * size <= self.max_bytes:
-            return  # little was sent: its time says nothing about the link, or it was that of another trip
+            return  # a small trip shows nothing about the link, and may have waited for another one
         if took_s > self._slow_s:
             self._shrink()
         elif took_s < self._quick_s:
             self.max_bytes = min(_LARGEST, 2 * self.max_bytes)
 
     def record_failure(self) -> None:
-        """Note a trip that was not answered."""
+        """Record a trip without an answer."""
         self._shrink()
 
     def _shrink(self) -> None:

@@ -1,4 +1,4 @@
-"""Time as the loops see it, so that tests can own it. Delays and leases go by the server's clock, never by this one."""
+"""The clock of the loops, which tests replace. Delays and leases use the server's clock, never this one."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where a loop gets the time, and how it lets time pass."""
+    """The source of time for a loop, and its way to wait."""
 
     def now(self) -> datetime:
-        """The wall clock, with a time zone."""
+        """Return the wall-clock time, with a time zone."""
 
     def monotonic(self) -> float:
-        """Seconds since some fixed point; never goes back."""
+        """Return the seconds since some fixed point. They never go back."""
 
     async def sleep(self, delay: timedelta) -> None:
-        """Returns when `delay` has passed."""
+        """Return when `delay` has passed."""
 
 
 class SystemClock:
@@ -35,7 +35,7 @@ class SystemClock:
 
 
 async def pause(clock: Clock, delay: timedelta, stop: asyncio.Event) -> None:
-    """Waits for `delay`, or until `stop` is set, whichever comes first."""
+    """Wait for `delay`, or until `stop` is set, whichever comes first."""
     if stop.is_set():
         return
     racers = [asyncio.ensure_future(clock.sleep(delay)), asyncio.ensure_future(stop.wait())]
@@ -48,5 +48,5 @@ async def pause(clock: Clock, delay: timedelta, stop: asyncio.Event) -> None:
 
 
 def milliseconds(delay: timedelta) -> int:
-    """`delay` in whole milliseconds, never rounded down to nothing."""
+    """Return `delay` in whole milliseconds, rounded up."""
     return max(-(-delay // timedelta(milliseconds=1)), 0)

@@ -1,4 +1,4 @@
-"""Group commit for callers that wait for an answer: each gets its own, of a round trip that many have shared."""
+"""Group commit for callers that wait for a result: each gets its own result of a shared round trip."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ R = TypeVar("R")
 
 
 class Coalescer(Generic[T, R]):
-    """Collects items and hands them to `flush` in batches, in the order of `submit`, one batch at a time.
+    """Collects items and passes them to `flush` in batches, in the order of `submit`, one batch at a time.
 
-    `flush` answers one result per item, in order; an exception among the results is raised to that item's caller alone,
-    an exception from `flush` itself to every caller of the batch. `on_batch` is told the size of every batch.
+    `flush` returns one result per item, in order. An exception among the results is raised to the caller of that item alone,
+    an exception from `flush` itself to every caller of the batch. `on_batch` gets the size of every batch.
     """
 
     def __init__(
@@ -29,22 +29,21 @@ class Coalescer(Generic[T, R]):
         self._flush = flush
         self._max_batch = max_batch
         self._on_batch = on_batch
-        # What a caller submits is one item, or many that are answered together.
+        # An entry is one submitted item, or several with one future; True for several.
         self._batcher: Batcher[tuple[Sequence[T], asyncio.Future[Any], bool]] = Batcher(
             self._answer, max_batch=max_batch
         )
 
     def submit(self, item: T) -> asyncio.Future[R]:
-        """Queues `item`; await the future for its result. Cancelled before its batch is taken, it is withdrawn."""
+        """Queue `item`; return the future of its result. Cancelling it before its batch leaves withdraws the item."""
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._batcher.add(((item,), future, False))
         return future
 
     async def submit_many(self, items: Sequence[T]) -> Sequence[R | BaseException]:
-        """Queues all of `items`; a result for each, in order, an exception in the place of what failed.
+        """Queue all of `items`; return their results in order, with an exception in the place of a failure.
 
-        When nothing is in flight they do not even wait for the loop's next turn, but travel in the caller's own task: who
-        cancels that ends the trip.
+        When nothing is in flight they leave at once, in the caller's own task: cancelling it ends the trip.
         """
         with self._batcher.hold_turn() as is_ours:
             if is_ours:
@@ -54,11 +53,11 @@ class Coalescer(Generic[T, R]):
         return await future
 
     async def aclose(self) -> None:
-        """Takes no more items and returns when all that were taken have been answered."""
+        """Refuse further items, and return when all queued ones have their results."""
         await self._batcher.aclose()
 
     async def idle(self) -> None:
-        """Returns when everything submitted so far, and what comes meanwhile, has been answered."""
+        """Return when everything submitted, also meanwhile, has its result."""
         await self._batcher.idle()
 
     async def _answer(self, taken: list[tuple[Sequence[T], asyncio.Future[Any], bool]]) -> None:
@@ -72,7 +71,7 @@ class Coalescer(Generic[T, R]):
         at = 0
         for its, future, many in waiting:
             first, at = at, at + len(its)
-            if future.done():  # its caller was cancelled meanwhile
+            if future.done():  # a cancelled caller
                 continue
             if many:
                 future.set_result(results[first:at])

@@ -1,6 +1,6 @@
-"""The one place that configures redis-py, translates its errors, and decides how an outage is sat out.
+"""The configuration of redis-py, the translation of its errors, and the pauses during an outage.
 
-Promise: no command is ever sent twice behind our back, and no loop spins or dies because the server is away.
+Guarantees: redis-py repeats no command by itself, and no loop spins or ends because the server is away.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ Command = Sequence[str | bytes | int]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Every error reply means that the server cannot be used now. These words only say which kind of "cannot" it is: a failover
-# under way, a snapshot being loaded, memory or disk full, too many clients pass by themselves; rights and credentials do not.
+# Every error reply means that the server cannot be used now; these codes tell the kinds apart. A failover, a snapshot being
+# loaded, a full memory or disk, and too many clients end by themselves; missing rights and wrong credentials do not.
 _NOT_NOW = re.compile(
     r"READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|OOM|BUSY|UNKILLABLE|NOMASTERLINK|IOERR|INPROG"
 )
 _FORBIDDEN = re.compile(r"NOAUTH|NOPERM|WRONGPASS|DENIED")
 _GROUP_LOST = re.compile(r"NOGROUP|UNBLOCKED")
-_NO_ACL = ("ACL failure", "The user executing the script")  # what scripts get for it, under the code ERR
-# Another node, or another login, would do it: the next try deserves a new connection.
+_NO_ACL = ("ACL failure", "The user executing the script")  # the texts of script errors for it, under the code ERR
+# Another node or another login would execute it: the next try needs a new connection.
 _ELSEWHERE = re.compile(r"READONLY|MOVED|ASK|REDIRECT|MASTERDOWN|CLUSTERDOWN|NOAUTH")
 _CODE = re.compile(r"-?([A-Z][A-Z0-9_]{2,})(?= |$)")
 # In a script an error has its code in front, or in Redis 6.2 in the middle of the text; redis-py quotes those of a pipeline.
@@ -61,10 +61,10 @@ _LONGEST_PAUSE = timedelta(seconds=2)
 
 
 def connect(url: str, *, timeout: timedelta = timedelta(seconds=5)) -> Redis:
-    """A client for everything here. `timeout` bounds connecting and each reply; it must exceed the consumer's `block`.
+    """Return a client for all parts. `timeout` bounds connecting and each reply; it must exceed the consumer's `block`.
 
-    redis-py's own retries are off: a repeated XADD makes a second entry, a repeated XREADGROUP leaves its first batch
-    unread in the pending list. The protocol is pinned because replies change shape with it.
+    redis-py's retries are off: a repeated XADD makes a second entry, and a repeated XREADGROUP leaves its first batch unread
+    in the pending list. The protocol is pinned because the shape of replies depends on it.
     """
     seconds = timeout.total_seconds()
     pool = _Pool.from_url(
@@ -101,9 +101,9 @@ def checked_client(client: Redis) -> Redis:
 
 
 class _Pool(ConnectionPool):
-    """redis-py's connections without what costs more than a round trip: its asyncio connections pack commands in Python,
-    which is ten times as slow as hiredis, where that is installed, and ours have hundreds of arguments; and around every
-    command its client takes locks, starts a task and timers, and keeps records for an exporter."""
+    """redis-py's connections without their expensive parts. Its asyncio connections pack commands in Python, ten times as
+    slow as hiredis, and commands here have hundreds of arguments; around every command its client takes locks, starts a task
+    and timers, and records metrics."""
 
     def make_connection(self) -> Any:
         connection: Any = super().make_connection()  # type: ignore[no-untyped-call]
@@ -112,9 +112,9 @@ class _Pool(ConnectionPool):
         return connection
 
     async def replies(self, commands: Sequence[Command]) -> list[Any]:
-        """The reply to each command, which may be an error; sent together, in one round trip."""
+        """Send the commands in one round trip; return the reply to each, which may be an error."""
         connection: Any = self.get_available_connection()  # type: ignore[no-untyped-call]
-        timeout_s, connection.socket_timeout = connection.socket_timeout, None  # one for all of it will do
+        timeout_s, connection.socket_timeout = connection.socket_timeout, None  # one time-out for the whole trip
         try:
             async with asyncio.timeout(timeout_s):
                 await self.ensure_connection(connection)
@@ -124,7 +124,7 @@ class _Pool(ConnectionPool):
         except TimeoutError:
             await connection.disconnect(nowait=True)
             raise RedisTimeoutError(f"no answer in {timeout_s:g} s") from None
-        except BaseException:  # some of the replies may still come
+        except BaseException:  # replies may still be on their way
             await connection.disconnect(nowait=True)
             raise
         else:
@@ -138,24 +138,24 @@ class _Pool(ConnectionPool):
 
 
 def _packed(connection: Any, command: Command) -> Iterable[bytes]:
-    """As the connection packs it. On the way to hiredis redis-py looks at each argument, for as long again: not here."""
+    """Pack a command, by hiredis if it is installed. redis-py would first check each argument, which doubles the time."""
     if HIREDIS_AVAILABLE:
-        with suppress(TypeError):  # which redis-py makes bytes, or names as an error of its own
-            return (hiredis.pack_command(tuple(command)),)  # type: ignore[arg-type] # its types say one argument
+        with suppress(TypeError):  # redis-py converts such arguments, or raises its own error
+            return (hiredis.pack_command(tuple(command)),)  # type: ignore[arg-type] # its stub declares a single argument
     packed: list[bytes] = connection.pack_command(*command)
     return packed
 
 
 async def _reply(connection: Any) -> Any:
     try:
-        return await connection.read_response()  # given a limit of its own, it would answer None to an ETIMEDOUT
+        return await connection.read_response()  # with a time-out of its own it would return None for an ETIMEDOUT
     except ResponseError as error:
         return error
 
 
 async def replies(client: Redis, commands: Sequence[Command]) -> list[Any]:
-    """What the server answers to each of the commands, which may be a `ResponseError`, as bytes have it. They are sent in one
-    round trip, and by a `connect`ed client for some 0.6 of what redis-py takes for it.
+    """Send the commands in one round trip; return the raw reply to each, which may be a `ResponseError`. A client of
+    `connect` needs some 0.6 of redis-py's CPU for it.
 
     Raises redis-py's errors when there is no answer; some of the commands may have been executed then.
     """
@@ -171,11 +171,11 @@ async def replies(client: Redis, commands: Sequence[Command]) -> list[Any]:
 
 @contextmanager
 def redis_errors() -> Iterator[None]:
-    """Turns redis-py's exceptions into ours, and brings back a cancellation that was lost on the way. Around the reading of
-    a reply, too: one of another shape than the command's, from a proxy or another kind of server, is a refusal.
+    """Translate redis-py's exceptions into those of this library, and raise a cancellation that redis-py swallowed. Surround
+    the reading of a reply as well: a reply of the wrong shape, from a proxy or another kind of server, is a refusal.
 
-    redis-py sends with `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that comes just as it is done
-    (bpo-37658): a cancelled loop would go on for ever.
+    redis-py sends with `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that comes as it ends
+    (bpo-37658): a cancelled loop would never end.
     """
     task = asyncio.current_task()
     cancellations = task.cancelling() if task is not None else 0
@@ -190,14 +190,14 @@ def redis_errors() -> Iterator[None]:
     except RuntimeError as error:
         if "closed" not in str(error):
             raise
-        # uvloop's word for a connection that was lost while redis-py was about to write to it.
+        # uvloop raises it when the connection is lost just before redis-py writes.
         raise StreamUnavailable(str(error)) from error
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise CommandRejected(f"an answer that cannot be read: {type(error).__name__}: {error}") from error
 
 
 def translating(call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """`redis_errors` around all of a call, the reading of its replies included."""
+    """Decorate a call with `redis_errors`, the reading of its replies included."""
 
     @wraps(call)
     async def translating_call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -208,7 +208,7 @@ def translating(call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, A
 
 
 def translated(error: RedisError | str) -> StreamError:
-    """Return the meaning of an error: always that the server cannot be used now, whatever its code."""
+    """Return the StreamError for an error of redis-py. Each of them means that the server cannot be used now."""
     code = getattr(error, "status_code", None) or ""
     text = f"{code} {error}".strip() or type(error).__name__
     if isinstance(error, AuthenticationError | AuthorizationError):
@@ -228,7 +228,7 @@ def translated(error: RedisError | str) -> StreamError:
 
 
 def _code(text: str) -> str:
-    """The code of an error reply. Only its place tells: names of users, keys and hosts may look like one."""
+    """Return the code of an error reply, by its position: names of users, keys and hosts may look like a code."""
     found = _CODE_INSIDE.search(text) or _CODE.match(text)
     return found[1] if found else ""
 
@@ -238,18 +238,18 @@ def _is_elsewhere(error: Exception) -> bool:
 
 
 def _is_bad_certificate(error: BaseException) -> bool:
-    """Tell whether TLS is set up wrongly, here or there. An end amid the handshake may be a restart."""
+    """Return True if TLS is misconfigured on either side. A connection closed amid the handshake may be a restart."""
     while (cause := error.__cause__ or error.__context__) is not None:
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             return True
         if isinstance(cause, FileNotFoundError) and _HOST_AND_PORT.search(str(error)):
-            return True  # the file with the certificates: no socket's, which a server brings along
+            return True  # the file of certificates is missing, not a Unix socket, which the server creates
         error = cause
     return False
 
 
 class Outage:
-    """Sits out an outage: grows the pauses, and says once that the server is lost and once that it is back."""
+    """The pauses between tries during an outage. They grow; its begin and its end are logged once each."""
 
     def __init__(self, client: Redis, duty: str, *, clock: Clock, roll: Callable[[], float]) -> None:
         self._client = client
@@ -260,7 +260,7 @@ class Outage:
         self._since = 0.0
 
     async def endure(self, error: StreamError, stop: asyncio.Event) -> None:
-        """Notes that `error` happened and waits before the next try, or until `stop`."""
+        """Record `error`, and wait before the next try, or until `stop`."""
         if self._failures == 0:
             self._since = self._clock.monotonic()
             log.warning("%s: cannot use Redis now, trying again until it works: %s", self._duty, error)
@@ -272,17 +272,17 @@ class Outage:
 
     @property
     def lasts(self) -> timedelta:
-        """For how long it has lasted; zero while there is none."""
+        """The duration of the current outage; zero while there is none."""
         return timedelta(seconds=self._clock.monotonic() - self._since if self._failures else 0.0)
 
     def over(self) -> None:
-        """Notes that the server answered."""
+        """End the outage: the server has answered."""
         if self._failures:
             log.warning("%s: Redis works again after %.1f s", self._duty, self._clock.monotonic() - self._since)
             self._failures = 0
 
     async def _drop_idle_connections(self) -> None:
-        # After a failover they lead to the old master, which is a replica now; new ones find the new master. In a cluster
+        # After a failover they lead to the old master, which is a replica now; new ones reach the new master. In a cluster
         # the address may stand for several nodes.
         with suppress(StreamError), redis_errors():
             await self._client.connection_pool.disconnect(inuse_connections=False)
