@@ -37,8 +37,8 @@ _MAX_BATCH: Final = 512  # messages per round trip
 _MAX_CALL: Final = 128
 _MAX_FIELDS: Final = 7_000  # names and values of an entry: Lua's `unpack` takes some more
 
-BEFORE_ACK = failpoint("settle.before_ack", "outcomes known, Redis not told", raises=StreamUnavailable)
-AFTER_ACK = failpoint("settle.after_ack", "entries acknowledged, the reply not heard", raises=StreamUnavailable)
+BEFORE_ACK = failpoint("settle.before_ack", "outcomes known, entries not acked", raises=StreamUnavailable)
+AFTER_ACK = failpoint("settle.after_ack", "entries acked, the reply lost", raises=StreamUnavailable)
 
 
 class Acker:

@@ -1,4 +1,4 @@
-"""Dead letters: what was given up, to be looked at, put back or thrown away. Nothing else reads or trims them."""
+"""Dead letters: list, replay and purge the messages that were given up. Nothing else reads or trims them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CHUNK = 100  # letters per script call or XDEL
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterPage:
-    """Some dead letters, newest first. `older` and `newer` are cursors for `list`; None where there is nothing."""
+    """Some dead letters, newest first. `older` and `newer` are cursors for `list`, None at the ends."""
 
     letters: tuple[DeadLetter, ...]
     older: str | None
@@ -28,8 +28,8 @@ class DeadLetterPage:
 
 
 class DeadLetters:
-    """The dead letters of one stream. Every method raises `StreamError` when the server cannot be asked, and TypeError or
-    ValueError for an id that is none, before anything is changed."""
+    """The dead letters of one stream. Every method raises `StreamError` when the server cannot be used, and TypeError or
+    ValueError for a wrong id, before it changes anything."""
 
     def __init__(self, client: Redis, stream: Stream) -> None:
         self._client = checked_client(client)
@@ -37,11 +37,12 @@ class DeadLetters:
         self._key = stream.dead_key
 
     async def count(self) -> int:
+        """Return how many dead letters there are."""
         with redis_errors():
             return int(await self._client.xlen(self._key))
 
     async def list(self, count: int = 50, *, before: str | None = None, after: str | None = None) -> DeadLetterPage:
-        """A page, newest first: the newest of all, those older than `before`, or those just newer than `after`."""
+        """Return a page, newest first: the newest of all, those older than `before`, or those just newer than `after`."""
         if before is not None and after is not None:
             raise ValueError("a page is before a letter or after one, not both")
         if count < 1:
@@ -63,15 +64,14 @@ class DeadLetters:
         )
 
     async def get(self, letter_id: str) -> DeadLetter | None:
-        """One letter, or None when it is gone."""
+        """Return one letter, or None when it is gone."""
         checked_id(letter_id)
         found = await self._range(letter_id, letter_id, 1, newest_first=False)
         return found[0] if found else None
 
     async def replay(self, *, ids: Sequence[str] | None = None, limit: int = 1_000) -> int:
-        """Puts letters back into their lanes, as new messages whose attempts start again; how many.
-
-        Those of `ids`, or without it the oldest `limit`. Each moves in one step: it is never in both places or in none.
+        """Put the letters `ids`, or the oldest `limit`, back into their lanes as new messages, attempts starting again;
+        return how many. Each moves in one step: it is never in both places or in none.
         """
         wanted = _checked(ids) if ids is not None else await self._oldest(limit)
         replayed = 0
@@ -83,10 +83,10 @@ class DeadLetters:
     async def purge(
         self, *, ids: Sequence[str] | None = None, older_than: timedelta | None = None, everything: bool = False
     ) -> int:
-        """Throws letters away for good; how many. Which: `ids`, those `older_than` (server's clock) or `everything`."""
+        """Delete letters: `ids`, those `older_than` (by the server's clock) or `everything`. Return how many."""
         if sum((ids is not None, older_than is not None, everything)) != 1:
             raise ValueError("purge takes exactly one of ids, older_than, everything=True")
-        wanted = _checked(ids or ())  # outside: what is wrong here is the caller's
+        wanted = _checked(ids or ())  # outside `redis_errors`: a wrong id is the caller's error
         with redis_errors():
             if everything:
                 return int(await self._client.xtrim(self._key, maxlen=0, approximate=False))
@@ -112,7 +112,7 @@ class DeadLetters:
         return [to_dead_letter(entry_id, fields) for entry_id, fields in found or ()]
 
 
-list_of = list  # the builtin, which the class's own `list` hides in its body
+list_of = list  # the method `list` hides the builtin in the body of the class
 
 
 def _checked(ids: Sequence[str]) -> list_of[str]:

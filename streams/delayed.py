@@ -1,6 +1,6 @@
-"""Messages that wait for their next attempt, and the loop that moves them back into their lanes when they are due.
+"""Delayed retries: the loop that moves messages back into their lanes when they are due, by the server's clock.
 
-Promise: a message is in the set or in its lane, never in neither: one script moves it. Due is by the server's clock.
+Guarantee: a message is in the delayed set or in its lane, never in neither, since one script moves it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from streams.metrics import Metrics, guarded
 _SHORTEST_PAUSE = timedelta(milliseconds=10)
 
 BEFORE_PROMOTE = failpoint("promote.before", "due messages not moved yet", raises=StreamUnavailable)
-AFTER_PROMOTE = failpoint("promote.after", "due messages moved, the reply not heard", raises=StreamUnavailable)
+AFTER_PROMOTE = failpoint("promote.after", "due messages moved, the reply lost", raises=StreamUnavailable)
 
 
 class Delayed:
     """The delayed messages of one stream. Any number of processes may run it at once.
 
-    `limit` bounds one step; `poll` bounds how late a message may be that another process has just delayed.
+    `limit` bounds one step; `poll` bounds the lateness of a message that another process has just delayed.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class Delayed:
 
     @property
     def unable_for(self) -> timedelta:
-        """For how long it has been unable to move what is due; zero while it can."""
+        """The time since which it cannot move what is due; zero while it can."""
         return self._outage.lasts
 
     async def run_once(self) -> int:
-        """Moves what is due, up to `limit`; how many. Raises `StreamError` when the server cannot be asked."""
+        """Move what is due, up to `limit`; return how many. Raises `StreamError` when the server cannot be used."""
         if BEFORE_PROMOTE.armed:
             await BEFORE_PROMOTE.hit()
         moved, next_ms, now_ms = await scripts.promote(self._client, self._stream, limit=self._limit)
@@ -72,7 +72,7 @@ class Delayed:
         return moved
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Moves what is due until `stop`."""
+        """Move what is due until `stop`."""
         while not stop.is_set():
             try:
                 moved = await self.run_once()
@@ -84,12 +84,12 @@ class Delayed:
                 await pause(self._clock, self._next_in, stop)
 
     async def count(self) -> int:
-        """How many messages wait."""
+        """Return how many messages wait."""
         with redis_errors():
             return int(await self._client.zcard(self._stream.delayed_key))
 
     async def next_due(self) -> datetime | None:
-        """When the first of them is due, by the server's clock."""
+        """Return the due time of the first message by the server's clock, None if none waits."""
         with redis_errors():
             head = await self._client.zrange(self._stream.delayed_key, 0, 0, withscores=True)
         return datetime.fromtimestamp(float(head[0][1]) / 1000, UTC) if head else None

@@ -1,7 +1,7 @@
-"""A message to be published, and the limits that it is held to before it shares a batch with others.
+"""A message to publish, and the check of its limits before it shares a batch with others.
 
-Promise: what passes here the server takes, so that no message fails the batch that it travels in; a producer and its test
-double check by the same code.
+Guarantee: the server takes every message that passes, so that none fails its batch. `Producer` and `MemoryQueue` use the
+same check.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from streams.entry import to_fields
 from streams.keys import Stream
 from streams.values import value
 
-MAX_BYTES: Final = 16 * 1024 * 1024  # of one message: its body with the names and values of its headers
+MAX_BYTES: Final = 16 * 1024 * 1024  # of a message: its body, and the names and values of its headers
 # Twice as many fields travel in one script call, which takes some thousands at most (see `scripts.MAX_ARGUMENTS`).
 MAX_HEADERS: Final = 256
 
@@ -23,7 +23,7 @@ Packed = tuple[str, list[str | bytes | int]]  # lane, fields
 
 @value
 class Draft:
-    """A message to be published. `lane` None means the first lane."""
+    """A message to publish. `lane` None means the first lane."""
 
     body: bytes
     lane: str | None = None
@@ -31,7 +31,7 @@ class Draft:
 
 
 class Packer:
-    """Checks the messages for one stream, and writes them into fields."""
+    """Checks the messages for one stream, and converts them to fields."""
 
     def __init__(self, stream: Stream) -> None:
         self._name = stream.name
@@ -39,7 +39,7 @@ class Packer:
         self._first_lane = stream.lanes[0].name
 
     def pack(self, body: bytes, lane: str | None, headers: Mapping[str, str] | None) -> Packed:
-        """The message's lane and fields. Raises TypeError or ValueError, with the limit in its text."""
+        """Return the message's lane and fields. Raises TypeError or ValueError with the limit in its text."""
         if not isinstance(body, bytes):
             advice = "; encode it" if isinstance(body, str) else ""
             raise TypeError(f"a body is bytes, not {type(body).__name__}{advice}")
@@ -49,7 +49,7 @@ class Packer:
             raise TypeError(f"a lane is given by its name, a str, not {type(lane).__name__}")
         elif lane not in self._lanes:
             raise ValueError(f"no lane {lane!r} in stream {self._name!r}")
-        if headers is None or headers == {}:  # as most are: on the way of every message
+        if headers is None or headers == {}:  # the fast way for most messages
             fields: list[str | bytes | int] = ["b", body]
             size = len(body)
         else:
@@ -62,7 +62,7 @@ class Packer:
 
 
 def fields_size(fields: list[str | bytes | int]) -> int:
-    """Bytes of an entry's names and values."""
+    """Return the bytes of an entry's names and values."""
     if len(fields) == 2:
         return len(fields[1])  # type: ignore[arg-type] # a body
     return sum(len(part) if isinstance(part, bytes) else len(str(part)) for part in fields)

@@ -1,7 +1,7 @@
-"""How a message is written into a stream entry and read back: the only place that knows the fields.
+"""The fields of a stream entry, written and read only here.
 
-`b` is the body, `a` the attempt (left out when it is the first), `g` the group that it comes back for (left out when it is
-for all), `h:<name>` a header. A dead letter has four more: `lane`, `id` (the entry it was), `deliveries` and `reason`.
+`b` is the body, `a` the attempt (absent for the first), `g` the group that it comes back for (absent for all groups),
+`h:<name>` a header. A dead letter has four more: `lane`, `id` (of the original entry), `deliveries` and `reason`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from streams.message import Message
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
-_REASON_LIMIT = 1_000  # characters: an operator reads it, and a stack of wrapped errors must not fill the server
+_REASON_LIMIT = 1_000  # characters: a chain of wrapped errors must not fill the server
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """A message that was given up: what it was, by which group, why, and when (the server's clock)."""
+    """A message that was given up, with the reason, the group, and the time by the server's clock."""
 
     id: str
     lane: str
@@ -37,30 +37,30 @@ class DeadLetter:
 def to_fields(
     body: bytes, headers: Mapping[str, str], *, attempt: int = 1, group: str | None = None
 ) -> list[str | bytes | int]:
-    """The entry's fields as XADD takes them: name, value, name, value."""
+    """Return the entry's fields for XADD: name, value, name, value."""
     fields: list[str | bytes | int] = ["b", body]
     if attempt > 1:
         fields += ("a", attempt)
     if group is not None:
         fields += ("g", group)
     for name, value in headers.items():
-        # Encoded here, so that text which cannot be is the error of its message, not of the batch that it travels in.
+        # Encoded here, so that text that UTF-8 cannot write is an error of its message, not of the batch.
         fields += (b"h:" + name.encode(), value.encode())
     return fields
 
 
 def to_dead_fields(message: Message, reason: str, *, group: str) -> list[str | bytes | int]:
-    """The fields of a dead letter of this group."""
+    """Return the fields of a dead letter of this group."""
     fields = to_fields(message.body, message.headers, attempt=message.attempt, group=group)
     fields += ("lane", message.lane, "id", message.id, "deliveries", message.deliveries)
-    # An error's text may hold what UTF-8 cannot (a file name, say): that must not keep its batch from being acked.
+    # An error's text may have characters that UTF-8 cannot write (of a file name, say): they must not fail the batch.
     fields += ("reason", reason[:_REASON_LIMIT].encode(errors="replace"))
     return fields
 
 
 def to_message(entry_id: bytes, fields: Sequence[bytes], *, lane: str, deliveries: int = 1) -> Message:
-    """Reads an entry. Fields that are not ours are ignored, so that newer producers may add some."""
-    if len(fields) == 2 and fields[0] == b"b":  # all there is to most entries
+    """Read an entry. Unknown fields are ignored, so that newer producers may add some."""
+    if len(fields) == 2 and fields[0] == b"b":  # most entries have nothing else
         return Message(entry_id.decode(), lane, fields[1], {}, 1, deliveries)
     values = _pairs(fields)
     return Message(
@@ -75,7 +75,7 @@ def to_message(entry_id: bytes, fields: Sequence[bytes], *, lane: str, deliverie
 
 
 def to_dead_letter(entry_id: bytes, values: Mapping[bytes, bytes]) -> DeadLetter:
-    """Reads a dead letter. One that somebody else wrote comes out with empty parts rather than not at all."""
+    """Read a dead letter. In one that another program wrote, missing parts are empty."""
     text = entry_id.decode()
     return DeadLetter(
         id=text,
@@ -92,13 +92,13 @@ def to_dead_letter(entry_id: bytes, values: Mapping[bytes, bytes]) -> DeadLetter
 
 
 def timestamp_ms(entry_id: str) -> int:
-    """When the server made the entry: its clock, in ms since the epoch."""
+    """Return the time at which the server created the entry, in ms since the epoch."""
     return int(entry_id.partition("-")[0])
 
 
 def checked_id(text: str) -> str:
-    """`text` if it is an entry's id, as the library hands them out. Raises TypeError or ValueError: to the server it might be
-    an error for all of a batch, or a range."""
+    """Return `text` if it is an entry's id. Raises TypeError or ValueError otherwise: to the server it might be a range,
+    or an error that fails a whole batch."""
     if not isinstance(text, str):
         raise TypeError(f"an entry's id is a str, not {type(text).__name__}")
     if not _ID.fullmatch(text) or any(int(part) >> 64 for part in text.split("-")):
@@ -127,5 +127,5 @@ def _count(value: bytes | None, default: int) -> int:
 
 
 def flatten(values: Mapping[bytes, bytes]) -> list[bytes]:
-    """A reply that redis-py has made a mapping, as the list it was."""
+    """Return a reply as the list it was, which redis-py has converted to a mapping."""
     return [part for pair in values.items() for part in pair]

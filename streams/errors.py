@@ -1,4 +1,4 @@
-"""What the library raises. Redis's own exceptions never leave `streams`."""
+"""The errors of the library. redis-py's exceptions never leave `streams`."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ class StreamError(Exception):
 
 
 class StreamUnavailable(StreamError):
-    """The server cannot be used now: away, loading, read-only or full, or it refuses (see the subclasses). The command may
-    have been executed or not; later it may work."""
+    """The server cannot be used now: it is away, loading, read-only or full, or it refuses (see the subclasses). The
+    command may have been executed. It may work later."""
 
 
 class StreamRefused(StreamUnavailable):
-    """The server answers, with an error that time alone may not mend: a slot that another node owns, a key of the wrong
-    type, a command that it does not have."""
+    """The server answers with an error that may not end by itself: a slot of another node, a key of the wrong type, a command
+    that it does not have."""
 
 
 class StreamForbidden(StreamRefused):
-    """The server does not let this client in, or not do what it asks: wrong credentials, a missing right, a certificate that
-    does not verify. The text is the server's, which names the user and the command, and never the password."""
+    """The server refuses the login or the command: wrong credentials, a missing right, a certificate that does not
+    verify. The text is the server's. It names the user and the command, and never the password."""
 
 
 class CommandRejected(StreamRefused):
-    """The server finds fault with the command itself, or its answer cannot be read: most likely a bug here. Like every
-    refusal it counts as an outage, but what only one command suffers from must not be tried for ever."""
+    """The server rejects the command itself, or its reply cannot be read: most likely a bug here. It counts as an outage like
+    every refusal, but is not retried for ever, since it may concern one command alone."""
 
 
 class StreamFull(StreamError):
-    """A lane is at the producer's `max_length`. `published` has an entry id, or None where refused, in order."""
+    """A lane is at the producer's `max_length`. `published` has, in order, an entry id for each message or None if
+    refused."""
 
     def __init__(self, message: str, *, published: Sequence[str | None] = (None,)) -> None:
         super().__init__(message)
@@ -38,8 +39,8 @@ class StreamFull(StreamError):
 
 
 class GroupLost(StreamError):
-    """The consumer group or its stream vanished (flush, failover). The consumer creates it again by itself."""
+    """The consumer group or its stream vanished (flush, failover). The consumer creates it again."""
 
 
 class UnsafeServer(StreamError):
-    """The server's configuration would lose messages; the text says which setting, and what it should be."""
+    """The server's configuration would lose messages. The text names the setting and its right value."""

@@ -1,6 +1,6 @@
 """Failpoints: named places where a test makes the process die, stop, wait or fail.
 
-A place declares its point once and asks `if POINT.armed: await POINT.hit()`: unarmed, that is one look at an attribute.
+A place declares its point once and runs `if POINT.armed: await POINT.hit()`. Unarmed, that costs one attribute access.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ _DELAY_S = 1.0
 
 
 class FailpointRaised(Exception):
-    """What a failpoint raises where the place names no exception of its own."""
+    """The error of a failpoint whose place names no other."""
 
 
 class Action(enum.StrEnum):
-    """What an armed failpoint does."""
+    """The action of an armed failpoint."""
 
     KILL = "kill"  # kill -9 of this process
-    STOP = "stop"  # SIGSTOP: the process sleeps until somebody sends SIGCONT
+    STOP = "stop"  # SIGSTOP: the process sleeps until a SIGCONT
     DELAY = "delay"
     RAISE = "raise"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do at the `nth` hit; None: at every one."""
+    """The action at the `nth` hit; None: at every hit."""
 
     action: Action
     nth: int | None
@@ -45,7 +45,7 @@ class Plan:
 
 @dataclass(slots=True, eq=False)
 class Failpoint:
-    """One place. `raises` is what a failure would look like there."""
+    """One place. `raises` is the error of a failure there."""
 
     name: str
     meaning: str
@@ -55,15 +55,15 @@ class Failpoint:
     _plan: Plan | None = field(default=None, repr=False)
 
     def arm(self, plan: Plan) -> None:
-        """Act from now on, counting hits from here."""
+        """Act from now on; hits count from here."""
         self._plan, self.hits, self.armed = plan, 0, True
 
     def disarm(self) -> None:
-        """Do nothing from now on."""
+        """Stop acting."""
         self._plan, self.armed = None, False
 
     async def hit(self) -> None:
-        """The place was reached: act if it is this hit's turn. Does nothing unarmed."""
+        """Act if the plan says so for this hit. Do nothing unarmed."""
         plan = self._plan
         if plan is None:
             return
@@ -85,7 +85,7 @@ _declared: Final[dict[str, Failpoint]] = {}
 
 
 def failpoint(name: str, meaning: str, *, raises: type[Exception] = FailpointRaised) -> Failpoint:
-    """Declares a point. Raises ValueError if the name is taken."""
+    """Declare a point. Raises ValueError if the name is taken."""
     if name in _declared:
         raise ValueError(f"failpoint {name!r} is declared twice")
     _declared[name] = point = Failpoint(name, meaning, raises)
@@ -93,15 +93,15 @@ def failpoint(name: str, meaning: str, *, raises: type[Exception] = FailpointRai
 
 
 def declared() -> Mapping[str, Failpoint]:
-    """All points of the modules imported so far, by name."""
+    """Return all points of the modules imported so far, by name."""
     return MappingProxyType(_declared)
 
 
 def arm(spec: str) -> None:
-    """Arms what `spec` says: `name:action[:nth]`, several joined by commas.
+    """Arm the points of `spec`: `name:action[:nth]`, several joined by commas.
 
     The action is `kill`, `stop`, `raise`, `delay` (a second) or `delay=SECONDS`; `nth` counts hits from 1 (the default),
-    and `*` means every hit. Raises ValueError, and then nothing is armed.
+    and `*` means every hit. Raises ValueError without arming anything.
     """
     plans = [_parse(part.strip()) for part in spec.split(",")]
     for point, plan in plans:
@@ -109,7 +109,7 @@ def arm(spec: str) -> None:
 
 
 def disarm_all() -> None:
-    """Disarms every point."""
+    """Disarm every point."""
     for point in _declared.values():
         point.disarm()
 

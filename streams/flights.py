@@ -1,12 +1,11 @@
-"""The messages a consumer has in hand: from the read to the moment the server knows what became of them.
+"""The messages in flight: those a consumer has in hand, from the read to the ack.
 
-They are worked on by hands: tasks that take one piece of work after the other. A handler that never waits keeps its hand, and
-no further one is started; where handlers wait, more hands come, twice as many each turn of the loop, and the next time at
-once as many as were needed. So a quick handler costs no task per message, a slow one runs as often at once as there are
-slots, and what was read together is begun together.
+Tasks run the handlers, one after the other. A handler that never waits keeps its task, and no second one starts. While
+handlers wait, the number of tasks doubles with each turn of the loop; the next time as many start at once as were needed.
+So a quick handler costs no task per message, slow handlers fill all slots, and messages read together start together.
 
-Promise: no message is in hand twice, one that is not acked stays pending and is said to, and what a handler binds in its
-context (for the logs) is gone when the next one starts.
+Guarantees: no message is in hand twice; one that is not acked stays pending, and is logged; the context variables that a
+handler sets (for the logs) are gone when the next one starts.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ from streams.outcome import Outcome
 
 log = logging.getLogger("streams")
 
-_CANCELLATIONS = 2  # of a handler that swallows the first
-_CANCEL_GRACE_S = 3.0  # that a cancelled handler has to leave things in order
+_CANCELLATIONS = 2  # for a handler that swallows the first
+_CANCEL_GRACE_S = 3.0  # for the cleanup of a cancelled handler
 
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """One message in hand. It has an `outcome` once that is being acked, is `acked` when the server knows it, and has
-    `landed` when it is in hand no more. It is `group_was_recreated` if the group was made anew since it was read."""
+    """One message in hand. It has an `outcome` from when the ack starts, is `acked` when the server has done so, and has
+    `landed` when it is no longer in hand. `group_was_recreated`: since it was read."""
 
     message: Message
     since: float
@@ -47,18 +46,18 @@ Work = Callable[[Sequence[Flight]], Awaitable[None]]
 
 
 class Flights:
-    """All messages in hand."""
+    """All messages in hand, the tasks that run their handlers, and the free slots."""
 
     def __init__(self, *, capacity: int, clock: Clock, metrics: Metrics) -> None:
         self._capacity = capacity
-        # Refilled in chunks: one by one, every acked message would cost a read of its own.
+        # Slots are refilled in chunks: one by one, every acked message would cost a read.
         self._chunk = max(1, capacity // 4)
         self._clock = clock
         self._metrics = metrics
         self._lanes: dict[str, dict[str, Flight]] = defaultdict(dict)  # by lane and entry id
         self._queue: deque[tuple[Work, Sequence[Flight]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._next_start = 1  # hands to start in the next turn
+        self._next_start = 1  # tasks to start in the next turn
         self._start_scheduled = False
         self._notify_scheduled = False
         self._room_event = asyncio.Event()
@@ -73,12 +72,12 @@ class Flights:
 
     @property
     def count_by_lane(self) -> Mapping[str, int]:
-        """How many are in hand, by lane."""
+        """The number of messages in hand, by lane."""
         return {lane: len(flights) for lane, flights in self._lanes.items()}
 
     @property
     def ids_by_lane(self) -> Mapping[str, list[str]]:
-        """The entries of those in hand, by lane."""
+        """The entry ids of the messages in hand, by lane."""
         return {lane: list(flights) for lane, flights in self._lanes.items()}
 
     @property
@@ -87,17 +86,17 @@ class Flights:
 
     @property
     def has_room(self) -> bool:
-        """Whether a read is worth its round trip: a quarter of the slots is free, or all."""
+        """True if a read is worth its round trip: a quarter of the slots is free, or all."""
         free = self.free_slots
         return free >= self._chunk or free == self._capacity
 
     def is_ending(self) -> bool:
-        """Tell whether handlers are cancelled by us, so that their cancellation is not their own. A loop that ends cancels
-        all tasks at once, the consumer's and the hands."""
+        """Return True if the consumer's end cancels the handlers, not they themselves. A loop that ends cancels all tasks at
+        once, the consumer's and those of the handlers."""
         return self._abandoning or (self._owner is not None and self._owner.cancelling() > 0)
 
     def start(self) -> None:
-        """The running task runs the consumer from now on."""
+        """Record the running task as the one that runs the consumer."""
         self._owner = asyncio.current_task()
         self._cancelled_with_loop.clear()
 
@@ -105,14 +104,14 @@ class Flights:
         return self._lanes[lane].get(entry_id)
 
     def in_hand_since(self, before: float) -> list[Flight]:
-        """Those in hand since `before` (monotonic) or longer."""
+        """Return the messages in hand since `before` (monotonic) or longer."""
         return [flight for lane in self._lanes.values() for flight in lane.values() if flight.since <= before]
 
     def launch(self, messages: Sequence[Message], work: Work, *, batch: int = 1) -> list[Flight]:
-        """Takes messages in hand that are not yet. `work` sees to up to `batch` of them: has them acked, or raises.
+        """Take messages in hand that are not yet, and queue `work` for each `batch` of them; return their flights.
 
-        One that is comes again when its group was created anew, or when renewals failed for so long that we reclaimed
-        it from ourselves: in both cases it is ours again, and a second handler must not start.
+        A message in hand comes again after the group was recreated, or when renewals failed for so long that the consumer
+        reclaimed it from itself. It is the consumer's in both cases, and a second handler must not start.
         """
         now = self._clock.monotonic()
         launched = []
@@ -128,7 +127,7 @@ class Flights:
         return launched
 
     def land(self, flights: Iterable[Flight], error: BaseException | None = None, *, acked: bool | None = None) -> None:
-        """They are in hand no more: acked, or not; after an error still pending."""
+        """End flights: acked, or after an error still pending."""
         landing = [flight for flight in flights if not flight.landed]
         for flight in landing:
             flight.acked = error is None if acked is None else acked
@@ -143,12 +142,12 @@ class Flights:
                 self._log_pending(flight.message, error)
 
     def mark_group_recreated(self) -> None:
-        """The group was made anew: it knows nothing of what is in hand."""
+        """Mark all in hand: the recreated group does not have them as pending."""
         for flight in self._all():
             flight.group_was_recreated = True
 
     async def wait_for_room(self) -> None:
-        """Returns when `has_room`, or at the next `wake`."""
+        """Return when `has_room`, or at the next `wake`."""
         self._room_event.clear()
         if not self.has_room:
             await self._room_event.wait()
@@ -157,7 +156,7 @@ class Flights:
         self._room_event.set()
 
     async def wait_for(self, flights: Iterable[Flight]) -> None:
-        """Returns when none of `flights` is in hand any more."""
+        """Return when all of `flights` have landed."""
         left = [flight for flight in flights if not flight.landed]
         while left:
             self._landed_event.clear()
@@ -165,7 +164,7 @@ class Flights:
             left = [flight for flight in left if not flight.landed]
 
     async def wait_for_all(self, limit: timedelta, *, until: asyncio.Event | None = None) -> None:
-        """Waits for all to land, for `limit` at most and no longer than `until` is set."""
+        """Wait until all have landed, for `limit` at most, or until `until` is set."""
         if not len(self):
             return
         waits = [self.wait_for(self._all()), self._clock.sleep(limit)]
@@ -180,9 +179,10 @@ class Flights:
             await asyncio.gather(*racers, return_exceptions=True)
 
     async def abandon(self) -> list[Flight]:
-        """Cancels the handlers; those whose work has ended without an outcome. They stay pending and are delivered again.
+        """Cancel the handlers; return the flights whose work has ended without an outcome. They stay pending and are
+        delivered again.
 
-        A handler that goes on all the same is left behind: what it has is in hand no more, and its outcome will be dropped.
+        A handler that ignores its cancellation is left behind: its messages land, and its outcome will be dropped.
         """
         unfinished = self._cancelled_with_loop + [flight for flight in self._all() if flight.outcome is None]
         if not unfinished:
@@ -225,7 +225,7 @@ class Flights:
     def _start_tasks(self) -> None:
         self._start_scheduled = False
         if not self._queue:
-            self._next_start = max(1, len(self._tasks))  # those that wait: the next time as many start at once
+            self._next_start = max(1, len(self._tasks))  # these wait: the next time as many start at once
             return
         loop = asyncio.get_running_loop()
         for _ in range(min(self._next_start, len(self._queue), self._capacity - len(self._tasks))):
@@ -234,12 +234,12 @@ class Flights:
             task.add_done_callback(self._task_done)
         self._next_start *= 2
         if len(self._tasks) < self._capacity:
-            self._schedule_start()  # to see whether those who started now have to wait
+            self._schedule_start()  # checks in the next turn whether the new tasks have to wait
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # said already, of its message
+            task.exception()  # already logged with its message
         if self._queue:
             self._schedule_start()
 
@@ -257,9 +257,9 @@ class Flights:
                 if not isinstance(raised, Exception):
                     raise
             finally:
-                # Whatever happens: no slot stays taken by a message without a handler.
+                # In every case: a message without a handler must not keep its slot.
                 for flight in flights:
-                    if flight.outcome is None:  # else it is being acked: a handler may answer when it is cancelled
+                    if flight.outcome is None:  # else it is being acked: a cancelled handler may return an outcome
                         self.land([flight], error or RuntimeError("a bug: it was left without an outcome"))
                         if isinstance(error, asyncio.CancelledError) and not self._abandoning and self.is_ending():
                             self._cancelled_with_loop.append(flight)
@@ -268,10 +268,10 @@ class Flights:
             except Exception:  # values that cannot be compared
                 is_clean = False
             if not is_clean:
-                return  # the handler left something behind there: the next one begins with another hand
+                return  # the handler changed the context or was cancelled: the next one starts in another task
 
     def _remove_by_identity(self, flight: Flight) -> None:
-        """Searches for a flight whose message was changed by its handler, against its type: its slot must not stay taken."""
+        """Remove a flight whose handler has changed its message, against its type, so that its slot becomes free."""
         for lane in self._lanes.values():
             for entry_id, other in list(lane.items()):
                 if other is flight:
@@ -284,7 +284,7 @@ class Flights:
             log.error("message %s of lane %s stays pending: its handler was cancelled", message.id, message.lane)
 
     def _notify(self) -> None:
-        """After landings, once a turn of the loop."""
+        """Report landings, once per turn of the loop."""
         self._notify_scheduled = False
         self._metrics.in_flight(len(self))
         self._landed_event.set()

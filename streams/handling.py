@@ -1,7 +1,7 @@
-"""From messages to final outcomes: calls the handler and lets nothing but outcomes out of it.
+"""Calls handlers, and turns all that they return or raise into outcomes.
 
-Promise: whatever is raised (a panic of an extension, too), or an answer that is not an outcome, is `Retry` and never counted
-as done. Only what is not the handler's own passes: the end of the process or of the consumer. Pure but for the handler.
+Guarantee: an exception (a panic of an extension, too) or a result that is not an outcome is `Retry`, never `Done`. Only the
+end of the process or of the consumer is raised. Pure, except for the handler.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from streams.retry import MAX_DELAY, RetryPolicy
 log = logging.getLogger("streams")
 
 _AWAITABLES = ("Awaitable", "Coroutine", "Future", "Task")
-_SHOWN = 200  # characters of what is no outcome
+_SHOWN = 200  # characters of a result that is not an outcome
 
 Handler = Callable[[Message], Awaitable[Outcome]]
 BatchHandler = Callable[[Sequence[Message]], Awaitable[Sequence[Outcome]]]
 
 
 class Tracer(Protocol):
-    """What traces the handling of messages. The context that a producer gave them along is in their headers: these stay
-    the same through retries, take-overs and replays."""
+    """Traces the handling of messages. The context from their producer is in their headers, which stay the same through
+    retries, take-overs and replays."""
 
     def processing(self, messages: Sequence[Message]) -> AbstractContextManager[object]:
-        """Entered before the handler is called with these, and left when it has answered; also for poison."""
+        """Return the context manager for one call of the handler with these messages, or of `on_poison`."""
 
 
 def check_handler(handler: object, name: str) -> None:
@@ -62,14 +62,14 @@ def check_handler(handler: object, name: str) -> None:
 
 
 def is_cancelled() -> bool:
-    """Tell whether the running task is being cancelled."""
+    """Return True if the running task is being cancelled."""
     task = _running_task()
     return task is not None and task.cancelling() > 0
 
 
 def must_propagate(error: BaseException, *, cancelled: Callable[[], bool] = is_cancelled) -> bool:
-    """Tell whether what a handler raised is not its own: an exit (SystemExit, KeyboardInterrupt), the cancellation of its
-    caller (`cancelled` says if there is one), or the end of the loop, which closes what still waits."""
+    """Return True for an error that is not the handler's own: an exit (SystemExit, KeyboardInterrupt), the cancellation
+    of its caller (if `cancelled` returns True), or the end of the loop, which closes waiting coroutines."""
     match error:
         case Exception():
             return False
@@ -85,7 +85,7 @@ def must_propagate(error: BaseException, *, cancelled: Callable[[], bool] = is_c
 async def call_handler(
     handler: Handler, message: Message, *, metrics: Metrics, cancelled: Callable[[], bool] = is_cancelled
 ) -> Outcome:
-    """The handler's outcome; `Retry` when it raised or answered something else. Raises only what `must_propagate`."""
+    """Return the handler's outcome, or `Retry` for an error or another result. Raises only what `must_propagate`."""
     try:
         outcome = await handler(message)
     except BaseException as error:
@@ -104,9 +104,9 @@ async def call_batch_handler(
     metrics: Metrics,
     cancelled: Callable[[], bool] = is_cancelled,
 ) -> Sequence[Outcome]:
-    """The handler's outcomes, one for each message and in their order; `Retry` for all of them when it raised or answered
-    too few or too many, and for each that it answered something else. Raises only what `must_propagate`."""
-    given = tuple(messages)  # the handler may change the list that it gets
+    """Return the handler's outcomes, one for each message, in order: `Retry` for all after an error or a wrong number of
+    outcomes, and for each result that is not an outcome. Raises only what `must_propagate`."""
+    given = tuple(messages)  # the handler may change its list
     try:
         outcomes = list(islice(await handler(messages), len(given) + 1))  # it may be an endless iterator
     except BaseException as error:
@@ -126,18 +126,19 @@ async def call_batch_handler(
 
 
 def is_outcome(answer: object) -> bool:
-    """Whether it is one through and through. The type checker says that it is; a handler without annotations knows better."""
+    """Return True for an outcome with fields of the right types. A handler without annotations may return anything."""
     try:
         match answer:
             case Done() | Dead(reason=str()) | Retry(reason=str(), after=None | timedelta()):
                 return True
-    except Exception:  # an object that does not even let itself be looked at
+    except Exception:  # an object whose attributes raise
         log.debug("an answer that cannot be looked at", exc_info=True)
     return False
 
 
 def resolve(outcome: Outcome, *, attempt: int, policy: RetryPolicy, roll: float) -> Outcome:
-    """Fills in the delay of a `Retry` that has none; when the policy is spent it is `Dead`. No delay is beyond MAX_DELAY."""
+    """Return the outcome, with a delay for a `Retry` that has none, or `Dead` when the policy is spent. No delay is
+    longer than MAX_DELAY."""
     match outcome:
         case Done() | Dead():
             return outcome
@@ -170,7 +171,7 @@ def _reason(error: BaseException) -> str:
     name = type(error).__name__
     try:
         return f"{name}: {error}"
-    except Exception:  # its text is as broken as what it tells of
+    except Exception:  # its __str__ raises, too
         return name
 
 
@@ -202,5 +203,5 @@ def _name(handler: object) -> str:
 def _running_task() -> asyncio.Task[object] | None:
     try:
         return asyncio.current_task()
-    except RuntimeError:  # no loop runs any more
+    except RuntimeError:  # the loop has ended
         return None

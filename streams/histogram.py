@@ -1,6 +1,6 @@
-"""A histogram for the hot path: what prometheus_client's does in microseconds, with its locks and checks, in a fraction.
+"""A histogram for the hot path, without the locks and checks of prometheus_client, which cost microseconds.
 
-For one thread that observes. A scrape from another may miss what is being observed at that moment; it will be in the next.
+One thread observes. A scrape from another thread may miss the current observation; the next scrape has it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from prometheus_client.core import Exemplar, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 Bucket = tuple[str, float] | tuple[str, float, Exemplar]  # upper bound, values up to it
-TraceId = Callable[[], str | None]  # of the trace that is being recorded around the caller, if any
+TraceId = Callable[[], str | None]  # returns the id of the current trace, if one is recorded
 
 
 class Histogram:
@@ -33,12 +33,12 @@ class Histogram:
         self.total += value
 
     def buckets(self, les: Sequence[str]) -> Sequence[Bucket]:
-        """The buckets, added up; `les` are their names."""
+        """Return the cumulative buckets; `les` are their names."""
         return list(zip(les, accumulate(self.counts), strict=True))
 
 
 class TracedHistogram(Histogram):
-    """One that also keeps, for each bucket, the trace of the last value in it."""
+    """A histogram that keeps, for each bucket, the trace of its last value."""
 
     __slots__ = ("_exemplars", "_trace_id")
 
@@ -57,7 +57,7 @@ class TracedHistogram(Histogram):
             self._exemplars[at] = Exemplar({"trace_id": trace_id}, value, time.time())
 
     def buckets(self, les: Sequence[str]) -> Sequence[Bucket]:
-        """The buckets, added up, with their exemplars."""
+        """Return the cumulative buckets with their exemplars."""
         return [
             (le, count) if exemplar is None else (le, count, exemplar)
             for le, count, exemplar in zip(les, accumulate(self.counts), self._exemplars, strict=True)
@@ -67,7 +67,7 @@ class TracedHistogram(Histogram):
 class Histograms(Collector):
     """A family of histograms with the same name. `bounds` are the upper bounds of the buckets, without infinity.
 
-    With `trace_id` they have exemplars: what is observed while a trace is recorded names it.
+    With `trace_id` they have exemplars, which name the trace recorded during an observation.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Histograms(Collector):
         self._children: dict[tuple[str, ...], Histogram] = {}
 
     def labels(self, *values: str) -> Histogram:
-        """The histogram of these labels; the same one each time."""
+        """Return the histogram of these labels, the same one each time."""
         if len(values) != len(self._labels):
             raise ValueError(f"{self._name} has the labels {self._labels}")
         child = self._children.get(values)
@@ -98,11 +98,11 @@ class Histograms(Collector):
         return child
 
     def describe(self) -> Iterable[HistogramMetricFamily]:
-        """What a registry asks for, to keep names apart."""
+        """Yield the family without samples: a registry checks names with it."""
         yield self._family()
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
-        """All of them, for a scrape."""
+        """Yield the family with all samples, for a scrape."""
         family = self._family()
         for values, child in list(self._children.items()):
             family.add_metric(values, child.buckets(self._les), sum_value=child.total)

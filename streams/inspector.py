@@ -1,4 +1,4 @@
-"""Looks at a stream from outside: how much waits where, who works on it, since when. One round trip, read only."""
+"""Statistics of a stream and its group: lengths, pending entries, consumers and ages. Read only, in one round trip."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streams.keys import Stream
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerStats:
-    """One consumer on one lane. `idle_ms` counts from its last attempt to read."""
+    """One consumer on one lane. `idle_ms` is the time since it last tried to read."""
 
     name: str
     lane: str
@@ -27,12 +27,11 @@ class ConsumerStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneStats:
-    """One lane. `length` counts entries waiting or in work, `pending` those in work, `depth` those waiting.
+    """One lane. `length` counts all entries, `pending` those that consumers have read, `depth` those still to read.
 
-    `lag` is the server's own count of those waiting: None where it does not know it (after a deletion, or in 6.2). Where the
-    lane has several `groups`, `length` counts what any of them still has to ack, and `depth` is an upper bound while `lag`
-    is not known and there is something to read.
-    `oldest_ms` is when the oldest entry still there was made, by the server's clock.
+    `lag` is the server's own count of entries to read, None where the server has none (after a deletion, or in 6.2). With
+    several `groups`, `length` counts the entries that any of them still has to ack, and `depth` is an upper bound while
+    `lag` is None and there is something to read. `oldest_ms` is the creation of the oldest entry, by the server's clock.
     """
 
     lane: str
@@ -52,8 +51,8 @@ class LaneStats:
                 return 0
             if self.lag is not None:
                 return self.lag
-        # Right because entries are deleted when acked. Below zero when entries were deleted by hand, or acked between
-        # the two counts.
+        # Correct because acked entries are deleted. Negative when entries were deleted by hand, or acked between the two
+        # counts.
         return max(0, self.length - self.pending)
 
 
@@ -80,19 +79,19 @@ class StreamStats:
 
     @property
     def oldest_ms(self) -> int | None:
-        """When the oldest entry of any lane was made."""
+        """The creation of the oldest entry of all lanes."""
         return min((lane.oldest_ms for lane in self.lanes if lane.oldest_ms is not None), default=None)
 
 
 class Inspector:
-    """Looks at one stream and its group."""
+    """Reads the statistics of one stream and its group."""
 
     def __init__(self, client: Redis, stream: Stream, *, group: str) -> None:
         self._group = Group(checked_client(client), stream, group)
 
     @translating
     async def stats(self) -> StreamStats:
-        """A snapshot. Streams and groups that do not exist yet count as empty."""
+        """Return a snapshot. Streams and groups that do not exist yet count as empty."""
         # Not a transaction: a full Redis before 7.2 refuses those, and that is when the numbers are wanted.
         client, stream, group = self._group.client, self._group.stream, self._group.name
         async with client.pipeline(transaction=False) as pipe:
@@ -105,7 +104,7 @@ class Inspector:
                 pipe.xinfo_groups(key)
                 pipe.xinfo_consumers(key, group)
             replies = await pipe.execute(raise_on_error=False)
-        now, delayed, head, dead, *about_lanes = (_present(reply) for reply in replies)
+        now, delayed, head, dead, *about_lanes = (_none_if_missing(reply) for reply in replies)
         lanes = [about_lanes[at : at + 3] for at in range(0, len(about_lanes), 3)]
         named = list(zip(stream.lane_names, lanes, strict=True))
         return StreamStats(
@@ -140,8 +139,8 @@ def _consumers(lane: str, consumers: Sequence[Mapping[str, Any]] | None) -> Iter
         yield ConsumerStats(name=each["name"].decode(), lane=lane, pending=each["pending"], idle_ms=each["idle"])
 
 
-def _present(reply: Any) -> Any:
-    """None for a key or group that does not exist; any other error is one."""
+def _none_if_missing(reply: Any) -> Any:
+    """Return the reply, or None for a key or group that does not exist. Raises any other error."""
     if isinstance(reply, ResponseError):
         if "no such key" in str(reply).lower() or "NOGROUP" in str(reply):
             return None

@@ -1,6 +1,6 @@
-"""Every Redis key of a stream family: the only place that spells them.
+"""A stream, its lanes, and the builders of all its Redis keys.
 
-All carry the family's name as hash tag: in a cluster they share one slot, and one script may touch them all.
+The stream's name is the hash tag of every key: in a cluster they share one slot, so that one script may use all of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _RESERVED = frozenset({"delayed", "dead"})
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One priority. While every lane has work, lanes are served in proportion to their `weight`."""
+    """One priority. While every lane has work, each is served in proportion to its `weight`."""
 
     name: str
     weight: int = 1
@@ -27,7 +27,7 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One work queue, made of a stream per lane, a set of delayed messages and a dead-letter stream."""
+    """One work queue: a Redis stream per lane, a set of delayed messages and a dead-letter stream."""
 
     name: str
     lanes: Sequence[Lane] = (Lane("default"),)
@@ -45,7 +45,7 @@ class Stream:
 
     @property
     def lane_keys(self) -> tuple[str, ...]:
-        """The streams of all lanes, in the order of `lanes`."""
+        """The keys of all lanes, in the order of `lanes`."""
         return tuple(self.lane_key(lane.name) for lane in self.lanes)
 
     def lane_key(self, lane: str) -> str:
@@ -53,14 +53,14 @@ class Stream:
 
     @property
     def delayed_key(self) -> str:
-        """The sorted set of messages that wait for their time; the score is the server's time in ms."""
+        """The sorted set of delayed messages. The score is their due time by the server's clock, in ms."""
         return self.key("delayed")
 
     @property
     def dead_key(self) -> str:
-        """The stream of messages that were given up."""
+        """The dead-letter stream."""
         return self.key("dead")
 
     def key(self, rest: str) -> str:
-        """Return the key of this name in the stream's slot; also for what a program keeps beside the stream."""
+        """Return the key of this name in the stream's slot; also for a program's own keys beside the stream."""
         return f"{{{self.name}}}:{rest}"

@@ -1,7 +1,7 @@
-"""Fair shares: how many free slots each lane is offered, so that weights hold over time and no lane starves. Pure.
+"""Fair shares of the free slots: lanes are served by weight over time, and none starves. Pure.
 
-Two things can starve a lane: that others are always asked first, which the rotation prevents; and that others' messages
-take so long that they hold every slot, which the quotas prevent.
+A lane can starve when others are always read first, which the rotation prevents, or when the messages of others take so
+long that they hold every slot, which the quotas prevent.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 
 class Rotation:
-    """Smooth weighted round-robin (as nginx balances its upstreams), remembered between calls.
+    """Smooth weighted round-robin, as nginx balances its upstreams. The state lasts between calls.
 
-    Over any `sum(weights)` consecutive slots each lane gets exactly its weight, however the slots are cut into calls.
+    Of any `sum(weights)` consecutive slots each lane gets exactly its weight, however calls divide the slots.
     """
 
     def __init__(self, weights: Sequence[int]) -> None:
@@ -22,8 +22,8 @@ class Rotation:
         self._credit = [0] * len(self._weights)
 
     def shares(self, slots: int) -> list[int]:
-        """Divides `slots` among the lanes."""
-        # A whole turn leaves every credit as it was, so only the rest has to be dealt one by one.
+        """Return the share of each lane in `slots`."""
+        # A whole turn leaves every credit unchanged, so only the rest is dealt one by one.
         turns, rest = divmod(slots, self._total)
         shares = [turns * weight for weight in self._weights]
         for _ in range(rest):
@@ -31,9 +31,9 @@ class Rotation:
         return shares
 
     def quotas(self, capacity: int, held: Sequence[int]) -> list[int]:
-        """How many more slots each lane may take before it holds more than its weight's part of `capacity`.
+        """Return how many more slots each lane may take up to its weight's part of `capacity`, given those `held` now.
 
-        To be exceeded only by what no other lane wants. `held` is how many each holds now.
+        Slots that no other lane uses may exceed it.
         """
         return [
             max(0, math.ceil(capacity * weight / self._total) - holds)

@@ -1,4 +1,4 @@
-"""What a consumer is handed: one stream entry, parsed. Pure data, no Redis."""
+"""A message: one stream entry, parsed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from streams.values import value
 class Message:
     """One delivery of one stream entry.
 
-    `attempt` counts how often the message was tried before by policy, plus one: it travels in the entry and survives
-    retries. `deliveries` is the consumer group's own count for this entry: above one means that a consumer took it and
-    did not ack it (it died, or outlived its claim).
+    `attempt` is one more than the retries so far; it is in the entry, and survives retries. `deliveries` is the group's own
+    count for this entry: above one, an earlier consumer read it and did not ack it (it died, or lost its lease).
     """
 
     id: str

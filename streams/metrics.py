@@ -1,6 +1,6 @@
-"""Every metric of the library with its meaning, and the calls by which the parts report.
+"""The metrics of the library, and the hooks through which its parts report them.
 
-`Metrics` does nothing; `streams.prometheus` is the one on prometheus_client, which the library itself does not need.
+`Metrics` does nothing; `streams.prometheus` implements it with prometheus_client, which the library does not need.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ Step = Literal["publish", "read", "settle"]
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What a metric is. Names get a prefix, counters `_total`. What is `shared` describes the stream, whoever looks at it;
-    everything else is one process's own. What is `of_one_message` is observed inside its trace, if there is one."""
+    """The definition of a metric. Names get a prefix, counters the suffix `_total`. A `shared` metric describes the stream
+    and is the same in every process; all others are of one process. A metric `of_one_message` is observed inside the
+    message's trace, if there is one."""
 
     kind: Kind
     help: str
@@ -40,35 +41,33 @@ def _shared(meaning: str, labels: tuple[str, ...] = ("stream",)) -> Spec:
     return Spec("gauge", meaning, labels, shared=True)
 
 
-# Those that redis_exporter has too are named as it names them, so that its dashboards and alerts carry over.
+# Metrics that redis_exporter has too have its names, so that its dashboards and alerts work here.
 METRICS: Final[Mapping[str, Spec]] = {
-    "stream_length": _shared("Entries in the lane's stream: waiting and being worked on", _LANE),
+    "stream_length": _shared("Entries in the lane's stream: waiting and in work", _LANE),
     "stream_depth": _shared("Entries that no consumer has read yet (length - pending)", _LANE),
     "stream_oldest_entry_seconds": _shared("Age of the oldest entry in the lane's stream, 0 when empty", _LANE),
-    "stream_group_messages_pending": _shared("Entries read and not yet settled", _GROUP),
-    "stream_group_lag": _shared("The server's own count of unread entries; absent when it does not know", _GROUP),
-    "stream_group_consumers": _shared("Consumers the group knows, dead ones included", _GROUP),
-    "stream_group_consumer_messages_pending": _shared("Entries the consumer has read and not settled", _CONSUMER),
+    "stream_group_messages_pending": _shared("Entries read and not yet acked", _GROUP),
+    "stream_group_lag": _shared("The server's own count of unread entries; absent when it has none", _GROUP),
+    "stream_group_consumers": _shared("Consumers of the group, dead ones included", _GROUP),
+    "stream_group_consumer_messages_pending": _shared("Entries the consumer has read and not acked", _CONSUMER),
     "stream_group_consumer_idle_seconds": _shared("Time since the consumer last tried to read", _CONSUMER),
     "delayed_messages": _shared("Messages that wait for their next attempt"),
-    "delayed_overdue_seconds": _shared("How late the first delayed message is; near 0 unless nobody promotes"),
+    "delayed_overdue_seconds": _shared("How late the first delayed message is; near 0 while a process promotes"),
     "dead_letter_messages": _shared("Messages given up, until replayed or purged"),
-    "in_flight_messages": Spec("gauge", "Messages this process has read and not settled"),
+    "in_flight_messages": Spec("gauge", "Messages this process has read and not acked"),
     "messages_published": Spec("counter", "Messages published by this process", _LANE),
-    "messages_settled": Spec("counter", "Messages settled by outcome: done, retry, dead", (*_LANE, "outcome")),
-    "messages_reclaimed": Spec("counter", "Messages taken over from a consumer that went silent", _LANE),
+    "messages_settled": Spec("counter", "Messages acked, by outcome: done, retry, dead", (*_LANE, "outcome")),
+    "messages_reclaimed": Spec("counter", "Messages taken over from a dead consumer", _LANE),
     "messages_promoted": Spec("counter", "Delayed messages moved back into their lanes"),
-    "handler_errors": Spec("counter", "Handlers that raised, or answered what is not an outcome", _LANE),
+    "handler_errors": Spec("counter", "Handlers that raised, or returned something other than an outcome", _LANE),
     "leases_renewed": Spec("counter", "Leases renewed for messages that take long"),
     "leases_lost": Spec("counter", "Messages another consumer took over while they were being worked on"),
-    "stale_outcomes": Spec(
-        "counter", "Outcomes dropped when they were to be settled: another consumer had taken the message over", _LANE
-    ),
+    "stale_outcomes": Spec("counter", "Outcomes dropped because another consumer had taken the message over", _LANE),
     "groups_recreated": Spec("counter", "Times the consumer group had vanished and was created again"),
     "message_wait_seconds": Spec(
         "histogram",
-        "From the entry's creation to the start of its handler; both ends are the server's clock "
-        "(ours is only used for the time since it was last asked), so clock skew does not show",
+        "From the entry's creation to the start of its handler, by the server's clock "
+        "(the process's own clock adds the time since its last read), so clock skew does not show",
         _LANE,
         _SECONDS,
         of_one_message=True,
@@ -82,7 +81,7 @@ METRICS: Final[Mapping[str, Spec]] = {
 
 
 class Metrics:
-    """What the parts report. Every method does nothing: override those you want. Called on the hot path: be quick."""
+    """The hooks. Every method does nothing: override those you need. They run on the hot path and must be quick."""
 
     def published(self, lane: str, count: int) -> None: ...
     def batch(self, step: Step, size: int) -> None: ...
@@ -101,7 +100,7 @@ class Metrics:
 
 
 def guarded(metrics: Metrics | None) -> Metrics:
-    """The same, but what a method raises is logged, once each, and goes no further: counting must not hold up a message."""
+    """Return hooks whose errors are logged, once for each hook, and not raised: a metric must not hold up a message."""
     safe = Metrics()
     if metrics is None or type(metrics) is Metrics:
         return safe
@@ -112,18 +111,18 @@ def guarded(metrics: Metrics | None) -> Metrics:
 
 
 def quiet(call: Callable[..., object], name: str) -> Callable[..., None]:
-    """`call`, of which nothing comes out but an exit. Answers nothing."""
-    said = False
+    """Return a function that runs `call`, logs its first error, and raises nothing but an exit."""
+    is_logged = False
 
     def quietly(*args: object) -> None:
-        nonlocal said
+        nonlocal is_logged
         try:
             call(*args)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException:
-            if not said:
+            if not is_logged:
                 log.exception("a bug: %s raised; what it raises from now on is not logged", name)
-            said = True
+            is_logged = True
 
     return quietly

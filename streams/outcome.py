@@ -1,4 +1,4 @@
-"""What a handler may answer: a closed set, so that nothing is counted as success by accident."""
+"""The outcomes of a handler: a closed set, so that nothing counts as success by accident."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from streams.values import value
 
 @value
 class Done:
-    """The message is acked: the entry is acknowledged and deleted."""
+    """The message is done: its entry is acknowledged and deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Try again: after `after` if given, otherwise as the consumer's RetryPolicy says (which may find it spent)."""
+    """Try again after `after`, or without it after the delay of the consumer's RetryPolicy, which may have no attempts
+    left."""
 
     reason: str
     after: timedelta | None = None
@@ -23,7 +24,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """Give up: the message goes to the dead-letter stream with `reason`."""
+    """Give up: the message becomes a dead letter with `reason`."""
 
     reason: str
 

@@ -1,4 +1,4 @@
-"""Publishes messages. Concurrent callers share round trips; a lane at its limit refuses: nothing is ever trimmed."""
+"""Publishes messages. Concurrent callers share round trips. A lane at its limit refuses; nothing is ever trimmed."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from streams.failpoints import failpoint
 from streams.keys import Stream
 from streams.metrics import Metrics, guarded
 
-AFTER_ADD = failpoint("publish.after_add", "entries added, the reply not heard", raises=StreamUnavailable)
+AFTER_ADD = failpoint("publish.after_add", "entries added, the reply lost", raises=StreamUnavailable)
 
 
 class Publisher(Protocol):
-    """What publishes: a `Producer`, or `streams.testing.MemoryQueue` in tests."""
+    """A `Producer`, or in tests a `streams.testing.MemoryQueue`."""
 
     async def publish(
         self, body: bytes, *, lane: str | None = None, headers: Mapping[str, str] | None = None
@@ -33,7 +33,7 @@ class Publisher(Protocol):
 
 
 class Producer:
-    """Publishes to the lanes of one stream. `max_length` bounds every lane: beyond it `StreamFull` is raised."""
+    """Publishes to the lanes of one stream. `max_length` bounds every lane; a full one raises `StreamFull`."""
 
     def __init__(
         self,
@@ -53,11 +53,10 @@ class Producer:
         self._coalescer: Coalescer[Packed, str | None] = Coalescer(self._flush, max_batch=max_batch)
 
     async def publish(self, body: bytes, *, lane: str | None = None, headers: Mapping[str, str] | None = None) -> str:
-        """Adds a message and answers its entry id.
+        """Add a message and return its entry id.
 
-        Raises TypeError or ValueError for what is no message, before anything is sent; `StreamFull` when the lane is at its
-        limit; and `StreamUnavailable` when the server is away, full or silent: in the last case the message may have been
-        added.
+        Raises TypeError or ValueError for an invalid message, before anything is sent; `StreamFull` when the lane is at its
+        limit; and `StreamUnavailable` when the server is away, full or silent: a silent one may have added the message.
         """
         entry_id = await self._coalescer.submit(self._packer.pack(body, lane, headers))
         if entry_id is None:
@@ -65,9 +64,9 @@ class Producer:
         return entry_id
 
     async def publish_many(self, drafts: Sequence[Draft]) -> list[str]:
-        """Adds all of `drafts`, in order. `StreamFull` says which were refused; the others are published.
+        """Add all of `drafts`, in order, and return their entry ids. `StreamFull` tells the refused ones from the published.
 
-        Raises as `publish` does; one that is no message keeps all of `drafts` from being sent.
+        Raises as `publish` does; an invalid message keeps all of `drafts` from being sent.
         """
         packed = [self._packer.pack(draft.body, draft.lane, draft.headers) for draft in drafts]
         ids: list[str | None] = []
@@ -81,11 +80,11 @@ class Producer:
         return published
 
     async def check(self) -> None:
-        """Raises `StreamError` unless the server takes messages now; adds none."""
+        """Raise `StreamError` unless the server takes messages now. Adds none."""
         await scripts.check(self._client, self._stream)
 
     async def aclose(self) -> None:
-        """Takes no more and waits for what is under way. The client stays open: it is the caller's."""
+        """Refuse further messages, and wait for those under way. The client stays open: it is the caller's."""
         await self._coalescer.aclose()
 
     async def _flush(self, batch: Sequence[Packed]) -> list[str | BaseException | None]:
@@ -99,7 +98,7 @@ class Producer:
                 self._metrics.round_trip("publish", took_s)
                 if AFTER_ADD.armed:
                     await AFTER_ADD.hit()
-            except Exception as error:  # the parts before this one are in; the ones behind it are not even sent
+            except Exception as error:  # earlier parts are added; later ones are not sent
                 self._window.record_failure()
                 return [*ids, *[error] * (len(batch) - len(ids))]
             self._window.record(size, took_s)
@@ -115,7 +114,7 @@ class Producer:
 
 
 def _next_part(batch: Sequence[Packed], start: int, max_bytes: int) -> tuple[Sequence[Packed], int]:
-    """The part that one script call may take of the batch from `start` on, one message at least, and its bytes."""
+    """Return the part of the batch from `start` on that one script call may take, at least one message, and its bytes."""
     arguments = size = 0
     for at in range(start, len(batch)):
         fields = batch[at][1]

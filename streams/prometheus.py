@@ -1,6 +1,6 @@
-"""The metrics on prometheus_client: counters and histograms as the parts report, gauges from a snapshot of the stream.
+"""The metrics on prometheus_client: counters and histograms from the hooks, gauges from a snapshot of the stream.
 
-Import this module only if prometheus_client is installed; nothing else here needs it.
+Import this module only if prometheus_client is installed; no other module needs it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from streams.metrics import METRICS, Metrics, Step
 class PrometheusMetrics:
     """Registers every metric of `METRICS` under `<prefix>_` with `registry`. One per registry.
 
-    What is shared goes to the registry of that name, if there is one: served once, and not by every process, it is not
-    there as often as there are processes. With `trace_id`, those of a message's times have exemplars.
+    Shared metrics go to the registry `shared`, if given: served by one process, they do not exist once per process. With
+    `trace_id`, the times of messages have exemplars.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class PrometheusMetrics:
         self._shown: dict[str, dict[str, set[tuple[str, ...]]]] = defaultdict(lambda: defaultdict(set))
 
     def for_stream(self, stream: str, lanes: Sequence[str] = ()) -> Metrics:
-        """What to give to the producers and consumers of the stream of that name, which has these lanes."""
+        """Return the hooks for the producers and consumers of the stream of that name, which has these lanes."""
         return _StreamMetrics(self._families, stream, lanes)
 
     def show(self, stats: StreamStats) -> None:
-        """Sets the gauges to a snapshot, and removes those of consumers and groups that are gone."""
+        """Set the gauges to a snapshot, and remove those of consumers and groups that are gone."""
         fresh: dict[str, set[tuple[str, ...]]] = defaultdict(set)
 
         def put(name: str, value: float, *labels: str) -> None:
@@ -68,7 +68,7 @@ class PrometheusMetrics:
         self._replace(stats.stream, fresh)
 
     def forget(self, stream: str) -> None:
-        """Removes the gauges of a stream: while its server is away an old value would be a lie."""
+        """Remove the gauges of a stream, since old values would be wrong while its server is away."""
         self._replace(stream, defaultdict(set))
 
     def _replace(self, stream: str, fresh: dict[str, set[tuple[str, ...]]]) -> None:
@@ -98,7 +98,7 @@ def _put_all(stats: StreamStats, put: Any) -> None:
 
 
 class _StreamMetrics(Metrics):
-    """Children are looked up once per label set: `labels()` costs more than what it leads to."""
+    """The hooks of one stream. The child of each label set is looked up once: `labels()` costs more than an increment."""
 
     def __init__(self, families: dict[str, Any], stream: str, lanes: Sequence[str]) -> None:
         @cache
@@ -107,7 +107,7 @@ class _StreamMetrics(Metrics):
 
         self._child = child
         for name, spec in METRICS.items():
-            # Shows as 0 from the start, so that the first increase is seen as one.
+            # Exists as 0 from the start, so that `rate()` sees the first increase.
             if spec.kind == "counter" and spec.labels == ("stream",):
                 child(name)
             if spec.kind == "counter" and spec.labels == ("stream", "lane"):

@@ -1,4 +1,4 @@
-"""How long to wait before a message is tried again. Pure: the dice are an argument."""
+"""The backoff between retries. Pure: the random number is an argument."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-MAX_DELAY: Final = timedelta(days=365)  # a longer one is shortened to it: far beyond it dates and numbers overflow
+MAX_DELAY: Final = timedelta(days=365)  # longer delays are cut to it: dates and numbers overflow far beyond it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
     """Exponential back-off with a cap and full jitter.
 
-    Full jitter (a uniform choice between zero and the bound) spreads a crowd that failed together best; see the AWS
+    Full jitter (a uniform choice between zero and the bound) best spreads messages that failed together; see the AWS
     Architecture Blog, "Exponential Backoff And Jitter". `max_attempts` counts the first try; None never gives up.
     """
 
@@ -30,15 +30,15 @@ class RetryPolicy:
             raise ValueError("a retry policy allows at least one attempt")
 
     def bound(self, attempt: int) -> timedelta:
-        """The longest delay after the `attempt`-th try (1 is the first), before jitter."""
+        """Return the longest delay after attempt `attempt` (1 is the first), before jitter."""
         if self.factor == 1:
             return self.base
         if attempt > math.log(self.cap / self.base, self.factor) + 1:
-            return self.cap  # has won long ago where the power would overflow
+            return self.cap  # checked first, because the power would overflow
         return min(self.cap, self.base * self.factor ** (attempt - 1))
 
     def delay(self, attempt: int, *, roll: float) -> timedelta | None:
-        """How long to wait after the `attempt`-th try failed, given `roll` in [0, 1). None: that was the last."""
+        """Return the delay after the failed attempt `attempt`, given `roll` in [0, 1); None after the last attempt."""
         if attempt < 1 or not 0 <= roll < 1:
             raise ValueError(f"attempts count from 1 and a roll is in [0, 1): {attempt}, {roll}")
         if self.max_attempts is not None and attempt >= self.max_attempts:

@@ -1,7 +1,7 @@
-"""The commands and keys that a process needs at the server, and which of them its user lacks.
+"""The rights of a user: the commands and keys that a process needs, and those that its user lacks.
 
-Promise: asking changes nothing. Every command is sent in a form that the server refuses or that finds nothing to do, after it
-has checked the user's rights.
+Guarantee: the check changes nothing. The server checks the user's rights first, and then refuses each command or finds
+nothing to do.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from streams.keys import Stream
 
 _NEVER_MS: Final = 1 << 60  # no entry is idle for that long
 _END: Final = "18446744073709551614-0"  # behind the last of our own pending entries
-_NOBODY: Final = "rights:nobody"  # a consumer and a member that do not exist
+_NONE: Final = "rights:none"  # a consumer and a member that do not exist
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissingRights:
-    """The lack: names of commands, and whether keys are out of reach. `grant` is the ACL rule that mends it."""
+    """The missing commands, the keys out of reach, and the server's words. `grant` is the ACL rule that corrects it."""
 
     user: str
     commands: Sequence[str]
     keys: str | None
-    said: str
+    error: str
 
     @property
     def grant(self) -> str:
@@ -42,11 +42,11 @@ class MissingRights:
         return ", ".join([*(command.upper() for command in self.commands), *keys])
 
     def __str__(self) -> str:
-        return f"the Redis user {self.user!r} has no right to {self.lacks} ({self.said}). Grant it: {self.grant}"
+        return f"the Redis user {self.user!r} has no right to {self.lacks} ({self.error}). Grant it: {self.grant}"
 
 
 def user_of(client: Redis) -> str:
-    """The name under which the client logs in."""
+    """Return the name under which the client logs in."""
     return str(client.connection_pool.connection_kwargs.get("username") or "default")
 
 
@@ -57,12 +57,12 @@ async def missing_rights(
     """Return the rights that the client's user lacks, None if it has them all: for a producer and its dead letters, with
     `consumes` for a consumer and its helpers, and for the commands in `also`, which must be harmless. A command that the
     server does not have counts as missing. Raises `StreamUnavailable` if there is no answer."""
-    probes = [*_of_a_producer(stream, group)]
+    probes = [*_producer_probes(stream, group)]
     if consumes:
-        probes += _of_a_consumer(stream, group)
+        probes += _consumer_probes(stream, group)
     probes += also
     refused: dict[str, None] = {}
-    keys, said = False, ""
+    keys, error = False, ""
     for probe, reply in zip(probes, await replies(client, probes), strict=True):
         if not isinstance(reply, ResponseError):
             continue
@@ -71,18 +71,18 @@ async def missing_rights(
             keys |= " key" in text
             if " key" not in text:
                 refused.setdefault(_name(probe))
-            said = said or text
+            error = error or text
         elif "unknown command" in text.lower():
             refused.setdefault(_name(probe))
-            said = said or text.partition(",")[0]
+            error = error or text.partition(",")[0]
     if not refused and not keys:
         return None
     return MissingRights(
-        user=user_of(client), commands=tuple(refused), keys=stream.key("*") if keys else None, said=said
+        user=user_of(client), commands=tuple(refused), keys=stream.key("*") if keys else None, error=error
     )
 
 
-def _of_a_producer(stream: Stream, group: str) -> Iterator[Command]:
+def _producer_probes(stream: Stream, group: str) -> Iterator[Command]:
     yield ("TIME",)
     yield ("EVAL", "return 0", 0)
     yield ("EVALSHA", "0" * 40, 0)
@@ -99,23 +99,23 @@ def _of_a_producer(stream: Stream, group: str) -> Iterator[Command]:
     yield ("ZRANGE", stream.delayed_key, 0, 0)
 
 
-def _of_a_consumer(stream: Stream, group: str) -> Iterator[Command]:
+def _consumer_probes(stream: Stream, group: str) -> Iterator[Command]:
     for key in stream.lane_keys:
         yield ("XGROUP", "CREATE", key, group, "0")  # as at its start; without the stream it does nothing
-        yield ("XREADGROUP", "GROUP", group, _NOBODY, "STREAMS", key, _END)
+        yield ("XREADGROUP", "GROUP", group, _NONE, "STREAMS", key, _END)
         yield ("XACK", key, group, "0-1")
         yield ("XDEL", key, "0-1")
-        yield ("XAUTOCLAIM", key, group, _NOBODY, _NEVER_MS, "0-0", "COUNT", 1, "JUSTID")
-        yield ("XCLAIM", key, group, _NOBODY, _NEVER_MS, "0-1", "JUSTID")
+        yield ("XAUTOCLAIM", key, group, _NONE, _NEVER_MS, "0-0", "COUNT", 1, "JUSTID")
+        yield ("XCLAIM", key, group, _NONE, _NEVER_MS, "0-1", "JUSTID")
         yield ("XPENDING", key, group)
-        yield ("XGROUP", "SETID", key, _NOBODY, "0")  # a group that does not exist
-        yield ("XGROUP", "DELCONSUMER", key, group, _NOBODY)  # whom reading has made
-    yield ("ZADD", stream.delayed_key, "XX", 0, _NOBODY)
-    yield ("ZREM", stream.delayed_key, _NOBODY)
+        yield ("XGROUP", "SETID", key, _NONE, "0")  # no group has this name
+        yield ("XGROUP", "DELCONSUMER", key, group, _NONE)  # the consumer that the probe XREADGROUP has created
+    yield ("ZADD", stream.delayed_key, "XX", 0, _NONE)
+    yield ("ZREM", stream.delayed_key, _NONE)
     yield ("ZRANGEBYSCORE", stream.delayed_key, "-inf", "(0", "LIMIT", 0, 1)
 
 
 def _name(command: Command) -> str:
-    """As an ACL rule has it."""
+    """Return the command's name in an ACL rule."""
     first, second = str(command[0]).lower(), str(command[1]).lower() if len(command) > 1 else ""
     return f"{first}|{second}" if first in ("xinfo", "xgroup") else first

@@ -1,4 +1,4 @@
-"""What the server is and how it is configured, and the refusal to work on one that would lose messages."""
+"""The server's version and configuration, and the refusal of one that would lose messages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ServerFacts:
 
     @property
     def supported(self) -> bool:
-        """Whether the version is one this library is made for."""
+        """True if the library supports this version."""
         parts = tuple(int(part) for part in self.version.split(".")[:2] if part.isdigit())
         return parts >= OLDEST[self.kind]
 
@@ -40,7 +40,7 @@ class ServerFacts:
 
 @translating
 async def server_facts(client: Redis) -> ServerFacts:
-    """Asks the server. INFO only: managed servers often refuse CONFIG."""
+    """Read the facts from INFO: managed servers often refuse CONFIG."""
     async with client.pipeline(transaction=False) as pipe:
         pipe.info()
         pipe.time()
@@ -49,7 +49,7 @@ async def server_facts(client: Redis) -> ServerFacts:
 
 
 def _facts(info: dict[str, Any], now: datetime) -> ServerFacts:
-    # Valkey calls itself redis 7.2.4 in the old field, for the sake of old clients.
+    # For old clients, Valkey reports itself as redis 7.2.4 in the old field.
     valkey = info.get("valkey_version")
     return ServerFacts(
         kind="redis" if valkey is None else "valkey",
@@ -64,7 +64,7 @@ def _facts(info: dict[str, Any], now: datetime) -> ServerFacts:
 
 
 async def require_noeviction(client: Redis) -> ServerFacts:
-    """Raises `UnsafeServer` unless the server keeps everything it was given; answers its facts."""
+    """Return the server's facts. Raises `UnsafeServer` if it may evict keys when memory is full."""
     facts = await server_facts(client)
     if not facts.noeviction:
         raise UnsafeServer(

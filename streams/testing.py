@@ -1,6 +1,6 @@
-"""For tests of code that uses `streams`: a clock and dice to hold, and a queue in memory that runs a handler.
+"""Helpers for tests of code that uses `streams`: a clock, dice, and a queue in memory that runs a handler.
 
-Promise: outcomes are decided by the same code as in production; only Redis is missing.
+Guarantee: the code that decides outcomes is the same as in production; only Redis is missing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from streams.retry import RetryPolicy
 
 
 class FakeClock:
-    """A `Clock` that stands still until it is told to advance."""
+    """A `Clock` that stands still until `advance`."""
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
         self._start = start
@@ -53,17 +53,17 @@ class FakeClock:
 
     @property
     def sleepers(self) -> int:
-        """How many are asleep."""
+        """The number of tasks asleep."""
         return sum(not woken.done() for _, _, woken in self._sleepers)
 
     async def until_asleep(self, sleepers: int = 1) -> None:
-        """Returns when that many are asleep: the loops under test have come to rest, and time may advance."""
+        """Return when that many tasks are asleep: the loops under test are at rest, and time may advance."""
         while self.sleepers < sleepers:
             self._fell_asleep.clear()
             await self._fell_asleep.wait()
 
     async def advance(self, by: timedelta) -> None:
-        """Lets time pass, waking sleepers in order and giving each a chance to act before the next."""
+        """Let time pass. Wake sleepers in order, and let each act before the next."""
         until = self._passed + by
         while self._sleepers and self._sleepers[0][0] <= until:
             self._passed, _, woken = heapq.heappop(self._sleepers)
@@ -75,7 +75,7 @@ class FakeClock:
 
 
 class Dice:
-    """Rolls what it is told, over and over: `Dice(0.5)` for jitter that is always half."""
+    """Dice that return the given rolls, over and over: with `Dice(0.5)` jitter is always half."""
 
     def __init__(self, *rolls: float) -> None:
         self._rolls = cycle(rolls or (0.5,))
@@ -86,7 +86,7 @@ class Dice:
 
 @dataclass(frozen=True, slots=True)
 class Buried:
-    """A message the queue gave up, and why."""
+    """A message the queue gave up, and the reason."""
 
     message: Message
     reason: str
@@ -95,8 +95,8 @@ class Buried:
 class MemoryQueue:
     """A producer and a consumer of one stream in memory, for tests of handlers.
 
-    Publishes like a `Producer`, runs a handler like a `Consumer` and a `Delayed`, by the clock it is given. Set `down`
-    to make publishing raise `StreamUnavailable`. What happened is in `done`, `dead` and `published`.
+    It publishes like a `Producer`, and runs a handler like a `Consumer` and a `Delayed`, by the given clock. Set `down`
+    to make `publish` raise `StreamUnavailable`. Results are in `done`, `dead` and `published`.
     """
 
     def __init__(
@@ -124,12 +124,12 @@ class MemoryQueue:
 
     @property
     def depth(self) -> int:
-        """Messages that wait to be handled."""
+        """The number of messages that wait to be handled."""
         return sum(map(len, self._lanes.values()))
 
     @property
     def delayed(self) -> int:
-        """Messages that wait for their next attempt."""
+        """The number of messages that wait for a retry."""
         return len(self._delayed)
 
     @property
@@ -137,7 +137,7 @@ class MemoryQueue:
         return self._delayed[0][0] if self._delayed else None
 
     async def publish(self, body: bytes, *, lane: str | None = None, headers: Mapping[str, str] | None = None) -> str:
-        """Refuses what a `Producer` refuses, with the same errors."""
+        """Add a message and return its id. Raises the errors of a `Producer`."""
         entry_id = self._add(self._packer.pack(body, lane, headers))
         if entry_id is None:
             raise StreamFull("message refused: its lane is full")
@@ -152,7 +152,7 @@ class MemoryQueue:
         return published
 
     async def run_once(self, handler: Handler, *, concurrency: int = 64) -> int:
-        """Promotes what is due, then hands up to `concurrency` messages to `handler` at once; how many."""
+        """Promote what is due, then run `handler` on up to `concurrency` messages at once; return how many."""
         check_handler(handler, "handler")
         self._promote()
         batch = self._take(concurrency)
@@ -160,7 +160,7 @@ class MemoryQueue:
         return len(batch)
 
     async def run_until_settled(self, handler: Handler, *, rounds: int = 1_000) -> int:
-        """Handles everything, letting the clock jump to each retry; how many deliveries that took."""
+        """Handle everything, advancing the clock to each retry; return the number of deliveries."""
         deliveries = 0
         for _ in range(rounds):
             if not self.depth and self.next_due is not None:
@@ -172,7 +172,7 @@ class MemoryQueue:
         raise AssertionError(f"not settled after {rounds} rounds: a handler that never finishes?")
 
     def _add(self, packed: Packed) -> str | None:
-        """The id of the new entry, or None if its lane is full."""
+        """Return the id of the new entry, or None if its lane is full."""
         if self.down:
             raise StreamUnavailable("the queue was set down")
         lane, fields = packed
@@ -220,6 +220,6 @@ class MemoryQueue:
 
 
 async def _let_others_run() -> None:
-    # A few turns of the loop: a woken task starts others, whose callbacks come a turn later.
+    # Several turns of the loop: a woken task starts others, whose callbacks run a turn later.
     for _ in range(5):
         await asyncio.sleep(0)

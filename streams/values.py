@@ -1,6 +1,6 @@
-"""Values of the hot path: dataclasses that the type checker keeps from being changed, and nothing else.
+"""Values of the hot path: dataclasses that are frozen for the type checker alone.
 
-What `frozen=True` does at run time makes an object four times as dear, and one message makes a dozen of them.
+At run time `frozen=True` makes an object four times as expensive, and one message needs a dozen of them.
 """
 
 from __future__ import annotations
@@ -13,5 +13,5 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True)
 def value(cls: type[T]) -> type[T]:
-    """A dataclass with slots whose instances are compared and hashed by their fields, and never changed."""
+    """Make the class a slotted dataclass, compared and hashed by its fields. Its instances must not be changed."""
     return dataclass(slots=True, unsafe_hash=True)(cls)

@@ -164,7 +164,7 @@ async def _redis(context: Context) -> list[Check]:
                 advice = (
                     f"a worker needs all of them, an API fewer: docs/operations.md, Rights in Redis. {missing.grant}"
                 )
-                checks.append(Check("redis rights", "warn", f"no right to {missing.lacks} ({missing.said})", advice))
+                checks.append(Check("redis rights", "warn", f"no right to {missing.lacks} ({missing.error})", advice))
             sent_at = datetime.now(UTC)
             try:
                 checks += _redis_server(await server_facts(redis), sent_at)

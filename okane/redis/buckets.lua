@@ -1,4 +1,5 @@
--- Takes tokens out of buckets that fill evenly. A bucket is kept as the moment at which it will be full, by the server's clock.
+-- Takes tokens out of buckets that fill evenly. A bucket is kept as the moment at which it will be full, by the server's
+-- clock.
 -- KEYS    the buckets
 -- ARGV    for each: microseconds until the next token, tokens in a full bucket, tokens wanted
 -- Returns for each: tokens taken, tokens left, microseconds until the next one (0 if one is left), until it is full

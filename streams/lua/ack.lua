@@ -1,22 +1,23 @@
--- Acks a batch: adds what has to live on, then takes the entries out of their lanes (XACK with XDEL), each only while it is
--- the consumer's own. A worker that slept through its lease must not acknowledge, delay or bury what another one has now.
--- An entry that another group has not read yet, or still works on, stays for it: the last group to acknowledge deletes.
--- Every entry is acked by itself: one that cannot be written stays pending, and keeps no other from being acked.
--- At maxmemory a script may add once it has written, so draining works on a full server too: it deletes what is not there first.
+-- Acks a batch: adds retries and dead letters, then takes the entries out of their lanes (XACK with XDEL), each only while
+-- the consumer holds it. One that slept through its lease must not ack, delay or bury an entry that another consumer has
+-- now. An entry that another group has not read yet, or has pending, stays for it: the last group to acknowledge deletes it.
+-- Entries are independent: one that cannot be written stays pending, and keeps no other from being acked. At maxmemory a
+-- script may add once it has written. So that draining works on a full server, it first deletes an id that does not exist.
 -- KEYS    the lanes' streams, then the delayed set, then the dead-letter stream
--- ARGV    group, consumer; 1 if the group was made recreated since the entries were read: one it does not hold is ours then, else 0;
+-- ARGV    group, consumer; 1 if the group was recreated since the entries were read, else 0: an entry
+--         that is not pending then belongs to the consumer;
 --         per lane a count and that many entry ids, in order where that costs nothing;
 --         a count of retries, each: lane (from 1), entry id, delay in ms, lane name, n, then n field parts;
 --         a count of dead letters, each: lane (from 1), entry id, n, then n field parts
--- Returns { lane, id, why, ... } of the entries that were not acked. Why: `taken` by another consumer, `gone` because it was
--- taken and acked, or the error
+-- Returns { lane, id, reason, ... } of the entries that were not acked. Reason: `taken` by another consumer, `gone` (taken
+-- and acked), or the error
 local group, consumer, recreated = ARGV[1], ARGV[2], ARGV[3] == '1'
 local lanes = #KEYS - 2
 local delayed, dead = KEYS[lanes + 1], KEYS[lanes + 2]
 local not_acked = {}
 local may_add = false
 local at = 4
-local ALL = {} -- of the entries of a lane, in place of a set of them
+local ALL = {} -- stands for all entries of a lane, in place of a set
 
 local function number()
   at = at + 1
@@ -35,12 +36,12 @@ local function leave(lane, id, why)
   not_acked[#not_acked + 1] = why
 end
 
--- What the server says of our group (nil after a flush), and of all others; or an error.
+-- Returns the facts of this group (nil after a flush) and of all others, or an error.
 local function groups_of(key)
   local found, own, others = redis.pcall('XINFO', 'GROUPS', key), nil, {}
   if found.err then
     if string.find(found.err, 'no such key', 1, true) then return own, others end
-    return own, others, found.err -- may we not know of other groups, we may not delete
+    return own, others, found.err -- other groups may exist: nothing may be deleted
   end
   for i = 1, #found do
     if found[i][2] == group then own = found[i] else others[#others + 1] = found[i] end -- the name comes first
@@ -48,7 +49,7 @@ local function groups_of(key)
   return own, others
 end
 
--- Whether the group has delivered the entry. Not if the group is new, or has failed over to a server that had not heard of it.
+-- Returns true if the group has delivered the entry: not if it is new, or failed over to a server that lacks the delivery.
 local function has_delivered(facts, id)
   if not facts then return false end
   local last_id
@@ -69,7 +70,8 @@ local function is_wanted(key, id, others)
   return false
 end
 
--- Which of the entries are ours: ALL, or a set. One look for all of them: they are mostly in order, and all there is between.
+-- Returns the entries that the consumer holds: ALL, or a set. One XPENDING for all of them mostly suffices, since they are in
+-- order, and nothing else is between.
 local function owned(lane, ids, own)
   local ours = {}
   local key = KEYS[lane]
@@ -103,7 +105,7 @@ local function owned(lane, ids, own)
   return ours
 end
 
--- Adds what an entry leaves behind, if it is ours; if that fails, the entry stays.
+-- Adds the retry or dead letter of an entry that the consumer holds; if that fails, the entry stays.
 local function keep(ids, ours, lane, id, ...)
   if ours[lane] == ALL or ours[lane][id] then
     may_add = may_add or redis.pcall('XDEL', dead, '0-1') -- no entry has this id
@@ -151,7 +153,7 @@ end
 
 for _ = 1, number() do
   local lane, id, due, name = number(), take(1)[1], now + number(), take(1)[1]
-  -- The entry's own id makes the member unique, and the same again when an ack is repeated after a lost reply.
+  -- The entry's id makes the member unique, and the same when an ack is repeated after a lost reply.
   keep(ids, ours, lane, id, 'ZADD', delayed, due, cmsgpack.pack({ id, name, take(number()) }))
 end
 

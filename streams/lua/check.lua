@@ -1,8 +1,8 @@
--- Tells whether entries can be added now, and adds none: the server refuses the id 0-0 when it has found everything else in
--- order (rights, memory, role, disk).
+-- Checks that entries can be added now, and adds none: the server refuses the id 0-0 after it has checked rights, memory,
+-- role and disk.
 -- KEYS    the lanes' streams
 -- ARGV    nothing
--- Returns how many lanes there are, or the first error
+-- Returns the number of lanes, or the first error
 local lanes = #KEYS
 for lane = 1, lanes do
   local reply = redis.pcall('XADD', KEYS[lane], '0-0', 'b', '')

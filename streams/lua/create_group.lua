@@ -1,6 +1,6 @@
--- Creates the group at 0 on every lane that lacks it, with the stream if need be.
--- At 0 because `$` would skip what was published before. On a full server creating is refused, and so is even asking
--- for a group that exists; but a script may add once it has written (see ack.lua), so it starts with a deletion.
+-- Creates the group at 0 on every lane that lacks it, with the stream if there is none. At 0 because `$` would skip what was
+-- published before. A full server refuses XGROUP CREATE, even for a group that exists; but a script may add once it has
+-- written (see ack.lua), so this one starts with a deletion.
 -- KEYS    the lanes' streams
 -- ARGV    group
 -- Returns how many lanes lacked it

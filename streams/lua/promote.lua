@@ -1,6 +1,6 @@
 -- Moves delayed messages that are due back into their lanes: all of it or nothing.
 -- Each member leaves the set before its entry is added, so that it works at maxmemory (see ack.lua).
--- One that comes back for a group (field `g`) that is not there any more comes back for all: for none it would be lost.
+-- A message for a group (field `g`) that no longer exists comes back for all groups: else it would be lost.
 -- KEYS    the lanes' streams, then the delayed set, then the dead-letter stream
 -- ARGV    how many at most, then the lanes' names in the order of their streams
 -- Returns { how many moved, score of the next one in ms or -1, server time in ms }
@@ -31,7 +31,7 @@ for _, member in ipairs(due) do
   redis.call('ZREM', delayed, member)
   local readable, message = pcall(cmsgpack.unpack, member)
   if readable and type(message) == 'table' and type(message[3]) == 'table' then
-    -- A lane that is configured no longer must not hold its messages back: the last lane takes them.
+    -- The messages of a lane that is no longer configured go to the last lane.
     local key, fields = key_of[message[2]] or KEYS[lanes], message[3]
     for f = #fields - 1, 1, -2 do
       if fields[f] == 'g' and not has_group(key, fields[f + 1]) then
@@ -45,7 +45,7 @@ for _, member in ipairs(due) do
       return added
     end
   else
-    -- Not written by us. Left in place it would stop everything behind it.
+    -- Another program wrote it. In the set it would hold up every later message.
     redis.call('XADD', dead, '*', 'b', member, 'reason', 'unreadable delayed message')
   end
 end

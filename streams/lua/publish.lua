@@ -1,7 +1,7 @@
 -- Adds entries, each unless its lane is at its limit.
 -- KEYS    the lanes' streams
 -- ARGV    longest length of a lane (-1: no limit), then per entry: lane (from 1), n, then n field parts
--- Returns per entry its id, or false where the lane is full
+-- Returns the id of each entry, or false where the lane is full
 local limit = tonumber(ARGV[1])
 local room = {}
 local ids = {}

@@ -1,10 +1,10 @@
--- Reads new entries of every lane up to its share, then offers what is left of the limit to the lanes that may have more.
--- No more bytes than the reply may have, but one entry at least. How large entries are shows when they are read: those beyond go
--- back as if they had not been, which nobody sees, as a script is one step.
--- An error of one lane must not throw away what another has delivered to us already, so it is returned beside it.
--- KEYS    the lanes' streams, those first that what is left is offered to first
--- ARGV    group, consumer, limit, most bytes, bytes of an entry as far as we know, then the share of each lane (0 or more;
---         together no more than the limit)
+-- Reads new entries of every lane up to its share, then offers the rest of the limit to the lanes that may have more.
+-- It reads no more bytes than the reply may have, but at least one entry. The size of entries shows when they are read: those
+-- beyond the limit are put back unread, which no client sees, since a script is one step.
+-- The error of one lane is returned beside the entries of the others, which count as delivered.
+-- KEYS    the lanes' streams, in the order in which the rest of the limit is offered
+-- ARGV    group, consumer, limit, most bytes, estimated bytes of an entry, then the share of each lane (0 or more; together
+--         no more than the limit)
 -- Returns { server time in ms, per lane its entries { id, { field, value, ... } }, the first error or false, their bytes }
 local group, consumer = ARGV[1], ARGV[2]
 local taken, asked = {}, {}
@@ -20,7 +20,8 @@ local function id_before(id)
   return ms .. '-' .. string.format('%.0f', tonumber(count) - 1)
 end
 
--- Takes them out of `entries` as well. Without the right to set the group back they stay read: half of it would lose them.
+-- Puts entries back from `first` on, and removes them from `entries`. Without the right to set the group back they stay read:
+-- to acknowledge them without it would lose them.
 local function put_back(lane, entries, first)
   local before = first > 1 and entries[first - 1][1] or id_before(entries[first][1])
   if redis.pcall('XGROUP', 'SETID', KEYS[lane], group, before).err then return false end
@@ -33,10 +34,10 @@ local function put_back(lane, entries, first)
   return true
 end
 
--- Adds up to so many entries to those that are taken from a lane.
+-- Adds up to `count` entries to those taken from a lane.
 local function read(lane, count)
   while count > 0 and bytes < room do
-    -- In steps: those that follow may be thousands of times as large as those before, and all of a step are loaded at once.
+    -- In steps: later entries may be thousands of times as large as earlier ones, and all of a step are loaded at once.
     local wanted = math.min(count, LARGEST_STEP, math.max(1, math.floor((room - bytes) / usual)))
     local reply = redis.pcall('XREADGROUP', 'GROUP', group, consumer, 'COUNT', wanted, 'STREAMS', KEYS[lane], '>')
     if not reply then return end
@@ -48,7 +49,7 @@ local function read(lane, count)
     local found = #entries
     for i = 1, found do
       local fields = entries[i][2]
-      local size = #fields[1] + #fields[2] -- all there is to most entries
+      local size = #fields[1] + #fields[2] -- most entries have nothing else
       for f = 3, #fields do
         size = size + #fields[f]
       end
@@ -90,8 +91,8 @@ for lane = 1, #KEYS do
   end
 end
 
--- Before Redis 7.2 a read that finds nothing leaves no trace, and an idle consumer looks dead. Asking for our own pending
--- entries from the end of time on finds nothing either, but counts as a sign of life (and does not count as a delivery).
+-- Before Redis 7.2 a read that finds nothing leaves no trace, and an idle consumer looks dead. Reading its own pending
+-- entries from the largest id on finds nothing either, but resets the idle time (and counts no delivery).
 if number == 0 then
   for lane = 1, #KEYS do
     redis.pcall('XREADGROUP', 'GROUP', group, consumer, 'STREAMS', KEYS[lane], '18446744073709551614-0')

@@ -1,14 +1,13 @@
--- Takes over entries whose consumer has been silent for too long, and counts the delivery.
--- XAUTOCLAIM with JUSTID finds them, XCLAIM counts and reads them. (Without JUSTID, Redis 6.2 answers nil for an entry
--- that was deleted, which leaves no id to acknowledge it by.)
--- An entry on its last delivery may be the one that kills its workers, or only one that died beside it. It is taken alone,
--- so that the guilty one dies alone: whoever does not want it yet leaves it as idle as it was.
--- No more bytes than the reply may have, but one entry at least: the rest is left, uncounted, and the scan goes on from there.
+-- Takes over entries that have been idle for too long, and counts the delivery. XAUTOCLAIM with JUSTID finds them, XCLAIM
+-- counts and reads them. (Without JUSTID, Redis 6.2 returns nil for a deleted entry, which leaves no id to acknowledge.) An
+-- entry on its last delivery may have killed its workers, or may only have died beside the one that did. It is taken alone,
+-- so that poison dies alone. A call that does not want it leaves its idle time unchanged. It takes no more bytes than the
+-- reply may have, but at least one entry: the rest is left uncounted, and the scan continues there.
 -- KEYS    a lane's stream
 -- ARGV    group, consumer, smallest idle time in ms, cursor, count, deliveries before the last one (0: no such rule),
 --         `last` to take one entry on its last delivery and nothing else, most bytes
--- Returns { next cursor, { { id, deliveries, { field, value, ... } } }, how many on their last delivery were left, the bytes of
--- what was taken, 1 if there was no room for more }
+-- Returns { next cursor, { { id, deliveries, { field, value, ... } } }, number of last deliveries left, bytes of what was
+-- taken, 1 if the byte limit ended the scan }
 local group, consumer, min_idle = ARGV[1], ARGV[2], ARGV[3]
 local before_last = tonumber(ARGV[6])
 local wants_last = ARGV[7] == 'last'

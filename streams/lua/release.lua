@@ -1,8 +1,8 @@
--- Hands entries back that a consumer which stops has not finished: another one may take them over at once, and their deliveries
--- are counted as they were before it got them. Only those that are still its own.
+-- Releases the unfinished entries of a consumer that stops: another one may take them over at once, and their deliveries are
+-- counted as before this one. Only entries that it still holds.
 -- KEYS    the lanes' streams
 -- ARGV    group, consumer, ms to make them idle for, then per lane a count and that many pairs of entry id and deliveries
--- Returns how many were handed back
+-- Returns how many were released
 local group, consumer, idle_ms = ARGV[1], ARGV[2], ARGV[3]
 local released = 0
 local at = 4
@@ -11,7 +11,7 @@ for lane = 1, #KEYS do
   for i = at + 1, at + 2 * count, 2 do
     local id, deliveries = ARGV[i], ARGV[i + 1]
     local found = redis.pcall('XPENDING', KEYS[lane], group, id, id, 1)
-    local pending = found[1] -- none after a flush, which left nothing to hand back
+    local pending = found[1] -- none after a flush
     if pending and pending[2] == consumer then
       redis.call('XCLAIM', KEYS[lane], group, consumer, 0, id, 'IDLE', idle_ms, 'RETRYCOUNT', deliveries, 'JUSTID')
       released = released + 1

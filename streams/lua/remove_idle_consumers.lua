@@ -1,5 +1,5 @@
--- Removes consumers that have been silent for long and hold nothing. Checked and done in one step, because removing a
--- consumer throws away what it holds: no entry may arrive between the look and the removal.
+-- Removes consumers that have been idle for long and have no pending entries. One step checks and removes, because a removal
+-- loses the pending entries: none may arrive between the two.
 -- KEYS    the lanes' streams
 -- ARGV    group, smallest idle time in ms
 -- Returns how many were removed

@@ -1,8 +1,8 @@
--- Renews the lease of entries that are still ours. The owner check is what a plain XCLAIM lacks: a worker that slept
--- through its lease would steal the entry back from whoever took it over.
+-- Renews the leases of entries that the consumer still holds. A plain XCLAIM does not check that: a consumer that slept
+-- through its lease would steal the entry back from the one that took it over.
 -- KEYS    the lanes' streams
 -- ARGV    group, consumer, then per lane a count and that many entry ids
--- Returns { lane (from 1), id, lane, id, ... } of those that are not ours any more
+-- Returns { lane (from 1), id, lane, id, ... } of the entries that it no longer holds
 local group, consumer = ARGV[1], ARGV[2]
 local lost = {}
 local at = 3

@@ -1,8 +1,8 @@
 -- Puts dead letters back into their lanes as new messages; their attempts start again at one.
--- Each comes back for the group that gave it up (field `g`), or for all if that is not there any more.
+-- Each comes back for the group that gave it up (field `g`), or for all if that group no longer exists.
 -- KEYS    the lanes' streams, then the dead-letter stream
 -- ARGV    the number of lanes, the lanes' names in the order of their streams, then the dead letters' ids
--- Returns how many were there to be put back
+-- Returns how many were put back
 local lanes = tonumber(ARGV[1])
 local dead = KEYS[lanes + 1]
 local key_of = {}
@@ -40,7 +40,7 @@ for i = lanes + 2, #ARGV do
       parts[#parts + 1] = 'g'
       parts[#parts + 1] = group
     end
-    redis.call('XDEL', dead, ARGV[i]) -- first, for the sake of a full server (see ack.lua)
+    redis.call('XDEL', dead, ARGV[i]) -- first, since a full server requires it (see ack.lua)
     local added = redis.pcall('XADD', key, '*', unpack(parts))
     if type(added) == 'table' and added.err then
       redis.call('XADD', dead, '*', unpack(letter[2]))
