@@ -1,4 +1,4 @@
-"""The priority lanes: which there are, how they share the workers, and which amount takes which."""
+"""The priority lanes: their weights, and the lane of an amount."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LANES = (Lane(CRITICAL, 6), Lane(DEFAULT, 3), Lane(LOW, 1))
 
 
 def payments_stream(name: str) -> Stream:
-    """The stream family of the payments: one stream a lane, delayed wake-ups and dead letters."""
+    """Return the stream family of the payments: one stream a lane, delayed wake-ups and dead letters."""
     return Stream(name, lanes=LANES)
 
 
@@ -26,7 +26,7 @@ class LaneLimits:
     low_below_minor: int
 
     def lane_for(self, amount_minor: int) -> str:
-        """The lane of an amount in minor units (whatever the currency: as the systems before us did)."""
+        """Return the lane of an amount in minor units, of any currency (as the older systems did)."""
         if amount_minor >= self.critical_from_minor:
             return CRITICAL
         return LOW if amount_minor < self.low_below_minor else DEFAULT

@@ -1,7 +1,7 @@
-"""Logs: one line per event an operator wants. JSON unless on a terminal; ids are bound, secrets never get in.
+"""Logs: one line per event an operator needs. JSON unless on a terminal; ids are bound, secrets are removed.
 
-The pipeline says what went wrong and what was repaired; single payments are `debug`. `streams` logs through the standard
-library and comes out the same way.
+Failures and repairs are logged; single payments at `debug` only. `streams` logs through the standard library, and its lines
+come out the same way.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 # more than all the rest of the API's own code around a request.
 REQUEST_ID: ContextVar[str] = ContextVar("okane.request_id")
 
-# postgresql://okane:HERE@host. The last @ is the one that counts: a password may hold one that somebody forgot to quote.
+# postgresql://okane:HERE@host. The last @ counts: a password may hold an unquoted one.
 _IN_URL = re.compile(r"(://[^:/\s]*):\S*@")
 # ?password=HERE&…, and password=HERE or password='HERE' as libpq, Python and JSON write it. Where it is not clear where a
 # password ends, more is hidden rather than less.
@@ -82,8 +82,8 @@ def configure(*, level: str, format_: Literal["auto", "json", "console"], proces
 
 
 def name_traces(trace_id: Callable[[], str | None]) -> None:
-    """Name in every line the trace that is recorded around it, if there is one."""
-    global _trace_id  # noqa: PLW0603 - one for the process, as everything about its logs
+    """Add to every line the id of the recorded trace around it, if there is one."""
+    global _trace_id  # noqa: PLW0603 - logging is configured once per process
     _trace_id = trace_id
 
 

@@ -1,8 +1,8 @@
-"""Every metric of the payment half, with its meaning. (`streams.metrics` has those of the queue.)
+"""The metrics of the payment half, with their help texts. (`streams.metrics` has those of the queue.)
 
-One registry and one loopback port per process, no multiprocess files: what a dead worker last counted dies with it. What
-describes the whole system has a registry of its own, which is served under a path of its own: it is read from Postgres and
-Redis at the scrape, so it is right after a kill -9, too, and is not there as often as there are workers.
+Each process has one registry and one loopback port, and no multiprocess files: the last counts of a dead worker are lost with
+it. Metrics of the whole system have a registry and a path of their own. They are read from Postgres and Redis at the scrape:
+so they are right after a kill -9, too, and scraped once, not once per worker.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class OkaneMetrics:
         self._show_zeros()
 
     def _show_zeros(self) -> None:
-        """What has not happened yet shows as 0: a counter that begins at 1 hides its first increase."""
+        """Show counters as 0 before their first event: one that begins at 1 hides its first increase."""
         for result in ("created", "replayed"):
             self.accepted.labels(result)
         for status in Status:
@@ -160,15 +160,15 @@ class OkaneMetrics:
             self.direct.labels(lane.name)
 
     def observe_batch(self, statement: str, size: int) -> None:
-        """One round trip of the store."""
+        """Record the size of one batch of the store."""
         self.batch_size.labels(statement).observe(size)
 
     def observe_round_trip(self, statement: str, seconds: float) -> None:
-        """How long the store waited for it."""
+        """Record the duration of one round trip of the store."""
         self._round_trips(statement).observe(seconds)
 
     def count_decline(self, provider: str, code: str) -> None:
-        """The codes are the provider's: whatever it thinks of, they must not become endless series."""
+        """Count a decline. The codes are the provider's: their number is bounded, since each makes a time series."""
         if code not in self._decline_codes:
             if len(self._decline_codes) < MAX_DECLINE_CODES and _DECLINE_CODE.fullmatch(code):
                 self._decline_codes.add(code)
@@ -178,7 +178,7 @@ class OkaneMetrics:
 
 
 class SystemMetrics:
-    """What describes the whole system, read from Postgres at the scrape: any process can tell it, one is asked."""
+    """The metrics of the whole system, read from Postgres at the scrape. Any process can serve them; one is scraped."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
@@ -204,7 +204,7 @@ class SystemMetrics:
         )
 
     def forget_waiting(self) -> None:
-        """Postgres cannot be asked: an old value, or a zero, would be a lie."""
+        """Show NaN while Postgres is away: an old value, or a zero, would be wrong."""
         self.dead.set(math.nan)
         self.oldest_due.set(math.nan)
         for status in Status:
@@ -212,7 +212,7 @@ class SystemMetrics:
                 self.waiting.labels(status.value).set(math.nan)
 
     def set_waiting(self, *, oldest_due: timedelta, dead: int, waiting: Mapping[Status, int]) -> None:
-        """What Postgres said at this scrape."""
+        """Show the figures of this scrape."""
         self.dead.set(dead)
         self.oldest_due.set(oldest_due.total_seconds())
         for status in Status:

@@ -1,4 +1,4 @@
-"""The composition root: the only place that builds and closes things. One module a process: `api`, `worker`, `mock_provider`.
+"""The composition root: one module a process opens its resources, runs it, and closes them in reverse order.
 
-None needs its dependencies to be there when it starts, nor all the time: it waits for one that is away, and logs that once.
+A process starts and runs while its dependencies are away; it logs each outage once.
 """

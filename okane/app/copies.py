@@ -1,7 +1,6 @@
-"""Runs several copies of one of our processes on this machine: `okane api --processes 4`, `okane worker --processes 4`.
+"""Several copies of one process on this machine: `okane api --processes 4`, `okane worker --processes 4`.
 
-Promise: a copy that dies is started again, the others go on meanwhile; they end when this process is told to, and also when
-it is killed.
+Promise: a copy that dies is started again while the others run on; all end when this process is stopped or killed.
 """
 
 from __future__ import annotations
@@ -24,51 +23,51 @@ from okane.local.processes import leashed
 
 log = structlog.get_logger("okane.app.copies")
 
-CANNOT_START = 2  # the exit code for what a user has to mend: starting again will not help
-WELL_AFTER_S = 30.0  # a copy that lived this long was well; its next death is a new story
+CANNOT_START = 2  # the exit code of a setup error: starting again does not help
+HEALTHY_AFTER_S = 30.0  # a copy that ran for this long resets the pauses
 PAUSES_S = (0.2, 1.0, 2.0, 4.0, 8.0)  # before it is started again, by deaths in a row
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """`okane ARGUMENTS` with `env` on top of our environment."""
+    """`okane ARGUMENTS`, with `env` added to this process's environment."""
 
     arguments: Sequence[str]
     env: Mapping[str, str]
 
 
 async def run_copies(commands: Sequence[Command]) -> int:
-    """Run all of `commands` until SIGTERM or SIGINT, and pass that on; a second one kills. Answers the exit code."""
+    """Run all `commands` until SIGTERM or SIGINT, which is passed on; a second one kills. Return the exit code."""
     copies = [_Copy(command) for command in commands]
     loop = asyncio.get_running_loop()
-    asked = 0
+    signals = 0
 
-    def ask(number: int) -> None:
-        nonlocal asked
-        asked += 1
+    def end_all(number: int) -> None:
+        nonlocal signals
+        signals += 1
         for copy in copies:
-            copy.end(signal.SIGTERM if asked == 1 else signal.SIGKILL)
+            copy.end(signal.SIGTERM if signals == 1 else signal.SIGKILL)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ask, number)
+        loop.add_signal_handler(number, end_all, number)
     keeping = [asyncio.create_task(copy.keep()) for copy in copies]
     codes: list[int] = []
     for kept in asyncio.as_completed(keeping):
         codes.append(await kept)
-        if not asked:  # it cannot start, so neither can the others
-            ask(signal.SIGTERM)
+        if not signals:  # it cannot start, so neither can the others
+            end_all(signal.SIGTERM)
     return max(codes)
 
 
 def of_api(settings: Settings, count: int) -> list[Command]:
-    """So many API processes on one port. Raises SetupError if somebody else has it."""
+    """Return the commands of `count` API processes on one port. Raises SetupError if the port is taken."""
     _check_free(settings.host, settings.port)
     address = ["--host", settings.host, "--port", str(settings.port)]
     return [Command(["api", *address], {"OKANE_SHARE_PORT": "true", **own}) for own in _metrics_ports(settings, count)]
 
 
 def of_worker(settings: Settings, count: int, *, name: str) -> list[Command]:
-    """So many workers of one consumer group: NAME-1, NAME-2, …"""
+    """Return the commands of `count` workers of one consumer group: NAME-1, NAME-2, …"""
     return [
         Command(["worker", "--name", f"{name}-{number}", "--concurrency", str(settings.concurrency)], own)
         for number, own in enumerate(_metrics_ports(settings, count), start=1)
@@ -76,13 +75,13 @@ def of_worker(settings: Settings, count: int, *, name: str) -> list[Command]:
 
 
 def _metrics_ports(settings: Settings, count: int) -> list[dict[str, str]]:
-    """From the one that is set on; if none is, each takes a free one."""
+    """Number the metrics ports from the configured one on; without one each process takes a free port."""
     first = settings.metrics_port
     return [{"OKANE_METRICS_PORT": str(first + number)} if first else {} for number in range(count)]
 
 
 def _check_free(host: str, port: int) -> None:
-    """Copies of an earlier start would share the port with ours without a word."""
+    """Raise SetupError if the port is taken: SO_REUSEPORT would share it silently with copies of an earlier start."""
     if port == 0:
         raise SetupError("several processes need a port to share: set PORT")
     try:
@@ -99,23 +98,23 @@ class _Copy:
         self._ending = asyncio.Event()
 
     def end(self, number: signal.Signals) -> None:
-        """Send it this signal, and do not start it again."""
+        """Send this signal, and do not start the copy again."""
         self._ending.set()
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(number)
 
     async def keep(self) -> int:
-        """Start it, and again whenever it dies, until it is to end or cannot start. Its exit code."""
+        """Start the copy, again after each death, until it is ended or cannot start. Return its exit code."""
         deaths, has_run = 0, False
         while True:
             started_s = time.monotonic()
             code = await self._run()
             if self._ending.is_set():
-                return 0 if code == -signal.SIGTERM else abs(code)  # it was told to before it could listen
+                return 0 if code == -signal.SIGTERM else abs(code)  # the signal came before its handler was set
             if code == CANNOT_START and not has_run:
                 return code
-            has_run = True  # what keeps it from starting now may pass: a right that Redis took away and will give back
-            deaths = 1 if time.monotonic() - started_s > WELL_AFTER_S else deaths + 1
+            has_run = True  # from now on a failed start may pass: a right that Redis revoked and will grant again
+            deaths = 1 if time.monotonic() - started_s > HEALTHY_AFTER_S else deaths + 1
             pause_s = PAUSES_S[min(deaths, len(PAUSES_S)) - 1]
             log.error("process_died", command=" ".join(self._command.arguments), exit_code=code, restart_in_s=pause_s)
             with contextlib.suppress(TimeoutError):
@@ -124,8 +123,8 @@ class _Copy:
                     return 0
 
     async def _run(self) -> int:
-        # Tied to our life by the kernel, where it can: nobody is left behind when we are killed. In a session of its own,
-        # so that a terminal's Ctrl-C reaches it once, through us.
+        # The kernel ends it with this process where it can, so that no copy is left behind by a kill. In a session of its
+        # own, a terminal's Ctrl-C reaches it once, through this process.
         self._process = await asyncio.create_subprocess_exec(
             *leashed(signal.SIGTERM),
             *OKANE,

@@ -1,4 +1,4 @@
-"""All failpoints of okane: importing what the processes are made of declares them."""
+"""The failpoints of okane: importing the modules of the processes declares them."""
 
 from __future__ import annotations
 

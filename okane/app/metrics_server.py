@@ -1,4 +1,4 @@
-"""Where a process serves its metrics, and how Prometheus comes to know of it."""
+"""The metrics server of a process, and its entry in the list from which Prometheus finds it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ METRICS_PORTS = 100  # processes on one machine that find a port by themselves
 
 @contextlib.asynccontextmanager
 async def serving_metrics(settings: Settings, resources: Resources, *, role: str, name: str) -> AsyncIterator[str]:
-    """Serve them inside the block, and let it be known where."""
+    """Serve the metrics inside the block and advertise their address; yield the URL."""
     sources = MetricsSources(
         process=resources.metrics.registry,
         system=resources.system.registry,
@@ -50,7 +50,7 @@ async def serving_metrics(settings: Settings, resources: Resources, *, role: str
 
 
 async def _listening_for_metrics(settings: Settings, app: web.Application, closing: contextlib.AsyncExitStack) -> str:
-    """Listen on the port that is set, or on the first one from 9101 up that nobody has."""
+    """Listen on the configured port, or on the first free one from 9101 up; return the URL."""
     limits = replace(ConnectionLimits.of(settings), connections=METRICS_CONNECTIONS)
     first = settings.metrics_port or FIRST_METRICS_PORT
     last = settings.metrics_port or FIRST_METRICS_PORT + METRICS_PORTS - 1
@@ -68,10 +68,10 @@ async def _listening_for_metrics(settings: Settings, app: web.Application, closi
 
 
 def advertised(settings: Settings, url: str) -> str:
-    """`host:port` for who asks from elsewhere, of what is served at `url`.
+    """Return `host:port` under which other machines reach the server at `url`.
 
-    A process that listens everywhere is found under its machine's name unless it was told another: a pod's name, say,
-    means nothing to other pods.
+    A process that listens on every address is found under its machine's name, unless OKANE_METRICS_ADVERTISE names another:
+    the name of a pod, for example, does not resolve in other pods.
     """
     bound = urlsplit(url)
     hosts = binding.hosts(settings.metrics_host)

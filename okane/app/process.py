@@ -1,4 +1,4 @@
-"""What every process of okane shares: stop signals, armed failpoints, the garbage collector and background duties."""
+"""The stop signals, failpoints, garbage collector and background duties of every process."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ import structlog
 
 from okane.config import Settings
 from okane.errors import SetupError
-from streams import (
-    failpoints,
-)
+from streams import failpoints
 
 GARBAGE_OBJECTS = 20_000
 
@@ -34,7 +32,7 @@ def arm_failpoints(settings: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def running(duty: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """A duty in the background of the block, which is told to stop, and has ended, when the block ends."""
+    """Run a duty beside the block. Stop it at the end of the block, and wait until it has ended."""
     stop = asyncio.Event()
     task = asyncio.create_task(duty(stop))
     try:
@@ -45,7 +43,7 @@ async def running(duty: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) ->
 
 
 class StopSignal(asyncio.Event):
-    """Set by the first SIGTERM or SIGINT. A second one ends the process at once, as it would have by default."""
+    """An event that the first SIGTERM or SIGINT sets. A second one ends the process at once, as by default."""
 
     number: signal.Signals | None = None  # the signal that came
 
@@ -54,18 +52,18 @@ def stop_on_signals() -> StopSignal:
     stop = StopSignal()
     loop = asyncio.get_running_loop()
 
-    def ask(number: signal.Signals) -> None:
+    def stop_once(number: signal.Signals) -> None:
         stop.number = number
         stop.set()
         loop.remove_signal_handler(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ask, number)
+        loop.add_signal_handler(number, stop_once, number)
     return stop
 
 
 def tune_gc() -> None:
-    """What is here now stays: to look through it would free nothing. And what a payment leaves behind goes by itself, without
-    the collector: to look after every 700 objects, as Python does, is to look through the payments in hand."""
+    """Freeze the objects of the start, which are never garbage, and collect rarely: a payment's objects are freed by
+    reference counts, and Python's default of 700 objects would scan the payments in flight again and again."""
     gc.freeze()
     gc.set_threshold(GARBAGE_OBJECTS)

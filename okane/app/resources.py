@@ -1,4 +1,4 @@
-"""What API and worker are both made of: stores, streams, metrics, traces. Built in one place, closed in reverse order."""
+"""The resources of an API or a worker: stores, streams, metrics, tracing. Opened in one place, closed in reverse order."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from okane.store import Overview, PaymentStore, SweepStore
 from streams import Inspector, Producer, StreamError, connect
 from streams.prometheus import PrometheusMetrics
 
-SILENT_S = 2.0  # before a scrape is answered without Postgres
+POSTGRES_TIMEOUT_S = 2.0  # before a scrape is answered without Postgres
 
 
 class Resources:
-    """The resources. What describes the whole system is read anew for every scrape."""
+    """The resources of one process. Metrics of the whole system are read anew for every scrape."""
 
     def __init__(self, settings: Settings, *, role: str, name: str, redis_timeout: timedelta) -> None:
         database_url = needed(settings.database_url, "DATABASE_URL")
@@ -66,7 +66,7 @@ class Resources:
         redis_timeout: timedelta,
         closing: contextlib.AsyncExitStack,
     ) -> Resources:
-        """The resources, closed in reverse order when `closing` is."""
+        """Open the resources; `closing` closes them in reverse order."""
         resources = cls(settings, role=role, name=name, redis_timeout=redis_timeout)
         closing.push_async_callback(resources.tracing.aclose)
         closing.push_async_callback(resources.redis.aclose)
@@ -77,7 +77,7 @@ class Resources:
         return resources
 
     async def refresh_redis(self) -> None:
-        """Read the broker-wide gauges anew."""
+        """Read the gauges of the streams from Redis."""
         try:
             stats = await self.inspector.stats()
         except StreamError:
@@ -88,18 +88,18 @@ class Resources:
             self.system.up.labels("redis").set(1)
 
     async def refresh_postgres(self) -> None:
-        """Read what waits in Postgres anew. Until it has answered, it counts as away."""
-        silent = asyncio.get_running_loop().call_later(SILENT_S, self._postgres_away)
+        """Read the waiting payments from Postgres. Until it answers, it counts as away."""
+        timer = asyncio.get_running_loop().call_later(POSTGRES_TIMEOUT_S, self._postgres_away)
         try:
-            await self._ask_postgres()
+            await self._read_postgres()
         finally:
-            silent.cancel()
+            timer.cancel()
 
     def _postgres_away(self) -> None:
         self.system.forget_waiting()
         self.system.up.labels("postgres").set(0)
 
-    async def _ask_postgres(self) -> None:
+    async def _read_postgres(self) -> None:
         try:
             oldest_due, dead = await self.overview.oldest_due(), await self.overview.count_dead()
             waiting = await self.overview.count_waiting()
@@ -111,7 +111,7 @@ class Resources:
 
 
 def needed(value: str | None, name: str) -> str:
-    """A setting that there is no default for. Raises SetupError."""
+    """Return a setting that has no default. Raises SetupError if it is unset."""
     if value is None:
         raise SetupError(f"{name} is not set. `okane up` runs everything on this machine and sets it by itself")
     return value

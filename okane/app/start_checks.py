@@ -1,8 +1,8 @@
-"""The checks at the start of a process: what will not mend itself ends it with a message, what may is waited for.
+"""The checks at the start of a process: a lasting fault ends it with a message, a passing one is waited for.
 
-Credentials, certificates, missing rights, a wrong schema and a Redis that may evict the queue end the process. A server that
-refuses connections, is loading, failing over, full, or whose slot is on its way to another node is away: the process starts
-and works without it. At run time all of this counts as away, rights and credentials included.
+Credentials, certificates, missing rights, an old schema and a Redis that may evict the queue end the process. A server that
+refuses connections, is loading, failing over, full, or whose slot is moving to another node is away: the process starts and
+works without it. At run time all of this counts as away, rights and credentials included.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = structlog.get_logger("okane.start")
 
 
 async def check_servers(settings: Settings, resources: Resources, *, consumes: bool) -> None:
-    """Raise SetupError for what has to be mended first. `consumes`: the process reads the stream (a worker)."""
+    """Raise SetupError for a fault that has to be corrected first. `consumes`: the process reads the stream (a worker)."""
     await _check_postgres(settings)
     try:
         await _check_redis(settings, resources, consumes=consumes)

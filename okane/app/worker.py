@@ -1,4 +1,4 @@
-"""The worker process: opens what it is made of, charges until a signal, and closes in reverse order."""
+"""The worker process: open its resources, run the worker until a signal, close them in reverse order."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def run_worker(settings: Settings, *, name: str) -> None:
         provider = OkaneHttpProvider(
             needed(settings.provider_base_url, "PROVIDER_BASE_URL"),
             timeout=settings.provider_timeout,
-            connections=2 * settings.concurrency,  # for what comes from the stream, and for what runs without it
+            connections=2 * settings.concurrency,  # for payments from the stream, and for direct runs
             more_header=resources.tracing.provider_header,
         )
         closing.push_async_callback(provider.aclose)
@@ -60,7 +60,7 @@ async def run_worker(settings: Settings, *, name: str) -> None:
 
 
 def options_of(settings: Settings, *, name: str) -> WorkerOptions:
-    """Return the settings that a worker has, as its options."""
+    """Return the worker's options from the settings."""
     policy = RetryPolicy(base=settings.retry_base, cap=settings.retry_cap, max_attempts=settings.max_retries + 1)
     rules = OutcomeRules(
         policy=policy,
@@ -83,5 +83,5 @@ def options_of(settings: Settings, *, name: str) -> WorkerOptions:
 
 
 def worker_name() -> str:
-    """A name for a worker that was given none. Not stable: the janitor removes it once it is idle and empty."""
+    """Return a name from host and process id. The janitor removes such a consumer once it is idle and empty."""
     return f"{socket.gethostname()}-{os.getpid()}"

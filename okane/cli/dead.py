@@ -159,7 +159,7 @@ async def _purge(
     async with open_stores(context) as stores:
         ids = None if payment_ids is None else [_id(text) for text in payment_ids]
         purged = await stores.dead_letters.dismiss(ids=ids, older_than=older_than)
-        await stores.replay.strike_off(purged)
+        await stores.replay.remove_notes(purged)
     if as_json:
         print_json({"purged": len(purged)})
     else:

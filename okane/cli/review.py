@@ -142,7 +142,7 @@ async def _resolve(
             provider_ref=provider_ref,
             actor=OPERATOR,
         )
-        await stores.replay.strike_off([payment.id])
+        await stores.replay.remove_notes([payment.id])
     if as_json:
         print_json(_document(payment))
     else:

@@ -1,8 +1,9 @@
-"""PaymentIntake: the row first, its wake-up second. What is scheduled for later has none: the sweep sends it when it is time.
+"""Accepting payments: write the row, then send its wake-up. A scheduled payment gets its wake-up from the sweep when it is
+due.
 
-Once the row is committed the payment is safe and the client is told so. If the wake-up cannot be sent (Redis down, full,
-slow), the answer is the same but for `enqueued: false`, and the sweep sees to the payment. While Redis is known to be away
-nobody waits for it: one wake-up at a time asks, the rows of the others say at once that they have none.
+Once the row is committed the payment is safe, and the client gets its 202. If the wake-up cannot be sent (Redis down, full,
+slow), the answer differs in `enqueued: false` alone, and the sweep wakes the payment. While Redis is known to be away
+requests do not wait for it: one wake-up at a time tries it, and the rows of the others are written as due for the sweep.
 """
 
 from __future__ import annotations
@@ -25,17 +26,19 @@ from streams.failpoints import failpoint
 from streams.values import value
 
 log = structlog.get_logger("okane.accept")
-_level = logging.getLogger("okane.accept")  # asked first: a line for nobody costs more than all the rest of this module
+_level = logging.getLogger(
+    "okane.accept"
+)  # checked first: a line that is not written costs more than the rest of this module
 
 WAKE_TIMEOUT_S = 1.0  # how long a client waits for Redis at most: its payment is safe already
-AWAY_S = 1.0  # how long Redis is not asked again after it did not answer
+AWAY_S = 1.0  # how long Redis is left alone after it did not answer
 
 BEFORE_WAKE = failpoint("accept.before_wake", "the row is committed, no wake-up sent", raises=StreamUnavailable)
 
 
 @value
 class Receipt:
-    """What became of a request: the payment, whether this request made it, and whether it put a wake-up on the stream."""
+    """The result of a request: its payment, and whether the request created it and put a wake-up on the stream."""
 
     payment: Payment
     created: bool
@@ -44,15 +47,17 @@ class Receipt:
 
 @value
 class WrittenRows:
-    """What a write has made of each payment: its row, or an exception (IdempotencyKeyReused, TimeOutOfRange, Overloaded,
-    StoreUnavailable). Only the first `wakes` of them are woken: the other rows were written as due for the sweep."""
+    """The rows of a write. In the place of a row: IdempotencyKeyReused, TimeOutOfRange, Overloaded or StoreUnavailable.
+
+    Only the first `wakes` of them are woken: the others were written as due for the sweep.
+    """
 
     rows: Sequence[AcceptedRow | BaseException]
     wakes: int
 
 
 class PaymentIntake:
-    """Takes payments in, takes failed ones in again, lets go of those that are not wanted any more, and decides others."""
+    """The commands that clients and operators give for payments: accept, retry, cancel, resolve."""
 
     def __init__(
         self,
@@ -75,11 +80,11 @@ class PaymentIntake:
         """
         if self._load_shedding is not None and self._load_shedding.is_shedding:
             return WrittenRows([Overloaded("payments wait for too long already") for _ in news], 0)
-        wakes = self._how_many_may_ask(len(news))
+        wakes = self._count_wakes(len(news))
         return WrittenRows(await self._row_writer.accept_many(news, wakes=wakes), wakes)
 
     async def wake(self, written: WrittenRows) -> Sequence[Receipt | BaseException]:
-        """Send the wake-ups of the rows that were created; return a receipt for each row, or what it has instead."""
+        """Send the wake-ups of the rows that were created; return a receipt for each row, or the exception in its place."""
         to_wake = {
             number: one.payment
             for number, one in enumerate(written.rows[: written.wakes])
@@ -100,7 +105,7 @@ class PaymentIntake:
         return None if payment is None else Receipt(payment, created=False, enqueued=False)
 
     async def retry(self, payment_id: UUID, *, account_id: str, actor: str) -> Receipt:
-        """Try a failed payment again on a human's word. Raises PaymentNotFound, StatusConflict, StoreUnavailable."""
+        """Make a failed payment pending again. Raises PaymentNotFound, StatusConflict, StoreUnavailable."""
         payment = await self._store.retry(payment_id, account_id=account_id, actor=actor)
         log.info("payment_retried", payment_id=str(payment_id), actor=actor)
         [enqueued] = await self._wake([payment])
@@ -109,7 +114,7 @@ class PaymentIntake:
     async def cancel(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
         """Withdraw a payment before it is charged. Raises PaymentNotFound, StatusConflict, StoreUnavailable.
 
-        Its wake-up is left where it is: the claim refuses it.
+        Its wake-up stays in the stream: the claim refuses it.
         """
         payment = await self._store.cancel(payment_id, account_id=account_id, actor=actor)
         log.info("payment_canceled", payment_id=str(payment_id), actor=actor)
@@ -125,7 +130,8 @@ class PaymentIntake:
         provider_ref: str | None,
         actor: str,
     ) -> Payment:
-        """Decide a payment that needs a review. Raises PaymentNotFound, StatusConflict, StoreUnavailable."""
+        """Write the decision about a payment that needs a review. Raises PaymentNotFound, StatusConflict,
+        StoreUnavailable."""
         payment = await self._store.resolve(
             payment_id,
             account_id=account_id,
@@ -137,14 +143,14 @@ class PaymentIntake:
         log.info("payment_resolved", payment_id=str(payment_id), status=payment.status.value, actor=actor)
         return payment
 
-    def _how_many_may_ask(self, count: int) -> int:
+    def _count_wakes(self, count: int) -> int:
         if not self._redis_away_until_s:
             return count
         return min(count, 1) if time.monotonic() >= self._redis_away_until_s else 0
 
     async def _wake(self, payments: Sequence[Payment]) -> Sequence[bool]:
-        """Send wake-ups; for each whether it was taken."""
-        if self._redis_away_until_s:  # ours is the one that asks
+        """Send wake-ups; return for each whether Redis took it."""
+        if self._redis_away_until_s:  # this wake-up is the one that tries Redis
             self._away_for(WAKE_TIMEOUT_S + AWAY_S)
         taken = [True] * len(payments)
         try:

@@ -1,7 +1,7 @@
-"""Replay: another try for payments that were given up, on a human's word, one by one.
+"""The replay of dead letters: a manual retry of payments that were given up.
 
-The list is Postgres'. The dead-letter stream in Redis is a note about each: what is replayed is struck off there, too, and a
-note that was lost, or that stays while Redis is away, misleads nobody.
+Postgres has the list. The dead-letter stream in Redis has a note about each, which the replay removes. A note that was lost,
+or that stays while Redis is away, changes nothing.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from okane.store import DeadPayment
 from streams import DeadLetters, StreamError
 
 PAGE = 500
-LONGEST_LOOK = 20  # pages of notes that are looked through for those to be struck off
+MAX_PAGES = 20  # of notes, searched for those to remove
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What became of some dead letters. One that needs a review is kept: a human decides about it."""
+    """The ids of retried dead letters, and of kept ones: a payment that needs a review is not retried."""
 
     retried: Sequence[UUID]
     kept: Sequence[UUID]
 
 
 class DeadLetterReplay:
-    """Tries dead letters again."""
+    """The replay of dead letters, one by one."""
 
     def __init__(self, *, intake: PaymentIntake, notes: DeadLetters) -> None:
         self._intake = intake
         self._notes = notes
 
     async def run(self, letters: Sequence[DeadPayment], *, dry_run: bool, actor: str) -> Replayed:
-        """Try these again, or with `dry_run` say which would be. Safe to repeat: what is retried is no dead letter.
+        """Retry these, or with `dry_run` return which would be retried. Safe to repeat.
 
-        `actor` is who asks for it.
+        `actor` is written into the events.
         """
         retried: list[UUID] = []
         kept: list[UUID] = []
@@ -47,20 +47,20 @@ class DeadLetterReplay:
             done = await self._retry(letter.payment, dry_run=dry_run, actor=actor)
             (retried if done else kept).append(letter.payment.id)
         if not dry_run:
-            await self.strike_off(retried)
+            await self.remove_notes(retried)
         return Replayed(retried, kept)
 
-    async def strike_off(self, ids: Collection[UUID]) -> None:
-        """Drop the notes about these payments from the stream. While Redis is away they stay."""
+    async def remove_notes(self, ids: Collection[UUID]) -> None:
+        """Remove the notes about these payments from the dead-letter stream. While Redis is away they stay."""
         bodies = {payment_id.bytes for payment_id in ids}
         before: str | None = None
         with contextlib.suppress(StreamError):
-            for _ in range(LONGEST_LOOK):
+            for _ in range(MAX_PAGES):
                 if not bodies:
                     return
                 page = await self._notes.list(PAGE, before=before)
-                struck = [letter for letter in page.letters if letter.body in bodies]
-                await self._notes.purge(ids=[letter.id for letter in struck])
+                found = [letter for letter in page.letters if letter.body in bodies]
+                await self._notes.purge(ids=[letter.id for letter in found])
                 before = page.older
                 if before is None:
                     return

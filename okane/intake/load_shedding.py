@@ -1,6 +1,6 @@
-"""Backpressure: whether new payments would wait for so long that it is better to say so now.
+"""Load shedding: refuse new payments while the oldest due payment is too old.
 
-Promise: it goes by how long payments have been due in Postgres, never by Redis, which may be full or away while all is well.
+It goes by Postgres, never by Redis, which may be full or away while all is well.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from okane.store import Overview
 
 log = structlog.get_logger("okane.accept")
 
-LOOK_EVERY_S = 1.0
+CHECK_INTERVAL_S = 1.0
 
 
 class LoadShedding:
-    """Looks now and then, in the background; `is_too_high` says what it saw last."""
+    """A periodic check of the oldest due payment; `is_shedding` is its last result."""
 
     def __init__(self, overview: Overview, *, max_due_age: timedelta) -> None:
         self._overview = overview
@@ -28,15 +28,16 @@ class LoadShedding:
         self.is_shedding = False
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look every second, until told to stop."""
+        """Check every second until `stop`."""
         while not stop.is_set():
             await self.run_once()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY_S):
+                async with asyncio.timeout(CHECK_INTERVAL_S):
                     await stop.wait()
 
     async def run_once(self) -> int:
-        """1 if new payments are refused now, else 0. Where Postgres is away, they are refused for that."""
+        """Check once; return 1 if new payments are refused now, else 0. A Postgres outage changes nothing: writes fail by
+        themselves."""
         try:
             age = await self._overview.oldest_due()
         except StoreUnavailable:

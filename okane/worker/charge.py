@@ -1,7 +1,7 @@
-"""Charge: one wake-up becomes one claimed, charged and settled payment, or a reason to come back later.
+"""The handling of one wake-up: claim, look up or charge, settle.
 
-The story of one payment, straight down. Every way out of it is safe to die on: before the claim nothing happened, after it
-the lease runs out and the next worker looks the payment up under the same provider key before it charges.
+A worker may die at any line. Before the claim nothing has happened; after it the lease runs out, and the next worker looks
+the payment up under the same provider key before it charges.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from streams import Dead, Done, Message, Outcome, Retry
 from streams.failpoints import failpoint
 
 log = structlog.get_logger("okane.charge")
-levels = logging.getLogger("okane.charge")  # asked before the one line that every payment would write
+levels = logging.getLogger("okane.charge")  # checked before the one line that every payment would write
 
-SOON = timedelta(seconds=1)  # when to look at a payment again that somebody else may have
-LAST_WORDS_S = 2.0  # for Postgres, when we are stopped amid a call
+SOON = timedelta(seconds=1)  # before the next look at a payment that another worker may hold
+LAST_WORDS_S = 2.0  # for the write to Postgres when the worker is stopped during a call
 
 BEFORE_CLAIM = failpoint("charge.before_claim", "read from the stream, not claimed")
 BEFORE_CALL = failpoint("charge.before_call", "claimed, the provider not called")
@@ -54,7 +54,7 @@ BEFORE_DEAD_LETTER = failpoint("bury.before_dead_letter", "given up in Postgres,
 
 
 class PaymentHandler:
-    """The handler of the payments stream."""
+    """The handler of the payments stream. `__call__` is the table of contents."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class PaymentHandler:
         metrics.in_flight.set_function(leases.__len__)
 
     async def __call__(self, message: Message) -> Outcome:
-        """Handle one wake-up. Never raises for anything Postgres or the provider may do."""
+        """Handle one wake-up. Raises nothing that Postgres or the provider may cause."""
         if len(message.body) != 16:
             return Dead("not a payment id")
         payment_id = UUID(bytes=message.body)
@@ -111,14 +111,14 @@ class PaymentHandler:
                 return Retry("the lease ran out before the provider was called", after=SOON)
             if BEFORE_SETTLE.armed:
                 await BEFORE_SETTLE.hit()
-            # We alone know what the provider said.
+            # Only this task has the provider's answer: it stays until the answer is written.
             age = await self._retry_store_call(self._claim_store.settle, settlement)
         if age is None:
             return await self._late(settlement)
         return await self._settled(settlement, age)
 
     async def poison(self, message: Message) -> Outcome:
-        """An entry that was delivered too often: its payment goes to a human, the entry to the dead letters."""
+        """Give up an entry that was delivered too often: its payment needs a review, the entry becomes a dead letter."""
         reason = f"poison: delivered {message.deliveries} times, its workers died or stalled"
         if len(message.body) != 16:
             return Dead(reason)
@@ -136,10 +136,10 @@ class PaymentHandler:
         return self._refused(refused, message)
 
     async def _expired(self, payment_id: UUID) -> Outcome:
-        """Its time was over before anybody charged it."""
+        """Cancel a payment that expired before it was charged."""
         self._claims("expired").inc()
         canceled = await self._retry_store_call(self._store.expire, payment_id)
-        # It may have been changed since the claim was refused, or canceled without our hearing of it: look again.
+        # It changed after the claim was refused, or the reply to the cancel was lost: look again.
         return Done() if canceled else Retry("expired, and changed meanwhile", after=SOON)
 
     def _refused(self, refused: ClaimRefusal, message: Message) -> Outcome:
@@ -148,18 +148,18 @@ class PaymentHandler:
             case None:
                 return Dead("no such payment")
             case Status.FAILED_FINAL if refused.spent is not None and message.deliveries > 1:
-                # Whoever gave it up died before its dead letter was written.
+                # The worker that gave it up died before it wrote the dead letter.
                 return Dead(refused.spent)
             case Status.SUCCESS | Status.FAILED_FINAL | Status.CANCELED | Status.NEEDS_REVIEW:
                 return Done()
             case Status.PENDING | Status.PROCESSING | Status.FAILED_RETRYABLE | Status.UNKNOWN as status:
-                # Not due yet, or another worker is on it: keep a wake-up alive in case that worker dies.
+                # Not due yet, or another worker holds it: keep a wake-up in case that worker dies.
                 return Retry(f"{status}, not claimable yet", after=refused.wait + timedelta(milliseconds=1))
             case _:
                 assert_never(refused.status)
 
     async def _attempt(self, claim: Claim, lease: Lease) -> Settlement | None:
-        """Look up if the outcome is open, charge if it is not; None if the right to do so ran out meanwhile."""
+        """Look up an open outcome, else charge. Return None if the lease ran out before the charge."""
         payment = claim.payment
         started_s = time.monotonic()
         hopeless = self._rules.hopeless(claim)
@@ -172,7 +172,7 @@ class PaymentHandler:
                 return self._settlement(payment, decided, call="look_up", started_s=started_s)
         if BEFORE_CALL.armed:
             await BEFORE_CALL.hit()
-        if not lease.valid:
+        if not lease.is_valid:
             _log_of(payment.id, payment.attempts).warning("lease_ran_out")
             return None
         result = await self._call("charge", self._provider.charge, payment)
@@ -183,30 +183,30 @@ class PaymentHandler:
     async def _call(
         self,
         call: Call,
-        ask: Callable[[Payment], Awaitable[ChargeResult]] | Callable[[Payment], Awaitable[LookUpResult]],
+        provider_call: Callable[[Payment], Awaitable[ChargeResult]] | Callable[[Payment], Awaitable[LookUpResult]],
         payment: Payment,
     ) -> LookUpResult:
         started_s = time.perf_counter()
         result: LookUpResult
         try:
-            result = await ask(payment)
+            result = await provider_call(payment)
         except asyncio.CancelledError:
             await self._leave_open(payment, call, took_s=time.perf_counter() - started_s)
             raise
         except Exception as error:
-            # A bug of the provider's adapter. Its request may be out there: only a look-up can tell.
+            # A bug of the provider's adapter. Its request may have been sent: only a look-up can tell.
             _log_of(payment.id, payment.attempts).exception(
                 "provider_adapter_failed", provider=self._provider.name, call=call
             )
             result = Unknown(f"{type(error).__name__}: {error}")
         name = self._provider.name
         self._provider_seconds(name, call).observe(time.perf_counter() - started_s)
-        self._attempts(name, call, _word(result)).inc()
+        self._attempts(name, call, _outcome_label(result)).inc()
         return result
 
     async def _leave_open(self, payment: Payment, call: Call, *, took_s: float) -> None:
-        """Write that we are stopped amid a call that may have been executed: it is looked up soon. Left to its lease it would
-        count as the crash of a worker, as it does where Postgres is away."""
+        """Write `unknown` when the worker is stopped during a call that may have been executed: it is looked up soon. If
+        this fails, the lease runs out and counts as a crash."""
         stopped = self._rules.stopped(call)
         settlement = self._settlement(payment, stopped, call=call, started_s=time.monotonic() - took_s)
         try:
@@ -233,7 +233,7 @@ class PaymentHandler:
         )
 
     async def _late(self, settlement: Settlement) -> Outcome:
-        """Another worker has the payment now. What we heard is kept; the payment is looked up by whoever holds it."""
+        """Keep an outcome whose attempt has lost the payment. The attempt that holds the payment now looks it up."""
         self._late_results(settlement.event).inc()
         status = await self._retry_store_call(self._store.record_late, settlement)
         _log_of(settlement.payment_id, settlement.attempt).warning(
@@ -271,11 +271,11 @@ class PaymentHandler:
 
 
 def _log_of(payment_id: UUID, attempt: int) -> Any:
-    """The log, for lines about one attempt. Bound where a line is written: for every payment it would cost more."""
+    """Return a log for lines about one attempt. Bound where a line is written: binding for every payment costs more."""
     return log.bind(payment_id=str(payment_id), attempt=attempt)
 
 
-def _word(result: LookUpResult) -> str:
+def _outcome_label(result: LookUpResult) -> str:
     match result:
         case Approved():
             return "approved"

@@ -1,7 +1,7 @@
-"""Direct: runs due payments straight from Postgres while Redis is away.
+"""Direct runs: due payments straight from Postgres while Redis cannot be used.
 
-The same handler as for a message of the stream, with the same claim before it: whatever Redis still holds for these
-payments finds them claimed or settled. What the handler answers is of no use here; the row says when to look again.
+They pass the same handler as a message of the stream, with the same claim: entries that Redis still holds for these payments
+find them claimed or settled. The handler's outcome is dropped; the row says when the payment is due again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = structlog.get_logger("okane.direct")
 
 
 class DirectRuns:
-    """At most `concurrency` payments at once, beside those that came from the stream."""
+    """The direct runs of one worker: at most `concurrency` at once, beside those from the stream."""
 
     def __init__(self, handler: Handler, *, concurrency: int, metrics: OkaneMetrics) -> None:
         self._handler = handler
@@ -31,16 +31,16 @@ class DirectRuns:
 
     @property
     def free(self) -> int:
-        """How many more may be started now."""
+        """The number of payments that may be started now."""
         return self._concurrency - len(self._running)
 
-    async def room(self) -> None:
-        """Returns when a quarter of the places is free: one by one, every payment would cost a query of its own."""
+    async def wait_for_room(self) -> None:
+        """Wait until a quarter of the places is free: refilled one by one, every payment would cost a query of its own."""
         while self.free < max(1, self._concurrency // 4):
             await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
 
     def start(self, due: Sequence[WakeUp]) -> None:
-        """Run these; at most as many as are `free`, and none after `drain`. What is not started, the sweep takes again."""
+        """Run these, as many as are `free`, and none after `drain`. The sweep takes the others again."""
         if self._draining:
             return
         for one in due[: self.free]:
@@ -49,7 +49,7 @@ class DirectRuns:
             task.add_done_callback(self._running.discard)
 
     async def drain(self, limit: timedelta) -> None:
-        """Wait for what is running, for `limit` at most; what is left then is cancelled, and its lease runs out."""
+        """Wait for running payments, for `limit` at most; cancel the rest, whose leases run out."""
         self._draining = True
         if not self._running:
             return

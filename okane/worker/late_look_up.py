@@ -1,7 +1,7 @@
-"""Late: looks a closed payment up again whose call may still have been on its way when it closed.
+"""Look-ups of closed payments whose call may still have been on its way when they closed.
 
-The payment is not claimed and nothing is charged: a look-up reads. The row says when it is due, and the sweep sends it. A
-death at any point leaves it due again.
+Such a payment is not claimed and not charged. The row says when it is due, and the sweep sends its wake-up. A death at any
+point leaves it due again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BEFORE_RECORD = failpoint("late.before_record", "a closed payment was looked up,
 
 
 class LateLookUps:
-    """`look_up` asks the provider. `lease` is longer than one such call may last."""
+    """The late look-ups of one worker. `lease` must be longer than one `look_up` may last."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class LateLookUps:
         self._late_charges = metrics.late_charges.labels(provider)
 
     async def run(self, payment_id: UUID) -> Outcome:
-        """Look up once. Without an answer the row brings it back by itself."""
+        """Look the payment up once. Without an answer its row is due again by itself."""
         taken = await self._retry_store_call(self._store.begin_late_look_up, payment_id, again=self._again)
         if taken is None:
             return Done()
@@ -74,7 +74,7 @@ class LateLookUps:
         return Done()
 
     async def _found(self, payment: Payment, provider_ref: str, latency: timedelta) -> Outcome:
-        """Money moved for a payment that we called failed or canceled."""
+        """Record a charge of a payment that was closed as failed or canceled."""
         reason = f"charged after it was closed as {payment.status}"
         settlement = Settlement(
             payment_id=payment.id,
@@ -95,7 +95,7 @@ class LateLookUps:
         return Done()  # tried again meanwhile: the next claim finds this charge, or the last one has
 
     async def _give_up(self, payment: Payment) -> Outcome:
-        """The provider has not answered for too long, or its answers kill workers: a human asks it."""
+        """Leave the payment to a review: the provider did not answer for too long, or its answers kill workers."""
         reason = f"{payment.status}, and the provider does not say whether a charge arrived later"
         written = await self._retry_store_call(self._store.fail_late_look_up, payment, reason=reason)
         log.warning("payment_needs_review", payment_id=str(payment.id), reason=reason, buried=written)

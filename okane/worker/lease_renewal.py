@@ -1,6 +1,6 @@
-"""Keeps the claims of this process alive in Postgres while their provider calls last.
+"""Renewal of this process's claims in Postgres while their provider calls last.
 
-Most payments settle long before their lease is a third old and are never seen here.
+Most payments settle before their lease is a third old, and are never renewed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = structlog.get_logger("okane.lease")
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """One claim, held for as long as the block that entered it lasts. `valid_until_s` is monotonic time."""
+    """One claim, held inside its block. `valid_until_s` is monotonic time."""
 
     payment_id: UUID
     attempt: int
@@ -32,8 +32,8 @@ class Lease:
     held: dict[Lease, None]
 
     @property
-    def valid(self) -> bool:
-        """Whether this process may still call the provider. False after it was stopped for longer than its lease."""
+    def is_valid(self) -> bool:
+        """True while this process may call the provider. False after it was stopped for longer than its lease."""
         return time.monotonic() < self.valid_until_s
 
     def __enter__(self) -> Self:
@@ -47,7 +47,7 @@ class Lease:
 
 
 class LeaseRenewal:
-    """The claims held by this process."""
+    """The claims that this process holds, and their renewal."""
 
     def __init__(self, *, store: PaymentStore, lease: timedelta) -> None:
         self._store = store
@@ -59,11 +59,11 @@ class LeaseRenewal:
         return len(self._held)
 
     def lease_for(self, claimed: Claim) -> Lease:
-        """The lease of this claim; renewed while it is entered."""
+        """Return the lease of this claim. It is renewed while its block lasts."""
         return Lease(claimed.payment.id, claimed.payment.attempts, claimed.valid_until_s, self._held)
 
     async def run_once(self) -> int:
-        """Renew what has used up a third of its lease; how many were renewed. What fails is tried again next time."""
+        """Renew the leases that are a third used up; return how many were renewed. A failed renewal is repeated next time."""
         now_s = time.monotonic()
         aging = [lease for lease in self._held if lease.valid_until_s - now_s < self._lease_s * 2 / 3]
         renewals = (self._store.renew(lease.payment_id, lease.attempt) for lease in aging)
@@ -77,7 +77,7 @@ class LeaseRenewal:
         return len(kept)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Renew until `stop`. Runs on while the last provider calls drain: set `stop` after them."""
+        """Renew until `stop`. Set `stop` after the last provider call has drained."""
         while not stop.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._lease_s / 6):

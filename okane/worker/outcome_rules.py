@@ -1,8 +1,7 @@
-"""What a provider's answer means for a payment: the outcome table of the money, as pure functions.
+"""The outcome table: which status a provider's answer leads to. Pure functions.
 
-Three rules decide everything here. What may have moved money is `unknown` and looked up, never charged blindly and never
-failed by a timer. What surely moved none is retried with back-off until its retries are spent. What the provider refused
-for good is final.
+Three rules: what may have moved money is `unknown` and looked up, never charged blindly, never failed by a timer. What moved
+none is retried with backoff until its retries are spent. A refusal by the provider is final.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ SPENT = "spent"
 
 @value
 class PaymentOutcome:
-    """The status an attempt leads to, the word for the timeline, and when to look again (None: never)."""
+    """The outcome of one attempt: its status, its event in the history, and the delay until the next look (None: never)."""
 
     status: Status
     event: str
@@ -37,10 +36,10 @@ class PaymentOutcome:
 class OutcomeRules:
     """The settings of the table.
 
-    `policy` spaces and bounds the retries; `max_deliveries` is how often a stream entry may come again before it counts
-    as poison; `consistency_lag` is how long a provider's `not found` proves nothing. An open outcome is looked up after
-    each of `look_up_delays` in turn: soon at first, since most answers are only late, then patiently, since a provider
-    that is down for an hour is not helped by questions. After `unknown_deadline` it goes to a human.
+    `policy` spaces and bounds the retries; `max_deliveries` is how often a stream entry may be delivered before it counts as
+    poison; for `consistency_lag` a provider's `not found` proves nothing. An open outcome is looked up after each of
+    `look_up_delays` in turn: soon at first, since most answers are only late, then rarely, since look-ups do not help a
+    provider that is down. After `unknown_deadline` it needs a review.
     """
 
     policy: RetryPolicy
@@ -50,10 +49,10 @@ class OutcomeRules:
     look_up_delays: Sequence[timedelta]
 
     def hopeless(self, claim: Claim) -> PaymentOutcome | None:
-        """Before anything is called: a payment whose attempts end in crashes only, look-ups included, is for a human.
+        """Return `needs_review` for a payment whose attempts, look-ups included, end in crashes only.
 
-        What is merely spent ends after its look-up; more crashes than tries means that even asking does not end well. A
-        payment that was only in hand beside a poison entry sees its worker die as often as that entry is delivered.
+        Spent retries alone are not hopeless: the next look-up ends them. The bound is at least `max_deliveries`, since a
+        payment that is in hand beside a poison entry sees its worker die as often as that entry is delivered.
         """
         tries = self.policy.max_attempts
         if tries is None or claim.payment.retries <= max(tries, self.max_deliveries):
@@ -63,7 +62,7 @@ class OutcomeRules:
         )
 
     def charged(self, claim: Claim, result: ChargeResult, *, roll: float) -> PaymentOutcome:
-        """After a charge. `roll` in [0, 1) is the jitter's dice."""
+        """Return the outcome of a charge. `roll` in [0, 1) is the dice of the backoff's jitter."""
         match result:
             case Approved() | Declined():
                 return _closed(result)
@@ -79,7 +78,8 @@ class OutcomeRules:
                 assert_never(result)
 
     def looked_up(self, claim: Claim, result: LookUpResult) -> PaymentOutcome | None:
-        """After a look-up. None: the provider surely never got the charge, so it may be made now, under the same key."""
+        """Return the outcome of a look-up; None if the provider never got the charge, which may be made now under the same
+        key."""
         match result:
             case Approved() | Declined():
                 return _closed(result)
@@ -89,7 +89,7 @@ class OutcomeRules:
                 tried = claim.payment.retries
                 if tried > 0 and self.policy.delay(tried, roll=0) is None:
                     return _spent("the provider never got it, and every try is used up")
-                if claim.expired:  # nothing moved, and nothing may: the next claim is refused, and ends it
+                if claim.expired:  # no money moved, and none may: the next claim is refused, and ends it
                     return PaymentOutcome(Status.FAILED_RETRYABLE, "unavailable", reason="expired", delay=timedelta(0))
                 return None
             case Unavailable(reason=reason) | Unknown(reason=reason):
@@ -98,7 +98,7 @@ class OutcomeRules:
                 assert_never(result)
 
     def stopped(self, call: str) -> PaymentOutcome:
-        """After a call that was broken off because its worker is stopped: looked up by the next one, and no crash."""
+        """Return the outcome of a call that was broken off by a stop of the worker: open, and no crash."""
         reason = f"its worker was stopped during the {call.replace('_', '-')}"
         return PaymentOutcome(Status.UNKNOWN, "unknown", reason=reason, delay=self.look_up_delays[0])
 

@@ -1,4 +1,4 @@
-"""Patience: repeats what is asked of Postgres until it answers."""
+"""Repetition of store calls until Postgres answers."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ P = ParamSpec("P")
 
 
 class StoreRetry:
-    """`roll` in [0, 1) is the dice that keeps many callers from asking at the same moment."""
+    """A caller of store methods that outlasts an outage. `roll` in [0, 1) is the jitter that spreads many callers."""
 
     def __init__(self, roll: Callable[[], float]) -> None:
         self._roll = roll
 
-    async def __call__(self, ask: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Ask until Postgres answers, or the task is cancelled. For what may be asked twice.
+    async def __call__(self, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Repeat `call` with growing pauses until Postgres answers or the task is cancelled. Only for calls that may run
+        twice.
 
-        Holding the message is the brake: no more is read than fits in hand. Putting it back would turn the whole backlog
-        over again and again for as long as Postgres is away. A claim that was granted without our hearing of it is refused
-        to us, too, until its lease runs out.
+        The message stays in hand meanwhile, so that no more is read than fits. Returning it to Redis would turn the whole
+        backlog over for as long as Postgres is away. A claim whose reply was lost is refused here, too, until its lease runs
+        out.
         """
         tries = 0
         while True:
             try:
-                return await ask(*args, **kwargs)
+                return await call(*args, **kwargs)
             except StoreUnavailable:
                 pause_s = PAUSES_S[min(tries, len(PAUSES_S) - 1)]
                 tries += 1

@@ -1,9 +1,8 @@
-"""Sweep: sends again what wake-ups were lost or are overdue, and those of payments that were scheduled for now, or that are
-closed and to be looked up. With it, losing all of Redis loses no payment.
+"""The sweep: send the wake-ups that were lost or are overdue, and those of scheduled payments and late look-ups that are due.
+With it, losing all of Redis loses no payment.
 
-Every worker runs one; Postgres sees to it that they do not get in each other's way. While Redis cannot be used the payments
-are run directly: while it does not answer, answers any request with an error, or answers all but does not let this worker's
-consumer read or settle.
+Every worker sweeps; locks in Postgres keep the sweeps out of each other's way. While Redis cannot be used, payments run
+directly: when it does not answer, answers with an error, or does not let this worker's consumer read or ack.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from streams.failpoints import failpoint
 log = structlog.get_logger("okane.sweep")
 
 BATCH = 500
-ASK_AGAIN_S = 2.0  # how long Redis is not asked again after it did not answer,
-PATIENCE_S = 0.25  # and for how long then: a silent server must not hold up what runs without it
+CHECK_AGAIN_S = 2.0  # between two checks of a Redis that cannot be used,
+PATIENCE_S = 0.25  # and the longest wait for one: a silent server must not hold up direct runs
 DIRECT_PAUSE_S = 0.05  # between two looks for due payments while Redis is away
 
 AFTER_MARK = failpoint("sweep.after_mark", "lost payments are marked, not taken", raises=StoreUnavailable)
@@ -38,26 +37,27 @@ AFTER_TAKE = failpoint("sweep.after_take", "due payments are pushed back, no wak
 
 @dataclass(frozen=True, slots=True)
 class LaneState:
-    """The state of one lane: the age of its oldest live entry (None: it is empty), and how many more entries it takes."""
+    """One lane's state: the age of its oldest live entry (None: it is empty), and how many more entries it takes."""
 
     oldest_entry: timedelta | None
     room: int
 
 
-# While Redis is away: nothing is known to be alive there, and what is runs into the claim.
+# While Redis is away no entry counts as live: one that is delivered later is refused by the claim.
 UNSEEN = {lane.name: LaneState(oldest_entry=None, room=0) for lane in LANES}
 
 
 def always_able() -> timedelta:
-    """No consumer that could be unable."""
+    """Return zero: there is no consumer that could be unable to work."""
     return timedelta(0)
 
 
 class Sweep:
-    """One sweeper. `lanes` looks at the streams, and raises StreamError if Redis cannot say or would not take a wake-up.
+    """The sweep of one worker. `lanes` reads the state of the streams; it raises StreamError if Redis does not answer or
+    takes no wake-up.
 
-    `unable_for` returns for how long this worker's part of the stream has been unable to work; from `patience` on Redis
-    counts as away, whatever else it answers.
+    `unable_for` returns how long this worker's consumer has been unable to work; from `patience` on Redis counts as away,
+    whatever else it answers.
     """
 
     def __init__(
@@ -81,14 +81,14 @@ class Sweep:
         self._unable_for = unable_for
         self._patience = patience
         self._away = False
-        self._ask_at_s = 0.0
+        self._check_at_s = 0.0
         self._pause_s = 0.0
 
     async def run_once(self) -> int:
-        """Mark what is lost, one window a lane, and wake or run what is due, one batch; how many it was.
+        """Mark lost payments, one window a lane, and wake or run one batch of due ones; return their number.
 
-        Raises StoreUnavailable, or StreamFull if a lane has no room for all of it: what was due is run directly then, as far
-        as there is room.
+        Raises StoreUnavailable, or StreamFull if a lane has no room for all of them; those are run directly, as far as there
+        is room.
         """
         lanes = await self._look()
         return await self._run_due() if lanes is None else await self._wake_due(lanes)
@@ -99,18 +99,18 @@ class Sweep:
             self._pause_s = self._interval_s
             try:
                 await self.run_once()
-            except (StoreUnavailable, StreamError) as error:  # said by whoever lost its connection
+            except (StoreUnavailable, StreamError) as error:  # the connection that was lost has logged it
                 log.debug("sweep_interrupted", reason=str(error))
             except Exception:
-                log.exception("sweep_failed")  # the sweep is the last to repair things: it goes on
+                log.exception("sweep_failed")  # no other part repairs what the sweep repairs: it goes on after a bug
             if self._pause_s:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._pause_s):
                         await stop.wait()
 
     async def _look(self) -> Mapping[str, LaneState] | None:
-        """The lanes, or None while Redis cannot be used."""
-        if self._away and time.monotonic() < self._ask_at_s:
+        """Return the state of the lanes, or None while Redis cannot be used."""
+        if self._away and time.monotonic() < self._check_at_s:
             return None
         try:
             async with asyncio.timeout(PATIENCE_S if self._away else None):
@@ -121,7 +121,7 @@ class Sweep:
         unable = self._unable_for()
         if unable >= self._patience:
             self._lost(
-                f"it answers, but this worker has not been able to read or settle for {unable.total_seconds():.1f} s"
+                f"it answers, but this worker has not been able to read or ack for {unable.total_seconds():.1f} s"
             )
             return None
         if self._away:
@@ -130,15 +130,15 @@ class Sweep:
         return lanes
 
     def _lost(self, reason: BaseException | str) -> None:
-        """Run payments directly from now on. Say so once, with the traceback if it may be a bug of ours or a damaged key."""
-        self._ask_at_s = time.monotonic() + ASK_AGAIN_S
+        """Run payments directly from now on. Log it once, with the traceback if it may be a bug or a damaged key."""
+        self._check_at_s = time.monotonic() + CHECK_AGAIN_S
         if not self._away:
             strange = isinstance(reason, StreamRefused) and not isinstance(reason, StreamForbidden)
             log.error("running_without_redis", reason=str(reason), exc_info=reason if strange else None)
         self._away = True
 
     async def _wake_due(self, lanes: Mapping[str, LaneState]) -> int:
-        """Send what is due to its lane; one that is full does not hold up the others."""
+        """Send due payments to their lanes. A full lane does not hold up the others."""
         behind = await self._mark(lanes)
         with_room = {name: lane for name, lane in lanes.items() if lane.room > 0}
         if not with_room:
@@ -161,15 +161,15 @@ class Sweep:
         return len(due)
 
     def _count(self, repaired: Sequence[WakeUp]) -> None:
-        """Count what was lost: a wake-up that was scheduled for now was not."""
+        """Count repaired wake-ups. The wake-up of a scheduled payment was not lost."""
         for one in repaired:
             self._metrics.sweep_repairs.labels(one.lane).inc()
         if repaired:
             log.warning("wake_ups_repaired", count=len(repaired))
 
     async def _run_due(self) -> int:
-        """Run what is due in this process, and look for what is lost only when that leaves places free."""
-        await self._direct.room()
+        """Run due payments in this process; look for lost ones only if that leaves places free."""
+        await self._direct.wait_for_room()
         limit = min(BATCH, self._direct.free)
         due = await self._take(UNSEEN, limit, by_retry_at=True)
         self._direct.start(due)
@@ -185,7 +185,7 @@ class Sweep:
         return due
 
     async def _mark(self, lanes: Mapping[str, LaneState]) -> bool:
-        """Whether a cursor is still behind. A row that somebody holds locked stops its lane's cursor, and nothing else."""
+        """Move the cursors; return True if one is still behind. A locked row stops the cursor of its lane only."""
         await self._store.advance_horizon()
         behind = False
         for name, lane in lanes.items():

@@ -1,6 +1,6 @@
 """The worker: consumer, delayed retries, sweep, janitor, lease renewal and direct runs, and the order in which they drain.
 
-It opens and closes nothing: servers' clients, stores and the provider are its caller's.
+Its caller opens and closes the clients, the stores and the provider.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ async def test_a_worker_that_slept_through_its_lease_does_not_call_the_provider(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     payment_id = await desk.accepted()
-    monkeypatch.setattr(Lease, "valid", False)
+    monkeypatch.setattr(Lease, "is_valid", False)
     assert isinstance(await desk.charge(wake_up(payment_id)), Retry)
     assert desk.provider.asked == []
     assert await desk.status(payment_id) is Status.PROCESSING  # for the next claim, after the lease
@@ -125,9 +125,9 @@ async def test_long_calls_keep_their_lease(desk: Desk, monkeypatch: pytest.Monke
         monkeypatch.setattr("okane.worker.lease_renewal.time.monotonic", lambda: claim.valid_until_s - 15)
         assert await desk.leases.run_once() == 1
         monkeypatch.setattr("okane.worker.lease_renewal.time.monotonic", lambda: claim.valid_until_s + 10)
-        assert lease.valid
+        assert lease.is_valid
         monkeypatch.setattr("okane.worker.lease_renewal.time.monotonic", lambda: claim.valid_until_s + 20)
-        assert not lease.valid
+        assert not lease.is_valid
 
 
 @pytest.mark.parametrize("call", ["charge", "look_up"])

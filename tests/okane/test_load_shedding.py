@@ -68,7 +68,7 @@ async def test_the_repeat_of_an_earlier_request_is_answered_as_ever(api: Api, lo
 async def test_it_is_looked_at_again_and_again(
     api: Api, load_shedding: LoadShedding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("okane.intake.load_shedding.LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr("okane.intake.load_shedding.CHECK_INTERVAL_S", 0.01)
     stop = asyncio.Event()
     running = asyncio.create_task(load_shedding.run(stop))
     await post(api, "/payments", OLD)

@@ -504,7 +504,7 @@ async def test_whatever_error_redis_answers_due_payments_run_directly(
 async def test_a_consumer_that_cannot_read_for_too_long_counts_as_no_redis_until_it_reads_again(
     store: PaymentStore, sweeps: SweepStore, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep_under_test, "ASK_AGAIN_S", 0.0)
+    monkeypatch.setattr(sweep_under_test, "CHECK_AGAIN_S", 0.0)
     ran: list[UUID] = []
     unable = timedelta(0)
     metrics = OkaneMetrics(CollectorRegistry())
@@ -568,7 +568,7 @@ async def test_direct_runs_no_more_at_once_than_it_may_and_survives_a_bug() -> N
     direct = DirectRuns(handler, concurrency=4, metrics=OkaneMetrics(CollectorRegistry()))
     direct.start([WakeUp(uuid4(), "low") for _ in range(10)])
     assert direct.free == 0
-    room = asyncio.create_task(direct.room())
+    room = asyncio.create_task(direct.wait_for_room())
     await asyncio.sleep(0)
     assert not room.done()
     release.set()

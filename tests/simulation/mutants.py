@@ -155,7 +155,7 @@ def no_late_look_up() -> Iterator[None]:
 
 def no_lease_check() -> AbstractContextManager[Any]:
     """A worker that slept through its lease goes on to charge. Caught by I9: its lease has run out."""
-    return patch.object(Lease, "valid", True)
+    return patch.object(Lease, "is_valid", True)
 
 
 @contextlib.contextmanager
