@@ -106,14 +106,14 @@ class _Pool(ConnectionPool):
     and timers, and records metrics."""
 
     def make_connection(self) -> Any:
-        connection: Any = super().make_connection()  # type: ignore[no-untyped-call]
+        connection: Any = super().make_connection()  # type: ignore[no-untyped-call] # redis-py has no types there
         if HIREDIS_AVAILABLE:
             connection.pack_command = HiredisRespSerializer().pack
         return connection
 
     async def replies(self, commands: Sequence[Command]) -> list[Any]:
         """Send the commands in one round trip; return the reply to each, which may be an error."""
-        connection: Any = self.get_available_connection()  # type: ignore[no-untyped-call]
+        connection: Any = self.get_available_connection()  # type: ignore[no-untyped-call] # as above
         timeout_s, connection.socket_timeout = connection.socket_timeout, None  # one time-out for the whole trip
         try:
             async with asyncio.timeout(timeout_s):

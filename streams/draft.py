@@ -64,7 +64,7 @@ class Packer:
 def fields_size(fields: list[str | bytes | int]) -> int:
     """Return the bytes of an entry's names and values."""
     if len(fields) == 2:
-        return len(fields[1])  # type: ignore[arg-type] # a body
+        return len(fields[1])  # type: ignore[arg-type] # the second field is the body, bytes
     return sum(len(part) if isinstance(part, bytes) else len(str(part)) for part in fields)
 
 

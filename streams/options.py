@@ -10,7 +10,7 @@ from streams.retry import RetryPolicy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerOptions:
-    """How many messages a consumer handles at once, and how long it waits for what."""
+    """The limits and durations of one consumer."""
 
     concurrency: int = 64
     max_batch: int = 128

@@ -16,8 +16,9 @@ from okane.store import Event
 from streams import Stream
 from tests.simulation.network import Exchange
 from tests.simulation.provider import Bank, Charge
-from tests.simulation.redis import Entries, Group, Id, Server, Watch
+from tests.simulation.redis import Server
 from tests.simulation.redis_client import Listener
+from tests.simulation.redis_streams import Entries, Group, Id, Watch
 from tests.simulation.store import MemoryDatabase, PaymentRow
 
 MANUAL = frozenset({"retried", "late_result", "unanswered"})  # or a charge that came late, or may have

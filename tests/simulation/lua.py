@@ -1,6 +1,6 @@
-"""Runs our Lua scripts as Redis does: the same Lua 5.1, Redis's conversions of values, `redis.call`, and cmsgpack.
+"""Runs the Lua scripts like Redis: the same Lua 5.1, Redis's conversions of values, `redis.call`, and cmsgpack.
 
-One interpreter a process serves every simulated server: a script keeps nothing between its runs but what is local.
+One interpreter per process serves every simulated server: scripts keep no state between runs.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ class ReplyError(Exception):
 
 
 class ScriptError(Exception):
-    """A script that Redis would refuse or that failed by itself: a bug in the script, or in this file."""
+    """An error that is a bug in the script or in this file."""
 
 
 class _Host:
-    """Who executes the commands of the script that is running."""
+    """The executor of the commands of the running script."""
 
     call: _Call
 
     def __init__(self) -> None:
-        self.call = _nobody
+        self.call = _no_script
 
 
-def _nobody(_arguments: Sequence[bytes]) -> Any:
+def _no_script(_arguments: Sequence[bytes]) -> Any:
     raise ScriptError("no script is running")
 
 
@@ -47,7 +47,7 @@ _host: Final = _Host()
 
 
 def compiled(text: bytes) -> Function:
-    """The script as a function; its KEYS and ARGV are globals."""
+    """Return the script as a function; its KEYS and ARGV are globals."""
     function = _compiled.get(text)
     if function is None:
         function = _compiled[text] = _runtime.compile(text)
@@ -55,14 +55,14 @@ def compiled(text: bytes) -> Function:
 
 
 def run(function: Function, keys: Sequence[bytes], arguments: Sequence[bytes], call: _Call) -> Any:
-    """What the script answers. What `call` raises comes out, unless the script catches it."""
+    """Run the script and return its reply. Raises the errors of `call`, unless the script catches them."""
     _globals[b"KEYS"] = _runtime.table_from(keys)
     _globals[b"ARGV"] = _runtime.table_from(arguments)
     _host.call = call
     try:
         return _from_lua(function())
     finally:
-        _host.call = _nobody
+        _host.call = _no_script
 
 
 def _redis_call(*arguments: Any) -> Any:
@@ -97,7 +97,7 @@ def _to_lua(reply: Any) -> Any:
 
 
 def _without_nil(reply: list[Any]) -> list[Any]:
-    """Nil is false in Lua's tables: a hole would end them."""
+    """Return the reply with False for nil, which would end a Lua table."""
     return [False if each is None else _without_nil(each) if type(each) is list else each for each in reply]
 
 

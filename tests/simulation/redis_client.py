@@ -1,4 +1,4 @@
-"""A client of the simulated Redis: its command methods, and what it makes of replies, are redis-py's own."""
+"""A client of the simulated Redis, with the command methods and reply parsing of redis-py."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Arguments = Sequence[bytes]
 
 
 class Listener:
-    """Is told of every request that was executed."""
+    """A hook for every executed request."""
 
     def replied(self, exchange: Exchange, what: str, arguments: Arguments, reply: object, server: Server) -> None: ...
 
@@ -33,7 +33,7 @@ class Listener:
 
 
 class Broker:
-    """The server on the network: holds the clients that wait in a blocking read, and wakes them."""
+    """The server on the network. It keeps the clients in a blocking read, and wakes them."""
 
     def __init__(self, server: Server, network: Network, link: Link, listener: Listener | None = None) -> None:
         self.server = server
@@ -44,7 +44,7 @@ class Broker:
         self._blocked: list[tuple[Exchange, Arguments]] = []
 
     def execute(self, exchange: Exchange, what: str, commands: Sequence[Arguments], block_s: float) -> Any:
-        """The replies to one request of a client; errors of single commands are replies."""
+        """Return the replies to one request; errors of single commands are replies."""
         replies = [self._reply(arguments, may_block=block_s > 0) for arguments in commands]
         if replies == [BLOCKED]:
             self._blocked.append((exchange, commands[0]))
@@ -55,13 +55,13 @@ class Broker:
         return replies
 
     def serve(self) -> None:
-        """Gives those who wait what has come for them."""
+        """Send new entries to the clients that wait for them."""
         while self.server.signalled:
             self.server.signalled.clear()
             waiting, self._blocked = self._blocked, []
             for exchange, arguments in waiting:
                 if not exchange.waiting and self.network.dice.random() < 0.9:
-                    continue  # its connection is closed; now and then the server has not heard of that yet
+                    continue  # its connection is closed, and the server may not have noticed yet
                 reply = self._reply(arguments, may_block=True)
                 if reply is BLOCKED:
                     self._blocked.append((exchange, arguments))
@@ -69,12 +69,12 @@ class Broker:
                     exchange.answer([reply])
 
     def wake_all(self) -> None:
-        """The keys they wait for have changed under them: they are told what there is now."""
+        """Answer waiting clients whose keys were replaced."""
         self.server.signalled[b""] = None
         self.serve()
 
     def hang_up(self) -> None:
-        """The server ends: so do all connections."""
+        """End all connections with the server."""
         waiting, self._blocked = self._blocked, []
         for exchange, _ in waiting:
             exchange.answer(NoAnswer(silent=False), failed=True)
@@ -83,7 +83,7 @@ class Broker:
         try:
             return self.server.execute(arguments, may_block=may_block)
         except ReplyError as error:
-            return BaseParser.parse_error(str(error))  # type: ignore[no-untyped-call]
+            return BaseParser.parse_error(str(error))  # type: ignore[no-untyped-call] # no types
 
     def _unblock(self, exchange: Exchange) -> None:
         for at, (waiting, _) in enumerate(self._blocked):
@@ -94,7 +94,7 @@ class Broker:
 
 
 class MemoryRedis(AsyncCoreCommands):
-    """One process's client. Like ours, it sends nothing twice; `resends` makes it one with redis-py's default retries."""
+    """The client of one process. It repeats no command; with `resends` it has redis-py's default retries."""
 
     resends = False
     _event_dispatcher: Any = None
@@ -109,7 +109,7 @@ class MemoryRedis(AsyncCoreCommands):
         return MemoryPipeline(self)
 
     async def aclose(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
     async def execute_command(self, *arguments: Any, **options: Any) -> Any:
         reply = (await self.send([arguments]))[0]
@@ -118,7 +118,7 @@ class MemoryRedis(AsyncCoreCommands):
         return parsed(str(arguments[0]), reply, options)
 
     async def send(self, commands: Sequence[Sequence[Any]]) -> Sequence[Any]:
-        """One request with one or more commands: a reply or an error for each. Raises redis-py's errors."""
+        """Send commands in one request; return a reply or an error for each. Raises redis-py's errors."""
         encoded = [_packed(arguments) for arguments in commands]
         what = _name(encoded, self._broker.names)
         block_s = _block_s(encoded[0])
@@ -150,7 +150,7 @@ class MemoryRedis(AsyncCoreCommands):
 
 
 class MemoryPipeline(AsyncCoreCommands):
-    """Commands that travel together."""
+    """Commands that share a request."""
 
     _event_dispatcher: Any = None
 
@@ -182,28 +182,28 @@ class MemoryPipeline(AsyncCoreCommands):
 
 
 class _Pool:
-    """As much of a connection pool as the library looks at."""
+    """The part of a connection pool that the library uses."""
 
     def __init__(self, connection_kwargs: Mapping[str, Any]) -> None:
         self.connection_kwargs = connection_kwargs
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
-        """Nothing to disconnect."""
+        """Do nothing."""
 
 
 def as_redis(client: MemoryRedis) -> Redis:
-    """The client for those who ask for redis-py's."""
+    """Return the client under redis-py's type."""
     return cast(Redis, client)
 
 
 def parsed(command: str, reply: Any, options: Mapping[str, Any]) -> Any:
-    """What redis-py makes of a reply."""
+    """Return the reply as redis-py parses it."""
     callback = _callbacks.get(command)
     return reply if callback is None else callback(reply, **{k: v for k, v in options.items() if k != "keys"})
 
 
 def _packed(arguments: Sequence[Any]) -> list[bytes]:
-    """A command as it travels; redis-py writes a subcommand into the same string as its command."""
+    """Return the command's arguments; redis-py joins a subcommand with its command."""
     words: list[Any] = arguments[0].split()
     return [each if isinstance(each, bytes) else str(each).encode() for each in (*words, *arguments[1:])]
 
@@ -223,7 +223,7 @@ _NOT_WORD = re.compile(r"\W+")
 
 
 def _name(commands: Sequence[Arguments], names: Mapping[bytes, str]) -> str:
-    """What a request is for, in one word."""
+    """Return the purpose of a request, in one word."""
     first = commands[0]
     if len(commands) > 1:
         return "inspect"
@@ -241,7 +241,7 @@ def _block_s(arguments: Arguments) -> float:
 
 
 def forget(broker: Broker, process: Process) -> None:
-    """The process is gone, and its connections with it; the server hears of it in a moment."""
+    """Remove the waiting reads of a process that ended."""
     broker._blocked = [
         (exchange, arguments) for exchange, arguments in broker._blocked if exchange.sender is not process
     ]

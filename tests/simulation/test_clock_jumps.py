@@ -1,4 +1,4 @@
-"""A server whose clock is set, under the scripts that go by it: as docs/streams.md says."""
+"""Jumps of the server's clock have the effects of the table in docs/streams.md."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEASE_MS = 30_000
 
 
 class Jumping:
-    """A simulated server, and the clock that it goes by."""
+    """A simulated server and its clock."""
 
     def __init__(self) -> None:
         self.now_s = 1_800_000_000.0

@@ -1,4 +1,4 @@
-"""Holds the simulated Redis and a real server together: random commands get the same answers, but for ids and times."""
+"""The simulated Redis and a real server give the same replies to random commands, except ids and times."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ async def _compare(theirs: Side, ours: Side, dice: Random, *, steps: int = STEPS
         answers = await _answer(theirs, chosen), await _answer(ours, chosen)
         assert answers[0] == answers[1], f"step {step}: {chosen}"
         if chosen.delay_ms is not None:
-            await asyncio.sleep(0.002)  # two delayed messages of one millisecond are in no order worth comparing
+            await asyncio.sleep(0.002)  # the order of two delayed messages of one millisecond is not defined
     assert await _state(theirs) == await _state(ours)
 
 
@@ -242,12 +242,12 @@ async def _release(side: Side, step: Step) -> Any:
 
 
 async def _remove_idle_consumers(side: Side, step: Step) -> Any:
-    # How many there are that hold nothing depends on the version: before 7.2 a look that finds nothing makes no consumer.
+    # Their number depends on the version: before 7.2 a read that finds nothing creates no consumer.
     await scripts.remove_idle_consumers(_group(side, step), min_idle_ms=step.min_idle_ms)
 
 
 async def _state(side: Side, _step: Step | None = None) -> Any:
-    """Everything that can be seen, without times, idle consumers, and the server's own count of what waits."""
+    """Return the visible state, without times, idle consumers and the server's lag."""
     about = [await Inspector(side.client, side.stream, group=group).stats() for group in GROUPS]
     stats = about[0]
     lanes = [(lane.lane, lane.length, lane.pending, lane.groups) for each in about for lane in each.lanes]
@@ -294,12 +294,12 @@ async def _range(client: Redis, key: str) -> Any:
 
 async def _said(client: Redis, command: Sequence[str]) -> Any:
     try:
-        return await client.execute_command(*command)  # type: ignore[no-untyped-call]
+        return await client.execute_command(*command)  # type: ignore[no-untyped-call] # no types
     except RedisError as error:
         return type(error), str(error).partition(".")[0]  # Redis goes on with advice, Valkey 9 without
 
 
 def _server() -> Server:
-    """A server whose clock goes a little faster than the commands come."""
+    """Return a server whose clock advances a little with each command."""
     ticks = itertools.count(1_767_225_600_000, 3)
     return Server(lambda: next(ticks) / 1000)

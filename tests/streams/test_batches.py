@@ -1,4 +1,4 @@
-"""A handler that takes messages together has the same promises as one that takes them one by one."""
+"""A batch handler has the same guarantees as a handler of single messages."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from streams import Batcher, Coalescer
 
 
 class Gate:
-    """A flush that notes its batches and waits until it is let through; it answers each number doubled."""
+    """A flush that records its batches and waits to be released; it returns each number doubled."""
 
     def __init__(self, *, is_open: bool = False) -> None:
         self.batches: list[list[int]] = []
@@ -101,7 +101,7 @@ async def test_the_next_batch_leaves_when_the_one_before_gives_up_its_turn() -> 
     assert (staged.first, staged.second) == ([[0, 1], [2, 3, 4, 5]], [[0, 1]])
     staged.let_first.release()
     await _turns()
-    staged.batcher.add(6)  # nobody has the turn: it leaves at once
+    staged.batcher.add(6)  # no flush holds the turn: it leaves at once
     await _turns()
     assert staged.first == [[0, 1], [2, 3, 4, 5], [6]]
     staged.let_first.release()
@@ -384,8 +384,8 @@ def test_a_size_below_one_is_refused() -> None:
 
 
 async def test_a_flush_runs_in_nobodys_context() -> None:
-    """What a caller has bound there, such as a request's id for the logs, does not concern the others of its batch."""
-    request: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="nobody's")
+    """The context variables of one caller, such as a request's id for the logs, do not reach the others of its batch."""
+    request: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="none")
     seen: list[str] = []
 
     async def flush(items: Sequence[int]) -> Sequence[int]:
@@ -395,4 +395,4 @@ async def test_a_flush_runs_in_nobodys_context() -> None:
     coalescer: Coalescer[int, int] = Coalescer(flush)
     request.set("mine")
     assert await coalescer.submit(1) == 1
-    assert seen == ["nobody's"]
+    assert seen == ["none"]

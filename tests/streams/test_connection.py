@@ -1,4 +1,4 @@
-"""The way to the server: the same bytes as redis-py's, each reply to whoever asked for it, and no reply to anybody else."""
+"""Connections send the same bytes as redis-py's, and return each reply to the caller of its command alone."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_what_is_sent_past_redis_py_is_packed_to_the_same_bytes(monkeypatch: pyt
 
 
 def idle(client: Redis) -> list[Any]:
-    """The pool's connections, of which none is in use."""
+    """Return the pool's connections; assert that none is in use."""
     pool: Any = client.connection_pool
     assert not pool._in_use_connections
     return list(pool._available_connections)
@@ -119,7 +119,7 @@ async def test_a_silent_server_is_not_waited_for_and_ordinary_commands_keep_thei
 
 
 async def test_a_connection_that_the_system_gives_up_has_not_answered(client: Redis) -> None:
-    """ETIMEDOUT is a TimeoutError of Python's, which redis-py takes for the end of a wait that the caller limited."""
+    """ETIMEDOUT is a TimeoutError in Python, which redis-py mistakes for the end of a time-out of the caller."""
     asking = asyncio.create_task(replies(client, [("BLPOP", "nothing", 1)]))
     pool: Any = client.connection_pool
     async with asyncio.timeout(5):

@@ -49,7 +49,7 @@ async def test_what_is_done_leaves_nothing_behind(client: Redis, stream: Stream)
 
 
 class Sleeping(SystemClock):
-    """A clock that notes what is slept through."""
+    """A clock that records its sleeps."""
 
     def __init__(self) -> None:
         self.slept: list[timedelta] = []
@@ -199,7 +199,7 @@ async def test_no_more_handlers_run_at_once_than_concurrency_allows(client: Redi
 async def test_a_waiting_read_that_brings_one_message_per_lane_does_not_exceed_concurrency(
     client: Redis, stream: Stream
 ) -> None:
-    """Happens when they arrive between the read that found nothing and the one that waits, so it is done by hand here."""
+    """It happens when they arrive between the read that found nothing and the one that waits; the test does it directly."""
     running = most = 0
 
     async def handler(message: Message) -> Outcome:
@@ -300,7 +300,7 @@ async def test_stop_drains_what_is_in_hand_and_reads_no_more(client: Redis, stre
     async with Running(worker) as running:
         await entered.wait()
         running.stop.set()
-        await producer.publish(b"for somebody else")
+        await producer.publish(b"for another")
         assert worker.in_flight == 1
         release.set()
     stats = await Inspector(client, stream, group=GROUP).stats()
@@ -308,7 +308,7 @@ async def test_stop_drains_what_is_in_hand_and_reads_no_more(client: Redis, stre
 
 
 async def test_stopping_an_idle_consumer_again_and_again_loses_no_message(client: Redis, stream: Stream) -> None:
-    """What arrives while a waiting read is being stopped is handled, not left with a reader that has gone."""
+    """A message that arrives while a waiting read is being stopped is handled, and does not stay with a dead reader."""
     producer = Producer(client, stream)
     handled = published = 0
 

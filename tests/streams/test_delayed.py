@@ -27,7 +27,7 @@ from tests.streams.conftest import until
 
 
 async def delay(client: Redis, stream: Stream, drafts: Sequence[Draft], after: timedelta = timedelta(0)) -> None:
-    """Puts messages into the delayed set, as a consumer does."""
+    """Put messages into the delayed set, as a consumer does."""
 
     async def handler(message: Message) -> Outcome:
         return Retry("not now", after=after)
@@ -74,7 +74,7 @@ async def test_one_step_is_bounded_and_two_promoters_move_each_message_once(clie
         moved += step
     assert moved == 50
     entries = await client.xrange(stream.lane_key("critical"))
-    assert len({fields[b"b"] for _, fields in entries}) == 50  # type: ignore[union-attr,index]
+    assert len({fields[b"b"] for _, fields in entries}) == 50  # type: ignore[union-attr,index] # redis-py allows for every reply
 
 
 async def test_equal_messages_are_two_messages(client: Redis, stream: Stream) -> None:

@@ -47,7 +47,7 @@ def test_the_guide_names_only_what_there_is() -> None:
 
 
 def test_the_library_imports_without_prometheus_and_without_okane() -> None:
-    """Importing everything public brings in neither: who uses `streams` alone need not install them."""
+    """A user of `streams` alone need not install them."""
     check = "import sys, streams, streams.testing; print({'okane', 'prometheus_client'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, check=True)
     assert found.stdout == b"set()\n"

@@ -1,4 +1,4 @@
-"""What is no message fails its caller alone, and the test double refuses it in the same words."""
+"""An invalid message fails its caller alone, and the test double raises the same error."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ UNFIT: dict[str, dict[str, Any]] = {
 
 
 async def _alone(publisher: Publisher, message: dict[str, Any]) -> BaseException:
-    """The error of this message, between two that are right and have to be taken."""
+    """Return the error of this message, published between two valid ones, which must be accepted."""
     before, error, after = await asyncio.gather(
         publisher.publish(b"before"),
         publisher.publish(**cast(Any, message)),

@@ -25,7 +25,7 @@ def messages(count: int) -> list[Message]:
 
 
 def ack(flights: Flights, given: Sequence[Flight]) -> None:
-    """What a consumer does when the outcomes are known, and the server when it has heard them."""
+    """Set outcomes and land, as a consumer and its acker do."""
     for flight in given:
         flight.outcome = Done()
     flights.land(given)

@@ -1,4 +1,4 @@
-"""Several consumer groups on one stream: each gets everything, whatever another does with it."""
+"""Several consumer groups on one stream: each gets everything, independently of the others."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NOW = timedelta(0)
 
 
 class Log:
-    """A handler that notes what it gets, and answers what it is told, or Done."""
+    """A handler that records its messages, and returns the given outcomes, then Done."""
 
     def __init__(self, *answers: Outcome) -> None:
         self.bodies: list[bytes] = []

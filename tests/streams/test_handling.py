@@ -48,7 +48,7 @@ async def test_an_exception_means_retry_by_policy_and_is_logged_with_its_traceba
 
 @pytest.mark.parametrize(
     "answer",
-    [None, True, "done", Done, Dead(ValueError("not text")), Retry("r", after=5), Retry(None)],  # type: ignore[arg-type]
+    [None, True, "done", Done, Dead(ValueError("not text")), Retry("r", after=5), Retry(None)],  # type: ignore[arg-type] # on purpose
 )
 async def test_anything_else_is_a_bug_and_never_done(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
     async def handler(message: Message) -> Any:

@@ -40,7 +40,7 @@ def test_a_name_is_taken_once() -> None:
 
 
 class Traces:
-    """Says which trace is recorded at the moment."""
+    """A source of the current trace id."""
 
     now: str | None = None
 
@@ -49,9 +49,9 @@ class Traces:
 
 
 def exemplars(registry: CollectorRegistry) -> dict[str, tuple[str, float]]:
-    """Trace and value by upper bound, as a reader of OpenMetrics finds them."""
-    text = openmetrics.generate_latest(registry).decode()  # type: ignore[no-untyped-call]
-    [family] = text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
+    """Return trace and value by upper bound, read from OpenMetrics text."""
+    text = openmetrics.generate_latest(registry).decode()  # type: ignore[no-untyped-call] # no types
+    [family] = text_string_to_metric_families(text)  # type: ignore[no-untyped-call] # no types
     return {
         sample.labels["le"]: (sample.exemplar.labels["trace_id"], sample.exemplar.value)
         for sample in family.samples

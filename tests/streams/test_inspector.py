@@ -73,7 +73,7 @@ async def test_a_snapshot_tells_waiting_from_being_worked_on(client: Redis, stre
 
 
 async def test_a_consumer_that_finds_nothing_shows_that_it_lives(client: Redis, stream: Stream) -> None:
-    """On every server: before Redis 7.2 a read that finds nothing does not count by itself."""
+    """On every server: before Redis 7.2 a read that finds nothing does not reset the idle time."""
     idler = consumer(client, stream, done)
     await idler.run_once()
     await asyncio.sleep(0.3)

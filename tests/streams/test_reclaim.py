@@ -191,7 +191,7 @@ async def test_on_poison_decides_and_is_asked_again_if_it_fails(client: Redis, s
 
 
 async def test_a_long_handler_keeps_its_lease(client: Redis, stream: Stream) -> None:
-    """Over several leases nobody else gets the message, because it is renewed every quarter of one."""
+    """Over several leases no other consumer gets the message, because its lease is renewed every quarter."""
     await Producer(client, stream).publish(b"x")
     counts, release, entered = Counts(), asyncio.Event(), asyncio.Event()
     lease = timedelta(milliseconds=600)
@@ -247,7 +247,7 @@ async def test_a_lease_that_was_taken_over_is_counted_and_not_stolen_back(client
 
 
 async def test_what_we_reclaim_from_ourselves_does_not_get_a_second_handler(client: Redis, stream: Stream) -> None:
-    """Renewals failed for longer than the lease (the server was away), and our own message looks abandoned to us."""
+    """Renewals failed for longer than the lease (the server was away): the consumer finds its own message idle."""
     await Producer(client, stream).publish(b"x")
     taken: list[Message] = []
     entered, release = asyncio.Event(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""A server that answers, and refuses: every error is an outage, nothing ends for it, and it is known how long it lasts."""
+"""A server that refuses: every error is an outage, ends no loop, and has a duration."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ async def test_every_error_reply_is_an_outage_of_its_kind(text: str, stream: Str
                 await ask()
             assert type(raised.value) is REPLIES[text]
             assert isinstance(raised.value, StreamUnavailable | GroupLost)
-        with pytest.raises(StreamError):  # to whom a group that is gone is an empty one, but not a clock
+        with pytest.raises(StreamError):  # a missing group counts as empty, a missing clock does not
             await Inspector(client, stream, group=GROUP).stats()
 
 
 def test_the_table_has_every_code_that_the_servers_here_may_send() -> None:
-    """Taken from the strings in the programs: `-CODE ` is how each begins."""
+    """The codes are from the strings of the programs, which begin with `-CODE `."""
     known = {text.split()[0] for text in REPLIES}
     for binary in (str(Server.binary()), shutil.which("redis-server")):
         strings = shutil.which("strings")
@@ -126,7 +126,7 @@ async def test_a_consumer_is_not_unable_because_its_handlers_take_long(client: R
     async def slow(message: object) -> object:
         entered.set()
         await release.wait()
-        return await done(message)  # type: ignore[arg-type]
+        return await done(message)  # type: ignore[arg-type] # a Message
 
     worker = consumer(client, stream, slow, concurrency=1)
     async with Running(worker):

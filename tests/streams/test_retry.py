@@ -68,7 +68,7 @@ def test_a_delay_is_never_negative_nor_above_the_cap(
 )
 def test_a_policy_that_makes_no_sense_is_refused(bad: dict[str, timedelta]) -> None:
     with pytest.raises(ValueError, match="retry policy"):
-        RetryPolicy(**bad)  # type: ignore[arg-type]
+        RetryPolicy(**bad)  # type: ignore[arg-type] # on purpose
 
 
 @pytest.mark.parametrize(("attempt", "roll"), [(0, 0.5), (1, 1.0), (1, -0.1)])

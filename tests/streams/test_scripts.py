@@ -40,7 +40,7 @@ async def test_scripts_come_back_after_the_server_forgot_them(client: Redis, str
 
 
 async def test_an_error_of_one_entry_is_its_own(client: Redis, stream: Stream) -> None:
-    """They travel together, after the server forgot the script, and one of them it cannot do."""
+    """They share a round trip after the server forgot the script, and one of them fails."""
     good = await Producer(client, stream).publish_many([Draft(b"x")] * 3)
     await client.script_flush()
     found = await scripts.ack(

@@ -1,4 +1,4 @@
-"""Whatever a handler, a hook or a tracer does, its message follows the policy, its slot is freed, and the others go on."""
+"""Errors of handlers, hooks and tracers: the message follows the policy, its slot is freed, and the others continue."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAR = RetryPolicy(base=timedelta(hours=1), cap=timedelta(hours=1))
 
 
 class Panic(BaseException):
-    """As pyo3's PanicException: no Exception, and no way out of the process either."""
+    """Like pyo3's PanicException: not an Exception, and not an exit of the process."""
 
 
 async def _panics() -> object:
@@ -211,7 +211,7 @@ async def test_a_handler_that_changes_its_message_frees_its_slot(client: Redis, 
 
 
 async def test_an_exit_of_a_handler_ends_the_process_and_leaves_its_message_pending(redis_url: str) -> None:
-    """sys.exit() in a handler is meant. The message counts as delivered: what ends its workers is poison."""
+    """sys.exit() in a handler ends the process. The message counts as delivered: if it ends workers, it is poison."""
     program = f"""
 import asyncio, sys
 from streams import Consumer, Producer, Stream, connect

@@ -1,4 +1,4 @@
-"""Large messages over a slow link, and replies that are lost: all are handled, and no delivery counts that did not arrive."""
+"""Large messages over a slow link, and lost replies: all are handled, and lost deliveries do not count."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Batches(Metrics):
 
 @asynccontextmanager
 async def slow(server: Server, direction: Direction) -> AsyncIterator[Redis]:
-    """A client behind a link that carries a large message in a quarter of the time-out, and six of them not within it."""
+    """A client behind a link that carries one large message in a quarter of the time-out, and six of them not in time."""
     async with Proxy(server) as proxy:
         client = connect(proxy.url, timeout=TIMEOUT)
         await client.ping()
@@ -160,7 +160,7 @@ async def test_large_messages_that_are_tried_again_or_given_up_together_get_thro
 async def test_what_was_delivered_in_a_lost_reply_is_handed_back_and_not_counted(
     own_server: Callable[..., Server], connected: Connected, stream: Stream, lost: int
 ) -> None:
-    """More often than poison is delivered, and with a lease that does not end while the test runs."""
+    """They are lost more often than poison is delivered, and the lease does not end during the test."""
     server = own_server()
     seen: list[tuple[bytes, int]] = []
 
@@ -181,7 +181,7 @@ async def test_what_was_delivered_in_a_lost_reply_is_handed_back_and_not_counted
 
 
 async def _losing_a_read(proxy: Proxy, reader: Any) -> None:
-    """One round whose read or take-over is executed, and whose reply does not arrive. What comes before it is not struck."""
+    """Run one round whose read or take-over is executed, and whose reply is lost. Earlier commands succeed."""
     lost = reader._lost
     receiving = lost.receiving
 
@@ -216,7 +216,7 @@ async def test_a_message_in_hand_is_not_handed_back(client: Redis, stream: Strea
 async def test_what_a_read_puts_back_is_read_next_in_its_order_and_for_the_first_time(
     client: Redis, stream: Stream
 ) -> None:
-    """Entries of one script have one time, and differ by the number behind it: the group is set back by both."""
+    """Ids from one script share the time and differ in the number after it: the group is set back by both."""
     await Producer(client, stream).publish_many([Draft(b"%02d" % number * 10) for number in range(10)])
     group = Group(client, stream, GROUP, "c1")
     await scripts.create_group(group)
@@ -243,7 +243,7 @@ def test_a_window_shrinks_when_trips_are_slow_or_fail_and_grows_when_they_are_qu
     first = window.max_bytes
     window.record(first, 0.01)
     assert window.max_bytes == 2 * first
-    window.record(10, 4.0)  # it says nothing about large trips
+    window.record(10, 4.0)  # a small trip shows nothing about large ones
     assert window.max_bytes == 2 * first
     window.record(2 * first, 2.0)
     window.record_failure()

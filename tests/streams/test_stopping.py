@@ -1,4 +1,4 @@
-"""Stopping hands back what is not finished: others have it at once, and nothing is said against the message by that."""
+"""A stop releases unfinished messages: others get them at once, and the delivery does not count."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHORT = timedelta(milliseconds=10)
 
 
 class Long:
-    """A job that takes for ever; it notes whether it was cancelled."""
+    """A job without end, which records its cancellation."""
 
     def __init__(self) -> None:
         self.seen: list[Message] = []
@@ -39,7 +39,7 @@ class Long:
 
 
 async def deploy(client: Redis, stream: Stream, job: Long, **options: Any) -> None:
-    """A worker that takes the job up, and is stopped gracefully before it is done."""
+    """Run a worker until it has started the job, and stop it before the job ends."""
     job.entered.clear()
     async with Running(consumer(client, stream, job, drain=SHORT, **options)), asyncio.timeout(20):
         await job.entered.wait()
@@ -104,7 +104,7 @@ async def test_cancelling_a_consumer_hands_back_too(client: Redis, stream: Strea
 
 
 async def test_the_end_of_the_loop_hands_back_too(client: Redis, stream: Stream) -> None:
-    """It cancels all tasks at once: those that run handlers end before the consumer can ask what they have."""
+    """It cancels all tasks at once: those of handlers end before the consumer can list their messages."""
     await Producer(client, stream).publish_many([Draft(b"x")] * 3)
     job = Long()
     others = asyncio.all_tasks()
@@ -146,7 +146,7 @@ async def test_what_another_worker_has_taken_over_is_not_handed_back(client: Red
 async def test_a_handler_that_swallows_its_cancellation_keeps_no_consumer_from_stopping(
     client: Redis, stream: Stream, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is left behind. Its message is not handed back, as it is still being worked on, and its outcome is dropped."""
+    """It is left behind. Its message is not released, since the handler still runs, and its outcome is dropped."""
     monkeypatch.setattr("streams.flights._CANCEL_GRACE_S", 0.01)
     await Producer(client, stream).publish(b"x")
     entered, release, answered = asyncio.Event(), asyncio.Event(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""The tracer's place: around every handler, with the context that was published, through retries, take-overs and replays."""
+"""The tracer surrounds every handler, with the published context, through retries, take-overs and replays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONTEXT = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-
 
 
 class Watching:
-    """A tracer that notes what it stands around."""
+    """A tracer that records its calls."""
 
     def __init__(self) -> None:
         self.around: list[tuple[Sequence[bytes], Sequence[Mapping[str, str]]]] = []

@@ -1,4 +1,4 @@
-"""A handler that rings when it has handled a message."""
+"""A handler that signals each message."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from streams import (
 
 
 class Bell:
-    """A handler that rings for every body it sees."""
+    """A handler that signals every body it handles."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []

@@ -1,4 +1,4 @@
-"""The fixtures of the library's tests, for what okane keeps in the same Redis."""
+"""The fixtures of the tests of `streams`, for okane's data in the same Redis."""
 
 from tests.streams.conftest import client, connected, own_server, stream
 

@@ -60,7 +60,7 @@ async def test_a_bucket_fills_again_and_takes_no_memory_when_it_is_full(client: 
 
 
 async def test_the_average_is_kept(client: Redis, stream: Stream) -> None:
-    """However often one asks: no more than the burst and what has come since."""
+    """Independent of the number of tries: the burst, and the tokens added since."""
     buckets, allowance = TokenBuckets(client, stream), Allowance(per_s=100, burst=10)
     seconds, microseconds = await client.time()
     total = 0

@@ -1,4 +1,4 @@
-"""The rights of a user at the server: what is documented suffices, and each of them is missed."""
+"""The rights of a user: the documented ones suffice, and the absence of each is found."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def server(
 
 
 async def allow(server: Server, role: str, *more: str) -> str:
-    """Make the documented user, with more rules; the address to log in at."""
+    """Create the documented user, with more rules; return the URL to log in at."""
     async with connect(server.url) as admin:
         await admin.execute_command(  # type: ignore[no-untyped-call]
             "ACL", "SETUSER", role, "reset", "on", ">secret", *RULES[role].split(), *more
