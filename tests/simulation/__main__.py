@@ -1,4 +1,4 @@
-"""Runs the simulation: many seeds, or one with everything it did. `python -m tests.simulation --help`."""
+"""The simulation: many seeds, or one seed with its trace. `python -m tests.simulation --help`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHOWN = 10  # failures that are written out
 
 @dataclass(slots=True)
 class Total:
-    """What many seeds came to."""
+    """The totals over many seeds."""
 
     seeds: int = 0
     payments: int = 0
@@ -42,7 +42,7 @@ class Total:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 if nothing was found, 1 if something was."""
+    """Return 0 if no seed failed, else 1."""
     options = _parser().parse_args(arguments)
     if options.seed is not None:
         return _replay(options.seed, options.mutant)

@@ -1,6 +1,6 @@
-"""What must hold: the invariants I1 to I10 over all journals at the end, and sharper rules on every step in between.
+"""The invariants I1 to I10 over all journals at the end, and sharper rules on every step in between.
 
-The journals: what clients were told, what the provider charged, every row and event of the store, every entry of Redis.
+The journals: the answers to clients, the charges of the provider, every row and event of the store, every entry of Redis.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RESULTS = frozenset({"success", "declined", "spent", "unavailable", "unknown"})
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a client was told by a 2xx."""
+    """A 2xx answer to a client."""
 
     account_id: str
     key: str
@@ -37,7 +37,7 @@ class Told:
 
 
 class Audit(Watch, Listener):
-    """Watches one run. What is wrong is in `found`, first things first."""
+    """The audit of one run. `found` has the violations in their order."""
 
     def __init__(self, database: MemoryDatabase, stream: Stream, *, group: str, lease: timedelta) -> None:
         self.found: list[str] = []
@@ -57,12 +57,12 @@ class Audit(Watch, Listener):
         self._looked_up: set[tuple[UUID, int]] = set()
 
     def say(self, what: str) -> None:
-        """Notes that something is wrong."""
+        """Note a violation."""
         if len(self.found) < 20:
             self.found.append(what)
 
     def canceled(self, payment: Payment) -> None:
-        """A client was told that its payment is withdrawn. Only a charge that is heard of late may still turn up."""
+        """Note that a client got the answer that its payment is withdrawn. Only a late charge may still appear."""
         self.repairs["canceled by hand"] += 1
         if payment.status is not Status.CANCELED:
             self.say(f"{payment.id} was said to be canceled, and is {payment.status}")
@@ -89,7 +89,7 @@ class Audit(Watch, Listener):
             self._removed.append((key, entry, dict(zip(fields[::2], fields[1::2], strict=True)).get(b"b", b"")))
 
     def replied(self, exchange: Exchange, what: str, arguments: Sequence[bytes], reply: object, server: Server) -> None:
-        """One request of a client has been executed."""
+        """Note that one request of a client has been executed."""
         acknowledged, self._acknowledged = self._acknowledged, []
         if what == "ack":
             consumer = arguments[4 + int(arguments[2])]  # after the digest, the keys and the group
@@ -104,7 +104,7 @@ class Audit(Watch, Listener):
             self._check_scan(exchange, arguments, reply)
 
     def repeated(self, what: str) -> None:
-        """One call of a client was executed twice."""
+        """Note that one call of a client was executed twice."""
         self.say(f"one call of {what} was executed twice")
 
     def _check_removed(self, server: Server, key: bytes, entry: Id, body: bytes) -> None:
@@ -117,11 +117,11 @@ class Audit(Watch, Listener):
         if isinstance(delayed, dict) and any(body in member for member in delayed):
             return
         if row.status is Status.PROCESSING and (key, entry) in self._poisoned:
-            return  # poison whose payment somebody holds: it is the holder's to finish
+            return  # poison whose payment is claimed: its holder finishes it
         self.say(f"{key.decode()} {entry} was removed, and its payment {row.id} is {row.status} without a wake-up")
 
     def _check_scan(self, exchange: Exchange, arguments: Sequence[bytes], reply: Sequence[object]) -> None:
-        """A scan goes on where it stopped, or an entry far down the list would never be taken over."""
+        """Check that a scan goes on where it stopped: else an entry far down the list would never be taken over."""
         scan = (f"{exchange.sender.name} {exchange.sender.number}", arguments[3])
         start, cursor = arguments[7], reply[0]
         expected = self._scans.get(scan)
@@ -137,7 +137,7 @@ class Audit(Watch, Listener):
         self._looked_up.add((payment.id, payment.attempts))
 
     def charged(self, payment: Payment) -> None:
-        """A charge is about to be sent."""
+        """Check a charge that is about to be sent."""
         row = self._database.payments.get(payment.id)
         if payment.id in self._canceled:
             self.say(f"{payment.id} is charged after a client was told that it is canceled")
@@ -163,7 +163,7 @@ class Audit(Watch, Listener):
     # At any time
 
     def check_groups(self, server: Server) -> None:
-        """No entry is behind its group's back: passed over, and pending with nobody."""
+        """Check that no entry is behind its group's cursor without being pending."""
         for key in self._lanes:
             stream = server.keys.get(key)
             group = stream.groups.get(self._group) if isinstance(stream, Entries) else None
@@ -174,23 +174,23 @@ class Audit(Watch, Listener):
     # At the end
 
     def settled(self, server: Server) -> bool:
-        """Whether everything has come to rest."""
+        """Return True if everything has come to rest."""
         looked_up = all(row.sweep_at is None for row in self._database.payments.values())
         return self.payments_rest() and looked_up and not self._left(server)
 
     def payments_rest(self) -> bool:
-        """Whether all payments have come to rest."""
+        """Return True if all payments have come to rest."""
         rows = self._database.payments.values()
         return all(row.status in TERMINAL or row.status is Status.NEEDS_REVIEW for row in rows)
 
     def check_rest_without_redis(self, refused: str) -> None:
-        """I5, while Redis still refuses: a payment settles without it."""
+        """I5 while Redis still refuses: payments settle without it."""
         for row in self._database.payments.values():
             if row.status not in TERMINAL and row.status is not Status.NEEDS_REVIEW:
                 self.say(f"I5: {row.id} is {row.status} for as long as Redis refuses {refused}")
 
     def conclude(self, server: Server, bank: Bank) -> None:
-        """The invariants, over everything there is."""
+        """Check the invariants over all journals."""
         self.check_groups(server)
         captured: dict[str, list[Charge]] = defaultdict(list)
         for charge in bank.journal.values():
@@ -215,7 +215,7 @@ class Audit(Watch, Listener):
         self._check_told()
 
     def check_innocents(self, guilty: str) -> None:
-        """One payment kills its workers, and nothing else goes wrong: no other one is given up for it."""
+        """Check that no payment but the poison was given up, in a run without other faults."""
         for row in self._database.payments.values():
             if row.idempotency_key != guilty and row.status is Status.NEEDS_REVIEW:
                 self.say(f"{row.id} shares the fate of the poison: {row.last_error}")
@@ -231,7 +231,7 @@ class Audit(Watch, Listener):
                     self.say(f"I10: {consumer.decode()} is long gone, and still a consumer of {key.decode()}")
 
     def check_unrepaired(self) -> None:
-        """I11: where nothing goes wrong, the sweep has nothing to do."""
+        """I11: without faults, the sweep repairs nothing."""
         for row in self._database.payments.values():
             if row.sweeps > (row.execute_at is not None):  # it wakes what is scheduled, once
                 self.say(f"I11: nothing went wrong, and the sweep had to wake {row.id}")
@@ -286,7 +286,7 @@ class Audit(Watch, Listener):
                 if held:
                     left.append(f"{held} entries are pending in {key.decode()}")
         if delayed := server.keys.get(self._stream.delayed_key.encode()):
-            left.append(f"{len(delayed)} are left in the delayed set")  # type: ignore[arg-type]
+            left.append(f"{len(delayed)} are left in the delayed set")  # type: ignore[arg-type] # a sorted set
         return left
 
 

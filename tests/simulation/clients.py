@@ -1,4 +1,4 @@
-"""The clients: they ask for payments, repeat what they got no answer to, and sometimes ask twice, at once or later."""
+"""The clients: they send requests for payments, repeat unanswered ones, and sometimes send one twice, at once or later."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ LANES = LaneLimits(critical_from_minor=10_000, low_below_minor=1_000)
 
 @dataclass(slots=True)
 class Door:
-    """Where one API can be reached, if it is there."""
+    """One API process and its address, if it runs."""
 
     process: Process
     api: ApiProcess
 
 
 class Clients:
-    """All clients. `doors` answers the APIs there are."""
+    """All clients. `doors` returns the running APIs."""
 
     def __init__(self, network: Network, dice: Random, audit: Audit, doors: Callable[[], Sequence[Door]]) -> None:
         self._network = network
@@ -45,7 +45,7 @@ class Clients:
         self._link = Link("http")
 
     async def run(self, payments: int, within_s: float) -> None:
-        """Asks for all payments, and returns when every client has its answer or has given up."""
+        """Send the requests for all payments; return when every client has its answer or has given up."""
         async with asyncio.TaskGroup() as asking:
             for number in range(payments):
                 asking.create_task(self._client(number, self._dice.random() * within_s))
@@ -77,13 +77,13 @@ class Clients:
             await self._cancel(payment_id, new.account_id)
 
     def _soon(self, chance: float, within_s: float) -> datetime | None:
-        """A moment, if there is to be one."""
+        """Return a moment, or None."""
         if self._dice.random() >= chance:
             return None
         return datetime.fromtimestamp(self._network.loop.wall_s() + self._dice.random() * within_s, UTC)
 
     async def _insist(self, new: NewPayment) -> UUID | None:
-        """Repeats a request until it is answered."""
+        """Repeat a request until it is answered."""
         for turn in range(TRIES):
             try:
                 receipt: Receipt = await self._ask(lambda intake: _accept(intake, new))
@@ -118,7 +118,7 @@ class Clients:
         self._audit.repairs["retried by hand"] += 1
 
     async def _cancel(self, payment_id: UUID, account_id: str) -> None:
-        """Withdraws a payment; whoever is told that it is withdrawn may withdraw it again, and is told the same."""
+        """Withdraw a payment twice: the second request gets the same answer as the first."""
         for _ in range(2):
             try:
                 payment: Payment = await self._ask(
@@ -129,16 +129,16 @@ class Clients:
             self._audit.canceled(payment)
 
     async def _ask(self, request: Callable[[PaymentIntake], Any]) -> Any:
-        """Sends one request to one API and answers what it says."""
+        """Send one request to one API; return its answer."""
         doors = self._doors()
         if not doors:
-            raise NotSent("nobody listens")
+            raise NotSent("connection refused")
         door = doors[int(self._dice.random() * len(doors))]
 
         def arrive(exchange: Exchange) -> object:
             intake = door.api.intake
             if intake is None or not door.process.alive:
-                raise NotSent("nobody listens")
+                raise NotSent("connection refused")
             task = self._network.loop.start(door.process, _handle(request, intake, exchange))
             door.api.requests.add(task)
             task.add_done_callback(door.api.requests.discard, context=self._network.loop.context(door.process))
@@ -148,7 +148,7 @@ class Clients:
 
 
 async def _handle(request: Callable[[PaymentIntake], Any], intake: PaymentIntake, exchange: Exchange) -> None:
-    """One request in the API's process."""
+    """Run one request in the process of the API."""
     try:
         answer = await request(intake)
     except OkaneError as error:

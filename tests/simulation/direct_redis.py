@@ -17,7 +17,7 @@ class DirectRedis(MemoryRedis):
     """The simulated client without a network."""
 
     def __init__(self, server: Server) -> None:
-        loop = SimulationLoop(Random(0))  # type: ignore[abstract]
+        loop = SimulationLoop(Random(0))  # type: ignore[abstract] # the loop implements what asyncio calls
         super().__init__(Broker(server, Network(loop, Random(0)), Link("redis")), timeout=timedelta(seconds=5))
         self._server = server
 

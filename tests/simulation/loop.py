@@ -1,8 +1,8 @@
 """An event loop with virtual time, a seeded scheduler, and processes that can be killed, stopped and continued.
 
-Within one process callbacks run in the order in which they became ready, as asyncio promises; which process runs next, and
-how long everything on the network takes, is up to the seed. So every run is one that real processes could have had. Time
-passes only when nobody has anything to do. A killed process never runs again: no `finally`, no `except`, as after kill -9.
+Within one process callbacks run in the order in which they became ready, as asyncio promises. The seed decides which process
+runs next and how long everything on the network takes. So every run is one that real processes could have had. Time passes
+only when no process is ready. A killed process never runs again: no `finally`, no `except`, as after kill -9.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MASK = (1 << 61) - 1
 
 
 class Process:
-    """One simulated process. `fuse` counts the steps it still makes before it is killed; None: it lives on."""
+    """One simulated process. `fuse` counts the steps until it is killed; None: it lives on."""
 
     def __init__(self, name: str, number: int) -> None:
         self.name = name
@@ -36,14 +36,14 @@ class Process:
 
 
 class Stuck(Exception):
-    """Nothing is ready and nothing is due, or the run does not come to an end."""
+    """No callback is ready and none is due, or the run does not end."""
 
 
 _process: contextvars.ContextVar[Process] = contextvars.ContextVar("process")
 
 
 class SimulationLoop(asyncio.AbstractEventLoop):
-    """Runs one simulation. `world` is the process of everything that is not simulated: servers, clients, the nemesis."""
+    """The loop of one simulation. `world` is the process of all that is not simulated: servers, clients, the nemesis."""
 
     def __init__(self, dice: Random, *, max_steps: int = 5_000_000) -> None:
         self._dice = dice
@@ -55,7 +55,7 @@ class SimulationLoop(asyncio.AbstractEventLoop):
         self._processes = 0
         self._tasks: list[
             tuple[asyncio.Task[Any], Process]
-        ] = []  # kept to the end: nobody is to be finalised meanwhile
+        ] = []  # kept to the end, so that none is finalised meanwhile
         self._over = False
         self.steps = 0
         self.digest = 0
@@ -66,22 +66,22 @@ class SimulationLoop(asyncio.AbstractEventLoop):
     # Processes
 
     def new_process(self, name: str) -> Process:
-        """A process that has not done anything yet."""
+        """Return a process that has not run yet."""
         self._processes += 1
         return Process(name, self._processes)
 
     def start(self, process: Process, main: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Runs `main` in `process`, in a context of its own."""
+        """Run `main` in `process`, in a context of its own."""
         return self.create_task(main, context=self.context(process))
 
     def context(self, process: Process) -> contextvars.Context:
-        """A fresh context; what is called in it belongs to `process`."""
+        """Return a fresh context; calls in it belong to `process`."""
         context = contextvars.Context()
         context.run(_process.set, process)
         return context
 
     def kill(self, process: Process) -> None:
-        """The process is gone, wherever it stood."""
+        """Kill the process, at whatever line it is."""
         if not process.alive:
             return
         process.alive = False
@@ -91,7 +91,7 @@ class SimulationLoop(asyncio.AbstractEventLoop):
         self.on_kill(process)
 
     def stop_process(self, process: Process) -> None:
-        """SIGSTOP: what becomes ready waits until `continue_process`."""
+        """SIGSTOP: callbacks that become ready wait until `continue_process`."""
         process.stopped = True
         if process in self._runnable:
             self._runnable.remove(process)
@@ -106,7 +106,7 @@ class SimulationLoop(asyncio.AbstractEventLoop):
     # Running
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """Runs `main` in the world until it is done; everything else ends with it."""
+        """Run `main` in the world until it is done; everything else ends with it."""
         asyncio._set_running_loop(self)
         try:
             task = self.start(self.world, main)
@@ -121,7 +121,7 @@ class SimulationLoop(asyncio.AbstractEventLoop):
             self._bury()
 
     def _run_ready(self) -> None:
-        """Runs until nobody is ready."""
+        """Run until no callback is ready."""
         runnable, roll = self._runnable, self._dice.random
         while runnable:
             at = int(roll() * len(runnable)) if len(runnable) > 1 else 0
@@ -139,7 +139,7 @@ class SimulationLoop(asyncio.AbstractEventLoop):
                 raise Stuck(f"still running after {self.steps} steps")
 
     def _burns(self, process: Process) -> bool:
-        """Counts the process's fuse down; whether that was its end."""
+        """Count the process's fuse down; return True if it was killed."""
         assert process.fuse is not None
         process.fuse -= 1
         if process.fuse < 0:
@@ -148,10 +148,10 @@ class SimulationLoop(asyncio.AbstractEventLoop):
         return False
 
     def _pass_time(self) -> None:
-        """Moves on to the next timer, and makes ready whoever is due."""
+        """Move on to the next timer, and make ready the callbacks that are due."""
         while self._timers:
             due_s, _, handle = heapq.heappop(self._timers)
-            process = handle._context[_process]  # type: ignore[attr-defined]
+            process = handle._context[_process]  # type: ignore[attr-defined] # private in asyncio
             if not handle._cancelled and process.alive:
                 if due_s > self._now_s:
                     self._now_s = due_s
@@ -167,10 +167,10 @@ class SimulationLoop(asyncio.AbstractEventLoop):
         process.ready.append(handle)
 
     def _bury(self) -> None:
-        """Closes what has not ended, so that the garbage collector has nothing to say later."""
+        """Close the unfinished coroutines, so that the garbage collector has nothing to warn of later."""
         for task, _ in self._tasks:
             if not task.done():
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                task._log_destroy_pending = False  # type: ignore[attr-defined] # private in asyncio
                 _close(task.get_coro())
             elif not task.cancelled():
                 task.exception()
@@ -178,7 +178,7 @@ class SimulationLoop(asyncio.AbstractEventLoop):
         self._timers.clear()
 
     def unnoticed_failures(self) -> list[str]:
-        """Tasks of living processes that ended with an exception nobody has looked at."""
+        """Return the tasks of living processes whose exception was never retrieved."""
         return [
             f"{process.name}: ended unnoticed with {task.exception()!r}: {getattr(task.get_coro(), '__qualname__', '')}"
             for task, process in self._tasks
@@ -191,7 +191,7 @@ class SimulationLoop(asyncio.AbstractEventLoop):
         return self._now_s
 
     def wall_s(self) -> float:
-        """The wall clock of everybody: seconds since the epoch."""
+        """Return the wall clock of all processes: seconds since the epoch."""
         return EPOCH_S + self._now_s
 
     def call_soon(
@@ -229,7 +229,7 @@ class SimulationLoop(asyncio.AbstractEventLoop):
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)
 
-    def create_task(  # type: ignore[override]
+    def create_task(  # type: ignore[override] # the stub takes more arguments
         self,
         coro: Coroutine[Any, Any, T],
         *,
@@ -264,10 +264,10 @@ def current_process() -> Process:
 
 
 def _close(coroutine: Any) -> None:
-    """Ends a coroutine that waits for something; one that goes on waiting in a `finally` is closed again."""
+    """Close a coroutine that waits; one that goes on waiting in a `finally` is closed again."""
     for _ in range(50):
         try:
             coroutine.close()
-        except BaseException:  # what it raises at the end of the world concerns nobody
+        except BaseException:  # what it raises after the end of the run is of no interest
             continue
         return

@@ -1,6 +1,6 @@
 """Bugs planted on purpose. Each must be caught within the budget, or the simulation is blind to its kind.
 
-Each is a context manager that makes the product wrong in one way for as long as its block lasts.
+Each is a context manager: the product is wrong in one way inside its block.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def ack_before_commit() -> Iterator[None]:
 
 
 def group_at_dollar() -> AbstractContextManager[None]:
-    """The group starts at `$`. Caught by the rule that no entry is behind its group and pending with nobody."""
+    """The group starts at `$`. Caught by the rule that no entry is behind its group without being pending."""
     return _rewritten("create_group", "'0', 'MKSTREAM'", "'$', 'MKSTREAM'")
 
 
@@ -80,12 +80,12 @@ def trimmed() -> AbstractContextManager[None]:
 
 
 def plain_heartbeat() -> AbstractContextManager[None]:
-    """Leases are renewed without asking whose they are. Caught by the rule that only an expired lease changes hands."""
+    """A lease is renewed for any consumer. Caught by the rule that only an expired lease changes hands."""
     return _rewritten("renew", "if pending and pending[2] == consumer then", "if pending then")
 
 
 def acks_for_others() -> AbstractContextManager[None]:
-    """Acking does not ask whose an entry is. Caught by the rule that only its holder acknowledges it."""
+    """Entries of other consumers are acked. Caught by the rule that only its holder acks an entry."""
     return _rewritten("ack", "elseif pending and pending[2] ~= consumer then", "elseif false then")
 
 
@@ -178,7 +178,7 @@ def blind_to_readers() -> AbstractContextManager[Any]:
 
 
 def no_sweep() -> AbstractContextManager[Any]:
-    """No worker sweeps. Caught by I5: a payment whose wake-up was lost waits for ever."""
+    """No worker sweeps. Caught by I5: a payment whose wake-up was lost waits forever."""
 
     async def broken(_self: Sweep, stop: asyncio.Event) -> None:
         await stop.wait()
@@ -225,7 +225,7 @@ def _charged(verdict: Callable[[Claim, Unknown], PaymentOutcome]) -> Iterator[No
 
 @contextlib.contextmanager
 def _rewritten(name: str, old: str, new: str) -> Iterator[None]:
-    """A Lua script with one place changed."""
+    """Replace one place of a Lua script."""
     script = getattr(scripts, f"_{name}")
     text, digest = script._text, script._digest
     assert text.count(old) == 1, f"{name}.lua has changed: this mutant needs another place"

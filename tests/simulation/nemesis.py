@@ -1,4 +1,4 @@
-"""The nemesis: makes the faults of a scenario happen, starts again what it killed, and heals everything in the end."""
+"""The nemesis: it makes the faults of a scenario happen, restarts what it killed, and heals everything in the end."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Slot:
 
 
 class Nemesis:
-    """Runs the processes of one world, and ruins them."""
+    """The processes of one world, and their faults."""
 
     def __init__(self, loop: SimulationLoop, outside: Outside, redis: Link, dice: Random) -> None:
         scenario = outside.scenario
@@ -55,7 +55,7 @@ class Nemesis:
         loop.on_kill = self._killed
 
     def start(self) -> None:
-        """Starts all processes, and sets the clock for every fault."""
+        """Start all processes, and set a timer for every fault."""
         for slot in self._slots:
             self._fill(slot)
         for fault in self._outside.scenario.faults:
@@ -64,7 +64,7 @@ class Nemesis:
             self._later(self._dice.random() * 2, self._refuse, self._outside.scenario.refuses)
 
     def doors(self) -> list[Door]:
-        """The APIs that run."""
+        """Return the APIs that run."""
         return [
             Door(slot.process, slot.program)
             for slot in self._slots
@@ -72,11 +72,11 @@ class Nemesis:
         ]
 
     def alive(self) -> list[str]:
-        """The names of the processes that run."""
+        """Return the names of the processes that run."""
         return [slot.process.name for slot in self._slots if slot.process is not None and slot.process.alive]
 
     def heal(self) -> None:
-        """From now on nothing goes wrong any more, but that Redis may still refuse: see `permit`."""
+        """End all faults. Redis may go on refusing: see `permit`."""
         self._healed = True
         if self._outside.scenario.refuses is None:
             self.permit()
@@ -92,14 +92,14 @@ class Nemesis:
             self._fill(slot)
 
     def permit(self) -> None:
-        """Redis refuses nothing any more."""
+        """End the refusals of Redis."""
         self._outside.broker.server.refusal = None
         self._outside.broker.wake_all()
 
     # Processes
 
     def _fill(self, slot: Slot) -> None:
-        """Starts the process, unless it runs."""
+        """Start the process, unless it runs."""
         if slot.process is not None and slot.process.alive:
             return
         slot.lives += 1
@@ -188,7 +188,7 @@ class Nemesis:
         if slot.process is not None and slot.process.alive:
             stop = slot.stop
             self._loop.call_later(0, stop.set, context=self._loop.context(slot.process))
-            # Whoever does not end in time is killed.
+            # A process that does not end in time is killed.
             self._later(self._outside.scenario.drain.total_seconds() + 30, self._loop.kill, slot.process)
 
     def _cut_off(self, fault: Fault) -> None:
@@ -266,7 +266,7 @@ class Nemesis:
         self._later(fault.lasts_s, self._calm_provider)
 
     def _provider_holds(self, fault: Fault) -> None:
-        """Some requests are held back on their way for longer than anybody waits; what comes meanwhile is refused mostly."""
+        """Hold some requests back for longer than their senders wait; refuse most of the later ones."""
         mood = self._outside.bank.mood
         mood.hold, mood.refuse = self._dice.choice((0.3, 0.8)), self._dice.choice((0.6, 1.0))
         self._later(fault.lasts_s, self._calm_provider)

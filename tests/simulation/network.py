@@ -1,7 +1,7 @@
-"""The network between processes and servers: every request and every reply takes its time, and may get lost.
+"""The network between processes and servers: every request and every reply takes its time, and may be lost.
 
-What was sent is executed when it arrives, whether or not the sender still lives or waits. A sender that hears nothing is
-told so after its time-out, and does not know what became of its request.
+A request that was sent is executed when it arrives, whether or not its sender still lives or waits. A sender without an
+answer gets an error after its time-out, and cannot tell whether its request was executed.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from tests.simulation.loop import Process, SimulationLoop, current_process
 
 T = TypeVar("T")
 
-REFUSED_S: Final = 0.001  # until a sender learns that nobody listens
+REFUSED_S: Final = 0.001  # until a sender gets the refusal of its connection
 
 
 class NotSent(Exception):
-    """The connection was refused: the request was surely not executed."""
+    """The connection was refused: the request was not executed."""
 
 
 class NoAnswer(Exception):
-    """The connection broke, or nothing came back in time: the request may have been executed."""
+    """The connection broke, or no answer came in time: the request may have been executed."""
 
     def __init__(self, *, silent: bool) -> None:
         super().__init__("no answer in time" if silent else "connection reset")
@@ -34,7 +34,7 @@ class NoAnswer(Exception):
 
 @dataclass(slots=True)
 class Link:
-    """The way to one server and how it is now; the chances are per request."""
+    """The way to one server and its faults; the chances are per request."""
 
     name: str
     down: bool = False
@@ -44,10 +44,10 @@ class Link:
     linger: float = 0.0  # the request arrives after its sender has given up
     slow: float = 0.0
     slow_s: float = 0.0
-    busy: float = 0.0  # rows are locked by somebody (Postgres only)
+    busy: float = 0.0  # rows are locked by another session (Postgres only)
 
     def heal(self) -> None:
-        """All is well again."""
+        """End all faults."""
         self.down = False
         self.cut.clear()
         self.lose_request = self.lose_reply = self.linger = self.slow = self.slow_s = self.busy = 0.0
@@ -59,9 +59,9 @@ class Link:
 
 @dataclass(slots=True)
 class Doom:
-    """A process is to be killed at its `countdown`-th request called `what`, before it is sent or right after.
+    """The kill of a process at its `countdown`-th request called `what`, before it is sent or right after.
 
-    With `stop_s` it is stopped for so long instead, while its request is under way.
+    With `stop_s` the process is stopped for so long instead, while its request is under way.
     """
 
     what: str
@@ -72,7 +72,7 @@ class Doom:
 
 @dataclass(slots=True)
 class Exchange:
-    """One request under way. `answer` is for the server to call when it keeps the request waiting."""
+    """One request under way. The server calls `answer` when it keeps the request waiting."""
 
     sender: Process
     link: Link
@@ -83,7 +83,7 @@ class Exchange:
 
     @property
     def waiting(self) -> bool:
-        """Whether somebody still waits for the answer."""
+        """True while the sender waits for the answer."""
         return self.sender.alive and not self.future.done()
 
     def answer(self, value: Any, *, failed: bool = False) -> None:
@@ -97,7 +97,8 @@ class Exchange:
 
 
 class Network:
-    """Carries requests. `faults` counts what went wrong on the way, `dooms` says who is to die at which request."""
+    """The carrier of requests. `faults` counts the faults on the way, `dooms` has the processes to kill and at which
+    request."""
 
     def __init__(self, loop: SimulationLoop, dice: Random) -> None:
         self.loop = loop
@@ -108,7 +109,7 @@ class Network:
         self._world = loop.context(loop.world)
 
     def later(self, delay_s: float, act: Callable[..., object], *arguments: Any) -> None:
-        """Lets the world do something after a while, whoever asks for it."""
+        """Run a callback in the world after a while."""
         self.loop.call_later(delay_s, act, *arguments, context=self._world)
 
     async def call(
@@ -120,9 +121,9 @@ class Network:
         timeout_s: float,
         block_s: float = 0.0,
     ) -> Any:
-        """Has `effect` executed at the server and answers what it returns, or raises what it raises.
+        """Execute `effect` at the server; return or raise what it returns or raises.
 
-        An `effect` that answers `PENDING` will call `answer` on its exchange later, within `block_s`.
+        An `effect` that returns `PENDING` will call `answer` on its exchange later, within `block_s`.
         """
         process = current_process()
         doomed = self._doomed(process, what)
@@ -193,7 +194,7 @@ class Network:
                 exchange.answer(value)
 
     async def die(self, of: str) -> None:
-        """Kills the process that is running. Never returns."""
+        """Kill the process that is running. Never returns."""
         self.faults[f"killed by {of}"] += 1
         self.loop.kill(current_process())
         await self.loop.create_future()
@@ -220,7 +221,7 @@ class Network:
 
 
 class _Pending:
-    """What an effect answers that will answer later."""
+    """The result of an effect that will answer later."""
 
 
 PENDING: Final = _Pending()

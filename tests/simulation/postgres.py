@@ -1,4 +1,4 @@
-"""The payment store as the processes have it: the model of Postgres, behind a network that delays and loses."""
+"""The payment store of a process: the model of Postgres, behind a network that delays and loses."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ TIMEOUT_S: Final = 11.0  # the statement's own ten seconds, and one more for a s
 
 
 class Remote:
-    """Asks the database over the network."""
+    """The way to the database over the network."""
 
     def __init__(self, network: Network, link: Link) -> None:
         self.network = network
         self._link = link
 
     async def ask(self, what: str, statement: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Has a statement executed and answers its result. Raises StoreUnavailable if nobody can say."""
+        """Execute a statement and return its result. Raises StoreUnavailable if the answer is lost."""
 
         def effect(_exchange: Exchange) -> T:
             if self._link.busy and self.network.dice.random() < self._link.busy:
@@ -63,7 +63,7 @@ class Remote:
 
 
 class RemotePaymentStore:
-    """`PaymentStore` of one process."""
+    """The `PaymentStore` of one process."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class RemotePaymentStore:
         late_look_ups: Sequence[timedelta],
         dies_of: str | None = None,
     ) -> None:
-        """With `dies_of`, a process that wants to claim the payment of this idempotency key dies before it has asked."""
+        """With `dies_of`, a process dies before it claims the payment of this idempotency key."""
         self._remote = remote
         self._dies_of = dies_of
         self._database = database
@@ -154,7 +154,7 @@ class RemotePaymentStore:
 
 
 class RemoteSweepStore:
-    """`SweepStore` of one process."""
+    """The `SweepStore` of one process."""
 
     def __init__(self, remote: Remote, database: MemoryDatabase, *, grace: timedelta) -> None:
         self._remote = remote
@@ -175,17 +175,17 @@ class RemoteSweepStore:
 
 
 def as_payment_store(store: RemotePaymentStore) -> PaymentStore:
-    """The store for those who ask for the real one."""
+    """Return the store, typed as the real one."""
     return cast(PaymentStore, store)
 
 
 def as_sweep_store(store: RemoteSweepStore) -> SweepStore:
-    """The store for those who ask for the real one."""
+    """Return the store, typed as the real one."""
     return cast(SweepStore, store)
 
 
 def _at_once(statement: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that never suspends."""
+    """Return the result of a coroutine that never suspends."""
     try:
         statement.send(None)
     except StopIteration as done:

@@ -1,4 +1,4 @@
-"""The processes of the simulation: the product's worker, and what accepts payments in its API, over simulated servers."""
+"""The processes of the simulation: the product's Worker and PaymentIntake, over simulated servers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _metrics = OkaneMetrics(CollectorRegistry())
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What all processes share: the servers, and the ways to them."""
+    """The servers, and the links to them, which all processes share."""
 
     scenario: Scenario
     stream: Stream
@@ -45,7 +45,7 @@ class Outside:
 
 
 class Tally(Metrics):
-    """Counts what was repaired."""
+    """A count of repairs."""
 
     def __init__(self, audit: Audit) -> None:
         self._repairs = audit.repairs

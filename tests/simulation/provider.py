@@ -1,8 +1,8 @@
-"""The simulated payment provider: its journal of charges, and the adapter through which the workers reach it.
+"""The simulated payment provider: its journal of charges, and the adapter through which the workers call it.
 
-It is idempotent by key: the first request under a key decides for good. A request is on its way for less than the
-consistency lag, also when its sender has died or given up meanwhile, and shows in look-ups within the lag. In a mood to hold
-requests back, some arrive up to `HELD_S` after their senders have given up.
+It is idempotent by key: the first request under a key decides for good. A request is on its way for less than the consistency
+lag, also when its sender has died or given up, and shows in look-ups within the lag. In a mood to hold requests back, some
+arrive up to `HELD_S` after their senders have given up.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Charge:
 
 @dataclass(slots=True)
 class Mood:
-    """How the provider behaves now; the chances are per call."""
+    """The provider's behaviour now; the chances are per call."""
 
     refuse: float = 0.03
-    slow: float = 0.1  # takes longer than anybody waits
+    slow: float = 0.1  # takes longer than callers wait
     decline: float = 0.15
     break_adapter: float = 0.005
     hold: float = 0.0  # the request is held back on its way, beyond the lag
@@ -66,18 +66,18 @@ class Bank:
         self._patience_s = patience_s
 
     def travel_s(self) -> float:
-        """How long a request is under way before it counts: mostly short, well below the lag unless it is held back."""
+        """Return how long a request is under way before it counts: well below the lag unless it is held back."""
         if self.mood.hold and self._dice.random() < self.mood.hold:
             self._network.faults["held back"] += 1
             return self._patience_s + self._lag_s + self._dice.random() * HELD_S
         return self._dice.random() ** 4 * 0.5 * self._lag_s
 
     def is_held_back(self, travel_s: float) -> bool:
-        """Whether a request that is under way for so long was held back."""
+        """Return True if a request that is under way for so long was held back."""
         return travel_s > self._lag_s
 
     def answer_s(self) -> float:
-        """How long the answer takes."""
+        """Return how long the answer takes."""
         if self._dice.random() < self.mood.slow:
             self._network.faults["slow provider"] += 1
             return self._patience_s * (0.5 + self._dice.random())

@@ -1,4 +1,4 @@
-"""What one seed is about: how many processes, how they are configured, how many payments, and which faults when."""
+"""The scenario of a seed: the number of processes, their settings, the payments, and the faults with their times."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FAULTS: Final = {
 }
 
 
-HELD_S: Final = 6.0  # how much later than anybody waits for it a request arrives at most that is held back
+HELD_S: Final = 6.0  # how long at most a request that is held back arrives after its sender has given up
 
 # Where the first payment kills every worker that takes it: before it is claimed, or when the provider is called.
 Poison = Literal["handler", "provider"]
@@ -103,7 +103,7 @@ class Scenario:
 
     @property
     def spares_innocents(self) -> bool:
-        """Whether nothing but poison kills workers, and no outcome is given up before it is found out."""
+        """True if only poison kills workers, and no outcome is given up before it is found out."""
         return (
             self.poison is not None
             and not self.faults
@@ -113,7 +113,7 @@ class Scenario:
 
 
 def scenario(seed: int) -> Scenario:
-    """The scenario of a seed."""
+    """Return the scenario of a seed."""
     dice = Random(f"scenario {seed}")
     lease_s = dice.choices((2.0, 4.0, 8.0, 30.0), (10, 50, 35, 5))[0]
     lag_s = dice.choice((0.2, 0.5, 1.0))

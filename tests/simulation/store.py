@@ -1,8 +1,8 @@
 """An exact model of okane.store in memory: the same methods, the same answers, a clock of its own.
 
-Every statement of the real store is one method here, which takes effect at once and never suspends: where requests and
-answers can be lost is for whoever wraps it to say. `test_store.py` holds the model and the real store together. Every
-write asserts that it is one of `okane.payment.TRANSITIONS` and leaves a row that somebody will look at again.
+Every statement of the real store is one method here, which takes effect at once and never suspends; its caller models lost
+requests and answers. `test_store.py` compares the model with the real store. Every write asserts that its transition is in
+`okane.payment.TRANSITIONS`, and that the row it leaves is due again some time.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Horizon:
 
 @dataclass(slots=True, eq=False)
 class MemoryDatabase:
-    """The tables. `clock` answers the seconds since the epoch."""
+    """The tables. `clock` returns the seconds since the epoch."""
 
     clock: Callable[[], float]
     payments: dict[UUID, PaymentRow] = field(default_factory=dict)
@@ -121,11 +121,11 @@ class MemoryDatabase:
         self.horizon = Horizon(seen_at=self.now())
 
     def now(self) -> datetime:
-        """What the database's now() says."""
+        """Return the database's now()."""
         return datetime.fromtimestamp(self.clock(), UTC)
 
     def new_id(self) -> UUID:
-        """A uuid v7 of this moment; the same ones in every run."""
+        """Return a uuid v7 of this moment; the same ones in every run."""
         self._ids_made += 1
         return UUID(int=int(self.clock() * 1000) << 80 | 7 << 76 | 2 << 62 | self._ids_made)
 
@@ -143,7 +143,7 @@ class MemoryDatabase:
         call: str | None = None,
         decline_code: str | None = None,
     ) -> None:
-        """What every change of a payment has in common: an allowed status, the next version, and its event."""
+        """Write a change of a payment: an allowed status, the next version, and its event."""
         stays = event == "late_result" and status is row.status
         assert stays or status in TRANSITIONS[row.status], f"{row.id}: {row.status} must not become {status} ({event})"
         row.status = status
@@ -171,7 +171,7 @@ class MemoryDatabase:
         self.check(row)
 
     def check(self, row: PaymentRow) -> None:
-        """What must hold of a row after every write."""
+        """Assert the invariants of a row after a write."""
         assert (row.lease_until is not None) == (row.status is Status.PROCESSING), f"{row.id}: a lease and no claim"
         assert row.retry_at is not None or row.status not in DELAYED, f"{row.id}: {row.status} for ever"
         assert row.sweep_at is not None or row.status not in DELAYED, (
@@ -343,7 +343,7 @@ class MemoryPaymentStore:
         return row.payment()
 
     async def cancel(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
-        """Withdraw a payment that nobody is charging; one that is canceled stays so."""
+        """Withdraw a payment that is not being charged; one that is canceled stays so."""
         payment = await self.get(payment_id, account_id=account_id)
         if payment.status is Status.CANCELED:
             return payment
@@ -456,7 +456,7 @@ class MemoryPaymentStore:
         """Memory always is."""
 
     def _in_time(self, moment: datetime | None) -> bool:
-        """Whether a time of a new payment is in the future, and not too far away."""
+        """Return True if a time of a new payment is in the future, and not too far away."""
         now = self._db.now()
         return moment is None or now < moment <= now + MAX_SCHEDULE_AHEAD
 
@@ -490,7 +490,7 @@ class MemoryPaymentStore:
         return row
 
     def _out_of_time(self, payment_id: UUID, now: datetime) -> bool:
-        """Whether the cursor will not come by this id in due time: it is not of this moment, or passed already."""
+        """Return True if the cursor will not pass this id in due time: it is not of this moment, or passed already."""
         clock_s = (payment_id.int >> 80) / 1000
         skewed = abs(now.timestamp() - clock_s) > self._grace.total_seconds() / 2
         return skewed or any(payment_id < passed for passed in self._db.sweep_cursors.values())
@@ -564,7 +564,7 @@ class MemoryPaymentStore:
 
 
 class MemorySweepStore:
-    """`okane.store.SweepStore` over a MemoryDatabase. `window` is how many rows one `mark_lost` looks at."""
+    """`okane.store.SweepStore` over a MemoryDatabase. `window` is the number of rows that one `mark_lost` reads."""
 
     def __init__(self, db: MemoryDatabase, *, grace: timedelta, window: int = WINDOW) -> None:
         self._db = db
@@ -665,23 +665,23 @@ def _check_columns(new: NewPayment) -> None:
 
 
 def _over(row: PaymentRow, now: datetime) -> bool:
-    """Whether its time is over and nothing is charged or may have been."""
+    """Return True if its time is over and nothing is charged or may have been."""
     expired = row.expires_at is not None and row.expires_at <= now
     return expired and row.status in (Status.PENDING, Status.FAILED_RETRYABLE) and row.provider_ref is None
 
 
 def _still(row: PaymentRow, payment: Payment) -> bool:
-    """Whether a closed payment is what it was when its look-up was taken."""
+    """Return True if a closed payment has not changed since its look-up was taken."""
     return row.version == payment.version and row.status in CLOSED_UNCHARGED
 
 
 def _look_up_late(row: PaymentRow) -> bool:
-    """Whether the sweep sent it to be looked up although it is closed."""
+    """Return True if the sweep sent a closed payment for a look-up."""
     return row.status in CLOSED_UNCHARGED and row.sweep_at is not None and row.sweeps > 0
 
 
 def _planned(row: PaymentRow) -> bool:
-    """Whether the wake-up that was just taken is its first, at the time it was scheduled for; or one of a closed payment."""
+    """Return True if the wake-up that was just taken is the first of a scheduled payment, or one of a closed payment."""
     return row.status in CLOSED_UNCHARGED or _scheduled(row)
 
 
@@ -702,7 +702,7 @@ def _claimable(row: PaymentRow, now: datetime) -> bool:
 
 
 def _open(row: PaymentRow) -> bool:
-    """Whether only a wake-up or the cursor will ever come by this row."""
+    """Return True if only a wake-up or the cursor will find this row."""
     return row.status in ON_PATH and row.sweep_at is None
 
 

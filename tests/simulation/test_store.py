@@ -98,7 +98,7 @@ class Twins:
         self.seen.add(f"{method}: {kind(expected)}")
 
     async def columns(self, table: str) -> set[str]:
-        """What the real table has."""
+        """Return the columns of the real table."""
         cursor = await self._connection.execute(
             "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
             [table],
@@ -129,7 +129,7 @@ def _method(store: Any, name: str) -> Callable[..., Awaitable[object]]:
 async def outcome(
     call: Callable[..., Awaitable[object]], arguments: Sequence[object], named: dict[str, object]
 ) -> object:
-    """What a call answers or raises, in a form that compares."""
+    """Return what a call returns or raises, in a form that compares."""
     started_s = time.monotonic()
     try:
         answer = await call(*arguments, **named)
@@ -372,7 +372,7 @@ class Play:
         return dataclasses.replace(plain, **more)
 
     def _limit(self, lanes: Collection[str]) -> int:
-        """How many to take: never some of several that are equally overdue, of which Postgres may choose any."""
+        """Return how many to take: never some of several that are equally overdue, of which Postgres may choose any."""
         rows = [row for row in self._twins.db.payments.values() if row.lane in lanes]
         due = sorted(row.sweep_at for row in rows if row.sweep_at is not None and row.sweep_at <= self._twins.now)
         cuts = [number for number, (one, other) in enumerate(itertools.pairwise(due), 1) if one != other]

@@ -1,4 +1,4 @@
-"""One run: a seed becomes a world of processes, servers, clients and faults, and the run a list of what went wrong."""
+"""One run: a seed becomes a world of processes, servers, clients and faults; its result is a list of violations."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.simulation.redis_client import Broker
 from tests.simulation.scenario import Scenario, scenario
 from tests.simulation.store import MemoryDatabase
 
-# What the pipeline says at this level means that something is wrong, but for these: each is the answer to a fault.
+# An error of the pipeline is a violation, but for these: each is the answer to a fault.
 EXPECTED = (
     "poison:",
     "its handler was cancelled",
@@ -47,7 +47,7 @@ EXPECTED = (
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one seed."""
+    """The result of one seed."""
 
     seed: int
     found: tuple[str, ...]
@@ -60,7 +60,7 @@ class Result:
 
 
 def run(seed: int, *, verbose: bool = False) -> Result:
-    """Runs one seed to its end."""
+    """Run one seed to its end."""
     return World(scenario(seed), verbose=verbose).run()
 
 
@@ -69,7 +69,7 @@ class World:
 
     def __init__(self, plan: Scenario, *, verbose: bool = False) -> None:
         self._plan = plan
-        self._loop = loop = SimulationLoop(Random(f"loop {plan.seed}"))  # type: ignore[abstract]
+        self._loop = loop = SimulationLoop(Random(f"loop {plan.seed}"))  # type: ignore[abstract] # the loop implements what asyncio calls
         self._database = MemoryDatabase(loop.wall_s)
         self._stream = payments_stream("simulated")
         self._audit = Audit(self._database, self._stream, group=GROUP, lease=plan.lease)
@@ -95,7 +95,7 @@ class World:
             self._network.trace = self._note
 
     def run(self) -> Result:
-        """Runs to rest, or to the moment at which it should have come to rest long ago."""
+        """Run until everything is at rest, or until long after it should be."""
         started_s = self._loop.time()
         with _in_virtual_time(self._loop, self._plan.seed), _listening(self._audit, self._loop):
             try:
@@ -129,7 +129,7 @@ class World:
         await self._rest(lambda: self._audit.settled(self._server))
         self._audit.conclude(self._server, self._bank)
         if self._loop.unnoticed_failures():
-            await asyncio.sleep(15)  # whoever gathers several may still be waiting for the others
+            await asyncio.sleep(15)  # a task that gathers several may still be waiting for the others
             self._audit.found += self._loop.unnoticed_failures()
         if self._plan.quiet_provider and not (self._plan.faults or self._plan.poison or self._plan.refuses):
             self._audit.check_unrepaired()
@@ -141,14 +141,14 @@ class World:
         self._audit.over = True
 
     async def _rest(self, at_rest: Callable[[], bool]) -> None:
-        """Returns when it is `at_rest`. What must come to rest does so within the deadline."""
+        """Wait until it is `at_rest`, up to the deadline for it."""
         deadline_s = self._loop.time() + self._plan.lease.total_seconds() * 20 + 900
         while not at_rest() and self._loop.time() < deadline_s and not self._audit.found:
             self._audit.check_groups(self._server)
             await asyncio.sleep(0.25)
 
     def _trouble_s(self) -> float:
-        """How long the faults last."""
+        """Return how long the faults last."""
         ends = [fault.at_s + fault.lasts_s for fault in self._plan.faults]
         return max([self._plan.arrivals_s, *ends]) + 0.5
 
@@ -173,7 +173,7 @@ class World:
 
 @contextlib.contextmanager
 def _in_virtual_time(loop: SimulationLoop, seed: int) -> Iterator[None]:
-    """The pipeline's clocks and dice are the simulation's inside."""
+    """Give the pipeline the clocks and the dice of the simulation inside the block."""
     clock = SimpleNamespace(monotonic=loop.time, perf_counter=loop.time, time=loop.wall_s)
     modules = [
         module
@@ -183,20 +183,21 @@ def _in_virtual_time(loop: SimulationLoop, seed: int) -> Iterator[None]:
     state = random.getstate()
     random.seed(f"product {seed}")
     for module in modules:
-        module.time = clock  # type: ignore[attr-defined]
+        module.time = clock  # type: ignore[attr-defined] # a module of any name
     try:
         yield
     finally:
         for module in modules:
-            module.time = time  # type: ignore[attr-defined]
+            module.time = time  # type: ignore[attr-defined] # a module of any name
         random.setstate(state)
 
 
 @contextlib.contextmanager
 def _listening(audit: Audit, loop: SimulationLoop) -> Iterator[None]:
-    """What the pipeline logs as an error is heard, and everything else not even written.
+    """Judge each error that the pipeline logs inside the block; drop all other lines.
 
-    Not what it says when the world is over, and what had not ended is closed: in a finally that waits, for example.
+    Lines after the end of the run are dropped, too: coroutines that had not ended are closed then, for example in a
+    `finally`.
     """
 
     def hear(_logger: object, _method: str, event: Any) -> Any:
@@ -226,7 +227,7 @@ def _listening(audit: Audit, loop: SimulationLoop) -> Iterator[None]:
 
 
 class _Ear(logging.Handler):
-    """Hears the library's log."""
+    """A handler for the library's log."""
 
     def __init__(self, audit: Audit, loop: SimulationLoop) -> None:
         super().__init__(logging.ERROR)
