@@ -67,7 +67,7 @@ class Acker:
     @property
     def unable_for(self) -> timedelta:
         """The time since which the server has refused some or all acks; zero while it takes all."""
-        return max(self._outage.lasts, self._refusals.lasts)
+        return max(self._outage.duration, self._refusals.duration)
 
     def ack(self, flight: Flight, outcome: Outcome) -> None:
         """Ack the message; a `Retry` must have its delay. It lands when it is acked, or when that is impossible."""
@@ -120,12 +120,12 @@ class Acker:
         self._retrying += 1
         try:
             while refused:
-                await self._refusals.endure(refused[0][1], self._stop_retrying)
+                await self._refusals.wait(refused[0][1], self._stop_retrying)
                 refused = await self._send_all([flight for flight, _ in refused])
         finally:
             self._retrying -= 1
             if not self._retrying:
-                self._refusals.over()
+                self._refusals.end()
 
     def _parts(self, batch: Sequence[Flight]) -> list[_Part]:
         """Split the batch into calls, each small enough for any round trip, except for its last message. A message that
@@ -176,9 +176,9 @@ class Acker:
             else:
                 refused += self._land(part, answer)
         if away is not None:
-            await self._outage.endure(away, self._stop_retrying)
+            await self._outage.wait(away, self._stop_retrying)
         else:
-            self._outage.over()
+            self._outage.end()
         return rest, refused
 
     def _is_passing(self, error: StreamError) -> bool:

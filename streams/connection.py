@@ -259,7 +259,7 @@ class Outage:
         self._failures = 0
         self._since = 0.0
 
-    async def endure(self, error: StreamError, stop: asyncio.Event) -> None:
+    async def wait(self, error: StreamError, stop: asyncio.Event) -> None:
         """Record `error`, and wait before the next try, or until `stop`."""
         if self._failures == 0:
             self._since = self._clock.monotonic()
@@ -271,11 +271,11 @@ class Outage:
         await pause(self._clock, bound * (0.5 + self._roll() / 2), stop)
 
     @property
-    def lasts(self) -> timedelta:
+    def duration(self) -> timedelta:
         """The duration of the current outage; zero while there is none."""
         return timedelta(seconds=self._clock.monotonic() - self._since if self._failures else 0.0)
 
-    def over(self) -> None:
+    def end(self) -> None:
         """End the outage: the server has answered."""
         if self._failures:
             log.warning("%s: Redis works again after %.1f s", self._duty, self._clock.monotonic() - self._since)

@@ -166,7 +166,7 @@ class Consumer:
                         await self._run_round(stop)
                     except StreamError as error:
                         self._group_exists = self._group_exists and not isinstance(error, GroupLost)
-                        await self._outage.endure(error, stop)
+                        await self._outage.wait(error, stop)
                 await self._flights.wait_for_all(self._options.drain)
         finally:
             waker.cancel()
@@ -192,7 +192,7 @@ class Consumer:
         free = self._flights.free_slots
         read = await self._read_available() if free else []
         self._unread_since_s = None
-        self._outage.over()
+        self._outage.end()
         if not claimed and not read and not stop.is_set():
             longest = min(self._options.block, max(self._reclaimer.due_in, _SHORTEST_WAIT))
             read = self._launch_read(await self._reader.wait_for_messages(self._flights.free_slots, longest))

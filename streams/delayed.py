@@ -55,7 +55,7 @@ class Delayed:
     @property
     def unable_for(self) -> timedelta:
         """The time since which it cannot move what is due; zero while it can."""
-        return self._outage.lasts
+        return self._outage.duration
 
     async def run_once(self) -> int:
         """Move what is due, up to `limit`; return how many. Raises `StreamError` when the server cannot be used."""
@@ -77,9 +77,9 @@ class Delayed:
             try:
                 moved = await self.run_once()
             except StreamError as error:
-                await self._outage.endure(error, stop)
+                await self._outage.wait(error, stop)
                 continue
-            self._outage.over()
+            self._outage.end()
             if moved < self._limit:
                 await pause(self._clock, self._next_in, stop)
 

@@ -56,7 +56,7 @@ class Janitor:
             try:
                 await self.run_once()
             except StreamError as error:
-                await self._outage.endure(error, stop)
+                await self._outage.wait(error, stop)
                 continue
-            self._outage.over()
+            self._outage.end()
             await pause(self._clock, self._every, stop)

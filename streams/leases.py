@@ -53,7 +53,7 @@ class Heartbeat:
             try:
                 await self.run_once()
             except StreamError as error:
-                await self._outage.endure(error, stop)
+                await self._outage.wait(error, stop)
 
     async def run_once(self) -> int:
         """Renew the leases of what has been in flight since the last round; return how many."""

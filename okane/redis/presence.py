@@ -86,9 +86,9 @@ class Presence:
             try:
                 await self.announce(address, role=role, name=name)
             except StreamError as error:
-                await self._outage.endure(error, stop)
+                await self._outage.wait(error, stop)
                 continue
-            self._outage.over()
+            self._outage.end()
             await pause(self._clock, EVERY, stop)
         with contextlib.suppress(StreamError, TimeoutError):
             async with asyncio.timeout(_PATIENCE_S):
