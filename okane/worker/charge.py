@@ -70,6 +70,7 @@ class PaymentHandler:
         self._store = store
         self._claim_store = store if claim_store is None else claim_store
         self._provider = provider
+        self._provider_name = provider.name
         self._leases = leases
         self._rules = rules
         self._roll = roll
@@ -77,7 +78,7 @@ class PaymentHandler:
         self._late_look_ups = LateLookUps(
             store=store,
             retry_store_call=self._retry_store_call,
-            provider=provider.name,
+            provider=self._provider_name,
             look_up=lambda payment: self._call("look_up", provider.look_up, payment),
             rules=rules,
             lease=leases.lease,
@@ -196,10 +197,10 @@ class PaymentHandler:
         except Exception as error:
             # A bug of the provider's adapter. Its request may have been sent: only a look-up can tell.
             _log_of(payment.id, payment.attempts).exception(
-                "provider_adapter_failed", provider=self._provider.name, call=call
+                "provider_adapter_failed", provider=self._provider_name, call=call
             )
             result = Unknown(f"{type(error).__name__}: {error}")
-        name = self._provider.name
+        name = self._provider_name
         self._provider_seconds(name, call).observe(time.perf_counter() - started_s)
         self._attempts(name, call, _outcome_label(result)).inc()
         return result
@@ -224,7 +225,7 @@ class PaymentHandler:
             status=decided.status,
             event=decided.event,
             call=call,
-            provider=self._provider.name,
+            provider=self._provider_name,
             latency=timedelta(seconds=time.monotonic() - started_s),
             provider_ref=decided.provider_ref,
             decline_code=decided.decline_code,

@@ -44,7 +44,7 @@ def watching_the_loop() -> Iterator[Hold]:
 
 @contextlib.contextmanager
 def garbage_as_in_the_api() -> Iterator[None]:
-    """The collector as `run_api` sets it, inside the block."""
+    """The collector as the processes set it, inside the block."""
     before = gc.get_threshold()
     process.tune_gc()
     try:

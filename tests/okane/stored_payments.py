@@ -40,7 +40,7 @@ def settlement(payment: Payment, status: Status = Status.SUCCESS, **more: object
         latency=timedelta(milliseconds=5),
         provider_ref="ref" if status is Status.SUCCESS else None,
     )
-    return dataclasses.replace(plain, **more)  # type: ignore[arg-type]
+    return dataclasses.replace(plain, **more)  # type: ignore[arg-type] # any field of a settlement
 
 
 async def accept_one(store: PaymentStore, new: NewPayment, *, wake: bool = True) -> AcceptedRow:

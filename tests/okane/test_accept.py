@@ -1,4 +1,4 @@
-"""PaymentIntake against a real database and a queue that is taken away: nobody waits for Redis, and no row is forgotten."""
+"""PaymentIntake against a real database and a queue that is taken away: no request waits for Redis, no row is forgotten."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_after_a_failed_wake_up_redis_is_left_alone_and_the_sweep_told_at_
     intake = PaymentIntake(store=store, producer=queue)
     queue.down = True
     first = await accepted(intake, new("first"))
-    queue.down = False  # it is back, but nobody has asked yet
+    queue.down = False  # it is back, but no request has tried it yet
     second = await accepted(intake, new("second"))
     assert (first.created, first.enqueued) == (True, False)
     assert (second.created, second.enqueued) == (True, False)

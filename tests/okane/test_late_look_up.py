@@ -268,7 +268,7 @@ async def test_a_worker_that_dies_over_the_look_up_leaves_it_to_be_done_again(de
     assert await desk.due() == {payment_id}
     assert await desk.store.begin_late_look_up(payment_id, again=[LEASE]) is not None  # and dies here
     assert await desk.charge(wake_up(payment_id, deliveries=2)) == Done()
-    assert desk.provider.asked == []  # somebody else may be at it
+    assert desk.provider.asked == []  # another worker may hold it
     await desk.age(payment_id, LEASE)
     assert await desk.due() == {payment_id}
     desk.provider.look_ups = lambda: Approved("ch_late")

@@ -10,7 +10,7 @@ from okane.metrics import MAX_DECLINE_CODES, OkaneMetrics
 
 
 def declines(metrics: OkaneMetrics) -> Mapping[str, float]:
-    """How many there were by code."""
+    """Return the number of declines by code."""
     [family] = [one for one in metrics.registry.collect() if one.name == "okane_payments_declined"]
     return {sample.labels["code"]: sample.value for sample in family.samples if sample.name.endswith("_total")}
 

@@ -1,4 +1,4 @@
-"""What a provider's answer means, row by row."""
+"""The outcome table, row by row."""
 
 from __future__ import annotations
 

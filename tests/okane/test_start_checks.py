@@ -12,9 +12,9 @@ from okane.store.server_facts import LoginRefused, read_postgres_facts
 
 
 async def test_a_login_that_postgres_refuses_is_told_from_an_outage(database_url: str) -> None:
-    nobody = re.sub(r"//[^@]*@", "//no_such_role:no-such-password@", database_url)
+    no_login = re.sub(r"//[^@]*@", "//no_such_role:no-such-password@", database_url)
     no_database = re.sub(r"/[^/?]+(\?|$)", r"/no_such_database\1", database_url)
-    for url in (nobody, no_database):
+    for url in (no_login, no_database):
         with pytest.raises(LoginRefused) as raised:
             await read_postgres_facts(url)
         assert "no-such-password" not in str(raised.value)

@@ -78,7 +78,7 @@ async def mark(sweeps: SweepStore, ages: Mapping[str, timedelta | None] = EMPTY)
 
 
 async def looks(sweeps: SweepStore) -> Mapping[str, MarkResult]:
-    """What one round over all lanes says."""
+    """Return the result of one round over all lanes, by lane."""
     return {lane: await sweeps.mark_lost(lane, None) for lane in EMPTY}
 
 
@@ -178,7 +178,7 @@ async def test_a_payment_behind_the_cursor_is_marked_when_it_is_written(store: P
 
 @pytest.mark.parametrize("role", ["okane", "somebody_else"])
 async def test_an_open_transaction_holds_the_cursor_back(store: PaymentStore, database_url: str, role: str) -> None:
-    """Its payment may not be visible yet, and must not be passed; whoever's transaction it is."""
+    """Its payment may not be visible yet, and must not be passed; in any session's transaction."""
     sweeps = SweepStore(database_url, grace=timedelta(0))
     if role != "okane":
         await execute(
