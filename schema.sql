@@ -1,47 +1,47 @@
--- The truth about every payment. Postgres >= 15. Applied by `okane migrate`, and by every process that is told to.
+-- The schema of okane. Postgres >= 15. Applied to an empty database by `okane migrate`, and by processes with that option.
 --
--- A database that holds an older version gets here by the steps in okane/store/migrations; a test compares the two.
+-- Older databases reach it by the steps in okane/store/migrations; a test compares the two.
 --
--- Two tables carry the flow: `payments` (one row each, updated twice on its way) and `payment_events` (what happened to
--- it, appended in the same transaction as every change). Which change of status is allowed stands in okane/payment.py;
--- every UPDATE in okane/store repeats it in its WHERE, and a test holds the two together.
+-- Two tables carry the flow: `payments` (one row each, updated twice on its way) and `payment_events` (its history, appended
+-- in the same transaction as every change). okane/payment.py has the allowed transitions; the WHERE of every UPDATE in
+-- okane/store repeats them, and a test compares the two.
 --
--- No index here may name a column that every payment changes (status, attempts, updated_at, lease_until): an UPDATE would
--- stop being heap-only and cost 1.65 times as much. What has to be found is found through columns that only the unhappy
--- path, or a payment that is scheduled, sets (`sweep_at`, `dead_at`, `rare_status`), and through the time in the id (uuid v7).
+-- No index here may name a column that every payment changes (status, attempts, updated_at, lease_until): its UPDATEs would
+-- not be heap-only any more, and cost 1.65 times as much. Queries use columns that only the unhappy path or a scheduled
+-- payment sets (`sweep_at`, `dead_at`, `rare_status`), and the time in the id (uuid v7).
 
 CREATE TABLE payments (
     id              uuid        PRIMARY KEY,             -- v7: the time of acceptance is its prefix
-    account_id      text        NOT NULL,                -- whose idempotency keys these are
+    account_id      text        NOT NULL,                -- the owner of the idempotency key
     idempotency_key text        NOT NULL,                -- the client's
-    fingerprint     bytea       NOT NULL,                -- SHA-256 of what the request meant
+    fingerprint     bytea       NOT NULL,                -- SHA-256 of the request's meaning
     amount_minor    bigint      NOT NULL CHECK (amount_minor > 0),
     currency        text        NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
     metadata        jsonb       NOT NULL DEFAULT '{}',
-    lane            text        NOT NULL,                -- which stream its wake-ups take
+    lane            text        NOT NULL,                -- the stream of its wake-ups
     status          text        NOT NULL DEFAULT 'pending' CHECK (status IN (
         'pending', 'processing', 'success', 'failed_retryable', 'failed_final', 'unknown', 'canceled', 'needs_review')),
     version         integer     NOT NULL DEFAULT 0,      -- + 1 with every change; the key of its event
     attempts        integer     NOT NULL DEFAULT 0,      -- claims so far: the fence under which results are written
     retries         integer     NOT NULL DEFAULT 0,      -- attempts that ended without a charge, crashes included
     look_ups        integer     NOT NULL DEFAULT 0,      -- look-ups since the outcome is open
-    look_up_first   boolean     NOT NULL DEFAULT false,  -- this claim must ask before it charges
-    provider_key    text        NOT NULL,                -- the idempotency key the provider sees; fixed while open
+    look_up_first   boolean     NOT NULL DEFAULT false,  -- this claim must look up before it charges
+    provider_key    text        NOT NULL,                -- the idempotency key at the provider; fixed while open
     provider_ref    text,                                -- the provider's name for the charge
     decline_code    text,
     last_error      text,
     created_at      timestamptz NOT NULL DEFAULT now(),
     updated_at      timestamptz NOT NULL DEFAULT now(),
-    called_at       timestamptz,                         -- when the provider may last have been called
-    lease_until     timestamptz,                         -- until then nobody else may claim it
-    open_since      timestamptz,                         -- since when nobody knows whether money moved
+    called_at       timestamptz,                         -- the last time that the provider may have been called
+    lease_until     timestamptz,                         -- until then no other worker may claim it
+    open_since      timestamptz,                         -- since then the outcome is open
     retry_at        timestamptz,                         -- not before this
-    sweep_at        timestamptz,                         -- off the happy path: when the sweep takes an interest
+    sweep_at        timestamptz,                         -- off the happy path: when the sweep takes it
     sweeps          integer     NOT NULL DEFAULT 0,      -- wake-ups sent by the sweep since the last outcome
-    dead_at         timestamptz,                         -- a dead letter since then: spent, or for a human to decide
+    dead_at         timestamptz,                         -- a dead letter since then: spent, or in review
     execute_at      timestamptz,                         -- not before this: a payment that was scheduled
     expires_at      timestamptz,                         -- no charge is begun from then on
-    rare_status     text,                                -- the status if few payments have it: what lists find it by
+    rare_status     text,                                -- the status if few payments have it: for lists
     CONSTRAINT payments_idempotency_key UNIQUE (account_id, idempotency_key)
 ) WITH (fillfactor = 50);                                -- room for the two updates in the same page
 
@@ -51,8 +51,8 @@ CREATE INDEX payments_account ON payments (account_id, id);  -- lists; both colu
 CREATE INDEX payments_rare_status ON payments (account_id, rare_status, id) WHERE rare_status IS NOT NULL;
 
 -- Keep `rare_status` right while processes of version 2 run, which do not write it. Every statement of this version writes it
--- along with `status`: then the condition is false, and the trigger costs 0.6 us of Postgres' CPU a payment (65 us). The
--- first step after a release of version 3 drops it. AFTER, not BEFORE: that would lock each row once more.
+-- with `status`: then the condition is false, and the trigger costs 0.6 us of Postgres' CPU a payment (65 us). The first step
+-- after a release of version 3 drops it. AFTER, not BEFORE: that would lock each row once more.
 CREATE FUNCTION payments_set_rare_status() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE payments
@@ -67,9 +67,9 @@ CREATE TRIGGER payments_set_rare_status AFTER UPDATE OF status ON payments FOR E
         WHEN NEW.status IN ('failed_retryable', 'failed_final', 'unknown', 'canceled', 'needs_review') THEN NEW.status END)
     EXECUTE FUNCTION payments_set_rare_status();
 
--- One row for every change of a payment. `version` counts 1, 2, 3 ... without a gap; acceptance is version 0 and stands
--- in `payments` itself (created_at), which saves an insert on the way every payment takes. No foreign key: only the
--- statements that just changed the payment insert here, and the check would cost a query a row.
+-- One row for every change of a payment. `version` counts 1, 2, 3 ... without a gap; acceptance is version 0, in `payments`
+-- itself (created_at), which saves an insert for every payment. No foreign key: only statements that change the payment
+-- insert here, and the check would cost a query a row.
 CREATE TABLE payment_events (
     payment_id uuid        NOT NULL,
     version    integer     NOT NULL,
@@ -81,18 +81,18 @@ CREATE TABLE payment_events (
     reason     text,
     provider   text,
     latency_ms integer,                                  -- of the provider call that ended the attempt
-    call       text,                                     -- which call that was: charge or look_up
+    call       text,                                     -- the call: charge or look_up
     decline_code text,
     PRIMARY KEY (payment_id, version)
 );
 
--- How far the sweep has looked, by lane: no row with an older id is still on the happy path and unsettled.
+-- The position of the sweep, by lane: no row with an older id is unsettled and on the happy path.
 CREATE TABLE sweep_cursors (
     lane   text PRIMARY KEY,
     passed uuid NOT NULL
 );
 
--- Up to which moment no transaction can still bring in a payment that is not visible yet (one row; see sweep.sql).
+-- The time before which every transaction that inserts payments has ended (one row; see sweep.sql).
 CREATE TABLE sweep_horizon (
     one       boolean     PRIMARY KEY DEFAULT true CHECK (one),
     proven_at timestamptz NOT NULL DEFAULT '-infinity',
@@ -101,22 +101,22 @@ CREATE TABLE sweep_horizon (
 );
 INSERT INTO sweep_horizon DEFAULT VALUES;
 
--- Who may use the API. Of a key's secret there is its SHA-256 only; whoever reads this table cannot use one.
+-- The API keys. Only the SHA-256 of a secret is stored: reading this table gives no access.
 CREATE TABLE api_keys (
-    prefix       text        PRIMARY KEY,                -- the part of a key that may be shown: its name
+    prefix       text        PRIMARY KEY,                -- the public part of a key
     secret_hash  bytea       NOT NULL CHECK (octet_length(secret_hash) = 32),
     account_id   text        NOT NULL,
     mode         text        NOT NULL CHECK (mode IN ('test', 'live')),
     scopes       text[]      NOT NULL CHECK (scopes <@ ARRAY['read', 'write', 'operate']),
-    name         text        NOT NULL DEFAULT '',        -- what for, in the operator's words
-    rate_limit   text,                                   -- NULL: as it is set for all
+    name         text        NOT NULL DEFAULT '',        -- a label
+    rate_limit   text,                                   -- NULL: the setting for all keys
     created_at   timestamptz NOT NULL DEFAULT now(),
     expires_at   timestamptz,
     revoked_at   timestamptz,
     last_used_at timestamptz                             -- to the minute
 );
 
--- Which version of this file a database holds.
+-- The version of this file in a database.
 CREATE TABLE okane_schema (
     version    integer     PRIMARY KEY,
     applied_at timestamptz NOT NULL DEFAULT now()

@@ -1,7 +1,7 @@
-"""Settings: the only reader of the environment. Every field may come from `.env` or the environment.
+"""The settings, from the environment or `.env`. No other module reads the environment.
 
-The names without a prefix are those of the two systems okane succeeds (`DATABASE_URL`, `WORKER_COUNT`, ...); everything
-else is `OKANE_<FIELD>`. Durations take seconds (`30`, `0.5`) or Go's spelling (`30s`, `1m30s`, `250ms`).
+The names without a prefix come from the two systems that okane replaces (`DATABASE_URL`, `WORKER_COUNT`, ...); all others are
+`OKANE_<FIELD>`. Durations are seconds (`30`, `0.5`) or in Go's notation (`30s`, `1m30s`, `250ms`).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from okane.rate import Rate
 _GO_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|s|m|h)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 ENV_FILE = Path(".env")
-LONGEST = timedelta(days=3660)  # timers and Postgres' intervals overflow somewhere beyond it
+LONGEST = timedelta(days=3660)  # timers and Postgres' intervals overflow beyond it
 
 
 def parse_duration(value: object) -> object:
-    """`"30"`, `30`, `"30s"`, `"1m30s"` or `"250ms"` to a timedelta; anything else is left to pydantic to refuse."""
+    """Parse `"30"`, `30`, `"30s"`, `"1m30s"` or `"250ms"`. Other types are returned unchanged, for pydantic to refuse."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         if not 0 <= value <= LONGEST.total_seconds():
             raise ValueError("must be from 0 to ten years")
@@ -47,12 +47,12 @@ def parse_duration(value: object) -> object:
 
 
 def _parse_durations(value: object) -> object:
-    """`"5s,15s,1m"`, or a sequence of anything `parse_duration` takes."""
+    """Split `"5s,15s,1m"`; a sequence of values for `parse_duration` is returned unchanged."""
     return [parse_duration(part) for part in value.split(",")] if isinstance(value, str) else value
 
 
 def _parse_host_names(value: object) -> object:
-    """`"pay.example.com,[fd00::7]"`, in lower case and without brackets, or a sequence of names."""
+    """Split `"pay.example.com,[fd00::7]"`, in lower case and without brackets; a sequence is returned unchanged."""
     if not isinstance(value, str):
         return value
     names = [name.strip().strip("[]").removesuffix(".").lower() for name in value.split(",") if name.strip()]
@@ -81,7 +81,7 @@ Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Minor = Annotated[int, Field(ge=1, le=2**63 - 1)]
 RateLimit = Annotated[Rate, BeforeValidator(lambda value: Rate.parse(value) if isinstance(value, str) else value)]
 AmountLimits = Annotated[
-    Mapping[str, Minor], NoDecode, BeforeValidator(currencies.parse_limits), AfterValidator(currencies.check)
+    Mapping[str, Minor], NoDecode, BeforeValidator(currencies.parse_limits), AfterValidator(currencies.check_limits)
 ]
 AmountMinor = Annotated[int, Field(gt=0, le=currencies.MAX_AMOUNT_MINOR)]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -113,7 +113,7 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,  # addresses hold passwords
     )
 
-    # Where things are. Unset means: `okane up` brings its own.
+    # Addresses. `okane up` starts its own servers for those that are unset.
     database_url: PostgresUrl | None = Field(
         None, validation_alias=_named("DATABASE_URL"), description="Postgres, as a URL"
     )
@@ -124,47 +124,48 @@ class Settings(BaseSettings):
         None, validation_alias=_named("REDIS_ADDR"), description="host:port, or a URL"
     )
     provider_base_url: HttpUrl | None = Field(None, validation_alias=_named("PROVIDER_BASE_URL"))
-    host: Hosts = Field("127.0.0.1", description="what the API binds: hosts, separated by commas")
+    host: Hosts = Field("127.0.0.1", description="the hosts that the API binds, separated by commas")
     port: Port = Field(8080, validation_alias=_named("PORT"), description="the API's port")
     share_port: bool = Field(False, description="let other API processes bind the same port: set by `api --processes`")
     mock_provider_port: Port = Field(8081, validation_alias=_named("MOCK_PROVIDER_PORT"))
     metrics_host: Hosts = "127.0.0.1"
     metrics_port: Port = Field(0, description="this process's /metrics; 0 takes the first free one from 9101 up")
     metrics_advertise: str | None = Field(
-        None, description="where others reach /metrics: a name or an address; unset: what it binds, or the host's name"
+        None,
+        description="host of /metrics for scrapers: a name or an address; unset: the bound address, or the host's name",
     )
 
-    # Who may use the API
-    auth: Literal["keys", "none"] = Field(
-        "keys", description="none: whoever reaches the port may, which must be on loopback"
-    )
+    # Access to the API
+    auth: Literal["keys", "none"] = Field("keys", description="none: no authentication; the port must be on loopback")
     allowed_hosts: HostNames | None = Field(
-        None, description="without keys: names beside loopback's under which the API is reached (`Host`)"
+        None, description="without keys: accepted `Host` names beside those of loopback"
     )
-    mode: Mode = Field(Mode.TEST, description="which keys are let in: those for play money, or those for somebody's")
+    mode: Mode = Field(Mode.TEST, description="the keys that are accepted: test (no real money) or live")
     rate_limit: RateLimit | None = Field(None, description="requests of one key: 100/s, 6000/m, 100/s burst 500")
     api_key: Annotated[str, Field(pattern="^[!-~]+$")] | None = Field(
         None, repr=False, description="for clients (`okane load`): the key they send"
     )
 
-    # What the clients of the HTTP servers are given
+    # Limits of the HTTP servers
     max_connections: Count = Field(
         10_000, description="open connections to one API process, as far as its limit of open files lets it"
     )
-    head_timeout: PositiveDuration = Field(timedelta(seconds=5), description="for the head of a request to come whole")
+    head_timeout: PositiveDuration = Field(
+        timedelta(seconds=5), description="for the whole head of a request to arrive"
+    )
     keep_alive_timeout: PositiveDuration = Field(
-        timedelta(seconds=75), description="between two requests; longer than a load balancer in front keeps its own"
+        timedelta(seconds=75), description="between two requests; longer than that of a load balancer in front"
     )
     write_timeout: PositiveDuration = Field(timedelta(seconds=10), description="for a client to read its answers")
 
     max_due_age: PositiveDuration | None = Field(
-        None, description="no new payments are taken while one has been due for longer"
+        None, description="new payments are refused while one has been due for longer"
     )
     lame_duck: Duration = Field(
         timedelta(seconds=5),
-        description="after SIGTERM: how long an API goes on serving, not ready, while what is in front of it turns away",
+        description="after SIGTERM: how long an API process serves on, not ready, while load balancers stop sending requests",
     )
-    fast_lane: bool = Field(True, description="answer requests for payments beside aiohttp where they come whole")
+    fast_lane: bool = Field(True, description="answer plain requests for payments without aiohttp")
 
     # Logs and traces
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", validation_alias=_named("LOG_LEVEL"))
@@ -203,7 +204,7 @@ class Settings(BaseSettings):
     sweep_interval: PositiveDuration = timedelta(seconds=1)
     check_eviction: bool = Field(
         True,
-        description="check maxmemory-policy at the start, by INFO; false: Redis does not allow that, and it is noeviction",
+        description="check maxmemory-policy (noeviction) at the start; false: if Redis does not allow INFO",
     )
     sweep_grace: Duration = Field(
         timedelta(seconds=10), description="how late a wake-up may be before it counts as lost"
@@ -211,7 +212,7 @@ class Settings(BaseSettings):
 
     redis_patience: Duration = Field(
         timedelta(seconds=2),
-        description="how long a worker's consumer may be unable to read before its payments run straight from Postgres",
+        description="how long a worker's consumer may fail to read before direct runs from Postgres begin",
     )
 
     # The provider
@@ -219,18 +220,19 @@ class Settings(BaseSettings):
         timedelta(seconds=5), description="deadline of one provider call"
     )
     consistency_lag: Duration = Field(
-        timedelta(seconds=5), description="how long after a call the provider's `not found` is not yet believed"
+        timedelta(seconds=5), description="how long after a call a `not found` of the provider does not count"
     )
     look_up_delays: Durations = Field(
         tuple(timedelta(seconds=s) for s in (5, 15, 60, 300, 900, 3600)),
-        description="when an open outcome is looked up, each counted from the last time; the last one repeats",
+        description="delays between the look-ups of an open outcome; the last one repeats",
     )
     late_look_ups: RisingDurations = Field(
         LATE_LOOK_UPS,
-        description="when a payment that closed without a charge, though a call may still be on its way, is looked up again, "
-        "each counted from its close",
+        description="delays from the close of a payment without a charge to its late look-ups",
     )
-    unknown_deadline: Duration = Field(timedelta(hours=24), description="an open outcome needs a human after this")
+    unknown_deadline: Duration = Field(
+        timedelta(hours=24), description="an open outcome moves to needs_review after this"
+    )
 
     # Money
     amount_limits: AmountLimits | None = Field(
@@ -256,8 +258,8 @@ class Settings(BaseSettings):
         if self.metrics_advertise is not None and not binding.is_host(self.metrics_advertise):
             raise ValueError("OKANE_METRICS_ADVERTISE must be a host name or an address, without port or scheme")
         if self.auth == "none" and not all(map(is_loopback, binding.hosts(self.host))):
-            raise ValueError("OKANE_AUTH=none admits all, and OKANE_HOST is not loopback: use keys, or bind 127.0.0.1")
-        if self.tracing:  # without it these are another program's
+            raise ValueError("OKANE_AUTH=none needs OKANE_HOST on loopback: use keys, or bind 127.0.0.1")
+        if self.tracing:  # without it they may be for another program
             self._check_otlp_endpoints()
         if self.retry_cap < self.retry_base:
             raise ValueError("OKANE_RETRY_CAP must not be shorter than OKANE_RETRY_BASE")
@@ -272,14 +274,14 @@ class Settings(BaseSettings):
 
     @property
     def redis(self) -> str | None:
-        """The Redis URL, from `REDIS_URL` or the older `REDIS_ADDR`."""
+        """The Redis URL, from `REDIS_URL` or `REDIS_ADDR`."""
         return self.redis_url or self.redis_addr
 
 
 def load(**options: object) -> Settings:
-    """Read the settings, with `options` on top of them. Raise SetupError, which names every setting that is wrong.
+    """Read the settings, overridden by `options`. Raise SetupError, which names every wrong setting.
 
-    No value is in its text: a password may stand where another setting belongs.
+    Its text repeats no value: a password may be in the wrong setting.
     """
     env_file.check(ENV_FILE)
     try:
@@ -291,12 +293,12 @@ def load(**options: object) -> Settings:
 def _described(error: ErrorDetails) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if not error["loc"]:
-        return message  # of several settings together, which it names
+        return message  # about several settings, which it names
     return f"{_setting(str(error['loc'][0]))}: {message}"
 
 
 def _setting(where: str) -> str:
-    """The name of a setting in the documentation, by its field or by any of its names."""
+    """Return the documented name of a setting, by its field or any of its names."""
     for name, field in Settings.model_fields.items():
         alias = field.validation_alias
         names = [f"OKANE_{name.upper()}"] if alias is None else alias.choices  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""Checks `.env` before it is read: a line that would be skipped in silence is a setting that does not hold."""
+"""Check `.env` before it is read: a line that the parser skips silently would be a setting without effect."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from okane.errors import SetupError
 
 
 def check(path: Path) -> None:
-    """Raise SetupError for a file that cannot be read, or has a line that is no NAME=VALUE. No file is fine."""
+    """Raise SetupError for a file that cannot be read, or has a line other than NAME=VALUE. The file may be absent."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The errors that cross a layer. Everything expected of a payment is an outcome, not an error."""
+"""The errors that cross layers. The expected results of a payment are outcomes, not errors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from uuid import UUID
 
 
 class OkaneError(Exception):
-    """Base of all errors raised by okane."""
+    """The base of all errors of okane."""
 
 
 class StoreUnavailable(OkaneError):
@@ -15,39 +15,39 @@ class StoreUnavailable(OkaneError):
 
 
 class StoreBusy(StoreUnavailable):
-    """Postgres is well, but a row was locked for too long, or a deadlock was broken: nothing was applied."""
+    """Postgres works, but a row was locked for too long, or a deadlock was broken: nothing was applied."""
 
 
 class Overloaded(OkaneError):
-    """What is there already waits for so long that nothing new is taken."""
+    """New payments are refused, because the waiting ones have been due for too long."""
 
 
 class AccountBusy(OkaneError):
-    """So many reads of one account wait already that no further one is taken."""
+    """A read is refused, because too many reads of its account are waiting."""
 
 
 class IdempotencyKeyReused(OkaneError):
-    """The key belongs to a payment that means something else."""
+    """The idempotency key belongs to a different payment."""
 
     def __init__(self, payment_id: UUID) -> None:
-        super().__init__(f"the idempotency key belongs to payment {payment_id}, which asks for something else")
+        super().__init__(f"the idempotency key belongs to payment {payment_id}, whose request was different")
         self.payment_id = payment_id
 
 
 class TimeOutOfRange(OkaneError):
-    """A new payment's `execute_at` or `expires_at` is over, or too far ahead, by the database's clock, which said `now`."""
+    """A new payment's `execute_at` or `expires_at` is past, or too far ahead, of `now` by the database's clock."""
 
     def __init__(self, now: datetime) -> None:
-        super().__init__(f"a time is not in the future, or too far away, at {now.isoformat()}")
+        super().__init__(f"a time is not in the future, or is too far ahead, at {now.isoformat()}")
         self.now = now
 
 
 class PaymentNotFound(OkaneError):
-    """There is no such payment in the caller's account."""
+    """The caller's account has no such payment."""
 
 
 class StatusConflict(OkaneError):
-    """The payment's status does not allow what was asked."""
+    """The payment's status does not allow the action."""
 
     def __init__(self, status: str, action: str) -> None:
         super().__init__(f"a payment that is {status} cannot be {action}")
@@ -55,4 +55,4 @@ class StatusConflict(OkaneError):
 
 
 class SetupError(OkaneError):
-    """A process cannot start as configured; the message says what to do about it."""
+    """A process cannot start with its configuration; the message says what to change."""

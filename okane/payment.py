@@ -1,6 +1,6 @@
-"""What a payment is and which ways its status may change. Pure: no clock, no database, no network.
+"""The payment and the transitions of its status. Pure: no clock, no database, no network.
 
-`schema.sql` and the statements in `okane/store` repeat the table below in SQL; a test holds them together.
+The statements in `okane/store` repeat the table of transitions in SQL; a test compares the two.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from streams.values import value
 
 
 class Status(enum.StrEnum):
-    """The status of a payment. Terminal ones never change but by a recorded manual action (see `TRANSITIONS`)."""
+    """The status of a payment. A terminal one changes only by a manual action or a late charge (see `TRANSITIONS`)."""
 
     PENDING = "pending"
     PROCESSING = "processing"
@@ -31,7 +31,7 @@ class Status(enum.StrEnum):
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether nothing but a human will change it."""
+        """True if only a human changes it."""
         return self in TERMINAL or self is Status.NEEDS_REVIEW
 
 
@@ -45,19 +45,19 @@ RARE_STATUSES = frozenset(
 # Closed without a charge.
 CLOSED_UNCHARGED = frozenset({Status.FAILED_FINAL, Status.CANCELED})
 
-# When a payment that was closed without a charge, while a call might still have been on its way, is looked up again: counted
-# from its close, in rising order.
+# The late look-ups of a payment that was closed without a charge while a call might still have been on its way: delays from
+# its close, in rising order.
 LATE_LOOK_UPS = (timedelta(minutes=1), timedelta(minutes=10), timedelta(hours=1), timedelta(hours=24))
 
 MAX_SCHEDULE_AHEAD = timedelta(days=366)  # how far ahead a payment may be scheduled
 
 MAX_REASON = 500  # characters of the reason for a decision
 
-# Nobody is charging it, and nothing is open: it may be withdrawn.
+# No worker is charging it, and no outcome is open.
 CANCELABLE = frozenset({Status.PENDING, Status.FAILED_RETRYABLE})
 
 # from -> to. `needs_review` is at rest but not terminal: a human decides. The two ways out of a terminal status are the
-# manual retry of a failed payment, and money that turns out to have moved although we had said that it did not.
+# manual retry of a failed payment, and a late charge: money that moved for a payment that we had reported as not charged.
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.PENDING: frozenset({Status.PROCESSING, Status.CANCELED, Status.NEEDS_REVIEW}),
     Status.PROCESSING: frozenset(
@@ -81,7 +81,7 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
 
 @value
 class Payment:
-    """One row of `payments`, as every layer sees it.
+    """One row of `payments`, for every layer.
 
     `amount_minor` is in minor units of `currency` (ISO 4217). `attempts` counts claims and is the fence: a result is
     written only under the attempt that produced it. `retries` counts the attempts that ended without a charge.

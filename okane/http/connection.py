@@ -1,6 +1,6 @@
-"""One kept-alive HTTP/1.1 connection: a request goes out, its answer comes back, and never anybody else's.
+"""One kept-alive HTTP/1.1 connection that carries one request at a time.
 
-Promise: an answer that is late, broken, too long or unasked for ends the connection, so that no byte of it can be taken
+Guarantee: an answer that is late, broken, too long or unrequested ends the connection, so that no byte of it can be taken
 for the answer to another request.
 """
 
@@ -17,12 +17,12 @@ from httptools import HttpParserError, HttpResponseParser
 from streams.values import value
 
 MAX_ANSWER_BYTES = 64 * 1024
-MAX_FRAMING_BYTES = 32 * 1024  # what comes around a body: heads, interim answers, sizes of chunks, trailers
+MAX_FRAMING_BYTES = 32 * 1024  # around a body: heads, interim answers, sizes of chunks, trailers
 
 
 @value
 class HttpResponse:
-    """An answer that arrived whole, as far as its framing can tell."""
+    """An answer that is complete by its framing."""
 
     status: int
     body: bytes
@@ -32,10 +32,10 @@ class HttpResponse:
 
 @dataclass(frozen=True, slots=True)
 class BrokenExchange:
-    """No answer, and no telling whether the request was executed.
+    """An exchange without an answer: the server may or may not have executed the request.
 
-    `stale`: a connection that had been kept ended before a byte of the answer came. The server may have hung up between
-    two requests, as it may at any time, and not have seen this one.
+    `stale`: a kept connection ended before the first byte of the answer. The server may have closed it between two
+    requests, as it may at any time, without reading this one.
     """
 
     reason: str
@@ -43,7 +43,7 @@ class BrokenExchange:
 
 
 class HttpConnection(asyncio.Protocol):
-    """Made by the event loop's `create_connection`; the owner calls `exchange` for one request after the other."""
+    """The protocol of `create_connection`. The owner calls `exchange` for one request after the other."""
 
     __slots__ = (
         "_answer",
@@ -77,7 +77,7 @@ class HttpConnection(asyncio.Protocol):
         self._parser = HttpResponseParser(self)
         self._poll = select.poll()
         self._transport: asyncio.Transport
-        self._open = False  # fit for another request
+        self._open = False  # another request may be sent
         self._answer: asyncio.Future[HttpResponse | BrokenExchange] | None = None  # to the request in flight
         self._exchanges = 0
         self._received = 0
@@ -95,18 +95,18 @@ class HttpConnection(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Fit for another request, as far as the event loop has noticed."""
+        """True while another request may be sent, as far as the event loop has noticed."""
         return self._open and not self._transport.is_closing()
 
     def is_quiet(self) -> bool:
-        """Open, and nothing has come since the last answer: no hanging up, and no second answer.
+        """Return True while open and without unread input: no end of stream and no second answer.
 
-        The kernel may know of it before the event loop does.
+        Polls the socket, because the kernel has input before the event loop reads it.
         """
         return self.is_open and not self._poll.poll(0)
 
     async def exchange(self, request: bytes, *, due_s: float, overdue: BrokenExchange) -> HttpResponse | BrokenExchange:
-        """Write `request`, once, and wait for its answer; `overdue` is what to say if there is none at `due_s`."""
+        """Write `request` once and return its answer, or `overdue` if there is none at `due_s`."""
         assert self._answer is None
         self._exchanges += 1
         self._received = 0
@@ -125,7 +125,7 @@ class HttpConnection(asyncio.Protocol):
                 self.end(BrokenExchange("given up"))
 
     def end(self, outcome: BrokenExchange) -> None:
-        """Hang up at once. A request in flight gets `outcome`."""
+        """Abort the connection. A request in flight gets `outcome`."""
         self._open = False
         self._transport.abort()
         self._settle(outcome)
@@ -137,7 +137,7 @@ class HttpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._answer is None:
-            self.end(BrokenExchange("data that nobody asked for"))
+            self.end(BrokenExchange("data without a request"))
             return
         self._received += len(data)
         try:
@@ -155,8 +155,8 @@ class HttpConnection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         self._open = False
-        # An empty body without a length may as well be one that was cut, and would make a cut 503 say "nothing moved".
-        # Any other that was cut is no JSON, and says nothing.
+        # An empty body without a length may have been cut off, and would turn a truncated 503 into "nothing moved". Any
+        # other truncated body is not JSON, which decides nothing.
         if self._answer is not None and not self._framed and self._body.strip():
             self._settle(self._response())
 
@@ -170,7 +170,7 @@ class HttpConnection(asyncio.Protocol):
         if not self.lost.done():
             self.lost.set_result(None)
 
-    # What the parser calls. What they raise ends the answer as unreadable.
+    # Callbacks of the parser. An exception ends the answer as unreadable.
 
     def on_message_begin(self) -> None:
         if self._complete:
@@ -178,7 +178,7 @@ class HttpConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._head_read:
-            return  # a trailer changes nothing
+            return  # trailers are ignored
         name = name.lower()
         if name == b"content-length":
             self._framed = True
@@ -194,13 +194,13 @@ class HttpConnection(asyncio.Protocol):
         self._head_read = True
         self._status = status = parser.get_status_code()
         if status == 101:
-            raise HttpParserError("it switches to a protocol that nobody asked for")
+            raise HttpParserError("it switches to another protocol")
         if self._coding:
-            # Anything else is for another client than this one, or a quarrel about where the body ends.
+            # With any other coding, two parsers may disagree about the end of the body.
             if [coding.lower() for coding in self._coding] != [b"chunked"] or parser.get_http_version() != "1.1":
                 raise HttpParserError("its Transfer-Encoding is not chunked")
             self._framed = True
-        # Servers have been seen to send a body with these all the same.
+        # Some servers send a body with these all the same.
         bodiless = status in (204, 304)
         self._framed = self._framed or bodiless
         self._keep = parser.should_keep_alive() and not bodiless
@@ -215,9 +215,9 @@ class HttpConnection(asyncio.Protocol):
             self._complete = True
 
     def _watch(self, due_s: float) -> None:
-        """One timer stands for many exchanges: to set and stop one for each costs as much as to read an answer."""
+        """Use one timer for many exchanges: setting and cancelling one for each costs as much as reading an answer."""
         self._due_s = due_s
-        if self._timer is not None and self._timer.when() > due_s:  # that caller had more time left than this one
+        if self._timer is not None and self._timer.when() > due_s:  # the previous deadline was later
             self._timer.cancel()
             self._timer = None
         if self._timer is None:
@@ -235,7 +235,7 @@ class HttpConnection(asyncio.Protocol):
     def _expect_head(self) -> None:
         self._head_read = False
         self._status = 0
-        self._framed = False  # the body's end can be told without the connection's
+        self._framed = False  # the end of the body is known without the end of the connection
         self._keep = False
         self._coding = []
         self._retry_after = self._date = None

@@ -1,7 +1,6 @@
-"""The connections to one server: a bounded number, kept alive, lent for one exchange at a time.
+"""A bounded pool of kept-alive connections to one server, each lent for one exchange at a time.
 
-Promise: callers are served in the order of coming, and nothing is written before a caller has its connection: whoever
-gets none has sent nothing.
+Guarantee: callers are served in the order of their calls. A caller that gets no connection has sent nothing.
 """
 
 from __future__ import annotations
@@ -14,38 +13,36 @@ from dataclasses import dataclass
 from okane.http.connection import BrokenExchange, HttpConnection
 
 # The shortest keep-alive of common servers is 5 s (Node, Apache, uvicorn). A request on a connection that the server is
-# about to close is an open outcome; a handshake every few seconds in a quiet hour costs nothing.
+# about to close has an unknown outcome; a handshake every few seconds in a quiet hour costs nothing.
 IDLE_LIMIT_S = 4.0
 _CLOSED = BrokenExchange("the client was closed")
-_USELESS = BrokenExchange("of no more use")
+_DISCARDED = BrokenExchange("the connection was discarded")
 
 
 @dataclass(frozen=True, slots=True)
 class NoConnection:
-    """There was none to have: nothing was sent."""
+    """The reason why there is no connection: nothing was sent."""
 
     reason: str
 
 
 class ConnectionPool:
-    """Create it on a running loop. What `take` gives has to come back by `give_back`, in whatever state."""
+    """Created on a running loop. Every connection from `take` must return through `give_back`, in any state."""
 
     def __init__(self, *, host: str, port: int, tls: ssl.SSLContext | None, connections: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._host = host
         self._port = port
         self._tls = tls
-        self._free = connections  # how many more callers may have a connection; those in `_idle` are among them
-        self._waiting: deque[asyncio.Future[None]] = deque()  # only while nothing is free
-        self._idle: deque[HttpConnection] = (
-            deque()
-        )  # the last one used at the end, so that a few stay warm and others age
+        self._free = connections  # how many more callers may take a connection, the idle ones included
+        self._waiting: deque[asyncio.Future[None]] = deque()  # empty while anything is free
+        self._idle: deque[HttpConnection] = deque()  # the last used at the end: a few stay warm and the others age
         self._connections: set[HttpConnection] = set()
-        self._patience: set[asyncio.Timeout] = set()
+        self._connect_timeouts: set[asyncio.Timeout] = set()
         self._closed = False
 
     async def take(self, *, due_s: float, fresh: bool = False) -> HttpConnection | NoConnection:
-        """A connection, at `due_s` by the loop's clock at the latest; `fresh`: one that carried no request yet."""
+        """Return a connection, waiting until `due_s` of the loop's clock; with `fresh` one that has carried no request."""
         if self._closed:
             return NoConnection("the client is closed")
         if self._free and not fresh and (connection := self._kept()) is not None:
@@ -54,21 +51,21 @@ class ConnectionPool:
         return await self._wait_and_connect(due_s, fresh=fresh)
 
     def give_back(self, connection: HttpConnection) -> None:
-        """The exchange is over, one way or another."""
+        """Return a connection after its exchange."""
         if connection.is_open and not self._closed:
             now_s = connection.idle_since_s = self._loop.time()
             self._drop_idle(until_s=now_s - IDLE_LIMIT_S)
             self._idle.append(connection)
         else:
-            connection.end(_USELESS)
+            connection.end(_DISCARDED)
         self._release()
 
     async def aclose(self) -> None:
-        """Close every connection, and wait until they are closed. Exchanges in flight end as broken."""
+        """Close every connection and wait for that. Exchanges in flight end as BrokenExchange."""
         self._closed = True
-        for patience in self._patience:
-            if not patience.expired():
-                patience.reschedule(self._loop.time())
+        for timeout in self._connect_timeouts:
+            if not timeout.expired():
+                timeout.reschedule(self._loop.time())
         lost = [connection.lost for connection in self._connections]
         for connection in list(self._connections):
             connection.end(_CLOSED)
@@ -77,16 +74,16 @@ class ConnectionPool:
 
     async def _wait_and_connect(self, due_s: float, *, fresh: bool) -> HttpConnection | NoConnection:
         try:
-            async with asyncio.timeout_at(due_s) as patience:
-                self._patience.add(patience)
+            async with asyncio.timeout_at(due_s) as timeout:
+                self._connect_timeouts.add(timeout)
                 try:
                     await self._acquire()
                     return await self._kept_or_new(fresh=fresh)
                 finally:
-                    self._patience.discard(patience)
+                    self._connect_timeouts.discard(timeout)
         except TimeoutError:
             return NoConnection("the client is closed" if self._closed else "no connection in time")
-        except (OSError, UnicodeError) as error:  # UnicodeError: a name that can be none
+        except (OSError, UnicodeError) as error:  # UnicodeError: an invalid host name
             return NoConnection(f"no connection: {error}"[:255])
 
     async def _acquire(self) -> None:
@@ -98,9 +95,9 @@ class ConnectionPool:
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():  # its turn came in the moment of giving up
+            if not turn.cancelled():  # granted in the same moment
                 self._release()
-            elif turn in self._waiting:  # else `_release` has passed it over already
+            elif turn in self._waiting:  # else `_release` has skipped it already
                 self._waiting.remove(turn)
             raise
 
@@ -113,7 +110,7 @@ class ConnectionPool:
         self._free += 1
 
     async def _kept_or_new(self, *, fresh: bool) -> HttpConnection:
-        if fresh:  # who hung up on one has hung up on them all, or soon will
+        if fresh:  # a server that closed one kept connection has closed the others too
             self._drop_idle(until_s=self._loop.time())
         try:
             return self._kept() or await self._connect()
@@ -127,12 +124,12 @@ class ConnectionPool:
             connection = self._idle.pop()
             if connection.idle_since_s > freshest_s and connection.is_quiet():
                 return connection
-            connection.end(_USELESS)
+            connection.end(_DISCARDED)
         return None
 
     def _drop_idle(self, *, until_s: float) -> None:
         while self._idle and self._idle[0].idle_since_s <= until_s:
-            self._idle.popleft().end(_USELESS)
+            self._idle.popleft().end(_DISCARDED)
 
     async def _connect(self) -> HttpConnection:
         _, connection = await self._loop.create_connection(

@@ -1,4 +1,4 @@
-"""What the pipeline asks of a payment provider, and the closed set of answers it may get.
+"""The interface of a payment provider, and the closed set of its results.
 
 A call that may have been executed is `Unknown`, never `Unavailable`: the difference decides whether a payment may be
 charged again or has to be looked up first.
@@ -23,7 +23,7 @@ class Approved:
 
 @dataclass(frozen=True, slots=True)
 class Declined:
-    """The provider said no for good under this key; nothing moved."""
+    """The provider refused the charge for good under this key; nothing moved."""
 
     code: str
     message: str = ""
@@ -31,7 +31,7 @@ class Declined:
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """The provider did not take the request; nothing moved there. `retry_after` is its wish, and wins over ours."""
+    """The provider did not take the request; nothing moved. Its `retry_after` takes precedence over our backoff."""
 
     reason: str
     retry_after: timedelta | None = None
@@ -39,14 +39,14 @@ class Unavailable:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The request may have been executed. Only a look-up can tell."""
+    """The request may have been executed. Only a look-up can decide."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """Look-up only: the provider has never seen this key (which counts only after its consistency lag)."""
+    """A look-up found no charge under this key. It counts only after the provider's consistency lag."""
 
 
 ChargeResult = Approved | Declined | Unavailable | Unknown

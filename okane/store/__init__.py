@@ -1,4 +1,4 @@
-"""The truth: everything okane knows is written to and read from Postgres here, and nothing else speaks SQL."""
+"""The Postgres store, the only place with SQL: one method, one transaction."""
 
 from okane.payment import NewPayment
 from okane.store.api_keys import ApiKeyStore, StoredKey

@@ -1,4 +1,4 @@
-"""API keys: made, listed, revoked and rotated by an operator; found again for every request that brings one."""
+"""API keys: created, listed, revoked and rotated by an operator, and looked up for every request with one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SQL = {name: text.replace("{key}", _COLUMNS) for name, text in sql_files.load_st
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """What a request's key is checked against. `left_s`: how long it is valid yet, None for ever."""
+    """The stored side of a key check. `left_s`: seconds until it expires, None for never."""
 
     prefix: str
     secret_hash: bytes
@@ -46,7 +46,7 @@ class ApiKeyStore:
         await self._session.aclose()
 
     async def find(self, prefix: str) -> StoredKey | None:
-        """The key that is named so. Those who ask at the same time share a round trip. Raises StoreUnavailable."""
+        """Return the key with this prefix, or None. Concurrent calls share a round trip. Raises StoreUnavailable."""
         return await self._finding.submit(prefix)
 
     async def create(
@@ -60,7 +60,7 @@ class ApiKeyStore:
         lifetime: timedelta | None = None,
         rate: Rate | None = None,
     ) -> ApiKey:
-        """Let this key in."""
+        """Store a new key."""
         made = {
             "prefix": key.prefix,
             "secret_hash": key.hash,
@@ -74,23 +74,23 @@ class ApiKeyStore:
         return _key((await self._session.fetch(SQL["create"], made))[0])
 
     async def list(self, *, account_id: str | None = None, ended: bool = False) -> Sequence[ApiKey]:
-        """The keys of an account, or of all; with those that were revoked or have expired, if asked for."""
+        """Return the keys of an account, or of all accounts; with `ended`, the revoked and expired ones too."""
         found = await self._session.fetch_repeatable(SQL["list"], {"account_id": account_id, "ended": ended})
         return [_key(row) for row in found]
 
     async def revoke(self, prefix: str) -> ApiKey | None:
-        """Let a key in no more. None if there is no such key."""
+        """Revoke a key. Return None if there is no such key."""
         found = await self._session.fetch_repeatable(SQL["revoke"], {"prefix": prefix})
         return _key(found[0]) if found else None
 
     async def rotate(self, old: str, new: NewKey, *, overlap: timedelta) -> ApiKey | None:
-        """Let this key in in place of another one, which ends after the overlap. None if that one is not valid."""
+        """Store a key that replaces `old`, which expires after the overlap. Return None if `old` is not valid."""
         asked = {"old": old, "prefix": new.prefix, "secret_hash": new.hash, "overlap_ms": milliseconds(overlap)}
         found = await self._session.fetch(SQL["rotate"], asked)
         return _key(found[0]) if found else None
 
     async def touch(self, prefixes: Collection[str]) -> int:
-        """Note that these were used. For how many it was written: once a minute is enough."""
+        """Write `last_used_at` of these keys, at most once a minute each; return how many rows changed."""
         return len(await self._session.fetch_repeatable(SQL["touch"], {"prefixes": list(prefixes)}))
 
     async def _find(self, prefixes: Sequence[str]) -> Sequence[StoredKey | None]:

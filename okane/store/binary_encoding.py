@@ -1,7 +1,7 @@
-"""Parameters in Postgres' binary format, by the name of their type: whole columns of a batch, packed by hand.
+"""Encode parameters in Postgres' binary format, by the name of their type: whole columns of a batch at once.
 
-A general adapter asks every element what it is. Here the statement has said it already (`%(ids)s::uuid[]`), and that makes
-a batch several times cheaper.
+A general adapter looks up the type of every element. Here the cast in the statement gives it (`%(ids)s::uuid[]`), which
+makes a batch several times cheaper.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from uuid import UUID
 
 Encoder = Callable[[Any], bytes | None]
 
-UNFIT = (UnicodeEncodeError, struct.error)  # what an encoder raises for a value that its type does not hold
+UNFIT = (UnicodeEncodeError, struct.error)  # raised by an encoder for a value outside of its type
 
 _MOMENT = struct.Struct(">iq")
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # where Postgres counts from
 _MICROSECOND = timedelta(microseconds=1)
-_TWO_FACED = (float, datetime)  # 0.0 and -0.0, or the two hours in which clocks are put back, are equal
+_EQUAL_BUT_DIFFERENT = (float, datetime)  # 0.0 == -0.0, and both hours when clocks are put back are equal
 _NULL = struct.pack(">i", -1)
 _ARRAY = struct.Struct(">iiIii")  # dimensions, may hold NULL, the elements' type, how many, the first one's number
 
@@ -35,7 +35,7 @@ def _bytea(value: bytes) -> bytes:
 
 
 def _jsonb(value: str) -> bytes:
-    """Takes the text of a document."""
+    """Encode the text of a JSON document."""
     data = value.encode()
     return (len(data) + 1).to_bytes(4, "big") + b"\x01" + data  # the format's version comes first
 
@@ -48,7 +48,7 @@ def _timestamptz(value: datetime) -> bytes:
     return _MOMENT.pack(8, (value - _EPOCH) // _MICROSECOND)
 
 
-# The type's number (pg_type.oid, the same in every server), and how an element is written, its length first.
+# The type's number (pg_type.oid, the same in every server), and the encoder of an element, its length first.
 _ELEMENTS: Mapping[str, tuple[int, Callable[[Any], bytes]]] = {
     "boolean": (16, partial(struct.Struct(">i?").pack, 1)),
     "bytea": (17, _bytea),
@@ -63,22 +63,22 @@ _ELEMENTS: Mapping[str, tuple[int, Callable[[Any], bytes]]] = {
 
 
 def encoder(type_name: str) -> Encoder:
-    """How values of this type are written; `integer[]` takes a sequence. None is NULL, also as an element."""
+    """Return the encoder of a type; that of `integer[]` takes a sequence. None is NULL, also as an element."""
     oid, element = _ELEMENTS[type_name.removesuffix("[]")]
     return partial(_array, oid, element) if type_name.endswith("[]") else partial(_scalar, element)
 
 
 def _array(oid: int, element: Callable[[Any], bytes], values: Sequence[Any]) -> bytes:
     head = _ARRAY.pack(1, 1, oid, len(values), 1)
-    if values and _is_one(values):  # as in most columns
+    if values and _are_identical(values):  # as in most columns
         return head + (_NULL if values[0] is None else element(values[0])) * len(values)
     return head + b"".join([_NULL if value is None else element(value) for value in values])
 
 
-def _is_one(values: Sequence[Any]) -> bool:
-    """Whether all of them are certain to be written the same."""
+def _are_identical(values: Sequence[Any]) -> bool:
+    """Return True if all elements certainly have the same encoding."""
     first = values[0]
-    return first == values[-1] and not isinstance(first, _TWO_FACED) and values.count(first) == len(values)
+    return first == values[-1] and not isinstance(first, _EQUAL_BUT_DIFFERENT) and values.count(first) == len(values)
 
 
 def _scalar(element: Callable[[Any], bytes], value: Any) -> bytes | None:

@@ -1,8 +1,8 @@
-"""Opens every connection to okane's database, for processes and commands alike.
+"""Open connections to okane's database, the same way for processes and commands.
 
-Guarantee: what DATABASE_URL leaves open comes from libpq's variables (`PGOPTIONS`, `PGPASSWORD`, `PGSSLMODE`, ...), for all
-of them alike; what okane depends on is set after connecting, where no variable and no pooler can undo it. A pooler that does
-not keep a session's settings is refused.
+Guarantee: libpq's variables (`PGOPTIONS`, `PGPASSWORD`, `PGSSLMODE`, ...) fill in what DATABASE_URL leaves out. The settings
+that okane depends on are set after connecting, where no variable and no pooler can undo them. A pooler that does not keep the
+settings of a session is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from okane.store.prepared_statements import Row
 SETUP_TIMEOUT_S = 5.0
 
 _PARAMETERS: Mapping[str, Any] = {
-    "client_encoding": "utf8",  # what `binary` writes
+    "client_encoding": "utf8",  # as `binary_encoding` writes
     "connect_timeout": 5,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -52,7 +52,7 @@ async def open_connection(
         row = await cursor.fetchone()
         assert row is not None
         if row[0] != connection.info.backend_pid:
-            # Poolers answer with a number of their own: ask for the mode before anything is set on a server that is shared.
+            # A pooler reports a process id of its own. Check its mode before setting anything on a shared server connection.
             await pooler.require_session_mode(connection, lambda: _second(url))
             await connection.execute(_SET, {**parameters, "behind_pooler": True}, prepare=False)
     except BaseException:
@@ -70,7 +70,7 @@ async def _second(url: str) -> psycopg.AsyncConnection[Row]:
 def open_blocking_connection(
     url: str, *, name: str, settings: Mapping[str, str] | None = None
 ) -> psycopg.Connection[Row]:
-    """Open the same for code that blocks. The caller has found no pooler that `open_connection` refuses."""
+    """Open the same for blocking code. Only after `open_connection` has succeeded: the pooler is not checked again."""
     connection = psycopg.connect(url, autocommit=True, **_named(name))
     parameters = _parameters(connection.info.backend_pid, settings)
     connection.execute(_SET, {**parameters, "behind_pooler": True}, prepare=False)
@@ -87,12 +87,12 @@ def _parameters(pid: int, settings: Mapping[str, str] | None) -> dict[str, Any]:
 
 
 def cut(connection: psycopg.AsyncConnection[Row]) -> None:
-    """Shut the socket down: a wait on it sees the end of the stream. (After a close it would go on waiting.)"""
+    """Shut the socket down, so that a wait on it ends. (After a close it would not.)"""
     if not connection.closed:
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
             duplicate.shutdown(socket.SHUT_RDWR)
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of libpq's message, which may have several."""
+    """Return the first line of libpq's message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

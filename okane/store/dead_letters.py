@@ -1,6 +1,6 @@
-"""The dead letters as Postgres knows them: payments that were given up, until somebody has looked after them.
+"""The dead letters in Postgres: payments that were given up, until an operator retries, decides or dismisses them.
 
-The dead-letter stream in Redis says the same to whoever reads it; this is the truth, and outlives it.
+The dead-letter stream in Redis is a copy for its readers and may be lost.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ Place = tuple[datetime, UUID]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterFilter:
-    """A selection of dead letters: all, but for what is said here. `from` counts, `before` does not.
+    """A filter of dead letters; the default is all. `from` is inclusive, `before` exclusive.
 
-    A page of them begins with the newest, or if it is `ascending` with the oldest.
+    A page begins with the newest, or with `ascending` with the oldest.
     """
 
     ascending: bool = False
@@ -52,27 +52,27 @@ _FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 
 @dataclass(frozen=True, slots=True)
 class DeadPayment:
-    """A payment that was given up, and when."""
+    """A payment that was given up, and the time of that."""
 
     payment: Payment
     dead_at: datetime
 
     @property
     def place(self) -> Place:
-        """Where it stands in the list."""
+        """The position in the list."""
         return self.dead_at, self.payment.id
 
 
 @dataclass(frozen=True, slots=True)
 class DeadPage:
-    """Some dead letters, in the order that was asked for. `after` is where the next page goes on; None: there is no more."""
+    """A page of dead letters. `after` is the position where the next page begins, None after the last page."""
 
     letters: Sequence[DeadPayment]
     after: Place | None
 
 
 class DeadLetterStore:
-    """Reads and dismisses dead letters. To try a payment again is `PaymentStore.retry`, which dismisses it, too."""
+    """Read and dismiss dead letters. (`PaymentStore.retry` dismisses the one that it retries.)"""
 
     def __init__(self, url: str, *, timeout: timedelta = timedelta(seconds=10)) -> None:
         sessions = [Session(url, name="dead letters", timeout=timeout, in_order=True) for _ in range(CONNECTIONS)]
@@ -83,11 +83,11 @@ class DeadLetterStore:
         await self._sessions.aclose()
 
     async def page(self, limit: int, *, before: Place | None = None) -> Sequence[DeadPayment]:
-        """The newest of everybody's, or those that come after this place; newest first."""
+        """Return dead letters of all accounts, newest first, from the position `before` on."""
         return (await self.search(EVERY, limit=limit, after=before)).letters
 
     async def search(self, wanted: DeadLetterFilter, *, limit: int, after: Place | None = None) -> DeadPage:
-        """Up to `limit` dead letters of those that come after this place, in the order that is wanted."""
+        """Return up to `limit` dead letters from the position `after` on, in the order of the filter."""
         earliest, latest = wanted.dead_from or "-infinity", wanted.dead_before or "infinity"
         if wanted.ascending:
             start: tuple[object, UUID] = (earliest, _FIRST)
@@ -108,18 +108,18 @@ class DeadLetterStore:
         return DeadPage(letters, None if reached_id is None else (reached_at, reached_id))
 
     async def oldest(self, limit: int | None, wanted: DeadLetterFilter = EVERY) -> Sequence[DeadPayment]:
-        """The oldest, oldest first; all of them without a limit. Without their metadata: it may be megabytes."""
+        """Return the oldest first, all of them without a limit. Their metadata, which may be megabytes, is left out."""
         asked = _parameters(wanted) | {"limit": limit}
         return await _read(await self._rows(OLDEST, asked, wanted.account_id))
 
     async def find_many(self, ids: Sequence[UUID]) -> Sequence[DeadPayment]:
-        """Those of these payments that are dead letters, in no order."""
+        """Return those of these payments that are dead letters, in no order."""
         return await _read(await self._rows(SQL["some"], {"ids": list(ids)}))
 
     async def dismiss(
         self, *, ids: Sequence[UUID] | None = None, older_than: timedelta | None = None
     ) -> Sequence[UUID]:
-        """Strike these (None: all) that are older than so long (None: of any age) off the list. The payments that were."""
+        """Dismiss these (None: all) that are older than `older_than` (None: of any age); return their ids."""
         older_than_ms = None if older_than is None else milliseconds(older_than)
         wanted = {"ids": None if ids is None else list(ids), "older_than_ms": older_than_ms}
         return [row[0] for row in await self._rows(SQL["dismiss"], wanted)]
@@ -127,7 +127,7 @@ class DeadLetterStore:
     async def _rows(
         self, statement: LiteralString, asked: Mapping[str, Any], account_id: str | None = None
     ) -> Sequence[Row]:
-        """For an account, or for an operator of all of them. Raises AccountBusy."""
+        """Fetch for one account, or for all (an operator). Raises AccountBusy."""
         async with self._sessions.lend(account_id or "") as session:
             return await session.fetch_repeatable(statement, asked)
 

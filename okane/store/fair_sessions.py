@@ -1,7 +1,7 @@
-"""A few connections for the reads of all accounts, shared out by account.
+"""A few connections for the reads of all accounts, shared fairly between the accounts.
 
-Guarantee: an account waits for its own reads. It uses all connections but one at a time, so that another account's read finds
-one free, or gets the next that is; as many of its reads wait as are set, and what comes beyond them is refused at once.
+Guarantee: an account waits for its own reads only. It uses all connections but one at a time, so that another account's read
+finds one free or gets the next. Up to `max_waiting` of its reads wait; any further read is refused at once.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import AsyncIterator, Sequence
 from okane.errors import AccountBusy
 from okane.store.session import Session
 
-MAX_WAITING = 64  # reads of one account in one process, besides those that are under way
+MAX_WAITING = 64  # reads of one account in one process, beside those that run
 
 
 class FairSessions:
-    """Sessions that are lent to accounts, by turns."""
+    """Sessions that accounts borrow in turn."""
 
     def __init__(self, sessions: Sequence[Session], *, max_waiting: int = MAX_WAITING) -> None:
         self._sessions = sessions
@@ -35,7 +35,7 @@ class FairSessions:
 
     @contextlib.asynccontextmanager
     async def lend(self, account_id: str) -> AsyncIterator[Session]:
-        """A session for one read of an account, inside the block. Waits for its turn; raises AccountBusy."""
+        """Lend a session for one read of an account, inside the block. Waits for its turn; raises AccountBusy."""
         session = await self._take(account_id)
         try:
             yield session
@@ -61,7 +61,7 @@ class FairSessions:
     def _withdraw(self, account_id: str, turn: asyncio.Future[Session]) -> None:
         queue = self._waiting.get(account_id)
         if queue is None or turn not in queue:
-            return  # a connection became free before this task ran again: `_grant` has passed the turn over
+            return  # a connection became free before this task ran again: `_grant` has skipped the turn
         queue.remove(turn)
         if not queue:
             del self._waiting[account_id]
@@ -74,7 +74,7 @@ class FairSessions:
         self._grant()
 
     def _grant(self) -> None:
-        """Lend what is free to those whose turn it is."""
+        """Lend the free sessions to the accounts whose turn it is."""
         while self._free:
             account_id = next((one for one in self._waiting if self._running[one] < self._share), None)
             if account_id is None:
@@ -82,7 +82,7 @@ class FairSessions:
             queue = self._waiting.pop(account_id)
             turn = queue.popleft()
             if queue:
-                self._waiting[account_id] = queue  # its next turn comes after all others'
+                self._waiting[account_id] = queue  # its next turn comes after those of all other accounts
             if not turn.cancelled():
                 self._running[account_id] += 1
                 turn.set_result(self._free.pop())

@@ -1,6 +1,6 @@
-"""Everything Postgres knows about every payment, for whoever checks a whole history: read only, one snapshot, streamed.
+"""All payments and all events in one read-only snapshot, streamed: for checks of a whole history.
 
-Lean values for many rows: a run of torture has 200,000 payments and a million events.
+Small values for many rows: a torture run has 200,000 payments and a million events.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class PaymentRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventRow:
-    """One row of `payment_events`; whose it is, says the mapping that holds it."""
+    """One row of `payment_events`. Its payment is the key of the mapping that holds it."""
 
     version: int
     at_s: float  # since the epoch, by Postgres' clock: when its transaction began
@@ -59,7 +59,7 @@ class PaymentHistory:
 
 
 class HistoryStore:
-    """Reads only."""
+    """Read the whole history."""
 
     def __init__(self, url: str, *, timeout: timedelta = timedelta(minutes=5)) -> None:
         self._session = Session(url, name="history", timeout=timeout)
@@ -69,7 +69,7 @@ class HistoryStore:
         await self._session.aclose()
 
     async def read(self) -> PaymentHistory:
-        """All payments and all events as of one moment. Raises StoreUnavailable."""
+        """Return all payments and all events of one snapshot. Raises StoreUnavailable."""
         async with self._session.transaction() as connection:
             await connection.execute(SQL["one_snapshot"])
             return PaymentHistory(rows=await _payments(connection), events=await _events(connection))

@@ -1,8 +1,8 @@
-"""Payments in lists, newest or oldest first, and what happened to one of them: for the API.
+"""Lists of payments and the history of one payment, for the API.
 
-Promise: a page costs a bounded number of rows, whatever is asked and however many payments there are. A page that comes to
-its bound is short, or empty, and says where the next one goes on. On connections of their own: reading must not hold up
-paying, nor one account's reading another's.
+Guarantee: a page reads a bounded number of rows, for any filter and any number of payments. A page that reaches the bound is
+short or empty, and has the position of the next one. Lists use connections of their own: reading must delay neither payments
+nor the reads of other accounts.
 """
 
 from __future__ import annotations
@@ -29,19 +29,18 @@ AT_REST = sql_files.prepare_statements("lists.sql", "at_rest")["at_rest"]
 _AT_REST = sorted(status.value for status in Status if status.is_at_rest)
 
 CONNECTIONS = 3  # of one process; one account uses two of them
-WINDOW = 10_000  # rows that one page may look at: some ten milliseconds
+WINDOW = 10_000  # rows that one page may read: some ten milliseconds
 RARE_WINDOW = 2_000  # of each rare status
-SKEW = timedelta(
-    seconds=5
-)  # how far an API's clock, which made the id, may be from the database's, which wrote the time
+# The largest difference between the clock of an API process, which makes the id, and of the database, which writes the time.
+SKEW = timedelta(seconds=5)
 _FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaymentFilter:
-    """The payments of an account that a list is to hold: all, but for what is said here. `from` counts, `before` does not.
+    """A filter of an account's payments; the default is all. `from` is inclusive, `before` exclusive.
 
-    It begins with the newest, or if it is `ascending` with the oldest.
+    A list begins with the newest, or with `ascending` with the oldest.
     """
 
     ascending: bool = False
@@ -65,14 +64,14 @@ class PaymentFilter:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some payments, in the order that was asked for. `after` is where the next page goes on; None: there is no more."""
+    """A page of payments. `after` is the id where the next page begins, None after the last page."""
 
     payments: Sequence[Payment]
     after: UUID | None
 
 
 class PaymentLists:
-    """Reads only. Each method raises AccountBusy if too many reads of the account wait already, or StoreUnavailable."""
+    """Read lists. Each method raises StoreUnavailable, or AccountBusy while too many reads of the account wait."""
 
     def __init__(self, url: str, *, timeout: timedelta = timedelta(seconds=5)) -> None:
         sessions = [Session(url, name="lists", timeout=timeout, in_order=True) for _ in range(CONNECTIONS)]
@@ -83,7 +82,7 @@ class PaymentLists:
         await self._sessions.aclose()
 
     async def page(self, wanted: PaymentFilter, *, account_id: str, limit: int, after: UUID | None = None) -> Page:
-        """Up to `limit` payments of an account, in the order that is wanted, from behind the one that `after` names."""
+        """Return up to `limit` payments of an account in the order of the filter, those after the id `after`."""
         statement, window = _choose_statement(wanted, limit)
         before = _first_id(wanted.created_before, SKEW) or _LAST
         oldest = _first_id(wanted.created_from, -SKEW) or _FIRST
@@ -107,13 +106,13 @@ class PaymentLists:
         return Page(payments, found[0][columns.WIDTH] if found else None)
 
     async def timeline(self, payment_id: UUID, *, account_id: str, after: int, limit: int) -> Sequence[Event]:
-        """Up to `limit` changes of a payment from number `after` on, oldest first; acceptance is number 0."""
+        """Return up to `limit` events of a payment after version `after`, oldest first; acceptance is version 0."""
         asked = {"id": payment_id, "account_id": account_id, "after": after, "limit": limit}
         async with self._sessions.lend(account_id) as session:
             return [columns.read_event(row) for row in await session.fetch_repeatable(SQL["timeline"], asked)]
 
     async def attempts(self, payment_id: UUID, *, account_id: str, after: int, limit: int) -> Sequence[Attempt]:
-        """Up to `limit` claims of a payment from number `after` on, in order."""
+        """Return up to `limit` attempts of a payment after number `after`, in order."""
         asked = {"id": payment_id, "account_id": account_id, "after": after, "last": after + limit}
         async with self._sessions.lend(account_id) as session:
             return _attempts(
@@ -122,7 +121,7 @@ class PaymentLists:
 
 
 def _attempts(events: Sequence[Event]) -> Sequence[Attempt]:
-    """The claims among these events, each with the last that was heard of it."""
+    """Return the attempts in these events, each with its last outcome."""
     attempts: dict[int, Attempt] = {}
     for event in events:
         if event.event == "claimed":
@@ -142,7 +141,7 @@ def _attempts(events: Sequence[Event]) -> Sequence[Attempt]:
 
 
 class PaymentWatch:
-    """Looks at many payments at once, again and again, for those who wait for them."""
+    """Check many payments at once, for requests that wait for them."""
 
     def __init__(self, url: str, *, timeout: timedelta = timedelta(seconds=5)) -> None:
         self._session = Session(url, name="watch", timeout=timeout, index_only=True)
@@ -152,12 +151,12 @@ class PaymentWatch:
         await self._session.aclose()
 
     async def find_at_rest(self, ids: Sequence[UUID]) -> Sequence[UUID]:
-        """Those of these payments that nothing but a human will change."""
+        """Return those of these payments that only a human can change."""
         return [row[0] for row in await self._session.fetch_repeatable(AT_REST, {"ids": ids, "statuses": _AT_REST})]
 
 
 def _choose_statement(wanted: PaymentFilter, limit: int) -> tuple[str, int]:
-    """The statement that finds them soonest, and how many rows it may look at."""
+    """Return the fastest statement for a filter, and how many rows it may read."""
     if wanted.idempotency_key is not None:
         return "of_key", 1
     if wanted.statuses and wanted.statuses <= RARE_STATUSES:

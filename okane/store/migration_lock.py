@@ -1,4 +1,4 @@
-"""The right to migrate a database: a lock that one session has, for as long as it lives."""
+"""The migration lock: an advisory lock that one session holds until it ends."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _POLL_S = 0.2
 _QUIET_S = 2.0  # most migrations are over by then
 _REPORT_S = 15.0
 
-# Asked for again and again: a statement that waited would have a snapshot, and CREATE INDEX CONCURRENTLY waits for those.
+# Polled: a waiting statement would hold a snapshot, and CREATE INDEX CONCURRENTLY waits for all snapshots.
 _TRY = "SELECT pg_try_advisory_lock(hashtext('okane.migrate'))"
-# One number as a key is kept as its two halves. Of other users' sessions the rest is hidden from all but monitors.
+# pg_locks stores the key as two halves. pg_stat_activity hides other users' sessions from all but monitoring roles.
 _HOLDER = """
 SELECT l.pid, a.application_name, a.backend_start::timestamp(0)::text, a.state
 FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
@@ -29,7 +29,7 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 
 
 async def take_lock(connection: psycopg.Connection[Row], *, wait: timedelta, report: Callable[[str], None]) -> None:
-    """Take the right, once another session that has it lets it go. Raise SetupError after `wait`, with its holder."""
+    """Take the lock, waiting for another session to release it. Raise SetupError, which names the holder, after `wait`."""
     started_s = time.monotonic()
     report_s = _QUIET_S
     while not await asyncio.to_thread(_try, connection):

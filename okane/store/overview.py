@@ -1,4 +1,4 @@
-"""What waits in Postgres, for a scrape and for people. A connection of its own: looking must not hold up working."""
+"""Counts and the age of waiting payments, for scrapes and commands. On a connection of its own: it must delay no payment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SQL = sql_files.load_statements("overview.sql")
 
 
 class Overview:
-    """Reads only."""
+    """Read the counts."""
 
     def __init__(self, url: str, *, timeout: timedelta = timedelta(seconds=10)) -> None:
         self._session = Session(url, name="overview", timeout=timeout)
@@ -23,17 +23,17 @@ class Overview:
         await self._session.aclose()
 
     async def oldest_due(self) -> timedelta:
-        """How long the longest waiting payment has been due: the truth behind the alerts."""
+        """Return how long the longest waiting payment has been due: the source of the alerts."""
         return timedelta(seconds=(await self._session.fetch_repeatable(SQL["oldest_due"]))[0][0])
 
     async def count_dead(self) -> int:
-        """Dead letters: payments given up that nobody has looked after yet."""
+        """Return the number of dead letters."""
         return int((await self._session.fetch_repeatable(SQL["count_dead"]))[0][0])
 
     async def count_waiting(self) -> Mapping[Status, int]:
-        """Payments waiting off the happy path by status; cheap."""
+        """Return the payments that wait off the happy path, by status. Cheap: partial indexes."""
         return {Status(status): count for status, count in await self._session.fetch_repeatable(SQL["count_waiting"])}
 
     async def count_all(self) -> Mapping[Status, int]:
-        """All payments by status. Reads the whole table: for people, not for a scrape."""
+        """Return all payments by status. Reads the whole table: for commands, not for scrapes."""
         return {Status(status): count for status, count in await self._session.fetch_repeatable(SQL["count_all"])}

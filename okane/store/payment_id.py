@@ -1,4 +1,4 @@
-"""The id of a payment that is being made: a UUID of version 7 (RFC 9562), so that rows lie in the order of time."""
+"""The id of a new payment: a UUID of version 7 (RFC 9562), so that rows are stored in the order of time."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from uuid import UUID, SafeUUID
 
 import uuid_utils
 
-_write = object.__setattr__  # UUIDs do not let themselves be written to
+_write = object.__setattr__  # UUID forbids assignment
 
 
 class PaymentId(UUID):
-    """A new id, of this moment, with its text at hand. An accepted payment's is needed three times, and a UUID puts its own
-    together anew each time, which takes as long as to write the answer around it."""
+    """A new id with its text. Accepting a payment uses the text three times, and a UUID would format it each time, which
+    takes as long as rendering the answer around it."""
 
     __slots__ = ("_text",)
     _text: str

@@ -1,7 +1,7 @@
-"""Everything that is read from and written to Postgres about payments, one method per transaction.
+"""Read and write payments in Postgres, one method per transaction.
 
-Concurrent callers of one method share a round trip (group commit): each gets its own answer, and each answer is given after
-the commit. Time is the database's: no method takes a clock.
+Concurrent calls of one method share a round trip (group commit); each returns its own result, after the commit. Time is the
+database's: no method takes a clock.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ BATCHED = sql_files.prepare_statements(
 MAX_BATCH = 256
 
 BEFORE_INSERT = failpoint("accept.before_insert", "nothing is written yet", raises=StoreUnavailable)
-AFTER_INSERT = failpoint("accept.after_commit", "rows committed, the reply not heard", raises=StoreUnavailable)
-AFTER_CLAIM = failpoint("claim.after_commit", "claims committed, the reply not heard", raises=StoreUnavailable)
-AFTER_SETTLE = failpoint("settle.after_commit", "outcomes committed, the reply not heard", raises=StoreUnavailable)
+AFTER_INSERT = failpoint("accept.after_commit", "rows committed, the reply lost", raises=StoreUnavailable)
+AFTER_CLAIM = failpoint("claim.after_commit", "claims committed, the reply lost", raises=StoreUnavailable)
+AFTER_SETTLE = failpoint("settle.after_commit", "outcomes committed, the reply lost", raises=StoreUnavailable)
 BETWEEN_SINGLES = failpoint("store.between_singles", "half of a batch is written, row by row", raises=StoreUnavailable)
 
-_INT = operator.attrgetter("int")  # UUIDs compare themselves in Python, six times as slowly
+_INT = operator.attrgetter("int")  # six times as fast as comparing UUIDs, which is Python code
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class PaymentStore(RareTransitionStore):
-    """The payments in one Postgres database. `actor` (a worker's name, or `api`) is written into every event for which nobody
-    else has asked."""
+    """The payments in one Postgres database. `actor` (a worker's name, or `api`) is written into every event that has no
+    actor of its own."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class PaymentStore(RareTransitionStore):
         self._renewing = self._grouped("renew", self._renew)
 
     async def aclose(self) -> None:
-        """Close every connection. What is in flight fails with StoreUnavailable."""
+        """Close every connection. Statements in flight fail with StoreUnavailable."""
         grouped = (self._accepting, self._finding, self._getting, self._claiming, self._settling, self._renewing)
         for each in grouped:
             await each.aclose()
@@ -95,7 +95,7 @@ class PaymentStore(RareTransitionStore):
         return await self._accepting.submit_many([(new, number < wakes) for number, new in enumerate(news)])
 
     async def find(self, new: NewPayment) -> Payment | None:
-        """The payment that this key has made, if it has; writes nothing. Raises IdempotencyKeyReused."""
+        """Return the payment with this key, or None; write nothing. Raises IdempotencyKeyReused."""
         found = await self._finding.submit((new.account_id, new.idempotency_key))
         if found is None:
             return None
@@ -105,7 +105,7 @@ class PaymentStore(RareTransitionStore):
         return payment
 
     async def get(self, payment_id: UUID, *, account_id: str) -> Payment:
-        """The payment as it is now. Raises PaymentNotFound, also for another account's."""
+        """Return the payment as it is now. Raises PaymentNotFound, also for a payment of another account."""
         payment = await self._getting.submit(payment_id)
         if payment is None or payment.account_id != account_id:
             raise PaymentNotFound(str(payment_id))
@@ -116,14 +116,14 @@ class PaymentStore(RareTransitionStore):
         return await self._claiming.submit(payment_id)
 
     async def settle(self, settlement: Settlement) -> timedelta | None:
-        """Write an outcome under its attempt. The payment's age, or None if the attempt has lost the payment meanwhile.
+        """Write an outcome under its attempt. Return the payment's age, or None if the attempt has lost the payment.
 
-        Safe to repeat after StoreUnavailable: an outcome that stands already counts as written.
+        Repeatable after StoreUnavailable: an outcome that is already there counts as written.
         """
         return await self._settling.submit(settlement)
 
     async def renew(self, payment_id: UUID, attempt: int) -> bool:
-        """Lengthen the lease of this attempt. False if it has lost the payment."""
+        """Extend the lease of this attempt. Return False if it has lost the payment."""
         return await self._renewing.submit((payment_id, attempt))
 
     async def check_writable(self) -> None:
@@ -138,7 +138,7 @@ class PaymentStore(RareTransitionStore):
     def _grouped(
         self, what: str, run: Callable[[Session, Sequence[T]], Awaitable[Sequence[R | BaseException]]]
     ) -> Coalescer[T, R]:
-        """A method whose concurrent calls travel as one statement on a connection of its own."""
+        """Return a method whose concurrent calls run as one statement on a connection of its own."""
         session = self._session(what, index_only=True)
 
         async def flush(items: Sequence[T]) -> Sequence[R | BaseException]:
@@ -152,7 +152,7 @@ class PaymentStore(RareTransitionStore):
             else:
                 self._on_round_trip(what, time.perf_counter() - started_s)
                 return answers
-            # One bad value or locked row fails its whole batch. One by one, only the guilty one fails.
+            # One bad value or locked row fails its whole batch. One by one, only that item fails.
             return [await one(item) for item in items]
 
         async def one(item: T) -> R | BaseException:
@@ -174,12 +174,12 @@ class PaymentStore(RareTransitionStore):
             wanted.setdefault(_key(one[0]), one)
         if BEFORE_INSERT.armed:
             await BEFORE_INSERT.hit()
-        # Ids are made here, not when the request came in: the database checks that they are of this moment.
+        # Ids are made here, not when the request arrives: the database checks their time against its clock.
         ids = [PaymentId() for _ in wanted]
         written = await self._insert(session, ids, list(wanted.values()))
         if AFTER_INSERT.armed:
             await AFTER_INSERT.hit()
-        if len(written) == len(batch):  # all are new, and of one moment: that of their transaction
+        if len(written) == len(batch):  # all are new, with the time of one transaction
             created_at = written[0][2]
             return [
                 AcceptedRow(pending_payment(new, payment_id, created_at), created=True)
@@ -196,7 +196,7 @@ class PaymentStore(RareTransitionStore):
             found |= await self._by_key(session, missing)
         own = dict(zip(wanted, ids, strict=True))
         refusal = TimeOutOfRange((await session.fetch(SQL["clock"]))[0][0]) if len(found) < len(wanted) else None
-        # Of several meanings that one key has in this batch, the first one was tried. It was refused: now the others are.
+        # Of different requests with one key in this batch, the first was refused: the others are tried now.
         others = [
             one
             for one in batch
@@ -220,7 +220,7 @@ class PaymentStore(RareTransitionStore):
     async def _insert(
         self, session: Session, ids: Sequence[UUID], batch: Sequence[tuple[NewPayment, bool]]
     ) -> Sequence[Row]:
-        # May run twice: what the first run committed without our hearing of it is found by its key, and bears our id.
+        # May run twice: a row that the first run committed without a reply is found by its key, and has our id.
         return await session.fetch_repeatable(
             BATCHED["accept"],
             columns.new_columns([new for new, _ in batch])
@@ -236,7 +236,7 @@ class PaymentStore(RareTransitionStore):
     async def _by_key(
         self, session: Session, keys: Sequence[tuple[str, str]]
     ) -> Mapping[tuple[str, str], tuple[Payment, bytes]]:
-        """By account and idempotency key: the payment, and what it was asked to mean."""
+        """Return payments with their fingerprints, by account and idempotency key."""
         parameters = {"account_ids": [account_id for account_id, _ in keys], "keys": [key for _, key in keys]}
         read = await session.fetch(BATCHED["by_key"], parameters)
         payments = await columns.read_payments(read)
@@ -254,7 +254,7 @@ class PaymentStore(RareTransitionStore):
         return [found.get(payment_id) for payment_id in ids]
 
     async def _claim(self, session: Session, ids: Sequence[UUID]) -> Sequence[Claim | ClaimRefusal | BaseException]:
-        # Counted from before the statement: our right must end no later here than it does in the database.
+        # Counted from before the statement: the claim must end no later here than in the database.
         valid_until_s = time.monotonic() + self._lease.total_seconds()
         parameters = {
             "ids": sorted(set(ids), key=_INT),  # sorted, so that two claimers never wait for each other

@@ -1,8 +1,7 @@
-"""Finds out in which mode a connection pooler between us and Postgres is (PgBouncer, Odyssey, Supavisor, RDS Proxy, ...).
+"""Detect the mode of a connection pooler in front of Postgres (PgBouncer, Odyssey, Supavisor, RDS Proxy, ...).
 
-okane depends on what a session keeps: its time-outs, its prepared statements, its advisory lock. In session mode it does;
-in transaction and statement mode the next statement may run on another connection of the pooler, and the settings of ours
-stay behind on one that others use.
+okane depends on session state: time-outs, prepared statements, the advisory lock. Session mode keeps it. In transaction and
+statement mode the next statement may run on another server connection, and our settings stay on one that other clients use.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ TIMEOUT_S = 3.0
 
 _PID = "SELECT pg_backend_pid()"
 
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+PooledConnection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 
 _NO_OPTIONS = re.compile(r"unsupported startup parameter(?: in options)?:? (\w{1,40})", re.ASCII)
 
 
 class PoolerRefused(StoreUnavailable):
-    """The pooler is set up in a way that okane cannot work behind; the message says what to change."""
+    """The pooler's configuration does not support okane; the message says what to change."""
 
 
 def refused_by_pooler(error: psycopg.Error) -> PoolerRefused | None:
-    """Return what to raise for an error that only a pooler answers with, to a connection it will never make."""
+    """Return the error to raise for a startup parameter that the pooler refuses, or None for any other error."""
     match = _NO_OPTIONS.search(str(error))
     if match is None:
         return None
@@ -42,11 +41,11 @@ def refused_by_pooler(error: psycopg.Error) -> PoolerRefused | None:
     )
 
 
-async def require_session_mode(connection: Connection, second: Callable[[], Awaitable[Connection]]) -> None:
-    """Raise PoolerRefused unless the pooler behind `connection` keeps a session for it.
+async def require_session_mode(connection: PooledConnection, second: Callable[[], Awaitable[PooledConnection]]) -> None:
+    """Raise PoolerRefused unless the pooler behind `connection` keeps its session.
 
-    `second` opens another connection by the same way. Where the pooler has none left to give, the session counts as kept:
-    a pooler that shares its connections would have lent that of `connection`, which is idle.
+    `second` opens another connection to the same pooler. If the pooler has none left, the session counts as kept: a pooler
+    that shares server connections would have lent the one of `connection`, which is idle.
     """
     try:
         async with asyncio.timeout(TIMEOUT_S):
@@ -60,8 +59,9 @@ async def require_session_mode(connection: Connection, second: Callable[[], Awai
         )
 
 
-async def _mode(connection: Connection, other: Connection) -> str:
-    """A server's connection that both were lent is lent for a transaction. Idle ones are lent the last one first."""
+async def _mode(connection: PooledConnection, other: PooledConnection) -> str:
+    """Return `transaction` if both get the same server connection (poolers lend the one used last first), `statement` if
+    the pooler refuses BEGIN, else `session`."""
     try:
         first = await _pid(connection)
         for _ in range(TRIES):
@@ -70,13 +70,13 @@ async def _mode(connection: Connection, other: Connection) -> str:
             if lent == first or await _pid(connection) != first:
                 return "transaction"
     except (psycopg.errors.ProtocolViolation, psycopg.errors.FeatureNotSupported):
-        return "statement"  # it takes no BEGIN
+        return "statement"
     finally:
         await other.close()
     return "session"
 
 
-async def _pid(connection: Connection) -> int:
+async def _pid(connection: PooledConnection) -> int:
     row = await (await connection.execute(_PID, prepare=False)).fetchone()
     assert row is not None
     return int(row[0])

@@ -1,7 +1,7 @@
-"""PreparedStatement statements on one connection, below psycopg's cursors: what runs for every batch of payments.
+"""Prepared statements on one connection, without psycopg's cursors: for the statements that run for every batch.
 
-One round trip in binary both ways. psycopg still makes the connection, waits for it, names its errors and reads its values;
-what is left out is finding out anew, for every batch, what the statement and its parameters are.
+One round trip, binary in both directions. psycopg still connects, waits, raises its errors and loads values; its analysis of
+the statement and its parameters, for every batch, is left out.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from okane.store.binary_encoding import Encoder, encoder
 
 Row = tuple[Any, ...]
 
-_LOOK_AGAIN_S = 60.0  # psycopg looks after the socket so often by itself; whoever waits has a deadline
+_LOOK_AGAIN_S = 60.0  # how often psycopg checks the socket without an event; callers have a deadline of their own
 
 _PARAMETER = re.compile(r"%\((\w+)\)s::(\w+(?:\[\])?)")
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedStatement:
-    """A statement with numbered parameters. `encoders` has their names in that order."""
+    """A statement with numbered parameters. `encoders` has their names in the order of the numbers."""
 
     name: bytes
     text: bytes
@@ -36,7 +36,7 @@ class PreparedStatement:
 
     @classmethod
     def of(cls, name: str, text: str) -> PreparedStatement:
-        """From a statement with named parameters, each with a cast that says its type."""
+        """Convert a statement with named parameters, each with a cast to its type."""
         types = dict(_PARAMETER.findall(text))
         numbers = {parameter: number for number, parameter in enumerate(types, 1)}
         numbered = _PARAMETER.sub(lambda match: f"${numbers[match[1]]}::{match[2]}", text)
@@ -47,7 +47,7 @@ class PreparedStatement:
 
 
 class PreparedStatements:
-    """One connection and what is prepared on it. One statement at a time; one that is canceled ends the connection."""
+    """The prepared statements of one connection. One runs at a time; cancelling it ends the connection."""
 
     def __init__(self, connection: psycopg.AsyncConnection[Row]) -> None:
         self._connection = connection
@@ -55,7 +55,7 @@ class PreparedStatements:
         self._prepared: set[bytes] = set()
 
     async def fetch(self, statement: PreparedStatement, parameters: Mapping[str, Any]) -> Sequence[Row]:
-        """Run it in a transaction of its own and return its rows. Raises psycopg's errors."""
+        """Run a statement in a transaction of its own and return its rows. Raises psycopg's errors."""
         values = [encode(parameters[name]) for name, encode in statement.encoders.items()]
         pgconn = self._connection.pgconn
         if statement.name not in self._prepared:
@@ -74,8 +74,8 @@ class PreparedStatements:
                 generators.execute(pgconn), pgconn.socket, interval=_LOOK_AGAIN_S
             )
         except asyncio.CancelledError:
-            # What is under way goes on in the server. To have it canceled there would be to wait for a server that may be
-            # silent: the connection is given up instead.
+            # The statement continues on the server. Cancelling it there would wait for a server that may not answer, so the
+            # connection is dropped instead.
             pgconn.finish()
             raise
         for result in results:

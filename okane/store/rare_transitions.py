@@ -1,5 +1,5 @@
-"""Statements off the happy path, one payment at a time: a human's decisions, late outcomes, ends without a charge, and the
-later look-ups of payments that were closed while a call might still have been on its way.
+"""The rare transitions, one payment at a time: an operator's decisions, late results, closes without a charge, and the late
+look-ups of payments that were closed while a provider call might still have been on its way.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ Decision = Literal[Status.SUCCESS, Status.FAILED_FINAL]
 
 
 class RareTransitionStore:
-    """`late_look_ups` is when a payment that closed while a call might have been on its way is looked up again, each counted
-    from its close."""
+    """The rare transitions of `PaymentStore`. `late_look_ups`: delays from the close of a payment to its late look-ups."""
 
     def __init__(self, session: Session, *, actor: str, grace: timedelta, late_look_ups: Sequence[timedelta]) -> None:
         self._rare = session
@@ -32,9 +31,8 @@ class RareTransitionStore:
         self._late_ms = [milliseconds(delay) for delay in late_look_ups]
 
     async def record_late(self, settlement: Settlement, *, once: bool = False) -> Status | None:
-        """Keep an outcome whose attempt had lost the payment. The payment's status afterwards; None if there is none.
-
-        With `once`, a charge that the payment has already is not recorded again.
+        """Record the outcome of an attempt that had lost the payment. Return the payment's status after it, None if there is
+        no such payment. With `once`, a charge that the payment already has is not recorded again.
         """
         approved = settlement.status is Status.SUCCESS
         found = await self._rare.fetch(
@@ -58,7 +56,7 @@ class RareTransitionStore:
     async def retry(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
         """Make a failed payment pending again, for `actor`.
 
-        Raises PaymentNotFound, or StatusConflict from any other status, and where a human has decided against a known charge.
+        Raises PaymentNotFound; StatusConflict from any other status, and after a decision against a known charge.
         """
         found = await self._rare.fetch(
             SQL["retry"],
@@ -70,7 +68,7 @@ class RareTransitionStore:
         raise StatusConflict(payment.status, "retried")
 
     async def cancel(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
-        """Withdraw a payment that no worker is charging, for `actor`; one that is canceled stays so.
+        """Cancel a payment that no worker is charging, for `actor`; a canceled one stays canceled.
 
         Raises PaymentNotFound, or StatusConflict from any other status.
         """
@@ -85,12 +83,12 @@ class RareTransitionStore:
         raise StatusConflict(payment.status, "canceled")
 
     async def expire(self, payment_id: UUID) -> bool:
-        """Cancel a payment whose time is over. False if it is not, or if its outcome is open."""
+        """Cancel an expired payment. Return False if it has not expired, or if its outcome is open."""
         asked = {"id": payment_id, "actor": self._actor, "late_ms": min(self._late_ms)}
         return bool(await self._rare.fetch(SQL["expire"], asked))
 
     async def bury(self, payment_id: UUID, *, reason: str) -> bool:
-        """Hand an unsettled payment to a human. False if it is settled, in a live claim, or unknown here."""
+        """Move an unsettled payment to needs_review. Return False if it is settled, in a live claim, or does not exist."""
         return bool(await self._rare.fetch(SQL["bury"], {"id": payment_id, "reason": reason, "actor": self._actor}))
 
     async def resolve(
@@ -103,10 +101,10 @@ class RareTransitionStore:
         provider_ref: str | None,
         actor: str,
     ) -> Payment:
-        """Decide a payment that needs a review, for `actor`; the same decision again changes nothing.
+        """Decide a payment that needs a review, for `actor`; repeating the decision changes nothing.
 
-        `account_id` None means any account's. `provider_ref` is the charge that a human has found. Raises PaymentNotFound,
-        or StatusConflict from any other status.
+        `account_id` None: of any account. `provider_ref`: the charge that the operator has found. Raises PaymentNotFound, or
+        StatusConflict from any other status.
         """
         found = await self._rare.fetch(
             SQL["resolve"],
@@ -128,32 +126,32 @@ class RareTransitionStore:
         raise StatusConflict(payment.status, "resolved")
 
     async def begin_late_look_up(self, payment_id: UUID, *, again: Sequence[timedelta]) -> LateLookUp | None:
-        """Begin the look-up of a closed payment that the sweep has sent; None if it is not for us to do.
+        """Begin the look-up of a closed payment that the sweep has sent; return None if there is none to do.
 
-        Without an answer it is due again after the first of `again`, the next time after the second, and so on.
+        Without a result it is due again after the first delay of `again`, the next time after the second, and so on.
         """
         asked = {"id": payment_id, "again_ms": [milliseconds(delay) for delay in again]}
         found = await self._rare.fetch(SQL["begin_late_look_up"], asked)
         return LateLookUp(columns.read_payment(found[0]), *found[0][columns.WIDTH :]) if found else None
 
     async def plan_late_look_up(self, payment: Payment, *, begun_at: datetime) -> None:
-        """Plan the next look-up of a closed payment after the one that was begun then, or none if that was the last.
-        Nothing, if it has changed."""
+        """Plan the late look-up after the one that began at `begun_at`, or none after the last. Does nothing if the payment
+        has changed."""
         asked = {"id": payment.id, "version": payment.version, "late_ms": self._late_ms, "begun_at": begun_at}
         await self._rare.fetch(SQL["plan_late_look_up"], asked)
 
     async def fail_late_look_up(self, payment: Payment, *, reason: str) -> bool:
-        """Hand a closed payment to a human, whose look-up was not answered for too long. False if it has changed."""
+        """Move a closed payment without a look-up result to needs_review. Return False if it has changed."""
         asked = {"id": payment.id, "version": payment.version, "reason": reason, "actor": self._actor}
         return bool(await self._rare.fetch(SQL["fail_late_look_up"], asked))
 
     async def events(self, payment_id: UUID) -> Sequence[Event]:
-        """The timeline of a payment, oldest first; empty if there is none."""
+        """Return the events of a payment, oldest first; empty if it does not exist."""
         found = await self._rare.fetch(SQL["events"], {"id": payment_id})
         return [columns.read_event(row) for row in found]
 
     async def _known(self, payment_id: UUID, account_id: str | None) -> Payment:
-        """The payment as it is now. Raises PaymentNotFound, also for another account's."""
+        """Return the payment as it is now. Raises PaymentNotFound, also for a payment of another account."""
         found = await self._rare.fetch(SQL["by_id"], {"ids": [payment_id]})
         payment = columns.read_payment(found[0]) if found else None
         if payment is None or account_id not in (None, payment.account_id):

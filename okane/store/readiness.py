@@ -1,4 +1,4 @@
-"""Finds out if payments can be accepted now: for a load balancer that asks often, and from many places."""
+"""Check that payments can be accepted now, for the frequent probes of load balancers."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ VALID_S = 1.0
 
 
 class Readiness:
-    """The result of the last look, for a second. One look at a time: a slow database is not asked by every probe."""
+    """The result of the last check, valid for a second. One check at a time: probes must not pile up on a slow database."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._looking = asyncio.Lock()
-        self._looked_s = -math.inf
+        self._checking = asyncio.Lock()
+        self._checked_s = -math.inf
         self._obstacle: str | None = None
 
     async def check(self) -> None:
         """Raise StoreUnavailable unless Postgres is there, has the tables of this version, and takes writes to them."""
-        async with self._looking:
-            if time.monotonic() - self._looked_s > VALID_S:
-                self._obstacle = await self._look()
-                self._looked_s = time.monotonic()
+        async with self._checking:
+            if time.monotonic() - self._checked_s > VALID_S:
+                self._obstacle = await self._check()
+                self._checked_s = time.monotonic()
         if self._obstacle is not None:
             raise StoreUnavailable(self._obstacle)
 
-    async def _look(self) -> str | None:
+    async def _check(self) -> str | None:
         try:
             [(read_only, version, granted)] = await self._session.fetch_repeatable(SQL["writable"])
         except StoreUnavailable as error:

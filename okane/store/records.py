@@ -1,4 +1,4 @@
-"""What goes into the payment store and what comes out of it. Pure values."""
+"""The values that the payment store takes and returns."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from streams.values import value
 
 Call = Literal["charge", "look_up"]
 
-# Who stands in a payment's history beside the workers: whoever asks over HTTP, the name of the key behind it where keys are
-# asked for, and whoever has the command line.
+# The actors in a payment's history beside workers: the API, with the name of the key if keys are required, and the commands.
 API, OPERATOR = "api", "operator"
 
 
@@ -27,11 +26,11 @@ class AcceptedRow:
 
 @value
 class Claim:
-    """The right to call the provider for `payment` until `valid_until_s` (time.monotonic(), counted from before the claim).
+    """The sole right to call the provider for `payment` until `valid_until_s` (time.monotonic(), from before the claim).
 
-    `look_up_first`: the outcome of an earlier call is open. `since_call_s` is the age of the last call that may have
-    reached the provider, `open_s` how long the outcome has been open, `look_ups` how often it was looked up. `expired`: no
-    charge may be begun any more.
+    `look_up_first`: the outcome of an earlier call is open. `since_call_s`: the age of the last call that may have reached
+    the provider. `open_s`: how long the outcome has been open. `look_ups`: how often it was looked up. `expired`: no charge
+    may begin any more.
     """
 
     payment: Payment
@@ -45,10 +44,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class ClaimRefusal:
-    """The claim was not given. `status` is None if there is no such payment; `wait` says when to ask again.
+    """The refusal of a claim. `status` is None if there is no such payment; `wait` is the time to the next possible claim.
 
-    `spent` is the reason if the payment has used up its retries; `expired` says that it is to be canceled; `look_up_late`
-    that the sweep sent it to be looked up although it is closed.
+    `spent`: the reason if all retries are spent. `expired`: the payment must be canceled. `look_up_late`: the payment is
+    closed, and the sweep sent it for a late look-up.
     """
 
     status: Status | None
@@ -60,8 +59,8 @@ class ClaimRefusal:
 
 @dataclass(frozen=True, slots=True)
 class LateLookUp:
-    """A closed payment that is to be looked up. `open_s` is since when such a look-up of it has gone without an answer;
-    `begun_at` is the database's time."""
+    """The look-up of a closed payment. `open_s`: how long its late look-ups have had no result. `begun_at` is the database's
+    time."""
 
     payment: Payment
     open_s: float
@@ -70,9 +69,9 @@ class LateLookUp:
 
 @value
 class Settlement:
-    """The outcome of one attempt, as it is written. `delay` is set where the payment is to be looked at again.
+    """The outcome of one attempt, to be written. `delay`: when a retry or look-up is due.
 
-    `event` is the word for the timeline; `call` is the provider's call that it comes from, if one was made.
+    `event` is its name in the history; `call` is the provider call behind it, if there was one.
     """
 
     payment_id: UUID
@@ -90,7 +89,7 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of a payment's timeline."""
+    """One event in the history of a payment."""
 
     payment_id: UUID
     version: int
@@ -108,7 +107,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One claim of a payment and what came of it. Without an `outcome` nobody has heard of one."""
+    """One claim of a payment and its outcome, None if none was written."""
 
     number: int
     began_at: datetime

@@ -1,4 +1,4 @@
-"""Payments that need a review, of all accounts: for the command line. (To decide is `PaymentStore.resolve`.)"""
+"""The payments of all accounts that need a review, for `okane review`. (`PaymentStore.resolve` decides them.)"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LAST = UUID(int=2**128 - 1)
 
 
 class ReviewStore:
-    """Reads only."""
+    """Read payments that need a review."""
 
     def __init__(self, url: str, *, timeout: timedelta = timedelta(seconds=10)) -> None:
         self._session = Session(url, name="review", timeout=timeout, index_only=True)
@@ -26,12 +26,12 @@ class ReviewStore:
         await self._session.aclose()
 
     async def page(self, limit: int, *, account_id: str | None = None, before: UUID | None = None) -> Sequence[Payment]:
-        """Up to `limit` payments that need a review, newest first, of those that are older than this one."""
+        """Return up to `limit` payments that need a review, newest first, from before the id `before`."""
         asked = {"limit": limit, "account_id": account_id, "before": before or _LAST}
         return [columns.read_payment(row) for row in await self._session.fetch_repeatable(SQL["waiting"], asked)]
 
     async def find(self, payment_id: UUID) -> Payment:
-        """The payment as it is now, whosever it is. Raises PaymentNotFound."""
+        """Return a payment of any account. Raises PaymentNotFound."""
         found = await self._session.fetch_repeatable(SQL["one"], {"id": payment_id})
         if not found:
             raise PaymentNotFound(f"there is no payment {payment_id}")

@@ -1,7 +1,7 @@
-"""Brings a database to the schema that this version needs.
+"""Create or migrate the schema of a database.
 
-`schema.sql` is the readable truth, and what an empty database gets. An older one gets the steps that it lacks (`migrations`,
-run by alembic); a test holds that both lead to the same. `okane_schema` says which version a database has.
+An empty database gets `schema.sql`. An older one gets the steps that it lacks (`migrations`, run by alembic); a test compares
+both results. `okane_schema` holds the version of a database.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from okane.store.connect import open_blocking_connection, open_connection
 from okane.store.migration_lock import take_lock
 from okane.store.prepared_statements import Row
 
-LOCK_TIMEOUT_MS = 2000  # whoever waits for a lock makes everybody wait behind it: rather give up, and try again
+LOCK_TIMEOUT_MS = 2000  # a waiting ALTER TABLE blocks every later query of the table: give up, and try again
 TRIES = 15
 PAUSE_S = 1.0
-WAIT = timedelta(minutes=5)  # for another migration to end
+WAIT = timedelta(minutes=5)  # for the end of another migration
 
 
 def schema_sql() -> str:
-    """The text of `schema.sql`: from the installed package, or from the top of a checkout."""
+    """Return the text of `schema.sql`, from the installed package or from the top of a checkout."""
     packaged = resources.files("okane.store") / "schema.sql"
     return packaged.read_text() if packaged.is_file() else (Path(__file__).parents[2] / "schema.sql").read_text()
 
@@ -39,12 +39,11 @@ VERSION = int(re.findall(r"^INSERT INTO okane_schema \(version\) VALUES \((\d+)\
 async def migrate(
     url: str, *, pause_s: float = PAUSE_S, wait: timedelta = WAIT, report: Callable[[str], None] = lambda _line: None
 ) -> bool:
-    """Create the schema if the database has none, or bring it forward. True if something was done.
+    """Create the schema if the database has none, or migrate it. Return True if anything was done.
 
-    Safe to run from many processes at once, and while others work on the database: one migrates, the others wait, for as
-    long as `wait`, and `report` which session they wait for. A database of a newer version is refused rather than written to.
-    Raises SetupError for that, and for a database that cannot be reached, does not let us, or is behind a pooler that keeps
-    no session.
+    Safe from many processes at once and while others use the database: one migrates; the others wait up to `wait` and
+    `report` the session that they wait for. Raises SetupError for a database of a newer version, one that cannot be reached,
+    one without the necessary privileges, and one behind a pooler that keeps no session.
     """
     try:
         await (await open_connection(url, name="migrate")).close()  # raises for a pooler that would strand the lock
@@ -70,13 +69,13 @@ def _migrate(connection: psycopg.Connection[Row], pause_s: float) -> bool:
     if found > VERSION:
         raise SetupError(f"the database has schema version {found}, this okane knows {VERSION}: upgrade okane")
     if found < VERSION:
-        _bring_forward(connection, pause_s)
+        _run_steps(connection, pause_s)
     return found < VERSION
 
 
-def _bring_forward(connection: psycopg.Connection[Row], pause_s: float) -> None:
-    """Take the steps that are missing. One that does not get its locks is taken back, and tried again."""
-    from okane.store import migrations  # noqa: PLC0415 - half a second, for what is hardly ever needed
+def _run_steps(connection: psycopg.Connection[Row], pause_s: float) -> None:
+    """Run the missing steps. A step that does not get its locks is rolled back, and tried again."""
+    from okane.store import migrations  # noqa: PLC0415 - half a second to import, and rarely needed
 
     for left in reversed(range(TRIES)):
         found = _version(connection) or 0
@@ -90,13 +89,13 @@ def _bring_forward(connection: psycopg.Connection[Row], pause_s: float) -> None:
 
 
 async def read_version(url: str) -> int | None:
-    """The schema version of a database, None if it has none."""
+    """Return the schema version of a database, None if it has none."""
     async with await open_connection(url, name="version") as connection:
         return await read_version_on(connection)
 
 
 async def read_version_on(connection: psycopg.AsyncConnection[Row]) -> int | None:
-    """The schema version that this session sees, None if it sees none."""
+    """Return the schema version in this session's search path, None if there is none."""
     row = await (await connection.execute(_EXISTS)).fetchone()
     return _number(row and row[0] and await (await connection.execute(_LATEST)).fetchone())
 

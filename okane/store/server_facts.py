@@ -1,4 +1,4 @@
-"""What a Postgres server is and how it is configured, for those who look after it."""
+"""The version and configuration of a Postgres server, for the start checks and `okane doctor`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from okane.store import schema
 from okane.store.connect import open_connection
 
 OLDEST_MAJOR = 15
-PATIENCE_S = 10.0  # a server that takes connections and then says nothing must not hold up a start
+PATIENCE_S = 10.0  # a server that accepts connections without answering must not block a start
 
 
-# The server's and libpq's words for what will not mend itself; a connection that failed has no SQLSTATE.
+# Messages of the server and libpq for permanent errors: a failed connection has no SQLSTATE.
 _REFUSED = re.compile(
     r"password authentication failed|no password supplied|no pg_hba.conf entry|pg_hba.conf rejects"
     r"|(?:role|database) \".*\" does not exist|is not permitted to log in|permission denied"
@@ -26,13 +26,13 @@ _REFUSED = re.compile(
 
 
 class LoginRefused(StoreUnavailable):
-    """Postgres does not let us in: credentials, rights, certificates, or a database that is not there."""
+    """Postgres refuses the login: credentials, privileges, certificates, or a database that does not exist."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostgresFacts:
-    """`schema_version` is None for a database without the schema; `now` is the server's clock; `pooled`: a connection pooler
-    is in between, and keeps sessions."""
+    """`schema_version` is None for a database without the schema; `now` is the server's clock; `pooled`: the connection goes
+    through a pooler that keeps sessions."""
 
     version: str
     major: int
@@ -47,11 +47,11 @@ class PostgresFacts:
 
 
 async def read_postgres_facts(url: str) -> PostgresFacts:
-    """Ask the server, in a session as processes open them. Raises StoreUnavailable if it does not answer in time,
-    LoginRefused (which is one) if it does not let us in, and PoolerRefused (another) for a pooler that keeps no session."""
+    """Read the facts in a session like those of the processes. Raises StoreUnavailable if the server does not answer in time,
+    and its subclasses LoginRefused, and PoolerRefused for a pooler that keeps no session."""
     try:
         async with asyncio.timeout(PATIENCE_S):
-            return await _ask(url)
+            return await _read(url)
     except TimeoutError as error:
         raise StoreUnavailable(f"no answer within {PATIENCE_S:g} s") from error
     except psycopg.Error as error:
@@ -59,7 +59,7 @@ async def read_postgres_facts(url: str) -> PostgresFacts:
         raise (LoginRefused(said) if _REFUSED.search(said) else StoreUnavailable(said)) from error
 
 
-async def _ask(url: str) -> PostgresFacts:
+async def _read(url: str) -> PostgresFacts:
     async with await open_connection(url, name="facts") as connection:
         cursor = await connection.execute(
             "SELECT current_setting('server_version'), current_setting('server_version_num')::integer / 10000,"

@@ -1,8 +1,8 @@
-"""One Postgres connection that comes back after it was lost.
+"""A Postgres connection that is opened again after it was lost.
 
-A session runs one thing at a time on a long-lived autocommit connection. Whatever ends the connection (a restart, a
-failover to a read-only server, silence past the deadline) becomes `StoreUnavailable` for the caller and a fresh connection
-for the next one. Nothing is retried here: only the caller knows what may be repeated.
+A session runs one statement or transaction at a time on a long-lived autocommit connection. If the connection ends (a
+restart, a failover to a read-only server, no answer before the deadline), the caller gets `StoreUnavailable` and the next
+caller a new connection. Only `fetch_repeatable` retries: only the caller can decide what may run twice.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from okane.time_slice import TimeSlice
 
 log = structlog.get_logger("okane.store")
 
-STALE_WITHIN_S = 1.0  # a connection that died while idle says so at once; a server that is silent is not asked twice
+STALE_WITHIN_S = 1.0  # a connection that died while idle fails at once; no second try on a server that does not answer
 
-# Statements on batches go by index whatever the planner thinks of a table that was empty when it first looked: prepared
-# then, a sequential scan would stay for the life of the connection (measured 8 to 11 times slower). With one plan left,
-# planning anew for every batch would find the same one: for a batch of one it is half of the server's work.
+# Batched statements use indexes even if the table was empty when the statement was prepared: a sequential scan planned then
+# would stay for the life of the connection (measured 8 to 11 times slower). With one possible plan, planning every batch
+# again would find the same one, and for a batch of one that is half of the server's work.
 INDEX_ONLY = {
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
@@ -38,20 +38,20 @@ INDEX_ONLY = {
     "plan_cache_mode": "force_generic_plan",
 }
 
-# A list goes by the index that has its order already: to sort would be to read all of it for one page.
+# A list uses the index that has its order: sorting would read the whole list for one page.
 IN_ORDER = {**INDEX_ONLY, "enable_sort": "off", "enable_incremental_sort": "off"}
 
-# What a server says that is going away, coming up, or no longer the primary; a new connection may do better.
+# Errors of a server that stops, starts, or is no longer the primary: a new connection may work.
 _LOST = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
     psycopg.errors.ReadOnlySqlTransaction,
     psycopg.errors.CannotConnectNow,
     psycopg.errors.IdleInTransactionSessionTimeout,
-    psycopg.errors.InvalidSqlStatementName,  # a pooler has changed to transaction mode: a new session finds out
+    psycopg.errors.InvalidSqlStatementName,  # a pooler has changed to transaction mode: a new session detects it
     psycopg.errors.DuplicatePreparedStatement,
 )
-# The database is not as `okane migrate` leaves it, or not ours to use: nothing of this is in the request.
+# Errors of a missing schema or missing privileges: the request has no part in them.
 _UNFIT = (
     psycopg.errors.UndefinedTable,
     psycopg.errors.UndefinedColumn,
@@ -63,11 +63,11 @@ _BUSY = (psycopg.errors.QueryCanceled, psycopg.errors.DeadlockDetected, psycopg.
 
 ROWS_AT_ONCE = 20
 IDLE_TIMEOUT_MS = 2000  # a process that is stopped or cut off between two statements must not keep its locks
-LOCK_TIMEOUT_MS = 500  # somebody's open psql must not hold up more than the row it holds
+LOCK_TIMEOUT_MS = 500  # an open psql session must not block more than the row that it has locked
 
 
 class Session:
-    """One connection with a name that shows in `pg_stat_activity`."""
+    """One connection with a name in `pg_stat_activity`."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Session:
     async def fetch_repeatable(
         self, statement: LiteralString | PreparedStatement, parameters: Mapping[str, Any] | None = None
     ) -> Sequence[Row]:
-        """`fetch`, for a statement that may run twice: a connection that turns out to be dead costs the caller nothing."""
+        """`fetch`, for a statement that may run twice: runs it again if the connection turns out to be dead."""
         started_s = time.monotonic()
         try:
             return await self.fetch(statement, parameters)
@@ -118,7 +118,7 @@ class Session:
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[psycopg.AsyncConnection[Row]]:
-        """Several statements in one transaction, committed at the end of the block."""
+        """Run several statements in one transaction, committed at the end of the block."""
         async with self._held() as connection, connection.transaction():
             yield connection
 
@@ -128,8 +128,8 @@ class Session:
             watchdog: asyncio.TimerHandle | None = None
             try:
                 connection = await self._connected()
-                # The server's own statement_timeout comes first where the server still lives; a silent one is cut off at
-                # the socket, since cancelling the query politely would wait for it, too.
+                # A live server ends the statement first, by statement_timeout. For one that does not answer the socket is
+                # shut down, since cancelling the query would wait for that server, too.
                 watchdog = asyncio.get_running_loop().call_later(self._timeout_s + 1, cut, connection)
                 yield connection
                 self._unfit = False
@@ -173,8 +173,8 @@ class Session:
             await connection.close()
 
     async def aclose(self) -> None:
-        """Close the connection. What is in flight fails with StoreUnavailable."""
-        # Whoever waits on the socket has to hear of its end before its number is another's.
+        """Close the connection. A statement in flight fails with StoreUnavailable."""
+        # A wait on the socket must end before the socket's number is reused.
         if self._lock.locked() and self._connection is not None:
             cut(self._connection)
         async with self._lock:
@@ -182,7 +182,7 @@ class Session:
 
 
 async def _all(cursor: psycopg.AsyncCursor[Row]) -> Sequence[Row]:
-    """Every row. Many with much text take long to load: other tasks have their turn in between."""
+    """Return all rows. Loading many long rows takes long: other tasks run in between."""
     time_slice, found = TimeSlice(), list[Row]()
     while some := await cursor.fetchmany(ROWS_AT_ONCE):
         found += some

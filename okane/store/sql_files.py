@@ -35,6 +35,6 @@ def _filled(body: LiteralString, blocks: Mapping[str, LiteralString]) -> Literal
 
 
 def prepare_statements(file: str, *names: str) -> Mapping[str, PreparedStatement]:
-    """Some statements of one file, for the connections that run them again and again."""
+    """Return some statements of one file as prepared statements."""
     texts = load_statements(file)
     return {name: PreparedStatement.of(name, texts[name]) for name in names}

@@ -1,8 +1,8 @@
-"""The store's side of the sweep: which payments have lost their wake-up, or are overdue for it.
+"""Find payments that have lost their wake-up, or whose wake-up is overdue: the store's part of the sweep.
 
 Rows off the happy path carry `sweep_at`, and a small partial index finds them. Rows on it are covered by a cursor over the
-time in their ids: what the cursor passes unsettled is marked with `sweep_at` in the same transaction, so nothing is ever
-behind the cursor and unmarked.
+time in their ids: an unsettled row that the cursor passes is marked with `sweep_at` in the same transaction, so no row behind
+the cursor is unmarked.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from okane.store.session import Session
 from okane.store.sql_parameters import first_id, milliseconds
 
 SQL = sql_files.load_statements("sweep.sql")
-WINDOW = 2000  # rows looked at in one statement: some ten milliseconds
-LONGEST_QUEUE = timedelta(minutes=5)  # believed of a lane: its oldest entry may be one that nobody can handle
-ALL_LANES = ""  # the cursor of the first look: no lane had anything open before it
+WINDOW = 2000  # rows read in one statement: some ten milliseconds
+LONGEST_QUEUE = timedelta(minutes=5)  # assumed of a lane at most: its oldest entry may be one that no worker can handle
+ALL_LANES = ""  # the cursor of the first scan: no lane has an open payment before it
 
 
 @dataclass(frozen=True, slots=True)
 class WakeUp:
-    """A payment to be put on its lane's stream again. `scheduled`: for the first time, since it was to be run now; or to be
-    looked up although it is closed."""
+    """A payment to add to its lane's stream. `scheduled`: the first wake-up of a scheduled payment, or one for a late
+    look-up, not a lost wake-up."""
 
     payment_id: UUID
     lane: str
@@ -38,14 +38,14 @@ class WakeUp:
 
 @dataclass(frozen=True, slots=True)
 class MarkResult:
-    """How many lost payments were marked; `more` if the cursor has not caught up yet."""
+    """The number of lost payments that were marked; `more` if the cursor has not caught up yet."""
 
     lost: int
     more: bool
 
 
 class SweepStore:
-    """What the sweep asks of Postgres."""
+    """The statements of the sweep."""
 
     def __init__(self, url: str, *, grace: timedelta, timeout: timedelta = timedelta(seconds=10)) -> None:
         self._session = Session(url, name="sweep", timeout=timeout, index_only=True)
@@ -56,14 +56,14 @@ class SweepStore:
         await self._session.aclose()
 
     async def advance_horizon(self) -> None:
-        """Learn which transactions have ended meanwhile: once a round, before `mark_lost`."""
+        """Move the horizon to the transactions that have ended: once a round, before `mark_lost`."""
         await self._session.fetch(SQL["sweep_horizon"])
 
     async def mark_lost(self, lane: str, oldest_entry: timedelta | None) -> MarkResult:
         """Mark payments of `lane` that are older than the grace and than its oldest live entry, and still unsettled.
 
-        `oldest_entry` is that entry's age, None for an empty lane. Looks at one window; does nothing while another process
-        is at it.
+        `oldest_entry` is that entry's age, None for an empty lane. Reads one window; does nothing while another
+        process runs it.
         """
         async with self._session.transaction() as connection:
             if await _row(connection, "sweep_lock") != (True,):
@@ -78,10 +78,10 @@ class SweepStore:
     async def take_due(
         self, lanes: Mapping[str, timedelta | None], *, limit: int, by_retry_at: bool = False
     ) -> Sequence[WakeUp]:
-        """Up to `limit` overdue payments of these lanes, given with the age of their oldest live entry (None: it is empty).
+        """Take up to `limit` overdue payments of these lanes, each lane with the age of its oldest live entry (None: empty).
 
-        A payment is due again after the grace and that age: about as long as the lane takes to come to an entry that is
-        added now. A lane that is behind is so not filled with doubles, and one that has lost everything not spared.
+        A payment is due again after the grace and that age: about as long as the lane takes to reach an entry added now. So
+        a lane that is behind does not fill with duplicates, and one that has lost its entries is refilled at once.
         With `by_retry_at` a retry is due at its own time, without the grace for a wake-up that will not come.
         """
         again_ms = [milliseconds(self._grace + min(age or timedelta(0), LONGEST_QUEUE)) for age in lanes.values()]
@@ -91,7 +91,7 @@ class SweepStore:
 
 
 async def _pass(connection: psycopg.AsyncConnection[Row], lane: str, below: UUID) -> MarkResult:
-    """Move one lane's cursor towards `below`, marking what it passes; at most one window."""
+    """Move one lane's cursor towards `below` and mark the open rows that it passes; at most one window."""
     found = await _row(connection, "sweep_cursor", {"lane": lane})
     if found is None:
         return await _start(connection, lane, below)
@@ -106,9 +106,11 @@ async def _pass(connection: psycopg.AsyncConnection[Row], lane: str, below: UUID
 
 
 async def _start(connection: psycopg.AsyncConnection[Row], lane: str, below: UUID) -> MarkResult:
-    """Put a new cursor where the first payment of any lane is open, after looking for it once for all lanes."""
+    """Start a new cursor at the first open payment of any lane, which one scan finds for all lanes."""
     found = await _row(connection, "sweep_cursor", {"lane": ALL_LANES})
-    if found is not None and found[0] >= below:  # behind it nothing was open: what is new is for the lane's own cursor
+    if (
+        found is not None and found[0] >= below
+    ):  # before it nothing was open: newer rows belong to the lane's own cursor
         await _move(connection, lane, found[0])
         return MarkResult(lost=0, more=False)
     found = found or await _row(connection, "sweep_oldest")

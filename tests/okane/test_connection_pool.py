@@ -641,7 +641,7 @@ async def test_closing_ends_those_who_connect_as_not_sent() -> None:
         waiting.connect_ex(full.getsockname())  # takes the only place in the backlog: the next SYN is dropped
         async with client(f"http://127.0.0.1:{full.getsockname()[1]}", timeout_s=LONG_S) as provider:
             call = asyncio.create_task(provider.charge(PAYMENT))
-            while not provider._pool._patience:
+            while not provider._pool._connect_timeouts:
                 await asyncio.sleep(0.001)
             await provider.aclose()
             assert await call == Unavailable("the client is closed")

@@ -1,7 +1,7 @@
-"""What an HTTP answer of the provider means: the outcome table of a charge and of a look-up, as pure functions.
+"""Pure functions from the provider's HTTP answers to the results of a charge and of a look-up.
 
-Promise: only an answer that can mean nothing else becomes `Approved`, `Declined`, `NotFound` or `Unavailable`; whatever
-is left may have moved money and is `Unknown`. What is kept of an answer is bounded printable text, fit for a row.
+Guarantee: only an unambiguous answer becomes `Approved`, `Declined`, `NotFound` or `Unavailable`. Any other may have moved
+money and is `Unknown`. Texts taken from an answer are bounded and printable, so that a row can store them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from okane.http.connection import HttpResponse
 from okane.payment import Payment
 from okane.providers.base import Approved, ChargeResult, Declined, LookUpResult, NotFound, Unavailable, Unknown
 
-# A provider that asks for more would park a payment for days on one mistyped header.
+# Without a limit, one mistyped header would delay a payment for days.
 RETRY_AFTER_CAP = timedelta(hours=1)
 _TEXT_LIMIT = 255
 
 
 def parse_charge_answer(answer: HttpResponse, payment: Payment, *, now: datetime) -> ChargeResult:
-    """What `answer` to `POST /charges` says about `payment`. `now` is only asked for a Retry-After date."""
+    """Return the result in an answer to `POST /charges`. `now` is the reference of a Retry-After date without a Date."""
     said = _object(answer.body)
     if 200 <= answer.status < 300:
         return _captured(answer.status, said, payment)
@@ -31,10 +31,10 @@ def parse_charge_answer(answer: HttpResponse, payment: Payment, *, now: datetime
 
 
 def parse_look_up_answer(answer: HttpResponse, payment: Payment, *, now: datetime) -> LookUpResult:
-    """What `answer` to `GET /charges/{key}` says about `payment`.
+    """Return the result in an answer to `GET /charges/{key}`.
 
-    Only a JSON 404 is the provider's: a 404 page of a proxy or of a mistyped base URL must not make a charge vanish.
-    `Unavailable` here means that the look-up was not taken; it says nothing about the charge.
+    Only a 404 with JSON is `NotFound`: the 404 page of a proxy or of a mistyped base URL must not hide a charge.
+    `Unavailable` means that the look-up was not taken; the charge stays open.
     """
     said = _object(answer.body)
     if answer.status == 404 and said is not None:
@@ -49,7 +49,7 @@ def parse_look_up_answer(answer: HttpResponse, payment: Payment, *, now: datetim
 
 
 def parse_retry_after(value: str | None, *, now: datetime) -> timedelta | None:
-    """Retry-After (RFC 9110: seconds or an HTTP date) as a wait of 0 to `RETRY_AFTER_CAP`; None when unreadable."""
+    """Parse Retry-After (RFC 9110: seconds or an HTTP date) as a wait of 0 to `RETRY_AFTER_CAP`; None if unreadable."""
     if value is None:
         return None
     text = value.strip()
@@ -69,7 +69,7 @@ def _http_date(text: str | None) -> datetime | None:
 
 
 def _object(body: bytes) -> Mapping[str, object] | None:
-    """The body as a JSON object; None when it is anything else."""
+    """Return the body as a JSON object, or None if it is anything else."""
     try:
         value = json.loads(body)
     # RecursionError: a body of 64 kB can nest deeper than the parser goes.
@@ -83,7 +83,7 @@ def _captured(status: int, said: Mapping[str, object] | None, payment: Payment) 
         return Unknown(f"unreadable {status}")
     if (mismatch := _mismatch(said, payment)) is not None:
         return mismatch
-    # Go's mock provider sends no status; anything but "captured" (pending, authorized) is not money that moved.
+    # Some providers of this contract send no status. Any but "captured" (pending, authorized) has not moved money.
     if said.get("status", "captured") != "captured":
         return Unknown(f"{status} with status {_text(said['status'])!r}")
     ref = said.get("provider_ref")
@@ -93,7 +93,7 @@ def _captured(status: int, said: Mapping[str, object] | None, payment: Payment) 
 
 
 def _mismatch(said: Mapping[str, object], payment: Payment) -> Unknown | None:
-    """The provider charged something else under our key: money moved, but not as asked. A human's case."""
+    """Return Unknown if the charge under our key has another amount or currency: a human decides that."""
     amount, currency = said.get("amount", payment.amount_minor), said.get("currency", payment.currency)
     if type(amount) is int and amount == payment.amount_minor and currency == payment.currency:
         return None
@@ -110,16 +110,16 @@ def _declined(status: int, said: Mapping[str, object] | None) -> Declined | Unkn
 
 
 def _not_taken(answer: HttpResponse, said: Mapping[str, object] | None, *, now: datetime) -> Unavailable | None:
-    """429 and the contractual 503: the provider says that it did nothing.
+    """Return Unavailable for a 429 and for a 503 of the contract: the provider did nothing.
 
-    A 503 is the contract's with a JSON body or none at all. One with a page or plain text comes from a proxy, and those
-    also answer 503 when the connection behind them broke after the request had been forwarded (Envoy's "upstream
-    connect error or disconnect/reset before headers").
+    The contract's 503 has a JSON body or none. A page or plain text comes from a proxy, which also answers 503 when the
+    connection behind it broke after it had forwarded the request (Envoy's "upstream connect error or disconnect/reset
+    before headers").
     """
     ours = answer.status == 503 and (said is not None or not answer.body.strip())
     if answer.status != 429 and not ours:
         return None
-    # A date is meant by the server's clock, which its Date tells; ours may be off.
+    # The server means its own clock, whose time is in Date.
     now = _http_date(answer.date) or now
     return Unavailable(f"HTTP {answer.status}", parse_retry_after(answer.retry_after, now=now))
 
@@ -132,6 +132,6 @@ def _unexpected(status: int, said: Mapping[str, object] | None) -> str:
 
 
 def _text(value: object) -> str:
-    """`value` as printable text of at most 255 characters: no NUL or lone surrogate gets into a row by this way."""
+    """Return `value` as printable text of at most 255 characters, without NUL and lone surrogates."""
     text = (value if isinstance(value, str) else repr(value))[:_TEXT_LIMIT]
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)

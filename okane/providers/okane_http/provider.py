@@ -1,7 +1,7 @@
-"""The client of a payment provider that speaks our wire contract: `POST /charges`, `GET /charges/{key}`.
+"""The client of a payment provider with okane's own contract: `POST /charges`, `GET /charges/{key}`.
 
-Promise: a charge is written to the wire at most once, under one deadline, without retries, redirects, proxies or
-cookies; and a broken call is `Unavailable` only if no byte of its request can have been sent.
+Guarantee: a charge is sent at most once, under one deadline, without retries, redirects, proxies or cookies. A failed call
+is `Unavailable` only if no byte of its request can have been sent.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from okane.providers.okane_http.answer_parser import parse_charge_answer, parse_
 from streams.failpoints import failpoint
 
 BEFORE_ANSWER = failpoint("provider.before_answer", "the provider has been called, its answer not read", raises=OSError)
-# What may stand in the head of a request; a line end there would begin another header, or another request.
+# The characters of a request head. A line end would begin another header, or another request.
 _VISIBLE = re.compile(r"[!-~]+")
 
 
 class OkaneHttpProvider:
-    """A `Provider` over HTTP. Create it on a running loop; close it with `aclose()` or as a context manager.
+    """A `Provider` over HTTP. Created on a running loop; closed by `aclose()` or as a context manager.
 
     `timeout` is the deadline of one call, from the wait for a connection to the last byte of the answer.
     `connect_timeout` is the part of it that may pass before the request is sent (free connection, DNS, TCP, TLS; half
-    of the deadline by default): what fails within it is `Unavailable`. `connections` is the size of the pool; calls
-    beyond it wait in the order of coming. `more_header` is asked for each call: lines for its head, with their ends.
+    of the deadline by default): a failure within it is `Unavailable`. `connections` is the size of the pool; calls
+    beyond it wait in their order. `more_header` returns more header lines for each call, with their line ends.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class OkaneHttpProvider:
         url = _url(base_url)
         authority = url.host_port_subcomponent or ""
         if not _VISIBLE.fullmatch(authority):
-            raise ValueError(f"the provider's base URL has a host that can be none: {authority!r}")
+            raise ValueError(f"the provider's base URL has an invalid host: {authority!r}")
         connect = timeout / 2 if connect_timeout is None else connect_timeout
         if not timedelta(0) < connect < timeout:
             raise ValueError(f"connect_timeout ({connect}) must lie between 0 and timeout ({timeout})")
@@ -79,14 +79,14 @@ class OkaneHttpProvider:
         return self._name
 
     async def charge(self, payment: Payment) -> ChargeResult:
-        """Ask for the payment's money, once. Never raises for what the provider or the network does.
+        """Send the charge once. No failure of the provider or the network raises.
 
-        Raises ValueError for a key that fits no header.
+        Raises ValueError for a key that does not fit into a header.
         """
         key = payment.provider_key
         if not _VISIBLE.fullmatch(key):
-            raise ValueError(f"a provider key is visible ASCII, not {key!r}")
-        # By hand: half of json.dumps' time would go into finding out that these are texts and a number.
+            raise ValueError(f"a provider key must be visible ASCII, not {key!r}")
+        # By hand: json.dumps spends half of its time on the types of these values.
         body = f'{{"payment_id": "{payment.id}", "amount": {payment.amount_minor:d}, "currency": {quoted(payment.currency)}}}'
         more = "" if self._more_header is None else self._more_header()
         request = f"{self._post}Idempotency-Key: {key}\r\n{more}Content-Length: {len(body)}\r\n\r\n{body}"
@@ -96,7 +96,7 @@ class OkaneHttpProvider:
         )
 
     async def look_up(self, payment: Payment) -> LookUpResult:
-        """Ask what became of the payment's key. Never raises for what the provider or the network does."""
+        """Look up the charge under the payment's key. No failure of the provider or the network raises."""
         more = "" if self._more_header is None else self._more_header()
         request = f"GET {self._charges}/{quote(payment.provider_key, safe='')} HTTP/1.1\r\n{self._common}{more}\r\n"
         answer = await self._call(request.encode("ascii"), repeatable=True)
@@ -153,7 +153,7 @@ class OkaneHttpProvider:
 
 
 def _url(base_url: str) -> URL:
-    """The base URL, read. What is said of a bad one is its scheme and host at most: the rest may hold a password."""
+    """Parse the base URL. The error of a bad one repeats its scheme and host only: the rest may hold a password."""
     shape = "the provider's base URL must look like https://host[:port][/path]"
     try:
         url = URL(base_url)
@@ -165,7 +165,7 @@ def _url(base_url: str) -> URL:
 
 
 def _common_headers(url: URL, authority: str) -> str:
-    """The headers that all requests carry, each with its line end."""
+    """Return the headers of every request, each with its line end."""
     lines = [f"Host: {authority}", "Accept: application/json", "Accept-Encoding: identity", "User-Agent: okane"]
     if url.user is not None or url.password is not None:
         # Latin-1, as most servers read it (RFC 7617 leaves it open).

@@ -1,8 +1,8 @@
-"""The steps from one version of the schema to the next, and alembic, which takes them.
+"""The steps from one version of the schema to the next, run by alembic.
 
-A step is a file in `versions`: plain SQL, in a transaction of its own. What it may do to a table in use stands in
-docs/operations.md, and a test refuses the rest. `okane_schema` is the record: alembic's own table is made from it, and is
-gone again when the steps are taken.
+A step is a file in `versions`: plain SQL, in a transaction of its own. docs/operations.md lists the allowed changes of a
+table in use, and a test refuses others. `okane_schema` is the record: alembic's own table is created from it, and dropped
+after the steps.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ FOLDER = Path(__file__).parent
 
 
 def config() -> Config:
-    """What alembic has to know."""
+    """Return the configuration of alembic."""
     made = Config()
     made.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     return made
 
 
 def latest() -> int:
-    """The version to which all the steps lead."""
+    """Return the version after the last step."""
     head = ScriptDirectory.from_config(config()).get_current_head()
     return int(head) if head is not None else 0
 
 
 def upgrade(connection: psycopg.Connection, *, found: int, to: int | None = None) -> None:
-    """Take the steps after version `found` (0: from an empty database) up to version `to`, or all. Raises psycopg's errors.
+    """Run the steps after version `found` (0: an empty database) up to version `to`, or all. Raises psycopg's errors.
 
     Each is committed by itself, with its row in `okane_schema`.
     """
-    # All on one connection: the right to migrate is bound to it. SQLAlchemy leaves BEGIN to the connection, which must not
-    # commit by itself, or a step that fails would be half taken.
+    # All on one connection, which holds the migration lock. SQLAlchemy leaves BEGIN to the connection: in autocommit mode a
+    # failed step would stay half done.
     connection.autocommit = False
     engine = create_engine("postgresql+psycopg://", creator=lambda: connection, poolclass=StaticPool)
     how = config()
@@ -58,7 +58,7 @@ def upgrade(connection: psycopg.Connection, *, found: int, to: int | None = None
 
 
 def revision(version: int) -> str:
-    """A version as alembic names it."""
+    """Return alembic's name of a version."""
     return f"{version:04}" if version else "base"
 
 

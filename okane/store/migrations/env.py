@@ -1,4 +1,4 @@
-"""Run by alembic for every command, and never imported: binds the steps to the connection of whoever has called."""
+"""Run by alembic for every command, never imported: bind the steps to the caller's connection."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 -- name: find
--- What a request's key is checked against. `left_s`: how long it is valid yet, NULL for ever.
+-- The stored side of a key check. `left_s`: seconds until the key expires, NULL for never.
 SELECT k.prefix, k.secret_hash, k.account_id, k.mode, k.scopes, k.rate_limit, k.revoked_at IS NOT NULL AS revoked,
        extract(epoch FROM k.expires_at - now())::float8 AS left_s
 FROM api_keys k
@@ -25,7 +25,7 @@ WHERE k.prefix = %(prefix)s
 RETURNING {key}
 
 -- name: rotate
--- A new key that may do what the old one may, for as long as that was made for; the old one ends after the overlap.
+-- Insert a key with the scopes and the lifetime of the old one, which expires after the overlap.
 WITH old AS (
     UPDATE api_keys k
     SET expires_at = least(k.expires_at, now() + %(overlap_ms)s::bigint * interval '1 millisecond')
@@ -40,7 +40,7 @@ SELECT %(prefix)s, %(secret_hash)s, account_id, mode, scopes, name, rate_limit, 
 RETURNING {key}
 
 -- name: touch
--- At most once a minute for each key, however often and by how many processes it is used.
+-- At most once a minute for each key, for any number of requests and processes.
 UPDATE api_keys k
 SET last_used_at = now()
 WHERE k.prefix = ANY (%(prefixes)s::text[])

@@ -1,5 +1,5 @@
 -- name: wanted
--- Which dead letters are meant; every part of it may be left out. Not a statement: the others hold it.
+-- The filter of dead letters; each NULL leaves out a condition. Not a statement: the others include it.
 (%(account_id)s::text IS NULL OR p.account_id = %(account_id)s::text)
 AND (%(statuses)s::text[] IS NULL OR p.status = ANY (%(statuses)s::text[]))
 AND (%(ids)s::uuid[] IS NULL OR p.id = ANY (%(ids)s::uuid[]))
@@ -9,8 +9,8 @@ AND (%(dead_from)s::timestamptz IS NULL OR p.dead_at >= %(dead_from)s::timestamp
 AND (%(dead_before)s::timestamptz IS NULL OR p.dead_at < %(dead_before)s::timestamptz)
 
 -- name: page
--- Newest first, or with ASC as the order oldest first, beyond a place in this order: the letter that stood there may have left
--- the list since. Looks at no more than `window` of them, and says where it stopped if it had to.
+-- Newest first, or oldest first with ASC, from a place in this order: the letter of that place may have left the list. Reads
+-- at most `window` of them, and returns where it stopped if it reached that bound.
 WITH seen AS MATERIALIZED (
     SELECT d.id, d.dead_at, row_number() OVER () AS place
     FROM (SELECT id, dead_at FROM payments
@@ -47,7 +47,7 @@ FROM payments p
 WHERE p.dead_at IS NOT NULL AND p.id = ANY (%(ids)s::uuid[])
 
 -- name: dismiss
--- The payment stays what it is; it is no dead letter any more. NULL means all, or any age.
+-- The payment keeps its status, and is no dead letter any more. NULL: all, or any age.
 UPDATE payments p
 SET dead_at = NULL
 WHERE p.dead_at IS NOT NULL

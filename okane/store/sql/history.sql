@@ -1,5 +1,5 @@
 -- name: one_snapshot
--- Rows and events have to be of the same moment, or a change between the two reads would look like a gap.
+-- Rows and events must be of one snapshot: a change between the two reads would look like a gap.
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY
 
 -- name: payments

@@ -1,5 +1,5 @@
 -- name: wanted
--- What a payment must be to stand in a list; every part of it may be left out. Not a statement: the others hold it.
+-- The filter of lists; each NULL leaves out a condition. Not a statement: the others include it.
 (%(statuses)s::text[] IS NULL OR p.status = ANY (%(statuses)s::text[]))
 AND (%(currency)s::text IS NULL OR p.currency = %(currency)s::text)
 AND (%(created_from)s::timestamptz IS NULL OR p.created_at >= %(created_from)s::timestamptz)
@@ -14,9 +14,9 @@ AND (%(provider)s::text IS NULL
      OR EXISTS (SELECT FROM payment_events e WHERE e.payment_id = p.id AND e.provider = %(provider)s::text))
 
 -- name: newest
--- Newest first, or with ASC as the order oldest first, between two ids; looks at no more than `window` rows, and says where
--- it stopped if it had to. The account is compared, and ordered by, together with the id: only its own index will do then.
--- With an equality the planner might walk over everybody's payments by id alone.
+-- Newest first, or oldest first with ASC, between two ids. Reads at most `window` rows, and returns where it stopped if it
+-- reached that bound. Comparing and ordering by account and id together leaves only the account's index to the planner: with
+-- an equality it might scan the payments of all accounts by id.
 WITH found AS MATERIALIZED (
     SELECT p.*
     FROM (SELECT * FROM payments
@@ -39,8 +39,8 @@ LEFT JOIN found p ON true
 ORDER BY p.id {order}
 
 -- name: newest_rare
--- The same for statuses that few payments have: each is found through an index of its own kind, and the lists are merged.
--- Where one of them was cut off, the page ends at the first such place.
+-- The same for statuses that few payments have: each is read through the partial index, and the lists are merged. Where a
+-- list was cut off, the page ends at the first such place.
 WITH kinds AS MATERIALIZED (
     SELECT s.status, w.id, row_number() OVER (PARTITION BY s.status ORDER BY w.id {order}) AS place
     FROM unnest(%(statuses)s::text[]) AS s (status)
@@ -68,7 +68,7 @@ LEFT JOIN found p ON true
 ORDER BY p.id {order}
 
 -- name: timeline
--- What happened to a payment after its change number `after`; acceptance is number 0.
+-- The events of a payment after version `after`; acceptance is version 0.
 SELECT p.id AS payment_id, 0 AS version, p.created_at AS at, 'accepted' AS event, 'pending' AS status, 0 AS attempt,
        'api' AS actor, NULL AS reason, NULL AS provider, NULL AS latency_ms, NULL AS call, NULL AS decline_code
 FROM payments p WHERE p.id = %(id)s::uuid AND p.account_id = %(account_id)s::text AND %(after)s::integer < 0
@@ -81,7 +81,7 @@ ORDER BY version
 LIMIT %(limit)s::bigint
 
 -- name: attempts
--- The claims of a payment after number `after`, up to `last`, and what came of them.
+-- The attempts of a payment after number `after`, up to `last`, with their outcomes.
 SELECT {event}
 FROM payment_events e
 WHERE e.payment_id = %(id)s::uuid AND e.attempt > %(after)s::integer AND e.attempt <= %(last)s::integer
@@ -90,7 +90,7 @@ WHERE e.payment_id = %(id)s::uuid AND e.attempt > %(after)s::integer AND e.attem
 ORDER BY e.version
 
 -- name: at_rest
--- Which of these, each of which somebody may read, have come to rest.
+-- Those of these payments that have come to rest. The caller has checked that their accounts may read them.
 SELECT p.id FROM payments p WHERE p.id = ANY (%(ids)s::uuid[]) AND p.status = ANY (%(statuses)s::text[])
 
 -- name: of_key

@@ -1,7 +1,7 @@
 -- name: oldest_due
--- Age in seconds of what has waited longest past its time: new payments from the cursor on, others through `sweep_at`.
--- That of a payment which is due is ahead by the grace and five minutes at most (by its lease and the grace while one has it,
--- and then it is not due): farther ahead are those that wait for later, and what is closed, for a day.
+-- Seconds since the longest waiting payment was due: new payments from the cursor on, others through `sweep_at`. The
+-- `sweep_at` of a due payment is ahead by the grace and five minutes at most (of a claimed one, by its lease and the grace,
+-- but that one is not due). Further ahead are payments that wait for a later time, and closed ones, for up to a day.
 SELECT greatest(
     (SELECT extract(epoch FROM now() - p.created_at) FROM payments p
      WHERE p.id >= coalesce((SELECT c.passed FROM sweep_cursors c WHERE c.lane <> '' ORDER BY c.passed LIMIT 1),
@@ -22,8 +22,8 @@ SELECT status, count(*) FROM payments GROUP BY status
 SELECT count(*) FROM payments WHERE dead_at IS NOT NULL
 
 -- name: count_waiting
--- Payments that wait for something other than their turn, by status: small, and found through the partial indexes. What a
--- human has to decide waits for no sweep: it is among the dead letters. What is closed waits to be looked up again.
+-- Payments that wait off the happy path, by status: few, and read through the partial indexes. Payments in needs_review are
+-- among the dead letters, not the sweep's; closed ones wait for a late look-up.
 SELECT status, count(*) FROM payments WHERE sweep_at IS NOT NULL AND status <> 'needs_review' GROUP BY status
 UNION ALL
 SELECT status, count(*) FROM payments WHERE dead_at IS NOT NULL AND status = 'needs_review' GROUP BY status

@@ -1,8 +1,8 @@
 -- name: accept
--- Inserts what is new, in the order of the keys (unsorted batches of two API processes deadlock). A row whose id is not
--- of this moment by the database's clock (a skewed clock, or a batch that waited for Postgres), or that the sweep's cursor
--- has passed already (clocks that stepped back), goes to the sweep after the grace; one that gets no wake-up, at once; one that
--- scheduled, at its time. One whose times are not in the future by this clock, or too far ahead, is left out.
+-- Insert the new payments, in the order of their keys (unsorted batches of two API processes deadlock). The sweep takes a
+-- row after the grace if the time in its id differs from the database's clock (a skewed clock, or a batch that waited for
+-- Postgres) or the sweep's cursor has passed it (a clock stepped back); at once if it gets no wake-up; at its time if it is
+-- scheduled. A row with a time that is not in the future by this clock, or too far ahead, is left out.
 INSERT INTO payments AS p (id, provider_key, {new}, sweep_at)
 SELECT w.id, w.id::text, {new},
        CASE WHEN w.execute_at IS NOT NULL THEN w.execute_at
@@ -34,8 +34,8 @@ FROM payments p
 WHERE p.id = ANY (%(ids)s::uuid[])
 
 -- name: claim
--- Fences every provider call. Claimable: new and not scheduled for later, due again, or left behind by a worker whose lease ran out; such a crash
--- counts as a retry, and like an unknown outcome it is looked up before anything is charged again.
+-- Fence every provider call. Claimable: new and not scheduled for later, due again, or left by a worker whose lease expired.
+-- Such a crash counts as a retry, and like an unknown outcome it is looked up before anything is charged again.
 WITH claimed AS (
     UPDATE payments p
     SET status = 'processing',
@@ -45,7 +45,7 @@ WITH claimed AS (
         retries = p.retries + (p.status = 'processing')::integer,
         look_up_first = p.status IN ('processing', 'unknown') OR p.provider_ref IS NOT NULL,
         open_since = CASE WHEN p.status IN ('processing', 'unknown') THEN coalesce(p.open_since, p.called_at) END,
-        -- Whoever held it until now may have called the provider up to the end of the lease.
+        -- The previous holder may have called the provider up to the end of its lease.
         called_at = CASE p.status WHEN 'processing' THEN p.lease_until WHEN 'unknown' THEN p.called_at ELSE now() END,
         lease_until = now() + %(lease_ms)s::bigint * interval '1 millisecond',
         sweep_at = CASE WHEN p.sweep_at IS NOT NULL
@@ -56,7 +56,7 @@ WITH claimed AS (
       AND (p.status = 'pending' AND (p.execute_at IS NULL OR p.execute_at <= now())
            OR p.status IN ('failed_retryable', 'unknown') AND p.retry_at <= now()
            OR p.status = 'processing' AND p.lease_until <= now())
-      -- One that has expired may only be looked up.
+      -- An expired payment may only be looked up.
       AND (p.expires_at IS NULL OR p.expires_at > now() OR p.provider_ref IS NOT NULL
            OR p.status IN ('processing', 'unknown'))
     RETURNING {payment}, p.look_up_first, p.look_ups,
@@ -70,9 +70,8 @@ WITH claimed AS (
 SELECT * FROM claimed
 
 -- name: refused
--- Why a claim was refused: what the payment is now, why it failed if its retries were spent (a decline is no such end),
--- in how many seconds it could be claimed, whether it has expired instead, and whether the sweep sent it to be looked up
--- although it is closed.
+-- The reason of a refused claim: the status, the error if all retries are spent (not for a decline), the seconds until it can
+-- be claimed, whether it has expired, and whether it is closed and the sweep sent it for a late look-up.
 SELECT p.id, p.status,
        CASE WHEN p.status = 'failed_final' AND p.decline_code IS NULL THEN coalesce(p.last_error, 'spent') END AS spent,
        greatest(0, extract(epoch FROM coalesce(CASE p.status WHEN 'processing' THEN p.lease_until
@@ -95,7 +94,7 @@ WHERE p.id = w.id AND p.attempts = w.attempt AND p.status = 'processing'
 RETURNING p.id, p.attempts
 
 -- name: settle
--- Writes the outcome of one attempt, under that attempt alone, with its event.
+-- Write the outcome of one attempt, under that attempt alone, with its event.
 WITH settled AS (
     UPDATE payments p
     SET status = w.status,
@@ -110,7 +109,7 @@ WITH settled AS (
         called_at = CASE WHEN w.call = 'charge' THEN now() ELSE p.called_at END,
         lease_until = NULL,
         retry_at = now() + w.delay_ms * interval '1 millisecond',
-        -- What fails at the first attempt has no other call that may be on its way: it is not asked for.
+        -- A first attempt has no other call that may still be on its way: no late look-up.
         sweep_at = now() + CASE WHEN w.status <> 'failed_final' THEN w.delay_ms + %(grace_ms)s::bigint
                                 WHEN p.attempts > 1 AND {ended_attempts} < p.attempts - 1 THEN %(late_ms)s::bigint
                            END * interval '1 millisecond',
@@ -122,7 +121,7 @@ WITH settled AS (
                 %(delays_ms)s::bigint[], %(providers)s::text[], %(latencies_ms)s::integer[])
          AS w (id, attempt, status, event, provider_ref, decline_code, reason, call, delay_ms, provider, latency_ms)
     WHERE p.id = w.id AND p.attempts = w.attempt AND p.status = 'processing'
-      -- Another attempt's success was heard of meanwhile: not given up but looked up, once the lease has run out.
+      -- Another attempt's success was recorded meanwhile: looked up, not given up, after the lease has expired.
       AND NOT (w.status = 'failed_final' AND p.provider_ref IS NOT NULL)
     RETURNING p.id, p.version, w.event, p.status, p.attempts, w.reason, w.provider, w.latency_ms, w.call, w.decline_code,
               extract(epoch FROM now() - p.created_at)::float8 AS age_s
@@ -135,14 +134,14 @@ WITH settled AS (
 SELECT id, attempts, age_s FROM settled
 
 -- name: settled_before
--- Which of these outcomes already stand: a repeated `settle` whose first try was committed without our hearing of it.
+-- Those of these outcomes that are already written: by a first `settle` that was committed, and whose reply was lost.
 SELECT p.id, p.attempts, extract(epoch FROM p.updated_at - p.created_at)::float8 AS age_s
 FROM unnest(%(ids)s::uuid[], %(attempts)s::integer[], %(statuses)s::text[]) AS w (id, attempt, status)
 JOIN payments p ON p.id = w.id AND p.attempts = w.attempt AND p.status = w.status
 
 -- name: record_late
--- An outcome that came after its attempt had lost the payment is kept as an event. Money that moved for a payment which
--- we call failed or canceled is for a human to see. With `once` a charge that is known changes nothing.
+-- Record the outcome of an attempt that had lost the payment, as an event. If money moved for a failed or canceled payment,
+-- it needs a review. With `once` a known charge changes nothing.
 WITH recorded AS (
     UPDATE payments p
     SET version = p.version + 1,
@@ -171,9 +170,9 @@ UNION ALL
 SELECT p.status FROM payments p WHERE p.id = %(id)s AND NOT EXISTS (SELECT FROM recorded)
 
 -- name: retry
--- A human asks for another try. A declined charge gets a new provider key: under the old one the provider would only
--- repeat its no. Otherwise the key stays, so that a charge nobody heard of is found and not made twice. Where a human has
--- decided against a charge that is known (given back, say), the same key would find it again, and call it a success.
+-- The manual retry. A declined charge gets a new provider key: under the old one the provider would repeat its refusal.
+-- Otherwise the key stays, so that an unrecorded charge is found and not made twice. After a decision against a known charge
+-- (a refunded one, say) there is no retry: the same key would find that charge, and count it as a success.
 WITH retried AS (
     UPDATE payments p
     SET status = 'pending',
@@ -200,7 +199,7 @@ WITH retried AS (
 SELECT * FROM retried
 
 -- name: cancel
--- Withdraws what nobody is charging. Where a charge has been heard of late, it is no longer ours to withdraw.
+-- Cancel a payment that no worker is charging, unless a late charge is known.
 WITH canceled AS (
     UPDATE payments p
     SET status = 'canceled',
@@ -220,7 +219,7 @@ WITH canceled AS (
 SELECT * FROM canceled
 
 -- name: expire
--- The time for it is over, and nothing is charged or may have been.
+-- Cancel an expired payment for which nothing was charged, and no outcome is open.
 WITH expired AS (
     UPDATE payments p
     SET status = 'canceled',
@@ -241,7 +240,7 @@ WITH expired AS (
 SELECT id FROM expired
 
 -- name: bury
--- A payment whose stream entry kills the workers that take it: a human decides. Only from a status that is not settled.
+-- Move a payment whose stream entry kills its workers to needs_review. Only from a status that is not settled.
 WITH buried AS (
     UPDATE payments p
     SET status = 'needs_review',
@@ -264,20 +263,20 @@ WITH buried AS (
 SELECT id FROM buried
 
 -- name: ended_attempts
--- How many attempts ended with an answer that leaves no call on its way. An attempt that ended `unknown`, or whose worker
--- died, is none of them. Not a statement: others hold it.
+-- The number of attempts whose answer leaves no call on its way. An attempt that ended `unknown`, or whose worker died, does
+-- not count. Not a statement: others include it.
 (SELECT count(*) FROM payment_events e
  WHERE e.payment_id = p.id AND e.event IN ('unavailable', 'declined', 'spent'))
 
 -- name: late_look_up
--- When a payment that is being closed without a charge is first looked up again; NULL if no call can be on its way. Not a
--- statement: others hold it.
+-- The first late look-up of a payment that is closed without a charge; NULL if no call can be on its way. Not a statement:
+-- others include it.
 CASE WHEN p.provider_ref IS NULL AND {ended_attempts} < p.attempts
      THEN now() + %(late_ms)s::bigint * interval '1 millisecond' END
 
 -- name: begin_late_look_up
--- The look-up of a closed payment that the sweep has sent begins. It comes again by itself, each time later, unless
--- `plan_late_look_up` says otherwise: a worker that dies over it, or a provider that does not answer, cost a delay.
+-- Begin the look-up of a closed payment that the sweep has sent. It is due again by itself, each time later, unless
+-- `plan_late_look_up` decides otherwise: a worker that dies, or a provider that does not answer, costs a delay.
 UPDATE payments p
 SET look_ups = p.look_ups + 1,
     open_since = coalesce(p.open_since, now()),
@@ -288,8 +287,8 @@ WHERE p.id = %(id)s AND p.status IN ('failed_final', 'canceled') AND p.sweep_at 
 RETURNING {payment}, extract(epoch FROM now() - p.open_since)::float8, now()
 
 -- name: plan_late_look_up
--- There is no charge yet: when it is looked up next, counted from when it was closed. NULL: that was the last time. A time that
--- came after this look-up was begun is still ahead, however late its answer is written (Postgres was away, its worker stopped).
+-- No charge was found: set the next late look-up, counted from the close; NULL after the last. A time after the begin of this
+-- look-up still counts, however late its result is written (Postgres was away, its worker stopped).
 UPDATE payments p
 SET look_ups = 0,
     open_since = NULL,
@@ -301,7 +300,7 @@ WHERE p.id = %(id)s AND p.version = %(version)s AND p.status IN ('failed_final',
   AND p.sweep_at IS NOT NULL
 
 -- name: fail_late_look_up
--- The provider has not said for too long whether there is a charge: a human asks.
+-- The provider has not answered late look-ups for too long: needs_review.
 WITH failed AS (
     UPDATE payments p
     SET status = 'needs_review',
@@ -320,7 +319,7 @@ WITH failed AS (
 SELECT id FROM failed
 
 -- name: resolve
--- A human has decided. Where no charge is known and a call may still be on its way, it is looked up as after any close.
+-- An operator's decision. If no charge is known and a call may still be on its way, it is looked up as after any close.
 WITH resolved AS (
     UPDATE payments p
     SET status = %(status)s,
@@ -346,13 +345,13 @@ WITH resolved AS (
 SELECT * FROM resolved
 
 -- name: decided
--- Whether a human's decision made this payment what it is.
+-- True if a decision is the last event of this payment.
 SELECT coalesce((SELECT e.event FROM payment_events e
                  WHERE e.payment_id = %(id)s AND e.event <> 'late_result'
                  ORDER BY e.version DESC LIMIT 1) = 'resolved', false)
 
 -- name: events
--- The timeline of one payment, acceptance first.
+-- The events of one payment, acceptance first.
 SELECT p.id AS payment_id, 0 AS version, p.created_at AS at, 'accepted' AS event, 'pending' AS status, 0 AS attempt,
        'api' AS actor, NULL AS reason, NULL AS provider, NULL AS latency_ms, NULL AS call, NULL AS decline_code
 FROM payments p WHERE p.id = %(id)s

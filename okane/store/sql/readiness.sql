@@ -1,5 +1,5 @@
 -- name: writable
--- Raises where a table is missing. Read-only: a standby, or a session that was told to be.
+-- Raises if a table is missing. Read-only: a standby, or default_transaction_read_only.
 SELECT
     current_setting('transaction_read_only')::boolean,
     (SELECT max(version) FROM okane_schema),

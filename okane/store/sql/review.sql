@@ -1,6 +1,6 @@
 -- name: waiting
--- What needs a review, newest first. Found account by account, through the index that few payments are in: an account that
--- has none of them costs one look.
+-- Payments that need a review, newest first. Read account by account through the partial index: an account without any costs
+-- one lookup.
 WITH RECURSIVE accounts (account_id) AS (
     (SELECT p.account_id FROM payments p
      WHERE p.rare_status IS NOT NULL AND p.account_id >= coalesce(%(account_id)s::text, '')

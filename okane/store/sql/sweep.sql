@@ -1,12 +1,12 @@
 -- name: sweep_lock
--- One sweep at a time looks for lost wake-ups; the lock goes with the transaction, so a dead sweeper holds nothing.
+-- One sweep at a time looks for lost wake-ups; the lock ends with the transaction, so a dead process holds nothing.
 SELECT pg_try_advisory_xact_lock(hashtext('okane.sweep'))
 
 -- name: sweep_horizon
--- Moves the moment up to which every writing transaction is known to have ended. Ids are given in order, so transactions
--- that got theirs before `seen_at` have lower ids than ours, which is `seen_xmax` (a snapshot's own xmax is too low: it
--- counts ended transactions only). Once the oldest one still running is not below it, `seen_at` is proven. Goes by snapshots
--- alone, so it sees the transactions of every role. An id from the future is another server's, whose dump was loaded here.
+-- Move the time before which every writing transaction is known to have ended. Transaction ids are assigned in order, so
+-- transactions with an id from before `seen_at` have lower ids than ours, which is `seen_xmax` (the xmax of a snapshot is
+-- too low: it counts ended transactions only). Once the oldest running one is not below it, `seen_at` is proven. Snapshots
+-- show the transactions of every role. An id from the future comes from another server, whose dump was loaded here.
 UPDATE sweep_horizon h
 SET proven_at = CASE WHEN pg_snapshot_xmin(pg_current_snapshot()) >= h.seen_xmax THEN h.seen_at ELSE h.proven_at END,
     seen_at = now(),
@@ -15,19 +15,19 @@ WHERE pg_snapshot_xmin(pg_current_snapshot()) >= h.seen_xmax
    OR pg_snapshot_xmax(pg_current_snapshot()) < h.seen_xmax
 
 -- name: sweep_bound
--- Seconds since the epoch below which no payment can still be on its way into the table, and now.
+-- Seconds since the epoch before which no insert of a payment can still be uncommitted, and now.
 SELECT extract(epoch FROM h.proven_at)::float8 - %(grace_s)s, extract(epoch FROM now())::float8 FROM sweep_horizon h
 
 -- name: sweep_cursor
 SELECT passed FROM sweep_cursors WHERE lane = %(lane)s
 
 -- name: sweep_oldest
--- Where the first look starts.
+-- The start of the first scan.
 SELECT id FROM payments ORDER BY id LIMIT 1
 
 -- name: sweep_open
--- The first row that a lane's cursor may not pass without marking it, whatever its lane. On a table that was there before
--- its sweep, the lanes look for it together: each walking over all that is settled would cost as often as there are lanes.
+-- The first row of any lane that a cursor may not pass without marking it. On a table that existed before its sweep, one scan
+-- finds it for all lanes: otherwise each lane would scan all settled payments.
 WITH window_ AS (
     SELECT p.id, p.status, p.sweep_at
     FROM payments p
@@ -41,9 +41,9 @@ SELECT (SELECT id FROM window_ WHERE status IN ('pending', 'processing') AND swe
        (SELECT id FROM window_ ORDER BY id DESC LIMIT 1) AS last
 
 -- name: sweep_lost
--- Marks what the lane's cursor is about to pass and what still waits on the happy path: no wake-up for it is alive. The
--- window counts rows of all lanes, so that a lane with few payments costs no more than any other. No SKIP LOCKED: a row
--- that is skipped because somebody just holds it would never be looked at again.
+-- Mark the open rows that the lane's cursor is about to pass: they have no live wake-up. The window counts rows of all lanes,
+-- so that a lane with few payments costs no more than any other. No SKIP LOCKED: the sweep would never return to a row that
+-- was skipped because it was locked.
 WITH window_ AS (
     SELECT p.id, p.lane, p.status, p.sweep_at
     FROM payments p
@@ -72,10 +72,10 @@ INSERT INTO sweep_cursors AS c (lane, passed) VALUES (%(lane)s, %(passed)s)
 ON CONFLICT (lane) DO UPDATE SET passed = greatest(c.passed, excluded.passed)
 
 -- name: sweep_due
--- Takes payments whose wake-up is overdue. They get another look when this one, at the end of its lane, must have been read.
--- `early_ms` is the grace where no wake-up can come: a retry, whose sweep_at is that much later than its retry_at, is then
--- taken at its own time. Once: one that was taken before goes by its sweep_at again, or each look would take it anew.
--- A process of the version before leaves sweep_at at a closed payment that it finds charged: what needs a review comes no more.
+-- Take payments whose wake-up is overdue. They are due again when the wake-up that is added now, at the end of its lane, must
+-- have been read. `early_ms` is the grace while no wake-up can come: a retry, whose sweep_at is that much later than its
+-- retry_at, is then taken at its own time. Only once: after that its sweep_at counts, or each round would take it again.
+-- A process of the previous version leaves sweep_at at a closed payment that it finds charged: needs_review clears it.
 WITH due AS (
     SELECT p.id FROM payments p
     WHERE p.sweep_at <= now() + %(early_ms)s::bigint * interval '1 millisecond'
