@@ -1,7 +1,7 @@
 """Parses the addresses that settings and options take: Postgres, Redis and HTTP URLs. Pure.
 
-Guarantee: an address that passes is one that libpq, redis-py or our HTTP clients can use; the message about one that does
-not says what is wrong with it and repeats none of it, since addresses hold passwords.
+Guarantee: libpq, redis-py or the HTTP clients can use an address that passes. The message about one that does not pass says
+what is wrong and repeats none of it, since addresses hold passwords.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _QUOTES = "\"'`\u2018\u2019\u201c\u201d"
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})|%00")
 _PASSWORD_ADVICE = "in a user name or password, @ is written %40, / %2F, ? %3F, # %23 and % %25"  # noqa: S105 - advice
 
-# libpq reads these when it connects, where a wrong value looks like a server that is away.
+# libpq checks these when it connects, when a wrong value looks like a server that is away.
 _LIBPQ_CHOICES: Mapping[str, frozenset[str]] = {
     "sslmode": frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}),
     "target_session_attrs": frozenset({"any", "read-write", "read-only", "primary", "standby", "prefer-standby"}),

@@ -1,7 +1,7 @@
-"""What an API key is: `sk_test_` or `sk_live_`, twelve characters that name it, and 256 random bits. Pure.
+"""API keys: `sk_test_` or `sk_live_`, twelve characters that name the key, and 256 random bits. Pure.
 
-Promise: the secret is in nobody's hands but its owner's. What is kept is its prefix, to find it by, and its SHA-256: against
-256 random bits no guess is cheap enough to need a slower hash.
+Guarantee: only its owner has the secret. okane stores its prefix, to find it, and its SHA-256: 256 random bits cannot be
+guessed, so a slower hash is not needed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from datetime import datetime
 
 from okane.rate import Rate
 
-ACCOUNT = "default"  # of the key that `okane up` makes, and of everybody where there are no keys
+ACCOUNT = "default"  # of the key that `okane up` creates, and of every request where no keys are used
 
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 _SECRET = re.compile(r"(sk_(?:test|live)_[0-9a-z]{12})_[0-9a-f]{64}", re.ASCII)
@@ -25,14 +25,14 @@ _ACCOUNT_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
 
 
 class Mode(enum.StrEnum):
-    """Whose money it is: play money, or somebody's."""
+    """The mode of a key: test money or real money."""
 
     TEST = "test"
     LIVE = "live"
 
 
 class Scope(enum.StrEnum):
-    """What a key may do."""
+    """A permission of a key."""
 
     READ = "read"
     WRITE = "write"
@@ -41,7 +41,7 @@ class Scope(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key at the only moment when its secret is known."""
+    """A new key, the only form in which its secret is known."""
 
     secret: str
 
@@ -61,7 +61,7 @@ class NewKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """One row of `api_keys`. `rate` is None where the setting for all counts."""
+    """One row of `api_keys`. Where `rate` is None the setting for all keys applies."""
 
     prefix: str
     account_id: str
@@ -76,35 +76,35 @@ class ApiKey:
 
 
 def prefix_of(secret: str) -> str | None:
-    """Which key this would be the secret of; None if it cannot be one."""
+    """Return the prefix of a secret, which names its key; None if it cannot be a secret."""
     match = _SECRET.fullmatch(secret)
     return match[1] if match is not None else None
 
 
 def is_prefix(text: str) -> bool:
-    """Tell whether this is the part of a key that names it."""
+    """Tell whether a text has the form of a prefix."""
     return re.fullmatch(r"sk_(?:test|live)_[0-9a-z]{12}", text, re.ASCII) is not None
 
 
 def hash_of(secret: str) -> bytes:
-    """What is kept of a secret."""
+    """Return the hash of a secret, which is stored."""
     return hashlib.sha256(secret.encode()).digest()
 
 
 def matches(secret: str, secret_hash: bytes) -> bool:
-    """Whether this is the secret. Takes as long when it is nearly right as when it is not."""
+    """Tell whether a secret has this hash, in constant time."""
     return hmac.compare_digest(hash_of(secret), secret_hash)
 
 
 def check_account_id(text: str) -> str:
-    """The name of an account. Raises ValueError."""
+    """Return the name of an account. Raises ValueError."""
     if not _ACCOUNT_ID.fullmatch(text):
         raise ValueError("an account is 1 to 64 letters, digits, `.`, `_` or `-`, the first a letter or digit")
     return text
 
 
 def parse_scopes(text: str) -> Sequence[Scope]:
-    """`read,write`. Raises ValueError."""
+    """Parse scopes like `read,write`. Raises ValueError."""
     try:
         return [Scope(word.strip()) for word in text.split(",")]
     except ValueError:

@@ -25,7 +25,7 @@ _FAMILY_MISSING = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
 def is_host(text: str) -> bool:
-    """Accept a name as DNS has them, or an IPv4 or IPv6 address without brackets."""
+    """Tell whether a text is a DNS name, or an IPv4 or IPv6 address without brackets."""
     if ":" not in text:
         return re.fullmatch(r"[\w-]{1,63}(?:\.[\w-]{1,63})*\.?", text, re.ASCII) is not None and len(text) < 254
     try:
@@ -49,12 +49,12 @@ def checked(text: str) -> str:
 
 
 def netloc(host: str, port: int) -> str:
-    """`host:port`, an IPv6 address in brackets."""
+    """Return `host:port`, with an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def reached_at(text: str) -> str:
-    """The host under which this machine itself reaches what is bound to the setting."""
+    """Return the host under which this machine reaches a server that is bound to the setting."""
     first = hosts(text)[0]
     return LOOPBACKS[0] if first in EVERY_ADDRESS or first == "localhost" else first
 
@@ -62,7 +62,7 @@ def reached_at(text: str) -> str:
 def bind(text: str, port: int, *, share_port: bool = False) -> Sequence[socket.socket]:
     """Bind every address of the setting at one port; port 0 takes a free one.
 
-    Raises OSError with `host:port` as its `filename`, and leaves nothing bound then. Asks the resolver: may block for names.
+    Raises OSError with `host:port` as its `filename`, and leaves nothing bound then. May block while names are resolved.
     """
     bound: list[socket.socket] = []
     with contextlib.ExitStack() as closing:
@@ -81,7 +81,7 @@ def bind(text: str, port: int, *, share_port: bool = False) -> Sequence[socket.s
 
 
 def _expanded(text: str) -> Sequence[tuple[str, bool]]:
-    """The hosts of a setting, each with whether it must be there. An address that every address includes is left out."""
+    """Return the hosts of a setting, each with whether it is required. Addresses that `0.0.0.0` or `::` includes are left out."""
     found = {host: False for name in hosts(text) for host in _BOTH_FAMILIES.get(name, ())}
     found |= {name: True for name in hosts(text) if name not in _BOTH_FAMILIES}
     every = {":" in host for host in found if host in EVERY_ADDRESS}

@@ -30,8 +30,8 @@ class Refusal(Enum):
 
 @dataclass(frozen=True, slots=True)
 class OriginGuard:
-    """Tells requests of pages of other origins apart. `hosts`: names beside loopback's that `Host` may hold, in lower case;
-    None: any, for a server that is reached by names it does not know."""
+    """Finds requests of pages of other origins. `hosts`: names beside loopback's that `Host` may hold, in lower case; None:
+    any, for a server that is reached under names that are not configured."""
 
     hosts: Set[str] | None = frozenset()
 
@@ -55,7 +55,7 @@ class OriginGuard:
         return name is not None and (is_loopback(name) or name in self.hosts)
 
     def _is_own(self, origin: str, host: str) -> bool:
-        """Tell whether a page of `origin` came from here: from the address that it asks now, or a configured name."""
+        """Tell whether a page of `origin` came from this server: from the requested address, or a configured name."""
         match = _ORIGIN.fullmatch(origin)
         page = match and _AUTHORITY.fullmatch(match["authority"])
         if not match or not page:

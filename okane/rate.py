@@ -1,4 +1,4 @@
-"""How many requests in how long: `100/s`, `6000/m`, `100/s burst 500`. Pure."""
+"""A rate of requests: `100/s`, `6000/m`, `100/s burst 500`. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _UNIT_S = {"s": 1, "m": 60, "h": 3600}
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many requests in a window on the average, and `burst` at once. Without one, a window's worth at once."""
+    """A number of requests per window on average, and `burst` at once, which defaults to the number of one window."""
 
     requests: int
     window_s: int
@@ -20,7 +20,7 @@ class Rate:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises ValueError."""
+        """Parse a rate. Raises ValueError."""
         match = _RATE.fullmatch(text.strip())
         if match is None:
             raise ValueError("expected a rate like 100/s, 6000/m or 100/s burst 500")

@@ -1,7 +1,7 @@
-"""The `Server` header of every HTTP server of ours: a name without versions.
+"""The `Server` header of all HTTP servers of okane: a name without versions.
 
-aiohttp has no setting for it, and sends its own version and Python's also in answers to what is no HTTP request, which no
-middleware or signal sees. So its constant is replaced, for whatever is imported after this.
+aiohttp has no setting for it, and sends its own version and Python's, also in answers to bytes that are not a request, which
+no middleware or signal sees. So its constant is replaced here, before modules that use it are imported.
 """
 
 from __future__ import annotations

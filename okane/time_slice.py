@@ -1,15 +1,15 @@
-"""Long work in slices: what takes longer than one request may hold the event loop gives other requests their turn."""
+"""Long computations in slices of time, so that other requests run in between."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 
-SLICE_S = 0.001  # so that the longest step in between, and what else is in the same turn, stay below five times as much
+SLICE_S = 0.001  # the longest step in between, with the rest of its turn of the loop, stays below five times this
 
 
 class TimeSlice:
-    """The time since other tasks had their turn. For code that computes for long and awaits nothing else."""
+    """The time since other tasks could run. For code that computes for long and awaits nothing else."""
 
     def __init__(self) -> None:
         self._since_s = time.perf_counter()

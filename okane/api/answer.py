@@ -1,4 +1,4 @@
-"""An answer before it is on its way: what is said is decided once, however it is sent."""
+"""An answer before it is sent: its content is the same whether aiohttp or the fast path sends it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from okane.server_name import SERVER
 from streams.values import value
 
 JSON = "application/json"
-NO_STORE = "no-store"  # for all but what is no client's own: nothing on the way is to keep what it says of a payment
+NO_STORE = "no-store"  # no cache may keep the data of a payment; the descriptions of the API are cacheable
 
 _LINES = {status: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 
 
 @value
 class Answer:
-    """What a client is told, apart from the id of its request."""
+    """The answer to a request, without the id of the request."""
 
     status: HTTPStatus
     body: bytes
@@ -27,13 +27,13 @@ class Answer:
     content_type: str = JSON
 
     def response(self) -> web.Response:
-        """For aiohttp to send."""
+        """Return the response for aiohttp to send."""
         return web.Response(
             status=self.status.value, body=self.body, headers=self.headers, content_type=self.content_type
         )
 
     def on_the_wire(self, *, request_id: str, closing: bool) -> bytes:
-        """The bytes that aiohttp would send to HTTP/1.1. `closing`: the connection is going to be closed."""
+        """Return the bytes that aiohttp would send in HTTP/1.1. `closing`: the connection will be closed."""
         head = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
         end = "Connection: close\r\n\r\n" if closing else "\r\n"
         return (

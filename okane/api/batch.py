@@ -1,4 +1,4 @@
-"""`POST /v1/payments/batch`: many payments in one request, each accepted or refused for itself."""
+"""`POST /v1/payments/batch`: many payments in one request, each accepted or refused on its own."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from okane.time_slice import TimeSlice
 NDJSON = "application/x-ndjson"
 MAX_BYTES = 1024 * 1024
 MAX_ITEMS = 1_000
-MAX_ITEM_ERRORS = 5  # that an answer lists for one item
-TOGETHER = 64  # items that are written in one transaction
+MAX_ITEM_ERRORS = 5  # listed for one item
+GROUP_SIZE = 64  # items written in one transaction
 
-Item = NewPayment | str  # what is to be accepted, or the result of what was refused
+Item = NewPayment | str  # a payment to accept, or the result of an item that was refused
 
 
 class BatchHandler:
@@ -33,7 +33,7 @@ class BatchHandler:
         self._creation = creation
 
     async def create(self, request: web.Request) -> web.Response:
-        """Accept what can be accepted: 207, with a result for each item, in order."""
+        """Accept the items that can be accepted; answer 207 with a result for each item, in order."""
         lines = request_body.check_media_type(request, JSON, NDJSON) == NDJSON
         if "Idempotency-Key" in request.headers:
             raise malformed("idempotency_key_misplaced", "in a batch every item carries its own idempotency_key")
@@ -42,7 +42,7 @@ class BatchHandler:
         return await self._accept(items)
 
     async def _read(self, body: bytes, *, lines: bool, account_id: str) -> Sequence[tuple[Item, int]]:
-        """All items with their sizes, before any is accepted: a body that turns out to be no JSON is refused as a whole."""
+        """Return all items with their sizes before any is accepted: a body that is not JSON is refused as a whole."""
         items: list[tuple[Item, int]] = []
         time_slice = TimeSlice()
         for piece in batch_items.of_lines(body) if lines else batch_items.of_array(body):
@@ -76,7 +76,7 @@ class BatchHandler:
             outcomes = [away] * len(news) if away else list(map(_outcome, await self._creation.create(news)))
             lost = [one for one in outcomes if isinstance(one, Problem) and one.code == "store_unavailable"]
             if lost and len(lost) == len(outcomes):
-                away = lost[0]  # those that are left do not wait for it, too
+                away = lost[0]  # the rest of the items need not wait for Postgres again
             following = iter(outcomes)
             for one in group:
                 outcome = one if isinstance(one, str) else next(following)
@@ -84,17 +84,17 @@ class BatchHandler:
                 results.append(_written(outcome))
                 await time_slice.end_if_spent()
         if away and not accepted and all(isinstance(one, NewPayment) for one, _ in items):
-            raise away  # nothing is known to be accepted: the whole batch is to be repeated
+            raise away  # no item is known to be accepted: the client repeats the batch
         said = f'{{"results":[{",".join(results)}],"accepted":{accepted},"refused":{len(results) - accepted}}}'
         return web.Response(status=HTTPStatus.MULTI_STATUS, body=said.encode(), content_type=JSON)
 
 
 def grouped(items: Iterable[tuple[Item, int]]) -> Iterator[Sequence[Item]]:
-    """The items in the portions in which they are accepted, by number and by size: a portion is handled without a pause."""
+    """Yield the items in groups that are limited in number and size: a group is handled without a pause."""
     group: list[Item] = []
     size = 0
     for item, item_size in items:
-        if len(group) == TOGETHER or (group and size + item_size > MAX_BODY_BYTES):
+        if len(group) == GROUP_SIZE or (group and size + item_size > MAX_BODY_BYTES):
             yield group
             group, size = [], 0
         group.append(item)

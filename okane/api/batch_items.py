@@ -1,8 +1,8 @@
-"""Cut the body of a batch into the texts of its items, without parsing them. Pure.
+"""Splits the body of a batch into its items, without parsing them. Pure.
 
-Promise: if the body is JSON, the texts are those that a parser would find; if it is not, one of them is no JSON either, or
-Problem is raised. No step takes longer than about a millisecond, for any body: where there is no piece yet, an iterator
-yields None, so that its caller can let other requests have their turn.
+Guarantee: if the body is JSON, the items are those that a parser would find; if it is not, one of them is not JSON either, or
+Problem is raised. No step takes longer than about a millisecond: the iterators yield None where there is no item yet, so
+that their caller can let other requests run.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from okane.api.problems import Problem, malformed
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BLANKS = b" \t\r\n"
 STEP_BYTES = 16 * 1024
-# What is skipped in one step: texts, and what is neither a text nor a bracket (nor a comma, in the array itself). All of it
-# is possessive, so that nothing is looked at twice but a text that the end of a step cuts off.
+# Skipped in one step: strings, and characters that are neither quote nor bracket (nor comma, in the array itself). The
+# patterns are possessive, so that no byte is matched twice but those of a string that the end of a step cuts off.
 _TEXT = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _BETWEEN_ITEMS = re.compile(rb'(?:[^",\[\]{}]++|' + _TEXT + rb")*+", re.DOTALL)
 _INSIDE_ITEMS = re.compile(rb'(?:[^"\[\]{}]++|' + _TEXT + rb")*+", re.DOTALL)
@@ -27,13 +27,13 @@ _INSIDE_TEXT = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 
 def _skip(what: re.Pattern[bytes], body: bytes, at: int) -> int:
     found = what.match(body, at, at + STEP_BYTES)
-    assert found is not None  # it may be empty
+    assert found is not None  # the patterns match the empty string too
     return found.end()
 
 
 def of_lines(body: bytes) -> Iterator[bytes | None]:
-    """The lines that are not blank."""
-    yield None  # the body has just been received, which takes its time, too
+    """Yield the lines that are not blank."""
+    yield None  # receiving the body has used time already
     start = yield from _after_blanks(body, 0)
     while start < len(body):
         end = body.find(b"\n", start)
@@ -43,8 +43,8 @@ def of_lines(body: bytes) -> Iterator[bytes | None]:
 
 
 def of_array(body: bytes) -> Iterator[bytes | None]:
-    """The items of a JSON array."""
-    yield None  # the body has just been received, which takes its time, too
+    """Yield the items of a JSON array."""
+    yield None  # receiving the body has used time already
     at = yield from _after_blanks(body, len(_BYTE_ORDER_MARK) if body.startswith(_BYTE_ORDER_MARK) else 0)
     if body[at : at + 1] != b"[":
         raise _no_array(body)
@@ -79,7 +79,7 @@ def of_array(body: bytes) -> Iterator[bytes | None]:
 
 
 def _after_blanks(body: bytes, at: int) -> Generator[None, None, int]:
-    """Where something else begins."""
+    """Return the position of the first byte that is not a blank."""
     while (end := _skip(_BLANK, body, at)) > at:
         at = end
         yield None
@@ -87,7 +87,7 @@ def _after_blanks(body: bytes, at: int) -> Generator[None, None, int]:
 
 
 def _after_text(body: bytes, at: int) -> Generator[None, None, int]:
-    """Where a text ends that is too long for one step."""
+    """Return the end of a string that is too long for one step."""
     at += 1
     while True:
         before, at = at, _skip(_INSIDE_TEXT, body, at)
@@ -99,7 +99,7 @@ def _after_text(body: bytes, at: int) -> Generator[None, None, int]:
 
 
 def _no_array(body: bytes) -> Problem:
-    """Why this is no batch: it may be no JSON at all."""
+    """Return the problem with a body that is not a batch: it may not be JSON at all."""
     if len(body) <= strict_json.MAX_BYTES:
         strict_json.loads(body)
     return malformed("body_not_an_array", "a batch is a JSON array, or one object a line as application/x-ndjson")

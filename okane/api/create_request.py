@@ -41,14 +41,14 @@ def _currency(code: str) -> str:
 
 
 _CURRENCY = re.compile("[A-Z]{3}")
-# Which currencies there are is a rule for new payments (`PaymentCreation`): those of earlier ones may have been withdrawn.
-CURRENCY = {"type": "string", "enum": sorted(CURRENCIES), "title": "CurrencyCode"}  # in words that JSON Schema has
+# `PaymentCreation` checks that a currency exists: those of earlier payments may have been withdrawn.
+CURRENCY = {"type": "string", "enum": sorted(CURRENCIES), "title": "CurrencyCode"}
 NewCurrency = Annotated[str, AfterValidator(_currency), WithJsonSchema(CURRENCY)]
-# Of any payment there may be.
+# Of any payment, earlier ones included.
 AnyCurrency = Annotated[
     str, AfterValidator(_currency), WithJsonSchema({"type": "string", "pattern": f"^{_CURRENCY.pattern}$"})
 ]
-# The upper bound is a rule for new payments, too.
+# `PaymentCreation` checks the upper bound, for new payments only.
 AMOUNT = {"type": "integer", "format": "int64", "exclusiveMinimum": 0, "maximum": MAX_AMOUNT_MINOR}
 Amount = Annotated[int, Field(gt=0), WithJsonSchema(AMOUNT)]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=40)]
@@ -58,7 +58,7 @@ IdempotencyKey = Annotated[str, WithJsonSchema(idempotency_key.KEY)]
 
 
 class CreatePayment(BaseModel):
-    """The body of `POST /payments`, `POST /v1/payments` and `POST /pay`. A member that is null is as if it were absent."""
+    """The body of `POST /payments`, `POST /v1/payments` and `POST /pay`. A member that is null counts as absent."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -81,21 +81,21 @@ class CreatePayment(BaseModel):
 
 
 def validate_create_request(body: Any) -> CreatePayment:
-    """Validate a parsed body. Raises a Problem: 400 if it is no object, 422 naming every member that is wrong."""
+    """Validate a parsed body. Raises a Problem: 400 if it is not an object, 422 naming every wrong member."""
     return validate(CreatePayment, body)
 
 
 def parse_fast(body: bytes) -> CreatePayment | None:
     """Return the same as `validate_create_request` at half of its cost, or None where it might raise or decide otherwise."""
     quotes = body.count(b'"')
-    # A text may hold anything then; or there are too many members, or values, all of which pydantic would look at.
+    # With a backslash, quotes cannot be counted; and pydantic would validate any number of members and values.
     if b"\\" in body or quotes > MAX_QUOTES or body.count(b",") > MAX_COMMAS:
         return None
     try:
         asked = CreatePayment.__pydantic_validator__.validate_json(body)
     except ValidationError:
         return None
-    # A name that stood twice would be forgotten by now, but not its quotes.
+    # The parser drops the first of two equal names, but the quotes of both are counted.
     texts = (asked.currency, asked.idempotency_key, asked.execute_at, asked.expires_at)
     count = len(asked.model_fields_set) + 4 - texts.count(None) + 2 * len(asked.metadata or ())
     return asked if quotes == 2 * count else None

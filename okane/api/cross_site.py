@@ -1,4 +1,4 @@
-"""Answers to requests that a web page of another origin makes a browser send, where no API keys are asked for."""
+"""Refuses requests that a web page of another origin makes a browser send, for servers without API keys."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from okane.api.problems import Problem
 from okane.origin_guard import OriginGuard, Refusal
 
 _CROSS_SITE = "a web page of another origin may not use this API without keys (Origin, Sec-Fetch-Site)"
-_HOST = "Host names neither this machine nor a name in OKANE_ALLOWED_HOSTS, as is asked of requests without keys"
+_HOST = "Host names neither this machine nor a name in OKANE_ALLOWED_HOSTS, which a server without keys requires"
 
 
-def check(guard: OriginGuard, request: web.BaseRequest) -> None:
-    """Raise Problem if `guard` does not let this request pass."""
+def check_origin(guard: OriginGuard, request: web.BaseRequest) -> None:
+    """Raise Problem if `guard` refuses this request."""
     headers = request.headers
     match guard.refusal(_hosts(request), headers.getall("Origin", ()), headers.getall("Sec-Fetch-Site", ())):
         case Refusal.CROSS_SITE:
@@ -25,6 +25,6 @@ def check(guard: OriginGuard, request: web.BaseRequest) -> None:
 
 
 def _hosts(request: web.BaseRequest) -> Sequence[str]:
-    """The hosts that a request names: `Host`, and a target in absolute form, which overrides it (RFC 9112, 3.2.2)."""
+    """Return the hosts in `Host` and in a target in absolute form, which overrides it (RFC 9112, 3.2.2)."""
     hosts = request.headers.getall("Host", ())
     return hosts if request.raw_path.startswith("/") else (*hosts, request.url.raw_authority)

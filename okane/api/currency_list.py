@@ -1,4 +1,4 @@
-"""`GET /v1/currencies`: which currencies new payments may be in, and how many decimal digits their minor units stand for."""
+"""`GET /v1/currencies`: the currencies of new payments, with the number of decimal digits of their minor units."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aiohttp import web
 from okane.api.answer import JSON
 from okane.currencies import NEW_PAYMENTS
 
-# It changes with ISO 4217's amendments, which come with a version of ours.
+# The list changes only with a release.
 _CACHEABLE = {"Cache-Control": "public, max-age=3600"}
 _BODY = json.dumps(
     {
@@ -22,5 +22,5 @@ _BODY = json.dumps(
 
 
 async def show(_request: web.Request) -> web.Response:
-    """The list, the same for every client."""
+    """Answer with the list, the same for every client."""
     return web.Response(body=_BODY, content_type=JSON, headers=_CACHEABLE)

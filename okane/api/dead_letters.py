@@ -1,4 +1,4 @@
-"""The routes of the dead letters: what was given up, and another try for it."""
+"""The routes of the dead letters: the list of payments that were given up, and their replay."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class DeadQuery(BaseModel):
 
 
 class ReplayFilter(BaseModel):
-    """Which dead letters to try again: all that can be, but for what is said here."""
+    """The dead letters to replay: all that can be retried, narrowed by these members."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -70,7 +70,7 @@ class ReplayFilter(BaseModel):
 
 
 class ReplayRequest(BaseModel):
-    """The body of `POST /v1/dead-letters/replay`. A member that is null is as if it were absent."""
+    """The body of `POST /v1/dead-letters/replay`. A member that is null counts as absent."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -87,7 +87,7 @@ class DeadLetterHandlers:
         self._replay = replay
 
     async def list(self, request: web.Request) -> web.Response:
-        """`GET /v1/dead-letters`: a page, what was given up last first, or first."""
+        """`GET /v1/dead-letters`: a page, the newest dead letters first unless `order` is `ascending`."""
         query = query_parameters.parse_query(DeadQuery, request.query)
         wanted = DeadLetterFilter(
             ascending=query.order == "ascending",
@@ -105,17 +105,17 @@ class DeadLetterHandlers:
         return page_of(request, "dead_letters", f"[{','.join(listed)}]", after)
 
     async def replay(self, request: web.Request) -> web.Response:
-        """`POST /v1/dead-letters/replay`: what was given up is tried again, the oldest first."""
+        """`POST /v1/dead-letters/replay`: retry dead letters, the oldest first."""
         request_body.check_media_type(request, JSON)
         body = await request_body.read_body(request, MAX_BODY_BYTES)
         time_slice = TimeSlice()
         asked = request_body.validate(ReplayRequest, strict_json.loads(body))
-        await time_slice.end_if_spent()  # many ids take as long to check as to ask for
+        await time_slice.end_if_spent()  # many ids take as long to validate as to select
         chosen = asked.filter or ReplayFilter()
         limit, dry_run = asked.limit or DEFAULT_REPLAY, bool(asked.dry_run)
         wanted = DeadLetterFilter(
             account_id=account_of(request),
-            # Those that need a review are not to be retried; one that is named is said to be kept.
+            # Payments that need a review are not retried; one that is named is reported as kept.
             statuses=frozenset() if chosen.payment_ids else frozenset({Status.FAILED_FINAL}),
             ids=chosen.payment_ids,
             currency=chosen.currency,

@@ -25,20 +25,20 @@ class HealthHandlers:
         self._was_ready = True
 
     async def health(self, _request: web.Request) -> web.Response:
-        """`GET /v1/health`, `/health`, `/healthz`: this process answers. Says nothing about what it depends on."""
+        """`GET /v1/health`, `/health`, `/healthz`: answer 200 while the process runs, whatever it depends on."""
         return web.Response(body=b'{"status":"ok"}', content_type=JSON)
 
     async def ready(self, _request: web.Request) -> web.Response:
-        """`GET /readyz`: payments can be accepted, that is, Postgres takes writes. Redis may be away: the sweep covers it.
+        """`GET /readyz`: answer 200 if payments can be accepted, that is, Postgres takes writes. Redis may be away.
 
-        It takes no key: what is wrong with Postgres, which would name its address, is in the log and not in the answer.
+        The route needs no key, so the reason, which would name the address of Postgres, is in the log alone.
         """
         if self._leaving is not None and self._leaving.is_set():
             raise _not_ready("this process is about to end")
         try:
             await self._store.check_writable()
         except StoreUnavailable as error:
-            if self._was_ready:  # probes come every few seconds, and say the same
+            if self._was_ready:  # probes come every few seconds: one line is enough
                 log.warning("not_ready", reason=str(error))
             self._was_ready = False
             raise _not_ready("Postgres takes no writes") from error

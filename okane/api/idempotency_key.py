@@ -1,4 +1,4 @@
-"""Which idempotency key a request carries (draft-ietf-httpapi-idempotency-key-header, or the body as before us)."""
+"""The idempotency key of a request: a header (draft-ietf-httpapi-idempotency-key-header) or a member of the body."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from okane.api.problems import Problem, malformed
 
 _VISIBLE_ASCII = re.compile(r"[!-~]{1,255}")
 
-# A key in words that JSON Schema has.
+# The JSON Schema of a key.
 KEY = {"type": "string", "pattern": f"^{_VISIBLE_ASCII.pattern}$"}
 
 
 def choose_key(headers: Sequence[str], body: str | None) -> str:
-    """The key of the request, from its `Idempotency-Key` header or its body. Raises a 400 Problem.
+    """Return the key of a request, from its `Idempotency-Key` header or its body. Raises a 400 Problem.
 
-    The header's value is a quoted string by the draft, and a bare token by everybody's habit: both are taken.
+    The header's value is a quoted string in the draft and a bare token in practice: both are accepted.
     """
     said = [_unquoted(header.strip()) for header in headers]
     if body is not None:
@@ -36,17 +36,17 @@ def choose_key(headers: Sequence[str], body: str | None) -> str:
 
 
 def key_reused(payment_id: str) -> Problem:
-    """The key belongs to a payment that means something else."""
+    """Return the problem of a key that belongs to a payment with other members."""
     return Problem(
         HTTPStatus.UNPROCESSABLE_ENTITY,
         "idempotency_key_reused",
-        "this idempotency key was used for a payment that asks for something else",
+        "this idempotency key was used for a payment with other members",
         extra={"payment_id": payment_id},
     )
 
 
 def _unquoted(value: str) -> str:
-    """The text of an RFC 8941 string, or the value as it is."""
+    """Return the text of an RFC 8941 string, or the value as it is."""
     if len(value) >= 2 and value[0] == value[-1] == '"':
         return re.sub(r"\\([\\\"])", r"\1", value[1:-1])
     return value

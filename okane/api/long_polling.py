@@ -1,7 +1,7 @@
-"""Requests that wait for a payment to come to rest (`Prefer: wait=N`, RFC 7240).
+"""Long polling: requests that wait for a payment to come to rest (`Prefer: wait=N`, RFC 7240).
 
-Promise: however many wait, Postgres is asked about all of them at once, a few times a second, on a connection of its own;
-whoever goes away is not asked about any more.
+Guarantee: one query for all waiting requests runs a few times a second, on a connection of its own. A client that goes away
+leaves the query.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from okane.store import PaymentWatch
 log = structlog.get_logger("okane.api")
 
 LONGEST_WAIT_S = 30
-TICK_S = 0.1
-BUSY = 0.2  # the part of the time that looking may take
-AT_ONCE = 1000  # ids in one statement
+POLL_INTERVAL_S = 0.1
+MAX_BUSY = 0.2  # the part of the time that polling may take
+IDS_PER_QUERY = 1000
 WAITED = web.RequestKey("waited_s", float)
 
 _WAIT = re.compile(r'\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?:;.*)?', re.IGNORECASE)
 
 
 def preferred_wait_s(headers: Mapping[str, str]) -> int | None:
-    """How long a request would wait for its payment, in whole seconds; None: it does not say. The first word counts."""
+    """Return how many whole seconds a request waits for its payment, or None. The first preference counts."""
     if "Prefer" not in headers:
         return None
     for preference in headers["Prefer"].split(","):
@@ -51,19 +51,19 @@ class CancelsWhenLost(Protocol):
 
 
 class LongPolling:
-    """Everybody who waits in this process."""
+    """The requests of this process that wait."""
 
     def __init__(self, *, watch: PaymentWatch) -> None:
         self._watch = watch
         self._waiters: dict[UUID, set[asyncio.Future[None]]] = {}
-        self._looking: asyncio.Task[None] | None = None
+        self._poller: asyncio.Task[None] | None = None
         self._closed = False
 
     def __len__(self) -> int:
         return sum(len(waiters) for waiters in self._waiters.values())
 
     async def until_at_rest(self, request: web.Request, payment_id: UUID, *, wait_s: float) -> None:
-        """Returns when the payment is at rest, after `wait_s` at the latest, and at once if the server is stopping.
+        """Return when the payment is at rest, after `wait_s` at the latest, and at once if the server stops.
 
         Raises ConnectionError if the client goes away.
         """
@@ -78,20 +78,20 @@ class LongPolling:
         request[WAITED] = time.perf_counter() - started_s
 
     async def aclose(self, _app: web.Application | None = None) -> None:
-        """Let everybody go, and nobody wait any more."""
+        """Release every waiting request; those that come later do not wait."""
         self._closed = True
         for waiters in self._waiters.values():
             _release(waiters)
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait([self._looking])
+        if self._poller is not None:
+            self._poller.cancel()
+            await asyncio.wait([self._poller])
 
     @contextlib.contextmanager
     def _waiter(self, payment_id: UUID) -> Iterator[asyncio.Future[None]]:
         at_rest: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(payment_id, set()).add(at_rest)
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.get_running_loop().create_task(self._look())
+        if self._poller is None or self._poller.done():
+            self._poller = asyncio.get_running_loop().create_task(self._poll())
         try:
             yield at_rest
         finally:
@@ -100,24 +100,24 @@ class LongPolling:
             if not waiters:
                 del self._waiters[payment_id]
 
-    async def _look(self) -> None:
-        """Look for those at rest until nobody waits."""
+    async def _poll(self) -> None:
+        """Poll until no request waits."""
         took_s = 0.0
         while self._waiters:
-            await asyncio.sleep(max(TICK_S, took_s / BUSY))
+            await asyncio.sleep(max(POLL_INTERVAL_S, took_s / MAX_BUSY))
             started_s = time.perf_counter()
             try:
-                await self._look_once()
-            except StoreUnavailable as error:  # said by whoever lost its connection
+                await self._poll_once()
+            except StoreUnavailable as error:  # the session has logged it
                 log.debug("waiting_interrupted", reason=str(error))
             except Exception:
-                log.exception("waiting_failed")  # they wait to the end of their time, and read for themselves
+                log.exception("waiting_failed")  # the requests wait to the end of their time, and read the payment then
             took_s = time.perf_counter() - started_s
 
-    async def _look_once(self) -> None:
+    async def _poll_once(self) -> None:
         ids = list(self._waiters)
-        for start in range(0, len(ids), AT_ONCE):
-            for payment_id in await self._watch.find_at_rest(ids[start : start + AT_ONCE]):
+        for start in range(0, len(ids), IDS_PER_QUERY):
+            for payment_id in await self._watch.find_at_rest(ids[start : start + IDS_PER_QUERY]):
                 _release(self._waiters.get(payment_id, set()))
 
 

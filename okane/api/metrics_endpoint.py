@@ -1,7 +1,7 @@
-"""What one process tells Prometheus, on a port of its own: itself, the whole system, and where the others are.
+"""The metrics server of a process, on a port of its own.
 
-/metrics           this process, from memory: costs nobody else anything
-/metrics/system    what describes the whole system, read anew; one process is asked for it, whichever
+/metrics           the metrics of this process, from memory
+/metrics/system    the metrics of the whole system, refreshed for the scrape; Prometheus scrapes one process for them
 /http_sd           every process and that one, for Prometheus' http_sd_configs
 /healthz           for a liveness probe
 """
@@ -31,7 +31,10 @@ Refresh = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsSources:
-    """What there is to tell. A refresh never raises for a dependency that is away; `processes` raises StreamError."""
+    """The registries and refresh callbacks behind the metrics server.
+
+    A refresh never raises for a dependency that is away; `processes` raises StreamError.
+    """
 
     process: CollectorRegistry
     system: CollectorRegistry
@@ -41,8 +44,8 @@ class MetricsSources:
 
 
 def build_metrics_app(sources: MetricsSources) -> web.Application:
-    """The application that tells it."""
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more a counter, and nothing new in it
+    """Build the application that serves them."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client ships it untyped; a `_created` series for each counter holds no news
     fresh = _Fresh(sources.refreshes)
 
     async def process(request: web.Request) -> web.Response:
@@ -75,9 +78,9 @@ def build_metrics_app(sources: MetricsSources) -> web.Application:
 
 
 def targets(processes: Sequence[PresentProcess], *, system: str) -> list[dict[str, Any]]:
-    """Target groups for Prometheus. One that died stays among them for a while: its `up` is 0, which is how it is missed.
+    """Return target groups for Prometheus. A dead process stays among them for a while: its `up` of 0 fires the alert.
 
-    The whole system is asked of the first that lives, under an address that does not change when another takes its place.
+    The whole system is scraped from the first process that lives, under an `instance` that does not change with it.
     """
     groups = [_group(one, PROCESS_PATH, role=one.role) for one in processes]
     first = next((one for one in processes if one.alive), None)
@@ -89,21 +92,21 @@ def _group(one: PresentProcess, path: str, **labels: str) -> dict[str, Any]:
 
 
 def _exposed(registry: CollectorRegistry, request: web.Request) -> web.Response:
-    """In the format that the client takes: OpenMetrics, which has exemplars, or the plain text."""
+    """Return the metrics in the format that the client accepts: OpenMetrics, which has exemplars, or plain text."""
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
     return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 
 
 class _Fresh:
-    """Reads anew what is asked for, once for all who ask at the same time."""
+    """Runs the refresh callbacks, once for all scrapes at the same time."""
 
     def __init__(self, refreshes: Sequence[Refresh]) -> None:
         self._refreshes = refreshes
         self._running: dict[Refresh, asyncio.Future[None]] = {}
 
     async def wait(self) -> None:
-        """Return when everything has been read, or after a while: one that takes too long goes on, and serves a later
-        scrape. To cancel it would be to wait for it, too."""
+        """Return when every refresh is done, or after a time-out: a slow one goes on and serves a later scrape. To cancel it
+        would mean to wait for it."""
         for refresh in self._refreshes:
             if refresh not in self._running or self._running[refresh].done():
                 self._running[refresh] = asyncio.ensure_future(refresh())

@@ -1,4 +1,7 @@
-"""Around every request: its id, its duration, and errors as problem+json. Nothing a client sends becomes a 500."""
+"""The middleware of every request: its id, its caller, its duration, and errors as problem+json.
+
+Guarantee: no request of a client becomes a 500.
+"""
 
 from __future__ import annotations
 
@@ -22,29 +25,29 @@ from okane.origin_guard import OriginGuard
 
 log = structlog.get_logger("okane.api")
 
-REQUEST_TIMEOUT_S = 10.0  # a database that is silent: nobody waits longer than this
+REQUEST_TIMEOUT_S = 10.0  # the longest that a request waits for a silent database
 
-# The rest of such a body may still be coming: what follows it on the connection is not waited for.
+# The rest of such a body may still be coming: the connection is closed rather than read to its end.
 _BODY_LEFT = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
 
 
-# By method and path: what a key must be allowed to; None: a route for everybody. HEAD is as GET.
+# By method and path: the scope that a key needs, None where a request needs no key. HEAD counts as GET.
 Scopes = Mapping[tuple[str, str], Scope | None]
 
 
 def around_requests(
     metrics: OkaneMetrics, access: Access, scopes: Scopes, guard: OriginGuard | None = None
 ) -> Middleware:
-    """The one middleware of the API. A route that `scopes` does not know refuses every request. `guard` judges those of
-    browsers where no keys are asked for."""
+    """Return the middleware of the API. A route that is not in `scopes` refuses every request. `guard` checks requests of
+    browsers on a server without keys."""
 
-    unrouted = RouteSuggestions(scopes)
+    suggestions = RouteSuggestions(scopes)
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         started_s = time.perf_counter()
         request_id = request_ids.choose_id(request.headers.get("X-Request-Id"))
-        REQUEST_ID.set(request_id)  # in the context of this request's own task
+        REQUEST_ID.set(request_id)  # in the context of this request's task
         resource = request.match_info.route.resource
         rate_limit_headers: Mapping[str, str] = {}
         try:
@@ -52,17 +55,17 @@ def around_requests(
                 scope = None if resource is None else scopes[_as_get(request.method), resource.canonical]
                 if scope is not None:
                     if guard is not None:
-                        cross_site.check(guard, request)
+                        cross_site.check_origin(guard, request)
                     caller = await access.admit(request.headers.getall("Authorization", ()), scope)
                     request[CALLER], rate_limit_headers = caller, caller.headers
-                elif resource is None:  # also a request for a route or a method that does not exist is one of its key
+                elif resource is None:  # a request that matches no route counts against its key too
                     rate_limit_headers = await access.count_unrouted(request.headers.getall("Authorization", ()))
                 response = await handler(request)
         except ConnectionError:
-            raise  # the client went away in the middle of its request: there is nobody to answer
+            raise  # the client went away in the middle of its request: no answer can reach it
         except Exception as error:
             refusal = (
-                unrouted.not_found(request.rel_url.raw_path)
+                suggestions.not_found(request.rel_url.raw_path)
                 if resource is None and _is_404(error)
                 else error_problems.problem_for(error)
             )
@@ -90,5 +93,5 @@ def _as_get(method: str) -> str:
 
 
 def _method(request: web.Request) -> str:
-    """The method as a label: a client may send any word, a metric must not keep it."""
+    """Return the method as a label. A client may send any word, which must not become a series."""
     return request.method if request.method in {"GET", "HEAD", "POST"} else "other"

@@ -1,6 +1,6 @@
-"""What makes a payment of a request: its body is read, the payment accepted and counted, the answer written.
+"""Creates payments: parses the body of a request, accepts and counts the payment, and renders the answer.
 
-Promise: both lanes (aiohttp's, and the fast one beside it) come through here, and say the same.
+Guarantee: aiohttp's path and the fast path both come through here, and give the same answers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BEFORE_ANSWER = failpoint("accept.before_answer", "accepted, the client not told
 
 Renderer = Callable[[Receipt], bytes]
 
-# The paths that make payments, and how each spells what it made: okane's own, and the older queue's words.
+# The paths that create payments, each with the renderer of its receipt: okane's members, or those of the older queue.
 RENDERERS: Mapping[str, Renderer] = {
     "/v1/payments": payment_documents.receipt_json,
     "/payments": payment_documents.receipt_json,
@@ -40,7 +40,7 @@ RENDERERS: Mapping[str, Renderer] = {
 
 @value
 class WrittenBatch:
-    """Payments whose rows are written, and not yet their wake-ups. `refusals` is empty, or has one or None for each."""
+    """Payments whose rows are written and whose wake-ups are not. `refusals` is empty, or has a problem or None for each."""
 
     news: Sequence[NewPayment]
     refusals: Sequence[Problem | None]
@@ -48,7 +48,7 @@ class WrittenBatch:
 
 
 class PaymentCreation:
-    """Makes payments of what clients send."""
+    """Creates the payments that clients request."""
 
     def __init__(self, *, settings: Settings, intake: PaymentIntake, metrics: OkaneMetrics) -> None:
         self._default_currency = settings.default_currency
@@ -100,21 +100,10 @@ class PaymentCreation:
         return await self.wake(await self.write(news))
 
     def _refusal(self, new: NewPayment) -> Problem | None:
-        """The problem with a new payment, or None. A repeat of what was accepted once is not held to it: limits change,
+        """Return the problem with a new payment, or None. Repeats of accepted requests are exempt: limits change, and
         currencies are withdrawn."""
-        refusal = self._amount_refusal(new)
-        if refusal is not None:
-            return refusal
-        if new.currency not in CURRENCIES:
-            detail = f"{new.currency} is no currency that new payments may be in: GET /v1/currencies lists those"
-            return invalid([FieldError("/currency", "currency_unknown", detail)])
-        return None
-
-    def _amount_refusal(self, new: NewPayment) -> Problem | None:
         if new.amount_minor > MAX_AMOUNT_MINOR:
-            detail = (
-                f"must not exceed 2^53-1 ({MAX_AMOUNT_MINOR}), above which not every reader of JSON keeps all digits"
-            )
+            detail = f"must not exceed 2^53-1 ({MAX_AMOUNT_MINOR}), above which not every JSON parser keeps all digits"
             errors = [FieldError("/amount", "amount_unsafe_integer", detail)]
             return Problem(
                 HTTPStatus.UNPROCESSABLE_ENTITY, "amount_unsafe_integer", f"/amount: {detail}", errors=errors
@@ -124,6 +113,9 @@ class PaymentCreation:
             detail = f"{new.currency} payments are limited to {most} here"
             errors = [FieldError("/amount", "amount_too_large", detail)]
             return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "amount_too_large", detail, errors=errors)
+        if new.currency not in CURRENCIES:
+            detail = f"{new.currency} is not a currency of new payments: GET /v1/currencies lists them"
+            return invalid([FieldError("/currency", "currency_unknown", detail)])
         return None
 
     async def _of_earlier(self, new: NewPayment, refusal: Receipt | BaseException) -> Receipt | BaseException:
@@ -148,7 +140,7 @@ class PaymentCreation:
 
 
 def _out_of_range(new: NewPayment, now: datetime) -> Problem:
-    """The refusal of a new payment whose times were out of range a moment ago, when the database's clock said `now`."""
+    """Return the problem of a new payment whose times are out of range by the database's clock, which was at `now`."""
     given = [("execute_at", new.execute_at), ("expires_at", new.expires_at)]
     said = [(name, moment) for name, moment in given if moment is not None]
     wrong = [name for name, moment in said if not now < moment <= now + MAX_SCHEDULE_AHEAD] or [
@@ -159,7 +151,7 @@ def _out_of_range(new: NewPayment, now: datetime) -> Problem:
 
 
 async def _passed(receipt: Receipt | BaseException) -> Receipt | BaseException:
-    """What is left of it after the failpoint."""
+    """Return the receipt, or the error of the failpoint."""
     try:
         await BEFORE_ANSWER.hit()
     except StoreUnavailable as error:
@@ -168,7 +160,7 @@ async def _passed(receipt: Receipt | BaseException) -> Receipt | BaseException:
 
 
 def to_answer(receipt: Receipt, renderer: Renderer) -> Answer:
-    """The answer to a request that has this receipt."""
+    """Return the answer to a request with this receipt."""
     headers = {"Location": location(receipt)}
     if not receipt.created:
         headers["Idempotent-Replayed"] = "true"
@@ -177,5 +169,5 @@ def to_answer(receipt: Receipt, renderer: Renderer) -> Answer:
 
 
 def location(receipt: Receipt) -> str:
-    """Where the payment of a receipt is to be found."""
+    """Return the path of the payment of a receipt."""
     return f"/v1/payments/{receipt.payment.id}"

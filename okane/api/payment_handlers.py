@@ -1,4 +1,4 @@
-"""What each route does: read the request, ask the pipeline or the store, write the answer."""
+"""The handlers of one payment: create, show, retry, cancel, resolve."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class PaymentHandlers:
             [receipt] = await self.creation.create([new])
             if isinstance(receipt, BaseException):
                 raise receipt
-            payment, headers = await self._waited(request, receipt.payment)
+            payment, headers = await self._wait_as_preferred(request, receipt.payment)
             response = to_answer(replace(receipt, payment=payment), renderer).response()
             response.headers.update(headers)
             return response
@@ -65,12 +65,12 @@ class PaymentHandlers:
     async def show(self, request: web.Request) -> web.Response:
         """`GET /payments/{id}`: the payment as it is now; `/payments/pay_…` gets the older queue's document."""
         found = await self._store.get(payment_ids.id_in_path(request), account_id=account_of(request))
-        payment, headers = await self._waited(request, found)
-        payment = await self._expired(payment)
+        payment, headers = await self._wait_as_preferred(request, found)
+        payment = await self._cancel_if_expired(payment)
         headers["ETag"] = f'"{payment.version}"'
         if not payment.status.is_terminal:
-            headers["Retry-After"] = str(_worth_asking_in_s(payment, self._store.clock.now()))
-        # `*` and weak tags match as RFC 9110 13.1.2 says; there are no commas in ours.
+            headers["Retry-After"] = str(_retry_after_s(payment, self._store.clock.now()))
+        # `*` and weak tags match as RFC 9110 13.1.2 says; okane's tags have no commas.
         known = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
         if headers["ETag"] in known or "*" in known:
             return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
@@ -78,15 +78,15 @@ class PaymentHandlers:
         body = payment_documents.pay_json(payment) if older else payment_documents.payment_json(payment)
         return web.Response(body=body, content_type=JSON, headers=headers)
 
-    async def _expired(self, payment: Payment) -> Payment:
-        """The payment, canceled if it is seen to be over before a worker has come to it. The store decides."""
+    async def _cancel_if_expired(self, payment: Payment) -> Payment:
+        """Return the payment, canceled first if it has expired before a worker claimed it. The store decides."""
         over = payment.expires_at is not None and payment.expires_at <= self._store.clock.now()
         if over and payment.status in CANCELABLE and await self._store.expire(payment.id):
             return await self._store.get(payment.id, account_id=payment.account_id)
         return payment
 
-    async def _waited(self, request: web.Request, payment: Payment) -> tuple[Payment, dict[str, str]]:
-        """The payment after the wait that its client prefers, and what to say about that."""
+    async def _wait_as_preferred(self, request: web.Request, payment: Payment) -> tuple[Payment, dict[str, str]]:
+        """Return the payment after the wait that its client prefers, and the header about that."""
         wait_s = preferred_wait_s(request.headers)
         if wait_s is None:
             return payment, {}
@@ -96,7 +96,7 @@ class PaymentHandlers:
         return payment, {"Preference-Applied": f"wait={wait_s}"}
 
     async def retry(self, request: web.Request) -> web.Response:
-        """`POST /v1/payments/{id}/retry`: a failed payment is pending again; 409 from any other status."""
+        """`POST /v1/payments/{id}/retry`: make a failed payment pending again; 409 from any other status."""
         receipt = await self._intake.retry(
             payment_ids.id_in_path(request),
             account_id=account_of(request),
@@ -107,13 +107,13 @@ class PaymentHandlers:
         ).response()
 
     async def cancel(self, request: web.Request) -> web.Response:
-        """`POST /v1/payments/{id}/cancel`: the payment is not charged any more; 409 if that is too late, or unclear."""
+        """`POST /v1/payments/{id}/cancel`: withdraw a payment; 409 if it is too late, or its outcome is open."""
         payment_id = payment_ids.id_in_path(request)
         payment = await self._intake.cancel(payment_id, account_id=account_of(request), actor=actor_of(request))
         return web.Response(body=payment_documents.payment_json(payment), content_type=JSON)
 
     async def resolve(self, request: web.Request) -> web.Response:
-        """`POST /v1/payments/{id}/resolve`: what needed a review is decided; 409 from any other status."""
+        """`POST /v1/payments/{id}/resolve`: decide a payment that needs a review; 409 from any other status."""
         found = await self._store.get(payment_ids.id_in_path(request), account_id=account_of(request))
         request_body.check_media_type(request, JSON)
         asked = request_body.validate(
@@ -130,8 +130,8 @@ class PaymentHandlers:
         return web.Response(body=payment_documents.payment_json(payment), content_type=JSON)
 
 
-def _worth_asking_in_s(payment: Payment, now: datetime) -> int:
-    """When there may be something new: in a second, or when a scheduled payment's time has come; within the hour."""
+def _retry_after_s(payment: Payment, now: datetime) -> int:
+    """Return the `Retry-After` of a payment: a second, or the time until `execute_at`, an hour at most."""
     if payment.status is not Status.PENDING or payment.execute_at is None:
         return 1
     return max(1, min(3600, math.ceil((payment.execute_at - now).total_seconds())))

@@ -1,4 +1,4 @@
-"""The routes that read: payments in lists, and what happened to one of them."""
+"""The handlers of lists: payments, and the events and attempts of one payment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from okane.payment import Payment, Status
 from okane.store import API, OPERATOR, Attempt, Event, PaymentLists, PaymentStore
 from okane.time_slice import TimeSlice
 
-MAX_PAGE = 512 * 1024  # characters of a page: one that is full is short, and there is a next one
+MAX_PAGE = 512 * 1024  # characters of a page: a longer one ends early, and `after` leads to the rest
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class PaymentQueries:
         self._lists = lists
 
     async def payments(self, request: web.Request) -> web.Response:
-        """`GET /v1/payments`: a page of the account's payments, newest first, or oldest."""
+        """`GET /v1/payments`: a page of the account's payments, newest first unless `order` is `ascending`."""
         query = query_parameters.parse_query(query_parameters.PaymentQuery, request.query)
         page = await self._lists.page(
             query.wanted, account_id=account_of(request), limit=query.limit, after=query.after
@@ -44,7 +44,7 @@ class PaymentQueries:
         )
 
     async def events(self, request: web.Request) -> web.Response:
-        """`GET /v1/payments/{id}/events`: what happened to a payment, oldest first."""
+        """`GET /v1/payments/{id}/events`: the events of a payment, oldest first."""
         query = query_parameters.parse_query(query_parameters.PartQuery, request.query)
         payment = await self._payment(request)
         events = await self._lists.timeline(
@@ -58,7 +58,7 @@ class PaymentQueries:
         return page_of(request, "events", json.dumps([_event(event) for event in shown]), after)
 
     async def attempts(self, request: web.Request) -> web.Response:
-        """`GET /v1/payments/{id}/attempts`: how often it was tried, and what came of it."""
+        """`GET /v1/payments/{id}/attempts`: the attempts of a payment and their outcomes, oldest first."""
         query = query_parameters.parse_query(query_parameters.PartQuery, request.query)
         payment = await self._payment(request)
         last = (query.after or 0) + query.limit
@@ -73,8 +73,7 @@ class PaymentQueries:
 
 
 async def documents(found: Sequence[T], document: Callable[[T], str]) -> Sequence[str]:
-    """The documents of as many, from the first on, as an answer may hold; of one at least. Other requests have their turn in
-    between."""
+    """Return the documents of as many items as an answer may hold, of one at least. Other requests run in between."""
     time_slice, written, size = TimeSlice(), [], 0
     for one in found:
         written.append(document(one))
@@ -86,7 +85,7 @@ async def documents(found: Sequence[T], document: Callable[[T], str]) -> Sequenc
 
 
 def page_of(request: web.Request, name: str, listed: str, after: str | None) -> web.Response:
-    """`{"<name>": […], "has_more": …, "after": …}`, and where the next page is."""
+    """Return the answer `{"<name>": […], "has_more": …, "after": …}`, with a `Link` to the next page."""
     has_more = "true" if after is not None else "false"
     body = f'{{"{name}":{listed},"has_more":{has_more},"after":{json.dumps(after)}}}'
     headers = {}
@@ -97,7 +96,7 @@ def page_of(request: web.Request, name: str, listed: str, after: str | None) -> 
 
 
 def _event(event: Event) -> Mapping[str, object]:
-    return _said(
+    return _known_members(
         version=event.version,
         at=timestamps.to_text(event.at),
         event=event.event,
@@ -113,14 +112,14 @@ def _event(event: Event) -> Mapping[str, object]:
 
 
 def _actor(name: str) -> str:
-    """Of what kind it is. Which key or worker is nobody's business out there."""
+    """Map an actor to `api`, `operator` or `worker`: the API does not expose the names of keys and workers."""
     kind = API if name.startswith(_WITH_A_KEY) else name
     return kind if kind in _ACTORS else "worker"
 
 
 def _attempt(attempt: Attempt, payment: Payment) -> Mapping[str, object]:
     under_way = attempt.number == payment.attempts and payment.status is Status.PROCESSING
-    return _said(
+    return _known_members(
         attempt=attempt.number,
         began_at=timestamps.to_text(attempt.began_at),
         ended_at=None if attempt.ended_at is None else timestamps.to_text(attempt.ended_at),
@@ -133,6 +132,6 @@ def _attempt(attempt: Attempt, payment: Payment) -> Mapping[str, object]:
     )
 
 
-def _said(**members: object) -> Mapping[str, object]:
-    """What there is to say: a member that is not known is left out, as in a payment."""
+def _known_members(**members: object) -> Mapping[str, object]:
+    """Return the members that have a value: the others are left out, as in a payment."""
     return {name: value for name, value in members.items() if value is not None}

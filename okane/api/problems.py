@@ -1,4 +1,4 @@
-"""Errors on the wire: RFC 9457 problem+json with a stable `code`, and nothing else."""
+"""Errors as RFC 9457 problem+json, with a stable `code`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from okane.api.answer import NO_STORE, Answer
 
 JSON = "application/problem+json"
 
-MAX_ERRORS = 20  # that an answer lists; `error_count` says how many there are
-MAX_NAME = 100  # characters of a name that an answer repeats
+MAX_ERRORS = 20  # listed in an answer; `error_count` is the number of all
+MAX_NAME = 100  # characters of a client's name that an answer repeats
 
 _CODES = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "body_too_large",
@@ -23,36 +23,36 @@ _CODES = {
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """What is wrong with one member of the body. `pointer` is a JSON Pointer (RFC 6901)."""
+    """An error in one member of the body. `pointer` is a JSON Pointer (RFC 6901)."""
 
     pointer: str
     code: str
     detail: str
 
     def document(self) -> Mapping[str, str]:
-        """As it stands in the answer."""
+        """Return its part of the document."""
         return {"pointer": self.pointer, "code": self.code, "detail": self.detail}
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterError:
-    """What is wrong with one parameter of the query."""
+    """An error in one parameter of the query."""
 
     parameter: str
     code: str
     detail: str
 
     def document(self) -> Mapping[str, str]:
-        """As it stands in the answer."""
+        """Return its part of the document."""
         return {"parameter": self.parameter, "code": self.code, "detail": self.detail}
 
 
 class Problem(Exception):
-    """Raised anywhere in the API to answer with an error.
+    """An error answer, raised anywhere in the API.
 
-    Of the `errors` the first are kept, and how many there are (`error_count`, where the caller has left some out already).
-    `retryable` tells the client whether the same request may succeed later. `extra` members go into the document as they
-    are, `headers` onto the answer.
+    The first `errors` are listed; `error_count` is the number of all, where the caller has left some out already.
+    `retryable` tells the client that the same request may succeed later. `extra` members go into the document as they are,
+    `headers` onto the answer.
     """
 
     def __init__(
@@ -78,11 +78,11 @@ class Problem(Exception):
         self.headers = headers or {}
 
     def answer(self, *, instance: str | None, request_id: str) -> Answer:
-        """The answer to the request with this path, if it is known, and this id."""
+        """Return the answer to the request with this id and path (`instance`; None if it is not known)."""
         return Answer(self.status, self._document(instance, request_id), self.headers, JSON)
 
     def on_the_wire(self, *, request_id: str) -> bytes:
-        """The same as bytes, for a connection that is about to be closed and may not have sent a request."""
+        """Return the answer as bytes, for a connection that is about to be closed and may not have sent a request."""
         body = self._document(None, request_id)
         fields = {
             "Content-Type": JSON,
@@ -119,36 +119,36 @@ class Problem(Exception):
 
 
 def shortened(name: str) -> str:
-    """A name that a client sent, as an answer repeats it: an answer must not grow with what it refuses."""
+    """Shorten a name that a client sent: an answer must not grow with the request that it refuses."""
     return name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…"
 
 
 def _text(path: str) -> str:
-    """A path may hold bytes that are no UTF-8: as lone surrogates, which would make the document no I-JSON."""
+    """Replace the lone surrogates by which a path holds bytes that are not UTF-8: I-JSON forbids them."""
     return path if path.isascii() else path.encode("utf-8", "replace").decode()
 
 
 def malformed(code: str, detail: str) -> Problem:
-    """The request cannot be read as what it claims to be."""
+    """Return a 400: the request cannot be parsed."""
     return Problem(HTTPStatus.BAD_REQUEST, code, detail)
 
 
 def invalid(errors: Sequence[FieldError], *, count: int | None = None) -> Problem:
-    """The request can be read, and asks for something that is not allowed."""
+    """Return a 422: members of the body are wrong."""
     first = errors[0]
     detail = f"{first.pointer}: {first.detail}" if first.pointer else first.detail
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "validation_failed", detail, errors=errors, error_count=count)
 
 
 def bad_query(errors: Sequence[ParameterError], *, count: int | None = None) -> Problem:
-    """What stands after the question mark is not understood."""
+    """Return a 400: parameters of the query are wrong."""
     first = errors[0]
     detail = f"{first.parameter}: {first.detail}"
     return Problem(HTTPStatus.BAD_REQUEST, "query_invalid", detail, errors=errors, error_count=count)
 
 
 def internal() -> Problem:
-    """Nothing the client did. Whoever answers with it has logged what happened."""
+    """Return a 500. The caller has logged the cause."""
     return Problem(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "internal",
@@ -158,7 +158,7 @@ def internal() -> Problem:
 
 
 def from_http(error: web.HTTPException) -> Problem:
-    """aiohttp's own refusals, in our words."""
+    """Return the problem for a refusal of aiohttp's own."""
     status = HTTPStatus(error.status)
     code = _CODES.get(status, status.name.lower())
     return Problem(status, code, error.reason or status.phrase)

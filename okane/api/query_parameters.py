@@ -1,4 +1,4 @@
-"""What stands after the question mark, read strictly: a filter that is not understood would list what nobody asked for."""
+"""Parses query parameters. An unknown parameter is a 400: to ignore a misspelt filter would return an unfiltered list."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from okane.payment import Status
 from okane.store import PaymentFilter
 
 MAX_LIMIT = 100
-MAX_PARAMETERS = 100  # that a query has, counted as often as they stand there
+MAX_PARAMETERS = 100  # in one query; a repeated one counts each time
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _LATEST = datetime.max.replace(tzinfo=UTC)
 
-# Cursors in base64url, each with one renderer: an id, a number below 2^31 in the room of one, a time and an id.
+# Cursors in base64url, each with one spelling: an id, a number below 2^31 in the width of an id, a time and an id.
 _PLACE = re.compile("[A-Za-z0-9_-]{21}[AQgw]")
 _NUMBER = re.compile("A{16}[A-Za-f][A-Za-z0-9_-]{4}[AQgw]")
 _DATED = re.compile("[A-Za-z0-9_-]{32}")
@@ -90,46 +90,46 @@ def _storable(text: str) -> str:
 
 def _decoded(text: object, pattern: re.Pattern[str]) -> bytes:
     if not isinstance(text, str) or not pattern.fullmatch(text):
-        raise ValueError("must be what the page before has said")
+        raise ValueError("must be the `after` of the page before")
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def _place(text: object) -> object:
-    """The payment's id in a cursor of ours."""
+    """Return the payment's id in a cursor."""
     return UUID(bytes=_decoded(text, _PLACE))
 
 
 def _number(text: object) -> object:
-    """The number in a cursor of ours: small, in the room of an id."""
+    """Return the number in a cursor, which has the width of an id."""
     return int.from_bytes(_decoded(text, _NUMBER), "big")
 
 
 def number_cursor(number: int) -> str:
-    """The text that stands for a place in a numbered list."""
+    """Return the cursor of a place in a numbered list."""
     return cursor(UUID(int=number))
 
 
 def dated_place(text: object) -> object:
-    """The place in a cursor of a list that is ordered by time; one that is too far away is the farthest there is."""
+    """Return the place in a cursor of a list that is ordered by time; a time beyond the latest one becomes the latest."""
     raw = _decoded(text, _DATED)
     moment = _EPOCH + min(timedelta(microseconds=int.from_bytes(raw[:8], "big")), _LATEST - _EPOCH)
     return moment, UUID(bytes=raw[8:])
 
 
 def dated_cursor(place: tuple[datetime, UUID]) -> str:
-    """The text that stands for a place in a list that is ordered by time."""
+    """Return the cursor of a place in a list that is ordered by time."""
     moment, id_ = place
     since = (moment - _EPOCH) // timedelta(microseconds=1)
     return base64.urlsafe_b64encode(since.to_bytes(8, "big") + id_.bytes).decode()
 
 
 def cursor(place: UUID) -> str:
-    """The text that stands for a place in a list."""
+    """Return the cursor of a place in a list."""
     return base64.urlsafe_b64encode(place.bytes).rstrip(b"=").decode()
 
 
 def _opaque(pattern: re.Pattern[str]) -> WithJsonSchema:
-    """A cursor in words that JSON Schema has. It is made of what may change: clients send back what they got."""
+    """Return the JSON Schema of a cursor. The format may change: clients send back the cursor that they got."""
     return WithJsonSchema({"type": "string", "pattern": f"^{pattern.pattern}$"})
 
 
@@ -186,7 +186,7 @@ class PaymentQuery(BaseModel):
 
 
 class PartQuery(BaseModel):
-    """The parameters of lists of what belongs to one payment."""
+    """The parameters of lists that belong to one payment."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -195,7 +195,7 @@ class PartQuery(BaseModel):
 
 
 def parse_query(model: type[Q], query: MultiMapping[str]) -> Q:
-    """The parameters of a request. Raises a 400 Problem that names every one that is wrong."""
+    """Return the parameters of a request. Raises a 400 Problem that names every wrong one."""
     if len(query) > MAX_PARAMETERS:
         raise bad_query([ParameterError("", "too_many", f"a query has up to {MAX_PARAMETERS} parameters")])
     given: dict[str, Any] = {}

@@ -1,6 +1,6 @@
-"""How often one key may ask. What is refused costs a round trip to Redis, shared with others, and nothing else.
+"""The rate limit of API keys. A refused request costs one shared round trip to Redis, and nothing else.
 
-Promise: Redis being away, slow or full refuses nobody who keeps to the limit: each API then counts its share by itself.
+Guarantee: a key within its limit is not refused because Redis is away, slow or full: each API counts its share alone then.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from okane.redis.buckets import Allowance, LocalTokenBuckets, TakeResult, TokenB
 from okane.redis.presence import PresentProcess
 from streams import StreamError
 
-TIMEOUT_S = 0.5  # how long a client waits for Redis at most
-AWAY_S = 1.0  # how long it is not asked again after it did not answer
+TIMEOUT_S = 0.5  # the longest that a request waits for Redis
+AWAY_S = 1.0  # for so long after a failure Redis is not tried again
 COUNT_APIS_S = 5.0
 
 Processes = Callable[[], Awaitable[Sequence[PresentProcess]]]
 
 
 class RateLimits:
-    """The buckets of all keys. `processes` tells who shares a limit where each counts by itself."""
+    """The buckets of all keys. `processes` lists the APIs that share a limit while each counts alone."""
 
     def __init__(self, buckets: TokenBuckets, processes: Processes) -> None:
         self._buckets = buckets
@@ -38,22 +38,22 @@ class RateLimits:
         self._used = False
 
     async def take(self, name: str, rate: Rate) -> Mapping[str, str]:
-        """Count a request: the headers that tell its client how it stands. Raises a 429 Problem if it is one too many."""
+        """Count a request; return the headers about the limit. Raises a 429 Problem if the limit is exceeded."""
         self._used = True
         taken = await self._take(name, Allowance(rate.per_s, rate.burst))
-        headers = _headers(rate, taken)
+        headers = _rate_limit_headers(rate, taken)
         if not taken.granted:
             raise Problem(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "rate_limited",
-                f"this key may ask {rate}; repeat the request with the same idempotency key",
+                f"this key is limited to {rate}; repeat the request with the same idempotency key",
                 retryable=True,
                 headers={**headers, "Retry-After": str(max(1, math.ceil(taken.next_s)))},
             )
         return headers
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Keep count of the APIs that share the limits, as long as there are any, until told to stop."""
+        """Keep the number of APIs that share the limits up to date until `stop` is set."""
         while not stop.is_set():
             await self.run_once()
             with contextlib.suppress(TimeoutError):
@@ -61,7 +61,7 @@ class RateLimits:
                     await stop.wait()
 
     async def run_once(self) -> int:
-        """How many APIs share the limits, as far as is known."""
+        """Count the APIs that share the limits, if any limit is in use; return the last known number."""
         if self._used:
             with contextlib.suppress(StreamError):
                 found = await self._processes()
@@ -78,8 +78,8 @@ class RateLimits:
         return self._local.take(name, allowance, sharers=self._apis)
 
 
-def _headers(rate: Rate, taken: TakeResult) -> Mapping[str, str]:
-    """As draft-ietf-httpapi-ratelimit-headers-10 has them; the bucket as a window, as long as it takes to fill."""
+def _rate_limit_headers(rate: Rate, taken: TakeResult) -> Mapping[str, str]:
+    """Return the headers of draft-ietf-httpapi-ratelimit-headers-10; the window is the time that the bucket takes to fill."""
     window_s = max(1, math.ceil(rate.burst / rate.per_s))
     return {
         "RateLimit-Policy": f'"key";q={rate.burst};w={window_s}',

@@ -1,4 +1,4 @@
-"""The body of a request: what it may be coded as, how large it may be, and how long it may take."""
+"""The body of a request: its media type, its limits of size and time, and its validation."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from okane.api.answer import JSON
 from okane.api.problems import MAX_ERRORS, FieldError, Problem, invalid, malformed, shortened
 from okane.time_slice import TimeSlice
 
-CURLS = "application/x-www-form-urlencoded"
-BODY_TIMEOUT_S = 5.0  # the largest takes longer only from somebody who means to, or from far away
+FORM = "application/x-www-form-urlencoded"
+BODY_TIMEOUT_S = 5.0  # the largest takes longer only over a very slow line, or on purpose
 WHOLE = "a JSON number without fraction or exponent: `96`, not `96.0` or `9.6e1`"
 
 M = TypeVar("M", bound=BaseModel)
@@ -23,7 +23,7 @@ UTF_8 = frozenset({"utf-8", "utf8"})
 
 
 async def read_body(request: web.Request, max_bytes: int) -> bytes:
-    """The body. One that says it is too large is refused unread, one that does not come is not waited for."""
+    """Return the body. One that is declared too large is refused unread; one that does not arrive in time is a 408."""
     if (request.content_length or 0) > max_bytes:
         raise web.HTTPRequestEntityTooLarge(max_size=max_bytes, actual_size=request.content_length or 0)
     try:
@@ -40,7 +40,9 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
 
 async def _read_chunks(request: web.Request, max_bytes: int) -> bytes:
     body, time_slice = bytearray(), TimeSlice()
-    while not request.content.at_eof():  # chunk by chunk: to take all at once takes long if each has a byte
+    while (
+        not request.content.at_eof()
+    ):  # chunk by chunk: to join many chunks of a byte at once would hold the event loop
         chunk, _ = await request.content.readchunk()
         await time_slice.end_if_spent()
         body += chunk
@@ -50,10 +52,13 @@ async def _read_chunks(request: web.Request, max_bytes: int) -> bytes:
 
 
 def check_media_type(request: web.Request, *allowed: str) -> str:
-    """Which of the allowed types it is: as it is, in UTF-8. No Content-Type, or the one that `curl -d` sets by itself, is
-    taken for JSON: the clients of the systems before us send those. If it is none after all: see `name_form_type`."""
+    """Return the one of the allowed types that the body has, uncompressed and in UTF-8; raise a 415 Problem otherwise.
+
+    A missing Content-Type and the one that `curl -d` sets count as JSON: clients of the older systems send those. For a body
+    that is a form after all, see `name_form_type`.
+    """
     said = request.headers.get("Content-Type")
-    content_type = JSON if said is None or request.content_type == CURLS else request.content_type
+    content_type = JSON if said is None or request.content_type == FORM else request.content_type
     plain = said is None or (content_type in allowed and (request.charset or "utf-8").lower() in UTF_8)
     coded = request.headers.get("Content-Encoding", "identity").lower() != "identity"
     if not plain or coded:
@@ -66,18 +71,18 @@ def check_media_type(request: web.Request, *allowed: str) -> str:
 
 
 def name_form_type(problem: Problem, content_type: str | None) -> Problem:
-    """The problem of a request; that a body is no JSON is one of its type if it says that it is a form."""
-    if problem.code != "json_invalid" or (content_type or "").partition(";")[0].strip().lower() != CURLS:
+    """Return the problem; if the body is not JSON and its type is that of a form, a 415 in its place."""
+    if problem.code != "json_invalid" or (content_type or "").partition(";")[0].strip().lower() != FORM:
         return problem
     return Problem(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         "unsupported_media_type",
-        f"send JSON: the body is {CURLS}, and no JSON; write it as JSON, with Content-Type: {JSON}",
+        f"send JSON with Content-Type: {JSON}: the body is {FORM}, and not JSON",
     )
 
 
 def validate(model: type[M], body: Any) -> M:
-    """A parsed body as what it should be. Raises a Problem: 400 if it is no object, 422 naming every wrong member."""
+    """Validate a parsed body. Raises a Problem: 400 if it is not an object, 422 naming every wrong member."""
     if not isinstance(body, dict):
         raise malformed("body_not_an_object", "the body must be a JSON object")
     try:

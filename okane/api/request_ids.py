@@ -1,4 +1,4 @@
-"""The id under which a request is known in its answer and in the logs: the client's own if it is one, else ours."""
+"""The id of a request in its answer and in the logs: the client's `X-Request-Id` if it is valid, or a new one."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import re
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
-# Seeded by the system once: to ask it for every request costs more than to read its body. An id is a name, not a secret; and
-# no number in a row, which would tell each client how much the others ask.
+# Seeded by the system once: a system call for each request costs more than to parse its body. An id is a name, not a secret.
+# It is not a running number, which would tell each client how many requests the others send.
 _dice = random.Random()
 
 
 def new_id() -> str:
-    """An id that nobody has: 32 hexadecimal digits."""
+    """Return a new id: 32 hexadecimal digits."""
     return f"{_dice.getrandbits(128):032x}"
 
 
 def choose_id(sent: str | None) -> str:
-    """The id of a request that came with this `X-Request-Id`."""
-    return sent if sent is not None and _REQUEST_ID.fullmatch(sent) else new_id()
+    """Return the id of a request with this `X-Request-Id`."""
+    if sent is not None and _REQUEST_ID.fullmatch(sent):
+        return sent
+    return f"{_dice.getrandbits(128):032x}"

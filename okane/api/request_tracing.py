@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler, Middleware
 from okane.tracing import RequestTracer
 
 TRACEPARENT, TRACERESPONSE = "traceparent", "traceresponse"
-# PendingRequest every few seconds by whoever keeps the process alive: nobody wants to see that.
+# Probes come every few seconds, and would bury the other traces.
 _PROBES = frozenset({"/v1/health", "/health", "/healthz", "/readyz"})
 
 

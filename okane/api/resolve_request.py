@@ -1,4 +1,4 @@
-"""The body of a decision about a payment that needs a review."""
+"""The body of `POST /v1/payments/{id}/resolve`: the decision about a payment that needs a review."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ResolveRequest(BaseModel):
 
     @property
     def status(self) -> Decision:
-        """The status that the payment is to have."""
+        """The status that the payment will have."""
         return Status.SUCCESS if self.decision == "success" else Status.FAILED_FINAL
 
     @model_validator(mode="after")

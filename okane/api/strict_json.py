@@ -1,4 +1,4 @@
-"""JSON as money needs it: what two parsers could read differently is refused (RFC 8259 leaves it open, I-JSON does not)."""
+"""A strict JSON parser: input that two parsers could read differently is refused (I-JSON, RFC 7493)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, NoReturn
 
 from okane.api.problems import Problem, malformed, shortened
 
-MAX_BYTES = 64 * 1024  # the callers' limit: what is checked here is bounded for bodies up to this size
+MAX_BYTES = 64 * 1024  # the callers' limit: the checks here take a bounded time for bodies up to this size
 MAX_DEPTH = 8
-MAX_MEMBERS = 64  # of one object: no document of ours has more
-MAX_DIGITS = 400  # of a whole number: to read one takes the square of their number
+MAX_MEMBERS = 64  # of one object: no request has more
+MAX_DIGITS = 400  # of a whole number: the time to parse one grows with their square
 MAX_VALUES = 1_000  # of all lists and objects together
 
-# The codes of a body that is no JSON, or not as it must be here.
+# The codes of a body that is not JSON, or not I-JSON.
 CODES = frozenset({"json_invalid", "json_invalid_text", "json_duplicate_name", "json_too_deep"})
 
 _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -22,9 +22,11 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 
 def loads(body: bytes) -> Any:
-    """Parse a body. Raises a 400 Problem on anything but UTF-8 JSON without duplicate names, NaN, lone surrogates, NUL
-    characters, or more than eight levels; a 422 Problem on more members or values than any request needs, which would take
-    long to parse and longer to validate."""
+    """Parse a body.
+
+    Raises a 400 Problem on anything but UTF-8 JSON without duplicate names, NaN, lone surrogates, NUL characters, or
+    more than eight levels; a 422 Problem on more members or values than any request needs, which take long to validate.
+    """
     try:
         if _values(body) > MAX_VALUES:
             _check_values(_outside_of_texts(body))
@@ -36,14 +38,14 @@ def loads(body: bytes) -> Any:
         raise too_deep() from None
     except ValueError as error:
         raise malformed("json_invalid", f"the body is not JSON: {error}") from None
-    # Without a backslash there is no way to write what text must not hold, nor can so few brackets nest too deeply.
+    # Without a backslash no string can hold a forbidden character, and so few brackets cannot nest too deeply.
     if "\\" in text or text.count("{") + text.count("[") > MAX_DEPTH:
         _check(value, 1)
     return value
 
 
 def _values(body: bytes) -> int:
-    """About how many values there are, if no text holds a comma or a bracket."""
+    """Estimate the number of values; commas and brackets within strings count too."""
     return body.count(b",") + body.count(b"[") + body.count(b"{")
 
 
@@ -52,7 +54,7 @@ def _outside_of_texts(body: bytes) -> bytes:
 
 
 def _check_values(signs: bytes) -> None:
-    """Refuse too many values before they are parsed: that takes far longer than to count them."""
+    """Refuse too many values before they are parsed, which takes far longer than to count them."""
     if _values(signs) > MAX_VALUES:
         opening = signs.translate(None, _ALL_BUT_BRACKETS).replace(b"{", b"[")
         raise too_deep() if b"[" * (MAX_DEPTH + 1) in opening else _too_many()
@@ -103,7 +105,7 @@ def _encodable(text: str) -> bool:
 
 
 def too_deep() -> Problem:
-    """The refusal of too many brackets in each other."""
+    """Return the problem of a body that is nested too deeply."""
     return malformed("json_too_deep", f"the body is nested deeper than {MAX_DEPTH} levels")
 
 

@@ -1,7 +1,7 @@
-"""Moments on the wire: RFC 3339, read with any offset, written in UTC. One parser for bodies and queries.
+"""Timestamps in RFC 3339: parsed with any offset, written in UTC. One parser for bodies and queries.
 
-The grammar is that of RFC 3339, section 5.6, and docs/api.md states it. Refused although the RFC allows it: a leap second
-(`:60`), and more digits than microseconds unless they are zeros; neither has a place in Postgres, and no digit is dropped.
+The grammar is that of RFC 3339, section 5.6 (docs/api.md). Two forms that it allows are refused, since Postgres cannot store
+them and no digit is dropped: a leap second (`:60`), and more digits than microseconds unless they are zeros.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TIME = "(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
 _OFFSET = "[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9]"
 _RFC_3339 = re.compile(rf"({_DATE})[Tt]({_TIME})(?:(\.[0-9]{{1,6}})0{{0,3}})?({_OFFSET})")
 
-# The same in words that JSON Schema has.
+# The JSON Schema of a timestamp.
 MOMENT = {
     "type": "string",
     "format": "date-time",
@@ -28,7 +28,7 @@ MOMENT = {
 
 
 def parse(text: object) -> datetime:
-    """The moment that a text names, to the microsecond. Raises ValueError."""
+    """Return the moment that a text names, to the microsecond. Raises ValueError."""
     match = _RFC_3339.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         raise ValueError(
@@ -44,7 +44,7 @@ def parse(text: object) -> datetime:
 
 
 def is_moment(text: str) -> bool:
-    """Tell whether `parse` takes the text, or would if there were such a day."""
+    """Tell whether `parse` accepts the text, or would if there were such a day."""
     return _RFC_3339.fullmatch(text) is not None
 
 
@@ -53,8 +53,8 @@ Moment = Annotated[datetime, BeforeValidator(parse), WithJsonSchema(MOMENT)]
 
 @functools.lru_cache(maxsize=16)
 def to_text(moment: datetime) -> str:
-    """The moment as every document of ours has it. What was accepted together has one moment, and many documents."""
+    """Return the moment as documents have it. Payments accepted together share one, so the last ones are cached."""
     written = moment.isoformat(timespec="microseconds")
-    if not written.endswith(_UTC_OFFSET):  # the database's sessions are on UTC
+    if not written.endswith(_UTC_OFFSET):  # the sessions of the database are in UTC: nearly never
         written = moment.astimezone(UTC).isoformat(timespec="microseconds")
     return written.removesuffix(_UTC_OFFSET) + "Z"

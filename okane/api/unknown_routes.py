@@ -1,4 +1,4 @@
-"""Requests for no route, or with a method that their route does not take: the refusal says what there is. Pure."""
+"""The problems of an unknown route (404) and of a method that a route does not take (405), with the nearest route. Pure."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from aiohttp import web
 
 from okane.api.problems import Problem
 
-_LONGEST = 80  # of a path that is compared, and of a method or a path that is repeated: no route has more
-_ID = re.compile("(?<=/)[^/]*[0-9][^/]{7,}")  # what looks like one: to compare it would cost more than all the rest
+_LONGEST = 80  # characters of a path that are compared, and of a path or method that are repeated: no route has more
+_ID = re.compile(
+    "(?<=/)[^/]*[0-9][^/]{7,}"
+)  # a part that looks like an id: to compare it would cost more than all the rest
 _PARAMETER = re.compile(r"\{[^}]*\}")
 
 
 class RouteSuggestions:
-    """The routes, by which the nearest to a path that is none is found."""
+    """Suggests the nearest route to a path that matches none."""
 
     def __init__(self, routes: Iterable[tuple[str, str]]) -> None:
         self._methods: dict[str, list[str]] = {}
@@ -26,7 +28,7 @@ class RouteSuggestions:
         self._by_spelling = {_PARAMETER.sub("*", path): path for path in self._methods}
 
     def not_found(self, path: str) -> Problem:
-        """The 404 for a path that no route has."""
+        """Return the 404 for a path that no route has."""
         detail = f"there is no route {path[:_LONGEST]}"
         nearest = self._nearest(path)
         if nearest is not None:
@@ -39,7 +41,7 @@ class RouteSuggestions:
 
 
 def not_allowed(error: web.HTTPMethodNotAllowed) -> Problem:
-    """The 405 for a method that a route does not take."""
+    """Return the 405 for a method that a route does not take."""
     allowed = error.headers["Allow"]
     detail = f"this route takes {allowed.replace(',', ', ')}, and not {error.method[:_LONGEST]}"
     return Problem(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", detail, headers={"Allow": allowed})

@@ -1,4 +1,4 @@
-"""A client of the HTTP API: pays once however often it has to ask, and tells refusals apart by their `code`."""
+"""A client of the HTTP API: it creates a payment once however often it repeats a request, and raises an error per `code`."""
 
 from okane.client.client import RETRIES, Client, DeadFilter, Filter, NewPayment
 from okane.client.errors import AccessDenied, ClientError, Conflict, Invalid, KeyReused, NoAnswer, NotFound, Refused

@@ -1,7 +1,7 @@
-"""The arguments of the client's methods, checked before a request leaves: TypeError for a type, ValueError for a value.
+"""Checks the arguments of the client's methods before a request is sent: TypeError for a type, ValueError for a value.
 
-A type checker sees most of this. It is checked at run time as well, because JSON carries some of it silently: `4.40` as an
-amount, a time without a zone, a text where a list of texts belongs. Limits that a server may change are left to the server.
+A type checker finds most errors. JSON would carry some of them silently, so they are checked at run time too: `4.40` as an
+amount, a time without a zone, a string in the place of a list. The server checks the limits that it may change.
 """
 
 from __future__ import annotations
@@ -25,64 +25,64 @@ DECISIONS = (Status.SUCCESS.value, Status.FAILED_FINAL.value)
 
 
 def typed(name: str, value: object, kind: type[T]) -> T:
-    """The value, if it is of this type. To Python a bool is an int; here it is none."""
+    """Return the value if it is of this type. To Python a bool is an int; here it is not."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise TypeError(f"{name} must be {kind.__name__}, not {type(value).__name__}")
     return value
 
 
 def payment_id(value: UUID | str) -> UUID:
-    """The id, from a UUID or from one of the two spellings that the API has for it; so nothing else gets into a path."""
+    """Return the id, from a UUID or one of its two spellings in the API: nothing else gets into a path."""
     if isinstance(value, UUID):
         return value
     text = typed("payment_id", value, str)
     if not _ID.fullmatch(text):
-        raise ValueError(f"{text[:64]!r} is no payment's id")
+        raise ValueError(f"{text[:64]!r} is not a payment's id")
     return UUID(text.removeprefix("pay_"))
 
 
 def payment_ids(values: Iterable[UUID | str]) -> list[UUID]:
-    """The ids in a list. One text alone is refused: it would be a list of its letters."""
+    """Return the ids in a list. A single string is refused: it would be a list of its letters."""
     return [payment_id(one) for one in several("payment_ids", values)]
 
 
 def amount(name: str, value: int) -> int:
-    """An amount in minor units, as an int that every reader of JSON keeps exactly."""
+    """Return an amount in minor units, an int that every JSON parser keeps exactly."""
     if typed(name, value, int) > MAX_AMOUNT_MINOR:
         raise ValueError(f"{name} must not exceed 2^53-1 ({MAX_AMOUNT_MINOR})")
     return value
 
 
 def idempotency_key(value: str) -> str:
-    """1 to 255 visible ASCII characters."""
+    """Return the key if it is 1 to 255 visible ASCII characters."""
     if not _IDEMPOTENCY_KEY.fullmatch(typed("idempotency_key", value, str)):
         raise ValueError("idempotency_key must be 1 to 255 visible ASCII characters")
     return value
 
 
 def currency(value: str) -> str:
-    """An ISO 4217 code, whether or not it is still in use."""
+    """Return the ISO 4217 code, whether or not it is still in use."""
     if not _CURRENCY.fullmatch(typed("currency", value, str)):
         raise ValueError("currency must be an ISO 4217 code in capitals, like USD")
     return value
 
 
 def text(name: str, value: str) -> str:
-    """A text that UTF-8 and Postgres can hold."""
+    """Return the text if UTF-8 and Postgres can hold it."""
     if "\x00" in typed(name, value, str) or any("\ud800" <= letter <= "\udfff" for letter in value):
         raise ValueError(f"{name} must not hold NUL characters or lone surrogates")
     return value
 
 
 def metadata(value: Mapping[str, str]) -> dict[str, str]:
-    """Texts by their names, in a dict of its own."""
+    """Return a copy of the metadata as a dict of strings."""
     if not isinstance(value, Mapping):
         raise TypeError(f"metadata must be a mapping, not {type(value).__name__}")
     return {text("a name in metadata", key): text(f"metadata[{key!r}]", one) for key, one in value.items()}
 
 
 def moment(name: str, value: datetime) -> str:
-    """An aware time, as RFC 3339 in UTC."""
+    """Return a time with a zone as RFC 3339 in UTC."""
     if typed(name, value, datetime).utcoffset() is None:
         raise ValueError(f"{name} must have a time zone: {value.isoformat()} could be anywhere")
     try:
@@ -92,33 +92,33 @@ def moment(name: str, value: datetime) -> str:
 
 
 def statuses(values: Iterable[Status]) -> list[str]:
-    """The words of these statuses. One alone is refused, as it would be a list of its letters."""
+    """Return the values of these statuses. A single one is refused: it would be a list of its letters."""
     return [Status(typed("status", one, str)).value for one in several("status", values)]
 
 
 def decision(value: Status | str) -> str:
-    """`success` or `failed_final`: what a payment that needs a review may become."""
+    """Return the decision about a payment that needs a review: `success` or `failed_final`."""
     if typed("as_", value, str) not in DECISIONS:
         raise ValueError(f"as_ must be {' or '.join(DECISIONS)}")
     return str(value)
 
 
 def order(value: str) -> str:
-    """`ascending` or `descending`."""
+    """Return the order: `ascending` or `descending`."""
     if typed("order", value, str) not in ORDERS:
         raise ValueError(f"order must be {' or '.join(ORDERS)}")
     return value
 
 
 def several(name: str, values: Iterable[T]) -> Sequence[T]:
-    """The members of a collection that is no text, and no mapping."""
+    """Return the members of a collection that is neither a string nor a mapping."""
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be a list, not {type(values).__name__}")
     return list(values)
 
 
 def seconds(name: str, value: float) -> float:
-    """A number of seconds that is not negative (nor NaN)."""
+    """Return a number of seconds that is not negative (nor NaN)."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
     if not value >= 0:
@@ -127,12 +127,12 @@ def seconds(name: str, value: float) -> float:
 
 
 def wait_s(value: int) -> int:
-    """Whole seconds, as `Prefer: wait=N` has them."""
+    """Return whole seconds, as `Prefer: wait=N` takes them."""
     return int(seconds("wait_s", typed("wait_s", value, int)))
 
 
 def query(which: Mapping[str, Any], kinds: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The parameters of a list; None is left out. `kinds` has the check of each; another name is a TypeError."""
+    """Return the parameters of a list without those that are None. `kinds` has a check for each; others are a TypeError."""
     pairs: list[tuple[str, str]] = []
     for name, value in which.items():
         if name not in kinds:

@@ -1,7 +1,7 @@
-"""The client: one method a route.
+"""The client: one method per route.
 
-Promise: a request is repeated only if that is safe, with the same idempotency key, after the `Retry-After` of a refusal or a
-jittered pause; so a payment is made once, however many answers get lost.
+Guarantee: a request is repeated only if that is safe, with the same idempotency key, after the `Retry-After` of a refusal and
+a jittered pause; a payment is created once, however many answers get lost.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from streams import RetryPolicy
 T = TypeVar("T")
 
 RETRIES = RetryPolicy(base=timedelta(seconds=0.2), cap=timedelta(seconds=5), max_attempts=None)
-LONGEST_WAIT_S = 30  # that the API grants
-_UNDONE = frozenset({"rate_limited", "overloaded", "too_many_connections"})  # refused before anything was done
+LONGEST_WAIT_S = 30  # the API caps a wait at this
+_NOT_DONE = frozenset({"rate_limited", "overloaded", "too_many_connections"})  # refused before anything was done
 
 
 class Filter(TypedDict, total=False):
-    """The payments to list, and their order: the newest first unless it is `ascending`."""
+    """The payments to list, and their order: newest first unless it is `ascending`."""
 
     order: Literal["ascending", "descending"]
     status: Iterable[Status]
@@ -55,7 +55,7 @@ class Filter(TypedDict, total=False):
 
 
 class DeadFilter(TypedDict, total=False):
-    """The dead letters to list, and their order: the last first unless it is `ascending`."""
+    """The dead letters to list, and their order: newest first unless it is `ascending`."""
 
     order: Literal["ascending", "descending"]
     status: Iterable[Status]
@@ -83,9 +83,9 @@ _OF_DEAD_LETTERS = {name: _KINDS[name] for name in DeadFilter.__annotations__}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewPayment:
-    """A payment to make. `amount` is in minor units; the idempotency key is one that no other payment has.
+    """A payment to create. `amount` is in minor units; no other payment has its idempotency key.
 
-    Raises TypeError or ValueError for what could not be sent as it is meant: an amount that is no int, a time without a zone.
+    Raises TypeError or ValueError for a value that JSON would change: an amount that is not an int, a time without a zone.
     """
 
     amount: int
@@ -100,7 +100,9 @@ class NewPayment:
         arguments.idempotency_key(self.idempotency_key)
         if self.currency is not None:
             arguments.currency(self.currency)
-        object.__setattr__(self, "metadata", arguments.metadata(self.metadata))  # our own: it may not change any more
+        object.__setattr__(
+            self, "metadata", arguments.metadata(self.metadata)
+        )  # a copy: the caller cannot change it any more
         for name, value in self._times.items():
             arguments.moment(name, value)
 
@@ -110,7 +112,7 @@ class NewPayment:
         return {name: value for name, value in times.items() if value is not None}
 
     def document(self) -> Document:
-        """As JSON has it: what is not said is left out."""
+        """Return the JSON document, without the members that are not set."""
         return {
             "amount": self.amount,
             "idempotency_key": self.idempotency_key,
@@ -121,9 +123,9 @@ class NewPayment:
 
 
 class Client:
-    """Asks one API, on connections that it keeps. Used as an asynchronous context manager.
+    """Sends requests to one API, on connections that it keeps. An asynchronous context manager.
 
-    `patience_s` is how long a request is repeated in all, `timeout_s` how long each is waited for.
+    `patience_s` bounds the time for which a request is repeated, `timeout_s` the wait for each answer.
     """
 
     def __init__(
@@ -156,36 +158,36 @@ class Client:
         await self._session.close()
 
     async def pay(self, new: NewPayment, *, wait_s: int = 0) -> Receipt:
-        """Make a payment, or find the one that an earlier request has made. `wait_s`: for it to come to rest."""
+        """Create a payment, or find the one of an earlier request; return it at rest, or after `wait_s` as it is."""
         document = arguments.typed("new", new, NewPayment).document()
-        return Receipt.of(await self._ask("POST", "/v1/payments", body=document, wait_s=wait_s))
+        return Receipt.of(await self._send("POST", "/v1/payments", body=document, wait_s=wait_s))
 
     async def pay_many(self, news: Sequence[NewPayment]) -> Sequence[Receipt | Refused]:
-        """Make up to 1,000 payments: what became of each, in order."""
+        """Create up to 1,000 payments; return a receipt or a refusal for each, in order."""
         body = [arguments.typed("new", new, NewPayment).document() for new in arguments.several("news", news)]
-        said = await self._ask("POST", "/v1/payments/batch", body=body)
+        said = await self._send("POST", "/v1/payments/batch", body=body)
         return [
             refused(one["status"], one["problem"]) if "problem" in one else Receipt.of(one) for one in said["results"]
         ]
 
     async def payment(self, payment_id: UUID | str, *, wait_s: int = 0) -> Payment:
-        """The payment as it is, once it has come to rest or `wait_s` are over."""
-        return Payment.of((await self._ask("GET", _path(payment_id), wait_s=wait_s))["payment"])
+        """Return the payment once it has come to rest, after `wait_s` at the latest."""
+        return Payment.of((await self._send("GET", _path(payment_id), wait_s=wait_s))["payment"])
 
     async def at_rest(self, payment_id: UUID | str) -> Payment:
-        """The payment when nothing but a human will change it any more, whenever that is."""
+        """Return the payment once it has come to rest, however long that takes."""
         while True:
             payment = await self.payment(payment_id, wait_s=LONGEST_WAIT_S)
             if payment.status.is_at_rest:
                 return payment
 
     async def cancel(self, payment_id: UUID | str) -> Payment:
-        """Withdraw a payment that nobody has charged. Raises Conflict if it is too late, or its outcome is open."""
-        return Payment.of((await self._ask("POST", _path(payment_id, "/cancel")))["payment"])
+        """Withdraw a payment before it is charged. Raises Conflict if it is too late, or its outcome is open."""
+        return Payment.of((await self._send("POST", _path(payment_id, "/cancel")))["payment"])
 
     async def retry(self, payment_id: UUID | str) -> Receipt:
-        """Try a failed payment again. Not repeated if no answer comes: it may have failed once more by then."""
-        return Receipt.of(await self._ask("POST", _path(payment_id, "/retry"), repeatable=False))
+        """Retry a failed payment. Without an answer the request is not repeated: the payment may have failed again by then."""
+        return Receipt.of(await self._send("POST", _path(payment_id, "/retry"), repeatable=False))
 
     async def resolve(
         self, payment_id: UUID | str, *, as_: Status | str, reason: str, provider_ref: str | None = None
@@ -194,54 +196,54 @@ class Client:
         body = {"as": arguments.decision(as_), "reason": arguments.text("reason", reason)}
         if provider_ref is not None:
             body["provider_ref"] = arguments.text("provider_ref", provider_ref)
-        return Payment.of((await self._ask("POST", _path(payment_id, "/resolve"), body=body))["payment"])
+        return Payment.of((await self._send("POST", _path(payment_id, "/resolve"), body=body))["payment"])
 
     def payments(self, **which: Unpack[Filter]) -> AsyncIterator[Payment]:
-        """Payments, newest first unless `order="ascending"`, page by page as they are asked for."""
+        """Iterate over payments, newest first unless `order="ascending"`. Pages are read as they are needed."""
         return self._pages("/v1/payments", "payments", Payment.of, arguments.query(which, _OF_PAYMENTS))
 
     def events(self, payment_id: UUID | str) -> AsyncIterator[Event]:
-        """What happened to a payment, oldest first."""
+        """Iterate over the events of a payment, oldest first."""
         return self._pages(_path(payment_id, "/events"), "events", Event.of, [])
 
     def attempts(self, payment_id: UUID | str) -> AsyncIterator[Attempt]:
-        """How often it was tried, and what came of it, oldest first."""
+        """Iterate over the attempts of a payment, oldest first."""
         return self._pages(_path(payment_id, "/attempts"), "attempts", Attempt.of, [])
 
     def dead_letters(self, **which: Unpack[DeadFilter]) -> AsyncIterator[DeadLetter]:
-        """The payments that were given up, the last first unless `order="ascending"`."""
+        """Iterate over the payments that were given up, newest first unless `order="ascending"`."""
         query = arguments.query(which, _OF_DEAD_LETTERS)
         return self._pages("/v1/dead-letters", "dead_letters", DeadLetter.of, query)
 
     async def currencies(self) -> Sequence[Currency]:
-        """The currencies that new payments may be in, by code."""
-        return [Currency.of(one) for one in (await self._ask("GET", "/v1/currencies"))["currencies"]]
+        """Return the currencies of new payments, by code."""
+        return [Currency.of(one) for one in (await self._send("GET", "/v1/currencies"))["currencies"]]
 
     async def replay(
         self, payment_ids: Sequence[UUID | str] | None = None, *, limit: int = 100, dry_run: bool = False
     ) -> Replayed:
-        """Try again what was given up: these, or the oldest."""
+        """Retry payments that were given up: these, or the oldest."""
         chosen = {} if payment_ids is None else {"payment_ids": list(map(str, arguments.payment_ids(payment_ids)))}
         body = {
             "filter": chosen,
             "limit": arguments.typed("limit", limit, int),
             "dry_run": arguments.typed("dry_run", dry_run, bool),
         }
-        return Replayed.of(await self._ask("POST", "/v1/dead-letters/replay", body=body))
+        return Replayed.of(await self._send("POST", "/v1/dead-letters/replay", body=body))
 
     async def _pages(
         self, path: str, name: str, of: Callable[[Document], T], query: list[tuple[str, str]]
     ) -> AsyncIterator[T]:
         more: list[tuple[str, str]] = []
         while True:
-            page = await self._ask("GET", path, query=[*query, ("limit", "100"), *more])
+            page = await self._send("GET", path, query=[*query, ("limit", "100"), *more])
             for one in page[name]:
                 yield of(one)
             if not page["has_more"]:
                 return
             more = [("after", page["after"])]
 
-    async def _ask(
+    async def _send(
         self,
         method: str,
         path: str,
@@ -251,12 +253,12 @@ class Client:
         wait_s: int = 0,
         repeatable: bool = True,
     ) -> Document:
-        """What the API says in the end. Raises Refused, NoAnswer."""
+        """Send a request until it is answered; return the answer. Raises Refused, NoAnswer."""
         wait_s = arguments.wait_s(wait_s)
         ends_s = time.monotonic() + self._patience_s
         data = None if body is None else json.dumps(body).encode()
         for attempt in itertools.count(1):
-            answer = await self._ask_once(method, path, data, query, wait_s)
+            answer = await self._send_once(method, path, data, query, wait_s)
             if not isinstance(answer, ClientError):
                 return answer
             pause_s = self._pause_s(answer, attempt, repeatable=repeatable)
@@ -266,11 +268,11 @@ class Client:
         raise AssertionError
 
     def _pause_s(self, error: ClientError, attempt: int, *, repeatable: bool) -> float | None:
-        """How long to wait before the request is repeated; None: it is not to be."""
+        """Return the pause before the request is repeated, or None if it must not be."""
         match error:
             case Refused(retryable=False):
                 return None
-            case Refused(code=code) if not (repeatable or code in _UNDONE):
+            case Refused(code=code) if not (repeatable or code in _NOT_DONE):
                 return None
             case NoAnswer() if not repeatable:
                 return None
@@ -280,7 +282,7 @@ class Client:
         after_s = error.after_s if isinstance(error, Refused) and error.after_s is not None else 0
         return after_s + delay.total_seconds()
 
-    async def _ask_once(
+    async def _send_once(
         self, method: str, path: str, data: bytes | None, query: Sequence[tuple[str, str]], wait_s: int
     ) -> Document | ClientError:
         assert self._session is not None, "used outside of its context"

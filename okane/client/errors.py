@@ -1,4 +1,4 @@
-"""What the client raises: one type for each thing that its user may do about it."""
+"""The errors of the client: one type for each way to handle them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from uuid import UUID
 
 import aiohttp
 
-_LATER = frozenset({408, 429, 500, 502, 503, 504})  # of what is no answer of ours, but of something on the way
+_LATER = frozenset(
+    {408, 429, 500, 502, 503, 504}
+)  # statuses of answers that do not come from the API, but from a proxy
 
 
 class ClientError(Exception):
-    """Base of all of them."""
+    """The base of all errors of the client."""
 
 
 class NoAnswer(ClientError):
-    """None came, or none that can be read, for as long as the client is patient. What was asked may have been done."""
+    """No readable answer came for as long as the client is patient. The request may have been carried out."""
 
     def __init__(self, asked: str, reason: str) -> None:
         super().__init__(f"{asked}: {reason}")
@@ -24,9 +26,9 @@ class NoAnswer(ClientError):
 
 
 class Refused(ClientError):
-    """The API has said no, and `code` says why (docs/errors.md). `errors` names what is wrong in the request.
+    """The API has refused the request for the reason `code` (docs/errors.md). `errors` names the wrong members.
 
-    `retryable`: the same request may succeed later; the client has tried for as long as it is patient.
+    `retryable`: the same request may succeed later; the client has repeated it for as long as it is patient.
     """
 
     def __init__(self, status: int, problem: Mapping[str, Any], *, after_s: int | None = None) -> None:
@@ -41,11 +43,11 @@ class Refused(ClientError):
 
 
 class AccessDenied(Refused):
-    """The API key is missing, not let in, or not allowed to do this."""
+    """The API key is missing, not valid, or lacks the scope."""
 
 
 class Invalid(Refused):
-    """The request is wrong, and will be the next time."""
+    """The request is wrong: to repeat it does not help."""
 
 
 class NotFound(Refused):
@@ -61,7 +63,7 @@ class Conflict(Refused):
 
 
 class KeyReused(Refused):
-    """The idempotency key belongs to the payment `payment_id`, which asks for something else."""
+    """The idempotency key belongs to the payment `payment_id`, which has other members."""
 
     def __init__(self, status: int, problem: Mapping[str, Any], *, after_s: int | None = None) -> None:
         super().__init__(status, problem, after_s=after_s)
@@ -87,12 +89,12 @@ _BY_CODE: Mapping[str, type[Refused]] = {
 
 
 def refused(status: int, problem: Mapping[str, Any], *, after_s: int | None = None) -> Refused:
-    """The error for a problem."""
+    """Return the error for a problem."""
     return _BY_CODE.get(str(problem.get("code")), Refused)(status, problem, after_s=after_s)
 
 
 def broken(error: Exception) -> str:
-    """What broke, in a word or two: the same for the same kind of failure."""
+    """Name the failure in a word or two, the same for each of its kind."""
     match error:
         case aiohttp.ClientConnectorError():
             return "connection refused" if isinstance(error.os_error, ConnectionRefusedError) else "cannot connect"

@@ -1,4 +1,4 @@
-"""What the API answers with, as values. Members that a later API adds are passed over."""
+"""The answers of the API as values. Members that a later API adds are ignored."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Payment:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of a request for a payment. `created`: this request made it, not an earlier one with its key."""
+    """The result of a request for a payment. `created`: this request created it, not an earlier one with its key."""
 
     payment: Payment
     created: bool
@@ -71,7 +71,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One change of a payment; `status` is that after it."""
+    """One change of a payment; `status` is the one after it."""
 
     version: int
     at: datetime
@@ -100,7 +100,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One claim of a payment and what came of it."""
+    """One attempt at a payment: a claim and its outcome."""
 
     attempt: int
     began_at: datetime
@@ -125,7 +125,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A payment that was given up. `provider_key` is what to search for at the provider."""
+    """A payment that was given up. The provider has the charge under `provider_key`."""
 
     payment: Payment
     dead_at: datetime
@@ -138,7 +138,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """Which dead letters are tried again, and which of those that were named are not."""
+    """The payments that are retried, and the named ones that are kept."""
 
     retried: Sequence[UUID]
     kept: Sequence[UUID]
@@ -151,7 +151,7 @@ class Replayed:
 
 @dataclass(frozen=True, slots=True)
 class Currency:
-    """A currency that new payments may be in. `exponent`: how many decimal digits its minor units are."""
+    """A currency of new payments. `exponent` is the number of decimal digits of its minor units."""
 
     code: str
     exponent: int

@@ -166,7 +166,7 @@ async def test_many_who_wait_share_each_look(api: Api) -> None:
         _, body = await answered
         assert body["payment"]["status"] == "success"
     looks = len(looking.asked)
-    task = api.long_polling._looking
+    task = api.long_polling._poller
     assert task is not None
     await asyncio.wait([task], timeout=60)
     assert task.done()  # nobody waits, and nobody looks

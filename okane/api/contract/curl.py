@@ -1,4 +1,4 @@
-"""An operation as a line for a shell, which may be run as it is: with `OKANE_URL` and `OKANE_API_KEY` set. Pure."""
+"""Renders an operation as a curl command that runs as it is, with `OKANE_URL` and `OKANE_API_KEY` set. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SETUP = "export OKANE_URL=127.0.0.1:8080 OKANE_API_KEY=sk_test_…"
 
 
 def line(method: str, path: str, operation: Json) -> str:
-    """The command, with the example of the operation's body."""
+    """Return the command, with the example of the operation's body."""
     url = path.replace("{payment_id}", str(PAYMENT["id"]))
     words = ["curl", f'"$OKANE_URL{url}"']
     if operation["security"]:

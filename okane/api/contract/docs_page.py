@@ -1,4 +1,4 @@
-"""The document as a page: complete in itself, without scripts, so that it can be read where there is no network."""
+"""Renders the OpenAPI document as a page without scripts and external resources, readable without a network."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ small { color: #59636e }
 
 
 def render(document: Json) -> str:
-    """The page."""
+    """Return the page."""
     info = document["info"]
     parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8">',
@@ -104,15 +104,15 @@ def _operation(document: Json, method: str, path: str, operation: Json) -> str:
             f"<p>{_plain(operation['summary'])}. <small>{_scope(scopes)}</small></p>",
             _text(operation.get("description", "")),
             f"<pre>{_plain(curl.line(method, path, operation))}</pre>",
-            _table([*(_parameter(_found(document, one)) for one in operation.get("parameters", ())), *takes]),
-            _table(_answer(status, _found(document, one)) for status, one in said if status < "400"),
-            _refusals(_found(document, one) for status, one in said if status >= "400"),
+            _table([*(_parameter(_resolved(document, one)) for one in operation.get("parameters", ())), *takes]),
+            _table(_answer(status, _resolved(document, one)) for status, one in said if status < "400"),
+            _refusals(_resolved(document, one) for status, one in said if status >= "400"),
         )
     )
 
 
 def _scope(scopes: Sequence[str]) -> str:
-    return f"Takes a key with the scope <code>{scopes[0]}</code>." if scopes else "For everybody."
+    return f"Needs a key with the scope <code>{scopes[0]}</code>." if scopes else "Needs no key."
 
 
 def _parameter(parameter: Json) -> tuple[str, str, str]:
@@ -125,7 +125,7 @@ def _answer(status: str, answer: Json) -> tuple[str, str, str]:
 
 
 def _refusals(answers: Iterator[Json]) -> str:
-    """Those of an operation's own: what any request may meet is said once."""
+    """Return the problems of an operation's own: those of any request are listed once."""
     bodies = [next(iter(answer["content"].values())) for answer in answers]
     own = [code for body in bodies for code in body["examples"] if code not in ANYWHERE]
     return f'<p>Refuses with a <a href="#Problem">Problem</a>: {_codes(own)}.</p>' if own else ""
@@ -152,7 +152,7 @@ def _schema(name: str, schema: Json) -> str:
 
 
 def _type(schema: Json) -> str:
-    """What may stand there, in a few words."""
+    """Return the type of a schema in a few words."""
     match schema:
         case {"$ref": reference}:
             name = reference.rpartition("/")[2]
@@ -177,8 +177,8 @@ def _bounds(schema: Json) -> Iterator[str]:
             yield f"{word} {schema[name]:,}"
 
 
-def _found(document: Json, one: Json) -> Json:
-    """The part that a reference leads to, or the part itself."""
+def _resolved(document: Json, one: Json) -> Json:
+    """Return the part that a reference leads to, or the part itself."""
     if "$ref" not in one:
         return one
     _, _, kind, name = one["$ref"].split("/")
@@ -187,13 +187,13 @@ def _found(document: Json, one: Json) -> Json:
 
 
 def _table(rows: Iterable[tuple[str, str, str]]) -> str:
-    """Of a name each, and what is HTML already."""
+    """Return a table of names, types and meanings; the latter two are HTML already."""
     written = "".join(f"<tr><td><code>{_plain(name)}</code><td>{kind}<td>{means}" for name, kind, means in rows)
     return f"<table>{written}</table>" if written else ""
 
 
 def _text(markdown: str) -> str:
-    """The little Markdown that the descriptions have: paragraphs, and code."""
+    """Render the Markdown of descriptions: paragraphs and code."""
     return "".join(f"<p>{_inline(paragraph)}</p>" for paragraph in markdown.split("\n\n") if paragraph)
 
 

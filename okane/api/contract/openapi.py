@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document: the table of operations, the schemas of the models that validate, and every way to refuse."""
+"""Builds the OpenAPI 3.1 document from the endpoints, the models that validate requests, and the problem codes."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _AWAY = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}
 _ABOUT = """\
 Payments are accepted at once and charged in the background.
 
-A payment is made under an idempotency key of its client's choice: a request that got no answer is repeated with the same \
-key, and makes no second payment. Errors are `application/problem+json` (RFC 9457) with a `code` that stays the same between \
-versions; `retryable` says whether the same request may succeed later. A client may send an `X-Request-Id`, under which the \
-logs have its request. What is under `/v1` only gains members and routes: ignore members that you do not know."""
+A client creates a payment under an idempotency key of its own. A request that got no answer is repeated with the same \
+key, and creates no second payment. Errors are `application/problem+json` (RFC 9457) with a `code` that stays the same \
+between versions; `retryable` says whether the same request may succeed later. A client may send an `X-Request-Id`, under \
+which the logs have its request. Routes under `/v1` only gain members: ignore members that you do not know."""
 
 _STATUS = (
     "Where a payment stands. `success`, `failed_final` and `canceled` are final, and `needs_review` waits for a human."
@@ -40,14 +40,14 @@ def build_document(endpoints: Sequence[Endpoint]) -> Json:
 
 
 class _Plain(GenerateJsonSchema):
-    """Schemas without a title for each member, which would be its name once more."""
+    """Generates schemas without a title for each member, which would repeat its name."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
 
 class _Document:
-    """The document while it is being put together."""
+    """The document while it is built."""
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self._endpoints = endpoints
@@ -129,7 +129,7 @@ class _Document:
         }
 
     def _refusal(self, status: HTTPStatus, known: Sequence[str]) -> str:
-        """The name of the response that refuses with this status, for one of these reasons."""
+        """Return the name of the response that refuses with this status, for one of these reasons."""
         means = "\n".join(f"* `{code}`: {problem_codes.CODES[code].means}" for code in known)
         examples = {code: _example(code) for code in known}
         more = ["WWW-Authenticate"] if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) else []
@@ -148,14 +148,14 @@ class _Document:
 
 
 def _example(code: str) -> Json:
-    """What a request that is refused for this reason is answered with."""
+    """Return an example of the problem with this code."""
     known = problem_codes.CODES[code]
     said = problems.Problem(known.status, code, known.means, retryable=known.retryable).document()
     return {"summary": known.means, "value": said | {"request_id": "3f2a8c"}}
 
 
 def _named(part: Any) -> Any:
-    """The same, with the one long list of currencies in one place."""
+    """Replace each copy of the list of currencies by a reference to one."""
     if part == create_request.CURRENCY:
         return {"$ref": _SCHEMA.format(model="CurrencyCode")}
     if isinstance(part, dict):
@@ -164,7 +164,7 @@ def _named(part: Any) -> Any:
 
 
 def _in_path(path: str) -> Sequence[Json]:
-    """The payment's id, as this system writes it or as the older queue did."""
+    """Return the parameter of a payment's id, if the path has one."""
     if "{payment_id}" not in path:
         return []
     about = "The payment's id; `pay_` and 32 digits are another spelling of it."
@@ -179,7 +179,7 @@ def _in_query(operation: Operation) -> Sequence[Json]:
 
 
 def _filter(name: str, member: Json) -> Json:
-    """A parameter of a query: what is absent there is `null` in the model, and cannot be sent; what is sent twice, once."""
+    """Return a parameter of a query. `null`, which stands for an absent member in the model, cannot be sent in one."""
     member = next((one for one in member.get("anyOf", ()) if one != {"type": "null"}), member)
     member = {key: value for key, value in member.items() if key != "uniqueItems" and (key != "default" or value)}
     style = {"style": "deepObject", "explode": True} if member["type"] == "object" else {}

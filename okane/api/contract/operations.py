@@ -1,4 +1,4 @@
-"""What each route is for: its name, what it takes, what it answers, and how it may refuse. A test holds the routes to it."""
+"""The operations of the OpenAPI document: name, request, responses and problems of each route in `okane.api.routes`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPENAPI, HTML = "application/vnd.oai.openapi+json", "text/html"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuccessResponse:
-    """An answer that refuses nothing. `follows`: from the member under this pointer, what to ask next."""
+    """A response that is not a problem. `follows` points to the member whose id the links to other operations take."""
 
     status: HTTPStatus
     means: str
@@ -48,7 +48,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One route. `problems` are those that are its own, besides what any request may meet."""
+    """One operation. `problems` are its own, besides those of any request."""
 
     name: str
     tag: str
@@ -194,23 +194,25 @@ CREATE_PAYMENTS = Operation(
     name="createPayments",
     tag=PAYMENTS,
     summary="Make up to 1,000 payments",
-    details="Each item carries an `idempotency_key` of its own, and is accepted, repeated or refused for itself, as if "
-    "it had come alone: look inside the answer.",
+    details="Each item carries an `idempotency_key` of its own, and is accepted, repeated or refused on its own, as if "
+    "it had come alone: the results are in the body.",
     body=Body(schema=Items, example=[schemas.CREATE], media_types=(JSON, batch.NDJSON)),
     responses=(
-        SuccessResponse(status=HTTPStatus.MULTI_STATUS, means="What became of each.", body=schemas.BatchAnswer),
+        SuccessResponse(
+            status=HTTPStatus.MULTI_STATUS, means="A result for each item, in order.", body=schemas.BatchAnswer
+        ),
     ),
     problems=_BATCH,
 )
 LIST_PAYMENTS = _page("listPayments", "List payments, newest first", PaymentQuery, schemas.PaymentPage)
 GET_PAYMENT = _shows("getPayment", PAYMENTS, "Show a payment as it is now", schemas.PaymentAnswer)
-LIST_EVENTS = _page("listEvents", "List what happened to a payment, oldest first", PartQuery, schemas.EventPage)
+LIST_EVENTS = _page("listEvents", "List the events of a payment, oldest first", PartQuery, schemas.EventPage)
 LIST_ATTEMPTS = _page("listAttempts", "List the attempts at a payment, oldest first", PartQuery, schemas.AttemptPage)
 RETRY_PAYMENT = _retries("retryPayment", PAYMENTS)
 CANCEL_PAYMENT = Operation(
     name="cancelPayment",
     tag=PAYMENTS,
-    summary="Withdraw a payment that nobody has charged",
+    summary="Withdraw a payment before it is charged",
     details="From `pending` and `failed_retryable`, and once more from `canceled`. 409 when it is too late, or its "
     "outcome is open.",
     responses=(
@@ -222,8 +224,8 @@ RESOLVE_PAYMENT = Operation(
     name="resolvePayment",
     tag=PAYMENTS,
     summary="Decide a payment that needs a review",
-    details="What a human has found out at the provider, and why. From `needs_review`, and once more with the same "
-    "decision. From any other status: 409.",
+    details="The decision of a person who has checked with the provider, and the reason. From `needs_review`, and once more "
+    "with the same decision. From any other status: 409.",
     body=Body(schema=ResolveRequest, example={"as": "success", "reason": "captured, says the provider"}),
     responses=(SuccessResponse(status=HTTPStatus.OK, means="It is decided.", body=schemas.PaymentAnswer),),
     problems=(*problem_codes.OF_BODIES, "body_not_an_object", "validation_failed", *_CHANGE),
@@ -238,7 +240,7 @@ LIST_CURRENCIES = Operation(
 )
 LIST_DEAD_LETTERS = _page(
     "listDeadLetters",
-    "List what was given up, the last first",
+    "List the payments that were given up, newest first",
     DeadQuery,
     schemas.DeadLetterPage,
     tag=DEAD_LETTERS,
@@ -246,10 +248,14 @@ LIST_DEAD_LETTERS = _page(
 REPLAY_DEAD_LETTERS = Operation(
     name="replayDeadLetters",
     tag=DEAD_LETTERS,
-    summary="Try again what was given up, the oldest first",
-    details="Safe to repeat. What needs a review is kept.",
+    summary="Retry payments that were given up, oldest first",
+    details="Safe to repeat. A payment that needs a review is kept.",
     body=Body(schema=ReplayRequest, example={"filter": {"currency": "USD"}, "dry_run": True}),
-    responses=(SuccessResponse(status=HTTPStatus.OK, means="Which of them.", body=schemas.Replayed),),
+    responses=(
+        SuccessResponse(
+            status=HTTPStatus.OK, means="The payments that are retried, and those that are kept.", body=schemas.Replayed
+        ),
+    ),
     problems=_REPLAY,
 )
 HEALTH_CHECK = _health("health")

@@ -1,4 +1,4 @@
-"""What stands in the head of a request and of an answer, and after the question mark, each with what it means."""
+"""The headers of requests and responses and the parameters of queries, with their descriptions and schemas."""
 
 from __future__ import annotations
 
@@ -10,27 +10,30 @@ from okane.api import idempotency_key
 Json = dict[str, Any]
 
 HEADERS: Mapping[str, Json] = {
-    "X-Request-Id": {"description": "The request's id: its own, or one of ours.", "schema": {"type": "string"}},
-    "Cache-Control": {
-        "description": "`no-store`, or for how long a description may be kept.",
+    "X-Request-Id": {
+        "description": "The request's id: the client's `X-Request-Id`, or a new one.",
         "schema": {"type": "string"},
     },
-    "Location": {"description": "Where the payment is.", "schema": {"type": "string", "format": "uri-reference"}},
+    "Cache-Control": {
+        "description": "`no-store`, or how long a description may be cached.",
+        "schema": {"type": "string"},
+    },
+    "Location": {"description": "The path of the payment.", "schema": {"type": "string", "format": "uri-reference"}},
     "Idempotent-Replayed": {
-        "description": "The request was made before.",
+        "description": "The answer to the repeat of an earlier request.",
         "schema": {"type": "string", "const": "true"},
     },
     "Preference-Applied": {
-        "description": "The wait that `Prefer` asked for, as it was understood.",
+        "description": "The wait of `Prefer`, as it was applied.",
         "schema": {"type": "string", "pattern": "^wait=[0-9]+$"},
     },
     "ETag": {"description": "The payment's version.", "schema": {"type": "string"}},
     "Retry-After": {
-        "description": "In how many seconds to ask again.",
+        "description": "After how many seconds to repeat the request.",
         "schema": {"type": "integer", "minimum": 1},
     },
     "Link": {"description": "The next page, as `rel=next`.", "schema": {"type": "string"}},
-    "WWW-Authenticate": {"description": "How to send a key, or which scope it lacks.", "schema": {"type": "string"}},
+    "WWW-Authenticate": {"description": "How to send a key, or the scope that it lacks.", "schema": {"type": "string"}},
     "RateLimit-Policy": {
         "description": "How many requests (q) the key may make in how many seconds (w).",
         "schema": {"type": "string"},
@@ -41,7 +44,7 @@ ALWAYS = frozenset({"X-Request-Id", "Cache-Control", "Location"})
 
 PARAMETERS: Mapping[str, Json] = {
     "Idempotency-Key": {
-        "description": "Unless the body has it: 1 to 255 visible ASCII characters.",
+        "description": "Required unless the body has the key: 1 to 255 visible ASCII characters.",
         "schema": idempotency_key.KEY,
         "examples": {"key": {"value": "demo-key-1"}},
     },
@@ -50,26 +53,26 @@ PARAMETERS: Mapping[str, Json] = {
         "schema": {"type": "string"},
         "examples": {"wait": {"value": "wait=5"}},
     },
-    "If-None-Match": {"description": "The ETag that is known.", "schema": {"type": "string"}},
+    "If-None-Match": {"description": "The ETag that the client has.", "schema": {"type": "string"}},
 }
 
 FILTERS: Mapping[str, str] = {
-    "limit": "So many at most.",
+    "limit": "The most items of a page.",
     "order": "Newest first (`descending`), or oldest first (`ascending`).",
-    "after": "The cursor that the page before ended with, as it is.",
+    "after": "The `after` of the page before, as it is.",
     "status": "Any of these: repeat it for several.",
     "currency": "In this currency.",
-    "provider": "Of those that this provider was called for.",
+    "provider": "Payments for which this provider was called.",
     "lane": "In this lane.",
-    "created_after": "Made at this moment or later.",
-    "created_before": "Made before this moment.",
+    "created_after": "Created at this moment or later.",
+    "created_before": "Created before this moment.",
     "updated_after": "Changed last at this moment or later.",
     "updated_before": "Changed last before this moment.",
     "dead_after": "Given up at this moment or later.",
     "dead_before": "Given up before this moment.",
     "amount_min": "Of this amount or more, in minor units.",
     "amount_max": "Of this amount or less, in minor units.",
-    "idempotency_key": "The one that was made under this key.",
-    "provider_ref": "The one that the provider knows by this.",
+    "idempotency_key": "The payment that was created under this key.",
+    "provider_ref": "The payment with this id at the provider.",
     "metadata": "With exactly this value under this name, as `metadata[name]=value`; for several names if need be.",
 }

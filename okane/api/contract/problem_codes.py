@@ -1,6 +1,6 @@
-"""Every problem that a client can meet, by its code: a code, once released, means the same for ever.
+"""The problem codes of the API. A code keeps its meaning once it is released.
 
-The document and docs/errors.md say what stands here; a test holds both to what the code raises.
+The OpenAPI document and docs/errors.md have the same codes; tests compare all three with what the code raises.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from http import HTTPStatus
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """What a code stands for. `retryable`: the same request may succeed later."""
+    """The meaning of a code. `retryable`: the same request may succeed later."""
 
     status: HTTPStatus
     means: str
@@ -24,26 +24,26 @@ _UNPROCESSABLE = HTTPStatus.UNPROCESSABLE_ENTITY
 _AWAY = HTTPStatus.SERVICE_UNAVAILABLE
 
 CODES: Mapping[str, Code] = {
-    "json_invalid": Code(_BAD, "The body is no JSON in UTF-8."),
+    "json_invalid": Code(_BAD, "The body is not JSON in UTF-8."),
     "json_invalid_text": Code(_BAD, "A text in the body holds NUL characters or lone surrogates."),
     "json_duplicate_name": Code(_BAD, "A name stands twice in one object of the body."),
     "json_too_deep": Code(_BAD, "The body is nested deeper than 8 levels."),
-    "body_not_an_object": Code(_BAD, "The body is JSON, and no object."),
-    "body_not_an_array": Code(_BAD, "The body of a batch is JSON, and no array."),
-    "body_unreadable": Code(_BAD, "The body broke off, or is not coded as it says."),
+    "body_not_an_object": Code(_BAD, "The body is JSON, but not an object."),
+    "body_not_an_array": Code(_BAD, "The body of a batch is JSON, but not an array."),
+    "body_unreadable": Code(_BAD, "The body broke off, or is not coded as its headers state."),
     "idempotency_key_missing": Code(_BAD, "There is no idempotency key, in the header or in the body."),
     "idempotency_key_invalid": Code(_BAD, "The idempotency key is not 1 to 255 visible ASCII characters."),
     "idempotency_key_mismatch": Code(_BAD, "Header and body carry different idempotency keys."),
     "idempotency_key_misplaced": Code(_BAD, "A whole batch carries one Idempotency-Key header."),
     "query_invalid": Code(_BAD, "Parameters of the query are wrong, unknown, or there twice: `errors` names them."),
-    "request_line_invalid": Code(_BAD, "This is no HTTP request."),
+    "request_line_invalid": Code(_BAD, "The request line is not HTTP."),
     "request_invalid": Code(_BAD, "The head of the request, or the framing of its body, cannot be read."),
     "framing_invalid": Code(_BAD, "Two servers could cut this request off at different places."),
-    "key_missing": Code(HTTPStatus.UNAUTHORIZED, "There is no API key."),
+    "key_missing": Code(HTTPStatus.UNAUTHORIZED, "The request has no API key."),
     "key_invalid": Code(
         HTTPStatus.UNAUTHORIZED, "The API key does not exist, was revoked, has expired, or is of the other mode."
     ),
-    "scope_missing": Code(HTTPStatus.FORBIDDEN, "The API key may not do this."),
+    "scope_missing": Code(HTTPStatus.FORBIDDEN, "The API key lacks the scope of this route."),
     "cross_site_request": Code(
         HTTPStatus.FORBIDDEN, "Without keys: the request comes from a web page of another origin."
     ),
@@ -74,26 +74,30 @@ CODES: Mapping[str, Code] = {
     "amount_too_large": Code(_UNPROCESSABLE, "The amount is above this server's limit for the currency."),
     "batch_size": Code(_UNPROCESSABLE, "A batch has 1 to 1,000 items."),
     "idempotency_key_reused": Code(
-        _UNPROCESSABLE, "The idempotency key belongs to `payment_id`, which asks for something else."
+        _UNPROCESSABLE, "The idempotency key belongs to `payment_id`, which has other members."
     ),
-    "rate_limited": Code(HTTPStatus.TOO_MANY_REQUESTS, "The key asks more often than it may.", retryable=True),
+    "rate_limited": Code(HTTPStatus.TOO_MANY_REQUESTS, "The key exceeds its rate limit.", retryable=True),
     "too_many_reads": Code(
-        HTTPStatus.TOO_MANY_REQUESTS, "As many lists of the account are being read, or wait, as may.", retryable=True
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "The account has reached its limit of lists that are read or wait at the same time.",
+        retryable=True,
     ),
     "head_too_large": Code(
         HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "There are more than 64 header fields, or too long ones."
     ),
-    "internal": Code(HTTPStatus.INTERNAL_SERVER_ERROR, "A bug of ours.", retryable=True),
+    "internal": Code(HTTPStatus.INTERNAL_SERVER_ERROR, "A bug in okane.", retryable=True),
     "method_unknown": Code(HTTPStatus.NOT_IMPLEMENTED, "HTTP has no such method."),
     "transfer_coding_unknown": Code(HTTPStatus.NOT_IMPLEMENTED, "The only transfer coding is chunked."),
-    "store_unavailable": Code(_AWAY, "Postgres does not answer; what was asked may have been done.", retryable=True),
+    "store_unavailable": Code(
+        _AWAY, "Postgres does not answer; the request may have been carried out.", retryable=True
+    ),
     "not_ready": Code(_AWAY, "Postgres takes no writes, or the process is about to end.", retryable=True),
-    "overloaded": Code(_AWAY, "Payments wait for too long already: no new ones are taken.", retryable=True),
-    "too_many_connections": Code(_AWAY, "The server has as many connections as it can take.", retryable=True),
+    "overloaded": Code(_AWAY, "Payments wait too long: no new ones are accepted.", retryable=True),
+    "too_many_connections": Code(_AWAY, "The server has reached its limit of connections.", retryable=True),
     "http_version_unsupported": Code(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 and HTTP/1.0 only."),
 }
 
-# What may meet a request before its route is known, and a bug behind any of them.
+# The problems of any request: those before its route is known, and a bug.
 ANYWHERE = (
     "request_line_invalid",
     "request_invalid",
@@ -108,7 +112,7 @@ ANYWHERE = (
     "too_many_connections",
     "http_version_unsupported",
 )
-NOWHERE = frozenset({"route_not_found", "method_not_allowed"})  # where there is no operation
+NOWHERE = frozenset({"route_not_found", "method_not_allowed"})  # without an operation
 OF_KEYS = (
     "key_missing",
     "key_invalid",

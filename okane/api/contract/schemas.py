@@ -14,7 +14,7 @@ from typing_extensions import TypedDict  # pydantic does not take the older one 
 from okane.api.problems import MAX_ERRORS
 from okane.payment import Status
 
-# Any that there ever was: a client must not stumble over a payment of a currency that is new.
+# Any code: a client must accept a payment in a currency that is new or withdrawn.
 Currency = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^[A-Z]{3}$"})]
 Lane = Literal["critical", "default", "low"]
 Call = Literal["charge", "look_up"]
@@ -22,7 +22,7 @@ OlderId = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^pay_[0-9
 
 
 def shown(*examples: Any) -> ConfigDict:
-    """With these examples in the document."""
+    """Return the configuration that puts these examples into the document."""
     return ConfigDict(json_schema_extra={"examples": list(examples)})
 
 
@@ -49,24 +49,24 @@ CREATE = {"amount": 440, "currency": "USD", "idempotency_key": "demo-key-1", "me
 
 @with_config(shown(PAYMENT))
 class Payment(TypedDict):
-    """A payment as it is now. What is not known is left out."""
+    """A payment as it is now. Members without a value are left out."""
 
     id: UUID
     amount: Annotated[int, Field(gt=0, description="in minor units of the currency")]
     currency: Currency
     status: Status
     idempotency_key: str
-    attempts: Annotated[int, Field(ge=0, description="how often a provider was to be called")]
+    attempts: Annotated[int, Field(ge=0, description="how often a worker has claimed it, to call a provider")]
     lane: Lane
     metadata: dict[str, str]
     created_at: datetime
     updated_at: datetime
-    provider_ref: NotRequired[Annotated[str, Field(description="what the provider calls the charge")]]
+    provider_ref: NotRequired[Annotated[str, Field(description="the provider's id of the charge")]]
     decline_code: NotRequired[Annotated[str, Field(description="why the provider declined, in its words")]]
-    last_error: NotRequired[Annotated[str, Field(description="why the last attempt came to nothing")]]
+    last_error: NotRequired[Annotated[str, Field(description="why the last attempt failed")]]
     execute_at: NotRequired[datetime]
     expires_at: NotRequired[datetime]
-    retry_at: NotRequired[Annotated[datetime, Field(description="when it is tried again, or looked up")]]
+    retry_at: NotRequired[Annotated[datetime, Field(description="when it is retried, or looked up")]]
 
 
 @with_config(shown({"payment": PAYMENT}))
@@ -78,17 +78,17 @@ class PaymentAnswer(TypedDict):
 
 @with_config(shown({"payment": PENDING, "created": True, "enqueued": True}))
 class Receipt(TypedDict):
-    """What became of a request for a payment."""
+    """The result of a request for a payment."""
 
     payment: Payment
-    created: Annotated[bool, Field(description="whether this request made it")]
+    created: Annotated[bool, Field(description="whether this request created it")]
     enqueued: Annotated[
-        bool, Field(description="whether a worker was woken; if not, one finds the payment by itself: that is no error")
+        bool, Field(description="whether a wake-up was sent; if not, the sweep sends it later: this is not an error")
     ]
 
 
 class OlderStatus(enum.StrEnum):
-    """Where a payment stands, in Titan Queue's words."""
+    """The status of a payment, in the words of Titan Queue."""
 
     PENDING = "PENDING"
     QUEUED = "QUEUED"
@@ -99,7 +99,7 @@ class OlderStatus(enum.StrEnum):
 
 @with_config(shown({"payment_id": "pay_0198c0de000070008000000000000001", "amount": 440, "status": "PENDING"}))
 class OlderPayment(TypedDict):
-    """A payment in Titan Queue's words."""
+    """A payment, in the words of Titan Queue."""
 
     payment_id: OlderId
     amount: Annotated[int, Field(gt=0)]
@@ -107,7 +107,7 @@ class OlderPayment(TypedDict):
 
 
 class WrongMember(TypedDict):
-    """What is wrong with one member of the body."""
+    """An error in one member of the body."""
 
     pointer: Annotated[str, Field(description="a JSON Pointer (RFC 6901)")]
     code: str
@@ -115,7 +115,7 @@ class WrongMember(TypedDict):
 
 
 class WrongParameter(TypedDict):
-    """What is wrong with one parameter of the query."""
+    """An error in one parameter of the query."""
 
     parameter: str
     code: str
@@ -123,7 +123,7 @@ class WrongParameter(TypedDict):
 
 
 class ItemProblem(TypedDict):
-    """Why something was refused (RFC 9457)."""
+    """The problem with an item of a batch (RFC 9457)."""
 
     type: str
     title: str
@@ -139,7 +139,7 @@ class ItemProblem(TypedDict):
     ]
     error_count: NotRequired[Annotated[int, Field(ge=1, description="how many errors there are, listed or not")]]
     payment_id: NotRequired[Annotated[UUID, Field(description="the payment that the idempotency key belongs to")]]
-    payment_status: NotRequired[Annotated[Status, Field(description="why it cannot be done")]]
+    payment_status: NotRequired[Annotated[Status, Field(description="the status that does not allow it")]]
 
 
 @with_config(
@@ -157,9 +157,9 @@ class ItemProblem(TypedDict):
     )
 )
 class Problem(ItemProblem):
-    """Why a request was refused (RFC 9457)."""
+    """The problem with a request (RFC 9457)."""
 
-    request_id: Annotated[str, Field(description="under which the log has it; the client's own X-Request-Id, if any")]
+    request_id: Annotated[str, Field(description="the id of the request in the log; the client's X-Request-Id, if any")]
     instance: NotRequired[Annotated[str, Field(description="the path of the request")]]
 
 
@@ -173,7 +173,7 @@ class BatchAccepted(TypedDict):
 
 
 class BatchRefused(TypedDict):
-    """An item that was refused, and the status that it would have got alone."""
+    """An item that was refused, with the status of a request of its own."""
 
     status: Annotated[int, Field(ge=400, le=599)]
     problem: ItemProblem
@@ -191,9 +191,9 @@ After = Annotated[str | None, Field(description="the cursor of the next page")]
 
 
 class PaymentPage(TypedDict):
-    """Some payments, newest first unless `order` says otherwise.
+    """A page of payments, newest first unless `order` is `ascending`.
 
-    There may be more although there are none here: go on until `has_more` is false.
+    A page may be empty although there are more: go on until `has_more` is false.
     """
 
     payments: list[Payment]
@@ -207,7 +207,7 @@ class Event(TypedDict):
     version: Annotated[int, Field(ge=0)]
     at: datetime
     event: str
-    status: Annotated[Status, Field(description="of the payment, after it")]
+    status: Annotated[Status, Field(description="of the payment, after the event")]
     attempt: Annotated[int, Field(ge=0)]
     actor: Literal["api", "operator", "worker"]
     provider: NotRequired[str]
@@ -218,7 +218,7 @@ class Event(TypedDict):
 
 
 class EventPage(TypedDict):
-    """Some changes of a payment, oldest first."""
+    """A page of events, oldest first."""
 
     events: list[Event]
     has_more: bool
@@ -226,7 +226,7 @@ class EventPage(TypedDict):
 
 
 class Attempt(TypedDict):
-    """One claim of a payment and what came of it."""
+    """One attempt at a payment: a claim and its outcome."""
 
     attempt: Annotated[int, Field(ge=1)]
     began_at: datetime
@@ -240,7 +240,7 @@ class Attempt(TypedDict):
 
 
 class AttemptPage(TypedDict):
-    """Some attempts at a payment, oldest first."""
+    """A page of attempts, oldest first."""
 
     attempts: list[Attempt]
     has_more: bool
@@ -251,12 +251,12 @@ class DeadLetter(TypedDict):
     """A payment that was given up."""
 
     dead_at: datetime
-    provider_key: Annotated[str, Field(description="what to search for at the provider")]
+    provider_key: Annotated[str, Field(description="the key under which the provider has the charge")]
     payment: Payment
 
 
 class DeadLetterPage(TypedDict):
-    """Some dead letters, what was given up last first unless `order` says otherwise."""
+    """A page of dead letters, newest first unless `order` is `ascending`."""
 
     dead_letters: list[DeadLetter]
     has_more: bool
@@ -264,7 +264,7 @@ class DeadLetterPage(TypedDict):
 
 
 class Replayed(TypedDict):
-    """Which payments are tried again, and which of those that were named are not."""
+    """The payments that are retried, and the named ones that are kept."""
 
     retried: list[UUID]
     kept: list[UUID]
@@ -276,18 +276,18 @@ class ListedCurrency(TypedDict):
     """A currency that new payments may be in."""
 
     code: Annotated[Currency, Field(description="ISO 4217")]
-    exponent: Annotated[int, Field(ge=0, le=4, description="how many decimal digits its minor units are")]
+    exponent: Annotated[int, Field(ge=0, le=4, description="the number of decimal digits of its minor units")]
     name: str
 
 
 @with_config(shown({"currencies": [{"code": "JPY", "exponent": 0, "name": "Yen"}]}))
 class CurrencyList(TypedDict):
-    """All of them, by code."""
+    """The currencies of new payments, by code."""
 
     currencies: list[ListedCurrency]
 
 
 class Health(TypedDict):
-    """That the process answers."""
+    """The state of the process."""
 
     status: Annotated[str, Field(description="ok, or ready")]

@@ -1,4 +1,4 @@
-"""The sockets on which an API listens, and their end without losing a connection that was already made."""
+"""The sockets on which a server listens, and how they are closed without losing connections that were made already."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BACKLOG = 1024
 
 
 def listen(host: str, port: int, *, share_port: bool) -> Sequence[socket.socket]:
-    """Bind `port` of every address that `host` names. Raises SetupError if one of them is taken, or not ours."""
+    """Bind `port` of every address that `host` names. Raises SetupError if one of them is taken, or not this machine's."""
     try:
         return binding.bind(host, port, share_port=share_port)
     except OSError as error:
@@ -32,7 +32,7 @@ class Listener:
 
     @classmethod
     async def start(cls, runner: web.AppRunner, listening: socket.socket) -> Listener:
-        """Take connections for `runner`."""
+        """Accept connections for `runner`."""
         site = web.SockSite(runner, listening, backlog=_BACKLOG)
         await site.start()
         return cls(listening, site)
@@ -46,13 +46,13 @@ class Listener:
         pending = []
         while (connection := self._accept()) is not None:
             pending.append(connection)
-        await self.site.stop()  # closes at once: its first await is none
+        await self.site.stop()  # it closes before it awaits anything
         return pending
 
     def _accept(self) -> socket.socket | None:
         try:
             return self.listening.accept()[0]
-        except OSError:  # BlockingIOError: there is none; otherwise there will be none
+        except OSError:  # BlockingIOError: no connection is pending; any other: none can be accepted
             return None
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from okane.api.answer import JSON
 from okane.api.payment_creation import MAX_BODY_BYTES, RENDERERS
-from okane.api.request_body import CURLS
+from okane.api.request_body import FORM
 
 _MAX_HEAD_BYTES = 4096  # any limit of the parser's is larger
 _MAX_FIELDS = 32
@@ -22,7 +22,7 @@ _LINES = {f"POST {path} HTTP/1.1".encode(): path for path in RENDERERS}
 _FIELD = re.compile(rb"([A-Za-z0-9-]++): ?+([!-~]++(?: ++[!-~]++)*+)")
 _KEY_NAMES = (b"\r\nIdempotency-Key: ", b"\r\nidempotency-key: ")
 _SIZE = re.compile("[1-9][0-9]{0,9}")
-_TYPES = frozenset({JSON, f"{JSON}; charset=utf-8", f"{JSON};charset=utf-8", CURLS})
+_TYPES = frozenset({JSON, f"{JSON}; charset=utf-8", f"{JSON};charset=utf-8", FORM})
 
 # Fields that change how the rest is read, that request more than an answer, or that aiohttp's parser refuses by name.
 _UNUSUAL = frozenset(
