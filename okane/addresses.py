@@ -79,7 +79,7 @@ def postgres_options(text: str) -> Mapping[str, str]:
         parsed = pq.Conninfo.parse(text.encode())
     except (Error, UnicodeEncodeError) as error:
         if str(error).startswith("invalid URI query parameter"):
-            raise ValueError("has a query parameter that libpq does not know") from None
+            raise ValueError("has a query parameter that libpq does not support") from None
         raise ValueError(f"is no URL that libpq can read: {_PASSWORD_ADVICE}") from None
     return {one.keyword.decode(): one.val.decode() for one in parsed if one.val is not None}
 

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from typing import Any
 
 LOOPBACKS = ("127.0.0.1", "::1")
-EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised here, bound where an operator asks for it
+EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised here, bound only where an operator sets it
 
 Address = tuple[Any, ...]  # of a socket: host, port, and for IPv6 two more
 
-_BOTH_FAMILIES = {"localhost": LOOPBACKS, "::": ("::", "0.0.0.0")}  # noqa: S104
+_BOTH_FAMILIES = {"localhost": LOOPBACKS, "::": ("::", "0.0.0.0")}  # noqa: S104 - as above
 _FAMILY_MISSING = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
@@ -81,7 +81,7 @@ def bind(text: str, port: int, *, share_port: bool = False) -> Sequence[socket.s
 
 
 def _expanded(text: str) -> Sequence[tuple[str, bool]]:
-    """Return the hosts of a setting, each with whether it is required. Addresses that `0.0.0.0` or `::` includes are left out."""
+    """Return the hosts of a setting, each with whether it is required, without those that `0.0.0.0` or `::` includes."""
     found = {host: False for name in hosts(text) for host in _BOTH_FAMILIES.get(name, ())}
     found |= {name: True for name in hosts(text) if name not in _BOTH_FAMILIES}
     every = {":" in host for host in found if host in EVERY_ADDRESS}

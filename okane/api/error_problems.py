@@ -44,7 +44,7 @@ def problem_for(error: BaseException) -> Problem:
             return Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "overloaded",
-                "payments wait for too long already: no new ones are taken; repeat the request with the same idempotency key",
+                "payments wait too long: no new ones are accepted; repeat the request with the same idempotency key",
                 retryable=True,
                 headers={"Retry-After": OVERLOADED_RETRY_AFTER_S},
             )
@@ -52,12 +52,12 @@ def problem_for(error: BaseException) -> Problem:
             return Problem(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "too_many_reads",
-                "as many lists of this account are being read, or wait for it, as may: ask for fewer at a time",
+                "this account has reached its limit of lists that are read or wait at the same time: send fewer at a time",
                 retryable=True,
                 headers={"Retry-After": "1"},
             )
         case RequestPayloadError():
-            return malformed("body_unreadable", f"the body broke off or is not coded as it says: {error}")
+            return malformed("body_unreadable", f"the body broke off, or is not coded as its headers state: {error}")
         case StoreUnavailable() | TimeoutError():
             return Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE,

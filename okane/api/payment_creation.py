@@ -60,16 +60,18 @@ class PaymentCreation:
         self._not_enqueued = metrics.not_enqueued
 
     def parse(self, body: bytes, keys: Sequence[str], *, account_id: str) -> NewPayment:
-        """The payment that a body asks for, under the key in it or in these `Idempotency-Key` headers. Raises Problem."""
-        asked = create_request.parse_fast(body) or create_request.validate_create_request(strict_json.loads(body))
-        if len(body) > create_request.MAX_METADATA_BYTES:  # no JSON that we write is longer than what it was read from
-            create_request.check_metadata(asked.metadata)
+        """Return the payment in a body, under the key in it or in these `Idempotency-Key` headers. Raises Problem."""
+        request = create_request.parse_fast(body) or create_request.validate_create_request(strict_json.loads(body))
+        if (
+            len(body) > create_request.MAX_METADATA_BYTES
+        ):  # else it cannot be too large: no metadata grows when it is written
+            create_request.check_metadata(request.metadata)
         return create_request.to_new_payment(
-            asked,
+            request,
             account_id=account_id,
-            key=idempotency_key.choose_key(keys, asked.idempotency_key),
-            currency=asked.currency or self._default_currency,
-            lane=self._lanes.lane_for(asked.amount),
+            key=idempotency_key.choose_key(keys, request.idempotency_key),
+            currency=request.currency or self._default_currency,
+            lane=self._lanes.lane_for(request.amount),
         )
 
     async def write(self, news: Sequence[NewPayment]) -> WrittenBatch:
@@ -134,7 +136,7 @@ class PaymentCreation:
         created = [receipt for receipt in receipts if receipt.created]
         self._created.inc(len(created))
         self._replayed.inc(len(receipts) - len(created))
-        # What is scheduled gets its wake-up when it is time.
+        # A scheduled payment gets its wake-up when it is due.
         unsent = [one for one in created if not one.enqueued and one.payment.execute_at is None]
         self._not_enqueued.inc(len(unsent))
 

@@ -14,7 +14,7 @@ MAX_ASCII = 1024  # characters of metadata: ASCII may take three times as many b
 
 
 def metadata_json(metadata: Mapping[str, str]) -> str:
-    """As documents have it: in ASCII, unless that would make an answer many times as long as the request was."""
+    """Return metadata as documents have it: in ASCII, unless an answer would be many times as long as its request."""
     if not metadata:
         return "{}"
     text = _ASCII.encode(dict(metadata))
@@ -33,24 +33,24 @@ _ASCII, _UTF_8 = (
 
 
 def receipt_json(receipt: Receipt) -> bytes:
-    """`{"payment": {…}, "created": …, "enqueued": …}`."""
+    """Return `{"payment": {…}, "created": …, "enqueued": …}`."""
     return receipt_text(receipt).encode()
 
 
 def receipt_text(receipt: Receipt) -> str:
-    """The same, to stand in another document."""
+    """Return the document of a receipt, for use within another document."""
     created, enqueued = _word(receipt.created), _word(receipt.enqueued)
     return f'{{"payment":{payment_document(receipt.payment)},"created":{created},"enqueued":{enqueued}}}'
 
 
 def payment_json(payment: Payment) -> bytes:
-    """`{"payment": {…}}`."""
+    """Return `{"payment": {…}}`."""
     return f'{{"payment":{payment_document(payment)}}}'.encode()
 
 
 def payment_document(payment: Payment) -> str:
-    """The document of a payment, put together by hand: every accepted request pays for it, and json.dumps costs ten times
-    as much. What a client chose is quoted; the rest holds nothing that would have to be."""
+    """Return the document of a payment, formatted by hand: json.dumps costs ten times as much for each accepted request.
+    Strings of clients and providers are quoted; the rest needs no escapes."""
     metadata = metadata_json(payment.metadata)
     created_at = timestamps.to_text(payment.created_at)
     updated_at = created_at if payment.updated_at == payment.created_at else timestamps.to_text(payment.updated_at)
@@ -76,7 +76,7 @@ def payment_document(payment: Payment) -> str:
     return f"{{{document}}}"
 
 
-# The older queue's words for our statuses. What is open to us is under way to its clients; a wait is a place in the queue.
+# The older queue's word for each status: an open outcome is PROCESSING, a wait is QUEUED.
 PAY_STATUS = {
     Status.PENDING: "QUEUED",
     Status.PROCESSING: "PROCESSING",
@@ -90,13 +90,13 @@ PAY_STATUS = {
 
 
 def pay_json(payment: Payment, *, created: bool = False) -> bytes:
-    """`{"payment_id": "pay_…", "amount": …, "status": …}`; a payment just made is PENDING."""
+    """Return `{"payment_id": "pay_…", "amount": …, "status": …}`; a payment that was just created is PENDING."""
     status = "PENDING" if created else PAY_STATUS[payment.status]
     return f'{{"payment_id":"pay_{payment.id.hex}","amount":{payment.amount_minor},"status":"{status}"}}'.encode()
 
 
 def pay_receipt_json(receipt: Receipt) -> bytes:
-    """The same, for the answer to a request."""
+    """Return the older queue's document of a receipt."""
     return pay_json(receipt.payment, created=receipt.created)
 
 

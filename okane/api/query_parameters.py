@@ -44,7 +44,7 @@ _DATED = re.compile("[A-Za-z0-9_-]{32}")
 _NESTED = re.compile(r"(\w+)\[(.*)\]", re.DOTALL)
 _WHOLE = re.compile(r"[0-9]{1,19}")
 
-_PLUS = "a + in a query stands for a space: write it as %2B"
+_PLUS = "a + in a query means a space: write it as %2B"
 
 Q = TypeVar("Q", bound=BaseModel)
 
@@ -206,11 +206,11 @@ def parse_query(model: type[Q], query: MultiMapping[str]) -> Q:
         if name in _REPEATABLE:
             given[name] = values
         elif len(values) > 1:
-            errors.append(ParameterError(shortened(name), "repeated", "stands there more than once"))
+            errors.append(ParameterError(shortened(name), "repeated", "is given more than once"))
         elif nested is not None and nested[1] in _NESTING:
             given.setdefault(nested[1], {})[nested[2]] = values[0]
         elif name in _NESTING:
-            errors.append(ParameterError(name, "name_missing", f"say which: {name}[name]=value"))
+            errors.append(ParameterError(name, "name_missing", f"needs a name: {name}[name]=value"))
         else:
             given[name] = values[0]
     try:
@@ -235,6 +235,6 @@ def _parameter_error(model: type[BaseModel], error: Mapping[str, Any]) -> Parame
     name = shortened(name.encode("utf-8", "replace").decode())
     if error["type"] == "extra_forbidden":
         return ParameterError(
-            name, "unknown_parameter", f"is not known here; known are {', '.join(model.model_fields)}"
+            name, "unknown_parameter", f"is unknown; the parameters are {', '.join(model.model_fields)}"
         )
     return ParameterError(name, error["type"], error["msg"].removeprefix("Value error, "))

@@ -101,7 +101,7 @@ def _field_error(model: type[BaseModel], error: Any) -> FieldError:
             kinds = (annotation, *get_args(annotation))  # it may be optional
             model = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
         allowed = ", ".join(field.alias or name for name, field in model.model_fields.items())
-        return FieldError(pointer, "unknown_member", f"is not known here; known are {allowed}")
+        return FieldError(pointer, "unknown_member", f"is unknown; the members are {allowed}")
     if error["type"] == "int_type":
         return FieldError(pointer, "int_type", f"must be {WHOLE}".replace("`", ""))
     return FieldError(pointer, error["type"], error["msg"].removeprefix("Value error, "))

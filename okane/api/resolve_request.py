@@ -14,7 +14,7 @@ MAX_REF = 255
 
 def _said(text: str) -> str:
     if not text.strip():
-        raise ValueError("must say something")
+        raise ValueError("must not be blank")
     return text
 
 

@@ -186,7 +186,7 @@ class Client:
         return Payment.of((await self._send("POST", _path(payment_id, "/cancel")))["payment"])
 
     async def retry(self, payment_id: UUID | str) -> Receipt:
-        """Retry a failed payment. Without an answer the request is not repeated: the payment may have failed again by then."""
+        """Retry a failed payment. Without an answer the request is not repeated: the payment may have failed again."""
         return Receipt.of(await self._send("POST", _path(payment_id, "/retry"), repeatable=False))
 
     async def resolve(

@@ -81,7 +81,7 @@ def template_of(path: str) -> str:
 
 
 def found(part: Any) -> Any:
-    """What a reference leads to, or the part itself."""
+    """Return the part that a reference leads to, or the part itself."""
     if "$ref" not in part:
         return part
     _, _, kind, name = part["$ref"].split("/")

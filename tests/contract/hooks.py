@@ -1,4 +1,4 @@
-"""What the document cannot say about a request that is to be accepted: that its key is its own, when its times are."""
+"""The rules of a request that the document cannot express: a key of its own, and times in the future."""
 
 from __future__ import annotations
 

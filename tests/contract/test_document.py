@@ -1,4 +1,4 @@
-"""The OpenAPI document: valid, complete, the same for whoever asks, and no stricter or laxer than what validates."""
+"""The OpenAPI document: valid, complete, the same for every client, and neither stricter nor laxer than the validation."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_examples_are_what_they_are_examples_of() -> None:
 
 
 @pytest.mark.parametrize("body", [body for body, status, _ in BAD if status == 422])
-def test_what_is_refused_is_against_the_document(body: str) -> None:
+def test_a_refused_body_is_not_valid_by_the_document(body: str) -> None:
     schema = {**the_document()["components"]["schemas"]["CreatePayment"], "components": the_document()["components"]}
     assert OAS31Validator(schema).is_valid(json.loads(body)) == (body in WHOLE_TO_OTHERS)
 
@@ -83,7 +83,7 @@ async def test_the_commands_of_the_page_can_be_run(api: Api) -> None:
         command = line.replace("curl ", "curl -s -o /dev/null -w '%{http_code}' ", 1)
         process = await asyncio.create_subprocess_shell(command, env=env, stdout=asyncio.subprocess.PIPE)
         said, _ = await process.communicate()
-        # The payment of the examples is nobody's.
+        # The payment of the examples does not exist.
         assert said.decode() in ({"404"} if str(schemas.PAYMENT["id"]) in line else {"200", "202", "207"}), line
 
 

@@ -1,4 +1,4 @@
-"""Who is let in: by which key, to what, to whose payments, and for how long."""
+"""API keys: the scopes, the account and the lifetime for which a key is admitted."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ async def test_the_key_may_come_as_the_user_of_basic_authentication(api: Api, st
         "Basic " + b64encode(b"user:password").decode(),
     ],
 )
-async def test_what_is_no_key_is_refused(api: Api, header: str) -> None:
+async def test_an_invalid_key_is_refused(api: Api, header: str) -> None:
     response, said = await ask(api, "POST", "/v1/payments", {"Authorization": header}, BODY)
     assert (response.status, said["code"]) == (401, "key_invalid")
     assert 'error="invalid_token"' in response.headers["WWW-Authenticate"]
@@ -224,7 +224,7 @@ async def test_only_so_many_keys_are_kept(store: ApiKeyStore, monkeypatch: pytes
     for _ in range(20):
         with pytest.raises(Problem):
             await access.admit([f"Bearer {NewKey.make(Mode.TEST).secret}"], Scope.READ)
-    assert len(access._cached) == 3  # those that are nobody's take no room
+    assert len(access._cached) == 3  # unknown keys take no room
     assert len(access._refused) <= 3
 
 
@@ -237,7 +237,7 @@ async def test_six_thousand_spellings_of_one_key_take_the_room_of_one(store: Api
     assert [*access._cached] == [secret]
 
 
-async def test_what_has_expired_takes_no_room(store: ApiKeyStore) -> None:
+async def test_an_expired_answer_takes_no_room(store: ApiKeyStore) -> None:
     access, lasting = (KeyAccess(store, mode=Mode.TEST, cache_s=cache_s) for cache_s in (0.0, 3600.0))
     for one in (access, lasting):
         await one.admit([f"Bearer {await make(store, 'acme')}"], Scope.READ)
@@ -342,7 +342,7 @@ async def test_a_rotated_key_overlaps_with_its_successor(store: ApiKeyStore) -> 
     assert next(key.expires_at for key in await store.list() if key.prefix == name) == ends  # never later
 
 
-async def test_what_is_not_valid_is_not_rotated(store: ApiKeyStore) -> None:
+async def test_a_key_that_is_not_valid_is_not_rotated(store: ApiKeyStore) -> None:
     name = api_key.prefix_of(await make(store, "acme")) or ""
     await store.revoke(name)
     assert await store.rotate(name, NewKey.make(Mode.TEST), overlap=timedelta(hours=1)) is None

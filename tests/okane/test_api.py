@@ -127,7 +127,7 @@ async def test_every_wrong_member_is_named(api: Api) -> None:
     assert {one["pointer"] for one in problem["errors"]} == {"/amount", "/x~1y", "/metadata/a"}
 
 
-async def test_what_is_wrong_is_said_without_the_validators_words(api: Api) -> None:
+async def test_errors_do_not_quote_the_validator(api: Api) -> None:
     _, problem = await post(api, "/payments", '{"amount": 1, "currency": "usd", "idempotency_key": "k"}')
     assert problem["errors"][0]["detail"] == "must be an ISO 4217 code in capitals, like USD"
 
@@ -201,7 +201,7 @@ async def test_another_media_type_is_refused(api: Api, headers: dict[str, str]) 
     assert await rows(api) == 0
 
 
-async def test_what_curl_says_by_itself_is_taken_for_json(api: Api) -> None:
+async def test_the_content_type_that_curl_sets_counts_as_json(api: Api) -> None:
     """`curl -d '{"amount": …}'` without a header, as the older system's README has it."""
     curls = {"Content-Type": "application/x-www-form-urlencoded"}
     for path, key in (("/payments", "a"), ("/pay", "b")):
@@ -269,7 +269,7 @@ async def test_a_wrong_method_is_told_the_right_ones(api: Api, method: str, path
         ("/v1/payments/01890000-0000-7000-8000-000000000000", "payment_not_found"),
     ],
 )
-async def test_what_is_not_there_is_not_found(api: Api, path: str, code: str) -> None:
+async def test_an_unknown_path_is_not_found(api: Api, path: str, code: str) -> None:
     response, problem = await get(api, path)
     assert (response.status, problem["code"]) == (404, code)
 
@@ -307,7 +307,7 @@ async def test_a_failed_payment_can_be_retried_and_nothing_else_can(api: Api) ->
     assert (response.status, problem["code"]) == (404, "payment_not_found")
 
 
-async def test_what_is_not_charged_yet_can_be_canceled(api: Api) -> None:
+async def test_a_payment_that_is_not_charged_yet_can_be_canceled(api: Api) -> None:
     _, body = await post(api, "/payments", '{"amount": 440, "idempotency_key": "k"}')
     payment_id = body["payment"]["id"]
     for _ in range(2):  # the repeat finds it done
@@ -325,7 +325,7 @@ async def test_what_is_not_charged_yet_can_be_canceled(api: Api) -> None:
 
 
 @pytest.mark.parametrize("status", [Status.SUCCESS, Status.FAILED_FINAL, Status.UNKNOWN, Status.NEEDS_REVIEW])
-async def test_what_may_have_moved_money_or_is_over_cannot_be_canceled(api: Api, status: Status) -> None:
+async def test_a_payment_that_may_have_moved_money_or_is_closed_cannot_be_canceled(api: Api, status: Status) -> None:
     _, body = await post(api, "/payments", '{"amount": 440, "idempotency_key": "k"}')
     payment_id = body["payment"]["id"]
     claim = await api.store.claim(UUID(payment_id))

@@ -134,7 +134,7 @@ async def test_a_bad_line_is_refused_as_it_would_be_alone_and_harms_no_other(
         (" " * (batch.MAX_BYTES + 1), {}, 413, "body_too_large"),
     ],
 )
-async def test_what_is_no_batch_is_one_problem(
+async def test_a_body_that_is_not_a_batch_is_one_problem(
     api: Api, body: str, headers: dict[str, str], status: int, code: str
 ) -> None:
     response, problem = await sent(api, body, **headers)

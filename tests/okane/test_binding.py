@@ -1,4 +1,4 @@
-"""What a host setting binds, over both IP families, and how it is printed."""
+"""The addresses that a host setting binds, over both IP families, and how they are printed."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_an_address_that_is_named_must_be_there(no_ipv6: None, text: str) -> Non
 @pytest.mark.parametrize(
     "text", ["", ",", "127.0.0.1,", "http://127.0.0.1", "127.0.0.1:8080", "[::1]:8080", "[127.0.0.1]", "::1::", "a b"]
 )
-def test_what_is_no_host_is_refused_by_settings_and_the_mock_provider(text: str, tmp_path: Path) -> None:
+def test_a_text_that_is_not_a_host_is_refused_by_settings_and_the_mock_provider(text: str, tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="host names or addresses"):
         Settings(_env_file=None, host=text)
     with pytest.raises(ValidationError, match="host names or addresses"):

@@ -195,14 +195,14 @@ async def held(api: Api, method: str, target: str, body: bytes = b"", **headers:
 
 
 class Found(dict[str, str]):
-    """What broke a bound, by name: empty if nothing did."""
+    """Return the bounds that were broken, by name; none if all held."""
 
     def look(self, name: str, longest_s: float, said: Said, most_bytes: int = MAX_ANSWER) -> None:
         if longest_s >= MOST_S or len(said.body) > most_bytes:
             self[name] = f"{longest_s * 1000:.1f} ms, {len(said.body):,} bytes, {said.status}"
 
 
-@pytest.mark.parametrize("more", [{}, {"Content-Encoding": "identity"}], ids=["fast lane", "aiohttp"])
+@pytest.mark.parametrize("more", [{}, {"Content-Encoding": "identity"}], ids=["fast path", "aiohttp"])
 async def test_a_payment_of_the_largest_size_holds_nobody_up(api: Api, more: dict[str, str]) -> None:
     found = Found()
     for key, (name, body) in zip("abcdefghijk", RIGHT_ONES.items(), strict=False):
@@ -391,7 +391,7 @@ def test_a_batch_is_cut_where_a_parser_would(items: list[Any], ascii_only: bool,
 
 
 @given(st.text(alphabet='[]{}",:\\1a \n', max_size=24))
-def test_what_is_no_json_is_never_taken_for_a_batch(text: str) -> None:
+def test_a_body_that_is_not_json_is_never_taken_for_a_batch(text: str) -> None:
     try:
         expected = json.loads(f"[{text}]")
     except ValueError:

@@ -63,7 +63,7 @@ async def test_answers_that_get_lost_are_asked_for_again_under_the_same_key(api:
     assert await rows(api) == 1
 
 
-async def test_what_is_final_is_not_asked_again(way: tuple[Way, Client]) -> None:
+async def test_a_final_refusal_is_not_repeated(way: tuple[Way, Client]) -> None:
     lossy, client = way
     with pytest.raises(Invalid) as raised:
         await client.pay(NewPayment(amount=0, idempotency_key="k"))

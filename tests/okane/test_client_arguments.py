@@ -106,7 +106,7 @@ NO_IDS = [
 async def test_an_id_leads_to_its_payment_and_nowhere_else(ask: Callable[[Client, Any], Awaitable[Any]]) -> None:
     async with Client("http://127.0.0.1:1", patience_s=0) as client:  # where nothing answers
         for text in NO_IDS:
-            with pytest.raises(ValueError, match="is no payment's id"):
+            with pytest.raises(ValueError, match="is not a payment's id"):
                 await ask(client, text)
         for other in (None, 7, ID.bytes, b"x", [ID]):
             with pytest.raises(TypeError, match="payment_id must be str"):

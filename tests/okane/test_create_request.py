@@ -98,7 +98,7 @@ def test_every_id_of_the_document_is_read(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["PAY_{}", "Pay_{}", "pay_pay_{}", "{}0", "urn:uuid:{}", "{{{}}}"])
-def test_what_is_no_id_names_no_payment(text: str) -> None:
+def test_a_text_that_is_not_an_id_names_no_payment(text: str) -> None:
     assert payment_ids.parse_id(text.format("0" * 32)) is None
 
 
@@ -140,7 +140,7 @@ def bodies(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=500)
 @given(bodies())
-def test_what_is_read_quickly_is_read_the_same_with_care(body: bytes) -> None:
+def test_the_fast_parser_agrees_with_the_strict_one(body: bytes) -> None:
     found = create_request.parse_fast(body)
     if found is not None:
         assert found == create_request.validate_create_request(strict_json.loads(body))
@@ -163,5 +163,5 @@ def test_what_is_read_quickly_is_read_the_same_with_care(body: bytes) -> None:
         (b"", False),
     ],
 )
-def test_what_is_in_doubt_is_left_to_who_reads_with_care(body: bytes, quick: bool) -> None:
+def test_the_fast_parser_leaves_doubtful_bodies_to_the_strict_one(body: bytes, quick: bool) -> None:
     assert (create_request.parse_fast(body) is not None) is quick

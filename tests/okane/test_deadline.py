@@ -9,7 +9,7 @@ from okane.deadline import Deadline
 FAR_S = 60.0
 
 
-async def test_what_is_in_time_is_left_alone() -> None:
+async def test_a_block_in_time_is_left_alone() -> None:
     with Deadline(FAR_S):
         await asyncio.sleep(0)
     task = asyncio.current_task()
@@ -17,7 +17,7 @@ async def test_what_is_in_time_is_left_alone() -> None:
     assert task.cancelling() == 0
 
 
-async def test_what_takes_too_long_times_out() -> None:
+async def test_a_block_that_takes_too_long_times_out() -> None:
     with pytest.raises(TimeoutError), Deadline(0.01):
         await asyncio.Event().wait()
     await asyncio.sleep(0)  # the task is not cancelled any more
@@ -55,7 +55,7 @@ async def test_whoever_is_cancelled_and_late_is_cancelled() -> None:
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
-                task.cancel()  # somebody else, at the same moment
+                task.cancel()  # by another task, at the same moment
                 raise
 
     task = asyncio.create_task(wait())

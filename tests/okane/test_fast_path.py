@@ -1,4 +1,4 @@
-"""Two servers, one of them without the fast lane: no client can tell them apart, whatever it sends and however it comes."""
+"""Two servers, one of them without the fast path: no client can tell them apart, for any bytes in any chunks."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ from tests.okane.fast_path import HEALTH, Shelf, corpus, post, sent
 FAR_S = 60.0
 NEAR_S = 0.2
 WAIT_S = 20.0
-LANES = pytest.mark.parametrize("fast", [True, False], ids=["fast", "ordinary"])
+PATHS = pytest.mark.parametrize("fast", [True, False], ids=["fast", "ordinary"])
 
 
 class Counting(FastPath):
-    """The fast lane, and how many requests have taken it."""
+    """The fast path, with a count of the requests that took it."""
 
     taken = 0
 
@@ -80,7 +80,7 @@ class Served:
         return await asyncio.open_connection(*self.runner.addresses[0][:2])
 
     async def ask(self, sent: bytes) -> bytes:
-        """What comes back for these bytes, and for a last request if the connection stays open."""
+        """Return the answer to these bytes, and to a last request if the connection stays open."""
         reader, writer = await self.connect()
         try:
             async with asyncio.timeout(WAIT_S):
@@ -165,7 +165,7 @@ def plain(received: bytes) -> bytes:
     return re.sub(rb"Date: [^\r]+", b"Date: *", re.sub(rb"\b[0-9a-f]{32}\b", b"*", received))
 
 
-async def test_what_is_said_is_the_same_in_both_lanes() -> None:
+async def test_answers_are_the_same_on_both_paths() -> None:
     async with serving(fast=True) as fast, serving(fast=False) as ordinary:
         for request in corpus():
             assert plain(await fast.ask(request)) == plain(await ordinary.ask(request)), request[:300]
@@ -187,7 +187,7 @@ async def test_whatever_is_sent_is_answered_the_same_in_both_lanes() -> None:
         assert fast.fast_path.taken > 30
 
 
-@LANES
+@PATHS
 @pytest.mark.parametrize(
     ("error", "status", "code"),
     [
@@ -224,7 +224,7 @@ async def test_an_error_behind_is_a_problem_and_the_connection_stays(
         assert served.fast_path.taken == (2 if fast else 0)
 
 
-@LANES
+@PATHS
 async def test_nobody_waits_for_ever(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(middleware, "REQUEST_TIMEOUT_S", 0.05)
     async with serving(fast=fast) as served:
@@ -252,7 +252,7 @@ AT_ONCE = int(sys.version_info >= (3, 12))
     ],
     ids=["whole", "in parts", "two", "another", "none"],
 )
-async def test_what_comes_before_aiohttp_waits_for_it_may_still_take_the_fast_lane(
+async def test_a_request_before_aiohttp_waits_for_it_may_still_take_the_fast_path(
     chunks: Sequence[bytes], statuses: Sequence[int], taken: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a new connection, say, whose first request is there already."""
@@ -271,8 +271,8 @@ async def test_what_comes_before_aiohttp_waits_for_it_may_still_take_the_fast_la
         writer.close()
 
 
-@LANES
-async def test_what_came_before_the_end_and_before_aiohttp_waits_for_it_is_answered(
+@PATHS
+async def test_a_request_before_the_end_and_before_aiohttp_waits_for_it_is_answered(
     fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = ServerConnection.connection_made
@@ -291,7 +291,7 @@ async def test_what_came_before_the_end_and_before_aiohttp_waits_for_it_is_answe
         assert b"Connection: close" in received
 
 
-async def test_what_waits_behind_a_silent_store_is_answered_in_time_and_never_sent(
+async def test_a_request_behind_a_silent_store_is_answered_in_time_and_never_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(middleware, "REQUEST_TIMEOUT_S", 0.05)
@@ -433,7 +433,7 @@ async def test_a_client_that_does_not_wait_for_its_answer_is_heard_no_further() 
 
 
 @pytest.mark.parametrize("before", [HEALTH, post("a", "Content-Type: application/json; charset=utf8")])
-async def test_what_comes_behind_a_request_of_aiohttps_waits_for_it(before: bytes) -> None:
+async def test_a_request_behind_one_of_aiohttps_waits_for_it(before: bytes) -> None:
     async with serving(fast=True) as served:
         connection, reader, writer = await served.feeding()
         connection.data_received(before)
@@ -445,7 +445,7 @@ async def test_what_comes_behind_a_request_of_aiohttps_waits_for_it(before: byte
         writer.close()
 
 
-async def test_what_comes_while_aiohttp_answers_waits_for_it() -> None:
+async def test_a_request_that_comes_while_aiohttp_answers_waits() -> None:
     async with serving(fast=True) as served:
         served.shelf.open.clear()
         connection, reader, writer = await served.feeding()
@@ -526,8 +526,8 @@ async def test_a_client_that_goes_away_just_before_its_answer_leaves_no_line_in_
         assert [*served.shelf.by_key] == ["a"]
 
 
-@LANES
-async def test_who_stops_waits_for_what_is_in_hand_and_says_goodbye(fast: bool) -> None:
+@PATHS
+async def test_a_server_that_stops_finishes_its_requests_and_closes_connections(fast: bool) -> None:
     async with serving(fast=fast) as served:
         served.shelf.open.clear()
         reader, writer = await served.connect()
@@ -546,7 +546,7 @@ async def test_who_stops_waits_for_what_is_in_hand_and_says_goodbye(fast: bool) 
         assert served.fast_path.taken == fast
 
 
-async def test_who_stops_waits_for_a_payment_whose_client_is_gone() -> None:
+async def test_a_server_that_stops_waits_for_a_payment_whose_client_is_gone() -> None:
     async with serving(fast=True) as served:
         served.shelf.open.clear()
         _, writer = await served.connect()
@@ -563,8 +563,8 @@ async def test_who_stops_waits_for_a_payment_whose_client_is_gone() -> None:
         assert "a" in served.shelf.by_key
 
 
-@LANES
-async def test_who_stops_does_not_wait_for_ever(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@PATHS
+async def test_a_server_that_stops_does_not_wait_for_ever(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(middleware, "REQUEST_TIMEOUT_S", FAR_S)
     async with serving(fast=fast, drain_s=NEAR_S) as served:
         served.shelf.open.clear()
@@ -579,8 +579,8 @@ async def test_who_stops_does_not_wait_for_ever(fast: bool, monkeypatch: pytest.
             await served.fast_path.drain(None)  # nothing goes on behind the back of who has stopped
 
 
-@LANES
-async def test_who_stops_lets_go_of_those_who_are_answered(fast: bool) -> None:
+@PATHS
+async def test_a_server_that_stops_closes_answered_connections(fast: bool) -> None:
     async with serving(fast=fast) as served:
         served.shelf.open.clear()
         (reader, writer), (late_reader, late_writer) = await served.connect(), await served.connect()
@@ -612,7 +612,7 @@ async def test_a_bug_in_the_fast_lane_closes_the_connection(monkeypatch: pytest.
         writer.close()
 
 
-@LANES
+@PATHS
 async def test_a_connection_in_use_outlives_the_time_for_a_head(fast: bool) -> None:
     async with serving(fast=fast, head_timeout_s=NEAR_S) as served:
         reader, writer = await served.connect()
@@ -626,7 +626,7 @@ async def test_a_connection_in_use_outlives_the_time_for_a_head(fast: bool) -> N
         assert served.fast_path.taken == 2 * fast
 
 
-@LANES
+@PATHS
 async def test_an_answer_that_takes_long_is_no_idleness_and_what_follows_it_is(fast: bool) -> None:
     async with serving(fast=fast, keep_alive_timeout_s=NEAR_S) as served:
         served.shelf.open.clear()
@@ -653,8 +653,8 @@ async def test_a_client_that_does_not_read_its_answers_leaves_the_fast_lane() ->
         writer.close()
 
 
-class Asking(AnonymousAccess):
-    """About whom somebody has to be asked first, who may keep one waiting."""
+class SlowAccess(AnonymousAccess):
+    """Looks up every caller, which a test may hold up."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -672,9 +672,9 @@ class Asking(AnonymousAccess):
         return await super().admit(credentials, scope)
 
 
-@LANES
-async def test_who_has_to_be_asked_about_waits_and_holds_nobody_up(fast: bool) -> None:
-    access = Asking()
+@PATHS
+async def test_a_caller_that_is_looked_up_waits_and_delays_no_other(fast: bool) -> None:
+    access = SlowAccess()
     async with serving(fast=fast, access=access) as served:
         asking = [asyncio.create_task(served.ask(post(f"a{n}", "Authorization: x"))) for n in range(3)]
         refused = asyncio.create_task(served.ask(post("b")))
@@ -686,10 +686,10 @@ async def test_who_has_to_be_asked_about_waits_and_holds_nobody_up(fast: bool) -
         assert sorted(served.shelf.by_key) == ["a0", "a1", "a2"]
 
 
-@LANES
+@PATHS
 @pytest.mark.parametrize("opens", [True, False])
 async def test_the_end_waits_for_who_has_to_be_asked_about_and_gives_up_in_time(fast: bool, opens: bool) -> None:
-    access = Asking()
+    access = SlowAccess()
     async with serving(fast=fast, access=access, drain_s=FAR_S if opens else NEAR_S) as served:
         reader, writer = await served.connect()
         writer.write(post("a", "Authorization: x"))

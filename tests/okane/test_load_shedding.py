@@ -43,7 +43,7 @@ async def test_while_a_payment_waits_for_too_long_no_new_one_is_taken(api: Api, 
     assert await load_shedding.run_once() == 0
     await make_older(api)
     assert await load_shedding.run_once() == 1
-    for headers in ({}, {"Content-Encoding": "identity"}):  # both lanes
+    for headers in ({}, {"Content-Encoding": "identity"}):  # on both paths
         response, said = await post(api, "/payments", NEW, **headers)
         assert (response.status, said["code"], said["retryable"]) == (503, "overloaded", True)
         assert int(response.headers["Retry-After"]) > 0

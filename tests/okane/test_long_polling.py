@@ -74,7 +74,7 @@ def test_a_preference_is_read_and_what_is_none_is_passed_over(said: str, wait_s:
     assert preferred_wait_s({"Prefer": said}) == wait_s
 
 
-def test_who_prefers_nothing_does_not_wait() -> None:
+def test_a_request_without_a_preference_does_not_wait() -> None:
     assert preferred_wait_s({}) is None
 
 
@@ -169,7 +169,7 @@ async def test_many_who_wait_share_each_look(api: Api) -> None:
     task = api.long_polling._poller
     assert task is not None
     await asyncio.wait([task], timeout=60)
-    assert task.done()  # nobody waits, and nobody looks
+    assert task.done()  # no request waits, and no poll runs
     assert len(looking.asked) <= looks + 1
 
 
@@ -195,7 +195,7 @@ async def test_a_server_that_stops_lets_everybody_go(api: Api) -> None:
     await api.long_polling.aclose()
     response, body = await reading
     assert (response.status, body["payment"]["status"]) == (200, "pending")
-    response, _ = await get(api, f"/v1/payments/{payment_id}", Prefer="wait=30")  # and nobody begins to wait
+    response, _ = await get(api, f"/v1/payments/{payment_id}", Prefer="wait=30")  # and no request begins to wait
     assert response.status == 200
 
 

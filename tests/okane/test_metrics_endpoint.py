@@ -1,4 +1,4 @@
-"""What one process tells Prometheus: itself under one path, the whole system under another, and where the others are."""
+"""The metrics server of a process: its own metrics, those of the whole system, and the targets for Prometheus."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def test_only_the_whole_system_is_read_anew(told: Told, client: aiohttp.Cl
     assert told.refreshed == 2
 
 
-async def test_what_has_not_happened_shows_as_0(client: aiohttp.ClientSession) -> None:
+async def test_events_that_have_not_happened_show_as_0(client: aiohttp.ClientSession) -> None:
     own = (await text(client, "/metrics")).splitlines()
     for sample in (
         'okane_payments_settled_total{status="unknown"}',

@@ -1,4 +1,4 @@
-"""Without keys, a web page in somebody's browser can neither pay nor read: not by a form, not by DNS rebinding."""
+"""Without keys, a web page in a browser can neither pay nor read: not by a form, not by DNS rebinding."""
 
 from __future__ import annotations
 

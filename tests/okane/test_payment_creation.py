@@ -1,4 +1,4 @@
-"""Who shares a batch: what one is refused keeps neither the others of it nor those behind it waiting."""
+"""Payments that share a batch: the refusal of one delays neither the others nor the next batch."""
 
 from __future__ import annotations
 

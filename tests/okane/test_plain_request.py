@@ -1,4 +1,4 @@
-"""What is read at a glance: nothing that aiohttp's parser, or any other, reads in another way."""
+"""Plain requests: aiohttp's parser reads every one of them in the same way."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def mutants(seed: int, count: int) -> Iterator[bytes]:
 
 
 def check(data: bytes) -> bool:
-    """Whether it is plain. If so, aiohttp's parser has to find the same in it, and nothing else."""
+    """Tell whether a request is plain; if it is, assert that aiohttp's parser finds the same and nothing else in it."""
     request = plain_request.parse_plain_request(data)
     if request is None:
         return False
@@ -85,7 +85,7 @@ def check(data: bytes) -> bool:
     return True
 
 
-async def test_what_is_plain_is_the_same_to_aiohttps_parser() -> None:
+async def test_a_plain_request_is_the_same_to_aiohttps_parser() -> None:
     assert sum(check(data) for data in corpus()) > 100
     assert sum(check(data) for data in mutants(seed=1, count=20_000)) > 4_000
     generator = Generator(seed=1)

@@ -1,4 +1,4 @@
-"""How often a key may ask: over the API in both lanes, with Redis and without."""
+"""Rate limits: over the API on both paths, with Redis and without."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.okane.api_requests import rows
 from tests.okane.served_api import Api, serve_api
 
 SLOW = Rate.parse("5/h")
-LANES = pytest.mark.parametrize("more", [{}, {"Content-Encoding": "identity"}], ids=["fast lane", "aiohttp"])
+PATHS = pytest.mark.parametrize("more", [{}, {"Content-Encoding": "identity"}], ids=["fast path", "aiohttp"])
 APIS = [PresentProcess(address=f"a:{port}", role="api", name="api", silent_ms=0) for port in (1, 2)]
 
 
@@ -78,8 +78,8 @@ async def pay(api: Api, headers: Mapping[str, str], number: int, **more: str) ->
         return response.status, response.headers, (await response.json()).get("code", "")
 
 
-@LANES
-async def test_what_is_too_much_is_refused_and_leaves_no_row(
+@PATHS
+async def test_a_request_above_the_limit_is_refused_and_leaves_no_row(
     api: Api, store: ApiKeyStore, more: Mapping[str, str]
 ) -> None:
     headers = await key(store)
@@ -120,7 +120,7 @@ IN_VAIN = [
 ]
 
 
-@LANES
+@PATHS
 @pytest.mark.parametrize(("method", "path", "body", "status"), IN_VAIN)
 async def test_a_request_in_vain_counts_as_any_other(
     api: Api, store: ApiKeyStore, method: str, path: str, body: str | None, status: int, more: Mapping[str, str]
@@ -159,7 +159,7 @@ async def test_a_key_has_its_own_limit(api: Api, store: ApiKeyStore) -> None:
     assert granted == [1, 10, 5]
 
 
-async def test_what_needs_no_key_is_not_counted(api: Api) -> None:
+async def test_a_route_without_a_key_is_not_counted(api: Api) -> None:
     for _ in range(10):
         async with api.client.get("/v1/health") as response:
             assert (response.status, "RateLimit" in response.headers) == (200, False)
@@ -167,11 +167,11 @@ async def test_what_needs_no_key_is_not_counted(api: Api) -> None:
 
 async def test_without_keys_the_account_is_limited(redis_url: str, stream: Stream) -> None:
     async with limits(redis_url, stream) as counted:
-        everybody = AnonymousAccess(counted, rate=SLOW)
+        anonymous = AnonymousAccess(counted, rate=SLOW)
         for _ in range(5):
-            assert "RateLimit" in (await everybody.admit((), Scope.READ)).headers
+            assert "RateLimit" in (await anonymous.admit((), Scope.READ)).headers
         with pytest.raises(Problem, match="5/h"):
-            await everybody.admit((), Scope.READ)
+            await anonymous.admit((), Scope.READ)
 
 
 async def test_without_a_limit_nothing_is_counted() -> None:
@@ -202,11 +202,11 @@ async def test_without_redis_each_api_lets_a_key_have_its_share(silent: bool, mo
     monkeypatch.setattr("okane.api.rate_limit.AWAY_S", timedelta(hours=1).total_seconds())
     broken = Broken(silent=silent)
     counted, ten = RateLimits(broken, processes), Rate.parse("10/h")
-    assert await counted.run_once() == 1  # nobody has asked yet: not even how many there are
+    assert await counted.run_once() == 1  # no limit is in use yet: the number of APIs is not read
     await counted.take("a", ten)
     assert await counted.run_once() == 2
     assert [await granted(counted, "b", ten) for _ in range(6)] == [True] * 5 + [False]
-    assert broken.asked == 1  # nobody waits for it again and again
+    assert broken.asked == 1  # it is not tried again and again
 
 
 async def granted(counted: RateLimits, name: str, rate: Rate) -> bool:
@@ -230,6 +230,6 @@ def test_a_rate_is_read_and_written(text: str, per_s: float, burst: int) -> None
 @pytest.mark.parametrize(
     "text", ["", "0/s", "100", "-1/s", "1.5/s", "100/d", "100/s burst 0", "9999999999/s", "1/s\n2/s"]
 )
-def test_what_is_no_rate_is_refused(text: str) -> None:
+def test_a_text_that_is_not_a_rate_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected a rate"):
         Rate.parse(text)

@@ -111,7 +111,7 @@ async def test_only_what_needs_a_review_is_decided(api: Api, decision: str) -> N
         assert status in said["detail"]
 
 
-async def test_what_is_not_ours_is_not_found(api: Api) -> None:
+async def test_a_payment_of_another_account_is_not_found(api: Api) -> None:
     theirs = await in_doubt(api.store, account_id="globex")
     for payment_id in (theirs, uuid4(), "nonsense"):
         status, said = await resolve(api, payment_id, DECIDED)
@@ -143,12 +143,12 @@ async def test_a_wrong_decision_is_refused_and_changes_nothing(api: Api, body: o
     assert (await api.store.get(payment_id, account_id="default")).status is Status.NEEDS_REVIEW
 
 
-async def test_an_unknown_member_is_told_the_names_that_are_sent(api: Api) -> None:
+async def test_the_problem_of_an_unknown_member_lists_the_known_ones(api: Api) -> None:
     _, said = await resolve(api, await in_doubt(api.store), {**DECIDED, "why": "no"})
-    assert "known are as, reason, provider_ref" in said["detail"]
+    assert "the members are as, reason, provider_ref" in said["detail"]
 
 
-async def test_the_client_decides_and_hears_of_a_conflict(api: Api) -> None:
+async def test_the_client_decides_and_raises_conflict(api: Api) -> None:
     payment_id = await in_doubt(api.store)
     async with Client(api.url) as client:
         payment = await client.resolve(payment_id, as_="success", reason="found", provider_ref="ch_1")
@@ -187,7 +187,7 @@ async def test_the_reviews_of_all_accounts_are_listed_newest_first_page_by_page(
     second = await review.page(4, before=first[-1].id)
     assert [payment.id for payment in (*first, *second)] == ids[::-1]
     assert [payment.id for payment in await review.page(9, account_id="account-1")] == [ids[4], ids[1]]
-    assert await review.page(9, account_id="nobody") == []
+    assert await review.page(9, account_id="another") == []
     await review.aclose()
 
 

@@ -384,7 +384,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def ask(port: int, request: bytes) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of the answer to a request that is sent in one piece, on a connection that is waited on: as
-    the fast lane takes it."""
+    the fast path takes it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
 
     async def answered(one: bytes) -> tuple[int, dict[str, str], bytes]:

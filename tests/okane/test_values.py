@@ -171,7 +171,7 @@ def _ago(*, hours: int) -> str:
 
 
 @pytest.mark.parametrize("api", [{"amount_limits": "EUR=100"}], indirect=True)
-@pytest.mark.parametrize("way", ["/v1/payments", "/payments", "/pay", "ordinary lane", "batch", "form"])
+@pytest.mark.parametrize("way", ["/v1/payments", "/payments", "/pay", "aiohttp", "batch", "form"])
 @pytest.mark.parametrize(("_rule", "members"), AGED, ids=[rule for rule, _ in AGED])
 async def test_the_repeat_of_an_accepted_request_is_held_to_no_rule_for_new_ones(
     api: Api, way: str, _rule: str, members: Callable[[], dict[str, Any]]
@@ -183,7 +183,7 @@ async def test_the_repeat_of_an_accepted_request_is_held_to_no_rule_for_new_ones
     fresh = asked.replace('"k"', '"fresh"')
     statuses = []
     for text in (asked, fresh):
-        headers = {"Prefer": "wait=0"} if way == "ordinary lane" else {}
+        headers = {"Prefer": "wait=0"} if way == "aiohttp" else {}
         if way == "form":
             headers["Content-Type"] = "application/x-www-form-urlencoded"
         if way == "batch":

@@ -62,7 +62,7 @@ account, and may do what its scopes allow: `read`, `write`, `operate`. A request
 one with a wrong key as `key_invalid`, and one that its scopes do not cover as `scope_missing`. A server with \
 `OKANE_AUTH=none`, on loopback only, asks for none.
 
-The commands below can be run as they are, once a shell knows where the server is, and a key:"""
+The commands below run as they are, in a shell with the address of the server and a key:"""
 
 
 def _contents(document: Json) -> str:

@@ -27,7 +27,7 @@ Payments are accepted at once and charged in the background.
 A client creates a payment under an idempotency key of its own. A request that got no answer is repeated with the same \
 key, and creates no second payment. Errors are `application/problem+json` (RFC 9457) with a `code` that stays the same \
 between versions; `retryable` says whether the same request may succeed later. A client may send an `X-Request-Id`, under \
-which the logs have its request. Routes under `/v1` only gain members: ignore members that you do not know."""
+which the logs have its request. Routes under `/v1` only gain members: ignore unknown members."""
 
 _STATUS = (
     "Where a payment stands. `success`, `failed_final` and `canceled` are final, and `needs_review` waits for a human."

@@ -226,7 +226,7 @@ RESOLVE_PAYMENT = Operation(
     summary="Decide a payment that needs a review",
     details="The decision of a person who has checked with the provider, and the reason. From `needs_review`, and once more "
     "with the same decision. From any other status: 409.",
-    body=Body(schema=ResolveRequest, example={"as": "success", "reason": "captured, says the provider"}),
+    body=Body(schema=ResolveRequest, example={"as": "success", "reason": "the provider reports a capture"}),
     responses=(SuccessResponse(status=HTTPStatus.OK, means="It is decided.", body=schemas.PaymentAnswer),),
     problems=(*problem_codes.OF_BODIES, "body_not_an_object", "validation_failed", *_CHANGE),
 )

@@ -26,7 +26,7 @@ _AWAY = HTTPStatus.SERVICE_UNAVAILABLE
 CODES: Mapping[str, Code] = {
     "json_invalid": Code(_BAD, "The body is not JSON in UTF-8."),
     "json_invalid_text": Code(_BAD, "A text in the body holds NUL characters or lone surrogates."),
-    "json_duplicate_name": Code(_BAD, "A name stands twice in one object of the body."),
+    "json_duplicate_name": Code(_BAD, "An object of the body has a name twice."),
     "json_too_deep": Code(_BAD, "The body is nested deeper than 8 levels."),
     "body_not_an_object": Code(_BAD, "The body is JSON, but not an object."),
     "body_not_an_array": Code(_BAD, "The body of a batch is JSON, but not an array."),
@@ -66,7 +66,7 @@ CODES: Mapping[str, Code] = {
     "expectation_failed": Code(HTTPStatus.EXPECTATION_FAILED, "There is an Expect other than 100-continue."),
     "validation_failed": Code(_UNPROCESSABLE, "Members of the body are wrong: `errors` names them by JSON Pointer."),
     "amount_unsafe_integer": Code(
-        _UNPROCESSABLE, "The amount is above 2^53-1, which not every reader of JSON keeps exactly (RFC 7493)."
+        _UNPROCESSABLE, "The amount is above 2^53-1, which not every JSON parser keeps exactly (RFC 7493)."
     ),
     "too_many_members": Code(
         _UNPROCESSABLE, "An object of the body has more than 64 members, or the body more than 1,000 values."

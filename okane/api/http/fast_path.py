@@ -184,7 +184,7 @@ class FastPath:
                     answer = replace(answer, headers={**answer.headers, **trace_response(span.traceparent)})
                     self._reply(pending, answer)
             self._close(pending)
-        except Exception:  # a bug of ours ends this connection, and no other
+        except Exception:  # a bug ends this connection, and no other
             log.exception("request_failed")
             self._give_up(pending)
         finally:

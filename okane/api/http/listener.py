@@ -38,7 +38,7 @@ class Listener:
         return cls(listening, site)
 
     async def stop(self) -> Sequence[socket.socket]:
-        """Stop listening; return the connections that the kernel has made and the loop has not taken yet.
+        """Stop listening; return the connections that the kernel has made and the loop has not accepted yet.
 
         Closing a listening socket resets those, together with the requests that clients may have sent on them. Nothing is
         awaited between the last accept and the end, so that next to none can come in between.

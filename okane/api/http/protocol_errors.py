@@ -11,10 +11,10 @@ from aiohttp.http_exceptions import BadHttpMethod, BadStatusLine, InvalidURLErro
 
 from okane.api.problems import Problem, malformed
 
-MAX_LINE_BYTES = 4096  # no target of ours has a hundred; must differ from the next, by which a refusal is told apart
+MAX_LINE_BYTES = 4096  # no route has a hundred; must differ from the next, to tell the two errors apart
 MAX_FIELD_BYTES = 8190
 MAX_FIELDS = 64
-MAX_HEAD_BYTES = 32 * 1024  # of a head that comes in pieces: what one connection may make us keep
+MAX_HEAD_BYTES = 32 * 1024  # of a head that comes in pieces: the memory that one connection may take
 
 # The codes of these problems, and of an Expect that cannot be met.
 REASONS = (
@@ -41,13 +41,13 @@ def unsupported(request: web.BaseRequest) -> Problem | None:
         return Problem(
             HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
             "http_version_unsupported",
-            "this server speaks HTTP/1.1 and HTTP/1.0",
+            "this server supports HTTP/1.1 and HTTP/1.0",
         )
     coding = request.headers.get("Transfer-Encoding")
     if coding is None:
         return None
     if request.version == HttpVersion10:
-        return malformed("framing_invalid", "HTTP/1.0 knows no Transfer-Encoding")
+        return malformed("framing_invalid", "HTTP/1.0 has no Transfer-Encoding")
     if coding.lower() != "chunked":
         return Problem(
             HTTPStatus.NOT_IMPLEMENTED, "transfer_coding_unknown", "the only transfer coding here is chunked"
@@ -70,12 +70,12 @@ def problem_of(error: HttpProcessingError) -> Problem:
         case BadHttpMethod() if _WORD.search(said):
             return Problem(HTTPStatus.NOT_IMPLEMENTED, "method_unknown", "there is no such method")
         case BadHttpMethod():
-            return malformed("request_line_invalid", "this is no HTTP request")
+            return malformed("request_line_invalid", "this is not an HTTP request")
         case BadStatusLine() if "version" in said.lower():
             return Problem(
                 HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
                 "http_version_unsupported",
-                "this server speaks HTTP/1.1 and HTTP/1.0",
+                "this server supports HTTP/1.1 and HTTP/1.0",
             )
         case BadStatusLine() | InvalidURLError():
             return malformed("request_line_invalid", "the request line cannot be read")
@@ -88,7 +88,7 @@ def problem_of(error: HttpProcessingError) -> Problem:
 FULL = Problem(
     HTTPStatus.SERVICE_UNAVAILABLE,
     "too_many_connections",
-    "this server has as many connections as it can take; try again",
+    "this server has reached its limit of connections; repeat the request",
     retryable=True,
     headers={"Retry-After": "1"},
 )

@@ -48,8 +48,8 @@ async def serving(
 ) -> AsyncIterator[str]:
     """Serve inside the block, on every address of `host` (see `binding`); yields the base URL of the first.
 
-    Leaving it stops listening and lets requests in hand finish. Once `leaving` is set, every answer ends its connection
-    (`Connection: close`), so that clients go elsewhere while new connections are still taken.
+    At its end the server stops listening and lets requests in hand finish. Once `leaving` is set, every answer ends its
+    connection (`Connection: close`), so that clients go elsewhere while new connections are still accepted.
     """
     runner = GuardedRunner(
         app,
@@ -70,7 +70,7 @@ async def serving(
 
 
 async def _stop_listening(runner: GuardedRunner, listeners: Sequence[Listener]) -> None:
-    """Take no new connections, and answer what has been sent on those that were made until now."""
+    """Accept no new connections, and answer the requests on those that were made until now."""
     server = cast("GuardedServer", runner.server)
     for listener in listeners:
         await take_over(server, await listener.stop())
@@ -153,7 +153,7 @@ class GuardedServer(web.Server):
 
 
 def _if_possible(fast_path: FastPath | None) -> FastPath | None:
-    """Return the fast path unless this release of aiohttp lacks an attribute that it needs: then say so in the log.
+    """Return the fast path, or None with a warning if this release of aiohttp lacks an attribute that it needs.
 
     Raises SetupError if it lacks one that every connection needs.
     """

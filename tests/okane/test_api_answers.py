@@ -28,8 +28,8 @@ NOBODYS = "01890000-0000-7000-8000-000000000000"
 CACHEABLE = ("/docs", "/v1/openapi.json", "/v1/currencies")
 
 
-async def test_what_says_something_of_payments_is_not_to_be_stored(api: Api) -> None:
-    response, made = await post(api, "/v1/payments", NEW)  # by the fast lane
+async def test_an_answer_about_payments_is_not_cacheable(api: Api) -> None:
+    response, made = await post(api, "/v1/payments", NEW)  # on the fast path
     payment = f"/v1/payments/{made['payment']['id']}"
     answers = [response]
     for path, body, headers in (
@@ -113,7 +113,7 @@ async def test_no_server_tells_its_version(
 @pytest.mark.parametrize("content_type", [CURLS, CURLS.upper(), f"{CURLS}; charset=utf-8"])
 async def test_a_form_that_is_no_json_is_told_to_send_json(api: Api, path: str, content_type: str) -> None:
     for body in ("amount=440&idempotency_key=k", "{amount=440", "%7B%22amount%22%3A440%7D", ""):
-        for headers in ({}, {"Prefer": "wait=0"}):  # with this it is the ordinary lane's
+        for headers in ({}, {"Prefer": "wait=0"}):  # with this aiohttp answers
             response, problem = await post(api, path, body, **{"Content-Type": content_type, **headers})
             assert (response.status, problem["code"]) == (415, "unsupported_media_type"), body
             assert problem["detail"].startswith("send JSON")
