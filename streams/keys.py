@@ -6,7 +6,7 @@ The stream's name is the hash tag of every key: in a cluster they share one slot
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _RESERVED = frozenset({"delayed", "dead"})
 
@@ -27,39 +27,36 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One work queue: a Redis stream per lane, a set of delayed messages and a dead-letter stream."""
+    """One work queue: a Redis stream per lane, a set of delayed messages and a dead-letter stream.
+
+    `delayed_key` is a sorted set whose scores are due times by the server's clock, in ms. The keys are built once.
+    """
 
     name: str
     lanes: Sequence[Lane] = (Lane("default"),)
+    lane_names: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    lane_keys: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    delayed_key: str = field(init=False, repr=False, compare=False)
+    dead_key: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "lanes", tuple(self.lanes))
+        lanes = tuple(self.lanes)
         if not self.name or set(self.name) & set("{}"):
             raise ValueError(f"a stream's name has no braces and is not empty: {self.name!r}")
-        if not self.lanes or len({lane.name for lane in self.lanes}) < len(self.lanes):
+        if not lanes or len({lane.name for lane in lanes}) < len(lanes):
             raise ValueError("a stream has at least one lane, and lanes have different names")
-
-    @property
-    def lane_names(self) -> tuple[str, ...]:
-        return tuple(lane.name for lane in self.lanes)
-
-    @property
-    def lane_keys(self) -> tuple[str, ...]:
-        """The keys of all lanes, in the order of `lanes`."""
-        return tuple(self.lane_key(lane.name) for lane in self.lanes)
+        derived = {
+            "lanes": lanes,
+            "lane_names": tuple(lane.name for lane in lanes),
+            "lane_keys": tuple(self.key(lane.name) for lane in lanes),
+            "delayed_key": self.key("delayed"),
+            "dead_key": self.key("dead"),
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
 
     def lane_key(self, lane: str) -> str:
         return f"{{{self.name}}}:{lane}"
-
-    @property
-    def delayed_key(self) -> str:
-        """The sorted set of delayed messages. The score is their due time by the server's clock, in ms."""
-        return self.key("delayed")
-
-    @property
-    def dead_key(self) -> str:
-        """The dead-letter stream."""
-        return self.key("dead")
 
     def key(self, rest: str) -> str:
         """Return the key of this name in the stream's slot; also for a program's own keys beside the stream."""

@@ -13,7 +13,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
-from streams.connection import Command, redis_errors, replies, translated
+from streams.connection import redis_errors, replies, translated
 from streams.errors import StreamError
 
 Argument = str | bytes | int
@@ -27,8 +27,9 @@ class Script:
         self._digest = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
     async def __call__(self, client: Redis, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        """Run the script; return its reply. Raises `StreamError`."""
         with redis_errors():
-            [reply] = await replies(client, [self._command(keys, arguments)])
+            [reply] = await replies(client, [("EVALSHA", self._digest, len(keys), *keys, *arguments)])
             if isinstance(reply, NoScriptError):  # EVAL leaves the script behind, so this happens once per restart
                 [reply] = await replies(client, [("EVAL", self._text, len(keys), *keys, *arguments)])
             if isinstance(reply, RedisError):
@@ -39,16 +40,19 @@ class Script:
         """Run several calls in one round trip, each a command of its own to the server; return a reply or a `StreamError`
         for each."""
         with redis_errors():
-            found = await replies(client, [self._command(keys, arguments) for arguments in calls])
-        return [await self._final(client, keys, *each) for each in zip(calls, found, strict=True)]
+            found = await replies(client, [("EVALSHA", self._digest, len(keys), *keys, *call) for call in calls])
+        for at, reply in enumerate(found):
+            if isinstance(reply, RedisError):
+                found[at] = await self._after_error(client, keys, calls[at], reply)
+        return found
 
-    def _command(self, keys: Sequence[str], arguments: Sequence[Argument]) -> Command:
-        return ("EVALSHA", self._digest, len(keys), *keys, *arguments)
-
-    async def _final(self, client: Redis, keys: Sequence[str], arguments: Sequence[Argument], reply: Any) -> Any:
-        if isinstance(reply, NoScriptError):
-            try:
-                return await self(client, keys, arguments)
-            except StreamError as error:
-                return error
-        return translated(reply) if isinstance(reply, RedisError) else reply
+    async def _after_error(
+        self, client: Redis, keys: Sequence[str], arguments: Sequence[Argument], error: RedisError
+    ) -> Any:
+        """Return the error, or the reply of a second call if the server had forgotten the script."""
+        if not isinstance(error, NoScriptError):
+            return translated(error)
+        try:
+            return await self(client, keys, arguments)
+        except StreamError as failure:
+            return failure
