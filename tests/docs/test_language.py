@@ -15,7 +15,22 @@ PEOPLE = re.compile(r"\b(?:whoever|nobody|somebody|everybody|anybody)\b", re.IGN
 OPENING = re.compile(r"(?:What|Who|Whether|Which|Whose|How)\b")
 LONGEST = 126
 PAGES = [*DOCUMENTS, ROOT / "grafana" / "README.md"]
-FOLDERS = ("grafana", "okane/redis", "okane/tracing", "tests/deploy", "tests/docs", "tests/grafana")
+FOLDERS = (
+    "grafana",
+    "okane/app",
+    "okane/http",
+    "okane/intake",
+    "okane/providers",
+    "okane/redis",
+    "okane/store",
+    "okane/tracing",
+    "okane/worker",
+    "streams",
+    "tests/deploy",
+    "tests/docs",
+    "tests/grafana",
+    "tests/streams",
+)
 OWN = Path(__file__).resolve()
 
 
