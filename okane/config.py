@@ -100,7 +100,7 @@ def _named(name: str) -> AliasChoices:
 
 
 class Settings(BaseSettings):
-    """What every process reads at its start. Each field says what it is for."""
+    """The settings of every process, read at its start."""
 
     model_config = SettingsConfigDict(
         env_prefix="OKANE_",
@@ -148,7 +148,7 @@ class Settings(BaseSettings):
 
     # Limits of the HTTP servers
     max_connections: Count = Field(
-        10_000, description="open connections to one API process, as far as its limit of open files lets it"
+        10_000, description="open connections to one API process, within its limit of open files"
     )
     head_timeout: PositiveDuration = Field(
         timedelta(seconds=5), description="for the whole head of a request to arrive"
@@ -301,7 +301,7 @@ def _setting(where: str) -> str:
     """Return the documented name of a setting, by its field or any of its names."""
     for name, field in Settings.model_fields.items():
         alias = field.validation_alias
-        names = [f"OKANE_{name.upper()}"] if alias is None else alias.choices  # type: ignore[union-attr]
+        names = [f"OKANE_{name.upper()}"] if alias is None else alias.choices  # type: ignore[union-attr] # every alias is AliasChoices
         if where == name or where in names:
             return str(names[-1])
     return where

@@ -85,7 +85,7 @@ class Payment:
 
     `amount_minor` is in minor units of `currency` (ISO 4217). `attempts` counts claims and is the fence: a result is
     written only under the attempt that produced it. `retries` counts the attempts that ended without a charge.
-    `provider_key` is the idempotency key that the provider sees. `version` rises by one with every transition.
+    `provider_key` is the idempotency key at the provider. `version` rises by one with every transition.
     Nothing is charged before `execute_at`, and no claim to charge is granted from `expires_at` on.
     """
 

@@ -85,8 +85,8 @@ class ApiKeyStore:
 
     async def rotate(self, old: str, new: NewKey, *, overlap: timedelta) -> ApiKey | None:
         """Store a key that replaces `old`, which expires after the overlap. Return None if `old` is not valid."""
-        asked = {"old": old, "prefix": new.prefix, "secret_hash": new.hash, "overlap_ms": milliseconds(overlap)}
-        found = await self._session.fetch(SQL["rotate"], asked)
+        parameters = {"old": old, "prefix": new.prefix, "secret_hash": new.hash, "overlap_ms": milliseconds(overlap)}
+        found = await self._session.fetch(SQL["rotate"], parameters)
         return _key(found[0]) if found else None
 
     async def touch(self, prefixes: Collection[str]) -> int:

@@ -99,8 +99,8 @@ class DeadLetterStore:
             "place_id": payment_id,
             "end_dead_at": latest if wanted.ascending else earliest,
         }
-        asked = _parameters(wanted) | place | {"limit": limit + 1, "window": max(WINDOW, limit + 1)}
-        found = await self._rows(_OLDEST_FIRST if wanted.ascending else _NEWEST_FIRST, asked, wanted.account_id)
+        parameters = _parameters(wanted) | place | {"limit": limit + 1, "window": max(WINDOW, limit + 1)}
+        found = await self._rows(_OLDEST_FIRST if wanted.ascending else _NEWEST_FIRST, parameters, wanted.account_id)
         letters = await _read([row for row in found if row[0] is not None])
         if len(letters) > limit:
             return DeadPage(letters[:limit], letters[limit - 1].place)
@@ -109,8 +109,8 @@ class DeadLetterStore:
 
     async def oldest(self, limit: int | None, wanted: DeadLetterFilter = EVERY) -> Sequence[DeadPayment]:
         """Return the oldest first, all of them without a limit. Their metadata, which may be megabytes, is left out."""
-        asked = _parameters(wanted) | {"limit": limit}
-        return await _read(await self._rows(OLDEST, asked, wanted.account_id))
+        parameters = _parameters(wanted) | {"limit": limit}
+        return await _read(await self._rows(OLDEST, parameters, wanted.account_id))
 
     async def find_many(self, ids: Sequence[UUID]) -> Sequence[DeadPayment]:
         """Return those of these payments that are dead letters, in no order."""
@@ -125,11 +125,11 @@ class DeadLetterStore:
         return [row[0] for row in await self._rows(SQL["dismiss"], wanted)]
 
     async def _rows(
-        self, statement: LiteralString, asked: Mapping[str, Any], account_id: str | None = None
+        self, statement: LiteralString, parameters: Mapping[str, Any], account_id: str | None = None
     ) -> Sequence[Row]:
         """Fetch for one account, or for all (an operator). Raises AccountBusy."""
         async with self._sessions.lend(account_id or "") as session:
-            return await session.fetch_repeatable(statement, asked)
+            return await session.fetch_repeatable(statement, parameters)
 
 
 def _parameters(wanted: DeadLetterFilter) -> dict[str, Any]:

@@ -90,7 +90,7 @@ class PaymentLists:
             oldest = max(oldest, UUID(int=min(after.int + 1, _LAST.int)))
         elif after is not None:
             before = min(before, after)
-        asked = _parameters(wanted) | {
+        parameters = _parameters(wanted) | {
             "account_id": account_id,
             "before": before,
             "oldest": oldest,
@@ -99,7 +99,7 @@ class PaymentLists:
         }
         statements = _OLDEST_FIRST if wanted.ascending else _NEWEST_FIRST
         async with self._sessions.lend(account_id) as session:
-            found = await session.fetch_repeatable(statements[statement], asked)
+            found = await session.fetch_repeatable(statements[statement], parameters)
         payments = await columns.read_payments([row for row in found if row[0] is not None])
         if len(payments) > limit:
             return Page(payments[:limit], payments[limit - 1].id)
@@ -107,16 +107,16 @@ class PaymentLists:
 
     async def timeline(self, payment_id: UUID, *, account_id: str, after: int, limit: int) -> Sequence[Event]:
         """Return up to `limit` events of a payment after version `after`, oldest first; acceptance is version 0."""
-        asked = {"id": payment_id, "account_id": account_id, "after": after, "limit": limit}
+        parameters = {"id": payment_id, "account_id": account_id, "after": after, "limit": limit}
         async with self._sessions.lend(account_id) as session:
-            return [columns.read_event(row) for row in await session.fetch_repeatable(SQL["timeline"], asked)]
+            return [columns.read_event(row) for row in await session.fetch_repeatable(SQL["timeline"], parameters)]
 
     async def attempts(self, payment_id: UUID, *, account_id: str, after: int, limit: int) -> Sequence[Attempt]:
         """Return up to `limit` attempts of a payment after number `after`, in order."""
-        asked = {"id": payment_id, "account_id": account_id, "after": after, "last": after + limit}
+        parameters = {"id": payment_id, "account_id": account_id, "after": after, "last": after + limit}
         async with self._sessions.lend(account_id) as session:
             return _attempts(
-                [columns.read_event(row) for row in await session.fetch_repeatable(SQL["attempts"], asked)]
+                [columns.read_event(row) for row in await session.fetch_repeatable(SQL["attempts"], parameters)]
             )
 
 

@@ -271,15 +271,15 @@ class PaymentStore(RareTransitionStore):
         if not missing:
             return [claim for claim in granted if claim is not None]
         refused: dict[UUID, ClaimRefusal] = {}
-        nowhere: ClaimRefusal | BaseException = ClaimRefusal(None, timedelta(0))
+        absent: ClaimRefusal | BaseException = ClaimRefusal(None, timedelta(0))
         try:
             parameters = {"ids": list(set(missing))}
             for payment_id, status, spent, wait_s, *more in await session.fetch(BATCHED["refused"], parameters):
                 refused[payment_id] = ClaimRefusal(Status(status), timedelta(seconds=wait_s), spent, *more)
         except StoreUnavailable as error:
-            nowhere = error  # for them alone: the claims that were granted stand
+            absent = error  # only for these: the claims above are granted
         return [
-            refused.get(payment_id, nowhere) if claim is None else claim
+            refused.get(payment_id, absent) if claim is None else claim
             for payment_id, claim in zip(ids, granted, strict=True)
         ]
 

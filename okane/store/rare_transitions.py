@@ -84,8 +84,8 @@ class RareTransitionStore:
 
     async def expire(self, payment_id: UUID) -> bool:
         """Cancel an expired payment. Return False if it has not expired, or if its outcome is open."""
-        asked = {"id": payment_id, "actor": self._actor, "late_ms": min(self._late_ms)}
-        return bool(await self._rare.fetch(SQL["expire"], asked))
+        parameters = {"id": payment_id, "actor": self._actor, "late_ms": min(self._late_ms)}
+        return bool(await self._rare.fetch(SQL["expire"], parameters))
 
     async def bury(self, payment_id: UUID, *, reason: str) -> bool:
         """Move an unsettled payment to needs_review. Return False if it is settled, in a live claim, or does not exist."""
@@ -130,20 +130,20 @@ class RareTransitionStore:
 
         Without a result it is due again after the first delay of `again`, the next time after the second, and so on.
         """
-        asked = {"id": payment_id, "again_ms": [milliseconds(delay) for delay in again]}
-        found = await self._rare.fetch(SQL["begin_late_look_up"], asked)
+        parameters = {"id": payment_id, "again_ms": [milliseconds(delay) for delay in again]}
+        found = await self._rare.fetch(SQL["begin_late_look_up"], parameters)
         return LateLookUp(columns.read_payment(found[0]), *found[0][columns.WIDTH :]) if found else None
 
     async def plan_late_look_up(self, payment: Payment, *, begun_at: datetime) -> None:
         """Plan the late look-up after the one that began at `begun_at`, or none after the last. Does nothing if the payment
         has changed."""
-        asked = {"id": payment.id, "version": payment.version, "late_ms": self._late_ms, "begun_at": begun_at}
-        await self._rare.fetch(SQL["plan_late_look_up"], asked)
+        parameters = {"id": payment.id, "version": payment.version, "late_ms": self._late_ms, "begun_at": begun_at}
+        await self._rare.fetch(SQL["plan_late_look_up"], parameters)
 
     async def fail_late_look_up(self, payment: Payment, *, reason: str) -> bool:
         """Move a closed payment without a look-up result to needs_review. Return False if it has changed."""
-        asked = {"id": payment.id, "version": payment.version, "reason": reason, "actor": self._actor}
-        return bool(await self._rare.fetch(SQL["fail_late_look_up"], asked))
+        parameters = {"id": payment.id, "version": payment.version, "reason": reason, "actor": self._actor}
+        return bool(await self._rare.fetch(SQL["fail_late_look_up"], parameters))
 
     async def events(self, payment_id: UUID) -> Sequence[Event]:
         """Return the events of a payment, oldest first; empty if it does not exist."""

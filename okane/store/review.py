@@ -27,8 +27,8 @@ class ReviewStore:
 
     async def page(self, limit: int, *, account_id: str | None = None, before: UUID | None = None) -> Sequence[Payment]:
         """Return up to `limit` payments that need a review, newest first, from before the id `before`."""
-        asked = {"limit": limit, "account_id": account_id, "before": before or _LAST}
-        return [columns.read_payment(row) for row in await self._session.fetch_repeatable(SQL["waiting"], asked)]
+        parameters = {"limit": limit, "account_id": account_id, "before": before or _LAST}
+        return [columns.read_payment(row) for row in await self._session.fetch_repeatable(SQL["waiting"], parameters)]
 
     async def find(self, payment_id: UUID) -> Payment:
         """Return a payment of any account. Raises PaymentNotFound."""

@@ -67,7 +67,7 @@ def _migrate(connection: psycopg.Connection[Row], pause_s: float) -> bool:
             connection.execute(schema_sql())
         return True
     if found > VERSION:
-        raise SetupError(f"the database has schema version {found}, this okane knows {VERSION}: upgrade okane")
+        raise SetupError(f"the database has schema version {found}, this okane needs {VERSION}: upgrade okane")
     if found < VERSION:
         _run_steps(connection, pause_s)
     return found < VERSION

@@ -55,8 +55,8 @@ async def read_postgres_facts(url: str) -> PostgresFacts:
     except TimeoutError as error:
         raise StoreUnavailable(f"no answer within {PATIENCE_S:g} s") from error
     except psycopg.Error as error:
-        said = str(error).strip()
-        raise (LoginRefused(said) if _REFUSED.search(said) else StoreUnavailable(said)) from error
+        message = str(error).strip()
+        raise (LoginRefused(message) if _REFUSED.search(message) else StoreUnavailable(message)) from error
 
 
 async def _read(url: str) -> PostgresFacts:

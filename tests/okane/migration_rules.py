@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 
-# What Postgres does to a table of any size at once, or beside everybody who works on it.
+# Changes that Postgres makes at once for a table of any size, or without blocking other sessions.
 _NAME = r'"?\w+"?'
 _TYPE = r"(?:text|bytea|jsonb|uuid|boolean|smallint|integer|bigint|float8|numeric|date|timestamptz)(?:\[\])?"
 _VALUE = r"(?:'[^']*'(?:::\w+)?|-?\d+|true|false)"
@@ -27,7 +27,7 @@ _HARMLESS = [
     r"COMMENT ON .*",
 ]
 _ON_A_NEW_TABLE = rf"(?:CREATE (?:UNIQUE )?INDEX {_NAME} ON|INSERT INTO|ALTER TABLE) ({_NAME})\b.*"
-# The old code still runs when the step is taken: what it uses may go one version later, and the step has to say so.
+# The old code still runs during the step: a step may drop what it uses one version later, and must say so.
 _CONTRACTS = (
     rf"(?:ALTER TABLE {_NAME} DROP COLUMN {_NAME}|DROP TABLE {_NAME}"
     rf"|DROP TRIGGER (?:IF EXISTS )?{_NAME} ON {_NAME}|DROP FUNCTION (?:IF EXISTS )?{_NAME}(?:\(\))?)"
@@ -38,7 +38,7 @@ _NOT_IN_BATCHES = r"\b(?:ALTER|CREATE|DROP|LOCK|TRUNCATE|EXECUTE)\b"
 
 
 def objections(sql: str, *, contracts: bool = False) -> list[str]:
-    """The statements of a step that would keep others waiting, or break the version before it."""
+    """Return the statements of a step that would block other sessions, or break the previous version."""
     made: set[str] = set()
     refused = []
     in_transaction = False
@@ -63,6 +63,6 @@ def objections(sql: str, *, contracts: bool = False) -> list[str]:
 
 def _statements(sql: str) -> list[str]:
     plain = re.sub(r"--[^\n]*", "", sql)
-    # A semicolon in a text or in the body of a function ends no statement.
+    # A semicolon in a string or in the body of a function does not end a statement.
     found = (one[0] for one in re.finditer(r"(?:\$(\w*)\$.*?\$\1\$|'[^']*'|[^;])+", plain, re.DOTALL))
     return [" ".join(one.split()) for one in found if one.strip()]

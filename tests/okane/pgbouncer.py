@@ -35,7 +35,7 @@ default_pool_size = 40
 
 
 def program() -> str:
-    """Where PgBouncer is. Skips the test where it is not installed."""
+    """Return the path of PgBouncer. Skips the test if it is not installed."""
     found = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if found is None:
         pytest.skip("pgbouncer is not installed: apt-get install pgbouncer")
@@ -44,7 +44,7 @@ def program() -> str:
 
 @contextlib.contextmanager
 def pooling(database_url: str, mode: str) -> Iterator[str]:
-    """Run one inside the block; yields the way through it to the same database."""
+    """Run one inside the block; yield the URL of the same database through it."""
     command = program()
     parts = urlsplit(database_url)
     port = free_port()

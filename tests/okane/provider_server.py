@@ -1,4 +1,4 @@
-"""A server that speaks as a provider, byte by byte."""
+"""A provider over raw TCP, byte by byte."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Act = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass(slots=True)
 class RawServer:
-    """Reads whole requests and lets `acts` (in turn, the last one for ever) do with the connection what they like."""
+    """Read whole requests and run `acts` on the connection, in turn, the last one for all further requests."""
 
     acts: list[Act]
     requests: list[bytes] = field(default_factory=list)
@@ -51,7 +51,7 @@ async def _read_request(reader: asyncio.StreamReader) -> bytes:
 
 
 def answer(status: int, body: bytes = b"", *headers: str, length: int | None = None) -> Act:
-    """Answer and keep the connection. `length` lies about the body's length."""
+    """Answer and keep the connection. `length` is a wrong Content-Length."""
 
     async def act(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body) if length is None else length}", *headers]

@@ -1,5 +1,5 @@
-"""Every setting and every option of every command, with what a user may type there by mistake: a message that names what
-is wrong, exit code 2, no traceback, and no secret on the terminal."""
+"""Every setting and every option of every command, with typical mistakes: a message that names the mistake, exit code 2, no
+traceback, and no secret on the terminal."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ GARBAGE = [
     "%zz",
     "x" * 5000,
     "\x1b[31m",
-    "\udcff",  # a byte that is no UTF-8
+    "\udcff",  # a byte that is not UTF-8
     "99999d",
     "1h" * 3000,
     f"postgres://u:{SECRET}@h:x/d",
@@ -68,7 +68,7 @@ def _setting(field: str) -> str:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """A folder of one's own, and an environment with servers that are away; reset after the test."""
+    """A temporary folder, and an environment with servers that are down; reset after the test."""
     monkeypatch.chdir(tmp_path)
     before = dict(os.environ)
     os.environ.update(
@@ -114,7 +114,7 @@ USED = (
 async def test_a_process_starts_with_every_value_that_is_taken_or_says_why_not(
     field: str, process: str, elsewhere: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It begins to stop at once."""
+    """Begin to stop at once."""
     stopping = lifecycle.StopSignal()
     stopping.set()
     monkeypatch.setattr(lifecycle, "stop_on_signals", lambda: stopping)
@@ -141,7 +141,7 @@ def typed(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 LOAD = "--payments 1 --timeout 0 --url http://127.0.0.1:9"
-# Of each command: what stands before the value. Several are separated by `|`.
+# For each command the arguments before the value. Several are separated by `|`.
 COMMANDS = {
     "up": "--workers|--port|--provider-port|--postgres-port|--redis-port|--metrics-port",
     "api": "--port|--processes|--processes 2 --host|--host",
@@ -162,7 +162,7 @@ COMMANDS = {
 
 @pytest.fixture
 def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What would run until it is stopped ends at once."""
+    """Make long-running commands end at once."""
 
     async def ended(*_arguments: object, **_named: object) -> int:
         return 0
@@ -205,11 +205,11 @@ def test_no_command_ends_in_a_traceback_or_tells_a_secret_whatever_is_typed(
     database_url: str,
     redis_url: str,
 ) -> None:
-    if command in ("dead", "keys"):  # what gets as far as a server
+    if command in ("dead", "keys"):  # these connect to a server
         os.environ["DATABASE_URL"], os.environ["REDIS_URL"] = database_url, redis_url
     a_file = tmp_path / "file"
     a_file.write_text("")
-    # One option gets all of it, the others what has a way of its own through each: the rest is the settings' affair.
+    # One option gets all values, the others those that they parse themselves: the settings parse the rest.
     for number, options in enumerate(COMMANDS[command].split("|")):
         values = GARBAGE[::2] if number == 0 else ["-1", "9" * 30, "nan", "inf", "\udcff", *GARBAGE[-4:]]
         for value in (*values, "", str(a_file), "/" + "x" * 5000):
@@ -219,7 +219,7 @@ def test_no_command_ends_in_a_traceback_or_tells_a_secret_whatever_is_typed(
             assert "Traceback" not in said, (arguments, said[-2000:])
             assert f":{SECRET}@" not in said, (arguments, said)
             assert code in (0, 1, 2), (arguments, code)
-            if SECRET in said:  # where it is repeated, it is a name and in no place of a password
+            if SECRET in said:  # repeated only as a name, never as a password
                 assert code == 0 or value in (SECRET, f"'{SECRET}'"), (arguments, said)
 
 

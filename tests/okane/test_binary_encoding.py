@@ -1,4 +1,4 @@
-"""The hand-written binary format against a real Postgres: what it reads back is what was sent."""
+"""The hand-written binary format against a real Postgres: values come back as they were sent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VALUES: Sequence[tuple[str, Sequence[object]]] = [
 
 
 def read_back(url: str, type_name: str, data: bytes | None) -> object:
-    """The value as psycopg's own reader has it."""
+    """Return the value as psycopg loads it."""
     with psycopg.connect(url) as connection:
         result = connection.pgconn.exec_params(
             f"SELECT $1::{type_name}".encode(), [data], param_formats=[pq.Format.BINARY], result_format=pq.Format.TEXT
@@ -76,7 +76,7 @@ def test_a_parameter_without_a_cast_is_refused(text: str) -> None:
 
 
 def test_what_is_equal_and_not_the_same_is_written_as_it_is(database_url: str) -> None:
-    """Twice the same hour, when clocks are put back, and the two zeros."""
+    """Both hours when clocks are put back, and both zeros."""
     hours = [datetime(2026, 10, 25, 2, 30, fold=fold, tzinfo=ZoneInfo("Europe/Berlin")) for fold in (0, 1)]
     assert hours[0] == hours[1]
     read = read_back(database_url, "timestamptz[]", encoder("timestamptz[]")(hours))

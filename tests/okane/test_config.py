@@ -1,4 +1,4 @@
-"""Settings: both ancestors' names, durations, and what is refused."""
+"""Settings: the names of both predecessors, durations, and refused values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from okane.config import Settings
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No `.env` of the checkout, no environment of the machine."""
+    """Hide the `.env` of the checkout and the environment of the machine."""
     monkeypatch.chdir(tmp_path)
     for name in ("DATABASE_URL", "REDIS_URL", "REDIS_ADDR", "PORT", "WORKER_COUNT", "MAX_RETRIES", "LOG_LEVEL"):
         monkeypatch.delenv(name, raising=False)

@@ -1,4 +1,4 @@
-"""Sessions: libpq's variables hold for all processes and commands alike, what okane depends on is set all the same."""
+"""Sessions: libpq's variables apply to all processes and commands, and okane's own settings override them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def shown(url: str) -> tuple[Any, ...]:
 
 @pytest.fixture
 def empty_database(postgres_server: PostgresServer) -> Iterator[str]:
-    """The address of a database with nothing in it but a schema `app`."""
+    """The address of a database that is empty but for a schema `app`."""
     name = sql.Identifier("opening_empty")
     with psycopg.connect(postgres_server.url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
@@ -140,7 +140,7 @@ async def test_what_a_missing_table_stops_is_away_and_comes_back(database_url: s
 async def test_readiness_is_asked_once_a_second_at_most(database_url: str) -> None:
     store = store_of(database_url)
     await store.check_writable()
-    await store.aclose()  # a question would be answered by a new connection
+    await store.aclose()  # a query would open a new connection
     with psycopg.connect(database_url, autocommit=True) as connection:
         before = connection.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
         await asyncio.gather(*(store.check_writable() for _ in range(20)))
@@ -152,7 +152,7 @@ async def test_readiness_is_asked_once_a_second_at_most(database_url: str) -> No
 
 @contextmanager
 def migrating(url: str) -> Iterator[int]:
-    """Inside the block another session has the right to migrate; yields its process."""
+    """Hold the migration lock in another session inside the block; yield its process id."""
     with closing(psycopg.connect(url, autocommit=True, application_name="a strange one")) as connection:
         connection.execute("SELECT pg_advisory_lock(hashtext('okane.migrate'))")
         yield connection.info.backend_pid
@@ -265,7 +265,7 @@ async def test_processes_start_behind_a_pooler_that_keeps_sessions(
 
 
 async def test_a_pooler_under_load_is_found_out_all_the_same(database_url: str) -> None:
-    """Other clients are lent the connections that ours leaves idle."""
+    """The pooler lends the connections that ours leaves idle to other clients."""
     with pooling(database_url, "transaction") as url:
         stop = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""The provider client's own HTTP: whatever a server does, an answer is never given to another call, and no charge repeated.
+"""The HTTP of the provider client: no answer reaches another call, and no charge is repeated, whatever a server does.
 
 Byte by byte over a wire in memory; connections, deadlines and closing over TCP; and a server that draws its misbehaviour.
 """
@@ -58,7 +58,7 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 
 
 def run(story: Coroutine[object, object, T], *, loop: str = "asyncio") -> T:
-    """On a loop of its own, at whose end the servers' side has closed its connections too."""
+    """Run on a new loop, and end once the servers have closed their connections too."""
 
     async def whole() -> T:
         result = await story
@@ -75,7 +75,7 @@ def run(story: Coroutine[object, object, T], *, loop: str = "asyncio") -> T:
 
 
 class Wire(asyncio.Transport):
-    """A transport in memory; its socket is there for those who ask the kernel."""
+    """A transport in memory, with a socket for `poll`."""
 
     def __init__(self, protocol: asyncio.Protocol, local: socket.socket) -> None:
         super().__init__({"socket": local})
@@ -95,7 +95,7 @@ class Wire(asyncio.Transport):
         self.lose(None)
 
     def end_of_stream(self) -> None:
-        """The server's FIN."""
+        """Send the server's FIN."""
         if not self._closing:
             assert not self._protocol.eof_received()
             self.lose(None)
@@ -117,7 +117,7 @@ def wired() -> Iterator[tuple[HttpConnection, Wire]]:
 async def started(
     connection: HttpConnection, *, request: bytes = b"GET", within_s: float = LONG_S
 ) -> asyncio.Task[HttpResponse | BrokenExchange]:
-    """An exchange whose request has been written."""
+    """Start an exchange and return once its request is written."""
     due_s = asyncio.get_running_loop().time() + within_s
     call = asyncio.create_task(connection.exchange(request, due_s=due_s, overdue=OVERDUE))
     await asyncio.sleep(0)
@@ -127,7 +127,7 @@ async def started(
 async def exchanged(
     *pieces: bytes, end: Callable[[Wire], None] | None = None
 ) -> tuple[HttpResponse | BrokenExchange, bool]:
-    """What comes of an answer in these pieces, and whether the connection may be used again."""
+    """Return the outcome of an answer in these pieces, and True if the connection may be used again."""
     with wired() as (connection, wire):
         call = await started(connection)
         for piece in pieces:
@@ -252,7 +252,7 @@ async def test_what_is_no_answer_ends_the_connection(name: str) -> None:
     result, kept = await exchanged(said)
     assert isinstance(result, BrokenExchange)
     assert (kept, result.stale) == (False, False)
-    # An answer that is whole before the trouble begins is used; what follows it finds the connection closed.
+    # A complete answer before the failure is used; the next call finds the connection closed.
     for at in range(1, min(len(said), 256)):
         result, kept = await exchanged(said[:at], said[at:], end=Wire.end_of_stream)
         assert not kept
@@ -268,7 +268,7 @@ def test_bytes_of_any_kind_end_in_an_answer_or_a_closed_connection(pieces: list[
 
 
 def kept_open(wire: Wire) -> bool:
-    """There was a whole answer, and nothing else."""
+    """A complete answer without further bytes."""
     connection = wire._protocol
     assert isinstance(connection, HttpConnection)
     return connection._answer is None and not wire.is_closing()
@@ -324,13 +324,13 @@ async def test_each_exchange_has_its_own_deadline() -> None:
         short = await started(connection, within_s=0.01)
         connection.data_received(OK)
         await short
-        # ... and later: the first one's time passes in the middle of the second.
+        # ... and later: the first deadline passes during the second exchange.
         long = await started(connection)
         await asyncio.sleep(0.05)
         assert not long.done()
         connection.data_received(OK)
         assert await long == HttpResponse(200, b"ok", None)
-        # The time of an exchange that was answered ends nothing.
+        # The deadline of an answered exchange has no effect.
         third = await started(connection, within_s=0.01)
         connection.data_received(OK)
         await third
@@ -362,12 +362,12 @@ async def test_only_a_kept_connection_that_ends_without_a_byte_is_stale() -> Non
         assert await first == BrokenExchange("connection lost: closed by the server")
 
 
-# Connections that the server has closed, or spoilt, before the event loop could notice
+# Connections that the server has closed, or sent stray bytes on, before the event loop noticed
 
 
 @dataclass(slots=True)
 class Listener:
-    """A server without a loop of its own: what it does is done when the call returns."""
+    """A server without a loop: each action is complete when the call returns."""
 
     server: socket.socket
     connections: list[socket.socket] = field(default_factory=list)
@@ -425,7 +425,7 @@ async def test_no_charge_is_written_to_a_connection_that_was_closed_or_spoilt(
             kept.send(spoken(CAPTURED))
             assert await first == Approved("ch_1")
             spoil(kept)
-            second = provider.charge(PAYMENT)  # goes on without a turn of the event loop
+            second = provider.charge(PAYMENT)  # continues without a turn of the event loop
             answering = asyncio.create_task(_answer_next(listener))
             assert await second == Approved("ch_2")
             await answering
@@ -615,7 +615,7 @@ async def test_failed_connections_leave_their_places() -> None:
             for _ in range(3):
                 assert isinstance(await provider.charge(PAYMENT), Unavailable)
             bound.listen()
-            # There is somebody now, who accepts and says nothing.
+            # A server now accepts the connection and does not answer.
             provider._timeout_s = 0.2
             assert isinstance(await provider.charge(PAYMENT), Unknown)
 
@@ -689,7 +689,7 @@ async def test_a_connection_that_nobody_can_have_was_not_written_to() -> None:
         assert server.requests == []
 
 
-# What goes out
+# Requests
 
 
 async def test_the_head_names_the_host_and_the_port() -> None:
@@ -785,7 +785,7 @@ def certificate(tmp_path: Path) -> ssl.SSLContext:
 
 @contextlib.asynccontextmanager
 async def tls_server(context: ssl.SSLContext) -> AsyncIterator[tuple[int, list[bytes]]]:
-    """Answers whatever comes; yields its port and what it has read, a list entry per request."""
+    """Answer every request; yield the port and the requests, one list entry each."""
     requests: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -855,7 +855,7 @@ async def test_the_failpoint_lies_between_the_charge_and_its_answer(action: str,
         assert len(server.requests) == 2
 
 
-# A server that draws its misbehaviour
+# A server with random faults
 
 WHAT_IT_MAY_DO = (
     "answer",
@@ -882,7 +882,7 @@ SHORT_S = 0.04
 
 @dataclass(slots=True)
 class NastyServer:
-    """Draws for each request what to do with it. Each answer names the key that it is for."""
+    """Draw the fault of each request. Each answer names the key of its request."""
 
     acts: list[str]
     cut_at: int
@@ -934,7 +934,7 @@ class NastyServer:
             case "and a bit more":
                 writer.write(said + said[: self.cut_at])
             case "late":
-                await reader.read()  # until the client has given up
+                await reader.read()  # until the client hangs up
                 writer.write(said)
             case "at the last moment":
                 await asyncio.sleep(SHORT_S)
@@ -956,7 +956,7 @@ class NastyServer:
 
 
 async def settle_with(server: NastyServer, *, calls: int, at_once: int, timeout_s: float) -> dict[str, ChargeResult]:
-    """Charge so many payments, `at_once` at a time; the result by key."""
+    """Charge this many payments, `at_once` at a time; return the results by key."""
     results: dict[str, ChargeResult] = {}
     keys = iter([f"key-{number}" for number in range(calls)])
 

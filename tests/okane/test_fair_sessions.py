@@ -1,4 +1,4 @@
-"""One account's reads keep no other account waiting, and not more of them wait than may."""
+"""The reads of one account delay no other account, and only a bounded number of them waits."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from okane.store.session import Session
 from tests.okane.api_keys import ask, bearer, make, pay
 from tests.okane.served_api import Api, serve_api
 
-# More payments of an account than a page may look at: a filter that none of them meets costs as much as a page can.
+# More payments of an account than a page may read: a filter without a match has the largest cost of a page.
 FILL = """
 INSERT INTO payments
     (id, account_id, idempotency_key, fingerprint, amount_minor, currency, lane, status, provider_key, metadata)
 SELECT gen_random_uuid(), 'acme', 'k' || n, decode('00', 'hex'), 440, 'USD', 'low', 'pending', 'p' || n, '{"a": "b"}'
 FROM generate_series(1, 20000) AS n RETURNING 1
 """
-COSTLY = "/v1/payments?limit=100&metadata[a]=c&provider=nobody"
+COSTLY = "/v1/payments?limit=100&metadata[a]=c&provider=unused"
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def sessions(count: int, **options: int) -> FairSessions:
 
 
 class Reads:
-    """Reads that begin when their turn comes and end when the test says so."""
+    """Reads that begin when they get a session and end when the test ends them."""
 
     def __init__(self, fair: FairSessions) -> None:
         self.fair = fair
@@ -55,7 +55,7 @@ class Reads:
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
     async def start(self, *names: str) -> None:
-        """Start reads, each of the account that is its first letter."""
+        """Start reads; the first letter of each is its account."""
         for name in names:
             self.ends[name] = asyncio.Event()
             self.tasks[name] = asyncio.create_task(self._read(name))
@@ -144,7 +144,7 @@ async def test_a_flood_of_costly_lists_keeps_another_account_waiting_for_a_few_o
     asked = ("/v1/payments", f"{path}/events", f"{path}/attempts", path, "/v1/dead-letters")
     answers = await asyncio.gather(*(ask(api, "GET", one, bearer(other)) for one in asked))
     assert [response.status for response, _ in answers] == [200] * len(asked)
-    assert sum(one.done() for one in floods) - before <= 20  # they were all sixty, when each waited for those before it
+    assert sum(one.done() for one in floods) - before <= 20  # all sixty, if each waited for the earlier ones
     assert {response.status for response, _ in await asyncio.gather(*floods)} == {200}
 
 
@@ -165,7 +165,7 @@ async def test_more_lists_than_may_wait_are_refused_at_once_and_told_when_to_com
 
 
 async def test_a_read_that_is_given_up_as_a_connection_becomes_free_ends_as_any_other() -> None:
-    """Its client goes away, or its time is over, in the same turn of the loop."""
+    """Its client disconnects, or its time-out passes, in the same turn of the loop."""
     reads = Reads(sessions(1))
     async with reads.fair.lend("a"):
         await reads.start("a2", "b1", "b2")

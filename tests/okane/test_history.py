@@ -1,4 +1,4 @@
-"""What the API tells of a payment's past: its events and its attempts."""
+"""The history of a payment in the API: its events and its attempts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.okane.served_api import Api
 from tests.okane.stored_payments import execute, settlement
 
 SOON = timedelta(0)
-NOBODY = "01890000-0000-7000-8000-000000000000"
+UNKNOWN_ID = "01890000-0000-7000-8000-000000000000"
 
 
 async def made(api: Api) -> str:
@@ -123,7 +123,7 @@ async def test_a_decline_and_a_late_result_bring_their_codes(api: Api) -> None:
 
 @pytest.mark.parametrize("part", ["events", "attempts"])
 async def test_the_past_of_nobody_is_not_found_and_a_bad_query_is_refused(api: Api, part: str) -> None:
-    for payment_id in (NOBODY, "nonsense"):
+    for payment_id in (UNKNOWN_ID, "nonsense"):
         response, problem = await get(api, f"/v1/payments/{payment_id}/{part}")
         assert (response.status, problem["code"]) == (404, "payment_not_found")
     path = f"/v1/payments/{await made(api)}/{part}"

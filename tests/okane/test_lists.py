@@ -51,7 +51,7 @@ async def made(api: Api, key: str, **members: object) -> dict[str, Any]:
 
 
 async def listed(api: Api, query: str) -> list[str]:
-    """The keys of the payments on all pages, as they come."""
+    """Return the keys of the payments on all pages, in order."""
     keys: list[str] = []
     path: str | None = f"/v1/payments?{query}"
     async with asyncio.timeout(60):
@@ -89,7 +89,7 @@ async def test_a_list_may_begin_with_the_oldest(api: Api) -> None:
     assert response.headers["Link"] == f'</v1/payments?order=ascending&limit=2&after={body["after"]}>; rel="next"'
     await made(api, "k5")  # it comes at the end
     assert await listed(api, f"order=ascending&after={body['after']}") == ["k2", "k3", "k4", "k5"]
-    # A cursor is a place, from which a list goes on in either direction.
+    # A cursor is a position for lists in both directions.
     assert await listed(api, f"after={body['after']}") == ["k0"]
     assert await listed(api, f"order=ascending&after={query_parameters.cursor(UUID(int=2**128 - 1))}") == []
     assert await listed(api, f"order=ascending&after={query_parameters.cursor(UUID(int=0))}") == [*ascending, "k5"]
@@ -187,7 +187,7 @@ async def test_every_filter_finds_its_own(api: Api) -> None:
         ("after=", "after", "value_error"),
         ("after=AAAA", "after", "value_error"),
         ("after=%00", "after", "value_error"),
-        ("after=AAAAAAAAAAAAAAAAAAAAAB", "after", "value_error"),  # another spelling of AAAAAAAAAAAAAAAAAAAAAA
+        ("after=AAAAAAAAAAAAAAAAAAAAAB", "after", "value_error"),  # another encoding of AAAAAAAAAAAAAAAAAAAAAA
         ("after=AAAAAAAAAAAAAAAAAAAAAA%3D%3D", "after", "value_error"),
         ("order=up", "order", "literal_error"),
         ("order=", "order", "literal_error"),
@@ -274,7 +274,7 @@ async def pages(
 async def test_no_page_boundary_loses_or_repeats_a_payment(
     database_url: str, monkeypatch: pytest.MonkeyPatch, window: int
 ) -> None:
-    """Whatever a page may look at, and wherever it is cut off."""
+    """For every window, and every place where a page is cut off."""
     monkeypatch.setattr(lists_module, "WINDOW", window)
     monkeypatch.setattr(lists_module, "RARE_WINDOW", window)
     await execute(database_url, FILL.replace("%% 20000", "%% 5").replace("%% 100 ", "%% 13 "), [60])
@@ -306,7 +306,7 @@ SELECT (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'paym
 
 
 async def looked_at(lists: PaymentLists) -> int:
-    """How many rows of the table its session has read so far, through an index or not. Its others are idle."""
+    """Return how many rows of the table this session has read, with and without an index. The other sessions are idle."""
     async with lists._sessions.lend("default") as session:
         await session.fetch("SELECT pg_stat_force_next_flush()")
         await session.fetch("SELECT pg_stat_clear_snapshot()")
@@ -323,7 +323,7 @@ async def test_a_page_costs_a_bounded_number_of_rows_however_many_there_are(data
     rare = frozenset({Status.NEEDS_REVIEW})
     bound = 2 * lists_module.WINDOW
     cases: Sequence[tuple[PaymentFilter, str, int, int]] = (
-        # what, whose, how many are found, how many rows may be looked at
+        # filter, account, payments found, rows that may be read
         (PaymentFilter(), "default", 20, 21),
         (PaymentFilter(), "small", 20, 21),
         (PaymentFilter(created_before=middle), "default", 20, 30),
@@ -335,7 +335,7 @@ async def test_a_page_costs_a_bounded_number_of_rows_however_many_there_are(data
         (PaymentFilter(statuses=frozenset({Status.FAILED_FINAL}), currency="EUR"), "default", 0, 2 * 2_000),
         (PaymentFilter(statuses=frozenset({Status.PENDING})), "default", 0, bound),
         (PaymentFilter(currency="EUR"), "default", 0, bound),
-        (PaymentFilter(provider="nobody"), "default", 0, bound),
+        (PaymentFilter(provider="unused"), "default", 0, bound),
         (PaymentFilter(metadata={"n": str(MANY // 2)}), "default", 0, bound),
         (PaymentFilter(provider_ref="ref-5"), "small", 0, 1000),
         (PaymentFilter(idempotency_key="key-5"), "default", 1, 1),

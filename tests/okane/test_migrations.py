@@ -1,4 +1,4 @@
-"""The schema: what an empty database gets, and the steps that bring an older one to the same."""
+"""The schema of an empty database, and the steps that migrate an older one to the same schema."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.okane.migration_rules import objections
 
 VERSIONS = range(1, schema.VERSION + 1)
 
-# Everything that the schema says, in words: two databases with the same words are the same to okane.
+# The whole schema as text: two databases with equal texts are equal to okane.
 CATALOG = """
 SELECT 'column', c.table_name, c.column_name, c.data_type || ' ' || c.is_nullable || ' ' || coalesce(c.column_default, '')
 FROM information_schema.columns c WHERE c.table_schema = 'public'
@@ -75,7 +75,7 @@ BATCHES = (
 
 @pytest.fixture
 def empty_database(postgres_server: PostgresServer) -> Iterator[Callable[[], str]]:
-    """Makes a database with nothing in it and answers its address."""
+    """Create an empty database and return its address."""
     names: list[str] = []
     with psycopg.connect(postgres_server.url, autocommit=True) as connection:
 
@@ -90,14 +90,14 @@ def empty_database(postgres_server: PostgresServer) -> Iterator[Callable[[], str
 
 
 def at_version(url: str, version: int) -> str:
-    """The database of this address, brought to a version as it was released."""
+    """Migrate the database at this address to a released version; return the address."""
     with psycopg.connect(url, autocommit=True) as connection:
         migrations.upgrade(connection, found=0, to=version)
     return url
 
 
 def pay_in_every_status(url: str, *, each: int) -> None:
-    """So many payments of each status, as a version that knew no other column of it left them."""
+    """Insert this many payments of each status, as an older version wrote them, without the newer columns."""
     ask(
         url,
         "INSERT INTO payments (id, account_id, idempotency_key, fingerprint, amount_minor, currency, lane, provider_key,"
@@ -114,7 +114,7 @@ def ask(url: str, query: str, parameters: Sequence[object] = ()) -> list[tuple[A
 
 
 def step(version: int) -> str:
-    """The SQL that leads to a version from the one before it."""
+    """Return the SQL of the step to a version."""
     config = migrations.config()
     config.output_buffer = io.StringIO()
     command.upgrade(config, f"{migrations.revision(version - 1)}:{migrations.revision(version)}", sql=True)
@@ -259,12 +259,12 @@ def test_what_goes_away_has_to_be_said_to(statement: str) -> None:
 def test_no_step_changes_a_row_while_it_holds_a_lock_on_the_table(
     empty_database: Callable[[], str], version: int
 ) -> None:
-    """Every table gets a trigger that fails where the session that changes rows has locked it against others."""
+    """Add a trigger to every table that fails if the session that changes rows has locked the table against others."""
     url = at_version(empty_database(), version - 1)
     pay_in_every_status(url, each=1)
     ask(url, NO_LOCK_HELD)
     for (table,) in ask(url, "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'"):
-        if table != "okane_schema":  # its row is this step's own record, for which only others that migrate wait
+        if table != "okane_schema":  # its row is the record of this step: only other migrations wait for it
             ask(
                 url,
                 f"CREATE TRIGGER no_lock_held BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table}"
@@ -289,7 +289,7 @@ def test_the_rule_about_locks_sees_a_change_under_one(empty_database: Callable[[
 async def test_a_step_that_is_cut_off_at_any_statement_is_taken_again(
     empty_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
-    """What a step commits outside of its transaction stays when its process dies, and the next one begins at its start."""
+    """A step that dies keeps its commits outside of the transaction; the next try runs it from the start."""
     execute, url = op.execute, at_version(empty_database(), version - 1)
     pay_in_every_status(url, each=1)
     left = 0
@@ -316,7 +316,7 @@ async def test_a_step_that_is_cut_off_at_any_statement_is_taken_again(
 
 
 class Death(Exception):
-    """The end of a process, in the middle of a step."""
+    """The end of a process in the middle of a step."""
 
 
 RARE_AND_WRONG = """
@@ -348,7 +348,7 @@ def test_a_status_that_a_process_of_version_2_writes_is_found_by_lists(database_
 
 @contextmanager
 def held_up(url: str) -> Iterator[None]:
-    """Inside the block nobody gets a step through: somebody's transaction is open."""
+    """Keep a transaction open inside the block, so that no step gets its locks."""
     with psycopg.connect(url) as connection:
         connection.execute("LOCK TABLE okane_schema IN SHARE ROW EXCLUSIVE MODE")
         yield
@@ -426,7 +426,7 @@ async def test_a_step_waits_for_its_lock_by_trying_again(
 async def test_what_cannot_run_in_a_transaction_runs_outside_of_it(
     empty_database: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An index that is made concurrently, by a step as CONTRIBUTING.md has it; others wait for the right to migrate."""
+    """Create an index concurrently, by a step like those in CONTRIBUTING.md, while others wait for the migration lock."""
     folder = tmp_path / "migrations"
     shutil.copytree(migrations.FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "versions" / "v9999_index.py").write_text(

@@ -1,4 +1,4 @@
-"""The provider client against a raw TCP server that misbehaves in every way: one test per row of the outcome table."""
+"""The provider client against a raw TCP server with every fault: one test per row of the outcome table."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def look_up_against(*acts: Act, timeout_s: float = 5.0) -> object:
         return await provider.look_up(PAYMENT)
 
 
-# What goes out
+# Requests
 
 
 async def test_a_charge_is_one_post_with_key_payment_amount_and_currency() -> None:
@@ -135,7 +135,7 @@ async def test_text_of_a_decline_is_made_fit_for_a_row() -> None:
 
 
 async def test_a_refused_connection_is_unavailable() -> None:
-    with socket.socket() as bound:  # bound and not listening: nobody else can take the port
+    with socket.socket() as bound:  # bound and not listening: no other process can take the port
         bound.bind(("127.0.0.1", 0))
         async with client(f"http://127.0.0.1:{bound.getsockname()[1]}") as provider:
             result = await provider.charge(PAYMENT)
@@ -405,7 +405,7 @@ async def test_the_mock_provider_provokes_every_outcome_and_its_look_up(
     tmp_path: Path, act: str, outcome: type, then: type
 ) -> None:
     weights = {"success": 0, "unavailable": 0, "decline": 0} | {act: 1}
-    options = SimulatorOptions(journal=tmp_path / "journal.jsonl", port=0, hang_s=0.5, **weights)  # type: ignore[arg-type]
+    options = SimulatorOptions(journal=tmp_path / "journal.jsonl", port=0, hang_s=0.5, **weights)  # type: ignore[arg-type] # weights are floats
     async with serving(options) as base_url, client(base_url, timeout_s=0.4) as provider:
         assert isinstance(await provider.charge(PAYMENT), outcome)
         assert isinstance(await provider.look_up(PAYMENT), then)

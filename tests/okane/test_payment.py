@@ -1,4 +1,4 @@
-"""The table of transitions: what it promises by itself."""
+"""The table of transitions, and the statements that repeat it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_every_status_off_the_happy_path_is_rare() -> None:
     assert set(Status) - {Status.PENDING, Status.PROCESSING, Status.SUCCESS} == RARE_STATUSES
 
 
-# Which statuses each statement may leave and enter: what its WHERE and its SET say.
+# The statuses that each statement leaves and enters, by its WHERE and its SET.
 MOVES = {
     "claim": (
         {Status.PENDING, Status.FAILED_RETRYABLE, Status.UNKNOWN, Status.PROCESSING},

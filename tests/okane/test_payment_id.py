@@ -1,4 +1,4 @@
-"""A new id is a UUID like any other, and of this moment."""
+"""A new id is an ordinary UUID with the current time."""
 
 from __future__ import annotations
 

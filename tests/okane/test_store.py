@@ -1,4 +1,4 @@
-"""The payment store against a real Postgres: one row a key, one claim a time, one outcome an attempt."""
+"""The payment store against a real Postgres: one row per key, one claim at a time, one outcome per attempt."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ async def test_an_amount_beyond_the_columns_type_fails_alone(store: PaymentStore
 
 
 async def test_many_kinds_of_payments_in_one_batch_are_read_back_as_accepted(store: PaymentStore) -> None:
-    """What is answered from memory at acceptance is what the table holds, whatever the text."""
+    """The payment that acceptance returns without reading equals the row, for any text."""
     texts = ["plain", "", "käse 'and' \"quotes\" {,} \\ NULL", "\U0001f4b6" * 70, "line\nbreak"]
     batch = [
         dataclasses.replace(new(f"{number} {text}"), account_id=f"a {text}", metadata={text: text})
@@ -156,7 +156,7 @@ async def test_a_prepared_statement_that_was_canceled_leaves_its_session_usable(
         with pytest.raises(asyncio.CancelledError):
             await asking
         assert await session.fetch(SLEEP, {"seconds": 0.0}) == [(7,)]
-        assert await until_asleep(database_url) == backend, "nobody waits for the server to cancel it"
+        assert await until_asleep(database_url) == backend, "the caller must not wait for a cancel on the server"
         await execute(database_url, "SELECT pg_terminate_backend(%s)", [backend])
 
 
@@ -204,7 +204,7 @@ async def test_a_prepared_statement_that_takes_too_long_is_ended_by_the_server(d
 
 async def test_a_silent_connection_is_cut_under_a_prepared_statement(database_url: str) -> None:
     async with connected(database_url, timeout=timedelta(milliseconds=100)) as session:
-        await session.fetch("SET statement_timeout = 0")  # a server that does not end it by itself
+        await session.fetch("SET statement_timeout = 0")  # a server that does not end it
         with pytest.raises(StoreUnavailable) as caught:
             await session.fetch(SLEEP, {"seconds": 600.0})
         assert not isinstance(caught.value, StoreBusy)
@@ -214,7 +214,7 @@ async def test_a_silent_connection_is_cut_under_a_prepared_statement(database_ur
 async def test_another_accounts_payment_is_not_found(store: PaymentStore) -> None:
     accepted = await accept_one(store, new())
     with pytest.raises(PaymentNotFound):
-        await store.get(accepted.payment.id, account_id="somebody else")
+        await store.get(accepted.payment.id, account_id="another account")
 
 
 async def test_of_many_claims_one_is_granted(store: PaymentStore) -> None:
@@ -260,7 +260,7 @@ async def test_a_stale_worker_cannot_settle(store: PaymentStore, database_url: s
 
 
 async def test_two_attempts_of_one_payment_in_one_batch_are_told_apart(store: PaymentStore, database_url: str) -> None:
-    """One process may hold both, after an outage longer than the lease: the loser must hear that it lost."""
+    """One process may hold both, after an outage longer than the lease: the loser must get None."""
     payment_id = (await accept_one(store, new())).payment.id
     first = await claimed(store, payment_id)
     await expire_lease(database_url, payment_id)
@@ -399,7 +399,7 @@ async def test_the_happy_paths_two_updates_touch_no_index(store: PaymentStore, d
         payment_id = (await accept_one(store, new(f"k{number}"))).payment.id
         claim = await claimed(store, payment_id)
         await store.settle(settlement(claim.payment))
-    await store.aclose()  # a session's counts are there for others when it ends
+    await store.aclose()  # a session publishes its counts when it ends
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection, asyncio.timeout(60):
         updated, heap_only = 0, 0
         while updated < 40:
@@ -419,7 +419,7 @@ async def test_a_closed_connection_costs_one_call_at_most(store: PaymentStore, d
         await connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'okane %'"
         )
-    assert not (await accept_one(store, new())).created  # repeated by itself: the key makes it safe
+    assert not (await accept_one(store, new())).created  # the store repeats it: the key makes that safe
     with contextlib.suppress(StoreUnavailable):
         await store.claim(payment_id)
     assert (await store.get(payment_id, account_id="default")).id == payment_id
@@ -428,7 +428,7 @@ async def test_a_closed_connection_costs_one_call_at_most(store: PaymentStore, d
 async def test_a_success_that_came_late_is_not_given_up_by_a_later_attempt(
     store: PaymentStore, database_url: str
 ) -> None:
-    """Attempt 1 heard of the money after attempt 2 had begun; attempt 2 has heard nothing and wants to give up."""
+    """Attempt 1 got the charge after attempt 2 had begun; attempt 2 has no answer and gives up."""
     payment_id = (await accept_one(store, new())).payment.id
     first = await claimed(store, payment_id)
     await expire_lease(database_url, payment_id)

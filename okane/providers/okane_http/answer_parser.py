@@ -22,12 +22,12 @@ _TEXT_LIMIT = 255
 
 def parse_charge_answer(answer: HttpResponse, payment: Payment, *, now: datetime) -> ChargeResult:
     """Return the result in an answer to `POST /charges`. `now` is the reference of a Retry-After date without a Date."""
-    said = _object(answer.body)
+    document = _object(answer.body)
     if 200 <= answer.status < 300:
-        return _captured(answer.status, said, payment)
+        return _captured(answer.status, document, payment)
     if answer.status in (402, 422):
-        return _declined(answer.status, said)
-    return _not_taken(answer, said, now=now) or Unknown(_unexpected(answer.status, said))
+        return _declined(answer.status, document)
+    return _not_taken(answer, document, now=now) or Unknown(_unexpected(answer.status, document))
 
 
 def parse_look_up_answer(answer: HttpResponse, payment: Payment, *, now: datetime) -> LookUpResult:
@@ -36,16 +36,16 @@ def parse_look_up_answer(answer: HttpResponse, payment: Payment, *, now: datetim
     Only a 404 with JSON is `NotFound`: the 404 page of a proxy or of a mistyped base URL must not hide a charge.
     `Unavailable` means that the look-up was not taken; the charge stays open.
     """
-    said = _object(answer.body)
-    if answer.status == 404 and said is not None:
+    document = _object(answer.body)
+    if answer.status == 404 and document is not None:
         return NotFound()
     if answer.status != 200:
-        return _not_taken(answer, said, now=now) or Unknown(_unexpected(answer.status, said))
-    if said is None or not {"status", "amount", "currency"} <= said.keys():
+        return _not_taken(answer, document, now=now) or Unknown(_unexpected(answer.status, document))
+    if document is None or not {"status", "amount", "currency"} <= document.keys():
         return Unknown("unreadable 200 to a look-up")
-    if said.get("status") == "declined":
-        return _mismatch(said, payment) or _declined(answer.status, said)
-    return _captured(answer.status, said, payment)
+    if document.get("status") == "declined":
+        return _mismatch(document, payment) or _declined(answer.status, document)
+    return _captured(answer.status, document, payment)
 
 
 def parse_retry_after(value: str | None, *, now: datetime) -> timedelta | None:
@@ -78,23 +78,23 @@ def _object(body: bytes) -> Mapping[str, object] | None:
     return value if isinstance(value, dict) else None
 
 
-def _captured(status: int, said: Mapping[str, object] | None, payment: Payment) -> Approved | Unknown:
-    if said is None:
+def _captured(status: int, document: Mapping[str, object] | None, payment: Payment) -> Approved | Unknown:
+    if document is None:
         return Unknown(f"unreadable {status}")
-    if (mismatch := _mismatch(said, payment)) is not None:
+    if (mismatch := _mismatch(document, payment)) is not None:
         return mismatch
     # Some providers of this contract send no status. Any but "captured" (pending, authorized) has not moved money.
-    if said.get("status", "captured") != "captured":
-        return Unknown(f"{status} with status {_text(said['status'])!r}")
-    ref = said.get("provider_ref")
+    if document.get("status", "captured") != "captured":
+        return Unknown(f"{status} with status {_text(document['status'])!r}")
+    ref = document.get("provider_ref")
     if not isinstance(ref, str) or not ref or ref != _text(ref):
         return Unknown(f"{status} without a usable provider_ref")
     return Approved(ref)
 
 
-def _mismatch(said: Mapping[str, object], payment: Payment) -> Unknown | None:
+def _mismatch(document: Mapping[str, object], payment: Payment) -> Unknown | None:
     """Return Unknown if the charge under our key has another amount or currency: a human decides that."""
-    amount, currency = said.get("amount", payment.amount_minor), said.get("currency", payment.currency)
+    amount, currency = document.get("amount", payment.amount_minor), document.get("currency", payment.currency)
     if type(amount) is int and amount == payment.amount_minor and currency == payment.currency:
         return None
     return Unknown(
@@ -102,21 +102,21 @@ def _mismatch(said: Mapping[str, object], payment: Payment) -> Unknown | None:
     )
 
 
-def _declined(status: int, said: Mapping[str, object] | None) -> Declined | Unknown:
-    if said is None:
+def _declined(status: int, document: Mapping[str, object] | None) -> Declined | Unknown:
+    if document is None:
         return Unknown(f"unreadable {status}")
-    code = said.get("code")
-    return Declined(_text(code) if isinstance(code, str) and code else "declined", _text(said.get("message", "")))
+    code = document.get("code")
+    return Declined(_text(code) if isinstance(code, str) and code else "declined", _text(document.get("message", "")))
 
 
-def _not_taken(answer: HttpResponse, said: Mapping[str, object] | None, *, now: datetime) -> Unavailable | None:
+def _not_taken(answer: HttpResponse, document: Mapping[str, object] | None, *, now: datetime) -> Unavailable | None:
     """Return Unavailable for a 429 and for a 503 of the contract: the provider did nothing.
 
     The contract's 503 has a JSON body or none. A page or plain text comes from a proxy, which also answers 503 when the
     connection behind it broke after it had forwarded the request (Envoy's "upstream connect error or disconnect/reset
     before headers").
     """
-    ours = answer.status == 503 and (said is not None or not answer.body.strip())
+    ours = answer.status == 503 and (document is not None or not answer.body.strip())
     if answer.status != 429 and not ours:
         return None
     # The server means its own clock, whose time is in Date.
@@ -124,10 +124,10 @@ def _not_taken(answer: HttpResponse, said: Mapping[str, object] | None, *, now: 
     return Unavailable(f"HTTP {answer.status}", parse_retry_after(answer.retry_after, now=now))
 
 
-def _unexpected(status: int, said: Mapping[str, object] | None) -> str:
+def _unexpected(status: int, document: Mapping[str, object] | None) -> str:
     if status == 409:
         return "HTTP 409: the provider knows this key with another amount, currency or payment"
-    code = (said or {}).get("code")
+    code = (document or {}).get("code")
     return f"HTTP {status}" + (f" {_text(code)}" if isinstance(code, str) else "")
 
 
