@@ -128,7 +128,7 @@ class HttpConnection(asyncio.Protocol):
         """Abort the connection. A request in flight gets `outcome`."""
         self._open = False
         self._transport.abort()
-        self._settle(outcome)
+        self._finish(outcome)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -151,19 +151,19 @@ class HttpConnection(asyncio.Protocol):
             self.end(BrokenExchange(f"an answer with more than {MAX_FRAMING_BYTES // 1024} kB around its body"))
         elif self._complete:
             self._open = self._keep
-            self._settle(self._response())
+            self._finish(self._response())
 
     def eof_received(self) -> None:
         self._open = False
         # An empty body without a length may have been cut off, and would turn a truncated 503 into "nothing moved". Any
         # other truncated body is not JSON, which decides nothing.
         if self._answer is not None and not self._framed and self._body.strip():
-            self._settle(self._response())
+            self._finish(self._response())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._open = False
         stale = self._exchanges > 1 and not self._received
-        self._settle(BrokenExchange(f"connection lost: {exc or 'closed by the server'}"[:255], stale=stale))
+        self._finish(BrokenExchange(f"connection lost: {exc or 'closed by the server'}"[:255], stale=stale))
         if self._timer is not None:
             self._timer.cancel()
         self._on_lost(self)
@@ -244,7 +244,7 @@ class HttpConnection(asyncio.Protocol):
         date = self._date.decode("latin-1") if self._date is not None and self._retry_after is not None else None
         return HttpResponse(self._status, bytes(self._body), self._retry_after, date)
 
-    def _settle(self, outcome: HttpResponse | BrokenExchange) -> None:
+    def _finish(self, outcome: HttpResponse | BrokenExchange) -> None:
         answer, self._answer = self._answer, None
         if answer is not None and not answer.done():
             answer.set_result(outcome)

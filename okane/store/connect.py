@@ -45,7 +45,7 @@ async def open_connection(
         connection = await psycopg.AsyncConnection.connect(url, autocommit=True, **_named(name))
     except psycopg.OperationalError as error:
         raise pooler.refused_by_pooler(error) or error from None
-    watchdog = asyncio.get_running_loop().call_later(SETUP_TIMEOUT_S, cut, connection)
+    watchdog = asyncio.get_running_loop().call_later(SETUP_TIMEOUT_S, shut_down_socket, connection)
     try:
         parameters = _parameters(connection.info.backend_pid, settings)
         cursor = await connection.execute(_SET, parameters, prepare=False)
@@ -86,7 +86,7 @@ def _parameters(pid: int, settings: Mapping[str, str] | None) -> dict[str, Any]:
     return {"names": list(wanted), "values": list(wanted.values()), "pid": pid, "behind_pooler": False}
 
 
-def cut(connection: psycopg.AsyncConnection[Row]) -> None:
+def shut_down_socket(connection: psycopg.AsyncConnection[Row]) -> None:
     """Shut the socket down, so that a wait on it ends. (After a close it would not.)"""
     if not connection.closed:
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as duplicate:

@@ -70,12 +70,12 @@ class PaymentStore(RareTransitionStore):
         self._on_batch = on_batch or (lambda _what, _size: None)
         self._on_round_trip = on_round_trip or (lambda _what, _seconds: None)
         self._readiness = Readiness(self._rare)
-        self._accepting = self._grouped("accept", self._accept)
-        self._finding: Coalescer[tuple[str, str], tuple[Payment, bytes] | None] = self._grouped("find", self._find)
-        self._getting = self._grouped("get", self._get)
-        self._claiming: Coalescer[UUID, Claim | ClaimRefusal] = self._grouped("claim", self._claim)
-        self._settling = self._grouped("settle", self._settle)
-        self._renewing = self._grouped("renew", self._renew)
+        self._accepting = self._batched("accept", self._accept)
+        self._finding: Coalescer[tuple[str, str], tuple[Payment, bytes] | None] = self._batched("find", self._find)
+        self._getting = self._batched("get", self._get)
+        self._claiming: Coalescer[UUID, Claim | ClaimRefusal] = self._batched("claim", self._claim)
+        self._settling = self._batched("settle", self._settle)
+        self._renewing = self._batched("renew", self._renew)
 
     async def aclose(self) -> None:
         """Close every connection. Statements in flight fail with StoreUnavailable."""
@@ -135,7 +135,7 @@ class PaymentStore(RareTransitionStore):
         self._sessions.append(session)
         return session
 
-    def _grouped(
+    def _batched(
         self, what: str, run: Callable[[Session, Sequence[T]], Awaitable[Sequence[R | BaseException]]]
     ) -> Coalescer[T, R]:
         """Return a method whose concurrent calls run as one statement on a connection of its own."""

@@ -18,7 +18,7 @@ import psycopg
 import structlog
 
 from okane.errors import StoreBusy, StoreUnavailable
-from okane.store.connect import cut, first_line, open_connection
+from okane.store.connect import first_line, open_connection, shut_down_socket
 from okane.store.pooler import PoolerRefused
 from okane.store.prepared_statements import PreparedStatement, PreparedStatements, Row
 from okane.time_slice import TimeSlice
@@ -130,7 +130,7 @@ class Session:
                 connection = await self._connected()
                 # A live server ends the statement first, by statement_timeout. For one that does not answer the socket is
                 # shut down, since cancelling the query would wait for that server, too.
-                watchdog = asyncio.get_running_loop().call_later(self._timeout_s + 1, cut, connection)
+                watchdog = asyncio.get_running_loop().call_later(self._timeout_s + 1, shut_down_socket, connection)
                 yield connection
                 self._unfit = False
             except _UNFIT as error:
@@ -176,7 +176,7 @@ class Session:
         """Close the connection. A statement in flight fails with StoreUnavailable."""
         # A wait on the socket must end before the socket's number is reused.
         if self._lock.locked() and self._connection is not None:
-            cut(self._connection)
+            shut_down_socket(self._connection)
         async with self._lock:
             await self._drop()
 

@@ -73,7 +73,7 @@ class SweepStore:
             below_s, now_s = bound
             if oldest_entry is not None:
                 below_s = min(below_s, now_s - (oldest_entry + self._grace).total_seconds())
-            return await _pass(connection, lane, first_id(below_s))
+            return await _advance_cursor(connection, lane, first_id(below_s))
 
     async def take_due(
         self, lanes: Mapping[str, timedelta | None], *, limit: int, by_retry_at: bool = False
@@ -90,28 +90,28 @@ class SweepStore:
         return [WakeUp(*row) for row in await self._session.fetch(SQL["sweep_due"], parameters)]
 
 
-async def _pass(connection: psycopg.AsyncConnection[Row], lane: str, below: UUID) -> MarkResult:
+async def _advance_cursor(connection: psycopg.AsyncConnection[Row], lane: str, below: UUID) -> MarkResult:
     """Move one lane's cursor towards `below` and mark the open rows that it passes; at most one window."""
     found = await _row(connection, "sweep_cursor", {"lane": lane})
     if found is None:
-        return await _start(connection, lane, below)
+        return await _start_cursor(connection, lane, below)
     if found[0] >= below:
         return MarkResult(lost=0, more=False)
     window = await _row(connection, "sweep_lost", {"lane": lane, "after": found[0], "below": below, "limit": WINDOW})
     assert window is not None
     lost, seen, last = window
     more = seen == WINDOW
-    await _move(connection, lane, last if more else below)
+    await _write_cursor(connection, lane, last if more else below)
     return MarkResult(lost=lost, more=more)
 
 
-async def _start(connection: psycopg.AsyncConnection[Row], lane: str, below: UUID) -> MarkResult:
+async def _start_cursor(connection: psycopg.AsyncConnection[Row], lane: str, below: UUID) -> MarkResult:
     """Start a new cursor at the first open payment of any lane, which one scan finds for all lanes."""
     found = await _row(connection, "sweep_cursor", {"lane": ALL_LANES})
     if (
         found is not None and found[0] >= below
     ):  # before it nothing was open: newer rows belong to the lane's own cursor
-        await _move(connection, lane, found[0])
+        await _write_cursor(connection, lane, found[0])
         return MarkResult(lost=0, more=False)
     found = found or await _row(connection, "sweep_oldest")
     if found is None or found[0] >= below:
@@ -121,14 +121,14 @@ async def _start(connection: psycopg.AsyncConnection[Row], lane: str, below: UUI
     first_open, seen, last = window
     more = first_open is None and seen == WINDOW
     start = first_open or (last if more else below)
-    await _move(connection, ALL_LANES, start)
+    await _write_cursor(connection, ALL_LANES, start)
     if more:
         return MarkResult(lost=0, more=True)
-    await _move(connection, lane, start)
-    return await _pass(connection, lane, below)
+    await _write_cursor(connection, lane, start)
+    return await _advance_cursor(connection, lane, below)
 
 
-async def _move(connection: psycopg.AsyncConnection[Row], lane: str, passed: UUID) -> None:
+async def _write_cursor(connection: psycopg.AsyncConnection[Row], lane: str, passed: UUID) -> None:
     await connection.execute(SQL["sweep_pass"], {"lane": lane, "passed": passed}, prepare=True)
 
 

@@ -115,7 +115,7 @@ def ask(url: str, query: str, parameters: Sequence[object] = ()) -> list[tuple[A
 
 def step(version: int) -> str:
     """Return the SQL of the step to a version."""
-    config = migrations.config()
+    config = migrations.alembic_config()
     config.output_buffer = io.StringIO()
     command.upgrade(config, f"{migrations.revision(version - 1)}:{migrations.revision(version)}", sql=True)
     lines = config.output_buffer.getvalue().splitlines()
@@ -123,8 +123,8 @@ def step(version: int) -> str:
 
 
 def test_the_steps_lead_to_the_version_that_the_code_wants() -> None:
-    assert migrations.latest() == schema.VERSION
-    script = ScriptDirectory.from_config(migrations.config())
+    assert migrations.latest_version() == schema.VERSION
+    script = ScriptDirectory.from_config(migrations.alembic_config())
     assert [int(step.revision) for step in script.walk_revisions()] == list(reversed(VERSIONS))
 
 
@@ -168,7 +168,7 @@ async def test_a_database_that_is_away_is_said_to_be(free_port: int) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS[1:])
 def test_no_step_keeps_others_waiting(version: int) -> None:
-    said = ScriptDirectory.from_config(migrations.config()).get_revision(migrations.revision(version)).doc
+    said = ScriptDirectory.from_config(migrations.alembic_config()).get_revision(migrations.revision(version)).doc
     assert objections(step(version), contracts="contracts" in said) == []
 
 

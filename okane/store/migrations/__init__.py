@@ -21,16 +21,16 @@ from sqlalchemy.pool import StaticPool
 FOLDER = Path(__file__).parent
 
 
-def config() -> Config:
+def alembic_config() -> Config:
     """Return the configuration of alembic."""
-    made = Config()
-    made.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
-    return made
+    settings = Config()
+    settings.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    return settings
 
 
-def latest() -> int:
+def latest_version() -> int:
     """Return the version after the last step."""
-    head = ScriptDirectory.from_config(config()).get_current_head()
+    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
     return int(head) if head is not None else 0
 
 
@@ -43,12 +43,12 @@ def upgrade(connection: psycopg.Connection, *, found: int, to: int | None = None
     # failed step would stay half done.
     connection.autocommit = False
     engine = create_engine("postgresql+psycopg://", creator=lambda: connection, poolclass=StaticPool)
-    how = config()
+    settings = alembic_config()
     try:
         with engine.connect() as bound:
-            how.attributes.update(connection=bound, note=_note)
-            command.stamp(how, revision(found), purge=True)
-            command.upgrade(how, "head" if to is None else revision(to))
+            settings.attributes.update(connection=bound, note=_note)
+            command.stamp(settings, revision(found), purge=True)
+            command.upgrade(settings, "head" if to is None else revision(to))
             bound.exec_driver_sql("DROP TABLE alembic_version")
             bound.commit()
     except DBAPIError as error:
