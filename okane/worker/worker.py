@@ -40,7 +40,6 @@ class WorkerOptions:
     sweep_interval: timedelta
     redis_patience: timedelta
     max_stream_length: int
-    block: timedelta = timedelta(seconds=1)
     poll: timedelta = timedelta(milliseconds=250)
     janitor_idle: timedelta = timedelta(minutes=10)
     janitor_interval: timedelta = timedelta(minutes=1)
@@ -87,7 +86,6 @@ class Worker:
                 lease=options.lease,
                 policy=options.rules.policy,
                 max_deliveries=options.rules.max_deliveries,
-                block=options.block,
                 drain=options.drain,
             ),
             metrics=stream_metrics,

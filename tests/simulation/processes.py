@@ -168,7 +168,6 @@ def _options(scenario: Scenario, *, name: str) -> WorkerOptions:
         sweep_interval=scenario.sweep_interval,
         redis_patience=timedelta(seconds=2),
         max_stream_length=scenario.max_length,
-        block=scenario.block,
         poll=scenario.poll,
         janitor_idle=scenario.lease * 2,
         janitor_interval=timedelta(seconds=5),

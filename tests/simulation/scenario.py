@@ -82,7 +82,6 @@ class Scenario:
     grace: timedelta
     sweep_interval: timedelta
     drain: timedelta
-    block: timedelta
     poll: timedelta
     retry_base: timedelta
     retry_cap: timedelta
@@ -133,7 +132,6 @@ def scenario(seed: int) -> Scenario:
         grace=timedelta(seconds=dice.choice((1.0, 2.0, 5.0))),
         sweep_interval=timedelta(seconds=dice.choice((1.0, 2.0))),
         drain=timedelta(seconds=dice.choice((0.2, 2.0, 10.0))),
-        block=timedelta(seconds=1),
         poll=timedelta(seconds=dice.choice((0.25, 1.0, 1.0))),
         retry_base=timedelta(seconds=dice.choice((0.1, 0.5))),
         retry_cap=timedelta(seconds=4),
