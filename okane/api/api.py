@@ -1,6 +1,6 @@
-"""The API: how it accepts payments, answers requests for them, and is served.
+"""The API of one process: its handlers, its fast path and its server.
 
-It opens and closes no clients or stores: they are its caller's.
+The caller opens and closes the stores and clients that it uses.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ log = structlog.get_logger("okane.app")
 
 
 class Api:
-    """One API process's API. Lists, long polling and dead letters have stores of their own: a long list delays no payment."""
+    """The API. Lists, long polling and dead letters have stores of their own, so that a long list delays no payment."""
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ from okane.api import idempotency_key, timestamps
 from okane.api.payment_documents import metadata_utf8
 from okane.api.problems import FieldError, invalid
 from okane.api.request_body import WHOLE, validate
-from okane.api.timestamps import Moment
+from okane.api.timestamps import Timestamp
 from okane.currencies import CURRENCIES, MAX_AMOUNT_MINOR
 from okane.payment import NewPayment
 
@@ -65,8 +65,8 @@ class CreatePayment(BaseModel):
     amount: Annotated[Amount, Field(description=f"in minor units of the currency; {WHOLE}")]
     currency: Annotated[NewCurrency | None, Field(description="ISO 4217; the server's default if absent")] = None
     metadata: Metadata | None = None
-    execute_at: Annotated[Moment | None, Field(description="not to be charged before this")] = None
-    expires_at: Annotated[Moment | None, Field(description="not to be charged from this on")] = None
+    execute_at: Annotated[Timestamp | None, Field(description="not to be charged before this")] = None
+    expires_at: Annotated[Timestamp | None, Field(description="not to be charged from this on")] = None
     idempotency_key: Annotated[
         IdempotencyKey | None, Field(description="unless the Idempotency-Key header is sent")
     ] = None

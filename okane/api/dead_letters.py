@@ -22,7 +22,7 @@ from okane.api.answer import JSON
 from okane.api.payment_creation import MAX_BODY_BYTES
 from okane.api.payment_ids import ID, parse_id
 from okane.api.payment_queries import documents, page_of
-from okane.api.timestamps import Moment
+from okane.api.timestamps import Timestamp
 from okane.intake.dead_letter_replay import DeadLetterReplay
 from okane.payment import Status
 from okane.store import DeadLetterFilter, DeadLetterStore, DeadPayment
@@ -50,8 +50,8 @@ class DeadQuery(BaseModel):
     status: frozenset[Status] = frozenset()
     currency: create_request.AnyCurrency | None = None
     lane: query_parameters.Text | None = None
-    dead_after: query_parameters.Moment | None = None
-    dead_before: query_parameters.Moment | None = None
+    dead_after: query_parameters.QueryTimestamp | None = None
+    dead_before: query_parameters.QueryTimestamp | None = None
 
 
 class ReplayFilter(BaseModel):
@@ -65,8 +65,8 @@ class ReplayFilter(BaseModel):
     ] = None
     currency: create_request.AnyCurrency | None = None
     lane: query_parameters.Text | None = None
-    dead_after: Moment | None = None
-    dead_before: Moment | None = None
+    dead_after: Timestamp | None = None
+    dead_before: Timestamp | None = None
 
 
 class ReplayRequest(BaseModel):

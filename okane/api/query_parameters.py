@@ -25,7 +25,7 @@ from pydantic_core import PydanticCustomError
 from okane.api import timestamps
 from okane.api.create_request import AnyCurrency
 from okane.api.problems import MAX_ERRORS, ParameterError, bad_query, shortened
-from okane.api.timestamps import MOMENT
+from okane.api.timestamps import TIMESTAMP_SCHEMA
 from okane.currencies import MAX_AMOUNT_MINOR
 from okane.payment import Status
 from okane.store import PaymentFilter
@@ -135,7 +135,7 @@ def _opaque(pattern: re.Pattern[str]) -> WithJsonSchema:
 
 Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT), BeforeValidator(_whole)]
 Amount = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR), BeforeValidator(_amount)]
-Moment = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema(MOMENT)]
+QueryTimestamp = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema(TIMESTAMP_SCHEMA)]
 Storable = Annotated[str, AfterValidator(_storable)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_storable)]
 Order = Literal["ascending", "descending"]  # by the time that a list goes by
@@ -155,10 +155,10 @@ class PaymentQuery(BaseModel):
     status: frozenset[Status] = frozenset()
     currency: AnyCurrency | None = None
     provider: Text | None = None
-    created_after: Moment | None = None
-    created_before: Moment | None = None
-    updated_after: Moment | None = None
-    updated_before: Moment | None = None
+    created_after: QueryTimestamp | None = None
+    created_before: QueryTimestamp | None = None
+    updated_after: QueryTimestamp | None = None
+    updated_before: QueryTimestamp | None = None
     amount_min: Amount | None = None
     amount_max: Amount | None = None
     idempotency_key: Annotated[Text, AfterValidator(_key)] | None = None

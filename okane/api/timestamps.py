@@ -20,7 +20,7 @@ _OFFSET = "[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9]"
 _RFC_3339 = re.compile(rf"({_DATE})[Tt]({_TIME})(?:(\.[0-9]{{1,6}})0{{0,3}})?({_OFFSET})")
 
 # The JSON Schema of a timestamp.
-MOMENT = {
+TIMESTAMP_SCHEMA = {
     "type": "string",
     "format": "date-time",
     "pattern": rf"^{_DATE}[Tt]{_TIME}(?:\.[0-9]{{1,6}}0{{0,3}})?(?:{_OFFSET})$",
@@ -48,7 +48,7 @@ def is_moment(text: str) -> bool:
     return _RFC_3339.fullmatch(text) is not None
 
 
-Moment = Annotated[datetime, BeforeValidator(parse), WithJsonSchema(MOMENT)]
+Timestamp = Annotated[datetime, BeforeValidator(parse), WithJsonSchema(TIMESTAMP_SCHEMA)]
 
 
 @functools.lru_cache(maxsize=16)

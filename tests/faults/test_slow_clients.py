@@ -126,7 +126,7 @@ async def serving(limits: ConnectionLimits) -> AsyncIterator[Served]:
         app,
         limits=limits,
         metrics=ConnectionMetrics(registry),
-        fast_path=_fast_lane(metrics),
+        fast_path=_fast_path(metrics),
         shutdown_timeout=0.1,
     )
     await runner.setup()
@@ -137,7 +137,7 @@ async def serving(limits: ConnectionLimits) -> AsyncIterator[Served]:
         await runner.cleanup()
 
 
-def _fast_lane(metrics: OkaneMetrics) -> FastPath:
+def _fast_path(metrics: OkaneMetrics) -> FastPath:
     """One that takes nothing: there are no payments here. But it sees whatever comes first."""
     intake = PaymentIntake(store=cast("PaymentStore", None), producer=MemoryQueue(payments_stream("test")))
     creation = PaymentCreation(settings=Settings(_env_file=None), intake=intake, metrics=metrics)

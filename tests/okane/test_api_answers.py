@@ -91,7 +91,7 @@ async def _of_the_metrics(api: Api, _tmp_path: Path) -> list[bytes]:
         return []
 
     registry = api.metrics.registry
-    sources = MetricsSources(process=registry, system=registry, refreshes=(), processes=processes, name="x")  # type: ignore[arg-type]
+    sources = MetricsSources(process=registry, system=registry, refreshes=(), processes=processes, name="x")  # type: ignore[arg-type]  # only http_sd is used
     async with serving(build_metrics_app(sources), "127.0.0.1", 0, limits=LIMITS, drain=timedelta(0)) as url:
         return await heads(URL(url), "/metrics", "/http_sd", "/healthz", "/nowhere")
 

@@ -63,7 +63,7 @@ def test_a_payment_that_json_would_change_cannot_be_written(
 def test_a_new_payment_is_what_it_was_when_it_was_checked() -> None:
     metadata = {"order": "4711"}
     new = NewPayment(**RIGHT, metadata=metadata, execute_at=AWARE.astimezone(timezone(timedelta(seconds=1172))))
-    metadata["order"] = 4711  # type: ignore[assignment]
+    metadata["order"] = 4711  # type: ignore[assignment]  # wrong on purpose
     assert new.document()["metadata"] == {"order": "4711"}
     assert new.document()["execute_at"] == "2027-01-01T00:00:00.000000Z"  # RFC 3339 has no seconds in an offset
     frozen = NewPayment(**RIGHT, metadata=MappingProxyType({"a": "b"}))
@@ -122,26 +122,26 @@ async def test_an_id_may_be_written_in_both_spellings(way: tuple[Way, Client]) -
 
 
 WRONG: dict[str, tuple[Callable[[Client], Awaitable[Any]], type[Exception]]] = {
-    "pay a dict": (lambda client: client.pay(RIGHT), TypeError),  # type: ignore[arg-type]
-    "pay many dicts": (lambda client: client.pay_many([RIGHT]), TypeError),  # type: ignore[list-item]
-    "pay many of one": (lambda client: client.pay_many(NewPayment(**RIGHT)), TypeError),  # type: ignore[arg-type]
-    "a wait in fractions": (lambda client: client.payment(ID, wait_s=2.5), TypeError),  # type: ignore[arg-type]
-    "a wait in words": (lambda client: client.payment(ID, wait_s="5"), TypeError),  # type: ignore[arg-type]
+    "pay a dict": (lambda client: client.pay(RIGHT), TypeError),  # type: ignore[arg-type]  # wrong on purpose
+    "pay many dicts": (lambda client: client.pay_many([RIGHT]), TypeError),  # type: ignore[list-item]  # wrong on purpose
+    "pay many of one": (lambda client: client.pay_many(NewPayment(**RIGHT)), TypeError),  # type: ignore[arg-type]  # wrong on purpose
+    "a wait in fractions": (lambda client: client.payment(ID, wait_s=2.5), TypeError),  # type: ignore[arg-type]  # wrong on purpose
+    "a wait in words": (lambda client: client.payment(ID, wait_s="5"), TypeError),  # type: ignore[arg-type]  # wrong on purpose
     "a wait of True": (lambda client: client.pay(NewPayment(**RIGHT), wait_s=True), TypeError),
     "a negative wait": (lambda client: client.payment(ID, wait_s=-1), ValueError),
     "ids in one text": (lambda client: client.replay(str(ID)), TypeError),
-    "a limit in fractions": (lambda client: client.replay(limit=1.0), TypeError),  # type: ignore[arg-type]
+    "a limit in fractions": (lambda client: client.replay(limit=1.0), TypeError),  # type: ignore[arg-type]  # wrong on purpose
     "a limit of True": (lambda client: client.replay(limit=True), TypeError),
-    "a dry run in words": (lambda client: client.replay(dry_run="no"), TypeError),  # type: ignore[arg-type]
-    "a decision of None": (lambda client: client.resolve(ID, as_=None, reason="found"), TypeError),  # type: ignore[arg-type]
+    "a dry run in words": (lambda client: client.replay(dry_run="no"), TypeError),  # type: ignore[arg-type]  # wrong on purpose
+    "a decision of None": (lambda client: client.resolve(ID, as_=None, reason="found"), TypeError),  # type: ignore[arg-type]  # wrong on purpose
     "a decision that is none": (lambda client: client.resolve(ID, as_=Status.CANCELED, reason="found"), ValueError),
-    "a reason that is no text": (lambda client: client.resolve(ID, as_="success", reason=1.5), TypeError),  # type: ignore[arg-type]
+    "a reason that is no text": (lambda client: client.resolve(ID, as_="success", reason=1.5), TypeError),  # type: ignore[arg-type]  # wrong on purpose
     "a reason of half a pair": (lambda client: client.resolve(ID, as_="success", reason="\ud800"), ValueError),
     "a reference that is no text": (
-        lambda client: client.resolve(ID, as_="success", reason="found", provider_ref=7),  # type: ignore[arg-type]
+        lambda client: client.resolve(ID, as_="success", reason="found", provider_ref=7),  # type: ignore[arg-type]  # wrong on purpose
         TypeError,
     ),
-    "a dry run of None": (lambda client: client.replay(dry_run=None), TypeError),  # type: ignore[arg-type]
+    "a dry run of None": (lambda client: client.replay(dry_run=None), TypeError),  # type: ignore[arg-type]  # wrong on purpose
 }
 FILTERS: list[tuple[dict[str, Any], type[Exception]]] = [
     ({"status": "success"}, TypeError),

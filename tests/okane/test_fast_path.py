@@ -30,7 +30,7 @@ from okane.api.health import HealthHandlers
 from okane.api.http.connection import ServerConnection
 from okane.api.http.connection_limits import ConnectionLimits, ConnectionMetrics
 from okane.api.http.fast_connection import FastConnection
-from okane.api.http.fast_path import Connection, FastPath
+from okane.api.http.fast_path import FastPath, RequestConnection
 from okane.api.http.plain_request import PlainRequest
 from okane.api.http.server import GuardedRunner, GuardedServer
 from okane.api.long_polling import LongPolling
@@ -61,7 +61,7 @@ class Counting(FastPath):
 
     taken = 0
 
-    def take(self, connection: Connection, request: PlainRequest) -> None:
+    def take(self, connection: RequestConnection, request: PlainRequest) -> None:
         self.taken += 1
         super().take(connection, request)
 
@@ -300,7 +300,7 @@ async def test_a_request_behind_a_silent_store_is_answered_in_time_and_never_wri
         clients = [await served.connect() for _ in range(3)]
         for number, (_, writer) in enumerate(clients, 1):  # the store is stuck with the first, the rest waits
             writer.write(post(str(number)))
-            await _until(lambda: served.fast_path.taken == number and served.shelf.asked == 1)  # noqa: B023
+            await _until(lambda: served.fast_path.taken == number and served.shelf.asked == 1)  # noqa: B023 - awaited in this turn of the loop
         for reader, writer in clients:
             assert (await _answered(reader, writer)).status == 503
         served.shelf.open.set()
@@ -352,7 +352,7 @@ async def test_a_request_in_parts_is_read_the_same_wherever_it_is_cut() -> None:
         assert served.fast_path.taken == 0  # what comes in parts is aiohttp's to wait for
 
 
-async def test_requests_that_come_one_by_one_stay_in_the_fast_lane_whatever_is_between_them() -> None:
+async def test_requests_that_come_one_by_one_stay_on_the_fast_path_whatever_is_between_them() -> None:
     async with serving(fast=True) as served:
         reader, writer = await served.connect()
         for number in range(50):  # more than aiohttp parses ahead
@@ -381,7 +381,7 @@ UNUSUAL = post("u", "Content-Type: application/json; charset=utf8")
         (UNUSUAL + b"\r\n", False),
     ],
 )
-async def test_after_one_whole_request_of_aiohttps_the_next_may_take_the_fast_lane(before: bytes, taken: bool) -> None:
+async def test_after_one_whole_request_of_aiohttps_the_next_may_take_the_fast_path(before: bytes, taken: bool) -> None:
     async with serving(fast=True) as served:
         connection, reader, writer = await served.feeding()
         connection.data_received(before)
@@ -602,7 +602,7 @@ async def test_a_server_that_stops_closes_answered_connections(fast: bool) -> No
         late_writer.close()
 
 
-async def test_a_bug_in_the_fast_lane_closes_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bug_on_the_fast_path_closes_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(error_problems, "problem_for", None)
     async with serving(fast=True) as served:
         served.shelf.error = RuntimeError("a bug")
@@ -642,7 +642,7 @@ async def test_an_answer_that_takes_long_is_no_idleness_and_what_follows_it_is(f
         assert served.fast_path.taken == 2 * fast
 
 
-async def test_a_client_that_does_not_read_its_answers_leaves_the_fast_lane() -> None:
+async def test_a_client_that_does_not_read_its_answers_leaves_the_fast_path() -> None:
     async with serving(fast=True) as served:
         connection, reader, writer = await served.feeding()
         connection.pause_writing()

@@ -56,7 +56,7 @@ class _Document:
         wanted += [one.body.schema for one in self._operations if one.body is not None]
         wanted += [schemas.Problem]
         inputs = [(number, "validation", TypeAdapter(one)) for number, one in enumerate(wanted)]
-        found, definitions = TypeAdapter.json_schemas(inputs, ref_template=_SCHEMA, schema_generator=_Plain)  # type: ignore[arg-type]
+        found, definitions = TypeAdapter.json_schemas(inputs, ref_template=_SCHEMA, schema_generator=_Plain)  # type: ignore[arg-type]  # "validation" is inferred as str
         self._schemas = {id(one): found[number, "validation"] for number, one in enumerate(wanted)}
         self._definitions: Json = definitions["$defs"]
         self._definitions["Status"]["description"] = _STATUS

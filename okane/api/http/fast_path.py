@@ -39,7 +39,7 @@ log = structlog.get_logger("okane.api")
 _UNTRACED = contextlib.nullcontext()
 
 
-class Connection(Protocol):
+class RequestConnection(Protocol):
     """The connection of a request that was taken."""
 
     def reply(self, answer: Answer, request_id: str) -> None:
@@ -53,7 +53,7 @@ class Connection(Protocol):
 class PendingRequest:
     """A request for a payment that is not answered yet."""
 
-    connection: Connection
+    connection: RequestConnection
     path: str
     request_id: str
     since_s: float
@@ -87,7 +87,7 @@ class FastPath:
         self._pending: dict[PendingRequest, None] = {}  # in the order in which they came
         self._timer: asyncio.TimerHandle | None = None
 
-    def take(self, connection: Connection, request: PlainRequest) -> None:
+    def take(self, connection: RequestConnection, request: PlainRequest) -> None:
         """Answer a request in the end, as the middleware and the handler do on aiohttp's path.
 
         The client may go away meanwhile: that ends nothing.
