@@ -19,7 +19,7 @@ from okane import binding
 from okane.config import Settings
 from okane.errors import SetupError
 from okane.local.okane_process import OKANE, own_path
-from okane.local.processes import leashed
+from okane.local.processes import with_parent_death_signal
 
 log = structlog.get_logger("okane.app.copies")
 
@@ -126,7 +126,7 @@ class _Copy:
         # The kernel ends it with this process where it can, so that no copy is left behind by a kill. In a session of its
         # own, a terminal's Ctrl-C reaches it once, through this process.
         self._process = await asyncio.create_subprocess_exec(
-            *leashed(signal.SIGTERM),
+            *with_parent_death_signal(signal.SIGTERM),
             *OKANE,
             *self._command.arguments,
             stdin=asyncio.subprocess.DEVNULL,

@@ -20,28 +20,20 @@ COMMANDS: Mapping[str, str] = {
     "up": (
         "Run everything on this machine: Postgres, Redis, mock provider, API and workers. Ctrl-C drains and stops it."
     ),
-    "api": "Serve the HTTP API: accept payments and tell what became of them.",
-    "worker": "Charge payments: read the streams, call the provider, write the outcome. Start as many as you like.",
-    "provider": (
-        "Run the mock provider: a real HTTP server that keeps a journal of what it charged, and misbehaves on demand."
-    ),
+    "api": "Serve the HTTP API: accept payments and return their states.",
+    "worker": "Run a worker: claim payments, charge them at the provider, settle them. Any number can run.",
+    "provider": "Run the mock provider: an HTTP server that keeps a journal of its charges and fails as configured.",
     "migrate": "Bring the database to this version's schema. Safe to repeat, and from several machines at once.",
-    "openapi": "Print the OpenAPI 3.1 document of the HTTP API, for generators of clients.",
+    "openapi": "Print the OpenAPI 3.1 document of the HTTP API, for client generators.",
     "status": "Show the queue and the payments: depth, pending, delayed, dead, consumers, the oldest due payment.",
-    "top": "Watch it live: rates, latencies, lanes, workers, retries, dead letters. For machines without Grafana.",
-    "doctor": (
-        "Check versions, configuration, schema, clocks and ports, and say what to do. "
-        "Exit code 1 if something is wrong."
-    ),
+    "top": "Show rates, latencies, lanes, workers, retries and dead letters, live. For machines without Grafana.",
+    "doctor": "Check versions, configuration, schema, clocks and ports. Exit code 1 if something is wrong.",
     "load": "Send payments to a running API, follow each to its end, and check them against the provider's journal.",
-    "torture": "Break a system of its own and check every invariant. Only in a checkout; `--help` tells the options.",
-    "bench": (
-        "Measure okane on this machine, against other ways to do the same. Only in a "
-        "checkout; `--help` tells the options."
-    ),
-    "dead": "Dead letters: payments that were given up, and why.",
-    "review": "Payments that need a review: a human decides what became of them.",
-    "keys": "API keys: who may use the API, and for what.",
+    "torture": "Break a system under load and check every invariant. In a checkout only; `--help` lists the options.",
+    "bench": "Measure okane and alternatives on this machine. In a checkout only; `--help` lists the options.",
+    "dead": "List, replay and purge dead letters: payments that were given up.",
+    "review": "List and decide payments that need a review by a human.",
+    "keys": "Create, list, revoke and rotate API keys.",
 }
 
 
@@ -85,7 +77,7 @@ def _print_version(wanted: bool) -> None:
 def _options(
     *,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and end")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and exit")
     ] = False,
 ) -> None:
     """Options of `okane` itself."""

@@ -1,4 +1,4 @@
-"""Programs of a checkout: an installed okane has only the product."""
+"""Run `torture` and `bench`, which are in a checkout only: the wheel holds the product alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_optio
 
 
 def run_program(folder: str, arguments: Sequence[str]) -> None:
-    """Run the program in `folder` of the checkout with these arguments, or fail where there is none."""
+    """Run the program in `folder` of the checkout with these arguments; fail where there is no checkout."""
     if not (_CHECKOUT / folder / "__main__.py").exists():
-        fail(f"{folder} is not installed: it is in {folder}/ of a checkout, run `python3 run.py {folder}` there")
+        fail(f"{folder} is part of a checkout, not of the installed package: run `python3 run.py {folder}` in one")
     import_module(f"{folder}.__main__").main(arguments)

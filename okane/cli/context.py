@@ -40,7 +40,7 @@ class Context:
 
     def _required(self, value: str | None, name: str) -> str:
         if value is None:
-            raise SetupError(f"nothing is known here: start `okane up`, name its folder with --data, or set {name}")
+            raise SetupError(f"no address is configured: start `okane up`, name its folder with --data, or set {name}")
         return value
 
 

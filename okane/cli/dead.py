@@ -32,7 +32,7 @@ def ls(
     *,
     data: Data = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
-    before: Annotated[str | None, typer.Option(help="the next page: TIME,ID as the last one ends with")] = None,
+    before: Annotated[str | None, typer.Option(help="the next page: TIME,ID from the end of this one")] = None,
     json_: Json = False,
 ) -> None:
     """List dead letters, newest first."""
@@ -51,11 +51,11 @@ def replay(
     *,
     data: Data = None,
     everything: Annotated[bool, typer.Option("--all", help="every one, oldest first")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, max=2**31 - 1, help="at most so many")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would happen")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, max=2**31 - 1, help="maximum number")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would happen, change nothing")] = False,
     json_: Json = False,
 ) -> None:
-    """Try payments again: they become pending, and leave the list."""
+    """Retry payments: they become pending and leave the list."""
     run(
         _replay(
             open_context(data),
@@ -74,23 +74,24 @@ def purge(
     data: Data = None,
     everything: Annotated[bool, typer.Option("--all", help="every one")] = False,
     older_than_h: Annotated[
-        float | None, typer.Option(min=0, max=1_000_000, callback=finite, help="only those older than so many hours")
+        float | None,
+        typer.Option(min=0, max=1_000_000, callback=finite, help="only dead letters older than this many hours"),
     ] = None,
     yes: Yes = False,
     json_: Json = False,
 ) -> None:
-    """Strike payments off the list. They stay as they are: failed_final, or needs_review."""
+    """Remove payments from the list. Their status stays: failed_final or needs_review."""
     older_than = None if older_than_h is None else timedelta(hours=older_than_h)
     chosen = None if older_than is not None and not payment_ids else _named(payment_ids, everything=everything)
     if chosen is None and not yes:
-        typer.confirm("Strike all of these off the list?", abort=True, err=True)
+        typer.confirm("Remove all of these from the list?", abort=True, err=True)
     run(_purge(open_context(data), chosen, older_than=older_than, as_json=json_))
 
 
 def _named(payment_ids: list[str] | None, *, everything: bool) -> list[str] | None:
     """Return the ids given, or None for `--all`. Raises BadParameter."""
     if bool(payment_ids) == everything:
-        raise typer.BadParameter("name payments, or say --all")
+        raise typer.BadParameter("name payments, or give --all")
     return payment_ids
 
 
@@ -141,7 +142,7 @@ async def _show(context: Context, payment_id: str, *, as_json: bool) -> None:
 async def _replay(
     context: Context, payment_ids: Sequence[str] | None, *, limit: int | None, dry_run: bool, as_json: bool
 ) -> None:
-    """Try these payments again (None: all, oldest first). One that needs a review stays: a human decides about it."""
+    """Retry these payments (None: all, oldest first). One that needs a review stays in the list."""
     async with open_stores(context) as stores:
         done = await stores.replay.run(await _chosen(stores, payment_ids, limit=limit), dry_run=dry_run, actor=OPERATOR)
     retried, kept = len(done.retried), len(done.kept)
@@ -155,7 +156,7 @@ async def _replay(
 async def _purge(
     context: Context, payment_ids: Sequence[str] | None, *, older_than: timedelta | None, as_json: bool
 ) -> None:
-    """Strike these (None: all, or those older than a time) off the list. Their payments stay as they are."""
+    """Remove these (None: all, or those older than a time) from the list, without changing their payments."""
     async with open_stores(context) as stores:
         ids = None if payment_ids is None else [_id(text) for text in payment_ids]
         purged = await stores.dead_letters.dismiss(ids=ids, older_than=older_than)
@@ -167,7 +168,7 @@ async def _purge(
 
 
 async def _chosen(stores: Stores, payment_ids: Sequence[str] | None, *, limit: int | None) -> Sequence[DeadPayment]:
-    """The dead letters named, in that order, or the oldest. Raises SetupError for one that is none."""
+    """Return the dead letters of these payments in this order, or the oldest. Raises SetupError for a missing one."""
     if payment_ids is None:
         return await stores.dead_letters.oldest(limit)
     ids = [_id(text) for text in payment_ids]
@@ -182,7 +183,7 @@ def _id(text: str) -> UUID:
 
 
 def _cursor(letter: DeadPayment) -> str:
-    """Names the place and not the payment, which may be replayed or purged before somebody asks for the next page."""
+    """Return a position in the list. It outlives the payment, which may be replayed or purged before the next page."""
     dead_at, payment_id = letter.place
     return f"{iso(dead_at)},{payment_id}"
 
@@ -193,7 +194,9 @@ def _place(cursor: str) -> Place:
         dead_at = datetime.fromisoformat(at)
         if dead_at.tzinfo is not None and (payment_id := parse_id(id_)) is not None:
             return dead_at, payment_id
-    raise SetupError(f"{cursor!r} is no place in the list: give TIME,ID as `okane dead ls` prints it for the next page")
+    raise SetupError(
+        f"{cursor!r} is not a position in the list: give TIME,ID as `okane dead ls` prints it for the next page"
+    )
 
 
 def _letter(letter: DeadPayment) -> dict[str, Any]:

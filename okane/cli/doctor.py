@@ -77,7 +77,7 @@ def _list_failpoints(*, as_json: bool) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding. `advice` says what to do where `state` is not ok."""
+    """One finding, with `advice` where `state` is not ok."""
 
     name: str
     state: State
@@ -100,7 +100,7 @@ async def _diagnose(context: Context, *, as_json: bool) -> bool:
         console.print(f"[{_STYLE[check.state]}]{check.state:<4}[/] {check.name:<20} {found}", soft_wrap=True)
         if check.advice:
             console.print(f"     {'':<20} -> {escape(check.advice)}", soft_wrap=True)
-    console.print("healthy" if healthy else "something has to be done: see the lines marked fail")
+    console.print("healthy" if healthy else "unhealthy: see the lines marked fail")
     return healthy
 
 
@@ -111,7 +111,7 @@ async def _postgres(context: Context) -> list[Check]:
     except PoolerRefused as error:
         return [Check("postgres pooler", "fail", str(error), "payments are neither accepted nor settled behind it")]
     except (StoreUnavailable, SetupError) as error:
-        return [Check("postgres", "fail", str(error), "start it, or correct DATABASE_URL")]
+        return [Check("postgres", "fail", str(error), "start Postgres, or correct DATABASE_URL")]
     wanted = f"version {schema.VERSION}"
     return [
         _check(
@@ -146,10 +146,10 @@ def durability(facts: PostgresFacts) -> Check:
     found = ", ".join(f"{name} {'on' if on else 'off'}" for name, on in settings.items())
     found += f", synchronous_commit {facts.synchronous_commit}"
     if not all(settings.values()) or facts.synchronous_commit == "off":
-        advice = "turn all of them on: an accepted payment must survive a power cut"
+        advice = "turn all of these on: an accepted payment must survive a power cut"
         return Check("postgres durability", "fail", found, advice)
     if facts.synchronous_standbys and facts.synchronous_commit in ("local", "remote_write"):
-        advice = "set synchronous_commit to on: the standby that is to take over may lack what was acknowledged"
+        advice = "set synchronous_commit to on: after a failover the standby may lack acknowledged payments"
         return Check("postgres durability", "warn", found, advice)
     return Check("postgres durability", "ok", found)
 
@@ -171,15 +171,15 @@ async def _redis(context: Context) -> list[Check]:
             except StreamRefused as error:
                 advice = f"ACL SETUSER {user_of(redis)} +info, or OKANE_CHECK_EVICTION=false if it is noeviction"
                 state: State = "fail" if context.settings.check_eviction else "warn"
-                checks.append(Check("redis eviction", state, f"not known: {error}", advice))
+                checks.append(Check("redis eviction", state, f"unknown: {error}", advice))
             stats = await Inspector(redis, stream, group=group).stats()
     except (StreamError, SetupError) as error:
-        advice = "start it, or correct REDIS_URL; payments are accepted meanwhile"
+        advice = "start Redis, or correct REDIS_URL; payments are accepted meanwhile"
         return [*checks, Check("redis", "fail", str(error), advice)]
     live = {each.name for each in stats.consumers if each.idle_ms < SILENT / timedelta(milliseconds=1)}
     if live:
         return [*checks, Check("workers", "ok", ", ".join(sorted(live)))]
-    return [*checks, Check("workers", "fail", "none reads the stream", "start one: okane worker")]
+    return [*checks, Check("workers", "fail", "no worker reads the stream", "start one: okane worker")]
 
 
 def _redis_server(facts: ServerFacts, sent_at: datetime) -> list[Check]:
@@ -200,7 +200,7 @@ def _redis_server(facts: ServerFacts, sent_at: datetime) -> list[Check]:
             "redis persistence",
             "warn",
             "appendonly no",
-            "set appendonly yes: without it a restart leaves every wake-up to the sweep (nothing is lost, it takes longer)",
+            "set appendonly yes: without it the sweep repairs every wake-up after a restart (slower, no loss)",
         ),
         _clock("redis clock", facts.now - sent_at),
     ]
@@ -209,7 +209,7 @@ def _redis_server(facts: ServerFacts, sent_at: datetime) -> list[Check]:
 async def _provider(context: Context) -> list[Check]:
     url = context.provider_base_url
     if url is None:
-        return [Check("provider", "fail", "not known", "set PROVIDER_BASE_URL, or run `okane up`")]
+        return [Check("provider", "fail", "no address", "set PROVIDER_BASE_URL, or run `okane up`")]
     parts, seen = urlsplit(url), shown(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
@@ -219,7 +219,7 @@ async def _provider(context: Context) -> list[Check]:
     except (OSError, TimeoutError) as error:
         return [
             Check(
-                "provider", "fail", f"{seen}: {str(error) or 'no connection in time'}", "payments wait and are retried"
+                "provider", "fail", f"{seen}: {str(error) or 'no connection in time'}", "payments are retried meanwhile"
             )
         ]
     return [Check("provider", "ok", seen)]
@@ -254,4 +254,4 @@ def _clock(name: str, skew: timedelta) -> Check:
     found = f"{abs(seconds):.1f} s {'ahead of' if seconds >= 0 else 'behind'} this machine's"
     if abs(skew) <= SKEW:
         return Check(name, "ok", found)
-    return Check(name, "warn", found, "set the clocks by NTP; until then payments of this machine go through the sweep")
+    return Check(name, "warn", found, "synchronize by NTP; until then payments of this machine go through the sweep")

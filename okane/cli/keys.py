@@ -27,19 +27,19 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 def create(
     *,
     data: Data = None,
-    account: Annotated[str, typer.Option(help="whose payments it is for")] = ACCOUNT,
+    account: Annotated[str, typer.Option(help="the account that the key is for")] = ACCOUNT,
     scopes: Annotated[
-        str, typer.Option(help="what it may do: read, write, operate, separated by commas")
+        str, typer.Option(help="rights of the key: read, write, operate, separated by commas")
     ] = "read,write",
-    mode: Annotated[Mode | None, typer.Option(help="for play money, or somebody's (default: OKANE_MODE)")] = None,
-    name: Annotated[str, typer.Option(help="what it is for, in your words")] = "",
-    expires: Annotated[str | None, typer.Option(help="it ends after so long: 30m, 720h (default: never)")] = None,
+    mode: Annotated[Mode | None, typer.Option(help="test or live money (default: OKANE_MODE)")] = None,
+    name: Annotated[str, typer.Option(help="a description, shown in lists")] = "",
+    expires: Annotated[str | None, typer.Option(help="expires after: 30m, 720h (default: never)")] = None,
     rate_limit: Annotated[
-        str | None, typer.Option(help="requests: 100/s, 6000/m, 100/s burst 500 (default: OKANE_RATE_LIMIT)")
+        str | None, typer.Option(help="rate limit: 100/s, 6000/m, 100/s burst 500 (default: OKANE_RATE_LIMIT)")
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Make a key. Its secret is printed once."""
+    """Create a key. Its secret is printed once."""
     wanted = KeyRequest(
         account=account,
         scopes=scopes,
@@ -55,17 +55,17 @@ def create(
 def ls(
     *,
     data: Data = None,
-    account: Annotated[str | None, typer.Option(help="only this one's")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="those that were revoked or have expired, too")] = False,
+    account: Annotated[str | None, typer.Option(help="only keys of this account")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="include revoked and expired keys")] = False,
     json_: Json = False,
 ) -> None:
-    """List keys: whose, what for, and when they were last used."""
+    """List keys with account, scopes and time of last use."""
     run(_list(open_context(data), account=account, everything=everything, as_json=json_))
 
 
 @app.command()
 def revoke(key: str, *, data: Data = None, json_: Json = False) -> None:
-    """Let a key in no more, named as `okane keys ls` does. Every API knows it within 5 s."""
+    """Revoke a key, named as in `okane keys ls`. Every API refuses it within 5 s."""
     run(_revoke(open_context(data), key, as_json=json_))
 
 
@@ -74,16 +74,16 @@ def rotate(
     key: str,
     *,
     data: Data = None,
-    overlap: Annotated[str, typer.Option(help="the old one ends after so long: 30m, 24h")] = "24h",
+    overlap: Annotated[str, typer.Option(help="the old key expires after: 30m, 24h")] = "24h",
     json_: Json = False,
 ) -> None:
-    """Make a key that may do the same as this one, which ends after the overlap."""
+    """Create a key with the rights of this one, which expires after the overlap."""
     run(_rotate(open_context(data), key, overlap=positive_duration(overlap), as_json=json_))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRequest:
-    """The key to make, as the command line says it. `mode` is None for that of this system."""
+    """The options of `okane keys create`. A `mode` of None is that of the settings."""
 
     account: str = ACCOUNT
     scopes: str = "read,write"
@@ -103,7 +103,7 @@ async def _open_store(context: Context) -> AsyncIterator[ApiKeyStore]:
 
 
 async def _create(context: Context, wanted: KeyRequest, *, as_json: bool) -> None:
-    """Make a key, and print its secret."""
+    """Create a key and print its secret."""
     try:
         account_id, scopes = check_account_id(wanted.account), parse_scopes(wanted.scopes)
         rate = None if wanted.rate is None else Rate.parse(wanted.rate)
@@ -132,7 +132,7 @@ async def _list(context: Context, *, account: str | None, everything: bool, as_j
         print_json({"keys": [_document(key) for key in found]})
         return
     if not found:
-        CONSOLE.print("no keys: make one with `okane keys create`")
+        CONSOLE.print("no keys: create one with `okane keys create`")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("key", "account", "scopes", "name", "created", "last used", "ends"):
@@ -145,7 +145,7 @@ async def _list(context: Context, *, account: str | None, everything: bool, as_j
 
 
 async def _revoke(context: Context, prefix: str, *, as_json: bool) -> None:
-    """Let a key in no more."""
+    """Revoke a key."""
     async with _open_store(context) as store:
         revoked = await store.revoke(_named(prefix))
     if revoked is None:
@@ -153,11 +153,11 @@ async def _revoke(context: Context, prefix: str, *, as_json: bool) -> None:
     if as_json:
         print_json(_document(revoked))
     else:
-        CONSOLE.print(f"revoked {revoked.prefix} of {revoked.account_id}: no API lets it in after a few seconds")
+        CONSOLE.print(f"revoked {revoked.prefix} of {revoked.account_id}: every API refuses it within a few seconds")
 
 
 async def _rotate(context: Context, prefix: str, *, overlap: timedelta, as_json: bool) -> None:
-    """Make a key that may do the same, and let the old one end after the overlap."""
+    """Create a key with the same rights; the old one expires after the overlap."""
     old = _named(prefix)
     new = NewKey.make(Mode.LIVE if old.startswith("sk_live_") else Mode.TEST)
     async with _open_store(context) as store:
@@ -166,16 +166,16 @@ async def _rotate(context: Context, prefix: str, *, overlap: timedelta, as_json:
         raise SetupError(f"there is no valid key {_shown(old)}")
     _print_secret(new, made, as_json=as_json)
     if not as_json:
-        CONSOLE.print(f"the old one, {old}, ends in {overlap}", soft_wrap=True)
+        CONSOLE.print(f"the old one, {old}, expires in {overlap}", soft_wrap=True)
 
 
 def _named(text: str) -> str:
-    """The name of a key. Whoever has the whole of it at hand may give that, too."""
+    """Return the name of a key, given its name or its whole secret."""
     return prefix_of(text) or text
 
 
 def _shown(text: str) -> str:
-    """The name of a key, for a message. Anything else may be a secret with a slip in it."""
+    """Return the name of a key for a message. Any other text may be a mistyped secret and is not repeated."""
     return text if is_prefix(_named(text)) else "of that name: `okane keys ls` has the names"
 
 

@@ -47,16 +47,16 @@ def positive_duration(text: str) -> timedelta:
         raise typer.BadParameter(str(error)) from error
     assert isinstance(parsed, timedelta)
     if not parsed:
-        raise typer.BadParameter("must be longer than nothing")
+        raise typer.BadParameter("must be above 0")
     return parsed
 
 
 Data = Annotated[Path | None, typer.Option("--data", help="data folder of `okane up` (default: .okane)")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of text")]
 Interval = Annotated[float, typer.Option(min=0.2, max=86_400, callback=finite, help="seconds between refreshes")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="skip the confirmation")]
 Processes = Annotated[
-    int, typer.Option(min=1, max=256, help="copies on this machine: they share the port, or the consumer group")
+    int, typer.Option(min=1, max=256, help="processes on this machine, which share the port or the consumer group")
 ]
 T = TypeVar("T")
 

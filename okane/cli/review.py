@@ -23,7 +23,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 class Decision(StrEnum):
-    """The statuses that a decision may give a payment."""
+    """The statuses that a decision can set."""
 
     SUCCESS = "success"
     FAILED_FINAL = "failed_final"
@@ -33,7 +33,7 @@ class Decision(StrEnum):
 def ls(
     *,
     data: Data = None,
-    account: Annotated[str | None, typer.Option(help="only this one's")] = None,
+    account: Annotated[str | None, typer.Option(help="only payments of this account")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
     before: Annotated[str | None, typer.Option(help="the next page: the last ID of this one")] = None,
     json_: Json = False,
@@ -44,7 +44,7 @@ def ls(
 
 @app.command()
 def show(payment_id: str, *, data: Data = None, json_: Json = False) -> None:
-    """Show one payment, what to search for at the provider, and its timeline."""
+    """Show one payment with its provider key and its timeline."""
     run(_show(open_context(data), payment_id, as_json=json_))
 
 
@@ -53,17 +53,17 @@ def resolve(
     payment_id: str,
     *,
     data: Data = None,
-    decision: Annotated[Decision, typer.Option("--as", help="what the provider says became of it")],
-    reason: Annotated[str, typer.Option(help="why: kept in the payment's history")],
+    decision: Annotated[Decision, typer.Option("--as", help="the outcome according to the provider")],
+    reason: Annotated[str, typer.Option(help="the reason, kept in the payment's history")],
     provider_ref: Annotated[
-        str | None, typer.Option("--provider-ref", help="the charge that was found at the provider, with success")
+        str | None, typer.Option("--provider-ref", help="the charge found at the provider, with success only")
     ] = None,
     yes: Yes = False,
     json_: Json = False,
 ) -> None:
-    """Decide a payment. The same decision again is harmless; another one is refused."""
+    """Decide a payment. Repeating a decision changes nothing; a different one is refused."""
     if not yes and sys.stdin.isatty():
-        typer.confirm(f"Decide for good that payment {payment_id} is {decision}?", abort=True, err=True)
+        typer.confirm(f"Record for good that payment {payment_id} is {decision}?", abort=True, err=True)
     run(
         _resolve(
             open_context(data),
@@ -117,8 +117,8 @@ async def _show(context: Context, payment_id: str, *, as_json: bool) -> None:
         if value is not None:
             CONSOLE.print(f"{name:<12} {value}", soft_wrap=True)
     for event in events:
-        said = f"{event.event:<13} {event.status:<17} attempt {event.attempt:<3} {event.actor}  {event.reason or ''}"
-        CONSOLE.print(f"{format_time(event.at)}  {said}", soft_wrap=True)
+        line = f"{event.event:<13} {event.status:<17} attempt {event.attempt:<3} {event.actor}  {event.reason or ''}"
+        CONSOLE.print(f"{format_time(event.at)}  {line}", soft_wrap=True)
 
 
 async def _resolve(
@@ -130,7 +130,7 @@ async def _resolve(
     provider_ref: str | None,
     as_json: bool,
 ) -> None:
-    """Decide a payment that needs a review, and strike it off the dead letters."""
+    """Decide a payment that needs a review, and remove its dead letter."""
     _check_texts(reason, provider_ref, decision)
     async with open_stores(context) as stores:
         found = await _found(stores, payment_id)

@@ -1,4 +1,4 @@
-"""The HTTP that `okane load` speaks: one request, one Reply; what breaks on the way is a Reply with a `failure`.
+"""The HTTP client of `okane load`: one request, one Reply; an error on the way is a Reply with a `failure`.
 
 Everything that knows aiohttp is here, so that a faster client is a change of this file.
 """
@@ -18,10 +18,10 @@ from okane.client.errors import broken
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """`status` is 0 when no complete answer came; `failure` then names the kind. `said` is the JSON object, if any."""
+    """`status` is 0 when no complete answer came; `failure` then names the kind. `body` is the JSON object, if any."""
 
     status: int = 0
-    said: Mapping[str, object] | None = None
+    body: Mapping[str, object] | None = None
     failure: str = ""
 
     @property
@@ -30,10 +30,10 @@ class Reply:
 
 
 class HttpClient:
-    """As many connections as callers have requests in flight. Create on a running loop, use as a context manager.
+    """An HTTP client with a connection for each request in flight. Create on a running loop, use as a context manager.
 
-    No limit of its own: aiohttp's pool hands a free connection to whoever asks first, not to who waits longest, and
-    busy senders kept the polls waiting for as long as there was something to send.
+    It has no limit: aiohttp's pool does not serve waiters in order, and busy senders kept the polls waiting for as long as
+    there were payments to send.
     """
 
     def __init__(self, *, timeout_s: float = 30.0, api_key: str | None = None) -> None:
@@ -60,7 +60,7 @@ class HttpClient:
         return await self._exchange("POST", url, json.dumps(body).encode())
 
     async def lines(self, url: str) -> AsyncIterator[bytes]:
-        """The lines of a long answer as they arrive. Raises OSError when it breaks or is not a 200."""
+        """Yield the lines of a long answer as they arrive. Raises OSError when it breaks or is not a 200."""
         try:
             async with self._session.get(url, timeout=aiohttp.ClientTimeout(total=None, sock_read=30)) as answer:
                 if answer.status != 200:
@@ -81,7 +81,7 @@ class HttpClient:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return Reply(failure=broken(error))
         try:
-            said = json.loads(body)
+            document = json.loads(body)
         except ValueError:
-            said = None
-        return Reply(status=answer.status, said=said if isinstance(said, dict) else None)
+            document = None
+        return Reply(status=answer.status, body=document if isinstance(document, dict) else None)

@@ -1,6 +1,6 @@
-"""Following accepted payments to their end by polling, without becoming the load that is measured.
+"""Follow accepted payments to their end by polling, without becoming the load that is measured.
 
-Promise: a poll that finds a payment settled is free; those that find it still open are rationed, whatever the backlog.
+Promise: polls that find a payment settled are unlimited; those that find it open have a limit, whatever the backlog.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FRUITLESS_PER_S = 200.0
 
 
 class Follower:
-    """Polls what `add` hands it until it is at rest. `run` ends once `no_more` was said and none is open."""
+    """Polls the payments of `add` until they are at rest. `run` ends once `no_more` was called and none is open."""
 
     def __init__(self, *, url: str, http: HttpClient, tally: Tally, connections: int) -> None:
         self._payments_url = f"{url}/v1/payments"
@@ -43,7 +43,7 @@ class Follower:
         self._later(payment, _FIRST_POLL_S)
 
     def no_more(self) -> None:
-        """All payments are in: what is left of the connections goes to the polls."""
+        """Mark the sending as complete: all connections are free for polls."""
         self._complete = True
         self._polls_at_once = self._connections
         self._changed.set()
@@ -62,7 +62,7 @@ class Follower:
             await asyncio.gather(*self._polls, return_exceptions=True)
 
     async def look_once(self, payments: Sequence[Tracked]) -> None:
-        """One last look at each, as fast as the connections allow: for those whose time to settle is over."""
+        """Poll each payment a last time, as fast as the connections allow."""
         queue = iter(payments)
 
         async def hand() -> None:
@@ -74,7 +74,7 @@ class Follower:
                 hands.create_task(hand())
 
     def _start_due(self) -> float | None:
-        """Start every poll that is due and allowed. Returns how long nothing else will be; None: until a change."""
+        """Start every poll that is due and allowed. Return the seconds until the next one; None: until a change."""
         now = time.monotonic()
         self._ration = min(self._ration + (now - self._ration_at) * _FRUITLESS_PER_S, _FRUITLESS_PER_S)
         self._ration_at = now

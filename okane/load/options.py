@@ -87,10 +87,10 @@ class LoadOptions:
         return f"load-{self.run_id}-{number}"
 
     def due_s(self, number: int) -> float:
-        """When payment `number` (from 0) is to be sent, in seconds after the start."""
+        """Return the time at which to send payment `number` (from 0), in seconds after the start."""
         return 0.0 if self.rate is None else number / self.rate
 
     def amounts(self) -> list[int]:
-        """The amount of every payment, in minor units, over all three lanes."""
+        """Return the amount of every payment, in minor units, over all three lanes."""
         dice = random.Random(self.seed)
         return [dice.randint(*dice.choice(_LANES)) for _ in range(self.payments)]

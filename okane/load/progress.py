@@ -1,4 +1,4 @@
-"""Showing a run while it goes on: a bar on a terminal, a line every few seconds elsewhere."""
+"""Show the progress of a run: a bar on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A LoadReport as text for a person. Pure."""
+"""Render a LoadReport as text. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from okane.load.report import JournalCheck, Latency, LoadReport
 
 
 def render(report: LoadReport) -> str:
-    """The summary, several lines, no colour: what is in the README is what is printed."""
+    """Return the summary as plain lines, as the README shows them."""
     return "\n".join(_lines(report))
 
 

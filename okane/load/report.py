@@ -1,4 +1,4 @@
-"""What a load run found out: figures, the cross-check with the provider's journal, and the verdict. Pure."""
+"""The result of a load run: figures, the cross-check with the provider's journal, and the verdict. Pure."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from datetime import datetime
 
 from okane.payment import TERMINAL, Status
 
-# Where following a payment ends: `needs_review` is not terminal, but nothing happens to it before a human decides.
+# The statuses at which polling stops: `needs_review` is not terminal, but changes only by a human's decision.
 AT_REST = TERMINAL | {Status.NEEDS_REVIEW}
 
 
 @dataclass(slots=True, kw_only=True)
 class Tracked:
-    """One payment of the run as the client knows it: mutable, one per payment, filled in as answers come."""
+    """One payment of the run as the client sees it. Mutable: filled in as answers arrive."""
 
     number: int
     amount: int
@@ -26,7 +26,7 @@ class Tracked:
     created_at: datetime | None = None
     updated_at: datetime | None = None
     lost: bool = False  # accepted once, unknown to the API later
-    wrong_amount: bool = False  # the API knows it with another amount
+    wrong_amount: bool = False  # the API returns another amount
 
     @property
     def at_rest(self) -> bool:
@@ -35,7 +35,7 @@ class Tracked:
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """What went on the wire beyond the payments themselves. Mutable."""
+    """Counts of requests and errors of the run. Mutable."""
 
     retried: int = 0
     errors: Counter[str]
@@ -55,7 +55,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalCheck:
-    """The provider's captured charges of this run's payments, held against what the API says of them.
+    """The provider's captured charges of this run's payments, compared with the statuses that the API returns.
 
     `charges` belong to payments at their end; `open_charges` to those that still wait or need review: not wrong yet.
     """
@@ -84,7 +84,7 @@ class LoadReport:
     by_status: Mapping[str, int]  # of the payments at rest
     waiting: Mapping[str, int]  # of the others, as last seen
     lost: int
-    shared: int  # ids that two different keys were given
+    shared: int  # ids returned for two different keys
     wrong_amount: int
     retried: int
     errors: Mapping[str, int]
@@ -94,12 +94,12 @@ class LoadReport:
     accept: Latency | None
     settle: Latency | None
     journal: JournalCheck | None
-    journal_error: str | None  # why there is no check
+    journal_error: str | None  # the reason for the missing check
     interrupted: bool
 
     @property
     def violations(self) -> list[str]:
-        """What must never happen and did, in words."""
+        """Return the broken promises as sentences."""
         found = [
             (self.lost, "accepted and then not found: lost"),
             (self.shared, "ids given to two different idempotency keys"),
@@ -116,7 +116,7 @@ class LoadReport:
 
     @property
     def exit_code(self) -> int:
-        """1 when a promise was broken, or a payment was not handed in, or not seen settled; 130 after Ctrl-C; else 0."""
+        """Return 1 when a promise was broken, or a payment was not sent, or not seen settled; 130 after Ctrl-C; else 0."""
         if self.violations:
             return 1
         if self.interrupted:
@@ -124,13 +124,13 @@ class LoadReport:
         return 0 if self.settled == self.payments else 1
 
     def to_json(self) -> dict[str, object]:
-        """Plain types only, for `json.dumps`."""
+        """Return plain types, for `json.dumps`."""
         derived = {"violations": self.violations, "exit_code": self.exit_code}
         return asdict(self) | derived | {"journal_ok": None if self.journal is None else self.journal.ok}
 
 
 def latency(samples_ms: Iterable[float]) -> Latency | None:
-    """Nearest-rank percentiles: each is a value that was measured. None without samples."""
+    """Return nearest-rank percentiles (each is a measured value), or None without samples."""
     ordered = sorted(samples_ms)
     if not ordered:
         return None
@@ -142,7 +142,7 @@ def latency(samples_ms: Iterable[float]) -> Latency | None:
 
 
 def check_journal(payments: Iterable[Tracked], captured: Mapping[str, Sequence[int]]) -> JournalCheck:
-    """`captured` holds the amounts of the captured charges by payment id, for this run's payments at least."""
+    """Compare with `captured`: the amounts of the captured charges by payment id, for this run's payments at least."""
     found: Counter[str] = Counter()
     for payment in payments:
         if payment.id is None:
@@ -175,7 +175,7 @@ def build_report(
     journal: JournalCheck | str,
     interrupted: bool,
 ) -> LoadReport:
-    """`journal` is the check, or why there is none."""
+    """Build the report. `journal` is the check, or the reason why there is none."""
     accepted = [payment for payment in payments if payment.id is not None]
     settled = [payment for payment in accepted if payment.status in TERMINAL and not payment.lost]
     return LoadReport(
@@ -206,14 +206,14 @@ def _counted(statuses: Iterable[str]) -> dict[str, int]:
 
 
 def _settle_ms(payment: Tracked) -> float:
-    """Accepted to settled by the server's own clock: our polling is coarse, and our clock is not the server's."""
+    """Return the time from accepted to settled by the server's clock: polling is coarse, and clocks differ."""
     assert payment.created_at is not None
     assert payment.updated_at is not None
     return (payment.updated_at - payment.created_at).total_seconds() * 1000
 
 
 def _settled_rate(settled: Sequence[Tracked]) -> float | None:
-    """From the first accept to the last settle, by the server's clock."""
+    """Return the seconds from the first accept to the last settle, by the server's clock."""
     if not settled:
         return None
     first = min(payment.created_at for payment in settled if payment.created_at is not None)

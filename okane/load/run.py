@@ -1,6 +1,6 @@
 """`okane load`: send, follow, check against the provider's journal, report.
 
-Promise: whatever happened to a payment is said, also after Ctrl-C and also when it is bad news (see `LoadReport`).
+Promise: the report covers every payment, also after Ctrl-C (see `LoadReport`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from okane.load.sending import Sender
 
 
 class ApiUnreachableError(Exception):
-    """Nothing answers at the API's URL, so nothing was sent."""
+    """No API answers at the URL, so nothing was sent."""
 
 
 async def run_load(options: LoadOptions, console: Console, *, stop: asyncio.Event | None = None) -> LoadReport:
@@ -40,7 +40,7 @@ async def run_load(options: LoadOptions, console: Console, *, stop: asyncio.Even
     tally = Tally(errors=Counter())
     progress_console = Console(stderr=True) if options.json else console
     with _interrupts_set(stop):
-        async with HttpClient(api_key=options.key) as http, HttpClient() as provider:  # which is not to know the key
+        async with HttpClient(api_key=options.key) as http, HttpClient() as provider:  # without the key
             await _check_reachable(options)
             finished = await _until(stop, _send_and_follow(options, payments, tally, http, progress_console))
             journal = await fetch_and_check(options.provider_url, payments, provider)
@@ -55,7 +55,7 @@ async def run_load(options: LoadOptions, console: Console, *, stop: asyncio.Even
 async def fetch_and_check(
     provider_url: str | None, payments: Sequence[Tracked], http: HttpClient
 ) -> JournalCheck | str:
-    """Hold the run against the provider's journal, read once from end to end; or say why that is not possible."""
+    """Compare the run with the provider's journal, read once from end to end; or return why that is not possible."""
     if provider_url is None:
         return "no provider URL given"
     ours = {payment.id for payment in payments if payment.id is not None}
@@ -99,20 +99,20 @@ async def _send_and_follow(
 async def _check_reachable(options: LoadOptions) -> None:
     try:
         async with Client(options.url, key=options.key, patience_s=0) as client:
-            await client.payment(uuid4())  # which nobody has: NotFound is what we want to hear
+            await client.payment(uuid4())  # no payment has this id: NotFound shows that the API answers
     except ValueError as error:
         raise ApiUnreachableError(f"no API at {options.url}: {error}") from error
     except NoAnswer as error:
         raise ApiUnreachableError(f"no API at {options.url}: {error.reason}") from error
     except AccessDenied as error:
-        said = f"the API at {options.url} does not let us in: {error.detail} (--key, OKANE_API_KEY)"
-        raise ApiUnreachableError(said) from error
+        message = f"the API at {options.url} refuses the key: {error.detail} (--key, OKANE_API_KEY)"
+        raise ApiUnreachableError(message) from error
     except Refused:
         return
 
 
 async def _until(stop: asyncio.Event, work: Coroutine[None, None, None]) -> bool:
-    """Run `work` until it is done (True) or `stop` is set (False). What it raises is raised."""
+    """Run `work` until it is done (True) or `stop` is set (False). Its errors are raised."""
     working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
     try:
         await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -127,7 +127,7 @@ async def _until(stop: asyncio.Event, work: Coroutine[None, None, None]) -> bool
 
 @contextlib.contextmanager
 def _interrupts_set(stop: asyncio.Event) -> Iterator[None]:
-    """The first Ctrl-C sets `stop`; the second does what Ctrl-C does without us."""
+    """Set `stop` at the first Ctrl-C; the second one has its usual effect."""
     loop = asyncio.get_running_loop()
 
     def on_interrupt() -> None:

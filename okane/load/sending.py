@@ -1,4 +1,4 @@
-"""Handing the payments in: at a rate or flat out, each repeated with its own key until it is accepted or refused."""
+"""Send the payments, at a rate or flat out, each repeated with its own key until it is accepted or refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0)
 
 
 class Sender:
-    """Sends every payment once, by `options.connections` hands; `on_accepted` hears of each that was taken."""
+    """Sends every payment, `options.connections` at a time, and calls `on_accepted` with each that was accepted."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Sender:
             await self._send(payment)
 
     async def _send(self, payment: Tracked) -> None:
-        """One payment, until it is accepted, refused, or the pauses are used up."""
+        """Send one payment until it is accepted or refused, or the pauses are used up."""
         body = {"amount": payment.amount, "idempotency_key": self._options.idempotency_key(payment.number)}
         sent = time.perf_counter()
         for pause_s in (*self._pauses_s, None):
@@ -68,21 +68,21 @@ class Sender:
 
 
 def take_in(payment: Tracked, reply: Reply) -> bool:
-    """Copy what the API says of the payment; False when the reply does not hold one."""
-    said = (reply.said or {}).get("payment")
-    if not isinstance(said, dict):
+    """Copy the payment from the reply; return False when it does not hold one."""
+    found = (reply.body or {}).get("payment")
+    if not isinstance(found, dict):
         return False
     try:
-        payment.created_at = datetime.fromisoformat(said["created_at"])
-        payment.updated_at = datetime.fromisoformat(said["updated_at"])
-        payment.status = str(said["status"])
-        payment.id = payment.id or str(said["id"])
-        payment.wrong_amount |= said["amount"] != payment.amount or said["id"] != payment.id
+        payment.created_at = datetime.fromisoformat(found["created_at"])
+        payment.updated_at = datetime.fromisoformat(found["updated_at"])
+        payment.status = str(found["status"])
+        payment.id = payment.id or str(found["id"])
+        payment.wrong_amount |= found["amount"] != payment.amount or found["id"] != payment.id
     except (KeyError, TypeError, ValueError):
         return False
     return True
 
 
 def _worth_repeating(reply: Reply) -> bool:
-    """Anything but a clear refusal: an answer that never came, or one that says "later" or "I failed"."""
+    """Return True unless the reply is a clear refusal: no answer, 429 or a 5xx are repeated."""
     return reply.status in (0, 429) or reply.status >= 500

@@ -1,4 +1,4 @@
-"""What `okane up` shows: one line for each event, warnings of the children, and the block with the addresses.
+"""The output of `okane up`: one line for each event, warnings of the children, and the block with the addresses.
 
 Plain text when it is not a terminal. A child that floods its log does not flood the terminal.
 """
@@ -21,31 +21,31 @@ from okane.local.data_folder import Endpoints
 _LOUD = {"warning": "yellow", "error": "red", "critical": "bold red"}
 _SHOWN_PER_READ = 5
 _READ_BYTES = 1024 * 1024
-# What a line about an event repeats or nobody reads on a terminal; the log file has it all.
+# Fields that the line repeats or a terminal does not need; the log file has all of them.
 _HIDDEN = frozenset({"event", "level", "timestamp", "logger", "process", "pid"})
 
 
 class Screen:
-    """The terminal, or whatever stdout is."""
+    """Writes to the terminal, or to stdout where that is a file or a pipe."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False, soft_wrap=True)
 
-    def say(self, text: str) -> None:
-        """One event, or a text of ours."""
+    def print_event(self, text: str) -> None:
+        """Print one event."""
         self.console.print(escape(text))
 
-    def complain(self, text: str) -> None:
-        """Why `up` ends."""
+    def print_error(self, text: str) -> None:
+        """Print the reason why `up` ends."""
         self.console.print(f"[bold red]okane:[/] {escape(text)}")
 
     def quote(self, name: str, level: str, text: str) -> None:
-        """A line from a child's log."""
+        """Print a line from a child's log."""
         style = _LOUD.get(level, "default")
         self.console.print(f"[dim]{escape(name)}[/] [{style}]{level}[/] {escape(text)}")
 
     def block(self, title: str, rows: Sequence[tuple[str, str]], command: str) -> None:
-        """The addresses, and a command to paste (alone on its line, so that it can be copied whole)."""
+        """Print the addresses, and a command to paste (alone on its line, so that it can be copied whole)."""
         self.console.print(f"\n[bold green]{escape(title)}[/]\n")
         for label, text in rows:
             self.console.print(f"  [bold]{label:<10}[/] {escape(text)}")
@@ -55,10 +55,12 @@ class Screen:
 def summary(
     where: Endpoints, *, data: Path, logs: Path, pids: Mapping[str, int], kept_key: Path
 ) -> tuple[list[tuple[str, str]], str]:
-    """The rows and the command of the block that `up` shows. No passwords: terminals are shared and recorded. A key for
-    play money is shown all the same; of one for somebody's money, only where it is kept."""
+    """Return the rows and the command of the block that `up` prints.
+
+    They hold no passwords, because terminals are shared and recorded. A test key is shown; of a live key, only its file.
+    """
     workers = {name: pid for name, pid in pids.items() if name.startswith("worker-")}
-    mock = "  (a mock; it keeps what it charged in provider.jsonl)" if "provider" in pids else ""
+    mock = "  (a mock; its charges are in provider.jsonl)" if "provider" in pids else ""
     rows = [
         ("API", where.api_url),
         ("Provider", shown(where.provider_base_url) + mock),
@@ -69,9 +71,9 @@ def summary(
         ("Data", f"{data}  (logs in {logs.name}/, addresses with passwords in endpoints.json)"),
     ]
     key = where.api_key if where.api_key is None or where.api_key.startswith("sk_test_") else f"$(cat {kept_key})"
-    rows.insert(1, ("API key", "none: whoever reaches this port may pay (--no-keys)" if key is None else key))
+    rows.insert(1, ("API key", "none: every client that reaches this port can pay (--no-keys)" if key is None else key))
     if workers:
-        rows.append(("Try", f"kill -9 {next(iter(workers.values()))}  and watch its payments settle all the same"))
+        rows.append(("Try", f"kill -9 {next(iter(workers.values()))}  and watch its payments settle"))
     body = """'{"amount": 440, "idempotency_key": "demo-key-1"}'"""
     header = "" if key is None else f' -H "Authorization: Bearer {key}"'
     return rows, f"curl -i {where.api_url}/v1/payments{header} -H 'Content-Type: application/json' -d {body}"
@@ -79,8 +81,8 @@ def summary(
 
 @dataclass(slots=True)
 class LogTail:
-    """Follows one child's log and answers its new lines at warning and above, and those that are no log line at all
-    (a traceback, a message of the interpreter)."""
+    """Follows one child's log: its new lines at warning and above, and lines that are not log lines (a traceback, a message
+    of the interpreter)."""
 
     name: str
     path: Path
@@ -88,17 +90,17 @@ class LogTail:
     _rest: bytes = b""
 
     def skip(self) -> None:
-        """What is there now is old."""
+        """Move to the end: the lines up to now are of an earlier run."""
         if self.path.exists():
             self._file = self.path.open("rb")
             self._file.seek(0, 2)
 
     def read(self) -> Iterator[tuple[str, str]]:
-        """New lines as (level, text): a few, and then how many more there were."""
+        """Yield new lines as (level, text): a few, and then the number of the others."""
         if not self.path.exists():
             return
         if self._file is None or os.fstat(self._file.fileno()).st_ino != self.path.stat().st_ino:
-            self.close()  # a new start put a grown log aside
+            self.close()  # a restart rotated the log
             self._file = self.path.open("rb")
         *lines, self._rest = (self._rest + self._file.read(_READ_BYTES)).split(b"\n")
         loud = list(_loud(lines))
@@ -127,5 +129,5 @@ def _loud(lines: Iterable[bytes]) -> Iterator[tuple[str, str]]:
 
 
 def _last_line(value: object) -> str:
-    """Of a traceback, what it says; of anything else, itself."""
+    """Return the last line: that of a traceback is its message."""
     return (str(value).strip().splitlines() or [""])[-1]

@@ -1,9 +1,9 @@
-"""The one folder that holds everything `okane up` keeps: who owns it now, and where what runs there can be reached.
+"""The folder that holds all data of `okane up`, its lock, and the addresses of the running processes.
 
-Promises: one supervisor at a time (a lock that dies with it); readable by its owner only; what an earlier supervisor
-left running is ended before anything new starts.
+Promises: one supervisor at a time (a lock that ends with its process); readable by its owner only; processes that an
+earlier supervisor left running are ended before new ones start.
 
-    lock  children.json  endpoints.json     who runs here (see Roster, Endpoints)
+    lock  children.json  endpoints.json     the running processes (see Roster, Endpoints)
     api-key                                 the secret of a key for the API (see first_key)
     postgres/  redis/  provider.jsonl       data
     logs/NAME.log                           output of every child
@@ -27,7 +27,7 @@ from okane.local.server import LocalError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoints:
-    """Where the parts of a running `okane up` are. Addresses hold passwords: the file is its owner's alone.
+    """The addresses of a running `okane up`. They hold passwords: only the owner can read the file.
 
     `api_key` is None where the API takes requests without one.
     """
@@ -56,7 +56,7 @@ class DataFolder:
 
     @property
     def journal(self) -> Path:
-        """The mock provider's."""
+        """The journal of the mock provider."""
         return self.path / "provider.jsonl"
 
     @property
@@ -79,7 +79,7 @@ class DataFolder:
         return self.path / "endpoints.json"
 
     def publish(self, endpoints: Endpoints) -> None:
-        """Tell other commands where everything is."""
+        """Write the addresses for other commands."""
         draft = self._endpoints.with_suffix(".new")
         draft.unlink(missing_ok=True)
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -87,11 +87,11 @@ class DataFolder:
         draft.replace(self._endpoints)
 
     def withdraw(self) -> None:
-        """Nothing runs here any more."""
+        """Remove the addresses: nothing runs here any more."""
         self._endpoints.unlink(missing_ok=True)
 
     def endpoints(self) -> Endpoints | None:
-        """Where what runs here is, None if nothing does (or it still starts). For `okane status` and its like."""
+        """Return the addresses, or None if nothing runs here (or it is still starting)."""
         if _holder(self.path / "lock") is None:
             return None
         try:
@@ -101,14 +101,14 @@ class DataFolder:
 
 
 def default_path() -> Path:
-    """`.okane`: beside `run.py` in a checkout, wherever you stand; else in the current folder."""
+    """Return `.okane` beside `run.py` in a checkout, else in the current folder."""
     checkout = Path(__file__).resolve().parents[2]
     return (checkout if (checkout / "run.py").exists() else Path.cwd()) / ".okane"
 
 
 @contextlib.contextmanager
 def take(path: Path, *, report: Callable[[str], None]) -> Iterator[DataFolder]:
-    """Own the folder (made if it is missing) inside the block, after ending what an earlier owner left running.
+    """Own the folder (created if missing) inside the block, after ending the processes that an earlier owner left running.
 
     Raises LocalError when another process owns it, when it cannot be written, or when others could (see `ownership`).
     """
@@ -118,7 +118,7 @@ def take(path: Path, *, report: Callable[[str], None]) -> Iterator[DataFolder]:
         close_to_others(folder.path, report)
         folder.logs.mkdir(mode=0o700, exist_ok=True)
         lock = os.open(folder.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except (OSError, RuntimeError) as error:  # RuntimeError: a link that leads to itself, before Python 3.13
+    except (OSError, RuntimeError) as error:  # RuntimeError: a circular link, before Python 3.13
         raise LocalError(
             f"cannot write the data folder {path}: {getattr(error, 'strerror', None) or error}. Give another one with --data"
         ) from error
@@ -138,7 +138,7 @@ def take(path: Path, *, report: Callable[[str], None]) -> Iterator[DataFolder]:
 
 
 def _lock(descriptor: int) -> bool:
-    # Another command that asks who is here (see `_holder`) has the lock for an instant: that is no owner.
+    # Another command that looks for the owner (see `_holder`) holds the lock for an instant.
     for _ in range(10):
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -148,7 +148,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def _end_leftovers(roster: Roster, report: Callable[[str], None]) -> None:
-    # Last started, first ended: the workers before the servers that they talk to.
+    # In reverse order of starting: the workers before the servers that they use.
     for record in reversed(roster.load()):
         if end_leftover(record):
             report(f"ended {record.name} (pid {record.pid}), left running by an earlier okane that was killed")
@@ -156,11 +156,11 @@ def _end_leftovers(roster: Roster, report: Callable[[str], None]) -> None:
 
 
 def _holder(lock: Path) -> int | None:
-    """The pid that owns the folder, None if nobody does."""
+    """Return the pid that owns the folder, or None."""
     try:
         with lock.open() as file:
             try:
-                # Shared: two who ask at once don't take each other for the owner.
+                # Shared: two commands that look at once do not take each other for the owner.
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return int(file.read() or 0)

@@ -1,6 +1,6 @@
-"""The API key of a data folder: `okane up` makes one, keeps it there, and shows it, so that a first request can be made.
+"""The API key of a data folder: `okane up` creates one, stores it there, and prints it for a first request.
 
-Promise: the file is its owner's alone, and a key that the database does not know, or has revoked, is replaced.
+Promise: only the owner can read the file, and a key that the database does not hold, or has revoked, is replaced.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from okane.store import ApiKeyStore
 
 
 async def first_key(database_url: str, *, mode: Mode, kept_in: Path) -> str:
-    """The secret of a key for everything that an account may do."""
+    """Return the secret of a key with all scopes, creating it if needed."""
     store = ApiKeyStore(database_url)
     try:
         kept = _read(kept_in)

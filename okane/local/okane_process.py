@@ -1,4 +1,4 @@
-"""Our own processes under the supervisor: `okane api`, `okane worker`, `okane provider`."""
+"""The supervised processes of okane: `okane api`, `okane worker`, `okane provider`."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from okane.local.ports import LOOPBACK
 from okane.local.processes import Child, Stage, spawn
 from okane.local.server import Server
 
-# -P: a folder named okane where the command was given is not ours.
+# -P: a folder named okane in the current folder is not this package.
 OKANE = (sys.executable, "-P", "-m", "okane")
-# Nothing stands in front of an API that we supervise: no proxy has to notice that it leaves.
+# No load balancer stands in front of a supervised API, so none has to notice that it leaves.
 _ALONE = {"OKANE_LAME_DUCK": "0s"}
 _CHECKOUT = str(Path(__file__).resolve().parents[2])
 
 
 class OkaneProcess(Server):
-    """`okane ARGUMENTS` with `env` on top of our environment, ready once `probe` says so.
+    """`okane ARGUMENTS` with `env` on top of the environment, ready once `probe` returns True.
 
-    SIGTERM drains it; it may take `drain_s`, and a little more for closing, before it is killed. `program` is what is run
-    with ARGUMENTS: the okane that runs here, unless another one is given.
+    SIGTERM drains it; it has `drain_s`, and a little more for closing, before it is killed. `program` replaces the okane of
+    this process.
     """
 
     def __init__(
@@ -62,12 +62,12 @@ class OkaneProcess(Server):
 
 
 def own_path(before: str | None = None) -> Mapping[str, str]:
-    """The environment of a child that runs the okane that runs here, wherever it is started from."""
+    """Return the environment in which a child imports the okane of this process, from any current folder."""
     return {"PYTHONPATH": os.pathsep.join(filter(None, (before, _CHECKOUT, os.environ.get("PYTHONPATH"))))}
 
 
 def answers_http(port: int, path: str, host: str = LOOPBACK) -> Callable[[], bool]:
-    """A probe: GET `path` is answered 200."""
+    """Return a probe: GET `path` answers 200."""
 
     def probe() -> bool:
         connection = http.client.HTTPConnection(host, port, timeout=2)
@@ -83,7 +83,7 @@ def answers_http(port: int, path: str, host: str = LOOPBACK) -> Callable[[], boo
 
 
 def listens(port: int, host: str = LOOPBACK) -> Callable[[], bool]:
-    """A probe: somebody takes connections on `port`."""
+    """Return a probe: a server accepts connections on `port`."""
 
     def probe() -> bool:
         try:

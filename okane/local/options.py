@@ -24,5 +24,5 @@ class UpOptions:
     metrics_port: int = _port(9101, "the API's metrics; workers take the next ones")
     no_keys: bool = field(
         default=False,
-        metadata={"help": "take requests without an API key, as the systems before us did", "flag": "--no-keys"},
+        metadata={"help": "accept requests without an API key", "flag": "--no-keys"},
     )

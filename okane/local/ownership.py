@@ -1,6 +1,6 @@
-"""Keeps the data of `okane up` to its user; and for root's Postgres, makes a user that is only for it.
+"""Protect the data of `okane up` from other users, and create the user that Postgres runs as where okane runs as root.
 
-Guarantee: a folder that others could write to or replace is closed to them, which is said, or refused.
+Guarantee: a folder that others could write to or replace is closed to them, with a message, or refused.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def close_to_others(folder: Path, report: Callable[[str], None]) -> None:
-    """Take a data folder that exists, for its owner alone. Raise LocalError if others could have put something there."""
+    """Close a data folder to other users. Raise LocalError if others could have written to it."""
     for above in folder.parents:
         seen = above.stat()
         if seen.st_mode & stat.S_IWOTH and not seen.st_mode & stat.S_ISVTX:
@@ -59,7 +59,7 @@ def close_to_others(folder: Path, report: Callable[[str], None]) -> None:
 
 
 def postgres_account(report: Callable[[str], None]) -> Account:
-    """Return the user that root's Postgres runs as: one of its own, made if it is missing; else `nobody`, which is said."""
+    """Return the user that Postgres runs as under root: okane-postgres, created if missing, else `nobody`, with a message."""
     reason = "" if _known(POSTGRES_USER) else _make_user()
     name = POSTGRES_USER if _known(POSTGRES_USER) else _FALLBACK
     if not _known(name):
@@ -74,7 +74,7 @@ def postgres_account(report: Callable[[str], None]) -> Account:
 
 
 def _make_user() -> str:
-    """Make the user. Return why that did not work, if it did not."""
+    """Create the user. Return an empty text, or the reason why that failed."""
     if (useradd := shutil.which("useradd", path=_SYSTEM_PATH)) is not None:
         options = ["--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"]
         command = [useradd, *options, "--shell", "/usr/sbin/nologin", POSTGRES_USER]
@@ -100,7 +100,7 @@ def _make_user() -> str:
 
 
 def hand_over(folder: Path, account: Account) -> None:
-    """Give a cluster of another user's to this one. Cut short, it is done again: the folder itself comes last.
+    """Give the cluster of another user to this one. If interrupted, it is repeated: the folder itself comes last.
 
     Raise LocalError for a file with another name elsewhere: its old owner could have linked one there that is not its own.
     """
@@ -130,7 +130,7 @@ def _known(name: str) -> bool:
 
 
 def user_name(uid: int) -> str:
-    """Return how a message names a user."""
+    """Return the name of a user for a message."""
     try:
         return f"user {pwd.getpwuid(uid).pw_name}"
     except KeyError:

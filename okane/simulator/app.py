@@ -1,4 +1,4 @@
-"""The mock provider's HTTP side: routes, wire shapes, and the misbehaviour that `desk.py` has drawn.
+"""The HTTP side of the mock provider: routes, wire shapes, and the act that `charge_processor.py` has drawn.
 
     POST /charges             Idempotency-Key: k, {"payment_id", "amount", "currency"} -> 200, 422, or as drawn
     GET  /charges/{key}       200 {"provider_ref", "status", "code"?, "amount", "currency"}, or 404
@@ -6,7 +6,7 @@
     GET  /journal/summary     counts
     GET  /control             the behaviour in force; PUT with some of its fields changes those, for calls from then on
     GET  /health
-Promise: whatever is answered about a charge was on the disk before.
+Promise: an answer about a charge is sent after the charge is on disk.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from aiohttp.typedefs import Handler, Middleware
 import okane.server_name  # noqa: F401 - for what it does
 from okane import binding
 from okane.origin_guard import OriginGuard, Refusal, is_loopback
-from okane.simulator.desk import ChargeRequest, Conflict, Desk, Settled, Untouched
+from okane.simulator.charge_processor import ChargeProcessor, ChargeRequest, Conflict, NotRecorded, Recorded
 from okane.simulator.journal import Charge, Journal, JournalError
 from okane.simulator.options import Act, SimulatorOptions
 
-DESK = web.AppKey("desk", Desk)
+CHARGES = web.AppKey("charges", ChargeProcessor)
 
 _MAX_BODY_BYTES = 64 * 1024
 _KEY = re.compile(r"[!-~]{1,255}")
@@ -42,16 +42,16 @@ _CONFLICT = (409, "idempotency_key_reused", "this key was used for another payme
 
 
 def build_app(options: SimulatorOptions) -> web.Application:
-    """The provider as an application; its journal is opened at start-up and closed at clean-up."""
+    """Return the provider as an application, which opens its journal at start-up and closes it at clean-up."""
     app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[_own_pages_only(options.host)])
 
-    async def _with_desk(app: web.Application) -> AsyncIterator[None]:
+    async def _open_journal(app: web.Application) -> AsyncIterator[None]:
         journal = await asyncio.to_thread(Journal.open, options.journal)
-        app[DESK] = Desk(journal=journal, behaviour=options.behaviour, dice=random.Random(options.seed))
+        app[CHARGES] = ChargeProcessor(journal=journal, behaviour=options.behaviour, dice=random.Random(options.seed))
         yield
         await journal.aclose()
 
-    app.cleanup_ctx.append(_with_desk)
+    app.cleanup_ctx.append(_open_journal)
     app.router.add_post("/charges", _charge)
     app.router.add_get("/charges/{key}", _look_up)
     app.router.add_get("/journal", _journal)
@@ -64,7 +64,7 @@ def build_app(options: SimulatorOptions) -> web.Application:
 
 @contextlib.asynccontextmanager
 async def serving(options: SimulatorOptions) -> AsyncIterator[str]:
-    """Serve inside the block; yields the base URL. Raises OSError for a taken port, JournalError for the journal."""
+    """Serve inside the block; yield the base URL. Raises OSError for a taken port, JournalError for the journal."""
     runner = web.AppRunner(build_app(options), access_log=None, shutdown_timeout=1.0)
     try:
         await runner.setup()
@@ -76,7 +76,7 @@ async def serving(options: SimulatorOptions) -> AsyncIterator[str]:
 
 
 async def run(options: SimulatorOptions, *, stop: asyncio.Event, ready: Callable[[str], None] | None = None) -> None:
-    """Serve until `stop` is set. `ready` is told the base URL once requests are answered. Raises as `serving` does."""
+    """Serve until `stop` is set; call `ready` with the base URL once requests are answered. Raises as `serving` does."""
     async with serving(options) as base_url:
         if ready is not None:
             ready(base_url)
@@ -84,7 +84,7 @@ async def run(options: SimulatorOptions, *, stop: asyncio.Event, ready: Callable
 
 
 def _own_pages_only(host: str) -> Middleware:
-    """Refuse what web pages of other origins send. Where not only this machine reaches us, we do not know our names."""
+    """Refuse requests of web pages of other origins. On other than loopback addresses any Host is accepted."""
     guard = OriginGuard(frozenset() if all(map(is_loopback, binding.hosts(host))) else None)
 
     @web.middleware
@@ -101,24 +101,24 @@ def _own_pages_only(host: str) -> Middleware:
 
 
 async def _charge(request: web.Request) -> web.Response:
-    desk = request.app[DESK]
+    charges = request.app[CHARGES]
     try:
         wanted = _parse(request.headers.get("Idempotency-Key", ""), await request.read())
     except ValueError as error:
         return _problem(400, "bad_request", str(error))
-    if latency_s := desk.draw_latency_s():
+    if latency_s := charges.draw_latency_s():
         await asyncio.sleep(latency_s)
     try:
-        decision = await desk.decide(wanted)
-        if decision == Untouched(Act.HELD_BACK):
-            await asyncio.sleep(desk.behaviour.hang_s)
-            decision = await desk.charge_late(wanted)
+        decision = await charges.decide(wanted)
+        if decision == NotRecorded(Act.HELD_BACK):
+            await asyncio.sleep(charges.behaviour.hang_s)
+            decision = await charges.charge_late(wanted)
     except JournalError as error:
         return _problem(500, "journal_failed", str(error))
     match decision:
-        case Settled(charge, act):
+        case Recorded(charge, act):
             return _result(charge) if act is None or act is Act.SUCCESS else await _misbehave(request, act, charge)
-        case Untouched(act):
+        case NotRecorded(act):
             return await _misbehave(request, act, None)
         case Conflict():
             return _problem(*_CONFLICT)
@@ -127,8 +127,8 @@ async def _charge(request: web.Request) -> web.Response:
 
 
 async def _misbehave(request: web.Request, act: Act, charge: Charge | None) -> web.Response:
-    """Answer in the way of `act`; `charge` is what was kept, None if nothing was."""
-    behaviour = request.app[DESK].behaviour
+    """Answer in the way of `act`; `charge` is None if nothing was recorded."""
+    behaviour = request.app[CHARGES].behaviour
     match act:
         case Act.SUCCESS | Act.DECLINE:
             assert charge is not None
@@ -143,16 +143,16 @@ async def _misbehave(request: web.Request, act: Act, charge: Charge | None) -> w
             return web.Response(body=b'{"provider_ref": "ch_', content_type="application/json")
         case Act.TIMEOUT_AFTER_CHARGE | Act.TIMEOUT_BEFORE_CHARGE:
             await asyncio.sleep(behaviour.hang_s)
-        case Act.RESET_AFTER_CHARGE | Act.RESET_BEFORE_CHARGE | Act.HELD_BACK:  # what was held back is charged by now
+        case Act.RESET_AFTER_CHARGE | Act.RESET_BEFORE_CHARGE | Act.HELD_BACK:  # HELD_BACK: it is charged by now
             pass
         case _:
             assert_never(act)
     _reset(request)
-    return web.Response()  # reaches nobody: the connection is gone
+    return web.Response()  # not sent: the connection is gone
 
 
 async def _look_up(request: web.Request) -> web.Response:
-    charge = await request.app[DESK].look_up(request.match_info["key"])
+    charge = await request.app[CHARGES].look_up(request.match_info["key"])
     if charge is None:
         return _problem(*_NOT_FOUND)
     body: dict[str, object] = {
@@ -166,32 +166,32 @@ async def _look_up(request: web.Request) -> web.Response:
 
 async def _journal(request: web.Request) -> web.StreamResponse:
     wanted = request.query.get("payment_id")
-    # The line's own spelling of the field, which cannot occur inside another value: quotes are escaped there.
+    # The field as the line spells it; it cannot occur inside another value, where quotes are escaped.
     containing = b"" if wanted is None else b'"payment_id":' + json.dumps(wanted).encode() + b","
     response = web.StreamResponse()
     response.content_type = "application/x-ndjson"
     await response.prepare(request)
-    async for block in request.app[DESK].journal.lines(containing):
+    async for block in request.app[CHARGES].journal.lines(containing):
         await response.write(block)
     await response.write_eof()
     return response
 
 
 async def _summary(request: web.Request) -> web.Response:
-    return _json(200, request.app[DESK].summary())
+    return _json(200, request.app[CHARGES].summary())
 
 
 async def _show_control(request: web.Request) -> web.Response:
-    return _json(200, request.app[DESK].behaviour.to_json())
+    return _json(200, request.app[CHARGES].behaviour.to_json())
 
 
 async def _change_control(request: web.Request) -> web.Response:
-    desk = request.app[DESK]
+    charges = request.app[CHARGES]
     try:
-        desk.change(desk.behaviour.changed(_json_object(await request.read())))
+        charges.change(charges.behaviour.changed(_json_object(await request.read())))
     except ValueError as error:
         return _problem(400, "bad_request", str(error))
-    return _json(200, desk.behaviour.to_json())
+    return _json(200, charges.behaviour.to_json())
 
 
 async def _health(request: web.Request) -> web.Response:
@@ -199,7 +199,7 @@ async def _health(request: web.Request) -> web.Response:
 
 
 def _parse(key: str, body: bytes) -> ChargeRequest:
-    """Raises ValueError with what is wrong."""
+    """Parse a charge request. Raises ValueError."""
     if not _KEY.fullmatch(key):
         raise ValueError("the Idempotency-Key header must be 1 to 255 visible ASCII characters")
     wanted = _json_object(body)
@@ -219,7 +219,7 @@ def _json_object(body: bytes) -> dict[str, object]:
     except (ValueError, RecursionError) as error:
         raise ValueError("the body is not JSON") from error
     if not isinstance(value, dict):
-        raise ValueError("the body must be a JSON object")  # noqa: TRY004 what is wrong is the caller's text, not a type
+        raise ValueError("the body must be a JSON object")  # noqa: TRY004 - the caller's text is wrong, not a type
     return value
 
 
@@ -234,7 +234,7 @@ def _json(status: int, body: object) -> web.Response:
 
 
 def _problem(status: int, code: str, detail: str, *, retry_after: int | None = None) -> web.Response:
-    """A problem object (RFC 9457), with `code` and `message` as the wire contract names them."""
+    """Return a problem object (RFC 9457), with `code` and `message` as the wire contract names them."""
     body = {"type": "about:blank", "status": status, "code": code, "message": detail, "detail": detail}
     return web.Response(
         status=status,
@@ -245,10 +245,10 @@ def _problem(status: int, code: str, detail: str, *, retry_after: int | None = N
 
 
 def _reset(request: web.Request) -> None:
-    """Close the connection with RST instead of FIN, as a crashed peer or a cut cable's middlebox does."""
+    """Close the connection with RST instead of FIN, as a crashed peer does."""
     transport = request.transport
     if transport is None:
-        return  # the client was faster
+        return  # the client closed first
     connection = transport.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()

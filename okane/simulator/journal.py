@@ -1,4 +1,4 @@
-"""The mock provider's journal: an append-only file with one JSON line per charge, the truth about what was charged.
+"""The journal of the mock provider: an append-only file with one JSON line per charge.
 
 Promise: a charge whose `append` returned survives kill -9 and power loss; concurrent charges share their fsyncs, and
 the event loop never waits for the disk. Memory holds a key and a file offset per charge, not the line: 160 MB
@@ -32,7 +32,7 @@ class JournalError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """One line of the journal: what was decided, for good, for one idempotency key. `at` is UTC, ISO 8601."""
+    """One line of the journal: the final decision for one idempotency key. `at` is UTC, ISO 8601."""
 
     key: str
     payment_id: str
@@ -44,7 +44,7 @@ class Charge:
     code: str | None = None
 
     def to_line(self) -> bytes:
-        # Spelled out: dataclasses.asdict copies deeply, at four times the cost of the rest.
+        # Written out: dataclasses.asdict copies deeply, at four times the cost of the rest.
         fields = {
             "key": self.key,
             "payment_id": self.payment_id,
@@ -59,7 +59,7 @@ class Charge:
 
     @classmethod
     def from_line(cls, line: bytes) -> Self:
-        """Raises ValueError or TypeError for anything but a line of `to_line`."""
+        """Parse a line of `to_line`. Raises ValueError or TypeError."""
         return cls(**json.loads(line))
 
     def same_request(self, *, payment_id: str, amount: int, currency: str) -> bool:
@@ -73,7 +73,7 @@ class Journal:
     """The open journal. `counts` holds the number of charges by status."""
 
     def __init__(self, file: BinaryIO, offsets: dict[str, int], counts: Counter[str], size: int) -> None:
-        """Use `Journal.open`."""
+        """Internal: `Journal.open` is the constructor."""
         self.counts = counts
         self._file = file
         self._offsets = offsets
@@ -109,7 +109,7 @@ class Journal:
         return len(self._offsets)
 
     def find(self, key: str) -> Charge | None:
-        """The charge under `key`, perhaps not yet durable: call `durable()` before telling anyone."""
+        """Return the charge under `key`, which may not be durable yet: call `durable()` before answering."""
         fresh = self._fresh.get(key)
         if fresh is not None:
             return fresh
@@ -117,7 +117,7 @@ class Journal:
         return None if offset is None else Charge.from_line(self._read_line(offset))
 
     async def append(self, charge: Charge) -> None:
-        """Write `charge`; returns when it is on the disk. The key must be new. Raises JournalError when the disk fails.
+        """Write `charge` and wait until it is on disk. The key must be new. Raises JournalError when the disk fails.
 
         The charge counts from the call on (`find` sees it): a second request for the key cannot slip in between.
         """
@@ -145,7 +145,7 @@ class Journal:
         await waiter
 
     async def lines(self, containing: bytes = b"") -> AsyncIterator[bytes]:
-        """The durable lines so far in blocks of up to 1 MiB; with `containing`, only lines that hold these bytes."""
+        """Yield the durable lines so far in blocks of up to 1 MiB; with `containing`, only lines that hold these bytes."""
         position, end = 0, self._durable
         while position < end:
             block = await asyncio.to_thread(os.pread, self._file.fileno(), min(_CHUNK_BYTES, end - position), position)
@@ -158,15 +158,15 @@ class Journal:
                 yield block
 
     async def aclose(self) -> None:
-        """Flush, then let go of the file."""
-        with contextlib.suppress(JournalError):  # whoever appended has been told
+        """Flush and close the file."""
+        with contextlib.suppress(JournalError):  # `append` has raised it to its caller
             await self.durable()
         if self._flusher is not None:
             await self._flusher
         self._file.close()
 
     async def _flush(self) -> None:
-        """Write what has gathered, one fsync for all of it, until nothing is left. One of these runs at a time."""
+        """Write the waiting lines, with one fsync for all of them, until none is left. One of these runs at a time."""
         try:
             while self._waiting:
                 batch, self._batch = self._batch, []
@@ -187,7 +187,7 @@ class Journal:
             self._flusher = None
 
     def _fail(self, failure: JournalError, waiting: list[asyncio.Future[None]]) -> None:
-        """Nothing is charged any more: after a failed fsync nobody knows what the disk holds. A restart reads it."""
+        """Stop charging: after a failed fsync the content of the disk is unknown until a restart reads it."""
         self._failure = failure
         for waiter in waiting + self._waiting:
             if not waiter.done():
@@ -216,7 +216,7 @@ def _lock(file: BinaryIO, path: Path) -> None:
 
 
 def _read_index(file: BinaryIO, path: Path) -> tuple[dict[str, int], Counter[str], int]:
-    """Offsets by key, charges by status, and where the last whole line ends."""
+    """Offsets by key, charges by status, and the end of the last whole line."""
     offsets: dict[str, int] = {}
     counts: Counter[str] = Counter()
     position = 0
@@ -236,7 +236,7 @@ def _read_index(file: BinaryIO, path: Path) -> tuple[dict[str, int], Counter[str
 
 
 def _key_and_status(line: bytes) -> tuple[str, str]:
-    """Raises ValueError for anything but a whole line of ours."""
+    """Parse a whole line of this journal. Raises ValueError."""
     match = _LINE.fullmatch(line)
     if match is None:
         raise ValueError("not a line of the journal")
@@ -245,13 +245,13 @@ def _key_and_status(line: bytes) -> tuple[str, str]:
 
 
 def _lines_of(file: BinaryIO) -> Iterator[bytes]:
-    with open(os.dup(file.fileno()), "rb", buffering=_CHUNK_BYTES) as reader:  # noqa: PTH123 a descriptor, not a path
+    with open(os.dup(file.fileno()), "rb", buffering=_CHUNK_BYTES) as reader:  # noqa: PTH123 - a descriptor, not a path
         reader.seek(0)
         yield from reader
 
 
 def _fsync_folder(folder: Path) -> None:
-    """Make the file's name durable as well, not only its bytes."""
+    """Make the name of the file durable too."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,6 @@
-"""How the mock provider behaves: the options of `okane provider`, and the subset that `PUT /control` changes live.
+"""The options of `okane provider`, and the subset that `PUT /control` changes at run time.
 
-Promise: an Options object that exists is valid; what is wrong with one is said by a ValueError that names the field.
+Promise: an options object is valid; the constructor raises a ValueError that names the wrong field.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from okane import binding
 
 
 class Act(enum.StrEnum):
-    """What the mock provider does with a key that it has not charged yet. Each is a weight in `Behaviour`."""
+    """The acts of the mock provider for a key without a result. Each is a weight in `Behaviour`."""
 
     SUCCESS = "success"
     DECLINE = "decline"
@@ -32,7 +32,7 @@ class Act(enum.StrEnum):
     HELD_BACK = "held_back"
 
 
-# With `magic_amounts`, the last four digits of an amount decide: 4xxx the card says no, 5xxx the provider misbehaves.
+# With `magic_amounts`, the last four digits of an amount decide: 4xxx is a refusal, 5xxx a fault of the provider.
 # Any other amount follows the weights.
 MAGIC_AMOUNTS: Mapping[int, tuple[Act, str]] = {
     4002: (Act.DECLINE, "card_declined"),
@@ -61,7 +61,7 @@ def _option(default: Any, description: str, **metadata: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behaviour:
-    """What may change while the provider runs. Weights are relative: with the defaults, 10 is 10 %.
+    """The options that can change while the provider runs. Weights are relative: with the defaults, 10 is 10 %.
 
     A key that is already charged or declined gets its first result again, whatever the weights say.
     """
@@ -80,9 +80,9 @@ class Behaviour:
     held_back: float = _option(0, "weight of not seeing the request for hang_s, and charging it then")
     latency_ms: str = _option("0", "time before anything happens to a charge: milliseconds, or a range like 5-50")
     retry_after: int | None = _option(None, "Retry-After, in seconds, on 503 and 429")
-    hang_s: float = _option(30.0, "how long a time-out holds the request before its connection is closed")
-    lookup_lag_ms: float = _option(0, "how long look-ups do not see a fresh charge (consistency lag)")
-    magic_amounts: bool = _option(False, "let the last four digits of an amount decide, see MAGIC_AMOUNTS")
+    hang_s: float = _option(30.0, "seconds that a time-out holds the request before its connection is closed")
+    lookup_lag_ms: float = _option(0, "milliseconds for which look-ups do not see a new charge (consistency lag)")
+    magic_amounts: bool = _option(False, "the last four digits of an amount select the act, see MAGIC_AMOUNTS")
 
     def __post_init__(self) -> None:
         for act in Act:
@@ -94,7 +94,7 @@ class Behaviour:
         if self.retry_after is not None and (type(self.retry_after) is not int or self.retry_after < 0):
             raise ValueError("retry_after must be a whole number of seconds >= 0, or null")
         if not isinstance(self.magic_amounts, bool):
-            raise ValueError("magic_amounts must be true or false")  # noqa: TRY004 callers handle one exception type
+            raise ValueError("magic_amounts must be true or false")  # noqa: TRY004 - callers handle one exception type
         _ = self.latency_range_ms
 
     @property
@@ -114,7 +114,7 @@ class Behaviour:
         return bounds
 
     def changed(self, changes: Mapping[str, object]) -> Behaviour:
-        """This behaviour with some fields replaced. Raises ValueError for an unknown field or a wrong value."""
+        """Return this behaviour with some fields replaced. Raises ValueError for an unknown field or a wrong value."""
         known = {f.name for f in fields(Behaviour)}
         if unknown := sorted(changes.keys() - known):
             raise ValueError(f"unknown: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
@@ -127,7 +127,7 @@ class Behaviour:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatorOptions(Behaviour):
-    """Everything `okane provider` takes."""
+    """The options of `okane provider`."""
 
     journal: Path = field(
         metadata={
@@ -135,11 +135,11 @@ class SimulatorOptions(Behaviour):
             "computed": True,
         }
     )
-    host: str = _option("127.0.0.1", "what to bind: hosts, separated by commas; loopback unless you say otherwise")
+    host: str = _option("127.0.0.1", "hosts to bind, separated by commas (default: loopback)")
     port: int = _option(
         8081, "port to bind; 0 takes a free one (default of the command: MOCK_PROVIDER_PORT or 8081)", computed=True
     )
-    seed: int | None = _option(None, "of the dice: equal calls in equal order get equal answers")
+    seed: int | None = _option(None, "seed of the acts: equal calls in equal order get equal answers")
 
     def __post_init__(self) -> None:
         Behaviour.__post_init__(self)

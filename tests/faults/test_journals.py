@@ -177,10 +177,10 @@ def test_an_answer_to_a_post_is_kept_as_it_came() -> None:
         return Request.answered(reply, key="k", amount_minor=440, currency="USD", sent_s=1, answered_s=2)
 
     said = {"payment": {"id": "p-1"}, "created": True, "enqueued": False}
-    taken = answered(Reply(status=202, said=said))
+    taken = answered(Reply(status=202, body=said))
     assert taken.acknowledged
     assert (taken.payment_id, taken.created, taken.enqueued) == ("p-1", True, False)
-    refused = answered(Reply(status=422, said={"code": "idempotency_key_reused"}))
+    refused = answered(Reply(status=422, body={"code": "idempotency_key_reused"}))
     assert not refused.acknowledged
     assert (refused.status, refused.payment_id, refused.created) == (422, None, None)
     broken = answered(Reply(failure="timeout"))
@@ -190,8 +190,8 @@ def test_an_answer_to_a_post_is_kept_as_it_came() -> None:
 
 def test_an_answer_to_a_get_is_kept_as_it_came() -> None:
     said = {"payment": {"id": "p-1", "status": "success", "amount": 440, "currency": "USD"}}
-    assert Observation.answered(Reply(status=200, said=said), payment_id="p-1", at_s=3) == Observation(
+    assert Observation.answered(Reply(status=200, body=said), payment_id="p-1", at_s=3) == Observation(
         payment_id="p-1", at_s=3, http_status=200, status="success", amount_minor=440, currency="USD"
     )
-    gone = Observation.answered(Reply(status=404, said={"code": "payment_not_found"}), payment_id="p-1", at_s=3)
+    gone = Observation.answered(Reply(status=404, body={"code": "payment_not_found"}), payment_id="p-1", at_s=3)
     assert (gone.http_status, gone.status) == (404, None)

@@ -1,4 +1,4 @@
-"""Ports for servers that start later: nobody else is given them, and they can listen there, also again."""
+"""Ports for servers that start later stay reserved, and servers can listen there, also after a restart."""
 
 from __future__ import annotations
 

@@ -258,7 +258,7 @@ def test_root_copies_programs_that_the_other_user_cannot_reach(
         assert copy.stat().st_ctime_ns == copied_at, "copied once"
         server.stop()
         copy.chmod(0o777)
-        with pytest.raises(LocalError, match="not a folder that belongs to root alone"):
+        with pytest.raises(LocalError, match="not a folder that only root can write to"):
             server.start()
 
 

@@ -74,7 +74,7 @@ def test_alone_it_prints_its_commands_and_sets_nothing_up(clone: Clone) -> None:
 def test_any_other_word_goes_to_okane_in_its_environment_from_anywhere(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str | None
 ) -> None:
-    (tmp_path / "okane").mkdir()  # somebody's folder of that name, where the user stands
+    (tmp_path / "okane").mkdir()  # a user's folder of that name in the current folder
     (tmp_path / "okane" / "__init__.py").touch()
     (tmp_path / "okane" / "__main__.py").write_text("raise SystemExit('the wrong okane')")
     if path is not None:

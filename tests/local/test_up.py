@@ -180,7 +180,7 @@ def test_a_killed_worker_comes_back_and_the_payments_settle(start: Start) -> Non
     worker = up.children()["worker-1"]
     os.kill(worker, signal.SIGKILL)
     wait_until(lambda: "worker-1 is back" in up.text())
-    assert "worker-1 died (signal 9), restarting in 1 s; what it held is taken over after the lease (6 s)" in up.text()
+    assert "worker-1 died (signal 9), restarting in 1 s; its payments are taken over after the lease (6 s)" in up.text()
     wait_until(lambda: all(up.status(payment) in SETTLED for payment in payments), 60)
 
 

@@ -21,7 +21,7 @@ from okane.config import Settings
 from okane.errors import SetupError
 from okane.local.data_folder import DataFolder
 from okane.local.options import UpOptions
-from okane.local.plan import Plan
+from okane.local.programs import Programs
 from okane.origin_guard import is_loopback
 from okane.simulator import app as simulator
 from okane.simulator.options import SimulatorOptions
@@ -160,9 +160,9 @@ def test_okane_up_asks_where_this_machine_is_answered(text: str, host: str, tmp_
     settings = Settings(_env_file=None, host=text, metrics_host=text)
     assert binding.reached_at(text) == host
     if is_loopback(host):
-        plan = Plan(settings=settings, options=EVERY_PORT_FREE, folder=DataFolder(tmp_path))
-        plan.postgres = plan.redis = None
-        endpoints = plan.endpoints()
+        programs = Programs(settings=settings, options=EVERY_PORT_FREE, folder=DataFolder(tmp_path))
+        programs.postgres = programs.redis = None
+        endpoints = programs.endpoints()
         for url in (endpoints.api_url, *endpoints.metrics_urls.values()):
             assert urlsplit(url).netloc.startswith(binding.netloc(host, 0).removesuffix("0"))
 

@@ -172,7 +172,7 @@ async def test_the_next_page_is_there_when_the_last_of_this_one_has_left_the_lis
 @pytest.mark.parametrize("place", [ID, "", f"yesterday,{ID}", f"2026-01-01T00:00:00,{ID}", "2026-01-01T00:00:00Z,1"])
 def test_what_names_no_place_in_the_list_is_refused(okane: Run, place: str) -> None:
     done = okane("dead", "ls", "--before", place)
-    assert (done.returncode, "is no place in the list" in done.stderr) == (2, True)
+    assert (done.returncode, "is not a position in the list" in done.stderr) == (2, True)
 
 
 async def test_a_dead_letter_shows_its_payments_timeline(
@@ -227,7 +227,7 @@ async def test_purge_asks_first_and_leaves_the_payments(
     okane: Run, store: PaymentStore, redis_url: str, stream_name: str
 ) -> None:
     ids = await buried(store, redis_url, stream_name, 2)
-    assert okane("dead", "purge", "--all").returncode != 0  # nobody said yes
+    assert okane("dead", "purge", "--all").returncode != 0  # not confirmed
     assert json.loads(okane("dead", "purge", "--older-than-h", "1", "--yes", "--json").stdout) == {"purged": 0}
     assert json.loads(okane("dead", "purge", "--all", "--yes", "--json").stdout) == {"purged": 2}
     assert (await store.get(ids[0], account_id="default")).status is Status.FAILED_FINAL
@@ -256,7 +256,7 @@ def test_keys_are_made_listed_rotated_and_revoked(okane: Run) -> None:
 
     rotated = json.loads(okane("keys", "rotate", made["key"], "--overlap", "1h", "--json").stdout)
     assert rotated["key"] != made["key"]
-    assert f"the old one, {rotated['key']}, ends in" in okane("keys", "rotate", rotated["secret"]).stdout
+    assert f"the old one, {rotated['key']}, expires in" in okane("keys", "rotate", rotated["secret"]).stdout
     revoked = json.loads(okane("keys", "revoke", made["secret"], "--json").stdout)
     assert revoked["revoked_at"] is not None
     names = {key["key"] for key in json.loads(okane("keys", "ls", "--account", "acme", "--json").stdout)["keys"]}
@@ -372,7 +372,7 @@ def test_the_api_is_asked_where_it_listens(tmp_path: Path, host: str, url: str) 
 def test_a_worker_refuses_a_server_that_evicts(
     okane: Run, private_redis: object, database_url: str, free_port: int
 ) -> None:
-    url = private_redis.url  # type: ignore[attr-defined]
+    url = private_redis.url  # type: ignore[attr-defined]  # a RedisServer
     with redis.Redis.from_url(url) as client:
         client.config_set("maxmemory-policy", "allkeys-lru")
     done = okane("worker", REDIS_URL=url, PROVIDER_BASE_URL=f"http://127.0.0.1:{free_port}")
@@ -381,7 +381,7 @@ def test_a_worker_refuses_a_server_that_evicts(
 
 
 def test_a_taken_port_is_one_line(okane: Run, redis_server: object) -> None:
-    taken = str(urlsplit(redis_server.url).port)  # type: ignore[attr-defined]
+    taken = str(urlsplit(redis_server.url).port)  # type: ignore[attr-defined]  # a RedisServer
     done = okane("api", "--port", taken)
     assert done.returncode == 2
     assert "cannot listen on 127.0.0.1" in done.stderr

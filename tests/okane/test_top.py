@@ -248,7 +248,7 @@ def test_what_is_not_known_is_a_dash() -> None:
     text = "\n".join(drawn(build_picture(nothing, later), height=24))
     assert "Redis: away" in text
     assert "oldest due -" in text
-    assert "no process is there" in text
+    assert "no processes" in text
 
 
 @pytest.fixture
@@ -256,14 +256,14 @@ async def worker(redis_url: str) -> AsyncIterator[tuple[Stream, OkaneMetrics]]:
     """The metrics of a worker that is on the list, and of another that died."""
     stream, metrics = payments_stream(f"test-{uuid4()}"), OkaneMetrics(CollectorRegistry())
 
-    async def nobody() -> tuple[PresentProcess, ...]:
+    async def no_processes() -> tuple[PresentProcess, ...]:
         return ()
 
     sources = MetricsSources(
         process=metrics.registry,
         system=SystemMetrics(CollectorRegistry()).registry,
         refreshes=(),
-        processes=nobody,
+        processes=no_processes,
         name="test",
     )
     runner = web.AppRunner(build_metrics_app(sources), access_log=None)

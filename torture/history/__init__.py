@@ -1,1 +1,1 @@
-"""What is known of a run: the journals that were kept of it, independently of each other, and how they come together."""
+"""The history of a run: journals of clients, provider, Postgres and the rest, kept independently and then collected."""

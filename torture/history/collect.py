@@ -1,4 +1,4 @@
-"""Bringing the journals together once everything is healed: what was answered, charged, written, counted and logged."""
+"""Collect the journals once everything is healed: answers, charges, rows, metrics and logs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SCRAPES = 5
 
 
 async def come_to_rest(cluster: Cluster, *, within_s: float) -> float:
-    """Wait until nothing is left to do for anybody, or time is up. How long it took."""
+    """Wait until no work is left, or time is up. Return the seconds that it took."""
     started_s = time.monotonic()
     overview = Overview(cluster.database_url)
     try:
@@ -50,14 +50,14 @@ async def _at_rest(cluster: Cluster, overview: Overview) -> bool:
     try:
         if not set(await overview.count_all()) <= AT_REST or CLOSED_UNCHARGED & set(await overview.count_waiting()):
             return False
-        broker = await read_broker(cluster.redis_url, stream=cluster.plan.stream)
+        broker = await read_broker(cluster.redis_url, stream=cluster.factory.stream)
     except (StoreUnavailable, StreamError):
         return False
     return is_empty(broker)
 
 
 def is_empty(broker: StreamStats) -> bool:
-    """Nothing but dead letters is left in Redis."""
+    """Return True if Redis holds nothing but dead letters."""
     return broker.delayed == 0 and all(lane.length == lane.pending == 0 for lane in broker.lanes)
 
 
@@ -71,7 +71,7 @@ async def collect(
     started_s: float,
     waited_s: float,
 ) -> History:
-    """Everything that was seen. Raises StoreUnavailable, StreamError, OSError."""
+    """Return the history. Raises StoreUnavailable, StreamError, OSError."""
     postgres = await read_rows(cluster.database_url)
     acknowledged = {request.payment_id: None for request in requests if request.acknowledged}
     ids = [payment_id for payment_id in acknowledged if payment_id is not None]
@@ -83,7 +83,7 @@ async def collect(
         rows=postgres.rows,
         events=postgres.events,
         metrics={name: await _metrics(cluster, name, http) for name in (*cluster.shape.apis, *cluster.shape.workers)},
-        broker=await read_broker(cluster.redis_url, stream=cluster.plan.stream),
+        broker=await read_broker(cluster.redis_url, stream=cluster.factory.stream),
         live_consumers=frozenset(cluster.shape.workers),
         logs={path.name: LogFile(path) for path in sorted(cluster.folder.logs.iterdir())},
         canaries=[*cluster.secrets, *canaries],
@@ -93,7 +93,7 @@ async def collect(
 
 
 async def _observe(cluster: Cluster, ids: Sequence[str], http: HttpClient, started_s: float) -> Sequence[Observation]:
-    """What the APIs say of these payments in the end."""
+    """Return the final answers of the APIs about these payments."""
     places, urls = asyncio.Semaphore(_AT_ONCE), itertools.cycle(cluster.api_urls)
 
     async def look(payment_id: str) -> Observation:
@@ -105,10 +105,10 @@ async def _observe(cluster: Cluster, ids: Sequence[str], http: HttpClient, start
 
 
 async def _metrics(cluster: Cluster, process: str, http: HttpClient) -> Mapping[str, float]:
-    """What a process counts; the first scrape may meet connections that died long ago."""
+    """Return the metrics of a process; the first scrape may meet connections that died long ago."""
     for attempt in range(_SCRAPES):
         try:
-            lines = [line.decode() async for line in http.lines(cluster.plan.metrics_url(process))]
+            lines = [line.decode() async for line in http.lines(cluster.factory.metrics_url(process))]
             return parse_metrics("\n".join(lines))
         except OSError:
             if attempt == _SCRAPES - 1:
@@ -118,5 +118,5 @@ async def _metrics(cluster: Cluster, process: str, http: HttpClient) -> Mapping[
 
 
 def _spread(ids: Sequence[str], count: int) -> Sequence[str]:
-    """About `count` of them, from first to last."""
+    """Return about `count` of them, from first to last."""
     return ids[:: max(1, len(ids) // count)]

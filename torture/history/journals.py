@@ -62,7 +62,7 @@ class Request:
         cls, reply: Reply, *, key: str, amount_minor: int, currency: str, sent_s: float, answered_s: float
     ) -> Self:
         """From what the HTTP client brought back."""
-        said = reply.said or {}
+        said = reply.body or {}
         payment = said.get("payment")
         created, enqueued = said.get("created"), said.get("enqueued")
         return cls(
@@ -92,7 +92,7 @@ class Observation:
     @classmethod
     def answered(cls, reply: Reply, *, payment_id: str, at_s: float) -> Self:
         """From what the HTTP client brought back."""
-        payment = (reply.said or {}).get("payment")
+        payment = (reply.body or {}).get("payment")
         if not isinstance(payment, Mapping):
             return cls(payment_id=payment_id, at_s=at_s, http_status=reply.status)
         return cls(
@@ -132,7 +132,7 @@ class Charge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderCounts:
-    """What the provider counted, summed over its lives as far as it was asked in time: at least so many.
+    """The counts of the provider, summed over its lives as far as they were read in time: lower bounds.
 
     `conflicts` are calls under a key that it knew with another payment, amount or currency.
     """

@@ -1,4 +1,4 @@
-"""Looks at the system from time to time while it is tortured: memory, descriptors, slow commands, the provider's counts.
+"""Sample the system during a run: memory, descriptors, slow commands, the provider's counts.
 
 What a process counts dies with it, so what it said last is kept.
 """
@@ -25,7 +25,7 @@ _WARM_S = 3.0  # before this a process has not yet the size that it will keep
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What a process took at one moment; its children's as well."""
+    """Memory and descriptors of a process and its children at one moment."""
 
     rss_mb: float
     descriptors: int  # open files and connections
@@ -62,7 +62,7 @@ class Watch:
             await self.look()
 
     async def look(self) -> None:
-        """Look once. Whoever does not answer at once is let be."""
+        """Take one sample; programs that do not answer at once are skipped."""
         await asyncio.gather(self._ask_provider(), self._ask_redis(), self._ask_sizes())
 
     async def _ask_provider(self) -> None:
@@ -70,10 +70,10 @@ class Watch:
         pid = provider.pid
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE_S):
-                reply = await self._http.get(f"{self._cluster.plan.provider_url}/journal/summary")
-                if reply.said is not None:
-                    self._provider[pid] = ProviderCounts.from_summary(reply.said)
-                    charged = reply.said.get("charged")
+                reply = await self._http.get(f"{self._cluster.factory.provider_url}/journal/summary")
+                if reply.body is not None:
+                    self._provider[pid] = ProviderCounts.from_summary(reply.body)
+                    charged = reply.body.get("charged")
                     self.charged = charged if isinstance(charged, int) else self.charged
 
     async def _ask_redis(self) -> None:

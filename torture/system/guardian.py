@@ -1,6 +1,6 @@
-"""Ends what a torture leaves behind that was itself killed, by -9 even.
+"""A guardian process that ends the programs of a torture run that was itself killed, even by kill -9.
 
-A program ends with its parent by itself (see okane/local/leash.py), unless it is stopped at that moment, as programs here
+A program ends with its parent by itself (see okane/local/parent_death.py), unless it is stopped at that moment, as some here
 are: then the signal waits for ever. So a small process of its own waits for the end of the torture, and kills what the roster
 still names.
 """
@@ -23,7 +23,7 @@ from okane.local.processes import Record
 
 @contextlib.contextmanager
 def guarded(folder: DataFolder) -> Iterator[None]:
-    """What the folder's roster names is killed if this process dies inside the block."""
+    """Kill the programs of the folder's roster if this process dies inside the block."""
     guardian = subprocess.Popen(  # noqa: S603 - ourselves
         [sys.executable, "-P", "-m", "torture.system.guardian", str(folder.path)],
         stdin=subprocess.PIPE,
@@ -39,7 +39,7 @@ def guarded(folder: DataFolder) -> Iterator[None]:
 
 
 def main(folder: DataFolder) -> None:
-    """Wait for the end of whoever holds our standard input, then kill."""
+    """Wait until the process that holds the other end of standard input has ended, then kill."""
     sys.stdin.buffer.read()
     for record in reversed(folder.roster.load()):
         kill_family(record)

@@ -29,7 +29,7 @@ def top(
     *,
     data: Data = None,
     interval: Interval = 2.0,
-    once: Annotated[bool, typer.Option("--once", help="one picture, of one second, and end")] = False,
+    once: Annotated[bool, typer.Option("--once", help="print one picture, measured over one second, and exit")] = False,
     json_: Json = False,
 ) -> None:
     run(_show(open_context(data), interval=timedelta(seconds=interval), once=once, as_json=json_))
@@ -41,7 +41,7 @@ async def _show(context: Context, *, interval: timedelta, once: bool, as_json: b
         observer = await closing.enter_async_context(open_observer(context))
         live = None
         if CONSOLE.is_terminal and not once and not as_json:
-            first = Text("looking at every process twice, to have rates …")
+            first = Text("measuring rates …")
             live = closing.enter_context(Live(first, console=CONSOLE, screen=True, auto_refresh=False))
             live.refresh()
         before = await observer.observe(())

@@ -85,7 +85,7 @@ def _lanes_table(lanes: Sequence[LaneRow]) -> Table:
 
 def _processes_table(processes: Sequence[ProcessRow], *, room: int | None) -> list[RenderableType]:
     if not processes:
-        return [Text("no process is there: start an API and a worker", style="yellow")]
+        return [Text("no processes: start an API and a worker", style="yellow")]
     shown = processes if room is None or len(processes) <= room else processes[: max(1, room - 1)]
     table = _table("process", "role", "state", "in hand", "pending", "idle", "out", "CPU")
     # By name: sorted by load, rows of about the same load would change places with every picture.

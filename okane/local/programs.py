@@ -1,4 +1,4 @@
-"""Which programs `okane up` runs, on which ports, and what it tells each about the others. Starts nothing.
+"""The programs of `okane up`, their ports, and the addresses that each gets of the others. Starts nothing.
 
 Promise: a port that is taken is found here, before the first program starts.
 """
@@ -17,11 +17,11 @@ from okane.local.postgres import PostgresServer
 from okane.local.redis_server import RedisServer
 from okane.local.server import LocalError
 
-# It answers at once; only a charge that it is told to delay takes longer.
+# It answers at once; only a charge with a configured delay takes longer.
 _PROVIDER_DRAIN_S = 2.0
 
 
-class Plan:
+class Programs:
     """The programs of one run. `postgres`, `redis` and `provider` are None where the settings name another one."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Plan:
         self.provider = self._provider(options) if settings.provider_base_url is None else None
 
     def endpoints(self) -> Endpoints:
-        """Where everything is. The embedded servers must have been prepared: their passwords are made then."""
+        """Return all addresses. The embedded servers must be prepared: that creates their passwords."""
         database_url = self._settings.database_url if self.postgres is None else self.postgres.url
         redis_url = self._settings.redis if self.redis is None else self.redis.url
         return Endpoints(
@@ -68,7 +68,7 @@ class Plan:
         )
 
     def api(self) -> OkaneProcess:
-        """The API. As with `workers`, what `endpoints` needs must be there."""
+        """Return the API process. The embedded servers must be prepared, as for `workers`."""
         health = answers_http(self._api_port, "/v1/health", self._api_host)
         return self._process(
             "api", ["api"], health, {"OKANE_PORT": str(self._api_port), "OKANE_AUTH": self._settings.auth}
@@ -124,10 +124,10 @@ class Plan:
         )
 
     def _port(self, option: str, wish: int, host: str = LOOPBACK) -> int:
-        """`wish`, or a free one if it is 0. Raises LocalError if it is taken, or wished for twice."""
+        """Return `wish`, or a free port if it is 0. Raises LocalError if it is taken, or given twice."""
         port = wish or free_port(besides=self._chosen)
         if port in self._chosen:
-            raise LocalError(f"port {port} is wanted twice: give another one with {option}")
+            raise LocalError(f"port {port} is given twice: give another one with {option}")
         if is_taken(port, host):
             raise LocalError(f"port {port} is taken{owner_of(port)}: give another one with {option} (0: any free one)")
         self._chosen.add(port)

@@ -1,6 +1,6 @@
-"""Keeps one program running: starts it, restarts it with a growing delay when it dies, ends it when told to.
+"""Start one program, restart it with a growing delay when it dies, stop it.
 
-Promise: a program that dies again and again ends `keep` with StartError and its last words: no endless loop.
+Promise: a program that dies again and again ends `supervise` with StartError and the end of its log: no endless loop.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from okane.local.server import Server, StartError, describe_exit
 _POLL_S = 0.03
 _WATCH_S = 0.1
 _READY_TIMEOUT_S = 60.0
-# A program that lived this long was well; its next death is a new story.
-_WELL_AFTER_S = 30.0
+# A program that ran this long was healthy: its next death does not count with the earlier ones.
+_HEALTHY_AFTER_S = 30.0
 _DELAYS_S = (1.0, 2.0, 4.0, 8.0)
 
 
-class Keeper:
-    """One program under care. `consequence` completes the line about its death: what it means for payments.
+class Supervisor:
+    """Supervises one program. `consequence` completes the line about its death with the effect on payments.
 
-    It waits `delays_s` before one restart after the other; when they are used up in a row, it gives up.
+    `delays_s` are the pauses before restarts in a row; when they are used up, it gives up.
     """
 
     def __init__(
@@ -52,23 +52,23 @@ class Keeper:
         return self._child.pid
 
     async def start(self) -> None:
-        """Start it and wait until it answers. Raises StartError if it dies before."""
+        """Start the program and wait until it is ready. Raises StartError if it dies first."""
         preparing = asyncio.ensure_future(asyncio.to_thread(self._server.prepare))
         try:
             await asyncio.shield(preparing)
         except asyncio.CancelledError:
-            # A thread cannot be cancelled: nobody may give the data folder away before it is through.
+            # A thread cannot be cancelled: the data folder must not be released before it ends.
             await asyncio.wait([preparing])
             raise
         await self._launch()
 
-    async def keep(self) -> None:
-        """Restart it whenever it ends. Runs until cancelled. Raises StartError when restarting does not help."""
+    async def supervise(self) -> None:
+        """Restart the program whenever it ends, until cancelled. Raises StartError when restarts do not help."""
         deaths = 0
         while True:
             started_at = time.monotonic()
             code = await self._exit()
-            deaths = 1 if time.monotonic() - started_at > _WELL_AFTER_S else deaths + 1
+            deaths = 1 if time.monotonic() - started_at > _HEALTHY_AFTER_S else deaths + 1
             if deaths > len(self._delays_s):
                 raise StartError(f"{self.name} died {deaths} times in a row.\n{self._server.last_lines()}")
             delay_s = self._delays_s[deaths - 1]
@@ -81,13 +81,13 @@ class Keeper:
             self._report(f"{self.name} is back (pid {self.pid})")
 
     async def stop(self, hurry: threading.Event) -> None:
-        """End it politely; set `hurry` to be less polite. Harmless if it never ran."""
+        """Stop the program gracefully; `hurry` shortens the wait. Does nothing if it never ran."""
         self.is_ready = False
         await asyncio.to_thread(self._server.stop, hurry=hurry)
         self._roster.discard(self.name)
 
     async def _launch(self) -> None:
-        # Not in a thread: the child would be signalled when that ends (see processes.spawn).
+        # Not in a thread: the kernel signals the child when the thread ends (see processes.spawn).
         self._roster.add(self._server.launch().record)
         deadline = time.monotonic() + _READY_TIMEOUT_S
         while not await asyncio.to_thread(self._server.ready):
@@ -101,7 +101,7 @@ class Keeper:
         self.is_ready = True
 
     async def _exit(self) -> int:
-        # Polled: a thread for each would block in waitpid, and pidfd is for Linux alone.
+        # Polled: a thread for each would block in waitpid, and pidfd exists on Linux only.
         while True:
             if (code := self._child.exit_code()) is not None:
                 self.is_ready = False

@@ -1,8 +1,8 @@
-"""The few lines that run between `okane up` and a program it starts: they tie the program to its parent's life.
+"""A launcher that runs between `okane up` and a program: it makes the kernel end the program when its parent dies.
 
-Run by path, never imported by the parent: `python -I -S leash.py PARENT_PID SIGNAL UID:GID PROGRAM [ARGUMENT ...]`. On
-Linux the kernel then sends SIGNAL to the program when the parent dies, even by kill -9. A separate program rather than
-`preexec_fn`, because that runs Python between fork and exec, which may deadlock in a process that has threads.
+Run by path: `python -I -S parent_death.py PARENT_PID SIGNAL UID:GID PROGRAM [ARGUMENT ...]`. On Linux the kernel then sends
+SIGNAL to the program when the parent dies, even by kill -9. A separate program rather than `preexec_fn`, because that runs
+Python between fork and exec, which may deadlock in a process that has threads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> None:
-    """Become `UID:GID` (empty: stay), ask for SIGNAL at the parent's death, turn into PROGRAM. Returns never."""
+    """Change to `UID:GID` (empty: stay), request SIGNAL at the parent's death, execute PROGRAM. Never returns."""
     parent_pid, signal_number, account, *command = arguments
     prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
     if account:
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> None:
         os.setgid(gid)
         os.setuid(uid)
     if prctl is not None:
-        # After the change of user, which would clear it. A parent that died before this line never signals: look.
+        # After the change of user, which clears it. A parent that died before this line never signals: check.
         if prctl(_PR_SET_PDEATHSIG, int(signal_number), 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
         if os.getppid() != int(parent_pid):

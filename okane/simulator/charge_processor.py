@@ -1,7 +1,7 @@
-"""The mock provider's decisions, without HTTP: which act a call meets, what is charged, what a look-up sees.
+"""The decisions of the mock provider, without HTTP: the act for a call, the charge, the answer to a look-up.
 
-Promise: one idempotency key is charged at most once, whatever is drawn, and what was decided for it is what every later
-call and look-up is told.
+Promise: an idempotency key is charged at most once, whatever is drawn, and every later call and look-up returns the first
+decision.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CAPTURES = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChargeRequest:
-    """A well-formed request for money."""
+    """A well-formed request for a charge."""
 
     key: str
     payment_id: str
@@ -32,42 +32,42 @@ class ChargeRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """The key's result, durable. Told as it is when `act` is None (a repeat), otherwise in the way of `act`."""
+class Recorded:
+    """The durable result of the key. `act` is None for a repeat, which gets the plain result."""
 
     charge: Charge
     act: Act | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Untouched:
-    """Nothing was charged or kept; `act` says how the caller gets to know, or does not."""
+class NotRecorded:
+    """Nothing was charged or recorded; `act` is the way to answer, or not to."""
 
     act: Act
 
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """The key is known with another payment, amount or currency. Nothing was charged."""
+    """The key was used with another payment, amount or currency. Nothing was charged."""
 
 
-Decision = Settled | Untouched | Conflict
+Decision = Recorded | NotRecorded | Conflict
 
 
-class Desk:
-    """Decides over charges in the way of `behaviour`, which `change` replaces at any time."""
+class ChargeProcessor:
+    """Decides on charges according to `behaviour`, which `change` can replace at any time."""
 
     def __init__(self, *, journal: Journal, behaviour: Behaviour, dice: random.Random) -> None:
         self.journal = journal
         self.change(behaviour)
         self.calls = 0  # well-formed charge requests
-        self.repeats = 0  # of them, those that met a key already settled: doubles suppressed
+        self.repeats = 0  # of them, those with a key that has a result: suppressed duplicates
         self.conflicts = 0
         self.lookups = 0
         self._dice = dice
 
     def change(self, behaviour: Behaviour) -> None:
-        """Behave like this from the next call on; calls that have begun keep what they drew."""
+        """Replace the behaviour from the next call on; calls in progress keep their act."""
         self.behaviour = behaviour
         self._cumulative_weights = tuple(accumulate(behaviour.weights))
         self._latency_range_ms = behaviour.latency_range_ms
@@ -77,19 +77,19 @@ class Desk:
         return (low if low == high else self._dice.uniform(low, high)) / 1000
 
     async def decide(self, request: ChargeRequest) -> Decision:
-        """Settle the request or not. Raises JournalError when the result cannot be kept; then nothing may be told."""
+        """Decide on a request. Raises JournalError when the result cannot be recorded; then no result may be sent."""
         self.calls += 1
         if (known := self.journal.find(request.key)) is not None:
             return await self._repeat(known, request)
         act, code = self._draw(request.amount)
         if act is not Act.DECLINE and act not in _CAPTURES:
-            return Untouched(act)
-        return Settled(await self._keep(request, declined=act is Act.DECLINE, code=code), act)
+            return NotRecorded(act)
+        return Recorded(await self._keep(request, declined=act is Act.DECLINE, code=code), act)
 
-    async def charge_late(self, request: ChargeRequest) -> Settled | Conflict:
+    async def charge_late(self, request: ChargeRequest) -> Recorded | Conflict:
         """Charge a request that was held back on its way. Raises as `decide` does."""
         known = self.journal.find(request.key)
-        return Settled(await self._keep(request)) if known is None else await self._repeat(known, request)
+        return Recorded(await self._keep(request)) if known is None else await self._repeat(known, request)
 
     async def _keep(self, request: ChargeRequest, *, declined: bool = False, code: str = "") -> Charge:
         charge = Charge(
@@ -106,7 +106,7 @@ class Desk:
         return charge
 
     async def look_up(self, key: str) -> Charge | None:
-        """What a look-up may see of `key`: nothing while the consistency lag lasts."""
+        """Return the charge under `key`, or None while the consistency lag lasts."""
         self.lookups += 1
         charge = self.journal.find(key)
         if charge is None or charge.age_s(datetime.now(UTC)) * 1000 < self.behaviour.lookup_lag_ms:
@@ -115,7 +115,7 @@ class Desk:
         return charge
 
     def summary(self) -> dict[str, int]:
-        """Counts. Keys, charged and declined come from the journal; the others count since this process started."""
+        """Return counts: keys, charged and declined of the journal, the others since this process started."""
         return {
             "keys": len(self.journal),
             "charged": self.journal.counts["captured"],
@@ -126,13 +126,13 @@ class Desk:
             "lookups": self.lookups,
         }
 
-    async def _repeat(self, known: Charge, request: ChargeRequest) -> Settled | Conflict:
+    async def _repeat(self, known: Charge, request: ChargeRequest) -> Recorded | Conflict:
         if not known.same_request(payment_id=request.payment_id, amount=request.amount, currency=request.currency):
             self.conflicts += 1
             return Conflict()
         self.repeats += 1
         await self.journal.durable()  # the first call may still be waiting for its fsync
-        return Settled(known)
+        return Recorded(known)
 
     def _draw(self, amount: int) -> tuple[Act, str]:
         if self.behaviour.magic_amounts and (magic := MAGIC_AMOUNTS.get(amount % 10_000)) is not None:
