@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Runs okane from a fresh clone: makes `.venv` once, installs the hash-pinned requirements, hands over to `okane`.
+"""Run okane from a fresh clone: create `.venv` once, install the hash-pinned requirements, execute `okane`.
 
-Standard library only. Promises: `.venv` is complete or is made anew, also after a kill or a move; two starts at once
-make it once; nothing is installed that is not in the requirements file with its hash.
+Standard library only. Promises: `.venv` is complete or is created again, also after a kill or a move; two starts at once
+create it once; nothing is installed that is not in the requirements file with its hash.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ import sys
 import tempfile
 import time
 
-# In this file no syntax that Python 3.6 does not know: an old Python must get as far as this message.
-if sys.version_info < (3, 11):  # noqa: UP036 - ruff knows what we ask for; the stranger's machine does not
+# This file has no syntax newer than Python 3.6 before this point: an old Python must get as far as this message.
+if sys.version_info < (3, 11):  # noqa: UP036 - ruff assumes the required version; the user's machine may have an older one
 
     def works(python: str) -> bool:
-        # pyenv has commands for Pythons that are not chosen: they are found, and fail.
+        # pyenv has commands for Pythons that are not selected: they exist, and fail.
         null = subprocess.DEVNULL
         return shutil.which(python) is not None and subprocess.call([python, "-c", ""], stdout=null, stderr=null) == 0
 
@@ -39,8 +39,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
-STAMP = VENV / "okane-setup.json"  # written last: without it the set-up was cut short
-OURS = VENV / "made-by-run.py"  # written first: without it the folder is somebody else's
+STAMP = VENV / "okane-setup.json"  # written last: without it the set-up was interrupted
+OURS = VENV / "made-by-run.py"  # written first: without it run.py did not create the folder
 RUNTIME, DEVELOPMENT = "requirements.txt", "requirements-dev.txt"  # the second has all of the first
 CHECKS = (
     ("ruff", "check", "."),
@@ -143,7 +143,7 @@ def fingerprint(requirements: str) -> str:
 
 
 def identity() -> dict[str, str]:
-    """What a virtual environment cannot outlive: its own place, and the Python it was made from."""
+    """Return the facts whose change breaks a virtual environment: its path, and the Python it was created from."""
     return {
         "place": str(VENV),
         "version": "{}.{}".format(*sys.version_info[:2]),
@@ -152,7 +152,7 @@ def identity() -> dict[str, str]:
 
 
 def why_anew() -> str | None:
-    """Why `.venv` has to be made (again), None if it can stay. Exits if it is not ours to replace."""
+    """Return the reason to create `.venv` (again), or None. Exits if run.py did not create the one that is there."""
     if not VENV.exists():
         return "making"
     if not OURS.exists():
@@ -170,10 +170,10 @@ def why_anew() -> str | None:
 
 
 def create(reason: str, lock: int) -> None:
-    """A new, empty `.venv` with pip, which also finds okane in this checkout."""
+    """Create an empty `.venv` with pip, which also finds okane in this checkout."""
     try:
         import ensurepip  # noqa: F401, PLC0415 - Debian and Ubuntu leave these two to a package of their own
-        import venv  # noqa: F401, PLC0415
+        import venv  # noqa: F401, PLC0415 - see above
     except ImportError as error:
         version = "{}.{}".format(*sys.version_info[:2])
         sys.exit(
@@ -195,7 +195,7 @@ def create(reason: str, lock: int) -> None:
 def install(requirements: str, lock: int) -> None:
     """Install the pinned packages, then write the stamp."""
     count = sum("==" in line for line in (ROOT / requirements).read_text().splitlines())
-    # Whoever sets these means other installations: here they would lead pip out of the virtual environment.
+    # These are meant for other installations: here they would make pip install outside the virtual environment.
     env = {name: value for name, value in os.environ.items() if name not in ("PIP_USER", "PIP_TARGET", "PIP_PREFIX")}
     options = ["--quiet", "--disable-pip-version-check", "--no-input", "--require-hashes", "--no-deps"]
     command = [str(PYTHON), "-m", "pip", "install", *options, "-r", str(ROOT / requirements)]
@@ -207,9 +207,9 @@ def install(requirements: str, lock: int) -> None:
 
 
 def run_quietly(what: str, command: list[str], lock: int, env: dict[str, str] | None = None) -> None:
-    """Run `command`, saying what it does, with a dot every two seconds. If it fails, show its output and end.
+    """Run `command` with a dot every two seconds. If it fails, print its output and exit.
 
-    It inherits `lock`: should this process be killed, the next waits until the command has let go of `.venv`.
+    It inherits `lock`: if this process is killed, the next one waits until the command has ended.
     """
     print(f".venv: {what} ", end="", file=sys.stderr, flush=True)
     with tempfile.TemporaryFile() as output:

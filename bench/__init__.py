@@ -1,1 +1,1 @@
-"""What produces the figures in the README and the docs. Each prints what it measured; none is a test."""
+"""The programs behind the figures in the README and the docs. Each prints its measurements; none is a test."""

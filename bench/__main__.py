@@ -19,7 +19,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command(cls=RedactingCommand)
 @options_from(BenchOptions)
 def bench(options: BenchOptions) -> None:
-    """Measure okane on this machine: against a textbook, against bare loops, against other libraries. Loopback only."""
+    """Measure okane on this machine: against a textbook implementation, bare loops and other libraries. Loopback only."""
     report = run(options.made_quick() if options.quick else options)
     typer.echo(json.dumps(report.to_json()) if options.json else render(report))
 

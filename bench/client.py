@@ -91,7 +91,7 @@ class Flood:
         self._callers = [Caller(self.tally, self._send_next) for _ in range(connections)]
 
     async def run(self, port: int) -> float:
-        """How many seconds it took."""
+        """The seconds that it took."""
         await asyncio.gather(*(caller.open(port) for caller in self._callers))
         started_s = time.perf_counter()
         for caller in self._callers:
@@ -123,7 +123,7 @@ class Drip:
         self._all_answered = asyncio.Event()
 
     async def run(self, port: int) -> float:
-        """How many seconds it took to send all."""
+        """The seconds until all were sent."""
         await asyncio.gather(*(caller.open(port) for caller in self._callers))
         self._free.extend(self._callers)
         started_s = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What processes use: CPU time and memory by kind of process. A server's processes count together, ended ones included."""
+"""CPU time and memory by kind of process. The processes of a server count together, ended ones included."""
 
 from __future__ import annotations
 

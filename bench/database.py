@@ -1,4 +1,4 @@
-"""What the benchmarks put into Postgres and read from it. Rates come from the events' own times, the database's clock.
+"""Write and read the benchmarks' payments in Postgres. Rates come from the times of the events, by the database's clock.
 
 What is measured is told from what was there before by the time in the ids: every function takes the point (`since`) from
 which on payments count.
@@ -110,13 +110,13 @@ def mark(url: str) -> UUID:
 
 
 def accepted(url: str, since: UUID) -> int:
-    """How many payments there are."""
+    """Return the number of payments."""
     with psycopg.connect(url) as connection:
         return int(_since(connection, _ACCEPTED, since))
 
 
 def settled(url: str, since: UUID) -> int:
-    """How many payments have succeeded."""
+    """Return the number of payments with status success."""
     with psycopg.connect(url) as connection:
         return int(_since(connection, _SETTLED, since))
 
@@ -157,7 +157,7 @@ def throughput_per_s(url: str, since: UUID) -> float:
 
 
 def ages(url: str, since: UUID) -> Ages:
-    """How old payments were when they were settled."""
+    """Return the ages of payments when they were settled."""
     with psycopg.connect(url) as connection:
         p50_ms, p99_ms = _since(connection, _AGES, since)
     return Ages(float(p50_ms), float(p99_ms))

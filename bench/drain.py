@@ -13,7 +13,7 @@ NO_LIMIT = 1_000_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drained:
-    """How it went. `cpu_us` is what a settled payment cost, by kind of process; starting a worker is no part of it."""
+    """The result of a drain. `cpu_us` is the cost of a settled payment by kind of process, without the start of workers."""
 
     entries: int
     per_s: float

@@ -1,4 +1,4 @@
-"""What a failpoint costs where it is not armed: `python -m bench.failpoint_cost`."""
+"""Measure the cost of a failpoint that is not armed: `python -m bench.failpoint_cost`."""
 
 from __future__ import annotations
 

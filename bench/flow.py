@@ -17,7 +17,7 @@ _SETTLE_S = 300.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flow:
-    """What one run showed. Costs are microseconds of CPU per settled payment, by kind of process."""
+    """The result of one run. Costs are microseconds of CPU per settled payment, by kind of process."""
 
     payments: int
     per_s: float

@@ -24,7 +24,7 @@ _ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What one run of a generator saw. Latencies are the client's, over all answers."""
+    """The result of one run of a generator. Latencies are the client's, over all answers."""
 
     accepted: int
     other: int
@@ -55,14 +55,14 @@ def drip(port: int, *, rate: float, seconds: float, connections: int = 64) -> Lo
 
 
 def charges_per_s(port: int, *, seconds: float, connections: int = 64) -> float:
-    """How many charges a second a provider answers."""
+    """Return the charges per second that a provider answers."""
     seen = _run([[*_client(port, connections=connections, seconds=seconds), "--charges"]])
     return seen.other / seen.elapsed_s
 
 
 def _run(commands: Sequence[Sequence[str]]) -> Load:
     running = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=_ROOT)  # noqa: S603
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=_ROOT)  # noqa: S603 - a program of ours
         for command in commands
     ]
     seen = [_result(process) for process in running]
@@ -88,7 +88,7 @@ def _client(port: int, *, connections: int, seconds: float) -> list[str]:
 
 
 def _prefix() -> str:
-    """Of the keys of one run: they must be new to the database."""
+    """Return a prefix for the keys of one run: they must be new to the database."""
     return secrets.token_hex(6)
 
 

@@ -1,4 +1,4 @@
-"""What the figures were measured on: without it they mean nothing."""
+"""The machine that the figures were measured on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `okane bench` is asked to measure, and how long."""
+"""The options of `okane bench`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PARTS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchOptions:
-    """Everything `okane bench` takes. Raises ValueError for what cannot be run."""
+    """The options of `okane bench`. Raises ValueError for values that cannot be run."""
 
     only: str = field(
         default=",".join(PARTS),
@@ -71,7 +71,7 @@ class BenchOptions:
         return _numbers(self.processes)
 
     def made_quick(self) -> BenchOptions:
-        """The same on the smallest numbers that exercise everything."""
+        """Return these options with the smallest numbers that exercise everything."""
         return replace(
             self, rounds=1, seconds=1.0, jobs=1_000, rows="0,2000", backlogs="1000,3000", waiting=1_000, processes="1,2"
         )

@@ -20,7 +20,7 @@ _NOT_FOUND = b'{"code":"charge_not_found","message":"no charge under this idempo
 
 
 class Till:
-    """What was charged, by idempotency key."""
+    """The charges by idempotency key."""
 
     def __init__(self) -> None:
         self.calls = 0

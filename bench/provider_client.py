@@ -1,4 +1,4 @@
-"""What a call of the provider costs this process: `python -m bench.provider_client`.
+"""Measure the CPU time of a provider call: `python -m bench.provider_client`.
 
 A: aiohttp's client, set up as the provider client once was. B: `OkaneHttpProvider`. Both with 64 calls in flight against the
 same server, a few lines over a socket in another process. Rounds alternate, because the machine's speed drifts.

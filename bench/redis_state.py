@@ -1,4 +1,4 @@
-"""What the benchmarks put into Redis and read from it: wake-ups, slow commands, time by command, memory."""
+"""Write and read the benchmarks' data in Redis: wake-ups, slow commands, time by command, memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PENDING = "SELECT id, lane, created_at FROM payments WHERE id >= %s AND status 
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """How often a command took `SLOW_MS` or more, and the times of the slowest calls."""
+    """The number of calls that took `SLOW_MS` or more, and the times of the slowest."""
 
     name: str
     count: int
@@ -116,7 +116,7 @@ def reset(system: System) -> None:
 
 
 def slow_commands(system: System) -> Sequence[Slow]:
-    """What took `SLOW_MS` or more since the last `reset`, the slowest first. Scripts go by their names."""
+    """Return the commands that took `SLOW_MS` or more since the last `reset`, the slowest first; scripts by name."""
     with system.redis_client() as client:
         entries: list[dict[str, Any]] = client.slowlog_get(_SLOW_LIMIT)
     times_ms: defaultdict[str, list[float]] = defaultdict(list)

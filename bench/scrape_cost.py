@@ -1,4 +1,4 @@
-"""What it costs to be scraped: `python -m bench.scrape_cost [--workers 50]`.
+"""Measure the cost of a scrape: `python -m bench.scrape_cost [--workers 50]`.
 
 A process that has seen every kind of label tells itself; one of them tells the whole system, whose group has that many
 consumers on each lane, and where all of them are. CPU is this process's; what Redis spends is what Redis says.

@@ -55,7 +55,7 @@ class Scene:
         worker.start()
 
     def no_requests(self, pause_s: float) -> None:
-        """Somebody speaks to the API, but no HTTP."""
+        """Send bytes to the API that are not HTTP."""
         until = time.monotonic() + pause_s
         while time.monotonic() < until:
             with socket.create_connection((LOOPBACK, self.deployment.api_ports[0]), timeout=5) as connection:
@@ -83,12 +83,12 @@ def control(url: str, **changes: float | str) -> None:
     """Change how the mock provider behaves."""
     body = json.dumps(changes).encode()
     request = urllib.request.Request(f"{url}/control", data=body, method="PUT")  # noqa: S310 - on loopback
-    with urllib.request.urlopen(request, timeout=5):  # noqa: S310
+    with urllib.request.urlopen(request, timeout=5):  # noqa: S310 - a loopback http address
         pass
 
 
 def play(scene: Scene, *, seconds: float) -> None:
-    """What happens, each at its part of the time."""
+    """The incidents of the recording, each at its share of the time."""
     acts: Sequence[tuple[float, str, Callable[[float], None], float]] = (
         (0.15, "a worker is killed", scene.killed_worker, 0.08),
         (0.35, "the provider is slow", scene.provider(latency_ms="1500-4000"), 0.06),
@@ -150,7 +150,7 @@ def paid(scene: Scene, *, seconds: float) -> Iterator[None]:
     """Payments come in inside the block; at its end, what became of them."""
     command = [*OKANE_COMMAND, "load", "--rate", str(RATE), "--payments", str(round(RATE * seconds)), "--json"]
     command += ["--url", f"http://{LOOPBACK}:{scene.deployment.api_ports[0]}", "--provider-url", scene.provider_url]
-    load = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **own_path()})  # noqa: S603
+    load = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **own_path()})  # noqa: S603 - a program of ours
     try:
         yield
         output, _ = load.communicate(timeout=seconds + 180)

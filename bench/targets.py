@@ -1,4 +1,4 @@
-"""What the figures are to reach, and how far they have come. Pure."""
+"""The targets of the figures, and the measured values. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What traces cost: `python -m bench.tracing_cost [--rounds 9] [--seconds 3] [--rate 200] [--before OTHER_CHECKOUT]`.
+"""Measure the cost of traces: `python -m bench.tracing_cost [--rounds 9] [--seconds 3] [--rate 200] [--before CHECKOUT]`.
 
 An API and a worker each without tracing, with 1 % of the traces kept, and with all of them, over the same servers, at the
 same time and at the same rate: what else the machine does slows all of them alike. A collector takes what they send, and does

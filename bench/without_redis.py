@@ -1,4 +1,4 @@
-"""How fast payments settle while Redis is away, against the same with Redis: `python -m bench.without_redis`.
+"""Measure how fast payments settle without Redis, against the same with Redis: `python -m bench.without_redis`.
 
 Payments are accepted with no worker running, then workers are started and the rate at which they settle is taken from the
 events. In turns: with Redis; with Redis killed before the payments come (the API knows, and says so in their rows); with

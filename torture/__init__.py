@@ -1,13 +1,13 @@
-"""`okane torture`: pay through a real system while it is being broken, heal it, and judge what everybody says of it.
+"""`okane torture`: send payments to a real system under faults, heal it, and check every invariant over its journals.
 
-run.py  options.py          one run, from the first start to the report; what it is asked to do
-clients.py                  who pays: seeded, and writing down what they were told
-schedule.py  nemesis.py     which faults, when and on whom; making and healing them
-repairs.py                  what one repair takes when nothing else is wrong
-faults/                     every fault there is
-system/                     what is tortured
+run.py  options.py          one run, from the first start to the report; its options
+clients.py                  the load: seeded clients that record every answer
+schedule.py  nemesis.py     the seeded schedule of faults; the nemesis (as in Jepsen) makes and heals them
+repairs.py                  the time of one repair when nothing else is wrong
+faults/                     all faults
+system/                     the servers and processes under test
 network/                    the proxy on every link of it
-history/                    what clients, provider, Postgres, metrics, broker and logs say of the run
-invariants/                 what must hold of that
-report/                     what was found out
+history/                    the journals of a run: clients, provider, Postgres, metrics, Redis and logs
+invariants/                 the invariants over these journals
+report/                     the result of a run
 """

@@ -26,14 +26,16 @@ app = typer.Typer(
 @app.command(cls=RedactingCommand)
 @options_from(TortureOptions)
 def torture(options: TortureOptions) -> None:
-    """Torture a system of its own on this machine: kill, stop, cut off and starve it while it is paid through, then check
-    every invariant over what clients, provider, Postgres and metrics say. Exit code 1 if one is violated."""
+    """Start a system on this machine, kill, stop, disconnect and starve its parts under load, then check every invariant
+    over the journals of clients, provider, Postgres and metrics. Exit code 1 if one is violated."""
     console = Console(highlight=False)
     if options.list_faults:
         console.out(listed(as_json=options.json))
         return
-    logs.configure(level="error", format_="console", process="torture")  # what is lost and found is in the report
-    # Not on uvloop: its closed connections are in the way of a proxy that resets them.
+    logs.configure(
+        level="error", format_="console", process="torture"
+    )  # lost and restored connections are in the report
+    # Not on uvloop: the proxy cannot reset connections that it has closed.
     sys.exit(asyncio.run(run_torture(options, console)).exit_code)
 
 

@@ -1,8 +1,7 @@
-"""The load: seeded clients that pay through the APIs, each repeating its request until it is answered, and write down what
-they were told.
+"""The load: seeded clients that send payments to the APIs, repeat each request until it is answered, and record the answers.
 
-Most send one payment once. Some are impatient (two equal requests at once), some forgetful (the same again later), and a few
-confused (another amount under a used key, which must be refused).
+Most send one payment once. Some send two equal requests at once, some the same again later, and a few another amount under
+a used key, which must be refused.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ _TWINS, _REPEATS, _REUSES = 0.05, 0.05, 0.02  # of all payments
 _LATER_S = (0.1, 5.0)
 _PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 TIMEOUT_S = 4.0  # of one request
-_SECRETIVE = 50  # every so many orders carry what no log may show
+_SECRETIVE = 50  # one order in so many carries a canary, which no log may show
 CANARIES = ("canary-3f1c9a77d2", "4111111111111111")
-_IN_FLIGHT = 250  # payments: an outage of the API must not pile up requests without end
+_IN_FLIGHT = 250  # payments: limits the requests that pile up during an outage of the API
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What one client wants: one payment, and what else it does about it."""
+    """The requests of one client: one payment, and its repetitions."""
 
     number: int
     amount_minor: int
@@ -42,7 +41,7 @@ class Order:
 
 
 def orders(seed: int) -> Iterator[Order]:
-    """Orders without end: the same for the same seed."""
+    """Yield orders without end, the same for the same seed."""
     dice = random.Random(f"orders {seed}")
     number = 0
     while True:
@@ -61,7 +60,7 @@ def orders(seed: int) -> Iterator[Order]:
 
 
 class Clients:
-    """Sends orders at `rate` a second. `journal` is what they were told; `acknowledged` counts payments."""
+    """Sends orders at `rate` a second. `journal` holds the answers; `acknowledged` counts payments."""
 
     def __init__(self, *, urls: Sequence[str], http: HttpClient, seed: int, rate: float, started_s: float) -> None:
         self.journal: list[Request] = []
@@ -77,21 +76,21 @@ class Clients:
         self._giving_up = asyncio.Event()
 
     async def run(self, enough: Callable[[], bool]) -> None:
-        """Send until it is enough; every order sent by then is answered when this returns, or `give_up` was called."""
+        """Send until `enough`; when this returns, every order is answered, or `give_up` was called."""
         due_s = time.monotonic()
         async with asyncio.TaskGroup() as paying:
             for order in self._orders:
                 if enough() or self._giving_up.is_set():
                     break
                 await self._places.acquire()
-                # What an outage kept from being sent is not made up for in one burst.
+                # Orders that an outage delayed are not sent in one burst.
                 due_s = max(due_s + 1 / self._rate, time.monotonic() - 1)
                 await asyncio.sleep(max(0.0, due_s - time.monotonic()))
                 self.sent += 1
                 paying.create_task(self._serve(order))
 
     def give_up(self) -> None:
-        """Repeat nothing any more."""
+        """Stop repeating requests."""
         self._giving_up.set()
 
     async def _serve(self, order: Order) -> None:
@@ -110,7 +109,7 @@ class Clients:
             await self._insist(key, order, order.reuse_for_minor, 0)
 
     async def _insist(self, key: str, order: Order, amount_minor: int, offset: int) -> None:
-        """Ask one API after the other, with the same key, until there is a clear answer."""
+        """Send to one API after the other, with the same key, until there is a clear answer."""
         turn = order.number + offset
         tries = 0
         while True:

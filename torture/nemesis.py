@@ -1,7 +1,7 @@
-"""Makes the faults of a schedule, one after the other, a few at a time, and heals each when its time is over.
+"""The nemesis (Jepsen's term) makes the faults of a schedule, a few at a time, and heals each when its time is over.
 
-Order, targets and durations are the schedule's; when each begins depends on the machine: a fault waits until what it strikes
-is free of other faults, and no more than a few are held at once. Others may begin before one that waits.
+Order, targets and durations follow the schedule; the start of each depends on the machine: a fault waits until its target is
+free of other faults, and only a few are held at once. Others may begin before one that waits.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from torture.system.cluster import Cluster
 
 AT_ONCE = 3  # held faults; those that strike and are over come on top
 WAITING = 8  # steps that may wait for their target while others go ahead
-# What strikes one of these strikes everybody. One such fault at a time, with a pause after it in which work gets done: what
-# nothing is in flight for proves little.
+# A fault of one of these affects all processes. One such fault at a time, with a pause after it in which payments proceed:
+# a fault without payments in flight proves little.
 _SERVERS = frozenset({"postgres", "redis", "provider"})
 _REST = 0.5  # of the time that it was held
 _POLL_S = 0.1
 
 
 class Nemesis:
-    """`impossible` are the faults that this machine cannot have, with the reason; they stay in the schedule, so that a seed
-    means the same everywhere, and are passed over."""
+    """Makes faults. `impossible` are those that this machine does not support, with the reason: they stay in the schedule, so
+    that a seed means the same on every machine, and are skipped."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Nemesis:
         self._over = asyncio.Event()
 
     async def run(self, enough: Callable[[], bool]) -> None:
-        """Make faults until it is enough; all are healed when this returns."""
+        """Make faults until `enough`; all are healed when this returns."""
         async with asyncio.TaskGroup() as making:
             making.create_task(self._end_when(enough))
             for step in self._steps:
@@ -63,7 +63,7 @@ class Nemesis:
             await self._over.wait()  # there are no faults to make
 
     async def _end_when(self, enough: Callable[[], bool]) -> None:
-        while not enough():  # noqa: ASYNC110 - who counts does not know who waits
+        while not enough():  # noqa: ASYNC110 - the counters have no event to wait for
             await asyncio.sleep(_POLL_S)
         self._over.set()
 
@@ -90,13 +90,13 @@ class Nemesis:
             async with fault.made(self._cluster, step):
                 self._tally.made[fault.name] += 1
                 await self._hold(step.hold_s)
-        except Exception as error:  # a fault that fails is a finding about this program, and no reason to stop
+        except Exception as error:  # a fault that fails is a finding about this program and goes into the report
             self._tally.failed[said] = f"{type(error).__name__}: {error}"
         finally:
             del self._tally.now[step.number]
 
     async def _hold(self, seconds: float) -> None:
-        """Wait, but not beyond the end."""
+        """Wait until the time or the end, whichever comes first."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._over.wait()

@@ -1,4 +1,4 @@
-"""What `okane torture` is asked to do, and the small numbers that the system under it runs on. Pure."""
+"""The options of `okane torture`, and the short time-outs of the system under test. Pure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from okane.config import parse_duration
 
-# Every wait of the product, shortened so that a repair takes seconds. What the network faults assume: a charge may be held
-# up on its way for less than the consistency lag, as the setting's own promise says (see faults/network.py).
+# Every wait of the product, shortened so that a repair takes seconds. The network faults assume that a charge is delayed on
+# its way by less than the consistency lag, as the setting promises (see faults/network.py).
 SMALL: Mapping[str, str] = {
     "VISIBILITY_TIMEOUT": "2s",
     "OKANE_PROVIDER_TIMEOUT": "1s",
@@ -20,7 +20,7 @@ SMALL: Mapping[str, str] = {
     "OKANE_RETRY_CAP": "500ms",
     "OKANE_CONSISTENCY_LAG": "1500ms",
     "OKANE_LOOK_UP_DELAYS": "200ms,500ms,1s",
-    "OKANE_LATE_LOOK_UPS": "1s,4s,12s",  # the last after all that the provider holds back (9 s)
+    "OKANE_LATE_LOOK_UPS": "1s,4s,12s",  # the last one after every request that the provider holds back (9 s)
     "OKANE_DRAIN": "5s",
     "MAX_RETRIES": "4",
     "WORKER_COUNT": "32",
@@ -43,9 +43,9 @@ def _environment(texts: Sequence[str]) -> Mapping[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TortureOptions:
-    """Everything `okane torture` takes. It runs until each of `minutes`, `kills` and `payments` is reached.
+    """The options of `okane torture`. It runs until each of `minutes`, `kills` and `payments` is reached.
 
-    None of the three means the short run: 50 kills, 5,000 payments. Raises ValueError for what cannot be run.
+    None of the three means the short run: 50 kills, 5,000 payments. Raises ValueError for values that cannot be run.
     """
 
     minutes: float = field(default=0.0, metadata={"help": "minimum duration", "min": 0, "max": 1e6})
@@ -105,18 +105,18 @@ class TortureOptions:
 
     @property
     def env(self) -> Mapping[str, str]:
-        """The settings of every okane process."""
+        """Return the settings of every okane process."""
         return {**SMALL, **self.settings}
 
     @property
     def lease_s(self) -> float:
-        """How long a claim holds: what stops a process longer than this is a fault."""
+        """Return the lease in seconds: a process that stops for longer loses its claims."""
         lease = parse_duration(self.env["VISIBILITY_TIMEOUT"])
         assert isinstance(lease, timedelta), "parse_duration raises for text that is none"
         return lease.total_seconds()
 
     @property
     def expected_payments(self) -> int:
-        """About how many payments will be made, for the size of the disks."""
-        # A kill a second is what the schedule comes to.
+        """Return the approximate number of payments, for the size of the disks."""
+        # The schedule kills about once a second.
         return max(self.payments, int(self.rate * max(self.minutes * 60, self.kills * 1.5)))

@@ -1,4 +1,4 @@
-"""Measures repairs in peace: one thing dies at a time and nothing else is wrong, so that the figures say what a repair takes
+"""Measure repairs one at a time, with no other fault in force, so that the figures are those of a single repair
 and not what else was broken meanwhile.
 """
 
@@ -14,14 +14,14 @@ from torture.system.cluster import Cluster
 
 WORKER_FAULT, REDIS_FAULT = "kill_worker", "redis_down"
 _KILLED = 3  # workers
-_IN_FLIGHT_S = 1.0  # until there are payments in everybody's hands
+_IN_FLIGHT_S = 1.0  # until every worker has payments in flight
 _REDIS_AWAY_S = 1.0
 
 
 async def measure_repairs(
     cluster: Cluster, clients: Clients, *, workers: bool, redis: bool, stop: asyncio.Event
 ) -> None:
-    """Pay on, and kill a few workers and Redis, unless somebody stops it; the times go to the tally."""
+    """Continue the load and kill a few workers and Redis, unless stopped; the times go to the tally."""
     cluster.tally.calm_from_s = time.time()
     done = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
@@ -44,7 +44,7 @@ async def _kill_workers(cluster: Cluster, stop: asyncio.Event) -> None:
         await asyncio.sleep(_IN_FLIGHT_S)
         await cluster.programs[name].kill()
         await cluster.programs[name].ready()
-        # Its payments are settled before the next one dies: whoever took them over must live.
+        # Its payments are settled before the next one dies: the worker that took them over must live.
         await asyncio.sleep(cluster.options.lease_s * 2)
 
 

@@ -1,4 +1,4 @@
-"""`okane torture`: bring a system up, pay through it while it is being broken, heal it, and judge what the journals say.
+"""`okane torture`: start a system, send payments under faults, heal it, and check the invariants over the journals.
 
 Promise: whatever happened is said, also after Ctrl-C and when it is bad news; nothing that was started is left running.
 """
@@ -74,7 +74,7 @@ async def run_torture(options: TortureOptions, console: Console, *, stop: asynci
 
 
 def _chosen(options: TortureOptions) -> Sequence[str]:
-    """The names of the faults to make."""
+    """Return the names of the faults to make."""
     if options.faults == NO_FAULTS:
         return ()
     return options.faults or tuple(FAULTS)
@@ -161,7 +161,7 @@ class _Run:
             )
 
     async def _torture(self, clients: Clients, names: Sequence[str], impossible: Mapping[str, str]) -> None:
-        """Pay and break until all of the lengths are reached, then let the last requests be answered."""
+        """Run load and faults until all lengths are reached, then wait for the last answers."""
         self._phase = "torturing"
         cards = [FAULTS[name].card(self._shape) for name in names]
         steps = schedule(cards, seed=self._options.seed, pause_s=PAUSE_S)
@@ -174,7 +174,7 @@ class _Run:
             await _patiently(paying, clients)
 
     async def _measure(self, clients: Clients, names: Sequence[str]) -> float:
-        """Measure repairs in peace, as far as the chosen faults allow; how long it took to be at rest again."""
+        """Measure single repairs, as far as the chosen faults allow; return the seconds until the system was at rest."""
         workers, redis = (fault in names for fault in (repairs.WORKER_FAULT, repairs.REDIS_FAULT))
         if not (workers or redis):
             return 0.0
@@ -183,12 +183,12 @@ class _Run:
         return await self._rest()
 
     async def _rest(self) -> float:
-        """Wait until the system is at rest; how long it took."""
+        """Wait until the system is at rest; return the seconds that it took."""
         self._phase = "coming to rest"
         return await come_to_rest(self._cluster, within_s=self._options.rest_s)
 
     def _enough(self) -> bool:
-        """Whether every length that was asked for is reached, or somebody has asked to stop."""
+        """Return True when every requested length is reached, or a stop was requested."""
         assert self._clients is not None
         elapsed_s = time.monotonic() - self._started_s
         return self._stop.is_set() or (
@@ -198,7 +198,7 @@ class _Run:
         )
 
     def _line(self) -> str:
-        """The progress, in one line."""
+        """Return the progress in one line."""
         if self._clients is None or self._watch is None:
             return self._phase
         elapsed_s = time.monotonic() - self._started_s
@@ -210,7 +210,7 @@ class _Run:
 
 
 async def _patiently(paying: asyncio.Task[None], clients: Clients) -> None:
-    """The clients may still repeat for a while; then they give up."""
+    """Let the clients repeat for a while, then make them give up."""
     done, _ = await asyncio.wait([paying], timeout=GIVE_UP_S)
     if not done:
         clients.give_up()
@@ -218,9 +218,9 @@ async def _patiently(paying: asyncio.Task[None], clients: Clients) -> None:
 
 
 def _allow_many_files() -> None:
-    """As many as the system lets us have: every connection of the system takes four descriptors here."""
+    """Raise the limit of open files as far as the system allows: each connection takes four descriptors here."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # macOS says "unlimited" and then refuses more than this.
+    # macOS reports "unlimited" and then refuses more than this.
     files = _FILES if most == resource.RLIM_INFINITY else min(most, _FILES)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
@@ -228,7 +228,7 @@ def _allow_many_files() -> None:
 
 @contextlib.asynccontextmanager
 async def _watching(watch: Watch) -> AsyncIterator[None]:
-    """`watch` looks while the block goes on, and once more at its end."""
+    """Run `watch` while the block runs, and once more at its end."""
     done = asyncio.Event()
     watching = asyncio.create_task(watch.run(done))
     try:
@@ -240,7 +240,7 @@ async def _watching(watch: Watch) -> AsyncIterator[None]:
 
 @contextlib.contextmanager
 def _interrupts_set(stop: asyncio.Event, folder: DataFolder) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM sets `stop`; the second ends everything at once."""
+    """Set `stop` at the first Ctrl-C or SIGTERM; the second ends everything at once."""
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGINT, signal.SIGTERM)
     first_s: float | None = None
@@ -248,7 +248,7 @@ def _interrupts_set(stop: asyncio.Event, folder: DataFolder) -> Iterator[None]:
     def on_signal(number: signal.Signals) -> None:
         nonlocal first_s
         first_s = first_s or time.monotonic()
-        # One signal may come twice: to us, and to the group that we are in.
+        # One signal may arrive twice: for the process, and for its group.
         if time.monotonic() - first_s > _ONE_SIGNAL_S:
             for record in folder.roster.load():
                 kill_family(record)

@@ -1,4 +1,4 @@
-"""The schedule of faults: which, on whom, for how long, in what order. Pure: the same for the same seed and options.
+"""The schedule of faults: names, targets, durations, order. Pure: the same for the same seed and options.
 
 Faults are dealt from a deck that is shuffled anew whenever it is used up, so that every fault comes round however short the
 run; the targets of each fault likewise. When a step begins in real time depends on the machine: see nemesis.py.
@@ -37,7 +37,7 @@ class Step:
 
 
 def schedule(cards: Sequence[Card], *, seed: int, pause_s: float) -> Iterator[Step]:
-    """Steps without end, `pause_s` apart on average. No cards, no steps."""
+    """Yield steps without end, `pause_s` apart on average. Without cards there are none."""
     dice = random.Random(f"schedule {seed}")
     cards = [card for card in cards if card.targets]
     targets = {card.fault: _dealt(card.targets, dice.random()) for card in cards}
@@ -55,12 +55,12 @@ def schedule(cards: Sequence[Card], *, seed: int, pause_s: float) -> Iterator[St
 
 
 def pick(choices: Sequence[T], roll: float) -> T:
-    """One of `choices`, by a roll in [0, 1)."""
+    """Return one of `choices`, by a roll in [0, 1)."""
     return choices[int(roll * len(choices))]
 
 
 def _dealt(cards: Sequence[T], seed: float) -> Iterator[T]:
-    """All of `cards` in a random order, then all of them in another one, and so on."""
+    """Yield all of `cards` in a random order, then all of them in another one, and so on."""
     dice = random.Random(seed)
     while cards:
         yield from dice.sample(cards, len(cards))

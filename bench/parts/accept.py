@@ -16,7 +16,7 @@ VS_BARE = "okane / bare handler, many connections"
 P50_VS_TEXTBOOK = "p50 of okane / textbook, one connection"
 
 _FILLED = 10_000
-# Nobody consumes here: the lanes must take what they never have to take in life.
+# No worker consumes here: the lanes must hold more entries than in production.
 _ENV = {"OKANE_MAX_STREAM_LENGTH": "100000000"}
 
 
@@ -61,7 +61,7 @@ def _measure_one(found: Collector, deployment: Deployment, options: BenchOptions
 
 
 def _measure_ceiling(found: Collector, charged: Provider, options: BenchOptions) -> None:
-    """How fast the generator is against something faster than any API here: it must not be what is measured."""
+    """Measure the generator against a server that is faster than any API here: it must not be the limit."""
     seen = load.generate([charged.port], connections=options.connections, seconds=1)
     found.add("load generator alone", "req/s", (seen.accepted + seen.other) / seen.elapsed_s)
     found.note(f"load by {load.best_generator()}, {options.connections} connections")

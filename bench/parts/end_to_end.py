@@ -59,7 +59,7 @@ def _measure_one(
 
 
 def _measure_providers(system: System, speed: Collector) -> None:
-    """How much a provider can answer at all: with the mock, at high rates, it would be the provider that is measured."""
+    """Measure the capacity of a provider: at high rates the mock would be the limit."""
     for name, one in (("lean provider alone", provider(system)), ("mock provider alone", mock_provider(system))):
         with one as charged:
             speed.add(name, "charges/s", load.charges_per_s(charged.port, seconds=1))
@@ -75,7 +75,7 @@ def _measure_half_peak(system: System, charged: Provider, speed: Collector, opti
 
 
 def _add_speed(found: Collector, name: str, seen: Mapping[int, Flow]) -> None:
-    """What was seen with so many clients each."""
+    """Return the results for each number of clients."""
     found.add(name, "payments/s", max(one.per_s for one in seen.values()))
     for count, one in seen.items():
         found.add(f"{name}, {count} clients", "payments/s", one.per_s)

@@ -53,7 +53,7 @@ def _rows(found: Collector, system: System, charged: Provider, options: BenchOpt
 
 
 def _backlogs(found: Collector, system: System, charged: Provider, options: BenchOptions) -> None:
-    """Of every backlog as many are settled as the shortest has: what counts is what waits behind them."""
+    """Settle as many payments of every backlog as the shortest has: only the length of the rest differs."""
     for number in range(_rounds(options)):
         for size in options.backlog_sizes:
             say(f"e: backlog of {size:,}, round {number + 1}")
@@ -64,7 +64,7 @@ def _backlogs(found: Collector, system: System, charged: Provider, options: Benc
 
 
 def _beside(found: Collector, system: System, charged: Provider, options: BenchOptions) -> None:
-    """The same work, with other messages about that are nobody's work now."""
+    """Measure the same work beside messages that are pending or delayed."""
     count = options.waiting
     additions: Mapping[str, Callable[[str], None] | None] = {
         "nothing beside": None,

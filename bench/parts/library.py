@@ -65,7 +65,7 @@ def measure(system: System, options: BenchOptions) -> Part:
 
 
 def _present(found: Collector, options: BenchOptions) -> list[Entrant]:
-    """What can be measured here; what cannot is named."""
+    """Return the libraries that can be measured here, and name the others."""
     entrants = [entrant for entrant in (FASTSTREAM_BATCH, *PEERS) if _installed(entrant, options.peers)]
     if absent := [entrant.name for entrant in (FASTSTREAM_BATCH, *PEERS) if entrant not in entrants]:
         found.note(

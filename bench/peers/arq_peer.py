@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 from typing import Any
 
-from arq import create_pool, func  # type: ignore[import-not-found]
-from arq.connections import RedisSettings  # type: ignore[import-not-found]
-from arq.worker import Worker  # type: ignore[import-not-found]
+from arq import create_pool, func  # type: ignore[import-not-found]  # of the peers' own environment
+from arq.connections import RedisSettings  # type: ignore[import-not-found]  # as above
+from arq.worker import Worker  # type: ignore[import-not-found]  # as above
 
 from bench.peers.harness import Tally, by_callers, run
 

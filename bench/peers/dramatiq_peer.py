@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-import dramatiq  # type: ignore[import-not-found]
-from dramatiq.brokers.redis import RedisBroker  # type: ignore[import-not-found]
+import dramatiq  # type: ignore[import-not-found]  # of the peers' own environment
+from dramatiq.brokers.redis import RedisBroker  # type: ignore[import-not-found]  # as above
 
 from bench.peers.harness import Tally, run
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faststream.redis import RedisBroker, StreamSub  # type: ignore[import-not-found]
+from faststream.redis import RedisBroker, StreamSub  # type: ignore[import-not-found]  # of the peers' own environment
 from redis.asyncio import Redis
 
 from bench.peers.faststream_peer import GROUP, STREAM, publish

@@ -1,4 +1,4 @@
-"""What every program here does: publish so many jobs with 64 callers, then consume them, and count every execution.
+"""The harness of every peer: publish jobs with 64 callers, then consume them, and count every execution.
 
 Standard library only: it runs in the interpreters of others.
 """

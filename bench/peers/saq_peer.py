@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import Any
 
-from saq import Queue, Worker  # type: ignore[import-not-found]
+from saq import Queue, Worker  # type: ignore[import-not-found]  # of the peers' own environment
 
 from bench.peers.harness import Tally, by_callers, run
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from taskiq.api import run_receiver_task  # type: ignore[import-not-found]
-from taskiq_redis import RedisStreamBroker  # type: ignore[import-not-found]
+from taskiq.api import run_receiver_task  # type: ignore[import-not-found]  # of the peers' own environment
+from taskiq_redis import RedisStreamBroker  # type: ignore[import-not-found]  # as above
 
 from bench.peers.harness import Tally, by_callers, run
 

@@ -1,4 +1,4 @@
-"""What API and worker of the textbook have in common: where everything is, and their pools."""
+"""The shared parts of the textbook's API and worker: addresses and pools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What measures the libraries counts every execution."""
+"""The harness of the peers counts every execution."""
 
 from __future__ import annotations
 

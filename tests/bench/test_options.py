@@ -1,4 +1,4 @@
-"""What `okane bench` can be asked."""
+"""The options of `okane bench`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_lists_of_numbers_are_read() -> None:
 )
 def test_what_cannot_be_run_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"part|at least|numbers"):
-        BenchOptions(**wrong)  # type: ignore[arg-type]
+        BenchOptions(**wrong)  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_quick_is_small_and_keeps_the_rest() -> None:

@@ -233,7 +233,7 @@ def with_event(name: str, version: int, /, **changes: Any) -> Spoil:
 
 
 def with_story(one: Story) -> Spoil:
-    """One more payment, or another in the place of that name. Nobody was told of it."""
+    """Add a payment, or replace the one of that name, without an answer to a client."""
 
     def spoil(history: History) -> History:
         others = [charge for charge in history.charges if charge.payment_id != one.row.id]

@@ -67,7 +67,7 @@ class Generator:
         self._made = 0
 
     def connection(self) -> tuple[bytes, list[str] | None]:
-        """What to send on one connection, and the methods of what must be answered; None: nobody knows."""
+        """The bytes for one connection, and the methods of the requests that must be answered; None: undefined."""
         requests = [self._request() for _ in range(ON_ONE - 1)]
         if self._dice.random() >= WILD:
             return b"".join(one.render() for one in requests) + LAST, [*(one.method for one in requests), "GET"]
@@ -257,7 +257,7 @@ class Generator:
         return bytes(self._dice.randint(0x21, 0x7E) for _ in range(length))
 
     def _bytes(self, length: int) -> bytes:
-        """What may stand in a field's value: no control characters."""
+        """A field's value: no control characters."""
         return bytes(self._dice.choice(_FIELD_BYTES) for _ in range(length))
 
     def _flip(self, text: bytearray) -> None:
@@ -290,7 +290,7 @@ class Generator:
         text[start:start] = self._dice.choice(some)
 
     def _lie(self, text: bytearray) -> None:
-        """A field that contradicts the framing, or asks for another protocol, in front of somebody's Host."""
+        """A field that contradicts the framing, or requests another protocol, before a foreign Host."""
         fields = [
             b"Content-Length: 5",
             b"Content-Length: 99999999",

@@ -21,13 +21,13 @@ GUARANTEES = Path(__file__).resolve().parents[2] / "docs" / "guarantees.md"
 
 @dataclass(frozen=True)
 class Scenario:
-    """How a point is reached: in which process, with which provider, and what has to happen first."""
+    """The way to reach a failpoint: the process, the provider, and the steps before."""
 
     process: str = "w1"
     provider: Sequence[str] = ("--unavailable", "0", "--decline", "0")
     lost_wake_ups: bool = False  # the API sends none
     dead_worker: bool = False  # another worker dies before, with payments in hand
-    locked_row: bool = False  # somebody holds a row, so that batches are split
+    locked_row: bool = False  # another session holds a row, so that batches are split
 
 
 UNAVAILABLE = ("--unavailable", "60", "--decline", "0")
@@ -93,7 +93,7 @@ async def test_killed_at_a_crash_point_nothing_is_lost_or_doubled(system: System
 
 
 async def reach_with_a_locked_row(system: System, database_url: str, armed: dict[str, str]) -> None:
-    """A worker claims 30 payments at once, of which somebody else holds one."""
+    """A worker claims 30 payments at once, of which another session holds one."""
     async with await psycopg.AsyncConnection.connect(database_url) as holder:
         await holder.execute("SELECT 1 FROM payments ORDER BY id LIMIT 1 FOR UPDATE")
         system.launch_worker("w1", **armed)

@@ -42,7 +42,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Seen:
-    """What all connections have brought."""
+    """The results of all connections."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     codes: Counter[str] = field(default_factory=Counter)

@@ -1,4 +1,4 @@
-"""What keeps order among the faults of a schedule while they are made."""
+"""The nemesis keeps the faults of a schedule in order and apart."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHAPE = Shape(apis=("api-1",), workers=("worker-1", "worker-2"))
 
 
 class Scene:
-    """Faults that note who is struck when, and a cluster that is nobody."""
+    """Faults that record their targets and times, and an empty cluster."""
 
     def __init__(self) -> None:
         self.tally = Tally()

@@ -75,7 +75,7 @@ async def test_a_slow_provider_in_one_lane_does_not_starve_the_others(system: Sy
 
 
 async def claimed_before(database_url: str, ids: Sequence[str], *, settled: Sequence[str]) -> int:
-    """How many of `ids` had been claimed when the last of `settled` was: told by the books, however slow we are to look."""
+    """Return how many of `ids` had been claimed when the last of `settled` was, by the events in the database."""
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
         cursor = await connection.execute(
             "SELECT count(DISTINCT payment_id) FROM payment_events WHERE payment_id = ANY(%s::uuid[]) AND at <"

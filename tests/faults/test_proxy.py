@@ -1,4 +1,4 @@
-"""What the fault proxy lets through, and what not: against a server of our own, a real Redis and a real Postgres."""
+"""The fault proxy forwards or breaks connections: to a server of the test, a real Redis and a real Postgres."""
 
 from __future__ import annotations
 

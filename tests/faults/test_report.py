@@ -1,4 +1,4 @@
-"""What is read out of events and logs for the report of a run."""
+"""The report of a run is derived from events and logs."""
 
 from __future__ import annotations
 

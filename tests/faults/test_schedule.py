@@ -1,4 +1,4 @@
-"""What follows from the options and the seed of a run: its schedule of faults, and its orders."""
+"""Options and seed of a run determine its schedule of faults and its orders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that dawdle, crowd, or speak no HTTP: they lose their connection, and nobody else notices."""
+"""Clients that are slow, too many, or send no HTTP lose their connection; other clients are not affected."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ LARGE_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came over a connection until it ended."""
+    """Return the bytes of a connection until it ended."""
 
     status: int
     headers: dict[str, str]
@@ -74,7 +74,7 @@ class Served:
             writer.close()
 
     def refused(self, reason: str) -> float:
-        """How many, for this reason; every reason counts from 0 before there are any."""
+        """Return the count for this reason; every reason starts at 0."""
         count = self.registry.get_sample_value("okane_http_requests_refused_total", {"reason": reason})
         assert count is not None, f"{reason} is not among the reasons"
         return count
@@ -149,7 +149,7 @@ Loud = Callable[[], list[str]]
 
 @pytest.fixture
 def loud(caplog: pytest.LogCaptureFixture) -> Iterator[Loud]:
-    """What was logged above debug so far, by us or by aiohttp."""
+    """Return the lines logged above debug so far, those of aiohttp included."""
     with structlog.testing.capture_logs() as ours:
         yield lambda: [
             *(str(line) for line in ours if line["log_level"] != "debug"),
@@ -209,7 +209,7 @@ async def test_an_idle_connection_is_closed_without_a_word() -> None:
 async def test_a_client_that_does_not_read_its_answer_is_cut_off() -> None:
     async with serving(replace(PATIENT, write_timeout_s=NEAR_S)) as served:
         _, writer = await served.connect()
-        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is a ReadTransport too
         writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
         await until(lambda: served.open() == 1)
         await until(lambda: served.open() == 0)
@@ -219,7 +219,7 @@ async def test_a_client_that_does_not_read_its_answer_is_cut_off() -> None:
 async def test_a_closed_connection_whose_answer_nobody_reads_does_not_stay_either() -> None:
     async with serving(replace(PATIENT, write_timeout_s=NEAR_S)) as served:
         _, writer = await served.connect()
-        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is a ReadTransport too
         writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         await until(lambda: served.open() == 1)
         await until(lambda: served.open() == 0)

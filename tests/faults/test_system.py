@@ -1,4 +1,4 @@
-"""What is tortured: programs that come back, what they are to die of, clocks that are off; all of it ends with the run."""
+"""The system under test: programs restart, failpoints are armed, clocks are shifted; all of it ends with the run."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from okane.local.data_folder import DataFolder
 from okane.local.processes import Child, Stage, spawn
 from okane.local.server import Server, StartError
 from torture.system.crash_points import CrashPoints
-from torture.system.plan import SKEW
 from torture.system.program import Program
+from torture.system.program_factory import SKEW
 from torture.system.tally import Tally
 
 
@@ -37,7 +37,7 @@ def test_a_crash_point_stays_armed_until_it_strikes() -> None:
     assert points.add("charge.there:kill:1")
     assert points.arm() == {"OKANE_FAILPOINT": "charge.there:kill:1"}
     assert not points.add("settle.next:kill:1")  # it is taken in when the first has struck
-    assert points.arm() == {"OKANE_FAILPOINT": "charge.there:kill:1"}  # somebody else killed the process
+    assert points.arm() == {"OKANE_FAILPOINT": "charge.there:kill:1"}  # another signal killed the process
     assert points.on_death(-signal.SIGKILL)
     assert points.arm() == {"OKANE_FAILPOINT": "settle.next:kill:1"}
     assert tally.points == {"charge.there": 1}
@@ -170,7 +170,7 @@ async def test_a_killed_program_is_counted_and_comes_back(tmp_path: Path) -> Non
         await one.kill()
         await one.ready(within_s=20)
         assert one.pid != first
-        os.kill(one.pid, signal.SIGTERM)  # nobody ordered this
+        os.kill(one.pid, signal.SIGTERM)  # an unintended end
         await eventually(lambda: bool(tally.unexpected))
     assert tally.kills == {"sleeper": 1}
     assert tally.unexpected == {"sleeper died (signal 15)": 1}

@@ -14,7 +14,7 @@ import pytest
 from okane.client import Client, Invalid, NewPayment
 from okane.payment import Status
 from tests.flow.system import System
-from torture.system.plan import SKEW
+from torture.system.program_factory import SKEW
 
 HALF_AN_HOUR = timedelta(minutes=30)
 

@@ -1,4 +1,4 @@
-"""Every fault that torture knows, one module for each thing that breaks."""
+"""All faults, one module for each part that breaks."""
 
 from collections.abc import Mapping
 

@@ -14,11 +14,11 @@ _FURTHEST_S = 600.0
 
 @contextlib.asynccontextmanager
 async def _skewed(cluster: Cluster, step: Step) -> AsyncIterator[None]:
-    cluster.plan.set_clock(step.target, (step.roll * 2 - 1) * _FURTHEST_S)
+    cluster.factory.set_clock(step.target, (step.roll * 2 - 1) * _FURTHEST_S)
     try:
         yield
     finally:
-        cluster.plan.set_clock(step.target, 0.0)
+        cluster.factory.set_clock(step.target, 0.0)
 
 
 CLOCK_FAULTS = (

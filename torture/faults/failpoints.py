@@ -10,7 +10,7 @@ from torture.schedule import Step, pick
 from torture.system.cluster import Cluster
 from torture.system.shape import Shape
 
-# Some places are passed all the time and some seldom: mostly the first time that it is passed.
+# Some failpoints are passed all the time and some seldom: mostly they strike the first time.
 _NTH = (1, 1, 1, 2, 7)
 
 
@@ -25,7 +25,7 @@ def _host(step: Step, shape: Shape) -> str:
 def _armed(action: str) -> Made:
     @contextlib.asynccontextmanager
     async def made(cluster: Cluster, step: Step) -> AsyncIterator[None]:
-        """The process takes it in at its next start; if that is not near, it is killed for it."""
+        """Arm it at the next start of the process, which is killed if that is not near."""
         host = _host(step, cluster.shape)
         nth = pick(_NTH, step.roll * 97 % 1)
         program = cluster.programs[host]

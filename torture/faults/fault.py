@@ -1,4 +1,4 @@
-"""What a fault is: a name, whom it may strike, what it needs, and how it is made and healed."""
+"""The description of a fault: its name, targets and requirements, and the context manager that makes and heals it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def _target(step: Step, _shape: Shape) -> Sequence[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One kind of fault. `made` makes it when it is entered and heals it when it is left; in between it is held.
+    """One kind of fault. `made` makes it on entry and heals it on exit; in between it is held.
 
-    `targets` are what it may strike; `touches` what nobody else may strike meanwhile; `why_not` says why this machine
-    cannot have it. A fault that is not held (`hold_s` is zero) strikes and is over.
+    `targets` are its possible targets; no other fault strikes those of `touches` meanwhile; `why_not` returns the reason if
+    this machine does not support it. A fault with a `hold_s` of zero strikes and is over.
     """
 
     name: str
@@ -41,14 +41,14 @@ class Fault:
 
     @property
     def lasting(self) -> bool:
-        """Whether it is held for a time."""
+        """Return True if it is held for a time."""
         return self.hold_s[1] > 0
 
     def card(self, shape: Shape) -> Card:
-        """Its place in the deck of a schedule."""
+        """Return its card for the deck of a schedule."""
         return Card(fault=self.name, targets=self.targets(shape), hold_s=self.hold_s, weight=self.weight)
 
 
 def only(target: str) -> Callable[[Shape], Sequence[str]]:
-    """There is one of these."""
+    """Return a function for a single target."""
     return lambda _shape: (target,)

@@ -1,4 +1,4 @@
-"""Which faults there are, and which of them this machine cannot have: `okane torture --list-faults`."""
+"""The list of faults, with those that this machine does not support: `okane torture --list-faults`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torture.faults import FAULTS
 
 
 def why_impossible(names: Iterable[str]) -> Mapping[str, str]:
-    """Which of these faults this machine cannot have, and why."""
+    """Return the faults that this machine does not support, with the reasons."""
     asked = {name: FAULTS[name].why_not() for name in names}
     return {name: why for name, why in asked.items() if why is not None}
 
 
 def listed(*, as_json: bool) -> str:
-    """All faults: what each is, what it needs, and whether this machine can have it."""
+    """Return the list of all faults as text or JSON."""
     impossible = why_impossible(FAULTS)
     if as_json:
         about = [

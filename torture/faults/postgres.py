@@ -18,7 +18,7 @@ from torture.schedule import Step, pick
 from torture.system import small_disk
 from torture.system.cluster import Cluster
 
-# What somebody's forgotten psql does: whoever wants one of these rows waits for the lock's time-out.
+# As a forgotten psql session does: a statement on one of these rows waits for the lock's time-out.
 _LOCK: LiteralString = (
     "SELECT FROM payments WHERE status IN ('pending', 'processing', 'failed_retryable', 'unknown')"
     " ORDER BY id LIMIT 50 FOR UPDATE SKIP LOCKED"

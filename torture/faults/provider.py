@@ -31,11 +31,11 @@ def _behaving(**changes: float | str) -> Made:
 
 
 async def _control(cluster: Cluster, changes: Mapping[str, object]) -> Mapping[str, object]:
-    """Change the behaviour; what it was before. A provider that has just died is waited for."""
+    """Change the behaviour and return the previous one. Waits for a provider that has just died."""
     for attempt in range(_TRIES):
         await cluster.programs["provider"].ready()
         try:
-            return await _put(f"{cluster.plan.provider_url}/control", changes)
+            return await _put(f"{cluster.factory.provider_url}/control", changes)
         except (aiohttp.ClientConnectionError, TimeoutError):
             if attempt == _TRIES - 1:
                 raise
@@ -52,7 +52,7 @@ async def _put(url: str, changes: Mapping[str, object]) -> Mapping[str, object]:
         return before
 
 
-# Not a fault: it keeps payments in flight for as long as it takes to kill somebody over them.
+# Not a fault: it keeps payments in flight long enough to kill a process that holds them.
 unhurried = _behaving(latency_ms="200-400")
 
 # Weights are relative: 900 of about 1,000.

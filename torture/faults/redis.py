@@ -52,7 +52,7 @@ async def _wiped(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
     await cluster.redis.ready()
     async with cluster.redis.held_down():
         await cluster.redis.kill()
-        await asyncio.to_thread(cluster.plan.wipe_redis, cluster.primary)
+        await asyncio.to_thread(cluster.factory.wipe_redis, cluster.primary)
         yield
     await _back(cluster)
 
@@ -108,25 +108,25 @@ def _refusing(refuse: Sequence[str], permit: Sequence[str]) -> Made:
 def _failed_over(*, split: bool) -> Made:
     @contextlib.asynccontextmanager
     async def made(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
-        """The replica hears nothing of the last writes, and becomes the primary. With `split`, half of the processes go on
-        with the old one for a while."""
+        """Promote a replica that lacks the last writes. With `split`, half of the processes use the old primary for a
+        while."""
         old, new = cluster.primary, 1 - cluster.primary
         await asyncio.gather(cluster.programs[f"redis-{old}"].ready(), cluster.programs[f"redis-{new}"].ready())
-        async with FaultProxy((LOOPBACK, cluster.plan.port(f"redis-{old}"))) as replication:
+        async with FaultProxy((LOOPBACK, cluster.factory.port(f"redis-{old}"))) as replication:
             await _follow(cluster, follower=new, leader=old, port=replication.port)
             try:
                 replication.strike(Stall())
                 yield
             finally:
                 await _tell(cluster, new, "REPLICAOF", "NO", "ONE")
-        everybody = list(cluster.links.to("redis"))
-        first = everybody[::2] if split else everybody
-        cluster.links.repoint("redis", cluster.plan.port(f"redis-{new}"), first)
+        processes = list(cluster.links.to("redis"))
+        first = processes[::2] if split else processes
+        cluster.links.repoint("redis", cluster.factory.port(f"redis-{new}"), first)
         try:
             if split:
                 await asyncio.sleep(_LAST_S)
         finally:
-            cluster.links.repoint("redis", cluster.plan.port(f"redis-{new}"))
+            cluster.links.repoint("redis", cluster.factory.port(f"redis-{new}"))
             cluster.primary = new
         await _back(cluster)
 
@@ -135,7 +135,7 @@ def _failed_over(*, split: bool) -> Made:
 
 async def _follow(cluster: Cluster, *, follower: int, leader: int, port: int) -> None:
     await _tell(cluster, leader, "CONFIG", "SET", "repl-diskless-sync-delay", "0")
-    await _tell(cluster, follower, "CONFIG", "SET", "masterauth", cluster.plan.redis_password)
+    await _tell(cluster, follower, "CONFIG", "SET", "masterauth", cluster.factory.redis_password)
     await _tell(cluster, follower, "REPLICAOF", LOOPBACK, str(port))
 
     try:
@@ -151,8 +151,8 @@ async def _tell(cluster: Cluster, number: int, *command: str) -> Any:
     """One command to a server, past all proxies."""
     name = f"redis-{number}"
     await cluster.programs[name].ready()
-    async with connect(cluster.plan.redis_url(cluster.plan.port(name))) as redis:
-        return await redis.execute_command(*command)  # type: ignore[no-untyped-call]
+    async with connect(cluster.factory.redis_url(cluster.factory.port(name))) as redis:
+        return await redis.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
 
 
 async def _back(cluster: Cluster) -> None:

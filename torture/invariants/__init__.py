@@ -1,1 +1,1 @@
-"""What must hold of every run, judged over its journals: one module for each thing that can be wrong. Pure."""
+"""The invariants of every run, checked over its journals: one module for each subject. Pure."""

@@ -37,7 +37,7 @@ def sweep_repairs_little(history: History) -> Sequence[Violation]:
     if history.faults or repairs == 0 or repairs < len(history.rows) * _REPAIRED_AT_MOST:
         return []
     evidence = f"{repairs:g} wake-ups for {len(history.rows)} payments"
-    return [Violation("I11", "sweep", "repaired what nobody broke", evidence)]
+    return [Violation("I11", "sweep", "repaired although nothing was broken", evidence)]
 
 
 def _restless(broker: StreamStats, live: frozenset[str]) -> Iterator[Violation]:

@@ -22,7 +22,7 @@ def logs_hold_no_secrets(history: History) -> Sequence[Violation]:
 
 
 def is_card_number(digits: str) -> bool:
-    """By its check digit (Luhn)."""
+    """Return True if the check digit (Luhn) is right."""
     doubled = (int(digit) * (1 + place % 2) for place, digit in enumerate(reversed(digits)))
     return sum(value - 9 * (value > 9) for value in doubled) % 10 == 0
 

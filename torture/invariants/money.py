@@ -1,4 +1,4 @@
-"""What the provider charged against what Postgres says: I2, I3, I4 (whose money moved) and I9 (with what right)."""
+"""The provider's charges against Postgres: I2, I3, I4 (charges and statuses) and I9 (calls and claims)."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _unclaimed(calls: Sequence[Charge], events: Sequence[EventRow]) -> str | Non
 
 
 def _wrong_key(calls: Sequence[Charge], events: Sequence[EventRow], row: PaymentRow) -> str | None:
-    """The key stays the same for as long as nobody retries by hand."""
+    """Return a call whose key changed without a manual retry, or None."""
     if any(line.event == "retried" for line in events):
         return None
     return next(

@@ -1,4 +1,4 @@
-"""What clients were told against what Postgres holds: I1 (nothing acknowledged is lost) and I7 (one key, one payment)."""
+"""The answers to clients against Postgres: I1 (nothing acknowledged is lost) and I7 (one key, one payment)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def one_key_is_one_payment(history: History) -> Sequence[Violation]:
 
 
 def _wrong_answer(request: Request, meaning: Meaning | None) -> str | None:
-    """What is wrong with an answer about the payment that this key made, given what that one means."""
+    """Return the fault of an answer about the payment of this key, given the meaning of the key, or None."""
     if meaning is None:
         return None
     if _meaning(request) == meaning:
@@ -70,7 +70,7 @@ def _wrong_answer(request: Request, meaning: Meaning | None) -> str | None:
 
 
 def _meanings_by_key(history: History) -> Mapping[str, Meaning]:
-    """What each key stands for: what it was first taken for, as the clients were told, else as the row says.
+    """Return the meaning of each key: that of its first acceptance by the clients' journal, else by the row.
 
     Clients use one account, so that a key is a key.
     """

@@ -1,4 +1,4 @@
-"""What happened to each payment, event by event: I6 (which changes of status there were) and I8 (under which claim)."""
+"""The events of each payment: I6 (allowed changes of status) and I8 (writes under the live claim)."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _allowed(before: Status, line: EventRow) -> bool:
             return after is Status.NEEDS_REVIEW and before in CLOSED_UNCHARGED
         case outcome if outcome in _OUTCOMES:
             return before is Status.PROCESSING and after is _OUTCOMES[outcome]
-        case _:  # somebody decided
+        case _:  # a decision by a human
             return after in TRANSITIONS[before] and not before.is_terminal
 
 

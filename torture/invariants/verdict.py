@@ -29,7 +29,7 @@ class Invariant:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one invariant found, among how many."""
+    """The violations of one invariant, and the number of cases that it judged."""
 
     invariant: Invariant
     judged: int

@@ -1,1 +1,1 @@
-"""The way between two programs: a proxy that can break it. Knows nothing of okane."""
+"""A TCP proxy between two programs that can break their connections. Independent of okane."""

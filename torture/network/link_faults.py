@@ -8,7 +8,7 @@ from typing import assert_never
 
 
 class Direction(enum.Enum):
-    """Which half of the way a fault strikes."""
+    """The direction that a fault strikes."""
 
     BOTH = "both"
     TO_SERVER = "to server"
@@ -63,7 +63,7 @@ Fault = Latency | Stall | Blackhole | Refuse | LoseReplies | Drip
 
 
 def strikes(fault: Fault | None, direction: Direction) -> bool:
-    """Does this fault touch the bytes that go in this direction (one of the two, not BOTH)?"""
+    """Return True if this fault strikes the bytes in this direction (one of the two, not BOTH)."""
     match fault:
         case None | Refuse():
             return False

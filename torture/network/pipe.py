@@ -35,7 +35,7 @@ _RST = struct.pack("ii", 1, 0)  # SO_LINGER of 0 s: close sends RST instead of F
 
 
 class StreamEnd(enum.Enum):
-    """How a stream ended: in good order, or broken off."""
+    """The end of a stream: closed, or reset."""
 
     FIN = enum.auto()
     RST = enum.auto()

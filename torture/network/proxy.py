@@ -31,7 +31,7 @@ _PAUSE_S = 0.1  # without a free descriptor the listening socket stays readable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """What went through so far. Bytes are counted where they come in; those swallowed are among them."""
+    """Counts of the traffic so far. Bytes are counted on arrival, those that were dropped included."""
 
     open_connections: int
     connections: int
@@ -243,7 +243,7 @@ class _Connection:
                 self._accepted.close()
             self.reset()
             for end in self._being_made:
-                end.gone = True  # uvloop tells nobody that a connection was lost while it was being made
+                end.gone = True  # uvloop does not report a connection that was lost while it was being made
         self._lost()
 
     def _ended(self) -> None:

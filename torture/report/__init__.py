@@ -1,1 +1,1 @@
-"""What a run found out, as values and as text for a person, and what is shown while it goes on."""
+"""The result of a run, as values and as text, and the display of its progress."""

@@ -1,4 +1,4 @@
-"""What the processes logged at error: under torture much may be warned of, but an error is something nobody expected."""
+"""The lines that processes logged at error: under faults warnings are normal, an error is unexpected."""
 
 from __future__ import annotations
 

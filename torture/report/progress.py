@@ -1,4 +1,4 @@
-"""Showing a torture while it goes on: a line that is drawn over on a terminal, a line every few seconds elsewhere."""
+"""Show the progress of a run: one line that is redrawn on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 

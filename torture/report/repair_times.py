@@ -1,4 +1,4 @@
-"""How long repairs took, from the database's events and the moments of the faults. Pure."""
+"""The durations of repairs, from the database's events and the times of the faults. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a torture run found out: the verdict, what was done to the system, and how fast it was repaired. Pure."""
+"""The result of a torture run: the verdict, the faults, and the durations of repairs. Pure."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class TortureReport:
         return 0 if self.holds else 1
 
     def to_json(self) -> dict[str, object]:
-        """Plain types only, for `json.dumps`."""
+        """Return plain types, for `json.dumps`."""
         return asdict(self) | {"holds": self.holds, "kill_count": self.kill_count, "exit_code": self.exit_code}
 
 

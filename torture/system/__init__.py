@@ -1,1 +1,1 @@
-"""What is tortured: servers and processes on this machine, the links between them, and what each is to die of."""
+"""The system under test: servers and processes on this machine, the links between them, and their failpoints."""

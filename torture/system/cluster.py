@@ -22,8 +22,8 @@ from okane.store.schema import migrate
 from torture.options import TortureOptions
 from torture.system.crash_points import CrashPoints
 from torture.system.links import Links
-from torture.system.plan import REDIS_SERVERS, Plan
 from torture.system.program import Program
+from torture.system.program_factory import REDIS_SERVERS, ProgramFactory
 from torture.system.shape import Shape
 from torture.system.small_disk import SmallDisk
 from torture.system.tally import Tally
@@ -31,14 +31,14 @@ from torture.system.tally import Tally
 _REDIS_DISK_MB = 192
 _POSTGRES_DISK_MB = 512
 _PAYMENT_BYTES = 6_000  # on Postgres' disk: row, events, indexes, and some log
-STOPPED_LEASES = 1.5  # how long a process is stopped that is to lose its leases
+STOPPED_LEASES = 1.5  # for so many leases a process is stopped that is to lose them
 
 
 class Cluster:
     """Everything that runs; `running` brings it up."""
 
     links: Links
-    plan: Plan
+    factory: ProgramFactory
 
     def __init__(self, *, options: TortureOptions, shape: Shape, folder: DataFolder, tally: Tally) -> None:
         self.options = options
@@ -48,7 +48,7 @@ class Cluster:
         self.programs: dict[str, Program] = {}
         self.points: dict[str, CrashPoints] = {}
         self.disks: dict[str, SmallDisk] = {}
-        self.primary = 0  # which of the Redis servers is the one that counts
+        self.primary = 0  # index of the Redis server that is the primary
         self._roster = folder.roster
         self._keeping: list[asyncio.Task[None]] = []
 
@@ -59,8 +59,8 @@ class Cluster:
 
     @property
     def redis_url(self) -> str:
-        """Of the server that counts."""
-        return self.plan.redis_url(self.plan.port(self.redis.name))
+        """The port of the Redis primary."""
+        return self.factory.redis_url(self.factory.port(self.redis.name))
 
     @property
     def postgres(self) -> Program:
@@ -68,22 +68,22 @@ class Cluster:
 
     @property
     def redis(self) -> Program:
-        """The server that counts."""
+        """The Redis primary."""
         return self.programs[f"redis-{self.primary}"]
 
     def program(self, target: str) -> Program:
-        """By the name that faults know it by: `redis` is the server that counts."""
+        """Return a program by the name that faults use: `redis` is the Redis primary."""
         return self.redis if target == "redis" else self.programs[target]
 
     @property
     def api_urls(self) -> list[str]:
-        """Where clients knock: through proxies."""
+        """The addresses of the APIs for clients: those of the proxies."""
         return [f"http://{LOOPBACK}:{self.links[f'{name}>clients'].port}" for name in self.shape.apis]
 
     @property
     def secrets(self) -> list[str]:
-        """What every process was given and no log may show."""
-        return [self.plan.redis_password, self.database_url.partition("@")[0].rpartition(":")[2]]
+        """The secrets that every process has and no log may show."""
+        return [self.factory.redis_password, self.database_url.partition("@")[0].rpartition(":")[2]]
 
     @contextlib.asynccontextmanager
     async def running(self, *, small_disks: bool) -> AsyncIterator[None]:
@@ -117,18 +117,20 @@ class Cluster:
 
     async def _start(self, tasks: asyncio.TaskGroup, *, small_disks: bool) -> None:
         places = self._mount() if small_disks else {"postgres": self.folder.postgres, "redis": self.folder.redis}
-        self.plan = plan = Plan(options=self.options, shape=self.shape, folder=self.folder, places=places)
-        servers = [self._server("postgres", plan.postgres())]
+        self.factory = factory = ProgramFactory(
+            options=self.options, shape=self.shape, folder=self.folder, places=places
+        )
+        servers = [self._server("postgres", factory.postgres())]
         for number in REDIS_SERVERS:
             # An append-only file that was cut in its middle keeps Redis from starting (after a full disk Redis 7.0 may leave
-            # such a one). It holds wake-ups only: who looks after it throws it away.
-            servers.append(self._server("redis", plan.redis(number), partial(plan.wipe_redis, number)))
+            # such a one). It holds wake-ups only: an operator would delete it.
+            servers.append(self._server("redis", factory.redis(number), partial(factory.wipe_redis, number)))
         for program in servers:
             await asyncio.to_thread(program.server.prepare)
-        await self._keep(tasks, [*servers, self._new_program("provider", plan.provider)])
+        await self._keep(tasks, [*servers, self._new_program("provider", factory.provider)])
         await migrate(self.database_url)
-        ports = {name: plan.port(name) for name in ("postgres", "provider", *self.shape.apis)}
-        self.links = Links(self.shape, {**ports, "redis": plan.port(self.redis.name)})
+        ports = {name: factory.port(name) for name in ("postgres", "provider", *self.shape.apis)}
+        self.links = Links(self.shape, {**ports, "redis": factory.port(self.redis.name)})
         await self.links.start()
         okane = [*(("api", name) for name in self.shape.apis), *(("worker", name) for name in self.shape.workers)]
         await self._keep(tasks, [self._okane(kind, name) for kind, name in okane])
@@ -145,13 +147,13 @@ class Cluster:
             process=name, kind=kind, tally=self.tally, stopped_s=self.options.lease_s * STOPPED_LEASES
         )
         ports = {server: self.links[f"{name}>{server}"].port for server in self.shape.servers_of[name]}
-        database_port = self.plan.port("postgres")
+        database_port = self.factory.port("postgres")
         env = {
             "OKANE_DATABASE_URL": self.database_url.replace(f":{database_port}/", f":{ports['postgres']}/"),
-            "OKANE_REDIS_URL": self.plan.redis_url(ports["redis"]),
+            "OKANE_REDIS_URL": self.factory.redis_url(ports["redis"]),
             **({"OKANE_PROVIDER_BASE_URL": f"http://{LOOPBACK}:{ports['provider']}"} if "provider" in ports else {}),
         }
-        build = self.plan.worker if kind == "worker" else self.plan.api
+        build = self.factory.worker if kind == "worker" else self.factory.api
         return self._new_program(kind, lambda: build(name, {**env, **points.arm()}), points=points)
 
     def _server(self, kind: str, server: Server, help_: Callable[[], None] | None = None) -> Program:

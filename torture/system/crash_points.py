@@ -67,7 +67,7 @@ class CrashPoints:
         return {"OKANE_FAILPOINT": spec}
 
     def on_death(self, code: int) -> bool:
-        """The process has ended and nobody sent the signal."""
+        """Handle an end without a signal from here; return True if the failpoint caused it."""
         if code != -signal.SIGKILL or self._armed is None or _action(self._armed) != "kill":
             return False
         self._struck()

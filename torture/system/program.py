@@ -1,6 +1,6 @@
 """One program under torture: killed by faults, and started again at once, unless a fault holds it down.
 
-Unlike `okane.local.keeper` it neither waits between restarts nor gives up early: dying is what its programs are here for.
+Unlike `okane.local.supervisor` it neither waits between restarts nor gives up early: dying is what its programs are here for.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _GONE_S = 10.0
 
 
 class Points(Protocol):
-    """What a program is to die of by itself (see crash_points.py). These do nothing."""
+    """The failpoints of a program (see crash_points.py). These do nothing."""
 
     def on_death(self, code: int) -> bool:
-        """Whether this end was ordered."""
+        """Return True if this end was intended."""
         return False
 
     def look(self, child: Child) -> None:
@@ -81,7 +81,7 @@ class Program:
 
     @property
     def age_s(self) -> float:
-        """How long it has been running; 0 when it is not."""
+        """Return the seconds since its start; 0 when it is not running."""
         return time.monotonic() - self._born_at_s if self.alive else 0.0
 
     async def keep(self) -> None:

@@ -1,4 +1,4 @@
-"""What there is to break: which processes, which links between them and the servers, which failpoints in whom. Pure."""
+"""The shape of the system: processes, links between them and the servers, failpoints of each kind of process. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHARED_POINTS = ("publish.",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What there is to break: the names of the processes, and of the failpoints compiled into them."""
+    """The names of the processes, and of the failpoints compiled into them."""
 
     apis: Sequence[str]
     workers: Sequence[str]
@@ -36,7 +36,7 @@ class Shape:
 
     @property
     def servers_of(self) -> Mapping[str, Sequence[str]]:
-        """Which servers each process talks to, and who talks to it: its links."""
+        """Return the links of each process: its servers, and the clients of an API."""
         apis = dict.fromkeys(self.apis, ("clients", "postgres", "redis"))
         return {**apis, **dict.fromkeys(self.workers, ("postgres", "redis", "provider"))}
 

@@ -1,6 +1,6 @@
 """A small disk of its own for a server, so that filling it up fills nothing else.
 
-A tmpfs in a mount namespace that a child process holds: nobody else sees it, and it is gone with the child, also when we
+A tmpfs in a mount namespace that a child process holds: no other process sees it, and it is gone with the child, also when we
 are killed by -9. Its files are reached through the child's view of the file system, /proc/PID/root.
 """
 
@@ -24,7 +24,7 @@ _COPY_TIMEOUT_S = 300.0
 
 
 class SmallDisk:
-    """`size_mb` megabytes, seen by nobody else."""
+    """A disk of `size_mb` megabytes that no other process sees."""
 
     def __init__(self, *, name: str, folder: Path, size_mb: int, log: Path) -> None:
         self._name = name
@@ -35,7 +35,7 @@ class SmallDisk:
 
     @property
     def path(self) -> Path:
-        """Where its files are; known once it is mounted."""
+        """The path of its files; known once it is mounted."""
         assert self._holder is not None, "mount comes first"
         return Path(f"/proc/{self._holder.pid}/root{self._folder}")
 
@@ -90,7 +90,7 @@ def why_impossible() -> str | None:
         return f"a small disk needs {', '.join(missing)}"
     try:
         command = [*_unshare(), "sh", "-c", "mount -t tmpfs -o size=1m tmpfs /tmp"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)  # noqa: S603 - a program of the system
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"a small disk cannot be mounted: {error}"
     return f"a small disk cannot be mounted: {done.stderr.strip()}" if done.returncode else None

@@ -1,4 +1,4 @@
-"""What was done to the system and what was seen of it on the way: the nemesis' own books. Mutable."""
+"""The tally of a run: kills, faults, unexpected exits. Mutable."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Tally:
     deaths: list[Death] = field(default_factory=list)
     redis_back: list[float] = field(default_factory=list)  # seconds since the epoch
     calm_from_s: float = float("inf")  # what died later died alone
-    unexpected: Counter[str] = field(default_factory=Counter)  # exits that nobody ordered
-    helped: Counter[str] = field(default_factory=Counter)  # programs that did not start before somebody repaired them
+    unexpected: Counter[str] = field(default_factory=Counter)  # unintended exits
+    helped: Counter[str] = field(default_factory=Counter)  # programs that started only after a repair by hand
     now: dict[int, str] = field(default_factory=dict)  # faults in force, by step
 
     @property

@@ -45,15 +45,15 @@ def _install(path: str) -> None:
             return true_datetime.fromtimestamp(skewed_time(), datetime.UTC).replace(tzinfo=None)
 
     setattr(time, "time", skewed_time)  # noqa: B010 - a plain assignment is what mypy refuses here
-    setattr(time, "time_ns", skewed_time_ns)  # noqa: B010
-    setattr(datetime, "datetime", SkewedDatetime)  # noqa: B010
+    setattr(time, "time_ns", skewed_time_ns)  # noqa: B010 - an assignment would be a type error
+    setattr(datetime, "datetime", SkewedDatetime)  # noqa: B010 - an assignment would be a type error
     _skew_ids(skew_s)
 
 
 def _skew_ids(skew_s: Callable[[], float]) -> None:
     # The ids of payments carry the time, which their maker reads from the system by itself.
     try:
-        import uuid_utils  # noqa: PLC0415
+        import uuid_utils  # noqa: PLC0415 - other programs start with this file too
     except ImportError:
         return
     true_uuid7 = uuid_utils.uuid7
@@ -62,7 +62,7 @@ def _skew_ids(skew_s: Callable[[], float]) -> None:
         # RFC 9562: the time in ms comes first.
         return uuid_utils.UUID(int=true_uuid7().int + (int(skew_s() * 1000) << 80))
 
-    setattr(uuid_utils, "uuid7", skewed_uuid7)  # noqa: B010
+    setattr(uuid_utils, "uuid7", skewed_uuid7)  # noqa: B010 - an assignment would be a type error
 
 
 if path := os.environ.get("OKANE_TORTURE_CLOCK"):

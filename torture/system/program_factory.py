@@ -1,4 +1,4 @@
-"""The programs of the system and what each is told about the others: ports, addresses, settings. Starts nothing.
+"""The programs of the system, with the ports, addresses and settings that each gets. Starts nothing.
 
 Ports are free ones and everything is in one folder: a running `okane up` is never touched.
 """
@@ -30,7 +30,7 @@ _MAX_CONNECTIONS = "200"  # sessions of killed processes linger for a moment
 Probe = Callable[[], bool]
 
 
-class Plan:
+class ProgramFactory:
     """Builds each program anew for every start. `places` says where a server's data goes."""
 
     def __init__(
