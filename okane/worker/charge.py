@@ -163,7 +163,7 @@ class PaymentHandler:
         """Look up an open outcome, else charge. Return None if the lease ran out before the charge."""
         payment = claim.payment
         started_s = time.monotonic()
-        hopeless = self._rules.hopeless(claim)
+        hopeless = self._rules.hopeless(claim) if payment.retries else None
         if hopeless is not None:
             return self._settlement(payment, hopeless, call=None, started_s=started_s)
         if claim.look_up_first:

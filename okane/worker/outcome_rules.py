@@ -64,8 +64,10 @@ class OutcomeRules:
     def charged(self, claim: Claim, result: ChargeResult, *, roll: float) -> PaymentOutcome:
         """Return the outcome of a charge. `roll` in [0, 1) is the dice of the backoff's jitter."""
         match result:
-            case Approved() | Declined():
-                return _closed(result)
+            case Approved(provider_ref=provider_ref):
+                return PaymentOutcome(Status.SUCCESS, "success", provider_ref=provider_ref)
+            case Declined():
+                return _declined(result)
             case Unavailable(reason=reason, retry_after=retry_after):
                 planned = self.policy.delay(claim.payment.retries + 1, roll=roll)
                 if planned is None:
@@ -81,8 +83,10 @@ class OutcomeRules:
         """Return the outcome of a look-up; None if the provider never got the charge, which may be made now under the same
         key."""
         match result:
-            case Approved() | Declined():
-                return _closed(result)
+            case Approved(provider_ref=provider_ref):
+                return PaymentOutcome(Status.SUCCESS, "success", provider_ref=provider_ref)
+            case Declined():
+                return _declined(result)
             case NotFound():
                 if claim.since_call_s < self.consistency_lag.total_seconds():
                     return self._open(claim, "not found yet")
@@ -109,15 +113,9 @@ class OutcomeRules:
         return PaymentOutcome(Status.UNKNOWN, "unknown", reason=reason, delay=delay)
 
 
-def _closed(result: Approved | Declined) -> PaymentOutcome:
-    match result:
-        case Approved(provider_ref=provider_ref):
-            return PaymentOutcome(Status.SUCCESS, "success", provider_ref=provider_ref)
-        case Declined(code=code, message=message):
-            reason = f"{code}: {message}" if message else code
-            return PaymentOutcome(Status.FAILED_FINAL, "declined", decline_code=code, reason=reason)
-        case _:
-            assert_never(result)
+def _declined(result: Declined) -> PaymentOutcome:
+    reason = f"{result.code}: {result.message}" if result.message else result.code
+    return PaymentOutcome(Status.FAILED_FINAL, "declined", decline_code=result.code, reason=reason)
 
 
 def _spent(reason: str) -> PaymentOutcome:
