@@ -85,8 +85,8 @@ class BatchHandler:
                 await time_slice.end_if_spent()
         if away and not accepted and all(isinstance(one, NewPayment) for one, _ in items):
             raise away  # no item is known to be accepted: the client repeats the batch
-        said = f'{{"results":[{",".join(results)}],"accepted":{accepted},"refused":{len(results) - accepted}}}'
-        return web.Response(status=HTTPStatus.MULTI_STATUS, body=said.encode(), content_type=JSON)
+        body = f'{{"results":[{",".join(results)}],"accepted":{accepted},"refused":{len(results) - accepted}}}'
+        return web.Response(status=HTTPStatus.MULTI_STATUS, body=body.encode(), content_type=JSON)
 
 
 def grouped(items: Iterable[tuple[Item, int]]) -> Iterator[Sequence[Item]]:

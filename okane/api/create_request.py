@@ -92,13 +92,13 @@ def parse_fast(body: bytes) -> CreatePayment | None:
     if b"\\" in body or quotes > MAX_QUOTES or body.count(b",") > MAX_COMMAS:
         return None
     try:
-        asked = CreatePayment.__pydantic_validator__.validate_json(body)
+        request = CreatePayment.__pydantic_validator__.validate_json(body)
     except ValidationError:
         return None
     # The parser drops the first of two equal names, but the quotes of both are counted.
-    texts = (asked.currency, asked.idempotency_key, asked.execute_at, asked.expires_at)
-    count = len(asked.model_fields_set) + 4 - texts.count(None) + 2 * len(asked.metadata or ())
-    return asked if quotes == 2 * count else None
+    texts = (request.currency, request.idempotency_key, request.execute_at, request.expires_at)
+    count = len(request.model_fields_set) + 4 - texts.count(None) + 2 * len(request.metadata or ())
+    return request if quotes == 2 * count else None
 
 
 def check_metadata(metadata: Mapping[str, str] | None) -> None:

@@ -109,10 +109,10 @@ class DeadLetterHandlers:
         request_body.check_media_type(request, JSON)
         body = await request_body.read_body(request, MAX_BODY_BYTES)
         time_slice = TimeSlice()
-        asked = request_body.validate(ReplayRequest, strict_json.loads(body))
+        requested = request_body.validate(ReplayRequest, strict_json.loads(body))
         await time_slice.end_if_spent()  # many ids take as long to validate as to select
-        chosen = asked.filter or ReplayFilter()
-        limit, dry_run = asked.limit or DEFAULT_REPLAY, bool(asked.dry_run)
+        chosen = requested.filter or ReplayFilter()
+        limit, dry_run = requested.limit or DEFAULT_REPLAY, bool(requested.dry_run)
         wanted = DeadLetterFilter(
             account_id=account_of(request),
             # Payments that need a review are not retried; one that is named is reported as kept.

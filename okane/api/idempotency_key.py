@@ -19,16 +19,16 @@ def choose_key(headers: Sequence[str], body: str | None) -> str:
 
     The header's value is a quoted string in the draft and a bare token in practice: both are accepted.
     """
-    said = [_unquoted(header.strip()) for header in headers]
+    keys = [_unquoted(header.strip()) for header in headers]
     if body is not None:
-        said.append(body)
-    if not said:
+        keys.append(body)
+    if not keys:
         raise malformed(
             "idempotency_key_missing",
             "send an Idempotency-Key header, or idempotency_key in the body: a key of your own",
         )
-    key = said[0]
-    if said.count(key) != len(said):
+    key = keys[0]
+    if keys.count(key) != len(keys):
         raise malformed("idempotency_key_mismatch", "the request carries different idempotency keys")
     if not _VISIBLE_ASCII.fullmatch(key):
         raise malformed("idempotency_key_invalid", "an idempotency key is 1 to 255 visible ASCII characters")

@@ -26,7 +26,7 @@ from streams.values import value
 
 MAX_BODY_BYTES = strict_json.MAX_BYTES
 
-BEFORE_ANSWER = failpoint("accept.before_answer", "accepted, the client not told", raises=StoreUnavailable)
+BEFORE_ANSWER = failpoint("accept.before_answer", "accepted, no answer sent", raises=StoreUnavailable)
 
 Renderer = Callable[[Receipt], bytes]
 
@@ -144,9 +144,9 @@ class PaymentCreation:
 def _out_of_range(new: NewPayment, now: datetime) -> Problem:
     """Return the problem of a new payment whose times are out of range by the database's clock, which was at `now`."""
     given = [("execute_at", new.execute_at), ("expires_at", new.expires_at)]
-    said = [(name, moment) for name, moment in given if moment is not None]
-    wrong = [name for name, moment in said if not now < moment <= now + MAX_SCHEDULE_AHEAD] or [
-        name for name, _ in said
+    times = [(name, moment) for name, moment in given if moment is not None]
+    wrong = [name for name, moment in times if not now < moment <= now + MAX_SCHEDULE_AHEAD] or [
+        name for name, _ in times
     ]
     detail = f"must be in the future, and at most a year away; it is {timestamps.to_text(now)} here"
     return invalid([FieldError(f"/{name}", "out_of_range", detail) for name in wrong])

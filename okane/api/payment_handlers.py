@@ -116,15 +116,15 @@ class PaymentHandlers:
         """`POST /v1/payments/{id}/resolve`: decide a payment that needs a review; 409 from any other status."""
         found = await self._store.get(payment_ids.id_in_path(request), account_id=account_of(request))
         request_body.check_media_type(request, JSON)
-        asked = request_body.validate(
+        resolution = request_body.validate(
             ResolveRequest, strict_json.loads(await request_body.read_body(request, MAX_BODY_BYTES))
         )
         payment = await self._intake.resolve(
             found.id,
             account_id=found.account_id,
-            decision=asked.status,
-            reason=asked.reason,
-            provider_ref=asked.provider_ref,
+            decision=resolution.status,
+            reason=resolution.reason,
+            provider_ref=resolution.provider_ref,
             actor=actor_of(request),
         )
         return web.Response(body=payment_documents.payment_json(payment), content_type=JSON)

@@ -35,7 +35,7 @@ class PaymentQueries:
         """`GET /v1/payments`: a page of the account's payments, newest first unless `order` is `ascending`."""
         query = query_parameters.parse_query(query_parameters.PaymentQuery, request.query)
         page = await self._lists.page(
-            query.wanted, account_id=account_of(request), limit=query.limit, after=query.after
+            query.filter, account_id=account_of(request), limit=query.limit, after=query.after
         )
         listed = await documents(page.payments, payment_documents.payment_document)
         after = page.after if len(listed) == len(page.payments) else page.payments[len(listed) - 1].id

@@ -96,7 +96,7 @@ class Problem(Exception):
         return f"HTTP/1.1 {self.status.value} {self.status.phrase}\r\n{head}\r\n".encode() + body
 
     def document(self, *, max_errors: int = MAX_ERRORS) -> dict[str, object]:
-        """The members that do not depend on the request, with so many of the errors."""
+        """Return the members that do not depend on the request, with at most `max_errors` of the errors."""
         document: dict[str, object] = {
             "type": f"urn:okane:problem:{self.code}",
             "title": self.status.phrase,

@@ -166,8 +166,8 @@ class PaymentQuery(BaseModel):
     metadata: dict[Text, Storable] = Field(default_factory=dict)
 
     @property
-    def wanted(self) -> PaymentFilter:
-        """What is to be in the list."""
+    def filter(self) -> PaymentFilter:
+        """The filter of the list."""
         return PaymentFilter(
             ascending=self.order == "ascending",
             statuses=self.status,
@@ -214,14 +214,14 @@ def parse_query(model: type[Q], query: MultiMapping[str]) -> Q:
         else:
             given[name] = values[0]
     try:
-        asked = model.model_validate(given)
+        parsed = model.model_validate(given)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
         named = errors + [_parameter_error(model, one) for one in found[:MAX_ERRORS]]
         raise bad_query(named, count=len(errors) + len(found)) from None
     if errors:
         raise bad_query(errors)
-    return asked
+    return parsed
 
 
 _REPEATABLE = frozenset({"status"})

@@ -57,9 +57,9 @@ def check_media_type(request: web.Request, *allowed: str) -> str:
     A missing Content-Type and the one that `curl -d` sets count as JSON: clients of the older systems send those. For a body
     that is a form after all, see `name_form_type`.
     """
-    said = request.headers.get("Content-Type")
-    content_type = JSON if said is None or request.content_type == FORM else request.content_type
-    plain = said is None or (content_type in allowed and (request.charset or "utf-8").lower() in UTF_8)
+    sent = request.headers.get("Content-Type")
+    content_type = JSON if sent is None or request.content_type == FORM else request.content_type
+    plain = sent is None or (content_type in allowed and (request.charset or "utf-8").lower() in UTF_8)
     coded = request.headers.get("Content-Encoding", "identity").lower() != "identity"
     if not plain or coded:
         raise Problem(

@@ -165,9 +165,10 @@ class Client:
     async def pay_many(self, news: Sequence[NewPayment]) -> Sequence[Receipt | Refused]:
         """Create up to 1,000 payments; return a receipt or a refusal for each, in order."""
         body = [arguments.typed("new", new, NewPayment).document() for new in arguments.several("news", news)]
-        said = await self._send("POST", "/v1/payments/batch", body=body)
+        document = await self._send("POST", "/v1/payments/batch", body=body)
         return [
-            refused(one["status"], one["problem"]) if "problem" in one else Receipt.of(one) for one in said["results"]
+            refused(one["status"], one["problem"]) if "problem" in one else Receipt.of(one)
+            for one in document["results"]
         ]
 
     async def payment(self, payment_id: UUID | str, *, wait_s: int = 0) -> Payment:
@@ -300,21 +301,21 @@ class Client:
                 timeout=timeout,
                 allow_redirects=False,
             ) as answer:
-                said = _parsed(await answer.read())
+                document = _parsed(await answer.read())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return NoAnswer(f"{method} {path}", broken(error))
         if answer.status >= 300:
             after = answer.headers.get("Retry-After", "")
-            return refused(answer.status, said or {}, after_s=int(after) if after.isdecimal() else None)
-        return NoAnswer(f"{method} {path}", "an answer that is not the API's") if said is None else said
+            return refused(answer.status, document or {}, after_s=int(after) if after.isdecimal() else None)
+        return NoAnswer(f"{method} {path}", "an answer that is not the API's") if document is None else document
 
 
 def _parsed(body: bytes) -> Document | None:
     try:
-        said = json.loads(body)
+        document = json.loads(body)
     except ValueError:
         return None
-    return said if isinstance(said, dict) else None
+    return document if isinstance(document, dict) else None
 
 
 def _path(payment_id: UUID | str, of_it: str = "") -> str:

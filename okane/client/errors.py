@@ -20,8 +20,8 @@ class ClientError(Exception):
 class NoAnswer(ClientError):
     """No readable answer came for as long as the client is patient. The request may have been carried out."""
 
-    def __init__(self, asked: str, reason: str) -> None:
-        super().__init__(f"{asked}: {reason}")
+    def __init__(self, request: str, reason: str) -> None:
+        super().__init__(f"{request}: {reason}")
         self.reason = reason
 
 

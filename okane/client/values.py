@@ -35,24 +35,24 @@ class Payment:
     retry_at: datetime | None = None
 
     @classmethod
-    def of(cls, said: Document) -> Payment:
+    def of(cls, document: Document) -> Payment:
         return cls(
-            id=UUID(said["id"]),
-            amount=said["amount"],
-            currency=said["currency"],
-            status=Status(said["status"]),
-            idempotency_key=said["idempotency_key"],
-            attempts=said["attempts"],
-            lane=said["lane"],
-            metadata=said["metadata"],
-            created_at=datetime.fromisoformat(said["created_at"]),
-            updated_at=datetime.fromisoformat(said["updated_at"]),
-            provider_ref=said.get("provider_ref"),
-            decline_code=said.get("decline_code"),
-            last_error=said.get("last_error"),
-            execute_at=_moment(said.get("execute_at")),
-            expires_at=_moment(said.get("expires_at")),
-            retry_at=_moment(said.get("retry_at")),
+            id=UUID(document["id"]),
+            amount=document["amount"],
+            currency=document["currency"],
+            status=Status(document["status"]),
+            idempotency_key=document["idempotency_key"],
+            attempts=document["attempts"],
+            lane=document["lane"],
+            metadata=document["metadata"],
+            created_at=datetime.fromisoformat(document["created_at"]),
+            updated_at=datetime.fromisoformat(document["updated_at"]),
+            provider_ref=document.get("provider_ref"),
+            decline_code=document.get("decline_code"),
+            last_error=document.get("last_error"),
+            execute_at=_moment(document.get("execute_at")),
+            expires_at=_moment(document.get("expires_at")),
+            retry_at=_moment(document.get("retry_at")),
         )
 
 
@@ -65,8 +65,8 @@ class Receipt:
     enqueued: bool
 
     @classmethod
-    def of(cls, said: Document) -> Receipt:
-        return cls(Payment.of(said["payment"]), said["created"], said["enqueued"])
+    def of(cls, document: Document) -> Receipt:
+        return cls(Payment.of(document["payment"]), document["created"], document["enqueued"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,15 +86,15 @@ class Event:
     latency_ms: int | None = None
 
     @classmethod
-    def of(cls, said: Document) -> Event:
+    def of(cls, document: Document) -> Event:
         return cls(
-            version=said["version"],
-            at=datetime.fromisoformat(said["at"]),
-            event=said["event"],
-            status=Status(said["status"]),
-            attempt=said["attempt"],
-            actor=said["actor"],
-            **_call(said),
+            version=document["version"],
+            at=datetime.fromisoformat(document["at"]),
+            event=document["event"],
+            status=Status(document["status"]),
+            attempt=document["attempt"],
+            actor=document["actor"],
+            **_call(document),
         )
 
 
@@ -113,13 +113,13 @@ class Attempt:
     latency_ms: int | None = None
 
     @classmethod
-    def of(cls, said: Document) -> Attempt:
+    def of(cls, document: Document) -> Attempt:
         return cls(
-            attempt=said["attempt"],
-            began_at=datetime.fromisoformat(said["began_at"]),
-            ended_at=_moment(said.get("ended_at")),
-            outcome=said["outcome"],
-            **_call(said),
+            attempt=document["attempt"],
+            began_at=datetime.fromisoformat(document["began_at"]),
+            ended_at=_moment(document.get("ended_at")),
+            outcome=document["outcome"],
+            **_call(document),
         )
 
 
@@ -132,8 +132,10 @@ class DeadLetter:
     provider_key: str
 
     @classmethod
-    def of(cls, said: Document) -> DeadLetter:
-        return cls(Payment.of(said["payment"]), datetime.fromisoformat(said["dead_at"]), said["provider_key"])
+    def of(cls, document: Document) -> DeadLetter:
+        return cls(
+            Payment.of(document["payment"]), datetime.fromisoformat(document["dead_at"]), document["provider_key"]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +147,10 @@ class Replayed:
     has_more: bool
 
     @classmethod
-    def of(cls, said: Document) -> Replayed:
-        return cls([UUID(one) for one in said["retried"]], [UUID(one) for one in said["kept"]], said["has_more"])
+    def of(cls, document: Document) -> Replayed:
+        return cls(
+            [UUID(one) for one in document["retried"]], [UUID(one) for one in document["kept"]], document["has_more"]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +162,13 @@ class Currency:
     name: str
 
     @classmethod
-    def of(cls, said: Document) -> Currency:
-        return cls(said["code"], said["exponent"], said["name"])
+    def of(cls, document: Document) -> Currency:
+        return cls(document["code"], document["exponent"], document["name"])
 
 
 def _moment(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 
 
-def _call(said: Document) -> dict[str, Any]:
-    return {name: said.get(name) for name in ("provider", "call", "decline_code", "reason", "latency_ms")}
+def _call(document: Document) -> dict[str, Any]:
+    return {name: document.get(name) for name in ("provider", "call", "decline_code", "reason", "latency_ms")}

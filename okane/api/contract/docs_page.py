@@ -66,7 +66,7 @@ The commands below run as they are, in a shell with the address of the server an
 
 
 def _contents(document: Json) -> str:
-    """The table of contents."""
+    """Return the table of contents."""
     lists = [(tag["name"], _links_of(document, tag["name"])) for tag in document["tags"]]
     documents = ", ".join(f'<a href="#{name}">{name}</a>' for name in document["components"]["schemas"])
     lists += [("Documents", documents), ("Problems", f'<a href="#{next(iter(CODES))}">all codes</a>')]
@@ -95,7 +95,7 @@ def _operations(document: Json) -> Iterator[str]:
 
 def _operation(document: Json, method: str, path: str, operation: Json) -> str:
     scopes = [scope for one in operation["security"][:1] for names in one.values() for scope in names]
-    said = operation["responses"].items()
+    responses = operation["responses"].items()
     body = operation.get("requestBody", {"content": {}})["content"]
     takes = [(" or ".join(body), _type(next(iter(body.values()))["schema"]), "the body")] if body else []
     return "".join(
@@ -105,8 +105,8 @@ def _operation(document: Json, method: str, path: str, operation: Json) -> str:
             _text(operation.get("description", "")),
             f"<pre>{_plain(curl.line(method, path, operation))}</pre>",
             _table([*(_parameter(_resolved(document, one)) for one in operation.get("parameters", ())), *takes]),
-            _table(_answer(status, _resolved(document, one)) for status, one in said if status < "400"),
-            _refusals(_resolved(document, one) for status, one in said if status >= "400"),
+            _table(_answer(status, _resolved(document, one)) for status, one in responses if status < "400"),
+            _refusals(_resolved(document, one) for status, one in responses if status >= "400"),
         )
     )
 

@@ -52,7 +52,7 @@ class _Document:
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self._endpoints = endpoints
         self._operations = [endpoint.operation for endpoint in endpoints]
-        wanted = [said.body for one in self._operations for said in one.responses if said.body is not None]
+        wanted = [response.body for one in self._operations for response in one.responses if response.body is not None]
         wanted += [one.body.schema for one in self._operations if one.body is not None]
         wanted += [schemas.Problem]
         inputs = [(number, "validation", TypeAdapter(one)) for number, one in enumerate(wanted)]
@@ -97,7 +97,10 @@ class _Document:
             "requestBody": None if operation.body is None else self._body(operation.body),
             "security": [] if scope is None else [{name: [scope.value]} for name in SCHEMES],
             "responses": {
-                **{str(said.status.value): self._said(said, keyed=scope is not None) for said in operation.responses},
+                **{
+                    str(response.status.value): self._success(response, keyed=scope is not None)
+                    for response in operation.responses
+                },
                 **self._refused(operation, keyed=scope is not None),
             },
         }
@@ -108,12 +111,12 @@ class _Document:
         content = {media_type: {"schema": schema, "example": body.example} for media_type in body.media_types}
         return {"required": True, "content": content}
 
-    def _said(self, said: SuccessResponse, *, keyed: bool) -> Json:
-        document: Json = {"description": said.means, "headers": _headers(said.headers, keyed=keyed)}
-        if said.body is not None:
-            document["content"] = {said.media_type: {"schema": self._schemas[id(said.body)]}}
-        if said.follows is not None:
-            parameters = {"payment_id": f"$response.body#{said.follows}"}
+    def _success(self, response: SuccessResponse, *, keyed: bool) -> Json:
+        document: Json = {"description": response.means, "headers": _headers(response.headers, keyed=keyed)}
+        if response.body is not None:
+            document["content"] = {response.media_type: {"schema": self._schemas[id(response.body)]}}
+        if response.follows is not None:
+            parameters = {"payment_id": f"$response.body#{response.follows}"}
             document["links"] = {name: {"operationId": name, "parameters": parameters} for name in _FROM_A_PAYMENT}
         return document
 
@@ -150,8 +153,8 @@ class _Document:
 def _example(code: str) -> Json:
     """Return an example of the problem with this code."""
     known = problem_codes.CODES[code]
-    said = problems.Problem(known.status, code, known.means, retryable=known.retryable).document()
-    return {"summary": known.means, "value": said | {"request_id": "3f2a8c"}}
+    document = problems.Problem(known.status, code, known.means, retryable=known.retryable).document()
+    return {"summary": known.means, "value": document | {"request_id": "3f2a8c"}}
 
 
 def _named(part: Any) -> Any:

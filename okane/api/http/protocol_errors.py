@@ -57,7 +57,7 @@ def unsupported(request: web.BaseRequest) -> Problem | None:
 
 def problem_of(error: HttpProcessingError) -> Problem:
     """Return the problem for an error of aiohttp's parser, without a quote of the request."""
-    said = str(error.message)
+    message = str(error.message)
     match error:
         case LineTooLong(args=(_, limit, *_)) if limit == MAX_LINE_BYTES:
             return Problem(
@@ -67,11 +67,11 @@ def problem_of(error: HttpProcessingError) -> Problem:
             )
         case LineTooLong():
             return HEAD_TOO_LARGE
-        case BadHttpMethod() if _WORD.search(said):
+        case BadHttpMethod() if _WORD.search(message):
             return Problem(HTTPStatus.NOT_IMPLEMENTED, "method_unknown", "there is no such method")
         case BadHttpMethod():
             return malformed("request_line_invalid", "this is not an HTTP request")
-        case BadStatusLine() if "version" in said.lower():
+        case BadStatusLine() if "version" in message.lower():
             return Problem(
                 HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
                 "http_version_unsupported",
@@ -79,7 +79,7 @@ def problem_of(error: HttpProcessingError) -> Problem:
             )
         case BadStatusLine() | InvalidURLError():
             return malformed("request_line_invalid", "the request line cannot be read")
-        case _ if said.startswith("Too many headers"):
+        case _ if message.startswith("Too many headers"):
             return HEAD_TOO_LARGE
         case _:
             return malformed("request_invalid", "the head of the request, or the framing of its body, cannot be read")
