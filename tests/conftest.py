@@ -151,7 +151,7 @@ def private_redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
+    """A loopback port without a listener."""
     return find_free_port()
 
 

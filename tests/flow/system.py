@@ -211,13 +211,13 @@ class System:
         return counts
 
     async def captures(self) -> Counter[str]:
-        """How often the provider's journal has each payment charged."""
+        """Count the charges of each payment in the provider's journal."""
         async with self._http.get(f"{self.provider_url}/journal") as response:
             lines = [json.loads(line) for line in (await response.text()).splitlines()]
         return Counter(line["payment_id"] for line in lines if line["status"] == "captured")
 
     async def check(self, ids: Iterable[str]) -> None:
-        """Exactly one charge for every success, of its amount; none for what failed; Redis is empty again."""
+        """Check that every success has exactly one charge of its amount, failures have none, and Redis is empty again."""
         captures = await self.captures()
         for payment_id in ids:
             payment = await self.payment(payment_id)

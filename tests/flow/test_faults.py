@@ -1,4 +1,4 @@
-"""Whole payments while processes and servers die: nothing is lost, nobody is charged twice, nothing is restarted by hand."""
+"""Whole payments while processes and servers die: nothing is lost or charged twice, and nothing needs a manual restart."""
 
 from __future__ import annotations
 

@@ -187,7 +187,7 @@ async def counts_hold_what_the_tables_do(database_url: str, rows: Sequence[Row])
 
 
 async def both_apis_show_the_same(rows: Sequence[Row], old_url: str, new_url: str) -> None:
-    """What the previous version says of a payment, this one says too."""
+    """Check that this version answers every member of a payment that the previous one answers."""
     async with aiohttp.ClientSession() as http:
         for row in rows:
             old, new = [await shown(http, f"{url}/v1/payments/{row['id']}") for url in (old_url, new_url)]

@@ -42,7 +42,7 @@ async def refusing(tmp_path: Path, database_url: str) -> AsyncIterator[tuple[Sys
 
 
 def said(system: System) -> list[str]:
-    """What the worker has said about Redis as an error: one line when it begins, one when it ends."""
+    """Return the error lines of the worker about Redis: one when the outage begins, one when it ends."""
     return [line["event"] for line in system.log("w1") if line["level"] == "error"]
 
 

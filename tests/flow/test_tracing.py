@@ -101,7 +101,7 @@ async def collector(system: System) -> AsyncIterator[Collector]:
     }
     async with aiohttp.ClientSession() as one.http:
         yield one
-        await system.stop_all()  # nobody speaks to it any more
+        await system.stop_all()  # no process sends to the collector any more
     await runner.cleanup()
 
 

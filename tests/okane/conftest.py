@@ -1,4 +1,4 @@
-"""What the tests of the payment half share: an API on real servers, whose answers are held to its document."""
+"""Fixtures of the payment half: an API on real servers, whose answers are compared with its document."""
 
 from __future__ import annotations
 
