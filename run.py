@@ -86,7 +86,7 @@ def main(words: list[str]) -> None:
 
 
 def parallel(arguments: list[str]) -> list[str]:
-    """One pytest process for each core, unless the arguments say otherwise or ask for a single test or a debugger."""
+    """Return the option for one pytest process per core, unless the arguments set it, a single test or a debugger."""
     alone = ("-n", "--numprocesses", "--pdb", "--trace", "-s", "--capture=no", "--collect-only", "--co", "-h", "--help")
     if any(word.startswith("-n") or word in alone or "::" in word for word in arguments):
         return []

@@ -1,8 +1,8 @@
-"""Drains a backlog and looks for slow Redis commands: `python -m bench.backlog [--payments 1000000]`.
+"""Drain a backlog and look for slow Redis commands: `python -m bench.backlog [--payments 1000000]`.
 
 The rows are written as acceptance leaves them, the wake-ups as far as the lanes take them (OKANE_MAX_STREAM_LENGTH, 100,000
 each); the sweep has to send the rest, as it would after a long outage of the workers. Then workers drain it all. The
-slowest command is what Redis itself says it took (SLOWLOG, from a millisecond on). Everything else is kept off one core,
+slowest command is that of Redis's SLOWLOG (from a millisecond on). Everything else is kept off one core,
 as on a machine where Redis has its own: else the time would be that of waiting for a core.
 """
 

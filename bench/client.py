@@ -53,7 +53,7 @@ class Tally:
 
 
 class Caller:
-    """One connection. It says so when its request has been answered."""
+    """One connection. It calls back when its request has been answered."""
 
     def __init__(self, tally: Tally, on_free: Callable[[Caller], None]) -> None:
         self._tally = tally

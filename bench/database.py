@@ -1,7 +1,7 @@
 """Write and read the benchmarks' payments in Postgres. Rates come from the times of the events, by the database's clock.
 
-What is measured is told from what was there before by the time in the ids: every function takes the point (`since`) from
-which on payments count.
+The time in the ids separates the payments of a measurement from earlier ones: every function takes the time (`since`) from
+which payments count.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def settled(url: str, since: UUID) -> int:
 def wait_settled(
     url: str, since: UUID, expected: int, *, within_s: float, check: Check, tell: Callable[[int], None] | None = None
 ) -> None:
-    """Wait until so many payments have succeeded. `check` raises if it has become hopeless; `tell` hears the count."""
+    """Wait until so many payments have succeeded. `check` raises if that cannot happen any more; `tell` gets the count."""
     started_s = time.monotonic()
     with psycopg.connect(url, autocommit=True) as connection:
         while True:

@@ -1,4 +1,4 @@
-"""Says on stderr what is being measured: stdout is for the results."""
+"""Print progress to stderr: stdout is for the results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def say(text: str) -> None:
 
 
 def counting(total: int) -> Callable[[int], None]:
-    """Says how many of `total` payments are settled, every two seconds at most."""
+    """Print how many of `total` payments are settled, every two seconds at most."""
     next_s = time.monotonic() + _EVERY_S
 
     def tell(settled: int) -> None:

@@ -2,7 +2,7 @@
 
 Run as `python -m bench.provider --port N [--latency-ms MS]`. The mock provider of the product keeps a durable journal and
 can misbehave; measured with it, a pipeline that is fast enough would show the mock's limit instead of its own. One key is
-charged once here, too: `GET /summary` says how many keys were charged, and how many calls it took.
+charged once here, too: `GET /summary` returns the number of charged keys and of calls.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Till:
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection. Knows as much HTTP as its clients speak: whole heads, Content-Length."""
+    """One keep-alive connection. Supports the HTTP of its clients only: whole heads, Content-Length."""
 
     def __init__(self, till: Till, latency_s: float) -> None:
         self._till = till

@@ -1,6 +1,6 @@
 """The report: figures and ratios by part, each with its rounds. Pure but for `Collector`.
 
-A ratio is made within a round, of two figures measured one right after the other, and its median is told: a machine that
+A ratio is made within a round, of two figures measured one right after the other, and its median counts: a machine that
 is slower in one round is so for both.
 """
 

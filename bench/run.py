@@ -1,4 +1,4 @@
-"""Runs the parts that were asked for, one after the other, on one pair of servers."""
+"""Run the requested parts, one after the other, on one pair of servers."""
 
 from __future__ import annotations
 

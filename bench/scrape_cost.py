@@ -1,7 +1,7 @@
 """Measure the cost of a scrape: `python -m bench.scrape_cost [--workers 50]`.
 
-A process that has seen every kind of label tells itself; one of them tells the whole system, whose group has that many
-consumers on each lane, and where all of them are. CPU is this process's; what Redis spends is what Redis says.
+/metrics is that of a process with every kind of label; /metrics/system and /http_sd cover a group with that many consumers on
+each lane. CPU is that of this process; that of Redis comes from INFO.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class Scene:
         self.system.redis.start()
 
     def provider(self, **changes: float | str) -> Callable[[float], None]:
-        """The provider behaves like this for a while."""
+        """Change the provider's behaviour for a while."""
 
         def act(pause_s: float) -> None:
             control(self.provider_url, **changes)
@@ -112,7 +112,7 @@ def _sleep_until(deadline_s: float) -> None:
 
 @contextlib.contextmanager
 def scraped(folder: Path, *, sd_url: str) -> Iterator[str]:
-    """The address of a Prometheus that is told by `sd_url` what to scrape."""
+    """Yield the address of a Prometheus that finds its targets through `sd_url`."""
     program = shutil.which("prometheus")
     if program is None:
         sys.exit("prometheus is not installed (Debian: apt-get install prometheus)")

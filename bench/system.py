@@ -35,7 +35,7 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """An API and a worker program, both told by the settings of okane where everything is."""
+    """An API and a worker program, both configured by the settings of okane."""
 
     name: str
     api: Sequence[str]
@@ -183,7 +183,7 @@ class Deployment:
         _wait_ready(self.apis)
 
     def start_sharing_apis(self, count: int) -> None:
-        """Start APIs that share one port, as `okane api --processes` does; the metrics tell which of them is ready."""
+        """Start APIs that share one port, as `okane api --processes` does; the metrics show which of them is ready."""
         port = free_port()
         self.api_ports.append(port)
         for number in range(count):

@@ -1,8 +1,8 @@
 """Measure how fast payments settle without Redis, against the same with Redis: `python -m bench.without_redis`.
 
 Payments are accepted with no worker running, then workers are started and the rate at which they settle is taken from the
-events. In turns: with Redis; with Redis killed before the payments come (the API knows, and says so in their rows); with
-Redis killed after they came, so that their wake-ups are lost and the sweep has to find that out (it waits for its grace
+events. In turns: with Redis; with Redis killed before the payments come (the API notices, and their rows record it); with
+Redis killed after they came, so that their wake-ups are lost and the sweep has to detect that (it waits for its grace
 first, which is no part of the rate).
 """
 

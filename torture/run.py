@@ -1,6 +1,6 @@
 """`okane torture`: start a system, send payments under faults, heal it, and check the invariants over the journals.
 
-Promise: whatever happened is said, also after Ctrl-C and when it is bad news; nothing that was started is left running.
+Promise: the report is complete, also after Ctrl-C; no program that was started is left running.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rich.console import Console
 
 from okane.errors import SetupError, StoreUnavailable
 from okane.load.client import HttpClient
-from okane.local.data_folder import DataFolder, take
+from okane.local.data_folder import DataFolder, lock_data_folder
 from streams import StreamError
 from torture import repairs
 from torture.clients import CANARIES, TIMEOUT_S, Clients
@@ -33,7 +33,7 @@ from torture.invariants.verdict import check
 from torture.nemesis import Nemesis
 from torture.options import TortureOptions
 from torture.report.logged_errors import logged_errors
-from torture.report.progress import shown
+from torture.report.progress import show_progress
 from torture.report.rendering import render
 from torture.report.report import TortureReport, build_report
 from torture.schedule import schedule
@@ -62,7 +62,11 @@ async def run_torture(options: TortureOptions, console: Console, *, stop: asynci
         raise SetupError(f"there is no fault {', '.join(sorted(unknown))}: see --list-faults")
     _allow_many_files()
     path = options.data or Path(tempfile.mkdtemp(prefix="okane-torture-"))
-    with take(path, report=progress_console.print) as folder, _interrupts_set(stop, folder), guarded(folder):
+    with (
+        lock_data_folder(path, report=progress_console.print) as folder,
+        _interrupts_set(stop, folder),
+        guarded(folder),
+    ):
         report = await _Run(options, folder, progress_console, stop).run()
     if report.folder is None:
         await asyncio.to_thread(shutil.rmtree, path)
@@ -107,7 +111,7 @@ class _Run:
         impossible = await asyncio.to_thread(why_impossible, names)
         small_disks = await asyncio.to_thread(small_disk.why_impossible) is None
         async with (
-            shown(self._console, self._line),
+            show_progress(self._console, self._line),
             HttpClient(timeout_s=TIMEOUT_S) as http,
             self._cluster.running(small_disks=small_disks),
         ):

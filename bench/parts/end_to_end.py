@@ -1,7 +1,7 @@
 """Parts b and d, from the same runs: how fast payments go all the way, and what one of them costs.
 
-How many clients it takes to keep a system busy is for each to say: with few, the one that is quick waits for them; with
-many, the other only queues. So each is measured with few and with many, and the better one counts as its speed.
+Systems need different numbers of clients to be busy: a fast one waits for few clients, a slow one only queues many. So each
+is measured with few and with many, and the better result counts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CPU_VS_TEXTBOOK = "CPU of okane / textbook"
 
 
 def measure(system: System, options: BenchOptions) -> Sequence[Part]:
-    """Those of the two parts that are asked for."""
+    """Return the requested ones of the two parts."""
     speed, cost = Collector("b", PARTS["b"]), Collector("d", PARTS["d"])
     latencies_ms = LATENCIES_MS if "b" in options.letters else LATENCIES_MS[:1]
     few = options.connections

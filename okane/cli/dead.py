@@ -59,7 +59,7 @@ def replay(
     run(
         _replay(
             open_context(data),
-            _named(payment_ids, everything=everything),
+            _selected_ids(payment_ids, everything=everything),
             limit=limit,
             dry_run=dry_run,
             as_json=json_,
@@ -82,13 +82,13 @@ def purge(
 ) -> None:
     """Remove payments from the list. Their status stays: failed_final or needs_review."""
     older_than = None if older_than_h is None else timedelta(hours=older_than_h)
-    chosen = None if older_than is not None and not payment_ids else _named(payment_ids, everything=everything)
-    if chosen is None and not yes:
+    ids = None if older_than is not None and not payment_ids else _selected_ids(payment_ids, everything=everything)
+    if ids is None and not yes:
         typer.confirm("Remove all of these from the list?", abort=True, err=True)
-    run(_purge(open_context(data), chosen, older_than=older_than, as_json=json_))
+    run(_purge(open_context(data), ids, older_than=older_than, as_json=json_))
 
 
-def _named(payment_ids: list[str] | None, *, everything: bool) -> list[str] | None:
+def _selected_ids(payment_ids: list[str] | None, *, everything: bool) -> list[str] | None:
     """Return the ids given, or None for `--all`. Raises BadParameter."""
     if bool(payment_ids) == everything:
         raise typer.BadParameter("name payments, or give --all")
@@ -124,7 +124,7 @@ async def _list(context: Context, *, limit: int, before: str | None, as_json: bo
 async def _show(context: Context, payment_id: str, *, as_json: bool) -> None:
     """Print one dead letter with its payment's timeline."""
     async with open_stores(context) as stores:
-        (letter,) = await _chosen(stores, [payment_id], limit=None)
+        (letter,) = await _select_letters(stores, [payment_id], limit=None)
         events = await stores.payments.events(letter.payment.id)
     timeline = [event_document(event) for event in events]
     if as_json:
@@ -144,7 +144,9 @@ async def _replay(
 ) -> None:
     """Retry these payments (None: all, oldest first). One that needs a review stays in the list."""
     async with open_stores(context) as stores:
-        done = await stores.replay.run(await _chosen(stores, payment_ids, limit=limit), dry_run=dry_run, actor=OPERATOR)
+        done = await stores.replay.run(
+            await _select_letters(stores, payment_ids, limit=limit), dry_run=dry_run, actor=OPERATOR
+        )
     retried, kept = len(done.retried), len(done.kept)
     if as_json:
         print_json({"retried": retried, "kept": kept, "dry_run": dry_run})
@@ -167,7 +169,9 @@ async def _purge(
         CONSOLE.print(f"purged {len(purged):,}")
 
 
-async def _chosen(stores: Stores, payment_ids: Sequence[str] | None, *, limit: int | None) -> Sequence[DeadPayment]:
+async def _select_letters(
+    stores: Stores, payment_ids: Sequence[str] | None, *, limit: int | None
+) -> Sequence[DeadPayment]:
     """Return the dead letters of these payments in this order, or the oldest. Raises SetupError for a missing one."""
     if payment_ids is None:
         return await stores.dead_letters.oldest(limit)

@@ -147,9 +147,9 @@ async def _list(context: Context, *, account: str | None, everything: bool, as_j
 async def _revoke(context: Context, prefix: str, *, as_json: bool) -> None:
     """Revoke a key."""
     async with _open_store(context) as store:
-        revoked = await store.revoke(_named(prefix))
+        revoked = await store.revoke(_key_name(prefix))
     if revoked is None:
-        raise SetupError(f"there is no key {_shown(prefix)}")
+        raise SetupError(f"there is no key {_displayed_name(prefix)}")
     if as_json:
         print_json(_document(revoked))
     else:
@@ -158,25 +158,25 @@ async def _revoke(context: Context, prefix: str, *, as_json: bool) -> None:
 
 async def _rotate(context: Context, prefix: str, *, overlap: timedelta, as_json: bool) -> None:
     """Create a key with the same rights; the old one expires after the overlap."""
-    old = _named(prefix)
+    old = _key_name(prefix)
     new = NewKey.make(Mode.LIVE if old.startswith("sk_live_") else Mode.TEST)
     async with _open_store(context) as store:
         made = await store.rotate(old, new, overlap=overlap)
     if made is None:
-        raise SetupError(f"there is no valid key {_shown(old)}")
+        raise SetupError(f"there is no valid key {_displayed_name(old)}")
     _print_secret(new, made, as_json=as_json)
     if not as_json:
         CONSOLE.print(f"the old one, {old}, expires in {overlap}", soft_wrap=True)
 
 
-def _named(text: str) -> str:
+def _key_name(text: str) -> str:
     """Return the name of a key, given its name or its whole secret."""
     return prefix_of(text) or text
 
 
-def _shown(text: str) -> str:
+def _displayed_name(text: str) -> str:
     """Return the name of a key for a message. Any other text may be a mistyped secret and is not repeated."""
-    return text if is_prefix(_named(text)) else "of that name: `okane keys ls` has the names"
+    return text if is_prefix(_key_name(text)) else "of that name: `okane keys ls` has the names"
 
 
 def _print_secret(new: NewKey, made: ApiKey, *, as_json: bool) -> None:

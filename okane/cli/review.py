@@ -108,7 +108,7 @@ async def _list(context: Context, *, account: str | None, limit: int, before: st
 async def _show(context: Context, payment_id: str, *, as_json: bool) -> None:
     """Print one payment, whatever its status, with its timeline."""
     async with open_stores(context) as stores:
-        payment = await _found(stores, payment_id)
+        payment = await _find_payment(stores, payment_id)
         events = await stores.payments.events(payment.id)
     if as_json:
         print_json({**_document(payment), "events": [event_document(event) for event in events]})
@@ -133,7 +133,7 @@ async def _resolve(
     """Decide a payment that needs a review, and remove its dead letter."""
     _check_texts(reason, provider_ref, decision)
     async with open_stores(context) as stores:
-        found = await _found(stores, payment_id)
+        found = await _find_payment(stores, payment_id)
         payment = await stores.intake.resolve(
             found.id,
             account_id=None,
@@ -157,7 +157,7 @@ def _check_texts(reason: str, provider_ref: str | None, decision: Decision) -> N
         raise SetupError("--provider-ref goes with --as success only")
 
 
-async def _found(stores: Stores, text: str) -> Payment:
+async def _find_payment(stores: Stores, text: str) -> Payment:
     payment_id = _id(text)
     try:
         return await stores.reviews.find(payment_id)

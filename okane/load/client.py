@@ -1,6 +1,6 @@
 """The HTTP client of `okane load`: one request, one Reply; an error on the way is a Reply with a `failure`.
 
-Everything that knows aiohttp is here, so that a faster client is a change of this file.
+Only this file imports aiohttp, so that a faster client is a change of this file.
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ Counts = Callable[[], tuple[int, int]]  # accepted, at rest
 
 
 @contextlib.asynccontextmanager
-async def shown(console: Console, *, total: int, counts: Counts, every_s: float | None = None) -> AsyncIterator[None]:
+async def show_progress(
+    console: Console, *, total: int, counts: Counts, every_s: float | None = None
+) -> AsyncIterator[None]:
     """Show `counts` against `total` while the block runs, every 0.2 s on a terminal and every 2 s elsewhere."""
     if console.is_terminal:
         drawing = asyncio.create_task(_draw(console, total, counts, every_s or _REFRESH_S))

@@ -19,7 +19,7 @@ from okane.client import AccessDenied, Client, NoAnswer, Refused
 from okane.load.client import HttpClient
 from okane.load.following import Follower
 from okane.load.options import LoadOptions
-from okane.load.progress import shown
+from okane.load.progress import show_progress
 from okane.load.rendering import render
 from okane.load.report import JournalCheck, LoadReport, Tally, Tracked, build_report, check_journal
 from okane.load.sending import Sender
@@ -32,7 +32,7 @@ class ApiUnreachableError(Exception):
 async def run_load(options: LoadOptions, console: Console, *, stop: asyncio.Event | None = None) -> LoadReport:
     """Run the load, show its progress, print the summary (or, with `options.json`, one JSON object) to `console`.
 
-    Ctrl-C, or setting `stop`, ends it early with what is known; a second Ctrl-C ends it at once.
+    Ctrl-C, or setting `stop`, ends it early with the results so far; a second Ctrl-C ends it at once.
     Raises ApiUnreachableError.
     """
     stop = asyncio.Event() if stop is None else stop
@@ -83,7 +83,7 @@ async def _send_and_follow(
         follower.add(payment)
 
     sender = Sender(options=options, http=http, tally=tally, on_accepted=on_accepted)
-    async with shown(console, total=len(payments), counts=lambda: (len(accepted), follower.at_rest)):
+    async with show_progress(console, total=len(payments), counts=lambda: (len(accepted), follower.at_rest)):
         following = asyncio.create_task(follower.run())
         try:
             await sender.run(payments)

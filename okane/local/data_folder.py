@@ -107,7 +107,7 @@ def default_path() -> Path:
 
 
 @contextlib.contextmanager
-def take(path: Path, *, report: Callable[[str], None]) -> Iterator[DataFolder]:
+def lock_data_folder(path: Path, *, report: Callable[[str], None]) -> Iterator[DataFolder]:
     """Own the folder (created if missing) inside the block, after ending the processes that an earlier owner left running.
 
     Raises LocalError when another process owns it, when it cannot be written, or when others could (see `ownership`).

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from okane.config import Settings
 from okane.errors import SetupError
 from okane.local.console import LogTail, Screen, summary
-from okane.local.data_folder import DataFolder, default_path, take
+from okane.local.data_folder import DataFolder, default_path, lock_data_folder
 from okane.local.first_key import first_key
 from okane.local.options import UpOptions
 from okane.local.programs import Programs
@@ -39,7 +39,7 @@ async def up(settings: Settings, options: UpOptions, screen: Screen | None = Non
     """
     screen = screen or Screen()
     try:
-        with take(options.data or default_path(), report=screen.print_event) as folder:
+        with lock_data_folder(options.data or default_path(), report=screen.print_event) as folder:
             programs = Programs(settings=settings, options=options, folder=folder, report=screen.print_event)
             return await _Run(settings=settings, programs=programs, folder=folder, screen=screen).run()
     except SetupError as error:

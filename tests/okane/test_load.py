@@ -21,7 +21,7 @@ from aiohttp import ClientSession, web
 from rich.console import Console
 
 from okane.load import ApiUnreachableError, JournalCheck, Latency, LoadOptions, LoadReport, render, run_load
-from okane.load.progress import shown
+from okane.load.progress import show_progress
 from okane.load.report import Tally, Tracked, build_report, check_journal, latency
 from okane.payment import Payment
 from okane.providers.base import Approved, Declined
@@ -314,7 +314,7 @@ async def test_progress_is_lines_where_there_is_no_terminal_and_bars_where_there
             return 3, 1
 
         console = Console(file=out, force_terminal=terminal, width=100)
-        async with shown(console, total=10, counts=counts, every_s=0.001):
+        async with show_progress(console, total=10, counts=counts, every_s=0.001):
             await asked.wait()
         assert expected in out.getvalue()
 

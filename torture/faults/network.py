@@ -1,8 +1,7 @@
 """Faults of the network: one link of one process, or all of them.
 
-A charge that is held up on its way to the provider arrives in the end. That the provider's `not found` may be believed
-after the consistency lag says that nothing is held up for longer, so no stall here is: the time-out of a call and the lag
-together are 2.5 s (see options.py).
+A charge that is delayed on its way to the provider arrives in the end. okane trusts the provider's `not found` after the
+consistency lag, so no stall here is longer than the time-out of a call and the lag together, 2.5 s (see options.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The journals that are kept independently of each other, and how each is read.
 
-What clients were told, what the provider charged, all rows and events of Postgres, and all metrics; besides them the
-broker at rest and the logs. Collected into one `History`, which the invariants judge.
+The answers to clients, the provider's charges, all rows and events of Postgres, all metrics, Redis at rest and the logs.
+Collected into one `History`, which the invariants judge.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """One GET of a payment: the HTTP status, and what a 200 said."""
+    """One GET of a payment: the HTTP status, and the payment of a 200."""
 
     payment_id: str
     at_s: float
@@ -162,7 +162,7 @@ class LogFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """Everything that was seen of one run, read after the faults had healed and the system had come to rest.
+    """The journals of one run, read after the faults had healed and the system had come to rest.
 
     `metrics` holds the samples of each process that still lives, by series (`name{label="value"}`); `logs` the lines of
     each log by its name. `live_consumers` are the names that may still belong to the group. `canaries` are the secrets

@@ -1,6 +1,6 @@
 """Sample the system during a run: memory, descriptors, slow commands, the provider's counts.
 
-What a process counts dies with it, so what it said last is kept.
+The counts of a process are lost when it dies, so the last ones are kept.
 """
 
 from __future__ import annotations

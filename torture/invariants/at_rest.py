@@ -14,7 +14,7 @@ _REPAIRED_AT_MOST = 1 / 1000
 
 
 def everything_is_decided(history: History) -> Sequence[Violation]:
-    """I5: no payment is open, but those that wait for a human and say why."""
+    """I5: no payment is open, but those that wait for a human, with a reason."""
     found = []
     for row in history.rows.values():
         if row.status is Status.NEEDS_REVIEW:
@@ -27,7 +27,7 @@ def everything_is_decided(history: History) -> Sequence[Violation]:
 
 
 def broker_is_at_rest(history: History) -> Sequence[Violation]:
-    """I10: streams, pending lists and the delayed set are empty, and the group knows no consumers but those that live."""
+    """I10: streams, pending lists and the delayed set are empty, and the group has live consumers only."""
     return [] if history.broker is None else list(_restless(history.broker, history.live_consumers))
 
 

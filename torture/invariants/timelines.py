@@ -101,7 +101,7 @@ def _wrong_attempt(events: Sequence[EventRow], row: PaymentRow) -> str | None:
 
 
 def _never_was(seen: Observation, row: PaymentRow | None, events: Sequence[EventRow]) -> bool:
-    """A terminal status that a client was shown is the payment's, or was once and the events say so."""
+    """A terminal status in an answer to a client is the payment's, or was once according to its events."""
     if row is None or seen.status not in TERMINAL:
         return False
     return seen.status != row.status and all(line.status != seen.status for line in events)

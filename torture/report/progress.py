@@ -17,7 +17,7 @@ Line = Callable[[], str]
 
 
 @contextlib.asynccontextmanager
-async def shown(console: Console, line: Line) -> AsyncIterator[None]:
+async def show_progress(console: Console, line: Line) -> AsyncIterator[None]:
     """Show `line` while the block runs."""
     showing = asyncio.create_task(_draw(console, line) if console.is_terminal else _write(console, line))
     try:

@@ -142,7 +142,7 @@ class Cluster:
         await asyncio.gather(*(program.ready() for program in programs))
 
     def _okane(self, kind: str, name: str) -> Program:
-        """One of our processes, which knows the servers by its own proxies only."""
+        """Return a process of okane, which reaches the servers through its own proxies only."""
         points = self.points[name] = CrashPoints(
             process=name, kind=kind, tally=self.tally, stopped_s=self.options.lease_s * STOPPED_LEASES
         )

@@ -31,7 +31,7 @@ Probe = Callable[[], bool]
 
 
 class ProgramFactory:
-    """Builds each program anew for every start. `places` says where a server's data goes."""
+    """Builds each program again for every start. `places` are the data folders of the servers."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Makes the wall clock of the process that imports this differ from the machine's, by what a file says, at any time.
+"""Shift the wall clock of the process that imports this, by the offset that a file holds at any time.
 
 Found through PYTHONPATH by the interpreter itself, before anything else runs, in the processes that a torture run chooses.
 The file that OKANE_TORTURE_CLOCK names holds one double: seconds to add. `time.monotonic` stays as it is.
