@@ -37,7 +37,7 @@ def main() -> None:
             payments=options.payments,
             workers=options.workers,
             lane_limit=LANE_LIMIT,
-            tell=counting(options.payments),
+            on_progress=counting(options.payments),
         )
         slow, busiest = redis_state.slow_commands(system), redis_state.command_times(system)
     print(f"{options.payments:,} payments, {done.entries:,} of them with a wake-up: {done.per_s:,.0f} settled/s")

@@ -122,16 +122,22 @@ def settled(url: str, since: UUID) -> int:
 
 
 def wait_settled(
-    url: str, since: UUID, expected: int, *, within_s: float, check: Check, tell: Callable[[int], None] | None = None
+    url: str,
+    since: UUID,
+    expected: int,
+    *,
+    within_s: float,
+    check: Check,
+    on_progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Wait until so many payments have succeeded. `check` raises if that cannot happen any more; `tell` gets the count."""
+    """Wait until so many payments have succeeded. `check` raises if that is impossible; `on_progress` gets the count."""
     started_s = time.monotonic()
     with psycopg.connect(url, autocommit=True) as connection:
         while True:
             done = int(_since(connection, _SETTLED, since))
             elapsed_s = time.monotonic() - started_s
-            if tell is not None:
-                tell(done)
+            if on_progress is not None:
+                on_progress(done)
             if done >= expected:
                 return
             check()

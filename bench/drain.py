@@ -35,7 +35,7 @@ def drain(
     lane_limit: int = NO_LIMIT,
     beside: Callable[[str], None] | None = None,
     env: Mapping[str, str] | None = None,
-    tell: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], None] | None = None,
 ) -> Drained:
     """Put so many payments and their wake-ups in, and let workers settle them, or the first `until` of them.
 
@@ -55,7 +55,7 @@ def drain(
         before, before_s = database.settled(url, since), costs.cpu_s(pids)
         within_s = 120 + payments / 50
         check = deployment.check_alive
-        database.wait_settled(url, since, until or payments, within_s=within_s, check=check, tell=tell)
+        database.wait_settled(url, since, until or payments, within_s=within_s, check=check, on_progress=on_progress)
         after, after_s = database.settled(url, since), costs.cpu_s(pids)
         count = max(1, after - before)  # a handful is settled before the workers are known to be ready
     return Drained(

@@ -19,10 +19,10 @@ def counting(total: int) -> Callable[[int], None]:
     """Print how many of `total` payments are settled, every two seconds at most."""
     next_s = time.monotonic() + _EVERY_S
 
-    def tell(settled: int) -> None:
+    def on_progress(settled: int) -> None:
         nonlocal next_s
         if time.monotonic() >= next_s:
             next_s = time.monotonic() + _EVERY_S
             say(f"{settled:,} of {total:,} settled")
 
-    return tell
+    return on_progress

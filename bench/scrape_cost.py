@@ -61,7 +61,7 @@ def main() -> None:
         f"{workers} workers, every {INTERVAL_S} s: {series:,} series, {cpu_ms / INTERVAL_S:.2f} ms of CPU and "
         f"{(whole.redis_ms + found.redis_ms) / INTERVAL_S:.3f} ms of Redis a second"
     )
-    print(f"if each worker told the whole system, it would be {workers * (own.series + whole.series):,} series")
+    print(f"if each worker exported the whole system, it would be {workers * (own.series + whole.series):,} series")
 
 
 async def _measure(system: System, url: str, workers: int) -> tuple[Cost, Cost, Cost]:
@@ -93,17 +93,17 @@ async def _measure(system: System, url: str, workers: int) -> tuple[Cost, Cost, 
         async def found() -> bytes:
             return repr(targets(await presence.processes(), system=STREAM.name)).encode()
 
-        costs = [await _cost(system, told) for told in (own, whole, found)]
+        costs = [await _cost(system, scrape) for scrape in (own, whole, found)]
         await overview.aclose()
     return costs[0], costs[1], costs[2]
 
 
-async def _cost(system: System, tell: Callable[[], Awaitable[bytes]]) -> Cost:
-    body = await tell()  # connections are made, statements prepared
+async def _cost(system: System, scrape: Callable[[], Awaitable[bytes]]) -> Cost:
+    body = await scrape()  # connections are made, statements prepared
     with system.redis_client() as redis:
         redis_s, cpu_s = _redis_s(redis.info("cpu")), time.process_time()
         for _ in range(ROUNDS):
-            await tell()
+            await scrape()
         cpu_s, redis_s = time.process_time() - cpu_s, _redis_s(redis.info("cpu")) - redis_s
     lines = [line for line in body.splitlines() if not line.startswith(b"#")]
     return Cost(

@@ -112,7 +112,7 @@ async def _postgres(context: Context) -> list[Check]:
         return [Check("postgres pooler", "fail", str(error), "payments are neither accepted nor settled behind it")]
     except (StoreUnavailable, SetupError) as error:
         return [Check("postgres", "fail", str(error), "start Postgres, or correct DATABASE_URL")]
-    wanted = f"version {schema.VERSION}"
+    required = f"version {schema.VERSION}"
     return [
         _check(
             "postgres version",
@@ -130,9 +130,9 @@ async def _postgres(context: Context) -> list[Check]:
             "postgres schema",
             facts.schema_version == schema.VERSION,
             "none" if facts.schema_version is None else f"version {facts.schema_version}",
-            f"run `okane migrate` (this okane needs {wanted})"
+            f"run `okane migrate` (this okane needs {required})"
             if (facts.schema_version or 0) < schema.VERSION
-            else f"upgrade okane (it knows {wanted})",
+            else f"upgrade okane (it supports {required})",
         ),
         Check("postgres pooler", "ok", "in session mode" if facts.pooled else "none in between"),
         durability(facts),

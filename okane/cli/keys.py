@@ -40,7 +40,7 @@ def create(
     json_: Json = False,
 ) -> None:
     """Create a key. Its secret is printed once."""
-    wanted = KeyRequest(
+    request = KeyRequest(
         account=account,
         scopes=scopes,
         mode=mode,
@@ -48,7 +48,7 @@ def create(
         lifetime=None if expires is None else positive_duration(expires),
         rate=rate_limit,
     )
-    run(_create(open_context(data), wanted, as_json=json_))
+    run(_create(open_context(data), request, as_json=json_))
 
 
 @app.command()
@@ -102,14 +102,14 @@ async def _open_store(context: Context) -> AsyncIterator[ApiKeyStore]:
         await store.aclose()
 
 
-async def _create(context: Context, wanted: KeyRequest, *, as_json: bool) -> None:
+async def _create(context: Context, request: KeyRequest, *, as_json: bool) -> None:
     """Create a key and print its secret."""
     try:
-        account_id, scopes = check_account_id(wanted.account), parse_scopes(wanted.scopes)
-        rate = None if wanted.rate is None else Rate.parse(wanted.rate)
+        account_id, scopes = check_account_id(request.account), parse_scopes(request.scopes)
+        rate = None if request.rate is None else Rate.parse(request.rate)
     except ValueError as error:
         raise SetupError(str(error)) from error
-    mode = wanted.mode or context.settings.mode
+    mode = request.mode or context.settings.mode
     new = NewKey.make(mode)
     async with _open_store(context) as store:
         made = await store.create(
@@ -117,8 +117,8 @@ async def _create(context: Context, wanted: KeyRequest, *, as_json: bool) -> Non
             account_id=account_id,
             mode=mode,
             scopes=scopes,
-            name=wanted.name,
-            lifetime=wanted.lifetime,
+            name=request.name,
+            lifetime=request.lifetime,
             rate=rate,
         )
     _print_secret(new, made, as_json=as_json)

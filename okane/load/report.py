@@ -65,7 +65,7 @@ class JournalCheck:
     doubled: int  # payments charged more than once, whatever their status
     missing: int  # successes never charged
     without_success: int  # charges of payments that failed or were canceled
-    wrong_amount: int  # charges of another amount than asked
+    wrong_amount: int  # charges of another amount than requested
     open_charges: int
 
     @property
@@ -110,7 +110,7 @@ class LoadReport:
                 (self.journal.doubled, "charged more than once"),
                 (self.journal.missing, "success without a charge at the provider"),
                 (self.journal.without_success, "charges of payments that failed or were canceled"),
-                (self.journal.wrong_amount, "charges of another amount than asked"),
+                (self.journal.wrong_amount, "charges of another amount than requested"),
             ]
         return [f"{count:,} {what}" for count, what in found if count]
 

@@ -111,8 +111,8 @@ class Programs:
         return RedisServer(folder=self._folder.redis, log=self._folder.log("redis"), port=port)
 
     def _provider(self, options: UpOptions) -> OkaneProcess:
-        wish = self._settings.mock_provider_port if options.provider_port is None else options.provider_port
-        port = self._port("--provider-port", wish)
+        requested = self._settings.mock_provider_port if options.provider_port is None else options.provider_port
+        port = self._port("--provider-port", requested)
         self._provider_url = f"http://{LOOPBACK}:{port}"
         return OkaneProcess(
             name="provider",
@@ -123,9 +123,9 @@ class Programs:
             drain_s=_PROVIDER_DRAIN_S,
         )
 
-    def _port(self, option: str, wish: int, host: str = LOOPBACK) -> int:
-        """Return `wish`, or a free port if it is 0. Raises LocalError if it is taken, or given twice."""
-        port = wish or free_port(besides=self._chosen)
+    def _port(self, option: str, requested: int, host: str = LOOPBACK) -> int:
+        """Return `requested`, or a free port if it is 0. Raises LocalError if it is taken, or given twice."""
+        port = requested or free_port(besides=self._chosen)
         if port in self._chosen:
             raise LocalError(f"port {port} is given twice: give another one with {option}")
         if is_taken(port, host):

@@ -103,16 +103,16 @@ def _own_pages_only(host: str) -> Middleware:
 async def _charge(request: web.Request) -> web.Response:
     charges = request.app[CHARGES]
     try:
-        wanted = _parse(request.headers.get("Idempotency-Key", ""), await request.read())
+        charge_request = _parse(request.headers.get("Idempotency-Key", ""), await request.read())
     except ValueError as error:
         return _problem(400, "bad_request", str(error))
     if latency_s := charges.draw_latency_s():
         await asyncio.sleep(latency_s)
     try:
-        decision = await charges.decide(wanted)
+        decision = await charges.decide(charge_request)
         if decision == NotRecorded(Act.HELD_BACK):
             await asyncio.sleep(charges.behaviour.hang_s)
-            decision = await charges.charge_late(wanted)
+            decision = await charges.charge_late(charge_request)
     except JournalError as error:
         return _problem(500, "journal_failed", str(error))
     match decision:
@@ -202,8 +202,8 @@ def _parse(key: str, body: bytes) -> ChargeRequest:
     """Parse a charge request. Raises ValueError."""
     if not _KEY.fullmatch(key):
         raise ValueError("the Idempotency-Key header must be 1 to 255 visible ASCII characters")
-    wanted = _json_object(body)
-    payment_id, amount, currency = wanted.get("payment_id"), wanted.get("amount"), wanted.get("currency")
+    document = _json_object(body)
+    payment_id, amount, currency = document.get("payment_id"), document.get("amount"), document.get("currency")
     if not isinstance(payment_id, str) or not 1 <= len(payment_id) <= 255:
         raise ValueError("payment_id must be a string of 1 to 255 characters")
     if type(amount) is not int or not 0 < amount <= _MAX_AMOUNT:  # `type`: true is an int to isinstance

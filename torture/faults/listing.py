@@ -10,8 +10,8 @@ from torture.faults import FAULTS
 
 def why_impossible(names: Iterable[str]) -> Mapping[str, str]:
     """Return the faults that this machine does not support, with the reasons."""
-    asked = {name: FAULTS[name].why_not() for name in names}
-    return {name: why for name, why in asked.items() if why is not None}
+    reasons = {name: FAULTS[name].why_not() for name in names}
+    return {name: why for name, why in reasons.items() if why is not None}
 
 
 def listed(*, as_json: bool) -> str:

@@ -42,7 +42,7 @@ def _and_back(made: Made) -> Made:
 
 @contextlib.asynccontextmanager
 async def _flushed(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
-    await _tell(cluster, cluster.primary, "FLUSHALL")
+    await _execute(cluster, cluster.primary, "FLUSHALL")
     cluster.tally.redis_back.append(time.time())
     yield
 
@@ -59,11 +59,11 @@ async def _wiped(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def _out_of_memory(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
-    await _tell(cluster, cluster.primary, "CONFIG", "SET", "maxmemory", _TOO_LITTLE)
+    await _execute(cluster, cluster.primary, "CONFIG", "SET", "maxmemory", _TOO_LITTLE)
     try:
         yield
     finally:
-        await _tell(cluster, cluster.primary, "CONFIG", "SET", "maxmemory", "0")
+        await _execute(cluster, cluster.primary, "CONFIG", "SET", "maxmemory", "0")
     cluster.tally.redis_back.append(time.time())
 
 
@@ -95,11 +95,11 @@ def _refusing(refuse: Sequence[str], permit: Sequence[str]) -> Made:
 
     @contextlib.asynccontextmanager
     async def made(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
-        await _tell(cluster, cluster.primary, "ACL", "SETUSER", "default", *refuse)
+        await _execute(cluster, cluster.primary, "ACL", "SETUSER", "default", *refuse)
         try:
             yield
         finally:
-            await _tell(cluster, cluster.primary, "ACL", "SETUSER", "default", *permit)
+            await _execute(cluster, cluster.primary, "ACL", "SETUSER", "default", *permit)
         cluster.tally.redis_back.append(time.time())
 
     return made
@@ -118,7 +118,7 @@ def _failed_over(*, split: bool) -> Made:
                 replication.strike(Stall())
                 yield
             finally:
-                await _tell(cluster, new, "REPLICAOF", "NO", "ONE")
+                await _execute(cluster, new, "REPLICAOF", "NO", "ONE")
         processes = list(cluster.links.to("redis"))
         first = processes[::2] if split else processes
         cluster.links.repoint("redis", cluster.factory.port(f"redis-{new}"), first)
@@ -134,20 +134,20 @@ def _failed_over(*, split: bool) -> Made:
 
 
 async def _follow(cluster: Cluster, *, follower: int, leader: int, port: int) -> None:
-    await _tell(cluster, leader, "CONFIG", "SET", "repl-diskless-sync-delay", "0")
-    await _tell(cluster, follower, "CONFIG", "SET", "masterauth", cluster.factory.redis_password)
-    await _tell(cluster, follower, "REPLICAOF", LOOPBACK, str(port))
+    await _execute(cluster, leader, "CONFIG", "SET", "repl-diskless-sync-delay", "0")
+    await _execute(cluster, follower, "CONFIG", "SET", "masterauth", cluster.factory.redis_password)
+    await _execute(cluster, follower, "REPLICAOF", LOOPBACK, str(port))
 
     try:
         async with asyncio.timeout(_SYNC_S):
-            while (await _tell(cluster, follower, "INFO", "replication"))["master_link_status"] != "up":  # noqa: ASYNC110 - it sends no event
+            while (await _execute(cluster, follower, "INFO", "replication"))["master_link_status"] != "up":  # noqa: ASYNC110 - it sends no event
                 await asyncio.sleep(_POLL_S)
     except BaseException:
-        await _tell(cluster, follower, "REPLICAOF", "NO", "ONE")
+        await _execute(cluster, follower, "REPLICAOF", "NO", "ONE")
         raise
 
 
-async def _tell(cluster: Cluster, number: int, *command: str) -> Any:
+async def _execute(cluster: Cluster, number: int, *command: str) -> Any:
     """One command to a server, past all proxies."""
     name = f"redis-{number}"
     await cluster.programs[name].ready()
