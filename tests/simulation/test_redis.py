@@ -87,7 +87,7 @@ async def test_a_full_server_refuses_the_same_things(private_redis: RedisServer)
     await client.aclose()
 
 
-async def test_what_nobody_knows_is_refused_in_the_same_words(real: Redis) -> None:
+async def test_unknown_commands_get_the_same_errors(real: Redis) -> None:
     ours = as_redis(DirectRedis(_server()))
     key = f"nothing-{id(real)}"
     for command in (

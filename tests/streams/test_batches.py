@@ -140,12 +140,12 @@ async def test_poison_does_not_reach_the_handler_and_the_rest_of_its_batch_does(
         seen.extend(message.body for message in messages)
         return [Done()] * len(messages)
 
-    asked = 0
+    calls = 0
 
     async def on_poison(message: Message) -> Outcome:
-        nonlocal asked
-        asked += 1
-        if asked == 1:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
             raise OSError("the database is away")
         return Dead("poison")
 

@@ -250,7 +250,7 @@ async def test_what_comes_while_many_travel_waits_for_them() -> None:
         await coalescer.submit_many([6])
 
 
-async def test_many_whose_caller_is_cancelled_on_the_way_hold_nobody_up() -> None:
+async def test_a_cancelled_caller_of_many_items_holds_up_no_other() -> None:
     gate = Gate()
     coalescer = Coalescer(gate)
     many = asyncio.ensure_future(coalescer.submit_many([1, 2]))
@@ -383,7 +383,7 @@ def test_a_size_below_one_is_refused() -> None:
         Coalescer(Gate(), max_batch=0)
 
 
-async def test_a_flush_runs_in_nobodys_context() -> None:
+async def test_a_flush_runs_in_the_context_of_no_caller() -> None:
     """The context variables of one caller, such as a request's id for the logs, do not reach the others of its batch."""
     request: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="none")
     seen: list[str] = []

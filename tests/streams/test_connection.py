@@ -70,15 +70,15 @@ async def test_commands_are_answered_in_their_order_and_errors_are_answers(clien
 
 
 async def test_those_who_ask_at_the_same_time_get_their_own_answers(client: Redis) -> None:
-    async def ask(number: int) -> None:
+    async def call(number: int) -> None:
         for _ in range(20):
             assert await replies(client, [("ECHO", number), ("ECHO", "x")]) == [str(number).encode(), b"x"]
 
-    await asyncio.gather(*(ask(number) for number in range(8)))
+    await asyncio.gather(*(call(number) for number in range(8)))
     assert len(idle(client)) <= 8
 
 
-async def test_an_answer_that_nobody_waits_for_any_more_is_not_taken_for_another(client: Redis) -> None:
+async def test_the_reply_to_a_cancelled_command_is_not_taken_for_another(client: Redis) -> None:
     for pause_s in (0.0, 0.0, 0.001, 0.001, 0.01):
         asking = asyncio.create_task(replies(client, [("ECHO", "late"), ("EVAL", "for i = 1, 300000 do end", 0)]))
         await asyncio.sleep(pause_s)
@@ -135,7 +135,7 @@ async def test_a_connection_that_the_system_gives_up_has_not_answered(client: Re
     assert await replies(client, [("ECHO", "a")]) == [b"a"]
 
 
-async def test_nobody_at_home_is_an_error_of_redis_pys() -> None:
+async def test_a_refused_connection_raises_the_error_of_redis_py() -> None:
     client = connect("redis://127.0.0.1:1")
     with pytest.raises(RedisConnectionError):
         await replies(client, [("PING",)])

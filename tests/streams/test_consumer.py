@@ -62,7 +62,7 @@ class Sleeping(SystemClock):
 @pytest.mark.parametrize(
     ("published", "concurrency", "gathers"), [(1, 64, False), (10, 64, True), (10, 10, False)], ids=str
 )
-async def test_what_comes_fast_is_let_gather_and_neither_a_trickle_nor_a_backlog(
+async def test_fast_messages_are_gathered_and_neither_a_trickle_nor_a_backlog_is(
     client: Redis, stream: Stream, published: int, concurrency: int, gathers: bool
 ) -> None:
     clock, gather = Sleeping(), timedelta(milliseconds=7)
@@ -105,7 +105,7 @@ async def test_a_retry_comes_back_with_its_body_headers_and_the_next_attempt(cli
     assert [each.deliveries for each in seen] == [1, 1, 1]
 
 
-async def test_a_retry_waits_as_long_as_the_handler_said(client: Redis, stream: Stream) -> None:
+async def test_a_retry_waits_for_the_delay_of_the_handler(client: Redis, stream: Stream) -> None:
     await Producer(client, stream).publish(b"x")
 
     async def handler(message: Message) -> Outcome:

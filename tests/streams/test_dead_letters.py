@@ -91,7 +91,7 @@ async def test_a_letter_whose_lane_is_gone_is_replayed_to_the_last_one(client: R
     assert await client.xlen(stream.lane_key("default")) == 1
 
 
-async def test_purge_takes_what_it_is_told_and_nothing_else(client: Redis, stream: Stream) -> None:
+async def test_purge_deletes_the_chosen_letters_and_no_others(client: Redis, stream: Stream) -> None:
     dead = await bury(client, stream, 5)
     newest = (await dead.list()).letters[0]
     assert await dead.purge(ids=[newest.id, "1-1"]) == 1

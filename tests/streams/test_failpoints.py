@@ -26,7 +26,7 @@ async def test_an_unarmed_point_does_nothing(point: Failpoint) -> None:
     assert point.hits == 0
 
 
-async def test_it_raises_at_the_hit_it_was_told(point: Failpoint) -> None:
+async def test_it_raises_at_the_chosen_hit(point: Failpoint) -> None:
     failpoints.arm("test.here:raise:3")
     await point.hit()
     await point.hit()
@@ -35,7 +35,7 @@ async def test_it_raises_at_the_hit_it_was_told(point: Failpoint) -> None:
     await point.hit()  # once only
 
 
-async def test_it_raises_at_every_hit_if_told_so(point: Failpoint) -> None:
+async def test_it_raises_at_every_hit_with_a_star(point: Failpoint) -> None:
     failpoints.arm("test.here:raise:*")
     for _ in range(3):
         with pytest.raises(FailpointRaised):

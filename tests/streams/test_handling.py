@@ -84,7 +84,7 @@ async def test_an_exit_is_not_swallowed(error: BaseException) -> None:
         await call_handler(handler, MESSAGE, metrics=Metrics())
 
 
-def test_a_handler_that_is_closed_with_its_loop_is_let_go() -> None:
+def test_a_handler_that_is_closed_with_its_loop_raises() -> None:
     async def handler(message: Message) -> Outcome:
         await asyncio.sleep(3600)
         return Done()

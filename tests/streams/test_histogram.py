@@ -15,7 +15,7 @@ BOUNDS = (0.001, 0.5, 1, 2.5, 60, 3600)
 
 
 @given(st.lists(st.sampled_from([0.0, 0.0005, 0.001, 0.5, 0.75, 1.0, 2.0, 60.0, 3600.0, 10_000.0])))
-def test_it_says_what_the_librarys_own_would(values: list[float]) -> None:
+def test_its_samples_equal_those_of_prometheus_client(values: list[float]) -> None:
     ours, theirs = CollectorRegistry(), CollectorRegistry()
     histograms = Histograms("wait_seconds", "What it means.", ("lane",), bounds=BOUNDS)
     ours.register(histograms)
@@ -69,7 +69,7 @@ def test_a_bucket_names_the_last_trace_that_was_recorded() -> None:
     assert exemplars(registry) == {"0.5": ("b" * 32, 0.3), "+Inf": ("c" * 32, 9000.0)}
 
 
-def test_the_plain_text_has_no_exemplars_and_says_the_same() -> None:
+def test_the_plain_text_has_no_exemplars_and_the_same_samples() -> None:
     traces, ours, theirs = Traces(), CollectorRegistry(), CollectorRegistry()
     traces.now = "a" * 32
     traced = Histograms("wait_seconds", "What it means.", ("lane",), bounds=BOUNDS, trace_id=traces)

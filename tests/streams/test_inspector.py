@@ -184,7 +184,7 @@ async def test_counters_and_histograms_tell_what_happened(client: Redis, stream:
     assert registry.get_sample_value("streams_leases_lost_total", {"stream": stream.name}) == 0
 
 
-def test_every_metric_says_what_it_means() -> None:
+def test_every_metric_has_a_help_text() -> None:
     for name, spec in METRICS.items():
         assert spec.help, name
         assert (spec.kind == "histogram") == bool(spec.buckets), name

@@ -36,7 +36,7 @@ def test_all_slots_are_given_and_no_lane_drifts_from_its_share(weights: list[int
             assert abs(total - given_out * weight / sum(weights)) <= len(weights)
 
 
-def test_a_lane_that_holds_its_part_of_the_slots_is_asked_for_no_more() -> None:
+def test_a_lane_that_holds_its_part_of_the_slots_gets_no_more() -> None:
     rotation = Rotation([6, 3, 1])
     assert rotation.quotas(100, [0, 0, 0]) == [60, 30, 10]
     assert rotation.quotas(100, [90, 10, 0]) == [0, 20, 10]

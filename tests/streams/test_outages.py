@@ -29,7 +29,7 @@ from streams import (
 from tests.streams.conftest import Connected, until
 from tests.streams.running import GROUP, Running, consumer, done
 from tests.streams.servers import Proxy, Server
-from tests.streams.waiting import Bell
+from tests.streams.waiting import RecordingHandler
 from torture.network.link_faults import LoseReplies
 
 
@@ -43,15 +43,15 @@ class Recreated(Metrics):
         self.happened.set()
 
 
-async def test_a_restarted_server_is_found_again_and_said_once(
+async def test_a_restarted_server_is_found_again_and_logged_once(
     own_server: Callable[..., Server], connected: Connected, stream: Stream, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = own_server("--appendonly", "yes", "--appendfsync", "always")
     client = connected(server)
-    producer, bell = Producer(client, stream), Bell()
-    async with Running(consumer(client, stream, bell)):
+    producer, handler = Producer(client, stream), RecordingHandler()
+    async with Running(consumer(client, stream, handler)):
         await producer.publish(b"before")
-        await bell.heard(b"before")
+        await handler.wait_for(b"before")
         server.kill()
 
         async def noticed() -> bool:
@@ -60,7 +60,7 @@ async def test_a_restarted_server_is_found_again_and_said_once(
         await until(noticed)
         server.start()
         await until(lambda: _published(producer, b"after"))
-        await bell.heard(b"after")
+        await handler.wait_for(b"after")
     messages = [record.getMessage() for record in caplog.records]
     assert sum(message.startswith("consumer c1: cannot use Redis now") for message in messages) == 1
     assert sum(message.startswith("consumer c1: Redis works again") for message in messages) == 1
@@ -79,13 +79,13 @@ async def test_a_lost_group_is_created_again_and_nothing_is_skipped(
     own_server: Callable[..., Server], connected: Connected, stream: Stream, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = connected(own_server())
-    producer, bell, recreated = Producer(client, stream), Bell(), Recreated()
-    async with Running(consumer(client, stream, bell, metrics=recreated)):
+    producer, handler, recreated = Producer(client, stream), RecordingHandler(), Recreated()
+    async with Running(consumer(client, stream, handler, metrics=recreated)):
         await producer.publish(b"before")
-        await bell.heard(b"before")
+        await handler.wait_for(b"before")
         await client.flushall()
         await producer.publish(b"after")
-        await bell.heard(b"after")
+        await handler.wait_for(b"after")
         assert recreated.times == 1
     assert "had vanished" in caplog.text
 
@@ -186,12 +186,12 @@ async def test_messages_whose_delivery_was_lost_on_the_way_come_again_before_the
 ) -> None:
     server = own_server()
     direct = connected(server)
-    producer, bell = Producer(direct, stream), Bell()
+    producer, handler = Producer(direct, stream), RecordingHandler()
     async with Proxy(server) as proxy:
         client = connected(proxy)
-        async with Running(consumer(client, stream, bell, lease=timedelta(hours=1))):
+        async with Running(consumer(client, stream, handler, lease=timedelta(hours=1))):
             await producer.publish(b"first")
-            await bell.heard(b"first")
+            await handler.wait_for(b"first")
 
             async def acked() -> bool:
                 return (await Inspector(direct, stream, group=GROUP).stats()).pending == 0
@@ -201,7 +201,7 @@ async def test_messages_whose_delivery_was_lost_on_the_way_come_again_before_the
             await producer.publish(b"lost on the way")
             await proxy.lost()
             proxy.heal()
-            await bell.heard(b"lost on the way")
+            await handler.wait_for(b"lost on the way")
 
 
 async def test_a_consumer_that_stops_while_the_server_is_away_ends_in_time_and_loses_nothing(
@@ -233,12 +233,12 @@ async def test_a_master_that_becomes_a_replica_is_waited_out(
 ) -> None:
     server, master = own_server(), own_server()
     client = connected(server)
-    producer, bell = Producer(client, stream), Bell()
+    producer, handler = Producer(client, stream), RecordingHandler()
     delayed_stop = asyncio.Event()
     delayed = asyncio.create_task(Delayed(client, stream, poll=timedelta(milliseconds=10)).run(delayed_stop))
-    async with Running(consumer(client, stream, bell)):
+    async with Running(consumer(client, stream, handler)):
         await producer.publish(b"before")
-        await bell.heard(b"before")
+        await handler.wait_for(b"before")
         await client.replicaof("127.0.0.1", master.port)
 
         async def refused() -> bool:
@@ -247,7 +247,7 @@ async def test_a_master_that_becomes_a_replica_is_waited_out(
         await until(refused)
         await until(lambda: _promoted(client))
         await until(lambda: _published(producer, b"after"))
-        await bell.heard(b"after")
+        await handler.wait_for(b"after")
     delayed_stop.set()
     await delayed
 

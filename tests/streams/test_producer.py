@@ -79,7 +79,7 @@ async def test_a_full_lane_refuses_and_leaves_the_other_lanes_open(client: Redis
         await producer.publish(b"x")
 
 
-async def test_publish_many_says_which_were_refused(client: Redis, stream: Stream) -> None:
+async def test_publish_many_identifies_the_refused_messages(client: Redis, stream: Stream) -> None:
     producer = Producer(client, stream, max_length=2)
     with pytest.raises(StreamFull, match="1 of 4") as full:
         await producer.publish_many([Draft(b"1"), Draft(b"2"), Draft(b"3"), Draft(b"4", "low")])

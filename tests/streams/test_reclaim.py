@@ -171,20 +171,20 @@ async def test_a_last_delivery_that_is_left_stays_as_idle_as_it_was(client: Redi
     assert await other.take_last_delivery() is None
 
 
-async def test_on_poison_decides_and_is_asked_again_if_it_fails(client: Redis, stream: Stream) -> None:
+async def test_on_poison_decides_and_runs_again_if_it_fails(client: Redis, stream: Stream) -> None:
     await abandon(client, stream, [Draft(b"x")], deliveries=9)
-    asked: list[Message] = []
+    seen_poison: list[Message] = []
 
     async def on_poison(message: Message) -> Outcome:
-        asked.append(message)
-        if len(asked) == 1:
+        seen_poison.append(message)
+        if len(seen_poison) == 1:
             raise OSError("the database is away")
         return Dead("reviewed")
 
     worker = consumer(client, stream, done, on_poison=on_poison)
     assert await worker.run_once() == 0
     assert (await Inspector(client, stream, group=GROUP).stats()).pending == 1
-    await pretend_idle(client, stream, asked[0], group=GROUP, consumer="c1")
+    await pretend_idle(client, stream, seen_poison[0], group=GROUP, consumer="c1")
     assert await worker.run_once() == 1
     [letter] = (await DeadLetters(client, stream).list()).letters
     assert letter.reason == "reviewed"

@@ -31,20 +31,20 @@ from tests.streams.conftest import Connected, until
 from tests.streams.refusals import GARBAGE, REPLIES
 from tests.streams.running import GROUP, Running, consumer, done
 from tests.streams.servers import RefusingServer, Server, cluster_options
-from tests.streams.waiting import Bell
+from tests.streams.waiting import RecordingHandler
 
 
 @pytest.mark.parametrize("text", REPLIES)
 async def test_every_error_reply_is_an_outage_of_its_kind(text: str, stream: Stream) -> None:
     async with RefusingServer(f"-{text}") as server, connect(server.url) as client:
-        for ask in (
+        for call in (
             Producer(client, stream).check,
             lambda: Producer(client, stream).publish(b"x"),
             consumer(client, stream, done).run_once,
             Delayed(client, stream).run_once,
         ):
             with pytest.raises(StreamError) as raised:
-                await ask()
+                await call()
             assert type(raised.value) is REPLIES[text]
             assert isinstance(raised.value, StreamUnavailable | GroupLost)
         with pytest.raises(StreamError):  # a missing group counts as empty, a missing clock does not
@@ -94,15 +94,15 @@ async def test_an_answer_that_cannot_be_read_is_an_outage_and_ends_nothing(reply
 
 
 @pytest.mark.parametrize("refused", ["xreadgroup", "xack", "xdel", "xautoclaim", "xgroup"])
-async def test_a_consumer_that_may_not_do_its_work_says_for_how_long_and_goes_on_when_it_may(
+async def test_a_consumer_without_rights_reports_for_how_long_and_continues_when_it_has_them(
     refused: str, own_server: Callable[..., Server], stream: Stream
 ) -> None:
     server = own_server()
-    bell = Bell()
+    handler = RecordingHandler()
     async with connect(server.url) as admin, connect(server.as_user("worker", "secret")) as client:
         await admin.acl_setuser("worker", enabled=True, passwords=["+secret"], keys=["*"], categories=["+@all"])
         await admin.acl_setuser("worker", enabled=True, commands=[f"-{refused}"])
-        worker = consumer(client, stream, bell, reclaim_every=timedelta(milliseconds=20))
+        worker = consumer(client, stream, handler, reclaim_every=timedelta(milliseconds=20))
         async with Running(worker):
             await Producer(client, stream).publish(b"x")  # which it may
 
@@ -111,7 +111,7 @@ async def test_a_consumer_that_may_not_do_its_work_says_for_how_long_and_goes_on
 
             await until(unable)
             await admin.acl_setuser("worker", enabled=True, commands=[f"+{refused}"])
-            await bell.heard(b"x")
+            await handler.wait_for(b"x")
 
             async def acked() -> bool:
                 stats = await Inspector(admin, stream, group=GROUP).stats()
@@ -169,7 +169,7 @@ async def test_a_connection_that_hears_of_another_node_is_not_used_again(
 
 
 @pytest.mark.parametrize("password", ["wrong", ""])
-async def test_wrong_credentials_are_told_from_an_outage_and_not_repeated(
+async def test_wrong_credentials_are_distinguished_from_an_outage_and_not_repeated(
     password: str, own_server: Callable[..., Server], stream: Stream
 ) -> None:
     server = own_server("--requirepass", "right-password")
@@ -199,7 +199,9 @@ async def test_the_check_adds_nothing_and_finds_what_publishing_would(
         await client.xlen(stream.lane_key("low"))
 
 
-async def test_a_certificate_that_does_not_verify_is_told_from_an_outage(tmp_path: Path, stream: Stream) -> None:
+async def test_a_certificate_that_does_not_verify_is_distinguished_from_an_outage(
+    tmp_path: Path, stream: Stream
+) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     request = [
         "openssl",

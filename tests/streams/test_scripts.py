@@ -22,7 +22,7 @@ SCRIPTS = {
 
 
 @pytest.mark.parametrize("name", sorted(SCRIPTS))
-def test_every_script_says_what_it_takes_and_gives(name: str) -> None:
+def test_every_script_documents_its_arguments_and_reply(name: str) -> None:
     text = SCRIPTS[name]
     header = text[: text.index("\nlocal")]
     for word in ("KEYS", "ARGV", "Returns"):
@@ -69,11 +69,11 @@ async def test_an_error_of_one_entry_is_its_own(client: Redis, stream: Stream) -
         ("WRONGTYPE Operation against a key holding the wrong kind of value", StreamRefused),
     ],
 )
-def test_what_the_server_says_is_understood(text: str, meaning: type[StreamError]) -> None:
+def test_error_replies_are_translated(text: str, meaning: type[StreamError]) -> None:
     assert type(translated(ResponseError(text))) is meaning
 
 
-async def test_what_a_transport_says_that_was_lost_under_our_hands_is_an_outage() -> None:
+async def test_the_error_of_a_transport_that_was_lost_is_an_outage() -> None:
     with pytest.raises(StreamUnavailable), redis_errors():
         raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
     with pytest.raises(RuntimeError), redis_errors():

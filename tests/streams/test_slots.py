@@ -145,7 +145,7 @@ async def test_a_batch_handler_that_goes_wrong_in_any_way_is_retried(
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), Panic("no"), asyncio.CancelledError()], ids=repr)
-async def test_metrics_that_raise_hold_up_no_message_and_are_said_once(
+async def test_metrics_that_raise_hold_up_no_message_and_are_logged_once(
     client: Redis, stream: Stream, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(Metrics):

@@ -11,19 +11,19 @@ from streams import (
 )
 
 
-class Bell:
+class RecordingHandler:
     """A handler that signals every body it handles."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
-        self._rung = asyncio.Condition()
+        self._changed = asyncio.Condition()
 
     async def __call__(self, message: Message) -> Outcome:
-        async with self._rung:
+        async with self._changed:
             self.bodies.append(message.body)
-            self._rung.notify_all()
+            self._changed.notify_all()
         return Done()
 
-    async def heard(self, body: bytes) -> None:
-        async with asyncio.timeout(20), self._rung:
-            await self._rung.wait_for(lambda: body in self.bodies)
+    async def wait_for(self, body: bytes) -> None:
+        async with asyncio.timeout(20), self._changed:
+            await self._changed.wait_for(lambda: body in self.bodies)

@@ -38,7 +38,7 @@ async def test_processes_take_out_of_one_bucket(client: Redis, stream: Stream) -
         await buckets.aclose()
 
 
-async def test_what_is_left_is_told(client: Redis, stream: Stream) -> None:
+async def test_the_result_has_the_tokens_left(client: Redis, stream: Stream) -> None:
     buckets = TokenBuckets(client, stream)
     taken = [await buckets.take("a", SLOW) for _ in range(6)]
     assert [one.left for one in taken] == [4, 3, 2, 1, 0, 0]
@@ -79,7 +79,9 @@ async def test_a_limit_that_changes_holds_at_once(client: Redis, stream: Stream)
     await buckets.aclose()
 
 
-async def test_without_redis_it_says_so(own_server: Callable[[], Server], connected: Connected, stream: Stream) -> None:
+async def test_an_absent_redis_is_unavailable(
+    own_server: Callable[[], Server], connected: Connected, stream: Stream
+) -> None:
     server = own_server()
     client = connected(server)
     buckets = TokenBuckets(client, stream)

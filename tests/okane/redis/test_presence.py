@@ -55,7 +55,7 @@ async def test_one_that_died_is_silent_and_then_forgotten(client: Redis, stream:
         assert [one.name for one in await presence.processes() if one.alive] == ["alive"]
 
 
-async def test_a_list_that_nobody_keeps_goes_by_itself(client: Redis, stream: Stream) -> None:
+async def test_a_list_without_heartbeats_expires(client: Redis, stream: Stream) -> None:
     presence = Presence(client, stream, forget=timedelta(milliseconds=50))
     await presence.announce("here:1", role="worker", name="dead")
 
@@ -102,7 +102,7 @@ async def test_every_error_reply_is_an_outage_of_its_kind(text: str, stream: Str
         assert isinstance(raised.value, StreamUnavailable | GroupLost)
 
 
-async def test_an_absent_server_is_said_and_does_not_hold_up_the_end(
+async def test_an_absent_server_is_unavailable_and_does_not_delay_the_end(
     own_server: Callable[..., Server], connected: Connected
 ) -> None:
     server = own_server()
