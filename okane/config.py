@@ -95,7 +95,7 @@ Name = Annotated[str, Field(pattern=r"^[^\s{}]+$", max_length=200)]
 
 
 def _named(name: str) -> AliasChoices:
-    """An ancestor's name for a setting, beside ours."""
+    """Return the aliases of a setting whose name may go without `OKANE_`; with it, the setting wins."""
     return AliasChoices(f"OKANE_{name}", name)
 
 
