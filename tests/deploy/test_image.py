@@ -114,6 +114,8 @@ def test_the_wheel_has_everything_that_runs(tmp_path: Path) -> None:
     assert set(fields.get_all("Classifier", [])) <= trove_classifiers.classifiers
     needed = [path for package in ("okane", "streams") for path in (ROOT / package).rglob("*") if path.is_file()]
     assert {str(path.relative_to(ROOT)) for path in needed if "__pycache__" not in path.parts} <= names
+    # The tests, torture and the benchmarks stay in the checkout.
+    assert {name.partition("/")[0] for name in names} == {"okane", "streams", f"okane-{okane.__version__}.dist-info"}
 
 
 def test_every_image_of_ours_is_named_after_the_version() -> None:
