@@ -1,4 +1,4 @@
-"""`python -m tests.contract`: the test of the API against its document, with as many requests as there is time for."""
+"""`python -m tests.contract`: the test of the API against its document, with a chosen number of requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Holds the answers of the API to its document: status, media type, headers, and every member of what they say."""
+"""Compares the answers of the API with its document: status, media type, headers, and every member of the body."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from okane.api import problems
 from okane.api.contract import openapi
 from okane.api.routes import ROUTES
 
-# What HTTP says by itself, whatever the operation.
+# The headers of HTTP itself, for any operation.
 _OF_HTTP = frozenset({"content-type", "content-length", "date", "server", "connection", "transfer-encoding", "allow"})
 
 
@@ -33,7 +33,7 @@ def check(method: str, path: str, status: int, headers: Mapping[str, str], body:
     """Assert that the document has such an answer to such a request."""
     template = template_of(path)
     operation = the_document()["paths"].get(template, {}).get("get" if method == "HEAD" else method.lower())
-    if operation is None:  # there is nothing but a refusal of ours to meet here
+    if operation is None:  # without an operation there are problems only
         assert status in (400, 404, 405), (method, path, status)
         _check_body({"$ref": "#/components/schemas/Problem"}, body)
         return
@@ -69,12 +69,12 @@ def _check_body(schema: Any, body: bytes) -> None:
 
 @functools.cache
 def validator(schema: str) -> OAS31Validator:
-    """For this schema, in which no document has a member that it does not name."""
+    """Return a validator of this schema that refuses members which the schema does not name."""
     return OAS31Validator({**json.loads(schema), "components": _closed()}, format_checker=oas31_format_checker)
 
 
 def template_of(path: str) -> str:
-    """The path of the document that this one is of, or itself."""
+    """Return the path template of the document that a path matches, or the path itself."""
     if path in the_document()["paths"]:
         return path
     return re.sub(r"^(/v1|)/payments/[^/]+", r"\1/payments/{payment_id}", path)

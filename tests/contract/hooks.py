@@ -32,7 +32,7 @@ def before_call(_context: schemathesis.HookContext, case: Case, _kwargs: dict[st
 
 
 def _payment(case: Case) -> None:
-    """One key that no other payment has, where there was one, and in the body where there was none."""
+    """Set one idempotency key that no other payment has: where the case has one, or else in the body."""
     if not _is_right(case, ParameterLocation.BODY) or not isinstance(case.body, dict):
         return
     case.body = _timely(case.body)
@@ -46,14 +46,14 @@ def _payment(case: Case) -> None:
 
 
 def _resolution(body: Any) -> Any:
-    """The body as the document has it: a link carries the `provider_ref` of a payment into any body, whatever its schema."""
+    """Return the body as the document has it: a link carries the `provider_ref` of a payment into any body."""
     if isinstance(body, dict) and body.get("as") == "failed_final":
         return {name: value for name, value in body.items() if name != "provider_ref"}
     return body
 
 
 def _timely(body: dict[str, Any]) -> dict[str, Any]:
-    """Its times, as many as it has, in the future and in their order."""
+    """Move the times of a payment into the future, in their order."""
     now = datetime.now(UTC)
     for name, hours in (("execute_at", 1), ("expires_at", 2)):
         if body.get(name) is not None:
@@ -62,8 +62,8 @@ def _timely(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _whole(value: Any) -> Any:
-    """The same without numbers like 10.0. JSON Schema calls them integers and has no word against them; the document refuses
-    them in the description of each member."""
+    """Return the value without numbers like 10.0, which are integers to JSON Schema. It cannot exclude them, and the document
+    refuses them in the description of each member."""
     match value:
         case float() if value.is_integer():
             return int(value)

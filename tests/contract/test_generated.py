@@ -1,4 +1,4 @@
-"""A client that a generator makes of the document works: it pays, reads what became of it, and is refused."""
+"""A client that is generated from the document works: it pays, reads the payment, and gets problems."""
 
 from __future__ import annotations
 

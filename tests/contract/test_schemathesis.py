@@ -1,4 +1,4 @@
-"""Requests by the document, right and wrong ones, alone and in a row: the API has to answer each as the document says."""
+"""Generated requests, valid and invalid, alone and in sequences: the API answers each as the document declares."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def sent(body: str | bytes, *fields: str, path: str = "/payments") -> bytes:
 
 
 def corpus() -> Iterator[bytes]:
-    """Requests for payments: right ones, repeats, and everything that can be wrong with one."""
+    """Yield requests for payments: valid ones, repeats, and every kind of invalid one."""
     for path in RENDERERS:
         yield post("a", path=path)
         yield post("a", path=path)

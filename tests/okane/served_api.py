@@ -30,7 +30,7 @@ LIMITS = ConnectionLimits(connections=1000, head_timeout_s=60.0, keep_alive_time
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """A served API, a client for it, and what is behind it."""
+    """A served API, a client for it, and its parts."""
 
     client: aiohttp.ClientSession
     store: PaymentStore
@@ -49,7 +49,7 @@ async def serve_api(
     load_shedding: LoadShedding | None = None,
     **changed: Any,
 ) -> AsyncIterator[Api]:
-    """The API over these two servers, on a stream of its own."""
+    """Serve the API over these two servers, on a stream of its own."""
     settings = Settings(_env_file=None, **{"port": 0, "drain": timedelta(seconds=1), **changed})
     metrics = OkaneMetrics(CollectorRegistry())
     stream = payments_stream(f"test-{uuid4()}")

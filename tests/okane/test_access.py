@@ -73,8 +73,8 @@ async def test_probes_take_no_key(api: Api, path: str) -> None:
     assert (await ask(api, "GET", path, {}))[0].status == 200
 
 
-async def test_every_route_says_what_it_takes(api: Api) -> None:
-    """The table knows all of them, so that none was forgotten; what is no route is no secret."""
+async def test_every_route_has_its_scope(api: Api) -> None:
+    """Assert that the table has every route; an unknown route is a 404 without a key too."""
     for path in ("/nothing", "/v1/keys"):
         assert (await ask(api, "GET", path, {}))[1]["code"] == "route_not_found"
     assert (await ask(api, "DELETE", "/v1/payments/x", {}))[1]["code"] == "method_not_allowed"
@@ -143,7 +143,7 @@ async def test_an_invalid_key_is_refused(api: Api, header: str) -> None:
     assert 'error="invalid_token"' in response.headers["WWW-Authenticate"]
 
 
-async def test_a_wrong_secret_is_told_no_more_than_a_wrong_name(api: Api, store: ApiKeyStore) -> None:
+async def test_a_wrong_secret_gets_the_answer_of_an_unknown_name(api: Api, store: ApiKeyStore) -> None:
     secret = await make(store, "acme")
     wrong = secret[:-1] + ("0" if secret[-1] != "0" else "1")
     unknown = NewKey.make(Mode.TEST).secret
@@ -177,7 +177,7 @@ async def test_another_accounts_payment_is_not_there(
 async def test_idempotency_keys_belong_to_their_account(api: Api, store: ApiKeyStore, path: str) -> None:
     ours, again, theirs = await make(store, "acme"), await make(store, "acme"), await make(store, "globex")
     assert (await pay(api, ours, path=path))[0] == 202
-    assert (await pay(api, theirs, ANOTHER_BODY, path=path))[0] == 202  # no conflict, and no word of ours
+    assert (await pay(api, theirs, ANOTHER_BODY, path=path))[0] == 202  # no conflict
     assert (await pay(api, again, path=path))[0] == 200  # the account's, not the API key's
     assert (await pay(api, again, ANOTHER_BODY, path=path))[1]["code"] == "idempotency_key_reused"
 
@@ -202,7 +202,7 @@ async def test_a_key_of_the_other_mode_is_refused(store: ApiKeyStore, key: Mode,
         await access.admit([f"Bearer {await make(store, 'acme', mode=key)}"], Scope.READ)
 
 
-async def test_a_key_is_asked_for_once_in_a_while_and_its_end_needs_no_asking(store: ApiKeyStore) -> None:
+async def test_a_key_is_read_once_in_a_while_and_expires_without_a_query(store: ApiKeyStore) -> None:
     access = KeyAccess(store, mode=Mode.TEST, cache_s=3600.0)
     lasting, short = await make(store, "acme"), await make(store, "acme", lifetime=timedelta(seconds=1))
     for secret in (lasting, short):
@@ -249,7 +249,7 @@ async def test_an_expired_answer_takes_no_room(store: ApiKeyStore) -> None:
 
 
 @pytest.mark.parametrize("reason", ["scope", "revoked", "unknown", "other mode", "wrong secret"])
-async def test_postgres_is_not_asked_again_about_a_key_that_is_refused(
+async def test_a_refused_key_is_not_read_from_postgres_again(
     store: ApiKeyStore, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
     secret = await make(store, "acme", Scope.WRITE, mode=Mode.LIVE if reason == "other mode" else Mode.TEST)
@@ -303,7 +303,7 @@ async def test_when_a_key_was_used_is_written_once_a_minute(store: ApiKeyStore) 
     assert used[api_key.prefix_of(unused) or ""] is None
 
 
-async def test_use_is_noted_at_the_end_and_an_absent_database_holds_nobody_up(
+async def test_use_is_written_at_the_end_and_an_absent_database_delays_nothing(
     store: ApiKeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     access, stop = KeyAccess(store, mode=Mode.TEST), asyncio.Event()
@@ -388,7 +388,7 @@ async def test_no_list_shows_another_accounts_payments(api: Api, store: ApiKeySt
         assert payment_id in str((await ask(api, "GET", path, bearer(ours)))[1]), name
 
 
-async def test_nobody_replays_another_accounts_dead_letters(api: Api, store: ApiKeyStore) -> None:
+async def test_dead_letters_of_another_account_are_not_replayed(api: Api, store: ApiKeyStore) -> None:
     ours, theirs = await make(store, "acme"), await make(store, "globex")
     _, said = await pay(api, ours)
     payment_id = said["payment"]["id"]
@@ -408,9 +408,7 @@ async def test_a_batch_is_its_accounts(api: Api, store: ApiKeyStore) -> None:
     assert said["payment"]["id"] not in str(answer)
 
 
-async def test_the_history_says_with_which_key_a_payment_was_changed_and_the_api_does_not(
-    api: Api, store: ApiKeyStore
-) -> None:
+async def test_the_history_names_the_key_of_a_change_and_the_api_does_not(api: Api, store: ApiKeyStore) -> None:
     secrets = [await make(store, "acme") for _ in range(3)]
     _, said = await pay(api, secrets[0])
     payment_id, path = said["payment"]["id"], f"/v1/payments/{said['payment']['id']}"

@@ -1,4 +1,4 @@
-"""Addresses: what is taken, what is refused, and that no refusal repeats a password."""
+"""Addresses: those that are accepted and refused; no refusal repeats a password."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_a_postgres_url_that_libpq_reads_is_taken(url: str) -> None:
 @pytest.mark.parametrize("url", REDIS)
 def test_a_redis_url_that_redis_py_can_connect_by_is_taken(url: str) -> None:
     assert check_redis(url) == url
-    connect(url).connection_pool.make_connection()  # type: ignore[no-untyped-call] # raises for an option that it does not know
+    connect(url).connection_pool.make_connection()  # type: ignore[no-untyped-call] # raises for an unknown option
 
 
 @pytest.mark.parametrize("url", HTTP)

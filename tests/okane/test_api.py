@@ -1,4 +1,4 @@
-"""The API over real HTTP: what clients of both older systems rely on, and what bad input gets."""
+"""The API over real HTTP: the behaviour that clients of both older systems rely on, and the problems of bad input."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ async def test_two_different_keys_are_refused(api: Api) -> None:
     assert (response.status, problem["code"]) == (400, "idempotency_key_mismatch")
 
 
-async def test_a_client_that_goes_away_in_mid_request_is_no_error_of_ours(api: Api) -> None:
+async def test_a_client_that_goes_away_in_mid_request_logs_no_error(api: Api) -> None:
     url = URL(api.url)
     assert url is not None
     with structlog.testing.capture_logs() as logged:
@@ -211,7 +211,7 @@ async def test_the_content_type_that_curl_sets_counts_as_json(api: Api) -> None:
     assert (response.status, problem["code"]) == (415, "unsupported_media_type")
 
 
-async def test_a_body_that_says_it_is_too_large_is_refused_unread(api: Api) -> None:
+async def test_a_body_that_is_declared_too_large_is_refused_unread(api: Api) -> None:
     url = URL(api.url)
     assert url is not None
     reader, writer = await asyncio.open_connection(url.host, url.port)
@@ -253,7 +253,7 @@ async def test_a_body_that_drips_is_cut_off(api: Api, monkeypatch: pytest.Monkey
         ("PATCH", "/v1/health", "GET,HEAD"),
     ],
 )
-async def test_a_wrong_method_is_told_the_right_ones(api: Api, method: str, path: str, allow: str) -> None:
+async def test_the_problem_of_a_wrong_method_lists_the_right_ones(api: Api, method: str, path: str, allow: str) -> None:
     async with api.client.request(method, path) as response:
         assert (response.status, response.headers["Allow"]) == (405, allow)
         assert (await response.json(content_type=None))["code"] == "method_not_allowed"
@@ -338,7 +338,7 @@ async def test_a_payment_that_may_have_moved_money_or_is_closed_cannot_be_cancel
     assert (response.status, problem["code"], problem["payment_status"]) == (409, "status_conflict", status.value)
 
 
-async def test_a_payment_between_two_tries_can_be_canceled_unless_its_charge_was_heard_of(api: Api) -> None:
+async def test_a_payment_between_two_attempts_can_be_canceled_unless_its_charge_is_known(api: Api) -> None:
     for key, late, status in (("quiet", False, 200), ("heard-of", True, 409)):
         _, body = await post(api, "/payments", f'{{"amount": 440, "idempotency_key": "{key}"}}')
         payment_id = body["payment"]["id"]
@@ -359,7 +359,7 @@ async def test_of_a_cancel_and_a_claim_one_wins(api: Api) -> None:
         assert (response.status == 200) != isinstance(claim, Claim)
 
 
-async def test_nobodys_payment_cannot_be_canceled(api: Api) -> None:
+async def test_a_payment_that_does_not_exist_cannot_be_canceled(api: Api) -> None:
     for payment_id in ("01890000-0000-7000-8000-000000000000", "nonsense"):
         response, problem = await post(api, f"/v1/payments/{payment_id}/cancel", "")
         assert (response.status, problem["code"]) == (404, "payment_not_found")

@@ -1,4 +1,4 @@
-"""The heads of all answers, and the refusals that say what there is instead."""
+"""The heads of all answers, and the problems that name the right route, method or media type."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_an_answer_about_payments_is_not_cacheable(api: Api) -> None:
 
 
 async def heads(url: URL, *paths: str) -> list[bytes]:
-    """The heads of answers to right requests, to wrong ones, and to what is no HTTP."""
+    """Return the heads of answers to right requests, to wrong ones, and to bytes that are not HTTP."""
     found = []
     for sent in [*(f"GET {path} HTTP/1.1\r\nHost: {url.authority}\r\n\r\n" for path in paths), "nonsense\r\n\r\n"]:
         reader, writer = await asyncio.open_connection(url.host, url.port)
@@ -111,7 +111,7 @@ async def test_no_server_tells_its_version(
 
 @pytest.mark.parametrize("path", ["/v1/payments", "/payments", "/pay", "/v1/payments/batch", "/v1/dead-letters/replay"])
 @pytest.mark.parametrize("content_type", [CURLS, CURLS.upper(), f"{CURLS}; charset=utf-8"])
-async def test_a_form_that_is_no_json_is_told_to_send_json(api: Api, path: str, content_type: str) -> None:
+async def test_the_problem_of_a_form_asks_for_json(api: Api, path: str, content_type: str) -> None:
     for body in ("amount=440&idempotency_key=k", "{amount=440", "%7B%22amount%22%3A440%7D", ""):
         for headers in ({}, {"Prefer": "wait=0"}):  # with this aiohttp answers
             response, problem = await post(api, path, body, **{"Content-Type": content_type, **headers})
@@ -123,7 +123,7 @@ async def test_a_form_that_is_no_json_is_told_to_send_json(api: Api, path: str, 
     assert (response.status, problem["code"]) == (400, "json_invalid")
 
 
-async def test_json_that_says_it_is_a_form_or_nothing_is_taken(api: Api) -> None:
+async def test_json_with_the_type_of_a_form_or_none_is_accepted(api: Api) -> None:
     for number, headers in enumerate([{"Content-Type": CURLS}, {"Content-Type": CURLS, "Prefer": "wait=0"}, {}]):
         async with api.client.post(
             "/payments",
@@ -147,7 +147,7 @@ async def test_json_that_says_it_is_a_form_or_nothing_is_taken(api: Api) -> None
         ("/healthy", "GET /health"),
     ],
 )
-async def test_a_path_that_is_no_route_is_told_the_nearest(api: Api, path: str, nearest: str) -> None:
+async def test_the_problem_of_an_unknown_path_names_the_nearest_route(api: Api, path: str, nearest: str) -> None:
     response, problem = await get(api, path)
     assert (response.status, problem["code"]) == (404, "route_not_found")
     assert f"the nearest is {nearest};" in problem["detail"]
@@ -162,7 +162,7 @@ async def test_a_path_that_is_like_no_route_is_led_to_the_documents(api: Api, pa
     assert len(problem["detail"]) < 200
 
 
-async def test_a_method_that_is_not_taken_is_told_those_that_are(api: Api) -> None:
+async def test_the_problem_of_a_refused_method_lists_the_allowed_ones(api: Api) -> None:
     for method, path, allowed in (
         ("DELETE", "/v1/payments", "GET, HEAD, POST"),
         ("GET", "/pay", "POST"),

@@ -1,4 +1,4 @@
-"""Batches of payments: each item has its own result, and no item stands in another's way."""
+"""Batches of payments: each item has its own result, and no item affects another."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ async def test_items_may_be_as_large_as_alone_and_no_larger_batch_is_needed(api:
 
 
 @pytest.mark.parametrize(("failing", "status"), [(("a", "b"), 503), (("b",), 207)])
-async def test_a_batch_that_found_no_database_says_so(
+async def test_a_batch_without_a_database_is_refused_as_a_whole(
     api: Api, monkeypatch: pytest.MonkeyPatch, failing: Sequence[str], status: int
 ) -> None:
     write = PaymentIntake.write

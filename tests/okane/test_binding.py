@@ -102,7 +102,7 @@ def test_a_text_that_is_not_a_host_is_refused_by_settings_and_the_mock_provider(
         SimulatorOptions(journal=tmp_path / "journal.jsonl", host=text)
 
 
-async def test_a_name_that_does_not_resolve_is_said_to(free_port: int) -> None:
+async def test_the_error_of_a_name_that_does_not_resolve_says_so(free_port: int) -> None:
     with pytest.raises(SetupError, match=f"cannot listen on no-such-host.invalid:{free_port}: .*(known|resolution)"):
         async with serving(web.Application(), "no-such-host.invalid", free_port, limits=LIMITS, drain=timedelta(0)):
             pass

@@ -35,7 +35,7 @@ def _garbage() -> Iterator[None]:
 
 
 def filled(start: str, part: str, end: str, size: int, *, joint: str = ",") -> bytes:
-    """A body of `size` bytes at most, of as many parts as it holds; `#` in a part is its number."""
+    """Return a body of `size` bytes at most, filled with parts; `#` in a part is its number."""
     parts: list[str] = []
     length, number = len((start + end).encode()), 0
     while True:
@@ -184,7 +184,7 @@ HEADS: dict[str, dict[str, str]] = {
 
 
 async def held(api: Api, method: str, target: str, body: bytes = b"", **headers: str) -> tuple[float, Said]:
-    """The shortest of the longest turns in a few tries (a machine that is busy makes some longer), and the last answer."""
+    """Return the shortest of the longest turns in a few tries (a busy machine adds to some), and the last answer."""
     longest_s = []
     while True:
         with watching_the_loop() as hold:
@@ -203,7 +203,7 @@ class Found(dict[str, str]):
 
 
 @pytest.mark.parametrize("more", [{}, {"Content-Encoding": "identity"}], ids=["fast path", "aiohttp"])
-async def test_a_payment_of_the_largest_size_holds_nobody_up(api: Api, more: dict[str, str]) -> None:
+async def test_a_payment_of_the_largest_size_delays_no_other(api: Api, more: dict[str, str]) -> None:
     found = Found()
     for key, (name, body) in zip("abcdefghijk", RIGHT_ONES.items(), strict=False):
         assert len(body) <= MAX_BODY_BYTES
@@ -246,7 +246,7 @@ async def test_no_batch_holds_anybody_up(api: Api, lines: bool) -> None:
     assert not found
 
 
-async def test_a_body_in_chunks_of_a_byte_each_holds_nobody_up(api: Api) -> None:
+async def test_a_body_in_chunks_of_a_byte_each_delays_no_other(api: Api) -> None:
     right = compact(payment("k", metadata=metadata("v"))).ljust(60_000)
     body = b"".join(b"1\r\n%c\r\n" % byte for byte in right) + b"0\r\n\r\n"
     longest_s, said = await held(api, "POST", "/v1/payments", body, **JSON, **{"Transfer-Encoding": "chunked"})
@@ -254,8 +254,8 @@ async def test_a_body_in_chunks_of_a_byte_each_holds_nobody_up(api: Api) -> None
     assert longest_s < MOST_S
 
 
-async def test_many_requests_at_once_hold_nobody_up(api: Api) -> None:
-    """Their heads are parsed in portions, and all are answered, in order."""
+async def test_many_requests_at_once_delay_no_other(api: Api) -> None:
+    """Heads are parsed in slices of time, and all requests are answered, in order."""
     head = b"GET /v1/health HTTP/1.1\r\nHost: 127.0.0.1\r\n" + b"A: b\r\n" * 60
     many = b"".join(head + b"X-Request-Id: r%d\r\n\r\n" % number for number in range(500))
     many += b"GET /v1/health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
@@ -274,7 +274,7 @@ async def test_no_request_of_any_route_holds_anybody_up(api: Api) -> None:
         path = pattern.replace("{payment_id}", known["payment"]["id"])
         most_bytes = 256 * 1024 if pattern in ("/docs", "/v1/openapi.json") else MAX_ANSWER
         if pattern in ("/docs", "/v1/openapi.json"):
-            await send(api.url, method, path)  # it is made when it is first asked for, by another thread
+            await send(api.url, method, path)  # the description is built at its first request, in a thread
         for name, query in QUERIES.items():
             found.look(f"{method} {path}?{name}", *await held(api, method, f"{path}?{query}"), most_bytes)
         for name, headers in HEADS.items():
@@ -287,8 +287,8 @@ async def test_no_request_of_any_route_holds_anybody_up(api: Api) -> None:
     assert not found
 
 
-async def test_pages_of_the_largest_payments_hold_nobody_up_and_go_on(api: Api) -> None:
-    """A page is cut off where it is large enough: the next one goes on from there, and none is missing."""
+async def test_pages_of_the_largest_payments_delay_no_other_and_go_on(api: Api) -> None:
+    """A page ends early where it is large enough: the next one goes on from there, and no payment is missing."""
     bodies = [compact([payment(f"k{page}-{n}", metadata=metadata("é")) for n in range(19)]) for page in range(6)]
     made: list[str] = []
     for body in bodies:
@@ -314,7 +314,7 @@ async def test_pages_of_the_largest_payments_hold_nobody_up_and_go_on(api: Api) 
     assert not found
 
 
-async def test_an_answer_lists_twenty_errors_and_says_how_many_there_are(api: Api) -> None:
+async def test_an_answer_lists_twenty_errors_and_counts_all(api: Api) -> None:
     many = payment("k", **{f"m{number}": 1 for number in range(40)})
     for target, body in (("/v1/payments", many), ("/v1/dead-letters/replay", many)):
         said = json.loads((await send(api.url, "POST", target, compact(body), **JSON)).body)

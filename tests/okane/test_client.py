@@ -1,4 +1,4 @@
-"""The client: against the API, and against a way there that loses answers."""
+"""The client: against the API, and over a connection that loses answers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_a_payment_is_made_once(api: Api, client: Client) -> None:
     assert await rows(api) == 1
 
 
-async def test_answers_that_get_lost_are_asked_for_again_under_the_same_key(api: Api, way: tuple[Way, Client]) -> None:
+async def test_a_request_whose_answer_is_lost_is_repeated_under_the_same_key(api: Api, way: tuple[Way, Client]) -> None:
     lossy, client = way
     lossy.wrong = [None, None, (502, {}, {}), problem("store_unavailable")]
     receipt = await client.pay(NEW)
@@ -96,7 +96,7 @@ async def test_patience_ends(way: tuple[Way, Client]) -> None:
 
 
 @pytest.mark.parametrize(("after_s", "least_s"), [(None, 0), (7, 7)])
-def test_a_pause_is_as_long_as_the_api_says_and_a_little(after_s: int | None, least_s: int) -> None:
+def test_a_pause_is_retry_after_and_a_little_more(after_s: int | None, least_s: int) -> None:
     error = refused(429, problem("rate_limited")[1], after_s=after_s)
     pauses = [Client("http://x", retries=SOON)._pause_s(error, 9, repeatable=True) for _ in range(20)]
     assert len(set(pauses)) > 1
@@ -127,7 +127,7 @@ async def test_refusals_have_a_type_for_what_can_be_done(api: Api, client: Clien
         [one async for one in client.payments(metadata={"": "a name must have a character"})]
 
 
-async def test_a_key_that_is_none_is_said_to_be(database_url: str, redis_url: str) -> None:
+async def test_an_invalid_key_raises_access_denied(database_url: str, redis_url: str) -> None:
     store = ApiKeyStore(database_url, timeout=timedelta(seconds=3))
     async for api in serve_api(database_url, redis_url, KeyAccess(store, mode=Mode.TEST)):
         async with Client(api.url, key="sk_test_nobody") as client:
@@ -136,7 +136,7 @@ async def test_a_key_that_is_none_is_said_to_be(database_url: str, redis_url: st
     await store.aclose()
 
 
-async def test_a_batch_says_what_became_of_each(client: Client) -> None:
+async def test_a_batch_has_a_result_for_each_item(client: Client) -> None:
     later = datetime.now(UTC) + timedelta(days=1)
     good = NewPayment(amount=5, idempotency_key="b", currency="EUR", execute_at=later, expires_at=later + timedelta(1))
     results = await client.pay_many([NEW, NewPayment(amount=-1, idempotency_key="a"), good])

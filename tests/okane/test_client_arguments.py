@@ -1,4 +1,4 @@
-"""The client refuses what could not be sent as it is meant before anything is sent; ids cannot lead elsewhere."""
+"""The client refuses arguments that JSON would change before it sends anything; ids cannot lead to another path."""
 
 from __future__ import annotations
 

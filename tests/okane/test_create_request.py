@@ -1,4 +1,4 @@
-"""The documents that are put together by hand, against what a JSON library makes of the same."""
+"""Requests and documents: parsers and writers made by hand, against a JSON library."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ VALUES = st.one_of(
 
 @st.composite
 def bodies(draw: st.DrawFn) -> bytes:
-    """Right ones and others: names that stand twice, texts with escapes and without, changes in the middle of it all."""
+    """Generate valid bodies and others: repeated names, strings with and without escapes, random changes."""
     members = [("amount", 1), *draw(st.lists(st.tuples(st.sampled_from(NAMES), VALUES), max_size=4))]
     ascii_only = draw(st.booleans())
     written = [f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=ascii_only)}" for name, value in members]

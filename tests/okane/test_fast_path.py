@@ -94,7 +94,7 @@ class Served:
             writer.close()
 
     async def feeding(self) -> tuple[FastConnection, asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection that a test feeds chunk by chunk, and the client's end of it."""
+        """Return a connection that a test feeds chunk by chunk, and the client's end of it."""
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -108,7 +108,7 @@ class Served:
         return self.registry.get_sample_value(sample, labels) or 0.0
 
     def counts(self) -> list[str]:
-        """All that is counted, but for how long it took, and of what the process is."""
+        """Return all metrics but durations and those of the process."""
         lines = generate_latest(self.registry).decode().splitlines()
         return sorted(line for line in lines if not re.match(r"#|process_|\S+_(bucket|sum|created)\b", line))
 
@@ -161,7 +161,7 @@ async def serving(
 
 
 def plain(received: bytes) -> bytes:
-    """An answer without what differs from one moment to the next."""
+    """Return an answer without its date and random ids."""
     return re.sub(rb"Date: [^\r]+", b"Date: *", re.sub(rb"\b[0-9a-f]{32}\b", b"*", received))
 
 
@@ -176,7 +176,7 @@ async def test_answers_are_the_same_on_both_paths() -> None:
         assert ordinary.fast_path.taken == 0
 
 
-async def test_whatever_is_sent_is_answered_the_same_in_both_lanes() -> None:
+async def test_any_bytes_are_answered_the_same_on_both_paths() -> None:
     generator = Generator(seed=3)
     async with serving(fast=True) as fast, serving(fast=False) as ordinary:
         for _ in range(1000):
@@ -225,7 +225,7 @@ async def test_an_error_behind_is_a_problem_and_the_connection_stays(
 
 
 @PATHS
-async def test_nobody_waits_for_ever(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_request_waits_for_ever(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(middleware, "REQUEST_TIMEOUT_S", 0.05)
     async with serving(fast=fast) as served:
         served.shelf.open.clear()
@@ -319,7 +319,7 @@ class Answered:
 
 
 async def _answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes = b"") -> Answered:
-    """The next answer on a connection, to this request or an earlier one."""
+    """Return the next answer on a connection, to this request or an earlier one."""
     writer.write(request)
     async with asyncio.timeout(WAIT_S):
         line, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().rstrip().split("\r\n")
@@ -415,7 +415,7 @@ async def test_pipelined_requests_are_answered_one_after_the_other(chunks: list[
         writer.close()
 
 
-async def test_a_client_that_does_not_wait_for_its_answer_is_heard_no_further() -> None:
+async def test_a_client_that_does_not_wait_for_its_answer_is_read_no_further() -> None:
     many = [post(f"k-{number}") for number in range(50)]
     async with serving(fast=True) as served:
         served.shelf.open.clear()
@@ -461,7 +461,7 @@ async def test_a_request_that_comes_while_aiohttp_answers_waits() -> None:
 @pytest.mark.parametrize("before", [b"", HEALTH, post("first")])
 @pytest.mark.parametrize("method", [b"POST", b"GET"])
 async def test_a_request_inside_of_a_body_is_a_body(method: bytes, before: bytes) -> None:
-    """The bytes of a payment's request, alone in a chunk, are no request if they were announced as the body of another."""
+    """The bytes of a payment's request, alone in a chunk, may be the body of another request."""
     inner = post("smuggled")
     outer = method + b" /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(inner)
     async with serving(fast=True) as served:
@@ -504,7 +504,7 @@ async def test_a_client_that_goes_away_leaves_its_payment_and_no_line_in_the_log
 async def test_a_client_that_goes_away_just_before_its_answer_leaves_no_line_in_the_log(
     behind: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The connection is closing then, and its end is the next thing that aiohttp hears of."""
+    """The connection is closing then, and aiohttp is called next for its end."""
     replied = FastConnection.reply
 
     def reply(connection: FastConnection, answer: Answer, request_id: str) -> None:
@@ -521,7 +521,7 @@ async def test_a_client_that_goes_away_just_before_its_answer_leaves_no_line_in_
         await _until(lambda: served.count("okane_http_connections") == 0)
         await asyncio.sleep(0.01)
         writer.close()
-        gc.collect()  # who has lost a task hears of its error then
+        gc.collect()  # the error of a lost task is reported then
         assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
         assert [*served.shelf.by_key] == ["a"]
 
@@ -688,7 +688,7 @@ async def test_a_caller_that_is_looked_up_waits_and_delays_no_other(fast: bool) 
 
 @PATHS
 @pytest.mark.parametrize("opens", [True, False])
-async def test_the_end_waits_for_who_has_to_be_asked_about_and_gives_up_in_time(fast: bool, opens: bool) -> None:
+async def test_the_end_waits_for_callers_that_are_looked_up_and_gives_up_in_time(fast: bool, opens: bool) -> None:
     access = SlowAccess()
     async with serving(fast=fast, access=access, drain_s=FAR_S if opens else NEAR_S) as served:
         reader, writer = await served.connect()

@@ -1,4 +1,4 @@
-"""An API that is about to end: it says so, and goes on answering until what is in front of it has turned away."""
+"""An API that is about to end: it reports so, and goes on answering until its load balancer has turned away."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FOREVER = replace(LIMITS, keep_alive_timeout_s=3600.0)
 
 @dataclass(slots=True)
 class Served:
-    """A small application behind our server, and the event that tells it to leave."""
+    """Return a small served application, and the event that makes it leave."""
 
     port: int
     leaving: asyncio.Event
@@ -50,7 +50,7 @@ async def served() -> AsyncIterator[Served]:
 
 
 async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    """One request on a connection; its answer as far as the body."""
+    """Send one request on a connection; return the head of its answer."""
     writer.write(READY)
     head = await reader.readuntil(b"\r\n\r\n")
     return head + await reader.readexactly(3)
@@ -80,7 +80,7 @@ async def test_a_request_that_waits_to_be_accepted_when_listening_ends_is_answer
     served.leaving.set()
     client = socket.create_connection(
         ("127.0.0.1", served.port)
-    )  # the kernel's doing: the loop knows nothing of it yet
+    )  # by the kernel: the event loop has not accepted it yet
     client.sendall(READY)
     await served.stack.aclose()
     with client:
@@ -89,7 +89,7 @@ async def test_a_request_that_waits_to_be_accepted_when_listening_ends_is_answer
             socket.create_connection(("127.0.0.1", served.port))
 
 
-async def test_a_connection_on_which_nothing_was_asked_yet_has_a_moment_for_it(served: Served) -> None:
+async def test_a_connection_without_a_request_yet_has_a_moment_for_one(served: Served) -> None:
     reader, writer = await served.connect()
     served.leaving.set()
     ending = asyncio.create_task(served.stack.aclose())
@@ -109,7 +109,7 @@ async def test_without_notice_a_server_ends_at_once(served: Served) -> None:
 
 @pytest.fixture
 def leaving_api(api: Api) -> Api:
-    """The API, told that it is about to end."""
+    """The API while it is about to end."""
     api.leaving.set()
     return api
 
@@ -127,7 +127,7 @@ async def test_an_api_that_leaves_is_not_ready_and_takes_payments(leaving_api: A
 
 
 async def test_readyz_tells_no_address(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor user, nor port, nor database: it takes no key. The log has the reason, once."""
+    """The answer names no user, port or database, since the route needs no key. The log has the reason, once."""
 
     async def away() -> None:
         raise StoreUnavailable("connection to server at 10.1.2.3, port 5432 failed for user okane")

@@ -1,4 +1,4 @@
-"""Requests that wait for their payment: how long, at what price, and what ends it."""
+"""Long polling: the duration of a wait, its cost, and its end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.okane.served_api import Api
 
 
 class Looking:
-    """The watch behind an API; keeps what it was asked, and fails for a while."""
+    """The watch behind an API, which records its queries and fails for a while."""
 
     def __init__(self, watch: PaymentWatch, *, failures: int = 0) -> None:
         self._watch = watch
@@ -122,7 +122,7 @@ async def test_a_wait_ends_in_time(api: Api) -> None:
     assert len(api.long_polling) == 0
 
 
-async def test_a_reader_who_knows_it_already_waits_for_something_new(api: Api) -> None:
+async def test_a_reader_with_the_current_etag_waits_for_a_change(api: Api) -> None:
     payment_id = await made(api)
     known = {"If-None-Match": '"0"', "Prefer": "wait=30"}
     reading = asyncio.create_task(get(api, f"/v1/payments/{payment_id}", **known))
@@ -148,7 +148,7 @@ async def test_whoever_makes_a_payment_may_wait_for_it(api: Api, path: str) -> N
     assert (response.status, response.headers["Idempotent-Replayed"]) == (200, "true")
 
 
-async def test_many_who_wait_share_each_look(api: Api) -> None:
+async def test_many_waiting_requests_share_each_poll(api: Api) -> None:
     payment_ids = [await made(api, f"k{number}") for number in range(20)]
     looking = watched(api)
     reading = [
@@ -188,7 +188,7 @@ async def test_a_client_that_goes_away_frees_its_place(api: Api) -> None:
         await until(lambda: len(api.long_polling) == 0)
 
 
-async def test_a_server_that_stops_lets_everybody_go(api: Api) -> None:
+async def test_a_server_that_stops_releases_waiting_requests(api: Api) -> None:
     payment_id = await made(api)
     reading = asyncio.create_task(get(api, f"/v1/payments/{payment_id}", Prefer="wait=30"))
     await until(lambda: len(api.long_polling) == 1)
@@ -209,7 +209,7 @@ async def test_a_database_that_is_away_for_a_while_ends_no_wait(api: Api) -> Non
     assert body["payment"]["status"] == "success"
 
 
-async def test_nobody_waits_for_a_payment_that_is_not_there(api: Api) -> None:
+async def test_no_request_waits_for_a_payment_that_does_not_exist(api: Api) -> None:
     response, problem = await get(api, "/v1/payments/01890000-0000-7000-8000-000000000000", Prefer="wait=30")
     assert (response.status, problem["code"]) == (404, "payment_not_found")
     async with api.client.post("/v1/payments", data="{", headers=JSON | {"Prefer": "wait=30"}) as refused:

@@ -115,7 +115,7 @@ async def test_events_that_have_not_happened_show_as_0(client: aiohttp.ClientSes
     assert [line for line in own if line.startswith("process_start_time_seconds ")]
 
 
-async def test_prometheus_is_told_of_every_process(told: Told, client: aiohttp.ClientSession) -> None:
+async def test_prometheus_finds_every_process(told: Told, client: aiohttp.ClientSession) -> None:
     told.processes = [present("api", "api", 9101), present("worker", "w1", 9102, silent_ms=LONG_AGO_MS)]
     async with client.get("/http_sd") as response:
         assert response.content_type == "application/json"
@@ -128,7 +128,7 @@ async def test_prometheus_is_told_of_every_process(told: Told, client: aiohttp.C
     assert groups[1]["labels"]["process"] == "w1"
 
 
-async def test_while_nobody_can_say_who_is_there_prometheus_keeps_what_it_has(
+async def test_without_a_list_of_processes_prometheus_keeps_its_targets(
     told: Told, client: aiohttp.ClientSession
 ) -> None:
     told.processes = None

@@ -31,7 +31,7 @@ LARGE = LIMIT + 1
 
 
 class Slow(MemoryQueue):
-    """A queue that takes nothing until it is told to."""
+    """A queue that accepts nothing until a test opens it."""
 
     def __init__(self) -> None:
         super().__init__(payments_stream("test"))
@@ -44,7 +44,7 @@ class Slow(MemoryQueue):
 
 @dataclass(slots=True)
 class Finding(Shelf):
-    """A store that finds none of those it is asked for, and answers when it was asked for two."""
+    """A store that finds no payment, and answers once two were looked up."""
 
     both: asyncio.Barrier = field(default_factory=partial(asyncio.Barrier, 2))
 
@@ -67,7 +67,7 @@ class Finding(Shelf):
 async def test_the_next_batch_may_leave_before_redis_answers(
     amounts: Sequence[int], pressed: bool, kinds: Sequence[type]
 ) -> None:
-    """Nor do those who are refused wait for each other: what they ask the store goes there together."""
+    """Refused payments do not wait for each other either: they are looked up together."""
     shelf, queue = Finding(), Slow()
     shelf.open.set()
     load_shedding = cast("LoadShedding", SimpleNamespace(is_shedding=pressed))

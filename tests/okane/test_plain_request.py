@@ -30,7 +30,7 @@ TRICKS = (b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"\n\n", b"\0", b"\t", b" ", b":",
 
 
 def mutants(seed: int, count: int) -> Iterator[bytes]:
-    """Plain requests, and some that were until a few bytes of them were changed."""
+    """Yield plain requests, and some with a few changed bytes."""
     dice = random.Random(seed)
     for number in range(count):
         fields = dice.sample((*FIELDS, dice.choice(KEYS)), dice.randrange(len(FIELDS) + 1))
@@ -146,7 +146,7 @@ def test_anything_unusual_is_for_the_parser(data: bytes) -> None:
 @pytest.mark.parametrize("name", ["Idempotency-Key", "idempotency-key", "IDEMPOTENCY-key"])
 @pytest.mark.parametrize("at", range(3))
 def test_the_key_is_found_wherever_it_stands(name: str, at: int) -> None:
-    """Heads that are the same but for it are read once: none may get another's key, body or fields."""
+    """Heads that differ in their key alone are parsed once: none may get another's key, body or fields."""
     for number in range(3):
         fields = [f"A: {number % 2}", "B: b"]
         fields.insert(at, f"{name}: key-{number}")

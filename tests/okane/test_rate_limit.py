@@ -55,7 +55,7 @@ async def store(database_url: str) -> AsyncIterator[ApiKeyStore]:
 
 @pytest.fixture
 async def api(database_url: str, redis_url: str, store: ApiKeyStore, stream: Stream) -> AsyncIterator[Api]:
-    """An API on which keys have SLOW, if they have no limit of their own."""
+    """Serve an API on which keys without a limit of their own have SLOW."""
     async with limits(redis_url, stream) as counted:
         access = KeyAccess(store, counted, mode=Mode.TEST, rate=SLOW)
         async for one in serve_api(database_url, redis_url, access):
@@ -65,7 +65,7 @@ async def api(database_url: str, redis_url: str, store: ApiKeyStore, stream: Str
 async def key(
     store: ApiKeyStore, rate: str | None = None, scopes: Collection[Scope] = tuple(Scope)
 ) -> Mapping[str, str]:
-    """The header of a new key."""
+    """Create a key; return its header."""
     new = NewKey.make(Mode.TEST)
     limit = None if rate is None else Rate.parse(rate)
     await store.create(new, account_id="acme", mode=Mode.TEST, scopes=scopes, rate=limit)
@@ -133,7 +133,7 @@ async def test_a_request_in_vain_counts_as_any_other(
     assert answers == [*((status, f'"key";r={left}') for left in (4, 3, 2, 1, 0)), (429, '"key";r=0')]
 
 
-async def test_a_scope_that_is_missing_is_said_by_both_lanes_alike(api: Api, store: ApiKeyStore) -> None:
+async def test_a_missing_scope_is_the_same_problem_on_both_paths(api: Api, store: ApiKeyStore) -> None:
     headers = await key(store, scopes=(Scope.READ,))
     answers = [
         await pay(api, headers, number, **more) for number, more in enumerate([{}, {"Content-Encoding": "identity"}])
@@ -177,7 +177,7 @@ async def test_without_keys_the_account_is_limited(redis_url: str, stream: Strea
 async def test_without_a_limit_nothing_is_counted() -> None:
     class Nothing(RateLimits):
         def __init__(self) -> None:
-            """Whatever is asked of it fails."""
+            """A Redis whose commands fail."""
 
     assert (await AnonymousAccess(Nothing()).admit((), Scope.READ)).headers == {}
 
@@ -197,7 +197,9 @@ class Broken(TokenBuckets):
 
 
 @pytest.mark.parametrize("silent", [False, True])
-async def test_without_redis_each_api_lets_a_key_have_its_share(silent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_redis_each_api_grants_its_share_of_a_limit(
+    silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("okane.api.rate_limit.TIMEOUT_S", 0.05)
     monkeypatch.setattr("okane.api.rate_limit.AWAY_S", timedelta(hours=1).total_seconds())
     broken = Broken(silent=silent)

@@ -1,4 +1,4 @@
-"""Deciding what needs a review: over HTTP, on the command line, and in the Python client."""
+"""Decisions about payments that need a review: over HTTP, on the command line, and in the Python client."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_a_payment_is_what_a_human_has_decided(api: Api, decision: str) ->
         assert (await response.json())["dead_letters"] == []
 
 
-async def test_the_history_that_clients_see_says_who_decided_and_why(api: Api) -> None:
+async def test_the_history_of_the_api_has_the_kind_of_actor_and_the_reason(api: Api) -> None:
     payment_id = await in_doubt(api.store)
     await resolve(api, payment_id, DECIDED)
     async with api.client.get(f"/v1/payments/{payment_id}/events") as response:

@@ -1,4 +1,4 @@
-"""The edges of what a payment may be: amounts, times and currencies; and that what exists is not held to rules of today."""
+"""The limits of amounts, times and currencies; existing payments are exempt from new limits."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def body(**members: object) -> str:
 
 
 def of_earlier(creation: PaymentCreation, **members: object) -> Any:
-    """The payment that this body makes, as a version with other rules has read it."""
+    """Return the payment of this body, as a version with other rules parses it."""
     return creation.parse(body(**members).encode(), (), account_id="default")
 
 
