@@ -26,7 +26,7 @@ RESULTS = frozenset({"success", "declined", "spent", "unavailable", "unknown"})
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ClientAnswer:
     """A 2xx answer to a client."""
 
     account_id: str
@@ -41,7 +41,7 @@ class Audit(Watch, Listener):
 
     def __init__(self, database: MemoryDatabase, stream: Stream, *, group: str, lease: timedelta) -> None:
         self.found: list[str] = []
-        self.told: list[Told] = []
+        self.client_answers: list[ClientAnswer] = []
         self.repairs: Counter[str] = Counter()
         self.over = False
         self._database = database
@@ -56,7 +56,7 @@ class Audit(Watch, Listener):
         self._canceled: set[UUID] = set()
         self._looked_up: set[tuple[UUID, int]] = set()
 
-    def say(self, what: str) -> None:
+    def report(self, what: str) -> None:
         """Note a violation."""
         if len(self.found) < 20:
             self.found.append(what)
@@ -65,7 +65,7 @@ class Audit(Watch, Listener):
         """Note that a client got the answer that its payment is withdrawn. Only a late charge may still appear."""
         self.repairs["canceled by hand"] += 1
         if payment.status is not Status.CANCELED:
-            self.say(f"{payment.id} was said to be canceled, and is {payment.status}")
+            self.report(f"{payment.id} was answered as canceled, and is {payment.status}")
         self._canceled.add(payment.id)
 
     # Every step in Redis
@@ -73,7 +73,7 @@ class Audit(Watch, Listener):
     def moved(self, key: bytes, entry: Id, source: bytes, target: bytes, idle_ms: int) -> None:
         self.repairs["taken over"] += 1
         if idle_ms < self._lease_ms:
-            self.say(
+            self.report(
                 f"{key.decode()} {entry} went from {source!r} to {target!r} after {idle_ms} ms: its lease was stolen"
             )
 
@@ -84,7 +84,7 @@ class Audit(Watch, Listener):
 
     def deleting(self, key: bytes, entry: Id, fields: Sequence[bytes], *, pending: bool, trimmed: bool) -> None:
         if trimmed:
-            self.say(f"{key.decode()} {entry} was trimmed away")
+            self.report(f"{key.decode()} {entry} was trimmed away")
         if key in self._lanes:
             self._removed.append((key, entry, dict(zip(fields[::2], fields[1::2], strict=True)).get(b"b", b"")))
 
@@ -95,7 +95,7 @@ class Audit(Watch, Listener):
             consumer = arguments[4 + int(arguments[2])]  # after the digest, the keys and the group
             for key, entry, owner in acknowledged:
                 if owner != consumer:
-                    self.say(f"{key.decode()} {entry} was acked by {consumer!r}, and {owner!r} held it")
+                    self.report(f"{key.decode()} {entry} was acked by {consumer!r}, and {owner!r} held it")
         if self._removed:
             removed, self._removed = self._removed, []
             for key, entry, body in removed:
@@ -105,7 +105,7 @@ class Audit(Watch, Listener):
 
     def repeated(self, what: str) -> None:
         """Note that one call of a client was executed twice."""
-        self.say(f"one call of {what} was executed twice")
+        self.report(f"one call of {what} was executed twice")
 
     def _check_removed(self, server: Server, key: bytes, entry: Id, body: bytes) -> None:
         row = self._database.payments.get(UUID(bytes=body)) if len(body) == 16 else None
@@ -118,7 +118,7 @@ class Audit(Watch, Listener):
             return
         if row.status is Status.PROCESSING and (key, entry) in self._poisoned:
             return  # poison whose payment is claimed: its holder finishes it
-        self.say(f"{key.decode()} {entry} was removed, and its payment {row.id} is {row.status} without a wake-up")
+        self.report(f"{key.decode()} {entry} was removed, and its payment {row.id} is {row.status} without a wake-up")
 
     def _check_scan(self, exchange: Exchange, arguments: Sequence[bytes], reply: Sequence[object]) -> None:
         """Check that a scan goes on where it stopped: else an entry far down the list would never be taken over."""
@@ -127,7 +127,7 @@ class Audit(Watch, Listener):
         expected = self._scans.get(scan)
         # A reply that was lost, or an error, leaves the scanner where it was.
         if start == b"0-0" and expected not in (None, b"0-0") and not exchange.lose_reply:
-            self.say(f"{scan[0]} starts its scan of {scan[1].decode()} again, having come to {expected!r}")
+            self.report(f"{scan[0]} starts its scan of {scan[1].decode()} again, having come to {expected!r}")
         assert isinstance(cursor, bytes)
         self._scans[scan] = cursor if not exchange.lose_reply and exchange.waiting else b"0-0"
 
@@ -140,23 +140,23 @@ class Audit(Watch, Listener):
         """Check a charge that is about to be sent."""
         row = self._database.payments.get(payment.id)
         if payment.id in self._canceled:
-            self.say(f"{payment.id} is charged after a client was told that it is canceled")
+            self.report(f"{payment.id} is charged after a client got the answer that it is canceled")
         if row is None or row.attempts != payment.attempts or row.status is not Status.PROCESSING:
-            self.say(f"{payment.id} is charged under attempt {payment.attempts}, which does not hold it")
+            self.report(f"{payment.id} is charged under attempt {payment.attempts}, which does not hold it")
             return
         if row.lease_until is None or row.lease_until <= self._database.now():
-            self.say(f"{payment.id} is charged under attempt {payment.attempts}, whose lease has run out")
+            self.report(f"{payment.id} is charged under attempt {payment.attempts}, whose lease has run out")
         if row.execute_at is not None and self._database.now() < row.execute_at:
-            self.say(f"{payment.id} is charged before its time")
+            self.report(f"{payment.id} is charged before its time")
         if row.expires_at is not None and self._database.events[row.id][-1].at >= row.expires_at:
-            self.say(f"{payment.id} is charged under a claim that was taken after it had expired")
+            self.report(f"{payment.id} is charged under a claim that was taken after it had expired")
         before = [event for event in self._database.events[row.id] if event.attempt < payment.attempts]
         is_open = bool(before) and before[-1].status in (Status.PROCESSING, Status.UNKNOWN)
         if is_open and (payment.id, payment.attempts) not in self._looked_up:
-            self.say(f"{payment.id} is charged again without a look-up while its outcome is open")
+            self.report(f"{payment.id} is charged again without a look-up while its outcome is open")
 
     def mismatched(self, payment: Payment, charge: Charge) -> None:
-        self.say(
+        self.report(
             f"key {charge.key} stands for a charge of {charge.amount_minor}, and was sent for {payment.amount_minor}"
         )
 
@@ -169,7 +169,7 @@ class Audit(Watch, Listener):
             group = stream.groups.get(self._group) if isinstance(stream, Entries) else None
             if isinstance(stream, Entries) and group is not None:
                 for entry in _orphans(stream, group):
-                    self.say(f"{key.decode()} {entry} will never be delivered: its group is past it")
+                    self.report(f"{key.decode()} {entry} will never be delivered: its group is past it")
 
     # At the end
 
@@ -187,7 +187,7 @@ class Audit(Watch, Listener):
         """I5 while Redis still refuses: payments settle without it."""
         for row in self._database.payments.values():
             if row.status not in TERMINAL and row.status is not Status.NEEDS_REVIEW:
-                self.say(f"I5: {row.id} is {row.status} for as long as Redis refuses {refused}")
+                self.report(f"I5: {row.id} is {row.status} for as long as Redis refuses {refused}")
 
     def conclude(self, server: Server, bank: Bank) -> None:
         """Check the invariants over all journals."""
@@ -200,25 +200,25 @@ class Audit(Watch, Listener):
             self._check_money(row, captured[str(row.id)])
             self._check_events(row, self._database.events[row.id])
             if row.status not in TERMINAL and row.status is not Status.NEEDS_REVIEW:
-                self.say(f"I5: {row.id} is {row.status} for ever")
+                self.report(f"I5: {row.id} is {row.status} forever")
             if row.status in TERMINAL and row.sweep_at is not None:
-                self.say(f"I5: {row.id} is {row.status}, and to be looked up for ever")
+                self.report(f"I5: {row.id} is {row.status}, and to be looked up forever")
             self.repairs["found late"] += "charged after it was closed" in (row.last_error or "")
             if row.status is Status.NEEDS_REVIEW and not row.last_error:
-                self.say(f"I5: {row.id} needs review and does not say why")
+                self.report(f"I5: {row.id} needs review and does not say why")
             self.repairs["scheduled"] += row.execute_at is not None
             self.repairs["expired"] += row.status is Status.CANCELED and row.last_error == "expired"
             if row.id in self._canceled and row.status not in (Status.CANCELED, Status.NEEDS_REVIEW):
-                self.say(f"I6: a client was told that {row.id} is canceled, and it is {row.status}")
+                self.report(f"I6: a client got the answer that {row.id} is canceled, and it is {row.status}")
         for left in self._left(server):
-            self.say(f"I10: {left}")
+            self.report(f"I10: {left}")
         self._check_told()
 
     def check_innocents(self, guilty: str) -> None:
         """Check that no payment but the poison was given up, in a run without other faults."""
         for row in self._database.payments.values():
             if row.idempotency_key != guilty and row.status is Status.NEEDS_REVIEW:
-                self.say(f"{row.id} shares the fate of the poison: {row.last_error}")
+                self.report(f"{row.id} shares the fate of the poison: {row.last_error}")
 
     def check_consumers(self, server: Server, alive: Sequence[str]) -> None:
         """I10: consumers that are gone have been removed."""
@@ -228,25 +228,25 @@ class Audit(Watch, Listener):
             group = stream.groups.get(self._group) if isinstance(stream, Entries) else None
             for consumer in group.consumers if group else ():
                 if consumer not in names:
-                    self.say(f"I10: {consumer.decode()} is long gone, and still a consumer of {key.decode()}")
+                    self.report(f"I10: {consumer.decode()} is long gone, and still a consumer of {key.decode()}")
 
     def check_unrepaired(self) -> None:
         """I11: without faults, the sweep repairs nothing."""
         for row in self._database.payments.values():
             if row.sweeps > (row.execute_at is not None):  # it wakes what is scheduled, once
-                self.say(f"I11: nothing went wrong, and the sweep had to wake {row.id}")
+                self.report(f"I11: nothing went wrong, and the sweep had to wake {row.id}")
 
     def _check_money(self, row: PaymentRow, captured: Sequence[Charge]) -> None:
         if len(captured) > 1:
-            self.say(f"I2: {row.id} was captured {len(captured)} times: {captured}")
+            self.report(f"I2: {row.id} was captured {len(captured)} times: {captured}")
         if row.status is Status.SUCCESS:
             exact = [
                 each for each in captured if (each.amount_minor, each.currency) == (row.amount_minor, row.currency)
             ]
             if len(exact) != 1 or exact[0].ref != row.provider_ref:
-                self.say(f"I3: {row.id} is a success, and the provider captured {captured}")
+                self.report(f"I3: {row.id} is a success, and the provider captured {captured}")
         elif captured and row.status in TERMINAL:
-            self.say(f"I4: {row.id} is {row.status}, and the provider captured {captured}")
+            self.report(f"I4: {row.id} is {row.status}, and the provider captured {captured}")
 
     def _check_events(self, row: PaymentRow, events: Sequence[Event]) -> None:
         attempt, holder = 0, ""
@@ -254,26 +254,26 @@ class Audit(Watch, Listener):
         for event in events:
             if event.event == "claimed":
                 if event.attempt <= attempt:
-                    self.say(f"I8: {row.id} was claimed under attempt {event.attempt} after {attempt}")
+                    self.report(f"I8: {row.id} was claimed under attempt {event.attempt} after {attempt}")
                 attempt, holder = event.attempt, event.actor
             elif event.event in RESULTS and (event.attempt, event.actor) != (attempt, holder):
-                self.say(
+                self.report(
                     f"I8: {row.id}: {event.actor} wrote {event.event} under attempt {attempt}, which {holder} held"
                 )
             if status in TERMINAL and event.status is not status and event.event not in MANUAL:
-                self.say(f"I6: {row.id} went from {status} to {event.status} by {event.event}")
+                self.report(f"I6: {row.id} went from {status} to {event.status} by {event.event}")
             status = event.status
         if attempt != row.attempts or status is not row.status:
-            self.say(f"I8: {row.id} says {row.status} ({row.attempts}), its events say {status} ({attempt})")
+            self.report(f"I8: {row.id} says {row.status} ({row.attempts}), its events say {status} ({attempt})")
 
     def _check_told(self) -> None:
         ids: dict[tuple[str, str], UUID] = {}
-        for told in self.told:
-            row = self._database.payments.get(told.payment_id)
-            if row is None or (row.amount_minor, row.currency) != (told.amount_minor, told.currency):
-                self.say(f"I1: a client was told of {told}, and there is {row}")
-            if ids.setdefault((told.account_id, told.key), told.payment_id) != told.payment_id:
-                self.say(f"I7: {told.key} led to two payments")
+        for answer in self.client_answers:
+            row = self._database.payments.get(answer.payment_id)
+            if row is None or (row.amount_minor, row.currency) != (answer.amount_minor, answer.currency):
+                self.report(f"I1: a client has the answer {answer}, and there is {row}")
+            if ids.setdefault((answer.account_id, answer.key), answer.payment_id) != answer.payment_id:
+                self.report(f"I7: {answer.key} led to two payments")
 
     def _left(self, server: Server) -> list[str]:
         left = []

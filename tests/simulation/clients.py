@@ -16,7 +16,7 @@ from okane.intake.accept import PaymentIntake, Receipt
 from okane.lanes import LaneLimits
 from okane.payment import Payment
 from okane.store import API, NewPayment
-from tests.simulation.audit import Audit, Told
+from tests.simulation.audit import Audit, ClientAnswer
 from tests.simulation.loop import Process
 from tests.simulation.network import PENDING, Exchange, Link, Network, NoAnswer, NotSent
 from tests.simulation.processes import ApiProcess
@@ -27,7 +27,7 @@ LANES = LaneLimits(critical_from_minor=10_000, low_below_minor=1_000)
 
 
 @dataclass(slots=True)
-class Door:
+class Endpoint:
     """One API process and its address, if it runs."""
 
     process: Process
@@ -35,13 +35,15 @@ class Door:
 
 
 class Clients:
-    """All clients. `doors` returns the running APIs."""
+    """All clients. `endpoints` returns the running APIs."""
 
-    def __init__(self, network: Network, dice: Random, audit: Audit, doors: Callable[[], Sequence[Door]]) -> None:
+    def __init__(
+        self, network: Network, dice: Random, audit: Audit, endpoints: Callable[[], Sequence[Endpoint]]
+    ) -> None:
         self._network = network
         self._dice = dice
         self._audit = audit
-        self._doors = doors
+        self._endpoints = endpoints
         self._link = Link("http")
 
     async def run(self, payments: int, within_s: float) -> None:
@@ -93,8 +95,8 @@ class Clients:
             except TimeOutOfRange:  # over before it was taken
                 return None
             payment = receipt.payment
-            self._audit.told.append(
-                Told(new.account_id, new.idempotency_key, payment.id, new.amount_minor, new.currency)
+            self._audit.client_answers.append(
+                ClientAnswer(new.account_id, new.idempotency_key, payment.id, new.amount_minor, new.currency)
             )
             self._audit.repairs["accepted without a wake-up"] += (
                 receipt.created and not receipt.enqueued and new.execute_at is None
@@ -108,7 +110,7 @@ class Clients:
             await self._ask(lambda intake: _accept(intake, other))
         except (IdempotencyKeyReused, NotSent, NoAnswer, StoreUnavailable):
             return
-        self._audit.say(f"I7: {new.idempotency_key} was accepted with another meaning")
+        self._audit.report(f"I7: {new.idempotency_key} was accepted with another meaning")
 
     async def _retry(self, payment_id: UUID, account_id: str) -> None:
         try:
@@ -130,18 +132,18 @@ class Clients:
 
     async def _ask(self, request: Callable[[PaymentIntake], Any]) -> Any:
         """Send one request to one API; return its answer."""
-        doors = self._doors()
-        if not doors:
+        endpoints = self._endpoints()
+        if not endpoints:
             raise NotSent("connection refused")
-        door = doors[int(self._dice.random() * len(doors))]
+        endpoint = endpoints[int(self._dice.random() * len(endpoints))]
 
         def arrive(exchange: Exchange) -> object:
-            intake = door.api.intake
-            if intake is None or not door.process.alive:
+            intake = endpoint.api.intake
+            if intake is None or not endpoint.process.alive:
                 raise NotSent("connection refused")
-            task = self._network.loop.start(door.process, _handle(request, intake, exchange))
-            door.api.requests.add(task)
-            task.add_done_callback(door.api.requests.discard, context=self._network.loop.context(door.process))
+            task = self._network.loop.start(endpoint.process, _handle(request, intake, exchange))
+            endpoint.api.requests.add(task)
+            task.add_done_callback(endpoint.api.requests.discard, context=self._network.loop.context(endpoint.process))
             return PENDING
 
         return await self._network.call(self._link, "http", arrive, timeout_s=TIMEOUT_S, block_s=TIMEOUT_S)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from tests.simulation.clients import Door
+from tests.simulation.clients import Endpoint
 from tests.simulation.loop import Process, SimulationLoop
 from tests.simulation.network import Doom, Link
 from tests.simulation.processes import ApiProcess, Outside, WorkerProcess
@@ -63,10 +63,10 @@ class Nemesis:
         if self._outside.scenario.refuses is not None:
             self._later(self._dice.random() * 2, self._refuse, self._outside.scenario.refuses)
 
-    def doors(self) -> list[Door]:
+    def endpoints(self) -> list[Endpoint]:
         """Return the APIs that run."""
         return [
-            Door(slot.process, slot.program)
+            Endpoint(slot.process, slot.program)
             for slot in self._slots
             if isinstance(slot.program, ApiProcess) and slot.process is not None and slot.process.alive
         ]
@@ -122,7 +122,7 @@ class Nemesis:
         except Exception as error:
             if self._loop.is_closed():
                 return
-            self._outside.audit.say(f"{process.name} ended with {error!r}: {getattr(error, 'exceptions', '')}")
+            self._outside.audit.report(f"{process.name} ended with {error!r}: {getattr(error, 'exceptions', '')}")
         self._later(0, self._loop.kill, process)  # it has ended: nothing of it runs any more
 
     def _killed(self, process: Process) -> None:

@@ -101,9 +101,9 @@ class World:
             try:
                 self._loop.run(self._main())
             except Stuck as stuck:
-                self._audit.say(str(stuck))
+                self._audit.report(str(stuck))
         for error in self._loop.errors:
-            self._audit.say(error)
+            self._audit.report(error)
         return Result(
             seed=self._plan.seed,
             found=tuple(self._audit.found),
@@ -117,7 +117,7 @@ class World:
 
     async def _main(self) -> None:
         self._nemesis.start()
-        clients = Clients(self._network, Random(f"clients {self._plan.seed}"), self._audit, self._nemesis.doors)
+        clients = Clients(self._network, Random(f"clients {self._plan.seed}"), self._audit, self._nemesis.endpoints)
         asking = asyncio.ensure_future(clients.run(self._plan.payments, self._plan.arrivals_s))
         await asyncio.sleep(self._trouble_s())
         self._nemesis.heal()
@@ -200,33 +200,33 @@ def _listening(audit: Audit, loop: SimulationLoop) -> Iterator[None]:
     `finally`.
     """
 
-    def hear(_logger: object, _method: str, event: Any) -> Any:
+    def judge_event(_logger: object, _method: str, event: Any) -> Any:
         if not loop.is_closed():
             _judge(audit, str(event.get("event")), event)
         raise structlog.DropEvent
 
     before = structlog.get_config()
     structlog.configure(
-        processors=[hear],
+        processors=[judge_event],
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
         cache_logger_on_first_use=False,
     )
     log = logging.getLogger("streams")
-    ear = _Ear(audit, loop)
+    handler = _LogHandler(audit, loop)
     level, propagate = log.level, log.propagate
-    log.addHandler(ear)
+    log.addHandler(handler)
     log.setLevel(logging.ERROR)
     log.propagate = False
     try:
         yield
     finally:
         structlog.configure(**before)
-        log.removeHandler(ear)
+        log.removeHandler(handler)
         log.setLevel(level)
         log.propagate = propagate
 
 
-class _Ear(logging.Handler):
+class _LogHandler(logging.Handler):
     """A handler for the library's log."""
 
     def __init__(self, audit: Audit, loop: SimulationLoop) -> None:
@@ -244,4 +244,4 @@ class _Ear(logging.Handler):
 
 def _judge(audit: Audit, text: str, about: object) -> None:
     if not any(each in text for each in EXPECTED):
-        audit.say(f"the pipeline says: {text} ({about!r})")
+        audit.report(f"the pipeline logs: {text} ({about!r})")
