@@ -20,11 +20,12 @@ from okane.api import (
 from okane.api.access import account_of, actor_of
 from okane.api.answer import JSON
 from okane.api.payment_creation import MAX_BODY_BYTES
-from okane.api.payment_ids import ID, parse_id
+from okane.api.payment_ids import ID
 from okane.api.payment_queries import documents, page_of
 from okane.api.timestamps import Timestamp
 from okane.intake.dead_letter_replay import DeadLetterReplay
 from okane.payment import Status
+from okane.payment_id import parse_id
 from okane.store import DeadLetterFilter, DeadLetterStore, DeadPayment
 from okane.time_slice import TimeSlice
 

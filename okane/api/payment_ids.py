@@ -1,22 +1,16 @@
-"""Payment ids in paths and bodies, in okane's spelling (a UUID) and the older queue's (`pay_` and 32 digits)."""
+"""Payment ids in paths, and their JSON Schema."""
 
 from __future__ import annotations
 
-import re
 from http import HTTPStatus
 from uuid import UUID
 
 from aiohttp import web
 
 from okane.api.problems import Problem
+from okane.payment_id import PATTERN, parse_id
 
-_ID = re.compile(r"(pay_)?([0-9A-Fa-f]{32}|[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})")
-ID = {"type": "string", "pattern": f"^{_ID.pattern}$"}  # the JSON Schema
-
-
-def parse_id(text: str) -> UUID | None:
-    """Return the id that a text spells, or None. (`UUID` itself accepts braces, a urn, and any script's digits.)"""
-    return UUID(text.removeprefix("pay_")) if _ID.fullmatch(text) else None
+ID = {"type": "string", "pattern": f"^{PATTERN}$"}
 
 
 def id_in_path(request: web.Request) -> UUID:

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from uuid import UUID
 
-from okane.api.payment_ids import parse_id
 from okane.cli.context import Context
 from okane.errors import SetupError
 from okane.intake.accept import PaymentIntake
 from okane.intake.dead_letter_replay import DeadLetterReplay
 from okane.lanes import payments_stream
+from okane.payment_id import parse_id
 from okane.store import OPERATOR, DeadLetterStore, Overview, PaymentStore, ReviewStore
 from streams import DeadLetters, Producer, connect
 

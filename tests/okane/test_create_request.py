@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from okane.api import create_request, payment_documents, payment_ids, strict_json
 from okane.intake.accept import Receipt
 from okane.payment import Payment, Status
+from okane.payment_id import parse_id
 
 TEXT = st.text(max_size=20)
 MOMENTS = st.datetimes(
@@ -92,14 +93,14 @@ def test_the_older_queues_document(payment: Payment) -> None:
 
 @given(st.from_regex(payment_ids.ID["pattern"].replace("$", r"\Z")))
 def test_every_id_of_the_document_is_read(text: str) -> None:
-    found = payment_ids.parse_id(text)
+    found = parse_id(text)
     assert found is not None
     assert found.hex == text.removeprefix("pay_").replace("-", "").lower()
 
 
 @pytest.mark.parametrize("text", ["PAY_{}", "Pay_{}", "pay_pay_{}", "{}0", "urn:uuid:{}", "{{{}}}"])
 def test_a_text_that_is_not_an_id_names_no_payment(text: str) -> None:
-    assert payment_ids.parse_id(text.format("0" * 32)) is None
+    assert parse_id(text.format("0" * 32)) is None
 
 
 @given(st.integers(1, 10**18), st.sampled_from(["USD", "EUR"]), st.dictionaries(TEXT, TEXT, max_size=3))
