@@ -13,7 +13,7 @@ from okane.api.access import account_of
 from okane.api.answer import JSON
 from okane.api.payment_creation import MAX_BODY_BYTES, PaymentCreation
 from okane.api.problems import Problem, malformed
-from okane.intake.accept import Receipt
+from okane.intake.accept import IntakeReceipt
 from okane.store import NewPayment
 from okane.time_slice import TimeSlice
 
@@ -80,7 +80,7 @@ class BatchHandler:
             following = iter(outcomes)
             for one in group:
                 outcome = one if isinstance(one, str) else next(following)
-                accepted += isinstance(outcome, Receipt)
+                accepted += isinstance(outcome, IntakeReceipt)
                 results.append(_written(outcome))
                 await time_slice.end_if_spent()
         if away and not accepted and all(isinstance(one, NewPayment) for one, _ in items):
@@ -107,15 +107,15 @@ def _batch_size(but: str) -> Problem:
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "batch_size", detail)
 
 
-def _outcome(receipt: Receipt | BaseException) -> Receipt | Problem:
-    if isinstance(receipt, Receipt):
+def _outcome(receipt: IntakeReceipt | BaseException) -> IntakeReceipt | Problem:
+    if isinstance(receipt, IntakeReceipt):
         return receipt
     if not isinstance(receipt, Exception):
         raise receipt
     return error_problems.problem_for(receipt)
 
 
-def _written(outcome: Receipt | Problem | str) -> str:
+def _written(outcome: IntakeReceipt | Problem | str) -> str:
     if isinstance(outcome, str):
         return outcome
     if isinstance(outcome, Problem):

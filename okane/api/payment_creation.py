@@ -16,7 +16,7 @@ from okane.api.problems import FieldError, Problem, invalid
 from okane.config import Settings
 from okane.currencies import CURRENCIES, MAX_AMOUNT_MINOR
 from okane.errors import IdempotencyKeyReused, Overloaded, StoreUnavailable, TimeOutOfRange
-from okane.intake.accept import PaymentIntake, Receipt, WrittenRows
+from okane.intake.accept import IntakeReceipt, PaymentIntake, WrittenRows
 from okane.lanes import LaneLimits
 from okane.metrics import OkaneMetrics
 from okane.payment import MAX_SCHEDULE_AHEAD
@@ -28,7 +28,7 @@ MAX_BODY_BYTES = strict_json.MAX_BYTES
 
 BEFORE_ANSWER = failpoint("accept.before_answer", "accepted, no answer sent", raises=StoreUnavailable)
 
-Renderer = Callable[[Receipt], bytes]
+Renderer = Callable[[IntakeReceipt], bytes]
 
 # The paths that create payments, each with the renderer of its receipt: okane's members, or those of the older queue.
 RENDERERS: Mapping[str, Renderer] = {
@@ -82,22 +82,24 @@ class PaymentCreation:
         wanted = [new for new, problem in zip(news, refusals, strict=True) if problem is None]
         return WrittenBatch(news, refusals, await self._intake.write(wanted))
 
-    async def wake(self, batch: WrittenBatch) -> Sequence[Receipt | BaseException]:
+    async def wake(self, batch: WrittenBatch) -> Sequence[IntakeReceipt | BaseException]:
         """Send the wake-ups; return the receipt of each payment, or the exception that is its answer."""
         receipts = await self._intake.wake(batch.written)
         if batch.refusals:
             following = iter(receipts)
             receipts = [next(following) if problem is None else problem for problem in batch.refusals]
-        made = [receipt for receipt in receipts if isinstance(receipt, Receipt)]
+        made = [receipt for receipt in receipts if isinstance(receipt, IntakeReceipt)]
         if len(made) < len(receipts):
-            refused = [each for each in zip(batch.news, receipts, strict=True) if not isinstance(each[1], Receipt)]
+            refused = [
+                each for each in zip(batch.news, receipts, strict=True) if not isinstance(each[1], IntakeReceipt)
+            ]
             found = iter(await asyncio.gather(*(self._of_earlier(new, refusal) for new, refusal in refused)))
-            receipts = [one if isinstance(one, Receipt) else next(found) for one in receipts]
-            made = [receipt for receipt in receipts if isinstance(receipt, Receipt)]
+            receipts = [one if isinstance(one, IntakeReceipt) else next(found) for one in receipts]
+            made = [receipt for receipt in receipts if isinstance(receipt, IntakeReceipt)]
         self._count(made)
         return [await _passed(receipt) for receipt in receipts] if BEFORE_ANSWER.armed else receipts
 
-    async def create(self, news: Sequence[NewPayment]) -> Sequence[Receipt | BaseException]:
+    async def create(self, news: Sequence[NewPayment]) -> Sequence[IntakeReceipt | BaseException]:
         """Write the rows of these payments and send their wake-ups; return as `wake` does."""
         return await self.wake(await self.write(news))
 
@@ -120,7 +122,9 @@ class PaymentCreation:
             return invalid([FieldError("/currency", "currency_unknown", detail)])
         return None
 
-    async def _of_earlier(self, new: NewPayment, refusal: Receipt | BaseException) -> Receipt | BaseException:
+    async def _of_earlier(
+        self, new: NewPayment, refusal: IntakeReceipt | BaseException
+    ) -> IntakeReceipt | BaseException:
         """Return the receipt of an earlier request in the place of a refusal: a client that repeats one is not refused."""
         match refusal:
             case TimeOutOfRange(now=now):
@@ -132,7 +136,7 @@ class PaymentCreation:
                     return error
         return refusal
 
-    def _count(self, receipts: Sequence[Receipt]) -> None:
+    def _count(self, receipts: Sequence[IntakeReceipt]) -> None:
         created = [receipt for receipt in receipts if receipt.created]
         self._created.inc(len(created))
         self._replayed.inc(len(receipts) - len(created))
@@ -152,7 +156,7 @@ def _out_of_range(new: NewPayment, now: datetime) -> Problem:
     return invalid([FieldError(f"/{name}", "out_of_range", detail) for name in wrong])
 
 
-async def _passed(receipt: Receipt | BaseException) -> Receipt | BaseException:
+async def _passed(receipt: IntakeReceipt | BaseException) -> IntakeReceipt | BaseException:
     """Return the receipt, or the error of the failpoint."""
     try:
         await BEFORE_ANSWER.hit()
@@ -161,7 +165,7 @@ async def _passed(receipt: Receipt | BaseException) -> Receipt | BaseException:
     return receipt
 
 
-def to_answer(receipt: Receipt, renderer: Renderer) -> Answer:
+def to_answer(receipt: IntakeReceipt, renderer: Renderer) -> Answer:
     """Return the answer to a request with this receipt."""
     headers = {"Location": location(receipt)}
     if not receipt.created:
@@ -170,6 +174,6 @@ def to_answer(receipt: Receipt, renderer: Renderer) -> Answer:
     return Answer(status, renderer(receipt), headers)
 
 
-def location(receipt: Receipt) -> str:
+def location(receipt: IntakeReceipt) -> str:
     """Return the path of the payment of a receipt."""
     return f"/v1/payments/{receipt.payment.id}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from json.encoder import encode_basestring_ascii as _quoted
 
 from okane.api import timestamps
-from okane.intake.accept import Receipt
+from okane.intake.accept import IntakeReceipt
 from okane.payment import Payment, Status
 
 MAX_ASCII = 1024  # characters of metadata: ASCII may take three times as many bytes as were sent
@@ -32,12 +32,12 @@ _ASCII, _UTF_8 = (
 )
 
 
-def receipt_json(receipt: Receipt) -> bytes:
+def receipt_json(receipt: IntakeReceipt) -> bytes:
     """Return `{"payment": {…}, "created": …, "enqueued": …}`."""
     return receipt_text(receipt).encode()
 
 
-def receipt_text(receipt: Receipt) -> str:
+def receipt_text(receipt: IntakeReceipt) -> str:
     """Return the document of a receipt, for use within another document."""
     created, enqueued = _word(receipt.created), _word(receipt.enqueued)
     return f'{{"payment":{payment_document(receipt.payment)},"created":{created},"enqueued":{enqueued}}}'
@@ -95,7 +95,7 @@ def pay_json(payment: Payment, *, created: bool = False) -> bytes:
     return f'{{"payment_id":"pay_{payment.id.hex}","amount":{payment.amount_minor},"status":"{status}"}}'.encode()
 
 
-def pay_receipt_json(receipt: Receipt) -> bytes:
+def pay_receipt_json(receipt: IntakeReceipt) -> bytes:
     """Return the older queue's document of a receipt."""
     return pay_json(receipt.payment, created=receipt.created)
 

@@ -37,7 +37,7 @@ BEFORE_WAKE = failpoint("accept.before_wake", "the row is committed, no wake-up 
 
 
 @value
-class Receipt:
+class IntakeReceipt:
     """The result of a request: its payment, and whether the request created it and put a wake-up on the stream."""
 
     payment: Payment
@@ -83,7 +83,7 @@ class PaymentIntake:
         wakes = self._count_wakes(len(news))
         return WrittenRows(await self._row_writer.accept_many(news, wakes=wakes), wakes)
 
-    async def wake(self, written: WrittenRows) -> Sequence[Receipt | BaseException]:
+    async def wake(self, written: WrittenRows) -> Sequence[IntakeReceipt | BaseException]:
         """Send the wake-ups of the rows that were created; return a receipt for each row, or the exception in its place."""
         to_wake = {
             number: one.payment
@@ -92,24 +92,26 @@ class PaymentIntake:
         }
         enqueued = dict(zip(to_wake, await self._wake([*to_wake.values()]), strict=True)) if to_wake else {}
         receipts = [
-            Receipt(one.payment, one.created, enqueued.get(number, False)) if isinstance(one, AcceptedRow) else one
+            IntakeReceipt(one.payment, one.created, enqueued.get(number, False))
+            if isinstance(one, AcceptedRow)
+            else one
             for number, one in enumerate(written.rows)
         ]
         if _level.isEnabledFor(logging.DEBUG):
             _log_accepted(receipts)
         return receipts
 
-    async def find(self, new: NewPayment) -> Receipt | None:
+    async def find(self, new: NewPayment) -> IntakeReceipt | None:
         """Return the receipt of an earlier request with this key. Raises IdempotencyKeyReused, StoreUnavailable."""
         payment = await self._store.find(new)
-        return None if payment is None else Receipt(payment, created=False, enqueued=False)
+        return None if payment is None else IntakeReceipt(payment, created=False, enqueued=False)
 
-    async def retry(self, payment_id: UUID, *, account_id: str, actor: str) -> Receipt:
+    async def retry(self, payment_id: UUID, *, account_id: str, actor: str) -> IntakeReceipt:
         """Make a failed payment pending again. Raises PaymentNotFound, StatusConflict, StoreUnavailable."""
         payment = await self._store.retry(payment_id, account_id=account_id, actor=actor)
         log.info("payment_retried", payment_id=str(payment_id), actor=actor)
         [enqueued] = await self._wake([payment])
-        return Receipt(payment, created=False, enqueued=enqueued)
+        return IntakeReceipt(payment, created=False, enqueued=enqueued)
 
     async def cancel(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
         """Withdraw a payment before it is charged. Raises PaymentNotFound, StatusConflict, StoreUnavailable.
@@ -176,8 +178,8 @@ class PaymentIntake:
         self._redis_away_until_s = time.monotonic() + duration_s
 
 
-def _log_accepted(receipts: Sequence[Receipt | BaseException]) -> None:
+def _log_accepted(receipts: Sequence[IntakeReceipt | BaseException]) -> None:
     for receipt in receipts:
-        if isinstance(receipt, Receipt):
+        if isinstance(receipt, IntakeReceipt):
             payment_id = str(receipt.payment.id)
             log.debug("payment_accepted", payment_id=payment_id, created=receipt.created, enqueued=receipt.enqueued)

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from okane.intake import accept as accept_module
-from okane.intake.accept import PaymentIntake, Receipt
+from okane.intake.accept import IntakeReceipt, PaymentIntake
 from okane.lanes import payments_stream
 from okane.store import NewPayment, PaymentStore, SweepStore
 from streams.testing import MemoryQueue
@@ -41,9 +41,9 @@ def queue() -> MemoryQueue:
     return MemoryQueue(payments_stream("test"))
 
 
-async def accepted(intake: PaymentIntake, new: NewPayment) -> Receipt:
+async def accepted(intake: PaymentIntake, new: NewPayment) -> IntakeReceipt:
     [receipt] = await intake.wake(await intake.write([new]))
-    assert isinstance(receipt, Receipt)
+    assert isinstance(receipt, IntakeReceipt)
     return receipt
 
 

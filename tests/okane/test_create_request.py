@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from okane.api import create_request, payment_documents, payment_ids, strict_json
-from okane.intake.accept import Receipt
+from okane.intake.accept import IntakeReceipt
 from okane.payment import Payment, Status
 from okane.payment_id import parse_id
 
@@ -77,7 +77,7 @@ def test_a_payment_is_written_as_a_library_would(payment: Payment) -> None:
 
 @given(PAYMENTS, st.booleans(), st.booleans())
 def test_a_receipt_is_written_as_a_library_would(payment: Payment, created: bool, enqueued: bool) -> None:
-    written = json.loads(payment_documents.receipt_json(Receipt(payment, created, enqueued)))
+    written = json.loads(payment_documents.receipt_json(IntakeReceipt(payment, created, enqueued)))
     assert written == {"payment": document(payment), "created": created, "enqueued": enqueued}
 
 

@@ -16,7 +16,7 @@ from okane.api.payment_creation import PaymentCreation
 from okane.api.problems import Problem
 from okane.config import Settings
 from okane.errors import Overloaded
-from okane.intake.accept import PaymentIntake, Receipt
+from okane.intake.accept import IntakeReceipt, PaymentIntake
 from okane.intake.load_shedding import LoadShedding
 from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics
@@ -57,8 +57,8 @@ class Finding(Shelf):
 @pytest.mark.parametrize(
     ("amounts", "pressed", "kinds"),
     [
-        ((1, 2), False, (Receipt, Receipt)),
-        ((LARGE, 1, LARGE), False, (Problem, Receipt, Problem)),
+        ((1, 2), False, (IntakeReceipt, IntakeReceipt)),
+        ((LARGE, 1, LARGE), False, (Problem, IntakeReceipt, Problem)),
         ((LARGE, LARGE), False, (Problem, Problem)),
         ((1, 2), True, (Overloaded, Overloaded)),
     ],

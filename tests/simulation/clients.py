@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from okane.errors import IdempotencyKeyReused, OkaneError, StatusConflict, StoreUnavailable, TimeOutOfRange
-from okane.intake.accept import PaymentIntake, Receipt
+from okane.intake.accept import IntakeReceipt, PaymentIntake
 from okane.lanes import LaneLimits
 from okane.payment import Payment
 from okane.store import API, NewPayment
@@ -88,7 +88,7 @@ class Clients:
         """Repeat a request until it is answered."""
         for turn in range(TRIES):
             try:
-                receipt: Receipt = await self._ask(lambda intake: _accept(intake, new))
+                receipt: IntakeReceipt = await self._ask(lambda intake: _accept(intake, new))
             except (NotSent, NoAnswer, StoreUnavailable):
                 await asyncio.sleep(self._dice.random() * 0.3 * 2**turn)
                 continue
@@ -159,7 +159,7 @@ async def _handle(request: Callable[[PaymentIntake], Any], intake: PaymentIntake
         exchange.answer(answer)
 
 
-async def _accept(intake: PaymentIntake, new: NewPayment) -> Receipt:
+async def _accept(intake: PaymentIntake, new: NewPayment) -> IntakeReceipt:
     [receipt] = await intake.wake(await intake.write([new]))
     if isinstance(receipt, BaseException):
         raise receipt

@@ -26,7 +26,7 @@ from okane.api.payment_creation import RENDERERS, PaymentCreation, to_answer
 from okane.api.problems import Problem
 from okane.api.request_tracing import TRACEPARENT, trace_response
 from okane.api_key import Scope
-from okane.intake.accept import Receipt
+from okane.intake.accept import IntakeReceipt
 from okane.logs import REQUEST_ID
 from okane.metrics import OkaneMetrics
 from okane.origin_guard import OriginGuard
@@ -155,7 +155,7 @@ class FastPath:
                 self._batcher.release()  # Postgres is free: the next batch leaves beside this one's wake-ups and answers
                 receipts = await self._creation.wake(written)
             answers = [
-                to_answer(receipt, RENDERERS[pending.path]) if isinstance(receipt, Receipt) else receipt
+                to_answer(receipt, RENDERERS[pending.path]) if isinstance(receipt, IntakeReceipt) else receipt
                 for (pending, _), receipt in zip(waiting, receipts, strict=True)
             ]
         except Exception as error:
