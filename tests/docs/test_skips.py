@@ -54,3 +54,10 @@ def test_what_ci_needs_it_installs() -> None:
     assert "export CI=true" in script
     for package in ("prometheus", "systemd", "nginx-light", "pgbouncer", "python3-venv"):
         assert f"install {package}" in script
+
+
+def test_the_test_files_that_the_ci_script_names_exist() -> None:
+    """A missing one would end the run with no tests at all."""
+    names = re.findall(r"tests/[\w/]+\.py", (ROOT / ".ci" / "run").read_text())
+    assert len(names) > 5
+    assert [name for name in names if not (ROOT / name).exists()] == []
