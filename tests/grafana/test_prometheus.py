@@ -220,24 +220,24 @@ async def take_redis_away(redis: RedisServer, prometheus: Prometheus) -> None:
 
 
 async def empty_redis(redis: RedisServer, prometheus: Prometheus) -> None:
-    """Flush Redis every few seconds until the sweep has sent wake-ups again. Once is not enough: there are none to send where
+    """Flush Redis every two seconds until the sweep has sent wake-ups again. Once is not enough: there are none to send where
     workers still run payments directly, or Redis was empty at that moment."""
     flushed_s = -math.inf
 
     async def made_again() -> bool:
         """The group was created again, the sweep sent wake-ups, and all processes are listed"""
         nonlocal flushed_s
-        repaired = await prometheus.now("sum(okane_groups_recreated_total)") > [0] and await prometheus.now(
-            "sum(okane_sweep_repairs_total)"
-        ) > [0]
+        repaired = await prometheus.now("sum(increase(okane_groups_recreated_total[10m]))") > [
+            0
+        ] and await prometheus.now("sum(increase(okane_sweep_repairs_total[10m]))") > [0]
         # Not once more after that: processes list themselves as often as this flushes.
-        if not repaired and time.monotonic() > flushed_s + 5:
+        if not repaired and time.monotonic() > flushed_s + 2:
             await client.flushall()
             flushed_s = time.monotonic()
         return repaired and await prometheus.now("count(up == 1)") == [4]
 
     async with connect(redis.url) as client:
-        await until(made_again)
+        await until(made_again, within_s=120)
 
 
 async def send_bytes_that_are_no_request(system: System, prometheus: Prometheus) -> None:

@@ -198,12 +198,13 @@ def test_the_tests_run_in_parallel_unless_that_makes_no_sense(words: list[str], 
     assert bool(parallel(words)) is many
 
 
-def test_check_stops_at_the_first_check_that_fails(made: Path) -> None:
-    programs = made / ".venv" / "bin"
+def test_check_stops_at_the_first_check_that_fails(clone: Clone) -> None:
+    assert clone.run("test", "--version").returncode != 0  # set up, without pytest
+    programs = clone.venv / "bin"
     for name, code in (("ruff", 0), ("mypy", 3), ("lint-imports", 0)):
         (programs / name).write_text(f"#!/bin/sh\necho ran {name} $*\nexit {code}\n")
         (programs / name).chmod(0o755)
-    done = Clone(made).run("check")
+    done = clone.run("check")
     assert done.returncode == 3
     assert [line for line in done.stdout.splitlines() if line.startswith("ran")] == [
         "ran ruff check .",
