@@ -16,9 +16,9 @@ from uuid import UUID
 
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StoreBusy, StoreUnavailable, TimeOutOfRange
 from okane.payment import LATE_LOOK_UPS, MAX_SCHEDULE_AHEAD, NewPayment, Payment, Status, pending_payment
+from okane.payment_id import PaymentId
 from okane.store import columns, sql_files
 from okane.store.database_clock import DatabaseClock
-from okane.store.payment_id import PaymentId
 from okane.store.prepared_statements import Row
 from okane.store.rare_transitions import SQL, RareTransitionStore
 from okane.store.readiness import Readiness

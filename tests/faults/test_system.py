@@ -81,7 +81,7 @@ def test_a_skewed_process_believes_another_wall_clock_only(tmp_path: Path) -> No
     clock.write_bytes(struct.pack("d", -300.0))
     program = """
         import datetime, sys, time
-        from okane.store.payment_id import PaymentId
+        from okane.payment_id import PaymentId
         moment = datetime.datetime.fromtimestamp(0, datetime.UTC)
         assert isinstance(moment, datetime.datetime)
         print(time.time(), time.time_ns() / 1e9, datetime.datetime.now().timestamp(), time.monotonic(),

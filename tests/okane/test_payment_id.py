@@ -7,7 +7,7 @@ import pickle
 import time
 from uuid import UUID
 
-from okane.store.payment_id import PaymentId
+from okane.payment_id import PaymentId
 
 
 def test_it_is_the_uuid_that_its_text_says() -> None:

@@ -19,9 +19,9 @@ from okane.lanes import payments_stream
 from okane.local.redis_server import RedisServer
 from okane.metrics import OkaneMetrics
 from okane.payment import Status
+from okane.payment_id import PaymentId
 from okane.store import Overview, PaymentStore, SweepStore, WakeUp, sql_files
 from okane.store import sweep as sweep_module
-from okane.store.payment_id import PaymentId
 from okane.store.sweep import MarkResult
 from okane.worker import sweep as sweep_under_test
 from okane.worker.direct_run import DirectRuns
