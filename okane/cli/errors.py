@@ -17,28 +17,24 @@ def fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
-class RedactingGroup(TyperGroup):
-    """A group of commands whose usage errors repeat no password that was given as an option or argument."""
+class _Redacting:
+    """Mixin: usage errors repeat no password that was given as an option or argument."""
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:
         with _redacting():
-            return super().make_context(*arguments, **options)
+            return super().make_context(*arguments, **options)  # type: ignore[misc]  # the class beside this one has it
 
     def invoke(self, ctx: Any) -> Any:
         with _redacting():
-            return super().invoke(ctx)
+            return super().invoke(ctx)  # type: ignore[misc]  # the same
 
 
-class RedactingCommand(TyperCommand):
-    """The same for a program that is one command."""
+class RedactingGroup(_Redacting, TyperGroup):
+    """A group of commands."""
 
-    def make_context(self, *arguments: Any, **options: Any) -> Any:
-        with _redacting():
-            return super().make_context(*arguments, **options)
 
-    def invoke(self, ctx: Any) -> Any:
-        with _redacting():
-            return super().invoke(ctx)
+class RedactingCommand(_Redacting, TyperCommand):
+    """A program that is one command."""
 
 
 @contextlib.contextmanager
