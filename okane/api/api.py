@@ -48,7 +48,7 @@ class Api:
         watch: PaymentWatch,
         dead_letters: DeadLetterStore,
         notes: DeadLetters,
-        publisher: Publisher,
+        producer: Publisher,
         load_shedding: LoadShedding | None,
         metrics: OkaneMetrics,
         tracing: Tracing = OFF,
@@ -57,9 +57,12 @@ class Api:
         self._metrics = metrics
         self.leaving = asyncio.Event()
         intake = PaymentIntake(
-            store=store, row_writer=tracing.row_writer(store), producer=publisher, load_shedding=load_shedding
+            store=store,
+            row_writer=tracing.row_writer(store),
+            producer=tracing.publisher(producer),
+            load_shedding=load_shedding,
         )
-        self.handlers = PaymentHandlers(
+        self.payments = PaymentHandlers(
             settings=settings,
             store=store,
             intake=intake,
@@ -67,7 +70,7 @@ class Api:
             metrics=metrics,
         )
         handlers = Handlers(
-            self.handlers,
+            self.payments,
             PaymentQueries(store=store, lists=lists),
             DeadLetterHandlers(dead=dead_letters, replay=DeadLetterReplay(intake=intake, notes=notes)),
             HealthHandlers(store=store, leaving=self.leaving),
@@ -77,8 +80,7 @@ class Api:
         self._app = build_api(handlers, metrics, access, guard=guard, tracer=tracing.requests)
         self._fast_path: FastPath | None = None
         if settings.fast_lane:
-            creation = self.handlers.creation
-            self._fast_path = FastPath(creation, metrics, access, guard=guard, tracer=tracing.requests)
+            self._fast_path = FastPath(self.payments.creation, metrics, access, guard=guard, tracer=tracing.requests)
 
     @contextlib.asynccontextmanager
     async def serving(self, limits: ConnectionLimits | None = None) -> AsyncIterator[str]:

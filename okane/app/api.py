@@ -51,7 +51,7 @@ async def run_api(settings: Settings) -> None:
             watch=watch,
             dead_letters=dead_letters,
             notes=DeadLetters(resources.redis, resources.stream),
-            publisher=resources.publisher,
+            producer=resources.producer,
             load_shedding=load_shedding,
             metrics=resources.metrics,
             tracing=resources.tracing,

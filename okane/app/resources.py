@@ -41,7 +41,6 @@ class Resources:
         self.producer = Producer(
             self.redis, self.stream, max_length=settings.max_stream_length, metrics=self.stream_metrics
         )
-        self.publisher = self.tracing.publisher(self.producer)
         self.inspector = Inspector(self.redis, self.stream, group=settings.group)
         self.presence = Presence(self.redis, self.stream)
         self.store = PaymentStore(

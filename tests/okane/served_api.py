@@ -67,15 +67,15 @@ async def serve_api(
         watch=watch,
         dead_letters=dead_letters,
         notes=DeadLetters(redis, stream),
-        publisher=producer,
+        producer=producer,
         load_shedding=load_shedding,
         metrics=metrics,
     )
-    handlers = product.handlers
+    payments = product.payments
     async with (
         product.serving(LIMITS) as url,
         aiohttp.ClientSession(url, response_class=CheckedResponse) as client,
     ):
-        yield Api(client, store, stream, metrics, handlers.long_polling, handlers.creation, product.leaving, url)
+        yield Api(client, store, stream, metrics, payments.long_polling, payments.creation, product.leaving, url)
     for opened in (producer, store, lists, watch, dead_letters, redis):
         await opened.aclose()
