@@ -1,11 +1,13 @@
-"""The stop signals, failpoints, garbage collector and background duties of every process."""
+"""The stop signals, failpoints, garbage collector, background duties and name of a process."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import gc
+import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -67,3 +69,8 @@ def tune_gc() -> None:
     reference counts, and Python's default of 700 objects would scan the payments in flight again and again."""
     gc.freeze()
     gc.set_threshold(GARBAGE_OBJECTS)
+
+
+def worker_name() -> str:
+    """Return a name from host and process id. The janitor removes such a consumer once it is idle and empty."""
+    return f"{socket.gethostname()}-{os.getpid()}"

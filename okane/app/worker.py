@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 from datetime import timedelta
 
 import structlog
@@ -80,8 +78,3 @@ def options_of(settings: Settings, *, name: str) -> WorkerOptions:
         redis_patience=settings.redis_patience,
         max_stream_length=settings.max_stream_length,
     )
-
-
-def worker_name() -> str:
-    """Return a name from host and process id. The janitor removes such a consumer once it is idle and empty."""
-    return f"{socket.gethostname()}-{os.getpid()}"

@@ -23,12 +23,12 @@ def api(
     ] = None,
     processes: Processes = 1,
 ) -> None:
-    from okane.app.api import run_api
-
     settings = load_settings(port=port, host=host)
     log_as(settings, "api")
     if processes > 1:
         from okane.app import copies
 
         sys.exit(run(copies.run_copies(copies.of_api(settings, processes))))
+    from okane.app.api import run_api
+
     run(run_api(settings))

@@ -25,7 +25,7 @@ def worker(
     ] = None,
     processes: Processes = 1,
 ) -> None:
-    from okane.app.worker import run_worker, worker_name
+    from okane.app.process import worker_name
 
     settings = load_settings(concurrency=concurrency)
     name = worker_name() if name is None else check_label(name, "--name")
@@ -34,4 +34,6 @@ def worker(
         from okane.app import copies
 
         sys.exit(run(copies.run_copies(copies.of_worker(settings, processes, name=name))))
+    from okane.app.worker import run_worker
+
     run(run_worker(settings, name=name))
