@@ -56,7 +56,7 @@ class Stream:
             object.__setattr__(self, name, value)
 
     def lane_key(self, lane: str) -> str:
-        return f"{{{self.name}}}:{lane}"
+        return self.key(lane)
 
     def key(self, rest: str) -> str:
         """Return the key of this name in the stream's slot; also for a program's own keys beside the stream."""
