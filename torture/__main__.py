@@ -32,9 +32,8 @@ def torture(options: TortureOptions) -> None:
     if options.list_faults:
         console.out(listed(as_json=options.json))
         return
-    logs.configure(
-        level="error", format_="console", process="torture"
-    )  # lost and restored connections are in the report
+    # Lost and restored connections are in the report.
+    logs.configure(level="error", format_="console", process="torture")
     # Not on uvloop: the proxy cannot reset connections that it has closed.
     sys.exit(asyncio.run(run_torture(options, console)).exit_code)
 

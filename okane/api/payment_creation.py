@@ -62,9 +62,8 @@ class PaymentCreation:
     def parse(self, body: bytes, keys: Sequence[str], *, account_id: str) -> NewPayment:
         """Return the payment in a body, under the key in it or in these `Idempotency-Key` headers. Raises Problem."""
         request = create_request.parse_fast(body) or create_request.validate_create_request(strict_json.loads(body))
-        if (
-            len(body) > create_request.MAX_METADATA_BYTES
-        ):  # else it cannot be too large: no metadata grows when it is written
+        # In a smaller body no metadata can be too large: it does not grow when it is written.
+        if len(body) > create_request.MAX_METADATA_BYTES:
             create_request.check_metadata(request.metadata)
         return create_request.to_new_payment(
             request,

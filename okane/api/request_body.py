@@ -40,9 +40,8 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
 
 async def _read_chunks(request: web.Request, max_bytes: int) -> bytes:
     body, time_slice = bytearray(), TimeSlice()
-    while (
-        not request.content.at_eof()
-    ):  # chunk by chunk: to join many chunks of a byte at once would hold the event loop
+    # Chunk by chunk: to join many chunks of a byte at once would hold the event loop.
+    while not request.content.at_eof():
         chunk, _ = await request.content.readchunk()
         await time_slice.end_if_spent()
         body += chunk

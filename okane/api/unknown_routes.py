@@ -12,9 +12,8 @@ from aiohttp import web
 from okane.api.problems import Problem
 
 _LONGEST = 80  # characters of a path that are compared, and of a path or method that are repeated: no route has more
-_ID = re.compile(
-    "(?<=/)[^/]*[0-9][^/]{7,}"
-)  # a part that looks like an id: to compare it would cost more than all the rest
+# A part that looks like an id: to compare it would cost more than all the rest.
+_ID = re.compile("(?<=/)[^/]*[0-9][^/]{7,}")
 _PARAMETER = re.compile(r"\{[^}]*\}")
 
 

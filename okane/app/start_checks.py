@@ -35,10 +35,8 @@ async def check_servers(settings: Settings, resources: Resources, *, consumes: b
     await _check_postgres(settings)
     try:
         await _check_redis(settings, resources, consumes=consumes)
-    except (
-        StreamForbidden,
-        CommandRejected,
-    ) as error:  # at the login, or by another kind of server: not by one command
+    except (StreamForbidden, CommandRejected) as error:
+        # The login was refused, or the server is of another kind: it is not about one command.
         raise SetupError(f"Redis does not take this process: {error}. Correct REDIS_URL; see {RIGHTS}") from error
     except StreamUnavailable as error:
         log.warning("redis_away_at_start", reason=str(error))

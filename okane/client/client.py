@@ -100,9 +100,8 @@ class NewPayment:
         arguments.idempotency_key(self.idempotency_key)
         if self.currency is not None:
             arguments.currency(self.currency)
-        object.__setattr__(
-            self, "metadata", arguments.metadata(self.metadata)
-        )  # a copy: the caller cannot change it any more
+        # A copy: the caller cannot change it any more.
+        object.__setattr__(self, "metadata", arguments.metadata(self.metadata))
         for name, value in self._times.items():
             arguments.moment(name, value)
 

@@ -8,9 +8,8 @@ from uuid import UUID
 
 import aiohttp
 
-_LATER = frozenset(
-    {408, 429, 500, 502, 503, 504}
-)  # statuses of answers that do not come from the API, but from a proxy
+# Statuses of answers that do not come from the API, but from a proxy.
+_LATER = frozenset({408, 429, 500, 502, 503, 504})
 
 
 class ClientError(Exception):

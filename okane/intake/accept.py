@@ -26,9 +26,8 @@ from streams.failpoints import failpoint
 from streams.values import value
 
 log = structlog.get_logger("okane.accept")
-_level = logging.getLogger(
-    "okane.accept"
-)  # checked first: a line that is not written costs more than the rest of this module
+# Its level is checked first: a line that is not written costs more than the rest of this module.
+_level = logging.getLogger("okane.accept")
 
 WAKE_TIMEOUT_S = 1.0  # how long a client waits for Redis at most: its payment is safe already
 AWAY_S = 1.0  # how long Redis is left alone after it did not answer

@@ -108,9 +108,8 @@ async def _advance_cursor(connection: psycopg.AsyncConnection[Row], lane: str, b
 async def _start_cursor(connection: psycopg.AsyncConnection[Row], lane: str, below: UUID) -> MarkResult:
     """Start a new cursor at the first open payment of any lane, which one scan finds for all lanes."""
     found = await _row(connection, "sweep_cursor", {"lane": ALL_LANES})
-    if (
-        found is not None and found[0] >= below
-    ):  # before it nothing was open: newer rows belong to the lane's own cursor
+    # Before the cursor of all lanes nothing was open: newer rows belong to the lane's own cursor.
+    if found is not None and found[0] >= below:
         await _write_cursor(connection, lane, found[0])
         return MarkResult(lost=0, more=False)
     found = found or await _row(connection, "sweep_oldest")

@@ -31,9 +31,8 @@ def provider(*, role: str, name: str) -> TracerProvider:
     made = TracerProvider(resource=resource, shutdown_on_exit=False)
     logging.getLogger("opentelemetry.util.re").addFilter(_without_value)
     made.add_span_processor(BatchSpanProcessor(LoggingExporter(OTLPSpanExporter())))
-    logging.getLogger("opentelemetry.exporter").setLevel(
-        logging.CRITICAL
-    )  # it logs each try; LoggingExporter logs once
+    # The exporter logs each try; LoggingExporter logs once.
+    logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
     return made
 
 
