@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Self
 from uuid import UUID, uuid4
 
 import pytest
@@ -50,7 +52,28 @@ class Desk:
     provider: Scripted
     leases: LeaseRenewal
     charge: PaymentHandler
+    metrics: OkaneMetrics
     url: str
+
+    @classmethod
+    @asynccontextmanager
+    async def over(cls, url: str, *, look_up_delays: Sequence[timedelta]) -> AsyncIterator[Self]:
+        """Yield one over this database."""
+        store = PaymentStore(url, actor="w1", lease=LEASE, grace=GRACE)
+        provider, leases = Scripted(), LeaseRenewal(store=store, lease=LEASE)
+        rules = OutcomeRules(
+            policy=RetryPolicy(max_attempts=2),
+            max_deliveries=5,
+            consistency_lag=timedelta(0),
+            unknown_deadline=timedelta(hours=24),
+            look_up_delays=look_up_delays,
+        )
+        metrics = OkaneMetrics(CollectorRegistry())
+        charge = PaymentHandler(
+            store=store, provider=provider, leases=leases, rules=rules, metrics=metrics, roll=lambda: 0.5
+        )
+        yield cls(store, provider, leases, charge, metrics, url)
+        await store.aclose()
 
     async def accepted(self) -> UUID:
         return (await accept_one(self.store, new(str(uuid4())))).payment.id
@@ -61,21 +84,8 @@ class Desk:
 
 @pytest.fixture
 async def desk(database_url: str) -> AsyncIterator[Desk]:
-    store = PaymentStore(database_url, actor="w1", lease=LEASE, grace=GRACE)
-    provider, leases = Scripted(), LeaseRenewal(store=store, lease=LEASE)
-    rules = OutcomeRules(
-        policy=RetryPolicy(max_attempts=2),
-        max_deliveries=5,
-        consistency_lag=timedelta(0),
-        unknown_deadline=timedelta(hours=24),
-        look_up_delays=(timedelta(seconds=5),),
-    )
-    metrics = OkaneMetrics(CollectorRegistry())
-    charge = PaymentHandler(
-        store=store, provider=provider, leases=leases, rules=rules, metrics=metrics, roll=lambda: 0.5
-    )
-    yield Desk(store, provider, leases, charge, database_url)
-    await store.aclose()
+    async with Desk.over(database_url, look_up_delays=(timedelta(seconds=5),)) as one:
+        yield one
 
 
 def wake_up(payment_id: UUID, *, deliveries: int = 1) -> Message:

@@ -8,17 +8,12 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from prometheus_client import CollectorRegistry
 
-from okane.metrics import OkaneMetrics
 from okane.payment import LATE_LOOK_UPS, Status
 from okane.providers.base import Approved, Declined, Unavailable, Unknown
-from okane.store import Overview, PaymentStore, SweepStore
-from okane.worker.charge import PaymentHandler
-from okane.worker.lease_renewal import LeaseRenewal
-from okane.worker.outcome_rules import OutcomeRules
-from streams import Dead, Done, RetryPolicy
-from tests.okane.charging import Desk, Scripted, wake_up
+from okane.store import Overview, SweepStore
+from streams import Dead, Done
+from tests.okane.charging import Desk, wake_up
 from tests.okane.stored_payments import GRACE, LEASE, execute, expire_lease
 
 EMPTY = dict.fromkeys(("critical", "default", "low"))
@@ -34,7 +29,6 @@ CLOSED_AS = {
 class Late(Desk):
     """A desk that can move the times in the rows, and sweep."""
 
-    metrics: OkaneMetrics
     sweeps: SweepStore
 
     async def due(self) -> set[UUID]:
@@ -111,24 +105,10 @@ class Late(Desk):
 
 @pytest.fixture
 async def desk(database_url: str) -> AsyncIterator[Late]:
-    store = PaymentStore(database_url, actor="w1", lease=LEASE, grace=GRACE)
-    provider, leases = Scripted(), LeaseRenewal(store=store, lease=LEASE)
-    rules = OutcomeRules(
-        policy=RetryPolicy(max_attempts=2),
-        max_deliveries=5,
-        consistency_lag=timedelta(0),
-        unknown_deadline=timedelta(hours=24),
-        look_up_delays=(timedelta(seconds=5), timedelta(hours=1)),
-    )
-    metrics = OkaneMetrics(CollectorRegistry())
-    charge = PaymentHandler(
-        store=store, provider=provider, leases=leases, rules=rules, metrics=metrics, roll=lambda: 0.5
-    )
-    late = Late(store, provider, leases, charge, database_url)
-    late.metrics, late.sweeps = metrics, SweepStore(database_url, grace=GRACE)
-    yield late
-    await late.sweeps.aclose()
-    await store.aclose()
+    async with Late.over(database_url, look_up_delays=(timedelta(seconds=5), timedelta(hours=1))) as late:
+        late.sweeps = SweepStore(database_url, grace=GRACE)
+        yield late
+        await late.sweeps.aclose()
 
 
 @pytest.mark.parametrize("how", CLOSED_AS)
