@@ -237,7 +237,7 @@ async def empty_redis(redis: RedisServer, prometheus: Prometheus) -> None:
         return repaired and await prometheus.now("count(up == 1)") == [4]
 
     async with connect(redis.url) as client:
-        await until(made_again, within_s=120)
+        await until(made_again)
 
 
 async def send_bytes_that_are_no_request(system: System, prometheus: Prometheus) -> None:
