@@ -8,26 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import select
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import cast
 
 from httptools import HttpParserError, HttpResponseParser
 
 from streams.values import value
 
-MAX_ANSWER_BYTES = 64 * 1024
+MAX_ANSWER_BYTES = 64 * 1024  # of a body, unless the call allows more
 MAX_FRAMING_BYTES = 32 * 1024  # around a body: heads, interim answers, sizes of chunks, trailers
 
 
 @value
 class HttpResponse:
-    """An answer that is complete by its framing."""
+    """An answer that is complete by its framing.
+
+    `headers`: the first value of each header on the connection's allow-list, by its name in lower case.
+    """
 
     status: int
     body: bytes
     retry_after: str | None
     date: str | None = None  # by the server's clock; only where there is a Retry-After
+    headers: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class HttpConnection(asyncio.Protocol):
     """The protocol of `create_connection`. The owner calls `exchange` for one request after the other."""
 
     __slots__ = (
+        "_allowed",
         "_answer",
         "_body",
         "_coding",
@@ -55,8 +60,10 @@ class HttpConnection(asyncio.Protocol):
         "_exchanges",
         "_framed",
         "_head_read",
+        "_headers",
         "_keep",
         "_loop",
+        "_max_body",
         "_on_lost",
         "_open",
         "_overdue",
@@ -71,8 +78,10 @@ class HttpConnection(asyncio.Protocol):
         "lost",
     )
 
-    def __init__(self, *, on_lost: Callable[[HttpConnection], None]) -> None:
+    def __init__(self, *, on_lost: Callable[[HttpConnection], None], headers: frozenset[bytes] = frozenset()) -> None:
+        """`headers`: the names, in lower case, that an `HttpResponse` carries besides Retry-After and Date."""
         self._loop = asyncio.get_running_loop()
+        self._allowed = headers
         self._on_lost = on_lost
         self._parser = HttpResponseParser(self)
         self._poll = select.poll()
@@ -82,9 +91,11 @@ class HttpConnection(asyncio.Protocol):
         self._exchanges = 0
         self._received = 0
         self._body = bytearray()
+        self._max_body = MAX_ANSWER_BYTES
         self._complete = False
         self._coding: list[bytes] = []
         self._retry_after: str | None = None
+        self._headers: dict[str, str] = {}
         self._date: bytes | None = None
         self._expect_head()
         self._overdue = BrokenExchange("")
@@ -105,9 +116,15 @@ class HttpConnection(asyncio.Protocol):
         """
         return self.is_open and not self._poll.poll(0)
 
-    async def exchange(self, request: bytes, *, due_s: float, overdue: BrokenExchange) -> HttpResponse | BrokenExchange:
-        """Write `request` once and return its answer, or `overdue` if there is none at `due_s`."""
+    async def exchange(
+        self, request: bytes, *, due_s: float, overdue: BrokenExchange, max_answer_bytes: int = MAX_ANSWER_BYTES
+    ) -> HttpResponse | BrokenExchange:
+        """Write `request` once and return its answer, or `overdue` if there is none at `due_s`.
+
+        A body of more than `max_answer_bytes` ends the connection.
+        """
         assert self._answer is None
+        self._max_body = max_answer_bytes
         self._exchanges += 1
         self._received = 0
         self._body = bytearray()
@@ -145,8 +162,8 @@ class HttpConnection(asyncio.Protocol):
         except HttpParserError as error:
             self.end(BrokenExchange(f"unreadable answer: {error.__context__ or error}"))
             return
-        if len(self._body) > MAX_ANSWER_BYTES:
-            self.end(BrokenExchange(f"HTTP {self._status} with more than {MAX_ANSWER_BYTES // 1024} kB"))
+        if len(self._body) > self._max_body:
+            self.end(BrokenExchange(f"HTTP {self._status} with more than {self._max_body // 1024} kB"))
         elif self._received - len(self._body) > MAX_FRAMING_BYTES:
             self.end(BrokenExchange(f"an answer with more than {MAX_FRAMING_BYTES // 1024} kB around its body"))
         elif self._complete:
@@ -188,6 +205,8 @@ class HttpConnection(asyncio.Protocol):
             self._date = value
         elif name == b"retry-after" and self._retry_after is None:
             self._retry_after = value.decode("latin-1")
+        elif name in self._allowed:
+            self._headers.setdefault(name.decode("ascii"), value.decode("latin-1"))
 
     def on_headers_complete(self) -> None:
         parser = self._parser
@@ -239,10 +258,12 @@ class HttpConnection(asyncio.Protocol):
         self._keep = False
         self._coding = []
         self._retry_after = self._date = None
+        if self._allowed:
+            self._headers = {}  # a new one, because the previous belongs to an answer
 
     def _response(self) -> HttpResponse:
         date = self._date.decode("latin-1") if self._date is not None and self._retry_after is not None else None
-        return HttpResponse(self._status, bytes(self._body), self._retry_after, date)
+        return HttpResponse(self._status, bytes(self._body), self._retry_after, date, self._headers)
 
     def _finish(self, outcome: HttpResponse | BrokenExchange) -> None:
         answer, self._answer = self._answer, None

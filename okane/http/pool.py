@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from okane.http.connection import BrokenExchange, HttpConnection
 
 # The shortest keep-alive of common servers is 5 s (Node, Apache, uvicorn). A request on a connection that the server is
 # about to close has an unknown outcome; a handshake every few seconds in a quiet hour costs nothing.
+# A pool for a server that is known to keep connections for longer has a longer limit.
 IDLE_LIMIT_S = 4.0
 _CLOSED = BrokenExchange("the client was closed")
 _DISCARDED = BrokenExchange("the connection was discarded")
@@ -27,13 +29,28 @@ class NoConnection:
 
 
 class ConnectionPool:
-    """Created on a running loop. Every connection from `take` must return through `give_back`, in any state."""
+    """Created on a running loop. Every connection from `take` must return through `give_back`, in any state.
 
-    def __init__(self, *, host: str, port: int, tls: ssl.SSLContext | None, connections: int) -> None:
+    A connection that has been idle for `idle_limit_s` is not used again. `headers` names the response headers that answers
+    carry besides Retry-After and Date; all others are dropped unread.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None,
+        connections: int,
+        idle_limit_s: float = IDLE_LIMIT_S,
+        headers: Iterable[str] = (),
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._host = host
         self._port = port
         self._tls = tls
+        self._idle_limit_s = idle_limit_s
+        self._headers = frozenset(name.lower().encode("ascii") for name in headers)
         self._free = connections  # how many more callers may take a connection, the idle ones included
         self._waiting: deque[asyncio.Future[None]] = deque()  # empty while anything is free
         self._idle: deque[HttpConnection] = deque()  # the last used at the end: a few stay warm and the others age
@@ -54,7 +71,7 @@ class ConnectionPool:
         """Return a connection after its exchange."""
         if connection.is_open and not self._closed:
             now_s = connection.idle_since_s = self._loop.time()
-            self._drop_idle(until_s=now_s - IDLE_LIMIT_S)
+            self._drop_idle(until_s=now_s - self._idle_limit_s)
             self._idle.append(connection)
         else:
             connection.end(_DISCARDED)
@@ -119,7 +136,7 @@ class ConnectionPool:
             raise
 
     def _kept(self) -> HttpConnection | None:
-        freshest_s = self._loop.time() - IDLE_LIMIT_S
+        freshest_s = self._loop.time() - self._idle_limit_s
         while self._idle:
             connection = self._idle.pop()
             if connection.idle_since_s > freshest_s and connection.is_quiet():
@@ -133,7 +150,7 @@ class ConnectionPool:
 
     async def _connect(self) -> HttpConnection:
         _, connection = await self._loop.create_connection(
-            lambda: HttpConnection(on_lost=self._connections.discard),
+            lambda: HttpConnection(on_lost=self._connections.discard, headers=self._headers),
             self._host,
             self._port,
             ssl=self._tls,

@@ -15,7 +15,7 @@ import ssl
 import struct
 import subprocess
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -25,9 +25,8 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from okane.http import pool
 from okane.http.connection import MAX_ANSWER_BYTES, MAX_FRAMING_BYTES, BrokenExchange, HttpConnection, HttpResponse
-from okane.http.pool import ConnectionPool, NoConnection
+from okane.http.pool import IDLE_LIMIT_S, ConnectionPool, NoConnection
 from okane.payment import Payment
 from okane.providers.base import Approved, ChargeResult, Unavailable, Unknown
 from okane.providers.okane_http.answer_parser import parse_charge_answer
@@ -437,14 +436,73 @@ async def _answer_next(listener: Listener) -> None:
     connection.send(spoken(b'{"provider_ref": "ch_2"}'))
 
 
-async def test_a_connection_that_was_idle_for_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with raw_server(answer(200, CAPTURED)) as server, client(server.base_url) as provider:
-        await provider.charge(PAYMENT)
-        await provider.charge(PAYMENT)
+@pytest.mark.parametrize(("idle_limit_s", "connections"), [(LONG_S, 1), (0.0, 2)])
+async def test_a_connection_that_was_idle_for_the_pools_limit_is_not_used_again(
+    idle_limit_s: float, connections: int
+) -> None:
+    async with raw_server(answer(200, CAPTURED)) as server:
+        pool = await _pool(server.base_url, connections=1, idle_limit_s=idle_limit_s)
+        for _ in range(2):
+            assert await _got(pool) == HttpResponse(200, CAPTURED, None)
+        await pool.aclose()
+        assert server.connections == connections
+
+
+# Headers and bodies beyond the usual
+
+
+async def test_an_answer_carries_the_headers_on_the_allow_list_alone() -> None:
+    said = (
+        "Request-Id: req_1",
+        "request-id: req_2",
+        "Set-Cookie: session=1",
+        "Idempotent-Replayed: true",
+        "X-Other: 1",
+    )
+    async with raw_server(answer(200, b"", *said), answer(200, b""), answer(200, b"", "Request-Id: req_3")) as server:
+        pool = await _pool(server.base_url, connections=1, headers=("Request-Id", "Idempotent-Replayed", "Location"))
+        found = [await _got(pool) for _ in range(3)]
+        await pool.aclose()
         assert server.connections == 1
-        monkeypatch.setattr(pool, "IDLE_LIMIT_S", 0.0)
-        assert await provider.charge(PAYMENT) == Approved("ch_1")
-        assert server.connections == 2
+    assert [answered.headers for answered in found if isinstance(answered, HttpResponse)] == [
+        {"request-id": "req_1", "idempotent-replayed": "true"},
+        {},
+        {"request-id": "req_3"},
+    ]
+
+
+async def test_headers_of_interim_answers_and_trailers_are_no_headers() -> None:
+    local, remote = socket.socketpair()
+    with local, remote:
+        connection = HttpConnection(on_lost=lambda _: None, headers=frozenset({b"location"}))
+        Wire(connection, local)
+        call = await started(connection)
+        connection.data_received(b"HTTP/1.1 103 Hints\r\nLocation: /hint\r\n\r\nHTTP/1.1 200 OK\r\n")
+        connection.data_received(b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nLocation: /trailer\r\n\r\n")
+        assert await call == HttpResponse(200, b"ok", None)
+        connection.end(OVERDUE)
+        await connection.lost
+
+
+async def test_a_call_may_allow_a_longer_answer_and_the_next_one_does_not() -> None:
+    body = b" " * (MAX_ANSWER_BYTES + 1)
+    async with raw_server(answer(200, body)) as server:
+        pool = await _pool(server.base_url, connections=1)
+        assert await _got(pool, max_answer_bytes=len(body)) == HttpResponse(200, body, None)
+        assert await _got(pool) == BrokenExchange("HTTP 200 with more than 64 kB")
+        await pool.aclose()
+
+
+async def _got(pool: ConnectionPool, *, max_answer_bytes: int = MAX_ANSWER_BYTES) -> HttpResponse | BrokenExchange:
+    """Return the answer to a GET."""
+    connection = await _take(pool)
+    due_s = asyncio.get_running_loop().time() + LONG_S
+    try:
+        return await connection.exchange(
+            b"GET / HTTP/1.1\r\n\r\n", due_s=due_s, overdue=OVERDUE, max_answer_bytes=max_answer_bytes
+        )
+    finally:
+        pool.give_back(connection)
 
 
 async def test_a_connection_that_the_server_will_close_is_closed_at_once() -> None:
@@ -597,9 +655,13 @@ async def test_a_caller_that_gives_up_waiting_does_not_take_a_place_along() -> N
         assert server.connections <= 1
 
 
-async def _pool(base_url: str, *, connections: int) -> ConnectionPool:
+async def _pool(
+    base_url: str, *, connections: int, idle_limit_s: float = IDLE_LIMIT_S, headers: Iterable[str] = ()
+) -> ConnectionPool:
     host, port = base_url.removeprefix("http://").split(":")
-    return ConnectionPool(host=host, port=int(port), tls=None, connections=connections)
+    return ConnectionPool(
+        host=host, port=int(port), tls=None, connections=connections, idle_limit_s=idle_limit_s, headers=headers
+    )
 
 
 async def _take(pool: ConnectionPool) -> HttpConnection:
@@ -616,7 +678,7 @@ async def test_failed_connections_leave_their_places() -> None:
                 assert isinstance(await provider.charge(PAYMENT), Unavailable)
             bound.listen()
             # A server now accepts the connection and does not answer.
-            provider._timeout_s = 0.2
+            provider._http._timeout_s = 0.2
             assert isinstance(await provider.charge(PAYMENT), Unknown)
 
 
@@ -641,7 +703,7 @@ async def test_closing_ends_those_who_connect_as_not_sent() -> None:
         waiting.connect_ex(full.getsockname())  # takes the only place in the backlog: the next SYN is dropped
         async with client(f"http://127.0.0.1:{full.getsockname()[1]}", timeout_s=LONG_S) as provider:
             call = asyncio.create_task(provider.charge(PAYMENT))
-            while not provider._pool._connect_timeouts:
+            while not provider._http._pool._connect_timeouts:
                 await asyncio.sleep(0.001)
             await provider.aclose()
             assert await call == Unavailable("the client is closed")
@@ -653,9 +715,9 @@ def test_nothing_is_left_behind_after_closing(loop: str) -> None:
         async with raw_server(answer(200, CAPTURED)) as server:
             async with client(server.base_url) as provider:
                 await asyncio.gather(*(provider.charge(PAYMENT) for _ in range(5)))
-                held = len(provider._pool._connections)
-            assert all(connection.lost.done() for connection in provider._pool._idle)
-            return held, len(provider._pool._connections)
+                held = len(provider._http._pool._connections)
+            assert all(connection.lost.done() for connection in provider._http._pool._idle)
+            return held, len(provider._http._pool._connections)
 
     held, left = run(story(), loop=loop)
     assert 1 <= held <= 5
@@ -813,7 +875,7 @@ def test_a_provider_may_speak_tls(
                 assert await provider.charge(PAYMENT) == Approved("ch_1")
                 assert await provider.look_up(PAYMENT) == Approved("ch_1")
             assert len(requests) == 6
-            assert len(provider._pool._connections) == 1
+            assert len(provider._http._pool._connections) == 1
 
     run(story(), loop=loop)
 
@@ -969,8 +1031,8 @@ async def settle_with(server: NastyServer, *, calls: int, at_once: int, timeout_
         url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
         async with client(url, timeout_s=timeout_s, connections=2) as provider:
             await asyncio.gather(*(caller(provider) for _ in range(at_once)))
-            assert provider._pool._free == 2
-            assert len(provider._pool._connections) <= 2
+            assert provider._http._pool._free == 2
+            assert len(provider._http._pool._connections) <= 2
     return results
 
 

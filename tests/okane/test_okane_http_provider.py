@@ -15,7 +15,8 @@ import pytest
 
 from okane.http.connection import HttpResponse
 from okane.providers.base import Approved, Declined, NotFound, Unavailable, Unknown
-from okane.providers.okane_http.answer_parser import RETRY_AFTER_CAP, parse_charge_answer, parse_retry_after
+from okane.providers.okane_http.answer_parser import parse_charge_answer
+from okane.providers.retry_after import RETRY_AFTER_CAP, parse_retry_after
 from okane.simulator.app import serving
 from okane.simulator.options import SimulatorOptions
 from tests.okane.provider_server import (

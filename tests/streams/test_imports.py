@@ -37,6 +37,7 @@ PURE = (
     "okane.lanes",
     "okane.metrics",
     "okane.payment",
+    "okane.providers.exchange",
     "okane.providers.okane_http",
 )
 

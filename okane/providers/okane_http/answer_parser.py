@@ -6,23 +6,19 @@ money and is `Unknown`. Texts taken from an answer are bounded and printable, so
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 
 from okane.http.connection import HttpResponse
 from okane.payment import Payment
+from okane.providers.answer_text import json_object, printable
 from okane.providers.base import Approved, ChargeResult, Declined, LookUpResult, NotFound, Unavailable, Unknown
-
-# Without a limit, one mistyped header would delay a payment for days.
-RETRY_AFTER_CAP = timedelta(hours=1)
-_TEXT_LIMIT = 255
+from okane.providers.retry_after import retry_after
 
 
 def parse_charge_answer(answer: HttpResponse, payment: Payment, *, now: datetime) -> ChargeResult:
     """Return the result in an answer to `POST /charges`. `now` is the reference of a Retry-After date without a Date."""
-    document = _object(answer.body)
+    document = json_object(answer.body)
     if 200 <= answer.status < 300:
         return _captured(answer.status, document, payment)
     if answer.status in (402, 422):
@@ -36,7 +32,7 @@ def parse_look_up_answer(answer: HttpResponse, payment: Payment, *, now: datetim
     Only a 404 with JSON is `NotFound`: the 404 page of a proxy or of a mistyped base URL must not hide a charge.
     `Unavailable` means that the look-up was not taken; the charge stays open.
     """
-    document = _object(answer.body)
+    document = json_object(answer.body)
     if answer.status == 404 and document is not None:
         return NotFound()
     if answer.status != 200:
@@ -48,36 +44,6 @@ def parse_look_up_answer(answer: HttpResponse, payment: Payment, *, now: datetim
     return _captured(answer.status, document, payment)
 
 
-def parse_retry_after(value: str | None, *, now: datetime) -> timedelta | None:
-    """Parse Retry-After (RFC 9110: seconds or an HTTP date) as a wait of 0 to `RETRY_AFTER_CAP`; None if unreadable."""
-    if value is None:
-        return None
-    text = value.strip()
-    if text.isascii() and text.isdigit():
-        # Longer digit strings would overflow timedelta (and int() refuses 4,300 of them).
-        return RETRY_AFTER_CAP if len(text) > 9 else min(timedelta(seconds=int(text)), RETRY_AFTER_CAP)
-    due = _http_date(text)
-    return None if due is None else min(max(due - now, timedelta(0)), RETRY_AFTER_CAP)
-
-
-def _http_date(text: str | None) -> datetime | None:
-    try:
-        moment = parsedate_to_datetime(text or "")
-    except (ValueError, IndexError, OverflowError):
-        return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-
-
-def _object(body: bytes) -> Mapping[str, object] | None:
-    """Return the body as a JSON object, or None if it is anything else."""
-    try:
-        value = json.loads(body)
-    # RecursionError: a body of 64 kB can nest deeper than the parser goes.
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
 def _captured(status: int, document: Mapping[str, object] | None, payment: Payment) -> Approved | Unknown:
     if document is None:
         return Unknown(f"unreadable {status}")
@@ -85,9 +51,9 @@ def _captured(status: int, document: Mapping[str, object] | None, payment: Payme
         return mismatch
     # Some providers of this contract send no status. Any but "captured" (pending, authorized) has not moved money.
     if document.get("status", "captured") != "captured":
-        return Unknown(f"{status} with status {_text(document['status'])!r}")
+        return Unknown(f"{status} with status {printable(document['status'])!r}")
     ref = document.get("provider_ref")
-    if not isinstance(ref, str) or not ref or ref != _text(ref):
+    if not isinstance(ref, str) or not ref or ref != printable(ref):
         return Unknown(f"{status} without a usable provider_ref")
     return Approved(ref)
 
@@ -98,7 +64,7 @@ def _mismatch(document: Mapping[str, object], payment: Payment) -> Unknown | Non
     if type(amount) is int and amount == payment.amount_minor and currency == payment.currency:
         return None
     return Unknown(
-        f"provider answered for {_text(amount)} {_text(currency)}, not {payment.amount_minor} {payment.currency}"
+        f"provider answered for {printable(amount)} {printable(currency)}, not {payment.amount_minor} {payment.currency}"
     )
 
 
@@ -106,7 +72,9 @@ def _declined(status: int, document: Mapping[str, object] | None) -> Declined | 
     if document is None:
         return Unknown(f"unreadable {status}")
     code = document.get("code")
-    return Declined(_text(code) if isinstance(code, str) and code else "declined", _text(document.get("message", "")))
+    return Declined(
+        printable(code) if isinstance(code, str) and code else "declined", printable(document.get("message", ""))
+    )
 
 
 def _not_taken(answer: HttpResponse, document: Mapping[str, object] | None, *, now: datetime) -> Unavailable | None:
@@ -119,19 +87,11 @@ def _not_taken(answer: HttpResponse, document: Mapping[str, object] | None, *, n
     ours = answer.status == 503 and (document is not None or not answer.body.strip())
     if answer.status != 429 and not ours:
         return None
-    # The server means its own clock, whose time is in Date.
-    now = _http_date(answer.date) or now
-    return Unavailable(f"HTTP {answer.status}", parse_retry_after(answer.retry_after, now=now))
+    return Unavailable(f"HTTP {answer.status}", retry_after(answer, now=now))
 
 
 def _unexpected(status: int, document: Mapping[str, object] | None) -> str:
     if status == 409:
         return "HTTP 409: the provider knows this key with another amount, currency or payment"
     code = (document or {}).get("code")
-    return f"HTTP {status}" + (f" {_text(code)}" if isinstance(code, str) else "")
-
-
-def _text(value: object) -> str:
-    """Return `value` as printable text of at most 255 characters, without NUL and lone surrogates."""
-    text = (value if isinstance(value, str) else repr(value))[:_TEXT_LIMIT]
-    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+    return f"HTTP {status}" + (f" {printable(code)}" if isinstance(code, str) else "")

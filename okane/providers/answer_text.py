@@ -1,0 +1,24 @@
+"""Text and JSON from a provider's answer, in the form that a row, a log and a metric can take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+_TEXT_LIMIT = 255
+
+
+def printable(value: object) -> str:
+    """Return `value` as printable text of at most 255 characters, without NUL and lone surrogates."""
+    text = (value if isinstance(value, str) else repr(value))[:_TEXT_LIMIT]
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
+def json_object(body: bytes) -> Mapping[str, object] | None:
+    """Return the body as a JSON object, or None if it is anything else."""
+    try:
+        value = json.loads(body)
+    # RecursionError: a body of 64 kB can nest deeper than the parser goes.
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
