@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 
 from streams import scripts
 from streams.ack import Acker
-from streams.clock import Clock, SystemClock
+from streams.clock import Clock, SystemClock, pause
 from streams.connection import Outage, checked_client
 from streams.errors import GroupLost, StreamError
 from streams.flights import Flight, Flights, Work
@@ -50,6 +50,7 @@ _READ_LIMIT = 500  # messages per read: more gain nothing, and a read of that si
 _FLOWING = 4  # messages in one read: from here on they arrive so fast that a short wait brings more of them
 _PATIENCE_S = 2.0  # for Redis, when the consumer stops
 _SHORTEST_WAIT = timedelta(milliseconds=10)
+_CAPACITY_PAUSE = timedelta(milliseconds=50)  # between two looks at a `capacity` that has no place
 
 
 async def bury_poison(message: Message) -> Outcome:
@@ -64,6 +65,10 @@ class Consumer:
     returns the outcome of a message that was delivered more than `options.max_deliveries` times and never acked: its handler
     may kill the process. If `on_poison` raises, the message stays pending and comes again. The last delivery happens with
     nothing else in hand, so that a message that only died beside poison is acked. `tracer` surrounds every handler.
+
+    `capacity` returns how many messages may be in hand now. While that many are, or none may, the consumer reads nothing and
+    takes over nothing; it goes on with those in hand, renews their leases, and acks. It is called for every read: keep it
+    cheap.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class Consumer:
         roll: Callable[[], float] = random.random,
         metrics: Metrics | None = None,
         tracer: Tracer | None = None,
+        capacity: Callable[[], int] | None = None,
     ) -> None:
         self._options = options = options or ConsumerOptions()
         _check_client(client, options)
@@ -89,6 +95,7 @@ class Consumer:
         self._work, self._poison_work = _traced(tracer, work), _traced(tracer, self._handle_poison)
         self._on_poison = on_poison or bury_poison
         check_handler(self._on_poison, "on_poison")
+        self._capacity = capacity
         self._clock = clock = clock or SystemClock()
         self._roll = roll
         self._metrics = metrics = guarded(metrics)
@@ -137,6 +144,12 @@ class Consumer:
         unread = timedelta(0) if since_s is None else timedelta(seconds=self._clock.monotonic() - since_s)
         return max(unread, self._acker.unable_for)
 
+    @property
+    def _free_slots(self) -> int:
+        """The number of messages that may be added to those in hand."""
+        free = self._flights.free_slots
+        return free if self._capacity is None else max(0, min(free, self._capacity() - len(self._flights)))
+
     async def run_once(self) -> int:
         """Take over what dead consumers held, read what is there, handle and ack all of it; return how many were acked.
 
@@ -146,9 +159,9 @@ class Consumer:
         async with self._renewing():
             await self._ensure_group()
             await self._release_lost_deliveries()
-            flights = await self._reclaim()
+            flights = await self._reclaim() if self._free_slots else []
             try:
-                if self._flights.free_slots:
+                if self._free_slots:
                     flights += await self._read_available()
             finally:
                 await self._flights.wait_for(flights)
@@ -179,6 +192,10 @@ class Consumer:
         await self._flights.wait_for_room()
         if stop.is_set():
             return
+        if not self._free_slots:
+            self._unread_since_s = None  # the wait is for capacity, not for the server
+            await pause(self._clock, _CAPACITY_PAUSE, stop)
+            return
         if self._unread_since_s is None:
             self._unread_since_s = self._clock.monotonic()
         await self._ensure_group()
@@ -189,13 +206,13 @@ class Consumer:
             await self._flights.wait_for_all(self._options.lease, until=stop)
             claimed += await self._run_last_deliveries(stop)
             self._unread_since_s = self._clock.monotonic()
-        free = self._flights.free_slots
+        free = self._free_slots
         read = await self._read_available() if free else []
         self._unread_since_s = None
         self._outage.end()
-        if not claimed and not read and not stop.is_set():
+        if not claimed and not read and not stop.is_set() and (free := self._free_slots):
             longest = min(self._options.block, max(self._reclaimer.due_in, _SHORTEST_WAIT))
-            read = self._launch_read(await self._reader.wait_for_messages(self._flights.free_slots, longest))
+            read = self._launch_read(await self._reader.wait_for_messages(free, longest))
         gather = self._options.gather
         if _FLOWING <= len(read) < min(free, _READ_LIMIT) and gather and not self._reader.was_cut:
             await self._clock.sleep(gather)
@@ -216,7 +233,7 @@ class Consumer:
             self._reclaimer.scan_now()
 
     async def _reclaim(self) -> list[Flight]:
-        return self._launch_reclaimed(await self._reclaimer.run_once(self._flights.free_slots))
+        return self._launch_reclaimed(await self._reclaimer.run_once(self._free_slots))
 
     def _launch_reclaimed(self, messages: Sequence[Message]) -> list[Flight]:
         spent = [message for message in messages if message.deliveries > self._options.max_deliveries]
@@ -239,7 +256,7 @@ class Consumer:
         return handled
 
     async def _read_available(self) -> list[Flight]:
-        limit = min(self._flights.free_slots, _READ_LIMIT)
+        limit = min(self._free_slots, _READ_LIMIT)
         held = self._flights.count_by_lane
         return self._launch_read(
             await self._reader.read_available(limit, capacity=self._options.concurrency, held=held)
