@@ -1,0 +1,1 @@
+"""Conformance of the gateway adapters, with simulators that others wrote, in processes of their own."""
