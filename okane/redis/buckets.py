@@ -66,6 +66,13 @@ class TokenBuckets:
         name.encode()  # raises for text that UTF-8 cannot write
         return await self._taking.submit((name, allowance))
 
+    async def take_many(self, name: str, allowance: Allowance, wanted: int) -> tuple[int, float]:
+        """Take up to `wanted` tokens in a round trip of its own; return how many, and the seconds until the next one (0 if
+        one is left). Raises StreamError if Redis cannot be used."""
+        bucket = (allowance.per_s, allowance.burst, wanted)
+        [(taken, _left, next_us, _full_us)] = await _run(self._client, [bucket_key(self._stream, name)], [bucket])
+        return taken, next_us / 1e6
+
     @translating
     async def _take(self, takes: Sequence[tuple[str, Allowance]]) -> Sequence[TakeResult]:
         wanted = Counter(takes)
