@@ -6,12 +6,14 @@ come out the same way.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Literal
+from urllib.parse import quote
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -33,6 +35,21 @@ _NAMED = re.compile(
 
 # sk_test_abcdefghijkl_HERE: the part before it names the key, and may be shown.
 _KEY = re.compile(r"(sk_(?:test|live)_[0-9a-z]{12}_)\w+")
+# Keys of gateways, secrets of their webhooks, and the client secret of an intent: sk_live_HERE, pi_123_secret_HERE. The
+# prefix of one of our own keys stays.
+_GATEWAY_KEY = re.compile(
+    r"""(?<![A-Za-z0-9]) ((?:sk|rk|whsec)_) (?! (?<=sk_)(?:test|live)_[0-9a-z]{12} (?:_\*\*\*|(?!\w)) ) [\w*+/=-]+
+      | ((?<![A-Za-z0-9])[a-z]{2,10}_[A-Za-z0-9]+_secret_) \w+""",
+    re.VERBOSE,
+)
+# Authorization: Bearer HERE
+_CREDENTIALS = re.compile(r"\b(bearer|basic)((?:\s|%20|\+)+)[^\s\"',;]{4,}", re.IGNORECASE)
+
+# The secrets that this process has loaded, in each spelling, and their pattern; the oldest leaves when there are too many.
+_SHORTEST_SECRET = 6  # a shorter one would also be found in words that are no secret
+_MAX_SPELLINGS = 1_000
+_spellings: dict[str, None] = {}
+_loaded: re.Pattern[str] | None = None
 
 
 def configure(*, level: str, format_: Literal["auto", "json", "console"], process: str) -> None:
@@ -101,22 +118,48 @@ def _with_ids(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDi
     return event
 
 
+def register_secret(secret: str) -> None:
+    """Remove this text from every line from here on, also as an address or a JSON text spells it."""
+    global _loaded  # noqa: PLW0603 - the log is one per process
+    if len(secret) < _SHORTEST_SECRET:
+        return
+    for spelling in (secret, quote(secret, safe=""), json.dumps(secret)[1:-1]):
+        _spellings.pop(spelling, None)  # a secret that is loaded again is not the oldest
+        _spellings[spelling] = None
+    while len(_spellings) > _MAX_SPELLINGS:
+        del _spellings[next(iter(_spellings))]
+    # The longest first: a secret may begin with another one.
+    _loaded = re.compile("|".join(map(re.escape, sorted(_spellings, key=len, reverse=True))))
+
+
 def _without_passwords(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
     """Take the passwords out of addresses, before the quotes in them are escaped."""
     return {name: redacted(value) for name, value in line.items()}
 
 
 def redacted(value: Any) -> Any:
-    """Return the value without the passwords of addresses and the secrets of API keys."""
+    """Return the value without passwords, API keys, credentials of a header, and the secrets that were registered."""
     match value:
         case None | bool() | int() | float():
             return value
         case str():
-            # The names first: an address may carry its password in its query, with an @ in it.
-            return _KEY.sub(r"\1***", _IN_URL.sub(r"\1:***@", _NAMED.sub(r"\1\2***", value)))
+            return redacted_text(value)
         case dict():
             return {redacted(key): redacted(one) for key, one in value.items()}
         case list() | tuple() | set() | frozenset():
             return [redacted(one) for one in value]
         case _:
-            return redacted(repr(value))
+            return redacted_text(repr(value))
+
+
+def redacted_text(text: str) -> str:
+    """Return a text as `redacted` does."""
+    if _loaded is not None:
+        text = _loaded.sub("***", text)
+    # The names first: an address may carry its password in its query, with an @ in it.
+    text = _IN_URL.sub(r"\1:***@", _NAMED.sub(r"\1\2***", text))
+    return _CREDENTIALS.sub(r"\1\2***", _GATEWAY_KEY.sub(_hidden, _KEY.sub(r"\1***", text)))
+
+
+def _hidden(found: re.Match[str]) -> str:
+    return f"{found[1] or found[2]}***"

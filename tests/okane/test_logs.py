@@ -126,3 +126,30 @@ def test_the_level_hides_what_is_below() -> None:
 def test_an_api_key_is_named_and_not_told() -> None:
     key = NewKey.make(Mode.LIVE)
     assert logs.redacted(f"refused {key.secret}!") == f"refused {key.prefix}_***!"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("key sk_live_51HabcCANARY refused", "key sk_*** refused"),
+        ("rk_test_CANARY+/=, next", "rk_***, next"),
+        ("[whsec_CANARY]", "[whsec_***]"),
+        ("stripe_sk_test_51CANARY", "stripe_sk_***"),
+        ("sk_test_abcdefghijkl", "sk_test_abcdefghijkl"),  # the prefix of our own key
+        ("sk_test_abcdefghijklCANARY", "sk_***"),
+        ("pi_3Nabc_secret_CANARY", "pi_3Nabc_secret_***"),
+        ("Authorization: Bearer CANARY.abc-d", "Authorization: Bearer ***"),
+        ("{'authorization': 'basic CANARYabc=='}", "{'authorization': 'basic ***'}"),
+        ("task_retry at risk_level, disk_full", "task_retry at risk_level, disk_full"),
+    ],
+)
+def test_secrets_of_gateways_are_removed(text: str, left: str) -> None:
+    assert logs.redacted(text) == left
+
+
+def test_a_registered_secret_is_removed_in_every_spelling() -> None:
+    logs.register_secret('quo"te/CANARY')
+    for text in ('quo"te/CANARY', "https://h/?s=quo%22te%2FCANARY", json.dumps({"s": 'quo"te/CANARY'})):
+        assert "CANARY" not in logs.redacted(text)
+    logs.register_secret("abc")  # too short: it would be found in other words
+    assert logs.redacted("abcdef") == "abcdef"
