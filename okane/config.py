@@ -6,6 +6,7 @@ The names without a prefix come from the two systems that okane replaces (`DATAB
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from datetime import timedelta
@@ -13,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+from dotenv import dotenv_values
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -215,7 +217,10 @@ class Settings(BaseSettings):
         description="how long a worker's consumer may fail to read before direct runs from Postgres begin",
     )
 
-    # The provider
+    # The providers
+    providers_file: Path | None = Field(
+        None, description="gateways in TOML, in place of PROVIDER_BASE_URL: docs/providers.md"
+    )
     provider_timeout: Annotated[Duration, Field(ge=timedelta(milliseconds=1))] = Field(
         timedelta(seconds=5), description="deadline of one provider call"
     )
@@ -288,6 +293,12 @@ def load(**options: object) -> Settings:
         return Settings(**options)  # type: ignore[arg-type] # pydantic refuses what does not fit
     except ValidationError as error:
         raise SetupError("\n".join(map(_described, error.errors(include_input=False)))) from None
+
+
+def environment_variable(name: str) -> str | None:
+    """Return a variable that another file names, from the environment or `.env`; None if neither has it."""
+    found = os.environ.get(name)
+    return dotenv_values(ENV_FILE, interpolate=False, encoding="utf-8-sig").get(name) if found is None else found
 
 
 def _described(error: ErrorDetails) -> str:

@@ -24,6 +24,7 @@ from okane.cli.context import Context, open_context
 from okane.cli.options import Data, Json
 from okane.cli.output import print_json
 from okane.cli.running import run
+from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
 from okane.lanes import payments_stream
 from okane.redis.rights import missing_rights
@@ -87,7 +88,7 @@ class Check:
 
 async def _diagnose(context: Context, *, as_json: bool) -> bool:
     """Check everything and print it. Return False if anything failed."""
-    parts: list[Callable[[Context], Awaitable[list[Check]]]] = [_postgres, _redis, _provider, _api]
+    parts: list[Callable[[Context], Awaitable[list[Check]]]] = [_postgres, _redis, _providers, _api]
     checks = [check for part in await asyncio.gather(*(part(context) for part in parts)) for check in part]
     healthy = all(check.state != "fail" for check in checks)
     if as_json:
@@ -206,10 +207,43 @@ def _redis_server(facts: ServerFacts, sent_at: datetime) -> list[Check]:
     ]
 
 
-async def _provider(context: Context) -> list[Check]:
+async def _providers(context: Context) -> list[Check]:
+    if context.settings.providers_file is not None:
+        return await _providers_of_file(context.settings)
     url = context.provider_base_url
     if url is None:
-        return [Check("provider", "fail", "no address", "set PROVIDER_BASE_URL, or run `okane up`")]
+        advice = "set PROVIDER_BASE_URL or OKANE_PROVIDERS_FILE, or run `okane up`"
+        return [Check("provider", "fail", "no address", advice)]
+    return [await _reached("provider", url)]
+
+
+async def _providers_of_file(settings: Settings) -> list[Check]:
+    """Check the file, the secrets of both kinds of process, and the way to each gateway."""
+    from okane.providers.config import load_providers
+    from okane.providers.registry import base_urls, load_charge_secrets, load_notice_secrets
+
+    checks = []
+    try:
+        config = load_providers(settings)
+        for what, load in (("charges", load_charge_secrets), ("notices", load_notice_secrets)):
+            try:
+                names = sorted({name.partition(".")[0] for name in load(config)})
+            except SetupError as error:
+                # Each kind of process loads its own secrets, and this user may not read those of both.
+                checks.append(
+                    Check(f"secrets of {what}", "fail", str(error), "correct it, or run this as okane's user")
+                )
+            else:
+                checks.append(Check(f"secrets of {what}", "ok", ", ".join(names) or "none is needed"))
+        urls = base_urls(config)
+    except SetupError as error:
+        return [*checks, Check("providers file", "fail", str(error), "no process starts with it: docs/operations.md")]
+    found = f"{', '.join(config.default)} in mode {config.mode}, from {config.path}"
+    reached = await asyncio.gather(*(_reached(f"provider {name}", url) for name, url in urls.items()))
+    return [Check("providers file", "ok", found), *checks, *reached]
+
+
+async def _reached(name: str, url: str) -> Check:
     parts, seen = urlsplit(url), shown(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
@@ -217,12 +251,9 @@ async def _provider(context: Context) -> list[Check]:
             _, writer = await asyncio.open_connection(parts.hostname, port)
         writer.close()
     except (OSError, TimeoutError) as error:
-        return [
-            Check(
-                "provider", "fail", f"{seen}: {str(error) or 'no connection in time'}", "payments are retried meanwhile"
-            )
-        ]
-    return [Check("provider", "ok", seen)]
+        found = f"{seen}: {str(error) or 'no connection in time'}"
+        return Check(name, "fail", found, "payments are retried meanwhile")
+    return Check(name, "ok", seen)
 
 
 async def _api(context: Context) -> list[Check]:

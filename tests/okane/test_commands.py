@@ -314,6 +314,27 @@ def test_doctor_finds_what_is_wrong_and_says_what_to_do(okane: Run, free_port: i
     assert (found["healthy"], states["postgres schema"], states["api"]) == (False, "ok", "fail")
 
 
+def test_doctor_checks_the_providers_file(okane: Run, free_port: int, tmp_path: Path) -> None:
+    path = tmp_path / "providers.toml"
+    path.write_text(
+        '[providers.stripe]\nkind = "stripe"\napi_key = "sk_test_canary"\nwebhook_secrets = ["file:absent"]\n'
+        f'base_url = "http://127.0.0.1:{free_port}"\n'
+    )
+    env = {"PORT": str(free_port), "OKANE_PROVIDERS_FILE": str(path)}
+    checks = {check["name"]: check for check in json.loads(okane("doctor", "--json", **env).stdout)["checks"]}
+    assert checks["providers file"] == checks["providers file"] | {
+        "state": "ok",
+        "found": f"stripe in mode test, from {path}",
+    }
+    assert checks["secrets of charges"] == checks["secrets of charges"] | {"state": "ok", "found": "stripe"}
+    assert checks["secrets of notices"]["state"] == "fail"
+    assert "providers.stripe.webhook_secrets[0]" in checks["secrets of notices"]["found"]
+    assert checks["provider stripe"]["state"] == "fail"  # nothing listens there
+    done = okane("doctor", **env, OKANE_MODE="live")
+    assert (done.returncode, "canary" in done.stdout + done.stderr) == (1, False)
+    assert "providers.stripe.api_key must be file:PATH or env:NAME" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("changed", "state"),
     [

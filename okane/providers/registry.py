@@ -1,0 +1,154 @@
+"""Makes the providers of a process from their configuration. An adapter is imported only where its kind is configured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from urllib.parse import unquote, urlsplit
+
+from pydantic import SecretStr
+
+from okane import addresses, logs
+from okane.api_key import Mode
+from okane.config import Settings
+from okane.errors import SetupError
+from okane.providers.base import Provider
+from okane.providers.config import HTTP, OkaneHttpConfig, PayuConfig, ProviderConfig, ProvidersConfig, StripeConfig
+from okane.providers.secrets import BadSecret, Secret
+
+
+def build_providers(
+    config: ProvidersConfig,
+    settings: Settings,
+    *,
+    connections: int,
+    more_header: Callable[[], str] | None = None,
+) -> Mapping[str, Provider]:
+    """Return the adapters by their names, for workers; loads the secrets of charges. Called on a running loop.
+
+    `connections` is the size of a provider's pool that the file does not set. Raises SetupError.
+    """
+    if config.path is None:
+        return {HTTP: _http_of_settings(settings, connections=connections, more_header=more_header)}
+    return {
+        name: _provider(config, name, found, connections=connections, more_header=more_header)
+        for name, found in config.providers.items()
+    }
+
+
+def load_charge_secrets(config: ProvidersConfig) -> Mapping[str, Secret]:
+    """Load all secrets of charges, by `NAME.KEY`. Raises SetupError."""
+    loaded = {}
+    for name, found in config.providers.items():
+        match found:
+            case StripeConfig():
+                loaded[f"{name}.api_key"] = _secret(config, name, "api_key", found.api_key)
+            case PayuConfig():
+                loaded[f"{name}.client_secret"] = _secret(config, name, "client_secret", found.client_secret)
+            case OkaneHttpConfig():
+                _base_url(config, name, found)
+    return loaded
+
+
+def load_notice_secrets(config: ProvidersConfig) -> Mapping[str, tuple[Secret, ...]]:
+    """Load the secrets of notices, by the name of their provider. Raises SetupError."""
+    loaded: dict[str, tuple[Secret, ...]] = {}
+    for name, found in config.providers.items():
+        key, sources = _notice_secrets(found)
+        if sources:
+            loaded[name] = tuple(_secret(config, name, f"{key}[{n}]", one) for n, one in enumerate(sources))
+    return loaded
+
+
+def _notice_secrets(found: ProviderConfig) -> tuple[str, Sequence[SecretStr]]:
+    match found:
+        case StripeConfig():
+            return "webhook_secrets", found.webhook_secrets
+        case PayuConfig():
+            return "second_keys", found.second_keys
+        case OkaneHttpConfig():
+            return "", ()
+
+
+def base_urls(config: ProvidersConfig) -> Mapping[str, str]:
+    """Return the address of each provider in the file. Raises SetupError."""
+    urls = {}
+    for name, found in config.providers.items():
+        match found:
+            case StripeConfig():
+                urls[name] = found.base_url
+            case PayuConfig():
+                urls[name] = found.address(config.mode)
+            case OkaneHttpConfig():
+                urls[name] = _base_url(config, name, found)
+    return urls
+
+
+def _http_of_settings(settings: Settings, *, connections: int, more_header: Callable[[], str] | None) -> Provider:
+    """Return the provider at PROVIDER_BASE_URL."""
+    from okane.providers.okane_http.provider import OkaneHttpProvider  # noqa: PLC0415 - only where it is configured
+
+    if settings.provider_base_url is None:
+        raise SetupError(
+            "PROVIDER_BASE_URL is not set, nor is OKANE_PROVIDERS_FILE. `okane up` runs everything on this machine and "
+            "sets it by itself"
+        )
+    _register_password(settings.provider_base_url)
+    return OkaneHttpProvider(
+        settings.provider_base_url,
+        timeout=settings.provider_timeout,
+        connections=connections,
+        more_header=more_header,
+    )
+
+
+def _provider(
+    config: ProvidersConfig,
+    name: str,
+    found: ProviderConfig,
+    *,
+    connections: int,
+    more_header: Callable[[], str] | None,
+) -> Provider:
+    match found:
+        case OkaneHttpConfig():
+            from okane.providers.okane_http.provider import OkaneHttpProvider  # noqa: PLC0415 - as above
+
+            return OkaneHttpProvider(
+                _base_url(config, name, found),
+                name=name,
+                timeout=found.timeout,
+                connections=found.connections or connections,
+                more_header=more_header,
+            )
+        case StripeConfig() | PayuConfig():
+            raise config.refusal(name, "kind", "has no adapter yet")
+
+
+def _base_url(config: ProvidersConfig, name: str, found: OkaneHttpConfig) -> str:
+    """Return the address of a provider of okane's own protocol, which may hold a password."""
+    given = found.base_url.get_secret_value()
+    sourced = given.startswith(("file:", "env:"))
+    url = _secret(config, name, "base_url", found.base_url)() if sourced else given
+    try:
+        addresses.check_http(url)
+    except ValueError as error:
+        raise config.refusal(name, "base_url", str(error)) from None
+    if config.mode is Mode.LIVE and not sourced and urlsplit(url).password is not None:
+        raise config.refusal(name, "base_url", "has a password: in mode live write file:PATH or env:NAME")
+    _register_password(url)
+    return url
+
+
+def _register_password(url: str) -> None:
+    password = urlsplit(url).password
+    if password:
+        logs.register_secret(password)
+        logs.register_secret(unquote(password))
+
+
+def _secret(config: ProvidersConfig, name: str, key: str, source: SecretStr) -> Secret:
+    assert config.path is not None
+    try:
+        return Secret(source.get_secret_value(), where=f"{name}.{key}", mode=config.mode, folder=config.path.parent)
+    except BadSecret as error:
+        raise config.refusal(name, key, str(error)) from None

@@ -1,0 +1,232 @@
+"""The providers file: valid ones, wrong ones, and the providers made from it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from okane.api_key import Mode
+from okane.config import Settings
+from okane.errors import SetupError
+from okane.providers.config import KINDS, OkaneHttpConfig, PayuConfig, ProvidersConfig, StripeConfig, load_providers
+from okane.providers.registry import build_providers, load_charge_secrets, load_notice_secrets
+from okane.rate import Rate
+from tests.docs.tables import OPERATIONS, _section
+
+STRIPE = """
+[providers.stripe]
+kind = "stripe"
+api_key = "sk_test_canary1234"
+webhook_secrets = ["whsec_canary1", "whsec_canary2"]
+"""
+PAYU = """
+[providers.payu]
+kind = "payu"
+pos_id = 300746
+client_id = "300746"
+client_secret = "payu-canary-secret"
+second_keys = ["payu-canary-key"]
+"""
+MOCK = """
+[providers.mock]
+kind = "okane_http"
+base_url = "http://okane:canary-password@127.0.0.1:8081"
+"""
+
+
+def load(folder: Path, text: str, **settings: object) -> ProvidersConfig:
+    path = folder / "providers.toml"
+    path.write_text(text)
+    return load_providers(Settings(providers_file=path, **settings))  # type: ignore[arg-type]  # pydantic checks them
+
+
+def load_with_secrets(folder: Path, text: str, **settings: object) -> None:
+    config = load(folder, text, **settings)
+    load_charge_secrets(config)
+    load_notice_secrets(config)
+
+
+def refusal(folder: Path, text: str, **settings: object) -> str:
+    """Return the message with which a file is refused, by the parser or when its secrets are loaded."""
+    with pytest.raises(SetupError) as refused:
+        load_with_secrets(folder, text, **settings)
+    assert "canary" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_a_file_of_all_kinds_is_read(tmp_path: Path) -> None:
+    config = load(tmp_path, STRIPE + PAYU + MOCK)
+    assert config.default == ("stripe", "payu", "mock")
+    assert config.names == {"stripe", "payu", "mock"}
+    stripe, payu, mock = config.providers.values()
+    assert isinstance(stripe, StripeConfig)
+    assert isinstance(payu, PayuConfig)
+    assert isinstance(mock, OkaneHttpConfig)
+    assert (stripe.timeout, stripe.consistency_lag, payu.pos_id) == (
+        timedelta(seconds=30),
+        timedelta(seconds=90),
+        "300746",
+    )
+    assert config.rates == {"stripe": Rate(25, 1, 25)}
+    assert {name: secret() for name, secret in load_charge_secrets(config).items()} == {
+        "stripe.api_key": "sk_test_canary1234",
+        "payu.client_secret": "payu-canary-secret",
+    }
+    notices = {name: [secret() for secret in secrets] for name, secrets in load_notice_secrets(config).items()}
+    assert notices == {"stripe": ["whsec_canary1", "whsec_canary2"], "payu": ["payu-canary-key"]}
+
+
+def test_the_order_of_the_candidates_is_that_of_default(tmp_path: Path) -> None:
+    assert load(tmp_path, 'default = ["payu"]\n' + STRIPE + PAYU).default == ("payu",)
+
+
+def test_durations_and_rates_have_units(tmp_path: Path) -> None:
+    more = 'timeout = "10s"\nconsistency_lag = 60\nunknown_deadline = "1h"\nconnections = 8\nrate = "100/s burst 200"\n'
+    stripe = load(tmp_path, STRIPE + more).providers["stripe"]
+    assert (stripe.timeout, stripe.consistency_lag) == (timedelta(seconds=10), timedelta(minutes=1))
+    assert (stripe.unknown_deadline, stripe.connections, stripe.rate) == (timedelta(hours=1), 8, Rate(100, 1, 200))
+
+
+def test_without_a_file_the_base_url_is_the_one_provider() -> None:
+    config = load_providers(Settings(provider_base_url="http://p"))
+    assert (config.path, config.default) == (None, ("http",))
+    assert config.names == {"http"}
+    assert not config.rates
+    assert not load_charge_secrets(config)
+    assert not load_notice_secrets(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("", "providers: Field required"),
+        ("[providers]", "providers: "),
+        ("x = canary", "is not TOML at line 1"),
+        ("[providers.stripe]", "providers.stripe.kind must be one of stripe, payu, okane_http"),
+        ('[providers.stripe]\nkind = "canary"', "providers.stripe.kind must be one of"),
+        ('[providers.Stripe]\nkind = "stripe"', "providers.Stripe is no name"),
+        ('[providers."canary canary canary"]'.replace("canary", "x"), "is no name"),
+        ('providers = "canary"', "providers: "),
+        ('[providers]\nstripe = "canary"', "providers.stripe: "),
+        (STRIPE.replace("api_key", "apikey"), "providers.stripe.api_key: Field required"),
+        (STRIPE.replace("api_key", "apikey"), "providers.stripe.apikey: is unknown"),
+        (STRIPE + 'pos_id = "canary"', "providers.stripe.pos_id: is unknown"),
+        (STRIPE.replace('"sk_test_canary1234"', "4242"), "providers.stripe.api_key: "),
+        (STRIPE + "timeout = 0", "providers.stripe.timeout: "),
+        (STRIPE + 'timeout = "canary"', "providers.stripe.timeout: "),
+        (STRIPE + 'consistency_lag = "20s"', "providers.stripe.consistency_lag must not be shorter than timeout"),
+        (STRIPE + 'rate = "canary"', "providers.stripe.rate: "),
+        (STRIPE + "connections = 0", "providers.stripe.connections: "),
+        (STRIPE + 'base_url = "canary"', "providers.stripe.base_url: "),
+        (STRIPE + 'base_url = "https://u:canary@h"', "providers.stripe.base_url takes no user"),
+        (
+            STRIPE.replace("sk_test", "sk_live"),
+            "providers.stripe.api_key is a key of mode live, and OKANE_MODE is test",
+        ),
+        (STRIPE.replace("sk_test", "rk_live"), "providers.stripe.api_key is a key of mode live"),
+        (STRIPE.replace("sk_test_canary1234", "file:absent"), "providers.stripe.api_key .*absent cannot be read"),
+        (STRIPE.replace("whsec_canary2", "env:OKANE_NO"), r"providers.stripe.webhook_secrets\[1\] needs the variable"),
+        (PAYU + 'base_url = "https://secure.payu.com"', "providers.payu.base_url is not that of OKANE_MODE=test"),
+        (MOCK + 'timeout = "30s"', "providers.mock.timeout must be shorter than VISIBILITY_TIMEOUT"),
+        (MOCK.replace("127.0.0.1:8081", "h:canary"), "providers.mock.base_url"),
+        ('default = ["paypal"]\n' + STRIPE, "default takes names of this file's providers: stripe"),
+        ('default = ["stripe", "stripe"]\n' + STRIPE, "default has a name twice"),
+        ("default = []\n" + STRIPE, "default: "),
+    ],
+)
+def test_a_wrong_file_is_refused_by_the_name_of_its_key(tmp_path: Path, text: str, named: str) -> None:
+    message = refusal(tmp_path, text)
+    assert re.search(named, message), message
+    assert "providers.toml" in message
+
+
+def test_everything_wrong_is_named_at_once(tmp_path: Path) -> None:
+    message = refusal(tmp_path, STRIPE + "connections = 0\n" + PAYU + "rate = 5\n" + '[providers.X]\nkind = "stripe"')
+    assert [re.search(r"(?<=: )providers\.\w+(\.\w+)?", line)[0] for line in message.splitlines()] == [  # type: ignore[index]
+        "providers.stripe.connections",
+        "providers.payu.rate",
+        "providers.X",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (STRIPE.replace("sk_test", "sk_live"), "api_key must be file:PATH or env:NAME"),
+        (STRIPE.replace("sk_test_canary1234", "env:TEST_KEY"), "api_key is a key of mode test, and OKANE_MODE is live"),
+        (PAYU + 'base_url = "https://secure.snd.payu.com"', "base_url is not that of OKANE_MODE=live"),
+        (PAYU + 'base_url = "http://gateway.internal"', "base_url must be https in mode live"),
+        (MOCK, "base_url has a password"),
+    ],
+)
+def test_mode_live_takes_no_literals_and_no_test_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, named: str
+) -> None:
+    monkeypatch.setenv("TEST_KEY", "sk_test_canary1234")
+    assert named in refusal(tmp_path, text, mode=Mode.LIVE)
+
+
+def test_mode_live_takes_live_keys_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "key").write_text("sk_live_canary1234\n")
+    (tmp_path / "key").chmod(0o400)
+    monkeypatch.setenv("WHSEC", "whsec_canary")
+    text = '[providers.stripe]\nkind = "stripe"\napi_key = "file:key"\nwebhook_secrets = ["env:WHSEC"]\n'
+    config = load(tmp_path, text, mode=Mode.LIVE)
+    assert load_charge_secrets(config)["stripe.api_key"]() == "sk_live_canary1234"
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    for path, named in ((tmp_path / "absent", "cannot be read"), (tmp_path, "cannot be read")):
+        with pytest.raises(SetupError, match=named):
+            load_providers(Settings(providers_file=path))
+    assert "64 kB" in refusal(tmp_path, "#" * 70_000)
+    (tmp_path / "latin").write_bytes(b"# \xe9")
+    with pytest.raises(SetupError, match="not in UTF-8"):
+        load_providers(Settings(providers_file=tmp_path / "latin"))
+
+
+@given(text=st.one_of(st.text(), st.text(st.sampled_from("[]{}=\"'\n.,# providerskind1"))))
+def test_any_text_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(SetupError):
+        load_providers(Settings(providers_file=path))
+
+
+async def test_providers_are_built_by_their_names(tmp_path: Path) -> None:
+    config = load(tmp_path, MOCK + MOCK.replace("mock", "second"))
+    built = build_providers(config, Settings(), connections=4)
+    assert {name: provider.name for name, provider in built.items()} == {"mock": "mock", "second": "second"}
+    for provider in built.values():
+        await provider.aclose()
+
+
+async def test_without_a_file_the_provider_is_named_http() -> None:
+    settings = Settings(provider_base_url="http://127.0.0.1:1")
+    (provider,) = build_providers(load_providers(settings), settings, connections=4).values()
+    assert provider.name == "http"
+    await provider.aclose()
+    with pytest.raises(SetupError, match="PROVIDER_BASE_URL is not set"):
+        build_providers(load_providers(Settings()), Settings(), connections=4)
+
+
+def test_a_process_without_a_gateway_loads_no_adapter() -> None:
+    code = "import sys, okane.providers.registry; print([n for n in sys.modules if n.startswith('okane.providers.')])"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60).stdout
+    for adapter in ("stripe", "payu", "okane_http"):
+        assert f"okane.providers.{adapter}" not in loaded
+
+
+def test_the_document_lists_every_key() -> None:
+    table = _section(OPERATIONS, "The providers file").partition("|---")[2]
+    documented = {
+        key for row in table.splitlines() if row.startswith("| `") for key in re.findall(r"`(\w+)`", row.split("|")[1])
+    }
+    assert documented == {key for kind in KINDS.values() for key in kind.model_fields}
