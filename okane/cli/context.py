@@ -23,6 +23,7 @@ class Context:
     provider_base_url: str | None
     api_url: str
     api_key: str | None = field(default=None, repr=False)
+    payment_method: str | None = None
 
     @property
     def database_url(self) -> str:
@@ -69,4 +70,5 @@ def find_context(data: Path | None, settings: Settings) -> Context:
         if here and "port" not in settings.model_fields_set
         else f"http://{binding.netloc(binding.reached_at(settings.host), settings.port)}",
         api_key=settings.api_key or (here.api_key if here else None),
+        payment_method=here.payment_method if here else None,
     )

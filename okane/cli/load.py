@@ -19,7 +19,13 @@ app = typer.Typer(add_completion=False)
 
 def _addresses(given: Mapping[str, Any]) -> Mapping[str, Any]:
     context = open_context(given["data"])
-    return {"url": context.api_url, "provider_url": context.provider_url, "key": context.api_key}
+    method = context.payment_method
+    return {
+        "url": context.api_url,
+        "provider_url": context.provider_url,
+        "key": context.api_key,
+        "payment_methods": None if method is None else {method: 1},
+    }
 
 
 @app.command()

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlencode
 
 import aiohttp
 
@@ -59,6 +60,10 @@ class HttpClient:
     async def post(self, url: str, body: Mapping[str, object]) -> Reply:
         return await self._exchange("POST", url, json.dumps(body).encode())
 
+    async def post_form(self, url: str, fields: Mapping[str, str]) -> Reply:
+        """Send a page's form, as a browser does; a redirect is not followed."""
+        return await self._exchange("POST", url, urlencode(fields).encode(), "application/x-www-form-urlencoded")
+
     async def lines(self, url: str) -> AsyncIterator[bytes]:
         """Yield the lines of a long answer as they arrive. Raises OSError when it breaks or is not a 200."""
         try:
@@ -73,8 +78,8 @@ class HttpClient:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise OSError(broken(error)) from error
 
-    async def _exchange(self, method: str, url: str, data: bytes | None) -> Reply:
-        headers = {"Content-Type": "application/json"} if data is not None else None
+    async def _exchange(self, method: str, url: str, data: bytes | None, kind: str = "application/json") -> Reply:
+        headers = {"Content-Type": kind} if data is not None else None
         try:
             async with self._session.request(method, url, data=data, headers=headers, allow_redirects=False) as answer:
                 body = await answer.read()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 
 from okane.load.client import HttpClient
+from okane.load.customers import Customers
 from okane.load.report import Tally, Tracked
 from okane.load.sending import take_in
 
@@ -25,10 +26,13 @@ _FRUITLESS_PER_S = 200.0
 class Follower:
     """Polls the payments of `add` until they are at rest. `run` ends once `no_more` was called and none is open."""
 
-    def __init__(self, *, url: str, http: HttpClient, tally: Tally, connections: int) -> None:
+    def __init__(
+        self, *, url: str, http: HttpClient, tally: Tally, connections: int, customers: Customers | None = None
+    ) -> None:
         self._payments_url = f"{url}/v1/payments"
         self._http = http
         self._tally = tally
+        self._customers = customers
         self._connections = connections
         self._polls_at_once = max(2, connections // 8)  # while the sending goes on
         self._due: list[tuple[float, int, float, Tracked]] = []  # (when, number, interval, payment)
@@ -113,3 +117,5 @@ class Follower:
             payment.lost = True
         elif reply.status != 200 or not take_in(payment, reply):
             self._tally.errors[f"GET {reply.error_kind}"] += 1
+        elif payment.action_url is not None and self._customers is not None:
+            await self._customers.authenticate(payment)

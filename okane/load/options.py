@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,17 @@ def _key(text: str) -> str:
     if not text.isascii() or not text.isprintable() or not text.strip():
         raise ValueError("a key is visible ASCII characters")
     return text
+
+
+def payment_method_mix(text: str) -> Mapping[str, int]:
+    """Parse `pm_card_visa` or `pm_card_visa=8,pm_card_visa_chargeDeclined=2`: names with weights. Raises ValueError."""
+    mix: dict[str, int] = {}
+    for part in text.split(","):
+        name, equals, weight = part.strip().partition("=")
+        if not name or (equals and not (weight.isdecimal() and int(weight) > 0)):
+            raise ValueError("payment methods are NAME or NAME=WEIGHT, with commas between them")
+        mix[name] = int(weight) if equals else 1
+    return mix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +69,7 @@ class LoadOptions:
     provider_url: str | None = field(
         default=None,
         metadata={
-            "help": "the mock provider's, for the check against its journal (default: the running one)",
+            "help": "the mock provider's or simulator's, for the check against its journal (default: the running one)",
             "parse": _base_url,
             "computed": True,
         },
@@ -68,6 +80,23 @@ class LoadOptions:
         metadata={
             "help": "the API key to send (default: OKANE_API_KEY, or that of the running one)",
             "parse": _key,
+            "computed": True,
+        },
+    )
+    payment_methods: Mapping[str, int] | None = field(
+        default=None,
+        metadata={
+            "help": "tokens of the gateway, with weights: NAME=8,OTHER=2 (default: that of the running Stripe simulator)",
+            "flag": "--payment-method",
+            "parse": payment_method_mix,
+            "computed": True,
+        },
+    )
+    return_url: str | None = field(
+        default=None,
+        metadata={
+            "help": "where customers return to; they complete 9 of 10 authentications on the simulator's page",
+            "parse": _base_url,
             "computed": True,
         },
     )
@@ -94,3 +123,20 @@ class LoadOptions:
         """Return the amount of every payment, in minor units, over all three lanes."""
         dice = random.Random(self.seed)
         return [dice.randint(*dice.choice(_LANES)) for _ in range(self.payments)]
+
+    def methods(self) -> list[str | None]:
+        """Return the payment method of every payment, drawn by the weights."""
+        if not self.payment_methods:
+            return [None] * self.payments
+        dice = random.Random(self.seed)
+        names, weights = list(self.payment_methods), list(self.payment_methods.values())
+        return [*dice.choices(names, weights, k=self.payments)]
+
+    def body(self, number: int, amount: int, method: str | None) -> dict[str, object]:
+        """Return the request of payment `number`."""
+        body: dict[str, object] = {"amount": amount, "idempotency_key": self.idempotency_key(number)}
+        if method is not None:
+            body["payment_method"] = method
+        if self.return_url is not None:
+            body["return_url"] = self.return_url
+        return body

@@ -20,6 +20,7 @@ class Tracked:
 
     number: int
     amount: int
+    method: str | None = None  # the gateway's token
     id: str | None = None  # None until accepted
     accept_ms: float = 0.0
     status: str = Status.PENDING
@@ -27,6 +28,7 @@ class Tracked:
     updated_at: datetime | None = None
     lost: bool = False  # accepted once, unknown to the API later
     wrong_amount: bool = False  # the API returns another amount
+    action_url: str | None = None  # where the customer has to go, while the payment waits for it
 
     @property
     def at_rest(self) -> bool:

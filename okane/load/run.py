@@ -17,6 +17,7 @@ from rich.console import Console
 
 from okane.client import AccessDenied, Client, NoAnswer, Refused
 from okane.load.client import HttpClient
+from okane.load.customers import Customers
 from okane.load.following import Follower
 from okane.load.options import LoadOptions
 from okane.load.progress import show_progress
@@ -36,13 +37,17 @@ async def run_load(options: LoadOptions, console: Console, *, stop: asyncio.Even
     Raises ApiUnreachableError.
     """
     stop = asyncio.Event() if stop is None else stop
-    payments = [Tracked(number=number, amount=amount) for number, amount in enumerate(options.amounts())]
+    drawn = zip(options.amounts(), options.methods(), strict=True)
+    payments = [Tracked(number=number, amount=amount, method=method) for number, (amount, method) in enumerate(drawn)]
     tally = Tally(errors=Counter())
     progress_console = Console(stderr=True) if options.json else console
     with _interrupts_set(stop):
         async with HttpClient(api_key=options.key) as http, HttpClient() as provider:  # without the key
             await _check_reachable(options)
-            finished = await _until(stop, _send_and_follow(options, payments, tally, http, progress_console))
+            customers = _customers(options, provider, tally)
+            finished = await _until(
+                stop, _send_and_follow(options, payments, tally, http, console=progress_console, customers=customers)
+            )
             journal = await fetch_and_check(options.provider_url, payments, provider)
     report = build_report(
         run_id=options.run_id, payments=payments, tally=tally, journal=journal, interrupted=not finished
@@ -72,10 +77,22 @@ async def fetch_and_check(
     return check_journal(payments, captured)
 
 
+def _customers(options: LoadOptions, http: HttpClient, tally: Tally) -> Customers | None:
+    if options.return_url is None or options.provider_url is None:
+        return None
+    return Customers(provider_url=options.provider_url, http=http, tally=tally, seed=options.seed)
+
+
 async def _send_and_follow(
-    options: LoadOptions, payments: Sequence[Tracked], tally: Tally, http: HttpClient, console: Console
+    options: LoadOptions,
+    payments: Sequence[Tracked],
+    tally: Tally,
+    http: HttpClient,
+    *,
+    console: Console,
+    customers: Customers | None,
 ) -> None:
-    follower = Follower(url=options.url, http=http, tally=tally, connections=options.connections)
+    follower = Follower(url=options.url, http=http, tally=tally, connections=options.connections, customers=customers)
     accepted: list[Tracked] = []
 
     def on_accepted(payment: Tracked) -> None:

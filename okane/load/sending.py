@@ -52,7 +52,7 @@ class Sender:
 
     async def _send(self, payment: Tracked) -> None:
         """Send one payment until it is accepted or refused, or the pauses are used up."""
-        body = {"amount": payment.amount, "idempotency_key": self._options.idempotency_key(payment.number)}
+        body = self._options.body(payment.number, payment.amount, payment.method)
         sent = time.perf_counter()
         for pause_s in (*self._pauses_s, None):
             reply = await self._http.post(f"{self._options.url}/v1/payments", body)
@@ -77,6 +77,8 @@ def take_in(payment: Tracked, reply: Reply) -> bool:
         payment.updated_at = datetime.fromisoformat(found["updated_at"])
         payment.status = str(found["status"])
         payment.id = payment.id or str(found["id"])
+        action = found.get("next_action")
+        payment.action_url = str(action["url"]) if action else None
         payment.wrong_amount |= found["amount"] != payment.amount or found["id"] != payment.id
     except (KeyError, TypeError, ValueError):
         return False

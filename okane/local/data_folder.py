@@ -6,6 +6,7 @@ earlier supervisor left running are ended before new ones start.
     lock  children.json  endpoints.json     the running processes (see Roster, Endpoints)
     api-key                                 the secret of a key for the API (see first_key)
     postgres/  redis/  provider.jsonl       data
+    stripe/                                 providers file and secrets of `--stripe` (see stripe_simulator)
     logs/NAME.log                           output of every child
 """
 
@@ -29,7 +30,7 @@ from okane.local.server import LocalError
 class Endpoints:
     """The addresses of a running `okane up`. They hold passwords: only the owner can read the file.
 
-    `api_key` is None where the API takes requests without one.
+    `api_key` is None where the API takes requests without one. `payment_method` is a test card, where one is needed to pay.
     """
 
     database_url: str
@@ -38,6 +39,7 @@ class Endpoints:
     api_url: str
     metrics_urls: Mapping[str, str]
     api_key: str | None = None
+    payment_method: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,10 @@ class DataFolder:
     def journal(self) -> Path:
         """The journal of the mock provider."""
         return self.path / "provider.jsonl"
+
+    @property
+    def stripe(self) -> Path:
+        return self.path / "stripe"
 
     @property
     def api_key(self) -> Path:

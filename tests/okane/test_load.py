@@ -21,6 +21,9 @@ from aiohttp import ClientSession, web
 from rich.console import Console
 
 from okane.load import ApiUnreachableError, JournalCheck, Latency, LoadOptions, LoadReport, render, run_load
+from okane.load.client import HttpClient
+from okane.load.customers import Customers
+from okane.load.options import payment_method_mix
 from okane.load.progress import show_progress
 from okane.load.report import Tally, Tracked, build_report, check_journal, latency
 from okane.payment import Payment
@@ -222,6 +225,44 @@ async def test_a_payment_with_another_amount_is_a_violation(world: World) -> Non
     assert (report.wrong_amount, report.exit_code) == (1, 1)
 
 
+async def test_a_payment_that_waits_for_its_customer_is_authenticated_and_followed_to_its_end(tmp_path: Path) -> None:
+    api = SmallApi()
+
+    async def page(request: web.Request) -> web.Response:
+        api.set_status(request.match_info["id"], "success")
+        return web.Response(status=303, headers={"Location": "https://shop.example/back"})
+
+    async def journal(request: web.Request) -> web.Response:
+        lines = [
+            {"status": "captured", "payment_id": id_, "amount": one["amount"]} for id_, one in api.payments.items()
+        ]
+        return web.Response(text="".join(f"{json.dumps(line)}\n" for line in lines))
+
+    app = web.Application()
+    app.router.add_post("/authenticate/{id}", page)
+    app.router.add_get("/journal", journal)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    provider_url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with serving_api(api):
+        options = LoadOptions(
+            url=api.base_url,
+            provider_url=provider_url,
+            payments=5,
+            return_url="https://shop.example/back",
+            payment_methods={"pm_card_threeDSecure2Required": 1},
+        )
+        running = asyncio.create_task(run_quietly(options))
+        await api.holds(5)
+        for id_ in api.payments:
+            api.payments[id_]["next_action"] = {"kind": "redirect", "url": f"{provider_url}/authenticate/{id_}"}
+            api.set_status(id_, "requires_action")
+        report, _ = await running
+    await runner.cleanup()
+    assert (report.by_status, report.exit_code) == ({"success": 5}, 0)
+
+
 async def test_a_double_charge_and_a_missing_one_are_found_in_the_journal(world: World) -> None:
     world.api.provider = None
     task = asyncio.create_task(run_quietly(replace(world.options, payments=4)))
@@ -335,6 +376,58 @@ def test_amounts_are_the_same_for_a_seed_and_cover_the_three_lanes() -> None:
     lanes = Counter("low" if a < 1000 else "critical" if a >= 10_000 else "default" for a in amounts)
     assert min(lanes.values()) > 150
     assert len(lanes) == 3
+
+
+def test_payment_methods_are_drawn_by_their_weights_and_the_same_for_a_seed() -> None:
+    mix = payment_method_mix("pm_card_visa=9, pm_card_visa_chargeDeclined")
+    assert mix == {"pm_card_visa": 9, "pm_card_visa_chargeDeclined": 1}
+    methods = LoadOptions(payments=1000, payment_methods=mix).methods()
+    assert methods == LoadOptions(payments=1000, payment_methods=mix).methods()
+    assert 800 < Counter(methods)["pm_card_visa"] < 970
+    assert LoadOptions(payments=2).methods() == [None, None]
+
+
+@pytest.mark.parametrize("wrong", ["", "pm_card_visa=0", "pm_card_visa=x", "a,,b", "=3"])
+def test_a_mix_of_payment_methods_that_cannot_be_read_is_refused(wrong: str) -> None:
+    with pytest.raises(ValueError, match="NAME=WEIGHT"):
+        payment_method_mix(wrong)
+
+
+def test_a_request_has_a_payment_method_and_a_return_url_only_where_one_was_given() -> None:
+    options = LoadOptions(run_id="r")
+    assert options.body(3, 440, None) == {"amount": 440, "idempotency_key": "load-r-3"}
+    with_url = replace(options, return_url="https://shop.example/back")
+    assert with_url.body(3, 440, "pm_card_visa") == {
+        "amount": 440,
+        "idempotency_key": "load-r-3",
+        "payment_method": "pm_card_visa",
+        "return_url": "https://shop.example/back",
+    }
+
+
+async def test_a_customer_authenticates_each_payment_once_on_the_simulators_page_and_on_no_other() -> None:
+    opened: list[tuple[str, str]] = []
+
+    async def page(request: web.Request) -> web.Response:
+        opened.append((request.path, (await request.text())))
+        return web.Response(status=303 if len(opened) > 1 else 503, headers={"Location": "https://shop.example/back"})
+
+    app = web.Application()
+    app.router.add_post("/authenticate/{intent}", page)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    provider_url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    tally = Tally(errors=Counter())
+    here = Tracked(number=0, amount=5, action_url=f"{provider_url}/authenticate/pi_1")
+    elsewhere = Tracked(number=1, amount=5, action_url="http://127.0.0.1:1/authenticate/pi_2")
+    async with HttpClient() as http:
+        customers = Customers(provider_url=provider_url, http=http, tally=tally, seed=1)
+        for payment in (here, elsewhere, here, here):
+            await customers.authenticate(payment)
+    await runner.cleanup()
+    assert opened == [("/authenticate/pi_1", "outcome=succeeded")] * 2  # the second because the first failed
+    assert tally.errors == {"page HTTP 503": 1}
 
 
 def test_keys_of_two_runs_differ() -> None:
