@@ -61,6 +61,8 @@ def summary(
     """
     workers = {name: pid for name, pid in pids.items() if name.startswith("worker-")}
     mock = "  (a mock; its charges are in provider.jsonl)" if "provider" in pids else ""
+    if "stripe" in pids:
+        mock = "  (Stripe World, a simulator that begins empty; its PaymentIntents are at /v1/payment_intents)"
     rows = [
         ("API", where.api_url),
         ("Provider", shown(where.provider_base_url) + mock),
@@ -74,7 +76,8 @@ def summary(
     rows.insert(1, ("API key", "none: every client that reaches this port can pay (--no-keys)" if key is None else key))
     if workers:
         rows.append(("Try", f"kill -9 {next(iter(workers.values()))}  and watch its payments settle"))
-    body = """'{"amount": 440, "idempotency_key": "demo-key-1"}'"""
+    method = "" if where.payment_method is None else f', "payment_method": "{where.payment_method}"'
+    body = f"""'{{"amount": 440, "idempotency_key": "demo-key-1"{method}}}'"""
     header = "" if key is None else f' -H "Authorization: Bearer {key}"'
     return rows, f"curl -i {where.api_url}/v1/payments{header} -H 'Content-Type: application/json' -d {body}"
 

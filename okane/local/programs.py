@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from okane import binding
+from okane.api_key import Mode
 from okane.config import Settings
 from okane.local.data_folder import DataFolder, Endpoints
 from okane.local.okane_process import OkaneProcess, answers_http, listens
@@ -15,7 +16,9 @@ from okane.local.options import UpOptions
 from okane.local.ports import LOOPBACK, free_port, is_taken, owner_of
 from okane.local.postgres import PostgresServer
 from okane.local.redis_server import RedisServer
-from okane.local.server import LocalError
+from okane.local.server import LocalError, Server
+from okane.local.stripe_simulator.configuration import TEST_CARD, write_configuration
+from okane.local.stripe_simulator.server import stripe_simulator
 
 # It answers at once; only a charge with a configured delay takes longer.
 _PROVIDER_DRAIN_S = 2.0
@@ -50,7 +53,15 @@ class Programs:
         self.postgres = self._postgres(options) if settings.database_url is None else None
         self.redis = self._redis(options) if settings.redis is None else None
         self._provider_url = settings.provider_base_url
-        self.provider = self._provider(options) if settings.provider_base_url is None else None
+        self._provider_env: dict[str, str] = {}
+        self._payment_method: str | None = None
+        self.provider: Server | None = None
+        if options.stripe:
+            self.provider = self._stripe(options)
+        elif settings.provider_base_url is None:
+            self.provider = self._provider(options)
+        if not options.stripe:
+            self._provider_env["OKANE_PROVIDER_BASE_URL"] = self._provider_url or ""
 
     def endpoints(self) -> Endpoints:
         """Return all addresses. The embedded servers must be prepared: that creates their passwords."""
@@ -65,6 +76,7 @@ class Programs:
                 name: f"http://{binding.netloc(self._metrics_host, port)}/metrics"
                 for name, port in self._metrics_ports.items()
             },
+            payment_method=self._payment_method,
         )
 
     def api(self) -> OkaneProcess:
@@ -90,7 +102,7 @@ class Programs:
             env={
                 "OKANE_DATABASE_URL": where.database_url,
                 "OKANE_REDIS_URL": where.redis_url,
-                "OKANE_PROVIDER_BASE_URL": where.provider_base_url,
+                **self._provider_env,
                 "OKANE_METRICS_PORT": str(self._metrics_ports[name]),
                 "OKANE_LOG_FORMAT": "json",
                 **env,
@@ -110,10 +122,33 @@ class Programs:
         port = self._port("--redis-port", options.redis_port)
         return RedisServer(folder=self._folder.redis, log=self._folder.log("redis"), port=port)
 
-    def _provider(self, options: UpOptions) -> OkaneProcess:
+    def _stripe(self, options: UpOptions) -> Server:
+        """Return the Stripe simulator, after writing the providers file that makes API and workers use it."""
+        for name in ("provider_base_url", "providers_file"):
+            if getattr(self._settings, name, None) is not None:
+                raise LocalError(f"--stripe brings its own provider: unset {name.upper()}, or leave --stripe out")
+        if self._settings.mode is not Mode.TEST:
+            raise LocalError("--stripe charges at a simulator, and OKANE_MODE is live: unset it, or leave --stripe out")
+        port = self._provider_port(options)
+        written = write_configuration(self._folder.stripe, base_url=self._provider_url or "")
+        self._provider_env["OKANE_PROVIDERS_FILE"] = str(written.providers_file)
+        self._payment_method = TEST_CARD
+        return stripe_simulator(
+            port=port,
+            log=self._folder.log("stripe"),
+            webhook_url=f"http://{binding.netloc(self._api_host, self._api_port)}/v1/providers/stripe/webhook",
+            webhook_secret=written.webhook_secret,
+            report=self._report,
+        )
+
+    def _provider_port(self, options: UpOptions) -> int:
         requested = self._settings.mock_provider_port if options.provider_port is None else options.provider_port
         port = self._port("--provider-port", requested)
         self._provider_url = f"http://{LOOPBACK}:{port}"
+        return port
+
+    def _provider(self, options: UpOptions) -> OkaneProcess:
+        port = self._provider_port(options)
         return OkaneProcess(
             name="provider",
             arguments=["provider", "--journal", str(self._folder.journal), "--port", str(port)],

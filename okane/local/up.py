@@ -97,6 +97,10 @@ class _Run:
         programs = self._programs
         with self._screen.console.status("starting"):
             async with _task(self._report_slow_start()):
+                if (
+                    programs.provider is not None
+                ):  # the first time it installs a simulator's packages, or finds no Python
+                    await asyncio.to_thread(programs.provider.prepare)
                 await self._start_together([programs.postgres], [programs.redis])
                 where = programs.endpoints()
                 await migrate(where.database_url, report=self._screen.print_event)
