@@ -58,13 +58,20 @@ class HttpClient:
         )
 
     async def call(
-        self, request: bytes, *, repeatable: bool, max_answer_bytes: int = MAX_ANSWER_BYTES
+        self,
+        request: bytes,
+        *,
+        repeatable: bool,
+        due_s: float | None = None,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> HttpResponse | Unavailable | Unknown:
         """Send the request and return its answer. No failure of the provider or the network raises.
 
-        `repeatable`: the request changes nothing, so that it may be repeated on a fresh connection.
+        `repeatable`: the request changes nothing, so that it may be repeated on a fresh connection. `due_s` is a deadline
+        of the loop's clock that several requests share, by default `timeout` from now.
         """
-        due_s = self._loop.time() + self._timeout_s
+        if due_s is None:
+            due_s = self._loop.time() + self._timeout_s
         outcome = await self._exchange(request, due_s, max_answer_bytes)
         if repeatable and isinstance(outcome, BrokenExchange) and outcome.stale:
             outcome = await self._exchange(request, due_s, max_answer_bytes, fresh=True)
