@@ -20,7 +20,8 @@ CREATE TABLE payments (
     metadata        jsonb       NOT NULL DEFAULT '{}',
     lane            text        NOT NULL,                -- the stream of its wake-ups
     status          text        NOT NULL DEFAULT 'pending' CHECK (status IN (
-        'pending', 'processing', 'success', 'failed_retryable', 'failed_final', 'unknown', 'canceled', 'needs_review')),
+        'pending', 'processing', 'success', 'failed_retryable', 'failed_final', 'unknown', 'canceled', 'needs_review',
+        'requires_action', 'submitted')),
     version         integer     NOT NULL DEFAULT 0,      -- + 1 with every change; the key of its event
     attempts        integer     NOT NULL DEFAULT 0,      -- claims so far: the fence under which results are written
     retries         integer     NOT NULL DEFAULT 0,      -- attempts that ended without a charge, crashes included
@@ -42,6 +43,14 @@ CREATE TABLE payments (
     execute_at      timestamptz,                         -- not before this: a payment that was scheduled
     expires_at      timestamptz,                         -- no charge is begun from then on
     rare_status     text,                                -- the status if few payments have it: for lists
+    provider        text,                                -- its name; written by the claim, before the first call
+    pinned          boolean,                             -- a call may have been executed: the provider never changes again
+    requested_provider text,                             -- the only provider that may charge it; NULL: any of the default ones
+    attempt_ref     text,                                -- the provider's name for an attempt that has moved no money yet
+    pending_since   timestamptz,                         -- the provider has had it since then, and has not decided
+    next_action     jsonb,                               -- the customer's part in it: kind and url
+    payment_method  text,                                -- the provider's token for the customer's card or account
+    return_url      text,                                -- where the customer goes after the next action
     CONSTRAINT payments_idempotency_key UNIQUE (account_id, idempotency_key)
 ) WITH (fillfactor = 50);                                -- room for the two updates in the same page
 
@@ -49,23 +58,6 @@ CREATE INDEX payments_sweep_at ON payments (sweep_at) WHERE sweep_at IS NOT NULL
 CREATE INDEX payments_dead_at ON payments (dead_at, id) WHERE dead_at IS NOT NULL;
 CREATE INDEX payments_account ON payments (account_id, id);  -- lists; both columns never change
 CREATE INDEX payments_rare_status ON payments (account_id, rare_status, id) WHERE rare_status IS NOT NULL;
-
--- Keep `rare_status` right while processes of version 2 run, which do not write it. Every statement of this version writes it
--- with `status`: then the condition is false, and the trigger costs 0.6 us of Postgres' CPU a payment (65 us). The first step
--- after a release of version 3 drops it. AFTER, not BEFORE: that would lock each row once more.
-CREATE FUNCTION payments_set_rare_status() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    UPDATE payments
-    SET rare_status = CASE
-        WHEN status IN ('failed_retryable', 'failed_final', 'unknown', 'canceled', 'needs_review') THEN status END
-    WHERE id = NEW.id;
-    RETURN NULL;
-END
-$$;
-CREATE TRIGGER payments_set_rare_status AFTER UPDATE OF status ON payments FOR EACH ROW
-    WHEN (NEW.rare_status IS DISTINCT FROM CASE
-        WHEN NEW.status IN ('failed_retryable', 'failed_final', 'unknown', 'canceled', 'needs_review') THEN NEW.status END)
-    EXECUTE FUNCTION payments_set_rare_status();
 
 -- One row for every change of a payment. `version` counts 1, 2, 3 ... without a gap; acceptance is version 0, in `payments`
 -- itself (created_at), which saves an insert for every payment. No foreign key: only statements that change the payment
@@ -101,6 +93,32 @@ CREATE TABLE sweep_horizon (
 );
 INSERT INTO sweep_horizon DEFAULT VALUES;
 
+-- The switch and the shared circuit breaker of each provider. A provider without a row is on and closed.
+CREATE TABLE providers (
+    name         text PRIMARY KEY,
+    mode         text NOT NULL DEFAULT 'on' CHECK (mode IN ('on', 'drain', 'off')),  -- drain: look-ups only
+    reason       text,
+    changed_by   text,
+    changed_at   timestamptz,
+    suspected_by text,                                   -- the worker whose calls failed, and when
+    suspected_at timestamptz,
+    open_until   timestamptz,                            -- the circuit is open until then: no worker calls it
+    open_count   integer NOT NULL DEFAULT 0              -- how often in a row it was opened
+);
+
+-- The webhooks of providers, each once. Hints only: an outcome is fetched under a claim. Deleted after 30 days.
+CREATE TABLE provider_events (
+    provider     text        NOT NULL,
+    event_id     text        NOT NULL,                   -- the provider's, or the SHA-256 of the body
+    kind         text        NOT NULL,
+    payment_id   uuid,
+    provider_ref text,
+    received_at  timestamptz NOT NULL DEFAULT now(),
+    done_at      timestamptz,                            -- its payment was woken, or needs no wake-up
+    PRIMARY KEY (provider, event_id)
+);
+CREATE INDEX provider_events_open ON provider_events (received_at) WHERE done_at IS NULL;
+
 -- The API keys. Only the SHA-256 of a secret is stored: reading this table gives no access.
 CREATE TABLE api_keys (
     prefix       text        PRIMARY KEY,                -- the public part of a key
@@ -121,4 +139,4 @@ CREATE TABLE okane_schema (
     version    integer     PRIMARY KEY,
     applied_at timestamptz NOT NULL DEFAULT now()
 );
-INSERT INTO okane_schema (version) VALUES (3);
+INSERT INTO okane_schema (version) VALUES (4);

@@ -66,8 +66,8 @@ class OkaneMetrics:
         )
         self.attempts = Counter(
             "okane_provider_attempts",
-            "Provider calls by provider, call (charge, look_up) and outcome (approved, declined, unavailable, unknown, "
-            "not_found).",
+            "Provider calls by provider, call (charge, look_up) and outcome (approved, pending, declined, unavailable, "
+            "unknown, not_found).",
             ["provider", "call", "outcome"],
             registry=registry,
         )
@@ -90,8 +90,8 @@ class OkaneMetrics:
         )
         self.claims = Counter(
             "okane_claims",
-            "Claims by result: granted; expired; closed (and looked up again, as planned); or the status that refused it "
-            "(a duplicate wake-up: harmless).",
+            "Claims by result: granted; expired; closed (and looked up again, as planned); no_provider; or the status that "
+            "refused it (a duplicate wake-up: harmless).",
             ["result"],
             registry=registry,
         )
@@ -153,7 +153,7 @@ class OkaneMetrics:
         for status in Status:
             if status in TRANSITIONS[Status.PROCESSING] and status is not Status.PROCESSING:
                 self.settled.labels(status.value)
-        for event in ("success", "declined", "spent", "unavailable", "unknown", "needs_review"):
+        for event in ("success", "declined", "spent", "unavailable", "deferred", "pending", "unknown", "needs_review"):
             self.late_results.labels(event)
         for lane in LANES:
             self.sweep_repairs.labels(lane.name)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 from uuid import UUID
 
 from streams.values import value
@@ -24,6 +26,8 @@ class Status(enum.StrEnum):
     UNKNOWN = "unknown"
     CANCELED = "canceled"
     NEEDS_REVIEW = "needs_review"
+    REQUIRES_ACTION = "requires_action"
+    SUBMITTED = "submitted"
 
     @property
     def is_terminal(self) -> bool:
@@ -39,8 +43,19 @@ TERMINAL = frozenset({Status.SUCCESS, Status.FAILED_FINAL, Status.CANCELED})
 
 # Few payments have these at any time: an index finds them.
 RARE_STATUSES = frozenset(
-    {Status.FAILED_RETRYABLE, Status.FAILED_FINAL, Status.UNKNOWN, Status.CANCELED, Status.NEEDS_REVIEW}
+    {
+        Status.FAILED_RETRYABLE,
+        Status.FAILED_FINAL,
+        Status.UNKNOWN,
+        Status.CANCELED,
+        Status.NEEDS_REVIEW,
+        Status.REQUIRES_ACTION,
+        Status.SUBMITTED,
+    }
 )
+
+# The provider has the charge and decides later; with `requires_action` after an action of the customer.
+AWAITING_PROVIDER = frozenset({Status.REQUIRES_ACTION, Status.SUBMITTED})
 
 # Closed without a charge.
 CLOSED_UNCHARGED = frozenset({Status.FAILED_FINAL, Status.CANCELED})
@@ -67,16 +82,28 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
             Status.FAILED_RETRYABLE,
             Status.FAILED_FINAL,
             Status.UNKNOWN,
+            Status.REQUIRES_ACTION,
+            Status.SUBMITTED,
             Status.NEEDS_REVIEW,
         }
     ),
     Status.FAILED_RETRYABLE: frozenset({Status.PROCESSING, Status.PENDING, Status.CANCELED, Status.NEEDS_REVIEW}),
     Status.UNKNOWN: frozenset({Status.PROCESSING, Status.NEEDS_REVIEW}),
+    Status.REQUIRES_ACTION: frozenset({Status.PROCESSING, Status.NEEDS_REVIEW}),
+    Status.SUBMITTED: frozenset({Status.PROCESSING, Status.NEEDS_REVIEW}),
     Status.SUCCESS: frozenset(),
     Status.FAILED_FINAL: frozenset({Status.PENDING, Status.NEEDS_REVIEW}),
     Status.CANCELED: frozenset({Status.NEEDS_REVIEW}),
     Status.NEEDS_REVIEW: frozenset({Status.SUCCESS, Status.FAILED_FINAL}),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class NextAction:
+    """The customer's part before the provider can decide: open `url` (`redirect`, for 3-D Secure or a bank's page)."""
+
+    url: str
+    kind: Literal["redirect"] = "redirect"
 
 
 @value
@@ -87,6 +114,9 @@ class Payment:
     written only under the attempt that produced it. `retries` counts the attempts that ended without a charge.
     `provider_key` is the idempotency key at the provider. `version` rises by one with every transition.
     Nothing is charged before `execute_at`, and no claim to charge is granted from `expires_at` on.
+    `provider` is None until the first claim. `attempt_ref` is the provider's name for the attempt under this key while no
+    money has moved; once it has, `provider_ref` is. `payment_method` is the provider's token for the customer's card or
+    account, and `return_url` where the customer goes after `next_action`.
     """
 
     id: UUID
@@ -109,6 +139,11 @@ class Payment:
     retry_at: datetime | None = None
     execute_at: datetime | None = None
     expires_at: datetime | None = None
+    provider: str | None = None
+    attempt_ref: str | None = None
+    next_action: NextAction | None = None
+    payment_method: str | None = None
+    return_url: str | None = None
 
 
 @value
@@ -124,6 +159,9 @@ class NewPayment:
     metadata: Mapping[str, str]
     execute_at: datetime | None = None
     expires_at: datetime | None = None
+    payment_method: str | None = None
+    return_url: str | None = None
+    requested_provider: str | None = None
 
 
 def pending_payment(new: NewPayment, payment_id: UUID, created_at: datetime) -> Payment:
@@ -145,4 +183,6 @@ def pending_payment(new: NewPayment, payment_id: UUID, created_at: datetime) -> 
         dict(new.metadata),
         execute_at=new.execute_at,
         expires_at=new.expires_at,
+        payment_method=new.payment_method,
+        return_url=new.return_url,
     )

@@ -35,6 +35,8 @@ async def run_worker(settings: Settings, *, name: str) -> None:
             needed(settings.provider_base_url, "PROVIDER_BASE_URL"),
             timeout=settings.provider_timeout,
             connections=2 * settings.concurrency,  # for payments from the stream, and for direct runs
+            consistency_lag=settings.consistency_lag,
+            unknown_deadline=settings.unknown_deadline,
             more_header=resources.tracing.provider_header,
         )
         closing.push_async_callback(provider.aclose)
@@ -45,7 +47,7 @@ async def run_worker(settings: Settings, *, name: str) -> None:
             producer=resources.producer,
             store=resources.store,
             sweep_store=resources.sweep_store,
-            provider=provider,
+            providers=[provider],
             metrics=resources.metrics,
             stream_metrics=resources.stream_metrics,
             tracing=resources.tracing,
@@ -63,8 +65,6 @@ def options_of(settings: Settings, *, name: str) -> WorkerOptions:
     rules = OutcomeRules(
         policy=policy,
         max_deliveries=settings.max_deliveries,
-        consistency_lag=settings.consistency_lag,
-        unknown_deadline=settings.unknown_deadline,
         look_up_delays=settings.look_up_delays,
     )
     return WorkerOptions(

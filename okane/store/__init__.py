@@ -18,6 +18,7 @@ from okane.store.records import (
     Event,
     LateLookUp,
     Settlement,
+    UsableProvider,
 )
 from okane.store.review import ReviewStore
 from okane.store.sweep import SweepStore, WakeUp
@@ -48,5 +49,6 @@ __all__ = [
     "Settlement",
     "StoredKey",
     "SweepStore",
+    "UsableProvider",
     "WakeUp",
 ]

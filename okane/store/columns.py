@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, LiteralString
 
-from okane.payment import NewPayment, Payment, Status
+from okane.payment import NewPayment, NextAction, Payment, Status
 from okane.store.prepared_statements import Row
 from okane.store.records import Event
 from okane.time_slice import TimeSlice
@@ -20,7 +20,7 @@ STATUSES = {status.value: status for status in Status}  # ten times as fast as S
 
 _PAYMENT = [field.name for field in dataclasses.fields(Payment)]
 _EVENT = [field.name for field in dataclasses.fields(Event)]
-_STATUS, _METADATA = _PAYMENT.index("status"), _PAYMENT.index("metadata")
+_STATUS, _METADATA, _NEXT_ACTION = map(_PAYMENT.index, ("status", "metadata", "next_action"))
 _EVENT_STATUS = _EVENT.index("status")
 WIDTH = len(_PAYMENT)  # where the other columns of a statement that returns payments begin
 
@@ -29,9 +29,10 @@ _NEW = {field.name: _TYPES[str(field.type).removesuffix(" | None")] for field in
 _PLAIN = [name for name in _NEW if name != "metadata"]
 
 METADATA = "p.metadata::text"
+_AS_TEXT = {"metadata": METADATA, "next_action": "p.next_action::text"}
 # Lists of columns, by the name that statements give in braces.
 LISTS: Mapping[str, LiteralString] = {
-    "payment": ", ".join(METADATA if name == "metadata" else f"p.{name}" for name in _PAYMENT),
+    "payment": ", ".join(_AS_TEXT.get(name, f"p.{name}") for name in _PAYMENT),
     "event": ", ".join(f"e.{name}" for name in _EVENT),
     "new": ", ".join(_NEW),
     "new_arrays": ", ".join(f"%({name})s::{type_name}[]" for name, type_name in _NEW.items()),
@@ -51,6 +52,8 @@ def read_payment(row: Row) -> Payment:
     columns[_STATUS] = STATUSES[columns[_STATUS]]
     metadata = columns[_METADATA]
     columns[_METADATA] = {} if metadata == "{}" else json.loads(metadata)
+    if columns[_NEXT_ACTION] is not None:
+        columns[_NEXT_ACTION] = NextAction(**json.loads(columns[_NEXT_ACTION]))
     return Payment(*columns)
 
 

@@ -6,38 +6,53 @@ database's: no method takes a clock.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import operator
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StoreBusy, StoreUnavailable, TimeOutOfRange
-from okane.payment import LATE_LOOK_UPS, MAX_SCHEDULE_AHEAD, NewPayment, Payment, Status, pending_payment
+from okane.payment import (
+    LATE_LOOK_UPS,
+    MAX_SCHEDULE_AHEAD,
+    NewPayment,
+    NextAction,
+    Payment,
+    Status,
+    pending_payment,
+)
 from okane.payment_id import PaymentId
 from okane.store import columns, sql_files
 from okane.store.database_clock import DatabaseClock
 from okane.store.prepared_statements import Row
 from okane.store.rare_transitions import SQL, RareTransitionStore
 from okane.store.readiness import Readiness
-from okane.store.records import AcceptedRow, Claim, ClaimRefusal, Settlement
+from okane.store.records import AcceptedRow, Claim, ClaimRefusal, Settlement, UsableProvider
 from okane.store.session import Session
 from okane.store.sql_parameters import milliseconds
 from streams import Coalescer
 from streams.failpoints import failpoint
 
 BATCHED = sql_files.prepare_statements(
-    "payments.sql", "accept", "by_key", "by_id", "claim", "refused", "renew", "settle", "settled_before"
+    "payments.sql", "accept", "by_key", "by_id", "claim", "refused", "postpone", "renew", "settle", "settled_before"
 )
 MAX_BATCH = 256
+NO_PROVIDER_WAIT_S = (
+    5.0  # before the next look at a payment whose provider is switched off, or cannot be reached from here
+)
 
 BEFORE_INSERT = failpoint("accept.before_insert", "nothing is written yet", raises=StoreUnavailable)
 AFTER_INSERT = failpoint("accept.after_commit", "rows committed, the reply lost", raises=StoreUnavailable)
 AFTER_CLAIM = failpoint("claim.after_commit", "claims committed, the reply lost", raises=StoreUnavailable)
 AFTER_SETTLE = failpoint("settle.after_commit", "outcomes committed, the reply lost", raises=StoreUnavailable)
 BETWEEN_SINGLES = failpoint("store.between_singles", "half of a batch is written, row by row", raises=StoreUnavailable)
+
+ONLY_HTTP = (UsableProvider("http"),)
 
 _INT = operator.attrgetter("int")  # six times as fast as comparing UUIDs, which is Python code
 
@@ -62,6 +77,8 @@ class PaymentStore(RareTransitionStore):
         on_round_trip: Callable[[str, float], None] | None = None,
     ) -> None:
         self.clock = DatabaseClock()  # set by `get`
+        # The providers from which a claim may choose now, in their order; replaced by workers that have others.
+        self.usable_providers: Callable[[], Sequence[UsableProvider]] = lambda: ONLY_HTTP
         self._lease = lease
         self._sessions: list[Session] = []
         self._url = url
@@ -257,6 +274,7 @@ class PaymentStore(RareTransitionStore):
         # Counted from before the statement: the claim must end no later here than in the database.
         valid_until_s = time.monotonic() + self._lease.total_seconds()
         parameters = {
+            **self._usable(),
             "ids": sorted(set(ids), key=_INT),  # sorted, so that two claimers never wait for each other
             "actor": self._actor,
             "lease_ms": milliseconds(self._lease),
@@ -270,18 +288,32 @@ class PaymentStore(RareTransitionStore):
         missing = [payment_id for payment_id, claim in zip(ids, granted, strict=True) if claim is None]
         if not missing:
             return [claim for claim in granted if claim is not None]
-        refused: dict[UUID, ClaimRefusal] = {}
+        refused: Mapping[UUID, ClaimRefusal] = {}
         absent: ClaimRefusal | BaseException = ClaimRefusal(None, timedelta(0))
         try:
-            parameters = {"ids": list(set(missing))}
-            for payment_id, status, spent, wait_s, *more in await session.fetch(BATCHED["refused"], parameters):
-                refused[payment_id] = ClaimRefusal(Status(status), timedelta(seconds=wait_s), spent, *more)
+            refused = await self._refused(session, missing)
         except StoreUnavailable as error:
             absent = error  # only for these: the claims above are granted
         return [
             refused.get(payment_id, absent) if claim is None else claim
             for payment_id, claim in zip(ids, granted, strict=True)
         ]
+
+    def _usable(self) -> dict[str, Any]:
+        usable = self.usable_providers()
+        return {"usable": [one.name for one in usable], "defaults": [one.is_default for one in usable]}
+
+    async def _refused(self, session: Session, missing: Sequence[UUID]) -> Mapping[UUID, ClaimRefusal]:
+        """Return why these claims were refused. Those that only lack a provider are postponed."""
+        refused: dict[UUID, ClaimRefusal] = {}
+        parameters = {"ids": sorted(set(missing), key=_INT), **self._usable()}
+        for payment_id, status, spent, wait_s, *more in await session.fetch(BATCHED["refused"], parameters):
+            refused[payment_id] = ClaimRefusal(Status(status), timedelta(seconds=wait_s), spent, *more)
+        if without := [payment_id for payment_id, one in refused.items() if one.no_provider and not one.wait]:
+            parameters = {"ids": without, "wait_s": NO_PROVIDER_WAIT_S, "grace_ms": milliseconds(self._grace)}
+            for payment_id, wait_s in await session.fetch(BATCHED["postpone"], parameters):
+                refused[payment_id] = dataclasses.replace(refused[payment_id], wait=timedelta(seconds=wait_s))
+        return refused
 
     async def _renew(self, session: Session, batch: Sequence[tuple[UUID, int]]) -> Sequence[bool]:
         ordered = sorted(batch)
@@ -315,6 +347,8 @@ class PaymentStore(RareTransitionStore):
                 "calls": [one.call for one in ordered],
                 "delays_ms": [None if one.delay is None else milliseconds(one.delay) for one in ordered],
                 "providers": [one.provider for one in ordered],
+                "attempt_refs": [one.attempt_ref for one in ordered],
+                "next_actions": [_json(one.next_action) for one in ordered],
                 "latencies_ms": [milliseconds(one.latency) for one in ordered],
                 "actor": self._actor,
                 "grace_ms": milliseconds(self._grace),
@@ -336,8 +370,12 @@ def _key(new: NewPayment) -> tuple[str, str]:
     return new.account_id, new.idempotency_key
 
 
+def _json(action: NextAction | None) -> str | None:
+    return None if action is None else json.dumps({"kind": action.kind, "url": action.url})
+
+
 def _claimed(row: Row, valid_until_s: float) -> Claim:
-    look_up_first, look_ups, since_call_s, open_s, expired = row[columns.WIDTH :]
+    look_up_first, look_ups, since_call_s, open_s, expired, pending_s, key_age_s, may_charge = row[columns.WIDTH :]
     return Claim(
         payment=columns.read_payment(row),
         look_up_first=look_up_first,
@@ -346,4 +384,7 @@ def _claimed(row: Row, valid_until_s: float) -> Claim:
         open_s=open_s,
         valid_until_s=valid_until_s,
         expired=expired,
+        pending_s=pending_s,
+        key_age_s=key_age_s,
+        may_charge=may_charge,
     )

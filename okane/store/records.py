@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
-from okane.payment import Payment, Status
+from okane.payment import NextAction, Payment, Status
 from streams.values import value
 
 Call = Literal["charge", "look_up"]
@@ -25,12 +25,22 @@ class AcceptedRow:
 
 
 @value
+class UsableProvider:
+    """A provider that a worker can call now. With `is_default` it may charge payments that name none."""
+
+    name: str
+    is_default: bool = True
+
+
+@value
 class Claim:
-    """The sole right to call the provider for `payment` until `valid_until_s` (time.monotonic(), from before the claim).
+    """The sole right to call `payment.provider` until `valid_until_s` (time.monotonic(), from before the claim).
 
     `look_up_first`: the outcome of an earlier call is open. `since_call_s`: the age of the last call that may have reached
     the provider. `open_s`: how long the outcome has been open. `look_ups`: how often it was looked up. `expired`: no charge
-    may begin any more.
+    may begin any more. `pending_s`: how long the provider has had the charge without a decision, None if it does not.
+    `key_age_s`: how long ago the first call under this provider key may have begun. `may_charge` is False while an operator
+    has drained the provider: look-ups only.
     """
 
     payment: Payment
@@ -40,6 +50,9 @@ class Claim:
     open_s: float
     valid_until_s: float
     expired: bool = False
+    pending_s: float | None = None
+    key_age_s: float = 0.0
+    may_charge: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +60,7 @@ class ClaimRefusal:
     """The refusal of a claim. `status` is None if there is no such payment; `wait` is the time to the next possible claim.
 
     `spent`: the reason if all retries are spent. `expired`: the payment must be canceled. `look_up_late`: the payment is
-    closed, and the sweep sent it for a late look-up.
+    closed, and the sweep sent it for a late look-up. `no_provider`: it is due, but no provider can take it now.
     """
 
     status: Status | None
@@ -55,6 +68,7 @@ class ClaimRefusal:
     spent: str | None = None
     expired: bool = False
     look_up_late: bool = False
+    no_provider: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +99,8 @@ class Settlement:
     decline_code: str | None = None
     reason: str | None = None
     delay: timedelta | None = None
+    attempt_ref: str | None = None
+    next_action: NextAction | None = None
 
 
 @dataclass(frozen=True, slots=True)

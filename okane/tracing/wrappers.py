@@ -12,7 +12,7 @@ from uuid import UUID
 from opentelemetry.trace import SpanKind
 
 from okane.payment import Payment
-from okane.providers.base import ChargeResult, LookUpResult, Provider, Unavailable, Unknown
+from okane.providers.base import ChargeResult, LookUpResult, Provider, Traits, Unavailable, Unknown
 from okane.store import AcceptedRow, Claim, ClaimRefusal, NewPayment, Settlement
 from okane.tracing import ClaimStore, RowWriter
 from okane.tracing.spans import SpanFactory, TraceSpan, name_payments
@@ -96,15 +96,19 @@ class TracedProvider:
     def name(self) -> str:
         return self._provider.name
 
+    @property
+    def traits(self) -> Traits:
+        return self._provider.traits
+
     async def charge(self, payment: Payment) -> ChargeResult:
         with self._spans.step("provider charge", SpanKind.CLIENT) as span:
             result = await self._provider.charge(payment)
             self._record(span, result)
             return result
 
-    async def look_up(self, payment: Payment) -> LookUpResult:
+    async def look_up(self, payment: Payment, *, may_execute: bool) -> LookUpResult:
         with self._spans.step("provider look_up", SpanKind.CLIENT) as span:
-            result = await self._provider.look_up(payment)
+            result = await self._provider.look_up(payment, may_execute=may_execute)
             self._record(span, result)
             return result
 

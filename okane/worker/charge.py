@@ -23,11 +23,10 @@ from okane.metrics import OkaneMetrics
 from okane.payment import Payment, Status
 from okane.providers.base import (
     Approved,
-    ChargeResult,
     Declined,
     LookUpResult,
     NotFound,
-    Provider,
+    Pending,
     Unavailable,
     Unknown,
 )
@@ -36,6 +35,7 @@ from okane.tracing import ClaimStore
 from okane.worker.late_look_up import LateLookUps
 from okane.worker.lease_renewal import Lease, LeaseRenewal
 from okane.worker.outcome_rules import SPENT, OutcomeRules, PaymentOutcome
+from okane.worker.provider_set import LEGACY, Gateway, ProviderSet
 from okane.worker.store_retry import StoreRetry
 from streams import Dead, Done, Message, Outcome, Retry
 from streams.failpoints import failpoint
@@ -61,7 +61,7 @@ class PaymentHandler:
         *,
         store: PaymentStore,
         claim_store: ClaimStore | None = None,
-        provider: Provider,
+        providers: ProviderSet,
         leases: LeaseRenewal,
         rules: OutcomeRules,
         metrics: OkaneMetrics,
@@ -69,8 +69,7 @@ class PaymentHandler:
     ) -> None:
         self._store = store
         self._claim_store = store if claim_store is None else claim_store
-        self._provider = provider
-        self._provider_name = provider.name
+        self._providers = providers
         self._leases = leases
         self._rules = rules
         self._roll = roll
@@ -78,8 +77,8 @@ class PaymentHandler:
         self._late_look_ups = LateLookUps(
             store=store,
             retry_store_call=self._retry_store_call,
-            provider=self._provider_name,
-            look_up=lambda payment: self._call("look_up", provider.look_up, payment),
+            look_up=self._look_up_late,
+            providers=providers,
             rules=rules,
             lease=leases.lease,
             metrics=metrics,
@@ -144,6 +143,9 @@ class PaymentHandler:
         return Done() if canceled else Retry("expired, and changed meanwhile", after=SOON)
 
     def _refused(self, refused: ClaimRefusal, message: Message) -> Outcome:
+        if refused.no_provider and refused.wait:
+            self._claims("no_provider").inc()
+            return Retry("no provider can take it now", after=refused.wait)
         self._claims(refused.status or "missing").inc()
         match refused.status:
             case None:
@@ -153,7 +155,14 @@ class PaymentHandler:
                 return Dead(refused.spent)
             case Status.SUCCESS | Status.FAILED_FINAL | Status.CANCELED | Status.NEEDS_REVIEW:
                 return Done()
-            case Status.PENDING | Status.PROCESSING | Status.FAILED_RETRYABLE | Status.UNKNOWN as status:
+            case (
+                Status.PENDING
+                | Status.PROCESSING
+                | Status.FAILED_RETRYABLE
+                | Status.UNKNOWN
+                | Status.REQUIRES_ACTION
+                | Status.SUBMITTED
+            ) as status:
                 # Not due yet, or another worker holds it: keep a wake-up in case that worker dies.
                 return Retry(f"{status}, not claimable yet", after=refused.wait + timedelta(milliseconds=1))
             case _:
@@ -161,54 +170,74 @@ class PaymentHandler:
 
     async def _attempt(self, claim: Claim, lease: Lease) -> Settlement | None:
         """Look up an open outcome, else charge. Return None if the lease ran out before the charge."""
-        payment = claim.payment
-        started_s = time.monotonic()
+        payment, started_s = claim.payment, time.monotonic()
+        gateway = self._providers.of(payment)
+        assert gateway is not None, f"the claim chose {payment.provider}, which this worker does not have"
+        traits = gateway.provider.traits
         hopeless = self._rules.hopeless(claim) if payment.retries else None
         if hopeless is not None:
             return self._settlement(payment, hopeless, call=None, started_s=started_s)
-        if claim.look_up_first:
-            found = await self._call("look_up", self._provider.look_up, payment)
-            decided = self._rules.looked_up(claim, found)
+        # Under a key that has expired the provider would make a second charge.
+        key_lives = traits.key_lifetime is None or claim.key_age_s < traits.key_lifetime.total_seconds()
+        if claim.look_up_first or not key_lives:
+            may_execute = key_lives and claim.may_charge and not claim.expired and lease.is_valid
+            answer = gateway.provider.look_up(payment, may_execute=may_execute)
+            found = await self._call("look_up", gateway, payment, answer, claim=claim)
+            decided = self._rules.looked_up(claim, found, traits)
             if decided is not None:
                 return self._settlement(payment, decided, call="look_up", started_s=started_s)
+        wait = await gateway.gate.permit()
+        if wait is not None:
+            limited = self._rules.deferred("the rate limit of the provider", wait)
+            return self._settlement(payment, limited, call=None, started_s=started_s)
         if BEFORE_CALL.armed:
             await BEFORE_CALL.hit()
         if not lease.is_valid:
             _log_of(payment.id, payment.attempts).warning("lease_ran_out")
             return None
-        result = await self._call("charge", self._provider.charge, payment)
+        result = await self._call("charge", gateway, payment, gateway.provider.charge(payment), claim=claim)
         assert not isinstance(result, NotFound)
-        decided = self._rules.charged(claim, result, roll=self._roll())
+        decided = self._rules.charged(claim, result, traits, roll=self._roll())
         return self._settlement(payment, decided, call="charge", started_s=started_s)
+
+    async def _look_up_late(self, payment: Payment, gateway: Gateway) -> LookUpResult:
+        """Look up a closed payment. It has no claim, and must not be charged any more."""
+        return await self._call("look_up", gateway, payment, gateway.provider.look_up(payment, may_execute=False))
 
     async def _call(
         self,
         call: Call,
-        provider_call: Callable[[Payment], Awaitable[ChargeResult]] | Callable[[Payment], Awaitable[LookUpResult]],
+        gateway: Gateway,
         payment: Payment,
+        answer: Awaitable[LookUpResult],
+        *,
+        claim: Claim | None = None,
     ) -> LookUpResult:
-        started_s = time.perf_counter()
-        result: LookUpResult
+        """Return the result of a provider call. If it is broken off, the claim's payment is left open."""
+        began_s = time.perf_counter()
         try:
-            result = await provider_call(payment)
+            result = await answer
         except asyncio.CancelledError:
-            await self._leave_open(payment, call, took_s=time.perf_counter() - started_s)
+            if claim is not None:
+                await self._leave_open(claim, gateway, call, took_s=time.perf_counter() - began_s)
             raise
         except Exception as error:
             # A bug of the provider's adapter. Its request may have been sent: only a look-up can tell.
             _log_of(payment.id, payment.attempts).exception(
-                "provider_adapter_failed", provider=self._provider_name, call=call
+                "provider_adapter_failed", provider=gateway.provider.name, call=call
             )
             result = Unknown(f"{type(error).__name__}: {error}")
-        name = self._provider_name
-        self._provider_seconds(name, call).observe(time.perf_counter() - started_s)
+        name = gateway.provider.name
+        gateway.gate.record(result)
+        self._provider_seconds(name, call).observe(time.perf_counter() - began_s)
         self._attempts(name, call, _outcome_label(result)).inc()
         return result
 
-    async def _leave_open(self, payment: Payment, call: Call, *, took_s: float) -> None:
+    async def _leave_open(self, claim: Claim, gateway: Gateway, call: Call, *, took_s: float) -> None:
         """Write `unknown` when the worker is stopped during a call that may have been executed: it is looked up soon. If
         this fails, the lease runs out and counts as a crash."""
-        stopped = self._rules.stopped(call)
+        payment = claim.payment
+        stopped = self._rules.stopped(claim, call, gateway.provider.traits)
         settlement = self._settlement(payment, stopped, call=call, started_s=time.monotonic() - took_s)
         try:
             async with asyncio.timeout(LAST_WORDS_S):
@@ -225,12 +254,14 @@ class PaymentHandler:
             status=decided.status,
             event=decided.event,
             call=call,
-            provider=self._provider_name,
+            provider=payment.provider or LEGACY,
             latency=timedelta(seconds=time.monotonic() - started_s),
             provider_ref=decided.provider_ref,
             decline_code=decided.decline_code,
             reason=decided.reason,
             delay=decided.delay,
+            attempt_ref=decided.attempt_ref,
+            next_action=decided.next_action,
         )
 
     async def _late(self, settlement: Settlement) -> Outcome:
@@ -282,6 +313,8 @@ def _outcome_label(result: LookUpResult) -> str:
             return "approved"
         case Declined():
             return "declined"
+        case Pending():
+            return "pending"
         case Unavailable():
             return "unavailable"
         case Unknown():

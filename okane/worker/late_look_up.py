@@ -16,9 +16,10 @@ import structlog
 
 from okane.metrics import OkaneMetrics
 from okane.payment import Payment, Status
-from okane.providers.base import Approved, Declined, LookUpResult, NotFound, Unavailable, Unknown
+from okane.providers.base import Approved, Declined, LookUpResult, NotFound, Pending, Unavailable, Unknown
 from okane.store import PaymentStore, Settlement
 from okane.worker.outcome_rules import OutcomeRules
+from okane.worker.provider_set import LEGACY, Gateway, ProviderSet
 from okane.worker.store_retry import StoreRetry
 from streams import Dead, Done, Outcome
 from streams.failpoints import failpoint
@@ -36,19 +37,18 @@ class LateLookUps:
         *,
         store: PaymentStore,
         retry_store_call: StoreRetry,
-        provider: str,
-        look_up: Callable[[Payment], Awaitable[LookUpResult]],
+        providers: ProviderSet,
+        look_up: Callable[[Payment, Gateway], Awaitable[LookUpResult]],
         rules: OutcomeRules,
         lease: timedelta,
         metrics: OkaneMetrics,
     ) -> None:
         self._store = store
         self._retry_store_call = retry_store_call
-        self._provider = provider
+        self._providers = providers
         self._look_up = look_up
-        self._deadline_s = rules.unknown_deadline.total_seconds()
         self._again = [max(lease, delay) for delay in rules.look_up_delays]
-        self._late_charges = metrics.late_charges.labels(provider)
+        self._late_charges = metrics.late_charges
 
     async def run(self, payment_id: UUID) -> Outcome:
         """Look the payment up once. Without an answer its row is due again by itself."""
@@ -56,10 +56,16 @@ class LateLookUps:
         if taken is None:
             return Done()
         payment = taken.payment
-        if taken.open_s >= self._deadline_s:
+        gateway = self._providers.of(payment)
+        if gateway is None:  # another worker may have it, next time
+            log.info(
+                "late_look_up_unanswered", payment_id=str(payment.id), reason=f"no provider {payment.provider} here"
+            )
+            return Done()
+        if taken.open_s >= gateway.provider.traits.unknown_deadline.total_seconds():
             return await self._give_up(payment)
         started_s = time.monotonic()
-        result = await self._look_up(payment)
+        result = await self._look_up(payment, gateway)
         if BEFORE_RECORD.armed:
             await BEFORE_RECORD.hit()
         match result:
@@ -67,6 +73,8 @@ class LateLookUps:
                 return await self._found(payment, provider_ref, timedelta(seconds=time.monotonic() - started_s))
             case Declined() | NotFound():
                 await self._retry_store_call(self._store.plan_late_look_up, payment, begun_at=taken.begun_at)
+            case Pending():
+                log.info("late_look_up_unanswered", payment_id=str(payment.id), reason="pending at the provider")
             case Unavailable(reason=reason) | Unknown(reason=reason):
                 log.info("late_look_up_unanswered", payment_id=str(payment.id), reason=reason)
             case _:
@@ -82,7 +90,7 @@ class LateLookUps:
             status=Status.SUCCESS,
             event="success",
             call="look_up",
-            provider=self._provider,
+            provider=payment.provider or LEGACY,
             latency=latency,
             provider_ref=provider_ref,
             reason=reason,
@@ -90,7 +98,7 @@ class LateLookUps:
         status = await self._retry_store_call(self._store.record_late, settlement, once=True)
         log.warning("late_charge", payment_id=str(payment.id), provider_ref=provider_ref, status=status)
         if status is Status.NEEDS_REVIEW:
-            self._late_charges.inc()
+            self._late_charges.labels(payment.provider or LEGACY).inc()
             return Dead(reason)
         return Done()  # tried again meanwhile: the next claim finds this charge, or the last one has
 

@@ -6,7 +6,7 @@ Its caller opens and closes the clients, the stores and the provider.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -20,6 +20,7 @@ from okane.worker.charge import PaymentHandler
 from okane.worker.direct_run import DirectRuns
 from okane.worker.lease_renewal import LeaseRenewal
 from okane.worker.outcome_rules import OutcomeRules
+from okane.worker.provider_set import ProviderSet
 from okane.worker.sweep import LaneState, Sweep
 from streams import Consumer, ConsumerOptions, Delayed, Inspector, Janitor, Metrics, Producer, Stream
 from streams.connection import RedisClient
@@ -29,7 +30,10 @@ log = structlog.get_logger("okane.app")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
-    """The settings of one worker. Those with a default are not settings of okane; the simulation shortens them."""
+    """The settings of one worker. Those with a default are not settings of okane; the simulation shortens them.
+
+    `default_providers` charge the payments that name none, in this order (None: all).
+    """
 
     name: str
     group: str
@@ -40,6 +44,7 @@ class WorkerOptions:
     sweep_interval: timedelta
     redis_patience: timedelta
     max_stream_length: int
+    default_providers: Sequence[str] | None = None
     poll: timedelta = timedelta(milliseconds=250)
     janitor_idle: timedelta = timedelta(minutes=10)
     janitor_interval: timedelta = timedelta(minutes=1)
@@ -57,7 +62,7 @@ class Worker:
         producer: Producer,
         store: PaymentStore,
         sweep_store: SweepStore,
-        provider: Provider,
+        providers: Sequence[Provider],
         metrics: OkaneMetrics,
         stream_metrics: Metrics,
         tracing: tracing.Tracing = tracing.OFF,
@@ -66,10 +71,12 @@ class Worker:
         self._producer = producer
         self._inspector = Inspector(redis, stream, group=options.group)
         self._leases = LeaseRenewal(store=store, lease=options.lease)
+        provider_set = ProviderSet([tracing.provider(one) for one in providers], defaults=options.default_providers)
+        store.usable_providers = provider_set.usable
         charge = PaymentHandler(
             store=store,
             claim_store=tracing.claim_store(store),
-            provider=tracing.provider(provider),
+            providers=provider_set,
             leases=self._leases,
             rules=options.rules,
             metrics=metrics,

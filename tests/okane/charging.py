@@ -14,13 +14,16 @@ from prometheus_client import CollectorRegistry
 
 from okane.metrics import OkaneMetrics
 from okane.payment import Payment, Status
-from okane.providers.base import Approved, ChargeResult, LookUpResult, NotFound
+from okane.providers.base import Approved, ChargeResult, LookUpResult, NotFound, Traits
 from okane.store import PaymentStore
 from okane.worker.charge import PaymentHandler
 from okane.worker.lease_renewal import LeaseRenewal
 from okane.worker.outcome_rules import OutcomeRules
+from okane.worker.provider_set import ProviderSet
 from streams import Message, RetryPolicy
 from tests.okane.stored_payments import GRACE, LEASE, accept_one, new
+
+TRAITS = Traits(timeout=timedelta(seconds=5), consistency_lag=timedelta(0), unknown_deadline=timedelta(hours=24))
 
 
 @dataclass
@@ -31,12 +34,13 @@ class Scripted:
     charges: Callable[[], ChargeResult] = field(default=lambda: Approved("ref"))
     look_ups: Callable[[], LookUpResult] = field(default=NotFound)
     asked: list[str] = field(default_factory=list)
+    traits: Traits = TRAITS
 
     async def charge(self, payment: Payment) -> ChargeResult:
         self.asked.append(f"charge {payment.provider_key}")
         return self.charges()
 
-    async def look_up(self, payment: Payment) -> LookUpResult:
+    async def look_up(self, payment: Payment, *, may_execute: bool) -> LookUpResult:
         self.asked.append(f"look up {payment.provider_key}")
         return self.look_ups()
 
@@ -64,13 +68,13 @@ class Desk:
         rules = OutcomeRules(
             policy=RetryPolicy(max_attempts=2),
             max_deliveries=5,
-            consistency_lag=timedelta(0),
-            unknown_deadline=timedelta(hours=24),
             look_up_delays=look_up_delays,
         )
+        providers = ProviderSet([provider])
+        store.usable_providers = providers.usable
         metrics = OkaneMetrics(CollectorRegistry())
         charge = PaymentHandler(
-            store=store, provider=provider, leases=leases, rules=rules, metrics=metrics, roll=lambda: 0.5
+            store=store, providers=providers, leases=leases, rules=rules, metrics=metrics, roll=lambda: 0.5
         )
         yield cls(store, provider, leases, charge, metrics, url)
         await store.aclose()

@@ -26,7 +26,7 @@ _HARMLESS = [
     rf"CREATE OR REPLACE TRIGGER {_NAME} (?:BEFORE|AFTER) .* ON {_NAME} FOR EACH ROW WHEN .*",
     r"COMMENT ON .*",
 ]
-_ON_A_NEW_TABLE = rf"(?:CREATE (?:UNIQUE )?INDEX {_NAME} ON|INSERT INTO|ALTER TABLE) ({_NAME})\b.*"
+_ON_A_NEW_TABLE = rf"(?:CREATE (?:UNIQUE )?INDEX (?:IF NOT EXISTS )?{_NAME} ON|INSERT INTO|ALTER TABLE) ({_NAME})\b.*"
 # The old code still runs during the step: a step may drop what it uses one version later, and must say so.
 _CONTRACTS = (
     rf"(?:ALTER TABLE {_NAME} DROP COLUMN {_NAME}|DROP TABLE {_NAME}"

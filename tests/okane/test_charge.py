@@ -138,7 +138,7 @@ async def test_a_worker_that_is_stopped_amid_a_call_leaves_it_to_a_look_up_and_c
     payment_id = await desk.accepted()
     entered = asyncio.Event()
 
-    async def never(_payment: Payment) -> ChargeResult:
+    async def never(_payment: Payment, **_options: bool) -> ChargeResult:
         entered.set()
         await asyncio.Event().wait()
         raise AssertionError

@@ -189,7 +189,7 @@ async def test_a_contractual_503_is_unavailable(body: bytes) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"{}", PAGE])
 async def test_a_429_is_unavailable(body: bytes) -> None:
-    assert await charge_against(answer(429, body)) == Unavailable("HTTP 429")
+    assert await charge_against(answer(429, body)) == Unavailable("HTTP 429", fault="limit")
 
 
 async def test_retry_after_is_handed_on() -> None:
@@ -361,7 +361,7 @@ async def test_any_other_404_is_unknown(body: bytes) -> None:
 @pytest.mark.parametrize("status", [429, 503])
 async def test_a_look_up_that_is_not_taken_is_unavailable(status: int) -> None:
     result = await look_up_against(answer(status, b"", "Retry-After: 2"))
-    assert result == Unavailable(f"HTTP {status}", timedelta(seconds=2))
+    assert result == Unavailable(f"HTTP {status}", timedelta(seconds=2), "limit" if status == 429 else "provider")
 
 
 @pytest.mark.parametrize(

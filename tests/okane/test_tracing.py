@@ -51,6 +51,7 @@ from okane.tracing import export
 from okane.tracing.opentelemetry_tracing import recording
 from streams import Done, Draft, Message, Outcome, StreamFull, connect
 from streams.testing import MemoryQueue
+from tests.okane.charging import TRAITS
 from tests.okane.fast_path import HEALTH, Shelf, post, sent
 from tests.okane.served_api import LIMITS, Api
 from tests.okane.stored_payments import GRACE, LEASE, accept_one, new, settlement
@@ -276,6 +277,7 @@ class Scripted:
     """A provider that answers so, and keeps what it would have been told."""
 
     name = "scripted"
+    traits = TRAITS
 
     def __init__(self, traced: Traced, result: ChargeResult | Exception) -> None:
         self._tracing = traced.tracing
@@ -290,7 +292,7 @@ class Scripted:
             raise self._result
         return self._result
 
-    async def look_up(self, payment: Payment) -> LookUpResult:
+    async def look_up(self, payment: Payment, *, may_execute: bool) -> LookUpResult:
         return NotFound()
 
     async def aclose(self) -> None:
@@ -303,7 +305,7 @@ async def test_the_provider_is_told_of_the_span_of_its_call(traced: Traced) -> N
     payment = cast("Payment", None)
     assert provider.name == "scripted"
     assert await provider.charge(payment) == Approved("ref")
-    assert await provider.look_up(payment) == NotFound()
+    assert await provider.look_up(payment, may_execute=False) == NotFound()
     await provider.aclose()
     assert scripted.closed
     charge, look_up = traced.span("provider charge"), traced.span("provider look_up")

@@ -16,8 +16,8 @@ from typing import Any, Final
 from unittest.mock import patch
 from uuid import UUID
 
-from okane.payment import Payment, Status
-from okane.providers.base import ChargeResult, Unavailable, Unknown
+from okane.payment import Status
+from okane.providers.base import ChargeResult, Traits, Unavailable, Unknown
 from okane.store import Claim, Settlement
 from okane.worker.charge import PaymentHandler
 from okane.worker.late_look_up import LateLookUps
@@ -34,12 +34,14 @@ from tests.simulation.store import MemoryPaymentStore, PaymentRow
 @contextlib.contextmanager
 def key_per_attempt() -> Iterator[None]:
     """Every attempt has a provider key of its own. Caught by I2: after a time-out the money moves twice."""
-    call = PaymentHandler._call
+    attempt = PaymentHandler._attempt
 
-    async def broken(self: PaymentHandler, name: Any, ask: Any, payment: Payment) -> Any:
-        return await call(self, name, ask, replace(payment, provider_key=f"{payment.id}:{payment.attempts}"))
+    async def broken(self: PaymentHandler, claim: Claim, lease: Lease) -> Settlement | None:
+        payment = claim.payment
+        key = f"{payment.id}:{payment.attempts}"
+        return await attempt(self, replace(claim, payment=replace(payment, provider_key=key)), lease)
 
-    with patch.object(PaymentHandler, "_call", broken):
+    with patch.object(PaymentHandler, "_attempt", broken):
         yield
 
 
@@ -120,8 +122,11 @@ def unknown_is_unavailable() -> Iterator[None]:
     """A time-out counts as never sent, and is charged again at once. Caught by I4, when the retries are spent by then."""
     charged = OutcomeRules.charged
 
-    def broken(self: OutcomeRules, claim: Claim, result: ChargeResult, *, roll: float) -> PaymentOutcome:
-        return charged(self, claim, Unavailable(result.reason) if isinstance(result, Unknown) else result, roll=roll)
+    def broken(
+        self: OutcomeRules, claim: Claim, result: ChargeResult, traits: Traits, *, roll: float
+    ) -> PaymentOutcome:
+        result = Unavailable(result.reason) if isinstance(result, Unknown) else result
+        return charged(self, claim, result, traits, roll=roll)
 
     with patch.object(OutcomeRules, "charged", broken):
         yield
@@ -214,10 +219,12 @@ MUTANTS: Final[Mapping[str, Callable[[], AbstractContextManager[Any]]]] = {
 def _charged(verdict: Callable[[Claim, Unknown], PaymentOutcome]) -> Iterator[None]:
     charged = OutcomeRules.charged
 
-    def broken(self: OutcomeRules, claim: Claim, result: ChargeResult, *, roll: float) -> PaymentOutcome:
+    def broken(
+        self: OutcomeRules, claim: Claim, result: ChargeResult, traits: Traits, *, roll: float
+    ) -> PaymentOutcome:
         if isinstance(result, Unknown):
             return verdict(claim, result)
-        return charged(self, claim, result, roll=roll)
+        return charged(self, claim, result, traits, roll=roll)
 
     with patch.object(OutcomeRules, "charged", broken):
         yield

@@ -19,6 +19,7 @@ from okane.store import (
     PaymentStore,
     Settlement,
     SweepStore,
+    UsableProvider,
     WakeUp,
 )
 from okane.store.sweep import MarkResult
@@ -82,6 +83,14 @@ class RemotePaymentStore:
         self._database = database
         self._actor, self._lease, self._grace = actor, lease, grace
         self._store = MemoryPaymentStore(database, actor=actor, lease=lease, grace=grace, late_look_ups=late_look_ups)
+
+    @property
+    def usable_providers(self) -> Callable[[], Sequence[UsableProvider]]:
+        return self._store.usable_providers
+
+    @usable_providers.setter
+    def usable_providers(self, usable: Callable[[], Sequence[UsableProvider]]) -> None:
+        self._store.usable_providers = usable
 
     async def _accept(self, new: NewPayment, *, wake: bool) -> AcceptedRow | BaseException:
         # The id is made here: its time is that of the request, whenever it arrives.

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from okane.intake.accept import PaymentIntake
 from okane.metrics import OkaneMetrics
+from okane.providers.base import Traits
 from okane.worker.outcome_rules import OutcomeRules
 from okane.worker.worker import Worker, WorkerOptions
 from streams import Metrics, Producer, RetryPolicy, Stream, StreamUnavailable, require_noeviction
@@ -131,7 +132,11 @@ class WorkerProcess:
             outside.bank,
             outside.network,
             outside.provider,
-            patience_s=outside.scenario.provider_timeout.total_seconds(),
+            traits=Traits(
+                timeout=outside.scenario.provider_timeout,
+                consistency_lag=outside.scenario.consistency_lag,
+                unknown_deadline=outside.scenario.unknown_deadline,
+            ),
             dies_of=POISONED if outside.scenario.poison == "provider" else None,
         )
         worker = Worker(
@@ -141,7 +146,7 @@ class WorkerProcess:
             producer=resources.producer,
             store=resources.store,
             sweep_store=resources.sweep_store,
-            provider=provider,
+            providers=[provider],
             metrics=_metrics,
             stream_metrics=resources.metrics,
         )
@@ -154,8 +159,6 @@ def _options(scenario: Scenario, *, name: str) -> WorkerOptions:
     rules = OutcomeRules(
         policy=policy,
         max_deliveries=scenario.max_deliveries,
-        consistency_lag=scenario.consistency_lag,
-        unknown_deadline=scenario.unknown_deadline,
         look_up_delays=scenario.look_up_delays,
     )
     return WorkerOptions(

@@ -19,6 +19,7 @@ from okane.providers.base import (
     Declined,
     LookUpResult,
     NotFound,
+    Traits,
     Unavailable,
     Unknown,
 )
@@ -126,17 +127,16 @@ class Bank:
 
 
 class SimulatedProvider:
-    """The adapter of one worker. It waits for `patience_s` at most."""
+    """The adapter of one worker. It waits for the time-out of `traits` at most."""
 
     name = "simulated"
 
-    def __init__(
-        self, bank: Bank, network: Network, link: Link, *, patience_s: float, dies_of: str | None = None
-    ) -> None:
+    def __init__(self, bank: Bank, network: Network, link: Link, *, traits: Traits, dies_of: str | None = None) -> None:
         self._bank = bank
         self._network = network
         self._link = link
-        self._patience_s = patience_s
+        self.traits = traits
+        self._patience_s = traits.timeout.total_seconds()
         self._dies_of = dies_of
 
     async def charge(self, payment: Payment) -> ChargeResult:
@@ -162,7 +162,7 @@ class SimulatedProvider:
         assert not isinstance(result, NotFound)
         return result
 
-    async def look_up(self, payment: Payment) -> LookUpResult:
+    async def look_up(self, payment: Payment, *, may_execute: bool) -> LookUpResult:
         bank = self._bank
         if payment.idempotency_key == self._dies_of:
             await self._network.die("poison")

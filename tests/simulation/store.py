@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -23,16 +23,30 @@ from okane.payment import (
     MAX_SCHEDULE_AHEAD,
     RARE_STATUSES,
     TRANSITIONS,
+    NextAction,
     Payment,
     Status,
 )
-from okane.store import AcceptedRow, Claim, ClaimRefusal, Decision, Event, LateLookUp, NewPayment, Settlement, WakeUp
+from okane.store import (
+    AcceptedRow,
+    Claim,
+    ClaimRefusal,
+    Decision,
+    Event,
+    LateLookUp,
+    NewPayment,
+    Settlement,
+    UsableProvider,
+    WakeUp,
+)
+from okane.store.payments import NO_PROVIDER_WAIT_S, ONLY_HTTP
 from okane.store.sweep import ALL_LANES, LONGEST_QUEUE, WINDOW, MarkResult
 
 FAILED = (Status.FAILED_FINAL, Status.FAILED_RETRYABLE)
-OPEN = (Status.PROCESSING, Status.UNKNOWN)
-DELAYED = (Status.FAILED_RETRYABLE, Status.UNKNOWN)
-ENDED = ("unavailable", "declined", "spent")  # attempts that leave no call on its way
+AWAITING = (Status.REQUIRES_ACTION, Status.SUBMITTED)
+OPEN = (Status.PROCESSING, Status.UNKNOWN, *AWAITING)
+DELAYED = (Status.FAILED_RETRYABLE, Status.UNKNOWN, *AWAITING)
+ENDED = ("unavailable", "deferred", "pending", "declined", "spent")  # attempts that leave no call on its way
 ON_PATH = (Status.PENDING, Status.PROCESSING)
 
 
@@ -70,6 +84,20 @@ class PaymentRow:
     execute_at: datetime | None = None
     expires_at: datetime | None = None
     rare_status: Status | None = None
+    provider: str | None = None
+    pinned: bool | None = None
+    requested_provider: str | None = None
+    attempt_ref: str | None = None
+    pending_since: datetime | None = None
+    next_action: dict[str, str] | None = None
+    payment_method: str | None = None
+    return_url: str | None = None
+
+    @property
+    def is_pinned(self) -> bool:
+        """True if a call to its provider may have been executed."""
+        known = self.pinned or self.status in OPEN or self.provider_ref or self.attempt_ref
+        return bool(known or (self.attempts > 0 and self.provider is None))
 
     def payment(self) -> Payment:
         """The row as the other layers see it."""
@@ -94,7 +122,20 @@ class PaymentRow:
             retry_at=self.retry_at,
             execute_at=self.execute_at,
             expires_at=self.expires_at,
+            provider=self.provider,
+            attempt_ref=self.attempt_ref,
+            next_action=None if self.next_action is None else NextAction(self.next_action["url"]),
+            payment_method=self.payment_method,
+            return_url=self.return_url,
         )
+
+
+@dataclass(slots=True, eq=False)
+class ProviderRow:
+    """A row of `providers`, as far as claims read it."""
+
+    mode: str = "on"
+    open_until: datetime | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -114,6 +155,7 @@ class MemoryDatabase:
     by_key: dict[tuple[str, str], PaymentRow] = field(default_factory=dict)
     events: dict[UUID, list[Event]] = field(default_factory=dict)
     sweep_cursors: dict[str, UUID] = field(default_factory=dict)
+    providers: dict[str, ProviderRow] = field(default_factory=dict)
     horizon: Horizon = field(init=False)
     _ids_made: int = 0
 
@@ -205,6 +247,7 @@ class MemoryPaymentStore:
         self._grace = grace
         self._late_look_ups = late_look_ups
         self._new_id = new_id or db.new_id
+        self.usable_providers: Callable[[], Sequence[UsableProvider]] = lambda: ONLY_HTTP
 
     async def aclose(self) -> None:
         """Nothing to close."""
@@ -254,9 +297,11 @@ class MemoryPaymentStore:
         row = self._db.payments.get(payment_id)
         if row is None:
             return ClaimRefusal(None, timedelta(0))
-        if not _claimable(row, now):
-            return _refused(row, now)
-        self._take(row, now)
+        usable = self._usable(now)
+        provider = self._provider_for(row, usable)
+        if not _claimable(row, now) or provider is None:
+            return self._refuse(row, now, without=provider is None)
+        self._take(row, now, provider)
         return Claim(
             payment=row.payment(),
             look_up_first=row.look_up_first,
@@ -265,6 +310,9 @@ class MemoryPaymentStore:
             open_s=_seconds_since(row.open_since, now),
             valid_until_s=valid_until_s,
             expired=row.expires_at is not None and row.expires_at <= now,
+            pending_s=None if row.pending_since is None else _seconds_since(row.pending_since, now),
+            key_age_s=self._key_age_s(row, now),
+            may_charge=usable[provider] if row.look_up_first else True,
         )
 
     async def settle(self, settlement: Settlement) -> timedelta | None:
@@ -333,6 +381,7 @@ class MemoryPaymentStore:
         row.open_since = None
         if row.decline_code is not None:
             row.provider_key = f"{row.id}:{row.version + 1}"
+            row.attempt_ref = None
         row.decline_code = None
         row.last_error = None
         row.retry_at = None
@@ -477,6 +526,9 @@ class MemoryPaymentStore:
             updated_at=now,
             execute_at=new.execute_at,
             expires_at=new.expires_at,
+            payment_method=new.payment_method,
+            return_url=new.return_url,
+            requested_provider=new.requested_provider,
         )
         if new.execute_at is not None:
             row.sweep_at = new.execute_at
@@ -505,22 +557,65 @@ class MemoryPaymentStore:
             return None
         return self._db.now() + min(self._late_look_ups)
 
-    def _take(self, row: PaymentRow, now: datetime) -> None:
+    def _usable(self, now: datetime) -> dict[str, bool]:
+        """Return the providers that can be called now, and whether they may charge."""
+        rows = ((one.name, self._db.providers.get(one.name, ProviderRow())) for one in self.usable_providers())
+        return {
+            name: row.mode == "on"
+            for name, row in rows
+            if row.mode != "off" and (row.open_until is None or row.open_until <= now)
+        }
+
+    def _provider_for(self, row: PaymentRow, usable: Mapping[str, bool]) -> str | None:
+        """Return the provider that a claim writes; None if there is none now."""
+        if row.is_pinned:
+            name = row.provider or "http"
+            looks_up_only = row.status not in (Status.PENDING, Status.FAILED_RETRYABLE)
+            return name if name in usable and (usable[name] or looks_up_only) else None
+        if row.requested_provider is not None:
+            return row.requested_provider if usable.get(row.requested_provider) else None
+        defaults = [one.name for one in self.usable_providers() if one.is_default]
+        return next((name for name in defaults if usable.get(name)), None)
+
+    def _refuse(self, row: PaymentRow, now: datetime, *, without: bool) -> ClaimRefusal:
+        """Refuse a claim. A payment that is due, and only lacks a provider, is postponed."""
+        refused = _refused(row, now)
+        without = without and row.status in (Status.PENDING, Status.PROCESSING, *DELAYED)
+        if not without or refused.wait:
+            return replace(refused, no_provider=without)
+        open_until = [one.open_until for one in self._db.providers.values() if one.open_until and one.open_until > now]
+        wait_s = (min(open_until) - now).total_seconds() if open_until else NO_PROVIDER_WAIT_S
+        wait = timedelta(seconds=min(max(wait_s, 1.0), 60.0))
+        row.sweep_at = now + wait + self._grace
+        return replace(refused, no_provider=True, wait=wait)
+
+    def _key_age_s(self, row: PaymentRow, now: datetime) -> float:
+        """Return the time since the first claim under the payment's provider key."""
+        if row.attempts <= 1:
+            return 0.0
+        made_at = int(row.provider_key.partition(":")[2] or 0)
+        claims = [one.at for one in self._db.events[row.id][:-1] if one.event == "claimed" and one.version > made_at]
+        return _seconds_since(min(claims, default=None), now)
+
+    def _take(self, row: PaymentRow, now: datetime, provider: str) -> None:
         """Write a claim."""
         before = row.status
+        row.pinned = True if row.is_pinned else None
+        row.provider = provider
         row.attempts += 1
         row.retries += before is Status.PROCESSING
         row.look_up_first = before in OPEN or row.provider_ref is not None
-        row.open_since = (row.open_since or row.called_at) if before in OPEN else None
+        was_open = before in (Status.PROCESSING, Status.UNKNOWN)
+        row.open_since = (row.open_since or row.called_at) if was_open else None
         match before:
             case Status.PROCESSING:
                 row.called_at = row.lease_until
-            case Status.UNKNOWN:
+            case Status.UNKNOWN | Status.REQUIRES_ACTION | Status.SUBMITTED:
                 pass
             case _:
                 row.called_at = now
         self._lend(row, now)
-        self._db.change(row, Status.PROCESSING, "claimed", actor=self._actor)
+        self._db.change(row, Status.PROCESSING, "claimed", actor=self._actor, provider=provider)
 
     def _lend(self, row: PaymentRow, now: datetime) -> None:
         row.lease_until = now + self._lease
@@ -535,8 +630,12 @@ class MemoryPaymentStore:
         """Write the outcome of the attempt that holds the row."""
         now, status = self._db.now(), settlement.status
         delay = None if settlement.delay is None else timedelta(milliseconds=_ms(settlement.delay))
-        row.retries += status is Status.FAILED_RETRYABLE
-        row.look_ups = row.look_ups + 1 if status is Status.UNKNOWN else 0
+        row.retries += settlement.event == "unavailable"
+        row.look_ups = row.look_ups + 1 if status in (Status.UNKNOWN, *AWAITING) else 0
+        row.attempt_ref = row.attempt_ref if settlement.attempt_ref is None else settlement.attempt_ref
+        row.pending_since = (row.pending_since or now) if status in AWAITING else None
+        action = settlement.next_action
+        row.next_action = None if action is None else {"kind": action.kind, "url": action.url}
         row.provider_ref = row.provider_ref if settlement.provider_ref is None else settlement.provider_ref
         row.decline_code = settlement.decline_code
         row.last_error = settlement.reason
@@ -601,7 +700,7 @@ class MemorySweepStore:
         def is_due(row: PaymentRow, at: datetime) -> bool:
             if at <= now or not by_retry_at or at > now + self._grace:
                 return at <= now
-            is_retry = row.status in (Status.FAILED_RETRYABLE, Status.UNKNOWN)
+            is_retry = row.status in DELAYED
             return is_retry and row.sweeps == 0 and row.retry_at is not None and row.retry_at <= now
 
         due = [(row.sweep_at, row) for row in self._db.payments.values() if row.sweep_at is not None]
@@ -695,7 +794,7 @@ def _claimable(row: PaymentRow, now: datetime) -> bool:
     match row.status:
         case Status.PENDING:
             return row.execute_at is None or row.execute_at <= now
-        case Status.FAILED_RETRYABLE | Status.UNKNOWN:
+        case Status.FAILED_RETRYABLE | Status.UNKNOWN | Status.REQUIRES_ACTION | Status.SUBMITTED:
             return row.retry_at is not None and row.retry_at <= now
         case _:
             return _lease_ran_out(row, now)

@@ -12,7 +12,7 @@ from datetime import datetime
 from okane.http.connection import HttpResponse
 from okane.payment import Payment
 from okane.providers.answer_text import json_object, printable
-from okane.providers.base import Approved, ChargeResult, Declined, LookUpResult, NotFound, Unavailable, Unknown
+from okane.providers.base import Approved, ChargeResult, Declined, Fault, LookUpResult, NotFound, Unavailable, Unknown
 from okane.providers.retry_after import retry_after
 
 
@@ -78,7 +78,7 @@ def _declined(status: int, document: Mapping[str, object] | None) -> Declined | 
 
 
 def _not_taken(answer: HttpResponse, document: Mapping[str, object] | None, *, now: datetime) -> Unavailable | None:
-    """Return Unavailable for a 429 and for a 503 of the contract: the provider did nothing.
+    """Return Unavailable for a 429 (its rate limit) and for a 503 of the contract: the provider did nothing.
 
     The contract's 503 has a JSON body or none. A page or plain text comes from a proxy, which also answers 503 when the
     connection behind it broke after it had forwarded the request (Envoy's "upstream connect error or disconnect/reset
@@ -87,7 +87,8 @@ def _not_taken(answer: HttpResponse, document: Mapping[str, object] | None, *, n
     ours = answer.status == 503 and (document is not None or not answer.body.strip())
     if answer.status != 429 and not ours:
         return None
-    return Unavailable(f"HTTP {answer.status}", retry_after(answer, now=now))
+    fault: Fault = "provider" if ours else "limit"
+    return Unavailable(f"HTTP {answer.status}", retry_after(answer, now=now), fault)
 
 
 def _unexpected(status: int, document: Mapping[str, object] | None) -> str:

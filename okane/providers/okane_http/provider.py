@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from okane.http.connection import HttpResponse
 from okane.payment import Payment
-from okane.providers.base import ChargeResult, LookUpResult
+from okane.providers.base import ChargeResult, LookUpResult, Traits
 from okane.providers.base_url import VISIBLE, parse_base_url
 from okane.providers.exchange import HttpClient
 from okane.providers.okane_http.answer_parser import parse_charge_answer, parse_look_up_answer
@@ -21,7 +21,7 @@ class OkaneHttpProvider:
     """A `Provider` over HTTP. Created on a running loop; closed by `aclose()` or as a context manager.
 
     `timeout`, `connect_timeout` and `connections` are those of `HttpClient`. `more_header` returns more header lines for
-    each call, with their line ends.
+    each call, with their line ends. `consistency_lag` and `unknown_deadline` are those of `Traits`.
     """
 
     def __init__(
@@ -33,10 +33,13 @@ class OkaneHttpProvider:
         connections: int = 256,
         name: str = "http",
         more_header: Callable[[], str] | None = None,
+        consistency_lag: timedelta = timedelta(seconds=5),
+        unknown_deadline: timedelta = timedelta(hours=24),
     ) -> None:
         """Raises ValueError for a `base_url` that is not an absolute http(s) URL, or a connect_timeout >= timeout."""
         url = parse_base_url(base_url)
         self._name = name
+        self._traits = Traits(timeout=timeout, consistency_lag=consistency_lag, unknown_deadline=unknown_deadline)
         self._more_header = more_header
         self._charges = f"{url.path}/charges"
         self._common = url.common_headers()
@@ -46,6 +49,10 @@ class OkaneHttpProvider:
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def traits(self) -> Traits:
+        return self._traits
 
     async def charge(self, payment: Payment) -> ChargeResult:
         """Send the charge once. No failure of the provider or the network raises.
@@ -64,7 +71,7 @@ class OkaneHttpProvider:
             parse_charge_answer(answer, payment, now=datetime.now(UTC)) if isinstance(answer, HttpResponse) else answer
         )
 
-    async def look_up(self, payment: Payment) -> LookUpResult:
+    async def look_up(self, payment: Payment, *, may_execute: bool = False) -> LookUpResult:
         """Look up the charge under the payment's key. No failure of the provider or the network raises."""
         more = "" if self._more_header is None else self._more_header()
         request = f"GET {self._charges}/{quote(payment.provider_key, safe='')} HTTP/1.1\r\n{self._common}{more}\r\n"

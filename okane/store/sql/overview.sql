@@ -11,7 +11,8 @@ SELECT greatest(
      ORDER BY p.id LIMIT 1),
     (SELECT extract(epoch FROM now() - min(greatest(coalesce(p.lease_until, p.retry_at, p.updated_at), p.execute_at)))
      FROM payments p
-     WHERE p.sweep_at <= now() + interval '1 hour' AND p.status IN ('pending', 'processing', 'failed_retryable', 'unknown')
+     WHERE p.sweep_at <= now() + interval '1 hour'
+       AND p.status IN ('pending', 'processing', 'failed_retryable', 'unknown', 'requires_action', 'submitted')
        AND greatest(coalesce(p.lease_until, p.retry_at, p.updated_at), p.execute_at) <= now()),
     0)::float8
 

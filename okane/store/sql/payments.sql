@@ -33,20 +33,54 @@ SELECT {payment}, now()
 FROM payments p
 WHERE p.id = ANY (%(ids)s::uuid[])
 
+-- name: pinned
+-- True if a call to the payment's provider may have been executed. Its provider is p.provider for ever; attempts of before
+-- version 4, which have none, called `http`. Not a statement: others include it.
+(p.pinned OR p.status IN ('processing', 'unknown', 'requires_action', 'submitted')
+ OR p.provider_ref IS NOT NULL OR p.attempt_ref IS NOT NULL OR p.attempts > 0 AND p.provider IS NULL)
+
+-- name: providers_to_choose_from
+-- Those that this worker can call and that are neither switched off nor behind an open circuit; the first default one of
+-- those that may charge. Not a statement: others include it.
+usable AS MATERIALIZED (
+    SELECT u.name, u.is_default, u.place, coalesce(r.mode, 'on') = 'on' AS may_charge
+    FROM unnest(%(usable)s::text[], %(defaults)s::boolean[]) WITH ORDINALITY AS u (name, is_default, place)
+    LEFT JOIN providers r ON r.name = u.name
+    WHERE r.name IS NULL OR r.mode <> 'off' AND (r.open_until IS NULL OR r.open_until <= now())
+), chosen AS MATERIALIZED (
+    SELECT u.name FROM usable u WHERE u.is_default AND u.may_charge ORDER BY u.place LIMIT 1
+)
+
+-- name: has_provider
+-- True if there is a provider for the payment now: the pinned one, the requested one, or any default one. A drained provider
+-- takes look-ups only. Not a statement: others include it.
+CASE WHEN {pinned}
+     THEN EXISTS (SELECT FROM usable u WHERE u.name = coalesce(p.provider, 'http')
+                  AND (u.may_charge OR p.status NOT IN ('pending', 'failed_retryable')))
+     WHEN p.requested_provider IS NULL THEN EXISTS (SELECT FROM chosen)
+     ELSE EXISTS (SELECT FROM usable u WHERE u.name = p.requested_provider AND u.may_charge) END
+
 -- name: claim
 -- Fence every provider call. Claimable: new and not scheduled for later, due again, or left by a worker whose lease expired.
 -- Such a crash counts as a retry, and like an unknown outcome it is looked up before anything is charged again.
-WITH claimed AS (
+-- The provider is chosen and written here, before it can be called; without one the claim is refused.
+WITH {providers_to_choose_from}, claimed AS (
     UPDATE payments p
     SET status = 'processing',
         rare_status = NULL,
         attempts = p.attempts + 1,
         version = p.version + 1,
         retries = p.retries + (p.status = 'processing')::integer,
-        look_up_first = p.status IN ('processing', 'unknown') OR p.provider_ref IS NOT NULL,
+        look_up_first = p.status IN ('processing', 'unknown', 'requires_action', 'submitted')
+                        OR p.provider_ref IS NOT NULL,
+        provider = CASE WHEN {pinned} THEN coalesce(p.provider, 'http')
+                        ELSE coalesce(p.requested_provider, (SELECT c.name FROM chosen c)) END,
+        pinned = CASE WHEN {pinned} THEN true END,
         open_since = CASE WHEN p.status IN ('processing', 'unknown') THEN coalesce(p.open_since, p.called_at) END,
         -- The previous holder may have called the provider up to the end of its lease.
-        called_at = CASE p.status WHEN 'processing' THEN p.lease_until WHEN 'unknown' THEN p.called_at ELSE now() END,
+        called_at = CASE WHEN p.status = 'processing' THEN p.lease_until
+                         WHEN p.status IN ('unknown', 'requires_action', 'submitted') THEN p.called_at
+                         ELSE now() END,
         lease_until = now() + %(lease_ms)s::bigint * interval '1 millisecond',
         sweep_at = CASE WHEN p.sweep_at IS NOT NULL
                         THEN now() + (%(lease_ms)s::bigint + %(grace_ms)s::bigint) * interval '1 millisecond' END,
@@ -54,24 +88,36 @@ WITH claimed AS (
     FROM unnest(%(ids)s::uuid[]) AS w (id)
     WHERE p.id = w.id
       AND (p.status = 'pending' AND (p.execute_at IS NULL OR p.execute_at <= now())
-           OR p.status IN ('failed_retryable', 'unknown') AND p.retry_at <= now()
+           OR p.status IN ('failed_retryable', 'unknown', 'requires_action', 'submitted') AND p.retry_at <= now()
            OR p.status = 'processing' AND p.lease_until <= now())
       -- An expired payment may only be looked up.
       AND (p.expires_at IS NULL OR p.expires_at > now() OR p.provider_ref IS NOT NULL
-           OR p.status IN ('processing', 'unknown'))
+           OR p.status IN ('processing', 'unknown', 'requires_action', 'submitted'))
+      AND {has_provider}
     RETURNING {payment}, p.look_up_first, p.look_ups,
               coalesce(extract(epoch FROM now() - p.called_at), 0)::float8 AS since_call_s,
               coalesce(extract(epoch FROM now() - p.open_since), 0)::float8 AS open_s,
-              coalesce(p.expires_at <= now(), false) AS expired
+              coalesce(p.expires_at <= now(), false) AS expired,
+              extract(epoch FROM now() - p.pending_since)::float8 AS pending_s,
+              -- The age of the key: since the first claim under it.
+              CASE WHEN p.attempts > 1
+                   THEN coalesce((SELECT extract(epoch FROM now() - min(e.at)) FROM payment_events e
+                                  WHERE e.payment_id = p.id AND e.event = 'claimed'
+                                    AND e.version > coalesce(nullif(split_part(p.provider_key, ':', 2), ''), '0')::integer),
+                                 0)::float8
+                   ELSE 0::float8 END AS key_age_s,
+              NOT p.look_up_first OR (SELECT u.may_charge FROM usable u WHERE u.name = p.provider) AS may_charge
 ), logged AS (
-    INSERT INTO payment_events (payment_id, version, event, status, attempt, actor)
-    SELECT id, version, 'claimed', status, attempts, %(actor)s::text FROM claimed
+    INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, provider)
+    SELECT id, version, 'claimed', status, attempts, %(actor)s::text, provider FROM claimed
 )
 SELECT * FROM claimed
 
 -- name: refused
 -- The reason of a refused claim: the status, the error if all retries are spent (not for a decline), the seconds until it can
--- be claimed, whether it has expired, and whether it is closed and the sweep sent it for a late look-up.
+-- be claimed, whether it has expired, whether it is closed and the sweep sent it for a late look-up, and whether no provider
+-- can take it now.
+WITH {providers_to_choose_from}
 SELECT p.id, p.status,
        CASE WHEN p.status = 'failed_final' AND p.decline_code IS NULL THEN coalesce(p.last_error, 'spent') END AS spent,
        greatest(0, extract(epoch FROM coalesce(CASE p.status WHEN 'processing' THEN p.lease_until
@@ -80,9 +126,27 @@ SELECT p.id, p.status,
                                                now()) - now()))::float8 AS wait_s,
        coalesce(p.expires_at <= now() AND p.status IN ('pending', 'failed_retryable') AND p.provider_ref IS NULL, false)
            AS expired,
-       p.status IN ('failed_final', 'canceled') AND p.sweep_at IS NOT NULL AND p.sweeps > 0 AS look_up_late
+       p.status IN ('failed_final', 'canceled') AND p.sweep_at IS NOT NULL AND p.sweeps > 0 AS look_up_late,
+       p.status IN ('pending', 'processing', 'failed_retryable', 'unknown', 'requires_action', 'submitted')
+           AND NOT {has_provider} AS no_provider
 FROM payments p
 WHERE p.id = ANY (%(ids)s::uuid[])
+
+-- name: postpone
+-- Postpone the sweep of payments that no provider can take now, and return the seconds until one may: until the first open
+-- circuit closes. Their wake-ups come again by then; the sweep must not send a second one meanwhile.
+WITH wait AS MATERIALIZED (
+    SELECT least(greatest(coalesce(extract(epoch FROM min(r.open_until) - now())::float8, %(wait_s)s::float8),
+                          1), 60)::float8 AS s
+    FROM providers r WHERE r.open_until > now()
+)
+UPDATE payments p
+SET sweep_at = now() + wait.s * interval '1 second' + %(grace_ms)s::bigint * interval '1 millisecond'
+FROM wait
+WHERE p.id = ANY (%(ids)s::uuid[])
+  AND (p.status IN ('pending', 'failed_retryable', 'unknown', 'requires_action', 'submitted')
+       OR p.status = 'processing' AND p.lease_until <= now())
+RETURNING p.id, wait.s
 
 -- name: renew
 UPDATE payments p
@@ -100,9 +164,12 @@ WITH settled AS (
     SET status = w.status,
         rare_status = CASE WHEN w.status <> 'success' THEN w.status END,
         version = p.version + 1,
-        retries = p.retries + (w.status = 'failed_retryable')::integer,
-        look_ups = CASE WHEN w.status = 'unknown' THEN p.look_ups + 1 ELSE 0 END,
+        retries = p.retries + (w.event = 'unavailable')::integer,
+        look_ups = CASE WHEN w.status IN ('unknown', 'requires_action', 'submitted') THEN p.look_ups + 1 ELSE 0 END,
         provider_ref = coalesce(w.provider_ref, p.provider_ref),
+        attempt_ref = coalesce(w.attempt_ref, p.attempt_ref),
+        pending_since = CASE WHEN w.status IN ('requires_action', 'submitted') THEN coalesce(p.pending_since, now()) END,
+        next_action = w.next_action,
         decline_code = w.decline_code,
         last_error = w.reason,
         open_since = CASE WHEN w.status IN ('unknown', 'needs_review') THEN coalesce(p.open_since, p.called_at) END,
@@ -118,8 +185,10 @@ WITH settled AS (
         updated_at = now()
     FROM unnest(%(ids)s::uuid[], %(attempts)s::integer[], %(statuses)s::text[], %(events)s::text[],
                 %(provider_refs)s::text[], %(decline_codes)s::text[], %(reasons)s::text[], %(calls)s::text[],
-                %(delays_ms)s::bigint[], %(providers)s::text[], %(latencies_ms)s::integer[])
-         AS w (id, attempt, status, event, provider_ref, decline_code, reason, call, delay_ms, provider, latency_ms)
+                %(delays_ms)s::bigint[], %(providers)s::text[], %(latencies_ms)s::integer[],
+                %(attempt_refs)s::text[], %(next_actions)s::jsonb[])
+         AS w (id, attempt, status, event, provider_ref, decline_code, reason, call, delay_ms, provider, latency_ms,
+               attempt_ref, next_action)
     WHERE p.id = w.id AND p.attempts = w.attempt AND p.status = 'processing'
       -- Another attempt's success was recorded meanwhile: looked up, not given up, after the lease has expired.
       AND NOT (w.status = 'failed_final' AND p.provider_ref IS NOT NULL)
@@ -183,6 +252,7 @@ WITH retried AS (
         provider_key = CASE WHEN p.decline_code IS NULL THEN p.provider_key ELSE p.id || ':' || p.version + 1 END,
         decline_code = NULL,
         last_error = NULL,
+        attempt_ref = CASE WHEN p.decline_code IS NULL THEN p.attempt_ref END,
         open_since = NULL,
         retry_at = NULL,
         sweep_at = now() + %(grace_ms)s::bigint * interval '1 millisecond',
@@ -253,7 +323,7 @@ WITH buried AS (
         dead_at = now(),
         updated_at = now()
     WHERE p.id = %(id)s
-      AND (p.status IN ('pending', 'failed_retryable', 'unknown')
+      AND (p.status IN ('pending', 'failed_retryable', 'unknown', 'requires_action', 'submitted')
            OR p.status = 'processing' AND p.lease_until <= now())
     RETURNING p.id, p.version, p.status, p.attempts
 ), logged AS (
@@ -266,7 +336,7 @@ SELECT id FROM buried
 -- The number of attempts whose answer leaves no call on its way. An attempt that ended `unknown`, or whose worker died, does
 -- not count. Not a statement: others include it.
 (SELECT count(*) FROM payment_events e
- WHERE e.payment_id = p.id AND e.event IN ('unavailable', 'declined', 'spent'))
+ WHERE e.payment_id = p.id AND e.event IN ('unavailable', 'deferred', 'pending', 'declined', 'spent'))
 
 -- name: late_look_up
 -- The first late look-up of a payment that is closed without a charge; NULL if no call can be on its way. Not a statement:

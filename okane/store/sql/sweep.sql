@@ -80,7 +80,8 @@ WITH due AS (
     SELECT p.id FROM payments p
     WHERE p.sweep_at <= now() + %(early_ms)s::bigint * interval '1 millisecond'
       AND (p.sweep_at <= now()
-           OR p.status IN ('failed_retryable', 'unknown') AND p.sweeps = 0 AND p.retry_at <= now())
+           OR p.status IN ('failed_retryable', 'unknown', 'requires_action', 'submitted') AND p.sweeps = 0
+              AND p.retry_at <= now())
       AND p.lane = ANY (%(lanes)s::text[])
     ORDER BY p.sweep_at
     LIMIT %(limit)s
