@@ -1,0 +1,66 @@
+"""A gateway under test: an adapter, its simulator, and the gateway's own books. Each gateway has one such driver."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from okane.payment import Payment
+from okane.providers.base import Pending, Provider
+from tests.conformance.fault_proxy import Recorded
+
+
+class Wish(enum.Enum):
+    """The outcome that a payment shall have at the simulator."""
+
+    APPROVED = "approved"  # at once, or after the customer has done what `Pending` says
+    DECLINED = "declined"
+    SOFTLY_DECLINED = "softly_declined"
+    WAITS = "waits"  # for the customer, who may fail
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """An entry of the gateway's own books that moved money, or (`moved` is False) may still move it."""
+
+    ref: str
+    amount_minor: int
+    currency: str
+    moved: bool
+
+
+class Gateway(Protocol):
+    """The driver of a gateway. `url` is the simulator's address."""
+
+    name: str
+    url: str
+    secrets: Sequence[str]  # that never stand in a result
+    finds_lost_charges: bool  # a look-up finds a charge whose answer was lost
+    limits_before_charging: bool  # a 429 proves that nothing was charged
+
+    def provider(self, base_url: str, *, timeout: timedelta) -> Provider:
+        """Return a new adapter for this address. It is closed by the suite."""
+        ...
+
+    async def payment(self, wish: Wish) -> Payment | None:
+        """Return a new payment that will have this outcome; None if this gateway has no such outcome."""
+        ...
+
+    def is_charge(self, request: Recorded) -> bool:
+        """Return True for the request that charges, False for look-ups and access tokens."""
+        ...
+
+    async def finish(self, pending: Pending, *, succeeded: bool) -> None:
+        """Do what the customer does."""
+        ...
+
+    async def books(self, payment: Payment) -> Sequence[Booked]:
+        """Return what the gateway itself lists for this payment."""
+        ...
+
+    def check_request(self, request: Recorded) -> None:
+        """Raise AssertionError for a request that the gateway's own description does not allow."""
+        ...

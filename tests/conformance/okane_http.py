@@ -1,0 +1,81 @@
+"""okane's own protocol as a gateway under test: `OkaneHttpProvider` and the mock provider, which charges what it is told."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import uuid4
+
+import aiohttp
+
+from okane.payment import Payment
+from okane.providers.base import Pending, Provider
+from okane.providers.okane_http.provider import OkaneHttpProvider
+from okane.simulator.app import serving
+from okane.simulator.options import SimulatorOptions
+from tests.conformance.fault_proxy import Recorded
+from tests.conformance.gateway import Booked, Gateway, Wish
+from tests.payments import PAYMENT
+
+_AMOUNTS = {Wish.APPROVED: 1250, Wish.DECLINED: 4002}  # the mock provider's magic amounts
+_PASSWORD = "conformance-password"
+
+
+class OkaneHttpGateway:
+    """The driver of the mock provider."""
+
+    name = "okane_http"
+    secrets: Sequence[str] = (_PASSWORD,)
+    finds_lost_charges = True
+    limits_before_charging = True
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def provider(self, base_url: str, *, timeout: timedelta) -> Provider:
+        return OkaneHttpProvider(base_url.replace("//", f"//okane:{_PASSWORD}@", 1), timeout=timeout)
+
+    async def payment(self, wish: Wish) -> Payment | None:
+        if wish not in _AMOUNTS:
+            return None
+        id_, now = uuid4(), datetime.now(UTC)
+        return replace(
+            PAYMENT, id=id_, provider_key=str(id_), amount_minor=_AMOUNTS[wish], created_at=now, updated_at=now
+        )
+
+    def is_charge(self, request: Recorded) -> bool:
+        return request.method == "POST"
+
+    async def finish(self, pending: Pending, *, succeeded: bool) -> None:
+        raise AssertionError("okane's own protocol has no pending charge")
+
+    async def books(self, payment: Payment) -> Sequence[Booked]:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{self.url}/journal", params={"payment_id": str(payment.id)}) as answer,
+        ):
+            lines = [json.loads(line) for line in (await answer.text()).splitlines()]
+        return [
+            Booked(line["provider_ref"], line["amount"], line["currency"], moved=True)
+            for line in lines
+            if line["status"] == "captured"
+        ]
+
+    def check_request(self, request: Recorded) -> None:
+        if request.method == "POST":
+            assert json.loads(request.body).keys() == {"payment_id", "amount", "currency"}
+
+
+@contextlib.asynccontextmanager
+async def gateway() -> AsyncIterator[Gateway]:
+    """Yield the driver, with a mock provider that charges unless the amount says otherwise."""
+    with TemporaryDirectory() as folder:
+        journal = Path(folder) / "journal.jsonl"
+        options = SimulatorOptions(journal=journal, port=0, success=1, unavailable=0, decline=0, magic_amounts=True)
+        async with serving(options) as url:
+            yield OkaneHttpGateway(url)
