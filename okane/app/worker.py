@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from datetime import timedelta
 
 import structlog
 
 from okane.app import process
 from okane.app.metrics_server import serving_metrics
-from okane.app.resources import Resources, needed
+from okane.app.resources import Resources
 from okane.app.start_checks import check_servers
 from okane.config import Settings
-from okane.providers.okane_http.provider import OkaneHttpProvider
+from okane.providers.config import load_providers
+from okane.providers.registry import build_providers
 from okane.worker.outcome_rules import OutcomeRules
 from okane.worker.worker import Worker, WorkerOptions
 from streams import RetryPolicy
@@ -31,35 +33,35 @@ async def run_worker(settings: Settings, *, name: str) -> None:
             settings, role="worker", name=name, redis_timeout=WORKER_REDIS_TIMEOUT, closing=closing
         )
         await check_servers(settings, resources, consumes=True)
-        provider = OkaneHttpProvider(
-            needed(settings.provider_base_url, "PROVIDER_BASE_URL"),
-            timeout=settings.provider_timeout,
+        config = load_providers(settings)
+        providers = build_providers(
+            config,
+            settings,
             connections=2 * settings.concurrency,  # for payments from the stream, and for direct runs
-            consistency_lag=settings.consistency_lag,
-            unknown_deadline=settings.unknown_deadline,
             more_header=resources.tracing.provider_header,
         )
-        closing.push_async_callback(provider.aclose)
+        for provider in providers.values():
+            closing.push_async_callback(provider.aclose)
         worker = Worker(
-            options_of(settings, name=name),
+            options_of(settings, name=name, default_providers=config.default),
             redis=resources.redis,
             stream=resources.stream,
             producer=resources.producer,
             store=resources.store,
             sweep_store=resources.sweep_store,
-            providers=[provider],
+            providers=list(providers.values()),
             metrics=resources.metrics,
             stream_metrics=resources.stream_metrics,
             tracing=resources.tracing,
         )
         metrics_url = await closing.enter_async_context(serving_metrics(settings, resources, role="worker", name=name))
         process.tune_gc()
-        log.info("worker_started", concurrency=settings.concurrency, provider=provider.name, metrics=metrics_url)
+        log.info("worker_started", concurrency=settings.concurrency, providers=list(providers), metrics=metrics_url)
         await worker.run(stop)
     log.info("worker_stopped")
 
 
-def options_of(settings: Settings, *, name: str) -> WorkerOptions:
+def options_of(settings: Settings, *, name: str, default_providers: Sequence[str]) -> WorkerOptions:
     """Return the worker's options from the settings."""
     policy = RetryPolicy(base=settings.retry_base, cap=settings.retry_cap, max_attempts=settings.max_retries + 1)
     rules = OutcomeRules(
@@ -77,4 +79,5 @@ def options_of(settings: Settings, *, name: str) -> WorkerOptions:
         sweep_interval=settings.sweep_interval,
         redis_patience=settings.redis_patience,
         max_stream_length=settings.max_stream_length,
+        default_providers=default_providers,
     )

@@ -96,6 +96,8 @@ def _http_of_settings(settings: Settings, *, connections: int, more_header: Call
     return OkaneHttpProvider(
         settings.provider_base_url,
         timeout=settings.provider_timeout,
+        consistency_lag=settings.consistency_lag,
+        unknown_deadline=settings.unknown_deadline,
         connections=connections,
         more_header=more_header,
     )
@@ -117,6 +119,8 @@ def _provider(
                 _base_url(config, name, found),
                 name=name,
                 timeout=found.timeout,
+                consistency_lag=found.consistency_lag,
+                unknown_deadline=found.unknown_deadline,
                 connections=found.connections or connections,
                 more_header=more_header,
             )
