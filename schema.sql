@@ -118,6 +118,7 @@ CREATE TABLE provider_events (
     PRIMARY KEY (provider, event_id)
 );
 CREATE INDEX provider_events_open ON provider_events (received_at) WHERE done_at IS NULL;
+CREATE INDEX provider_events_received_at ON provider_events (received_at);  -- to delete the old ones
 
 -- The API keys. Only the SHA-256 of a secret is stored: reading this table gives no access.
 CREATE TABLE api_keys (

@@ -121,13 +121,17 @@ class Provider(Protocol):
 class Notice:
     """A verified webhook of a provider: a hint that something has changed, never an outcome.
 
-    `event_id` is the provider's name for the event, or the SHA-256 of the body in hexadecimal digits.
+    `event_id` is the provider's name for the event, or the SHA-256 of the body in hexadecimal digits. `provider_key` is the
+    idempotency key of the charge, if the event names it: without it, `provider_ref` is taken for that of the first key.
+    `is_refusal`: the event says that no money moved. For a payment that is closed without a charge that is no news.
     """
 
     event_id: str
     kind: str
     payment_id: UUID | None
     provider_ref: str | None
+    provider_key: str | None = None
+    is_refusal: bool = False
 
 
 class InvalidNotice(Exception):

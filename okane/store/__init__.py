@@ -6,6 +6,7 @@ from okane.store.dead_letters import DeadLetterFilter, DeadLetterStore, DeadPaym
 from okane.store.lists import Page, PaymentFilter, PaymentLists, PaymentWatch
 from okane.store.overview import Overview
 from okane.store.payments import PaymentStore
+from okane.store.provider_events import ProviderEvent, ProviderEventStore
 from okane.store.rare_transitions import Decision
 from okane.store.records import (
     API,
@@ -45,6 +46,8 @@ __all__ = [
     "PaymentLists",
     "PaymentStore",
     "PaymentWatch",
+    "ProviderEvent",
+    "ProviderEventStore",
     "ReviewStore",
     "Settlement",
     "StoredKey",

@@ -52,4 +52,5 @@ CREATE TABLE IF NOT EXISTS provider_events (
     PRIMARY KEY (provider, event_id)
 );
 CREATE INDEX IF NOT EXISTS provider_events_open ON provider_events (received_at) WHERE done_at IS NULL;
+CREATE INDEX IF NOT EXISTS provider_events_received_at ON provider_events (received_at);
 """
