@@ -15,10 +15,11 @@ import structlog
 from okane import tracing
 from okane.metrics import OkaneMetrics
 from okane.providers.base import Provider
-from okane.store import PaymentStore, SweepStore
+from okane.store import PaymentStore, ProviderEventStore, SweepStore
 from okane.worker.charge import PaymentHandler
 from okane.worker.direct_run import DirectRuns
 from okane.worker.lease_renewal import LeaseRenewal
+from okane.worker.notice_follow_up import NoticeFollowUp
 from okane.worker.outcome_rules import OutcomeRules
 from okane.worker.provider_set import ProviderSet
 from okane.worker.sweep import LaneState, Sweep
@@ -66,6 +67,7 @@ class Worker:
         metrics: OkaneMetrics,
         stream_metrics: Metrics,
         tracing: tracing.Tracing = tracing.OFF,
+        provider_events: ProviderEventStore | None = None,
     ) -> None:
         self._options = options
         self._producer = producer
@@ -113,14 +115,22 @@ class Worker:
         self._janitor = Janitor(
             redis, stream, group=options.group, idle=options.janitor_idle, every=options.janitor_interval
         )
+        self._notices = (
+            None
+            if provider_events is None
+            else NoticeFollowUp(
+                events=provider_events, producer=tracing.publisher(producer), interval=options.sweep_interval
+            )
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Charge payments until `stop`, then finish those in flight. Their leases are renewed until the last has ended."""
         drained = asyncio.Event()
         async with asyncio.TaskGroup() as running:
             running.create_task(self._leases.run(drained))
-            for duty in (self._delayed, self._sweep, self._janitor):
-                running.create_task(duty.run(stop))
+            for duty in (self._delayed, self._sweep, self._janitor, self._notices):
+                if duty is not None:
+                    running.create_task(duty.run(stop))
             consuming = running.create_task(self._consumer.run(stop))
             await stop.wait()
             await self._direct.drain(self._options.drain)
