@@ -200,6 +200,18 @@ PROVIDERS = Row(
         ),
         lines(
             PanelText(
+                title="Notices by result",
+                means="Notices in the webhooks of the chosen providers per second, by result. A notice only makes okane ask "
+                "the provider.",
+                do="invalid: a wrong webhook secret, a clock that is minutes off, or forged webhooks; payments settle by "
+                "polling meanwhile. unmatched: payments of another system under the same account. None at all: the "
+                "provider's dashboard says why its webhooks fail.",
+            ),
+            PER_S,
+            Query(rate("okane_provider_notices_total", PROVIDER, "result"), "{{result}}"),
+        ),
+        lines(
+            PanelText(
                 title="Claims",
                 means="Claims per second by result: granted, or the status that refused it. Refusals are doubles "
                 "that ended harmlessly.",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from functools import cache
 
@@ -107,6 +107,13 @@ class OkaneMetrics:
             ["provider"],
             registry=registry,
         )
+        self.notices = Counter(
+            "okane_provider_notices",
+            "Notices in the webhooks of providers, by result: taken; repeated; unmatched (no such payment at this provider); "
+            "invalid (a webhook with a wrong or old signature, or unreadable: refused).",
+            ["provider", "result"],
+            registry=registry,
+        )
         self.in_flight = Gauge(
             "okane_payments_in_flight", "Payments this process holds a claim on right now.", registry=registry
         )
@@ -158,6 +165,12 @@ class OkaneMetrics:
         for lane in LANES:
             self.sweep_repairs.labels(lane.name)
             self.direct.labels(lane.name)
+
+    def show_notice_zeros(self, providers: Iterable[str]) -> None:
+        """Show the notices of these providers as 0."""
+        for provider in providers:
+            for result in ("taken", "repeated", "unmatched", "invalid"):
+                self.notices.labels(provider, result)
 
     def observe_batch(self, statement: str, size: int) -> None:
         """Record the size of one batch of the store."""

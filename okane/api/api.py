@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
+from types import MappingProxyType
 
 import structlog
 
@@ -21,16 +22,21 @@ from okane.api.http.server import serving
 from okane.api.long_polling import LongPolling
 from okane.api.payment_handlers import PaymentHandlers
 from okane.api.payment_queries import PaymentQueries
+from okane.api.provider_notices import NoticeHandlers
 from okane.api.routes import Handlers, build_api
 from okane.config import Settings
 from okane.intake.accept import PaymentIntake
 from okane.intake.dead_letter_replay import DeadLetterReplay
 from okane.intake.load_shedding import LoadShedding
+from okane.intake.provider_notices import NoticeIntake
 from okane.metrics import OkaneMetrics
 from okane.origin_guard import OriginGuard
-from okane.store import DeadLetterStore, PaymentLists, PaymentStore, PaymentWatch
+from okane.providers.base import NoticeParser
+from okane.store import DeadLetterStore, PaymentLists, PaymentStore, PaymentWatch, ProviderEventStore
 from okane.tracing import OFF, Tracing
 from streams import DeadLetters, Publisher
+
+NO_PARSERS: Mapping[str, NoticeParser] = MappingProxyType({})
 
 log = structlog.get_logger("okane.app")
 
@@ -52,6 +58,8 @@ class Api:
         load_shedding: LoadShedding | None,
         metrics: OkaneMetrics,
         tracing: Tracing = OFF,
+        provider_events: ProviderEventStore | None = None,
+        notice_parsers: Mapping[str, NoticeParser] = NO_PARSERS,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
@@ -74,6 +82,11 @@ class Api:
             PaymentQueries(store=store, lists=lists),
             DeadLetterHandlers(dead=dead_letters, replay=DeadLetterReplay(intake=intake, notes=notes)),
             HealthHandlers(store=store, leaving=self.leaving),
+            NoticeHandlers(
+                parsers=notice_parsers,
+                intake=None if provider_events is None else NoticeIntake(events=provider_events, payments=intake),
+                metrics=metrics,
+            ),
         )
         anonymous = isinstance(access, AnonymousAccess)
         guard = OriginGuard(settings.allowed_hosts or frozenset()) if anonymous else None

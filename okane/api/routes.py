@@ -20,6 +20,7 @@ from okane.api.middleware import Scopes
 from okane.api.payment_creation import MAX_BODY_BYTES
 from okane.api.payment_handlers import PaymentHandlers
 from okane.api.payment_queries import PaymentQueries
+from okane.api.provider_notices import NoticeHandlers
 from okane.api_key import Scope
 from okane.metrics import OkaneMetrics
 from okane.origin_guard import OriginGuard
@@ -35,11 +36,13 @@ class Handlers:
         queries: PaymentQueries,
         dead_letters: DeadLetterHandlers,
         health: HealthHandlers,
+        notices: NoticeHandlers,
     ) -> None:
         self.payments = payments
         self.queries = queries
         self.dead_letters = dead_letters
         self.health = health
+        self.notices = notices
         self.batch = BatchHandler(creation=payments.creation)
         self.description = DescriptionHandlers(ROUTES)
 
@@ -79,6 +82,7 @@ ROUTES: Sequence[Route] = (
     Route(
         "POST", "/v1/dead-letters/replay", _OPERATE, operations.REPLAY_DEAD_LETTERS, lambda to: to.dead_letters.replay
     ),
+    Route("POST", "/v1/providers/{provider}/webhook", None, operations.TAKE_NOTICE, lambda to: to.notices.take),
     Route("GET", "/v1/health", None, operations.HEALTH_CHECK, lambda to: to.health.health),
     Route("GET", "/healthz", None, operations.HEALTHZ, lambda to: to.health.health),
     Route("GET", "/readyz", None, operations.READYZ, lambda to: to.health.ready),

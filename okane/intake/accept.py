@@ -19,7 +19,7 @@ from okane.deadline import Deadline
 from okane.errors import Overloaded
 from okane.intake.load_shedding import LoadShedding
 from okane.payment import Payment
-from okane.store import AcceptedRow, Decision, NewPayment, PaymentStore
+from okane.store import AcceptedRow, Decision, NewPayment, PaymentStore, WakeUp
 from okane.tracing import RowWriter
 from streams import Draft, Publisher, StreamError, StreamFull, StreamUnavailable
 from streams.failpoints import failpoint
@@ -105,6 +105,11 @@ class PaymentIntake:
         payment = await self._store.find(new)
         return None if payment is None else IntakeReceipt(payment, created=False, enqueued=False)
 
+    async def wake_due(self, due: Sequence[WakeUp]) -> None:
+        """Send wake-ups of payments that are due, unless Redis is known to be away: the sweep sends what is missing."""
+        if due and self._count_wakes(len(due)):
+            await self._send([Draft(one.payment_id.bytes, lane=one.lane) for one in due])
+
     async def retry(self, payment_id: UUID, *, account_id: str, actor: str) -> IntakeReceipt:
         """Make a failed payment pending again. Raises PaymentNotFound, StatusConflict, StoreUnavailable."""
         payment = await self._store.retry(payment_id, account_id=account_id, actor=actor)
@@ -150,24 +155,27 @@ class PaymentIntake:
         return min(count, 1) if time.monotonic() >= self._redis_away_until_s else 0
 
     async def _wake(self, payments: Sequence[Payment]) -> Sequence[bool]:
+        return await self._send([Draft(one.id.bytes, lane=one.lane) for one in payments])
+
+    async def _send(self, wake_ups: Sequence[Draft]) -> Sequence[bool]:
         """Send wake-ups; return for each whether Redis took it."""
         if self._redis_away_until_s:  # this wake-up is the one that tries Redis
             self._away_for(WAKE_TIMEOUT_S + AWAY_S)
-        taken = [True] * len(payments)
+        taken = [True] * len(wake_ups)
         try:
             if BEFORE_WAKE.armed:
                 await BEFORE_WAKE.hit()
             with Deadline(WAKE_TIMEOUT_S):
-                await self._producer.publish_many([Draft(one.id.bytes, lane=one.lane) for one in payments])
+                await self._producer.publish_many(wake_ups)
         except StreamFull as error:
             taken = [entry_id is not None for entry_id in error.published]
         except (StreamError, TimeoutError) as error:
             reason = str(error) or f"no answer in {WAKE_TIMEOUT_S:g} s"
-            log.debug("wake_ups_not_sent", count=len(payments), reason=reason)
+            log.debug("wake_ups_not_sent", count=len(wake_ups), reason=reason)
             if not self._redis_away_until_s:
                 log.error("redis_lost", reason=reason)  # noqa: TRY400 - an outage, not a bug
             self._away_for(AWAY_S)
-            return [False] * len(payments)
+            return [False] * len(wake_ups)
         if self._redis_away_until_s:
             log.error("redis_back")
         self._redis_away_until_s = 0.0

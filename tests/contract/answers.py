@@ -77,6 +77,7 @@ def template_of(path: str) -> str:
     """Return the path template of the document that a path matches, or the path itself."""
     if path in the_document()["paths"]:
         return path
+    path = re.sub(r"^/v1/providers/[^/]+/", "/v1/providers/{provider}/", path)
     return re.sub(r"^(/v1|)/payments/[^/]+", r"\1/payments/{payment_id}", path)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from okane.api import api
 from okane.api.access import Access, AnonymousAccess
+from okane.api.api import NO_PARSERS
 from okane.api.http.connection_limits import ConnectionLimits
 from okane.api.long_polling import LongPolling
 from okane.api.payment_creation import PaymentCreation
@@ -21,7 +22,8 @@ from okane.config import Settings
 from okane.intake.load_shedding import LoadShedding
 from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics
-from okane.store import DeadLetterStore, PaymentLists, PaymentStore, PaymentWatch
+from okane.providers.base import NoticeParser
+from okane.store import DeadLetterStore, PaymentLists, PaymentStore, PaymentWatch, ProviderEventStore
 from streams import DeadLetters, Producer, Stream, connect
 from tests.contract.answers import CheckedResponse
 
@@ -47,6 +49,7 @@ async def serve_api(
     redis_url: str,
     access: Access | None = None,
     load_shedding: LoadShedding | None = None,
+    notice_parsers: Mapping[str, NoticeParser] = NO_PARSERS,
     **changed: Any,
 ) -> AsyncIterator[Api]:
     """Serve the API over these two servers, on a stream of its own."""
@@ -58,6 +61,7 @@ async def serve_api(
         database_url, actor="api", lease=settings.lease, grace=settings.sweep_grace, timeout=timedelta(seconds=3)
     )
     producer = Producer(redis, stream)
+    events = ProviderEventStore(database_url, grace=settings.sweep_grace, timeout=timedelta(seconds=3))
     lists, watch, dead_letters = PaymentLists(database_url), PaymentWatch(database_url), DeadLetterStore(database_url)
     product = api.Api(
         settings,
@@ -70,6 +74,8 @@ async def serve_api(
         producer=producer,
         load_shedding=load_shedding,
         metrics=metrics,
+        provider_events=events,
+        notice_parsers=notice_parsers,
     )
     payments = product.payments
     async with (
@@ -77,5 +83,5 @@ async def serve_api(
         aiohttp.ClientSession(url, response_class=CheckedResponse) as client,
     ):
         yield Api(client, store, stream, metrics, payments.long_polling, payments.creation, product.leaving, url)
-    for opened in (producer, store, lists, watch, dead_letters, redis):
+    for opened in (producer, store, events, lists, watch, dead_letters, redis):
         await opened.aclose()

@@ -37,6 +37,7 @@ from okane.api.long_polling import LongPolling
 from okane.api.payment_handlers import PaymentHandlers
 from okane.api.payment_queries import PaymentQueries
 from okane.api.problems import Problem
+from okane.api.provider_notices import NoticeHandlers
 from okane.api.routes import Handlers, build_api
 from okane.api_key import Scope
 from okane.config import Settings
@@ -139,6 +140,7 @@ async def serving(
         PaymentQueries(store=store, lists=cast("PaymentLists", shelf)),
         DeadLetterHandlers(dead=cast("DeadLetterStore", shelf), replay=cast("DeadLetterReplay", shelf)),
         HealthHandlers(store=store),
+        NoticeHandlers(parsers={}, intake=None, metrics=metrics),
     )
     runner = GuardedRunner(
         build_api(routes, metrics, access),

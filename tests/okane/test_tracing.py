@@ -37,6 +37,7 @@ from okane.api.http.server import serving as served
 from okane.api.long_polling import LongPolling
 from okane.api.payment_handlers import PaymentHandlers
 from okane.api.payment_queries import PaymentQueries
+from okane.api.provider_notices import NoticeHandlers
 from okane.api.routes import Handlers, build_api
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
@@ -363,6 +364,7 @@ async def serving(traced: Traced, shelf: Shelf, *, fast: bool, memory: MemoryQue
         PaymentQueries(store=store, lists=cast("PaymentLists", shelf)),
         DeadLetterHandlers(dead=cast("DeadLetterStore", shelf), replay=cast("DeadLetterReplay", shelf)),
         HealthHandlers(store=store),
+        NoticeHandlers(parsers={}, intake=None, metrics=metrics),
     )
     fast_path = FastPath(handlers.creation, metrics, AnonymousAccess(), tracer=tracer) if fast else None
     app = build_api(routes, metrics, AnonymousAccess(), tracer=tracer)

@@ -16,7 +16,7 @@ SETUP = "export OKANE_URL=127.0.0.1:8080 OKANE_API_KEY=sk_test_…"
 
 def line(method: str, path: str, operation: Json) -> str:
     """Return the command, with the example of the operation's body."""
-    url = path.replace("{payment_id}", str(PAYMENT["id"]))
+    url = path.replace("{payment_id}", str(PAYMENT["id"])).replace("{provider}", "stripe")
     words = ["curl", f'"$OKANE_URL{url}"']
     if operation["security"]:
         words.append('-H "Authorization: Bearer $OKANE_API_KEY"')

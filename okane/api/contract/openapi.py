@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -19,6 +19,10 @@ Json = dict[str, Any]
 
 _SCHEMA = "#/components/schemas/{model}"
 _FROM_A_PAYMENT = ("getPayment", "listEvents", "listAttempts", "cancelPayment", "retryPayment")
+_PATH_PARAMETERS: Mapping[str, tuple[str, Json]] = {
+    "payment_id": ("The payment's id; `pay_` and 32 digits are another spelling of it.", payment_ids.ID),
+    "provider": ("The provider's name in `OKANE_PROVIDERS_FILE`.", {"type": "string", "pattern": "^[^/]+$"}),
+}
 _AWAY = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS})
 
 _ABOUT = """\
@@ -167,11 +171,11 @@ def _named(part: Any) -> Any:
 
 
 def _in_path(path: str) -> Sequence[Json]:
-    """Return the parameter of a payment's id, if the path has one."""
-    if "{payment_id}" not in path:
-        return []
-    about = "The payment's id; `pay_` and 32 digits are another spelling of it."
-    return [{"name": "payment_id", "in": "path", "required": True, "description": about, "schema": payment_ids.ID}]
+    """Return the parameter of the path, if it has one."""
+    for name, (about, schema) in _PATH_PARAMETERS.items():
+        if f"{{{name}}}" in path:
+            return [{"name": name, "in": "path", "required": True, "description": about, "schema": schema}]
+    return []
 
 
 def _in_query(operation: Operation) -> Sequence[Json]:

@@ -19,6 +19,7 @@ from okane.api.resolve_request import ResolveRequest
 from okane.api_key import Scope
 
 PAYMENTS, DEAD_LETTERS, HEALTH = "Payments", "Dead letters", "Health"
+PROVIDERS = "Webhooks of providers"
 OKANE, TITAN_QUEUE = "As okane (Go) had it", "As Titan Queue had it"
 DESCRIPTION = "This description"
 
@@ -257,6 +258,25 @@ REPLAY_DEAD_LETTERS = Operation(
         ),
     ),
     problems=_REPLAY,
+)
+TAKE_NOTICE = Operation(
+    name="takeNotice",
+    tag=PROVIDERS,
+    summary="Take the webhook of a provider",
+    details="For the servers of a payment provider (Stripe, PayU), not for clients. It needs no key: the signature in its "
+    "headers is checked. A webhook decides nothing; it makes okane ask the provider. 200 too for a repeated one, and for "
+    "one about a payment that okane does not have.",
+    body=Body(schema=dict[str, Any], example={"id": "evt_1", "type": "payment_intent.succeeded"}),
+    responses=(SuccessResponse(status=HTTPStatus.OK, means="It is stored.", body=schemas.TakenNotice),),
+    problems=(
+        "notice_invalid",
+        "body_unreadable",
+        "body_too_slow",
+        "body_too_large",
+        "unsupported_media_type",
+        "provider_not_found",
+        "store_unavailable",
+    ),
 )
 HEALTH_CHECK = _health("health")
 HEALTHZ = _health("healthz")

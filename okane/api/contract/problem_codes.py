@@ -39,6 +39,9 @@ CODES: Mapping[str, Code] = {
     "request_line_invalid": Code(_BAD, "The request line is not HTTP."),
     "request_invalid": Code(_BAD, "The head of the request, or the framing of its body, cannot be read."),
     "framing_invalid": Code(_BAD, "Two servers could cut this request off at different places."),
+    "notice_invalid": Code(
+        _BAD, "The webhook of a provider has a wrong signature, was signed too long ago, or is unreadable."
+    ),
     "key_missing": Code(HTTPStatus.UNAUTHORIZED, "The request has no API key."),
     "key_invalid": Code(
         HTTPStatus.UNAUTHORIZED, "The API key does not exist, was revoked, has expired, or is of the other mode."
@@ -51,13 +54,15 @@ CODES: Mapping[str, Code] = {
         HTTPStatus.MISDIRECTED_REQUEST, "Without keys: `Host` names neither this machine nor an allowed name."
     ),
     "payment_not_found": Code(HTTPStatus.NOT_FOUND, "The account has no such payment."),
+    "provider_not_found": Code(HTTPStatus.NOT_FOUND, "This server takes no webhooks from such a provider."),
     "route_not_found": Code(HTTPStatus.NOT_FOUND, "There is no such route."),
     "method_not_allowed": Code(HTTPStatus.METHOD_NOT_ALLOWED, "The route has other methods: see `Allow`."),
     "head_too_slow": Code(HTTPStatus.REQUEST_TIMEOUT, "The head of the request did not come in time.", retryable=True),
     "body_too_slow": Code(HTTPStatus.REQUEST_TIMEOUT, "The body did not come in time.", retryable=True),
     "status_conflict": Code(HTTPStatus.CONFLICT, "The payment's status, `payment_status`, does not allow this."),
     "body_too_large": Code(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body or an item of a batch has over 64 kB, or a batch 1 MB."
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        "The body or an item of a batch has over 64 kB, a batch 1 MB, or a webhook 256 kB.",
     ),
     "target_too_long": Code(HTTPStatus.REQUEST_URI_TOO_LONG, "The target has more than 4,096 bytes."),
     "unsupported_media_type": Code(

@@ -287,6 +287,12 @@ class CurrencyList(TypedDict):
     currencies: list[ListedCurrency]
 
 
+class TakenNotice(TypedDict):
+    """The receipt of a webhook."""
+
+    received: bool
+
+
 class Health(TypedDict):
     """The state of the process."""
 
