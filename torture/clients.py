@@ -23,7 +23,8 @@ _LATER_S = (0.1, 5.0)
 _PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 TIMEOUT_S = 4.0  # of one request
 _SECRETIVE = 50  # one order in so many carries a canary, which no log may show
-CANARIES = ("canary-3f1c9a77d2", "4111111111111111")
+_CARD = "4111111111111111"  # the API refuses it
+CANARIES = ("canary-3f1c9a77d2", _CARD)
 _IN_FLIGHT = 250  # payments: limits the requests that pile up during an outage of the API
 
 
@@ -51,7 +52,7 @@ def orders(seed: int) -> Iterator[Order]:
             number=number,
             amount_minor=amount,
             currency=pick(CURRENCIES, dice.random()),
-            metadata=dict(zip(("secret", "card"), CANARIES, strict=True)) if number % _SECRETIVE == 0 else {},
+            metadata={"secret": CANARIES[0]} if number % _SECRETIVE == 0 else {},
             twin=kind < _TWINS,
             repeat_after_s=dice.uniform(*_LATER_S) if _TWINS <= kind < _TWINS + _REPEATS else None,
             reuse_for_minor=amount + 1 if 1 - kind <= _REUSES else None,
@@ -96,6 +97,8 @@ class Clients:
     async def _serve(self, order: Order) -> None:
         key = f"torture-{self._seed}-{order.number}"
         try:
+            if order.metadata:
+                await self._send_card(order)
             async with asyncio.TaskGroup() as asking:
                 for offset in range(2 if order.twin else 1):
                     asking.create_task(self._insist(key, order, order.amount_minor, offset))
@@ -107,6 +110,12 @@ class Clients:
             await self._insist(key, order, order.amount_minor, 1)
         if order.reuse_for_minor is not None:
             await self._insist(key, order, order.reuse_for_minor, 0)
+
+    async def _send_card(self, order: Order) -> None:
+        """Send a payment that the API refuses."""
+        body = {"amount": order.amount_minor, "idempotency_key": _CARD, "metadata": {"card": _CARD}}
+        reply = await self._http.post(f"{self._urls[order.number % len(self._urls)]}/v1/payments", body)
+        assert not 200 <= reply.status < 300, "a card number was accepted"
 
     async def _insist(self, key: str, order: Order, amount_minor: int, offset: int) -> None:
         """Send to one API after the other, with the same key, until there is a clear answer."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
 
-from okane.api import create_request, idempotency_key, payment_documents, strict_json, timestamps
+from okane.api import card_guard, create_request, idempotency_key, payment_documents, strict_json, timestamps
 from okane.api.answer import Answer
 from okane.api.problems import FieldError, Problem, invalid
 from okane.config import Settings
@@ -119,7 +119,7 @@ class PaymentCreation:
         if new.currency not in CURRENCIES:
             detail = f"{new.currency} is not a currency of new payments: GET /v1/currencies lists them"
             return invalid([FieldError("/currency", "currency_unknown", detail)])
-        return None
+        return card_guard.payment_refusal(new)
 
     async def _of_earlier(
         self, new: NewPayment, refusal: IntakeReceipt | BaseException

@@ -11,7 +11,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from okane.api import payment_documents, payment_ids, request_body, strict_json
+from okane.api import card_guard, payment_documents, payment_ids, request_body, strict_json
 from okane.api.access import account_of, actor_of
 from okane.api.answer import JSON, Answer
 from okane.api.long_polling import LongPolling, preferred_wait_s
@@ -119,6 +119,7 @@ class PaymentHandlers:
         resolution = request_body.validate(
             ResolveRequest, strict_json.loads(await request_body.read_body(request, MAX_BODY_BYTES))
         )
+        card_guard.check_resolution(resolution.reason, resolution.provider_ref)
         payment = await self._intake.resolve(
             found.id,
             account_id=found.account_id,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import re
 
+from okane.card_numbers import holds_card_number
+
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
@@ -20,6 +22,6 @@ def new_id() -> str:
 
 def choose_id(sent: str | None) -> str:
     """Return the id of a request with this `X-Request-Id`."""
-    if sent is not None and _REQUEST_ID.fullmatch(sent):
+    if sent is not None and _REQUEST_ID.fullmatch(sent) and not holds_card_number(sent):
         return sent
     return f"{_dice.getrandbits(128):032x}"

@@ -22,6 +22,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from okane.card_numbers import holds_card_number
+
 
 def finite(value: float | None) -> float | None:
     """Refuse `nan` and `inf`, which are in every range."""
@@ -34,6 +36,8 @@ def check_label(text: str, option: str) -> str:
     """Return the text. Raises BadParameter where a line of a log or a table cannot show it."""
     if not text.strip() or not text.isprintable() or len(text) > 200:
         raise typer.BadParameter("must be 1 to 200 characters that can be printed", param_hint=option)
+    if holds_card_number(text):
+        raise typer.BadParameter("looks like the number of a card", param_hint=option)
     return text
 
 

@@ -10,6 +10,7 @@ from uuid import UUID
 import typer
 from rich.table import Table
 
+from okane.card_numbers import holds_card_number, is_issued_card_number
 from okane.cli.context import Context, open_context
 from okane.cli.options import Data, Json, Yes
 from okane.cli.output import CONSOLE, event_document, format_time, iso, print_json
@@ -153,6 +154,10 @@ def _check_texts(reason: str, provider_ref: str | None, decision: Decision) -> N
     for name, text, longest in (("--reason", reason, MAX_REASON), ("--provider-ref", provider_ref, 255)):
         if text is not None and not (text.strip() and len(text) <= longest and "\0" not in text):
             raise SetupError(f"{name} must have 1 to {longest} characters")
+    if holds_card_number(reason):
+        raise SetupError("--reason looks like the number of a card")
+    if provider_ref is not None and is_issued_card_number(provider_ref):
+        raise SetupError("--provider-ref looks like the number of a card")
     if provider_ref is not None and decision is not Decision.SUCCESS:
         raise SetupError("--provider-ref goes with --as success only")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,11 @@ def payment_method_mix(text: str) -> Mapping[str, int]:
             raise ValueError("payment methods are NAME or NAME=WEIGHT, with commas between them")
         mix[name] = int(weight) if equals else 1
     return mix
+
+
+def _letters(length: int) -> str:
+    """Return random letters: a key of digits may look like the number of a card."""
+    return "".join(secrets.choice(string.ascii_lowercase) for _ in range(length))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +108,7 @@ class LoadOptions:
     )
     seed: int = field(default=0, metadata={"help": "of the amounts"})
     json: bool = field(default=False, metadata={"help": "print JSON instead of text", "flag": "--json"})
-    run_id: str = field(default_factory=lambda: secrets.token_hex(6))  # prefix of the idempotency keys
+    run_id: str = field(default_factory=lambda: _letters(12))  # prefix of the idempotency keys
 
     def __post_init__(self) -> None:
         if self.payments < 1 or self.connections < 1:

@@ -11,6 +11,8 @@ from typing import Any
 import schemathesis
 from schemathesis.core.parameters import ParameterLocation
 
+from okane.card_numbers import masked
+
 Case = schemathesis.Case[Any]
 
 _RUN = secrets.token_hex(4)
@@ -62,11 +64,13 @@ def _timely(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _whole(value: Any) -> Any:
-    """Return the value without numbers like 10.0, which are integers to JSON Schema. It cannot exclude them, and the document
-    refuses them in the description of each member."""
+    """Return the value without numbers like 10.0, which are integers to JSON Schema, and without card numbers. It cannot
+    exclude them, and the document refuses them in its descriptions."""
     match value:
         case float() if value.is_integer():
             return int(value)
+        case str():
+            return masked(value)
         case dict():
             return {name: _whole(member) for name, member in value.items()}
         case list():

@@ -42,11 +42,14 @@ REFUSED: list[tuple[str, dict[str, str]]] = [
     (f'{{"amount": 1, "idempotency_key": "k", "number": "{CARDS[1]}"}}', {}),
     ('{{"amount": 1, "idempotency_key": "{} {}"}}'.format(*CARDS), {}),
     (f'{{"amount": 1, "idempotency_key": "{CARDS[0]}"}}', {"Idempotency-Key": CARDS[1]}),
-    (f'{{"amount": 2, "idempotency_key": "{CARDS[0]}"}}', {}),  # taken, with another meaning
+    (f'{{"amount": 2, "idempotency_key": "{TOKEN}-key"}}', {}),  # taken, with another meaning
     (f'{{"amount": 1, "card": "{CARDS[1]}', {}),
     ('{{"card": "{}", "card": "{}"}}'.format(*CARDS), {}),
     (CARDS[0], {}),
     (f'"{CARDS[0]}"', {}),
+    (f'{{"amount": 1, "idempotency_key": "{CARDS[0]}"}}', {}),
+    (f'{{"amount": 1, "idempotency_key": "k", "metadata": {{"card": "{CARDS[0]}"}}}}', {}),
+    (f'{{"amount": 1, "idempotency_key": "k", "metadata": {{"{CARDS[1]}": "{TOKEN}"}}}}', {}),
     ("{}", {"Content-Type": CARDS[0]}),
     ("{}", {"Content-Encoding": CARDS[0]}),
     ("{}", {"Expect": CARDS[0]}),
@@ -152,9 +155,9 @@ async def watched(
 async def _pay_with_canaries(system: System) -> list[str]:
     ids = []
     async with aiohttp.ClientSession(system.url, headers=HEADERS) as http:
-        for key in (CARDS[0], f"{TOKEN}-key"):
-            body = {"amount": 440, "idempotency_key": key, "metadata": {"card": CARDS[0], CARDS[1]: TOKEN}}
-            async with http.post("/v1/payments", data=json.dumps(body)) as response:
+        for key in (f"{TOKEN}-key", f"{TOKEN}-key-2"):
+            body = {"amount": 440, "idempotency_key": key, "metadata": {"token": TOKEN}}
+            async with http.post("/v1/payments", data=json.dumps(body), headers={"X-Request-Id": CARDS[0]}) as response:
                 assert response.status == 202
                 ids.append((await response.json())["payment"]["id"])
         for path in (
@@ -222,7 +225,7 @@ async def test_no_api_key_gets_out(watched: tuple[Watched, PostgresServer, Redis
 
 
 async def _pay_again(system: System) -> None:
-    body = json.dumps({"amount": 440, "idempotency_key": CARDS[1], "metadata": {"card": CARDS[0]}})
+    body = json.dumps({"amount": 440, "idempotency_key": f"{TOKEN}-key-3", "metadata": {"token": TOKEN}})
     async with (
         aiohttp.ClientSession(system.url, headers=HEADERS) as http,
         http.post("/v1/payments", data=body) as response,

@@ -90,6 +90,7 @@ _CREATING = (
     "validation_failed",
     "amount_unsafe_integer",
     "amount_too_large",
+    "card_number",
     "idempotency_key_reused",
     "overloaded",
 )
@@ -229,7 +230,7 @@ RESOLVE_PAYMENT = Operation(
     "with the same decision. From any other status: 409.",
     body=Body(schema=ResolveRequest, example={"as": "success", "reason": "the provider reports a capture"}),
     responses=(SuccessResponse(status=HTTPStatus.OK, means="It is decided.", body=schemas.PaymentAnswer),),
-    problems=(*problem_codes.OF_BODIES, "body_not_an_object", "validation_failed", *_CHANGE),
+    problems=(*problem_codes.OF_BODIES, "body_not_an_object", "validation_failed", "card_number", *_CHANGE),
 )
 LIST_CURRENCIES = Operation(
     name="listCurrencies",

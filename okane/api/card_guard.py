@@ -1,0 +1,58 @@
+"""Refuses texts that look like the number of a card: okane stores the tokens of gateways, and never a card number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from http import HTTPStatus
+
+from okane.api.problems import FieldError, Problem, shortened
+from okane.card_numbers import holds_card_number, is_issued_card_number, may_hold_card_number
+from okane.payment import NewPayment
+
+_DETAIL = "looks like the number of a card: send the token that a gateway gave for it"
+
+
+def payment_refusal(new: NewPayment) -> Problem | None:
+    """Return the problem with the texts of a new payment, or None."""
+    # Most payments end here: one search over all texts.
+    text = new.idempotency_key
+    if new.metadata:
+        text = "\n".join((text, *new.metadata, *new.metadata.values()))
+    if text.isascii() and not may_hold_card_number(text.encode()):
+        return None
+    errors = list(_errors(_texts(new)))
+    return _problem(errors) if errors else None
+
+
+def check_resolution(reason: str, provider_ref: str | None) -> None:
+    """Raise a 422 Problem for the texts of a decision. The gateway chooses `provider_ref`, and some take digits only: it is
+    refused if an issuer has such cards."""
+    errors = list(_errors([("/reason", reason)]))
+    if provider_ref is not None and is_issued_card_number(provider_ref):
+        errors.append(FieldError("/provider_ref", "card_number", _DETAIL))
+    if errors:
+        raise _problem(errors)
+
+
+def _texts(new: NewPayment) -> Iterator[tuple[str, str]]:
+    """Yield the texts of a payment, each with its pointer. None repeats a card number."""
+    yield "/idempotency_key", new.idempotency_key
+    for name, text in new.metadata.items():
+        yield "/metadata", name
+        yield "/metadata" if holds_card_number(name) else f"/metadata/{_escaped(name)}", text
+
+
+def _errors(texts: Iterable[tuple[str, str]]) -> Iterator[FieldError]:
+    for pointer, text in texts:
+        if holds_card_number(text):
+            yield FieldError(pointer, "card_number", _DETAIL)
+
+
+def _problem(errors: list[FieldError]) -> Problem:
+    first = errors[0]
+    detail = f"{first.pointer}: {first.detail}"
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "card_number", detail, errors=errors)
+
+
+def _escaped(name: str) -> str:
+    return shortened(name).replace("~", "~0").replace("/", "~1")
