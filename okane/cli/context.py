@@ -65,7 +65,7 @@ def find_context(data: Path | None, settings: Settings) -> Context:
         source=f"okane up in {folder}" if here is not None else "the environment",
         database=settings.database_url or (here.database_url if here else None),
         redis=settings.redis or (here.redis_url if here else None),
-        provider_base_url=settings.provider_base_url or (here.provider_base_url if here else None),
+        provider_base_url=settings.provider_base_url or (here.provider_base_url if here else None) or None,
         api_url=here.api_url
         if here and "port" not in settings.model_fields_set
         else f"http://{binding.netloc(binding.reached_at(settings.host), settings.port)}",

@@ -65,7 +65,10 @@ def summary(
         mock = "  (Stripe World, a simulator that begins empty; its PaymentIntents are at /v1/payment_intents)"
     rows = [
         ("API", where.api_url),
-        ("Provider", shown(where.provider_base_url) + mock),
+        (
+            "Provider",
+            shown(where.provider_base_url) + mock if where.provider_base_url else "as in OKANE_PROVIDERS_FILE",
+        ),
         ("Postgres", shown(where.database_url)),
         ("Redis", shown(where.redis_url)),
         ("Metrics", "  ".join(f"{name} {url}" for name, url in where.metrics_urls.items())),

@@ -30,7 +30,8 @@ from okane.local.server import LocalError
 class Endpoints:
     """The addresses of a running `okane up`. They hold passwords: only the owner can read the file.
 
-    `api_key` is None where the API takes requests without one. `payment_method` is a test card, where one is needed to pay.
+    `provider_base_url` is empty where a providers file names the gateways. `api_key` is None where the API takes requests
+    without one. `payment_method` is a test card, where one is needed to pay.
     """
 
     database_url: str

@@ -25,7 +25,7 @@ _PROVIDER_DRAIN_S = 2.0
 
 
 class Programs:
-    """The programs of one run. `postgres`, `redis` and `provider` are None where the settings name another one."""
+    """The programs of one run. `postgres`, `redis` and `provider` are None where the settings name others."""
 
     def __init__(
         self,
@@ -58,9 +58,12 @@ class Programs:
         self.provider: Server | None = None
         if options.stripe:
             self.provider = self._stripe(options)
-        elif settings.provider_base_url is None:
-            self.provider = self._provider(options)
-        if not options.stripe:
+        elif settings.providers_file is not None:
+            self._provider_url = None
+            self._provider_env["OKANE_PROVIDERS_FILE"] = str(settings.providers_file.resolve())
+        else:
+            if settings.provider_base_url is None:
+                self.provider = self._provider(options)
             self._provider_env["OKANE_PROVIDER_BASE_URL"] = self._provider_url or ""
 
     def endpoints(self) -> Endpoints:
@@ -125,7 +128,7 @@ class Programs:
     def _stripe(self, options: UpOptions) -> Server:
         """Return the Stripe simulator, after writing the providers file that makes API and workers use it."""
         for name in ("provider_base_url", "providers_file"):
-            if getattr(self._settings, name, None) is not None:
+            if getattr(self._settings, name) is not None:
                 raise LocalError(f"--stripe brings its own provider: unset {name.upper()}, or leave --stripe out")
         if self._settings.mode is not Mode.TEST:
             raise LocalError("--stripe charges at a simulator, and OKANE_MODE is live: unset it, or leave --stripe out")

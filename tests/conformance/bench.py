@@ -1,4 +1,4 @@
-"""What a case works with: the adapter behind the fault proxy, and a note of every result."""
+"""The bench of a case: the adapter behind the fault proxy, and a note of every result."""
 
 from __future__ import annotations
 

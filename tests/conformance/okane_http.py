@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from okane.simulator.app import serving
 from okane.simulator.options import SimulatorOptions
 from tests.conformance.fault_proxy import Recorded
 from tests.conformance.gateway import Booked, Gateway, Wish
+from tests.conformance.skeleton import SkeletonProvider
 from tests.payments import PAYMENT
 
 _AMOUNTS = {Wish.APPROVED: 1250, Wish.DECLINED: 4002}  # the mock provider's magic amounts
@@ -71,11 +73,25 @@ class OkaneHttpGateway:
             assert json.loads(request.body).keys() == {"payment_id", "amount", "currency"}
 
 
+class SkeletonGateway(OkaneHttpGateway):
+    """The same mock provider with the adapter that docs/providers.md shows; it is sent a key, and takes any."""
+
+    name = "skeleton"
+
+    def provider(self, base_url: str, *, timeout: timedelta) -> Provider:
+        return SkeletonProvider(base_url, api_key=lambda: _PASSWORD, timeout=timeout)
+
+
 @contextlib.asynccontextmanager
-async def gateway() -> AsyncIterator[Gateway]:
+async def gateway(driver: Callable[[str], Gateway] = OkaneHttpGateway) -> AsyncIterator[Gateway]:
     """Yield the driver, with a mock provider that charges unless the amount says otherwise."""
     with TemporaryDirectory() as folder:
         journal = Path(folder) / "journal.jsonl"
         options = SimulatorOptions(journal=journal, port=0, success=1, unavailable=0, decline=0, magic_amounts=True)
         async with serving(options) as url:
-            yield OkaneHttpGateway(url)
+            yield driver(url)
+
+
+def skeleton() -> AbstractAsyncContextManager[Gateway]:
+    """Return the driver of the skeleton."""
+    return gateway(SkeletonGateway)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,14 @@ def test_every_process_gets_the_file_instead_of_the_mock_provider(folder: DataFo
     assert where.payment_method == "pm_card_visa"
     base_url = tomllib.loads((folder.stripe / "providers.toml").read_text())["providers"]["stripe"]["base_url"]
     assert where.provider_base_url == base_url
+
+
+def test_a_providers_file_takes_the_place_of_the_mock_provider(folder: DataFolder) -> None:
+    written = write_configuration(folder.stripe, base_url="http://127.0.0.1:8081")
+    settings = Settings(database_url="postgresql://x/y", redis_url="redis://x", providers_file=written.providers_file)
+    programs = Programs(settings=settings, options=replace(ANY_PORT, stripe=False), folder=folder)
+    assert programs.provider is None
+    assert programs.endpoints().provider_base_url == ""
 
 
 @pytest.mark.parametrize(
