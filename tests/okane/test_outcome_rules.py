@@ -7,8 +7,18 @@ from datetime import timedelta
 
 import pytest
 
-from okane.payment import Status
-from okane.providers.base import Approved, Declined, NotFound, Traits, Unavailable, Unknown
+from okane.payment import NextAction, Status
+from okane.providers.base import (
+    Approved,
+    Declined,
+    Fault,
+    LookUpResult,
+    NotFound,
+    Pending,
+    Traits,
+    Unavailable,
+    Unknown,
+)
 from okane.store import Claim
 from okane.worker.outcome_rules import OutcomeRules, PaymentOutcome
 from streams import RetryPolicy
@@ -122,3 +132,88 @@ def test_without_retries_the_first_failure_is_the_last_but_a_first_try_is_made()
     once = dataclasses.replace(RULES, policy=RetryPolicy(max_attempts=1))
     assert once.looked_up(claim(retries=0), NotFound(), TRAITS) is None
     assert once.charged(claim(), Unavailable("503"), TRAITS, roll=0).status is Status.FAILED_FINAL
+
+
+ACTION = NextAction("https://bank.example/3ds")
+
+
+def pending(*, pending_s: float = 60, look_ups: int = 1, action: NextAction | None = None) -> Claim:
+    """Return the claim of a payment that the provider has and has not decided."""
+    waiting = claim(look_ups=look_ups, open_s=0)
+    payment = dataclasses.replace(waiting.payment, next_action=action)
+    return dataclasses.replace(waiting, payment=payment, pending_s=pending_s)
+
+
+def test_a_charge_that_the_provider_decides_later_is_submitted_and_polled_soon() -> None:
+    verdict = RULES.charged(claim(look_ups=5), Pending("pi_1"), TRAITS, roll=0)
+    assert verdict == PaymentOutcome(Status.SUBMITTED, "pending", delay=timedelta(minutes=1), attempt_ref="pi_1")
+
+
+def test_a_charge_that_needs_the_customer_says_where_to_send_him() -> None:
+    verdict = RULES.charged(claim(), Pending("pi_1", ACTION), TRAITS, roll=0)
+    assert (verdict.status, verdict.next_action) == (Status.REQUIRES_ACTION, ACTION)
+
+
+@pytest.mark.parametrize(("look_ups", "minutes"), [(1, 5), (2, 15), (3, 60), (9, 60)])
+def test_a_pending_payment_is_polled_at_growing_distances(look_ups: int, minutes: int) -> None:
+    verdict = RULES.looked_up(pending(look_ups=look_ups), Pending("pi_1"), TRAITS)
+    assert verdict is not None
+    assert (verdict.status, verdict.delay) == (Status.SUBMITTED, timedelta(minutes=minutes))
+
+
+@pytest.mark.parametrize("answer", [Unknown("?"), Unavailable("503"), Unavailable("429", fault="limit"), NotFound()])
+@pytest.mark.parametrize("action", [None, ACTION])
+def test_a_pending_payment_stays_so_while_look_ups_say_nothing(answer: LookUpResult, action: NextAction | None) -> None:
+    """However long: the deadline of an unknown outcome is not its deadline."""
+    verdict = RULES.looked_up(pending(pending_s=2 * 86_400, action=action), answer, TRAITS)
+    assert verdict is not None
+    assert verdict.status is (Status.SUBMITTED if action is None else Status.REQUIRES_ACTION)
+    assert verdict.next_action == action
+
+
+@pytest.mark.parametrize("answer", [Pending("pi_1"), Unknown("?"), NotFound()])
+def test_a_payment_pending_for_a_month_goes_to_a_human(answer: LookUpResult) -> None:
+    verdict = RULES.looked_up(pending(pending_s=30 * 86_400), answer, TRAITS)
+    assert verdict is not None
+    assert (verdict.status, verdict.delay) == (Status.NEEDS_REVIEW, None)
+
+
+def test_a_stop_amid_the_poll_of_a_pending_payment_leaves_it_pending() -> None:
+    verdict = RULES.stopped(pending(action=ACTION), "look_up", TRAITS)
+    assert (verdict.status, verdict.next_action) == (Status.REQUIRES_ACTION, ACTION)
+
+
+def test_an_outcome_that_no_look_up_can_decide_goes_to_a_human_at_once() -> None:
+    answer = Unknown("charged with another amount", at_once=True)
+    for verdict in (
+        RULES.charged(claim(open_s=0), answer, TRAITS, roll=0),
+        RULES.looked_up(claim(open_s=0), answer, TRAITS),
+        RULES.looked_up(pending(), answer, TRAITS),
+    ):
+        assert verdict is not None
+        assert (verdict.status, verdict.delay) == (Status.NEEDS_REVIEW, None)
+
+
+@pytest.mark.parametrize(("fault", "seconds"), [("limit", 1.5), ("config", 45)])
+def test_only_the_providers_own_fault_uses_up_a_retry(fault: Fault, seconds: float) -> None:
+    """However many retries are used up already."""
+    verdict = RULES.charged(claim(retries=7), Unavailable("no", fault=fault), TRAITS, roll=0.5)
+    assert (verdict.status, verdict.event) == (Status.FAILED_RETRYABLE, "deferred")
+    assert verdict.delay == timedelta(seconds=seconds)
+
+
+def test_a_rate_limit_that_names_a_time_is_waited_for() -> None:
+    verdict = RULES.charged(claim(), Unavailable("429", timedelta(seconds=7), "limit"), TRAITS, roll=0.5)
+    assert verdict.delay == timedelta(seconds=7)
+
+
+def test_a_drained_provider_that_never_got_the_charge_does_not_get_it_now() -> None:
+    drained = dataclasses.replace(claim(), may_charge=False)
+    verdict = RULES.looked_up(drained, NotFound(), TRAITS)
+    assert verdict is not None
+    assert (verdict.status, verdict.event) == (Status.FAILED_RETRYABLE, "deferred")
+
+
+def test_a_decline_keeps_the_providers_name_for_the_attempt_apart_from_that_of_a_charge() -> None:
+    verdict = RULES.charged(claim(), Declined("card_declined", provider_ref="pi_1"), TRAITS, roll=0)
+    assert (verdict.provider_ref, verdict.attempt_ref) == (None, "pi_1")

@@ -24,19 +24,37 @@ import uuid_utils
 from psycopg.conninfo import make_conninfo
 
 from okane.errors import OkaneError
-from okane.payment import CLOSED_UNCHARGED, Status
-from okane.store import Call, Claim, Event, NewPayment, PaymentStore, Settlement, SweepStore
+from okane.payment import CLOSED_UNCHARGED, NextAction, Status
+from okane.store import (
+    Call,
+    Claim,
+    ClaimRefusal,
+    Event,
+    NewPayment,
+    PaymentStore,
+    Settlement,
+    SweepStore,
+    UsableProvider,
+)
 from okane.store import sweep as sweep_module
 from okane.store.sweep import MarkResult
 from tests.okane.stored_payments import accept_one, new
-from tests.simulation.store import FAILED, MemoryDatabase, MemoryPaymentStore, MemorySweepStore, PaymentRow
+from tests.simulation.store import (
+    FAILED,
+    MemoryDatabase,
+    MemoryPaymentStore,
+    MemorySweepStore,
+    PaymentRow,
+    ProviderRow,
+)
 
 LEASE = timedelta(seconds=30)
 GRACE = timedelta(seconds=10)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 WINDOW = 3
-STEPS = 1_200
+STEPS = 1_500
 LANES = ("critical", "default", "low")
+ACTION = NextAction("https://bank.example/3ds")
 NOBODY = UUID(int=7 << 76)
 
 Row = tuple[Any, ...]
@@ -47,6 +65,7 @@ read_event = operator.attrgetter(*EVENT_COLUMNS)
 TABLES = {
     "payments": f"SELECT {', '.join(COLUMNS)} FROM payments ORDER BY id",
     "payment_events": f"SELECT {', '.join(EVENT_COLUMNS)} FROM payment_events ORDER BY payment_id, version",
+    "providers": "SELECT name, mode, open_until FROM providers ORDER BY name",
     "sweep_cursors": "SELECT lane, passed FROM sweep_cursors ORDER BY lane",
     "sweep_horizon": "SELECT nullif(proven_at, '-infinity'), seen_at FROM sweep_horizon",
 }
@@ -75,6 +94,8 @@ class Twins:
         self.real_sweeps = SweepStore(url, grace=GRACE)
         self.model_sweeps = MemorySweepStore(self.db, grace=GRACE, window=WINDOW)
         self._connection = connection
+        self.usable: Sequence[UsableProvider] = (UsableProvider("http"),)
+        self.real.usable_providers = self.model.usable_providers = lambda: self.usable
 
     def _clock(self) -> float:
         return self.now.timestamp()
@@ -86,6 +107,15 @@ class Twins:
     async def advance(self, by: timedelta) -> None:
         self.now += by
         await self._connection.execute("UPDATE virtual.clock SET at = %s", [self.now])
+
+    async def switch(self, name: str, mode: str, open_until: datetime | None) -> None:
+        """Write the row of a provider on both sides."""
+        await self._connection.execute(
+            "INSERT INTO providers (name, mode, open_until) VALUES (%s, %s, %s)"
+            " ON CONFLICT (name) DO UPDATE SET mode = excluded.mode, open_until = excluded.open_until",
+            [name, mode, open_until],
+        )
+        self.db.providers[name] = ProviderRow(mode, open_until)
 
     async def same(self, method: str, *arguments: object, **named: object) -> None:
         """Call a method on both sides; `accept` is `accept_many` of one."""
@@ -116,6 +146,8 @@ class Twins:
                 return [read_payment(row) for row in rows]
             case "payment_events":
                 return [read_event(event) for row in rows for event in self.db.events[row.id]]
+            case "providers":
+                return sorted((name, row.mode, row.open_until) for name, row in self.db.providers.items())
             case "sweep_cursors":
                 return sorted(self.db.sweep_cursors.items())
             case _:
@@ -156,6 +188,8 @@ def kind(answer: object) -> str:
             return str(answer)
         case Claim():
             return "look up first" if answer.look_up_first else "charge"
+        case ClaimRefusal(no_provider=True):
+            return "no provider"
         case MarkResult():
             return "some" if answer.lost else "none"
         case list():
@@ -201,6 +235,7 @@ class Play:
             (3, self._expire),
             (2, self._resolve),
             (3, self._late),
+            (2, self._switch),
             (6, self._sweep),
             (3, self._take_due),
             (7, self._advance),
@@ -224,11 +259,22 @@ class Play:
             metadata={"order": str(dice.randrange(100))} if dice.random() < 0.5 else {},
             execute_at=self._moment(),
             expires_at=self._moment(),
+            payment_method=dice.choice((None, "pm_1")),
+            return_url=dice.choice((None, "https://shop.example/back")),
+            requested_provider=dice.choice((None, None, None, "http", "second")),
         )
         await self._twins.same("find", wanted)
         await self._twins.same("accept", wanted, wake=dice.random() < 0.8)
 
         await self._twins.same("find", wanted)
+
+    async def _switch(self) -> None:
+        """Change the mode or the circuit of a provider, and which of them can be called."""
+        dice = self._dice
+        http, second = UsableProvider("http"), UsableProvider("second", dice.random() < 0.5)
+        self._twins.usable = dice.choice(((http,), (http, second), (second, http), (http, second), ()))
+        open_until = dice.choice((None, None, self._twins.now + timedelta(seconds=dice.choice((0.3, 5, 90)))))
+        await self._twins.switch(dice.choice(("http", "second")), dice.choice(("on", "on", "drain", "off")), open_until)
 
     def _moment(self) -> datetime | None:
         """Mostly none; else soon, now, or over."""
@@ -364,6 +410,10 @@ class Play:
                 (Status.UNKNOWN, "unknown", {"reason": reason, "delay": delay}),
                 (Status.UNKNOWN, "unknown", {"reason": reason, "delay": delay, "provider_ref": "ref-3"}),
                 (Status.NEEDS_REVIEW, "needs_review", {"reason": reason}),
+                (Status.FAILED_RETRYABLE, "deferred", {"reason": reason, "delay": delay}),
+                (Status.FAILED_FINAL, "declined", {"decline_code": "no", "attempt_ref": "pi_1"}),
+                (Status.SUBMITTED, "pending", {"delay": delay, "attempt_ref": dice.choice((None, "pi_1", "pi_2"))}),
+                (Status.REQUIRES_ACTION, "pending", {"delay": delay, "attempt_ref": "pi_3", "next_action": ACTION}),
             )
         )
         call: Call | None = dice.choice(("charge", "charge", "look_up", None))
@@ -399,6 +449,7 @@ EVERY_WAY = {
     "claim: charge",
     "claim: look up first",
     "claim: ClaimRefusal",
+    "claim: no provider",
     "find: IdempotencyKeyReused",
     "find: None",
     "find: Payment",
