@@ -5,8 +5,9 @@ PYTHON ?= python3
 COMPILE = $(UV) pip compile --universal --generate-hashes \
 	--no-annotate --no-emit-index-url --custom-compile-command "make lock" --quiet
 LOCK = $(COMPILE) --python-version 3.11
-# Runs in a Python of its own, which is not that of okane.
+# These run in a Python of their own, which is not that of okane.
 STRIPE = okane/local/stripe_simulator
+PAYU = tests/conformance/payu-requirements
 LOCAL = pyproject.toml --extra local
 DEVELOPING = $(LOCAL) --extra otel --group dev -o requirements-dev.txt
 # Everything else is part of what was tested: what run.py installs, and the container image, which has tracing and no
@@ -14,7 +15,8 @@ DEVELOPING = $(LOCAL) --extra otel --group dev -o requirements-dev.txt
 LOCK_PARTS = @$(LOCK) $(LOCAL) -c requirements-dev.txt -o requirements.txt && \
 	$(LOCK) pyproject.toml --extra otel -c requirements-dev.txt -o deploy/requirements.txt && \
 	$(LOCK) --group build -c requirements-dev.txt -o deploy/requirements-build.txt && \
-	$(COMPILE) --python-version 3.14 $(STRIPE)/requirements.in -o $(STRIPE)/requirements.txt
+	$(COMPILE) --python-version 3.14 $(STRIPE)/requirements.in -o $(STRIPE)/requirements.txt && \
+	$(COMPILE) --python-version 3.12 $(PAYU).in -o $(PAYU).txt
 
 .PHONY: help up test quick check lock lock-upgrade clean
 
