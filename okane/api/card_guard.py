@@ -18,6 +18,8 @@ def payment_refusal(new: NewPayment) -> Problem | None:
     text = new.idempotency_key
     if new.metadata:
         text = "\n".join((text, *new.metadata, *new.metadata.values()))
+    if new.payment_method or new.return_url or new.requested_provider:
+        text = "\n".join((text, *(one for _, one in _gateway_texts(new))))
     if text.isascii() and not may_hold_card_number(text.encode()):
         return None
     errors = list(_errors(_texts(new)))
@@ -37,9 +39,20 @@ def check_resolution(reason: str, provider_ref: str | None) -> None:
 def _texts(new: NewPayment) -> Iterator[tuple[str, str]]:
     """Yield the texts of a payment, each with its pointer. None repeats a card number."""
     yield "/idempotency_key", new.idempotency_key
+    yield from _gateway_texts(new)
     for name, text in new.metadata.items():
         yield "/metadata", name
         yield "/metadata" if holds_card_number(name) else f"/metadata/{_escaped(name)}", text
+
+
+def _gateway_texts(new: NewPayment) -> Iterator[tuple[str, str]]:
+    for name, text in (
+        ("payment_method", new.payment_method),
+        ("return_url", new.return_url),
+        ("provider", new.requested_provider),
+    ):
+        if text is not None:
+            yield f"/{name}", text
 
 
 def _errors(texts: Iterable[tuple[str, str]]) -> Iterator[FieldError]:

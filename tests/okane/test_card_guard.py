@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -78,6 +79,20 @@ async def test_a_request_id_that_is_a_card_number_is_replaced(api: Api) -> None:
 def test_a_payment_without_one_is_taken() -> None:
     assert payment_refusal(new("550e8400-e29b-41d4-a716-446655440000")) is None
     assert payment_refusal(new("order-1")) is None
+
+
+@pytest.mark.parametrize(
+    ("member", "text", "pointer"),
+    [
+        ("payment_method", CARD, "/payment_method"),
+        ("return_url", f"https://shop.example/{CARD}", "/return_url"),
+        ("requested_provider", f"p-{CARD}", "/provider"),
+    ],
+)
+def test_a_card_number_in_a_text_for_the_gateway_is_refused(member: str, text: str, pointer: str) -> None:
+    problem = payment_refusal(replace(new("k"), **{member: text}))  # type: ignore[arg-type]  # each is a text
+    assert problem is not None
+    assert [error.document()["pointer"] for error in problem.errors] == [pointer]
 
 
 @pytest.mark.parametrize(
