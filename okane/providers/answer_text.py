@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-_TEXT_LIMIT = 255
+TEXT_LIMIT = 255
 
 
 def printable(value: object) -> str:
     """Return `value` as printable text of at most 255 characters, without NUL and lone surrogates."""
-    text = (value if isinstance(value, str) else repr(value))[:_TEXT_LIMIT]
+    text = (value if isinstance(value, str) else repr(value))[:TEXT_LIMIT]
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 

@@ -30,6 +30,7 @@ from okane.providers.base import (
     Unavailable,
     Unknown,
 )
+from okane.providers.redaction import without_secrets
 from okane.store import Call, Claim, ClaimRefusal, PaymentStore, Settlement
 from okane.tracing import ClaimStore
 from okane.worker.late_look_up import LateLookUps
@@ -231,7 +232,7 @@ class PaymentHandler:
         gateway.gate.record(result)
         self._provider_seconds(name, call).observe(time.perf_counter() - began_s)
         self._attempts(name, call, _outcome_label(result)).inc()
-        return result
+        return result if isinstance(result, Approved) else without_secrets(result)
 
     async def _leave_open(self, claim: Claim, gateway: Gateway, call: Call, *, took_s: float) -> None:
         """Write `unknown` when the worker is stopped during a call that may have been executed: it is looked up soon. If
