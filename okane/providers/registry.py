@@ -124,8 +124,30 @@ def _provider(
                 connections=found.connections or connections,
                 more_header=more_header,
             )
-        case StripeConfig() | PayuConfig():
+        case PayuConfig():
+            return _payu(config, name, found, connections=connections)
+        case StripeConfig():
             raise config.refusal(name, "kind", "has no adapter yet")
+
+
+def _payu(config: ProvidersConfig, name: str, found: PayuConfig, *, connections: int) -> Provider:
+    from okane.providers.payu.provider import PayuProvider  # noqa: PLC0415 - only where it is configured
+
+    try:
+        return PayuProvider(
+            base_url=found.address(config.mode),
+            pos_id=found.pos_id,
+            client_id=found.client_id,
+            client_secret=_secret(config, name, "client_secret", found.client_secret),
+            notify_url=found.notify_url,
+            name=name,
+            timeout=found.timeout,
+            connections=found.connections or connections,
+            consistency_lag=found.consistency_lag,
+            unknown_deadline=found.unknown_deadline,
+        )
+    except ValueError as error:
+        raise config.refusal(name, "kind", f"payu: {error}") from None
 
 
 def _base_url(config: ProvidersConfig, name: str, found: OkaneHttpConfig) -> str:

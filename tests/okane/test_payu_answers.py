@@ -161,6 +161,11 @@ def test_no_other_answer_names_an_existing_order(answer: HttpResponse) -> None:
     assert existing_order(answer) is None
 
 
+@pytest.mark.parametrize("code", [SECRET, "x" * 65, "", "A B", "A\x00"])
+def test_a_code_that_is_none_is_not_repeated(code: str) -> None:
+    assert charged(response(403, failure(code, codeLiteral=code))) == Unavailable("HTTP 403", fault="config")
+
+
 # Look-ups
 
 

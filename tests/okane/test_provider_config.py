@@ -208,6 +208,15 @@ async def test_providers_are_built_by_their_names(tmp_path: Path) -> None:
         await provider.aclose()
 
 
+async def test_a_point_of_sale_at_payu_is_built(tmp_path: Path) -> None:
+    config = load(tmp_path, PAYU + 'unknown_deadline = "6h"')
+    (provider,) = build_providers(config, Settings(), connections=4).values()
+    assert (provider.name, provider.traits.unknown_deadline) == ("payu", timedelta(hours=6))
+    await provider.aclose()
+    with pytest.raises(SetupError, match=r"providers\.payu\.kind payu: PayU's pos_id must be a number"):
+        build_providers(load(tmp_path, PAYU.replace("300746", '"shop"', 1)), Settings(), connections=4)
+
+
 async def test_without_a_file_the_provider_is_named_http() -> None:
     settings = Settings(provider_base_url="http://127.0.0.1:1")
     (provider,) = build_providers(load_providers(settings), settings, connections=4).values()

@@ -22,6 +22,7 @@ from okane.providers.retry_after import retry_after
 # where there may be none.
 _MADE = frozenset({"SUCCESS", "WARNING_CONTINUE_REDIRECT", "WARNING_CONTINUE_3DS", "WARNING_CONTINUE_CVV"})
 _ORDER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}", re.ASCII)
 _MAX_URL = 2048
 _TOKEN = re.compile(r"[!-~]{1,2048}")
 # The lifetime that counts where the answer has none, or one that is no number of seconds.
@@ -182,9 +183,9 @@ def _code(document: Mapping[str, object]) -> str | None:
 
 
 def _unexpected(status: int, document: Mapping[str, object] | None) -> str:
+    """Return the HTTP status with PayU's codes for it. Its other texts may repeat what was sent."""
     codes = [_status(document or {}).get(name) for name in ("statusCode", "codeLiteral")]
-    told = [f"HTTP {status}", *(printable(code)[:64] for code in codes if isinstance(code, str) and code)]
-    return " ".join(told)
+    return " ".join([f"HTTP {status}", *(code for code in codes if isinstance(code, str) and _CODE.fullmatch(code))])
 
 
 def _usable_id(value: object) -> str | None:
