@@ -60,26 +60,27 @@ def main() -> None:
 
 async def _rounds(base_url: str, rounds: int, calls: int) -> list[tuple[float, float]]:
     pairs = []
+    payment = processing_payment()
     async with _aiohttp_client(base_url) as old, OkaneHttpProvider(base_url, timeout=TIMEOUT) as new:
         for charge in (old, new.charge):  # connections open, caches warm
-            await _cpu_us_per_call(charge, calls)
+            await cpu_us_per_call(charge, payment, calls)
         for number in range(rounds):
             if number % 2:
-                new_us = await _cpu_us_per_call(new.charge, calls)
-                old_us = await _cpu_us_per_call(old, calls)
+                new_us = await cpu_us_per_call(new.charge, payment, calls)
+                old_us = await cpu_us_per_call(old, payment, calls)
             else:
-                old_us = await _cpu_us_per_call(old, calls)
-                new_us = await _cpu_us_per_call(new.charge, calls)
+                old_us = await cpu_us_per_call(old, payment, calls)
+                new_us = await cpu_us_per_call(new.charge, payment, calls)
             pairs.append((old_us, new_us))
     return pairs
 
 
-async def _cpu_us_per_call(charge: Charge, calls: int) -> float:
-    payment = _payment()
+async def cpu_us_per_call(charge: Charge, payment: Payment, calls: int, *, result: type = Approved) -> float:
+    """Return the CPU microseconds of this process per charge. Each must end in `result`."""
 
     async def caller() -> None:
         for _ in range(calls // IN_FLIGHT):
-            assert isinstance(await charge(payment), Approved)
+            assert isinstance(await charge(payment), result)
 
     started_s = time.process_time()
     async with asyncio.TaskGroup() as callers:
@@ -142,7 +143,8 @@ class _Server(asyncio.Protocol):
             self._transport.write(ANSWER)
 
 
-def _payment() -> Payment:
+def processing_payment() -> Payment:
+    """Return a payment that a worker has claimed."""
     now = datetime.now(UTC)
     return Payment(
         id=uuid4(),

@@ -1,0 +1,162 @@
+"""Pure functions from a PaymentIntent to the result of a charge.
+
+Guarantee: only the state of an intent that carries our payment, our key and our amount closes a payment. Of any other
+intent, and in any other state, the outcome is `Unknown`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from okane.payment import NextAction, Payment
+from okane.providers.answer_text import printable
+from okane.providers.base import Approved, ChargeResult, Declined, Pending, Unknown
+from okane.providers.stripe.amounts import stripe_amount
+from okane.providers.stripe.decline_codes import is_soft
+
+# The states in which an intent has moved money, or still can without a request of ours.
+_LIVE = ("succeeded", "processing", "requires_action", "requires_capture")
+_URL_LIMIT = 2048
+# Where the customer goes: redirects, and the hosted pages of vouchers, transfers and codes.
+_URLS = ("url", "hosted_voucher_url", "hosted_instructions_url", "hosted_verification_url")
+
+Object = Mapping[str, object]
+
+
+def as_object(value: object) -> Object | None:
+    """Return a JSON object, or None for any other value."""
+    return value if isinstance(value, dict) else None
+
+
+def parse_intent(intent: Object, payment: Payment) -> ChargeResult:
+    """Return the result in the intent of a payment's present key. Any other intent is `Unknown` at once."""
+    if not _is_of_payment(intent, payment) or not _is_of_key(intent, payment):
+        return Unknown("Stripe answered with a PaymentIntent of another payment or key", at_once=True)
+    ref, status = usable_ref(intent), intent.get("status")
+    if ref is None:
+        return Unknown("a PaymentIntent without a usable id")
+    if (mismatch := _mismatch(intent, payment)) is not None:
+        return mismatch
+    match status:
+        case "succeeded":
+            received = intent.get("amount_received")
+            if type(received) is int and received == stripe_amount(payment.amount_minor, payment.currency):
+                return Approved(ref)
+            return Unknown(f"{ref} succeeded, but received {printable(received)}", at_once=True)
+        case "requires_action":
+            return Pending(ref, _next_action(intent))
+        case "processing":
+            return Pending(ref)
+        case "requires_payment_method":
+            error = as_object(intent.get("last_payment_error"))
+            return (
+                Unknown(f"{ref} requires a payment method, without an error") if error is None else declined(error, ref)
+            )
+        case "canceled":
+            return _canceled(intent, ref)
+        case "requires_capture":
+            # We never request one: funds are held, and this version neither captures nor releases them.
+            return Unknown(f"{ref} requires a capture", at_once=True)
+        case _:
+            return Unknown(f"{ref} has the status {printable(status)!r}")
+
+
+def parse_found_intent(intent: Object, payment: Payment) -> ChargeResult | None:
+    """Return the result in an intent that a look-up came across, or None if it says nothing about the present key.
+
+    An intent of the payment under another key is from before a manual retry. If it has moved money, or may, a charge under
+    the present key could be the second one.
+    """
+    if not _is_of_payment(intent, payment):
+        return None
+    if _is_of_key(intent, payment):
+        return parse_intent(intent, payment)
+    if intent.get("status") in _LIVE:
+        ref, status = printable(intent.get("id")), printable(intent.get("status"))
+        return Unknown(f"{ref} of an earlier key of this payment has the status {status}", at_once=True)
+    return None
+
+
+def declined(error: Object, ref: str | None) -> Declined:
+    """Return the decline in an error object of Stripe's."""
+    code = next(
+        (text for name in ("decline_code", "code") if isinstance(text := error.get(name), str) and text), "declined"
+    )
+    message = error.get("message")
+    return Declined(
+        printable(code),
+        printable(message) if isinstance(message, str) else "",
+        ref,
+        soft=is_soft(code, error.get("advice_code")),
+    )
+
+
+def contradicts(intent: Object | None, payment: Payment) -> bool:
+    """Return True if the intent in an error can have moved money, or is not of this payment: the error proves nothing."""
+    if intent is None:
+        return False
+    return intent.get("status") in _LIVE or not _is_of_payment(intent, payment)
+
+
+def usable_ref(intent: Object) -> str | None:
+    """Return the id of a PaymentIntent that fits into a row, or None."""
+    ref = intent.get("id")
+    return ref if isinstance(ref, str) and ref.startswith("pi_") and ref == printable(ref) else None
+
+
+def _is_of_payment(intent: Object, payment: Payment) -> bool:
+    metadata = as_object(intent.get("metadata")) or {}
+    return intent.get("object") == "payment_intent" and metadata.get("payment_id") == str(payment.id)
+
+
+def _is_of_key(intent: Object, payment: Payment) -> bool:
+    metadata = as_object(intent.get("metadata")) or {}
+    return metadata.get("attempt_key") == payment.provider_key
+
+
+def _mismatch(intent: Object, payment: Payment) -> Unknown | None:
+    """Return Unknown if the intent under our key has another amount or currency: a human decides that."""
+    amount, currency = intent.get("amount"), intent.get("currency")
+    expected = stripe_amount(payment.amount_minor, payment.currency)
+    if type(amount) is int and amount == expected and currency == payment.currency.lower():
+        return None
+    return Unknown(
+        f"Stripe answered for {printable(amount)} {printable(currency)}, not {expected} {payment.currency.lower()}",
+        at_once=True,
+    )
+
+
+def _canceled(intent: Object, ref: str) -> Declined | Unknown:
+    if intent.get("amount_received", 0) != 0:
+        return Unknown(f"{ref} was canceled after it had received money", at_once=True)
+    if (error := as_object(intent.get("last_payment_error"))) is not None:
+        return declined(error, ref)
+    reason = intent.get("cancellation_reason")
+    return Declined("canceled", printable(reason) if isinstance(reason, str) else "", ref)
+
+
+def _next_action(intent: Object) -> NextAction | None:
+    """Return the page that the customer must open, or None if there is none.
+
+    `use_stripe_sdk` has no page: only a page of the merchant's with Stripe's script could go on, and okane gives it no
+    client secret. Such an intent ends as Stripe ends it, which a notice or a poll finds.
+    """
+    action = as_object(intent.get("next_action")) or {}
+    kind = action.get("type")
+    details = as_object(action.get(kind)) if isinstance(kind, str) else None
+    for name in _URLS:
+        url = (details or {}).get(name)
+        if isinstance(url, str) and _is_page(url):
+            return NextAction(url)
+    return None
+
+
+def _is_page(url: str) -> bool:
+    if len(url) > _URL_LIMIT or not url.isascii() or not url.isprintable():
+        return False
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("https", "http") and bool(parts.netloc)

@@ -1,0 +1,231 @@
+"""The client of Stripe: PaymentIntents that are made and confirmed in one request.
+
+Guarantee: one charge is one POST under the payment's key. A look-up sends a POST only where `may_execute` allows it, and
+says "not found" only after it has read the whole list of the time in question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Self
+
+from okane.http.connection import HttpResponse
+from okane.payment import Payment
+from okane.providers.base import (
+    ChargeResult,
+    Declined,
+    LookUpResult,
+    NotFound,
+    Pending,
+    Traits,
+    Unavailable,
+    Unknown,
+)
+from okane.providers.base_url import VISIBLE, parse_base_url
+from okane.providers.exchange import HttpClient
+from okane.providers.stripe.amounts import stripe_amount
+from okane.providers.stripe.answers import Page, parse_charge_answer, parse_page, parse_retrieved
+from okane.providers.stripe.requests import Request, StripeRequests
+
+# Stripe keeps a key for 24 hours. A repeat must arrive before that.
+KEY_LIFETIME = timedelta(hours=23)
+CONNECT_TIMEOUT = timedelta(seconds=5)
+# Stripe keeps connections open for longer than the servers that the pool's own limit is for.
+IDLE_LIMIT_S = 30.0
+MAX_INTENT_BYTES = 256 * 1024
+MAX_PAGES = 20
+# Of a page: 100 intents with 50 metadata of 500 characters each.
+MAX_PAGE_BYTES = 4 * 1024 * 1024
+# Between our clock, the database's and Stripe's.
+CLOCK_MARGIN = timedelta(minutes=5)
+
+_HEADERS = ("Idempotent-Replayed", "Request-Id")
+_NO_KEY = Unavailable("no usable API key", fault="config")
+
+
+class StripeProvider:
+    """A `Provider` at Stripe. Created on a running loop; closed by `aclose()` or as a context manager.
+
+    `api_key` is called for each request, so that a new key is used at once, and `on_unauthorized` after each 401. A
+    look-up makes several requests under one `timeout`.
+    """
+
+    def __init__(
+        self,
+        base_url: str = "https://api.stripe.com",
+        *,
+        api_key: Callable[[], str],
+        name: str = "stripe",
+        timeout: timedelta = timedelta(seconds=30),
+        connect_timeout: timedelta | None = None,
+        connections: int = 256,
+        consistency_lag: timedelta = timedelta(seconds=90),
+        unknown_deadline: timedelta = timedelta(hours=12),
+        idle_limit_s: float = IDLE_LIMIT_S,
+        on_unauthorized: Callable[[], None] | None = None,
+    ) -> None:
+        """Raises ValueError for a `base_url` that is not an absolute http(s) URL or has a password in it, and for a
+        deadline beyond the lifetime of a key."""
+        url = parse_base_url(base_url)
+        if url.authorization is not None:
+            raise ValueError("the base URL of Stripe must have no user and no password: the API key is a setting")
+        if unknown_deadline >= KEY_LIFETIME:
+            raise ValueError(f"unknown_deadline must be less than {KEY_LIFETIME}, the lifetime of an idempotency key")
+        self._name = name
+        self._traits = Traits(
+            timeout=timeout,
+            consistency_lag=consistency_lag,
+            unknown_deadline=unknown_deadline,
+            key_lifetime=KEY_LIFETIME,
+        )
+        self._api_key = api_key
+        self._on_unauthorized = on_unauthorized
+        self._requests = StripeRequests(url)
+        self._loop = asyncio.get_running_loop()
+        self._http = HttpClient(
+            url,
+            timeout=timeout,
+            connect_timeout=min(CONNECT_TIMEOUT, timeout / 2) if connect_timeout is None else connect_timeout,
+            connections=connections,
+            idle_limit_s=idle_limit_s,
+            headers=_HEADERS,
+        )
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def traits(self) -> Traits:
+        return self._traits
+
+    async def charge(self, payment: Payment) -> ChargeResult:
+        """Make and confirm a PaymentIntent. No failure of Stripe or the network raises.
+
+        Raises ValueError for a key that does not fit into a header.
+        """
+        answer = await self._post(payment, due_s=None)
+        return _parsed_charge(answer, payment) if isinstance(answer, HttpResponse) else answer
+
+    async def look_up(self, payment: Payment, *, may_execute: bool) -> LookUpResult:
+        """Look the charge up: by its reference, by the same POST if `may_execute`, and in the list of PaymentIntents.
+
+        No failure of Stripe or the network raises.
+        """
+        due_s = self._loop.time() + self._traits.timeout.total_seconds()
+        if (ref := payment.provider_ref or payment.attempt_ref) is not None:
+            retrieved = await self._retrieve(ref, payment, due_s)
+            if retrieved is not None:
+                return retrieved
+        failed: ChargeResult | None = None
+        if may_execute and payment.payment_method is not None:
+            result, is_saved_failure = await self._replay(payment, due_s)
+            if not is_saved_failure:
+                return result
+            failed = result
+        listed = await self._find(payment, due_s)
+        # Stripe repeats a saved failure for as long as it keeps the key: charging again would bring the same answer.
+        return failed if failed is not None and isinstance(listed, NotFound) else listed
+
+    async def aclose(self) -> None:
+        """Close every connection. Calls still in flight end as `Unknown`."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _replay(self, payment: Payment, due_s: float) -> tuple[ChargeResult, bool]:
+        """Send the charge again under its key; return its result, and True for a saved failure, which proves nothing.
+
+        If the first request never arrived, this one is the charge.
+        """
+        answer = await self._post(payment, due_s=due_s)
+        if not isinstance(answer, HttpResponse):
+            return answer, False
+        result = _parsed_charge(answer, payment)
+        if answer.headers.get("idempotent-replayed") != "true":
+            return result, False
+        if isinstance(result, Pending):  # in its state of the moment when the answer was saved
+            return _newer(await self._retrieve(result.provider_ref, payment, due_s), result), False
+        return result, isinstance(result, Unknown) and not result.at_once
+
+    async def _retrieve(self, ref: str, payment: Payment, due_s: float) -> ChargeResult | None:
+        answer = await self._get(self._requests.retrieve(ref), due_s=due_s)
+        return parse_retrieved(answer, payment, now=datetime.now(UTC)) if isinstance(answer, HttpResponse) else answer
+
+    async def _find(self, payment: Payment, due_s: float) -> LookUpResult:
+        """Read the list from the payment's first moment on, as far as `MAX_PAGES`; then search."""
+        since = max(payment.created_at, payment.execute_at or payment.created_at) - CLOCK_MARGIN
+        after: str | None = None
+        for _ in range(MAX_PAGES):
+            page = await self._page(self._requests.list_since(since, after=after), payment, due_s)
+            if not isinstance(page, Page):
+                return page
+            if page.found is not None:
+                return page.found
+            if page.next_after is None:
+                return NotFound()
+            after = page.next_after
+        page = await self._page(self._requests.search(payment), payment, due_s)
+        if isinstance(page, Page) and page.found is not None:
+            return page.found
+        # A search lags behind by up to an hour: it proves presence only.
+        return Unknown(f"not in the latest {MAX_PAGES} pages of PaymentIntents, and not found by a search")
+
+    async def _page(self, request: Request, payment: Payment, due_s: float) -> Page | Unavailable | Unknown:
+        answer = await self._get(request, due_s=due_s, max_answer_bytes=MAX_PAGE_BYTES)
+        return parse_page(answer, payment, now=datetime.now(UTC)) if isinstance(answer, HttpResponse) else answer
+
+    async def _post(self, payment: Payment, *, due_s: float | None) -> HttpResponse | Declined | Unavailable | Unknown:
+        if not VISIBLE.fullmatch(payment.provider_key):
+            raise ValueError(f"a provider key must be visible ASCII, not {payment.provider_key!r}")
+        amount = stripe_amount(payment.amount_minor, payment.currency)
+        if payment.payment_method is None:
+            return Declined("payment_method_required", "Stripe charges a payment method, and the payment has none")
+        if amount is None:
+            return Declined("invalid_amount", f"Stripe has no such amount of {payment.currency}")
+        request = self._requests.charge(payment, amount=amount, payment_method=payment.payment_method)
+        return await self._call(request, repeatable=False, due_s=due_s, max_answer_bytes=MAX_INTENT_BYTES)
+
+    async def _get(
+        self, request: Request, *, due_s: float, max_answer_bytes: int = MAX_INTENT_BYTES
+    ) -> HttpResponse | Unavailable | Unknown:
+        return await self._call(request, repeatable=True, due_s=due_s, max_answer_bytes=max_answer_bytes)
+
+    async def _call(
+        self, request: Request, *, repeatable: bool, due_s: float | None, max_answer_bytes: int
+    ) -> HttpResponse | Unavailable | Unknown:
+        try:
+            key = self._api_key()
+        except (OSError, ValueError):
+            return _NO_KEY
+        if not VISIBLE.fullmatch(key):
+            return _NO_KEY
+        answer = await self._http.call(
+            request.encode(f"Authorization: Bearer {key}\r\n"),
+            repeatable=repeatable,
+            due_s=due_s,
+            max_answer_bytes=max_answer_bytes,
+        )
+        if self._on_unauthorized is not None and isinstance(answer, HttpResponse) and answer.status == 401:
+            self._on_unauthorized()
+        return answer
+
+
+def _parsed_charge(answer: HttpResponse, payment: Payment) -> ChargeResult:
+    return parse_charge_answer(answer, payment, now=datetime.now(UTC))
+
+
+def _newer(retrieved: ChargeResult | None, saved: Pending) -> ChargeResult:
+    """Return the state of a pending charge that was just retrieved, or the saved one if that failed."""
+    if retrieved is None or isinstance(retrieved, Unavailable):
+        return saved
+    return saved if isinstance(retrieved, Unknown) and not retrieved.at_once else retrieved

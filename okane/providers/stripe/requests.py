@@ -1,0 +1,80 @@
+"""The requests to Stripe, as bytes. Pure.
+
+Guarantee: the charge of a payment under one key is the same request each time, byte for byte, whatever has happened to the
+row meanwhile. Stripe refuses a key that comes with other parameters.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from urllib.parse import quote
+
+from okane.payment import Payment
+from okane.providers.base_url import BaseUrl
+from streams.values import value
+
+API_VERSION = "2026-08-26.dahlia"
+PAGE_SIZE = 100  # Stripe's largest
+
+# Without a customer who can act: no page of another site, and a decline where a bank wants 3-D Secure.
+_OFF_SESSION = "&automatic_payment_methods[allow_redirects]=never&off_session=true"
+
+
+@value
+class Request:
+    """A request without its Authorization, which is read anew for each one."""
+
+    head: str
+    body: str = ""
+
+    def encode(self, authorization: str) -> bytes:
+        """Return the bytes on the wire. `authorization` is a header line with its line end."""
+        return f"{self.head}{authorization}\r\n{self.body}".encode("ascii")
+
+
+class StripeRequests:
+    """The requests to one base URL."""
+
+    def __init__(self, base_url: BaseUrl) -> None:
+        self._intents = f"{base_url.path}/v1/payment_intents"
+        self._common = f"{base_url.common_headers()}Stripe-Version: {API_VERSION}\r\n"
+        self._post = (
+            f"POST {self._intents} HTTP/1.1\r\n{self._common}Content-Type: application/x-www-form-urlencoded\r\n"
+        )
+
+    def charge(self, payment: Payment, *, amount: int, payment_method: str) -> Request:
+        """Return the POST that makes and confirms a PaymentIntent. `amount` is in Stripe's units."""
+        body = charge_form(payment, amount=amount, payment_method=payment_method)
+        head = f"{self._post}Idempotency-Key: {payment.provider_key}\r\nContent-Length: {len(body)}\r\n"
+        return Request(head, body)
+
+    def retrieve(self, ref: str) -> Request:
+        """Return the GET of a PaymentIntent."""
+        return self._get(f"/{quote(ref, safe='')}")
+
+    def list_since(self, since: datetime, *, after: str | None) -> Request:
+        """Return the GET of a page of the PaymentIntents made since then, newest first, from the one `after` on.
+
+        There is no upper bound: the newest may be ours, and the cursor keeps later pages in place.
+        """
+        cursor = "" if after is None else f"&starting_after={quote(after, safe='')}"
+        return self._get(f"?created[gte]={int(since.timestamp())}&limit={PAGE_SIZE}{cursor}")
+
+    def search(self, payment: Payment) -> Request:
+        """Return the GET of a search for the PaymentIntents of a payment."""
+        query = quote(f"metadata['payment_id']:'{payment.id}'", safe="")
+        return self._get(f"/search?query={query}&limit={PAGE_SIZE}")
+
+    def _get(self, rest: str) -> Request:
+        return Request(f"GET {self._intents}{rest} HTTP/1.1\r\n{self._common}")
+
+
+def charge_form(payment: Payment, *, amount: int, payment_method: str) -> str:
+    """Return the body of a charge: every value is fixed with the payment and its key."""
+    # capture_method: Stripe's default reports success before the funds are captured.
+    session = _OFF_SESSION if payment.return_url is None else f"&return_url={quote(payment.return_url, safe='')}"
+    return (
+        f"amount={amount:d}&currency={payment.currency.lower()}&confirm=true&capture_method=automatic"
+        f"&payment_method={quote(payment_method, safe='')}&automatic_payment_methods[enabled]=true{session}"
+        f"&metadata[payment_id]={payment.id}&metadata[attempt_key]={quote(payment.provider_key, safe='')}"
+    )
