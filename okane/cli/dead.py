@@ -131,7 +131,8 @@ async def _show(context: Context, payment_id: str, *, as_json: bool) -> None:
         print_json({**_letter(letter), "events": timeline})
         return
     for name, value in _letter(letter).items():
-        CONSOLE.print(f"{name:<12} {value}", soft_wrap=True)
+        if value is not None:
+            CONSOLE.print(f"{name:<12} {value}", soft_wrap=True)
     for line in timeline:
         CONSOLE.print(
             f"{line['at']}  {line['event']:<13} attempt {line['attempt']:<3} {line['actor']}  {line['reason'] or ''}",
@@ -214,6 +215,8 @@ def _letter(letter: DeadPayment) -> dict[str, Any]:
         "currency": payment.currency,
         "attempts": payment.attempts,
         "reason": payment.last_error,
+        "provider": payment.provider,
         "provider_key": payment.provider_key,  # what to search for at the provider
+        "attempt_ref": payment.attempt_ref,  # or this
         "dead_at": iso(letter.dead_at),
     }
