@@ -2,7 +2,7 @@
 
 from okane.client.client import RETRIES, Client, DeadFilter, Filter, NewPayment
 from okane.client.errors import AccessDenied, ClientError, Conflict, Invalid, KeyReused, NoAnswer, NotFound, Refused
-from okane.client.values import Attempt, Currency, DeadLetter, Event, Payment, Receipt, Replayed
+from okane.client.values import Attempt, Currency, DeadLetter, Event, NextAction, Payment, Receipt, Replayed
 
 __all__ = [
     "RETRIES",
@@ -19,6 +19,7 @@ __all__ = [
     "Invalid",
     "KeyReused",
     "NewPayment",
+    "NextAction",
     "NoAnswer",
     "NotFound",
     "Payment",

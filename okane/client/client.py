@@ -94,6 +94,9 @@ class NewPayment:
     metadata: Mapping[str, str] = field(default_factory=dict)
     execute_at: datetime | None = None
     expires_at: datetime | None = None
+    payment_method: str | None = None
+    return_url: str | None = None
+    provider: str | None = None
 
     def __post_init__(self) -> None:
         arguments.amount("amount", self.amount)
@@ -104,6 +107,13 @@ class NewPayment:
         object.__setattr__(self, "metadata", arguments.metadata(self.metadata))
         for name, value in self._times.items():
             arguments.moment(name, value)
+        for name, text in self._texts.items():
+            arguments.text(name, text)
+
+    @property
+    def _texts(self) -> Mapping[str, str]:
+        texts = {"payment_method": self.payment_method, "return_url": self.return_url, "provider": self.provider}
+        return {name: text for name, text in texts.items() if text is not None}
 
     @property
     def _times(self) -> Mapping[str, datetime]:
@@ -118,6 +128,7 @@ class NewPayment:
             **({} if self.currency is None else {"currency": self.currency}),
             "metadata": self.metadata,
             **{name: arguments.moment(name, value) for name, value in self._times.items()},
+            **self._texts,
         }
 
 
@@ -157,7 +168,10 @@ class Client:
         await self._session.close()
 
     async def pay(self, new: NewPayment, *, wait_s: int = 0) -> Receipt:
-        """Create a payment, or find the one of an earlier request; return it at rest, or after `wait_s` as it is."""
+        """Create a payment, or find the one of an earlier request; return it at rest, or after `wait_s` as it is.
+
+        The wait also ends when the customer has to act: the payment is `requires_action` then, and has a `next_action`.
+        """
         document = arguments.typed("new", new, NewPayment).document()
         return Receipt.of(await self._send("POST", "/v1/payments", body=document, wait_s=wait_s))
 
@@ -171,7 +185,8 @@ class Client:
         ]
 
     async def payment(self, payment_id: UUID | str, *, wait_s: int = 0) -> Payment:
-        """Return the payment once it has come to rest, after `wait_s` at the latest."""
+        """Return the payment once it has come to rest, after `wait_s` at the latest. If it is not `requires_action` yet,
+        that ends the wait too."""
         return Payment.of((await self._send("GET", _path(payment_id), wait_s=wait_s))["payment"])
 
     async def at_rest(self, payment_id: UUID | str) -> Payment:

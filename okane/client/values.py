@@ -13,6 +13,18 @@ from okane.payment import Status
 Document = Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class NextAction:
+    """The customer's part before the provider can decide: open `url`, for a `kind` of `redirect`."""
+
+    kind: str
+    url: str
+
+    @classmethod
+    def of(cls, document: Document) -> NextAction:
+        return cls(document["kind"], document["url"])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payment:
     """A payment as it was when the API answered."""
@@ -33,6 +45,10 @@ class Payment:
     execute_at: datetime | None = None
     expires_at: datetime | None = None
     retry_at: datetime | None = None
+    provider: str | None = None
+    payment_method: str | None = None
+    return_url: str | None = None
+    next_action: NextAction | None = None
 
     @classmethod
     def of(cls, document: Document) -> Payment:
@@ -53,6 +69,10 @@ class Payment:
             execute_at=_moment(document.get("execute_at")),
             expires_at=_moment(document.get("expires_at")),
             retry_at=_moment(document.get("retry_at")),
+            provider=document.get("provider"),
+            payment_method=document.get("payment_method"),
+            return_url=document.get("return_url"),
+            next_action=NextAction.of(document["next_action"]) if "next_action" in document else None,
         )
 
 
