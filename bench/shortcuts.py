@@ -68,10 +68,10 @@ async def _all(redis_url: str) -> None:
         return plain_request.parse_plain_request(next(requests))
 
     async def read_with_care() -> object:
-        return create_request.validate_create_request(strict_json.loads(BODY))
+        return create_request.validate_create_request(strict_json.loads(BODY), create_request.CreatePayment)
 
     async def read_quickly() -> object:
-        return create_request.parse_fast(BODY)
+        return create_request.parse_fast(BODY, create_request.CreatePayment)
 
     client = connect(redis_url, timeout=timedelta(seconds=5))
 

@@ -50,8 +50,14 @@ class StatusConflict(OkaneError):
     """The payment's status does not allow the action."""
 
     def __init__(self, status: str, action: str) -> None:
-        super().__init__(f"a payment that is {status} cannot be {action}")
+        super().__init__(f"a payment that is {status} cannot be {action}{_AT_PROVIDER.get(status, '')}")
         self.status = status
+
+
+_AT_PROVIDER = {
+    "requires_action": ": the provider has it, and charges it when the customer acts",
+    "submitted": ": the provider has it, and will report whether it was charged",
+}
 
 
 class SetupError(OkaneError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import timedelta
 from types import MappingProxyType
 
@@ -20,6 +20,7 @@ from okane.api.http.connection_limits import ConnectionLimits, ConnectionMetrics
 from okane.api.http.fast_path import FastPath
 from okane.api.http.server import serving
 from okane.api.long_polling import LongPolling
+from okane.api.payment_creation import ONLY_HTTP
 from okane.api.payment_handlers import PaymentHandlers
 from okane.api.payment_queries import PaymentQueries
 from okane.api.provider_notices import NoticeHandlers
@@ -42,7 +43,10 @@ log = structlog.get_logger("okane.app")
 
 
 class Api:
-    """The API. Lists, long polling and dead letters have stores of their own, so that a long list delays no payment."""
+    """The API. Lists, long polling and dead letters have stores of their own, so that a long list delays no payment.
+
+    `providers`: the names that a new payment may request.
+    """
 
     def __init__(
         self,
@@ -60,6 +64,7 @@ class Api:
         tracing: Tracing = OFF,
         provider_events: ProviderEventStore | None = None,
         notice_parsers: Mapping[str, NoticeParser] = NO_PARSERS,
+        providers: Collection[str] = ONLY_HTTP,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
@@ -76,6 +81,7 @@ class Api:
             intake=intake,
             long_polling=LongPolling(watch=watch),
             metrics=metrics,
+            providers=providers,
         )
         handlers = Handlers(
             self.payments,

@@ -1,4 +1,8 @@
-"""The request for a payment: the body of `POST /v1/payments`, `/payments` and `/pay`, parsed, validated and fingerprinted."""
+"""The request for a payment: the body of `POST /v1/payments`, `/payments` and `/pay`, parsed, validated and fingerprinted.
+
+`/pay` takes the members of `CreateOlderPayment`, the other routes also those of `CreatePayment`: its answers could not show
+a customer the next action.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,8 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from json.encoder import encode_basestring_ascii as _quoted
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -31,7 +36,8 @@ from okane.payment import NewPayment
 
 MAX_METADATA_BYTES = 56 * 1024  # as JSON: with the rest of a payment, an answer stays below 64 kB
 MAX_COMMAS = 500  # in a body that the fast parser takes; commas within strings count too
-MAX_QUOTES = 2 * (6 + 4 + 2 * 50)  # in a body without escapes: the names, the strings, and the metadata
+MAX_QUOTES = 2 * (9 + 7 + 2 * 50)  # in a body without escapes: the names, the strings, and the metadata
+MAX_RETURN_URL = 2048
 
 
 def _currency(code: str) -> str:
@@ -57,8 +63,52 @@ Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=50, titl
 IdempotencyKey = Annotated[str, WithJsonSchema(idempotency_key.KEY)]
 
 
-class CreatePayment(BaseModel):
-    """The body of `POST /payments`, `POST /v1/payments` and `POST /pay`. A member that is null counts as absent."""
+def _payment_method(token: str) -> str:
+    if not _PAYMENT_METHOD.fullmatch(token):
+        raise ValueError("must be 1 to 255 visible ASCII characters")
+    return token
+
+
+def _return_url(url: str) -> str:
+    if len(url) > MAX_RETURN_URL or not _RETURN_URL.fullmatch(url):
+        raise ValueError(
+            f"must be an https URL of up to {MAX_RETURN_URL} characters without user or password; http for loopback only"
+        )
+    return url
+
+
+def _provider(name: str) -> str:
+    if not _PROVIDER.fullmatch(name):
+        raise ValueError("must be the name of a provider: up to 32 of a-z, 0-9, _ and -, with a letter first")
+    return name
+
+
+_PAYMENT_METHOD = re.compile("[!-~]{1,255}")
+_PROVIDER = re.compile("[a-z][a-z0-9_-]{0,31}")
+_PORT = "(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+# Narrower than RFC 3986, so that every browser and gateway reads the same host in it.
+_RETURN_URL = re.compile(
+    r"(?:https://[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|http://(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]))"
+    rf"(?::{_PORT})?(?:[/?#][A-Za-z0-9._~:/?#@!$&'()*+,;=%\[\]-]*)?"
+)
+PaymentMethod = Annotated[
+    str,
+    AfterValidator(_payment_method),
+    WithJsonSchema({"type": "string", "pattern": f"^{_PAYMENT_METHOD.pattern}$"}),
+]
+ReturnUrl = Annotated[
+    str,
+    AfterValidator(_return_url),
+    WithJsonSchema({"type": "string", "maxLength": MAX_RETURN_URL, "pattern": f"^{_RETURN_URL.pattern}$"}),
+]
+# `PaymentCreation` checks that it is configured.
+ProviderName = Annotated[
+    str, AfterValidator(_provider), WithJsonSchema({"type": "string", "pattern": f"^{_PROVIDER.pattern}$"})
+]
+
+
+class CreateOlderPayment(BaseModel):
+    """The body of `POST /pay`. A member that is null counts as absent."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -80,24 +130,48 @@ class CreatePayment(BaseModel):
         return expires_at
 
 
-def validate_create_request(body: Any) -> CreatePayment:
+class CreatePayment(CreateOlderPayment):
+    """The body of `POST /payments` and `POST /v1/payments`. A member that is null counts as absent."""
+
+    payment_method: Annotated[
+        PaymentMethod | None, Field(description="the provider's token for the customer's card or account")
+    ] = None
+    return_url: Annotated[
+        ReturnUrl | None,
+        Field(description="where the customer goes after the `next_action`; https, or http for loopback"),
+    ] = None
+    provider: Annotated[
+        ProviderName | None, Field(description="the only provider that may charge it; any of the server's if absent")
+    ] = None
+
+
+_OF_PROVIDERS = frozenset(CreatePayment.model_fields) - frozenset(CreateOlderPayment.model_fields)
+
+R = TypeVar("R", bound=CreateOlderPayment)
+
+
+def validate_create_request(body: Any, model: type[R]) -> R:
     """Validate a parsed body. Raises a Problem: 400 if it is not an object, 422 naming every wrong member."""
-    return validate(CreatePayment, body)
+    return validate(model, body)
 
 
-def parse_fast(body: bytes) -> CreatePayment | None:
+def parse_fast(body: bytes, model: type[R]) -> R | None:
     """Return the same as `validate_create_request` at half of its cost, or None where it might raise or decide otherwise."""
     quotes = body.count(b'"')
     # With a backslash, quotes cannot be counted; and pydantic would validate any number of members and values.
     if b"\\" in body or quotes > MAX_QUOTES or body.count(b",") > MAX_COMMAS:
         return None
     try:
-        request = CreatePayment.__pydantic_validator__.validate_json(body)
+        request: R = model.__pydantic_validator__.validate_json(body)
     except ValidationError:
         return None
     # The parser drops the first of two equal names, but the quotes of both are counted.
     texts = (request.currency, request.idempotency_key, request.execute_at, request.expires_at)
     count = len(request.model_fields_set) + 4 - texts.count(None) + 2 * len(request.metadata or ())
+    if quotes == 2 * count:
+        return request
+    if isinstance(request, CreatePayment):  # most have none of these
+        count += 3 - (request.payment_method, request.return_url, request.provider).count(None)
     return request if quotes == 2 * count else None
 
 
@@ -107,7 +181,7 @@ def check_metadata(metadata: Mapping[str, str] | None) -> None:
         raise invalid([FieldError("/metadata", "too_large", f"has up to {MAX_METADATA_BYTES // 1024} kB as JSON")])
 
 
-def to_new_payment(request: CreatePayment, *, account_id: str, key: str, currency: str, lane: str) -> NewPayment:
+def to_new_payment(request: CreateOlderPayment, *, account_id: str, key: str, currency: str, lane: str) -> NewPayment:
     """Return the payment to accept. Its fingerprint is the SHA-256 of the request, with the defaults and without the key."""
     metadata, execute_at, expires_at = request.metadata or {}, request.execute_at, request.expires_at
     meaning = f'{{"amount":{request.amount},"currency":"{currency}","metadata":'
@@ -116,6 +190,16 @@ def to_new_payment(request: CreatePayment, *, account_id: str, key: str, currenc
         meaning += f',"execute_at":"{timestamps.to_text(execute_at)}"'
     if expires_at is not None:
         meaning += f',"expires_at":"{timestamps.to_text(expires_at)}"'
+    payment_method = return_url = provider = None
+    # Most requests have none of them. That of `/pay` cannot.
+    if isinstance(request, CreatePayment) and not _OF_PROVIDERS.isdisjoint(request.model_fields_set):
+        payment_method, return_url, provider = request.payment_method, request.return_url, request.provider
+        if payment_method is not None:
+            meaning += f',"payment_method":{_quoted(payment_method)}'
+        if return_url is not None:
+            meaning += f',"return_url":{_quoted(return_url)}'
+        if provider is not None:
+            meaning += f',"provider":{_quoted(provider)}'
     return NewPayment(
         account_id=account_id,
         idempotency_key=key,
@@ -126,4 +210,7 @@ def to_new_payment(request: CreatePayment, *, account_id: str, key: str, currenc
         metadata=metadata,
         execute_at=execute_at,
         expires_at=expires_at,
+        payment_method=payment_method,
+        return_url=return_url,
+        requested_provider=provider,
     )

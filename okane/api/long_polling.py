@@ -1,4 +1,4 @@
-"""Long polling: requests that wait for a payment to come to rest (`Prefer: wait=N`, RFC 7240).
+"""Long polling: requests that wait for a payment to come to rest, or to need its customer (`Prefer: wait=N`, RFC 7240).
 
 Guarantee: one query for all waiting requests runs a few times a second, on a connection of its own. A client that goes away
 leaves the query.
@@ -19,6 +19,7 @@ import structlog
 from aiohttp import web
 
 from okane.errors import StoreUnavailable
+from okane.payment import Status
 from okane.store import PaymentWatch
 
 log = structlog.get_logger("okane.api")
@@ -55,23 +56,24 @@ class LongPolling:
 
     def __init__(self, *, watch: PaymentWatch) -> None:
         self._watch = watch
-        self._waiters: dict[UUID, set[asyncio.Future[None]]] = {}
+        # The futures of each payment; True: its next action ends the wait too.
+        self._waiters: dict[UUID, dict[asyncio.Future[None], bool]] = {}
         self._poller: asyncio.Task[None] | None = None
         self._closed = False
 
     def __len__(self) -> int:
         return sum(len(waiters) for waiters in self._waiters.values())
 
-    async def until_at_rest(self, request: web.Request, payment_id: UUID, *, wait_s: float) -> None:
+    async def until_at_rest(self, request: web.Request, payment_id: UUID, *, wait_s: float, or_action: bool) -> None:
         """Return when the payment is at rest, after `wait_s` at the latest, and at once if the server stops.
 
-        Raises ConnectionError if the client goes away.
+        With `or_action` return also when its customer has to act. Raises ConnectionError if the client goes away.
         """
         if self._closed:
             return
         connection = cast("CancelsWhenLost", request.protocol)
         started_s = time.perf_counter()
-        with self._waiter(payment_id) as at_rest, connection.cancelling_when_lost(at_rest):
+        with self._waiter(payment_id, or_action=or_action) as at_rest, connection.cancelling_when_lost(at_rest):
             await asyncio.wait([at_rest], timeout=wait_s)
             if at_rest.cancelled():
                 raise ConnectionError("the client went away while it waited")
@@ -87,16 +89,16 @@ class LongPolling:
             await asyncio.wait([self._poller])
 
     @contextlib.contextmanager
-    def _waiter(self, payment_id: UUID) -> Iterator[asyncio.Future[None]]:
+    def _waiter(self, payment_id: UUID, *, or_action: bool) -> Iterator[asyncio.Future[None]]:
         at_rest: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault(payment_id, set()).add(at_rest)
+        self._waiters.setdefault(payment_id, {})[at_rest] = or_action
         if self._poller is None or self._poller.done():
             self._poller = asyncio.get_running_loop().create_task(self._poll())
         try:
             yield at_rest
         finally:
             waiters = self._waiters[payment_id]
-            waiters.discard(at_rest)
+            del waiters[at_rest]
             if not waiters:
                 del self._waiters[payment_id]
 
@@ -117,11 +119,11 @@ class LongPolling:
     async def _poll_once(self) -> None:
         ids = list(self._waiters)
         for start in range(0, len(ids), IDS_PER_QUERY):
-            for payment_id in await self._watch.find_at_rest(ids[start : start + IDS_PER_QUERY]):
-                _release(self._waiters.get(payment_id, set()))
+            for payment_id, status in await self._watch.find_waited_for(ids[start : start + IDS_PER_QUERY]):
+                _release(self._waiters.get(payment_id, {}), by_action=status is Status.REQUIRES_ACTION)
 
 
-def _release(waiters: set[asyncio.Future[None]]) -> None:
-    for waiter in waiters:
-        if not waiter.done():
+def _release(waiters: Mapping[asyncio.Future[None], bool], *, by_action: bool = False) -> None:
+    for waiter, or_action in waiters.items():
+        if not waiter.done() and (or_action or not by_action):
             waiter.set_result(None)

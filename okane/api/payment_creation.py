@@ -6,12 +6,13 @@ Guarantee: aiohttp's path and the fast path both come through here, and give the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
 
 from okane.api import card_guard, create_request, idempotency_key, payment_documents, strict_json, timestamps
 from okane.api.answer import Answer
+from okane.api.create_request import CreateOlderPayment, CreatePayment
 from okane.api.problems import FieldError, Problem, invalid
 from okane.config import Settings
 from okane.currencies import CURRENCIES, MAX_AMOUNT_MINOR
@@ -20,6 +21,7 @@ from okane.intake.accept import IntakeReceipt, PaymentIntake, WrittenRows
 from okane.lanes import LaneLimits
 from okane.metrics import OkaneMetrics
 from okane.payment import MAX_SCHEDULE_AHEAD
+from okane.providers.config import HTTP
 from okane.store import NewPayment
 from streams.failpoints import failpoint
 from streams.values import value
@@ -36,6 +38,14 @@ RENDERERS: Mapping[str, Renderer] = {
     "/payments": payment_documents.receipt_json,
     "/pay": payment_documents.pay_receipt_json,
 }
+# The same paths, each with the model of its body.
+MODELS: Mapping[str, type[CreateOlderPayment]] = {
+    "/v1/payments": CreatePayment,
+    "/payments": CreatePayment,
+    "/pay": CreateOlderPayment,
+}
+
+ONLY_HTTP = frozenset({HTTP})
 
 
 @value
@@ -48,9 +58,17 @@ class WrittenBatch:
 
 
 class PaymentCreation:
-    """Creates the payments that clients request."""
+    """Creates the payments that clients request. `providers`: the names that a new payment may request."""
 
-    def __init__(self, *, settings: Settings, intake: PaymentIntake, metrics: OkaneMetrics) -> None:
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        intake: PaymentIntake,
+        metrics: OkaneMetrics,
+        providers: Collection[str] = ONLY_HTTP,
+    ) -> None:
+        self._providers = frozenset(providers)
         self._default_currency = settings.default_currency
         self._amount_limits = settings.amount_limits or {}
         self._lanes = LaneLimits(settings.critical_from_minor, settings.low_below_minor)
@@ -59,9 +77,18 @@ class PaymentCreation:
         self._replayed = metrics.accepted.labels("replayed")
         self._not_enqueued = metrics.not_enqueued
 
-    def parse(self, body: bytes, keys: Sequence[str], *, account_id: str) -> NewPayment:
+    def parse(
+        self,
+        body: bytes,
+        keys: Sequence[str],
+        *,
+        account_id: str,
+        model: type[CreateOlderPayment] = CreatePayment,
+    ) -> NewPayment:
         """Return the payment in a body, under the key in it or in these `Idempotency-Key` headers. Raises Problem."""
-        request = create_request.parse_fast(body) or create_request.validate_create_request(strict_json.loads(body))
+        request = create_request.parse_fast(body, model) or create_request.validate_create_request(
+            strict_json.loads(body), model
+        )
         # In a smaller body no metadata can be too large: it does not grow when it is written.
         if len(body) > create_request.MAX_METADATA_BYTES:
             create_request.check_metadata(request.metadata)
@@ -119,6 +146,10 @@ class PaymentCreation:
         if new.currency not in CURRENCIES:
             detail = f"{new.currency} is not a currency of new payments: GET /v1/currencies lists them"
             return invalid([FieldError("/currency", "currency_unknown", detail)])
+        if new.requested_provider is not None and new.requested_provider not in self._providers:
+            detail = f"the providers here are {', '.join(sorted(self._providers))}"
+            errors = [FieldError("/provider", "provider_unknown", detail)]
+            return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "provider_unknown", f"/provider: {detail}", errors=errors)
         return card_guard.payment_refusal(new)
 
     async def _of_earlier(

@@ -61,7 +61,10 @@ def payment_document(payment: Payment) -> str:
         f'"created_at":"{created_at}","updated_at":"{updated_at}"'
     )
     for name, value in (
-        ("provider_ref", payment.provider_ref),
+        ("provider", payment.provider),
+        ("provider_ref", payment.attempt_ref if payment.provider_ref is None else payment.provider_ref),
+        ("payment_method", payment.payment_method),
+        ("return_url", payment.return_url),
         ("decline_code", payment.decline_code),
         ("last_error", payment.last_error),
     ):
@@ -73,6 +76,9 @@ def payment_document(payment: Payment) -> str:
         document += f',"expires_at":"{timestamps.to_text(payment.expires_at)}"'
     if payment.retry_at is not None and not payment.status.is_terminal:
         document += f',"retry_at":"{timestamps.to_text(payment.retry_at)}"'
+    if payment.next_action is not None and payment.status is Status.REQUIRES_ACTION:
+        action = payment.next_action
+        document += f',"next_action":{{"kind":{_quoted(action.kind)},"url":{_quoted(action.url)}}}'
     return f"{{{document}}}"
 
 
@@ -86,6 +92,8 @@ PAY_STATUS = {
     Status.UNKNOWN: "PROCESSING",
     Status.CANCELED: "FAILED",
     Status.NEEDS_REVIEW: "PROCESSING",
+    Status.REQUIRES_ACTION: "PROCESSING",
+    Status.SUBMITTED: "PROCESSING",
 }
 
 

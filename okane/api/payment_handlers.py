@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
@@ -15,7 +16,15 @@ from okane.api import card_guard, payment_documents, payment_ids, request_body, 
 from okane.api.access import account_of, actor_of
 from okane.api.answer import JSON, Answer
 from okane.api.long_polling import LongPolling, preferred_wait_s
-from okane.api.payment_creation import MAX_BODY_BYTES, RENDERERS, PaymentCreation, location, to_answer
+from okane.api.payment_creation import (
+    MAX_BODY_BYTES,
+    MODELS,
+    ONLY_HTTP,
+    RENDERERS,
+    PaymentCreation,
+    location,
+    to_answer,
+)
 from okane.api.resolve_request import ResolveRequest
 from okane.config import Settings
 from okane.intake.accept import PaymentIntake
@@ -37,21 +46,22 @@ class PaymentHandlers:
         intake: PaymentIntake,
         long_polling: LongPolling,
         metrics: OkaneMetrics,
+        providers: Collection[str] = ONLY_HTTP,
     ) -> None:
-        self.creation = PaymentCreation(settings=settings, intake=intake, metrics=metrics)
+        self.creation = PaymentCreation(settings=settings, intake=intake, metrics=metrics, providers=providers)
         self._store = store
         self._intake = intake
         self.long_polling = long_polling
 
     def creator(self, path: str) -> Handler:
         """Return the handler of a path that makes payments: 202 for a new payment, 200 for the repeat of a request."""
-        renderer = RENDERERS[path]
+        renderer, model = RENDERERS[path], MODELS[path]
 
         async def create(request: web.Request) -> web.Response:
             request_body.check_media_type(request, JSON)
             body = await request_body.read_body(request, MAX_BODY_BYTES)
             keys = request.headers.getall("Idempotency-Key", ())
-            new = self.creation.parse(body, keys, account_id=account_of(request))
+            new = self.creation.parse(body, keys, account_id=account_of(request), model=model)
             [receipt] = await self.creation.create([new])
             if isinstance(receipt, BaseException):
                 raise receipt
@@ -91,7 +101,9 @@ class PaymentHandlers:
         if wait_s is None:
             return payment, {}
         if wait_s and not payment.status.is_at_rest:
-            await self.long_polling.until_at_rest(request, payment.id, wait_s=wait_s)
+            # A client that has seen the next action waits for what comes of it.
+            or_action = payment.status is not Status.REQUIRES_ACTION
+            await self.long_polling.until_at_rest(request, payment.id, wait_s=wait_s, or_action=or_action)
             payment = await self._store.get(payment.id, account_id=payment.account_id)
         return payment, {"Preference-Applied": f"wait={wait_s}"}
 

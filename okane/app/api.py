@@ -18,6 +18,7 @@ from okane.app.resources import Resources, needed
 from okane.app.start_checks import check_servers
 from okane.config import Settings
 from okane.intake.load_shedding import LoadShedding
+from okane.providers.config import load_providers
 from okane.redis.buckets import TokenBuckets
 from okane.store import ApiKeyStore, DeadLetterStore, PaymentLists, PaymentWatch
 from streams import DeadLetters
@@ -55,6 +56,7 @@ async def run_api(settings: Settings) -> None:
             load_shedding=load_shedding,
             metrics=resources.metrics,
             tracing=resources.tracing,
+            providers=load_providers(settings).names,
         )
         api_url = await closing.enter_async_context(api.serving())
         process.tune_gc()

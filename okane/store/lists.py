@@ -25,8 +25,8 @@ SQL = sql_files.load_statements("lists.sql")
 _NEWEST_FIRST = {name: text.replace("{order}", "DESC").replace("{within}", ">=") for name, text in SQL.items()}
 _OLDEST_FIRST = {name: text.replace("{order}", "ASC").replace("{within}", "<=") for name, text in SQL.items()}
 
-AT_REST = sql_files.prepare_statements("lists.sql", "at_rest")["at_rest"]
-_AT_REST = sorted(status.value for status in Status if status.is_at_rest)
+WAITED_FOR = sql_files.prepare_statements("lists.sql", "waited_for")["waited_for"]
+_WAITED_FOR = sorted(status.value for status in Status if status.is_at_rest or status is Status.REQUIRES_ACTION)
 
 CONNECTIONS = 3  # of one process; one account uses two of them
 WINDOW = 10_000  # rows that one page may read: some ten milliseconds
@@ -150,9 +150,10 @@ class PaymentWatch:
         """Close the connection."""
         await self._session.aclose()
 
-    async def find_at_rest(self, ids: Sequence[UUID]) -> Sequence[UUID]:
-        """Return those of these payments that only a human can change."""
-        return [row[0] for row in await self._session.fetch_repeatable(AT_REST, {"ids": ids, "statuses": _AT_REST})]
+    async def find_waited_for(self, ids: Sequence[UUID]) -> Sequence[tuple[UUID, Status]]:
+        """Return those of these payments that only a human can change, or their customer (`requires_action`)."""
+        found = await self._session.fetch_repeatable(WAITED_FOR, {"ids": ids, "statuses": _WAITED_FOR})
+        return [(payment_id, columns.STATUSES[status]) for payment_id, status in found]
 
 
 def _choose_statement(wanted: PaymentFilter, limit: int) -> tuple[str, int]:

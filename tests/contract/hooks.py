@@ -1,4 +1,4 @@
-"""The rules of a request that the document cannot express: a key of its own, and times in the future."""
+"""The rules of a request that the document cannot express: a key of its own, times in the future, a provider that exists."""
 
 from __future__ import annotations
 
@@ -30,14 +30,16 @@ def before_call(_context: schemathesis.HookContext, case: Case, _kwargs: dict[st
     if case.operation.path == "/v1/payments/{payment_id}/resolve" and _is_right(case, ParameterLocation.BODY):
         case.body = _resolution(case.body)
     if isinstance(case.body, list) and _is_right(case, ParameterLocation.BODY):
-        case.body = [_timely({**item, "idempotency_key": _new_key()}) for item in case.body if isinstance(item, dict)]
+        case.body = [
+            _acceptable({**item, "idempotency_key": _new_key()}) for item in case.body if isinstance(item, dict)
+        ]
 
 
 def _payment(case: Case) -> None:
     """Set one idempotency key that no other payment has: where the case has one, or else in the body."""
     if not _is_right(case, ParameterLocation.BODY) or not isinstance(case.body, dict):
         return
-    case.body = _timely(case.body)
+    case.body = _acceptable(case.body)
     if not _is_right(case, ParameterLocation.HEADER):
         return
     key = _new_key()
@@ -54,8 +56,10 @@ def _resolution(body: Any) -> Any:
     return body
 
 
-def _timely(body: dict[str, Any]) -> dict[str, Any]:
-    """Move the times of a payment into the future, in their order."""
+def _acceptable(body: dict[str, Any]) -> dict[str, Any]:
+    """Move the times of a payment into the future, in their order, and name the one provider that there is."""
+    if body.get("provider") is not None:
+        body = {**body, "provider": "http"}
     now = datetime.now(UTC)
     for name, hours in (("execute_at", 1), ("expires_at", 2)):
         if body.get(name) is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -17,7 +17,7 @@ from okane.api.access import Access, AnonymousAccess
 from okane.api.api import NO_PARSERS
 from okane.api.http.connection_limits import ConnectionLimits
 from okane.api.long_polling import LongPolling
-from okane.api.payment_creation import PaymentCreation
+from okane.api.payment_creation import ONLY_HTTP, PaymentCreation
 from okane.config import Settings
 from okane.intake.load_shedding import LoadShedding
 from okane.lanes import payments_stream
@@ -50,6 +50,7 @@ async def serve_api(
     access: Access | None = None,
     load_shedding: LoadShedding | None = None,
     notice_parsers: Mapping[str, NoticeParser] = NO_PARSERS,
+    providers: Collection[str] = ONLY_HTTP,
     **changed: Any,
 ) -> AsyncIterator[Api]:
     """Serve the API over these two servers, on a stream of its own."""
@@ -76,6 +77,7 @@ async def serve_api(
         metrics=metrics,
         provider_events=events,
         notice_parsers=notice_parsers,
+        providers=providers,
     )
     payments = product.payments
     async with (

@@ -11,10 +11,11 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from okane.api import create_request, payment_documents, payment_ids, strict_json
 from okane.intake.accept import IntakeReceipt
-from okane.payment import Payment, Status
+from okane.payment import NextAction, Payment, Status
 from okane.payment_id import parse_id
 
 TEXT = st.text(max_size=20)
@@ -42,6 +43,11 @@ PAYMENTS = st.builds(
     decline_code=st.none() | TEXT,
     last_error=st.none() | TEXT,
     retry_at=st.none() | MOMENTS,
+    provider=st.none() | TEXT,
+    attempt_ref=st.none() | TEXT,
+    next_action=st.none() | st.builds(NextAction, TEXT),
+    payment_method=st.none() | TEXT,
+    return_url=st.none() | TEXT,
 )
 
 
@@ -50,6 +56,7 @@ def document(payment: Payment) -> dict[str, Any]:
         return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
     retry_at = None if payment.retry_at is None or payment.status.is_terminal else moment(payment.retry_at)
+    action = payment.next_action if payment.status is Status.REQUIRES_ACTION else None
     members = {
         "id": str(payment.id),
         "amount": payment.amount_minor,
@@ -61,7 +68,11 @@ def document(payment: Payment) -> dict[str, Any]:
         "metadata": payment.metadata,
         "created_at": moment(payment.created_at),
         "updated_at": moment(payment.updated_at),
-        "provider_ref": payment.provider_ref,
+        "provider": payment.provider,
+        "provider_ref": payment.attempt_ref if payment.provider_ref is None else payment.provider_ref,
+        "payment_method": payment.payment_method,
+        "return_url": payment.return_url,
+        "next_action": action and {"kind": "redirect", "url": action.url},
         "decline_code": payment.decline_code,
         "last_error": payment.last_error,
         "retry_at": retry_at,
@@ -113,15 +124,31 @@ def test_a_fingerprint_is_that_of_the_canonical_document(amount: int, currency: 
     assert new.fingerprint == hashlib.sha256(canonical).digest()
 
 
+@given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1), st.none() | st.just("stripe"))
+def test_the_members_of_providers_are_a_part_of_the_fingerprint_where_they_are_given(
+    token: str, provider: str | None
+) -> None:
+    request = create_request.CreatePayment.model_construct(
+        amount=1, payment_method=token, return_url="https://shop.example/done", provider=provider
+    )
+    new = create_request.to_new_payment(request, account_id="default", key="k-1", currency="USD", lane="low")
+    members = {"payment_method": token, "return_url": "https://shop.example/done", "provider": provider}
+    given_ones = {name: text for name, text in members.items() if text is not None}
+    meaning = {"amount": 1, "currency": "USD", "metadata": {}} | given_ones
+    assert new.fingerprint == hashlib.sha256(json.dumps(meaning, separators=(",", ":")).encode()).digest()
+    assert (new.payment_method, new.return_url, new.requested_provider) == tuple(members.values())
+
+
 CHARACTERS = [*'"\\{}[]:, \n\t\x00\x7f01.e-é\ufeff\U0001f4b6']
 NAMES = ["amount", "currency", "idempotency_key", "metadata", "execute_at", "expires_at", "other"]
+NAMES += ["payment_method", "return_url", "provider"]
 VALUES = st.one_of(
     st.integers(-1, 2**64),
     st.floats(),
     st.booleans(),
     st.none(),
     st.text(st.sampled_from(CHARACTERS) | st.characters(), max_size=5),
-    st.sampled_from(["USD", "2030-01-01T00:00:00Z", "k-1"]),
+    st.sampled_from(["USD", "2030-01-01T00:00:00Z", "k-1", "https://shop.example/"]),
     st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=3),
 )
 
@@ -142,9 +169,10 @@ def bodies(draw: st.DrawFn) -> bytes:
 @settings(max_examples=500)
 @given(bodies())
 def test_the_fast_parser_agrees_with_the_strict_one(body: bytes) -> None:
-    found = create_request.parse_fast(body)
-    if found is not None:
-        assert found == create_request.validate_create_request(strict_json.loads(body))
+    for model in (create_request.CreatePayment, create_request.CreateOlderPayment):
+        found = create_request.parse_fast(body, model)
+        if found is not None:
+            assert found == create_request.validate_create_request(strict_json.loads(body), model)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +182,13 @@ def test_the_fast_parser_agrees_with_the_strict_one(body: bytes) -> None:
         (b'{"amount":1,"idempotency_key":null,"currency":"USD","metadata":{"a":"b","c":""}}', True),
         (b'{"amount":1,"execute_at":"2030-01-01T00:00:00Z","expires_at":"2030-01-02T00:00:00Z"}', True),
         ('{"amount": 1, "metadata": {"Zoë": "é"}}'.encode(), True),
+        (
+            b'{"amount":1,"payment_method":"pm_card_visa","return_url":"https://shop.example/?a=b#c","provider":"stripe"}',
+            True,
+        ),
+        (b'{"amount":1,"payment_method":null,"provider":"stripe"}', True),
+        (b'{"amount":1,"provider":"http","provider":"http"}', False),
+        (b'{"amount":1,"payment_method":"a","payment_method":null}', False),
         (b'{"amount":1,"metadata":{"a":"b","a":"b"}}', False),
         (b'{"amount":1,"amount":1}', False),
         (b'{"amount":1,"currency":null,"currency":"USD"}', False),
@@ -165,4 +200,76 @@ def test_the_fast_parser_agrees_with_the_strict_one(body: bytes) -> None:
     ],
 )
 def test_the_fast_parser_leaves_doubtful_bodies_to_the_strict_one(body: bytes, quick: bool) -> None:
-    assert (create_request.parse_fast(body) is not None) is quick
+    assert (create_request.parse_fast(body, create_request.CreatePayment) is not None) is quick
+
+
+def payment_with(**members: str) -> create_request.CreatePayment:
+    return create_request.CreatePayment.model_validate({"amount": 1, **members})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://shop.example",
+        "https://shop.example:8443/orders/4711?paid=%C3%A9&x[]=1#done",
+        "https://127.0.0.1/",
+        "http://localhost:3000/return",
+        "http://127.0.0.1:65535",
+        "http://[::1]:80/",
+        "https://shop.example/" + "a" * (create_request.MAX_RETURN_URL - len("https://shop.example/")),
+    ],
+)
+def test_a_return_url_is_taken_as_it_is(url: str) -> None:
+    assert payment_with(return_url=url).return_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "shop.example/return",
+        "//shop.example",
+        "http://shop.example/",
+        "http://localhost.shop.example/",
+        "http://127.0.0.1.shop.example/",
+        "http://127.1/",
+        "javascript:alert(1)",
+        "shop://return",
+        "https://",
+        "https:///return",
+        "https://user:password@shop.example/",
+        "http://localhost@shop.example/",
+        "https://shop.example\\@other.example/",
+        "https://shop.example:65536/",
+        "https://shop.example:/",
+        "https://sh op.example/",
+        "https://shop.example/a b",
+        "https://shop.example/\n",
+        "https://shöp.example/",
+        "https://shop.example/" + "a" * create_request.MAX_RETURN_URL,
+    ],
+)
+def test_a_return_url_that_leads_elsewhere_or_unencrypted_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError, match="must be an https URL"):
+        payment_with(return_url=url)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"payment_method": ""},
+        {"payment_method": "pm card"},
+        {"payment_method": "pm_é"},
+        {"payment_method": "pm\n"},
+        {"payment_method": "p" * 256},
+        {"provider": ""},
+        {"provider": "Stripe"},
+        {"provider": "1st"},
+        {"provider": "stripe\n"},
+        {"provider": "p" * 33},
+    ],
+    ids=str,
+)
+def test_a_token_or_a_provider_that_no_gateway_can_have_is_refused(members: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="must be"):
+        payment_with(**members)

@@ -26,11 +26,11 @@ class Looking:
         self._failures = failures
         self.asked: list[int] = []
 
-    async def find_at_rest(self, ids: Sequence[UUID]) -> Sequence[UUID]:
+    async def find_waited_for(self, ids: Sequence[UUID]) -> Sequence[tuple[UUID, Status]]:
         self.asked.append(len(ids))
         if len(self.asked) <= self._failures:
             raise StoreUnavailable("away")
-        return await self._watch.find_at_rest(ids)
+        return await self._watch.find_waited_for(ids)
 
 
 def watched(api: Api, *, failures: int = 0) -> Looking:

@@ -201,7 +201,9 @@ async def test_the_repeat_of_an_accepted_request_is_held_to_no_rule_for_new_ones
 
 async def test_an_optional_member_that_is_null_is_as_if_it_were_absent(api: Api) -> None:
     _, first = await post(api, "/v1/payments", body())
-    nulls = dict.fromkeys(["currency", "metadata", "execute_at", "expires_at"])
+    nulls = dict.fromkeys(
+        ["currency", "metadata", "execute_at", "expires_at", "payment_method", "return_url", "provider"]
+    )
     for name in nulls:
         response, again = await post(api, "/v1/payments", body(**{name: None}))
         assert (response.status, again["payment"]["id"]) == (200, first["payment"]["id"]), name

@@ -34,7 +34,8 @@ between versions; `retryable` says whether the same request may succeed later. A
 which the logs have its request. Routes under `/v1` only gain members: ignore unknown members."""
 
 _STATUS = (
-    "Where a payment stands. `success`, `failed_final` and `canceled` are final, and `needs_review` waits for a human."
+    "Where a payment stands. `success`, `failed_final` and `canceled` are final, and `needs_review` waits for a human. "
+    "`requires_action` waits for the customer (`next_action`), and `submitted` for the provider."
 )
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from okane.api import batch
 from okane.api.answer import JSON
 from okane.api.contract import problem_codes, schemas
-from okane.api.create_request import CreatePayment, IdempotencyKey
+from okane.api.create_request import CreateOlderPayment, CreatePayment, IdempotencyKey
 from okane.api.dead_letters import DeadQuery, ReplayRequest
 from okane.api.query_parameters import PartQuery, PaymentQuery
 from okane.api.resolve_request import ResolveRequest
@@ -91,6 +91,7 @@ _CREATING = (
     "amount_unsafe_integer",
     "amount_too_large",
     "card_number",
+    "provider_unknown",
     "idempotency_key_reused",
     "overloaded",
 )
@@ -104,14 +105,16 @@ _REPEAT = (
 )
 
 
-def _creates(name: str, tag: str, summary: str, body: Any, *, follows: str | None) -> Operation:
+def _creates(
+    name: str, tag: str, summary: str, body: Any, *, follows: str | None, takes: type[BaseModel] = CreatePayment
+) -> Operation:
     repeated = ("Idempotent-Replayed", *_CREATED)
     return Operation(
         name=name,
         tag=tag,
         summary=summary,
         details=_REPEAT,
-        body=Body(schema=CreatePayment, example=schemas.CREATE),
+        body=Body(schema=takes, example=schemas.CREATE),
         headers=("Idempotency-Key", "Prefer"),
         responses=(
             SuccessResponse(
@@ -125,7 +128,7 @@ def _creates(name: str, tag: str, summary: str, body: Any, *, follows: str | Non
                 follows=follows,
             ),
         ),
-        problems=_CREATING,
+        problems=_CREATING if takes is CreatePayment else tuple(one for one in _CREATING if one != "provider_unknown"),
     )
 
 
@@ -308,4 +311,4 @@ GET_PAYMENT_OLDER = _shows(
 )
 RETRY_PAYMENT_OKANE = _retries("retryPaymentOkane", OKANE)
 HEALTH_CHECK_OKANE = _health("healthOkane", OKANE)
-PAY = _creates("pay", TITAN_QUEUE, "Make a payment", schemas.OlderPayment, follows=None)
+PAY = _creates("pay", TITAN_QUEUE, "Make a payment", schemas.OlderPayment, follows=None, takes=CreateOlderPayment)

@@ -78,6 +78,7 @@ CODES: Mapping[str, Code] = {
     ),
     "amount_too_large": Code(_UNPROCESSABLE, "The amount is above this server's limit for the currency."),
     "card_number": Code(_UNPROCESSABLE, "A text looks like the number of a card: `errors` names its member."),
+    "provider_unknown": Code(_UNPROCESSABLE, "The `provider` is not one of this server's."),
     "batch_size": Code(_UNPROCESSABLE, "A batch has 1 to 1,000 items."),
     "idempotency_key_reused": Code(
         _UNPROCESSABLE, "The idempotency key belongs to `payment_id`, which has other members."

@@ -37,14 +37,23 @@ PAYMENT = {
     "metadata": {"order": "4711"},
     "created_at": "2026-03-01T12:00:00.000000Z",
     "updated_at": "2026-03-01T12:00:00.250000Z",
-    "provider_ref": "ch_8f14e45f",
+    "provider": "stripe",
+    "provider_ref": "pi_8f14e45f",
+    "payment_method": "pm_card_visa",
 }
-PENDING = {name: value for name, value in PAYMENT.items() if name != "provider_ref"} | {
+PENDING = {name: value for name, value in PAYMENT.items() if name not in {"provider", "provider_ref"}} | {
     "status": "pending",
     "attempts": 0,
     "updated_at": "2026-03-01T12:00:00.000000Z",
 }
 CREATE = {"amount": 440, "currency": "USD", "idempotency_key": "demo-key-1", "metadata": {"order": "4711"}}
+
+
+class NextAction(TypedDict):
+    """The customer's part before the provider can decide."""
+
+    kind: Annotated[str, Field(description="`redirect`: the customer opens `url`, and returns to the `return_url`")]
+    url: str
 
 
 @with_config(shown(PAYMENT))
@@ -61,7 +70,13 @@ class Payment(TypedDict):
     metadata: dict[str, str]
     created_at: datetime
     updated_at: datetime
-    provider_ref: NotRequired[Annotated[str, Field(description="the provider's id of the charge")]]
+    provider: NotRequired[Annotated[str, Field(description="the provider that the last claim chose")]]
+    provider_ref: NotRequired[
+        Annotated[str, Field(description="the provider's id of the charge; before money has moved, of its attempt")]
+    ]
+    payment_method: NotRequired[str]
+    return_url: NotRequired[str]
+    next_action: NotRequired[Annotated[NextAction, Field(description="while the status is `requires_action`")]]
     decline_code: NotRequired[Annotated[str, Field(description="why the provider declined, in its words")]]
     last_error: NotRequired[Annotated[str, Field(description="why the last attempt failed")]]
     execute_at: NotRequired[datetime]

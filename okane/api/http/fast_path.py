@@ -22,7 +22,7 @@ from okane.api import error_problems, middleware, request_body, request_ids
 from okane.api.access import Access
 from okane.api.answer import Answer
 from okane.api.http.plain_request import PlainRequest
-from okane.api.payment_creation import RENDERERS, PaymentCreation, to_answer
+from okane.api.payment_creation import MODELS, RENDERERS, PaymentCreation, to_answer
 from okane.api.problems import Problem
 from okane.api.request_tracing import TRACEPARENT, trace_response
 from okane.api_key import Scope
@@ -97,11 +97,7 @@ class FastPath:
         pending = PendingRequest(connection, request.path, request_id, time.perf_counter(), span)
         try:
             caller = self._access.admit_cached(request.credentials, Scope.WRITE)
-            new = (
-                None
-                if caller is None
-                else self._creation.parse(request.body, request.idempotency_keys, account_id=caller.account_id)
-            )
+            new = None if caller is None else self._parse(request, account_id=caller.account_id)
         except Exception as error:  # answered when the connection has done with what it received
             asyncio.get_running_loop().call_soon(self._finish, pending, _refusal(error, request))
             return
@@ -120,7 +116,7 @@ class FastPath:
         try:
             caller = await self._access.admit(request.credentials, Scope.WRITE)
             pending.rate_limit_headers = caller.headers
-            new = self._creation.parse(request.body, request.idempotency_keys, account_id=caller.account_id)
+            new = self._parse(request, account_id=caller.account_id)
         except Exception as error:
             self._finish(pending, _refusal(error, request))
         except BaseException:  # the server ends: there is no answer, and nothing may take its place
@@ -128,6 +124,11 @@ class FastPath:
             raise
         else:
             self._batcher.add((pending, new))
+
+    def _parse(self, request: PlainRequest, *, account_id: str) -> NewPayment:
+        return self._creation.parse(
+            request.body, request.idempotency_keys, account_id=account_id, model=MODELS[request.path]
+        )
 
     async def drain(self, timeout_s: float | None) -> None:
         """Wait for the answers that are under way, and give up on the rest."""

@@ -8,7 +8,7 @@ AND (%(updated_from)s::timestamptz IS NULL OR p.updated_at >= %(updated_from)s::
 AND (%(updated_before)s::timestamptz IS NULL OR p.updated_at < %(updated_before)s::timestamptz)
 AND (%(amount_min)s::bigint IS NULL OR p.amount_minor >= %(amount_min)s::bigint)
 AND (%(amount_max)s::bigint IS NULL OR p.amount_minor <= %(amount_max)s::bigint)
-AND (%(provider_ref)s::text IS NULL OR p.provider_ref = %(provider_ref)s::text)
+AND (%(provider_ref)s::text IS NULL OR coalesce(p.provider_ref, p.attempt_ref) = %(provider_ref)s::text)
 AND (%(metadata)s::jsonb IS NULL OR p.metadata @> %(metadata)s::jsonb)
 AND (%(provider)s::text IS NULL
      OR EXISTS (SELECT FROM payment_events e WHERE e.payment_id = p.id AND e.provider = %(provider)s::text))
@@ -89,9 +89,9 @@ WHERE e.payment_id = %(id)s::uuid AND e.attempt > %(after)s::integer AND e.attem
   AND EXISTS (SELECT FROM payments p WHERE p.id = %(id)s::uuid AND p.account_id = %(account_id)s::text)
 ORDER BY e.version
 
--- name: at_rest
--- Those of these payments that have come to rest. The caller has checked that their accounts may read them.
-SELECT p.id FROM payments p WHERE p.id = ANY (%(ids)s::uuid[]) AND p.status = ANY (%(statuses)s::text[])
+-- name: waited_for
+-- Those of these payments that have come to one of these statuses. The caller has checked that their accounts may read them.
+SELECT p.id, p.status FROM payments p WHERE p.id = ANY (%(ids)s::uuid[]) AND p.status = ANY (%(statuses)s::text[])
 
 -- name: of_key
 -- An idempotency key has one payment at most. OFFSET 0 keeps the planner from the index of (account_id, id), which it prefers
