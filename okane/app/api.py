@@ -19,8 +19,9 @@ from okane.app.start_checks import check_servers
 from okane.config import Settings
 from okane.intake.load_shedding import LoadShedding
 from okane.providers.config import load_providers
+from okane.providers.registry import build_notice_parsers
 from okane.redis.buckets import TokenBuckets
-from okane.store import ApiKeyStore, DeadLetterStore, PaymentLists, PaymentWatch
+from okane.store import ApiKeyStore, DeadLetterStore, PaymentLists, PaymentWatch, ProviderEventStore
 from streams import DeadLetters
 
 log = structlog.get_logger("okane.app")
@@ -41,6 +42,11 @@ async def run_api(settings: Settings) -> None:
         load_shedding = await closing.enter_async_context(_load_shedding(settings, resources))
         url = needed(settings.database_url, "DATABASE_URL")
         lists, watch, dead_letters = PaymentLists(url), PaymentWatch(url), DeadLetterStore(url)
+        config = load_providers(settings)
+        parsers = build_notice_parsers(config)
+        provider_events = ProviderEventStore(url, grace=settings.sweep_grace) if parsers else None
+        if provider_events is not None:
+            closing.push_async_callback(provider_events.aclose)
         for store in (watch, lists, dead_letters):
             closing.push_async_callback(store.aclose)
         metrics_url = await closing.enter_async_context(serving_metrics(settings, resources, role="api", name="api"))
@@ -56,7 +62,9 @@ async def run_api(settings: Settings) -> None:
             load_shedding=load_shedding,
             metrics=resources.metrics,
             tracing=resources.tracing,
-            providers=load_providers(settings).names,
+            providers=config.names,
+            provider_events=provider_events,
+            notice_parsers=parsers,
         )
         api_url = await closing.enter_async_context(api.serving())
         process.tune_gc()

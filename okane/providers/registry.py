@@ -11,7 +11,7 @@ from okane import addresses, logs
 from okane.api_key import Mode
 from okane.config import Settings
 from okane.errors import SetupError
-from okane.providers.base import Provider
+from okane.providers.base import NoticeParser, Provider
 from okane.providers.config import HTTP, OkaneHttpConfig, PayuConfig, ProviderConfig, ProvidersConfig, StripeConfig
 from okane.providers.secrets import BadSecret, Secret
 
@@ -29,10 +29,38 @@ def build_providers(
     """
     if config.path is None:
         return {HTTP: _http_of_settings(settings, connections=connections, more_header=more_header)}
+    built: dict[str, Provider] = {}
+    for name, found in config.providers.items():
+        try:
+            built[name] = _provider(config, name, found, connections=connections, more_header=more_header)
+        except ValueError as error:
+            # An adapter's own rules, like a deadline beyond the life of its keys.
+            raise SetupError(f"{config.path}: providers.{name}: {error}") from None
+    return built
+
+
+def build_notice_parsers(config: ProvidersConfig) -> Mapping[str, NoticeParser]:
+    """Return the parsers of the providers that have secrets for notices, for API processes. Raises SetupError."""
     return {
-        name: _provider(config, name, found, connections=connections, more_header=more_header)
-        for name, found in config.providers.items()
+        name: _notice_parser(config.providers[name], loaded) for name, loaded in load_notice_secrets(config).items()
     }
+
+
+def _notice_parser(found: ProviderConfig, loaded: Sequence[Secret]) -> NoticeParser:
+    def secrets() -> Sequence[str]:
+        return [secret() for secret in loaded]
+
+    match found:
+        case StripeConfig():
+            from okane.providers.stripe.webhook import StripeNoticeParser  # noqa: PLC0415 - only where it is configured
+
+            return StripeNoticeParser(secrets)
+        case PayuConfig():
+            from okane.providers.payu.webhook import notice_parser  # noqa: PLC0415 - as above
+
+            return notice_parser(secrets)
+        case OkaneHttpConfig():
+            raise AssertionError("it has no secrets of notices")
 
 
 def load_charge_secrets(config: ProvidersConfig) -> Mapping[str, Secret]:
@@ -127,27 +155,40 @@ def _provider(
         case PayuConfig():
             return _payu(config, name, found, connections=connections)
         case StripeConfig():
-            raise config.refusal(name, "kind", "has no adapter yet")
+            return _stripe(config, name, found, connections=connections)
 
 
 def _payu(config: ProvidersConfig, name: str, found: PayuConfig, *, connections: int) -> Provider:
     from okane.providers.payu.provider import PayuProvider  # noqa: PLC0415 - only where it is configured
 
-    try:
-        return PayuProvider(
-            base_url=found.address(config.mode),
-            pos_id=found.pos_id,
-            client_id=found.client_id,
-            client_secret=_secret(config, name, "client_secret", found.client_secret),
-            notify_url=found.notify_url,
-            name=name,
-            timeout=found.timeout,
-            connections=found.connections or connections,
-            consistency_lag=found.consistency_lag,
-            unknown_deadline=found.unknown_deadline,
-        )
-    except ValueError as error:
-        raise config.refusal(name, "kind", f"payu: {error}") from None
+    return PayuProvider(
+        base_url=found.address(config.mode),
+        pos_id=found.pos_id,
+        client_id=found.client_id,
+        client_secret=_secret(config, name, "client_secret", found.client_secret),
+        notify_url=found.notify_url,
+        name=name,
+        timeout=found.timeout,
+        connections=found.connections or connections,
+        consistency_lag=found.consistency_lag,
+        unknown_deadline=found.unknown_deadline,
+    )
+
+
+def _stripe(config: ProvidersConfig, name: str, found: StripeConfig, *, connections: int) -> Provider:
+    from okane.providers.stripe.provider import StripeProvider  # noqa: PLC0415 - only where it is configured
+
+    api_key = _secret(config, name, "api_key", found.api_key)
+    return StripeProvider(
+        found.base_url,
+        api_key=api_key,
+        on_unauthorized=api_key.reread,
+        name=name,
+        timeout=found.timeout,
+        connections=found.connections or connections,
+        consistency_lag=found.consistency_lag,
+        unknown_deadline=found.unknown_deadline,
+    )
 
 
 def _base_url(config: ProvidersConfig, name: str, found: OkaneHttpConfig) -> str:

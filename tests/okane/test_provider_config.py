@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from okane.api_key import Mode
 from okane.config import Settings
 from okane.errors import SetupError
+from okane.providers.base import InvalidNotice
 from okane.providers.config import KINDS, OkaneHttpConfig, PayuConfig, ProvidersConfig, StripeConfig, load_providers
-from okane.providers.registry import build_providers, load_charge_secrets, load_notice_secrets
+from okane.providers.registry import build_notice_parsers, build_providers, load_charge_secrets, load_notice_secrets
 from okane.rate import Rate
 from tests.docs.tables import OPERATIONS, _section
 
@@ -201,9 +202,12 @@ def test_any_text_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, t
 
 
 async def test_providers_are_built_by_their_names(tmp_path: Path) -> None:
-    config = load(tmp_path, MOCK + MOCK.replace("mock", "second"))
+    config = load(tmp_path, STRIPE + PAYU + MOCK + MOCK.replace("mock", "second") + 'timeout = "2s"')
     built = build_providers(config, Settings(), connections=4)
-    assert {name: provider.name for name, provider in built.items()} == {"mock": "mock", "second": "second"}
+    assert [(name, provider.name) for name, provider in built.items()] == [
+        (name, name) for name in ("stripe", "payu", "mock", "second")
+    ]
+    assert [provider.traits.timeout.total_seconds() for provider in built.values()] == [30, 30, 5, 2]
     for provider in built.values():
         await provider.aclose()
 
@@ -213,8 +217,33 @@ async def test_a_point_of_sale_at_payu_is_built(tmp_path: Path) -> None:
     (provider,) = build_providers(config, Settings(), connections=4).values()
     assert (provider.name, provider.traits.unknown_deadline) == ("payu", timedelta(hours=6))
     await provider.aclose()
-    with pytest.raises(SetupError, match=r"providers\.payu\.kind payu: PayU's pos_id must be a number"):
+    with pytest.raises(SetupError, match=r"providers\.payu: PayU's pos_id must be a number"):
         build_providers(load(tmp_path, PAYU.replace("300746", '"shop"', 1)), Settings(), connections=4)
+
+
+async def test_a_deadline_beyond_the_life_of_the_keys_is_refused(tmp_path: Path) -> None:
+    config = load(tmp_path, STRIPE + 'unknown_deadline = "24h"')
+    with pytest.raises(SetupError, match=r"providers\.stripe: unknown_deadline must be less than"):
+        build_providers(config, Settings(), connections=4)
+
+
+def test_notices_of_providers_with_secrets_are_parsed(tmp_path: Path) -> None:
+    config = load(tmp_path, STRIPE + PAYU.replace("second_keys", "# second_keys") + MOCK)
+    parsers = build_notice_parsers(config)
+    assert set(parsers) == {"stripe"}
+    with pytest.raises(InvalidNotice):
+        parsers["stripe"]({}, b"{}", now=datetime.now(UTC))
+
+
+def test_a_changed_secret_of_notices_counts_at_once(tmp_path: Path) -> None:
+    (tmp_path / "whsec").write_text("first-key")
+    (tmp_path / "whsec").chmod(0o400)
+    config = load(tmp_path, PAYU.replace('"payu-canary-key"', '"file:whsec"'))
+    [secret] = load_notice_secrets(config)["payu"]
+    (tmp_path / "whsec").unlink()
+    (tmp_path / "whsec").write_text("second-key")
+    secret.reread()
+    assert secret() == "second-key"
 
 
 async def test_without_a_file_the_provider_is_named_http() -> None:

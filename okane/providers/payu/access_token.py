@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from okane import logs
 from okane.providers.base import Unavailable
 from okane.providers.payu.answers import AccessToken
 
@@ -81,6 +82,7 @@ class AccessTokenSource:
             if isinstance(outcome, Unavailable):
                 self._renew_after_failure()
                 return outcome
+            logs.register_secret(outcome.value)
             self._token = outcome.value
             self._ends_s = asked_s + outcome.lifetime_s
             self._failed_renewals = 0
