@@ -1,15 +1,10 @@
-"""PayU's simulator, which others wrote, and a way to it on which calls go wrong as the simulator itself never does.
-
-The simulator lacks one rule of PayU: it takes an `extOrderId` twice. The way refuses the repeat as PayU does.
-"""
+"""PayU's simulator, which others wrote, behind the one rule that it lacks: an `extOrderId` is taken once, for ever."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
-from enum import Enum, auto
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -25,18 +20,6 @@ PACKAGES = SimulatorPackages(
 )
 # The key with which the simulator signs its notices unless it is told another: that of PayU's public test shop.
 SECOND_KEY = "b6ca15b0d1020e8094d9b5f8d163db54"
-MAX_CALLS = 300
-
-
-class Fault(Enum):
-    """A fault of one call."""
-
-    LOST_REQUEST = auto()
-    LOST_ANSWER = auto()
-    ERROR_500 = auto()
-    ERROR_500_AFTERWARDS = auto()
-    UNAUTHORIZED = auto()
-    RATE_LIMIT = auto()
 
 
 def payu_simulator(*, port: int, log: Path) -> SimulatorServer:
@@ -46,91 +29,57 @@ def payu_simulator(*, port: int, log: Path) -> SimulatorServer:
     return SimulatorServer(name="payu", packages=PACKAGES, arguments=arguments, port=port, log=log, health="/")
 
 
-@dataclass(slots=True)
-class Simulator:
-    """The running simulator, and how many calls of the adapter it has taken."""
+class UniqueOrders:
+    """Refuse a second order under one `extOrderId` as PayU does; hand everything else on to the simulator."""
 
-    url: str
-    calls: int = 0
+    def __init__(self, simulator_url: str, session: aiohttp.ClientSession) -> None:
+        self._simulator_url = simulator_url
+        self._session = session
+        self.url = ""
+        self.order_ids: dict[str, str | None] = {}  # by extOrderId; None while the order is made
+        self.names_existing = False  # the refusal names the order that exists
 
-
-@dataclass(slots=True)
-class Way:
-    """The way to the simulator. `faults` happen to the next calls about orders, in turn; then all goes well."""
-
-    simulator: Simulator
-    session: aiohttp.ClientSession
-    base_url: str = ""
-    names_existing: bool = False  # whether the refusal of a repeat names the order that exists
-    faults: list[Fault] = field(default_factory=list)
-    calls: list[str] = field(default_factory=list)
-    orders: dict[str, str] = field(default_factory=dict)  # by extOrderId
-
-    async def forward(self, request: web.Request) -> web.StreamResponse:
+    async def forward(self, request: web.Request) -> web.Response:
         body = await request.read()
-        self.calls.append(f"{request.method} {request.path}")
-        fault = self.faults.pop(0) if self.faults and "/orders" in request.path else None
-        match fault:
-            case Fault.LOST_REQUEST:
-                return _hang_up(request)
-            case Fault.ERROR_500:
-                return _failure(500, "ERROR_INTERNAL")
-            case Fault.UNAUTHORIZED:
-                return _failure(401, "UNAUTHORIZED")
-            case Fault.RATE_LIMIT:
-                return _failure(429, "TOO_MANY_REQUESTS")
-        answer = self._refusal(request, body) or await self._pass_on(request, body)
-        match fault:
-            case Fault.LOST_ANSWER:
-                return _hang_up(request)
-            case Fault.ERROR_500_AFTERWARDS:
-                return _failure(500, "ERROR_INTERNAL")
+        if request.method != "POST" or not request.path.endswith("/api/v2_1/orders"):
+            return await self._hand_on(request, body)
+        key = json.loads(body)["extOrderId"]
+        if key in self.order_ids:
+            existing = {"orderId": self.order_ids[key]} if self.names_existing else {}
+            return web.json_response({"status": {"statusCode": "ERROR_ORDER_NOT_UNIQUE"}, **existing}, status=400)
+        self.order_ids[key] = None
+        answer = await self._hand_on(request, body)
+        if answer.status == 302:
+            assert isinstance(answer.body, bytes)
+            self.order_ids[key] = json.loads(answer.body)["orderId"]
+        else:
+            del self.order_ids[key]
         return answer
 
-    def _refusal(self, request: web.Request, body: bytes) -> web.Response | None:
-        existing = self.orders.get(json.loads(body)["extOrderId"]) if _makes_order(request) else None
-        if existing is None:
-            return None
-        return _failure(400, "ERROR_ORDER_NOT_UNIQUE", {"orderId": existing} if self.names_existing else {})
-
-    async def _pass_on(self, request: web.Request, body: bytes) -> web.Response:
-        headers = {name: text for name, text in request.headers.items() if name.lower() != "host"}
-        self.simulator.calls += 1
-        async with self.session.request(
-            request.method, self.simulator.url + request.path_qs, data=body, headers=headers, allow_redirects=False
+    async def _hand_on(self, request: web.Request, body: bytes) -> web.Response:
+        headers = {
+            name: text for name, text in request.headers.items() if name.lower() not in ("host", "content-length")
+        }
+        async with self._session.request(
+            request.method, self._simulator_url + request.path_qs, data=body, headers=headers, allow_redirects=False
         ) as answer:
-            content = await answer.read()
-            if _makes_order(request) and answer.status == 302:
-                self.orders[json.loads(body)["extOrderId"]] = json.loads(content)["orderId"]
             location = {"Location": answer.headers["Location"]} if "Location" in answer.headers else {}
-            return web.Response(status=answer.status, body=content, content_type=answer.content_type, headers=location)
+            return web.Response(
+                status=answer.status, body=await answer.read(), content_type=answer.content_type, headers=location
+            )
 
 
 @contextlib.asynccontextmanager
-async def way_to(simulator: Simulator) -> AsyncIterator[Way]:
+async def unique_orders(simulator_url: str) -> AsyncIterator[UniqueOrders]:
     async with aiohttp.ClientSession() as session:
-        way = Way(simulator, session)
+        unique = UniqueOrders(simulator_url, session)
         app = web.Application()
-        app.router.add_route("*", "/{path:.*}", way.forward)
+        app.router.add_route("*", "/{path:.*}", unique.forward)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        way.base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/payu"
+        unique.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         try:
-            yield way
+            yield unique
         finally:
             await runner.cleanup()
-
-
-def _makes_order(request: web.Request) -> bool:
-    return request.method == "POST" and request.path.endswith("/api/v2_1/orders")
-
-
-def _failure(status: int, code: str, more: Mapping[str, str] | None = None) -> web.Response:
-    return web.json_response({"status": {"statusCode": code}, **(more or {})}, status=status)
-
-
-def _hang_up(request: web.Request) -> web.Response:
-    assert request.transport is not None
-    request.transport.abort()
-    return web.Response()

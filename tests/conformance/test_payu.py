@@ -1,13 +1,11 @@
-"""The PayU adapter against a simulator that others wrote: orders, pages, notices, look-ups, and calls that go wrong."""
+"""The PayU adapter against a simulator that others wrote: the suite of every adapter, and what is PayU's own."""
 
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from datetime import UTC, datetime
 
 import pytest
 from aiohttp import web
@@ -15,20 +13,43 @@ from aiohttp import web
 from okane.local.ports import free_port
 from okane.payment import Payment
 from okane.providers.base import Approved, Declined, InvalidNotice, Notice, Pending, Unavailable, Unknown
-from okane.providers.payu.provider import PayuProvider
 from okane.providers.payu.webhook import notice_parser
-from tests.conformance.payu_simulator import MAX_CALLS, SECOND_KEY, Fault, Simulator, Way, payu_simulator, way_to
+from tests.conformance import payu
+from tests.conformance.bench import Bench, bench_of
+from tests.conformance.cases import CASES, Case
+from tests.conformance.fault_proxy import LOST_ANSWER, Fault
+from tests.conformance.gateway import Wish
+from tests.conformance.payu import PayuGateway
+from tests.conformance.payu_simulator import SECOND_KEY, payu_simulator
 from tests.conformance.simulators import running
-from tests.payments import PAYMENT
 
-RETURN_URL = "http://127.0.0.1/back"
+# PayU reports every decline of a card as a cancellation of its order.
+LACKING = ("soft_decline", "a_declined_charge")
+MAX_CALLS = 300
+UNAUTHORIZED = Fault(status=401, body=b'{"status": {"statusCode": "UNAUTHORIZED"}}')
+
+
+@dataclass(slots=True)
+class Simulator:
+    """The simulator of this module's tests, and how many calls the adapter has made."""
+
+    url: str
+    calls: int = 0
+
+
+@pytest.fixture(scope="module")
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
+    port = free_port()
+    with running(payu_simulator(port=port, log=tmp_path_factory.mktemp("payu") / "payu.log")):
+        one = Simulator(f"http://127.0.0.1:{port}")
+        yield one
+        assert one.calls <= MAX_CALLS
 
 
 @dataclass(slots=True)
 class Notices:
     """The webhooks that the simulator has sent to us."""
 
-    url: str = ""
     arrived: asyncio.Queue[tuple[dict[str, str], bytes]] = field(default_factory=asyncio.Queue)
 
     async def take(self, request: web.Request) -> web.Response:
@@ -42,198 +63,127 @@ class Notices:
 
 
 @dataclass(slots=True)
-class Gateway:
-    """The adapter, the way to the simulator, and the customer at its page."""
+class Shop:
+    """A bench with PayU's own driver, and the notices of its orders."""
 
-    provider: PayuProvider
-    way: Way
+    bench: Bench
+    gateway: PayuGateway
     notices: Notices
 
-    async def open_page(self, pending: Pending, action: str) -> None:
-        """Approve or reject the payment on the page of the order."""
-        assert pending.next_action is not None
-        await self._answer_page(pending.next_action.url, action)
-
-    async def approve(self, order_id: str) -> None:
-        """Pay an order whose page we were not told."""
-        await self._answer_page(f"{self.way.simulator.url}/sim/payu/authorize/{order_id}", "approve")
-
-    async def orders(self) -> frozenset[str]:
-        """Return the ids of all orders, from the simulator's own dashboard."""
-        async with self.way.session.get(f"{self.way.simulator.url}/sim/") as answer:
-            return frozenset(re.findall(r"/sim/payu/authorize/(\w+)", await answer.text()))
-
-    async def _answer_page(self, url: str, action: str) -> None:
-        async with self.way.session.post(url, data={"action": action}, allow_redirects=False) as answer:
-            assert 300 <= answer.status < 400
-            assert answer.headers["Location"] == RETURN_URL
-
-
-@pytest.fixture(scope="module")
-def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
-    port = free_port()
-    with running(payu_simulator(port=port, log=tmp_path_factory.mktemp("payu") / "payu.log")):
-        started = Simulator(f"http://127.0.0.1:{port}")
-        yield started
-        assert started.calls <= MAX_CALLS
+    async def order(self) -> tuple[Payment, Pending]:
+        """Return a payment as its row is once its order is made."""
+        payment = await self.bench.payment(Wish.WAITS)
+        pending = await self.bench.charge(payment)
+        assert isinstance(pending, Pending)
+        assert pending.provider_ref == self.gateway.unique.order_ids[payment.provider_key]
+        return replace(payment, attempt_ref=pending.provider_ref, next_action=pending.next_action), pending
 
 
 @pytest.fixture
-async def gateway(simulator: Simulator) -> AsyncIterator[Gateway]:
+async def shop(simulator: Simulator) -> AsyncIterator[Shop]:
     notices = Notices()
     app = web.Application()
     app.router.add_post("/webhook", notices.take)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    notices.url = f"http://127.0.0.1:{runner.addresses[0][1]}/webhook"
-    async with way_to(simulator) as way, adapter(way, notices.url) as provider:
-        yield Gateway(provider, way, notices)
-    await runner.cleanup()
+    try:
+        async with payu.driver(simulator.url) as gateway:
+            gateway.notify_url = f"http://127.0.0.1:{runner.addresses[0][1]}/webhook"
+            async with bench_of(gateway) as bench:
+                yield Shop(bench, gateway, notices)
+            simulator.calls += len(bench.proxy.requests)
+    finally:
+        await runner.cleanup()
 
 
-def adapter(way: Way, notify_url: str) -> PayuProvider:
-    return PayuProvider(
-        base_url=way.base_url,
-        pos_id="300746",
-        client_id="300746",
-        client_secret=lambda: "2ee86a66e5d97e3fadc400c9f19b065d",
-        notify_url=notify_url,
-        timeout=timedelta(seconds=10),
-    )
+@pytest.mark.parametrize(
+    "case", [one for one in CASES if not any(word in one.__name__ for word in LACKING)], ids=lambda one: one.__name__
+)
+async def test_the_adapter_of_payu(case: Case, shop: Shop) -> None:
+    await case(shop.bench)
 
 
-def new_payment() -> Payment:
-    payment_id = uuid4()
-    return replace(PAYMENT, id=payment_id, provider_key=str(payment_id), currency="PLN", return_url=RETURN_URL)
+async def test_an_open_order_keeps_its_page(shop: Shop) -> None:
+    payment, pending = await shop.order()
+    assert pending.next_action is not None
+    assert await shop.bench.look_up(payment) == pending
 
 
-def after(payment: Payment, pending: Pending) -> Payment:
-    """The payment as the row has it once the answer is settled."""
-    return replace(payment, attempt_ref=pending.provider_ref, next_action=pending.next_action)
+async def test_a_rejected_order_is_declined_with_its_reference(shop: Shop) -> None:
+    payment, pending = await shop.order()
+    await shop.gateway.finish(pending, succeeded=False)
+    assert await shop.bench.look_up(payment) == Declined("canceled", provider_ref=pending.provider_ref)
 
 
-async def ordered(gateway: Gateway) -> tuple[Payment, Pending]:
-    payment = new_payment()
-    result = await gateway.provider.charge(payment)
-    assert isinstance(result, Pending)
-    assert result.provider_ref == gateway.way.orders[payment.provider_key]
-    return after(payment, result), result
-
-
-async def test_an_order_waits_for_the_customer_and_is_approved_once_it_is_paid(gateway: Gateway) -> None:
-    payment, pending = await ordered(gateway)
-    assert await gateway.provider.look_up(payment, may_execute=False) == pending
-    await gateway.open_page(pending, "approve")
-    assert await gateway.provider.look_up(payment, may_execute=False) == Approved(pending.provider_ref)
-
-
-async def test_a_rejected_order_is_declined(gateway: Gateway) -> None:
-    payment, pending = await ordered(gateway)
-    await gateway.open_page(pending, "reject")
-    declined = Declined("canceled", provider_ref=pending.provider_ref)
-    assert await gateway.provider.look_up(payment, may_execute=True) == declined
-
-
-@pytest.mark.parametrize(("action", "kind"), [("approve", "order.completed"), ("reject", "order.canceled")])
-async def test_a_notice_is_verified_and_names_the_payment_and_the_order(
-    gateway: Gateway, action: str, kind: str
-) -> None:
-    payment, pending = await ordered(gateway)
-    await gateway.open_page(pending, action)
-    headers, body = await gateway.notices.next()
-    [notice] = parse(headers, body, SECOND_KEY)
+@pytest.mark.parametrize(("succeeded", "kind"), [(True, "order.completed"), (False, "order.canceled")])
+async def test_a_notice_is_verified_and_names_the_payment_and_the_order(shop: Shop, succeeded: bool, kind: str) -> None:
+    payment, pending = await shop.order()
+    await shop.gateway.finish(pending, succeeded=succeeded)
+    headers, body = await shop.notices.next()
+    notice = parse(headers, body, SECOND_KEY)
     assert (notice.kind, notice.payment_id, notice.provider_ref) == (kind, payment.id, pending.provider_ref)
+    assert (notice.provider_key, notice.is_refusal) == (payment.provider_key, not succeeded)
     with pytest.raises(InvalidNotice):
         parse(headers, body, "another key")
     with pytest.raises(InvalidNotice):
         parse(headers, body.replace(b"PLN", b"EUR"), SECOND_KEY)
 
 
-def parse(headers: dict[str, str], body: bytes, *keys: str) -> Sequence[Notice]:
-    return notice_parser(lambda: keys)(headers, body, now=datetime.now(UTC))
+def parse(headers: dict[str, str], body: bytes, *keys: str) -> Notice:
+    [notice] = notice_parser(lambda: keys)(headers, body, now=datetime.now(UTC))
+    return notice
 
 
-@pytest.mark.parametrize("fault", [Fault.LOST_ANSWER, Fault.ERROR_500_AFTERWARDS])
-async def test_an_order_whose_answer_was_lost_is_found_by_its_notice_and_never_made_twice(
-    gateway: Gateway, fault: Fault
-) -> None:
-    before = await gateway.orders()
-    gateway.way.faults = [fault]
-    payment = new_payment()
-    assert isinstance(await gateway.provider.charge(payment), Unknown)
-    assert isinstance(await gateway.provider.look_up(payment, may_execute=True), Unknown)
-    order_id = gateway.way.orders[payment.provider_key]
-    await gateway.approve(order_id)
-    [notice] = parse(*await gateway.notices.next(), SECOND_KEY)
+async def test_an_order_whose_answer_was_lost_is_found_by_its_notice(shop: Shop) -> None:
+    payment = await shop.bench.payment()
+    shop.bench.strike(LOST_ANSWER)
+    assert isinstance(await shop.bench.charge(payment), Unknown)
+    assert isinstance(await shop.bench.look_up(payment, may_execute=True), Unknown)
+    [entry] = await shop.bench.books(payment)
+    await shop.gateway.finish(Pending(entry.ref), succeeded=True)
+    notice = parse(*await shop.notices.next(), SECOND_KEY)
     assert notice.payment_id == payment.id
     known = replace(payment, attempt_ref=notice.provider_ref)
-    assert await gateway.provider.look_up(known, may_execute=True) == Approved(order_id)
-    assert await gateway.orders() - before == {order_id}
+    assert await shop.bench.look_up(known) == Approved(entry.ref)
+    await shop.bench.booked_once(payment)
 
 
-async def test_an_order_that_the_refusal_of_a_repeat_names_is_found_without_a_notice(gateway: Gateway) -> None:
-    gateway.way.faults = [Fault.LOST_ANSWER]
-    gateway.way.names_existing = True
-    payment = new_payment()
-    assert isinstance(await gateway.provider.charge(payment), Unknown)
-    order_id = gateway.way.orders[payment.provider_key]
-    assert await gateway.provider.look_up(payment, may_execute=True) == Pending(order_id)
-    await gateway.approve(order_id)
-    assert await gateway.provider.look_up(payment, may_execute=True) == Approved(order_id)
+async def test_an_order_that_the_refusal_of_a_repeat_names_is_found_without_a_notice(shop: Shop) -> None:
+    shop.gateway.unique.names_existing = True
+    payment = await shop.bench.payment()
+    shop.bench.strike(LOST_ANSWER)
+    assert isinstance(await shop.bench.charge(payment), Unknown)
+    found = await shop.bench.look_up(payment, may_execute=True)
+    assert isinstance(found, Pending)
+    assert await shop.bench.settled(payment, found) == Approved(found.provider_ref)
+    await shop.bench.booked_once(payment)
 
 
-@pytest.mark.parametrize("fault", [Fault.LOST_REQUEST, Fault.ERROR_500])
-async def test_an_order_that_never_arrived_is_made_by_the_look_up(gateway: Gateway, fault: Fault) -> None:
-    before = await gateway.orders()
-    gateway.way.faults = [fault]
-    payment = new_payment()
-    assert isinstance(await gateway.provider.charge(payment), Unknown)
-    assert isinstance(await gateway.provider.look_up(payment, may_execute=False), Unknown)
-    assert await gateway.orders() == before
-    result = await gateway.provider.look_up(payment, may_execute=True)
-    assert isinstance(result, Pending)
-    assert result.next_action is not None
-    assert await gateway.orders() - before == {result.provider_ref}
-
-
-async def test_two_charges_under_one_key_make_one_order(gateway: Gateway) -> None:
-    before = await gateway.orders()
-    payment, pending = await ordered(gateway)
-    assert isinstance(await gateway.provider.charge(payment), Unknown)
-    assert await gateway.orders() - before == {pending.provider_ref}
-
-
-async def test_a_limit_is_deferred_and_a_refused_token_replaced(gateway: Gateway) -> None:
-    gateway.way.faults = [Fault.RATE_LIMIT, Fault.UNAUTHORIZED]
-    payment = new_payment()
-    assert await gateway.provider.charge(payment) == Unavailable("HTTP 429", fault="limit")
-    assert isinstance(await gateway.provider.charge(payment), Pending)
-    tokens = [call for call in gateway.way.calls if call.endswith("/oauth/authorize")]
+async def test_a_refused_token_is_replaced_once(shop: Shop) -> None:
+    payment = await shop.bench.payment()
+    shop.bench.strike(UNAUTHORIZED)
+    assert isinstance(await shop.bench.charge(payment), Pending)
+    tokens = [request for request in shop.bench.proxy.requests if "oauth" in request.target]
     assert len(tokens) == 2
+    await shop.bench.booked_once(payment)
 
 
-async def test_a_token_that_payu_never_issued_is_our_configuration(gateway: Gateway) -> None:
-    gateway.way.faults = [Fault.UNAUTHORIZED, Fault.UNAUTHORIZED]
-    assert await gateway.provider.charge(new_payment()) == Unavailable("HTTP 401 UNAUTHORIZED", fault="config")
+async def test_a_second_refusal_is_our_configuration(shop: Shop) -> None:
+    shop.bench.strike(UNAUTHORIZED)
+    shop.bench.strike(UNAUTHORIZED)
+    payment = await shop.bench.payment()
+    assert await shop.bench.charge(payment) == Unavailable("HTTP 401 UNAUTHORIZED", fault="config")
+    assert await shop.bench.books(payment) == []
 
 
-async def test_an_order_of_another_amount_needs_a_review_at_once(gateway: Gateway) -> None:
-    payment, pending = await ordered(gateway)
-    await gateway.open_page(pending, "approve")
-    result = await gateway.provider.look_up(replace(payment, amount_minor=441), may_execute=False)
-    assert result == Unknown("PayU answered for 440 PLN, not 441 PLN", at_once=True)
+async def test_an_order_that_payu_does_not_know_stays_unknown(shop: Shop) -> None:
+    payment = replace(await shop.bench.payment(), attempt_ref="a" * 32)
+    assert await shop.bench.look_up(payment, may_execute=True) == Unknown("HTTP 404 ERROR_ORDER_NOT_EXISTS")
 
 
-async def test_an_order_that_payu_does_not_know_stays_unknown(gateway: Gateway) -> None:
-    payment = replace(new_payment(), attempt_ref="a" * 32)
-    result = await gateway.provider.look_up(payment, may_execute=True)
-    assert result == Unknown("HTTP 404 ERROR_ORDER_NOT_EXISTS")
-
-
-async def test_many_payments_at_the_same_time_share_a_token_and_get_an_order_each(gateway: Gateway) -> None:
-    payments = [new_payment() for _ in range(40)]
-    results = await asyncio.gather(*(gateway.provider.charge(payment) for payment in payments))
-    refs = {result.provider_ref for result in results if isinstance(result, Pending)}
-    assert len(refs) == 40
-    assert len(gateway.way.calls) == 41
+async def test_many_payments_at_the_same_time_share_a_token_and_get_an_order_each(shop: Shop) -> None:
+    payments = [await shop.bench.payment() for _ in range(40)]
+    results = await asyncio.gather(*(shop.bench.charge(payment) for payment in payments))
+    assert len({result.provider_ref for result in results if isinstance(result, Pending)}) == 40
+    assert len(shop.bench.proxy.requests) == 41

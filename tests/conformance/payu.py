@@ -1,0 +1,130 @@
+"""PayU as a gateway under test: `PayuProvider`, getpaid-simulator, and a customer at its pages."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import uuid4
+
+import aiohttp
+
+from okane.local.ports import free_port
+from okane.payment import Payment
+from okane.providers.base import Pending
+from okane.providers.payu.provider import PayuProvider
+from tests.conformance.fault_proxy import Recorded
+from tests.conformance.gateway import Booked, Wish
+from tests.conformance.payu_simulator import UniqueOrders, payu_simulator, unique_orders
+from tests.conformance.simulators import running
+from tests.payments import PAYMENT
+
+RETURN_URL = "http://127.0.0.1/back"
+_SECRET = "2ee86a66e5d97e3fadc400c9f19b065d"
+# PayU's description of OrderCreateRequest: what an order must have, and what this adapter may send besides.
+_REQUIRED = {"customerIp", "merchantPosId", "description", "currencyCode", "totalAmount", "products"}
+_OPTIONAL = {"continueUrl", "notifyUrl", "extOrderId", "validityTime", "payMethods", "cardOnFile"}
+_TEXTS = (_REQUIRED | _OPTIONAL) - {"products", "payMethods"}
+
+
+class PayuGateway:
+    """The driver of the simulator at `simulator_url`. Every order waits for its customer."""
+
+    name = "payu"
+    secrets: Sequence[str] = (_SECRET,)
+    finds_lost_charges = False  # without the order's id, which comes with the notice
+    limits_before_charging = True
+    notify_url: str | None = None
+
+    def __init__(self, simulator_url: str, unique: UniqueOrders, session: aiohttp.ClientSession) -> None:
+        self.url = unique.url
+        self.unique = unique
+        self._simulator_url = simulator_url
+        self._session = session
+
+    def provider(self, base_url: str, *, timeout: timedelta) -> PayuProvider:
+        return PayuProvider(
+            base_url=f"{base_url}/payu",
+            pos_id="300746",
+            client_id="300746",
+            client_secret=lambda: _SECRET,
+            notify_url=self.notify_url,
+            timeout=timeout,
+        )
+
+    async def payment(self, wish: Wish) -> Payment | None:
+        if wish not in (Wish.APPROVED, Wish.WAITS):
+            return None
+        id_, now = uuid4(), datetime.now(UTC)
+        return replace(
+            PAYMENT,
+            id=id_,
+            provider_key=str(id_),
+            currency="PLN",
+            return_url=RETURN_URL,
+            created_at=now,
+            updated_at=now,
+        )
+
+    def is_charge(self, request: Recorded) -> bool:
+        return request.method == "POST" and request.target.endswith("/orders")
+
+    async def finish(self, pending: Pending, *, succeeded: bool) -> None:
+        """Pay or reject the order on its page, whose address is that of the simulator."""
+        page = f"{self._simulator_url}/sim/payu/authorize/{pending.provider_ref}"
+        assert pending.next_action is None or pending.next_action.url == page
+        form = {"action": "approve" if succeeded else "reject"}
+        async with self._session.post(page, data=form, allow_redirects=False) as answer:
+            assert 300 <= answer.status < 400
+            assert answer.headers["Location"] == RETURN_URL
+
+    async def books(self, payment: Payment) -> Sequence[Booked]:
+        """Return the payment's orders among all that are on the simulator's dashboard."""
+        async with self._session.get(f"{self._simulator_url}/sim/") as answer:
+            ids = re.findall(r"/sim/payu/authorize/(\w+)", await answer.text())
+        headers = {"Authorization": f"Bearer {await self._token()}"}
+        booked = []
+        for order_id in ids:
+            url = f"{self._simulator_url}/payu/api/v2_1/orders/{order_id}"
+            async with self._session.get(url, headers=headers) as answer:
+                [order] = (await answer.json())["orders"]
+            if order["extOrderId"] == payment.provider_key and order["status"] != "CANCELED":
+                moved = order["status"] == "COMPLETED"
+                booked.append(Booked(order_id, int(order["totalAmount"]), order["currencyCode"], moved=moved))
+        return booked
+
+    def check_request(self, request: Recorded) -> None:
+        if not self.is_charge(request):
+            return
+        order = json.loads(request.body)
+        assert order.keys() >= _REQUIRED
+        assert order.keys() <= _REQUIRED | _OPTIONAL
+        assert all(isinstance(order[name], str) for name in order.keys() & _TEXTS)
+        assert [product.keys() for product in order["products"]] == [{"name", "unitPrice", "quantity"}]
+
+    async def _token(self) -> str:
+        url = f"{self._simulator_url}/payu/pl/standard/user/oauth/authorize"
+        async with self._session.post(url, data={"grant_type": "client_credentials"}) as answer:
+            token: str = (await answer.json())["access_token"]
+        return token
+
+
+@contextlib.asynccontextmanager
+async def driver(simulator_url: str) -> AsyncIterator[PayuGateway]:
+    """Yield the driver of a simulator that runs."""
+    async with unique_orders(simulator_url) as unique, aiohttp.ClientSession() as session:
+        yield PayuGateway(simulator_url, unique, session)
+
+
+@contextlib.asynccontextmanager
+async def gateway() -> AsyncIterator[PayuGateway]:
+    """Yield the driver of a simulator that runs inside the block."""
+    port = free_port()
+    with TemporaryDirectory() as folder, running(payu_simulator(port=port, log=Path(folder) / "payu.log")):
+        async with driver(f"http://127.0.0.1:{port}") as one:
+            yield one
