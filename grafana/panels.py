@@ -34,6 +34,8 @@ COLOURS = {
     "needs_review": RED,
     "pending": "light-blue",
     "processing": "blue",
+    "requires_action": "semi-dark-yellow",
+    "submitted": "dark-blue",
 }
 
 Panel = timeseries.Panel | stat.Panel | table.Panel | heatmap.Panel

@@ -212,6 +212,59 @@ PROVIDERS = Row(
         ),
         lines(
             PanelText(
+                title="Circuit breakers",
+                means="Workers whose breaker of the provider is not closed; and 1 where it is open for all workers.",
+                do="All workers: the provider is away, and payments wait without burning attempts. One worker: its host "
+                "has lost its way there. `okane providers ls`.",
+            ),
+            "short",
+            Query(
+                f'sum by (provider) (okane_provider_circuit_open{{{PROVIDER},level="worker"}})', "{{provider}}, workers"
+            ),
+            Query(
+                f'max by (provider) (okane_provider_circuit_open{{{PROVIDER},level="shared"}})', "{{provider}}, for all"
+            ),
+            red=1,
+            to_red=True,
+        ),
+        lines(
+            PanelText(
+                title="Put off",
+                means="Payments per second that were put off without burning an attempt: our rate limit, the provider's "
+                "limit, an open circuit breaker, or a key that the provider refuses.",
+                do="config: the key is wrong or has been revoked. rate_limit: more payments than the rate in the "
+                "providers file. limit: the provider allows less than that rate.",
+            ),
+            PER_S,
+            Query(rate("okane_provider_deferred_total", PROVIDER, "provider", "reason"), "{{provider}} {{reason}}"),
+        ),
+        lines(
+            PanelText(
+                title="Switched by an operator",
+                means="1 for a provider that an operator has set to drain (no new charges) or off (no calls).",
+                do="`okane providers ls` says who did it, when and why; `okane providers enable` ends it.",
+            ),
+            "short",
+            Query(f'max by (provider, mode) (okane_provider_mode{{{PROVIDER},mode!="on"}})', "{{provider}} {{mode}}"),
+            red=1,
+            to_red=True,
+        ),
+        lines(
+            PanelText(
+                title="Waiting for the customer, or for the provider",
+                means="Payments whose customer has to act (requires_action), or that the provider decides later "
+                "(submitted). They are polled until a notice or a poll settles them.",
+                do="requires_action rises: customers cannot open the page, or leave it. submitted rises: notices do not "
+                "come, or the provider is behind.",
+            ),
+            "short",
+            Query(
+                f'max by (status) (okane_payments_waiting{{{OF},status=~"requires_action|submitted"}})', "{{status}}"
+            ),
+            colours=COLOURS,
+        ),
+        lines(
+            PanelText(
                 title="Claims",
                 means="Claims per second by result: granted, or the status that refused it. Refusals are doubles "
                 "that ended harmlessly.",

@@ -23,6 +23,8 @@ from streams.histogram import Histograms, TraceId
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 30, 60, 300, 900, 3600)
 MAX_DECLINE_CODES = 40
+DEFER_REASONS = ("circuit_open", "rate_limit", "limit", "config")
+PROVIDER_MODES = ("on", "drain", "off")
 _DECLINE_CODE = re.compile(r"[A-Za-z][\w.-]{0,39}", re.ASCII)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -87,6 +89,19 @@ class OkaneMetrics:
         self._decline_codes: set[str] = set()
         self.retries = Counter(
             "okane_payment_retries", "Attempts that led to another try, by provider.", ["provider"], registry=registry
+        )
+        self.circuit_open = Gauge(
+            "okane_provider_circuit_open",
+            "1 while the provider's circuit breaker is not closed in this process: only probes call it.",
+            ["provider", "level"],
+            registry=registry,
+        )
+        self.provider_deferred = Counter(
+            "okane_provider_deferred",
+            "Payments that waited without an attempt burned, by provider and reason: circuit_open, rate_limit (ours); "
+            "limit (the provider's), config (it refuses our key).",
+            ["provider", "reason"],
+            registry=registry,
         )
         self.claims = Counter(
             "okane_claims",
@@ -180,6 +195,12 @@ class OkaneMetrics:
         """Record the duration of one round trip of the store."""
         self._round_trips(statement).observe(seconds)
 
+    def show_provider(self, provider: str) -> None:
+        """Show the gauges and counters of a configured provider before anything has happened there."""
+        self.circuit_open.labels(provider, "worker").set(0)
+        for reason in DEFER_REASONS:
+            self.provider_deferred.labels(provider, reason)
+
     def count_decline(self, provider: str, code: str) -> None:
         """Count a decline. The codes are the provider's: their number is bounded, since each makes a time series."""
         if code not in self._decline_codes:
@@ -207,6 +228,18 @@ class SystemMetrics:
             ["status"],
             registry=registry,
         )
+        self.provider_mode = Gauge(
+            "okane_provider_mode",
+            "1 for the mode in which an operator has put the provider: on, drain, off (okane providers ls).",
+            ["provider", "mode"],
+            registry=registry,
+        )
+        self.circuit_open = Gauge(
+            "okane_provider_circuit_open",
+            "1 while the provider's circuit breaker is open for the claims of all workers.",
+            ["provider", "level"],
+            registry=registry,
+        )
         self.dead = Gauge(
             "okane_payments_dead",
             "Dead letters, from Postgres: payments given up, until replayed, decided or purged (okane dead ls).",
@@ -220,9 +253,20 @@ class SystemMetrics:
         """Show NaN while Postgres is away: an old value, or a zero, would be wrong."""
         self.dead.set(math.nan)
         self.oldest_due.set(math.nan)
+        self.provider_mode.clear()
+        self.circuit_open.clear()
         for status in Status:
             if status is not Status.SUCCESS:
                 self.waiting.labels(status.value).set(math.nan)
+
+    def set_providers(self, providers: Iterable[tuple[str, str, bool]]) -> None:
+        """Show the providers that Postgres has rows of: name, mode, and True if the breaker is open for all workers."""
+        self.provider_mode.clear()
+        self.circuit_open.clear()
+        for name, mode, is_open in providers:
+            self.circuit_open.labels(name, "shared").set(is_open)
+            for each in PROVIDER_MODES:
+                self.provider_mode.labels(name, each).set(each == mode)
 
     def set_waiting(self, *, oldest_due: timedelta, dead: int, waiting: Mapping[Status, int]) -> None:
         """Show the figures of this scrape."""

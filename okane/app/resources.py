@@ -13,8 +13,10 @@ from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
 from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics, SystemMetrics
+from okane.providers.config import load_providers
 from okane.redis.presence import Presence
 from okane.store import Overview, PaymentStore, SweepStore
+from okane.store.providers import ProviderState
 from streams import Inspector, Producer, StreamError, connect
 from streams.prometheus import PrometheusMetrics
 
@@ -54,6 +56,7 @@ class Resources:
         )
         self.sweep_store = SweepStore(database_url, grace=settings.sweep_grace)
         self.overview = Overview(database_url)
+        self._providers = sorted(load_providers(settings).names)
 
     @classmethod
     async def build(
@@ -101,11 +104,13 @@ class Resources:
     async def _read_postgres(self) -> None:
         try:
             oldest_due, dead = await self.overview.oldest_due(), await self.overview.count_dead()
-            waiting = await self.overview.count_waiting()
+            waiting, rows = await self.overview.count_waiting(), await self.overview.providers()
         except StoreUnavailable:
             self._postgres_away()
         else:
             self.system.set_waiting(oldest_due=oldest_due, dead=dead, waiting=waiting)
+            providers = {name: ProviderState(name) for name in self._providers} | {one.name: one for one in rows}
+            self.system.set_providers((one.name, one.mode, one.open_s > 0) for one in providers.values())
             self.system.up.labels("postgres").set(1)
 
 

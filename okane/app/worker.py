@@ -10,6 +10,7 @@ import structlog
 
 from okane.app import process
 from okane.app.metrics_server import serving_metrics
+from okane.app.provider_gates import build_gates
 from okane.app.resources import Resources
 from okane.app.start_checks import check_servers
 from okane.config import Settings
@@ -42,6 +43,9 @@ async def run_worker(settings: Settings, *, name: str) -> None:
         )
         for provider in providers.values():
             closing.push_async_callback(provider.aclose)
+        gates, watch = build_gates(
+            settings, resources, tuple(providers), rates=config.rates, name=name, closing=closing
+        )
         worker = Worker(
             options_of(settings, name=name, default_providers=config.default),
             redis=resources.redis,
@@ -53,6 +57,8 @@ async def run_worker(settings: Settings, *, name: str) -> None:
             metrics=resources.metrics,
             stream_metrics=resources.stream_metrics,
             tracing=resources.tracing,
+            gates=gates,
+            watch=watch,
         )
         metrics_url = await closing.enter_async_context(serving_metrics(settings, resources, role="worker", name=name))
         process.tune_gc()

@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, str] = {
     "bench": "Measure okane and alternatives on this machine. In a checkout only; `--help` lists the options.",
     "dead": "List, replay and purge dead letters: payments that were given up.",
     "review": "List and decide payments that need a review by a human.",
+    "providers": "List the payment providers; switch one on, to draining, or off.",
     "keys": "Create, list, revoke and rotate API keys.",
 }
 

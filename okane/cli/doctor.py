@@ -22,7 +22,7 @@ from rich.table import Table
 from okane.addresses import shown
 from okane.cli.context import Context, open_context
 from okane.cli.options import Data, Json
-from okane.cli.output import print_json
+from okane.cli.output import format_time, print_json
 from okane.cli.running import run
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
@@ -30,6 +30,7 @@ from okane.lanes import payments_stream
 from okane.redis.rights import missing_rights
 from okane.store import schema
 from okane.store.pooler import PoolerRefused
+from okane.store.providers import ProviderState, ProviderStore
 from okane.store.server_facts import OLDEST_MAJOR, PostgresFacts, read_postgres_facts
 from streams import Inspector, ServerFacts, StreamError, StreamRefused, connect, server_facts, user_of
 
@@ -88,7 +89,7 @@ class Check:
 
 async def _diagnose(context: Context, *, as_json: bool) -> bool:
     """Check everything and print it. Return False if anything failed."""
-    parts: list[Callable[[Context], Awaitable[list[Check]]]] = [_postgres, _redis, _providers, _api]
+    parts: list[Callable[[Context], Awaitable[list[Check]]]] = [_postgres, _redis, _providers, _switches, _api]
     checks = [check for part in await asyncio.gather(*(part(context) for part in parts)) for check in part]
     healthy = all(check.state != "fail" for check in checks)
     if as_json:
@@ -180,7 +181,8 @@ async def _redis(context: Context) -> list[Check]:
     live = {each.name for each in stats.consumers if each.idle_ms < SILENT / timedelta(milliseconds=1)}
     if live:
         return [*checks, Check("workers", "ok", ", ".join(sorted(live)))]
-    return [*checks, Check("workers", "fail", "no worker reads the stream", "start one: okane worker")]
+    advice = "start one: okane worker; one that can use no provider reads nothing either: okane providers ls"
+    return [*checks, Check("workers", "fail", "no worker reads the stream", advice)]
 
 
 def _redis_server(facts: ServerFacts, sent_at: datetime) -> list[Check]:
@@ -241,6 +243,34 @@ async def _providers_of_file(settings: Settings) -> list[Check]:
     found = f"{', '.join(config.default)} in mode {config.mode}, from {config.path}"
     reached = await asyncio.gather(*(_reached(f"provider {name}", url) for name, url in urls.items()))
     return [Check("providers file", "ok", found), *checks, *reached]
+
+
+async def _switches(context: Context) -> list[Check]:
+    """Check that no provider is switched off, or behind an open circuit breaker."""
+    if context.database is None:
+        return []
+    store = ProviderStore(context.database)
+    try:
+        found = await store.read_all()
+    except StoreUnavailable:  # no Postgres or no schema, which has its own line
+        return []
+    finally:
+        await store.aclose()
+    return [check for one in found if (check := switch(one)) is not None]
+
+
+def switch(one: ProviderState) -> Check | None:
+    """Check one provider's row; None if nothing is wrong."""
+    name = f"provider {one.name}"
+    if one.mode != "on":
+        doing = "draining: no new charge" if one.mode == "drain" else "off: no call"
+        since = "" if one.changed_at is None else f" since {format_time(one.changed_at)}"
+        advice = f"okane providers enable {one.name} --reason …"
+        return Check(name, "warn", f"{doing}{since} ({one.changed_by}: {one.reason})", advice)
+    if one.open_s > 0:
+        found = f"the circuit breaker is open, for another {one.open_s:.0f} s"
+        return Check(name, "warn", found, "the provider is away or refuses our key; payments wait: okane providers ls")
+    return None
 
 
 async def _reached(name: str, url: str) -> Check:

@@ -109,9 +109,10 @@ class CircuitBreaker:
     def record(self, verdict: Verdict, *, began_s: float, now_s: float) -> bool:
         """Take the result of a call that began at `began_s`. Return True if the breaker has opened or closed by it.
 
-        A call from before the last change of state proves nothing any more: after an outage its time-outs come late.
+        A call from before the last change of state proves nothing any more: after an outage its time-outs come late. While
+        open nothing counts: calls that began before it opened end, and only the probe decides.
         """
-        if self._since_s is not None and began_s < self._since_s:
+        if (self._since_s is not None and began_s < self._since_s) or self.state(now_s) is Circuit.OPEN:
             return False
         match verdict:
             case Verdict.LIMITED:

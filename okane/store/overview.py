@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from okane.payment import Status
 from okane.store import sql_files
+from okane.store.providers import ProviderState, read_providers
 from okane.store.session import Session
 
 SQL = sql_files.load_statements("overview.sql")
@@ -37,3 +38,7 @@ class Overview:
     async def count_all(self) -> Mapping[Status, int]:
         """Return all payments by status. Reads the whole table: for commands, not for scrapes."""
         return {Status(status): count for status, count in await self._session.fetch_repeatable(SQL["count_all"])}
+
+    async def providers(self) -> Sequence[ProviderState]:
+        """Return the providers that have been switched, or whose circuit breaker has opened."""
+        return await read_providers(self._session)

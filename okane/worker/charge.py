@@ -189,11 +189,12 @@ class PaymentHandler:
                 return self._settlement(payment, decided, call="look_up", started_s=started_s)
         wait = await gateway.gate.permit()
         if wait is not None:
-            limited = self._rules.deferred("the rate limit of the provider", wait)
-            return self._settlement(payment, limited, call=None, started_s=started_s)
+            held_back = self._rules.deferred("held back by the circuit breaker or the rate limit", wait)
+            return self._settlement(payment, held_back, call=None, started_s=started_s)
         if BEFORE_CALL.armed:
             await BEFORE_CALL.hit()
         if not lease.is_valid:
+            gateway.gate.give_back()
             _log_of(payment.id, payment.attempts).warning("lease_ran_out")
             return None
         result = await self._call("charge", gateway, payment, gateway.provider.charge(payment), claim=claim)
@@ -229,8 +230,9 @@ class PaymentHandler:
             )
             result = Unknown(f"{type(error).__name__}: {error}")
         name = gateway.provider.name
-        gateway.gate.record(result)
-        self._provider_seconds(name, call).observe(time.perf_counter() - began_s)
+        took_s = time.perf_counter() - began_s
+        gateway.gate.record(result, took_s=took_s)
+        self._provider_seconds(name, call).observe(took_s)
         self._attempts(name, call, _outcome_label(result)).inc()
         return result if isinstance(result, Approved) else without_secrets(result)
 

@@ -7,7 +7,7 @@ find them claimed or settled. The handler's outcome is dropped; the row says whe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import structlog
@@ -20,11 +20,22 @@ log = structlog.get_logger("okane.direct")
 
 
 class DirectRuns:
-    """The direct runs of one worker: at most `concurrency` at once, beside those from the stream."""
+    """The direct runs of one worker: at most `concurrency` at once, beside those from the stream.
 
-    def __init__(self, handler: Handler, *, concurrency: int, metrics: OkaneMetrics) -> None:
+    `capacity` returns how many payments may be in hand now, fewer than that while providers cannot be used.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        concurrency: int,
+        metrics: OkaneMetrics,
+        capacity: Callable[[], int] | None = None,
+    ) -> None:
         self._handler = handler
         self._concurrency = concurrency
+        self._capacity = capacity or (lambda: concurrency)
         self._metrics = metrics
         self._running: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -32,11 +43,17 @@ class DirectRuns:
     @property
     def free(self) -> int:
         """The number of payments that may be started now."""
-        return self._concurrency - len(self._running)
+        return max(0, min(self._concurrency, self._capacity()) - len(self._running))
+
+    @property
+    def may_run(self) -> bool:
+        """True unless no provider can be used: then no payment is worth its wake-up."""
+        return self._capacity() > 0
 
     async def wait_for_room(self) -> None:
-        """Wait until a quarter of the places is free: refilled one by one, every payment would cost a query of its own."""
-        while self.free < max(1, self._concurrency // 4):
+        """Wait until a quarter of the places is free, or nothing runs: refilled one by one, every payment would cost a query
+        of its own."""
+        while self._running and self.free < max(1, self._concurrency // 4):
             await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
 
     def start(self, due: Sequence[WakeUp]) -> None:

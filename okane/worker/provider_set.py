@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -17,15 +17,20 @@ LEGACY = "http"  # charged the payments of before version 4, whose rows name no 
 class Gate(Protocol):
     """The circuit breaker and the rate limit of one provider, in one worker."""
 
-    def is_open(self) -> bool:
+    def may_be_chosen(self) -> bool:
         """Return True if a claim may choose the provider now."""
         ...
 
     async def permit(self) -> timedelta | None:
-        """Take the permit of one charge. Return None, or the time to wait where the rate limit has no room."""
+        """Take the permit of one charge. Return None, or the time to wait where the circuit breaker or the rate limit holds
+        it back."""
         ...
 
-    def record(self, result: LookUpResult) -> None:
+    def give_back(self) -> None:
+        """Take back a permit whose call was not made."""
+        ...
+
+    def record(self, result: LookUpResult, *, took_s: float) -> None:
         """Count the result of a call."""
         ...
 
@@ -33,13 +38,16 @@ class Gate(Protocol):
 class OpenGate:
     """A gate that is always open: no breaker, no rate limit."""
 
-    def is_open(self) -> bool:
+    def may_be_chosen(self) -> bool:
         return True
 
     async def permit(self) -> timedelta | None:
         return None
 
-    def record(self, result: LookUpResult) -> None:
+    def give_back(self) -> None:
+        pass
+
+    def record(self, result: LookUpResult, *, took_s: float) -> None:
         pass
 
 
@@ -60,18 +68,18 @@ class ProviderSet:
         providers: Sequence[Provider],
         *,
         defaults: Sequence[str] | None = None,
-        gate: Callable[[str], Gate] | None = None,
+        gates: Mapping[str, Gate] | None = None,
     ) -> None:
         first = [one.name for one in providers] if defaults is None else defaults
         ordered = sorted(providers, key=lambda one: first.index(one.name) if one.name in first else len(first))
         self._gateways: Mapping[str, Gateway] = {
-            one.name: Gateway(one, OpenGate() if gate is None else gate(one.name)) for one in ordered
+            one.name: Gateway(one, OpenGate() if gates is None else gates[one.name]) for one in ordered
         }
         self._usable = [(gateway.gate, UsableProvider(name, name in first)) for name, gateway in self._gateways.items()]
 
     def usable(self) -> Sequence[UsableProvider]:
         """Return the providers that a claim may choose from now."""
-        return [one for gate, one in self._usable if gate.is_open()]
+        return [one for gate, one in self._usable if gate.may_be_chosen()]
 
     def of(self, payment: Payment) -> Gateway | None:
         """Return the provider of a claimed or closed payment, None if this worker does not have it."""

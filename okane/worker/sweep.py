@@ -138,8 +138,13 @@ class Sweep:
         self._away = True
 
     async def _wake_due(self, lanes: Mapping[str, LaneState]) -> int:
-        """Send due payments to their lanes. A full lane does not hold up the others."""
+        """Send due payments to their lanes. A full lane does not hold up the others.
+
+        While this worker can use no provider it sends nothing: wake-ups that nothing can be done for would pile up.
+        """
         behind = await self._mark(lanes)
+        if not self._direct.may_run:
+            return 0
         with_room = {name: lane for name, lane in lanes.items() if lane.room > 0}
         if not with_room:
             return 0
@@ -171,6 +176,9 @@ class Sweep:
         """Run due payments in this process; look for lost ones only if that leaves places free."""
         await self._direct.wait_for_room()
         limit = min(BATCH, self._direct.free)
+        if not limit:  # no provider can be used, or only a probe, which is under way
+            self._pause_s = DIRECT_PAUSE_S
+            return 0
         due = await self._take(UNSEEN, limit, by_retry_at=True)
         self._direct.start(due)
         behind = len(due) < limit and await self._mark(UNSEEN)

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
@@ -21,7 +22,9 @@ from okane.worker.direct_run import DirectRuns
 from okane.worker.lease_renewal import LeaseRenewal
 from okane.worker.notice_follow_up import NoticeFollowUp
 from okane.worker.outcome_rules import OutcomeRules
+from okane.worker.provider_gate import ProviderGates
 from okane.worker.provider_set import ProviderSet
+from okane.worker.provider_watch import ProviderWatch
 from okane.worker.sweep import LaneState, Sweep
 from streams import Consumer, ConsumerOptions, Delayed, Inspector, Janitor, Metrics, Producer, Stream
 from streams.connection import RedisClient
@@ -68,12 +71,20 @@ class Worker:
         stream_metrics: Metrics,
         tracing: tracing.Tracing = tracing.OFF,
         provider_events: ProviderEventStore | None = None,
+        gates: ProviderGates | None = None,
+        watch: ProviderWatch | None = None,
     ) -> None:
         self._options = options
         self._producer = producer
         self._inspector = Inspector(redis, stream, group=options.group)
         self._leases = LeaseRenewal(store=store, lease=options.lease)
-        provider_set = ProviderSet([tracing.provider(one) for one in providers], defaults=options.default_providers)
+        provider_set = ProviderSet(
+            [tracing.provider(one) for one in providers],
+            defaults=options.default_providers,
+            gates=None if gates is None else gates.by_name,
+        )
+        capacity = None if gates is None else partial(gates.capacity, options.concurrency)
+        self._watch = watch
         store.usable_providers = provider_set.usable
         charge = PaymentHandler(
             store=store,
@@ -99,8 +110,11 @@ class Worker:
             ),
             metrics=stream_metrics,
             tracer=tracing.messages,
+            capacity=capacity,
         )
-        self._direct = DirectRuns(tracing.handler(charge), concurrency=options.concurrency, metrics=metrics)
+        self._direct = DirectRuns(
+            tracing.handler(charge), concurrency=options.concurrency, metrics=metrics, capacity=capacity
+        )
         self._delayed = Delayed(redis, stream, poll=options.poll, metrics=stream_metrics)
         self._sweep = Sweep(
             store=sweep_store,
@@ -128,7 +142,7 @@ class Worker:
         drained = asyncio.Event()
         async with asyncio.TaskGroup() as running:
             running.create_task(self._leases.run(drained))
-            for duty in (self._delayed, self._sweep, self._janitor, self._notices):
+            for duty in (self._delayed, self._sweep, self._janitor, self._notices, self._watch):
                 if duty is not None:
                     running.create_task(duty.run(stop))
             consuming = running.create_task(self._consumer.run(stop))

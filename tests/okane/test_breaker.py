@@ -128,6 +128,13 @@ def test_a_late_result_of_a_call_from_before_it_opened_changes_nothing(verdict: 
     assert breaker.state(6.5) is Circuit.HALF_OPEN
 
 
+@pytest.mark.parametrize("verdict", [GOOD, BAD, REFUSED])
+def test_while_it_is_open_no_result_changes_it(verdict: Verdict) -> None:
+    breaker = opened(now_s=5.0)
+    assert not breaker.record(verdict, began_s=5.1, now_s=5.2)
+    assert breaker.wait_s(5.2) == pytest.approx(0.8)
+
+
 def test_time_outs_of_the_outage_that_come_after_it_do_not_open_it_again() -> None:
     breaker = opened(now_s=5.0)
     breaker.begin(6.0)

@@ -39,13 +39,16 @@ class Gate:
     wait: timedelta | None = None
     seen: list[LookUpResult] = field(default_factory=list)
 
-    def is_open(self) -> bool:
+    def may_be_chosen(self) -> bool:
         return self.open
 
     async def permit(self) -> timedelta | None:
         return self.wait
 
-    def record(self, result: LookUpResult) -> None:
+    def give_back(self) -> None:
+        pass
+
+    def record(self, result: LookUpResult, *, took_s: float) -> None:
         self.seen.append(result)
 
 
@@ -66,7 +69,7 @@ class Counter:
         self.first, self.second = Replaying(name="first"), Replaying(name="second")
         self.gates = {"first": Gate(), "second": Gate()}
         self.store = PaymentStore(url, actor="w1", lease=LEASE, grace=GRACE)
-        providers = ProviderSet([self.first, self.second], gate=self.gates.__getitem__)
+        providers = ProviderSet([self.first, self.second], gates=self.gates)
         self.store.usable_providers = providers.usable
         self.metrics = OkaneMetrics(CollectorRegistry())
         rules = OutcomeRules(
@@ -226,7 +229,9 @@ async def test_behind_open_circuits_a_payment_waits_and_uses_up_nothing(counter:
 async def test_a_charge_beyond_the_rate_limit_is_deferred_and_uses_up_no_retry(counter: Counter) -> None:
     counter.gates["first"].wait = timedelta(seconds=2)
     payment_id = await counter.accept()
-    assert await counter.wake(payment_id) == Retry("the rate limit of the provider", after=timedelta(seconds=2))
+    assert await counter.wake(payment_id) == Retry(
+        "held back by the circuit breaker or the rate limit", after=timedelta(seconds=2)
+    )
     payment = await counter.payment(payment_id)
     assert (payment.status, payment.retries, counter.first.asked) == (Status.FAILED_RETRYABLE, 0, [])
     assert (await counter.store.events(payment_id))[-1].event == "deferred"

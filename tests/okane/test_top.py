@@ -21,13 +21,14 @@ from rich.console import Console
 from okane.api.metrics_endpoint import MetricsSources, build_metrics_app
 from okane.cli.top.drawing import render
 from okane.cli.top.observation import Observation
-from okane.cli.top.picture import LaneRow, Picture, ProcessRow, build_picture
+from okane.cli.top.picture import LaneRow, Picture, ProcessRow, ProviderRow, build_picture
 from okane.cli.top.samples import SampleDelta, delta, parse_samples, quantile
 from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics, SystemMetrics
 from okane.payment import Status
 from okane.redis.presence import Presence, PresentProcess
 from okane.store import PaymentStore
+from okane.store.providers import ProviderState
 from streams import ConsumerStats, LaneStats, Producer, Stream, StreamStats, connect
 from tests.okane.stored_payments import GRACE, LEASE, accept_one, new
 
@@ -113,7 +114,8 @@ def look(at_s: float, answers: Mapping[PresentProcess, str | None], *consumers: 
         stats=stats(*consumers),
         oldest_due=timedelta(seconds=4),
         dead=12,
-        waiting={Status.UNKNOWN: 5},
+        waiting={Status.UNKNOWN: 5, Status.SUBMITTED: 6},
+        providers=(),
         trouble=(),
     )
 
@@ -136,6 +138,7 @@ def test_a_picture_has_processes_in_trouble_first() -> None:
     ]
     assert {(lane.waiting, lane.oldest_s) for lane in picture.lanes} == {(5, 3.0)}
     assert (picture.delayed, picture.dead, picture.unknown, picture.needs_review) == (3, 12, 5, 0)
+    assert (picture.requires_action, picture.submitted, picture.providers) == (0, 6, [])
 
 
 def drawn(picture: Picture, *, height: int) -> list[str]:
@@ -145,7 +148,7 @@ def drawn(picture: Picture, *, height: int) -> list[str]:
     return captured.get().splitlines()
 
 
-def picture(processes: int, *, trouble: tuple[str, ...] = ()) -> Picture:
+def picture(processes: int, *, trouble: tuple[str, ...] = (), providers: tuple[ProviderRow, ...] = ()) -> Picture:
     """Everything as wide as it gets."""
     lanes = [
         LaneRow(
@@ -174,11 +177,15 @@ def picture(processes: int, *, trouble: tuple[str, ...] = ()) -> Picture:
         take_overs_per_s=12_345,
         repairs_per_s=12_345,
         without_redis_per_s=12_345,
+        deferred_per_s=12_345,
         delayed=123_456,
         dead=123_456,
         unknown=123_456,
         needs_review=1234,
+        requires_action=123_456,
+        submitted=123_456,
         oldest_due_s=36_000,
+        providers=providers,
         lanes=lanes,
         processes=[
             ProcessRow(
@@ -205,9 +212,34 @@ def test_it_fits_in_80_by_24(processes: int) -> None:
     text = "\n".join(lines)
     for word in ("accepted 12,345/s", "settle p50 999 ms p99 60 min", "needs review 1,234", "critical", "60 min"):
         assert word in text
-    assert text.count("silent") == min(processes, 8 if processes > 9 else 9)
-    assert ("more" in text) == (processes > 9)
+    assert text.count("silent") == min(processes, 7 if processes > 8 else 8)
+    assert ("more" in text) == (processes > 8)
     assert text.count("…") == 1 + text.count("silent")  # names are cut, and what is wrong with Redis; no figure is
+
+
+def test_a_picture_names_providers_that_are_switched_or_cannot_be_reached() -> None:
+    well, cut_off = present("worker", "well", 1), present("worker", "cut off", 2)
+    gauge = '# TYPE okane_provider_circuit_open gauge\nokane_provider_circuit_open{{provider="p",level="worker"}} {}\n'
+    after = look(3, {well: gauge.format(0), cut_off: gauge.format(1)})
+    rows = (ProviderState("q", "drain", "maintenance"), ProviderState("r"), ProviderState("s", open_s=2.5))
+    found = build_picture(look(1, {}), replace(after, providers=rows)).providers
+    assert [(one.name, one.mode, one.reason, one.open_s, one.workers_open) for one in found] == [
+        ("p", "on", None, 0, 1),
+        ("q", "drain", "maintenance", 0, 0),
+        ("s", "on", None, 2.5, 0),
+    ]
+
+
+def test_such_providers_are_shown_above_all_and_take_their_lines_from_the_processes() -> None:
+    rows = (
+        ProviderRow(name="stripe", mode="off", open_s=0, workers_open=0, reason="their status page " * 9),
+        ProviderRow(name="payu", mode="on", open_s=12, workers_open=3, reason=None),
+    )
+    lines = drawn(picture(200, providers=rows), height=24)
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith("provider stripe: off (their status page")
+    assert lines[1] == "provider payu: circuit open for 12 s, circuit open in 3 workers"
 
 
 def test_nothing_moves_when_the_figures_change() -> None:
@@ -242,7 +274,15 @@ def test_nothing_moves_when_the_figures_change() -> None:
 
 def test_what_is_not_known_is_a_dash() -> None:
     nothing = Observation(
-        at_s=1, processes=(), samples={}, stats=None, oldest_due=None, dead=None, waiting=None, trouble=("Redis: away",)
+        at_s=1,
+        processes=(),
+        samples={},
+        stats=None,
+        oldest_due=None,
+        dead=None,
+        waiting=None,
+        providers=(),
+        trouble=("Redis: away",),
     )
     later = Observation(**{**{name: getattr(nothing, name) for name in Observation.__slots__}, "at_s": 2.0})
     text = "\n".join(drawn(build_picture(nothing, later), height=24))

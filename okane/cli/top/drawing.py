@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from okane.cli.output import format_duration
-from okane.cli.top.picture import LaneRow, Picture, ProcessRow
+from okane.cli.top.picture import LaneRow, Picture, ProcessRow, ProviderRow
 
 NAME_WIDTH = 20  # of a process, in characters
-_ABOVE_PROCESSES = 13  # lines, with the one that says how many more there are
+_ABOVE_PROCESSES = 14  # lines, with the one that says how many more there are
 # In characters, as wide as most values need: the columns beside them keep their places from picture to picture.
 _HEAD_WIDTHS = (17, 28, 20)
 _WIDTHS = {"state": 6, "oldest": 6, "idle": 6, "in": 8, "out": 8, "CPU": 4}
@@ -24,6 +24,7 @@ def render(picture: Picture, *, height: int | None) -> RenderableType:
     """Return a picture as text for 80 columns, cut to `height` lines unless that is None."""
     return Group(
         *(Text(line, style="bold red", overflow="ellipsis", no_wrap=True) for line in picture.trouble),
+        *(_provider(one) for one in picture.providers),
         _head(picture),
         Text(),
         _lanes_table(picture.lanes),
@@ -33,7 +34,18 @@ def render(picture: Picture, *, height: int | None) -> RenderableType:
 
 
 def _room(height: int, picture: Picture) -> int:
-    return max(1, height - _ABOVE_PROCESSES - len(picture.trouble))
+    return max(1, height - _ABOVE_PROCESSES - len(picture.trouble) - len(picture.providers))
+
+
+def _provider(one: ProviderRow) -> Text:
+    parts = [f"provider {one.name}"]
+    if one.mode != "on":
+        parts.append(f"{'draining' if one.mode == 'drain' else 'off'} ({one.reason})")
+    if one.open_s:
+        parts.append(f"circuit open for {_seconds(one.open_s)}")
+    if one.workers_open:
+        parts.append(f"circuit open in {one.workers_open} worker{'s' if one.workers_open > 1 else ''}")
+    return Text(": ".join((parts[0], ", ".join(parts[1:]))), style="bold yellow", overflow="ellipsis", no_wrap=True)
 
 
 def _head(picture: Picture) -> RenderableType:
@@ -62,6 +74,11 @@ def _head(picture: Picture) -> RenderableType:
             f"repairs {_rate(picture.repairs_per_s)}",
             f"without Redis {_rate(picture.without_redis_per_s)}",
             f"needs review {_count(picture.needs_review)}",
+        ),
+        (
+            f"deferred {_rate(picture.deferred_per_s)}",
+            f"requires action {_count(picture.requires_action)}",
+            f"submitted {_count(picture.submitted)}",
         ),
     ):
         grid.add_row(*row)

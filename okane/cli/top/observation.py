@@ -18,6 +18,7 @@ from okane.lanes import payments_stream
 from okane.payment import Status
 from okane.redis.presence import Presence, PresentProcess
 from okane.store import Overview
+from okane.store.providers import ProviderState
 from streams import Inspector, StreamError, StreamStats, connect
 
 
@@ -32,6 +33,7 @@ class Observation:
     oldest_due: timedelta | None
     dead: int | None
     waiting: Mapping[Status, int] | None
+    providers: Sequence[ProviderState]
     trouble: tuple[str, ...]
 
 
@@ -54,7 +56,7 @@ class Observer:
             stats, processes = await asyncio.gather(self._inspector.stats(), self._presence.processes())
         except StreamError as error:
             trouble.append(f"Redis: {error}")
-        (oldest_due, dead, waiting), answers = await asyncio.gather(
+        facts, answers = await asyncio.gather(
             self._postgres(trouble), asyncio.gather(*(scrape(self._http, one.address) for one in processes))
         )
         return Observation(
@@ -62,22 +64,34 @@ class Observer:
             processes=processes,
             samples={one.address: answer for one, answer in zip(processes, answers, strict=True)},
             stats=stats,
-            oldest_due=oldest_due,
-            dead=dead,
-            waiting=waiting,
+            oldest_due=facts.oldest_due,
+            dead=facts.dead,
+            waiting=facts.waiting,
+            providers=facts.providers,
             trouble=tuple(trouble),
         )
 
-    async def _postgres(self, trouble: list[str]) -> tuple[timedelta | None, int | None, Mapping[Status, int] | None]:
+    async def _postgres(self, trouble: list[str]) -> _Facts:
         try:
-            return (
-                await self._overview.oldest_due(),
-                await self._overview.count_dead(),
-                await self._overview.count_waiting(),
+            return _Facts(
+                oldest_due=await self._overview.oldest_due(),
+                dead=await self._overview.count_dead(),
+                waiting=await self._overview.count_waiting(),
+                providers=await self._overview.providers(),
             )
         except StoreUnavailable as error:
             trouble.append(f"Postgres: {error}")
-            return None, None, None
+            return _Facts()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Facts:
+    """The facts from Postgres; the defaults while it does not answer."""
+
+    oldest_due: timedelta | None = None
+    dead: int | None = None
+    waiting: Mapping[Status, int] | None = None
+    providers: Sequence[ProviderState] = ()
 
 
 @contextlib.asynccontextmanager

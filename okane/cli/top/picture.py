@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from okane.cli.top.samples import SampleDelta, delta, total
 from okane.lanes import payments_stream
 from okane.payment import Status
 from okane.redis.presence import PresentProcess
+from okane.store.providers import ProviderState
 from streams import StreamStats
 
 
@@ -43,6 +45,18 @@ class ProcessRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderRow:
+    """One provider that is not simply on: its mode, the rest of its opening for all workers, and the workers whose own
+    circuit breaker is open."""
+
+    name: str
+    mode: str
+    open_s: float
+    workers_open: int
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
     """The state now, and the rates and quantiles since the observation before."""
 
@@ -60,11 +74,15 @@ class Picture:
     take_overs_per_s: float
     repairs_per_s: float
     without_redis_per_s: float
+    deferred_per_s: float
     delayed: int | None
     dead: int | None
     unknown: int | None
     needs_review: int | None
+    requires_action: int | None
+    submitted: int | None
     oldest_due_s: float | None
+    providers: Sequence[ProviderRow]
     lanes: Sequence[LaneRow]
     processes: Sequence[ProcessRow]
     trouble: Sequence[str]
@@ -96,15 +114,41 @@ def build_picture(before: Observation, after: Observation) -> Picture:
         take_overs_per_s=growth.rate("okane_messages_reclaimed_total"),
         repairs_per_s=growth.rate("okane_sweep_repairs_total"),
         without_redis_per_s=growth.rate("okane_direct_runs_total"),
+        deferred_per_s=growth.rate("okane_provider_deferred_total"),
         delayed=None if stats is None else stats.delayed,
         dead=after.dead,
         unknown=None if waiting is None else waiting.get(Status.UNKNOWN, 0),
         needs_review=None if waiting is None else waiting.get(Status.NEEDS_REVIEW, 0),
+        requires_action=None if waiting is None else waiting.get(Status.REQUIRES_ACTION, 0),
+        submitted=None if waiting is None else waiting.get(Status.SUBMITTED, 0),
         oldest_due_s=None if after.oldest_due is None else after.oldest_due.total_seconds(),
+        providers=_providers(after),
         lanes=_lanes(stats, growth),
         processes=_processes(before, after),
         trouble=after.trouble,
     )
+
+
+def _providers(after: Observation) -> list[ProviderRow]:
+    """Return the providers that an operator has switched, or that some worker cannot reach."""
+    open_here: Counter[str] = Counter()
+    for samples in after.samples.values():
+        for (name, labels), value in (samples or {}).items():
+            if name == "okane_provider_circuit_open" and value:
+                open_here[dict(labels)["provider"]] += 1
+    rows = {one.name: one for one in after.providers}
+    found = (rows.get(name, ProviderState(name)) for name in sorted(rows.keys() | open_here.keys()))
+    return [
+        ProviderRow(
+            name=one.name,
+            mode=one.mode,
+            open_s=one.open_s,
+            workers_open=open_here[one.name],
+            reason=None if one.mode == "on" else one.reason,
+        )
+        for one in found
+        if one.mode != "on" or one.open_s or open_here[one.name]
+    ]
 
 
 def _lanes(stats: StreamStats | None, growth: SampleDelta) -> list[LaneRow]:

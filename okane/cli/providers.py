@@ -1,0 +1,147 @@
+"""`okane providers`: list the payment providers, and switch them on, to draining, or off. It needs Postgres alone."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Collection, Sequence
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from okane.cli.context import Context, open_context
+from okane.cli.options import Data, Json
+from okane.cli.output import CONSOLE, format_duration, format_time, iso, print_json
+from okane.cli.running import run
+from okane.errors import SetupError
+from okane.payment import MAX_REASON
+from okane.providers.config import NAME, load_providers
+from okane.store import OPERATOR
+from okane.store.providers import Mode, ProviderState, ProviderStore
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="from `okane providers ls`")]
+Reason = Annotated[str, typer.Option(help="the reason, shown in the list")]
+Force = Annotated[
+    bool, typer.Option("--force", help="also for a name that neither the providers file nor the list has")
+]
+
+
+@app.command()
+def ls(*, data: Data = None, json_: Json = False) -> None:
+    """List the providers: mode, circuit breaker, and who changed the mode when and why."""
+    run(_list(open_context(data), as_json=json_))
+
+
+@app.command()
+def enable(name: Name, *, data: Data = None, reason: Reason, force: Force = False, json_: Json = False) -> None:
+    """Charge at a provider again. Its circuit breaker closes, and payments that wait are tried at once."""
+    run(_switch(open_context(data), name, "on", reason=reason, force=force, as_json=json_))
+
+
+@app.command()
+def drain(name: Name, *, data: Data = None, reason: Reason, force: Force = False, json_: Json = False) -> None:
+    """Begin no new charge at a provider. Payments that it may have charged are still looked up there."""
+    run(_switch(open_context(data), name, "drain", reason=reason, force=force, as_json=json_))
+
+
+@app.command()
+def disable(name: Name, *, data: Data = None, reason: Reason, force: Force = False, json_: Json = False) -> None:
+    """Call a provider no more, from the next claim of every worker on. Its payments wait, or go to the next provider."""
+    run(_switch(open_context(data), name, "off", reason=reason, force=force, as_json=json_))
+
+
+@contextlib.asynccontextmanager
+async def _open_store(context: Context) -> AsyncIterator[ProviderStore]:
+    store = ProviderStore(context.database_url)
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+async def _list(context: Context, *, as_json: bool) -> None:
+    """Print the configured providers, and others that have a row."""
+    names = _configured(context)
+    async with _open_store(context) as store:
+        providers = _merge(names, await store.read_all())
+    if as_json:
+        print_json({"providers": [_document(one) for one in providers]})
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("provider", "mode", "circuit", "changed", "by", "reason"):
+        table.add_column(column, no_wrap=column != "reason")
+    for one in providers:
+        table.add_row(
+            one.name,
+            one.mode,
+            _circuit(one),
+            "" if one.changed_at is None else format_time(one.changed_at),
+            one.changed_by or "",
+            one.reason or "",
+        )
+    CONSOLE.print(table, soft_wrap=not CONSOLE.is_terminal)
+
+
+async def _switch(context: Context, name: str, mode: Mode, *, reason: str, force: bool, as_json: bool) -> None:
+    """Set the mode of one provider, and wake payments that wait if it is on now."""
+    _check_reason(reason)
+    woken = None
+    async with _open_store(context) as store:
+        if not force:
+            _check_known(name, {*_configured(context), *(one.name for one in await store.read_all())})
+        elif not NAME.fullmatch(name):
+            raise SetupError("a provider's name is a small letter, then up to 31 of a-z 0-9 _ -")
+        await store.set_mode(name, mode, reason=reason, actor=OPERATOR)
+        if mode == "on":
+            woken = await store.wake_waiting()
+        [state] = [one for one in await store.read_all() if one.name == name]
+    if as_json:
+        print_json(_document(state) if woken is None else {**_document(state), "woken": woken})
+        return
+    CONSOLE.print(f"{name} is {mode}: {reason}", soft_wrap=True)
+    if woken:
+        CONSOLE.print(f"{woken:,} payments that waited are tried now")
+
+
+def _configured(context: Context) -> Sequence[str]:
+    """Return the names of the providers file, the candidates first; without a file, of PROVIDER_BASE_URL's provider."""
+    config = load_providers(context.settings)
+    return [*config.default, *(name for name in config.providers if name not in config.default)]
+
+
+def _merge(names: Sequence[str], rows: Sequence[ProviderState]) -> Sequence[ProviderState]:
+    """Return all providers: those of the configuration in its order, then the others that have a row."""
+    found = {one.name: one for one in rows}
+    configured = [found.get(name, ProviderState(name=name)) for name in names]
+    return [*configured, *(one for one in rows if one.name not in names)]
+
+
+def _check_known(name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise SetupError(
+            f"no provider is called {name!r}: there are {', '.join(sorted(known))} (--force takes any name)"
+        )
+
+
+def _check_reason(reason: str) -> None:
+    if not (reason.strip() and reason.isprintable() and len(reason) <= MAX_REASON):
+        raise SetupError(f"--reason must have 1 to {MAX_REASON} printable characters")
+
+
+def _circuit(one: ProviderState) -> str:
+    if one.open_s > 0:
+        return f"open for {format_duration(timedelta(seconds=one.open_s))}"
+    if one.suspected_by is not None:
+        return f"suspected by {one.suspected_by}"
+    return "closed"
+
+
+def _document(one: ProviderState) -> dict[str, Any]:
+    found = dataclasses.asdict(one)
+    for name in ("changed_at", "suspected_at"):
+        found[name] = None if found[name] is None else iso(found[name])
+    return found

@@ -1,0 +1,152 @@
+"""`okane providers` against a real Postgres: the list, the switch, and the names that it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from typer.testing import CliRunner, Result
+
+from okane.cli import app
+from okane.cli.doctor import switch
+from okane.errors import SetupError
+from okane.store import PaymentStore
+from okane.store.providers import ProviderState, ProviderStore
+from tests.okane.stored_payments import GRACE, LEASE, accept_one, new
+
+Command = Callable[..., Awaitable[Result]]
+FILE = """
+default = ["second", "first"]
+[providers.first]
+kind = "okane_http"
+base_url = "http://127.0.0.1:1"
+[providers.second]
+kind = "okane_http"
+base_url = "http://127.0.0.1:2"
+[providers.third]
+kind = "okane_http"
+base_url = "http://127.0.0.1:3"
+"""
+
+
+@pytest.fixture
+def command(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """`okane providers`, with a Redis that is away."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
+
+    async def run(*words: str) -> Result:
+        return await asyncio.to_thread(CliRunner().invoke, app, ["providers", *words])
+
+    return run
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "providers.toml"
+    path.write_text(FILE)
+    monkeypatch.setenv("OKANE_PROVIDERS_FILE", str(path))
+    return path
+
+
+async def listed(command: Command) -> list[dict[str, Any]]:
+    result = await command("ls", "--json")
+    assert result.exit_code == 0, result.output
+    found: list[dict[str, Any]] = json.loads(result.output)["providers"]
+    return found
+
+
+async def test_without_a_file_there_is_the_provider_of_today(command: Command) -> None:
+    assert [(one["name"], one["mode"], one["open_s"]) for one in await listed(command)] == [("http", "on", 0)]
+    assert "http" in (await command("ls")).output
+
+
+@pytest.mark.usefixtures("file")
+async def test_the_providers_of_the_file_are_listed_the_candidates_first(command: Command, database_url: str) -> None:
+    store = ProviderStore(database_url)
+    await store.set_mode("removed", "off", reason="of an older file", actor="operator")
+    await store.aclose()
+    assert [one["name"] for one in await listed(command)] == ["second", "first", "third", "removed"]
+
+
+@pytest.mark.parametrize(("word", "mode"), [("drain", "drain"), ("disable", "off")])
+async def test_a_switch_and_its_reason_are_kept_and_shown(command: Command, word: str, mode: str) -> None:
+    result = await command(word, "http", "--reason", "incident 4711")
+    assert result.exit_code == 0, result.output
+    assert result.output == f"http is {mode}: incident 4711\n"
+    [found] = await listed(command)
+    assert (found["mode"], found["reason"], found["changed_by"]) == (mode, "incident 4711", "operator")
+    for word_of_list in (mode, "incident 4711", "operator"):
+        assert word_of_list in (await command("ls")).output
+    back = await command("enable", "http", "--reason", "over", "--json")
+    assert (json.loads(back.output)["mode"], json.loads(back.output)["woken"]) == ("on", 0)
+
+
+async def test_enabling_makes_payments_that_wait_due_at_once(command: Command, database_url: str) -> None:
+    store = PaymentStore(database_url, actor="w1", lease=LEASE, grace=GRACE)
+    waiting, scheduled = [(await accept_one(store, new(f"k-{number}"))).payment.id for number in range(2)]
+    await store.aclose()
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute("UPDATE payments SET sweep_at = now() + interval '1 minute'")
+        await connection.execute(
+            "UPDATE payments SET execute_at = now() + interval '1 hour' WHERE id = %s", (scheduled,)
+        )
+        result = await command("enable", "http", "--reason", "over")
+        assert "1 payments that waited" in result.output
+        rows = await (await connection.execute("SELECT id FROM payments WHERE sweep_at <= now()")).fetchall()
+    assert rows == [(waiting,)]
+
+
+@pytest.mark.usefixtures("file")
+async def test_a_name_that_nothing_has_is_refused_with_those_there_are(command: Command) -> None:
+    with pytest.raises(SetupError, match="first, second, third") as refused:
+        raise_of(await command("disable", "frist", "--reason", "typo"))
+    assert "'frist'" in str(refused.value)
+    assert [one["mode"] for one in await listed(command)] == ["on"] * 3
+
+
+async def test_force_takes_a_name_that_only_other_machines_know(command: Command) -> None:
+    result = await command("disable", "stripe", "--reason", "incident", "--force")
+    assert result.exit_code == 0, result.output
+    assert [(one["name"], one["mode"]) for one in await listed(command)] == [("http", "on"), ("stripe", "off")]
+
+
+@pytest.mark.parametrize("name", ["", "Stripe", "a b", "x" * 40])
+async def test_force_takes_no_name_that_no_provider_can_have(command: Command, name: str) -> None:
+    with pytest.raises(SetupError, match="name"):
+        raise_of(await command("disable", name, "--reason", "incident", "--force"))
+
+
+@pytest.mark.parametrize("reason", ["", "  ", "x" * 501, "two\nlines"])
+async def test_a_reason_without_words_is_refused(command: Command, reason: str) -> None:
+    with pytest.raises(SetupError, match="--reason"):
+        raise_of(await command("disable", "http", "--reason", reason))
+
+
+async def test_a_reason_is_required(command: Command) -> None:
+    assert (await command("disable", "http")).exit_code == 2
+
+
+def raise_of(result: Result) -> None:
+    assert result.exception is not None, result.output
+    raise result.exception
+
+
+def test_the_doctor_warns_of_what_is_switched_or_open() -> None:
+    assert switch(ProviderState("p")) is None
+    drained = switch(ProviderState("p", "drain", "maintenance", "operator"))
+    assert drained is not None
+    assert (drained.state, drained.found) == ("warn", "draining: no new charge (operator: maintenance)")
+    off = switch(ProviderState("p", "off", "incident", "operator"))
+    assert off is not None
+    assert "okane providers enable p" in off.advice
+    opened = switch(ProviderState("p", open_s=timedelta(seconds=12).total_seconds()))
+    assert opened is not None
+    assert "12 s" in opened.found
