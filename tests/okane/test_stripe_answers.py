@@ -323,9 +323,11 @@ def test_every_other_status_is_unknown(status: int, document: object) -> None:
     assert isinstance(charged(status, document), Unknown)
 
 
-def test_a_reason_names_the_request_at_stripe() -> None:
-    answer = response(500, failed(type="api_error"), headers={"request-id": "req_1\x07"})
-    assert parse_charge_answer(answer, CARD_PAYMENT, now=NOW) == Unknown("HTTP 500 api_error (req_1?)")
+def test_a_reason_names_the_request_at_stripe_and_nothing_that_could_be_a_key() -> None:
+    answer = response(500, failed(type="api_error"), headers={"request-id": "req_1aZ"})
+    assert parse_charge_answer(answer, CARD_PAYMENT, now=NOW) == Unknown("HTTP 500 api_error (req_1aZ)")
+    answer = response(500, failed(type="sk_test_1", code="sk_live_2"), headers={"request-id": "req_1\x07"})
+    assert parse_charge_answer(answer, CARD_PAYMENT, now=NOW) == Unknown("HTTP 500")
 
 
 # Look-ups

@@ -14,6 +14,7 @@ and is `Unknown`, whatever Stripe-Should-Retry says, because that describes the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -138,6 +139,11 @@ def _not_taken(answer: HttpResponse, error: Object | None, *, now: datetime) -> 
     return None
 
 
+# A code of Stripe's, and no key of ours that a broken server repeats in its place.
+_WORD = re.compile(r"[a-z_]{1,64}")
+_REQUEST_ID = re.compile(r"req_[A-Za-z0-9]{1,60}")
+
+
 def _error(document: Object | None) -> Object | None:
     return None if document is None else as_object(document.get("error"))
 
@@ -147,7 +153,7 @@ def _reason(answer: HttpResponse, error: Object | None) -> str:
     parts = [f"HTTP {answer.status}"]
     for name in ("type", "code"):
         text = (error or {}).get(name)
-        if isinstance(text, str) and text:
-            parts.append(printable(text)[:64])
-    request_id = answer.headers.get("request-id")
-    return " ".join(parts) + (f" ({printable(request_id)[:64]})" if request_id else "")
+        if isinstance(text, str) and _WORD.fullmatch(text):
+            parts.append(text)
+    request_id = answer.headers.get("request-id", "")
+    return " ".join(parts) + (f" ({request_id})" if _REQUEST_ID.fullmatch(request_id) else "")
