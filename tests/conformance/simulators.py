@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from okane.local.server import Server
-from okane.local.simulator_environment import NoPythonError
+from okane.local.simulator_environment import NoPythonError, SimulatorPackages
 
 
 @contextlib.contextmanager
@@ -25,3 +26,11 @@ def running(server: Server) -> Iterator[None]:
         yield
     finally:
         server.stop()
+
+
+def installed(packages: SimulatorPackages) -> Path:
+    """Return the Python of a simulator's environment. Skips the test where no Python can run it."""
+    try:
+        return packages.prepare()
+    except NoPythonError as error:
+        pytest.skip(str(error))
