@@ -52,7 +52,7 @@ CREATE TABLE payments (
     payment_method  text,                                -- the provider's token for the customer's card or account
     return_url      text,                                -- where the customer goes after the next action
     CONSTRAINT payments_idempotency_key UNIQUE (account_id, idempotency_key)
-) WITH (fillfactor = 50);                                -- room for the two updates in the same page
+) WITH (fillfactor = 42);                                -- room for the two updates in the same page
 
 CREATE INDEX payments_sweep_at ON payments (sweep_at) WHERE sweep_at IS NOT NULL;
 CREATE INDEX payments_dead_at ON payments (dead_at, id) WHERE dead_at IS NOT NULL;

@@ -108,8 +108,8 @@ WITH {providers_to_choose_from}, claimed AS (
                    ELSE 0::float8 END AS key_age_s,
               NOT p.look_up_first OR (SELECT u.may_charge FROM usable u WHERE u.name = p.provider) AS may_charge
 ), logged AS (
-    INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, provider)
-    SELECT id, version, 'claimed', status, attempts, %(actor)s::text, provider FROM claimed
+    INSERT INTO payment_events (payment_id, version, event, status, attempt, actor)
+    SELECT id, version, 'claimed', status, attempts, %(actor)s::text FROM claimed
 )
 SELECT * FROM claimed
 

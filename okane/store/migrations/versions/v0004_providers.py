@@ -26,6 +26,7 @@ ALTER TABLE payments ADD COLUMN IF NOT EXISTS pending_since timestamptz;
 ALTER TABLE payments ADD COLUMN IF NOT EXISTS next_action jsonb;
 ALTER TABLE payments ADD COLUMN IF NOT EXISTS payment_method text;
 ALTER TABLE payments ADD COLUMN IF NOT EXISTS return_url text;
+ALTER TABLE payments SET (fillfactor = 42);
 ALTER TABLE payments DROP CONSTRAINT payments_status_check;
 ALTER TABLE payments ADD CONSTRAINT payments_status_check CHECK (status IN (
     'pending', 'processing', 'success', 'failed_retryable', 'failed_final', 'unknown', 'canceled', 'needs_review',

@@ -1,0 +1,183 @@
+"""Measure what a payment costs Postgres: `python -m bench.store_cost [--before CHECKOUT] [--rounds 9] [--batch 256]`.
+
+Accept, claim and settle, in batches of one size, through the store alone: no API, Redis or provider. With --before another
+version does the same work beside it on the same server, by turns; a ratio is the median over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+import psycopg
+from psycopg import sql
+
+from okane.payment import NewPayment, Status
+from okane.store import AcceptedRow, Claim, PaymentStore, Settlement
+from okane.store.schema import migrate
+
+PAYMENTS = 5_120  # in one round
+STEPS = ("accept", "claim", "settle", "all")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--batch", type=int, default=256, help="payments in one statement")
+    parser.add_argument("--before", type=Path, help="a checkout of another version, to compare with")
+    parser.add_argument("--round-of", nargs=2, metavar=("URL", "PID"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.round_of is None:
+        _compare(options)
+    else:
+        url, pid = options.round_of
+        print(json.dumps(asyncio.run(_round(url, int(pid), options.batch))))
+
+
+def _compare(options: argparse.Namespace) -> None:
+    # Imported here: a round of another version has that version's packages, without these.
+    from bench.machine import describe  # noqa: PLC0415 - as said
+    from bench.progress import say  # noqa: PLC0415 - as said
+    from bench.system import running  # noqa: PLC0415 - as said
+
+    print(describe())
+    versions = {"now": Path(__file__).parents[1]}
+    if options.before is not None:
+        versions["before"] = options.before.resolve()
+    found: dict[str, list[Mapping[str, float]]] = {version: [] for version in versions}
+    with running() as system:
+        assert system.postgres.child is not None
+        with psycopg.connect(system.postgres.url, autocommit=True) as connection:
+            # Images of whole pages after a checkpoint depend on when it comes: without them the log is the same each time.
+            connection.execute("ALTER SYSTEM SET full_page_writes = off")
+            connection.execute("SELECT pg_reload_conf()")
+        for number in range(options.rounds):
+            say(f"round {number + 1} of {options.rounds}")
+            for version in list(versions)[:: 1 if number % 2 else -1]:
+                name = f"{version}_{number}"
+                with psycopg.connect(system.postgres.url, autocommit=True) as connection:
+                    connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+                url = system.postgres.database_url(name)
+                found[version].append(_ask(versions[version], url, system.postgres.child.pid, options.batch))
+                system.drop_database(url)
+    for what in found["now"][0]:
+        _print(what, {version: [one[what] for one in rounds] for version, rounds in found.items()})
+
+
+def _print(what: str, found: Mapping[str, Sequence[float]]) -> None:
+    line = f"{what:<28}{statistics.median(found['now']):10.1f}"
+    if "before" in found:
+        ratios = [one / other for one, other in zip(found["now"], found["before"], strict=True)]
+        line += f"   before {statistics.median(found['before']):10.1f}   {statistics.median(ratios):6.3f}"
+        line += f" ({min(ratios):.2f} to {max(ratios):.2f})"
+    print(line)
+
+
+def _ask(version: Path, url: str, pid: int, batch: int) -> Mapping[str, float]:
+    """Return the figures of one round in a process of that version."""
+    command = [sys.executable, "-P", __file__, "--batch", str(batch), "--round-of", url, str(pid)]
+    done = subprocess.run(  # noqa: S603 - our own program
+        command, env={**os.environ, "PYTHONPATH": str(version)}, stdout=subprocess.PIPE, check=True, text=True
+    )
+    figures: Mapping[str, float] = json.loads(done.stdout)
+    return figures
+
+
+async def _round(url: str, pid: int, batch: int) -> Mapping[str, float]:
+    await migrate(url)
+    store = PaymentStore(url, actor="bench", lease=timedelta(seconds=30), grace=timedelta(seconds=10))
+    meter = _Meter(url, pid)
+    await _pay(store, meter, batch, batch)  # connections, prepared statements
+    meter.reset()
+    await _pay(store, meter, PAYMENTS, batch)
+    await store.aclose()
+    return meter.figures(PAYMENTS)
+
+
+async def _pay(store: PaymentStore, meter: _Meter, count: int, batch: int) -> None:
+    for _ in range(count // batch):
+        news = [
+            NewPayment(
+                account_id="default",
+                idempotency_key=str(uuid4()),
+                fingerprint=b"f" * 32,
+                amount_minor=440,
+                currency="USD",
+                lane="low",
+                metadata={},
+            )
+            for _ in range(batch)
+        ]
+        meter.begin()
+        rows = [row for row in await store.accept_many(news, wakes=batch) if isinstance(row, AcceptedRow)]
+        meter.end("accept")
+        meter.begin()
+        claims = await asyncio.gather(*(store.claim(row.payment.id) for row in rows))
+        meter.end("claim")
+        settlements = [
+            Settlement(
+                payment_id=claim.payment.id,
+                attempt=claim.payment.attempts,
+                status=Status.SUCCESS,
+                event="success",
+                call="charge",
+                provider="http",
+                latency=timedelta(milliseconds=20),
+                provider_ref="ch_0123456789abcdef",
+            )
+            for claim in claims
+            if isinstance(claim, Claim)
+        ]
+        assert len(settlements) == batch
+        meter.begin()
+        await asyncio.gather(*map(store.settle, settlements))
+        meter.end("settle")
+
+
+class _Meter:
+    """CPU of all processes of the server and bytes of its log, by step."""
+
+    def __init__(self, url: str, pid: int) -> None:
+        self._connection = psycopg.connect(url, autocommit=True)
+        self._server = psutil.Process(pid)
+        self.reset()
+
+    def reset(self) -> None:
+        self._cpu_s = dict.fromkeys(STEPS, 0.0)
+        self._log_bytes = dict.fromkeys(STEPS, 0)
+
+    def begin(self) -> None:
+        self._began = self._log_position(), self._cpu_now_s()
+
+    def end(self, step: str) -> None:
+        cpu_s, position = self._cpu_now_s(), self._log_position()
+        for one in (step, "all"):
+            self._cpu_s[one] += cpu_s - self._began[1]
+            self._log_bytes[one] += position - self._began[0]
+
+    def figures(self, count: int) -> Mapping[str, float]:
+        cpu = {f"{step}: CPU, us a payment": self._cpu_s[step] / count * 1e6 for step in STEPS}
+        return cpu | {f"{step}: log, bytes a payment": self._log_bytes[step] / count for step in STEPS}
+
+    def _log_position(self) -> int:
+        row = self._connection.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn").fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def _cpu_now_s(self) -> float:
+        times = (one.cpu_times() for one in (self._server, *self._server.children(recursive=True)))
+        return sum(one.user + one.system for one in times)
+
+
+if __name__ == "__main__":
+    main()
