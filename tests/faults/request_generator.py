@@ -98,6 +98,8 @@ class Generator:
         body = {"amount": self._dice.choice([1, 440, 20_000, 2**53 - 1]), "idempotency_key": f"k-{number}"}
         if self._dice.random() < 0.3:
             body["metadata"] = {self._text(20) or "n": self._text(60)}
+        if self._dice.random() < 0.3:
+            body |= {"payment_method": f"pm_{number}", "return_url": "https://shop.example/", "provider": "http"}
         target = self._dice.choice([b"/payments", b"/v1/payments", b"/pay"])
         fields = [(b"Content-Type", b"application/json")]
         return Request("POST", target, fields, json.dumps(body).encode(), self._dice.choice([0, 0, 0, 1, 3]))
@@ -203,6 +205,9 @@ class Generator:
             ("currency", "USD"),
             ("idempotency_key", f"k-{self._made}"),
             ("metadata", {"a": "b"}),
+            ("payment_method", "pm_card_visa"),
+            ("return_url", "https://shop.example/?a=b"),
+            ("provider", "http"),
         ]
         for _ in range(self._dice.randint(1, 3)):
             place = self._dice.randrange(len(members))

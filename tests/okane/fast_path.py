@@ -106,6 +106,7 @@ def corpus() -> Iterator[bytes]:
         yield post("a", path=path, amount=441)
         yield post(f"b{path}", path=path)
         yield from (sent(cast("str | bytes", body), path=path) for body, _, _ in BAD)
+        yield from (sent('{"amount": 1, "idempotency_key": "p", ' + text + "}", path=path) for text in OF_PROVIDERS)
     for number, fields in enumerate(FIELDS):
         yield sent(f'{{"amount": {number + 1}}}', *fields, f"Idempotency-Key: c-{number}")
         yield sent(f'{{"amount": {number + 1}, "idempotency_key": "d-{number}"}}', *fields)
@@ -128,6 +129,18 @@ def corpus() -> Iterator[bytes]:
     yield post("q").replace(b"POST", b"PUT")
     yield post("r").replace(b"Host: x\r\n", b"")
     yield HEALTH
+
+
+OF_PROVIDERS = [
+    '"payment_method": "pm_1", "return_url": "https://shop.example/?a=b", "provider": "http"',
+    '"payment_method": "pm_1", "return_url": "https://shop.example/?a=b", "provider": "http"',
+    '"payment_method": "pm_2", "return_url": null',
+    '"payment_method": "pm_\\"3"',
+    '"payment_method": "4242424242424242"',
+    '"provider": "payu"',
+    '"provider": "http", "provider": "http"',
+    '"return_url": "http://shop.example/"',
+]
 
 
 FIELDS: list[list[str]] = [
