@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from okane.load.client import HttpClient
 from torture.history.journals import Request
 from torture.schedule import pick
+from torture.system import provider_secrets
 
 CURRENCIES = ("USD", "USD", "EUR", "JPY")
 _LANES = ((1, 999), (1_000, 9_999), (1_000, 9_999), (10_000, 250_000))
@@ -24,7 +25,8 @@ _PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 TIMEOUT_S = 4.0  # of one request
 _SECRETIVE = 50  # one order in so many carries a canary, which no log may show
 _CARD = "4111111111111111"  # the API refuses it
-CANARIES = ("canary-3f1c9a77d2", _CARD)
+_SECRET = "canary-3f1c9a77d2"  # noqa: S105 - a canary
+CANARIES = (_SECRET, _CARD, *provider_secrets.CANARIES)
 _IN_FLIGHT = 250  # payments: limits the requests that pile up during an outage of the API
 
 
@@ -52,7 +54,7 @@ def orders(seed: int) -> Iterator[Order]:
             number=number,
             amount_minor=amount,
             currency=pick(CURRENCIES, dice.random()),
-            metadata={"secret": CANARIES[0]} if number % _SECRETIVE == 0 else {},
+            metadata={"secret": _SECRET} if number % _SECRETIVE == 0 else {},
             twin=kind < _TWINS,
             repeat_after_s=dice.uniform(*_LATER_S) if _TWINS <= kind < _TWINS + _REPEATS else None,
             reuse_for_minor=amount + 1 if 1 - kind <= _REUSES else None,

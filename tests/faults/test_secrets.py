@@ -97,6 +97,15 @@ class Watched:
             self._refusals.append(await response.read())
             return response.status
 
+    async def attempts(self, payment_id: str) -> None:
+        """Read the attempts of a payment, with the provider's texts in them."""
+        async with (
+            aiohttp.ClientSession() as http,
+            http.get(f"{self.system.url}/v1/payments/{payment_id}/attempts") as response,
+        ):
+            assert response.status == 200
+            self._refusals.append(await response.read())
+
     async def broken(self, text: str) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(self.system.url).port)
         writer.write(text.encode("latin-1"))
@@ -247,3 +256,73 @@ async def test_no_password_gets_out_when_it_is_wrong(watched: tuple[Watched, Pos
                 await started
             assert WRONG_PASSWORD not in str(refused.value)
     await one.check()
+
+
+GATEWAY_SECRETS = ("sk_test_canary51d0", "whsec_canary9b77", "canary-payu-secret-30c1", "canary-payu-key-77aa")
+
+
+async def test_no_secret_of_a_gateway_gets_out(
+    watched: tuple[Watched, PostgresServer, RedisServer], tmp_path: Path
+) -> None:
+    """A gateway refuses our key, and forged notices repeat our secrets."""
+    one, _, _ = watched
+    one.watch(*GATEWAY_SECRETS)
+    system = one.system
+    key, whsec, payu_secret, payu_key = GATEWAY_SECRETS
+    (tmp_path / "stripe_key").write_text(f"{key}\n")
+    (tmp_path / "stripe_key").chmod(0o400)
+    path = tmp_path / "providers.toml"
+    path.write_text(f"""
+[providers.stripe]
+kind = "stripe"
+base_url = "{system.provider_url}"
+api_key = "file:stripe_key"
+webhook_secrets = ["env:CANARY_WHSEC"]
+
+[providers.payu]
+kind = "payu"
+base_url = "{system.provider_url}"
+pos_id = 1
+client_id = 1
+client_secret = "{payu_secret}"
+second_keys = ["{payu_key}"]
+""")
+    system.env |= {"OKANE_PROVIDERS_FILE": str(path), "CANARY_WHSEC": whsec}
+    await system.start("w1", provider=ALWAYS)  # the mock provider has none of the gateways' routes
+    ids = []
+    async with aiohttp.ClientSession(system.url, headers=HEADERS) as http:
+        for provider in ("stripe", "payu"):
+            body = {
+                "amount": 440,
+                "idempotency_key": f"{TOKEN}-{provider}",
+                "payment_method": "pm_card_visa",
+                "provider": provider,
+            }
+            async with http.post("/v1/payments", data=json.dumps(body)) as response:
+                assert response.status == 202
+                ids.append((await response.json())["payment"]["id"])
+            for secret in (*GATEWAY_SECRETS, *CARDS):
+                forged = {"Stripe-Signature": f"t=1,v1={secret}", "OpenPayu-Signature": f"signature={secret}"}
+                route = f"/v1/providers/{provider}/webhook"
+                async with http.post(route, data=f'{{"id": "{secret}"}}', headers=forged) as response:
+                    assert response.status == 400
+    await one.until(
+        lambda: len({line["payment_id"] for line in system.log("w1") if line["event"] == "payment_settled"}) == 2
+    )
+    for payment_id in ids:
+        await one.attempts(payment_id)
+    await one.check("api", "w1")
+
+
+async def test_no_secret_gets_out_when_the_modes_are_mixed(
+    watched: tuple[Watched, PostgresServer, RedisServer], tmp_path: Path
+) -> None:
+    """The process ends: a key of mode live would move real money."""
+    one, _, _ = watched
+    path = tmp_path / "providers.toml"
+    path.write_text('[providers.stripe]\nkind = "stripe"\napi_key = "sk_live_canary51d0"\n')
+    with pytest.raises(
+        StartError, match=r"(?s)exited with 2.*providers\.stripe\.api_key is a key of mode live"
+    ) as refused:
+        await one.system.start_worker("w1", OKANE_PROVIDERS_FILE=str(path))
+    assert "canary51d0" not in str(refused.value)

@@ -24,6 +24,7 @@ from torture.system.crash_points import CrashPoints
 from torture.system.links import Links
 from torture.system.program import Program
 from torture.system.program_factory import REDIS_SERVERS, ProgramFactory
+from torture.system.provider_secrets import write_providers_file
 from torture.system.shape import Shape
 from torture.system.small_disk import SmallDisk
 from torture.system.tally import Tally
@@ -148,10 +149,13 @@ class Cluster:
         )
         ports = {server: self.links[f"{name}>{server}"].port for server in self.shape.servers_of[name]}
         database_port = self.factory.port("postgres")
+        providers_file = self.folder.path / f"providers-{name}.toml"
+        provider_port = ports.get("provider", self.factory.port("provider"))
+        write_providers_file(providers_file, port=provider_port, env=self.options.env)
         env = {
             "OKANE_DATABASE_URL": self.database_url.replace(f":{database_port}/", f":{ports['postgres']}/"),
             "OKANE_REDIS_URL": self.factory.redis_url(ports["redis"]),
-            **({"OKANE_PROVIDER_BASE_URL": f"http://{LOOPBACK}:{ports['provider']}"} if "provider" in ports else {}),
+            "OKANE_PROVIDERS_FILE": str(providers_file),
         }
         build = self.factory.worker if kind == "worker" else self.factory.api
         return self._new_program(kind, lambda: build(name, {**env, **points.arm()}), points=points)
