@@ -61,10 +61,14 @@ class Unavailable:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The request may have been executed. Only a look-up can decide; with `at_once` only a human can."""
+    """The request may have been executed. Only a look-up can decide; with `at_once` only a human can.
+
+    `is_neutral`: the provider works, or was not called. Its circuit breaker does not count the result.
+    """
 
     reason: str
     at_once: bool = False
+    is_neutral: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ class Verdict(enum.StrEnum):
     GOOD = "good"  # the provider decided: a decline, too
     BAD = "bad"
     REFUSED = "refused"  # our key or our request is wrong: every other call will fail, too
-    LIMITED = "limited"  # a rate limit: neither good nor bad
+    LIMITED = "limited"  # neither good nor bad: a rate limit, or a look-up that proves nothing about the provider
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

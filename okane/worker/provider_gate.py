@@ -176,6 +176,8 @@ class ProviderGates:
 def verdict_of(result: LookUpResult) -> Verdict:
     """Return the meaning of a result for the breaker."""
     match result:
+        case Unknown(is_neutral=True):
+            return Verdict.LIMITED
         case Unknown():
             # A key that was used for another request is our fault: the provider works.
             return Verdict.GOOD if result.at_once else Verdict.BAD
@@ -192,6 +194,6 @@ def verdict_of(result: LookUpResult) -> Verdict:
 def _has_sent(result: LookUpResult) -> bool:
     """Return True if the request has left this host. A provider that gave a time to wait, or whose fault it was not, has
     answered it."""
-    return isinstance(result, Unknown) or (
+    return (isinstance(result, Unknown) and not result.is_neutral) or (
         isinstance(result, Unavailable) and (result.fault != "provider" or result.retry_after is not None)
     )

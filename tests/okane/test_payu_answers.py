@@ -77,8 +77,8 @@ def test_an_order_for_another_payment_is_unknown() -> None:
 
 
 def test_an_order_that_exists_already_is_unknown() -> None:
-    reason = "PayU has an order with this extOrderId: its id comes with the notice"
-    assert charged(response(400, UNIQUE)) == repeated(response(400, UNIQUE)) == Unknown(reason)
+    unknown = Unknown("PayU has an order with this extOrderId: its id comes with the notice", is_neutral=True)
+    assert charged(response(400, UNIQUE)) == repeated(response(400, UNIQUE)) == unknown
 
 
 @pytest.mark.parametrize(

@@ -233,7 +233,7 @@ async def test_an_id_is_escaped_in_the_path() -> None:
 async def test_a_look_up_without_the_orders_id_sends_nothing_unless_it_may_execute() -> None:
     async with raw_server(token_act()) as server, payu(server.base_url) as provider:
         result = await provider.look_up(PAYU_PAYMENT, may_execute=False)
-    assert result == Unknown("the order's id is not known yet")
+    assert result == Unknown("the order's id is not known yet", is_neutral=True)
     assert server.requests == []
 
 
@@ -248,7 +248,7 @@ async def test_a_repeat_makes_the_order_that_never_arrived() -> None:
 async def test_a_repeat_of_an_order_that_exists_waits_for_its_notice() -> None:
     async with raw_server(token_act(), act(400, UNIQUE)) as server, payu(server.base_url) as provider:
         result = await provider.look_up(PAYU_PAYMENT, may_execute=True)
-    assert result == Unknown("PayU has an order with this extOrderId: its id comes with the notice")
+    assert result == Unknown("PayU has an order with this extOrderId: its id comes with the notice", is_neutral=True)
 
 
 async def test_an_order_that_the_refusal_of_a_repeat_names_is_looked_up() -> None:
@@ -280,7 +280,7 @@ async def test_a_look_up_is_repeated_on_a_fresh_connection() -> None:
 async def test_a_repeat_of_what_payu_cannot_take_is_no_decline() -> None:
     async with raw_server(token_act()) as server, payu(server.base_url) as provider:
         result = await provider.look_up(replace(PAYU_PAYMENT, payment_method="pm_card_visa"), may_execute=True)
-    assert result == Unknown("cannot be repeated: payment_method_invalid")
+    assert result == Unknown("cannot be repeated: payment_method_invalid", is_neutral=True)
     assert server.requests == []
 
 

@@ -76,6 +76,7 @@ def shown_open(metrics: OkaneMetrics) -> float | None:
         (Declined("card_declined"), Verdict.GOOD),
         (NotFound(), Verdict.GOOD),
         (Unknown("another amount", at_once=True), Verdict.GOOD),
+        (Unknown("its id comes with the notice", is_neutral=True), Verdict.LIMITED),
         (TIMED_OUT, Verdict.BAD),
         (NO_CONNECTION, Verdict.BAD),
         (Unavailable("429", fault="limit"), Verdict.LIMITED),

@@ -51,7 +51,8 @@ def parse_charge_answer(answer: HttpResponse, payment: Payment, *, is_repeat: bo
     if answer.status in (200, 201, 302) and document is not None and _code(document) in _MADE:
         return _made(answer.status, document, payment)
     if _is_not_unique(answer, document):
-        return Unknown("PayU has an order with this extOrderId: its id comes with the notice")
+        # Look-ups repeat this until the notice comes: it must not open the circuit breaker.
+        return Unknown("PayU has an order with this extOrderId: its id comes with the notice", is_neutral=True)
     if not is_repeat and (declined := _refused_card(answer, document)) is not None:
         return declined
     return _not_taken(answer, document, now=now) or Unknown(_unexpected(answer.status, document))

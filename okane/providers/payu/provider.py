@@ -116,9 +116,9 @@ class PayuProvider:
         if order_id is not None:
             return await self._get_order(payment, order_id, due_s)
         if not may_execute:
-            return Unknown("the order's id is not known yet")
+            return Unknown("the order's id is not known yet", is_neutral=True)
         if isinstance(refused := refused_before_call(payment), Declined):
-            return Unknown(f"cannot be repeated: {refused.code}")
+            return Unknown(f"cannot be repeated: {refused.code}", is_neutral=True)
         answer = await self._post_order(payment, due_s)
         if not isinstance(answer, HttpResponse):
             return answer
