@@ -41,14 +41,35 @@ def parsed(
 
 
 def test_a_signed_event_is_one_notice_of_its_payment() -> None:
-    assert parsed(event()) == [Notice("evt_1", "payment_intent.succeeded", PAYMENT.id, "pi_1")]
+    notice = Notice("evt_1", "payment_intent.succeeded", PAYMENT.id, "pi_1", provider_key=PAYMENT.provider_key)
+    assert parsed(event()) == [notice]
 
 
 def test_an_event_of_a_charge_names_its_intent() -> None:
     charge = {"id": "ch_1", "object": "charge", "payment_intent": "pi_1", "metadata": OURS}
-    assert parsed(event(type="charge.failed", data={"object": charge})) == [
-        Notice("evt_1", "charge.failed", PAYMENT.id, "pi_1")
-    ]
+    [notice] = parsed(event(type="charge.succeeded", data={"object": charge}))
+    assert (notice.kind, notice.payment_id, notice.provider_ref) == ("charge.succeeded", PAYMENT.id, "pi_1")
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_refusal"),
+    [
+        ("payment_intent.payment_failed", True),
+        ("payment_intent.canceled", True),
+        ("charge.failed", True),
+        ("payment_intent.succeeded", False),
+        ("payment_intent.processing", False),
+        ("charge.refunded", False),
+    ],
+)
+def test_only_an_event_by_which_no_money_moved_is_a_refusal(kind: str, is_refusal: bool) -> None:
+    assert [notice.is_refusal for notice in parsed(event(type=kind))] == [is_refusal]
+
+
+@pytest.mark.parametrize("key", [None, 7, ["k"], "k\n"])
+def test_an_event_without_our_key_is_taken_for_one_of_the_first(key: object) -> None:
+    about = intent(metadata={"payment_id": str(PAYMENT.id), "attempt_key": key})
+    assert [notice.provider_key for notice in parsed(event(data={"object": about}))] == [None]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ SIGNATURE = "stripe-signature"
 TOLERANCE = timedelta(minutes=5)  # Stripe's own; it signs each repeat of a delivery anew
 _MAX_SIGNATURE = 4096
 _MAX_KIND = 100
+_REFUSALS = ("payment_intent.payment_failed", "payment_intent.canceled", "charge.failed")
 
 
 class StripeNoticeParser:
@@ -67,20 +68,23 @@ def _signature(header: str) -> tuple[str, Sequence[bytes]]:
 
 def _notice(event: Object, body: bytes) -> Notice:
     about = as_object((as_object(event.get("data")) or {}).get("object")) or {}
-    event_id, kind = event.get("id"), event.get("type")
+    metadata = as_object(about.get("metadata")) or {}
+    event_id, kind, key = event.get("id"), event.get("type"), metadata.get("attempt_key")
     return Notice(
         event_id=event_id
         if isinstance(event_id, str) and event_id and event_id == printable(event_id)
         else hashlib.sha256(body).hexdigest(),
         kind=printable(kind)[:_MAX_KIND] if isinstance(kind, str) and kind else "unknown",
-        payment_id=_payment_id(about),
+        payment_id=_payment_id(metadata),
         provider_ref=_intent_ref(about),
+        provider_key=key if isinstance(key, str) and key == printable(key) else None,
+        is_refusal=kind in _REFUSALS,
     )
 
 
-def _payment_id(about: Object) -> UUID | None:
+def _payment_id(metadata: Object) -> UUID | None:
     """Return the payment in the metadata of an intent, or of a charge, which inherits them."""
-    text = (as_object(about.get("metadata")) or {}).get("payment_id")
+    text = metadata.get("payment_id")
     if not isinstance(text, str):
         return None
     try:
