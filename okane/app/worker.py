@@ -8,14 +8,16 @@ from datetime import timedelta
 
 import structlog
 
+import okane.providers.exchange  # noqa: F401 - its failpoint is armed before an adapter is imported
 from okane.app import process
 from okane.app.metrics_server import serving_metrics
 from okane.app.provider_gates import build_gates
-from okane.app.resources import Resources
+from okane.app.resources import Resources, needed
 from okane.app.start_checks import check_servers
 from okane.config import Settings
 from okane.providers.config import load_providers
 from okane.providers.registry import build_providers
+from okane.store import ProviderEventStore
 from okane.worker.outcome_rules import OutcomeRules
 from okane.worker.worker import Worker, WorkerOptions
 from streams import RetryPolicy
@@ -46,6 +48,11 @@ async def run_worker(settings: Settings, *, name: str) -> None:
         gates, watch = build_gates(
             settings, resources, tuple(providers), rates=config.rates, name=name, closing=closing
         )
+        provider_events = None
+        if config.path is not None:
+            url = needed(settings.database_url, "DATABASE_URL")
+            provider_events = ProviderEventStore(url, grace=settings.sweep_grace)
+            closing.push_async_callback(provider_events.aclose)
         worker = Worker(
             options_of(settings, name=name, default_providers=config.default),
             redis=resources.redis,
@@ -59,6 +66,7 @@ async def run_worker(settings: Settings, *, name: str) -> None:
             tracing=resources.tracing,
             gates=gates,
             watch=watch,
+            provider_events=provider_events,
         )
         metrics_url = await closing.enter_async_context(serving_metrics(settings, resources, role="worker", name=name))
         process.tune_gc()

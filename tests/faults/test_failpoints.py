@@ -14,6 +14,7 @@ import pytest
 from okane.app.failpoints import all_failpoints
 from okane.local.redis_server import RedisServer
 from streams import connect
+from tests.flow.stripe_account import send, stripe_account, submitted
 from tests.flow.system import System
 
 GUARANTEES = Path(__file__).resolve().parents[2] / "docs" / "guarantees.md"
@@ -58,8 +59,7 @@ SCENARIOS = {
 }
 
 
-# Reached by a webhook only: tests/okane/test_provider_notices.py.
-OF_WEBHOOKS = {"notice.after_commit"}
+OF_WEBHOOKS = {"notice.after_commit"}  # below
 
 
 def test_every_failpoint_has_a_scenario_here_and_a_row_in_the_guarantees() -> None:
@@ -110,6 +110,20 @@ async def die_with_payments_in_hand(system: System) -> None:
         while await system.metric("w0", "okane_payments_in_flight") == 0:
             await asyncio.sleep(0.01)
     await system.kill("w0")
+
+
+async def test_an_api_that_dies_with_a_notice_stored_loses_nothing(system: System, tmp_path: Path) -> None:
+    async with stripe_account(system, tmp_path) as account:
+        await asyncio.gather(system.start_api(OKANE_FAILPOINT="notice.after_commit:kill"), system.start_worker("w1"))
+        payment_id = await submitted(system)
+        assert await send(system.url, account.decide(payment_id)) == 0
+        await system.killed("api")
+        await system.start_api()
+        assert await system.settled([payment_id], within_s=30) == {
+            "success": 1
+        }  # by the sweep: the poll is a minute away
+        assert await send(system.url, account.intent_of(payment_id)) == 200
+        assert account.calls == {"POST": 1, "GET": 1}
 
 
 async def test_a_payment_that_kills_its_workers_goes_to_a_human(system: System) -> None:
