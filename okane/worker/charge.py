@@ -44,6 +44,7 @@ from streams.failpoints import failpoint
 log = structlog.get_logger("okane.charge")
 levels = logging.getLogger("okane.charge")  # checked before the one line that every payment would write
 
+LONG = timedelta(seconds=30)  # more than the clocks of Redis and Postgres drift apart between two polls
 SOON = timedelta(seconds=1)  # before the next look at a payment that another worker may hold
 LAST_WORDS_S = 2.0  # for the write to Postgres when the worker is stopped during a call
 
@@ -155,6 +156,10 @@ class PaymentHandler:
                 # The worker that gave it up died before it wrote the dead letter.
                 return Dead(refused.spent)
             case Status.SUCCESS | Status.FAILED_FINAL | Status.CANCELED | Status.NEEDS_REVIEW:
+                return Done()
+            case Status.REQUIRES_ACTION | Status.SUBMITTED if refused.wait > LONG:
+                # A double after a notice; the wake-up of the next poll is kept already. One more for each notice would pile
+                # up over the weeks that it may take. After a crash between settle and ack the sweep sends the poll.
                 return Done()
             case (
                 Status.PENDING

@@ -47,6 +47,19 @@ async def test_the_sweep_finds_it_after_the_grace_if_its_wake_up_is_lost(books: 
     assert await books.due() == {payment.id}
 
 
+async def test_the_look_up_of_a_notice_puts_off_no_poll(books: Books) -> None:
+    payment = await books.payment(Status.SUBMITTED)
+    for number in range(3):
+        await take_one(books, event(payment.id, f"evt_{number}"))
+        await take_one(books, event(payment.id, f"evt_{number}_again"))  # both wake it once
+        claim = await claimed(books.payments, payment.id)
+        assert claim.look_ups == 0
+        outcome = settlement(claim.payment, Status.SUBMITTED, provider=STRIPE, delay=timedelta(hours=1))
+        await books.payments.settle(outcome)
+    await execute(books.url, "UPDATE payments SET retry_at = now()", [])
+    assert (await claimed(books.payments, payment.id)).look_ups == 1
+
+
 async def test_the_second_delivery_of_a_notice_changes_nothing(books: Books) -> None:
     payment = await books.payment(Status.SUBMITTED)
     await take_one(books, event(payment.id))

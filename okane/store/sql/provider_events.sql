@@ -46,7 +46,8 @@ WITH sent AS MATERIALIZED (
         sweep_at = CASE WHEN p.status IN {open} THEN now() + %(grace_ms)s::bigint * interval '1 millisecond'
                         WHEN p.status IN {closed} AND p.provider_ref IS NULL AND NOT n.is_refusal THEN now()
                         ELSE p.sweep_at END,
-        sweeps = CASE WHEN p.status IN {open} THEN 0 ELSE p.sweeps END
+        sweeps = CASE WHEN p.status IN {open} THEN 0 ELSE p.sweeps END,
+        look_ups = {look_ups}
     FROM news n
     WHERE p.id = n.payment_id
     RETURNING p.id, p.lane, p.status
@@ -63,6 +64,11 @@ ORDER BY s.place
 -- name: open
 -- The outcome is at the provider: a look-up may find it. Not a statement: others include it.
 ('unknown', 'requires_action', 'submitted')
+
+-- name: look_ups
+-- The look-up that a notice causes counts for none: the next poll must not come later for it. Not a statement: others
+-- include it.
+CASE WHEN p.status IN {open} AND p.retry_at > now() THEN greatest(p.look_ups - 1, 0) ELSE p.look_ups END
 
 -- name: closed
 -- Closed without a charge. Not a statement: others include it.
@@ -114,7 +120,8 @@ WITH waiting AS MATERIALIZED (
         sweep_at = CASE WHEN p.status IN {open} THEN now() + %(grace_ms)s::bigint * interval '1 millisecond'
                         WHEN p.status IN {closed} AND p.sweep_at IS NOT NULL THEN least(p.sweep_at, now())
                         ELSE p.sweep_at END,
-        sweeps = CASE WHEN p.status IN {open} THEN 0 ELSE p.sweeps END
+        sweeps = CASE WHEN p.status IN {open} THEN 0 ELSE p.sweeps END,
+        look_ups = {look_ups}
     FROM news n
     JOIN held h ON h.id = n.payment_id
     WHERE p.id = n.payment_id AND p.provider = n.provider AND h.status <> 'processing'
