@@ -1,4 +1,4 @@
-"""The invariants I1 to I10 over all journals at the end, and sharper rules on every step in between.
+"""The invariants I1 to I10, and those of providers, over all journals at the end, and sharper rules on every step in between.
 
 The journals: the answers to clients, the charges of the provider, every row and event of the store, every entry of Redis.
 """
@@ -6,7 +6,7 @@ The journals: the answers to clients, the charges of the provider, every row and
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -14,15 +14,16 @@ from uuid import UUID
 from okane.payment import TERMINAL, Payment, Status
 from okane.store import Event
 from streams import Stream
+from tests.simulation.audit_providers import ProviderAudit
 from tests.simulation.network import Exchange
-from tests.simulation.provider import Bank, Charge
+from tests.simulation.provider import Charge
 from tests.simulation.redis import Server
 from tests.simulation.redis_client import Listener
 from tests.simulation.redis_streams import Entries, Group, Id, Watch
-from tests.simulation.store import MemoryDatabase, PaymentRow
+from tests.simulation.store import OPEN, MemoryDatabase, PaymentRow
 
 MANUAL = frozenset({"retried", "late_result", "unanswered"})  # or a charge that came late, or may have
-RESULTS = frozenset({"success", "declined", "spent", "unavailable", "unknown"})
+RESULTS = frozenset({"success", "declined", "spent", "unavailable", "unknown", "pending", "deferred"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +37,23 @@ class ClientAnswer:
     currency: str
 
 
-class Audit(Watch, Listener):
+class Audit(ProviderAudit, Watch, Listener):
     """The audit of one run. `found` has the violations in their order."""
 
-    def __init__(self, database: MemoryDatabase, stream: Stream, *, group: str, lease: timedelta) -> None:
+    def __init__(
+        self,
+        database: MemoryDatabase,
+        stream: Stream,
+        *,
+        group: str,
+        lease: timedelta,
+        key_lifetime_s: dict[str, float],
+    ) -> None:
+        super().__init__(database, key_lifetime_s=key_lifetime_s)
         self.found: list[str] = []
         self.client_answers: list[ClientAnswer] = []
         self.repairs: Counter[str] = Counter()
         self.over = False
-        self._database = database
         self._stream = stream
         self._group = group.encode()
         self._lease_ms = int(lease.total_seconds() * 1000)
@@ -133,10 +142,11 @@ class Audit(Watch, Listener):
 
     # Every call of the provider
 
-    def looked_up(self, payment: Payment) -> None:
+    def looked_up(self, payment: Payment, _provider: str) -> None:
+        """Note a look-up that is about to be made."""
         self._looked_up.add((payment.id, payment.attempts))
 
-    def charged(self, payment: Payment) -> None:
+    def charged(self, payment: Payment, provider: str) -> None:
         """Check a charge that is about to be sent."""
         row = self._database.payments.get(payment.id)
         if payment.id in self._canceled:
@@ -144,6 +154,8 @@ class Audit(Watch, Listener):
         if row is None or row.attempts != payment.attempts or row.status is not Status.PROCESSING:
             self.report(f"{payment.id} is charged under attempt {payment.attempts}, which does not hold it")
             return
+        if (wrong := self.wrong_charge(payment, row, provider)) is not None:
+            self.report(f"{payment.id} {wrong}")
         if row.lease_until is None or row.lease_until <= self._database.now():
             self.report(f"{payment.id} is charged under attempt {payment.attempts}, whose lease has run out")
         if row.execute_at is not None and self._database.now() < row.execute_at:
@@ -151,14 +163,9 @@ class Audit(Watch, Listener):
         if row.expires_at is not None and self._database.events[row.id][-1].at >= row.expires_at:
             self.report(f"{payment.id} is charged under a claim that was taken after it had expired")
         before = [event for event in self._database.events[row.id] if event.attempt < payment.attempts]
-        is_open = bool(before) and before[-1].status in (Status.PROCESSING, Status.UNKNOWN)
+        is_open = bool(before) and before[-1].status in OPEN
         if is_open and (payment.id, payment.attempts) not in self._looked_up:
             self.report(f"{payment.id} is charged again without a look-up while its outcome is open")
-
-    def mismatched(self, payment: Payment, charge: Charge) -> None:
-        self.report(
-            f"key {charge.key} stands for a charge of {charge.amount_minor}, and was sent for {payment.amount_minor}"
-        )
 
     # At any time
 
@@ -189,16 +196,18 @@ class Audit(Watch, Listener):
             if row.status not in TERMINAL and row.status is not Status.NEEDS_REVIEW:
                 self.report(f"I5: {row.id} is {row.status} for as long as Redis refuses {refused}")
 
-    def conclude(self, server: Server, bank: Bank) -> None:
+    def conclude(self, server: Server, charges: Iterable[Charge]) -> None:
         """Check the invariants over all journals."""
         self.check_groups(server)
         captured: dict[str, list[Charge]] = defaultdict(list)
-        for charge in bank.journal.values():
+        for charge in charges:
             if charge.captured:
                 captured[charge.payment_id].append(charge)
         for row in self._database.payments.values():
             self._check_money(row, captured[str(row.id)])
             self._check_events(row, self._database.events[row.id])
+            for fault in self.faults(row, self._database.events[row.id], captured[str(row.id)]):
+                self.report(fault)
             if row.status not in TERMINAL and row.status is not Status.NEEDS_REVIEW:
                 self.report(f"I5: {row.id} is {row.status} forever")
             if row.status in TERMINAL and row.sweep_at is not None:

@@ -20,6 +20,7 @@ from tests.simulation.audit import Audit, ClientAnswer
 from tests.simulation.loop import Process
 from tests.simulation.network import PENDING, Exchange, Link, Network, NoAnswer, NotSent
 from tests.simulation.processes import ApiProcess
+from tests.simulation.stripe_gateway import StripeGateway
 
 TIMEOUT_S = 4.0
 TRIES = 8
@@ -38,12 +39,19 @@ class Clients:
     """All clients. `endpoints` returns the running APIs."""
 
     def __init__(
-        self, network: Network, dice: Random, audit: Audit, endpoints: Callable[[], Sequence[Endpoint]]
+        self,
+        network: Network,
+        dice: Random,
+        audit: Audit,
+        endpoints: Callable[[], Sequence[Endpoint]],
+        *,
+        providers: Sequence[str],
     ) -> None:
         self._network = network
         self._dice = dice
         self._audit = audit
         self._endpoints = endpoints
+        self._providers = providers
         self._link = Link("http")
 
     async def run(self, payments: int, within_s: float) -> None:
@@ -58,7 +66,12 @@ class Clients:
             _new(f"account-{number % 2}", f"key-{number}", self._dice.randint(1, 20_000)),
             execute_at=self._soon(0.1, 5.0),
             expires_at=self._soon(0.1, 15.0),
+            payment_method="pm_simulated",
         )
+        if len(self._providers) > 1:
+            new = replace(new, requested_provider=self._wish())
+        if StripeGateway.name in self._providers and self._dice.random() < 0.7:  # its customer may have to act
+            new = replace(new, return_url="https://shop.simulated/")
         if self._dice.random() < 0.2:
             async with asyncio.TaskGroup() as twins:
                 for _ in range(2):
@@ -77,6 +90,10 @@ class Clients:
         if self._dice.random() < 0.1:
             await asyncio.sleep(self._dice.random() * 2)
             await self._cancel(payment_id, new.account_id)
+
+    def _wish(self) -> str | None:
+        """Return the provider that a request asks for; most ask for none."""
+        return self._dice.choice(self._providers) if self._dice.random() < 0.2 else None
 
     def _soon(self, chance: float, within_s: float) -> datetime | None:
         """Return a moment, or None."""

@@ -11,13 +11,16 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 from unittest.mock import patch
 from uuid import UUID
 
-from okane.payment import Status
+from okane.http.connection import HttpResponse
+from okane.payment import Payment, Status
 from okane.providers.base import ChargeResult, Traits, Unavailable, Unknown
+from okane.providers.stripe import answers
+from okane.providers.stripe import provider as stripe
 from okane.store import Claim, Settlement
 from okane.worker.charge import PaymentHandler
 from okane.worker.late_look_up import LateLookUps
@@ -191,6 +194,94 @@ def no_sweep() -> AbstractContextManager[Any]:
     return patch.object(Sweep, "run", broken)
 
 
+@contextlib.contextmanager
+def other_provider_after_unknown() -> Iterator[None]:
+    """A payment whose outcome is open may be charged at another provider. Caught by I23, and by I20 where both charge."""
+    is_pinned: Any = PaymentRow.is_pinned
+
+    def broken(row: PaymentRow) -> bool:
+        return bool(is_pinned.fget(row)) and row.status is not Status.UNKNOWN
+
+    with patch.object(PaymentRow, "is_pinned", property(broken)), _falling_back():
+        yield
+
+
+@contextlib.contextmanager
+def crash_forgets_the_pin() -> Iterator[None]:
+    """The claim after a crash chooses the provider anew. Caught by I23, and by I20 where both charge."""
+    is_pinned: Any = PaymentRow.is_pinned
+
+    def broken(row: PaymentRow) -> bool:
+        return bool(is_pinned.fget(row)) and row.status is not Status.PROCESSING
+
+    with patch.object(PaymentRow, "is_pinned", property(broken)), _falling_back():
+        yield
+
+
+@contextlib.contextmanager
+def replay_after_key_end() -> Iterator[None]:
+    """Every key counts as new. Caught by the rule that an old key is looked up in the list before it is sent again."""
+    attempt = PaymentHandler._attempt
+
+    async def broken(self: PaymentHandler, claim: Claim, lease: Lease) -> Settlement | None:
+        return await attempt(self, replace(claim, key_age_s=0.0), lease)
+
+    with patch.object(PaymentHandler, "_attempt", broken):
+        yield
+
+
+@contextlib.contextmanager
+def server_error_is_refusal() -> Iterator[None]:
+    """A 5xx of a gateway counts as "nothing happened". Caught by I4: a spent payment was charged."""
+    parse = answers.parse_charge_answer
+
+    def broken(answer: HttpResponse, payment: Payment, *, now: datetime) -> ChargeResult:
+        if answer.status >= 500:
+            return Unavailable(f"HTTP {answer.status}")
+        return parse(answer, payment, now=now)
+
+    with patch.object(stripe, "parse_charge_answer", broken):
+        yield
+
+
+@contextlib.contextmanager
+def limit_burns_a_retry() -> Iterator[None]:
+    """A rate limit counts as a failure of the provider. Caught by I25."""
+    charged = OutcomeRules.charged
+
+    def broken(
+        self: OutcomeRules, claim: Claim, result: ChargeResult, traits: Traits, *, roll: float
+    ) -> PaymentOutcome:
+        result = Unavailable(result.reason) if isinstance(result, Unavailable) else result
+        return charged(self, claim, result, traits, roll=roll)
+
+    with patch.object(OutcomeRules, "charged", broken):
+        yield
+
+
+@contextlib.contextmanager
+def switch_ignored() -> Iterator[None]:
+    """Claims do not read the switch. Caught by I24."""
+
+    def broken(self: MemoryPaymentStore, _now: datetime) -> dict[str, bool]:
+        return {one.name: True for one in self.usable_providers()}
+
+    with patch.object(MemoryPaymentStore, "_usable", broken):
+        yield
+
+
+@contextlib.contextmanager
+def drained_is_charged() -> Iterator[None]:
+    """The look-up at a drained provider may make the charge. Caught by the rule that its claim came after the switch."""
+    attempt = PaymentHandler._attempt
+
+    async def broken(self: PaymentHandler, claim: Claim, lease: Lease) -> Settlement | None:
+        return await attempt(self, replace(claim, may_charge=True), lease)
+
+    with patch.object(PaymentHandler, "_attempt", broken):
+        yield
+
+
 MUTANTS: Final[Mapping[str, Callable[[], AbstractContextManager[Any]]]] = {
     mutant.__name__: mutant
     for mutant in (
@@ -211,8 +302,30 @@ MUTANTS: Final[Mapping[str, Callable[[], AbstractContextManager[Any]]]] = {
         no_sweep,
         refusal_is_no_outage,
         blind_to_readers,
+        other_provider_after_unknown,
+        crash_forgets_the_pin,
+        replay_after_key_end,
+        server_error_is_refusal,
+        limit_burns_a_retry,
+        switch_ignored,
+        drained_is_charged,
     )
 }
+
+
+@contextlib.contextmanager
+def _falling_back() -> Iterator[None]:
+    """Let a payment that is not pinned go to the last candidate after its first attempt."""
+    provider_for = MemoryPaymentStore._provider_for
+
+    def broken(self: MemoryPaymentStore, row: PaymentRow, usable: Mapping[str, bool]) -> str | None:
+        chosen = provider_for(self, row, usable)
+        if row.is_pinned or row.attempts == 0 or chosen is None:
+            return chosen
+        return next((name for name in reversed(list(usable)) if usable[name]), chosen)
+
+    with patch.object(MemoryPaymentStore, "_provider_for", broken):
+        yield
 
 
 @contextlib.contextmanager

@@ -6,15 +6,19 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from random import Random
 from typing import Final
 
+from tests.simulation.audit_providers import Switch
 from tests.simulation.clients import Endpoint
 from tests.simulation.loop import Process, SimulationLoop
 from tests.simulation.network import Doom, Link
 from tests.simulation.processes import ApiProcess, Outside, WorkerProcess
+from tests.simulation.provider import ProviderSide
 from tests.simulation.redis_client import forget
 from tests.simulation.scenario import REFUSALS, Fault
+from tests.simulation.store import ProviderRow
 
 AT_WORKER: Final = ("create", "read", "wait", "ack", "promote", "reclaim", "renew", "publish", "inspect")
 AT_STORE: Final = (
@@ -80,8 +84,10 @@ class Nemesis:
         self._healed = True
         if self._outside.scenario.refuses is None:
             self.permit()
-        for link in (self._redis, self._outside.postgres, self._outside.provider):
+        for link in (self._redis, self._outside.postgres, *self._outside.provider_links.values()):
             link.heal()
+        for name in self._outside.banks:
+            self._switch_on(name)
         self._outside.broker.server.full = False
         self._calm_provider()
         self._outside.network.dooms.clear()
@@ -166,7 +172,7 @@ class Nemesis:
         what = self._dice.choice(AT_HOLDER)
         stop_s = self._outside.scenario.lease.total_seconds() * leases
         if self._dice.random() < 0.6:  # so that the other is still at it then
-            self._outside.bank.mood.slow = 0.7
+            self._some_bank().mood.slow = 0.7
             self._later(2 * stop_s, self._calm_provider)
         doom = Doom(what, countdown=int(self._dice.random() ** 2 * 3), sent=True, stop_s=stop_s)
         self._outside.network.dooms[slot.process.name] = doom
@@ -193,7 +199,7 @@ class Nemesis:
 
     def _cut_off(self, fault: Fault) -> None:
         slot = self._someone()
-        link = self._dice.choice((self._redis, self._outside.postgres, self._outside.provider))
+        link = self._dice.choice((self._redis, self._outside.postgres, *self._outside.provider_links.values()))
         if slot.process is not None:
             name = slot.process.name
             link.cut.add(name)
@@ -242,7 +248,7 @@ class Nemesis:
     def _lossy(self, link: Link, fault: Fault) -> None:
         request, reply, linger = (self._dice.choice((0.0, 0.05, 0.3)) for _ in range(3))
         link.lose_request, link.lose_reply = request, reply
-        link.linger = linger * 0.3 if link is not self._outside.provider else 0.0
+        link.linger = linger * 0.3 if link.name not in self._outside.banks else 0.0
         self._later(fault.lasts_s, link.heal)
 
     def _slow(self, link: Link, fault: Fault) -> None:
@@ -258,22 +264,62 @@ class Nemesis:
         self._later(fault.lasts_s, self._outside.postgres.heal)
 
     def _provider_refuses(self, fault: Fault) -> None:
-        self._outside.bank.mood.refuse = self._dice.choice((0.5, 1.0))
+        self._some_bank().mood.refuse = self._dice.choice((0.5, 1.0))
         self._later(fault.lasts_s, self._calm_provider)
 
     def _provider_slow(self, fault: Fault) -> None:
-        self._outside.bank.mood.slow = self._dice.choice((0.3, 0.8))
+        self._some_bank().mood.slow = self._dice.choice((0.3, 0.8))
         self._later(fault.lasts_s, self._calm_provider)
 
     def _provider_holds(self, fault: Fault) -> None:
         """Hold some requests back for longer than their senders wait; refuse most of the later ones."""
-        mood = self._outside.bank.mood
+        mood = self._some_bank().mood
         mood.hold, mood.refuse = self._dice.choice((0.3, 0.8)), self._dice.choice((0.6, 1.0))
         self._later(fault.lasts_s, self._calm_provider)
 
+    def _provider_limits(self, fault: Fault) -> None:
+        self._some_bank().mood.limit = self._dice.choice((0.5, 1.0))
+        self._later(fault.lasts_s, self._calm_provider)
+
+    def _provider_fails(self, fault: Fault) -> None:
+        self._some_bank().mood.fail = self._dice.choice((0.3, 0.9))
+        self._later(fault.lasts_s, self._calm_provider)
+
+    def _provider_away(self, fault: Fault) -> None:
+        link = self._outside.provider_links[self._some_bank().name]
+        link.down = True
+        self._later(fault.lasts_s, self._up, link)
+
+    def _provider_switched(self, fault: Fault) -> None:
+        """Switch a provider off, or drain it, and on again."""
+        name, mode = self._some_bank().name, self._dice.choice(("off", "drain"))
+        row = self._provider_row(name)
+        if row.mode == "on":
+            row.mode = mode
+            switch = Switch(name, self._outside.database.now(), drained=mode == "drain")
+            self._outside.audit.switches.append(switch)
+            self._later(fault.lasts_s, self._switch_on, name)
+
+    def _switch_on(self, name: str) -> None:
+        self._provider_row(name).mode = "on"
+        self._outside.audit.switched_on(name)
+
+    def _circuit_open(self, fault: Fault) -> None:
+        """Open the circuit of a provider for all workers."""
+        until = self._outside.database.now() + timedelta(seconds=fault.lasts_s)
+        self._provider_row(self._some_bank().name).open_until = until
+
+    def _provider_row(self, name: str) -> ProviderRow:
+        return self._outside.database.providers.setdefault(name, ProviderRow())
+
+    def _some_bank(self) -> ProviderSide:
+        """Return a provider."""
+        banks = list(self._outside.banks.values())
+        return banks[int(self._dice.random() * len(banks))] if len(banks) > 1 else banks[0]
+
     def _calm_provider(self) -> None:
-        mood = self._outside.bank.mood
-        mood.refuse = mood.slow = mood.break_adapter = mood.hold = 0.0
+        for bank in self._outside.banks.values():
+            bank.mood.calm()
 
     def _up(self, link: Link) -> None:
         link.down = False
@@ -301,8 +347,13 @@ _STRIKES: Final[dict[str, Callable[[Nemesis, Fault], None]]] = {
     "postgres lossy": lambda self, fault: self._lossy(self._outside.postgres, fault),
     "postgres slow": lambda self, fault: self._slow(self._outside.postgres, fault),
     "postgres busy": Nemesis._postgres_busy,
-    "provider lossy": lambda self, fault: self._lossy(self._outside.provider, fault),
+    "provider lossy": lambda self, fault: self._lossy(self._outside.provider_links[self._some_bank().name], fault),
     "provider refuses": Nemesis._provider_refuses,
     "provider slow": Nemesis._provider_slow,
     "provider holds": Nemesis._provider_holds,
+    "provider limits": Nemesis._provider_limits,
+    "provider fails": Nemesis._provider_fails,
+    "provider away": Nemesis._provider_away,
+    "provider switched": Nemesis._provider_switched,
+    "circuit open": Nemesis._circuit_open,
 }

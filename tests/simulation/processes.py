@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from prometheus_client import CollectorRegistry
 
 from okane.intake.accept import PaymentIntake
 from okane.metrics import OkaneMetrics
-from okane.providers.base import Traits
+from okane.providers.base import Provider, Traits
+from okane.providers.breaker import BreakerRules
 from okane.worker.outcome_rules import OutcomeRules
+from okane.worker.provider_gate import ProviderGates
+from okane.worker.provider_watch import ProviderWatch, WorkerCount
 from okane.worker.worker import Worker, WorkerOptions
 from streams import Metrics, Producer, RetryPolicy, Stream, StreamUnavailable, require_noeviction
 from tests.simulation.audit import Audit
 from tests.simulation.network import Link, Network
 from tests.simulation.postgres import Remote, RemotePaymentStore, RemoteSweepStore, as_payment_store, as_sweep_store
-from tests.simulation.provider import Bank, SimulatedProvider
+from tests.simulation.provider import Bank, ProviderSide, SimulatedProvider
+from tests.simulation.provider_store import RemoteProviderStore, as_provider_store
 from tests.simulation.redis_client import Broker, MemoryRedis, as_redis
 from tests.simulation.scenario import Scenario
 from tests.simulation.store import MemoryDatabase
+from tests.simulation.stripe_adapter import SimulatedStripe
+from tests.simulation.stripe_gateway import StripeGateway
 
 GROUP = "workers"
 API_REDIS_TIMEOUT = timedelta(seconds=1)
@@ -38,10 +45,10 @@ class Outside:
     stream: Stream
     network: Network
     postgres: Link
-    provider: Link
+    provider_links: Mapping[str, Link]
     database: MemoryDatabase
     broker: Broker
-    bank: Bank
+    banks: Mapping[str, ProviderSide]
     audit: Audit
 
 
@@ -87,6 +94,7 @@ class Resources:
             dies_of=POISONED if scenario.poison == "handler" else None,
         )
         self.store = as_payment_store(store)
+        self.provider_store = RemoteProviderStore(remote, outside.database)
         self.sweep_store = as_sweep_store(RemoteSweepStore(remote, outside.database, grace=scenario.grace))
 
     async def check_redis(self) -> None:
@@ -128,17 +136,7 @@ class WorkerProcess:
         outside = self._outside
         resources = Resources(outside, actor=self._name, redis_timeout=WORKER_REDIS_TIMEOUT)
         await resources.check_redis()
-        provider = SimulatedProvider(
-            outside.bank,
-            outside.network,
-            outside.provider,
-            traits=Traits(
-                timeout=outside.scenario.provider_timeout,
-                consistency_lag=outside.scenario.consistency_lag,
-                unknown_deadline=outside.scenario.unknown_deadline,
-            ),
-            dies_of=POISONED if outside.scenario.poison == "provider" else None,
-        )
+        gates, watch = _gates(outside, resources, name=self._name) if outside.scenario.breakers else (None, None)
         worker = Worker(
             _options(outside.scenario, name=self._name),
             redis=resources.redis,
@@ -146,12 +144,49 @@ class WorkerProcess:
             producer=resources.producer,
             store=resources.store,
             sweep_store=resources.sweep_store,
-            providers=[provider],
+            providers=_providers(outside),
             metrics=_metrics,
             stream_metrics=resources.metrics,
+            gates=gates,
+            watch=watch,
         )
         await worker.run(stop)
         await resources.producer.aclose()
+
+
+def _providers(outside: Outside) -> Sequence[Provider]:
+    """Return the adapters of one worker."""
+    scenario = outside.scenario
+    dies_of = POISONED if scenario.poison == "provider" else None
+    traits = Traits(
+        timeout=scenario.provider_timeout,
+        consistency_lag=scenario.consistency_lag,
+        unknown_deadline=scenario.unknown_deadline,
+    )
+    of_gateway = replace(
+        traits,
+        unknown_deadline=scenario.gateway_deadline,
+        key_lifetime=scenario.key_lifetime,
+        pending_deadline=scenario.pending_deadline,
+        poll_delays=scenario.poll_delays,
+    )
+    adapters: list[Provider] = []
+    for name, bank in outside.banks.items():
+        link = outside.provider_links[name]
+        match bank:
+            case Bank():
+                adapters.append(SimulatedProvider(bank, outside.network, link, traits=traits, dies_of=dies_of))
+            case StripeGateway():
+                adapters.append(SimulatedStripe(bank, outside.network, link, traits=of_gateway, dies_of=dies_of))
+    return adapters
+
+
+def _gates(outside: Outside, resources: Resources, *, name: str) -> tuple[ProviderGates, ProviderWatch]:
+    """Return the circuit breakers of one worker, which open sooner than the product's, and their watch."""
+    rules = BreakerRules(least_calls=4, longest_open_s=8)
+    gates = ProviderGates(list(outside.banks), metrics=_metrics, rules=rules)
+    store = as_provider_store(resources.provider_store)
+    return gates, ProviderWatch(gates, store=store, name=name, count=WorkerCount(workers=outside.scenario.workers))
 
 
 def _options(scenario: Scenario, *, name: str) -> WorkerOptions:
@@ -171,6 +206,7 @@ def _options(scenario: Scenario, *, name: str) -> WorkerOptions:
         sweep_interval=scenario.sweep_interval,
         redis_patience=timedelta(seconds=2),
         max_stream_length=scenario.max_length,
+        default_providers=scenario.providers,
         poll=scenario.poll,
         janitor_idle=scenario.lease * 2,
         janitor_interval=timedelta(seconds=5),

@@ -7,7 +7,7 @@ arrive up to `HELD_S` after their senders have given up.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
@@ -38,6 +38,7 @@ class Charge:
     captured: bool
     ref: str
     shows_at_s: float
+    provider: str = "simulated"
 
 
 @dataclass(slots=True)
@@ -49,18 +50,25 @@ class Mood:
     decline: float = 0.15
     break_adapter: float = 0.005
     hold: float = 0.0  # the request is held back on its way, beyond the lag
+    limit: float = 0.02  # it counts requests, and this one is too many
+    fail: float = 0.05  # a server error, whether or not it has charged (a gateway only)
+
+    def calm(self) -> None:
+        """End what a fault has made of it."""
+        self.refuse = self.slow = self.break_adapter = self.hold = self.limit = self.fail = 0.0
 
 
-class Bank:
-    """The provider's side."""
+class ProviderSide:
+    """The provider's side, as far as all providers have it. Their callbacks take the payment and the provider's name."""
+
+    name = ""
 
     def __init__(self, network: Network, dice: Random, *, lag_s: float, patience_s: float) -> None:
-        self.journal: dict[str, Charge] = {}
         self.mood = Mood()
-        self.calls = 0
-        self.on_charge: Callable[[Payment], None] = lambda _payment: None
-        self.on_look_up: Callable[[Payment], None] = lambda _payment: None
-        self.on_mismatch: Callable[[Payment, Charge], None] = lambda _payment, _charge: None
+        self.on_charge: Callable[[Payment, str], None] = lambda _payment, _name: None
+        self.on_look_up: Callable[[Payment, str], None] = lambda _payment, _name: None
+        self.on_answer: Callable[[Payment, LookUpResult], None] = lambda _payment, _result: None
+        self.on_mismatch: Callable[[str], None] = lambda _what: None
         self._network = network
         self._dice = dice
         self._lag_s = lag_s
@@ -89,6 +97,28 @@ class Bank:
         self._network.faults["provider refused"] += refused
         return refused
 
+    def limits(self) -> bool:
+        limited = self._dice.random() < self.mood.limit
+        self._network.faults["provider limited"] += limited
+        return limited
+
+    def charges(self) -> Iterable[Charge]:
+        """Return the journal."""
+        raise NotImplementedError
+
+
+class Bank(ProviderSide):
+    """A provider that is idempotent for ever, and decides at once."""
+
+    name = "simulated"
+
+    def __init__(self, network: Network, dice: Random, *, lag_s: float, patience_s: float) -> None:
+        super().__init__(network, dice, lag_s=lag_s, patience_s=patience_s)
+        self.journal: dict[str, Charge] = {}
+
+    def charges(self) -> Iterable[Charge]:
+        return self.journal.values()
+
     def breaks(self) -> bool:
         return self._dice.random() < self.mood.break_adapter
 
@@ -116,7 +146,9 @@ class Bank:
             payment.amount_minor,
             payment.currency,
         ):
-            self.on_mismatch(payment, charge)
+            self.on_mismatch(
+                f"key {charge.key} stands for a charge of {charge.amount_minor}, and was sent for {payment.amount_minor}"
+            )
         return _answer(charge)
 
     def look_up(self, payment: Payment) -> LookUpResult:
@@ -129,7 +161,7 @@ class Bank:
 class SimulatedProvider:
     """The adapter of one worker. It waits for the time-out of `traits` at most."""
 
-    name = "simulated"
+    name = Bank.name
 
     def __init__(self, bank: Bank, network: Network, link: Link, *, traits: Traits, dies_of: str | None = None) -> None:
         self._bank = bank
@@ -143,20 +175,26 @@ class SimulatedProvider:
         bank = self._bank
         if payment.idempotency_key == self._dies_of:
             await self._network.die("poison")
-        bank.on_charge(payment)
-        bank.calls += 1
-        travel_s, answer_s, refused, breaks = bank.travel_s(), bank.answer_s(), bank.refuses(), bank.breaks()
-        refused &= not bank.is_held_back(travel_s)  # what was held back is taken when it arrives
+        bank.on_charge(payment, self.name)
+        travel_s, answer_s, breaks = bank.travel_s(), bank.answer_s(), bank.breaks()
+        refused, limited = bank.refuses(), bank.limits()
+        if bank.is_held_back(travel_s):  # what was held back is taken when it arrives
+            refused = limited = False
 
         def arrive(exchange: Exchange) -> object:
             self._network.later(travel_s, decide, exchange)
             return PENDING
 
         def decide(exchange: Exchange) -> None:
-            result = bank.refusal() if refused else bank.charge(payment)
+            result: ChargeResult
+            if refused or limited:
+                result = Unavailable("429", fault="limit") if limited else bank.refusal()
+            else:
+                result = bank.charge(payment)
             self._network.later(answer_s, exchange.answer, result)
 
         result = await self._call("charge", arrive, travel_s + answer_s)
+        bank.on_answer(payment, result)
         if breaks:
             raise RuntimeError("the adapter does not understand this answer")
         assert not isinstance(result, NotFound)
@@ -166,7 +204,7 @@ class SimulatedProvider:
         bank = self._bank
         if payment.idempotency_key == self._dies_of:
             await self._network.die("poison")
-        bank.on_look_up(payment)
+        bank.on_look_up(payment, self.name)
         answer_s, refused = bank.answer_s(), bank.refuses()
 
         def arrive(exchange: Exchange) -> object:
@@ -174,7 +212,9 @@ class SimulatedProvider:
             self._network.later(answer_s, exchange.answer, result)
             return PENDING
 
-        return await self._call("look_up", arrive, answer_s)
+        result = await self._call("look_up", arrive, answer_s)
+        bank.on_answer(payment, result)
+        return result
 
     async def aclose(self) -> None:
         """Nothing to close."""

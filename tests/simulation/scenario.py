@@ -33,8 +33,16 @@ FAULTS: Final = {
     "provider refuses": 3,
     "provider slow": 3,
     "provider holds": 4,
+    "provider limits": 3,
+    "provider fails": 3,
+    "provider away": 2,
+    "provider switched": 4,
+    "circuit open": 2,
 }
 
+
+# How a world's workers choose between two providers; in the other worlds there is one.
+CHOICES: Final = (("simulated", "stripe"), ("stripe", "simulated"), ("stripe",))
 
 HELD_S: Final = 6.0  # how long at most a request that is held back arrives after its sender has given up
 
@@ -95,6 +103,13 @@ class Scenario:
     late_look_ups: tuple[timedelta, ...]
     stable_names: bool
     quiet_provider: bool
+    providers: tuple[str, ...]  # the candidates of a payment that asks for none, in their order
+    breakers: bool  # whether workers have circuit breakers
+    gateway_deadline: timedelta  # the deadline of an open outcome there: a saved failure ends it
+    key_lifetime: timedelta  # of a gateway's keys, as its adapter says
+    key_kept: timedelta  # and as the gateway keeps them
+    pending_deadline: timedelta
+    poll_delays: tuple[timedelta, ...]
     poison: Poison | None
     tidy: bool  # wait until the janitor has been round, too
     refuses: str | None  # what Redis refuses from some moment on, until all payments have come to rest without it
@@ -108,6 +123,7 @@ class Scenario:
             and not self.faults
             and not self.refuses
             and self.unknown_deadline > timedelta(hours=1)
+            and "stripe" not in self.providers  # idle customers, and failures that are saved
         )
 
 
@@ -121,6 +137,8 @@ def scenario(seed: int) -> Scenario:
     busy_s = dice.choice((1.0, 2.0, 5.0))
     poison: Poison | None = dice.choice(("handler", "provider")) if dice.random() < 0.06 else None
     refuses = dice.choice(list(REFUSALS)) if dice.random() < 0.06 else None
+    gateways = Random(f"gateways {seed}")
+    key_s = gateways.choice((2.0, 4.0, 3600.0))
     return Scenario(
         seed=seed,
         apis=dice.choice((1, 2)),
@@ -145,23 +163,34 @@ def scenario(seed: int) -> Scenario:
         late_look_ups=tuple(timedelta(seconds=each) for each in (1.0, 4.0, timeout_s + lag_s * 2 + HELD_S)),
         stable_names=dice.random() < 0.5,
         quiet_provider=dice.random() < 0.3,
+        providers=gateways.choice(CHOICES) if gateways.random() < 0.5 else ("simulated",),
+        breakers=gateways.random() < 0.5,
+        # Shorter than a long lifetime, as the adapter demands; the pipeline must stand a lifetime that is shorter, too.
+        gateway_deadline=timedelta(seconds=gateways.choice((5, 60))),
+        key_lifetime=timedelta(seconds=key_s),
+        # Every request under a key that lives arrives before the key is forgotten, however long it is held back.
+        key_kept=timedelta(seconds=key_s + 2 * lease_s + timeout_s + lag_s + HELD_S),
+        pending_deadline=timedelta(seconds=30),
+        poll_delays=tuple(timedelta(seconds=each) for each in (0.5, 2.0, 5.0)),
         poison=poison,
         tidy=lease_s < 10 and dice.random() < 0.05,
         # Only Redis counts what dies before its claim, and only if messages are taken over there (docs/guarantees.md).
         refuses=None if poison == "handler" else refuses,
-        faults=_faults(dice, busy_s, timeout_s + HELD_S),
+        faults=_faults(dice, busy_s, timeout_s + HELD_S, key_s + 2 * lease_s + timeout_s + HELD_S),
     )
 
 
-def _faults(dice: Random, busy_s: float, held_s: float) -> tuple[Fault, ...]:
-    """Draw the faults. A provider that holds requests back does so until the first of them are tried again."""
+def _faults(dice: Random, busy_s: float, held_s: float, key_s: float) -> tuple[Fault, ...]:
+    """Draw the faults. A provider that holds requests back does so until the first of them are tried again; one that is away
+    stays so until it has forgotten its keys, if that is soon."""
+    longer_s = {"provider holds": held_s, "provider away": key_s if key_s < 100 else 0.0}
     count = dice.choice((0, 1, 2, 2, 3, 3, 4, 5))
     kinds = dice.choices(list(FAULTS), list(FAULTS.values()), k=count)
     return tuple(
         Fault(
             kind,
             at_s=busy_s * dice.random() ** 2,
-            lasts_s=dice.choice((0.3, 1.0, 2.0, 5.0)) * (0.3 + dice.random()) + held_s * (kind == "provider holds"),
+            lasts_s=dice.choice((0.3, 1.0, 2.0, 5.0)) * (0.3 + dice.random()) + longer_s.get(kind, 0.0),
         )
         for kind in kinds
     )

@@ -132,10 +132,13 @@ class PaymentRow:
 
 @dataclass(slots=True, eq=False)
 class ProviderRow:
-    """A row of `providers`, as far as claims read it."""
+    """A row of `providers`, as far as claims and the watch of a worker read it."""
 
     mode: str = "on"
     open_until: datetime | None = None
+    open_count: int = 0
+    suspected_by: str | None = None
+    suspected_at: datetime | None = None
 
 
 @dataclass(slots=True, eq=False)

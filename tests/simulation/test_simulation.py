@@ -61,3 +61,19 @@ def test_faults_are_really_made() -> None:
     assert len([kind for kind, count in faults.items() if count]) > 20
     for repair in ("reclaimed", "promoted", "accepted without a wake-up", "canceled by hand", "scheduled", "expired"):
         assert repairs[repair], repair
+
+
+def test_gateways_are_really_made_to_misbehave() -> None:
+    """Two providers, 3-D Secure, saved failures, replays, expired keys and open circuits all occur."""
+    results = [run(seed) for seed in range(150)]
+    faults = sum((result.faults for result in results), start=results[0].faults.copy())
+    repairs = sum((result.repairs for result in results), start=results[0].repairs.copy())
+    for fault in (
+        "intent requires_action",
+        "idle customer",
+        "saved server error",
+        "replayed answer",
+        "provider limited",
+    ):
+        assert faults[fault], fault
+    assert repairs["circuits opened"]

@@ -24,11 +24,12 @@ from tests.simulation.loop import Process, SimulationLoop, Stuck
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.network import Link, Network
 from tests.simulation.processes import GROUP, POISONED, Outside
-from tests.simulation.provider import Bank, Mood
+from tests.simulation.provider import Bank, Mood, ProviderSide
 from tests.simulation.redis import Server
 from tests.simulation.redis_client import Broker
 from tests.simulation.scenario import Scenario, scenario
 from tests.simulation.store import MemoryDatabase
+from tests.simulation.stripe_gateway import StripeGateway
 
 # An error of the pipeline is a violation, but for these: each is the answer to a fault.
 EXPECTED = (
@@ -42,6 +43,8 @@ EXPECTED = (
     "running_without_redis",
     "redis_lost",
     "redis_back",
+    "circuit_opened",
+    "circuit_closed",
 )
 
 
@@ -72,21 +75,27 @@ class World:
         self._loop = loop = SimulationLoop(Random(f"loop {plan.seed}"))  # type: ignore[abstract] # the loop implements what asyncio calls
         self._database = MemoryDatabase(loop.wall_s)
         self._stream = payments_stream("simulated")
-        self._audit = Audit(self._database, self._stream, group=GROUP, lease=plan.lease)
+        self._audit = Audit(
+            self._database,
+            self._stream,
+            group=GROUP,
+            lease=plan.lease,
+            key_lifetime_s={StripeGateway.name: plan.key_lifetime.total_seconds()},
+        )
         self._network = Network(loop, Random(f"network {plan.seed}"))
         self._redis = Link("redis")
         self._server = Server(loop.wall_s, self._audit)
         self._broker = Broker(self._server, self._network, self._redis, self._audit)
-        self._bank = self._make_bank()
+        self._banks = self._make_banks()
         self._outside = Outside(
             scenario=plan,
             stream=self._stream,
             network=self._network,
             postgres=Link("postgres"),
-            provider=Link("provider"),
+            provider_links={name: Link(name) for name in self._banks},
             database=self._database,
             broker=self._broker,
-            bank=self._bank,
+            banks=self._banks,
             audit=self._audit,
         )
         self._nemesis = Nemesis(loop, self._outside, self._redis, Random(f"nemesis {plan.seed}"))
@@ -117,7 +126,13 @@ class World:
 
     async def _main(self) -> None:
         self._nemesis.start()
-        clients = Clients(self._network, Random(f"clients {self._plan.seed}"), self._audit, self._nemesis.endpoints)
+        clients = Clients(
+            self._network,
+            Random(f"clients {self._plan.seed}"),
+            self._audit,
+            self._nemesis.endpoints,
+            providers=self._plan.providers,
+        )
         asking = asyncio.ensure_future(clients.run(self._plan.payments, self._plan.arrivals_s))
         await asyncio.sleep(self._trouble_s())
         self._nemesis.heal()
@@ -127,7 +142,7 @@ class World:
             self._audit.check_rest_without_redis(self._plan.refuses)
             self._nemesis.permit()
         await self._rest(lambda: self._audit.settled(self._server))
-        self._audit.conclude(self._server, self._bank)
+        self._audit.conclude(self._server, [one for bank in self._banks.values() for one in bank.charges()])
         if self._loop.unnoticed_failures():
             await asyncio.sleep(15)  # a task that gathers several may still be waiting for the others
             self._audit.found += self._loop.unnoticed_failures()
@@ -152,20 +167,31 @@ class World:
         ends = [fault.at_s + fault.lasts_s for fault in self._plan.faults]
         return max([self._plan.arrivals_s, *ends]) + 0.5
 
-    def _make_bank(self) -> Bank:
+    def _make_banks(self) -> dict[str, ProviderSide]:
+        """Return the providers of this world, by name."""
         plan = self._plan
-        bank = Bank(
-            self._network,
-            Random(f"bank {plan.seed}"),
-            lag_s=plan.consistency_lag.total_seconds(),
-            patience_s=plan.provider_timeout.total_seconds(),
-        )
-        if plan.quiet_provider:
-            bank.mood = Mood(refuse=0, slow=0, break_adapter=0)
-        bank.on_charge = self._audit.charged
-        bank.on_look_up = self._audit.looked_up
-        bank.on_mismatch = self._audit.mismatched
-        return bank
+        lag_s, patience_s = plan.consistency_lag.total_seconds(), plan.provider_timeout.total_seconds()
+        banks: list[ProviderSide] = []
+        if Bank.name in plan.providers:
+            banks.append(Bank(self._network, Random(f"bank {plan.seed}"), lag_s=lag_s, patience_s=patience_s))
+        if StripeGateway.name in plan.providers:
+            banks.append(
+                StripeGateway(
+                    self._network,
+                    Random(f"stripe {plan.seed}"),
+                    lag_s=lag_s,
+                    patience_s=patience_s,
+                    key_s=plan.key_kept.total_seconds(),
+                )
+            )
+        for bank in banks:
+            if plan.quiet_provider:
+                bank.mood = Mood(refuse=0, slow=0, break_adapter=0, limit=0, fail=0)
+            bank.on_charge = self._audit.charged
+            bank.on_look_up = self._audit.looked_up
+            bank.on_answer = self._audit.answered
+            bank.on_mismatch = self._audit.report
+        return {bank.name: bank for bank in banks}
 
     def _note(self, process: Process, *words: str) -> None:
         self._trace.append(f"{self._loop.time() - 1000:10.4f} {process.name:12} {' '.join(words)}")
@@ -243,5 +269,7 @@ class _LogHandler(logging.Handler):
 
 
 def _judge(audit: Audit, text: str, about: object) -> None:
+    audit.repairs["circuits opened"] += text == "circuit_opened"
+    audit.repairs["circuits opened for all"] += text == "circuit_opened_for_all"
     if not any(each in text for each in EXPECTED):
         audit.report(f"the pipeline logs: {text} ({about!r})")
