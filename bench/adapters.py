@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import json
 import multiprocessing
-import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection as Pipe
@@ -104,15 +103,17 @@ ADAPTERS = (
 def main() -> None:
     """Print the CPU microseconds per charge of each adapter, and its ratio to the first; exit with 1 beyond the limit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--calls", type=int, default=3_200, help="per adapter and round")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--calls", type=int, default=1_280, help="per adapter and round")
     arguments = parser.parse_args()
     rounds = measure(rounds=arguments.rounds, calls=arguments.calls)
-    print(f"{IN_FLIGHT} in flight, CPU us per charge (median of {arguments.rounds} rounds):")
-    ratios = {name: statistics.median(one[name] / one[ADAPTERS[0].name] for one in rounds) for name in rounds[0]}
-    for name, ratio in ratios.items():
-        print(f"{name:8} {statistics.median(one[name] for one in rounds):6.1f}  {ratio:.2f} x {ADAPTERS[0].name}")
-    if max(ratios.values()) > LIMIT:
+    print(f"{IN_FLIGHT} in flight, CPU us per charge (least of {arguments.rounds} rounds):")
+    # The least of all rounds: other processes on the machine add to a round and take nothing away.
+    least = {adapter.name: min(one[adapter.name] for one in rounds) for adapter in ADAPTERS}
+    first = ADAPTERS[0].name
+    for name, cpu_us in least.items():
+        print(f"{name:8} {cpu_us:6.1f}  {cpu_us / least[first]:.2f} x {first}")
+    if max(least.values()) > LIMIT * least[first]:
         raise SystemExit(1)
 
 

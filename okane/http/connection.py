@@ -17,6 +17,8 @@ from httptools import HttpParserError, HttpResponseParser
 from streams.values import value
 
 MAX_ANSWER_BYTES = 64 * 1024  # of a body, unless the call allows more
+_UNREAD_LIMIT = 64
+_ALWAYS_READ = frozenset({b"content-length", b"transfer-encoding", b"date", b"retry-after"})
 MAX_FRAMING_BYTES = 32 * 1024  # around a body: heads, interim answers, sizes of chunks, trailers
 
 
@@ -69,11 +71,13 @@ class HttpConnection(asyncio.Protocol):
         "_overdue",
         "_parser",
         "_poll",
+        "_read",
         "_received",
         "_retry_after",
         "_status",
         "_timer",
         "_transport",
+        "_unread",
         "idle_since_s",
         "lost",
     )
@@ -82,6 +86,8 @@ class HttpConnection(asyncio.Protocol):
         """`headers`: the names, in lower case, that an `HttpResponse` carries besides Retry-After and Date."""
         self._loop = asyncio.get_running_loop()
         self._allowed = headers
+        self._read = _ALWAYS_READ | headers if headers else _ALWAYS_READ
+        self._unread: set[bytes] = set()  # other names as the server writes them: most headers of most answers
         self._on_lost = on_lost
         self._parser = HttpResponseParser(self)
         self._poll = select.poll()
@@ -194,10 +200,13 @@ class HttpConnection(asyncio.Protocol):
             raise HttpParserError("more than one")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head_read:
-            return  # trailers are ignored
-        name = name.lower()
-        if name == b"content-length":
+        if name in self._unread or self._head_read:  # trailers are ignored
+            return
+        written, name = name, name.lower()
+        if name not in self._read:
+            if len(self._unread) < _UNREAD_LIMIT:
+                self._unread.add(written)
+        elif name == b"content-length":
             self._framed = True
         elif name == b"transfer-encoding":
             self._coding.append(value)
@@ -205,7 +214,7 @@ class HttpConnection(asyncio.Protocol):
             self._date = value
         elif name == b"retry-after" and self._retry_after is None:
             self._retry_after = value.decode("latin-1")
-        elif name in self._allowed:
+        elif name in self._allowed:  # not so for a second Retry-After
             self._headers.setdefault(name.decode("ascii"), value.decode("latin-1"))
 
     def on_headers_complete(self) -> None:

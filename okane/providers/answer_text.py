@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from pydantic_core import from_json
+
 TEXT_LIMIT = 255
 
 
@@ -17,8 +19,16 @@ def printable(value: object) -> str:
 def json_object(body: bytes) -> Mapping[str, object] | None:
     """Return the body as a JSON object, or None if it is anything else."""
     try:
-        value = json.loads(body)
+        value = from_json(body, allow_inf_nan=False, cache_strings="keys")  # a third of json's time
+    except ValueError:
+        value = _lenient(body)
+    return value if isinstance(value, dict) else None
+
+
+def _lenient(body: bytes) -> object:
+    """Parse what `from_json` refuses and `json` takes: NaN, lone surrogates, UTF-16."""
+    try:
+        return json.loads(body)
     # RecursionError: a body of 64 kB can nest deeper than the parser goes.
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None

@@ -31,17 +31,22 @@ def as_object(value: object) -> Object | None:
 
 def parse_intent(intent: Object, payment: Payment) -> ChargeResult:
     """Return the result in the intent of a payment's present key. Any other intent is `Unknown` at once."""
-    if not _is_of_payment(intent, payment) or not _is_of_key(intent, payment):
+    metadata = intent.get("metadata")
+    if intent.get("object") != "payment_intent" or not isinstance(metadata, dict):
+        return Unknown("Stripe answered with something else than a PaymentIntent of ours", at_once=True)
+    if metadata.get("payment_id") != str(payment.id) or metadata.get("attempt_key") != payment.provider_key:
         return Unknown("Stripe answered with a PaymentIntent of another payment or key", at_once=True)
     ref, status = usable_ref(intent), intent.get("status")
     if ref is None:
         return Unknown("a PaymentIntent without a usable id")
-    if (mismatch := _mismatch(intent, payment)) is not None:
-        return mismatch
+    amount, currency = stripe_amount(payment.amount_minor, payment.currency), payment.currency.lower()
+    if type(intent.get("amount")) is not int or intent.get("amount") != amount or intent.get("currency") != currency:
+        found = f"{printable(intent.get('amount'))} {printable(intent.get('currency'))}"
+        return Unknown(f"Stripe answered for {found}, not {amount} {currency}", at_once=True)
     match status:
         case "succeeded":
             received = intent.get("amount_received")
-            if type(received) is int and received == stripe_amount(payment.amount_minor, payment.currency):
+            if type(received) is int and received == amount:
                 return Approved(ref)
             return Unknown(f"{ref} succeeded, but received {printable(received)}", at_once=True)
         case "requires_action":
@@ -113,18 +118,6 @@ def _is_of_payment(intent: Object, payment: Payment) -> bool:
 def _is_of_key(intent: Object, payment: Payment) -> bool:
     metadata = as_object(intent.get("metadata")) or {}
     return metadata.get("attempt_key") == payment.provider_key
-
-
-def _mismatch(intent: Object, payment: Payment) -> Unknown | None:
-    """Return Unknown if the intent under our key has another amount or currency: a human decides that."""
-    amount, currency = intent.get("amount"), intent.get("currency")
-    expected = stripe_amount(payment.amount_minor, payment.currency)
-    if type(amount) is int and amount == expected and currency == payment.currency.lower():
-        return None
-    return Unknown(
-        f"Stripe answered for {printable(amount)} {printable(currency)}, not {expected} {payment.currency.lower()}",
-        at_once=True,
-    )
 
 
 def _canceled(intent: Object, ref: str) -> Declined | Unknown:

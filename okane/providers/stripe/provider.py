@@ -82,6 +82,8 @@ class StripeProvider:
             key_lifetime=KEY_LIFETIME,
         )
         self._api_key = api_key
+        self._last_key = ""
+        self._last_line: str | None = None
         self._on_unauthorized = on_unauthorized
         self._requests = StripeRequests(url)
         self._loop = asyncio.get_running_loop()
@@ -203,14 +205,11 @@ class StripeProvider:
     async def _call(
         self, request: Request, *, repeatable: bool, due_s: float | None, max_answer_bytes: int
     ) -> HttpResponse | Unavailable | Unknown:
-        try:
-            key = self._api_key()
-        except (OSError, ValueError):
-            return _NO_KEY
-        if not VISIBLE.fullmatch(key):
+        authorization = self._authorization()
+        if authorization is None:
             return _NO_KEY
         answer = await self._http.call(
-            request.encode(f"Authorization: Bearer {key}\r\n"),
+            request.encode(authorization),
             repeatable=repeatable,
             due_s=due_s,
             max_answer_bytes=max_answer_bytes,
@@ -218,6 +217,17 @@ class StripeProvider:
         if self._on_unauthorized is not None and isinstance(answer, HttpResponse) and answer.status == 401:
             self._on_unauthorized()
         return answer
+
+    def _authorization(self) -> str | None:
+        """Return the header line of the present API key, or None if there is none that fits into a header."""
+        try:
+            key = self._api_key()
+        except (OSError, ValueError):
+            return None
+        if key != self._last_key:
+            self._last_key = key
+            self._last_line = f"Authorization: Bearer {key}\r\n" if VISIBLE.fullmatch(key) else None
+        return self._last_line
 
 
 def _parsed_charge(answer: HttpResponse, payment: Payment) -> ChargeResult:

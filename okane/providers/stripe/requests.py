@@ -6,6 +6,7 @@ row meanwhile. Stripe refuses a key that comes with other parameters.
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ from streams.values import value
 API_VERSION = "2026-08-26.dahlia"
 PAGE_SIZE = 100  # Stripe's largest
 
+_UNRESERVED = re.compile(r"[A-Za-z0-9._~-]+")
 # Without a customer who can act: no page of another site, and a decline where a bank wants 3-D Secure.
 _OFF_SESSION = "&automatic_payment_methods[allow_redirects]=never&off_session=true"
 
@@ -50,14 +52,14 @@ class StripeRequests:
 
     def retrieve(self, ref: str) -> Request:
         """Return the GET of a PaymentIntent."""
-        return self._get(f"/{quote(ref, safe='')}")
+        return self._get(f"/{_quoted(ref)}")
 
     def list_since(self, since: datetime, *, after: str | None) -> Request:
         """Return the GET of a page of the PaymentIntents made since then, newest first, from the one `after` on.
 
         There is no upper bound: the newest may be ours, and the cursor keeps later pages in place.
         """
-        cursor = "" if after is None else f"&starting_after={quote(after, safe='')}"
+        cursor = "" if after is None else f"&starting_after={_quoted(after)}"
         return self._get(f"?created[gte]={int(since.timestamp())}&limit={PAGE_SIZE}{cursor}")
 
     def search(self, payment: Payment) -> Request:
@@ -69,12 +71,16 @@ class StripeRequests:
         return Request(f"GET {self._intents}{rest} HTTP/1.1\r\n{self._common}")
 
 
+def _quoted(text: str) -> str:
+    return text if _UNRESERVED.fullmatch(text) else quote(text, safe="")
+
+
 def charge_form(payment: Payment, *, amount: int, payment_method: str) -> str:
     """Return the body of a charge: every value is fixed with the payment and its key."""
     # capture_method: Stripe's default reports success before the funds are captured.
-    session = _OFF_SESSION if payment.return_url is None else f"&return_url={quote(payment.return_url, safe='')}"
+    session = _OFF_SESSION if payment.return_url is None else f"&return_url={_quoted(payment.return_url)}"
     return (
         f"amount={amount:d}&currency={payment.currency.lower()}&confirm=true&capture_method=automatic"
-        f"&payment_method={quote(payment_method, safe='')}&automatic_payment_methods[enabled]=true{session}"
-        f"&metadata[payment_id]={payment.id}&metadata[attempt_key]={quote(payment.provider_key, safe='')}"
+        f"&payment_method={_quoted(payment_method)}&automatic_payment_methods[enabled]=true{session}"
+        f"&metadata[payment_id]={payment.id}&metadata[attempt_key]={_quoted(payment.provider_key)}"
     )
