@@ -19,6 +19,7 @@ from okane.metrics import OkaneMetrics
 from okane.providers.base import InvalidNotice, Notice, NoticeParser
 
 MAX_NOTICE_BYTES = 256 * 1024
+MOST_IN_HAND = 256  # of one process: strangers may send bodies here, and must not fill its memory
 
 
 class NoticeHandlers:
@@ -30,6 +31,7 @@ class NoticeHandlers:
         self._parsers = {} if intake is None else parsers
         self._intake = intake
         self._metrics = metrics
+        self._in_hand = 0
         metrics.show_notice_zeros(self._parsers)
 
     async def take(self, request: web.Request) -> web.Response:
@@ -42,9 +44,21 @@ class NoticeHandlers:
             )
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "send the body uncompressed")
-        body = await read_body(request, MAX_NOTICE_BYTES)
-        notices = self._parse(provider, parser, _headers(request), body)
-        results = await self._intake.take(provider, notices)
+        if self._in_hand >= MOST_IN_HAND:
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "too_many_notices",
+                "this server has its limit of webhooks in hand: send it again",
+                retryable=True,
+                headers={"Retry-After": "1"},
+            )
+        self._in_hand += 1
+        try:
+            body = await read_body(request, MAX_NOTICE_BYTES)
+            notices = self._parse(provider, parser, _headers(request), body)
+            results = await self._intake.take(provider, notices)
+        finally:
+            self._in_hand -= 1
         for result in results or ("unmatched",):
             self._metrics.notices.labels(provider, result).inc()
         return web.Response(body=b'{"received":true}', content_type=JSON)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import aiohttp
 import pytest
+import stripe
 from structlog.testing import capture_logs
 
 from okane.api.access import KeyAccess
@@ -20,6 +23,8 @@ from okane.local.postgres import PostgresServer
 from okane.local.redis_server import RedisServer
 from okane.payment import Status
 from okane.providers.base import Notice, NoticeParser
+from okane.providers.payu.webhook import notice_parser
+from okane.providers.stripe.webhook import StripeNoticeParser
 from okane.store import UsableProvider
 from streams import Inspector, connect, failpoints
 from tests.okane.api_keys import store
@@ -38,6 +43,40 @@ async def api(database_url: str, redis_url: str) -> AsyncIterator[Api]:
     async for one in serve_api(database_url, redis_url, notice_parsers=PARSERS):
         one.store.usable_providers = lambda: (UsableProvider("stripe"),)
         yield one
+
+
+@pytest.mark.parametrize("secret", ["whsec_new", "whsec_old"])
+async def test_stripes_own_signature_is_taken_under_both_secrets(
+    database_url: str, redis_url: str, secret: str
+) -> None:
+    parser = StripeNoticeParser(lambda: ["whsec_new", "whsec_old"])
+    async for api in serve_api(database_url, redis_url, notice_parsers={"stripe": parser}):
+        payment_id = await submitted(api)
+        about = {"object": "payment_intent", "id": "pi_1", "metadata": {"payment_id": str(payment_id)}}
+        body = json.dumps({"id": "evt_1", "type": "payment_intent.succeeded", "data": {"object": about}})
+        at = int(datetime.now(UTC).timestamp())
+        header = stripe.WebhookSignature.generate_signature_header(body, secret, at)
+        assert (await send(api, body.encode(), {"Stripe-Signature": header}))[0] == 200
+        assert (await send(api, body.encode() + b" ", {"Stripe-Signature": header}))[0] == 400
+        assert await is_due(api, payment_id)
+        assert notices(api) == {"taken": 1, "invalid": 1}
+
+
+async def test_payus_notice_names_an_order_whose_answer_was_lost(database_url: str, redis_url: str) -> None:
+    async for api in serve_api(database_url, redis_url, notice_parsers={"payu": notice_parser(lambda: ["second"])}):
+        api.store.usable_providers = lambda: (UsableProvider("payu"),)
+        payment_id = (await accept_one(api.store, new())).payment.id
+        claim = await claimed(api.store, payment_id)
+        await api.store.settle(settlement(claim.payment, Status.UNKNOWN, provider="payu", delay=timedelta(hours=1)))
+        order = {"orderId": "WZHF5FFDRJ140731GUEST000P01", "extOrderId": str(payment_id), "status": "PENDING"}
+        body = json.dumps({"order": order}).encode()
+        digest = hashlib.sha256(body + b"second").hexdigest()
+        signed = {"OpenPayu-Signature": f"sender=checkout;signature={digest};algorithm=SHA-256;content=DOCUMENT"}
+        status, _ = await send(api, body, signed, path="/v1/providers/payu/webhook")
+        assert status == 200
+        found = await api.store.get(payment_id, account_id="default")
+        assert (found.status, found.attempt_ref) == (Status.UNKNOWN, order["orderId"])
+        assert await is_due(api, payment_id)
 
 
 def saying(*notices: Notice) -> NoticeParser:
@@ -279,6 +318,33 @@ async def test_a_lost_wake_up_changes_nothing_for_the_provider(api: Api, redis_u
         failpoints.disarm_all()
     assert await wake_ups(api, redis_url) == 0
     assert await is_due(api, payment_id)
+
+
+async def test_slow_bodies_of_strangers_are_bounded(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("okane.api.provider_notices.MOST_IN_HAND", 1)
+    begun, gate = asyncio.Event(), asyncio.Event()
+    body = event(await submitted(api))
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield body[:1]
+        begun.set()
+        await gate.wait()
+        yield body[1:]
+
+    async def first() -> int:
+        async with api.client.post(PATH, data=slowly(), headers=signature(body)) as response:
+            await response.read()
+            return response.status
+
+    sending = asyncio.ensure_future(first())
+    await begun.wait()
+    async with asyncio.timeout(4):
+        while (answer := await send(api, b"{}", {}))[0] == 400:  # the first has not arrived yet
+            await asyncio.sleep(0.01)
+    assert (answer[0], answer[1]["code"]) == (503, "too_many_notices")
+    gate.set()
+    assert await sending == 200
+    assert (await send(api, body))[0] == 200
 
 
 async def test_a_slow_body_is_a_408(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

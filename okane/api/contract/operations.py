@@ -280,6 +280,7 @@ TAKE_NOTICE = Operation(
         "unsupported_media_type",
         "provider_not_found",
         "store_unavailable",
+        "too_many_notices",
     ),
 )
 HEALTH_CHECK = _health("health")

@@ -100,6 +100,7 @@ CODES: Mapping[str, Code] = {
     ),
     "not_ready": Code(_AWAY, "Postgres takes no writes, or the process is about to end.", retryable=True),
     "overloaded": Code(_AWAY, "Payments wait too long: no new ones are accepted.", retryable=True),
+    "too_many_notices": Code(_AWAY, "The server has reached its limit of webhooks in hand.", retryable=True),
     "too_many_connections": Code(_AWAY, "The server has reached its limit of connections.", retryable=True),
     "http_version_unsupported": Code(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 and HTTP/1.0 only."),
 }
