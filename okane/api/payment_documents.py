@@ -60,16 +60,20 @@ def payment_document(payment: Payment) -> str:
         f'"attempts":{payment.attempts},"lane":"{payment.lane}","metadata":{metadata},'
         f'"created_at":"{created_at}","updated_at":"{updated_at}"'
     )
-    for name, value in (
-        ("provider", payment.provider),
-        ("provider_ref", payment.attempt_ref if payment.provider_ref is None else payment.provider_ref),
-        ("payment_method", payment.payment_method),
-        ("return_url", payment.return_url),
-        ("decline_code", payment.decline_code),
-        ("last_error", payment.last_error),
-    ):
-        if value is not None:
-            document += f',"{name}":{_quoted(value)}'
+    # One by one: a new payment has none of them, and a loop over seven names takes a tenth of the whole.
+    provider_ref = payment.attempt_ref if payment.provider_ref is None else payment.provider_ref
+    if payment.provider is not None:
+        document += f',"provider":{_quoted(payment.provider)}'
+    if provider_ref is not None:
+        document += f',"provider_ref":{_quoted(provider_ref)}'
+    if payment.payment_method is not None:
+        document += f',"payment_method":{_quoted(payment.payment_method)}'
+    if payment.return_url is not None:
+        document += f',"return_url":{_quoted(payment.return_url)}'
+    if payment.decline_code is not None:
+        document += f',"decline_code":{_quoted(payment.decline_code)}'
+    if payment.last_error is not None:
+        document += f',"last_error":{_quoted(payment.last_error)}'
     if payment.execute_at is not None:
         document += f',"execute_at":"{timestamps.to_text(payment.execute_at)}"'
     if payment.expires_at is not None:
