@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -75,28 +75,41 @@ class PayuGateway:
         return request.method == "POST" and request.target.endswith("/orders")
 
     async def finish(self, pending: Pending, *, succeeded: bool) -> None:
-        """Pay or reject the order on its page, whose address is that of the simulator."""
-        page = f"{self._simulator_url}/sim/payu/authorize/{pending.provider_ref}"
-        assert pending.next_action is None or pending.next_action.url == page
+        """Pay or reject the order on its page."""
+        assert pending.next_action is None or pending.next_action.url == self._page(pending.provider_ref)
+        await self.finish_order(pending.provider_ref, succeeded=succeeded)
+
+    async def finish_order(self, order_id: str, *, succeeded: bool) -> None:
+        """Pay or reject an order on its page. The simulator answers once it has sent the notice."""
         form = {"action": "approve" if succeeded else "reject"}
-        async with self._session.post(page, data=form, allow_redirects=False) as answer:
+        async with self._session.post(self._page(order_id), data=form, allow_redirects=False) as answer:
             assert 300 <= answer.status < 400
             assert answer.headers["Location"] == RETURN_URL
 
+    def _page(self, order_id: str) -> str:
+        return f"{self._simulator_url}/sim/payu/authorize/{order_id}"
+
     async def books(self, payment: Payment) -> Sequence[Booked]:
-        """Return the payment's orders among all that are on the simulator's dashboard."""
+        """Return the payment's orders among all that the simulator has."""
+        return [
+            Booked(
+                order["orderId"], int(order["totalAmount"]), order["currencyCode"], moved=order["status"] == "COMPLETED"
+            )
+            for order in await self.orders()
+            if order["extOrderId"] == payment.provider_key and order["status"] != "CANCELED"
+        ]
+
+    async def orders(self) -> Sequence[Mapping[str, str]]:
+        """Return all orders that are on the simulator's dashboard."""
         async with self._session.get(f"{self._simulator_url}/sim/") as answer:
             ids = re.findall(r"/sim/payu/authorize/(\w+)", await answer.text())
         headers = {"Authorization": f"Bearer {await self._token()}"}
-        booked = []
+        orders = []
         for order_id in ids:
             url = f"{self._simulator_url}/payu/api/v2_1/orders/{order_id}"
             async with self._session.get(url, headers=headers) as answer:
-                [order] = (await answer.json())["orders"]
-            if order["extOrderId"] == payment.provider_key and order["status"] != "CANCELED":
-                moved = order["status"] == "COMPLETED"
-                booked.append(Booked(order_id, int(order["totalAmount"]), order["currencyCode"], moved=moved))
-        return booked
+                orders += (await answer.json())["orders"]
+        return orders
 
     def check_request(self, request: Recorded) -> None:
         if not self.is_charge(request):

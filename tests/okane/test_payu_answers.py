@@ -115,7 +115,7 @@ def test_a_429_is_a_limit(body: bytes) -> None:
 
 @pytest.mark.parametrize("code", ["ERROR_SYNTAX", "ERROR_VALUE_INVALID", "ERROR_VALUE_MISSING", "BUSINESS_ERROR"])
 def test_any_other_400_is_unknown_and_names_its_code(code: str) -> None:
-    assert charged(response(400, failure(code))) == Unknown(f"HTTP 400 {code}")
+    assert charged(response(400, failure(code))) == Unknown(f"HTTP 400 {code}", is_neutral=True)
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])

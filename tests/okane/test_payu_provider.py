@@ -226,7 +226,7 @@ async def test_an_id_is_escaped_in_the_path() -> None:
         raw_server(token_act(), act(404, failure("DATA_NOT_FOUND"))) as server,
         payu(server.base_url) as provider,
     ):
-        assert await provider.look_up(payment, may_execute=False) == Unknown("HTTP 404 DATA_NOT_FOUND")
+        assert await provider.look_up(payment, may_execute=False) == Unknown("HTTP 404 DATA_NOT_FOUND", is_neutral=True)
     assert requested(server) == ["GET /api/v2_1/orders/a%2Fb%3Fc HTTP/1.1"]
 
 

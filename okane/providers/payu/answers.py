@@ -55,7 +55,7 @@ def parse_charge_answer(answer: HttpResponse, payment: Payment, *, is_repeat: bo
         return Unknown("PayU has an order with this extOrderId: its id comes with the notice", is_neutral=True)
     if not is_repeat and (declined := _refused_card(answer, document)) is not None:
         return declined
-    return _not_taken(answer, document, now=now) or Unknown(_unexpected(answer.status, document))
+    return _not_taken(answer, document, now=now) or _undecided(answer, document)
 
 
 def existing_order(answer: HttpResponse) -> str | None:
@@ -76,7 +76,7 @@ def parse_look_up_answer(answer: HttpResponse, payment: Payment, order_id: str, 
     """
     document = json_object(answer.body)
     if answer.status != 200:
-        return _not_taken(answer, document, now=now) or Unknown(_unexpected(answer.status, document))
+        return _not_taken(answer, document, now=now) or _undecided(answer, document)
     if document is None or _code(document) != "SUCCESS" or (order := _only_order(document)) is None:
         return Unknown("unreadable 200 to a look-up")
     if order.get("orderId") != order_id:
@@ -164,6 +164,13 @@ def _not_taken(answer: HttpResponse, document: Mapping[str, object] | None, *, n
     if answer.status in (401, 403) and document is not None:
         return Unavailable(_unexpected(answer.status, document), fault="config")
     return None
+
+
+def _undecided(answer: HttpResponse, document: Mapping[str, object] | None) -> Unknown:
+    """Return Unknown for an answer that proves nothing. A 400 or 404 with PayU's code says that PayU works: payments that
+    it does not take must not open the circuit breaker for the others."""
+    is_payus = answer.status in (400, 404) and document is not None and _code(document) is not None
+    return Unknown(_unexpected(answer.status, document), is_neutral=is_payus)
 
 
 def _only_order(document: Mapping[str, object]) -> Mapping[str, object] | None:
