@@ -118,12 +118,12 @@ def test_a_canceled_intent_is_declined() -> None:
 
 def test_a_canceled_intent_that_received_money_is_unknown_and_needs_a_review() -> None:
     assert charged(200, intent(status="canceled")) == Unknown(
-        "pi_1 was canceled after it had received money", at_once=True
+        "pi_1 was canceled after it had received money", at_once=True, is_neutral=True
     )
 
 
 def test_funds_that_are_held_need_a_review() -> None:
-    assert charged(200, unpaid("requires_capture")) == Unknown("pi_1 requires a capture", at_once=True)
+    assert charged(200, unpaid("requires_capture")) == Unknown("pi_1 requires a capture", at_once=True, is_neutral=True)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,9 @@ def test_text_of_a_decline_is_made_fit_for_a_row() -> None:
 
 def test_a_key_that_was_used_with_other_parameters_is_unknown_and_needs_a_review() -> None:
     result = charged(400, failed(type="idempotency_error"))
-    assert result == Unknown("HTTP 400 idempotency_error: the key was used with other parameters", at_once=True)
+    assert result == Unknown(
+        "HTTP 400 idempotency_error: the key was used with other parameters", at_once=True, is_neutral=True
+    )
 
 
 def test_an_invalid_request_is_declined_with_its_code() -> None:
@@ -304,7 +306,7 @@ def test_a_429_is_a_limit(code: str | None) -> None:
 
 def test_a_key_in_use_is_unknown_because_the_first_call_is_still_running() -> None:
     result = charged(409, failed(type="idempotency_error", code="idempotency_key_in_use"))
-    assert result == Unknown("HTTP 409 idempotency_error idempotency_key_in_use")
+    assert result == Unknown("HTTP 409 idempotency_error idempotency_key_in_use", is_neutral=True)
 
 
 @pytest.mark.parametrize("status", [424, 500, 502, 503, 504, 529])
@@ -314,7 +316,7 @@ def test_a_5xx_is_unknown_whatever_its_body_and_its_headers_say(status: int, doc
     answer = response(status, document, retry_after="1", headers={"stripe-should-retry": advice})
     result = parse_charge_answer(answer, CARD_PAYMENT, now=NOW)
     assert isinstance(result, Unknown)
-    assert not result.at_once
+    assert (result.at_once, result.is_neutral) == (False, False)
 
 
 @pytest.mark.parametrize("status", [100, 201, 202, 204, 301, 302, 307, 405, 408, 410, 413, 418, 422, 451])
@@ -373,7 +375,7 @@ def test_an_earlier_attempt_without_money_says_nothing_about_the_present_key(sta
 @pytest.mark.parametrize("status", ["succeeded", "processing", "requires_action", "requires_capture"])
 def test_an_earlier_attempt_that_may_move_money_needs_a_review(status: str) -> None:
     found = intent(status=status, metadata=EARLIER)
-    expected = Unknown(f"pi_1 of an earlier key of this payment has the status {status}", at_once=True)
+    expected = Unknown(f"pi_1 of an earlier key of this payment has the status {status}", at_once=True, is_neutral=True)
     assert retrieved(200, found) == expected
     assert paged(listed(found)) == Page(expected, None)
 
@@ -392,7 +394,7 @@ def test_a_page_is_matched_by_payment_and_key() -> None:
 
 def test_two_intents_of_one_payment_need_a_review() -> None:
     assert paged(listed(intent(), intent(id="pi_2"))) == Page(
-        Unknown("Stripe has 2 PaymentIntents of this payment", at_once=True), None
+        Unknown("Stripe has 2 PaymentIntents of this payment", at_once=True, is_neutral=True), None
     )
 
 

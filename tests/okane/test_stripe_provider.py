@@ -294,7 +294,27 @@ async def test_a_saved_failure_leads_to_the_list() -> None:
 async def test_a_saved_failure_without_an_intent_stays_unknown() -> None:
     """`NotFound` would lead to a charge, which gets the saved failure again until the key expires."""
     result, requests = await look_up(says(*SAVED_FAILURE), says(200, listed()), may_execute=True)
-    assert (result, requests) == (Unknown("HTTP 500 api_error"), ["POST", "GET list"])
+    assert (result, requests) == (Unknown("HTTP 500 api_error", is_neutral=True), ["POST", "GET list"])
+
+
+@pytest.mark.parametrize(("found", "expected"), [([intent()], Approved("pi_1")), ([], NotFound())])
+async def test_a_fresh_refusal_of_the_replay_says_nothing_about_the_first_request(
+    found: list[object], expected: LookUpResult
+) -> None:
+    """Stripe validates before it looks the key up: it may refuse today what it executed yesterday."""
+    result, requests = await look_up(says(400, failed()), says(200, listed(*found)), may_execute=True)
+    assert (result, requests) == (expected, ["POST", "GET list"])
+
+
+async def test_a_saved_refusal_is_the_outcome_of_the_first_request() -> None:
+    result, requests = await look_up(says(400, failed(code="amount_too_small"), REPLAYED), may_execute=True)
+    assert (result, requests) == (Declined("invalid_request:amount_too_small", "No."), ["POST"])
+
+
+async def test_a_key_that_was_used_with_other_parameters_is_found_by_nothing_else() -> None:
+    result, requests = await look_up(says(400, failed(type="idempotency_error")), may_execute=True)
+    assert isinstance(result, Unknown)
+    assert (result.at_once, requests) == (True, ["POST"])
 
 
 async def test_a_failure_of_the_replay_itself_is_unknown() -> None:

@@ -50,11 +50,29 @@ def parse_charge_answer(answer: HttpResponse, payment: Payment, *, now: datetime
     """Return the result in an answer to the POST. `now` is the reference of a Retry-After date without a Date."""
     document = json_object(answer.body)
     error = _error(document)
+    if answer.status == 409:  # the first call is still running
+        return Unknown(_reason(answer, error), is_neutral=True)
     if answer.status == 200:
         return Unknown(_reason(answer, error)) if document is None else parse_intent(document, payment)
     if answer.status in (400, 402) and error is not None:
         return _refused(answer, error, payment)
     return _not_taken(answer, error, now=now) or Unknown(_reason(answer, error))
+
+
+def is_saved(answer: HttpResponse) -> bool:
+    """Return True for an answer that Stripe has kept under the key, from an earlier request."""
+    return answer.headers.get("idempotent-replayed") == "true"
+
+
+def proves(answer: HttpResponse, result: ChargeResult) -> bool:
+    """Return True if the answer to a charge that was sent again tells the outcome of the earlier one.
+
+    A saved failure does not. Nor does a fresh 400: Stripe validates a request before it looks its key up, and may find fault
+    with one that it executed a day ago.
+    """
+    if is_saved(answer):
+        return not isinstance(result, Unknown) or result.at_once
+    return not (answer.status == 400 and isinstance(result, Declined))
 
 
 def parse_retrieved(answer: HttpResponse, payment: Payment, *, now: datetime) -> ChargeResult | None:
@@ -66,7 +84,9 @@ def parse_retrieved(answer: HttpResponse, payment: Payment, *, now: datetime) ->
     if answer.status == 200 and document is not None and document.get("object") == "payment_intent":
         metadata = as_object(document.get("metadata")) or {}
         if metadata.get("payment_id") != str(payment.id):
-            return Unknown("the PaymentIntent of this reference belongs to another payment", at_once=True)
+            return Unknown(
+                "the PaymentIntent of this reference belongs to another payment", at_once=True, is_neutral=True
+            )
         return parse_found_intent(document, payment)
     error = _error(document)
     return _not_taken(answer, error, now=now) or Unknown(_reason(answer, error))
@@ -99,7 +119,7 @@ def parse_page(answer: HttpResponse, payment: Payment, *, now: datetime) -> Page
 def _found(intents: Sequence[Object], payment: Payment) -> ChargeResult | None:
     results = [result for intent in intents if (result := parse_found_intent(intent, payment)) is not None]
     if len(results) > 1:
-        return Unknown(f"Stripe has {len(results)} PaymentIntents of this payment", at_once=True)
+        return Unknown(f"Stripe has {len(results)} PaymentIntents of this payment", at_once=True, is_neutral=True)
     return results[0] if results else None
 
 
@@ -112,7 +132,8 @@ def _refused(answer: HttpResponse, error: Object, payment: Payment) -> Declined 
     """Return the result in an error with status 400 or 402."""
     kind, code = error.get("type"), error.get("code")
     if answer.status == 400 and kind == "idempotency_error":
-        return Unknown(f"{_reason(answer, error)}: the key was used with other parameters", at_once=True)
+        reason = f"{_reason(answer, error)}: the key was used with other parameters"
+        return Unknown(reason, at_once=True, is_neutral=True)
     intent = as_object(error.get("payment_intent"))
     if contradicts(intent, payment):
         return Unknown(f"{_reason(answer, error)}, with a PaymentIntent that contradicts it")

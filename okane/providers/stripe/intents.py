@@ -33,22 +33,22 @@ def parse_intent(intent: Object, payment: Payment) -> ChargeResult:
     """Return the result in the intent of a payment's present key. Any other intent is `Unknown` at once."""
     metadata = intent.get("metadata")
     if intent.get("object") != "payment_intent" or not isinstance(metadata, dict):
-        return Unknown("Stripe answered with something else than a PaymentIntent of ours", at_once=True)
+        return _open("Stripe answered with something else than a PaymentIntent of ours", at_once=True)
     if metadata.get("payment_id") != str(payment.id) or metadata.get("attempt_key") != payment.provider_key:
-        return Unknown("Stripe answered with a PaymentIntent of another payment or key", at_once=True)
+        return _open("Stripe answered with a PaymentIntent of another payment or key", at_once=True)
     ref, status = usable_ref(intent), intent.get("status")
     if ref is None:
-        return Unknown("a PaymentIntent without a usable id")
+        return _open("a PaymentIntent without a usable id")
     amount, currency = stripe_amount(payment.amount_minor, payment.currency), payment.currency.lower()
     if type(intent.get("amount")) is not int or intent.get("amount") != amount or intent.get("currency") != currency:
         found = f"{printable(intent.get('amount'))} {printable(intent.get('currency'))}"
-        return Unknown(f"Stripe answered for {found}, not {amount} {currency}", at_once=True)
+        return _open(f"Stripe answered for {found}, not {amount} {currency}", at_once=True)
     match status:
         case "succeeded":
             received = intent.get("amount_received")
             if type(received) is int and received == amount:
                 return Approved(ref)
-            return Unknown(f"{ref} succeeded, but received {printable(received)}", at_once=True)
+            return _open(f"{ref} succeeded, but received {printable(received)}", at_once=True)
         case "requires_action":
             return Pending(ref, _next_action(intent))
         case "processing":
@@ -56,15 +56,15 @@ def parse_intent(intent: Object, payment: Payment) -> ChargeResult:
         case "requires_payment_method":
             error = as_object(intent.get("last_payment_error"))
             return (
-                Unknown(f"{ref} requires a payment method, without an error") if error is None else declined(error, ref)
+                _open(f"{ref} requires a payment method, without an error") if error is None else declined(error, ref)
             )
         case "canceled":
             return _canceled(intent, ref)
         case "requires_capture":
             # We never request one: funds are held, and this version neither captures nor releases them.
-            return Unknown(f"{ref} requires a capture", at_once=True)
+            return _open(f"{ref} requires a capture", at_once=True)
         case _:
-            return Unknown(f"{ref} has the status {printable(status)!r}")
+            return _open(f"{ref} has the status {printable(status)!r}")
 
 
 def parse_found_intent(intent: Object, payment: Payment) -> ChargeResult | None:
@@ -79,7 +79,7 @@ def parse_found_intent(intent: Object, payment: Payment) -> ChargeResult | None:
         return parse_intent(intent, payment)
     if intent.get("status") in _LIVE:
         ref, status = printable(intent.get("id")), printable(intent.get("status"))
-        return Unknown(f"{ref} of an earlier key of this payment has the status {status}", at_once=True)
+        return _open(f"{ref} of an earlier key of this payment has the status {status}", at_once=True)
     return None
 
 
@@ -104,6 +104,11 @@ def contradicts(intent: Object | None, payment: Payment) -> bool:
     return intent.get("status") in _LIVE or not _is_of_payment(intent, payment)
 
 
+def _open(reason: str, *, at_once: bool = False) -> Unknown:
+    """Return the outcome of an intent that decides nothing. Stripe works: the circuit breaker does not count it."""
+    return Unknown(reason, at_once=at_once, is_neutral=True)
+
+
 def usable_ref(intent: Object) -> str | None:
     """Return the id of a PaymentIntent that fits into a row, or None."""
     ref = intent.get("id")
@@ -122,7 +127,7 @@ def _is_of_key(intent: Object, payment: Payment) -> bool:
 
 def _canceled(intent: Object, ref: str) -> Declined | Unknown:
     if intent.get("amount_received", 0) != 0:
-        return Unknown(f"{ref} was canceled after it had received money", at_once=True)
+        return _open(f"{ref} was canceled after it had received money", at_once=True)
     if (error := as_object(intent.get("last_payment_error"))) is not None:
         return declined(error, ref)
     reason = intent.get("cancellation_reason")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Self
@@ -27,7 +28,7 @@ from okane.providers.base import (
 from okane.providers.base_url import VISIBLE, parse_base_url
 from okane.providers.exchange import HttpClient
 from okane.providers.stripe.amounts import stripe_amount
-from okane.providers.stripe.answers import Page, parse_charge_answer, parse_page, parse_retrieved
+from okane.providers.stripe.answers import Page, is_saved, parse_charge_answer, parse_page, parse_retrieved, proves
 from okane.providers.stripe.requests import Request, StripeRequests
 
 # Stripe keeps a key for 24 hours. A repeat must arrive before that.
@@ -122,15 +123,20 @@ class StripeProvider:
             retrieved = await self._retrieve(ref, payment, due_s)
             if retrieved is not None:
                 return retrieved
-        failed: ChargeResult | None = None
-        if may_execute and payment.payment_method is not None:
-            result, is_saved_failure = await self._replay(payment, due_s)
-            if not is_saved_failure:
-                return result
-            failed = result
+        absent: LookUpResult = NotFound()
+        if may_execute:
+            answer = await self._post(payment, due_s=due_s)
+            if isinstance(answer, Unavailable | Unknown):
+                return answer
+            if isinstance(answer, HttpResponse):
+                result = await self._replayed(answer, payment, due_s)
+                if proves(answer, result):
+                    return result
+                if isinstance(result, Unknown):
+                    # Stripe repeats a saved failure while it keeps the key: a charge would bring the same answer.
+                    absent = replace(result, is_neutral=True)
         listed = await self._find(payment, due_s)
-        # Stripe repeats a saved failure for as long as it keeps the key: charging again would bring the same answer.
-        return failed if failed is not None and isinstance(listed, NotFound) else listed
+        return absent if isinstance(listed, NotFound) else listed
 
     async def aclose(self) -> None:
         """Close every connection. Calls still in flight end as `Unknown`."""
@@ -144,20 +150,12 @@ class StripeProvider:
     ) -> None:
         await self.aclose()
 
-    async def _replay(self, payment: Payment, due_s: float) -> tuple[ChargeResult, bool]:
-        """Send the charge again under its key; return its result, and True for a saved failure, which proves nothing.
-
-        If the first request never arrived, this one is the charge.
-        """
-        answer = await self._post(payment, due_s=due_s)
-        if not isinstance(answer, HttpResponse):
-            return answer, False
+    async def _replayed(self, answer: HttpResponse, payment: Payment, due_s: float) -> ChargeResult:
+        """Return the result in the answer to a charge that was sent again. If the first never arrived, it is this one's."""
         result = _parsed_charge(answer, payment)
-        if answer.headers.get("idempotent-replayed") != "true":
-            return result, False
-        if isinstance(result, Pending):  # in its state of the moment when the answer was saved
-            return _newer(await self._retrieve(result.provider_ref, payment, due_s), result), False
-        return result, isinstance(result, Unknown) and not result.at_once
+        if isinstance(result, Pending) and is_saved(answer):  # in its state of the moment when the answer was saved
+            return _newer(await self._retrieve(result.provider_ref, payment, due_s), result)
+        return result
 
     async def _retrieve(self, ref: str, payment: Payment, due_s: float) -> ChargeResult | None:
         answer = await self._get(self._requests.retrieve(ref), due_s=due_s)
@@ -180,7 +178,9 @@ class StripeProvider:
         if isinstance(page, Page) and page.found is not None:
             return page.found
         # A search lags behind by up to an hour: it proves presence only.
-        return Unknown(f"not in the latest {MAX_PAGES} pages of PaymentIntents, and not found by a search")
+        return Unknown(
+            f"not in the latest {MAX_PAGES} pages of PaymentIntents, and not found by a search", is_neutral=True
+        )
 
     async def _page(self, request: Request, payment: Payment, due_s: float) -> Page | Unavailable | Unknown:
         answer = await self._get(request, due_s=due_s, max_answer_bytes=MAX_PAGE_BYTES)
