@@ -21,8 +21,9 @@ import uvloop
 
 from bench.provider_client import ANSWER, IN_FLIGHT, TIMEOUT, cpu_us_per_call, processing_payment
 from okane.payment import Payment
-from okane.providers.base import Approved, Provider
+from okane.providers.base import Approved, Pending, Provider
 from okane.providers.okane_http.provider import OkaneHttpProvider
+from okane.providers.payu.provider import PayuProvider
 from okane.providers.stripe.provider import StripeProvider
 
 LIMIT = 2.0  # times the first client's CPU
@@ -30,12 +31,16 @@ LIMIT = 2.0  # times the first client's CPU
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A client with its gateway's canned answer. `result` is the type of the result that the answer means."""
+    """A client with its gateway's canned answer, and the gateway's token of the card.
+
+    `result` is the type of the result that the answer means.
+    """
 
     name: str
     open: Callable[[str], Provider]
     answer: Callable[[Payment], bytes]
     result: type = Approved
+    payment_method: str | None = None
 
 
 def _intent(payment: Payment) -> bytes:
@@ -92,11 +97,47 @@ def _intent(payment: Payment) -> bytes:
     return head.encode() + body
 
 
+def _order(payment: Payment) -> bytes:
+    """An order with its page, and an access token: the server has one answer for both requests."""
+    document = {
+        "access_token": "d9a4536e-62ba-4f60-8017-6053211d3f47",
+        "expires_in": 43199,
+        "status": {"statusCode": "SUCCESS"},
+        "redirectUri": "https://secure.payu.com/pay/?orderId=WZHF5FFDRJ140731GUEST000P01&token=" + "x" * 400,
+        "iframeAllowed": True,
+        "orderId": "WZHF5FFDRJ140731GUEST000P01",
+        "extOrderId": payment.provider_key,
+    }
+    body = json.dumps(document).encode()
+    head = (
+        "HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-Type: application/json;charset=utf-8\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: keep-alive\r\nCorrelation-Id: 0AE0B2C1-0001_AC11000D-0050_1\r\n"
+        "Cache-Control: no-cache, no-store, max-age=0, must-revalidate\r\nPragma: no-cache\r\nExpires: 0\r\n"
+        "X-Content-Type-Options: nosniff\r\nStrict-Transport-Security: max-age=31536000\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def _payu(base_url: str) -> Provider:
+    return PayuProvider(
+        base_url=base_url,
+        pos_id="300746",
+        client_id="300746",
+        client_secret=lambda: "bench",
+        notify_url="https://pay.example.com/v1/providers/payu/webhook",
+        timeout=TIMEOUT,
+    )
+
+
 ADAPTERS = (
     Adapter("http", lambda base_url: OkaneHttpProvider(base_url, timeout=TIMEOUT), lambda _: ANSWER),
     Adapter(
-        "stripe", lambda base_url: StripeProvider(base_url, api_key=lambda: "sk_test_bench", timeout=TIMEOUT), _intent
+        "stripe",
+        lambda base_url: StripeProvider(base_url, api_key=lambda: "sk_test_bench", timeout=TIMEOUT),
+        _intent,
+        payment_method="pm_card_visa",
     ),
+    Adapter("payu", _payu, _order, Pending),
 )
 
 
@@ -119,7 +160,7 @@ def main() -> None:
 
 def measure(*, rounds: int, calls: int) -> list[Mapping[str, float]]:
     """Return the CPU microseconds per charge by adapter, for each round."""
-    payment = replace(processing_payment(), payment_method="pm_card_visa")
+    payment = processing_payment()
     here, there = multiprocessing.Pipe()
     answers = [adapter.answer(payment) for adapter in ADAPTERS]
     server = multiprocessing.get_context("spawn").Process(target=_serve, args=(there, answers), daemon=True)
@@ -140,16 +181,18 @@ async def _rounds(ports: list[int], payment: Payment, rounds: int, calls: int) -
             provider = adapter.open(f"http://127.0.0.1:{port}")
             closing.push_async_callback(provider.aclose)
             opened.append((adapter, provider))
-            # Connections open, caches warm.
-            await cpu_us_per_call(provider.charge, payment, calls, result=adapter.result)
+            await _charge(adapter, provider, payment, calls)  # connections open, caches warm
         for number in range(rounds):
             turn = opened if number % 2 else opened[::-1]
-            one = {
-                adapter.name: await cpu_us_per_call(provider.charge, payment, calls, result=adapter.result)
-                for adapter, provider in turn
-            }
+            one = {adapter.name: await _charge(adapter, provider, payment, calls) for adapter, provider in turn}
             measured.append({adapter.name: one[adapter.name] for adapter in ADAPTERS})
     return measured
+
+
+async def _charge(adapter: Adapter, provider: Provider, payment: Payment, calls: int) -> float:
+    """Return the CPU microseconds per charge."""
+    payment = replace(payment, payment_method=adapter.payment_method)
+    return await cpu_us_per_call(provider.charge, payment, calls, result=adapter.result)
 
 
 def _serve(pipe: Pipe, answers: list[bytes]) -> None:

@@ -134,6 +134,12 @@ def test_any_other_status_of_a_charge_is_unknown(status: int, document: object) 
     assert isinstance(charged(response(status, document)), Unknown)
 
 
+@pytest.mark.parametrize("document", [b"", HTML, b"[]", {}, {"status": {}}])
+def test_a_400_or_404_without_payus_code_counts_against_it(document: object) -> None:
+    for status in (400, 404):
+        assert charged(response(status, document)) == looked_up(response(status, document)) == Unknown(f"HTTP {status}")
+
+
 @pytest.mark.parametrize("status", [200, 201, 302])
 @pytest.mark.parametrize(
     "document", [b"", HTML, b"[]", {}, {"status": "SUCCESS", "orderId": ORDER}, failure("WARNING")]
