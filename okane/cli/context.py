@@ -60,6 +60,8 @@ def find_context(data: Path | None, settings: Settings) -> Context:
     """Return the context. The environment wins; the running `okane up` of the data folder supplies the rest."""
     folder = data or default_path()
     here = DataFolder(folder).endpoints()
+    if here is not None and here.providers_file is not None and settings.providers_file is None:
+        settings = settings.model_copy(update={"providers_file": Path(here.providers_file)})
     return Context(
         settings=settings,
         source=f"okane up in {folder}" if here is not None else "the environment",

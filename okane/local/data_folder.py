@@ -41,6 +41,7 @@ class Endpoints:
     metrics_urls: Mapping[str, str]
     api_key: str | None = None
     payment_method: str | None = None
+    providers_file: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,7 @@ class Programs:
                 for name, port in self._metrics_ports.items()
             },
             payment_method=self._payment_method,
+            providers_file=self._provider_env.get("OKANE_PROVIDERS_FILE"),
         )
 
     def api(self) -> OkaneProcess:
@@ -139,6 +140,7 @@ class Programs:
         return stripe_simulator(
             port=port,
             log=self._folder.log("stripe"),
+            data=self._folder.stripe / "account",
             webhook_url=f"http://{binding.netloc(self._api_host, self._api_port)}/v1/providers/stripe/webhook",
             webhook_secret=written.webhook_secret,
             report=self._report,

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from okane.cli.context import find_context
 from okane.config import Settings
-from okane.local.data_folder import DataFolder
+from okane.local.data_folder import DataFolder, lock_data_folder
 from okane.local.options import UpOptions
 from okane.local.programs import Programs
 from okane.local.server import LocalError
@@ -47,6 +48,18 @@ def test_every_process_gets_the_file_instead_of_the_mock_provider(folder: DataFo
     assert where.payment_method == "pm_card_visa"
     base_url = tomllib.loads((folder.stripe / "providers.toml").read_text())["providers"]["stripe"]["base_url"]
     assert where.provider_base_url == base_url
+
+
+def test_commands_use_the_providers_file_and_the_test_card_of_the_running_system(tmp_path: Path) -> None:
+    with lock_data_folder(tmp_path, report=lambda _line: None) as folder:
+        settings = Settings(database_url="postgresql://x/y", redis_url="redis://x")
+        where = Programs(settings=settings, options=ANY_PORT, folder=folder).endpoints()
+        folder.publish(where)
+        context = find_context(tmp_path, Settings())
+        assert context.settings.providers_file == tmp_path / "stripe" / "providers.toml"
+        assert context.payment_method == "pm_card_visa"
+        own = find_context(tmp_path, Settings(providers_file=tmp_path / "own.toml"))
+        assert own.settings.providers_file == tmp_path / "own.toml"
 
 
 def test_a_providers_file_takes_the_place_of_the_mock_provider(folder: DataFolder) -> None:
