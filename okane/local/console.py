@@ -62,7 +62,7 @@ def summary(
     workers = {name: pid for name, pid in pids.items() if name.startswith("worker-")}
     mock = "  (a mock; its charges are in provider.jsonl)" if "provider" in pids else ""
     if "stripe" in pids:
-        mock = "  (Stripe World, a simulator that begins empty; its PaymentIntents are at /v1/payment_intents)"
+        mock = "  (Stripe World, a simulator; its PaymentIntents are at /v1/payment_intents)"
     rows = [
         ("API", where.api_url),
         (

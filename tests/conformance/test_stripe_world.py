@@ -85,6 +85,36 @@ async def test_a_customer_completes_or_fails_3_d_secure_on_a_page(
     assert (await journal(stripe_url)).get(payment, []) == captured
 
 
+async def test_the_account_is_there_again_after_a_restart(tmp_path: Path) -> None:
+    paid, waiting = str(uuid4()), str(uuid4())
+    form = charge(waiting, "pm_card_threeDSecure2Required", return_url="http://127.0.0.1/back")
+    port = free_port()
+    simulator = stripe_simulator(port=port, log=tmp_path / "stripe.log", data=tmp_path / "account")
+    intents = f"http://127.0.0.1:{port}/v1/payment_intents"
+    with running(simulator):
+        before = await post(intents, charge(paid), key=paid)
+        _, pending = await post(intents, form, key=waiting)
+    with running(simulator):
+        assert await post(intents, charge(paid), key=paid) == before
+        assert (await get(f"{intents}/{pending['id']}"))["next_action"] == pending["next_action"]
+        assert (await journal(f"http://127.0.0.1:{port}")) == {paid: [1000]}
+    with running(simulator):
+        assert len((await get(f"{intents}?limit=10"))["data"]) == 2
+    assert len(list((tmp_path / "account").glob("account-*"))) == 1
+
+
+async def test_an_account_that_cannot_be_read_gives_way_to_an_empty_one(tmp_path: Path) -> None:
+    port = free_port()
+    simulator = stripe_simulator(port=port, log=tmp_path / "stripe.log", data=tmp_path / "account")
+    (tmp_path / "account" / "account-7").mkdir(parents=True)
+    (tmp_path / "account" / "account-7" / "state.sqlite").write_bytes(b"rubbish")
+    with running(simulator):
+        assert (await get(f"http://127.0.0.1:{port}/v1/payment_intents"))["data"] == []
+    assert "beginning with an empty one" in (tmp_path / "stripe.log").read_text()
+    with running(simulator):
+        assert (await get(f"http://127.0.0.1:{port}/v1/payment_intents"))["data"] == []
+
+
 async def test_a_webhook_is_signed_and_sent_again_until_it_is_taken(tmp_path: Path) -> None:
     arrived: list[tuple[str, bytes]] = []
     both = asyncio.Event()

@@ -21,11 +21,11 @@ from urllib.parse import parse_qsl, urlencode
 sys.path.insert(0, str(Path(__file__).parent))  # run with -I, which leaves out the folder of the script
 
 import webhook_sender
+from account import Account
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _INTENTS = "/v1/payment_intents"
 _PAGE = 100
@@ -51,44 +51,23 @@ class Answer:
 
 
 class World:
-    """One account of Stripe World, called in this process. Its API key is not checked, but must be there."""
+    """The account, called as Stripe's API. Its key is not checked, but must be there."""
 
-    def __init__(self, app: Asgi) -> None:
-        self._app = app
+    def __init__(self, account: Account) -> None:
+        self._account = account
 
-    async def call(
-        self, method: str, path: str, form: dict[str, str] | None = None, *, key: str | None = None
-    ) -> Answer:
+    async def call(self, method: str, path: str, form: dict[str, str] | None = None) -> Answer:
         headers = [(b"content-type", b"application/x-www-form-urlencoded"), (b"authorization", b"Bearer sk_test_page")]
-        if key is not None:
-            headers.append((b"idempotency-key", key.encode()))
         path, _, query = path.partition("?")
         return await self.forward(method, path, query.encode(), headers, urlencode(form or {}).encode())
 
     async def forward(
         self, method: str, path: str, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes
     ) -> Answer:
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0"},
-            "http_version": "1.1",
-            "method": method,
-            "path": f"/worlds/okane{path}",
-            "query_string": query,
-            "headers": [pair for pair in headers if pair[0] != b"content-length"],
-        }
-        sent: list[MutableMapping[str, Any]] = []
-
-        async def receive() -> MutableMapping[str, Any]:
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        async def send(message: MutableMapping[str, Any]) -> None:
-            sent.append(message)
-
-        await self._app(scope, receive, send)
-        start, *rest = sent
-        kept = tuple((name, value) for name, value in start["headers"] if name != b"content-length")
-        return Answer(start["status"], b"".join(message.get("body", b"") for message in rest), kept)
+        sent = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
+        answer = await asyncio.to_thread(self._account.respond, method, path, query.decode("latin-1"), sent, body)
+        kept = tuple((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers)
+        return Answer(answer.status, answer.body_bytes, kept)
 
     async def intents(self) -> AsyncIterator[dict[str, Any]]:
         """Yield every PaymentIntent, newest first, from the list that Stripe's API has."""
@@ -105,14 +84,19 @@ class World:
 class StripeServer:
     """The ASGI application. `url` is its own address, for the pages that customers open."""
 
-    def __init__(self, world: World, *, url: str, sender: webhook_sender.WebhookSender | None) -> None:
+    def __init__(
+        self, world: World, *, account: Account, url: str, sender: webhook_sender.WebhookSender | None
+    ) -> None:
         self._world = world
+        self._account = account
         self._url = url
         self._sender = sender
-        self._cards: dict[str, asyncio.Task[str]] = {}
-        self._return_urls: dict[str, str] = {}
+        self._one_card_at_a_time = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
         if scope["type"] != "http":
             return
         body = b""
@@ -125,6 +109,17 @@ class StripeServer:
         headers = [*answer.headers, (b"content-length", str(len(answer.body)).encode())]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Save the account when the server stops: the server's own process ends by the signal right after it."""
+        while True:
+            kind = (await receive())["type"]
+            if kind == "lifespan.shutdown":
+                await asyncio.to_thread(self._account.save)
+                await asyncio.to_thread(self._account.close)
+            await send({"type": f"{kind}.complete"})
+            if kind == "lifespan.shutdown":
+                return
 
     async def _answer(self, scope: Scope, body: bytes) -> Answer:
         method, path = scope["method"], scope["path"]
@@ -151,24 +146,24 @@ class StripeServer:
             self._sender.look()
         document = answer.document()
         if return_url is not None and "id" in document:
-            self._return_urls[document["id"]] = return_url
+            self._account.return_urls[document["id"]] = return_url
         for intent in (document, *document.get("data", ()), document.get("error", {}).get("payment_intent") or {}):
             self._add_page(intent)
         return Answer(answer.status, json.dumps(document).encode(), answer.headers)
 
     async def _card(self, name: str) -> str:
         """Return the payment method with this short name; Stripe World makes it on first use. Unknown names stay."""
-        if name not in self._cards:
-            self._cards[name] = asyncio.create_task(self._make_card(name))
-        return await self._cards[name]
-
-    async def _make_card(self, name: str) -> str:
-        answer = await self._world.call("POST", "/v1/payment_methods", {"type": "card", "card[token]": name})
-        return str(answer.document()["id"]) if answer.status == 200 else name
+        cards = self._account.cards
+        async with self._one_card_at_a_time:
+            if name not in cards:
+                form = {"type": "card", "card[token]": name}
+                answer = await self._world.call("POST", "/v1/payment_methods", form)
+                cards[name] = str(answer.document()["id"]) if answer.status == 200 else name
+        return str(cards[name])
 
     def _add_page(self, intent: dict[str, Any]) -> None:
         """Turn the next action into that of a charge with a `return_url`: a page to open."""
-        return_url = self._return_urls.get(intent.get("id", ""))
+        return_url = self._account.return_urls.get(intent.get("id", ""))
         if return_url is not None and intent.get("status") == "requires_action":
             page = {"url": f"{self._url}/authenticate/{intent['id']}", "return_url": return_url}
             intent["next_action"] = {"type": "redirect_to_url", "redirect_to_url": page}
@@ -191,7 +186,7 @@ class StripeServer:
             await self._world.call("POST", f"{_INTENTS}/{intent_id}/confirm", change)
             if self._sender is not None:
                 self._sender.look()
-        location = self._return_urls.get(intent_id, "/health")
+        location = self._account.return_urls.get(intent_id, "/health")
         return Answer(303, b"", ((b"location", location.encode()),))
 
     async def _journal(self) -> bytes:
@@ -211,18 +206,15 @@ class StripeServer:
 
 
 async def serve(arguments: argparse.Namespace) -> None:
-    import seahaven.http
     import uvicorn
-    from seahaven_stripe_world import world as stripe_world
-    from seahaven_stripe_world.http_api import handle
 
-    world = World(seahaven.http.app(stripe_world, handle, reset_options={"startup": {"livemode": False}}))
+    account = Account(arguments.data)
+    world = World(account)
     sender = None
     if arguments.webhook_url is not None:
         sender = webhook_sender.WebhookSender(world.call, url=arguments.webhook_url, secret=arguments.webhook_secret)
-    server = StripeServer(world, url=f"http://127.0.0.1:{arguments.port}", sender=sender)
-    await world.call("GET", f"{_INTENTS}?limit=1")  # makes the account: it is ready when the port answers
-    config = uvicorn.Config(server, host="127.0.0.1", port=arguments.port, lifespan="off", log_level="warning")
+    server = StripeServer(world, account=account, url=f"http://127.0.0.1:{arguments.port}", sender=sender)
+    config = uvicorn.Config(server, host="127.0.0.1", port=arguments.port, lifespan="on", log_level="warning")
     async with asyncio.TaskGroup() as tasks:
         sending = tasks.create_task(sender.run()) if sender is not None else None
         await uvicorn.Server(config).serve()
@@ -237,6 +229,7 @@ def secret_in(path: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--data", type=Path, help="the folder that keeps the account between two runs (default: none)")
     parser.add_argument("--webhook-url", help="where to send signed webhooks (default: nowhere)")
     parser.add_argument("--webhook-secret", type=secret_in, help="the file that holds the secret to sign them with")
     asyncio.run(serve(parser.parse_args()))
