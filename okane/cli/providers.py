@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from okane.card_numbers import holds_card_number
 from okane.cli.context import Context, open_context
 from okane.cli.options import Data, Json
 from okane.cli.output import CONSOLE, format_duration, format_time, iso, print_json
@@ -130,6 +131,8 @@ def _check_known(name: str, known: Collection[str]) -> None:
 def _check_reason(reason: str) -> None:
     if not (reason.strip() and reason.isprintable() and len(reason) <= MAX_REASON):
         raise SetupError(f"--reason must have 1 to {MAX_REASON} printable characters")
+    if holds_card_number(reason):
+        raise SetupError("--reason looks like the number of a card")
 
 
 def _circuit(one: ProviderState) -> str:

@@ -119,6 +119,7 @@ def test_a_reference_of_digits_that_no_issuer_has_is_taken() -> None:
         ("review", "resolve", "x", "--as", "success", "--reason", SPACED, "--yes"),
         ("review", "resolve", "x", "--as", "success", "--reason", "found", "--provider-ref", CARD, "--yes"),
         ("keys", "create", "--name", CARD),
+        ("providers", "drain", "stripe", "--reason", SPACED),
     ],
 )
 def test_commands_refuse_a_card_number(arguments: tuple[str, ...]) -> None:
