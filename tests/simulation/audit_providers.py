@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -53,8 +53,9 @@ class ProviderAudit:
         """Return the fault of a charge that is about to be sent under the claim that holds the row."""
         events = self._database.events[row.id]
         claim = next(one for one in reversed(events) if one.event == "claimed")
-        if provider != row.provider or provider != claim.provider:
-            return f"is charged at {provider}, and its claim names {claim.provider}"
+        claimed_for = self._database.claimed_for[row.id, claim.attempt]
+        if not provider == row.provider == claimed_for:
+            return f"is charged at {provider}, and its claim names {claimed_for}"
         if any(switch.forbids(provider, claim.at) for switch in self.switches):
             return f"is charged at {provider}, which was switched off before its claim"
         lifetime_s = self._key_lifetime_s.get(provider)
@@ -69,10 +70,11 @@ class ProviderAudit:
         charged_at = sorted({one.provider for one in charges})
         if len(charged_at) > 1:
             yield f"I20: {row.id} was charged by {' and '.join(charged_at)}"
-        if (line := stray(events)) is not None:
+        named = [self._named(line) for line in events]
+        if (line := stray(named)) is not None:
             yield f"I23: {row.id}: {line.event} of attempt {line.attempt} names {line.provider}"
         status, retries = Status.PENDING, 0
-        for line in events:
+        for line in named:
             if line.event == "claimed":
                 for switch in self.switches:
                     if switch.forbids(line.provider, line.at) and not (switch.drained and status in OPEN):
@@ -84,6 +86,12 @@ class ProviderAudit:
             status = line.status
         if row.retries != retries:
             yield f"I25: {row.id} counts {row.retries} retries, its events {retries}"
+
+    def _named(self, line: Event) -> Event:
+        """Return an event with the provider that its claim chose."""
+        if line.event != "claimed":
+            return line
+        return replace(line, provider=self._database.claimed_for[line.payment_id, line.attempt])
 
     def _wrong_outcome(self, line: Event) -> str | None:
         """Return the fault of an outcome that no answer of the provider supports."""

@@ -159,6 +159,8 @@ class MemoryDatabase:
     events: dict[UUID, list[Event]] = field(default_factory=dict)
     sweep_cursors: dict[str, UUID] = field(default_factory=dict)
     providers: dict[str, ProviderRow] = field(default_factory=dict)
+    # The provider of each claim, by payment and attempt, for the audit: the table of events keeps that of outcomes.
+    claimed_for: dict[tuple[UUID, int], str] = field(default_factory=dict)
     horizon: Horizon = field(init=False)
     _ids_made: int = 0
 
@@ -618,7 +620,8 @@ class MemoryPaymentStore:
             case _:
                 row.called_at = now
         self._lend(row, now)
-        self._db.change(row, Status.PROCESSING, "claimed", actor=self._actor, provider=provider)
+        self._db.change(row, Status.PROCESSING, "claimed", actor=self._actor)
+        self._db.claimed_for[row.id, row.attempts] = provider
 
     def _lend(self, row: PaymentRow, now: datetime) -> None:
         row.lease_until = now + self._lease
