@@ -36,6 +36,7 @@ class PaymentRow:
     provider_key: str
     created_at_s: float  # since the epoch, by Postgres' clock
     reason: str | None = None
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,7 @@ class EventRow:
     status: Status
     attempt: int
     actor: str
+    provider: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ async def _payments(connection: psycopg.AsyncConnection[TupleRow]) -> Mapping[st
     async with connection.cursor(name="payments") as cursor:
         cursor.itersize = _ROWS_AT_ONCE
         await cursor.execute(SQL["payments"])
-        async for id_, account, key, amount, currency, status, version, attempts, called_as, at_s, reason in cursor:
+        async for row in cursor:
+            id_, account, key, amount, currency, status, version, attempts, called_as, at_s, reason, retries = row
             rows[id_] = PaymentRow(
                 id=id_,
                 account_id=sys.intern(account),
@@ -93,6 +96,7 @@ async def _payments(connection: psycopg.AsyncConnection[TupleRow]) -> Mapping[st
                 provider_key=id_ if called_as == id_ else called_as,
                 created_at_s=at_s,
                 reason=reason,
+                retries=retries,
             )
     return rows
 
@@ -102,7 +106,7 @@ async def _events(connection: psycopg.AsyncConnection[TupleRow]) -> Mapping[str,
     async with connection.cursor(name="events") as cursor:
         cursor.itersize = _ROWS_AT_ONCE
         await cursor.execute(SQL["events"])
-        async for payment_id, version, at_s, event, status, attempt, actor in cursor:
+        async for payment_id, version, at_s, event, status, attempt, actor, provider in cursor:
             line = EventRow(
                 version=version,
                 at_s=at_s,
@@ -110,6 +114,7 @@ async def _events(connection: psycopg.AsyncConnection[TupleRow]) -> Mapping[str,
                 status=Status(status),
                 attempt=attempt,
                 actor=sys.intern(actor),
+                provider=None if provider is None else sys.intern(provider),
             )
             events.setdefault(payment_id, []).append(line)
     return events

@@ -8,7 +8,16 @@ from typing import Any
 
 from okane.payment import Status
 from streams import ConsumerStats, LaneStats, StreamStats
-from torture.history.journals import Charge, EventRow, History, Observation, PaymentRow, ProviderCounts, Request
+from torture.history.journals import (
+    Charge,
+    EventRow,
+    History,
+    Observation,
+    PaymentRow,
+    ProviderCounts,
+    Request,
+    SwitchedTime,
+)
 
 STARTED_S = 1_800_000_000.0
 CANARY = "s3cr3t/of a canary"
@@ -29,6 +38,8 @@ _STATUS = {
     "spent": Status.FAILED_FINAL,
     "unavailable": Status.FAILED_RETRYABLE,
     "unknown": Status.UNKNOWN,
+    "deferred": Status.FAILED_RETRYABLE,
+    "pending": Status.SUBMITTED,
     "needs_review": Status.NEEDS_REVIEW,
     "retried": Status.PENDING,
     "canceled": Status.CANCELED,
@@ -44,7 +55,9 @@ class Story:
     events: Sequence[EventRow]
     charges: Sequence[Charge] = ()
 
-    def charged(self, *, after_claim: int = 1, captured: bool = True, key: str | None = None) -> Story:
+    def charged(
+        self, *, after_claim: int = 1, captured: bool = True, key: str | None = None, provider: str = "http"
+    ) -> Story:
         """With a line in the provider's journal, of a call right after that claim (0: after the acceptance)."""
         moments_s = [STARTED_S, *(line.at_s for line in self.events if line.event == "claimed")]
         charge = Charge(
@@ -54,20 +67,27 @@ class Story:
             currency=self.row.currency,
             captured=captured,
             at_s=moments_s[after_claim] + 0.5,
+            provider=provider,
         )
         return replace(self, charges=(*self.charges, charge))
 
 
 def story(name: str, *words: str, reason: str | None = None, amount_minor: int = 1000) -> Story:
     """A payment to which these events happened. `late_result` may say whose it was and where it led: `late_result:1`,
-    `late_result:1:needs_review`."""
-    status, attempt = Status.PENDING, 0
+    `late_result:1:needs_review`. A claim may name its provider: `claimed::stripe`."""
+    status, attempt, retries = Status.PENDING, 0, 0
+    providers: dict[int, str] = {}
     events = []
     for version, said in enumerate(words, 1):
         word, _, about = said.partition(":")
         whose, _, led_to = about.partition(":")
-        attempt += word == "claimed"
-        status = _STATUS.get(word, Status(led_to) if led_to else status)
+        retries += word == "unavailable" or (word == "claimed" and status is Status.PROCESSING)
+        if word == "retried":
+            retries = 0
+        if word == "claimed":
+            attempt += 1
+            providers[attempt], led_to = led_to or "http", ""
+        status = Status(led_to) if led_to else _STATUS.get(word, status)
         events.append(
             EventRow(
                 version=version,
@@ -76,6 +96,7 @@ def story(name: str, *words: str, reason: str | None = None, amount_minor: int =
                 status=status,
                 attempt=int(whose) if whose else attempt,
                 actor="w1",
+                provider=providers.get(int(whose) if whose else attempt),
             )
         )
     row = PaymentRow(
@@ -90,6 +111,7 @@ def story(name: str, *words: str, reason: str | None = None, amount_minor: int =
         provider_key=f"id-{name}",
         created_at_s=STARTED_S,
         reason=reason,
+        retries=retries,
     )
     return Story(row, events)
 
@@ -134,6 +156,21 @@ STORIES: Sequence[Story] = (
     story("canceled", "canceled"),
     story("reviewed", "claimed", "needs_review", "decided", reason="seen on the statement").charged(),
     story("never-heard", "claimed", "success").charged(),
+    story("limited", "claimed", "deferred", "claimed", "success").charged(after_claim=2),
+    story("fallen-back", "claimed", "unavailable", "claimed::stripe", "success").charged(
+        after_claim=2, provider="stripe"
+    ),
+    story(
+        "3-D Secure", "claimed::stripe", "pending", "claimed::stripe", "pending", "claimed::stripe", "success"
+    ).charged(provider="stripe"),
+    story("drained", "claimed::bank", "unknown", "claimed::bank", "success").charged(
+        provider="bank"
+    ),  # looked up while it was drained
+)
+# The provider of `drained` was, from its first outcome on, and another one is all the time.
+SWITCHED = (
+    SwitchedTime(provider="bank", mode="drain", since_s=STARTED_S + 2.5, until_s=STARTED_S + 3.5),
+    SwitchedTime(provider="payu", mode="off", since_s=STARTED_S, until_s=STARTED_S + 100),
 )
 BY_NAME = {one.row.id.removeprefix("id-"): one for one in STORIES}
 
@@ -156,6 +193,7 @@ def good() -> History:
         observations=[*(seen(one) for one in told), seen(BY_NAME["replayed"], status="failed_final")],  # as it once was
         charges=[charge for one in STORIES for charge in one.charges],
         provider=ProviderCounts(calls=12),
+        switched=SWITCHED,
         rows={one.row.id: one.row for one in STORIES},
         events={one.row.id: one.events for one in STORIES if one.events},
         metrics={"w1": {'okane_sweep_repairs_total{lane="low"}': 3.0}, "w2": {}},

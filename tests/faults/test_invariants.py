@@ -36,7 +36,7 @@ from tests.faults.histories import (
     with_story,
     without,
 )
-from torture.history.journals import EventRow, History, ProviderCounts
+from torture.history.journals import EventRow, History, ProviderCounts, SwitchedTime
 from torture.invariants.at_rest import sweep_repairs_little
 from torture.invariants.leaks import is_card_number
 from torture.invariants.verdict import INVARIANTS, check
@@ -51,7 +51,7 @@ def test_a_history_full_of_trouble_holds() -> None:
     assert verdict.violations == []
     assert verdict.holds
     assert verdict.not_judged == ["I11"]  # there were faults
-    assert verdict.counts == {f"I{number}": 0 for number in range(1, 13)}
+    assert verdict.counts == {f"I{number}": 0 for number in (*range(1, 13), 20, 23, 24, 25)}
 
 
 def test_the_order_in_which_a_journal_comes_does_not_matter() -> None:
@@ -236,6 +236,63 @@ BROKEN: dict[str, tuple[str, Spoil]] = {
     "a card of 15 digits": ("I12", with_log("paid by 378282246310005.")),
     "another card": ("I12", with_log("pan=5555555555554444, ok")),
     "a card at the very end": ("I12", with_log("6011111111111117")),
+    # I20
+    "charged by two providers": (
+        "I20",
+        with_story(
+            story("x", "claimed", "unavailable", "claimed::stripe", "success")
+            .charged()
+            .charged(after_claim=2, provider="stripe")
+        ),
+    ),
+    # I23
+    "claimed for another provider in doubt": (
+        "I23",
+        with_story(
+            story("x", "claimed", "unknown", "claimed::stripe", "success").charged(after_claim=2, provider="stripe")
+        ),
+    ),
+    "claimed for another provider after a crash": (
+        "I23",
+        with_story(story("x", "claimed", "claimed::stripe", "success").charged(after_claim=2, provider="stripe")),
+    ),
+    "claimed for another provider while one decides": (
+        "I23",
+        with_story(
+            story("x", "claimed", "pending", "claimed::stripe", "success").charged(after_claim=2, provider="stripe")
+        ),
+    ),
+    "a pin forgotten later": (
+        "I23",
+        with_story(
+            story("x", "claimed", "unknown", "claimed", "unavailable", "claimed::stripe", "success").charged(
+                after_claim=3, provider="stripe"
+            )
+        ),
+    ),
+    "an outcome of another provider": ("I23", with_event("plain", 2, provider="stripe")),
+    # I24
+    "charged while it was switched off": (
+        "I24",
+        having(
+            switched=[SwitchedTime(provider="stripe", mode="off", since_s=STARTED_S + 2.5, until_s=STARTED_S + 3.5)],
+        ),
+    ),
+    "charged while it was drained": (
+        "I24",
+        having(
+            switched=[SwitchedTime(provider="bank", mode="drain", since_s=STARTED_S + 0.5, until_s=STARTED_S + 1.5)]
+        ),
+    ),
+    "looked up while it was switched off": (
+        "I24",
+        having(
+            switched=[SwitchedTime(provider="stripe", mode="off", since_s=STARTED_S + 4.5, until_s=STARTED_S + 5.5)]
+        ),
+    ),
+    # I25
+    "a rate limit that burned a retry": ("I25", with_row("limited", retries=1)),
+    "a failure that burned none": ("I25", with_row("retried", retries=1)),
 }
 
 
@@ -269,9 +326,21 @@ def test_the_sweep_may_repair_less_than_one_in_a_thousand_without_faults() -> No
 # Every event that may come next, by status. A late result may come at any time.
 NEXT: Mapping[Status, Sequence[str]] = {
     Status.PENDING: ("claimed", "canceled", "needs_review"),
-    Status.PROCESSING: ("claimed", "success", "declined", "spent", "unavailable", "unknown", "needs_review"),
+    Status.PROCESSING: (
+        "claimed",
+        "success",
+        "declined",
+        "spent",
+        "unavailable",
+        "deferred",
+        "unknown",
+        "pending",
+        "needs_review",
+    ),
     Status.FAILED_RETRYABLE: ("claimed", "retried", "canceled", "needs_review"),
     Status.UNKNOWN: ("claimed", "needs_review"),
+    Status.REQUIRES_ACTION: ("claimed", "needs_review"),
+    Status.SUBMITTED: ("claimed", "needs_review"),
     Status.SUCCESS: (),
     Status.FAILED_FINAL: ("retried", "late_result:1:needs_review"),
     Status.CANCELED: ("late_result:1:needs_review",),
@@ -326,6 +395,8 @@ ROADS: Mapping[Status, Sequence[str]] = {
     Status.FAILED_FINAL: ("claimed", "declined"),
     Status.UNKNOWN: ("claimed", "unknown"),
     Status.CANCELED: ("canceled",),
+    Status.REQUIRES_ACTION: ("claimed", "pending:1:requires_action"),
+    Status.SUBMITTED: ("claimed", "pending"),
     Status.NEEDS_REVIEW: ("needs_review",),
 }
 WORDS = sorted({word.partition(":")[0] for words in NEXT.values() for word in words} | {"something new"})

@@ -100,6 +100,7 @@ async def test_rows_and_events_are_read_as_they_stand(database_url: str) -> None
     assert (success.version, success.event, success.status, success.attempt) == (2, "success", Status.SUCCESS, 1)
     assert row.created_at_s <= claimed.at_s <= success.at_s
     assert claimed.actor == "w1"
+    assert (success.provider, row.retries) == ("http", 0)
     verdict = check(History(rows=read.rows, events=read.events))
     assert [violation.what for violation in verdict.violations] == ["success without a charge"] * 2
 

@@ -28,6 +28,7 @@ __all__ = [
     "PaymentRow",
     "ProviderCounts",
     "Request",
+    "SwitchedTime",
     "parse_metrics",
     "read_broker",
     "read_charges",
@@ -115,6 +116,7 @@ class Charge:
     currency: str
     captured: bool
     at_s: float  # since the epoch, by the provider's clock
+    provider: str = "http"
 
     @classmethod
     def from_line(cls, line: bytes) -> Self:
@@ -149,6 +151,16 @@ class ProviderCounts:
         return cls(calls=_count(summary, "calls"), conflicts=_count(summary, "conflicts"))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchedTime:
+    """A time in which a provider was switched to `off` or `drain` for sure, by Postgres' clock, since the epoch."""
+
+    provider: str
+    mode: str
+    since_s: float
+    until_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class LogFile:
     """The lines of one log, read from the disk each time they are gone through."""
@@ -174,6 +186,7 @@ class History:
     observations: Sequence[Observation] = ()
     charges: Sequence[Charge] = ()
     provider: ProviderCounts = ProviderCounts()
+    switched: Sequence[SwitchedTime] = ()
     rows: Mapping[str, PaymentRow] = field(default_factory=dict)
     events: Mapping[str, Sequence[EventRow]] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

@@ -1,12 +1,12 @@
 """The provider in the events of one payment. Pure; shared with the simulation's audit.
 
-A claim names the provider that may be called under it. From the first claim whose call may have been executed, or may still
+An attempt calls one provider at most. From the first claim whose call may have been executed, or may still
 be, every event of the payment names that provider.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
 # Outcomes after which no call of the attempt can be on its way, and no money has moved.
@@ -31,25 +31,33 @@ class Event(Protocol):
 E = TypeVar("E", bound=Event)
 
 
+def providers_by_attempt(events: Sequence[Event]) -> Mapping[int, str]:
+    """Return the provider of each attempt, by its claim or else by its outcome; not of one whose worker died silently."""
+    named: dict[int, str] = {}
+    for line in events:
+        if line.provider is not None and line.event not in _NO_CALL:
+            named.setdefault(line.attempt, line.provider)
+    return named
+
+
 def stray(events: Sequence[E]) -> E | None:
-    """Return the first event that names another provider than its claim, or than the one that the payment is pinned to."""
-    claims: dict[int, str | None] = {}
+    """Return the first event that names another provider than its attempt's, or than that of the pin."""
+    providers = providers_by_attempt(events)
     pinned: str | None = None
     in_work: str | None = None
     for line in events:
         if line.event in _NO_CALL:
             continue
+        provider = providers.get(line.attempt)
+        if line.provider is not None and line.provider != provider:
+            return line
         if line.event == "claimed":
             pinned = pinned or in_work  # its worker died, or stalled
-            if line.provider is None or (pinned is not None and line.provider != pinned):
+            if pinned is not None and provider not in (None, pinned):
                 return line
-            claims[line.attempt] = in_work = line.provider
-            continue
-        if line.provider is not None and line.provider != claims.get(line.attempt):
-            return line
-        if line.event == "late_result":
-            continue
-        if line.event not in NOTHING_HAPPENED:
-            pinned = pinned or in_work
-        in_work = None
+            in_work = provider
+        elif line.event != "late_result":
+            if line.event not in NOTHING_HAPPENED:
+                pinned = pinned or in_work
+            in_work = None
     return None

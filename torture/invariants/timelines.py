@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from okane.payment import CLOSED_UNCHARGED, TERMINAL, TRANSITIONS, Status
+from okane.payment import AWAITING_PROVIDER, CLOSED_UNCHARGED, TERMINAL, TRANSITIONS, Status
 from torture.history.journals import EventRow, History, Observation, PaymentRow
 from torture.invariants.violation import Violation
 
@@ -15,6 +15,7 @@ _OUTCOMES = {
     "spent": Status.FAILED_FINAL,
     "unavailable": Status.FAILED_RETRYABLE,
     "unknown": Status.UNKNOWN,
+    "deferred": Status.FAILED_RETRYABLE,
 }
 
 Fault = Callable[[Sequence[EventRow], PaymentRow], str | None]
@@ -79,6 +80,8 @@ def _allowed(before: Status, line: EventRow) -> bool:
             return after is Status.NEEDS_REVIEW and after in TRANSITIONS[before] and not before.is_terminal
         case "unanswered":  # closed, and the provider does not say whether a charge arrived later
             return after is Status.NEEDS_REVIEW and before in CLOSED_UNCHARGED
+        case "pending":  # the provider decides later
+            return before is Status.PROCESSING and after in AWAITING_PROVIDER
         case outcome if outcome in _OUTCOMES:
             return before is Status.PROCESSING and after is _OUTCOMES[outcome]
         case _:  # a decision by a human

@@ -1,4 +1,4 @@
-"""The invariants I1 to I12 over the journals of one run, and the verdict. Pure, and linear in the size of the history.
+"""The invariants over the journals of one run, and the verdict. Pure, and linear in the size of the history.
 
 Each judges one thing alone, so that what broke is named once: how many charges there are is I2's, whether there is one at
 all I3's, and so on.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from okane.payment import CLOSED_UNCHARGED, Status
 from torture.history.journals import History
-from torture.invariants import at_rest, leaks, money, promises, timelines
+from torture.invariants import at_rest, leaks, money, promises, providers, timelines
 from torture.invariants.violation import Violation
 
 __all__ = ["INVARIANTS", "Finding", "Invariant", "Verdict", "Violation", "check"]
@@ -89,7 +89,7 @@ INVARIANTS: Sequence[Invariant] = (
         promises.acknowledged_payments_exist,
         _acknowledged,
     ),
-    Invariant("I2", "at most one captured charge per payment", money.charged_once_at_most, _captured),
+    Invariant("I2", "at most one captured charge per payment at a provider", money.charged_once_at_most, _captured),
     Invariant(
         "I3",
         "success if and only if charged, the same amount",
@@ -146,5 +146,29 @@ INVARIANTS: Sequence[Invariant] = (
         "no canary secret or card number in any log",
         leaks.logs_hold_no_secrets,
         lambda history: len(history.logs),
+    ),
+    Invariant(
+        "I20",
+        "at most one provider has charged a payment",
+        providers.charged_by_one_provider,
+        _captured,
+    ),
+    Invariant(
+        "I23",
+        "from its pin on, a payment's events name one provider",
+        providers.pinned_payments_stay,
+        _events,
+    ),
+    Invariant(
+        "I24",
+        "a provider that is switched off gets no charge, and a drained one no new one",
+        providers.switched_off_is_not_charged,
+        lambda history: len(history.switched),
+    ),
+    Invariant(
+        "I25",
+        "only the provider's failures and crashes burn a retry",
+        providers.only_failures_burn_retries,
+        lambda history: len(history.rows),
     ),
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """`invariant` is its name, I1 to I12; `subject` a payment, a client's key, a lane, a process or a log."""
+    """`invariant` is its name, such as I1; `subject` a payment, a client's key, a lane, a process or a log."""
 
     invariant: str
     subject: str

@@ -4,10 +4,10 @@ SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY
 
 -- name: payments
 SELECT p.id::text, p.account_id, p.idempotency_key, p.amount_minor, p.currency, p.status, p.version, p.attempts,
-       p.provider_key, extract(epoch FROM p.created_at)::float8, p.last_error
+       p.provider_key, extract(epoch FROM p.created_at)::float8, p.last_error, p.retries
 FROM payments p
 
 -- name: events
-SELECT e.payment_id::text, e.version, extract(epoch FROM e.at)::float8, e.event, e.status, e.attempt, e.actor
+SELECT e.payment_id::text, e.version, extract(epoch FROM e.at)::float8, e.event, e.status, e.attempt, e.actor, e.provider
 FROM payment_events e
 ORDER BY e.payment_id, e.version
