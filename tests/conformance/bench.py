@@ -12,7 +12,7 @@ import pytest
 from okane.payment import Payment
 from okane.providers.base import Approved, ChargeResult, LookUpResult, Pending, Provider
 from tests.conformance.fault_proxy import Fault, FaultProxy
-from tests.conformance.gateway import Booked, Gateway, Wish
+from tests.conformance.gateway import Booked, Gateway, SignedNotice, Wish
 
 TIMEOUT = timedelta(seconds=3)
 
@@ -58,6 +58,15 @@ class Bench:
         result = await self.settled(payment, await self.charge(payment))
         assert isinstance(result, Approved), result
         return result
+
+    async def notice(self) -> tuple[Payment, SignedNotice]:
+        """Return a charged payment and its notice. Skips the case for a gateway that sends none."""
+        payment = await self.payment()
+        await self.approved(payment)
+        signed = await self.gateway.notice(payment)
+        if signed is None:
+            pytest.skip(f"{self.gateway.name} sends no notices")
+        return payment, signed
 
     async def books(self, payment: Payment) -> list[Booked]:
         return list(await self.gateway.books(payment))

@@ -7,11 +7,23 @@ more costs money.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
 
 from okane.payment import Payment
-from okane.providers.base import Approved, Declined, LookUpResult, NotFound, Pending, Unavailable, Unknown
+from okane.providers.base import (
+    Approved,
+    Declined,
+    InvalidNotice,
+    LookUpResult,
+    NotFound,
+    Pending,
+    Unavailable,
+    Unknown,
+)
 from tests.conformance.bench import TIMEOUT, Bench
 from tests.conformance.fault_proxy import CUT_ANSWER, LOST_ANSWER, LOST_REQUEST, Fault
 from tests.conformance.gateway import Wish
@@ -261,3 +273,42 @@ async def a_payment_that_was_never_charged_is_not_found_and_not_charged(bench: B
     found = await bench.look_up(payment)
     assert isinstance(found, NotFound | Unknown), found
     assert await bench.books(payment) == []
+
+
+@case
+async def a_notice_names_its_payment_and_is_the_same_event_each_time(bench: Bench) -> None:
+    payment, signed = await bench.notice()
+    parse = signed.parser([signed.secret])
+    [notice] = parse(signed.headers, signed.body, now=datetime.now(UTC))
+    assert notice.payment_id == payment.id
+    assert notice.provider_ref == (await bench.booked_once(payment)).ref
+    assert list(parse(signed.headers, signed.body, now=datetime.now(UTC))) == [notice]
+
+
+@case
+async def a_notice_is_valid_under_either_of_two_secrets(bench: Bench) -> None:
+    _, signed = await bench.notice()
+    for secrets in (["another-secret", signed.secret], [signed.secret, "another-secret"]):
+        assert len(signed.parser(secrets)(signed.headers, signed.body, now=datetime.now(UTC))) == 1
+
+
+@case
+async def a_forged_notice_is_refused(bench: Bench) -> None:
+    _, signed = await bench.notice()
+    middle = len(signed.body) // 2
+    changed = signed.body[:middle] + bytes([signed.body[middle] ^ 1]) + signed.body[middle + 1 :]
+    shortened = {name: value[:-1] for name, value in signed.headers.items()}
+    forgeries: list[tuple[Sequence[str], Mapping[str, str], bytes]] = [
+        ([signed.secret], signed.headers, changed),
+        ([signed.secret], signed.headers, signed.body + b" "),
+        ([signed.secret], signed.headers, b""),
+        ([signed.secret], {}, signed.body),
+        ([signed.secret], dict.fromkeys(signed.headers, ""), signed.body),
+        ([signed.secret + "x"], signed.headers, signed.body),
+        ([signed.secret], shortened, changed),
+        ([""], signed.headers, signed.body),
+        ([], signed.headers, signed.body),
+    ]
+    for secrets, headers, body in forgeries:
+        with pytest.raises(InvalidNotice):
+            signed.parser(secrets)(headers, body, now=datetime.now(UTC))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
 from okane.payment import Payment
-from okane.providers.base import Pending, Provider
+from okane.providers.base import NoticeParser, Pending, Provider
 from tests.conformance.fault_proxy import Recorded
 
 
@@ -30,6 +30,16 @@ class Booked:
     amount_minor: int
     currency: str
     moved: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedNotice:
+    """A webhook as the gateway sends it, and the parser for the secrets that okane has at the time."""
+
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
+    secret: str
+    parser: Callable[[Sequence[str]], NoticeParser]
 
 
 class Gateway(Protocol):
@@ -59,6 +69,10 @@ class Gateway(Protocol):
 
     async def books(self, payment: Payment) -> Sequence[Booked]:
         """Return what the gateway itself lists for this payment."""
+        ...
+
+    async def notice(self, payment: Payment) -> SignedNotice | None:
+        """Return the notice about a payment that was charged; None if this gateway sends none."""
         ...
 
     def check_request(self, request: Recorded) -> None:

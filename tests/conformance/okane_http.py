@@ -20,7 +20,7 @@ from okane.providers.okane_http.provider import OkaneHttpProvider
 from okane.simulator.app import serving
 from okane.simulator.options import SimulatorOptions
 from tests.conformance.fault_proxy import Recorded
-from tests.conformance.gateway import Booked, Gateway, Wish
+from tests.conformance.gateway import Booked, Gateway, SignedNotice, Wish
 from tests.conformance.skeleton import SkeletonProvider
 from tests.payments import PAYMENT
 
@@ -67,6 +67,9 @@ class OkaneHttpGateway:
             for line in lines
             if line["status"] == "captured"
         ]
+
+    async def notice(self, payment: Payment) -> SignedNotice | None:
+        return None
 
     def check_request(self, request: Recorded) -> None:
         if request.method == "POST":

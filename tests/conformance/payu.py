@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -18,9 +19,10 @@ from okane.local.ports import free_port
 from okane.payment import Payment
 from okane.providers.base import Pending
 from okane.providers.payu.provider import PayuProvider
+from okane.providers.payu.webhook import notice_parser
 from tests.conformance.fault_proxy import Recorded
-from tests.conformance.gateway import Booked, Wish
-from tests.conformance.payu_simulator import UniqueOrders, payu_simulator, unique_orders
+from tests.conformance.gateway import Booked, SignedNotice, Wish
+from tests.conformance.payu_simulator import SECOND_KEY, UniqueOrders, payu_simulator, unique_orders
 from tests.conformance.simulators import running
 from tests.payments import PAYMENT
 
@@ -110,6 +112,19 @@ class PayuGateway:
             async with self._session.get(url, headers=headers) as answer:
                 orders += (await answer.json())["orders"]
         return orders
+
+    async def notice(self, payment: Payment) -> SignedNotice:
+        """Return the notice of the payment's order, signed as PayU's description says."""
+        [entry] = await self.books(payment)
+        order = {"orderId": entry.ref, "extOrderId": payment.provider_key, "status": "COMPLETED"}
+        body = json.dumps({"order": order}).encode()
+        digest = hashlib.sha256(body + SECOND_KEY.encode()).hexdigest()
+        return SignedNotice(
+            headers={"openpayu-signature": f"sender=checkout;signature={digest};algorithm=SHA-256;content=DOCUMENT"},
+            body=body,
+            secret=SECOND_KEY,
+            parser=lambda keys: notice_parser(lambda: keys),
+        )
 
     def check_request(self, request: Recorded) -> None:
         if not self.is_charge(request):

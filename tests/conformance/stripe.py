@@ -6,6 +6,7 @@ Every request is held against Stripe's own OpenAPI document, which Stripe World 
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,19 +16,22 @@ from typing import Any
 from uuid import uuid4
 
 import aiohttp
+import stripe
 
 from okane.local.ports import free_port
 from okane.local.stripe_simulator.server import PACKAGES, stripe_simulator
 from okane.payment import Payment
 from okane.providers.base import Pending, Provider
 from okane.providers.stripe.provider import StripeProvider
+from okane.providers.stripe.webhook import StripeNoticeParser
 from tests.conformance.fault_proxy import Recorded
-from tests.conformance.gateway import Booked, Gateway, Wish
+from tests.conformance.gateway import Booked, Gateway, SignedNotice, Wish
 from tests.conformance.openapi import OpenApiDocument
 from tests.conformance.simulators import running
 from tests.payments import PAYMENT
 
 _KEY = "sk_test_conformance4242"
+_SECRET = "whsec_conformance4242"
 _CARDS = {
     Wish.APPROVED: "pm_card_visa",
     Wish.DECLINED: "pm_card_visa_chargeDeclinedStolenCard",
@@ -41,7 +45,7 @@ class StripeGateway:
     """The driver of a Stripe World at `url`."""
 
     name = "stripe"
-    secrets: Sequence[str] = (_KEY,)
+    secrets: Sequence[str] = (_KEY, _SECRET)
     finds_lost_charges = True
     limits_before_charging = True
 
@@ -83,6 +87,25 @@ class StripeGateway:
             for one in await intents_of(self.url, payment)
             if one["status"] == "succeeded" or one["status"] in _MAY_MOVE
         ]
+
+    async def notice(self, payment: Payment) -> SignedNotice:
+        """Return Stripe World's own event, signed by Stripe's own package."""
+        headers = {"Authorization": f"Bearer {_KEY}"}
+        params = {"type": "payment_intent.succeeded", "limit": "100"}
+        async with (
+            aiohttp.ClientSession(headers=headers) as session,
+            session.get(f"{self.url}/v1/events", params=params) as answer,
+        ):
+            events = (await answer.json())["data"]
+        [event] = [one for one in events if one["data"]["object"]["metadata"].get("payment_id") == str(payment.id)]
+        body = json.dumps(event)
+        header = stripe.WebhookSignature.generate_signature_header(body, _SECRET, int(datetime.now(UTC).timestamp()))
+        return SignedNotice(
+            headers={"stripe-signature": header},
+            body=body.encode(),
+            secret=_SECRET,
+            parser=lambda secrets: StripeNoticeParser(lambda: secrets),
+        )
 
     def check_request(self, request: Recorded) -> None:
         self._document.check(request)

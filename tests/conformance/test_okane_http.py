@@ -14,8 +14,8 @@ from tests.conformance.cases import CASES, Case
 from tests.conformance.gateway import Gateway
 
 ROOT = Path(__file__).parents[2]
-# Its protocol has neither a customer nor soft declines.
-LACKING = ("soft", "customer")
+# Its protocol has no customer, no soft declines and no notices.
+LACKING = ("soft", "customer", "notice")
 
 
 @pytest.fixture(params=[okane_http.gateway, okane_http.skeleton], ids=["okane_http", "skeleton"])
