@@ -12,6 +12,7 @@ import structlog
 from okane.app.resources import Resources, needed
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
+from okane.providers.config import load_providers
 from okane.redis.rights import missing_rights
 from okane.store import schema
 from okane.store.pooler import PoolerRefused
@@ -61,8 +62,9 @@ async def _check_postgres(settings: Settings) -> None:
 
 
 async def _check_redis(settings: Settings, resources: Resources, *, consumes: bool) -> None:
+    limits_rates = not consumes or bool(load_providers(settings).rates)  # of API keys, or of providers
     missing = await missing_rights(
-        resources.redis, resources.stream, group=settings.group, consumes=consumes, limits_rates=not consumes
+        resources.redis, resources.stream, group=settings.group, consumes=consumes, limits_rates=limits_rates
     )
     if missing is not None:
         raise SetupError(f"{missing}. All that is needed: {RIGHTS}")

@@ -7,6 +7,7 @@ twice as long after each failed probe, up to a minute. After that it is half-ope
 from __future__ import annotations
 
 import enum
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import assert_never
@@ -66,6 +67,7 @@ class CircuitBreaker:
         self._open_until_s: float | None = None  # None: closed
         self._open_s = self.rules.first_open_s  # how long it opens the next time
         self._probe_since_s: float | None = None
+        self._slice_ends_s = -math.inf  # of the newest slice, if there is one
 
     def state(self, now_s: float) -> Circuit:
         """Return the state."""
@@ -112,9 +114,14 @@ class CircuitBreaker:
         A call from before the last change of state proves nothing any more: after an outage its time-outs come late. While
         open nothing counts: calls that began before it opened end, and only the probe decides.
         """
-        if (self._since_s is not None and began_s < self._since_s) or self.state(now_s) is Circuit.OPEN:
+        if self._since_s is not None and (began_s < self._since_s or self.state(now_s) is Circuit.OPEN):
             return False
         match verdict:
+            case Verdict.GOOD if (
+                now_s < self._slice_ends_s
+            ):  # closed, and another call has begun the slice: the usual case
+                self._slices[-1].calls += 1
+                return False
             case Verdict.LIMITED:
                 self.give_back()
                 return False
@@ -134,6 +141,7 @@ class CircuitBreaker:
                 self._close(now_s)
             return True
         number = int(now_s / self._slice_s)
+        self._slice_ends_s = (number + 1) * self._slice_s
         while self._slices and self._slices[0].number <= number - self.rules.slices:
             self._slices.popleft()
         if not self._slices or self._slices[-1].number != number:
@@ -164,3 +172,4 @@ class CircuitBreaker:
         self._since_s = now_s
         self._probe_since_s = None
         self._slices.clear()
+        self._slice_ends_s = -math.inf

@@ -42,9 +42,8 @@ BATCHED = sql_files.prepare_statements(
     "payments.sql", "accept", "by_key", "by_id", "claim", "refused", "postpone", "renew", "settle", "settled_before"
 )
 MAX_BATCH = 256
-NO_PROVIDER_WAIT_S = (
-    5.0  # before the next look at a payment whose provider is switched off, or cannot be reached from here
-)
+NO_PROVIDER_WAIT_S = 5.0  # before the next look at a payment whose provider cannot be reached from here,
+SWITCHED_WAIT_S = 30.0  # or that an operator has switched off
 
 BEFORE_INSERT = failpoint("accept.before_insert", "nothing is written yet", raises=StoreUnavailable)
 AFTER_INSERT = failpoint("accept.after_commit", "rows committed, the reply lost", raises=StoreUnavailable)
@@ -310,7 +309,12 @@ class PaymentStore(RareTransitionStore):
         for payment_id, status, spent, wait_s, *more in await session.fetch(BATCHED["refused"], parameters):
             refused[payment_id] = ClaimRefusal(Status(status), timedelta(seconds=wait_s), spent, *more)
         if without := [payment_id for payment_id, one in refused.items() if one.no_provider and not one.wait]:
-            parameters = {"ids": without, "wait_s": NO_PROVIDER_WAIT_S, "grace_ms": milliseconds(self._grace)}
+            parameters = {
+                "ids": without,
+                "wait_s": NO_PROVIDER_WAIT_S,
+                "switched_wait_s": SWITCHED_WAIT_S,
+                "grace_ms": milliseconds(self._grace),
+            }
             for payment_id, wait_s in await session.fetch(BATCHED["postpone"], parameters):
                 refused[payment_id] = dataclasses.replace(refused[payment_id], wait=timedelta(seconds=wait_s))
         return refused

@@ -12,12 +12,12 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import Protocol
+from typing import Protocol, assert_never
 
 import structlog
 
 from okane.metrics import OkaneMetrics
-from okane.providers.base import LookUpResult, Unavailable, Unknown
+from okane.providers.base import Approved, Declined, LookUpResult, NotFound, Pending, Unavailable, Unknown
 from okane.providers.breaker import BreakerRules, Circuit, CircuitBreaker, Verdict
 
 log = structlog.get_logger("okane.gate")
@@ -95,8 +95,7 @@ class ProviderGate:
 
         A permit is followed by `record`, or by `give_back` if the call was not made.
         """
-        now_s = time.monotonic()
-        if not self._breaker.begin(now_s):
+        if self._was_open and not self._breaker.begin(now_s := time.monotonic()):
             self._deferred(self.name, "circuit_open").inc()
             return timedelta(seconds=self._breaker.wait_s(now_s) * (1 + self._roll()))
         self._permits += 1
@@ -176,6 +175,8 @@ class ProviderGates:
 def verdict_of(result: LookUpResult) -> Verdict:
     """Return the meaning of a result for the breaker."""
     match result:
+        case Approved() | Declined() | Pending() | NotFound():
+            return Verdict.GOOD
         case Unknown(is_neutral=True):
             return Verdict.LIMITED
         case Unknown():
@@ -188,7 +189,7 @@ def verdict_of(result: LookUpResult) -> Verdict:
         case Unavailable():
             return Verdict.REFUSED
         case _:
-            return Verdict.GOOD
+            assert_never(result)
 
 
 def _has_sent(result: LookUpResult) -> bool:

@@ -39,7 +39,7 @@ from okane.store import (
     UsableProvider,
     WakeUp,
 )
-from okane.store.payments import NO_PROVIDER_WAIT_S, ONLY_HTTP
+from okane.store.payments import NO_PROVIDER_WAIT_S, ONLY_HTTP, SWITCHED_WAIT_S
 from okane.store.sweep import ALL_LANES, LONGEST_QUEUE, WINDOW, MarkResult
 
 FAILED = (Status.FAILED_FINAL, Status.FAILED_RETRYABLE)
@@ -589,7 +589,9 @@ class MemoryPaymentStore:
         if not without or refused.wait:
             return replace(refused, no_provider=without)
         open_until = [one.open_until for one in self._db.providers.values() if one.open_until and one.open_until > now]
-        wait_s = (min(open_until) - now).total_seconds() if open_until else NO_PROVIDER_WAIT_S
+        switched = any(one.mode != "on" for one in self._db.providers.values())
+        longest_s = SWITCHED_WAIT_S if switched else NO_PROVIDER_WAIT_S
+        wait_s = (min(open_until) - now).total_seconds() if open_until else longest_s
         wait = timedelta(seconds=min(max(wait_s, 1.0), 60.0))
         row.sweep_at = now + wait + self._grace
         return replace(refused, no_provider=True, wait=wait)

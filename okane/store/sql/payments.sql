@@ -134,11 +134,14 @@ WHERE p.id = ANY (%(ids)s::uuid[])
 
 -- name: postpone
 -- Postpone the sweep of payments that no provider can take now, and return the seconds until one may: until the first open
--- circuit closes. Their wake-ups come again by then; the sweep must not send a second one meanwhile.
+-- circuit closes. Their wake-ups come again by then; the sweep must not send a second one meanwhile. An operator's switch
+-- lasts, and its end makes them due at once (`wake_waiting` in providers.sql): a backlog must not be looked at every second.
 WITH wait AS MATERIALIZED (
-    SELECT least(greatest(coalesce(extract(epoch FROM min(r.open_until) - now())::float8, %(wait_s)s::float8),
+    SELECT least(greatest(coalesce(extract(epoch FROM min(r.open_until) FILTER (WHERE r.open_until > now()) - now())::float8,
+                                   CASE WHEN bool_or(r.mode <> 'on') THEN %(switched_wait_s)s::float8 END,
+                                   %(wait_s)s::float8),
                           1), 60)::float8 AS s
-    FROM providers r WHERE r.open_until > now()
+    FROM providers r
 )
 UPDATE payments p
 SET sweep_at = now() + wait.s * interval '1 second' + %(grace_ms)s::bigint * interval '1 millisecond'
