@@ -17,7 +17,12 @@ from okane.local.postgres import PostgresServer
 from okane.local.redis_server import RedisServer
 from tests.deploy.files import DEPLOY, ROOT, loaded
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("operations*.md")), DEPLOY / "README.md"]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "docs" / "providers.md",
+    *sorted((ROOT / "docs").glob("operations*.md")),
+    DEPLOY / "README.md",
+]
 
 
 def _lines(document: Path) -> Iterator[str]:
