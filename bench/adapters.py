@@ -144,12 +144,12 @@ ADAPTERS = (
 def main() -> None:
     """Print the CPU microseconds per charge of each adapter, and its ratio to the first; exit with 1 beyond the limit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--calls", type=int, default=1_280, help="per adapter and round")
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--calls", type=int, default=192, help="per adapter and round")
     arguments = parser.parse_args()
     rounds = measure(rounds=arguments.rounds, calls=arguments.calls)
     print(f"{IN_FLIGHT} in flight, CPU us per charge (least of {arguments.rounds} rounds):")
-    # The least of all rounds: other processes on the machine add to a round and take nothing away.
+    # The least of many short rounds: other processes on the machine add to a round, and take nothing away.
     least = {adapter.name: min(one[adapter.name] for one in rounds) for adapter in ADAPTERS}
     first = ADAPTERS[0].name
     for name, cpu_us in least.items():

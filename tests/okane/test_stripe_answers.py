@@ -84,6 +84,8 @@ def test_a_voucher_is_a_page_to_open_too() -> None:
         {"type": "redirect_to_url", "redirect_to_url": {"url": "https://x/" + "y" * 2048}},
         {"type": "redirect_to_url", "redirect_to_url": {"url": "https://x/\n"}},
         {"type": "redirect_to_url", "redirect_to_url": {"url": "https:///x"}},
+        {"type": "redirect_to_url", "redirect_to_url": {"url": "https://:443/x"}},
+        {"type": "redirect_to_url", "redirect_to_url": {"url": "https://x/ y"}},
         {"type": "redirect_to_url", "redirect_to_url": "https://x"},
         {"type": ["redirect_to_url"]},
     ],

@@ -151,10 +151,10 @@ def _next_action(intent: Object) -> NextAction | None:
 
 
 def _is_page(url: str) -> bool:
-    if len(url) > _URL_LIMIT or not url.isascii() or not url.isprintable():
+    if len(url) > _URL_LIMIT or not url.isascii() or not url.isprintable() or " " in url:
         return False
     try:
         parts = urlsplit(url)
     except ValueError:
         return False
-    return parts.scheme in ("https", "http") and bool(parts.netloc)
+    return parts.scheme in ("https", "http") and bool(parts.hostname)

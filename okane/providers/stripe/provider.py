@@ -29,7 +29,7 @@ from okane.providers.base_url import VISIBLE, parse_base_url
 from okane.providers.exchange import HttpClient
 from okane.providers.stripe.amounts import stripe_amount
 from okane.providers.stripe.answers import Page, is_saved, parse_charge_answer, parse_page, parse_retrieved, proves
-from okane.providers.stripe.requests import Request, StripeRequests
+from okane.providers.stripe.requests import StripeRequests
 
 # Stripe keeps a key for 24 hours. A repeat must arrive before that.
 KEY_LIFETIME = timedelta(hours=23)
@@ -110,7 +110,10 @@ class StripeProvider:
 
         Raises ValueError for a key that does not fit into a header.
         """
-        answer = await self._post(payment, due_s=None)
+        request = self._charge_request(payment)
+        if not isinstance(request, bytes):
+            return request
+        answer = self._seen(await self._http.call(request, repeatable=False, max_answer_bytes=MAX_INTENT_BYTES))
         return _parsed_charge(answer, payment) if isinstance(answer, HttpResponse) else answer
 
     async def look_up(self, payment: Payment, *, may_execute: bool) -> LookUpResult:
@@ -125,10 +128,15 @@ class StripeProvider:
                 return retrieved
         absent: LookUpResult = NotFound()
         if may_execute:
-            answer = await self._post(payment, due_s=due_s)
-            if isinstance(answer, Unavailable | Unknown):
-                return answer
-            if isinstance(answer, HttpResponse):
+            request = self._charge_request(payment)
+            if isinstance(request, Unavailable):
+                return request
+            if isinstance(request, bytes):
+                answer = self._seen(
+                    await self._http.call(request, repeatable=False, due_s=due_s, max_answer_bytes=MAX_INTENT_BYTES)
+                )
+                if not isinstance(answer, HttpResponse):
+                    return answer
                 result = await self._replayed(answer, payment, due_s)
                 if proves(answer, result):
                     return result
@@ -182,11 +190,12 @@ class StripeProvider:
             f"not in the latest {MAX_PAGES} pages of PaymentIntents, and not found by a search", is_neutral=True
         )
 
-    async def _page(self, request: Request, payment: Payment, due_s: float) -> Page | Unavailable | Unknown:
+    async def _page(self, request: str, payment: Payment, due_s: float) -> Page | Unavailable | Unknown:
         answer = await self._get(request, due_s=due_s, max_answer_bytes=MAX_PAGE_BYTES)
         return parse_page(answer, payment, now=datetime.now(UTC)) if isinstance(answer, HttpResponse) else answer
 
-    async def _post(self, payment: Payment, *, due_s: float | None) -> HttpResponse | Declined | Unavailable | Unknown:
+    def _charge_request(self, payment: Payment) -> bytes | Declined | Unavailable:
+        """Return the charge, which is the same each time, or the reason why it cannot be sent."""
         if not VISIBLE.fullmatch(payment.provider_key):
             raise ValueError(f"a provider key must be visible ASCII, not {payment.provider_key!r}")
         amount = stripe_amount(payment.amount_minor, payment.currency)
@@ -194,27 +203,22 @@ class StripeProvider:
             return Declined("payment_method_required", "Stripe charges a payment method, and the payment has none")
         if amount is None:
             return Declined("invalid_amount", f"Stripe has no such amount of {payment.currency}")
-        request = self._requests.charge(payment, amount=amount, payment_method=payment.payment_method)
-        return await self._call(request, repeatable=False, due_s=due_s, max_answer_bytes=MAX_INTENT_BYTES)
+        if (authorization := self._authorization()) is None:
+            return _NO_KEY
+        return self._requests.charge(
+            payment, amount=amount, payment_method=payment.payment_method, authorization=authorization
+        )
 
     async def _get(
-        self, request: Request, *, due_s: float, max_answer_bytes: int = MAX_INTENT_BYTES
+        self, request: str, *, due_s: float, max_answer_bytes: int = MAX_INTENT_BYTES
     ) -> HttpResponse | Unavailable | Unknown:
-        return await self._call(request, repeatable=True, due_s=due_s, max_answer_bytes=max_answer_bytes)
-
-    async def _call(
-        self, request: Request, *, repeatable: bool, due_s: float | None, max_answer_bytes: int
-    ) -> HttpResponse | Unavailable | Unknown:
-        authorization = self._authorization()
-        if authorization is None:
+        if (authorization := self._authorization()) is None:
             return _NO_KEY
-        answer = await self._http.call(
-            request.encode(authorization),
-            repeatable=repeatable,
-            due_s=due_s,
-            max_answer_bytes=max_answer_bytes,
-        )
-        if self._on_unauthorized is not None and isinstance(answer, HttpResponse) and answer.status == 401:
+        whole = f"{request}{authorization}\r\n".encode("ascii")
+        return self._seen(await self._http.call(whole, repeatable=True, due_s=due_s, max_answer_bytes=max_answer_bytes))
+
+    def _seen(self, answer: HttpResponse | Unavailable | Unknown) -> HttpResponse | Unavailable | Unknown:
+        if isinstance(answer, HttpResponse) and answer.status == 401 and self._on_unauthorized is not None:
             self._on_unauthorized()
         return answer
 

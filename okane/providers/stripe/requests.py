@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 from okane.payment import Payment
 from okane.providers.base_url import BaseUrl
-from streams.values import value
 
 API_VERSION = "2026-08-26.dahlia"
 PAGE_SIZE = 100  # Stripe's largest
@@ -22,20 +21,8 @@ _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]+")
 _OFF_SESSION = "&automatic_payment_methods[allow_redirects]=never&off_session=true"
 
 
-@value
-class Request:
-    """A request without its Authorization, which is read anew for each one."""
-
-    head: str
-    body: str = ""
-
-    def encode(self, authorization: str) -> bytes:
-        """Return the bytes on the wire. `authorization` is a header line with its line end."""
-        return f"{self.head}{authorization}\r\n{self.body}".encode("ascii")
-
-
 class StripeRequests:
-    """The requests to one base URL."""
+    """The requests to one base URL. Those of look-ups are heads that still lack their Authorization and their end."""
 
     def __init__(self, base_url: BaseUrl) -> None:
         self._intents = f"{base_url.path}/v1/payment_intents"
@@ -44,17 +31,18 @@ class StripeRequests:
             f"POST {self._intents} HTTP/1.1\r\n{self._common}Content-Type: application/x-www-form-urlencoded\r\n"
         )
 
-    def charge(self, payment: Payment, *, amount: int, payment_method: str) -> Request:
-        """Return the POST that makes and confirms a PaymentIntent. `amount` is in Stripe's units."""
+    def charge(self, payment: Payment, *, amount: int, payment_method: str, authorization: str) -> bytes:
+        """Return the POST that makes and confirms a PaymentIntent. `amount` is in Stripe's units, and `authorization` a
+        header line with its line end."""
         body = charge_form(payment, amount=amount, payment_method=payment_method)
-        head = f"{self._post}Idempotency-Key: {payment.provider_key}\r\nContent-Length: {len(body)}\r\n"
-        return Request(head, body)
+        head = f"{self._post}{authorization}Idempotency-Key: {payment.provider_key}\r\nContent-Length: {len(body)}"
+        return f"{head}\r\n\r\n{body}".encode("ascii")
 
-    def retrieve(self, ref: str) -> Request:
+    def retrieve(self, ref: str) -> str:
         """Return the GET of a PaymentIntent."""
         return self._get(f"/{_quoted(ref)}")
 
-    def list_since(self, since: datetime, *, after: str | None) -> Request:
+    def list_since(self, since: datetime, *, after: str | None) -> str:
         """Return the GET of a page of the PaymentIntents made since then, newest first, from the one `after` on.
 
         There is no upper bound: the newest may be ours, and the cursor keeps later pages in place.
@@ -62,13 +50,13 @@ class StripeRequests:
         cursor = "" if after is None else f"&starting_after={_quoted(after)}"
         return self._get(f"?created[gte]={int(since.timestamp())}&limit={PAGE_SIZE}{cursor}")
 
-    def search(self, payment: Payment) -> Request:
+    def search(self, payment: Payment) -> str:
         """Return the GET of a search for the PaymentIntents of a payment."""
         query = quote(f"metadata['payment_id']:'{payment.id}'", safe="")
         return self._get(f"/search?query={query}&limit={PAGE_SIZE}")
 
-    def _get(self, rest: str) -> Request:
-        return Request(f"GET {self._intents}{rest} HTTP/1.1\r\n{self._common}")
+    def _get(self, rest: str) -> str:
+        return f"GET {self._intents}{rest} HTTP/1.1\r\n{self._common}"
 
 
 def _quoted(text: str) -> str:
