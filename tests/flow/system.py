@@ -212,9 +212,12 @@ class System:
 
     async def captures(self) -> Counter[str]:
         """Count the charges of each payment in the provider's journal."""
+        return Counter(line["payment_id"] for line in await self.journal() if line["status"] == "captured")
+
+    async def journal(self) -> list[dict[str, Any]]:
+        """The lines of the provider's journal."""
         async with self._http.get(f"{self.provider_url}/journal") as response:
-            lines = [json.loads(line) for line in (await response.text()).splitlines()]
-        return Counter(line["payment_id"] for line in lines if line["status"] == "captured")
+            return [json.loads(line) for line in (await response.text()).splitlines()]
 
     async def check(self, ids: Iterable[str]) -> None:
         """Check that every success has exactly one charge of its amount, failures have none, and Redis is empty again."""

@@ -7,6 +7,8 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from pathlib import Path
 
 from okane.local.ports import free_port
 from okane.local.redis_server import RedisServer
@@ -112,4 +114,19 @@ async def test_a_drained_provider_begins_no_charge_and_its_payments_follow_when_
     assert '"mode": "drain"' in await switch(system, "ls", "--json")
     await switch(system, "enable", "http", "--reason", "over")
     assert await system.settled(ids) == Counter(success=5)
+    await system.check(ids)
+
+
+async def test_workers_share_the_rate_limit_of_a_provider(system: System, tmp_path: Path) -> None:
+    """Eighty payments at twenty a second, whatever the number of workers; what is put off burns no retry."""
+    system.env |= {"OKANE_PROVIDERS_FILE": str(tmp_path / "providers.toml"), "MAX_RETRIES": "0"}
+    text = f'[providers.slow]\nkind = "okane_http"\nbase_url = "{system.provider_url}"\ntimeout = "1s"\nrate = "20/s"\n'
+    (tmp_path / "providers.toml").write_text(text)
+    await system.start("w1", "w2", provider=ALWAYS)
+    ids = await system.pay(80)
+    assert await system.settled(ids, within_s=90) == Counter(success=80)
+    times = sorted(
+        datetime.fromisoformat(line["at"]) for line in await system.journal() if line["status"] == "captured"
+    )
+    assert timedelta(seconds=3) < times[-1] - times[0]
     await system.check(ids)
