@@ -57,6 +57,7 @@ class Secret:
         self._now_s = now_s
         self._path = _path(source, folder)
         self._identity: _Identity | None = None
+        self._world_readable: _Identity | None = None  # the file that was last reported as such
         self._failure: str | None = None  # the last one that was logged
         self._value = self._read_file() if self._path is not None else self._checked(_given(source, mode))
         logs.register_secret(self._value)
@@ -114,8 +115,9 @@ class Secret:
             raise BadSecret(f"{self._path} has more than {MAX_SECRET_BYTES} bytes")
         value = self._checked(content.decode("utf-8", "replace").strip(_WHITE))
         identity = _identity_of(found)
-        if found.st_mode & stat.S_IROTH and identity != self._identity:
+        if found.st_mode & stat.S_IROTH and identity != self._world_readable:
             log.warning("provider_secret_world_readable", secret=self._where, file=str(self._path))
+            self._world_readable = identity
         self._identity = identity
         return value
 

@@ -143,6 +143,8 @@ def test_a_file_that_everyone_can_read_is_logged_once(path: Path, clock: Clock) 
         secret = load("file:key", path.parent, clock=clock)
         clock.now_s = 2.0
         secret()
+        secret.reread()
+        secret()
     assert [line["event"] for line in lines] == ["provider_secret_world_readable"]
 
 
