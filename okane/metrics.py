@@ -25,7 +25,7 @@ _SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 30, 60, 300, 9
 MAX_DECLINE_CODES = 40
 DEFER_REASONS = ("circuit_open", "rate_limit", "limit", "config")
 PROVIDER_MODES = ("on", "drain", "off")
-_DECLINE_CODE = re.compile(r"[A-Za-z][\w.-]{0,39}", re.ASCII)
+_DECLINE_CODE = re.compile(r"(invalid_request:)?[A-Za-z][\w.-]{0,39}", re.ASCII)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 

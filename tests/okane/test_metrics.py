@@ -22,6 +22,13 @@ def test_decline_codes_are_told_apart() -> None:
     assert declines(metrics) == {"card_declined": 2, "expired_card": 1}
 
 
+def test_requests_that_a_provider_finds_invalid_are_told_apart_for_their_alert() -> None:
+    metrics = OkaneMetrics(CollectorRegistry())
+    metrics.count_decline("stripe", "invalid_request:parameter_invalid_integer")
+    metrics.count_decline("stripe", "invalid_request")
+    assert declines(metrics) == {"invalid_request:parameter_invalid_integer": 1, "invalid_request": 1}
+
+
 def test_codes_that_are_sentences_or_ids_share_one_series() -> None:
     metrics = OkaneMetrics(CollectorRegistry())
     for code in ("Your card was declined.", "019a-4711", "", "x" * 41, "one\nline"):
