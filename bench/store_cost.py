@@ -175,8 +175,16 @@ class _Meter:
         return int(row[0])
 
     def _cpu_now_s(self) -> float:
-        times = (one.cpu_times() for one in (self._server, *self._server.children(recursive=True)))
-        return sum(one.user + one.system for one in times)
+        return sum(map(_cpu_s, (self._server, *self._server.children(recursive=True))))
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    """Return the CPU time of a process, in nanoseconds where the kernel counts them: a step takes about one clock tick."""
+    try:
+        return int(Path(f"/proc/{process.pid}/schedstat").read_text().split()[0]) / 1e9
+    except OSError:
+        times = process.cpu_times()
+        return times.user + times.system
 
 
 if __name__ == "__main__":
