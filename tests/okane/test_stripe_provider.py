@@ -8,16 +8,20 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
+from okane.http.connection import HttpResponse
 from okane.payment import Payment
 from okane.providers.base import Approved, Declined, LookUpResult, NotFound, Pending, Provider, Unavailable, Unknown
+from okane.providers.exchange import HttpClient
 from okane.providers.stripe.provider import MAX_PAGES, StripeProvider
 from streams import failpoints
 from tests.okane.provider_server import Act, RawServer, answer, close, hang, raw_server, reset, then_close
 from tests.okane.stripe_answers import CARD_ERROR, CARD_PAYMENT, encoded, failed, intent, listed, unpaid
 
+EARLIER = {"payment_id": str(CARD_PAYMENT.id), "attempt_key": "pk-0"}
 REPLAYED = "Idempotent-Replayed: true"
 KEY = "sk_test_canary"
 SAVED_FAILURE = (500, failed(type="api_error"), REPLAYED)
@@ -233,7 +237,7 @@ async def test_a_failed_retrieval_is_not_followed_by_a_charge(status: int) -> No
 
 
 async def test_a_reference_of_an_earlier_key_does_not_hide_the_present_one() -> None:
-    old = unpaid("canceled", metadata={"payment_id": str(CARD_PAYMENT.id), "attempt_key": "pk-0"})
+    old = unpaid("canceled", metadata=EARLIER)
     result, requests = await look_up(
         says(200, old), says(200, listed(intent(id="pi_2"))), payment=BY_REF, may_execute=False
     )
@@ -403,12 +407,32 @@ async def test_beyond_a_number_of_pages_a_search_may_find_the_charge_but_not_den
     assert requests == ["GET list"] * MAX_PAGES + ["GET search"]
 
 
-async def test_the_requests_of_one_look_up_share_a_deadline() -> None:
+async def test_a_list_that_takes_too_long_ends_in_a_search() -> None:
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.3)
         await says(200, listed(intent(metadata={}), has_more=True))(reader, writer)
 
-    async with stripe(slow, timeout_s=0.35) as (provider, server):
+    async with stripe(slow, timeout_s=1.2) as (provider, server):
         result = await provider.look_up(CARD_PAYMENT, may_execute=False)
-        assert isinstance(result, Unknown | Unavailable)
-        assert len(server.requests) <= 4
+        assert isinstance(result, Unknown)
+        assert result.is_neutral
+        *lists, search = sent(server)
+        assert search == "GET search"
+        assert 1 <= len(lists) <= 3
+
+
+async def test_the_requests_of_one_look_up_share_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    acts = says(200, unpaid("canceled", metadata=EARLIER)), says(*SAVED_FAILURE), says(200, listed())
+    deadlines: list[object] = []
+    call = HttpClient.call
+
+    async def noted(self: HttpClient, request: bytes, **more: Any) -> HttpResponse | Unavailable | Unknown:
+        deadlines.append(more["due_s"])
+        return await call(self, request, **more)
+
+    monkeypatch.setattr(HttpClient, "call", noted)
+    _, requests = await look_up(*acts, payment=BY_REF, may_execute=True)
+    assert requests == ["GET /pi_1", "POST", "GET list"]
+    assert len(deadlines) == 3
+    assert len(set(deadlines)) == 1
+    assert None not in deadlines

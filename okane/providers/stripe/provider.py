@@ -37,7 +37,7 @@ CONNECT_TIMEOUT = timedelta(seconds=5)
 # Stripe keeps connections open for longer than the servers that the pool's own limit is for.
 IDLE_LIMIT_S = 30.0
 MAX_INTENT_BYTES = 256 * 1024
-MAX_PAGES = 20
+MAX_PAGES = 50
 # Of a page: 100 intents with 50 metadata of 500 characters each.
 MAX_PAGE_BYTES = 4 * 1024 * 1024
 # Between our clock, the database's and Stripe's.
@@ -170,10 +170,12 @@ class StripeProvider:
         return parse_retrieved(answer, payment, now=datetime.now(UTC)) if isinstance(answer, HttpResponse) else answer
 
     async def _find(self, payment: Payment, due_s: float) -> LookUpResult:
-        """Read the list from the payment's first moment on, as far as `MAX_PAGES`; then search."""
+        """Read the list from the payment's first moment on, for `MAX_PAGES` and two thirds of the time; then search."""
+        search_s = due_s - self._traits.timeout.total_seconds() / 3
         since = max(payment.created_at, payment.execute_at or payment.created_at) - CLOCK_MARGIN
         after: str | None = None
-        for _ in range(MAX_PAGES):
+        pages = 0
+        while pages < MAX_PAGES and self._loop.time() < search_s:
             page = await self._page(self._requests.list_since(since, after=after), payment, due_s)
             if not isinstance(page, Page):
                 return page
@@ -182,13 +184,12 @@ class StripeProvider:
             if page.next_after is None:
                 return NotFound()
             after = page.next_after
+            pages += 1
         page = await self._page(self._requests.search(payment), payment, due_s)
         if isinstance(page, Page) and page.found is not None:
             return page.found
         # A search lags behind by up to an hour: it proves presence only.
-        return Unknown(
-            f"not in the latest {MAX_PAGES} pages of PaymentIntents, and not found by a search", is_neutral=True
-        )
+        return Unknown(f"not in the latest {pages} pages of PaymentIntents, and not found by a search", is_neutral=True)
 
     async def _page(self, request: str, payment: Payment, due_s: float) -> Page | Unavailable | Unknown:
         answer = await self._get(request, due_s=due_s, max_answer_bytes=MAX_PAGE_BYTES)
