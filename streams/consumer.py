@@ -67,8 +67,8 @@ class Consumer:
     nothing else in hand, so that a message that only died beside poison is acked. `tracer` surrounds every handler.
 
     `capacity` returns how many messages may be in hand now. While that many are, or none may, the consumer reads nothing and
-    takes over nothing; it goes on with those in hand, renews their leases, and acks. It is called for every read: keep it
-    cheap.
+    takes over nothing; it goes on with those in hand, renews their leases, and acks. A read that waits may bring one message
+    of each lane. It is called for every read: keep it cheap.
     """
 
     def __init__(

@@ -242,7 +242,8 @@ async def _providers_of_file(settings: Settings) -> list[Check]:
         return [*checks, Check("providers file", "fail", str(error), "no process starts with it: docs/operations.md")]
     found = f"{', '.join(config.default)} in mode {config.mode}, from {config.path}"
     reached = await asyncio.gather(*(_reached(f"provider {name}", url) for name, url in urls.items()))
-    return [Check("providers file", "ok", found), *checks, *reached]
+    rates = [Check(f"rate of {name}", "ok", f"{rate}, all workers together") for name, rate in config.rates.items()]
+    return [Check("providers file", "ok", found), *checks, *reached, *rates]
 
 
 async def _switches(context: Context) -> list[Check]:
@@ -261,15 +262,15 @@ async def _switches(context: Context) -> list[Check]:
 
 def switch(one: ProviderState) -> Check | None:
     """Check one provider's row; None if nothing is wrong."""
-    name = f"provider {one.name}"
     if one.mode != "on":
         doing = "draining: no new charge" if one.mode == "drain" else "off: no call"
         since = "" if one.changed_at is None else f" since {format_time(one.changed_at)}"
         advice = f"okane providers enable {one.name} --reason …"
-        return Check(name, "warn", f"{doing}{since} ({one.changed_by}: {one.reason})", advice)
+        return Check(f"switch of {one.name}", "warn", f"{doing}{since} ({one.changed_by}: {one.reason})", advice)
     if one.open_s > 0:
         found = f"the circuit breaker is open, for another {one.open_s:.0f} s"
-        return Check(name, "warn", found, "the provider is away or refuses our key; payments wait: okane providers ls")
+        advice = "the provider is away or refuses our key; payments wait: okane providers ls"
+        return Check(f"circuit of {one.name}", "warn", found, advice)
     return None
 
 

@@ -330,6 +330,7 @@ def test_doctor_checks_the_providers_file(okane: Run, free_port: int, tmp_path: 
     assert checks["secrets of notices"]["state"] == "fail"
     assert "providers.stripe.webhook_secrets[0]" in checks["secrets of notices"]["found"]
     assert checks["provider stripe"]["state"] == "fail"  # nothing listens there
+    assert checks["rate of stripe"]["found"] == "25/s, all workers together"
     done = okane("doctor", **env, OKANE_MODE="live")
     assert (done.returncode, "canary" in done.stdout + done.stderr) == (1, False)
     assert "providers.stripe.api_key must be file:PATH or env:NAME" in done.stdout
