@@ -105,7 +105,8 @@ async def _switch(context: Context, name: str, mode: Mode, *, reason: str, force
         return
     CONSOLE.print(f"{name} is {mode}: {reason}", soft_wrap=True)
     if woken:
-        CONSOLE.print(f"{woken:,} payments that waited are tried now")
+        what = "1 payment that waited is" if woken == 1 else f"{woken:,} payments that waited are"
+        CONSOLE.print(f"{what} tried now")
 
 
 def _configured(context: Context) -> Sequence[str]:
