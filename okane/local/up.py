@@ -96,11 +96,10 @@ class _Run:
         started_at = time.monotonic()
         programs = self._programs
         with self._screen.console.status("starting"):
+            # Before anything runs: the first time it installs a simulator's packages, or finds no Python for them.
+            if programs.provider is not None:
+                await asyncio.to_thread(programs.provider.prepare)
             async with _task(self._report_slow_start()):
-                if (
-                    programs.provider is not None
-                ):  # the first time it installs a simulator's packages, or finds no Python
-                    await asyncio.to_thread(programs.provider.prepare)
                 await self._start_together([programs.postgres], [programs.redis])
                 where = programs.endpoints()
                 await migrate(where.database_url, report=self._screen.print_event)
