@@ -20,6 +20,7 @@ from torture.system import provider_secrets
 CURRENCIES = ("USD", "USD", "EUR", "JPY")
 _LANES = ((1, 999), (1_000, 9_999), (1_000, 9_999), (10_000, 250_000))
 _TWINS, _REPEATS, _REUSES = 0.05, 0.05, 0.02  # of all payments
+_AT_GATEWAY = 0.3  # ask for the gateway
 _LATER_S = (0.1, 5.0)
 _PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 TIMEOUT_S = 4.0  # of one request
@@ -41,11 +42,12 @@ class Order:
     twin: bool
     repeat_after_s: float | None
     reuse_for_minor: int | None
+    provider: str | None = None
 
 
 def orders(seed: int) -> Iterator[Order]:
     """Yield orders without end, the same for the same seed."""
-    dice = random.Random(f"orders {seed}")
+    dice, wishes = random.Random(f"orders {seed}"), random.Random(f"providers {seed}")
     number = 0
     while True:
         amount = dice.randint(*pick(_LANES, dice.random()))
@@ -58,6 +60,7 @@ def orders(seed: int) -> Iterator[Order]:
             twin=kind < _TWINS,
             repeat_after_s=dice.uniform(*_LATER_S) if _TWINS <= kind < _TWINS + _REPEATS else None,
             reuse_for_minor=amount + 1 if 1 - kind <= _REUSES else None,
+            provider="stripe" if wishes.random() < _AT_GATEWAY else None,
         )
         number += 1
 
@@ -133,12 +136,16 @@ class Clients:
 
     async def _ask(self, url: str, key: str, order: Order, amount_minor: int) -> Request:
         sent_s = time.monotonic() - self._started_s
-        body = {
+        body: dict[str, object] = {
             "amount": amount_minor,
             "currency": order.currency,
             "idempotency_key": key,
             "metadata": dict(order.metadata),
+            "payment_method": "pm_card_torture",  # whatever provider it comes to
+            "return_url": "https://shop.example/done",
         }
+        if order.provider is not None:
+            body["provider"] = order.provider
         reply = await self._http.post(f"{url}/v1/payments", body)
         return Request.answered(
             reply,

@@ -79,6 +79,8 @@ class NotFound:
 ChargeResult = Approved | Pending | Declined | Unavailable | Unknown
 LookUpResult = ChargeResult | NotFound
 
+POLL_DELAYS = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=15), timedelta(hours=1))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traits:
@@ -95,12 +97,7 @@ class Traits:
     unknown_deadline: timedelta
     key_lifetime: timedelta | None = None
     pending_deadline: timedelta = timedelta(days=30)
-    poll_delays: Sequence[timedelta] = (
-        timedelta(minutes=1),
-        timedelta(minutes=5),
-        timedelta(minutes=15),
-        timedelta(hours=1),
-    )
+    poll_delays: Sequence[timedelta] = POLL_DELAYS
 
 
 class Provider(Protocol):

@@ -27,12 +27,14 @@ from okane.api_key import Mode
 from okane.config import Count, HttpUrl, PositiveDuration, RateLimit, Settings
 from okane.errors import SetupError
 from okane.origin_guard import is_loopback
+from okane.providers.base import POLL_DELAYS
 from okane.rate import Rate
 from streams.values import value
 
 MAX_FILE_BYTES = 64 * 1024
 MAX_PROVIDERS = 16
 MAX_SECRETS = 5  # of one kind: two are valid while one replaces the other
+MAX_POLLS = 20  # the last delay repeats
 HTTP = "http"  # the provider at PROVIDER_BASE_URL
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
 PAYU_LIVE, PAYU_SANDBOX = "secure.payu.com", "secure.snd.payu.com"
@@ -43,6 +45,14 @@ Identifier = Annotated[
     Field(pattern=r"^[!-~]+$", max_length=255),
 ]
 SecretSource = Annotated[SecretStr, Field(min_length=1, max_length=4096)]
+PollDelays = Annotated[
+    list[PositiveDuration],
+    Field(
+        min_length=1,
+        max_length=MAX_POLLS,
+        description="between the look-ups of a payment that the gateway decides later",
+    ),
+]
 SecretSources = Annotated[list[SecretSource], Field(max_length=MAX_SECRETS)]
 
 
@@ -70,6 +80,7 @@ class StripeConfig(_Provider):
     timeout: PositiveDuration = timedelta(seconds=30)
     consistency_lag: PositiveDuration = timedelta(seconds=90)
     unknown_deadline: PositiveDuration = timedelta(hours=12)
+    poll_delays: PollDelays = list(POLL_DELAYS)
     rate: RateLimit | None = Rate(25, 1, 25)  # Stripe's own default for one endpoint
 
 
@@ -86,6 +97,7 @@ class PayuConfig(_Provider):
     timeout: PositiveDuration = timedelta(seconds=30)
     consistency_lag: PositiveDuration = timedelta(seconds=60)
     unknown_deadline: PositiveDuration = timedelta(hours=24)
+    poll_delays: PollDelays = list(POLL_DELAYS)
 
     def address(self, mode: Mode) -> str:
         """Return the base URL: unless the file has one, that of the sandbox or of PayU's live system."""

@@ -172,6 +172,7 @@ def _payu(config: ProvidersConfig, name: str, found: PayuConfig, *, connections:
         connections=found.connections or connections,
         consistency_lag=found.consistency_lag,
         unknown_deadline=found.unknown_deadline,
+        poll_delays=found.poll_delays,
     )
 
 
@@ -188,6 +189,7 @@ def _stripe(config: ProvidersConfig, name: str, found: StripeConfig, *, connecti
         connections=found.connections or connections,
         consistency_lag=found.consistency_lag,
         unknown_deadline=found.unknown_deadline,
+        poll_delays=found.poll_delays,
     )
 
 

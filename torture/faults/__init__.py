@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from torture.faults.clock import CLOCK_FAULTS
 from torture.faults.failpoints import FAILPOINT_FAULTS
 from torture.faults.fault import Fault
+from torture.faults.gateway import GATEWAY_FAULTS
 from torture.faults.network import NETWORK_FAULTS
 from torture.faults.postgres import POSTGRES_FAULTS
 from torture.faults.processes import PROCESS_FAULTS
@@ -19,6 +20,7 @@ FAULTS: Mapping[str, Fault] = {
         POSTGRES_FAULTS,
         NETWORK_FAULTS,
         PROVIDER_FAULTS,
+        GATEWAY_FAULTS,
         FAILPOINT_FAULTS,
         CLOCK_FAULTS,
     )

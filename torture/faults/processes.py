@@ -60,6 +60,20 @@ PROCESS_FAULTS = (
         weight=2,
     ),
     Fault(
+        name="kill_gateway",
+        meaning="kill -9 of the gateway, the second provider, started again at once",
+        targets=only("gateway"),
+        made=killed,
+        weight=2,
+    ),
+    Fault(
+        name="gateway_down",
+        meaning="the gateway is killed and stays away until circuits open",
+        targets=only("gateway"),
+        made=down,
+        hold_s=(1.0, 4.0),
+    ),
+    Fault(
         name="stop_worker",
         meaning="SIGSTOP of a worker for longer than its lease; then it goes on",
         targets=lambda shape: shape.workers,

@@ -21,21 +21,24 @@ _HOLD_S = (0.6, 2.0)
 def _behaving(**changes: float | str) -> Made:
     @contextlib.asynccontextmanager
     async def made(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
-        before = await _control(cluster, changes)
+        before = await control(cluster, changes)
         try:
             yield
         finally:
-            await _control(cluster, {name: before[name] for name in changes})
+            await control(cluster, {name: before[name] for name in changes})
 
     return made
 
 
-async def _control(cluster: Cluster, changes: Mapping[str, object]) -> Mapping[str, object]:
-    """Change the behaviour and return the previous one. Waits for a provider that has just died."""
+async def control(
+    cluster: Cluster, changes: Mapping[str, object], *, program: str = "provider"
+) -> Mapping[str, object]:
+    """Change the behaviour of a provider and return the previous one. Waits for one that has just died."""
+    url = cluster.factory.provider_url if program == "provider" else cluster.factory.gateway_url
     for attempt in range(_TRIES):
-        await cluster.programs["provider"].ready()
+        await cluster.programs[program].ready()
         try:
-            return await _put(f"{cluster.factory.provider_url}/control", changes)
+            return await _put(f"{url}/control", changes)
         except (aiohttp.ClientConnectionError, TimeoutError):
             if attempt == _TRIES - 1:
                 raise

@@ -21,6 +21,7 @@ from torture.history.journals import (
     parse_metrics,
     read_broker,
     read_charges,
+    read_gateway_charges,
     read_rows,
 )
 from torture.history.watch import Watch
@@ -78,7 +79,11 @@ async def collect(
     return History(
         requests=requests,
         observations=await _observe(cluster, _spread(ids, _OBSERVED), http, started_s),
-        charges=await asyncio.to_thread(read_charges, cluster.folder.journal),
+        charges=[
+            *await asyncio.to_thread(read_charges, cluster.folder.journal),
+            *await asyncio.to_thread(read_gateway_charges, cluster.factory.gateway_journal),
+        ],
+        switched=cluster.tally.switched,
         provider=watch.provider,
         rows=postgres.rows,
         events=postgres.events,

@@ -17,6 +17,8 @@ from okane.load.client import Reply
 from okane.simulator.journal import Charge as JournalLine
 from okane.store.history import EventRow, HistoryStore, PaymentHistory, PaymentRow
 from streams import Inspector, StreamStats, connect
+from torture.gateway.books import read_intents
+from torture.system.tally import SwitchedTime
 
 __all__ = [
     "Charge",
@@ -32,6 +34,7 @@ __all__ = [
     "parse_metrics",
     "read_broker",
     "read_charges",
+    "read_gateway_charges",
     "read_rows",
 ]
 
@@ -151,16 +154,6 @@ class ProviderCounts:
         return cls(calls=_count(summary, "calls"), conflicts=_count(summary, "conflicts"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SwitchedTime:
-    """A time in which a provider was switched to `off` or `drain` for sure, by Postgres' clock, since the epoch."""
-
-    provider: str
-    mode: str
-    since_s: float
-    until_s: float
-
-
 @dataclass(frozen=True, slots=True)
 class LogFile:
     """The lines of one log, read from the disk each time they are gone through."""
@@ -205,6 +198,22 @@ class History:
             for series, value in samples.items()
             if series == metric or series.startswith(f"{metric}{{")
         )
+
+
+def read_gateway_charges(journal: Path) -> Sequence[Charge]:
+    """The gateway's journal, from its file: what has become of each PaymentIntent. One that was never tried has none."""
+    return [
+        Charge(
+            payment_id=intent.payment_id,
+            key=intent.key,
+            amount_minor=intent.amount,
+            currency=intent.currency.upper(),
+            captured=intent.captured,
+            at_s=intent.at_s,
+            provider="stripe",
+        )
+        for intent in read_intents(journal)
+    ]
 
 
 async def read_rows(database_url: str) -> PaymentHistory:

@@ -124,7 +124,7 @@ def build_report(
             for finding in verdict.findings
         ],
         lost=counts["I1"],
-        doubled=counts["I2"],
+        doubled=counts["I2"] + counts["I20"],
         wrong=counts["I3"] + counts["I4"],
         stuck=counts["I5"],
         kills=_sorted(tally.kills),

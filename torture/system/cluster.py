@@ -128,9 +128,10 @@ class Cluster:
             servers.append(self._server("redis", factory.redis(number), partial(factory.wipe_redis, number)))
         for program in servers:
             await asyncio.to_thread(program.server.prepare)
-        await self._keep(tasks, [*servers, self._new_program("provider", factory.provider)])
+        gateway = self._new_program("gateway", factory.gateway)
+        await self._keep(tasks, [*servers, self._new_program("provider", factory.provider), gateway])
         await migrate(self.database_url)
-        ports = {name: factory.port(name) for name in ("postgres", "provider", *self.shape.apis)}
+        ports = {name: factory.port(name) for name in ("postgres", "provider", "gateway", *self.shape.apis)}
         self.links = Links(self.shape, {**ports, "redis": factory.port(self.redis.name)})
         await self.links.start()
         okane = [*(("api", name) for name in self.shape.apis), *(("worker", name) for name in self.shape.workers)]
@@ -150,8 +151,8 @@ class Cluster:
         ports = {server: self.links[f"{name}>{server}"].port for server in self.shape.servers_of[name]}
         database_port = self.factory.port("postgres")
         providers_file = self.folder.path / f"providers-{name}.toml"
-        provider_port = ports.get("provider", self.factory.port("provider"))
-        write_providers_file(providers_file, port=provider_port, env=self.options.env)
+        provider_port, gateway_port = (ports.get(one, self.factory.port(one)) for one in ("provider", "gateway"))
+        write_providers_file(providers_file, port=provider_port, gateway_port=gateway_port, env=self.options.env)
         env = {
             "OKANE_DATABASE_URL": self.database_url.replace(f":{database_port}/", f":{ports['postgres']}/"),
             "OKANE_REDIS_URL": self.factory.redis_url(ports["redis"]),

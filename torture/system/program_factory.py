@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import struct
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from okane.local.ports import LOOPBACK, free_port
 from okane.local.postgres import PostgresServer
 from okane.local.redis_server import RedisServer
 from torture.options import TortureOptions
+from torture.system.provider_secrets import WEBHOOK_SECRET
 from torture.system.shape import Shape
 
 # How the provider behaves between faults: mostly well, as providers do.
@@ -106,6 +108,28 @@ class ProgramFactory:
             probe=answers_http(port, "/health"),
             drain_s=_DRAIN_S,
         )
+
+    def gateway(self) -> OkaneProcess:
+        port = self.port("gateway")
+        notify = [f"http://{LOOPBACK}:{self.port(api)}/v1/providers/stripe/webhook" for api in self._shape.apis]
+        arguments = ["--port", str(port), "--journal", str(self.gateway_journal), "--seed", str(self._options.seed)]
+        return OkaneProcess(
+            name="gateway",
+            program=(sys.executable, "-P", "-m", "torture.gateway"),
+            arguments=[*arguments, "--notify", *notify],
+            env={"GATEWAY_SECRET": WEBHOOK_SECRET},
+            log=self._folder.log("gateway"),
+            probe=answers_http(port, "/health"),
+            drain_s=_DRAIN_S,
+        )
+
+    @property
+    def gateway_journal(self) -> Path:
+        return self._folder.path / "gateway.jsonl"
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.port('gateway')}"
 
     def api(self, name: str, env: Mapping[str, str]) -> OkaneProcess:
         port = self.port(name)

@@ -38,7 +38,7 @@ class Shape:
     def servers_of(self) -> Mapping[str, Sequence[str]]:
         """Return the links of each process: its servers, and the clients of an API."""
         apis = dict.fromkeys(self.apis, ("clients", "postgres", "redis"))
-        return {**apis, **dict.fromkeys(self.workers, ("postgres", "redis", "provider"))}
+        return {**apis, **dict.fromkeys(self.workers, ("postgres", "redis", "provider", "gateway"))}
 
     @property
     def links(self) -> Sequence[str]:

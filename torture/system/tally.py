@@ -15,6 +15,16 @@ class Death:
     at_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchedTime:
+    """A time in which a provider was switched to `off` or `drain` for sure, by Postgres' clock, since the epoch."""
+
+    provider: str
+    mode: str
+    since_s: float
+    until_s: float
+
+
 @dataclass(slots=True)
 class Tally:
     """Counts by kind, and the moments that repairs are measured from."""
@@ -28,6 +38,7 @@ class Tally:
     calm_from_s: float = float("inf")  # what died later died alone
     unexpected: Counter[str] = field(default_factory=Counter)  # unintended exits
     helped: Counter[str] = field(default_factory=Counter)  # programs that started only after a repair by hand
+    switched: list[SwitchedTime] = field(default_factory=list)
     now: dict[int, str] = field(default_factory=dict)  # faults in force, by step
 
     @property

@@ -7,7 +7,7 @@ Guarantee: one payment never makes two orders, because its provider key is the `
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Self
@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from okane.http.connection import HttpResponse
 from okane.payment import Payment
-from okane.providers.base import ChargeResult, Declined, LookUpResult, Traits, Unavailable, Unknown
+from okane.providers.base import POLL_DELAYS, ChargeResult, Declined, LookUpResult, Traits, Unavailable, Unknown
 from okane.providers.base_url import parse_base_url
 from okane.providers.exchange import HttpClient
 from okane.providers.payu.access_token import AccessTokenSource
@@ -58,6 +58,7 @@ class PayuProvider:
         connections: int = 64,
         consistency_lag: timedelta = timedelta(seconds=60),
         unknown_deadline: timedelta = timedelta(hours=24),
+        poll_delays: Sequence[timedelta] = POLL_DELAYS,
     ) -> None:
         """Raises ValueError for a setting that PayU or okane cannot use. Its text holds no secret."""
         if validity is None:
@@ -70,7 +71,12 @@ class PayuProvider:
         if url.authorization is not None:
             raise ValueError("PayU's base URL must have no user and password")
         self._name = name
-        self._traits = Traits(timeout=timeout, consistency_lag=consistency_lag, unknown_deadline=unknown_deadline)
+        self._traits = Traits(
+            timeout=timeout,
+            consistency_lag=consistency_lag,
+            unknown_deadline=unknown_deadline,
+            poll_delays=poll_delays,
+        )
         self._shop = Shop(pos_id=pos_id, notify_url=notify_url, customer_ip=customer_ip, validity=validity)
         self._client_id = client_id
         self._client_secret = client_secret

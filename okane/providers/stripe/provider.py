@@ -7,7 +7,7 @@ says "not found" only after it has read the whole list of the time in question.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -16,6 +16,7 @@ from typing import Self
 from okane.http.connection import HttpResponse
 from okane.payment import Payment
 from okane.providers.base import (
+    POLL_DELAYS,
     ChargeResult,
     Declined,
     LookUpResult,
@@ -65,6 +66,7 @@ class StripeProvider:
         connections: int = 256,
         consistency_lag: timedelta = timedelta(seconds=90),
         unknown_deadline: timedelta = timedelta(hours=12),
+        poll_delays: Sequence[timedelta] = POLL_DELAYS,
         idle_limit_s: float = IDLE_LIMIT_S,
         on_unauthorized: Callable[[], None] | None = None,
     ) -> None:
@@ -81,6 +83,7 @@ class StripeProvider:
             consistency_lag=consistency_lag,
             unknown_deadline=unknown_deadline,
             key_lifetime=KEY_LIFETIME,
+            poll_delays=poll_delays,
         )
         self._api_key = api_key
         self._last_key = ""

@@ -1,0 +1,241 @@
+"""The HTTP side of the gateway: Stripe's routes, the faults in force, and signed notices.
+
+POST /v1/payment_intents            form, Idempotency-Key: make and confirm, or repeat the first answer
+GET  /v1/payment_intents/{id}       GET /v1/payment_intents?created[gte]=…   GET /v1/payment_intents/search?query=…
+GET  /control                       the behaviour in force; PUT with some of its fields changes those
+GET  /health
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import itertools
+import json
+import random
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import aiohttp
+from aiohttp import web
+
+from torture.gateway.books import ERROR, OPEN, Books, Intent, Saved
+
+MOST_LISTED = 100
+_SEARCHED = re.compile(r"metadata\['payment_id'\]:'([0-9a-f-]+)'")
+_SUCCEEDS = 0.7  # of what is decided later
+_DECIDED_S = (0.1, 2.0)
+_NOTICE_TIMEOUT = aiohttp.ClientTimeout(total=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """The chances of each act, per call. `hang_s`: how long a call without an answer is held."""
+
+    decline: float = 0.05
+    action: float = 0.10
+    processing: float = 0.05
+    limit: float = 0.01  # 429, nothing happens
+    refuse: float = 0.01  # 500, nothing happens and nothing is kept
+    fail: float = 0.0  # 500, although it charged; a repeat gets it, too
+    silent: float = 0.0  # no answer, although it charged
+    lose_notice: float = 0.1
+    double_notice: float = 0.1
+    latency_s: float = 0.02
+    hang_s: float = 3.0
+
+
+class Gateway:
+    """The gateway. `notify` are the addresses of the API's webhook, of which each notice goes to one."""
+
+    def __init__(self, books: Books, *, notify: Sequence[str], secret: str, dice: random.Random) -> None:
+        self.behaviour = Behaviour()
+        self._books = books
+        self._notify = itertools.cycle(notify)
+        self._secret = secret.encode()
+        self._dice = dice
+        self._busy: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def app(self) -> web.Application:
+        """Return the application."""
+        app = web.Application()
+        app.router.add_post("/v1/payment_intents", self._charge)
+        app.router.add_get("/v1/payment_intents", self._list)
+        app.router.add_get("/v1/payment_intents/search", self._search)
+        app.router.add_get("/v1/payment_intents/{ref}", self._retrieve)
+        app.router.add_get("/control", self._show_control)
+        app.router.add_put("/control", self._change_control)
+        app.router.add_get("/health", self._health)
+        app.cleanup_ctx.append(self._running)
+        return app
+
+    async def _running(self, _app: web.Application) -> AsyncIterator[None]:
+        """Decide what an earlier life has left undecided."""
+        self._http = aiohttp.ClientSession(timeout=_NOTICE_TIMEOUT)
+        for intent in self._books.undecided():
+            self._later(intent.ref)
+        yield
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._http.close()
+        self._books.close()
+
+    async def _charge(self, request: web.Request) -> web.Response:
+        body, key = (await request.read()).decode(), request.headers["Idempotency-Key"]
+        if self._roll(self.behaviour.limit):
+            return _error(429, "invalid_request_error", "rate_limit")
+        if self._roll(self.behaviour.refuse):
+            return _error(500, "api_error", "")
+        saved = self._books.find_key(key)
+        if saved is not None:
+            if key in self._busy:
+                return _error(409, "idempotency_error", "idempotency_key_in_use")
+            if saved.request != body:
+                return _error(400, "idempotency_error", "idempotency_key_reused")
+            return _answer(saved, replayed=True)
+        saved = self._make(key, body)
+        self._busy.add(key)
+        try:
+            await asyncio.sleep(self.behaviour.latency_s * self._dice.random() * 2)
+        finally:
+            self._busy.discard(key)
+        if self._roll(self.behaviour.silent):
+            await asyncio.sleep(self.behaviour.hang_s)
+            if request.transport is not None:
+                request.transport.abort()
+        return _answer(saved)
+
+    def _make(self, key: str, body: str) -> Saved:
+        """Make a PaymentIntent; return the answer, which is written with it."""
+        form = {name: values[-1] for name, values in parse_qs(body).items()}
+        roll, chances = self._dice.random(), self.behaviour
+        status = "succeeded"
+        if roll < chances.decline:
+            status = "requires_payment_method"
+        elif roll < chances.decline + chances.action:
+            status = "requires_action" if "return_url" in form else "requires_payment_method"
+        elif roll < chances.decline + chances.action + chances.processing:
+            status = "processing"
+        intent = Intent(
+            ref=f"pi_{secrets.token_hex(8)}",
+            key=key,
+            payment_id=form["metadata[payment_id]"],
+            amount=int(form["amount"]),
+            currency=form["currency"],
+            status=status,
+            at_s=time.time(),
+        )
+        shown = intent.to_json()
+        if self._roll(chances.fail):
+            saved = Saved(body, 500, json.dumps({"error": {"type": "api_error", "message": "broken"}}))
+        elif status == "requires_payment_method":
+            saved = Saved(body, 402, json.dumps({"error": {**ERROR, "payment_intent": shown}}))
+        else:
+            saved = Saved(body, 200, json.dumps(shown))
+        self._books.make(intent, saved)
+        if status in OPEN:
+            self._later(intent.ref)
+        return saved
+
+    def _later(self, ref: str) -> None:
+        """Let the customer, or the bank, decide after a while."""
+        task = asyncio.get_running_loop().create_task(self._decide(ref, self._dice.uniform(*_DECIDED_S)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _decide(self, ref: str, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        succeeds = self._roll(_SUCCEEDS)
+        intent = self._books.decide(ref, "succeeded" if succeeds else "requires_payment_method")
+        if self._roll(self.behaviour.lose_notice):
+            return
+        event = {
+            "id": f"evt_{secrets.token_hex(8)}",
+            "type": f"payment_intent.{'succeeded' if succeeds else 'payment_failed'}",
+            "data": {"object": intent.to_json()},
+        }
+        for _ in range(2 if self._roll(self.behaviour.double_notice) else 1):
+            await self._send(json.dumps(event).encode())
+
+    async def _send(self, body: bytes) -> None:
+        """Send a signed notice once. One that does not arrive is lost: polls must do."""
+        signed_at = str(int(time.time()))
+        signature = hmac.new(self._secret, f"{signed_at}.".encode() + body, hashlib.sha256).hexdigest()
+        headers = {"Stripe-Signature": f"t={signed_at},v1={signature}", "Content-Type": "application/json"}
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            async with self._http.post(next(self._notify), data=body, headers=headers) as answer:
+                await answer.read()
+
+    async def _retrieve(self, request: web.Request) -> web.Response:
+        intent = self._books.find(request.match_info["ref"])
+        if intent is None:
+            return _error(404, "invalid_request_error", "resource_missing")
+        return _json(200, intent.to_json())
+
+    async def _list(self, request: web.Request) -> web.Response:
+        newest = self._books.newest(int(request.query["created[gte]"]))
+        after = request.query.get("starting_after")
+        if after is not None:
+            newest = itertools.islice(itertools.dropwhile(lambda one: one.ref != after, newest), 1, None)
+        page = list(itertools.islice(newest, MOST_LISTED + 1))
+        listed = [one.to_json() for one in page[:MOST_LISTED]]
+        return _json(200, {"object": "list", "data": listed, "has_more": len(page) > MOST_LISTED})
+
+    async def _search(self, request: web.Request) -> web.Response:
+        asked = _SEARCHED.fullmatch(request.query["query"])
+        found = [] if asked is None else [one.to_json() for one in self._books.of_payment(asked[1])]
+        return _json(200, {"object": "search_result", "data": found, "has_more": False})
+
+    async def _show_control(self, _request: web.Request) -> web.Response:
+        return _json(200, asdict(self.behaviour))
+
+    async def _change_control(self, request: web.Request) -> web.Response:
+        changes: Mapping[str, float] = await request.json()
+        if unknown := changes.keys() - {one.name for one in fields(Behaviour)}:
+            return _json(400, {"unknown": sorted(unknown)})
+        self.behaviour = replace(self.behaviour, **changes)
+        return _json(200, asdict(self.behaviour))
+
+    async def _health(self, _request: web.Request) -> web.Response:
+        return _json(200, dict(self._books.counts()))
+
+    def _roll(self, chance: float) -> bool:
+        return self._dice.random() < chance
+
+
+async def serve(
+    *, port: int, journal: Path, notify: Sequence[str], secret: str, seed: int, stop: asyncio.Event
+) -> None:
+    """Serve on the loopback address until `stop` is set."""
+    gateway = Gateway(Books(journal), notify=notify, secret=secret, dice=random.Random(seed))
+    runner = web.AppRunner(gateway.app(), access_log=None, shutdown_timeout=1.0)
+    try:
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+
+
+def _answer(saved: Saved, *, replayed: bool = False) -> web.Response:
+    headers = {"Idempotent-Replayed": "true"} if replayed else None
+    return web.Response(
+        status=saved.status, body=saved.answer.encode(), content_type="application/json", headers=headers
+    )
+
+
+def _error(status: int, kind: str, code: str) -> web.Response:
+    return _json(status, {"error": {"type": kind, "code": code, "message": "as the torture wants it"}})
+
+
+def _json(status: int, body: object) -> web.Response:
+    return web.Response(status=status, body=json.dumps(body).encode(), content_type="application/json")
