@@ -21,7 +21,7 @@ from okane.payment import Payment, Status
 from okane.providers.base import ChargeResult, Traits, Unavailable, Unknown
 from okane.providers.stripe import answers
 from okane.providers.stripe import provider as stripe
-from okane.store import Claim, Settlement
+from okane.store import Claim, Settlement, UsableProvider
 from okane.worker.charge import PaymentHandler
 from okane.worker.late_look_up import LateLookUps
 from okane.worker.lease_renewal import Lease
@@ -263,8 +263,8 @@ def limit_burns_a_retry() -> Iterator[None]:
 def switch_ignored() -> Iterator[None]:
     """Claims do not read the switch. Caught by I24."""
 
-    def broken(self: MemoryPaymentStore, _now: datetime) -> dict[str, bool]:
-        return {one.name: True for one in self.usable_providers()}
+    def broken(_self: MemoryPaymentStore, offered: Sequence[UsableProvider], _now: datetime) -> dict[str, bool]:
+        return {one.name: True for one in offered}
 
     with patch.object(MemoryPaymentStore, "_usable", broken):
         yield
@@ -318,8 +318,10 @@ def _falling_back() -> Iterator[None]:
     """Let a payment that is not pinned go to the last candidate after its first attempt."""
     provider_for = MemoryPaymentStore._provider_for
 
-    def broken(self: MemoryPaymentStore, row: PaymentRow, usable: Mapping[str, bool]) -> str | None:
-        chosen = provider_for(self, row, usable)
+    def broken(
+        self: MemoryPaymentStore, row: PaymentRow, usable: Mapping[str, bool], *, defaults: Sequence[str]
+    ) -> str | None:
+        chosen = provider_for(self, row, usable, defaults=defaults)
         if row.is_pinned or row.attempts == 0 or chosen is None:
             return chosen
         return next((name for name in reversed(list(usable)) if usable[name]), chosen)

@@ -302,8 +302,9 @@ class MemoryPaymentStore:
         row = self._db.payments.get(payment_id)
         if row is None:
             return ClaimRefusal(None, timedelta(0))
-        usable = self._usable(now)
-        provider = self._provider_for(row, usable)
+        offered = self.usable_providers()  # once: a half-open provider is offered to one claim
+        usable = self._usable(offered, now)
+        provider = self._provider_for(row, usable, defaults=[one.name for one in offered if one.is_default])
         if not _claimable(row, now) or provider is None:
             return self._refuse(row, now, without=provider is None)
         self._take(row, now, provider)
@@ -562,16 +563,16 @@ class MemoryPaymentStore:
             return None
         return self._db.now() + min(self._late_look_ups)
 
-    def _usable(self, now: datetime) -> dict[str, bool]:
+    def _usable(self, offered: Sequence[UsableProvider], now: datetime) -> dict[str, bool]:
         """Return the providers that can be called now, and whether they may charge."""
-        rows = ((one.name, self._db.providers.get(one.name, ProviderRow())) for one in self.usable_providers())
+        rows = ((one.name, self._db.providers.get(one.name, ProviderRow())) for one in offered)
         return {
             name: row.mode == "on"
             for name, row in rows
             if row.mode != "off" and (row.open_until is None or row.open_until <= now)
         }
 
-    def _provider_for(self, row: PaymentRow, usable: Mapping[str, bool]) -> str | None:
+    def _provider_for(self, row: PaymentRow, usable: Mapping[str, bool], *, defaults: Sequence[str]) -> str | None:
         """Return the provider that a claim writes; None if there is none now."""
         if row.is_pinned:
             name = row.provider or "http"
@@ -579,7 +580,6 @@ class MemoryPaymentStore:
             return name if name in usable and (usable[name] or looks_up_only) else None
         if row.requested_provider is not None:
             return row.requested_provider if usable.get(row.requested_provider) else None
-        defaults = [one.name for one in self.usable_providers() if one.is_default]
         return next((name for name in defaults if usable.get(name)), None)
 
     def _refuse(self, row: PaymentRow, now: datetime, *, without: bool) -> ClaimRefusal:
