@@ -19,7 +19,9 @@ from okane.app.start_checks import check_servers
 from okane.config import Settings
 from okane.intake.load_shedding import LoadShedding
 from okane.providers.config import load_providers
-from okane.providers.registry import build_notice_parsers
+from okane.providers.config_reload import ConfigReload
+from okane.providers.registry import build_notice_parsers, load_notice_secrets
+from okane.providers.secrets import CurrentSecrets
 from okane.redis.buckets import TokenBuckets
 from okane.store import ApiKeyStore, DeadLetterStore, PaymentLists, PaymentWatch, ProviderEventStore
 from streams import DeadLetters
@@ -43,7 +45,8 @@ async def run_api(settings: Settings) -> None:
         url = needed(settings.database_url, "DATABASE_URL")
         lists, watch, dead_letters = PaymentLists(url), PaymentWatch(url), DeadLetterStore(url)
         config = load_providers(settings)
-        parsers = build_notice_parsers(config)
+        secrets = CurrentSecrets(load_notice_secrets(config))
+        parsers = build_notice_parsers(config, secrets=secrets)
         provider_events = ProviderEventStore(url, grace=settings.sweep_grace) if parsers else None
         if provider_events is not None:
             closing.push_async_callback(provider_events.aclose)
@@ -66,6 +69,9 @@ async def run_api(settings: Settings) -> None:
             provider_events=provider_events,
             notice_parsers=parsers,
         )
+        if config.path is not None:
+            reload = ConfigReload.of_notices(config, settings, secrets)
+            await closing.enter_async_context(process.running(reload.run))
         api_url = await closing.enter_async_context(api.serving())
         process.tune_gc()
         log.info("api_started", url=api_url, metrics=metrics_url, auth=settings.auth)

@@ -16,7 +16,9 @@ from okane.app.resources import Resources, needed
 from okane.app.start_checks import check_servers
 from okane.config import Settings
 from okane.providers.config import load_providers
-from okane.providers.registry import build_providers
+from okane.providers.config_reload import ConfigReload
+from okane.providers.registry import build_providers, charge_secrets
+from okane.providers.secrets import CurrentSecrets
 from okane.store import ProviderEventStore
 from okane.worker.outcome_rules import OutcomeRules
 from okane.worker.worker import Worker, WorkerOptions
@@ -37,17 +39,18 @@ async def run_worker(settings: Settings, *, name: str) -> None:
         )
         await check_servers(settings, resources, consumes=True)
         config = load_providers(settings)
+        secrets = CurrentSecrets(charge_secrets(config))
         providers = build_providers(
             config,
             settings,
             connections=2 * settings.concurrency,  # for payments from the stream, and for direct runs
             more_header=resources.tracing.provider_header,
+            secrets=secrets,
         )
         for provider in providers.values():
             closing.push_async_callback(provider.aclose)
-        gates, watch = build_gates(
-            settings, resources, tuple(providers), rates=config.rates, name=name, closing=closing
-        )
+        gates, watch, limits = build_gates(settings, resources, tuple(providers), name=name, closing=closing)
+        limits.set(config.rates)
         provider_events = None
         if config.path is not None:
             url = needed(settings.database_url, "DATABASE_URL")
@@ -68,6 +71,9 @@ async def run_worker(settings: Settings, *, name: str) -> None:
             watch=watch,
             provider_events=provider_events,
         )
+        if config.path is not None:
+            reload = ConfigReload.of_charges(config, settings, secrets, set_rates=limits.set)
+            await closing.enter_async_context(process.running(reload.run))
         metrics_url = await closing.enter_async_context(serving_metrics(settings, resources, role="worker", name=name))
         process.tune_gc()
         log.info("worker_started", concurrency=settings.concurrency, providers=list(providers), metrics=metrics_url)

@@ -1,4 +1,5 @@
-"""The providers file (`OKANE_PROVIDERS_FILE`): TOML, checked at the start of a process. It names secrets and holds none.
+"""The providers file (`OKANE_PROVIDERS_FILE`): TOML, checked at the start of a process and after each
+change. It names secrets and holds none.
 
 ```toml
 default = ["stripe", "payu"]            # in this order; all in the order of the file if absent
@@ -37,6 +38,7 @@ MAX_SECRETS = 5  # of one kind: two are valid while one replaces the other
 MAX_POLLS = 20  # the last delay repeats
 HTTP = "http"  # the provider at PROVIDER_BASE_URL
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
+LONGEST_FILL_S = 100 * 366 * 86_400  # of the bucket of a rate; more than its arithmetic holds is beyond it
 PAYU_LIVE, PAYU_SANDBOX = "secure.payu.com", "secure.snd.payu.com"
 
 Identifier = Annotated[
@@ -218,6 +220,8 @@ def _provider(path: Path, name: str, entry: Mapping[str, Any]) -> ProviderConfig
 def _inconsistencies(found: ProviderConfig, settings: Settings) -> Sequence[tuple[str, str]]:
     """Return the key and the message of everything that does not fit together."""
     errors: list[tuple[str, str]] = []
+    if found.rate is not None and found.rate.burst > found.rate.per_s * LONGEST_FILL_S:
+        errors.append(("rate", "has a burst that takes a century to come back"))
     if isinstance(found, OkaneHttpConfig):
         if found.timeout >= settings.lease:
             errors.append(("timeout", "must be shorter than VISIBILITY_TIMEOUT (the lease)"))

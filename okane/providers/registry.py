@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
@@ -13,7 +14,7 @@ from okane.config import Settings
 from okane.errors import SetupError
 from okane.providers.base import NoticeParser, Provider
 from okane.providers.config import HTTP, OkaneHttpConfig, PayuConfig, ProviderConfig, ProvidersConfig, StripeConfig
-from okane.providers.secrets import BadSecret, Secret
+from okane.providers.secrets import BadSecret, CurrentSecrets, Secret
 
 
 def build_providers(
@@ -22,34 +23,42 @@ def build_providers(
     *,
     connections: int,
     more_header: Callable[[], str] | None = None,
+    secrets: CurrentSecrets | None = None,
 ) -> Mapping[str, Provider]:
-    """Return the adapters by their names, for workers; loads the secrets of charges. Called on a running loop.
+    """Return the adapters by their names, for workers. Called on a running loop.
 
-    `connections` is the size of a provider's pool that the file does not set. Raises SetupError.
+    `connections` is the size of a provider's pool that the file does not set. `secrets` are those of `charge_secrets`, and
+    loaded here if there are none. Raises SetupError.
     """
     if config.path is None:
         return {HTTP: _http_of_settings(settings, connections=connections, more_header=more_header)}
+    secrets = secrets or CurrentSecrets(charge_secrets(config))
     built: dict[str, Provider] = {}
     for name, found in config.providers.items():
         try:
-            built[name] = _provider(config, name, found, connections=connections, more_header=more_header)
+            built[name] = _provider(
+                config, name, found, connections=connections, more_header=more_header, secrets=secrets
+            )
         except ValueError as error:
             # An adapter's own rules, like a deadline beyond the life of its keys.
             raise SetupError(f"{config.path}: providers.{name}: {error}") from None
     return built
 
 
-def build_notice_parsers(config: ProvidersConfig) -> Mapping[str, NoticeParser]:
-    """Return the parsers of the providers that have secrets for notices, for API processes. Raises SetupError."""
+def build_notice_parsers(
+    config: ProvidersConfig, *, secrets: CurrentSecrets | None = None
+) -> Mapping[str, NoticeParser]:
+    """Return the parsers of the providers that have secrets for notices, for API processes. `secrets` are those of
+    `load_notice_secrets`, and loaded here if there are none. Raises SetupError."""
+    secrets = secrets or CurrentSecrets(load_notice_secrets(config))
     return {
-        name: _notice_parser(config.providers[name], loaded) for name, loaded in load_notice_secrets(config).items()
+        name: _notice_parser(found, secrets.all(name))
+        for name, found in config.providers.items()
+        if name in secrets.places
     }
 
 
-def _notice_parser(found: ProviderConfig, loaded: Sequence[Secret]) -> NoticeParser:
-    def secrets() -> Sequence[str]:
-        return [secret() for secret in loaded]
-
+def _notice_parser(found: ProviderConfig, secrets: Callable[[], Sequence[str]]) -> NoticeParser:
     match found:
         case StripeConfig():
             from okane.providers.stripe.webhook import StripeNoticeParser  # noqa: PLC0415 - only where it is configured
@@ -64,26 +73,40 @@ def _notice_parser(found: ProviderConfig, loaded: Sequence[Secret]) -> NoticePar
 
 
 def load_charge_secrets(config: ProvidersConfig) -> Mapping[str, Secret]:
-    """Load all secrets of charges, by `NAME.KEY`. Raises SetupError."""
-    loaded = {}
+    """Load all secrets of charges, by `NAME.KEY`, and those that are a base URL. Raises SetupError."""
     for name, found in config.providers.items():
-        match found:
-            case StripeConfig():
-                loaded[f"{name}.api_key"] = _secret(config, name, "api_key", found.api_key)
-            case PayuConfig():
-                loaded[f"{name}.client_secret"] = _secret(config, name, "client_secret", found.client_secret)
-            case OkaneHttpConfig():
-                _base_url(config, name, found)
+        if isinstance(found, OkaneHttpConfig):
+            _base_url(config, name, found)
+    return {place: one for place, (one,) in charge_secrets(config).items()}
+
+
+def charge_secrets(config: ProvidersConfig, kept: Iterable[Secret] = ()) -> Mapping[str, tuple[Secret, ...]]:
+    """Load the secrets of charges by `NAME.KEY`, but those of the same source that are `kept`. Raises SetupError."""
+    loaded: dict[str, tuple[Secret, ...]] = {}
+    for name, found in config.providers.items():
+        for key, source in _charge_secrets(found):
+            loaded[f"{name}.{key}"] = (_secret(config, name, key, source, kept),)
     return loaded
 
 
-def load_notice_secrets(config: ProvidersConfig) -> Mapping[str, tuple[Secret, ...]]:
-    """Load the secrets of notices, by the name of their provider. Raises SetupError."""
+def _charge_secrets(found: ProviderConfig) -> Sequence[tuple[str, SecretStr]]:
+    match found:
+        case StripeConfig():
+            return [("api_key", found.api_key)]
+        case PayuConfig():
+            return [("client_secret", found.client_secret)]
+        case OkaneHttpConfig():
+            return []
+
+
+def load_notice_secrets(config: ProvidersConfig, kept: Iterable[Secret] = ()) -> Mapping[str, tuple[Secret, ...]]:
+    """Load the secrets of notices by the name of their provider, but those of the same source that are `kept`. Raises
+    SetupError."""
     loaded: dict[str, tuple[Secret, ...]] = {}
     for name, found in config.providers.items():
         key, sources = _notice_secrets(found)
         if sources:
-            loaded[name] = tuple(_secret(config, name, f"{key}[{n}]", one) for n, one in enumerate(sources))
+            loaded[name] = tuple(_secret(config, name, f"{key}[{n}]", one, kept) for n, one in enumerate(sources))
     return loaded
 
 
@@ -138,6 +161,7 @@ def _provider(
     *,
     connections: int,
     more_header: Callable[[], str] | None,
+    secrets: CurrentSecrets,
 ) -> Provider:
     match found:
         case OkaneHttpConfig():
@@ -153,19 +177,21 @@ def _provider(
                 more_header=more_header,
             )
         case PayuConfig():
-            return _payu(config, name, found, connections=connections)
+            return _payu(config, name, found, connections=connections, secrets=secrets)
         case StripeConfig():
-            return _stripe(config, name, found, connections=connections)
+            return _stripe(name, found, connections=connections, secrets=secrets)
 
 
-def _payu(config: ProvidersConfig, name: str, found: PayuConfig, *, connections: int) -> Provider:
+def _payu(
+    config: ProvidersConfig, name: str, found: PayuConfig, *, connections: int, secrets: CurrentSecrets
+) -> Provider:
     from okane.providers.payu.provider import PayuProvider  # noqa: PLC0415 - only where it is configured
 
     return PayuProvider(
         base_url=found.address(config.mode),
         pos_id=found.pos_id,
         client_id=found.client_id,
-        client_secret=_secret(config, name, "client_secret", found.client_secret),
+        client_secret=secrets.one(f"{name}.client_secret"),
         notify_url=found.notify_url,
         name=name,
         timeout=found.timeout,
@@ -176,14 +202,14 @@ def _payu(config: ProvidersConfig, name: str, found: PayuConfig, *, connections:
     )
 
 
-def _stripe(config: ProvidersConfig, name: str, found: StripeConfig, *, connections: int) -> Provider:
+def _stripe(name: str, found: StripeConfig, *, connections: int, secrets: CurrentSecrets) -> Provider:
     from okane.providers.stripe.provider import StripeProvider  # noqa: PLC0415 - only where it is configured
 
-    api_key = _secret(config, name, "api_key", found.api_key)
+    place = f"{name}.api_key"
     return StripeProvider(
         found.base_url,
-        api_key=api_key,
-        on_unauthorized=api_key.reread,
+        api_key=secrets.one(place),
+        on_unauthorized=partial(secrets.reread, place),
         name=name,
         timeout=found.timeout,
         connections=found.connections or connections,
@@ -215,9 +241,13 @@ def _register_password(url: str) -> None:
         logs.register_secret(unquote(password))
 
 
-def _secret(config: ProvidersConfig, name: str, key: str, source: SecretStr) -> Secret:
+def _secret(config: ProvidersConfig, name: str, key: str, source: SecretStr, kept: Iterable[Secret] = ()) -> Secret:
     assert config.path is not None
+    given, where = source.get_secret_value(), f"{name}.{key}"
+    for secret in kept:
+        if secret.is_from(given, where=where):
+            return secret
     try:
-        return Secret(source.get_secret_value(), where=f"{name}.{key}", mode=config.mode, folder=config.path.parent)
+        return Secret(given, where=where, mode=config.mode, folder=config.path.parent)
     except BadSecret as error:
         raise config.refusal(name, key, str(error)) from None

@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -32,7 +32,7 @@ _OTHER_MODE = {
 }
 _WHITE = " \t\r\n"
 
-_Identity = tuple[int, int, int, int]  # device, inode, size, time of the last change in ns
+Identity = tuple[int, int, int, int]  # of a file: device, inode, size, time of the last change in ns
 
 
 class BadSecret(ValueError):
@@ -53,11 +53,12 @@ class Secret:
         Raises BadSecret.
         """
         self._where = where
+        self._source = source
         self._mode = mode
         self._now_s = now_s
         self._path = _path(source, folder)
-        self._identity: _Identity | None = None
-        self._world_readable: _Identity | None = None  # the file that was last reported as such
+        self._identity: Identity | None = None
+        self._world_readable: Identity | None = None  # the file that was last reported as such
         self._failure: str | None = None  # the last one that was logged
         self._value = self._read_file() if self._path is not None else self._checked(_given(source, mode))
         logs.register_secret(self._value)
@@ -72,6 +73,10 @@ class Secret:
     def __repr__(self) -> str:
         return f"Secret({self._where})"
 
+    def is_from(self, source: str, *, where: str) -> bool:
+        """Return True if this is the secret of this source, in this place of the providers file."""
+        return (source, where) == (self._source, self._where)
+
     def reread(self) -> None:
         """Look at the file with the next call: the gateway has refused the secret."""
         self._identity = None
@@ -81,7 +86,7 @@ class Secret:
         self._check_due_s = self._now_s() + CHECK_INTERVAL_S
         try:
             assert self._path is not None
-            if _identity_of(self._path.stat()) == self._identity:
+            if identity_of(self._path.stat()) == self._identity:
                 return
             value = self._read_file()
         except (BadSecret, OSError) as error:
@@ -114,7 +119,7 @@ class Secret:
         if len(content) > MAX_SECRET_BYTES:
             raise BadSecret(f"{self._path} has more than {MAX_SECRET_BYTES} bytes")
         value = self._checked(content.decode("utf-8", "replace").strip(_WHITE))
-        identity = _identity_of(found)
+        identity = identity_of(found)
         if found.st_mode & stat.S_IROTH and identity != self._world_readable:
             log.warning("provider_secret_world_readable", secret=self._where, file=str(self._path))
             self._world_readable = identity
@@ -158,5 +163,39 @@ def _given(source: str, mode: Mode) -> str:
     return source
 
 
-def _identity_of(found: os.stat_result) -> _Identity:
+class CurrentSecrets:
+    """The secrets that a process uses, by their place. `replace` gives others to those that hold a callable."""
+
+    def __init__(self, loaded: Mapping[str, tuple[Secret, ...]]) -> None:
+        self.places = frozenset(loaded)
+        self._loaded = loaded
+
+    def one(self, place: str) -> Callable[[], str]:
+        """Return the callable of the one secret there."""
+
+        def secret() -> str:
+            return self._loaded[place][0]()
+
+        return secret
+
+    def all(self, place: str) -> Callable[[], Sequence[str]]:
+        """Return the callable of all secrets there."""
+        return lambda: [secret() for secret in self._loaded.get(place, ())]
+
+    def reread(self, place: str) -> None:
+        """Look at the files there with the next call: the gateway has refused the secret."""
+        for secret in self._loaded.get(place, ()):
+            secret.reread()
+
+    @property
+    def loaded(self) -> Sequence[Secret]:
+        """All secrets."""
+        return [secret for group in self._loaded.values() for secret in group]
+
+    def replace(self, loaded: Mapping[str, tuple[Secret, ...]]) -> None:
+        """Use these from now on."""
+        self._loaded = loaded
+
+
+def identity_of(found: os.stat_result) -> Identity:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

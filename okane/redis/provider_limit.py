@@ -41,8 +41,7 @@ class ProviderLimit:
         roll: Callable[[], float] = random.random,
     ) -> None:
         self._bucket = f"provider:{name}"
-        burst = rate.burst if rate.burst != rate.requests else max(1, math.ceil(rate.per_s * LEASE_S))
-        self._allowance = Allowance(per_s=rate.per_s, burst=burst)
+        self._allowance = _allowance(rate)
         self._buckets = buckets
         self._local = LocalTokenBuckets()
         self._workers = workers
@@ -58,6 +57,10 @@ class ProviderLimit:
     def share_per_s(self) -> float:
         """The calls per second that this worker may make while all workers want to."""
         return self._allowance.per_s / max(1, self._workers())
+
+    def set_rate(self, rate: Rate) -> None:
+        """Change the rate, for the next tokens that are taken."""
+        self._allowance = _allowance(rate)
 
     async def aclose(self) -> None:
         """End the wait of all callers."""
@@ -142,3 +145,8 @@ class ProviderLimit:
     def _start_lease(self, tokens: int) -> None:
         self._held, self._used = tokens, 0
         self._lease_ends_s = time.monotonic() + LEASE_S
+
+
+def _allowance(rate: Rate) -> Allowance:
+    burst = rate.burst if rate.burst != rate.requests else max(1, math.ceil(rate.per_s * LEASE_S))
+    return Allowance(per_s=rate.per_s, burst=burst)

@@ -127,6 +127,10 @@ class ProviderGate:
         if self._breaker.record(verdict, began_s=now_s - took_s, now_s=now_s):
             self._report(result, now_s)
 
+    def set_limiter(self, limiter: Limiter | None) -> None:
+        """Use another rate limit for the permits from now on, or none."""
+        self._limiter = limiter
+
     def observe(self, *, switched_off: bool, shared_open_s: float) -> None:
         """Copy the state of the provider in Postgres: its switch, and for how long the shared level is still open."""
         self._switched_off = switched_off

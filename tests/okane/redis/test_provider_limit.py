@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
+from okane.app.provider_gates import ProviderLimits
+from okane.metrics import OkaneMetrics
 from okane.rate import Rate
 from okane.redis import provider_limit
 from okane.redis.buckets import TokenBuckets
 from okane.redis.provider_limit import ProviderLimit
+from okane.worker.provider_gate import ProviderGates
 from streams import Stream
 from tests.streams.conftest import Connected
 from tests.streams.servers import Server
@@ -131,3 +136,16 @@ async def test_a_cancelled_caller_holds_up_no_other(client: Redis, stream: Strea
     await asyncio.sleep(0)
     cancelled.cancel()
     assert await other is None
+
+
+async def test_the_gates_of_a_worker_take_the_new_rates(client: Redis, stream: Stream) -> None:
+    gates = ProviderGates(("stripe", "payu"), metrics=OkaneMetrics(CollectorRegistry()))
+    limits = ProviderLimits(gates, buckets=TokenBuckets(client, stream), workers=lambda: 1)
+    stripe, payu = gates.by_name.values()
+    rooms = []
+    for rates in ({}, {"stripe": "20/s"}, {"stripe": "40/s", "payu": "20/s"}, {"payu": "20/s"}):
+        limits.set({name: Rate.parse(rate) for name, rate in rates.items()})
+        rooms.append((stripe.room(), payu.room()))
+    assert rooms == [(math.inf, math.inf), (10, math.inf), (20, 10), (math.inf, 10)]
+    assert await payu.permit() is None
+    await limits.aclose()
