@@ -196,8 +196,9 @@ class OkaneMetrics:
         self._round_trips(statement).observe(seconds)
 
     def show_provider(self, provider: str) -> None:
-        """Show the gauges and counters of a configured provider before anything has happened there."""
+        """Show the gauges and counters of a worker's provider before anything has happened there."""
         self.circuit_open.labels(provider, "worker").set(0)
+        self.late_charges.labels(provider)
         for reason in DEFER_REASONS:
             self.provider_deferred.labels(provider, reason)
 

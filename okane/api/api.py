@@ -94,6 +94,7 @@ class Api:
                 metrics=metrics,
             ),
         )
+        metrics.show_notice_zeros(providers)  # of those without webhooks, too: their panel says that there are none
         anonymous = isinstance(access, AnonymousAccess)
         guard = OriginGuard(settings.allowed_hosts or frozenset()) if anonymous else None
         self._app = build_api(handlers, metrics, access, guard=guard, tracer=tracing.requests)

@@ -45,3 +45,13 @@ def test_a_provider_cannot_make_endless_series() -> None:
     assert len(found) == MAX_DECLINE_CODES + 1
     assert found["code_0"] == 2
     assert found["other"] == 2 * (1000 - MAX_DECLINE_CODES)
+
+
+def test_the_counters_of_a_provider_are_there_before_it_is_used() -> None:
+    metrics = OkaneMetrics(CollectorRegistry())
+    metrics.show_provider("p")
+    value = metrics.registry.get_sample_value
+    assert value("okane_provider_circuit_open", {"provider": "p", "level": "worker"}) == 0
+    assert value("okane_late_charges_total", {"provider": "p"}) == 0
+    for reason in ("circuit_open", "rate_limit", "limit", "config"):
+        assert value("okane_provider_deferred_total", {"provider": "p", "reason": reason}) == 0
