@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,6 +17,8 @@ from okane.errors import IdempotencyKeyReused, OkaneError, StatusConflict, Store
 from okane.intake.accept import IntakeReceipt, PaymentIntake
 from okane.lanes import LaneLimits
 from okane.payment import Payment
+from okane.providers.base import InvalidNotice, Notice
+from okane.providers.stripe.webhook import StripeNoticeParser
 from okane.store import API, NewPayment
 from tests.simulation.audit import Audit, ClientAnswer
 from tests.simulation.loop import Process
@@ -24,6 +28,8 @@ from tests.simulation.stripe_gateway import StripeGateway
 
 TIMEOUT_S = 4.0
 TRIES = 8
+NOTICE_SECRET = "whsec_simulated"
+PARSE_NOTICE = StripeNoticeParser(lambda: [NOTICE_SECRET])
 LANES = LaneLimits(critical_from_minor=10_000, low_below_minor=1_000)
 
 
@@ -53,6 +59,7 @@ class Clients:
         self._endpoints = endpoints
         self._providers = providers
         self._link = Link("http")
+        self._deliveries: set[asyncio.Task[None]] = set()
 
     async def run(self, payments: int, within_s: float) -> None:
         """Send the requests for all payments; return when every client has its answer or has given up."""
@@ -90,6 +97,30 @@ class Clients:
         if self._dice.random() < 0.1:
             await asyncio.sleep(self._dice.random() * 2)
             await self._cancel(payment_id, new.account_id)
+
+    def notify(self, body: bytes) -> None:
+        """Send a notice of the gateway to one API, signed; now and then with the signature of a forger."""
+        forged = self._dice.random() < 0.1
+        asking = self._network.loop.start(self._network.loop.world, self._deliver(body, forged=forged))
+        self._deliveries.add(asking)
+        asking.add_done_callback(self._deliveries.discard)
+
+    async def _deliver(self, body: bytes, *, forged: bool) -> None:
+        signed_at = str(int(self._network.loop.wall_s()))
+        secret = b"a guess" if forged else NOTICE_SECRET.encode()
+        signature = hmac.new(secret, f"{signed_at}.".encode() + body, hashlib.sha256).hexdigest()
+        headers = {"stripe-signature": f"t={signed_at},v1={signature}"}
+        now = datetime.fromtimestamp(self._network.loop.wall_s(), UTC)
+        try:
+            notices = PARSE_NOTICE(headers, body, now=now)
+        except InvalidNotice:
+            self._network.faults["forged notice"] += 1
+            return
+        if forged:
+            self._audit.report("a forged notice was taken")
+        with contextlib.suppress(NotSent, NoAnswer, StoreUnavailable):  # it is lost: polls must do
+            results = await self._ask_api(lambda api: _take_notices(api, notices))
+            self._network.faults.update(f"notice {result}" for result in results)
 
     def _wish(self) -> str | None:
         """Return the provider that a request asks for; most ask for none."""
@@ -149,16 +180,24 @@ class Clients:
 
     async def _ask(self, request: Callable[[PaymentIntake], Any]) -> Any:
         """Send one request to one API; return its answer."""
+
+        async def of_intake(api: ApiProcess) -> Any:
+            assert api.intake is not None
+            return await request(api.intake)
+
+        return await self._ask_api(of_intake)
+
+    async def _ask_api(self, request: Callable[[ApiProcess], Any]) -> Any:
+        """Send one request to one API; return its answer."""
         endpoints = self._endpoints()
         if not endpoints:
             raise NotSent("connection refused")
         endpoint = endpoints[int(self._dice.random() * len(endpoints))]
 
         def arrive(exchange: Exchange) -> object:
-            intake = endpoint.api.intake
-            if intake is None or not endpoint.process.alive:
+            if endpoint.api.intake is None or not endpoint.process.alive:
                 raise NotSent("connection refused")
-            task = self._network.loop.start(endpoint.process, _handle(request, intake, exchange))
+            task = self._network.loop.start(endpoint.process, _handle(request, endpoint.api, exchange))
             endpoint.api.requests.add(task)
             task.add_done_callback(endpoint.api.requests.discard, context=self._network.loop.context(endpoint.process))
             return PENDING
@@ -166,10 +205,15 @@ class Clients:
         return await self._network.call(self._link, "http", arrive, timeout_s=TIMEOUT_S, block_s=TIMEOUT_S)
 
 
-async def _handle(request: Callable[[PaymentIntake], Any], intake: PaymentIntake, exchange: Exchange) -> None:
+async def _take_notices(api: ApiProcess, notices: Sequence[Notice]) -> Sequence[str]:
+    assert api.notices is not None
+    return await api.notices.take(StripeGateway.name, notices)
+
+
+async def _handle(request: Callable[[ApiProcess], Any], api: ApiProcess, exchange: Exchange) -> None:
     """Run one request in the process of the API."""
     try:
-        answer = await request(intake)
+        answer = await request(api)
     except OkaneError as error:
         exchange.answer(error, failed=True)
     else:

@@ -17,11 +17,13 @@ from unittest.mock import patch
 from uuid import UUID
 
 from okane.http.connection import HttpResponse
+from okane.intake.provider_notices import NoticeIntake
 from okane.payment import Payment, Status
-from okane.providers.base import ChargeResult, Traits, Unavailable, Unknown
+from okane.providers.base import ChargeResult, Notice, Traits, Unavailable, Unknown
 from okane.providers.stripe import answers
 from okane.providers.stripe import provider as stripe
 from okane.store import Claim, Settlement, UsableProvider
+from okane.store.provider_events import TakeResult
 from okane.worker.charge import PaymentHandler
 from okane.worker.late_look_up import LateLookUps
 from okane.worker.lease_renewal import Lease
@@ -245,6 +247,41 @@ def server_error_is_refusal() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def settled_by_notice() -> Iterator[None]:
+    """A notice settles its payment, without a fetch. Caught by the rule that an answer to the attempt said so."""
+    take = NoticeIntake.take
+    outcomes = {
+        "payment_intent.succeeded": (Status.SUCCESS, "success"),
+        "payment_intent.payment_failed": (Status.FAILED_FINAL, "declined"),
+    }
+
+    async def broken(self: NoticeIntake, provider: str, notices: Sequence[Notice]) -> Sequence[TakeResult]:
+        results = await take(self, provider, notices)
+        store = self._payments._store
+        store.usable_providers = lambda: [UsableProvider(provider, is_default=True)]
+        for notice in notices:
+            if notice.kind in outcomes and notice.payment_id is not None:
+                claim = await store.claim(notice.payment_id)
+                if isinstance(claim, Claim):
+                    status, event = outcomes[notice.kind]
+                    settled = Settlement(
+                        payment_id=notice.payment_id,
+                        attempt=claim.payment.attempts,
+                        status=status,
+                        event=event,
+                        call="look_up",
+                        provider=provider,
+                        latency=timedelta(0),
+                        provider_ref=notice.provider_ref if status is Status.SUCCESS else None,
+                    )
+                    await store.settle(settled)
+        return results
+
+    with patch.object(NoticeIntake, "take", broken):
+        yield
+
+
+@contextlib.contextmanager
 def limit_burns_a_retry() -> Iterator[None]:
     """A rate limit counts as a failure of the provider. Caught by I25."""
     charged = OutcomeRules.charged
@@ -306,6 +343,7 @@ MUTANTS: Final[Mapping[str, Callable[[], AbstractContextManager[Any]]]] = {
         crash_forgets_the_pin,
         replay_after_key_end,
         server_error_is_refusal,
+        settled_by_notice,
         limit_burns_a_retry,
         switch_ignored,
         drained_is_charged,

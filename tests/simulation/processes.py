@@ -10,6 +10,7 @@ from datetime import timedelta
 from prometheus_client import CollectorRegistry
 
 from okane.intake.accept import PaymentIntake
+from okane.intake.provider_notices import NoticeIntake
 from okane.metrics import OkaneMetrics
 from okane.providers.base import Provider, Traits
 from okane.providers.breaker import BreakerRules
@@ -20,6 +21,7 @@ from okane.worker.worker import Worker, WorkerOptions
 from streams import Metrics, Producer, RetryPolicy, Stream, StreamUnavailable, require_noeviction
 from tests.simulation.audit import Audit
 from tests.simulation.network import Link, Network
+from tests.simulation.notices import RemoteProviderEventStore, as_event_store
 from tests.simulation.postgres import Remote, RemotePaymentStore, RemoteSweepStore, as_payment_store, as_sweep_store
 from tests.simulation.provider import Bank, ProviderSide, SimulatedProvider
 from tests.simulation.provider_store import RemoteProviderStore, as_provider_store
@@ -95,6 +97,7 @@ class Resources:
         )
         self.store = as_payment_store(store)
         self.provider_store = RemoteProviderStore(remote, outside.database)
+        self.events = as_event_store(RemoteProviderEventStore(remote, outside.database, grace=scenario.grace))
         self.sweep_store = as_sweep_store(RemoteSweepStore(remote, outside.database, grace=scenario.grace))
 
     async def check_redis(self) -> None:
@@ -112,14 +115,16 @@ class ApiProcess:
         self._outside = outside
         self._name = name
         self.intake: PaymentIntake | None = None
+        self.notices: NoticeIntake | None = None
         self.requests: set[asyncio.Task[None]] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
         resources = Resources(self._outside, actor=self._name, redis_timeout=API_REDIS_TIMEOUT)
         await resources.check_redis()
         self.intake = PaymentIntake(store=resources.store, producer=resources.producer)
+        self.notices = NoticeIntake(events=resources.events, payments=self.intake)
         await stop.wait()
-        self.intake = None
+        self.intake = self.notices = None
         while self.requests:
             await asyncio.wait(list(self.requests))
         await resources.producer.aclose()
@@ -149,6 +154,7 @@ class WorkerProcess:
             stream_metrics=resources.metrics,
             gates=gates,
             watch=watch,
+            provider_events=resources.events if StripeGateway.name in outside.banks else None,
         )
         await worker.run(stop)
         await resources.producer.aclose()

@@ -142,6 +142,16 @@ class ProviderRow:
 
 
 @dataclass(slots=True, eq=False)
+class StoredNotice:
+    """A row of `provider_events`, without its key."""
+
+    payment_id: UUID | None
+    provider_ref: str | None
+    received_at: datetime
+    done: bool
+
+
+@dataclass(slots=True, eq=False)
 class Horizon:
     """The row of `sweep_horizon`. Nothing here is ever in the middle of a transaction, so every look proves the last one."""
 
@@ -159,6 +169,7 @@ class MemoryDatabase:
     events: dict[UUID, list[Event]] = field(default_factory=dict)
     sweep_cursors: dict[str, UUID] = field(default_factory=dict)
     providers: dict[str, ProviderRow] = field(default_factory=dict)
+    notices: dict[tuple[str, str], StoredNotice] = field(default_factory=dict)
     # The provider of each claim, by payment and attempt, for the audit: the table of events keeps that of outcomes.
     claimed_for: dict[tuple[UUID, int], str] = field(default_factory=dict)
     horizon: Horizon = field(init=False)

@@ -7,7 +7,7 @@ the same key makes another charge.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
@@ -21,6 +21,7 @@ DECLINED, ACTION, PROCESSING = 0.15, 0.15, 0.10  # of the charges
 PAGE: Final = 5  # intents of a page, so that a look-up reads several
 IDLE_CUSTOMERS: Final = 0.15
 SUCCEEDS: Final = 0.7  # of what is decided later
+NOTICES: Final = (0.7, 0.2)  # the chances of a notice, and of its double
 _ERROR = {"type": "card_error", "code": "card_declined", "decline_code": "generic_decline"}
 
 
@@ -97,6 +98,8 @@ class StripeGateway(ProviderSide):
         self._intents: list[Intent] = []
         self._keys: dict[str, Key] = {}
         self._key_s = key_s
+        self.notify: Callable[[bytes], None] = lambda _body: None
+        self._notices = 0
 
     def charges(self) -> Iterable[Charge]:
         """Return the journal: one line for each PaymentIntent, whatever has become of it by now."""
@@ -175,6 +178,7 @@ class StripeGateway(ProviderSide):
         self._network.faults[f"intent {intent.status}"] += 1
         if intent.status in ("processing", "requires_action"):
             self._network.later(wait_s, self._decide, intent)
+        self._tell(intent)
         return intent
 
     def _decide(self, intent: Intent) -> None:
@@ -183,6 +187,17 @@ class StripeGateway(ProviderSide):
             self._network.faults["idle customer"] += 1
             return
         intent.status = "succeeded" if self._dice.random() < SUCCEEDS else "requires_payment_method"
+        self._tell(intent)
+
+    def _tell(self, intent: Intent) -> None:
+        """Send a notice of the intent as it is now: late, twice, after a newer one, or never."""
+        kind = {"requires_payment_method": "payment_failed"}.get(intent.status, intent.status)
+        self._notices += 1
+        event = {"id": f"evt_{self._notices}", "type": f"payment_intent.{kind}", "data": {"object": intent.to_json()}}
+        body = json.dumps(event).encode()
+        for chance in NOTICES:
+            if self._dice.random() < chance:
+                self._network.later(0.01 + self._dice.random() ** 3 * 6, self.notify, body)
 
     def _read(self, request: Request) -> HttpResponse:
         """Answer a GET: one intent, or a page of them, the newest first."""

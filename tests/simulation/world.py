@@ -133,6 +133,9 @@ class World:
             self._nemesis.endpoints,
             providers=self._plan.providers,
         )
+        for bank in self._banks.values():
+            if isinstance(bank, StripeGateway):
+                bank.notify = clients.notify
         asking = asyncio.ensure_future(clients.run(self._plan.payments, self._plan.arrivals_s))
         await asyncio.sleep(self._trouble_s())
         self._nemesis.heal()
