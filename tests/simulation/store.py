@@ -148,7 +148,7 @@ class StoredNotice:
     payment_id: UUID | None
     provider_ref: str | None
     received_at: datetime
-    done: bool
+    done_at: datetime | None
 
 
 @dataclass(slots=True, eq=False)

@@ -32,13 +32,16 @@ from okane.store import (
     Event,
     NewPayment,
     PaymentStore,
+    ProviderEventStore,
     Settlement,
     SweepStore,
     UsableProvider,
 )
 from okane.store import sweep as sweep_module
+from okane.store.provider_events import ProviderEvent
 from okane.store.sweep import MarkResult
 from tests.okane.stored_payments import accept_one, new
+from tests.simulation.notices import MemoryProviderEventStore
 from tests.simulation.store import (
     FAILED,
     MemoryDatabase,
@@ -52,7 +55,7 @@ LEASE = timedelta(seconds=30)
 GRACE = timedelta(seconds=10)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 WINDOW = 3
-STEPS = 1_500
+STEPS = 2_000
 LANES = ("critical", "default", "low")
 ACTION = NextAction("https://bank.example/3ds")
 NOBODY = UUID(int=7 << 76)
@@ -66,6 +69,8 @@ TABLES = {
     "payments": f"SELECT {', '.join(COLUMNS)} FROM payments ORDER BY id",
     "payment_events": f"SELECT {', '.join(EVENT_COLUMNS)} FROM payment_events ORDER BY payment_id, version",
     "providers": "SELECT name, mode, open_until FROM providers ORDER BY name",
+    "provider_events": "SELECT provider, event_id, payment_id, provider_ref, received_at, done_at FROM provider_events"
+    " ORDER BY provider, event_id",
     "sweep_cursors": "SELECT lane, passed FROM sweep_cursors ORDER BY lane",
     "sweep_horizon": "SELECT nullif(proven_at, '-infinity'), seen_at FROM sweep_horizon",
 }
@@ -77,6 +82,7 @@ INSERT INTO virtual.clock SELECT pg_catalog.now();
 CREATE FUNCTION virtual.now() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT at FROM virtual.clock';
 CREATE FUNCTION virtual.clock_timestamp() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT at FROM virtual.clock';
 ALTER TABLE payments ALTER created_at SET DEFAULT virtual.now(), ALTER updated_at SET DEFAULT virtual.now();
+ALTER TABLE provider_events ALTER received_at SET DEFAULT virtual.now();
 ALTER TABLE payment_events ALTER at SET DEFAULT virtual.now();
 """
 
@@ -93,6 +99,8 @@ class Twins:
         self.model = MemoryPaymentStore(self.db, actor="twin", lease=LEASE, grace=GRACE, new_id=lambda: self.next_id)
         self.real_sweeps = SweepStore(url, grace=GRACE)
         self.model_sweeps = MemorySweepStore(self.db, grace=GRACE, window=WINDOW)
+        self.real_events = ProviderEventStore(url, grace=GRACE)
+        self.model_events = MemoryProviderEventStore(self.db, grace=GRACE)
         self._connection = connection
         self.usable: Sequence[UsableProvider] = (UsableProvider("http"),)
         self.real.usable_providers = self.model.usable_providers = lambda: self.usable
@@ -103,6 +111,7 @@ class Twins:
     async def aclose(self) -> None:
         await self.real.aclose()
         await self.real_sweeps.aclose()
+        await self.real_events.aclose()
 
     async def advance(self, by: timedelta) -> None:
         self.now += by
@@ -119,7 +128,12 @@ class Twins:
 
     async def same(self, method: str, *arguments: object, **named: object) -> None:
         """Call a method on both sides; `accept` is `accept_many` of one."""
-        real, model = (self.real_sweeps, self.model_sweeps) if hasattr(SweepStore, method) else (self.real, self.model)
+        real: object = self.real
+        model: object = self.model
+        if hasattr(SweepStore, method):
+            real, model = self.real_sweeps, self.model_sweeps
+        if hasattr(ProviderEventStore, method):
+            real, model = self.real_events, self.model_events
         asked = f"{method}{arguments} {named}"
         expected = await outcome(_method(real, method), arguments, named)
         assert await outcome(_method(model, method), arguments, named) == expected, asked
@@ -148,6 +162,11 @@ class Twins:
                 return [read_event(event) for row in rows for event in self.db.events[row.id]]
             case "providers":
                 return sorted((name, row.mode, row.open_until) for name, row in self.db.providers.items())
+            case "provider_events":
+                return sorted(
+                    (*key, one.payment_id, one.provider_ref, one.received_at, one.done_at)
+                    for key, one in self.db.notices.items()
+                )
             case "sweep_cursors":
                 return sorted(self.db.sweep_cursors.items())
             case _:
@@ -174,7 +193,8 @@ async def outcome(
         assert started_s <= length_s <= time.monotonic()
         return dataclasses.replace(answer, valid_until_s=0.0)
     # Of equally overdue payments, Postgres answers in any order.
-    return sorted(answer, key=repr) if isinstance(answer, list) and call.__name__ == "take_due" else answer
+    any_order = getattr(call, "__name__", "") in ("take_due", "wake_noticed")
+    return sorted(answer, key=repr) if isinstance(answer, list) and any_order else answer
 
 
 def kind(answer: object) -> str:
@@ -234,8 +254,10 @@ class Play:
             (3, self._cancel),
             (3, self._expire),
             (2, self._resolve),
-            (3, self._late),
+            (4, self._late),
             (2, self._switch),
+            (3, self._notice),
+            (3, self._wake_noticed),
             (6, self._sweep),
             (3, self._take_due),
             (7, self._advance),
@@ -275,6 +297,30 @@ class Play:
         self._twins.usable = dice.choice(((http,), (http, second), (second, http), (http, second), ()))
         open_until = dice.choice((None, None, self._twins.now + timedelta(seconds=dice.choice((0.3, 5, 90)))))
         await self._twins.switch(dice.choice(("http", "second")), dice.choice(("on", "on", "drain", "off")), open_until)
+
+    async def _notice(self) -> None:
+        """One or two notices, mostly new ones of a payment that the provider has."""
+        dice, rows = self._dice, self._twins.db.payments
+        events = []
+        for _ in range(dice.choice((1, 1, 2))):
+            in_work = [row.id for row in rows.values() if row.status is Status.PROCESSING]
+            payment_id = dice.choice((*in_work[-2:], self._payment_id(), self._payment_id(), NOBODY, None))
+            row = None if payment_id is None else rows.get(payment_id)
+            key = None if row is None else row.provider_key
+            events.append(
+                ProviderEvent(
+                    event_id=f"evt_{dice.randrange(400)}",
+                    kind="charge.succeeded",
+                    payment_id=payment_id,
+                    provider_ref=dice.choice((None, "pi_1", "pi_2")),
+                    provider_key=dice.choice((None, key, key, "another")),
+                    is_refusal=dice.random() < 0.3,
+                )
+            )
+        await self._twins.same("take", dice.choice(("http", "http", "second")), events)
+
+    async def _wake_noticed(self) -> None:
+        await self._twins.same("wake_noticed")
 
     def _moment(self) -> datetime | None:
         """Mostly none; else soon, now, or over."""
@@ -344,7 +390,7 @@ class Play:
         closed = [row.id for row in rows if row.status in CLOSED_UNCHARGED and row.sweep_at is not None]
         payment_id = dice.choice(closed) if closed and dice.random() < 0.9 else self._payment_id()
         row = self._twins.db.payments.get(payment_id)
-        if row is not None and row.sweep_at is not None and dice.random() < 0.5:
+        if row is not None and row.sweep_at is not None and dice.random() < 0.7:
             await self._twins.advance(max(timedelta(0), row.sweep_at - self._twins.now))
             await self._twins.same("take_due", dict.fromkeys(LANES), limit=100)
         await self._twins.same("begin_late_look_up", payment_id, again=(LEASE, timedelta(hours=1)))
@@ -481,6 +527,9 @@ EVERY_WAY = {
     "take_due: some",
     "begin_late_look_up: LateLookUp",
     "begin_late_look_up: None",
+    "take: some",
+    "wake_noticed: none",
+    "wake_noticed: some",
 }
 
 
