@@ -63,7 +63,8 @@ class LateLookUps:
             )
             return Done()
         if taken.open_s >= gateway.provider.traits.unknown_deadline.total_seconds():
-            return await self._give_up(payment)
+            silent = f"{payment.status}, and the provider does not say whether a charge arrived later"
+            return await self._give_up(payment, silent)
         started_s = time.monotonic()
         result = await self._look_up(payment, gateway)
         if BEFORE_RECORD.armed:
@@ -75,6 +76,8 @@ class LateLookUps:
                 await self._retry_store_call(self._store.plan_late_look_up, payment, begun_at=taken.begun_at)
             case Pending():
                 log.info("late_look_up_unanswered", payment_id=str(payment.id), reason="pending at the provider")
+            case Unknown(at_once=True, reason=reason):
+                return await self._give_up(payment, f"{payment.status}, and {reason}")
             case Unavailable(reason=reason) | Unknown(reason=reason):
                 log.info("late_look_up_unanswered", payment_id=str(payment.id), reason=reason)
             case _:
@@ -102,9 +105,9 @@ class LateLookUps:
             return Dead(reason)
         return Done()  # tried again meanwhile: the next claim finds this charge, or the last one has
 
-    async def _give_up(self, payment: Payment) -> Outcome:
-        """Leave the payment to a review: the provider did not answer for too long, or its answers kill workers."""
-        reason = f"{payment.status}, and the provider does not say whether a charge arrived later"
+    async def _give_up(self, payment: Payment, reason: str) -> Outcome:
+        """Leave the payment to a review: the provider did not answer for too long, its answers kill workers, or only a human
+        can decide what it has."""
         written = await self._retry_store_call(self._store.fail_late_look_up, payment, reason=reason)
         log.warning("payment_needs_review", payment_id=str(payment.id), reason=reason, buried=written)
         return Dead(reason) if written else Done()

@@ -240,6 +240,15 @@ async def test_a_look_up_that_no_one_answers_for_a_day_goes_to_a_human(desk: Lat
     assert await desk.status(payment_id) is Status.NEEDS_REVIEW
 
 
+async def test_a_find_that_only_a_human_can_judge_goes_to_one_at_once(desk: Late) -> None:
+    payment_id = await desk.closed("declined")
+    await desk.age(payment_id, timedelta(minutes=1))
+    await desk.due()
+    desk.provider.look_ups = lambda: Unknown("the provider has another amount under this key", at_once=True)
+    assert isinstance(await desk.charge(wake_up(payment_id)), Dead)
+    assert await desk.status(payment_id) is Status.NEEDS_REVIEW
+
+
 async def test_a_worker_that_dies_over_the_look_up_leaves_it_to_be_done_again(desk: Late) -> None:
     payment_id = await desk.closed("cancel")
     delay = await desk.due_in(payment_id)

@@ -354,9 +354,9 @@ def test_an_error_to_a_retrieval_declines_nothing(status: int) -> None:
         assert isinstance(retrieved(status, document), Unknown)
 
 
-def test_an_intent_that_this_account_does_not_have_is_our_configuration() -> None:
+def test_an_intent_that_this_account_does_not_have_is_unknown_and_opens_no_circuit() -> None:
     result = retrieved(404, failed(code="resource_missing"))
-    assert result == Unavailable("HTTP 404 invalid_request_error resource_missing", fault="config")
+    assert result == Unknown("HTTP 404 invalid_request_error resource_missing", is_neutral=True)
 
 
 def test_a_reference_to_the_intent_of_another_payment_needs_a_review() -> None:

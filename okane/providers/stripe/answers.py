@@ -7,7 +7,8 @@ and is `Unknown`, whatever Stripe-Should-Retry says, because that describes the 
     400 idempotency_error                Unknown at once: the key was used with other parameters
     400 invalid_request_error            Declined("invalid_request:" + code); Unavailable for an account that is not set up
     402 card_error                       Declined(decline_code or code), soft or hard
-    401, 403, 404                        Unavailable, our configuration: a wrong API key, or another account's object
+    401, 403, 404                        Unavailable, our configuration: a wrong API key or address
+    404 to the GET of one intent         Unknown: this account does not have that intent
     429                                  Unavailable, a limit: Stripe counts requests before it reads their keys
     409, 424, 5xx, all others            Unknown
 """
@@ -89,6 +90,9 @@ def parse_retrieved(answer: HttpResponse, payment: Payment, *, now: datetime) ->
             )
         return parse_found_intent(document, payment)
     error = _error(document)
+    if answer.status == 404:
+        # Of one intent: this account does not have it (any more). Other payments are no concern of that.
+        return Unknown(_reason(answer, error), is_neutral=True)
     return _not_taken(answer, error, now=now) or Unknown(_reason(answer, error))
 
 
