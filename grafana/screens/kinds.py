@@ -18,15 +18,17 @@ from grafana.screens.units import format_value
 
 CANVAS, PANEL, GRID, TEXT, FAINT = "#111217", "#1a1c21", "#2e3036", "#d8d9e2", "#9a9ba6"
 _BACK = {"green": "#37873f", "orange": "#c4761b", "red": "#c4313f"}  # of a stat
-_COLOURS = {
+COLOURS = {
     "green": "#73bf69",
     "light-green": "#96d98d",
     "yellow": "#f2cc0c",
+    "semi-dark-yellow": "#e0b400",
     "orange": "#ff9830",
     "red": "#f2495c",
     "purple": "#b877d9",
     "blue": "#5794f2",
     "light-blue": "#8ab8ff",
+    "dark-blue": "#1f60c4",
 }
 _CYCLE = (
     "#73bf69", "#f2cc0c", "#8ab8ff", "#ff780a", "#f2495c", "#5794f2", "#b877d9", "#19b5a5", "#fade2a", "#c0d8ff",
@@ -186,16 +188,16 @@ def _red(axes: Axes, panel: Panel) -> None:
     top = axes.get_ylim()[1]
     for value, colour in panel.steps:
         if 0 < value < top:
-            axes.axhline(value, color=_COLOURS[colour], linewidth=1, linestyle=(0, (6, 4)))
-            axes.axhspan(value, top, color=_COLOURS[colour], alpha=0.12, linewidth=0)
+            axes.axhline(value, color=COLOURS[colour], linewidth=1, linestyle=(0, (6, 4)))
+            axes.axhspan(value, top, color=COLOURS[colour], alpha=0.12, linewidth=0)
 
 
 def _marks(axes: Axes, board: Board) -> None:
     """Draw a line where a process started."""
     for start in starts(board.marks, board.span.moments):
-        axes.axvline(start, color=_COLOURS["blue"], linewidth=0.9, linestyle=(0, (3, 2)))
+        axes.axvline(start, color=COLOURS["blue"], linewidth=0.9, linestyle=(0, (3, 2)))
         foot = blended_transform_factory(axes.transData, axes.transAxes)
-        axes.plot([start], [0], marker="^", markersize=4, color=_COLOURS["blue"], transform=foot, clip_on=False)
+        axes.plot([start], [0], marker="^", markersize=4, color=COLOURS["blue"], transform=foot, clip_on=False)
 
 
 def starts(marks: Sequence[Series], moments: Sequence[float]) -> list[float]:
@@ -213,7 +215,7 @@ def starts(marks: Sequence[Series], moments: Sequence[float]) -> list[float]:
 def _colours(panel: Panel) -> list[str]:
     """Return the colour of each series: that of its name, or the next in the cycle."""
     return [
-        _COLOURS[panel.colours[one.name]] if one.name in panel.colours else _CYCLE[at % len(_CYCLE)]
+        COLOURS[panel.colours[one.name]] if one.name in panel.colours else _CYCLE[at % len(_CYCLE)]
         for at, one in enumerate(panel.answers)
     ]
 

@@ -278,7 +278,7 @@ async def until_shown(prometheus: Prometheus) -> None:
         return not left
 
     try:
-        await until(complete, within_s=30)
+        await until(complete, within_s=60)
     except AssertionError:
         raise AssertionError(left) from None
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from grafana.panels import AMBER, COLOURS, GREEN, RED
 from grafana.screens.boards import Board, Named, Panel, Place
+from grafana.screens.kinds import COLOURS as DRAWN_COLOURS
 from grafana.screens.kinds import starts
 from grafana.screens.picture import picture
 from grafana.screens.prometheus import Series, Span
@@ -93,3 +95,7 @@ def test_every_unit_of_the_dashboards_can_be_written() -> None:
         for one in panels(file):
             for unit in one.unit.split():
                 assert format_value(1, unit)
+
+
+def test_every_colour_of_the_dashboards_can_be_drawn() -> None:
+    assert {*COLOURS.values(), GREEN, AMBER, RED} <= DRAWN_COLOURS.keys()
