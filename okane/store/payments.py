@@ -272,8 +272,9 @@ class PaymentStore(RareTransitionStore):
     async def _claim(self, session: Session, ids: Sequence[UUID]) -> Sequence[Claim | ClaimRefusal | BaseException]:
         # Counted from before the statement: the claim must end no later here than in the database.
         valid_until_s = time.monotonic() + self._lease.total_seconds()
+        usable = self._usable()  # once: a half-open provider is offered to one claim
         parameters = {
-            **self._usable(),
+            **usable,
             "ids": sorted(set(ids), key=_INT),  # sorted, so that two claimers never wait for each other
             "actor": self._actor,
             "lease_ms": milliseconds(self._lease),
@@ -290,7 +291,7 @@ class PaymentStore(RareTransitionStore):
         refused: Mapping[UUID, ClaimRefusal] = {}
         absent: ClaimRefusal | BaseException = ClaimRefusal(None, timedelta(0))
         try:
-            refused = await self._refused(session, missing)
+            refused = await self._refused(session, missing, usable)
         except StoreUnavailable as error:
             absent = error  # only for these: the claims above are granted
         return [
@@ -302,10 +303,12 @@ class PaymentStore(RareTransitionStore):
         usable = self.usable_providers()
         return {"usable": [one.name for one in usable], "defaults": [one.is_default for one in usable]}
 
-    async def _refused(self, session: Session, missing: Sequence[UUID]) -> Mapping[UUID, ClaimRefusal]:
+    async def _refused(
+        self, session: Session, missing: Sequence[UUID], usable: Mapping[str, Any]
+    ) -> Mapping[UUID, ClaimRefusal]:
         """Return why these claims were refused. Those that only lack a provider are postponed."""
         refused: dict[UUID, ClaimRefusal] = {}
-        parameters = {"ids": sorted(set(missing), key=_INT), **self._usable()}
+        parameters = {"ids": sorted(set(missing), key=_INT), **usable}
         for payment_id, status, spent, wait_s, *more in await session.fetch(BATCHED["refused"], parameters):
             refused[payment_id] = ClaimRefusal(Status(status), timedelta(seconds=wait_s), spent, *more)
         if without := [payment_id for payment_id, one in refused.items() if one.no_provider and not one.wait]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -21,7 +21,7 @@ from okane.providers.base import (
     Unavailable,
     Unknown,
 )
-from okane.store import PaymentStore
+from okane.store import ClaimRefusal, PaymentStore, UsableProvider
 from okane.worker.charge import PaymentHandler
 from okane.worker.lease_renewal import LeaseRenewal
 from okane.worker.outcome_rules import OutcomeRules
@@ -328,3 +328,43 @@ async def test_payments_that_wait_for_a_provider_get_no_second_wake_up_meanwhile
             "SELECT sweep_at > now() + interval '14 seconds' FROM payments WHERE id = %s", [payment_id]
         )
         assert await cursor.fetchone() == (True,)
+
+
+async def test_a_payment_that_was_in_doubt_stays_with_its_provider_after_a_review(counter: Counter) -> None:
+    """Its only call may still be on its way, whatever the human knows."""
+    payment_id = await counter.accept()
+    await counter.store.claim(payment_id)  # and its worker dies here
+    await execute(counter.url, "UPDATE payments SET lease_until = now() WHERE id = %s", [payment_id])
+    assert await counter.store.bury(payment_id, reason="poison")
+    await counter.store.resolve(
+        payment_id,
+        account_id="default",
+        decision=Status.FAILED_FINAL,
+        reason="not on the statement",
+        provider_ref=None,
+        actor="ann",
+    )
+    await counter.store.retry(payment_id, account_id="default", actor="ann")
+    counter.gates["first"].open = False
+    assert isinstance(await counter.wake(payment_id), Retry)
+    assert counter.second.asked == []
+    counter.gates["first"].open = True
+    assert await counter.wake(payment_id) == Done()
+    assert (await counter.payment(payment_id)).provider == "first"
+
+
+async def test_a_claim_asks_once_which_providers_can_be_called(counter: Counter) -> None:
+    """A half-open provider is offered to one claim at a time, and a refusal must not take the offer of the next one."""
+    offers = 0
+    usable = counter.store.usable_providers
+
+    def counted() -> Sequence[UsableProvider]:
+        nonlocal offers
+        offers += 1
+        return usable()
+
+    counter.store.usable_providers = counted
+    payment_id = await counter.accept()
+    await counter.store.claim(payment_id)
+    assert isinstance(await counter.store.claim(payment_id), ClaimRefusal)
+    assert offers == 2

@@ -470,6 +470,7 @@ class MemoryPaymentStore:
         row.sweep_at = self._late_look_up(row) if decision is Status.FAILED_FINAL else None
         row.look_ups = row.sweeps = 0
         row.provider_ref = row.provider_ref if provider_ref is None else provider_ref
+        row.pinned = True if row.attempts > 0 else None
         row.decline_code = None if decision is Status.SUCCESS else row.decline_code
         row.last_error = None if decision is Status.SUCCESS else reason
         row.open_since = row.retry_at = row.dead_at = None

@@ -392,7 +392,8 @@ WITH failed AS (
 SELECT id FROM failed
 
 -- name: resolve
--- An operator's decision. If no charge is known and a call may still be on its way, it is looked up as after any close.
+-- An operator's decision. If no charge is known and a call may still be on its way, it is looked up as after any close. What
+-- was in doubt stays with its provider, should it be retried.
 WITH resolved AS (
     UPDATE payments p
     SET status = %(status)s,
@@ -400,6 +401,7 @@ WITH resolved AS (
         version = p.version + 1,
         look_ups = 0,
         provider_ref = coalesce(%(provider_ref)s, p.provider_ref),
+        pinned = CASE WHEN p.attempts > 0 THEN true END,
         decline_code = CASE WHEN %(status)s <> 'success' THEN p.decline_code END,
         last_error = CASE WHEN %(status)s <> 'success' THEN %(reason)s END,
         open_since = NULL,
