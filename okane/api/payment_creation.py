@@ -23,6 +23,7 @@ from okane.metrics import OkaneMetrics
 from okane.payment import MAX_SCHEDULE_AHEAD
 from okane.providers.config import HTTP
 from okane.store import NewPayment
+from okane.time_slice import TimeSlice
 from streams.failpoints import failpoint
 from streams.values import value
 
@@ -103,6 +104,11 @@ class PaymentCreation:
     async def write(self, news: Sequence[NewPayment]) -> WrittenBatch:
         """Commit the rows of these payments, all but those of which new ones are refused."""
         refusals = [self._refusal(new) for new in news]
+        time_slice = None
+        for at, new in enumerate(news):
+            if card_guard.may_be_refused(new) and refusals[at] is None:
+                time_slice = time_slice or TimeSlice()
+                refusals[at] = await card_guard.payment_refusal(new, time_slice)
         if not any(refusals):
             return WrittenBatch(news, (), await self._intake.write(news))
         wanted = [new for new, problem in zip(news, refusals, strict=True) if problem is None]
@@ -150,7 +156,7 @@ class PaymentCreation:
             detail = f"the providers here are {', '.join(sorted(self._providers))}"
             errors = [FieldError("/provider", "provider_unknown", detail)]
             return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "provider_unknown", f"/provider: {detail}", errors=errors)
-        return card_guard.payment_refusal(new)
+        return None
 
     async def _of_earlier(
         self, new: NewPayment, refusal: IntakeReceipt | BaseException

@@ -60,6 +60,7 @@ def compact(value: Any, *, ascii_only: bool = False) -> bytes:
 
 
 KEY = '"amount":440,"idempotency_key":"k"'
+ROW_OF_DIGITS = "4 " * 39 + "4x"  # each digit begins three numbers that an issuer may have; the check digits are wrong
 RIGHT_ONES = {
     "ascii": compact(payment("k", metadata=metadata("v"))),
     "two bytes": compact(payment("k", metadata=metadata("é"))),
@@ -70,6 +71,8 @@ RIGHT_ONES = {
     "quotes": compact(payment("k", metadata=metadata('"', 50))),
     "blanks": b"{" + b" " * 65_000 + f"{KEY}}}".encode(),
     "brackets": compact(payment("k", metadata=metadata("{", 50))),
+    "digits like those of cards": compact(payment("k", metadata=dict.fromkeys(metadata("v"), ROW_OF_DIGITS * 6))),
+    "digits of cards": compact(payment("k", metadata=dict.fromkeys(metadata("v"), "4111-1111-1111-1112x" * 25))),
 }
 WRONG_ONES = {
     "members": filled(f"{{{KEY},", '"#":1', "}", MAX_BODY_BYTES),
@@ -122,6 +125,7 @@ RIGHT_BATCHES = {
     "two bytes": [payment(f"k{n}", metadata={"a": "é" * 230, "b": "é" * 220}) for n in range(1_000)],
     "brackets": [payment(f"k{n}", metadata={"a": '[{"' * 100, "b": "]}," * 100}) for n in range(1_000)],
     "members": [payment(f"k{n}", metadata={str(m): "123456" for m in range(50)}) for n in range(1_000)],
+    "digits like those of cards": [payment(f"k{n}", metadata={"a": ROW_OF_DIGITS * 6}) for n in range(1_000)],
     "the largest": [payment(f"k{n}", metadata=metadata("é")) for n in range(19)],
     "one key": [payment("k") for _ in range(1_000)],
     "refused": [payment(f"k{n}", expires_at="2020-01-01T00:00:00Z") for n in range(1_000)],

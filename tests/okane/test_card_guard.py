@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from okane.api.card_guard import check_resolution, payment_refusal
+from okane.api.card_guard import check_resolution, may_be_refused, payment_refusal
 from okane.api.problems import Problem
 from okane.cli import app
+from okane.time_slice import TimeSlice
 from tests.okane.api_requests import JSON, rows
 from tests.okane.served_api import Api
 from tests.okane.stored_payments import new
@@ -76,9 +77,9 @@ async def test_a_request_id_that_is_a_card_number_is_replaced(api: Api) -> None:
             assert response.headers["X-Request-Id"] != CARD
 
 
-def test_a_payment_without_one_is_taken() -> None:
-    assert payment_refusal(new("550e8400-e29b-41d4-a716-446655440000")) is None
-    assert payment_refusal(new("order-1")) is None
+async def test_a_payment_without_one_is_taken() -> None:
+    assert await payment_refusal(new("550e8400-e29b-41d4-a716-446655440000"), TimeSlice()) is None
+    assert not may_be_refused(new("order-1"))
 
 
 @pytest.mark.parametrize(
@@ -89,8 +90,10 @@ def test_a_payment_without_one_is_taken() -> None:
         ("requested_provider", f"p-{CARD}", "/provider"),
     ],
 )
-def test_a_card_number_in_a_text_for_the_gateway_is_refused(member: str, text: str, pointer: str) -> None:
-    problem = payment_refusal(replace(new("k"), **{member: text}))  # type: ignore[arg-type]  # each is a text
+async def test_a_card_number_in_a_text_for_the_gateway_is_refused(member: str, text: str, pointer: str) -> None:
+    payment = replace(new("k"), **{member: text})  # type: ignore[arg-type]  # each is a text
+    assert may_be_refused(payment)
+    problem = await payment_refusal(payment, TimeSlice())
     assert problem is not None
     assert [error.document()["pointer"] for error in problem.errors] == [pointer]
 
