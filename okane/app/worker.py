@@ -20,8 +20,9 @@ from okane.providers.config_reload import ConfigReload
 from okane.providers.registry import build_providers, charge_secrets
 from okane.providers.secrets import CurrentSecrets
 from okane.store import ProviderEventStore
+from okane.worker.notice_follow_up import NoticeFollowUp
 from okane.worker.outcome_rules import OutcomeRules
-from okane.worker.worker import Worker, WorkerOptions
+from okane.worker.worker import Duty, Worker, WorkerOptions
 from streams import RetryPolicy
 
 log = structlog.get_logger("okane.app")
@@ -33,12 +34,12 @@ async def run_worker(settings: Settings, *, name: str) -> None:
     """Charge payments until SIGTERM or SIGINT, then finish those in flight."""
     stop = process.stop_on_signals()
     process.arm_failpoints(settings)
+    config = load_providers(settings)
     async with contextlib.AsyncExitStack() as closing:
         resources = await Resources.build(
             settings, role="worker", name=name, redis_timeout=WORKER_REDIS_TIMEOUT, closing=closing
         )
         await check_servers(settings, resources, consumes=True)
-        config = load_providers(settings)
         secrets = CurrentSecrets(charge_secrets(config))
         providers = build_providers(
             config,
@@ -51,11 +52,10 @@ async def run_worker(settings: Settings, *, name: str) -> None:
             closing.push_async_callback(provider.aclose)
         gates, watch, limits = build_gates(settings, resources, tuple(providers), name=name, closing=closing)
         limits.set(config.rates)
-        provider_events = None
+        duties: list[Duty] = [watch]
         if config.path is not None:
-            url = needed(settings.database_url, "DATABASE_URL")
-            provider_events = ProviderEventStore(url, grace=settings.sweep_grace)
-            closing.push_async_callback(provider_events.aclose)
+            duties.append(_notice_follow_up(settings, resources, closing))
+            duties.append(ConfigReload.of_charges(config, settings, secrets, set_rates=limits.set))
         worker = Worker(
             options_of(settings, name=name, default_providers=config.default),
             redis=resources.redis,
@@ -68,17 +68,20 @@ async def run_worker(settings: Settings, *, name: str) -> None:
             stream_metrics=resources.stream_metrics,
             tracing=resources.tracing,
             gates=gates,
-            watch=watch,
-            provider_events=provider_events,
+            duties=duties,
         )
-        if config.path is not None:
-            reload = ConfigReload.of_charges(config, settings, secrets, set_rates=limits.set)
-            await closing.enter_async_context(process.running(reload.run))
         metrics_url = await closing.enter_async_context(serving_metrics(settings, resources, role="worker", name=name))
         process.tune_gc()
         log.info("worker_started", concurrency=settings.concurrency, providers=list(providers), metrics=metrics_url)
         await worker.run(stop)
     log.info("worker_stopped")
+
+
+def _notice_follow_up(settings: Settings, resources: Resources, closing: contextlib.AsyncExitStack) -> NoticeFollowUp:
+    events = ProviderEventStore(needed(settings.database_url, "DATABASE_URL"), grace=settings.sweep_grace)
+    closing.push_async_callback(events.aclose)
+    producer = resources.tracing.publisher(resources.producer)
+    return NoticeFollowUp(events=events, producer=producer, interval=settings.sweep_interval)
 
 
 def options_of(settings: Settings, *, name: str, default_providers: Sequence[str]) -> WorkerOptions:

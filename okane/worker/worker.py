@@ -10,21 +10,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from typing import Protocol
 
 import structlog
 
 from okane import tracing
 from okane.metrics import OkaneMetrics
 from okane.providers.base import Provider
-from okane.store import PaymentStore, ProviderEventStore, SweepStore
+from okane.store import PaymentStore, SweepStore
 from okane.worker.charge import PaymentHandler
 from okane.worker.direct_run import DirectRuns
 from okane.worker.lease_renewal import LeaseRenewal
-from okane.worker.notice_follow_up import NoticeFollowUp
 from okane.worker.outcome_rules import OutcomeRules
 from okane.worker.provider_gate import ProviderGates
 from okane.worker.provider_set import ProviderSet
-from okane.worker.provider_watch import ProviderWatch
 from okane.worker.sweep import LaneState, Sweep
 from streams import Consumer, ConsumerOptions, Delayed, Inspector, Janitor, Metrics, Producer, Stream
 from streams.connection import RedisClient
@@ -54,6 +53,14 @@ class WorkerOptions:
     janitor_interval: timedelta = timedelta(minutes=1)
 
 
+class Duty(Protocol):
+    """A task of a worker beside its consumer."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop`."""
+        ...
+
+
 class Worker:
     """One worker of the payments stream."""
 
@@ -70,10 +77,10 @@ class Worker:
         metrics: OkaneMetrics,
         stream_metrics: Metrics,
         tracing: tracing.Tracing = tracing.OFF,
-        provider_events: ProviderEventStore | None = None,
         gates: ProviderGates | None = None,
-        watch: ProviderWatch | None = None,
+        duties: Sequence[Duty] = (),
     ) -> None:
+        """Without `gates` no call is held back. `duties` run beside its own."""
         self._options = options
         self._producer = producer
         self._inspector = Inspector(redis, stream, group=options.group)
@@ -84,7 +91,6 @@ class Worker:
             gates=None if gates is None else gates.by_name,
         )
         capacity = None if gates is None else partial(gates.capacity, options.concurrency)
-        self._watch = watch
         store.usable_providers = provider_set.usable
         charge = PaymentHandler(
             store=store,
@@ -101,13 +107,7 @@ class Worker:
             name=options.name,
             handler=charge,
             on_poison=charge.poison,
-            options=ConsumerOptions(
-                concurrency=options.concurrency,
-                lease=options.lease,
-                policy=options.rules.policy,
-                max_deliveries=options.rules.max_deliveries,
-                drain=options.drain,
-            ),
+            options=_consumer_options(options),
             metrics=stream_metrics,
             tracer=tracing.messages,
             capacity=capacity,
@@ -116,7 +116,7 @@ class Worker:
             tracing.handler(charge), concurrency=options.concurrency, metrics=metrics, capacity=capacity
         )
         self._delayed = Delayed(redis, stream, poll=options.poll, metrics=stream_metrics)
-        self._sweep = Sweep(
+        sweep = Sweep(
             store=sweep_store,
             producer=tracing.publisher(producer),
             direct=self._direct,
@@ -126,25 +126,16 @@ class Worker:
             unable_for=self._unable_for,
             patience=options.redis_patience,
         )
-        self._janitor = Janitor(
-            redis, stream, group=options.group, idle=options.janitor_idle, every=options.janitor_interval
-        )
-        self._notices = (
-            None
-            if provider_events is None
-            else NoticeFollowUp(
-                events=provider_events, producer=tracing.publisher(producer), interval=options.sweep_interval
-            )
-        )
+        janitor = Janitor(redis, stream, group=options.group, idle=options.janitor_idle, every=options.janitor_interval)
+        self._duties: Sequence[Duty] = (self._delayed, sweep, janitor, *duties)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Charge payments until `stop`, then finish those in flight. Their leases are renewed until the last has ended."""
         drained = asyncio.Event()
         async with asyncio.TaskGroup() as running:
             running.create_task(self._leases.run(drained))
-            for duty in (self._delayed, self._sweep, self._janitor, self._notices, self._watch):
-                if duty is not None:
-                    running.create_task(duty.run(stop))
+            for duty in self._duties:
+                running.create_task(duty.run(stop))
             consuming = running.create_task(self._consumer.run(stop))
             await stop.wait()
             await self._direct.drain(self._options.drain)
@@ -166,6 +157,16 @@ class Worker:
 
     def _unable_for(self) -> timedelta:
         return max(self._consumer.unable_for, self._delayed.unable_for)
+
+
+def _consumer_options(options: WorkerOptions) -> ConsumerOptions:
+    return ConsumerOptions(
+        concurrency=options.concurrency,
+        lease=options.lease,
+        policy=options.rules.policy,
+        max_deliveries=options.rules.max_deliveries,
+        drain=options.drain,
+    )
 
 
 def _age(since_ms: int | None, now_ms: int) -> timedelta | None:

@@ -14,10 +14,11 @@ from okane.intake.provider_notices import NoticeIntake
 from okane.metrics import OkaneMetrics
 from okane.providers.base import Provider, Traits
 from okane.providers.breaker import BreakerRules
+from okane.worker.notice_follow_up import NoticeFollowUp
 from okane.worker.outcome_rules import OutcomeRules
 from okane.worker.provider_gate import ProviderGates
 from okane.worker.provider_watch import ProviderWatch, WorkerCount
-from okane.worker.worker import Worker, WorkerOptions
+from okane.worker.worker import Duty, Worker, WorkerOptions
 from streams import Metrics, Producer, RetryPolicy, Stream, StreamUnavailable, require_noeviction
 from tests.simulation.audit import Audit
 from tests.simulation.network import Link, Network
@@ -153,8 +154,7 @@ class WorkerProcess:
             metrics=_metrics,
             stream_metrics=resources.metrics,
             gates=gates,
-            watch=watch,
-            provider_events=resources.events if StripeGateway.name in outside.banks else None,
+            duties=_duties(outside, resources, watch),
         )
         await worker.run(stop)
         await resources.producer.aclose()
@@ -185,6 +185,15 @@ def _providers(outside: Outside) -> Sequence[Provider]:
             case StripeGateway():
                 adapters.append(SimulatedStripe(bank, outside.network, link, traits=of_gateway, dies_of=dies_of))
     return adapters
+
+
+def _duties(outside: Outside, resources: Resources, watch: ProviderWatch | None) -> Sequence[Duty]:
+    """Return the tasks of a worker beside its own, as `okane worker` has them."""
+    duties: list[Duty] = [] if watch is None else [watch]
+    if StripeGateway.name in outside.banks:
+        interval = outside.scenario.sweep_interval
+        duties.append(NoticeFollowUp(events=resources.events, producer=resources.producer, interval=interval))
+    return duties
 
 
 def _gates(outside: Outside, resources: Resources, *, name: str) -> tuple[ProviderGates, ProviderWatch]:
