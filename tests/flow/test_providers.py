@@ -130,3 +130,29 @@ async def test_workers_share_the_rate_limit_of_a_provider(system: System, tmp_pa
     )
     assert timedelta(seconds=3) < times[-1] - times[0]
     await system.check(ids)
+
+
+async def test_running_processes_take_a_changed_providers_file(system: System, tmp_path: Path) -> None:
+    """The new rate counts without a restart: under the old one the second payment would wait for an hour."""
+    path = tmp_path / "providers.toml"
+    system.env |= {"OKANE_PROVIDERS_FILE": str(path)}
+    text = f'[providers.slow]\nkind = "okane_http"\nbase_url = "{system.provider_url}"\ntimeout = "1s"\n'
+    path.write_text(text + 'rate = "1/h"\n')
+    await system.start("w1", provider=ALWAYS)
+    (tmp_path / "new.toml").write_text(text + 'connections = 9\nrate = "500/s"\n')
+    (tmp_path / "new.toml").rename(path)
+
+    async def taken() -> bool:
+        lines = [
+            (name, line["event"], line.get("taken") or line.get("changed"))
+            for name in ("w1", "api")
+            for line in system.log(name)
+            if line["event"].startswith("providers_file_")
+        ]
+        restart = ("providers_file_needs_restart", ["providers.slow.connections"])
+        return lines == [("w1", "providers_file_changed", ["providers.slow.rate"]), ("w1", *restart), ("api", *restart)]
+
+    await until(taken)
+    ids = await system.pay(20)
+    assert await system.settled(ids) == Counter(success=20)
+    await system.check(ids)
