@@ -51,8 +51,8 @@ SCENARIOS = {
     "promote.before": Scenario(provider=UNAVAILABLE),
     "promote.after": Scenario(provider=UNAVAILABLE),
     "bury.before_dead_letter": Scenario(provider=("--unavailable", "100", "--decline", "0")),
-    # A look-up of what is closed: the first call was reset, the others are refused.
-    "late.before_record": Scenario(provider=("--success", "0", "--reset-before-charge", "40", "--unavailable", "60")),
+    # A look-up of what is closed: the first call was reset, the next one declined. Were it refused, the circuit would open.
+    "late.before_record": Scenario(provider=("--success", "0", "--reset-before-charge", "40", "--decline", "60")),
     "sweep.after_mark": Scenario(lost_wake_ups=True),
     "sweep.after_take": Scenario(lost_wake_ups=True),
     "reclaim.after_claim": Scenario(provider=("--latency-ms", "300"), dead_worker=True),

@@ -99,7 +99,7 @@ async def test_enabling_makes_payments_that_wait_due_at_once(command: Command, d
             "UPDATE payments SET execute_at = now() + interval '1 hour' WHERE id = %s", (scheduled,)
         )
         result = await command("enable", "http", "--reason", "over")
-        assert "1 payments that waited" in result.output
+        assert "1 payment that waited is tried now" in result.output
         rows = await (await connection.execute("SELECT id FROM payments WHERE sweep_at <= now()")).fetchall()
     assert rows == [(waiting,)]
 

@@ -64,16 +64,18 @@ def test_faults_are_really_made() -> None:
 
 
 def test_gateways_are_really_made_to_misbehave() -> None:
-    """Two providers, 3-D Secure, saved failures, replays, expired keys and open circuits all occur."""
-    results = [run(seed) for seed in range(150)]
-    faults = sum((result.faults for result in results), start=results[0].faults.copy())
-    repairs = sum((result.repairs for result in results), start=results[0].repairs.copy())
-    for fault in (
+    """Two providers, 3-D Secure, saved failures, replays and open circuits all occur, within a few hundred seeds."""
+    missing = {
         "intent requires_action",
         "idle customer",
         "saved server error",
         "replayed answer",
         "provider limited",
-    ):
-        assert faults[fault], fault
-    assert repairs["circuits opened"]
+        "circuits opened",
+    }
+    for seed in range(BUDGET):
+        result = run(seed)
+        missing -= {name for name in missing if result.faults[name] or result.repairs[name]}
+        if not missing:
+            return
+    raise AssertionError(f"none of {BUDGET} seeds had {missing}")

@@ -80,7 +80,7 @@ async def test_without_a_permit_within_its_patience_a_call_is_put_off(
     wait = await limit.permit()
     assert wait is not None
     assert wait > timedelta(0)
-    assert time.monotonic() - started_s >= 0.1
+    assert time.monotonic() - started_s >= 0.099  # a timer of the loop may be early by its resolution
 
 
 async def test_a_long_queue_is_put_off_at_once_and_behind_itself(client: Redis, stream: Stream) -> None:
