@@ -10,11 +10,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from urllib.parse import urlsplit
 
 from okane.http.connection import HttpResponse
 from okane.payment import NextAction, Payment
-from okane.providers.answer_text import json_object, printable
+from okane.providers.answer_text import is_page_url, json_object, printable
 from okane.providers.base import Approved, ChargeResult, Declined, Pending, Unavailable, Unknown
 from okane.providers.retry_after import retry_after
 
@@ -23,7 +22,6 @@ from okane.providers.retry_after import retry_after
 _MADE = frozenset({"SUCCESS", "WARNING_CONTINUE_REDIRECT", "WARNING_CONTINUE_3DS", "WARNING_CONTINUE_CVV"})
 _ORDER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}", re.ASCII)
-_MAX_URL = 2048
 _TOKEN = re.compile(r"[!-~]{1,2048}")
 # The lifetime that counts where the answer has none, or one that is no number of seconds.
 _SHORT_LIFETIME_S = 300.0
@@ -109,7 +107,7 @@ def _made(status: int, document: Mapping[str, object], payment: Payment) -> Pend
         return Unknown(f"{status} for another extOrderId")
     url = document.get("redirectUri")
     # Without a page the customer cannot pay, and PayU cancels the order at the end of its validity.
-    return Pending(order_id, NextAction(url) if isinstance(url, str) and _is_page(url) else None)
+    return Pending(order_id, NextAction(url) if isinstance(url, str) and is_page_url(url) else None)
 
 
 def _looked_up(order: Mapping[str, object], payment: Payment, order_id: str) -> ChargeResult:
@@ -198,16 +196,6 @@ def _unexpected(status: int, document: Mapping[str, object] | None) -> str:
 
 def _usable_id(value: object) -> str | None:
     return value if isinstance(value, str) and _ORDER_ID.fullmatch(value) else None
-
-
-def _is_page(url: str) -> bool:
-    if len(url) > _MAX_URL or not url.isascii() or not url.isprintable() or " " in url:
-        return False
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    return parts.scheme in ("https", "http") and bool(parts.hostname)
 
 
 def _lifetime_s(value: object) -> float:

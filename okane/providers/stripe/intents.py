@@ -7,17 +7,15 @@ intent, and in any other state, the outcome is `Unknown`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from okane.payment import NextAction, Payment
-from okane.providers.answer_text import printable
+from okane.providers.answer_text import is_page_url, printable
 from okane.providers.base import Approved, ChargeResult, Declined, Pending, Unknown
 from okane.providers.stripe.amounts import stripe_amount
 from okane.providers.stripe.decline_codes import is_soft
 
 # The states in which an intent has moved money, or still can without a request of ours.
 _LIVE = ("succeeded", "processing", "requires_action", "requires_capture")
-_URL_LIMIT = 2048
 # Where the customer goes: redirects, and the hosted pages of vouchers, transfers and codes.
 _URLS = ("url", "hosted_voucher_url", "hosted_instructions_url", "hosted_verification_url")
 
@@ -145,16 +143,6 @@ def _next_action(intent: Object) -> NextAction | None:
     details = as_object(action.get(kind)) if isinstance(kind, str) else None
     for name in _URLS:
         url = (details or {}).get(name)
-        if isinstance(url, str) and _is_page(url):
+        if isinstance(url, str) and is_page_url(url):
             return NextAction(url)
     return None
-
-
-def _is_page(url: str) -> bool:
-    if len(url) > _URL_LIMIT or not url.isascii() or not url.isprintable() or " " in url:
-        return False
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    return parts.scheme in ("https", "http") and bool(parts.hostname)
