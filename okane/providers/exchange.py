@@ -11,10 +11,12 @@ import asyncio
 import ssl
 from collections.abc import Iterable
 from datetime import timedelta
+from types import TracebackType
+from typing import Self
 
 from okane.http.connection import MAX_ANSWER_BYTES, BrokenExchange, HttpResponse
 from okane.http.pool import IDLE_LIMIT_S, ConnectionPool, NoConnection
-from okane.providers.base import Unavailable, Unknown
+from okane.providers.base import Traits, Unavailable, Unknown
 from okane.providers.base_url import BaseUrl
 from streams.failpoints import failpoint
 
@@ -110,6 +112,34 @@ class HttpClient:
         except OSError as error:
             return Unknown(f"connection lost: {error}"[:255])
         return None
+
+
+class HttpProvider:
+    """The part of a `Provider` over HTTP that is the same for all: the subclass sets its name, traits and client."""
+
+    _name: str
+    _traits: Traits
+    _http: HttpClient
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def traits(self) -> Traits:
+        return self._traits
+
+    async def aclose(self) -> None:
+        """Close every connection. Calls still in flight end as `Unknown`."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
 
 
 def _tls() -> ssl.SSLContext:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from json.encoder import encode_basestring_ascii as quoted
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote
 
 from okane.http.connection import HttpResponse
 from okane.payment import Payment
 from okane.providers.base import ChargeResult, LookUpResult, Traits
 from okane.providers.base_url import VISIBLE, parse_base_url
-from okane.providers.exchange import HttpClient
+from okane.providers.exchange import HttpClient, HttpProvider
 from okane.providers.okane_http.answer_parser import parse_charge_answer, parse_look_up_answer
 
 
-class OkaneHttpProvider:
+class OkaneHttpProvider(HttpProvider):
     """A `Provider` over HTTP. Created on a running loop; closed by `aclose()` or as a context manager.
 
     `timeout`, `connect_timeout` and `connections` are those of `HttpClient`. `more_header` returns more header lines for
@@ -46,14 +44,6 @@ class OkaneHttpProvider:
         self._post = f"POST {self._charges} HTTP/1.1\r\n{self._common}Content-Type: application/json\r\n"
         self._http = HttpClient(url, timeout=timeout, connect_timeout=connect_timeout, connections=connections)
 
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def traits(self) -> Traits:
-        return self._traits
-
     async def charge(self, payment: Payment) -> ChargeResult:
         """Send the charge once. No failure of the provider or the network raises.
 
@@ -79,15 +69,3 @@ class OkaneHttpProvider:
         return (
             parse_look_up_answer(answer, payment, now=datetime.now(UTC)) if isinstance(answer, HttpResponse) else answer
         )
-
-    async def aclose(self) -> None:
-        """Close every connection. Calls still in flight end as `Unknown`."""
-        await self._http.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()

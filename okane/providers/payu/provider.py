@@ -9,15 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote
 
 from okane.http.connection import HttpResponse
 from okane.payment import Payment
 from okane.providers.base import POLL_DELAYS, ChargeResult, Declined, LookUpResult, Traits, Unavailable, Unknown
 from okane.providers.base_url import parse_base_url
-from okane.providers.exchange import HttpClient
+from okane.providers.exchange import HttpClient, HttpProvider
 from okane.providers.payu.access_token import AccessTokenSource
 from okane.providers.payu.answers import (
     AccessToken,
@@ -33,7 +31,7 @@ PRODUCTION = "https://secure.payu.com"
 _IDLE_LIMIT_S = 30.0
 
 
-class PayuProvider:
+class PayuProvider(HttpProvider):
     """A `Provider` that makes PayU orders. Created on a running loop; closed by `aclose()` or as a context manager.
 
     `client_secret` is called for each fetch of an access token, so that a changed secret takes effect by itself. The
@@ -94,14 +92,6 @@ class PayuProvider:
         )
         self._tokens = AccessTokenSource(self._fetch_token)
 
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def traits(self) -> Traits:
-        return self._traits
-
     async def charge(self, payment: Payment) -> ChargeResult:
         """Make the order. No failure of PayU or the network raises."""
         if (declined := refused_before_call(payment)) is not None:
@@ -135,15 +125,7 @@ class PayuProvider:
     async def aclose(self) -> None:
         """Close every connection. Calls still in flight end as `Unknown`, or `Unavailable` if they were not sent."""
         await self._tokens.aclose()
-        await self._http.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
+        await super().aclose()
 
     async def _post_order(self, payment: Payment, due_s: float) -> HttpResponse | Unavailable | Unknown:
         body = order_body(payment, self._shop)

@@ -10,8 +10,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
-from typing import Self
 
 from okane.http.connection import HttpResponse
 from okane.payment import Payment
@@ -27,7 +25,7 @@ from okane.providers.base import (
     Unknown,
 )
 from okane.providers.base_url import VISIBLE, parse_base_url
-from okane.providers.exchange import HttpClient
+from okane.providers.exchange import HttpClient, HttpProvider
 from okane.providers.stripe.amounts import stripe_amount
 from okane.providers.stripe.answers import Page, is_saved, parse_charge_answer, parse_page, parse_retrieved, proves
 from okane.providers.stripe.requests import StripeRequests
@@ -48,7 +46,7 @@ _HEADERS = ("Idempotent-Replayed", "Request-Id")
 _NO_KEY = Unavailable("no usable API key", fault="config")
 
 
-class StripeProvider:
+class StripeProvider(HttpProvider):
     """A `Provider` at Stripe. Created on a running loop; closed by `aclose()` or as a context manager.
 
     `api_key` is called for each request, so that a new key is used at once, and `on_unauthorized` after each 401. A
@@ -100,14 +98,6 @@ class StripeProvider:
             headers=_HEADERS,
         )
 
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def traits(self) -> Traits:
-        return self._traits
-
     async def charge(self, payment: Payment) -> ChargeResult:
         """Make and confirm a PaymentIntent. No failure of Stripe or the network raises.
 
@@ -148,18 +138,6 @@ class StripeProvider:
                     absent = replace(result, is_neutral=True)
         listed = await self._find(payment, due_s)
         return absent if isinstance(listed, NotFound) else listed
-
-    async def aclose(self) -> None:
-        """Close every connection. Calls still in flight end as `Unknown`."""
-        await self._http.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     async def _replayed(self, answer: HttpResponse, payment: Payment, due_s: float) -> ChargeResult:
         """Return the result in the answer to a charge that was sent again. If the first never arrived, it is this one's."""
