@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import math
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -34,6 +33,7 @@ ILL = (
 )
 AMOUNTS = (*WELL, *WELL, *WELL, *ILL)
 PAUSE_S = 0.04
+FLUSHED_S = 3.0  # until a wake-up that was lost has been found, and the processes are listed again
 SYSTEM = {"MAX_RETRIES": "1", "OKANE_UNKNOWN_DEADLINE": "2s"}
 
 
@@ -220,9 +220,12 @@ async def take_redis_away(redis: RedisServer, prometheus: Prometheus) -> None:
 
 
 async def empty_redis(redis: RedisServer, prometheus: Prometheus) -> None:
-    """Flush Redis every two seconds until the sweep has sent wake-ups again. Once is not enough: there are none to send where
-    workers still run payments directly, or Redis was empty at that moment."""
-    flushed_s = -math.inf
+    """Flush Redis until the sweep has sent wake-ups again, each time when all processes are listed and scraped again. Once is
+    not enough: there are none to send where workers still run payments directly, or Redis was empty at that moment."""
+
+    async def all_listed() -> bool:
+        """All processes are listed and answer"""
+        return await prometheus.now("count(up == 1)") == [4]
 
     async def increased(counter: str) -> bool:
         """As alerts and panels see it: `increase` does not count the first value of a series"""
@@ -230,16 +233,13 @@ async def empty_redis(redis: RedisServer, prometheus: Prometheus) -> None:
 
     async def made_again() -> bool:
         """The group was created again, the sweep sent wake-ups, and all processes are listed"""
-        nonlocal flushed_s
-        repaired = await increased("okane_groups_recreated_total") and await increased("okane_sweep_repairs_total")
-        # Not once more after that: processes list themselves as often as this flushes.
-        if not repaired and time.monotonic() > flushed_s + 2:
-            await client.flushall()
-            flushed_s = time.monotonic()
-        return repaired and await prometheus.now("count(up == 1)") == [4]
+        await client.flushall()
+        await asyncio.sleep(FLUSHED_S)
+        await until(all_listed)
+        return await increased("okane_groups_recreated_total") and await increased("okane_sweep_repairs_total")
 
     async with connect(redis.url) as client:
-        await until(made_again)
+        await until(made_again, within_s=120)
 
 
 async def send_bytes_that_are_no_request(system: System, prometheus: Prometheus) -> None:
