@@ -26,6 +26,7 @@ _RUN = re.compile(rf"\d(?:[{_SEPARATORS}]{{0,3}}\d)*")
 _GROUPS = re.compile(rf"[{_SEPARATORS}]+")
 _GAP = re.compile(rf"[{_SEPARATORS}]{{4,}}")  # no card number goes on after it
 _ROW = re.compile(rf"[{_SEPARATORS}\d]{{{MIN_DIGITS},}}")
+_ASCII_ROW = re.compile(rf"[- 0-9]{{{MIN_DIGITS},}}")  # the same in ASCII, in half the time
 _ID = re.compile(
     r"(?<![0-9A-Za-z])(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?=[0-9]*[a-f])[0-9a-f]{16,})(?![0-9A-Za-z])",
     re.IGNORECASE,
@@ -92,12 +93,13 @@ def passes_luhn(digits: str) -> bool:
 
 def _spans(text: str) -> Iterator[tuple[int, int]]:
     """Yield where the runs of digits are that hold a card number. The time is linear in the length of the text."""
-    if _ROW.search(text) is None:
+    row_of = _ASCII_ROW if text.isascii() else _ROW
+    if row_of.search(text) is None:
         return
     # Of the same length: the places stay.
     text = _ID.sub(lambda found: "x" * len(found[0]), text)
     text = _GAP.sub(lambda found: "\n" * len(found[0]), text)
-    for row in _ROW.finditer(text):
+    for row in row_of.finditer(text):
         run = row[0].lstrip(_SEPARATORS)
         start = row.end() - len(run)
         run = run.rstrip(_SEPARATORS)
@@ -111,6 +113,8 @@ def _is_card(run: str, text: str, start: int) -> bool:
         return False
     if len(digits) <= MAX_DIGITS and passes_luhn(digits) and not _is_beside(text, start, start + len(run)):
         return digits.strip("0") != ""
+    if len(run) == len(digits):  # one group
+        return _is_issued(digits)
     return _holds_issued(digits, _GROUPS.split(run))
 
 
@@ -129,10 +133,12 @@ def _holds_issued(digits: str, groups: list[str]) -> bool:
     """Return True if neighbouring groups are a number that an issuer gives out. `digits` are those of all groups."""
     ends = list(accumulate(map(len, groups)))
     of_ends = set(ends)
+    beginnings = [(start, _ISSUED.get(digits[start : start + 4])) for start in (0, *ends)]
     found = [
         (start, start + length)
-        for start in (0, *ends)
-        for length in _ISSUED.get(digits[start : start + 4], ())
+        for start, lengths in beginnings
+        if lengths
+        for length in lengths
         if start + length in of_ends
     ]
     if len(found) < FEW:

@@ -108,6 +108,14 @@ class CircuitBreaker:
             return 0.0
         return max(self._open_until_s - now_s, 0.0) or self.rules.first_open_s
 
+    def count_good(self, *, began_s: float, now_s: float) -> bool:
+        """Count a good call if the breaker is closed and another call has begun the slice; return False for `record` to do
+        it."""
+        if now_s >= self._slice_ends_s or (self._since_s is not None and began_s < self._since_s):
+            return False
+        self._slices[-1].calls += 1
+        return True
+
     def record(self, verdict: Verdict, *, began_s: float, now_s: float) -> bool:
         """Take the result of a call that began at `began_s`. Return True if the breaker has opened or closed by it.
 
@@ -117,11 +125,6 @@ class CircuitBreaker:
         if self._since_s is not None and (began_s < self._since_s or self.state(now_s) is Circuit.OPEN):
             return False
         match verdict:
-            case Verdict.GOOD if (
-                now_s < self._slice_ends_s
-            ):  # closed, and another call has begun the slice: the usual case
-                self._slices[-1].calls += 1
-                return False
             case Verdict.LIMITED:
                 self.give_back()
                 return False

@@ -6,14 +6,13 @@ database's: no method takes a clock.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import operator
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StoreBusy, StoreUnavailable, TimeOutOfRange
@@ -23,11 +22,11 @@ from okane.payment import (
     NewPayment,
     NextAction,
     Payment,
-    Status,
     pending_payment,
 )
 from okane.payment_id import PaymentId
 from okane.store import columns, sql_files
+from okane.store.claims import ONLY_HTTP, ClaimStatements
 from okane.store.database_clock import DatabaseClock
 from okane.store.prepared_statements import Row
 from okane.store.rare_transitions import SQL, RareTransitionStore
@@ -39,21 +38,27 @@ from streams import Coalescer
 from streams.failpoints import failpoint
 
 BATCHED = sql_files.prepare_statements(
-    "payments.sql", "accept", "by_key", "by_id", "claim", "refused", "postpone", "renew", "settle", "settled_before"
+    "payments.sql",
+    *(
+        "accept",
+        "by_key",
+        "by_id",
+        "claim",
+        "claim_and_choose",
+        "refused",
+        "postpone",
+        "renew",
+        "settle",
+        "settled_before",
+    ),
 )
 MAX_BATCH = 256
-NO_PROVIDER_WAIT_S = 5.0  # before the next look at a payment whose provider cannot be reached from here,
-SWITCHED_WAIT_S = 30.0  # or that an operator has switched off
 
 BEFORE_INSERT = failpoint("accept.before_insert", "nothing is written yet", raises=StoreUnavailable)
 AFTER_INSERT = failpoint("accept.after_commit", "rows committed, the reply lost", raises=StoreUnavailable)
-AFTER_CLAIM = failpoint("claim.after_commit", "claims committed, the reply lost", raises=StoreUnavailable)
 AFTER_SETTLE = failpoint("settle.after_commit", "outcomes committed, the reply lost", raises=StoreUnavailable)
 BETWEEN_SINGLES = failpoint("store.between_singles", "half of a batch is written, row by row", raises=StoreUnavailable)
 
-ONLY_HTTP = (UsableProvider("http"),)
-
-_INT = operator.attrgetter("int")  # six times as fast as comparing UUIDs, which is Python code
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -89,9 +94,13 @@ class PaymentStore(RareTransitionStore):
         self._accepting = self._batched("accept", self._accept)
         self._finding: Coalescer[tuple[str, str], tuple[Payment, bytes] | None] = self._batched("find", self._find)
         self._getting = self._batched("get", self._get)
-        self._claiming: Coalescer[UUID, Claim | ClaimRefusal] = self._batched("claim", self._claim)
+        claims = ClaimStatements(actor=actor, lease=lease, grace=grace, usable=self._usable_now)
+        self._claiming: Coalescer[UUID, Claim | ClaimRefusal] = self._batched("claim", claims.claim)
         self._settling = self._batched("settle", self._settle)
         self._renewing = self._batched("renew", self._renew)
+
+    def _usable_now(self) -> Sequence[UsableProvider]:
+        return self.usable_providers()
 
     async def aclose(self) -> None:
         """Close every connection. Statements in flight fail with StoreUnavailable."""
@@ -269,59 +278,6 @@ class PaymentStore(RareTransitionStore):
         found = {payment.id: payment for payment in await columns.read_payments(read)}
         return [found.get(payment_id) for payment_id in ids]
 
-    async def _claim(self, session: Session, ids: Sequence[UUID]) -> Sequence[Claim | ClaimRefusal | BaseException]:
-        # Counted from before the statement: the claim must end no later here than in the database.
-        valid_until_s = time.monotonic() + self._lease.total_seconds()
-        usable = self._usable()  # once: a half-open provider is offered to one claim
-        parameters = {
-            **usable,
-            "ids": sorted(set(ids), key=_INT),  # sorted, so that two claimers never wait for each other
-            "actor": self._actor,
-            "lease_ms": milliseconds(self._lease),
-            "grace_ms": milliseconds(self._grace),
-        }
-        claimed = {row[0]: _claimed(row, valid_until_s) for row in await session.fetch(BATCHED["claim"], parameters)}
-        if AFTER_CLAIM.armed:
-            await AFTER_CLAIM.hit()
-        # Of equal wake-ups in one batch, one gets the claim.
-        granted = [claimed.pop(payment_id, None) for payment_id in ids]
-        missing = [payment_id for payment_id, claim in zip(ids, granted, strict=True) if claim is None]
-        if not missing:
-            return [claim for claim in granted if claim is not None]
-        refused: Mapping[UUID, ClaimRefusal] = {}
-        absent: ClaimRefusal | BaseException = ClaimRefusal(None, timedelta(0))
-        try:
-            refused = await self._refused(session, missing, usable)
-        except StoreUnavailable as error:
-            absent = error  # only for these: the claims above are granted
-        return [
-            refused.get(payment_id, absent) if claim is None else claim
-            for payment_id, claim in zip(ids, granted, strict=True)
-        ]
-
-    def _usable(self) -> dict[str, Any]:
-        usable = self.usable_providers()
-        return {"usable": [one.name for one in usable], "defaults": [one.is_default for one in usable]}
-
-    async def _refused(
-        self, session: Session, missing: Sequence[UUID], usable: Mapping[str, Any]
-    ) -> Mapping[UUID, ClaimRefusal]:
-        """Return why these claims were refused. Those that only lack a provider are postponed."""
-        refused: dict[UUID, ClaimRefusal] = {}
-        parameters = {"ids": sorted(set(missing), key=_INT), **usable}
-        for payment_id, status, spent, wait_s, *more in await session.fetch(BATCHED["refused"], parameters):
-            refused[payment_id] = ClaimRefusal(Status(status), timedelta(seconds=wait_s), spent, *more)
-        if without := [payment_id for payment_id, one in refused.items() if one.no_provider and not one.wait]:
-            parameters = {
-                "ids": without,
-                "wait_s": NO_PROVIDER_WAIT_S,
-                "switched_wait_s": SWITCHED_WAIT_S,
-                "grace_ms": milliseconds(self._grace),
-            }
-            for payment_id, wait_s in await session.fetch(BATCHED["postpone"], parameters):
-                refused[payment_id] = dataclasses.replace(refused[payment_id], wait=timedelta(seconds=wait_s))
-        return refused
-
     async def _renew(self, session: Session, batch: Sequence[tuple[UUID, int]]) -> Sequence[bool]:
         ordered = sorted(batch)
         found = await session.fetch(
@@ -341,7 +297,7 @@ class PaymentStore(RareTransitionStore):
         identity = {
             "ids": [one.payment_id for one in ordered],
             "attempts": [one.attempt for one in ordered],
-            "statuses": [one.status.value for one in ordered],
+            "statuses": [one.status for one in ordered],
         }
         written = await session.fetch(
             BATCHED["settle"],
@@ -379,19 +335,3 @@ def _key(new: NewPayment) -> tuple[str, str]:
 
 def _json(action: NextAction | None) -> str | None:
     return None if action is None else json.dumps({"kind": action.kind, "url": action.url})
-
-
-def _claimed(row: Row, valid_until_s: float) -> Claim:
-    look_up_first, look_ups, since_call_s, open_s, expired, pending_s, key_age_s, may_charge = row[columns.WIDTH :]
-    return Claim(
-        payment=columns.read_payment(row),
-        look_up_first=look_up_first,
-        look_ups=look_ups,
-        since_call_s=since_call_s,
-        open_s=open_s,
-        valid_until_s=valid_until_s,
-        expired=expired,
-        pending_s=pending_s,
-        key_age_s=key_age_s,
-        may_charge=may_charge,
-    )

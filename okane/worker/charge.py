@@ -283,7 +283,7 @@ class PaymentHandler:
 
     async def _settled(self, settlement: Settlement, age: timedelta) -> Outcome:
         status, reason = settlement.status, settlement.reason
-        self._settled_as(status.value).inc()
+        self._settled_as(status).inc()
         if levels.isEnabledFor(logging.DEBUG):
             _log_of(settlement.payment_id, settlement.attempt).debug(
                 "payment_settled", status=status.value, reason=reason
@@ -298,7 +298,7 @@ class PaymentHandler:
             return Retry(reason or settlement.event, after=settlement.delay)
         if settlement.decline_code is not None:
             self._count_decline(settlement.provider, settlement.decline_code)
-        self._settle_seconds(status.value).observe(age.total_seconds())
+        self._settle_seconds(status).observe(age.total_seconds())
         if settlement.event == SPENT:
             _log_of(settlement.payment_id, settlement.attempt).warning("payment_spent", reason=reason)
             return await self._dead(settlement)

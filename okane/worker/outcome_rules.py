@@ -79,6 +79,8 @@ class OutcomeRules:
     def charged(self, claim: Claim, result: ChargeResult, traits: Traits, *, roll: float) -> PaymentOutcome:
         """Return the outcome of a charge. `roll` in [0, 1) is the dice of the backoff's jitter."""
         match result:
+            case Approved():  # most are
+                return _approved(result)
             case Unavailable(fault="provider", reason=reason, retry_after=retry_after):
                 planned = self.policy.delay(claim.payment.retries + 1, roll=roll)
                 if planned is None:
@@ -129,8 +131,8 @@ class OutcomeRules:
     def _decided(self, claim: Claim, result: Approved | Declined | Pending, traits: Traits) -> PaymentOutcome:
         """Return the outcome of an answer that tells what the provider has done with the charge."""
         match result:
-            case Approved(provider_ref=provider_ref):
-                return PaymentOutcome(Status.SUCCESS, "success", provider_ref=provider_ref)
+            case Approved():
+                return _approved(result)
             case Declined(code=code, message=message, provider_ref=provider_ref):
                 reason = f"{code}: {message}" if message else code
                 return PaymentOutcome(
@@ -177,6 +179,10 @@ class OutcomeRules:
             attempt_ref=attempt_ref,
             next_action=next_action,
         )
+
+
+def _approved(result: Approved) -> PaymentOutcome:
+    return PaymentOutcome(Status.SUCCESS, "success", provider_ref=result.provider_ref)
 
 
 def _spent(reason: str) -> PaymentOutcome:

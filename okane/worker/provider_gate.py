@@ -119,7 +119,10 @@ class ProviderGate:
     def record(self, result: LookUpResult, *, took_s: float = 0.0) -> None:
         """Take the result of a call: of a permitted charge, or of a look-up, which needs no permit."""
         self._permits = max(0, self._permits - 1)
-        verdict, now_s = verdict_of(result), time.monotonic()
+        now_s = time.monotonic()
+        if type(result) is Approved and self._breaker.count_good(began_s=now_s - took_s, now_s=now_s):
+            return  # nearly always
+        verdict = verdict_of(result)
         if verdict is not Verdict.GOOD:
             self._has_reached |= _has_sent(result)
             if isinstance(result, Unavailable) and result.fault != "provider":

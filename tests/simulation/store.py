@@ -39,7 +39,7 @@ from okane.store import (
     UsableProvider,
     WakeUp,
 )
-from okane.store.payments import NO_PROVIDER_WAIT_S, ONLY_HTTP, SWITCHED_WAIT_S
+from okane.store.claims import NO_PROVIDER_WAIT_S, ONLY_HTTP, SWITCHED_WAIT_S
 from okane.store.sweep import ALL_LANES, LONGEST_QUEUE, WINDOW, MarkResult
 
 FAILED = (Status.FAILED_FINAL, Status.FAILED_RETRYABLE)
