@@ -53,6 +53,7 @@ _ISSUED: Mapping[str, Sequence[int]] = {
     )
     for beginning in range(first, last + 1)
 }
+_ID_AND_NUMBER = 16 + MIN_DIGITS  # characters; a shorter text cannot hold a number beside an id
 _LONGEST_RUN = 80  # characters; a longer row of groups is a list of numbers
 
 _VALUES = bytes(48) + bytes(range(10)) + bytes(198)
@@ -97,8 +98,14 @@ def _spans(text: str) -> Iterator[tuple[int, int]]:
     if row_of.search(text) is None:
         return
     # Of the same length: the places stay.
-    text = _ID.sub(lambda found: "x" * len(found[0]), text)
-    text = _GAP.sub(lambda found: "\n" * len(found[0]), text)
+    if _GAP.search(text) is not None:
+        text = _GAP.sub(lambda found: "\n" * len(found[0]), text)
+    if len(text) < _ID_AND_NUMBER and next(_cards(row_of, text), None) is None:
+        return  # an id in it could only hide a number
+    yield from _cards(row_of, _ID.sub(lambda found: "x" * len(found[0]), text))
+
+
+def _cards(row_of: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
     for row in row_of.finditer(text):
         run = row[0].lstrip(_SEPARATORS)
         start = row.end() - len(run)
@@ -131,15 +138,19 @@ def _is_beside(text: str, start: int, end: int) -> bool:
 
 def _holds_issued(digits: str, groups: list[str]) -> bool:
     """Return True if neighbouring groups are a number that an issuer gives out. `digits` are those of all groups."""
-    ends = list(accumulate(map(len, groups)))
-    of_ends = set(ends)
-    beginnings = [(start, _ISSUED.get(digits[start : start + 4])) for start in (0, *ends)]
+    start, starts = 0, []
+    for group in groups:
+        if digits[start : start + 4] in _ISSUED:
+            starts.append(start)
+        start += len(group)
+    if not starts:
+        return False
+    ends = set(accumulate(map(len, groups)))
     found = [
         (start, start + length)
-        for start, lengths in beginnings
-        if lengths
-        for length in lengths
-        if start + length in of_ends
+        for start in starts
+        for length in _ISSUED[digits[start : start + 4]]
+        if start + length in ends
     ]
     if len(found) < FEW:
         return any(passes_luhn(digits[start:end]) for start, end in found)
