@@ -41,11 +41,13 @@ def test_every_status_off_the_happy_path_is_rare() -> None:
 
 
 # The statuses that each statement leaves and enters, by its WHERE and its SET.
+_CLAIM = (
+    {Status.PENDING, Status.FAILED_RETRYABLE, Status.UNKNOWN, Status.PROCESSING, *AWAITING_PROVIDER},
+    {Status.PROCESSING},
+)
 MOVES = {
-    "claim": (
-        {Status.PENDING, Status.FAILED_RETRYABLE, Status.UNKNOWN, Status.PROCESSING, *AWAITING_PROVIDER},
-        {Status.PROCESSING},
-    ),
+    "claim": _CLAIM,
+    "claim_and_choose": _CLAIM,
     "settle": (
         {Status.PROCESSING},
         {
@@ -77,7 +79,9 @@ def test_a_statement_moves_only_as_the_table_allows(name: str) -> None:
         assert targets <= TRANSITIONS[source]
 
 
-@pytest.mark.parametrize("name", ["claim", "retry", "cancel", "expire", "bury", "fail_late_look_up", "resolve"])
+@pytest.mark.parametrize(
+    "name", ["claim", "claim_and_choose", "retry", "cancel", "expire", "bury", "fail_late_look_up", "resolve"]
+)
 def test_a_statement_names_the_statuses_it_leaves(name: str) -> None:
     where = sql_files.load_statements("payments.sql")[name].split("\n    WHERE", 1)[1].split("RETURNING", 1)[0]
     named = {Status(word) for word in re.findall(r"'([a-z_]+)'", where) if word not in ("http", "on", "off")}

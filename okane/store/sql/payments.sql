@@ -61,10 +61,8 @@ CASE WHEN {pinned}
      ELSE EXISTS (SELECT FROM usable u WHERE u.name = p.requested_provider AND u.may_charge) END
 
 -- name: claim_columns
--- The columns that a claim writes besides its provider. Not a statement: others include it.
-status = 'processing',
-        rare_status = NULL,
-        attempts = p.attempts + 1,
+-- The columns that a claim writes besides the status and the provider. Not a statement: others include it.
+attempts = p.attempts + 1,
         version = p.version + 1,
         retries = p.retries + (p.status = 'processing')::integer,
         look_up_first = p.status IN ('processing', 'unknown', 'requires_action', 'submitted')
@@ -118,7 +116,9 @@ logged AS (
 -- alone would do, but costs a fifth more in small batches.
 WITH claimed AS (
     UPDATE payments p
-    SET {claim_columns},
+    SET status = 'processing',
+        rare_status = NULL,
+        {claim_columns},
         provider = coalesce(CASE WHEN {pinned} THEN coalesce(p.provider, 'http') ELSE p.requested_provider END,
                             %(first_default)s::text)
     FROM unnest(%(ids)s::uuid[]) AS w (id)
@@ -135,7 +135,9 @@ SELECT * FROM claimed
 -- The claim while a provider is switched off, drained or behind an open circuit.
 WITH {providers_to_choose_from}, claimed AS (
     UPDATE payments p
-    SET {claim_columns},
+    SET status = 'processing',
+        rare_status = NULL,
+        {claim_columns},
         provider = CASE WHEN {pinned} THEN coalesce(p.provider, 'http')
                         ELSE coalesce(p.requested_provider, (SELECT c.name FROM chosen c)) END
     FROM unnest(%(ids)s::uuid[]) AS w (id)
