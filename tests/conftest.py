@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from unittest import mock
 
 import psycopg
 import pytest
+import structlog
 import uvloop
 from psycopg import sql
 
@@ -47,6 +50,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _is_slow(item: pytest.Item) -> bool:
     folder = item.path.relative_to(_HERE).parts[0]
     return folder in _SLOW_FOLDERS or not _SERVERS.isdisjoint(getattr(item, "fixturenames", ()))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """Leave the logs as they were before each test. Commands that run in this process configure them, and a logger that was
+    used then would keep that for ever, out of reach of `capture_logs`."""
+    configure, root = structlog.configure, logging.getLogger()
+    before, context = structlog.get_config(), structlog.contextvars.get_contextvars()
+    handlers, levels = root.handlers[:], {name: logging.getLogger(name).level for name in (None, "okane", "streams")}
+
+    def configure_without_cache(**options: object) -> None:
+        configure(**options | {"cache_logger_on_first_use": False})  # type: ignore[arg-type]  # those of the caller
+
+    try:
+        with mock.patch.object(structlog, "configure", configure_without_cache):
+            return (yield)
+    finally:
+        configure(**before)
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(**context)
+        root.handlers[:] = handlers
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -272,9 +272,7 @@ class _LogHandler(logging.Handler):
 
 
 def _judge(audit: Audit, text: str, about: object) -> None:
-    # Where a test before this one has configured the logs, the event is one member of the text.
-    for_all = "circuit_opened_for_all" in text
-    audit.repairs["circuits opened for all"] += for_all
-    audit.repairs["circuits opened"] += "circuit_opened" in text and not for_all
+    audit.repairs["circuits opened"] += text == "circuit_opened"
+    audit.repairs["circuits opened for all"] += text == "circuit_opened_for_all"
     if not any(each in text for each in EXPECTED):
         audit.report(f"the pipeline logs: {text} ({about!r})")
