@@ -21,14 +21,14 @@ from okane.providers.base import (
     Unknown,
 )
 from okane.providers.base_url import parse_base_url
-from okane.providers.exchange import HttpClient
+from okane.providers.exchange import HttpClient, HttpProvider
 from okane.providers.retry_after import retry_after
 
 # The gateway's own list. A decline that is not in it is for good.
 SOFT_DECLINES = frozenset({"insufficient_funds", "try_again_later"})
 
 
-class SkeletonProvider:
+class SkeletonProvider(HttpProvider):
     """A `Provider`. Created on a running loop; closed by `aclose()`.
 
     `api_key` is called for each request, so that a changed secret takes effect without a restart.
@@ -55,14 +55,6 @@ class SkeletonProvider:
         self._common = url.common_headers()
         self._http = HttpClient(url, timeout=timeout)
 
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def traits(self) -> Traits:
-        return self._traits
-
     async def charge(self, payment: Payment) -> ChargeResult:
         """Send the charge once. Nothing here repeats it: the pipeline decides what follows."""
         document = {"payment_id": str(payment.id), "amount": payment.amount_minor, "currency": payment.currency}
@@ -83,9 +75,6 @@ class SkeletonProvider:
         )
         answer = await self._http.call(head.encode("ascii"), repeatable=True)
         return parse_look_up(answer, payment) if isinstance(answer, HttpResponse) else answer
-
-    async def aclose(self) -> None:
-        await self._http.aclose()
 
 
 def parse_charge(answer: HttpResponse, payment: Payment) -> ChargeResult:

@@ -109,6 +109,10 @@ logged AS (
     SELECT id, version, 'claimed', status, attempts, %(actor)s::text FROM claimed
 )
 
+-- name: its_provider
+-- The provider of a claimed payment while every one may be called. Not a statement: others include it.
+coalesce(CASE WHEN {pinned} THEN coalesce(p.provider, 'http') ELSE p.requested_provider END, %(first_default)s::text)
+
 -- name: claim
 -- Fence every provider call. A crash counts as a retry, and like an unknown outcome it is looked up before anything is
 -- charged again. The provider is chosen and written here, before it can be called; without one the claim is refused.
@@ -119,14 +123,12 @@ WITH claimed AS (
     SET status = 'processing',
         rare_status = NULL,
         {claim_columns},
-        provider = coalesce(CASE WHEN {pinned} THEN coalesce(p.provider, 'http') ELSE p.requested_provider END,
-                            %(first_default)s::text)
+        provider = {its_provider}
     FROM unnest(%(ids)s::uuid[]) AS w (id)
     WHERE p.id = w.id
       AND {claimable}
       AND NOT EXISTS (SELECT FROM providers r WHERE r.mode <> 'on' OR r.open_until > now())
-      AND coalesce(CASE WHEN {pinned} THEN coalesce(p.provider, 'http') ELSE p.requested_provider END,
-                   %(first_default)s::text) = ANY (%(usable)s::text[])
+      AND {its_provider} = ANY (%(usable)s::text[])
     RETURNING {claim_answer}, true AS may_charge
 ), {claim_logged}
 SELECT * FROM claimed
