@@ -6,9 +6,25 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from okane.api import rate_limit
+from okane.intake import accept
+from okane.redis import provider_limit
 from tests.okane.charging import desk  # noqa: F401 - a fixture of several modules
 from tests.okane.faulty_proxy import client, way  # noqa: F401 - fixtures of several modules
 from tests.okane.served_api import Api, serve_api
+
+PATIENCE_S = 60.0
+
+
+@pytest.fixture(autouse=True)
+def patience_with_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a Redis of a busy machine answer late: a test that means it to be away says so itself.
+
+    Otherwise a stall of half a second makes an API count alone, as it should, and the test of the shared count fails.
+    """
+    monkeypatch.setattr(rate_limit, "TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(provider_limit, "REDIS_PATIENCE_S", PATIENCE_S)
+    monkeypatch.setattr(accept, "WAKE_TIMEOUT_S", PATIENCE_S)
 
 
 @pytest.fixture
