@@ -26,7 +26,8 @@ def unpack(folder: Path) -> Mapping[str, str]:
     if archive.returncode:
         raise LookupError(f"commit {PREVIOUS[:7]} is not to be had: {archive.stderr.decode().strip()}")
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
-        files.extractall(folder, filter="data")
+        files.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.2, of Debian, has no filters
+        files.extractall(folder)
     return {"PYTHONPATH": str(folder)}
 
 
