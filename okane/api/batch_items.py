@@ -17,12 +17,13 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BLANKS = b" \t\r\n"
 STEP_BYTES = 16 * 1024
 # Skipped in one step: strings, and characters that are neither quote nor bracket (nor comma, in the array itself). The
-# patterns are possessive, so that no byte is matched twice but those of a string that the end of a step cuts off.
-_TEXT = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-_BETWEEN_ITEMS = re.compile(rb'(?:[^",\[\]{}]++|' + _TEXT + rb")*+", re.DOTALL)
-_INSIDE_ITEMS = re.compile(rb'(?:[^"\[\]{}]++|' + _TEXT + rb")*+", re.DOTALL)
+# patterns never go back, so that no byte is matched twice but those of a string that the end of a step cuts off. Groups are
+# atomic and not possessive: before Python 3.11.5 a possessive group ends behind a last turn that failed (gh-106052).
+_TEXT = rb'"(?>[^"\\]*(?:\\.[^"\\]*)*)"'
+_BETWEEN_ITEMS = re.compile(rb'(?>(?:[^",\[\]{}]++|' + _TEXT + rb")*)", re.DOTALL)
+_INSIDE_ITEMS = re.compile(rb'(?>(?:[^"\[\]{}]++|' + _TEXT + rb")*)", re.DOTALL)
 _BLANK = re.compile(rb"[ \t\r\n]*+")
-_INSIDE_TEXT = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_INSIDE_TEXT = re.compile(rb'(?>(?:[^"\\]++|\\.)*)', re.DOTALL)
 
 
 def _skip(what: re.Pattern[bytes], body: bytes, at: int) -> int:

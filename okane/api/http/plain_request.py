@@ -19,7 +19,8 @@ from okane.api.request_body import FORM
 _MAX_HEAD_BYTES = 4096  # any limit of the parser's is larger
 _MAX_FIELDS = 32
 _LINES = {f"POST {path} HTTP/1.1".encode(): path for path in RENDERERS}
-_FIELD = re.compile(rb"([A-Za-z0-9-]++): ?+([!-~]++(?: ++[!-~]++)*+)")
+# The group is atomic and not possessive: before Python 3.11.5 that would take blanks at the end (gh-106052).
+_FIELD = re.compile(rb"([A-Za-z0-9-]++): ?+([!-~]++(?>(?: ++[!-~]++)*))")
 _KEY_NAMES = (b"\r\nIdempotency-Key: ", b"\r\nidempotency-key: ")
 _SIZE = re.compile("[1-9][0-9]{0,9}")
 _TYPES = frozenset({JSON, f"{JSON}; charset=utf-8", f"{JSON};charset=utf-8", FORM})
