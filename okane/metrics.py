@@ -25,6 +25,7 @@ _SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 30, 60, 300, 9
 MAX_DECLINE_CODES = 40
 DEFER_REASONS = ("circuit_open", "rate_limit", "limit", "config")
 PROVIDER_MODES = ("on", "drain", "off")
+ENDPOINT_STATES = ("healthy", "failing", "disabled")
 _DECLINE_CODE = re.compile(r"(invalid_request:)?[A-Za-z][\w.-]{0,39}", re.ASCII)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -157,7 +158,20 @@ class OkaneMetrics:
             ["statement"],
             bounds=_FAST,
         )
+        self.webhook_events = Counter(
+            "okane_webhook_events_sequenced",
+            "Events that this process gave a place in the log, by type; of accounts with endpoints only.",
+            ["type"],
+            registry=registry,
+        )
+        self.sequence_lag_seconds = Histograms(
+            "okane_webhook_sequence_lag_seconds",
+            "From a change to its place in the log, by Postgres' clock: the longest of each run.",
+            [],
+            bounds=_SLOW,
+        )
         for histograms in (
+            self.sequence_lag_seconds,
             self.http_seconds,
             self.settle_seconds,
             self.provider_seconds,
@@ -186,6 +200,12 @@ class OkaneMetrics:
         for provider in providers:
             for result in ("taken", "repeated", "unmatched", "invalid"):
                 self.notices.labels(provider, result)
+
+    def observe_sequenced(self, counts: Mapping[str, int], lag: timedelta) -> None:
+        """Record one run of the sequencer that found events: their number by type, and how old the oldest change was."""
+        for type_, count in counts.items():
+            self.webhook_events.labels(type_).inc(count)
+        self.sequence_lag_seconds.labels().observe(lag.total_seconds())
 
     def observe_batch(self, statement: str, size: int) -> None:
         """Record the size of one batch of the store."""

@@ -1,0 +1,1 @@
+"""Events of payments, delivered to the endpoints of clients."""
