@@ -126,7 +126,7 @@ CREATE TABLE api_keys (
     secret_hash  bytea       NOT NULL CHECK (octet_length(secret_hash) = 32),
     account_id   text        NOT NULL,
     mode         text        NOT NULL CHECK (mode IN ('test', 'live')),
-    scopes       text[]      NOT NULL CHECK (scopes <@ ARRAY['read', 'write', 'operate']),
+    scopes       text[]      NOT NULL CHECK (scopes <@ ARRAY['read', 'write', 'operate', 'webhooks', 'system']),
     name         text        NOT NULL DEFAULT '',        -- a label
     rate_limit   text,                                   -- NULL: the setting for all keys
     created_at   timestamptz NOT NULL DEFAULT now(),
@@ -135,9 +135,121 @@ CREATE TABLE api_keys (
     last_used_at timestamptz                             -- to the minute
 );
 
+-- Webhooks. A change writes an outbox row in its own statement, sequencing gives the row a position in the log, and each
+-- endpoint queue moves a cursor over the log. Payments have no column and no index for it.
+
+-- The accounts with an endpoint: only their changes go to the outbox.
+CREATE TABLE webhook_accounts (
+    account_id text PRIMARY KEY
+);
+
+CREATE TABLE webhook_endpoints (
+    id              uuid        PRIMARY KEY,
+    account_id      text        NOT NULL,
+    url             text,                                -- NULL: events are recorded only, for `okane listen`
+    types           text[]      NOT NULL,                -- of events: names, or `payment.*`
+    payload         text        NOT NULL DEFAULT 'snapshot' CHECK (payload IN ('snapshot', 'thin')),
+    api_version     text        NOT NULL,                -- of the bodies; never changes
+    description     text        NOT NULL DEFAULT '',
+    max_in_flight   smallint    NOT NULL DEFAULT 8 CHECK (max_in_flight BETWEEN 1 AND 64),
+    rate_limit      integer     CHECK (rate_limit > 0),  -- requests per second
+    timeout_s       smallint    NOT NULL DEFAULT 15 CHECK (timeout_s > 0),
+    hold_s          integer     NOT NULL DEFAULT 300 CHECK (hold_s >= 0),  -- a failing delivery holds later versions so long
+    key_generation  integer     NOT NULL DEFAULT 1,      -- the secret is derived from it; no secret is stored
+    older_key_until timestamptz,                         -- the secret of the generation before signs, too
+    v1a             boolean     NOT NULL DEFAULT false,  -- asymmetric signatures beside `v1`
+    status          text        NOT NULL DEFAULT 'enabled' CHECK (status IN ('enabled', 'disabled', 'deleted')),
+    disabled_reason text,
+    version         integer     NOT NULL DEFAULT 1,      -- + 1 with every change; the owner of the queue confirms it
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    starts_after    bigint      NOT NULL,                -- its first event has a higher position
+    polled_at       timestamptz                          -- without a URL: the last poll
+);
+CREATE INDEX webhook_endpoints_account ON webhook_endpoints (account_id);
+
+-- One row for each endpoint, updated in place. `done_to` is the cursor: every event up to it is delivered, given up, or has a
+-- row in webhook_deliveries. A result is written under the epoch of its lease alone.
+CREATE TABLE webhook_queues (
+    endpoint_id   uuid        PRIMARY KEY,
+    done_to       bigint      NOT NULL,
+    owner         text,                                  -- the dispatcher that holds the lease
+    epoch         integer     NOT NULL DEFAULT 0,        -- + 1 with every lease
+    lease_until   timestamptz NOT NULL DEFAULT '-infinity',
+    seen_version  integer     NOT NULL DEFAULT 0,        -- the version of the endpoint that the owner works by
+    failing_since timestamptz,
+    failures      integer     NOT NULL DEFAULT 0,        -- in a row
+    last_error    text
+) WITH (fillfactor = 50);
+
+-- The changes that have no position yet: a few rows. `at` equals that of the row in payment_events: one transaction wrote
+-- both. For `webhook_endpoint.*` the ids are the endpoint's.
+CREATE TABLE webhook_outbox (
+    xid        xid8        NOT NULL DEFAULT pg_current_xact_id(),
+    payment_id uuid        NOT NULL,
+    version    integer     NOT NULL,
+    account_id text        NOT NULL,
+    type       text        NOT NULL,
+    at         timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX webhook_outbox_xid ON webhook_outbox (xid);  -- new entries go to its right end, where sequencing reads
+
+-- Where sequencing stands: it has taken the outbox rows that the snapshot `seen` shows. `server` is the server of these ids: a
+-- dump that is loaded into another server brings ids that mean nothing there.
+CREATE TABLE webhook_sequencer (
+    one    boolean     PRIMARY KEY DEFAULT true CHECK (one),
+    seen   pg_snapshot NOT NULL DEFAULT pg_current_snapshot(),
+    last   bigint      NOT NULL DEFAULT 0,               -- the highest position
+    server bigint      NOT NULL DEFAULT (pg_control_system()).system_identifier
+);
+INSERT INTO webhook_sequencer DEFAULT VALUES;
+
+-- The log. Positions are dense and become visible in their order. Table partitions of 5,000,000 positions are made ahead and
+-- dropped whole.
+CREATE TABLE webhook_events (
+    position   bigint      PRIMARY KEY,
+    account_id text        NOT NULL,
+    payment_id uuid        NOT NULL,
+    version    integer     NOT NULL,
+    type       text        NOT NULL,
+    at         timestamptz NOT NULL
+) PARTITION BY RANGE (position);
+CREATE INDEX webhook_events_account ON webhook_events (account_id, position);
+CREATE INDEX webhook_events_payment ON webhook_events (payment_id, version);
+
+-- One event at one endpoint, from its first attempt that ended. `earlier`: the failed attempts before the last, at most 20.
+CREATE TABLE webhook_deliveries (
+    endpoint_id uuid        NOT NULL,
+    position    bigint      NOT NULL,
+    state       text        NOT NULL CHECK (state IN ('delivered', 'waiting', 'given_up')),
+    attempts    smallint    NOT NULL,
+    status      smallint,                                -- of HTTP, in the last attempt
+    ms          integer,                                 -- how long that took
+    reason      text,
+    at          timestamptz NOT NULL,
+    next_at     timestamptz,                             -- of a waiting one
+    earlier     jsonb,
+    PRIMARY KEY (endpoint_id, position)
+) PARTITION BY RANGE (position);
+CREATE INDEX webhook_deliveries_due ON webhook_deliveries (endpoint_id, next_at) WHERE next_at IS NOT NULL;
+
+CREATE TABLE webhook_events_0 PARTITION OF webhook_events FOR VALUES FROM (0) TO (5000000);
+CREATE TABLE webhook_events_1 PARTITION OF webhook_events FOR VALUES FROM (5000000) TO (10000000);
+CREATE TABLE webhook_deliveries_0 PARTITION OF webhook_deliveries FOR VALUES FROM (0) TO (5000000);
+CREATE TABLE webhook_deliveries_1 PARTITION OF webhook_deliveries FOR VALUES FROM (5000000) TO (10000000);
+
+-- Ranges of the log that are delivered again: a cursor, not a row for each event.
+CREATE TABLE webhook_replays (
+    endpoint_id   uuid,
+    from_position bigint,
+    to_position   bigint  NOT NULL,
+    next          bigint  NOT NULL,                      -- the position that is due
+    only_failed   boolean NOT NULL,
+    PRIMARY KEY (endpoint_id, from_position)
+);
+
 -- The version of this file in a database.
 CREATE TABLE okane_schema (
     version    integer     PRIMARY KEY,
     applied_at timestamptz NOT NULL DEFAULT now()
 );
-INSERT INTO okane_schema (version) VALUES (4);
+INSERT INTO okane_schema (version) VALUES (5);

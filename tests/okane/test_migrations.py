@@ -216,6 +216,7 @@ def test_no_step_writes_a_table_anew(empty_database: Callable[[], str], version:
         "REINDEX TABLE payments",
         "VACUUM FULL payments",
         "TRUNCATE payment_events",
+        "CREATE TABLE t PARTITION OF payments FOR VALUES FROM (0) TO (10)",
     ],
 )
 def test_a_step_that_would_keep_others_waiting_is_refused(statement: str) -> None:
@@ -227,6 +228,7 @@ def test_a_step_that_would_keep_others_waiting_is_refused(statement: str) -> Non
     [
         "CREATE TABLE t (a integer PRIMARY KEY, b text NOT NULL DEFAULT 'x')",
         "CREATE TABLE t (a integer); CREATE INDEX i ON t (a); INSERT INTO t VALUES (1)",
+        "CREATE TABLE t (a integer) PARTITION BY RANGE (a); CREATE TABLE t_0 PARTITION OF t FOR VALUES FROM (0) TO (10)",
         "DROP INDEX CONCURRENTLY IF EXISTS i; CREATE INDEX CONCURRENTLY i ON payments (dead_at) WHERE dead_at IS NOT NULL",
         "ALTER TABLE payments ADD COLUMN a timestamptz",
         "ALTER TABLE payments ADD COLUMN a integer NOT NULL DEFAULT 0",
