@@ -163,7 +163,8 @@ CREATE TABLE webhook_endpoints (
     version         integer     NOT NULL DEFAULT 1,      -- + 1 with every change; the owner of the queue confirms it
     created_at      timestamptz NOT NULL DEFAULT now(),
     starts_after    bigint      NOT NULL,                -- its first event has a higher position
-    polled_at       timestamptz                          -- without a URL: the last poll
+    polled_at       timestamptz,                         -- without a URL: the last poll
+    deleted_at      timestamptz
 );
 CREATE INDEX webhook_endpoints_account ON webhook_endpoints (account_id);
 

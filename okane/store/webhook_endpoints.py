@@ -1,7 +1,7 @@
 """The webhook endpoints of accounts: registered, changed, and deleted.
 
-Guarantee: every change of a payment that commits after `create` has returned gets a place in the log. After `finish_delete` has
-returned True no dispatcher begins a request to the endpoint.
+Guarantee: every change of a payment that commits after `create` has returned gets a place in the log. After `finish_delete`
+has returned True no dispatcher begins a request to the endpoint.
 """
 
 from __future__ import annotations
@@ -67,8 +67,9 @@ class Endpoint:
 
 
 _FIELDS = [field.name for field in dataclasses.fields(Endpoint)]
+_COLUMNS = {"asymmetric": "v1a"}  # a reserved word of SQL
 WIDTH = len(_FIELDS)  # where the other columns of a statement that returns endpoints begin
-ENDPOINT: LiteralString = ", ".join(f"ep.{name}" for name in _FIELDS)  # `{endpoint}` of statements, for the alias `ep`
+ENDPOINT: LiteralString = ", ".join(f"ep.{_COLUMNS.get(name, name)}" for name in _FIELDS)  # `{endpoint}`: alias `ep`
 
 SQL = {
     name: text.replace("{endpoint}", ENDPOINT)
@@ -98,8 +99,8 @@ class NewEndpoint:
 class EndpointState:
     """An endpoint, and how its deliveries stand.
 
-    `backlog`: how many of the next `MAX_BACKLOG` events of the account it has yet to take; `waiting`: failed deliveries that are
-    tried again, as many at most. None of it for an endpoint without a URL.
+    `backlog`: how many of the next `MAX_BACKLOG` events of the account it has yet to take; `waiting`: failed deliveries that
+    are tried again, as many at most. None of it for an endpoint without a URL.
     """
 
     endpoint: Endpoint
@@ -134,8 +135,8 @@ class WebhookEndpointStore:
     async def create(self, new: NewEndpoint) -> Endpoint | CreateRefusal:
         """Create an endpoint that starts at the end of the log; nothing is stored if it is refused.
 
-        The first endpoint of an account waits for the changes of payments that are in progress: their statements began without
-        the account, and would not record it.
+        The first endpoint of an account waits for the changes of payments that are in progress: their statements began
+        without the account, and would not record it.
         """
         ends_s = time.monotonic() + self._first_lock_s
         while True:
@@ -162,7 +163,7 @@ class WebhookEndpointStore:
             return [_state(row) for row in await session.fetch_repeatable(SQL["states"], parameters)]
 
     async def change(self, account_id: str, endpoint_id: UUID, changed: Mapping[str, Any]) -> Endpoint | None:
-        """Change members of an endpoint, by the names of `CHANGEABLE`; return it, None if the account has no such endpoint."""
+        """Change members (of `CHANGEABLE`) of an endpoint; return it, None if the account has no such endpoint."""
         assert changed.keys() <= CHANGEABLE, changed.keys()
         parameters: dict[str, Any] = {name: changed.get(name) for name in CHANGEABLE}
         parameters |= {f"has_{name}": name in changed for name in CHANGEABLE}
@@ -212,9 +213,9 @@ class WebhookEndpointStore:
             return read_endpoint(found)
 
     async def finish_delete(self, endpoint: Endpoint) -> bool:
-        """Remove the queue of a deleted endpoint, once its dispatcher has confirmed that, or holds no lease; tell if it is gone.
+        """Remove the queue of a deleted endpoint once its dispatcher has confirmed that, or holds no lease.
 
-        A dispatcher that takes the queue in this moment has written its lease before, or finds it removed.
+        Tells if it is gone. A dispatcher that takes the queue in this moment has written its lease before, or finds no queue.
         """
         async with self._sessions.lend(endpoint.account_id) as session, session.transaction() as connection:
             parameters = {"account_id": endpoint.account_id, "id": endpoint.id, "reason": "deleted"}

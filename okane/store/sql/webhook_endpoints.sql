@@ -20,7 +20,7 @@ ON CONFLICT (account_id) DO UPDATE SET account_id = excluded.account_id
 -- An event that commits after this gets a position above `last`.
 WITH made AS (
     INSERT INTO webhook_endpoints AS ep (id, account_id, url, types, payload, api_version, description, max_in_flight,
-        rate_limit, timeout_s, hold_s, asymmetric, starts_after, polled_at)
+        rate_limit, timeout_s, hold_s, v1a, starts_after, polled_at)
     SELECT %(id)s::uuid, %(account_id)s::text, %(url)s::text, %(types)s::text[], %(payload)s::text, %(api_version)s::text,
         %(description)s::text, %(max_in_flight)s::smallint, %(rate_limit)s::integer, %(timeout_s)s::smallint,
         %(hold_s)s::integer, %(asymmetric)s::boolean, s.last, CASE WHEN %(url)s::text IS NULL THEN now() END
@@ -64,7 +64,7 @@ UPDATE webhook_endpoints ep SET
     rate_limit = CASE WHEN %(has_rate_limit)s::boolean THEN %(rate_limit)s::integer ELSE rate_limit END,
     timeout_s = CASE WHEN %(has_timeout_s)s::boolean THEN %(timeout_s)s::smallint ELSE timeout_s END,
     hold_s = CASE WHEN %(has_hold_s)s::boolean THEN %(hold_s)s::integer ELSE hold_s END,
-    asymmetric = CASE WHEN %(has_asymmetric)s::boolean THEN %(asymmetric)s::boolean ELSE asymmetric END,
+    v1a = CASE WHEN %(has_asymmetric)s::boolean THEN %(asymmetric)s::boolean ELSE v1a END,
     version = version + 1
 WHERE {mine}
 RETURNING {endpoint}

@@ -41,7 +41,8 @@ CREATE TABLE IF NOT EXISTS webhook_endpoints (
     version         integer     NOT NULL DEFAULT 1,
     created_at      timestamptz NOT NULL DEFAULT now(),
     starts_after    bigint      NOT NULL,
-    polled_at       timestamptz
+    polled_at       timestamptz,
+    deleted_at      timestamptz
 );
 CREATE INDEX IF NOT EXISTS webhook_endpoints_account ON webhook_endpoints (account_id);
 CREATE TABLE IF NOT EXISTS webhook_queues (
