@@ -8,12 +8,12 @@ LOCK = $(COMPILE) --python-version 3.11
 # These run in a Python of their own, which is not that of okane.
 STRIPE = okane/local/stripe_simulator
 PAYU = tests/conformance/payu-requirements
-LOCAL = pyproject.toml --extra local
+LOCAL = pyproject.toml --extra local --extra asymmetric
 DEVELOPING = $(LOCAL) --extra otel --group dev -o requirements-dev.txt
 # Everything else is part of what was tested: what run.py installs, and the container image, which has tracing and no
 # embedded servers.
 LOCK_PARTS = @$(LOCK) $(LOCAL) -c requirements-dev.txt -o requirements.txt && \
-	$(LOCK) pyproject.toml --extra otel -c requirements-dev.txt -o deploy/requirements.txt && \
+	$(LOCK) pyproject.toml --extra otel --extra asymmetric -c requirements-dev.txt -o deploy/requirements.txt && \
 	$(LOCK) --group build -c requirements-dev.txt -o deploy/requirements-build.txt && \
 	$(COMPILE) --python-version 3.14 $(STRIPE)/requirements.in -o $(STRIPE)/requirements.txt && \
 	$(COMPILE) --python-version 3.12 $(PAYU).in -o $(PAYU).txt
