@@ -6,14 +6,16 @@ them and no digit is dropped: a leap second (`:60`), and more digits than micros
 
 from __future__ import annotations
 
-import functools
 import re
 from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-_UTC_OFFSET = "+00:00"
+from okane.timestamp_text import to_text
+
+__all__ = ["TIMESTAMP_SCHEMA", "Timestamp", "is_moment", "parse", "to_text"]
+
 _DATE = "(?!0000)[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
 _TIME = "(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
 _OFFSET = "[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9]"
@@ -49,12 +51,3 @@ def is_moment(text: str) -> bool:
 
 
 Timestamp = Annotated[datetime, BeforeValidator(parse), WithJsonSchema(TIMESTAMP_SCHEMA)]
-
-
-@functools.lru_cache(maxsize=16)
-def to_text(moment: datetime) -> str:
-    """Return the moment as documents have it. Payments accepted together share one, so the last ones are cached."""
-    written = moment.isoformat(timespec="microseconds")
-    if not written.endswith(_UTC_OFFSET):  # the sessions of the database are in UTC: nearly never
-        written = moment.astimezone(UTC).isoformat(timespec="microseconds")
-    return written.removesuffix(_UTC_OFFSET) + "Z"

@@ -1,0 +1,122 @@
+"""The bodies of deliveries: a snapshot of one change of a payment, or its ids alone.
+
+Guarantee: one event has the same bytes at every attempt, under one `api_version`: only values that cannot change after the
+change was logged go into a body. A body has at most 64 kB.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from json.encoder import encode_basestring as _quoted
+from typing import Literal, Protocol
+from uuid import UUID
+
+from okane.timestamp_text import to_text
+from okane.webhooks.types import EventType
+
+MAX_BODY_BYTES = 64 * 1024  # common receivers refuse more than 100 kB, as Express does by default
+
+_EVENT_ID = re.compile(r"evt_([0-9a-f]{32})_(0|[1-9][0-9]{0,9})")
+_METADATA = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"))
+
+
+class LoggedChange(Protocol):
+    """The part of `LoggedEvent` that a body has."""
+
+    @property
+    def account_id(self) -> str: ...
+    @property
+    def payment_id(self) -> UUID: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def at(self) -> datetime: ...
+
+
+class Snapshot(Protocol):
+    """The part of `EventRow` that a body has. For `webhook_endpoint.*` only the event is read."""
+
+    @property
+    def event(self) -> LoggedChange: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def amount_minor(self) -> int: ...
+    @property
+    def currency(self) -> str: ...
+    @property
+    def attempts(self) -> int: ...
+    @property
+    def idempotency_key(self) -> str: ...
+    @property
+    def metadata(self) -> Mapping[str, str]: ...
+    @property
+    def created_at(self) -> datetime: ...
+    @property
+    def reason(self) -> str | None: ...
+    @property
+    def decline_code(self) -> str | None: ...
+
+
+class BodyFormat(Protocol):
+    """The part of an endpoint that its bodies depend on."""
+
+    @property
+    def payload(self) -> Literal["snapshot", "thin"]: ...
+    @property
+    def api_version(self) -> str: ...
+
+
+def event_id(payment_id: UUID, version: int) -> str:
+    """Return the id of an event, its `webhook-id`: derived from the change, so no repeat can have another."""
+    return f"evt_{payment_id.hex}_{version}"
+
+
+def parse_event_id(text: str) -> tuple[UUID, int] | None:
+    """Return the payment and the version that `event_id` was made of; None for any other text."""
+    match = _EVENT_ID.fullmatch(text)
+    if match is None or (version := int(match[2])) >= 2**31:
+        return None
+    return UUID(match[1]), version
+
+
+def body(row: Snapshot, endpoint: BodyFormat) -> bytes:
+    """Return the body of an event for an endpoint, in UTF-8."""
+    event = row.event
+    head = _head(event_id(event.payment_id, event.version), event, endpoint.api_version)
+    if EventType(event.type).is_of_endpoint:
+        return f'{head},"data":{{"endpoint":{{"id":"{event.payment_id}","version":{event.version}}}}}}}'.encode()
+    if endpoint.payload == "thin":
+        return f'{head},"data":{{"payment":{{"id":"{event.payment_id}","version":{event.version}}}}}}}'.encode()
+    written = _with_payment(head, row, f'"metadata":{_METADATA.encode(dict(row.metadata)) if row.metadata else "{}"}')
+    if len(written) > MAX_BODY_BYTES:
+        written = _with_payment(head, row, '"metadata_omitted":true')
+    return written
+
+
+def _head(id_: str, event: LoggedChange, api_version: str) -> str:
+    """Return the members of every body, without the brace at the end."""
+    return (
+        f'{{"id":"{id_}","type":"{event.type}","timestamp":"{to_text(event.at)}",'
+        f'"api_version":"{api_version}","account":{_quoted(event.account_id)}'
+    )
+
+
+def _with_payment(head: str, row: Snapshot, metadata: str) -> bytes:
+    event = row.event
+    document = (
+        f'"id":"{event.payment_id}","version":{event.version},"status":"{row.status}",'
+        f'"amount":{row.amount_minor},"currency":"{row.currency}","attempts":{row.attempts},'
+        f'"idempotency_key":{_quoted(row.idempotency_key)},{metadata},'
+        f'"created_at":"{to_text(row.created_at)}","updated_at":"{to_text(event.at)}"'
+    )
+    if row.decline_code is not None:
+        document += f',"decline_code":{_quoted(row.decline_code)}'
+    if row.reason is not None:
+        document += f',"reason":{_quoted(row.reason)}'
+    return f'{head},"data":{{"payment":{{{document}}}}}}}'.encode()
