@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, ByteSize, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -80,6 +80,7 @@ RisingDurations = Annotated[
     AfterValidator(_check_rising),
 ]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Size = Annotated[ByteSize, Field(ge=1_000_000, le=2**62)]
 Minor = Annotated[int, Field(ge=1, le=2**63 - 1)]
 RateLimit = Annotated[Rate, BeforeValidator(lambda value: Rate.parse(value) if isinstance(value, str) else value)]
 AmountLimits = Annotated[
@@ -237,6 +238,15 @@ class Settings(BaseSettings):
     )
     unknown_deadline: Duration = Field(
         timedelta(hours=24), description="an open outcome moves to needs_review after this"
+    )
+
+    # Events and webhooks
+    webhook_keep: PositiveDuration = Field(
+        timedelta(days=30),
+        description="how long events and their deliveries are kept at least, unless they grow too large",
+    )
+    webhook_max_bytes: Size | None = Field(
+        None, description="the oldest events and deliveries are dropped before their age beyond this size: 200GB"
     )
 
     # Money

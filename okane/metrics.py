@@ -266,6 +266,50 @@ class SystemMetrics:
             "Dead letters, from Postgres: payments given up, until replayed, decided or purged (okane dead ls).",
             registry=registry,
         )
+        self.webhook_outbox_rows = Gauge(
+            "okane_webhook_outbox_rows", "Changes that have no place in the log of events yet.", registry=registry
+        )
+        self.webhook_outbox_oldest = Gauge(
+            "okane_webhook_outbox_oldest_seconds",
+            "Age of the oldest change without a place in the log; near 0 while a dispatcher or a worker runs.",
+            registry=registry,
+        )
+        self.webhook_endpoints = Gauge(
+            "okane_webhook_endpoints",
+            "Endpoints by state: healthy, failing (no 2xx since its first failure), disabled.",
+            ["state"],
+            registry=registry,
+        )
+        self.webhook_unowned = Gauge(
+            "okane_webhook_unowned_endpoints", "Enabled endpoints that no dispatcher has leased.", registry=registry
+        )
+        self.webhook_backlog = Gauge(
+            "okane_webhook_backlog_events",
+            "Events that endpoints have not received yet, by the state of the endpoint; of each at most 10,000 count.",
+            ["state"],
+            registry=registry,
+        )
+        self.webhook_oldest = Gauge(
+            "okane_webhook_oldest_seconds",
+            "Age of the oldest event that was not sent yet, by the state of its endpoint. Waiting retries do not count.",
+            ["state"],
+            registry=registry,
+        )
+        self.webhook_failing = Gauge(
+            "okane_webhook_failing_seconds",
+            "Time since the first failure of the enabled endpoint that has failed for longest.",
+            registry=registry,
+        )
+        self.webhook_log_bytes = Gauge(
+            "okane_webhook_log_bytes",
+            "Size of the log of events and of its deliveries, with indexes.",
+            registry=registry,
+        )
+        self.webhook_retention_used = Gauge(
+            "okane_webhook_retention_used_ratio",
+            "Share of the retention (age or size) that the endpoint furthest behind has used: from 1 on it loses events.",
+            registry=registry,
+        )
         self.up = Gauge(
             "okane_dependency_up", "1 if the last scrape could read from it.", ["dependency"], registry=registry
         )
@@ -274,6 +318,7 @@ class SystemMetrics:
         """Show NaN while Postgres is away: an old value, or a zero, would be wrong."""
         self.dead.set(math.nan)
         self.oldest_due.set(math.nan)
+        self.forget_webhooks()
         self.provider_mode.clear()
         self.circuit_open.clear()
         for status in Status:
@@ -296,3 +341,25 @@ class SystemMetrics:
         for status in Status:
             if status is not Status.SUCCESS:
                 self.waiting.labels(status.value).set(waiting.get(status, 0))
+
+    def forget_webhooks(self) -> None:
+        """Show NaN for everything about webhooks."""
+        unlabelled = (
+            self.webhook_outbox_rows,
+            self.webhook_outbox_oldest,
+            self.webhook_unowned,
+            self.webhook_failing,
+            self.webhook_log_bytes,
+            self.webhook_retention_used,
+        )
+        for gauge in unlabelled:
+            gauge.set(math.nan)
+        for gauge in (self.webhook_endpoints, self.webhook_backlog, self.webhook_oldest):
+            for state in ENDPOINT_STATES:
+                gauge.labels(state).set(math.nan)
+
+    def set_endpoint_state(self, state: str, *, endpoints: int, backlog: int, oldest: timedelta) -> None:
+        """Show the endpoints in one state (`ENDPOINT_STATES`)."""
+        self.webhook_endpoints.labels(state).set(endpoints)
+        self.webhook_backlog.labels(state).set(backlog)
+        self.webhook_oldest.labels(state).set(oldest.total_seconds())

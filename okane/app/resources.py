@@ -17,6 +17,7 @@ from okane.providers.config import load_providers
 from okane.redis.presence import Presence
 from okane.store import Overview, PaymentStore, SweepStore
 from okane.store.providers import ProviderState
+from okane.store.webhook_overview import WebhookOverview
 from streams import Inspector, Producer, StreamError, connect
 from streams.prometheus import PrometheusMetrics
 
@@ -57,6 +58,7 @@ class Resources:
         self.sweep_store = SweepStore(database_url, grace=settings.sweep_grace)
         self.overview = Overview(database_url)
         self._providers = sorted(load_providers(settings).names)
+        self._webhook_keep, self._webhook_max_bytes = settings.webhook_keep, settings.webhook_max_bytes
 
     @classmethod
     async def build(
@@ -105,13 +107,26 @@ class Resources:
         try:
             oldest_due, dead = await self.overview.oldest_due(), await self.overview.count_dead()
             waiting, rows = await self.overview.count_waiting(), await self.overview.providers()
+            webhooks = await self.overview.webhooks()
         except StoreUnavailable:
             self._postgres_away()
         else:
             self.system.set_waiting(oldest_due=oldest_due, dead=dead, waiting=waiting)
             providers = {name: ProviderState(name) for name in self._providers} | {one.name: one for one in rows}
             self.system.set_providers((one.name, one.mode, one.open_s > 0) for one in providers.values())
+            self._show_webhooks(webhooks)
             self.system.up.labels("postgres").set(1)
+
+    def _show_webhooks(self, overview: WebhookOverview) -> None:
+        system = self.system
+        system.webhook_outbox_rows.set(overview.outbox_rows)
+        system.webhook_outbox_oldest.set(overview.outbox_oldest.total_seconds())
+        system.webhook_unowned.set(overview.unowned)
+        system.webhook_failing.set(overview.failing.total_seconds())
+        system.webhook_log_bytes.set(overview.log.size_bytes)
+        system.webhook_retention_used.set(overview.log.used_retention(self._webhook_keep, self._webhook_max_bytes))
+        for name, state in overview.states.items():
+            system.set_endpoint_state(name, endpoints=state.endpoints, backlog=state.backlog, oldest=state.oldest)
 
 
 def needed(value: str | None, name: str) -> str:

@@ -9,6 +9,7 @@ from okane.payment import Status
 from okane.store import sql_files
 from okane.store.providers import ProviderState, read_providers
 from okane.store.session import Session
+from okane.store.webhook_overview import WebhookOverview, read_webhooks
 
 SQL = sql_files.load_statements("overview.sql")
 
@@ -42,3 +43,7 @@ class Overview:
     async def providers(self) -> Sequence[ProviderState]:
         """Return the providers that have been switched, or whose circuit breaker has opened."""
         return await read_providers(self._session)
+
+    async def webhooks(self) -> WebhookOverview:
+        """Return the state of the outbox, the log and the endpoint queues."""
+        return await read_webhooks(self._session)

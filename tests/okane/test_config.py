@@ -71,9 +71,18 @@ def test_a_list_of_durations_is_separated_by_commas(monkeypatch: pytest.MonkeyPa
     assert Settings().look_up_delays == (timedelta(seconds=5), timedelta(minutes=1))
 
 
+@pytest.mark.parametrize(("text", "size_bytes"), [("200GB", 200_000_000_000), ("1GiB", 2**30), ("5000000", 5_000_000)])
+def test_sizes_have_a_unit_or_are_bytes(monkeypatch: pytest.MonkeyPatch, text: str, size_bytes: int) -> None:
+    monkeypatch.setenv("OKANE_WEBHOOK_MAX_BYTES", text)
+    assert Settings().webhook_max_bytes == size_bytes
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("OKANE_WEBHOOK_MAX_BYTES", "0"),
+        ("OKANE_WEBHOOK_MAX_BYTES", "many"),
+        ("OKANE_WEBHOOK_KEEP", "0"),
         ("OKANE_DRAIN", "soon"),
         ("OKANE_DRAIN", "-1"),
         ("PORT", "70000"),

@@ -92,6 +92,20 @@ async def test_a_process_tells_nothing_that_others_tell_too(told: Told, client: 
     names = Counter(line.split()[2] for line in (own + whole).splitlines() if line.startswith("# TYPE"))
     # Each process has the worker level of a circuit breaker, with the label `level`, and the system the shared one.
     assert {name for name, times in names.items() if times > 1} == {"okane_provider_circuit_open"}
+    shared |= {
+        f"okane_webhook_{name}"
+        for name in (
+            "outbox_rows",
+            "outbox_oldest_seconds",
+            "endpoints",
+            "unowned_endpoints",
+            "backlog_events",
+            "oldest_seconds",
+            "failing_seconds",
+            "log_bytes",
+            "retention_used_ratio",
+        )
+    }
     assert {line.split()[2] for line in whole.splitlines() if line.startswith("# TYPE")} == shared
 
 

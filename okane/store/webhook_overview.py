@@ -1,0 +1,115 @@
+"""Counts and ages of events and endpoint queues, for scrapes and commands. Nearly free without endpoints: one small query."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from okane.metrics import ENDPOINT_STATES
+from okane.store import sql_files
+from okane.store.session import Session
+
+SQL = sql_files.load_statements("webhook_overview.sql")
+PARTITION_POSITIONS = 5_000_000  # of one table partition of the log
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointState:
+    """The endpoints in one state. `oldest` is the age of the first event that was not sent yet, `failing` the time since the
+    first failure of the one that has failed for longest, `first` the first position that one of them still needs."""
+
+    endpoints: int = 0
+    unowned: int = 0  # enabled, and leased by no dispatcher
+    backlog: int = 0
+    oldest: timedelta = timedelta(0)
+    failing: timedelta = timedelta(0)
+    first: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSize:
+    """The log with its deliveries: its first and last position, its bytes, and the time since the last event of the table
+    partition that the queue furthest behind needs. None: that one is still being written, or no queue is behind."""
+
+    first: int
+    last: int
+    size_bytes: int
+    needed_from: int | None = None
+    ended: timedelta | None = None
+
+    def used_retention(self, keep: timedelta, max_bytes: int | None) -> float:
+        """Return the share of the retention that the queue furthest behind has used: at 1 its events may be dropped."""
+        if self.needed_from is None:
+            return 0.0
+        by_age = 0.0 if self.ended is None else self.ended / keep
+        positions = max(1, self.last - self.first + 1)
+        start = self.needed_from - self.needed_from % PARTITION_POSITIONS
+        needed_bytes = self.size_bytes * (self.last - max(start, self.first) + 1) / positions
+        return max(by_age, needed_bytes / max_bytes if max_bytes else 0.0)
+
+
+NO_LOG = LogSize(first=0, last=0, size_bytes=0)
+NO_ENDPOINTS = {state: EndpointState() for state in ENDPOINT_STATES}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookOverview:
+    """The state of events and endpoints at one moment. `used` is False if no endpoint was ever made."""
+
+    used: bool = False
+    outbox_rows: int = 0
+    outbox_oldest: timedelta = timedelta(0)
+    states: Mapping[str, EndpointState] = field(default_factory=lambda: NO_ENDPOINTS)
+    log: LogSize = NO_LOG
+
+    @property
+    def unowned(self) -> int:
+        """The number of enabled endpoints that no dispatcher has leased."""
+        return sum(state.unowned for state in self.states.values())
+
+    @property
+    def failing(self) -> timedelta:
+        """The time since the first failure of the enabled endpoint that has failed for longest."""
+        return self.states["failing"].failing
+
+
+async def read_webhooks(session: Session) -> WebhookOverview:
+    """Return the state now. Reads the tables only if an endpoint was ever made."""
+    [[used]] = await session.fetch_repeatable(SQL["used"])
+    if not used:
+        return WebhookOverview()
+    [[rows, oldest_s]] = await session.fetch_repeatable(SQL["outbox"])
+    states = dict(NO_ENDPOINTS)
+    for state, endpoints, unowned, backlog, age_s, failing_s, first in await session.fetch_repeatable(SQL["queues"]):
+        states[state] = EndpointState(
+            endpoints=endpoints,
+            unowned=unowned,
+            backlog=backlog,
+            oldest=timedelta(seconds=age_s),
+            failing=timedelta(seconds=failing_s),
+            first=first,
+        )
+    return WebhookOverview(
+        used=True,
+        outbox_rows=rows,
+        outbox_oldest=timedelta(seconds=oldest_s),
+        states=states,
+        log=await _log_size(session, states),
+    )
+
+
+async def _log_size(session: Session, states: Mapping[str, EndpointState]) -> LogSize:
+    [[first, last, size_bytes]] = await session.fetch_repeatable(SQL["log"])
+    needed = [state.first for state in states.values() if state.first is not None]
+    if not needed:
+        return LogSize(first=first or 0, last=last, size_bytes=size_bytes)
+    end = min(needed) - min(needed) % PARTITION_POSITIONS + PARTITION_POSITIONS - 1
+    ended = await session.fetch_repeatable(SQL["ended"], {"last": end})
+    return LogSize(
+        first=first or 0,
+        last=last,
+        size_bytes=size_bytes,
+        needed_from=min(needed),
+        ended=timedelta(seconds=ended[0][0]) if ended else None,
+    )
