@@ -1,8 +1,31 @@
 """A client of the HTTP API: it creates a payment once however often it repeats a request, and raises an error per `code`."""
 
-from okane.client.client import RETRIES, Client, DeadFilter, Filter, NewPayment
-from okane.client.errors import AccessDenied, ClientError, Conflict, Invalid, KeyReused, NoAnswer, NotFound, Refused
+from okane.client.client import Client, DeadFilter, Filter, NewPayment
+from okane.client.errors import (
+    AccessDenied,
+    ClientError,
+    Conflict,
+    Invalid,
+    InvalidSignature,
+    KeyReused,
+    NoAnswer,
+    NotFound,
+    Refused,
+)
+from okane.client.signatures import verify
+from okane.client.transport import RETRIES
 from okane.client.values import Attempt, Currency, DeadLetter, Event, NextAction, Payment, Receipt, Replayed
+from okane.client.webhook_values import (
+    CreatedEndpoint,
+    Delivery,
+    DeliveryAttempt,
+    Endpoint,
+    EventPage,
+    PaymentSnapshot,
+    TestAnswer,
+    WebhookEvent,
+)
+from okane.client.webhooks import EndpointChange, NewEndpoint, Webhooks
 
 __all__ = [
     "RETRIES",
@@ -11,19 +34,32 @@ __all__ = [
     "Client",
     "ClientError",
     "Conflict",
+    "CreatedEndpoint",
     "Currency",
     "DeadFilter",
     "DeadLetter",
+    "Delivery",
+    "DeliveryAttempt",
+    "Endpoint",
+    "EndpointChange",
     "Event",
+    "EventPage",
     "Filter",
     "Invalid",
+    "InvalidSignature",
     "KeyReused",
+    "NewEndpoint",
     "NewPayment",
     "NextAction",
     "NoAnswer",
     "NotFound",
     "Payment",
+    "PaymentSnapshot",
     "Receipt",
     "Refused",
     "Replayed",
+    "TestAnswer",
+    "WebhookEvent",
+    "Webhooks",
+    "verify",
 ]

@@ -18,6 +18,8 @@ from okane.payment import Status
 T = TypeVar("T")
 
 _ID = re.compile(r"(pay_)?([0-9A-Fa-f]{32}|[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})")
+_UUID = re.compile(r"[0-9A-Fa-f]{32}|[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_EVENT_ID = re.compile(r"evt_[0-9a-f]{32}_[0-9]{1,10}")
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 ORDERS = ("ascending", "descending")
@@ -44,6 +46,22 @@ def payment_id(value: UUID | str) -> UUID:
 def payment_ids(values: Iterable[UUID | str]) -> list[UUID]:
     """Return the ids in a list. A single string is refused: it would be a list of its letters."""
     return [payment_id(one) for one in several("payment_ids", values)]
+
+
+def endpoint_id(value: UUID | str) -> UUID:
+    """Return the id of a webhook endpoint."""
+    if isinstance(value, UUID):
+        return value
+    if not _UUID.fullmatch(typed("endpoint_id", value, str)):
+        raise ValueError(f"{value[:64]!r} is not an endpoint's id")
+    return UUID(value)
+
+
+def event_id(value: str) -> str:
+    """Return the id of an event, `evt_…`."""
+    if not _EVENT_ID.fullmatch(typed("event_id", value, str)):
+        raise ValueError(f"{value[:64]!r} is not an event's id")
+    return value
 
 
 def amount(name: str, value: int) -> int:

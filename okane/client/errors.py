@@ -16,6 +16,10 @@ class ClientError(Exception):
     """The base of all errors of the client."""
 
 
+class InvalidSignature(ClientError):
+    """A webhook that was not signed with one of the secrets, or too long ago: answer it with 400 and do nothing."""
+
+
 class NoAnswer(ClientError):
     """No readable answer came for as long as the client is patient. The request may have been carried out."""
 

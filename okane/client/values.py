@@ -66,9 +66,9 @@ class Payment:
             provider_ref=document.get("provider_ref"),
             decline_code=document.get("decline_code"),
             last_error=document.get("last_error"),
-            execute_at=_moment(document.get("execute_at")),
-            expires_at=_moment(document.get("expires_at")),
-            retry_at=_moment(document.get("retry_at")),
+            execute_at=moment(document.get("execute_at")),
+            expires_at=moment(document.get("expires_at")),
+            retry_at=moment(document.get("retry_at")),
             provider=document.get("provider"),
             payment_method=document.get("payment_method"),
             return_url=document.get("return_url"),
@@ -137,7 +137,7 @@ class Attempt:
         return cls(
             attempt=document["attempt"],
             began_at=datetime.fromisoformat(document["began_at"]),
-            ended_at=_moment(document.get("ended_at")),
+            ended_at=moment(document.get("ended_at")),
             outcome=document["outcome"],
             **_call(document),
         )
@@ -186,7 +186,8 @@ class Currency:
         return cls(document["code"], document["exponent"], document["name"])
 
 
-def _moment(text: str | None) -> datetime | None:
+def moment(text: str | None) -> datetime | None:
+    """Return the time of a member that may be missing."""
     return None if text is None else datetime.fromisoformat(text)
 
 

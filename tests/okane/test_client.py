@@ -98,7 +98,7 @@ async def test_patience_ends(way: tuple[Way, Client]) -> None:
 @pytest.mark.parametrize(("after_s", "least_s"), [(None, 0), (7, 7)])
 def test_a_pause_is_retry_after_and_a_little_more(after_s: int | None, least_s: int) -> None:
     error = refused(429, problem("rate_limited")[1], after_s=after_s)
-    pauses = [Client("http://x", retries=SOON)._pause_s(error, 9, repeatable=True) for _ in range(20)]
+    pauses = [Client("http://x", retries=SOON)._transport._pause_s(error, 9, repeatable=True) for _ in range(20)]
     assert len(set(pauses)) > 1
     assert all(pause is not None and least_s <= pause < least_s + 0.005 for pause in pauses)
 

@@ -1,0 +1,221 @@
+"""Webhooks as values: endpoints, events, deliveries and the answer to a test. Members that a later API adds are ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from okane.client.values import Document, moment
+from okane.payment import Status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentSnapshot:
+    """A payment as it was after one change. A thin event has `id` and `version` only; the other members are None then.
+
+    `metadata` is None too if the event would have been too long with it: `metadata_omitted`.
+    """
+
+    id: UUID
+    version: int
+    status: Status | None = None
+    amount: int | None = None
+    currency: str | None = None
+    attempts: int | None = None
+    idempotency_key: str | None = None
+    metadata: Mapping[str, str] | None = None
+    metadata_omitted: bool = False
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    decline_code: str | None = None
+    reason: str | None = None
+
+    @classmethod
+    def of(cls, document: Document) -> PaymentSnapshot:
+        status = document.get("status")
+        return cls(
+            id=UUID(document["id"]),
+            version=document["version"],
+            status=None if status is None else Status(status),
+            amount=document.get("amount"),
+            currency=document.get("currency"),
+            attempts=document.get("attempts"),
+            idempotency_key=document.get("idempotency_key"),
+            metadata=document.get("metadata"),
+            metadata_omitted=document.get("metadata_omitted", False),
+            created_at=moment(document.get("created_at")),
+            updated_at=moment(document.get("updated_at")),
+            decline_code=document.get("decline_code"),
+            reason=document.get("reason"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookEvent:
+    """One event, as an endpoint receives it. `document` is the whole body; `payment` is None for other events.
+
+    The same `id` may arrive again: take each once. Of one payment, the highest `payment.version` is the newest.
+    """
+
+    id: str
+    type: str
+    at: datetime
+    api_version: str
+    account: str
+    payment: PaymentSnapshot | None
+    document: Document = field(repr=False)
+
+    @classmethod
+    def of(cls, document: Document) -> WebhookEvent:
+        payment = document["data"].get("payment")
+        return cls(
+            id=document["id"],
+            type=document["type"],
+            at=datetime.fromisoformat(document["timestamp"]),
+            api_version=document["api_version"],
+            account=document["account"],
+            payment=None if payment is None else PaymentSnapshot.of(payment),
+            document=document,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A registered URL as it was when the API answered. `url` is None for one that `okane listen` has made.
+
+    `backlog`: events that it has yet to take. `failing_since`: of its outage, with the `last_error`.
+    """
+
+    id: UUID
+    url: str | None
+    types: Sequence[str]
+    payload: str
+    api_version: str
+    description: str
+    max_in_flight: int
+    rate_limit: int | None
+    timeout_s: int
+    hold_s: int
+    asymmetric: bool
+    status: str
+    created_at: datetime
+    disabled_reason: str | None = None
+    backlog: int = 0
+    waiting: int = 0
+    failing_since: datetime | None = None
+    last_error: str | None = None
+    older_key_until: datetime | None = None
+    starts_after: int | None = None
+
+    @classmethod
+    def of(cls, document: Document) -> Endpoint:
+        return cls(
+            id=UUID(document["id"]),
+            url=document.get("url"),
+            types=document["types"],
+            payload=document["payload"],
+            api_version=document["api_version"],
+            description=document["description"],
+            max_in_flight=document["max_in_flight"],
+            rate_limit=document.get("rate_limit"),
+            timeout_s=document["timeout_s"],
+            hold_s=document["hold_s"],
+            asymmetric=document.get("asymmetric", False),
+            status=document["status"],
+            created_at=datetime.fromisoformat(document["created_at"]),
+            disabled_reason=document.get("disabled_reason"),
+            backlog=document.get("backlog", 0),
+            waiting=document.get("waiting", 0),
+            failing_since=moment(document.get("failing_since")),
+            last_error=document.get("last_error"),
+            older_key_until=moment(document.get("older_key_until")),
+            starts_after=document.get("starts_after"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedEndpoint:
+    """A new endpoint, with the secret that signs its requests."""
+
+    endpoint: Endpoint
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventPage:
+    """Events of the log, oldest first. `after` is the place behind the last: the next page begins there."""
+
+    events: Sequence[WebhookEvent]
+    after: str
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryAttempt:
+    """One request of a delivery that failed."""
+
+    at: datetime
+    status: int | None
+    reason: str | None
+    ms: int | None
+
+    @classmethod
+    def of(cls, document: Document) -> DeliveryAttempt:
+        return cls(
+            at=datetime.fromisoformat(document["at"]),
+            status=document.get("status"),
+            reason=document.get("reason"),
+            ms=document.get("ms"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One event at one endpoint: `delivered`, `waiting` for `next_at`, or `given_up`. `earlier`: its failed attempts."""
+
+    endpoint_id: UUID
+    state: str
+    attempts: int
+    at: datetime | None
+    next_at: datetime | None
+    status: int | None
+    ms: int | None
+    reason: str | None
+    earlier: Sequence[DeliveryAttempt]
+
+    @classmethod
+    def of(cls, document: Document) -> Delivery:
+        return cls(
+            endpoint_id=UUID(document["endpoint"]),
+            state=document["state"],
+            attempts=document["attempts"],
+            at=moment(document.get("at")),
+            next_at=moment(document.get("next_at")),
+            status=document.get("status"),
+            ms=document.get("ms"),
+            reason=document.get("reason"),
+            earlier=[DeliveryAttempt.of(one) for one in document.get("earlier", ())],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestAnswer:
+    """The endpoint's answer to a test. `outcome` is `delivered`, or the reason why it does not count as that."""
+
+    __test__ = False  # not a test of pytest's
+
+    outcome: str
+    status: int | None
+    ms: int | None
+    text: str
+
+    @classmethod
+    def of(cls, document: Document) -> TestAnswer:
+        return cls(
+            outcome=document["outcome"],
+            status=document.get("status"),
+            ms=document.get("ms"),
+            text=document.get("text", ""),
+        )

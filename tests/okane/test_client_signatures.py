@@ -1,0 +1,189 @@
+"""The verifier of the client: what it takes and refuses, compared with the reference implementation of Standard Webhooks."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+import standardwebhooks
+
+from okane.client import InvalidSignature, verify
+from okane.payment import Status
+
+SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+OLDER = "whsec_" + base64.b64encode(bytes(range(32, 64))).decode()
+PAYMENT = UUID("0198b2f0-0000-7000-8000-000000000000")
+ID = f"evt_{PAYMENT.hex}_2"
+NOW = datetime.now(UTC).replace(microsecond=0)
+SNAPSHOT: dict[str, Any] = {
+    "id": str(PAYMENT),
+    "version": 2,
+    "status": "success",
+    "amount": 440,
+    "currency": "USD",
+    "attempts": 1,
+    "idempotency_key": "k-1",
+    "metadata": {"emoji": "\U0001f4b6"},
+    "created_at": "2026-11-22T01:19:52.796174Z",
+    "updated_at": "2026-11-22T01:19:53.796174Z",
+}
+
+
+def body_of(payment: Mapping[str, Any] = SNAPSHOT, **changed: Any) -> bytes:
+    event = {
+        "id": ID,
+        "type": "payment.succeeded",
+        "timestamp": "2026-11-22T01:19:53.796174Z",
+        "api_version": "2026-12-01",
+        "account": "acct_1",
+        "data": {"payment": payment},
+        **changed,
+    }
+    return json.dumps(event, ensure_ascii=False).encode()
+
+
+def signed(body: bytes, *secrets: str, at: datetime = NOW, event_id: str = ID) -> dict[str, str]:
+    """Return the headers as the reference implementation signs."""
+    header = " ".join(standardwebhooks.Webhook(one).sign(event_id, at, body.decode()) for one in secrets)
+    return {"webhook-id": event_id, "webhook-timestamp": str(int(at.timestamp())), "webhook-signature": header}
+
+
+def test_a_body_that_the_reference_signs_is_an_event() -> None:
+    body = body_of()
+    event = verify(signed(body, SECRET), body, SECRET)
+    assert (event.id, event.type, event.account, event.api_version) == (ID, "payment.succeeded", "acct_1", "2026-12-01")
+    assert event.payment is not None
+    assert (event.payment.id, event.payment.version, event.payment.status) == (PAYMENT, 2, Status.SUCCESS)
+    assert event.payment.metadata == {"emoji": "\U0001f4b6"}
+    assert event.document == json.loads(body)
+
+
+def test_headers_may_be_in_any_case_and_the_secret_without_its_prefix() -> None:
+    body = body_of()
+    headers = {name.title(): value for name, value in signed(body, SECRET).items()}
+    assert verify(headers, body, SECRET.removeprefix("whsec_")).id == ID
+
+
+def test_a_thin_event_has_an_id_and_a_version() -> None:
+    body = body_of({"id": str(PAYMENT), "version": 2})
+    payment = verify(signed(body, SECRET), body, SECRET).payment
+    assert payment is not None
+    assert (payment.id, payment.version, payment.status, payment.metadata) == (PAYMENT, 2, None, None)
+
+
+def test_an_event_of_an_endpoint_has_no_payment() -> None:
+    body = body_of(type="webhook_endpoint.test", data={"endpoint": {"id": str(PAYMENT)}})
+    event = verify(signed(body, SECRET), body, SECRET)
+    assert event.payment is None
+    assert event.document["data"]["endpoint"] == {"id": str(PAYMENT)}
+
+
+@pytest.mark.parametrize("signers", [[SECRET], [OLDER], [SECRET, OLDER], [OLDER, SECRET]])
+def test_during_a_rotation_either_secret_verifies(signers: list[str]) -> None:
+    body = body_of()
+    assert verify(signed(body, *signers), body, [SECRET, OLDER]).id == ID
+    assert verify(signed(body, SECRET, OLDER), body, OLDER).id == ID
+
+
+def test_other_versions_of_a_signature_are_skipped() -> None:
+    body = body_of()
+    headers = signed(body, SECRET)
+    headers["webhook-signature"] = f"v1a,AAAA {headers['webhook-signature']} v2,x nothing"
+    assert verify(headers, body, SECRET).id == ID
+    with pytest.raises(InvalidSignature):
+        verify({**headers, "webhook-signature": headers["webhook-signature"].replace("v1,", "v1a,")}, body, SECRET)
+
+
+@pytest.mark.parametrize("age_s", [-299, 0, 299])
+def test_a_clock_may_be_off_by_five_minutes(age_s: int) -> None:
+    body = body_of()
+    assert verify(signed(body, SECRET, at=NOW - timedelta(seconds=age_s)), body, SECRET, now=NOW).id == ID
+
+
+@pytest.mark.parametrize("age_s", [-302, 302])
+def test_a_stale_or_early_timestamp_is_refused_as_the_reference_does(age_s: int) -> None:
+    body = body_of()
+    headers = signed(body, SECRET, at=NOW - timedelta(seconds=age_s))
+    with pytest.raises(InvalidSignature, match="clocks"):
+        verify(headers, body, SECRET, now=NOW)
+    assert verify(headers, body, SECRET, now=NOW, tolerance=timedelta(hours=1)).id == ID
+
+
+FORGED: Mapping[str, tuple[dict[str, str], bytes]] = {
+    "another secret": (signed(body_of(), OLDER), body_of()),
+    "another body": (signed(body_of(), SECRET), body_of(account="acct_2")),
+    "a space more": (signed(body_of(), SECRET), body_of() + b" "),
+    "another id": ({**signed(body_of(), SECRET), "webhook-id": ID.replace("_2", "_3")}, body_of()),
+    "another time": (
+        {**signed(body_of(), SECRET), "webhook-timestamp": str(int(NOW.timestamp()) + 1)},
+        body_of(),
+    ),
+    "no version": ({**signed(body_of(), SECRET), "webhook-signature": "AAAA"}, body_of()),
+    "an empty signature": ({**signed(body_of(), SECRET), "webhook-signature": "v1,"}, body_of()),
+    "no signature": ({**signed(body_of(), SECRET), "webhook-signature": ""}, body_of()),
+    "no id": ({**signed(body_of(), SECRET), "webhook-id": ""}, body_of()),
+    "no time": ({**signed(body_of(), SECRET), "webhook-timestamp": ""}, body_of()),
+    "a time in words": ({**signed(body_of(), SECRET), "webhook-timestamp": "now"}, body_of()),
+    "a negative time": ({**signed(body_of(), SECRET), "webhook-timestamp": "-1"}, body_of()),
+    "a time in other digits": ({**signed(body_of(), SECRET), "webhook-timestamp": "\u0661" * 10}, body_of()),
+    "letters beyond ASCII": ({**signed(body_of(), SECRET), "webhook-signature": "v1,\udc80é"}, body_of()),
+    "no headers": ({}, body_of()),
+}
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_a_forged_request_is_refused(forged: str) -> None:
+    headers, body = FORGED[forged]
+    with pytest.raises(InvalidSignature) as refused:
+        verify(headers, body, SECRET)
+    assert SECRET not in str(refused.value)
+    with pytest.raises((standardwebhooks.WebhookVerificationError, ValueError, UnicodeError)):
+        standardwebhooks.Webhook(SECRET).verify(body.decode(), headers)
+
+
+def test_a_signature_beyond_every_bound_is_refused_quickly() -> None:
+    body = body_of()
+    headers = signed(body, SECRET)
+    headers["webhook-signature"] = "v1,AAAA " * 100_000
+    with pytest.raises(InvalidSignature, match="too long"):
+        verify(headers, body, SECRET)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b"{}", b'"text"', b'{"data": 7}'])
+def test_a_signed_body_that_is_no_event_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidSignature, match="not an event"):
+        verify(signed(body, SECRET), body, SECRET)
+
+
+def test_a_signed_event_under_another_id_is_refused() -> None:
+    body = body_of()
+    with pytest.raises(InvalidSignature, match="webhook-id"):
+        verify(signed(body, SECRET, event_id="evt_other"), body, SECRET)
+
+
+@pytest.mark.parametrize("secrets", ["", "whsec_", "whsec_???", "whsec_AAAA", [], ["whsec_é"]])
+def test_what_cannot_be_a_secret_is_a_value_error_without_it(secrets: str | list[str]) -> None:
+    body = body_of()
+    with pytest.raises(ValueError, match="secret") as raised:
+        verify(signed(body, SECRET), body, secrets)
+    assert "???" not in str(raised.value)
+
+
+def test_a_body_that_was_decoded_is_a_type_error() -> None:
+    body = body_of()
+    with pytest.raises(TypeError, match="bytes that arrived"):
+        verify(signed(body, SECRET), body.decode(), SECRET)  # type: ignore[arg-type]  # that is the test
+
+
+def test_the_signature_is_the_one_of_the_specification() -> None:
+    body = body_of()
+    key = base64.b64decode(SECRET.removeprefix("whsec_"))
+    mac = hmac.digest(key, f"{ID}.{int(NOW.timestamp())}.".encode() + body, hashlib.sha256)
+    assert signed(body, SECRET)["webhook-signature"] == f"v1,{base64.b64encode(mac).decode()}"
