@@ -1,0 +1,61 @@
+-- name: delivery
+-- Not a statement: others include it.
+d.endpoint_id, d.position, d.state, d.attempts, d.status, d.ms, d.reason, d.at, d.next_at, d.earlier
+
+-- name: of_event
+SELECT {delivery}
+FROM webhook_endpoints ep
+JOIN webhook_deliveries d ON d.endpoint_id = ep.id AND d.position = %(position)s::bigint
+WHERE ep.account_id = %(account_id)s::text
+ORDER BY ep.created_at, ep.id
+
+-- name: redeliver
+-- The failed attempts so far stay in `earlier`. Without a row the event was not tried yet, or its row is from before the
+-- endpoint.
+INSERT INTO webhook_deliveries AS d (endpoint_id, position, state, attempts, at, next_at)
+SELECT ep.id, %(position)s::bigint, 'waiting', 0, now(), now()
+FROM webhook_endpoints ep
+WHERE ep.id = %(id)s::uuid AND ep.account_id = %(account_id)s::text AND ep.status <> 'deleted'
+ON CONFLICT (endpoint_id, position) DO UPDATE SET state = 'waiting', next_at = now()
+RETURNING {delivery}
+
+-- name: take_redelivered
+UPDATE webhook_deliveries d SET state = 'delivered', attempts = d.attempts + 1, at = now(), next_at = NULL
+WHERE (d.endpoint_id, d.position) IN (
+    SELECT o.endpoint_id, o.position
+    FROM webhook_endpoints ep JOIN webhook_deliveries o ON o.endpoint_id = ep.id
+    WHERE ep.id = %(id)s::uuid AND ep.account_id = %(account_id)s::text AND ep.status <> 'deleted' AND ep.url IS NULL
+      AND o.next_at <= now()
+    ORDER BY o.next_at LIMIT %(most)s::bigint
+    FOR UPDATE OF o SKIP LOCKED)
+RETURNING d.position
+
+-- name: ends
+SELECT (SELECT position FROM webhook_events ORDER BY position LIMIT 1),
+       (SELECT position FROM webhook_events ORDER BY position DESC LIMIT 1)
+
+-- name: at
+SELECT at FROM webhook_events WHERE position >= %(position)s::bigint ORDER BY position LIMIT 1
+
+-- name: range
+-- Each half ends at the first event that it finds.
+SELECT (SELECT e.position FROM webhook_events e
+        WHERE e.account_id = %(account_id)s::text AND e.position BETWEEN %(from_position)s::bigint AND %(to_position)s::bigint
+          AND e.at >= %(since)s::timestamptz AND e.at < %(until)s::timestamptz
+        ORDER BY e.account_id, e.position LIMIT 1),
+       (SELECT e.position FROM webhook_events e
+        WHERE e.account_id = %(account_id)s::text AND e.position BETWEEN %(from_position)s::bigint AND %(to_position)s::bigint
+          AND e.at >= %(since)s::timestamptz AND e.at < %(until)s::timestamptz
+        ORDER BY e.account_id DESC, e.position DESC LIMIT 1)
+
+-- name: recover
+INSERT INTO webhook_replays AS r (endpoint_id, from_position, to_position, next, only_failed)
+SELECT ep.id, %(first)s::bigint, %(last)s::bigint, %(first)s::bigint, %(only_failed)s::boolean
+FROM webhook_endpoints ep
+WHERE ep.id = %(id)s::uuid AND ep.account_id = %(account_id)s::text AND ep.status <> 'deleted'
+  AND (SELECT count(*) FROM webhook_replays o
+       WHERE o.endpoint_id = ep.id AND o.from_position <> %(first)s::bigint) < %(most)s::bigint
+ON CONFLICT (endpoint_id, from_position) DO UPDATE SET
+    to_position = greatest(r.to_position, excluded.to_position), next = excluded.next,
+    only_failed = r.only_failed AND excluded.only_failed
+RETURNING r.endpoint_id

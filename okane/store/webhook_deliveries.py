@@ -1,0 +1,130 @@
+"""The deliveries of events as their account sees them: read, repeated one by one, and repeated by range.
+
+A dispatcher sends what is written here, from the endpoint's queue on. Nothing here moves the queue's place in the log.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from okane.store import sql_files
+from okane.store.fair_sessions import FairSessions
+from okane.store.session import Session
+
+CONNECTIONS = 2  # of one process; one account uses one of them
+MAX_RECOVERIES = 8  # of one endpoint at a time
+MAX_REDELIVERED = 100  # events that one poll takes
+# `at` follows the positions but for changes that waited for a lock, or for the first sequencing after an outage.
+DISORDER = timedelta(hours=1)
+
+SQL = sql_files.load_statements("webhook_deliveries.sql")
+
+DeliveryState = Literal["delivered", "waiting", "given_up"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One event at one endpoint. `earlier`: the failed attempts before the last one, as the dispatcher wrote them."""
+
+    endpoint_id: UUID
+    position: int
+    state: DeliveryState
+    attempts: int
+    status: int | None
+    ms: int | None
+    reason: str | None
+    at: datetime
+    next_at: datetime | None
+    earlier: Sequence[Mapping[str, Any]] | None
+
+
+_FIELDS = [field.name for field in dataclasses.fields(Delivery)]
+
+
+class WebhookDeliveryStore:
+    """The deliveries in one database. Each method raises StoreUnavailable, or AccountBusy. Time is the database's."""
+
+    def __init__(self, url: str, *, timeout: timedelta = timedelta(seconds=5)) -> None:
+        sessions = [Session(url, name="deliveries", timeout=timeout, index_only=True) for _ in range(CONNECTIONS)]
+        self._sessions = FairSessions(sessions)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._sessions.aclose()
+
+    async def of_event(self, account_id: str, position: int) -> Sequence[Delivery]:
+        """Return the deliveries of the event at this position, at each endpoint that the account has or had."""
+        async with self._sessions.lend(account_id) as session:
+            found = await session.fetch_repeatable(SQL["of_event"], {"account_id": account_id, "position": position})
+        return [Delivery(**dict(zip(_FIELDS, row, strict=True))) for row in found]
+
+    async def redeliver(self, account_id: str, endpoint_id: UUID, position: int) -> Delivery | None:
+        """Make the event at this position due at an endpoint, delivered or not; None if the account has no such endpoint.
+
+        A request that is in flight at this moment ends as it would have, and may be the last one.
+        """
+        parameters = {"account_id": account_id, "id": endpoint_id, "position": position}
+        async with self._sessions.lend(account_id) as session:
+            found = await session.fetch(SQL["redeliver"], parameters)
+        return Delivery(**dict(zip(_FIELDS, found[0], strict=True))) if found else None
+
+    async def take_redelivered(self, account_id: str, endpoint_id: UUID) -> Sequence[int]:
+        """Return the positions that are due at an endpoint without a URL, and mark them as delivered: its reader has them."""
+        parameters = {"account_id": account_id, "id": endpoint_id, "most": MAX_REDELIVERED}
+        async with self._sessions.lend(account_id) as session:
+            return sorted(row[0] for row in await session.fetch(SQL["take_redelivered"], parameters))
+
+    async def range_between(self, account_id: str, since: datetime, until: datetime | None) -> tuple[int, int] | None:
+        """Return the first and the last position of the account's events of this time (`until` exclusive), None without any.
+
+        Events between the two may be of other times if they were sequenced together.
+        """
+        async with self._sessions.lend(account_id) as session:
+            first = await self._first_position(session, since - DISORDER)
+            last = None if until is None else await self._first_position(session, until + DISORDER)
+            parameters = {
+                "account_id": account_id,
+                "from_position": first or 0,
+                "to_position": last or 2**62,
+                "since": since,
+                "until": until or "infinity",
+            }
+            [row] = await session.fetch_repeatable(SQL["range"], parameters)
+        return None if row[0] is None else (row[0], row[1])
+
+    async def _first_position(self, session: Session, moment: datetime) -> int | None:
+        """Return about the first position from a moment on, by bisection over the log; None if there is none."""
+        [(low, high)] = await session.fetch_repeatable(SQL["ends"])
+        if low is None:
+            return None
+        end = high + 1
+        high = end
+        while low < high:
+            middle = (low + high) // 2
+            found = await session.fetch_repeatable(SQL["at"], {"position": middle})
+            if found and found[0][0] < moment:
+                low = middle + 1
+            else:
+                high = middle
+        return low if low < end else None
+
+    async def recover(self, account_id: str, endpoint_id: UUID, *, first: int, last: int, only_failed: bool) -> bool:
+        """Deliver a range of positions again, with `only_failed` without those that are delivered.
+
+        Return False if the endpoint has its limit of recoveries. One of a range that begins at the same event begins anew.
+        """
+        parameters = {
+            "account_id": account_id,
+            "id": endpoint_id,
+            "first": first,
+            "last": last,
+            "only_failed": only_failed,
+            "most": MAX_RECOVERIES,
+        }
+        async with self._sessions.lend(account_id) as session:
+            return bool(await session.fetch(SQL["recover"], parameters))

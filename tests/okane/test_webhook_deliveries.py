@@ -1,0 +1,123 @@
+"""Deliveries in Postgres: read by event, repeated one by one, and repeated by a range of time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+
+from okane.store.webhook_deliveries import MAX_RECOVERIES, WebhookDeliveryStore
+from okane.store.webhook_endpoints import WebhookEndpointStore
+from tests.okane.webhook_rows import created, fetch, log_event
+
+START = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+async def endpoints(database_url: str) -> AsyncIterator[WebhookEndpointStore]:
+    one = WebhookEndpointStore(database_url)
+    yield one
+    await one.aclose()
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[WebhookDeliveryStore]:
+    one = WebhookDeliveryStore(database_url)
+    yield one
+    await one.aclose()
+
+
+async def deliver(url: str, endpoint_id: UUID, position: int, state: str = "delivered") -> None:
+    """Write a delivery as the dispatcher does."""
+    await fetch(
+        url,
+        """INSERT INTO webhook_deliveries (endpoint_id, position, state, attempts, status, ms, reason, at, earlier)
+        VALUES (%s, %s, %s, 2, 200, 12, NULL, now(), '[{"reason": "timeout"}]')""",
+        endpoint_id,
+        position,
+        state,
+    )
+
+
+async def test_an_event_has_a_delivery_at_each_endpoint_also_at_deleted_ones(
+    store: WebhookDeliveryStore, endpoints: WebhookEndpointStore, database_url: str
+) -> None:
+    one, two, other = [await created(endpoints, account) for account in ("default", "default", "another")]
+    position = await log_event(database_url)
+    for endpoint in (one, two, other):
+        await deliver(database_url, endpoint.id, position)
+    await endpoints.delete("default", two.id)
+    found = await store.of_event("default", position)
+    assert [delivery.endpoint_id for delivery in found] == [one.id, two.id]
+    assert (found[0].state, found[0].attempts, found[0].status, found[0].ms) == ("delivered", 2, 200, 12)
+    assert found[0].earlier == [{"reason": "timeout"}]
+    assert await store.of_event("default", position + 1) == []
+
+
+async def test_a_delivered_event_becomes_due_again(
+    store: WebhookDeliveryStore, endpoints: WebhookEndpointStore, database_url: str
+) -> None:
+    made, position = await created(endpoints), await log_event(database_url)
+    await deliver(database_url, made.id, position)
+    due = await store.redeliver("default", made.id, position)
+    assert due is not None
+    assert (due.state, due.attempts, due.next_at is not None) == ("waiting", 2, True)
+    assert await store.redeliver("another", made.id, position) is None
+    assert await store.redeliver("default", uuid4(), position) is None
+    await endpoints.delete("default", made.id)
+    assert await store.redeliver("default", made.id, position) is None
+
+
+async def test_the_reader_of_an_endpoint_without_a_url_takes_what_is_redelivered_once(
+    store: WebhookDeliveryStore, endpoints: WebhookEndpointStore, database_url: str
+) -> None:
+    made, sending = await created(endpoints, url=None), await created(endpoints)
+    positions = [await log_event(database_url) for _ in range(3)]
+    for endpoint in (made, sending):
+        for position in (positions[2], positions[0]):
+            await store.redeliver("default", endpoint.id, position)
+    assert await store.take_redelivered("another", made.id) == []
+    assert await store.take_redelivered("default", made.id) == [positions[0], positions[2]]
+    assert await store.take_redelivered("default", made.id) == []
+    assert await store.take_redelivered("default", sending.id) == []  # a dispatcher sends these
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 50])
+async def test_a_range_of_time_is_found_in_the_log(store: WebhookDeliveryStore, database_url: str, count: int) -> None:
+    """The events of an account between those of another, one every half hour."""
+    own = []
+    for number in range(count):
+        at = START + number * timedelta(minutes=30)
+        own.append((await log_event(database_url, at=at), at))
+        await log_event(database_url, "another", at=at)
+    for since, until in ((0, None), (3, 9), (5, 6), (40, None), (-9, 100)):
+        start, end = START + timedelta(hours=since), None if until is None else START + timedelta(hours=until)
+        wanted = [position for position, at in own if at >= start and (end is None or at < end)]
+        found = await store.range_between("default", start, end)
+        assert found == ((wanted[0], wanted[-1]) if wanted else None)
+
+
+async def test_events_that_were_sequenced_late_are_in_the_range_of_their_time(
+    store: WebhookDeliveryStore, database_url: str
+) -> None:
+    times = [START + timedelta(minutes=minute) for minute in (0, 50, 10, 40, 20, 30)]
+    positions = [await log_event(database_url, at=at) for at in times]
+    found = await store.range_between("default", START + timedelta(minutes=9), START + timedelta(minutes=31))
+    assert found == (positions[2], positions[5])
+
+
+async def test_a_recovery_is_a_cursor_and_an_endpoint_has_a_few_at_most(
+    store: WebhookDeliveryStore, endpoints: WebhookEndpointStore, database_url: str
+) -> None:
+    made = await created(endpoints)
+    assert await store.recover("default", made.id, first=10, last=90, only_failed=True)
+    assert await store.recover("default", made.id, first=10, last=50, only_failed=False)
+    rows = await fetch(database_url, "SELECT from_position, to_position, next, only_failed FROM webhook_replays")
+    assert rows == [(10, 90, 10, False)]
+    for first in range(20, 20 + MAX_RECOVERIES - 1):
+        assert await store.recover("default", made.id, first=first, last=99, only_failed=True)
+    assert not await store.recover("default", made.id, first=99, last=99, only_failed=True)
+    assert await store.recover("default", made.id, first=10, last=99, only_failed=True)
+    assert not await store.recover("another", made.id, first=1, last=99, only_failed=True)
