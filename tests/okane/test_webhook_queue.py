@@ -1,0 +1,441 @@
+"""An endpoint queue: order per payment, holds, slots, pace, outages, and the cursor."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from okane.webhooks.breaker import BreakerRules, Circuit
+from okane.webhooks.delivery import HELD, Delivery, Limits
+from okane.webhooks.holds import NEVER_SENT_S
+from okane.webhooks.queue import BUFFER, MAX_HELD, RETRIES
+from okane.webhooks.shares import Kind
+from tests.okane.webhook_queues import (
+    FAILED,
+    GONE,
+    OK,
+    TIMED_OUT,
+    Ended,
+    begin_all,
+    event,
+    offer,
+    payment,
+    positions,
+    queue,
+    written,
+)
+
+
+def test_events_begin_in_the_order_of_the_log_up_to_the_slots() -> None:
+    one = queue(limits=Limits(max_in_flight=3))
+    offer(one, *(event(position) for position in range(1, 6)))
+    begun = begin_all(one)
+    assert positions(begun) == [1, 2, 3]
+    one.finish(begun[1], OK, 0.1)
+    assert positions(begin_all(one)) == [4]
+
+
+def test_a_payment_has_one_request_in_flight() -> None:
+    one = queue()
+    offer(one, event(1, 7), event(2, 7), event(3, 8), event(4, 7))
+    first, other = begin_all(one)
+    assert positions([first, other]) == [1, 3]
+    one.finish(first, OK, 0.0)
+    [second] = begin_all(one)
+    assert second.position == 2
+    one.finish(second, OK, 0.0)
+    assert positions(begin_all(one)) == [4]
+
+
+def test_a_failed_event_holds_back_the_next_of_its_payment_only() -> None:
+    one = queue()
+    offer(one, event(1, 7), event(2, 7), event(3, 8))
+    first, other = begin_all(one)
+    one.finish(first, FAILED, 1.0)
+    one.finish(other, OK, 1.0)
+    assert begin_all(one, 1.0) == []
+    batch = one.collect()
+    assert {row.position: (row.state, row.attempts, row.reason) for row in batch.results} == {
+        1: ("waiting", 1, "status_5xx\nboom"),
+        2: ("waiting", 0, HELD),
+        3: ("delivered", 1, None),
+    }
+    assert batch.done_to == 3
+
+
+def test_the_success_of_a_retry_wakes_the_event_behind_it() -> None:
+    one = queue()
+    offer(one, event(1, 7), event(2, 7), event(3, 7))
+    [first] = begin_all(one)
+    one.finish(first, FAILED, 0.0)
+    assert written(one) == {1: "waiting", 2: "waiting", 3: "waiting"}
+    for position in (1, 2, 3):
+        one.before_reading(5.0)
+        one.offer_retries([event(position, 7, attempts=1 if position == 1 else 0)], now_s=5.0)
+        [again] = begin_all(one, 5.0)
+        assert (again.position, again.kind) == (position, Kind.RETRY)
+        one.finish(again, OK, 5.0)
+        assert one.has_due_rows is (position < 3)
+        batch = one.collect()
+        one.confirm()
+        woken = [row for row in batch.results if row.state == "waiting"]
+        assert [(row.position, row.delay_s, row.is_attempt) for row in woken] == (
+            [(position + 1, 0.0, False)] if position < 3 else []
+        )
+
+
+def test_a_new_event_waits_behind_one_that_was_held_back() -> None:
+    one = queue()
+    offer(one, event(1, 7), event(2, 7))
+    [first] = begin_all(one)
+    one.finish(first, FAILED, 0.0)
+    written(one)
+    one.before_reading(5.0)
+    one.offer_retries([event(1, 7, attempts=1)], now_s=5.0)
+    [again] = begin_all(one, 5.0)
+    offer(one, event(3, 7), now_s=5.0)  # into the line of the payment
+    one.finish(again, OK, 5.0)
+    assert begin_all(one, 5.0) == []
+    assert {row.position: row.delay_s for row in one.collect().results} == {1: None, 2: 0.0, 3: 300.0}
+
+
+def test_after_the_hold_the_next_event_goes() -> None:
+    one = queue(limits=Limits(hold_s=300))
+    offer(one, event(1, 7))
+    [first] = begin_all(one)
+    one.finish(first, FAILED, 10.0)
+    offer(one, event(2, 7), now_s=309.9)
+    assert begin_all(one, 309.9) == []
+    offer(one, event(3, 8), now_s=310.0)
+    one.before_reading(310.0)
+    written(one)
+    one.before_reading(310.0)
+    one.offer_retries([event(2, 7)], now_s=310.0)
+    assert sorted(positions(begin_all(one, 310.0))) == [2, 3]
+
+
+def test_the_hold_counts_from_the_first_failure() -> None:
+    one = queue(limits=Limits(hold_s=300))
+    offer(one, event(1, 7))
+    one.finish(begin_all(one)[0], FAILED, 0.0)
+    for attempts, at_s in ((1, 5.0), (2, 400.0)):
+        written(one)
+        one.before_reading(at_s)
+        one.offer_retries([event(1, 7, attempts=attempts)], now_s=at_s)
+        one.finish(begin_all(one, at_s)[0], FAILED, at_s)
+    offer(one, event(2, 7), now_s=401.0)
+    assert positions(begin_all(one, 401.0)) == [2]
+
+
+def test_without_a_hold_nothing_is_held_back() -> None:
+    one = queue(limits=Limits(hold_s=0))
+    offer(one, event(1, 7), event(2, 7))
+    one.finish(begin_all(one)[0], FAILED, 1.0)
+    assert positions(begin_all(one, 1.0)) == [2]
+
+
+def test_a_new_owner_holds_back_behind_the_rows_of_the_one_before() -> None:
+    one = queue(done_to=2)
+    one.load_hold(payment(7), 1, until_s=100.0)
+    one.load_hold(payment(8), 2, until_s=NEVER_SENT_S)
+    offer(one, event(3, 7), event(4, 8), event(5, 9), now_s=50.0)
+    assert positions(begin_all(one, 50.0)) == [5]
+    assert {row.position: row.delay_s for row in one.collect().results} == {3: 50.0, 4: 300.0}
+
+
+def test_a_new_owner_leaves_out_what_has_a_row() -> None:
+    one = queue(done_to=2, written=(4, 6))
+    offer(one, *(event(position) for position in range(3, 8)))
+    assert positions(begin_all(one)) == [3, 5, 7]
+
+
+def test_the_cursor_stays_before_the_oldest_open_event() -> None:
+    one = queue()
+    one.offer([event(position) for position in (2, 5, 9)], read_to=12, now_s=0.0)
+    first, second, third = begin_all(one)
+    assert one.done_to == 1
+    one.finish(third, OK, 0.0)
+    assert one.collect().done_to == 1
+    one.confirm()
+    one.finish(first, OK, 0.0)
+    assert one.done_to == 4
+    one.finish(second, FAILED, 0.0)
+    assert (one.done_to, one.collect().done_to) == (12, 12)
+
+
+def test_events_that_were_taken_before_are_skipped() -> None:
+    one = queue(done_to=5)
+    offer(one, event(4), event(5), event(6))
+    assert positions(begin_all(one)) == [6]
+
+
+def test_a_due_row_is_not_taken_twice() -> None:
+    one = queue(done_to=9)
+    one.before_reading(0.0)
+    one.offer_retries([event(1, attempts=1)], now_s=0.0)
+    one.offer_retries([event(1, attempts=1)], now_s=0.0)
+    [first] = begin_all(one)
+    one.before_reading(0.0)
+    one.finish(first, OK, 0.0)  # while the rows are read: they still say that it waits
+    written(one)
+    one.offer_retries([event(1, attempts=1)], now_s=0.0)
+    assert begin_all(one) == []
+
+
+def test_a_row_whose_result_is_not_written_is_not_taken() -> None:
+    one = queue()
+    offer(one, event(1))
+    one.finish(begin_all(one)[0], FAILED, 0.0)
+    one.before_reading(0.0)
+    one.offer_retries([event(1, attempts=1)], now_s=0.0)
+    assert begin_all(one) == []
+
+
+def test_the_last_failed_attempt_gives_up() -> None:
+    one = queue()
+    one.offer_retries([event(1, 7, attempts=10)], now_s=0.0)
+    assert one.finish(begin_all(one)[0], TIMED_OUT, 0.0) == "given_up"
+    [row] = one.collect().results
+    assert (row.state, row.attempts, row.delay_s, row.reason) == ("given_up", 11, None, "timeout")
+
+
+def test_nothing_begins_after_the_lease() -> None:
+    one = queue()
+    one.lease.until_s = 10.0
+    offer(one, event(1), event(2))
+    assert one.begin(9.99) is not None
+    assert one.begin(10.0) is None
+
+
+def test_nothing_begins_when_stopped() -> None:
+    one = queue()
+    offer(one, event(1))
+    one.stopped = True
+    assert one.begin(0.0) is None
+    assert one.wake_at_s(0.0) is None
+
+
+def test_the_rate_limit_spreads_requests() -> None:
+    one = queue(limits=Limits(max_in_flight=64, rate_limit=20))
+    offer(one, *(event(position) for position in range(1, 200)))
+    begun, now_s = 0, 0.0
+    while now_s < 5:
+        for delivery in begin_all(one, now_s):
+            one.finish(delivery, OK, now_s)
+            begun += 1
+        wake_at_s = one.wake_at_s(now_s)
+        assert wake_at_s is not None
+        assert wake_at_s > now_s
+        now_s = wake_at_s
+    assert 100 <= begun <= 103
+
+
+def test_a_changed_rate_limit_counts_at_once() -> None:
+    one = queue(limits=Limits(rate_limit=1))
+    offer(one, *(event(position) for position in range(1, 9)))
+    assert len(begin_all(one)) == 1
+    one.change(Limits(), 0.0)
+    assert len(begin_all(one)) == 7
+
+
+def test_live_events_retries_and_replays_share_the_slots_two_to_one_to_one() -> None:
+    one = queue(limits=Limits(max_in_flight=8))
+    offer(one, *(event(position) for position in range(1, 40)))
+    one.offer_retries([event(position, attempts=1) for position in range(100, 140)], now_s=0.0)
+    one.begin_replay(200)
+    one.offer_replays([event(position) for position in range(201, 240)], read_to=240, now_s=0.0)
+    kinds = [one.kind for one in begin_all(one)]
+    assert [kinds.count(kind) for kind in Kind] == [4, 2, 2]
+
+
+def test_slow_retries_leave_the_slots_of_live_events_alone() -> None:
+    one = queue(limits=Limits(max_in_flight=8))
+    offer(one, *(event(position) for position in range(1, 200)))
+    one.offer_retries([event(position, attempts=1) for position in range(300, 340)], now_s=0.0)
+    live = begin_all(one)
+    for _ in range(30):  # a retry never ends here, a live event at once
+        for delivery in live:
+            if delivery.kind is Kind.LIVE:
+                one.finish(delivery, OK, 0.0)
+        live = begin_all(one)
+        assert sum(one.kind is Kind.LIVE for one in live) >= 5
+
+
+def test_a_single_slot_is_shared_over_time() -> None:
+    one = queue(limits=Limits(max_in_flight=1))
+    offer(one, *(event(position) for position in range(1, 40)))
+    one.offer_retries([event(position, attempts=1) for position in range(100, 140)], now_s=0.0)
+    kinds = []
+    for _ in range(30):
+        [delivery] = begin_all(one)
+        kinds.append(delivery.kind)
+        one.finish(delivery, OK, 0.0)
+    assert kinds.count(Kind.RETRY) == 10
+
+
+def test_unused_slots_go_to_the_others() -> None:
+    one = queue(limits=Limits(max_in_flight=8))
+    one.offer_retries([event(position, attempts=1) for position in range(100, 140)], now_s=0.0)
+    assert len(begin_all(one)) == 8
+
+
+def test_retry_after_of_an_overloaded_endpoint_pauses_the_queue() -> None:
+    one = queue()
+    offer(one, event(1), event(2))
+    first = one.begin(0.0)
+    assert first is not None
+    one.finish(first, Ended("status_5xx", 503, retry_after=30.0), 0.0)
+    assert one.begin(29.9) is None
+    assert one.wake_at_s(1.0) == 30.0
+    assert one.begin(30.0) is not None
+    [row] = one.collect().results
+    assert row.delay_s == 30.0
+
+
+def test_retry_after_of_another_status_postpones_the_event_only() -> None:
+    one = queue()
+    offer(one, event(1), event(2))
+    first = one.begin(0.0)
+    assert first is not None
+    one.finish(first, Ended("status_4xx", 400, retry_after=3.0e9), 0.0)
+    assert one.begin(0.0) is not None
+    [row] = one.collect().results
+    assert row.delay_s == 3600.0
+
+
+def test_five_failures_in_a_row_leave_a_single_probe() -> None:
+    one = queue()
+    offer(one, *(event(position) for position in range(1, 20)))
+    for delivery in begin_all(one)[:5]:
+        one.finish(delivery, FAILED, 0.0)
+    assert one.breaker.state is Circuit.OPEN
+    assert one.begin(5.0) is None  # three requests from before are in flight
+
+
+def test_a_failed_probe_costs_its_event_no_attempt_and_the_next_is_another() -> None:
+    one = queue(limits=Limits(max_in_flight=5))
+    offer(one, *(event(position) for position in range(1, 9)))
+    for delivery in begin_all(one):
+        one.finish(delivery, FAILED, 0.0)
+    assert len(written(one)) == 5
+    probed, now_s = [], 0.0
+    for _ in range(6):
+        wake_at_s = one.wake_at_s(now_s)
+        assert wake_at_s is not None
+        now_s = wake_at_s
+        [probe] = begin_all(one, now_s)
+        probed.append(probe.position)
+        assert one.finish(probe, FAILED, now_s) is None
+    assert probed == [6, 7, 8, 6, 7, 8]
+    assert not one.has_results
+    assert one.done_to == 5
+    assert now_s == 1 + 2 + 4 + 8 + 16 + 32
+
+
+def test_after_an_outage_the_slots_open_slowly() -> None:
+    one = queue(limits=Limits(max_in_flight=8))
+    offer(one, *(event(position) for position in range(1, 200)))
+    for delivery in begin_all(one):
+        one.finish(delivery, FAILED, 0.0)
+    slots = []
+    for _ in range(32):
+        begun = begin_all(one, 1.0)
+        slots.append(one.in_flight)
+        one.finish(begun[0], OK, 1.0)
+        for other in begun[1:]:
+            one.give_back(other)
+    assert slots == [1] * 11 + [2] * 10 + [4] * 10 + [8]
+
+
+def test_an_endpoint_that_is_gone_keeps_its_place() -> None:
+    one = queue()
+    offer(one, event(1), event(2))
+    first, second = begin_all(one)
+    assert one.finish(first, GONE, 0.0) is None
+    one.finish(second, OK, 0.0)
+    assert one.stopped
+    assert (one.collect().done_to, one.failures) == (0, 0)
+
+
+def test_failures_in_a_row_are_reported_with_the_batch() -> None:
+    one = queue(limits=Limits(max_in_flight=1), rules=BreakerRules(failures=100))
+    offer(one, *(event(position) for position in range(1, 6)))
+    for answer in (FAILED, OK, FAILED, FAILED):
+        one.finish(begin_all(one)[0], answer, 0.0)
+    batch = one.collect()
+    assert (batch.failures, batch.succeeded, batch.last_error) == (2, True, "status_5xx\nboom")
+    one.confirm()
+    one.finish(begin_all(one)[0], FAILED, 0.0)
+    batch = one.collect()
+    assert (batch.failures, batch.succeeded) == (3, False)
+
+
+def test_a_replay_has_a_cursor_of_its_own() -> None:
+    one = queue(done_to=50)
+    one.begin_replay(10)
+    assert (one.replay_room, one.replay_read_to) == (BUFFER, 10)
+    one.offer_replays([event(11), event(12)], read_to=20, now_s=0.0)
+    first, second = begin_all(one)
+    assert {first.kind, second.kind} == {Kind.REPLAY}
+    one.finish(second, OK, 0.0)
+    assert one.collect().replayed_to == 10
+    one.confirm()
+    one.finish(first, OK, 0.0)
+    batch = one.collect()
+    assert (batch.replayed_to, batch.done_to) == (20, 50)
+    one.confirm()
+    one.end_replay()
+    assert one.is_idle
+
+
+def test_a_replay_leaves_out_what_is_in_work() -> None:
+    one = queue(done_to=50)
+    one.offer_retries([event(11, attempts=1)], now_s=0.0)
+    one.begin_replay(10)
+    one.offer_replays([event(11), event(12)], read_to=12, now_s=0.0)
+    assert sorted(positions(begin_all(one))) == [11, 12]
+
+
+def test_memory_is_bounded() -> None:
+    one = queue(limits=Limits(max_in_flight=1))
+    offer(one, *(event(position) for position in range(1, BUFFER + 1)))
+    assert one.room == 0
+    one.offer_retries([event(position, attempts=1) for position in range(1000, 1000 + RETRIES)], now_s=0.0)
+    assert one.retry_room == 0
+    other = queue()
+    for number in range(MAX_HELD):
+        other.load_hold(payment(number), 1 + number, until_s=10.0 + number)
+    assert other.room == 0
+    other.before_reading(11.0)
+    assert other.room == BUFFER
+
+
+def test_a_batch_is_written_before_the_next_is_collected() -> None:
+    one = queue()
+    offer(one, event(1))
+    one.finish(begin_all(one)[0], OK, 0.0)
+    one.collect()
+    with pytest.raises(RuntimeError, match="not written"):
+        one.collect()
+
+
+def test_a_delivery_whose_request_did_not_begin_is_first_again() -> None:
+    one = queue(limits=Limits(max_in_flight=1))
+    offer(one, event(1), event(2))
+    [first] = begin_all(one)
+    one.give_back(first)
+    assert positions(begin_all(one)) == [1]
+
+
+def test_an_idle_queue_waits_for_nothing() -> None:
+    one = queue()
+    assert one.is_idle
+    assert one.wake_at_s(0.0) is None
+    offer(one, event(1))
+    assert not one.is_idle
+    delivery: Delivery[str] = begin_all(one)[0]
+    one.finish(delivery, OK, math.pi)
+    assert not one.is_idle  # its result is not written
+    written(one)
+    assert one.is_idle
