@@ -8,6 +8,7 @@ LOCK = $(COMPILE) --python-version 3.11
 # These run in a Python of their own, which is not that of okane.
 STRIPE = okane/local/stripe_simulator
 PAYU = tests/conformance/payu-requirements
+RECEIVERS = tests/interop/requirements
 LOCAL = pyproject.toml --extra local --extra asymmetric
 DEVELOPING = $(LOCAL) --extra otel --group dev -o requirements-dev.txt
 # Everything else is part of what was tested: what run.py installs, and the container image, which has tracing and no
@@ -16,7 +17,8 @@ LOCK_PARTS = @$(LOCK) $(LOCAL) -c requirements-dev.txt -o requirements.txt && \
 	$(LOCK) pyproject.toml --extra otel --extra asymmetric -c requirements-dev.txt -o deploy/requirements.txt && \
 	$(LOCK) --group build -c requirements-dev.txt -o deploy/requirements-build.txt && \
 	$(COMPILE) --python-version 3.14 $(STRIPE)/requirements.in -o $(STRIPE)/requirements.txt && \
-	$(COMPILE) --python-version 3.12 $(PAYU).in -o $(PAYU).txt
+	$(COMPILE) --python-version 3.12 $(PAYU).in -o $(PAYU).txt && \
+	$(LOCK) $(RECEIVERS).in -o $(RECEIVERS).txt
 
 .PHONY: help up test quick check lock lock-upgrade clean
 

@@ -31,7 +31,7 @@ _TEMPLATE = "okane_template"
 
 # Fixtures that start a server, and folders whose tests start processes of their own or take minutes.
 _SERVERS = frozenset({"postgres_server", "redis_server", "private_postgres", "private_redis"})
-_SLOW_FOLDERS = frozenset({"bench", "conformance", "contract", "faults", "flow", "local", "simulation"})
+_SLOW_FOLDERS = frozenset({"bench", "conformance", "contract", "faults", "flow", "interop", "local", "simulation"})
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -41,17 +41,18 @@ class NoPythonError(LocalError):
 class SimulatorPackages:
     """The packages of a simulator: `requirements` pins them with hashes, `versions` are the Pythons that it runs on.
 
-    `edit` is a script that the new environment's Python runs once, after the installation.
+    `edit` is a script that the new environment's Python runs once, after the installation; `edit_files` are its inputs.
     """
 
     name: str
     versions: tuple[str, ...]
     requirements: Path
     edit: Path | None = None
+    edit_files: tuple[Path, ...] = ()
 
     @property
     def _fingerprint(self) -> str:
-        files = [self.requirements] if self.edit is None else [self.requirements, self.edit]
+        files = [self.requirements, *([] if self.edit is None else [self.edit]), *self.edit_files]
         return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
     def prepare(self, report: Callable[[str], None] = lambda _line: None, *, cache: Path | None = None) -> Path:

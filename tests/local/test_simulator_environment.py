@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,15 @@ def test_an_environment_whose_python_is_gone_is_made_again(packages: SimulatorPa
 def test_other_requirements_get_another_environment(packages: SimulatorPackages, tmp_path: Path) -> None:
     before = packages.prepare(cache=tmp_path / "cache")
     packages.requirements.write_text("# still nothing\n")
+    assert packages.prepare(cache=tmp_path / "cache") != before
+
+
+def test_an_edit_that_reads_another_file_gets_another_environment(packages: SimulatorPackages, tmp_path: Path) -> None:
+    file = tmp_path / "package-lock.json"
+    file.write_text("{}")
+    packages = replace(packages, edit_files=(file,))
+    before = packages.prepare(cache=tmp_path / "cache")
+    file.write_text('{"lockfileVersion": 3}')
     assert packages.prepare(cache=tmp_path / "cache") != before
 
 
