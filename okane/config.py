@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -63,6 +64,11 @@ def _parse_host_names(value: object) -> object:
     return names
 
 
+def _split(value: object) -> object:
+    """Split a text at its commas; other types are returned unchanged."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
 def _check_rising(durations: tuple[timedelta, ...]) -> tuple[timedelta, ...]:
     if any(after <= before for before, after in pairwise(durations)):
         raise ValueError("each must be longer than the one before it")
@@ -89,6 +95,8 @@ AmountLimits = Annotated[
 AmountMinor = Annotated[int, Field(gt=0, le=currencies.MAX_AMOUNT_MINOR)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Hosts = Annotated[str, AfterValidator(binding.checked)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split), Field(max_length=100)]
+Ports = Annotated[frozenset[Annotated[int, Field(ge=1, le=65535)]], NoDecode, BeforeValidator(_split)]
 HostNames = Annotated[frozenset[str], NoDecode, BeforeValidator(_parse_host_names)]
 PostgresUrl = Annotated[str, AfterValidator(addresses.check_postgres)]
 RedisUrl = Annotated[str, AfterValidator(addresses.check_redis)]
@@ -241,6 +249,15 @@ class Settings(BaseSettings):
     )
 
     # Events and webhooks
+    webhook_master: str | None = Field(
+        None,
+        repr=False,
+        description="the secrets of endpoints derive from it: 32 characters or more, or file:PATH; older ones after a comma",
+    )
+    webhook_allow: Networks = Field(
+        (), description="networks beside the public addresses that endpoints may be in, also by http: 10.8.0.0/16"
+    )
+    webhook_deny_ports: Ports = Field(frozenset(), description="ports that no endpoint may have")
     webhook_keep: PositiveDuration = Field(
         timedelta(days=30),
         description="how long events and their deliveries are kept at least, unless they grow too large",

@@ -71,6 +71,19 @@ def test_a_list_of_durations_is_separated_by_commas(monkeypatch: pytest.MonkeyPa
     assert Settings().look_up_delays == (timedelta(seconds=5), timedelta(minutes=1))
 
 
+def test_networks_and_ports_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OKANE_WEBHOOK_ALLOW", "127.0.0.0/8, ::1")
+    monkeypatch.setenv("OKANE_WEBHOOK_DENY_PORTS", "25,465")
+    assert list(map(str, Settings().webhook_allow)) == ["127.0.0.0/8", "::1/128"]
+    assert Settings().webhook_deny_ports == {25, 465}
+
+
+def test_the_master_of_the_webhooks_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OKANE_WEBHOOK_MASTER", "m" * 40)
+    assert Settings().webhook_master == "m" * 40
+    assert "mmm" not in repr(Settings())
+
+
 @pytest.mark.parametrize(("text", "size_bytes"), [("200GB", 200_000_000_000), ("1GiB", 2**30), ("5000000", 5_000_000)])
 def test_sizes_have_a_unit_or_are_bytes(monkeypatch: pytest.MonkeyPatch, text: str, size_bytes: int) -> None:
     monkeypatch.setenv("OKANE_WEBHOOK_MAX_BYTES", text)
@@ -83,6 +96,11 @@ def test_sizes_have_a_unit_or_are_bytes(monkeypatch: pytest.MonkeyPatch, text: s
         ("OKANE_WEBHOOK_MAX_BYTES", "0"),
         ("OKANE_WEBHOOK_MAX_BYTES", "many"),
         ("OKANE_WEBHOOK_KEEP", "0"),
+        ("OKANE_WEBHOOK_ALLOW", "10.0.0.1/8"),
+        ("OKANE_WEBHOOK_ALLOW", "internal"),
+        ("OKANE_WEBHOOK_ALLOW", ",".join(f"10.{i}.0.0/16" for i in range(101))),
+        ("OKANE_WEBHOOK_DENY_PORTS", "0"),
+        ("OKANE_WEBHOOK_DENY_PORTS", "https"),
         ("OKANE_DRAIN", "soon"),
         ("OKANE_DRAIN", "-1"),
         ("PORT", "70000"),
