@@ -191,15 +191,16 @@ CREATE TABLE webhook_outbox (
     account_id text        NOT NULL,
     type       text        NOT NULL,
     at         timestamptz NOT NULL DEFAULT now()
-);
+) WITH (vacuum_truncate = false);                        -- truncating takes a lock for which every change would wait
 CREATE INDEX webhook_outbox_xid ON webhook_outbox (xid);  -- new entries go to its right end, where sequencing reads
 
--- Where sequencing stands: it has taken the outbox rows that the snapshot `seen` shows. `server` is the server of these ids: a
--- dump that is loaded into another server brings ids that mean nothing there.
+-- Where sequencing stands: the highest position, and the snapshot whose outbox rows it has taken. One visible row: each run
+-- inserts the next and deletes its predecessor. An UPDATE in place would leave a chain of versions that every read follows
+-- while a long transaction keeps them; here the newest is at the right end of the index. `server` is the server of the
+-- transaction ids: a dump that is loaded into another server brings ids that mean nothing there.
 CREATE TABLE webhook_sequencer (
-    one    boolean     PRIMARY KEY DEFAULT true CHECK (one),
+    last   bigint      PRIMARY KEY DEFAULT 0,
     seen   pg_snapshot NOT NULL DEFAULT pg_current_snapshot(),
-    last   bigint      NOT NULL DEFAULT 0,               -- the highest position
     server bigint      NOT NULL DEFAULT (pg_control_system()).system_identifier
 );
 INSERT INTO webhook_sequencer DEFAULT VALUES;

@@ -23,6 +23,7 @@ from okane.store.records import (
 )
 from okane.store.review import ReviewStore
 from okane.store.sweep import SweepStore, WakeUp
+from okane.store.webhook_events import EventPage, EventRow, LoggedEvent, Sequenced, WebhookEventStore
 
 __all__ = [
     "API",
@@ -38,7 +39,10 @@ __all__ = [
     "DeadPayment",
     "Decision",
     "Event",
+    "EventPage",
+    "EventRow",
     "LateLookUp",
+    "LoggedEvent",
     "NewPayment",
     "Overview",
     "Page",
@@ -49,9 +53,11 @@ __all__ = [
     "ProviderEvent",
     "ProviderEventStore",
     "ReviewStore",
+    "Sequenced",
     "Settlement",
     "StoredKey",
     "SweepStore",
     "UsableProvider",
     "WakeUp",
+    "WebhookEventStore",
 ]

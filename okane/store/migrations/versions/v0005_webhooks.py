@@ -63,15 +63,14 @@ CREATE TABLE IF NOT EXISTS webhook_outbox (
     account_id text        NOT NULL,
     type       text        NOT NULL,
     at         timestamptz NOT NULL DEFAULT now()
-);
+) WITH (vacuum_truncate = false);
 CREATE INDEX IF NOT EXISTS webhook_outbox_xid ON webhook_outbox (xid);
 CREATE TABLE IF NOT EXISTS webhook_sequencer (
-    one    boolean     PRIMARY KEY DEFAULT true CHECK (one),
+    last   bigint      PRIMARY KEY DEFAULT 0,
     seen   pg_snapshot NOT NULL DEFAULT pg_current_snapshot(),
-    last   bigint      NOT NULL DEFAULT 0,
     server bigint      NOT NULL DEFAULT (pg_control_system()).system_identifier
 );
-INSERT INTO webhook_sequencer DEFAULT VALUES ON CONFLICT DO NOTHING;
+INSERT INTO webhook_sequencer (last) SELECT 0 WHERE NOT EXISTS (SELECT FROM webhook_sequencer);
 CREATE TABLE IF NOT EXISTS webhook_events (
     position   bigint      PRIMARY KEY,
     account_id text        NOT NULL,

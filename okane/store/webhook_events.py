@@ -1,0 +1,244 @@
+"""The log of events: outbox rows get positions in it, and dispatchers and the API read it.
+
+Guarantee: positions are dense, become visible in their order, and follow the versions of each payment. Each change of an
+account with an endpoint gets exactly one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import psycopg
+
+from okane.store import sql_files, webhook_partitions
+from okane.store.prepared_statements import PreparedStatement, Row
+from okane.store.session import Session
+from okane.store.webhook_partitions import Dropped
+from okane.time_slice import TimeSlice
+from streams.values import value
+
+SQL = sql_files.load_statements("webhook_events.sql")
+READ = sql_files.prepare_statements("webhook_events.sql", "read", "page", "of_payment", "one", "many")
+LOOK = PreparedStatement.of("look", SQL["look"])
+
+WINDOW = 2_000  # events of an account that one read looks at: some milliseconds
+FARTHEST = 2**63 - 1
+SEQUENCING_TIMEOUT = timedelta(seconds=60)  # a million rows, left by an outage of all workers
+
+_EVENT_ID = re.compile(r"evt_([0-9a-f]{32})_(0|[1-9][0-9]{0,9})")
+
+
+@value
+class LoggedEvent:
+    """One event at its position. For `webhook_endpoint.*` the id and the version are the endpoint's."""
+
+    position: int
+    account_id: str
+    payment_id: UUID
+    version: int
+    type: str
+    at: datetime
+
+
+@value
+class EventRow:
+    """An event with the members of its body, as they were right after the change: the same at every read.
+
+    For `webhook_endpoint.*` only `event` has a meaning.
+    """
+
+    event: LoggedEvent
+    status: str
+    attempts: int
+    reason: str | None
+    decline_code: str | None
+    amount_minor: int
+    currency: str
+    idempotency_key: str
+    created_at: datetime
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Some events of one account. `reached`: the position up to which none was left out; the next page begins after it."""
+
+    rows: Sequence[EventRow]
+    reached: int
+
+
+@value
+class Sequenced:
+    """One run of sequencing: how many events of each type it gave positions, the age of the oldest in seconds, and the
+    highest position of the log."""
+
+    last: int
+    by_type: Mapping[str, int]
+    oldest_s: float = 0.0
+
+    @property
+    def count(self) -> int:
+        """The number of events."""
+        return sum(self.by_type.values())
+
+
+class WebhookEventStore:
+    """Write and read the log. `sequence` and the table partitions have a connection beside that of the reads."""
+
+    def __init__(self, url: str, *, timeout: timedelta = timedelta(seconds=10)) -> None:
+        self._sequencing = Session(url, name="webhook sequencing", timeout=SEQUENCING_TIMEOUT, index_only=True)
+        self._reading = Session(url, name="webhook events", timeout=timeout, in_order=True)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._sequencing.aclose()
+        await self._reading.aclose()
+
+    async def sequence(self) -> Sequenced | None:
+        """Give the changes that were committed since the last run positions in the log. Return None while another process
+        does it. Without such changes it costs a few index lookups, and writes nothing.
+        """
+        [(last, is_fresh)] = await self._sequencing.fetch(LOOK)
+        if not is_fresh:
+            return Sequenced(last, {})
+        try:
+            return await self._sequence()
+        except psycopg.errors.CheckViolation:  # no table partition for a position: the process that makes them was away
+            await self.prepare_partitions()
+            return await self._sequence()
+
+    async def _sequence(self) -> Sequenced | None:
+        async with self._sequencing.transaction() as connection:
+            locked = await (await connection.execute(SQL["lock"], prepare=True)).fetchone()
+            if locked != (True,):
+                return None
+            found = await (await connection.execute(SQL["sequence"], prepare=True)).fetchall()
+        if not found:  # another process was faster
+            return Sequenced(await self.last_position(), {})
+        by_type = {type_: count for type_, count, _, _ in found}
+        return Sequenced(found[0][3], by_type, max(age_s for _, _, age_s, _ in found))
+
+    async def prepare_partitions(self) -> int:
+        """Make the table partitions that the log will need next; return how many were missing."""
+        return await webhook_partitions.prepare(self._sequencing)
+
+    async def drop_partitions(self, keep: timedelta, max_bytes: int | None) -> Dropped:
+        """Drop the table partitions whose events are older than `keep`, and the oldest ones beyond `max_bytes`.
+
+        One that an endpoint still has to deliver from is kept for a while longer; after that, and for `max_bytes` at once,
+        its deliveries are given up. Raises StoreBusy while another session reads the log for long.
+        """
+        return await webhook_partitions.drop(self._sequencing, keep=keep, max_bytes=max_bytes)
+
+    async def last_position(self) -> int:
+        """Return the highest position of the log, 0 for an empty one."""
+        return int((await self._sequencing.fetch_repeatable(SQL["last"]))[0][0])
+
+    async def read(self, after: int, limit: int) -> Sequence[EventRow]:
+        """Return the events of all accounts after a position, in its order."""
+        return await _rows(await self._reading.fetch_repeatable(READ["read"], {"after": after, "limit": limit}))
+
+    async def read_account(
+        self,
+        account_id: str,
+        after: int,
+        limit: int,
+        types: Sequence[str] | None = None,
+        *,
+        up_to: int = FARTHEST,
+        undelivered_to: UUID | None = None,
+    ) -> EventPage:
+        """Return events of one account after a position, in its order, of these types (None: of all).
+
+        With `undelivered_to` the events that have a delivery at this endpoint are left out, whatever its state. Looks at
+        WINDOW events at most, so it may return none before the end: `reached` tells them apart.
+        """
+        found = await self._reading.fetch_repeatable(
+            READ["page"],
+            {
+                "account_id": account_id,
+                "after": after,
+                "up_to": up_to,
+                "window": WINDOW,
+                "limit": limit,
+                **_types(types),
+                "endpoint_id": undelivered_to,
+            },
+        )
+        rows = await _rows([row[1:] for row in found if row[1] is not None])
+        return EventPage(rows, reached=found[0][0])
+
+    async def page(
+        self,
+        account_id: str,
+        after: int,
+        limit: int,
+        types: Sequence[str] | None = None,
+        payment_id: UUID | None = None,
+    ) -> EventPage:
+        """Return events of one account, or of one of its payments, after a position, in its order."""
+        if payment_id is None:
+            return await self.read_account(account_id, after, limit, types)
+        last = await self.last_position()  # before the read: what gets a position meanwhile comes with the next page
+        found = await self._reading.fetch_repeatable(
+            READ["of_payment"],
+            {
+                "account_id": account_id,
+                "payment_id": payment_id,
+                "after": after,
+                "limit": limit,
+                **_types(types),
+            },
+        )
+        rows = await _rows(found)
+        return EventPage(rows, reached=rows[-1].event.position if len(rows) == limit else max(after, last))
+
+    async def get(self, account_id: str, event_id: str) -> EventRow | None:
+        """Return an event by its id (`evt_…`), or None if this account has no such event, or no more."""
+        match = _EVENT_ID.fullmatch(event_id)
+        if match is None or int(match[2]) >= 2**31:
+            return None
+        wanted = {"account_id": account_id, "payment_id": UUID(match[1]), "version": int(match[2])}
+        rows = await _rows(await self._reading.fetch_repeatable(READ["one"], wanted))
+        return rows[0] if rows else None
+
+    async def get_many(self, positions: Sequence[int]) -> Sequence[EventRow]:
+        """Return the events at these positions, in their order; what was dropped is missing."""
+        return await _rows(await self._reading.fetch_repeatable(READ["many"], {"positions": list(positions)}))
+
+
+def _types(types: Sequence[str] | None) -> Mapping[str, object]:
+    return {"all_types": types is None, "types": list(types or ())}
+
+
+async def _rows(found: Sequence[Row]) -> Sequence[EventRow]:
+    """Return the events in rows of `{row}`. Long metadata takes long to parse: other tasks run in between."""
+    time_slice, rows = TimeSlice(), []
+    for row in found:
+        rows.append(_row(row))
+        await time_slice.end_if_spent()
+    return rows
+
+
+def _row(row: Row) -> EventRow:
+    event = LoggedEvent(*row[:6])
+    status, attempts, reason, decline_code, amount_minor, currency, idempotency_key, created_at, metadata = row[6:]
+    if amount_minor is None:  # of an endpoint
+        return EventRow(event, "", 0, None, None, 0, "", "", event.at, {})
+    return EventRow(
+        event,
+        status,
+        attempts,
+        reason,
+        decline_code,
+        amount_minor,
+        currency,
+        idempotency_key,
+        created_at,
+        {} if metadata == "{}" else json.loads(metadata),
+    )
