@@ -254,10 +254,10 @@ class Settings(BaseSettings):
         repr=False,
         description="the secrets of endpoints derive from it: 32 characters or more, or file:PATH; older ones after a comma",
     )
-    webhook_allow: Networks = Field(
-        (), description="networks beside the public addresses that endpoints may be in, also by http: 10.8.0.0/16"
+    webhook_allow: Networks | None = Field(
+        None, description="networks beside the public addresses that endpoints may be in, also by http: 10.8.0.0/16"
     )
-    webhook_deny_ports: Ports = Field(frozenset(), description="ports that no endpoint may have")
+    webhook_deny_ports: Ports | None = Field(None, description="ports that no endpoint may have")
     webhook_keep: PositiveDuration = Field(
         timedelta(days=30),
         description="how long events and their deliveries are kept at least, unless they grow too large",
