@@ -9,9 +9,9 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
@@ -21,9 +21,11 @@ from rich.table import Table
 
 from okane.addresses import shown
 from okane.cli.context import Context, open_context
+from okane.cli.findings import Check, State
 from okane.cli.options import Data, Json
 from okane.cli.output import format_time, print_json
 from okane.cli.running import run
+from okane.cli.webhook_checks import webhook_checks
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
 from okane.lanes import payments_stream
@@ -37,7 +39,6 @@ from streams import Inspector, ServerFacts, StreamError, StreamRefused, connect,
 SKEW = timedelta(seconds=2)
 SILENT = timedelta(seconds=15)  # a live worker reads every second
 
-State = Literal["ok", "warn", "fail"]
 _STYLE = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
@@ -77,19 +78,16 @@ def _list_failpoints(*, as_json: bool) -> None:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding, with `advice` where `state` is not ok."""
-
-    name: str
-    state: State
-    found: str
-    advice: str = ""
-
-
 async def _diagnose(context: Context, *, as_json: bool) -> bool:
     """Check everything and print it. Return False if anything failed."""
-    parts: list[Callable[[Context], Awaitable[list[Check]]]] = [_postgres, _redis, _providers, _switches, _api]
+    parts: list[Callable[[Context], Awaitable[list[Check]]]] = [
+        _postgres,
+        _redis,
+        _providers,
+        _switches,
+        webhook_checks,
+        _api,
+    ]
     checks = [check for part in await asyncio.gather(*(part(context) for part in parts)) for check in part]
     healthy = all(check.state != "fail" for check in checks)
     if as_json:

@@ -19,10 +19,12 @@ from okane.cli.context import Context, open_context
 from okane.cli.options import Data, Interval, Json
 from okane.cli.output import CONSOLE, format_duration, print_json
 from okane.cli.running import run
+from okane.cli.webhook_summary import in_trouble, line, to_json
 from okane.errors import StoreUnavailable
 from okane.lanes import payments_stream
 from okane.payment import Status
 from okane.store import Overview
+from okane.store.webhook_overview import WebhookOverview
 from streams import Inspector, StreamError, StreamStats, connect
 
 app = typer.Typer(add_completion=False)
@@ -48,6 +50,7 @@ class Snapshot:
     counts: Mapping[Status, int] | None
     oldest_due: timedelta | None
     dead: int | None
+    webhooks: WebhookOverview | None
     trouble: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -80,6 +83,7 @@ class Snapshot:
             "payments": None
             if self.counts is None
             else {status.value: self.counts.get(status, 0) for status in Status},
+            "webhooks": to_json(self.webhooks) if self.webhooks is not None and self.webhooks.used else None,
             "trouble": list(self.trouble),
         }
 
@@ -110,17 +114,24 @@ async def _show(context: Context, *, watch: timedelta | None, as_json: bool) -> 
 async def take_snapshot(inspector: Inspector, overview: Overview) -> Snapshot:
     """Read Redis and Postgres."""
     trouble: list[str] = []
-    stats = counts = oldest_due = dead = None
+    stats = counts = oldest_due = dead = webhooks = None
     try:
         stats = await inspector.stats()
     except StreamError as error:
         trouble.append(f"Redis: {error}")
     try:
         counts, oldest_due, dead = await overview.count_all(), await overview.oldest_due(), await overview.count_dead()
+        webhooks = await overview.webhooks()
     except StoreUnavailable as error:
         trouble.append(f"Postgres: {error}")
     return Snapshot(
-        at=datetime.now(UTC), stats=stats, counts=counts, oldest_due=oldest_due, dead=dead, trouble=tuple(trouble)
+        at=datetime.now(UTC),
+        stats=stats,
+        counts=counts,
+        oldest_due=oldest_due,
+        dead=dead,
+        webhooks=webhooks,
+        trouble=tuple(trouble),
     )
 
 
@@ -134,6 +145,9 @@ def render(snapshot: Snapshot) -> RenderableType:
     if snapshot.oldest_due is not None:
         due = format_duration(snapshot.oldest_due) if snapshot.oldest_due else "-"
         parts.append(Text(f"oldest due {due}    dead letters {snapshot.dead:,}"))
+    if snapshot.webhooks is not None and snapshot.webhooks.used:
+        style = "yellow" if in_trouble(snapshot.webhooks) else ""
+        parts.append(Text(line(snapshot.webhooks), style=style))
     return Group(*parts)
 
 

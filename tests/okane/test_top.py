@@ -19,9 +19,10 @@ from prometheus_client import CollectorRegistry
 from rich.console import Console
 
 from okane.api.metrics_endpoint import MetricsSources, build_metrics_app
+from okane.cli import webhook_summary
 from okane.cli.top.drawing import render
 from okane.cli.top.observation import Observation
-from okane.cli.top.picture import LaneRow, Picture, ProcessRow, ProviderRow, build_picture
+from okane.cli.top.picture import LaneRow, Picture, ProcessRow, ProviderRow, WebhookRow, build_picture
 from okane.cli.top.samples import SampleDelta, delta, parse_samples, quantile
 from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics, SystemMetrics
@@ -29,6 +30,7 @@ from okane.payment import Status
 from okane.redis.presence import Presence, PresentProcess
 from okane.store import PaymentStore
 from okane.store.providers import ProviderState
+from okane.store.webhook_overview import EndpointState, WebhookOverview
 from streams import ConsumerStats, LaneStats, Producer, Stream, StreamStats, connect
 from tests.okane.stored_payments import GRACE, LEASE, accept_one, new
 
@@ -116,6 +118,7 @@ def look(at_s: float, answers: Mapping[PresentProcess, str | None], *consumers: 
         dead=12,
         waiting={Status.UNKNOWN: 5, Status.SUBMITTED: 6},
         providers=(),
+        webhooks=None,
         trouble=(),
     )
 
@@ -148,7 +151,13 @@ def drawn(picture: Picture, *, height: int) -> list[str]:
     return captured.get().splitlines()
 
 
-def picture(processes: int, *, trouble: tuple[str, ...] = (), providers: tuple[ProviderRow, ...] = ()) -> Picture:
+def picture(
+    processes: int,
+    *,
+    trouble: tuple[str, ...] = (),
+    providers: tuple[ProviderRow, ...] = (),
+    webhooks: WebhookRow | None = None,
+) -> Picture:
     """Everything as wide as it gets."""
     lanes = [
         LaneRow(
@@ -186,6 +195,7 @@ def picture(processes: int, *, trouble: tuple[str, ...] = (), providers: tuple[P
         submitted=123_456,
         oldest_due_s=36_000,
         providers=providers,
+        webhooks=webhooks,
         lanes=lanes,
         processes=[
             ProcessRow(
@@ -242,6 +252,56 @@ def test_such_providers_are_shown_above_all_and_take_their_lines_from_the_proces
     assert lines[1] == "provider payu: circuit open for 12 s, circuit open in 3 workers"
 
 
+def webhooks_of(healthy: EndpointState, failing: EndpointState, disabled: EndpointState) -> WebhookOverview:
+    states = {"healthy": healthy, "failing": failing, "disabled": disabled}
+    return WebhookOverview(used=True, outbox_rows=12_345, outbox_oldest=SECOND, states=states)
+
+
+def test_webhooks_take_a_line_from_the_processes_once_there_was_an_endpoint() -> None:
+    overview = webhooks_of(
+        EndpointState(endpoints=1_234, unowned=3, backlog=12_345, oldest=timedelta(hours=3)),
+        EndpointState(endpoints=12, backlog=100_000, oldest=timedelta(hours=30)),
+        EndpointState(endpoints=12, backlog=5),
+    )
+    lines = drawn(picture(200, webhooks=WebhookRow(overview=overview, delivered_per_s=1_234.0)), height=24)
+    assert len(lines) <= 24
+    [line] = [line for line in lines if line.startswith("webhooks")]
+    assert line.startswith("webhooks 1,246 endpoints  3 unowned  12 failing  12 disabled  1,234/s")
+    assert not any(line.startswith("webhooks") for line in drawn(picture(1), height=24))
+
+
+def test_a_picture_has_what_dispatchers_deliver() -> None:
+    dispatcher = present("dispatcher", "d1", 1)
+    text = '# TYPE okane_webhook_requests counter\nokane_webhook_requests_total{{outcome="{}"}} {}\n'
+    flights = "# TYPE okane_webhook_in_flight gauge\nokane_webhook_in_flight 7\n"
+    before = look(1, {dispatcher: text.format("delivered", 0)})
+    after = look(3, {dispatcher: text.format("delivered", 80) + flights})
+    found = build_picture(before, replace(after, webhooks=webhooks_of(*[EndpointState(endpoints=1)] * 3)))
+    assert found.webhooks is not None
+    assert found.webhooks.delivered_per_s == 40
+    assert found.to_json()["webhooks"]["delivered_per_s"] == 40
+    assert [(one.role, one.in_hand, one.settled_per_s) for one in found.processes] == [("dispatcher", 7, 40)]
+    assert build_picture(before, replace(after, webhooks=WebhookOverview())).webhooks is None
+
+
+@pytest.mark.parametrize(
+    ("failing", "disabled", "unowned", "expected"),
+    [
+        (0, 0, 0, "webhooks 2 endpoints  backlog 7, oldest 45 s"),
+        (1, 0, 0, "webhooks 3 endpoints  1 failing  backlog 7, oldest 45 s"),
+        (0, 2, 0, "webhooks 2 endpoints  2 disabled  backlog 7, oldest 45 s"),
+        (0, 0, 1, "webhooks 2 endpoints  1 unowned  backlog 7, oldest 45 s"),
+        (0, 0, 2, "webhooks 2 endpoints  no dispatcher  backlog 7, oldest 45 s"),
+    ],
+)
+def test_the_line_of_status_says_what_is_wrong(failing: int, disabled: int, unowned: int, expected: str) -> None:
+    healthy = EndpointState(endpoints=2, unowned=unowned, backlog=7, oldest=timedelta(seconds=45))
+    found = webhooks_of(healthy, EndpointState(endpoints=failing), EndpointState(endpoints=disabled))
+    found = replace(found, outbox_rows=0)
+    assert webhook_summary.line(found) == expected
+    assert webhook_summary.in_trouble(found) == bool(failing or disabled or unowned)
+
+
 def test_nothing_moves_when_the_figures_change() -> None:
     busy = picture(2)
     quiet_lanes = [
@@ -282,6 +342,7 @@ def test_what_is_not_known_is_a_dash() -> None:
         dead=None,
         waiting=None,
         providers=(),
+        webhooks=None,
         trouble=("Redis: away",),
     )
     later = Observation(**{**{name: getattr(nothing, name) for name in Observation.__slots__}, "at_s": 2.0})

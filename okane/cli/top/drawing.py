@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from okane.cli.output import format_duration
-from okane.cli.top.picture import LaneRow, Picture, ProcessRow, ProviderRow
+from okane.cli.top.picture import LaneRow, Picture, ProcessRow, ProviderRow, WebhookRow
 
 NAME_WIDTH = 20  # of a process, in characters
 _ABOVE_PROCESSES = 14  # lines, with the one that says how many more there are
@@ -26,6 +26,7 @@ def render(picture: Picture, *, height: int | None) -> RenderableType:
         *(Text(line, style="bold red", overflow="ellipsis", no_wrap=True) for line in picture.trouble),
         *(_provider(one) for one in picture.providers),
         _head(picture),
+        *_webhooks(picture.webhooks),
         Text(),
         _lanes_table(picture.lanes),
         Text(),
@@ -34,7 +35,9 @@ def render(picture: Picture, *, height: int | None) -> RenderableType:
 
 
 def _room(height: int, picture: Picture) -> int:
-    return max(1, height - _ABOVE_PROCESSES - len(picture.trouble) - len(picture.providers))
+    return max(
+        1, height - _ABOVE_PROCESSES - len(picture.trouble) - len(picture.providers) - (picture.webhooks is not None)
+    )
 
 
 def _provider(one: ProviderRow) -> Text:
@@ -46,6 +49,12 @@ def _provider(one: ProviderRow) -> Text:
     if one.workers_open:
         parts.append(f"circuit open in {one.workers_open} worker{'s' if one.workers_open > 1 else ''}")
     return Text(": ".join((parts[0], ", ".join(parts[1:]))), style="bold yellow", overflow="ellipsis", no_wrap=True)
+
+
+def _webhooks(row: WebhookRow | None) -> list[RenderableType]:
+    if row is None:
+        return []
+    return [Text(row.text(), style="bold yellow" if row.in_trouble else "", overflow="ellipsis", no_wrap=True)]
 
 
 def _head(picture: Picture) -> RenderableType:

@@ -19,6 +19,7 @@ from okane.payment import Status
 from okane.redis.presence import Presence, PresentProcess
 from okane.store import Overview
 from okane.store.providers import ProviderState
+from okane.store.webhook_overview import WebhookOverview
 from streams import Inspector, StreamError, StreamStats, connect
 
 
@@ -34,6 +35,7 @@ class Observation:
     dead: int | None
     waiting: Mapping[Status, int] | None
     providers: Sequence[ProviderState]
+    webhooks: WebhookOverview | None
     trouble: tuple[str, ...]
 
 
@@ -68,6 +70,7 @@ class Observer:
             dead=facts.dead,
             waiting=facts.waiting,
             providers=facts.providers,
+            webhooks=facts.webhooks,
             trouble=tuple(trouble),
         )
 
@@ -78,6 +81,7 @@ class Observer:
                 dead=await self._overview.count_dead(),
                 waiting=await self._overview.count_waiting(),
                 providers=await self._overview.providers(),
+                webhooks=await self._overview.webhooks(),
             )
         except StoreUnavailable as error:
             trouble.append(f"Postgres: {error}")
@@ -92,6 +96,7 @@ class _Facts:
     dead: int | None = None
     waiting: Mapping[Status, int] | None = None
     providers: Sequence[ProviderState] = ()
+    webhooks: WebhookOverview | None = None
 
 
 @contextlib.asynccontextmanager

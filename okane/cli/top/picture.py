@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from okane.cli.top.observation import Observation
 from okane.cli.top.samples import SampleDelta, delta, total
+from okane.cli.webhook_summary import in_trouble, line, to_json
 from okane.lanes import payments_stream
 from okane.payment import Status
 from okane.redis.presence import PresentProcess
 from okane.store.providers import ProviderState
+from okane.store.webhook_overview import WebhookOverview
 from streams import StreamStats
+
+_REQUESTS = "okane_webhook_requests_total"
+_IN_HAND = {"worker": "okane_in_flight_messages", "dispatcher": "okane_webhook_in_flight"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +62,26 @@ class ProviderRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookRow:
+    """Events and endpoints; `delivered_per_s` of all dispatchers."""
+
+    overview: WebhookOverview
+    delivered_per_s: float
+
+    @property
+    def in_trouble(self) -> bool:
+        return in_trouble(self.overview)
+
+    def text(self) -> str:
+        """Return the row as one line."""
+        return line(self.overview, delivered_per_s=self.delivered_per_s)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything, as `--json` prints it."""
+        return {"delivered_per_s": self.delivered_per_s, **to_json(self.overview)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
     """The state now, and the rates and quantiles since the observation before."""
 
@@ -83,13 +108,15 @@ class Picture:
     submitted: int | None
     oldest_due_s: float | None
     providers: Sequence[ProviderRow]
+    webhooks: WebhookRow | None  # None: no endpoint was ever made, or Postgres is away
     lanes: Sequence[LaneRow]
     processes: Sequence[ProcessRow]
     trouble: Sequence[str]
 
     def to_json(self) -> dict[str, Any]:
         """Return everything, as `--json` prints it."""
-        return {**asdict(self), "at": self.at.isoformat()}
+        webhooks = None if self.webhooks is None else self.webhooks.to_json()
+        return {**asdict(replace(self, webhooks=None)), "at": self.at.isoformat(), "webhooks": webhooks}
 
 
 def build_picture(before: Observation, after: Observation) -> Picture:
@@ -123,6 +150,7 @@ def build_picture(before: Observation, after: Observation) -> Picture:
         submitted=None if waiting is None else waiting.get(Status.SUBMITTED, 0),
         oldest_due_s=None if after.oldest_due is None else after.oldest_due.total_seconds(),
         providers=_providers(after),
+        webhooks=_webhooks(after, growth),
         lanes=_lanes(stats, growth),
         processes=_processes(before, after),
         trouble=after.trouble,
@@ -149,6 +177,12 @@ def _providers(after: Observation) -> list[ProviderRow]:
         for one in found
         if one.mode != "on" or one.open_s or open_here[one.name]
     ]
+
+
+def _webhooks(after: Observation, growth: SampleDelta) -> WebhookRow | None:
+    if after.webhooks is None or not after.webhooks.used:
+        return None
+    return WebhookRow(overview=after.webhooks, delivered_per_s=growth.rate(_REQUESTS, outcome="delivered"))
 
 
 def _lanes(stats: StreamStats | None, growth: SampleDelta) -> list[LaneRow]:
@@ -208,9 +242,16 @@ def _process(
         name=one.name,
         role=one.role,
         state="silent" if samples is None else "up",
-        in_hand=None if samples is None or one.role != "worker" else int(total(samples, "okane_in_flight_messages")),
+        in_hand=None if samples is None or one.role not in _IN_HAND else int(total(samples, _IN_HAND[one.role])),
         pending=pending,
         idle_s=None if idle_ms is None else idle_ms / 1000,
-        settled_per_s=None if rates is None or one.role != "worker" else rates.rate("okane_messages_settled_total"),
+        settled_per_s=None if rates is None else _out(one.role, rates),
         cpu=None if rates is None else rates.rate("process_cpu_seconds_total"),
     )
+
+
+def _out(role: str, rates: SampleDelta) -> float | None:
+    """Return the messages that a worker settles, or the events that a dispatcher delivers, per second."""
+    if role == "dispatcher":
+        return rates.rate(_REQUESTS, outcome="delivered")
+    return rates.rate("okane_messages_settled_total") if role == "worker" else None
