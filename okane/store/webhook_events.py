@@ -135,6 +135,11 @@ class WebhookEventStore:
         """
         return await webhook_partitions.drop(self._sequencing, keep=keep, max_bytes=max_bytes)
 
+    async def warn_behind(self, endpoint_ids: Sequence[UUID]) -> Sequence[tuple[UUID, str]]:
+        """Write `webhook_endpoint.disabled` once more for those that are disabled: they will lose events. Return them, with
+        their accounts, the first time."""
+        return await webhook_partitions.warn(self._sequencing, endpoint_ids)
+
     async def last_position(self) -> int:
         """Return the highest position of the log, 0 for an empty one."""
         return int((await self._sequencing.fetch_repeatable(SQL["last"]))[0][0])

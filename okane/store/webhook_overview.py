@@ -9,9 +9,9 @@ from datetime import timedelta
 from okane.metrics import ENDPOINT_STATES
 from okane.store import sql_files
 from okane.store.session import Session
+from okane.store.webhook_partitions import POSITIONS
 
 SQL = sql_files.load_statements("webhook_overview.sql")
-PARTITION_POSITIONS = 5_000_000  # of one table partition of the log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class LogSize:
             return 0.0
         by_age = 0.0 if self.ended is None else self.ended / keep
         positions = max(1, self.last - self.first + 1)
-        start = self.needed_from - self.needed_from % PARTITION_POSITIONS
+        start = self.needed_from - self.needed_from % POSITIONS
         needed_bytes = self.size_bytes * (self.last - max(start, self.first) + 1) / positions
         return max(by_age, needed_bytes / max_bytes if max_bytes else 0.0)
 
@@ -104,7 +104,7 @@ async def _log_size(session: Session, states: Mapping[str, EndpointState]) -> Lo
     needed = [state.first for state in states.values() if state.first is not None]
     if not needed:
         return LogSize(first=first or 0, last=last, size_bytes=size_bytes)
-    end = min(needed) - min(needed) % PARTITION_POSITIONS + PARTITION_POSITIONS - 1
+    end = min(needed) - min(needed) % POSITIONS + POSITIONS - 1
     ended = await session.fetch_repeatable(SQL["ended"], {"last": end})
     return LogSize(
         first=first or 0,

@@ -25,6 +25,7 @@ POSITIONS = 5_000_000  # of one table partition
 AHEAD = 2  # partitions beside the one in use: at 8,000 events a second they last for 20 minutes
 PARENTS = ("webhook_events", "webhook_deliveries")
 GRACE = timedelta(days=7)  # for which a partition is kept longer if an endpoint still has to deliver from it
+WARNED = GRACE + timedelta(days=1)  # a warning that is not older is not repeated
 
 # A session that waits to drop a partition blocks those that read the log behind it.
 _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '200ms'"
@@ -78,6 +79,12 @@ async def drop(session: Session, *, keep: timedelta, max_bytes: int | None) -> D
                 return Dropped(dropped, given_up, unpassed, size_bytes)
             given_up += await _drop(connection, oldest)
         dropped.append(oldest)
+
+
+async def warn(session: Session, endpoint_ids: Sequence[UUID]) -> Sequence[tuple[UUID, str]]:
+    """Write `webhook_endpoint.disabled` for those that are disabled, once each; return them with their accounts."""
+    found = await session.fetch(SQL["warn"], {"ids": list(endpoint_ids), "recent": WARNED})
+    return [(endpoint_id, account_id) for endpoint_id, account_id in found]
 
 
 async def _drop(connection: psycopg.AsyncConnection[Row], number: int) -> int:

@@ -11,7 +11,8 @@ import psycopg
 import pytest
 
 from okane.store import Overview
-from okane.store.webhook_overview import PARTITION_POSITIONS, SQL, LogSize, WebhookOverview
+from okane.store.webhook_overview import SQL, LogSize, WebhookOverview
+from okane.store.webhook_partitions import POSITIONS
 from tests.okane.stored_payments import execute
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -196,13 +197,13 @@ async def test_the_retention_is_used_by_the_queue_that_is_furthest_behind(
     overview: Overview, webhooks: Webhooks
 ) -> None:
     await webhooks.endpoint("a", status="disabled")
-    await webhooks.endpoint("a", done_to=PARTITION_POSITIONS)
+    await webhooks.endpoint("a", done_to=POSITIONS)
     await webhooks.event(7, "a", age="28 days")
     first = (await overview.webhooks()).log
     assert (first.first, first.last, first.needed_from) == (7, 7, 7)
     assert first.used_retention(30 * DAY, None) == 0  # its table partition is still being written
-    await webhooks.event(PARTITION_POSITIONS - 1, "a", age="27 days")
-    await webhooks.event(PARTITION_POSITIONS + 1, "a", age="1 minute")
+    await webhooks.event(POSITIONS - 1, "a", age="27 days")
+    await webhooks.event(POSITIONS + 1, "a", age="1 minute")
     log = (await overview.webhooks()).log
     assert log.size_bytes > 50_000
     assert 0.9 <= log.used_retention(30 * DAY, None) < 0.91

@@ -55,3 +55,25 @@ SELECT (SELECT * FROM undelivered) + (SELECT * FROM waiting)
 
 -- name: last
 SELECT w.last FROM webhook_sequencer w ORDER BY w.last DESC LIMIT 1
+
+-- name: warn
+-- Write `webhook_endpoint.disabled` once more for disabled endpoints that will lose events. The log says if that was done for
+-- this reason already: the event of the disabling itself is older than the retention, or the endpoint would not be behind it.
+WITH behind AS (
+    SELECT n.id
+    FROM webhook_endpoints n
+    WHERE n.id = ANY (%(ids)s::uuid[]) AND n.status = 'disabled'
+      AND NOT EXISTS (SELECT FROM webhook_events e
+                      WHERE e.payment_id = n.id AND e.type = 'webhook_endpoint.disabled'
+                        AND e.at > now() - %(recent)s::interval)
+      AND NOT EXISTS (SELECT FROM webhook_outbox o
+                      WHERE o.payment_id = n.id AND o.type = 'webhook_endpoint.disabled')
+    FOR NO KEY UPDATE
+), changed AS (
+    UPDATE webhook_endpoints n SET version = n.version + 1 FROM behind b WHERE n.id = b.id
+    RETURNING n.id, n.version, n.account_id
+), written AS (
+    INSERT INTO webhook_outbox (payment_id, version, account_id, type)
+    SELECT c.id, c.version, c.account_id, 'webhook_endpoint.disabled' FROM changed c
+)
+SELECT c.id, c.account_id FROM changed c
