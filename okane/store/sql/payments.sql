@@ -199,7 +199,7 @@ RETURNING p.id, p.attempts
 
 -- name: settle
 -- Write the outcome of one attempt, under that attempt alone, with its event.
-WITH settled AS (
+WITH changed AS (
     UPDATE payments p
     SET status = w.status,
         rare_status = CASE WHEN w.status <> 'success' THEN w.status END,
@@ -232,15 +232,15 @@ WITH settled AS (
     WHERE p.id = w.id AND p.attempts = w.attempt AND p.status = 'processing'
       -- Another attempt's success was recorded meanwhile: looked up, not given up, after the lease has expired.
       AND NOT (w.status = 'failed_final' AND p.provider_ref IS NOT NULL)
-    RETURNING p.id, p.version, w.event, p.status, p.attempts, w.reason, w.provider, w.latency_ms, w.call, w.decline_code,
-              extract(epoch FROM now() - p.created_at)::float8 AS age_s
+    RETURNING p.id, p.version, p.account_id, w.event, p.status, p.attempts, w.reason, w.provider, w.latency_ms, w.call,
+              w.decline_code, extract(epoch FROM now() - p.created_at)::float8 AS age_s
 ), logged AS (
     INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason, provider, latency_ms,
                                 call, decline_code)
     SELECT id, version, event, status, attempts, %(actor)s::text, reason, provider, latency_ms, call, decline_code
-    FROM settled
-)
-SELECT id, attempts, age_s FROM settled
+    FROM changed
+), {outboxed}
+SELECT id, attempts, age_s FROM changed
 
 -- name: settled_before
 -- Those of these outcomes that are already written: by a first `settle` that was committed, and whose reply was lost.
@@ -251,7 +251,7 @@ JOIN payments p ON p.id = w.id AND p.attempts = w.attempt AND p.status = w.statu
 -- name: record_late
 -- Record the outcome of an attempt that had lost the payment, as an event. If money moved for a failed or canceled payment,
 -- it needs a review. With `once` a known charge changes nothing.
-WITH recorded AS (
+WITH changed AS (
     UPDATE payments p
     SET version = p.version + 1,
         status = CASE WHEN %(approved)s AND p.status IN ('failed_final', 'canceled') THEN 'needs_review'
@@ -265,24 +265,26 @@ WITH recorded AS (
                        ELSE p.dead_at END,
         sweep_at = CASE WHEN %(approved)s AND p.status IN ('failed_final', 'canceled') THEN NULL ELSE p.sweep_at END,
         updated_at = now()
-    WHERE p.id = %(id)s AND (NOT %(once)s OR p.provider_ref IS DISTINCT FROM %(provider_ref)s)
-    RETURNING p.id, p.version, p.status
+    FROM (SELECT id, status FROM payments WHERE id = %(id)s FOR NO KEY UPDATE) was
+    WHERE p.id = was.id AND (NOT %(once)s OR p.provider_ref IS DISTINCT FROM %(provider_ref)s)
+    RETURNING p.id, p.version, p.account_id, p.status,
+              CASE WHEN p.status = was.status THEN 'late_result' ELSE p.status END AS event  -- for the outbox
 ), logged AS (
     INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason, provider, latency_ms,
                                 call, decline_code)
     SELECT id, version, 'late_result', status, %(attempt)s, %(actor)s, %(reason)s, %(provider)s, %(latency_ms)s,
            %(call)s, %(decline_code)s
-    FROM recorded
-)
-SELECT status FROM recorded
+    FROM changed
+), {outboxed}
+SELECT status FROM changed
 UNION ALL
-SELECT p.status FROM payments p WHERE p.id = %(id)s AND NOT EXISTS (SELECT FROM recorded)
+SELECT p.status FROM payments p WHERE p.id = %(id)s AND NOT EXISTS (SELECT FROM changed)
 
 -- name: retry
 -- The manual retry. A declined charge gets a new provider key: under the old one the provider would repeat its refusal.
 -- Otherwise the key stays, so that an unrecorded charge is found and not made twice. After a decision against a known charge
 -- (a refunded one, say) there is no retry: the same key would find that charge, and count it as a success.
-WITH retried AS (
+WITH changed AS (
     UPDATE payments p
     SET status = 'pending',
         rare_status = NULL,
@@ -301,16 +303,16 @@ WITH retried AS (
         updated_at = now()
     WHERE p.id = %(id)s AND p.account_id = %(account_id)s AND p.status IN ('failed_final', 'failed_retryable')
       AND NOT (p.status = 'failed_final' AND p.provider_ref IS NOT NULL)
-    RETURNING {payment}
+    RETURNING {payment}, 'retried' AS event
 ), logged AS (
     INSERT INTO payment_events (payment_id, version, event, status, attempt, actor)
-    SELECT id, version, 'retried', status, attempts, %(actor)s FROM retried
-)
-SELECT * FROM retried
+    SELECT id, version, event, status, attempts, %(actor)s FROM changed
+), {outboxed}
+SELECT * FROM changed
 
 -- name: cancel
 -- Cancel a payment that no worker is charging, unless a late charge is known.
-WITH canceled AS (
+WITH changed AS (
     UPDATE payments p
     SET status = 'canceled',
         rare_status = 'canceled',
@@ -321,16 +323,16 @@ WITH canceled AS (
         updated_at = now()
     WHERE p.id = %(id)s AND p.account_id = %(account_id)s AND p.status IN ('pending', 'failed_retryable')
       AND p.provider_ref IS NULL
-    RETURNING {payment}
+    RETURNING {payment}, 'canceled' AS event
 ), logged AS (
     INSERT INTO payment_events (payment_id, version, event, status, attempt, actor)
-    SELECT id, version, 'canceled', status, attempts, %(actor)s FROM canceled
-)
-SELECT * FROM canceled
+    SELECT id, version, event, status, attempts, %(actor)s FROM changed
+), {outboxed}
+SELECT * FROM changed
 
 -- name: expire
 -- Cancel an expired payment for which nothing was charged, and no outcome is open.
-WITH expired AS (
+WITH changed AS (
     UPDATE payments p
     SET status = 'canceled',
         rare_status = 'canceled',
@@ -342,16 +344,16 @@ WITH expired AS (
         updated_at = now()
     WHERE p.id = %(id)s AND p.status IN ('pending', 'failed_retryable') AND p.provider_ref IS NULL
       AND p.expires_at <= now()
-    RETURNING p.id, p.version, p.status, p.attempts
+    RETURNING p.id, p.version, p.account_id, p.status, p.attempts, 'canceled' AS event
 ), logged AS (
     INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason)
-    SELECT id, version, 'canceled', status, attempts, %(actor)s, 'expired' FROM expired
-)
-SELECT id FROM expired
+    SELECT id, version, event, status, attempts, %(actor)s, 'expired' FROM changed
+), {outboxed}
+SELECT id FROM changed
 
 -- name: bury
 -- Move a payment whose stream entry kills its workers to needs_review. Only from a status that is not settled.
-WITH buried AS (
+WITH changed AS (
     UPDATE payments p
     SET status = 'needs_review',
         rare_status = 'needs_review',
@@ -365,12 +367,41 @@ WITH buried AS (
     WHERE p.id = %(id)s
       AND (p.status IN ('pending', 'failed_retryable', 'unknown', 'requires_action', 'submitted')
            OR p.status = 'processing' AND p.lease_until <= now())
-    RETURNING p.id, p.version, p.status, p.attempts
+    RETURNING p.id, p.version, p.account_id, p.status, p.attempts, 'needs_review' AS event
 ), logged AS (
     INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason)
-    SELECT id, version, 'needs_review', status, attempts, %(actor)s, %(reason)s FROM buried
+    SELECT id, version, event, status, attempts, %(actor)s, %(reason)s FROM changed
+), {outboxed}
+SELECT id FROM changed
+
+-- name: outboxed
+-- Record the change for webhooks, if its account has an endpoint: in the statement of the change, so that both are committed
+-- or neither. With no endpoint at all this looks once at an empty table. The outbox is locked in any case (ROW EXCLUSIVE):
+-- the first endpoint of an account waits for the statements that began without it. Not a statement: others include it.
+outboxed AS (
+    INSERT INTO webhook_outbox (payment_id, version, account_id, type)
+    SELECT c.id, c.version, c.account_id, {webhook_type}
+    FROM changed c
+    WHERE EXISTS (SELECT FROM webhook_accounts)
+      AND EXISTS (SELECT FROM webhook_accounts a WHERE a.account_id = c.account_id)
 )
-SELECT id FROM buried
+
+-- name: webhook_type
+-- The type of a change, as `okane.webhooks.types` has it. Not a statement: others include it.
+CASE c.event
+    WHEN 'retried' THEN 'payment.retried'
+    WHEN 'late_result' THEN 'payment.late_result'
+    ELSE CASE c.status
+        WHEN 'success' THEN 'payment.succeeded'
+        WHEN 'failed_final' THEN 'payment.failed'
+        WHEN 'canceled' THEN 'payment.canceled'
+        WHEN 'needs_review' THEN 'payment.review_required'
+        WHEN 'failed_retryable' THEN 'payment.retry_scheduled'
+        WHEN 'unknown' THEN 'payment.outcome_unknown'
+        WHEN 'requires_action' THEN 'payment.action_required'
+        WHEN 'submitted' THEN 'payment.submitted'
+    END
+END
 
 -- name: ended_attempts
 -- The number of attempts whose answer leaves no call on its way. An attempt that ended `unknown`, or whose worker died, does
@@ -411,7 +442,7 @@ WHERE p.id = %(id)s AND p.version = %(version)s AND p.status IN ('failed_final',
 
 -- name: fail_late_look_up
 -- The provider has not answered late look-ups for too long: needs_review.
-WITH failed AS (
+WITH changed AS (
     UPDATE payments p
     SET status = 'needs_review',
         rare_status = 'needs_review',
@@ -421,17 +452,17 @@ WITH failed AS (
         dead_at = now(),
         updated_at = now()
     WHERE p.id = %(id)s AND p.version = %(version)s AND p.status IN ('failed_final', 'canceled')
-    RETURNING p.id, p.version, p.status, p.attempts
+    RETURNING p.id, p.version, p.account_id, p.status, p.attempts, 'unanswered' AS event
 ), logged AS (
     INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason)
-    SELECT id, version, 'unanswered', status, attempts, %(actor)s, %(reason)s FROM failed
-)
-SELECT id FROM failed
+    SELECT id, version, event, status, attempts, %(actor)s, %(reason)s FROM changed
+), {outboxed}
+SELECT id FROM changed
 
 -- name: resolve
 -- An operator's decision. If no charge is known and a call may still be on its way, it is looked up as after any close. What
 -- was in doubt stays with its provider, should it be retried.
-WITH resolved AS (
+WITH changed AS (
     UPDATE payments p
     SET status = %(status)s,
         rare_status = CASE WHEN %(status)s <> 'success' THEN %(status)s END,
@@ -449,12 +480,12 @@ WITH resolved AS (
         updated_at = now()
     WHERE p.id = %(id)s AND (%(account_id)s::text IS NULL OR p.account_id = %(account_id)s::text)
       AND p.status = 'needs_review'
-    RETURNING {payment}
+    RETURNING {payment}, 'resolved' AS event
 ), logged AS (
     INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason)
-    SELECT id, version, 'resolved', status, attempts, %(actor)s, %(reason)s FROM resolved
-)
-SELECT * FROM resolved
+    SELECT id, version, event, status, attempts, %(actor)s, %(reason)s FROM changed
+), {outboxed}
+SELECT * FROM changed
 
 -- name: decided
 -- True if a decision is the last event of this payment.

@@ -23,13 +23,14 @@ FROM ({sequencer}) s
 SELECT pg_try_advisory_xact_lock(hashtext('okane.webhook_sequencer'))
 
 -- name: sequence
--- Move the outbox rows that are visible now, and were not at the last run, into the log. Its snapshot is taken under the lock.
+-- Move the outbox rows that are visible now, and were not at the last run, into the log. Its snapshot is taken under the
+-- lock. Those rows have an id that was in progress then (`xip`), or one that was given out later (from `xmax` on). Without
+-- these bounds the statement would take the same rows; with them it skips the dead ones, which pile up in front of the
+-- others while a long transaction keeps them from being vacuumed.
 --
--- Those rows have an id that was in progress then (`xip`), or one that was given out later (from `xmax` on). Without these
--- bounds the statement would take the same rows; with them it skips the dead ones, which pile up in front of them while a long
--- transaction keeps them from being vacuumed. Not `xid < xmin`, as the sweep does: one open transaction would delay the events
--- of all accounts, and the order would break. A transaction gets its id with its first row, and may then wait for another row:
--- the lower id can carry the higher version. A snapshot that shows version n + 1 shows n: the row's lock was held until then.
+-- Not `xid < xmin`, as in the sweep: one open transaction would delay the events of all accounts, and the order would break.
+-- A transaction gets its id with its first row, and may then wait for another row: the lower id can carry the higher
+-- version. A snapshot that shows version n + 1 of a payment shows n, for its row was locked until n was committed.
 WITH s AS MATERIALIZED ({sequencer}), ended_since AS (
     DELETE FROM webhook_outbox o WHERE o.xid = ANY (ARRAY(SELECT pg_snapshot_xip(s.seen) FROM s))
     RETURNING o.*
