@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Set
 
 from torture.faults import FAULTS, Fault
 from torture.schedule import Step
 from torture.system.cluster import Cluster
+from torture.system.tally import FaultTime
 
 AT_ONCE = 3  # held faults; those that strike and are over come on top
 WAITING = 8  # steps that may wait for their target while others go ahead
@@ -68,7 +70,8 @@ class Nemesis:
         self._over.set()
 
     async def _in_turn(self, fault: Fault, step: Step) -> None:
-        touches = set(fault.touches(step, self._cluster.shape))
+        touched = frozenset(fault.touches(step, self._cluster.shape))
+        touches = set(touched)
         strikes_all = not touches.isdisjoint(_SERVERS)
         touches |= _SERVERS if strikes_all else set()
         try:
@@ -77,14 +80,15 @@ class Nemesis:
             self._waiting.release()
         try:
             if not self._over.is_set():
-                await self._make(fault, step)
+                await self._make(fault, step, touched)
             if strikes_all:
                 await self._hold(step.hold_s * _REST)
         finally:
             await self._release(fault, touches)
 
-    async def _make(self, fault: Fault, step: Step) -> None:
+    async def _make(self, fault: Fault, step: Step, touched: frozenset[str]) -> None:
         said = f"{fault.name} {step.target}"
+        since_s = time.time()
         self._tally.now[step.number] = said
         try:
             async with fault.made(self._cluster, step):
@@ -94,6 +98,7 @@ class Nemesis:
             self._tally.failed[said] = f"{type(error).__name__}: {error}"
         finally:
             del self._tally.now[step.number]
+            self._tally.times.append(FaultTime(fault=fault.name, touched=touched, since_s=since_s, until_s=time.time()))
 
     async def _hold(self, seconds: float) -> None:
         """Wait until the time or the end, whichever comes first."""

@@ -59,6 +59,9 @@ class TortureOptions:
     rate: float = field(default=150.0, metadata={"help": "payments per second", "min": 0.1, "max": 1e6})
     workers: int = field(default=3, metadata={"help": "worker processes", "min": 2, "max": 64})
     apis: int = field(default=2, metadata={"help": "API processes", "min": 1, "max": 16})
+    dispatchers: int = field(
+        default=2, metadata={"help": "dispatcher processes; 0: no events and no webhooks", "min": 0, "max": 16}
+    )
     faults: Sequence[str] = field(
         default=(),
         metadata={"help": "only these, by name, separated by commas; `none` for no faults", "parse": _names},
@@ -102,6 +105,8 @@ class TortureOptions:
             raise ValueError("VISIBILITY_TIMEOUT, the lease, must be above 0")
         if self.workers < 2 or self.apis < 1:
             raise ValueError("there must be two workers and one API at least: one of them may be dead")
+        if self.dispatchers == 1:
+            raise ValueError("there must be two dispatchers or none: one of them may be dead")
 
     @property
     def env(self) -> Mapping[str, str]:

@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import psycopg
 from rich.console import Console
 
 from okane.errors import SetupError, StoreUnavailable
@@ -37,6 +38,7 @@ from torture.report.progress import show_progress
 from torture.report.rendering import render
 from torture.report.report import TortureReport, build_report
 from torture.schedule import schedule
+from torture.subscribers import Subscribers
 from torture.system import small_disk
 from torture.system.cluster import Cluster
 from torture.system.guardian import guarded, kill_family
@@ -105,6 +107,7 @@ class _Run:
         self._started_s = time.monotonic()
         self._clients: Clients | None = None
         self._watch: Watch | None = None
+        self._subscribers: Subscribers | None = None
 
     async def run(self) -> TortureReport:
         names = _chosen(self._options)
@@ -123,6 +126,8 @@ class _Run:
                 rate=self._options.rate,
                 started_s=self._started_s,
             )
+            if self._shape.dispatchers:
+                self._subscribers = Subscribers(self._cluster, seed=self._options.seed)
             self._watch = watch = Watch(self._cluster, http)
             async with _watching(watch):
                 await self._torture(clients, names, impossible)
@@ -140,8 +145,10 @@ class _Run:
                     http=http,
                     started_s=self._started_s,
                     waited_s=waited_s,
+                    endpoints=() if self._subscribers is None else self._subscribers.endpoints,
+                    dead_path=self._dead_path,
                 )
-            except (OSError, StoreUnavailable, StreamError) as error:
+            except (OSError, StoreUnavailable, StreamError, psycopg.Error) as error:
                 raise SetupError(
                     f"the journals cannot be read: {error}. What there is, is in {self._folder.path}"
                 ) from error
@@ -172,6 +179,8 @@ class _Run:
         nemesis = Nemesis(cluster=self._cluster, steps=steps, impossible=impossible)
         async with asyncio.TaskGroup() as tasks:
             paying = tasks.create_task(clients.run(self._enough))
+            if self._subscribers is not None:
+                tasks.create_task(self._subscribers.run(self._enough))
             await nemesis.run(self._enough)
             self._phase = "healing"
             await self._cluster.calm()
@@ -183,13 +192,20 @@ class _Run:
         if not (workers or redis):
             return 0.0
         self._phase = "measuring repairs"
-        await repairs.measure_repairs(self._cluster, clients, workers=workers, redis=redis, stop=self._stop)
+        await repairs.measure_repairs(
+            self._cluster, clients, workers=workers, redis=redis, stop=self._stop, dead_path=self._dead_path
+        )
         return await self._rest()
 
     async def _rest(self) -> float:
         """Wait until the system is at rest; return the seconds that it took."""
         self._phase = "coming to rest"
-        return await come_to_rest(self._cluster, within_s=self._options.rest_s)
+        tend = None if self._subscribers is None else self._subscribers.tend
+        return await come_to_rest(self._cluster, within_s=self._options.rest_s, tend=tend)
+
+    @property
+    def _dead_path(self) -> str | None:
+        return None if self._subscribers is None else self._subscribers.dead_path
 
     def _enough(self) -> bool:
         """Return True when every requested length is reached, or a stop was requested."""

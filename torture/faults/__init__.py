@@ -11,6 +11,7 @@ from torture.faults.postgres import POSTGRES_FAULTS
 from torture.faults.processes import PROCESS_FAULTS
 from torture.faults.provider import PROVIDER_FAULTS
 from torture.faults.redis import REDIS_FAULTS
+from torture.faults.webhooks import WEBHOOK_FAULTS
 
 FAULTS: Mapping[str, Fault] = {
     fault.name: fault
@@ -23,6 +24,7 @@ FAULTS: Mapping[str, Fault] = {
         GATEWAY_FAULTS,
         FAILPOINT_FAULTS,
         CLOCK_FAULTS,
+        WEBHOOK_FAULTS,
     )
     for fault in kind
 }

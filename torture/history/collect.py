@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from okane.errors import StoreUnavailable
 from okane.load.client import HttpClient
@@ -24,22 +24,31 @@ from torture.history.journals import (
     read_gateway_charges,
     read_rows,
 )
+from torture.history.troubles import troubles
 from torture.history.watch import Watch
+from torture.history.webhooks import Comparison, Endpoint, WebhookHistory, delivered, read_received, read_tables
 from torture.system.cluster import Cluster
 
 _POLL_S = 0.25
 _OBSERVED = 2_000  # payments that are looked at through the API
 _AT_ONCE = 16
 _SCRAPES = 5
+_TEND_S = 2.0
 
 
-async def come_to_rest(cluster: Cluster, *, within_s: float) -> float:
-    """Wait until no work is left, or time is up. Return the seconds that it took."""
+async def come_to_rest(
+    cluster: Cluster, *, within_s: float, tend: Callable[[], Awaitable[None]] | None = None
+) -> float:
+    """Wait until no work is left, or time is up. Return the seconds that it took. `tend` is called now and then."""
     started_s = time.monotonic()
+    tended_s = -_TEND_S
     overview = Overview(cluster.database_url)
     try:
         while time.monotonic() - started_s < within_s:
-            if await _at_rest(cluster, overview):
+            if tend is not None and time.monotonic() - tended_s > _TEND_S:
+                await tend()
+                tended_s = time.monotonic()
+            if await _at_rest(cluster, overview) and (tend is None or await delivered(cluster.database_url)):
                 break
             await asyncio.sleep(_POLL_S)
     finally:
@@ -71,6 +80,8 @@ async def collect(
     http: HttpClient,
     started_s: float,
     waited_s: float,
+    endpoints: Sequence[Endpoint] = (),
+    dead_path: str | None = None,
 ) -> History:
     """Return the history. Raises StoreUnavailable, StreamError, OSError."""
     postgres = await read_rows(cluster.database_url)
@@ -87,13 +98,27 @@ async def collect(
         provider=watch.provider,
         rows=postgres.rows,
         events=postgres.events,
-        metrics={name: await _metrics(cluster, name, http) for name in (*cluster.shape.apis, *cluster.shape.workers)},
+        metrics={name: await _metrics(cluster, name, http) for name in cluster.points},
         broker=await read_broker(cluster.redis_url, stream=cluster.factory.stream),
         live_consumers=frozenset(cluster.shape.workers),
         logs={path.name: LogFile(path) for path in sorted(cluster.folder.logs.iterdir())},
-        canaries=[*cluster.secrets, *canaries],
+        canaries=[*cluster.secrets, *canaries, *(secret.text for one in endpoints for secret in one.secrets)],
         faults=bool(cluster.tally.made),
         waited_s=waited_s,
+        webhooks=await _webhooks(cluster, endpoints, dead_path) if cluster.shape.dispatchers else None,
+    )
+
+
+async def _webhooks(cluster: Cluster, endpoints: Sequence[Endpoint], dead_path: str | None) -> WebhookHistory:
+    died = cluster.tally.dead_endpoint
+    return WebhookHistory(
+        endpoints=endpoints,
+        received=await asyncio.to_thread(read_received, cluster.factory.receiver_journal, endpoints),
+        tables=await read_tables(cluster.database_url),
+        troubles=troubles(cluster.tally, cluster.shape),
+        comparison=None
+        if died is None or dead_path is None
+        else Comparison(alone=died[:2], beside_dead=died[1:], dead_path=dead_path),
     )
 
 

@@ -18,6 +18,7 @@ from okane.simulator.journal import Charge as JournalLine
 from okane.store.history import EventRow, HistoryStore, PaymentHistory, PaymentRow
 from streams import Inspector, StreamStats, connect
 from torture.gateway.books import read_intents
+from torture.history.webhooks import WebhookHistory
 from torture.system.tally import SwitchedTime
 
 __all__ = [
@@ -189,6 +190,7 @@ class History:
     canaries: Sequence[str] = ()
     faults: bool = True
     waited_s: float = 0.0
+    webhooks: WebhookHistory | None = None
 
     def total(self, metric: str) -> float:
         """The sum of a metric's samples over all processes and labels."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from okane.payment import CLOSED_UNCHARGED, Status
 from torture.history.journals import History
-from torture.invariants import at_rest, leaks, money, promises, providers, timelines
+from torture.invariants import at_rest, leaks, money, promises, providers, timelines, webhooks
 from torture.invariants.violation import Violation
 
 __all__ = ["INVARIANTS", "Finding", "Invariant", "Verdict", "Violation", "check"]
@@ -146,6 +146,48 @@ INVARIANTS: Sequence[Invariant] = (
         "no canary secret or card number in any log",
         leaks.logs_hold_no_secrets,
         lambda history: len(history.logs),
+    ),
+    Invariant(
+        "I13",
+        "every change of a subscribed type arrived at its endpoint, or is given up with a reason",
+        webhooks.of_webhooks(webhooks.nothing_is_missed),
+        webhooks.count_due,
+    ),
+    Invariant(
+        "I14",
+        "per endpoint and payment one request at a time, in the order of versions",
+        webhooks.of_webhooks(webhooks.payments_are_in_order),
+        webhooks.count_received,
+    ),
+    Invariant(
+        "I15",
+        "every webhook verifies under a secret of its time, and one id has one body",
+        webhooks.of_webhooks(webhooks.requests_are_signed),
+        webhooks.count_received,
+    ),
+    Invariant(
+        "I16",
+        "no webhook after a deletion, of another account, or of a type not subscribed to",
+        webhooks.of_webhooks(webhooks.nothing_uncalled_arrives),
+        webhooks.count_received,
+    ),
+    Invariant(
+        "I17",
+        "at rest: outbox empty, every endpoint queue at the end of a dense log, no delivery waits",
+        webhooks.of_webhooks(webhooks.log_is_at_rest),
+        webhooks.count_logged,
+    ),
+    Invariant(
+        "I18",
+        "a delivered webhook is sent again only if its result could not be written",
+        webhooks.of_webhooks(webhooks.repeats_have_a_reason),
+        webhooks.count_received,
+    ),
+    Invariant(
+        "I19",
+        "a dead endpoint does not delay the others",
+        webhooks.of_webhooks(webhooks.dead_endpoints_harm_no_other),
+        webhooks.count_compared,
     ),
     Invariant(
         "I20",

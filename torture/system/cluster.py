@@ -33,6 +33,7 @@ _REDIS_DISK_MB = 192
 _POSTGRES_DISK_MB = 512
 _PAYMENT_BYTES = 6_000  # on Postgres' disk: row, events, indexes, and some log
 STOPPED_LEASES = 1.5  # for so many leases a process is stopped that is to lose them
+DISPATCHER_STOPPED_S = 12.0  # its lease is 10 s, and no setting
 
 
 class Cluster:
@@ -84,7 +85,8 @@ class Cluster:
     @property
     def secrets(self) -> list[str]:
         """The secrets that every process has and no log may show."""
-        return [self.factory.redis_password, self.database_url.partition("@")[0].rpartition(":")[2]]
+        database_password = self.database_url.partition("@")[0].rpartition(":")[2]
+        return [self.factory.redis_password, self.factory.webhook_master, database_password]
 
     @contextlib.asynccontextmanager
     async def running(self, *, small_disks: bool) -> AsyncIterator[None]:
@@ -128,13 +130,19 @@ class Cluster:
             servers.append(self._server("redis", factory.redis(number), partial(factory.wipe_redis, number)))
         for program in servers:
             await asyncio.to_thread(program.server.prepare)
-        gateway = self._new_program("gateway", factory.gateway)
-        await self._keep(tasks, [*servers, self._new_program("provider", factory.provider), gateway])
+        outside = [self._new_program("provider", factory.provider), self._new_program("gateway", factory.gateway)]
+        if self.shape.dispatchers:
+            outside.append(self._new_program("receiver", factory.receiver))
+        await self._keep(tasks, [*servers, *outside])
         await migrate(self.database_url)
         ports = {name: factory.port(name) for name in ("postgres", "provider", "gateway", *self.shape.apis)}
         self.links = Links(self.shape, {**ports, "redis": factory.port(self.redis.name)})
         await self.links.start()
-        okane = [*(("api", name) for name in self.shape.apis), *(("worker", name) for name in self.shape.workers)]
+        okane = [
+            *(("api", name) for name in self.shape.apis),
+            *(("worker", name) for name in self.shape.workers),
+            *(("dispatcher", name) for name in self.shape.dispatchers),
+        ]
         await self._keep(tasks, [self._okane(kind, name) for kind, name in okane])
 
     async def _keep(self, tasks: asyncio.TaskGroup, programs: Sequence[Program]) -> None:
@@ -146,7 +154,10 @@ class Cluster:
     def _okane(self, kind: str, name: str) -> Program:
         """Return a process of okane, which reaches the servers through its own proxies only."""
         points = self.points[name] = CrashPoints(
-            process=name, kind=kind, tally=self.tally, stopped_s=self.options.lease_s * STOPPED_LEASES
+            process=name,
+            kind=kind,
+            tally=self.tally,
+            stopped_s=DISPATCHER_STOPPED_S if kind == "dispatcher" else self.options.lease_s * STOPPED_LEASES,
         )
         ports = {server: self.links[f"{name}>{server}"].port for server in self.shape.servers_of[name]}
         database_port = self.factory.port("postgres")
@@ -158,7 +169,8 @@ class Cluster:
             "OKANE_REDIS_URL": self.factory.redis_url(ports["redis"]),
             "OKANE_PROVIDERS_FILE": str(providers_file),
         }
-        build = self.factory.worker if kind == "worker" else self.factory.api
+        builds = {"api": self.factory.api, "worker": self.factory.worker, "dispatcher": self.factory.dispatcher}
+        build = builds[kind]
         return self._new_program(kind, lambda: build(name, {**env, **points.arm()}), points=points)
 
     def _server(self, kind: str, server: Server, help_: Callable[[], None] | None = None) -> Program:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import psutil
 
 from okane.local.processes import Child
-from torture.system.tally import Tally
+from torture.system.tally import Strike, Tally
 
 _IMPATIENT_S = 8.0
 
@@ -85,6 +85,7 @@ class CrashPoints:
     def _struck(self) -> None:
         assert self._armed is not None
         self._tally.points[self._armed.partition(":")[0]] += 1
+        self._tally.strikes.append(Strike(self._process, _action(self._armed), time.time()))
         with contextlib.suppress(ValueError):
             self._queue.remove(self._armed)
         self._armed = None

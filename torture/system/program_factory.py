@@ -49,6 +49,7 @@ class ProgramFactory:
         self._places = places
         self._ports: dict[str, int] = {}
         self.redis_password = secrets.token_hex(16)
+        self.webhook_master = secrets.token_hex(32)
         self.stream = f"torture-{time.time_ns()}"
 
     def port(self, what: str) -> int:
@@ -73,7 +74,12 @@ class ProgramFactory:
             folder=self._places["postgres"],
             log=self._folder.log("postgres"),
             port=self.port("postgres"),
-            settings={"max_connections": _MAX_CONNECTIONS, "max_wal_size": "128MB"},
+            # The time of each commit is that of no process under test.
+            settings={
+                "max_connections": _MAX_CONNECTIONS,
+                "max_wal_size": "128MB",
+                "track_commit_timestamp": "on",
+            },
         )
 
     def redis(self, number: int) -> RedisServer:
@@ -131,6 +137,27 @@ class ProgramFactory:
     def gateway_url(self) -> str:
         return f"http://{LOOPBACK}:{self.port('gateway')}"
 
+    def receiver(self) -> OkaneProcess:
+        port = self.port("receiver")
+        arguments = ["--port", str(port), "--journal", str(self.receiver_journal), "--seed", str(self._options.seed)]
+        return OkaneProcess(
+            name="receiver",
+            program=(sys.executable, "-P", "-m", "torture.receiver"),
+            arguments=arguments,
+            env={},
+            log=self._folder.log("receiver"),
+            probe=answers_http(port, "/health"),
+            drain_s=_DRAIN_S,
+        )
+
+    @property
+    def receiver_journal(self) -> Path:
+        return self._folder.path / "receiver.jsonl"
+
+    @property
+    def receiver_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.port('receiver')}"
+
     def api(self, name: str, env: Mapping[str, str]) -> OkaneProcess:
         port = self.port(name)
         probe = answers_http(port, "/v1/health")
@@ -139,6 +166,10 @@ class ProgramFactory:
     def worker(self, name: str, env: Mapping[str, str]) -> OkaneProcess:
         probe = answers_http(self.port(f"{name} metrics"), "/healthz")
         return self._process(name, ["worker", "--name", name], probe=probe, env=env)
+
+    def dispatcher(self, name: str, env: Mapping[str, str]) -> OkaneProcess:
+        probe = answers_http(self.port(f"{name} metrics"), "/healthz")
+        return self._process(name, ["dispatch", "--name", name], probe=probe, env=env)
 
     def _process(self, name: str, arguments: list[str], *, probe: Probe, env: Mapping[str, str]) -> OkaneProcess:
         return OkaneProcess(
@@ -149,6 +180,7 @@ class ProgramFactory:
                 "OKANE_STREAM": self.stream,
                 "OKANE_METRICS_PORT": str(self.port(f"{name} metrics")),
                 "OKANE_LOG_FORMAT": "json",
+                **(self._webhook_env if self._shape.dispatchers else {}),
                 **self._clock_env(name),
                 **env,
             },
@@ -156,6 +188,10 @@ class ProgramFactory:
             probe=probe,
             drain_s=_DRAIN_S,
         )
+
+    @property
+    def _webhook_env(self) -> Mapping[str, str]:
+        return {"OKANE_WEBHOOK_MASTER": self.webhook_master, "OKANE_WEBHOOK_ALLOW": "127.0.0.0/8"}
 
     def set_clock(self, process: str, skew_s: float) -> None:
         """Shift the wall clock of a process whose clock can be shifted (`Shape.skewable`)."""

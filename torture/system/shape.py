@@ -11,6 +11,7 @@ from torture.options import TortureOptions
 
 _API_POINTS = ("accept.", "notice.")
 _SHARED_POINTS = ("publish.",)
+_DISPATCHER_POINTS = ("webhooks.",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,7 @@ class Shape:
 
     apis: Sequence[str]
     workers: Sequence[str]
+    dispatchers: Sequence[str] = ()
     failpoints: Sequence[str] = ()
 
     @classmethod
@@ -26,7 +28,12 @@ class Shape:
         return cls(
             apis=tuple(f"api-{number}" for number in range(1, options.apis + 1)),
             workers=tuple(f"worker-{number}" for number in range(1, options.workers + 1)),
-            failpoints=tuple(sorted(all_failpoints())),
+            dispatchers=tuple(f"dispatcher-{number}" for number in range(1, options.dispatchers + 1)),
+            failpoints=tuple(
+                name
+                for name in sorted(all_failpoints())
+                if options.dispatchers or not name.startswith(_DISPATCHER_POINTS)
+            ),
         )
 
     @property
@@ -38,7 +45,8 @@ class Shape:
     def servers_of(self) -> Mapping[str, Sequence[str]]:
         """Return the links of each process: its servers, and the clients of an API."""
         apis = dict.fromkeys(self.apis, ("clients", "postgres", "redis"))
-        return {**apis, **dict.fromkeys(self.workers, ("postgres", "redis", "provider", "gateway"))}
+        workers = dict.fromkeys(self.workers, ("postgres", "redis", "provider", "gateway"))
+        return {**apis, **workers, **dict.fromkeys(self.dispatchers, ("postgres", "redis"))}
 
     @property
     def links(self) -> Sequence[str]:
@@ -48,4 +56,6 @@ class Shape:
         """The processes that pass by a failpoint."""
         if failpoint.startswith(_API_POINTS):
             return self.apis
+        if failpoint.startswith(_DISPATCHER_POINTS):
+            return self.dispatchers
         return [*self.apis, *self.workers] if failpoint.startswith(_SHARED_POINTS) else self.workers

@@ -25,6 +25,25 @@ class SwitchedTime:
     until_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultTime:
+    """The time of a fault, since the epoch, from before it was made until it had healed; `touched` is what it struck."""
+
+    fault: str
+    touched: frozenset[str]
+    since_s: float
+    until_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """A failpoint that struck in a process, or was armed there if it delays or raises, and when (since the epoch)."""
+
+    process: str
+    action: str
+    at_s: float
+
+
 @dataclass(slots=True)
 class Tally:
     """Counts by kind, and the moments that repairs are measured from."""
@@ -33,6 +52,11 @@ class Tally:
     made: Counter[str] = field(default_factory=Counter)  # faults by name
     failed: dict[str, str] = field(default_factory=dict)  # faults that went wrong themselves: why
     points: Counter[str] = field(default_factory=Counter)  # failpoints that struck
+    times: list[FaultTime] = field(default_factory=list)
+    strikes: list[Strike] = field(default_factory=list)
+    dead_endpoint: tuple[float, float, float] | None = (
+        None  # when the repairs began, when it died, and when it was back
+    )
     deaths: list[Death] = field(default_factory=list)
     redis_back: list[float] = field(default_factory=list)  # seconds since the epoch
     calm_from_s: float = float("inf")  # what died later died alone

@@ -1,0 +1,293 @@
+"""Every way of breaking an invariant of webhooks is caught, and named as that invariant alone; what holds is let through."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from standardwebhooks import Webhook
+
+from okane.payment import Status
+from okane.webhooks.types import EventType, matches, type_of_change
+from tests.faults.histories import STARTED_S, good, story
+from tests.faults.webhook_histories import (
+    ALL,
+    DEAD_FROM_S,
+    DEATH,
+    ENDPOINTS,
+    OTHER,
+    ROTATED,
+    ROTATED_S,
+    STOP,
+    Place,
+    Spoil,
+    arrival,
+    having,
+    having_tables,
+    later,
+    of,
+    request,
+    with_requests,
+    with_webhooks,
+)
+from torture.history.journals import History
+from torture.history.troubles import troubles
+from torture.history.webhooks import Secret, read_received, reported, type_of
+from torture.invariants.verdict import check
+from torture.invariants.webhooks import CONFIRMED_S
+from torture.options import TortureOptions
+from torture.receiver.journal import ReceiverJournal
+from torture.system.shape import Shape
+from torture.system.tally import Death, FaultTime, Strike, Tally
+
+OF_WEBHOOKS = [f"I{number}" for number in range(13, 20)]
+PLAIN = Place(ALL.path, "plain", 2)
+RETRIED = Place(ALL.path, "retried", 2)
+AT_ROTATED = Place(ROTATED.path, "plain", 2)
+
+
+def slow_beside_the_dead(history: History) -> History:
+    """Half of the events were committed before an endpoint died; the others after it, and took two seconds."""
+    webhooks = of(history)
+    endpoints = [replace(ALL, path=f"/all/{number}") for number in range(3)]
+    committed_s, received = {}, []
+    for row in webhooks.tables.log:
+        is_before = row.position <= len(webhooks.tables.log) // 2
+        at_s = (STARTED_S + 500 if is_before else DEAD_FROM_S) + row.position
+        committed_s[row.payment_id, row.version] = at_s
+        received += [arrival(one, row, at_s=at_s + (0 if is_before else 2)) for one in endpoints]
+    # The versions of a payment are in order still.
+    assert list(committed_s.values()) == sorted(committed_s.values())
+    tables = replace(webhooks.tables, committed_s=committed_s, done_to={})
+    return having(endpoints=endpoints, received=received, tables=tables)(history)
+
+
+BROKEN: dict[str, tuple[str, Spoil]] = {
+    # I13
+    "never sent": ("I13", with_requests(lambda _: [], PLAIN)),
+    "never accepted": ("I13", request(PLAIN, accepted=False)),
+    "given up without a reason": (
+        "I13",
+        lambda history: having_tables(given_up={("e-all", position_of(history, "plain", 2)): " "})(
+            with_requests(lambda _: [], PLAIN)(history)
+        ),
+    ),
+    "logged as another type": (
+        "I13",
+        lambda history: having_tables(
+            log=[
+                replace(row, type="payment.failed") if (row.payment_id, row.version) == ("id-plain", 2) else row
+                for row in of(history).tables.log
+            ]
+        )(history),
+    ),
+    # I14
+    "two requests at once": (
+        "I14",
+        with_requests(lambda one: [replace(one, accepted=False), later(one, 0.01)], PLAIN),
+    ),
+    "the later version first": (
+        "I14",
+        with_requests(lambda one: [later(one, 10)], RETRIED),
+    ),
+    # I15
+    "not signed": ("I15", request(PLAIN, signed_by=())),
+    "signed for another day": ("I15", request(PLAIN, skew_s=-301.0)),
+    "not to be read": ("I15", request(PLAIN, broken="KeyError: 'webhook-id'")),
+    "an id of another event": ("I15", request(PLAIN, event_id="evt_other_2")),
+    "another body": (
+        "I15",
+        with_requests(lambda one: [replace(one, accepted=False), later(one, 9, digest="another")], PLAIN),
+    ),
+    "signed with the older secret for too long": (
+        "I15",
+        with_requests(
+            lambda one: [later(one, ROTATED_S + CONFIRMED_S - STARTED_S)],
+            AT_ROTATED,
+        ),
+    ),
+    # I16
+    "sent after the deletion": (
+        "I16",
+        having(
+            endpoints=[replace(one, deleted_s=STARTED_S - 5) if one.path == "/deleted/1" else one for one in ENDPOINTS]
+        ),
+    ),
+    "sent to another account": (
+        "I16",
+        with_requests(lambda one: [one, replace(one, path=OTHER.path)], PLAIN),
+    ),
+    "of a type that was not subscribed to": (
+        "I16",
+        with_requests(lambda one: [one, replace(one, path=ROTATED.path)], RETRIED),
+    ),
+    # I17
+    "rows in the outbox": ("I17", having_tables(outbox_rows=1)),
+    "a queue that lags": ("I17", having_tables(done_to={"e-all": 1})),
+    "a delivery that waits": ("I17", having_tables(waiting={"e-all": 1})),
+    "a hole in the log": ("I17", lambda history: having_tables(last=of(history).tables.last + 1, done_to={})(history)),
+    "an event twice in the log": (
+        "I17",
+        lambda history: having_tables(
+            log=[*of(history).tables.log, replace(of(history).tables.log[-1], position=of(history).tables.last + 1)],
+            last=of(history).tables.last + 1,
+            done_to={},
+        )(history),
+    ),
+    # I18
+    "sent again for no reason": ("I18", with_requests(lambda one: [one, later(one, 30)], PLAIN)),
+    # I19
+    "slow beside a dead endpoint": ("I19", slow_beside_the_dead),
+}
+
+
+def position_of(history: History, payment: str, version: int) -> int:
+    return next(
+        row.position for row in of(history).tables.log if (row.payment_id, row.version) == (f"id-{payment}", version)
+    )
+
+
+def test_a_delivered_history_holds() -> None:
+    verdict = check(with_webhooks())
+    assert verdict.violations == []
+    assert verdict.not_judged == ["I11", "I19"]  # too few payments were beside the dead endpoint
+
+
+def test_a_history_without_webhooks_is_not_judged_by_their_invariants() -> None:
+    verdict = check(good())
+    assert verdict.holds
+    assert set(OF_WEBHOOKS) <= set(verdict.not_judged)
+
+
+@pytest.mark.parametrize(("invariant", "spoil"), BROKEN.values(), ids=BROKEN)
+def test_each_way_of_breaking_an_invariant_is_caught_as_that_alone(invariant: str, spoil: Spoil) -> None:
+    verdict = check(spoil(with_webhooks()))
+    assert {violation.invariant for violation in verdict.violations} == {invariant}, verdict.violations
+    assert verdict.counts[invariant] == len(verdict.violations)
+
+
+def test_every_invariant_has_a_way_of_being_broken() -> None:
+    assert {invariant for invariant, _ in BROKEN.values()} == set(OF_WEBHOOKS)
+
+
+EXCUSED: dict[str, Spoil] = {
+    "given up with a reason": lambda history: having_tables(
+        given_up={("e-all", position_of(history, "plain", 2)): "status_5xx"}
+    )(with_requests(lambda _: [], PLAIN)(history)),
+    "committed before the creation was answered": having(
+        endpoints=[replace(one, created_s=STARTED_S + 100) for one in ENDPOINTS], received=[]
+    ),
+    "in flight twice while its owner was stopped": lambda history: having(troubles=[STOP])(
+        with_requests(lambda one: [one, later(one, 0.01)], PLAIN)(history)
+    ),
+    "sent again after its owner's death": lambda history: having(troubles=[DEATH])(
+        with_requests(lambda one: [one, later(one, 9)], PLAIN)(history)
+    ),
+    "tried until it was accepted": with_requests(
+        lambda one: [replace(one, accepted=False), later(one, 0.1, accepted=False), later(one, 0.2)], PLAIN
+    ),
+    "signed with both secrets": request(AT_ROTATED, signed_by=(0, 1)),
+    "signed with the older secret alone for a moment": with_requests(
+        lambda one: [replace(later(one, ROTATED_S + 1 - STARTED_S), signed_by=(0,))],
+        AT_ROTATED,
+    ),
+}
+
+
+@pytest.mark.parametrize("spoil", EXCUSED.values(), ids=EXCUSED)
+def test_what_may_happen_is_no_violation(spoil: Spoil) -> None:
+    assert check(spoil(with_webhooks())).violations == []
+
+
+def test_a_death_does_not_excuse_two_requests_at_once() -> None:
+    spoil = with_requests(lambda one: [replace(one, accepted=False), later(one, 0.01)], PLAIN)
+    verdict = check(having(troubles=[DEATH])(spoil(with_webhooks())))
+    assert {violation.invariant for violation in verdict.violations} == {"I14"}
+
+
+def test_types_are_named_as_the_product_names_them() -> None:
+    """The two were written apart; where they differ, one of them is wrong."""
+    for words in (
+        ("claimed", "success"),
+        ("claimed", "declined"),
+        ("claimed", "unavailable", "claimed", "spent", "retried"),
+        ("claimed", "unknown", "claimed", "pending:1:requires_action", "claimed", "pending"),
+        ("claimed", "spent", "late_result:1:needs_review"),
+        ("claimed", "success", "late_result:1"),
+        ("canceled",),
+    ):
+        events = story("x", *words).events
+        told = {change.version: type_ for change, type_ in reported(events)}
+        assert told == {
+            event.version: type_ for event in events if (type_ := type_of_change(event.event, event.status)) is not None
+        }
+    late = story("x", "claimed", "needs_review", "late_result:1").events[-1]
+    assert type_of(late, Status.NEEDS_REVIEW) == "payment.late_result"
+
+
+@pytest.mark.parametrize("types", [("payment.*",), ("payment.failed",), ("*",), ("payment.failed", "payment.canceled")])
+def test_subscriptions_are_read_as_the_product_reads_them(types: tuple[str, ...]) -> None:
+    endpoint = replace(ALL, types=types)
+    for type_ in EventType:
+        if not type_.is_of_endpoint:
+            assert endpoint.subscribes(type_) == matches(types, type_), type_
+
+
+def test_the_signatures_of_the_journal_are_verified_with_every_secret(tmp_path: Path) -> None:
+    old, new = (f"whsec_{letter * 40}" for letter in "AB")
+    endpoint = replace(ALL, secrets=tuple(Secret(text=text, asked_s=0.0, known_s=0.0) for text in (old, new)))
+    body = json.dumps(
+        {
+            "id": "evt_1_2",
+            "type": "payment.failed",
+            "account": "default",
+            "data": {"payment": {"id": "1", "version": 2}},
+        }
+    )
+    at = datetime.fromtimestamp(1_800_000_000, UTC)
+    journal = ReceiverJournal(tmp_path / "journal", life="a")
+    for signatures in (
+        Webhook(new).sign("evt_1_2", at, body),
+        f"{Webhook(new).sign('evt_1_2', at, body)} {Webhook(old).sign('evt_1_2', at, body)}",
+        f"v1a,AAAA {Webhook(old).sign('evt_1_2', at, body)}",
+        Webhook(new).sign("evt_1_3", at, body),
+    ):
+        headers = {"webhook-id": "evt_1_2", "webhook-timestamp": "1800000000", "webhook-signature": signatures}
+        journal.end(
+            journal.begin(path=ALL.path, headers=headers, body=body, began_s=1_800_000_001.0), status=200, at_s=2.0
+        )
+    journal.end(journal.begin(path=ALL.path, headers={}, body=body, began_s=1.0), status=200, at_s=2.0)
+    journal.close()
+    found = read_received(tmp_path / "journal", [endpoint])
+    assert [one.signed_by for one in found] == [(1,), (0, 1), (0,), (), ()]
+    assert [bool(one.broken) for one in found] == [False] * 4 + [True]
+    assert (found[0].payment_id, found[0].version, found[0].skew_s) == ("1", 2, -1.0)
+
+
+def test_only_what_concerns_deliveries_excuses_a_repeat() -> None:
+    tally = Tally()
+    for fault, touched in (
+        ("stop_dispatcher", "dispatcher-1"),
+        ("blackhole", "dispatcher-2>postgres"),
+        ("blackhole", "worker-1>postgres"),
+        ("stop_postgres", "postgres"),
+        ("receiver_refuses", "receiver"),
+        ("receiver_silent", "receiver"),
+        ("failpoint_kill", "dispatcher-1"),
+    ):
+        tally.times.append(FaultTime(fault=fault, touched=frozenset({touched}), since_s=1.0, until_s=2.0))
+    tally.deaths += [Death("dispatcher-1", 5.0), Death("worker-1", 6.0)]
+    tally.strikes += [Strike("dispatcher-1", "stop", 7.0), Strike("worker-1", "stop", 8.0)]
+    found = troubles(tally, Shape.of(TortureOptions(dispatchers=2)))
+    assert {(one.what, one.cuts_off) for one in found} == {
+        ("stop_dispatcher", True),
+        ("blackhole", True),
+        ("stop_postgres", True),
+        ("receiver_silent", False),
+        ("death of dispatcher-1", False),
+        ("failpoint in dispatcher-1", True),
+    }
+    assert len(found) == 6
