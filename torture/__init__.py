@@ -2,6 +2,7 @@
 
 run.py  options.py          one run, from the first start to the report; its options
 clients.py                  the load: seeded clients that record every answer
+subscribers.py              the owners of webhook endpoints, and a journal of what they were answered
 schedule.py  nemesis.py     the seeded schedule of faults; the nemesis (as in Jepsen) makes and heals them
 repairs.py                  the time of one repair when nothing else is wrong
 faults/                     all faults

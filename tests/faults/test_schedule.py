@@ -24,7 +24,7 @@ CARDS = (
     Card(fault="stop", targets=("a", "b"), hold_s=(1, 2)),
     Card(fault="flush", targets=("redis",)),
 )
-ALL_CARDS = [fault.card(Shape.of(TortureOptions())) for fault in FAULTS.values()]
+ALL_CARDS = [fault.card(Shape.of(TortureOptions(dispatchers=2))) for fault in FAULTS.values()]
 
 
 def steps(seed: int, count: int, cards: Sequence[Card] = CARDS) -> list[Step]:
@@ -42,7 +42,7 @@ def test_another_process_makes_the_same_schedule() -> None:
         from torture.options import TortureOptions
         from torture.system.shape import Shape
         from torture.schedule import schedule
-        cards = [fault.card(Shape.of(TortureOptions())) for fault in FAULTS.values()]
+        cards = [fault.card(Shape.of(TortureOptions(dispatchers=2))) for fault in FAULTS.values()]
         for step, _ in zip(schedule(cards, seed=3, pause_s=1.0), range(200)):
             print(step)
     """
@@ -90,7 +90,7 @@ def test_failpoints_are_armed_where_they_are_passed() -> None:
 
 
 def test_all_faults_can_be_dealt_and_name_what_they_touch() -> None:
-    shape = Shape.of(TortureOptions())
+    shape = Shape.of(TortureOptions(dispatchers=2))
     assert len(FAULTS) >= 30
     for step in steps(1, 1_000, ALL_CARDS):
         touched = FAULTS[step.fault].touches(step, shape)
