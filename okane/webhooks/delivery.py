@@ -16,7 +16,7 @@ State = Literal["delivered", "waiting", "given_up"]
 
 
 class Answer(Protocol):
-    """The end of a request. `outcome` is `delivered`, or the kind of failure."""
+    """The end of a request. `outcome` is `delivered`, or the kind of failure; `reason` describes it, `text` is the body."""
 
     @property
     def outcome(self) -> str: ...
@@ -26,6 +26,8 @@ class Answer(Protocol):
     def ms(self) -> int: ...
     @property
     def retry_after(self) -> float | None: ...
+    @property
+    def reason(self) -> str: ...
     @property
     def text(self) -> str: ...
 
@@ -86,6 +88,5 @@ class Batch:
 
 
 def reason_of(answer: Answer) -> str:
-    """Return the kind of failure, and on the next line the text that the endpoint sent."""
-    text = answer.text.replace("\0", "")
-    return f"{answer.outcome}\n{text}" if text else answer.outcome
+    """Return the kind of failure, and on the next line the text that the endpoint sent, or a description."""
+    return f"{answer.outcome}\n{answer.text or answer.reason}"

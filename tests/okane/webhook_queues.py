@@ -21,12 +21,13 @@ class Ended:
     status: int | None = 200
     ms: int = 3
     retry_after: float | None = None
+    reason: str = ""
     text: str = ""
 
 
 OK = Ended()
 FAILED = Ended("status_5xx", 500, text="boom")
-TIMED_OUT = Ended("timeout", None)
+TIMED_OUT = Ended("timeout", None, reason="no answer within 15 s")
 GONE = Ended("status_410", 410)
 
 

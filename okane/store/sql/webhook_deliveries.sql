@@ -11,11 +11,15 @@ ORDER BY ep.created_at, ep.id
 
 -- name: redeliver
 -- The failed attempts so far stay in `earlier`. Without a row the event was not tried yet, or its row is from before the
--- endpoint.
+-- endpoint. The new version tells the owner of the queue to look.
+WITH ep AS (
+    UPDATE webhook_endpoints ep SET version = ep.version + 1
+    WHERE ep.id = %(id)s::uuid AND ep.account_id = %(account_id)s::text AND ep.status <> 'deleted'
+    RETURNING ep.id
+)
 INSERT INTO webhook_deliveries AS d (endpoint_id, position, state, attempts, at, next_at)
 SELECT ep.id, %(position)s::bigint, 'waiting', 0, now(), now()
-FROM webhook_endpoints ep
-WHERE ep.id = %(id)s::uuid AND ep.account_id = %(account_id)s::text AND ep.status <> 'deleted'
+FROM ep
 ON CONFLICT (endpoint_id, position) DO UPDATE SET state = 'waiting', next_at = now()
 RETURNING {delivery}
 
@@ -49,12 +53,17 @@ SELECT (SELECT e.position FROM webhook_events e
         ORDER BY e.account_id DESC, e.position DESC LIMIT 1)
 
 -- name: recover
+-- The new version tells the owner of the queue to look.
+WITH ep AS (
+    UPDATE webhook_endpoints ep SET version = ep.version + 1
+    WHERE ep.id = %(id)s::uuid AND ep.account_id = %(account_id)s::text AND ep.status <> 'deleted'
+      AND (SELECT count(*) FROM webhook_replays o
+           WHERE o.endpoint_id = ep.id AND o.from_position <> %(first)s::bigint) < %(most)s::bigint
+    RETURNING ep.id
+)
 INSERT INTO webhook_replays AS r (endpoint_id, from_position, to_position, next, only_failed)
 SELECT ep.id, %(first)s::bigint, %(last)s::bigint, %(first)s::bigint, %(only_failed)s::boolean
-FROM webhook_endpoints ep
-WHERE ep.id = %(id)s::uuid AND ep.account_id = %(account_id)s::text AND ep.status <> 'deleted'
-  AND (SELECT count(*) FROM webhook_replays o
-       WHERE o.endpoint_id = ep.id AND o.from_position <> %(first)s::bigint) < %(most)s::bigint
+FROM ep
 ON CONFLICT (endpoint_id, from_position) DO UPDATE SET
     to_position = greatest(r.to_position, excluded.to_position), next = excluded.next,
     only_failed = r.only_failed AND excluded.only_failed
