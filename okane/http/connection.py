@@ -19,6 +19,7 @@ from streams.values import value
 MAX_ANSWER_BYTES = 64 * 1024  # of a body, unless the call allows more
 _UNREAD_LIMIT = 64
 _ALWAYS_READ = frozenset({b"content-length", b"transfer-encoding", b"date", b"retry-after"})
+BODY_GRACE_S = 2.0  # for the body after its head, where the head alone is the answer
 MAX_FRAMING_BYTES = 32 * 1024  # around a body: heads, interim answers, sizes of chunks, trailers
 
 
@@ -61,6 +62,7 @@ class HttpConnection(asyncio.Protocol):
         "_due_s",
         "_exchanges",
         "_framed",
+        "_head_counts",
         "_head_read",
         "_headers",
         "_keep",
@@ -99,6 +101,7 @@ class HttpConnection(asyncio.Protocol):
         self._body = bytearray()
         self._max_body = MAX_ANSWER_BYTES
         self._complete = False
+        self._head_counts = False
         self._coding: list[bytes] = []
         self._retry_after: str | None = None
         self._headers: dict[str, str] = {}
@@ -115,6 +118,11 @@ class HttpConnection(asyncio.Protocol):
         """True while another request may be sent, as far as the event loop has noticed."""
         return self._open and not self._transport.is_closing()
 
+    @property
+    def is_kept(self) -> bool:
+        """True if it has carried a request already."""
+        return self._exchanges > 0
+
     def is_quiet(self) -> bool:
         """Return True while open and without unread input: no end of stream and no second answer.
 
@@ -123,13 +131,21 @@ class HttpConnection(asyncio.Protocol):
         return self.is_open and not self._poll.poll(0)
 
     async def exchange(
-        self, request: bytes, *, due_s: float, overdue: BrokenExchange, max_answer_bytes: int = MAX_ANSWER_BYTES
+        self,
+        request: bytes,
+        *,
+        due_s: float,
+        overdue: BrokenExchange,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
+        head_counts: bool = False,
     ) -> HttpResponse | BrokenExchange:
         """Write `request` once and return its answer, or `overdue` if there is none at `due_s`.
 
-        A body of more than `max_answer_bytes` ends the connection.
+        A body of more than `max_answer_bytes` ends the connection. With `head_counts` an answer counts when its head has
+        come: a body that is cut, too long, oddly encoded or slow ends the connection, and the answer has its beginning.
         """
         assert self._answer is None
+        self._head_counts = head_counts
         self._max_body = max_answer_bytes
         self._exchanges += 1
         self._received = 0
@@ -147,7 +163,7 @@ class HttpConnection(asyncio.Protocol):
             if self._answer is not None:  # the caller was cancelled: the answer is still to come
                 self.end(BrokenExchange("given up"))
 
-    def end(self, outcome: BrokenExchange) -> None:
+    def end(self, outcome: HttpResponse | BrokenExchange) -> None:
         """Abort the connection. A request in flight gets `outcome`."""
         self._open = False
         self._transport.abort()
@@ -166,27 +182,30 @@ class HttpConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except HttpParserError as error:
-            self.end(BrokenExchange(f"unreadable answer: {error.__context__ or error}"))
+            self._cut(BrokenExchange(f"unreadable answer: {error.__context__ or error}"))
             return
         if len(self._body) > self._max_body:
-            self.end(BrokenExchange(f"HTTP {self._status} with more than {self._max_body // 1024} kB"))
+            self._cut(BrokenExchange(f"HTTP {self._status} with more than {self._max_body // 1024} kB"))
         elif self._received - len(self._body) > MAX_FRAMING_BYTES:
-            self.end(BrokenExchange(f"an answer with more than {MAX_FRAMING_BYTES // 1024} kB around its body"))
+            self._cut(BrokenExchange(f"an answer with more than {MAX_FRAMING_BYTES // 1024} kB around its body"))
         elif self._complete:
             self._open = self._keep
             self._finish(self._response())
+        elif self._has_counting_head():  # a body that trickles must not hold the caller until its deadline
+            self._watch(min(self._due_s, self._loop.time() + BODY_GRACE_S))
 
     def eof_received(self) -> None:
         self._open = False
         # An empty body without a length may have been cut off, and would turn a truncated 503 into "nothing moved". Any
         # other truncated body is not JSON, which decides nothing.
-        if self._answer is not None and not self._framed and self._body.strip():
+        if self._answer is not None and (self._has_counting_head() or (not self._framed and self._body.strip())):
             self._finish(self._response())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._open = False
         stale = self._exchanges > 1 and not self._received
-        self._finish(BrokenExchange(f"connection lost: {exc or 'closed by the server'}"[:255], stale=stale))
+        lost = BrokenExchange(f"connection lost: {exc or 'closed by the server'}"[:255], stale=stale)
+        self._finish(self._response() if self._has_counting_head() else lost)
         if self._timer is not None:
             self._timer.cancel()
         self._on_lost(self)
@@ -258,7 +277,15 @@ class HttpConnection(asyncio.Protocol):
         if self._loop.time() < self._due_s:
             self._watch(self._due_s)
         else:
-            self.end(self._overdue)
+            self._cut(self._overdue)
+
+    def _has_counting_head(self) -> bool:
+        """Return True if the head of the final answer has come, and is all that the caller needs."""
+        return self._head_counts and self._head_read and self._status >= 200
+
+    def _cut(self, outcome: BrokenExchange) -> None:
+        """End the connection within an answer, with `outcome` unless its head counts."""
+        self.end(self._response() if self._has_counting_head() else outcome)
 
     def _expect_head(self) -> None:
         self._head_read = False

@@ -6,10 +6,12 @@ Guarantee: callers are served in the order of their calls. A caller that gets no
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal
 
 from okane.http.connection import BrokenExchange, HttpConnection
 
@@ -17,22 +19,28 @@ from okane.http.connection import BrokenExchange, HttpConnection
 # about to close has an unknown outcome; a handshake every few seconds in a quiet hour costs nothing.
 # A pool for a server that is known to keep connections for longer has a longer limit.
 IDLE_LIMIT_S = 4.0
+Connector = Callable[[Callable[[], HttpConnection]], Awaitable[HttpConnection]]  # raises OSError
 _CLOSED = BrokenExchange("the client was closed")
 _DISCARDED = BrokenExchange("the connection was discarded")
 
 
+class AddressRefused(OSError):
+    """An address that a connector does not connect to. The message names no address: it may go to a client."""
+
+
 @dataclass(frozen=True, slots=True)
 class NoConnection:
-    """The reason why there is no connection: nothing was sent."""
+    """The reason why there is no connection: nothing was sent. `part` is what failed."""
 
     reason: str
+    part: Literal["timeout", "dns", "guard", "tls", "connect"] = field(default="connect", compare=False)
 
 
 class ConnectionPool:
     """Created on a running loop. Every connection from `take` must return through `give_back`, in any state.
 
     A connection that has been idle for `idle_limit_s` is not used again. `headers` names the response headers that answers
-    carry besides Retry-After and Date; all others are dropped unread.
+    carry besides Retry-After and Date; all others are dropped unread. `connector` replaces the connect to `host` and `port`.
     """
 
     def __init__(
@@ -44,6 +52,7 @@ class ConnectionPool:
         connections: int,
         idle_limit_s: float = IDLE_LIMIT_S,
         headers: Iterable[str] = (),
+        connector: Connector | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._host = host
@@ -51,6 +60,7 @@ class ConnectionPool:
         self._tls = tls
         self._idle_limit_s = idle_limit_s
         self._headers = frozenset(name.lower().encode("ascii") for name in headers)
+        self._connector = connector
         self._free = connections  # how many more callers may take a connection, the idle ones included
         self._waiting: deque[asyncio.Future[None]] = deque()  # empty while anything is free
         self._idle: deque[HttpConnection] = deque()  # the last used at the end: a few stay warm and the others age
@@ -77,6 +87,11 @@ class ConnectionPool:
             connection.end(_DISCARDED)
         self._release()
 
+    def drop_idle(self) -> int:
+        """Close the connections that have been idle for too long, and return how many are idle still."""
+        self._drop_idle(until_s=self._loop.time() - self._idle_limit_s)
+        return len(self._idle)
+
     async def aclose(self) -> None:
         """Close every connection and wait for that. Exchanges in flight end as BrokenExchange."""
         self._closed = True
@@ -99,9 +114,9 @@ class ConnectionPool:
                 finally:
                     self._connect_timeouts.discard(timeout)
         except TimeoutError:
-            return NoConnection("the client is closed" if self._closed else "no connection in time")
+            return NoConnection("the client is closed" if self._closed else "no connection in time", "timeout")
         except (OSError, UnicodeError) as error:  # UnicodeError: an invalid host name
-            return NoConnection(f"no connection: {error}"[:255])
+            return NoConnection(f"no connection: {error}"[:255], _failed_part(error))
 
     async def _acquire(self) -> None:
         if self._free:
@@ -149,14 +164,35 @@ class ConnectionPool:
             self._idle.popleft().end(_DISCARDED)
 
     async def _connect(self) -> HttpConnection:
+        connection = await self._new_connection()
+        if not connection.is_open:
+            raise ConnectionResetError("the server hung up before the request")
+        self._connections.add(connection)
+        return connection
+
+    async def _new_connection(self) -> HttpConnection:
+        if self._connector is not None:
+            return await self._connector(self._protocol)
         _, connection = await self._loop.create_connection(
-            lambda: HttpConnection(on_lost=self._connections.discard, headers=self._headers),
+            self._protocol,
             self._host,
             self._port,
             ssl=self._tls,
             server_hostname=None if self._tls is None else self._host.rstrip("."),
         )
-        if not connection.is_open:
-            raise ConnectionResetError("the server hung up before the request")
-        self._connections.add(connection)
         return connection
+
+    def _protocol(self) -> HttpConnection:
+        return HttpConnection(on_lost=self._connections.discard, headers=self._headers)
+
+
+def _failed_part(error: Exception) -> Literal["dns", "guard", "tls", "connect"]:
+    match error:
+        case AddressRefused():
+            return "guard"
+        case ssl.SSLError():
+            return "tls"
+        case socket.gaierror() | UnicodeError():
+            return "dns"
+        case _:
+            return "connect"

@@ -8,7 +8,6 @@ only if no byte of its request can have been sent.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Iterable
 from datetime import timedelta
 from types import TracebackType
@@ -16,6 +15,7 @@ from typing import Self
 
 from okane.http.connection import MAX_ANSWER_BYTES, BrokenExchange, HttpResponse
 from okane.http.pool import IDLE_LIMIT_S, ConnectionPool, NoConnection
+from okane.http.tls import client_context
 from okane.providers.base import Traits, Unavailable, Unknown
 from okane.providers.base_url import BaseUrl
 from streams.failpoints import failpoint
@@ -53,7 +53,7 @@ class HttpClient:
         self._pool = ConnectionPool(
             host=base_url.host,
             port=base_url.port,
-            tls=_tls() if base_url.is_tls else None,
+            tls=client_context() if base_url.is_tls else None,
             connections=connections,
             idle_limit_s=idle_limit_s,
             headers=headers,
@@ -140,9 +140,3 @@ class HttpProvider:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-def _tls() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context
