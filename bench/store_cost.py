@@ -35,13 +35,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batch", type=int, default=256, help="payments in one statement")
     parser.add_argument("--before", type=Path, help="a checkout of another version, to compare with")
+    parser.add_argument("--subscribed", action="store_true", help="the account has a webhook endpoint")
     parser.add_argument("--round-of", nargs=2, metavar=("URL", "PID"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.round_of is None:
         _compare(options)
     else:
         url, pid = options.round_of
-        print(json.dumps(asyncio.run(_round(url, int(pid), options.batch))))
+        print(json.dumps(asyncio.run(_round(url, int(pid), options.batch, subscribed=options.subscribed))))
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -68,7 +69,9 @@ def _compare(options: argparse.Namespace) -> None:
                 with psycopg.connect(system.postgres.url, autocommit=True) as connection:
                     connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
                 url = system.postgres.database_url(name)
-                found[version].append(_ask(versions[version], url, system.postgres.child.pid, options.batch))
+                subscribed = options.subscribed and version == "now"
+                pid = system.postgres.child.pid
+                found[version].append(ask(versions[version], url, pid, options.batch, subscribed=subscribed))
                 system.drop_database(url)
     for what in found["now"][0]:
         _print(what, {version: [one[what] for one in rounds] for version, rounds in found.items()})
@@ -83,9 +86,10 @@ def _print(what: str, found: Mapping[str, Sequence[float]]) -> None:
     print(line)
 
 
-def _ask(version: Path, url: str, pid: int, batch: int) -> Mapping[str, float]:
-    """Return the figures of one round in a process of that version."""
+def ask(version: Path, url: str, pid: int, batch: int, *, subscribed: bool) -> Mapping[str, float]:
+    """Return the figures of one round in a process of that version. With `subscribed` the changes go to the outbox."""
     command = [sys.executable, "-P", __file__, "--batch", str(batch), "--round-of", url, str(pid)]
+    command += ["--subscribed"] if subscribed else []
     done = subprocess.run(  # noqa: S603 - our own program
         command, env={**os.environ, "PYTHONPATH": str(version)}, stdout=subprocess.PIPE, check=True, text=True
     )
@@ -93,8 +97,11 @@ def _ask(version: Path, url: str, pid: int, batch: int) -> Mapping[str, float]:
     return figures
 
 
-async def _round(url: str, pid: int, batch: int) -> Mapping[str, float]:
+async def _round(url: str, pid: int, batch: int, *, subscribed: bool) -> Mapping[str, float]:
     await migrate(url)
+    if subscribed:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("INSERT INTO webhook_accounts VALUES ('default')")
     store = PaymentStore(url, actor="bench", lease=timedelta(seconds=30), grace=timedelta(seconds=10))
     meter = _Meter(url, pid)
     await _pay(store, meter, batch, batch)  # connections, prepared statements
@@ -183,8 +190,12 @@ def _cpu_s(process: psutil.Process) -> float:
     try:
         return int(Path(f"/proc/{process.pid}/schedstat").read_text().split()[0]) / 1e9
     except OSError:
+        pass
+    try:
         times = process.cpu_times()
-        return times.user + times.system
+    except psutil.NoSuchProcess:  # a worker of autovacuum that has ended since it was listed
+        return 0.0
+    return times.user + times.system
 
 
 if __name__ == "__main__":
