@@ -19,9 +19,10 @@ from okane.providers.config import load_providers
 from okane.providers.config_reload import ConfigReload
 from okane.providers.registry import build_providers, charge_secrets
 from okane.providers.secrets import CurrentSecrets
-from okane.store import ProviderEventStore
+from okane.store import ProviderEventStore, WebhookEventStore
 from okane.worker.notice_follow_up import NoticeFollowUp
 from okane.worker.outcome_rules import OutcomeRules
+from okane.worker.sequencing import Sequencing
 from okane.worker.worker import Duty, Worker, WorkerOptions
 from streams import RetryPolicy
 
@@ -52,7 +53,7 @@ async def run_worker(settings: Settings, *, name: str) -> None:
             closing.push_async_callback(provider.aclose)
         gates, watch, limits = build_gates(settings, resources, tuple(providers), name=name, closing=closing)
         limits.set(config.rates)
-        duties: list[Duty] = [watch]
+        duties: list[Duty] = [watch, _sequencing(settings, resources, closing)]
         if config.path is not None:
             duties.append(_notice_follow_up(settings, resources, closing))
             duties.append(ConfigReload.of_charges(config, settings, secrets, set_rates=limits.set))
@@ -75,6 +76,14 @@ async def run_worker(settings: Settings, *, name: str) -> None:
         log.info("worker_started", concurrency=settings.concurrency, providers=list(providers), metrics=metrics_url)
         await worker.run(stop)
     log.info("worker_stopped")
+
+
+def _sequencing(settings: Settings, resources: Resources, closing: contextlib.AsyncExitStack) -> Sequencing:
+    events = WebhookEventStore(needed(settings.database_url, "DATABASE_URL"))
+    closing.push_async_callback(events.aclose)
+    return Sequencing(
+        sweep_store=resources.sweep_store, events=events, metrics=resources.metrics, interval=settings.sweep_interval
+    )
 
 
 def _notice_follow_up(settings: Settings, resources: Resources, closing: contextlib.AsyncExitStack) -> NoticeFollowUp:

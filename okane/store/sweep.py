@@ -89,6 +89,10 @@ class SweepStore:
         parameters = {"lanes": list(lanes), "again_ms": again_ms, "limit": limit, "early_ms": early_ms}
         return [WakeUp(*row) for row in await self._session.fetch(SQL["sweep_due"], parameters)]
 
+    async def needs_sequencing(self) -> bool:
+        """Return True if there may be changes without a position in the log of events: if any account has an endpoint."""
+        return bool((await self._session.fetch(SQL["sweep_webhooks"]))[0][0])
+
 
 async def _advance_cursor(connection: psycopg.AsyncConnection[Row], lane: str, below: UUID) -> MarkResult:
     """Move one lane's cursor towards `below` and mark the open rows that it passes; at most one window."""

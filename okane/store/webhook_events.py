@@ -15,11 +15,13 @@ from uuid import UUID
 
 import psycopg
 
+from okane.errors import StoreUnavailable
 from okane.store import sql_files, webhook_partitions
 from okane.store.prepared_statements import PreparedStatement, Row
 from okane.store.session import Session
 from okane.store.webhook_partitions import Dropped
 from okane.time_slice import TimeSlice
+from streams.failpoints import failpoint
 from streams.values import value
 
 SQL = sql_files.load_statements("webhook_events.sql")
@@ -29,6 +31,10 @@ LOOK = PreparedStatement.of("look", SQL["look"])
 WINDOW = 2_000  # events of an account that one read looks at: some milliseconds
 FARTHEST = 2**63 - 1
 SEQUENCING_TIMEOUT = timedelta(seconds=60)  # a million rows, left by an outage of all workers
+
+AFTER_SEQUENCE = failpoint(
+    "webhooks.after_sequence", "events have positions, nothing is committed", raises=StoreUnavailable
+)
 
 _EVENT_ID = re.compile(r"evt_([0-9a-f]{32})_(0|[1-9][0-9]{0,9})")
 
@@ -118,6 +124,8 @@ class WebhookEventStore:
             if locked != (True,):
                 return None
             found = await (await connection.execute(SQL["sequence"], prepare=True)).fetchall()
+            if found and AFTER_SEQUENCE.armed:
+                await AFTER_SEQUENCE.hit()
         if not found:  # another process was faster
             return Sequenced(await self.last_position(), {})
         by_type = {type_: count for type_, count, _, _ in found}

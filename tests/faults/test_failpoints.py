@@ -16,6 +16,7 @@ from okane.local.redis_server import RedisServer
 from streams import connect
 from tests.flow.stripe_account import send, stripe_account, submitted
 from tests.flow.system import System
+from tests.okane.stored_payments import execute
 
 GUARANTEES = Path(__file__).resolve().parents[2] / "docs" / "guarantees.md"
 
@@ -29,6 +30,7 @@ class Scenario:
     lost_wake_ups: bool = False  # the API sends none
     dead_worker: bool = False  # another worker dies before, with payments in hand
     locked_row: bool = False  # another session holds a row, so that batches are split
+    subscribed: bool = False  # the account has an endpoint: changes are events
 
 
 UNAVAILABLE = ("--unavailable", "60", "--decline", "0")
@@ -56,6 +58,7 @@ SCENARIOS = {
     "sweep.after_mark": Scenario(lost_wake_ups=True),
     "sweep.after_take": Scenario(lost_wake_ups=True),
     "reclaim.after_claim": Scenario(provider=("--latency-ms", "300"), dead_worker=True),
+    "webhooks.after_sequence": Scenario(subscribed=True),
 }
 
 
@@ -73,6 +76,8 @@ async def test_killed_at_a_crash_point_nothing_is_lost_or_doubled(system: System
     system.env |= {"MAX_RETRIES": "2", "OKANE_LATE_LOOK_UPS": "500ms,1s"}
     armed = {"OKANE_FAILPOINT": f"{name}:kill"}
     await system.start_provider(*scenario.provider)
+    if scenario.subscribed:
+        await execute(database_url, "INSERT INTO webhook_accounts VALUES ('default')", [])
     if scenario.process == "api":
         await asyncio.gather(system.start_api(**armed), system.start_worker("w1"))
     elif scenario.lost_wake_ups:
@@ -94,6 +99,22 @@ async def test_killed_at_a_crash_point_nothing_is_lost_or_doubled(system: System
     assert sum(counts.values()) == 30
     assert counts["needs_review"] == 0
     await system.check(ids)
+    if scenario.subscribed:
+        await every_change_is_in_the_log(database_url)
+
+
+async def every_change_is_in_the_log(url: str) -> None:
+    """Wait until the outbox is empty; then compare the log with the history: each change once, positions dense."""
+    changes = "SELECT payment_id, version FROM payment_events WHERE event <> 'claimed' ORDER BY 1, 2"
+    log = "SELECT payment_id, version FROM webhook_events ORDER BY 1, 2"
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        async with asyncio.timeout(30):
+            while await (await connection.execute("SELECT FROM webhook_outbox LIMIT 1")).fetchall():
+                await asyncio.sleep(0.05)
+        logged = await (await connection.execute(log)).fetchall()
+        assert logged == await (await connection.execute(changes)).fetchall()
+        ends = await (await connection.execute("SELECT min(position), max(position) FROM webhook_events")).fetchone()
+        assert ends == (1, len(logged))
 
 
 async def reach_with_a_locked_row(system: System, database_url: str, armed: dict[str, str]) -> None:
