@@ -25,6 +25,7 @@ from okane.webhooks import keys, sender
 from okane.webhooks.keys import Masters
 from okane.webhooks.sender import Answer, Sender
 from tests.okane.provider_server import Act, RawServer, answer, close, hang, raw_server, reset, then_close
+from tests.okane.test_connection_pool import LOOPS, run
 
 MASTERS = Masters((b"m" * 32,))
 LOOPBACK = (ip_network("127.0.0.0/8"),)
@@ -378,6 +379,22 @@ def trusting(ca: trustme.CA) -> ssl.SSLContext:
 
 def tls_guard(ca: trustme.CA) -> Guard:
     return Guard(allow=LOOPBACK, get_address_info=names(["127.0.0.1"]), tls=trusting(ca))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_requests_share_a_connection_over_tls(loop: str) -> None:
+    async def story() -> None:
+        ca = trustme.CA()
+        async with tls_receiver(ca.issue_cert("receiver.example")) as (port, receiver), sending(tls_guard(ca)) as one:
+            receiver.acts = [answer(200), answer(200), close, answer(200)]
+            endpoint = Endpoint(f"https://receiver.example:{port}/")
+            results = [await one.send(endpoint, EVENT_ID, BODY, now=datetime.now(UTC)) for _ in range(3)]
+        assert [result.outcome for result in results] == ["delivered"] * 3
+        assert [result.is_kept for result in results] == [False, True, False]
+        assert [result.is_reconnected for result in results] == [False, False, True]
+        assert receiver.connections == 2
+
+    run(story(), loop=loop)
 
 
 async def test_the_certificate_must_be_for_the_name_of_the_url() -> None:
