@@ -30,7 +30,9 @@ FROM queues q
 CROSS JOIN LATERAL (
     SELECT count(*) AS events, min(l.at) AS oldest, min(l.position) AS first
     FROM (SELECT v.type, v.at, v.position FROM webhook_events v
-          WHERE v.account_id = q.account_id AND v.position > q.done_to ORDER BY v.position LIMIT 10000) l
+          WHERE v.account_id = q.account_id AND v.position > q.done_to
+            AND q.done_to < (SELECT s.last FROM webhook_sequencer s)  -- idle queues are not looked up
+          ORDER BY v.position LIMIT 10000) l
     WHERE EXISTS (SELECT FROM unnest(q.types) t
                   WHERE t = l.type OR (right(t, 2) = '.*' AND starts_with(l.type, left(t, -1))))) ahead
 CROSS JOIN LATERAL (
