@@ -247,10 +247,11 @@ class HttpConnection(asyncio.Protocol):
             if [coding.lower() for coding in self._coding] != [b"chunked"] or parser.get_http_version() != "1.1":
                 raise HttpParserError("its Transfer-Encoding is not chunked")
             self._framed = True
-        # Some servers send a body with these all the same.
+        # Some servers send a body with these all the same. Where the head is the answer, a 204 is the usual one, and a new
+        # connection for each would cost five times as much; such a body ends the connection when it comes.
         bodiless = status in (204, 304)
         self._framed = self._framed or bodiless
-        self._keep = parser.should_keep_alive() and not bodiless
+        self._keep = parser.should_keep_alive() and (not bodiless or (status == 204 and self._head_counts))
 
     def on_body(self, body: bytes) -> None:
         self._body += body

@@ -203,12 +203,20 @@ async def test_an_interim_answer_does_not_count() -> None:
     ).status == 200
 
 
-async def test_a_connection_is_kept_for_the_next_request() -> None:
-    async with raw_server(answer(200, b"ok")) as receiver, sending() as one:
+@pytest.mark.parametrize("said", [answer(200, b"ok"), answer(204), raw(b"HTTP/1.1 204 No Content\r\n\r\n")])
+async def test_a_connection_is_kept_for_the_next_request(said: Act) -> None:
+    async with raw_server(said) as receiver, sending() as one:
         endpoint = Endpoint(receiver.base_url)
         results = [await one.send(endpoint, EVENT_ID, BODY, now=datetime.now(UTC)) for _ in range(3)]
     assert [result.is_kept for result in results] == [False, True, True]
     assert receiver.connections == 1
+
+
+async def test_a_204_with_a_body_ends_its_connection() -> None:
+    async with raw_server(answer(204, b"ok"), answer(503)) as receiver, sending() as one:
+        endpoint = Endpoint(receiver.base_url)
+        statuses = [(await one.send(endpoint, EVENT_ID, BODY, now=datetime.now(UTC))).status for _ in range(2)]
+    assert (statuses, receiver.connections) == ([204, 503], 2)
 
 
 async def test_a_cut_answer_does_not_reach_the_next_request() -> None:
