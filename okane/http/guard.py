@@ -12,10 +12,10 @@ import socket
 import ssl
 from collections.abc import Callable, Collection, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import TypeVar
 
 import aiohappyeyeballs
 
+from okane.http.connection import HttpConnection
 from okane.http.guarded_url import BadUrl, GuardedUrl, parse_url
 from okane.http.pool import AddressRefused
 from okane.http.public_addresses import Address, is_public, parse_address
@@ -30,13 +30,13 @@ _NOT_PUBLIC = "has a host whose address is not public: private networks are not 
 _REFUSED = "the host has an address that is not public, and private networks are not called from here"
 
 Network = IPv4Network | IPv6Network
-P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
 class Guard:
     """The rules, and what all guarded connections of a process share: the look-ups of names and the TLS context.
 
     `allow`: networks that pass although they are not public, and alone may be called by http. `deny_ports`: never called.
+    `open_connections`: how many there are now, in all pools.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class Guard:
         get_address_info: GetAddressInfo = get_address_info,
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        self.open_connections = 0
         self._allow = tuple(allow)
         self._deny_ports = frozenset(deny_ports)
         self._get_address_info = get_address_info
@@ -74,8 +75,8 @@ class Guard:
             return str(error)
         return None
 
-    async def connect(self, url: GuardedUrl, protocol_factory: Callable[[], P]) -> P:
-        """Connect to a checked address of the URL's host, with TLS for `https`, and return the protocol.
+    async def connect(self, url: GuardedUrl, new_connection: Callable[[], HttpConnection]) -> HttpConnection:
+        """Connect to a checked address of the URL's host, with TLS for `https`, and return the connection.
 
         Raises AddressRefused; OSError as `create_connection` does. The certificate must be for the URL's host.
         """
@@ -86,14 +87,19 @@ class Guard:
         try:
             _check_peer(connected, [address for _, address in checked])
             tls = self._context() if url.scheme == "https" else None
-            _, protocol = await asyncio.get_running_loop().create_connection(
-                protocol_factory, sock=connected, ssl=tls, server_hostname=None if tls is None else url.host
+            _, connection = await asyncio.get_running_loop().create_connection(
+                new_connection, sock=connected, ssl=tls, server_hostname=None if tls is None else url.host
             )
         except BaseException:
             with contextlib.suppress(OSError):
                 connected.close()
             raise
-        return protocol
+        self.open_connections += 1
+        connection.lost.add_done_callback(self._forget_connection)
+        return connection
+
+    def _forget_connection(self, _lost: asyncio.Future[None]) -> None:
+        self.open_connections -= 1
 
     async def _addresses(self, url: GuardedUrl) -> Sequence[AddressInfo]:
         if self._resolver is None:

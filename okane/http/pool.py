@@ -87,9 +87,9 @@ class ConnectionPool:
             connection.end(_DISCARDED)
         self._release()
 
-    def drop_idle(self) -> int:
-        """Close the connections that have been idle for too long, and return how many are idle still."""
-        self._drop_idle(until_s=self._loop.time() - self._idle_limit_s)
+    def drop_idle(self, *, all_of_them: bool = False) -> int:
+        """Close the connections that have been idle for too long, or all idle ones; return how many are idle still."""
+        self._drop_idle(until_s=self._loop.time() - (0.0 if all_of_them else self._idle_limit_s))
         return len(self._idle)
 
     async def aclose(self) -> None:

@@ -29,6 +29,7 @@ MAX_TEXT_BYTES = 1024  # of an answer's body, which the account sees
 # A request is repeatable, and a closed connection is noticed before or repeated at once: so connections are kept for longer
 # than servers promise (5 s of Node), which saves a handshake.
 IDLE_LIMIT_S = 30.0
+MAX_KEPT = 1_000  # open connections of a process, beyond which none is kept: each takes an open file
 
 Outcome = Literal[
     "delivered", "status_3xx", "status_4xx", "status_410", "status_5xx", "timeout", "connect", "tls", "dns", "guard"
@@ -104,7 +105,9 @@ class Sender:
             answer = await self._channel.send(event_id, body, now=now, began_s=began_s)
         except SetupError as error:  # this process cannot sign `v1a`: one that can may send it later
             return Answer("connect", None, 0, str(error))
-        if self._idle_timer is None:
+        if self._guard.open_connections > MAX_KEPT:
+            self._channel.drop_idle(all_of_them=True)
+        elif self._idle_timer is None:
             self._idle_timer = self._loop.call_later(IDLE_LIMIT_S, self._drop_idle)
         return answer
 
@@ -164,8 +167,8 @@ class _Channel:
         ms = round((self._loop.time() - began_s) * 1000)
         return self._answer(outcome, ms=ms, now=now, is_kept=is_kept, is_reconnected=is_reconnected)
 
-    def drop_idle(self) -> int:
-        return self._pool.drop_idle()
+    def drop_idle(self, *, all_of_them: bool = False) -> int:
+        return self._pool.drop_idle(all_of_them=all_of_them)
 
     async def retire(self) -> None:
         """Close the connections once the requests in flight have ended."""

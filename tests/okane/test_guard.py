@@ -8,13 +8,14 @@ import socket
 import threading
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from okane.http import guarded_url, resolver
+from okane.http.connection import BrokenExchange, HttpConnection
 from okane.http.guard import Guard
 from okane.http.guarded_url import MAX_URL_CHARACTERS, BadUrl, parse_url
 from okane.http.pool import AddressRefused
@@ -262,22 +263,14 @@ def found(*addresses: str, scope: int = 0) -> resolver.GetAddressInfo:
 
 async def connected(guard: Guard, url: str = "https://receiver.example/") -> tuple[str, int]:
     """Connect, and return the address at the other end."""
-    protocol = await guard.connect(guard.parse(url), Recorder)
-    peer: tuple[str, int] = protocol.transport.get_extra_info("peername")
-    protocol.transport.abort()
-    await protocol.lost
+    connection = await guard.connect(guard.parse(url), lambda: HttpConnection(on_lost=lambda _: None))
+    peer: tuple[str, int] = connection._transport.get_extra_info("peername")
+    assert guard.open_connections == 1
+    connection.end(BrokenExchange(""))
+    await connection.lost
+    await asyncio.sleep(0)
+    assert guard.open_connections == 0
     return peer
-
-
-class Recorder(asyncio.Protocol):
-    def __init__(self) -> None:
-        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost.set_result(None)
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -261,6 +261,17 @@ async def test_idle_connections_close_without_another_request(monkeypatch: pytes
         await asyncio.wait_for(ended.wait(), 10)
 
 
+async def test_no_connection_is_kept_beyond_the_limit_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender, "MAX_KEPT", 1)
+    guard = Guard(allow=LOOPBACK)
+    async with raw_server(answer(200)) as receiver, sending(guard) as one, sending(guard) as other:
+        results = [
+            await by.send(Endpoint(receiver.base_url), EVENT_ID, BODY, now=datetime.now(UTC))
+            for by in (one, other, other, one)
+        ]
+    assert [result.is_kept for result in results] == [False, False, False, True]
+
+
 async def test_a_changed_endpoint_takes_effect_with_the_next_request() -> None:
     began, finish = asyncio.Event(), asyncio.Event()
 
