@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Sequence
@@ -157,6 +158,40 @@ async def test_a_refused_connection_is_one() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         assert (await sent(f"http://127.0.0.1:{unused.getsockname()[1]}/")).outcome == "connect"
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_connection_that_is_not_made_in_time_is_a_timeout(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender, "CONNECT_TIMEOUT_S", 0.2)
+
+    async def story() -> None:
+        with contextlib.ExitStack() as stack:
+            full = stack.enter_context(socket.socket())
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            for _ in range(3):  # its queue is full then, and the kernel drops what comes next
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(full.getsockname())
+            guard = Guard(allow=LOOPBACK)
+            result = await sent(f"http://127.0.0.1:{full.getsockname()[1]}/", guard=guard)
+        assert (result.outcome, result.reason) == ("timeout", "no connection within 0.2 s")
+        assert guard.open_connections == 0
+
+    run(story(), loop=loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_handshake_that_is_not_answered_is_a_timeout(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender, "CONNECT_TIMEOUT_S", 0.2)
+
+    async def story() -> None:
+        async with raw_server(hang) as receiver:
+            url = receiver.base_url.replace("http://", "https://")
+            result = await sent(url)
+        assert (result.outcome, result.reason) == ("timeout", "no connection within 0.2 s")
+
+    run(story(), loop=loop)
 
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -374,12 +409,14 @@ async def test_the_proxies_of_the_environment_are_not_used(monkeypatch: pytest.M
 
 @asynccontextmanager
 async def tls_receiver(
-    certificate: trustme.LeafCert, *, has_chain: bool = True
+    certificate: trustme.LeafCert, *, has_chain: bool = True, server_names: list[str | None] | None = None
 ) -> AsyncIterator[tuple[int, RawServer]]:
+    server_names = [] if server_names is None else server_names
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     pems = [certificate.private_key_pem, *certificate.cert_chain_pems[: None if has_chain else 1]]
     with trustme.Blob(b"".join(pem.bytes() for pem in pems)).tempfile() as path:
         context.load_cert_chain(path)
+    context.sni_callback = lambda _connection, name, _context: server_names.append(name)
     receiver = RawServer([answer(200, b"ok")])
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -418,11 +455,13 @@ def test_requests_share_a_connection_over_tls(loop: str) -> None:
 
 async def test_the_certificate_must_be_for_the_name_of_the_url() -> None:
     ca = trustme.CA()
-    async with tls_receiver(ca.issue_cert("receiver.example")) as (port, receiver):
+    asked: list[str | None] = []
+    async with tls_receiver(ca.issue_cert("receiver.example"), server_names=asked) as (port, receiver):
         good = await sent(f"https://receiver.example:{port}/hook", guard=tls_guard(ca))
         wrong = await sent(f"https://other.example:{port}/hook", guard=tls_guard(ca))
     assert (good.outcome, good.text) == ("delivered", "ok")
     assert fields(receiver.requests[0])[1]["Host"] == f"receiver.example:{port}"
+    assert asked == ["receiver.example", "other.example"]
     assert wrong.outcome == "tls"
     assert "Hostname mismatch" in wrong.reason
     assert "_ssl.c" not in wrong.reason
