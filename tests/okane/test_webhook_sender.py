@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Sequence
@@ -277,6 +279,52 @@ async def test_a_receiver_that_closes_every_connection_is_asked_twice_at_most() 
         results = [await one.send(endpoint, EVENT_ID, BODY, now=datetime.now(UTC)) for _ in range(2)]
     assert [result.outcome for result in results] == ["delivered", "connect"]
     assert len(receiver.requests) == 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_no_answer_reaches_another_request_whatever_the_receiver_does(seed: int) -> None:
+    dice = random.Random(seed)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer each request with its id, in a way that is drawn."""
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(len(BODY))
+                id_ = fields(head)[1]["webhook-id"].encode()
+                whole = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(id_), id_)
+                writer.write(
+                    dice.choice(
+                        [
+                            whole,
+                            whole,
+                            whole,
+                            whole + whole,
+                            whole + b"HTTP/1.1 200 OK\r\nContent-Le",
+                            whole[: dice.randrange(len(whole))],
+                            b"HTTP/1.1 103 Hints\r\n\r\n" + whole,
+                            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nevt_\r\nnonsense",
+                            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+                            b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n" + id_ + b"." * 70_000,
+                            b"nonsense",
+                            b"",
+                        ]
+                    )
+                )
+                if dice.random() < 0.3:
+                    break
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, sending() as one:
+        endpoint = Endpoint(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", timeout_s=1)
+        ids = [f"evt_{number:032x}_1" for number in range(200)]
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("okane.http.connection.BODY_GRACE_S", 0.02)
+            sends = (one.send(endpoint, id_, BODY, now=datetime.now(UTC)) for id_ in ids)
+            answers = await asyncio.gather(*sends)
+    for id_, result in zip(ids, answers, strict=True):
+        assert {*re.findall("evt_[0-9a-f]{32}_1", result.text)} <= {id_}
+    assert {result.outcome for result in answers} >= {"delivered", "connect"}
 
 
 async def test_idle_connections_close_without_another_request(monkeypatch: pytest.MonkeyPatch) -> None:
