@@ -9,10 +9,12 @@ import threading
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from yarl import URL
 
 from okane.http import guarded_url, resolver
 from okane.http.connection import BrokenExchange, HttpConnection
@@ -224,6 +226,42 @@ def test_any_text_is_a_url_without_line_ends_or_refused(text: str) -> None:
         assert part.isascii()
         assert part.isprintable()
         assert " " not in part
+
+
+_PIECES = st.sampled_from(
+    [
+        "a",
+        "example.com",
+        ".",
+        ":",
+        "@",
+        "/",
+        "\\",
+        "?",
+        "#",
+        "[",
+        "]",
+        "::1",
+        "443",
+        "80",
+        "%",
+        "%40",
+        "127.0.0.1",
+        "0x7f",
+    ]
+)
+
+
+@settings(max_examples=500)
+@given(st.lists(_PIECES, max_size=8).map("".join).map("https://{}".format))
+def test_other_parsers_find_the_same_host_and_port_in_a_url_that_is_taken(url: str) -> None:
+    try:
+        parsed = parse_url(url)
+    except BadUrl:
+        return
+    ours = (parsed.host, parsed.port)
+    for host, port in ((urlsplit(url).hostname, urlsplit(url).port or 443), (URL(url).raw_host, URL(url).port)):
+        assert ((host or "").removesuffix("."), port) == ours
 
 
 def test_ports_can_be_denied() -> None:
