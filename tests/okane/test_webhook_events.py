@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,6 +12,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
+from okane.errors import StoreUnavailable
 from okane.store.webhook_events import FARTHEST, Sequenced, WebhookEventStore
 from tests.okane.stored_payments import execute
 
@@ -251,3 +253,23 @@ async def test_reads_are_of_one_account_and_stop_at_what_is_visible(
     assert await store.read_account("account-0", 6, 2, up_to=FARTHEST) == type(page)([], 6)
     assert [row.event.position for row in await store.read(2, 3)] == [3, 4, 5]
     assert [row.event.position for row in await store.get_many([5, 1, 99])] == [1, 5]
+
+
+async def test_a_role_with_rights_on_rows_alone_sequences_and_reads(
+    database_url: str,
+) -> None:
+    """Making and dropping table partitions takes their owner."""
+    grants = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO plain"
+    await execute(database_url, "CREATE ROLE plain LOGIN PASSWORD 'plain'", [])
+    store = WebhookEventStore(re.sub(r"//[^@]*@", "//plain:plain@", database_url))
+    try:
+        await execute(database_url, grants, [])
+        await changed(database_url, uuid4(), 2)
+        assert (await sequenced(store)).last == 1
+        assert len(await store.read(0, 10)) == 1
+        with pytest.raises(StoreUnavailable, match="permission denied"):
+            await store.prepare_partitions()
+    finally:
+        await store.aclose()
+        await execute(database_url, "DROP OWNED BY plain", [])
+        await execute(database_url, "DROP ROLE plain", [])
