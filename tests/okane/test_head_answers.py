@@ -36,6 +36,7 @@ async def exchanged(
 @pytest.mark.parametrize("name", WHOLE)
 async def test_a_whole_answer_is_the_one_of_the_other_mode(name: str) -> None:
     said, expected, kept = WHOLE[name]
+    kept = kept or name == "204"  # the usual answer of receivers
     for at in range(1, len(said)):
         assert await exchanged(said[:at], said[at:]) == (expected, kept)
 
@@ -54,6 +55,13 @@ async def test_an_answer_cut_after_its_head_counts_and_ends_the_connection(name:
                 assert isinstance(result, HttpResponse), said[:at]
                 assert (result.status, result.retry_after) == (expected.status, expected.retry_after)
                 assert expected.body.startswith(result.body)
+
+
+async def test_a_body_after_a_204_ends_the_connection_in_whatever_pieces_it_comes() -> None:
+    said = b"HTTP/1.1 204 No Content\r\n\r\n"
+    for body in (b"ok", b"HTTP/1.1 200 OK\r\n", b"\0"):
+        assert await exchanged(said + body) == (HttpResponse(204, b"", None), False)
+        assert await exchanged(said, body) == (HttpResponse(204, b"", None), False)
 
 
 async def test_a_slow_body_ends_the_connection_after_its_grace(monkeypatch: pytest.MonkeyPatch) -> None:
