@@ -10,23 +10,34 @@ import asyncio
 import contextlib
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Sequence
+from typing import Generic, Protocol, TypeVar
 
 from okane.errors import AccountBusy
-from okane.store.session import Session
 
 MAX_WAITING = 64  # reads of one account in one process, beside those that run
 
 
-class FairSessions:
+class Closeable(Protocol):
+    """A connection, or a store with one."""
+
+    async def aclose(self) -> None:
+        """Close it. What is in flight fails with StoreUnavailable."""
+        ...
+
+
+S = TypeVar("S", bound=Closeable)
+
+
+class FairSessions(Generic[S]):
     """Sessions that accounts borrow in turn."""
 
-    def __init__(self, sessions: Sequence[Session], *, max_waiting: int = MAX_WAITING) -> None:
+    def __init__(self, sessions: Sequence[S], *, max_waiting: int = MAX_WAITING) -> None:
         self._sessions = sessions
         self._free = [*sessions]
         self._share = max(1, len(sessions) - 1)
         self._max_waiting = max_waiting
         self._running: Counter[str] = Counter()
-        self._waiting: dict[str, deque[asyncio.Future[Session]]] = {}  # by account, in the order of their turns
+        self._waiting: dict[str, deque[asyncio.Future[S]]] = {}  # by account, in the order of their turns
 
     async def aclose(self) -> None:
         """Close every connection. What is in flight fails with StoreUnavailable."""
@@ -34,7 +45,7 @@ class FairSessions:
             await session.aclose()
 
     @contextlib.asynccontextmanager
-    async def lend(self, account_id: str) -> AsyncIterator[Session]:
+    async def lend(self, account_id: str) -> AsyncIterator[S]:
         """Lend a session for one read of an account, inside the block. Waits for its turn; raises AccountBusy."""
         session = await self._take(account_id)
         try:
@@ -42,11 +53,11 @@ class FairSessions:
         finally:
             self._give_back(account_id, session)
 
-    async def _take(self, account_id: str) -> Session:
+    async def _take(self, account_id: str) -> S:
         queue = self._waiting.setdefault(account_id, deque())
         if len(queue) >= self._max_waiting:
             raise AccountBusy(f"{self._max_waiting} reads of this account wait already")
-        turn: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
+        turn: asyncio.Future[S] = asyncio.get_running_loop().create_future()
         queue.append(turn)
         self._grant()
         try:
@@ -58,7 +69,7 @@ class FairSessions:
                 self._give_back(account_id, turn.result())
             raise
 
-    def _withdraw(self, account_id: str, turn: asyncio.Future[Session]) -> None:
+    def _withdraw(self, account_id: str, turn: asyncio.Future[S]) -> None:
         queue = self._waiting.get(account_id)
         if queue is None or turn not in queue:
             return  # a connection became free before this task ran again: `_grant` has skipped the turn
@@ -66,7 +77,7 @@ class FairSessions:
         if not queue:
             del self._waiting[account_id]
 
-    def _give_back(self, account_id: str, session: Session) -> None:
+    def _give_back(self, account_id: str, session: S) -> None:
         self._running[account_id] -= 1
         if not self._running[account_id]:
             del self._running[account_id]

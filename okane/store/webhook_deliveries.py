@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
@@ -18,7 +18,8 @@ from okane.store.session import Session
 
 CONNECTIONS = 2  # of one process; one account uses one of them
 MAX_RECOVERIES = 8  # of one endpoint at a time
-MAX_REDELIVERED = 100  # events that one poll takes
+MAX_REDELIVERED = 20  # events that one poll takes
+MAX_COUNTED = 10_000  # events of a range
 # `at` follows the positions but for changes that waited for a lock, or for the first sequencing after an outage.
 DISORDER = timedelta(hours=1)
 
@@ -85,8 +86,8 @@ class WebhookDeliveryStore:
         Events between the two may be of other times if they were sequenced together.
         """
         async with self._sessions.lend(account_id) as session:
-            first = await self._first_position(session, since - DISORDER)
-            last = None if until is None else await self._first_position(session, until + DISORDER)
+            first = await self._first_position(session, _shifted(since, -DISORDER))
+            last = None if until is None else await self._first_position(session, _shifted(until, DISORDER))
             parameters = {
                 "account_id": account_id,
                 "from_position": first or 0,
@@ -113,6 +114,12 @@ class WebhookDeliveryStore:
                 high = middle
         return low if low < end else None
 
+    async def count_between(self, account_id: str, endpoint_id: UUID, *, first: int, last: int) -> int:
+        """Return how many events of an endpoint's types lie in a range of positions, of its first `MAX_COUNTED` events."""
+        parameters = {"account_id": account_id, "id": endpoint_id, "first": first, "last": last, "most": MAX_COUNTED}
+        async with self._sessions.lend(account_id) as session:
+            return int((await session.fetch_repeatable(SQL["count"], parameters))[0][0])
+
     async def recover(self, account_id: str, endpoint_id: UUID, *, first: int, last: int, only_failed: bool) -> bool:
         """Deliver a range of positions again, with `only_failed` without those that are delivered.
 
@@ -128,3 +135,11 @@ class WebhookDeliveryStore:
         }
         async with self._sessions.lend(account_id) as session:
             return bool(await session.fetch(SQL["recover"], parameters))
+
+
+def _shifted(moment: datetime, by: timedelta) -> datetime:
+    """Return the moment moved, or the first or last one that there is."""
+    try:
+        return moment + by
+    except OverflowError:
+        return (datetime.max if by > timedelta() else datetime.min).replace(tzinfo=UTC)

@@ -200,14 +200,16 @@ class WebhookEndpointStore:
     async def delete(self, account_id: str, endpoint_id: UUID) -> Endpoint | None:
         """Mark an endpoint as deleted; return it, None if the account has no such endpoint. `finish_delete` does the rest.
 
-        With the last endpoint of an account its changes are not recorded any more.
+        One that is marked already is returned, too, until that is done. With the last endpoint of an account its changes are
+        not recorded any more.
         """
         async with self._sessions.lend(account_id) as session, session.transaction() as connection:
             parameters = {"account_id": account_id, "id": endpoint_id, "kept": KEPT_DELETED}
             await connection.execute(SQL["lock_account"], parameters)
             found = await _first(connection, SQL["delete"], parameters)
             if found is None:
-                return None
+                found = await _first(connection, SQL["deleting"], parameters)
+                return None if found is None else read_endpoint(found)
             await connection.execute(SQL["forget_account"], parameters)
             await connection.execute(SQL["forget_oldest_deleted"], parameters)
             return read_endpoint(found)

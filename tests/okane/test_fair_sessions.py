@@ -41,14 +41,14 @@ async def api(database_url: str, redis_url: str, store: ApiKeyStore) -> AsyncIte
         yield one
 
 
-def sessions(count: int, **options: int) -> FairSessions:
+def sessions(count: int, **options: int) -> FairSessions[Session]:
     return FairSessions([cast("Session", f"session {number}") for number in range(count)], **options)
 
 
 class Reads:
     """Reads that begin when they get a session and end when the test ends them."""
 
-    def __init__(self, fair: FairSessions) -> None:
+    def __init__(self, fair: FairSessions[Session]) -> None:
         self.fair = fair
         self.begun: list[str] = []
         self.ends: dict[str, asyncio.Event] = {}
@@ -127,7 +127,7 @@ async def test_a_read_that_is_cancelled_when_its_turn_has_come_gives_it_to_the_n
     assert_all_free(reads.fair)
 
 
-def assert_all_free(fair: FairSessions) -> None:
+def assert_all_free(fair: FairSessions[Session]) -> None:
     assert (fair._waiting, fair._running, len(fair._free)) == ({}, {}, 2)
 
 

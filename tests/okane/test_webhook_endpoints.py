@@ -187,9 +187,8 @@ async def test_enabling_from_now_skips_what_waits(store: WebhookEndpointStore, d
     await lease(database_url, made.id)
     await store.enable("default", made.id, from_now=True)
     queue = await fetch(database_url, "SELECT done_to, epoch, owner, lease_until > now() FROM webhook_queues")
-    assert queue == [
-        (positions[-1], 2, "d1", True)
-    ]  # the owner writes nothing any more, and no other begins before its end
+    # The owner writes nothing any more, and no other begins before the end of its lease.
+    assert queue == [(positions[-1], 2, None, True)]
     found = await fetch(database_url, "SELECT state, reason, next_at FROM webhook_deliveries")
     assert found == [("given_up", "skipped", None)]
     assert await fetch(database_url, "SELECT 1 FROM webhook_replays") == []
@@ -205,9 +204,10 @@ async def test_a_deleted_endpoint_is_gone_and_its_account_is_not_recorded(
         assert (deleted.status, deleted.version) == ("deleted", 2)
         assert await accounts(database_url) == left
         assert await store.get("default", endpoint.id) is None
-        assert await store.delete("default", endpoint.id) is None
+        assert await store.delete("default", endpoint.id) == deleted  # a repeated request
         assert await store.finish_delete(deleted)
-        assert await store.finish_delete(deleted)  # a repeated request
+        assert await store.finish_delete(deleted)
+        assert await store.delete("default", endpoint.id) is None
     assert await fetch(database_url, "SELECT 1 FROM webhook_queues") == []
 
 

@@ -52,6 +52,15 @@ SELECT (SELECT e.position FROM webhook_events e
           AND e.at >= %(since)s::timestamptz AND e.at < %(until)s::timestamptz
         ORDER BY e.account_id DESC, e.position DESC LIMIT 1)
 
+-- name: count
+SELECT count(*)
+FROM webhook_endpoints ep
+JOIN LATERAL (SELECT e.type FROM webhook_events e
+              WHERE e.account_id = ep.account_id AND e.position BETWEEN %(first)s::bigint AND %(last)s::bigint
+              ORDER BY e.account_id, e.position LIMIT %(most)s::bigint) e
+  ON e.type = ANY (ep.types) OR '*' = ANY (ep.types) OR split_part(e.type, '.', 1) || '.*' = ANY (ep.types)
+WHERE ep.id = %(id)s::uuid AND ep.account_id = %(account_id)s::text
+
 -- name: recover
 -- The new version tells the owner of the queue to look.
 WITH ep AS (

@@ -24,7 +24,7 @@ WITH made AS (
     SELECT %(id)s::uuid, %(account_id)s::text, %(url)s::text, %(types)s::text[], %(payload)s::text, %(api_version)s::text,
         %(description)s::text, %(max_in_flight)s::smallint, %(rate_limit)s::integer, %(timeout_s)s::smallint,
         %(hold_s)s::integer, %(asymmetric)s::boolean, s.last, CASE WHEN %(url)s::text IS NULL THEN now() END
-    FROM webhook_sequencer s
+    FROM (SELECT last FROM webhook_sequencer ORDER BY last DESC LIMIT 1) s
     WHERE (SELECT count(*) FROM webhook_endpoints o
            WHERE o.account_id = %(account_id)s::text AND o.status <> 'deleted') < %(most)s::bigint
     RETURNING ep.*
@@ -39,7 +39,8 @@ SELECT {endpoint}, coalesce(backlog.n, 0), coalesce(waiting.n, 0), q.failing_sin
 FROM webhook_endpoints ep
 LEFT JOIN webhook_queues q ON q.endpoint_id = ep.id
 LEFT JOIN LATERAL (
-    SELECT count(*) FILTER (WHERE e.type = ANY (ep.types) OR split_part(e.type, '.', 1) || '.*' = ANY (ep.types)) AS n
+    SELECT count(*) FILTER (WHERE e.type = ANY (ep.types) OR '*' = ANY (ep.types)
+                               OR split_part(e.type, '.', 1) || '.*' = ANY (ep.types)) AS n
     FROM (SELECT type FROM webhook_events
           WHERE account_id = ep.account_id AND position > q.done_to
           ORDER BY account_id, position LIMIT %(most)s::bigint) e) backlog ON true
@@ -88,12 +89,14 @@ WHERE {mine}
 RETURNING {endpoint}
 
 -- name: restart_queue
--- The failures begin anew. With a new place the epoch rises: results of the present owner would move it back. The lease is
--- kept, so that no second dispatcher begins while that owner still sends.
+-- The failures begin anew. With a new place the queue is taken from its owner, whose results would move it back. The lease
+-- stays: no other dispatcher begins while that owner may still send.
 UPDATE webhook_queues q SET
     failing_since = NULL,
     failures = 0,
-    done_to = CASE WHEN %(from_now)s::boolean THEN greatest(done_to, (SELECT s.last FROM webhook_sequencer s)) ELSE done_to END,
+    done_to = CASE WHEN %(from_now)s::boolean THEN greatest(done_to, (SELECT max(s.last) FROM webhook_sequencer s))
+                   ELSE done_to END,
+    owner = CASE WHEN %(from_now)s::boolean THEN NULL ELSE owner END,
     epoch = CASE WHEN %(from_now)s::boolean THEN epoch + 1 ELSE epoch END
 WHERE q.endpoint_id = %(id)s::uuid
 
@@ -107,13 +110,18 @@ DELETE FROM webhook_replays WHERE endpoint_id = %(id)s::uuid
 -- name: confirmed
 SELECT NOT EXISTS (
     SELECT FROM webhook_queues q
-    WHERE q.endpoint_id = %(id)s::uuid AND q.owner IS NOT NULL
+    WHERE q.endpoint_id = %(id)s::uuid
       AND q.lease_until > clock_timestamp() AND q.seen_version < %(version)s::integer)
 
 -- name: delete
 UPDATE webhook_endpoints ep SET status = 'deleted', version = version + 1, deleted_at = now()
 WHERE {mine}
 RETURNING {endpoint}
+
+-- name: deleting
+-- One that a request has deleted, and that a dispatcher may still have.
+SELECT {endpoint} FROM webhook_endpoints ep JOIN webhook_queues q ON q.endpoint_id = ep.id
+WHERE ep.id = %(id)s::uuid AND ep.account_id = %(account_id)s::text AND ep.status = 'deleted'
 
 -- name: forget_account
 DELETE FROM webhook_accounts a
@@ -132,7 +140,7 @@ WHERE o.id IN (SELECT d.id FROM webhook_endpoints d
 WITH removed AS (
     DELETE FROM webhook_queues q USING webhook_endpoints ep
     WHERE q.endpoint_id = %(id)s::uuid AND ep.id = q.endpoint_id AND ep.status = 'deleted'
-      AND (q.owner IS NULL OR q.lease_until <= clock_timestamp() OR q.seen_version >= ep.version)
+      AND (q.lease_until <= clock_timestamp() OR q.seen_version >= ep.version)
     RETURNING q.endpoint_id
 )
 SELECT EXISTS (SELECT FROM removed) OR NOT EXISTS (SELECT FROM webhook_queues q WHERE q.endpoint_id = %(id)s::uuid)
