@@ -37,6 +37,7 @@ class Scope(enum.StrEnum):
     READ = "read"
     WRITE = "write"
     OPERATE = "operate"
+    WEBHOOKS = "webhooks"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from okane.api.payment_handlers import PaymentHandlers
 from okane.api.payment_queries import PaymentQueries
 from okane.api.provider_notices import NoticeHandlers
 from okane.api.routes import Handlers, build_api
+from okane.api.webhook_services import WebhookServices
 from okane.config import Settings
 from okane.intake.accept import PaymentIntake
 from okane.intake.dead_letter_replay import DeadLetterReplay
@@ -63,6 +64,7 @@ class Api:
         metrics: OkaneMetrics,
         tracing: Tracing = OFF,
         provider_events: ProviderEventStore | None = None,
+        webhooks: WebhookServices,
         notice_parsers: Mapping[str, NoticeParser] = NO_PARSERS,
         providers: Collection[str] = ONLY_HTTP,
     ) -> None:
@@ -93,6 +95,7 @@ class Api:
                 intake=None if provider_events is None else NoticeIntake(events=provider_events, payments=intake),
                 metrics=metrics,
             ),
+            webhooks=webhooks,
         )
         metrics.show_notice_zeros(providers)  # of those without webhooks, too: their panel says that there are none
         anonymous = isinstance(access, AnonymousAccess)

@@ -46,6 +46,13 @@ def check_resolution(reason: str, provider_ref: str | None) -> None:
         raise _problem(errors)
 
 
+def check_endpoint(url: str | None, description: str | None) -> None:
+    """Raise a 422 Problem for the texts of a webhook endpoint."""
+    errors = list(_errors([("/url", url or ""), ("/description", description or "")]))
+    if errors:
+        raise _problem(errors)
+
+
 def _texts(new: NewPayment) -> Iterator[tuple[str, str]]:
     """Yield the texts of a payment, each with its pointer. None repeats a card number."""
     yield "/idempotency_key", new.idempotency_key

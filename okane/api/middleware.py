@@ -33,10 +33,16 @@ _BODY_LEFT = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TO
 
 # By method and path: the scope that a key needs, None where a request needs no key. HEAD counts as GET.
 Scopes = Mapping[tuple[str, str], Scope | None]
+ExtraTime = Mapping[tuple[str, str], float]  # by method and path: seconds beyond those of any request
+_NONE: ExtraTime = {}
 
 
 def around_requests(
-    metrics: OkaneMetrics, access: Access, scopes: Scopes, guard: OriginGuard | None = None
+    metrics: OkaneMetrics,
+    access: Access,
+    scopes: Scopes,
+    guard: OriginGuard | None = None,
+    extra_time: ExtraTime = _NONE,
 ) -> Middleware:
     """Return the middleware of the API. A route that is not in `scopes` refuses every request. `guard` checks requests of
     browsers on a server without keys."""
@@ -51,8 +57,11 @@ def around_requests(
         resource = request.match_info.route.resource
         rate_limit_headers: Mapping[str, str] = {}
         try:
-            with Deadline(REQUEST_TIMEOUT_S + (long_polling.preferred_wait_s(request.headers) or 0)):
-                scope = None if resource is None else scopes[_as_get(request.method), resource.canonical]
+            route = None if resource is None else (_as_get(request.method), resource.canonical)
+            extra_s = extra_time.get(route, 0.0) if route is not None else 0.0
+            wait_s = long_polling.preferred_wait_s(request.headers) or 0
+            with Deadline(REQUEST_TIMEOUT_S + wait_s + extra_s):
+                scope = None if route is None else scopes[route]
                 if scope is not None:
                     if guard is not None:
                         cross_site.check_origin(guard, request)
@@ -94,4 +103,4 @@ def _as_get(method: str) -> str:
 
 def _method(request: web.Request) -> str:
     """Return the method as a label. A client may send any word, which must not become a series."""
-    return request.method if request.method in {"GET", "HEAD", "POST"} else "other"
+    return request.method if request.method in {"GET", "HEAD", "POST", "PATCH", "DELETE"} else "other"

@@ -36,10 +36,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _LATEST = datetime.max.replace(tzinfo=UTC)
 
-# Cursors in base64url, each with one spelling: an id, a number below 2^31 in the width of an id, a time and an id.
+# Cursors in base64url, each with one spelling: an id, a number below 2^31 in the width of an id, a time and an id, a position
+# below 2^63.
 _PLACE = re.compile("[A-Za-z0-9_-]{21}[AQgw]")
 _NUMBER = re.compile("A{16}[A-Za-f][A-Za-z0-9_-]{4}[AQgw]")
 _DATED = re.compile("[A-Za-z0-9_-]{32}")
+_POSITION = re.compile("[A-Za-f][A-Za-z0-9_-]{9}[AEIMQUYcgkosw048]")
 
 _NESTED = re.compile(r"(\w+)\[(.*)\]", re.DOTALL)
 _WHOLE = re.compile(r"[0-9]{1,19}")
@@ -104,6 +106,16 @@ def _number(text: object) -> object:
     return int.from_bytes(_decoded(text, _NUMBER), "big")
 
 
+def _position(text: object) -> object:
+    """Return the position in a cursor of the log of events."""
+    return int.from_bytes(_decoded(text, _POSITION), "big")
+
+
+def position_cursor(position: int) -> str:
+    """Return the cursor of a position in the log of events."""
+    return base64.urlsafe_b64encode(position.to_bytes(8, "big")).rstrip(b"=").decode()
+
+
 def number_cursor(number: int) -> str:
     """Return the cursor of a place in a numbered list."""
     return cursor(UUID(int=number))
@@ -141,6 +153,7 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterVali
 Order = Literal["ascending", "descending"]  # by the time that a list goes by
 Cursor = Annotated[UUID, BeforeValidator(_place), _opaque(_PLACE)]
 NumberCursor = Annotated[int, BeforeValidator(_number), _opaque(_NUMBER)]
+PositionCursor = Annotated[int, BeforeValidator(_position), _opaque(_POSITION)]
 DatedCursor = Annotated[tuple[datetime, UUID], BeforeValidator(dated_place), _opaque(_DATED)]
 
 
@@ -224,7 +237,7 @@ def parse_query(model: type[Q], query: MultiMapping[str]) -> Q:
     return parsed
 
 
-_REPEATABLE = frozenset({"status"})
+_REPEATABLE = frozenset({"status", "type"})
 _NESTING = frozenset({"metadata"})
 
 

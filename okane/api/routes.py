@@ -11,16 +11,21 @@ from aiohttp.typedefs import Handler
 from okane.api import currency_list, middleware, request_tracing
 from okane.api.access import Access
 from okane.api.batch import BatchHandler
-from okane.api.contract import operations
+from okane.api.contract import operations, webhook_operations
 from okane.api.contract.description_handlers import DescriptionHandlers
 from okane.api.contract.operations import Endpoint
 from okane.api.dead_letters import DeadLetterHandlers
+from okane.api.events import EventHandlers
 from okane.api.health import HealthHandlers
-from okane.api.middleware import Scopes
+from okane.api.middleware import ExtraTime, Scopes
 from okane.api.payment_creation import MAX_BODY_BYTES
 from okane.api.payment_handlers import PaymentHandlers
 from okane.api.payment_queries import PaymentQueries
 from okane.api.provider_notices import NoticeHandlers
+from okane.api.webhook_actions import EndpointActions
+from okane.api.webhook_endpoints import CONFIRM_S, EndpointHandlers
+from okane.api.webhook_requests import MAX_TIMEOUT_S
+from okane.api.webhook_services import WebhookServices
 from okane.api_key import Scope
 from okane.metrics import OkaneMetrics
 from okane.origin_guard import OriginGuard
@@ -37,12 +42,17 @@ class Handlers:
         dead_letters: DeadLetterHandlers,
         health: HealthHandlers,
         notices: NoticeHandlers,
+        *,
+        webhooks: WebhookServices,
     ) -> None:
         self.payments = payments
         self.queries = queries
         self.dead_letters = dead_letters
         self.health = health
         self.notices = notices
+        self.endpoints = EndpointHandlers(webhooks)
+        self.actions = EndpointActions(webhooks)
+        self.webhook_events = EventHandlers(webhooks)
         self.batch = BatchHandler(creation=payments.creation)
         self.description = DescriptionHandlers(ROUTES)
 
@@ -53,9 +63,13 @@ class Route(Endpoint):
 
     handler: Callable[[Handlers], Handler]
     pattern: str | None = None
+    extra_s: float = 0.0  # that a request may take beyond the time of any request
 
 
-_READ, _WRITE, _OPERATE = Scope.READ, Scope.WRITE, Scope.OPERATE
+_READ, _WRITE, _OPERATE, _WEBHOOKS = Scope.READ, Scope.WRITE, Scope.OPERATE, Scope.WEBHOOKS
+_ENDPOINTS = "/v1/webhook-endpoints"
+_ENDPOINT = f"{_ENDPOINTS}/{{endpoint_id}}"
+_EVENT = "/v1/events/{event_id}"
 _NOT_THE_BATCH = "/v1/payments/{payment_id:(?!batch$)[^/]+}"  # GET of a batch is a 405
 
 # In the order of the OpenAPI document.
@@ -82,6 +96,63 @@ ROUTES: Sequence[Route] = (
     Route(
         "POST", "/v1/dead-letters/replay", _OPERATE, operations.REPLAY_DEAD_LETTERS, lambda to: to.dead_letters.replay
     ),
+    Route("POST", _ENDPOINTS, _WEBHOOKS, webhook_operations.CREATE_ENDPOINT, lambda to: to.endpoints.create),
+    Route("GET", _ENDPOINTS, _READ, webhook_operations.LIST_ENDPOINTS, lambda to: to.endpoints.list),
+    Route("GET", _ENDPOINT, _READ, webhook_operations.GET_ENDPOINT, lambda to: to.endpoints.show),
+    Route("PATCH", _ENDPOINT, _WEBHOOKS, webhook_operations.CHANGE_ENDPOINT, lambda to: to.endpoints.change),
+    Route(
+        "DELETE",
+        _ENDPOINT,
+        _WEBHOOKS,
+        webhook_operations.DELETE_ENDPOINT,
+        lambda to: to.endpoints.delete,
+        extra_s=CONFIRM_S,
+    ),
+    Route(
+        "POST",
+        f"{_ENDPOINT}/rotate",
+        _WEBHOOKS,
+        webhook_operations.ROTATE_ENDPOINT,
+        lambda to: to.actions.rotate,
+        extra_s=CONFIRM_S,
+    ),
+    Route("GET", f"{_ENDPOINT}/secret", _OPERATE, webhook_operations.GET_SECRET, lambda to: to.actions.secret),
+    Route(
+        "POST",
+        f"{_ENDPOINT}/test",
+        _WEBHOOKS,
+        webhook_operations.TEST_ENDPOINT,
+        lambda to: to.actions.test,
+        extra_s=MAX_TIMEOUT_S,
+    ),
+    Route("POST", f"{_ENDPOINT}/enable", _WEBHOOKS, webhook_operations.ENABLE_ENDPOINT, lambda to: to.actions.enable),
+    Route(
+        "POST",
+        f"{_ENDPOINT}/disable",
+        _WEBHOOKS,
+        webhook_operations.DISABLE_ENDPOINT,
+        lambda to: to.actions.disable,
+        extra_s=CONFIRM_S,
+    ),
+    Route(
+        "POST", f"{_ENDPOINT}/recover", _WEBHOOKS, webhook_operations.RECOVER_ENDPOINT, lambda to: to.actions.recover
+    ),
+    Route("GET", "/v1/events", _READ, webhook_operations.LIST_WEBHOOK_EVENTS, lambda to: to.webhook_events.list),
+    Route("GET", _EVENT, _READ, webhook_operations.GET_WEBHOOK_EVENT, lambda to: to.webhook_events.show),
+    Route(
+        "GET",
+        f"{_EVENT}/deliveries",
+        _READ,
+        webhook_operations.LIST_DELIVERIES,
+        lambda to: to.webhook_events.deliveries,
+    ),
+    Route(
+        "POST",
+        f"{_EVENT}/redeliver",
+        _WEBHOOKS,
+        webhook_operations.REDELIVER_EVENT,
+        lambda to: to.webhook_events.redeliver,
+    ),
     Route("POST", "/v1/providers/{provider}/webhook", None, operations.TAKE_NOTICE, lambda to: to.notices.take),
     Route("GET", "/v1/health", None, operations.HEALTH_CHECK, lambda to: to.health.health),
     Route("GET", "/healthz", None, operations.HEALTHZ, lambda to: to.health.health),
@@ -98,6 +169,7 @@ ROUTES: Sequence[Route] = (
 
 # By method and path: the scope that a key needs, None where a request needs no key.
 SCOPES: Scopes = {(route.method, route.path): route.scope for route in ROUTES}
+EXTRA_S: ExtraTime = {(route.method, route.path): route.extra_s for route in ROUTES if route.extra_s}
 
 
 def build_api(
@@ -109,12 +181,18 @@ def build_api(
     tracer: RequestTracer | None = None,
 ) -> web.Application:
     """Build the application. Its caller closes what the handlers use."""
-    around = [middleware.around_requests(metrics, access, SCOPES, guard)]
+    around = [middleware.around_requests(metrics, access, SCOPES, guard, EXTRA_S)]
     if tracer is not None:
         around.insert(0, request_tracing.around_requests(tracer))
     app = web.Application(middlewares=around, client_max_size=MAX_BODY_BYTES)
     app.on_shutdown.append(handlers.payments.long_polling.aclose)  # before the requests in hand are waited for
-    add = {"GET": app.router.add_get, "POST": app.router.add_post}
+    app.on_shutdown.append(handlers.webhook_events.waiting.aclose)
+    add = {
+        "GET": app.router.add_get,
+        "POST": app.router.add_post,
+        "PATCH": app.router.add_patch,
+        "DELETE": app.router.add_delete,
+    }
     for route in ROUTES:
         add[route.method](route.pattern or route.path, route.handler(handlers))
     return app

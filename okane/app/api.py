@@ -12,11 +12,13 @@ import structlog
 from okane.api.access import Access, AnonymousAccess, KeyAccess
 from okane.api.api import Api
 from okane.api.rate_limit import RateLimits
+from okane.api.webhook_services import WebhookServices
 from okane.app import process
 from okane.app.metrics_server import serving_metrics
 from okane.app.resources import Resources, needed
 from okane.app.start_checks import check_servers
 from okane.config import Settings
+from okane.http.guard import Guard
 from okane.intake.load_shedding import LoadShedding
 from okane.providers.config import load_providers
 from okane.providers.config_reload import ConfigReload
@@ -24,6 +26,7 @@ from okane.providers.registry import build_notice_parsers, load_notice_secrets
 from okane.providers.secrets import CurrentSecrets
 from okane.redis.buckets import TokenBuckets
 from okane.store import ApiKeyStore, DeadLetterStore, PaymentLists, PaymentWatch, ProviderEventStore
+from okane.webhooks.keys import load_masters
 from streams import DeadLetters
 
 log = structlog.get_logger("okane.app")
@@ -52,6 +55,12 @@ async def run_api(settings: Settings) -> None:
             closing.push_async_callback(provider_events.aclose)
         for store in (watch, lists, dead_letters):
             closing.push_async_callback(store.aclose)
+        webhooks = WebhookServices.of(
+            url,
+            masters=load_masters(settings.webhook_master),
+            guard=Guard(allow=settings.webhook_allow or (), deny_ports=settings.webhook_deny_ports or ()),
+        )
+        closing.push_async_callback(webhooks.aclose)
         metrics_url = await closing.enter_async_context(serving_metrics(settings, resources, role="api", name="api"))
         api = Api(
             settings,
@@ -68,6 +77,7 @@ async def run_api(settings: Settings) -> None:
             providers=config.names,
             provider_events=provider_events,
             notice_parsers=parsers,
+            webhooks=webhooks,
         )
         if config.path is not None:
             reload = ConfigReload.of_notices(config, settings, secrets)

@@ -1,6 +1,7 @@
 """The API key of a data folder: `okane up` creates one, stores it there, and prints it for a first request.
 
-Promise: only the owner can read the file, and a key that the database does not hold, or has revoked, is replaced.
+Promise: only the owner can read the file, and a key that the database does not hold, has revoked, or that lacks a scope, is
+replaced.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ async def _is_valid(store: ApiKeyStore, secret: str, mode: Mode) -> bool:
         found is not None
         and api_key.matches(secret, found.secret_hash)
         and found.mode is mode
+        and found.scopes == frozenset(Scope)  # of an older version: it lacks a newer scope
         and not found.revoked
         and (found.left_s is None or found.left_s > 0)
     )

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from ipaddress import ip_network
 from typing import Any
 from uuid import uuid4
 
@@ -18,15 +19,19 @@ from okane.api.api import NO_PARSERS
 from okane.api.http.connection_limits import ConnectionLimits
 from okane.api.long_polling import LongPolling
 from okane.api.payment_creation import ONLY_HTTP, PaymentCreation
+from okane.api.webhook_services import WebhookServices
 from okane.config import Settings
+from okane.http.guard import Guard
 from okane.intake.load_shedding import LoadShedding
 from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics
 from okane.providers.base import NoticeParser
 from okane.store import DeadLetterStore, PaymentLists, PaymentStore, PaymentWatch, ProviderEventStore
+from okane.webhooks.keys import Masters
 from streams import DeadLetters, Producer, Stream, connect
 from tests.contract.answers import CheckedResponse
 
+MASTER = b"a master of webhooks in tests, 42 bytes"
 LIMITS = ConnectionLimits(connections=1000, head_timeout_s=60.0, keep_alive_timeout_s=60.0, write_timeout_s=60.0)
 
 
@@ -51,6 +56,7 @@ async def serve_api(
     load_shedding: LoadShedding | None = None,
     notice_parsers: Mapping[str, NoticeParser] = NO_PARSERS,
     providers: Collection[str] = ONLY_HTTP,
+    webhooks: WebhookServices | None = None,
     **changed: Any,
 ) -> AsyncIterator[Api]:
     """Serve the API over these two servers, on a stream of its own."""
@@ -64,6 +70,11 @@ async def serve_api(
     producer = Producer(redis, stream)
     events = ProviderEventStore(database_url, grace=settings.sweep_grace, timeout=timedelta(seconds=3))
     lists, watch, dead_letters = PaymentLists(database_url), PaymentWatch(database_url), DeadLetterStore(database_url)
+    webhooks = webhooks or WebhookServices.of(
+        database_url,
+        masters=Masters((MASTER,)),
+        guard=Guard(allow=[ip_network("127.0.0.0/8")]),
+    )
     product = api.Api(
         settings,
         access=access or AnonymousAccess(),
@@ -76,6 +87,7 @@ async def serve_api(
         load_shedding=load_shedding,
         metrics=metrics,
         provider_events=events,
+        webhooks=webhooks,
         notice_parsers=notice_parsers,
         providers=providers,
     )
@@ -85,5 +97,5 @@ async def serve_api(
         aiohttp.ClientSession(url, response_class=CheckedResponse) as client,
     ):
         yield Api(client, store, stream, metrics, payments.long_polling, payments.creation, product.leaving, url)
-    for opened in (producer, store, events, lists, watch, dead_letters, redis):
+    for opened in (producer, store, events, lists, watch, dead_letters, webhooks, redis):
         await opened.aclose()

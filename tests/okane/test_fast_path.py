@@ -39,9 +39,11 @@ from okane.api.payment_queries import PaymentQueries
 from okane.api.problems import Problem
 from okane.api.provider_notices import NoticeHandlers
 from okane.api.routes import Handlers, build_api
+from okane.api.webhook_services import WebhookServices
 from okane.api_key import Scope
 from okane.config import Settings
 from okane.errors import StoreUnavailable
+from okane.http.guard import Guard
 from okane.intake.accept import PaymentIntake
 from okane.intake.dead_letter_replay import DeadLetterReplay
 from okane.lanes import payments_stream
@@ -141,6 +143,7 @@ async def serving(
         DeadLetterHandlers(dead=cast("DeadLetterStore", shelf), replay=cast("DeadLetterReplay", shelf)),
         HealthHandlers(store=store),
         NoticeHandlers(parsers={}, intake=None, metrics=metrics),
+        webhooks=WebhookServices.of("postgresql://nowhere", masters=None, guard=Guard()),
     )
     runner = GuardedRunner(
         build_api(routes, metrics, access),

@@ -39,8 +39,10 @@ from okane.api.payment_handlers import PaymentHandlers
 from okane.api.payment_queries import PaymentQueries
 from okane.api.provider_notices import NoticeHandlers
 from okane.api.routes import Handlers, build_api
+from okane.api.webhook_services import WebhookServices
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
+from okane.http.guard import Guard
 from okane.intake.accept import PaymentIntake
 from okane.intake.dead_letter_replay import DeadLetterReplay
 from okane.lanes import payments_stream
@@ -365,6 +367,7 @@ async def serving(traced: Traced, shelf: Shelf, *, fast: bool, memory: MemoryQue
         DeadLetterHandlers(dead=cast("DeadLetterStore", shelf), replay=cast("DeadLetterReplay", shelf)),
         HealthHandlers(store=store),
         NoticeHandlers(parsers={}, intake=None, metrics=metrics),
+        webhooks=WebhookServices.of("postgresql://nowhere", masters=None, guard=Guard()),
     )
     fast_path = FastPath(handlers.creation, metrics, AnonymousAccess(), tracer=tracer) if fast else None
     app = build_api(routes, metrics, AnonymousAccess(), tracer=tracer)

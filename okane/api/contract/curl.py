@@ -8,6 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from okane.api.contract.schemas import PAYMENT
+from okane.api.contract.webhook_schemas import ENDPOINT_ID, EVENT_ID
+
+_EXAMPLES = {
+    "payment_id": str(PAYMENT["id"]),
+    "endpoint_id": ENDPOINT_ID,
+    "event_id": EVENT_ID,
+    "provider": "stripe",
+}
 
 Json = Mapping[str, Any]
 
@@ -16,13 +24,15 @@ SETUP = "export OKANE_URL=127.0.0.1:8080 OKANE_API_KEY=sk_test_…"
 
 def line(method: str, path: str, operation: Json) -> str:
     """Return the command, with the example of the operation's body."""
-    url = path.replace("{payment_id}", str(PAYMENT["id"])).replace("{provider}", "stripe")
+    url = path
+    for name, example in _EXAMPLES.items():
+        url = url.replace(f"{{{name}}}", example)
     words = ["curl", f'"$OKANE_URL{url}"']
     if operation["security"]:
         words.append('-H "Authorization: Bearer $OKANE_API_KEY"')
     content = operation.get("requestBody", {"content": {}})["content"]
     for media_type, body in list(content.items())[:1]:
         words += ["-H", shlex.quote(f"Content-Type: {media_type}"), "-d", shlex.quote(json.dumps(body["example"]))]
-    if method != "GET" and not content:
+    if method not in {"GET", "POST"} or (method == "POST" and not content):
         words[1:1] = ["-X", method]
     return " ".join(words)

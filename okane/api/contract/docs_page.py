@@ -47,6 +47,7 @@ def render(document: Json) -> str:
         _contents(document),
         f"<h2>Authentication</h2>{_text(_AUTHENTICATION)}<pre>{_plain(curl.SETUP)}</pre>",
         *_operations(document),
+        f"<h2>Sent to webhook endpoints</h2>{_table(_sent(document))}",
         "<h2>Documents</h2>",
         *(_schema(name, schema) for name, schema in document["components"]["schemas"].items()),
         f"<h2>Problems</h2><p>Any request may meet {_codes(ANYWHERE)}.</p>",
@@ -58,8 +59,8 @@ def render(document: Json) -> str:
 _AUTHENTICATION = """\
 A request carries an API key, as `Authorization: Bearer sk_…`, or as the user of HTTP Basic without a password \
 (`curl -u "$OKANE_API_KEY:"`). `okane up` prints one, `okane keys create` makes others. A key sees the payments of its \
-account, and may do what its scopes allow: `read`, `write`, `operate`. A request without one is refused as `key_missing`, \
-one with a wrong key as `key_invalid`, and one that its scopes do not cover as `scope_missing`. A server with \
+account, and may do what its scopes allow: `read`, `write`, `operate`, `webhooks`. A request without one is refused as \
+`key_missing`, one with a wrong key as `key_invalid`, and one that its scopes do not cover as `scope_missing`. A server with \
 `OKANE_AUTH=none`, on loopback only, asks for none.
 
 The commands below run as they are, in a shell with the address of the server and a key:"""
@@ -109,6 +110,13 @@ def _operation(document: Json, method: str, path: str, operation: Json) -> str:
             _refusals(_resolved(document, one) for status, one in responses if status >= "400"),
         )
     )
+
+
+def _sent(document: Json) -> Iterator[tuple[str, str, str]]:
+    for name, methods in document["webhooks"].items():
+        operation = methods["post"]
+        [content] = operation["requestBody"]["content"].values()
+        yield name, _type(content["schema"]["allOf"][0]), _inline(operation["summary"])
 
 
 def _scope(scopes: Sequence[str]) -> str:

@@ -10,18 +10,35 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from okane.api import create_request, payment_ids, problems
+from okane.api import create_request, payment_ids, problems, webhook_requests
 from okane.api.access import SCHEMES
-from okane.api.contract import parameters, problem_codes, schemas
+from okane.api.answer import JSON
+from okane.api.contract import parameters, problem_codes, schemas, webhook_operations, webhook_schemas
 from okane.api.contract.operations import Body, Endpoint, Operation, SuccessResponse
+from okane.webhooks.types import EventType
 
 Json = dict[str, Any]
 
 _SCHEMA = "#/components/schemas/{model}"
 _FROM_A_PAYMENT = ("getPayment", "listEvents", "listAttempts", "cancelPayment", "retryPayment")
+EVENT_ID: Json = {"type": "string", "pattern": "^evt_[0-9a-f]{32}_[0-9]{1,10}$"}
 _PATH_PARAMETERS: Mapping[str, tuple[str, Json]] = {
     "payment_id": ("The payment's id; `pay_` and 32 digits are another spelling of it.", payment_ids.ID),
+    "endpoint_id": ("The endpoint's id.", webhook_requests.ENDPOINT_ID_SCHEMA),
+    "event_id": ("The event's id: `evt_`, the payment, and its version.", EVENT_ID),
     "provider": ("The provider's name in `OKANE_PROVIDERS_FILE`.", {"type": "string", "pattern": "^[^/]+$"}),
+}
+# The headers of a delivery (Standard Webhooks).
+SIGNED: Mapping[str, Json] = {
+    "webhook-id": {"description": "The event's id, the same at each attempt.", "schema": EVENT_ID},
+    "webhook-timestamp": {
+        "description": "When it was sent: seconds since 1970.",
+        "schema": {"type": "string", "pattern": "^[0-9]+$"},
+    },
+    "webhook-signature": {
+        "description": "Signatures of id, timestamp and body, by each secret that is valid: `v1,` and base64, with blanks.",
+        "schema": {"type": "string"},
+    },
 }
 _AWAY = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS})
 
@@ -59,7 +76,7 @@ class _Document:
         self._operations = [endpoint.operation for endpoint in endpoints]
         wanted = [response.body for one in self._operations for response in one.responses if response.body is not None]
         wanted += [one.body.schema for one in self._operations if one.body is not None]
-        wanted += [schemas.Problem]
+        wanted += [schemas.Problem, webhook_schemas.PaymentEvent, webhook_schemas.EndpointEvent]
         inputs = [(number, "validation", TypeAdapter(one)) for number, one in enumerate(wanted)]
         found, definitions = TypeAdapter.json_schemas(inputs, ref_template=_SCHEMA, schema_generator=_Plain)  # type: ignore[arg-type]  # "validation" is inferred as str
         self._schemas = {id(one): found[number, "validation"] for number, one in enumerate(wanted)}
@@ -77,6 +94,7 @@ class _Document:
             "servers": [{"url": "/"}],
             "tags": [{"name": tag} for tag in dict.fromkeys(one.tag for one in self._operations)],
             "paths": paths,
+            "webhooks": {one.value: {"post": self._sent(one)} for one in EventType},
             "components": {
                 "schemas": dict(sorted(self._definitions.items()))
                 | {"CurrencyCode": {**create_request.CURRENCY, "title": "Currency"}},
@@ -111,10 +129,26 @@ class _Document:
         }
         return {name: value for name, value in document.items() if value or name == "security"}
 
+    def _sent(self, type_: EventType) -> Json:
+        """Return the request that an endpoint gets for an event of this type."""
+        model = webhook_schemas.EndpointEvent if type_.is_of_endpoint else webhook_schemas.PaymentEvent
+        schema = {
+            "allOf": [self._schemas[id(model)], {"properties": {"type": {"const": type_.value}}}],
+        }
+        return {
+            "operationId": f"receive{''.join(word.capitalize() for word in re.findall('[a-z]+', type_.value))}",
+            "tags": [webhook_operations.EVENTS],
+            "summary": webhook_schemas.MEANINGS[type_],
+            "parameters": [{"name": name, "in": "header", "required": True, **one} for name, one in SIGNED.items()],
+            "requestBody": {"required": True, "content": {JSON: {"schema": schema}}},
+            "security": [],
+            "responses": {"2XX": {"description": "It is delivered. Any other answer is a failure: it is sent again."}},
+        }
+
     def _body(self, body: Body) -> Json:
         schema = self._schemas[id(body.schema)]
         content = {media_type: {"schema": schema, "example": body.example} for media_type in body.media_types}
-        return {"required": True, "content": content}
+        return {"required": body.required, "content": content}
 
     def _success(self, response: SuccessResponse, *, keyed: bool) -> Json:
         document: Json = {"description": response.means, "headers": _headers(response.headers, keyed=keyed)}

@@ -44,6 +44,7 @@ class Body:
 
     schema: Any
     example: Any
+    required: bool = True
     media_types: Sequence[str] = (JSON,)
 
 

@@ -18,7 +18,10 @@ HEADERS: Mapping[str, Json] = {
         "description": "`no-store`, or how long a description may be cached.",
         "schema": {"type": "string"},
     },
-    "Location": {"description": "The path of the payment.", "schema": {"type": "string", "format": "uri-reference"}},
+    "Location": {
+        "description": "The path of the payment or endpoint.",
+        "schema": {"type": "string", "format": "uri-reference"},
+    },
     "Idempotent-Replayed": {
         "description": "The answer to the repeat of an earlier request.",
         "schema": {"type": "string", "const": "true"},
@@ -49,7 +52,8 @@ PARAMETERS: Mapping[str, Json] = {
         "examples": {"key": {"value": "demo-key-1"}},
     },
     "Prefer": {
-        "description": "`wait=N`: answer when the payment has come to rest, in N seconds (30 at most) as it is then.",
+        "description": "`wait=N`: answer when the payment has come to rest, or the next event is there, and after N seconds "
+        "(30 at most) in any case.",
         "schema": {"type": "string"},
         "examples": {"wait": {"value": "wait=5"}},
     },
@@ -58,6 +62,10 @@ PARAMETERS: Mapping[str, Json] = {
 
 FILTERS: Mapping[str, str] = {
     "limit": "The most items of a page.",
+    "since": "Of this moment or later; with `after`, both hold.",
+    "type": "Of any of these types: repeat it for several.",
+    "payment": "Of this payment.",
+    "endpoint": "Of the types of this endpoint, and with what is to be delivered to its reader again.",
     "order": "Newest first (`descending`), or oldest first (`ascending`).",
     "after": "The `after` of the page before, as it is.",
     "status": "Any of these: repeat it for several.",

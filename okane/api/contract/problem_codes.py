@@ -54,12 +54,17 @@ CODES: Mapping[str, Code] = {
         HTTPStatus.MISDIRECTED_REQUEST, "Without keys: `Host` names neither this machine nor an allowed name."
     ),
     "payment_not_found": Code(HTTPStatus.NOT_FOUND, "The account has no such payment."),
+    "endpoint_not_found": Code(HTTPStatus.NOT_FOUND, "The account has no such webhook endpoint."),
+    "event_not_found": Code(HTTPStatus.NOT_FOUND, "The account has no such event, or no more."),
     "provider_not_found": Code(HTTPStatus.NOT_FOUND, "This server takes no webhooks from such a provider."),
     "route_not_found": Code(HTTPStatus.NOT_FOUND, "There is no such route."),
     "method_not_allowed": Code(HTTPStatus.METHOD_NOT_ALLOWED, "The route has other methods: see `Allow`."),
     "head_too_slow": Code(HTTPStatus.REQUEST_TIMEOUT, "The head of the request did not come in time.", retryable=True),
     "body_too_slow": Code(HTTPStatus.REQUEST_TIMEOUT, "The body did not come in time.", retryable=True),
     "status_conflict": Code(HTTPStatus.CONFLICT, "The payment's status, `payment_status`, does not allow this."),
+    "too_many_endpoints": Code(HTTPStatus.CONFLICT, "The account has 16 webhook endpoints."),
+    "endpoint_has_no_url": Code(HTTPStatus.CONFLICT, "Nothing is sent to this endpoint: its events are read."),
+    "too_many_recoveries": Code(HTTPStatus.CONFLICT, "The endpoint has 8 recoveries that are not done."),
     "body_too_large": Code(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         "The body or an item of a batch has over 64 kB, a batch 1 MB, or a webhook 256 kB.",
@@ -79,6 +84,9 @@ CODES: Mapping[str, Code] = {
     "amount_too_large": Code(_UNPROCESSABLE, "The amount is above this server's limit for the currency."),
     "card_number": Code(_UNPROCESSABLE, "A text looks like the number of a card: `errors` names its member."),
     "provider_unknown": Code(_UNPROCESSABLE, "The `provider` is not one of this server's."),
+    "endpoint_url_refused": Code(
+        _UNPROCESSABLE, "The URL of an endpoint is not one that this server may call: `errors` says why."
+    ),
     "batch_size": Code(_UNPROCESSABLE, "A batch has 1 to 1,000 items."),
     "idempotency_key_reused": Code(
         _UNPROCESSABLE, "The idempotency key belongs to `payment_id`, which has other members."
@@ -88,6 +96,9 @@ CODES: Mapping[str, Code] = {
         HTTPStatus.TOO_MANY_REQUESTS,
         "The account has reached its limit of lists that are read or wait at the same time.",
         retryable=True,
+    ),
+    "too_many_tests": Code(
+        HTTPStatus.TOO_MANY_REQUESTS, "Tests of webhook endpoints are not answered yet.", retryable=True
     ),
     "head_too_large": Code(
         HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "There are more than 64 header fields, or too long ones."
@@ -100,6 +111,10 @@ CODES: Mapping[str, Code] = {
     ),
     "not_ready": Code(_AWAY, "Postgres takes no writes, or the process is about to end.", retryable=True),
     "overloaded": Code(_AWAY, "Payments wait too long: no new ones are accepted.", retryable=True),
+    "webhooks_not_configured": Code(_AWAY, "The server has no `OKANE_WEBHOOK_MASTER`."),
+    "webhooks_busy": Code(
+        _AWAY, "Changes of payments did not end, or the dispatcher has not confirmed, in time.", retryable=True
+    ),
     "too_many_notices": Code(_AWAY, "The server has reached its limit of webhooks in hand.", retryable=True),
     "too_many_connections": Code(_AWAY, "The server has reached its limit of connections.", retryable=True),
     "http_version_unsupported": Code(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 and HTTP/1.0 only."),
