@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, LiteralString
 
@@ -121,6 +121,18 @@ class Session:
         """Run several statements in one transaction, committed at the end of the block."""
         async with self._held() as connection, connection.transaction():
             yield connection
+
+    @contextlib.asynccontextmanager
+    async def prepared_transaction(self) -> AsyncIterator[Callable[[PreparedStatement], Awaitable[Sequence[Row]]]]:
+        """Run prepared statements without parameters in one transaction, committed at the end of the block.
+
+        A session that runs these must have no statement prepared by psycopg (`fetch` of a text, `transaction`): after a
+        ROLLBACK or DDL psycopg deallocates all that the connection has, and these with them.
+        """
+        async with self._held() as connection, connection.transaction():
+            prepared = self._prepared
+            assert prepared is not None
+            yield lambda statement: prepared.fetch(statement, {})
 
     @contextlib.asynccontextmanager
     async def _held(self) -> AsyncIterator[psycopg.AsyncConnection[Row]]:

@@ -17,16 +17,16 @@ import psycopg
 
 from okane.errors import StoreUnavailable
 from okane.store import sql_files, webhook_partitions
-from okane.store.prepared_statements import PreparedStatement, Row
+from okane.store.prepared_statements import Row
 from okane.store.session import Session
 from okane.store.webhook_partitions import Dropped
 from okane.time_slice import TimeSlice
 from streams.failpoints import failpoint
 from streams.values import value
 
-SQL = sql_files.load_statements("webhook_events.sql")
-READ = sql_files.prepare_statements("webhook_events.sql", "read", "page", "of_payment", "one", "many")
-LOOK = PreparedStatement.of("look", SQL["look"])
+SQL = sql_files.prepare_statements(
+    "webhook_events.sql", "look", "lock", "sequence", "last", "read", "page", "of_payment", "one", "many"
+)
 
 WINDOW = 2_000  # events of an account that one read looks at: some milliseconds
 FARTHEST = 2**63 - 1
@@ -94,36 +94,40 @@ class Sequenced:
 
 
 class WebhookEventStore:
-    """Write and read the log. `sequence` and the table partitions have a connection beside that of the reads."""
+    """Write and read the log. Sequencing, reads and table partitions have a connection each, from their first use on."""
 
     def __init__(self, url: str, *, timeout: timedelta = timedelta(seconds=10)) -> None:
         self._sequencing = Session(url, name="webhook sequencing", timeout=SEQUENCING_TIMEOUT, index_only=True)
         self._reading = Session(url, name="webhook events", timeout=timeout, in_order=True)
+        self._partitions = Session(url, name="webhook partitions", timeout=timeout)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._sequencing.aclose()
         await self._reading.aclose()
+        await self._partitions.aclose()
 
     async def sequence(self) -> Sequenced | None:
         """Give the changes that were committed since the last run positions in the log. Return None while another process
         does it. Without such changes it costs a few index lookups, and writes nothing.
         """
-        [(last, is_fresh)] = await self._sequencing.fetch(LOOK)
+        [(last, is_fresh)] = await self._sequencing.fetch(SQL["look"])
         if not is_fresh:
             return Sequenced(last, {})
         try:
             return await self._sequence()
         except psycopg.errors.CheckViolation:  # no table partition for a position: the process that makes them was away
             await self.prepare_partitions()
+        try:
             return await self._sequence()
+        except psycopg.errors.CheckViolation as error:  # another process is making it
+            raise StoreUnavailable("the log of events has no table partition for the next position") from error
 
     async def _sequence(self) -> Sequenced | None:
-        async with self._sequencing.transaction() as connection:
-            locked = await (await connection.execute(SQL["lock"], prepare=True)).fetchone()
-            if locked != (True,):
+        async with self._sequencing.prepared_transaction() as fetch:
+            if await fetch(SQL["lock"]) != [(True,)]:
                 return None
-            found = await (await connection.execute(SQL["sequence"], prepare=True)).fetchall()
+            found = await fetch(SQL["sequence"])
             if found and AFTER_SEQUENCE.armed:
                 await AFTER_SEQUENCE.hit()
         if not found:  # another process was faster
@@ -133,7 +137,7 @@ class WebhookEventStore:
 
     async def prepare_partitions(self) -> int:
         """Make the table partitions that the log will need next; return how many were missing."""
-        return await webhook_partitions.prepare(self._sequencing)
+        return await webhook_partitions.prepare(self._partitions)
 
     async def drop_partitions(self, keep: timedelta, max_bytes: int | None) -> Dropped:
         """Drop the table partitions whose events are older than `keep`, and the oldest ones beyond `max_bytes`.
@@ -141,12 +145,12 @@ class WebhookEventStore:
         One that an endpoint still has to deliver from is kept for a while longer; after that, and for `max_bytes` at once,
         its deliveries are given up. Raises StoreBusy while another session reads the log for long.
         """
-        return await webhook_partitions.drop(self._sequencing, keep=keep, max_bytes=max_bytes)
+        return await webhook_partitions.drop(self._partitions, keep=keep, max_bytes=max_bytes)
 
     async def warn_behind(self, endpoint_ids: Sequence[UUID]) -> Sequence[tuple[UUID, str]]:
         """Write `webhook_endpoint.disabled` once more for those that are disabled: they will lose events. Return them, with
         their accounts, the first time."""
-        return await webhook_partitions.warn(self._sequencing, endpoint_ids)
+        return await webhook_partitions.warn(self._partitions, endpoint_ids)
 
     async def last_position(self) -> int:
         """Return the highest position of the log, 0 for an empty one."""
@@ -154,7 +158,7 @@ class WebhookEventStore:
 
     async def read(self, after: int, limit: int) -> Sequence[EventRow]:
         """Return the events of all accounts after a position, in its order."""
-        return await _rows(await self._reading.fetch_repeatable(READ["read"], {"after": after, "limit": limit}))
+        return await _rows(await self._reading.fetch_repeatable(SQL["read"], {"after": after, "limit": limit}))
 
     async def read_account(
         self,
@@ -172,7 +176,7 @@ class WebhookEventStore:
         WINDOW events at most, so it may return none before the end: `reached` tells them apart.
         """
         found = await self._reading.fetch_repeatable(
-            READ["page"],
+            SQL["page"],
             {
                 "account_id": account_id,
                 "after": after,
@@ -199,7 +203,7 @@ class WebhookEventStore:
             return await self.read_account(account_id, after, limit, types)
         last = await self.last_position()  # before the read: what gets a position meanwhile comes with the next page
         found = await self._reading.fetch_repeatable(
-            READ["of_payment"],
+            SQL["of_payment"],
             {
                 "account_id": account_id,
                 "payment_id": payment_id,
@@ -217,12 +221,12 @@ class WebhookEventStore:
         if match is None or int(match[2]) >= 2**31:
             return None
         wanted = {"account_id": account_id, "payment_id": UUID(match[1]), "version": int(match[2])}
-        rows = await _rows(await self._reading.fetch_repeatable(READ["one"], wanted))
+        rows = await _rows(await self._reading.fetch_repeatable(SQL["one"], wanted))
         return rows[0] if rows else None
 
     async def get_many(self, positions: Sequence[int]) -> Sequence[EventRow]:
         """Return the events at these positions, in their order; what was dropped is missing."""
-        return await _rows(await self._reading.fetch_repeatable(READ["many"], {"positions": list(positions)}))
+        return await _rows(await self._reading.fetch_repeatable(SQL["many"], {"positions": list(positions)}))
 
 
 def _types(types: Sequence[str] | None) -> Mapping[str, object]:

@@ -6,6 +6,7 @@ The bugs of the queues are in tests/simulation: these need a real Postgres, sinc
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from unittest.mock import patch
@@ -15,6 +16,7 @@ import psycopg
 import pytest
 
 from okane.store import webhook_endpoints, webhook_events
+from okane.store.prepared_statements import PreparedStatement
 from okane.store.webhook_events import WebhookEventStore
 from tests.okane import test_webhook_endpoints, test_webhook_events
 
@@ -25,7 +27,7 @@ Check = Callable[[str], Awaitable[None]]
 class Mutant:
     """A statement with some places replaced, and the test that must fail."""
 
-    statements: Mapping[str, str]
+    statements: Mapping[str, str] | Mapping[str, PreparedStatement]
     name: str
     places: Mapping[str, str]
     check: Check
@@ -33,11 +35,13 @@ class Mutant:
     @contextlib.contextmanager
     def planted(self) -> Iterator[None]:
         """The product is wrong in this way inside the block."""
-        text = self.statements[self.name]
+        statement = self.statements[self.name]
+        text = statement if isinstance(statement, str) else statement.text.decode()
         for old, new in self.places.items():
             assert text.count(old) == 1, f"{self.name} has changed: this mutant needs another place"
             text = text.replace(old, new)
-        with patch.dict(self.statements, {self.name: text}):
+        wrong = text if isinstance(statement, str) else dataclasses.replace(statement, text=text.encode())
+        with patch.dict(self.statements, {self.name: wrong}):
             yield
 
 

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from okane.errors import StoreBusy
+from okane.errors import StoreBusy, StoreUnavailable
 from okane.store import WebhookEventStore
 from okane.store.webhook_endpoints import WebhookEndpointStore
 from okane.store.webhook_partitions import AHEAD, POSITIONS
@@ -110,6 +110,20 @@ async def test_sequencing_makes_the_partitions_that_no_process_has_made(
     assert sequenced is not None
     assert (sequenced.last, sequenced.count) == (2 * POSITIONS + 1, 3)
     assert [row.event.position for row in await store.read(0, 10)] == [2 * POSITIONS + n for n in (-1, 0, 1)]
+
+
+async def test_changes_wait_in_the_outbox_while_another_process_makes_the_partition(
+    store: WebhookEventStore, database_url: str
+) -> None:
+    await stand_at(database_url, 2 * POSITIONS - 1)
+    await execute(database_url, WRITE, [uuid4()])
+    async with await psycopg.AsyncConnection.connect(database_url) as maker:
+        await maker.execute("SELECT pg_advisory_xact_lock(hashtext('okane.webhook_partitions'))")
+        with pytest.raises(StoreUnavailable, match="no table partition"):
+            await store.sequence()
+    sequenced = await store.sequence()
+    assert sequenced is not None
+    assert sequenced.last == 2 * POSITIONS
 
 
 async def test_an_old_partition_is_dropped_from_both_tables(store: WebhookEventStore, database_url: str) -> None:

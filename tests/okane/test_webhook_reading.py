@@ -12,7 +12,6 @@ from psycopg import sql
 
 from okane.payment import Status
 from okane.store import EventRow, PaymentStore, WebhookEventStore
-from okane.store.prepared_statements import PreparedStatement
 from okane.store.session import IN_ORDER
 from okane.store.webhook_events import FARTHEST, SQL, WINDOW
 from okane.store.webhook_partitions import POSITIONS
@@ -200,7 +199,7 @@ async def test_a_read_goes_through_indexes_also_if_it_was_planned_on_an_empty_lo
     database_url: str, name: str, is_planned_empty: bool
 ) -> None:
     """20,000 events of ten accounts on both sides of the end of a table partition: a scan of one would read thousands."""
-    statement = PreparedStatement.of(name, SQL[name])
+    statement = SQL[name]
     values = sql.SQL(", ").join(sql.Literal(PARAMETERS[parameter]) for parameter in statement.encoders)
     run = sql.SQL("EXECUTE one ({})").format(values)
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
