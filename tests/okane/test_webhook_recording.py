@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
@@ -202,6 +203,24 @@ async def test_a_settle_locks_the_outbox_also_without_a_row_for_it(store: Paymen
         text = sql_files.load_statements("payments.sql")["cancel"]
         await connection.execute(text, {"id": UUID(int=0), "account_id": "default", "actor": "a", "late_ms": 1})
         assert ("RowExclusiveLock",) in await (await connection.execute(LOCKED)).fetchall()
+
+
+async def test_a_settle_that_waits_for_the_first_endpoint_of_its_account_is_recorded(
+    store: PaymentStore, database_url: str
+) -> None:
+    """Its plan is cached: the locks come first then, and the snapshot after them."""
+    first, second = [await claimed(store, (await accept_one(store, new(key))).payment.id) for key in ("1", "2")]
+    await store.settle(settlement(first.payment))
+    async with await psycopg.AsyncConnection.connect(database_url) as creating:
+        await creating.execute("LOCK TABLE webhook_outbox IN SHARE MODE")
+        await creating.execute(SUBSCRIBE.encode())
+        settling = asyncio.create_task(store.settle(settlement(second.payment)))
+        async with asyncio.timeout(10):
+            while not await row(database_url, "SELECT 1 FROM pg_locks WHERE NOT granted AND mode = 'RowExclusiveLock'"):
+                await asyncio.sleep(0.002)
+        await creating.commit()
+    assert await settling is not None
+    assert [found[1] for found in await row(database_url, RECORDED, (second.payment.id,))] == [EventType.SUCCEEDED]
 
 
 async def test_without_any_endpoint_a_settle_does_not_look_for_each_account(database_url: str) -> None:
