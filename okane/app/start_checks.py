@@ -33,7 +33,7 @@ log = structlog.get_logger("okane.start")
 
 async def check_servers(settings: Settings, resources: Resources, *, consumes: bool) -> None:
     """Raise SetupError for a fault that has to be corrected first. `consumes`: the process reads the stream (a worker)."""
-    await _check_postgres(settings)
+    await check_postgres(settings)
     try:
         await _check_redis(settings, resources, consumes=consumes)
     except (StreamForbidden, CommandRejected) as error:
@@ -43,7 +43,8 @@ async def check_servers(settings: Settings, resources: Resources, *, consumes: b
         log.warning("redis_away_at_start", reason=str(error))
 
 
-async def _check_postgres(settings: Settings) -> None:
+async def check_postgres(settings: Settings) -> None:
+    """Raise SetupError for a fault of Postgres that has to be corrected first."""
     try:
         found = (await read_postgres_facts(needed(settings.database_url, "DATABASE_URL"))).schema_version
     except PoolerRefused as error:

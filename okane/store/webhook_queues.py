@@ -30,7 +30,10 @@ MOST_EARLIER = 20  # failed attempts that a row keeps
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeasedQueue:
-    """A queue under a lease. `taken_over`: its owner before let the lease expire. `has_waiting`: rows wait for a retry."""
+    """A queue under a lease. `taken_over`: its owner before let the lease expire. `has_waiting`: rows wait for a retry.
+
+    `has_backlog`: the account has events behind `done_to`.
+    """
 
     endpoint: Endpoint
     done_to: int
@@ -40,15 +43,22 @@ class LeasedQueue:
     taken_over: bool
     has_waiting: bool
     has_replays: bool
+    has_backlog: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The queues to serve, those without an owner for a while, and the dispatchers that run."""
+    """The queues to serve, those that have no owner (orphans: for a while), and the dispatchers that run.
+
+    `is_used`: some account has endpoints, perhaps without a URL. `now_s`: the database's clock, in seconds since the epoch.
+    """
 
     queues: int
+    free: int
     orphans: int
     dispatchers: int
+    is_used: bool
+    now_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,17 +157,17 @@ class ResultBatch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class QueueBatch:
-    """A batch of one leased queue. `replay_from` names its replay, if it has one."""
+    """A batch of one leased queue, and its replay as it was before, if it has one."""
 
     endpoint_id: UUID
     epoch: int
     batch: ResultBatch
-    replay_from: int | None = None
+    replay: Replay | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRules:
-    """How long leases last, and when a failing endpoint is reported and disabled."""
+    """The length of leases, and when a failing endpoint is reported and disabled."""
 
     lease: timedelta = timedelta(seconds=10)
     orphaned: timedelta = timedelta(seconds=3)  # a queue so long without an owner is taken beyond the share
@@ -194,8 +204,7 @@ class WebhookQueueStore:
             "silent_ms": milliseconds(rules.silent),
             "session": f"okane {SESSION}",
         }
-        [(queues, orphans, dispatchers)] = await self._leases.fetch_repeatable(SQL["share"], parameters)
-        return Share(queues, orphans, max(1, dispatchers))
+        return Share(*(await self._leases.fetch_repeatable(SQL["share"], parameters))[0])
 
     async def lease(self, limit: int) -> Sequence[LeasedQueue]:
         """Lease up to `limit` queues that have no owner. If the answer is lost the owner may have more than it knows of."""
@@ -210,6 +219,7 @@ class WebhookQueueStore:
                 taken_over=row[WIDTH + 4],
                 has_waiting=row[WIDTH + 5],
                 has_replays=row[WIDTH + 6],
+                has_backlog=row[WIDTH + 7],
             )
             for row in await self._leases.fetch(SQL["lease"], parameters)
         ]
@@ -250,7 +260,7 @@ class WebhookQueueStore:
     async def write(self, batches: Sequence[QueueBatch], now_s: float) -> set[UUID]:
         """Write results in one statement; return the queues that the owner still holds. May run twice."""
         rows = [(one.endpoint_id, row) for one in batches for row in one.batch.results]
-        replays = [one for one in batches if one.replay_from is not None and one.batch.replayed_to is not None]
+        replays = [(one.replay, one.batch.replayed_to + 1) for one in batches if one.replay and one.batch.replayed_to]
         parameters: dict[str, Any] = {
             "owner": self.owner,
             "most_earlier": MOST_EARLIER,
@@ -260,9 +270,10 @@ class WebhookQueueStore:
             "failures": [one.batch.failures for one in batches],
             "succeeded": [one.batch.succeeded for one in batches],
             "last_errors": [one.batch.last_error for one in batches],
-            "replay_ids": [one.endpoint_id for one in replays],
-            "replay_froms": [one.replay_from for one in replays],
-            "replay_nexts": [(one.batch.replayed_to or 0) + 1 for one in replays],
+            "replay_ids": [replay.endpoint_id for replay, _ in replays],
+            "replay_froms": [replay.from_position for replay, _ in replays],
+            "replay_befores": [replay.next for replay, _ in replays],
+            "replay_nexts": [after for _, after in replays],
             "row_ids": [endpoint_id for endpoint_id, _ in rows],
             "positions": [row.position for _, row in rows],
             "states": [row.state for _, row in rows],

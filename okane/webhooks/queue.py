@@ -60,6 +60,7 @@ class EndpointQueue(Generic[E]):
         """`written`: positions beyond `done_to` that have a row. `failures`: in a row, from the owner before."""
         self.lease = lease
         self.stopped = False  # begin nothing: disabled, deleted, or about to be released
+        self.is_gone = False  # the endpoint has answered 410
         self.breaker = EndpointBreaker(rules)
         self.holds = Holds()
         self.has_due_rows = False  # rows in Postgres that are due now, by a result of this queue
@@ -95,12 +96,12 @@ class EndpointQueue(Generic[E]):
 
     @property
     def room(self) -> int:
-        """How many new events may be offered."""
+        """The number of new events that may be offered."""
         return 0 if len(self.holds) >= MAX_HELD else BUFFER - self._cursor.open
 
     @property
     def retry_room(self) -> int:
-        """How many due retries may be offered."""
+        """The number of due retries that may be offered."""
         return RETRIES - len(self._in_memory[Kind.RETRY])
 
     @property
@@ -144,13 +145,18 @@ class EndpointQueue(Generic[E]):
 
     @property
     def replay_room(self) -> int:
-        """How many events of the replay may be offered; 0 without one."""
+        """The number of events of the replay that may be offered; 0 without one."""
         return 0 if self._replay is None else BUFFER - self._replay.open
 
     @property
     def replay_read_to(self) -> int:
         """The position up to which the replay's events were offered."""
         return 0 if self._replay is None else self._replay.read_to
+
+    @property
+    def replay_done_to(self) -> int:
+        """The position up to which the replay is done; 0 without one."""
+        return 0 if self._replay is None else self._replay.done_to
 
     def offer_replays(self, deliveries: Iterable[Delivery[E]], *, read_to: int, now_s: float) -> None:
         """Take events to send again, as `offer` does. One that is in work here is sent once."""
@@ -250,7 +256,7 @@ class EndpointQueue(Generic[E]):
         if answer.status in _PAUSES:
             self._paused_until_s = max(self._paused_until_s, now_s + pause_s(answer.retry_after))
         if answer.status == 410:
-            self.stopped = True
+            self.stopped = self.is_gone = True
             self._ready[one.kind].appendleft(one)
             return None
         if one.is_probe:

@@ -25,6 +25,8 @@ from torture.history.journals import read_broker
 
 TERMINAL = frozenset({"success", "failed_final", "canceled"})
 
+MASTER = "0123456789abcdef0123456789abcdef"  # of the secrets of webhook endpoints
+
 SMALL = {
     "OKANE_AUTH": "none",
     "VISIBILITY_TIMEOUT": "2s",
@@ -90,6 +92,17 @@ class System:
         port = self._port(f"{name} metrics")
         env = {"OKANE_METRICS_PORT": str(port), **more_env}
         self._launch(name, ["worker", "--name", name], env, answers_http(port, "/healthz"))
+
+    async def start_dispatcher(self, name: str = "d1", **more_env: str) -> None:
+        self.launch_dispatcher(name, **more_env)
+        await self._ready(name)
+
+    def launch_dispatcher(self, name: str = "d1", **more_env: str) -> None:
+        """Start a dispatcher that may send to this machine, without waiting until it is ready."""
+        port = self._port(f"{name} metrics")
+        env = {"OKANE_METRICS_PORT": str(port), "OKANE_WEBHOOK_MASTER": MASTER, **more_env}
+        allow = {"OKANE_WEBHOOK_ALLOW": "127.0.0.0/8"}
+        self._launch(name, ["dispatch", "--name", name], allow | env, answers_http(port, "/healthz"))
 
     async def _start(self, name: str, arguments: list[str], env: Mapping[str, str], probe: Callable[[], bool]) -> None:
         self._launch(name, arguments, env, probe)

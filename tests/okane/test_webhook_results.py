@@ -193,10 +193,30 @@ async def test_a_replay_ends_when_its_last_position_is_done(desk: Desk) -> None:
     [replay] = await desk.one.replays([queue.endpoint.id])
     assert replay.next == positions[0]
 
-    async def move(replayed_to: int) -> Sequence[Replay]:
-        await desk.one.write([batch(queue, replayed_to=replayed_to, replay_from=replay.from_position)], 0.0)
-        await desk.one.end_replay(replay, epoch=queue.epoch)
+    async def move(before: Replay, replayed_to: int) -> Sequence[Replay]:
+        await desk.one.write([batch(queue, replayed_to=replayed_to, replay=before)], 0.0)
+        await desk.one.end_replay(before, epoch=queue.epoch)
         return await desk.one.replays([queue.endpoint.id])
 
-    assert [one.next for one in await move(positions[1])] == [positions[2]]
-    assert await move(positions[2]) == []
+    [moved] = await move(replay, positions[1])
+    assert moved.next == positions[2]
+    assert await move(moved, positions[2]) == []
+
+
+async def test_a_replay_that_began_anew_is_not_moved(desk: Desk) -> None:
+    queue = await leased(desk)
+    positions = await logged(desk, 3)
+
+    async def recover() -> Replay:
+        await desk.deliveries.recover(
+            "default", queue.endpoint.id, first=positions[0], last=positions[-1], only_failed=True
+        )
+        return (await desk.one.replays([queue.endpoint.id]))[0]
+
+    replay = await recover()
+    await desk.one.write([batch(queue, replayed_to=positions[0], replay=replay)], 0.0)
+    assert await recover() == replay
+    stale = replace(replay, next=positions[1])
+    await desk.one.write([batch(queue, replayed_to=positions[-1], replay=stale)], 0.0)
+    await desk.one.end_replay(stale, epoch=queue.epoch)
+    assert [one.next for one in await desk.one.replays([queue.endpoint.id])] == [positions[0]]

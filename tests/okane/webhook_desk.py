@@ -10,7 +10,7 @@ import pytest
 
 from okane.store.webhook_deliveries import WebhookDeliveryStore
 from okane.store.webhook_endpoints import WebhookEndpointStore
-from okane.store.webhook_queues import LeasedQueue, QueueBatch, WebhookQueueStore
+from okane.store.webhook_queues import LeasedQueue, QueueBatch, Replay, WebhookQueueStore
 from okane.webhooks.delivery import Batch, Result
 from tests.okane.webhook_rows import created, fetch
 
@@ -78,7 +78,7 @@ def batch(
     succeeded: bool = True,
     error: str | None = None,
     replayed_to: int | None = None,
-    replay_from: int | None = None,
+    replay: Replay | None = None,
 ) -> QueueBatch:
     values = Batch(
         results=results,
@@ -88,7 +88,7 @@ def batch(
         last_error=error,
         replayed_to=replayed_to,
     )
-    return QueueBatch(queue.endpoint.id, queue.epoch, values, replay_from)
+    return QueueBatch(queue.endpoint.id, queue.epoch, values, replay)
 
 
 async def leased(desk: Desk, account_id: str = "default", **more: Any) -> LeasedQueue:

@@ -17,16 +17,19 @@ FROM free, webhook_endpoints ep
 WHERE q.endpoint_id = free.endpoint_id AND ep.id = free.endpoint_id
 RETURNING {endpoint}, q.done_to, q.epoch, q.failures, q.last_error, free.owner IS NOT NULL,
           EXISTS (SELECT FROM webhook_deliveries d WHERE d.endpoint_id = q.endpoint_id AND d.next_at IS NOT NULL),
-          EXISTS (SELECT FROM webhook_replays r WHERE r.endpoint_id = q.endpoint_id)
+          EXISTS (SELECT FROM webhook_replays r WHERE r.endpoint_id = q.endpoint_id),
+          EXISTS (SELECT FROM webhook_events e WHERE e.account_id = ep.account_id AND e.position > q.done_to)
 
 -- name: share
--- The queues to serve, those without an owner for a while, and the dispatchers. A process that is stopped keeps its session,
--- and runs nothing on it.
-SELECT count(*), count(*) FILTER (WHERE q.lease_until <= now() - %(orphaned_ms)s::bigint * interval '1 millisecond'
-                                        AND q.lease_until > '-infinity'),
+-- The queues to serve, those without an owner, those of them that are so for a while, and the dispatchers. A process that is
+-- stopped keeps its session, and runs nothing on it.
+SELECT count(*), count(*) FILTER (WHERE q.lease_until <= now()),
+       count(*) FILTER (WHERE q.lease_until <= now() - %(orphaned_ms)s::bigint * interval '1 millisecond'
+                              AND q.lease_until > '-infinity'),
        (SELECT count(*) FROM pg_stat_activity a
         WHERE a.datname = current_database() AND a.application_name = %(session)s::text
-          AND (a.state_change IS NULL OR a.state_change > now() - %(silent_ms)s::bigint * interval '1 millisecond'))
+          AND (a.state_change IS NULL OR a.state_change > now() - %(silent_ms)s::bigint * interval '1 millisecond')),
+       EXISTS (SELECT FROM webhook_accounts), extract(epoch FROM now())::float8
 FROM webhook_queues q
 JOIN webhook_endpoints ep ON ep.id = q.endpoint_id
 WHERE ep.status = 'enabled' AND ep.url IS NOT NULL
@@ -80,11 +83,11 @@ WITH queues AS (
     WHERE q.endpoint_id = n.endpoint_id AND q.epoch = n.epoch AND q.owner = %(owner)s::text
     RETURNING q.endpoint_id
 ), moved AS (
-    UPDATE webhook_replays r SET next = greatest(r.next, n.next)
-    FROM unnest(%(replay_ids)s::uuid[], %(replay_froms)s::bigint[], %(replay_nexts)s::bigint[])
-        AS n (endpoint_id, from_position, next)
+    UPDATE webhook_replays r SET next = n.next
+    FROM unnest(%(replay_ids)s::uuid[], %(replay_froms)s::bigint[], %(replay_befores)s::bigint[], %(replay_nexts)s::bigint[])
+        AS n (endpoint_id, from_position, before, next)
     JOIN queues USING (endpoint_id)
-    WHERE r.endpoint_id = n.endpoint_id AND r.from_position = n.from_position
+    WHERE r.endpoint_id = n.endpoint_id AND r.from_position = n.from_position AND r.next = n.before  -- else it began anew
 ), written AS (
     INSERT INTO webhook_deliveries AS d (endpoint_id, position, state, attempts, status, ms, reason, at, next_at)
     SELECT r.endpoint_id, r.position, r.state, r.attempts::smallint, r.status::smallint, r.ms, r.reason,

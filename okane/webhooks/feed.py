@@ -1,0 +1,108 @@
+"""The feed of a dispatcher: changes get their positions in the log, and one read brings them to all of its endpoint queues.
+
+A queue without room leaves the feed and reads its own backlog by account and position, until it has caught up. Guarantee: a
+queue gets every event of its account behind its place, in the order of the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from okane.metrics import OkaneMetrics
+from okane.store.webhook_events import EventRow, WebhookEventStore
+from okane.webhooks.served_queue import ROOM_TO_READ, ServedQueue, ServedQueues, delivery_of
+
+READ = 1_000  # events of one read
+
+
+class Feed:
+    """The feed. `wake` is called with each queue that has something new to send."""
+
+    def __init__(
+        self,
+        *,
+        events: WebhookEventStore,
+        queues: ServedQueues,
+        wake: Callable[[ServedQueue], None],
+        metrics: OkaneMetrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self.position = 0  # the synced queues have all events up to it
+        self.still = asyncio.Lock()  # while it is held the position stays
+        self._events = events
+        self._queues = queues
+        self._wake = wake
+        self._metrics = metrics
+        self._clock = clock
+
+    async def start(self) -> None:
+        """Begin at the end of the log: queues that are behind read their backlog. Raises StoreUnavailable."""
+        self.position = await self._events.last_position()
+
+    async def run_once(self) -> int:
+        """Sequence, and take the new events; return their number. Raises StoreUnavailable."""
+        async with self.still:
+            sequenced = await self._events.sequence()
+            if sequenced is not None and sequenced.count:
+                self._metrics.observe_sequenced(sequenced.by_type, timedelta(seconds=sequenced.oldest_s))
+            if sequenced is not None and sequenced.last <= self.position:
+                return 0
+            if not len(self._queues):
+                self.position = sequenced.last if sequenced is not None else await self._events.last_position()
+                return 0
+            return await self._take_new()
+
+    async def _take_new(self) -> int:
+        taken = 0
+        while rows := await self._events.read(self.position, READ):
+            self._distribute(rows)
+            taken += len(rows)
+            if len(rows) < READ:
+                break
+        return taken
+
+    def _distribute(self, rows: Sequence[EventRow]) -> None:
+        self.position = rows[-1].event.position
+        wanted: dict[ServedQueue, list[EventRow]] = {}
+        for row in rows:
+            for served in self._queues.of_account(row.event.account_id):
+                if served not in self._queues.behind and served.receives(row):
+                    wanted.setdefault(served, []).append(row)
+        now_s = self._clock()
+        for served, new in wanted.items():
+            if len(new) > served.queue.room:
+                self._queues.behind.add(served)
+            else:
+                served.queue.offer(map(delivery_of, new), read_to=self.position, now_s=now_s)
+                self._wake(served)
+
+    async def read_backlogs(self) -> int:
+        """Read a page for each queue that is behind and has room; return how many are still behind with room left.
+
+        Raises StoreUnavailable.
+        """
+        for served in [one for one in self._queues.behind if _may_read(one)]:
+            await self._read_backlog(served)
+        return sum(map(_may_read, self._queues.behind))
+
+    async def _read_backlog(self, served: ServedQueue) -> None:
+        queue = served.queue
+        page = await self._events.read_account(
+            served.endpoint.account_id,
+            queue.read_to,
+            queue.room,
+            sorted(served.types),
+            undelivered_to=served.endpoint.id,
+        )
+        deliveries = [delivery_of(row) for row in page.rows if served.receives(row)]
+        queue.offer(deliveries, read_to=page.reached, now_s=self._clock())
+        # The feed's next events are behind its position: those that this page had already are known by their positions.
+        if page.reached >= self.position:
+            self._queues.behind.discard(served)
+        self._wake(served)
+
+
+def _may_read(served: ServedQueue) -> bool:
+    return served.queue.room >= ROOM_TO_READ and not served.is_leaving
