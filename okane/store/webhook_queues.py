@@ -224,16 +224,16 @@ class WebhookQueueStore:
             for row in await self._leases.fetch(SQL["lease"], parameters)
         ]
 
-    async def renew(self, *, idle_to: int, busy: Iterable[UUID]) -> int:
+    async def renew(self, *, idle_to: int, idle: Iterable[UUID]) -> int:
         """Renew all leases of the owner; return their number.
 
-        The place in the log of all but the `busy` queues moves to `idle_to`: nothing for them is open up to it.
+        The place in the log of the `idle` queues moves to `idle_to`: nothing for them is open up to it.
         """
         parameters = {
             "owner": self.owner,
             "lease_ms": milliseconds(self.rules.lease),
             "idle_to": idle_to,
-            "busy": list(busy),
+            "idle": list(idle),
         }
         return int((await self._leases.fetch_repeatable(SQL["renew"], parameters))[0][0])
 

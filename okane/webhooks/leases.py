@@ -91,8 +91,9 @@ class LeaseKeeper:
 
     async def _renew(self) -> None:
         began_s = self._clock()
-        busy = [one.endpoint.id for one in self._queues if one in self._queues.behind or not one.queue.is_idle]
-        renewed = await self._store.renew(idle_to=self._feed.position, busy=busy)
+        # By name: a queue that is owned unknowingly, since the answer to its lease was lost, has events that were never sent.
+        idle = [one.endpoint.id for one in self._queues if one not in self._queues.behind and one.queue.is_idle]
+        renewed = await self._store.renew(idle_to=self._feed.position, idle=idle)
         if renewed != len(self._queues) or self._may_own_more:
             await self._compare()
         self._lease.until_s = began_s + self._lease_s

@@ -32,7 +32,7 @@ async def test_an_expired_lease_is_taken_over_under_a_new_epoch(desk: Desk) -> N
     await desk.let_pass("11 s")
     [queue] = await desk.other.lease(10)
     assert (queue.epoch, queue.taken_over) == (2, True)
-    assert (await desk.one.renew(idle_to=0, busy=()), await desk.one.owned()) == (0, {})
+    assert (await desk.one.renew(idle_to=0, idle=()), await desk.one.owned()) == (0, {})
 
 
 async def test_a_released_queue_is_no_takeover(desk: Desk) -> None:
@@ -47,18 +47,19 @@ async def test_a_released_queue_is_no_takeover(desk: Desk) -> None:
 async def test_a_renewed_lease_holds(desk: Desk) -> None:
     queue = await leased(desk)
     await desk.let_pass("9 s")
-    assert await desk.one.renew(idle_to=0, busy=()) == 1
+    assert await desk.one.renew(idle_to=0, idle=()) == 1
     await desk.let_pass("9 s")
     assert await desk.other.lease(10) == []
     assert await desk.one.owned() == {queue.endpoint.id: 1}
 
 
 async def test_the_place_of_an_idle_queue_moves_with_the_renewal(desk: Desk) -> None:
-    busy = (await leased(desk)).endpoint.id
-    await leased(desk, account_id="other")
-    await desk.one.renew(idle_to=70, busy=[busy])
-    await desk.one.renew(idle_to=60, busy=[busy])
-    assert sorted(await desk.rows(f"done_to, endpoint_id <> '{busy}'", "webhook_queues")) == [
+    """Of no other: the owner may not know that it has one, since the answer to its lease was lost."""
+    await leased(desk)
+    idle = (await leased(desk, account_id="other")).endpoint.id
+    await desk.one.renew(idle_to=70, idle=[idle])
+    await desk.one.renew(idle_to=60, idle=[idle])
+    assert sorted(await desk.rows(f"done_to, endpoint_id = '{idle}'", "webhook_queues")) == [
         (0, False),
         (70, True),
     ]

@@ -29,18 +29,19 @@ SELECT count(*), count(*) FILTER (WHERE q.lease_until <= now()),
        (SELECT count(*) FROM pg_stat_activity a
         WHERE a.datname = current_database() AND a.application_name = %(session)s::text
           AND (a.state_change IS NULL OR a.state_change > now() - %(silent_ms)s::bigint * interval '1 millisecond')),
-       EXISTS (SELECT FROM webhook_accounts), extract(epoch FROM now())::float8
+       EXISTS (SELECT FROM webhook_accounts) OR EXISTS (SELECT FROM webhook_outbox), extract(epoch FROM now())::float8
 FROM webhook_queues q
 JOIN webhook_endpoints ep ON ep.id = q.endpoint_id
 WHERE ep.status = 'enabled' AND ep.url IS NOT NULL
 
 -- name: renew
--- Renew every lease of the owner; return their number. `idle_to`: no queue has an open event up to it, but for the busy ones.
+-- Renew every lease of the owner; return their number. `idle_to`: the idle queues have no open event up to it. Others may, also
+-- those that the owner does not know of, since the answer to their lease was lost.
 WITH renewed AS (
     UPDATE webhook_queues q
     SET lease_until = now() + %(lease_ms)s::bigint * interval '1 millisecond',
-        done_to = CASE WHEN q.endpoint_id = ANY (%(busy)s::uuid[]) THEN q.done_to
-                       ELSE greatest(q.done_to, %(idle_to)s::bigint) END
+        done_to = CASE WHEN q.endpoint_id = ANY (%(idle)s::uuid[]) THEN greatest(q.done_to, %(idle_to)s::bigint)
+                       ELSE q.done_to END
     WHERE q.owner = %(owner)s::text
     RETURNING q.endpoint_id
 )
