@@ -36,6 +36,7 @@ class _Unwritten:
     pending: dict[int, Result] = field(default_factory=dict)
     writing: dict[int, Result] = field(default_factory=dict)
     written: set[int] = field(default_factory=set)
+    is_reading: bool = False
 
     def __contains__(self, position: int) -> bool:
         return position in self.pending or position in self.writing or position in self.written
@@ -126,6 +127,7 @@ class EndpointQueue(Generic[E]):
         """Note that a read of due rows begins: what is written from now on may be missing in it."""
         self.holds.expire(now_s)
         self._unwritten.written.clear()
+        self._unwritten.is_reading = True
         self.has_due_rows = False
 
     def offer_retries(self, deliveries: Iterable[Delivery[E]], *, now_s: float) -> None:
@@ -134,6 +136,8 @@ class EndpointQueue(Generic[E]):
             if not self._is_known(one.position):
                 one.kind = Kind.RETRY
                 self._enqueue(one, now_s)
+        self._unwritten.written.clear()
+        self._unwritten.is_reading = False
 
     def begin_replay(self, after: int) -> None:
         """Begin to replay the events after this position; those of `offer_replays` follow."""
@@ -357,7 +361,8 @@ class EndpointQueue(Generic[E]):
 
     def confirm(self) -> None:
         """Note that the batch is committed."""
-        self._unwritten.written.update(self._unwritten.writing)
+        if self._unwritten.is_reading:
+            self._unwritten.written.update(self._unwritten.writing)
         self._unwritten.writing = {}
 
     def change(self, limits: Limits, now_s: float) -> None:

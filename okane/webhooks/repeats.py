@@ -129,6 +129,5 @@ class Repeats:
         rows = [row for row in events.values() if served.receives(row)]
         queue.offer_replays(map(delivery_of, rows), read_to=page.reached, now_s=self._clock())
         self._wake(served)
-        if not rows:
-            self._moved(served)
+        self._moved(served)  # also if all of them are in work already, so that no answer moves it
         return len(rows)

@@ -39,6 +39,10 @@ class ServedQueue:
     def __post_init__(self) -> None:
         self.types = frozenset(expand(self.endpoint.types))
 
+    def __hash__(self) -> int:
+        """By values: sets of queues have the same order in every process, which the simulation replays."""
+        return hash((self.endpoint.id, self.epoch))
+
     def receives(self, row: EventRow) -> bool:
         """Return True for an event that the endpoint has subscribed to. The endpoint gets none about itself."""
         return row.event.type in self.types and row.event.payment_id != self.endpoint.id

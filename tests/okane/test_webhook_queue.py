@@ -295,3 +295,16 @@ def test_an_idle_queue_waits_for_nothing() -> None:
     assert not one.is_idle  # its result is not written
     written(one)
     assert one.is_idle
+
+
+def test_a_replay_sends_an_event_again_that_was_delivered_a_moment_ago() -> None:
+    """Written results are remembered during a read of due rows only: else all that a queue has delivered stayed in memory."""
+    one = queue()
+    offer(one, event(1))
+    [first] = begin_all(one)
+    one.finish(first, OK, 0.0)
+    one.collect()
+    one.confirm()
+    one.begin_replay(0)
+    one.offer_replays([event(1)], read_to=1, now_s=0.0)
+    assert positions(begin_all(one)) == [1]
