@@ -13,8 +13,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
-from tests.simulation.mutants import MUTANTS
-from tests.simulation.world import Result, run
+from tests.simulation import mutants, world
+from tests.simulation.webhooks import mutants as webhook_mutants
+from tests.simulation.webhooks import world as webhook_world
+from tests.simulation.world import Result
 
 CHUNK = 25  # seeds a process takes at a time
 SHOWN = 10  # failures that are written out
@@ -45,15 +47,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0 if no seed failed, else 1."""
     options = _parser().parse_args(arguments)
     if options.seed is not None:
-        return _replay(options.seed, options.mutant)
+        return _replay(options.seed, options.mutant, webhooks=options.webhooks)
     started_s = time.monotonic()
     total = Total()
-    for result in _results(options.first, options.seeds, options.jobs, options.mutant):
+    for result in _results(options.first, options.seeds, options.jobs, options.mutant, webhooks=options.webhooks):
         total.add(result)
         _show_progress(total, options.seeds, time.monotonic() - started_s)
     if sys.stderr.isatty():
         sys.stderr.write("\r\033[K")
-    _report(total, time.monotonic() - started_s, as_json=options.json, mutant=options.mutant)
+    again = ("--webhooks",) if options.webhooks else ()
+    again += () if options.mutant is None else ("--mutant", options.mutant)
+    _report(total, time.monotonic() - started_s, as_json=options.json, again=again)
     return 1 if total.failures else 0
 
 
@@ -63,27 +67,30 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--first", type=int, default=0, help="the first of them (0)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once (one per core)")
     parser.add_argument("--seed", type=int, help="replay this one and write down what it does")
-    parser.add_argument("--mutant", choices=sorted(MUTANTS), help="with this bug planted")
+    parser.add_argument("--webhooks", action="store_true", help="the delivery of webhooks, instead of payments")
+    both = sorted({*mutants.MUTANTS, *webhook_mutants.MUTANTS})
+    parser.add_argument("--mutant", choices=both, help="with this bug planted")
     parser.add_argument("--json", action="store_true", help="the result as JSON")
     return parser
 
 
-def _results(first: int, seeds: int, jobs: int, mutant: str | None) -> Iterator[Result]:
+def _results(first: int, seeds: int, jobs: int, mutant: str | None, *, webhooks: bool) -> Iterator[Result]:
     starts = range(first, first + seeds, CHUNK)
     sizes = [min(CHUNK, first + seeds - start) for start in starts]
     with ProcessPoolExecutor(max_workers=jobs) as pool:
-        for chunk in pool.map(_run_chunk, starts, sizes, [mutant] * len(sizes)):
+        for chunk in pool.map(_run_chunk, starts, sizes, [mutant] * len(sizes), [webhooks] * len(sizes)):
             yield from chunk
 
 
-def _run_chunk(first: int, count: int, mutant: str | None) -> list[Result]:
-    with _planted(mutant):
+def _run_chunk(first: int, count: int, mutant: str | None, webhooks: bool) -> list[Result]:
+    run = webhook_world.run if webhooks else world.run
+    with _planted(mutant, webhooks=webhooks):
         return [run(seed) for seed in range(first, first + count)]
 
 
-def _replay(seed: int, mutant: str | None) -> int:
-    with _planted(mutant):
-        result = run(seed, verbose=True)
+def _replay(seed: int, mutant: str | None, *, webhooks: bool) -> int:
+    with _planted(mutant, webhooks=webhooks):
+        result = (webhook_world.run if webhooks else world.run)(seed, verbose=True)
     _write("\n".join(result.trace))
     _write(f"\nseed {seed}, digest {result.digest}, {result.payments} payments, {result.simulated_s:.1f} s")
     _write(f"faults: {_listed(result.faults)}")
@@ -91,8 +98,10 @@ def _replay(seed: int, mutant: str | None) -> int:
     return 1 if result.found else 0
 
 
-def _planted(mutant: str | None) -> contextlib.AbstractContextManager[object]:
-    return contextlib.nullcontext() if mutant is None else MUTANTS[mutant]()
+def _planted(mutant: str | None, *, webhooks: bool) -> contextlib.AbstractContextManager[object]:
+    if mutant is None:
+        return contextlib.nullcontext()
+    return (webhook_mutants.MUTANTS if webhooks else mutants.MUTANTS)[mutant]()
 
 
 def _show_progress(total: Total, seeds: int, passed_s: float) -> None:
@@ -103,7 +112,7 @@ def _show_progress(total: Total, seeds: int, passed_s: float) -> None:
         sys.stderr.flush()
 
 
-def _report(total: Total, passed_s: float, *, as_json: bool, mutant: str | None) -> None:
+def _report(total: Total, passed_s: float, *, as_json: bool, again: Sequence[str]) -> None:
     if as_json:
         _write(json.dumps(_facts(total, passed_s), indent=2))
         return
@@ -111,9 +120,7 @@ def _report(total: Total, passed_s: float, *, as_json: bool, mutant: str | None)
         _write(f"seed {failure.seed}:")
         for each in failure.found[:4]:
             _write(f"  {each}")
-        _write(
-            f"  replay: python -m tests.simulation --seed {failure.seed}" + (f" --mutant {mutant}" if mutant else "")
-        )
+        _write(" ".join((f"  replay: python -m tests.simulation --seed {failure.seed}", *again)))
     _write(
         f"{total.seeds:,} seeds in {passed_s:.1f} s ({_rate(total, passed_s):,.0f} a minute): "
         f"{total.payments:,} payments in {total.simulated_s / 3600:.1f} simulated hours, "

@@ -61,6 +61,7 @@ class SimulationLoop(asyncio.AbstractEventLoop):
         self.digest = 0
         self.errors: list[str] = []
         self.on_kill: Callable[[Process], None] = lambda _process: None
+        self.on_continue: Callable[[Process], None] = lambda _process: None
         self.world = self.new_process("world")
 
     # Processes
@@ -100,6 +101,7 @@ class SimulationLoop(asyncio.AbstractEventLoop):
         """SIGCONT."""
         if process.stopped:
             process.stopped = False
+            self.on_continue(process)
             if process.alive and process.ready:
                 self._runnable.append(process)
 

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -106,7 +107,7 @@ class World:
     def run(self) -> Result:
         """Run until everything is at rest, or until long after it should be."""
         started_s = self._loop.time()
-        with _in_virtual_time(self._loop, self._plan.seed), _listening(self._audit, self._loop):
+        with in_virtual_time(self._loop, self._plan.seed), judging_logs(self._loop, partial(_judge, self._audit)):
             try:
                 self._loop.run(self._main())
             except Stuck as stuck:
@@ -201,7 +202,7 @@ class World:
 
 
 @contextlib.contextmanager
-def _in_virtual_time(loop: SimulationLoop, seed: int) -> Iterator[None]:
+def in_virtual_time(loop: SimulationLoop, seed: int) -> Iterator[None]:
     """Give the pipeline the clocks and the dice of the simulation inside the block."""
     clock = SimpleNamespace(monotonic=loop.time, perf_counter=loop.time, time=loop.wall_s)
     modules = [
@@ -222,7 +223,7 @@ def _in_virtual_time(loop: SimulationLoop, seed: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _listening(audit: Audit, loop: SimulationLoop) -> Iterator[None]:
+def judging_logs(loop: SimulationLoop, judge: Callable[[str, object], None]) -> Iterator[None]:
     """Judge each error that the pipeline logs inside the block; drop all other lines.
 
     Lines after the end of the run are dropped, too: coroutines that had not ended are closed then, for example in a
@@ -231,7 +232,7 @@ def _listening(audit: Audit, loop: SimulationLoop) -> Iterator[None]:
 
     def judge_event(_logger: object, _method: str, event: Any) -> Any:
         if not loop.is_closed():
-            _judge(audit, str(event.get("event")), event)
+            judge(str(event.get("event")), event)
         raise structlog.DropEvent
 
     before = structlog.get_config()
@@ -241,7 +242,7 @@ def _listening(audit: Audit, loop: SimulationLoop) -> Iterator[None]:
         cache_logger_on_first_use=False,
     )
     log = logging.getLogger("streams")
-    handler = _LogHandler(audit, loop)
+    handler = _LogHandler(judge, loop)
     level, propagate = log.level, log.propagate
     log.addHandler(handler)
     log.setLevel(logging.ERROR)
@@ -258,9 +259,9 @@ def _listening(audit: Audit, loop: SimulationLoop) -> Iterator[None]:
 class _LogHandler(logging.Handler):
     """A handler for the library's log."""
 
-    def __init__(self, audit: Audit, loop: SimulationLoop) -> None:
+    def __init__(self, judge: Callable[[str, object], None], loop: SimulationLoop) -> None:
         super().__init__(logging.ERROR)
-        self._audit = audit
+        self._judge = judge
         self._loop = loop
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -268,7 +269,7 @@ class _LogHandler(logging.Handler):
             return
         text = record.getMessage()
         error = record.exc_info[1] if record.exc_info else None
-        _judge(self._audit, text, error)
+        self._judge(text, error)
 
 
 def _judge(audit: Audit, text: str, about: object) -> None:
