@@ -35,9 +35,8 @@ from tests.faults.webhook_histories import (
 )
 from torture.history.journals import History
 from torture.history.troubles import troubles
-from torture.history.webhooks import Secret, read_received, reported, type_of
+from torture.history.webhooks import CONFIRMED_S, Secret, read_received, reported, type_of
 from torture.invariants.verdict import check
-from torture.invariants.webhooks import CONFIRMED_S
 from torture.options import TortureOptions
 from torture.receiver.journal import ReceiverJournal
 from torture.system.shape import Shape

@@ -23,6 +23,7 @@ from okane.payment import Status
 from okane.store.history import EventRow
 from torture.receiver.journal import Arrival, read_arrivals
 
+CONFIRMED_S: Final = 15.0  # a changed endpoint is read again within its lease, 10 s, and what was in hand has gone out
 _TYPE_OF: Final[Mapping[Status, str]] = {
     Status.SUCCESS: "payment.succeeded",
     Status.FAILED_FINAL: "payment.failed",

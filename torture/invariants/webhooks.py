@@ -7,10 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torture.history.journals import History
-from torture.history.webhooks import Endpoint, LogRow, Received, Trouble, WebhookHistory, reported
+from torture.history.webhooks import CONFIRMED_S, Endpoint, LogRow, Received, Trouble, WebhookHistory, reported
 from torture.invariants.violation import Violation
 
-CONFIRMED_S = 15.0  # a changed endpoint is read again within its lease, 10 s, and what was in hand has gone out
 _ARRIVAL_S = 1.0  # a request that was sent before may be read so much later by a busy receiver
 _SKEW_S = 300.0  # that receivers of Standard Webhooks allow
 _WRITTEN_S = 2.0  # an answer is written to Postgres within this time, when nothing is wrong

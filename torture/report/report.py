@@ -63,6 +63,8 @@ class TortureReport:
     slow_commands: int
     swept: float
     late_results: int
+    webhooks: int  # accepted by the receiver, each once
+    webhook_repeats: int  # accepted again
     sizes: Mapping[str, tuple[Size, Size]]  # first and last look
     folder: str | None  # where it is kept
 
@@ -100,6 +102,8 @@ def build_report(
 ) -> TortureReport:
     """Put it all together."""
     counts = verdict.counts
+    received = () if history.webhooks is None else history.webhooks.received
+    accepted = Counter((one.path, one.webhook_id) for one in received if one.accepted)
 
     def calm(at_s: float) -> bool:
         return at_s >= tally.calm_from_s
@@ -152,6 +156,8 @@ def build_report(
         slow_commands=watch.slow_commands,
         swept=history.total("okane_sweep_repairs_total"),
         late_results=sum(event.event == "late_result" for timeline in history.events.values() for event in timeline),
+        webhooks=len(accepted),
+        webhook_repeats=accepted.total() - len(accepted),
         sizes={name: (watch.first[name], watch.last[name]) for name in watch.first},
         folder=None if folder is None else str(folder),
     )
