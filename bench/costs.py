@@ -22,7 +22,13 @@ def pids_of(system: System, deployment: Deployment, provider: Provider) -> Pids:
         "Postgres": [_pid(system.postgres)],
         "Redis": [_pid(system.redis)],
         "provider": [_pid(provider.process)],
+        **({"dispatchers": [_pid(one) for one in deployment.dispatchers]} if deployment.dispatchers else {}),
     }
+
+
+def pids_of_server(kind: str, server: Provider) -> Pids:
+    """The processes of a server beside them."""
+    return {kind: [_pid(server.process)]}
 
 
 def cpu_s(pids: Pids) -> Mapping[str, float]:

@@ -47,6 +47,7 @@ FROM (SELECT i, uuidv7(shift) AS id, now() + shift AS at, lanes.lane, lanes.amou
 _BEFORE_PENDING = "SELECT uuidv7(-%s * interval '10 microseconds' - interval '2 milliseconds')"
 _SETTLED = "SELECT count(*) FROM payment_events WHERE payment_id >= %(since)s AND event = 'success'"
 _ACCEPTED = "SELECT count(*) FROM payments WHERE id >= %(since)s"
+_FIRST_ACCEPTED = "SELECT extract(epoch FROM min(created_at)) FROM payments WHERE id >= %(since)s"
 _WHOLE_RATE = """
 SELECT count(*) / extract(epoch FROM max(e.at) - min(p.created_at))
 FROM payment_events e JOIN payments p ON p.id = e.payment_id
@@ -160,6 +161,12 @@ def throughput_per_s(url: str, since: UUID) -> float:
     """Payments per second from the first acceptance to the last settlement."""
     with psycopg.connect(url) as connection:
         return float(_since(connection, _WHOLE_RATE, since))
+
+
+def first_accepted_s(url: str, since: UUID) -> float:
+    """Return the time of the first acceptance, in seconds since 1970."""
+    with psycopg.connect(url) as connection:
+        return float(_since(connection, _FIRST_ACCEPTED, since))
 
 
 def ages(url: str, since: UUID) -> Ages:

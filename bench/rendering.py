@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bench.report import Figure, Part, Report
-from bench.targets import Standing, standings
+from bench.targets import TARGETS, Standing, Target, standings
 
 _NAME = 52
 
 
-def render(report: Report) -> str:
-    return "\n".join(_lines(report))
+def render(report: Report, targets: Sequence[Target] = TARGETS) -> str:
+    return "\n".join(_lines(report, targets))
 
 
 def number(value: float) -> str:
@@ -21,7 +21,7 @@ def number(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def _lines(report: Report) -> Iterator[str]:
+def _lines(report: Report, targets: Sequence[Target]) -> Iterator[str]:
     yield ", ".join(f"{name} {value}" for name, value in report.machine.items())
     if report.quick:
         yield "QUICK: these numbers show that it works, and nothing else"
@@ -30,7 +30,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield from _part(part)
     yield ""
     yield f"{'figure':<{_NAME}}{'measured':>10}{'reach':>10}{'moonshot':>10}"
-    for standing in standings(report):
+    for standing in standings(report, targets):
         if standing.value is not None:
             yield _standing(standing)
 

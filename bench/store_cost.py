@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -26,8 +27,17 @@ from okane.payment import NewPayment, Status
 from okane.store import AcceptedRow, Claim, PaymentStore, Settlement
 from okane.store.schema import migrate
 
-PAYMENTS = 5_120  # in one round
+PAYMENTS = 5_120
 STEPS = ("accept", "claim", "settle", "all")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """The payments of one round, and how many are in one statement. With `subscribed` their changes go to the outbox."""
+
+    batch: int
+    payments: int = PAYMENTS
+    subscribed: bool = False
 
 
 def main() -> None:
@@ -35,6 +45,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batch", type=int, default=256, help="payments in one statement")
     parser.add_argument("--before", type=Path, help="a checkout of another version, to compare with")
+    parser.add_argument("--payments", type=int, default=PAYMENTS, help="in one round")
     parser.add_argument("--subscribed", action="store_true", help="the account has a webhook endpoint")
     parser.add_argument("--round-of", nargs=2, metavar=("URL", "PID"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -42,7 +53,7 @@ def main() -> None:
         _compare(options)
     else:
         url, pid = options.round_of
-        print(json.dumps(asyncio.run(_round(url, int(pid), options.batch, subscribed=options.subscribed))))
+        print(json.dumps(asyncio.run(_round(url, int(pid), options))))
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -71,7 +82,8 @@ def _compare(options: argparse.Namespace) -> None:
                 url = system.postgres.database_url(name)
                 subscribed = options.subscribed and version == "now"
                 pid = system.postgres.child.pid
-                found[version].append(ask(versions[version], url, pid, options.batch, subscribed=subscribed))
+                shape = Shape(batch=options.batch, payments=options.payments, subscribed=subscribed)
+                found[version].append(ask(versions[version], url, pid, shape))
                 system.drop_database(url)
     for what in found["now"][0]:
         _print(what, {version: [one[what] for one in rounds] for version, rounds in found.items()})
@@ -86,10 +98,10 @@ def _print(what: str, found: Mapping[str, Sequence[float]]) -> None:
     print(line)
 
 
-def ask(version: Path, url: str, pid: int, batch: int, *, subscribed: bool) -> Mapping[str, float]:
-    """Return the figures of one round in a process of that version. With `subscribed` the changes go to the outbox."""
-    command = [sys.executable, "-P", __file__, "--batch", str(batch), "--round-of", url, str(pid)]
-    command += ["--subscribed"] if subscribed else []
+def ask(version: Path, url: str, pid: int, shape: Shape) -> Mapping[str, float]:
+    """Return the figures of one round in a process of that version."""
+    command = [sys.executable, "-P", __file__, "--batch", str(shape.batch), "--payments", str(shape.payments)]
+    command += ["--round-of", url, str(pid), *(["--subscribed"] if shape.subscribed else [])]
     done = subprocess.run(  # noqa: S603 - our own program
         command, env={**os.environ, "PYTHONPATH": str(version)}, stdout=subprocess.PIPE, check=True, text=True
     )
@@ -97,18 +109,18 @@ def ask(version: Path, url: str, pid: int, batch: int, *, subscribed: bool) -> M
     return figures
 
 
-async def _round(url: str, pid: int, batch: int, *, subscribed: bool) -> Mapping[str, float]:
+async def _round(url: str, pid: int, options: argparse.Namespace) -> Mapping[str, float]:
     await migrate(url)
-    if subscribed:
+    if options.subscribed:
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("INSERT INTO webhook_accounts VALUES ('default')")
     store = PaymentStore(url, actor="bench", lease=timedelta(seconds=30), grace=timedelta(seconds=10))
     meter = _Meter(url, pid)
-    await _pay(store, meter, batch, batch)  # connections, prepared statements
+    await _pay(store, meter, options.batch, options.batch)  # connections, prepared statements
     meter.reset()
-    await _pay(store, meter, PAYMENTS, batch)
+    await _pay(store, meter, options.payments, options.batch)
     await store.aclose()
-    return meter.figures(PAYMENTS)
+    return meter.figures(options.payments // options.batch * options.batch)
 
 
 async def _pay(store: PaymentStore, meter: _Meter, count: int, batch: int) -> None:

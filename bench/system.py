@@ -111,7 +111,7 @@ def _off_one_core() -> Iterator[None]:
 
 
 class Provider:
-    """A provider as a process."""
+    """A provider, or another server that answers payments' requests, as a process."""
 
     def __init__(self, system: System, name: str, *program: str) -> None:
         self.port = free_port()
@@ -132,6 +132,11 @@ class Provider:
 def provider(system: System, *, latency_ms: float = 0.0) -> contextlib.AbstractContextManager[Provider]:
     """The lean one: approves everything, after so long."""
     return Provider(system, "lean provider", "bench.provider", "--latency-ms", str(latency_ms)).running()
+
+
+def receiver(system: System) -> contextlib.AbstractContextManager[Provider]:
+    """The receiver of webhooks (`bench/receiver.py`)."""
+    return Provider(system, "receiver", "bench.receiver").running()
 
 
 def mock_provider(system: System) -> contextlib.AbstractContextManager[Provider]:
@@ -158,6 +163,7 @@ class Deployment:
         self.stream = f"bench-{secrets.token_hex(4)}"
         self.apis: list[OkaneProcess] = []
         self.workers: list[OkaneProcess] = []
+        self.dispatchers: list[OkaneProcess] = []
         self.api_ports: list[int] = []
         self.metrics_ports: list[int] = []  # of the APIs
         self._system = system
@@ -207,13 +213,21 @@ class Deployment:
             name = f"{self.contender.name} worker {number}"
             self.workers.append(self._launch(name, program, env, port, "/healthz"))
 
+    def start_dispatcher(self) -> None:
+        """Start a process that delivers webhooks. Only okane has one."""
+        port = free_port()
+        name = f"{self.contender.name} dispatcher {len(self.dispatchers)}"
+        env = {"OKANE_METRICS_PORT": str(port)}
+        self.dispatchers.append(self._launch(name, ("okane", "dispatch"), env, port, "/healthz"))
+        _wait_ready(self.dispatchers)
+
     def check_alive(self) -> None:
         """Raise StartError if a process has died: its figures would be another's."""
-        for process in (*self.apis, *self.workers):
+        for process in (*self.apis, *self.workers, *self.dispatchers):
             process.check_alive()
 
     def stop(self) -> None:
-        for process in (*self.workers, *self.apis):
+        for process in (*self.dispatchers, *self.workers, *self.apis):
             process.stop()
 
     def _launch(self, name: str, program: Sequence[str], env: Mapping[str, str], port: int, path: str) -> OkaneProcess:

@@ -1,0 +1,63 @@
+"""Measure events and webhooks: `python -m bench.webhooks [--only a,b] [--before CHECKOUT] [--rounds 5] [--json]`.
+
+Everything is compared by turns in one run, on real servers and processes of this machine, loopback only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from bench.machine import facts
+from bench.rendering import render
+from bench.report import Part, Report
+from bench.system import System, running
+from bench.webhook import draining, idling, neighbours, pipeline, requesting, settling
+from bench.webhook.options import PARTS, WebhookBenchOptions
+from bench.webhook.targets import TARGETS
+
+MEASURES: Mapping[str, Callable[[System, WebhookBenchOptions], Part]] = {
+    "a": settling.measure,
+    "b": pipeline.measure,
+    "c": draining.measure,
+    "d": neighbours.measure,
+    "e": requesting.measure,
+    "f": idling.measure,
+}
+
+
+def run(options: WebhookBenchOptions) -> Report:
+    """Measure the requested parts, one after the other, on one pair of servers."""
+    machine = facts()
+    with running() as system:
+        parts = [MEASURES[letter](system, options) for letter in PARTS if letter in options.letters]
+    return Report(machine=machine, quick=options.quick, parts=parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = WebhookBenchOptions()
+    parts = "; ".join(f"{letter}: {title}" for letter, title in PARTS.items())
+    parser.add_argument("--only", default=default.only, help=f"the parts to run: {parts}")
+    parser.add_argument("--rounds", type=int, default=default.rounds, help="of every comparison; the median counts")
+    parser.add_argument("--seconds", type=float, default=default.seconds, help="of one load")
+    parser.add_argument("--workers", type=int, default=default.workers, help="part b: worker processes")
+    parser.add_argument("--connections", type=int, default=default.connections, help="of the load generator")
+    parser.add_argument("--events", type=int, default=default.events, help="part c: the backlog")
+    parser.add_argument("--endpoints", type=int, default=default.endpoints, help="part f: how many are idle")
+    parser.add_argument("--rate", type=float, default=default.rate, help="part d: changes a second of the 19 endpoints")
+    parser.add_argument("--before", type=Path, help="parts a, b: a checkout of a version without webhooks")
+    parser.add_argument("--quick", action="store_true", help="small numbers: shows that it works, measures nothing")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else to stdout")
+    try:
+        options = WebhookBenchOptions(**vars(parser.parse_args()))
+    except ValueError as error:
+        parser.error(str(error))
+    report = run(options.made_quick() if options.quick else options)
+    print(json.dumps(report.to_json()) if options.json else render(report, TARGETS))
+
+
+if __name__ == "__main__":
+    main()
