@@ -36,6 +36,9 @@ COMMANDS: Mapping[str, str] = {
     "review": "List and decide payments that need a review by a human.",
     "providers": "List the payment providers; switch one on, to draining, or off.",
     "keys": "Create, list, revoke and rotate API keys.",
+    "webhooks": "Add, list, test, pause and delete webhook endpoints; redeliver events, and recover after an outage.",
+    "events": "List or follow the events of an account: one for each change of a payment.",
+    "listen": "Forward events, signed as webhooks, to a program on this machine. For development.",
 }
 
 

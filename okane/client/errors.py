@@ -54,7 +54,7 @@ class Invalid(Refused):
 
 
 class NotFound(Refused):
-    """The account has no such payment."""
+    """The account has no such payment, webhook endpoint or event."""
 
 
 class Conflict(Refused):
@@ -78,6 +78,9 @@ _BY_CODE: Mapping[str, type[Refused]] = {
     "key_invalid": AccessDenied,
     "scope_missing": AccessDenied,
     "payment_not_found": NotFound,
+    "endpoint_not_found": NotFound,
+    "event_not_found": NotFound,
+    "endpoint_url_refused": Invalid,
     "status_conflict": Conflict,
     "idempotency_key_reused": KeyReused,
     "idempotency_key_missing": Invalid,

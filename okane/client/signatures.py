@@ -11,14 +11,14 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from okane.client.errors import InvalidSignature
 from okane.client.webhook_values import WebhookEvent
 
 TOLERANCE = timedelta(minutes=5)  # of Standard Webhooks: for the clocks of both sides, and against replayed requests
-_PREFIX = "whsec_"
+_PREFIX, _PUBLIC = "whsec_", "whpk_"
 _MIN_SECRET_BYTES = 24
 _MAX_SIGNATURE = 4096
 _MAX_SIGNATURES = 32
@@ -35,13 +35,13 @@ def verify(
 ) -> WebhookEvent:
     """Return the event in a request, whose `body` must be the bytes that arrived. Raises InvalidSignature.
 
-    `secrets`: one secret (`whsec_…`), or the new and the older one while one replaces the other. Raises ValueError for a text
-    that cannot be a secret.
+    `secrets`: one secret (`whsec_…`), or the new and the older one while one replaces the other; or the public key (`whpk_…`)
+    of an asymmetric endpoint, which needs the extra `okane[asymmetric]`. Raises ValueError for a text that can be neither.
     """
     if not isinstance(body, bytes | bytearray | memoryview):
         raise TypeError(f"body must be the bytes that arrived, not {type(body).__name__}")
-    keys = [_key(secret) for secret in ([secrets] if isinstance(secrets, str) else secrets)]
-    if not keys:
+    checks = [_check_by(secret) for secret in ([secrets] if isinstance(secrets, str) else secrets)]
+    if not checks:
         raise ValueError("secrets must hold at least one secret")
     found = {name.lower(): value for name, value in headers.items()}
     event_id, timestamp, signature = (found.get(f"webhook-{name}", "") for name in ("id", "timestamp", "signature"))
@@ -49,22 +49,49 @@ def verify(
         raise InvalidSignature("webhook-id, webhook-timestamp or webhook-signature is missing")
     _check_time(timestamp, tolerance, now or datetime.now(UTC))
     signed = f"{event_id}.{timestamp}.".encode("utf-8", "surrogateescape") + body
-    if not _is_signed(signed, _signatures(signature), keys):
+    if not _is_signed(signed, _signatures(signature), checks):
         raise InvalidSignature("no signature of these secrets")
     return _event(bytes(body), event_id)
 
 
-def _key(secret: str) -> bytes:
-    """Return the bytes of a secret. Raises ValueError, without the secret in it."""
+# Compares the signed bytes with a signature of this version, in base64.
+_Check = tuple[str, Callable[[bytes, bytes], bool]]
+
+
+def _check_by(secret: str) -> _Check:
+    """Return the check by a secret or a public key. Raises ValueError, without the secret in it."""
     if not isinstance(secret, str):
         raise TypeError(f"a secret must be str, not {type(secret).__name__}")
     try:
-        key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
+        key = base64.b64decode(secret.removeprefix(_PUBLIC).removeprefix(_PREFIX), validate=True)
     except (binascii.Error, ValueError):
         raise ValueError(f"a secret is {_PREFIX} and base64") from None
+    if secret.startswith(_PUBLIC):
+        return "v1a", _public_check(key)
     if len(key) < _MIN_SECRET_BYTES:
         raise ValueError(f"a secret has at least {_MIN_SECRET_BYTES} bytes")
-    return key
+    return "v1", lambda signed, given: hmac.compare_digest(_mac(key, signed), given)
+
+
+def _mac(key: bytes, signed: bytes) -> bytes:
+    return base64.b64encode(hmac.digest(key, signed, hashlib.sha256))
+
+
+def _public_check(key: bytes) -> Callable[[bytes, bytes], bool]:
+    # An extra, which a receiver with a secret does not need.
+    from cryptography.exceptions import InvalidSignature as Wrong  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
+
+    public = Ed25519PublicKey.from_public_bytes(key)
+
+    def check(signed: bytes, given: bytes) -> bool:
+        try:
+            public.verify(base64.b64decode(given, validate=True), signed)
+        except (Wrong, ValueError):
+            return False
+        return True
+
+    return check
 
 
 def _check_time(timestamp: str, tolerance: timedelta, now: datetime) -> None:
@@ -74,21 +101,21 @@ def _check_time(timestamp: str, tolerance: timedelta, now: datetime) -> None:
         raise InvalidSignature("signed too long ago, or in the future: compare the clocks")
 
 
-def _signatures(header: str) -> Sequence[bytes]:
-    """Return the `v1` signatures of a header like `v1,K5oZ… v1a,hnO3…`. Others are skipped, as the standard demands."""
+def _signatures(header: str) -> Sequence[tuple[str, bytes]]:
+    """Return version and signature of each item of a header like `v1,K5oZ… v1a,hnO3…`."""
     if len(header) > _MAX_SIGNATURE:
         raise InvalidSignature("webhook-signature is too long")
     items = [item.partition(",") for item in header.split(" ")[:_MAX_SIGNATURES]]
-    return [value.encode("utf-8", "replace") for version, _, value in items if version == "v1"]
+    return [(version, value.encode("utf-8", "replace")) for version, _, value in items]
 
 
-def _is_signed(signed: bytes, signatures: Sequence[bytes], keys: Sequence[bytes]) -> bool:
-    """Compare with every secret, so that the time does not show which one fits."""
+def _is_signed(signed: bytes, signatures: Sequence[tuple[str, bytes]], checks: Sequence[_Check]) -> bool:
+    """Check with every key, so that the time does not show which one fits. Other versions are skipped, by the standard."""
     found = False
-    for key in keys:
-        expected = base64.b64encode(hmac.digest(key, signed, hashlib.sha256))
-        for signature in signatures:
-            found |= hmac.compare_digest(expected, signature)
+    for version, check in checks:
+        for given_version, given in signatures:
+            if given_version == version:
+                found |= check(signed, given)
     return found
 
 

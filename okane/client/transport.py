@@ -26,7 +26,8 @@ from streams import RetryPolicy
 T = TypeVar("T")
 
 RETRIES = RetryPolicy(base=timedelta(seconds=0.2), cap=timedelta(seconds=5), max_attempts=None)
-_NOT_DONE = frozenset({"rate_limited", "overloaded", "too_many_connections"})  # refused before anything was done
+# Refused before anything was done.
+_NOT_DONE = frozenset({"rate_limited", "overloaded", "too_many_connections", "too_many_tests"})
 
 
 class Transport:
@@ -74,13 +75,8 @@ class Transport:
         query: Sequence[tuple[str, str]] = (),
         wait_s: int = 0,
         repeatable: bool = True,
-        done_if: str | None = None,
     ) -> Document:
-        """Send a request until it is answered; return the answer. Raises Refused, NoAnswer.
-
-        `done_if`: the code of a refusal which shows, after a lost answer, that the request had been carried out.
-        """
-        unanswered = False
+        """Send a request until it is answered; return the answer. Raises Refused, NoAnswer."""
         wait_s = arguments.wait_s(wait_s)
         ends_s = time.monotonic() + self._patience_s
         data = None if body is None else json.dumps(body).encode()
@@ -88,9 +84,6 @@ class Transport:
             answer = await self._send_once(method, path, data, query, wait_s)
             if not isinstance(answer, ClientError):
                 return answer
-            if unanswered and isinstance(answer, Refused) and answer.code == done_if:
-                return {}
-            unanswered |= isinstance(answer, NoAnswer)
             pause_s = self._pause_s(answer, attempt, repeatable=repeatable)
             if pause_s is None or time.monotonic() + pause_s > ends_s:
                 raise answer

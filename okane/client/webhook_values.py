@@ -107,7 +107,7 @@ class Endpoint:
     failing_since: datetime | None = None
     last_error: str | None = None
     older_key_until: datetime | None = None
-    starts_after: int | None = None
+    starts_after: str | None = None
 
     @classmethod
     def of(cls, document: Document) -> Endpoint:
@@ -144,12 +144,35 @@ class CreatedEndpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSecrets:
+    """The secret of an endpoint, and until `older_key_until` the one before. `public_key`: of an asymmetric endpoint."""
+
+    secret: str = field(repr=False)
+    older_secret: str | None = field(default=None, repr=False)
+    older_key_until: datetime | None = None
+    public_key: str | None = None
+
+    @classmethod
+    def of(cls, document: Document) -> EndpointSecrets:
+        return cls(
+            secret=document["secret"],
+            older_secret=document.get("older_secret"),
+            older_key_until=moment(document.get("older_key_until")),
+            public_key=document.get("public_key"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventPage:
-    """Events of the log, oldest first. `after` is the place behind the last: the next page begins there."""
+    """Events of the log, oldest first. `after` is the place behind the last: the next page begins there.
+
+    `redelivered`: events that were delivered again to the endpoint that reads, which are not part of the page.
+    """
 
     events: Sequence[WebhookEvent]
     after: str
     has_more: bool
+    redelivered: Sequence[WebhookEvent] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,13 +225,17 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestAnswer:
-    """The endpoint's answer to a test. `outcome` is `delivered`, or the reason why it does not count as that."""
+    """The endpoint's answer to a test. `outcome` is `delivered`, or the class of the failure, which `reason` has in words.
+
+    `text` is the beginning of the answer's body.
+    """
 
     __test__ = False  # not a test of pytest's
 
     outcome: str
     status: int | None
-    ms: int | None
+    ms: int
+    reason: str
     text: str
 
     @classmethod
@@ -216,6 +243,7 @@ class TestAnswer:
         return cls(
             outcome=document["outcome"],
             status=document.get("status"),
-            ms=document.get("ms"),
-            text=document.get("text", ""),
+            ms=document["ms"],
+            reason=document["reason"],
+            text=document["text"],
         )

@@ -1,10 +1,11 @@
 """The account's webhook endpoints, and the log of its events: one method per route.
 
-Guarantee: `follow` yields every event after its place, in the order of the log, across lost answers and restarts of the API.
+Guarantee: `follow` yields every event after its place, in the order of the log; a lost answer skips none.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,9 +13,18 @@ from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
 from okane.client import arguments
+from okane.client.errors import NotFound
 from okane.client.transport import Transport
 from okane.client.values import Document
-from okane.client.webhook_values import CreatedEndpoint, Delivery, Endpoint, EventPage, TestAnswer, WebhookEvent
+from okane.client.webhook_values import (
+    CreatedEndpoint,
+    Delivery,
+    Endpoint,
+    EndpointSecrets,
+    EventPage,
+    TestAnswer,
+    WebhookEvent,
+)
 
 _ENDPOINTS = "/v1/webhook-endpoints"
 _EVENTS = "/v1/events"
@@ -93,22 +103,25 @@ class Webhooks:
         return Endpoint.of((await self._transport.send("PATCH", _endpoint(endpoint_id), body=body))["endpoint"])
 
     async def delete(self, endpoint_id: UUID | str) -> None:
-        """Delete an endpoint. No request to it begins after this returned."""
-        await self._transport.send("DELETE", _endpoint(endpoint_id), done_if="endpoint_not_found")
+        """Delete an endpoint. No request to it begins after this returned; if an answer was lost, after 10 s more."""
+        await self.endpoint(endpoint_id)
+        # There was one: it was deleted by this request, whose answer was lost. aiohttp, too, repeats a DELETE.
+        with contextlib.suppress(NotFound):
+            await self._transport.send("DELETE", _endpoint(endpoint_id))
 
     async def rotate(self, endpoint_id: UUID | str, *, older_valid_for: timedelta | None = None) -> CreatedEndpoint:
         """Give the endpoint a new secret; return it. The older one also signs, for 24 h unless `older_valid_for` is given.
 
-        Not repeated when the answer is lost: `secret` shows the one that is valid.
+        Not repeated when the answer is lost: `secrets` shows the one that is valid.
         """
         body = {} if older_valid_for is None else {"older_valid_for": _duration("older_valid_for", older_valid_for)}
         path = _endpoint(endpoint_id, "/rotate")
         made = await self._transport.send("POST", path, body=body, repeatable=False)
         return CreatedEndpoint(Endpoint.of(made["endpoint"]), made["secret"])
 
-    async def secret(self, endpoint_id: UUID | str) -> str:
-        """Return the endpoint's secret (scope `operate`)."""
-        return str((await self._transport.send("GET", _endpoint(endpoint_id, "/secret")))["secret"])
+    async def secrets(self, endpoint_id: UUID | str) -> EndpointSecrets:
+        """Return the secrets that verify the endpoint's requests (scope `operate`)."""
+        return EndpointSecrets.of(await self._transport.send("GET", _endpoint(endpoint_id, "/secret")))
 
     async def test(self, endpoint_id: UUID | str) -> TestAnswer:
         """Send `webhook_endpoint.test` now; return the endpoint's answer."""
@@ -133,8 +146,8 @@ class Webhooks:
         since: datetime,
         until: datetime | None = None,
         only_failed: bool = True,
-    ) -> int | None:
-        """Deliver the events of a time again: those that were given up, or all. Return how many at most, if it is known."""
+    ) -> int:
+        """Deliver events of a time again: those that are not delivered, or all. Return how many the time has."""
         body: dict[str, Any] = {
             "since": arguments.moment("since", since),
             "only_failed": arguments.typed("only_failed", only_failed, bool),
@@ -142,8 +155,7 @@ class Webhooks:
         if until is not None:
             body["until"] = arguments.moment("until", until)
         path = _endpoint(endpoint_id, "/recover")
-        found = (await self._transport.send("POST", path, body=body, repeatable=False)).get("events")
-        return None if found is None else int(found)
+        return int((await self._transport.send("POST", path, body=body, repeatable=False))["events"])
 
     async def redeliver(self, event_id: str, *, endpoint_id: UUID | str) -> None:
         """Deliver one event to one endpoint again, even if it was delivered."""
@@ -175,29 +187,43 @@ class Webhooks:
         since: datetime | None = None,
         types: Iterable[str] | None = None,
         payment_id: UUID | str | None = None,
+        endpoint_id: UUID | str | None = None,
         limit: int = 100,
         wait_s: int = 0,
     ) -> EventPage:
-        """Return up to `limit` events after a place, or from a time on. With `wait_s` wait if there is none yet."""
+        """Return up to `limit` events after a place, or from a time on. With `wait_s` wait if there is none yet.
+
+        With the id of an endpoint without a URL the page also has what was redelivered to it, once. Such an endpoint is
+        deleted an hour after its last poll.
+        """
         query = [*_filter(types, payment_id), ("limit", str(arguments.typed("limit", limit, int)))]
         if after is not None:
             query.append(("after", arguments.text("after", after)))
         if since is not None:
             query.append(("since", arguments.moment("since", since)))
+        if endpoint_id is not None:
+            query.append(("endpoint", str(arguments.endpoint_id(endpoint_id))))
         found = await self._transport.send("GET", _EVENTS, query=query, wait_s=wait_s)
-        events = [WebhookEvent.of(one) for one in found["events"]]
-        return EventPage(events=events, after=found["after"], has_more=found["has_more"])
+        return EventPage(
+            events=[WebhookEvent.of(one) for one in found["events"]],
+            after=found["after"],
+            has_more=found["has_more"],
+            redelivered=[WebhookEvent.of(one) for one in found.get("redelivered", ())],
+        )
 
     async def follow(
         self, *, after: str | None = None, types: Iterable[str] | None = None, payment_id: UUID | str | None = None
-    ) -> AsyncIterator[WebhookEvent]:
-        """Iterate over the events from a place on (None: the beginning of the log), and wait for the next one for ever."""
+    ) -> AsyncIterator[EventPage]:
+        """Iterate over the pages after a place (None: the beginning of the log), and wait for the next events for ever.
+
+        Keep the `after` of a page once its events are handled: a new `follow` goes on from there.
+        """
         chosen = None if types is None else list(arguments.several("types", types))
         while True:
             page = await self.page(after=after, types=chosen, payment_id=payment_id, wait_s=_LONGEST_WAIT_S)
-            for event in page.events:
-                yield event
             after = page.after
+            if page.events:
+                yield page
 
 
 def _filter(types: Iterable[str] | None, payment_id: UUID | str | None) -> list[tuple[str, str]]:

@@ -174,7 +174,7 @@ async def test_the_history_of_a_payment_and_the_dead_letters(api: Api, client: C
 async def test_the_example_of_the_documents_runs(
     api: Api, client: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    [example] = re.findall(r"```python\n(.*?)```", EXAMPLE.read_text(), re.DOTALL)
+    example, _receiver = re.findall(r"```python\n(.*?)```", EXAMPLE.read_text(), re.DOTALL)
     monkeypatch.setenv("OKANE_API_KEY", "any")
     code: dict[str, Any] = {}
     exec(example.replace("http://127.0.0.1:8080", api.url).replace("asyncio.run(main())", ""), code)

@@ -6,17 +6,23 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import aiohttp
 import pytest
 import standardwebhooks
+from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from okane.client import InvalidSignature, verify
 from okane.payment import Status
 
+DOCS = Path(__file__).parents[2] / "docs"
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 OLDER = "whsec_" + base64.b64encode(bytes(range(32, 64))).decode()
 PAYMENT = UUID("0198b2f0-0000-7000-8000-000000000000")
@@ -116,6 +122,23 @@ def test_a_stale_or_early_timestamp_is_refused_as_the_reference_does(age_s: int)
     assert verify(headers, body, SECRET, now=NOW, tolerance=timedelta(hours=1)).id == ID
 
 
+def test_a_public_key_verifies_v1a_alone() -> None:
+    body, key = body_of(), Ed25519PrivateKey.generate()
+    public = "whpk_" + base64.b64encode(key.public_key().public_bytes_raw()).decode()
+    headers = signed(body, SECRET)
+    message = f"{ID}.{headers['webhook-timestamp']}.".encode() + body
+    both = {
+        **headers,
+        "webhook-signature": f"{headers['webhook-signature']} v1a,{base64.b64encode(key.sign(message)).decode()}",
+    }
+    assert verify(both, body, public).id == verify(both, body, SECRET).id == ID
+    for forged, text in ((headers, body), (both, body + b" "), ({**both, "webhook-signature": "v1a,é v1a,"}, body)):
+        with pytest.raises(InvalidSignature):
+            verify(forged, text, public)
+    with pytest.raises(ValueError, match="32"):
+        verify(both, body, "whpk_AAAA")
+
+
 FORGED: Mapping[str, tuple[dict[str, str], bytes]] = {
     "another secret": (signed(body_of(), OLDER), body_of()),
     "another body": (signed(body_of(), SECRET), body_of(account="acct_2")),
@@ -180,6 +203,26 @@ def test_a_body_that_was_decoded_is_a_type_error() -> None:
     body = body_of()
     with pytest.raises(TypeError, match="bytes that arrived"):
         verify(signed(body, SECRET), body.decode(), SECRET)  # type: ignore[arg-type]  # that is the test
+
+
+async def test_the_receiver_of_the_documents_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _client, receiver = re.findall(r"```python\n(.*?)```", (DOCS / "client.md").read_text(), re.DOTALL)
+    monkeypatch.setenv("WEBHOOK_SECRET", SECRET)
+    code: dict[str, Any] = {}
+    exec(receiver, code)
+    runner = web.AppRunner(code["app"], access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
+    body = body_of()
+    async with aiohttp.ClientSession() as http:
+        for secret, expected in ((SECRET, 204), (OLDER, 400), (SECRET, 204)):
+            async with http.post(url, data=body, headers=signed(body, secret)) as answer:
+                assert answer.status == expected
+    await runner.cleanup()
+    assert capsys.readouterr().out == f"payment.succeeded {PAYMENT} success\n"
 
 
 def test_the_signature_is_the_one_of_the_specification() -> None:

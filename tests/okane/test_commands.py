@@ -101,9 +101,15 @@ def test_the_version_is_printed(okane: Run) -> None:
     assert (done.returncode, done.stdout) == (0, f"okane {__version__}\n")
 
 
-@pytest.mark.parametrize("command", ["up", "api", "worker", "provider", "migrate", "status", "top", "load", "doctor"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("up", "api", "worker", "provider", "migrate", "status", "top", "load", "doctor"),
+        *("webhooks", "webhooks recover", "events", "listen"),
+    ],
+)
 def test_every_command_has_help(okane: Run, command: str) -> None:
-    done = okane(command, "--help")
+    done = okane(*command.split(), "--help")
     assert done.returncode == 0
     assert f"okane {command}" in done.stdout
 

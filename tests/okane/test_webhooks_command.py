@@ -1,0 +1,214 @@
+"""`okane webhooks` and `okane events` against a served API: what they print for people and for programs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from okane.cli import app
+from okane.client import Client, NewPayment
+from okane.errors import SetupError
+from okane.payment import Status
+from okane.store.webhook_events import WebhookEventStore
+from tests.okane.api_requests import settle
+from tests.okane.served_api import Api
+
+Command = Callable[..., Awaitable[Result]]
+URL = "https://example.com/hook"
+NOTHING = "0198b2f0-0000-7000-8000-000000000000"
+
+
+@pytest.fixture
+def command(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run `okane WORDS` beside an API that is in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    async def run(*words: str) -> Result:
+        return await asyncio.to_thread(CliRunner().invoke, app, [*words, "--url", api.url])
+
+    return run
+
+
+@pytest.fixture
+async def log(database_url: str) -> AsyncIterator[WebhookEventStore]:
+    store = WebhookEventStore(database_url)
+    yield store
+    await store.aclose()
+
+
+async def answered(command: Command, *words: str) -> Any:
+    """Run a command with --json; return what it prints."""
+    result = await command(*words, "--json")
+    assert result.exit_code == 0, (result.output, result.exception)
+    return json.loads(result.output)
+
+
+async def text(command: Command, *words: str) -> str:
+    result = await command(*words)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.output
+
+
+async def refused(command: Command, *words: str) -> str:
+    """Run a command that fails; return its reason, as `main` prints it."""
+    result = await command(*words)
+    assert isinstance(result.exception, SetupError), (result.output, result.exception)
+    return str(result.exception)
+
+
+async def changed(api: Api, client: Client, log: WebhookEventStore, count: int) -> list[str]:
+    """Settle payments of an account with an endpoint; return the ids of the events."""
+    ids = []
+    for number in range(count):
+        payment = (await client.pay(NewPayment(amount=440 + number, idempotency_key=f"k-{number}"))).payment
+        await settle(api, str(payment.id), Status.SUCCESS)
+        ids.append(f"evt_{payment.id.hex}_2")
+    await log.sequence()
+    return ids
+
+
+async def test_without_endpoints_the_list_says_how_to_add_one(command: Command) -> None:
+    assert await text(command, "webhooks", "ls") == "no endpoints: add one with `okane webhooks add URL`\n"
+    assert await answered(command, "webhooks", "ls") == {"endpoints": []}
+    assert "okane webhooks add" in await refused(command, "webhooks", "test")
+
+
+async def test_an_endpoint_is_added_listed_shown_and_deleted(command: Command) -> None:
+    first, line = (await text(command, "webhooks", "add", URL, "--types", "payment.*")).splitlines()
+    assert first.startswith("whsec_")
+    assert URL in line
+    [listed] = (await answered(command, "webhooks", "ls"))["endpoints"]
+    assert (listed["url"], listed["types"], listed["status"], listed["backlog"]) == (URL, ["payment.*"], "enabled", 0)
+    for word in (listed["id"], URL, "enabled", "payment.*"):
+        assert word in await text(command, "webhooks", "ls")
+        assert word in await text(command, "webhooks", "show")
+    assert (await answered(command, "webhooks", "secret"))["secret"] == first
+    assert f"deleted {listed['id']}" in await text(command, "webhooks", "rm", "--yes")
+    assert (await answered(command, "webhooks", "ls"))["endpoints"] == []
+    assert "endpoint_not_found" in await refused(command, "webhooks", "show", listed["id"])
+
+
+async def test_a_secret_is_rotated_and_an_endpoint_paused_and_resumed(command: Command) -> None:
+    added = await answered(command, "webhooks", "add", URL, "--thin", "--max-in-flight", "2", "--description", "shop")
+    assert (added["payload"], added["max_in_flight"], added["description"]) == ("thin", 2, "shop")
+    rotated = await answered(command, "webhooks", "rotate", "--older-valid-for", "1h")
+    assert rotated["secret"] != added["secret"]
+    assert rotated["older_key_until"] is not None
+    both = await answered(command, "webhooks", "secret")
+    assert (both["secret"], both["older_secret"]) == (rotated["secret"], added["secret"])
+    assert f": {added['secret']}" in await text(command, "webhooks", "secret")
+    assert "also signs" not in await text(command, "webhooks", "rotate", added["id"], "--older-valid-for", "0")
+    assert "also signs until" in await text(command, "webhooks", "rotate")
+    assert (await answered(command, "webhooks", "disable"))["status"] == "disabled"
+    assert "disabled" in await text(command, "webhooks", "ls")
+    assert f"enabled {added['id']}" in await text(command, "webhooks", "enable", "--from-now")
+
+
+async def test_with_two_endpoints_one_has_to_be_named(command: Command) -> None:
+    one, _two = [(await answered(command, "webhooks", "add", URL))["id"] for _ in range(2)]
+    assert "there are 2 endpoints" in await refused(command, "webhooks", "disable")
+    assert (await answered(command, "webhooks", "disable", one))["status"] == "disabled"
+
+
+async def test_events_are_listed_page_by_page(
+    command: Command, api: Api, client: Client, log: WebhookEventStore
+) -> None:
+    assert "no events" in await text(command, "events")
+    await answered(command, "webhooks", "add", URL)
+    ids = await changed(api, client, log, 5)
+    page = await answered(command, "events", "--limit", "2")
+    assert ([one["id"] for one in page["events"]], page["has_more"]) == (ids[:2], True)
+    assert f"more: okane events --after {page['after']}" in await text(command, "events", "--limit", "2")
+    rest = await answered(command, "events", "--after", page["after"])
+    assert ([one["id"] for one in rest["events"]], rest["has_more"]) == (ids[2:], False)
+    lines = (await text(command, "events", "--after", page["after"])).splitlines()
+    assert [line.split()[2:] for line in lines] == [
+        ["payment.succeeded", ids[number], str(440 + number), "USD", f"k-{number}"] for number in (2, 3, 4)
+    ]
+    assert (await answered(command, "events", "--types", "payment.failed"))["events"] == []
+    payment = page["events"][0]["data"]["payment"]["id"]
+    assert [one["id"] for one in (await answered(command, "events", "--payment", payment))["events"]] == ids[:1]
+    assert [one["id"] for one in (await answered(command, "events", "--since", "1h"))["events"]] == ids
+    assert await answered(command, "events", ids[0]) == page["events"][0]
+
+
+async def test_an_event_is_redelivered_and_a_time_recovered(
+    command: Command, api: Api, client: Client, log: WebhookEventStore
+) -> None:
+    endpoint = (await answered(command, "webhooks", "add", URL))["id"]
+    [event] = await changed(api, client, log, 1)
+    assert "no deliveries" in await text(command, "webhooks", "deliveries", event)
+    assert (await answered(command, "webhooks", "redeliver", event))["endpoint"] == endpoint
+    [delivery] = (await answered(command, "webhooks", "deliveries", event))["deliveries"]
+    assert (delivery["endpoint_id"], delivery["state"]) == (endpoint, "waiting")
+    assert "waiting" in await text(command, "webhooks", "deliveries", event)
+    assert "1 event since" in await text(command, "webhooks", "recover", "--since", "2h")
+    recovered = await answered(
+        command, "webhooks", "recover", endpoint, "--since", "2026-01-01T00:00:00Z", "--until", "1h", "--all"
+    )
+    assert (recovered["all"], recovered["events"]) == (True, 0)
+
+
+async def test_a_test_that_is_not_delivered_ends_with_1(command: Command) -> None:
+    await answered(command, "webhooks", "add", "https://127.0.0.1:1/hook")
+    result = await command("webhooks", "test")
+    assert result.exit_code == 1
+    assert result.output.startswith("connect")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["webhooks", "show", "7"], "is not an endpoint's id"),
+        (["webhooks", "show", NOTHING], "endpoint_not_found"),
+        (["webhooks", "deliveries", "7"], "is not an event's id"),
+        (["webhooks", "deliveries", f"evt_{'0' * 32}_1"], "event_not_found"),
+        (["webhooks", "add", "ftp://example.com"], "endpoint_url_refused"),
+        (["webhooks", "add", "https://u:p@example.com/"], "endpoint_url_refused"),
+        (["webhooks", "add", URL, "--types", "payment.payed"], "payment.succeeded"),
+        (["events", "--after", "???"], "query_invalid"),
+        (["events", "7"], "is not an event's id"),
+    ],
+)
+async def test_bad_input_is_one_line(command: Command, words: list[str], reason: str) -> None:
+    said = await refused(command, *words)
+    assert reason in said
+    assert "\n" not in said
+    assert "u:p@" not in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["webhooks", "recover"],
+        ["webhooks", "recover", "--since", "soon"],
+        ["webhooks", "recover", "--since", "2026-01-01T00:00:00"],
+        ["webhooks", "add", URL, "--types", "a,,b"],
+        ["webhooks", "add", URL, "--max-in-flight", "0"],
+        ["webhooks", "rotate", "--older-valid-for", "never"],
+        ["events", "--since", "1h", "--after", "x"],
+        ["events", "--limit", "0"],
+        ["listen"],
+        ["listen", "--forward-to", "ftp://x"],
+        ["listen", "--forward-to", "localhost:3000", "--since", "1h", "--after", "x"],
+    ],
+)
+async def test_wrong_usage_ends_with_2(command: Command, words: list[str]) -> None:
+    assert (await command(*words)).exit_code == 2
+
+
+async def test_an_api_that_is_away_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("okane.cli.api_client.PATIENCE_S", 0.0)
+    result = await asyncio.to_thread(
+        CliRunner().invoke, app, ["webhooks", "ls", "--url", "http://127.0.0.1:1", "--key", "sk_test_x"]
+    )
+    assert isinstance(result.exception, SetupError)
+    assert str(result.exception) == "the API at http://127.0.0.1:1 does not answer (connection refused): `okane doctor`"
