@@ -5,6 +5,7 @@ earlier supervisor left running are ended before new ones start.
 
     lock  children.json  endpoints.json     the running processes (see Roster, Endpoints)
     api-key                                 the secret of a key for the API (see first_key)
+    webhook-master                          the master of the webhooks' secrets (see webhook_master)
     postgres/  redis/  provider.jsonl       data
     stripe/                                 providers file and secrets of `--stripe` (see stripe_simulator)
     logs/NAME.log                           output of every child
@@ -70,6 +71,10 @@ class DataFolder:
     @property
     def api_key(self) -> Path:
         return self.path / "api-key"
+
+    @property
+    def webhook_master(self) -> Path:
+        return self.path / "webhook-master"
 
     @property
     def logs(self) -> Path:

@@ -1,4 +1,4 @@
-"""The supervised processes of okane: `okane api`, `okane worker`, `okane provider`."""
+"""The supervised processes of okane: `okane api`, `okane worker`, `okane dispatch`, `okane provider`."""
 
 from __future__ import annotations
 

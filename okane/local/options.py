@@ -21,7 +21,7 @@ class UpOptions:
     provider_port: int | None = _port(None, "the mock provider's, or the Stripe simulator's (default: 8081)")
     postgres_port: int = _port(15432, "the embedded Postgres'")
     redis_port: int = _port(16379, "the embedded Redis'")
-    metrics_port: int = _port(9101, "the API's metrics; workers take the next ones")
+    metrics_port: int = _port(9101, "the API's metrics; workers and the dispatcher take the next ones")
     stripe: bool = field(
         default=False,
         metadata={"help": "charge at a local Stripe simulator (Python 3.13 or 3.14)", "flag": "--stripe"},

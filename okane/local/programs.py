@@ -6,6 +6,7 @@ Promise: a port that is taken is found here, before the first program starts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 
 from okane import binding
 from okane.api_key import Mode
@@ -19,9 +20,11 @@ from okane.local.redis_server import RedisServer
 from okane.local.server import LocalError, Server
 from okane.local.stripe_simulator.configuration import TEST_CARD, write_configuration
 from okane.local.stripe_simulator.server import stripe_simulator
+from okane.local.webhook_master import webhook_environment
 
 # It answers at once; only a charge with a configured delay takes longer.
 _PROVIDER_DRAIN_S = 2.0
+DISPATCHER = "dispatcher"  # the name of the only one
 
 
 class Programs:
@@ -40,7 +43,7 @@ class Programs:
         self._report = report
         self.worker_names = tuple(f"worker-{number}" for number in range(1, options.workers + 1))
         self._chosen: set[int] = set()
-        names = ("api", *self.worker_names)
+        names = ("api", *self.worker_names, DISPATCHER)
         self._api_host = binding.reached_at(settings.host)
         self._metrics_host = binding.reached_at(settings.metrics_host)
         self._api_port = self._port("--port", settings.port if options.port is None else options.port, settings.host)
@@ -87,8 +90,20 @@ class Programs:
         """Return the API process. The embedded servers must be prepared, as for `workers`."""
         health = answers_http(self._api_port, "/v1/health", self._api_host)
         return self._process(
-            "api", ["api"], health, {"OKANE_PORT": str(self._api_port), "OKANE_AUTH": self._settings.auth}
+            "api",
+            ["api"],
+            health,
+            {"OKANE_PORT": str(self._api_port), "OKANE_AUTH": self._settings.auth, **self._webhook_environment},
         )
+
+    @cached_property
+    def _webhook_environment(self) -> Mapping[str, str]:
+        return webhook_environment(self._settings, self._folder.webhook_master)
+
+    def dispatcher(self) -> OkaneProcess:
+        """Return the process that sends events to webhook endpoints."""
+        probe = listens(self._metrics_ports[DISPATCHER], self._metrics_host)
+        return self._process(DISPATCHER, ["dispatch", "--name", DISPATCHER], probe, self._webhook_environment)
 
     def workers(self) -> list[OkaneProcess]:
         return [

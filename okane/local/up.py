@@ -1,7 +1,7 @@
 """`okane up`: everything on one machine, under one supervisor, until Ctrl-C.
 
 Starts the servers, applies the schema, starts the processes of okane, and restarts what dies. Stops in the order of a
-payment: the API first, then the workers finish their payments, then the servers.
+payment: the API first, then the workers finish their payments, the dispatcher sends their events, then the servers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from okane.local.console import LogTail, Screen, summary
 from okane.local.data_folder import DataFolder, default_path, lock_data_folder
 from okane.local.first_key import first_key
 from okane.local.options import UpOptions
-from okane.local.programs import Programs
+from okane.local.programs import DISPATCHER, Programs
 from okane.local.server import Server
 from okane.local.supervisor import Supervisor
 from okane.store.schema import migrate
@@ -63,6 +63,7 @@ class _Run:
         lease_s = settings.lease.total_seconds()
         self._consequences = {
             "worker": f"; its payments are taken over after the lease ({lease_s:g} s)",
+            DISPATCHER: "; it repeats the events that were in flight",
             "postgres": "; acknowledged payments are on disk, the API answers 503 meanwhile",
             "redis": "; payments are accepted meanwhile, the sweep wakes them up",
         }
@@ -105,7 +106,9 @@ class _Run:
                 await migrate(where.database_url, report=self._screen.print_event)
                 where = replace(where, api_key=await self._first_key(where.database_url))
                 # The provider too: it takes as long to import as the others, and a worker that calls it too early retries.
-                await self._start_together([programs.provider], programs.workers(), [programs.api()])
+                await self._start_together(
+                    [programs.provider], [programs.dispatcher()], programs.workers(), [programs.api()]
+                )
         self._folder.publish(where)
         pids = {supervisor.name: supervisor.pid for group in self._groups for supervisor in group}
         title = f"okane is up after {time.monotonic() - started_at:.1f} s. Ctrl-C drains and stops it."
@@ -131,7 +134,11 @@ class _Run:
 
     async def _supervise(self) -> None:
         supervisors = [supervisor for group in self._groups for supervisor in group]
-        own = [name for name in ("provider", *self._programs.worker_names, "api") if self._folder.log(name).exists()]
+        own = [
+            name
+            for name in ("provider", DISPATCHER, *self._programs.worker_names, "api")
+            if self._folder.log(name).exists()
+        ]
         await _together([*(supervisor.supervise() for supervisor in supervisors), self._follow_logs(own)])
 
     async def _follow_logs(self, names: Sequence[str]) -> None:

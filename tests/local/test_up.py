@@ -135,7 +135,7 @@ SETTLED = (*TERMINAL, "failed_retryable")
 def test_one_command_runs_everything_and_ctrl_c_ends_all_of_it(start: Start) -> None:
     up = start().wait_until_up()
     children = up.children()
-    assert set(children) == {"postgres", "redis", "provider", "worker-1", "worker-2", "api"}
+    assert set(children) == {"postgres", "redis", "provider", "dispatcher", "worker-1", "worker-2", "api"}
     payment = up.pay("one")
     wait_until(lambda: up.status(payment) in SETTLED)
     for url in up.endpoints.metrics_urls.values():
@@ -221,7 +221,7 @@ def test_servers_that_the_environment_names_are_used_instead_of_embedded_ones(
     start: Start, database_url: str, private_redis: RedisServer
 ) -> None:
     up = start(DATABASE_URL=database_url, REDIS_URL=private_redis.url).wait_until_up()
-    assert set(up.children()) == {"provider", "worker-1", "worker-2", "api"}
+    assert set(up.children()) == {"provider", "dispatcher", "worker-1", "worker-2", "api"}
     payment = up.pay("elsewhere")
     wait_until(lambda: up.status(payment) in SETTLED)
     assert up.stop() == 0

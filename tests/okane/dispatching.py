@@ -142,6 +142,14 @@ class DispatchDesk:
         """Return columns of a table, ordered by the first."""
         return [tuple(row) for row in await fetch(self.url, f"SELECT {columns} FROM {table} ORDER BY 1")]
 
+    async def has_rows(self, count: int) -> bool:
+        """Return True if there are so many deliveries."""
+        return len(await self.rows("position")) >= count
+
+    async def wake(self, endpoint: Endpoint) -> None:
+        """Let the owner look for due rows, which a test has made due."""
+        await fetch(self.url, "UPDATE webhook_endpoints SET version = version + 1 WHERE id = %s", endpoint.id)
+
     async def at_rest(self, *, within_s: float = 20.0) -> None:
         """Wait until nothing is to be delivered: the outbox is empty, nothing waits, and each cursor is at the end."""
         statement = """SELECT (SELECT count(*) FROM webhook_outbox)
