@@ -15,10 +15,11 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from okane.store import webhook_endpoints, webhook_events
+from okane.store import webhook_endpoints, webhook_events, webhook_queues
 from okane.store.prepared_statements import PreparedStatement
 from okane.store.webhook_events import WebhookEventStore
-from tests.okane import test_webhook_endpoints, test_webhook_events
+from tests.okane import test_webhook_endpoints, test_webhook_events, test_webhook_results
+from tests.okane.webhook_desk import Desk, make_desk  # noqa: F401 - a fixture
 
 Check = Callable[[str], Awaitable[None]]
 
@@ -118,3 +119,12 @@ async def test_a_payment_is_in_order_beside_an_open_transaction(database_url: st
 async def test_a_planted_bug_is_caught(database_url: str, mutant: Mutant) -> None:
     with mutant.planted(), pytest.raises(AssertionError):
         await mutant.check(database_url)
+
+
+async def test_a_statement_without_the_epoch_is_caught(desk: Desk) -> None:
+    """Any dispatcher may write results then. The model of the tables has the same bug in tests/simulation."""
+    text, fence = webhook_queues.SQL["write"], " AND q.epoch = n.epoch AND q.owner = %(owner)s::text"
+    assert text.count(fence) == 1, "write has changed: this mutant needs another place"
+    broken = PreparedStatement.of("write", text.replace(fence, ""))
+    with patch.dict(webhook_queues.BATCHED, {"write": broken}), pytest.raises(AssertionError):
+        await test_webhook_results.test_a_stale_owner_writes_nothing(desk)
