@@ -95,13 +95,14 @@ def link_node_modules(python: Path, folder: Path) -> None:
 class Receiver(Server):
     """A receiver on a loopback port, in a process of its own. Its lines are in `output`."""
 
-    def __init__(self, program: Program, *, secret: str, folder: Path) -> None:
+    def __init__(self, program: Program, *, folder: Path, secret: str = "") -> None:
+        """`secret` may come later, before the start: an endpoint has it after its URL."""
         super().__init__()
+        self.secret = secret
         self.name = program.name
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/hook"
         self._program = program
-        self._secret = secret
         self._folder = folder
         self._log = folder / f"{program.name}.log"
         self._probe = listens(self.port)
@@ -125,7 +126,7 @@ class Receiver(Server):
             source = self._folder / f"{self.name}.mjs"
             command = [node(self._python), source]
         source.write_text(self._program.text)
-        env = {**server_environment(), "WEBHOOK_SECRET": self._secret, "PORT": str(self.port)}
+        env = {**server_environment(), "WEBHOOK_SECRET": self.secret, "PORT": str(self.port)}
         return spawn(name=self.name, command=command, log=self._log, stages=_STAGES, env=env)
 
     def ready(self) -> bool:
