@@ -81,7 +81,9 @@ def endpoints(found: WebhookOverview) -> list[Check]:
     failing, disabled = found.states["failing"], found.states["disabled"]
     if failing.endpoints:
         text = f"{failing.endpoints:,}, with {failing.backlog:,} events in their backlog"
-        checks.append(Check("failing endpoints", "warn", text, "see the last error: okane webhooks ls"))
+        checks.append(
+            Check("failing endpoints", "warn", text, "see their last errors: okane webhooks ls --every-account")
+        )
     if disabled.endpoints:
         text = f"{disabled.endpoints:,}, with {disabled.backlog:,} events in their backlog"
         checks.append(Check("disabled endpoints", "warn", text, "okane webhooks enable, within the retention"))

@@ -5,27 +5,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from rich.table import Table
-
 from okane.cli.api_client import plain
 from okane.cli.output import CONSOLE, format_duration, format_time, print_json
 from okane.client import CreatedEndpoint, Delivery, Endpoint, EndpointSecrets, WebhookEvent
+from okane.store.webhook_overview import ListedEndpoint
 
 MAX_COUNTED = 1_000  # events that the API counts for one endpoint
 _NONE = timedelta(0)
+_READ = "its events are read (okane listen)"
 
 
-def endpoints_table(found: Sequence[Endpoint]) -> Table:
-    """Return a row for each endpoint: its state, and how many events it has yet to take."""
-    table = _table("endpoint", "url", "state", "backlog", "types", "description")
+def print_endpoints(found: Sequence[Endpoint]) -> None:
+    """Print two lines for each endpoint: its state and backlog, and where it sends what."""
     for one in found:
-        table.add_row(
-            str(one.id), one.url or "- (okane listen)", state(one), backlog(one), ",".join(one.types), one.description
-        )
-    return table
+        waiting = f", {_counted(one.waiting)} tried again" if one.waiting else ""
+        behind = "" if one.url is None else f"  backlog {_counted(one.backlog)}{waiting}"
+        CONSOLE.print(f"{one.id}  {printable(state(one))}{behind}", soft_wrap=True)
+        about = (one.url or _READ, ",".join(one.types), one.description)
+        CONSOLE.print(f"    {'  '.join(printable(part) for part in about if part)}", soft_wrap=True)
 
 
-def state(endpoint: Endpoint) -> str:
+def print_every_account(found: Sequence[ListedEndpoint], *, as_json: bool) -> None:
+    """Print two lines for each endpoint, as operators see it: whose it is, its state, and the dispatcher that has it."""
+    if as_json:
+        print_json({"endpoints": plain(found)})
+        return
+    for one in found:
+        owner = "" if one.url is None else f"  {one.behind:,} behind  {one.owner or 'no dispatcher'}"
+        CONSOLE.print(f"{one.id}  {printable(state(one))}{owner}", soft_wrap=True)
+        CONSOLE.print(f"    account {one.account_id}  {one.url or _READ}", soft_wrap=True)
+    if not found:
+        CONSOLE.print("no account has an endpoint")
+
+
+def state(endpoint: Endpoint | ListedEndpoint) -> str:
     """Return `enabled`, `failing for …: reason` or `disabled: reason`."""
     if endpoint.status != "enabled":
         return f"{endpoint.status}: {endpoint.disabled_reason}" if endpoint.disabled_reason else endpoint.status
@@ -33,13 +46,6 @@ def state(endpoint: Endpoint) -> str:
         return "enabled"
     failing = format_duration(max(datetime.now(UTC) - endpoint.failing_since, _NONE))
     return f"failing for {failing}: {endpoint.last_error}" if endpoint.last_error else f"failing for {failing}"
-
-
-def backlog(endpoint: Endpoint) -> str:
-    """Return the number of events that the endpoint has yet to take; it is counted up to a bound."""
-    if endpoint.url is None:
-        return "-"
-    return f"{endpoint.backlog:,}{'+' if endpoint.backlog >= MAX_COUNTED else ''}"
 
 
 def print_endpoint(endpoint: Endpoint, *, as_json: bool) -> None:
@@ -91,33 +97,19 @@ def print_changed(endpoint: Endpoint, verb: str, *, as_json: bool) -> None:
         CONSOLE.print(f"{verb} {endpoint.id} ({endpoint.url or 'okane listen'})", soft_wrap=True)
 
 
-def deliveries_table(found: Sequence[Delivery]) -> Table:
-    """Return a row for each attempt, the last one of each endpoint with the state of the delivery."""
-    table = _table("endpoint", "attempt", "at", "state", "status", "ms", "reason", "next")
+def print_deliveries(found: Sequence[Delivery]) -> None:
+    """Print a line for each endpoint with the state of the delivery, and one for each of its attempts."""
     for one in found:
-        first = one.attempts - len(one.earlier)
-        for number, earlier in enumerate(one.earlier, start=first):
-            table.add_row(
-                str(one.endpoint_id),
-                str(number),
-                format_time(earlier.at),
-                "failed",
-                _number(earlier.status),
-                _number(earlier.ms),
-                earlier.reason or "",
-                "",
-            )
-        table.add_row(
-            str(one.endpoint_id),
-            str(one.attempts),
-            "-" if one.at is None else format_time(one.at),
-            one.state,
-            _number(one.status),
-            _number(one.ms),
-            printable(one.reason or ""),
-            "" if one.next_at is None else format_time(one.next_at),
-        )
-    return table
+        again = "" if one.next_at is None else f", next {format_time(one.next_at)}"
+        CONSOLE.print(f"{one.endpoint_id}  {one.state}{again}", soft_wrap=True)
+        kept = [(each.at, each.status, each.ms, each.reason) for each in one.earlier]
+        last = (one.at, one.status, one.ms, one.reason)
+        first = max(1, one.attempts - len(kept))  # of a long delivery the oldest attempts are not kept
+        for number, (at, status, ms, reason) in enumerate([*kept, last] if one.attempts else (), start=first):
+            answer = "no answer" if status is None else f"HTTP {status}"
+            took = "" if ms is None else f" after {ms:,} ms"
+            why = "" if reason is None else f"  {printable(reason)}"
+            CONSOLE.print(f"    {number}  {format_time(at)}  {answer}{took}{why}", soft_wrap=True)
 
 
 def event_line(event: WebhookEvent) -> str:
@@ -135,12 +127,6 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
-def _number(value: int | None) -> str:
-    return "-" if value is None else f"{value:,}"
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, no_wrap=column in ("endpoint", "attempt", "at", "status", "ms", "next", "backlog"))
-    return table
+def _counted(number: int) -> str:
+    """Return a number that the API counts up to `MAX_COUNTED`."""
+    return f"{number:,}+" if number >= MAX_COUNTED else f"{number:,}"

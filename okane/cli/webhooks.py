@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
@@ -9,21 +10,24 @@ from uuid import UUID
 import typer
 
 from okane.cli.api_client import Key, Url, endpoint_id, event_id, open_client, parse_moment, plain, split_types
-from okane.cli.context import open_context
+from okane.cli.context import Context, open_context
 from okane.cli.options import Data, Json, Yes, check_label, positive_duration
 from okane.cli.output import CONSOLE, format_time, print_json
 from okane.cli.running import run
 from okane.cli.webhook_output import (
-    deliveries_table,
-    endpoints_table,
     print_changed,
+    print_deliveries,
     print_endpoint,
+    print_endpoints,
+    print_every_account,
     print_secret,
     print_secrets,
     printable,
 )
 from okane.client import Client, NewEndpoint
 from okane.errors import SetupError
+from okane.store import Overview
+from okane.store.webhook_overview import ListedEndpoint
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -36,10 +40,23 @@ Types = Annotated[
 
 
 @app.command()
-def ls(*, data: Data = None, url: Url = None, key: Key = None, json_: Json = False) -> None:
+def ls(
+    *,
+    data: Data = None,
+    every_account: Annotated[
+        bool, typer.Option("--every-account", help="of all accounts, from Postgres, those in trouble first")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="with --every-account: how many at most")] = 50,
+    url: Url = None,
+    key: Key = None,
+    json_: Json = False,
+) -> None:
     """List the endpoints with their state and their backlog."""
 
     async def main() -> None:
+        if every_account:
+            print_every_account(await _every_account(open_context(data), limit), as_json=json_)
+            return
         async with open_client(open_context(data), url, key) as client:
             found = await client.webhooks.endpoints()
         if json_:
@@ -47,7 +64,7 @@ def ls(*, data: Data = None, url: Url = None, key: Key = None, json_: Json = Fal
         elif not found:
             CONSOLE.print("no endpoints: add one with `okane webhooks add URL`")
         else:
-            CONSOLE.print(endpoints_table(found), soft_wrap=not CONSOLE.is_terminal)
+            print_endpoints(found)
 
     run(main())
 
@@ -226,7 +243,7 @@ def deliveries(event: EventId, *, data: Data = None, url: Url = None, key: Key =
         elif not found:
             CONSOLE.print("no deliveries: no endpoint has taken it yet, or none subscribes to its type")
         else:
-            CONSOLE.print(deliveries_table(found), soft_wrap=not CONSOLE.is_terminal)
+            print_deliveries(found)
 
     run(main())
 
@@ -283,6 +300,14 @@ def recover(
             CONSOLE.print(f"{span}: {what} are delivered to {chosen} again", soft_wrap=True)
 
     run(main())
+
+
+async def _every_account(context: Context, limit: int) -> Sequence[ListedEndpoint]:
+    overview = Overview(context.database_url)
+    try:
+        return await overview.webhook_endpoints(limit)
+    finally:
+        await overview.aclose()
 
 
 async def _chosen(client: Client, endpoint: str | None) -> UUID:

@@ -201,7 +201,7 @@ class Delivery:
     endpoint_id: UUID
     state: str
     attempts: int
-    at: datetime | None
+    at: datetime
     next_at: datetime | None
     status: int | None
     ms: int | None
@@ -214,7 +214,7 @@ class Delivery:
             endpoint_id=UUID(document["endpoint"]),
             state=document["state"],
             attempts=document["attempts"],
-            at=moment(document.get("at")),
+            at=datetime.fromisoformat(document["at"]),
             next_at=moment(document.get("next_at")),
             status=document.get("status"),
             ms=document.get("ms"),

@@ -9,7 +9,7 @@ from okane.payment import Status
 from okane.store import sql_files
 from okane.store.providers import ProviderState, read_providers
 from okane.store.session import Session
-from okane.store.webhook_overview import WebhookOverview, read_webhooks
+from okane.store.webhook_overview import ListedEndpoint, WebhookOverview, list_endpoints, read_webhooks
 
 SQL = sql_files.load_statements("overview.sql")
 
@@ -47,3 +47,7 @@ class Overview:
     async def webhooks(self) -> WebhookOverview:
         """Return the state of the outbox, the log and the endpoint queues."""
         return await read_webhooks(self._session)
+
+    async def webhook_endpoints(self, limit: int) -> Sequence[ListedEndpoint]:
+        """Return up to `limit` webhook endpoints of every account, those in trouble first."""
+        return await list_endpoints(self._session, limit)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timedelta
+from uuid import UUID
 
 from okane.metrics import ENDPOINT_STATES
 from okane.store import sql_files
@@ -72,6 +73,29 @@ class WebhookOverview:
     def failing(self) -> timedelta:
         """The time since the first failure of the enabled endpoint that has failed for longest."""
         return self.states["failing"].failing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedEndpoint:
+    """An endpoint of any account, for operators. `behind`: positions of the log, of all accounts, that it has yet to pass;
+    `owner`: the dispatcher that has leased it."""
+
+    account_id: str
+    id: UUID
+    url: str | None
+    status: str
+    disabled_reason: str | None
+    failing_since: datetime | None
+    last_error: str | None
+    behind: int
+    owner: str | None
+
+
+async def list_endpoints(session: Session, limit: int) -> Sequence[ListedEndpoint]:
+    """Return up to `limit` endpoints of every account, those in trouble first."""
+    names = [one.name for one in fields(ListedEndpoint)]
+    rows = await session.fetch_repeatable(SQL["endpoints"], {"limit": limit})
+    return [ListedEndpoint(**dict(zip(names, row, strict=True))) for row in rows]
 
 
 async def read_webhooks(session: Session) -> WebhookOverview:

@@ -118,6 +118,13 @@ async def test_only_subscribed_types_are_in_a_backlog(overview: Overview, webhoo
     assert (await overview.webhooks()).states["healthy"].backlog == 2
 
 
+async def test_an_endpoint_of_all_types_has_all_events_in_its_backlog(overview: Overview, webhooks: Webhooks) -> None:
+    await webhooks.endpoint("a", types=("*",))
+    for position, type_ in enumerate(("payment.failed", "webhook_endpoint.failing"), start=1):
+        await webhooks.event(position, "a", type_=type_)
+    assert (await overview.webhooks()).states["healthy"].backlog == 2
+
+
 async def test_a_waiting_retry_is_in_the_backlog_and_makes_nothing_late(overview: Overview, webhooks: Webhooks) -> None:
     endpoint_id = await webhooks.endpoint("a", done_to=2)
     for position, state, next_at in ((1, "waiting", "1 minute"), (2, "delivered", None)):

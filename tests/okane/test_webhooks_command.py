@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -115,6 +116,32 @@ async def test_with_two_endpoints_one_has_to_be_named(command: Command) -> None:
     one, _two = [(await answered(command, "webhooks", "add", URL))["id"] for _ in range(2)]
     assert "there are 2 endpoints" in await refused(command, "webhooks", "disable")
     assert (await answered(command, "webhooks", "disable", one))["status"] == "disabled"
+
+
+async def test_an_operator_lists_the_endpoints_of_every_account_those_in_trouble_first(
+    command: Command, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    assert await text(command, "webhooks", "ls", "--every-account") == "no account has an endpoint\n"
+    ids = [(await answered(command, "webhooks", "add", URL))["id"] for _ in range(3)]
+    await answered(command, "webhooks", "disable", ids[1])
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute(
+            "UPDATE webhook_queues SET failing_since = now() - interval '2 h', last_error = 'HTTP 500', owner = 'd1',"
+            " lease_until = now() + interval '1 min' WHERE endpoint_id = %s",
+            (ids[2],),
+        )
+    listed = (await answered(command, "webhooks", "ls", "--every-account"))["endpoints"]
+    assert [(one["id"], one["status"], one["owner"]) for one in listed] == [
+        (ids[2], "enabled", "d1"),
+        (ids[1], "disabled", None),
+        (ids[0], "enabled", None),
+    ]
+    first = (await text(command, "webhooks", "ls", "--every-account", "--limit", "1")).splitlines()
+    assert first == [
+        f"{ids[2]}  failing for 2.0 h: HTTP 500  0 behind  d1",
+        f"    account default  {URL}",
+    ]
 
 
 async def test_events_are_listed_page_by_page(

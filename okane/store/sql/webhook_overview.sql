@@ -34,13 +34,23 @@ CROSS JOIN LATERAL (
             AND q.done_to < (SELECT s.last FROM webhook_sequencer s)  -- idle queues are not looked up
           ORDER BY v.position LIMIT 10000) l
     WHERE EXISTS (SELECT FROM unnest(q.types) t
-                  WHERE t = l.type OR (right(t, 2) = '.*' AND starts_with(l.type, left(t, -1))))) ahead
+                  WHERE t IN (l.type, '*') OR (right(t, 2) = '.*' AND starts_with(l.type, left(t, -1))))) ahead
 CROSS JOIN LATERAL (
     SELECT count(*) AS events
     FROM (SELECT d.position FROM webhook_deliveries d  -- in the order of the partial index: the primary key has all deliveries
           WHERE d.endpoint_id = q.endpoint_id AND d.next_at IS NOT NULL ORDER BY d.next_at LIMIT 10000) w
     WHERE w.position <= q.done_to) waiting
 GROUP BY q.state
+
+-- name: endpoints
+-- The endpoints of every account, those in trouble first; a bounded number.
+SELECT e.account_id, e.id, e.url, e.status, e.disabled_reason, q.failing_since, q.last_error,
+       coalesce((SELECT s.last FROM webhook_sequencer s) - q.done_to, 0)::bigint AS behind,
+       CASE WHEN q.lease_until > now() THEN q.owner END AS owner
+FROM webhook_endpoints e LEFT JOIN webhook_queues q ON q.endpoint_id = e.id
+WHERE e.status <> 'deleted'
+ORDER BY (e.status = 'enabled' AND q.failing_since IS NOT NULL) DESC, (e.status = 'disabled') DESC, behind DESC, e.id
+LIMIT %(limit)s::bigint
 
 -- name: log
 -- The log and its deliveries: the positions that they hold, and their bytes with indexes.
