@@ -46,14 +46,14 @@ def test_it_follows_the_specification() -> None:
 
 
 def test_it_has_the_whole_stack() -> None:
-    assert set(OURS) == {"migrate", "api", "worker", "provider"}
+    assert set(OURS) == {"migrate", "api", "worker", "dispatcher", "provider"}
     assert set(SERVICES) - set(OURS) == {"postgres", "valkey", "prometheus", "grafana"}
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_every_setting_exists(name: str) -> None:
     settings = check_settings(environment(name), besides=["PGPASSWORD"])  # a variable of libpq
-    if name in ("api", "worker"):
+    if name in ("api", "worker", "dispatcher"):
         assert (settings.host, settings.metrics_host, settings.metrics_port) == ("0.0.0.0", "0.0.0.0", 9101)
 
 
@@ -78,7 +78,7 @@ def test_it_is_hardened(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"migrate"}))
 def test_it_is_checked(name: str) -> None:
     """The check is that of the image, or one in this file."""
-    assert name in ("api", "worker") or SERVICES[name]["healthcheck"]["test"][0] == "CMD"
+    assert name in ("api", "worker", "dispatcher") or SERVICES[name]["healthcheck"]["test"][0] == "CMD"
 
 
 def test_nothing_is_published_beyond_loopback() -> None:

@@ -42,9 +42,15 @@ ALL = {identity(manifest): manifest for manifest in manifests(BASE, KEDA, EXAMPL
 BUILT_IN = {known: manifest for known, manifest in ALL.items() if "keda" not in manifest["apiVersion"]}
 PODS: Mapping[str, Manifest] = {
     name: ALL[kind, name]["spec"]["template"]
-    for kind, name in (("Deployment", "okane-api"), ("Deployment", "okane-worker"), ("Job", "okane-migrate"))
+    for kind, name in (
+        ("Deployment", "okane-api"),
+        ("Deployment", "okane-worker"),
+        ("Deployment", "okane-dispatcher"),
+        ("Job", "okane-migrate"),
+    )
 }
-PROCESSES = ("okane-api", "okane-worker")
+PROCESSES = ("okane-api", "okane-worker", "okane-dispatcher")
+SECRET = {"DATABASE_URL": "postgresql://x/y", "REDIS_URL": "redis://x", "OKANE_WEBHOOK_MASTER": "x" * 32}
 
 
 def container(name: str) -> Manifest:
@@ -72,11 +78,11 @@ def test_an_unknown_field_is_found() -> None:
 def test_every_kind_of_manifest_is_there() -> None:
     assert Counter(kind for kind, _ in ALL) == {
         "ConfigMap": 1,
-        "Deployment": 2,
+        "Deployment": 3,
         "Job": 1,
         "Namespace": 1,
-        "NetworkPolicy": 3,
-        "PodDisruptionBudget": 2,
+        "NetworkPolicy": 4,
+        "PodDisruptionBudget": 3,
         "ScaledObject": 1,
         "Service": 2,
         "TriggerAuthentication": 1,
@@ -132,15 +138,11 @@ def test_no_service_becomes_a_setting(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PODS)
-def test_every_setting_exists_and_addresses_come_from_the_secret(name: str) -> None:
+def test_every_setting_exists_and_addresses_and_the_master_come_from_the_secret(name: str) -> None:
     config = ALL["ConfigMap", "okane"]["data"] if "envFrom" in container(name) else {}
     given = {entry["name"]: entry["valueFrom"] for entry in container(name)["env"]}
-    addresses = {"DATABASE_URL": "postgresql://x/y", "REDIS_URL": "redis://x"}
-    settings = check_settings({**config, **{key: addresses.get(key, "x") for key in given}})
-    assert {key for key, source in given.items() if "secretKeyRef" in source} == given.keys() & {
-        "DATABASE_URL",
-        "REDIS_URL",
-    }
+    settings = check_settings({**config, **{key: SECRET.get(key, "x") for key in given}})
+    assert {key for key, source in given.items() if "secretKeyRef" in source} == given.keys() & SECRET.keys()
     assert all(source["secretKeyRef"]["name"] == "okane" for source in given.values() if "secretKeyRef" in source)
     if name in PROCESSES:
         assert container(name)["envFrom"] == [{"configMapRef": {"name": "okane"}}]
@@ -213,7 +215,7 @@ def test_keda_reads_lag_and_pending_of_every_lane() -> None:
     secrets = ALL["TriggerAuthentication", auth]["spec"]["secretTargetRef"]
     assert {secret["parameter"] for secret in secrets} == {"address", "username", "password", "tls"}
     made = set(re.findall(r"--from-literal=(\w+)=", (DEPLOY / "README.md").read_text()))
-    assert {secret["key"] for secret in secrets} == made - {"DATABASE_URL", "REDIS_URL"}
+    assert {secret["key"] for secret in secrets} == made - SECRET.keys()
     counts: dict[str, set[str]] = {}
     for trigger in spec["triggers"]:
         metadata = trigger["metadata"]

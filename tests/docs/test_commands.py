@@ -103,8 +103,10 @@ def test_the_services_of_compose_and_the_units_exist() -> None:
         named = {word.partition("=")[0] for word in words[5:] if re.fullmatch(r"[a-z]+(=\d+)?", word)}
         assert named - {"okane", "status", "doctor", "keys", "create"} <= services, words
     units = {path.name for path in (DEPLOY / "systemd").glob("*.service")}
-    named = set(re.findall(r"okane-(?:api|migrate|worker)(?:@\d)?", " ".join(w for w in LINES if "systemctl" in w)))
-    assert len(named) == 4
+    named = set(
+        re.findall(r"okane-(?:api|dispatcher|migrate|worker)(?:@\d)?", " ".join(w for w in LINES if "systemctl" in w))
+    )
+    assert len(named) == 5
     assert {re.sub(r"@\d", "@", name) + ".service" for name in named} == units
 
 
