@@ -97,6 +97,7 @@ class Api:
             ),
             webhooks=webhooks,
         )
+        self.event_waiting = handlers.webhook_events.waiting
         metrics.show_notice_zeros(providers)  # of those without webhooks, too: their panel says that there are none
         anonymous = isinstance(access, AnonymousAccess)
         guard = OriginGuard(settings.allowed_hosts or frozenset()) if anonymous else None

@@ -153,7 +153,7 @@ class EventHandlers:
         if query.since is None:
             return after
         found = await self._services.deliveries.range_between(account_id, query.since, None)
-        since = await self._services.events.last_position(account_id) if found is None else found[0] - 1
+        since = await self._services.watch.last_position() if found is None else found[0] - 1
         return max(after, since)
 
     async def _answer(

@@ -42,11 +42,12 @@ class WebhookServices:
     @classmethod
     def of(cls, database_url: str, *, masters: Masters | None, guard: Guard) -> WebhookServices:
         """Return the services on one database. Each store connects when it is first used."""
+        watch = EventWatch(database_url)
         return cls(
             endpoints=WebhookEndpointStore(database_url),
             deliveries=WebhookDeliveryStore(database_url),
-            events=AccountEvents(database_url),
-            watch=EventWatch(database_url),
+            events=AccountEvents(database_url, watch=watch),
+            watch=watch,
             masters=masters,
             guard=guard,
         )

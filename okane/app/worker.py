@@ -20,6 +20,8 @@ from okane.providers.config_reload import ConfigReload
 from okane.providers.registry import build_providers, charge_secrets
 from okane.providers.secrets import CurrentSecrets
 from okane.store import ProviderEventStore, WebhookEventStore
+from okane.store.webhook_endpoints import WebhookEndpointStore
+from okane.worker.endpoint_cleanup import EndpointCleanup
 from okane.worker.notice_follow_up import NoticeFollowUp
 from okane.worker.outcome_rules import OutcomeRules
 from okane.worker.sequencing import Sequencing
@@ -54,6 +56,7 @@ async def run_worker(settings: Settings, *, name: str) -> None:
         gates, watch, limits = build_gates(settings, resources, tuple(providers), name=name, closing=closing)
         limits.set(config.rates)
         duties: list[Duty] = [watch, _sequencing(settings, resources, closing)]
+        duties.append(_endpoint_cleanup(settings, resources, closing))
         if config.path is not None:
             duties.append(_notice_follow_up(settings, resources, closing))
             duties.append(ConfigReload.of_charges(config, settings, secrets, set_rates=limits.set))
@@ -84,6 +87,12 @@ def _sequencing(settings: Settings, resources: Resources, closing: contextlib.As
     return Sequencing(
         sweep_store=resources.sweep_store, events=events, metrics=resources.metrics, interval=settings.sweep_interval
     )
+
+
+def _endpoint_cleanup(settings: Settings, resources: Resources, closing: contextlib.AsyncExitStack) -> EndpointCleanup:
+    endpoints = WebhookEndpointStore(needed(settings.database_url, "DATABASE_URL"))
+    closing.push_async_callback(endpoints.aclose)
+    return EndpointCleanup(sweep_store=resources.sweep_store, endpoints=endpoints)
 
 
 def _notice_follow_up(settings: Settings, resources: Resources, closing: contextlib.AsyncExitStack) -> NoticeFollowUp:

@@ -20,60 +20,6 @@ CONNECTIONS = 3  # of one process; one account uses two of them
 SQL = sql_files.prepare_statements("account_events.sql", "last", "with_events")
 
 
-@dataclass(frozen=True, slots=True)
-class AccountPage:
-    """Events of one account. `after`: the position where the next page begins; `has_more`: it has come that far already."""
-
-    rows: Sequence[EventRow]
-    after: int
-    has_more: bool
-
-
-class AccountEvents:
-    """Read events. Each method raises StoreUnavailable, or AccountBusy while too many reads of the account wait."""
-
-    def __init__(self, url: str, *, timeout: timedelta = timedelta(seconds=5)) -> None:
-        self._stores = FairSessions([WebhookEventStore(url, timeout=timeout) for _ in range(CONNECTIONS)])
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._stores.aclose()
-
-    async def page(
-        self,
-        account_id: str,
-        *,
-        after: int,
-        limit: int,
-        types: Sequence[str] | None = None,
-        payment_id: UUID | None = None,
-    ) -> AccountPage:
-        """Return events after a position, oldest first. A page may be short or empty although there are more."""
-        async with self._stores.lend(account_id) as store:
-            last = (
-                await store.last_position()
-            )  # before the read: an event that is written meanwhile is no reason to go on
-            page = await store.page(account_id, after, limit + 1, types, payment_id)
-        if len(page.rows) > limit:
-            return AccountPage(page.rows[:limit], page.rows[limit - 1].event.position, has_more=True)
-        return AccountPage(page.rows, page.reached, has_more=page.reached < last)
-
-    async def get(self, account_id: str, event_id: str) -> EventRow | None:
-        """Return an event by its id, None if the account has no such event, or no more."""
-        async with self._stores.lend(account_id) as store:
-            return await store.get(account_id, event_id)
-
-    async def get_many(self, account_id: str, positions: Sequence[int]) -> Sequence[EventRow]:
-        """Return the account's events at these positions."""
-        async with self._stores.lend(account_id) as store:
-            return [row for row in await store.get_many(positions) if row.event.account_id == account_id]
-
-    async def last_position(self, account_id: str) -> int:
-        """Return the end of the log."""
-        async with self._stores.lend(account_id) as store:
-            return await store.last_position()
-
-
 class EventWatch:
     """Look for new events of many accounts at once, for requests that wait for them."""
 
@@ -92,3 +38,52 @@ class EventWatch:
         """Return those of these accounts that have events after a position. Raises StoreUnavailable."""
         parameters = {"account_ids": list(account_ids), "after": after}
         return [row[0] for row in await self._session.fetch_repeatable(SQL["with_events"], parameters)]
+
+
+@dataclass(frozen=True, slots=True)
+class AccountPage:
+    """Events of one account. `after`: the position where the next page begins; `has_more`: it has come that far already."""
+
+    rows: Sequence[EventRow]
+    after: int
+    has_more: bool
+
+
+class AccountEvents:
+    """Read events. Each method raises StoreUnavailable, or AccountBusy while too many reads of the account wait."""
+
+    def __init__(self, url: str, *, watch: EventWatch, timeout: timedelta = timedelta(seconds=5)) -> None:
+        self._stores = FairSessions([WebhookEventStore(url, timeout=timeout) for _ in range(CONNECTIONS)])
+        self._watch = watch
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._stores.aclose()
+
+    async def page(
+        self,
+        account_id: str,
+        *,
+        after: int,
+        limit: int,
+        types: Sequence[str] | None = None,
+        payment_id: UUID | None = None,
+    ) -> AccountPage:
+        """Return events after a position, oldest first. A page may be short or empty although there are more."""
+        async with self._stores.lend(account_id) as store:
+            # Before the page: an event that is written meanwhile is no reason to go on.
+            last = await self._watch.last_position()
+            page = await store.page(account_id, after, limit + 1, types, payment_id)
+        if len(page.rows) > limit:
+            return AccountPage(page.rows[:limit], page.rows[limit - 1].event.position, has_more=True)
+        return AccountPage(page.rows, page.reached, has_more=page.reached < last)
+
+    async def get(self, account_id: str, event_id: str) -> EventRow | None:
+        """Return an event by its id, None if the account has no such event, or no more."""
+        async with self._stores.lend(account_id) as store:
+            return await store.get(account_id, event_id)
+
+    async def get_many(self, account_id: str, positions: Sequence[int]) -> Sequence[EventRow]:
+        """Return the account's events at these positions."""
+        async with self._stores.lend(account_id) as store:
+            return [row for row in await store.get_many(positions) if row.event.account_id == account_id]

@@ -29,6 +29,8 @@ def before_call(_context: schemathesis.HookContext, case: Case, _kwargs: dict[st
         _payment(case)
     if case.operation.path == "/v1/payments/{payment_id}/resolve" and _is_right(case, ParameterLocation.BODY):
         case.body = _resolution(case.body)
+    if case.operation.path.startswith("/v1/webhook-endpoints") and _is_right(case, ParameterLocation.BODY):
+        case.body = _endpoint(case.body)
     if isinstance(case.body, list) and _is_right(case, ParameterLocation.BODY):
         case.body = [
             _acceptable({**item, "idempotency_key": _new_key()}) for item in case.body if isinstance(item, dict)
@@ -47,6 +49,14 @@ def _payment(case: Case) -> None:
         case.headers["Idempotency-Key"] = key
     if "Idempotency-Key" not in case.headers or case.body.get("idempotency_key") is not None:
         case.body = {**case.body, "idempotency_key": key}
+
+
+def _endpoint(body: Any) -> Any:
+    """Return the body with a URL that the server may call, and an overlap of secrets of at most seven days."""
+    right = {"url": "https://shop.example/okane", "older_valid_for": "24h"}
+    if not isinstance(body, dict):
+        return body
+    return {**body, **{name: value for name, value in right.items() if body.get(name) is not None}}
 
 
 def _resolution(body: Any) -> Any:

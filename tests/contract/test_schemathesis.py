@@ -25,6 +25,7 @@ SEED = os.environ.get("OKANE_CONTRACT_SEED", "1")
 async def system(tmp_path: Path, database_url: str, redis_url: str) -> AsyncIterator[System]:
     async with running(tmp_path / "system", database_url, redis_url) as one:
         one.env["OKANE_AUTH"] = "keys"
+        one.env["OKANE_WEBHOOK_MASTER"] = "the-master-of-webhooks-in-tests-has-48-characters"
         yield one
 
 

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from okane.api import api
 from okane.api.access import Access, AnonymousAccess
 from okane.api.api import NO_PARSERS
+from okane.api.event_waiting import EventWaiting
 from okane.api.http.connection_limits import ConnectionLimits
 from okane.api.long_polling import LongPolling
 from okane.api.payment_creation import ONLY_HTTP, PaymentCreation
@@ -44,6 +45,7 @@ class Api:
     stream: Stream
     metrics: OkaneMetrics
     long_polling: LongPolling
+    event_waiting: EventWaiting
     creation: PaymentCreation
     leaving: asyncio.Event
     url: str
@@ -96,6 +98,16 @@ async def serve_api(
         product.serving(LIMITS) as url,
         aiohttp.ClientSession(url, response_class=CheckedResponse) as client,
     ):
-        yield Api(client, store, stream, metrics, payments.long_polling, payments.creation, product.leaving, url)
+        yield Api(
+            client,
+            store,
+            stream,
+            metrics,
+            payments.long_polling,
+            product.event_waiting,
+            payments.creation,
+            product.leaving,
+            url,
+        )
     for opened in (producer, store, events, lists, watch, dead_letters, webhooks, redis):
         await opened.aclose()

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
+from okane.store import SweepStore
 from okane.store.webhook_endpoints import (
     KEPT_DELETED,
     MAX_ENDPOINTS,
@@ -17,6 +18,7 @@ from okane.store.webhook_endpoints import (
     Endpoint,
     WebhookEndpointStore,
 )
+from okane.worker.endpoint_cleanup import EndpointCleanup
 from tests.okane.webhook_rows import created, fetch, lease, log_event, new_endpoint
 
 # A statement that changes a payment of `%s` holds this lock, and has looked the account up, until its transaction ends.
@@ -303,12 +305,17 @@ async def test_a_deletion_that_was_left_in_the_middle_is_found(store: WebhookEnd
     await age(database_url, "deleted_at", made.id, "2 minutes")
     assert await store.tidy() == [deleted]
     assert deleted is not None
+    await created(store)
+    sweep_store = SweepStore(database_url, grace=timedelta(seconds=10))
+    cleanup = EndpointCleanup(sweep_store=sweep_store, endpoints=store)
+    assert await cleanup.run_once() == 0
     await lease(database_url, made.id, seen_version=deleted.version)
-    assert await store.finish_delete(deleted)
+    assert await cleanup.run_once() == 1
     assert await store.tidy() == []
+    await sweep_store.aclose()
     await age(database_url, "deleted_at", made.id, "31 days")
     await store.tidy()
-    assert await fetch(database_url, "SELECT 1 FROM webhook_endpoints") == []
+    assert await fetch(database_url, "SELECT status FROM webhook_endpoints") == [("enabled",)]
 
 
 async def test_there_is_no_endpoint_of_an_unknown_id(store: WebhookEndpointStore) -> None:

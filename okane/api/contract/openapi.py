@@ -20,7 +20,14 @@ from okane.webhooks.types import EventType
 Json = dict[str, Any]
 
 _SCHEMA = "#/components/schemas/{model}"
-_FROM_A_PAYMENT = ("getPayment", "listEvents", "listAttempts", "cancelPayment", "retryPayment")
+# By the member that holds the id: the parameter that takes it, and the operations that have it.
+_LINKS = {
+    "payment": ("payment_id", ("getPayment", "listEvents", "listAttempts", "cancelPayment", "retryPayment")),
+    "endpoint": (
+        "endpoint_id",
+        ("getEndpoint", "changeEndpoint", "rotateEndpoint", "disableEndpoint", "enableEndpoint", "deleteEndpoint"),
+    ),
+}
 EVENT_ID: Json = {"type": "string", "pattern": "^evt_[0-9a-f]{32}_[0-9]{1,10}$"}
 _PATH_PARAMETERS: Mapping[str, tuple[str, Json]] = {
     "payment_id": ("The payment's id; `pay_` and 32 digits are another spelling of it.", payment_ids.ID),
@@ -155,8 +162,9 @@ class _Document:
         if response.body is not None:
             document["content"] = {response.media_type: {"schema": self._schemas[id(response.body)]}}
         if response.follows is not None:
-            parameters = {"payment_id": f"$response.body#{response.follows}"}
-            document["links"] = {name: {"operationId": name, "parameters": parameters} for name in _FROM_A_PAYMENT}
+            parameter, names = _LINKS[response.follows.rpartition("/")[0].rpartition("/")[2]]
+            parameters = {parameter: f"$response.body#{response.follows}"}
+            document["links"] = {name: {"operationId": name, "parameters": parameters} for name in names}
         return document
 
     def _refused(self, operation: Operation, *, keyed: bool) -> Json:

@@ -39,6 +39,7 @@ CREATE_ENDPOINT = Operation(
             means="The endpoint, and the secret that verifies its requests.",
             body=webhook_schemas.EndpointSecret,
             headers=("Location",),
+            follows="/endpoint/id",
         ),
     ),
     problems=(*_TAKES, *_CHECKS, "too_many_endpoints", "webhooks_not_configured", "webhooks_busy", *_READS),

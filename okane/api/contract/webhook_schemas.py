@@ -4,7 +4,7 @@ hand; tests compare the two."""
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Literal, NotRequired
 from uuid import UUID
 
 from pydantic import Field, WithJsonSchema, with_config
@@ -61,6 +61,14 @@ EVENT = {
             "updated_at": "2026-03-01T12:00:00.250000Z",
         }
     },
+}
+ENDPOINT_EVENT = {
+    "id": f"evt_{ENDPOINT_ID.replace('-', '')}_2",
+    "type": "webhook_endpoint.failing",
+    "timestamp": "2026-03-01T12:00:00.250000Z",
+    "api_version": API_VERSION,
+    "account": "default",
+    "data": {"endpoint": {"id": ENDPOINT_ID, "version": 2}},
 }
 DELIVERY = {
     "endpoint": ENDPOINT_ID,
@@ -217,6 +225,7 @@ class PaymentEvent(TypedDict):
     data: OfPayment
 
 
+@with_config(shown(ENDPOINT_EVENT))
 class EndpointEvent(TypedDict):
     """A change of an endpoint, as it is sent to the account's endpoints."""
 
@@ -297,5 +306,3 @@ MEANINGS: dict[EventType, str] = {
     EventType.ENDPOINT_DISABLED: "An endpoint of the account was disabled: it has failed for five days, or answered 410.",
     EventType.ENDPOINT_TEST: "A test, by request.",
 }
-
-EXAMPLES: dict[EventType, Any] = {EventType.SUCCEEDED: EVENT}
