@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from okane.client import WebhookEvent, verify
+from okane.client import NewEndpoint, WebhookEvent, verify
 from okane.local.ports import free_port
 from tests.flow.system import System
 
@@ -191,6 +191,28 @@ async def test_a_second_run_goes_on_where_the_first_has_stopped(
         await receiver.has(between)
         assert receiver.secret == secret
     assert not receiver.payments() & set(first)
+
+
+async def test_events_are_followed_across_a_restart_of_the_api(hooked: System, tmp_path: Path) -> None:
+    await hooked.start("w")
+    await hooked.client.webhooks.create(NewEndpoint(url=None, types=["*"]))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "okane", "events", "--follow", "--since", "1h", "--json", "--url", hooked.url),
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        for prefix in ("before", "after"):
+            left = set(await hooked.pay(3, prefix=prefix))
+            async with asyncio.timeout(60):
+                while left:
+                    left.discard(json.loads(await process.stdout.readline())["data"]["payment"]["id"])
+            await hooked.kill("api")
+            await hooked.start_api()
+    finally:
+        process.kill()
+        await process.wait()
 
 
 async def test_an_event_that_the_receiver_refuses_is_tried_again_and_then_skipped_in_sight(

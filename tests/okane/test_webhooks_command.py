@@ -13,7 +13,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from okane.cli import app
-from okane.client import Client, NewPayment
+from okane.cli.listen import take_endpoint
+from okane.client import Client, NewEndpoint, NewPayment
 from okane.errors import SetupError
 from okane.payment import Status
 from okane.store.webhook_events import WebhookEventStore
@@ -209,6 +210,29 @@ async def test_bad_input_is_one_line(command: Command, words: list[str], reason:
     assert reason in said
     assert "\n" not in said
     assert "u:p@" not in said
+
+
+async def test_listen_ends_when_its_endpoint_was_deleted(
+    command: Command, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("okane.cli.forwarding.WAIT_S", 1)
+    listening = asyncio.ensure_future(command("listen", "--forward-to", "127.0.0.1:1"))
+    async with asyncio.timeout(30):
+        while not (found := await client.webhooks.endpoints()):
+            await asyncio.sleep(0.01)
+        await client.webhooks.delete(found[0].id)
+        result = await listening
+    assert "the endpoint was deleted" in str(result.exception)
+    assert result.output.splitlines()[1].startswith("secret  whsec_")
+    assert "to go on from here" in result.output
+
+
+async def test_listen_takes_over_the_endpoint_of_an_earlier_run(client: Client) -> None:
+    made = await take_endpoint(client)
+    assert (made.endpoint.url, made.endpoint.types) == (None, ["*"])
+    await client.webhooks.create(NewEndpoint(url=None, types=["*"], description="another reader"))
+    again = await take_endpoint(client)
+    assert (again.endpoint.id, again.secret) == (made.endpoint.id, made.secret)
 
 
 @pytest.mark.parametrize(
