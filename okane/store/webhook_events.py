@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,7 +16,7 @@ from uuid import UUID
 
 import psycopg
 
-from okane.errors import StoreUnavailable
+from okane.errors import StoreBusy, StoreUnavailable
 from okane.store import sql_files, webhook_partitions
 from okane.store.prepared_statements import Row
 from okane.store.session import Session
@@ -30,7 +31,9 @@ SQL = sql_files.prepare_statements(
 
 WINDOW = 2_000  # events of an account that one read looks at: some milliseconds
 FARTHEST = 2**63 - 1
-SEQUENCING_TIMEOUT = timedelta(seconds=60)  # a million rows, left by an outage of all workers
+PATIENCE = timedelta(
+    minutes=10
+)  # for ten million rows, left by an outage of all sequencers: most runs take milliseconds
 
 AFTER_SEQUENCE = failpoint(
     "webhooks.after_sequence", "events have positions, nothing is committed", raises=StoreUnavailable
@@ -97,13 +100,16 @@ class WebhookEventStore:
     """Write and read the log. Sequencing, reads and table partitions have a connection each, from their first use on."""
 
     def __init__(self, url: str, *, timeout: timedelta = timedelta(seconds=10)) -> None:
-        self._sequencing = Session(url, name="webhook sequencing", timeout=SEQUENCING_TIMEOUT, index_only=True)
+        self._sequencing = Session(url, name="webhook sequencing", timeout=timeout, index_only=True)
+        self._catching_up = Session(url, name="webhook catching up", timeout=PATIENCE, index_only=True)
         self._reading = Session(url, name="webhook events", timeout=timeout, in_order=True)
+        self._timeout_s = timeout.total_seconds()
         self._partitions = Session(url, name="webhook partitions", timeout=timeout)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._sequencing.aclose()
+        await self._catching_up.aclose()
         await self._reading.aclose()
         await self._partitions.aclose()
 
@@ -115,16 +121,26 @@ class WebhookEventStore:
         if not is_fresh:
             return Sequenced(last, {})
         try:
-            return await self._sequence()
+            return await self._sequence_in_time()
         except psycopg.errors.CheckViolation:  # no table partition for a position: the process that makes them was away
             await self.prepare_partitions()
         try:
-            return await self._sequence()
+            return await self._sequence_in_time()
         except psycopg.errors.CheckViolation as error:  # another process is making it
             raise StoreUnavailable("the log of events has no table partition for the next position") from error
 
-    async def _sequence(self) -> Sequenced | None:
-        async with self._sequencing.prepared_transaction() as fetch:
+    async def _sequence_in_time(self) -> Sequenced | None:
+        """Sequence within the usual deadline, or else with patience: a run cannot be divided, and must end at some time."""
+        started_s = time.monotonic()
+        try:
+            return await self._sequence(self._sequencing)
+        except StoreBusy:
+            if time.monotonic() - started_s < self._timeout_s:
+                raise  # it waited for a lock
+        return await self._sequence(self._catching_up)
+
+    async def _sequence(self, session: Session) -> Sequenced | None:
+        async with session.prepared_transaction() as fetch:
             if await fetch(SQL["lock"]) != [(True,)]:
                 return None
             found = await fetch(SQL["sequence"])

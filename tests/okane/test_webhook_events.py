@@ -6,6 +6,7 @@ import asyncio
 import random
 import re
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -273,3 +274,16 @@ async def test_a_role_with_rights_on_rows_alone_sequences_and_reads(
         await store.aclose()
         await execute(database_url, "DROP OWNED BY plain", [])
         await execute(database_url, "DROP ROLE plain", [])
+
+
+async def test_an_outbox_that_takes_longer_than_the_deadline_is_emptied_all_the_same(database_url: str) -> None:
+    fill = (
+        "INSERT INTO webhook_outbox (payment_id, version, account_id, type) SELECT gen_random_uuid(), 2, 'default', 'x'"
+    )
+    await execute(database_url, f"{fill} FROM generate_series(1, 100000)", [])
+    store = WebhookEventStore(database_url, timeout=timedelta(milliseconds=250))
+    try:
+        assert (await sequenced(store)).last == 100_000
+    finally:
+        await store.aclose()
+    assert await rows(database_url, "SELECT FROM webhook_outbox") == []
