@@ -60,7 +60,7 @@ class TortureOptions:
     workers: int = field(default=3, metadata={"help": "worker processes", "min": 2, "max": 64})
     apis: int = field(default=2, metadata={"help": "API processes", "min": 1, "max": 16})
     dispatchers: int = field(
-        default=0, metadata={"help": "dispatcher processes; 0: no events and no webhooks", "min": 0, "max": 16}
+        default=2, metadata={"help": "dispatcher processes; 0: no events and no webhooks", "min": 0, "max": 16}
     )
     faults: Sequence[str] = field(
         default=(),

@@ -36,7 +36,8 @@ async def test_a_tortured_system_loses_doubles_and_sticks_nothing() -> None:
     assert report.acknowledged >= PAYMENTS
     assert len(report.faults) >= 16, told
     assert not set(report.faults) & set(report.impossible)
-    assert {"api", "worker", "provider", "redis", "postgres"} <= set(report.kills), told
+    assert {"api", "worker", "dispatcher", "provider", "redis", "postgres"} <= set(report.kills), told
+    assert report.webhooks > PAYMENTS, told
     assert len(report.failpoints) >= 5, told
     assert report.orphans_settled_calm is not None, told
     assert report.orphans_settled_calm.count > 0
@@ -56,6 +57,8 @@ async def test_without_faults_the_sweep_has_next_to_nothing_to_do() -> None:
     assert (report.kill_count, dict(report.faults), dict(report.errors)) == (0, {}, {})
     judged = {judgement.name: judgement.judged for judgement in report.judgements}
     assert judged["I11"] >= 500
+    assert judged["I13"] >= 500
+    assert report.webhook_repeats == 0
 
 
 async def test_a_fault_that_does_not_exist_is_refused() -> None:

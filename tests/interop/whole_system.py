@@ -96,7 +96,7 @@ def compare(logged: Mapping[str, str], payments: Mapping[str, str], lines: Seque
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How many payments a run sends at which rate, how often the dispatcher dies, and for how long the receiver is away."""
+    """The payments of a run and their rate, the deaths of its dispatcher, and the absence of its receiver."""
 
     payments: int
     rate: float

@@ -33,7 +33,7 @@ class Flight:
 
 @dataclass(slots=True)
 class WebhookAudit:
-    """What was found, and what must be known for it."""
+    """The violations that were found, and the state that the rules need."""
 
     tables: Tables
     found: list[str] = field(default_factory=list)
