@@ -23,7 +23,7 @@ from okane.cli.options import Data, Json
 from okane.cli.output import CONSOLE, print_json
 from okane.cli.running import run
 from okane.cli.webhook_output import event_line
-from okane.client import AccessDenied, Client, CreatedEndpoint, NewEndpoint, Refused
+from okane.client import Client, CreatedEndpoint, NewEndpoint, Refused
 from okane.errors import SetupError
 
 DESCRIPTION = "okane listen"
@@ -118,7 +118,7 @@ async def take_endpoint(client: Client) -> CreatedEndpoint:
     for endpoint in await client.webhooks.endpoints():
         if endpoint.url is None and endpoint.description == DESCRIPTION:
             # A key without `operate` may not see the secret of an endpoint: it gets a new one.
-            with contextlib.suppress(AccessDenied, Refused):
+            with contextlib.suppress(Refused):
                 return CreatedEndpoint(endpoint, (await client.webhooks.secrets(endpoint.id)).secret)
     return await client.webhooks.create(NewEndpoint(url=None, types=["*"], description=DESCRIPTION))
 

@@ -143,7 +143,7 @@ async def test_follow_waits_for_the_next_events_and_goes_on_after_a_lost_answer(
     lossy.wrong = [(502, {}, {}), None]
     waiting = asyncio.create_task(_next(following))
     async with asyncio.timeout(30):
-        while len(api.long_polling) + len([path for _, path, _ in lossy.asked if "after=" in path]) < 3:
+        while len([path for _, path, _ in lossy.asked if "after=" in path]) < 2:  # this one's answer will be lost
             await asyncio.sleep(0.01)
         [second] = await changed(api, client, log, "second")
         assert [one.id for one in (await waiting).events] == [second]
@@ -212,10 +212,10 @@ REFUSED: Sequence[tuple[Ask, type[Refused]]] = [
 ]
 
 
-@pytest.mark.parametrize(("ask", "error"), REFUSED)
-async def test_refusals_have_a_type(client: Client, ask: Ask, error: type[Refused]) -> None:
-    with pytest.raises(error):
-        await ask(client)
+async def test_refusals_have_a_type(client: Client) -> None:
+    for ask, error in REFUSED:
+        with pytest.raises(error):
+            await ask(client)
 
 
 WRONG: Sequence[tuple[Ask, type[Exception], str]] = [
