@@ -10,9 +10,10 @@ from grafana.dependencies import DEPENDENCIES
 from grafana.overview import OVERVIEW
 from grafana.payments import PAYMENTS
 from grafana.streams import STREAMS
+from grafana.webhooks import WEBHOOKS
 
 HERE = Path(__file__).parent
-BOARDS = (OVERVIEW, STREAMS, PAYMENTS, DEPENDENCIES)
+BOARDS = (OVERVIEW, STREAMS, PAYMENTS, DEPENDENCIES, WEBHOOKS)
 
 
 def generated_files() -> Mapping[Path, str]:

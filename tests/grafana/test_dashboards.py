@@ -65,10 +65,7 @@ def test_every_metric_is_shown_somewhere() -> None:
     queries = [query for panel in PANELS for query in panel.queries]
     queries += [query for file in FILES for query in marks(file).values()]
     shown = {known[word] for query in queries for word in series_in(query) if word in known}
-    unshown = {
-        name for name in set(known.values()) - shown if not name.startswith("okane_webhook_")
-    }  # no dashboard yet
-    assert unshown == UNSHOWN
+    assert set(known.values()) - shown == UNSHOWN
 
 
 def test_every_histogram_with_exemplars_shows_them() -> None:

@@ -19,6 +19,7 @@ from grafana.screens.prometheus import Span
 from okane.local.redis_server import RedisServer
 from streams import connect
 from tests.flow.system import System, running
+from tests.grafana import webhook_scene
 from tests.grafana.boards import FILES, Panel, marks, panels, substitute
 from tests.grafana.prometheus import PROGRAM, Prometheus, Series, choose_variables, query_panel, scraping, until
 
@@ -56,7 +57,9 @@ class Effect:
 
 
 OVERVIEW, STREAMS, PAYMENTS, DEPENDENCIES = "okane-overview", "okane-streams", "okane-payments", "okane-dependencies"
+WEBHOOKS = "okane-webhooks"
 SOME = 0.001
+FAILED, FAILING = (("outcome", "status_5xx"),), (("state", "failing"),)
 CARD, FUNDS = (("code", "card_declined"),), (("code", "insufficient_funds"),)
 
 FAULTS = (
@@ -80,6 +83,16 @@ FAULTS = (
     Effect(fault="silent provider", board=PAYMENTS, title="Unknown", at_least=1),
     Effect(fault="silent provider", board=PAYMENTS, title="Needs review", at_least=1),
     Effect(fault="silent provider", board=PAYMENTS, title="Provider answers", at_most=0.95),
+    Effect(fault="failing endpoint", board=WEBHOOKS, title="Failing endpoints", at_least=1),
+    Effect(fault="failing endpoint", board=WEBHOOKS, title="Answered 2xx", at_most=0.95),
+    Effect(fault="failing endpoint", board=WEBHOOKS, title="Requests by outcome", labels=FAILED, at_least=SOME),
+    Effect(fault="failing endpoint", board=WEBHOOKS, title="Endpoints by state", labels=FAILING, at_least=1),
+    Effect(fault="failing endpoint", board=WEBHOOKS, title="Backlog", labels=FAILING, at_least=1),
+    Effect(fault="failing endpoint", board=WEBHOOKS, title="Failing for", at_least=1),
+    Effect(fault="failing endpoint", board=WEBHOOKS, title="Repeats", labels=(("why", "retry"),), at_least=SOME),
+    Effect(fault="killed dispatcher", board=WEBHOOKS, title="Queues taken over", at_least=SOME),
+    Effect(fault="no dispatcher", board=WEBHOOKS, title="Without a dispatcher", at_least=2),
+    Effect(fault="no dispatcher", board=WEBHOOKS, title="Backlog", labels=(("state", "healthy"),), at_least=1),
     Effect(fault="no request", board=DEPENDENCIES, title="Refused before any route", at_least=SOME),
 )  # fmt: skip
 
@@ -91,6 +104,7 @@ ALERTS = {
     "OkaneRedisAway",
     "OkaneSettleBudgetBurn",
     "OkaneSweepRepairs",
+    "OkaneWebhooksNoDispatcher",
     "OkaneWorkerGone",
 }
 
@@ -98,7 +112,7 @@ ALERTS = {
 @pytest.fixture
 async def system(tmp_path: Path, database_url: str, private_redis: RedisServer) -> AsyncIterator[System]:
     async with running(tmp_path / "system", database_url, private_redis.url) as one:
-        one.env |= SYSTEM
+        one.env |= SYSTEM | webhook_scene.SETTINGS
         await one.start("w1", "w2", provider=("--magic-amounts", "--unavailable=0", "--decline=0", "--latency-ms=100"))
         yield one
 
@@ -109,10 +123,18 @@ async def test_every_panel_has_points_and_shows_the_faults_it_claims_to(
     system: System, private_redis: RedisServer, tmp_path: Path
 ) -> None:
     sd = f"{system.metrics_url('api')}/http_sd"
-    async with scraping(tmp_path / "prometheus", sd=sd) as prometheus, paying(system):
+    async with (
+        webhook_scene.receiving() as receiver,
+        scraping(tmp_path / "prometheus", sd=sd) as prometheus,
+        paying(system),
+    ):
+        await webhook_scene.deliver(system, prometheus, receiver)
         await let_it_run(prometheus)
+        # Its endpoint waits for the lease while workers have their faults.
+        await webhook_scene.kill_a_dispatcher(system)
         await kill_a_worker(system, prometheus)
         await stop_a_worker(system, prometheus)
+        await webhook_scene.leave_endpoints_alone(system, prometheus)
         await take_redis_away(private_redis, prometheus)
         await empty_redis(private_redis, prometheus)
         await send_bytes_that_are_no_request(system, prometheus)
