@@ -117,7 +117,7 @@ async def run(plan: Plan, env: dict[str, str]) -> Comparison:
             receiver.secret = made["secret"]
             receiver.start()
             try:
-                await _pay(plan, data, receiver, env)
+                await _pay(plan, data, receiver, env, up)
                 found = await _all_arrived(where, receiver)
             finally:
                 receiver.stop()
@@ -126,7 +126,9 @@ async def run(plan: Plan, env: dict[str, str]) -> Comparison:
     return found
 
 
-async def _pay(plan: Plan, data: DataFolder, receiver: Receiver, env: dict[str, str]) -> None:
+async def _pay(
+    plan: Plan, data: DataFolder, receiver: Receiver, env: dict[str, str], up: asyncio.subprocess.Process
+) -> None:
     """Send the payments; meanwhile the dispatcher dies and the receiver goes away."""
     lasts_s = plan.payments / plan.rate
     arguments = [
@@ -142,8 +144,15 @@ async def _pay(plan: Plan, data: DataFolder, receiver: Receiver, env: dict[str, 
     async with _command("load", *arguments, env=env) as load, asyncio.TaskGroup() as faults:
         faults.create_task(_kill(data, plan.kills, every_s=lasts_s / (plan.kills + 1)))
         faults.create_task(_be_away(receiver, after_s=lasts_s / 3, away_s=plan.away_s))
+        watch = faults.create_task(_fail_when_ended(up))
         code = await asyncio.wait_for(load.wait(), _LONGEST_S)
         assert code == 0, f"okane load: exit code {code}"
+        watch.cancel()
+
+
+async def _fail_when_ended(up: asyncio.subprocess.Process) -> None:
+    code = await up.wait()
+    raise AssertionError(f"okane up: exit code {code}")
 
 
 async def _kill(data: DataFolder, kills: int, *, every_s: float) -> None:
@@ -226,7 +235,8 @@ async def _endpoints(data: DataFolder, up: asyncio.subprocess.Process) -> Endpoi
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.interop.whole_system", description=__doc__)
     parser.add_argument("--payments", type=int, default=5_000)
-    parser.add_argument("--rate", type=float, default=60.0, help="payments per second")
+    parser.add_argument("--rate", type=float, default=24.0, help="payments per second")
+    # `okane up` gives a program up that dies five times in a row, less than 30 s after each start.
     parser.add_argument("--kills", type=int, default=5, help="of the dispatcher")
     parser.add_argument("--away", type=float, default=30.0, help="seconds without the receiver")
     given = parser.parse_args()
