@@ -36,12 +36,12 @@ class EndpointChange(TypedDict, total=False):
 
     url: str
     types: Sequence[str]
-    payload: str
     description: str
     max_in_flight: int
     rate_limit: int | None
     timeout_s: int
     hold_s: int
+    asymmetric: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

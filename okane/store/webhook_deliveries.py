@@ -15,10 +15,12 @@ from uuid import UUID
 from okane.store import sql_files
 from okane.store.fair_sessions import FairSessions
 from okane.store.session import Session
+from okane.store.webhook_events import FARTHEST
 
 CONNECTIONS = 2  # of one process; one account uses one of them
 MAX_RECOVERIES = 8  # of one endpoint at a time
 MAX_REDELIVERED = 20  # events that one poll takes
+WINDOW = 100_000  # events of an account that each end of a range is looked for in: a tenth of a second
 MAX_COUNTED = 10_000  # events of a range
 # `at` follows the positions but for changes that waited for a lock, or for the first sequencing after an outage.
 DISORDER = timedelta(hours=1)
@@ -51,7 +53,7 @@ class WebhookDeliveryStore:
     """The deliveries in one database. Each method raises StoreUnavailable, or AccountBusy. Time is the database's."""
 
     def __init__(self, url: str, *, timeout: timedelta = timedelta(seconds=5)) -> None:
-        sessions = [Session(url, name="deliveries", timeout=timeout, index_only=True) for _ in range(CONNECTIONS)]
+        sessions = [Session(url, name="deliveries", timeout=timeout, in_order=True) for _ in range(CONNECTIONS)]
         self._sessions = FairSessions(sessions)
 
     async def aclose(self) -> None:
@@ -83,15 +85,17 @@ class WebhookDeliveryStore:
     async def range_between(self, account_id: str, since: datetime, until: datetime | None) -> tuple[int, int] | None:
         """Return the first and the last position of the account's events of this time (`until` exclusive), None without any.
 
-        Events between the two may be of other times if they were sequenced together.
+        Events between the two may be of other times if they were sequenced together. For an account with more than `WINDOW`
+        events in an hour the range may be longer than the time.
         """
         async with self._sessions.lend(account_id) as session:
             first = await self._first_position(session, _shifted(since, -DISORDER))
             last = None if until is None else await self._first_position(session, _shifted(until, DISORDER))
             parameters = {
                 "account_id": account_id,
-                "from_position": first or 0,
-                "to_position": last or 2**62,
+                "first": first or 0,
+                "last": last or FARTHEST,
+                "window": WINDOW,
                 "since": since,
                 "until": until or "infinity",
             }

@@ -124,7 +124,7 @@ class WebhookEndpointStore:
     def __init__(
         self, url: str, *, timeout: timedelta = timedelta(seconds=5), first_lock_s: float = FIRST_LOCK_S
     ) -> None:
-        sessions = [Session(url, name="endpoints", timeout=timeout) for _ in range(CONNECTIONS)]
+        sessions = [Session(url, name="endpoints", timeout=timeout, in_order=True) for _ in range(CONNECTIONS)]
         self._sessions = FairSessions(sessions)
         self._first_lock_s = first_lock_s
 

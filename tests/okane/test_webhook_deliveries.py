@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 
-from okane.store.webhook_deliveries import MAX_RECOVERIES, WebhookDeliveryStore
+from okane.store.session import IN_ORDER
+from okane.store.webhook_deliveries import MAX_RECOVERIES, SQL, WINDOW, WebhookDeliveryStore
+from okane.store.webhook_endpoints import SQL as ENDPOINT_SQL
 from okane.store.webhook_endpoints import WebhookEndpointStore
+from okane.store.webhook_events import FARTHEST
 from tests.okane.webhook_rows import created, fetch, log_event
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -99,6 +104,15 @@ async def test_a_range_of_time_is_found_in_the_log(store: WebhookDeliveryStore, 
         assert found == ((wanted[0], wanted[-1]) if wanted else None)
 
 
+async def test_a_range_is_longer_than_its_time_if_there_are_too_many_events(
+    store: WebhookDeliveryStore, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("okane.store.webhook_deliveries.WINDOW", 3)
+    positions = [await log_event(database_url, at=START + timedelta(minutes=number)) for number in range(20)]
+    found = await store.range_between("default", START + timedelta(minutes=9), START + timedelta(minutes=11))
+    assert found == (positions[2], positions[17])
+
+
 async def test_events_that_were_sequenced_late_are_in_the_range_of_their_time(
     store: WebhookDeliveryStore, database_url: str
 ) -> None:
@@ -121,3 +135,51 @@ async def test_a_recovery_is_a_cursor_and_an_endpoint_has_a_few_at_most(
     assert not await store.recover("default", made.id, first=99, last=99, only_failed=True)
     assert await store.recover("default", made.id, first=10, last=99, only_failed=True)
     assert not await store.recover("another", made.id, first=1, last=99, only_failed=True)
+
+
+FILL = """
+INSERT INTO webhook_events
+SELECT n, CASE WHEN mod(n, 4000) = 0 THEN 'default' ELSE 'account-' || mod(n, 10) END, gen_random_uuid(), 2,
+       'payment.succeeded', '2026-11-01'::timestamptz + n * interval '1 minute'
+FROM generate_series(1, 20000) n
+"""
+
+
+@pytest.mark.parametrize("is_analyzed", [True, False])
+@pytest.mark.parametrize("name", ["range", "count", "of_event", "states"])
+async def test_reads_of_an_account_go_through_its_own_events(
+    endpoints: WebhookEndpointStore, database_url: str, name: str, is_analyzed: bool
+) -> None:
+    """Five of its own among 20,000."""
+    made = await created(endpoints)
+    await fetch(database_url, FILL)
+    if is_analyzed:
+        await fetch(database_url, "ANALYZE")
+    parameters = {
+        "account_id": "default",
+        "id": made.id,
+        "position": 4000,
+        "first": 0,
+        "last": FARTHEST,
+        "since": START,
+        "until": "infinity",
+        "window": WINDOW,
+        "most": 1000,
+    }
+    statement = ENDPOINT_SQL[name] if name == "states" else SQL[name]
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        for setting, text in IN_ORDER.items():
+            await connection.execute(f"SET {setting} = '{text}'".encode())
+        cursor = await connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}".encode(), parameters)
+        row = await cursor.fetchone()
+    assert row is not None
+    read = [node["Actual Rows"] for node in nodes(row[0][0]["Plan"]) if "_events" in node.get("Relation Name", "")]
+    assert sum(read) <= 20
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield all nodes of a plan that ran, with the rows that a filter has removed counted as read."""
+    if plan["Actual Loops"]:
+        yield plan | {"Actual Rows": plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)}
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)

@@ -41,23 +41,29 @@ SELECT (SELECT position FROM webhook_events ORDER BY position LIMIT 1),
 -- name: at
 SELECT at FROM webhook_events WHERE position >= %(position)s::bigint ORDER BY position LIMIT 1
 
+-- name: of_account
+-- The events of an account between two positions. Comparing account and position together leaves only the account's index to
+-- the planner: with an equality it might scan the events of all accounts. Not a statement: others include it.
+FROM webhook_events e
+WHERE (e.account_id, e.position) >= (%(account_id)s::text, %(first)s::bigint)
+  AND (e.account_id, e.position) <= (%(account_id)s::text, %(last)s::bigint)
+  AND e.position >= %(first)s::bigint AND e.position <= %(last)s::bigint
+
 -- name: range
--- Each half ends at the first event that it finds.
-SELECT (SELECT e.position FROM webhook_events e
-        WHERE e.account_id = %(account_id)s::text AND e.position BETWEEN %(from_position)s::bigint AND %(to_position)s::bigint
-          AND e.at >= %(since)s::timestamptz AND e.at < %(until)s::timestamptz
-        ORDER BY e.account_id, e.position LIMIT 1),
-       (SELECT e.position FROM webhook_events e
-        WHERE e.account_id = %(account_id)s::text AND e.position BETWEEN %(from_position)s::bigint AND %(to_position)s::bigint
-          AND e.at >= %(since)s::timestamptz AND e.at < %(until)s::timestamptz
-        ORDER BY e.account_id DESC, e.position DESC LIMIT 1)
+-- Both ends look at `window` events at most. If none of those is of the time, the range begins, or ends, with them.
+SELECT (SELECT coalesce(min(w.position) FILTER (WHERE w.at >= %(since)s::timestamptz AND w.at < %(until)s::timestamptz),
+                        CASE WHEN count(*) = %(window)s::bigint THEN max(w.position) END)
+        FROM (SELECT e.position, e.at {of_account}
+              ORDER BY e.account_id, e.position LIMIT %(window)s::bigint) w),
+       (SELECT coalesce(max(w.position) FILTER (WHERE w.at >= %(since)s::timestamptz AND w.at < %(until)s::timestamptz),
+                        CASE WHEN count(*) = %(window)s::bigint THEN min(w.position) END)
+        FROM (SELECT e.position, e.at {of_account}
+              ORDER BY e.account_id DESC, e.position DESC LIMIT %(window)s::bigint) w)
 
 -- name: count
 SELECT count(*)
 FROM webhook_endpoints ep
-JOIN LATERAL (SELECT e.type FROM webhook_events e
-              WHERE e.account_id = ep.account_id AND e.position BETWEEN %(first)s::bigint AND %(last)s::bigint
-              ORDER BY e.account_id, e.position LIMIT %(most)s::bigint) e
+JOIN (SELECT e.type {of_account} ORDER BY e.account_id, e.position LIMIT %(most)s::bigint) e
   ON e.type = ANY (ep.types) OR '*' = ANY (ep.types) OR split_part(e.type, '.', 1) || '.*' = ANY (ep.types)
 WHERE ep.id = %(id)s::uuid AND ep.account_id = %(account_id)s::text
 

@@ -42,7 +42,8 @@ LEFT JOIN LATERAL (
     SELECT count(*) FILTER (WHERE e.type = ANY (ep.types) OR '*' = ANY (ep.types)
                                OR split_part(e.type, '.', 1) || '.*' = ANY (ep.types)) AS n
     FROM (SELECT type FROM webhook_events
-          WHERE account_id = ep.account_id AND position > q.done_to
+          WHERE (account_id, position) > (ep.account_id, q.done_to) AND position > q.done_to
+            AND (account_id, position) <= (ep.account_id, 9223372036854775807)
           ORDER BY account_id, position LIMIT %(most)s::bigint) e) backlog ON true
 LEFT JOIN LATERAL (
     SELECT count(*) AS n
