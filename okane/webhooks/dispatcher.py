@@ -34,6 +34,7 @@ from okane.webhooks.served_queue import ServedQueue, ServedQueues
 log = structlog.get_logger("okane.webhooks")
 
 AWAY_S = 0.5  # between two tries while Postgres is away
+QUIET_AFTER_S = 10.0  # without an event
 IDLE_S = 1.0  # between two looks while no account has an endpoint
 
 
@@ -42,6 +43,9 @@ class DispatcherOptions:
     """The intervals of the loops, and how long requests may end after `stop`."""
 
     sequence_every: timedelta = timedelta(milliseconds=25)
+    sequence_quiet: timedelta = timedelta(
+        milliseconds=100
+    )  # while no event comes: forty looks a second are 2 % of a core
     results_every: timedelta = timedelta(milliseconds=50)
     repeats_every: timedelta = timedelta(milliseconds=100)
     leases_every: timedelta = timedelta(seconds=1)
@@ -75,6 +79,7 @@ class Dispatcher:
         self._options = options
         self._metrics = own_metrics
         self._duties = duties
+        self._event_at_s = time.monotonic()
         self.queues = ServedQueues()
         self.results = ResultWriter(store=store, queues=self.queues, clock=clock, lost=self._lost)
         self.sending = Sending(
@@ -148,9 +153,12 @@ class Dispatcher:
         if not self.leases.share.is_used:
             return IDLE_S
         began_s = time.monotonic()
-        await self.feed.run_once()
+        if await self.feed.run_once():
+            self._event_at_s = began_s
+        is_quiet = began_s - self._event_at_s > QUIET_AFTER_S
+        every = self._options.sequence_quiet if is_quiet else self._options.sequence_every
         # An interval, not a pause: what a run costs does not delay the next one.
-        return max(0.001, self._options.sequence_every.total_seconds() - (time.monotonic() - began_s))
+        return max(0.001, every.total_seconds() - (time.monotonic() - began_s))
 
     async def _read_backlogs_once(self, _stop: asyncio.Event) -> float:
         if not len(self.queues):
@@ -175,7 +183,7 @@ class Dispatcher:
         was_full = not self.results.has_room
         await self.results.run_once()
         if was_full:
-            for served in self.queues:
+            for served in self.queues.busy():
                 self.sending.wake(served)
         return 0.0
 
@@ -187,6 +195,7 @@ class Dispatcher:
             await asyncio.sleep(0.01)
 
     def _wake(self, served: ServedQueue) -> None:
+        self.queues.active.add(served)
         self.sending.wake(served)
         if served.queue.has_results:
             self.results.mark(served)  # events that wait for an earlier one of their payment
@@ -197,6 +206,10 @@ class Dispatcher:
     def _ended(self, served: ServedQueue) -> None:
         if served.queue.is_gone:
             self.leases.is_gone(served.endpoint.id)
+        if served.queue.failures:
+            self.queues.failing.add(served)
+        else:
+            self.queues.failing.discard(served)
         self.results.note(served)
 
 

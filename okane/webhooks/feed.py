@@ -42,7 +42,7 @@ class Feed:
         self.position = await self._events.last_position()
 
     async def run_once(self) -> int:
-        """Sequence, and take the new events; return their number. Raises StoreUnavailable."""
+        """Sequence, and take the new events; return how many were found. Raises StoreUnavailable."""
         async with self.still:
             sequenced = await self._events.sequence()
             if sequenced is not None and sequenced.count:
@@ -51,7 +51,7 @@ class Feed:
                 return 0
             if not len(self._queues):
                 self.position = sequenced.last if sequenced is not None else await self._events.last_position()
-                return 0
+                return 0 if sequenced is None else sequenced.count
             return await self._take_new()
 
     async def _take_new(self) -> int:

@@ -30,7 +30,7 @@ from okane.webhooks.types import expand
 log = structlog.get_logger("okane.webhooks")
 
 MAX_QUEUES = 10_000  # of one dispatcher
-RENEW_EVERY_S = 3.0
+RENEWALS = 0.3  # of a lease: after three seconds of ten
 REPORT_EVERY_S = 60.0
 
 
@@ -64,6 +64,8 @@ class LeaseKeeper:
         self._lease_s = store.rules.lease.total_seconds()
         self._renew_at_s = 0.0
         self._report_at_s = clock() + self._report_every_s
+        self._idle_to = -1  # the place of the idle queues that was written last
+        self._not_moved: set[ServedQueue] = set()  # queues that do not have it
         self._may_own_more = False  # than it knows of: the answer to a lease was lost
         self._is_stopping = False
         self._gone: set[UUID] = set()
@@ -91,16 +93,19 @@ class LeaseKeeper:
 
     async def _renew(self) -> None:
         began_s = self._clock()
+        position, busy = self._feed.position, set(self._queues.busy())
         # By name: a queue that is owned unknowingly, since the answer to its lease was lost, has events that were never sent.
-        idle = [one.endpoint.id for one in self._queues if one not in self._queues.behind and one.queue.is_idle]
-        renewed = await self._store.renew(idle_to=self._feed.position, idle=idle)
+        # Those that have this place already are left out: thousands of idle queues cost nothing while no event comes.
+        moving = self._queues if position != self._idle_to else self._not_moved
+        idle = [one.endpoint.id for one in moving if one not in busy]
+        renewed = await self._store.renew(idle_to=position, idle=idle)
+        self._idle_to, self._not_moved = position, busy
         if renewed != len(self._queues) or self._may_own_more:
             await self._compare()
         self._lease.until_s = began_s + self._lease_s
-        self._renew_at_s = began_s + RENEW_EVERY_S
-        for served in self._queues:  # those that stopped at the end of the lease, if it was renewed late
-            if not served.queue.is_idle:
-                self._wake(served)
+        self._renew_at_s = began_s + RENEWALS * self._lease_s
+        for served in self._queues.busy():  # those that stopped at the end of the lease, if it was renewed late
+            self._wake(served)
 
     async def _compare(self) -> None:
         """Drop the queues that have another owner, and release those that are not known here."""
@@ -148,7 +153,7 @@ class LeaseKeeper:
     async def _report(self) -> None:
         """Disable endpoints that are gone at once; each minute report and disable those that fail for long."""
         now_s = self._clock()
-        is_time = now_s >= self._report_at_s and any(served.queue.failures for served in self._queues)
+        is_time = now_s >= self._report_at_s and bool(self._queues.failing)
         if now_s >= self._report_at_s:
             self._report_at_s = now_s + self._report_every_s
         if is_time:
@@ -200,7 +205,7 @@ class LeaseKeeper:
                 raise
             if not self._queues:
                 self._lease.until_s = began_s + self._lease_s
-                self._renew_at_s = began_s + RENEW_EVERY_S
+                self._renew_at_s = began_s + RENEWALS * self._lease_s
             for one in taken:
                 self._serve(one, position, holds.get(one.endpoint.id, ()))
         self._metrics.takeovers.inc(sum(one.taken_over for one in taken))
@@ -240,6 +245,9 @@ class LeaseKeeper:
             may_repeat=endpoint.max_in_flight if leased.taken_over else 0,
         )
         self._queues.add(served)
+        self._not_moved.add(served)
+        if leased.failures:
+            self._queues.failing.add(served)
         if leased.has_backlog:
             self._queues.behind.add(served)
         else:
@@ -250,7 +258,7 @@ class LeaseKeeper:
             self._queues.unread_replays.add(served)
 
     def _show(self) -> None:
-        failing = sum(served.queue.failures > 0 for served in self._queues)
+        failing = len(self._queues.failing)
         self._metrics.set_queues(healthy=len(self._queues) - failing, failing=failing)
 
     def leave_all(self) -> None:

@@ -80,6 +80,8 @@ class ServedQueues:
     """
 
     def __init__(self) -> None:
+        self.active: set[ServedQueue] = set()  # those that are not idle, and perhaps some that are
+        self.failing: set[ServedQueue] = set()  # no success since the last failure
         self.behind: set[ServedQueue] = set()
         self.waiting: set[ServedQueue] = set()  # with rows that are due at some time
         self.unread_replays: set[ServedQueue] = set()  # with a replay to begin
@@ -110,6 +112,11 @@ class ServedQueues:
         self._by_id[served.endpoint.id] = served
         self._by_account.setdefault(served.endpoint.account_id, []).append(served)
 
+    def busy(self) -> list[ServedQueue]:
+        """Return the queues with anything in memory, or to read; no other has an open event up to the feed's position."""
+        self.active = {served for served in self.active if not served.queue.is_idle}
+        return [*self.active | self.behind]
+
     def set_due(self, served: ServedQueue, at_s: float) -> None:
         """Read the queue's due rows at this time, if not before."""
         if at_s < math.inf:
@@ -125,7 +132,15 @@ class ServedQueues:
         """Remove a queue: nothing begins in it any more, and its results are not written."""
         served.queue.stopped = True
         served.forget_timer()
-        for some in (self.behind, self.waiting, self.unread_replays, self.replaying, self.leaving):
+        for some in (
+            self.active,
+            self.failing,
+            self.behind,
+            self.waiting,
+            self.unread_replays,
+            self.replaying,
+            self.leaving,
+        ):
             some.discard(served)
         del self._by_id[served.endpoint.id]
         of_account = self._by_account[served.endpoint.account_id]

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from okane.http.guard import Guard
+from okane.local.postgres import PostgresServer
 from okane.store.webhook_queues import LeaseRules
 from okane.webhooks import keys
 from okane.webhooks.breaker import Circuit
@@ -337,3 +338,30 @@ async def test_without_an_endpoint_a_dispatcher_only_looks_once_a_second(desk: D
 
 async def has_looked(running: Running) -> bool:
     return running.dispatcher.leases.share.now_s > 0
+
+
+async def test_results_wait_for_postgres_and_nothing_is_sent_twice(
+    private_postgres: PostgresServer,
+) -> None:
+    async with receiving() as receiver, dispatch_desk(private_postgres.url, receiver) as desk:
+        await desk.endpoint(max_in_flight=4)
+        running = await desk.dispatch()
+        ids = payments(100)
+        await change(desk.url, ids)
+        blocked = asyncio.Event()
+
+        async def answer(_one: Received) -> web.Response:
+            if len(receiver.received) > 20:
+                await blocked.wait()
+            return web.Response()
+
+        receiver.answers = answer
+        await receiver.until(24)
+        await asyncio.to_thread(private_postgres.kill)
+        blocked.set()
+        await receiver.until(60)  # from memory, within the lease
+        assert not running.dispatcher.results.is_empty
+        await asyncio.to_thread(private_postgres.start)
+        await receiver.until(100)
+        await desk.at_rest()
+        assert len(receiver.received) == 100
