@@ -78,9 +78,12 @@ def _mac(key: bytes, signed: bytes) -> bytes:
 
 
 def _public_check(key: bytes) -> Callable[[bytes, bytes], bool]:
-    # An extra, which a receiver with a secret does not need.
-    from cryptography.exceptions import InvalidSignature as Wrong  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
+    try:
+        # An extra, which a receiver with a secret does not need.
+        from cryptography.exceptions import InvalidSignature as Wrong  # noqa: PLC0415
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
+    except ImportError:
+        raise ImportError(f"a public key ({_PUBLIC}…) needs the extra okane[asymmetric]: cryptography") from None
 
     public = Ed25519PublicKey.from_public_bytes(key)
 

@@ -10,17 +10,20 @@ from uuid import UUID
 from okane.client.values import Document, moment
 from okane.payment import Status
 
+_STATUSES = frozenset(Status)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaymentSnapshot:
     """A payment as it was after one change. A thin event has `id` and `version` only; the other members are None then.
 
-    `metadata` is None too if the event would have been too long with it: `metadata_omitted`.
+    `metadata` is None too if the event would have been too long with it: `metadata_omitted`. `status` is a `Status`, or the
+    text of one that a later okane has added: a receiver must not fail on it.
     """
 
     id: UUID
     version: int
-    status: Status | None = None
+    status: str | None = None
     amount: int | None = None
     currency: str | None = None
     attempts: int | None = None
@@ -34,11 +37,10 @@ class PaymentSnapshot:
 
     @classmethod
     def of(cls, document: Document) -> PaymentSnapshot:
-        status = document.get("status")
         return cls(
             id=UUID(document["id"]),
             version=document["version"],
-            status=None if status is None else Status(status),
+            status=_status(document.get("status")),
             amount=document.get("amount"),
             currency=document.get("currency"),
             attempts=document.get("attempts"),
@@ -247,3 +249,7 @@ class TestAnswer:
             reason=document["reason"],
             text=document["text"],
         )
+
+
+def _status(text: str | None) -> str | None:
+    return Status(text) if text is not None and text in _STATUSES else text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -18,6 +19,8 @@ import pytest
 import standardwebhooks
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
 
 from okane.client import InvalidSignature, verify
 from okane.payment import Status
@@ -40,6 +43,11 @@ SNAPSHOT: dict[str, Any] = {
     "created_at": "2026-11-22T01:19:52.796174Z",
     "updated_at": "2026-11-22T01:19:53.796174Z",
 }
+
+
+TEXT = st.text(
+    st.sampled_from("v1a,. =+/0\n\0é\udc80\u0661"), max_size=40
+)  # the alphabet of Unicode takes 15 s to load
 
 
 def body_of(payment: Mapping[str, Any] = SNAPSHOT, **changed: Any) -> bytes:
@@ -82,6 +90,13 @@ def test_a_thin_event_has_an_id_and_a_version() -> None:
     payment = verify(signed(body, SECRET), body, SECRET).payment
     assert payment is not None
     assert (payment.id, payment.version, payment.status, payment.metadata) == (PAYMENT, 2, None, None)
+
+
+def test_what_a_later_version_adds_is_no_error() -> None:
+    body = body_of({**SNAPSHOT, "status": "authorized", "new": 7}, type="payment.authorized", new={})
+    event = verify(signed(body, SECRET), body, SECRET)
+    assert event.payment is not None
+    assert (event.type, event.payment.status) == ("payment.authorized", "authorized")
 
 
 def test_an_event_of_an_endpoint_has_no_payment() -> None:
@@ -169,6 +184,28 @@ def test_a_forged_request_is_refused(forged: str) -> None:
     assert SECRET not in str(refused.value)
     with pytest.raises((standardwebhooks.WebhookVerificationError, ValueError, UnicodeError)):
         standardwebhooks.Webhook(SECRET).verify(body.decode(), headers)
+
+
+@given(
+    headers=st.dictionaries(
+        st.sampled_from(["webhook-id", "Webhook-Timestamp", "webhook-signature", "other"]),
+        TEXT | st.sampled_from(["v1,", str(int(NOW.timestamp())), ID, "v1,AAAA v1a,"]),
+    ),
+    body=st.binary(),
+)
+def test_nothing_that_arrives_ends_in_another_error(headers: dict[str, str], body: bytes) -> None:
+    with pytest.raises(InvalidSignature):
+        verify(headers, body, SECRET, now=NOW)
+
+
+@pytest.mark.parametrize("junk", [None, 7, "x", [], {}, {"payment": []}, True])
+def test_a_signed_body_with_a_wrong_member_is_an_event_or_invalid(junk: Any) -> None:
+    bodies = [body_of(**{name: junk}) for name in ("id", "type", "timestamp", "api_version", "account", "data")]
+    bodies += [body_of({**SNAPSHOT, name: junk}) for name in SNAPSHOT]
+    bodies += [body_of({name: value for name, value in SNAPSHOT.items() if name != left_out}) for left_out in SNAPSHOT]
+    for body in bodies:
+        with contextlib.suppress(InvalidSignature):
+            assert verify(signed(body, SECRET), body, SECRET).id == ID
 
 
 def test_a_signature_beyond_every_bound_is_refused_quickly() -> None:
