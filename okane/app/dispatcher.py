@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import structlog
 
+from okane import open_files
 from okane.app import process
 from okane.app.metrics_server import serving_metrics
 from okane.app.resources import Resources, needed
@@ -25,6 +26,9 @@ from okane.webhooks.metrics import DispatcherMetrics
 
 log = structlog.get_logger("okane.app")
 
+# One for each of ten thousand queues, those that they share, and those that are kept. Without a file for its connection a
+# request would fail, at the cost of an endpoint that is well.
+CONNECTIONS = 12_000
 REDIS_TIMEOUT = timedelta(seconds=2)  # for the list of processes and scrapes; deliveries need Postgres only
 
 
@@ -33,6 +37,7 @@ async def run_dispatcher(settings: Settings, *, name: str) -> None:
     stop = process.stop_on_signals()
     process.arm_failpoints(settings)
     masters = _masters(settings)
+    open_files.room_for(CONNECTIONS)
     database_url = needed(settings.database_url, "DATABASE_URL")
     async with contextlib.AsyncExitStack() as closing:
         resources = await Resources.build(

@@ -18,7 +18,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from okane.api.access import AnonymousAccess
-from okane.api.http.connection_limits import SPARE_FILES, ConnectionLimits, ConnectionMetrics
+from okane.api.http.connection_limits import ConnectionLimits, ConnectionMetrics
 from okane.api.http.fast_path import FastPath
 from okane.api.http.server import GuardedRunner
 from okane.api.middleware import Scopes, around_requests
@@ -27,6 +27,7 @@ from okane.config import Settings
 from okane.intake.accept import PaymentIntake
 from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics
+from okane.open_files import SPARE_FILES
 from okane.store import PaymentStore
 from streams.testing import MemoryQueue
 from tests.flow.system import System

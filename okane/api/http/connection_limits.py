@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 from dataclasses import dataclass
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from okane import open_files
 from okane.api.http import protocol_errors
 from okane.api.problems import Problem
 from okane.config import Settings
 
 log = structlog.get_logger("okane.api")
-
-SPARE_FILES = 256  # for Postgres, Redis, logs, and a burst of connections that are turned away
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +29,7 @@ class ConnectionLimits:
     def of(cls, settings: Settings) -> ConnectionLimits:
         """Return the limits that are set, as far as this process may open files."""
         return cls(
-            connections=_room_for(settings.max_connections),
+            connections=open_files.room_for(settings.max_connections),
             head_timeout_s=settings.head_timeout.total_seconds(),
             keep_alive_timeout_s=settings.keep_alive_timeout.total_seconds(),
             write_timeout_s=settings.write_timeout.total_seconds(),
@@ -86,15 +84,3 @@ class ConnectionGate:
     def _show(self) -> None:
         if self._metrics is not None:
             self._metrics.open.set(self._open)
-
-
-def _room_for(connections: int) -> int:
-    """Return how many of these connections the process may hold, after raising its limit of open files as far as needed."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + SPARE_FILES
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return connections
-    granted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
-    # Half of the files if there are very few: a server without connections is of no use.
-    return max(granted - SPARE_FILES, granted // 2)
