@@ -97,6 +97,14 @@ async def test_an_endpoint_is_added_listed_shown_and_deleted(command: Command) -
     assert "endpoint_not_found" in await refused(command, "webhooks", "show", listed["id"])
 
 
+async def test_an_endpoint_is_deleted_only_after_a_confirmation(command: Command) -> None:
+    added = await answered(command, "webhooks", "add", URL)
+    result = await command("webhooks", "rm")  # with nothing to read the answer from
+    assert (result.exit_code, type(result.exception)) == (1, SystemExit)
+    assert added["id"] in result.stderr
+    assert [one["id"] for one in (await answered(command, "webhooks", "ls"))["endpoints"]] == [added["id"]]
+
+
 async def test_a_secret_is_rotated_and_an_endpoint_paused_and_resumed(command: Command) -> None:
     added = await answered(command, "webhooks", "add", URL, "--thin", "--max-in-flight", "2", "--description", "shop")
     assert (added["payload"], added["max_in_flight"], added["description"]) == ("thin", 2, "shop")
