@@ -169,9 +169,9 @@ class Dispatcher:
     async def _repeats_once(self, _stop: asyncio.Event) -> float:
         if not len(self.queues):
             return IDLE_S
-        await self.repeats.read_due()
+        are_more_due = await self.repeats.read_due()
         await self.repeats.read_replays()
-        return self._options.repeats_every.total_seconds()
+        return 0.001 if are_more_due else self._options.repeats_every.total_seconds()
 
     async def _leases_once(self, _stop: asyncio.Event) -> float:
         await self.leases.run_once()
@@ -204,7 +204,7 @@ class Dispatcher:
         self.leases.drop(served)
 
     def _ended(self, served: ServedQueue) -> None:
-        if served.queue.is_gone:
+        if served.queue.is_gone and not served.is_leaving:
             self.leases.is_gone(served.endpoint.id)
         if served.queue.failures:
             self.queues.failing.add(served)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Sequence
 
@@ -9,6 +10,7 @@ from okane.store.webhook_events import EventRow, WebhookEventStore
 from okane.store.webhook_queues import DueRows, Replay, WebhookQueueStore
 from okane.webhooks.served_queue import ROOM_TO_READ, ServedQueue, ServedQueues, delivery_of
 
+QUEUES_AT_ONCE = 32  # of one read: after an outage thousands may have as many due rows as they take
 MORE_AFTER_S = 0.1  # before the next read of a queue that had more due rows than room
 
 
@@ -35,13 +37,15 @@ class Repeats:
         self._moved = moved
         self._clock = clock
 
-    async def read_due(self) -> int:
-        """Take the rows that are due; return their number. Raises StoreUnavailable."""
+    async def read_due(self) -> bool:
+        """Take due rows of the queues that wait for longest; return True if others have some. Raises StoreUnavailable."""
         now_s = self._clock()
         waiting = self._queues.waiting
         due = [one for one in waiting if one.due_at_s <= now_s and one.queue.retry_room > 0 and not one.is_leaving]
         if not due:
-            return 0
+            return False
+        are_more = len(due) > QUEUES_AT_ONCE
+        due = heapq.nsmallest(QUEUES_AT_ONCE, due, key=lambda one: one.due_at_s)
         for served in due:
             served.due_at_s = math.inf
             waiting.discard(served)
@@ -56,7 +60,7 @@ class Repeats:
             raise
         for served in due:
             self._offer_due(served, found, events, rooms[served.endpoint.id])
-        return len(found.rows)
+        return are_more
 
     def _offer_due(self, served: ServedQueue, found: DueRows, events: dict[int, EventRow], room: int) -> None:
         now_s = self._clock()

@@ -90,9 +90,10 @@ class Running:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
 
     async def end(self) -> None:
-        """Stop it, and wait until it has ended."""
+        """Stop it, and wait until it has ended, with its connections: others count those."""
         self.stop.set()
         await self.task
+        await self.store.aclose()
 
     async def die(self) -> None:
         """End it in the middle of everything, as kill -9 would, with no lease released."""

@@ -14,6 +14,7 @@ from okane.local.postgres import PostgresServer
 from okane.store.webhook_queues import LeaseRules
 from okane.webhooks import keys
 from okane.webhooks.breaker import Circuit
+from okane.webhooks.repeats import QUEUES_AT_ONCE
 from tests.flow.system import MASTER
 from tests.okane.dispatching import DispatchDesk, Running, change, dispatch_desk, payments, until
 from tests.okane.webhook_receiver import Received, receiving
@@ -365,3 +366,20 @@ async def test_results_wait_for_postgres_and_nothing_is_sent_twice(
         await receiver.until(100)
         await desk.at_rest()
         assert len(receiver.received) == 100
+
+
+async def test_many_queues_with_due_rows_take_turns(desk: DispatchDesk) -> None:
+    desk.receiver.answers = 500
+    running = await desk.dispatch()
+    for number in range(QUEUES_AT_ONCE + 8):
+        await desk.endpoint(f"/{number}", account_id=f"account {number}")
+        await change(desk.url, payments(2), account_id=f"account {number}")
+    count = 2 * (QUEUES_AT_ONCE + 8)
+    await until(lambda: desk.has_rows(count))
+    await running.end()
+    desk.receiver.answers = 200
+    await fetch(desk.url, "UPDATE webhook_deliveries SET next_at = now()")
+    await desk.dispatch()
+    await desk.receiver.until(2 * count)
+    await desk.at_rest()
+    assert len(desk.receiver.received) == 2 * count
