@@ -1,8 +1,8 @@
 """Draws the pictures of the dashboards from a real run with faults in it: `python -m bench.screens`.
 
 A system with load, a worker killed and started again, a slow provider, Redis away, declines, a client that speaks no HTTP,
-and a provider that takes nothing; a Prometheus with the configuration of grafana/prometheus that scrapes it every five
-seconds. Nothing is measured.
+a provider that takes nothing, one of two receivers of webhooks away, and a dispatcher killed; a Prometheus with the
+configuration of grafana/prometheus that scrapes it every five seconds. Nothing is measured.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.progress import say
-from bench.system import OKANE, Deployment, Provider, System, deployed, running
+from bench.system import OKANE, Deployment, Provider, System, deployed, receiver, running
 from grafana.screens.__main__ import PICTURES, draw, fetch_boards
 from grafana.screens.prometheus import Span
 from okane.local.okane_process import OKANE as OKANE_COMMAND
@@ -36,7 +37,13 @@ RATE = 40.0
 _RULES = Path(__file__).parents[1] / "grafana" / "prometheus"
 _WELL: Mapping[str, float | str] = {"success": 96, "decline": 3, "unavailable": 1, "latency_ms": "20-120"}
 # As few places as let a slow provider be seen, and outcomes that stay open go to a human within the run.
-_ENV = {"OKANE_STREAM": "okane:payments", "WORKER_COUNT": "32", "OKANE_UNKNOWN_DEADLINE": "90s"}
+_ENV = {
+    "OKANE_STREAM": "okane:payments",
+    "WORKER_COUNT": "32",
+    "OKANE_UNKNOWN_DEADLINE": "90s",
+    "OKANE_WEBHOOK_MASTER": secrets.token_hex(32),
+    "OKANE_WEBHOOK_ALLOW": f"{LOOPBACK}/32",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,21 @@ class Scene:
     system: System
     deployment: Deployment
     provider_url: str
+    receivers: Sequence[Provider]
+
+    def killed_dispatcher(self, pause_s: float) -> None:
+        """kill -9 of a dispatcher; the other one takes its endpoints over after the lease."""
+        dispatcher = self.deployment.dispatchers[0]
+        dispatcher.kill()
+        time.sleep(pause_s)
+        dispatcher.start()
+
+    def receiver_away(self, pause_s: float) -> None:
+        """One of the receivers is away; its events wait."""
+        away = self.receivers[1].process
+        away.kill()
+        time.sleep(pause_s)
+        away.start()
 
     def killed_worker(self, pause_s: float) -> None:
         """kill -9 of a worker; its payments are taken over after the lease."""
@@ -87,12 +109,24 @@ def control(url: str, **changes: float | str) -> None:
         pass
 
 
+def subscribe(scene: Scene) -> None:
+    """Register an endpoint at each receiver, for all events."""
+    for one in scene.receivers:
+        body = json.dumps({"url": f"{one.url}/hook", "types": ["payment.*"]}).encode()
+        url = f"http://{LOOPBACK}:{scene.deployment.api_ports[0]}/v1/webhook-endpoints"
+        request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=10):  # noqa: S310 - a loopback http address
+            pass
+
+
 def play(scene: Scene, *, seconds: float) -> None:
     """The incidents of the recording, each at its share of the time."""
     acts: Sequence[tuple[float, str, Callable[[float], None], float]] = (
         (0.15, "a worker is killed", scene.killed_worker, 0.08),
+        (0.25, "a receiver of webhooks is away", scene.receiver_away, 0.08),
         (0.35, "the provider is slow", scene.provider(latency_ms="1500-4000"), 0.06),
         (0.52, "Redis is away", scene.redis_away, 1 / 60),
+        (0.56, "a dispatcher is killed", scene.killed_dispatcher, 0.08),
         (0.66, "the provider declines", scene.provider(decline=60), 0.06),
         (0.75, "a client speaks no HTTP", scene.no_requests, 0.03),
         (0.80, "the provider takes nothing", scene.provider(unavailable=1_000), 0.04),
@@ -170,15 +204,20 @@ def run(out: Path, *, minutes: float, kept: Path) -> None:
             deployed(
                 system, OKANE, database_url=system.new_database(), provider_url=provider.url, env=_ENV
             ) as deployment,
+            receiver(system) as steady,
+            receiver(system) as unsteady,
         ):
+            scene = Scene(system, deployment, provider.url, (steady, unsteady))
             control(provider.url, **_WELL)
             deployment.start_apis()
             deployment.start_workers(2)
+            for _ in range(2):
+                deployment.start_dispatcher()
+            subscribe(scene)
             sd_url = f"http://{LOOPBACK}:{deployment.metrics_ports[0]}/http_sd"
             with scraped(kept, sd_url=sd_url) as prometheus:
                 began_s = time.time()
                 say(f"{RATE:.0f} payments/s for {minutes:g} min; Prometheus is {prometheus}")
-                scene = Scene(system, deployment, provider.url)
                 with paid(scene, seconds=seconds):
                     play(scene, seconds=seconds)
                     span = Span(from_s=began_s, to_s=time.time(), interval_s=SCRAPE_S)

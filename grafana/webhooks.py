@@ -194,7 +194,7 @@ REQUESTS = Row(
             ),
             "s",
             Query(rate("okane_webhook_delivery_seconds_bucket", OF, "le"), "{{le}}"),
-            width=8,
+            width=6,
         ),
         lines(
             PanelText(
@@ -204,6 +204,7 @@ REQUESTS = Row(
             ),
             "reqps",
             Query(rate("okane_webhook_repeats_total", OF, "why"), "{{why}}"),
+            width=6,
         ),
         lines(
             PanelText(
@@ -215,6 +216,7 @@ REQUESTS = Row(
             Query(increase("okane_webhook_given_up_total", OF), "given up"),
             red=1,
             to_red=True,
+            width=6,
         ),
         lines(
             PanelText(
@@ -224,6 +226,7 @@ REQUESTS = Row(
             ),
             "reqps",
             Query(rate("okane_webhook_connections_total", OF, "kind"), "{{kind}}"),
+            width=6,
         ),
     ),
 )
@@ -270,6 +273,7 @@ DISPATCHERS = Row(
             Query(f"max(okane_webhook_outbox_oldest_seconds{{{OF}}})", "oldest"),
             red=60,
             to_red=True,
+            width=6,
         ),
         lines(
             PanelText(
@@ -282,6 +286,7 @@ DISPATCHERS = Row(
                 f"sum by (process, instance, state) (okane_webhook_queues{{{OF}}})",
                 "{{process}} {{instance}} {{state}}",
             ),
+            width=6,
         ),
         lines(
             PanelText(
@@ -292,6 +297,7 @@ DISPATCHERS = Row(
             "short",
             Query(f"sum by (process, instance) (okane_webhook_in_flight{{{OF}}})", "{{process}} {{instance}}"),
             red=1_000,
+            width=6,
         ),
         lines(
             PanelText(
@@ -303,6 +309,7 @@ DISPATCHERS = Row(
             Query(increase("okane_webhook_takeovers_total", OF), "taken over"),
             red=1,
             to_red=True,
+            width=6,
         ),
     ),
 )
