@@ -36,8 +36,8 @@ _PLAN: Mapping[str, tuple[str, ...]] = {
     "default": _DEFAULT_TYPES,
     "rotated": ("payment.failed", "payment.retry_scheduled"),
     "paused": ("payment.failed", "payment.outcome_unknown"),
-    DEAD: ("payment.succeeded",),
-    "churned": ("payment.succeeded",),
+    DEAD: ("payment.failed", "payment.retry_scheduled"),
+    "churned": ("payment.failed", "payment.retry_scheduled"),
 }
 _SETTINGS: Mapping[str, object] = {
     "timeout_s": 3,
