@@ -39,6 +39,8 @@ _PORTS = [f"--{name}port=0" for name in ("", "provider-", "postgres-", "redis-",
 _UP_TIMEOUT_S = 180.0
 _LONGEST_S = 600.0
 _ARRIVE_S = 120.0
+# `okane up` gives a program up that has died this often in a row, within 30 s of each start.
+_MAX_DEATHS, _HEALTHY_AFTER_S = 4, 32.0
 _DISPATCHER = "dispatcher"
 _ENDS = {"success": "payment.succeeded", "failed_final": "payment.failed"}
 _EVENT_ID = re.compile(r"evt_([0-9a-f]{32})_(\d+)")
@@ -159,7 +161,7 @@ async def _kill(data: DataFolder, kills: int, *, every_s: float) -> None:
     for _ in range(kills):
         await asyncio.sleep(every_s)
         async with asyncio.timeout(_LONGEST_S):
-            while (pid := _pid(data)) is None:
+            while (pid := _pid(data, least_age_s=_HEALTHY_AFTER_S if kills > _MAX_DEATHS else 0)) is None:
                 await asyncio.sleep(0.05)
         sys.stdout.write(f"kill -9 {pid}  # the dispatcher\n")
         os.kill(pid, signal.SIGKILL)
@@ -167,8 +169,12 @@ async def _kill(data: DataFolder, kills: int, *, every_s: float) -> None:
             await asyncio.sleep(0.05)
 
 
-def _pid(data: DataFolder) -> int | None:
-    return next((record.pid for record in data.roster.load() if record.name == _DISPATCHER and record.find()), None)
+def _pid(data: DataFolder, *, least_age_s: float = 0) -> int | None:
+    """Return the dispatcher's pid, None while it does not run or is younger."""
+    for record in data.roster.load():
+        if record.name == _DISPATCHER and record.find() and time.time() - record.born_at_s >= least_age_s:
+            return record.pid
+    return None
 
 
 async def _be_away(receiver: Receiver, *, after_s: float, away_s: float) -> None:
@@ -236,7 +242,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.interop.whole_system", description=__doc__)
     parser.add_argument("--payments", type=int, default=5_000)
     parser.add_argument("--rate", type=float, default=24.0, help="payments per second")
-    # `okane up` gives a program up that dies five times in a row, less than 30 s after each start.
     parser.add_argument("--kills", type=int, default=5, help="of the dispatcher")
     parser.add_argument("--away", type=float, default=30.0, help="seconds without the receiver")
     given = parser.parse_args()
