@@ -9,7 +9,7 @@ from okane.payment import Status
 from okane.store import sql_files
 from okane.store.providers import ProviderState, read_providers
 from okane.store.session import Session
-from okane.store.webhook_overview import ListedEndpoint, WebhookOverview, list_endpoints, read_webhooks
+from okane.store.webhook_overview import ListedEndpoint, WebhookOverview, is_used, list_endpoints, read_webhooks
 
 SQL = sql_files.load_statements("overview.sql")
 
@@ -19,10 +19,13 @@ class Overview:
 
     def __init__(self, url: str, *, timeout: timedelta = timedelta(seconds=10)) -> None:
         self._session = Session(url, name="overview", timeout=timeout)
+        # Opened with the first endpoint. A backlog is read in the order of its index: sorting would read all of it.
+        self._webhooks = Session(url, name="webhook overview", timeout=timeout, in_order=True)
 
     async def aclose(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         await self._session.aclose()
+        await self._webhooks.aclose()
 
     async def oldest_due(self) -> timedelta:
         """Return how long the longest waiting payment has been due: the source of the alerts."""
@@ -46,7 +49,7 @@ class Overview:
 
     async def webhooks(self) -> WebhookOverview:
         """Return the state of the outbox, the log and the endpoint queues."""
-        return await read_webhooks(self._session)
+        return await read_webhooks(self._webhooks) if await is_used(self._session) else WebhookOverview()
 
     async def webhook_endpoints(self, limit: int) -> Sequence[ListedEndpoint]:
         """Return up to `limit` webhook endpoints of every account, those in trouble first."""

@@ -98,11 +98,13 @@ async def list_endpoints(session: Session, limit: int) -> Sequence[ListedEndpoin
     return [ListedEndpoint(**dict(zip(names, row, strict=True))) for row in rows]
 
 
+async def is_used(session: Session) -> bool:
+    """Tell if an endpoint was ever made."""
+    return bool((await session.fetch_repeatable(SQL["used"]))[0][0])
+
+
 async def read_webhooks(session: Session) -> WebhookOverview:
-    """Return the state now. Reads the tables only if an endpoint was ever made."""
-    [[used]] = await session.fetch_repeatable(SQL["used"])
-    if not used:
-        return WebhookOverview()
+    """Return the state now. The session reads in the order of indexes (`in_order`)."""
     [[rows, oldest_s]] = await session.fetch_repeatable(SQL["outbox"])
     states = dict(NO_ENDPOINTS)
     for state, endpoints, unowned, backlog, age_s, failing_s, first in await session.fetch_repeatable(SQL["queues"]):
