@@ -299,6 +299,11 @@ class WebhookQueueStore:
 
     # -- deliveries
 
+    async def accounts_between(self, after: int, up_to: int) -> Sequence[str]:
+        """Return the accounts that have an event after one position and up to another."""
+        parameters = {"after": after, "up_to": up_to}
+        return [row[0] for row in await self._leases.fetch_repeatable(SQL["accounts_between"], parameters)]
+
     async def due(self, rooms: Mapping[UUID, int]) -> DueRows:
         """Return the rows that are due at each endpoint, up to its room."""
         parameters = {"ids": list(rooms), "rooms": list(rooms.values())}

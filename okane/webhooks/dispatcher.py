@@ -86,7 +86,7 @@ class Dispatcher:
             metrics=own_metrics, clock=clock, ended=self._ended, may_begin=lambda: self.results.has_room
         )
         wake = self._wake
-        self.feed = Feed(events=events, queues=self.queues, wake=wake, metrics=metrics, clock=clock)
+        self.feed = Feed(events=events, store=store, queues=self.queues, wake=wake, metrics=metrics, clock=clock)
         self.repeats = Repeats(
             store=store, events=events, queues=self.queues, wake=wake, moved=self.results.mark, clock=clock
         )

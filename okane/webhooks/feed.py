@@ -12,9 +12,11 @@ from datetime import timedelta
 
 from okane.metrics import OkaneMetrics
 from okane.store.webhook_events import EventRow, WebhookEventStore
+from okane.store.webhook_queues import WebhookQueueStore
 from okane.webhooks.served_queue import ROOM_TO_READ, ServedQueue, ServedQueues, delivery_of
 
 READ = 1_000  # events of one read
+MOST_READ = 5_000  # beyond it the accounts of a burst read their backlogs: they delay no other account
 
 
 class Feed:
@@ -24,6 +26,7 @@ class Feed:
         self,
         *,
         events: WebhookEventStore,
+        store: WebhookQueueStore,
         queues: ServedQueues,
         wake: Callable[[ServedQueue], None],
         metrics: OkaneMetrics,
@@ -32,6 +35,7 @@ class Feed:
         self.position = 0  # the synced queues have all events up to it
         self.still = asyncio.Lock()  # while it is held the position stays
         self._events = events
+        self._store = store
         self._queues = queues
         self._wake = wake
         self._metrics = metrics
@@ -52,7 +56,16 @@ class Feed:
             if not len(self._queues):
                 self.position = sequenced.last if sequenced is not None else await self._events.last_position()
                 return 0 if sequenced is None else sequenced.count
+            if sequenced is not None and sequenced.last - self.position > MOST_READ:
+                return await self._pass_by(sequenced.last)
             return await self._take_new()
+
+    async def _pass_by(self, last: int) -> int:
+        """Leave a burst to the backlogs of its accounts."""
+        for account_id in await self._store.accounts_between(self.position, last):
+            self._queues.behind.update(self._queues.of_account(account_id))
+        passed, self.position = last - self.position, last
+        return passed
 
     async def _take_new(self) -> int:
         taken = 0

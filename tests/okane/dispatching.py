@@ -173,6 +173,16 @@ async def until(look: Callable[[], Awaitable[bool]], *, within_s: float = 20.0) 
             await asyncio.sleep(0.02)
 
 
+async def arrived(desk: DispatchDesk, path: str, count: int) -> bool:
+    """Return True if so many events have come to a path."""
+    return len({one.id for one in desk.receiver.received if one.path == path}) >= count
+
+
+async def serves(running: Running, count: int) -> bool:
+    """Return True if a dispatcher serves so many queues."""
+    return len(running.dispatcher.queues) == count
+
+
 @asynccontextmanager
 async def dispatch_desk(url: str, receiver: Receiver) -> AsyncIterator[DispatchDesk]:
     """The stores, and the end of all dispatchers."""

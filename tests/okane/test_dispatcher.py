@@ -10,13 +10,11 @@ import pytest
 from aiohttp import web
 
 from okane.http.guard import Guard
-from okane.local.postgres import PostgresServer
 from okane.store.webhook_queues import LeaseRules
 from okane.webhooks import keys
 from okane.webhooks.breaker import Circuit
-from okane.webhooks.repeats import QUEUES_AT_ONCE
 from tests.flow.system import MASTER
-from tests.okane.dispatching import DispatchDesk, Running, change, dispatch_desk, payments, until
+from tests.okane.dispatching import DispatchDesk, Running, arrived, change, dispatch_desk, payments, serves, until
 from tests.okane.webhook_receiver import Received, receiving
 from tests.okane.webhook_rows import fetch
 
@@ -105,10 +103,6 @@ async def test_an_endpoint_that_never_answers_delays_no_other(desk: DispatchDesk
     await desk.at_rest()
 
 
-async def arrived(desk: DispatchDesk, path: str, count: int) -> bool:
-    return len({one.id for one in desk.receiver.received if one.path == path}) >= count
-
-
 async def test_a_queue_without_room_reads_its_own_backlog(desk: DispatchDesk) -> None:
     await desk.endpoint(max_in_flight=4)
     running = await desk.dispatch()
@@ -121,10 +115,6 @@ async def test_a_queue_without_room_reads_its_own_backlog(desk: DispatchDesk) ->
     assert len(desk.receiver.received) == 1400
     assert set(map(tuple, desk.receiver.versions().values())) == {(1, 2)}
     assert not running.dispatcher.queues.behind
-
-
-async def serves(running: Running, count: int) -> bool:
-    return len(running.dispatcher.queues) == count
 
 
 async def test_only_events_that_were_subscribed_to_arrive(desk: DispatchDesk) -> None:
@@ -339,47 +329,3 @@ async def test_without_an_endpoint_a_dispatcher_only_looks_once_a_second(desk: D
 
 async def has_looked(running: Running) -> bool:
     return running.dispatcher.leases.share.now_s > 0
-
-
-async def test_results_wait_for_postgres_and_nothing_is_sent_twice(
-    private_postgres: PostgresServer,
-) -> None:
-    async with receiving() as receiver, dispatch_desk(private_postgres.url, receiver) as desk:
-        await desk.endpoint(max_in_flight=4)
-        running = await desk.dispatch()
-        ids = payments(100)
-        await change(desk.url, ids)
-        blocked = asyncio.Event()
-
-        async def answer(_one: Received) -> web.Response:
-            if len(receiver.received) > 20:
-                await blocked.wait()
-            return web.Response()
-
-        receiver.answers = answer
-        await receiver.until(24)
-        await asyncio.to_thread(private_postgres.kill)
-        blocked.set()
-        await receiver.until(60)  # from memory, within the lease
-        assert not running.dispatcher.results.is_empty
-        await asyncio.to_thread(private_postgres.start)
-        await receiver.until(100)
-        await desk.at_rest()
-        assert len(receiver.received) == 100
-
-
-async def test_many_queues_with_due_rows_take_turns(desk: DispatchDesk) -> None:
-    desk.receiver.answers = 500
-    running = await desk.dispatch()
-    for number in range(QUEUES_AT_ONCE + 8):
-        await desk.endpoint(f"/{number}", account_id=f"account {number}")
-        await change(desk.url, payments(2), account_id=f"account {number}")
-    count = 2 * (QUEUES_AT_ONCE + 8)
-    await until(lambda: desk.has_rows(count))
-    await running.end()
-    desk.receiver.answers = 200
-    await fetch(desk.url, "UPDATE webhook_deliveries SET next_at = now()")
-    await desk.dispatch()
-    await desk.receiver.until(2 * count)
-    await desk.at_rest()
-    assert len(desk.receiver.received) == 2 * count

@@ -112,6 +112,12 @@ WITH queues AS (
 )
 SELECT endpoint_id FROM queues
 
+-- name: accounts_between
+-- The accounts that have an event between two positions: after a burst, only their queues read their own backlogs.
+SELECT DISTINCT e.account_id
+FROM webhook_events e
+WHERE e.position > %(after)s::bigint AND e.position <= %(up_to)s::bigint
+
 -- name: due
 -- The rows that are due at each of these endpoints, up to its room, and the milliseconds until the next one that is not.
 SELECT w.endpoint_id, d.position, d.attempts, n.next_ms
