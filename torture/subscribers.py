@@ -23,7 +23,7 @@ from okane.errors import OkaneError
 from okane.store.webhook_endpoints import Endpoint as StoredEndpoint
 from okane.store.webhook_endpoints import NewEndpoint, WebhookEndpointStore
 from okane.webhooks.keys import Masters, secret
-from torture.history.webhooks import CONFIRMED_S, Endpoint, Secret
+from torture.history.webhooks import Endpoint, Secret
 from torture.system.cluster import Cluster
 
 ACCOUNT, OTHER_ACCOUNT = "default", "another"
@@ -177,9 +177,8 @@ class Subscribers:
         """Delete an endpoint, and create another one."""
         one = self._named("churned")
         answer = await self._insist(http, "DELETE", f"{_ROUTE}/{one.id}")
-        # A 404 is that of a repeat: an earlier try has marked it as deleted, and no answer said that its owner had confirmed.
-        unconfirmed_s = CONFIRMED_S if answer.status == 404 else 0.0
-        self._endpoints[one.path] = replace(one, deleted_s=answer.answered_s + unconfirmed_s)
+        # A 404 is that of a repeat: an earlier try has deleted it, and its owner has confirmed that.
+        self._endpoints[one.path] = replace(one, deleted_s=answer.answered_s)
         await self._create(http, "churned")
 
     def _named(self, name: str) -> Endpoint:
