@@ -97,7 +97,7 @@ class LeaseKeeper:
         # By name: a queue that is owned unknowingly, since the answer to its lease was lost, has events that were never sent.
         # Those that have this place already are left out: thousands of idle queues cost nothing while no event comes.
         moving = self._queues if position != self._idle_to else self._not_moved
-        idle = [one.endpoint.id for one in moving if one not in busy]
+        idle = [one.endpoint.id for one in moving if one not in busy and self._queues.get(one.endpoint.id) is one]
         renewed = await self._store.renew(idle_to=position, idle=idle)
         self._idle_to, self._not_moved = position, busy
         if renewed != len(self._queues) or self._may_own_more:
