@@ -17,6 +17,7 @@ from tests.simulation.webhooks.tables import Change, QueueRow, Tables
 _TYPES = ("payment.retry_scheduled", "payment.outcome_unknown", "payment.succeeded", "payment.failed")
 _OPEN_S = 0.3  # a transaction is open for so long at most
 _POLL_S = 0.05
+_SKIPS = 0.3  # of those who enable an endpoint
 _CREATED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -102,12 +103,14 @@ class Owners:
         self._tables.change(one.id, status="disabled", disabled_reason="requested")
         await asyncio.sleep(self._dice.random() * 5)
         self.paused.discard(one.id)
-        self._enable(one)
+        self._enable(one, from_now=self._dice.random() < _SKIPS)
 
-    def _enable(self, one: Endpoint) -> None:
+    def _enable(self, one: Endpoint, *, from_now: bool = False) -> None:
         if self._tables.endpoints[one.id].status == "disabled":
             self._tables.change(one.id, status="enabled", disabled_reason=None)
-            self._tables.restart_queue(one.id)
+            if from_now:
+                self._audit.skip(one.id)
+            self._tables.restart_queue(one.id, from_now=from_now)
 
     async def _delete(self, one: Endpoint) -> None:
         """Delete an endpoint: answered when its owner has confirmed it, or its lease has expired."""

@@ -269,10 +269,13 @@ class Tables:
         self.endpoints[id_] = changed
         return changed
 
-    def restart_queue(self, id_: UUID) -> None:
-        """Let the failures of a queue begin anew, as enabling does."""
+    def restart_queue(self, id_: UUID, *, from_now: bool = False) -> None:
+        """Let the failures of a queue begin anew, as enabling does; with `from_now` its place is the end of the log."""
         queue = self.queues[id_]
         queue.failing_since_s, queue.failures = None, 0
+        if from_now:
+            queue.done_to, queue.epoch = max(queue.done_to, self.last), queue.epoch + 1
+            self._give_up_waiting(id_)
 
     def finish_delete(self, endpoint: Endpoint) -> bool:
         """Remove the queue of a deleted endpoint, if its owner has confirmed that or holds no lease."""
@@ -286,11 +289,15 @@ class Tables:
         ):
             return False
         del self.queues[endpoint.id]
-        self.replays.pop(endpoint.id, None)
-        for (id_, _), row in self.deliveries.items():
-            if id_ == endpoint.id and row.state == "waiting":
-                row.state, row.next_at_s = "given_up", None
+        self._give_up_waiting(endpoint.id)
         return True
+
+    def _give_up_waiting(self, endpoint_id: UUID) -> None:
+        """End what waits at an endpoint, and its replays."""
+        self.replays.pop(endpoint_id, None)
+        for _, row in self._rows(endpoint_id):
+            if row.state == "waiting":
+                row.state, row.next_at_s = "given_up", None
 
     # -- deliveries
 
