@@ -25,6 +25,7 @@ POSITIONS = 5_000_000  # of one table partition
 AHEAD = 2  # partitions beside the one in use: at 8,000 events a second they last for 20 minutes
 PARENTS = ("webhook_events", "webhook_deliveries")
 GRACE = timedelta(days=7)  # for which a partition is kept longer if an endpoint still has to deliver from it
+NEARLY_FULL = 0.9  # of the size, from which on endpoints that need the oldest partition are named
 WARNED = GRACE + timedelta(days=1)  # a warning that is not older is not repeated
 
 # A session that waits to drop a partition blocks those that read the log behind it.
@@ -34,7 +35,7 @@ _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '200ms'"
 @dataclass(frozen=True, slots=True)
 class Dropped:
     """The result of one run: the numbers of the partitions that were dropped, how many deliveries that gave up, the endpoints
-    for which a partition that is due was kept, and the size of what is left."""
+    that need a partition that is due and was kept, or that will soon be too much, and the size of what is left."""
 
     partitions: Sequence[int] = ()
     given_up: int = 0
@@ -69,10 +70,13 @@ async def drop(session: Session, *, keep: timedelta, max_bytes: int | None) -> D
         end = (oldest + 1) * POSITIONS
         aged = await session.fetch(SQL["ended_at"], {"end": end})
         is_too_much = max_bytes is not None and size_bytes > max_bytes
-        if not aged or not (is_too_much or aged[0][0] > keep.total_seconds()):
+        is_much = max_bytes is not None and size_bytes > NEARLY_FULL * max_bytes
+        is_old = bool(aged) and aged[0][0] > keep.total_seconds()
+        if not aged or not (is_much or is_old):
             return Dropped(dropped, given_up, (), size_bytes)
         unpassed = [row[0] for row in await session.fetch(SQL["unpassed"], {"end": end})]
-        if unpassed and not is_too_much and aged[0][0] <= (keep + GRACE).total_seconds():
+        is_spared = bool(unpassed) and aged[0][0] <= (keep + GRACE).total_seconds()
+        if not is_too_much and (is_spared or not is_old):
             return Dropped(dropped, given_up, unpassed, size_bytes)
         async with session.transaction() as connection:
             if not await _locked(connection):

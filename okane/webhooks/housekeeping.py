@@ -76,8 +76,8 @@ class Housekeeping:
     async def run_once(self) -> Dropped:
         """Make and drop table partitions, warn accounts that will lose events, and finish deletions. Raises StoreUnavailable.
 
-        A disabled endpoint that still needs a partition that is due gets a `webhook_endpoint.disabled` once more; the
-        partition is kept for another week.
+        A disabled endpoint that still needs a partition that is due, or nearly too much, gets a `webhook_endpoint.disabled`
+        once more. One that is due by its age is kept for another week.
         """
         await self._events.prepare_partitions()
         dropped = await self._events.drop_partitions(self._keep, self._max_bytes)

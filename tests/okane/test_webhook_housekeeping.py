@@ -127,6 +127,19 @@ async def test_beyond_its_size_the_log_loses_its_oldest_partition_whatever_its_a
     assert (await house.keeping(max_bytes=1).run_once()).partitions == [0]
 
 
+async def test_an_account_is_warned_before_the_log_is_too_large(house: House) -> None:
+    endpoint_id = await house.endpoint()
+    await house.fill_first_partition("1 minute")
+    await house.endpoints.disable("a", endpoint_id, reason="request")
+    size_bytes = (await house.keeping().run_once()).size_bytes
+    assert (await house.keeping(max_bytes=2 * size_bytes).run_once()).kept_for == ()
+    near = await house.keeping(max_bytes=size_bytes + 8192).run_once()
+    assert (near.partitions, near.kept_for) == ([], [endpoint_id])
+    assert await house.rows("SELECT payment_id, type FROM webhook_outbox") == [
+        (endpoint_id, "webhook_endpoint.disabled")
+    ]
+
+
 async def test_an_endpoint_whose_reader_is_gone_is_deleted(house: House) -> None:
     endpoint_id = await house.endpoint(url=None)
     await house.keeping().run_once()
