@@ -194,14 +194,21 @@ class EndpointQueue(Generic[E]):
             self._ready[one.kind].append(one)
 
     def _hold(self, one: Delivery[E], until_s: float, now_s: float) -> None:
-        """Write that a delivery waits for an earlier one of its payment: it takes no place in memory meanwhile."""
+        """Write that a delivery waits for an earlier one of its payment: it takes no place in memory meanwhile.
+
+        One that was never sent is woken by the end of the earlier one. Others look again soon.
+        """
         self._leave(one)
+        delay_s = self._limits.hold_s if until_s == NEVER_SENT_S else until_s - now_s
         if one.attempts == 0:
             self.holds.add(one.payment_id, one.position, until_s=NEVER_SENT_S)
-        delay_s = self._limits.hold_s if until_s == NEVER_SENT_S else until_s - now_s
-        self._postpone(one.position, attempts=one.attempts, delay_s=delay_s, now_s=now_s)
+        else:
+            delay_s = min(delay_s, self._delays_s[0])
+        # The row of a replayed event may say that it was delivered: only an attempt makes it wait again.
+        ms = 0 if one.kind is Kind.REPLAY else None
+        self._postpone(one.position, attempts=one.attempts, delay_s=delay_s, now_s=now_s, ms=ms)
 
-    def _postpone(self, position: int, *, attempts: int, delay_s: float, now_s: float) -> None:
+    def _postpone(self, position: int, *, attempts: int, delay_s: float, now_s: float, ms: int | None = None) -> None:
         before = self._unwritten.pending.get(position)
         if before is not None and before.is_attempt:
             return  # an attempt that has failed since has its own time
@@ -210,6 +217,7 @@ class EndpointQueue(Generic[E]):
             state="waiting",
             attempts=attempts,
             ended_at_s=now_s,
+            ms=before.ms if before is not None and ms is None else ms,
             reason=HELD,
             delay_s=delay_s,
             is_attempt=False,

@@ -308,3 +308,24 @@ def test_a_replay_sends_an_event_again_that_was_delivered_a_moment_ago() -> None
     one.begin_replay(0)
     one.offer_replays([event(1)], read_to=1, now_s=0.0)
     assert positions(begin_all(one)) == [1]
+
+
+def test_a_replayed_event_that_is_held_back_waits_in_its_row_whatever_that_says() -> None:
+    """Without a duration the row of a delivered event stays delivered: it never comes again, and holds back the others."""
+    one = queue(done_to=50)
+    one.begin_replay(0)
+    one.offer_replays([event(1, 7), event(2, 7)], read_to=2, now_s=0.0)
+    [first] = begin_all(one)
+    one.finish(first, FAILED, 0.0)
+    [_, held] = sorted(one.collect().results, key=lambda row: row.position)
+    assert (held.state, held.reason, held.ms) == ("waiting", HELD, 0)
+
+
+def test_a_retry_that_is_held_back_looks_again_soon() -> None:
+    """It is not woken as an event is that was never sent."""
+    one = queue(done_to=50)
+    one.load_hold(payment(7), 1, until_s=NEVER_SENT_S)
+    one.offer_retries([event(2, 7, attempts=1)], now_s=0.0)
+    assert begin_all(one) == []
+    [row] = one.collect().results
+    assert (row.position, row.reason, row.delay_s) == (2, HELD, 5)
