@@ -35,7 +35,7 @@ log = structlog.get_logger("okane.webhooks")
 
 AWAY_S = 0.5  # between two tries while Postgres is away
 QUIET_AFTER_S = 10.0  # without an event
-IDLE_S = 1.0  # between two looks while no account has an endpoint
+IDLE_S = 0.2  # between two looks at the own memory while no account has an endpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,16 +155,18 @@ class Dispatcher:
         began_s = time.monotonic()
         if await self.feed.run_once():
             self._event_at_s = began_s
-        is_quiet = began_s - self._event_at_s > QUIET_AFTER_S
-        every = self._options.sequence_quiet if is_quiet else self._options.sequence_every
         # An interval, not a pause: what a run costs does not delay the next one.
-        return max(0.001, every.total_seconds() - (time.monotonic() - began_s))
+        return max(0.001, self._interval_s() - (time.monotonic() - began_s))
+
+    def _interval_s(self) -> float:
+        is_quiet = time.monotonic() - self._event_at_s > QUIET_AFTER_S
+        return (self._options.sequence_quiet if is_quiet else self._options.sequence_every).total_seconds()
 
     async def _read_backlogs_once(self, _stop: asyncio.Event) -> float:
         if not len(self.queues):
             return IDLE_S
         behind = await self.feed.read_backlogs()
-        return 0.001 if behind else self._options.sequence_every.total_seconds()
+        return 0.001 if behind else self._interval_s()
 
     async def _repeats_once(self, _stop: asyncio.Event) -> float:
         if not len(self.queues):
