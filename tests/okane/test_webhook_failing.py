@@ -54,12 +54,14 @@ async def test_an_endpoint_is_disabled_and_keeps_its_place(desk: Desk, reason: s
     assert (again.done_to, again.failures) == (40, 0)
 
 
-async def test_an_endpoint_that_resumes_at_the_end_ends_the_epoch_of_its_owner(desk: Desk) -> None:
+async def test_an_endpoint_that_resumes_at_the_end_is_taken_from_its_owner(desk: Desk) -> None:
     queue = await leased(desk)
     await desk.endpoints.enable("default", queue.endpoint.id, from_now=True)
-    [(_, epoch)] = await desk.one.changed()
-    assert epoch == queue.epoch + 1
+    assert await desk.one.owned() == {}
     assert await desk.one.write([batch(queue, result(1), done_to=1)], 0.0) == set()
+    assert await desk.other.lease(10) == []  # until the lease of the first has run out: it may still send
+    await desk.let_pass("11 s")
+    assert [(one.epoch, one.taken_over) for one in await desk.other.lease(10)] == [(queue.epoch + 2, False)]
 
 
 @pytest.mark.parametrize("how", ["redeliver", "recover"])
