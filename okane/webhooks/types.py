@@ -66,7 +66,8 @@ _BY_STATUS: Mapping[Status, EventType] = {
 def type_of_change(event: str, status: Status) -> EventType | None:
     """Return the type of a row of `payment_events`, or None if it is not reported.
 
-    The statements of the store repeat this in SQL; a test compares the two.
+    The statements of the store repeat this in SQL; a test compares the two. They alone know if a late result changed the
+    status to needs_review: one that came when it was that already is a `payment.late_result`, and here a review.
     """
     if event == "claimed":
         return None
