@@ -16,12 +16,13 @@ import structlog
 from aiohttp import web
 
 from okane.api.long_polling import MAX_BUSY, POLL_INTERVAL_S, WAITED, CancelsWhenLost
-from okane.errors import StoreUnavailable
+from okane.errors import AccountBusy, StoreUnavailable
 from okane.store.account_events import EventWatch
 
 log = structlog.get_logger("okane.api")
 
 
+MAX_WAITING = 256  # requests of one account in this process: each wakes up, and reads, with every event
 Told = asyncio.Event  # set when an account may have new events
 
 
@@ -40,7 +41,12 @@ class EventWaiting:
 
     @contextlib.contextmanager
     def waiter(self, account_id: str) -> Iterator[Told]:
-        """Yield what is set when the account may have new events, from now on. Clear it before reading them."""
+        """Yield what is set when the account may have new events, from now on. Clear it before reading them.
+
+        Raises AccountBusy.
+        """
+        if len(self._waiting.get(account_id, ())) >= MAX_WAITING:
+            raise AccountBusy(f"{MAX_WAITING} requests of this account wait for events already")
         told = Told()
         self._waiting.setdefault(account_id, set()).add(told)
         if self._poller is None or self._poller.done():

@@ -92,8 +92,8 @@ class EndpointHandlers:
         deleted = await self._endpoints.delete(account_of(request), endpoint_id)
         if deleted is None:
             raise endpoint_not_found(endpoint_id)
-        await until(lambda: self._endpoints.finish_delete(deleted))
         log_change("webhook_endpoint_deleted", request, deleted)
+        await until(lambda: self._endpoints.finish_delete(deleted))
         return web.Response(status=HTTPStatus.NO_CONTENT)
 
     def _check(self, members: Mapping[str, Any]) -> None:

@@ -123,8 +123,11 @@ def event_line(event: WebhookEvent) -> str:
 
 
 def printable(text: str) -> str:
-    """Return the text without what a terminal would obey."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    """Return the text without what a terminal would obey. Its further lines are marked: they are not ours."""
+    lines = text.split("\n")
+    return "\n        | ".join(
+        "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line) for line in lines
+    )
 
 
 def _counted(number: int) -> str:

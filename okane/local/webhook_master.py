@@ -10,7 +10,9 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+from okane import binding
 from okane.config import Settings
+from okane.origin_guard import is_loopback
 
 LOOPBACK = "127.0.0.0/8,::1/128"  # a receiver on this machine
 
@@ -24,7 +26,8 @@ def webhook_environment(settings: Settings, kept_in: Path) -> Mapping[str, str]:
     if settings.webhook_master is None:
         _make(kept_in)
         env["OKANE_WEBHOOK_MASTER"] = f"file:{kept_in.resolve()}"
-    if settings.webhook_allow is None:
+    # Whoever may create endpoints may reach what is allowed here: not for keys of other machines.
+    if settings.webhook_allow is None and all(map(is_loopback, binding.hosts(settings.host))):
         env["OKANE_WEBHOOK_ALLOW"] = LOOPBACK
     return env
 

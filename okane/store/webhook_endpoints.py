@@ -200,8 +200,8 @@ class WebhookEndpointStore:
     async def delete(self, account_id: str, endpoint_id: UUID) -> Endpoint | None:
         """Mark an endpoint as deleted; return it, None if the account has no such endpoint. `finish_delete` does the rest.
 
-        One that is marked already is returned, too, until that is done. With the last endpoint of an account its changes are
-        not recorded any more.
+        One that is marked already is returned, too, until that is done. An hour after the last endpoint of an account its
+        changes are not recorded any more (`tidy`).
         """
         async with self._sessions.lend(account_id) as session, session.transaction() as connection:
             parameters = {"account_id": account_id, "id": endpoint_id, "kept": KEPT_DELETED}
@@ -210,7 +210,6 @@ class WebhookEndpointStore:
             if found is None:
                 found = await _first(connection, SQL["deleting"], parameters)
                 return None if found is None else read_endpoint(found)
-            await connection.execute(SQL["forget_account"], parameters)
             await connection.execute(SQL["forget_oldest_deleted"], parameters)
             return read_endpoint(found)
 
@@ -235,7 +234,7 @@ class WebhookEndpointStore:
     async def tidy(self) -> Sequence[Endpoint]:
         """Mark endpoints without a reader as deleted, and return all that are deleted and still have a queue.
 
-        Rows of endpoints that were deleted long ago are removed.
+        Accounts without an endpoint are forgotten, and rows of endpoints that were deleted long ago.
         """
         async with self._sessions.lend("") as session:
             unpolled_ms, keep_ms = milliseconds(UNPOLLED_KEEP), milliseconds(DELETED_KEEP)
@@ -244,7 +243,10 @@ class WebhookEndpointStore:
                     parameters = {"account_id": account_id, "id": endpoint_id}
                     await connection.execute(SQL["lock_account"], parameters)
                     await connection.execute(SQL["delete"], parameters)
-                    await connection.execute(SQL["forget_account"], parameters)
+            for (account_id,) in await session.fetch(SQL["unused_accounts"]):
+                async with session.transaction() as connection:
+                    await connection.execute(SQL["lock_account"], {"account_id": account_id})
+                    await connection.execute(SQL["forget_account"], {"account_id": account_id})
             await session.fetch(SQL["forget_deleted"], {"keep_ms": keep_ms})
             return [read_endpoint(row) for row in await session.fetch(SQL["unfinished"])]
 

@@ -24,7 +24,7 @@ BATCHED = {name: PreparedStatement.of(name, SQL[name]) for name in ("write", "du
 
 SESSION = "dispatcher"  # its name in pg_stat_activity: dispatchers count one another by it
 WINDOW = 2_000  # events that one read of a replay looks at
-MOST_HOLDS = 20_000  # of one lease: far more than a queue lets wait
+MOST_HOLDS = 20_000  # of one queue: far more than it lets wait
 MOST_EARLIER = 20  # failed attempts that a row keeps
 
 

@@ -132,7 +132,8 @@ class LeaseKeeper:
             if served is None:
                 self._may_own_more = True
                 continue
-            if endpoint.status != "enabled" or epoch != served.epoch:
+            # After a 410 the queue has stopped for good: enabled again meanwhile, it is leased anew.
+            if endpoint.status != "enabled" or epoch != served.epoch or served.queue.is_gone:
                 self._queues.leave(served)
                 if endpoint.status == "deleted":
                     await served.sender.aclose()
@@ -143,6 +144,8 @@ class LeaseKeeper:
             await self._store.confirm(confirmed)
 
     def _change(self, served: ServedQueue, endpoint: Endpoint) -> None:
+        if served not in self._queues.behind:  # it has passed the log up to here, by its types until now
+            served.queue.offer((), read_to=self._feed.position, now_s=self._clock())
         served.endpoint = endpoint
         served.types = frozenset(expand(endpoint.types))
         served.queue.change(limits_of(endpoint), self._clock())
@@ -160,9 +163,13 @@ class LeaseKeeper:
             for one in await self._store.report_failing():
                 _log("webhook_endpoint_failing", one, failing_s=one.reason)
         if is_time or self._gone:
-            for one in await self._store.disable(self._gone):
-                _log("webhook_endpoint_disabled", one, reason=one.reason)
-            self._gone.clear()
+            gone, self._gone = self._gone, set()
+            try:
+                for one in await self._store.disable(gone):
+                    _log("webhook_endpoint_disabled", one, reason=one.reason)
+            except BaseException:
+                self._gone |= gone
+                raise
 
     def _leave_surplus(self, surplus: int) -> None:
         """Stop serving more than the share, idle queues first: another dispatcher has come."""
@@ -208,6 +215,8 @@ class LeaseKeeper:
                 self._renew_at_s = began_s + RENEWALS * self._lease_s
             for one in taken:
                 self._serve(one, position, holds.get(one.endpoint.id, ()))
+            if self._is_stopping:  # since the statement began
+                self.leave_all()
         self._metrics.takeovers.inc(sum(one.taken_over for one in taken))
         if taken:
             log.info(

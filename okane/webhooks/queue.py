@@ -168,7 +168,11 @@ class EndpointQueue(Generic[E]):
         if replay is None:
             return
         for one in deliveries:
-            if one.position > replay.read_to and not self._is_known(one.position):
+            if one.position <= replay.read_to:
+                continue
+            if one.position in self._in_memory[Kind.REPLAY]:  # of a replay that begins anew: it must not pass them
+                replay.take(one.position)
+            elif not self._is_known(one.position):
                 replay.take(one.position)
                 one.kind = Kind.REPLAY
                 self._enqueue(one, now_s)

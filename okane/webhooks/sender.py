@@ -88,11 +88,14 @@ class Sender:
         self._masters = masters
         self._loop = asyncio.get_running_loop()
         self._channel: _Channel | None = None
+        self._is_closed = False
         self._idle_timer: asyncio.TimerHandle | None = None
 
     async def send(self, endpoint: Target, event_id: str, body: bytes, *, now: datetime) -> Answer:
         """Send one event and return the outcome, at the latest after the endpoint's `timeout_s`."""
         began_s = self._loop.time()
+        if self._is_closed:
+            return Answer("connect", None, 0, "the endpoint was left")
         if self._channel is None or self._channel.version != endpoint.version:
             stale = self._channel
             try:
@@ -112,7 +115,8 @@ class Sender:
         return answer
 
     async def aclose(self) -> None:
-        """Close every connection. Requests in flight end as `connect`."""
+        """Close every connection. Requests in flight and later ones end as `connect`."""
+        self._is_closed = True
         if self._idle_timer is not None:
             self._idle_timer.cancel()
         if self._channel is not None:

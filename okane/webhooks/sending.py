@@ -7,6 +7,7 @@ delivery.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ BEFORE_REQUEST = failpoint("webhooks.before_request", "an event is in memory, no
 AFTER_ANSWER = failpoint("webhooks.after_answer", "the endpoint has answered, nothing is written")
 
 MAX_CONNECTIONS = 1_000  # of one process, while each queue may have one
+MAX_SHARE = 0.25  # of these for the endpoints of one account
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class Sending:
         self._ended = ended
         self._may_begin = may_begin
         self._most = most
+        self._most_of_one = max(1, int(most * MAX_SHARE))
+        self._of_account: Counter[str] = Counter()
         self._starved: dict[ServedQueue, None] = {}  # those that got no connection; first come, first served
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -79,7 +83,10 @@ class Sending:
             await asyncio.wait(self._tasks)
 
     def _begin(self, served: ServedQueue) -> Delivery[EventRow] | None:
-        if self.in_flight >= self._most and served.queue.in_flight:
+        account_id = served.endpoint.account_id
+        if served.queue.in_flight and (
+            self.in_flight >= self._most or self._of_account[account_id] >= self._most_of_one
+        ):
             self._starved[served] = None
             return None
         if not self._may_begin():
@@ -87,6 +94,7 @@ class Sending:
         one = served.queue.begin(self._clock())
         if one is not None:
             self.in_flight += 1
+            self._of_account[account_id] += 1
         return one
 
     def _set_timer(self, served: ServedQueue) -> None:
@@ -101,6 +109,7 @@ class Sending:
         while one is not None:
             answer = await self._send(served, one)
             self.in_flight -= 1
+            self._of_account[served.endpoint.account_id] -= 1
             if answer is None:
                 served.queue.give_back(one)
                 return
@@ -116,8 +125,9 @@ class Sending:
 
     def _wake_starved(self) -> None:
         """Let the queues go on that got no connection, in their order."""
-        while self._starved and self.in_flight < self._most:
-            first = next(iter(self._starved))
+        for first in list(self._starved):  # a copy: one whose account has its share is starved again
+            if self.in_flight >= self._most:
+                return
             del self._starved[first]
             self.wake(first)
 

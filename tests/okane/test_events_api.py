@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from okane.api.access import KeyAccess
+from okane.api.event_waiting import MAX_WAITING
 from okane.api_key import Mode
+from okane.errors import AccountBusy
 from okane.payment import Status
 from okane.store import ApiKeyStore
 from okane.store.webhook_events import WebhookEventStore
@@ -348,3 +351,15 @@ def content(operation: Any) -> Any:
 def schema_example(operation: Any) -> Any:
     name = content(operation)["allOf"][0]["$ref"].rpartition("/")[2]
     return the_document()["components"]["schemas"][name]["examples"][0]
+
+
+async def test_an_account_may_have_so_many_requests_that_wait_and_no_more(feed: Feed) -> None:
+    waiting = feed.api.event_waiting
+    with contextlib.ExitStack() as held:
+        for _ in range(MAX_WAITING):
+            held.enter_context(waiting.waiter("default"))
+        with pytest.raises(AccountBusy, match="256 requests"), waiting.waiter("default"):
+            pass
+        with waiting.waiter("another"):
+            assert len(waiting) == MAX_WAITING + 1
+    assert len(waiting) == 0

@@ -124,10 +124,20 @@ RETURNING {endpoint}
 SELECT {endpoint} FROM webhook_endpoints ep JOIN webhook_queues q ON q.endpoint_id = ep.id
 WHERE ep.id = %(id)s::uuid AND ep.account_id = %(account_id)s::text AND ep.status = 'deleted'
 
+-- name: is_unused
+-- True for an account whose last endpoint was deleted an hour ago. Its changes are recorded until then: the first endpoint of
+-- an account holds up the changes of all, and a client that creates and deletes one again and again must not do that. Not a
+-- statement: others include it.
+EXISTS (SELECT FROM webhook_endpoints o WHERE o.account_id = a.account_id)
+AND NOT EXISTS (SELECT FROM webhook_endpoints o
+                WHERE o.account_id = a.account_id
+                  AND (o.status <> 'deleted' OR o.deleted_at > now() - interval '1 hour'))
+
+-- name: unused_accounts
+SELECT a.account_id FROM webhook_accounts a WHERE {is_unused} LIMIT 100
+
 -- name: forget_account
-DELETE FROM webhook_accounts a
-WHERE a.account_id = %(account_id)s::text
-  AND NOT EXISTS (SELECT FROM webhook_endpoints o WHERE o.account_id = a.account_id AND o.status <> 'deleted')
+DELETE FROM webhook_accounts a WHERE a.account_id = %(account_id)s::text AND {is_unused}
 
 -- name: forget_oldest_deleted
 DELETE FROM webhook_endpoints o

@@ -34,7 +34,7 @@ WITH behind AS MATERIALIZED (
     SELECT q.endpoint_id, q.done_to, n.account_id, n.types
     FROM webhook_queues q
     JOIN webhook_endpoints n ON n.id = q.endpoint_id
-    WHERE n.status <> 'deleted' AND n.url IS NOT NULL
+    WHERE n.status <> 'deleted' AND n.url IS NOT NULL AND q.done_to < %(end)s::bigint - 1
     FOR UPDATE OF q
 ), undelivered AS (
     SELECT count(*) FROM behind n
@@ -42,14 +42,14 @@ WITH behind AS MATERIALIZED (
     WHERE {subscribed}
       AND NOT EXISTS (SELECT FROM webhook_deliveries d WHERE d.endpoint_id = n.endpoint_id AND d.position = e.position)
 ), waiting AS (
-    SELECT count(*) FROM behind n
-    JOIN webhook_deliveries d ON d.endpoint_id = n.endpoint_id
-    WHERE d.next_at IS NOT NULL AND d.position < %(end)s::bigint
+    SELECT count(*) FROM webhook_endpoints n
+    JOIN webhook_deliveries d ON d.endpoint_id = n.id
+    WHERE n.status <> 'deleted' AND n.url IS NOT NULL AND d.next_at IS NOT NULL AND d.position < %(end)s::bigint
 ), passed AS (
     UPDATE webhook_queues q
-    SET done_to = %(end)s::bigint - 1, epoch = q.epoch + 1, owner = NULL, lease_until = '-infinity'
+    SET done_to = %(end)s::bigint - 1, epoch = q.epoch + 1, owner = NULL  -- its lease stays: the owner may begin until it ends
     FROM behind b
-    WHERE q.endpoint_id = b.endpoint_id AND b.done_to < %(end)s::bigint - 1
+    WHERE q.endpoint_id = b.endpoint_id
 )
 SELECT (SELECT * FROM undelivered) + (SELECT * FROM waiting)
 

@@ -97,6 +97,8 @@ WITH queues AS (
                 %(statuses)s::integer[], %(ms)s::integer[], %(reasons)s::text[], %(ages_ms)s::bigint[], %(delays_ms)s::bigint[])
         AS r (endpoint_id, position, state, attempts, status, ms, reason, age_ms, delay_ms)
     JOIN queues USING (endpoint_id)
+    -- Its table partition may have been dropped meanwhile: such a result has no place, and must not hold up the others.
+    WHERE r.position >= coalesce((SELECT e.position FROM webhook_events e ORDER BY e.position LIMIT 1), 0)
     ON CONFLICT (endpoint_id, position) DO UPDATE
     SET next_at = CASE WHEN excluded.ms IS NULL AND d.state <> 'waiting' THEN d.next_at ELSE excluded.next_at END,
         state = CASE WHEN excluded.ms IS NULL THEN d.state ELSE excluded.state END,
@@ -140,12 +142,14 @@ SELECT w.endpoint_id, e.payment_id, d.position,
        CASE WHEN d.ms IS NOT NULL THEN greatest(0, extract(epoch FROM d.ends_at - now()) * 1000)::bigint END
 FROM unnest(%(ids)s::uuid[], %(holds_s)s::bigint[]) AS w (endpoint_id, hold_s)
 CROSS JOIN LATERAL (
-    SELECT o.position, o.ms, coalesce((o.earlier -> 0 ->> 'at')::timestamptz, o.at) + w.hold_s * interval '1 second' AS ends_at
-    FROM webhook_deliveries o
-    WHERE o.endpoint_id = w.endpoint_id AND o.next_at IS NOT NULL) d
+    SELECT h.*
+    FROM (SELECT o.position, o.ms,
+                 coalesce((o.earlier -> 0 ->> 'at')::timestamptz, o.at) + w.hold_s * interval '1 second' AS ends_at
+          FROM webhook_deliveries o
+          WHERE o.endpoint_id = w.endpoint_id AND o.next_at IS NOT NULL) h
+    WHERE h.ms IS NULL OR h.ends_at > now()
+    LIMIT %(most)s::bigint) d
 JOIN webhook_events e ON e.position = d.position
-WHERE d.ms IS NULL OR d.ends_at > now()
-LIMIT %(most)s::bigint
 
 -- name: replays
 -- The first replay of each of these endpoints.
