@@ -93,7 +93,8 @@ def parallel(arguments: list[str]) -> list[str]:
     if any(word.startswith("-n") or word in alone or "::" in word for word in arguments):
         return []
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ["-n", str(min(8, cores + 1))]
+    # Idle workers take tests from the others: the simulation, hundreds of long tests in a row, would be left to one.
+    return ["-n", str(min(8, cores + 1)), "--dist", "worksteal"]
 
 
 def check() -> None:
