@@ -1,15 +1,17 @@
 """One request to an endpoint: signed, sent on a guarded and kept connection, and its answer as an outcome.
 
 Guarantee: every outcome is returned, none raised. An answer counts when its head has come. Redirects are not followed, and
-only a request whose kept connection closed before the first byte of an answer is sent again, once and at once.
+only a request whose kept connection closed before the first byte of an answer is sent again, once and at once. No request
+begins without the caller's leave, which is asked for once there is a connection: waiting for that may take seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 from uuid import UUID
 
 from okane import __version__
@@ -77,6 +79,13 @@ class Answer:
     is_reconnected: bool = False
 
 
+NOT_BEGUN: Final = Answer("connect", None, 0, "the request did not begin")  # compared by identity: it is no attempt
+
+
+def _always() -> bool:
+    return True
+
+
 class Sender:
     """The connections to one endpoint. Created on a running loop; closed by `aclose()`.
 
@@ -91,11 +100,17 @@ class Sender:
         self._is_closed = False
         self._idle_timer: asyncio.TimerHandle | None = None
 
-    async def send(self, endpoint: Target, event_id: str, body: bytes, *, now: datetime) -> Answer:
-        """Send one event and return the outcome, at the latest after the endpoint's `timeout_s`."""
+    async def send(
+        self, endpoint: Target, event_id: str, body: bytes, *, now: datetime, may_begin: Callable[[], bool] = _always
+    ) -> Answer:
+        """Send one event and return the outcome, at the latest after the endpoint's `timeout_s`.
+
+        `may_begin` is called right before the first byte is written. If it returns False, or the sender was closed before,
+        the outcome is NOT_BEGUN.
+        """
         began_s = self._loop.time()
         if self._is_closed:
-            return Answer("connect", None, 0, "the endpoint was left")
+            return NOT_BEGUN
         if self._channel is None or self._channel.version != endpoint.version:
             stale = self._channel
             try:
@@ -105,7 +120,7 @@ class Sender:
             if stale is not None:
                 await stale.retire()
         try:
-            answer = await self._channel.send(event_id, body, now=now, began_s=began_s)
+            answer = await self._channel.send(event_id, body, now=now, began_s=began_s, may_begin=may_begin)
         except SetupError as error:  # this process cannot sign `v1a`: one that can may send it later
             return Answer("connect", None, 0, str(error))
         if self._guard.open_connections > MAX_KEPT:
@@ -115,7 +130,7 @@ class Sender:
         return answer
 
     async def aclose(self) -> None:
-        """Close every connection. Requests in flight and later ones end as `connect`."""
+        """Close every connection. Requests in flight end as `connect`; no other begins."""
         self._is_closed = True
         if self._idle_timer is not None:
             self._idle_timer.cancel()
@@ -154,20 +169,25 @@ class _Channel:
         )
         self._in_flight = 0
         self._is_retired = False
+        self._is_closed = False
 
-    async def send(self, event_id: str, body: bytes, *, now: datetime, began_s: float) -> Answer:
+    async def send(
+        self, event_id: str, body: bytes, *, now: datetime, began_s: float, may_begin: Callable[[], bool]
+    ) -> Answer:
         request = self._request(event_id, body, now)
         due_s = began_s + self._endpoint.timeout_s
         self._in_flight += 1
         try:
-            outcome, is_kept = await self._exchange(request, due_s)
+            outcome, is_kept = await self._exchange(request, due_s, may_begin)
             is_reconnected = isinstance(outcome, BrokenExchange) and outcome.stale
             if is_reconnected:
-                outcome, is_kept = await self._exchange(request, due_s, fresh=True)
+                outcome, is_kept = await self._exchange(request, due_s, may_begin, fresh=True)
         finally:
             self._in_flight -= 1
             if self._is_retired and not self._in_flight:
                 await self._pool.aclose()
+        if outcome is None:
+            return NOT_BEGUN
         ms = round((self._loop.time() - began_s) * 1000)
         return self._answer(outcome, ms=ms, now=now, is_kept=is_kept, is_reconnected=is_reconnected)
 
@@ -181,15 +201,20 @@ class _Channel:
             await self._pool.aclose()
 
     async def aclose(self) -> None:
+        self._is_closed = True
         await self._pool.aclose()
 
     async def _exchange(
-        self, request: bytes, due_s: float, *, fresh: bool = False
-    ) -> tuple[HttpResponse | BrokenExchange | NoConnection, bool]:
+        self, request: bytes, due_s: float, may_begin: Callable[[], bool], *, fresh: bool = False
+    ) -> tuple[HttpResponse | BrokenExchange | NoConnection | None, bool]:
+        """Return None if the request may not begin. Nothing runs between that question and the first byte."""
         connect_due_s = min(self._loop.time() + self._connect_timeout_s, due_s)
         connection = await self._pool.take(due_s=connect_due_s, fresh=fresh)
         if isinstance(connection, NoConnection):
-            return connection, False
+            return (None if self._is_closed else connection), False
+        if self._is_closed or not may_begin():
+            self._pool.give_back(connection)
+            return None, False
         is_kept = connection.is_kept
         return await self._exchange_on(connection, request, due_s), is_kept
 

@@ -1,7 +1,7 @@
 """The requests of a dispatcher: each queue begins as many as it may, and every answer goes back into its queue.
 
 A queue without events costs nothing: no task, no timer. Guarantee: an exception in here is a failed attempt, never a lost
-delivery.
+delivery. No request begins once its lease has ended, its queue has stopped, or its endpoint has changed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from okane.store.webhook_events import EventRow
 from okane.webhooks.delivery import Answer, Delivery
 from okane.webhooks.metrics import DispatcherMetrics
 from okane.webhooks.payload import body, event_id
+from okane.webhooks.sender import NOT_BEGUN
 from okane.webhooks.served_queue import ServedQueue
 from okane.webhooks.shares import Kind
 from streams.failpoints import failpoint
@@ -112,14 +113,15 @@ class Sending:
             self._of_account[served.endpoint.account_id] -= 1
             if answer is None:
                 served.queue.give_back(one)
+                self._wake_starved()
+                self.wake(served)  # by a changed endpoint it may begin
                 return
             state = served.queue.finish(one, answer, self._clock())
             self._note(one, answer, delivered=state == "delivered")
             if state == "given_up":
                 self._metrics.given_up.inc()
             self._ended(served)
-            if self._starved:
-                self._wake_starved()
+            self._wake_starved()
             one = self._begin(served)
             self.wake(served)
 
@@ -132,18 +134,24 @@ class Sending:
             self.wake(first)
 
     async def _send(self, served: ServedQueue, one: Delivery[EventRow]) -> Answer | None:
-        """Return the answer; None if the lease ran out before the request."""
-        event = one.event.event
+        """Return the answer; None if the request did not begin, since it may not any more, or not like this."""
+        event, endpoint = one.event.event, served.endpoint
+
+        def may_begin() -> bool:
+            queue = served.queue
+            return served.endpoint is endpoint and not queue.stopped and self._clock() < queue.lease.until_s
+
         try:
             if BEFORE_REQUEST.armed:
                 await BEFORE_REQUEST.hit()
-            content = body(one.event, served.endpoint)
-            if self._clock() >= served.queue.lease.until_s:
+            content = body(one.event, endpoint)
+            if not may_begin():
+                return None
+            id_ = event_id(event.payment_id, event.version)
+            answer = await served.sender.send(endpoint, id_, content, now=datetime.now(UTC), may_begin=may_begin)
+            if answer is NOT_BEGUN:
                 return None
             self._count_repeat(served, one)
-            now = datetime.now(UTC)
-            id_ = event_id(event.payment_id, event.version)
-            answer = await served.sender.send(served.endpoint, id_, content, now=now)
             if AFTER_ANSWER.armed:
                 await AFTER_ANSWER.hit()
         except Exception:

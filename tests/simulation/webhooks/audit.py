@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from okane.store.webhook_endpoints import Endpoint
 from okane.store.webhook_queues import QueueBatch
 from tests.simulation.loop import Process
 from tests.simulation.webhooks.tables import Tables
@@ -66,8 +67,9 @@ class WebhookAudit:
         """Note that a process was stopped until now."""
         self._continued_s[process] = self.tables.clock_s()
 
-    def begin(self, process: Process, endpoint_id: UUID, position: int) -> Flight:
-        """Judge a request that begins."""
+    def begin(self, process: Process, endpoint: Endpoint, position: int) -> Flight:
+        """Judge a request that begins, by the endpoint as its sender has it."""
+        endpoint_id = endpoint.id
         event = self.tables.log[position - 1].event
         queue = self.tables.queues.get(endpoint_id)
         flight = Flight(process, -1 if queue is None else queue.epoch, position)
@@ -77,6 +79,8 @@ class WebhookAudit:
             self.report(f"I16: {said}, which is deleted")
         elif not was_stopped and (queue is None or queue.owner != process.name or queue.lease_until_s <= now_s):
             self.report(f"I14: {said} without a lease: {queue}")
+        elif not was_stopped and queue is not None and endpoint.version < queue.seen_version:
+            self.report(f"I15: {said} by version {endpoint.version}, and has confirmed {queue.seen_version}")
         if (
             self.tables.is_delivered(endpoint_id, position)
             and (endpoint_id, position) not in self.replayed

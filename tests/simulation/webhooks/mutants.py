@@ -19,6 +19,7 @@ from okane.webhooks.cursor import Cursor
 from okane.webhooks.delivery import Delivery
 from okane.webhooks.holds import Holds
 from okane.webhooks.queue import EndpointQueue
+from tests.simulation.webhooks.receivers import SimulatedSender
 from tests.simulation.webhooks.tables import QueueRow, Tables
 
 
@@ -70,6 +71,16 @@ def lease_never_ends() -> AbstractContextManager[Any]:
     return patch.object(EndpointQueue, "begin", broken)
 
 
+def begins_without_leave() -> AbstractContextManager[Any]:
+    """A request begins however long it has waited for its connection. Caught by I14, I15 and I16."""
+    send = SimulatedSender.send
+
+    async def broken(self: SimulatedSender, *arguments: Any, **options: Any) -> Any:
+        return await send(self, *arguments, **{**options, "may_begin": lambda: True})
+
+    return patch.object(SimulatedSender, "send", broken)
+
+
 def deletion_is_not_awaited() -> AbstractContextManager[Any]:
     """A deletion is answered at once. Caught by I16."""
 
@@ -116,6 +127,7 @@ MUTANTS: Final[Mapping[str, Callable[[], AbstractContextManager[Any]]]] = {
         no_payment_order,
         no_hold,
         lease_never_ends,
+        begins_without_leave,
         deletion_is_not_awaited,
         results_are_forgotten,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from random import Random
@@ -10,13 +12,15 @@ from uuid import UUID
 
 from okane.store.webhook_endpoints import Endpoint
 from okane.webhooks.payload import parse_event_id
-from okane.webhooks.sender import Answer, Outcome, Sender
+from okane.webhooks.sender import NOT_BEGUN, Answer, Outcome, Sender
 from tests.simulation.loop import current_process
 from tests.simulation.network import PENDING, Exchange, Link, Network, NoAnswer, NotSent
 from tests.simulation.webhooks.audit import WebhookAudit
 from tests.simulation.webhooks.tables import Tables
 
 _LATENCY_S: Final = (0.001, 0.05)
+_CONNECT_S: Final = 5.0
+_SLOWLY: Final = 0.05  # of the connections take seconds
 _SLOW_S: Final = 3.0
 _RETRY_AFTER_S: Final = 1.0
 
@@ -54,6 +58,10 @@ class Receivers:
         """Return the receiver of an endpoint."""
         return self.by_endpoint.setdefault(endpoint_id, Receiver(Link(f"receiver {endpoint_id.int}")))
 
+    def connect_s(self) -> float:
+        """Draw how long a connection takes."""
+        return self._dice.random() * _CONNECT_S if self._dice.random() < _SLOWLY else 0.0
+
     def heal(self) -> None:
         """End all faults."""
         for one in self.by_endpoint.values():
@@ -86,12 +94,17 @@ class SimulatedSender:
     async def aclose(self) -> None:
         """Nothing is open."""
 
-    async def send(self, endpoint: Endpoint, event_id: str, _body: bytes, *, now: datetime) -> Answer:
-        """Send an event. The audit judges its beginning."""
+    async def send(
+        self, endpoint: Endpoint, event_id: str, _body: bytes, *, now: datetime, may_begin: Callable[[], bool]
+    ) -> Answer:
+        """Connect, which may take seconds, and send an event. The audit judges its beginning."""
+        await asyncio.sleep(self._receivers.connect_s())
+        if not may_begin():
+            return NOT_BEGUN
         receivers, change = self._receivers, parse_event_id(event_id)
         assert change is not None
         position = receivers.tables.position_of(*change)
-        flight = receivers.audit.begin(current_process(), endpoint.id, position)
+        flight = receivers.audit.begin(current_process(), endpoint, position)
         outcome: Outcome = "connect"
         status: int | None = None
         try:
