@@ -1,8 +1,8 @@
 """The owners of webhook endpoints: they create, rotate, pause and delete them through the APIs under faults, and keep a
 journal of what was answered.
 
-Each creation has a URL of its own. One without a clear answer may have made an endpoint whose secret was never seen: it is
-deleted later, and what it gets is not judged.
+Each try of a creation has a URL of its own: without a clear answer it may have made an endpoint, which gets requests beside
+the one of the next try. Its secret was never seen, and it is deleted; only order and repeats are judged there.
 """
 
 from __future__ import annotations
@@ -58,7 +58,6 @@ class _Answer:
     body: Mapping[str, Any]
     sent_s: float
     answered_s: float
-    tries: int
 
 
 class Subscribers:
@@ -87,7 +86,7 @@ class Subscribers:
         async with aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False) as http:
             await self._create_at_other_account()
             for name in _PLAN:
-                await self._create(http, name)
+                await self.create(http, name)
             acts = itertools.cycle((self._rotate, self._pause, self._replace))
             while not enough():
                 await asyncio.sleep(self._dice.uniform(*_ROUND_S))
@@ -139,18 +138,19 @@ class Subscribers:
             secrets=(Secret(text=text, asked_s=now_s, known_s=now_s),),
         )
 
-    async def _create(self, http: aiohttp.ClientSession, name: str) -> None:
+    async def create(self, http: aiohttp.ClientSession, name: str) -> None:
+        """Create an endpoint of the plan; delete those that tries without an answer have made."""
         types = _PLAN[name]
         while True:
             path = f"/{name}/{next(self._numbers)}"
             body = {"url": f"{self._cluster.factory.receiver_url}{path}", "types": list(types), **_SETTINGS}
             if types == _DEFAULT_TYPES:
                 del body["types"]
-            answer = await self._insist(http, "POST", _ROUTE, body)
-            if answer.tries == 1:
+            answer = await self._try(http, "POST", _ROUTE, body)
+            if answer is not None:
                 break
-            # An earlier try may have made one as well, with the same URL: neither is judged.
-            await self._insist(http, "DELETE", f"{_ROUTE}/{answer.body['endpoint']['id']}")
+            await asyncio.sleep(_PAUSE_S)
+            await self._tend(http)
         self._endpoints[path] = Endpoint(
             id=answer.body["endpoint"]["id"],
             path=path,
@@ -179,7 +179,7 @@ class Subscribers:
         answer = await self._insist(http, "DELETE", f"{_ROUTE}/{one.id}")
         # A 404 is that of a repeat: an earlier try has deleted it, and its owner has confirmed that.
         self._endpoints[one.path] = replace(one, deleted_s=answer.answered_s)
-        await self._create(http, "churned")
+        await self.create(http, "churned")
 
     def _named(self, name: str) -> Endpoint:
         """Return the newest endpoint of this name."""
@@ -189,19 +189,28 @@ class Subscribers:
         self, http: aiohttp.ClientSession, method: str, route: str, body: Mapping[str, object] | None = None
     ) -> _Answer:
         """Send to one API after the other until there is a clear answer."""
-        sent_s, tries = time.time(), 0
+        sent_s = time.time()
         while True:
-            tries += 1
-            urls = self._cluster.api_urls
-            url = f"{urls[next(self._turns) % len(urls)]}{route}"
-            with contextlib.suppress(aiohttp.ClientError, TimeoutError, ValueError):
-                async with http.request(method, url, json=body) as answer:
-                    document = await answer.json(content_type=None) if answer.status != 204 else {}
-                    if answer.status < 500 and answer.status not in _LATER:
-                        if answer.status >= 400 and not (method == "DELETE" and answer.status == 404):
-                            raise AssertionError(f"{method} {route} was answered {answer.status}: {document}")
-                        return _Answer(answer.status, document or {}, sent_s, time.time(), tries)
+            answer = await self._try(http, method, route, body)
+            if answer is not None:
+                return replace(answer, sent_s=sent_s)
             await asyncio.sleep(_PAUSE_S)
+
+    async def _try(
+        self, http: aiohttp.ClientSession, method: str, route: str, body: Mapping[str, object] | None
+    ) -> _Answer | None:
+        """Send to the next API; return None if its answer is not clear. Raises AssertionError if it refuses."""
+        sent_s = time.time()
+        urls = self._cluster.api_urls
+        url = f"{urls[next(self._turns) % len(urls)]}{route}"
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, ValueError):
+            async with http.request(method, url, json=body) as answer:
+                document = await answer.json(content_type=None) if answer.status != 204 else {}
+                if answer.status < 500 and answer.status not in _LATER:
+                    if answer.status >= 400 and not (method == "DELETE" and answer.status == 404):
+                        raise AssertionError(f"{method} {route} was answered {answer.status}: {document}")
+                    return _Answer(answer.status, document or {}, sent_s, time.time())
+        return None
 
 
 def _secret(answer: _Answer) -> Secret:
