@@ -29,7 +29,7 @@ from torture.clients import CANARIES, TIMEOUT_S, Clients
 from torture.faults import FAULTS
 from torture.faults.listing import why_impossible
 from torture.history.collect import collect, come_to_rest
-from torture.history.watch import Watch
+from torture.history.watch import Watch, note_stalls
 from torture.invariants.verdict import check
 from torture.nemesis import Nemesis
 from torture.options import TortureOptions
@@ -129,7 +129,7 @@ class _Run:
             if self._shape.dispatchers:
                 self._subscribers = Subscribers(self._cluster, seed=self._options.seed)
             self._watch = watch = Watch(self._cluster, http)
-            async with _watching(watch):
+            async with _watching(watch, self._tally):
                 await self._torture(clients, names, impossible)
                 seconds = time.monotonic() - self._started_s
                 waited_s = await self._rest()
@@ -247,10 +247,10 @@ def _allow_many_files() -> None:
 
 
 @contextlib.asynccontextmanager
-async def _watching(watch: Watch) -> AsyncIterator[None]:
-    """Run `watch` while the block runs, and once more at its end."""
+async def _watching(watch: Watch, tally: Tally) -> AsyncIterator[None]:
+    """Run `watch` while the block runs, and once more at its end; note stalls of the machine."""
     done = asyncio.Event()
-    watching = asyncio.create_task(watch.run(done))
+    watching = asyncio.gather(watch.run(done), note_stalls(tally, done))
     try:
         yield
     finally:

@@ -115,18 +115,20 @@ async def test_behaviours_that_do_not_exist_are_refused(tmp_path: Path) -> None:
 
 def test_a_kill_loses_no_line_but_a_torn_one(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    first = ReceiverJournal(path, life="a")
+    first = ReceiverJournal(path, life="a", born_s=0.0)
     number = first.begin(path="/all/1", headers={}, body="{}", began_s=1.0)
     first.end(number, status=200, at_s=2.0)
     first.begin(path="/all/2", headers={}, body="{}", began_s=3.0)  # in hand when it dies
     first.close()
     with path.open("ab") as file:
         file.write(b'{"request": "a-3", "pa')
-    second = ReceiverJournal(path, life="b")
+    second = ReceiverJournal(path, life="b", born_s=4.0)
     second.end(second.begin(path="/all/3", headers={}, body="{}", began_s=5.0), status=500, at_s=6.0)
+    second.begin(path="/all/4", headers={}, body="{}", began_s=7.0)
     second.close()
     assert [(one.path, one.status, one.ended_s) for one in read_arrivals(path)] == [
         ("/all/1", 200, 2.0),
+        ("/all/2", 0, 4.0),
         ("/all/3", 500, 6.0),
-        ("/all/2", 0, float("inf")),
+        ("/all/4", 0, float("inf")),
     ]

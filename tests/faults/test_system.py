@@ -38,7 +38,7 @@ def test_a_crash_point_stays_armed_until_it_strikes() -> None:
     assert points.arm() == {"OKANE_FAILPOINT": "charge.there:kill:1"}
     assert not points.add("settle.next:kill:1")  # it is taken in when the first has struck
     assert points.arm() == {"OKANE_FAILPOINT": "charge.there:kill:1"}  # another signal killed the process
-    assert points.on_death(-signal.SIGKILL)
+    assert points.on_death(-signal.SIGKILL, alive_s=1.0)
     assert points.arm() == {"OKANE_FAILPOINT": "settle.next:kill:1"}
     assert tally.points == {"charge.there": 1}
     assert tally.kills == {"worker": 1}
@@ -48,10 +48,10 @@ def test_a_crash_point_stays_armed_until_it_strikes() -> None:
 def test_a_death_that_no_crash_point_ordered_is_none_of_theirs() -> None:
     tally = Tally()
     points = crash_points(tally)
-    assert not points.on_death(-signal.SIGKILL)
+    assert not points.on_death(-signal.SIGKILL, alive_s=1.0)
     points.add("charge.there:kill:1")
     points.arm()
-    assert not points.on_death(1)
+    assert not points.on_death(1, alive_s=1.0)
     assert tally.kill_count == 0
 
 
@@ -65,13 +65,24 @@ def test_a_crash_point_that_delays_counts_once_it_is_armed() -> None:
     assert not points.drop()
 
 
+def test_a_crash_point_that_raises_may_strike_until_the_process_ends() -> None:
+    tally = Tally()
+    points = crash_points(tally)
+    points.add("charge.there:raise:1")
+    points.arm()
+    [strike] = tally.strikes
+    assert strike.until_s == float("inf")
+    points.on_death(-signal.SIGKILL, alive_s=1.0, is_killed=True)
+    assert strike.since_s <= strike.until_s < float("inf")
+
+
 def test_a_crash_point_may_still_strike_after_all_were_dropped() -> None:
     tally = Tally()
     points = crash_points(tally)
     points.add("charge.there:kill:1")
     points.arm()
     assert points.drop()
-    assert points.on_death(-signal.SIGKILL)
+    assert points.on_death(-signal.SIGKILL, alive_s=1.0)
     assert tally.kills == {"worker": 1}
     assert points.arm() == {}
 
@@ -149,10 +160,31 @@ class Sleeper(Server):
         return self._child is not None and "up" in self._child.last_lines(1).partition("\n")[2]
 
 
+STRUCK_AT_ITS_END = """
+import os, signal
+signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+print('up', flush=True)
+signal.pause()
+"""
+
+
 @contextlib.asynccontextmanager
-async def running(folder: Path, tally: Tally, **options: Any) -> AsyncIterator[tuple[Program, asyncio.Task[None]]]:
+async def running(
+    folder: Path,
+    tally: Tally,
+    *,
+    build: Callable[[], Server] | None = None,
+    points: CrashPoints | None = None,
+    **options: Any,
+) -> AsyncIterator[tuple[Program, asyncio.Task[None]]]:
     server = Sleeper(folder / "log", **options)
-    one = Program(kind="sleeper", build=lambda: server, roster=DataFolder(folder).roster, tally=tally)
+    one = Program(
+        kind="sleeper",
+        build=build or (lambda: server),
+        roster=DataFolder(folder).roster,
+        tally=tally,
+        points=points,
+    )
     keeping = asyncio.create_task(one.keep())
     try:
         yield one, keeping
@@ -174,6 +206,38 @@ async def test_a_killed_program_is_counted_and_comes_back(tmp_path: Path) -> Non
         await eventually(lambda: bool(tally.unexpected))
     assert tally.kills == {"sleeper": 1}
     assert tally.unexpected == {"sleeper died (signal 15)": 1}
+    assert [(one.process, one.code) for one in tally.endings] == [("sleeper", -9), ("sleeper", -15)]
+    assert all(one.alive_s <= one.gone_s for one in tally.endings)
+
+
+async def test_a_crash_point_that_strikes_a_program_told_to_end_is_counted(tmp_path: Path) -> None:
+    """The last results are written after the SIGTERM: what dies there has lost them."""
+    tally = Tally()
+    points = CrashPoints(process="sleeper", kind="sleeper", tally=tally, stopped_s=0.1)
+    points.add("webhooks.before_results:kill:1")
+
+    def build() -> Sleeper:
+        points.arm()
+        return Sleeper(tmp_path / "log", STRUCK_AT_ITS_END)
+
+    async with running(tmp_path, tally, build=build, points=points) as (one, _):
+        await one.ready(within_s=20)
+        await one.end_with(signal.SIGTERM)
+        await eventually(lambda: bool(tally.strikes))
+    assert tally.points == {"webhooks.before_results": 1}
+    assert [death.process for death in tally.deaths] == ["sleeper"]
+    assert tally.endings[0].code == -signal.SIGKILL
+    assert not tally.unexpected
+
+
+async def test_a_program_that_ends_for_want_of_rights_is_expected_while_they_are_missing(tmp_path: Path) -> None:
+    tally = Tally()
+    async with running(tmp_path, tally, code="raise SystemExit(2)"):
+        with tally.rights_missing():
+            await eventually(lambda: len(tally.endings) > 1)
+            assert not tally.unexpected
+        await eventually(lambda: bool(tally.unexpected))
+    assert set(tally.unexpected) == {"sleeper exited with 2"}
 
 
 async def test_a_program_that_is_held_down_stays_down(tmp_path: Path) -> None:

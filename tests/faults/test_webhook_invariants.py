@@ -17,6 +17,8 @@ from tests.faults.webhook_histories import (
     ALL,
     DEAD_FROM_S,
     DEATH,
+    DELETED,
+    ENDED_S,
     ENDPOINTS,
     OTHER,
     ROTATED,
@@ -34,18 +36,40 @@ from tests.faults.webhook_histories import (
     with_webhooks,
 )
 from torture.history.journals import History
-from torture.history.troubles import troubles
-from torture.history.webhooks import CONFIRMED_S, Secret, read_received, reported, type_of
+from torture.history.troubles import delays, stalls, troubles
+from torture.history.webhooks import CONFIRMED_S, Delay, Secret, Trouble, read_received, reported, type_of
 from torture.invariants.verdict import check
 from torture.options import TortureOptions
 from torture.receiver.journal import ReceiverJournal
+from torture.system.crash_points import DELAY_S
 from torture.system.shape import Shape
-from torture.system.tally import Death, FaultTime, Strike, Tally
+from torture.system.tally import Ending, FaultTime, Stall, Strike, Tally
 
 OF_WEBHOOKS = [f"I{number}" for number in range(13, 20)]
 PLAIN = Place(ALL.path, "plain", 2)
 RETRIED = Place(ALL.path, "retried", 2)
 AT_ROTATED = Place(ROTATED.path, "plain", 2)
+
+
+AT_ONCE_S = 0.1  # until its result is written, as a rule
+RAISED = replace(DEATH, what="failpoint in dispatcher-1", most=1)
+SENT_AGAIN = with_requests(lambda one: [one, later(one, 30)], PLAIN)
+
+
+def death_after(seconds: float) -> Trouble:
+    """The death of a dispatcher, so long after the end of the request at PLAIN."""
+    [one] = [
+        one
+        for one in of(with_webhooks()).received
+        if (one.path, one.payment_id, one.version) == (PLAIN.path, f"id-{PLAIN.payment}", PLAIN.version)
+    ]
+    return replace(DEATH, since_s=one.ended_s + seconds, until_s=one.ended_s + seconds + 0.1)
+
+
+def stalled_after(seconds: float, *, by_s: float) -> Delay:
+    """A stall of the machine, so long after the end of the request at PLAIN."""
+    since_s = death_after(seconds).since_s
+    return Delay(since_s, since_s + by_s, by_s)
 
 
 def slow_beside_the_dead(history: History) -> History:
@@ -138,9 +162,24 @@ BROKEN: dict[str, tuple[str, Spoil]] = {
     ),
     # I18
     "sent again for no reason": ("I18", with_requests(lambda one: [one, later(one, 30)], PLAIN)),
+    "sent again long before its owner's death": (
+        "I18",
+        lambda history: having(troubles=[death_after(AT_ONCE_S + 3)])(SENT_AGAIN(history)),
+    ),
+    "twice sent again, though only one answer was lost": (
+        "I18",
+        lambda history: having(troubles=[RAISED])(
+            with_requests(lambda one: [one, later(one, 30)], RETRIED)(SENT_AGAIN(history))
+        ),
+    ),
     # I19
     "slow beside a dead endpoint": ("I19", slow_beside_the_dead),
 }
+
+
+def first_at(history: History, path: str) -> float:
+    """Return when the first request came to a path."""
+    return min(one.began_s for one in of(history).received if one.path == path)
 
 
 def position_of(history: History, payment: str, version: int) -> int:
@@ -185,6 +224,20 @@ EXCUSED: dict[str, Spoil] = {
     "sent again after its owner's death": lambda history: having(troubles=[DEATH])(
         with_requests(lambda one: [one, later(one, 9)], PLAIN)(history)
     ),
+    "sent again since its answer was lost by a failure": lambda history: having(troubles=[RAISED])(SENT_AGAIN(history)),
+    "sent again after a death before which the machine stalled": lambda history: having(
+        troubles=[death_after(AT_ONCE_S + 3)], delays=[stalled_after(AT_ONCE_S, by_s=3)]
+    )(SENT_AGAIN(history)),
+    "read after the deletion by a receiver that was stalled": lambda history: having(
+        endpoints=[
+            replace(one, deleted_s=first_at(history, DELETED.path) - 3) if one.path == DELETED.path else one
+            for one in ENDPOINTS
+        ],
+        stalls=[Delay(first_at(history, DELETED.path) - 2.5, ENDED_S, ENDED_S)],
+    )(history),
+    "slow beside a dead endpoint while the machine stalled": lambda history: having(
+        stalls=[Delay(one.began_s - 1.9, one.began_s, 1.9) for one in of(slow_beside_the_dead(history)).received]
+    )(slow_beside_the_dead(history)),
     "tried until it was accepted": with_requests(
         lambda one: [replace(one, accepted=False), later(one, 0.1, accepted=False), later(one, 0.2)], PLAIN
     ),
@@ -247,7 +300,7 @@ def test_the_signatures_of_the_journal_are_verified_with_every_secret(tmp_path: 
         }
     )
     at = datetime.fromtimestamp(1_800_000_000, UTC)
-    journal = ReceiverJournal(tmp_path / "journal", life="a")
+    journal = ReceiverJournal(tmp_path / "journal", life="a", born_s=0.0)
     for signatures in (
         Webhook(new).sign("evt_1_2", at, body),
         f"{Webhook(new).sign('evt_1_2', at, body)} {Webhook(old).sign('evt_1_2', at, body)}",
@@ -278,15 +331,33 @@ def test_only_what_concerns_deliveries_excuses_a_repeat() -> None:
         ("failpoint_kill", "dispatcher-1"),
     ):
         tally.times.append(FaultTime(fault=fault, touched=frozenset({touched}), since_s=1.0, until_s=2.0))
-    tally.deaths += [Death("dispatcher-1", 5.0), Death("worker-1", 6.0)]
-    tally.strikes += [Strike("dispatcher-1", "stop", 7.0), Strike("worker-1", "stop", 8.0)]
-    found = troubles(tally, Shape.of(TortureOptions(dispatchers=2)))
-    assert {(one.what, one.cuts_off) for one in found} == {
-        ("stop_dispatcher", True),
-        ("blackhole", True),
-        ("stop_postgres", True),
-        ("receiver_silent", False),
-        ("death of dispatcher-1", False),
-        ("failpoint in dispatcher-1", True),
+    tally.endings += [
+        Ending(process="dispatcher-1", alive_s=5.0, gone_s=5.5, code=-9),
+        Ending(process="dispatcher-2", alive_s=6.0, gone_s=6.5, code=0),  # drained: it has lost nothing
+        Ending(process="worker-1", alive_s=7.0, gone_s=7.5, code=-9),
+    ]
+    tally.strikes += [
+        Strike(process=process, action=action, since_s=since_s, until_s=since_s + 1)
+        for process, action, since_s in (
+            ("dispatcher-1", "stop", 10.0),
+            ("worker-1", "stop", 11.0),
+            ("dispatcher-1", "raise", 12.0),
+            ("dispatcher-1", "delay", 13.0),
+            ("dispatcher-1", "kill", 14.0),
+        )
+    ]
+    tally.stalls.append(Stall(20.0, 22.0))
+    shape = Shape.of(TortureOptions(dispatchers=2))
+    found = troubles(tally, shape)
+    assert {(one.what, one.since_s, one.until_s, one.cuts_off, one.most) for one in found} == {
+        ("stop_dispatcher", 1.0, 5.0, True, None),
+        ("blackhole", 1.0, 5.0, True, None),
+        ("stop_postgres", 1.0, 5.0, True, None),
+        ("receiver_silent", 1.0, 5.0, False, None),
+        ("death of dispatcher-1", 5.0, 5.5, False, None),
+        ("failpoint in dispatcher-1", 10.0, 14.0, True, None),
+        ("failpoint in dispatcher-1", 12.0, 13.0, False, 1),
     }
-    assert len(found) == 6
+    assert len(found) == 7
+    assert stalls(tally) == [Delay(20.0, 22.0, 2.0)]
+    assert delays(tally, shape) == [Delay(20.0, 22.0, 2.0), Delay(13.0, 14.0, DELAY_S)]

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from torture.faults.fault import Fault, Made
 from torture.schedule import Step, pick
 from torture.system.cluster import Cluster
+from torture.system.crash_points import DELAY_S
 from torture.system.shape import Shape
 
 # Some failpoints are passed all the time and some seldom: mostly they strike the first time.
@@ -43,7 +44,7 @@ FAILPOINT_FAULTS = tuple(
         name=f"failpoint_{action}",
         meaning=meaning,
         targets=_points,
-        made=_armed(action if action != "delay" else "delay=1.5"),
+        made=_armed(action if action != "delay" else f"delay={DELAY_S}"),
         weight=weight,
         touches=lambda step, shape: (_host(step, shape),),
     )

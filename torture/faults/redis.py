@@ -95,11 +95,12 @@ def _refusing(refuse: Sequence[str], permit: Sequence[str]) -> Made:
 
     @contextlib.asynccontextmanager
     async def made(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
-        await _execute(cluster, cluster.primary, "ACL", "SETUSER", "default", *refuse)
-        try:
-            yield
-        finally:
-            await _execute(cluster, cluster.primary, "ACL", "SETUSER", "default", *permit)
+        with cluster.tally.rights_missing():
+            await _execute(cluster, cluster.primary, "ACL", "SETUSER", "default", *refuse)
+            try:
+                yield
+            finally:
+                await _execute(cluster, cluster.primary, "ACL", "SETUSER", "default", *permit)
         cluster.tally.redis_back.append(time.time())
 
     return made

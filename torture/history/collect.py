@@ -24,7 +24,7 @@ from torture.history.journals import (
     read_gateway_charges,
     read_rows,
 )
-from torture.history.troubles import troubles
+from torture.history.troubles import delays, stalls, troubles
 from torture.history.watch import Watch
 from torture.history.webhooks import Comparison, Endpoint, WebhookHistory, delivered, read_received, read_tables
 from torture.system.cluster import Cluster
@@ -116,6 +116,8 @@ async def _webhooks(cluster: Cluster, endpoints: Sequence[Endpoint], dead_path: 
         received=await asyncio.to_thread(read_received, cluster.factory.receiver_journal, endpoints),
         tables=await read_tables(cluster.database_url),
         troubles=troubles(cluster.tally, cluster.shape),
+        delays=delays(cluster.tally, cluster.shape),
+        stalls=stalls(cluster.tally),
         comparison=None
         if died is None or dead_path is None
         else Comparison(alone=died[:2], beside_dead=died[1:], dead_path=dead_path),

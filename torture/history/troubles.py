@@ -1,19 +1,17 @@
-"""The times in which the result of a delivery may be lost: its owner, its receiver, or Postgres was in trouble. Pure."""
+"""The times in which the result of a delivery may be lost, since its owner, its receiver, or Postgres was in trouble; and
+those in which it is written later. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from torture.history.webhooks import Trouble
+from torture.history.webhooks import Delay, Trouble
+from torture.system.crash_points import DELAY_S
 from torture.system.shape import Shape
 from torture.system.tally import Tally
 
-_AFTERWARDS_S = 3.0  # until sessions are back, and what waited in memory is written
-_NOTED_S = 1.0  # a death is seen so much later at most
-_DELAYED_S = 10.0  # a failpoint that delays or raises is passed within this time of the start
-_STOPPED_S = 15.0
-_STRIKES_S: Final = {"kill": 0.0, "stop": _STOPPED_S}
+_AFTERWARDS_S: Final = 3.0  # until sessions are back, and what waited in memory is written
 # An answer that the receiver has noted may come too late, or never.
 _OF_RECEIVER = frozenset({"receiver_slow", "receiver_silent", "receiver_down", "kill_receiver"})
 _KILLS = frozenset({"kill_dispatcher", *_OF_RECEIVER})
@@ -39,17 +37,37 @@ def _of_faults(tally: Tally, shape: Shape) -> Iterator[Trouble]:
 
 
 def _of_deaths(tally: Tally, shape: Shape) -> Iterator[Trouble]:
-    for death in tally.deaths:
-        if death.process in ("receiver", *shape.dispatchers):
-            yield Trouble(what=f"death of {death.process}", since_s=death.at_s - _NOTED_S, until_s=death.at_s)
+    """Every end counts, whatever its cause, but that of a process that has written all it had."""
+    for end in tally.endings:
+        if end.process in ("receiver", *shape.dispatchers) and end.code != 0:
+            yield Trouble(what=f"death of {end.process}", since_s=end.alive_s, until_s=end.gone_s)
 
 
 def _of_failpoints(tally: Tally, shape: Shape) -> Iterator[Trouble]:
+    """One that kills is a death; one that delays costs no answer (see `delays`)."""
     for strike in tally.strikes:
-        if strike.process in shape.dispatchers:
-            yield Trouble(
-                what=f"failpoint in {strike.process}",
-                since_s=strike.at_s - _NOTED_S,
-                until_s=strike.at_s + _STRIKES_S.get(strike.action, _DELAYED_S),
-                cuts_off=strike.action == "stop",
-            )
+        if strike.process not in shape.dispatchers:
+            continue
+        what = f"failpoint in {strike.process}"
+        if strike.action == "stop":
+            until_s = strike.until_s + _AFTERWARDS_S
+            yield Trouble(what=what, since_s=strike.since_s, until_s=until_s, cuts_off=True)
+        elif strike.action == "raise":
+            yield Trouble(what=what, since_s=strike.since_s, until_s=strike.until_s, most=1)
+
+
+def delays(tally: Tally, shape: Shape) -> Sequence[Delay]:
+    """Return what made the dispatchers write later: stalls of the machine, and their failpoints that delay."""
+    return [
+        *stalls(tally),
+        *(
+            Delay(strike.since_s, strike.until_s, DELAY_S)
+            for strike in tally.strikes
+            if strike.process in shape.dispatchers and strike.action == "delay"
+        ),
+    ]
+
+
+def stalls(tally: Tally) -> Sequence[Delay]:
+    """Return the stalls of the machine."""
+    return [Delay(one.since_s, one.until_s, one.until_s - one.since_s) for one in tally.stalls]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,9 +18,12 @@ from streams import connect
 from torture.history.journals import ProviderCounts
 from torture.system.cluster import Cluster
 from torture.system.program import Program
+from torture.system.tally import Stall, Tally
 
 _EVERY_S = 1.0
 _PATIENCE_S = 0.5
+_STALL_EVERY_S = 0.05
+_STALL_S = 0.3
 _WARM_S = 3.0  # before this a process has not yet the size that it will keep
 
 
@@ -91,6 +95,16 @@ class Watch:
         self.last |= await asyncio.to_thread(_sizes, list(self._cluster.programs.values()))
         for name, size in self.last.items():
             self.first.setdefault(name, size)
+
+
+async def note_stalls(tally: Tally, stop: asyncio.Event) -> None:
+    """Note the times in which the machine did not let this program run, until `stop` is set."""
+    while not stop.is_set():
+        since_s = time.time()
+        await asyncio.sleep(_STALL_EVERY_S)
+        until_s = time.time()
+        if until_s - since_s > _STALL_S:
+            tally.stalls.append(Stall(since_s, until_s))
 
 
 def _sizes(programs: list[Program]) -> Mapping[str, Size]:

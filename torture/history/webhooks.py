@@ -114,13 +114,23 @@ class LogRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
-    """A time in which the result of a delivery may be lost. `cuts_off` if an owner may outlive its lease in it, and leave a
-    request on its way."""
+    """A time in which the result of a delivery may be lost, and of `most` at most. `cuts_off` if an owner may outlive its
+    lease in it, and leave a request on its way."""
 
     what: str
     since_s: float
     until_s: float
     cuts_off: bool = False
+    most: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """A time in which something takes `by_s` longer, once."""
+
+    since_s: float
+    until_s: float
+    by_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +163,8 @@ class WebhookHistory:
     received: Sequence[Received]
     tables: WebhookTables
     troubles: Sequence[Trouble] = ()
+    delays: Sequence[Delay] = ()  # of the dispatchers, the stalls among them
+    stalls: Sequence[Delay] = ()  # of the machine
     comparison: Comparison | None = None
 
 

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torture.history.journals import History
-from torture.history.webhooks import CONFIRMED_S, Endpoint, LogRow, Received, Trouble, WebhookHistory, reported
+from torture.history.webhooks import CONFIRMED_S, Delay, Endpoint, LogRow, Received, Trouble, WebhookHistory, reported
 from torture.invariants.violation import Violation
 
 _ARRIVAL_S = 1.0  # a request that was sent before may be read so much later by a busy receiver
@@ -87,7 +87,7 @@ def nothing_uncalled_arrives(history: History, webhooks: WebhookHistory) -> Iter
         row = history.rows.get(one.payment_id)
         if (
             deleted_s is not None
-            and one.began_s > deleted_s + _ARRIVAL_S
+            and one.began_s > _delayed(webhooks.stalls, deleted_s, _ARRIVAL_S)
             and not _troubled(stops, deleted_s, deleted_s)
         ):
             yield Violation("I16", one.webhook_id, f"began at {one.path} after its deletion", f"{one}, {endpoint}")
@@ -123,10 +123,17 @@ def repeats_have_a_reason(_history: History, webhooks: WebhookHistory) -> Iterat
     by_event: defaultdict[tuple[str, str], list[Received]] = defaultdict(list)
     for one in webhooks.received:
         by_event[one.path, one.webhook_id].append(one)
+    unlimited = [one for one in webhooks.troubles if one.most is None]
+    left = {one: one.most for one in webhooks.troubles if one.most is not None}
     for (path, webhook_id), requests in by_event.items():
         requests.sort(key=lambda one: one.began_s)
         for number, one in enumerate(requests[:-1]):
-            if one.accepted and not _troubled(webhooks.troubles, one.began_s, one.ended_s + _WRITTEN_S):
+            written_s = _delayed(webhooks.delays, one.ended_s, _WRITTEN_S)
+            if (
+                one.accepted
+                and not _troubled(unlimited, one.began_s, written_s)
+                and not _takes_one(left, one.began_s, written_s)
+            ):
                 evidence = f"{one}, {requests[number + 1]}"
                 yield Violation("I18", webhook_id, f"was accepted at {path}, and sent again for no reason", evidence)
                 break
@@ -237,8 +244,31 @@ def _troubled(troubles: Sequence[Trouble], since_s: float, until_s: float) -> bo
     return any(one.since_s <= until_s and since_s <= one.until_s for one in troubles)
 
 
+def _takes_one(left: dict[Trouble, int], since_s: float, until_s: float) -> bool:
+    """Take one from what a trouble may still explain; return False if there is none."""
+    for trouble, count in left.items():
+        if count and _troubled([trouble], since_s, until_s):
+            left[trouble] -= 1
+            return True
+    return False
+
+
+def _delayed(delays: Sequence[Delay], since_s: float, within_s: float) -> float:
+    """Return when something is done at the latest that takes `within_s`, and longer by the delays that it meets."""
+    done_s = since_s + within_s
+    for one in sorted(delays, key=lambda one: one.since_s):
+        if one.since_s <= done_s and since_s <= one.until_s:
+            done_s += one.by_s
+    return done_s
+
+
+def _stalled_s(stalls: Sequence[Delay], since_s: float, until_s: float) -> float:
+    return sum(max(0.0, min(one.until_s, until_s) - max(one.since_s, since_s)) for one in stalls)
+
+
 def _samples(history: History, webhooks: WebhookHistory) -> tuple[Sequence[float], Sequence[float]] | None:
-    """Return the seconds from commit to acceptance at the other endpoints in both times; None if there are too few."""
+    """Return the seconds from commit to acceptance at the other endpoints in both times, without stalls of the machine;
+    None if there are too few."""
     if webhooks.comparison is None:
         return None
     alone, beside = webhooks.comparison.alone, webhooks.comparison.beside_dead
@@ -254,7 +284,10 @@ def _samples(history: History, webhooks: WebhookHistory) -> tuple[Sequence[float
                 first: dict[str, float] = {}
                 for one in accepted.get(key, ()):
                     first[one.path] = min(one.ended_s, first.get(one.path, float("inf")))
-                samples[number].extend(ended_s - committed_s for ended_s in first.values())
+                samples[number].extend(
+                    ended_s - committed_s - _stalled_s(webhooks.stalls, committed_s, ended_s)
+                    for ended_s in first.values()
+                )
     return samples if min(map(len, samples)) >= _FEWEST else None
 
 

@@ -1,4 +1,4 @@
-"""The journal of the receiver: two JSON lines for each request, at its arrival and at its end.
+"""The journal of the receiver: a JSON line for each of its lives, and two for each request, at its arrival and at its end.
 
 Promise: what an answer tells is in the journal before it is sent. A request without a second line was in hand when the
 receiver died.
@@ -17,8 +17,9 @@ from typing import Any
 class Arrival:
     """One request. Times are seconds since the epoch; `began_s` is that of its first byte.
 
-    `ended_s` is when the answer was sent or the sender hung up, infinite if the receiver died first. `status` is the answer
-    whose head was sent whole, 0 if there was none.
+    `ended_s` is when the answer was sent or the sender hung up, or when the receiver was back if it died first: until then
+    no other request could come. It is infinite for what was in hand at the end. `status` is the answer whose head was sent
+    whole, 0 if there was none.
     """
 
     path: str
@@ -34,14 +35,15 @@ class Arrival:
 
 
 class ReceiverJournal:
-    """Writes the lines. `life` makes the numbers of one life differ from those of another."""
+    """Writes the lines. `life` makes the numbers of one life, which begins at `born_s`, differ from those of another."""
 
-    def __init__(self, path: Path, *, life: str) -> None:
+    def __init__(self, path: Path, *, life: str, born_s: float) -> None:
         self._file = path.open("ab", buffering=0)
         self._life = life
         self._count = 0
         if self._file.tell():
             self._file.write(b"\n")  # ends a line that a kill has torn
+        self._write({"life": life, "at_s": born_s})
 
     def begin(self, *, path: str, headers: Mapping[str, str], body: str, began_s: float) -> str:
         """Write the arrival of a request; return its number."""
@@ -68,6 +70,9 @@ def read_arrivals(path: Path) -> Iterator[Arrival]:
     for line in _lines(path):
         if "request" in line:
             begun[line["request"]] = line
+        elif "life" in line:
+            yield from (_arrival(request, status=0, ended_s=line["at_s"]) for request in begun.values())
+            begun.clear()
         else:
             request = begun.pop(line["end_of"])
             yield _arrival(request, status=line["status"], ended_s=line["at_s"])

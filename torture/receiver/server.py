@@ -168,7 +168,9 @@ class _Connection(asyncio.Protocol):
 
 async def serve(*, port: int, journal: Path, seed: int, stop: asyncio.Event) -> None:
     """Serve on the loopback address until `stop` is set."""
-    receiver = Receiver(ReceiverJournal(journal, life=secrets.token_hex(4)), dice=random.Random(seed))
+    receiver = Receiver(
+        ReceiverJournal(journal, life=secrets.token_hex(4), born_s=time.time()), dice=random.Random(seed)
+    )
     connections: set[_Connection] = set()
     server = await asyncio.get_running_loop().create_server(
         lambda: _Connection(receiver, connections), "127.0.0.1", port

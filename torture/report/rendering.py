@@ -56,6 +56,8 @@ def _lines(report: TortureReport) -> Iterator[str]:
         f"  wake-ups sent again by the sweep (in the last life of each worker): {report.swept:,.0f}; "
         f"late results: {report.late_results:,}; Redis commands over 10 ms: {report.slow_commands:,}"
     )
+    if report.stalls:
+        yield f"  the machine stalled {report.stalls:,} times, {report.stalled_s:,.1f} s in all"
     sizes = (
         f"{name} {first.rss_mb:g} -> {last.rss_mb:g} MB, {first.descriptors} -> {last.descriptors}"
         for name, (first, last) in report.sizes.items()

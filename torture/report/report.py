@@ -65,6 +65,8 @@ class TortureReport:
     late_results: int
     webhooks: int  # accepted by the receiver, each once
     webhook_repeats: int  # accepted again
+    stalls: int  # times in which the machine did not let this program run
+    stalled_s: float  # in all
     sizes: Mapping[str, tuple[Size, Size]]  # first and last look
     folder: str | None  # where it is kept
 
@@ -158,6 +160,8 @@ def build_report(
         late_results=sum(event.event == "late_result" for timeline in history.events.values() for event in timeline),
         webhooks=len(accepted),
         webhook_repeats=accepted.total() - len(accepted),
+        stalls=len(tally.stalls),
+        stalled_s=round(sum(one.until_s - one.since_s for one in tally.stalls), 1),
         sizes={name: (watch.first[name], watch.last[name]) for name in watch.first},
         folder=None if folder is None else str(folder),
     )

@@ -19,6 +19,7 @@ import psutil
 from okane.local.processes import Child
 from torture.system.tally import Strike, Tally
 
+DELAY_S = 1.5  # of a failpoint that delays
 _IMPATIENT_S = 8.0
 
 
@@ -32,7 +33,9 @@ class CrashPoints:
         self._stopped_s = stopped_s
         self._queue: deque[str] = deque()
         self._armed: str | None = None
+        self._lasting: Strike | None = None  # of a failpoint that delays or raises in this life
         self._armed_at_s = 0.0
+        self._running_s = 0.0  # when it was last seen not to be stopped
         self._sleeping = False
 
     @property
@@ -58,37 +61,49 @@ class CrashPoints:
         """The environment of the next start."""
         self._armed = self._queue[0] if self._queue else None
         self._armed_at_s = time.monotonic()
+        self._running_s = time.time()
         self._sleeping = False
         if self._armed is None:
             return {}
         spec = self._armed
         if _action(spec) not in ("kill", "stop"):
-            self._struck()
+            self._lasting = self._struck(since_s=time.time())
         return {"OKANE_FAILPOINT": spec}
 
-    def on_death(self, code: int) -> bool:
-        """Handle an end without a signal from here; return True if the failpoint caused it."""
-        if code != -signal.SIGKILL or self._armed is None or _action(self._armed) != "kill":
+    def on_death(self, code: int, *, alive_s: float, is_killed: bool = False) -> bool:
+        """Handle the end of a process that was alive at `alive_s`; return True if the failpoint caused it.
+
+        `is_killed`: by a signal from here.
+        """
+        if self._lasting is not None:
+            self._lasting.until_s, self._lasting = time.time(), None
+        if is_killed or code != -signal.SIGKILL or self._armed is None or _action(self._armed) != "kill":
             return False
-        self._struck()
+        self._struck(since_s=alive_s).until_s = time.time()
         self._tally.killed(self._kind, self._process)
         return True
 
     def look(self, child: Child) -> None:
         """Wake it up later, if it has stopped itself."""
-        if self._armed is None or _action(self._armed) != "stop" or self._sleeping or not _stopped(child.pid):
+        if self._armed is None or _action(self._armed) != "stop" or self._sleeping:
+            return
+        now_s = time.time()
+        if not _stopped(child.pid):
+            self._running_s = now_s
             return
         self._sleeping = True
-        self._struck()
-        asyncio.get_running_loop().call_later(self._stopped_s, _wake, child)
+        strike = self._struck(since_s=self._running_s)
+        asyncio.get_running_loop().call_later(self._stopped_s, _wake, child, strike)
 
-    def _struck(self) -> None:
+    def _struck(self, *, since_s: float) -> Strike:
         assert self._armed is not None
         self._tally.points[self._armed.partition(":")[0]] += 1
-        self._tally.strikes.append(Strike(self._process, _action(self._armed), time.time()))
+        strike = Strike(process=self._process, action=_action(self._armed), since_s=since_s)
+        self._tally.strikes.append(strike)
         with contextlib.suppress(ValueError):
             self._queue.remove(self._armed)
         self._armed = None
+        return strike
 
 
 def _action(spec: str) -> str:
@@ -102,7 +117,8 @@ def _stopped(pid: int) -> bool:
         return False
 
 
-def _wake(child: Child) -> None:
+def _wake(child: Child, strike: Strike) -> None:
     if child.exit_code() is None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child.pid, signal.SIGCONT)
+    strike.until_s = time.time()

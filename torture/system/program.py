@@ -17,7 +17,7 @@ import psutil
 
 from okane.local.processes import Child, Roster
 from okane.local.server import Server, StartError, describe_exit
-from torture.system.tally import Tally
+from torture.system.tally import Ending, Tally
 
 _POLL_S = 0.03
 _READY_TIMEOUT_S = 60.0
@@ -26,13 +26,14 @@ _TRIES = 100  # a disk that is full for seconds is sat out; a program that never
 _FIRST_TRIES = 5  # nothing is broken yet: what does not start now never will
 _HELPED_AFTER = 15  # failed starts: about when an operator would step in
 _GONE_S = 10.0
+_CANNOT_RUN = 2  # the exit code of a process whose settings or rights have to be corrected first
 
 
 class Points(Protocol):
     """The failpoints of a program (see crash_points.py). These do nothing."""
 
-    def on_death(self, code: int) -> bool:
-        """Return True if this end was intended."""
+    def on_death(self, code: int, *, alive_s: float, is_killed: bool = False) -> bool:
+        """Return True if a failpoint caused this end. It was last seen alive at `alive_s`; `is_killed`: from here."""
         return False
 
     def look(self, child: Child) -> None:
@@ -68,8 +69,9 @@ class Program:
         self._holders = 0
         self._frozen = False
         self._was_ready = False
-        self._ordered = False  # its next end is our doing
+        self._ordered: signal.Signals | None = None  # its next end is our doing
         self._born_at_s = 0.0
+        self._alive_s = 0.0  # when it was last seen alive, since the epoch
 
     @property
     def pid(self) -> int:
@@ -101,9 +103,10 @@ class Program:
             code = await self._exit()
             self._ready.clear()
             self._down.set()
+            self._tally.endings.append(Ending(process=self.name, alive_s=self._alive_s, gone_s=time.time(), code=code))
             if self._was_ordered(code):
                 failures = 0
-            else:
+            elif not self._lacks_rights(code):
                 self._tally.unexpected[f"{self.kind} {describe_exit(code)}"] += 1
             if failures:
                 await asyncio.sleep(_PAUSE_S)
@@ -132,7 +135,7 @@ class Program:
         """Send it a signal that ends it, and wait until it is gone. Does nothing if it is."""
         if not self.alive:
             return
-        self._ordered = True
+        self._ordered = number
         self._down.clear()
         family = _descendants(self.pid)
         self.signal(number)
@@ -174,32 +177,42 @@ class Program:
         return self.server.child
 
     def _launch(self) -> None:
-        self._ordered = False
+        self._ordered = None
         self.server = self._build()
         # Not in a thread: the child would be signalled when that ends (see processes.spawn).
         self._roster.add(self.server.launch().record)
         self._born_at_s = time.monotonic()
+        self._alive_s = time.time()
 
     async def _until_ready(self) -> bool:
         deadline = time.monotonic() + _READY_TIMEOUT_S
-        while self.alive:
+        while self._is_seen_alive():
             self._look()
             if await asyncio.to_thread(self.server.ready):
                 self._ready.set()
                 self._was_ready = True
                 return True
             if time.monotonic() > deadline:
-                self._ordered = True
+                self._ordered = signal.SIGKILL
                 self.signal(signal.SIGKILL)
             await asyncio.sleep(_POLL_S)
         return False
 
     async def _exit(self) -> int:
         # Polled: a thread for each would block in waitpid, and pidfd is for Linux alone.
-        while (code := self._child.exit_code()) is None:
+        while self._is_seen_alive():
             self._look()
             await asyncio.sleep(_POLL_S)
+        code = self._child.exit_code()
+        assert code is not None, "it is gone"
         return code
+
+    def _is_seen_alive(self) -> bool:
+        now_s = time.time()
+        if self.alive:
+            self._alive_s = now_s
+            return True
+        return False
 
     def _look(self) -> None:
         """It may have stopped itself, as soon as it was there."""
@@ -207,7 +220,13 @@ class Program:
             self._points.look(self._child)
 
     def _was_ordered(self, code: int) -> bool:
-        return self._ordered or (self._points is not None and self._points.on_death(code))
+        """A failpoint may strike in a process that was told to end: its last work passes by many of them."""
+        is_killed = self._ordered is signal.SIGKILL
+        struck = self._points is not None and self._points.on_death(code, alive_s=self._alive_s, is_killed=is_killed)
+        return struck or self._ordered is not None
+
+    def _lacks_rights(self, code: int) -> bool:
+        return code == _CANNOT_RUN and self._born_at_s < self._tally.rights_missing_until_s
 
 
 def _descendants(pid: int) -> list[psutil.Process]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 
@@ -13,6 +16,25 @@ class Death:
 
     process: str
     at_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """The end of a process, of whatever cause: when it was last seen alive, and when it was seen to be gone (since the
+    epoch). `code` is negative for a signal."""
+
+    process: str
+    alive_s: float
+    gone_s: float
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """A time in which this program got no processor, and so perhaps no other one (since the epoch)."""
+
+    since_s: float
+    until_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,13 +57,18 @@ class FaultTime:
     until_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, kw_only=True)
 class Strike:
-    """A failpoint that struck in a process, or was armed there if it delays or raises, and when (since the epoch)."""
+    """A failpoint that struck in a process, between two times since the epoch.
+
+    One that stops lasts until the process was woken; one that delays or raises may strike from its arming to the end of the
+    process, once.
+    """
 
     process: str
     action: str
-    at_s: float
+    since_s: float
+    until_s: float = math.inf
 
 
 @dataclass(slots=True)
@@ -58,6 +85,9 @@ class Tally:
         None  # when the repairs began, when it died, and when it was back
     )
     deaths: list[Death] = field(default_factory=list)
+    endings: list[Ending] = field(default_factory=list)
+    stalls: list[Stall] = field(default_factory=list)
+    rights_missing_until_s: float = -math.inf  # by the monotonic clock
     redis_back: list[float] = field(default_factory=list)  # seconds since the epoch
     calm_from_s: float = float("inf")  # what died later died alone
     unexpected: Counter[str] = field(default_factory=Counter)  # unintended exits
@@ -68,6 +98,15 @@ class Tally:
     @property
     def kill_count(self) -> int:
         return self.kills.total()
+
+    @contextlib.contextmanager
+    def rights_missing(self) -> Iterator[None]:
+        """Note that the processes lack a right to Redis inside the block: one that starts meanwhile says so, and ends."""
+        self.rights_missing_until_s = math.inf
+        try:
+            yield
+        finally:
+            self.rights_missing_until_s = time.monotonic()
 
     def killed(self, kind: str, name: str) -> None:
         """A process was ended by kill -9."""
