@@ -182,16 +182,18 @@ CREATE TABLE webhook_queues (
     last_error    text
 ) WITH (fillfactor = 50);
 
--- The changes that have no position yet: a few rows. `at` equals that of the row in payment_events: one transaction wrote
--- both. For `webhook_endpoint.*` the ids are the endpoint's.
+-- The changes that have no position yet: a few rows, one for all payments of an account that a statement changed in the same
+-- way. `at` equals that of the rows in payment_events: one transaction wrote both. For `webhook_endpoint.*` the ids are the
+-- endpoint's. Truncating takes a lock for which every change would wait. The rows are short-lived: up to a page they stay in
+-- the table, uncompressed.
 CREATE TABLE webhook_outbox (
-    xid        xid8        NOT NULL DEFAULT pg_current_xact_id(),
-    payment_id uuid        NOT NULL,
-    version    integer     NOT NULL,
-    account_id text        NOT NULL,
-    type       text        NOT NULL,
-    at         timestamptz NOT NULL DEFAULT now()
-) WITH (vacuum_truncate = false);                        -- truncating takes a lock for which every change would wait
+    xid         xid8        NOT NULL DEFAULT pg_current_xact_id(),
+    account_id  text        NOT NULL,
+    type        text        NOT NULL,
+    payment_ids uuid[]      NOT NULL,
+    versions    integer[]   NOT NULL,
+    at          timestamptz NOT NULL DEFAULT now()
+) WITH (vacuum_truncate = false, toast_tuple_target = 8160);
 CREATE INDEX webhook_outbox_xid ON webhook_outbox (xid);  -- new entries go to its right end, where sequencing reads
 
 -- Where sequencing stands: the highest position, and the snapshot whose outbox rows it has taken. One visible row: each run

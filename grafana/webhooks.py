@@ -261,7 +261,7 @@ DISPATCHERS = Row(
                 do="It grows: as for the events sequenced.",
             ),
             "short",
-            Query(f"max(okane_webhook_outbox_rows{{{OF}}})", "rows"),
+            Query(f"max(okane_webhook_outbox_changes{{{OF}}})", "rows"),
         ),
         lines(
             PanelText(

@@ -266,8 +266,8 @@ class SystemMetrics:
             "Dead letters, from Postgres: payments given up, until replayed, decided or purged (okane dead ls).",
             registry=registry,
         )
-        self.webhook_outbox_rows = Gauge(
-            "okane_webhook_outbox_rows", "Changes that have no place in the log of events yet.", registry=registry
+        self.webhook_outbox_changes = Gauge(
+            "okane_webhook_outbox_changes", "Changes that have no place in the log of events yet.", registry=registry
         )
         self.webhook_outbox_oldest = Gauge(
             "okane_webhook_outbox_oldest_seconds",
@@ -345,7 +345,7 @@ class SystemMetrics:
     def forget_webhooks(self) -> None:
         """Show NaN for everything about webhooks."""
         unlabelled = (
-            self.webhook_outbox_rows,
+            self.webhook_outbox_changes,
             self.webhook_outbox_oldest,
             self.webhook_unowned,
             self.webhook_failing,

@@ -119,7 +119,7 @@ class Resources:
 
     def _show_webhooks(self, overview: WebhookOverview) -> None:
         system = self.system
-        system.webhook_outbox_rows.set(overview.outbox_rows)
+        system.webhook_outbox_changes.set(overview.outbox_changes)
         system.webhook_outbox_oldest.set(overview.outbox_oldest.total_seconds())
         system.webhook_unowned.set(overview.unowned)
         system.webhook_failing.set(overview.failing.total_seconds())

@@ -13,7 +13,7 @@ from okane.store.webhook_overview import WebhookOverview
 def to_json(overview: WebhookOverview) -> dict[str, Any]:
     """Return the figures as `--json` prints them, by the state of the endpoints."""
     return {
-        "outbox_rows": overview.outbox_rows,
+        "outbox_changes": overview.outbox_changes,
         "outbox_oldest_s": overview.outbox_oldest.total_seconds(),
         "unowned": overview.unowned,
         **{
@@ -48,6 +48,6 @@ def line(overview: WebhookOverview, *, delivered_per_s: float | None = None) -> 
         parts.append(f"{delivered_per_s:,.0f}/s")
     age = f", oldest {format_duration(oldest)}" if oldest > timedelta(0) else ""
     parts.append(f"backlog {healthy.backlog + failing.backlog:,}{age}")
-    if overview.outbox_rows:
-        parts.append(f"outbox {overview.outbox_rows:,}")
+    if overview.outbox_changes:
+        parts.append(f"outbox {overview.outbox_changes:,}")
     return "  ".join(parts)

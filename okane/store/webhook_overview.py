@@ -59,7 +59,7 @@ class WebhookOverview:
     """The state of events and endpoints at one moment. `used` is False if no endpoint was ever made."""
 
     used: bool = False
-    outbox_rows: int = 0
+    outbox_changes: int = 0
     outbox_oldest: timedelta = timedelta(0)
     states: Mapping[str, EndpointState] = field(default_factory=lambda: NO_ENDPOINTS)
     log: LogSize = NO_LOG
@@ -118,7 +118,7 @@ async def read_webhooks(session: Session) -> WebhookOverview:
         )
     return WebhookOverview(
         used=True,
-        outbox_rows=rows,
+        outbox_changes=rows,
         outbox_oldest=timedelta(seconds=oldest_s),
         states=states,
         log=await _log_size(session, states),

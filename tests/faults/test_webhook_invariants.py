@@ -148,7 +148,7 @@ BROKEN: dict[str, tuple[str, Spoil]] = {
         with_requests(lambda one: [one, replace(one, path=ROTATED.path)], RETRIED),
     ),
     # I17
-    "rows in the outbox": ("I17", having_tables(outbox_rows=1)),
+    "rows in the outbox": ("I17", having_tables(outbox_changes=1)),
     "a queue that lags": ("I17", having_tables(done_to={"e-all": 1})),
     "a delivery that waits": ("I17", having_tables(waiting={"e-all": 1})),
     "a hole in the log": ("I17", lambda history: having_tables(last=of(history).tables.last + 1, done_to={})(history)),

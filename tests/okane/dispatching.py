@@ -43,8 +43,8 @@ CHANGE = """WITH ids AS (
     INSERT INTO payment_events (payment_id, version, event, status, attempt, actor)
     SELECT id, version, 'success', 'success', 1, 'w1' FROM paid
 )
-INSERT INTO webhook_outbox (payment_id, version, account_id, type)
-SELECT id, version, account_id, %(type)s FROM paid
+INSERT INTO webhook_outbox (payment_ids, versions, account_id, type)
+SELECT ARRAY[id], ARRAY[version], account_id, %(type)s FROM paid
 WHERE EXISTS (SELECT FROM webhook_accounts a WHERE a.account_id = %(account)s)"""
 
 

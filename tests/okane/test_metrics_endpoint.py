@@ -95,7 +95,7 @@ async def test_a_process_tells_nothing_that_others_tell_too(told: Told, client: 
     shared |= {
         f"okane_webhook_{name}"
         for name in (
-            "outbox_rows",
+            "outbox_changes",
             "outbox_oldest_seconds",
             "endpoints",
             "unowned_endpoints",

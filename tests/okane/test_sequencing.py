@@ -18,7 +18,10 @@ from okane.worker.sequencing import Sequencing
 from tests.okane.stored_payments import GRACE, execute
 
 SUBSCRIBE = "INSERT INTO webhook_accounts VALUES ('default')"
-WRITE = "INSERT INTO webhook_outbox (payment_id, version, account_id, type) VALUES (%s, 2, 'default', 'payment.failed')"
+WRITE = (
+    "INSERT INTO webhook_outbox (payment_ids, versions, account_id, type)"
+    " VALUES (ARRAY[%s::uuid], '{2}', 'default', 'payment.failed')"
+)
 SESSIONS = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE '%webhook%'"
 
 

@@ -254,7 +254,7 @@ def test_such_providers_are_shown_above_all_and_take_their_lines_from_the_proces
 
 def webhooks_of(healthy: EndpointState, failing: EndpointState, disabled: EndpointState) -> WebhookOverview:
     states = {"healthy": healthy, "failing": failing, "disabled": disabled}
-    return WebhookOverview(used=True, outbox_rows=12_345, outbox_oldest=SECOND, states=states)
+    return WebhookOverview(used=True, outbox_changes=12_345, outbox_oldest=SECOND, states=states)
 
 
 def test_webhooks_take_a_line_from_the_processes_once_there_was_an_endpoint() -> None:
@@ -297,7 +297,7 @@ def test_a_picture_has_what_dispatchers_deliver() -> None:
 def test_the_line_of_status_says_what_is_wrong(failing: int, disabled: int, unowned: int, expected: str) -> None:
     healthy = EndpointState(endpoints=2, unowned=unowned, backlog=7, oldest=timedelta(seconds=45))
     found = webhooks_of(healthy, EndpointState(endpoints=failing), EndpointState(endpoints=disabled))
-    found = replace(found, outbox_rows=0)
+    found = replace(found, outbox_changes=0)
     assert webhook_summary.line(found) == expected
     assert webhook_summary.in_trouble(found) == bool(failing or disabled or unowned)
 

@@ -16,7 +16,8 @@ from tests.okane.stored_payments import execute
 from tests.okane.webhook_rows import fetch
 
 WRITE = (
-    "INSERT INTO webhook_outbox (payment_id, version, account_id, type) VALUES (%s, %s, 'default', 'payment.failed')"
+    "INSERT INTO webhook_outbox (payment_ids, versions, account_id, type)"
+    " VALUES (ARRAY[%s::uuid], ARRAY[%s::integer], 'default', 'payment.failed')"
 )
 LOG = "SELECT position, payment_id, version FROM webhook_events ORDER BY position"
 XMAX = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
@@ -47,7 +48,7 @@ async def test_a_dump_that_is_loaded_elsewhere_goes_on_where_it_was(
     assert log[0] == (1, listed, 2)
     assert {row[1:] for row in log[1:4]} == {(held, 2), (waiting, 2), (new, 2)}
     assert log[4:] == [(5, new, 3)]
-    assert await fetch(target, "SELECT version FROM webhook_outbox") == []
+    assert await fetch(target, "SELECT versions FROM webhook_outbox") == []
 
 
 async def burn_ids(url: str, *, until_after: str) -> None:

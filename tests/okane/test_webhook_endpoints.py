@@ -22,8 +22,8 @@ from okane.worker.endpoint_cleanup import EndpointCleanup
 from tests.okane.webhook_rows import created, fetch, lease, log_event, new_endpoint
 
 # A statement that changes a payment of `%s` holds this lock, and has looked the account up, until its transaction ends.
-CHANGE = """INSERT INTO webhook_outbox (payment_id, version, account_id, type)
-SELECT gen_random_uuid(), 2, %(account)s, 'payment.succeeded'
+CHANGE = """INSERT INTO webhook_outbox (payment_ids, versions, account_id, type)
+SELECT ARRAY[gen_random_uuid()], '{2}', %(account)s, 'payment.succeeded'
 WHERE EXISTS (SELECT FROM webhook_accounts WHERE account_id = %(account)s) RETURNING 1"""
 
 

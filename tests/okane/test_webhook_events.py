@@ -17,7 +17,10 @@ from okane.errors import StoreUnavailable
 from okane.store.webhook_events import FARTHEST, Sequenced, WebhookEventStore
 from tests.okane.stored_payments import execute
 
-WRITE = "INSERT INTO webhook_outbox (payment_id, version, account_id, type) VALUES (%s, %s, %s, 'payment.succeeded')"
+WRITE = (
+    "INSERT INTO webhook_outbox (payment_ids, versions, account_id, type)"
+    " VALUES (ARRAY[%s::uuid], ARRAY[%s::integer], %s, 'payment.succeeded')"
+)
 LOG = "SELECT position, payment_id, version, account_id, type FROM webhook_events ORDER BY position"
 
 
@@ -132,6 +135,20 @@ async def until_waiting(url: str) -> None:
             await asyncio.sleep(0.005)
 
 
+@pytest.mark.parametrize("count", [2, 256, 3_000])
+async def test_the_changes_of_one_outbox_row_get_a_place_each_in_the_order_of_versions(
+    store: WebhookEventStore, database_url: str, count: int
+) -> None:
+    payments = [uuid4() for _ in range(count // 2)]
+    row = "INSERT INTO webhook_outbox (payment_ids, versions, account_id, type) VALUES (%s, %s, 'a', 'payment.failed')"
+    await execute(database_url, row, [[*payments, *payments], [3] * len(payments) + [2] * len(payments)])
+    assert (await sequenced(store)).by_type == {"payment.failed": count}
+    found = await positions(database_url)
+    assert [position for position, _, _ in found] == list(range(1, count + 1))
+    assert [version for _, _, version in found] == [2] * len(payments) + [3] * len(payments)
+    assert [one for _, one, _ in found] == sorted(payments) * 2
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_concurrent_transactions_are_listed_once_densely_and_in_order(
     store: WebhookEventStore, database_url: str, seed: int
@@ -201,8 +218,9 @@ async def test_a_dump_loaded_into_another_server_loses_and_repeats_nothing(
     await sequenced(store)
     await execute(
         database_url,
-        "INSERT INTO webhook_outbox (xid, payment_id, version, account_id, type) VALUES"
-        " ('9000000', %s, 2, 'default', 'payment.succeeded'), ('3', %s, 3, 'default', 'payment.failed')",
+        "INSERT INTO webhook_outbox (xid, payment_ids, versions, account_id, type) VALUES"
+        " ('9000000', ARRAY[%s::uuid], '{2}', 'default', 'payment.succeeded'),"
+        " ('3', ARRAY[%s::uuid], '{3}', 'default', 'payment.failed')",
         [waiting, waiting],
     )
     await execute(database_url, "UPDATE webhook_sequencer SET seen = '8000000:9000001:8000500', server = 7", [])
@@ -278,7 +296,8 @@ async def test_a_role_with_rights_on_rows_alone_sequences_and_reads(
 
 async def test_an_outbox_that_takes_longer_than_the_deadline_is_emptied_all_the_same(database_url: str) -> None:
     fill = (
-        "INSERT INTO webhook_outbox (payment_id, version, account_id, type) SELECT gen_random_uuid(), 2, 'default', 'x'"
+        "INSERT INTO webhook_outbox (payment_ids, versions, account_id, type)"
+        " SELECT ARRAY[gen_random_uuid()], '{2}', 'default', 'x'"
     )
     await execute(database_url, f"{fill} FROM generate_series(1, 100000)", [])
     store = WebhookEventStore(database_url, timeout=timedelta(milliseconds=250))

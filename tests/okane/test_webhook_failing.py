@@ -10,7 +10,7 @@ from tests.okane.webhook_rows import log_event
 
 
 async def events_of(desk: Desk, endpoint: Endpoint) -> list[Row]:
-    return await desk.rows(f"type, version, account_id, payment_id = '{endpoint.id}'", "webhook_outbox")
+    return await desk.rows(f"type, versions[1], account_id, payment_ids[1] = '{endpoint.id}'", "webhook_outbox")
 
 
 async def test_a_failing_endpoint_is_reported_after_an_hour_and_after_a_day(desk: Desk) -> None:

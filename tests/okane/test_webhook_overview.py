@@ -165,16 +165,16 @@ async def test_an_enabled_endpoint_whose_lease_has_ended_is_unowned(overview: Ov
 async def test_the_outbox_counts_only_changes_that_have_no_place_yet(overview: Overview, webhooks: Webhooks) -> None:
     await webhooks.endpoint("a")
     add = (
-        "INSERT INTO webhook_outbox (payment_id, version, account_id, type, at)"
-        " VALUES (gen_random_uuid(), 2, 'a', 'payment.succeeded', now() - interval '90 seconds')"
+        "INSERT INTO webhook_outbox (payment_ids, versions, account_id, type, at)"
+        " VALUES (ARRAY[gen_random_uuid()], '{2}', 'a', 'payment.succeeded', now() - interval '90 seconds')"
     )
     await webhooks.execute(add)
     await webhooks.execute("UPDATE webhook_sequencer SET seen = pg_current_snapshot()")
     seen = await overview.webhooks()
-    assert (seen.outbox_rows, seen.outbox_oldest) == (0, timedelta(0))
+    assert (seen.outbox_changes, seen.outbox_oldest) == (0, timedelta(0))
     await webhooks.execute(add)
     after = await overview.webhooks()
-    assert after.outbox_rows == 1
+    assert after.outbox_changes == 1
     assert timedelta(seconds=90) <= after.outbox_oldest < timedelta(seconds=120)
 
 
@@ -184,14 +184,14 @@ async def test_a_change_that_was_in_progress_at_the_last_run_counts(
     await webhooks.endpoint("a")
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
         await connection.execute(
-            "INSERT INTO webhook_outbox (payment_id, version, account_id, type)"
-            " VALUES (gen_random_uuid(), 2, 'a', 'payment.succeeded')"
+            "INSERT INTO webhook_outbox (payment_ids, versions, account_id, type)"
+            " VALUES (ARRAY[gen_random_uuid()], '{2}', 'a', 'payment.succeeded')"
         )
         await webhooks.execute("SELECT pg_current_xact_id()")  # a later transaction ends first
         await webhooks.execute("UPDATE webhook_sequencer SET seen = pg_current_snapshot()")
-        assert (await overview.webhooks()).outbox_rows == 0
+        assert (await overview.webhooks()).outbox_changes == 0
         await connection.commit()
-    assert (await overview.webhooks()).outbox_rows == 1
+    assert (await overview.webhooks()).outbox_changes == 1
 
 
 async def test_the_backlog_of_one_endpoint_is_read_up_to_a_bound(

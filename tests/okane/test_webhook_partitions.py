@@ -17,7 +17,10 @@ from okane.store.webhook_partitions import AHEAD, POSITIONS
 from tests.okane.stored_payments import execute
 from tests.okane.webhook_rows import created, fetch
 
-WRITE = "INSERT INTO webhook_outbox (payment_id, version, account_id, type) VALUES (%s, 2, 'default', 'payment.failed')"
+WRITE = (
+    "INSERT INTO webhook_outbox (payment_ids, versions, account_id, type)"
+    " VALUES (ARRAY[%s::uuid], '{2}', 'default', 'payment.failed')"
+)
 PARTS = """
 SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 WHERE i.inhparent IN ('webhook_events'::regclass, 'webhook_deliveries'::regclass) ORDER BY 1

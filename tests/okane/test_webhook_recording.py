@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from importlib import resources
 from typing import Any
@@ -21,9 +22,10 @@ from tests.okane.stored_payments import GRACE, LEASE, accept_one, claimed, execu
 
 SUBSCRIBE = "INSERT INTO webhook_accounts VALUES ('default')"
 RECORDED = """
-SELECT o.version, o.type, h.event, h.status, o.at = h.at, o.account_id
-FROM webhook_outbox o LEFT JOIN payment_events h USING (payment_id, version)
-WHERE o.payment_id = %s ORDER BY o.version
+SELECT c.version, o.type, h.event, h.status, o.at = h.at, o.account_id
+FROM webhook_outbox o, unnest(o.payment_ids, o.versions) AS c (payment_id, version)
+LEFT JOIN payment_events h USING (payment_id, version)
+WHERE c.payment_id = %s ORDER BY c.version
 """
 LOCKED = """
 SELECT l.mode FROM pg_locks l WHERE l.relation = 'webhook_outbox'::regclass AND l.pid = pg_backend_pid()
@@ -184,6 +186,27 @@ async def test_a_change_of_an_account_without_an_endpoint_is_not_recorded(
     payment_id = await before(store, database_url)
     assert await change(store, database_url, payment_id)
     assert await row(database_url, "SELECT FROM webhook_outbox") == []
+
+
+async def test_a_batch_writes_one_row_for_each_account_and_type(store: PaymentStore, database_url: str) -> None:
+    await execute(database_url, "INSERT INTO webhook_accounts VALUES ('default'), ('other')", [])
+    claims = []
+    for number in range(12):
+        account_id = ("default", "other", "silent")[number % 3]
+        accepted = await accept_one(store, replace(new(f"k-{number}"), account_id=account_id))
+        claims.append(await claimed(store, accepted.payment.id))
+    ends = [Status.FAILED_FINAL if number == 0 else Status.SUCCESS for number in range(12)]
+    done = [store.settle(settlement(one.payment, end)) for one, end in zip(claims, ends, strict=True)]
+    assert None not in await asyncio.gather(*done)
+    found = await row(database_url, "SELECT account_id, type, payment_ids, versions, xid FROM webhook_outbox")
+    assert len({xid for *_, xid in found}) < len(claims)  # several outcomes were in one statement
+    assert len(found) == len({(account_id, type_, xid) for account_id, type_, _, _, xid in found})
+    assert {(account_id, type_, one) for account_id, type_, ids, _, _ in found for one in ids} == {
+        (one.payment.account_id, type_of_change("settled", end), one.payment.id)
+        for one, end in zip(claims, ends, strict=True)
+        if one.payment.account_id != "silent"
+    }
+    assert all(versions == [2] * len(ids) for _, _, ids, versions, _ in found)
 
 
 async def test_an_outcome_of_a_lost_attempt_is_not_recorded(store: PaymentStore, database_url: str) -> None:

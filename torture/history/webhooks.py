@@ -149,7 +149,7 @@ class WebhookTables:
     committed_s: Mapping[tuple[str, int], float] = field(default_factory=dict)
     log: Sequence[LogRow] = ()
     last: int = 0
-    outbox_rows: int = 0
+    outbox_changes: int = 0
     done_to: Mapping[str, int] = field(default_factory=dict)  # by endpoint
     waiting: Mapping[str, int] = field(default_factory=dict)  # deliveries that wait, by endpoint
     given_up: Mapping[tuple[str, int], str] = field(default_factory=dict)  # the reason, by endpoint and position
@@ -222,7 +222,7 @@ async def read_tables(database_url: str) -> WebhookTables:
             committed_s=committed,
             log=log,
             last=await _number(connection, "SELECT last FROM webhook_sequencer"),
-            outbox_rows=await _number(connection, "SELECT count(*) FROM webhook_outbox"),
+            outbox_changes=await _number(connection, "SELECT count(*) FROM webhook_outbox"),
             done_to=done_to,
             waiting=waiting,
             given_up=given_up,

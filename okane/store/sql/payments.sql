@@ -379,11 +379,13 @@ SELECT id FROM changed
 -- or neither. With no endpoint at all this looks once at an empty table. The outbox is locked in any case (ROW EXCLUSIVE):
 -- the first endpoint of an account waits for the statements that began without it. Not a statement: others include it.
 outboxed AS (
-    INSERT INTO webhook_outbox (payment_id, version, account_id, type)
-    SELECT c.id, c.version, c.account_id, {webhook_type}
-    FROM changed c
-    WHERE EXISTS (SELECT FROM webhook_accounts)
-      AND EXISTS (SELECT FROM webhook_accounts a WHERE a.account_id = c.account_id)
+    INSERT INTO webhook_outbox (account_id, type, payment_ids, versions)
+    SELECT r.account_id, r.type, array_agg(r.id), array_agg(r.version)
+    FROM (SELECT c.account_id, {webhook_type} AS type, c.id, c.version
+          FROM changed c
+          WHERE EXISTS (SELECT FROM webhook_accounts)
+            AND EXISTS (SELECT FROM webhook_accounts a WHERE a.account_id = c.account_id)) r
+    GROUP BY r.account_id, r.type
 )
 
 -- name: webhook_type

@@ -39,9 +39,10 @@ WITH s AS MATERIALIZED ({sequencer}), ended_since AS (
     RETURNING o.*
 ), sequenced AS (
     INSERT INTO webhook_events (position, account_id, payment_id, version, type, at)
-    SELECT s.last + row_number() OVER (ORDER BY f.version, f.xid, f.payment_id),
-           f.account_id, f.payment_id, f.version, f.type, f.at
-    FROM s, (SELECT * FROM ended_since UNION ALL SELECT * FROM begun_since) f
+    SELECT s.last + row_number() OVER (ORDER BY c.version, f.xid, c.payment_id),
+           f.account_id, c.payment_id, c.version, f.type, f.at
+    FROM s, (SELECT * FROM ended_since UNION ALL SELECT * FROM begun_since) f,
+         unnest(f.payment_ids, f.versions) AS c (payment_id, version)
     RETURNING type, at
 ), ticked AS (
     INSERT INTO webhook_sequencer (last, seen)

@@ -3,12 +3,12 @@ SELECT EXISTS (SELECT FROM webhook_endpoints)
 
 -- name: outbox
 -- Changes that have no place in the log yet: those that the next run of the sequencer takes. Rows that wait for pruning only
--- are not among them. The count ends at a million.
-SELECT count(*), coalesce(extract(epoch FROM now() - min(f.at)), 0)::float8
-FROM (SELECT o.at FROM webhook_outbox o
+-- are not among them. The count ends at a million rows of the outbox.
+SELECT coalesce(sum(cardinality(f.versions)), 0)::bigint, coalesce(extract(epoch FROM now() - min(f.at)), 0)::float8
+FROM (SELECT o.versions, o.at FROM webhook_outbox o
       WHERE o.xid = ANY (ARRAY(SELECT pg_snapshot_xip(w.seen) FROM webhook_sequencer w))
       UNION ALL
-      (SELECT o.at FROM webhook_outbox o
+      (SELECT o.versions, o.at FROM webhook_outbox o
        WHERE o.xid >= (SELECT pg_snapshot_xmax(w.seen) FROM webhook_sequencer w) ORDER BY o.xid LIMIT 1000000)) f
 
 -- name: queues

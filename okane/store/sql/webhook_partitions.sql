@@ -67,13 +67,13 @@ WITH behind AS (
                       WHERE e.payment_id = n.id AND e.type = 'webhook_endpoint.disabled'
                         AND e.at > now() - %(recent)s::interval)
       AND NOT EXISTS (SELECT FROM webhook_outbox o
-                      WHERE o.payment_id = n.id AND o.type = 'webhook_endpoint.disabled')
+                      WHERE o.payment_ids[1] = n.id AND o.type = 'webhook_endpoint.disabled')
     FOR NO KEY UPDATE
 ), changed AS (
     UPDATE webhook_endpoints n SET version = n.version + 1 FROM behind b WHERE n.id = b.id
     RETURNING n.id, n.version, n.account_id
 ), written AS (
-    INSERT INTO webhook_outbox (payment_id, version, account_id, type)
-    SELECT c.id, c.version, c.account_id, 'webhook_endpoint.disabled' FROM changed c
+    INSERT INTO webhook_outbox (payment_ids, versions, account_id, type)
+    SELECT ARRAY[c.id], ARRAY[c.version], c.account_id, 'webhook_endpoint.disabled' FROM changed c
 )
 SELECT c.id, c.account_id FROM changed c

@@ -201,7 +201,7 @@ WITH late AS (
       AND (SELECT count(*) FROM webhook_events e
            WHERE e.payment_id = q.endpoint_id AND e.type = 'webhook_endpoint.failing' AND e.at >= q.failing_since)
         + (SELECT count(*) FROM webhook_outbox o
-           WHERE o.payment_id = q.endpoint_id AND o.type = 'webhook_endpoint.failing')
+           WHERE o.payment_ids[1] = q.endpoint_id AND o.type = 'webhook_endpoint.failing')
         < CASE WHEN q.failing_since <= now() - %(second_ms)s::bigint * interval '1 millisecond' THEN 2 ELSE 1 END
 ), changed AS (
     UPDATE webhook_endpoints ep SET version = ep.version + 1
@@ -210,8 +210,8 @@ WITH late AS (
     RETURNING ep.id, ep.version, ep.account_id, extract(epoch FROM now() - late.failing_since)::float8 AS failing_s,
               late.last_error
 ), written AS (
-    INSERT INTO webhook_outbox (payment_id, version, account_id, type)
-    SELECT c.id, c.version, c.account_id, 'webhook_endpoint.failing' FROM changed c
+    INSERT INTO webhook_outbox (payment_ids, versions, account_id, type)
+    SELECT ARRAY[c.id], ARRAY[c.version], c.account_id, 'webhook_endpoint.failing' FROM changed c
 )
 SELECT c.id, c.account_id, c.failing_s, c.last_error FROM changed c
 
@@ -227,7 +227,7 @@ WITH changed AS (
            OR q.failing_since <= now() - %(after_ms)s::bigint * interval '1 millisecond')
     RETURNING ep.id, ep.version, ep.account_id, ep.disabled_reason, q.last_error
 ), written AS (
-    INSERT INTO webhook_outbox (payment_id, version, account_id, type)
-    SELECT c.id, c.version, c.account_id, 'webhook_endpoint.disabled' FROM changed c
+    INSERT INTO webhook_outbox (payment_ids, versions, account_id, type)
+    SELECT ARRAY[c.id], ARRAY[c.version], c.account_id, 'webhook_endpoint.disabled' FROM changed c
 )
 SELECT c.id, c.account_id, c.disabled_reason, c.last_error FROM changed c

@@ -57,13 +57,13 @@ CREATE TABLE IF NOT EXISTS webhook_queues (
     last_error    text
 ) WITH (fillfactor = 50);
 CREATE TABLE IF NOT EXISTS webhook_outbox (
-    xid        xid8        NOT NULL DEFAULT pg_current_xact_id(),
-    payment_id uuid        NOT NULL,
-    version    integer     NOT NULL,
-    account_id text        NOT NULL,
-    type       text        NOT NULL,
-    at         timestamptz NOT NULL DEFAULT now()
-) WITH (vacuum_truncate = false);
+    xid         xid8        NOT NULL DEFAULT pg_current_xact_id(),
+    account_id  text        NOT NULL,
+    type        text        NOT NULL,
+    payment_ids uuid[]      NOT NULL,
+    versions    integer[]   NOT NULL,
+    at          timestamptz NOT NULL DEFAULT now()
+) WITH (vacuum_truncate = false, toast_tuple_target = 8160);
 CREATE INDEX IF NOT EXISTS webhook_outbox_xid ON webhook_outbox (xid);
 CREATE TABLE IF NOT EXISTS webhook_sequencer (
     last   bigint      PRIMARY KEY DEFAULT 0,
