@@ -26,7 +26,7 @@ def webhook_environment(settings: Settings, kept_in: Path) -> Mapping[str, str]:
     if settings.webhook_master is None:
         _make(kept_in)
         env["OKANE_WEBHOOK_MASTER"] = f"file:{kept_in.resolve()}"
-    # Whoever may create endpoints may reach what is allowed here: not for keys of other machines.
+    # A key that may create endpoints may reach what is allowed here: not for keys of other machines.
     if settings.webhook_allow is None and all(map(is_loopback, binding.hosts(settings.host))):
         env["OKANE_WEBHOOK_ALLOW"] = LOOPBACK
     return env
