@@ -86,4 +86,4 @@ class AccountEvents:
     async def get_many(self, account_id: str, positions: Sequence[int]) -> Sequence[EventRow]:
         """Return the account's events at these positions."""
         async with self._stores.lend(account_id) as store:
-            return [row for row in await store.get_many(positions) if row.event.account_id == account_id]
+            return [row for row in await store.get_whole(positions) if row.event.account_id == account_id]

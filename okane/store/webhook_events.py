@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import cast
 from uuid import UUID
 
 import psycopg
@@ -58,7 +59,7 @@ class LoggedEvent:
 class EventRow:
     """An event with the members of its body, as they were right after the change: the same at every read.
 
-    For `webhook_endpoint.*` only `event` has a meaning.
+    For `webhook_endpoint.*` only `event` has a meaning. `metadata` is None if it has over 2 kB and was not asked for.
     """
 
     event: LoggedEvent
@@ -70,7 +71,7 @@ class EventRow:
     currency: str
     idempotency_key: str
     created_at: datetime
-    metadata: Mapping[str, str]
+    metadata: Mapping[str, str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,8 @@ class WebhookEventStore:
         self._sequencing = Session(url, name="webhook sequencing", timeout=timeout, index_only=True)
         self._catching_up = Session(url, name="webhook catching up", timeout=PATIENCE, index_only=True)
         self._reading = Session(url, name="webhook events", timeout=timeout, in_order=True)
+        # Apart from the others, which must not wait for long rows.
+        self._reading_whole = Session(url, name="webhook long events", timeout=timeout, in_order=True)
         self._timeout_s = timeout.total_seconds()
         self._partitions = Session(url, name="webhook partitions", timeout=timeout)
 
@@ -111,6 +114,7 @@ class WebhookEventStore:
         await self._sequencing.aclose()
         await self._catching_up.aclose()
         await self._reading.aclose()
+        await self._reading_whole.aclose()
         await self._partitions.aclose()
 
     async def sequence(self) -> Sequenced | None:
@@ -173,8 +177,9 @@ class WebhookEventStore:
         return int((await self._sequencing.fetch_repeatable(SQL["last"]))[0][0])
 
     async def read(self, after: int, limit: int) -> Sequence[EventRow]:
-        """Return the events of all accounts after a position, in its order."""
-        return await _rows(await self._reading.fetch_repeatable(SQL["read"], {"after": after, "limit": limit}))
+        """Return the events of all accounts after a position, in its order, without long metadata."""
+        parameters = {"after": after, "limit": limit, "whole": False}
+        return await _rows(await self._reading.fetch_repeatable(SQL["read"], parameters))
 
     async def read_account(
         self,
@@ -185,8 +190,10 @@ class WebhookEventStore:
         *,
         up_to: int = FARTHEST,
         undelivered_to: UUID | None = None,
+        whole: bool = False,
     ) -> EventPage:
-        """Return events of one account after a position, in its order, of these types (None: of all).
+        """Return events of one account after a position, in its order, of these types (None: of all), with long metadata
+        only if they are to be `whole`.
 
         With `undelivered_to` the events that have a delivery at this endpoint are left out, whatever its state. Looks at
         WINDOW events at most, so it may return none before the end: `reached` tells them apart.
@@ -201,6 +208,7 @@ class WebhookEventStore:
                 "limit": limit,
                 **_types(types),
                 "endpoint_id": undelivered_to,
+                "whole": whole,
             },
         )
         rows = await _rows([row[1:] for row in found if row[1] is not None])
@@ -216,7 +224,7 @@ class WebhookEventStore:
     ) -> EventPage:
         """Return events of one account, or of one of its payments, after a position, in its order."""
         if payment_id is None:
-            return await self.read_account(account_id, after, limit, types)
+            return await self.read_account(account_id, after, limit, types, whole=True)
         last = await self.last_position()  # before the read: what gets a position meanwhile comes with the next page
         found = await self._reading.fetch_repeatable(
             SQL["of_payment"],
@@ -226,6 +234,7 @@ class WebhookEventStore:
                 "after": after,
                 "limit": limit,
                 **_types(types),
+                "whole": True,
             },
         )
         rows = await _rows(found)
@@ -236,13 +245,19 @@ class WebhookEventStore:
         match = _EVENT_ID.fullmatch(event_id)
         if match is None or int(match[2]) >= 2**31:
             return None
-        wanted = {"account_id": account_id, "payment_id": UUID(match[1]), "version": int(match[2])}
+        wanted = {"account_id": account_id, "payment_id": UUID(match[1]), "version": int(match[2]), "whole": True}
         rows = await _rows(await self._reading.fetch_repeatable(SQL["one"], wanted))
         return rows[0] if rows else None
 
     async def get_many(self, positions: Sequence[int]) -> Sequence[EventRow]:
-        """Return the events at these positions, in their order; what was dropped is missing."""
-        return await _rows(await self._reading.fetch_repeatable(SQL["many"], {"positions": list(positions)}))
+        """Return the events at these positions, in their order, without long metadata; what was dropped is missing."""
+        parameters = {"positions": list(positions), "whole": False}
+        return await _rows(await self._reading.fetch_repeatable(SQL["many"], parameters))
+
+    async def get_whole(self, positions: Sequence[int]) -> Sequence[EventRow]:
+        """Return the events as `get_many` does, with long metadata: each may have a hundred kB."""
+        parameters = {"positions": list(positions), "whole": True}
+        return await _rows(await self._reading_whole.fetch_repeatable(SQL["many"], parameters))
 
 
 def _types(types: Sequence[str] | None) -> Mapping[str, object]:
@@ -273,5 +288,11 @@ def _row(row: Row) -> EventRow:
         currency,
         idempotency_key,
         created_at,
-        {} if metadata == "{}" else json.loads(metadata),
+        _metadata(metadata),
     )
+
+
+def _metadata(text: str | None) -> Mapping[str, str] | None:
+    if text is None:
+        return None
+    return {} if text == "{}" else cast("Mapping[str, str]", json.loads(text))

@@ -50,7 +50,7 @@ class Lease:
 
 @dataclass(slots=True, eq=False)
 class Delivery(Generic[E]):
-    """One event on its way to the endpoint. `attempts` counts those that ended before."""
+    """One event on its way to the endpoint. `attempts` counts those that ended before; `size` is its memory in bytes."""
 
     position: int
     payment_id: UUID
@@ -58,6 +58,7 @@ class Delivery(Generic[E]):
     kind: Kind = Kind.LIVE
     attempts: int = 0
     is_probe: bool = False
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from okane.store.webhook_queues import WebhookQueueStore
 from okane.webhooks.feed import Feed
 from okane.webhooks.keys import Masters
 from okane.webhooks.leases import LeaseKeeper
+from okane.webhooks.long_metadata import LongMetadata
 from okane.webhooks.metrics import DispatcherMetrics
 from okane.webhooks.repeats import Repeats
 from okane.webhooks.results import ResultWriter
@@ -83,7 +84,11 @@ class Dispatcher:
         self.queues = ServedQueues()
         self.results = ResultWriter(store=store, queues=self.queues, clock=clock, lost=self._lost)
         self.sending = Sending(
-            metrics=own_metrics, clock=clock, ended=self._ended, may_begin=lambda: self.results.has_room
+            metrics=own_metrics,
+            clock=clock,
+            ended=self._ended,
+            may_begin=lambda: self.results.has_room,
+            long_metadata=LongMetadata(events),
         )
         wake = self._wake
         self.feed = Feed(events=events, store=store, queues=self.queues, wake=wake, metrics=metrics, clock=clock)

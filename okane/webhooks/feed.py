@@ -13,7 +13,7 @@ from datetime import timedelta
 from okane.metrics import OkaneMetrics
 from okane.store.webhook_events import EventRow, WebhookEventStore
 from okane.store.webhook_queues import WebhookQueueStore
-from okane.webhooks.served_queue import ROOM_TO_READ, ServedQueue, ServedQueues, delivery_of
+from okane.webhooks.served_queue import ServedQueue, ServedQueues, delivery_of
 
 READ = 1_000  # events of one read
 MOST_READ = 5_000  # beyond it the accounts of a burst read their backlogs: they delay no other account
@@ -118,4 +118,4 @@ class Feed:
 
 
 def _may_read(served: ServedQueue) -> bool:
-    return served.queue.room >= ROOM_TO_READ and not served.is_leaving
+    return served.queue.room >= served.least_room and not served.is_leaving

@@ -21,6 +21,7 @@ from okane.store.webhook_queues import EndpointChange, Hold, LeasedQueue, Share,
 from okane.webhooks.delivery import Lease
 from okane.webhooks.feed import Feed
 from okane.webhooks.holds import NEVER_SENT_S
+from okane.webhooks.memory import QueueMemory
 from okane.webhooks.metrics import DispatcherMetrics
 from okane.webhooks.queue import EndpointQueue
 from okane.webhooks.sender import Sender
@@ -242,6 +243,7 @@ class LeaseKeeper:
             now_s=now_s,
             roll=self._roll,
             failures=leased.failures,
+            memory=QueueMemory(self._queues.memory),
         )
         for hold in holds:
             until_s = NEVER_SENT_S if hold.left_s is None else now_s + hold.left_s

@@ -46,14 +46,21 @@ def parse_event_id(text: str) -> tuple[UUID, int] | None:
     return UUID(match[1]), version
 
 
+def needs_metadata(row: EventRow, endpoint: BodyFormat) -> bool:
+    """Return True if the body cannot be made without the metadata, which was left out."""
+    return row.metadata is None and endpoint.payload != "thin"
+
+
 def body(row: EventRow, endpoint: BodyFormat) -> bytes:
-    """Return the body of an event for an endpoint, in UTF-8."""
+    """Return the body of an event for an endpoint, in UTF-8. Raises ValueError if it needs metadata that was left out."""
     event = row.event
     head = _head(event_id(event.payment_id, event.version), event, endpoint.api_version)
     if event.type.startswith(_OF_ENDPOINT):
         return f'{head},"data":{{"endpoint":{{"id":"{event.payment_id}","version":{event.version}}}}}}}'.encode()
     if endpoint.payload == "thin":
         return f'{head},"data":{{"payment":{{"id":"{event.payment_id}","version":{event.version}}}}}}}'.encode()
+    if row.metadata is None:
+        raise ValueError("the metadata of the event was left out")
     written = _with_payment(head, row, f'"metadata":{_METADATA.encode(dict(row.metadata)) if row.metadata else "{}"}')
     if len(written) > MAX_BODY_BYTES:
         written = _with_payment(head, row, '"metadata_omitted":true')

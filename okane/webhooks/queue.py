@@ -19,6 +19,7 @@ from okane.webhooks.breaker import BreakerRules, Circuit, EndpointBreaker
 from okane.webhooks.cursor import Cursor
 from okane.webhooks.delivery import HELD, Answer, Batch, Delivery, E, Lease, Limits, Result, State, reason_of
 from okane.webhooks.holds import NEVER_SENT_S, Holds
+from okane.webhooks.memory import Memory, QueueMemory
 from okane.webhooks.schedule import DELAYS_S, pause_s, retry_delay_s
 from okane.webhooks.shares import Kind, Shares
 from okane.webhooks.token_bucket import TokenBucket
@@ -55,6 +56,7 @@ class EndpointQueue(Generic[E]):
         roll: Callable[[], float],
         written: Collection[int] = (),
         failures: int = 0,
+        memory: QueueMemory | None = None,
         rules: BreakerRules | None = None,
         delays_s: Sequence[float] = DELAYS_S,
     ) -> None:
@@ -64,6 +66,7 @@ class EndpointQueue(Generic[E]):
         self.is_gone = False  # the endpoint has answered 410
         self.breaker = EndpointBreaker(rules)
         self.holds = Holds()
+        self.memory = QueueMemory(Memory()) if memory is None else memory
         self.has_due_rows = False  # rows in Postgres that are due now, by a result of this queue
         self.in_flight = 0
         self.failures = failures
@@ -98,12 +101,14 @@ class EndpointQueue(Generic[E]):
     @property
     def room(self) -> int:
         """The number of new events that may be offered."""
-        return 0 if len(self.holds) >= MAX_HELD else BUFFER - self._cursor.open
+        open_, may = self._cursor.open, len(self.holds) < MAX_HELD
+        return self.memory.room(BUFFER - open_, has_none=not open_) if may else 0
 
     @property
     def retry_room(self) -> int:
         """The number of due retries that may be offered."""
-        return RETRIES - len(self._in_memory[Kind.RETRY])
+        retries = len(self._in_memory[Kind.RETRY])
+        return self.memory.room(RETRIES - retries, has_none=not retries)
 
     @property
     def is_idle(self) -> bool:
@@ -150,7 +155,8 @@ class EndpointQueue(Generic[E]):
     @property
     def replay_room(self) -> int:
         """The number of events of the replay that may be offered; 0 without one."""
-        return 0 if self._replay is None else BUFFER - self._replay.open
+        replay = self._replay
+        return 0 if replay is None else self.memory.room(BUFFER - replay.open, has_none=not replay.open)
 
     @property
     def replay_read_to(self) -> int:
@@ -188,12 +194,12 @@ class EndpointQueue(Generic[E]):
     def _enqueue(self, one: Delivery[E], now_s: float) -> None:
         line = self._lines.get(one.payment_id)
         if line is not None:
-            self._in_memory[one.kind].add(one.position)
+            self._take(one)
             line.append(one)
         elif (until_s := self.holds.held_until_s(one.payment_id, one.position, now_s)) is not None:
             self._hold(one, until_s, now_s)
         else:
-            self._in_memory[one.kind].add(one.position)
+            self._take(one)
             self._lines[one.payment_id] = deque((one,))
             self._ready[one.kind].append(one)
 
@@ -336,8 +342,14 @@ class EndpointQueue(Generic[E]):
             self._postpone(held, attempts=0, delay_s=0.0, now_s=now_s)
             self.has_due_rows = True
 
+    def _take(self, one: Delivery[E]) -> None:
+        self._in_memory[one.kind].add(one.position)
+        self.memory.take(one.size)
+
     def _leave(self, one: Delivery[E]) -> None:
-        self._in_memory[one.kind].discard(one.position)
+        if one.position in self._in_memory[one.kind]:
+            self._in_memory[one.kind].remove(one.position)
+            self.memory.give(one.size)
         match one.kind:
             case Kind.LIVE:
                 self._cursor.finish(one.position)

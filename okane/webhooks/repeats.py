@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from okane.store.webhook_events import EventRow, WebhookEventStore
 from okane.store.webhook_queues import DueRows, Replay, WebhookQueueStore
-from okane.webhooks.served_queue import ROOM_TO_READ, ServedQueue, ServedQueues, delivery_of
+from okane.webhooks.served_queue import ServedQueue, ServedQueues, delivery_of
 
 QUEUES_AT_ONCE = 32  # of one read: after an outage thousands may have as many due rows as they take
 MORE_AFTER_S = 0.1  # before the next read of a queue that had more due rows than room
@@ -113,7 +113,7 @@ class Repeats:
             self._queues.replaying.discard(served)
             self._queues.unread_replays.add(served)  # the next one, or this one if it began anew
             return 0
-        if queue.replay_room < ROOM_TO_READ or queue.replay_read_to >= replay.to_position:
+        if queue.replay_room < served.least_room or queue.replay_read_to >= replay.to_position:
             return 0
         return await self._read(served, replay)
 

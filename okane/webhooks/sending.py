@@ -14,10 +14,13 @@ from datetime import UTC, datetime
 
 import structlog
 
+from okane.errors import StoreUnavailable
+from okane.store.webhook_endpoints import Endpoint
 from okane.store.webhook_events import EventRow
 from okane.webhooks.delivery import Answer, Delivery
+from okane.webhooks.long_metadata import LongMetadata
 from okane.webhooks.metrics import DispatcherMetrics
-from okane.webhooks.payload import body, event_id
+from okane.webhooks.payload import body, event_id, needs_metadata
 from okane.webhooks.sender import NOT_BEGUN
 from okane.webhooks.served_queue import ServedQueue
 from okane.webhooks.shares import Kind
@@ -56,6 +59,7 @@ class Sending:
         clock: Callable[[], float],
         ended: Callable[[ServedQueue], None],
         may_begin: Callable[[], bool],
+        long_metadata: LongMetadata,
         most: int = MAX_CONNECTIONS,
     ) -> None:
         self.in_flight = 0
@@ -64,6 +68,7 @@ class Sending:
         self._clock = clock
         self._ended = ended
         self._may_begin = may_begin
+        self._long = long_metadata
         self._most = most
         self._most_of_one = max(1, int(most * MAX_SHARE))
         self._of_account: Counter[str] = Counter()
@@ -144,7 +149,7 @@ class Sending:
         try:
             if BEFORE_REQUEST.armed:
                 await BEFORE_REQUEST.hit()
-            content = body(one.event, endpoint)
+            content = await self._body(one.event, endpoint)
             if not may_begin():
                 return None
             id_ = event_id(event.payment_id, event.version)
@@ -154,6 +159,8 @@ class Sending:
             self._count_repeat(served, one)
             if AFTER_ANSWER.armed:
                 await AFTER_ANSWER.hit()
+        except StoreUnavailable:  # nothing was sent: the event stays in the queue
+            return None
         except Exception:
             log.exception("webhook_request_failed", endpoint=str(served.endpoint.id), position=one.position)
             return _Broken()
@@ -161,6 +168,9 @@ class Sending:
         if answer.is_reconnected:
             self._metrics.count_repeat("reconnect")
         return answer
+
+    async def _body(self, row: EventRow, endpoint: Endpoint) -> bytes:
+        return body(await self._long.whole(row) if needs_metadata(row, endpoint) else row, endpoint)
 
     def _count_repeat(self, served: ServedQueue, one: Delivery[EventRow]) -> None:
         match one.kind:

@@ -12,6 +12,7 @@ from okane.store.webhook_endpoints import Endpoint
 from okane.store.webhook_events import EventRow
 from okane.store.webhook_queues import Replay
 from okane.webhooks.delivery import Delivery, Limits
+from okane.webhooks.memory import FEW, PAGE, Memory, event_bytes
 from okane.webhooks.queue import EndpointQueue
 from okane.webhooks.sender import Sender
 from okane.webhooks.types import expand
@@ -48,6 +49,11 @@ class ServedQueue:
         return row.event.type in self.types and row.event.payment_id != self.endpoint.id
 
     @property
+    def least_room(self) -> int:
+        """The number of events for which a read is worth its cost."""
+        return FEW if self.queue.memory.is_short else PAGE
+
+    @property
     def is_settled(self) -> bool:
         """True if nothing is in flight or unwritten: its lease can end."""
         return self.queue.in_flight == 0 and not self.queue.has_results
@@ -59,9 +65,6 @@ class ServedQueue:
             self.timer = None
 
 
-ROOM_TO_READ = 64  # of the buffer: a read costs as much for a few events
-
-
 def limits_of(endpoint: Endpoint) -> Limits:
     """Return the limits that the endpoint's queue follows."""
     return Limits(max_in_flight=endpoint.max_in_flight, rate_limit=endpoint.rate_limit, hold_s=float(endpoint.hold_s))
@@ -70,7 +73,7 @@ def limits_of(endpoint: Endpoint) -> Limits:
 def delivery_of(row: EventRow, attempts: int = 0) -> Delivery[EventRow]:
     """Return a delivery of an event."""
     event = row.event
-    return Delivery(event.position, event.payment_id, row, attempts=attempts)
+    return Delivery(event.position, event.payment_id, row, attempts=attempts, size=event_bytes(row.metadata))
 
 
 class ServedQueues:
@@ -87,6 +90,7 @@ class ServedQueues:
         self.unread_replays: set[ServedQueue] = set()  # with a replay to begin
         self.replaying: set[ServedQueue] = set()
         self.leaving: set[ServedQueue] = set()
+        self.memory = Memory()
         self._by_id: dict[UUID, ServedQueue] = {}
         self._by_account: dict[str, list[ServedQueue]] = {}
 
@@ -131,6 +135,7 @@ class ServedQueues:
     def remove(self, served: ServedQueue) -> None:
         """Remove a queue: nothing begins in it any more, and its results are not written."""
         served.queue.stopped = True
+        served.queue.memory.close()
         served.forget_timer()
         for some in (
             self.active,

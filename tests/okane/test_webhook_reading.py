@@ -99,7 +99,7 @@ async def test_an_event_of_an_endpoint_has_no_payment(events: WebhookEventStore,
     await log_event(database_url, type_="webhook_endpoint.failing", payment_id=endpoint_id, version=3)
     [row] = await events.read(0, 10)
     assert (row.event.payment_id, row.event.version, row.event.type) == (endpoint_id, 3, "webhook_endpoint.failing")
-    assert (row.status, row.amount_minor, dict(row.metadata)) == ("", 0, {})
+    assert (row.status, row.amount_minor, row.metadata) == ("", 0, {})
 
 
 async def test_an_event_is_found_by_its_id_by_its_account_only(events: WebhookEventStore, database_url: str) -> None:
@@ -186,6 +186,7 @@ PARAMETERS: dict[str, Any] = {
     "payment_id": UUID(int=1),
     "version": 2,
     "positions": [POSITIONS - 1, POSITIONS + 1],
+    "whole": False,
 }
 FILL = """
 INSERT INTO webhook_events

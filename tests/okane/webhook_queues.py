@@ -8,6 +8,7 @@ from uuid import UUID
 
 from okane.webhooks.breaker import BreakerRules
 from okane.webhooks.delivery import Delivery, Lease, Limits
+from okane.webhooks.memory import QueueMemory
 from okane.webhooks.queue import EndpointQueue
 
 Queue = EndpointQueue[str]
@@ -35,14 +36,19 @@ def payment(number: int) -> UUID:
     return UUID(int=number)
 
 
-def event(position: int, of_payment: int | None = None, *, attempts: int = 0) -> Delivery[str]:
+def event(position: int, of_payment: int | None = None, *, attempts: int = 0, size: int = 0) -> Delivery[str]:
     """An event; without `of_payment` it is the only one of its payment."""
     number = 1000 + position if of_payment is None else of_payment
-    return Delivery(position, payment(number), f"event {position}", attempts=attempts)
+    return Delivery(position, payment(number), f"event {position}", attempts=attempts, size=size)
 
 
 def queue(
-    *, done_to: int = 0, limits: Limits | None = None, written: tuple[int, ...] = (), rules: BreakerRules | None = None
+    *,
+    done_to: int = 0,
+    limits: Limits | None = None,
+    written: tuple[int, ...] = (),
+    rules: BreakerRules | None = None,
+    memory: QueueMemory | None = None,
 ) -> Queue:
     return Queue(
         limits or Limits(),
@@ -52,6 +58,7 @@ def queue(
         roll=lambda: 0.0,
         written=written,
         rules=rules,
+        memory=memory,
     )
 
 

@@ -59,12 +59,17 @@ GROUP BY q.type
 
 -- name: row
 -- An event with the members of its body. Members that change come from its row in the history, never from the payment; the
--- attempt of a late result is an earlier one. Not a statement: others include it.
+-- attempt of a late result is an earlier one. Long metadata comes with `whole` alone: a dispatcher keeps thousands of rows in
+-- memory. Neither its size nor its compression is a reason to fetch it; compressed, it may be a hundred times longer.
+-- Not a statement: others include it.
 e.position, e.account_id, e.payment_id, e.version, e.type, e.at,
 h.status, CASE WHEN h.event = 'late_result'
                THEN (SELECT max(b.attempt) FROM payment_events b WHERE b.payment_id = e.payment_id AND b.version <= e.version)
                ELSE h.attempt END,
-h.reason, h.decline_code, p.amount_minor, p.currency, p.idempotency_key, p.created_at, p.metadata::text
+h.reason, h.decline_code, p.amount_minor, p.currency, p.idempotency_key, p.created_at,
+CASE WHEN %(whole)s::boolean
+       OR (pg_column_size(p.metadata) <= 2048 AND pg_column_compression(p.metadata) IS NULL)
+     THEN p.metadata::text END
 
 -- name: joined
 -- Not a statement: others include it.

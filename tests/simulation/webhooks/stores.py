@@ -90,6 +90,9 @@ class RemoteEventStore(_RemoteTables):
     async def get_many(self, positions: Sequence[int]) -> Sequence[EventRow]:
         return await self._repeatably("get_many", lambda: [self._tables.log[one - 1] for one in sorted(set(positions))])
 
+    async def get_whole(self, positions: Sequence[int]) -> Sequence[EventRow]:
+        return await self._repeatably("get_whole", lambda: [self._tables.log[one - 1] for one in positions])
+
 
 class RemoteQueueStore(_RemoteTables):
     """The `WebhookQueueStore` of one process. The audit judges what it writes."""
