@@ -97,7 +97,10 @@ async def body_of(request: web.Request, model: type[M], *, optional: bool = Fals
     if optional and not request.can_read_body:
         return request_body.validate(model, {})
     request_body.check_media_type(request, JSON)
-    return request_body.validate(model, strict_json.loads(await request_body.read_body(request, strict_json.MAX_BYTES)))
+    body = await request_body.read_body(request, strict_json.MAX_BYTES)
+    if optional and not body:  # a chunked one is seen to be empty only now
+        return request_body.validate(model, {})
+    return request_body.validate(model, strict_json.loads(body))
 
 
 def json_answer(

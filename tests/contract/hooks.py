@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import schemathesis
+from schemathesis.core import NOT_SET
 from schemathesis.core.parameters import ParameterLocation
 
 from okane.card_numbers import masked
@@ -23,6 +24,8 @@ _numbers = itertools.count(1)
 def before_call(_context: schemathesis.HookContext, case: Case, _kwargs: dict[str, Any]) -> None:
     if "Prefer" in case.headers:
         case.headers["Prefer"] = "wait=0"  # not for half a minute
+    if case.body is NOT_SET:
+        return  # a body that is set is judged again, also to NOT_SET, which then violates the schema of an optional one
     if _is_right(case, ParameterLocation.BODY):
         case.body = _whole(case.body)
     if case.operation.path in {"/v1/payments", "/payments", "/pay"} and case.method == "POST":

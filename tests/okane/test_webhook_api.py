@@ -213,6 +213,23 @@ async def test_an_endpoint_pauses_and_resumes(api: Api, database_url: str) -> No
     assert (status, said["code"]) == (422, "validation_failed")
 
 
+@pytest.mark.parametrize("action", ["enable", "rotate"])
+async def test_an_optional_body_may_be_absent_or_empty(api: Api, action: str) -> None:
+    path, _ = await create(api)
+
+    async def in_no_chunks() -> AsyncIterator[bytes]:
+        return
+        yield b""
+
+    as_json = {"Content-Type": "application/json"}
+    for body, headers in ((None, {}), ("", as_json), ("{}", as_json), (in_no_chunks(), {}), (in_no_chunks(), as_json)):
+        async with api.client.post(f"{path}/{action}", data=body, headers=headers) as response:
+            assert (response.status, (await response.json())["endpoint"]["status"]) == (200, "enabled")
+    for body in ("null", "[]", " "):
+        async with api.client.post(f"{path}/{action}", data=body, headers=as_json) as response:
+            assert response.status in {400, 422}
+
+
 async def test_a_deletion_is_answered_when_the_dispatcher_has_confirmed_it(api: Api, database_url: str) -> None:
     path, _ = await create(api)
     endpoint_id = UUID(path.rpartition("/")[2])
