@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -106,12 +108,18 @@ async def test_events_that_begin_together_share_a_bounded_read() -> None:
     assert store.reads == [[ROW.event.position]] * 2
 
 
-async def test_an_event_that_cannot_be_read_is_reported_to_its_caller() -> None:
+async def test_an_event_that_cannot_be_read_stays_and_is_not_asked_for_in_a_loop() -> None:
     store = Whole()
-    long = LongMetadata(store)
+    long = LongMetadata(store, away_s=0.2)
     store.is_away = True
+    began_s = time.monotonic()
     with pytest.raises(StoreUnavailable):
         await long.whole(ROW)
+    assert time.monotonic() - began_s >= 0.2
+    store.is_away = False
+    assert await long.whole(ROW) is ROW
+    with pytest.raises(LookupError):
+        await long.whole(replace(ROW, event=replace(ROW.event, position=ROW.event.position + 1)))
 
 
 def test_the_memory_of_an_event_counts_its_strings() -> None:
