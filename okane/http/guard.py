@@ -75,12 +75,15 @@ class Guard:
             return str(error)
         return None
 
-    async def connect(self, url: GuardedUrl, new_connection: Callable[[], HttpConnection]) -> HttpConnection:
+    async def connect(
+        self, url: GuardedUrl, new_connection: Callable[[], HttpConnection], *, owner: str
+    ) -> HttpConnection:
         """Connect to a checked address of the URL's host, with TLS for `https`, and return the connection.
 
-        Raises AddressRefused; OSError as `create_connection` does. The certificate must be for the URL's host.
+        `owner`: the account, whose look-ups have a line of their own. Raises AddressRefused; OSError as `create_connection`
+        does. The certificate must be for the URL's host.
         """
-        checked = self._checked(url, await self._addresses(url))
+        checked = self._checked(url, await self._addresses(url, owner))
         connected = await aiohappyeyeballs.start_connection(
             [info for info, _ in checked[:MAX_TRIED]], happy_eyeballs_delay=_NEXT_ADDRESS_S
         )
@@ -101,10 +104,10 @@ class Guard:
     def _forget_connection(self, _lost: asyncio.Future[None]) -> None:
         self.open_connections -= 1
 
-    async def _addresses(self, url: GuardedUrl) -> Sequence[AddressInfo]:
+    async def _addresses(self, url: GuardedUrl, owner: str) -> Sequence[AddressInfo]:
         if self._resolver is None:
             self._resolver = Resolver(self._get_address_info)
-        return await self._resolver.resolve(url.host, url.port)
+        return await self._resolver.resolve(url.host, url.port, owner=owner)
 
     def _checked(self, url: GuardedUrl, found: Sequence[AddressInfo]) -> Sequence[tuple[AddressInfo, Address]]:
         """Return the addresses of the host. Raises AddressRefused unless each of them passes."""

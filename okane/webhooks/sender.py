@@ -47,6 +47,8 @@ class Target(Protocol):
     @property
     def id(self) -> UUID: ...
     @property
+    def account_id(self) -> str: ...
+    @property
     def url(self) -> str | None: ...
     @property
     def version(self) -> int: ...
@@ -165,7 +167,7 @@ class _Channel:
             tls=None,
             connections=endpoint.max_in_flight,
             idle_limit_s=IDLE_LIMIT_S,
-            connector=lambda protocol: guard.connect(url, protocol),
+            connector=lambda protocol: guard.connect(url, protocol, owner=endpoint.account_id),
         )
         self._in_flight = 0
         self._is_retired = False

@@ -301,7 +301,7 @@ def found(*addresses: str, scope: int = 0) -> resolver.GetAddressInfo:
 
 async def connected(guard: Guard, url: str = "https://receiver.example/") -> tuple[str, int]:
     """Connect, and return the address at the other end."""
-    connection = await guard.connect(guard.parse(url), lambda: HttpConnection(on_lost=lambda _: None))
+    connection = await guard.connect(guard.parse(url), lambda: HttpConnection(on_lost=lambda _: None), owner="one")
     peer: tuple[str, int] = connection._transport.get_extra_info("peername")
     assert guard.open_connections == 1
     connection.end(BrokenExchange(""))
@@ -385,17 +385,17 @@ async def test_one_look_up_of_a_name_runs_at_a_time_and_all_its_callers_get_the_
         return found("8.8.8.8")(host, port)
 
     names = Resolver(get)
-    waiting = [asyncio.create_task(names.resolve("a.example", 443)) for _ in range(3)]
+    waiting = [asyncio.create_task(names.resolve("a.example", 443, owner="one")) for _ in range(3)]
     await asyncio.sleep(0)
     waiting[0].cancel()  # a caller that gave up takes the answer from none of the others
-    other = asyncio.create_task(names.resolve("b.example", 443))
+    other = asyncio.create_task(names.resolve("b.example", 443, owner="one"))
     await asyncio.sleep(0)
     go.set()
     results = await asyncio.gather(*waiting, other, return_exceptions=True)
     assert isinstance(results[0], asyncio.CancelledError)
     assert [result[0][4][0] for result in results[1:] if not isinstance(result, BaseException)] == ["8.8.8.8"] * 3
     assert sorted(calls) == [("a.example", 443), ("b.example", 443)]
-    await names.resolve("a.example", 443)
+    await names.resolve("a.example", 443, owner="one")
     assert len(calls) == 3  # nothing is kept from one look-up to the next
 
 
@@ -408,9 +408,11 @@ async def test_names_that_do_not_answer_hold_up_no_other_name(monkeypatch: pytes
         return found("8.8.8.8")(host, port)
 
     names = Resolver(get)
-    dead = [asyncio.create_task(names.resolve(f"dead{number}.example", 443)) for number in range(50)]
+    dead = [
+        asyncio.create_task(names.resolve(f"dead{number}.example", 443, owner=f"{number // 4}")) for number in range(50)
+    ]
     await asyncio.sleep(0)
-    assert await asyncio.wait_for(names.resolve("alive.example", 443), 5)
+    assert await asyncio.wait_for(names.resolve("alive.example", 443, owner="one"), 5)
     assert not any(task.done() for task in dead)
     go.set()
     await asyncio.gather(*dead)
@@ -430,8 +432,38 @@ async def test_look_ups_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         return []
 
     names = Resolver(get)
-    await asyncio.gather(*(names.resolve(f"{number}.example", 443) for number in range(10)))
+    await asyncio.gather(*(names.resolve(f"{number}.example", 443, owner="one") for number in range(10)))
     assert max(seen) == 2
+
+
+async def test_an_account_whose_names_do_not_answer_leaves_look_ups_to_the_others() -> None:
+    go, running, lock = threading.Event(), set(), threading.Lock()
+
+    def get(host: str, port: int) -> Sequence[Any]:
+        if host.startswith("slow"):
+            with lock:
+                running.add(host)
+            go.wait(10)
+        return found("8.8.8.8")(host, port)
+
+    names = Resolver(get)
+    slow = [
+        asyncio.create_task(names.resolve(f"slow{number}.example", 443, owner="greedy"))
+        for number in range(resolver.MAX_LOOK_UPS + 50)
+    ]
+    own = asyncio.create_task(names.resolve("quick.example", 443, owner="greedy"))
+    await asyncio.sleep(0)
+    assert await asyncio.wait_for(names.resolve("quick.example", 443, owner="modest"), 5)
+    assert len(running) <= resolver.MAX_OF_OWNER
+    assert not own.done()
+    for task in slow[-50:]:
+        task.cancel()
+    go.set()
+    results = await asyncio.gather(*slow, own, return_exceptions=True)
+    assert sum(isinstance(result, asyncio.CancelledError) for result in results) == 50
+    assert await names.resolve("quick.example", 443, owner="greedy")
+    await asyncio.sleep(0.01)
+    assert not names._owners  # an account without look-ups takes no memory
 
 
 async def test_a_failed_look_up_raises_for_each_caller() -> None:
@@ -439,7 +471,9 @@ async def test_a_failed_look_up_raises_for_each_caller() -> None:
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
     names = Resolver(get)
-    results = await asyncio.gather(*(names.resolve("a.example", 443) for _ in range(3)), return_exceptions=True)
+    results = await asyncio.gather(
+        *(names.resolve("a.example", 443, owner="one") for _ in range(3)), return_exceptions=True
+    )
     assert all(isinstance(result, socket.gaierror) for result in results)
 
 

@@ -38,10 +38,12 @@ class SlowGuard(Guard):
         self.asked = asyncio.Event()
         self.may_connect = asyncio.Event()
 
-    async def connect(self, url: GuardedUrl, new_connection: Callable[[], HttpConnection]) -> HttpConnection:
+    async def connect(
+        self, url: GuardedUrl, new_connection: Callable[[], HttpConnection], *, owner: str
+    ) -> HttpConnection:
         self.asked.set()
         await self.may_connect.wait()
-        return await super().connect(url, new_connection)
+        return await super().connect(url, new_connection, owner=owner)
 
 
 async def test_the_sender_asks_before_the_first_byte_and_keeps_the_connection() -> None:

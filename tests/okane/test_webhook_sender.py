@@ -41,6 +41,7 @@ BODY = '{"name":"Zoë 😀"}'.encode()
 class Endpoint:
     url: str | None
     id: UUID = ENDPOINT_ID
+    account_id: str = "default"
     version: int = 1
     timeout_s: int = 5
     max_in_flight: int = 8
