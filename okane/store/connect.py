@@ -77,8 +77,13 @@ def open_blocking_connection(
     return connection
 
 
+def application_name(name: str) -> str:
+    """Return the name of a session as `pg_stat_activity` has it."""
+    return f"okane {name}"
+
+
 def _named(name: str) -> dict[str, Any]:
-    return {**_PARAMETERS, "application_name": f"okane {name}"}
+    return {**_PARAMETERS, "application_name": application_name(name)}
 
 
 def _parameters(pid: int, settings: Mapping[str, str] | None) -> dict[str, Any]:

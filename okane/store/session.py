@@ -18,7 +18,7 @@ import psycopg
 import structlog
 
 from okane.errors import StoreBusy, StoreUnavailable
-from okane.store.connect import first_line, open_connection, shut_down_socket
+from okane.store.connect import application_name, first_line, open_connection, shut_down_socket
 from okane.store.pooler import PoolerRefused
 from okane.store.prepared_statements import PreparedStatement, PreparedStatements, Row
 from okane.time_slice import TimeSlice
@@ -183,6 +183,12 @@ class Session:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
+
+    async def rename(self, name: str) -> None:
+        """Change the name in `pg_stat_activity`. Raises StoreUnavailable; a connection that is opened later has it anyway."""
+        self._name = name
+        parameters = {"name": application_name(name)}
+        await self.fetch_repeatable("SELECT set_config('application_name', %(name)s, false)", parameters)
 
     async def aclose(self) -> None:
         """Close the connection. A statement in flight fails with StoreUnavailable."""

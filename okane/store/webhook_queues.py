@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from okane.store import sql_files
+from okane.store.connect import application_name
 from okane.store.prepared_statements import PreparedStatement
 from okane.store.session import Session
 from okane.store.sql_parameters import milliseconds
@@ -23,6 +24,7 @@ SQL = {name: text.replace("{endpoint}", ENDPOINT) for name, text in _LOADED.item
 BATCHED = {name: PreparedStatement.of(name, SQL[name]) for name in ("write", "due", "holds", "replay_page")}
 
 SESSION = "dispatcher"  # its name in pg_stat_activity: dispatchers count one another by it
+LEAVING = "dispatcher leaving"  # its name during the drain: it takes no queue any more, and must not count
 WINDOW = 2_000  # events that one read of a replay looks at
 MOST_HOLDS = 20_000  # of one queue: far more than it lets wait
 MOST_EARLIER = 20  # failed attempts that a row keeps
@@ -48,7 +50,7 @@ class LeasedQueue:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The queues to serve, those that have no owner (orphans: for a while), and the dispatchers that run.
+    """The queues to serve, those that have no owner (orphans: for a while), and the dispatchers that run (1 at least).
 
     `is_used`: some account has endpoints, perhaps without a URL. `now_s`: the database's clock, in seconds since the epoch.
     """
@@ -202,9 +204,13 @@ class WebhookQueueStore:
         parameters = {
             "orphaned_ms": milliseconds(rules.orphaned),
             "silent_ms": milliseconds(rules.silent),
-            "session": f"okane {SESSION}",
+            "session": application_name(SESSION),
         }
         return Share(*(await self._leases.fetch_repeatable(SQL["share"], parameters))[0])
+
+    async def resign(self) -> None:
+        """Count as a dispatcher no more: the share of the others grows, while this one ends what it has begun."""
+        await self._leases.rename(LEAVING)
 
     async def lease(self, limit: int) -> Sequence[LeasedQueue]:
         """Lease up to `limit` queues that have no owner. If the answer is lost the owner may have more than it knows of."""

@@ -120,9 +120,10 @@ class Dispatcher:
             running.create_task(self._repeat("leases", self._leases_once, drained))
             running.create_task(self._repeat("results", self._results_once, drained))
             await stop.wait()
-            self.leases.leave_all()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(options.drain.total_seconds()):
+                    with contextlib.suppress(StoreUnavailable):
+                        await self.leases.stop()
                     await self.sending.drain()
                     await self._release()
             drained.set()

@@ -33,6 +33,7 @@ log = structlog.get_logger("okane.webhooks")
 MAX_QUEUES = 10_000  # of one dispatcher
 RENEWALS = 0.3  # of a lease: after three seconds of ten
 REPORT_EVERY_S = 60.0
+KEEP_SURPLUS_S = 60.0  # after orphans were taken: the dispatcher whose share they are does not serve them
 
 
 class LeaseKeeper:
@@ -68,7 +69,9 @@ class LeaseKeeper:
         self._idle_to = -1  # the place of the idle queues that was written last
         self._not_moved: set[ServedQueue] = set()  # queues that do not have it
         self._may_own_more = False  # than it knows of: the answer to a lease was lost
+        self._keep_surplus_until_s = 0.0
         self._is_stopping = False
+        self._has_resigned = False
         self._gone: set[UUID] = set()
         self._dropped: list[ServedQueue] = []  # until their last request has ended
 
@@ -78,6 +81,8 @@ class LeaseKeeper:
 
     async def run_once(self) -> None:
         """Renew, follow changes, disable what failed for long, and take or release queues. Raises StoreUnavailable."""
+        if self._is_stopping:
+            await self._resign()
         if self._queues or self._may_own_more:
             if self._clock() >= self._renew_at_s or self._may_own_more:
                 await self._renew()
@@ -87,9 +92,12 @@ class LeaseKeeper:
         self.share = await self._store.share()
         target = min(-(-self.share.queues // self.share.dispatchers), MAX_QUEUES)
         self._leave_surplus(len(self._queues) - target)
-        wanted = min(max(target - len(self._queues), self.share.orphans), MAX_QUEUES - len(self._queues))
+        missing = target - len(self._queues)
+        wanted = min(max(missing, self.share.orphans), MAX_QUEUES - len(self._queues))
         if wanted > 0 and self.share.free and not self._is_stopping:
             await self._take(wanted)
+        if self.share.orphans > max(missing, 0):
+            self._keep_surplus_until_s = self._clock() + KEEP_SURPLUS_S
         self._show()
 
     async def _renew(self) -> None:
@@ -176,6 +184,8 @@ class LeaseKeeper:
         """Stop serving more than the share, idle queues first: another dispatcher has come."""
         if surplus <= len(self._queues.leaving) or self.share.dispatchers == 1:
             return
+        if self._clock() < self._keep_surplus_until_s:
+            return
         staying = sorted((one for one in self._queues if not one.is_leaving), key=lambda one: not one.queue.is_idle)
         for served in staying[: max(0, surplus - len(self._queues.leaving))]:
             self._queues.leave(served)
@@ -217,7 +227,7 @@ class LeaseKeeper:
             for one in taken:
                 self._serve(one, position, holds.get(one.endpoint.id, ()))
             if self._is_stopping:  # since the statement began
-                self.leave_all()
+                self._leave_all()
         self._metrics.takeovers.inc(sum(one.taken_over for one in taken))
         if taken:
             log.info(
@@ -272,9 +282,18 @@ class LeaseKeeper:
         failing = len(self._queues.failing)
         self._metrics.set_queues(healthy=len(self._queues) - failing, failing=failing)
 
-    def leave_all(self) -> None:
-        """Begin nothing any more, in any queue."""
+    async def stop(self) -> None:
+        """Begin nothing any more, and leave the share to the others. Raises StoreUnavailable: `run_once` tries it again."""
         self._is_stopping = True
+        self._leave_all()
+        await self._resign()
+
+    async def _resign(self) -> None:
+        if not self._has_resigned:
+            await self._store.resign()
+            self._has_resigned = True
+
+    def _leave_all(self) -> None:
         for served in self._queues:
             self._queues.leave(served)
 

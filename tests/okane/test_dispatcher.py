@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from okane.http.guard import Guard
-from okane.store.webhook_queues import LeaseRules
+from okane.store.webhook_queues import LeaseRules, WebhookQueueStore
 from okane.webhooks import keys
 from okane.webhooks.breaker import Circuit
 from tests.flow.system import MASTER
@@ -273,6 +273,45 @@ async def test_a_dispatcher_that_ends_releases_its_queues_and_repeats_nothing(de
     assert other.count("okane_webhook_takeovers_total") == 0
 
 
+async def test_while_a_dispatcher_ends_the_other_serves_all_that_it_has_left(desk: DispatchDesk) -> None:
+    for number in range(4):
+        await desk.endpoint(f"/{number}", account_id=f"account {number}")
+    rules = LeaseRules(orphaned=timedelta(hours=1))
+    first = await desk.dispatch(rules=rules)
+    await until(lambda: serves(first, 4))
+    hung = asyncio.Event()
+
+    async def answer(_: Received) -> web.Response:
+        await hung.wait()
+        return web.Response()
+
+    desk.receiver.answers = answer
+    await change(desk.url, payments(1), account_id="account 0")
+    await desk.receiver.until(1)
+    first.stop.set()
+    second = await desk.dispatch(rules=rules)
+    await until(lambda: serves(second, 3), within_s=3.0)
+    assert not first.task.done()
+    hung.set()
+    await until(lambda: serves(second, 4))
+
+
+async def test_queues_that_a_living_dispatcher_does_not_take_are_served_by_the_other(desk: DispatchDesk) -> None:
+    """One that hangs between two statements counts, and has its share."""
+    for number in range(4):
+        await desk.endpoint(f"/{number}", account_id=f"account {number}")
+    rules = LeaseRules(orphaned=timedelta(milliseconds=100))
+    hanging = WebhookQueueStore(desk.url, owner="hanging")
+    await hanging.share()
+    running = await desk.dispatch(rules=rules)
+    await until(lambda: serves(running, 4))
+    assert running.dispatcher.leases.share.dispatchers == 2
+    looked_s = running.dispatcher.leases.share.now_s
+    await until(lambda: has_looked(running, after_s=looked_s + 0.3))
+    assert len(running.dispatcher.queues) == 4  # it does not give them back at once
+    await hanging.aclose()
+
+
 async def test_after_a_death_the_next_dispatcher_goes_on_within_the_lease(desk: DispatchDesk) -> None:
     await desk.endpoint(max_in_flight=4)
     rules = LeaseRules(lease=timedelta(seconds=1), orphaned=timedelta(milliseconds=100))
@@ -327,5 +366,5 @@ async def test_without_an_endpoint_a_dispatcher_only_looks_once_a_second(desk: D
     assert await running.dispatcher.feed.run_once() == 0
 
 
-async def has_looked(running: Running) -> bool:
-    return running.dispatcher.leases.share.now_s > 0
+async def has_looked(running: Running, *, after_s: float = 0.0) -> bool:
+    return running.dispatcher.leases.share.now_s > after_s

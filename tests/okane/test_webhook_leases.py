@@ -107,10 +107,36 @@ async def test_dispatchers_count_one_another_and_orphans(desk: Desk) -> None:
     await desk.other.share()
     share = await desk.one.share()
     assert (share.queues, share.orphans, share.dispatchers) == (2, 0, 2)
-    await desk.let_pass("12 s")
+    await desk.let_pass("2 s")
     assert (await desk.one.share()).orphans == 0
     await desk.let_pass("2 s")
+    assert (await desk.one.share()).orphans == 1  # the new one, which no dispatcher has taken
+    await desk.let_pass("8 s")
     assert (await desk.one.share()).orphans == 1
+    await desk.let_pass("2 s")
+    assert (await desk.one.share()).orphans == 2
+
+
+async def test_a_released_queue_is_an_orphan_after_a_while(desk: Desk) -> None:
+    queue = await leased(desk)
+    await desk.let_pass("1 min")
+    await desk.one.release([queue.endpoint.id])
+    assert (await desk.other.share()).orphans == 0
+    await desk.let_pass("4 s")
+    assert (await desk.other.share()).orphans == 1
+
+
+async def test_a_dispatcher_that_leaves_does_not_count(desk: Desk) -> None:
+    await desk.other.share()
+    assert (await desk.one.share()).dispatchers == 2
+    await desk.one.resign()
+    assert (await desk.other.share()).dispatchers == 1
+    assert (await desk.one.share()).dispatchers == 1
+    await desk.other.resign()
+    assert (await desk.one.share()).dispatchers == 1  # a share is a part of something
+    await desk.one.aclose()
+    await desk.one.share()  # over a new connection
+    assert (await desk.other.share()).dispatchers == 1
 
 
 async def test_a_stopped_dispatcher_does_not_count(desk: Desk, database_url: str) -> None:

@@ -36,9 +36,10 @@ class Desk:
         await fetch(
             self.url,
             "WITH q AS (UPDATE webhook_queues SET lease_until = lease_until - %s::interval, "
-            "failing_since = failing_since - %s::interval) "
+            "failing_since = failing_since - %s::interval), "
+            "ep AS (UPDATE webhook_endpoints SET created_at = created_at - %s::interval) "
             "UPDATE webhook_deliveries SET next_at = next_at - %s::interval, at = at - %s::interval RETURNING 1",
-            *(interval,) * 4,
+            *(interval,) * 5,
         )
 
 

@@ -22,11 +22,12 @@ RETURNING {endpoint}, q.done_to, q.epoch, q.failures, q.last_error, free.owner I
 
 -- name: share
 -- The queues to serve, those without an owner, those of them that are so for a while, and the dispatchers. A process that is
--- stopped keeps its session, and runs nothing on it.
+-- stopped keeps its session, and runs nothing on it; one that is about to end has changed the name of its session. A new
+-- queue has never had a lease.
 SELECT count(*), count(*) FILTER (WHERE q.lease_until <= now()),
-       count(*) FILTER (WHERE q.lease_until <= now() - %(orphaned_ms)s::bigint * interval '1 millisecond'
-                              AND q.lease_until > '-infinity'),
-       (SELECT count(*) FROM pg_stat_activity a
+       count(*) FILTER (WHERE greatest(q.lease_until, ep.created_at)
+                              <= now() - %(orphaned_ms)s::bigint * interval '1 millisecond'),
+       (SELECT greatest(count(*), 1) FROM pg_stat_activity a
         WHERE a.datname = current_database() AND a.application_name = %(session)s::text
           AND (a.state_change IS NULL OR a.state_change > now() - %(silent_ms)s::bigint * interval '1 millisecond')),
        EXISTS (SELECT FROM webhook_accounts) OR EXISTS (SELECT FROM webhook_outbox), extract(epoch FROM now())::float8
@@ -63,7 +64,8 @@ FROM unnest(%(ids)s::uuid[], %(versions)s::integer[]) AS n (endpoint_id, version
 WHERE q.endpoint_id = n.endpoint_id AND q.owner = %(owner)s::text
 
 -- name: release
-UPDATE webhook_queues q SET owner = NULL, lease_until = '-infinity'
+-- From now on it counts how long a queue has no owner.
+UPDATE webhook_queues q SET owner = NULL, lease_until = now()
 WHERE q.owner = %(owner)s::text AND q.endpoint_id = ANY (%(ids)s::uuid[])
 
 -- name: write

@@ -18,7 +18,6 @@ _TYPES = ("payment.retry_scheduled", "payment.outcome_unknown", "payment.succeed
 _OPEN_S = 0.3  # a transaction is open for so long at most
 _POLL_S = 0.05
 _SKIPS = 0.3  # of those who enable an endpoint
-_CREATED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Owners:
@@ -60,7 +59,7 @@ class Owners:
             hold_s=plan.hold_s,
             timeout_s=plan.timeout_s,
             rate_limit=plan.rate_limit,
-            created_at=_CREATED_AT,
+            created_at=datetime.fromtimestamp(self._tables.clock_s(), UTC),
             starts_after=self._tables.last,
         )
         self._tables.endpoints[made.id] = made

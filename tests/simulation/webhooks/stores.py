@@ -102,12 +102,18 @@ class RemoteQueueStore(_RemoteTables):
         self.owner = owner
         self.rules = rules
         self._audit = audit
+        self._has_resigned = False
 
     def _used(self) -> None:
-        self._tables.dispatchers[self.owner] = self._tables.clock_s()
+        if not self._has_resigned:
+            self._tables.dispatchers[self.owner] = self._tables.clock_s()
 
     async def share(self) -> Share:
         return await self._repeatably("share", lambda: self._tables.share(self.rules))
+
+    async def resign(self) -> None:
+        self._has_resigned = True
+        await self._repeatably("resign", lambda: self._tables.dispatchers.pop(self.owner, None))
 
     async def lease(self, limit: int) -> Sequence[LeasedQueue]:
         def call() -> Sequence[LeasedQueue]:

@@ -138,8 +138,10 @@ class Tables:
     def share(self, rules: LeaseRules) -> Share:
         """Return how many queues and dispatchers there are."""
         now_s = self.clock_s()
-        queues = [self.queues[one.id] for one in self._served()]
-        orphans = [one for one in queues if float("-inf") < one.lease_until_s <= now_s - rules.orphaned.total_seconds()]
+        served = self._served()
+        queues = [self.queues[one.id] for one in served]
+        free_since_s = [max(self.queues[one.id].lease_until_s, one.created_at.timestamp()) for one in served]
+        orphans = [since_s for since_s in free_since_s if since_s <= now_s - rules.orphaned.total_seconds()]
         silent_s = rules.silent.total_seconds()
         running = sum(now_s - used_s < silent_s for used_s in self.dispatchers.values())
         free = sum(one.lease_until_s <= now_s for one in queues)
@@ -202,7 +204,7 @@ class Tables:
         """End leases."""
         for id_ in endpoint_ids:
             if id_ in self.queues and self.queues[id_].owner == owner:
-                self.queues[id_].owner, self.queues[id_].lease_until_s = None, float("-inf")
+                self.queues[id_].owner, self.queues[id_].lease_until_s = None, self.clock_s()
 
     # -- results
 
