@@ -121,7 +121,7 @@ class EventHandlers:
         """`GET /v1/events/{id}/deliveries`: the deliveries of an event, one for each endpoint that it was sent to."""
         row = await self._event(request)
         found = await self._services.deliveries.of_event(row.event.account_id, row.event.position)
-        return json_answer({"deliveries": [delivery_document(delivery) for delivery in found]})
+        return json_answer({"deliveries": [delivery_document(row.event, delivery) for delivery in found]})
 
     async def redeliver(self, request: web.Request) -> web.Response:
         """`POST /v1/events/{id}/redeliver`: deliver an event to an endpoint again, delivered or not."""
@@ -132,7 +132,7 @@ class EventHandlers:
         if state is None or due is None:
             raise endpoint_not_found(wanted)
         log_change("webhook_event_redelivered", request, state.endpoint, position=row.event.position)
-        return json_answer({"delivery": delivery_document(due)}, status=HTTPStatus.ACCEPTED)
+        return json_answer({"delivery": delivery_document(row.event, due)}, status=HTTPStatus.ACCEPTED)
 
     async def _event(self, request: web.Request) -> EventRow:
         text = request.match_info["event_id"]

@@ -237,7 +237,7 @@ def parse_query(model: type[Q], query: MultiMapping[str]) -> Q:
     return parsed
 
 
-_REPEATABLE = frozenset({"status", "type"})
+_REPEATABLE = frozenset({"state", "status", "type"})
 _NESTING = frozenset({"metadata"})
 
 

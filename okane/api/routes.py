@@ -15,6 +15,7 @@ from okane.api.contract import operations, webhook_operations
 from okane.api.contract.description_handlers import DescriptionHandlers
 from okane.api.contract.operations import Endpoint
 from okane.api.dead_letters import DeadLetterHandlers
+from okane.api.endpoint_deliveries import EndpointDeliveries
 from okane.api.events import EventHandlers
 from okane.api.health import HealthHandlers
 from okane.api.middleware import ExtraTime, Scopes
@@ -52,6 +53,7 @@ class Handlers:
         self.notices = notices
         self.endpoints = EndpointHandlers(webhooks)
         self.actions = EndpointActions(webhooks)
+        self.endpoint_deliveries = EndpointDeliveries(webhooks)
         self.webhook_events = EventHandlers(webhooks)
         self.batch = BatchHandler(creation=payments.creation)
         self.description = DescriptionHandlers(ROUTES)
@@ -136,6 +138,13 @@ ROUTES: Sequence[Route] = (
     ),
     Route(
         "POST", f"{_ENDPOINT}/recover", _WEBHOOKS, webhook_operations.RECOVER_ENDPOINT, lambda to: to.actions.recover
+    ),
+    Route(
+        "GET",
+        f"{_ENDPOINT}/deliveries",
+        _WEBHOOKS,
+        webhook_operations.LIST_ENDPOINT_DELIVERIES,
+        lambda to: to.endpoint_deliveries.list,
     ),
     Route("GET", "/v1/events", _READ, webhook_operations.LIST_WEBHOOK_EVENTS, lambda to: to.webhook_events.list),
     Route("GET", _EVENT, _READ, webhook_operations.GET_WEBHOOK_EVENT, lambda to: to.webhook_events.show),

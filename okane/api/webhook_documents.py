@@ -9,6 +9,8 @@ from typing import Any
 from okane.api import query_parameters, timestamps
 from okane.store.webhook_deliveries import Delivery
 from okane.store.webhook_endpoints import EndpointState
+from okane.store.webhook_events import LoggedEvent
+from okane.webhooks import payload
 
 
 def endpoint_document(state: EndpointState) -> Mapping[str, Any]:
@@ -41,8 +43,8 @@ def endpoint_document(state: EndpointState) -> Mapping[str, Any]:
     }
 
 
-def delivery_document(delivery: Delivery) -> Mapping[str, Any]:
-    """Return the document of a delivery. Members without a value are left out."""
+def delivery_document(event: LoggedEvent, delivery: Delivery) -> Mapping[str, Any]:
+    """Return the document of a delivery of an event. Members without a value are left out."""
     known = {
         "next_at": _text(delivery.next_at),
         "status": delivery.status,
@@ -50,6 +52,8 @@ def delivery_document(delivery: Delivery) -> Mapping[str, Any]:
         "reason": delivery.reason,
     }
     return {
+        "event": payload.event_id(event.payment_id, event.version),
+        "type": event.type,
         "endpoint": str(delivery.endpoint_id),
         "state": delivery.state,
         "attempts": delivery.attempts,

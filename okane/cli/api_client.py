@@ -80,12 +80,12 @@ def plain(value: Any) -> Any:
     return value
 
 
-def endpoint_id(text: str) -> UUID:
+def endpoint_id(text: str, kind: str = "an endpoint's id") -> UUID:
     """Parse the id of an endpoint. Raises SetupError."""
     try:
         return arguments.endpoint_id(text)
     except ValueError:
-        raise SetupError(f"{text[:64]!r} is not an endpoint's id: see `okane webhooks ls`") from None
+        raise SetupError(f"{text[:64]!r} is not {kind}: see `okane webhooks ls`") from None
 
 
 def event_id(text: str) -> str:
@@ -113,5 +113,9 @@ def parse_moment(text: str, option: str) -> datetime:
         return moment
     try:
         return datetime.now(UTC) - positive_duration(text)
+    except typer.BadParameter:
+        raise typer.BadParameter(
+            f"{text[:64]!r} is neither a duration like 2h nor a time like 2027-01-31T12:00:00Z", param_hint=option
+        ) from None
     except OverflowError:
         raise typer.BadParameter("is too long ago", param_hint=option) from None

@@ -117,7 +117,10 @@ def _print_page(page: EventPage, *, as_json: bool) -> None:
     if page.has_more:
         CONSOLE.print(f"more: okane events --after {page.after}", soft_wrap=True)
     elif not page.events:
-        CONSOLE.print("no events: they are recorded from the account's first endpoint on (`okane webhooks add`)")
+        CONSOLE.print(
+            "no such events: they are recorded from the account's first endpoint on (`okane webhooks add`)",
+            soft_wrap=True,
+        )
 
 
 def _print_event(event: WebhookEvent, *, as_json: bool) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 from okane.cli.api_client import plain
 from okane.cli.output import CONSOLE, format_duration, format_time, print_json
-from okane.client import CreatedEndpoint, Delivery, Endpoint, EndpointSecrets, WebhookEvent
+from okane.client import CreatedEndpoint, Delivery, DeliveryPage, Endpoint, EndpointSecrets, WebhookEvent
 from okane.store.webhook_overview import ListedEndpoint
 
 MAX_COUNTED = 1_000  # events that the API counts for one endpoint
+MAX_SAID = 80  # characters of a failing endpoint's answer in a list
 _NONE = timedelta(0)
 _READ = "its events are read (okane listen)"
 
@@ -20,7 +22,7 @@ def print_endpoints(found: Sequence[Endpoint]) -> None:
     for one in found:
         waiting = f", {_counted(one.waiting)} tried again" if one.waiting else ""
         behind = "" if one.url is None else f"  backlog {_counted(one.backlog)}{waiting}"
-        CONSOLE.print(f"{one.id}  {printable(state(one))}{behind}", soft_wrap=True)
+        CONSOLE.print(f"{one.id}  {state(one)}{behind}", soft_wrap=True)
         about = (one.url or _READ, ",".join(one.types), one.description)
         CONSOLE.print(f"    {'  '.join(printable(part) for part in about if part)}", soft_wrap=True)
 
@@ -32,20 +34,26 @@ def print_every_account(found: Sequence[ListedEndpoint], *, as_json: bool) -> No
         return
     for one in found:
         owner = "" if one.url is None else f"  {one.behind:,} behind  {one.owner or 'no dispatcher'}"
-        CONSOLE.print(f"{one.id}  {printable(state(one))}{owner}", soft_wrap=True)
+        CONSOLE.print(f"{one.id}  {state(one)}{owner}", soft_wrap=True)
         CONSOLE.print(f"    account {one.account_id}  {one.url or _READ}", soft_wrap=True)
     if not found:
         CONSOLE.print("no account has an endpoint")
 
 
 def state(endpoint: Endpoint | ListedEndpoint) -> str:
-    """Return `enabled`, `failing for …: reason` or `disabled: reason`."""
+    """Return `enabled`, `failing for …: reason` or `disabled: reason`, in one line, fit for a terminal."""
     if endpoint.status != "enabled":
-        return f"{endpoint.status}: {endpoint.disabled_reason}" if endpoint.disabled_reason else endpoint.status
+        return (
+            f"{endpoint.status}: {printable(endpoint.disabled_reason)}" if endpoint.disabled_reason else endpoint.status
+        )
     if endpoint.failing_since is None:
         return "enabled"
     failing = format_duration(max(datetime.now(UTC) - endpoint.failing_since, _NONE))
-    return f"failing for {failing}: {endpoint.last_error}" if endpoint.last_error else f"failing for {failing}"
+    if not endpoint.last_error:
+        return f"failing for {failing}"
+    outcome, _, answered = endpoint.last_error.partition("\n")
+    said = printable(" ".join(answered.split()))
+    return f"failing for {failing}: {printable(outcome)}" + (f" ({_shortened(said)})" if said else "")
 
 
 def print_endpoint(endpoint: Endpoint, *, as_json: bool) -> None:
@@ -112,6 +120,31 @@ def print_deliveries(found: Sequence[Delivery]) -> None:
             CONSOLE.print(f"    {number}  {format_time(at)}  {answer}{took}{why}", soft_wrap=True)
 
 
+def print_endpoint_deliveries(endpoint_id: UUID, page: DeliveryPage, state: str | None, *, as_json: bool) -> None:
+    """Print a line for each delivery of an endpoint with its last answer, and where the next page begins."""
+    if as_json:
+        print_json(plain(page))
+        return
+    for one in page.deliveries:
+        again = "" if one.next_at is None else f", next {format_time(one.next_at)}"
+        tried = f"{one.attempts} attempt{'' if one.attempts == 1 else 's'}"
+        line = f"{format_time(one.at)}  {one.state:<9}  {one.event_id}  {one.type}  {tried}{_answer(one)}{again}"
+        CONSOLE.print(line, soft_wrap=True)
+    if page.after is not None:
+        filter_ = "" if state is None else f" --state {state}"
+        command = f"okane webhooks deliveries {endpoint_id}{filter_} --after {page.after}"
+        CONSOLE.print(f"{'more' if page.deliveries else 'none so far; go on'}: {command}", soft_wrap=True)
+    elif not page.deliveries:
+        CONSOLE.print(f"no deliveries{'' if state is None else f' that are {state}'}")
+
+
+def _answer(one: Delivery) -> str:
+    """Return the last answer of a delivery in one line, without a body."""
+    if one.status is not None:
+        return f", HTTP {one.status}" + ("" if one.ms is None else f" after {one.ms:,} ms")
+    return "" if one.reason is None else f", {printable(one.reason.partition(chr(10))[0])}"
+
+
 def event_line(event: WebhookEvent) -> str:
     """Return an event as one line: time, type, id, and the payment's amount and key."""
     at = event.at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
@@ -124,10 +157,14 @@ def event_line(event: WebhookEvent) -> str:
 
 def printable(text: str) -> str:
     """Return the text without what a terminal would obey. Its further lines are marked: they are not ours."""
-    lines = text.split("\n")
+    lines = text.rstrip("\n").split("\n")
     return "\n        | ".join(
         "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line) for line in lines
     )
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_SAID else f"{text[:MAX_SAID]}…"
 
 
 def _counted(number: int) -> str:

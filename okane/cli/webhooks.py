@@ -18,6 +18,7 @@ from okane.cli.webhook_output import (
     print_changed,
     print_deliveries,
     print_endpoint,
+    print_endpoint_deliveries,
     print_endpoints,
     print_every_account,
     print_secret,
@@ -27,7 +28,10 @@ from okane.cli.webhook_output import (
 from okane.client import Client, NewEndpoint
 from okane.errors import SetupError
 from okane.store import Overview
+from okane.store.webhook_deliveries import DeliveryState
 from okane.store.webhook_overview import ListedEndpoint
+
+MAX_EMPTY_PAGES = 100  # that `deliveries --state` reads on through: a million deliveries
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -232,20 +236,54 @@ def disable(
 
 
 @app.command()
-def deliveries(event: EventId, *, data: Data = None, url: Url = None, key: Key = None, json_: Json = False) -> None:
-    """List the deliveries of an event: every endpoint, every attempt."""
+def deliveries(
+    of: Annotated[
+        str | None,
+        typer.Argument(metavar="[EVENT|ENDPOINT]", help="an event's or an endpoint's id (default: the only endpoint)"),
+    ] = None,
+    *,
+    data: Data = None,
+    state: Annotated[
+        DeliveryState | None, typer.Option("--state", help="of an endpoint: delivered, waiting or given_up")
+    ] = None,
+    after: Annotated[str | None, typer.Option(help="the next page: the place from the end of this one")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="of an endpoint: deliveries of a page")] = 20,
+    url: Url = None,
+    key: Key = None,
+    json_: Json = False,
+) -> None:
+    """List the deliveries of an event with every attempt, or those of an endpoint, newest events first."""
+    if of is not None and of.startswith("evt_"):
+        if state is not None or after is not None:
+            raise typer.BadParameter("--state and --after are for the deliveries of an endpoint")
+        run(_deliveries_of_event(open_context(data), event_id(of), url=url, key=key, as_json=json_))
+        return
+    states = [] if state is None else [state]
 
     async def main() -> None:
         async with open_client(open_context(data), url, key) as client:
-            found = await client.webhooks.deliveries(event_id(event))
-        if json_:
-            print_json({"deliveries": plain(found)})
-        elif not found:
-            CONSOLE.print("no deliveries: no endpoint has taken it yet, or none subscribes to its type")
-        else:
-            print_deliveries(found)
+            chosen = await _chosen(client, of, "an event's (evt_…) or an endpoint's id")
+            page = await client.webhooks.endpoint_deliveries(chosen, after=after, states=states, limit=limit)
+            for _ in range(MAX_EMPTY_PAGES):  # the API looks at a bounded part at a time
+                if page.deliveries or page.after is None:
+                    break
+                page = await client.webhooks.endpoint_deliveries(chosen, after=page.after, states=states, limit=limit)
+        print_endpoint_deliveries(chosen, page, state, as_json=json_)
 
     run(main())
+
+
+async def _deliveries_of_event(
+    context: Context, event: str, *, url: str | None, key: str | None, as_json: bool
+) -> None:
+    async with open_client(context, url, key) as client:
+        found = await client.webhooks.deliveries(event)
+    if as_json:
+        print_json({"deliveries": plain(found)})
+    elif not found:
+        CONSOLE.print("no deliveries: no endpoint has taken it yet, or none subscribes to its type")
+    else:
+        print_deliveries(found)
 
 
 @app.command()
@@ -291,7 +329,7 @@ def recover(
         async with open_client(open_context(data), url, key) as client:
             chosen = await _chosen(client, endpoint)
             count = await client.webhooks.recover(chosen, since=began, until=ended, only_failed=not everything)
-        what = "all" if everything else "those not delivered"
+        what = "all" if everything else "those that were not delivered"
         if json_:
             document = {"endpoint": chosen, "since": began, "until": ended, "all": everything, "events": count}
             print_json(plain(document))
@@ -310,10 +348,10 @@ async def _every_account(context: Context, limit: int) -> Sequence[ListedEndpoin
         await overview.aclose()
 
 
-async def _chosen(client: Client, endpoint: str | None) -> UUID:
+async def _chosen(client: Client, endpoint: str | None, kind: str = "an endpoint's id") -> UUID:
     """Return the id that was given, or that of the account's only endpoint with a URL. Raises SetupError."""
     if endpoint is not None:
-        return endpoint_id(endpoint)
+        return endpoint_id(endpoint, kind)
     found = [one for one in await client.webhooks.endpoints() if one.url is not None]
     if len(found) != 1:
         many = "there is no endpoint: `okane webhooks add URL`" if not found else f"there are {len(found)} endpoints"

@@ -200,6 +200,8 @@ class DeliveryAttempt:
 class Delivery:
     """One event at one endpoint: `delivered`, `waiting` for `next_at`, or `given_up`. `earlier`: its failed attempts."""
 
+    event_id: str
+    type: str
     endpoint_id: UUID
     state: str
     attempts: int
@@ -213,6 +215,8 @@ class Delivery:
     @classmethod
     def of(cls, document: Document) -> Delivery:
         return cls(
+            event_id=document["event"],
+            type=document["type"],
             endpoint_id=UUID(document["endpoint"]),
             state=document["state"],
             attempts=document["attempts"],
@@ -223,6 +227,14 @@ class Delivery:
             reason=document.get("reason"),
             earlier=[DeliveryAttempt.of(one) for one in document.get("earlier", ())],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryPage:
+    """Deliveries of one endpoint, those of the newest events first. `after`: where the next page begins, None at the end."""
+
+    deliveries: Sequence[Delivery]
+    after: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

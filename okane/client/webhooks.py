@@ -19,6 +19,7 @@ from okane.client.values import Document
 from okane.client.webhook_values import (
     CreatedEndpoint,
     Delivery,
+    DeliveryPage,
     Endpoint,
     EndpointSecrets,
     EventPage,
@@ -168,6 +169,21 @@ class Webhooks:
             Delivery.of(one)
             for one in (await self._transport.send("GET", _event(event_id, "/deliveries")))["deliveries"]
         ]
+
+    async def endpoint_deliveries(
+        self, endpoint_id: UUID | str, *, after: str | None = None, states: Iterable[str] = (), limit: int = 100
+    ) -> DeliveryPage:
+        """Return up to `limit` deliveries of an endpoint (scope `webhooks`), those of the newest events first.
+
+        With `states` (`delivered`, `waiting`, `given_up`) a page may be short or empty although there are more: go on until
+        `after` is None.
+        """
+        query = [("limit", str(arguments.typed("limit", limit, int)))]
+        query += [("state", arguments.text("states", one)) for one in arguments.several("states", states)]
+        if after is not None:
+            query.append(("after", arguments.text("after", after)))
+        found = await self._transport.send("GET", _endpoint(endpoint_id, "/deliveries"), query=query)
+        return DeliveryPage([Delivery.of(one) for one in found["deliveries"]], found["after"])
 
     async def event(self, event_id: str) -> WebhookEvent:
         """Return one event, as it is sent. Raises NotFound."""

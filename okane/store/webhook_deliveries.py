@@ -6,28 +6,30 @@ A dispatcher sends what is written here, from the endpoint's queue on. Nothing h
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 from okane.store import sql_files
 from okane.store.fair_sessions import FairSessions
 from okane.store.session import Session
-from okane.store.webhook_events import FARTHEST
+from okane.store.webhook_events import FARTHEST, LoggedEvent
 
 CONNECTIONS = 2  # of one process; one account uses one of them
 MAX_RECOVERIES = 8  # of one endpoint at a time
 MAX_REDELIVERED = 20  # events that one poll takes
 WINDOW = 100_000  # events of an account that each end of a range is looked for in: a tenth of a second
 MAX_COUNTED = 10_000  # events of a range
+MAX_LOOKED = 10_000  # deliveries that one page of some states is looked for in
 # `at` follows the positions but for changes that waited for a lock, or for the first sequencing after an outage.
 DISORDER = timedelta(hours=1)
 
 SQL = sql_files.load_statements("webhook_deliveries.sql")
 
 DeliveryState = Literal["delivered", "waiting", "given_up"]
+_STATES: Collection[DeliveryState] = get_args(DeliveryState)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,15 @@ class Delivery:
     earlier: Sequence[Mapping[str, Any]] | None
 
 
+@dataclass(frozen=True, slots=True)
+class DeliveryPage:
+    """Deliveries of one endpoint with their events, newest first. `reached`: the next page is before it; None at the end."""
+
+    found: Sequence[tuple[LoggedEvent, Delivery]]
+    reached: int | None
+
+
+_EVENT_WIDTH = len(dataclasses.fields(LoggedEvent))
 _FIELDS = [field.name for field in dataclasses.fields(Delivery)]
 
 
@@ -65,6 +76,39 @@ class WebhookDeliveryStore:
         async with self._sessions.lend(account_id) as session:
             found = await session.fetch_repeatable(SQL["of_event"], {"account_id": account_id, "position": position})
         return [Delivery(**dict(zip(_FIELDS, row, strict=True))) for row in found]
+
+    async def of_endpoint(
+        self,
+        account_id: str,
+        endpoint_id: UUID,
+        *,
+        before: int = FARTHEST,
+        limit: int,
+        states: Collection[DeliveryState] = (),
+    ) -> DeliveryPage | None:
+        """Return deliveries of an endpoint before a position, newest first; None if the account has no such endpoint.
+
+        With `states` a page looks at `MAX_LOOKED` deliveries at most: it may be short or empty although there are more.
+        """
+        window = MAX_LOOKED if states else limit + 1
+        parameters = {
+            "account_id": account_id,
+            "id": endpoint_id,
+            "before": before,
+            "states": list(states or _STATES),
+            "most": limit + 1,
+            "window": window,
+        }
+        async with self._sessions.lend(account_id) as session:
+            rows = await session.fetch_repeatable(SQL["of_endpoint"], parameters)
+        if not rows:
+            return None
+        looked, reached = rows[0][:2]
+        found = [_dated(row[2:]) for row in rows if row[2] is not None]
+        found.sort(key=lambda one: one[1].position, reverse=True)
+        if len(found) > limit:
+            return DeliveryPage(found[:limit], found[limit - 1][1].position)
+        return DeliveryPage(found, reached if looked == window else None)
 
     async def redeliver(self, account_id: str, endpoint_id: UUID, position: int) -> Delivery | None:
         """Make the event at this position due at an endpoint, delivered or not; None if the account has no such endpoint.
@@ -139,6 +183,10 @@ class WebhookDeliveryStore:
         }
         async with self._sessions.lend(account_id) as session:
             return bool(await session.fetch(SQL["recover"], parameters))
+
+
+def _dated(row: Sequence[Any]) -> tuple[LoggedEvent, Delivery]:
+    return LoggedEvent(*row[:_EVENT_WIDTH]), Delivery(**dict(zip(_FIELDS, row[_EVENT_WIDTH:], strict=True)))
 
 
 def _shifted(moment: datetime, by: timedelta) -> datetime:

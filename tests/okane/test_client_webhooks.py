@@ -182,6 +182,10 @@ async def test_deliveries_show_every_attempt(
     assert (delivery.status, delivery.ms, delivery.reason, delivery.next_at) == (500, 12, "status_5xx", None)
     [earlier] = delivery.earlier
     assert (earlier.status, earlier.ms, earlier.reason) == (None, 15_000, "timeout")
+    page = await client.webhooks.endpoint_deliveries(endpoint_id, states=["given_up"])
+    assert (page.deliveries, page.after) == ([delivery], None)
+    assert (delivery.event_id, delivery.type) == (event, "payment.succeeded")
+    assert (await client.webhooks.endpoint_deliveries(endpoint_id, states=["waiting"])).deliveries == []
     await client.webhooks.redeliver(event, endpoint_id=endpoint_id)
     assert [one.state for one in await client.webhooks.deliveries(event)] == ["waiting"]
     since = datetime.now(UTC) - timedelta(minutes=5)
@@ -208,6 +212,7 @@ REFUSED: Sequence[tuple[Ask, type[Refused]]] = [
     (lambda client: client.webhooks.recover(NOTHING, since=datetime.now(UTC)), NotFound),
     (lambda client: client.webhooks.event(EVENT), NotFound),
     (lambda client: client.webhooks.deliveries(EVENT), NotFound),
+    (lambda client: client.webhooks.endpoint_deliveries(NOTHING), NotFound),
     (lambda client: client.webhooks.redeliver(EVENT, endpoint_id=NOTHING), NotFound),
 ]
 

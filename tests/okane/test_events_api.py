@@ -261,6 +261,35 @@ async def test_a_delivered_event_is_delivered_again(feed: Feed, database_url: st
     assert (status, said["code"]) == (422, "validation_failed")
 
 
+async def test_the_deliveries_of_an_endpoint_are_listed_newest_first(feed: Feed, database_url: str) -> None:
+    happened = [await feed.happen() for _ in range(3)]
+    await fetch(
+        database_url,
+        """INSERT INTO webhook_deliveries (endpoint_id, position, state, attempts, status, ms, reason, at)
+        SELECT id, n, CASE n WHEN 1 THEN 'given_up' ELSE 'delivered' END, 1, 200, 9, NULL, now()
+        FROM webhook_endpoints, generate_series(1, 3) n""",
+    )
+    path = f"/v1/webhook-endpoints/{feed.endpoint}/deliveries"
+    seen, after = [], ""
+    for has_more in (True, False):
+        response, page = await ask(feed.api, "GET", f"{path}?limit=2{after}", {})
+        assert (response.status, page["has_more"], "Link" in response.headers) == (200, has_more, has_more)
+        seen += [(one["event"], one["type"], one["endpoint"]) for one in page["deliveries"]]
+        after = f"&after={page['after']}"
+    assert seen == [(event, "payment.succeeded", feed.endpoint) for event in reversed(happened)]
+    _, page = await feed.send("GET", f"{path}?state=given_up&state=waiting")
+    assert ([one["event"] for one in page["deliveries"]], page["has_more"], page["after"]) == (
+        [happened[0]],
+        False,
+        None,
+    )
+    for query in ("?state=failed", "?after=x", "?limit=101", "?type=payment.failed"):
+        status, said = await feed.send("GET", path + query)
+        assert (status, said["code"]) == (400, "query_invalid")
+    status, said = await feed.send("GET", f"/v1/webhook-endpoints/{uuid4()}/deliveries")
+    assert (status, said["code"]) == (404, "endpoint_not_found")
+
+
 async def test_a_reader_gets_the_types_of_its_endpoint_and_what_is_redelivered(feed: Feed) -> None:
     body = {"url": None, "types": ["payment.failed"]}
     _, made = await feed.send("POST", "/v1/webhook-endpoints", body)
@@ -293,6 +322,8 @@ async def test_events_of_another_account_are_none(database_url: str, redis_url: 
         for query in ("", f"?payment={said['payment']['id']}", f"?endpoint={their_endpoint}"):
             assert (await ask(api, "GET", PATH + query, bearer(theirs)))[1]["events"] == []
         assert (await ask(api, "GET", f"{PATH}?endpoint={own_endpoint}", bearer(theirs)))[0].status == 404
+        deliveries = f"/v1/webhook-endpoints/{own_endpoint}/deliveries"
+        assert [(await ask(api, "GET", deliveries, bearer(key)))[0].status for key in (ours, theirs)] == [200, 404]
         again = json.dumps({"endpoint": their_endpoint})
         for method, of_it, text in (("GET", "", None), ("GET", "/deliveries", None), ("POST", "/redeliver", again)):
             response, refused = await ask(api, method, f"{PATH}/{event['id']}{of_it}", bearer(theirs), text)

@@ -61,6 +61,62 @@ async def test_an_event_has_a_delivery_at_each_endpoint_also_at_deleted_ones(
     assert await store.of_event("default", position + 1) == []
 
 
+async def test_deliveries_of_an_endpoint_come_newest_first_in_pages(
+    store: WebhookDeliveryStore, endpoints: WebhookEndpointStore, database_url: str
+) -> None:
+    made, other = await created(endpoints), await created(endpoints)
+    positions = [await log_event(database_url) for _ in range(7)]
+    for position in positions[:5]:
+        await deliver(database_url, made.id, position)
+    await deliver(database_url, other.id, positions[6])
+    seen, before = [], FARTHEST
+    for count in (2, 2, 1):
+        page = await store.of_endpoint("default", made.id, before=before, limit=2)
+        assert page is not None
+        assert all(event.position == delivery.position for event, delivery in page.found)
+        assert len(page.found) == count
+        seen += [delivery.position for _, delivery in page.found]
+        before = page.reached or 0
+    assert (seen, before) == (positions[4::-1], 0)
+    assert await store.of_endpoint("another", made.id, limit=2) is None
+    await endpoints.delete("default", made.id)
+    assert await store.of_endpoint("default", made.id, limit=2) is None
+
+
+async def test_deliveries_of_a_state_are_looked_for_in_a_bounded_part_at_a_time(
+    store: WebhookDeliveryStore, endpoints: WebhookEndpointStore, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("okane.store.webhook_deliveries.MAX_LOOKED", 3)
+    made = await created(endpoints)
+    positions = [await log_event(database_url) for _ in range(8)]
+    for position in positions:
+        await deliver(database_url, made.id, position, "given_up" if position in positions[:2] else "delivered")
+    pages, before = [], FARTHEST
+    while before:
+        page = await store.of_endpoint("default", made.id, before=before, limit=1, states=["given_up"])
+        assert page is not None
+        pages.append([delivery.position for _, delivery in page.found])
+        before = page.reached or 0
+    assert pages == [[], [], [positions[1]], [positions[0]]]
+
+
+async def test_a_page_of_deliveries_reads_no_more_than_it_may(
+    endpoints: WebhookEndpointStore, database_url: str
+) -> None:
+    made = await created(endpoints)
+    await fetch(database_url, FILL)
+    await fetch(
+        database_url,
+        "INSERT INTO webhook_deliveries (endpoint_id, position, state, attempts, at)"
+        " SELECT id, position, 'delivered', 1, now()"
+        " FROM (SELECT %s::uuid AS id UNION SELECT gen_random_uuid()) e, webhook_events",
+        made.id,
+    )
+    parameters = {"account_id": "default", "id": made.id, "before": FARTHEST, "states": ["delivered"], "most": 3}
+    for table, most in (("_deliveries", 100 + 3), ("_events", 3)):
+        assert 0 < await rows_read(database_url, table, SQL["of_endpoint"], parameters | {"window": 100}) <= most
+
+
 async def test_a_delivered_event_becomes_due_again(
     store: WebhookDeliveryStore, endpoints: WebhookEndpointStore, database_url: str
 ) -> None:
@@ -167,14 +223,19 @@ async def test_reads_of_an_account_go_through_its_own_events(
         "most": 1000,
     }
     statement = ENDPOINT_SQL[name] if name == "states" else SQL[name]
-    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+    assert await rows_read(database_url, "_events", statement, parameters) <= 20
+
+
+async def rows_read(url: str, table: str, statement: str, parameters: dict[str, Any]) -> int:
+    """Return how many rows of a table a statement reads in a session of the store's kind."""
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         for setting, text in IN_ORDER.items():
             await connection.execute(f"SET {setting} = '{text}'".encode())
         cursor = await connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}".encode(), parameters)
         row = await cursor.fetchone()
     assert row is not None
-    read = [node["Actual Rows"] for node in nodes(row[0][0]["Plan"]) if "_events" in node.get("Relation Name", "")]
-    assert sum(read) <= 20
+    found = [node for node in nodes(row[0][0]["Plan"]) if table in node.get("Relation Name", "")]
+    return sum(int(node["Actual Rows"] * node["Actual Loops"]) for node in found)
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

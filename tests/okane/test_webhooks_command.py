@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import psycopg
 import pytest
 from typer.testing import CliRunner, Result
 
-from okane.cli import app
+from okane.api.contract import webhook_schemas
+from okane.cli import app, webhook_output
 from okane.cli.listen import take_endpoint
-from okane.client import Client, NewEndpoint, NewPayment
+from okane.client import Client, Endpoint, NewEndpoint, NewPayment
 from okane.errors import SetupError
 from okane.payment import Status
 from okane.store.webhook_events import WebhookEventStore
@@ -156,7 +158,7 @@ async def test_an_operator_lists_the_endpoints_of_every_account_those_in_trouble
 async def test_events_are_listed_page_by_page(
     command: Command, api: Api, client: Client, log: WebhookEventStore
 ) -> None:
-    assert "no events" in await text(command, "events")
+    assert "no such events" in await text(command, "events")
     await answered(command, "webhooks", "add", URL)
     ids = await changed(api, client, log, 5)
     page = await answered(command, "events", "--limit", "2")
@@ -185,6 +187,11 @@ async def test_an_event_is_redelivered_and_a_time_recovered(
     [delivery] = (await answered(command, "webhooks", "deliveries", event))["deliveries"]
     assert (delivery["endpoint_id"], delivery["state"]) == (endpoint, "waiting")
     assert "waiting" in await text(command, "webhooks", "deliveries", event)
+    [listed] = (await answered(command, "webhooks", "deliveries"))["deliveries"]
+    assert (listed["event_id"], listed["type"], listed["state"]) == (event, "payment.succeeded", "waiting")
+    assert event in await text(command, "webhooks", "deliveries", endpoint, "--state", "waiting")
+    given_up = await text(command, "webhooks", "deliveries", endpoint, "--state", "given_up")
+    assert given_up == "no deliveries that are given_up\n"
     assert "1 event since" in await text(command, "webhooks", "recover", "--since", "2h")
     recovered = await answered(
         command, "webhooks", "recover", endpoint, "--since", "2026-01-01T00:00:00Z", "--until", "1h", "--all"
@@ -199,10 +206,35 @@ async def test_a_test_that_is_not_delivered_ends_with_1(command: Command) -> Non
     assert result.output.startswith("connect")
 
 
+@pytest.mark.parametrize(
+    ("last_error", "expected"),
+    [
+        ("status_5xx\nno database\n", "status_5xx (no database)"),
+        ("timeout\n", "timeout"),
+        ("status_4xx\n" + "no " * 99, "status_4xx (" + ("no " * 99)[:80] + "…)"),
+        ("tls\n\x1b[31mred", "tls (\N{REPLACEMENT CHARACTER}[31mred)"),
+        ("", ""),
+    ],
+)
+def test_the_state_of_a_failing_endpoint_is_one_line(last_error: str, expected: str) -> None:
+    document = dict(webhook_schemas.ENDPOINT, failing_since=datetime.now(UTC).isoformat(), last_error=last_error)
+    said = webhook_output.state(Endpoint.of(document))
+    assert said.startswith("failing for ")
+    assert said.partition(": ")[2] == expected
+
+
+async def test_a_moment_that_is_none_is_refused_with_both_forms(command: Command) -> None:
+    result = await command("webhooks", "recover", "--since", "yesterday")
+    assert result.exit_code == 2
+    assert "neither a duration like 2h nor a time like 2027-01-31T12:00:00Z" in " ".join(result.output.split())
+
+
 BAD: Sequence[tuple[list[str], str]] = [
     (["webhooks", "show", "7"], "is not an endpoint's id"),
     (["webhooks", "show", NOTHING], "endpoint_not_found"),
-    (["webhooks", "deliveries", "7"], "is not an event's id"),
+    (["webhooks", "deliveries", "7"], "is not an event's (evt_…) or an endpoint's id"),
+    (["webhooks", "deliveries", "evt_7"], "is not an event's id"),
+    (["webhooks", "deliveries", NOTHING], "endpoint_not_found"),
     (["webhooks", "deliveries", f"evt_{'0' * 32}_1"], "event_not_found"),
     (["webhooks", "add", "ftp://example.com"], "endpoint_url_refused"),
     (["webhooks", "add", "https://u:p@example.com/"], "endpoint_url_refused"),

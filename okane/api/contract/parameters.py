@@ -62,6 +62,7 @@ PARAMETERS: Mapping[str, Json] = {
 
 FILTERS: Mapping[str, str] = {
     "limit": "The most items of a page.",
+    "state": "In any of these states: repeat it for several.",
     "since": "Of this moment or later; with `after`, both hold.",
     "type": "Of any of these types: repeat it for several.",
     "payment": "Of this payment.",

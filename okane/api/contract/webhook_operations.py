@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 from okane.api.contract import problem_codes, webhook_schemas
 from okane.api.contract.operations import Body, Operation, SuccessResponse
+from okane.api.endpoint_deliveries import DeliveryQuery
 from okane.api.events import EventQuery
 from okane.api.webhook_requests import (
     ChangeEndpoint,
@@ -135,6 +136,18 @@ RECOVER_ENDPOINT = Operation(
         SuccessResponse(status=HTTPStatus.ACCEPTED, means="They will be sent.", body=webhook_schemas.Recovering),
     ),
     problems=(*_TAKES, "endpoint_has_no_url", "too_many_recoveries", *_FINDS),
+)
+LIST_ENDPOINT_DELIVERIES = Operation(
+    name="listEndpointDeliveries",
+    tag=ENDPOINTS,
+    summary="List the deliveries of an endpoint, newest first",
+    details="Events that it has yet to get are not among them. With `state` a page looks at 10,000 deliveries, and `after` "
+    "says how far it came.",
+    query=DeliveryQuery,
+    responses=(
+        SuccessResponse(status=HTTPStatus.OK, means="A page.", body=webhook_schemas.DeliveryPage, headers=("Link",)),
+    ),
+    problems=("query_invalid", *_FINDS),
 )
 LIST_WEBHOOK_EVENTS = Operation(
     name="listWebhookEvents",

@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import Field, WithJsonSchema, with_config
 from typing_extensions import TypedDict  # pydantic does not take the older one of typing
 
-from okane.api.contract.schemas import Currency, shown
+from okane.api.contract.schemas import After, Currency, shown
 from okane.payment import Status
 from okane.webhooks.types import API_VERSION, EventType
 
@@ -71,6 +71,8 @@ ENDPOINT_EVENT = {
     "data": {"endpoint": {"id": ENDPOINT_ID, "version": 2}},
 }
 DELIVERY = {
+    "event": EVENT_ID,
+    "type": "payment.succeeded",
     "endpoint": ENDPOINT_ID,
     "state": "delivered",
     "attempts": 2,
@@ -267,6 +269,8 @@ class DeliveryAttempt(TypedDict):
 class Delivery(TypedDict):
     """One event at one endpoint."""
 
+    event: EventId
+    type: Annotated[str, WithJsonSchema({"type": "string", "enum": [*PAYMENT_TYPES, *ENDPOINT_TYPES]})]
     endpoint: UUID
     state: Literal["delivered", "waiting", "given_up"]
     attempts: Annotated[int, Field(ge=0)]
@@ -282,6 +286,18 @@ class DeliveryList(TypedDict):
     """The deliveries of an event, one for each endpoint that it was sent to."""
 
     deliveries: list[Delivery]
+
+
+@with_config(shown({"deliveries": [DELIVERY], "has_more": False, "after": None}))
+class DeliveryPage(TypedDict):
+    """A page of an endpoint's deliveries, those of the newest events first.
+
+    With `state` it may be short or empty although there are more: go on until `has_more` is false.
+    """
+
+    deliveries: list[Delivery]
+    has_more: bool
+    after: After
 
 
 class Redelivered(TypedDict):

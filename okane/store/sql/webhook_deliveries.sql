@@ -9,6 +9,23 @@ JOIN webhook_deliveries d ON d.endpoint_id = ep.id AND d.position = %(position)s
 WHERE ep.account_id = %(account_id)s::text
 ORDER BY ep.created_at, ep.id
 
+-- name: of_endpoint
+-- The newest deliveries of an endpoint before a position: of `window` of them at most those in these states, and how far that
+-- was. In the order of the primary key, so it needs no index of its own.
+SELECT l.looked, l.reached, e.position, e.account_id, e.payment_id, e.version, e.type, e.at, {delivery}
+FROM webhook_endpoints ep
+CROSS JOIN LATERAL (
+    SELECT count(*) AS looked, min(w.position) AS reached,
+           (array_agg(w.position ORDER BY w.position DESC)
+            FILTER (WHERE w.state = ANY (%(states)s::text[])))[1:%(most)s::integer] AS positions
+    FROM (SELECT o.position, o.state FROM webhook_deliveries o
+          WHERE o.endpoint_id = ep.id AND o.position < %(before)s::bigint
+          ORDER BY o.position DESC LIMIT %(window)s::bigint) w) l
+LEFT JOIN LATERAL unnest(l.positions) AS p (position) ON true
+LEFT JOIN webhook_deliveries d ON d.endpoint_id = ep.id AND d.position = p.position
+LEFT JOIN webhook_events e ON e.position = d.position
+WHERE ep.id = %(id)s::uuid AND ep.account_id = %(account_id)s::text AND ep.status <> 'deleted'
+
 -- name: redeliver
 -- The failed attempts so far stay in `earlier`. Without a row the event was not tried yet, or its row is from before the
 -- endpoint. The new version tells the owner of the queue to look.
