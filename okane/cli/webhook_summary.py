@@ -36,7 +36,8 @@ def line(overview: WebhookOverview, *, delivered_per_s: float | None = None) -> 
     """Return the state in one line of 80 columns at most, as long as its figures are not extreme."""
     healthy, failing, disabled = (overview.states[name] for name in ("healthy", "failing", "disabled"))
     enabled, oldest = healthy.endpoints + failing.endpoints, max(healthy.oldest, failing.oldest)
-    parts = [f"webhooks {enabled:,} endpoint{'' if enabled == 1 else 's'}"]
+    every = enabled + disabled.endpoints
+    parts = [f"webhooks {every:,} endpoint{'' if every == 1 else 's'}"]
     # Trouble first: a narrow terminal cuts the end of the line.
     if overview.unowned:
         parts.append("no dispatcher" if overview.unowned >= enabled else f"{overview.unowned:,} unowned")

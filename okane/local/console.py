@@ -73,6 +73,11 @@ def summary(
         ("Redis", shown(where.redis_url)),
         ("Metrics", "  ".join(f"{name} {url}" for name, url in where.metrics_urls.items())),
         ("Workers", ", ".join(f"{name} (pid {pid})" for name, pid in workers.items())),
+        *(
+            ("Dispatcher", f"pid {pid}  (sends webhooks)")
+            for name, pid in pids.items()
+            if name.startswith("dispatcher")
+        ),
         ("Data", f"{data}  (logs in {logs.name}/, addresses with passwords in endpoints.json)"),
     ]
     key = where.api_key if where.api_key is None or where.api_key.startswith("sk_test_") else f"$(cat {kept_key})"

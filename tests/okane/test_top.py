@@ -266,7 +266,7 @@ def test_webhooks_take_a_line_from_the_processes_once_there_was_an_endpoint() ->
     lines = drawn(picture(200, webhooks=WebhookRow(overview=overview, delivered_per_s=1_234.0)), height=24)
     assert len(lines) <= 24
     [line] = [line for line in lines if line.startswith("webhooks")]
-    assert line.startswith("webhooks 1,246 endpoints  3 unowned  12 failing  12 disabled  1,234/s")
+    assert line.startswith("webhooks 1,258 endpoints  3 unowned  12 failing  12 disabled  1,234/s")
     assert not any(line.startswith("webhooks") for line in drawn(picture(1), height=24))
 
 
@@ -289,7 +289,7 @@ def test_a_picture_has_what_dispatchers_deliver() -> None:
     [
         (0, 0, 0, "webhooks 2 endpoints  backlog 7, oldest 45 s"),
         (1, 0, 0, "webhooks 3 endpoints  1 failing  backlog 7, oldest 45 s"),
-        (0, 2, 0, "webhooks 2 endpoints  2 disabled  backlog 7, oldest 45 s"),
+        (0, 2, 0, "webhooks 4 endpoints  2 disabled  backlog 7, oldest 45 s"),
         (0, 0, 1, "webhooks 2 endpoints  1 unowned  backlog 7, oldest 45 s"),
         (0, 0, 2, "webhooks 2 endpoints  no dispatcher  backlog 7, oldest 45 s"),
     ],
