@@ -74,6 +74,7 @@ class HistoryStore:
         """Return all payments and all events of one snapshot. Raises StoreUnavailable."""
         async with self._session.transaction() as connection:
             await connection.execute(SQL["one_snapshot"])
+            await connection.execute(SQL["no_hurry"])
             return PaymentHistory(rows=await _payments(connection), events=await _events(connection))
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -17,7 +19,7 @@ from okane.load.client import Reply
 from okane.payment import Status
 from okane.simulator.journal import Charge as JournalLine
 from okane.simulator.journal import Journal
-from okane.store import Claim, NewPayment, PaymentStore, Settlement, history
+from okane.store import Claim, NewPayment, PaymentStore, Settlement, history, session
 from streams import Producer, connect
 from tests.okane.stored_payments import accept_one
 from torture.history.journals import (
@@ -118,6 +120,21 @@ async def test_rows_and_events_are_of_the_same_moment(database_url: str, monkeyp
     read = await read_rows(database_url)
     assert len(read.rows) == 1
     assert read.events.keys() == read.rows.keys()
+
+
+async def test_a_reader_that_is_slow_keeps_its_transaction(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine at its limit stops this process for longer than the idle time-out, which is for what holds locks."""
+    for key in ("one", "two", "three"):
+        await paid(database_url, key)
+
+    def slow(**columns: Any) -> PaymentRow:
+        time.sleep(0.4)
+        return PaymentRow(**columns)
+
+    monkeypatch.setattr(session, "IDLE_TIMEOUT_MS", 200)
+    monkeypatch.setattr(history, "_ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(history, "PaymentRow", slow)
+    assert len((await read_rows(database_url)).rows) == 3
 
 
 async def test_the_providers_journal_is_read_line_by_line(tmp_path: Path) -> None:

@@ -2,6 +2,10 @@
 -- Rows and events must be of one snapshot: a change between the two reads would look like a gap.
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY
 
+-- name: no_hurry
+-- Reading locks nothing. On a busy machine a chunk of rows may take the reader longer than the usual idle time-out.
+SET LOCAL idle_in_transaction_session_timeout = 0
+
 -- name: payments
 SELECT p.id::text, p.account_id, p.idempotency_key, p.amount_minor, p.currency, p.status, p.version, p.attempts,
        p.provider_key, extract(epoch FROM p.created_at)::float8, p.last_error, p.retries
