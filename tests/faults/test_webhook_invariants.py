@@ -53,6 +53,7 @@ AT_ROTATED = Place(ROTATED.path, "plain", 2)
 
 AT_ONCE_S = 0.1  # until its result is written, as a rule
 RAISED = replace(DEATH, what="failpoint in dispatcher-1", most=1)
+SIGNED_LATE = with_requests(lambda one: [later(one, ROTATED_S + CONFIRMED_S - STARTED_S)], AT_ROTATED)
 SENT_AGAIN = with_requests(lambda one: [one, later(one, 30)], PLAIN)
 
 
@@ -125,13 +126,7 @@ BROKEN: dict[str, tuple[str, Spoil]] = {
         "I15",
         with_requests(lambda one: [replace(one, accepted=False), later(one, 9, digest="another")], PLAIN),
     ),
-    "signed with the older secret for too long": (
-        "I15",
-        with_requests(
-            lambda one: [later(one, ROTATED_S + CONFIRMED_S - STARTED_S)],
-            AT_ROTATED,
-        ),
-    ),
+    "signed with the older secret for too long": ("I15", SIGNED_LATE),
     # I16
     "sent after the deletion": (
         "I16",
@@ -228,6 +223,9 @@ EXCUSED: dict[str, Spoil] = {
     "sent again after a death before which the machine stalled": lambda history: having(
         troubles=[death_after(AT_ONCE_S + 3)], delays=[stalled_after(AT_ONCE_S, by_s=3)]
     )(SENT_AGAIN(history)),
+    "signed with the older secret alone after a stall": lambda history: having(
+        stalls=[Delay(ROTATED_S, ROTATED_S + 20, 20)]
+    )(SIGNED_LATE(history)),
     "read after the deletion by a receiver that was stalled": lambda history: having(
         endpoints=[
             replace(one, deleted_s=first_at(history, DELETED.path) - 3) if one.path == DELETED.path else one

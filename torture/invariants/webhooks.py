@@ -66,7 +66,7 @@ def requests_are_signed(_history: History, webhooks: WebhookHistory) -> Iterator
     endpoints = {one.path: one for one in webhooks.endpoints}
     bodies: dict[tuple[str, str], str] = {}
     for one in webhooks.received:
-        wrong = one.broken or _wrong_signature(one, endpoints.get(one.path))
+        wrong = one.broken or _wrong_signature(one, endpoints.get(one.path), webhooks.stalls)
         if not wrong and bodies.setdefault((one.path, one.webhook_id), one.digest) != one.digest:
             wrong = "has another body than before"
         if not wrong and not one.webhook_id == one.event_id == _event_id((one.payment_id, one.version)):
@@ -229,14 +229,14 @@ def _disordered(requests: Sequence[Received]) -> Iterator[tuple[Received, Receiv
         newest = one if newest is None or one.version > newest.version else newest
 
 
-def _wrong_signature(one: Received, endpoint: Endpoint | None) -> str:
+def _wrong_signature(one: Received, endpoint: Endpoint | None, stalls: Sequence[Delay]) -> str:
     if endpoint is None:
         return ""  # a creation without an answer: its secret was never seen
     if not one.signed_by:
         return "no secret verifies it"
     if abs(one.skew_s) > _SKEW_S:
         return f"its timestamp is {one.skew_s:.0f} s off"
-    expected = sum(secret.known_s + CONFIRMED_S < one.began_s for secret in endpoint.secrets) - 1
+    expected = sum(_delayed(stalls, secret.known_s, CONFIRMED_S) < one.began_s for secret in endpoint.secrets) - 1
     return "is signed with an older secret alone" if max(one.signed_by) < expected else ""
 
 
