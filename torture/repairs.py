@@ -16,7 +16,7 @@ from torture.schedule import Step
 from torture.system.cluster import Cluster
 
 WORKER_FAULT, REDIS_FAULT = "kill_worker", "redis_down"
-_KILLED = 3  # workers
+_KILLED = 2  # workers
 _DIES_AT = 1  # the number of the kill with which the endpoint dies
 _IN_FLIGHT_S = 1.0  # until every worker has payments in flight
 _REDIS_AWAY_S = 1.0

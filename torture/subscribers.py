@@ -23,7 +23,7 @@ from okane.errors import OkaneError
 from okane.store.webhook_endpoints import Endpoint as StoredEndpoint
 from okane.store.webhook_endpoints import NewEndpoint, WebhookEndpointStore
 from okane.webhooks.keys import Masters, secret
-from torture.history.webhooks import Endpoint, Secret
+from torture.history.webhooks import Endpoint, Secret, read_late
 from torture.system.cluster import Cluster
 
 ACCOUNT, OTHER_ACCOUNT = "default", "another"
@@ -94,9 +94,15 @@ class Subscribers:
                 await self._tend(http)
 
     async def tend(self) -> None:
-        """Enable what was disabled, and delete what was created without an answer."""
+        """Enable what was disabled, delete what was created without an answer, and have late deliveries made at once.
+
+        After its third failure a delivery waits for minutes, which nothing else at rest takes.
+        """
         async with aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False) as http:
             await self._tend(http)
+            for event, endpoint in await read_late(self._cluster.database_url):
+                # Once: a repeat may meet what was delivered meanwhile, and would have that sent again.
+                await self._try(http, "POST", f"/v1/events/{event}/redeliver", {"endpoint": endpoint})
 
     async def _tend(self, http: aiohttp.ClientSession) -> None:
         known = {one.id for one in self._endpoints.values()}

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any, cast
+from uuid import uuid4
 
 import aiohttp
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from okane.store.webhook_endpoints import WebhookEndpointStore
+from tests.okane.webhook_rows import created, fetch, log_event
+from torture.history.webhooks import read_late
 from torture.subscribers import Subscribers
 from torture.system.cluster import Cluster
 
@@ -61,3 +65,25 @@ async def test_each_try_of_a_creation_has_a_url_of_its_own() -> None:
     [known] = subscribers.endpoints
     assert (known.id, f"{RECEIVER}{known.path}") == ("e3", urls[2])
     assert api.deleted == ["e1", "e2"]
+
+
+async def test_only_failed_deliveries_that_wait_for_long_are_late(database_url: str) -> None:
+    """One that is due soon may be delivered before it is asked for, and would be sent again for no reason."""
+    store = WebhookEndpointStore(database_url)
+    endpoint = await created(store)
+    await store.aclose()
+    payment_id = uuid4()
+    for version, (attempts, state, wait) in enumerate(
+        ((3, "waiting", "1 min"), (3, "waiting", "1 s"), (0, "waiting", "1 min"), (3, "delivered", None)), 2
+    ):
+        await fetch(
+            database_url,
+            """INSERT INTO webhook_deliveries (endpoint_id, position, state, attempts, at, next_at)
+            VALUES (%s, %s, %s, %s, now(), now() + %s::interval)""",
+            endpoint.id,
+            await log_event(database_url, payment_id=payment_id, version=version),
+            state,
+            attempts,
+            wait,
+        )
+    assert await read_late(database_url) == [(f"evt_{payment_id.hex}_2", str(endpoint.id))]

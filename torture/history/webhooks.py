@@ -52,6 +52,12 @@ _OPEN: LiteralString = """
          + (SELECT count(*) FROM webhook_queues q JOIN webhook_endpoints e ON e.id = q.endpoint_id, webhook_sequencer s
             WHERE e.status <> 'deleted' AND e.url IS NOT NULL AND q.done_to < s.last)"""
 
+# Those that are due soon are left out: they may be delivered before they are asked for.
+_LATE: LiteralString = """
+    SELECT 'evt_' || replace(e.payment_id::text, '-', '') || '_' || e.version, d.endpoint_id::text
+    FROM webhook_deliveries d JOIN webhook_events e USING (position) JOIN webhook_endpoints ep ON ep.id = d.endpoint_id
+    WHERE d.state = 'waiting' AND d.attempts > 0 AND d.next_at > now() + interval '20 s' AND ep.status = 'enabled'"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secret:
@@ -235,6 +241,15 @@ async def delivered(database_url: str) -> bool:
         async with await psycopg.AsyncConnection.connect(database_url, connect_timeout=2) as connection:
             return await _number(connection, _OPEN) == 0
     return False
+
+
+async def read_late(database_url: str) -> Sequence[tuple[str, str]]:
+    """Return the failed deliveries that wait for a long time: the ids of event and endpoint. There are none
+    while Postgres is away."""
+    with contextlib.suppress(psycopg.Error):
+        async with await psycopg.AsyncConnection.connect(database_url, connect_timeout=2) as connection:
+            return [(event, endpoint) async for event, endpoint in await connection.execute(_LATE)]
+    return ()
 
 
 async def _number(connection: psycopg.AsyncConnection[Any], query: LiteralString) -> int:
