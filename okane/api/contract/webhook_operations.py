@@ -73,7 +73,7 @@ DELETE_ENDPOINT = Operation(
     tag=ENDPOINTS,
     summary="Delete an endpoint",
     details="No request to it begins after this answer. It comes when the dispatcher has confirmed that: at once, as a rule, "
-    "and after 10 s if the dispatcher has died.",
+    "and after 10 s if the dispatcher has died. Until then it may be repeated; once the endpoint is gone, a repeat is a 404.",
     responses=(SuccessResponse(status=HTTPStatus.NO_CONTENT, means="It is deleted."),),
     problems=("webhooks_busy", *_FINDS),
 )
