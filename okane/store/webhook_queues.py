@@ -34,7 +34,7 @@ MOST_EARLIER = 20  # failed attempts that a row keeps
 class LeasedQueue:
     """A queue under a lease. `taken_over`: its owner before let the lease expire. `has_waiting`: rows wait for a retry.
 
-    `has_backlog`: the account has events behind `done_to`.
+    `has_backlog`: the account has events behind `done_to`. `last`: the highest position of the log.
     """
 
     endpoint: Endpoint
@@ -46,6 +46,7 @@ class LeasedQueue:
     has_waiting: bool
     has_replays: bool
     has_backlog: bool
+    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +227,7 @@ class WebhookQueueStore:
                 has_waiting=row[WIDTH + 5],
                 has_replays=row[WIDTH + 6],
                 has_backlog=row[WIDTH + 7],
+                last=row[WIDTH + 8],
             )
             for row in await self._leases.fetch(SQL["lease"], parameters)
         ]

@@ -91,7 +91,15 @@ class Dispatcher:
             long_metadata=LongMetadata(events),
         )
         wake = self._wake
-        self.feed = Feed(events=events, store=store, queues=self.queues, wake=wake, metrics=metrics, clock=clock)
+        self.feed = Feed(
+            events=events,
+            store=store,
+            queues=self.queues,
+            wake=wake,
+            metrics=metrics,
+            clock=clock,
+            went_back=self._log_went_back,
+        )
         self.repeats = Repeats(
             store=store, events=events, queues=self.queues, wake=wake, moved=self.results.mark, clock=clock
         )
@@ -210,6 +218,10 @@ class Dispatcher:
 
     def _lost(self, served: ServedQueue) -> None:
         self.leases.drop(served)
+
+    def _log_went_back(self) -> None:
+        self.results.forget()
+        self.leases.drop_all()
 
     def _ended(self, served: ServedQueue) -> None:
         if served.queue.is_gone and not served.is_leaving:

@@ -10,10 +10,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
+import structlog
+
+from okane.errors import StoreUnavailable
 from okane.metrics import OkaneMetrics
-from okane.store.webhook_events import EventRow, WebhookEventStore
+from okane.store.webhook_events import EventRow, LoggedEvent, WebhookEventStore
 from okane.store.webhook_queues import WebhookQueueStore
 from okane.webhooks.served_queue import ServedQueue, ServedQueues, delivery_of
+
+log = structlog.get_logger("okane.webhooks")
 
 READ = 1_000  # events of one read
 MOST_READ = 5_000  # beyond it the accounts of a burst read their backlogs: they delay no other account
@@ -31,7 +36,9 @@ class Feed:
         wake: Callable[[ServedQueue], None],
         metrics: OkaneMetrics,
         clock: Callable[[], float],
+        went_back: Callable[[], None],
     ) -> None:
+        """`went_back` is called when the log has lost what was read from it: no queue may go on from there."""
         self.position = 0  # the synced queues have all events up to it
         self.still = asyncio.Lock()  # while it is held the position stays
         self._events = events
@@ -40,6 +47,9 @@ class Feed:
         self._wake = wake
         self._metrics = metrics
         self._clock = clock
+        self._went_back = went_back
+        self._newest: LoggedEvent | None = None  # that was read
+        self._is_doubtful = False  # the connection was lost since
 
     async def start(self) -> None:
         """Begin at the end of the log: queues that are behind read their backlog. Raises StoreUnavailable."""
@@ -48,17 +58,45 @@ class Feed:
     async def run_once(self) -> int:
         """Sequence, and take the new events; return how many were found. Raises StoreUnavailable."""
         async with self.still:
-            sequenced = await self._events.sequence()
-            if sequenced is not None and sequenced.count:
-                self._metrics.observe_sequenced(sequenced.by_type, timedelta(seconds=sequenced.oldest_s))
-            if sequenced is not None and sequenced.last <= self.position:
+            try:
+                return await self._run_once()
+            except StoreUnavailable:
+                self._is_doubtful = True  # the next connection may be to a server that has less
+                raise
+
+    async def _run_once(self) -> int:
+        sequenced = await self._events.sequence()
+        if sequenced is not None and sequenced.count:
+            self._metrics.observe_sequenced(sequenced.by_type, timedelta(seconds=sequenced.oldest_s))
+        if sequenced is not None or self._is_doubtful:
+            last = sequenced.last if sequenced is not None else await self._events.last_position()
+            if not await self._continues(last):
+                log.warning("webhook_log_went_back", position=self.position, last=last)
+                self.position, self._newest = last, None
+                self._went_back()
                 return 0
-            if not len(self._queues):
-                self.position = sequenced.last if sequenced is not None else await self._events.last_position()
-                return 0 if sequenced is None else sequenced.count
-            if sequenced is not None and sequenced.last - self.position > MOST_READ:
-                return await self._pass_by(sequenced.last)
-            return await self._take_new()
+        if sequenced is not None and sequenced.last <= self.position:
+            return 0
+        if not len(self._queues):
+            self.position = sequenced.last if sequenced is not None else await self._events.last_position()
+            return 0 if sequenced is None else sequenced.count
+        if sequenced is not None and sequenced.last - self.position > MOST_READ:
+            return await self._pass_by(sequenced.last)
+        return await self._take_new()
+
+    async def _continues(self, last: int) -> bool:
+        """Return False if the log is another one than was read: a standby became the primary that had not received all of it.
+
+        It may have come further since, and have other events at the same positions.
+        """
+        if last < self.position:
+            return False
+        if self._is_doubtful and self._newest is not None:
+            found = await self._events.get_many([self._newest.position])
+            if any(row.event != self._newest for row in found):
+                return False
+        self._is_doubtful = False
+        return True
 
     async def _pass_by(self, last: int) -> int:
         """Leave a burst to the backlogs of its accounts."""
@@ -77,7 +115,8 @@ class Feed:
         return taken
 
     def _distribute(self, rows: Sequence[EventRow]) -> None:
-        self.position = rows[-1].event.position
+        self._newest = rows[-1].event
+        self.position = self._newest.position
         wanted: dict[ServedQueue, list[EventRow]] = {}
         for row in rows:
             for served in self._queues.of_account(row.event.account_id):

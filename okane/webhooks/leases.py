@@ -121,10 +121,11 @@ class LeaseKeeper:
         owned = await self._store.owned()
         for served in [one for one in self._queues if owned.get(one.endpoint.id) != one.epoch]:
             self.drop(served)
-        unknown = [one for one in owned if self._queues.get(one) is None]
-        if unknown:
-            await self._store.release(unknown)
-        self._may_own_more = False
+        unknown = {one for one in owned if self._queues.get(one) is None}
+        ending = unknown & {served.endpoint.id for served in self._dropped if served.queue.in_flight}
+        if unknown - ending:
+            await self._store.release(unknown - ending)
+        self._may_own_more = bool(ending)  # released later: two requests of one payment must not be in flight
 
     def drop(self, served: ServedQueue) -> None:
         """Stop serving a queue that is lost: what is in flight ends, and writes nothing."""
@@ -132,6 +133,13 @@ class LeaseKeeper:
             log.warning("webhook_queue_lost", endpoint=str(served.endpoint.id))
         self._queues.remove(served)
         self._dropped.append(served)
+
+    def drop_all(self) -> None:
+        """Drop all queues: the log has lost events that they know. They are leased anew, at their places in Postgres."""
+        for served in list(self._queues):
+            self._queues.remove(served)
+            self._dropped.append(served)
+        self._may_own_more = True
 
     async def _follow_changes(self) -> None:
         """Follow the changed endpoints, then confirm them. A deleted one's connections are closed before."""
@@ -269,7 +277,7 @@ class LeaseKeeper:
         self._not_moved.add(served)
         if leased.failures:
             self._queues.failing.add(served)
-        if leased.has_backlog:
+        if leased.has_backlog or leased.last < position:  # of a log that went back meanwhile
             self._queues.behind.add(served)
         else:
             queue.offer((), read_to=position, now_s=now_s)

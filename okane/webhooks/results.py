@@ -64,6 +64,11 @@ class ResultWriter:
         self._dirty[served] = None
         self.has_work.set()
 
+    def forget(self) -> None:
+        """Drop everything that is not written: its positions are those of other events now."""
+        self._dirty, self._batches = {}, []
+        self._noted = self._collected = 0
+
     async def run_once(self) -> int:
         """Write everything that waits; return the number of rows. Raises StoreUnavailable: the next run repeats it."""
         if not self._batches:

@@ -1,24 +1,30 @@
 -- name: lease
 -- Lease queues without an owner, the longest free ones first. Two dispatchers at once take different ones. `seen_version` is
--- that of the endpoint that is returned: a change that commits meanwhile is confirmed later.
-WITH free AS (
-    SELECT q.endpoint_id, q.owner
+-- that of the endpoint that is returned: a change that commits meanwhile is confirmed later. A place behind the end of the log
+-- is from another log, which a failover has lost: the queue goes on from the end, and rows behind it are of other events.
+WITH log AS MATERIALIZED (
+    SELECT max(w.last) AS last FROM webhook_sequencer w
+), free AS (
+    SELECT q.endpoint_id, q.owner, q.done_to
     FROM webhook_queues q
     JOIN webhook_endpoints ep ON ep.id = q.endpoint_id
     WHERE q.lease_until <= now() AND ep.status = 'enabled' AND ep.url IS NOT NULL
     ORDER BY q.lease_until
     LIMIT %(limit)s::bigint
     FOR UPDATE OF q SKIP LOCKED
+), removed AS (
+    DELETE FROM webhook_deliveries d USING free f, log
+    WHERE f.done_to > log.last AND d.endpoint_id = f.endpoint_id AND d.position > log.last
 )
 UPDATE webhook_queues q
 SET owner = %(owner)s::text, epoch = q.epoch + 1, lease_until = now() + %(lease_ms)s::bigint * interval '1 millisecond',
-    seen_version = ep.version
-FROM free, webhook_endpoints ep
+    seen_version = ep.version, done_to = least(q.done_to, log.last)
+FROM free, log, webhook_endpoints ep
 WHERE q.endpoint_id = free.endpoint_id AND ep.id = free.endpoint_id
 RETURNING {endpoint}, q.done_to, q.epoch, q.failures, q.last_error, free.owner IS NOT NULL,
           EXISTS (SELECT FROM webhook_deliveries d WHERE d.endpoint_id = q.endpoint_id AND d.next_at IS NOT NULL),
           EXISTS (SELECT FROM webhook_replays r WHERE r.endpoint_id = q.endpoint_id),
-          EXISTS (SELECT FROM webhook_events e WHERE e.account_id = ep.account_id AND e.position > q.done_to)
+          EXISTS (SELECT FROM webhook_events e WHERE e.account_id = ep.account_id AND e.position > q.done_to), log.last
 
 -- name: share
 -- The queues to serve, those without an owner, those of them that are so for a while, and the dispatchers. A process that is

@@ -160,6 +160,7 @@ class Tables:
         taken_over = queue.owner is not None
         queue.owner, queue.epoch, queue.lease_until_s = owner, queue.epoch + 1, until_s
         queue.seen_version = endpoint.version
+        queue.done_to = min(queue.done_to, self.last)
         return LeasedQueue(
             endpoint=endpoint,
             done_to=queue.done_to,
@@ -170,6 +171,7 @@ class Tables:
             has_waiting=any(row.next_at_s is not None for _, row in self._rows(endpoint.id)),
             has_replays=endpoint.id in self.replays,
             has_backlog=any(row.event.account_id == endpoint.account_id for row in self.log[queue.done_to :]),
+            last=self.last,
         )
 
     def renew(self, owner: str, lease_s: float, *, idle_to: int, idle: Iterable[UUID]) -> int:
