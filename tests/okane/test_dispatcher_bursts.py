@@ -51,10 +51,10 @@ async def test_results_wait_for_postgres_and_nothing_is_sent_twice(
 
 async def test_many_queues_with_due_rows_take_turns(desk: DispatchDesk) -> None:
     desk.receiver.answers = 500
-    running = await desk.dispatch()
     for number in range(QUEUES_AT_ONCE + 8):
         await desk.endpoint(f"/{number}", account_id=f"account {number}")
         await change(desk.url, payments(2), account_id=f"account {number}")
+    running = await desk.dispatch()  # only now: the first retry is due 2.5 s after the first failure
     count = 2 * (QUEUES_AT_ONCE + 8)
     await until(lambda: desk.has_rows(count))
     await running.end()
