@@ -12,6 +12,7 @@ from ipaddress import ip_network
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from okane.http.guard import Guard
@@ -151,7 +152,7 @@ class DispatchDesk:
         """Let the owner look for due rows, which a test has made due."""
         await fetch(self.url, "UPDATE webhook_endpoints SET version = version + 1 WHERE id = %s", endpoint.id)
 
-    async def at_rest(self, *, within_s: float = 20.0) -> None:
+    async def at_rest(self, *, within_s: float = 60.0) -> None:
         """Wait until nothing is to be delivered: the outbox is empty, nothing waits, and each cursor is at the end."""
         statement = """SELECT (SELECT count(*) FROM webhook_outbox)
             + (SELECT count(*) FROM webhook_deliveries WHERE next_at IS NOT NULL)
@@ -166,11 +167,16 @@ class DispatchDesk:
         return look
 
 
-async def until(look: Callable[[], Awaitable[bool]], *, within_s: float = 20.0) -> None:
+async def until(look: Callable[[], Awaitable[bool]], *, within_s: float = 60.0) -> None:
     """Wait until `look` returns True."""
     async with asyncio.timeout(within_s):
         while not await look():
             await asyncio.sleep(0.02)
+
+
+def retry_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let retries be an hour away: no one comes by itself before the test has looked, however slow the machine is."""
+    monkeypatch.setattr("okane.webhooks.queue.retry_delay_s", lambda *_attempts, **_more: 3600.0)
 
 
 async def arrived(desk: DispatchDesk, path: str, count: int) -> bool:

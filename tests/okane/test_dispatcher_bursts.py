@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 from aiohttp import web
 
 from okane.local.postgres import PostgresServer
+from okane.store.webhook_queues import LeaseRules
 from okane.webhooks.feed import MOST_READ
 from okane.webhooks.repeats import QUEUES_AT_ONCE
-from tests.okane.dispatching import DispatchDesk, arrived, change, dispatch_desk, payments, serves, until
+from tests.okane.dispatching import DispatchDesk, arrived, change, dispatch_desk, payments, retry_late, serves, until
 from tests.okane.webhook_receiver import Received, receiving
 from tests.okane.webhook_rows import fetch
 
@@ -27,7 +29,7 @@ async def test_results_wait_for_postgres_and_nothing_is_sent_twice(
 ) -> None:
     async with receiving() as receiver, dispatch_desk(private_postgres.url, receiver) as desk:
         await desk.endpoint(max_in_flight=4)
-        running = await desk.dispatch()
+        running = await desk.dispatch(rules=LeaseRules(lease=timedelta(seconds=60)))  # longer than any restart
         ids = payments(100)
         await change(desk.url, ids)
         blocked = asyncio.Event()
@@ -49,7 +51,8 @@ async def test_results_wait_for_postgres_and_nothing_is_sent_twice(
         assert len(receiver.received) == 100
 
 
-async def test_many_queues_with_due_rows_take_turns(desk: DispatchDesk) -> None:
+async def test_many_queues_with_due_rows_take_turns(desk: DispatchDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    retry_late(monkeypatch)
     desk.receiver.answers = 500
     for number in range(QUEUES_AT_ONCE + 8):
         await desk.endpoint(f"/{number}", account_id=f"account {number}")

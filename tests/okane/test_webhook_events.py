@@ -130,7 +130,7 @@ async def test_a_lower_transaction_id_may_carry_the_higher_version(store: Webhoo
 async def until_waiting(url: str) -> None:
     """Wait until a session of this database waits for a lock."""
     waits = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await rows(url, waits):
             await asyncio.sleep(0.005)
 

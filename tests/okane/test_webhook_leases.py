@@ -46,9 +46,9 @@ async def test_a_released_queue_is_no_takeover(desk: Desk) -> None:
 
 async def test_a_renewed_lease_holds(desk: Desk) -> None:
     queue = await leased(desk)
-    await desk.let_pass("9 s")
+    await desk.let_pass("6 s")
     assert await desk.one.renew(idle_to=0, idle=()) == 1
-    await desk.let_pass("9 s")
+    await desk.let_pass("6 s")
     assert await desk.other.lease(10) == []
     assert await desk.one.owned() == {queue.endpoint.id: 1}
 
@@ -107,13 +107,13 @@ async def test_dispatchers_count_one_another_and_orphans(desk: Desk) -> None:
     await desk.other.share()
     share = await desk.one.share()
     assert (share.queues, share.orphans, share.dispatchers) == (2, 0, 2)
-    await desk.let_pass("2 s")
+    await desk.let_pass("1 s")
     assert (await desk.one.share()).orphans == 0
-    await desk.let_pass("2 s")
+    await desk.let_pass("3 s")
     assert (await desk.one.share()).orphans == 1  # the new one, which no dispatcher has taken
-    await desk.let_pass("8 s")
+    await desk.let_pass("5 s")
     assert (await desk.one.share()).orphans == 1
-    await desk.let_pass("2 s")
+    await desk.let_pass("5 s")
     assert (await desk.one.share()).orphans == 2
 
 

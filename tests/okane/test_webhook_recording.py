@@ -238,7 +238,7 @@ async def test_a_settle_that_waits_for_the_first_endpoint_of_its_account_is_reco
         await creating.execute("LOCK TABLE webhook_outbox IN SHARE MODE")
         await creating.execute(SUBSCRIBE.encode())
         settling = asyncio.create_task(store.settle(settlement(second.payment)))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not await row(database_url, "SELECT 1 FROM pg_locks WHERE NOT granted AND mode = 'RowExclusiveLock'"):
                 await asyncio.sleep(0.002)
         await creating.commit()

@@ -13,8 +13,6 @@ from typing import Any
 from aiohttp import web
 from standardwebhooks import Webhook
 
-from okane.local.ports import free_port
-
 
 @dataclass(frozen=True)
 class Received:
@@ -78,7 +76,7 @@ class Receiver:
         answer = self.answers(one)
         return answer if isinstance(answer, web.StreamResponse) else await answer
 
-    async def until(self, count: int, *, within_s: float = 20.0) -> list[Received]:
+    async def until(self, count: int, *, within_s: float = 60.0) -> list[Received]:
         """Wait until so many requests have come; return all of them."""
         async with asyncio.timeout(within_s):
             while len(self.received) < count:
@@ -86,7 +84,7 @@ class Receiver:
                 await self.came.wait()
         return self.received
 
-    async def until_ids(self, count: int, *, within_s: float = 20.0) -> list[str]:
+    async def until_ids(self, count: int, *, within_s: float = 60.0) -> list[str]:
         """Wait until requests with so many different ids have come; return the ids in the order of their first requests."""
         async with asyncio.timeout(within_s):
             while len(ids := list(dict.fromkeys(one.id for one in self.received))) < count:
@@ -107,12 +105,12 @@ class Receiver:
 @asynccontextmanager
 async def receiving() -> AsyncIterator[Receiver]:
     """Run a receiver on a loopback port."""
-    port = free_port()
-    receiver = Receiver(f"http://127.0.0.1:{port}")
+    receiver = Receiver("")
     app = web.Application()
     app.router.add_post("/{tail:.*}", receiver.handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()  # a port that is free now may be taken a moment later
+    receiver.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     yield receiver
     await runner.cleanup()
