@@ -44,7 +44,8 @@ TOUCH_INTERVAL_S = 10.0  # between two writes of `last_used_at`; the store write
 class Caller:
     """The caller of a request. `key` is the name of its key; without keys, the account.
 
-    `headers` are those about its rate limit, if it has one. `actor` is its name in the history of a payment.
+    `headers` are those about its rate limit, if it has one. `actor` is its name in the history of a payment. `scopes` are
+    those of its key; without keys, all.
     """
 
     account_id: str
@@ -52,6 +53,7 @@ class Caller:
     rate: Rate | None
     headers: Mapping[str, str] = field(default_factory=dict)
     actor: str = API
+    scopes: frozenset[Scope] = frozenset()
 
 
 CALLER = web.RequestKey("caller", Caller)  # set on every route that takes a key
@@ -65,6 +67,12 @@ def account_of(request: web.Request) -> str:
 def actor_of(request: web.Request) -> str:
     """Return the name under which the history of a payment has the changes of a request."""
     return request[CALLER].actor
+
+
+def require_scope(request: web.Request, scope: Scope) -> None:
+    """Raise a 403 Problem if the caller's key lacks a scope that a parameter needs, beside that of the route."""
+    if scope not in request[CALLER].scopes:
+        raise _scope_missing(scope)
 
 
 class Access(Protocol):
@@ -92,7 +100,7 @@ class AnonymousAccess:
 
     def __init__(self, limits: RateLimits | None = None, *, rate: Rate | None = None) -> None:
         self._limits = limits
-        self._caller = Caller(ACCOUNT, ACCOUNT, rate)
+        self._caller = Caller(ACCOUNT, ACCOUNT, rate, scopes=frozenset(Scope))
 
     def admit_cached(self, _credentials: Sequence[str], _scope: Scope) -> Caller | None:
         return self._caller if self._caller.rate is None else None
@@ -194,7 +202,9 @@ class KeyAccess:
             detail = detail or _UNKNOWN
             _cache_answer(self._refused, secret, _RefusedSecret(detail, asked_s + self._cache_s))
             raise _key_invalid(detail)
-        caller = Caller(key.account_id, key.prefix, key.rate or self._rate, actor=f"{API} {key.prefix}")
+        caller = Caller(
+            key.account_id, key.prefix, key.rate or self._rate, actor=f"{API} {key.prefix}", scopes=key.scopes
+        )
         left_s = math.inf if key.left_s is None else key.left_s
         found = _CachedKey(caller, key.scopes, asked_s + min(self._cache_s, left_s))
         _cache_answer(self._cached, secret, found)

@@ -17,18 +17,21 @@ from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 
 from okane.api import payment_ids, query_parameters
-from okane.api.access import account_of
+from okane.api.access import account_of, require_scope
 from okane.api.answer import JSON
 from okane.api.event_waiting import EventWaiting, Told
 from okane.api.long_polling import preferred_wait_s
 from okane.api.payment_queries import documents
 from okane.api.problems import Problem
+from okane.api.query_parameters import EventCursor
 from okane.api.webhook_documents import delivery_document
 from okane.api.webhook_endpoints import log_change
 from okane.api.webhook_requests import ENDPOINT_ID_SCHEMA, Pattern, RedeliverRequest, parse_endpoint_id
 from okane.api.webhook_services import WebhookServices, body_of, endpoint_not_found, json_answer
+from okane.api_key import Scope
 from okane.payment_id import parse_id
 from okane.store.account_events import AccountPage
+from okane.store.webhook_deliveries import Redelivered
 from okane.store.webhook_endpoints import Endpoint, Payload
 from okane.store.webhook_events import EventRow
 from okane.webhooks import payload
@@ -52,7 +55,7 @@ class EventQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     limit: query_parameters.Limit = query_parameters.MAX_LIMIT
-    after: query_parameters.PositionCursor | None = None
+    after: query_parameters.EventCursorText | None = None
     since: query_parameters.QueryTimestamp | None = None
     type: frozenset[Pattern] = frozenset()
     payment: Annotated[UUID, BeforeValidator(_payment), WithJsonSchema(payment_ids.ID)] | None = None
@@ -69,10 +72,11 @@ class BodyFormat:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A page of events, and those that are delivered again to a reader."""
+    """A page of events, and those that are delivered again to a reader: `read` names them."""
 
     page: AccountPage
     redelivered: Sequence[EventRow] = ()
+    read: Redelivered | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -90,11 +94,12 @@ class EventHandlers:
     async def list(self, request: web.Request) -> web.Response:
         """`GET /v1/events`: a page of the account's events, oldest first; `Prefer: wait=N` waits for the next one.
 
-        With `endpoint`, which must be the account's, the events are those of its types, and it counts as polled.
+        With `endpoint`, which must be the account's, the events are those of its types, and it counts as polled. What is
+        delivered again to its reader is due until a cursor confirms that it was read: a lost answer loses nothing.
         """
         query = query_parameters.parse_query(EventQuery, request.query)
         account_id, wait_s = account_of(request), preferred_wait_s(request.headers)
-        reader = None if query.endpoint is None else await self._polled(account_id, query.endpoint)
+        reader = None if query.endpoint is None else await self._polled(request, query.endpoint, query.after)
         types = query.type or (frozenset() if reader is None else frozenset(reader.types))
         after = await self._start(account_id, query)
         read = _Read(self._services, account_id, query, reader, sorted(expand(types)) if types else None)
@@ -141,15 +146,19 @@ class EventHandlers:
             raise Problem(HTTPStatus.NOT_FOUND, "event_not_found", f"there is no event {text[:64]!r}, or no more")
         return row
 
-    async def _polled(self, account_id: str, endpoint_id: UUID) -> Endpoint:
+    async def _polled(self, request: web.Request, endpoint_id: UUID, after: EventCursor | None) -> Endpoint:
+        require_scope(request, Scope.WEBHOOKS)  # it keeps the endpoint, and ends what it has read
+        account_id = account_of(request)
         endpoint = await self._services.endpoints.poll(account_id, endpoint_id)
         if endpoint is None:
             raise endpoint_not_found(endpoint_id)
+        if after is not None and after.read is not None:
+            await self._services.deliveries.confirm_redelivered(account_id, endpoint_id, after.read)
         return endpoint
 
     async def _start(self, account_id: str, query: EventQuery) -> int:
         """Return the position after which the page begins."""
-        after = query.after or 0
+        after = 0 if query.after is None else query.after.position
         if query.since is None:
             return after
         found = await self._services.deliveries.range_between(account_id, query.since, None)
@@ -163,7 +172,8 @@ class EventHandlers:
         listed = await documents(page.rows, _body)
         is_cut = len(listed) < len(page.rows)
         has_more = is_cut or page.has_more
-        after = query_parameters.position_cursor(page.rows[len(listed) - 1].event.position if is_cut else page.after)
+        position = page.rows[len(listed) - 1].event.position if is_cut else page.after
+        after = query_parameters.event_cursor(position, found.read)
         again = "" if reader is None else f',"redelivered":[{",".join(map(_body, found.redelivered))}]'
         body = (
             f'{{"events":[{",".join(listed)}],"has_more":{"true" if has_more else "false"},"after":"{after}"{again}}}'
@@ -192,8 +202,10 @@ class _Read:
         )
         if self.reader is None:
             return Found(page)
-        again = await self.services.deliveries.take_redelivered(self.account_id, self.reader.id)
-        return Found(page, await self.services.events.get_many(self.account_id, again) if again else ())
+        again = await self.services.deliveries.redelivered(self.account_id, self.reader.id)
+        if again is None:
+            return Found(page)
+        return Found(page, await self.services.events.get_many(self.account_id, again.positions), again)
 
 
 def _body(row: EventRow) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
@@ -29,6 +30,7 @@ from okane.api.timestamps import TIMESTAMP_SCHEMA
 from okane.currencies import MAX_AMOUNT_MINOR
 from okane.payment import Status
 from okane.store import PaymentFilter
+from okane.store.webhook_deliveries import MAX_REDELIVERED, Redelivered
 
 MAX_LIMIT = 100
 MAX_PARAMETERS = 100  # in one query; a repeated one counts each time
@@ -43,12 +45,23 @@ _NUMBER = re.compile("A{16}[A-Za-f][A-Za-z0-9_-]{4}[AQgw]")
 _DATED = re.compile("[A-Za-z0-9_-]{32}")
 _POSITION = re.compile("[A-Za-f][A-Za-z0-9_-]{9}[AEIMQUYcgkosw048]")
 
+# A position; with events that were delivered again to a reader, also the time of the read and their positions.
+_EVENTS = re.compile(rf"{_POSITION.pattern}((\.{_POSITION.pattern}){{2,{1 + MAX_REDELIVERED}}})?")
+
 _NESTED = re.compile(r"(\w+)\[(.*)\]", re.DOTALL)
 _WHOLE = re.compile(r"[0-9]{1,19}")
 
 _PLUS = "a + in a query means a space: write it as %2B"
 
 Q = TypeVar("Q", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class EventCursor:
+    """A place in the log of events. `read`: what was delivered again to the reader of an endpoint, up to here."""
+
+    position: int = 0
+    read: Redelivered | None = None
 
 
 def _whole(text: object) -> object:
@@ -106,14 +119,30 @@ def _number(text: object) -> object:
     return int.from_bytes(_decoded(text, _NUMBER), "big")
 
 
-def _position(text: object) -> object:
-    """Return the position in a cursor of the log of events."""
-    return int.from_bytes(_decoded(text, _POSITION), "big")
-
-
 def position_cursor(position: int) -> str:
     """Return the cursor of a position in the log of events."""
     return base64.urlsafe_b64encode(position.to_bytes(8, "big")).rstrip(b"=").decode()
+
+
+def _event_cursor(text: object) -> object:
+    """Return the position, and what else was read, in a cursor of the reader of an endpoint."""
+    if not isinstance(text, str) or not _EVENTS.fullmatch(text):
+        raise ValueError("must be the `after` of the page before")
+    position, *read = [int.from_bytes(base64.urlsafe_b64decode(f"{part}="), "big") for part in text.split(".")]
+    return EventCursor(position, Redelivered(tuple(read[1:]), _moment_after(read[0])) if read else None)
+
+
+def event_cursor(position: int, read: Redelivered | None) -> str:
+    """Return the cursor of a position in the log of events, and of events that were delivered again."""
+    if read is None:
+        return position_cursor(position)
+    numbers = (position, (read.at - _EPOCH) // timedelta(microseconds=1), *read.positions)
+    return ".".join(map(position_cursor, numbers))
+
+
+def _moment_after(microseconds: int) -> datetime:
+    """Return a moment after the epoch, the latest one for what is beyond it."""
+    return _EPOCH + min(timedelta(microseconds=microseconds), _LATEST - _EPOCH)
 
 
 def number_cursor(number: int) -> str:
@@ -124,8 +153,7 @@ def number_cursor(number: int) -> str:
 def dated_place(text: object) -> object:
     """Return the place in a cursor of a list that is ordered by time; a time beyond the latest one becomes the latest."""
     raw = _decoded(text, _DATED)
-    moment = _EPOCH + min(timedelta(microseconds=int.from_bytes(raw[:8], "big")), _LATEST - _EPOCH)
-    return moment, UUID(bytes=raw[8:])
+    return _moment_after(int.from_bytes(raw[:8], "big")), UUID(bytes=raw[8:])
 
 
 def dated_cursor(place: tuple[datetime, UUID]) -> str:
@@ -153,7 +181,7 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterVali
 Order = Literal["ascending", "descending"]  # by the time that a list goes by
 Cursor = Annotated[UUID, BeforeValidator(_place), _opaque(_PLACE)]
 NumberCursor = Annotated[int, BeforeValidator(_number), _opaque(_NUMBER)]
-PositionCursor = Annotated[int, BeforeValidator(_position), _opaque(_POSITION)]
+EventCursorText = Annotated[EventCursor, BeforeValidator(_event_cursor), _opaque(_EVENTS)]
 DatedCursor = Annotated[tuple[datetime, UUID], BeforeValidator(dated_place), _opaque(_DATED)]
 
 

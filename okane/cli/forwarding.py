@@ -93,7 +93,6 @@ class Forwarder:
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self.after = after
         self.since = since
-        self._redelivered: list[WebhookEvent] = []
 
     async def run(self) -> None:
         """Forward until cancelled. Raises Refused if the API refuses to go on."""
@@ -103,8 +102,7 @@ class Forwarder:
     async def run_once(self, *, wait_s: int) -> int:
         """Read one page, forward it, and move the cursor behind it; return how many events it had."""
         page = await self._poll(wait_s=wait_s)
-        events = [*self._redelivered, *page.redelivered, *page.events]
-        self._redelivered.clear()
+        events = [*page.redelivered, *page.events]
         alive = asyncio.create_task(self._keep_alive())
         try:
             await self._forward_page(events)
@@ -142,8 +140,7 @@ class Forwarder:
         """Poll while a page waits for its receiver, so that the endpoint is not deleted for having no reader."""
         while True:
             await asyncio.sleep(KEEP_ALIVE_S)
-            # The API hands out what was redelivered once, also to this poll.
-            self._redelivered += (await self._poll(wait_s=0, limit=1)).redelivered
+            await self._poll(wait_s=0, limit=1)  # it confirms nothing: what it has comes with the next page, too
 
     async def _forward_page(self, events: Sequence[WebhookEvent]) -> None:
         """Forward payments side by side, the events of each one after the other."""

@@ -209,8 +209,8 @@ class Webhooks:
     ) -> EventPage:
         """Return up to `limit` events after a place, or from a time on. With `wait_s` wait if there is none yet.
 
-        With the id of an endpoint without a URL the page also has what was redelivered to it, once. Such an endpoint is
-        deleted an hour after its last poll.
+        With the id of an endpoint without a URL the page also has what was redelivered to it, until a page is read from its
+        `after` on. Such an endpoint is deleted an hour after its last poll.
         """
         query = [*_filter(types, payment_id), ("limit", str(arguments.typed("limit", limit, int)))]
         if after is not None:

@@ -56,6 +56,14 @@ class DeliveryPage:
     reached: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Redelivered:
+    """The positions that were due for the reader of an endpoint, and when they were read."""
+
+    positions: tuple[int, ...]
+    at: datetime
+
+
 _EVENT_WIDTH = len(dataclasses.fields(LoggedEvent))
 _FIELDS = [field.name for field in dataclasses.fields(Delivery)]
 
@@ -120,11 +128,23 @@ class WebhookDeliveryStore:
             found = await session.fetch(SQL["redeliver"], parameters)
         return Delivery(**dict(zip(_FIELDS, found[0], strict=True))) if found else None
 
-    async def take_redelivered(self, account_id: str, endpoint_id: UUID) -> Sequence[int]:
-        """Return the positions that are due at an endpoint without a URL, and mark them as delivered: its reader has them."""
+    async def redelivered(self, account_id: str, endpoint_id: UUID) -> Redelivered | None:
+        """Return what is due at an endpoint without a URL, None if nothing is. It stays due until it is confirmed."""
         parameters = {"account_id": account_id, "id": endpoint_id, "most": MAX_REDELIVERED}
         async with self._sessions.lend(account_id) as session:
-            return sorted(row[0] for row in await session.fetch(SQL["take_redelivered"], parameters))
+            found = await session.fetch_repeatable(SQL["redelivered"], parameters)
+        return Redelivered(tuple(sorted(row[0] for row in found)), found[0][1]) if found else None
+
+    async def confirm_redelivered(self, account_id: str, endpoint_id: UUID, read: Redelivered) -> None:
+        """Mark as delivered what the reader of an endpoint without a URL has read."""
+        parameters = {
+            "account_id": account_id,
+            "id": endpoint_id,
+            "positions": list(read.positions),
+            "read_at": read.at,
+        }
+        async with self._sessions.lend(account_id) as session:
+            await session.fetch_repeatable(SQL["confirm_redelivered"], parameters)
 
     async def range_between(self, account_id: str, since: datetime, until: datetime | None) -> tuple[int, int] | None:
         """Return the first and the last position of the account's events of this time (`until` exclusive), None without any.

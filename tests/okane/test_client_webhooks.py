@@ -151,7 +151,7 @@ async def test_follow_waits_for_the_next_events_and_goes_on_after_a_lost_answer(
     assert [one.id for one in again.events] == [second]
 
 
-async def test_an_endpoint_without_a_url_gets_what_is_redelivered_once(
+async def test_an_endpoint_without_a_url_gets_what_is_redelivered_until_it_goes_on(
     api: Api, client: Client, log: WebhookEventStore
 ) -> None:
     reader = (await client.webhooks.create(NewEndpoint(url=None, types=["*"]))).endpoint
@@ -160,8 +160,9 @@ async def test_an_endpoint_without_a_url_gets_what_is_redelivered_once(
     page = await client.webhooks.page(endpoint_id=reader.id)
     assert ([one.id for one in page.events], page.redelivered) == ([event], [])
     await client.webhooks.redeliver(event, endpoint_id=reader.id)
-    seen = [(await client.webhooks.page(after=page.after, endpoint_id=reader.id)).redelivered for _ in range(2)]
-    assert [[one.id for one in each] for each in seen] == [[event], []]
+    seen = [await client.webhooks.page(after=page.after, endpoint_id=reader.id) for _ in range(2)]
+    assert [[one.id for one in each.redelivered] for each in seen] == [[event], [event]]
+    assert (await client.webhooks.page(after=seen[1].after, endpoint_id=reader.id)).redelivered == []
 
 
 async def test_deliveries_show_every_attempt(

@@ -14,7 +14,7 @@ import pytest
 
 from okane.api.access import KeyAccess
 from okane.api.event_waiting import MAX_WAITING
-from okane.api_key import Mode
+from okane.api_key import Mode, Scope
 from okane.errors import AccountBusy
 from okane.payment import Status
 from okane.store import ApiKeyStore
@@ -302,9 +302,51 @@ async def test_a_reader_gets_the_types_of_its_endpoint_and_what_is_redelivered(f
     async with asyncio.timeout(15):
         again = await waiting
     assert ([event["id"] for event in again["redelivered"]], again["events"]) == ([won], [])
-    assert (await feed.page(f"?endpoint={reader}&after={page['after']}"))["redelivered"] == []
+    lost = await feed.page(f"?endpoint={reader}&after={page['after']}")  # as if the answer had not come
+    assert [event["id"] for event in lost["redelivered"]] == [won]
+    assert (await feed.page(f"?after={lost['after']}"))["events"] == []  # without the endpoint it confirms nothing
+    assert (await feed.page(f"?endpoint={reader}&after={page['after']}"))["redelivered"] != []
+    read = await feed.page(f"?endpoint={reader}&after={lost['after']}")
+    assert (read["redelivered"], read["after"]) == ([], page["after"])
+    deliveries = (await feed.send("GET", f"{PATH}/{won}/deliveries"))[1]["deliveries"]
+    assert [one["state"] for one in deliveries] == ["delivered"]
     status, said = await feed.send("GET", f"{PATH}?endpoint={uuid4()}")
     assert (status, said["code"]) == (404, "endpoint_not_found")
+
+
+async def test_the_reader_of_an_endpoint_needs_a_key_that_may_change_it(
+    database_url: str, redis_url: str, store: ApiKeyStore
+) -> None:
+    async for api in serve_api(database_url, redis_url, KeyAccess(store, mode=Mode.TEST)):
+        full = await make(store, "acme")
+        reading = await make(store, "acme", Scope.READ)
+        body = json.dumps({"url": None})
+        _, made = await ask(api, "POST", "/v1/webhook-endpoints", bearer(full), body)
+        path = f"{PATH}?endpoint={made['endpoint']['id']}"
+        long_ago = "UPDATE webhook_endpoints SET polled_at = now() - interval '30 minutes' RETURNING polled_at"
+        [before] = await fetch(database_url, long_ago)
+        response, said = await ask(api, "GET", path, bearer(reading))
+        assert (response.status, said["code"]) == (403, "scope_missing")
+        assert 'scope="webhooks"' in response.headers["WWW-Authenticate"]
+        assert [before] == list(await fetch(database_url, "SELECT polled_at FROM webhook_endpoints"))
+        assert (await ask(api, "GET", PATH, bearer(reading)))[0].status == 200
+        assert (await ask(api, "GET", path, bearer(full)))[0].status == 200
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        "",
+        "x",
+        "AAAAAAAAAAA.AAAAAAAAAAA",
+        ".".join(["AAAAAAAAAAA"] * 23),
+        "AAAAAAAAAAA.",
+        "AAAAAAAAAAA.AAAAAAAAAAA.gggggggggg8",
+    ],
+)
+async def test_a_cursor_that_was_not_given_out_is_refused(feed: Feed, after: str) -> None:
+    status, said = await feed.send("GET", f"{PATH}?after={after}")
+    assert (status, said["code"]) == (400, "query_invalid")
 
 
 async def test_events_of_another_account_are_none(database_url: str, redis_url: str, store: ApiKeyStore) -> None:

@@ -131,7 +131,7 @@ async def test_a_delivered_event_becomes_due_again(
     assert await store.redeliver("default", made.id, position) is None
 
 
-async def test_the_reader_of_an_endpoint_without_a_url_takes_what_is_redelivered_once(
+async def test_what_is_redelivered_stays_due_until_the_reader_of_an_endpoint_has_confirmed_it(
     store: WebhookDeliveryStore, endpoints: WebhookEndpointStore, database_url: str
 ) -> None:
     made, sending = await created(endpoints, url=None), await created(endpoints)
@@ -139,10 +139,23 @@ async def test_the_reader_of_an_endpoint_without_a_url_takes_what_is_redelivered
     for endpoint in (made, sending):
         for position in (positions[2], positions[0]):
             await store.redeliver("default", endpoint.id, position)
-    assert await store.take_redelivered("another", made.id) == []
-    assert await store.take_redelivered("default", made.id) == [positions[0], positions[2]]
-    assert await store.take_redelivered("default", made.id) == []
-    assert await store.take_redelivered("default", sending.id) == []  # a dispatcher sends these
+    assert await store.redelivered("another", made.id) is None
+    assert await store.redelivered("default", sending.id) is None  # a dispatcher sends these
+    lost = await store.redelivered("default", made.id)
+    read = await store.redelivered("default", made.id)
+    assert lost is not None
+    assert read is not None
+    assert lost.positions == read.positions == (positions[0], positions[2])
+    await store.redeliver("default", made.id, positions[2])  # once more, since it was read
+    await store.confirm_redelivered("another", made.id, read)
+    await store.confirm_redelivered("default", sending.id, read)
+    for _ in range(2):  # a confirmation may be repeated
+        await store.confirm_redelivered("default", made.id, read)
+        again = await store.redelivered("default", made.id)
+        assert again is not None
+        assert again.positions == (positions[2],)
+    states = {one.endpoint_id: (one.state, one.attempts) for one in await store.of_event("default", positions[0])}
+    assert states == {made.id: ("delivered", 1), sending.id: ("waiting", 0)}
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 50])

@@ -154,7 +154,8 @@ LIST_WEBHOOK_EVENTS = Operation(
     tag=EVENTS,
     summary="List the events of the account, oldest first",
     details="From its first endpoint on, for 30 days unless the server keeps them longer. To follow them, repeat the request "
-    "with the `after` of the last answer, and `Prefer: wait=25`.",
+    "with the `after` of the last answer, and `Prefer: wait=25`. With `endpoint` it takes the scope `webhooks`, too: what is "
+    "delivered again to the endpoint's reader ends with the request that has the `after` of its answer.",
     query=EventQuery,
     headers=("Prefer",),
     responses=(

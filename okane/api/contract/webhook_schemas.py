@@ -252,7 +252,10 @@ class WebhookEventPage(TypedDict):
         str, Field(description="where the next page begins; also of the last page: later events come after it")
     ]
     redelivered: NotRequired[
-        Annotated[list[WebhookEvent], Field(description="with `endpoint`: what is to be delivered to its reader again")]
+        Annotated[
+            list[WebhookEvent],
+            Field(description="with `endpoint`: what is to be delivered again, until a request has this `after`"),
+        ]
     ]
 
 

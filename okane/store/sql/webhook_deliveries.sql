@@ -40,16 +40,22 @@ FROM ep
 ON CONFLICT (endpoint_id, position) DO UPDATE SET state = 'waiting', next_at = now()
 RETURNING {delivery}
 
--- name: take_redelivered
+-- name: of_reader
+-- Not a statement: others include it.
+ep.id = %(id)s::uuid AND ep.account_id = %(account_id)s::text AND ep.status <> 'deleted' AND ep.url IS NULL
+
+-- name: redelivered
+SELECT d.position, now()
+FROM webhook_endpoints ep JOIN webhook_deliveries d ON d.endpoint_id = ep.id
+WHERE {of_reader} AND d.next_at <= now()
+ORDER BY d.next_at LIMIT %(most)s::bigint
+
+-- name: confirm_redelivered
+-- One that is asked for again since it was read has a later time, and stays due.
 UPDATE webhook_deliveries d SET state = 'delivered', attempts = d.attempts + 1, at = now(), next_at = NULL
-WHERE (d.endpoint_id, d.position) IN (
-    SELECT o.endpoint_id, o.position
-    FROM webhook_endpoints ep JOIN webhook_deliveries o ON o.endpoint_id = ep.id
-    WHERE ep.id = %(id)s::uuid AND ep.account_id = %(account_id)s::text AND ep.status <> 'deleted' AND ep.url IS NULL
-      AND o.next_at <= now()
-    ORDER BY o.next_at LIMIT %(most)s::bigint
-    FOR UPDATE OF o SKIP LOCKED)
-RETURNING d.position
+FROM webhook_endpoints ep
+WHERE {of_reader} AND d.endpoint_id = ep.id AND d.position = ANY (%(positions)s::bigint[])
+  AND d.next_at <= %(read_at)s::timestamptz
 
 -- name: ends
 SELECT (SELECT position FROM webhook_events ORDER BY position LIMIT 1),
