@@ -119,6 +119,11 @@ def _number(text: object) -> object:
     return int.from_bytes(_decoded(text, _NUMBER), "big")
 
 
+def _position(text: object) -> object:
+    """Return the position in a cursor of the log of events."""
+    return int.from_bytes(_decoded(text, _POSITION), "big")
+
+
 def position_cursor(position: int) -> str:
     """Return the cursor of a position in the log of events."""
     return base64.urlsafe_b64encode(position.to_bytes(8, "big")).rstrip(b"=").decode()
@@ -181,6 +186,7 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterVali
 Order = Literal["ascending", "descending"]  # by the time that a list goes by
 Cursor = Annotated[UUID, BeforeValidator(_place), _opaque(_PLACE)]
 NumberCursor = Annotated[int, BeforeValidator(_number), _opaque(_NUMBER)]
+PositionCursor = Annotated[int, BeforeValidator(_position), _opaque(_POSITION)]
 EventCursorText = Annotated[EventCursor, BeforeValidator(_event_cursor), _opaque(_EVENTS)]
 DatedCursor = Annotated[tuple[datetime, UUID], BeforeValidator(dated_place), _opaque(_DATED)]
 

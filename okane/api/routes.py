@@ -16,6 +16,7 @@ from okane.api.contract.description_handlers import DescriptionHandlers
 from okane.api.contract.operations import Endpoint
 from okane.api.dead_letters import DeadLetterHandlers
 from okane.api.endpoint_deliveries import EndpointDeliveries
+from okane.api.endpoint_tests import EndpointTests
 from okane.api.events import EventHandlers
 from okane.api.health import HealthHandlers
 from okane.api.middleware import ExtraTime, Scopes
@@ -51,8 +52,9 @@ class Handlers:
         self.dead_letters = dead_letters
         self.health = health
         self.notices = notices
-        self.endpoints = EndpointHandlers(webhooks)
-        self.actions = EndpointActions(webhooks)
+        endpoint_tests = EndpointTests(webhooks)
+        self.endpoints = EndpointHandlers(webhooks, endpoint_tests)
+        self.actions = EndpointActions(webhooks, endpoint_tests)
         self.endpoint_deliveries = EndpointDeliveries(webhooks)
         self.webhook_events = EventHandlers(webhooks)
         self.batch = BatchHandler(creation=payments.creation)

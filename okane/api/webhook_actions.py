@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from http import HTTPStatus
-from uuid import UUID
 
 from aiohttp import web
 
 from okane.api import timestamps
 from okane.api.access import account_of
+from okane.api.endpoint_tests import EndpointTests
 from okane.api.problems import Problem
 from okane.api.webhook_documents import endpoint_document
 from okane.api.webhook_endpoints import check_has_url, log_change, until
@@ -17,22 +17,18 @@ from okane.api.webhook_requests import OLDER_VALID, EnableRequest, RecoverReques
 from okane.api.webhook_services import WebhookServices, body_of, endpoint_id_in, endpoint_not_found, json_answer
 from okane.store.webhook_deliveries import MAX_RECOVERIES
 from okane.store.webhook_endpoints import Endpoint
-from okane.store.webhook_events import EventRow, LoggedEvent
-from okane.webhooks import keys, payload
-from okane.webhooks.sender import Answer, Sender
-from okane.webhooks.types import EventType
+from okane.webhooks import keys
 
-MAX_TESTS = 16  # in this process at a time: each waits for a server of a client
 BY_REQUEST = "requested"  # the reason of an endpoint that its client has disabled
 
 
 class EndpointActions:
     """The handlers of actions on an endpoint."""
 
-    def __init__(self, services: WebhookServices) -> None:
+    def __init__(self, services: WebhookServices, tests: EndpointTests) -> None:
         self._services = services
         self._endpoints = services.endpoints
-        self._testing: set[UUID] = set()
+        self._tests = tests
 
     async def rotate(self, request: web.Request) -> web.Response:
         """`POST …/{id}/rotate`: change to the next secret, and show it. Without an overlap it waits for the dispatcher."""
@@ -70,17 +66,10 @@ class EndpointActions:
     async def test(self, request: web.Request) -> web.Response:
         """`POST …/{id}/test`: send `webhook_endpoint.test` now, on a connection of its own, and show the answer."""
         masters = self._services.needed_masters()
-        endpoint = (await self._services.state_of(request)).endpoint
-        check_has_url(endpoint)
-        if endpoint.id in self._testing or len(self._testing) >= MAX_TESTS:
-            raise _too_many_tests()
-        self._testing.add(endpoint.id)
-        sender = Sender(self._services.guard, masters)
-        try:
-            answer = await _send_test(sender, endpoint)
-        finally:
-            self._testing.discard(endpoint.id)
-            await sender.aclose()
+        async with self._tests.slot(account_of(request), endpoint_id_in(request), masters) as test:
+            endpoint = (await self._services.state_of(request)).endpoint
+            check_has_url(endpoint)
+            answer = await self._tests.send(test, endpoint)
         log_change("webhook_endpoint_tested", request, endpoint, outcome=answer.outcome)
         document: dict[str, object] = {"outcome": answer.outcome, "ms": answer.ms, "reason": answer.reason}
         document |= {} if answer.status is None else {"status": answer.status}
@@ -103,6 +92,7 @@ class EndpointActions:
         if disabled is None:
             raise endpoint_not_found(endpoint_id)
         log_change("webhook_endpoint_disabled_by_request", request, disabled)
+        await self._tests.end(endpoint_id)
         await until(lambda: self._endpoints.is_confirmed(disabled))
         return json_answer({"endpoint": endpoint_document(await self._services.state_of(request))})
 
@@ -124,25 +114,6 @@ class EndpointActions:
         log_change("webhook_endpoint_recovering", request, endpoint, first=first, last=last)
         events = await deliveries.count_between(account_id, endpoint.id, first=first, last=last)
         return json_answer({"events": events}, status=HTTPStatus.ACCEPTED)
-
-
-async def _send_test(sender: Sender, endpoint: Endpoint) -> Answer:
-    """Send an event that is in no log. Its version is the time: each test is another event."""
-    now = datetime.now(UTC)
-    event = LoggedEvent(0, endpoint.account_id, endpoint.id, int(now.timestamp()), EventType.ENDPOINT_TEST, now)
-    row = EventRow(event, "", 0, None, None, 0, "", "", now, {})
-    body = payload.body(row, endpoint)
-    return await sender.send(endpoint, payload.event_id(event.payment_id, event.version), body, now=now)
-
-
-def _too_many_tests() -> Problem:
-    return Problem(
-        HTTPStatus.TOO_MANY_REQUESTS,
-        "too_many_tests",
-        "a test of this endpoint, or many others, are not answered yet",
-        retryable=True,
-        headers={"Retry-After": "1"},
-    )
 
 
 def _too_many_recoveries(endpoint: Endpoint) -> Problem:

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from okane.api import card_guard
 from okane.api.access import account_of, actor_of
+from okane.api.endpoint_tests import EndpointTests
 from okane.api.problems import FieldError, Problem, invalid
 from okane.api.webhook_documents import endpoint_document
 from okane.api.webhook_requests import ChangeEndpoint, CreateEndpoint
@@ -37,9 +38,10 @@ _CONFIRM_INTERVAL_S = 0.05
 class EndpointHandlers:
     """The handlers of endpoints."""
 
-    def __init__(self, services: WebhookServices) -> None:
+    def __init__(self, services: WebhookServices, tests: EndpointTests) -> None:
         self._services = services
         self._endpoints = services.endpoints
+        self._tests = tests
 
     async def create(self, request: web.Request) -> web.Response:
         """`POST /v1/webhook-endpoints`: create an endpoint, and show its secret."""
@@ -93,6 +95,7 @@ class EndpointHandlers:
         if deleted is None:
             raise endpoint_not_found(endpoint_id)
         log_change("webhook_endpoint_deleted", request, deleted)
+        await self._tests.end(endpoint_id)
         await until(lambda: self._endpoints.finish_delete(deleted))
         return web.Response(status=HTTPStatus.NO_CONTENT)
 

@@ -14,7 +14,7 @@ from aiohttp import web
 from standardwebhooks import Webhook
 from structlog.testing import capture_logs
 
-from okane.api import webhook_actions, webhook_endpoints
+from okane.api import endpoint_tests, webhook_endpoints
 from okane.api.access import KeyAccess
 from okane.api.webhook_services import WebhookServices
 from okane.api_key import Mode
@@ -406,7 +406,7 @@ async def test_a_test_of_an_address_that_is_refused_shows_nothing_of_it(api: Api
 
 
 async def test_tests_are_bounded(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook_actions, "MAX_TESTS", 0)
+    monkeypatch.setattr(endpoint_tests, "MAX_TESTS", 0)
     path, _ = await create(api)
     status, said = await send(api, "POST", f"{path}/test")
     assert (status, said["code"], said["retryable"]) == (429, "too_many_tests", True)
