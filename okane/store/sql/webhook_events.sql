@@ -120,14 +120,17 @@ LEFT JOIN found e ON true
 ORDER BY e.position
 
 -- name: of_payment
--- The events of one payment, or of one endpoint.
+-- The events of one payment, or of one endpoint. One that was retried a thousand times has as many: a page is chosen before
+-- the members of the bodies are read.
 SELECT {row}
-FROM (SELECT * FROM webhook_events v WHERE v.payment_id = %(payment_id)s::uuid OFFSET 0) e
+FROM (SELECT *
+      FROM (SELECT * FROM webhook_events v WHERE v.payment_id = %(payment_id)s::uuid OFFSET 0) v
+      WHERE v.account_id = %(account_id)s::text AND v.position > %(after)s::bigint
+        AND (%(all_types)s::boolean OR v.type = ANY (%(types)s::text[]))
+      ORDER BY v.position
+      LIMIT %(limit)s::bigint) e
 {joined}
-WHERE e.account_id = %(account_id)s::text AND e.position > %(after)s::bigint
-  AND (%(all_types)s::boolean OR e.type = ANY (%(types)s::text[]))
 ORDER BY e.position
-LIMIT %(limit)s::bigint
 
 -- name: one
 SELECT {row}
