@@ -205,7 +205,7 @@ class Dispatcher:
 
     async def _release(self) -> None:
         """Release the queues as their last results are written."""
-        while len(self.queues):
+        while len(self.queues) or self.leases.is_taking:
             with contextlib.suppress(StoreUnavailable):
                 await self.leases.release_settled()
             await asyncio.sleep(0.01)

@@ -53,6 +53,7 @@ class LeaseKeeper:
         report_every: timedelta = timedelta(seconds=REPORT_EVERY_S),
     ) -> None:
         self.share = Share(queues=0, free=0, orphans=0, dispatchers=1, is_used=False, now_s=0.0)
+        self.is_taking = False  # the queues of a lease under way come yet
         self._store = store
         self._queues = queues
         self._feed = feed
@@ -95,7 +96,11 @@ class LeaseKeeper:
         missing = target - len(self._queues)
         wanted = min(max(missing, self.share.orphans), MAX_QUEUES - len(self._queues))
         if wanted > 0 and self.share.free and not self._is_stopping:
-            await self._take(wanted)
+            self.is_taking = True
+            try:
+                await self._take(wanted)
+            finally:
+                self.is_taking = False
         if self.share.orphans > max(missing, 0):
             self._keep_surplus_until_s = self._clock() + KEEP_SURPLUS_S
         self._show()

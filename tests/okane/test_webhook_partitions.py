@@ -15,7 +15,7 @@ from okane.store import WebhookEventStore
 from okane.store.webhook_endpoints import WebhookEndpointStore
 from okane.store.webhook_partitions import AHEAD, POSITIONS
 from tests.okane.stored_payments import execute
-from tests.okane.webhook_rows import created, fetch
+from tests.okane.webhook_rows import created, fetch, lease
 
 WRITE = (
     "INSERT INTO webhook_outbox (payment_ids, versions, account_id, type)"
@@ -188,10 +188,27 @@ async def test_after_that_its_deliveries_are_given_up_and_its_owner_is_fenced(
         " VALUES (%s, %s, 'waiting', 3, now(), now())",
         [endpoint_id, POSITIONS - 1],
     )
+    await lease(behind.url, endpoint_id)
     dropped = await store.drop_partitions(30 * DAY, None)
     assert (dropped.partitions, dropped.given_up) == ([0], 2)  # one waits for a retry, one was never tried
-    assert await behind.queue() == (POSITIONS - 1, 1)
+    assert await behind.queue() == (POSITIONS - 1, 2)
+    # The lease that it had stays: until then its owner may begin requests.
+    assert await fetch(behind.url, "SELECT owner, lease_until > now() FROM webhook_queues") == [(None, True)]
     assert (await store.drop_partitions(30 * DAY, None)).given_up == 0
+
+
+async def test_a_drop_waits_for_no_queue_that_has_passed_the_partition(
+    store: WebhookEventStore, behind: Behind
+) -> None:
+    """The writes of results lock those, many times a second."""
+    await behind.create(days=38)
+    endpoints = WebhookEndpointStore(behind.url)
+    other = await created(endpoints, "other")
+    await endpoints.aclose()
+    async with await psycopg.AsyncConnection.connect(behind.url) as writing:
+        await writing.execute("UPDATE webhook_queues SET failures = 0 WHERE endpoint_id = %s", [other.id])
+        assert other.starts_after >= POSITIONS
+        assert (await store.drop_partitions(30 * DAY, None)).partitions == [0]
 
 
 async def test_events_that_an_endpoint_does_not_subscribe_to_keep_nothing(

@@ -253,6 +253,20 @@ def test_a_replay_leaves_out_what_is_in_work() -> None:
     assert sorted(positions(begin_all(one))) == [11, 12]
 
 
+def test_a_replay_that_begins_anew_does_not_pass_what_is_in_memory() -> None:
+    one = queue(done_to=50)
+    for _ in range(2):
+        one.begin_replay(10)
+        one.offer_replays([event(11), event(12)], read_to=20, now_s=0.0)
+        assert one.collect().replayed_to == 10
+        one.confirm()
+    sent = begin_all(one)
+    assert sorted(positions(sent)) == [11, 12]
+    for delivery in sent:
+        one.finish(delivery, OK, 0.0)
+    assert one.collect().replayed_to == 20
+
+
 def test_memory_is_bounded() -> None:
     one = queue(limits=Limits(max_in_flight=1))
     offer(one, *(event(position) for position in range(1, BUFFER + 1)))

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from uuid import UUID
 
+import pytest
+
+from okane.store import WebhookEventStore, webhook_queues
+from okane.store.webhook_partitions import POSITIONS
 from okane.store.webhook_queues import Replay
+from tests.okane.test_webhook_partitions import full_first_partition
 from tests.okane.webhook_desk import Desk, batch, failed, held, leased, make_desk, result  # noqa: F401 - a fixture
 from tests.okane.webhook_rows import created, fetch, log_event
 
@@ -138,6 +145,29 @@ async def test_holds_are_rows_never_sent_and_young_failures(desk: Desk) -> None:
     assert found.keys() == {payments[1], payments[2]}
     assert found[payments[2]] is None
     assert 295 < (found[payments[1]] or 0) <= 300
+
+
+async def test_the_holds_of_one_queue_take_no_place_of_another(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook_queues, "MOST_HOLDS", 2)
+    queues = [await leased(desk, account_id) for account_id in ("loud", "quiet")]
+    for queue in queues:
+        positions = [await log_event(desk.url, queue.endpoint.account_id) for _ in range(3)]
+        old = await log_event(desk.url, queue.endpoint.account_id)
+        await desk.one.write([batch(queue, failed(old), *map(held, positions), done_to=old)], 400.0)
+    found = Counter(hold.endpoint_id for hold in await desk.one.holds({one.endpoint.id: 300 for one in queues}))
+    assert found == {one.endpoint.id: 2 for one in queues}
+
+
+async def test_a_result_whose_table_partition_was_dropped_holds_up_no_other(desk: Desk) -> None:
+    queue, other = [await leased(desk, account_id) for account_id in ("slow", "quick")]
+    await fetch(desk.url, "UPDATE webhook_queues SET done_to = %s", POSITIONS)
+    log = WebhookEventStore(desk.url)
+    await full_first_partition(desk.url, days=31)
+    assert (await log.drop_partitions(timedelta(days=30), None)).partitions == [0]
+    await log.aclose()
+    rows = [batch(queue, result(POSITIONS - 1), failed(POSITIONS)), batch(other, result(POSITIONS))]
+    assert await desk.one.write(rows, 0.0) == {queue.endpoint.id, other.endpoint.id}
+    assert sorted(await desk.rows("state, position")) == [("delivered", POSITIONS), ("waiting", POSITIONS)]
 
 
 async def test_a_hold_counts_from_the_first_of_several_failures(desk: Desk) -> None:
