@@ -12,15 +12,11 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import cast
 
-import structlog
 from aiohttp import web
 
-from okane.api.long_polling import MAX_BUSY, POLL_INTERVAL_S, WAITED, CancelsWhenLost
-from okane.errors import AccountBusy, StoreUnavailable
+from okane.api.long_polling import WAITED, CancelsWhenLost, poll_while
+from okane.errors import AccountBusy
 from okane.store.account_events import EventWatch
-
-log = structlog.get_logger("okane.api")
-
 
 MAX_WAITING = 256  # requests of one account in this process: each wakes up, and reads, with every event
 Told = asyncio.Event  # set when an account may have new events
@@ -51,7 +47,9 @@ class EventWaiting:
         self._waiting.setdefault(account_id, set()).add(told)
         if self._poller is None or self._poller.done():
             self._seen = None
-            self._poller = asyncio.get_running_loop().create_task(self._poll())
+            self._poller = asyncio.get_running_loop().create_task(
+                poll_while(lambda: bool(self._waiting), self.run_once)
+            )
         try:
             yield told
         finally:
@@ -88,20 +86,6 @@ class EventWaiting:
         if self._poller is not None:
             self._poller.cancel()
             await asyncio.wait([self._poller])
-
-    async def _poll(self) -> None:
-        """Poll until no request waits."""
-        took_s = 0.0
-        while self._waiting:
-            await asyncio.sleep(max(POLL_INTERVAL_S, took_s / MAX_BUSY))
-            started_s = time.perf_counter()
-            try:
-                await self.run_once()
-            except StoreUnavailable as error:  # the session has logged it
-                log.debug("waiting_interrupted", reason=str(error))
-            except Exception:
-                log.exception("waiting_failed")  # the requests wait to the end of their time, and read the log then
-            took_s = time.perf_counter() - started_s
 
     async def run_once(self) -> None:
         """Tell the requests of accounts with new events. At first all: they may have read the log before this did."""

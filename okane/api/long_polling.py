@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol, cast
 from uuid import UUID
@@ -49,6 +49,21 @@ class CancelsWhenLost(Protocol):
     def cancelling_when_lost(self, future: asyncio.Future[None]) -> AbstractContextManager[None]:
         """Cancel `future` if the client goes away inside the block."""
         ...
+
+
+async def poll_while(is_waited_for: Callable[[], bool], look: Callable[[], Awaitable[None]]) -> None:
+    """Look again and again while requests wait; spend `MAX_BUSY` of the time on it at most."""
+    took_s = 0.0
+    while is_waited_for():
+        await asyncio.sleep(max(POLL_INTERVAL_S, took_s / MAX_BUSY))
+        started_s = time.perf_counter()
+        try:
+            await look()
+        except StoreUnavailable as error:  # the session has logged it
+            log.debug("waiting_interrupted", reason=str(error))
+        except Exception:
+            log.exception("waiting_failed")  # the requests wait to the end of their time, and read for themselves then
+        took_s = time.perf_counter() - started_s
 
 
 class LongPolling:
@@ -93,7 +108,9 @@ class LongPolling:
         at_rest: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(payment_id, {})[at_rest] = or_action
         if self._poller is None or self._poller.done():
-            self._poller = asyncio.get_running_loop().create_task(self._poll())
+            self._poller = asyncio.get_running_loop().create_task(
+                poll_while(lambda: bool(self._waiters), self._poll_once)
+            )
         try:
             yield at_rest
         finally:
@@ -101,20 +118,6 @@ class LongPolling:
             del waiters[at_rest]
             if not waiters:
                 del self._waiters[payment_id]
-
-    async def _poll(self) -> None:
-        """Poll until no request waits."""
-        took_s = 0.0
-        while self._waiters:
-            await asyncio.sleep(max(POLL_INTERVAL_S, took_s / MAX_BUSY))
-            started_s = time.perf_counter()
-            try:
-                await self._poll_once()
-            except StoreUnavailable as error:  # the session has logged it
-                log.debug("waiting_interrupted", reason=str(error))
-            except Exception:
-                log.exception("waiting_failed")  # the requests wait to the end of their time, and read the payment then
-            took_s = time.perf_counter() - started_s
 
     async def _poll_once(self) -> None:
         ids = list(self._waiters)

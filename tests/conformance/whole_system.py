@@ -9,29 +9,26 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import signal
 import sys
 import urllib.request
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from okane.local.data_folder import DataFolder, Endpoints
-from okane.local.okane_process import OKANE
+from tests.okane_commands import LONGEST_S, endpoints_of, running
 
 MIX = (
     "pm_card_visa=8,pm_card_visa_chargeDeclinedInsufficientFunds=1,"
     "pm_card_visa_chargeDeclinedStolenCard=1,pm_card_threeDSecure2Required=2"
 )
 _PORTS = [f"--{name}port=0" for name in ("", "provider-", "postgres-", "redis-", "metrics-")]
-_UP_TIMEOUT_S = 180.0
-_LONGEST_S = 600.0
 _HANG_S = 2.0
 _MAY_MOVE = frozenset({"processing", "requires_action", "requires_capture", "requires_confirmation"})
 
@@ -85,20 +82,20 @@ async def run(*, payments: int, rate: float, env: dict[str, str]) -> Books:
     """Run the whole system once; print what its commands print. Raises AssertionError if a command fails."""
     with TemporaryDirectory(prefix="okane-stripe-") as folder:
         data = DataFolder(Path(folder) / "data")
-        async with _command("up", "--stripe", "--data", str(data.path), *_PORTS, env=env) as up:
-            where = await _endpoints(data, up)
+        async with running("up", "--stripe", "--data", str(data.path), *_PORTS, env=env) as up:
+            where = await endpoints_of(data, up)
             arguments = ["--payments", str(payments), "--rate", str(rate), "--payment-method", MIX, "--timeout", "300"]
             arguments += ["--return-url", "https://shop.example/back", "--data", str(data.path)]
-            async with _command("load", *arguments, env=env) as load:
+            async with running("load", *arguments, env=env) as load:
                 while await _count(where, "success") < payments // 10:
                     assert load.returncode is None, "okane load has ended"
                     await asyncio.sleep(0.1)
                 await _kill_worker(data, where)
-                code = await asyncio.wait_for(load.wait(), _LONGEST_S)
+                code = await asyncio.wait_for(load.wait(), LONGEST_S)
             books = await asyncio.to_thread(_compared, where)
             assert code == 0, f"okane load: exit code {code}"
             up.send_signal(signal.SIGINT)
-            assert await asyncio.wait_for(up.wait(), _LONGEST_S) == 0
+            assert await asyncio.wait_for(up.wait(), LONGEST_S) == 0
     return books
 
 
@@ -141,26 +138,6 @@ def _pages(url: str, member: str, key: str | None) -> Iterator[dict[str, Any]]:
             return
         cursor = f"after={page['after']}" if "after" in page else f"starting_after={page[member][-1]['id']}"
         next_url = f"{url}&{cursor}"
-
-
-@contextlib.asynccontextmanager
-async def _command(*words: str, env: dict[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run `okane WORDS` inside the block, with its output to ours; end it by its pid if it still runs then."""
-    process = await asyncio.create_subprocess_exec(*OKANE, *words, env=env)
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGINT)
-            await asyncio.wait_for(process.wait(), _LONGEST_S)
-
-
-async def _endpoints(data: DataFolder, up: asyncio.subprocess.Process) -> Endpoints:
-    async with asyncio.timeout(_UP_TIMEOUT_S):
-        while (where := data.endpoints()) is None:
-            assert up.returncode is None, "okane up has ended"
-            await asyncio.sleep(0.1)
-    return where
 
 
 def main() -> None:

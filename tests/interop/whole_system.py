@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import re
@@ -16,15 +15,15 @@ import signal
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from okane.local.data_folder import DataFolder, Endpoints
-from okane.local.okane_process import OKANE
 from tests.interop.receivers import EXPRESS, Receiver
+from tests.okane_commands import LONGEST_S, endpoints_of, running
 
 _JOURNAL = replace(
     EXPRESS,
@@ -36,8 +35,6 @@ _JOURNAL = replace(
     },
 )
 _PORTS = [f"--{name}port=0" for name in ("", "provider-", "postgres-", "redis-", "metrics-")]
-_UP_TIMEOUT_S = 180.0
-_LONGEST_S = 600.0
 _ARRIVE_S = 120.0
 # `okane up` gives a program up that has died this often in a row, within 30 s of each start.
 _MAX_DEATHS, _HEALTHY_AFTER_S = 4, 32.0
@@ -111,8 +108,8 @@ async def run(plan: Plan, env: dict[str, str]) -> Comparison:
     with TemporaryDirectory(prefix="okane-webhooks-") as name:
         folder = Path(name)
         data = DataFolder(folder / "data")
-        async with _command("up", "--data", str(data.path), *_PORTS, env=env) as up:
-            where = await _endpoints(data, up)
+        async with running("up", "--data", str(data.path), *_PORTS, env=env) as up:
+            where = await endpoints_of(data, up)
             receiver = Receiver(_JOURNAL, folder=folder)
             document = {"url": receiver.url, "types": ["payment.*"]}
             made = await asyncio.to_thread(_request, where, "/v1/webhook-endpoints", document)
@@ -124,7 +121,7 @@ async def run(plan: Plan, env: dict[str, str]) -> Comparison:
             finally:
                 receiver.stop()
             up.send_signal(signal.SIGINT)
-            assert await asyncio.wait_for(up.wait(), _LONGEST_S) == 0
+            assert await asyncio.wait_for(up.wait(), LONGEST_S) == 0
     return found
 
 
@@ -143,11 +140,11 @@ async def _pay(
         "--timeout",
         "300",
     ]
-    async with _command("load", *arguments, env=env) as load, asyncio.TaskGroup() as faults:
+    async with running("load", *arguments, env=env) as load, asyncio.TaskGroup() as faults:
         faults.create_task(_kill(data, plan.kills, every_s=lasts_s / (plan.kills + 1)))
         faults.create_task(_be_away(receiver, after_s=lasts_s / 3, away_s=plan.away_s))
         watch = faults.create_task(_fail_when_ended(up))
-        code = await asyncio.wait_for(load.wait(), _LONGEST_S)
+        code = await asyncio.wait_for(load.wait(), LONGEST_S)
         assert code == 0, f"okane load: exit code {code}"
         watch.cancel()
 
@@ -160,7 +157,7 @@ async def _fail_when_ended(up: asyncio.subprocess.Process) -> None:
 async def _kill(data: DataFolder, kills: int, *, every_s: float) -> None:
     for _ in range(kills):
         await asyncio.sleep(every_s)
-        async with asyncio.timeout(_LONGEST_S):
+        async with asyncio.timeout(LONGEST_S):
             while (pid := _pid(data, least_age_s=_HEALTHY_AFTER_S if kills > _MAX_DEATHS else 0)) is None:
                 await asyncio.sleep(0.05)
         sys.stdout.write(f"kill -9 {pid}  # the dispatcher\n")
@@ -216,26 +213,6 @@ def _pages(where: Endpoints, path: str, member: str) -> Iterator[dict[str, Any]]
         if not page["has_more"]:
             return
         cursor = f"&after={page['after']}"
-
-
-@contextlib.asynccontextmanager
-async def _command(*words: str, env: dict[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run `okane WORDS` inside the block, with its output to ours; end it by its pid if it still runs then."""
-    process = await asyncio.create_subprocess_exec(*OKANE, *words, env=env)
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGINT)
-            await asyncio.wait_for(process.wait(), _LONGEST_S)
-
-
-async def _endpoints(data: DataFolder, up: asyncio.subprocess.Process) -> Endpoints:
-    async with asyncio.timeout(_UP_TIMEOUT_S):
-        while (where := data.endpoints()) is None:
-            assert up.returncode is None, "okane up has ended"
-            await asyncio.sleep(0.1)
-    return where
 
 
 def main() -> None:
