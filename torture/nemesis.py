@@ -49,12 +49,14 @@ class Nemesis:
         self._freed = asyncio.Condition()
         self._over = asyncio.Event()
 
-    async def run(self, enough: Callable[[], bool]) -> None:
-        """Make faults until `enough`; all are healed when this returns."""
+    async def run(self, enough: Callable[[], bool], *, may_strike: Callable[[], bool] = lambda: True) -> None:
+        """Make faults until `enough`, a new one only while it may; all are healed when this returns."""
         async with asyncio.TaskGroup() as making:
             making.create_task(self._end_when(enough))
             for step in self._steps:
                 await self._hold(step.pause_s)
+                while not (may_strike() or self._over.is_set()):
+                    await self._hold(_POLL_S)
                 await self._waiting.acquire()
                 if self._over.is_set():
                     return

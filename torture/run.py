@@ -49,6 +49,7 @@ PAUSE_S = 0.4  # between faults: about a kill a second
 _ONE_SIGNAL_S = 0.2
 NO_FAULTS = ("none",)
 _FILES = 10_240
+_KILLS_AHEAD = 10  # of the payments
 GIVE_UP_S = 30.0  # after which clients of a healed system stop repeating
 
 
@@ -181,7 +182,7 @@ class _Run:
             paying = tasks.create_task(clients.run(self._enough))
             if self._subscribers is not None:
                 tasks.create_task(self._subscribers.run(self._enough))
-            await nemesis.run(self._enough)
+            await nemesis.run(self._enough, may_strike=self._keeps_pace)
             self._phase = "healing"
             await self._cluster.calm()
             await _patiently(paying, clients)
@@ -216,6 +217,18 @@ class _Run:
             and self._tally.kill_count >= self._options.kills
             and self._clients.acknowledged >= self._options.payments
         )
+
+    def _keeps_pace(self) -> bool:
+        """Return False while there were more kills than their share for the payments so far.
+
+        Else a machine that is too busy for the payments spends its time on starting what was killed.
+        """
+        assert self._clients is not None
+        options = self._options
+        if not (options.kills and options.payments):
+            return True
+        share = min(1.0, self._clients.acknowledged / options.payments)
+        return self._tally.kill_count < options.kills * share + _KILLS_AHEAD
 
     def _line(self) -> str:
         """Return the progress in one line."""

@@ -103,3 +103,43 @@ async def test_what_the_machine_cannot_have_is_passed_over() -> None:
     plan = [*held(5, ("a",), "impossible"), *held(2, ("a",))]
     await stage.play(stage.fault("hold", hold_s=0.03), steps=plan, impossible={"impossible": "no root"})
     assert stage.tally.made == {"hold": 2}
+
+
+async def test_no_fault_begins_while_none_may_strike() -> None:
+    stage, looked = Scene(), 0
+
+    def may_strike() -> bool:
+        nonlocal looked
+        looked += 1
+        return looked % 3 == 0 or stage.healed == 0
+
+    nemesis = Nemesis(
+        cluster=cast("Cluster", stage),
+        steps=iter(held(3, ("a",))),
+        impossible={},
+        faults={"hold": stage.fault("hold", hold_s=0.03)},
+    )
+    async with asyncio.timeout(30):
+        await nemesis.run(lambda: stage.healed == 3 or looked > 100, may_strike=may_strike)
+    assert stage.healed == 3
+    assert looked >= 3
+
+
+async def test_a_run_ends_also_while_no_fault_may_strike() -> None:
+    stage = Scene()
+    nemesis = Nemesis(
+        cluster=cast("Cluster", stage),
+        steps=iter(held(3, ("a",))),
+        impossible={},
+        faults={"hold": stage.fault("hold", hold_s=0.03)},
+    )
+    looked = 0
+
+    def may_not_strike() -> bool:
+        nonlocal looked
+        looked += 1
+        return False
+
+    async with asyncio.timeout(30):
+        await nemesis.run(lambda: looked > 2, may_strike=may_not_strike)
+    assert stage.healed == 0
