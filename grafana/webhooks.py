@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from grafana.board import Board, Row
 from grafana.overview import JOB
-from grafana.panels import AMBER, GREEN, PER_S, RED, PanelText, Query, heat, lines, number
+from grafana.panels import AMBER, COLOURS, GREEN, PER_S, RED, PanelText, Query, heat, lines, number
 from grafana.promql import increase, quantile, quantiles, rate, ratio
 
 OF = 'job="$job"'
 STATES = {"healthy": GREEN, "failing": RED, "disabled": AMBER}
+TYPES = {
+    "payment.succeeded": COLOURS["success"],
+    "payment.failed": COLOURS["failed_final"],
+    "payment.retry_scheduled": COLOURS["failed_retryable"],
+    "payment.outcome_unknown": COLOURS["unknown"],
+    "payment.review_required": COLOURS["needs_review"],
+    "payment.action_required": COLOURS["requires_action"],
+    "payment.submitted": COLOURS["submitted"],
+}
 OUTCOMES = {"delivered": GREEN, "timeout": "purple", "connect": RED, "guard": "dark-blue"}
 
 NOW = Row(
@@ -243,6 +252,7 @@ DISPATCHERS = Row(
             PER_S,
             Query(rate("okane_webhook_events_sequenced_total", OF, "type"), "{{type}}"),
             stacked=True,
+            colours=TYPES,
         ),
         lines(
             PanelText(
@@ -261,7 +271,7 @@ DISPATCHERS = Row(
                 do="It grows: as for the events sequenced.",
             ),
             "short",
-            Query(f"max(okane_webhook_outbox_changes{{{OF}}})", "rows"),
+            Query(f"max(okane_webhook_outbox_changes{{{OF}}})", "changes"),
         ),
         lines(
             PanelText(
