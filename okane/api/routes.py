@@ -144,7 +144,7 @@ ROUTES: Sequence[Route] = (
     Route(
         "GET",
         f"{_ENDPOINT}/deliveries",
-        _WEBHOOKS,
+        _READ,
         webhook_operations.LIST_ENDPOINT_DELIVERIES,
         lambda to: to.endpoint_deliveries.list,
     ),
