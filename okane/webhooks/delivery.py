@@ -8,6 +8,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 from uuid import UUID
 
 from okane.webhooks.shares import Kind
+from streams.values import value
 
 HELD = "held"  # the reason of a delivery that waits for an earlier one of its payment
 
@@ -61,7 +62,7 @@ class Delivery(Generic[E]):
     size: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Result:
     """A row to write. `delay_s`: until the next attempt. `is_attempt` is False if only that time changes."""
 

@@ -54,12 +54,16 @@ class Holds:
 
     def held_until_s(self, payment_id: UUID, position: int, now_s: float) -> float | None:
         """Return the time until which this event is held back, `NEVER_SENT_S` if it is open; None if it may go."""
+        if payment_id not in self._by_payment:  # as nearly always
+            return None
         until_s = max((end_s for _, end_s in self._before(payment_id, position)), default=-math.inf)
         return until_s if until_s > now_s else None
 
     def next_held(self, payment_id: UUID, now_s: float) -> int | None:
         """Return the position of the first delivery of the payment that was never sent, if it may go now."""
-        waiting = self._by_payment.get(payment_id, {})
+        waiting = self._by_payment.get(payment_id)
+        if waiting is None:  # as for nearly all
+            return None
         position = min((one for one, end_s in waiting.items() if end_s == NEVER_SENT_S), default=None)
         return None if position is None or self.held_until_s(payment_id, position, now_s) is not None else position
 

@@ -7,6 +7,7 @@ delivery. No request begins once its lease has ended, its queue has stopped, or 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -132,6 +133,8 @@ class Sending:
 
     def _wake_starved(self) -> None:
         """Let the queues go on that got no connection, in their order."""
+        if not self._starved:
+            return
         for first in list(self._starved):  # a copy: one whose account has its share is starved again
             if self.in_flight >= self._most:
                 return
@@ -187,5 +190,5 @@ class Sending:
     def _note(self, one: Delivery[EventRow], answer: Answer, *, delivered: bool) -> None:
         self._metrics.observe_request(answer.outcome, answer.ms / 1000)
         if delivered and one.kind is not Kind.REPLAY:
-            database_s = datetime.now(UTC).timestamp() + self.clock_offset_s
+            database_s = time.time() + self.clock_offset_s
             self._metrics.observe_delivery(max(0.0, database_s - one.event.event.at.timestamp()))

@@ -7,7 +7,7 @@ kind leaves unused go to the others.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 
 class Kind(enum.IntEnum):
@@ -28,8 +28,10 @@ class Shares:
         self._in_flight = dict.fromkeys(Kind, 0)
         self._begun = dict.fromkeys(Kind, 0.0)  # by weight
 
-    def choose(self, kinds: Iterable[Kind]) -> Kind:
+    def choose(self, kinds: Sequence[Kind]) -> Kind:
         """Return the kind to begin next, of those that have something to send (one at least)."""
+        if len(kinds) == 1:
+            return kinds[0]
         return min(kinds, key=lambda kind: (self._in_flight[kind] / _WEIGHTS[kind], self._begun[kind], kind))
 
     def begin(self, kind: Kind) -> None:
