@@ -698,6 +698,10 @@ class MemorySweepStore:
         horizon = self._db.horizon
         horizon.proven_at, horizon.seen_at = horizon.seen_at, self._db.now()
 
+    async def needs_sequencing(self) -> bool:
+        """Return False: no account has an endpoint here. `tests.simulation.webhooks` has the queues of those that have."""
+        return False
+
     async def mark_lost(self, lane: str, oldest_entry: timedelta | None) -> MarkResult:
         """Mark payments of `lane` that are older than the grace and than its oldest live entry, and still unsettled."""
         below = self._bound(oldest_entry)
