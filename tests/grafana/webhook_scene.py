@@ -45,10 +45,11 @@ async def deliver(system: System, prometheus: Prometheus, receiver: str) -> None
     await system.start_dispatcher("d2")
 
     async def shared() -> bool:
-        """Each dispatcher has leased an endpoint, and one of them fails"""
+        """Each dispatcher has leased an endpoint, and one of them fails, also when its events are sent again"""
         leased = await prometheus.now("sum by (process) (okane_webhook_queues)")
         failed = await prometheus.now('sum(okane_webhook_requests_total{outcome="status_5xx"})')
-        return leased == [1, 1] and failed > [0]
+        retried = await prometheus.now('sum(okane_webhook_repeats_total{why="retry"})')
+        return leased == [1, 1] and failed > [0] and retried > [0]
 
     await until(shared)
 
