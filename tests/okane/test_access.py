@@ -173,7 +173,8 @@ async def test_another_accounts_payment_is_not_there(
     api: Api, store: ApiKeyStore, method: str, pattern: str, spelling: str
 ) -> None:
     ours, theirs = await make(store, "acme"), await make(store, "globex")
-    _, said = await pay(api, ours)
+    status, said = await pay(api, ours)
+    assert status == 202, said
     path = path_of(pattern, spelling.format(said["payment"]["id"]))
     response, refused = await ask(api, method, path, bearer(theirs))
     _, nowhere = await ask(api, method, path_of(pattern, uuid4()), bearer(theirs))
