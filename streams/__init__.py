@@ -29,7 +29,17 @@ if TYPE_CHECKING:
         UnsafeServer,
     )
     from streams.handling import BatchHandler, Handler, Tracer
-    from streams.inspector import ConsumerStats, Inspector, LaneStats, StreamStats
+    from streams.inspector import (
+        ConsumerStats,
+        DelayedMessage,
+        DelayedPage,
+        EntrySearch,
+        FoundEntry,
+        Inspector,
+        LaneStats,
+        PendingEntry,
+        StreamStats,
+    )
     from streams.janitor import Janitor
     from streams.keys import Lane, Stream
     from streams.message import Message
@@ -56,8 +66,12 @@ __all__ = [
     "DeadLetterPage",
     "DeadLetters",
     "Delayed",
+    "DelayedMessage",
+    "DelayedPage",
     "Done",
     "Draft",
+    "EntrySearch",
+    "FoundEntry",
     "Handler",
     "Inspector",
     "Janitor",
@@ -67,6 +81,7 @@ __all__ = [
     "Metrics",
     "MissingRights",
     "Outcome",
+    "PendingEntry",
     "Producer",
     "Publisher",
     "Retry",
@@ -102,7 +117,8 @@ _NAMES_BY_MODULE = {
     "entry": "DeadLetter timestamp_ms",
     "errors": "CommandRejected StreamError StreamForbidden StreamFull StreamRefused StreamUnavailable UnsafeServer",
     "handling": "BatchHandler Handler Tracer",
-    "inspector": "ConsumerStats Inspector LaneStats StreamStats",
+    "inspector": "ConsumerStats DelayedMessage DelayedPage EntrySearch FoundEntry Inspector LaneStats PendingEntry"
+    " StreamStats",
     "janitor": "Janitor",
     "keys": "Lane Stream",
     "message": "Message",

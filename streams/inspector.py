@@ -1,4 +1,4 @@
-"""Statistics of a stream and its group: lengths, pending entries, consumers and ages. Read only, in one round trip."""
+"""What a stream and its group hold: statistics in one round trip, and single messages by pages. Read only."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from streams.connection import checked_client, translated, translating
-from streams.entry import timestamp_ms
+from streams import scripts
+from streams.connection import checked_client, redis_errors, translated, translating
+from streams.entry import checked_id, timestamp_ms
 from streams.group import Group
 from streams.keys import Stream
+
+_MOST = 1_000  # messages of a page: a longer one would hold the server
+_BODY_BYTES = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +87,57 @@ class StreamStats:
         return min((lane.oldest_ms for lane in self.lanes if lane.oldest_ms is not None), default=None)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingEntry:
+    """An entry that a consumer has read and not acked. `idle_ms` is the time since its last delivery or renewed lease. `body`
+    is None if the entry was deleted meanwhile."""
+
+    id: str
+    lane: str
+    consumer: str
+    idle_ms: int
+    deliveries: int
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DelayedMessage:
+    """A message that waits in the delayed set until `due_ms`. `attempt` is the one that it waits for, None if another program
+    wrote the message. `body` is its beginning, up to 200 bytes."""
+
+    due_ms: int
+    lane: str
+    attempt: int | None
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DelayedPage:
+    """Some delayed messages, the next due first. `next` is a cursor for `delayed`, None at the end."""
+
+    now_ms: int
+    messages: tuple[DelayedMessage, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundEntry:
+    """The newest entry of a lane with a body. `pending` is None if no consumer has read it."""
+
+    id: str
+    pending: PendingEntry | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntrySearch:
+    """The result of a search for an entry. Not `complete`: the window has more entries than were read, and none of those."""
+
+    found: FoundEntry | None
+    complete: bool
+
+
 class Inspector:
-    """Reads the statistics of one stream and its group."""
+    """Reads the statistics of one stream and its group, and single messages."""
 
     def __init__(self, client: Redis, stream: Stream, *, group: str) -> None:
         self._group = Group(checked_client(client), stream, group)
@@ -118,6 +171,77 @@ class Inspector:
             dead=dead or 0,
         )
 
+    async def pending(self, lane: str, *, after: str | None = None, count: int = 100) -> Sequence[PendingEntry]:
+        """Return pending entries of a lane, the oldest first: those behind the id `after`. A stream or group that does not
+        exist has none. Raises ValueError for an unknown lane or a wrong id."""
+        self._check_page(count)
+        first = "-" if after is None else f"({checked_id(after)}"
+        return await self._pending(self._key(lane), lane, first, "+", count)
+
+    async def delayed(self, *, after: str | None = None, count: int = 100) -> DelayedPage:
+        """Return delayed messages, the next due first. `after` is the `next` of the page before. Raises ValueError for a text
+        that is no cursor."""
+        self._check_page(count)
+        from_ms, skip = (0, 0) if after is None else _delayed_cursor(after)
+        now_ms, found = await scripts.list_delayed(
+            self._group.client, self._group.stream, from_ms=from_ms, skip=skip, limit=count + 1, body_bytes=_BODY_BYTES
+        )
+        messages = [DelayedMessage(due_ms=due, lane=lane, attempt=n, body=body) for due, lane, n, body in found[:count]]
+        cursor = None
+        if len(found) > count:
+            last_ms = messages[-1].due_ms
+            of_last = sum(one.due_ms == last_ms for one in messages) + (skip if last_ms == from_ms else 0)
+            cursor = f"{last_ms}-{of_last}"
+        return DelayedPage(now_ms=now_ms, messages=tuple(messages), next=cursor)
+
+    async def entry_of(self, body: bytes, lane: str, *, since_ms: int, until_ms: int, limit: int = 500) -> EntrySearch:
+        """Find the newest entry of a lane with this body among those that were created between two times, of the server's
+        clock. Reads the newest `limit` entries at most. Raises ValueError for an unknown lane."""
+        key = self._key(lane)
+        with redis_errors():
+            found: Any = await self._group.client.xrevrange(
+                key, max=max(until_ms, 0), min=max(since_ms, 0), count=limit + 1
+            )
+        entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]] = found or ()
+        of_body = [entry_id.decode() for entry_id, fields in entries[:limit] if fields.get(b"b") == body]
+        if not of_body:
+            return EntrySearch(found=None, complete=len(entries) <= limit)
+        pending = await self._pending(key, lane, of_body[0], of_body[0], 1)
+        return EntrySearch(found=FoundEntry(id=of_body[0], pending=pending[0] if pending else None), complete=True)
+
+    @translating
+    async def _pending(self, key: str, lane: str, first: str, last: str, count: int) -> Sequence[PendingEntry]:
+        client, group = self._group.client, self._group.name
+        try:
+            found: Any = await client.xpending_range(key, group, min=first, max=last, count=count)
+        except ResponseError as error:
+            return _none_if_missing(error) or ()
+        async with client.pipeline(transaction=False) as pipe:
+            for one in found:
+                pipe.xrevrange(key, max=one["message_id"], min=one["message_id"])
+            entries = await pipe.execute()
+        return [
+            PendingEntry(
+                id=one["message_id"].decode(),
+                lane=lane,
+                consumer=one["consumer"].decode(),
+                idle_ms=one["time_since_delivered"],
+                deliveries=one["times_delivered"],
+                body=entry[0][1].get(b"b", b"") if entry else None,
+            )
+            for one, entry in zip(found, entries, strict=True)
+        ]
+
+    def _key(self, lane: str) -> str:
+        if lane not in self._group.stream.lane_names:
+            raise ValueError(f"no lane {lane[:60]!r}: there are {', '.join(self._group.stream.lane_names)}")
+        return self._group.stream.lane_key(lane)
+
+    @staticmethod
+    def _check_page(count: int) -> None:
+        if not 1 <= count <= _MOST:
+            raise ValueError(f"a page has 1 to {_MOST:,} messages: {count}")
+
     def _lane(self, name: str, info: Mapping[str, Any] | None, groups: Sequence[Mapping[str, Any]] | None) -> LaneStats:
         group = next((each for each in groups or () if each["name"] == self._group.name.encode()), None)
         first = info["first-entry"] if info else None
@@ -132,6 +256,12 @@ class Inspector:
             oldest_ms=timestamp_ms(first[0].decode()) if first else None,
             groups=info["groups"] if info else 0,
         )
+
+
+def _delayed_cursor(text: str) -> tuple[int, int]:
+    """Return the due time and the number of messages of that time that were shown."""
+    due_ms, _, shown = checked_id(text).partition("-")
+    return int(due_ms), min(int(shown), 2**31)
 
 
 def _consumers(lane: str, consumers: Sequence[Mapping[str, Any]] | None) -> Iterator[ConsumerStats]:

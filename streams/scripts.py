@@ -29,6 +29,7 @@ _release = Script("streams", "lua", "release.lua")
 _release_lost = Script("streams", "lua", "release_lost.lua")
 _publish = Script("streams", "lua", "publish.lua")
 _check = Script("streams", "lua", "check.lua")
+_list_delayed = Script("streams", "lua", "list_delayed.lua")
 _replay = Script("streams", "lua", "replay.lua")
 _remove_idle_consumers = Script("streams", "lua", "remove_idle_consumers.lua")
 
@@ -106,6 +107,20 @@ async def promote(client: Redis, stream: Stream, *, limit: int) -> tuple[int, in
     """Move due messages into their lanes. Return how many, when the next is due, and the server's time, both in ms."""
     moved, next_ms, now_ms = await _promote(client, _all_keys(stream), (limit, *stream.lane_names))
     return int(moved), None if next_ms < 0 else int(next_ms), int(now_ms)
+
+
+@translating
+async def list_delayed(
+    client: Redis, stream: Stream, *, from_ms: int, skip: int, limit: int, body_bytes: int
+) -> tuple[int, Sequence[tuple[int, str, int | None, bytes]]]:
+    """List delayed messages from a due time on. Return the server's time in ms, and of each its due time in ms, lane,
+    attempt (None if another program wrote it) and the beginning of its body."""
+    arguments = (from_ms, skip, limit, body_bytes)
+    now_ms, *parts = await _list_delayed(client, (stream.delayed_key,), arguments)
+    return int(now_ms), [
+        (int(due_ms), lane.decode(errors="replace"), int(attempt) if attempt.isdigit() else None, body)
+        for due_ms, lane, attempt, body in zip(*[iter(parts)] * 4, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
