@@ -1,4 +1,4 @@
-"""Timestamps as documents and events have them: RFC 3339 in UTC, to the microsecond."""
+"""Timestamps in UTC: as documents and events have them (RFC 3339, to the microsecond), and as people read them."""
 
 from __future__ import annotations
 
@@ -15,3 +15,8 @@ def to_text(moment: datetime) -> str:
     if not written.endswith(_UTC_OFFSET):  # the sessions of the database are in UTC: nearly never
         written = moment.astimezone(UTC).isoformat(timespec="microseconds")
     return written.removesuffix(_UTC_OFFSET) + "Z"
+
+
+def format_time(moment: datetime) -> str:
+    """Return the time in UTC, to the second."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")

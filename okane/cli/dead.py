@@ -16,13 +16,14 @@ from rich.table import Table
 
 from okane.cli.context import Context, open_context
 from okane.cli.options import Data, Json, Yes, finite
-from okane.cli.output import CONSOLE, event_document, format_time, iso, print_json
+from okane.cli.output import CONSOLE, event_document, iso, print_json
 from okane.cli.running import run
 from okane.cli.stores import Stores, open_stores, payment_id
 from okane.errors import SetupError
 from okane.payment_id import parse_id
 from okane.store import OPERATOR, DeadPayment
 from okane.store.dead_letters import Place
+from okane.timestamp_text import format_time
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 

@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import http.client
 import json
 import sys
-import urllib.error
-import urllib.request
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from okane.addresses import shown
 from okane.cli.context import Context, open_context
-from okane.cli.findings import Check, State
 from okane.cli.options import Data, Json
-from okane.cli.output import format_time, print_json
+from okane.cli.output import print_json
 from okane.cli.running import run
-from okane.cli.webhook_checks import webhook_checks
-from okane.config import Settings
-from okane.errors import SetupError, StoreUnavailable
-from okane.lanes import payments_stream
-from okane.redis.rights import missing_rights
-from okane.store import schema
-from okane.store.pooler import PoolerRefused
-from okane.store.providers import ProviderState, ProviderStore
-from okane.store.server_facts import OLDEST_MAJOR, PostgresFacts, read_postgres_facts
-from streams import Inspector, ServerFacts, StreamError, StreamRefused, connect, server_facts, user_of
-
-SKEW = timedelta(seconds=2)
-SILENT = timedelta(seconds=15)  # a live worker reads every second
+from okane.monitoring.doctor import diagnose
 
 _STYLE = {"ok": "green", "warn": "yellow", "fail": "bold red"}
-
 
 app = typer.Typer(add_completion=False)
 
@@ -80,15 +58,7 @@ def _list_failpoints(*, as_json: bool) -> None:
 
 async def _diagnose(context: Context, *, as_json: bool) -> bool:
     """Check everything and print it. Return False if anything failed."""
-    parts: list[Callable[[Context], Awaitable[list[Check]]]] = [
-        _postgres,
-        _redis,
-        _providers,
-        _switches,
-        webhook_checks,
-        _api,
-    ]
-    checks = [check for part in await asyncio.gather(*(part(context) for part in parts)) for check in part]
+    checks = await diagnose(context)
     healthy = all(check.state != "fail" for check in checks)
     if as_json:
         print_json({"healthy": healthy, "checks": [asdict(check) for check in checks]})
@@ -102,216 +72,3 @@ async def _diagnose(context: Context, *, as_json: bool) -> bool:
             console.print(f"     {'':<20} -> {escape(check.advice)}", soft_wrap=True)
     console.print("healthy" if healthy else "unhealthy: see the lines marked fail")
     return healthy
-
-
-async def _postgres(context: Context) -> list[Check]:
-    try:
-        sent_at = datetime.now(UTC)
-        facts = await read_postgres_facts(context.database_url)
-    except PoolerRefused as error:
-        return [Check("postgres pooler", "fail", str(error), "payments are neither accepted nor settled behind it")]
-    except (StoreUnavailable, SetupError) as error:
-        return [Check("postgres", "fail", str(error), "start Postgres, or correct DATABASE_URL")]
-    required = f"version {schema.VERSION}"
-    return [
-        _check(
-            "postgres version",
-            facts.major >= OLDEST_MAJOR,
-            facts.version,
-            f"upgrade to Postgres {OLDEST_MAJOR} or newer",
-        ),
-        _check(
-            "postgres role",
-            not facts.standby,
-            "standby" if facts.standby else "primary",
-            "point DATABASE_URL at the primary",
-        ),
-        _check(
-            "postgres schema",
-            facts.schema_version == schema.VERSION,
-            "none" if facts.schema_version is None else f"version {facts.schema_version}",
-            f"run `okane migrate` (this okane needs {required})"
-            if (facts.schema_version or 0) < schema.VERSION
-            else f"upgrade okane (it supports {required})",
-        ),
-        Check("postgres pooler", "ok", "in session mode" if facts.pooled else "none in between"),
-        durability(facts),
-        _clock("postgres clock", facts.now - sent_at),
-    ]
-
-
-def durability(facts: PostgresFacts) -> Check:
-    """Check that a commit of this server survives a crash and a failover."""
-    settings = {"fsync": facts.fsync, "full_page_writes": facts.full_page_writes}
-    found = ", ".join(f"{name} {'on' if on else 'off'}" for name, on in settings.items())
-    found += f", synchronous_commit {facts.synchronous_commit}"
-    if not all(settings.values()) or facts.synchronous_commit == "off":
-        advice = "turn all of these on: an accepted payment must survive a power cut"
-        return Check("postgres durability", "fail", found, advice)
-    if facts.synchronous_standbys and facts.synchronous_commit in ("local", "remote_write"):
-        advice = "set synchronous_commit to on: after a failover the standby may lack acknowledged payments"
-        return Check("postgres durability", "warn", found, advice)
-    return Check("postgres durability", "ok", found)
-
-
-async def _redis(context: Context) -> list[Check]:
-    stream, group = payments_stream(context.settings.stream), context.settings.group
-    checks: list[Check] = []
-    try:
-        async with connect(context.redis_url) as redis:
-            missing = await missing_rights(redis, stream, group=group, consumes=True, limits_rates=True)
-            if missing is not None:
-                advice = (
-                    f"a worker needs all of them, an API fewer: docs/operations.md, Rights in Redis. {missing.grant}"
-                )
-                checks.append(Check("redis rights", "warn", f"no right to {missing.lacks} ({missing.error})", advice))
-            sent_at = datetime.now(UTC)
-            try:
-                checks += _redis_server(await server_facts(redis), sent_at)
-            except StreamRefused as error:
-                advice = f"ACL SETUSER {user_of(redis)} +info, or OKANE_CHECK_EVICTION=false if it is noeviction"
-                state: State = "fail" if context.settings.check_eviction else "warn"
-                checks.append(Check("redis eviction", state, f"unknown: {error}", advice))
-            stats = await Inspector(redis, stream, group=group).stats()
-    except (StreamError, SetupError) as error:
-        advice = "start Redis, or correct REDIS_URL; payments are accepted meanwhile"
-        return [*checks, Check("redis", "fail", str(error), advice)]
-    live = {each.name for each in stats.consumers if each.idle_ms < SILENT / timedelta(milliseconds=1)}
-    if live:
-        return [*checks, Check("workers", "ok", ", ".join(sorted(live)))]
-    advice = "start one: okane worker; one that can use no provider reads nothing either: okane providers ls"
-    return [*checks, Check("workers", "fail", "no worker reads the stream", advice)]
-
-
-def _redis_server(facts: ServerFacts, sent_at: datetime) -> list[Check]:
-    return [
-        _check(
-            "redis version", facts.supported, f"{facts.kind} {facts.version}", "upgrade: Redis >= 6.2 or Valkey >= 7.2"
-        ),
-        _check("redis role", facts.role == "master", facts.role, "point REDIS_URL at the primary"),
-        _check(
-            "redis eviction",
-            facts.noeviction,
-            f"maxmemory-policy {facts.maxmemory_policy}",
-            "set maxmemory-policy noeviction: anything else deletes the queue when memory is full",
-        ),
-        Check("redis persistence", "ok", "appendonly yes")
-        if facts.appendonly
-        else Check(
-            "redis persistence",
-            "warn",
-            "appendonly no",
-            "set appendonly yes: without it the sweep repairs every wake-up after a restart (slower, no loss)",
-        ),
-        _clock("redis clock", facts.now - sent_at),
-    ]
-
-
-async def _providers(context: Context) -> list[Check]:
-    if context.settings.providers_file is not None:
-        return await _providers_of_file(context.settings)
-    url = context.provider_base_url
-    if url is None:
-        advice = "set PROVIDER_BASE_URL or OKANE_PROVIDERS_FILE, or run `okane up`"
-        return [Check("provider", "fail", "no address", advice)]
-    return [await _reached("provider", url)]
-
-
-async def _providers_of_file(settings: Settings) -> list[Check]:
-    """Check the file, the secrets of both kinds of process, and the way to each gateway."""
-    from okane.providers.config import load_providers
-    from okane.providers.registry import base_urls, load_charge_secrets, load_notice_secrets
-
-    checks = []
-    try:
-        config = load_providers(settings)
-        for what, load in (("charges", load_charge_secrets), ("notices", load_notice_secrets)):
-            try:
-                names = sorted({name.partition(".")[0] for name in load(config)})
-            except SetupError as error:
-                # Each kind of process loads its own secrets, and this user may not read those of both.
-                checks.append(
-                    Check(f"secrets of {what}", "fail", str(error), "correct it, or run this as okane's user")
-                )
-            else:
-                checks.append(Check(f"secrets of {what}", "ok", ", ".join(names) or "none is needed"))
-        urls = base_urls(config)
-    except SetupError as error:
-        return [*checks, Check("providers file", "fail", str(error), "no process starts with it: docs/operations.md")]
-    found = f"{', '.join(config.default)} in mode {config.mode}, from {config.path}"
-    reached = await asyncio.gather(*(_reached(f"provider {name}", url) for name, url in urls.items()))
-    rates = [Check(f"rate of {name}", "ok", f"{rate}, all workers together") for name, rate in config.rates.items()]
-    return [Check("providers file", "ok", found), *checks, *reached, *rates]
-
-
-async def _switches(context: Context) -> list[Check]:
-    """Check that no provider is switched off, or behind an open circuit breaker."""
-    if context.database is None:
-        return []
-    store = ProviderStore(context.database)
-    try:
-        found = await store.read_all()
-    except StoreUnavailable:  # no Postgres or no schema, which has its own line
-        return []
-    finally:
-        await store.aclose()
-    return [check for one in found if (check := switch(one)) is not None]
-
-
-def switch(one: ProviderState) -> Check | None:
-    """Check one provider's row; None if nothing is wrong."""
-    if one.mode != "on":
-        doing = "draining: no new charge" if one.mode == "drain" else "off: no call"
-        since = "" if one.changed_at is None else f" since {format_time(one.changed_at)}"
-        advice = f"okane providers enable {one.name} --reason …"
-        return Check(f"switch of {one.name}", "warn", f"{doing}{since} ({one.changed_by}: {one.reason})", advice)
-    if one.open_s > 0:
-        found = f"the circuit breaker is open, for another {one.open_s:.0f} s"
-        advice = "the provider is away or refuses our key; payments wait: okane providers ls"
-        return Check(f"circuit of {one.name}", "warn", found, advice)
-    return None
-
-
-async def _reached(name: str, url: str) -> Check:
-    parts, seen = urlsplit(url), shown(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        async with asyncio.timeout(5):
-            _, writer = await asyncio.open_connection(parts.hostname, port)
-        writer.close()
-    except (OSError, TimeoutError) as error:
-        found = f"{seen}: {str(error) or 'no connection in time'}"
-        return Check(name, "fail", found, "payments are retried meanwhile")
-    return Check(name, "ok", seen)
-
-
-async def _api(context: Context) -> list[Check]:
-    url = f"{context.api_url}/v1/health"
-    try:
-        await asyncio.to_thread(_get, url)
-    except urllib.error.HTTPError as error:
-        advice = (
-            f"something else has the port: stop it, or give the API another one (PORT, now {context.settings.port})"
-        )
-        return [Check("api", "fail", f"{url} answers {error.code}", advice)]
-    except (OSError, http.client.HTTPException) as error:
-        return [Check("api", "fail", f"{url}: {getattr(error, 'reason', error)}", "start it: okane api")]
-    return [Check("api", "ok", context.api_url)]
-
-
-def _get(url: str) -> None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(url, timeout=5) as response:
-        response.read()
-
-
-def _check(name: str, passed: bool, found: str, advice: str) -> Check:
-    return Check(name, "ok", found) if passed else Check(name, "fail", found, advice)
-
-
-def _clock(name: str, skew: timedelta) -> Check:
-    seconds = skew.total_seconds()
-    found = f"{abs(seconds):.1f} s {'ahead of' if seconds >= 0 else 'behind'} this machine's"
-    if abs(skew) <= SKEW:
-        return Check(name, "ok", found)
-    return Check(name, "warn", found, "synchronize by NTP; until then payments of this machine go through the sweep")

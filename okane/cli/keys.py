@@ -14,11 +14,12 @@ from rich.table import Table
 from okane.api_key import ACCOUNT, ApiKey, Mode, NewKey, check_account_id, is_prefix, parse_scopes, prefix_of
 from okane.cli.context import Context, open_context
 from okane.cli.options import Data, Json, check_label, positive_duration
-from okane.cli.output import CONSOLE, format_time, iso, print_json
+from okane.cli.output import CONSOLE, iso, print_json
 from okane.cli.running import run
 from okane.errors import SetupError
 from okane.rate import Rate
 from okane.store import ApiKeyStore
+from okane.timestamp_text import format_time
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -20,23 +20,9 @@ def print_json(document: Mapping[str, Any]) -> None:
     print(json.dumps(document), flush=True)  # noqa: T201 - the command's answer
 
 
-def format_time(moment: datetime) -> str:
-    """Return the time in UTC, to the second."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
 def iso(moment: datetime) -> str:
     """Return the time in UTC as ISO 8601."""
     return moment.astimezone(UTC).isoformat()
-
-
-def format_duration(span: timedelta) -> str:
-    """Return `0.2 s`, `45 s`, `3 min`, `2.5 h` or `4 d`."""
-    seconds = span.total_seconds()
-    for limit, unit, size in ((10, "s", 1), (120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
-        if seconds < limit:
-            return f"{seconds / size:.1f} {unit}" if limit == 10 or unit == "h" else f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86_400:.0f} d"
 
 
 def event_document(event: Event) -> dict[str, Any]:

@@ -14,13 +14,15 @@ from rich.table import Table
 from okane.card_numbers import holds_card_number
 from okane.cli.context import Context, open_context
 from okane.cli.options import Data, Json
-from okane.cli.output import CONSOLE, format_duration, format_time, iso, print_json
+from okane.cli.output import CONSOLE, iso, print_json
 from okane.cli.running import run
+from okane.duration_text import format_duration
 from okane.errors import SetupError
 from okane.payment import MAX_REASON
 from okane.providers.config import NAME, load_providers
 from okane.store import OPERATOR
 from okane.store.providers import Mode, ProviderState, ProviderStore
+from okane.timestamp_text import format_time
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 

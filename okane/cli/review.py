@@ -13,12 +13,13 @@ from rich.table import Table
 from okane.card_numbers import holds_card_number, is_issued_card_number
 from okane.cli.context import Context, open_context
 from okane.cli.options import Data, Json, Yes
-from okane.cli.output import CONSOLE, event_document, format_time, iso, print_json
+from okane.cli.output import CONSOLE, event_document, iso, print_json
 from okane.cli.running import run
 from okane.cli.stores import Stores, open_stores, payment_id
 from okane.errors import PaymentNotFound, SetupError
 from okane.payment import MAX_REASON, Payment, Status
 from okane.store import OPERATOR
+from okane.timestamp_text import format_time
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 

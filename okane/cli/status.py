@@ -17,11 +17,12 @@ from rich.text import Text
 
 from okane.cli.context import Context, open_context
 from okane.cli.options import Data, Interval, Json
-from okane.cli.output import CONSOLE, format_duration, print_json
+from okane.cli.output import CONSOLE, print_json
 from okane.cli.running import run
-from okane.cli.webhook_summary import in_trouble, line, to_json
+from okane.duration_text import format_duration
 from okane.errors import StoreUnavailable
 from okane.lanes import payments_stream
+from okane.monitoring.webhook_summary import in_trouble, line, to_json
 from okane.payment import Status
 from okane.store import Overview
 from okane.store.webhook_overview import WebhookOverview

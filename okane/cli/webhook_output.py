@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from okane.cli.api_client import plain
-from okane.cli.output import CONSOLE, format_duration, format_time, print_json
+from okane.cli.output import CONSOLE, print_json
 from okane.client import CreatedEndpoint, Delivery, DeliveryPage, Endpoint, EndpointSecrets, WebhookEvent
+from okane.duration_text import format_duration
 from okane.store.webhook_overview import ListedEndpoint
+from okane.timestamp_text import format_time
 
 MAX_COUNTED = 1_000  # events that the API counts for one endpoint
 MAX_SAID = 80  # characters of a failing endpoint's answer in a list

@@ -12,7 +12,7 @@ import typer
 from okane.cli.api_client import Key, Url, endpoint_id, event_id, open_client, parse_moment, plain, split_types
 from okane.cli.context import Context, open_context
 from okane.cli.options import Data, Json, Yes, check_label, positive_duration
-from okane.cli.output import CONSOLE, format_time, print_json
+from okane.cli.output import CONSOLE, print_json
 from okane.cli.running import run
 from okane.cli.webhook_output import (
     print_changed,
@@ -30,6 +30,7 @@ from okane.errors import SetupError
 from okane.store import Overview
 from okane.store.webhook_deliveries import DeliveryState
 from okane.store.webhook_overview import ListedEndpoint
+from okane.timestamp_text import format_time
 
 MAX_EMPTY_PAGES = 100  # that `deliveries --state` reads on through: a million deliveries
 

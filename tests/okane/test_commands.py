@@ -19,10 +19,10 @@ import redis
 
 from okane import __version__
 from okane.cli.context import find_context
-from okane.cli.doctor import durability
-from okane.cli.output import format_duration
 from okane.config import Settings
+from okane.duration_text import format_duration
 from okane.lanes import payments_stream
+from okane.monitoring.doctor import durability
 from okane.payment import Status
 from okane.store import PaymentStore
 from okane.store.server_facts import PostgresFacts

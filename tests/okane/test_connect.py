@@ -18,11 +18,11 @@ from psycopg import sql
 from okane.app import process as lifecycle
 from okane.app.api import run_api
 from okane.app.worker import run_worker
-from okane.cli import doctor
 from okane.cli.context import Context
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
 from okane.local.postgres import PostgresServer
+from okane.monitoring import doctor
 from okane.store import ApiKeyStore, PaymentStore, schema
 from okane.store.connect import open_connection
 from okane.store.pooler import PoolerRefused

@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from okane.cli import app
-from okane.cli.doctor import switch
 from okane.errors import SetupError
+from okane.monitoring.doctor import switch
 from okane.store import PaymentStore
 from okane.store.providers import ProviderState, ProviderStore
 from tests.okane.stored_payments import GRACE, LEASE, accept_one, new

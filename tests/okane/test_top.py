@@ -19,13 +19,13 @@ from prometheus_client import CollectorRegistry
 from rich.console import Console
 
 from okane.api.metrics_endpoint import MetricsSources, build_metrics_app
-from okane.cli import webhook_summary
 from okane.cli.top.drawing import render
-from okane.cli.top.observation import Observation
-from okane.cli.top.picture import LaneRow, Picture, ProcessRow, ProviderRow, WebhookRow, build_picture
-from okane.cli.top.samples import SampleDelta, delta, parse_samples, quantile
 from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics, SystemMetrics
+from okane.monitoring import webhook_summary
+from okane.monitoring.observation import Observation
+from okane.monitoring.picture import LaneRow, Picture, ProcessRow, ProviderRow, WebhookRow, build_picture
+from okane.monitoring.samples import SampleDelta, delta, parse_samples, quantile
 from okane.payment import Status
 from okane.redis.presence import Presence, PresentProcess
 from okane.store import PaymentStore

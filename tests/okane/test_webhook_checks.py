@@ -14,9 +14,10 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from okane.cli import app, webhook_checks
-from okane.cli.findings import Check
+from okane.cli import app
 from okane.config import Settings
+from okane.monitoring import webhook_checks
+from okane.monitoring.findings import Check
 from okane.store.webhook_overview import EndpointState, WebhookOverview
 
 MASTER = "m" * 32

@@ -16,8 +16,8 @@ from okane.cli.options import Data, Interval, Json
 from okane.cli.output import CONSOLE, print_json
 from okane.cli.running import run
 from okane.cli.top.drawing import render
-from okane.cli.top.observation import open_observer
-from okane.cli.top.picture import build_picture
+from okane.cli.top.observer import open_observer
+from okane.monitoring.picture import build_picture
 
 ONCE = timedelta(seconds=1)  # between the two observations of `--once`
 

@@ -10,8 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from okane.cli.output import format_duration
-from okane.cli.top.picture import LaneRow, Picture, ProcessRow, ProviderRow, WebhookRow
+from okane.duration_text import format_duration
+from okane.monitoring.picture import LaneRow, Picture, ProcessRow, ProviderRow, WebhookRow
 
 NAME_WIDTH = 20  # of a process, in characters
 _ABOVE_PROCESSES = 14  # lines, with the one that says how many more there are

@@ -1,4 +1,4 @@
-"""The findings of `okane doctor`."""
+"""The findings of the doctor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Derive what `okane top` shows from two observations: the state at the second, the rates between them. Pure."""
+"""Derive a picture from two observations: the state at the second, the rates between them. Pure."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from okane.cli.top.observation import Observation
-from okane.cli.top.samples import SampleDelta, delta, total
-from okane.cli.webhook_summary import in_trouble, line, to_json
 from okane.lanes import payments_stream
+from okane.monitoring.observation import Observation
+from okane.monitoring.samples import SampleDelta, delta, total
+from okane.monitoring.webhook_summary import in_trouble, line, to_json
 from okane.payment import Status
 from okane.redis.presence import PresentProcess
 from okane.store.providers import ProviderState

@@ -1,26 +1,23 @@
-"""Read everything that `okane top` shows, at one moment: /metrics of each process, Redis once, Postgres for what waits."""
+"""Read the state of the system at one moment: /metrics of each process, Redis once, Postgres for what waits."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 import aiohttp
 
-from okane.cli.context import Context
-from okane.cli.top.samples import Samples, scrape
 from okane.errors import StoreUnavailable
-from okane.lanes import payments_stream
+from okane.monitoring.samples import Samples, scrape
 from okane.payment import Status
 from okane.redis.presence import Presence, PresentProcess
 from okane.store import Overview
 from okane.store.providers import ProviderState
 from okane.store.webhook_overview import WebhookOverview
-from streams import Inspector, StreamError, StreamStats, connect
+from streams import Inspector, StreamError, StreamStats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,20 +94,3 @@ class _Facts:
     waiting: Mapping[Status, int] | None = None
     providers: Sequence[ProviderState] = ()
     webhooks: WebhookOverview | None = None
-
-
-@contextlib.asynccontextmanager
-async def open_observer(context: Context) -> AsyncIterator[Observer]:
-    """Open an observer for the length of the block."""
-    stream = payments_stream(context.settings.stream)
-    overview = Overview(context.database_url, timeout=timedelta(seconds=2))
-    async with connect(context.redis_url, timeout=timedelta(seconds=2)) as redis, aiohttp.ClientSession() as http:
-        try:
-            yield Observer(
-                inspector=Inspector(redis, stream, group=context.settings.group),
-                presence=Presence(redis, stream),
-                overview=overview,
-                http=http,
-            )
-        finally:
-            await overview.aclose()

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network
 
-from okane.cli.context import Context
-from okane.cli.findings import Check
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
+from okane.monitoring.checked_system import CheckedSystem
+from okane.monitoring.findings import Check
 from okane.store import Overview
 from okane.store.server_facts import read_postgres_facts
 from okane.store.webhook_overview import WebhookOverview
@@ -19,23 +19,23 @@ TOLERANCE = timedelta(minutes=5)  # of receivers, for `webhook-timestamp`
 ALARM = timedelta(minutes=1)  # a clock that is this far off will not stop there
 
 
-async def webhook_checks(context: Context) -> list[Check]:
+async def webhook_checks(system: CheckedSystem) -> list[Check]:
     """Return the findings; none if Postgres or its schema is away, which has its own line."""
-    if context.database is None:
+    if system.database is None:
         return []
-    overview = Overview(context.database)
+    overview = Overview(system.database)
     try:
         found = await overview.webhooks()
         sent_at = datetime.now(UTC)
-        skew = (await read_postgres_facts(context.database)).now - sent_at if found.used else timedelta(0)
+        skew = (await read_postgres_facts(system.database)).now - sent_at if found.used else timedelta(0)
     except (StoreUnavailable, SetupError):
         return []
     finally:
         await overview.aclose()
-    checks = master(context.settings, used=found.used, running_up=context.source.startswith("okane up"))
+    checks = master(system.settings, used=found.used, running_up=system.source.startswith("okane up"))
     if not found.used:
         return checks
-    return [*checks, clock(skew), *dispatcher(found), *endpoints(found), *allowed(context.settings.webhook_allow or ())]
+    return [*checks, clock(skew), *dispatcher(found), *endpoints(found), *allowed(system.settings.webhook_allow or ())]
 
 
 def master(settings: Settings, *, used: bool, running_up: bool) -> list[Check]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from okane.cli.output import format_duration
+from okane.duration_text import format_duration
 from okane.metrics import ENDPOINT_STATES
 from okane.store.webhook_overview import WebhookOverview
 
