@@ -26,6 +26,10 @@ class AccountBusy(OkaneError):
     """A read is refused, because too many reads of its account are waiting."""
 
 
+class TooManyTests(OkaneError):
+    """A test of an endpoint is refused, because too many tests are not answered yet."""
+
+
 class IdempotencyKeyReused(OkaneError):
     """The idempotency key belongs to a different payment."""
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from functools import cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, ProcessCollector
 
 from okane.lanes import LANES
 from okane.payment import TRANSITIONS, Status
@@ -30,12 +30,19 @@ _DECLINE_CODE = re.compile(r"(invalid_request:)?[A-Za-z][\w.-]{0,39}", re.ASCII)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
+class _NamedProcessCollector(ProcessCollector):
+    """The process collector of the library, whose samples can be selected by name."""
+
+    def describe(self) -> Iterable[Metric]:
+        return self.collect()
+
+
 class OkaneMetrics:
     """The metrics of one process. With `trace_id`, the times of requests, calls and payments have exemplars."""
 
     def __init__(self, registry: CollectorRegistry, *, trace_id: TraceId | None = None) -> None:
         self.registry = registry
-        ProcessCollector(registry=registry)
+        _NamedProcessCollector(registry=registry)
         self.accepted = Counter(
             "okane_payments_accepted",
             "Requests for a payment that were answered 2xx, by whether they made it or repeated an earlier one.",

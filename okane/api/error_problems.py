@@ -18,6 +18,7 @@ from okane.errors import (
     PaymentNotFound,
     StatusConflict,
     StoreUnavailable,
+    TooManyTests,
 )
 
 log = structlog.get_logger("okane.api")
@@ -56,6 +57,9 @@ def problem_for(error: BaseException) -> Problem:
                 retryable=True,
                 headers={"Retry-After": "1"},
             )
+        case TooManyTests():
+            headers = {"Retry-After": "1"}
+            return Problem(HTTPStatus.TOO_MANY_REQUESTS, "too_many_tests", str(error), retryable=True, headers=headers)
         case RequestPayloadError():
             return malformed("body_unreadable", f"the body broke off, or is not coded as its headers state: {error}")
         case StoreUnavailable() | TimeoutError():

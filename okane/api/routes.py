@@ -16,7 +16,6 @@ from okane.api.contract.description_handlers import DescriptionHandlers
 from okane.api.contract.operations import Endpoint
 from okane.api.dead_letters import DeadLetterHandlers
 from okane.api.endpoint_deliveries import EndpointDeliveries
-from okane.api.endpoint_tests import EndpointTests
 from okane.api.events import EventHandlers
 from okane.api.health import HealthHandlers
 from okane.api.middleware import ExtraTime, Scopes
@@ -25,13 +24,15 @@ from okane.api.payment_handlers import PaymentHandlers
 from okane.api.payment_queries import PaymentQueries
 from okane.api.provider_notices import NoticeHandlers
 from okane.api.webhook_actions import EndpointActions
-from okane.api.webhook_endpoints import CONFIRM_S, EndpointHandlers
+from okane.api.webhook_endpoints import EndpointHandlers
 from okane.api.webhook_requests import MAX_TIMEOUT_S
 from okane.api.webhook_services import WebhookServices
 from okane.api_key import Scope
 from okane.metrics import OkaneMetrics
 from okane.origin_guard import OriginGuard
 from okane.tracing import RequestTracer
+from okane.webhooks.confirmation import CONFIRM_S
+from okane.webhooks.endpoint_tests import EndpointTests
 
 
 class Handlers:
@@ -52,7 +53,7 @@ class Handlers:
         self.dead_letters = dead_letters
         self.health = health
         self.notices = notices
-        endpoint_tests = EndpointTests(webhooks)
+        endpoint_tests = EndpointTests(webhooks.endpoints, webhooks.guard)
         self.endpoints = EndpointHandlers(webhooks, endpoint_tests)
         self.actions = EndpointActions(webhooks, endpoint_tests)
         self.endpoint_deliveries = EndpointDeliveries(webhooks)

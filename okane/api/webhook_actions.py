@@ -9,7 +9,6 @@ from aiohttp import web
 
 from okane.api import timestamps
 from okane.api.access import account_of
-from okane.api.endpoint_tests import EndpointTests
 from okane.api.problems import Problem
 from okane.api.webhook_documents import endpoint_document
 from okane.api.webhook_endpoints import check_has_url, log_change, until
@@ -18,6 +17,7 @@ from okane.api.webhook_services import WebhookServices, body_of, endpoint_id_in,
 from okane.store.webhook_deliveries import MAX_RECOVERIES
 from okane.store.webhook_endpoints import Endpoint
 from okane.webhooks import keys
+from okane.webhooks.endpoint_tests import EndpointTests
 
 BY_REQUEST = "requested"  # the reason of an endpoint that its client has disabled
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -14,7 +12,6 @@ from aiohttp import web
 
 from okane.api import card_guard
 from okane.api.access import account_of, actor_of
-from okane.api.endpoint_tests import EndpointTests
 from okane.api.problems import FieldError, Problem, invalid
 from okane.api.webhook_documents import endpoint_document
 from okane.api.webhook_requests import ChangeEndpoint, CreateEndpoint
@@ -27,12 +24,11 @@ from okane.api.webhook_services import (
 )
 from okane.store.webhook_endpoints import MAX_ENDPOINTS, CreateRefusal, Endpoint, EndpointState, NewEndpoint
 from okane.webhooks import keys, signing
+from okane.webhooks.confirmation import is_confirmed_in_time
+from okane.webhooks.endpoint_tests import EndpointTests
 from okane.webhooks.types import API_VERSION
 
 log = structlog.get_logger("okane.api")
-
-CONFIRM_S = 12.0  # a dispatcher confirms a change within 3 s; the lease of a dead one expires within 10 s
-_CONFIRM_INTERVAL_S = 0.05
 
 
 class EndpointHandlers:
@@ -124,11 +120,8 @@ async def until(done: Callable[[], Awaitable[bool]]) -> None:
 
     Raises a 503 Problem after `CONFIRM_S`: the change is made, and not confirmed.
     """
-    ends_s = time.monotonic() + CONFIRM_S
-    while not await done():
-        if time.monotonic() >= ends_s:
-            raise _busy("the dispatcher has not confirmed the change, which is made: repeat the request")
-        await asyncio.sleep(_CONFIRM_INTERVAL_S)
+    if not await is_confirmed_in_time(done):
+        raise _busy("the dispatcher has not confirmed the change, which is made: repeat the request")
 
 
 def log_change(event: str, request: web.Request, endpoint: Endpoint, **more: object) -> None:

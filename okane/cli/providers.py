@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from okane.card_numbers import holds_card_number
 from okane.cli.context import Context, open_context
 from okane.cli.options import Data, Json
 from okane.cli.output import CONSOLE, iso, print_json
 from okane.cli.running import run
 from okane.duration_text import format_duration
 from okane.errors import SetupError
-from okane.payment import MAX_REASON
-from okane.providers.config import NAME, load_providers
+from okane.intake.provider_switch import ProviderSwitch, UnknownProvider, reason_refusal
+from okane.providers.config import NAME
 from okane.store import OPERATOR
 from okane.store.providers import Mode, ProviderState, ProviderStore
 from okane.timestamp_text import format_time
@@ -58,19 +57,18 @@ def disable(name: Name, *, data: Data = None, reason: Reason, force: Force = Fal
 
 
 @contextlib.asynccontextmanager
-async def _open_store(context: Context) -> AsyncIterator[ProviderStore]:
+async def _open_switch(context: Context) -> AsyncIterator[ProviderSwitch]:
     store = ProviderStore(context.database_url)
     try:
-        yield store
+        yield ProviderSwitch(context.settings, store)
     finally:
         await store.aclose()
 
 
 async def _list(context: Context, *, as_json: bool) -> None:
     """Print the configured providers, and others that have a row."""
-    names = _configured(context)
-    async with _open_store(context) as store:
-        providers = _merge(names, await store.read_all())
+    async with _open_switch(context) as switch:
+        providers = await switch.list()
     if as_json:
         print_json({"providers": [_document(one) for one in providers]})
         return
@@ -91,17 +89,16 @@ async def _list(context: Context, *, as_json: bool) -> None:
 
 async def _switch(context: Context, name: str, mode: Mode, *, reason: str, force: bool, as_json: bool) -> None:
     """Set the mode of one provider, and wake payments that wait if it is on now."""
-    _check_reason(reason)
-    woken = None
-    async with _open_store(context) as store:
-        if not force:
-            _check_known(name, {*_configured(context), *(one.name for one in await store.read_all())})
-        elif not NAME.fullmatch(name):
-            raise SetupError("a provider's name is a small letter, then up to 31 of a-z 0-9 _ -")
-        await store.set_mode(name, mode, reason=reason, actor=OPERATOR)
-        if mode == "on":
-            woken = await store.wake_waiting()
-        [state] = [one for one in await store.read_all() if one.name == name]
+    if (refusal := reason_refusal(reason)) is not None:
+        raise SetupError(f"--reason {refusal}")
+    if force and not NAME.fullmatch(name):
+        raise SetupError("a provider's name is a small letter, then up to 31 of a-z 0-9 _ -")
+    async with _open_switch(context) as switch:
+        done = await switch.set_mode(name, mode, reason=reason, actor=OPERATOR, force=force)
+    if isinstance(done, UnknownProvider):
+        known = ", ".join(done.known)
+        raise SetupError(f"no provider is called {name!r}: there are {known} (--force takes any name)")
+    state, woken = done.state, done.woken
     if as_json:
         print_json(_document(state) if woken is None else {**_document(state), "woken": woken})
         return
@@ -109,33 +106,6 @@ async def _switch(context: Context, name: str, mode: Mode, *, reason: str, force
     if woken:
         what = "1 payment that waited is" if woken == 1 else f"{woken:,} payments that waited are"
         CONSOLE.print(f"{what} tried now")
-
-
-def _configured(context: Context) -> Sequence[str]:
-    """Return the names of the providers file, the candidates first; without a file, of PROVIDER_BASE_URL's provider."""
-    config = load_providers(context.settings)
-    return [*config.default, *(name for name in config.providers if name not in config.default)]
-
-
-def _merge(names: Sequence[str], rows: Sequence[ProviderState]) -> Sequence[ProviderState]:
-    """Return all providers: those of the configuration in its order, then the others that have a row."""
-    found = {one.name: one for one in rows}
-    configured = [found.get(name, ProviderState(name=name)) for name in names]
-    return [*configured, *(one for one in rows if one.name not in names)]
-
-
-def _check_known(name: str, known: Collection[str]) -> None:
-    if name not in known:
-        raise SetupError(
-            f"no provider is called {name!r}: there are {', '.join(sorted(known))} (--force takes any name)"
-        )
-
-
-def _check_reason(reason: str) -> None:
-    if not (reason.strip() and reason.isprintable() and len(reason) <= MAX_REASON):
-        raise SetupError(f"--reason must have 1 to {MAX_REASON} printable characters")
-    if holds_card_number(reason):
-        raise SetupError("--reason looks like the number of a card")
 
 
 def _circuit(one: ProviderState) -> str:

@@ -16,11 +16,12 @@ Labels = frozenset[tuple[str, str]]
 Samples = Mapping[tuple[str, Labels], float]
 
 
-async def scrape(http: aiohttp.ClientSession, address: str) -> Samples | None:
-    """Return all samples of the process at `host:port`, or None if it does not answer in time."""
+async def scrape(http: aiohttp.ClientSession, address: str, names: Sequence[str] = ()) -> Samples | None:
+    """Return all samples of the process at `host:port`, or those of these names; None if it does not answer in time."""
     try:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-        async with http.get(f"http://{address}/metrics", timeout=timeout) as response:
+        parameters = [("name[]", name) for name in names]
+        async with http.get(f"http://{address}/metrics", params=parameters, timeout=timeout) as response:
             return parse_samples(await response.text())
     except (aiohttp.ClientError, TimeoutError, ValueError):
         return None

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from okane.api import endpoint_tests
 from okane.api.access import KeyAccess
 from okane.api_key import Mode
 from okane.store import ApiKeyStore
+from okane.webhooks import endpoint_tests
 from tests.okane.api_keys import ask, bearer, make, store
 from tests.okane.served_api import Api, serve_api
 from tests.okane.webhook_rows import fetch

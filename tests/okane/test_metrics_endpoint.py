@@ -170,3 +170,10 @@ async def test_an_address_that_is_not_of_this_machine_is_named_and_not_tried_on_
     async with contextlib.AsyncExitStack() as closing:
         with pytest.raises(SetupError, match=r"OKANE_METRICS_HOST: cannot listen on 203\.0\.113\.9:9101"):
             await _listening_for_metrics(settings, web.Application(), closing)
+
+
+async def test_a_scraper_can_choose_samples_by_name(client: aiohttp.ClientSession) -> None:
+    chosen = await text(client, "/metrics?name[]=okane_payments_accepted_total&name[]=process_cpu_seconds_total")
+    names = {line.split("{")[0].split()[0] for line in chosen.splitlines() if not line.startswith("#")}
+    assert names == {"okane_payments_accepted_total", "process_cpu_seconds_total"}
+    assert not (await text(client, "/metrics?name[]=unknown")).strip()

@@ -14,7 +14,6 @@ from aiohttp import web
 from standardwebhooks import Webhook
 from structlog.testing import capture_logs
 
-from okane.api import endpoint_tests, webhook_endpoints
 from okane.api.access import KeyAccess
 from okane.api.webhook_services import WebhookServices
 from okane.api_key import Mode
@@ -22,6 +21,7 @@ from okane.http.guard import Guard
 from okane.store import ApiKeyStore
 from okane.store.webhook_deliveries import MAX_RECOVERIES
 from okane.store.webhook_endpoints import MAX_ENDPOINTS
+from okane.webhooks import confirmation, endpoint_tests
 from okane.webhooks.types import API_VERSION, DEFAULT_TYPES
 from tests.okane.api_keys import ask, bearer, make, store
 from tests.okane.served_api import Api, serve_api
@@ -248,7 +248,7 @@ async def test_a_deletion_is_answered_when_the_dispatcher_has_confirmed_it(api: 
 async def test_a_deletion_that_is_not_confirmed_can_be_repeated(
     api: Api, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhook_endpoints, "CONFIRM_S", 0.1)
+    monkeypatch.setattr(confirmation, "CONFIRM_S", 0.1)
     path, _ = await create(api)
     endpoint_id = UUID(path.rpartition("/")[2])
     await lease(database_url, endpoint_id, seconds=60)

@@ -12,13 +12,11 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from http import HTTPStatus
 from uuid import UUID
 
-from okane.api.problems import Problem
-from okane.api.webhook_services import WebhookServices
-from okane.errors import AccountBusy, StoreUnavailable
-from okane.store.webhook_endpoints import Endpoint
+from okane.errors import AccountBusy, StoreUnavailable, TooManyTests
+from okane.http.guard import Guard
+from okane.store.webhook_endpoints import Endpoint, WebhookEndpointStore
 from okane.store.webhook_events import EventRow, LoggedEvent
 from okane.webhooks import payload
 from okane.webhooks.keys import Masters
@@ -48,21 +46,24 @@ class _Test:
 class EndpointTests:
     """The tests that run. One endpoint has one at a time."""
 
-    def __init__(self, services: WebhookServices) -> None:
-        self._services = services
+    def __init__(self, endpoints: WebhookEndpointStore, guard: Guard) -> None:
+        self._endpoints = endpoints
+        self._guard = guard
         self._running: dict[UUID, _Test] = {}
         self._of_account: Counter[str] = Counter()
 
     @contextlib.asynccontextmanager
     async def slot(self, account_id: str, endpoint_id: UUID, masters: Masters) -> AsyncIterator[_Test]:
-        """Take a slot, before the endpoint is read: it may be disabled or deleted from then on. Raises a 429 Problem."""
+        """Take a slot, before the endpoint is read: it may be disabled or deleted from then on. Raises TooManyTests."""
         if (
             endpoint_id in self._running
             or len(self._running) >= MAX_TESTS
             or self._of_account[account_id] >= MAX_OF_ACCOUNT
         ):
-            raise _too_many_tests()
-        test = self._running[endpoint_id] = _Test(account_id, Sender(self._services.guard, masters))
+            raise TooManyTests(
+                f"a test of this endpoint, {MAX_OF_ACCOUNT} of the account's, or many others, are not answered yet"
+            )
+        test = self._running[endpoint_id] = _Test(account_id, Sender(self._guard, masters))
         self._of_account[account_id] += 1
         try:
             yield test
@@ -102,16 +103,6 @@ class EndpointTests:
         while not test.is_ended:
             await asyncio.sleep(LOOK_EVERY_S)
             with contextlib.suppress(StoreUnavailable, AccountBusy):
-                state = await self._services.endpoints.get(began.account_id, began.id)
+                state = await self._endpoints.get(began.account_id, began.id)
                 if state is None or (state.endpoint.status != began.status and state.endpoint.status == "disabled"):
                     await test.end()
-
-
-def _too_many_tests() -> Problem:
-    return Problem(
-        HTTPStatus.TOO_MANY_REQUESTS,
-        "too_many_tests",
-        f"a test of this endpoint, {MAX_OF_ACCOUNT} of the account's, or many others, are not answered yet",
-        retryable=True,
-        headers={"Retry-After": "1"},
-    )
