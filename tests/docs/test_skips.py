@@ -52,7 +52,7 @@ def test_what_ci_needs_it_installs() -> None:
     """CI installs the packages of the programs that tests need."""
     script = (ROOT / ".ci" / "run").read_text()
     assert "export CI=true" in script
-    for package in ("prometheus", "systemd", "nginx-light", "pgbouncer", "python3-venv", "python3.13-venv"):
+    for package in ("prometheus", "systemd", "nginx-light", "pgbouncer", "python3-venv", "python3.13-venv", "chromium"):
         assert f"install {package}" in script
 
 
