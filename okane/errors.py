@@ -58,6 +58,16 @@ class StatusConflict(OkaneError):
         self.status = status
 
 
+class VersionConflict(StatusConflict):
+    """The payment has changed since the version that the action was decided by."""
+
+    def __init__(self, status: str, action: str, *, seen: int, version: int) -> None:
+        super().__init__(status, action)
+        self.args = (
+            f"the payment has changed: it was decided by version {seen}, and is {status} in version {version}",
+        )
+
+
 _AT_PROVIDER = {
     "requires_action": ": the provider has it, and charges it when the customer acts",
     "submitted": ": the provider has it, and will report whether it was charged",

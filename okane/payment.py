@@ -71,6 +71,9 @@ MAX_REASON = 500  # characters of the reason for a decision
 # No worker is charging it, and no outcome is open.
 CANCELABLE = frozenset({Status.PENDING, Status.FAILED_RETRYABLE})
 
+# An operator may have another attempt made at once, unless a charge is known.
+RETRYABLE = frozenset({Status.FAILED_FINAL, Status.FAILED_RETRYABLE})
+
 # from -> to. `needs_review` is at rest but not terminal: a human decides. The two ways out of a terminal status are the
 # manual retry of a failed payment, and a late charge: money that moved for a payment that we had reported as not charged.
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {

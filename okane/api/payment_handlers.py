@@ -139,6 +139,7 @@ class PaymentHandlers:
             reason=resolution.reason,
             provider_ref=resolution.provider_ref,
             actor=actor_of(request),
+            version=resolution.version,
         )
         return web.Response(body=payment_documents.payment_json(payment), content_type=JSON)
 

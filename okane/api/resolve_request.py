@@ -10,6 +10,7 @@ from okane.payment import MAX_REASON, Status
 from okane.store import Decision
 
 MAX_REF = 255
+MAX_VERSION = 2**31 - 1
 
 
 def _said(text: str) -> str:
@@ -45,6 +46,10 @@ class ResolveRequest(BaseModel):
     provider_ref: Annotated[
         Annotated[str, AfterValidator(_said), _text(MAX_REF), Field(max_length=MAX_REF)] | None,
         Field(description="the provider's name for the charge that was found; with success only"),
+    ] = None
+    version: Annotated[
+        Annotated[int, Field(ge=0, le=MAX_VERSION)] | None,
+        Field(description="the version that was seen, the payment's `ETag`: 409 if the payment has changed since"),
     ] = None
 
     @property

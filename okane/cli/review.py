@@ -60,6 +60,9 @@ def resolve(
     provider_ref: Annotated[
         str | None, typer.Option("--provider-ref", help="the charge found at the provider, with success only")
     ] = None,
+    version: Annotated[
+        int | None, typer.Option(min=0, max=2**31 - 1, help="refused unless the payment still is in this version")
+    ] = None,
     yes: Yes = False,
     json_: Json = False,
 ) -> None:
@@ -73,6 +76,7 @@ def resolve(
             decision=decision,
             reason=reason,
             provider_ref=provider_ref,
+            version=version,
             as_json=json_,
         )
     )
@@ -130,6 +134,7 @@ async def _resolve(
     decision: Decision,
     reason: str,
     provider_ref: str | None,
+    version: int | None,
     as_json: bool,
 ) -> None:
     """Decide a payment that needs a review, and remove its dead letter."""
@@ -143,6 +148,7 @@ async def _resolve(
             reason=reason,
             provider_ref=provider_ref,
             actor=OPERATOR,
+            version=version,
         )
         await stores.replay.remove_notes([payment.id])
     if as_json:
@@ -180,6 +186,7 @@ def _document(payment: Payment) -> dict[str, Any]:
         "payment_id": str(payment.id),
         "account_id": payment.account_id,
         "status": payment.status.value,
+        "version": payment.version,
         "amount": payment.amount_minor,
         "currency": payment.currency,
         "attempts": payment.attempts,

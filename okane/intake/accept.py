@@ -110,19 +110,23 @@ class PaymentIntake:
         if due and self._count_wakes(len(due)):
             await self._send([Draft(one.payment_id.bytes, lane=one.lane) for one in due])
 
-    async def retry(self, payment_id: UUID, *, account_id: str, actor: str) -> IntakeReceipt:
-        """Make a failed payment pending again. Raises PaymentNotFound, StatusConflict, StoreUnavailable."""
-        payment = await self._store.retry(payment_id, account_id=account_id, actor=actor)
+    async def retry(
+        self, payment_id: UUID, *, account_id: str, actor: str, version: int | None = None
+    ) -> IntakeReceipt:
+        """Make a failed payment pending again, if it still is in `version`. Raises PaymentNotFound, StatusConflict,
+        VersionConflict, StoreUnavailable."""
+        payment = await self._store.retry(payment_id, account_id=account_id, actor=actor, version=version)
         log.info("payment_retried", payment_id=str(payment_id), actor=actor)
         [enqueued] = await self._wake([payment])
         return IntakeReceipt(payment, created=False, enqueued=enqueued)
 
-    async def cancel(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
-        """Withdraw a payment before it is charged. Raises PaymentNotFound, StatusConflict, StoreUnavailable.
+    async def cancel(self, payment_id: UUID, *, account_id: str, actor: str, version: int | None = None) -> Payment:
+        """Withdraw a payment before it is charged, if it still is in `version`. Raises PaymentNotFound, StatusConflict,
+        VersionConflict, StoreUnavailable.
 
         Its wake-up stays in the stream: the claim refuses it.
         """
-        payment = await self._store.cancel(payment_id, account_id=account_id, actor=actor)
+        payment = await self._store.cancel(payment_id, account_id=account_id, actor=actor, version=version)
         log.info("payment_canceled", payment_id=str(payment_id), actor=actor)
         return payment
 
@@ -135,9 +139,10 @@ class PaymentIntake:
         reason: str,
         provider_ref: str | None,
         actor: str,
+        version: int | None = None,
     ) -> Payment:
-        """Write the decision about a payment that needs a review. Raises PaymentNotFound, StatusConflict,
-        StoreUnavailable."""
+        """Write the decision about a payment that needs a review, if it still is in `version`. Raises PaymentNotFound,
+        StatusConflict, VersionConflict, StoreUnavailable."""
         payment = await self._store.resolve(
             payment_id,
             account_id=account_id,
@@ -145,6 +150,7 @@ class PaymentIntake:
             reason=reason,
             provider_ref=provider_ref,
             actor=actor,
+            version=version,
         )
         log.info("payment_resolved", payment_id=str(payment_id), status=payment.status.value, actor=actor)
         return payment

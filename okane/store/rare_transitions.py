@@ -4,13 +4,13 @@ look-ups of payments that were closed while a provider call might still have bee
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
-from okane.errors import PaymentNotFound, StatusConflict
-from okane.payment import Payment, Status
+from okane.errors import PaymentNotFound, StatusConflict, VersionConflict
+from okane.payment import CANCELABLE, RETRYABLE, Payment, Status
 from okane.store import columns, sql_files
 from okane.store.records import Event, LateLookUp, Settlement
 from okane.store.session import Session
@@ -53,34 +53,48 @@ class RareTransitionStore:
         )
         return Status(found[0][0]) if found else None
 
-    async def retry(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
+    async def retry(self, payment_id: UUID, *, account_id: str, actor: str, version: int | None = None) -> Payment:
         """Make a failed payment pending again, for `actor`.
 
-        Raises PaymentNotFound; StatusConflict from any other status, and after a decision against a known charge.
+        Raises PaymentNotFound; StatusConflict from any other status, and after a decision against a known charge;
+        VersionConflict if it is no longer in `version`.
         """
         found = await self._rare.fetch(
             SQL["retry"],
-            {"id": payment_id, "account_id": account_id, "actor": actor, "grace_ms": milliseconds(self._grace)},
+            {
+                "id": payment_id,
+                "account_id": account_id,
+                "actor": actor,
+                "grace_ms": milliseconds(self._grace),
+                "seen": version,
+            },
         )
         if found:
             return columns.read_payment(found[0])
         payment = await self._known(payment_id, account_id)
-        raise StatusConflict(payment.status, "retried")
+        raise conflict(payment, "retried", RETRYABLE, version)
 
-    async def cancel(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
+    async def cancel(self, payment_id: UUID, *, account_id: str, actor: str, version: int | None = None) -> Payment:
         """Cancel a payment that no worker is charging, for `actor`; a canceled one stays canceled.
 
-        Raises PaymentNotFound, or StatusConflict from any other status.
+        Raises PaymentNotFound, StatusConflict from any other status, or VersionConflict if it is no longer in `version`.
         """
         found = await self._rare.fetch(
-            SQL["cancel"], {"id": payment_id, "account_id": account_id, "actor": actor, "late_ms": min(self._late_ms)}
+            SQL["cancel"],
+            {
+                "id": payment_id,
+                "account_id": account_id,
+                "actor": actor,
+                "late_ms": min(self._late_ms),
+                "seen": version,
+            },
         )
         if found:
             return columns.read_payment(found[0])
         payment = await self._known(payment_id, account_id)
         if payment.status is Status.CANCELED:
             return payment
-        raise StatusConflict(payment.status, "canceled")
+        raise conflict(payment, "canceled", CANCELABLE, version)
 
     async def expire(self, payment_id: UUID) -> bool:
         """Cancel an expired payment. Return False if it has not expired, or if its outcome is open."""
@@ -100,11 +114,12 @@ class RareTransitionStore:
         reason: str,
         provider_ref: str | None,
         actor: str,
+        version: int | None = None,
     ) -> Payment:
         """Decide a payment that needs a review, for `actor`; repeating the decision changes nothing.
 
-        `account_id` None: of any account. `provider_ref`: the charge that the operator has found. Raises PaymentNotFound, or
-        StatusConflict from any other status.
+        `account_id` None: of any account. `provider_ref`: the charge that the operator has found. Raises PaymentNotFound,
+        StatusConflict from any other status, or VersionConflict if it is no longer in `version`.
         """
         found = await self._rare.fetch(
             SQL["resolve"],
@@ -116,6 +131,7 @@ class RareTransitionStore:
                 "provider_ref": provider_ref,
                 "actor": actor,
                 "late_ms": min(self._late_ms),
+                "seen": version,
             },
         )
         if found:
@@ -123,7 +139,7 @@ class RareTransitionStore:
         payment = await self._known(payment_id, account_id)
         if payment.status is decision and (await self._rare.fetch(SQL["decided"], {"id": payment_id}))[0][0]:
             return payment
-        raise StatusConflict(payment.status, "resolved")
+        raise conflict(payment, "resolved", frozenset({Status.NEEDS_REVIEW}), version)
 
     async def begin_late_look_up(self, payment_id: UUID, *, again: Sequence[timedelta]) -> LateLookUp | None:
         """Begin the look-up of a closed payment that the sweep has sent; return None if there is none to do.
@@ -157,3 +173,10 @@ class RareTransitionStore:
         if payment is None or account_id not in (None, payment.account_id):
             raise PaymentNotFound(str(payment_id))
         return payment
+
+
+def conflict(payment: Payment, action: str, allowed: Collection[Status], version: int | None) -> StatusConflict:
+    """Return the error for an action on a payment as it is now, that was decided by this version of it."""
+    if version is not None and version != payment.version and payment.status in allowed:
+        return VersionConflict(payment.status, action, seen=version, version=payment.version)
+    return StatusConflict(payment.status, action)

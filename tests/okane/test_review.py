@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from okane.cli import app
 from okane.client import Client, Conflict
-from okane.errors import SetupError
+from okane.errors import SetupError, VersionConflict
 from okane.payment import LATE_LOOK_UPS, Status
 from okane.store import OPERATOR, PaymentStore, ReviewStore
 from tests.okane.served_api import Api
@@ -251,3 +251,43 @@ async def test_a_decided_success_has_no_decline_code(store: PaymentStore) -> Non
         payment.id, account_id=None, decision=Status.SUCCESS, reason="seen", provider_ref=None, actor=OPERATOR
     )
     assert (decided.status, decided.decline_code) == (Status.SUCCESS, None)
+
+
+async def test_a_decision_by_an_earlier_version_of_the_payment_is_refused(api: Api) -> None:
+    payment_id = await in_doubt(api.store)
+    version = (await api.store.get(payment_id, account_id="default")).version
+    status, said = await resolve(api, payment_id, DECIDED | {"version": version - 1})
+    assert (status, said["code"], said["payment_status"]) == (409, "status_conflict", "needs_review")
+    assert f"version {version}" in said["detail"]
+    assert (await api.store.get(payment_id, account_id="default")).version == version
+    status, said = await resolve(api, payment_id, DECIDED | {"version": version})
+    assert (status, said["payment"]["status"]) == (200, "failed_final")
+    assert (await resolve(api, payment_id, DECIDED | {"version": version}))[0] == 200  # a repeat, after a lost answer
+
+
+@pytest.mark.parametrize("version", [-1, 2**31, "1", 1.5, True])
+async def test_a_version_that_is_none_is_refused(api: Api, version: object) -> None:
+    payment_id = await in_doubt(api.store)
+    status, said = await resolve(api, payment_id, DECIDED | {"version": version})
+    assert (status, said["code"]) == (422, "validation_failed")
+
+
+async def test_the_command_refuses_a_version_that_is_over(okane: Run, store: PaymentStore) -> None:
+    payment_id = await in_doubt(store)
+    shown = json.loads((await okane("review", "show", str(payment_id), "--json")).stdout)
+    arguments = ("review", "resolve", str(payment_id), "--as", "failed_final", "--reason", "no charge", "--yes")
+    refused = await okane(*arguments, "--version", str(shown["version"] - 1))
+    assert refused.exit_code != 0
+    assert (await store.get(payment_id, account_id="default")).status is Status.NEEDS_REVIEW
+    assert (await okane(*arguments, "--version", str(shown["version"]))).exit_code == 0
+
+
+async def test_a_cancel_and_a_retry_by_an_earlier_version_change_nothing(store: PaymentStore) -> None:
+    payment = (await accept_one(store, new("k"))).payment
+    claim = await claimed(store, payment.id)
+    await store.settle(settlement(claim.payment, Status.FAILED_RETRYABLE, event="unavailable", delay=LEASE))
+    for act in (store.cancel, store.retry):
+        with pytest.raises(VersionConflict, match="version 0, and is failed_retryable in version 2"):
+            await act(payment.id, account_id="default", actor="test", version=0)
+    assert (await store.get(payment.id, account_id="default")).version == 2
+    assert (await store.cancel(payment.id, account_id="default", actor="test", version=2)).status is Status.CANCELED

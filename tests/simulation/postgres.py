@@ -142,14 +142,14 @@ class RemotePaymentStore:
     async def fail_late_look_up(self, payment: Payment, *, reason: str) -> bool:
         return await self._remote.ask("late_failed", lambda: self._store.fail_late_look_up(payment, reason=reason))
 
-    async def retry(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
+    async def retry(self, payment_id: UUID, *, account_id: str, actor: str, version: int | None = None) -> Payment:
         return await self._remote.ask(
-            "retry", lambda: self._store.retry(payment_id, account_id=account_id, actor=actor)
+            "retry", lambda: self._store.retry(payment_id, account_id=account_id, actor=actor, version=version)
         )
 
-    async def cancel(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
+    async def cancel(self, payment_id: UUID, *, account_id: str, actor: str, version: int | None = None) -> Payment:
         return await self._remote.ask(
-            "cancel", lambda: self._store.cancel(payment_id, account_id=account_id, actor=actor)
+            "cancel", lambda: self._store.cancel(payment_id, account_id=account_id, actor=actor, version=version)
         )
 
     async def find(self, new: NewPayment) -> Payment | None:

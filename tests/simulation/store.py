@@ -18,6 +18,7 @@ import psycopg
 
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict, TimeOutOfRange
 from okane.payment import (
+    CANCELABLE,
     CLOSED_UNCHARGED,
     LATE_LOOK_UPS,
     MAX_SCHEDULE_AHEAD,
@@ -40,6 +41,7 @@ from okane.store import (
     WakeUp,
 )
 from okane.store.claims import NO_PROVIDER_WAIT_S, ONLY_HTTP, SWITCHED_WAIT_S
+from okane.store.rare_transitions import conflict
 from okane.store.sweep import ALL_LANES, LONGEST_QUEUE, WINDOW, MarkResult
 
 FAILED = (Status.FAILED_FINAL, Status.FAILED_RETRYABLE)
@@ -386,13 +388,13 @@ class MemoryPaymentStore:
         )
         return row.status
 
-    async def retry(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
+    async def retry(self, payment_id: UUID, *, account_id: str, actor: str, version: int | None = None) -> Payment:
         """Make a failed payment pending again. Raises PaymentNotFound, or StatusConflict from any other status."""
         payment = await self.get(payment_id, account_id=account_id)
         row = self._db.payments[payment_id]
         refunded = payment.status is Status.FAILED_FINAL and row.provider_ref is not None
-        if payment.status not in FAILED or refunded:
-            raise StatusConflict(payment.status, "retried")
+        if payment.status not in FAILED or refunded or version not in (None, payment.version):
+            raise conflict(payment, "retried", FAILED, version)
         row.retries = 0
         row.look_ups = 0
         row.open_since = None
@@ -408,14 +410,15 @@ class MemoryPaymentStore:
         self._db.change(row, Status.PENDING, "retried", actor=actor)
         return row.payment()
 
-    async def cancel(self, payment_id: UUID, *, account_id: str, actor: str) -> Payment:
+    async def cancel(self, payment_id: UUID, *, account_id: str, actor: str, version: int | None = None) -> Payment:
         """Withdraw a payment that is not being charged; one that is canceled stays so."""
         payment = await self.get(payment_id, account_id=account_id)
         if payment.status is Status.CANCELED:
             return payment
         row = self._db.payments[payment_id]
-        if payment.status not in (Status.PENDING, Status.FAILED_RETRYABLE) or row.provider_ref is not None:
-            raise StatusConflict(payment.status, "canceled")
+        charged = row.provider_ref is not None
+        if payment.status not in CANCELABLE or charged or version not in (None, payment.version):
+            raise conflict(payment, "canceled", CANCELABLE, version)
         row.retry_at = None
         row.sweep_at = self._late_look_up(row)
         row.sweeps = 0
@@ -457,6 +460,7 @@ class MemoryPaymentStore:
         reason: str,
         provider_ref: str | None,
         actor: str,
+        version: int | None = None,
     ) -> Payment:
         """Decide a payment that needs a review; the same decision again changes nothing."""
         row = self._db.payments.get(payment_id)
@@ -467,6 +471,8 @@ class MemoryPaymentStore:
             if row.status is decision and last == ["resolved"]:
                 return row.payment()
             raise StatusConflict(row.status, "resolved")
+        if version not in (None, row.version):
+            raise conflict(row.payment(), "resolved", {Status.NEEDS_REVIEW}, version)
         row.sweep_at = self._late_look_up(row) if decision is Status.FAILED_FINAL else None
         row.look_ups = row.sweeps = 0
         row.provider_ref = row.provider_ref if provider_ref is None else provider_ref

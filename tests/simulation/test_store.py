@@ -541,6 +541,36 @@ async def test_the_model_does_what_the_store_does(twins: Twins, seed: int) -> No
     assert twins.seen == EVERY_WAY
 
 
+async def test_an_action_by_an_earlier_version_is_refused_as_in_the_store(twins: Twins) -> None:
+    twins.next_id = payment_id = UUID(int=1)
+    await twins.same("accept", new(), wake=True)
+    await twins.same("claim", payment_id)
+    failed = Settlement(
+        payment_id, 1, Status.FAILED_RETRYABLE, "unavailable", "charge", "http", timedelta(seconds=1), delay=LEASE
+    )
+    await twins.same("settle", failed)
+    for version in (1, 2, 2):
+        await twins.same("retry", payment_id, account_id="default", actor="someone", version=version)
+    await twins.same("bury", payment_id, reason="poison")
+    for version in (3, 4, 4):
+        await twins.same(
+            "resolve",
+            payment_id,
+            account_id=None,
+            decision=Status.FAILED_FINAL,
+            reason="said so",
+            provider_ref=None,
+            actor="someone",
+            version=version,
+        )
+    for version in (4, 5):
+        await twins.same("retry", payment_id, account_id="default", actor="someone", version=version)
+    for version in (5, 6, 6):
+        await twins.same("cancel", payment_id, account_id="default", actor="someone", version=version)
+    refusals = {one for one in twins.seen if one.endswith("VersionConflict")}
+    assert refusals == {f"{method}: VersionConflict" for method in ("cancel", "resolve", "retry")}
+
+
 async def test_each_look_comes_as_late_as_in_the_store(twins: Twins) -> None:
     twins.next_id = UUID(int=1)
     await twins.same("accept", new(), wake=False)

@@ -280,6 +280,10 @@ SELECT status FROM changed
 UNION ALL
 SELECT p.status FROM payments p WHERE p.id = %(id)s AND NOT EXISTS (SELECT FROM changed)
 
+-- name: as_seen
+-- True for the version that a human has decided by; NULL for any. Not a statement: others include it.
+(%(seen)s::integer IS NULL OR p.version = %(seen)s::integer)
+
 -- name: retry
 -- The manual retry. A declined charge gets a new provider key: under the old one the provider would repeat its refusal.
 -- Otherwise the key stays, so that an unrecorded charge is found and not made twice. After a decision against a known charge
@@ -302,7 +306,7 @@ WITH changed AS (
         dead_at = NULL,
         updated_at = now()
     WHERE p.id = %(id)s AND p.account_id = %(account_id)s AND p.status IN ('failed_final', 'failed_retryable')
-      AND NOT (p.status = 'failed_final' AND p.provider_ref IS NOT NULL)
+      AND NOT (p.status = 'failed_final' AND p.provider_ref IS NOT NULL) AND {as_seen}
     RETURNING {payment}, 'retried' AS event
 ), logged AS (
     INSERT INTO payment_events (payment_id, version, event, status, attempt, actor)
@@ -322,7 +326,7 @@ WITH changed AS (
         sweeps = 0,
         updated_at = now()
     WHERE p.id = %(id)s AND p.account_id = %(account_id)s AND p.status IN ('pending', 'failed_retryable')
-      AND p.provider_ref IS NULL
+      AND p.provider_ref IS NULL AND {as_seen}
     RETURNING {payment}, 'canceled' AS event
 ), logged AS (
     INSERT INTO payment_events (payment_id, version, event, status, attempt, actor)
@@ -481,7 +485,7 @@ WITH changed AS (
         dead_at = NULL,
         updated_at = now()
     WHERE p.id = %(id)s AND (%(account_id)s::text IS NULL OR p.account_id = %(account_id)s::text)
-      AND p.status = 'needs_review'
+      AND p.status = 'needs_review' AND {as_seen}
     RETURNING {payment}, 'resolved' AS event
 ), logged AS (
     INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason)
