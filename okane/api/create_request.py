@@ -27,12 +27,12 @@ from pydantic import (
 )
 
 from okane.api import idempotency_key, timestamps
-from okane.api.payment_documents import metadata_utf8
 from okane.api.problems import FieldError, invalid
 from okane.api.request_body import WHOLE, validate
 from okane.api.timestamps import Timestamp
 from okane.currencies import CURRENCIES, MAX_AMOUNT_MINOR
 from okane.payment import NewPayment
+from okane.payment_json import metadata_utf8
 
 MAX_METADATA_BYTES = 56 * 1024  # as JSON: with the rest of a payment, an answer stays below 64 kB
 MAX_COMMAS = 500  # in a body that the fast parser takes; commas within strings count too

@@ -11,7 +11,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from okane.api import (
     create_request,
-    payment_documents,
     query_parameters,
     request_body,
     strict_json,
@@ -26,6 +25,7 @@ from okane.api.timestamps import Timestamp
 from okane.intake.dead_letter_replay import DeadLetterReplay
 from okane.payment import Status
 from okane.payment_id import parse_id
+from okane.payment_json import payment_document
 from okane.store import DeadLetterFilter, DeadLetterStore, DeadPayment
 from okane.time_slice import TimeSlice
 
@@ -139,5 +139,5 @@ def _letter(letter: DeadPayment) -> str:
     payment = letter.payment
     return (
         f'{{"dead_at":"{timestamps.to_text(letter.dead_at)}","provider_key":{json.dumps(payment.provider_key)},'
-        f'"payment":{payment_documents.payment_document(payment)}}}'
+        f'"payment":{payment_document(payment)}}}'
     )

@@ -9,10 +9,11 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from okane.api import payment_documents, payment_ids, query_parameters, timestamps
+from okane.api import payment_ids, query_parameters, timestamps
 from okane.api.access import account_of
 from okane.api.answer import JSON
 from okane.payment import Payment, Status
+from okane.payment_json import payment_document
 from okane.store import API, OPERATOR, Attempt, Event, PaymentLists, PaymentStore
 from okane.time_slice import TimeSlice
 
@@ -37,7 +38,7 @@ class PaymentQueries:
         page = await self._lists.page(
             query.filter, account_id=account_of(request), limit=query.limit, after=query.after
         )
-        listed = await documents(page.payments, payment_documents.payment_document)
+        listed = await documents(page.payments, payment_document)
         after = page.after if len(listed) == len(page.payments) else page.payments[len(listed) - 1].id
         return page_of(
             request, "payments", f"[{','.join(listed)}]", None if after is None else query_parameters.cursor(after)

@@ -1,4 +1,4 @@
-"""The documents that the API answers with, as types. `payment_documents` writes them by hand, for speed; tests
+"""The documents that the API answers with, as types. `payment_json` writes them by hand, for speed; tests
 compare the two."""
 
 from __future__ import annotations
