@@ -251,9 +251,25 @@ CREATE TABLE webhook_replays (
     PRIMARY KEY (endpoint_id, from_position)
 );
 
+-- The actions in the console, and its log-ins. Rows are only added: an action writes one before it runs, and its answer in a
+-- second one, so that an action whose process died is there without an answer.
+CREATE TABLE console_audit (
+    id      bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    begun   bigint      UNIQUE,                          -- of an answer: the row of its action
+    at      timestamptz NOT NULL DEFAULT now(),
+    key     text        NOT NULL,                        -- the prefix of the API key; empty where none are used
+    session text        NOT NULL,
+    address text        NOT NULL,                        -- of the client
+    action  text        NOT NULL,
+    target  text        NOT NULL DEFAULT '',
+    filter  jsonb,                                       -- of an action on many payments
+    count   bigint,                                      -- payments that it changed
+    answer  text                                         -- NULL: the action has begun
+);
+
 -- The version of this file in a database.
 CREATE TABLE okane_schema (
     version    integer     PRIMARY KEY,
     applied_at timestamptz NOT NULL DEFAULT now()
 );
-INSERT INTO okane_schema (version) VALUES (5);
+INSERT INTO okane_schema (version) VALUES (6);

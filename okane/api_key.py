@@ -38,6 +38,7 @@ class Scope(enum.StrEnum):
     WRITE = "write"
     OPERATE = "operate"
     WEBHOOKS = "webhooks"
+    SYSTEM = "system"
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,14 @@ def _parse_host_names(value: object) -> object:
     return names
 
 
+def _check_base_path(path: str) -> str:
+    """Return the path without a slash at its end; raise ValueError for one that is not plain."""
+    bare = path.rstrip("/")
+    if not re.fullmatch(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*", bare, re.ASCII) or len(bare) > 200:
+        raise ValueError("must be a path like /console or /ops/okane, of letters, digits and . _ ~ -")
+    return bare
+
+
 def _split(value: object) -> object:
     """Split a text at its commas; other types are returned unchanged."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
@@ -264,6 +272,22 @@ class Settings(BaseSettings):
     )
     webhook_max_bytes: Size | None = Field(
         None, description="the oldest events and deliveries are dropped before their age beyond this size: 200GB"
+    )
+
+    # The console
+    console_host: Hosts = Field("127.0.0.1", description="the hosts that the console binds, separated by commas")
+    console_port: Port = Field(8082, description="the console's port")
+    console_base: Annotated[str, AfterValidator(_check_base_path)] = Field(
+        "/console", description="the path under which browsers see the console; empty or / for none"
+    )
+    console_secret: str | None = Field(
+        None,
+        repr=False,
+        description="signs sessions: 32 characters or more, or file:PATH; older ones after a comma; unset: new at each start",
+    )
+    console_read_only: bool = Field(False, description="the console shows everything and changes nothing")
+    console_proxies: Networks | None = Field(
+        None, description="networks of proxies whose X-Forwarded-For, -Proto and -Host count: 10.0.0.0/8"
     )
 
     # Money

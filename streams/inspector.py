@@ -1,4 +1,4 @@
-"""What a stream and its group hold: statistics in one round trip, and single messages by pages. Read only."""
+"""The contents of a stream and its group: statistics in one round trip, and single messages by pages. Read only."""
 
 from __future__ import annotations
 

@@ -26,18 +26,16 @@ from okane.api.rate_limit import RateLimits
 from okane.api_key import ACCOUNT, Mode, Scope
 from okane.errors import StoreUnavailable
 from okane.rate import Rate
-from okane.store import API, ApiKeyStore, StoredKey
+from okane.store import API, ApiKeyStore
+from okane.store.key_check import CACHE_S, UNKNOWN, KeyUse, pause_between_writes, reason_to_refuse
 
 log = structlog.get_logger("okane.api")
 
 T = TypeVar("T")
 
 _NO_HEADERS: Mapping[str, str] = {}
-_UNKNOWN = "there is no such API key"
 
-CACHE_S = 5.0  # how long the answer about a key is used before Postgres is read again
 MAX_CACHED = 10_000  # keys in the cache, and as many refused secrets
-TOUCH_INTERVAL_S = 10.0  # between two writes of `last_used_at`; the store writes a key once a minute at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +152,7 @@ class KeyAccess:
         # this process, and the strings only if the hashes are equal.
         self._cached: dict[str, _CachedKey] = {}
         self._refused: dict[str, _RefusedSecret] = {}
-        self._used: set[str] = set()
+        self._use = KeyUse(store)
 
     def admit_cached(self, credentials: Sequence[str], scope: Scope) -> Caller | None:
         found = self._cached_key(_secret_of(credentials))
@@ -185,7 +183,7 @@ class KeyAccess:
         found = self._cached.get(secret)
         if found is None or time.monotonic() >= found.until_s:
             return None
-        self._used.add(found.caller.key)
+        self._use.add(found.caller.key)
         return found
 
     async def _fetch_key(self, secret: str) -> _CachedKey:
@@ -197,9 +195,9 @@ class KeyAccess:
         if refused is not None and asked_s < refused.until_s:
             raise _key_invalid(refused.detail)
         key = await self._store.find(prefix)
-        detail = self._reason_to_refuse(secret, key)
+        detail = reason_to_refuse(secret, key, self._mode)
         if key is None or detail is not None:
-            detail = detail or _UNKNOWN
+            detail = detail or UNKNOWN
             _cache_answer(self._refused, secret, _RefusedSecret(detail, asked_s + self._cache_s))
             raise _key_invalid(detail)
         caller = Caller(
@@ -208,26 +206,13 @@ class KeyAccess:
         left_s = math.inf if key.left_s is None else key.left_s
         found = _CachedKey(caller, key.scopes, asked_s + min(self._cache_s, left_s))
         _cache_answer(self._cached, secret, found)
-        self._used.add(key.prefix)
+        self._use.add(key.prefix)
         return found
-
-    def _reason_to_refuse(self, secret: str, key: StoredKey | None) -> str | None:
-        """Return the reason to refuse this secret, or None."""
-        # One answer for an unknown name and for a wrong secret, so that it does not tell which names exist.
-        if key is None or not api_key.matches(secret, key.secret_hash):
-            return _UNKNOWN
-        if key.revoked:
-            return "this API key was revoked"
-        if key.left_s is not None and key.left_s <= 0:
-            return "this API key has expired"
-        return None if key.mode is self._mode else f"this is a {key.mode} key, and a {self._mode} system"
 
     async def run(self, stop: asyncio.Event) -> None:
         """Write when keys were used, until `stop` is set, and once more after that."""
         while not stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TOUCH_INTERVAL_S):
-                    await stop.wait()
+            await pause_between_writes(stop)
             await self.run_once()
         await self.run_once()
 
@@ -245,12 +230,7 @@ class KeyAccess:
         While Postgres is away the keys stay queued.
         """
         self.evict()
-        used, self._used = self._used, set()
-        try:
-            return await self._store.touch(used) if used else 0
-        except StoreUnavailable:
-            self._used |= used
-            return 0
+        return await self._use.write()
 
 
 async def _count_against_limit(caller: Caller, limits: RateLimits | None) -> Caller:

@@ -30,7 +30,7 @@ def create(
     data: Data = None,
     account: Annotated[str, typer.Option(help="the account that the key is for")] = ACCOUNT,
     scopes: Annotated[
-        str, typer.Option(help="rights of the key: read, write, operate, webhooks, separated by commas")
+        str, typer.Option(help="rights of the key: read, write, operate, webhooks, system, separated by commas")
     ] = "read,write",
     mode: Annotated[Mode | None, typer.Option(help="test or live money (default: OKANE_MODE)")] = None,
     name: Annotated[str, typer.Option(help="a description, shown in lists")] = "",

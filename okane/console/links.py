@@ -1,0 +1,95 @@
+"""Every address of the console, under one base path. Pure. Templates have it as `links`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import quote, unquote, urlencode
+from uuid import UUID
+
+from okane.console.assets import Assets
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """The addresses. `base` is empty or begins with a slash, and has none at its end.
+
+    Query parameters without a value (None, an empty text) are left out.
+    """
+
+    base: str
+    assets: Assets
+
+    def overview(self) -> str:
+        return f"{self.base}/"
+
+    def login(self, next_path: str = "") -> str:
+        return self._with("/login", next=next_path)
+
+    def logout(self) -> str:
+        return f"{self.base}/logout"
+
+    def static(self, name: str) -> str:
+        """Return the address of a static file, which has the hash of its bytes. Raises KeyError for an unknown name."""
+        return f"{self.base}/static/{self.assets.hashed_name(name)}"
+
+    def payments(self, **query: object) -> str:
+        return self._with("/payments", **query)
+
+    def payment(self, payment_id: UUID | str) -> str:
+        return f"{self.base}/payments/{quote(str(payment_id), safe='')}"
+
+    def streams(self) -> str:
+        return f"{self.base}/streams"
+
+    def dead(self, **query: object) -> str:
+        return self._with("/dead", **query)
+
+    def providers(self) -> str:
+        return f"{self.base}/providers"
+
+    def webhooks(self, **query: object) -> str:
+        return self._with("/webhooks", **query)
+
+    def reviews(self, **query: object) -> str:
+        return self._with("/reviews", **query)
+
+    def workers(self) -> str:
+        return f"{self.base}/workers"
+
+    def keys(self, **query: object) -> str:
+        return self._with("/keys", **query)
+
+    def doctor(self) -> str:
+        return f"{self.base}/doctor"
+
+    def audit(self, **query: object) -> str:
+        return self._with("/audit", **query)
+
+    def part(self, address: str) -> str:
+        """Return the address of the live region of a page."""
+        return f"{address}{'&' if '?' in address else '?'}part=1"
+
+    def own_path(self, text: str) -> str:
+        """Return a path of the console for a redirect: `text` if it is one under the base path, else the overview.
+
+        A text that a browser could read as another host (`//evil`, `/\\evil`, a scheme, a control character) is none.
+        """
+        if (
+            not text.startswith(f"{self.base}/")
+            or text.startswith("//")
+            or not text.isascii()
+            or not text.isprintable()
+        ):
+            return self.overview()
+        steps = unquote(re.split("[?#]", text, maxsplit=1)[0]).split("/")
+        return self.overview() if "\\" in text or not {".", ".."}.isdisjoint(steps) else text
+
+    def under_base(self, path_qs: str) -> str:
+        """Return the address that the browser has for a request, whether or not a proxy has removed the base path."""
+        path = path_qs.partition("?")[0]
+        return path_qs if path == self.base or path.startswith(f"{self.base}/") else f"{self.base}{path_qs}"
+
+    def _with(self, path: str, **query: object) -> str:
+        given = {name: value for name, value in query.items() if value is not None and value != ""}
+        return f"{self.base}{path}?{urlencode(given, doseq=True)}" if given else f"{self.base}{path}"

@@ -1,0 +1,79 @@
+"""Errors as pages: each says what is wrong, and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+import structlog
+from aiohttp import web
+
+from okane.console.rendering import is_part, render
+from okane.errors import AccountBusy, PaymentNotFound, StoreBusy, StoreUnavailable
+from streams import StreamError
+
+log = structlog.get_logger("okane.console")
+
+_NO_HEADERS: Mapping[str, str] = {}
+
+
+class PageError(Exception):
+    """A request is answered with an error page of this status and text."""
+
+    def __init__(self, status: int, text: str, *, headers: Mapping[str, str] = _NO_HEADERS) -> None:
+        super().__init__(text)
+        self.status = HTTPStatus(status)
+        self.text = text
+        self.headers = headers
+
+
+def error_page(request: web.Request, error: Exception) -> web.StreamResponse:
+    """Return the answer to a request that raised an error; of a live region, its text alone."""
+    if isinstance(error, web.HTTPException) and error.status < 400:
+        return error
+    found = _page_error(request, error)
+    if found.status is HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.exception("console_error", path=request.path, exc_info=error)
+    if is_part(request):
+        return web.Response(status=found.status, text=found.text, headers=found.headers)
+    return render(
+        request, "error.html", status=found.status, headers=found.headers, title=found.status.phrase, text=found.text
+    )
+
+
+def _page_error(request: web.Request, error: Exception) -> PageError:
+    match error:
+        case PageError():
+            return error
+        case PaymentNotFound():
+            # One answer for a payment of another account and for none, so that it does not tell which ids exist.
+            return PageError(HTTPStatus.NOT_FOUND, "This account has no such payment.")
+        case AccountBusy():
+            return PageError(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}. Try again.", headers={"Retry-After": "1"})
+        case StoreBusy():
+            return _away("Postgres was too busy to answer. Try again.")
+        case StoreUnavailable():
+            return _away("Postgres cannot be reached. The action may or may not have been done.", request)
+        case StreamError():
+            return _away("Redis cannot be reached. The action may or may not have been done.", request)
+        case TimeoutError():
+            return _away("No answer in time. The action may or may not have been done.", request)
+        case web.HTTPRequestEntityTooLarge():
+            return PageError(error.status, "This form holds more than the console takes.")
+        case web.HTTPMethodNotAllowed():
+            return PageError(error.status, "This page does not take that method.", headers={"Allow": _allowed(error)})
+        case web.HTTPNotFound():
+            return PageError(error.status, "There is no such page.")
+        case web.HTTPException():
+            return PageError(error.status, "The console does not take this request.")
+    return PageError(HTTPStatus.INTERNAL_SERVER_ERROR, "This is a fault of the console. Its log has the reason.")
+
+
+def _away(text: str, request: web.Request | None = None) -> PageError:
+    if request is not None and request.method in {"GET", "HEAD"}:
+        text = f"{text.partition('.')[0]}. Try again."
+    return PageError(HTTPStatus.SERVICE_UNAVAILABLE, text, headers={"Retry-After": "2"})
+
+
+def _allowed(error: web.HTTPMethodNotAllowed) -> str:
+    return ", ".join(sorted(error.allowed_methods))

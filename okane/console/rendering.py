@@ -1,0 +1,128 @@
+"""Pages from templates: compiled at the start, escaped always, and a variable that a template lacks is an error."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from okane.console import formats
+from okane.console.links import Links
+from okane.console.session import MESSAGE_COOKIE, SESSION, Session, Signer
+
+COMPRESS_FROM = 1000  # bytes: smaller answers fit into one packet
+
+
+class Pages:
+    """The templates, and the variables that all of them have:
+
+    `session` (None before the log-in), `links`, `csrf` (the token of its forms), `read_only`, `now` (UTC), `message` (of the
+    action before, once) and `path` (of this page, as the browser has it).
+    """
+
+    def __init__(
+        self, *, links: Links, signer: Signer, read_only: bool, now: Callable[[], datetime], login: bool = True
+    ) -> None:
+        self.links = links
+        self.signer = signer
+        self.now = now
+        self.read_only = read_only
+        self._environment = Environment(
+            loader=PackageLoader("okane.console", "templates"),
+            autoescape=select_autoescape(default=True, default_for_string=True),
+            undefined=StrictUndefined,
+            auto_reload=False,
+            cache_size=-1,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._environment.filters.update(formats.FILTERS)
+        self._environment.globals.update(links=links, read_only=read_only, has_login=login)
+        for name in self._environment.list_templates():
+            self._environment.get_template(name)  # a mistake in one ends the start, not a page
+
+    def text(self, request: web.Request, template: str, message: str | None, context: Mapping[str, Any]) -> str:
+        """Return the text of a page or a part."""
+        session: Session | None = request.get(SESSION)
+        shared = {
+            "session": session,
+            "csrf": "" if session is None else self.signer.csrf_token(session.id),
+            "now": self.now(),
+            "message": message,
+            "path": self.links.under_base(request.path_qs),
+        }
+        return self._environment.get_template(template).render({**shared, **context})
+
+    def message(self, request: web.Request) -> str | None:
+        """Return the message that the action before this page left for its session."""
+        session, cookie = request.get(SESSION), request.cookies.get(MESSAGE_COOKIE)
+        return None if session is None or cookie is None else self.signer.read_message(cookie, session.id)
+
+
+PAGES = web.AppKey("pages", Pages)
+
+
+def render(
+    request: web.Request,
+    template: str,
+    *,
+    status: int = HTTPStatus.OK,
+    headers: Mapping[str, str] | None = None,
+    **context: Any,
+) -> web.Response:
+    """Return a page."""
+    pages = request.app[PAGES]
+    message = pages.message(request)
+    response = _html(pages.text(request, template, message, context), status)
+    response.headers.update(headers or {})
+    if MESSAGE_COOKIE in request.cookies:
+        response.del_cookie(MESSAGE_COOKIE, path=cookie_path(pages.links))
+    return response
+
+
+def is_part(request: web.Request) -> bool:
+    """Tell whether a request is for the live region of a page (`?part=1`), not for the page."""
+    return request.query.get("part") == "1"
+
+
+def render_part(request: web.Request, template: str, **context: Any) -> web.Response:
+    """Return the live region of a page, or 304 if the browser has it already.
+
+    A template of a part must not show `now`, or any other value that changes by itself: no answer would be the same.
+    """
+    text = request.app[PAGES].text(request, template, None, context)
+    tag = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+    headers = {"ETag": f'"{tag}"'}
+    sent = request.if_none_match or ()
+    if any(one.value == tag for one in sent):
+        return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
+    response = _html(text, HTTPStatus.OK)
+    response.headers.update(headers)
+    return response
+
+
+def render_live(request: web.Request, page: str, part: str, **context: Any) -> web.Response:
+    """Return a page that includes a live region, or that region alone, as the request asks."""
+    return render_part(request, part, **context) if is_part(request) else render(request, page, **context)
+
+
+def redirect(to: str) -> web.Response:
+    """Return a redirect to an address of the console, which the browser requests by GET."""
+    return web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": to})
+
+
+def cookie_path(links: Links) -> str:
+    """Return the path of the console's cookies: no other program on the host gets them."""
+    return links.base or "/"
+
+
+def _html(text: str, status: int) -> web.Response:
+    response = web.Response(text=text, status=status, content_type="text/html")
+    if len(text) >= COMPRESS_FROM:
+        response.enable_compression()
+    return response
