@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "api": "Serve the HTTP API: accept payments and return their states.",
     "worker": "Run a worker: claim payments, charge them at the provider, settle them. Any number can run.",
     "dispatch": "Run a dispatcher: send events to the webhook endpoints of clients. Any number can run.",
+    "console": "Serve the console: web pages for operators and support, behind a log-in with an API key.",
     "provider": "Run the mock provider: an HTTP server that keeps a journal of its charges and fails as configured.",
     "migrate": "Bring the database to this version's schema. Safe to repeat, and from several machines at once.",
     "openapi": "Print the OpenAPI 3.1 document of the HTTP API, for client generators.",

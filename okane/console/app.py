@@ -72,6 +72,7 @@ def build_console(services: ConsoleServices) -> web.Application:
     for screen, handler in SCREENS:
         _add(app, links, screen.method, screen.path, gate.guarded(screen, handler(screens)))
     _add(app, links, "GET", "/static/{name}", links.assets.serve)
+    app.router.add_get("/healthz", _healthy)
     if links.base:
         app.router.add_get(links.base, _to_overview)
     app.router.add_get("/{path:.*}", gate.guarded(Screen("GET", "/{path}", None), _not_found))  # the last one
@@ -89,6 +90,10 @@ def _add(app: web.Application, links: Links, method: str, path: str, handler: Ha
 
 async def _to_overview(request: web.Request) -> web.StreamResponse:
     return redirect(request.app[PAGES].links.overview())
+
+
+async def _healthy(_request: web.Request) -> web.StreamResponse:
+    return web.Response(text="ok\n")
 
 
 async def _not_found(_request: web.Request) -> web.StreamResponse:

@@ -5,7 +5,8 @@ earlier supervisor left running are ended before new ones start.
 
     lock  children.json  endpoints.json     the running processes (see Roster, Endpoints)
     api-key                                 the secret of a key for the API (see first_key)
-    webhook-master                          the master of the webhooks' secrets (see webhook_master)
+    webhook-master                          the master of the webhooks' secrets (see kept_secrets)
+    console-secret                          signs the sessions of the console (see kept_secrets)
     postgres/  redis/  provider.jsonl       data
     stripe/                                 providers file and secrets of `--stripe` (see stripe_simulator)
     logs/NAME.log                           output of every child
@@ -42,6 +43,7 @@ class Endpoints:
     metrics_urls: Mapping[str, str]
     api_key: str | None = None
     payment_method: str | None = None
+    console_url: str | None = None
     providers_file: str | None = None
 
 
@@ -75,6 +77,10 @@ class DataFolder:
     @property
     def webhook_master(self) -> Path:
         return self.path / "webhook-master"
+
+    @property
+    def console_secret(self) -> Path:
+        return self.path / "console-secret"
 
     @property
     def logs(self) -> Path:

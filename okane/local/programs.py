@@ -12,6 +12,7 @@ from okane import binding
 from okane.api_key import Mode
 from okane.config import Settings
 from okane.local.data_folder import DataFolder, Endpoints
+from okane.local.kept_secrets import console_environment, webhook_environment
 from okane.local.okane_process import OkaneProcess, answers_http, listens
 from okane.local.options import UpOptions
 from okane.local.ports import LOOPBACK, free_port, is_taken, owner_of
@@ -20,11 +21,11 @@ from okane.local.redis_server import RedisServer
 from okane.local.server import LocalError, Server
 from okane.local.stripe_simulator.configuration import TEST_CARD, write_configuration
 from okane.local.stripe_simulator.server import stripe_simulator
-from okane.local.webhook_master import webhook_environment
 
 # It answers at once; only a charge with a configured delay takes longer.
 _PROVIDER_DRAIN_S = 2.0
 DISPATCHER = "dispatcher"  # the name of the only one
+CONSOLE = "console"
 
 
 class Programs:
@@ -43,10 +44,16 @@ class Programs:
         self._report = report
         self.worker_names = tuple(f"worker-{number}" for number in range(1, options.workers + 1))
         self._chosen: set[int] = set()
-        names = ("api", *self.worker_names, DISPATCHER)
+        names = ("api", *self.worker_names, DISPATCHER, CONSOLE)
         self._api_host = binding.reached_at(settings.host)
         self._metrics_host = binding.reached_at(settings.metrics_host)
         self._api_port = self._port("--port", settings.port if options.port is None else options.port, settings.host)
+        self._console_host = binding.reached_at(settings.console_host)
+        self._console_port = self._port(
+            "--console-port",
+            settings.console_port if options.console_port is None else options.console_port,
+            settings.console_host,
+        )
         self._metrics_ports = {
             name: self._port(
                 "--metrics-port", options.metrics_port and options.metrics_port + offset, settings.metrics_host
@@ -84,7 +91,12 @@ class Programs:
             },
             payment_method=self._payment_method,
             providers_file=self._provider_env.get("OKANE_PROVIDERS_FILE"),
+            console_url=f"{self._console_server}{self._settings.console_base}/",
         )
+
+    @property
+    def _console_server(self) -> str:
+        return f"http://{binding.netloc(self._console_host, self._console_port)}"
 
     def api(self) -> OkaneProcess:
         """Return the API process. The embedded servers must be prepared, as for `workers`."""
@@ -104,6 +116,17 @@ class Programs:
         """Return the process that sends events to webhook endpoints."""
         probe = listens(self._metrics_ports[DISPATCHER], self._metrics_host)
         return self._process(DISPATCHER, ["dispatch", "--name", DISPATCHER], probe, self._webhook_environment)
+
+    def console(self) -> OkaneProcess:
+        """Return the process that serves the console."""
+        probe = answers_http(self._console_port, "/healthz", self._console_host)
+        env = {
+            "OKANE_CONSOLE_PORT": str(self._console_port),
+            "OKANE_AUTH": self._settings.auth,
+            **console_environment(self._settings, self._folder.console_secret),
+            **self._webhook_environment,
+        }
+        return self._process(CONSOLE, ["console"], probe, env)
 
     def workers(self) -> list[OkaneProcess]:
         return [

@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 
 from okane.config import Settings
 from okane.errors import SetupError
-from okane.local.console import LogTail, Screen, summary
 from okane.local.data_folder import DataFolder, default_path, lock_data_folder
 from okane.local.first_key import first_key
 from okane.local.options import UpOptions
-from okane.local.programs import DISPATCHER, Programs
+from okane.local.programs import CONSOLE, DISPATCHER, Programs
+from okane.local.screen import LogTail, Screen, summary
 from okane.local.server import Server
 from okane.local.supervisor import Supervisor
 from okane.store.schema import migrate
@@ -107,7 +107,10 @@ class _Run:
                 where = replace(where, api_key=await self._first_key(where.database_url))
                 # The provider too: it takes as long to import as the others, and a worker that calls it too early retries.
                 await self._start_together(
-                    [programs.provider], [programs.dispatcher()], programs.workers(), [programs.api()]
+                    [programs.provider],
+                    [programs.dispatcher()],
+                    programs.workers(),
+                    [programs.api(), programs.console()],
                 )
         self._folder.publish(where)
         pids = {supervisor.name: supervisor.pid for group in self._groups for supervisor in group}
@@ -136,7 +139,7 @@ class _Run:
         supervisors = [supervisor for group in self._groups for supervisor in group]
         own = [
             name
-            for name in ("provider", DISPATCHER, *self._programs.worker_names, "api")
+            for name in ("provider", DISPATCHER, *self._programs.worker_names, "api", CONSOLE)
             if self._folder.log(name).exists()
         ]
         await _together([*(supervisor.supervise() for supervisor in supervisors), self._follow_logs(own)])

@@ -18,7 +18,9 @@ from okane.local.server import LocalError
 from okane.local.stripe_simulator.configuration import write_configuration
 from okane.providers.config import load_providers
 
-ANY_PORT = UpOptions(stripe=True, port=0, provider_port=0, postgres_port=0, redis_port=0, metrics_port=0)
+ANY_PORT = UpOptions(
+    stripe=True, port=0, console_port=0, provider_port=0, postgres_port=0, redis_port=0, metrics_port=0
+)
 
 
 @pytest.fixture

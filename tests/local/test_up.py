@@ -24,7 +24,9 @@ from okane.local.data_folder import DataFolder, Endpoints
 from okane.local.redis_server import RedisServer
 from tests.local.waiting import wait_until
 
-ANY_PORT = [f"--{name}-port=0" if name else "--port=0" for name in ("", "provider", "postgres", "redis", "metrics")]
+ANY_PORT = [
+    f"--{name}-port=0" if name else "--port=0" for name in ("", "console", "provider", "postgres", "redis", "metrics")
+]
 # What the machine of a developer may have set is not what these tests are about.
 FOREIGN = ("DATABASE_URL", "REDIS_URL", "REDIS_ADDR", "PROVIDER_BASE_URL", "PORT", "MOCK_PROVIDER_PORT")
 
@@ -135,12 +137,16 @@ SETTLED = (*TERMINAL, "failed_retryable")
 def test_one_command_runs_everything_and_ctrl_c_ends_all_of_it(start: Start) -> None:
     up = start().wait_until_up()
     children = up.children()
-    assert set(children) == {"postgres", "redis", "provider", "dispatcher", "worker-1", "worker-2", "api"}
+    assert set(children) == {"postgres", "redis", "provider", "dispatcher", "worker-1", "worker-2", "api", "console"}
     payment = up.pay("one")
     wait_until(lambda: up.status(payment) in SETTLED)
     for url in up.endpoints.metrics_urls.values():
         with urllib.request.urlopen(url, timeout=10) as answer:
             assert b"okane_" in answer.read()
+    assert up.endpoints.console_url is not None
+    assert up.endpoints.console_url in up.text()
+    with urllib.request.urlopen(up.endpoints.console_url, timeout=10) as answer:
+        assert answer.url.endswith("/console/login")
     assert f"kill -9 {children['worker-1']}" in up.text()
     assert f"Authorization: Bearer {up.endpoints.api_key}" in up.text()  # to be pasted
     assert up.stop() == 0, up.text()
@@ -221,7 +227,7 @@ def test_servers_that_the_environment_names_are_used_instead_of_embedded_ones(
     start: Start, database_url: str, private_redis: RedisServer
 ) -> None:
     up = start(DATABASE_URL=database_url, REDIS_URL=private_redis.url).wait_until_up()
-    assert set(up.children()) == {"provider", "dispatcher", "worker-1", "worker-2", "api"}
+    assert set(up.children()) == {"provider", "dispatcher", "worker-1", "worker-2", "api", "console"}
     payment = up.pay("elsewhere")
     wait_until(lambda: up.status(payment) in SETTLED)
     assert up.stop() == 0

@@ -143,8 +143,9 @@ def typed(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
 LOAD = "--payments 1 --timeout 0 --url http://127.0.0.1:9"
 # For each command the arguments before the value. Several are separated by `|`.
 COMMANDS = {
-    "up": "--workers|--port|--provider-port|--postgres-port|--redis-port|--metrics-port",
+    "up": "--workers|--port|--console-port|--provider-port|--postgres-port|--redis-port|--metrics-port",
     "api": "--port|--processes|--processes 2 --host|--host",
+    "console": "--port|--host",
     "worker": "--concurrency|--processes|--name",
     "provider": "--port|--host|--journal|--latency-ms|--hang-s|--success|--seed|--retry-after|--lookup-lag-ms",
     "migrate": "|--data",

@@ -27,7 +27,7 @@ from okane.simulator import app as simulator
 from okane.simulator.options import SimulatorOptions
 
 LIMITS = ConnectionLimits(connections=10, head_timeout_s=5.0, keep_alive_timeout_s=5.0, write_timeout_s=5.0)
-EVERY_PORT_FREE = UpOptions(port=0, provider_port=0, postgres_port=0, redis_port=0, metrics_port=0)
+EVERY_PORT_FREE = UpOptions(port=0, console_port=0, provider_port=0, postgres_port=0, redis_port=0, metrics_port=0)
 V4, V6 = "127.0.0.1", "::1"
 
 

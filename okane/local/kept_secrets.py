@@ -1,6 +1,8 @@
-"""The master secret of webhooks in a data folder: `okane up` makes it once, and its API and dispatcher read it there.
+"""The secrets in a data folder that `okane up` makes once, and its processes read there: the master of webhooks, and the one
+that signs the sessions of the console.
 
-Promise: only the owner can read the file. It stays for as long as the folder: another one would change every secret.
+Promise: only the owner can read the files. They stay for as long as the folder: another master would change every secret of
+an endpoint, and another signature would end every session.
 """
 
 from __future__ import annotations
@@ -30,6 +32,14 @@ def webhook_environment(settings: Settings, kept_in: Path) -> Mapping[str, str]:
     if settings.webhook_allow is None and all(map(is_loopback, binding.hosts(settings.host))):
         env["OKANE_WEBHOOK_ALLOW"] = LOOPBACK
     return env
+
+
+def console_environment(settings: Settings, kept_in: Path) -> Mapping[str, str]:
+    """Return the variables by which the console signs sessions. A secret that the user has set stays."""
+    if settings.console_secret is not None:
+        return {}
+    _make(kept_in)
+    return {"OKANE_CONSOLE_SECRET": f"file:{kept_in.resolve()}"}
 
 
 def _make(path: Path) -> None:

@@ -81,7 +81,10 @@ def summary(
         ("Data", f"{data}  (logs in {logs.name}/, addresses with passwords in endpoints.json)"),
     ]
     key = where.api_key if where.api_key is None or where.api_key.startswith("sk_test_") else f"$(cat {kept_key})"
-    rows.insert(1, ("API key", "none: every client that reaches this port can pay (--no-keys)" if key is None else key))
+    access = [("API key", "none: every client that reaches this port can pay (--no-keys)" if key is None else key)]
+    if where.console_url is not None:
+        access.append(("Console", where.console_url + ("" if key is None else "  (log in with the API key)")))
+    rows[1:1] = access
     if workers:
         rows.append(("Try", f"kill -9 {next(iter(workers.values()))}  and watch its payments settle"))
     method = "" if where.payment_method is None else f', "payment_method": "{where.payment_method}"'

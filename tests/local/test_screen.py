@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from okane.local.console import LogTail, summary
+from okane.local.screen import LogTail, summary
 from tests.local.running_endpoints import ENDPOINTS
 
 
