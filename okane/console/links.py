@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlencode
 from uuid import UUID
@@ -42,14 +43,38 @@ class Links:
     def streams(self) -> str:
         return f"{self.base}/streams"
 
+    def pending(self, lane: str, **query: object) -> str:
+        return self._with(f"/streams/{quote(lane, safe='')}/pending", **query)
+
+    def delayed(self, **query: object) -> str:
+        return self._with("/streams/delayed", **query)
+
     def dead(self, **query: object) -> str:
         return self._with("/dead", **query)
+
+    def dead_page(self, filter_: Sequence[tuple[str, str]], after: str | None = None) -> str:
+        """Return the address of a page of the dead letters that match a filter, as its form has it."""
+        pairs = [*filter_, *([] if after is None else [("after", after)])]
+        return f"{self.base}/dead?{urlencode(pairs)}" if pairs else self.dead()
+
+    def dead_action(self, action: str) -> str:
+        """Return the address of `replay` or `purge`: by GET its dry run, by POST the action."""
+        return f"{self.base}/dead/{action}"
 
     def providers(self) -> str:
         return f"{self.base}/providers"
 
     def webhooks(self, **query: object) -> str:
         return self._with("/webhooks", **query)
+
+    def endpoint(self, endpoint_id: UUID, **query: object) -> str:
+        return self._with(f"/webhooks/{endpoint_id}", **query)
+
+    def endpoint_action(self, endpoint_id: UUID, action: str) -> str:
+        return f"{self.base}/webhooks/{endpoint_id}/{action}"
+
+    def switch_provider(self, name: str) -> str:
+        return f"{self.base}/providers/{quote(name, safe='')}/switch"
 
     def reviews(self, **query: object) -> str:
         return self._with("/reviews", **query)
@@ -59,6 +84,9 @@ class Links:
 
     def keys(self, **query: object) -> str:
         return self._with("/keys", **query)
+
+    def revoke_key(self, key: str) -> str:
+        return f"{self.base}/keys/{quote(key, safe='')}/revoke"
 
     def doctor(self) -> str:
         return f"{self.base}/doctor"

@@ -7,9 +7,21 @@ from collections.abc import Callable, Sequence
 from aiohttp.typedefs import Handler
 
 from okane.api_key import Scope
+from okane.console.audit_page import AuditScreen
+from okane.console.dead_letters import DeadLetterScreens
+from okane.console.doctor import DoctorScreen
 from okane.console.gate import Screen
+from okane.console.keys import KeyScreens
 from okane.console.login import LoginScreens
+from okane.console.overview import OverviewScreen
+from okane.console.providers import ProviderScreens
+from okane.console.reviews import ReviewsScreen
 from okane.console.services import ConsoleServices
+from okane.console.streams import StreamScreens
+from okane.console.webhook_actions import WebhookActions
+from okane.console.webhooks import WebhookScreens
+from okane.console.workers import WorkersScreen
+from okane.webhooks.confirmation import CONFIRM_S
 
 
 class Screens:
@@ -18,14 +30,65 @@ class Screens:
     def __init__(self, services: ConsoleServices, login: LoginScreens) -> None:
         self.services = services
         self.login = login
+        self.overview = OverviewScreen(services.sampler)
+        self.streams = StreamScreens(services.sampler, services.inspector)
+        self.dead = DeadLetterScreens(services.dead_letters, services.replay)
+        self.reviews = ReviewsScreen(services.reviews)
+        self.providers = ProviderScreens(services.switch, services.sampler)
+        self.webhooks = WebhookScreens(services.endpoints, services.deliveries, services.overview)
+        self.webhook_actions = WebhookActions(
+            services.endpoints, services.deliveries, services.endpoint_tests, services.masters
+        )
+        self.workers = WorkersScreen(services.sampler)
+        self.keys = KeyScreens(services.keys)
+        self.doctor = DoctorScreen(services.doctor, services.settings)
+        self.audit = AuditScreen(services.audit)
 
 
 Row = tuple[Screen, Callable[[Screens], Handler]]
 
 _READ, _WRITE, _OPERATE, _SYSTEM, _WEBHOOKS = Scope.READ, Scope.WRITE, Scope.OPERATE, Scope.SYSTEM, Scope.WEBHOOKS
 
+_ENDPOINT = "/webhooks/{endpoint_id}"
+BULK_S = 60.0  # five hundred payments, one statement and one message each
+TEST_S = 30.0  # the longest time-out of an endpoint
+DIAGNOSIS_S = 20.0  # servers that are away, each with its own time-out
+
 SCREENS: Sequence[Row] = (
     (Screen("GET", "/login", None, public=True), lambda to: to.login.show),
     (Screen("POST", "/login", None, public=True), lambda to: to.login.log_in),
     (Screen("POST", "/logout", None, "log out", changes=False), lambda to: to.login.log_out),
+    (Screen("GET", "/", _SYSTEM), lambda to: to.overview.show),
+    (Screen("GET", "/streams", _SYSTEM), lambda to: to.streams.show),
+    (Screen("GET", "/streams/delayed", _SYSTEM), lambda to: to.streams.delayed),
+    (Screen("GET", "/streams/{lane}/pending", _SYSTEM), lambda to: to.streams.pending),
+    (Screen("GET", "/dead", _READ), lambda to: to.dead.show),
+    (Screen("GET", "/dead/replay", _OPERATE), lambda to: to.dead.preview_replay),
+    (Screen("POST", "/dead/replay", _OPERATE, "replay dead letters", extra_s=BULK_S), lambda to: to.dead.replay),
+    (Screen("GET", "/dead/purge", _OPERATE), lambda to: to.dead.preview_purge),
+    (Screen("POST", "/dead/purge", _OPERATE, "purge dead letters", extra_s=BULK_S), lambda to: to.dead.purge),
+    (Screen("GET", "/reviews", _READ), lambda to: to.reviews.show),
+    (Screen("GET", "/providers", _SYSTEM), lambda to: to.providers.show),
+    (
+        Screen("POST", "/providers/{name}/switch", _SYSTEM, "switch provider", extra_s=BULK_S),
+        lambda to: to.providers.switch,
+    ),
+    (Screen("GET", "/webhooks", _READ), lambda to: to.webhooks.show),
+    (Screen("GET", _ENDPOINT, _READ), lambda to: to.webhooks.endpoint),
+    (Screen("POST", f"{_ENDPOINT}/enable", _WEBHOOKS, "enable endpoint"), lambda to: to.webhook_actions.enable),
+    (
+        Screen("POST", f"{_ENDPOINT}/disable", _WEBHOOKS, "disable endpoint", extra_s=CONFIRM_S),
+        lambda to: to.webhook_actions.disable,
+    ),
+    (
+        Screen("POST", f"{_ENDPOINT}/test", _WEBHOOKS, "test endpoint", extra_s=TEST_S),
+        lambda to: to.webhook_actions.test,
+    ),
+    (Screen("POST", f"{_ENDPOINT}/redeliver", _WEBHOOKS, "redeliver event"), lambda to: to.webhook_actions.redeliver),
+    (Screen("POST", f"{_ENDPOINT}/recover", _WEBHOOKS, "recover endpoint"), lambda to: to.webhook_actions.recover),
+    (Screen("GET", "/workers", _SYSTEM), lambda to: to.workers.show),
+    (Screen("GET", "/keys", _SYSTEM), lambda to: to.keys.show),
+    (Screen("POST", "/keys/{key}/revoke", _SYSTEM, "revoke key"), lambda to: to.keys.revoke),
+    (Screen("GET", "/doctor", _SYSTEM, extra_s=DIAGNOSIS_S), lambda to: to.doctor.show),
+    (Screen("GET", "/audit", _SYSTEM), lambda to: to.audit.show),
 )

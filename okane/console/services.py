@@ -10,13 +10,27 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import aiohttp
+
 from okane.config import Settings
+from okane.console.doctor import CheckedConsole, Doctor
+from okane.console.sampler import FACTS_S, NAMES, Sampler
+from okane.http.guard import Guard
+from okane.intake.accept import PaymentIntake
+from okane.intake.dead_letter_replay import DeadLetterReplay
+from okane.intake.provider_switch import ProviderSwitch
+from okane.monitoring.doctor import diagnose
+from okane.monitoring.observation import Observer
 from okane.redis.buckets import TokenBuckets
 from okane.redis.presence import Presence
-from okane.store import ApiKeyStore, DeadLetterStore, Overview, PaymentLists, PaymentStore
+from okane.store import ApiKeyStore, DeadLetterStore, Overview, PaymentLists, PaymentStore, ReviewStore
 from okane.store.console_audit import ConsoleAuditStore
 from okane.store.providers import ProviderStore
-from streams import Inspector, Producer, Stream, connect
+from okane.store.webhook_deliveries import WebhookDeliveryStore
+from okane.store.webhook_endpoints import WebhookEndpointStore
+from okane.webhooks.endpoint_tests import EndpointTests
+from okane.webhooks.keys import Masters, load_masters
+from streams import DeadLetters, Inspector, Producer, Stream, connect
 
 STATEMENT_TIMEOUT = timedelta(seconds=2)  # of every statement of a page
 REDIS_TIMEOUT = timedelta(seconds=2)
@@ -45,6 +59,16 @@ class ConsoleServices:
     presence: Presence
     providers: ProviderStore
     producer: Producer
+    intake: PaymentIntake
+    replay: DeadLetterReplay
+    reviews: ReviewStore
+    switch: ProviderSwitch
+    endpoints: WebhookEndpointStore
+    deliveries: WebhookDeliveryStore
+    endpoint_tests: EndpointTests
+    masters: Masters | None
+    sampler: Sampler
+    doctor: Doctor
 
 
 @contextlib.asynccontextmanager
@@ -55,6 +79,26 @@ async def open_services(
     async with contextlib.AsyncExitStack() as closing:
         redis = connect(redis_url, timeout=REDIS_TIMEOUT)
         closing.push_async_callback(redis.aclose)
+        http = await closing.enter_async_context(aiohttp.ClientSession())
+        payments = PaymentStore(
+            database_url,
+            actor="console",
+            lease=settings.lease,
+            grace=settings.sweep_grace,
+            late_look_ups=settings.late_look_ups,
+            timeout=STATEMENT_TIMEOUT,
+        )
+        producer = Producer(redis, stream, max_length=settings.max_stream_length)
+        intake = PaymentIntake(store=payments, producer=producer)
+        providers = ProviderStore(database_url, timeout=STATEMENT_TIMEOUT)
+        endpoints = WebhookEndpointStore(database_url, timeout=STATEMENT_TIMEOUT)
+        overview = Overview(database_url, timeout=STATEMENT_TIMEOUT)
+        inspector, presence = Inspector(redis, stream, group=settings.group), Presence(redis, stream)
+        observer = Observer(
+            inspector=inspector, presence=presence, overview=overview, http=http, names=NAMES, facts_s=FACTS_S
+        )
+        guard = Guard(allow=settings.webhook_allow or (), deny_ports=settings.webhook_deny_ports or ())
+        checked = CheckedConsole(settings, database=database_url, redis=redis_url)
         services = ConsoleServices(
             settings=settings,
             now=now,
@@ -62,21 +106,24 @@ async def open_services(
             keys=ApiKeyStore(database_url, timeout=STATEMENT_TIMEOUT),
             audit=ConsoleAuditStore(database_url, timeout=STATEMENT_TIMEOUT),
             buckets=TokenBuckets(redis, stream),
-            payments=PaymentStore(
-                database_url,
-                actor="console",
-                lease=settings.lease,
-                grace=settings.sweep_grace,
-                late_look_ups=settings.late_look_ups,
-                timeout=STATEMENT_TIMEOUT,
-            ),
+            payments=payments,
             lists=PaymentLists(database_url, timeout=STATEMENT_TIMEOUT),
             dead_letters=DeadLetterStore(database_url, timeout=STATEMENT_TIMEOUT),
-            overview=Overview(database_url, timeout=STATEMENT_TIMEOUT),
-            inspector=Inspector(redis, stream, group=settings.group),
-            presence=Presence(redis, stream),
-            providers=ProviderStore(database_url, timeout=STATEMENT_TIMEOUT),
-            producer=Producer(redis, stream, max_length=settings.max_stream_length),
+            overview=overview,
+            inspector=inspector,
+            presence=presence,
+            providers=providers,
+            producer=producer,
+            intake=intake,
+            replay=DeadLetterReplay(intake=intake, notes=DeadLetters(redis, stream)),
+            reviews=ReviewStore(database_url, timeout=STATEMENT_TIMEOUT),
+            switch=ProviderSwitch(settings, providers),
+            endpoints=endpoints,
+            deliveries=WebhookDeliveryStore(database_url, timeout=STATEMENT_TIMEOUT),
+            endpoint_tests=EndpointTests(endpoints, guard),
+            masters=load_masters(settings.webhook_master),
+            sampler=Sampler(observer.observe, now=now),
+            doctor=Doctor(lambda: diagnose(checked), now=now),
         )
         for one in (
             services.buckets,
@@ -86,8 +133,12 @@ async def open_services(
             services.dead_letters,
             services.overview,
             services.providers,
+            services.reviews,
+            services.endpoints,
+            services.deliveries,
             services.payments,
             services.producer,
+            services.sampler,  # closed first: it reads through the others
         ):
             closing.push_async_callback(one.aclose)
         yield services

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import aiohttp
@@ -18,6 +18,8 @@ from okane.store import Overview
 from okane.store.providers import ProviderState
 from okane.store.webhook_overview import WebhookOverview
 from streams import Inspector, StreamError, StreamStats
+
+MAX_SCRAPED = 500  # processes; the rates leave out the others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,15 +39,30 @@ class Observation:
 
 
 class Observer:
-    """Reads processes, Redis and Postgres side by side."""
+    """Reads processes, Redis and Postgres side by side.
+
+    With `names`, of each process those samples alone. The facts from Postgres, other than the age of waiting payments, are
+    used again for `facts_s`.
+    """
 
     def __init__(
-        self, *, inspector: Inspector, presence: Presence, overview: Overview, http: aiohttp.ClientSession
+        self,
+        *,
+        inspector: Inspector,
+        presence: Presence,
+        overview: Overview,
+        http: aiohttp.ClientSession,
+        names: Sequence[str] = (),
+        facts_s: float = 0.0,
     ) -> None:
         self._inspector = inspector
         self._presence = presence
         self._overview = overview
         self._http = http
+        self._names = names
+        self._facts_s = facts_s
+        self._facts: _Facts | None = None
+        self._facts_until_s = 0.0
 
     async def observe(self, known: Sequence[PresentProcess]) -> Observation:
         """Return the state now. While Redis is away, the processes are those `known` before."""
@@ -55,13 +72,12 @@ class Observer:
             stats, processes = await asyncio.gather(self._inspector.stats(), self._presence.processes())
         except StreamError as error:
             trouble.append(f"Redis: {error}")
-        facts, answers = await asyncio.gather(
-            self._postgres(trouble), asyncio.gather(*(scrape(self._http, one.address) for one in processes))
-        )
+        scraping = [scrape(self._http, one.address, self._names) for one in processes[:MAX_SCRAPED]]
+        facts, answers = await asyncio.gather(self._postgres(trouble), asyncio.gather(*scraping))
         return Observation(
             at_s=time.monotonic(),
             processes=processes,
-            samples={one.address: answer for one, answer in zip(processes, answers, strict=True)},
+            samples={one.address: answer for one, answer in zip(processes, answers, strict=False)},
             stats=stats,
             oldest_due=facts.oldest_due,
             dead=facts.dead,
@@ -73,16 +89,20 @@ class Observer:
 
     async def _postgres(self, trouble: list[str]) -> _Facts:
         try:
-            return _Facts(
-                oldest_due=await self._overview.oldest_due(),
-                dead=await self._overview.count_dead(),
-                waiting=await self._overview.count_waiting(),
-                providers=await self._overview.providers(),
-                webhooks=await self._overview.webhooks(),
-            )
+            oldest_due = await self._overview.oldest_due()
+            if self._facts is None or time.monotonic() >= self._facts_until_s:
+                self._facts = _Facts(
+                    dead=await self._overview.count_dead(),
+                    waiting=await self._overview.count_waiting(),
+                    providers=await self._overview.providers(),
+                    webhooks=await self._overview.webhooks(),
+                )
+                self._facts_until_s = time.monotonic() + self._facts_s
         except StoreUnavailable as error:
             trouble.append(f"Postgres: {error}")
+            self._facts = None
             return _Facts()
+        return replace(self._facts, oldest_due=oldest_due)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -234,7 +234,7 @@ def _process(
     one: PresentProcess, before: Observation, after: Observation, held: Mapping[str, tuple[int, int]]
 ) -> ProcessRow:
     pending, idle_ms = held.get(one.name, (None, None)) if one.role == "worker" else (None, None)
-    samples, was = after.samples[one.address], before.samples.get(one.address)
+    samples, was = after.samples.get(one.address), before.samples.get(one.address)
     rates = None
     if samples is not None and was is not None:
         rates = SampleDelta(before=[was], after=[samples], seconds=after.at_s - before.at_s)

@@ -73,9 +73,15 @@ class ApiKeyStore:
         }
         return _key((await self._session.fetch(SQL["create"], made))[0])
 
-    async def list(self, *, account_id: str | None = None, ended: bool = False) -> Sequence[ApiKey]:
-        """Return the keys of an account, or of all accounts; with `ended`, the revoked and expired ones too."""
-        found = await self._session.fetch_repeatable(SQL["list"], {"account_id": account_id, "ended": ended})
+    async def list(
+        self, *, account_id: str | None = None, ended: bool = False, limit: int | None = None
+    ) -> Sequence[ApiKey]:
+        """Return the keys of an account, or of all accounts; with `ended`, the revoked and expired ones too.
+
+        `limit`: that many at most.
+        """
+        parameters = {"account_id": account_id, "ended": ended, "limit": limit}
+        found = await self._session.fetch_repeatable(SQL["list"], parameters)
         return [_key(row) for row in found]
 
     async def revoke(self, prefix: str) -> ApiKey | None:

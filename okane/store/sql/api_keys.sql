@@ -17,6 +17,7 @@ FROM api_keys k
 WHERE (%(account_id)s::text IS NULL OR k.account_id = %(account_id)s)
   AND (%(ended)s::boolean OR k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now()))
 ORDER BY k.account_id, k.created_at, k.prefix
+LIMIT %(limit)s::bigint
 
 -- name: revoke
 UPDATE api_keys k

@@ -1,0 +1,150 @@
+"""The dead letters of an account: list, replay and purge, each with a dry run before it.
+
+Guarantee: an action changes the payments that its dry run has shown, or none. If the selection has changed, it says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any, Literal
+
+from aiohttp import web
+from multidict import MultiMapping
+
+from okane.console.actions import Done, Form, Shown, perform
+from okane.console.dead_letter_filter import (
+    LANE_NAMES,
+    MAX_IDS,
+    STATUSES,
+    DeadFields,
+    fingerprint,
+    read_place,
+    write_place,
+)
+from okane.console.query_fields import number_of, refused, text_of
+from okane.console.rendering import PAGES, render
+from okane.console.session import session_of
+from okane.intake.dead_letter_replay import DeadLetterReplay
+from okane.store import DeadLetterStore, DeadPayment
+
+PAGE = 50
+MAX_BULK = 500  # payments of one action, as in the API
+DEFAULT_BULK = 100
+
+Action = Literal["replay", "purge"]
+
+
+class DeadLetterScreens:
+    """The list, and its actions."""
+
+    def __init__(self, dead: DeadLetterStore, replay: DeadLetterReplay) -> None:
+        self._dead = dead
+        self._replay = replay
+
+    async def show(self, request: web.Request) -> web.Response:
+        """`GET /dead`: a page, the newest first."""
+        fields, after = DeadFields.read(request.query), text_of(request.query, "after")
+        wanted = fields.filter(session_of(request).account_id)
+        page = await self._dead.search(wanted, limit=PAGE, after=read_place(after))
+        return render(
+            request,
+            "dead.html",
+            letters=page.letters,
+            fields=fields,
+            is_first=not after,
+            next=None if page.after is None else write_place(page.after),
+            reached=None if page.after is None or page.letters else page.after[0],
+            statuses=STATUSES,
+            lanes=LANE_NAMES,
+            limit=DEFAULT_BULK,
+            most=MAX_BULK,
+        )
+
+    async def preview_replay(self, request: web.Request) -> web.Response:
+        """`GET /dead/replay`: what a replay would do. Changes nothing."""
+        return await self._preview(request, "replay")
+
+    async def preview_purge(self, request: web.Request) -> web.Response:
+        """`GET /dead/purge`: what a purge would do. Changes nothing."""
+        return await self._preview(request, "purge")
+
+    async def replay(self, request: web.Request) -> web.StreamResponse:
+        """`POST /dead/replay`: retry the payments that the dry run has shown."""
+        fields = DeadFields.read(await _posted(request))
+
+        async def run(form: Form) -> Done | Shown:
+            letters = await self._confirmed(request, fields, form)
+            if isinstance(letters, Shown):
+                return letters
+            done = await self._replay.run(letters, dry_run=False, actor=session_of(request).actor)
+            retried, kept = len(done.retried), len(done.kept)
+            message = f"Retried {retried:,}." + (f" {kept:,} were kept: they cannot be retried." if kept else "")
+            return Done(
+                message, request.app[PAGES].links.dead(), answer=f"retried {retried}, kept {kept}", count=retried
+            )
+
+        return await perform(request, run, filter=fields.document())
+
+    async def purge(self, request: web.Request) -> web.StreamResponse:
+        """`POST /dead/purge`: take the payments off the list that the dry run has shown. Their status stays."""
+        fields = DeadFields.read(await _posted(request))
+
+        async def run(form: Form) -> Done | Shown:
+            letters = await self._confirmed(request, fields, form)
+            if isinstance(letters, Shown):
+                return letters
+            typed = number_of(form, "typed", least=0, most=MAX_BULK, default=0)
+            if typed != len(letters):
+                raise refused("typed", f"must repeat the count, {len(letters)}: nothing was purged")
+            purged = await self._dead.dismiss(ids=[letter.payment.id for letter in letters])
+            await self._replay.remove_notes(purged)
+            message = f"Purged {len(purged):,}: they are no dead letters any more, and keep their status."
+            return Done(message, request.app[PAGES].links.dead(), answer=f"purged {len(purged)}", count=len(purged))
+
+        return await perform(request, run, filter=fields.document())
+
+    async def _preview(
+        self, request: web.Request, action: Action, *, status: int = HTTPStatus.OK, fields: DeadFields | None = None
+    ) -> web.Response:
+        fields = fields or DeadFields.read(request.query)
+        limit = number_of(request.query, "limit", least=1, most=MAX_BULK, default=DEFAULT_BULK)
+        limit = len(fields.ids) or limit
+        letters = await self._select(request, fields, limit + 1)
+        chosen = letters[:limit]
+        dry = await self._replay.run(chosen, dry_run=True, actor=session_of(request).actor)
+        return render(
+            request,
+            f"dead_{action}.html",
+            status=status,
+            fields=fields,
+            letters=chosen[:PAGE],
+            count=len(chosen),
+            has_more=len(letters) > limit,
+            retried=len(dry.retried),
+            kept=len(dry.kept),
+            fingerprint=fingerprint(chosen),
+            has_changed=status == HTTPStatus.CONFLICT,
+        )
+
+    async def _confirmed(self, request: web.Request, fields: DeadFields, form: Form) -> Sequence[DeadPayment] | Shown:
+        """Return the dead letters that the dry run has shown; a page with the present ones if they have changed."""
+        count = number_of(form, "count", least=1, most=MAX_BULK, default=0)
+        if not count:
+            raise refused("count", "is missing: begin with the list")
+        letters = await self._select(request, fields, count)
+        if len(letters) == count and fingerprint(letters) == text_of(form, "fingerprint"):
+            return letters
+        action: Action = "purge" if request.path.endswith("/purge") else "replay"
+        page = await self._preview(request, action, status=HTTPStatus.CONFLICT, fields=fields)
+        return Shown(page, "refused: the dead letters have changed since the dry run")
+
+    async def _select(self, request: web.Request, fields: DeadFields, limit: int) -> Sequence[DeadPayment]:
+        return await self._dead.oldest(limit, fields.filter(session_of(request).account_id))
+
+
+async def _posted(request: web.Request) -> MultiMapping[Any]:
+    return await request.post()
+
+
+assert MAX_IDS <= MAX_BULK

@@ -1,0 +1,79 @@
+"""The screens of operators: every one answers, needs its scope, and shows no markup that came from outside."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import pytest
+
+from okane.api_key import Scope
+from tests.console.served_console import Console, text_of
+
+SYSTEM_PAGES = (
+    "/",
+    "/streams",
+    "/streams/delayed",
+    "/streams/critical/pending",
+    "/providers",
+    "/workers",
+    "/keys",
+    "/doctor",
+    "/audit",
+)
+READ_PAGES = ("/dead", "/reviews", "/webhooks")
+
+
+async def test_every_screen_answers_on_an_empty_system(console: Console) -> None:
+    browser = await console.logged_in()
+    for path in (*SYSTEM_PAGES, *READ_PAGES, "/dead/replay", "/dead/purge"):
+        answer = await browser.get(path)
+        assert answer.status == HTTPStatus.OK, (path, text_of(answer.text))
+        assert "<h1" in answer.text
+
+
+async def test_a_screen_needs_its_scope(console: Console) -> None:
+    reader, operator = await console.logged_in(Scope.READ), await console.logged_in(Scope.SYSTEM)
+    for path in SYSTEM_PAGES[1:]:
+        assert (await reader.get(path)).status == HTTPStatus.FORBIDDEN, path
+        assert (await operator.get(path)).status == HTTPStatus.OK, path
+    for path in READ_PAGES:
+        assert (await reader.get(path)).status == HTTPStatus.OK, path
+        assert (await operator.get(path)).status == HTTPStatus.FORBIDDEN, path
+    for path in ("/dead/replay", "/dead/purge"):
+        assert (await reader.get(path)).status == HTTPStatus.FORBIDDEN, path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/streams/unknown/pending",
+        "/streams/critical/pending?after=no-id",
+        "/streams/delayed?after=no-id",
+        "/dead?status=success",
+        "/dead?currency=dollar",
+        "/dead?lane=fast",
+        "/dead?since=yesterday",
+        "/dead?after=nowhere",
+        "/dead/replay?id=none",
+        "/dead/replay?limit=501",
+        "/reviews?after=none",
+        "/audit?after=-1",
+        f"/keys?account={'a' * 65}",
+        "/webhooks/none",
+        "/webhooks/00000000-0000-0000-0000-000000000000",
+    ],
+)
+async def test_a_wrong_address_is_a_page_that_says_so(console: Console, path: str) -> None:
+    answer = await (await console.logged_in()).get(path)
+    assert answer.status in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND}, text_of(answer.text)
+    assert "This is a fault of the console" not in answer.text
+
+
+async def test_live_regions_are_parts_of_their_pages(console: Console) -> None:
+    browser = await console.logged_in()
+    for path in ("/", "/streams", "/workers"):
+        part = await browser.get(f"{path}?part=1")
+        assert part.status == HTTPStatus.OK
+        assert "<html" not in part.text
+        assert part.headers["ETag"]
+        assert f'data-live="{console.base}{path}?part=1"' in (await browser.get(path)).text
