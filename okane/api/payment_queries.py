@@ -14,15 +14,12 @@ from okane.api.access import account_of
 from okane.api.answer import JSON
 from okane.payment import Payment, Status
 from okane.payment_json import payment_document
-from okane.store import API, OPERATOR, Attempt, Event, PaymentLists, PaymentStore
+from okane.store import Attempt, Event, PaymentLists, PaymentStore, actor_kind
 from okane.time_slice import TimeSlice
 
 MAX_PAGE = 512 * 1024  # characters of a page: a longer one ends early, and `after` leads to the rest
 
 T = TypeVar("T")
-
-_ACTORS = frozenset({API, OPERATOR})
-_WITH_A_KEY = f"{API} sk_"
 
 
 class PaymentQueries:
@@ -103,19 +100,13 @@ def _event(event: Event) -> Mapping[str, object]:
         event=event.event,
         status=event.status.value,
         attempt=event.attempt,
-        actor=_actor(event.actor),
+        actor=actor_kind(event.actor),  # the API does not expose the names of keys and workers
         provider=event.provider,
         call=event.call,
         decline_code=event.decline_code,
         reason=event.reason,
         latency_ms=event.latency_ms,
     )
-
-
-def _actor(name: str) -> str:
-    """Map an actor to `api`, `operator` or `worker`: the API does not expose the names of keys and workers."""
-    kind = API if name.startswith(_WITH_A_KEY) else name
-    return kind if kind in _ACTORS else "worker"
 
 
 def _attempt(attempt: Attempt, payment: Payment) -> Mapping[str, object]:

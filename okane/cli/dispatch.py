@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from okane.cli.context import load_settings
-from okane.cli.options import check_label
+from okane.cli.options import check_process_name
 from okane.cli.running import log_as, run
 
 app = typer.Typer(add_completion=False)
@@ -22,6 +22,6 @@ def dispatch(
     from okane.app.process import worker_name
 
     settings = load_settings()
-    name = worker_name() if name is None else check_label(name, "--name")
+    name = worker_name() if name is None else check_process_name(name)
     log_as(settings, name)
     run(run_dispatcher(settings, name=name))

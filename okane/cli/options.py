@@ -41,6 +41,15 @@ def check_label(text: str, option: str) -> str:
     return text
 
 
+def check_process_name(text: str) -> str:
+    """Return the name of a process. Raises BadParameter where the history of a payment would take it for another actor."""
+    from okane.store import is_reserved_name
+
+    if is_reserved_name(check_label(text, "--name")):
+        raise typer.BadParameter("must not begin with the word api, console or operator", param_hint="--name")
+    return text
+
+
 def positive_duration(text: str) -> timedelta:
     """Parse `30m` or `24h`. Raises BadParameter, for zero too."""
     from okane.config import parse_duration

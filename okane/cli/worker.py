@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from okane.cli.context import load_settings
-from okane.cli.options import Processes, check_label
+from okane.cli.options import Processes, check_process_name
 from okane.cli.running import log_as, run
 
 app = typer.Typer(add_completion=False)
@@ -28,7 +28,7 @@ def worker(
     from okane.app.process import worker_name
 
     settings = load_settings(concurrency=concurrency)
-    name = worker_name() if name is None else check_label(name, "--name")
+    name = worker_name() if name is None else check_process_name(name)
     log_as(settings, name)
     if processes > 1:
         from okane.app import copies

@@ -20,12 +20,12 @@ from aiohttp import web
 
 from okane import api_key
 from okane.api_key import Scope
+from okane.store import CONSOLE
 
 LIFETIME = timedelta(hours=8)
 COOKIE = "okane_console"
 MESSAGE_COOKIE = "okane_console_message"
 MAX_MESSAGE = 500  # characters: a browser refuses cookies of more than 4 kB
-ACTOR = "console"  # the first word of its name in the history of a payment
 
 _TICKET = re.compile(r"(sk_(?:test|live)_[0-9a-z]{12})\.([0-9a-f]{32})\.([0-9]{10})\.([0-9a-f]{64})", re.ASCII)
 
@@ -57,7 +57,7 @@ class Session:
     @property
     def actor(self) -> str:
         """The name under which the history of a payment has the changes of this session."""
-        return f"{ACTOR} {self.key}".rstrip()
+        return f"{CONSOLE} {self.key}".rstrip()
 
     def may(self, scope: Scope | str) -> bool:
         """Tell whether the session's key has a scope."""

@@ -10,6 +10,7 @@ from okane.store.provider_events import ProviderEvent, ProviderEventStore
 from okane.store.rare_transitions import Decision
 from okane.store.records import (
     API,
+    CONSOLE,
     OPERATOR,
     AcceptedRow,
     Attempt,
@@ -20,6 +21,8 @@ from okane.store.records import (
     LateLookUp,
     Settlement,
     UsableProvider,
+    actor_kind,
+    is_reserved_name,
 )
 from okane.store.review import ReviewStore
 from okane.store.sweep import SweepStore, WakeUp
@@ -27,6 +30,7 @@ from okane.store.webhook_events import EventPage, EventRow, LoggedEvent, Sequenc
 
 __all__ = [
     "API",
+    "CONSOLE",
     "OPERATOR",
     "AcceptedRow",
     "ApiKeyStore",
@@ -60,4 +64,6 @@ __all__ = [
     "UsableProvider",
     "WakeUp",
     "WebhookEventStore",
+    "actor_kind",
+    "is_reserved_name",
 ]

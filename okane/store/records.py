@@ -12,8 +12,20 @@ from streams.values import value
 
 Call = Literal["charge", "look_up"]
 
-# The actors in a payment's history beside workers: the API, with the name of the key if keys are required, and the commands.
-API, OPERATOR = "api", "operator"
+# The actors in a payment's history beside workers: the API and the console, with the name of the key if keys are required,
+# and the commands. No process may have a name that begins with one of these words.
+API, OPERATOR, CONSOLE = "api", "operator", "console"
+_KINDS = {API: API, OPERATOR: OPERATOR, CONSOLE: OPERATOR}
+
+
+def actor_kind(name: str) -> str:
+    """Map an actor to `api`, `operator` or `worker`, by its first word."""
+    return _KINDS.get(name.partition(" ")[0], "worker")
+
+
+def is_reserved_name(name: str) -> bool:
+    """Tell whether a process of this name would be taken for another kind of actor."""
+    return actor_kind(" ".join(name.split())) != "worker"
 
 
 @value

@@ -7,9 +7,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from typer.testing import CliRunner
 
+from okane.cli import app
 from okane.payment import Status
-from okane.store import Claim
+from okane.store import Claim, actor_kind, is_reserved_name
 from tests.okane.api_requests import get, post
 from tests.okane.served_api import Api
 from tests.okane.stored_payments import execute, settlement
@@ -130,3 +132,29 @@ async def test_the_past_of_nobody_is_not_found_and_a_bad_query_is_refused(api: A
     for query in ("colour=red", "limit=0", "after=x", "after=gAAAAAAAAAAAAAAAAAAAAA", "after=AAAAAAAAAAAAAAAAgAAAAA"):
         response, problem = await get(api, f"{path}?{query}")
         assert (response.status, problem["code"]) == (400, "query_invalid"), query
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("api", "api"),
+        ("api sk_live_0123456789ab", "api"),
+        ("operator", "operator"),
+        ("console sk_live_0123456789ab", "operator"),
+        ("console", "operator"),
+        ("worker-2", "worker"),
+        ("api-7", "worker"),
+        ("consoles", "worker"),
+    ],
+)
+def test_an_actor_is_mapped_by_its_first_word(name: str, kind: str) -> None:
+    assert actor_kind(name) == kind
+    assert is_reserved_name(name) == (kind != "worker")
+
+
+@pytest.mark.parametrize("name", ["api", "console 1", "operator x", "  api x"])
+@pytest.mark.parametrize("command", ["worker", "dispatch"])
+def test_no_process_may_have_the_name_of_another_actor(command: str, name: str) -> None:
+    result = CliRunner().invoke(app, [command, "--name", name])
+    assert result.exit_code == 2
+    assert "must not begin with" in result.output
