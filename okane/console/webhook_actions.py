@@ -121,8 +121,8 @@ class WebhookActions:
             if not is_begun:
                 raise PageError(HTTPStatus.CONFLICT, f"{MAX_RECOVERIES} recoveries of this endpoint are not done yet.")
             count = await self._deliveries.count_between(endpoint.account_id, endpoint.id, first=first, last=last)
-            many = "10,000 or more" if count >= MAX_COUNTED else f"{count:,}"
-            message = f"{many} events of that time are looked at, and delivered again where needed."
+            many = f"{count:,}{' or more' if count >= MAX_COUNTED else ''} event{'' if count == 1 else 's'}"
+            message = f"Recovering {many} of that time: what is to be sent is delivered again."
             return _done(request, endpoint.id, message, f"recovering {first} to {last}", count)
 
         return await self._perform(request, run)

@@ -1,0 +1,158 @@
+"""Dead letters in the console: filters, the dry run, and actions that do what it has shown or nothing."""
+
+from __future__ import annotations
+
+import html
+import re
+from http import HTTPStatus
+from urllib.parse import urlencode
+from uuid import UUID
+
+import pytest
+
+from okane.api_key import Scope
+from okane.payment import Status
+from okane.store import PaymentStore
+from tests.console.served_console import Answer, Browser, Console, text_of
+from tests.okane.stored_payments import accept_one, claimed, new, settlement
+from tests.okane.webhook_rows import fetch
+
+
+async def given_up(console: Console, count: int, *, key: str = "k", reason: str = "HTTP 503") -> list[UUID]:
+    """Payments that have spent their retries, oldest first."""
+    store: PaymentStore = console.services.payments
+    ids = []
+    for number in range(count):
+        payment = (await accept_one(store, new(f"{key}{number}"))).payment
+        claim = await claimed(store, payment.id)
+        await store.settle(settlement(claim.payment, Status.FAILED_FINAL, event="spent", reason=reason))
+        ids.append(payment.id)
+    return ids
+
+
+async def in_review(console: Console) -> UUID:
+    payment_id = (await accept_one(console.services.payments, new("poison"))).payment.id
+    assert await console.services.payments.bury(payment_id, reason="poison")
+    return payment_id
+
+
+def fields_of(page: str) -> dict[str, str]:
+    """Return the hidden fields of the form that confirms a dry run."""
+    return {
+        name: html.unescape(value)
+        for name, value in re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page)
+        if name not in {"csrf", "version"}
+    }
+
+
+async def dry_run(browser: Browser, action: str, **query: object) -> Answer:
+    answer = await browser.get(f"/dead/{action}?{urlencode(query, doseq=True)}")
+    assert answer.status == HTTPStatus.OK, text_of(answer.text)
+    return answer
+
+
+async def statuses(console: Console, database_url: str) -> dict[UUID, str]:
+    return dict(await fetch(database_url, "SELECT id, status FROM payments"))
+
+
+async def test_the_list_shows_and_filters(console: Console) -> None:
+    ids, review = await given_up(console, 2, reason="<b>declined</b>"), await in_review(console)
+    browser = await console.logged_in(Scope.READ)
+    page = (await browser.get("/dead")).text
+    assert all(str(one) in page for one in (*ids, review))
+    assert "&lt;b&gt;declined&lt;/b&gt;" in page
+    assert "<b>declined" not in page
+    assert "Replay" not in page
+    only = (await browser.get("/dead?status=needs_review")).text
+    assert str(review) in only
+    assert str(ids[0]) not in only
+    assert "No dead letter matches this filter" in (await browser.get("/dead?currency=EUR")).text
+
+
+async def test_another_account_sees_and_changes_none_of_them(console: Console, database_url: str) -> None:
+    [payment_id] = await given_up(console, 1)
+    other = await console.logged_in(account="other")
+    assert str(payment_id) not in (await other.get("/dead")).text
+    own = fields_of((await dry_run(await console.logged_in(), "purge")).text)
+    for action in ("replay", "purge"):
+        answer = await other.submit(f"/dead/{action}", {**own, "typed": "1"})
+        assert answer.status == HTTPStatus.CONFLICT
+    [(dead,)] = await fetch(database_url, "SELECT count(*) FROM payments WHERE dead_at IS NOT NULL")
+    assert dead == 1
+
+
+async def test_a_dry_run_counts_and_changes_nothing(console: Console, database_url: str) -> None:
+    await given_up(console, 2)
+    await in_review(console)
+    before = await statuses(console, database_url)
+    page = await dry_run(await console.logged_in(), "replay")
+    assert "would retry 2 , keep 1" in text_of(page.text)
+    assert await statuses(console, database_url) == before
+
+
+async def test_a_replay_retries_the_payments_of_its_dry_run(console: Console, database_url: str) -> None:
+    ids, review = await given_up(console, 3), await in_review(console)
+    browser = await console.logged_in()
+    form = fields_of((await dry_run(browser, "replay", limit=2)).text)
+    later = await given_up(console, 1, key="later")  # it does not disturb: it is not among the oldest two
+    answer = await browser.submit("/dead/replay", form)
+    assert answer.status == HTTPStatus.SEE_OTHER
+    found = await statuses(console, database_url)
+    assert [found[one] for one in (*ids, *later)] == ["pending", "pending", "failed_final", "failed_final"]
+    assert found[review] == "needs_review"
+    assert "Retried 2." in text_of((await browser.get(answer.location)).text)
+    query = "SELECT actor FROM payment_events WHERE payment_id = %s AND event = 'retried'"
+    [(actor,)] = await fetch(database_url, query, ids[0])
+    assert actor.startswith("console sk_test_")
+    [(action, count, said)] = await fetch(
+        database_url, "SELECT action, count, answer FROM console_audit WHERE answer LIKE 'retried%%'"
+    )
+    assert (action, count, said) == ("replay dead letters", 2, "retried 2, kept 0")
+
+
+async def test_a_selection_that_has_changed_is_shown_again_and_not_touched(console: Console, database_url: str) -> None:
+    ids = await given_up(console, 2)
+    browser = await console.logged_in()
+    form = fields_of((await dry_run(browser, "replay")).text)
+    await console.services.payments.retry(ids[0], account_id="default", actor="operator")
+    answer = await browser.submit("/dead/replay", form)
+    assert answer.status == HTTPStatus.CONFLICT
+    assert "have changed since the dry run" in answer.text
+    assert "would retry 1" in text_of(answer.text)
+    assert (await statuses(console, database_url))[ids[1]] == "failed_final"
+    again = await browser.submit("/dead/replay", fields_of(answer.text))
+    assert again.status == HTTPStatus.SEE_OTHER
+    assert (await statuses(console, database_url))[ids[1]] == "pending"
+
+
+async def test_chosen_payments_alone_are_replayed(console: Console, database_url: str) -> None:
+    ids = await given_up(console, 3)
+    browser = await console.logged_in()
+    form = fields_of((await dry_run(browser, "replay", id=[ids[1]])).text)
+    assert (await browser.submit("/dead/replay", form)).status == HTTPStatus.SEE_OTHER
+    found = await statuses(console, database_url)
+    assert [found[one] for one in ids] == ["failed_final", "pending", "failed_final"]
+
+
+@pytest.mark.parametrize("typed", ["", "1", "3", "two"])
+async def test_a_purge_takes_the_typed_count(console: Console, database_url: str, typed: str) -> None:
+    await given_up(console, 2)
+    browser = await console.logged_in()
+    form = fields_of((await dry_run(browser, "purge")).text)
+    answer = await browser.submit("/dead/purge", {**form, "typed": typed})
+    assert answer.status == HTTPStatus.BAD_REQUEST, text_of(answer.text)
+    [(dead,)] = await fetch(database_url, "SELECT count(*) FROM payments WHERE dead_at IS NOT NULL")
+    assert dead == 2
+    answer = await browser.submit("/dead/purge", {**form, "typed": "2"})
+    assert answer.status == HTTPStatus.SEE_OTHER
+    rows = await fetch(database_url, "SELECT status, dead_at FROM payments")
+    assert rows == [("failed_final", None)] * 2
+
+
+async def test_actions_need_their_scope(console: Console) -> None:
+    await given_up(console, 1)
+    form = fields_of((await dry_run(await console.logged_in(), "purge")).text)
+    for action in ("replay", "purge"):
+        reader = await console.logged_in(Scope.READ, Scope.WRITE)
+        answer = await reader.submit(f"/dead/{action}", {**form, "typed": "1"})
+        assert answer.status == HTTPStatus.FORBIDDEN

@@ -1,0 +1,170 @@
+"""The sampler: at most one sample a second for all tabs, none without a viewer, and servers that are away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from okane.console import charts
+from okane.console.overview import Verdict, judge
+from okane.console.sampler import FORGET_S, INTERVAL_S, Sampler
+from okane.lanes import payments_stream
+from okane.monitoring.observation import Observation
+from okane.monitoring.samples import Labels
+from okane.redis.presence import PresentProcess
+from streams import LaneStats, StreamStats
+
+BEGIN = datetime(2026, 11, 30, 8, tzinfo=UTC)
+WORKER = PresentProcess(address="127.0.0.1:9101", role="worker", name="worker-1", silent_ms=20)
+
+
+def stats(pending: int = 0) -> StreamStats:
+    lanes = [
+        LaneStats(
+            lane=name,
+            length=pending,
+            pending=pending,
+            lag=0,
+            consumers=1,
+            last_id=None,
+            last_delivered_id=None,
+            oldest_ms=None,
+        )
+        for name in payments_stream("test").lane_names
+    ]
+    return StreamStats(
+        stream="test", group="workers", now_ms=0, lanes=tuple(lanes), consumers=(), delayed=0, next_due_ms=None, dead=0
+    )
+
+
+class System:
+    """A system whose state and time a test sets. `observed` counts the samples."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.observed = 0
+        self.settled = 0.0
+        self.stats: StreamStats | None = stats()
+        self.oldest_due: timedelta | None = timedelta(0)
+        self.processes: tuple[PresentProcess, ...] = (WORKER,)
+        self.sampler = Sampler(self.observe, now=self.now, clock=lambda: self.now_s)
+
+    def now(self) -> datetime:
+        return BEGIN + timedelta(seconds=self.now_s)
+
+    async def observe(self, _known: Sequence[PresentProcess]) -> Observation:
+        self.observed += 1
+        await asyncio.sleep(0)
+        samples: Mapping[tuple[str, Labels], float] = {
+            ("okane_payments_settled_total", frozenset({("status", "success")})): self.settled
+        }
+        return Observation(
+            at_s=self.now_s,
+            processes=self.processes,
+            samples={one.address: samples for one in self.processes},
+            stats=self.stats,
+            oldest_due=self.oldest_due,
+            dead=0,
+            waiting={},
+            providers=(),
+            webhooks=None,
+            trouble=(),
+        )
+
+
+async def test_all_tabs_share_one_sample_a_second() -> None:
+    system = System()
+    first, second = await asyncio.gather(system.sampler.current(), system.sampler.current())
+    assert first is second is await system.sampler.current()
+    assert system.observed == 1
+    system.now_s += INTERVAL_S
+    assert await system.sampler.current() is not first
+    assert system.observed == 2
+
+
+async def test_a_tab_that_leaves_does_not_end_the_sample_of_another() -> None:
+    system = System()
+    leaving = asyncio.create_task(system.sampler.current())
+    staying = asyncio.create_task(system.sampler.current())
+    await asyncio.sleep(0)
+    leaving.cancel()
+    assert (await staying).at == system.now()
+
+
+async def test_a_failed_sample_fails_for_its_tabs_and_is_taken_again() -> None:
+    system = System()
+
+    async def fail(_known: Sequence[PresentProcess]) -> Observation:
+        raise OSError("no sockets")
+
+    sampler = Sampler(fail, now=system.now)
+    for _ in range(2):
+        with pytest.raises(OSError, match="no sockets"):
+            await sampler.current()
+
+
+async def test_rates_are_those_since_the_sample_before() -> None:
+    system = System()
+    assert not (await system.sampler.current()).has_rates
+    system.now_s, system.settled = system.now_s + 2, 100
+    sample = await system.sampler.current()
+    assert (sample.has_rates, sample.picture.settled_per_s) == (True, 50)
+    assert [point.settled_per_s for point in sample.points] == [None, 50]
+
+
+async def test_after_a_pause_the_rates_begin_anew() -> None:
+    system = System()
+    await system.sampler.current()
+    system.now_s, system.settled = system.now_s + FORGET_S + 1, 1_000_000
+    sample = await system.sampler.current()
+    assert (sample.has_rates, sample.points[-1].settled_per_s) == (False, None)
+
+
+async def test_a_server_that_is_away_is_named_with_the_time_since_when() -> None:
+    system = System()
+    await system.sampler.current()
+    system.stats = system.oldest_due = None
+    since = []
+    for _ in range(2):
+        system.now_s += 2
+        sample = await system.sampler.current()
+        since.append((sample.redis_away_since, sample.postgres_away_since))
+    assert since == [(BEGIN + timedelta(seconds=102),) * 2] * 2
+    system.stats, system.oldest_due, system.now_s = stats(), timedelta(0), system.now_s + 2
+    sample = await system.sampler.current()
+    assert (sample.redis_away_since, sample.postgres_away_since) == (None, None)
+
+
+async def judged(system: System) -> Verdict:
+    system.now_s += 2
+    return judge(await system.sampler.current())
+
+
+async def test_the_verdict_names_the_most_urgent_trouble() -> None:
+    system = System()
+    assert await judged(system) is Verdict.IDLE
+    system.stats = stats(pending=3)
+    assert await judged(system) is Verdict.MOVING
+    system.oldest_due = timedelta(minutes=2)
+    assert await judged(system) is Verdict.LATE
+    system.processes = ()
+    assert await judged(system) is Verdict.NO_WORKER
+    system.stats = None
+    assert await judged(system) is Verdict.REDIS_AWAY
+    system.oldest_due = None
+    assert await judged(system) is Verdict.POSTGRES_AWAY
+
+
+def test_a_chart_breaks_its_line_where_a_value_is_missing() -> None:
+    chart = charts.draw([0, 10, None, 5, 10])
+    assert chart.lines == ("0.0,28.0 25.0,2.0", "75.0,15.0 100.0,2.0")
+    assert (chart.last, chart.least, chart.most) == (10, 0, 10)
+
+
+def test_a_chart_of_nothing_and_of_zeros_can_be_drawn() -> None:
+    assert charts.draw([]).lines == charts.draw([None, None]).lines == ()
+    assert charts.draw([0.0, 0.0]).lines == ("0.0,28.0 100.0,28.0",)
+    assert charts.draw([7.0]).lines == ()
