@@ -111,7 +111,9 @@ class Signer:
     def write_message(self, text: str, session_id: str) -> str:
         """Return the value of the cookie with a one-time message for a session."""
         short = text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE - 1]}…"
-        content = base64.urlsafe_b64encode(json.dumps([session_id, short]).encode()).decode().rstrip("=")
+        content = (
+            base64.urlsafe_b64encode(_bytes(json.dumps([session_id, short], ensure_ascii=False))).decode().rstrip("=")
+        )
         return f"{content}.{self._sign('message', content)}"
 
     def read_message(self, cookie: str, session_id: str) -> str | None:
