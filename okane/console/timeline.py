@@ -1,0 +1,116 @@
+"""The timeline of one payment: its events, and the webhooks and notices about it, as lines in their order. Pure.
+
+Guarantee: each event is one line, in the order of the versions; a delivery comes after the event that it is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Literal
+
+from okane.store import Event
+from okane.store.payment_details import Notice, PaymentDelivery
+from okane.store.webhook_deliveries import DeliveryState
+
+LineKind = Literal["accepted", "claimed", "result", "action", "late", "delivery", "notice"]
+Tone = Literal["good", "bad", "warn", ""]
+
+_ACTIONS = frozenset({"retried", "canceled", "resolved"})
+_TONES: dict[str, Tone] = {
+    "success": "good",
+    "declined": "bad",
+    "spent": "bad",
+    "unavailable": "warn",
+    "unknown": "warn",
+    "deferred": "warn",
+    "needs_review": "warn",
+    "late_result": "warn",
+    "unanswered": "warn",
+}
+_DELIVERY_TONES: dict[DeliveryState, Tone] = {"delivered": "good", "given_up": "bad", "waiting": "warn"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One line. `since` is the time since the line before, None in the first.
+
+    One of `event`, `delivery` and `notice` is given. `lost`: the claim took the payment over from an attempt whose worker
+    never wrote a result.
+    """
+
+    kind: LineKind
+    at: datetime
+    since: timedelta | None = None
+    tone: Tone = ""
+    event: Event | None = None
+    delivery: PaymentDelivery | None = None
+    notice: Notice | None = None
+    lost: bool = False
+
+    @property
+    def key(self) -> str:
+        """A text that no other line of the payment has, and that this one keeps."""
+        if self.event is not None:
+            return f"v{self.event.version}"
+        if self.delivery is not None:
+            return f"d{self.delivery.delivery.position}-{self.delivery.delivery.endpoint_id.hex}"
+        return "" if self.notice is None else f"n-{self.notice.provider}-{self.notice.event_id}"
+
+
+def build_timeline(
+    events: Sequence[Event], deliveries: Sequence[PaymentDelivery] = (), notices: Sequence[Notice] = ()
+) -> Sequence[Line]:
+    """Return the lines, oldest first. Events are in the order of their versions.
+
+    Postgres gives an event the time at which its transaction began, which may be before that of the version before it: the
+    order of the versions holds.
+    """
+    placed = [*_placed_events(events)]
+    reached = {line.event.version: moment for moment, line in placed if line.event is not None}
+    first = placed[0][0] if placed else None
+    for one in deliveries:
+        about = reached.get(one.version, first)
+        at = one.delivery.at
+        tone = _DELIVERY_TONES[one.delivery.state]
+        placed.append((at if about is None else max(at, about), Line(kind="delivery", at=at, tone=tone, delivery=one)))
+    for notice in notices:
+        placed.append((notice.received_at, Line(kind="notice", at=notice.received_at, notice=notice)))
+    placed.sort(key=lambda one: one[0])  # stable: an event comes before what is about it
+    return [*_spaced([line for _, line in placed])]
+
+
+def _placed_events(events: Sequence[Event]) -> Iterator[tuple[datetime, Line]]:
+    """Yield each event with its place in time, which never goes back."""
+    place: datetime | None = None
+    before: Event | None = None
+    for event in events:
+        place = event.at if place is None else max(place, event.at)
+        lost = event.event == "claimed" and before is not None and before.event == "claimed"
+        yield place, Line(kind=_kind(event), at=event.at, tone=_TONES.get(event.event, ""), event=event, lost=lost)
+        if event.event != "late_result":
+            before = event
+
+
+def _kind(event: Event) -> LineKind:
+    match event.event:
+        case "accepted":
+            return "accepted"
+        case "claimed":
+            return "claimed"
+        case "late_result":
+            return "late"
+        case action if action in _ACTIONS:
+            return "action"
+        case _:
+            return "result"
+
+
+def _spaced(lines: Sequence[Line]) -> Iterator[Line]:
+    """Yield the lines with the time since the line before, never less than none."""
+    before: Line | None = None
+    for line in lines:
+        since = None if before is None else max(line.at - before.at, timedelta(0))
+        yield replace(line, since=since)
+        before = line

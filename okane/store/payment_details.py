@@ -1,0 +1,134 @@
+"""One payment with all that is known about it: its schedule, its events, the deliveries of them, and the provider's notices.
+
+Guarantee: four statements, each of a bounded number of rows, however often the payment was retried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from okane.payment import Payment, Status
+from okane.store import columns, sql_files
+from okane.store.fair_sessions import FairSessions
+from okane.store.records import API, Event
+from okane.store.session import Session
+from okane.store.webhook_deliveries import Delivery
+
+CONNECTIONS = 3  # of one process; one account uses two of them
+MAX_EVENTS = 300  # the newest ones
+MAX_DELIVERIES = 300
+NOTICES_WINDOW = 300  # notices of all payments, at each end of a payment's time
+NOTICES_AFTER = timedelta(minutes=1)  # a notice may come so long after the last change
+
+SQL = sql_files.load_statements("payment_details.sql")
+_DELIVERY = [one.name for one in fields(Delivery)]
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentDelivery:
+    """The delivery of an event of a payment, the change to `version`. `url` is that of the endpoint, None without one."""
+
+    version: int
+    type: str
+    url: str | None
+    delivery: Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A webhook of a provider about a payment. `done_at`: when its payment was woken, or needed no wake-up."""
+
+    provider: str
+    event_id: str
+    kind: str
+    received_at: datetime
+    done_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentDetails:
+    """A payment and its schedule at `now`, by the database's clock.
+
+    `events` begins with the acceptance; `left_out` counts those between it and the next one. `notices_cut`: there may be more
+    notices than these.
+    """
+
+    payment: Payment
+    requested_provider: str | None
+    pinned: bool
+    lease_until: datetime | None
+    sweep_at: datetime | None
+    dead_at: datetime | None
+    now: datetime
+    events: Sequence[Event] = ()
+    left_out: int = 0
+    deliveries: Sequence[PaymentDelivery] = ()
+    notices: Sequence[Notice] = ()
+    notices_cut: bool = False
+
+
+class PaymentDetailsStore:
+    """Read one payment at a time. Each method raises StoreUnavailable, or AccountBusy."""
+
+    def __init__(self, url: str, *, timeout: timedelta = timedelta(seconds=2)) -> None:
+        sessions = [Session(url, name="details", timeout=timeout, index_only=True) for _ in range(CONNECTIONS)]
+        self._sessions = FairSessions(sessions)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._sessions.aclose()
+
+    async def read(self, payment_id: UUID, *, account_id: str) -> PaymentDetails | None:
+        """Return a payment with its history; None if the account has no such payment."""
+        async with self._sessions.lend(account_id) as session:
+            which = {"id": payment_id, "account_id": account_id}
+            found = await session.fetch_repeatable(SQL["with_schedule"], which)
+            if not found:
+                return None
+            payment = columns.read_payment(found[0])
+            requested, pinned, lease_until, sweep_at, dead_at, now = found[0][columns.WIDTH :]
+            # What happens after this read is left to the next one: row and events agree.
+            after = max(0, payment.version - MAX_EVENTS)
+            which |= {"after": after, "version": payment.version, "limit": MAX_DELIVERIES}
+            events = [columns.read_event(row) for row in await session.fetch_repeatable(SQL["events"], which)]
+            deliveries = [
+                PaymentDelivery(*row[:3], Delivery(**dict(zip(_DELIVERY, row[3:], strict=True))))
+                for row in await session.fetch_repeatable(SQL["deliveries"], which)
+            ]
+            notices, cut = await _notices(session, payment)
+        return PaymentDetails(
+            payment=payment,
+            requested_provider=requested,
+            pinned=pinned,
+            lease_until=lease_until,
+            sweep_at=sweep_at,
+            dead_at=dead_at,
+            now=now,
+            events=[_acceptance(payment), *events],
+            left_out=after,
+            deliveries=deliveries,
+            notices=notices,
+            notices_cut=cut,
+        )
+
+
+async def _notices(session: Session, payment: Payment) -> tuple[Sequence[Notice], bool]:
+    """Return the notices about a payment, and whether there may be more."""
+    if payment.provider is None:  # it was never claimed: no provider knows of it
+        return (), False
+    parameters = {
+        "id": payment.id,
+        "since": payment.created_at,
+        "until": payment.updated_at + NOTICES_AFTER,
+        "window": NOTICES_WINDOW,
+    }
+    found = await session.fetch_repeatable(SQL["notices"], parameters)
+    return [Notice(*row[1:]) for row in found if row[1] is not None], found[0][0]
+
+
+def _acceptance(payment: Payment) -> Event:
+    """Return the event of version 0, which has no row of its own."""
+    return Event(payment.id, 0, payment.created_at, "accepted", Status.PENDING, 0, API, None, None, None)
