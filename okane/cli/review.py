@@ -10,14 +10,14 @@ from uuid import UUID
 import typer
 from rich.table import Table
 
-from okane.card_numbers import holds_card_number, is_issued_card_number
 from okane.cli.context import Context, open_context
 from okane.cli.options import Data, Json, Yes
 from okane.cli.output import CONSOLE, event_document, iso, print_json
 from okane.cli.running import run
 from okane.cli.stores import Stores, open_stores, payment_id
 from okane.errors import PaymentNotFound, SetupError
-from okane.payment import MAX_REASON, Payment, Status
+from okane.intake.decision_texts import find_fault
+from okane.payment import Payment, Status
 from okane.store import OPERATOR
 from okane.timestamp_text import format_time
 
@@ -138,7 +138,9 @@ async def _resolve(
     as_json: bool,
 ) -> None:
     """Decide a payment that needs a review, and remove its dead letter."""
-    _check_texts(reason, provider_ref, decision)
+    if fault := find_fault(reason, provider_ref, Status(decision.value)):
+        option, text = fault
+        raise SetupError(f"--{option.replace('_', '-')} {text}")
     async with open_stores(context) as stores:
         found = await _find_payment(stores, payment_id)
         payment = await stores.intake.resolve(
@@ -155,18 +157,6 @@ async def _resolve(
         print_json(_document(payment))
     else:
         CONSOLE.print(f"payment {payment.id} of {payment.account_id} is {payment.status}", soft_wrap=True)
-
-
-def _check_texts(reason: str, provider_ref: str | None, decision: Decision) -> None:
-    for name, text, longest in (("--reason", reason, MAX_REASON), ("--provider-ref", provider_ref, 255)):
-        if text is not None and not (text.strip() and len(text) <= longest and "\0" not in text):
-            raise SetupError(f"{name} must have 1 to {longest} characters")
-    if holds_card_number(reason):
-        raise SetupError("--reason looks like the number of a card")
-    if provider_ref is not None and is_issued_card_number(provider_ref):
-        raise SetupError("--provider-ref looks like the number of a card")
-    if provider_ref is not None and decision is not Decision.SUCCESS:
-        raise SetupError("--provider-ref goes with --as success only")
 
 
 async def _find_payment(stores: Stores, text: str) -> Payment:

@@ -40,6 +40,15 @@ class Links:
     def payment(self, payment_id: UUID | str) -> str:
         return f"{self.base}/payments/{quote(str(payment_id), safe='')}"
 
+    def payment_cancel(self, payment_id: UUID | str) -> str:
+        return f"{self.payment(payment_id)}/cancel"
+
+    def payment_retry(self, payment_id: UUID | str) -> str:
+        return f"{self.payment(payment_id)}/retry"
+
+    def payment_resolve(self, payment_id: UUID | str) -> str:
+        return f"{self.payment(payment_id)}/resolve"
+
     def streams(self) -> str:
         return f"{self.base}/streams"
 

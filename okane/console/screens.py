@@ -14,6 +14,8 @@ from okane.console.gate import Screen
 from okane.console.keys import KeyScreens
 from okane.console.login import LoginScreens
 from okane.console.overview import OverviewScreen
+from okane.console.payment import PaymentScreen
+from okane.console.payments import PaymentsScreen
 from okane.console.providers import ProviderScreens
 from okane.console.reviews import ReviewsScreen
 from okane.console.services import ConsoleServices
@@ -31,6 +33,8 @@ class Screens:
         self.services = services
         self.login = login
         self.overview = OverviewScreen(services.sampler)
+        self.payments = PaymentsScreen(services.lists, services.payments)
+        self.payment = PaymentScreen(services.details, services.intake, services.inspector)
         self.streams = StreamScreens(services.sampler, services.inspector)
         self.dead = DeadLetterScreens(services.dead_letters, services.replay)
         self.reviews = ReviewsScreen(services.reviews)
@@ -59,6 +63,11 @@ SCREENS: Sequence[Row] = (
     (Screen("POST", "/login", None, public=True), lambda to: to.login.log_in),
     (Screen("POST", "/logout", None, "log out", changes=False), lambda to: to.login.log_out),
     (Screen("GET", "/", _SYSTEM), lambda to: to.overview.show),
+    (Screen("GET", "/payments", _READ), lambda to: to.payments.show),
+    (Screen("GET", "/payments/{payment_id}", _READ), lambda to: to.payment.show),
+    (Screen("POST", "/payments/{payment_id}/cancel", _WRITE, "cancel payment"), lambda to: to.payment.cancel),
+    (Screen("POST", "/payments/{payment_id}/retry", _WRITE, "retry payment"), lambda to: to.payment.retry),
+    (Screen("POST", "/payments/{payment_id}/resolve", _OPERATE, "resolve payment"), lambda to: to.payment.resolve),
     (Screen("GET", "/streams", _SYSTEM), lambda to: to.streams.show),
     (Screen("GET", "/streams/delayed", _SYSTEM), lambda to: to.streams.delayed),
     (Screen("GET", "/streams/{lane}/pending", _SYSTEM), lambda to: to.streams.pending),

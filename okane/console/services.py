@@ -25,6 +25,7 @@ from okane.redis.buckets import TokenBuckets
 from okane.redis.presence import Presence
 from okane.store import ApiKeyStore, DeadLetterStore, Overview, PaymentLists, PaymentStore, ReviewStore
 from okane.store.console_audit import ConsoleAuditStore
+from okane.store.payment_details import PaymentDetailsStore
 from okane.store.providers import ProviderStore
 from okane.store.webhook_deliveries import WebhookDeliveryStore
 from okane.store.webhook_endpoints import WebhookEndpointStore
@@ -53,6 +54,7 @@ class ConsoleServices:
     buckets: TokenBuckets
     payments: PaymentStore
     lists: PaymentLists
+    details: PaymentDetailsStore
     dead_letters: DeadLetterStore
     overview: Overview
     inspector: Inspector
@@ -108,6 +110,7 @@ async def open_services(
             buckets=TokenBuckets(redis, stream),
             payments=payments,
             lists=PaymentLists(database_url, timeout=STATEMENT_TIMEOUT),
+            details=PaymentDetailsStore(database_url, timeout=STATEMENT_TIMEOUT),
             dead_letters=DeadLetterStore(database_url, timeout=STATEMENT_TIMEOUT),
             overview=overview,
             inspector=inspector,
@@ -130,6 +133,7 @@ async def open_services(
             services.keys,
             services.audit,
             services.lists,
+            services.details,
             services.dead_letters,
             services.overview,
             services.providers,

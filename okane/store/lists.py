@@ -156,6 +156,29 @@ class PaymentWatch:
         return [(payment_id, columns.STATUSES[status]) for payment_id, status in found]
 
 
+def is_search(wanted: PaymentFilter) -> bool:
+    """Tell whether a list has to look through payments that the filter leaves out, one by one, by more than a page.
+
+    An index finds the others: by key, by the time of creation, by rare statuses. Most payments are successes.
+    """
+    if wanted.idempotency_key is not None:
+        return False
+    found_at_once = PaymentFilter(
+        ascending=wanted.ascending,
+        statuses=wanted.statuses,
+        created_from=wanted.created_from,
+        created_before=wanted.created_before,
+    )
+    is_by_status = not wanted.statuses or wanted.statuses <= RARE_STATUSES or Status.SUCCESS in wanted.statuses
+    return wanted != found_at_once or not is_by_status
+
+
+def window_of(wanted: PaymentFilter) -> int | None:
+    """Return how many payments a page looks through before it ends without being full; None if it does not know."""
+    statement, window = _choose_statement(wanted, 1)
+    return window if statement == "newest" else None
+
+
 def _choose_statement(wanted: PaymentFilter, limit: int) -> tuple[str, int]:
     """Return the fastest statement for a filter, and how many rows it may read."""
     if wanted.idempotency_key is not None:

@@ -95,7 +95,7 @@ class PaymentDetailsStore:
             which |= {"after": after, "version": payment.version, "limit": MAX_DELIVERIES}
             events = [columns.read_event(row) for row in await session.fetch_repeatable(SQL["events"], which)]
             deliveries = [
-                PaymentDelivery(*row[:3], Delivery(**dict(zip(_DELIVERY, row[3:], strict=True))))
+                PaymentDelivery(row[0], row[1], row[2], Delivery(**dict(zip(_DELIVERY, row[3:], strict=True))))
                 for row in await session.fetch_repeatable(SQL["deliveries"], which)
             ]
             notices, cut = await _notices(session, payment)

@@ -1,0 +1,184 @@
+"""One payment: its timeline, its facts, and what can be done about it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any
+from uuid import UUID
+
+from aiohttp import web
+
+from okane.console.actions import Done, Form, Shown, perform
+from okane.console.page_errors import PageError
+from okane.console.place import BEFORE, BEHIND, find_place, may_have_entry, woken_at
+from okane.console.rendering import PAGES, is_part, render, render_part
+from okane.console.session import session_of
+from okane.console.timeline import build_timeline
+from okane.errors import PaymentNotFound, StatusConflict
+from okane.intake.accept import PaymentIntake
+from okane.intake.decision_texts import find_fault
+from okane.payment import CANCELABLE, RETRYABLE, Payment, Status
+from okane.payment_id import parse_id
+from okane.payment_json import payment_document
+from okane.store import Decision
+from okane.store.payment_details import PaymentDetails, PaymentDetailsStore
+from streams import EntrySearch, Inspector, StreamError
+
+_VERSION = re.compile(r"[0-9]{1,9}", re.ASCII)
+_DECISIONS: Mapping[str, Decision] = {"success": Status.SUCCESS, "failed_final": Status.FAILED_FINAL}
+
+
+class PaymentScreen:
+    """One payment of the account."""
+
+    def __init__(self, details: PaymentDetailsStore, intake: PaymentIntake, inspector: Inspector) -> None:
+        self._details = details
+        self._intake = intake
+        self._inspector = inspector
+
+    async def show(self, request: web.Request) -> web.StreamResponse:
+        """`GET /payments/{id}`: the payment, or its live region."""
+        return await self._page(request)
+
+    async def cancel(self, request: web.Request) -> web.StreamResponse:
+        """`POST /payments/{id}/cancel`."""
+        payment_id = _id(request)
+        session = session_of(request)
+
+        async def run(form: Form) -> str:
+            await self._intake.cancel(
+                payment_id, account_id=session.account_id, actor=session.actor, version=_version(form)
+            )
+            return "The payment is canceled. It will not be charged."
+
+        return await self._perform(request, run)
+
+    async def retry(self, request: web.Request) -> web.StreamResponse:
+        """`POST /payments/{id}/retry`."""
+        payment_id = _id(request)
+        session = session_of(request)
+
+        async def run(form: Form) -> str:
+            receipt = await self._intake.retry(
+                payment_id, account_id=session.account_id, actor=session.actor, version=_version(form)
+            )
+            if receipt.enqueued:
+                return "The payment is pending again, and its wake-up is sent."
+            return "The payment is pending again. Redis did not take its wake-up: the sweep will send it."
+
+        return await self._perform(request, run)
+
+    async def resolve(self, request: web.Request) -> web.StreamResponse:
+        """`POST /payments/{id}/resolve`: the decision about a payment that needs a review."""
+        payment_id = _id(request)
+        session = session_of(request)
+
+        async def run(form: Form) -> str:
+            decision = _DECISIONS.get(form.get("as", ""))
+            if decision is None:
+                raise PageError(HTTPStatus.BAD_REQUEST, "A decision is success or failed_final.")
+            reason, provider_ref = form.get("reason", ""), form.get("provider_ref", "").strip() or None
+            if fault := find_fault(reason, provider_ref, decision):
+                label = "The reason" if fault[0] == "reason" else "The provider's reference"
+                raise PageError(HTTPStatus.UNPROCESSABLE_ENTITY, f"{label} {fault[1]}. Nothing has changed.")
+            payment = await self._intake.resolve(
+                payment_id,
+                account_id=session.account_id,
+                decision=decision,
+                reason=reason,
+                provider_ref=provider_ref,
+                actor=session.actor,
+                version=_version(form),
+            )
+            return f"The decision is recorded: {payment.status}."
+
+        return await self._perform(request, run)
+
+    async def _perform(self, request: web.Request, run: Callable[[Form], Awaitable[str]]) -> web.StreamResponse:
+        """Run an action on the payment. One that came too late shows the payment as it is now."""
+        payment_id = _id(request)
+
+        async def attempt(form: Form) -> Done | Shown:
+            try:
+                message = await run(form)
+            except StatusConflict as error:
+                return Shown(await self._page(request, conflict=str(error)), answer=f"refused: {error}")
+            return Done(message, request.app[PAGES].links.payment(payment_id))
+
+        return await perform(request, attempt, target=str(payment_id))
+
+    async def _page(self, request: web.Request, *, conflict: str = "") -> web.Response:
+        payment_id, session = _id(request), session_of(request)
+        details = await self._details.read(payment_id, account_id=session.account_id)
+        if details is None:
+            raise PaymentNotFound(str(payment_id))
+        payment = details.payment
+        search = await self._find_entry(details) if may_have_entry(details) else None
+        may_act = session.checked and not request.app[PAGES].read_only
+        context: dict[str, Any] = {
+            "payment": payment,
+            "details": details,
+            "lines": build_timeline(details.events, details.deliveries, details.notices),
+            "place": find_place(details, search),
+            "may_cancel": may_act and session.may("write") and _is_cancelable(payment),
+            "may_retry": may_act and session.may("write") and _is_retryable(payment),
+            "may_resolve": may_act and session.may("operate") and payment.status is Status.NEEDS_REVIEW,
+            "raw": json.dumps(json.loads(payment_document(payment)), indent=2, ensure_ascii=False),
+            "conflict": conflict,
+        }
+        if is_part(request) and request.method == "GET":
+            return render_part(request, "payment_part.html", **context)
+        status = HTTPStatus.CONFLICT if conflict else HTTPStatus.OK
+        return render(request, "payment.html", status=status, **context)
+
+    async def _find_entry(self, details: PaymentDetails) -> EntrySearch | None:
+        """Return the wake-up of a payment on the stream; None if Redis does not answer.
+
+        Its entry was added at about a known time. A sweep may have sent another one since: of those the newest are looked at.
+        """
+        payment, woken = details.payment, woken_at(details)
+        try:
+            first = await self._entry_between(payment, woken - BEFORE, woken + BEHIND)
+            if first.found is not None or details.now <= woken + BEHIND:
+                return first
+            later = await self._entry_between(payment, woken + BEHIND, details.now + BEHIND)
+        except StreamError:
+            return None
+        return EntrySearch(found=later.found, complete=later.found is not None or (first.complete and later.complete))
+
+    async def _entry_between(self, payment: Payment, since: datetime, until: datetime) -> EntrySearch:
+        return await self._inspector.entry_of(
+            payment.id.bytes,
+            payment.lane,
+            since_ms=int(since.timestamp() * 1000),
+            until_ms=int(until.timestamp() * 1000),
+        )
+
+
+def _id(request: web.Request) -> UUID:
+    payment_id = parse_id(request.match_info["payment_id"])
+    if payment_id is None:
+        raise PaymentNotFound(request.match_info["payment_id"])
+    return payment_id
+
+
+def _version(form: Form) -> int:
+    """Return the version of the payment that the form was made for."""
+    text = form.get("version", "")
+    if not _VERSION.fullmatch(text):
+        raise PageError(HTTPStatus.BAD_REQUEST, "This form does not say which version of the payment it is about.")
+    return int(text)
+
+
+def _is_cancelable(payment: Payment) -> bool:
+    return payment.status in CANCELABLE and payment.provider_ref is None
+
+
+def _is_retryable(payment: Payment) -> bool:
+    return payment.status in RETRYABLE and not (
+        payment.status is Status.FAILED_FINAL and payment.provider_ref is not None
+    )

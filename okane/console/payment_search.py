@@ -1,0 +1,97 @@
+"""Lists of payments for pages, searches included.
+
+Guarantee: no search takes payments down. One that no index answers reads for a second, then says how far it came; two run at
+a time, one of each session, and the next is refused with a time to wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from okane.errors import StoreBusy
+from okane.payment import Payment
+from okane.store import PaymentFilter, PaymentLists
+from okane.store.lists import is_search, window_of
+
+BUDGET_S = 1.0  # of one search
+SEARCHES = 2  # at a time, of all sessions
+WAIT_S = 2  # until the next may run
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPayments:
+    """A page of payments, newest first.
+
+    `after`: the id behind which the next page begins, None at the end. `stopped`: the search ended before the page was full;
+    `looked_through` is how many payments it has seen, None if it does not know.
+    """
+
+    payments: Sequence[Payment]
+    after: UUID | None
+    stopped: bool = False
+    looked_through: int | None = None
+
+    @property
+    def back_to(self) -> datetime | None:
+        """The time of creation up to which the search came, None if it came to the end."""
+        return None if self.after is None else made_about(self.after)
+
+
+class PaymentSearch:
+    """Reads pages of payments."""
+
+    def __init__(self, lists: PaymentLists, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lists = lists
+        self._clock = clock
+        self._running: set[str] = set()  # the sessions whose searches run
+
+    async def page(
+        self, wanted: PaymentFilter, *, account_id: str, session_id: str, limit: int, after: UUID | None = None
+    ) -> FoundPayments | None:
+        """Return up to `limit` payments, or None while too many searches run. Raises StoreUnavailable, AccountBusy."""
+        if not is_search(wanted):
+            return await self._read(wanted, account_id=account_id, limit=limit, after=after)
+        if session_id in self._running or len(self._running) >= SEARCHES:
+            return None
+        with self._counted(session_id):
+            return await self._read(wanted, account_id=account_id, limit=limit, after=after)
+
+    @contextlib.contextmanager
+    def _counted(self, session_id: str) -> Iterator[None]:
+        self._running.add(session_id)
+        try:
+            yield
+        finally:
+            self._running.discard(session_id)
+
+    async def _read(self, wanted: PaymentFilter, *, account_id: str, limit: int, after: UUID | None) -> FoundPayments:
+        """Read windows until the page is full, the second is over, or there are no more payments."""
+        began_s = self._clock()
+        found: list[Payment] = []
+        windows = 0
+        while True:
+            try:
+                page = await self._lists.page(wanted, account_id=account_id, limit=limit - len(found), after=after)
+            except StoreBusy:
+                if not windows:
+                    raise
+                break  # this window took too long: the ones before it count
+            found += page.payments
+            after = page.after
+            if after is None or len(found) >= limit:
+                return FoundPayments(found, after)
+            windows += 1
+            if self._clock() - began_s >= BUDGET_S:
+                break
+        window = window_of(wanted)
+        return FoundPayments(found, after, stopped=True, looked_through=None if window is None else windows * window)
+
+
+def made_about(payment_id: UUID) -> datetime:
+    """Return the time in an id (a UUID of version 7)."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=payment_id.int >> 80)

@@ -1,0 +1,82 @@
+"""The list of payments: searched, filtered, by pages."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from aiohttp import web
+
+from okane.console.payment_filter import FilterForm, parse_filter
+from okane.console.payment_search import WAIT_S, FoundPayments, PaymentSearch
+from okane.console.rendering import PAGES, is_part, redirect, render, render_part
+from okane.console.search import Kind, Meaning
+from okane.console.session import session_of
+from okane.errors import PaymentNotFound
+from okane.payment import Status
+from okane.store import PaymentLists, PaymentStore
+from okane.store.lists import is_search
+
+PAGE = 50
+
+
+class PaymentsScreen:
+    """The list of the account's payments."""
+
+    def __init__(self, lists: PaymentLists, payments: PaymentStore) -> None:
+        self._payments = payments
+        self._search = PaymentSearch(lists)
+
+    async def show(self, request: web.Request) -> web.StreamResponse:
+        """`GET /payments`: a page of the list. The id of a payment in the search box leads to that payment."""
+        form = parse_filter(request.query)
+        if form.problems:
+            return _page(request, form, status=HTTPStatus.BAD_REQUEST)
+        meanings = form.search.meanings
+        if meanings and meanings[0].payment_id is not None:
+            payment_id = meanings[0].payment_id
+            try:
+                await self._payments.get(payment_id, account_id=session_of(request).account_id)
+            except PaymentNotFound:
+                meanings = (*meanings[1:], meanings[0])
+            else:
+                return redirect(request.app[PAGES].links.payment(payment_id))
+        meaning = meanings[0] if meanings else None
+        wanted = form.wanted(meaning)
+        found = await self._search.page(
+            wanted,
+            account_id=session_of(request).account_id,
+            session_id=session_of(request).id,
+            limit=PAGE,
+            after=form.after,
+        )
+        if found is None:
+            status = HTTPStatus.TOO_MANY_REQUESTS
+            return _page(request, form, meaning, status=status, headers={"Retry-After": str(WAIT_S)})
+        # A search costs what many pages cost: it is repeated on request alone.
+        is_live = not is_search(wanted) and form.after is None
+        return _page(request, form, meaning, found, is_live=is_live)
+
+
+def _page(
+    request: web.Request,
+    form: FilterForm,
+    meaning: Meaning | None = None,
+    found: FoundPayments | None = None,
+    *,
+    status: HTTPStatus = HTTPStatus.OK,
+    headers: dict[str, str] | None = None,
+    is_live: bool = False,
+) -> web.Response:
+    context = {
+        "form": form,
+        "meaning": meaning,
+        "others": [one for one in form.search.meanings if one != meaning and one.kind is not Kind.PAYMENT],
+        "not_an_id": meaning is not None and form.search.meanings[0].kind is Kind.PAYMENT,
+        "found": found,
+        "statuses": list(Status),
+        "is_live": is_live,
+        "wait_s": WAIT_S,
+    }
+    if is_part(request) and status is HTTPStatus.OK:
+        return render_part(request, "payments_part.html", **context)
+    return render(request, "payments.html", status=status, headers=headers, **context)
