@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
+from typing import Any
 
 from aiohttp import web
 
 from okane.console import charts
-from okane.console.rendering import render_live
+from okane.console.rendering import render_sampled
 from okane.console.sampler import Sample, Sampler, total_of
 from okane.payment import Status
 
@@ -61,24 +63,24 @@ class OverviewScreen:
     async def show(self, request: web.Request) -> web.Response:
         """`GET /`"""
         sample = await self._sampler.current()
-        points, picture = sample.points, sample.picture
-        waiting = sample.observation.waiting
-        return render_live(
-            request,
-            "overview.html",
-            "overview_part.html",
-            sample=sample,
-            picture=picture,
-            verdict=judge(sample).value,
-            alive=sum(one.state == "up" for one in picture.processes),
-            waiting=total_of(one.waiting for one in picture.lanes),
-            in_flight=total_of_pending(sample),
-            off_path=None if waiting is None else [(one.value, waiting.get(one, 0)) for one in _WAITING],
-            charts={
-                "accepted": charts.draw([one.accepted_per_s for one in points]),
-                "settled": charts.draw([one.settled_per_s for one in points]),
-                "waiting": charts.draw([one.waiting for one in points]),
-                "in_flight": charts.draw([one.in_flight for one in points]),
-            },
-            minutes=(points[-1].at - points[0].at).total_seconds() / 60,
-        )
+        return render_sampled(request, "overview.html", "overview_part.html", sample, lambda: _context(sample))
+
+
+def _context(sample: Sample) -> Mapping[str, Any]:
+    points, picture, waiting = sample.points, sample.picture, sample.observation.waiting
+    return {
+        "sample": sample,
+        "picture": picture,
+        "verdict": judge(sample).value,
+        "alive": sum(one.state == "up" for one in picture.processes),
+        "waiting": total_of(one.waiting for one in picture.lanes),
+        "in_flight": total_of_pending(sample),
+        "off_path": None if waiting is None else [(one.value, waiting.get(one, 0)) for one in _WAITING],
+        "charts": {
+            "accepted": charts.draw([one.accepted_per_s for one in points]),
+            "settled": charts.draw([one.settled_per_s for one in points]),
+            "waiting": charts.draw([one.waiting for one in points]),
+            "in_flight": charts.draw([one.in_flight for one in points]),
+        },
+        "minutes": (points[-1].at - points[0].at).total_seconds() / 60,
+    }

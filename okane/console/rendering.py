@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
@@ -16,6 +17,15 @@ from okane.console.links import Links
 from okane.console.session import MESSAGE_COOKIE, SESSION, Session, Signer
 
 COMPRESS_FROM = 1000  # bytes: smaller answers fit into one packet
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPart:
+    """The live region of all tabs, for as long as `sample` is the newest one."""
+
+    sample: object
+    text: str
+    tag: str
 
 
 class Pages:
@@ -32,6 +42,7 @@ class Pages:
         self.signer = signer
         self.now = now
         self.read_only = read_only
+        self.shared: dict[str, SharedPart] = {}  # by the template of the part
         self._environment = Environment(
             loader=PackageLoader("okane.console", "templates"),
             autoescape=select_autoescape(default=True, default_for_string=True),
@@ -57,6 +68,10 @@ class Pages:
             "path": self.links.under_base(request.path_qs),
         }
         return self._environment.get_template(template).render({**shared, **context})
+
+    def text_without_session(self, template: str, context: Mapping[str, Any]) -> str:
+        """Return the text of a part that is the same for every session. A template that uses `session` is an error."""
+        return self._environment.get_template(template).render(context)
 
     def message(self, request: web.Request) -> str | None:
         """Return the message that the action before this page left for its session."""
@@ -96,7 +111,31 @@ def render_part(request: web.Request, template: str, **context: Any) -> web.Resp
     A template of a part must not show `now`, or any other value that changes by itself: no answer would be the same.
     """
     text = request.app[PAGES].text(request, template, None, context)
-    tag = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+    return _part(request, text, _tag(text))
+
+
+def render_sampled(
+    request: web.Request, page: str, part: str, sample: object, context: Callable[[], Mapping[str, Any]]
+) -> web.Response:
+    """Return a page that includes a live region of a sample, or that region alone, as the request asks.
+
+    The region is rendered once for each sample, whatever the number of tabs: its template has no session.
+    """
+    pages = request.app[PAGES]
+    if not is_part(request):
+        return render(request, page, **context())
+    shared = pages.shared.get(part)
+    if shared is None or shared.sample is not sample:
+        text = pages.text_without_session(part, context())
+        shared = pages.shared[part] = SharedPart(sample, text, _tag(text))
+    return _part(request, shared.text, shared.tag)
+
+
+def _tag(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def _part(request: web.Request, text: str, tag: str) -> web.Response:
     headers = {"ETag": f'"{tag}"'}
     sent = request.if_none_match or ()
     if any(one.value == tag for one in sent):

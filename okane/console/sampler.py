@@ -1,4 +1,4 @@
-"""The one sampler of all tabs: the state of the system with its rates, taken when a page asks, at most once a second.
+"""The one sampler of all tabs: the state of the system with its rates, taken when a page asks, at most every two seconds.
 
 Without a viewer there are no samples. Pages that ask at the same time share one.
 """
@@ -16,7 +16,7 @@ from okane.monitoring.observation import Observation
 from okane.monitoring.picture import Picture, build_picture
 from okane.redis.presence import PresentProcess
 
-INTERVAL_S = 1.0
+INTERVAL_S = 1.9  # each poll of a single tab, every two seconds, gets a new one
 FORGET_S = 15.0  # after such a pause the next rates begin anew: an average over an hour would be no news
 MAX_POINTS = 150  # five minutes of a tab that polls every two seconds
 FACTS_S = 5.0  # counts in Postgres are read this often at most
@@ -84,7 +84,7 @@ class Sampler:
         self._running: asyncio.Task[Sample] | None = None
 
     async def current(self) -> Sample:
-        """Return the newest sample; take one if it is older than a second."""
+        """Return the newest sample; take one if it is older than `INTERVAL_S`."""
         if self._sample is not None and self._clock() < self._until_s:
             return self._sample
         if self._running is None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
+from typing import Any
 from uuid import UUID
 
 from aiohttp import web
@@ -13,8 +14,8 @@ from aiohttp import web
 from okane.console.dead_letter_filter import LANE_NAMES
 from okane.console.page_errors import PageError
 from okane.console.query_fields import refused, text_of
-from okane.console.rendering import render, render_live
-from okane.console.sampler import Sampler
+from okane.console.rendering import render, render_sampled
+from okane.console.sampler import Sample, Sampler
 from streams import DelayedMessage, Inspector, PendingEntry, StreamStats
 
 PAGE = 100
@@ -58,19 +59,7 @@ class StreamScreens:
     async def show(self, request: web.Request) -> web.Response:
         """`GET /streams`"""
         sample = await self._sampler.current()
-        stats = sample.observation.stats
-        return render_live(
-            request,
-            "streams.html",
-            "streams_part.html",
-            sample=sample,
-            lanes=list(zip(sample.picture.lanes, [None] * 99 if stats is None else stats.lanes, strict=False)),
-            stats=stats,
-            consumers=[] if stats is None else consumer_rows(stats),
-            next_due_s=None
-            if stats is None or stats.next_due_ms is None
-            else (stats.next_due_ms - stats.now_ms) / 1000,
-        )
+        return render_sampled(request, "streams.html", "streams_part.html", sample, lambda: _context(sample))
 
     async def pending(self, request: web.Request) -> web.Response:
         """`GET /streams/{lane}/pending`: entries that consumers have read and not acked, the oldest first."""
@@ -110,6 +99,17 @@ class StreamScreens:
             return await reading
         except ValueError:
             raise _wrong_place() from None
+
+
+def _context(sample: Sample) -> Mapping[str, Any]:
+    stats = sample.observation.stats
+    return {
+        "sample": sample,
+        "stats": stats,
+        "lags": {} if stats is None else {one.lane: one.lag for one in stats.lanes},
+        "consumers": [] if stats is None else consumer_rows(stats),
+        "next_due_s": None if stats is None or stats.next_due_ms is None else (stats.next_due_ms - stats.now_ms) / 1000,
+    }
 
 
 @dataclass(frozen=True, slots=True)

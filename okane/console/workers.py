@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from aiohttp import web
 
-from okane.console.rendering import render_live
-from okane.console.sampler import Sampler
+from okane.console.rendering import render_sampled
+from okane.console.sampler import Sample, Sampler
 
 
 class WorkersScreen:
@@ -17,13 +20,14 @@ class WorkersScreen:
     async def show(self, request: web.Request) -> web.Response:
         """`GET /workers`"""
         sample = await self._sampler.current()
-        processes = sample.observation.processes
-        return render_live(
-            request,
-            "workers.html",
-            "workers_part.html",
-            sample=sample,
-            rows=sample.picture.processes,
-            addresses={one.name: one.address for one in processes},
-            silent_s={one.name: one.silent_ms / 1000 for one in processes},
-        )
+        return render_sampled(request, "workers.html", "workers_part.html", sample, lambda: _context(sample))
+
+
+def _context(sample: Sample) -> Mapping[str, Any]:
+    processes = sample.observation.processes
+    return {
+        "sample": sample,
+        "rows": sample.picture.processes,
+        "addresses": {one.name: one.address for one in processes},
+        "silent_s": {one.name: one.silent_ms / 1000 for one in processes},
+    }

@@ -7,7 +7,8 @@ from http import HTTPStatus
 import pytest
 
 from okane.api_key import Scope
-from tests.console.served_console import Console, text_of
+from okane.console import sampler
+from tests.console.served_console import Console, serve_console, text_of
 
 SYSTEM_PAGES = (
     "/",
@@ -77,3 +78,35 @@ async def test_live_regions_are_parts_of_their_pages(console: Console) -> None:
         assert "<html" not in part.text
         assert part.headers["ETag"]
         assert f'data-live="{console.base}{path}?part=1"' in (await browser.get(path)).text
+
+
+async def test_a_sample_is_rendered_once_for_all_tabs(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampler, "INTERVAL_S", 600.0)
+    tabs = [await console.logged_in(Scope.SYSTEM), await console.logged_in(Scope.SYSTEM)]
+    first, second = [await tab.get("/?part=1") for tab in tabs]
+    assert first.text == second.text
+    again = await tabs[0].get("/?part=1", If_None_Match=first.headers["ETag"])
+    assert again.status == HTTPStatus.NOT_MODIFIED
+
+
+async def test_no_secret_of_a_session_is_in_a_live_region(console: Console) -> None:
+    browser = await console.logged_in()
+    token = await browser.csrf()
+    assert token
+    for path in ("/", "/streams", "/workers"):
+        assert token not in (await browser.get(f"{path}?part=1")).text
+
+
+async def test_without_redis_the_pages_say_so_and_show_the_rest(database_url: str) -> None:
+    async with serve_console(database_url, "redis://127.0.0.1:1/0") as console:
+        browser = await console.logged_in()
+        for path in ("/", "/streams", "/workers"):
+            answer = await browser.get(path)
+            assert answer.status == HTTPStatus.OK
+            assert "Redis does not answer since" in answer.text
+        assert "Redis is away: payments run from Postgres" in (await browser.get("/")).text
+        for path in ("/streams/delayed", "/streams/low/pending"):
+            answer = await browser.get(path)
+            assert answer.status == HTTPStatus.SERVICE_UNAVAILABLE
+            assert "Redis cannot be reached" in answer.text
+        assert (await browser.get("/dead")).status == HTTPStatus.OK

@@ -1,4 +1,4 @@
-"""The sampler: at most one sample a second for all tabs, none without a viewer, and servers that are away."""
+"""The sampler: at most one sample every two seconds for all tabs, none without a viewer, and servers that are away."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class System:
         )
 
 
-async def test_all_tabs_share_one_sample_a_second() -> None:
+async def test_all_tabs_share_one_sample_every_two_seconds() -> None:
     system = System()
     first, second = await asyncio.gather(system.sampler.current(), system.sampler.current())
     assert first is second is await system.sampler.current()
