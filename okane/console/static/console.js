@@ -32,7 +32,8 @@ async function refresh(region) {
   part.innerHTML = await answer.text();
   showTimes(part.content);
   Idiomorph.morph(region, [...part.content.childNodes], { morphStyle: "innerHTML", ignoreActiveValue: true, callbacks });
-  etags.set(region, answer.headers.get("ETag"));
+  // What an open dialog has kept back must come once it is closed.
+  etags.set(region, region.querySelector("dialog[open]") ? "" : answer.headers.get("ETag"));
 }
 
 async function poll() {
