@@ -20,6 +20,7 @@ from okane.store.lists import is_search, window_of
 
 BUDGET_S = 1.0  # of one search
 SEARCHES = 2  # at a time, of all sessions
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 WAIT_S = 2  # until the next may run
 
 
@@ -94,4 +95,4 @@ class PaymentSearch:
 
 def made_about(payment_id: UUID) -> datetime:
     """Return the time in an id (a UUID of version 7)."""
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=payment_id.int >> 80)
+    return _EPOCH + min(timedelta(milliseconds=payment_id.int >> 80), datetime.max.replace(tzinfo=UTC) - _EPOCH)

@@ -350,3 +350,15 @@ async def test_a_key_that_reads_sees_no_buttons_and_may_not_act(console: Console
         assert "<dialog" not in page
         assert (await act(browser, payment, action, {"as": "success", "reason": "x"})).status == 403
         assert (await now(console, payment)).version == payment.version
+
+
+async def test_a_search_that_is_too_long_says_so_and_is_not_repeated(console: Console) -> None:
+    browser = await console.logged_in(Scope.READ)
+    page = await browser.get(f"/payments?q={'x' * 3_000}")
+    assert page.status == 400
+    assert "A search has up to 500 characters" in text_of(page.text)
+    assert "x" * 502 not in page.text
+    # The server reads no address of ten kilobytes: no page of the console sends one.
+    longer = await browser.get(f"/payments?q={'x' * 10_000}")
+    assert longer.status == 414
+    assert "up to 4096 bytes" in longer.text

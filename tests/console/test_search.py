@@ -1,4 +1,4 @@
-"""What the text of the search box may mean."""
+"""The meanings of a text in the search box."""
 
 from __future__ import annotations
 
