@@ -138,6 +138,8 @@ async def _resolve(
     as_json: bool,
 ) -> None:
     """Decide a payment that needs a review, and remove its dead letter."""
+    if provider_ref is not None and decision is not Decision.SUCCESS:
+        raise SetupError("--provider-ref goes with --as success only")
     if fault := find_fault(reason, provider_ref, Status(decision.value)):
         option, text = fault
         raise SetupError(f"--{option.replace('_', '-')} {text}")
