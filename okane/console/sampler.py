@@ -40,7 +40,7 @@ NAMES = (
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What the charts show of one sample. None where it could not be read."""
+    """The values of the charts at one sample. None where one could not be read."""
 
     at: datetime
     accepted_per_s: float | None
