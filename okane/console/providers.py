@@ -16,7 +16,7 @@ from okane.errors import SetupError
 from okane.intake.provider_switch import ProviderSwitch, Switched, UnknownProvider, reason_refusal
 from okane.payment import MAX_REASON
 from okane.providers.config import NAME
-from okane.store.providers import Mode
+from okane.store.providers import Mode, ProviderState
 
 _MODES: dict[str, Mode] = {"enable": "on", "drain": "drain", "disable": "off"}
 
@@ -39,6 +39,7 @@ class ProviderScreens:
             request,
             "providers.html",
             providers=found,
+            version_of=version_of,
             workers_open={one.name: one.workers_open for one in picture.providers},
         )
 
@@ -55,6 +56,7 @@ class ProviderScreens:
                 raise refused("action", f"is one of {', '.join(_MODES)}")
             if (refusal := reason_refusal(reason)) is not None:
                 raise refused("reason", refusal)
+            await self._check_version(name, text_of(form, "version"))
             done = await self._switch.set_mode(name, _MODES[action], reason=reason, actor=session_of(request).actor)
             match done:
                 case UnknownProvider():
@@ -68,3 +70,19 @@ class ProviderScreens:
                     )
 
         return await perform(request, run, target=name)
+
+    async def _check_version(self, name: str, version: str) -> None:
+        """Raise PageError if the provider was switched after its page was shown: that had a reason, too."""
+        found = next((one for one in await self._switch.list() if one.name == name), None)
+        if found is None:
+            raise PageError(HTTPStatus.NOT_FOUND, "There is no such provider.")
+        if version != version_of(found):
+            by = "" if found.changed_by is None else f", by {found.changed_by}: {found.reason}"
+            raise PageError(
+                HTTPStatus.CONFLICT, f"{name} was switched meanwhile: it is {found.mode} now{by}. Nothing was changed."
+            )
+
+
+def version_of(one: ProviderState) -> str:
+    """Return a text that changes with every switch of a provider."""
+    return "never" if one.changed_at is None else one.changed_at.isoformat()

@@ -45,6 +45,7 @@ class WebhookActions:
 
         async def run(form: Form) -> Done:
             from_now = form.get("from") == "now"
+            await self._check_version(request, form)
             enabled = await self._endpoints.enable(_account(request), endpoint_id_in(request), from_now=from_now)
             if enabled is None:
                 raise not_found()
@@ -55,7 +56,8 @@ class WebhookActions:
     async def disable(self, request: web.Request) -> web.StreamResponse:
         """`POST /webhooks/{endpoint_id}/disable`: pause it; its place in the log is kept."""
 
-        async def run(_form: Form) -> Done:
+        async def run(form: Form) -> Done:
+            await self._check_version(request, form)
             disabled = await self._endpoints.disable(_account(request), endpoint_id_in(request), reason=BY_REQUEST)
             if disabled is None:
                 raise not_found()
@@ -129,6 +131,18 @@ class WebhookActions:
 
     async def _perform(self, request: web.Request, run: Run) -> web.StreamResponse:
         return await perform(request, run, target=str(endpoint_id_in(request)))
+
+    async def _check_version(self, request: web.Request, form: Form) -> None:
+        """Raise PageError if the endpoint has changed after its page was shown."""
+        shown = number_of(form, "version", least=1, most=FARTHEST, default=0)
+        state = await self._endpoints.get(_account(request), endpoint_id_in(request))
+        if state is None:
+            raise not_found()
+        if state.endpoint.version != shown:
+            raise PageError(
+                HTTPStatus.CONFLICT,
+                f"The endpoint has changed meanwhile: it is {state.endpoint.status} now. Nothing was changed.",
+            )
 
     async def _with_url(self, request: web.Request) -> Endpoint:
         state = await self._endpoints.get(_account(request), endpoint_id_in(request))

@@ -65,8 +65,9 @@ async def test_endpoints_and_deliveries_are_shown(hooks: Console, database_url: 
 async def test_an_endpoint_is_disabled_and_enabled(hooks: Console, database_url: str) -> None:
     endpoint = await endpoint_of(hooks)
     browser = await hooks.logged_in()
-    for action, status in (("disable", "disabled"), ("enable", "enabled")):
-        answer = await browser.submit(f"/webhooks/{endpoint.id}/{action}")
+    for version, (action, status) in enumerate((("disable", "disabled"), ("enable", "enabled")), endpoint.version):
+        assert f'name="version" value="{version}"' in (await browser.get(f"/webhooks/{endpoint.id}")).text
+        answer = await browser.submit(f"/webhooks/{endpoint.id}/{action}", {"version": str(version)})
         assert answer.status == HTTPStatus.SEE_OTHER, text_of(answer.text)
         assert await fetch(database_url, "SELECT status FROM webhook_endpoints") == [(status,)]
         assert f"The endpoint is {status}" in (await browser.get(answer.location)).text
@@ -115,7 +116,10 @@ async def test_wrong_actions_change_nothing(hooks: Console, database_url: str) -
     silent = await endpoint_of(hooks, url=None)
     browser, reader = await hooks.logged_in(), await hooks.logged_in(Scope.READ, Scope.OPERATE)
     for target, action, fields, status in (
-        (other, "disable", {}, HTTPStatus.NOT_FOUND),
+        (other, "disable", {"version": "1"}, HTTPStatus.NOT_FOUND),
+        (own, "disable", {}, HTTPStatus.CONFLICT),
+        (own, "disable", {"version": "7"}, HTTPStatus.CONFLICT),
+        (own, "enable", {"version": "7"}, HTTPStatus.CONFLICT),
         (other, "test", {}, HTTPStatus.NOT_FOUND),
         (own, "redeliver", {}, HTTPStatus.BAD_REQUEST),
         (own, "redeliver", {"position": "x"}, HTTPStatus.BAD_REQUEST),
