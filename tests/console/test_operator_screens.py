@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from okane.api_key import Scope
 from okane.console import sampler
+from okane.metrics import OkaneMetrics
+from okane.webhooks.metrics import DispatcherMetrics
+from streams.prometheus import PrometheusMetrics
 from tests.console.served_console import Console, serve_console, text_of
+from tests.okane.stored_payments import accept_one, new
+from tests.okane.webhook_rows import created
 
 SYSTEM_PAGES = (
     "/",
@@ -110,3 +117,31 @@ async def test_without_redis_the_pages_say_so_and_show_the_rest(database_url: st
             assert answer.status == HTTPStatus.SERVICE_UNAVAILABLE
             assert "Redis cannot be reached" in answer.text
         assert (await browser.get("/dead")).status == HTTPStatus.OK
+
+
+async def test_without_rights_and_where_the_console_is_read_only_there_are_no_buttons(
+    database_url: str, redis_url: str
+) -> None:
+    async with serve_console(database_url, redis_url, console_read_only=True) as console:
+        endpoint = await created(console.services.endpoints)
+        payment_id = (await accept_one(console.services.payments, new())).payment.id
+        assert await console.services.payments.bury(payment_id, reason="poison")
+        browser = await console.logged_in()
+        for path in ("/dead", "/providers", "/keys", f"/webhooks/{endpoint.id}"):
+            page = (await browser.get(path)).text
+            forms = re.findall(r'<form method="post" action="([^"]*)"', page)
+            assert forms == [f"{console.base}/logout"], path
+            assert "show-modal" not in page
+            assert "Replay" not in page
+        answer = await browser.submit("/providers/http/switch", {"action": "drain", "reason": "because"})
+        assert answer.status == HTTPStatus.FORBIDDEN
+
+
+def test_every_sample_that_is_asked_for_is_a_metric_of_a_process() -> None:
+    registry = CollectorRegistry()
+    OkaneMetrics(registry)
+    PrometheusMetrics(prefix="okane", registry=registry)
+    DispatcherMetrics(registry)
+    exposed = generate_latest(registry).decode()
+    families = {line.split()[2] for line in exposed.splitlines() if line.startswith("# TYPE")}
+    assert {name.removesuffix("_bucket") for name in sampler.NAMES} <= families
