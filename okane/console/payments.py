@@ -11,7 +11,7 @@ from okane.console.payment_search import WAIT_S, FoundPayments, PaymentSearch
 from okane.console.rendering import PAGES, is_part, redirect, render, render_part
 from okane.console.search import Kind, Meaning
 from okane.console.session import session_of
-from okane.errors import PaymentNotFound
+from okane.errors import PaymentNotFound, StoreBusy, StoreUnavailable
 from okane.payment import Status
 from okane.store import PaymentLists, PaymentStore
 from okane.store.lists import is_search
@@ -42,13 +42,17 @@ class PaymentsScreen:
                 return redirect(request.app[PAGES].links.payment(payment_id))
         meaning = meanings[0] if meanings else None
         wanted = form.wanted(meaning)
-        found = await self._search.page(
-            wanted,
-            account_id=session_of(request).account_id,
-            session_id=session_of(request).id,
-            limit=PAGE,
-            after=form.after,
-        )
+        session = session_of(request)
+        try:
+            found = await self._search.page(
+                wanted, account_id=session.account_id, session_id=session.id, limit=PAGE, after=form.after
+            )
+        except StoreUnavailable as error:
+            if is_part(request):
+                raise
+            reason = "is too busy" if isinstance(error, StoreBusy) else "does not answer"
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+            return _page(request, form, meaning, status=status, headers={"Retry-After": str(WAIT_S)}, unread=reason)
         if found is None:
             status = HTTPStatus.TOO_MANY_REQUESTS
             return _page(request, form, meaning, status=status, headers={"Retry-After": str(WAIT_S)})
@@ -66,6 +70,7 @@ def _page(
     status: HTTPStatus = HTTPStatus.OK,
     headers: dict[str, str] | None = None,
     is_live: bool = False,
+    unread: str = "",
 ) -> web.Response:
     context = {
         "form": form,
@@ -75,6 +80,7 @@ def _page(
         "found": found,
         "statuses": list(Status),
         "is_live": is_live,
+        "unread": unread,
         "wait_s": WAIT_S,
     }
     if is_part(request) and status is HTTPStatus.OK:

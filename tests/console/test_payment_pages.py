@@ -14,9 +14,10 @@ from uuid import uuid4
 import pytest
 
 from okane.api_key import ACCOUNT, Scope
+from okane.errors import StoreBusy, StoreUnavailable
 from okane.payment import Payment, Status
 from okane.store.webhook_endpoints import WebhookEndpointStore
-from streams import Draft
+from streams import Draft, Inspector, StreamUnavailable
 from tests.console.served_console import Browser, Console, text_of
 from tests.okane.stored_payments import LEASE, accept_one, claimed, new, settlement
 from tests.okane.webhook_rows import created, fetch, log_event
@@ -362,3 +363,47 @@ async def test_a_search_that_is_too_long_says_so_and_is_not_repeated(console: Co
     longer = await browser.get(f"/payments?q={'x' * 10_000}")
     assert longer.status == 414
     assert "up to 4096 bytes" in longer.text
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(StoreUnavailable("gone"), "does not answer"), (StoreBusy("canceled"), "is too busy")]
+)
+async def test_while_postgres_is_away_the_page_says_so_and_keeps_the_filter(
+    console: Console, monkeypatch: pytest.MonkeyPatch, error: StoreUnavailable, said: str
+) -> None:
+    browser = await console.logged_in(Scope.READ)
+
+    async def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(console.services.lists, "page", fail)
+    page = await browser.get("/payments?provider=http")
+    assert page.status == 503
+    assert f"Postgres {said}: the payments cannot be read." in text_of(page.text)
+    assert 'name="provider" value="http"' in page.text
+    part = await browser.get("/payments?part=1")
+    assert (part.status, "<" in part.text) == (503, False)
+
+
+async def test_a_search_that_has_to_wait_says_for_how_long(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    browser = await console.logged_in(Scope.READ)
+    monkeypatch.setattr("okane.console.payment_search.SEARCHES", 0)
+    page = await browser.get("/payments?q=metadata.order=7")
+    assert (page.status, page.headers["Retry-After"]) == (429, "2")
+    assert "Too many searches run at this moment" in text_of(page.text)
+    assert (await browser.get("/payments")).status == 200
+
+
+async def test_while_redis_is_away_a_payment_is_shown_without_its_place(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payment = await accepted(console)
+    browser = await console.logged_in(Scope.READ)
+
+    async def fail(*_: object, **__: object) -> None:
+        raise StreamUnavailable("gone")
+
+    monkeypatch.setattr(Inspector, "entry_of", fail)
+    page = await browser.get(f"/payments/{payment.id}")
+    assert page.status == 200
+    assert "Redis does not answer, so its place on the stream is not known." in text_of(page.text)

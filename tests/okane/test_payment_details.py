@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any, LiteralString
 from uuid import UUID, uuid4
 
 import pytest
@@ -13,6 +14,7 @@ from okane.payment import Status
 from okane.store import PaymentStore
 from okane.store import payment_details as details_module
 from okane.store.payment_details import PaymentDetailsStore
+from okane.store.session import Session
 from okane.store.webhook_endpoints import WebhookEndpointStore
 from tests.okane.stored_payments import GRACE, LEASE, accept_one, claimed, new, settlement
 from tests.okane.webhook_rows import created, fetch, log_event
@@ -163,3 +165,23 @@ async def test_a_page_costs_a_bounded_number_of_rows_however_many_there_are(
     before = await rows_read(details)
     assert await details.read(payment_id, account_id="default") is not None
     assert 0 < await rows_read(details) - before <= 3 * details_module.NOTICES_WINDOW
+
+
+async def test_a_payment_takes_four_statements_however_long_its_history(
+    store: PaymentStore, details: PaymentDetailsStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[str] = []
+    fetch_one = Session.fetch
+
+    async def counting(self: Session, statement: LiteralString, parameters: Mapping[str, Any] | None = None) -> Any:
+        counted.append(statement)
+        return await fetch_one(self, statement, parameters)
+
+    payment_id = await paid(store)
+    for _ in range(2):
+        await store.record_late(settlement(await store.get(payment_id, account_id="default")))
+    monkeypatch.setattr(Session, "fetch", counting)
+    found = await details.read(payment_id, account_id="default")
+    assert found is not None
+    assert len(found.events) == 5
+    assert len(counted) == 4
