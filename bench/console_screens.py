@@ -118,7 +118,7 @@ def retried_payment(up: Up) -> str:
 
     wait_for(lambda: events("unavailable") >= 2, 60)
     control(up.endpoints.provider_base_url, **_WELL)
-    wait_for(lambda: up.request(f"/v1/payments/{payment_id}")["status"] == "success", 120)
+    wait_for(lambda: up.request(f"/v1/payments/{payment_id}")["payment"]["status"] == "success", 120)
     return payment_id
 
 
