@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 PICTURES = Path(__file__).parents[1] / "docs" / "images"
 RATE = 40
-WINDOW = {"width": 1280, "height": 860}
-COLOURS = 128  # of a picture: the pages have fewer, apart from the smoothed edges of letters
+WINDOW = {"width": 1280, "height": 760}
+COLOURS = 256  # of a picture: the pages have fewer, apart from the smoothed edges of letters
 _PORTS = ("port", "provider-port", "postgres-port", "redis-port", "metrics-port", "console-port")
 _ADDRESS = re.compile(r"http://127\.0\.0\.1:[0-9]+/console")
 _WELL: dict[str, float | str] = {"success": 96, "decline": 3, "unavailable": 1, "latency_ms": "20-120"}

@@ -14,7 +14,7 @@ from tests.console.browser.visitor import Visitor
 async def test_the_log_in_looks_right_and_leads_back_to_the_address_that_was_asked_for(visitor: Visitor) -> None:
     await visitor.open("/payments?status=pending&q=key%3Aorder")
     assert urlsplit(visitor.page.url).path == f"{visitor.console.base}/login"
-    await visitor.check_look()
+    assert await visitor.flaws() == []
     await visitor.log_in()
     assert visitor.page.url == visitor.at("/payments?status=pending&q=key%3Aorder")
 
@@ -31,7 +31,7 @@ async def test_a_wrong_key_is_refused_in_words_and_the_page_stays_accessible(vis
     await visitor.page.get_by_label("API key").fill("sk_live_of_someone_else")
     await visitor.page.get_by_role("button", name="Log in").click()
     await visitor.page.get_by_role("alert").wait_for()
-    await visitor.check_look()
+    assert await visitor.flaws() == []
 
 
 async def test_the_eleventh_attempt_to_log_in_must_wait(visitor: Visitor) -> None:

@@ -91,15 +91,17 @@ class Visitor:
             for node in violation["nodes"]
         ]
 
-    async def check_look(self) -> None:
-        """Check the page at every width, light and dark: nothing is wider than the window, no rule is violated."""
+    async def flaws(self) -> list[str]:
+        """Return what is wrong with the look of the page at any width, light and dark: an element that is wider than the
+        window, a rule of accessibility that is violated."""
+        found = []
         for scheme in SCHEMES:
             await self.page.emulate_media(color_scheme=scheme)
             for width in WIDTHS:
                 await self.page.set_viewport_size({"width": width, "height": 900})
-                where = f"{self.page.url}, {scheme}, {width} px"
-                assert await self.scrolls_sideways() == [], where
-                assert await self.violations() == [], where
+                flaws = [*await self.scrolls_sideways(), *await self.violations()]
+                found += [f"{self.page.url}, {scheme}, {width} px: {flaw}" for flaw in flaws]
+        return found
 
     async def focused(self) -> str:
         """Return the text, the label or the name of the element that has the focus."""
