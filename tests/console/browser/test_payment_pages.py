@@ -34,13 +34,13 @@ async def failed(console: Console, key: str, status: Status = Status.FAILED_RETR
 async def test_the_list_looks_right_full_and_empty_and_with_a_mistake(visitor: Visitor, console: Console) -> None:
     await visitor.log_in(Scope.READ, Scope.SYSTEM)
     await visitor.open("/payments")
-    await visitor.check_look()
+    assert await visitor.flaws() == []
     await accepted(console, LONG)
     for status in (Status.FAILED_RETRYABLE, Status.FAILED_FINAL, Status.NEEDS_REVIEW):
         await failed(console, status.value, status)
     for path in ("/payments", "/payments?q=key-1&status=success", "/payments?currency=usd&from=yesterday"):
         await visitor.open(path)
-        await visitor.check_look()
+        assert await visitor.flaws() == []
 
 
 @pytest.mark.parametrize(
@@ -58,10 +58,10 @@ async def test_a_payment_looks_right_with_its_dialog_open(
     await visitor.log_in()
     await visitor.open(f"/payments/{payment.id}")
     await visitor.page.get_by_text("Raw JSON").click()
-    await visitor.check_look()
+    assert await visitor.flaws() == []
     await visitor.page.get_by_role("button", name=button).click()
     await visitor.page.locator("dialog[open]").wait_for()
-    await visitor.check_look()
+    assert await visitor.flaws() == []
     assert await visitor.page.locator("img[src=x]").count() == 0
 
 
@@ -157,7 +157,7 @@ async def test_an_open_dialog_stays_open_and_says_that_it_came_too_late(visitor:
     await page.get_by_role("alert").wait_for()
     assert "Nothing was done: a payment that is" in await page.get_by_role("alert").inner_text()
     assert "success" in await page.locator("h1").inner_text()
-    await visitor.check_look()
+    assert await visitor.flaws() == []
 
 
 async def test_the_times_of_a_payment_are_in_the_zone_of_the_browser(new_visitor: NewVisitor, console: Console) -> None:

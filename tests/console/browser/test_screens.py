@@ -10,7 +10,6 @@ import pytest
 
 from okane.payment import Status
 from okane.store.webhook_endpoints import WebhookEndpointStore
-from tests.console.browser.conftest import NewVisitor
 from tests.console.browser.visitor import Visitor
 from tests.console.served_console import Console
 from tests.okane.stored_payments import accept_one, claimed, new, settlement
@@ -56,17 +55,3 @@ async def test_a_screen_fits_every_window_and_violates_no_rule(visitor: Visitor,
         assert answer.status == (HTTPStatus.NOT_FOUND if path in NOT_FOUND else HTTPStatus.OK), path
         flaws += await visitor.flaws()
     assert flaws == []
-
-
-async def test_without_javascript_a_payment_is_found_and_read(new_visitor: NewVisitor, database_url: str) -> None:
-    visitor = await new_visitor(java_script_enabled=False)
-    ids = await payments_in_every_place(visitor.console, database_url)
-    await visitor.log_in()
-    page = visitor.page
-    await page.get_by_role("link", name="Payments").click()
-    await page.get_by_label("needs_review").check()
-    await page.get_by_role("button", name="Find").click()
-    await page.get_by_role("link", name=str(ids["needs_review"])).click()
-    await page.get_by_role("heading", name="Timeline").wait_for()
-    await page.get_by_text("Raw JSON").click()
-    assert MARKUP in await page.locator("main").inner_text()
