@@ -12,6 +12,7 @@ from okane.console.app import HEADERS, MAX_FORM_BYTES
 from okane.console.gate import Screen
 from okane.console.screens import SCREENS
 from okane.console.session import COOKIE
+from okane.console.session_keys import KeyHolder, SessionKeys
 from tests.console.served_console import ALL, Browser, Console, serve_console, text_of
 
 ROWS = [screen for screen, _ in SCREENS]
@@ -230,3 +231,19 @@ async def test_a_session_cookie_of_another_console_is_none(database_url: str, re
     async with serve_console(database_url, redis_url, console_secret="b" * 32) as other:
         stranger = await other.browser(Cookie=f"{COOKIE}={browser.cookies[COOKIE]}")
         assert (await stranger.get("/audit")).status == 303
+
+
+async def test_a_session_that_cannot_be_checked_may_look_and_not_act(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser, key = await console.logged_in(), await victim_of(console)
+    token = await browser.csrf()
+
+    async def unchecked(_keys: SessionKeys, prefix: str) -> KeyHolder:
+        return KeyHolder(prefix, "default", frozenset(ALL), checked=False)
+
+    monkeypatch.setattr(SessionKeys, "holder", unchecked)
+    page = await browser.get("/streams")
+    assert (page.status, "Postgres does not answer" in text_of(page.text)) == (200, True)
+    assert (await browser.post(f"/keys/{key}/revoke", {"csrf": token})).status == 503
+    assert not await is_revoked(console, key)

@@ -19,6 +19,7 @@ from tests.deploy.files import DEPLOY, ROOT, loaded
 
 DOCUMENTS = [
     ROOT / "README.md",
+    ROOT / "docs" / "console.md",
     ROOT / "docs" / "providers.md",
     ROOT / "docs" / "webhooks.md",
     *sorted((ROOT / "docs").glob("operations*.md")),
