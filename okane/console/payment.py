@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
@@ -14,7 +15,7 @@ from aiohttp import web
 
 from okane.console.actions import Done, Form, Shown, perform
 from okane.console.page_errors import PageError
-from okane.console.place import BEFORE, BEHIND, find_place, may_have_entry, woken_at
+from okane.console.place import BEFORE, BEHIND, Place, find_place, may_have_entry, woken_at
 from okane.console.rendering import PAGES, is_part, render, render_part
 from okane.console.session import session_of
 from okane.console.timeline import build_timeline
@@ -119,11 +120,12 @@ class PaymentScreen:
         payment = details.payment
         search = await self._find_entry(details) if may_have_entry(details) else None
         may_act = session.checked and not request.app[PAGES].read_only
+        place = find_place(details, search)
         context: dict[str, Any] = {
             "payment": payment,
             "details": details,
             "lines": build_timeline(details.events, details.deliveries, details.notices),
-            "place": find_place(details, search),
+            "place": place,
             "may_cancel": may_act and session.may("write") and _is_cancelable(payment),
             "may_retry": may_act and session.may("write") and _is_retryable(payment),
             "may_resolve": may_act and session.may("operate") and payment.status is Status.NEEDS_REVIEW,
@@ -131,7 +133,7 @@ class PaymentScreen:
             "conflict": conflict,
         }
         if is_part(request) and request.method == "GET":
-            return render_part(request, "payment_part.html", **context)
+            return render_part(request, "payment_part.html", state=_state(details, place), **context)
         status = HTTPStatus.CONFLICT if conflict else HTTPStatus.OK
         return render(request, "payment.html", status=status, **context)
 
@@ -182,3 +184,8 @@ def _is_retryable(payment: Payment) -> bool:
     return payment.status in RETRYABLE and not (
         payment.status is Status.FAILED_FINAL and payment.provider_ref is not None
     )
+
+
+def _state(details: PaymentDetails, place: Place | None) -> str:
+    """Return a text that differs wherever the regions of two payments do. The events follow from the version."""
+    return f"{replace(details, now=details.payment.created_at, events=())!r} {place!r}"

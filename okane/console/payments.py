@@ -84,5 +84,13 @@ def _page(
         "wait_s": WAIT_S,
     }
     if is_part(request) and status is HTTPStatus.OK:
-        return render_part(request, "payments_part.html", **context)
+        return render_part(request, "payments_part.html", state=_state(found), **context)
     return render(request, "payments.html", status=status, headers=headers, **context)
+
+
+def _state(found: FoundPayments | None) -> str:
+    """Return a text that differs wherever two lists of one address do."""
+    if found is None:
+        return ""
+    rows = " ".join(f"{payment.id.hex}.{payment.version}" for payment in found.payments)
+    return f"{found.after} {found.stopped} {found.looked_through} {rows}"

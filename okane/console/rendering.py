@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -43,6 +44,7 @@ class Pages:
         self.now = now
         self.read_only = read_only
         self.shared: dict[str, SharedPart] = {}  # by the template of the part
+        self.id = secrets.token_hex(8)  # another process may have other templates
         self._environment = Environment(
             loader=PackageLoader("okane.console", "templates"),
             autoescape=select_autoescape(default=True, default_for_string=True),
@@ -105,13 +107,20 @@ def is_part(request: web.Request) -> bool:
     return request.query.get("part") == "1"
 
 
-def render_part(request: web.Request, template: str, **context: Any) -> web.Response:
+def render_part(request: web.Request, template: str, *, state: str = "", **context: Any) -> web.Response:
     """Return the live region of a page, or 304 if the browser has it already.
 
-    A template of a part must not show `now`, or any other value that changes by itself: no answer would be the same.
+    A template of a part must not show `now`, or any other value that changes by itself: no answer would be the same. With
+    `state`, a text that differs wherever the region does, a region that the browser has is not even rendered.
     """
-    text = request.app[PAGES].text(request, template, None, context)
-    return _part(request, text, _tag(text))
+    pages = request.app[PAGES]
+    if not state:
+        text = pages.text(request, template, None, context)
+        return _part(request, text, _tag(text))
+    tag = _tag(f"{pages.id} {request.path_qs} {request.get(SESSION)!r} {state}")
+    if _has(request, tag):
+        return _part(request, "", tag)
+    return _part(request, pages.text(request, template, None, context), tag)
 
 
 def render_sampled(
@@ -137,12 +146,16 @@ def _tag(text: str) -> str:
 
 def _part(request: web.Request, text: str, tag: str) -> web.Response:
     headers = {"ETag": f'"{tag}"'}
-    sent = request.if_none_match or ()
-    if any(one.value == tag for one in sent):
+    if _has(request, tag):
         return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
     response = _html(text, HTTPStatus.OK)
     response.headers.update(headers)
     return response
+
+
+def _has(request: web.Request, tag: str) -> bool:
+    """Tell whether the browser has the region with this tag."""
+    return any(one.value == tag for one in request.if_none_match or ())
 
 
 def render_live(request: web.Request, page: str, part: str, **context: Any) -> web.Response:

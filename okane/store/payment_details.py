@@ -1,13 +1,15 @@
 """One payment with all that is known about it: its schedule, its events, the deliveries of them, and the provider's notices.
 
-Guarantee: four statements, each of a bounded number of rows, however often the payment was retried.
+Guarantee: two statements, or up to four with webhooks and notices, each of a bounded number of rows, however often the
+payment was retried.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from okane.payment import Payment, Status
@@ -15,6 +17,7 @@ from okane.store import columns, sql_files
 from okane.store.fair_sessions import FairSessions
 from okane.store.records import API, Event
 from okane.store.session import Session
+from okane.store.sql_parameters import milliseconds
 from okane.store.webhook_deliveries import Delivery
 
 CONNECTIONS = 3  # of one process; one account uses two of them
@@ -23,7 +26,7 @@ MAX_DELIVERIES = 300
 NOTICES_WINDOW = 300  # notices of all payments, at each end of a payment's time
 NOTICES_AFTER = timedelta(minutes=1)  # a notice may come so long after the last change
 
-SQL = sql_files.load_statements("payment_details.sql")
+SQL = sql_files.prepare_statements("payment_details.sql", "with_schedule", "events", "deliveries", "notices")
 _DELIVERY = [one.name for one in fields(Delivery)]
 
 
@@ -84,21 +87,19 @@ class PaymentDetailsStore:
     async def read(self, payment_id: UUID, *, account_id: str) -> PaymentDetails | None:
         """Return a payment with its history; None if the account has no such payment."""
         async with self._sessions.lend(account_id) as session:
-            which = {"id": payment_id, "account_id": account_id}
+            which: dict[str, Any] = {"id": payment_id, "account_id": account_id}
+            which["notices_after_ms"] = milliseconds(NOTICES_AFTER)
             found = await session.fetch_repeatable(SQL["with_schedule"], which)
             if not found:
                 return None
             payment = columns.read_payment(found[0])
-            requested, pinned, lease_until, sweep_at, dead_at, now = found[0][columns.WIDTH :]
+            requested, pinned, lease_until, sweep_at, dead_at, now, is_delivered, is_noticed = found[0][columns.WIDTH :]
             # What happens after this read is left to the next one: row and events agree.
             after = max(0, payment.version - MAX_EVENTS)
             which |= {"after": after, "version": payment.version, "limit": MAX_DELIVERIES}
             events = [columns.read_event(row) for row in await session.fetch_repeatable(SQL["events"], which)]
-            deliveries = [
-                PaymentDelivery(row[0], row[1], row[2], Delivery(**dict(zip(_DELIVERY, row[3:], strict=True))))
-                for row in await session.fetch_repeatable(SQL["deliveries"], which)
-            ]
-            notices, cut = await _notices(session, payment)
+            deliveries = await _deliveries(session, which) if is_delivered else ()
+            notices, cut = await _notices(session, payment) if is_noticed else ((), False)
         return PaymentDetails(
             payment=payment,
             requested_provider=requested,
@@ -115,10 +116,15 @@ class PaymentDetailsStore:
         )
 
 
+async def _deliveries(session: Session, which: Mapping[str, Any]) -> Sequence[PaymentDelivery]:
+    found = await session.fetch_repeatable(SQL["deliveries"], which)
+    return [
+        PaymentDelivery(row[0], row[1], row[2], Delivery(**dict(zip(_DELIVERY, row[3:], strict=True)))) for row in found
+    ]
+
+
 async def _notices(session: Session, payment: Payment) -> tuple[Sequence[Notice], bool]:
     """Return the notices about a payment, and whether there may be more."""
-    if payment.provider is None:  # it was never claimed: no provider knows of it
-        return (), False
     parameters = {
         "id": payment.id,
         "since": payment.created_at,

@@ -407,3 +407,15 @@ async def test_while_redis_is_away_a_payment_is_shown_without_its_place(
     page = await browser.get(f"/payments/{payment.id}")
     assert page.status == 200
     assert "Redis does not answer, so its place on the stream is not known." in text_of(page.text)
+
+
+async def test_a_live_region_differs_with_what_the_session_may_do(console: Console) -> None:
+    payment = await accepted(console)
+    path = f"/payments/{payment.id}?part=1"
+    writer, reader = await console.logged_in(), await console.logged_in(Scope.READ)
+    tag = (await writer.get(path)).headers["ETag"]
+    assert "<dialog" not in (await reader.get(path, If_None_Match=tag)).text
+    assert (await reader.get(path, If_None_Match=tag)).status == 200
+    assert (await writer.get(path, If_None_Match=tag)).status == 304
+    await console.services.producer.publish_many([Draft(payment.id.bytes, lane=payment.lane)])
+    assert "not read yet" in (await writer.get(path, If_None_Match=tag)).text  # a change without a new version

@@ -1,6 +1,11 @@
 -- name: with_schedule
--- One payment with its schedule, and the time of these.
-SELECT {payment}, p.requested_provider, coalesce(p.pinned, false), p.lease_until, p.sweep_at, p.dead_at, now()
+-- One payment with its schedule, and the time of these; whether it has events for webhooks, and whether any notice came in its
+-- time. Most have neither.
+SELECT {payment}, p.requested_provider, coalesce(p.pinned, false), p.lease_until, p.sweep_at, p.dead_at, now(),
+       EXISTS (SELECT FROM webhook_events w WHERE w.payment_id = p.id),
+       p.provider IS NOT NULL AND EXISTS (SELECT FROM provider_events n
+           WHERE n.received_at >= p.created_at
+             AND n.received_at < p.updated_at + %(notices_after_ms)s::bigint * interval '1 millisecond')
 FROM payments p
 WHERE p.id = %(id)s::uuid AND p.account_id = %(account_id)s::text
 
