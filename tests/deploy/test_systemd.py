@@ -55,7 +55,8 @@ def analyze(*arguments: str | Path) -> str:
 
 
 def test_the_documented_units_exist() -> None:
-    assert UNITS == ["okane-api.service", "okane-dispatcher.service", "okane-migrate.service", "okane-worker@.service"]
+    names = ("api", "console", "dispatcher", "migrate", "worker@")
+    assert [f"okane-{name}.service" for name in names] == UNITS
 
 
 @needs_systemd
@@ -75,11 +76,11 @@ def test_units_expose_little_of_the_machine(installed: Path, unit: str) -> None:
 def test_it_runs_our_program_without_a_shell(unit: str) -> None:
     [start] = values(unit, "ExecStart")
     assert start.split()[0] == PROGRAM
-    assert start.split()[1] in ("api", "worker", "dispatch", "migrate")
+    assert start.split()[1] in ("api", "worker", "dispatch", "console", "migrate")
     assert values(unit, "EnvironmentFile") == ["/etc/okane/okane.env"]
 
 
-@pytest.mark.parametrize("unit", ["okane-api.service", "okane-dispatcher.service", "okane-worker@.service"])
+@pytest.mark.parametrize("unit", [unit for unit in UNITS if unit != "okane-migrate.service"])
 def test_a_stop_drains_and_a_death_is_followed_by_a_start(unit: str) -> None:
     """A second SIGTERM ends a process at once: only the first process may get one, and pass it on."""
     assert values(unit, "KillMode") == ["mixed"]
@@ -105,7 +106,10 @@ def test_metrics_have_ports_of_their_own() -> None:
         port = check_settings(environment("okane-worker@.service", instance)).metrics_port
         assert port not in taken
         taken.add(port)
-    assert check_settings(environment("okane-dispatcher.service")).metrics_port not in taken
+    for unit in ("okane-dispatcher.service", "okane-console.service"):
+        port = check_settings(environment(unit)).metrics_port
+        assert port not in taken
+        taken.add(port)
 
 
 def test_the_example_of_the_environment_names_settings() -> None:

@@ -105,9 +105,11 @@ def test_the_services_of_compose_and_the_units_exist() -> None:
         assert named - {"okane", "status", "doctor", "keys", "create"} <= services, words
     units = {path.name for path in (DEPLOY / "systemd").glob("*.service")}
     named = set(
-        re.findall(r"okane-(?:api|dispatcher|migrate|worker)(?:@\d)?", " ".join(w for w in LINES if "systemctl" in w))
+        re.findall(
+            r"okane-(?:api|console|dispatcher|migrate|worker)(?:@\d)?", " ".join(w for w in LINES if "systemctl" in w)
+        )
     )
-    assert len(named) == 5
+    assert len(named) == 6
     assert {re.sub(r"@\d", "@", name) + ".service" for name in named} == units
 
 
