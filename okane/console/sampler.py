@@ -19,6 +19,7 @@ from okane.redis.presence import PresentProcess
 INTERVAL_S = 1.9  # each poll of a single tab, every two seconds, gets a new one
 FORGET_S = 15.0  # after such a pause the next rates begin anew: an average over an hour would be no news
 MAX_POINTS = 150  # five minutes of a tab that polls every two seconds
+PATIENCE_S = 1.5  # for Postgres: a page shows the rest of its figures without it
 FACTS_S = 5.0  # counts in Postgres are read this often at most
 
 # All that the pages show of /metrics: asking for these alone costs a process 0.1 ms.

@@ -14,7 +14,7 @@ import aiohttp
 
 from okane.config import Settings
 from okane.console.doctor import CheckedConsole, Doctor
-from okane.console.sampler import FACTS_S, NAMES, Sampler
+from okane.console.sampler import FACTS_S, NAMES, PATIENCE_S, Sampler
 from okane.http.guard import Guard
 from okane.intake.accept import PaymentIntake
 from okane.intake.dead_letter_replay import DeadLetterReplay
@@ -97,7 +97,13 @@ async def open_services(
         overview = Overview(database_url, timeout=STATEMENT_TIMEOUT)
         inspector, presence = Inspector(redis, stream, group=settings.group), Presence(redis, stream)
         observer = Observer(
-            inspector=inspector, presence=presence, overview=overview, http=http, names=NAMES, facts_s=FACTS_S
+            inspector=inspector,
+            presence=presence,
+            overview=overview,
+            http=http,
+            names=NAMES,
+            facts_s=FACTS_S,
+            patience_s=PATIENCE_S,
         )
         guard = Guard(allow=settings.webhook_allow or (), deny_ports=settings.webhook_deny_ports or ())
         checked = CheckedConsole(settings, database=database_url, redis=redis_url)
@@ -142,6 +148,7 @@ async def open_services(
             services.deliveries,
             services.payments,
             services.producer,
+            observer,
             services.sampler,  # closed first: it reads through the others
         ):
             closing.push_async_callback(one.aclose)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from okane.api_key import Mode, Scope
 from okane.errors import StoreUnavailable
@@ -17,6 +17,7 @@ from okane.store import ApiKeyStore, StoredKey
 from okane.store.key_check import CACHE_S, KeyUse, pause_between_writes, reason_it_ended, reason_to_refuse
 
 UNCHECKED_S = 900.0  # for so long after its last check a key may look at the console while Postgres is away
+AWAY_S = 5.0  # after a check that failed, pages do not wait for the next one
 MAX_CACHED = 10_000
 
 
@@ -48,6 +49,7 @@ class SessionKeys:
         self._cache_s = cache_s
         self._now_s = now_s
         self._answers: dict[str, _Answer] = {}
+        self._away_until_s = 0.0
         self._use = KeyUse(store)
 
     async def holder(self, prefix: str) -> KeyHolder | None:
@@ -55,12 +57,16 @@ class SessionKeys:
         now_s = self._now_s()  # before the query: a cached answer must not be older than it claims
         known = self._answers.get(prefix)
         if known is None or now_s >= known.until_s:
+            may_look = known is not None and known.holder is not None and now_s < known.at_s + UNCHECKED_S
+            if may_look and now_s < self._away_until_s:
+                return _unchecked(known)
             try:
                 found = await self._store.find(prefix)
             except StoreUnavailable:
-                if known is None or known.holder is None or now_s >= known.at_s + UNCHECKED_S:
+                self._away_until_s = self._now_s() + AWAY_S
+                if not may_look:
                     raise
-                return KeyHolder(prefix, known.holder.account_id, known.holder.scopes, checked=False)
+                return _unchecked(known)
             known = self._remember(prefix, found, now_s)
         if known.holder is not None:
             self._use.add(prefix)
@@ -100,3 +106,7 @@ class SessionKeys:
             del self._answers[next(iter(self._answers))]
         answer = self._answers[prefix] = _Answer(holder, now_s, now_s + left_s)
         return answer
+
+
+def _unchecked(known: _Answer | None) -> KeyHolder | None:
+    return None if known is None or known.holder is None else replace(known.holder, checked=False)

@@ -19,6 +19,7 @@ from okane.store.providers import ProviderState
 from okane.store.webhook_overview import WebhookOverview
 from streams import Inspector, StreamError, StreamStats
 
+LATE_READ_S = 20.0  # beyond every time-out of a read: its facts would be old
 MAX_SCRAPED = 500  # processes; the rates leave out the others
 
 
@@ -42,7 +43,7 @@ class Observer:
     """Reads processes, Redis and Postgres side by side.
 
     With `names`, of each process those samples alone. The facts from Postgres, other than the age of waiting payments, are
-    used again for `facts_s`.
+    used again for `facts_s`. A Postgres that takes longer than `patience_s` counts as away until it answers.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Observer:
         http: aiohttp.ClientSession,
         names: Sequence[str] = (),
         facts_s: float = 0.0,
+        patience_s: float | None = None,
     ) -> None:
         self._inspector = inspector
         self._presence = presence
@@ -61,6 +63,9 @@ class Observer:
         self._http = http
         self._names = names
         self._facts_s = facts_s
+        self._patience_s = patience_s
+        self._reading: asyncio.Task[_Facts] | None = None
+        self._began_s = 0.0
         self._facts: _Facts | None = None
         self._facts_until_s = 0.0
 
@@ -87,21 +92,42 @@ class Observer:
             trouble=tuple(trouble),
         )
 
+    async def aclose(self) -> None:
+        """End a read that is still waiting for Postgres."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+
     async def _postgres(self, trouble: list[str]) -> _Facts:
+        # A read that is late goes on: to cancel it would mean to wait for it, and to begin another one would queue behind it.
+        if self._reading is not None and time.monotonic() - self._began_s > LATE_READ_S:
+            await self.aclose()
+            self._reading = None
+        if self._reading is None:
+            self._reading, self._began_s = asyncio.create_task(self._read_facts()), time.monotonic()
+        reading = self._reading
+        await asyncio.wait({reading}, timeout=self._patience_s)
+        if not reading.done():
+            trouble.append("Postgres: no answer in time")
+            return _Facts()
+        self._reading = None
         try:
-            oldest_due = await self._overview.oldest_due()
-            if self._facts is None or time.monotonic() >= self._facts_until_s:
-                self._facts = _Facts(
-                    dead=await self._overview.count_dead(),
-                    waiting=await self._overview.count_waiting(),
-                    providers=await self._overview.providers(),
-                    webhooks=await self._overview.webhooks(),
-                )
-                self._facts_until_s = time.monotonic() + self._facts_s
+            return reading.result()
         except StoreUnavailable as error:
             trouble.append(f"Postgres: {error}")
             self._facts = None
             return _Facts()
+
+    async def _read_facts(self) -> _Facts:
+        oldest_due = await self._overview.oldest_due()
+        if self._facts is None or time.monotonic() >= self._facts_until_s:
+            self._facts = _Facts(
+                dead=await self._overview.count_dead(),
+                waiting=await self._overview.count_waiting(),
+                providers=await self._overview.providers(),
+                webhooks=await self._overview.webhooks(),
+            )
+            self._facts_until_s = time.monotonic() + self._facts_s
         return replace(self._facts, oldest_due=oldest_due)
 
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
+import aiohttp
 import pytest
 
 from okane.console import charts
 from okane.console.overview import Verdict, judge
 from okane.console.sampler import FORGET_S, INTERVAL_S, Sampler
+from okane.errors import StoreUnavailable
 from okane.lanes import payments_stream
-from okane.monitoring.observation import Observation
+from okane.monitoring.observation import Observation, Observer
 from okane.monitoring.samples import Labels
-from okane.redis.presence import PresentProcess
-from streams import LaneStats, StreamStats
+from okane.redis.presence import Presence, PresentProcess
+from okane.store import Overview
+from streams import Inspector, LaneStats, StreamStats, connect
 
 BEGIN = datetime(2026, 11, 30, 8, tzinfo=UTC)
 WORKER = PresentProcess(address="127.0.0.1:9101", role="worker", name="worker-1", silent_ms=20)
@@ -168,3 +172,35 @@ def test_a_chart_of_nothing_and_of_zeros_can_be_drawn() -> None:
     assert charts.draw([]).lines == charts.draw([None, None]).lines == ()
     assert charts.draw([0.0, 0.0]).lines == ("0.0,28.0 100.0,28.0",)
     assert charts.draw([7.0]).lines == ()
+
+
+async def test_a_postgres_that_hangs_counts_as_away_until_it_answers(redis_url: str) -> None:
+    answers, reads = asyncio.Event(), 0
+
+    class Hanging(Overview):
+        async def oldest_due(self) -> timedelta:
+            nonlocal reads
+            reads += 1
+            await answers.wait()
+            raise StoreUnavailable("it was ended")
+
+    overview, stream = Hanging("postgresql://nowhere"), payments_stream(f"test-{uuid4()}")
+    async with connect(redis_url) as redis, aiohttp.ClientSession() as http:
+        observer = Observer(
+            inspector=Inspector(redis, stream, group="workers"),
+            presence=Presence(redis, stream),
+            overview=overview,
+            http=http,
+            patience_s=0.0,
+        )
+        for _ in range(3):
+            found = await observer.observe(())
+            assert (found.oldest_due, found.trouble) == (None, ("Postgres: no answer in time",))
+            assert found.stats is not None
+        assert reads == 1
+        answers.set()
+        await asyncio.sleep(0)
+        assert (await observer.observe(())).trouble == ("Postgres: it was ended",)
+        await observer.observe(())
+        await observer.aclose()
+    await overview.aclose()

@@ -22,12 +22,14 @@ async def open_observer(context: Context) -> AsyncIterator[Observer]:
     stream = payments_stream(context.settings.stream)
     overview = Overview(context.database_url, timeout=timedelta(seconds=2))
     async with connect(context.redis_url, timeout=timedelta(seconds=2)) as redis, aiohttp.ClientSession() as http:
+        observer = Observer(
+            inspector=Inspector(redis, stream, group=context.settings.group),
+            presence=Presence(redis, stream),
+            overview=overview,
+            http=http,
+        )
         try:
-            yield Observer(
-                inspector=Inspector(redis, stream, group=context.settings.group),
-                presence=Presence(redis, stream),
-                overview=overview,
-                http=http,
-            )
+            yield observer
         finally:
+            await observer.aclose()
             await overview.aclose()
