@@ -1,4 +1,4 @@
-"""The list of payments and the page of one, over real payments."""
+"""The page of one payment, and what can be done there."""
 
 from __future__ import annotations
 
@@ -8,149 +8,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from okane.api_key import ACCOUNT, Scope
-from okane.errors import StoreBusy, StoreUnavailable
-from okane.payment import Payment, Status
+from okane.payment import Status
 from okane.store.webhook_endpoints import WebhookEndpointStore
 from streams import Draft, Inspector, StreamUnavailable
-from tests.console.served_console import Browser, Console, text_of
-from tests.okane.stored_payments import LEASE, accept_one, claimed, new, settlement
+from tests.console.console_payments import accepted, act, listed, now, settled
+from tests.console.served_console import Console, text_of
+from tests.okane.stored_payments import LEASE, claimed
 from tests.okane.webhook_rows import created, fetch, log_event
 
 MARKUP = "<script>alert(1)</script>\"'&"
-
-
-async def accepted(console: Console, key: str = "key-1", *, account: str = ACCOUNT, **more: Any) -> Payment:
-    return (await accept_one(console.services.payments, replace(new(key), account_id=account, **more))).payment
-
-
-async def settled(console: Console, key: str, status: Status, **more: Any) -> Payment:
-    payment = await accepted(console, key)
-    claim = await claimed(console.services.payments, payment.id)
-    await console.services.payments.settle(settlement(claim.payment, status, **more))
-    return await now(console, payment)
-
-
-async def now(console: Console, payment: Payment) -> Payment:
-    return await console.services.payments.get(payment.id, account_id=payment.account_id)
-
-
-def listed(page: str) -> list[str]:
-    """Return the ids of the payments on a page, in order."""
-    return re.findall(r'id="p-([0-9a-f-]{36})"', page)
-
-
-async def act(browser: Browser, payment: Payment, action: str, fields: Mapping[str, str] | None = None) -> Any:
-    """Send the form of an action that was shown with this version of the payment."""
-    return await browser.submit(f"/payments/{payment.id}/{action}", {"version": str(payment.version), **(fields or {})})
-
-
-async def test_the_list_begins_with_the_newest_and_has_pages(console: Console) -> None:
-    ids = [str((await accepted(console, f"k{number}")).id) for number in range(52)][::-1]
-    browser = await console.logged_in(Scope.READ)
-    first = await browser.get("/payments")
-    assert listed(first.text) == ids[:50]
-    older = re.search(r'href="([^"]*)">Older<', first.text)
-    assert older is not None
-    second = await browser.get(html.unescape(older[1]))
-    assert listed(second.text) == ids[50:]
-    assert ">Older<" not in second.text
-    assert ">Newest<" in second.text
-    assert "data-live" in first.text
-    assert "data-live" not in second.text  # an older page stays as it is
-
-
-async def test_a_list_without_payments_says_so_and_names_the_filter_to_drop(console: Console) -> None:
-    browser = await console.logged_in(Scope.READ)
-    assert "This account has no payments yet." in text_of((await browser.get("/payments")).text)
-    page = (await browser.get("/payments?status=needs_review&currency=EUR&amount_from=10")).text
-    assert "No payment of this account matches. Look without: status , currency , amount from" in text_of(page)
-    assert 'href="/console/payments?currency=EUR&amp;amount_from=10"' in page
-
-
-async def test_filters_choose_payments(console: Console) -> None:
-    paid = await settled(console, "paid", Status.SUCCESS)
-    failed = await settled(console, "failed", Status.FAILED_FINAL, decline_code="card_declined")
-    large = await accepted(console, "large", amount_minor=123_456)
-    yen = await accepted(console, "yen", currency="JPY", amount_minor=500)
-    browser = await console.logged_in(Scope.READ)
-
-    async def found(query: str) -> set[str]:
-        page = await browser.get(f"/payments?{query}")
-        assert page.status == 200, text_of(page.text)
-        return set(listed(page.text))
-
-    assert await found("status=success") == {str(paid.id)}
-    assert await found("status=success&status=failed_final") == {str(paid.id), str(failed.id)}
-    assert await found("currency=USD&amount_from=1,234.56") == {str(large.id)}
-    assert await found("currency=USD&amount_to=4.40") == {str(paid.id), str(failed.id)}
-    assert await found("currency=JPY&amount_from=500&amount_to=500") == {str(yen.id)}
-    assert await found("provider=test") == {str(paid.id), str(failed.id)}
-    assert await found("from=2020-01-01&to=2020-01-02T08:00") == set()
-    assert len(await found("from=2020-01-01")) == 4
-    assert await found("nonsense=1") == {str(one.id) for one in (paid, failed, large, yen)}
-
-
-@pytest.mark.parametrize(
-    ("query", "problem"),
-    [
-        ("status=paid", "The statuses are canceled"),
-        ("currency=usd", "three capital letters"),
-        ("amount_from=10", "An amount takes a currency"),
-        ("currency=USD&amount_from=1.234", "looks like 1,234.55"),
-        ("currency=JPY&amount_to=1.5", "looks like 1,234."),
-        ("currency=USD&amount_to=-1", "looks like"),
-        ("currency=USD&amount_to=9999999999999999", "No payment is that large"),
-        ("from=yesterday", "A time looks like 2026-11-30"),
-        ("to=2026-13-01", "A time looks like"),
-        ("after=xyz", "begin with the newest"),
-        ("q=" + "x" * 501, "up to 500 characters"),
-        ("q=key:a%20b", "no spaces"),
-        ("q=a%00b", "NUL"),
-        ("provider=" + "x" * 501, "up to 500 characters"),
-    ],
-)
-async def test_a_filter_that_means_nothing_says_what_is_wrong(console: Console, query: str, problem: str) -> None:
-    await accepted(console)
-    page = await (await console.logged_in(Scope.READ)).get(f"/payments?{query}")
-    assert page.status == 400
-    assert problem in text_of(page.text)
-    assert listed(page.text) == []
-
-
-async def test_an_id_or_a_key_at_the_provider_leads_to_its_payment(console: Console) -> None:
-    payment = await accepted(console)
-    browser = await console.logged_in(Scope.READ)
-    for text in (str(payment.id), f"pay_{payment.id.hex}", f"{payment.id}:3"):
-        answer = await browser.get(f"/payments?q={text}")
-        assert (answer.status, answer.location) == (303, f"/console/payments/{payment.id}")
-
-
-async def test_an_id_that_is_none_is_searched_as_a_key_and_the_page_says_so(console: Console) -> None:
-    key = str(uuid4())
-    payment = await accepted(console, key)
-    page = await (await console.logged_in(Scope.READ)).get(f"/payments?q={key}")
-    assert listed(page.text) == [str(payment.id)]
-    assert f"no payment with this id. Searched for the idempotency key {key}" in text_of(page.text)
-
-
-async def test_a_search_states_its_meaning_and_offers_the_others(console: Console) -> None:
-    payment = await accepted(console, "A-1", metadata={"order": "A-1001"})
-    paid = await settled(console, "B-1", Status.SUCCESS, provider_ref="ch_9")
-    browser = await console.logged_in(Scope.READ)
-    by_key = await browser.get("/payments?q=A-1")
-    assert listed(by_key.text) == [str(payment.id)]
-    assert "Searched for the idempotency key A-1 ; instead: the provider's reference" in text_of(by_key.text)
-    by_metadata = await browser.get("/payments?q=metadata.order=A-1001")
-    assert listed(by_metadata.text) == [str(payment.id)]
-    assert "Searched for the metadata order = A-1001" in text_of(by_metadata.text)
-    assert "data-live" not in by_metadata.text
-    assert listed((await browser.get("/payments?q=ref:ch_9")).text) == [str(paid.id)]
 
 
 async def test_the_page_of_a_payment_tells_its_story(console: Console) -> None:
@@ -351,47 +222,6 @@ async def test_a_key_that_reads_sees_no_buttons_and_may_not_act(console: Console
         assert "<dialog" not in page
         assert (await act(browser, payment, action, {"as": "success", "reason": "x"})).status == 403
         assert (await now(console, payment)).version == payment.version
-
-
-async def test_a_search_that_is_too_long_says_so_and_is_not_repeated(console: Console) -> None:
-    browser = await console.logged_in(Scope.READ)
-    page = await browser.get(f"/payments?q={'x' * 3_000}")
-    assert page.status == 400
-    assert "A search has up to 500 characters" in text_of(page.text)
-    assert "x" * 502 not in page.text
-    # The server reads no address of ten kilobytes: no page of the console sends one.
-    longer = await browser.get(f"/payments?q={'x' * 10_000}")
-    assert longer.status == 414
-    assert "up to 4096 bytes" in longer.text
-
-
-@pytest.mark.parametrize(
-    ("error", "said"), [(StoreUnavailable("gone"), "does not answer"), (StoreBusy("canceled"), "is too busy")]
-)
-async def test_while_postgres_is_away_the_page_says_so_and_keeps_the_filter(
-    console: Console, monkeypatch: pytest.MonkeyPatch, error: StoreUnavailable, said: str
-) -> None:
-    browser = await console.logged_in(Scope.READ)
-
-    async def fail(*_: object, **__: object) -> None:
-        raise error
-
-    monkeypatch.setattr(console.services.lists, "page", fail)
-    page = await browser.get("/payments?provider=http")
-    assert page.status == 503
-    assert f"Postgres {said}: the payments cannot be read." in text_of(page.text)
-    assert 'name="provider" value="http"' in page.text
-    part = await browser.get("/payments?part=1")
-    assert (part.status, "<" in part.text) == (503, False)
-
-
-async def test_a_search_that_has_to_wait_says_for_how_long(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    browser = await console.logged_in(Scope.READ)
-    monkeypatch.setattr("okane.console.payment_search.SEARCHES", 0)
-    page = await browser.get("/payments?q=metadata.order=7")
-    assert (page.status, page.headers["Retry-After"]) == (429, "2")
-    assert "Too many searches run at this moment" in text_of(page.text)
-    assert (await browser.get("/payments")).status == 200
 
 
 async def test_while_redis_is_away_a_payment_is_shown_without_its_place(
