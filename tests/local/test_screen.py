@@ -79,3 +79,14 @@ def test_the_summary_shows_a_key_to_pay_with_unless_the_money_is_somebodys(tmp_p
     live = shown(tmp_path, "sk_live_x")
     assert "sk_live_x" not in live
     assert f"Authorization: Bearer $(cat {tmp_path / 'api-key'})" in live
+
+
+def test_the_summary_has_the_address_of_the_console(tmp_path: Path) -> None:
+    url = "http://127.0.0.1:6/console/"
+    where = replace(ENDPOINTS, console_url=url)
+    for key, text in ((None, url), ("sk_test_x", f"{url}  (log in with the API key)")):
+        rows, _ = summary(
+            replace(where, api_key=key), data=tmp_path, logs=tmp_path, pids={}, kept_key=tmp_path / "api-key"
+        )
+        assert [label for label, _ in rows][:3] == ["API", "API key", "Console"]
+        assert dict(rows)["Console"] == text
