@@ -105,10 +105,14 @@ class DeadLetterScreens:
         return await perform(request, run, filter=fields.document())
 
     async def _preview(
-        self, request: web.Request, action: Action, *, status: int = HTTPStatus.OK, fields: DeadFields | None = None
+        self, request: web.Request, action: Action, *, changed: tuple[DeadFields, int] | None = None
     ) -> web.Response:
-        fields = fields or DeadFields.read(request.query)
-        limit = number_of(request.query, "limit", least=1, most=MAX_BULK, default=DEFAULT_BULK)
+        """Return the page of a dry run; `changed`: the filter and the count of one whose selection has changed since."""
+        if changed is None:
+            fields = DeadFields.read(request.query)
+            limit = number_of(request.query, "limit", least=1, most=MAX_BULK, default=DEFAULT_BULK)
+        else:
+            fields, limit = changed
         limit = len(fields.ids) or limit
         letters = await self._select(request, fields, limit + 1)
         chosen = letters[:limit]
@@ -116,7 +120,7 @@ class DeadLetterScreens:
         return render(
             request,
             f"dead_{action}.html",
-            status=status,
+            status=HTTPStatus.OK if changed is None else HTTPStatus.CONFLICT,
             fields=fields,
             letters=chosen[:PAGE],
             count=len(chosen),
@@ -124,7 +128,7 @@ class DeadLetterScreens:
             retried=len(dry.retried),
             kept=len(dry.kept),
             fingerprint=fingerprint(chosen),
-            has_changed=status == HTTPStatus.CONFLICT,
+            has_changed=changed is not None,
         )
 
     async def _confirmed(self, request: web.Request, fields: DeadFields, form: Form) -> Sequence[DeadPayment] | Shown:
@@ -136,7 +140,7 @@ class DeadLetterScreens:
         if len(letters) == count and fingerprint(letters) == text_of(form, "fingerprint"):
             return letters
         action: Action = "purge" if request.path.endswith("/purge") else "replay"
-        page = await self._preview(request, action, status=HTTPStatus.CONFLICT, fields=fields)
+        page = await self._preview(request, action, changed=(fields, count))
         return Shown(page, "refused: the dead letters have changed since the dry run")
 
     async def _select(self, request: web.Request, fields: DeadFields, limit: int) -> Sequence[DeadPayment]:
