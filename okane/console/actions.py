@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
+from okane.console.client_address import ORIGIN
 from okane.console.gate import SCREEN
 from okane.console.page_errors import PageError
 from okane.console.rendering import PAGES, cookie_path, redirect
@@ -97,8 +98,15 @@ def redirect_with_message(request: web.Request, to: str, message: str) -> web.St
     pages = request.app[PAGES]
     response = redirect(to)
     value = pages.signer.write_message(message, session_of(request).id)
-    path = cookie_path(pages.links)
-    response.set_cookie(MESSAGE_COOKIE, value, path=path, max_age=MESSAGE_S, httponly=True, samesite="Strict")
+    response.set_cookie(
+        MESSAGE_COOKIE,
+        value,
+        path=cookie_path(pages.links),
+        max_age=MESSAGE_S,
+        httponly=True,
+        samesite="Strict",
+        secure=request[ORIGIN].is_https,
+    )
     return response
 
 

@@ -31,6 +31,9 @@ class Origin:
         return origin.lower() == f"{'https' if self.is_https else 'http'}://{self.host.lower()}"
 
 
+ORIGIN = web.RequestKey("origin", Origin)  # set by the gate
+
+
 def origin_of(request: web.BaseRequest, proxies: Sequence[Network]) -> Origin:
     """Return where a request came from."""
     peer = _parse(request.remote)

@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from okane.api_key import ACCOUNT, Scope
-from okane.console.client_address import Network, Origin, origin_of
+from okane.console.client_address import ORIGIN, Network, origin_of
 from okane.console.page_errors import PageError
 from okane.console.rendering import Pages, cookie_path, is_part, redirect
 from okane.console.session import COOKIE, LIFETIME, SESSION, Session, Ticket
@@ -78,8 +78,8 @@ class Gate:
 
         async def checked(request: web.Request) -> web.StreamResponse:
             with Deadline(REQUEST_TIMEOUT_S + screen.extra_s):
+                request[SCREEN], request[ORIGIN] = screen, origin_of(request, self._proxies)
                 self._check_host(request)
-                request[SCREEN] = screen
                 if screen.public:
                     if request.method == "POST":
                         self.check_same_origin(request)
@@ -96,13 +96,9 @@ class Gate:
 
         return checked
 
-    def origin(self, request: web.Request) -> Origin:
-        """Return where a request came from."""
-        return origin_of(request, self._proxies)
-
     async def session_in(self, request: web.Request) -> Session | None:
         """Return the session of a request, or None. Raises StoreUnavailable."""
-        address = self.origin(request).address
+        address = request[ORIGIN].address
         if self._keys is None:
             return Session(key="", id=self._anonymous_id, account_id=ACCOUNT, scopes=frozenset(Scope), address=address)
         cookie = request.cookies.get(COOKIE)
@@ -122,7 +118,7 @@ class Gate:
             httponly=True,
             # Strict would take the session from every link in a chat. No GET changes anything, and a POST needs a token.
             samesite="Lax",
-            secure=self.origin(request).is_https,
+            secure=request[ORIGIN].is_https,
         )
 
     def end_session(self, session_id: str) -> None:
@@ -137,7 +133,7 @@ class Gate:
         """Raise PageError for a POST that no page of the console sent, or that is not a form."""
         sites = request.headers.getall("Sec-Fetch-Site", ())
         origins = request.headers.getall("Origin", ())
-        own = self.origin(request)
+        own = request[ORIGIN]
         is_own = list(sites) == ["same-origin"] if sites else len(origins) == 1 and own.is_own(origins[0])
         if not is_own:
             raise PageError(
@@ -183,7 +179,7 @@ class Gate:
             log.warning("console_audit_unwritten", action=entry.action, reason=str(unwritten))
 
     def _check_host(self, request: web.Request) -> None:
-        if self._guard is not None and not self._guard.allows_host(self.origin(request).host):
+        if self._guard is not None and not self._guard.allows_host(request[ORIGIN].host):
             raise PageError(
                 HTTPStatus.MISDIRECTED_REQUEST,
                 "Host names neither this machine nor a name in OKANE_ALLOWED_HOSTS, which a console without keys requires.",

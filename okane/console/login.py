@@ -7,6 +7,7 @@ from http import HTTPStatus
 from aiohttp import web
 
 from okane import api_key
+from okane.console.client_address import ORIGIN
 from okane.console.gate import Gate
 from okane.console.login_limit import LoginLimit
 from okane.console.rendering import Pages, cookie_path, redirect, render
@@ -42,7 +43,7 @@ class LoginScreens:
         wanted = self._wanted(str(form.get("next", "")))
         if self._keys is None:
             return redirect(wanted)
-        address = self._gate.origin(request).address
+        address = request[ORIGIN].address
         wait_s = await self._limit.wait_s(address)
         if wait_s:
             problem = f"Too many attempts to log in. Try again in {wait_s} s."

@@ -69,6 +69,13 @@ async def test_behind_a_proxy_with_tls_the_cookie_is_secure(database_url: str, r
     async with serve_console(database_url, redis_url, console_proxies="127.0.0.0/8") as console:
         browser = await console.browser(X_Forwarded_Proto="https")
         assert "; Secure" in (await browser.log_in(await console.key())).headers["Set-Cookie"]
+        key = await console.key(Scope.READ)
+        # The test's own connection is not encrypted, so the client has to be told to send the cookie.
+        signed = {morsel.key: morsel.value for morsel in browser.client.cookie_jar}
+        sender = await console.browser(X_Forwarded_Proto="https", Cookie=f"{COOKIE}={signed[COOKIE]}")
+        done = await sender.submit(f"/keys/{key[:20]}/revoke")
+        assert done.headers["Set-Cookie"].startswith("okane_console_message=")
+        assert "; Secure" in done.headers["Set-Cookie"]
 
 
 @pytest.mark.parametrize(
