@@ -10,6 +10,8 @@ from uuid import UUID
 
 from okane.console.assets import Assets
 
+MAX_ADDRESS = 3500  # bytes: the console's server takes 4096, many proxies not much more
+
 
 @dataclass(frozen=True, slots=True)
 class Links:
@@ -25,7 +27,9 @@ class Links:
         return f"{self.base}/"
 
     def login(self, next_path: str = "") -> str:
-        return self._with("/login", next=next_path)
+        """Return the address of the log-in, and from there of a path: without it where servers would find it too long."""
+        address = self._with("/login", next=next_path)
+        return address if len(address) <= MAX_ADDRESS else self._with("/login")
 
     def logout(self) -> str:
         return f"{self.base}/logout"

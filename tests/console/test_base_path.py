@@ -123,6 +123,13 @@ def test_query_parameters_without_a_value_are_left_out() -> None:
     assert links.payment("../../x?y") == "/console/payments/..%2F..%2Fx%3Fy"
 
 
+async def test_a_long_address_is_forgotten_at_the_log_in_rather_than_refused(console: Console) -> None:
+    browser = await console.browser()
+    refused = await browser.get(f"/payments?q={'%C3%A9' * 600}")  # twice as long again as a value of `next`
+    assert (refused.status, refused.location) == (303, "/console/login")
+    assert (await browser.get(refused.location)).status == 200
+
+
 async def at(console: Console, url: str) -> Browser:
     browser = await console.browser()
     return Browser(browser.client, url, console.base)
