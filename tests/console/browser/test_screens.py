@@ -38,7 +38,9 @@ async def payments_in_every_place(console: Console, database_url: str) -> dict[s
         await console.services.producer.publish(payment.id.bytes, lane="low")
         if status is not Status.PENDING:
             claim = await claimed(store, payment.id)
-            await store.settle(settlement(claim.payment, status, reason=MARKUP, decline_code=MARKUP[:30]))
+            event = "spent" if status is Status.FAILED_FINAL else status.value  # spent: a dead letter
+            settled = settlement(claim.payment, status, event=event, reason=MARKUP, decline_code=MARKUP[:30])
+            await store.settle(settled)
     endpoints = WebhookEndpointStore(database_url)
     found["endpoint"] = (await created(endpoints, url="https://hooks.example/<b>")).id
     await endpoints.aclose()
