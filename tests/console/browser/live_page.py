@@ -73,9 +73,9 @@ class LivePage:
     statuses: list[int] = field(default_factory=list)
 
     @classmethod
-    async def opened(cls, visitor: Visitor, *, at: datetime = AT) -> LivePage:
+    async def opened(cls, visitor: Visitor) -> LivePage:
         """Open the page in the visitor's window."""
-        live = cls(visitor, at=at)
+        live = cls(visitor)
         await visitor.page.add_init_script(_TIME)
         await visitor.page.route(f"**{PATH}", live.serve)
         await visitor.page.route(f"**{PATH}?part=1", live.serve_part)

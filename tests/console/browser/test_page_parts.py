@@ -11,32 +11,37 @@ from tests.console.browser.live_page import LivePage
 from tests.console.browser.visitor import Visitor
 
 # The clocks of St. John's went back from 02:00 -02:30 to 01:00 -03:30 at 04:30 UTC on the first of November 2026.
-ZONES = [
-    ("Asia/Kathmandu", datetime(2026, 11, 30, 14, 4, 55, 123000, UTC), "2026-11-30 19:49:55.123 GMT+05:45"),
-    ("Asia/Kathmandu", datetime(2026, 12, 31, 18, 15, 0, 0, UTC), "2027-01-01 00:00:00.000 GMT+05:45"),
-    ("America/St_Johns", datetime(2026, 11, 1, 4, 15, 0, 1000, UTC), "2026-11-01 01:45:00.001 GMT-02:30"),
-    ("America/St_Johns", datetime(2026, 11, 1, 5, 15, 0, 999000, UTC), "2026-11-01 01:45:00.999 GMT-03:30"),
-    ("UTC", datetime(2026, 2, 3, 4, 5, 6, 7000, UTC), "2026-02-03 04:05:06.007 UTC"),
-]
+ZONES = {
+    "Asia/Kathmandu": [
+        (datetime(2026, 11, 30, 14, 4, 55, 123000, UTC), "2026-11-30 19:49:55.123 GMT+05:45"),
+        (datetime(2026, 12, 31, 18, 15, 0, 0, UTC), "2027-01-01 00:00:00.000 GMT+05:45"),
+    ],
+    "America/St_Johns": [
+        (datetime(2026, 11, 1, 4, 15, 0, 1000, UTC), "2026-11-01 01:45:00.001 GMT-02:30"),
+        (datetime(2026, 11, 1, 5, 15, 0, 999000, UTC), "2026-11-01 01:45:00.999 GMT-03:30"),
+    ],
+}
 
 
-@pytest.mark.parametrize(("zone", "at", "text"), ZONES)
+@pytest.mark.parametrize("zone", ZONES)
 async def test_the_switch_shows_times_in_the_zone_of_the_browser_and_names_it(
-    new_visitor: NewVisitor, zone: str, at: datetime, text: str
+    new_visitor: NewVisitor, zone: str
 ) -> None:
     visitor = await new_visitor(timezone_id=zone)
-    live = await LivePage.opened(visitor, at=at)
+    live = await LivePage.opened(visitor)
     time, switch = visitor.page.locator("time"), visitor.page.locator("#zone")
-    written = f"{at.isoformat(sep=' ', timespec='milliseconds')[:23]} UTC"
-    assert await time.inner_text() == written
-    await switch.click()
-    assert await time.inner_text() == text
-    live.state = "settled"
-    await live.poll()
-    assert await time.inner_text() == text, "a region that changes keeps the zone"
-    await visitor.page.reload()
-    assert await time.inner_text() == text, "so does the next page"
-    if zone != "UTC":
+    for at, text in ZONES[zone]:
+        live.at, live.state = at, "waiting"
+        written = f"{at.isoformat(sep=' ', timespec='milliseconds')[:23]} UTC"
+        await visitor.page.reload()
+        assert await time.inner_text() == written
+        await switch.click()
+        assert await time.inner_text() == text
+        live.state = "settled"
+        await live.poll()
+        assert await time.inner_text() == text, "a region that changes keeps the zone"
+        await visitor.page.reload()
+        assert await time.inner_text() == text, "so does the next page"
         await switch.click()
         assert await time.inner_text() == written
 
