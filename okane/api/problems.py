@@ -92,8 +92,7 @@ class Problem(Exception):
             "Connection": "close",
             **self.headers,
         }
-        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        return f"HTTP/1.1 {self.status.value} {self.status.phrase}\r\n{head}\r\n".encode() + body
+        return last_answer(self.status, fields, body)
 
     def document(self, *, max_errors: int = MAX_ERRORS) -> dict[str, object]:
         """Return the members that do not depend on the request, with at most `max_errors` of the errors."""
@@ -116,6 +115,12 @@ class Problem(Exception):
         if instance is not None:
             document["instance"] = _text(instance)
         return json.dumps(document).encode()
+
+
+def last_answer(status: HTTPStatus, headers: Mapping[str, str], body: bytes) -> bytes:
+    """Return an answer as bytes. The headers state its length, and that the connection ends."""
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 {status.value} {status.phrase}\r\n{head}\r\n".encode() + body
 
 
 def shortened(name: str) -> str:

@@ -15,7 +15,7 @@ from okane.app.metrics_server import serving_metrics
 from okane.app.resources import Resources, needed
 from okane.app.start_checks import check_servers
 from okane.config import Settings
-from okane.console.app import build_console
+from okane.console.app import build_console, refused
 from okane.console.services import open_services
 from okane.errors import SetupError
 from okane.origin_guard import is_loopback
@@ -53,6 +53,7 @@ async def run_console(settings: Settings) -> None:
                 settings.console_port,
                 limits=ConnectionLimits.of(settings),
                 drain=settings.drain,
+                refusal_text=refused(app),
             )
         )
         process.tune_gc()

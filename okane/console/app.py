@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import MappingProxyType
 
 from aiohttp import web
@@ -16,6 +16,7 @@ from okane.console.links import Links
 from okane.console.login import LoginScreens
 from okane.console.login_limit import LoginLimit
 from okane.console.page_errors import error_page
+from okane.console.refusals import Refusal, refusal_pages
 from okane.console.rendering import PAGES, Pages, redirect
 from okane.console.screens import SCREENS, Screens
 from okane.console.secret import load_signer
@@ -38,6 +39,11 @@ HEADERS: Mapping[str, str] = MappingProxyType(
 )
 
 KEYS = web.AppKey("keys", SessionKeys)
+
+
+def refused(app: web.Application) -> Callable[[Refusal], tuple[Mapping[str, str], bytes]]:
+    """Return the function by which the server of a console answers what is not a request: with a page."""
+    return refusal_pages(app[PAGES], HEADERS)
 
 
 def build_console(services: ConsoleServices) -> web.Application:

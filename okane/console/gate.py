@@ -17,6 +17,7 @@ from aiohttp.typedefs import Handler
 
 from okane.api_key import ACCOUNT, Scope
 from okane.console.client_address import ORIGIN, Network, origin_of
+from okane.console.form_body import FORM, read_form
 from okane.console.page_errors import PageError
 from okane.console.rendering import Pages, cookie_path, is_part, redirect
 from okane.console.session import COOKIE, LIFETIME, SESSION, Session, Ticket
@@ -29,7 +30,6 @@ from okane.store.console_audit import AuditEntry, ConsoleAuditStore
 log = structlog.get_logger("okane.console")
 
 REQUEST_TIMEOUT_S = 10.0  # the longest that a request waits for silent servers
-FORM = "application/x-www-form-urlencoded"
 MAX_ENDED = 10_000  # sessions that were logged out
 
 
@@ -83,6 +83,7 @@ class Gate:
                 if screen.public:
                     if request.method == "POST":
                         self.check_same_origin(request)
+                        await read_form(request)
                     return await handler(request)
                 session = await self.session_in(request)
                 if session is None:
@@ -147,7 +148,8 @@ class Gate:
         """Raise PageError for an action that the session may not take, and write the refusal down."""
         try:
             self.check_same_origin(request)
-            self._check_permission(screen, session, str((await request.post()).get("csrf", "")))
+            form = await read_form(request)
+            self._check_permission(screen, session, str(form.get("csrf", "")))
         except PageError as error:
             await self._note_refusal(request, screen, session, error)
             raise

@@ -75,6 +75,11 @@ class Pages:
         """Return the text of a part that is the same for every session. A template that uses `session` is an error."""
         return self._environment.get_template(template).render(context)
 
+    def error_text(self, *, title: str, text: str) -> str:
+        """Return the text of an error page that belongs to no request, and so to no session."""
+        context = {"session": None, "csrf": "", "now": self.now(), "message": None, "path": self.links.overview()}
+        return self.text_without_session("error.html", {**context, "title": title, "text": text})
+
     def message(self, request: web.Request) -> str | None:
         """Return the message that the action before this page left for its session."""
         session, cookie = request.get(SESSION), request.cookies.get(MESSAGE_COOKIE)

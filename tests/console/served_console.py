@@ -12,13 +12,14 @@ from typing import Any
 from uuid import uuid4
 
 import aiohttp
+from aiohttp import web
 from yarl import URL
 
 from okane.api.http.connection_limits import ConnectionLimits
 from okane.api.http.server import serving
 from okane.api_key import ACCOUNT, Mode, NewKey, Scope
 from okane.config import Settings
-from okane.console.app import build_console
+from okane.console.app import build_console, refused
 from okane.console.services import ConsoleServices, open_services
 from okane.lanes import payments_stream
 
@@ -120,7 +121,7 @@ class Console:
 
 @contextlib.asynccontextmanager
 async def serve_console(
-    database_url: str, redis_url: str, *, now: Any = None, **changed: Any
+    database_url: str, redis_url: str, *, now: Any = None, limits: ConnectionLimits = LIMITS, **changed: Any
 ) -> AsyncIterator[Console]:
     """Serve the console over these two servers, on a stream of its own."""
     settings = Settings(_env_file=None, **{"console_secret": SECRET, "drain": timedelta(seconds=1), **changed})
@@ -128,10 +129,14 @@ async def serve_console(
     clock = {} if now is None else {"now": now}
     async with (
         open_services(settings, database_url=database_url, redis_url=redis_url, stream=stream, **clock) as services,
-        serving(build_console(services), "127.0.0.1", 0, limits=LIMITS, drain=timedelta(seconds=1)) as url,
+        _serving(build_console(services), limits) as url,
         contextlib.AsyncExitStack() as browsers,
     ):
         yield Console(services, url, settings.console_base, browsers)
+
+
+def _serving(app: web.Application, limits: ConnectionLimits) -> contextlib.AbstractAsyncContextManager[str]:
+    return serving(app, "127.0.0.1", 0, limits=limits, drain=timedelta(seconds=1), refusal_text=refused(app))
 
 
 def text_of(page: str) -> str:

@@ -1,7 +1,7 @@
 """One client's connection: its deadlines, and the answer to bytes that are not a request.
 
 Guarantee: a client that sends nothing, or sends too slowly, loses its connection. Bytes that cannot be read as HTTP are
-answered in problem+json and counted, and log nothing above debug.
+answered in problem+json (or in the server's own form) and counted, and log nothing above debug.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import structlog
 from aiohttp import web
 from aiohttp.http import HttpProcessingError, RawRequestMessage
 
-from okane.api import request_ids
 from okane.api.http import protocol_errors
 from okane.api.http.aiohttp_internals import AiohttpConnection
 from okane.api.http.connection_limits import ConnectionGate
@@ -77,7 +76,7 @@ class ServerConnection(AiohttpConnection):
         if not self._gate.admit():
             self.closes_at_once = True  # its bytes are not parsed
             self._gate.count_refusal(protocol_errors.FULL)
-            socket.write(protocol_errors.FULL.on_the_wire(request_id=request_ids.new_id()))
+            socket.write(self._gate.refusal_bytes(protocol_errors.FULL))
             socket.close()
             return
         self._socket = socket
@@ -209,7 +208,7 @@ class ServerConnection(AiohttpConnection):
         if self.waiter is not None:
             self.waiter.cancel()
         if self._socket is not None and not self._socket.is_closing():
-            self._socket.write(refusal.on_the_wire(request_id=request_ids.new_id()))
+            self._socket.write(self._gate.refusal_bytes(refusal))
             self._socket.write_eof()
             self._flush_timer = self._flush_timer or self.loop.call_later(LINGER_S, self._socket.abort)
 

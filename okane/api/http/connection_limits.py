@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from okane import open_files
+from okane.api import request_ids
 from okane.api.http import protocol_errors
-from okane.api.problems import Problem
+from okane.api.problems import Problem, last_answer
 from okane.config import Settings
 
 log = structlog.get_logger("okane.api")
+
+# The headers and the text of the answer to what no route has answered, for servers that do not answer in problem+json.
+RefusalText = Callable[[Problem], tuple[Mapping[str, str], bytes]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +60,16 @@ class ConnectionGate:
     """Admits connections up to the limit and counts them. `leaving` is set while every answer ends its connection."""
 
     def __init__(
-        self, limits: ConnectionLimits, metrics: ConnectionMetrics | None = None, leaving: asyncio.Event | None = None
+        self,
+        limits: ConnectionLimits,
+        metrics: ConnectionMetrics | None = None,
+        leaving: asyncio.Event | None = None,
+        refusal_text: RefusalText | None = None,
     ) -> None:
         self.limits = limits
         self.leaving = leaving or asyncio.Event()
         self._metrics = metrics
+        self.refusal_text = refusal_text
         self._open = 0
 
     def admit(self) -> bool:
@@ -80,6 +90,13 @@ class ConnectionGate:
         log.debug("request_refused", reason=refusal.code)
         if self._metrics is not None:
             self._metrics.refused.labels(refusal.code).inc()
+
+    def refusal_bytes(self, refusal: Problem) -> bytes:
+        """Return the answer to bytes that are not a request."""
+        if self.refusal_text is None:
+            return refusal.on_the_wire(request_id=request_ids.new_id())
+        headers, body = self.refusal_text(refusal)
+        return last_answer(refusal.status, {**headers, "Content-Length": str(len(body)), "Connection": "close"}, body)
 
     def _show(self) -> None:
         if self._metrics is not None:

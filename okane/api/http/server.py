@@ -18,7 +18,7 @@ from okane.api.answer import NO_STORE
 from okane.api.http import aiohttp_internals, protocol_errors
 from okane.api.http.aiohttp_internals import AiohttpRunner
 from okane.api.http.connection import ServerConnection
-from okane.api.http.connection_limits import ConnectionGate, ConnectionLimits, ConnectionMetrics
+from okane.api.http.connection_limits import ConnectionGate, ConnectionLimits, ConnectionMetrics, RefusalText
 from okane.api.http.fast_connection import FastConnection
 from okane.api.http.fast_path import FastPath
 from okane.api.http.listener import Listener, listen, take_over
@@ -45,11 +45,13 @@ async def serving(
     fast_path: FastPath | None = None,
     share_port: bool = False,
     leaving: asyncio.Event | None = None,
+    refusal_text: RefusalText | None = None,
 ) -> AsyncIterator[str]:
     """Serve inside the block, on every address of `host` (see `binding`); yields the base URL of the first.
 
     At its end the server stops listening and lets requests in hand finish. Once `leaving` is set, every answer ends its
-    connection (`Connection: close`), so that clients go elsewhere while new connections are still accepted.
+    connection (`Connection: close`), so that clients go elsewhere while new connections are still accepted. `refusal_text`
+    answers what is not a request, instead of problem+json.
     """
     runner = GuardedRunner(
         app,
@@ -57,6 +59,7 @@ async def serving(
         metrics=metrics,
         fast_path=fast_path,
         leaving=leaving,
+        refusal_text=refusal_text,
         shutdown_timeout=drain.total_seconds(),
     )
     await runner.setup()
@@ -93,10 +96,11 @@ class GuardedRunner(AiohttpRunner):
         metrics: ConnectionMetrics | None = None,
         fast_path: FastPath | None = None,
         leaving: asyncio.Event | None = None,
+        refusal_text: RefusalText | None = None,
         shutdown_timeout: float = 60.0,
     ) -> None:
         super().__init__(app, handle_signals=False, access_log=None, shutdown_timeout=shutdown_timeout)
-        self._gate = ConnectionGate(limits, metrics, leaving)
+        self._gate = ConnectionGate(limits, metrics, leaving, refusal_text)
         self._fast_path = fast_path
 
     def build_server(self, server: web.Server) -> web.Server:
@@ -145,6 +149,11 @@ class GuardedServer(web.Server):
 
     def _last_answer(self, refusal: Problem) -> web.Response:
         self._gate.count_refusal(refusal)
+        if self._gate.refusal_text is not None:
+            headers, body = self._gate.refusal_text(refusal)
+            own = web.Response(status=refusal.status, headers=headers, body=body)
+            own.force_close()
+            return own
         request_id = request_ids.new_id()
         response = refusal.answer(instance=None, request_id=request_id).response()
         response.headers.update({"X-Request-Id": request_id, "Cache-Control": NO_STORE})
