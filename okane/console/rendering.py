@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping
@@ -29,6 +30,27 @@ class SharedPart:
     tag: str
 
 
+@functools.cache
+def compiled_templates() -> Environment:
+    """Return the templates, compiled: half a second of work, once for the process.
+
+    It has no variables of a console, of which a process (that of a test) may have several.
+    """
+    environment = Environment(
+        loader=PackageLoader("okane.console", "templates"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        auto_reload=False,
+        cache_size=-1,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(formats.FILTERS)
+    for name in environment.list_templates():
+        environment.get_template(name)  # a mistake in one ends the start, not a page
+    return environment
+
+
 class Pages:
     """The templates, and the variables that all of them have:
 
@@ -45,24 +67,14 @@ class Pages:
         self.read_only = read_only
         self.shared: dict[str, SharedPart] = {}  # by the template of the part
         self.id = secrets.token_hex(8)  # another process may have other templates
-        self._environment = Environment(
-            loader=PackageLoader("okane.console", "templates"),
-            autoescape=select_autoescape(default=True, default_for_string=True),
-            undefined=StrictUndefined,
-            auto_reload=False,
-            cache_size=-1,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._environment.filters.update(formats.FILTERS)
-        self._environment.globals.update(links=links, read_only=read_only, has_login=login)
-        for name in self._environment.list_templates():
-            self._environment.get_template(name)  # a mistake in one ends the start, not a page
+        self._constants = {"links": links, "read_only": read_only, "has_login": login}
+        self._environment = compiled_templates()
 
     def text(self, request: web.Request, template: str, message: str | None, context: Mapping[str, Any]) -> str:
         """Return the text of a page or a part."""
         session: Session | None = request.get(SESSION)
         shared = {
+            **self._constants,
             "session": session,
             "csrf": "" if session is None else self.signer.csrf_token(session.id),
             "now": self.now(),
@@ -73,7 +85,7 @@ class Pages:
 
     def text_without_session(self, template: str, context: Mapping[str, Any]) -> str:
         """Return the text of a part that is the same for every session. A template that uses `session` is an error."""
-        return self._environment.get_template(template).render(context)
+        return self._environment.get_template(template).render({**self._constants, **context})
 
     def error_text(self, *, title: str, text: str) -> str:
         """Return the text of an error page that belongs to no request, and so to no session."""

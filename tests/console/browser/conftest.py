@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_asyncio
 
 from tests.console.browser.visitor import CHROMIUM, Visitor
-from tests.console.served_console import Console
+from tests.console.served_console import Console, serve_console
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser
@@ -17,9 +18,17 @@ if TYPE_CHECKING:
 NewVisitor = Callable[..., Awaitable[Visitor]]
 
 
-@pytest.fixture
+@pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makemodule() -> Generator[None, pytest.Module, pytest.Module]:
+    """Run the tests of this folder, and so their fixtures, on one event loop, that of Chromium's driver."""
+    module = yield
+    module.add_marker(pytest.mark.asyncio(loop_scope="session"))
+    return module
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def chromium() -> AsyncIterator[Browser]:
-    """A Chromium of this test's own."""
+    """The Chromium of all tests: to start one takes longer than most of them. Each has windows of its own in it."""
     if CHROMIUM is None:
         pytest.skip("needs Chromium (Debian: apt install chromium)")
     from playwright.async_api import async_playwright  # noqa: PLC0415 - collected where it is not installed
@@ -31,7 +40,14 @@ async def chromium() -> AsyncIterator[Browser]:
         await browser.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
+async def console(database_url: str, redis_url: str) -> AsyncIterator[Console]:
+    """A served console with the default settings, on the loop of the browser."""
+    async with serve_console(database_url, redis_url) as served:
+        yield served
+
+
+@pytest_asyncio.fixture(loop_scope="session")
 async def new_visitor(chromium: Browser, console: Console) -> AsyncIterator[NewVisitor]:
     """Makes visitors of `console`: `await new_visitor(timezone_id=..., java_script_enabled=False)`."""
     visitors: list[Visitor] = []
@@ -49,7 +65,7 @@ async def new_visitor(chromium: Browser, console: Console) -> AsyncIterator[NewV
     assert [complaint for visitor in visitors for complaint in visitor.complaints] == []
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def visitor(new_visitor: NewVisitor) -> Visitor:
     """A visitor who is not logged in."""
     return await new_visitor()

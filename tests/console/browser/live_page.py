@@ -6,25 +6,26 @@ is the test's: `status` and `text`.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from okane.console.app import HEADERS
 from okane.console.assets import Assets
-from okane.console.formats import FILTERS
 from okane.console.links import Links
+from okane.console.rendering import compiled_templates
 from okane.console.session import Session
 from tests.console.browser.visitor import Visitor
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from playwright.async_api import Route
 
 AT = datetime(2026, 11, 30, 14, 4, 55, 123000, UTC)
 PATH = "/live"
+_ASSETS = Assets.load()
 _IMPORTS = '{% from "macros.html" import time, clock, copy, open_dialog, dialog %}'
 REGION = """
 <p id="state">{{ state }}</p> <p>{{ time(at) }}</p>
@@ -57,6 +58,11 @@ addEventListener("DOMContentLoaded", () => {
   new MutationObserver(() => line.textContent && window.announced.push(line.textContent)).observe(line, { childList: true });
 });
 }"""
+
+
+@functools.cache
+def _compiled(template: str) -> Template:
+    return compiled_templates().from_string(template)
 
 
 @dataclass
@@ -128,13 +134,9 @@ class LivePage:
         return texts
 
     def _render(self, template: str) -> str:
-        environment = Environment(
-            loader=PackageLoader("okane.console", "templates"), autoescape=True, undefined=StrictUndefined
-        )
-        environment.filters.update(FILTERS)
         session = Session(key="sk_test_1", id="1", account_id="default", scopes=frozenset(), address="127.0.0.1")
-        return environment.from_string(template).render(
-            links=Links(self.visitor.console.base, Assets.load()),
+        return _compiled(template).render(
+            links=Links(self.visitor.console.base, _ASSETS),
             session=session,
             csrf="c" * 64,
             read_only=False,

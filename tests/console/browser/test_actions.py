@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import pytest
+import pytest_asyncio
 from aiohttp import web
 
 from okane.api_key import ACCOUNT, Scope
@@ -24,7 +24,7 @@ async def dead_letter(console: Console) -> Payment:
     return await store.get(claim.payment.id, account_id=ACCOUNT)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def other_site(console: Console) -> AsyncIterator[str]:
     """The address of a site whose page sends a form to the console as soon as it is opened."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import pytest_asyncio
 
 from tests.console.browser.live_page import LivePage
 from tests.console.browser.visitor import Visitor
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def live(visitor: Visitor) -> LivePage:
     """A page with one live region, open."""
     return await LivePage.opened(visitor)

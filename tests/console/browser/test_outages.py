@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import pytest
+import pytest_asyncio
 
 from okane.local.postgres import PostgresServer
 from okane.local.redis_server import RedisServer
@@ -13,14 +13,14 @@ from tests.console.browser.visitor import Visitor
 from tests.console.served_console import Console, serve_console
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def console(private_postgres: PostgresServer, private_redis: RedisServer) -> AsyncIterator[Console]:
     """A console over servers that the test may stop."""
     async with serve_console(private_postgres.url, private_redis.url) as served:
         yield served
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def overview(new_visitor: NewVisitor) -> Visitor:
     """A visitor of the overview, which notes whether its page is loaded again."""
     visitor = await new_visitor()
