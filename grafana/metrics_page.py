@@ -46,7 +46,7 @@ Without `http_sd_configs`, scrape `/metrics` of every process, and `/metrics/sys
 counters end in `_total`. Metrics that [redis_exporter](https://github.com/oliver006/redis_exporter) has too have the
 same names. No label holds an id, a key, or any other value that a client chooses; `consumer` has the names of
 workers, `code` at most 40 codes of a provider. Counters with a closed set of labels show 0 from the start. The target
-labels `role` (api, worker, dispatcher, system) and `process` (its name) come from `/http_sd`.
+labels `role` (api, worker, dispatcher, console, system) and `process` (its name) come from `/http_sd`.
 """
 
 

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from prometheus_client import generate_latest
 
-from grafana.metrics_page import registries
+from grafana.metrics_page import HEAD, registries
 from tests.grafana.boards import GRAFANA
 
 RULES = GRAFANA / "prometheus" / "rules.yml"
@@ -43,6 +43,15 @@ def test_each_alert_rings_when_it_should_and_only_then() -> None:
 @pytest.mark.parametrize("registry", registries(), ids=["process", "system"])
 def test_metrics_follow_the_naming_rules_of_prometheus(registry: object) -> None:
     promtool("check", "metrics", given=generate_latest(registry))  # type: ignore[arg-type]  # parametrize hands out object
+
+
+def test_the_alert_on_dead_processes_is_about_processes_of_every_role() -> None:
+    app = "\n".join(path.read_text() for path in (GRAFANA.parent / "okane" / "app").glob("*.py"))
+    roles = set(re.findall(r'serving_metrics\(\s*settings, resources, role="(\w+)"', app))
+    [watched] = re.findall(r'role=~"(\S+)"\} == 0', RULES.read_text())
+    assert set(watched.split("|")) == roles
+    [named] = re.findall(r"`role` \(([^)]*)\)", HEAD)
+    assert set(named.split(", ")) == roles | {"system"}
 
 
 def test_there_are_alerts() -> None:
