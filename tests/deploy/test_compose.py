@@ -23,6 +23,9 @@ SERVICES: dict[str, dict[str, Any]] = loaded(COMPOSE)["services"]
 OURS = sorted(name for name, service in SERVICES.items() if service["image"].startswith("okane:"))
 
 
+PROCESSES = ("api", "worker", "dispatcher", "console")  # each has metrics, and the check of the image
+
+
 def substituted(value: str) -> str:
     """Replace `${NAME:-default}` by its default and `${NAME:?message}` by `set-NAME`."""
     value = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
@@ -46,14 +49,14 @@ def test_it_follows_the_specification() -> None:
 
 
 def test_it_has_the_whole_stack() -> None:
-    assert set(OURS) == {"migrate", "api", "worker", "dispatcher", "provider"}
+    assert set(OURS) == {"migrate", "api", "worker", "dispatcher", "console", "provider"}
     assert set(SERVICES) - set(OURS) == {"postgres", "valkey", "prometheus", "grafana"}
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_every_setting_exists(name: str) -> None:
     settings = check_settings(environment(name), besides=["PGPASSWORD"])  # a variable of libpq
-    if name in ("api", "worker", "dispatcher"):
+    if name in PROCESSES:
         assert (settings.host, settings.metrics_host, settings.metrics_port) == ("0.0.0.0", "0.0.0.0", 9101)
 
 
@@ -78,14 +81,28 @@ def test_it_is_hardened(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"migrate"}))
 def test_it_is_checked(name: str) -> None:
     """The check is that of the image, or one in this file."""
-    assert name in ("api", "worker", "dispatcher") or SERVICES[name]["healthcheck"]["test"][0] == "CMD"
+    assert name in PROCESSES or SERVICES[name]["healthcheck"]["test"][0] == "CMD"
 
 
 def test_nothing_is_published_beyond_loopback() -> None:
     ports = [substituted(port) for service in SERVICES.values() for port in service.get("ports", [])]
-    assert len(ports) == 4
+    assert len(ports) == 5
     assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port) for port in ports), ports
     assert not any("network_mode" in service for service in SERVICES.values())
+
+
+def test_each_server_listens_where_its_port_is_published() -> None:
+    env = {name: check_settings(environment(name), besides=["PGPASSWORD"]) for name in PROCESSES}
+    for name, port in (("api", env["api"].port), ("console", env["console"].console_port)):
+        [published] = SERVICES[name]["ports"]
+        assert substituted(published).endswith(f":{port}")
+    assert env["console"].console_host == "0.0.0.0"
+    assert {one.console_host for name, one in env.items() if name != "console"} == {"127.0.0.1"}
+
+
+def test_the_secret_of_sessions_is_given_to_the_console_alone() -> None:
+    having = {name for name in SERVICES if "OKANE_CONSOLE_SECRET" in environment(name)}
+    assert having == {"console"}
 
 
 def test_the_servers_have_no_way_out() -> None:

@@ -46,11 +46,18 @@ PODS: Mapping[str, Manifest] = {
         ("Deployment", "okane-api"),
         ("Deployment", "okane-worker"),
         ("Deployment", "okane-dispatcher"),
+        ("Deployment", "okane-console"),
         ("Job", "okane-migrate"),
     )
 }
-PROCESSES = ("okane-api", "okane-worker", "okane-dispatcher")
-SECRET = {"DATABASE_URL": "postgresql://x/y", "REDIS_URL": "redis://x", "OKANE_WEBHOOK_MASTER": "x" * 32}
+PROCESSES = ("okane-api", "okane-worker", "okane-dispatcher", "okane-console")
+SERVING = ("okane-api", "okane-console")  # those that others send requests to
+SECRET = {
+    "DATABASE_URL": "postgresql://x/y",
+    "REDIS_URL": "redis://x",
+    "OKANE_WEBHOOK_MASTER": "x" * 32,
+    "OKANE_CONSOLE_SECRET": "x" * 32,
+}
 
 
 def container(name: str) -> Manifest:
@@ -78,13 +85,13 @@ def test_an_unknown_field_is_found() -> None:
 def test_every_kind_of_manifest_is_there() -> None:
     assert Counter(kind for kind, _ in ALL) == {
         "ConfigMap": 1,
-        "Deployment": 3,
+        "Deployment": 4,
         "Job": 1,
         "Namespace": 1,
-        "NetworkPolicy": 4,
-        "PodDisruptionBudget": 3,
+        "NetworkPolicy": 5,
+        "PodDisruptionBudget": 4,
         "ScaledObject": 1,
-        "Service": 2,
+        "Service": 3,
         "TriggerAuthentication": 1,
     }
     assert sum(1 for _ in manifests(BASE, KEDA, EXAMPLE)) == len(ALL)
@@ -148,7 +155,12 @@ def test_every_setting_exists_and_addresses_and_the_master_come_from_the_secret(
         assert container(name)["envFrom"] == [{"configMapRef": {"name": "okane"}}]
         assert given["OKANE_METRICS_ADVERTISE"] == {"fieldRef": {"fieldPath": "status.podIP"}}
         assert {"name": "metrics", "containerPort": settings.metrics_port} in container(name)["ports"]
-        assert settings.metrics_host == settings.host == "::"
+        assert settings.metrics_host == settings.host == settings.console_host == "::"
+
+
+def test_the_secret_of_sessions_is_given_to_the_console_alone() -> None:
+    having = {name for name in PODS if any(one["name"] == "OKANE_CONSOLE_SECRET" for one in container(name)["env"])}
+    assert having == {"okane-console"}
 
 
 def test_the_examples_settings_exist() -> None:
@@ -172,7 +184,8 @@ def test_probes_use_routes_and_ports_that_exist() -> None:
             assert container(name)[kind]["httpGet"] == {"path": "/healthz", "port": "metrics"}
         assert "metrics" in ports[name]
     assert container("okane-api")["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
-    assert "http" in ports["okane-api"]
+    assert container("okane-console")["readinessProbe"]["httpGet"] == {"path": "/healthz", "port": "http"}
+    assert {name for name in PROCESSES if "http" in ports[name]} == set(SERVING)
 
 
 def test_names_and_labels_agree() -> None:
@@ -188,12 +201,13 @@ def test_names_and_labels_agree() -> None:
             assert chosen(constraint["labelSelector"]["matchLabels"]) == {name}
         assert chosen(ALL["NetworkPolicy", name]["spec"]["podSelector"]["matchLabels"]) == {name}
     assert chosen(ALL["NetworkPolicy", "okane"]["spec"]["podSelector"]["matchLabels"]) == set(PODS)
-    assert chosen(ALL["Service", "okane-api"]["spec"]["selector"]) == {"okane-api"}
+    for name in SERVING:
+        assert chosen(ALL["Service", name]["spec"]["selector"]) == {name}
     assert chosen(ALL["Service", "okane-metrics"]["spec"]["selector"]) == set(PODS)
-    for kind, name in (("Service", "okane-api"), ("Service", "okane-metrics")):
-        [port] = ALL[kind, name]["spec"]["ports"]
+    for name in (*SERVING, "okane-metrics"):
+        [port] = ALL["Service", name]["spec"]["ports"]
         assert port["targetPort"] in {"http", "metrics"}
-        assert ALL[kind, name]["spec"]["type"] == "ClusterIP"
+        assert ALL["Service", name]["spec"]["type"] == "ClusterIP"
 
 
 def test_network_policies_allow_the_needed_ports_only() -> None:
@@ -201,9 +215,14 @@ def test_network_policies_allow_the_needed_ports_only() -> None:
     assert everywhere["policyTypes"] == ["Ingress", "Egress"]
     assert {port["port"] for rule in everywhere["ingress"] for port in rule["ports"]} == {9101}
     assert {port["port"] for rule in everywhere["egress"] for port in rule["ports"]} == {53, 9101, 5432, 6379}
-    [requests] = ALL["NetworkPolicy", "okane-api"]["spec"]["ingress"]
-    assert requests["from"]
-    assert [port["port"] for port in requests["ports"]] == [8080]
+    clients, listening = [], {"okane-api": check_settings({}).port, "okane-console": check_settings({}).console_port}
+    for name in SERVING:
+        [requests] = ALL["NetworkPolicy", name]["spec"]["ingress"]
+        [served] = [port["containerPort"] for port in container(name)["ports"] if port["name"] == "http"]
+        assert [port["port"] for port in requests["ports"]] == [served] == [listening[name]]
+        assert requests["from"]
+        clients.append(requests["from"])
+    assert clients[0] != clients[1]  # a client of the API need not reach the console
 
 
 def test_keda_reads_lag_and_pending_of_every_lane() -> None:

@@ -102,7 +102,7 @@ def test_the_services_of_compose_and_the_units_exist() -> None:
     for words in commands_with_prefix("docker compose "):
         assert words[2:4] == ["-f", "deploy/compose.yaml"]
         named = {word.partition("=")[0] for word in words[5:] if re.fullmatch(r"[a-z]+(=\d+)?", word)}
-        assert named - {"okane", "status", "doctor", "keys", "create"} <= services, words
+        assert named - {"okane", "status", "doctor", "keys", "create", "ana"} <= services, words
     units = {path.name for path in (DEPLOY / "systemd").glob("*.service")}
     named = set(
         re.findall(
