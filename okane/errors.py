@@ -15,7 +15,12 @@ class StoreUnavailable(OkaneError):
 
 
 class StoreBusy(StoreUnavailable):
-    """Postgres works, but a row was locked for too long, or a deadlock was broken: nothing was applied."""
+    """Postgres works, but a row was locked for too long, a deadlock was broken, or a statement was ended: nothing was
+    applied."""
+
+
+class StoreSlow(StoreBusy):
+    """Postgres works, but a statement took longer than its time-out, and was ended: nothing was applied."""
 
 
 class Overloaded(OkaneError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -84,6 +84,12 @@ def fingerprint(letters: Sequence[DeadPayment]) -> str:
         digest.update(letter.payment.id.bytes)
         digest.update(letter.payment.version.to_bytes(8, "big"))
     return digest.hexdigest()
+
+
+def read_shown(fields: Mapping[str, object]) -> Sequence[UUID]:
+    """Return the payments that a dry run has shown, as its form names them. Raises PageError."""
+    texts = text_of(fields, "shown", longest=MAX_IDS * 33).split(" ")
+    return [] if texts == [""] else _ids(texts)
 
 
 def write_place(place: Place) -> str:

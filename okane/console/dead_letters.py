@@ -6,6 +6,7 @@ Guarantee: an action changes the payments that its dry run has shown, or none. I
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Literal
 
@@ -20,10 +21,14 @@ from okane.console.dead_letter_filter import (
     DeadFields,
     fingerprint,
     read_place,
+    read_shown,
     write_place,
 )
+from okane.console.dead_letter_selection import DeadLetterSelector
+from okane.console.page_errors import PageError
 from okane.console.query_fields import number_of, refused, text_of
 from okane.console.rendering import PAGES, render
+from okane.console.search_turns import WAIT_S, SearchTurns
 from okane.console.session import session_of
 from okane.intake.dead_letter_replay import DeadLetterReplay
 from okane.store import DeadLetterStore, DeadPayment
@@ -38,8 +43,9 @@ Action = Literal["replay", "purge"]
 class DeadLetterScreens:
     """The list, and its actions."""
 
-    def __init__(self, dead: DeadLetterStore, replay: DeadLetterReplay) -> None:
+    def __init__(self, dead: DeadLetterStore, replay: DeadLetterReplay, turns: SearchTurns) -> None:
         self._dead = dead
+        self._selector = DeadLetterSelector(dead, turns)
         self._replay = replay
 
     async def show(self, request: web.Request) -> web.Response:
@@ -105,18 +111,32 @@ class DeadLetterScreens:
         return await perform(request, run, filter=fields.document())
 
     async def _preview(
-        self, request: web.Request, action: Action, *, changed: tuple[DeadFields, int] | None = None
+        self, request: web.Request, action: Action, *, changed: tuple[DeadFields, int, str] | None = None
     ) -> web.Response:
-        """Return the page of a dry run; `changed`: the filter and the count of one whose selection has changed since."""
+        """Return the page of a dry run; `changed`: filter, count and place of one whose selection has changed since."""
         if changed is None:
-            fields = DeadFields.read(request.query)
+            fields, after = DeadFields.read(request.query), text_of(request.query, "after")
             limit = number_of(request.query, "limit", least=1, most=MAX_BULK, default=DEFAULT_BULK)
         else:
-            fields, limit = changed
+            fields, limit, after = changed
         limit = len(fields.ids) or limit
-        letters = await self._select(request, fields, limit + 1)
-        chosen = letters[:limit]
-        dry = await self._replay.run(chosen, dry_run=True, actor=session_of(request).actor)
+        session = session_of(request)
+        selection = await self._selector.select(
+            fields.filter(session.account_id), limit, session_id=session.id, after=read_place(after)
+        )
+        if selection is None:
+            raise PageError(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"Too many searches run at this moment. Try again in {WAIT_S} s.",
+                headers={"Retry-After": str(WAIT_S)},
+            )
+        chosen = selection.letters
+        dry = await self._replay.run(chosen, dry_run=True, actor=session.actor)
+        links = request.app[PAGES].links
+        further = None
+        if selection.stopped and selection.after is not None:
+            place = write_place(selection.after)
+            further = links.dead_dry_run(action, [*fields.pairs(), ("limit", str(limit)), ("after", place)])
         return render(
             request,
             f"dead_{action}.html",
@@ -124,7 +144,11 @@ class DeadLetterScreens:
             fields=fields,
             letters=chosen[:PAGE],
             count=len(chosen),
-            has_more=len(letters) > limit,
+            has_more=selection.after is not None and not selection.stopped,
+            selection=selection,
+            further=further,
+            shown=" ".join(letter.payment.id.hex for letter in chosen),
+            after=after,
             retried=len(dry.retried),
             kept=len(dry.kept),
             fingerprint=fingerprint(chosen),
@@ -132,19 +156,21 @@ class DeadLetterScreens:
         )
 
     async def _confirmed(self, request: web.Request, fields: DeadFields, form: Form) -> Sequence[DeadPayment] | Shown:
-        """Return the dead letters that the dry run has shown; a page with the present ones if they have changed."""
+        """Return the dead letters that the dry run has shown; a page with the present ones if they have changed.
+
+        The form names them: to look for them again might not come as far in its second.
+        """
         count = number_of(form, "count", least=1, most=MAX_BULK, default=0)
-        if not count:
+        ids = read_shown(form)
+        if not count or not ids:
             raise refused("count", "is missing: begin with the list")
-        letters = await self._select(request, fields, count)
+        wanted = replace(fields.filter(session_of(request).account_id), ids=ids)
+        letters = await self._dead.oldest(None, wanted)
         if len(letters) == count and fingerprint(letters) == text_of(form, "fingerprint"):
             return letters
         action: Action = "purge" if request.path.endswith("/purge") else "replay"
-        page = await self._preview(request, action, changed=(fields, count))
+        page = await self._preview(request, action, changed=(fields, count, text_of(form, "after")))
         return Shown(page, "refused: the dead letters have changed since the dry run")
-
-    async def _select(self, request: web.Request, fields: DeadFields, limit: int) -> Sequence[DeadPayment]:
-        return await self._dead.oldest(limit, fields.filter(session_of(request).account_id))
 
 
 async def _posted(request: web.Request) -> MultiMapping[Any]:

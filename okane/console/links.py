@@ -74,6 +74,10 @@ class Links:
         """Return the address of `replay` or `purge`: by GET its dry run, by POST the action."""
         return f"{self.base}/dead/{action}"
 
+    def dead_dry_run(self, action: str, query: Sequence[tuple[str, str]]) -> str:
+        """Return the address of a dry run of `replay` or `purge`, over what its form or the one before it has left."""
+        return f"{self.dead_action(action)}?{urlencode(query)}"
+
     def providers(self) -> str:
         return f"{self.base}/providers"
 

@@ -9,7 +9,7 @@ import structlog
 from aiohttp import web
 
 from okane.console.rendering import is_part, render
-from okane.errors import AccountBusy, PaymentNotFound, StoreBusy, StoreUnavailable
+from okane.errors import AccountBusy, PaymentNotFound, StoreBusy, StoreSlow, StoreUnavailable
 from streams import StreamError
 
 log = structlog.get_logger("okane.console")
@@ -50,6 +50,8 @@ def _page_error(request: web.Request, error: Exception) -> PageError:
             return PageError(HTTPStatus.NOT_FOUND, "This account has no such payment.")
         case AccountBusy():
             return PageError(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}. Try again.", headers={"Retry-After": "1"})
+        case StoreSlow():
+            return _slow(request)
         case StoreBusy():
             return _away("Postgres was too busy to answer. Try again.")
         case StoreUnavailable():
@@ -67,6 +69,13 @@ def _page_error(request: web.Request, error: Exception) -> PageError:
         case web.HTTPException():
             return PageError(error.status, "The console does not take this request.")
     return PageError(HTTPStatus.INTERNAL_SERVER_ERROR, "This is a fault of the console. Its log has the reason.")
+
+
+def _slow(request: web.Request) -> PageError:
+    """Return the page for a statement that Postgres ended: it answers others."""
+    if request.method in {"GET", "HEAD"}:
+        return _away("Postgres works, but reading this took too long. Try again, or ask for less by a filter.")
+    return _away("Postgres works, but a statement took too long. The action was not done, or not wholly.")
 
 
 def _away(text: str, request: web.Request | None = None) -> PageError:

@@ -1,27 +1,20 @@
-"""Lists of payments for pages, searches included.
-
-Guarantee: no search takes payments down. One that no index answers reads for a second, then says how far it came; two run at
-a time, one of each session, and the next is refused with a time to wait.
-"""
+"""Lists of payments for pages, searches included. A search that no index answers takes a turn, and ends after a second."""
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from okane.console.search_turns import BUDGET_S, SearchTurns
 from okane.errors import StoreBusy
 from okane.payment import Payment
 from okane.store import PaymentFilter, PaymentLists
 from okane.store.lists import is_search, window_of
 
-BUDGET_S = 1.0  # of one search
-SEARCHES = 2  # at a time, of all sessions
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-WAIT_S = 2  # until the next may run
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +39,10 @@ class FoundPayments:
 class PaymentSearch:
     """Reads pages of payments."""
 
-    def __init__(self, lists: PaymentLists, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, lists: PaymentLists, turns: SearchTurns, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._lists = lists
+        self._turns = turns
         self._clock = clock
-        self._running: set[str] = set()  # the sessions whose searches run
 
     async def page(
         self, wanted: PaymentFilter, *, account_id: str, session_id: str, limit: int, after: UUID | None = None
@@ -57,18 +50,8 @@ class PaymentSearch:
         """Return up to `limit` payments, or None while too many searches run. Raises StoreUnavailable, AccountBusy."""
         if not is_search(wanted):
             return await self._read(wanted, account_id=account_id, limit=limit, after=after)
-        if session_id in self._running or len(self._running) >= SEARCHES:
-            return None
-        with self._counted(session_id):
-            return await self._read(wanted, account_id=account_id, limit=limit, after=after)
-
-    @contextlib.contextmanager
-    def _counted(self, session_id: str) -> Iterator[None]:
-        self._running.add(session_id)
-        try:
-            yield
-        finally:
-            self._running.discard(session_id)
+        with self._turns.take(session_id) as is_mine:
+            return await self._read(wanted, account_id=account_id, limit=limit, after=after) if is_mine else None
 
     async def _read(self, wanted: PaymentFilter, *, account_id: str, limit: int, after: UUID | None) -> FoundPayments:
         """Read windows until the page is full, the second is over, or there are no more payments."""

@@ -7,11 +7,12 @@ from http import HTTPStatus
 from aiohttp import web
 
 from okane.console.payment_filter import FilterForm, parse_filter
-from okane.console.payment_search import WAIT_S, FoundPayments, PaymentSearch
+from okane.console.payment_search import FoundPayments, PaymentSearch
 from okane.console.rendering import PAGES, is_part, redirect, render, render_part
 from okane.console.search import Kind, Meaning
+from okane.console.search_turns import WAIT_S, SearchTurns
 from okane.console.session import session_of
-from okane.errors import PaymentNotFound, StoreBusy, StoreUnavailable
+from okane.errors import PaymentNotFound, StoreBusy, StoreSlow, StoreUnavailable
 from okane.payment import Status
 from okane.store import PaymentLists, PaymentStore
 from okane.store.lists import is_search
@@ -22,9 +23,9 @@ PAGE = 50
 class PaymentsScreen:
     """The list of the account's payments."""
 
-    def __init__(self, lists: PaymentLists, payments: PaymentStore) -> None:
+    def __init__(self, lists: PaymentLists, payments: PaymentStore, turns: SearchTurns) -> None:
         self._payments = payments
-        self._search = PaymentSearch(lists)
+        self._search = PaymentSearch(lists, turns)
 
     async def show(self, request: web.Request) -> web.StreamResponse:
         """`GET /payments`: a page of the list. The id of a payment in the search box leads to that payment."""
@@ -50,7 +51,7 @@ class PaymentsScreen:
         except StoreUnavailable as error:
             if is_part(request):
                 raise
-            reason = "is too busy" if isinstance(error, StoreBusy) else "does not answer"
+            reason = unread_reason(error)
             status = HTTPStatus.SERVICE_UNAVAILABLE
             return _page(request, form, meaning, status=status, headers={"Retry-After": str(WAIT_S)}, unread=reason)
         if found is None:
@@ -59,6 +60,13 @@ class PaymentsScreen:
         # A search costs what many pages cost: it is repeated on request alone.
         is_live = not is_search(wanted) and form.after is None
         return _page(request, form, meaning, found, is_live=is_live)
+
+
+def unread_reason(error: StoreUnavailable) -> str:
+    """Return the words for a Postgres that has not answered a page."""
+    if isinstance(error, StoreSlow):
+        return "took too long"
+    return "is too busy" if isinstance(error, StoreBusy) else "does not answer"
 
 
 def _page(

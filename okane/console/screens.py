@@ -18,6 +18,7 @@ from okane.console.payment import PaymentScreen
 from okane.console.payments import PaymentsScreen
 from okane.console.providers import ProviderScreens
 from okane.console.reviews import ReviewsScreen
+from okane.console.search_turns import SearchTurns
 from okane.console.services import ConsoleServices
 from okane.console.streams import StreamScreens
 from okane.console.webhook_actions import WebhookActions
@@ -33,10 +34,11 @@ class Screens:
         self.services = services
         self.login = login
         self.overview = OverviewScreen(services.sampler)
-        self.payments = PaymentsScreen(services.lists, services.payments)
+        turns = SearchTurns()
+        self.payments = PaymentsScreen(services.lists, services.payments, turns)
         self.payment = PaymentScreen(services.details, services.intake, services.inspector)
         self.streams = StreamScreens(services.sampler, services.inspector)
-        self.dead = DeadLetterScreens(services.dead_letters, services.replay)
+        self.dead = DeadLetterScreens(services.dead_letters, services.replay, turns)
         self.reviews = ReviewsScreen(services.reviews)
         self.providers = ProviderScreens(services.switch, services.sampler)
         self.webhooks = WebhookScreens(services.endpoints, services.deliveries, services.overview)

@@ -6,7 +6,7 @@ The dead-letter stream in Redis is a copy for its readers and may be lost.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, LiteralString
 from uuid import UUID
@@ -21,7 +21,10 @@ from okane.store.sql_parameters import milliseconds
 SQL = sql_files.load_statements("dead_letters.sql")
 _NEWEST_FIRST = SQL["page"].replace("{order}", "DESC").replace("{beyond}", "<").replace("{within}", ">=")
 _OLDEST_FIRST = SQL["page"].replace("{order}", "ASC").replace("{beyond}", ">").replace("{within}", "<")
+# Of the letters of a bulk action their metadata, which may be megabytes, is left out.
+_WITHOUT_METADATA = _OLDEST_FIRST.replace(columns.METADATA, "'{}'")
 OLDEST = SQL["oldest"].replace(columns.METADATA, "'{}'")
+_CHOSEN = SQL["chosen"].replace(columns.METADATA, "'{}'")
 
 CONNECTIONS = 2  # of one process; one account uses one of them
 WINDOW = 2_000  # dead letters that one page may look at
@@ -88,6 +91,15 @@ class DeadLetterStore:
 
     async def search(self, wanted: DeadLetterFilter, *, limit: int, after: Place | None = None) -> DeadPage:
         """Return up to `limit` dead letters from the position `after` on, in the order of the filter."""
+        return await self._page(_OLDEST_FIRST if wanted.ascending else _NEWEST_FIRST, wanted, limit, after)
+
+    async def look(self, wanted: DeadLetterFilter, *, limit: int, after: Place | None = None) -> DeadPage:
+        """Return what `search` does, the oldest first and without metadata: one of the windows of a bulk action."""
+        return await self._page(_WITHOUT_METADATA, replace(wanted, ascending=True), limit, after)
+
+    async def _page(
+        self, statement: LiteralString, wanted: DeadLetterFilter, limit: int, after: Place | None
+    ) -> DeadPage:
         earliest, latest = wanted.dead_from or "-infinity", wanted.dead_before or "infinity"
         if wanted.ascending:
             start: tuple[object, UUID] = (earliest, _FIRST)
@@ -100,7 +112,7 @@ class DeadLetterStore:
             "end_dead_at": latest if wanted.ascending else earliest,
         }
         parameters = _parameters(wanted) | place | {"limit": limit + 1, "window": max(WINDOW, limit + 1)}
-        found = await self._rows(_OLDEST_FIRST if wanted.ascending else _NEWEST_FIRST, parameters, wanted.account_id)
+        found = await self._rows(statement, parameters, wanted.account_id)
         letters = await _read([row for row in found if row[0] is not None])
         if len(letters) > limit:
             return DeadPage(letters[:limit], letters[limit - 1].place)
@@ -108,9 +120,17 @@ class DeadLetterStore:
         return DeadPage(letters, None if reached_id is None else (reached_at, reached_id))
 
     async def oldest(self, limit: int | None, wanted: DeadLetterFilter = EVERY) -> Sequence[DeadPayment]:
-        """Return the oldest first, all of them without a limit. Their metadata, which may be megabytes, is left out."""
+        """Return the oldest first, all of them without a limit, and without their metadata.
+
+        Those with `ids` are found by these; others are looked for from the oldest one on.
+        """
+        if wanted.ids is not None:
+            return sorted(await self._chosen(wanted), key=_age)[:limit]
         parameters = _parameters(wanted) | {"limit": limit}
         return await _read(await self._rows(OLDEST, parameters, wanted.account_id))
+
+    async def _chosen(self, wanted: DeadLetterFilter) -> Sequence[DeadPayment]:
+        return await _read(await self._rows(_CHOSEN, _parameters(wanted), wanted.account_id))
 
     async def find_many(self, ids: Sequence[UUID]) -> Sequence[DeadPayment]:
         """Return those of these payments that are dead letters, in no order."""
@@ -130,6 +150,10 @@ class DeadLetterStore:
         """Fetch for one account, or for all (an operator). Raises AccountBusy."""
         async with self._sessions.lend(account_id or "") as session:
             return await session.fetch_repeatable(statement, parameters)
+
+
+def _age(letter: DeadPayment) -> tuple[datetime, int]:
+    return letter.dead_at, letter.payment.id.int
 
 
 def _parameters(wanted: DeadLetterFilter) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any, LiteralString
 import psycopg
 import structlog
 
-from okane.errors import StoreBusy, StoreUnavailable
+from okane.errors import StoreBusy, StoreSlow, StoreUnavailable
 from okane.store.connect import application_name, first_line, open_connection, shut_down_socket
 from okane.store.pooler import PoolerRefused
 from okane.store.prepared_statements import PreparedStatement, PreparedStatements, Row
@@ -153,7 +153,8 @@ class Session:
                 raise StoreUnavailable(first_line(error)) from error
             except _LOST as error:
                 if isinstance(error, _BUSY) and not self._closed():
-                    raise StoreBusy(first_line(error)) from error
+                    kind = StoreSlow if isinstance(error, psycopg.errors.QueryCanceled) else StoreBusy
+                    raise kind(first_line(error)) from error
                 await self._drop()
                 raise StoreUnavailable(first_line(error)) from error
             finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from dataclasses import replace
 from http import HTTPStatus
 from urllib.parse import urlencode
 from uuid import UUID
@@ -11,6 +12,7 @@ from uuid import UUID
 import pytest
 
 from okane.api_key import Scope
+from okane.errors import StoreSlow
 from okane.payment import Status
 from okane.store import PaymentStore
 from tests.console.served_console import Answer, Browser, Console, text_of
@@ -18,12 +20,14 @@ from tests.okane.stored_payments import accept_one, claimed, new, settlement
 from tests.okane.webhook_rows import fetch
 
 
-async def given_up(console: Console, count: int, *, key: str = "k", reason: str = "HTTP 503") -> list[UUID]:
+async def given_up(
+    console: Console, count: int, *, key: str = "k", reason: str = "HTTP 503", currency: str = "USD"
+) -> list[UUID]:
     """Payments that have spent their retries, oldest first."""
     store: PaymentStore = console.services.payments
     ids = []
     for number in range(count):
-        payment = (await accept_one(store, new(f"{key}{number}"))).payment
+        payment = (await accept_one(store, replace(new(f"{key}{number}"), currency=currency))).payment
         claim = await claimed(store, payment.id)
         await store.settle(settlement(claim.payment, Status.FAILED_FINAL, event="spent", reason=reason))
         ids.append(payment.id)
@@ -156,3 +160,46 @@ async def test_actions_need_their_scope(console: Console) -> None:
         reader = await console.logged_in(Scope.READ, Scope.WRITE)
         answer = await reader.submit(f"/dead/{action}", {**form, "typed": "1"})
         assert answer.status == HTTPStatus.FORBIDDEN
+
+
+async def test_a_dry_run_over_a_long_list_says_how_far_it_looked_and_goes_on(
+    console: Console, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await given_up(console, 5)
+    [wanted] = await given_up(console, 1, key="euro", currency="EUR")
+    for module in ("okane.store.dead_letters", "okane.console.dead_letter_selection"):
+        monkeypatch.setattr(f"{module}.WINDOW", 2)
+    monkeypatch.setattr("okane.console.dead_letter_selection.BUDGET_S", 0.0)
+    browser = await console.logged_in()
+    page = await dry_run(browser, "replay", currency="EUR", limit=1)
+    for _ in range(2):
+        assert "None so far. Looked through 2 dead letters from the oldest on, up to" in text_of(page.text)
+        assert "There are later ones." in text_of(page.text)
+        page = await browser.get(html.unescape(re.findall(r'href="([^"]*)">Look further', page.text)[0]))
+    assert "would retry 1" in text_of(page.text)
+    answer = await browser.submit("/dead/replay", fields_of(page.text))
+    assert answer.status == HTTPStatus.SEE_OTHER, text_of(answer.text)
+    found = await statuses(console, database_url)
+    assert [one for one, status in found.items() if status == "pending"] == [wanted]
+
+
+async def test_a_dry_run_waits_for_its_turn_like_every_search(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("okane.console.search_turns.SEARCHES", 0)
+    answer = await (await console.logged_in()).get("/dead/purge")
+    assert (answer.status, answer.headers["Retry-After"]) == (HTTPStatus.TOO_MANY_REQUESTS, "2")
+    assert "Too many searches run at this moment. Try again in 2 s." in text_of(answer.text)
+
+
+async def test_a_list_that_takes_too_long_is_not_an_outage(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise StoreSlow("canceling statement due to statement timeout")
+
+    browser = await console.logged_in()
+    monkeypatch.setattr(console.services.dead_letters, "search", fail)
+    monkeypatch.setattr(console.services.dead_letters, "look", fail)
+    for path in ("/dead", "/dead/replay"):
+        answer = await browser.get(path)
+        assert answer.status == HTTPStatus.SERVICE_UNAVAILABLE
+        assert "Postgres works, but reading this took too long." in text_of(answer.text)

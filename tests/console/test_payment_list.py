@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from okane.api_key import Scope
-from okane.errors import StoreBusy, StoreUnavailable
+from okane.errors import StoreBusy, StoreSlow, StoreUnavailable
 from okane.payment import Status
 from tests.console.console_payments import accepted, listed, settled
 from tests.console.served_console import Console, text_of
@@ -124,14 +124,18 @@ async def test_a_search_that_is_too_long_says_so_and_is_not_repeated(console: Co
     assert page.status == 400
     assert "A search has up to 500 characters" in text_of(page.text)
     assert "x" * 502 not in page.text
-    # The server reads no address of ten kilobytes: no page of the console sends one.
-    longer = await browser.get(f"/payments?q={'x' * 10_000}")
+    longer = await browser.get(f"/payments?q={'x' * 10_000}")  # an address that the server does not read
     assert longer.status == 414
-    assert "up to 4096 bytes" in longer.text
+    assert "A search takes up to 500 characters" in text_of(longer.text)
 
 
 @pytest.mark.parametrize(
-    ("error", "said"), [(StoreUnavailable("gone"), "does not answer"), (StoreBusy("canceled"), "is too busy")]
+    ("error", "said"),
+    [
+        (StoreUnavailable("gone"), "does not answer"),
+        (StoreBusy("locked"), "is too busy"),
+        (StoreSlow("canceled"), "took too long"),
+    ],
 )
 async def test_while_postgres_is_away_the_page_says_so_and_keeps_the_filter(
     console: Console, monkeypatch: pytest.MonkeyPatch, error: StoreUnavailable, said: str
@@ -152,7 +156,7 @@ async def test_while_postgres_is_away_the_page_says_so_and_keeps_the_filter(
 
 async def test_a_search_that_has_to_wait_says_for_how_long(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     browser = await console.logged_in(Scope.READ)
-    monkeypatch.setattr("okane.console.payment_search.SEARCHES", 0)
+    monkeypatch.setattr("okane.console.search_turns.SEARCHES", 0)
     page = await browser.get("/payments?q=metadata.order=7")
     assert (page.status, page.headers["Retry-After"]) == (429, "2")
     assert "Too many searches run at this moment" in text_of(page.text)

@@ -10,7 +10,8 @@ from uuid import UUID
 
 import pytest
 
-from okane.console.payment_search import BUDGET_S, SEARCHES, FoundPayments, PaymentSearch, made_about
+from okane.console.payment_search import FoundPayments, PaymentSearch, made_about
+from okane.console.search_turns import BUDGET_S, SEARCHES, SearchTurns
 from okane.errors import StoreBusy, StoreUnavailable
 from okane.payment import RARE_STATUSES, Payment, Status
 from okane.store import Page, PaymentFilter, PaymentLists
@@ -46,7 +47,7 @@ class Lists:
 
 
 def search(lists: Lists) -> PaymentSearch:
-    return PaymentSearch(cast(PaymentLists, lists), clock=lambda: lists.now_s)
+    return PaymentSearch(cast(PaymentLists, lists), SearchTurns(), clock=lambda: lists.now_s)
 
 
 async def run(one: PaymentSearch, *, session: str = "s", wanted: PaymentFilter = BY_METADATA) -> FoundPayments | None:

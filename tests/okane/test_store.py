@@ -15,7 +15,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict, StoreBusy, StoreUnavailable
+from okane.errors import IdempotencyKeyReused, PaymentNotFound, StatusConflict, StoreBusy, StoreSlow, StoreUnavailable
 from okane.payment import Status
 from okane.store import AcceptedRow, Claim, ClaimRefusal, DeadLetterStore, PaymentStore
 from okane.store import session as session_module
@@ -197,7 +197,7 @@ async def test_what_is_in_flight_when_its_session_is_closed_fails_at_once(
 
 async def test_a_prepared_statement_that_takes_too_long_is_ended_by_the_server(database_url: str) -> None:
     async with connected(database_url, timeout=timedelta(milliseconds=100)) as session:
-        with pytest.raises(StoreBusy):
+        with pytest.raises(StoreSlow):
             await session.fetch(SLEEP, {"seconds": 600.0})
         assert await session.fetch(SLEEP, {"seconds": 0.0}) == [(7,)]
 

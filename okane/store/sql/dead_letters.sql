@@ -41,6 +41,14 @@ WHERE p.dead_at IS NOT NULL AND {wanted}
 ORDER BY p.dead_at, p.id
 LIMIT %(limit)s::bigint
 
+-- name: chosen
+-- Those of these payments that are dead letters and match, in no order. Each is read by its id: the index of the list would be
+-- read to its end.
+SELECT {payment}, p.dead_at
+FROM unnest(%(ids)s::uuid[]) AS s (id)
+CROSS JOIN LATERAL (SELECT * FROM payments WHERE id = s.id LIMIT 1) p
+WHERE p.dead_at IS NOT NULL AND {wanted}
+
 -- name: some
 SELECT {payment}, p.dead_at
 FROM payments p
