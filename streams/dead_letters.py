@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from streams import scripts
 from streams.clock import milliseconds
 from streams.connection import checked_client, redis_errors
-from streams.entry import DeadLetter, checked_id, to_dead_letter
+from streams.entry import DeadLetter, checked_id, is_outermost, to_dead_letter
 from streams.keys import Stream
 
 _CHUNK = 100  # letters per script call or XDEL
@@ -50,6 +50,8 @@ class DeadLetters:
         for cursor in (before, after):
             if cursor is not None:
                 checked_id(cursor)
+        if (before and is_outermost(before, "first")) or (after and is_outermost(after, "last")):
+            return DeadLetterPage((), older=None, newer=None)
         if after is None:
             top = "+" if before is None else f"({before}"
             found = await self._range(top, "-", count + 1, newest_first=True)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from streams.message import Message
 
@@ -104,6 +105,11 @@ def checked_id(text: str) -> str:
     if not _ID.fullmatch(text) or any(int(part) >> 64 for part in text.split("-")):
         raise ValueError(f"not an entry's id (two numbers, as in 1700000000000-0): {text[:60]!r}")
     return text
+
+
+def is_outermost(entry_id: str, end: Literal["first", "last"]) -> bool:
+    """Tell whether no id can come before (`first`) or after (`last`) this one: the server refuses a range beyond it."""
+    return all(int(part) == (0 if end == "first" else 2**64 - 1) for part in entry_id.split("-"))
 
 
 def _pairs(fields: Sequence[bytes]) -> dict[bytes, bytes]:

@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 
 from streams import scripts
 from streams.connection import checked_client, redis_errors, translated, translating
-from streams.entry import checked_id, timestamp_ms
+from streams.entry import checked_id, is_outermost, timestamp_ms
 from streams.group import Group
 from streams.keys import Stream
 
@@ -175,8 +175,10 @@ class Inspector:
         """Return pending entries of a lane, the oldest first: those behind the id `after`. A stream or group that does not
         exist has none. Raises ValueError for an unknown lane or a wrong id."""
         self._check_page(count)
-        first = "-" if after is None else f"({checked_id(after)}"
-        return await self._pending(self._key(lane), lane, first, "+", count)
+        key = self._key(lane)
+        if after is not None and is_outermost(checked_id(after), "last"):
+            return ()
+        return await self._pending(key, lane, "-" if after is None else f"({after}", "+", count)
 
     async def delayed(self, *, after: str | None = None, count: int = 100) -> DelayedPage:
         """Return delayed messages, the next due first. `after` is the `next` of the page before. Raises ValueError for a text

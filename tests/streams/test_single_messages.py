@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from redis.asyncio import Redis
 
-from streams import Delayed, Draft, EntrySearch, Inspector, Message, Outcome, Producer, Retry, Stream
+from streams import DeadLetters, Delayed, Draft, EntrySearch, Inspector, Message, Outcome, Producer, Retry, Stream
 from tests.streams.running import GROUP, consumer, read_and_die
 
 
@@ -31,6 +31,19 @@ async def test_a_stream_that_does_not_exist_has_no_messages(inspector: Inspector
     assert (page.messages, page.next) == ((), None)
     found = await inspector.entry_of(b"x", "low", since_ms=0, until_ms=page.now_ms)
     assert found == EntrySearch(found=None, complete=True)
+
+
+async def test_nothing_comes_behind_the_last_id_that_there_can_be(
+    client: Redis, stream: Stream, inspector: Inspector
+) -> None:
+    await Producer(client, stream).publish_many([Draft(b"x", lane="low")])
+    await read_and_die(client, stream, name="c1")
+    last = f"{2**64 - 1}-{2**64 - 1}"
+    assert await inspector.pending("low", after=last) == ()
+    assert len(await inspector.pending("low", after="0-0")) == 1
+    letters = DeadLetters(client, stream)
+    assert (await letters.list(after=last)).letters == ()
+    assert (await letters.list(before="0-0")).letters == ()
 
 
 async def test_pending_entries_come_in_pages_with_their_owner(
