@@ -13,8 +13,9 @@ import structlog
 from aiohttp import web
 
 from okane.console.client_address import ORIGIN
-from okane.console.gate import SCREEN
-from okane.console.page_errors import PageError
+from okane.console.form_body import read_form
+from okane.console.gate import IS_BEGUN, SCREEN
+from okane.console.page_errors import refusal_in
 from okane.console.rendering import PAGES, cookie_path, redirect
 from okane.console.session import MESSAGE_COOKIE, session_of
 from okane.errors import StoreUnavailable
@@ -54,7 +55,7 @@ Run = Callable[[Form], Awaitable[Done | Shown]]
 
 async def form_of(request: web.Request) -> Form:
     """Return the fields of the form, of each the first one. They are texts: the gate refuses files."""
-    posted = await request.post()
+    posted = await read_form(request)
     return {name: str(posted[name]) for name in posted if name != "csrf"}
 
 
@@ -79,13 +80,14 @@ async def perform(
         filter=filter,
     )
     action_id = await audit.begin(entry)
+    request[IS_BEGUN] = True
     try:
         result = await run(await form_of(request))
-    except PageError as error:
-        await _answer(audit, action_id, f"refused: {error.text}")
-        raise
     except Exception as error:
-        await _answer(audit, action_id, f"failed: {type(error).__name__}")
+        refusal = refusal_in(request, error)
+        await _answer(
+            audit, action_id, f"failed: {type(error).__name__}" if refusal is None else f"refused: {refusal.text}"
+        )
         raise
     await _answer(audit, action_id, result.answer, count=result.count)
     if isinstance(result, Shown):

@@ -38,8 +38,11 @@ def origin_of(request: web.BaseRequest, proxies: Sequence[Network]) -> Origin:
     """Return where a request came from."""
     peer = _parse(request.remote)
     headers = request.headers
+    own_host = headers.get(
+        "Host", ""
+    )  # of HTTP/1.0 without one aiohttp's `host` is a look-up, for which every page would wait
     if peer is None or not _is_in(peer, proxies):
-        return Origin(UNKNOWN if peer is None else str(peer), request.secure, request.host)
+        return Origin(UNKNOWN if peer is None else str(peer), request.secure, own_host)
     address = peer
     hops = [hop.strip() for field in headers.getall("X-Forwarded-For", ()) for hop in field.split(",")]
     for hop in reversed(hops):
@@ -51,7 +54,7 @@ def origin_of(request: web.BaseRequest, proxies: Sequence[Network]) -> Origin:
             break
     scheme = _last(headers.getall("X-Forwarded-Proto", ()))
     host = _last(headers.getall("X-Forwarded-Host", ()))
-    return Origin(str(address), scheme.lower() == "https" if scheme else request.secure, host or request.host)
+    return Origin(str(address), scheme.lower() == "https" if scheme else request.secure, host or own_host)
 
 
 def rate_limit_name(address: str) -> str:

@@ -19,13 +19,15 @@ _UTF_8 = frozenset({"utf-8", "utf8"})
 async def read_form(request: web.Request) -> MultiMapping[Any]:
     """Return the fields of a form. aiohttp keeps them: who asks the request for them afterwards does not wait.
 
-    Raises PageError for a body that is not a form, or does not come in time; web.HTTPException for one that is too large.
+    Raises PageError for a body that is not a form, is too large or does not come in time.
     """
     if (request.charset or "utf-8").lower() not in _UTF_8:
         raise PageError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The console takes forms in UTF-8 only.")
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             return await request.post()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise PageError(error.status, "This form holds more than the console takes. Nothing was changed.") from None
     except TimeoutError:
         raise PageError(HTTPStatus.REQUEST_TIMEOUT, "The form did not come in time. Nothing was changed.") from None
     except (web.RequestPayloadError, ValueError):  # it broke off, or is not the text that it says it is

@@ -18,7 +18,7 @@ from aiohttp.typedefs import Handler
 from okane.api_key import ACCOUNT, Scope
 from okane.console.client_address import ORIGIN, Network, origin_of
 from okane.console.form_body import FORM, read_form
-from okane.console.page_errors import PageError
+from okane.console.page_errors import PageError, refusal_in
 from okane.console.rendering import Pages, cookie_path, is_part, redirect
 from okane.console.session import COOKIE, LIFETIME, SESSION, Session, Ticket
 from okane.console.session_keys import KeyHolder, SessionKeys
@@ -51,6 +51,7 @@ class Screen:
 
 
 SCREEN = web.RequestKey("screen", Screen)
+IS_BEGUN = web.RequestKey("is_begun", bool)  # the action of the request is in the audit table
 
 
 class Gate:
@@ -91,7 +92,8 @@ class Gate:
                 request[SESSION] = session
                 if request.method == "POST":
                     await self._check_action(request, screen, session)
-                elif screen.scope is not None and not session.may(screen.scope):
+                    return await self._act(request, screen, session, handler)
+                if screen.scope is not None and not session.may(screen.scope):
                     return self._without_scope(screen.scope, request, session)
                 return await handler(request)
 
@@ -156,6 +158,18 @@ class Gate:
         if screen.changes and not session.checked:
             raise StoreUnavailable("the key of the session cannot be checked")
 
+    async def _act(
+        self, request: web.Request, screen: Screen, session: Session, handler: Handler
+    ) -> web.StreamResponse:
+        """Run the handler of an action. One that it refuses before its beginning is written down is written down here."""
+        try:
+            return await handler(request)
+        except Exception as error:
+            refusal = refusal_in(request, error)
+            if refusal is not None and not request.get(IS_BEGUN):
+                await self._note_refusal(request, screen, session, refusal)
+            raise
+
     def _check_permission(self, screen: Screen, session: Session, token: str) -> None:
         if not self._pages.signer.is_csrf_token(token, session.id):
             raise PageError(
@@ -193,8 +207,7 @@ class Gate:
             raise PageError(HTTPStatus.UNAUTHORIZED, "The session has ended: log in again.")
         back = links.under_base(request.path_qs)
         if request.method == "POST":  # its address has no page: back to the one with the form
-            referer = urlsplit(request.headers.get("Referer", ""))
-            back = links.own_path(referer.path + (f"?{referer.query}" if referer.query else ""))
+            back = links.own_path(_path_in(request.headers.get("Referer", "")))
         response = redirect(links.login("" if back == links.overview() else back))
         if COOKIE in request.cookies:
             response.del_cookie(COOKIE, path=cookie_path(links))
@@ -216,6 +229,15 @@ def _session(ticket: Ticket, holder: KeyHolder, address: str) -> Session:
         address=address,
         checked=holder.checked,
     )
+
+
+def _path_in(address: str) -> str:
+    """Return path and query of an address, nothing if it is none."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return ""
+    return parts.path + (f"?{parts.query}" if parts.query else "")
 
 
 def _scope_missing(scope: Scope) -> PageError:

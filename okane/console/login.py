@@ -8,6 +8,7 @@ from aiohttp import web
 
 from okane import api_key
 from okane.console.client_address import ORIGIN
+from okane.console.form_body import read_form
 from okane.console.gate import Gate
 from okane.console.login_limit import LoginLimit
 from okane.console.rendering import Pages, cookie_path, redirect, render
@@ -39,7 +40,7 @@ class LoginScreens:
 
     async def log_in(self, request: web.Request) -> web.StreamResponse:
         """`POST /login`: start a session, and return to the page that it was for."""
-        form = await request.post()
+        form = await read_form(request)
         wanted = self._wanted(str(form.get("next", "")))
         if self._keys is None:
             return redirect(wanted)

@@ -41,6 +41,12 @@ def error_page(request: web.Request, error: Exception) -> web.StreamResponse:
     )
 
 
+def refusal_in(request: web.Request, error: Exception) -> PageError | None:
+    """Return the answer by which an action was refused, None where it failed: it may have been done."""
+    found = _page_error(request, error)
+    return found if found is error or found.status < HTTPStatus.INTERNAL_SERVER_ERROR else None
+
+
 def _page_error(request: web.Request, error: Exception) -> PageError:
     match error:
         case PageError():
@@ -60,8 +66,6 @@ def _page_error(request: web.Request, error: Exception) -> PageError:
             return _away("Redis cannot be reached. The action may or may not have been done.", request)
         case TimeoutError():
             return _away("No answer in time. The action may or may not have been done.", request)
-        case web.HTTPRequestEntityTooLarge():
-            return PageError(error.status, "This form holds more than the console takes.")
         case web.HTTPMethodNotAllowed():
             return PageError(error.status, "This page does not take that method.", headers={"Allow": _allowed(error)})
         case web.HTTPNotFound():
