@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Literal
 
 from aiohttp import web
-from multidict import MultiMapping
 
 from okane.console.actions import Done, Form, Shown, perform
 from okane.console.dead_letter_filter import (
@@ -25,6 +24,7 @@ from okane.console.dead_letter_filter import (
     write_place,
 )
 from okane.console.dead_letter_selection import DeadLetterSelector
+from okane.console.form_body import read_form
 from okane.console.page_errors import PageError
 from okane.console.query_fields import number_of, refused, text_of
 from okane.console.rendering import PAGES, render
@@ -77,7 +77,7 @@ class DeadLetterScreens:
 
     async def replay(self, request: web.Request) -> web.StreamResponse:
         """`POST /dead/replay`: retry the payments that the dry run has shown."""
-        fields = DeadFields.read(await _posted(request))
+        fields = DeadFields.read(await read_form(request))
 
         async def run(form: Form) -> Done | Shown:
             letters = await self._confirmed(request, fields, form)
@@ -85,7 +85,9 @@ class DeadLetterScreens:
                 return letters
             done = await self._replay.run(letters, dry_run=False, actor=session_of(request).actor)
             retried, kept = len(done.retried), len(done.kept)
-            message = f"Retried {retried:,}." + (f" {kept:,} were kept: they cannot be retried." if kept else "")
+            message = f"Retried {retried:,}." + (
+                f" {kept:,} were kept: they cannot be retried, or have changed." if kept else ""
+            )
             return Done(
                 message, request.app[PAGES].links.dead(), answer=f"retried {retried}, kept {kept}", count=retried
             )
@@ -94,7 +96,7 @@ class DeadLetterScreens:
 
     async def purge(self, request: web.Request) -> web.StreamResponse:
         """`POST /dead/purge`: take the payments off the list that the dry run has shown. Their status stays."""
-        fields = DeadFields.read(await _posted(request))
+        fields = DeadFields.read(await read_form(request))
 
         async def run(form: Form) -> Done | Shown:
             letters = await self._confirmed(request, fields, form)
@@ -103,7 +105,7 @@ class DeadLetterScreens:
             typed = number_of(form, "typed", least=0, most=MAX_BULK, default=0)
             if typed != len(letters):
                 raise refused("typed", f"must repeat the count, {len(letters)}: nothing was purged")
-            purged = await self._dead.dismiss(ids=[letter.payment.id for letter in letters])
+            purged = await self._dead.dismiss_unchanged(letters)
             await self._replay.remove_notes(purged)
             message = f"Purged {len(purged):,}: they are no dead letters any more, and keep their status."
             return Done(message, request.app[PAGES].links.dead(), answer=f"purged {len(purged)}", count=len(purged))
@@ -171,10 +173,6 @@ class DeadLetterScreens:
         action: Action = "purge" if request.path.endswith("/purge") else "replay"
         page = await self._preview(request, action, changed=(fields, count, text_of(form, "after")))
         return Shown(page, "refused: the dead letters have changed since the dry run")
-
-
-async def _posted(request: web.Request) -> MultiMapping[Any]:
-    return await request.post()
 
 
 assert MAX_IDS <= MAX_BULK

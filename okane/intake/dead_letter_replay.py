@@ -23,7 +23,7 @@ MAX_PAGES = 20  # of notes, searched for those to remove
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """The ids of retried dead letters, and of kept ones: a payment that needs a review is not retried."""
+    """The ids of retried dead letters, and of kept ones: those that need a review or have changed since they were chosen."""
 
     retried: Sequence[UUID]
     kept: Sequence[UUID]
@@ -69,7 +69,8 @@ class DeadLetterReplay:
         if dry_run:
             return Status.PENDING in TRANSITIONS[payment.status]
         try:
-            await self._intake.retry(payment.id, account_id=payment.account_id, actor=actor)
+            # In the version that was chosen: a second replay of one selection must not charge what has failed again since.
+            await self._intake.retry(payment.id, account_id=payment.account_id, actor=actor, version=payment.version)
         except (StatusConflict, PaymentNotFound):
             return False
         return True

@@ -61,12 +61,12 @@ class ConsoleAuditStore:
 
     async def answer(self, action_id: int, answer: str, *, count: int | None = None) -> None:
         """Write the answer to an action, once. Raises StoreUnavailable."""
-        parameters = {"id": action_id, "answer": answer[:MAX_TEXT], "count": count}
+        parameters = {"id": action_id, "answer": _storable(answer), "count": count}
         await self._session.fetch_repeatable(SQL["answer"], parameters)
 
     async def note(self, entry: AuditEntry, answer: str) -> None:
         """Write something that happened at once: a log-in, a refusal. Raises StoreUnavailable."""
-        await self._add(entry, answer[:MAX_TEXT])
+        await self._add(entry, answer)
 
     async def page(self, *, limit: int, before: int = NEWEST) -> Sequence[AuditRow]:
         """Return actions with their answers, the newest first. Raises StoreUnavailable."""
@@ -79,8 +79,13 @@ class ConsoleAuditStore:
             "session": entry.session,
             "address": entry.address,
             "action": entry.action,
-            "target": entry.target[:MAX_TEXT],
+            "target": _storable(entry.target),
             "filter": None if entry.filter is None else json.dumps(entry.filter, default=str),
-            "answer": answer,
+            "answer": None if answer is None else _storable(answer),
         }
         return int((await self._session.fetch(SQL["add"], parameters))[0][0])
+
+
+def _storable(text: str) -> str:
+    """Return a text that Postgres takes: what a refused address names may hold anything."""
+    return text[:MAX_TEXT].replace("\0", "\ufffd").encode(errors="replace").decode()

@@ -141,7 +141,14 @@ class DeadLetterStore:
     ) -> Sequence[UUID]:
         """Dismiss these (None: all) that are older than `older_than` (None: of any age); return their ids."""
         older_than_ms = None if older_than is None else milliseconds(older_than)
-        wanted = {"ids": None if ids is None else list(ids), "older_than_ms": older_than_ms}
+        wanted = {"ids": None if ids is None else list(ids), "versions": None, "older_than_ms": older_than_ms}
+        return [row[0] for row in await self._rows(SQL["dismiss"], wanted)]
+
+    async def dismiss_unchanged(self, letters: Sequence[DeadPayment]) -> Sequence[UUID]:
+        """Dismiss those of these that still are in the version that was read; return their ids."""
+        ids = [letter.payment.id for letter in letters]
+        versions = [letter.payment.version for letter in letters]
+        wanted = {"ids": ids, "versions": versions, "older_than_ms": None}
         return [row[0] for row in await self._rows(SQL["dismiss"], wanted)]
 
     async def _rows(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -14,7 +16,7 @@ import pytest
 from okane.api_key import Scope
 from okane.errors import StoreSlow
 from okane.payment import Status
-from okane.store import PaymentStore
+from okane.store import DeadLetterStore, DeadPayment, PaymentStore
 from tests.console.served_console import Answer, Browser, Console, text_of
 from tests.okane.stored_payments import accept_one, claimed, new, settlement
 from tests.okane.webhook_rows import fetch
@@ -127,6 +129,34 @@ async def test_a_selection_that_has_changed_is_shown_again_and_not_touched(conso
     again = await browser.submit("/dead/replay", fields_of(answer.text))
     assert again.status == HTTPStatus.SEE_OTHER
     assert (await statuses(console, database_url))[ids[1]] == "pending"
+
+
+@pytest.mark.parametrize("action", ["replay", "purge"])
+async def test_a_payment_that_fails_again_after_the_check_is_left_alone(
+    console: Console, database_url: str, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    ids = await given_up(console, 2)
+    browser = await console.logged_in()
+    form = fields_of((await dry_run(browser, action)).text)
+    store, select = console.services.payments, DeadLetterStore.oldest
+
+    async def select_and_lose(*arguments: Any) -> Sequence[DeadPayment]:
+        """Another replay of the same selection comes first, and its charge fails, too."""
+        found = await select(*arguments)
+        await store.retry(ids[0], account_id="default", actor="operator")
+        claim = await claimed(store, ids[0])
+        await store.settle(settlement(claim.payment, Status.FAILED_FINAL, event="spent", reason="HTTP 503"))
+        return found
+
+    monkeypatch.setattr(DeadLetterStore, "oldest", select_and_lose)
+    answer = await browser.submit(f"/dead/{action}", {**form, "typed": "2"})
+    assert answer.status == HTTPStatus.SEE_OTHER
+    [(status, dead_at)] = await fetch(database_url, "SELECT status, dead_at FROM payments WHERE id = %s", ids[0])
+    assert (status, dead_at is None) == ("failed_final", False)
+    [(count, said)] = await fetch(
+        database_url, "SELECT count, answer FROM console_audit WHERE begun IS NOT NULL ORDER BY id DESC LIMIT 1"
+    )
+    assert (count, said) == (1, "retried 1, kept 1" if action == "replay" else "purged 1")
 
 
 async def test_chosen_payments_alone_are_replayed(console: Console, database_url: str) -> None:

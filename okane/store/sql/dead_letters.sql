@@ -55,10 +55,13 @@ FROM payments p
 WHERE p.dead_at IS NOT NULL AND p.id = ANY (%(ids)s::uuid[])
 
 -- name: dismiss
--- The payment keeps its status, and is no dead letter any more. NULL: all, or any age.
+-- The payment keeps its status, and is no dead letter any more. NULL: all, or any age. With `versions`, one for each id, those
+-- that have changed since stay.
 UPDATE payments p
 SET dead_at = NULL
 WHERE p.dead_at IS NOT NULL
   AND (%(ids)s::uuid[] IS NULL OR p.id = ANY (%(ids)s::uuid[]))
+  AND (%(versions)s::integer[] IS NULL
+       OR p.version = (%(versions)s::integer[])[array_position(%(ids)s::uuid[], p.id)])
   AND (%(older_than_ms)s::bigint IS NULL OR p.dead_at < now() - %(older_than_ms)s::bigint * interval '1 millisecond')
 RETURNING p.id
