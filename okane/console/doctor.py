@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from okane import addresses, binding
+from okane import addresses
 from okane.config import Settings
 from okane.console.rendering import render
 from okane.monitoring.findings import Check
@@ -77,8 +77,8 @@ class CheckedConsole:
         return self.settings.provider_base_url
 
     @property
-    def api_url(self) -> str:
-        return f"http://{binding.netloc(binding.reached_at(self.settings.host), self.settings.port)}"
+    def api_url(self) -> None:
+        return None  # the console runs in a container or a pod of its own, or beside them
 
 
 def shown_settings(settings: Settings) -> Sequence[tuple[str, str]]:

@@ -121,7 +121,6 @@ class Programs:
         """Return the process that serves the console."""
         probe = answers_http(self._console_port, "/healthz", self._console_host)
         env = {
-            "OKANE_PORT": str(self._api_port),  # of the API that its doctor checks
             "OKANE_CONSOLE_PORT": str(self._console_port),
             "OKANE_AUTH": self._settings.auth,
             **console_environment(self._settings, self._folder.console_secret),

@@ -19,6 +19,7 @@ from okane.monitoring.findings import Check, State
 from okane.monitoring.webhook_checks import webhook_checks
 from okane.providers.config import load_providers
 from okane.providers.registry import base_urls, load_charge_secrets, load_notice_secrets
+from okane.redis.presence import Presence
 from okane.redis.rights import missing_rights
 from okane.store import schema
 from okane.store.pooler import PoolerRefused
@@ -149,20 +150,21 @@ def _redis_server(facts: ServerFacts, sent_at: datetime) -> list[Check]:
 
 async def _providers(system: CheckedSystem) -> list[Check]:
     if system.settings.providers_file is not None:
-        return await _providers_of_file(system.settings)
+        return await _providers_of_file(system.settings, here=system.api_url is not None)
     url = system.provider_base_url
     if url is None:
         advice = "set PROVIDER_BASE_URL or OKANE_PROVIDERS_FILE, or run `okane up`"
         return [Check("provider", "fail", "no address", advice)]
-    return [await _reached("provider", url)]
+    return [await _reached("provider", url, here=system.api_url is not None)]
 
 
-async def _providers_of_file(settings: Settings) -> list[Check]:
-    """Check the file, the secrets of both kinds of process, and the way to each gateway."""
+async def _providers_of_file(settings: Settings, *, here: bool) -> list[Check]:
+    """Check the file, the secrets of both kinds of process if they run here, and the way to each gateway."""
     checks = []
     try:
         config = load_providers(settings)
-        for what, load in (("charges", load_charge_secrets), ("notices", load_notice_secrets)):
+        kinds = (("charges", load_charge_secrets), ("notices", load_notice_secrets))
+        for what, load in kinds if here else ():
             try:
                 names = sorted({name.partition(".")[0] for name in load(config)})
             except SetupError as error:
@@ -176,7 +178,7 @@ async def _providers_of_file(settings: Settings) -> list[Check]:
     except SetupError as error:
         return [*checks, Check("providers file", "fail", str(error), "no process starts with it: docs/operations.md")]
     found = f"{', '.join(config.default)} in mode {config.mode}, from {config.path}"
-    reached = await asyncio.gather(*(_reached(f"provider {name}", url) for name, url in urls.items()))
+    reached = await asyncio.gather(*(_reached(f"provider {name}", url, here=here) for name, url in urls.items()))
     rates = [Check(f"rate of {name}", "ok", f"{rate}, all workers together") for name, rate in config.rates.items()]
     return [Check("providers file", "ok", found), *checks, *reached, *rates]
 
@@ -209,7 +211,8 @@ def switch(one: ProviderState) -> Check | None:
     return None
 
 
-async def _reached(name: str, url: str) -> Check:
+async def _reached(name: str, url: str, *, here: bool) -> Check:
+    """Check the way to a gateway. `here`: workers run on this machine, and have the same way."""
     parts, seen = urlsplit(url), shown(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
@@ -218,11 +221,16 @@ async def _reached(name: str, url: str) -> Check:
         writer.close()
     except (OSError, TimeoutError) as error:
         found = f"{seen}: {str(error) or 'no connection in time'}"
+        if not here:
+            advice = "not reached from this process, which never calls it; circuits of the workers: okane providers ls"
+            return Check(name, "warn", found, advice)
         return Check(name, "fail", found, "payments are retried meanwhile")
     return Check(name, "ok", seen)
 
 
 async def _api(system: CheckedSystem) -> list[Check]:
+    if system.api_url is None:
+        return await _listed_apis(system)
     url = f"{system.api_url}/v1/health"
     try:
         await asyncio.to_thread(_get, url)
@@ -232,6 +240,31 @@ async def _api(system: CheckedSystem) -> list[Check]:
     except (OSError, http.client.HTTPException) as error:
         return [Check("api", "fail", f"{url}: {getattr(error, 'reason', error)}", "start it: okane api")]
     return [Check("api", "ok", system.api_url)]
+
+
+async def _listed_apis(system: CheckedSystem) -> list[Check]:
+    """Check the APIs on the list of processes, each at its metrics port, which no client can keep busy."""
+    try:
+        async with connect(system.redis_url) as redis:
+            listed = await Presence(redis, payments_stream(system.settings.stream)).processes()
+    except (StreamError, SetupError):  # no Redis, which has its own line
+        return []
+    addresses = [one.address for one in listed if one.role == "api" and one.alive]
+    if not addresses:
+        return [Check("api", "fail", "none is on the list of processes", "start it: okane api")]
+    answers = await asyncio.gather(
+        *(asyncio.to_thread(_get, f"http://{address}/healthz") for address in addresses), return_exceptions=True
+    )
+    checks = []
+    for address, answer in zip(addresses, answers, strict=True):
+        if answer is None:
+            checks.append(Check("api", "ok", f"its metrics are at {address}"))
+            continue
+        if not isinstance(answer, OSError | http.client.HTTPException):
+            raise answer
+        found = f"http://{address}/healthz: {getattr(answer, 'reason', answer)}"
+        checks.append(Check("api", "warn", found, "it is on the list of processes and does not answer: read its log"))
+    return checks
 
 
 def _get(url: str) -> None:

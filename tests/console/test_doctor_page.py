@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from uuid import uuid4
 
 from okane.config import Settings
-from okane.console.doctor import INTERVAL_S, Doctor, shown_settings
+from okane.console.doctor import INTERVAL_S, CheckedConsole, Doctor, shown_settings
+from okane.lanes import payments_stream
+from okane.monitoring.doctor import diagnose
 from okane.monitoring.findings import Check
+from okane.redis.presence import Presence
+from streams import connect
 from tests.console.served_console import SECRET, Console, text_of
 
 
@@ -47,6 +52,40 @@ def test_no_secret_is_among_the_settings() -> None:
     assert shown["provider_base_url"] == "https://provider.example/v1"
     assert (shown["webhook_master"], shown["otlp_endpoint"]) == ("set", "not set")
     assert set(shown) == set(Settings.model_fields)
+
+
+async def healthy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.0 200 OK\r\n\r\nok\n")
+    writer.close()
+
+
+async def test_apis_are_found_on_the_list_of_processes(redis_url: str) -> None:
+    """They may run on other machines than the console."""
+    settings = Settings(_env_file=None, stream=f"test-{uuid4()}")
+    checked = CheckedConsole(settings, database="postgresql://127.0.0.1:1/x", redis=redis_url)
+
+    async def api_checks() -> list[Check]:
+        return [check for check in await diagnose(checked) if check.name == "api"]
+
+    server = await asyncio.start_server(healthy, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, connect(redis_url) as redis:
+        presence = Presence(redis, payments_stream(settings.stream))
+        [none] = await api_checks()
+        assert (none.state, none.advice) == ("fail", "start it: okane api")
+        for address in ("127.0.0.1:1", f"127.0.0.1:{port}"):
+            await presence.announce(address, role="api", name="api")
+        found = {check.found: check.state for check in await api_checks()}
+        assert found.pop(f"its metrics are at 127.0.0.1:{port}") == "ok"
+        assert list(found.values()) == ["warn"]
+
+
+async def test_a_gateway_that_only_workers_reach_is_no_failure(database_url: str, redis_url: str) -> None:
+    settings = Settings(_env_file=None, provider_base_url="http://127.0.0.1:1")
+    checked = CheckedConsole(settings, database=database_url, redis=redis_url)
+    [found] = [check for check in await diagnose(checked) if check.name == "provider"]
+    assert found.state == "warn"
 
 
 async def test_the_page_has_the_checks_and_no_secret(console: Console) -> None:
