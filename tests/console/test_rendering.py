@@ -6,9 +6,7 @@ import gzip
 import re
 import subprocess
 import sys
-import zipfile
 from datetime import UTC, datetime, timedelta
-from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -63,18 +61,6 @@ def test_a_first_visit_is_small() -> None:
     """Page and static files; the reach is 15 kB."""
     static = sum(len(asset.zipped) for asset in Assets.load().files.values())
     assert static + len(gzip.compress((ROOT / "okane/console/templates/overview_part.html").read_bytes())) < 15_000
-
-
-def test_the_wheel_has_every_template_and_every_static_file(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    [wheel] = tmp_path.glob("okane-*.whl")
-    with zipfile.ZipFile(wheel) as packed:
-        names = set(packed.namelist())
-    for folder in ("templates", "static"):
-        there = {entry.name for entry in (resources.files("okane.console") / folder).iterdir()}
-        assert there
-        assert {f"okane/console/{folder}/{name}" for name in there} <= names
 
 
 @pytest.mark.parametrize(
