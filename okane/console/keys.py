@@ -14,7 +14,7 @@ from okane.console.rendering import PAGES, render
 from okane.console.session import session_of
 from okane.store import ApiKeyStore
 
-MOST = 500  # keys of a page: more are found by their account
+PAGE = 50  # each has a dialog of its own: hundreds would hold up every other page meanwhile
 
 
 class KeyScreens:
@@ -27,16 +27,17 @@ class KeyScreens:
         """`GET /keys`"""
         account = text_of(request.query, "account", longest=64)
         ended = request.query.get("ended") == "1"
-        found = await self._store.list(account_id=account or None, ended=ended, limit=MOST + 1)
+        after = text_of(request.query, "after", longest=50)
+        found = await self._store.list(account_id=account or None, ended=ended, limit=PAGE + 1, after=after or None)
         return render(
             request,
             "keys.html",
-            keys=found[:MOST],
-            has_more=len(found) > MOST,
+            keys=found[:PAGE],
+            next=found[PAGE - 1].prefix if len(found) > PAGE else None,
+            is_first=not after,
             account=account,
             ended=ended,
             own=session_of(request).key,
-            most=MOST,
         )
 
     async def revoke(self, request: web.Request) -> web.StreamResponse:

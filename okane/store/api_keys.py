@@ -74,13 +74,13 @@ class ApiKeyStore:
         return _key((await self._session.fetch(SQL["create"], made))[0])
 
     async def list(
-        self, *, account_id: str | None = None, ended: bool = False, limit: int | None = None
+        self, *, account_id: str | None = None, ended: bool = False, limit: int | None = None, after: str | None = None
     ) -> Sequence[ApiKey]:
         """Return the keys of an account, or of all accounts; with `ended`, the revoked and expired ones too.
 
-        `limit`: that many at most.
+        `limit`: that many at most. `after`: those behind the key with this name; of an unknown one there are none.
         """
-        parameters = {"account_id": account_id, "ended": ended, "limit": limit}
+        parameters = {"account_id": account_id, "ended": ended, "limit": limit, "after": after}
         found = await self._session.fetch_repeatable(SQL["list"], parameters)
         return [_key(row) for row in found]
 

@@ -16,6 +16,8 @@ SELECT {key}
 FROM api_keys k
 WHERE (%(account_id)s::text IS NULL OR k.account_id = %(account_id)s)
   AND (%(ended)s::boolean OR k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now()))
+  AND (%(after)s::text IS NULL OR (k.account_id, k.created_at, k.prefix) >
+       (SELECT a.account_id, a.created_at, a.prefix FROM api_keys a WHERE a.prefix = %(after)s))
 ORDER BY k.account_id, k.created_at, k.prefix
 LIMIT %(limit)s::bigint
 
