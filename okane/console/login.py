@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
+import structlog
 from aiohttp import web
 
 from okane import api_key
@@ -14,7 +15,10 @@ from okane.console.login_limit import LoginLimit
 from okane.console.rendering import Pages, cookie_path, redirect, render
 from okane.console.session import COOKIE, session_of
 from okane.console.session_keys import SessionKeys
+from okane.errors import StoreUnavailable
 from okane.store.console_audit import AuditEntry, ConsoleAuditStore
+
+log = structlog.get_logger("okane.console")
 
 MAX_SECRET = 200  # characters; a key has 85
 
@@ -68,6 +72,11 @@ class LoginScreens:
         """`POST /logout`: end the session."""
         session = session_of(request)
         self._gate.end_session(session.id)
+        entry = AuditEntry(key=session.key, session=session.id, address=session.address, action="log out")
+        try:
+            await self._audit.note(entry, "done")
+        except StoreUnavailable as error:  # a session must end also while Postgres is away
+            log.warning("console_audit_unwritten", action=entry.action, reason=str(error))
         response = redirect(self._pages.links.login())
         response.del_cookie(COOKIE, path=cookie_path(self._pages.links))
         return response

@@ -164,6 +164,8 @@ async def test_logging_out_ends_the_session_and_every_copy_of_its_cookie(console
     assert browser.cookies == {}
     thief = await console.browser(Cookie=f"{COOKIE}={copy[COOKIE]}")
     assert (await thief.get("/audit")).status == 303
+    written = (await console.services.audit.page(limit=1))[0]
+    assert (written.action, written.key, written.answer) == ("log out", browser.secret[:20], "done")
 
 
 async def test_logging_out_needs_the_token(console: Console) -> None:
