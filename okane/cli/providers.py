@@ -17,7 +17,7 @@ from okane.cli.output import CONSOLE, iso, print_json
 from okane.cli.running import run
 from okane.duration_text import format_duration
 from okane.errors import SetupError
-from okane.intake.provider_switch import ProviderSwitch, UnknownProvider, reason_refusal
+from okane.intake.provider_switch import ProviderSwitch, Switched, UnknownProvider, reason_refusal
 from okane.providers.config import NAME
 from okane.store import OPERATOR
 from okane.store.providers import Mode, ProviderState, ProviderStore
@@ -98,6 +98,7 @@ async def _switch(context: Context, name: str, mode: Mode, *, reason: str, force
     if isinstance(done, UnknownProvider):
         known = ", ".join(done.known)
         raise SetupError(f"no provider is called {name!r}: there are {known} (--force takes any name)")
+    assert isinstance(done, Switched)  # it was decided by no state that was read before
     state, woken = done.state, done.woken
     if as_json:
         print_json(_document(state) if woken is None else {**_document(state), "woken": woken})

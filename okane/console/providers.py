@@ -13,7 +13,7 @@ from okane.console.rendering import PAGES, render
 from okane.console.sampler import Sampler
 from okane.console.session import session_of
 from okane.errors import SetupError
-from okane.intake.provider_switch import ProviderSwitch, Switched, UnknownProvider, reason_refusal
+from okane.intake.provider_switch import ProviderSwitch, Switched, SwitchedMeanwhile, UnknownProvider, reason_refusal
 from okane.payment import MAX_REASON
 from okane.providers.config import NAME
 from okane.store.providers import Mode, ProviderState
@@ -47,7 +47,7 @@ class ProviderScreens:
         """`POST /providers/{name}/switch`: the action is a field of the form, and the reason."""
         name = request.match_info["name"]
         if not NAME.fullmatch(name):
-            raise PageError(HTTPStatus.NOT_FOUND, "There is no such provider.")
+            raise _not_found()
 
         async def run(form: Form) -> Done:
             action = choice_of(form, "action", _MODES)
@@ -56,11 +56,17 @@ class ProviderScreens:
                 raise refused("action", f"is one of {', '.join(_MODES)}")
             if (refusal := reason_refusal(reason)) is not None:
                 raise refused("reason", refusal)
-            await self._check_version(name, text_of(form, "version"))
-            done = await self._switch.set_mode(name, _MODES[action], reason=reason, actor=session_of(request).actor)
+            seen = await self._find(name)
+            if text_of(form, "version") != version_of(seen):
+                raise _switched_meanwhile(seen)
+            done = await self._switch.set_mode(
+                name, _MODES[action], reason=reason, actor=session_of(request).actor, seen=seen
+            )
             match done:
                 case UnknownProvider():
-                    raise PageError(HTTPStatus.NOT_FOUND, "There is no such provider.")
+                    raise _not_found()
+                case SwitchedMeanwhile():
+                    raise _switched_meanwhile(await self._find(name))
                 case Switched(state=state, woken=woken):
                     message = f"{name} is {state.mode} now." + (
                         f" {woken:,} payments that waited are due." if woken else ""
@@ -71,16 +77,23 @@ class ProviderScreens:
 
         return await perform(request, run, target=name)
 
-    async def _check_version(self, name: str, version: str) -> None:
-        """Raise PageError if the provider was switched after its page was shown: that had a reason, too."""
+    async def _find(self, name: str) -> ProviderState:
         found = next((one for one in await self._switch.list() if one.name == name), None)
         if found is None:
-            raise PageError(HTTPStatus.NOT_FOUND, "There is no such provider.")
-        if version != version_of(found):
-            by = "" if found.changed_by is None else f", by {found.changed_by}: {found.reason}"
-            raise PageError(
-                HTTPStatus.CONFLICT, f"{name} was switched meanwhile: it is {found.mode} now{by}. Nothing was changed."
-            )
+            raise _not_found()
+        return found
+
+
+def _not_found() -> PageError:
+    return PageError(HTTPStatus.NOT_FOUND, "There is no such provider.")
+
+
+def _switched_meanwhile(found: ProviderState) -> PageError:
+    """Return the page for a provider that was switched after its page was shown: that had a reason, too."""
+    by = "" if found.changed_by is None else f", by {found.changed_by}: {found.reason}"
+    return PageError(
+        HTTPStatus.CONFLICT, f"{found.name} was switched meanwhile: it is {found.mode} now{by}. Nothing was changed."
+    )
 
 
 def version_of(one: ProviderState) -> str:

@@ -44,11 +44,12 @@ class WebhookActions:
         """`POST /webhooks/{endpoint_id}/enable`: resume where it stopped, or at the end of the log."""
 
         async def run(form: Form) -> Done:
-            from_now = form.get("from") == "now"
-            await self._check_version(request, form)
-            enabled = await self._endpoints.enable(_account(request), endpoint_id_in(request), from_now=from_now)
+            from_now, version = form.get("from") == "now", _version(form)
+            enabled = await self._endpoints.enable(
+                _account(request), endpoint_id_in(request), from_now=from_now, version=version
+            )
             if enabled is None:
-                raise not_found()
+                raise await self._changed(request)
             return _done(request, enabled.id, "The endpoint is enabled.", "enabled from now" if from_now else "enabled")
 
         return await self._perform(request, run)
@@ -57,10 +58,11 @@ class WebhookActions:
         """`POST /webhooks/{endpoint_id}/disable`: pause it; its place in the log is kept."""
 
         async def run(form: Form) -> Done:
-            await self._check_version(request, form)
-            disabled = await self._endpoints.disable(_account(request), endpoint_id_in(request), reason=BY_REQUEST)
+            disabled = await self._endpoints.disable(
+                _account(request), endpoint_id_in(request), reason=BY_REQUEST, version=_version(form)
+            )
             if disabled is None:
-                raise not_found()
+                raise await self._changed(request)
             await self._tests.end(disabled.id)
             confirmed = await is_confirmed_in_time(lambda: self._endpoints.is_confirmed(disabled))
             message = "The endpoint is disabled: no request to it begins."
@@ -132,17 +134,15 @@ class WebhookActions:
     async def _perform(self, request: web.Request, run: Run) -> web.StreamResponse:
         return await perform(request, run, target=str(endpoint_id_in(request)))
 
-    async def _check_version(self, request: web.Request, form: Form) -> None:
-        """Raise PageError if the endpoint has changed after its page was shown."""
-        shown = number_of(form, "version", least=1, most=FARTHEST, default=0)
+    async def _changed(self, request: web.Request) -> PageError:
+        """Return the page for an endpoint that has changed after its page was shown, or is not there."""
         state = await self._endpoints.get(_account(request), endpoint_id_in(request))
         if state is None:
-            raise not_found()
-        if state.endpoint.version != shown:
-            raise PageError(
-                HTTPStatus.CONFLICT,
-                f"The endpoint has changed meanwhile: it is {state.endpoint.status} now. Nothing was changed.",
-            )
+            return not_found()
+        return PageError(
+            HTTPStatus.CONFLICT,
+            f"The endpoint has changed meanwhile: it is {state.endpoint.status} now. Nothing was changed.",
+        )
 
     async def _with_url(self, request: web.Request) -> Endpoint:
         state = await self._endpoints.get(_account(request), endpoint_id_in(request))
@@ -151,6 +151,11 @@ class WebhookActions:
         if state.endpoint.url is None:
             raise PageError(HTTPStatus.CONFLICT, "Nothing is sent to this endpoint: its events are only read.")
         return state.endpoint
+
+
+def _version(form: Form) -> int:
+    """Return the version of the endpoint that the form was made for; none has the version 0."""
+    return number_of(form, "version", least=1, most=FARTHEST, default=0)
 
 
 def _account(request: web.Request) -> str:

@@ -21,6 +21,11 @@ class Switched:
 
 
 @dataclass(frozen=True, slots=True)
+class SwitchedMeanwhile:
+    """Nothing was switched: another one did after the state was read by which this was decided."""
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownProvider:
     """Nothing was switched: no provider has the name. `known` are those there are."""
 
@@ -53,14 +58,25 @@ class ProviderSwitch:
         return [*configured, *(one for one in rows if one.name not in names)]
 
     async def set_mode(
-        self, name: str, mode: Mode, *, reason: str, actor: str, force: bool = False
-    ) -> Switched | UnknownProvider:
-        """Set the mode of one provider; if it is on now, wake the payments that wait. `force`: also of an unknown one."""
+        self,
+        name: str,
+        mode: Mode,
+        *,
+        reason: str,
+        actor: str,
+        force: bool = False,
+        seen: ProviderState | None = None,
+    ) -> Switched | SwitchedMeanwhile | UnknownProvider:
+        """Set the mode of one provider; if it is on now, wake the payments that wait. `force`: also of an unknown one.
+
+        `seen`: the state by which this was decided. One that was switched since then is left as it is.
+        """
         if not force:
             known = sorted({*self.configured(), *(one.name for one in await self._store.read_all())})
             if name not in known:
                 return UnknownProvider(known)
-        await self._store.set_mode(name, mode, reason=reason, actor=actor)
+        if not await self._store.set_mode(name, mode, reason=reason, actor=actor, seen=seen):
+            return SwitchedMeanwhile()
         woken = await self._store.wake_waiting() if mode == "on" else None
         [state] = [one for one in await self._store.read_all() if one.name == name]
         return Switched(state, woken)

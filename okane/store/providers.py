@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from okane.store import sql_files
 from okane.store.session import Session
@@ -65,13 +65,22 @@ class ProviderStore:
         """Return the rows by name. Raises StoreUnavailable."""
         return await read_providers(self._session)
 
-    async def set_mode(self, name: str, mode: Mode, *, reason: str, actor: str) -> None:
-        """Switch a provider, from the next claim of every worker on. `on` also closes the shared level of its breaker."""
+    async def set_mode(
+        self, name: str, mode: Mode, *, reason: str, actor: str, seen: ProviderState | None = None
+    ) -> bool:
+        """Switch a provider, from the next claim of every worker on. `on` also closes the shared level of its breaker.
+
+        With `seen` it is left as it is, and False returned, if it was switched after that state was read.
+        """
         async with self._session.transaction() as connection:
-            parameters = {"name": name, "mode": mode, "reason": reason, "actor": actor}
-            await connection.execute(SQL["set_mode"], parameters)
+            parameters: dict[str, Any] = {"name": name, "mode": mode, "reason": reason, "actor": actor}
+            parameters |= {"if_seen": seen is not None, "seen": None if seen is None else seen.changed_at}
+            cursor = await connection.execute(SQL["set_mode"], parameters)
+            if not await cursor.fetchall():
+                return False
             if mode == "on":
                 await connection.execute(SQL["end_opening"], {"name": name})
+        return True
 
     async def wake_waiting(self) -> int:
         """Make payments that wait for a provider due at once; return their number. A death in between leaves the rest to

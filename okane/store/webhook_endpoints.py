@@ -174,14 +174,19 @@ class WebhookEndpointStore:
         parameters = {"id": endpoint_id, "older_ms": milliseconds(older_valid_for)}
         return await self._one(account_id, "rotate", parameters)
 
-    async def disable(self, account_id: str, endpoint_id: UUID, *, reason: str) -> Endpoint | None:
-        """Pause an endpoint. Its place in the log is kept."""
-        return await self._one(account_id, "disable", {"id": endpoint_id, "reason": reason})
+    async def disable(
+        self, account_id: str, endpoint_id: UUID, *, reason: str, version: int | None = None
+    ) -> Endpoint | None:
+        """Pause an endpoint, if it still is in `version`. Its place in the log is kept."""
+        return await self._one(account_id, "disable", {"id": endpoint_id, "reason": reason, "seen": version})
 
-    async def enable(self, account_id: str, endpoint_id: UUID, *, from_now: bool) -> Endpoint | None:
-        """Resume an endpoint at its place in the log, or with `from_now` at the end: earlier deliveries are given up then."""
+    async def enable(
+        self, account_id: str, endpoint_id: UUID, *, from_now: bool, version: int | None = None
+    ) -> Endpoint | None:
+        """Resume an endpoint, if it still is in `version`, at its place in the log; with `from_now` at the end: earlier
+        deliveries are given up then."""
         async with self._sessions.lend(account_id) as session, session.transaction() as connection:
-            parameters = {"account_id": account_id, "id": endpoint_id, "from_now": from_now}
+            parameters = {"account_id": account_id, "id": endpoint_id, "from_now": from_now, "seen": version}
             found = await _first(connection, SQL["enable"], parameters)
             if found is None:
                 return None

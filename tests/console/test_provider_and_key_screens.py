@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Sequence
 from http import HTTPStatus
 
 import pytest
 
 from okane.api_key import Scope, prefix_of
+from okane.store.providers import ProviderState, ProviderStore
 from tests.console.served_console import Browser, Console, text_of
 from tests.okane.webhook_rows import fetch
 
@@ -28,6 +30,26 @@ async def test_a_stale_dialog_does_not_switch_a_provider(console: Console, datab
     assert answer.status == HTTPStatus.CONFLICT
     assert "it is drain now, by operator: maintenance." in answer.text
     assert await fetch(database_url, "SELECT mode FROM providers") == [("drain",)]
+
+
+async def test_a_switch_between_the_check_and_the_change_is_kept(
+    console: Console, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser, providers = await console.logged_in(Scope.SYSTEM), console.services.providers
+    fields = {"action": "enable", "reason": "a click at the same time", "version": await shown_version(browser)}
+    read = ProviderStore.read_all
+
+    async def read_and_lose(store: ProviderStore) -> Sequence[ProviderState]:
+        found = await read(store)
+        monkeypatch.setattr(ProviderStore, "read_all", read)
+        await providers.set_mode("http", "off", reason="fraud", actor="operator")
+        return found
+
+    monkeypatch.setattr(ProviderStore, "read_all", read_and_lose)
+    answer = await browser.submit("/providers/http/switch", fields)
+    assert answer.status == HTTPStatus.CONFLICT
+    assert "it is off now, by operator: fraud." in answer.text
+    assert await fetch(database_url, "SELECT mode FROM providers") == [("off",)]
 
 
 async def test_a_provider_is_drained_disabled_and_enabled_with_a_reason(console: Console, database_url: str) -> None:
@@ -75,6 +97,24 @@ async def test_keys_of_all_accounts_are_listed_without_secrets(console: Console)
     assert secret.rpartition("_")[2] not in page
     assert "&lt;b&gt;till" in page
     assert str(prefix_of(secret)) not in (await browser.get("/keys?account=default")).text
+
+
+async def test_keys_come_in_pages_each_key_once(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("okane.console.keys.PAGE", 2)
+    browser = await console.logged_in(Scope.SYSTEM)
+    names = {str(prefix_of(await console.key(Scope.READ, account=f"shop-{n}"))) for n in range(4)}
+    seen, address = [], "/keys"
+    while address:
+        page = (await browser.get(address)).text
+        on_page = re.findall(r'id="revoke-(sk_test_\w{12})"', page)
+        assert 1 <= len(on_page) <= 2
+        seen += on_page
+        more = re.search(r'href="([^"]*)">More keys<', page)
+        address = "" if more is None else html.unescape(more[1])
+    assert len(seen) == len(set(seen)) == 5
+    assert names < set(seen)
+    assert "No more keys." in (await browser.get(f"/keys?after={seen[-1]}")).text
+    assert "No more keys." in (await browser.get("/keys?after=none")).text
 
 
 async def test_a_revoked_key_leaves_the_list_and_the_action_is_in_the_audit(console: Console) -> None:

@@ -48,6 +48,17 @@ async def test_an_operator_switches_a_provider_and_back(store: ProviderStore, mo
     assert ((await state(store)).mode, (await state(store)).reason) == ("on", "over")
 
 
+async def test_of_two_who_switch_by_the_same_state_the_second_changes_nothing(store: ProviderStore) -> None:
+    seen = ProviderState(name=NAME)  # without a row, as before every first switch
+    assert await store.set_mode(NAME, "drain", reason="the first", actor="a", seen=seen)
+    assert not await store.set_mode(NAME, "off", reason="the second", actor="b", seen=seen)
+    seen = await state(store)
+    assert (seen.mode, seen.reason) == ("drain", "the first")
+    assert await store.set_mode(NAME, "on", reason="over", actor="b", seen=seen)
+    assert not await store.set_mode(NAME, "off", reason="late", actor="a", seen=seen)
+    assert (await state(store)).mode == "on"
+
+
 async def test_one_worker_of_several_only_suspects(store: ProviderStore) -> None:
     assert not await store.suspect(NAME, worker="w1", alone=False)
     found = await state(store)

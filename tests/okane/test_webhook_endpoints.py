@@ -175,6 +175,18 @@ async def test_disabling_pauses_and_enabling_resumes(store: WebhookEndpointStore
     assert (done_to, failures, since, epoch) == (first - 1, 0, None, 0)
 
 
+async def test_an_endpoint_that_has_changed_since_it_was_seen_stays_as_it_is(store: WebhookEndpointStore) -> None:
+    made = await created(store)
+    seen = made.version
+    assert await store.disable("default", made.id, reason="requested", version=seen) is not None
+    assert await store.disable("default", made.id, reason="late", version=seen) is None
+    assert await store.enable("default", made.id, from_now=True, version=seen) is None
+    state = await store.get("default", made.id)
+    assert state is not None
+    assert (state.endpoint.status, state.endpoint.disabled_reason) == ("disabled", "requested")
+    assert await store.enable("default", made.id, from_now=False, version=state.endpoint.version) is not None
+
+
 async def test_enabling_from_now_skips_what_waits(store: WebhookEndpointStore, database_url: str) -> None:
     made = await created(store)
     positions = [await log_event(database_url) for _ in range(3)]

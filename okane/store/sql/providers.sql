@@ -7,10 +7,13 @@ FROM providers
 ORDER BY name
 
 -- name: set_mode
+-- With `if_seen`, only a provider that was not switched since `seen` (NULL: that never was). Returns a row if it is switched.
 INSERT INTO providers AS p (name, mode, reason, changed_by, changed_at)
 VALUES (%(name)s, %(mode)s, %(reason)s, %(actor)s, now())
 ON CONFLICT (name) DO UPDATE
 SET mode = excluded.mode, reason = excluded.reason, changed_by = excluded.changed_by, changed_at = excluded.changed_at
+WHERE NOT %(if_seen)s OR p.changed_at IS NOT DISTINCT FROM %(seen)s::timestamptz
+RETURNING p.name
 
 -- name: end_opening
 -- An operator who enables a provider wants the next claim to use it.

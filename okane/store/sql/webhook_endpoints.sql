@@ -81,12 +81,12 @@ RETURNING {endpoint}
 
 -- name: disable
 UPDATE webhook_endpoints ep SET status = 'disabled', disabled_reason = %(reason)s::text, version = version + 1
-WHERE {mine}
+WHERE {mine} AND (%(seen)s::bigint IS NULL OR ep.version = %(seen)s)
 RETURNING {endpoint}
 
 -- name: enable
 UPDATE webhook_endpoints ep SET status = 'enabled', disabled_reason = NULL, version = version + 1
-WHERE {mine}
+WHERE {mine} AND (%(seen)s::bigint IS NULL OR ep.version = %(seen)s)
 RETURNING {endpoint}
 
 -- name: restart_queue
