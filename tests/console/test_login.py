@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from importlib import resources
 
 import pytest
 
 from okane.api_key import Mode, NewKey, Scope
 from okane.console import login_limit, session_keys
 from okane.console.session import COOKIE
-from okane.console.session_keys import SessionKeys
+from okane.console.session_keys import CACHE_S, SessionKeys
 from okane.errors import StoreUnavailable
 from okane.redis.buckets import Allowance
 from okane.store import ApiKeyStore, StoredKey
@@ -241,11 +243,18 @@ async def test_a_session_ends_within_five_seconds_of_its_key(ending: dict[str, o
     sessions = checked(keys, clock)
     assert (await sessions.holder("sk_test_0123456789ab")) is not None
     keys.key = stored(**ending)
-    clock.s += 4.9
+    clock.s += CACHE_S - 0.1
     assert await sessions.holder("sk_test_0123456789ab") is not None
     assert keys.reads == 1  # cached
     clock.s += 0.1
     assert await sessions.holder("sk_test_0123456789ab") is None
+
+
+def test_an_open_page_learns_within_five_seconds_that_its_session_has_ended() -> None:
+    script = (resources.files("okane.console") / "static" / "console.js").read_text()
+    polled = re.search(r"INTERVAL_MS = (\d+);", script)
+    assert polled is not None
+    assert CACHE_S + int(polled[1]) / 1000 < 5
 
 
 async def test_a_key_that_expires_is_not_cached_beyond_its_end() -> None:

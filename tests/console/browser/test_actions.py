@@ -48,13 +48,16 @@ async def test_a_dead_letter_is_replayed_after_a_dry_run_without_a_mouse(visitor
     await visitor.log_in()
     await visitor.open("/dead")
     page = visitor.page
-    await page.get_by_role("checkbox", name=f"Select {payment.id}").press("Space")
-    await page.get_by_role("button", name="Replay…").press("Enter")
+    await visitor.tab_to(f"Select {payment.id}")
+    await page.keyboard.press("Space")
+    await visitor.tab_to("Replay…")
+    await page.keyboard.press("Enter")
     await page.get_by_text("Nothing is changed yet.").wait_for()
     assert await visitor.flaws() == []
     unchanged = await console.services.payments.get(payment.id, account_id=ACCOUNT)
     assert unchanged.version == payment.version
-    await page.get_by_role("button", name="Retry 1 payment").press("Enter")
+    await visitor.tab_to("Retry 1 payment")
+    await page.keyboard.press("Enter")
     await page.locator("[role=status].banner").wait_for()
     replayed = await console.services.payments.get(payment.id, account_id=ACCOUNT)
     assert replayed.status is Status.PENDING

@@ -12,6 +12,16 @@ from tests.console.browser.conftest import NewVisitor
 from tests.console.browser.visitor import Visitor
 from tests.console.served_console import Console, serve_console
 
+NO_WORKER = "No worker reads the stream"
+_NOTE = """
+window.isSamePage = true;
+window.announced = [];
+const verdict = document.querySelector("main [role=status]");
+window.announced.push(verdict.textContent);
+new MutationObserver(() => window.announced.push(verdict.textContent))
+  .observe(verdict, { childList: true, characterData: true, subtree: true });
+"""
+
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def console(private_postgres: PostgresServer, private_redis: RedisServer) -> AsyncIterator[Console]:
@@ -26,7 +36,7 @@ async def overview(new_visitor: NewVisitor) -> Visitor:
     visitor = await new_visitor()
     await visitor.log_in()
     await visitor.open("/")
-    await visitor.page.evaluate("window.isSamePage = true")
+    await visitor.page.evaluate(_NOTE)
     return visitor
 
 
@@ -40,6 +50,7 @@ async def test_redis_is_away_and_comes_back_under_an_open_overview(
     private_redis.start()
     await away.wait_for(state="detached")
     assert await overview.page.evaluate("window.isSamePage")
+    assert await announced(overview) == [NO_WORKER, "Redis is away: payments run from Postgres", NO_WORKER]
 
 
 async def test_postgres_is_away_and_comes_back_under_an_open_overview(
@@ -52,3 +63,10 @@ async def test_postgres_is_away_and_comes_back_under_an_open_overview(
     private_postgres.start()
     await away.wait_for(state="detached")
     assert await overview.page.evaluate("window.isSamePage")
+    assert await announced(overview) == [NO_WORKER, "Postgres is away: nothing is accepted or settled", NO_WORKER]
+
+
+async def announced(overview: Visitor) -> list[str]:
+    """Return all that a screen reader has announced of the system's state, after what it was at first."""
+    texts: list[str] = await overview.page.evaluate("window.announced")
+    return texts

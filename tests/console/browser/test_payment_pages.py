@@ -69,20 +69,43 @@ async def test_a_payment_is_found_and_canceled_without_a_mouse(visitor: Visitor,
     payment = await accepted(console)
     await visitor.log_in()
     page = visitor.page
-    await page.get_by_role("searchbox", name="Find a payment").focus()
+    await visitor.tab_to("Find a payment")
     await page.keyboard.type(str(payment.id))
     await page.keyboard.press("Enter")
     await page.wait_for_url(visitor.at(f"/payments/{payment.id}"))
-    await page.get_by_role("button", name="Cancel this payment").focus()
+    await opened_and_closed_without_a_mouse(visitor, "Cancel this payment")
     await page.keyboard.press("Enter")
-    await page.locator("dialog[open]").wait_for()
-    await page.keyboard.press("Escape")
-    assert await visitor.focused() == "Cancel this payment"
-    await page.keyboard.press("Enter")
-    await page.get_by_role("button", name="Cancel the payment").focus()
+    await visitor.tab_to("Cancel the payment")
     await page.keyboard.press("Enter")
     await page.get_by_text("The payment is canceled. It will not be charged.").wait_for()
     assert (await console.services.payments.get(payment.id, account_id=ACCOUNT)).status is Status.CANCELED
+
+
+async def test_a_payment_is_retried_without_a_mouse(visitor: Visitor, console: Console) -> None:
+    payment = await failed(console, "key-1", Status.FAILED_FINAL)
+    await visitor.log_in()
+    await visitor.open(f"/payments/{payment.id}")
+    await opened_and_closed_without_a_mouse(visitor, "Retry this payment")
+    await visitor.page.keyboard.press("Enter")
+    await visitor.tab_to("Retry the payment")
+    await visitor.page.keyboard.press("Enter")
+    await visitor.page.get_by_text("The payment is pending again, and its wake-up is sent.").wait_for()
+    assert (await console.services.payments.get(payment.id, account_id=ACCOUNT)).status is Status.PENDING
+
+
+async def opened_and_closed_without_a_mouse(visitor: Visitor, button: str) -> None:
+    """Open the dialog of a button; close it, by Escape and by its own button: each time the focus must come back."""
+    dialog = visitor.page.locator("dialog")
+    await visitor.tab_to(button)
+    for close in (None, "Keep it as it is"):
+        await visitor.page.keyboard.press("Enter")
+        await visitor.page.locator("dialog[open]").wait_for()
+        assert await dialog.evaluate("(dialog) => dialog.contains(document.activeElement)")
+        if close is not None and await visitor.focused() != close:
+            await visitor.tab_to(close)
+        await visitor.page.keyboard.press("Escape" if close is None else "Enter")
+        await dialog.wait_for(state="hidden")
+        assert await visitor.focused() == button
 
 
 async def test_the_list_is_filtered_and_paged_without_a_mouse(visitor: Visitor, console: Console) -> None:
@@ -92,16 +115,16 @@ async def test_the_list_is_filtered_and_paged_without_a_mouse(visitor: Visitor, 
     await visitor.log_in()
     await visitor.open("/payments")
     page = visitor.page
-    await page.get_by_role("checkbox", name="failed_retryable").focus()
+    await visitor.tab_to("failed_retryable")
     await page.keyboard.press("Space")
     await page.keyboard.press("Enter")
     await page.wait_for_url("**/payments?*status=failed_retryable*")
     assert await page.locator("tbody tr").count() == 1
-    await page.get_by_role("link", name=str(last.id)).focus()
+    await visitor.tab_to(str(last.id))
     await page.keyboard.press("Enter")
     await page.wait_for_url(visitor.at(f"/payments/{last.id}"))
     await visitor.open("/payments")
-    await page.get_by_role("link", name="Older").focus()
+    await visitor.tab_to("Older")
     await page.keyboard.press("Enter")
     await page.wait_for_url("**/payments?after=*")
     assert await page.locator("tbody tr").count() == 2

@@ -58,7 +58,7 @@ async def test_the_log_in_and_the_log_out_need_no_mouse(visitor: Visitor) -> Non
     assert await visitor.focused() == "Skip to the content"
     await visitor.page.keyboard.press("Enter")
     assert await visitor.page.evaluate("document.activeElement.id") == "content"
-    await visitor.page.get_by_role("button", name="Log out").focus()
+    await visitor.tab_to("Log out")
     await visitor.page.keyboard.press("Enter")
     await visitor.page.get_by_label("API key").wait_for()
 

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 CHROMIUM = shutil.which("chromium")
 TIMEOUT_MS = 20_000  # of every wait for an element or an address
 WIDTHS = (360, 768, 1440)
-SCHEMES = ("light", "dark")
+MOST_STOPS = 150  # of the Tab key on a page
 _RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+_RULES_OF_COLORS = ["color-contrast", "link-in-text-block"]  # all that another scheme can violate
+RULES_OF_SCHEMES = {"light": _RULES, "dark": _RULES_OF_COLORS}
 _WATCH = """
 addEventListener("securitypolicyviolation", ({ violatedDirective, blockedURI }) =>
   console.error(`policy: ${violatedDirective} ${blockedURI}`));
@@ -83,11 +85,15 @@ class Visitor:
         """Return the violations of accessibility rules that axe finds on the page."""
         from axe_playwright_python.async_playwright import Axe  # noqa: PLC0415 - collected where it is not installed
 
-        found = await Axe().run(self.page, options={"runOnly": list(rules), "resultTypes": ["violations"]})
-        response: Mapping[str, Any] = found.response
+        if not await self.page.evaluate("'axe' in window"):
+            await self.page.evaluate(Axe().axe_script)
+        options = {"runOnly": list(rules), "resultTypes": ["violations"]}
+        violations: list[Mapping[str, Any]] = await self.page.evaluate(
+            "async (options) => (await axe.run(options)).violations", options
+        )
         return [
             f"{violation['id']}: {node['html'][:200]} ({node['failureSummary']})"
-            for violation in response["violations"]
+            for violation in violations
             for node in violation["nodes"]
         ]
 
@@ -95,19 +101,28 @@ class Visitor:
         """Return what is wrong with the look of the page at any width, light and dark: an element that is wider than the
         window, a rule of accessibility that is violated."""
         found = []
-        for scheme in SCHEMES:
+        for scheme, rules in RULES_OF_SCHEMES.items():
             await self.page.emulate_media(color_scheme=scheme)
             for width in WIDTHS:
                 await self.page.set_viewport_size({"width": width, "height": 900})
-                flaws = [*await self.scrolls_sideways(), *await self.violations()]
+                flaws = [*await self.scrolls_sideways(), *await self.violations(rules)]
                 found += [f"{self.page.url}, {scheme}, {width} px: {flaw}" for flaw in flaws]
         return found
+
+    async def tab_to(self, name: str) -> None:
+        """Press Tab until the element with this text, label or name has the focus."""
+        for _ in range(MOST_STOPS):
+            await self.page.keyboard.press("Tab")
+            if await self.focused() == name:
+                return
+        raise AssertionError(f"Tab does not lead to {name!r}")
 
     async def focused(self) -> str:
         """Return the text, the label or the name of the element that has the focus."""
         text: str = await self.page.evaluate("""() => {
             const element = document.activeElement;
-            return element.ariaLabel || element.textContent.trim() || element.name || element.tagName;
+            const label = element.ariaLabel || element.labels?.[0]?.textContent.trim();
+            return label || element.textContent.trim() || element.name || element.tagName;
         }""")
         return text
 
