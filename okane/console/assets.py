@@ -15,6 +15,11 @@ _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml",
 _FOREVER = "public, max-age=31536000, immutable"
 
 
+def takes_gzip(request: web.Request) -> bool:
+    """Tell whether an answer to a request may be compressed."""
+    return "gzip" in request.headers.get("Accept-Encoding", "").lower()
+
+
 @dataclass(frozen=True, slots=True)
 class Asset:
     """One file, as it is sent."""
@@ -56,7 +61,7 @@ class Assets:
             raise web.HTTPNotFound
         headers = {"Cache-Control": _FOREVER, "Vary": "Accept-Encoding"}
         body = asset.body
-        if "gzip" in request.headers.get("Accept-Encoding", ""):
+        if takes_gzip(request):
             headers["Content-Encoding"] = "gzip"
             body = asset.zipped
         return web.Response(body=body, content_type=asset.content_type, charset="utf-8", headers=headers)

@@ -1,13 +1,17 @@
-"""The filters of the templates: amounts, times and durations as text. Pure."""
+"""The filters of the templates: amounts, times and durations as text, and rows of tables. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
+from markupsafe import Markup, escape
+
 from okane import currencies
+
+_BETWEEN = "\0"  # Postgres stores no such character, and HTML shows none
 
 
 def money(amount_minor: int, currency: str) -> str:
@@ -27,12 +31,13 @@ def money(amount_minor: int, currency: str) -> str:
 
 def utc(moment: datetime) -> str:
     """Return a time in UTC to the millisecond: `2026-11-30 08:00:00.123 UTC`."""
-    return f"{moment.astimezone(UTC).strftime('%Y-%m-%d %H:%M:%S')}.{moment.microsecond // 1000:03d} UTC"
+    # isoformat takes a fifth of strftime's time: a list has a hundred times.
+    return f"{moment.astimezone(UTC).isoformat(' ', 'milliseconds')[:-6]} UTC"
 
 
 def iso(moment: datetime) -> str:
     """Return a time as the attribute `datetime` has it."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"{moment.astimezone(UTC).isoformat('T', 'milliseconds')[:-6]}Z"
 
 
 def duration(span: timedelta | float) -> str:
@@ -52,6 +57,34 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def tone(name: object) -> str:
+    """Return the class of a status, of whichever thing: good, bad, warn, or none."""
+    return _TONES.get(str(name), "")
+
+
+def filled(pattern: Markup, rows: Sequence[Sequence[str]]) -> Markup:
+    """Return the pattern once for each row, with the row's texts, escaped, in place of its `%s`.
+
+    All texts are escaped as one: one by one that takes longer than all the rest of a page of fifty rows.
+    """
+    width = pattern.count("%s")
+    texts = [text for row in rows for text in row]
+    joined = _BETWEEN.join(texts)
+    if joined.count(_BETWEEN) >= len(texts):
+        joined = _BETWEEN.join([text.replace(_BETWEEN, "\ufffd") for text in texts])  # which browsers show for it
+    cells = str.split(escape(joined), _BETWEEN) if texts else []  # not Markup's own split, which makes Markup of each
+    plain = str(pattern)
+    return Markup("".join([plain % tuple(cells[at : at + width]) for at in range(0, len(cells), width)]))  # noqa: S704 - see above
+
+
+_TONES: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("success", "succeeded", "delivered", "ok", "enabled", "closed"), "good"),
+        **dict.fromkeys(("failed_final", "failed", "dead", "disabled", "open"), "bad"),
+        **dict.fromkeys(("failed_retryable", "unknown", "needs_review", "draining", "half_open"), "warn"),
+    }
+)
+
 FILTERS: Mapping[str, Callable[..., Any]] = MappingProxyType(
-    {"money": money, "utc": utc, "iso": iso, "duration": duration, "count_text": count}
+    {"money": money, "utc": utc, "iso": iso, "duration": duration, "count_text": count, "tone": tone, "filled": filled}
 )

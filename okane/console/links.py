@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlencode
 from uuid import UUID
 
+from okane.api_key import Scope
 from okane.console.assets import Assets
 
 MAX_ADDRESS = 3500  # bytes: the console's server takes 4096, many proxies not much more
@@ -25,6 +26,22 @@ class Links:
 
     def overview(self) -> str:
         return f"{self.base}/"
+
+    def screens(self) -> Sequence[tuple[str, str, Scope, str]]:
+        """Return the screens of the navigation, in its order: name, label, the scope that it needs, and address."""
+        return (
+            ("overview", "Overview", Scope.SYSTEM, self.overview()),
+            ("payments", "Payments", Scope.READ, self.payments()),
+            ("streams", "Streams", Scope.SYSTEM, self.streams()),
+            ("dead", "Dead letters", Scope.READ, self.dead()),
+            ("reviews", "Reviews", Scope.READ, self.reviews()),
+            ("providers", "Providers", Scope.SYSTEM, self.providers()),
+            ("webhooks", "Webhooks", Scope.READ, self.webhooks()),
+            ("workers", "Workers", Scope.SYSTEM, self.workers()),
+            ("keys", "Keys", Scope.SYSTEM, self.keys()),
+            ("doctor", "Doctor", Scope.SYSTEM, self.doctor()),
+            ("audit", "Audit", Scope.SYSTEM, self.audit()),
+        )
 
     def login(self, next_path: str = "") -> str:
         """Return the address of the log-in, and from there of a path: without it where servers would find it too long."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 
 from aiohttp import web
 
+from okane.console import formats
+from okane.console.links import Links
 from okane.console.payment_filter import FilterForm, parse_filter
 from okane.console.payment_search import FoundPayments, PaymentSearch
 from okane.console.rendering import PAGES, is_part, redirect, render, render_part
@@ -13,7 +16,7 @@ from okane.console.search import Kind, Meaning
 from okane.console.search_turns import WAIT_S, SearchTurns
 from okane.console.session import session_of
 from okane.errors import PaymentNotFound, StoreBusy, StoreSlow, StoreUnavailable
-from okane.payment import Status
+from okane.payment import Payment, Status
 from okane.store import PaymentLists, PaymentStore
 from okane.store.lists import is_search
 
@@ -86,6 +89,7 @@ def _page(
         "others": [one for one in form.search.meanings if one != meaning and one.kind is not Kind.PAYMENT],
         "not_an_id": meaning is not None and form.search.meanings[0].kind is Kind.PAYMENT,
         "found": found,
+        "rows": [] if found is None else _rows(found.payments, request.app[PAGES].links),
         "statuses": list(Status),
         "is_live": is_live,
         "unread": unread,
@@ -94,6 +98,27 @@ def _page(
     if is_part(request) and status is HTTPStatus.OK:
         return render_part(request, "payments_part.html", state=_state(found), **context)
     return render(request, "payments.html", status=status, headers=headers, **context)
+
+
+def _rows(payments: Sequence[Payment], links: Links) -> list[tuple[str, ...]]:
+    """Return the texts of the rows of `payments_part.html`, in its order."""
+    first = links.payment("")
+    return [
+        (
+            text := str(payment.id),
+            formats.iso(payment.created_at),
+            formats.utc(payment.created_at),
+            first + text,
+            text,
+            formats.money(payment.amount_minor, payment.currency),
+            formats.tone(payment.status),
+            payment.status,
+            str(payment.attempts),
+            payment.provider or "",
+            payment.idempotency_key,
+        )
+        for payment in payments
+    ]
 
 
 def _state(found: FoundPayments | None) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import secrets
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -14,11 +15,27 @@ from typing import Any
 from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from okane.api_key import Scope
 from okane.console import formats
+from okane.console.assets import takes_gzip
 from okane.console.links import Links
 from okane.console.session import MESSAGE_COOKIE, SESSION, Session, Signer
 
 COMPRESS_FROM = 1000  # bytes: smaller answers fit into one packet
+COMPRESS_LEVEL = 4  # of 9: the default, 6, makes a list 1 % smaller, and takes a third longer
+
+
+class Body:
+    """The text of an answer, as bytes; compressed when a browser first takes it so."""
+
+    def __init__(self, text: str) -> None:
+        self.plain = text.encode()
+
+    @functools.cached_property
+    def zipped(self) -> bytes:
+        """The bytes, compressed. Here and now: to have a thread do it costs more than doing it."""
+        compressor = zlib.compressobj(COMPRESS_LEVEL, wbits=31)
+        return compressor.compress(self.plain) + compressor.flush()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +43,7 @@ class SharedPart:
     """The live region of all tabs, for as long as `sample` is the newest one."""
 
     sample: object
-    text: str
+    body: Body
     tag: str
 
 
@@ -55,7 +72,7 @@ class Pages:
     """The templates, and the variables that all of them have:
 
     `session` (None before the log-in), `links`, `csrf` (the token of its forms), `read_only`, `now` (UTC), `message` (of the
-    action before, once) and `path` (of this page, as the browser has it).
+    action before, once), `path` (of this page, as the browser has it) and `screens` (the navigation).
     """
 
     def __init__(
@@ -66,6 +83,7 @@ class Pages:
         self.now = now
         self.read_only = read_only
         self.shared: dict[str, SharedPart] = {}  # by the template of the part
+        self._screens: dict[frozenset[Scope], Sequence[tuple[str, str, str]]] = {}  # there are 32 sets of scopes
         self.id = secrets.token_hex(8)  # another process may have other templates
         self._constants = {"links": links, "read_only": read_only, "has_login": login}
         self._environment = compiled_templates()
@@ -80,8 +98,17 @@ class Pages:
             "now": self.now(),
             "message": message,
             "path": self.links.under_base(request.path_qs),
+            "screens": () if session is None else self._screens_of(session.scopes),
         }
         return self._environment.get_template(template).render({**shared, **context})
+
+    def _screens_of(self, scopes: frozenset[Scope]) -> Sequence[tuple[str, str, str]]:
+        """Return the navigation: name, label and address of each screen."""
+        if scopes not in self._screens:
+            self._screens[scopes] = [
+                (name, label, to) for name, label, scope, to in self.links.screens() if scope in scopes
+            ]
+        return self._screens[scopes]
 
     def text_without_session(self, template: str, context: Mapping[str, Any]) -> str:
         """Return the text of a part that is the same for every session. A template that uses `session` is an error."""
@@ -112,7 +139,7 @@ def render(
     """Return a page."""
     pages = request.app[PAGES]
     message = pages.message(request)
-    response = _html(pages.text(request, template, message, context), status)
+    response = _html(request, Body(pages.text(request, template, message, context)), status)
     response.headers.update(headers or {})
     if MESSAGE_COOKIE in request.cookies:
         response.del_cookie(MESSAGE_COOKIE, path=cookie_path(pages.links))
@@ -133,11 +160,11 @@ def render_part(request: web.Request, template: str, *, state: str = "", **conte
     pages = request.app[PAGES]
     if not state:
         text = pages.text(request, template, None, context)
-        return _part(request, text, _tag(text))
+        return _part(request, Body(text), _tag(text))
     tag = _tag(f"{pages.id} {request.path_qs} {request.get(SESSION)!r} {state}")
     if _has(request, tag):
-        return _part(request, "", tag)
-    return _part(request, pages.text(request, template, None, context), tag)
+        return _part(request, Body(""), tag)
+    return _part(request, Body(pages.text(request, template, None, context)), tag)
 
 
 def render_sampled(
@@ -145,7 +172,7 @@ def render_sampled(
 ) -> web.Response:
     """Return a page that includes a live region of a sample, or that region alone, as the request asks.
 
-    The region is rendered once for each sample, whatever the number of tabs: its template has no session.
+    The region is rendered and compressed once for each sample, whatever the number of tabs: its template has no session.
     """
     pages = request.app[PAGES]
     if not is_part(request):
@@ -153,19 +180,19 @@ def render_sampled(
     shared = pages.shared.get(part)
     if shared is None or shared.sample is not sample:
         text = pages.text_without_session(part, context())
-        shared = pages.shared[part] = SharedPart(sample, text, _tag(text))
-    return _part(request, shared.text, shared.tag)
+        shared = pages.shared[part] = SharedPart(sample, Body(text), _tag(text))
+    return _part(request, shared.body, shared.tag)
 
 
 def _tag(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-def _part(request: web.Request, text: str, tag: str) -> web.Response:
+def _part(request: web.Request, body: Body, tag: str) -> web.Response:
     headers = {"ETag": f'"{tag}"'}
     if _has(request, tag):
         return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
-    response = _html(text, HTTPStatus.OK)
+    response = _html(request, body, HTTPStatus.OK)
     response.headers.update(headers)
     return response
 
@@ -190,8 +217,8 @@ def cookie_path(links: Links) -> str:
     return links.base or "/"
 
 
-def _html(text: str, status: int) -> web.Response:
-    response = web.Response(text=text, status=status, content_type="text/html")
-    if len(text) >= COMPRESS_FROM:
-        response.enable_compression()
-    return response
+def _html(request: web.Request, body: Body, status: int) -> web.Response:
+    if len(body.plain) < COMPRESS_FROM or not takes_gzip(request):
+        return web.Response(body=body.plain, status=status, content_type="text/html", charset="utf-8")
+    headers = {"Content-Encoding": "gzip"}
+    return web.Response(body=body.zipped, status=status, content_type="text/html", charset="utf-8", headers=headers)

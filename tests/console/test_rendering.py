@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import random
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from markupsafe import Markup
 
+from okane.api_key import Scope
 from okane.console import formats
 from okane.console.assets import Assets
+from okane.console.rendering import COMPRESS_FROM
+from okane.payment import Status
 from tests.console.served_console import Console
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +50,56 @@ async def test_a_live_region_that_did_not_change_is_not_sent_again(console: Cons
     assert (first.status, again.status, again.text) == (200, 304, "")
     assert again.headers["ETag"] == first.headers["ETag"]
     assert (await browser.get("/streams?part=1", If_None_Match='"other"')).status == 200
+
+
+ROW = Markup('<tr id="%s"><td>%s</td></tr>')
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        ([], ""),
+        ([("1", "a&b")], '<tr id="1"><td>a&amp;b</td></tr>'),
+        ([('">', "%s"), ("<b>", "'")], '<tr id="&#34;&gt;"><td>%s</td></tr><tr id="&lt;b&gt;"><td>&#39;</td></tr>'),
+        ([("1", "")], '<tr id="1"><td></td></tr>'),
+        ([("", "")], '<tr id=""><td></td></tr>'),
+        ([("\0", "<\0>")], '<tr id="\ufffd"><td>&lt;\ufffd&gt;</td></tr>'),
+        ([(Markup("<i>"), Status.SUCCESS)], '<tr id="&lt;i&gt;"><td>success</td></tr>'),
+    ],
+)
+def test_the_texts_of_rows_are_escaped_and_stay_in_their_cells(rows: Sequence[Sequence[str]], text: str) -> None:
+    assert formats.filled(ROW, rows) == text
+
+
+def test_rows_are_escaped_as_one_by_one() -> None:
+    dice = random.Random(7)
+    for _ in range(200):
+        rows = [["".join(dice.choices("<>&\"'%s\0a", k=dice.randrange(4))) for _ in range(2)] for _ in range(3)]
+        assert formats.filled(ROW, rows) == "".join(ROW % tuple(row) for row in rows).replace("\0", "\ufffd")
+
+
+async def test_a_page_is_compressed_for_a_browser_that_takes_it(console: Console) -> None:
+    browser = await console.logged_in()
+    for path in ("/", "/?part=1", "/payments", "/payments?part=1", "/streams"):
+        zipped = await browser.get(path, Accept_Encoding="GZIP, br")
+        plain = await browser.get(path, Accept_Encoding="identity")
+        assert "Content-Encoding" not in plain.headers
+        assert zipped.headers.get("Content-Encoding") == ("gzip" if len(plain.text.encode()) >= COMPRESS_FROM else None)
+        assert re.sub(r"[0-9]", "", zipped.text) == re.sub(r"[0-9]", "", plain.text)  # times differ
+        assert (zipped.headers["Content-Type"], zipped.status) == ("text/html; charset=utf-8", 200)
+
+
+async def test_the_navigation_has_the_screens_of_the_sessions_scopes(console: Console) -> None:
+    async def screens(*scopes: Scope) -> list[str]:
+        page = await (await console.logged_in(*scopes)).get("/no-such-page")
+        return re.findall(r'<li><a href="/console(/[a-z]*)">', page.text)
+
+    of_an_account = ["/payments", "/dead", "/reviews", "/webhooks"]
+    of_none = ["/", "/streams", "/providers", "/workers", "/keys", "/doctor", "/audit"]
+    assert await screens(Scope.READ) == of_an_account
+    assert await screens(Scope.SYSTEM) == of_none
+    assert set(await screens()) == {*of_an_account, *of_none}
+    assert await screens(Scope.WRITE) == []
 
 
 async def test_static_files_are_found_under_their_hash_alone(console: Console) -> None:
