@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import timedelta
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -77,6 +77,18 @@ def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _parse_networks(value: object) -> object:
+    """Split `"10.0.0.0/8,fd00::/8"`; a sequence is returned unchanged."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return [ip_network(part.strip()) for part in value.split(",") if part.strip()]
+    except ValueError:  # its message for a host's address with a prefix names no way out, and repeats the value
+        raise ValueError(
+            "takes networks separated by commas, like 10.0.0.0/8 or fd00::/8, with no bit set beyond the prefix"
+        ) from None
+
+
 def _check_rising(durations: tuple[timedelta, ...]) -> tuple[timedelta, ...]:
     if any(after <= before for before, after in pairwise(durations)):
         raise ValueError("each must be longer than the one before it")
@@ -103,7 +115,9 @@ AmountLimits = Annotated[
 AmountMinor = Annotated[int, Field(gt=0, le=currencies.MAX_AMOUNT_MINOR)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Hosts = Annotated[str, AfterValidator(binding.checked)]
-Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split), Field(max_length=100)]
+Networks = Annotated[
+    tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_parse_networks), Field(max_length=100)
+]
 Ports = Annotated[frozenset[Annotated[int, Field(ge=1, le=65535)]], NoDecode, BeforeValidator(_split)]
 HostNames = Annotated[frozenset[str], NoDecode, BeforeValidator(_parse_host_names)]
 PostgresUrl = Annotated[str, AfterValidator(addresses.check_postgres)]

@@ -28,6 +28,7 @@ log = structlog.get_logger("okane.app")
 async def run_console(settings: Settings) -> None:
     """Serve the console until SIGTERM or SIGINT, then let the requests in hand finish."""
     stop = process.stop_on_signals()
+    process.arm_failpoints(settings)
     check_binding(settings)
     async with contextlib.AsyncExitStack() as closing:
         resources = await Resources.build(

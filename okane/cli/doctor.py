@@ -50,7 +50,7 @@ def _list_failpoints(*, as_json: bool) -> None:
     console = Console(highlight=False)
     console.print(table)
     console.print(
-        "\nOKANE_FAILPOINT=NAME:kill|stop|raise|delay[=SECONDS][:NTH] in the environment of an API or a worker arms one;"
+        "\nOKANE_FAILPOINT=NAME:kill|stop|raise|delay[=SECONDS][:NTH] in the environment of a process arms one;"
         " NTH counts from 1, * is every time.",
         soft_wrap=True,
     )

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from okane.config import Settings
+from okane.config import Settings, load
+from okane.errors import SetupError
 
 
 @pytest.fixture(autouse=True)
@@ -90,9 +91,26 @@ def test_sizes_have_a_unit_or_are_bytes(monkeypatch: pytest.MonkeyPatch, text: s
     assert Settings().webhook_max_bytes == size_bytes
 
 
+@pytest.mark.parametrize("name", ["OKANE_WEBHOOK_ALLOW", "OKANE_CONSOLE_PROXIES"])
+@pytest.mark.parametrize("value", ["10.0.0.1/8", "proxy.internal", "10.0.0.0/33", "10.0.0.0/8 fd00::/8"])
+def test_a_network_that_cannot_be_is_refused_with_one_that_can(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SetupError, match=rf"{name}: \D+ like 10\.0\.0\.0/8 or fd00::/8") as refused:
+        load()
+    assert len(str(refused.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("OKANE_CONSOLE_BASE", "console"),
+        ("OKANE_CONSOLE_BASE", "/ops//okane"),
+        ("OKANE_CONSOLE_BASE", "/ops/../okane"),
+        ("OKANE_CONSOLE_BASE", "/" + "x" * 200),
+        ("OKANE_CONSOLE_PORT", "70000"),
+        ("OKANE_CONSOLE_READ_ONLY", "perhaps"),
         ("OKANE_WEBHOOK_MAX_BYTES", "0"),
         ("OKANE_WEBHOOK_MAX_BYTES", "many"),
         ("OKANE_WEBHOOK_KEEP", "0"),
