@@ -37,8 +37,19 @@ def error_page(request: web.Request, error: Exception) -> web.StreamResponse:
     if is_part(request):
         return web.Response(status=found.status, text=found.text, headers=found.headers)
     return render(
-        request, "error.html", status=found.status, headers=found.headers, title=found.status.phrase, text=found.text
+        request,
+        "error.html",
+        status=found.status,
+        headers=found.headers,
+        title=_title(found.status),
+        text=found.text,
     )
+
+
+def _title(status: HTTPStatus) -> str:
+    """Return the status as a heading in sentence case: `Not found`, `Request-URI too long`."""
+    first, *others = status.phrase.split()
+    return " ".join([first, *(word if word.isupper() else word.lower() for word in others)])
 
 
 def refusal_in(request: web.Request, error: Exception) -> PageError | None:

@@ -129,7 +129,8 @@ def _key(row: Row) -> ApiKey:
 
 
 def _scopes(words: Sequence[str]) -> frozenset[Scope]:
-    return frozenset(Scope(word) for word in words)
+    """Return the scopes that this version knows: during an upgrade a newer one may have made a key with others."""
+    return frozenset(scope for scope in Scope if scope.value in words)
 
 
 def _rate(text: str | None) -> Rate | None:

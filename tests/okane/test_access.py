@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 
 from okane import api_key
@@ -357,6 +358,20 @@ async def test_a_key_that_is_not_valid_is_not_rotated(store: ApiKeyStore) -> Non
     assert await store.rotate(name, NewKey.make(Mode.TEST), overlap=timedelta(hours=1)) is None
     assert await store.rotate("sk_test_nobodysnamee", NewKey.make(Mode.TEST), overlap=timedelta(hours=1)) is None
     assert len(await store.list(ended=True)) == 1
+
+
+async def test_a_scope_of_a_newer_version_gives_no_right_and_does_no_harm(
+    store: ApiKeyStore, database_url: str
+) -> None:
+    """During an upgrade, older processes read keys that newer ones made."""
+    name = api_key.prefix_of(await make(store, "acme", Scope.READ)) or ""
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        await connection.execute("ALTER TABLE api_keys DROP CONSTRAINT api_keys_scopes_check")
+        await connection.execute("UPDATE api_keys SET scopes = ARRAY['read', 'of-tomorrow']")
+    found = await store.find(name)
+    assert found is not None
+    assert found.scopes == {Scope.READ}
+    assert [one.scopes for one in await store.list()] == [{Scope.READ}]
 
 
 async def test_the_database_holds_no_secret(store: ApiKeyStore) -> None:
