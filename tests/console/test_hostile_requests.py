@@ -125,3 +125,15 @@ async def test_an_action_that_its_screen_refuses_is_written_down_once(console: C
         assert [(row.target, row.answer, row.key) for row in rows] == [
             (target, f"refused: {said}", browser.secret[:20])
         ]
+
+
+async def test_a_region_that_the_browser_has_is_not_confirmed_after_the_log_out(console: Console) -> None:
+    browser = await console.logged_in()
+    copy = await console.browser(Cookie=f"{COOKIE}={browser.cookies[COOKIE]}")
+    for path in ("/payments?part=1", "/?part=1"):
+        shown = await copy.get(path)
+        assert (await copy.get(path, If_None_Match=shown.headers["ETag"])).status in {200, 304}
+    await browser.submit("/logout")
+    for path in ("/payments?part=1", "/?part=1"):
+        assert (await copy.get(path, If_None_Match=shown.headers["ETag"])).status == 401
+        assert (await copy.get(path, If_None_Match="*")).status == 401
