@@ -11,6 +11,7 @@ from datetime import timedelta
 import aiohttp
 
 from okane.errors import StoreUnavailable
+from okane.monitoring.paced_read import PacedRead
 from okane.monitoring.samples import Samples, scrape
 from okane.payment import Status
 from okane.redis.presence import Presence, PresentProcess
@@ -20,6 +21,8 @@ from okane.store.webhook_overview import WebhookOverview
 from streams import Inspector, StreamError, StreamStats
 
 LATE_READ_S = 20.0  # beyond every time-out of a read: its facts would be old
+LATE_FACTS_S = 0.05  # so long does an observation wait for facts, if it has earlier ones
+FRESH_S = 15.0  # earlier ones that are older than that would be no news
 MAX_SCRAPED = 500  # processes; the rates leave out the others
 
 
@@ -42,8 +45,9 @@ class Observation:
 class Observer:
     """Reads processes, Redis and Postgres side by side.
 
-    With `names`, of each process those samples alone. The facts from Postgres, other than the age of waiting payments, are
-    used again for `facts_s`. A Postgres that takes longer than `patience_s` counts as away until it answers.
+    With `names`, of each process those samples alone. With `facts_s`, the counts from Postgres are used again for that time,
+    and every read for longer if it took long; while new facts are late, those before are used, for `patience_s`. A Postgres
+    that takes longer than `patience_s` counts as away until it answers.
     """
 
     def __init__(
@@ -64,10 +68,12 @@ class Observer:
         self._names = names
         self._facts_s = facts_s
         self._patience_s = patience_s
+        self._due = PacedRead(overview.oldest_due, every_s=0.0)
+        self._counts = PacedRead(self._count, every_s=facts_s)
         self._reading: asyncio.Task[_Facts] | None = None
         self._began_s = 0.0
-        self._facts: _Facts | None = None
-        self._facts_until_s = 0.0
+        self._facts: _Facts | None = None  # the latest, while Postgres answers
+        self._facts_at_s = 0.0
 
     async def observe(self, known: Sequence[PresentProcess]) -> Observation:
         """Return the state now. While Redis is away, the processes are those `known` before."""
@@ -105,30 +111,43 @@ class Observer:
             self._reading = None
         if self._reading is None:
             self._reading, self._began_s = asyncio.create_task(self._read_facts()), time.monotonic()
-        reading = self._reading
-        await asyncio.wait({reading}, timeout=self._patience_s)
+        reading, before = self._reading, self._fresh_facts()
+        await asyncio.wait({reading}, timeout=self._patience_s if before is None else LATE_FACTS_S)
         if not reading.done():
+            is_late = self._patience_s is None or time.monotonic() - self._began_s < self._patience_s
+            if before is not None and is_late:
+                return before
             trouble.append("Postgres: no answer in time")
             return _Facts()
         self._reading = None
         try:
-            return reading.result()
+            self._facts, self._facts_at_s = reading.result(), time.monotonic()
         except StoreUnavailable as error:
             trouble.append(f"Postgres: {error}")
             self._facts = None
+            self._due.forget()
+            self._counts.forget()
             return _Facts()
+        return self._facts
+
+    def _fresh_facts(self) -> _Facts | None:
+        """Return facts that may stand in for late ones, if there are any."""
+        return self._facts if self._facts_s and time.monotonic() - self._facts_at_s < FRESH_S else None
 
     async def _read_facts(self) -> _Facts:
-        oldest_due = await self._overview.oldest_due()
-        if self._facts is None or time.monotonic() >= self._facts_until_s:
-            self._facts = _Facts(
-                dead=await self._overview.count_dead(),
-                waiting=await self._overview.count_waiting(),
-                providers=await self._overview.providers(),
-                webhooks=await self._overview.webhooks(),
-            )
-            self._facts_until_s = time.monotonic() + self._facts_s
-        return replace(self._facts, oldest_due=oldest_due)
+        if not self._facts_s:  # all of it at each time
+            self._due.forget()
+            self._counts.forget()
+        oldest_due = await self._due.get()
+        return replace(await self._counts.get(), oldest_due=oldest_due)
+
+    async def _count(self) -> _Facts:
+        return _Facts(
+            dead=await self._overview.count_dead(),
+            waiting=await self._overview.count_waiting(),
+            providers=await self._overview.providers(),
+            webhooks=await self._overview.webhooks(),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

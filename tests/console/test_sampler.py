@@ -15,6 +15,7 @@ from okane.console.overview import Verdict, judge
 from okane.console.sampler import FORGET_S, INTERVAL_S, Sampler
 from okane.errors import StoreUnavailable
 from okane.lanes import payments_stream
+from okane.monitoring import observation
 from okane.monitoring.observation import Observation, Observer
 from okane.monitoring.samples import Labels
 from okane.redis.presence import Presence, PresentProcess
@@ -202,5 +203,48 @@ async def test_a_postgres_that_hangs_counts_as_away_until_it_answers(redis_url: 
         await asyncio.sleep(0)
         assert (await observer.observe(())).trouble == ("Postgres: it was ended",)
         await observer.observe(())
+        await observer.aclose()
+    await overview.aclose()
+
+
+@pytest.mark.parametrize(
+    ("fresh_s", "patience_s", "is_known"), [(3600.0, 3600.0, True), (3600.0, 0.0, False), (0.0, 0.0, False)]
+)
+async def test_facts_that_are_late_are_those_before_for_a_while(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, fresh_s: float, patience_s: float, is_known: bool
+) -> None:
+    """With a million payments in trouble a count takes a second: a page neither waits for it nor calls Postgres away."""
+    answers = asyncio.Event()
+
+    class Slow(Overview):
+        async def oldest_due(self) -> timedelta:
+            await answers.wait()
+            return timedelta(seconds=7)
+
+    async def nothing(_self: Overview) -> Sequence[object]:
+        return ()
+
+    for name in ("count_dead", "count_waiting", "providers", "webhooks"):
+        monkeypatch.setattr(Overview, name, nothing)
+    overview, stream = Slow("postgresql://nowhere"), payments_stream(f"test-{uuid4()}")
+    async with connect(redis_url) as redis, aiohttp.ClientSession() as http:
+        observer = Observer(
+            inspector=Inspector(redis, stream, group="workers"),
+            presence=Presence(redis, stream),
+            overview=overview,
+            http=http,
+            facts_s=5.0,
+            patience_s=60.0,
+        )
+        answers.set()
+        assert (await observer.observe(())).oldest_due == timedelta(seconds=7)
+        answers.clear()
+        monkeypatch.setattr(observation, "FRESH_S", fresh_s)
+        monkeypatch.setattr(observation, "LATE_FACTS_S", 0.0)
+        observer._due.forget()  # its read is due
+        observer._patience_s = patience_s
+        found = await observer.observe(())
+        assert found.oldest_due == (timedelta(seconds=7) if is_known else None)
+        assert found.trouble == (() if is_known else ("Postgres: no answer in time",))
         await observer.aclose()
     await overview.aclose()
