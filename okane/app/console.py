@@ -34,7 +34,7 @@ async def run_console(settings: Settings) -> None:
         resources = await Resources.build(
             settings, role="console", name="console", redis_timeout=REDIS_TIMEOUT, closing=closing
         )
-        await check_servers(settings, resources, consumes=False)
+        await check_servers(settings, resources, consumes=False, inspects=True)
         services = await closing.enter_async_context(
             open_services(
                 settings,

@@ -31,11 +31,12 @@ RIGHTS = "docs/operations.md#rights-in-redis"
 log = structlog.get_logger("okane.start")
 
 
-async def check_servers(settings: Settings, resources: Resources, *, consumes: bool) -> None:
-    """Raise SetupError for a fault that has to be corrected first. `consumes`: the process reads the stream (a worker)."""
+async def check_servers(settings: Settings, resources: Resources, *, consumes: bool, inspects: bool = False) -> None:
+    """Raise SetupError for a fault that has to be corrected first. `consumes`: the process reads the stream (a worker).
+    `inspects`: it lists what is on the stream (a console)."""
     await check_postgres(settings)
     try:
-        await _check_redis(settings, resources, consumes=consumes)
+        await _check_redis(settings, resources, consumes=consumes, inspects=inspects)
     except (StreamForbidden, CommandRejected) as error:
         # The login was refused, or the server is of another kind: it is not about one command.
         raise SetupError(f"Redis does not take this process: {error}. Correct REDIS_URL; see {RIGHTS}") from error
@@ -62,10 +63,15 @@ async def check_postgres(settings: Settings) -> None:
             )
 
 
-async def _check_redis(settings: Settings, resources: Resources, *, consumes: bool) -> None:
+async def _check_redis(settings: Settings, resources: Resources, *, consumes: bool, inspects: bool) -> None:
     limits_rates = not consumes or bool(load_providers(settings).rates)  # of API keys, or of providers
     missing = await missing_rights(
-        resources.redis, resources.stream, group=settings.group, consumes=consumes, limits_rates=limits_rates
+        resources.redis,
+        resources.stream,
+        group=settings.group,
+        consumes=consumes,
+        limits_rates=limits_rates,
+        inspects=inspects,
     )
     if missing is not None:
         raise SetupError(f"{missing}. All that is needed: {RIGHTS}")

@@ -100,11 +100,13 @@ async def _redis(system: CheckedSystem) -> list[Check]:
     checks: list[Check] = []
     try:
         async with connect(system.redis_url) as redis:
-            missing = await missing_rights(redis, stream, group=group, consumes=True, limits_rates=True)
+            here = system.api_url is not None  # else the user is this process's own, and workers have another
+            missing = await missing_rights(
+                redis, stream, group=group, consumes=here, limits_rates=True, inspects=not here
+            )
             if missing is not None:
-                advice = (
-                    f"a worker needs all of them, an API fewer: docs/operations.md, Rights in Redis. {missing.grant}"
-                )
+                needs = "a worker needs all of them, an API fewer" if here else "this process needs them"
+                advice = f"{needs}: docs/operations.md, Rights in Redis. {missing.grant}"
                 checks.append(Check("redis rights", "warn", f"no right to {missing.lacks} ({missing.error})", advice))
             sent_at = datetime.now(UTC)
             try:

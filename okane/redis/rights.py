@@ -14,12 +14,15 @@ from streams.connection import Command
 
 
 async def missing_rights(
-    client: Redis, stream: Stream, *, group: str, consumes: bool, limits_rates: bool
+    client: Redis, stream: Stream, *, group: str, consumes: bool, limits_rates: bool, inspects: bool = False
 ) -> MissingRights | None:
-    """Return the rights that the client's user lacks, None if it has them all. Raises as `streams.missing_rights`."""
+    """Return the rights that the client's user lacks, None if it has them all. `inspects`: it lists pending entries and
+    delayed messages. Raises as `streams.missing_rights`."""
     probes = [*_of_presence(stream)]
     if limits_rates:
         probes += _of_buckets(stream)
+    if inspects:
+        probes += _of_inspection(stream, group)
     return await missing_stream_rights(client, stream, group=group, consumes=consumes, also=probes)
 
 
@@ -31,6 +34,13 @@ def _of_presence(stream: Stream) -> Iterator[Command]:
     yield ("HGETALL", presence_key(stream))
     yield ("HLEN", presence_key(stream))
     yield ("HDEL", presence_key(stream), "")
+
+
+def _of_inspection(stream: Stream, group: str) -> Iterator[Command]:
+    for key in stream.lane_keys:
+        yield ("XPENDING", key, group)
+        yield ("XREVRANGE", key, "+", "-", "COUNT", 1)
+    yield ("ZRANGEBYSCORE", stream.delayed_key, "-inf", "(0", "LIMIT", 0, 1)
 
 
 def _of_buckets(stream: Stream) -> Iterator[Command]:

@@ -14,6 +14,7 @@ from okane.redis.buckets import Allowance, TokenBuckets
 from okane.redis.presence import Presence
 from okane.redis.rights import missing_rights
 from streams import (
+    DeadLetters,
     Delayed,
     Done,
     Inspector,
@@ -28,13 +29,18 @@ from streams import (
     connect,
     require_noeviction,
 )
-from tests.streams.running import GROUP, consumer
+from tests.streams.running import GROUP, consumer, read_and_die
 from tests.streams.servers import Server
 
 STREAM = Stream("okane:payments", lanes=(Lane("critical", 6), Lane("low", 1)))
 _PAGE = Path(__file__).parents[3] / "docs" / "operations.md"
-RULES = dict(re.findall(r"^ACL SETUSER okane-(worker|api) on >PASSWORD (.*)$", _PAGE.read_text(), re.MULTILINE))
+RULES = dict(re.findall(r"^ACL SETUSER okane-(worker|api|console) on >PASSWORD (.*)$", _PAGE.read_text(), re.MULTILINE))
 COMMANDS = {role: re.findall(r"\+([a-z|]+)", rule) for role, rule in RULES.items()}
+NEEDS = {
+    "worker": {"consumes": True, "limits_rates": False},
+    "api": {"consumes": False, "limits_rates": True},
+    "console": {"consumes": False, "limits_rates": True, "inspects": True},
+}
 SERVERS = [None, *([redis] if (redis := shutil.which("redis-server")) else [])]
 
 
@@ -94,7 +100,36 @@ async def test_an_api_does_all_of_its_work_with_the_documented_rights(server: Se
         await require_noeviction(client)
 
 
-@pytest.mark.parametrize("role", ["worker", "api"])
+async def put_off(_message: Message) -> Outcome:
+    return Retry("later", after=timedelta(minutes=1))
+
+
+async def test_a_console_does_all_of_its_work_with_the_documented_rights(server: Server) -> None:
+    async with connect(await allow(server, "console")) as client, connect(server.url) as admin:
+        assert await missing_rights(client, STREAM, group=GROUP, **NEEDS["console"]) is None
+        inspector, producer = Inspector(client, STREAM, group=GROUP), Producer(client, STREAM, max_length=10)
+        await producer.publish(b"later", lane="low")
+        assert await consumer(admin, STREAM, put_off).run_once() == 1
+        assert [one.body for one in (await inspector.delayed()).messages] == [b"later"]
+        await producer.publish(b"held", lane="low")
+        await read_and_die(admin, STREAM, name="c1")
+        assert [one.body for one in await inspector.pending("low")] == [b"held"]
+        found = (await inspector.entry_of(b"held", "low", since_ms=0, until_ms=2**45)).found
+        assert found is not None
+        assert found.pending is not None
+        assert (await inspector.stats()).pending == 1
+        letters = DeadLetters(client, STREAM)
+        assert not (await letters.list(10)).letters
+        assert await letters.purge(ids=["1-1"]) == 0
+        buckets = TokenBuckets(client, STREAM)
+        assert (await buckets.take("login", Allowance(1, 1))).granted
+        await buckets.aclose()
+        await Presence(client, STREAM).announce("here", role="console", name="console")
+        assert len(await Presence(client, STREAM).processes()) == 1
+        await require_noeviction(client)
+
+
+@pytest.mark.parametrize("role", NEEDS)
 async def test_every_documented_right_is_missed_by_its_name(role: str, server: Server) -> None:
     url = await allow(server, role)
     async with connect(server.url) as admin, connect(url) as client:
@@ -102,17 +137,12 @@ async def test_every_documented_right_is_missed_by_its_name(role: str, server: S
             if command == "info":
                 continue
             await allow(server, role, f"-{command}")
-            missing = await missing_rights(
-                client, STREAM, group=GROUP, consumes=role == "worker", limits_rates=role == "api"
-            )
+            missing = await missing_rights(client, STREAM, group=GROUP, **NEEDS[role])
             assert missing is not None, command
             assert all(one == command or one.startswith(f"{command}|") for one in missing.commands)
             assert missing.grant.startswith(f"ACL SETUSER {role} +")
             await admin.execute_command(*missing.grant.split())  # type: ignore[no-untyped-call]
-            assert (
-                await missing_rights(client, STREAM, group=GROUP, consumes=role == "worker", limits_rates=role == "api")
-                is None
-            ), command
+            assert await missing_rights(client, STREAM, group=GROUP, **NEEDS[role]) is None, command
         await allow(server, role, "-info")
         with pytest.raises(StreamForbidden):
             await require_noeviction(client)
