@@ -14,8 +14,8 @@ from aiohttp import web
 
 from okane.console.client_address import ORIGIN
 from okane.console.form_body import read_form
-from okane.console.gate import IS_BEGUN, SCREEN
-from okane.console.page_errors import refusal_in
+from okane.console.gate import SCREEN
+from okane.console.page_errors import IS_BEGUN, refusal_in
 from okane.console.rendering import PAGES, cookie_path, redirect
 from okane.console.session import MESSAGE_COOKIE, session_of
 from okane.errors import StoreUnavailable

@@ -57,13 +57,15 @@ def build_console(services: ConsoleServices) -> web.Application:
         signer=signer,
         read_only=settings.console_read_only,
         now=services.now,
+        outages=services.outages,
         login=not without_keys,
     )
-    keys = None if without_keys else SessionKeys(services.keys, mode=settings.mode)
+    keys = None if without_keys else SessionKeys(services.keys, mode=settings.mode, outage=services.outages.postgres)
     gate = Gate(
         pages=pages,
         keys=keys,
         audit=services.audit,
+        outages=services.outages,
         proxies=settings.console_proxies or (),
         guard=OriginGuard(settings.allowed_hosts or frozenset()) if without_keys else None,
     )

@@ -7,8 +7,10 @@ table.
 from __future__ import annotations
 
 import secrets
+import time
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Literal
 from urllib.parse import urlsplit
 
 import structlog
@@ -18,14 +20,16 @@ from aiohttp.typedefs import Handler
 from okane.api_key import ACCOUNT, Scope
 from okane.console.client_address import ORIGIN, Network, origin_of
 from okane.console.form_body import FORM, read_form
-from okane.console.page_errors import PageError, refusal_in
+from okane.console.outages import Outages
+from okane.console.page_errors import IS_BEGUN, PageError, refusal_in
 from okane.console.rendering import Pages, cookie_path, is_part, redirect
 from okane.console.session import COOKIE, LIFETIME, SESSION, Session, Ticket
 from okane.console.session_keys import KeyHolder, SessionKeys
 from okane.deadline import Deadline
-from okane.errors import StoreUnavailable
+from okane.errors import StoreBusy, StoreUnavailable
 from okane.origin_guard import OriginGuard
 from okane.store.console_audit import AuditEntry, ConsoleAuditStore
+from streams import StreamError
 
 log = structlog.get_logger("okane.console")
 
@@ -38,7 +42,8 @@ class Screen:
     """A page, or an action of one. `path` is under the base path. `scope` is None where any session will do.
 
     `action` names a POST in the audit table. `public`: without a session. `changes` is False for a POST that a read-only
-    console takes. `extra_s`: that a request may take beyond the time of any.
+    console takes. `extra_s`: that a request may take beyond the time of any. `needs`: the server without which there is no
+    page, and which no request waits for while it hangs.
     """
 
     method: str
@@ -48,10 +53,10 @@ class Screen:
     public: bool = False
     changes: bool = True
     extra_s: float = 0.0
+    needs: Literal["postgres", "redis"] | None = None
 
 
 SCREEN = web.RequestKey("screen", Screen)
-IS_BEGUN = web.RequestKey("is_begun", bool)  # the action of the request is in the audit table
 
 
 class Gate:
@@ -63,12 +68,14 @@ class Gate:
         pages: Pages,
         keys: SessionKeys | None,
         audit: ConsoleAuditStore,
+        outages: Outages,
         proxies: tuple[Network, ...] = (),
         guard: OriginGuard | None = None,
     ) -> None:
         self._pages = pages
         self._keys = keys
         self._audit = audit
+        self._outages = outages
         self._proxies = proxies
         self._guard = guard
         self._anonymous_id = secrets.token_hex(16)
@@ -85,7 +92,7 @@ class Gate:
                     if request.method == "POST":
                         self.check_same_origin(request)
                         await read_form(request)
-                    return await handler(request)
+                    return await self._answer(request, screen, handler)
                 session = await self.session_in(request)
                 if session is None:
                     return self._to_login(request)
@@ -95,9 +102,29 @@ class Gate:
                     return await self._act(request, screen, session, handler)
                 if screen.scope is not None and not session.may(screen.scope):
                     return self._without_scope(screen.scope, request, session)
-                return await handler(request)
+                return await self._answer(request, screen, handler)
 
         return checked
+
+    async def _answer(self, request: web.Request, screen: Screen, handler: Handler) -> web.StreamResponse:
+        """Run the handler, and note which servers do not answer it."""
+        needed = None if screen.needs is None else getattr(self._outages, screen.needs)
+        began_s = time.monotonic()
+        if needed is not None and needed.is_silent():
+            raise StoreUnavailable("it hangs") if screen.needs == "postgres" else StreamError("it hangs")
+        try:
+            response = await handler(request)
+        except StoreBusy:
+            raise
+        except StoreUnavailable:
+            self._outages.postgres.notice(time.monotonic() - began_s)
+            raise
+        except StreamError:
+            self._outages.redis.notice(time.monotonic() - began_s)
+            raise
+        if needed is not None:
+            needed.end()
+        return response
 
     async def session_in(self, request: web.Request) -> Session | None:
         """Return the session of a request, or None. Raises StoreUnavailable."""
@@ -156,14 +183,18 @@ class Gate:
             await self._note_refusal(request, screen, session, error)
             raise
         if screen.changes and not session.checked:
-            raise StoreUnavailable("the key of the session cannot be checked")
+            raise PageError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "Postgres does not answer, so actions are off. Nothing was changed.",
+                headers={"Retry-After": "2"},
+            )
 
     async def _act(
         self, request: web.Request, screen: Screen, session: Session, handler: Handler
     ) -> web.StreamResponse:
         """Run the handler of an action. One that it refuses before its beginning is written down is written down here."""
         try:
-            return await handler(request)
+            return await self._answer(request, screen, handler)
         except Exception as error:
             refusal = refusal_in(request, error)
             if refusal is not None and not request.get(IS_BEGUN):

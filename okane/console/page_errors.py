@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from http import HTTPStatus
 
 import structlog
 from aiohttp import web
 
-from okane.console.rendering import is_part, render
+from okane.console.outages import Outage
+from okane.console.rendering import PAGES, is_part, render
 from okane.errors import AccountBusy, PaymentNotFound, StoreBusy, StoreSlow, StoreUnavailable
 from streams import StreamError
 
 log = structlog.get_logger("okane.console")
 
+IS_BEGUN = web.RequestKey("is_begun", bool)  # the action of the request is in the audit table
+
+_READING = frozenset({"GET", "HEAD"})
 _NO_HEADERS: Mapping[str, str] = {}
 
 
 class PageError(Exception):
-    """A request is answered with an error page of this status and text."""
+    """A request is answered with an error page of this status and text, and the time since which a server is away."""
 
-    def __init__(self, status: int, text: str, *, headers: Mapping[str, str] = _NO_HEADERS) -> None:
+    def __init__(
+        self, status: int, text: str, *, headers: Mapping[str, str] = _NO_HEADERS, since: datetime | None = None
+    ) -> None:
         super().__init__(text)
+        self.since = since
         self.status = HTTPStatus(status)
         self.text = text
         self.headers = headers
@@ -36,17 +44,11 @@ def error_page(request: web.Request, error: Exception) -> web.StreamResponse:
         log.exception("console_error", path=request.path, exc_info=error)
     if is_part(request):
         return web.Response(status=found.status, text=found.text, headers=found.headers)
-    return render(
-        request,
-        "error.html",
-        status=found.status,
-        headers=found.headers,
-        title=_title(found.status),
-        text=found.text,
-    )
+    context = {"title": heading_of(found.status), "text": found.text, "since": found.since}
+    return render(request, "error.html", status=found.status, headers=found.headers, **context)
 
 
-def _title(status: HTTPStatus) -> str:
+def heading_of(status: HTTPStatus) -> str:
     """Return the status as a heading in sentence case: `Not found`, `Request-URI too long`."""
     first, *others = status.phrase.split()
     return " ".join([first, *(word if word.isupper() else word.lower() for word in others)])
@@ -72,11 +74,11 @@ def _page_error(request: web.Request, error: Exception) -> PageError:
         case StoreBusy():
             return _away("Postgres was too busy to answer. Try again.")
         case StoreUnavailable():
-            return _away("Postgres cannot be reached. The action may or may not have been done.", request)
+            return _silent("Postgres", request, request.app[PAGES].outages.postgres)
         case StreamError():
-            return _away("Redis cannot be reached. The action may or may not have been done.", request)
+            return _silent("Redis", request, request.app[PAGES].outages.redis)
         case TimeoutError():
-            return _away("No answer in time. The action may or may not have been done.", request)
+            return _away(f"No answer in time. {'Try again.' if request.method in _READING else _done(request)}")
         case web.HTTPMethodNotAllowed():
             return PageError(error.status, "This page does not take that method.", headers={"Allow": _allowed(error)})
         case web.HTTPNotFound():
@@ -86,16 +88,29 @@ def _page_error(request: web.Request, error: Exception) -> PageError:
     return PageError(HTTPStatus.INTERNAL_SERVER_ERROR, "This is a fault of the console. Its log has the reason.")
 
 
+def _silent(server: str, request: web.Request, outage: Outage) -> PageError:
+    """Return the page for a server that does not answer."""
+    if request.method in _READING:
+        found = _away(f"{server} does not answer, so this page cannot be read.")
+    else:
+        found = _away(f"{server} does not answer. {_done(request)}")
+    found.since = outage.since
+    return found
+
+
 def _slow(request: web.Request) -> PageError:
     """Return the page for a statement that Postgres ended: it answers others."""
-    if request.method in {"GET", "HEAD"}:
+    if request.method in _READING:
         return _away("Postgres works, but reading this took too long. Try again, or ask for less by a filter.")
-    return _away("Postgres works, but a statement took too long. The action was not done, or not wholly.")
+    return _away(f"Postgres works, but a statement took too long. {_done(request)}")
 
 
-def _away(text: str, request: web.Request | None = None) -> PageError:
-    if request is not None and request.method in {"GET", "HEAD"}:
-        text = f"{text.partition('.')[0]}. Try again."
+def _done(request: web.Request) -> str:
+    """Return what is known of an action that failed. Each is written down before it begins."""
+    return "The action may or may not have been done." if request.get(IS_BEGUN) else "Nothing was changed."
+
+
+def _away(text: str) -> PageError:
     return PageError(HTTPStatus.SERVICE_UNAVAILABLE, text, headers={"Retry-After": "2"})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -14,6 +15,7 @@ from uuid import UUID
 from aiohttp import web
 
 from okane.console.actions import Done, Form, Shown, perform
+from okane.console.outages import Outage
 from okane.console.page_errors import PageError
 from okane.console.place import BEFORE, BEHIND, Place, find_place, may_have_entry, woken_at
 from okane.console.rendering import PAGES, is_part, render, render_part
@@ -118,7 +120,8 @@ class PaymentScreen:
         if details is None:
             raise PaymentNotFound(str(payment_id))
         payment = details.payment
-        search = await self._find_entry(details) if may_have_entry(details) else None
+        redis = request.app[PAGES].outages.redis
+        search = await self._find_entry(details, redis) if may_have_entry(details) else None
         may_act = session.checked and not request.app[PAGES].read_only
         place = find_place(details, search)
         context: dict[str, Any] = {
@@ -137,18 +140,22 @@ class PaymentScreen:
         status = HTTPStatus.CONFLICT if conflict else HTTPStatus.OK
         return render(request, "payment.html", status=status, **context)
 
-    async def _find_entry(self, details: PaymentDetails) -> EntrySearch | None:
+    async def _find_entry(self, details: PaymentDetails, redis: Outage) -> EntrySearch | None:
         """Return the wake-up of a payment on the stream; None if Redis does not answer.
 
         Its entry was added at about a known time. A sweep may have sent another one since: of those the newest are looked at.
         """
+        if redis.is_silent():
+            return None
         payment, woken = details.payment, woken_at(details)
+        began_s = time.monotonic()
         try:
             first = await self._entry_between(payment, woken - BEFORE, woken + BEHIND)
             if first.found is not None or details.now <= woken + BEHIND:
                 return first
             later = await self._entry_between(payment, woken + BEHIND, details.now + BEHIND)
         except StreamError:
+            redis.notice(time.monotonic() - began_s)
             return None
         return EntrySearch(found=later.found, complete=later.found is not None or (first.complete and later.complete))
 

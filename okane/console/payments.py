@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from http import HTTPStatus
 
@@ -9,6 +10,7 @@ from aiohttp import web
 
 from okane.console import formats
 from okane.console.links import Links
+from okane.console.outages import Outage
 from okane.console.payment_filter import FilterForm, parse_filter
 from okane.console.payment_search import FoundPayments, PaymentSearch
 from okane.console.rendering import PAGES, is_part, redirect, render, render_part
@@ -47,22 +49,33 @@ class PaymentsScreen:
         meaning = meanings[0] if meanings else None
         wanted = form.wanted(meaning)
         session = session_of(request)
+        postgres = request.app[PAGES].outages.postgres
+        began_s = time.monotonic()
         try:
+            _check_answers(postgres)
             found = await self._search.page(
                 wanted, account_id=session.account_id, session_id=session.id, limit=PAGE, after=form.after
             )
         except StoreUnavailable as error:
             if is_part(request):
                 raise
+            if not isinstance(error, StoreBusy):
+                postgres.notice(time.monotonic() - began_s)
             reason = unread_reason(error)
             status = HTTPStatus.SERVICE_UNAVAILABLE
             return _page(request, form, meaning, status=status, headers={"Retry-After": str(WAIT_S)}, unread=reason)
+        postgres.end()
         if found is None:
             status = HTTPStatus.TOO_MANY_REQUESTS
             return _page(request, form, meaning, status=status, headers={"Retry-After": str(WAIT_S)})
         # A search costs what many pages cost: it is repeated on request alone.
         is_live = not is_search(wanted) and form.after is None
         return _page(request, form, meaning, found, is_live=is_live)
+
+
+def _check_answers(postgres: Outage) -> None:
+    if postgres.is_silent():
+        raise StoreUnavailable("it hangs")
 
 
 def unread_reason(error: StoreUnavailable) -> str:
@@ -93,6 +106,7 @@ def _page(
         "statuses": list(Status),
         "is_live": is_live,
         "unread": unread,
+        "unread_since": request.app[PAGES].outages.postgres.since,
         "wait_s": WAIT_S,
     }
     if is_part(request) and status is HTTPStatus.OK:

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from types import MappingProxyType
 from typing import Protocol
 
+from okane.console.page_errors import heading_of
 from okane.console.rendering import Pages
 
 _TEXTS: Mapping[str, str] = MappingProxyType(
@@ -46,7 +47,7 @@ def refusal_pages(pages: Pages, common: Mapping[str, str]) -> Callable[[Refusal]
         body = written.get(refusal.code)
         if body is None:
             text = f"{_TEXTS.get(refusal.code, _UNREADABLE)} Nothing was changed."
-            body = written[refusal.code] = pages.error_text(title=refusal.status.phrase, text=text).encode()
+            body = written[refusal.code] = pages.error_text(title=heading_of(refusal.status), text=text).encode()
         return {"Content-Type": "text/html; charset=utf-8", **common, **refusal.headers}, body
 
     return write

@@ -19,6 +19,7 @@ from okane.api_key import Scope
 from okane.console import formats
 from okane.console.assets import takes_gzip
 from okane.console.links import Links
+from okane.console.outages import Outages
 from okane.console.session import MESSAGE_COOKIE, SESSION, Session, Signer
 
 COMPRESS_FROM = 1000  # bytes: smaller answers fit into one packet
@@ -72,15 +73,24 @@ class Pages:
     """The templates, and the variables that all of them have:
 
     `session` (None before the log-in), `links`, `csrf` (the token of its forms), `read_only`, `now` (UTC), `message` (of the
-    action before, once), `path` (of this page, as the browser has it) and `screens` (the navigation).
+    action before, once), `path` (of this page, as the browser has it), `screens` (the navigation) and `postgres_away_since`
+    (None while it answers).
     """
 
     def __init__(
-        self, *, links: Links, signer: Signer, read_only: bool, now: Callable[[], datetime], login: bool = True
+        self,
+        *,
+        links: Links,
+        signer: Signer,
+        read_only: bool,
+        now: Callable[[], datetime],
+        outages: Outages,
+        login: bool = True,
     ) -> None:
         self.links = links
         self.signer = signer
         self.now = now
+        self.outages = outages
         self.read_only = read_only
         self.shared: dict[str, SharedPart] = {}  # by the template of the part
         self._screens: dict[frozenset[Scope], Sequence[tuple[str, str, str]]] = {}  # there are 32 sets of scopes
@@ -99,6 +109,7 @@ class Pages:
             "message": message,
             "path": self.links.under_base(request.path_qs),
             "screens": () if session is None else self._screens_of(session.scopes),
+            "postgres_away_since": self.outages.postgres.since,
         }
         return self._environment.get_template(template).render({**shared, **context})
 
@@ -116,8 +127,9 @@ class Pages:
 
     def error_text(self, *, title: str, text: str) -> str:
         """Return the text of an error page that belongs to no request, and so to no session."""
-        context = {"session": None, "csrf": "", "now": self.now(), "message": None, "path": self.links.overview()}
-        return self.text_without_session("error.html", {**context, "title": title, "text": text})
+        page = {"session": None, "csrf": "", "now": self.now(), "message": None, "path": self.links.overview()}
+        context = {**page, "screens": (), "postgres_away_since": None, "title": title, "text": text, "since": None}
+        return self.text_without_session("error.html", context)
 
     def message(self, request: web.Request) -> str | None:
         """Return the message that the action before this page left for its session."""

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from okane.console.outages import Outage, Outages
 from okane.monitoring.observation import Observation
 from okane.monitoring.picture import Picture, build_picture
 from okane.redis.presence import PresentProcess
@@ -54,7 +55,7 @@ class Point:
 class Sample:
     """The state at one moment, with the samples before it. `has_rates` is False for the first one after a pause.
 
-    `redis_away_since` and `postgres_away_since` are the times of the first samples without them, None while they answer.
+    `redis_away_since` and `postgres_away_since` are the times at which a page first missed them, None while they answer.
     """
 
     at: datetime
@@ -74,9 +75,11 @@ class Sampler:
         observe: Callable[[Sequence[PresentProcess]], Awaitable[Observation]],
         *,
         now: Callable[[], datetime],
+        outages: Outages | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._observe = observe
+        self._outages = outages or Outages.none(now, clock)
         self._now = now
         self._clock = clock
         self._sample: Sample | None = None
@@ -108,6 +111,7 @@ class Sampler:
         last = self._sample
         began_s = self._clock()
         after = await self._observe(() if last is None else last.observation.processes)
+        waited_s = self._clock() - began_s
         before = None if last is None else last.observation
         has_rates = before is not None and 0 < after.at_s - before.at_s <= FORGET_S
         if before is None or not has_rates:
@@ -121,10 +125,8 @@ class Sampler:
             picture=picture,
             has_rates=has_rates,
             points=tuple(self._points),
-            redis_away_since=_since(at, after.stats is None, None if last is None else last.redis_away_since),
-            postgres_away_since=_since(
-                at, after.oldest_due is None, None if last is None else last.postgres_away_since
-            ),
+            redis_away_since=_since(self._outages.redis, after.stats is None, waited_s),
+            postgres_away_since=_since(self._outages.postgres, after.oldest_due is None, waited_s),
         )
         # From the end: a sample that waits for a server that is away must not begin again at once.
         self._until_s = max(began_s, self._clock()) + INTERVAL_S
@@ -147,5 +149,8 @@ def total_of(counts: Iterable[int | None]) -> int | None:
     return None if any(one is None for one in found) else sum(one or 0 for one in found)
 
 
-def _since(at: datetime, is_away: bool, before: datetime | None) -> datetime | None:
-    return (before or at) if is_away else None
+def _since(outage: Outage, is_away: bool, waited_s: float) -> datetime | None:
+    if is_away:
+        return outage.notice(waited_s)
+    outage.end()
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from aiohttp.typedefs import Handler
 
@@ -60,32 +61,37 @@ BULK_S = 60.0  # five hundred payments, one statement and one message each
 TEST_S = 30.0  # the longest time-out of an endpoint
 DIAGNOSIS_S = 20.0  # servers that are away, each with its own time-out
 
+
+def _page(path: str, scope: Scope, needs: Literal["postgres", "redis"]) -> Screen:
+    return Screen("GET", path, scope, needs=needs)
+
+
 SCREENS: Sequence[Row] = (
     (Screen("GET", "/login", None, public=True), lambda to: to.login.show),
     (Screen("POST", "/login", None, public=True), lambda to: to.login.log_in),
     (Screen("POST", "/logout", None, "log out", changes=False), lambda to: to.login.log_out),
     (Screen("GET", "/", _SYSTEM), lambda to: to.overview.show),
     (Screen("GET", "/payments", _READ), lambda to: to.payments.show),
-    (Screen("GET", "/payments/{payment_id}", _READ), lambda to: to.payment.show),
+    (_page("/payments/{payment_id}", _READ, "postgres"), lambda to: to.payment.show),
     (Screen("POST", "/payments/{payment_id}/cancel", _WRITE, "cancel payment"), lambda to: to.payment.cancel),
     (Screen("POST", "/payments/{payment_id}/retry", _WRITE, "retry payment"), lambda to: to.payment.retry),
     (Screen("POST", "/payments/{payment_id}/resolve", _OPERATE, "resolve payment"), lambda to: to.payment.resolve),
     (Screen("GET", "/streams", _SYSTEM), lambda to: to.streams.show),
-    (Screen("GET", "/streams/delayed", _SYSTEM), lambda to: to.streams.delayed),
-    (Screen("GET", "/streams/{lane}/pending", _SYSTEM), lambda to: to.streams.pending),
-    (Screen("GET", "/dead", _READ), lambda to: to.dead.show),
-    (Screen("GET", "/dead/replay", _OPERATE), lambda to: to.dead.preview_replay),
+    (_page("/streams/delayed", _SYSTEM, "redis"), lambda to: to.streams.delayed),
+    (_page("/streams/{lane}/pending", _SYSTEM, "redis"), lambda to: to.streams.pending),
+    (_page("/dead", _READ, "postgres"), lambda to: to.dead.show),
+    (_page("/dead/replay", _OPERATE, "postgres"), lambda to: to.dead.preview_replay),
     (Screen("POST", "/dead/replay", _OPERATE, "replay dead letters", extra_s=BULK_S), lambda to: to.dead.replay),
-    (Screen("GET", "/dead/purge", _OPERATE), lambda to: to.dead.preview_purge),
+    (_page("/dead/purge", _OPERATE, "postgres"), lambda to: to.dead.preview_purge),
     (Screen("POST", "/dead/purge", _OPERATE, "purge dead letters", extra_s=BULK_S), lambda to: to.dead.purge),
-    (Screen("GET", "/reviews", _READ), lambda to: to.reviews.show),
-    (Screen("GET", "/providers", _SYSTEM), lambda to: to.providers.show),
+    (_page("/reviews", _READ, "postgres"), lambda to: to.reviews.show),
+    (_page("/providers", _SYSTEM, "postgres"), lambda to: to.providers.show),
     (
         Screen("POST", "/providers/{name}/switch", _SYSTEM, "switch provider", extra_s=BULK_S),
         lambda to: to.providers.switch,
     ),
-    (Screen("GET", "/webhooks", _READ), lambda to: to.webhooks.show),
-    (Screen("GET", _ENDPOINT, _READ), lambda to: to.webhooks.endpoint),
+    (_page("/webhooks", _READ, "postgres"), lambda to: to.webhooks.show),
+    (_page(_ENDPOINT, _READ, "postgres"), lambda to: to.webhooks.endpoint),
     (Screen("POST", f"{_ENDPOINT}/enable", _WEBHOOKS, "enable endpoint"), lambda to: to.webhook_actions.enable),
     (
         Screen("POST", f"{_ENDPOINT}/disable", _WEBHOOKS, "disable endpoint", extra_s=CONFIRM_S),
@@ -98,8 +104,8 @@ SCREENS: Sequence[Row] = (
     (Screen("POST", f"{_ENDPOINT}/redeliver", _WEBHOOKS, "redeliver event"), lambda to: to.webhook_actions.redeliver),
     (Screen("POST", f"{_ENDPOINT}/recover", _WEBHOOKS, "recover endpoint"), lambda to: to.webhook_actions.recover),
     (Screen("GET", "/workers", _SYSTEM), lambda to: to.workers.show),
-    (Screen("GET", "/keys", _SYSTEM), lambda to: to.keys.show),
+    (_page("/keys", _SYSTEM, "postgres"), lambda to: to.keys.show),
     (Screen("POST", "/keys/{key}/revoke", _SYSTEM, "revoke key"), lambda to: to.keys.revoke),
     (Screen("GET", "/doctor", _SYSTEM, extra_s=DIAGNOSIS_S), lambda to: to.doctor.show),
-    (Screen("GET", "/audit", _SYSTEM), lambda to: to.audit.show),
+    (_page("/audit", _SYSTEM, "postgres"), lambda to: to.audit.show),
 )

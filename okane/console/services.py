@@ -14,6 +14,7 @@ import aiohttp
 
 from okane.config import Settings
 from okane.console.doctor import CheckedConsole, Doctor
+from okane.console.outages import Outages
 from okane.console.sampler import FACTS_S, NAMES, PATIENCE_S, Sampler
 from okane.http.guard import Guard
 from okane.intake.accept import PaymentIntake
@@ -48,6 +49,7 @@ class ConsoleServices:
 
     settings: Settings
     now: Callable[[], datetime]
+    outages: Outages
     stream: Stream
     keys: ApiKeyStore
     audit: ConsoleAuditStore
@@ -105,11 +107,13 @@ async def open_services(
             facts_s=FACTS_S,
             patience_s=PATIENCE_S,
         )
+        outages = Outages.none(now)
         guard = Guard(allow=settings.webhook_allow or (), deny_ports=settings.webhook_deny_ports or ())
         checked = CheckedConsole(settings, database=database_url, redis=redis_url)
         services = ConsoleServices(
             settings=settings,
             now=now,
+            outages=outages,
             stream=stream,
             keys=ApiKeyStore(database_url, timeout=STATEMENT_TIMEOUT),
             audit=ConsoleAuditStore(database_url, timeout=STATEMENT_TIMEOUT),
@@ -131,7 +135,7 @@ async def open_services(
             deliveries=WebhookDeliveryStore(database_url, timeout=STATEMENT_TIMEOUT),
             endpoint_tests=EndpointTests(endpoints, guard),
             masters=load_masters(settings.webhook_master),
-            sampler=Sampler(observer.observe, now=now),
+            sampler=Sampler(observer.observe, now=now, outages=outages),
             doctor=Doctor(lambda: diagnose(checked), now=now),
         )
         for one in (

@@ -11,15 +11,16 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from okane.api_key import Mode, Scope
-from okane.errors import StoreUnavailable
+from okane.console.outages import Outage
+from okane.errors import StoreBusy, StoreUnavailable
 from okane.store import ApiKeyStore, StoredKey
 from okane.store.key_check import KeyUse, pause_between_writes, reason_it_ended, reason_to_refuse
 
 CACHE_S = 2.5  # half of what an API has: a page that is open learns of it by its next poll only
 UNCHECKED_S = 900.0  # for so long after its last check a key may look at the console while Postgres is away
-AWAY_S = 5.0  # after a check that failed, pages do not wait for the next one
 MAX_CACHED = 10_000
 
 
@@ -44,14 +45,20 @@ class SessionKeys:
     """The keys of the sessions of this process."""
 
     def __init__(
-        self, store: ApiKeyStore, *, mode: Mode, cache_s: float = CACHE_S, now_s: Callable[[], float] = time.monotonic
+        self,
+        store: ApiKeyStore,
+        *,
+        mode: Mode,
+        cache_s: float = CACHE_S,
+        now_s: Callable[[], float] = time.monotonic,
+        outage: Outage | None = None,
     ) -> None:
         self._store = store
         self._mode = mode
         self._cache_s = cache_s
         self._now_s = now_s
         self._answers: dict[str, _Answer] = {}
-        self._away_until_s = 0.0
+        self._outage = outage or Outage(lambda: datetime.now(UTC), now_s)
         self._use = KeyUse(store)
 
     async def holder(self, prefix: str) -> KeyHolder | None:
@@ -60,15 +67,17 @@ class SessionKeys:
         known = self._answers.get(prefix)
         if known is None or now_s >= known.until_s:
             may_look = known is not None and known.holder is not None and now_s < known.at_s + UNCHECKED_S
-            if may_look and now_s < self._away_until_s:
+            if may_look and self._outage.is_silent():
                 return _unchecked(known)
             try:
                 found = await self._store.find(prefix)
-            except StoreUnavailable:
-                self._away_until_s = self._now_s() + AWAY_S
+            except StoreUnavailable as error:
+                if not isinstance(error, StoreBusy):
+                    self._outage.notice(self._now_s() - now_s)
                 if not may_look:
                     raise
                 return _unchecked(known)
+            self._outage.end()
             known = self._remember(prefix, found, now_s)
         if known.holder is not None:
             self._use.add(prefix)

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import aiohttp
 
-from okane.errors import StoreUnavailable
+from okane.errors import StoreBusy, StoreUnavailable
 from okane.monitoring.paced_read import PacedRead
 from okane.monitoring.samples import Samples, scrape
 from okane.payment import Status
@@ -47,7 +47,8 @@ class Observer:
 
     With `names`, of each process those samples alone. With `facts_s`, the counts from Postgres are used again for that time,
     and every read for longer if it took long; while new facts are late, those before are used, for `patience_s`. A Postgres
-    that takes longer than `patience_s` counts as away until it answers.
+    that takes longer than `patience_s` counts as away until it answers; one that has told the age of waiting payments, and
+    takes long to count others, does not.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Observer:
         self._began_s = 0.0
         self._facts: _Facts | None = None  # the latest, while Postgres answers
         self._facts_at_s = 0.0
+        self._oldest_due: timedelta | None = None  # of the read that is under way, or was the last
 
     async def observe(self, known: Sequence[PresentProcess]) -> Observation:
         """Return the state now. While Redis is away, the processes are those `known` before."""
@@ -118,10 +120,13 @@ class Observer:
             if before is not None and is_late:
                 return before
             trouble.append("Postgres: no answer in time")
-            return _Facts()
+            return _Facts(oldest_due=self._oldest_due)  # read already: it answers, and takes long to count
         self._reading = None
         try:
             self._facts, self._facts_at_s = reading.result(), time.monotonic()
+        except StoreBusy as error:
+            trouble.append(f"Postgres: {error}")
+            return _Facts(oldest_due=self._oldest_due)
         except StoreUnavailable as error:
             trouble.append(f"Postgres: {error}")
             self._facts = None
@@ -138,7 +143,8 @@ class Observer:
         if not self._facts_s:  # all of it at each time
             self._due.forget()
             self._counts.forget()
-        oldest_due = await self._due.get()
+        self._oldest_due = None
+        oldest_due = self._oldest_due = await self._due.get()
         return replace(await self._counts.get(), oldest_due=oldest_due)
 
     async def _count(self) -> _Facts:

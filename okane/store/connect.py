@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import socket
 from collections.abc import Mapping
@@ -35,17 +36,19 @@ _SET = """SELECT pg_backend_pid(), (
 
 
 async def open_connection(
-    url: str, *, name: str, settings: Mapping[str, str] | None = None
+    url: str, *, name: str, settings: Mapping[str, str] | None = None, timeout_s: float = SETUP_TIMEOUT_S
 ) -> psycopg.AsyncConnection[Row]:
     """Open an autocommit connection with these settings; `name` shows in `pg_stat_activity`.
 
-    Raise psycopg's errors, or PoolerRefused.
+    `timeout_s` is for the connection, and once more for its settings; libpq takes whole seconds from two on. Raise psycopg's
+    errors, or PoolerRefused.
     """
+    limited = _named(name) | {"connect_timeout": max(2, math.ceil(timeout_s))}
     try:
-        connection = await psycopg.AsyncConnection.connect(url, autocommit=True, **_named(name))
+        connection = await psycopg.AsyncConnection.connect(url, autocommit=True, **limited)
     except psycopg.OperationalError as error:
         raise pooler.refused_by_pooler(error) or error from None
-    watchdog = asyncio.get_running_loop().call_later(SETUP_TIMEOUT_S, shut_down_socket, connection)
+    watchdog = asyncio.get_running_loop().call_later(timeout_s, shut_down_socket, connection)
     try:
         parameters = _parameters(connection.info.backend_pid, settings)
         cursor = await connection.execute(_SET, parameters, prepare=False)

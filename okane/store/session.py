@@ -18,7 +18,7 @@ import psycopg
 import structlog
 
 from okane.errors import StoreBusy, StoreSlow, StoreUnavailable
-from okane.store.connect import application_name, first_line, open_connection, shut_down_socket
+from okane.store.connect import SETUP_TIMEOUT_S, application_name, first_line, open_connection, shut_down_socket
 from okane.store.pooler import PoolerRefused
 from okane.store.prepared_statements import PreparedStatement, PreparedStatements, Row
 from okane.time_slice import TimeSlice
@@ -62,6 +62,7 @@ _UNFIT = (
 _BUSY = (psycopg.errors.QueryCanceled, psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
 
 ROWS_AT_ONCE = 20
+MIN_SETUP_S = 2.0  # to connect: a server that is busy needs longer for that than for a short statement
 IDLE_TIMEOUT_MS = 2000  # a process that is stopped or cut off between two statements must not keep its locks
 LOCK_TIMEOUT_MS = 500  # an open psql session must not block more than the row that it has locked
 
@@ -165,7 +166,12 @@ class Session:
         if self._connection is not None and not self._connection.closed:
             return self._connection
         try:
-            self._connection = await open_connection(self._url, name=self._name, settings=self._settings)
+            self._connection = await open_connection(
+                self._url,
+                name=self._name,
+                settings=self._settings,
+                timeout_s=min(SETUP_TIMEOUT_S, max(MIN_SETUP_S, self._timeout_s)),
+            )
         except (psycopg.Error, PoolerRefused) as error:
             if not self._down:
                 log.warning("postgres_lost", session=self._name, reason=first_line(error))

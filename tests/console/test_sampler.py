@@ -13,7 +13,7 @@ import pytest
 from okane.console import charts
 from okane.console.overview import Verdict, judge
 from okane.console.sampler import FORGET_S, INTERVAL_S, Sampler
-from okane.errors import StoreUnavailable
+from okane.errors import StoreSlow, StoreUnavailable
 from okane.lanes import payments_stream
 from okane.monitoring import observation
 from okane.monitoring.observation import Observation, Observer
@@ -246,5 +246,29 @@ async def test_facts_that_are_late_are_those_before_for_a_while(
         found = await observer.observe(())
         assert found.oldest_due == (timedelta(seconds=7) if is_known else None)
         assert found.trouble == (() if is_known else ("Postgres: no answer in time",))
+        await observer.aclose()
+    await overview.aclose()
+
+
+async def test_a_postgres_that_takes_long_to_count_is_not_away(redis_url: str) -> None:
+    class Slow(Overview):
+        async def oldest_due(self) -> timedelta:
+            return timedelta(seconds=3)
+
+        async def count_dead(self) -> int:
+            raise StoreSlow("canceling statement due to statement timeout")
+
+    overview, stream = Slow("postgresql://nowhere"), payments_stream(f"test-{uuid4()}")
+    async with connect(redis_url) as redis, aiohttp.ClientSession() as http:
+        observer = Observer(
+            inspector=Inspector(redis, stream, group="workers"),
+            presence=Presence(redis, stream),
+            overview=overview,
+            http=http,
+            patience_s=5.0,
+        )
+        found = await observer.observe(())
+        assert (found.oldest_due, found.dead) == (timedelta(seconds=3), None)
+        assert found.trouble == ("Postgres: canceling statement due to statement timeout",)
         await observer.aclose()
     await overview.aclose()
