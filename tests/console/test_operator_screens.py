@@ -11,8 +11,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from okane.api_key import Scope
 from okane.console import sampler
 from okane.metrics import OkaneMetrics
+from okane.payment import Status
 from okane.webhooks.metrics import DispatcherMetrics
 from streams.prometheus import PrometheusMetrics
+from tests.console.console_payments import settled
 from tests.console.served_console import Console, serve_console, text_of
 from tests.okane.stored_payments import accept_one, new
 from tests.okane.webhook_rows import created
@@ -127,12 +129,14 @@ async def test_without_rights_and_where_the_console_is_read_only_there_are_no_bu
         payment_id = (await accept_one(console.services.payments, new())).payment.id
         assert await console.services.payments.bury(payment_id, reason="poison")
         browser = await console.logged_in()
-        for path in ("/dead", "/providers", "/keys", f"/webhooks/{endpoint.id}"):
+        await settled(console, "spent", Status.FAILED_FINAL, event="spent", reason="HTTP 503")
+        action_pages = ("/dead/replay", "/dead/purge", f"/payments/{payment_id}")
+        for path in ("/dead", "/providers", "/keys", f"/webhooks/{endpoint.id}", *action_pages):
             page = (await browser.get(path)).text
             forms = re.findall(r'<form method="post" action="([^"]*)"', page)
             assert forms == [f"{console.base}/logout"], path
             assert "show-modal" not in page
-            assert "Replay" not in page
+            assert "Replay…" not in page
         answer = await browser.submit("/providers/http/switch", {"action": "drain", "reason": "because"})
         assert answer.status == HTTPStatus.FORBIDDEN
 
