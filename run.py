@@ -53,11 +53,11 @@ CHECKS = (
 HELP = """\
 okane: an asynchronous payment pipeline on Postgres and Redis Streams.
 
-  python3 run.py up              start everything on this machine: Postgres, Redis, API, workers, a mock provider
+  python3 run.py up              start everything on this machine: servers, API, workers, web console, a mock provider
   python3 run.py test [ARGS]     run the tests (ARGS go to pytest)
   python3 run.py test --quick    the checks below, and the tests that need no server: under two minutes
   python3 run.py check           lint, format, types and import rules
-  python3 run.py COMMAND [ARGS]  any other okane command: api, worker, provider, status, load, ...
+  python3 run.py COMMAND [ARGS]  any other okane command: api, worker, console, status, load, ...
   python3 run.py --help          all of them
 
 The first run makes .venv beside this file and installs what is pinned in requirements.txt."""
