@@ -125,8 +125,13 @@ class Sampler:
             picture=picture,
             has_rates=has_rates,
             points=tuple(self._points),
-            redis_away_since=_since(self._outages.redis, after.stats is None, waited_s),
-            postgres_away_since=_since(self._outages.postgres, after.oldest_due is None, waited_s),
+            redis_away_since=_since(self._outages.redis, waited_s, is_away=after.stats is None),
+            postgres_away_since=_since(
+                self._outages.postgres,
+                waited_s,
+                is_away=after.oldest_due is None and not after.is_postgres_heard,
+                is_heard=after.is_postgres_heard,
+            ),
         )
         # From the end: a sample that waits for a server that is away must not begin again at once.
         self._until_s = max(began_s, self._clock()) + INTERVAL_S
@@ -149,8 +154,10 @@ def total_of(counts: Iterable[int | None]) -> int | None:
     return None if any(one is None for one in found) else sum(one or 0 for one in found)
 
 
-def _since(outage: Outage, is_away: bool, waited_s: float) -> datetime | None:
+def _since(outage: Outage, waited_s: float, *, is_away: bool, is_heard: bool = True) -> datetime | None:
+    """Return since when a server is away. A sample that has not heard of it leaves the state as other pages have noted it."""
     if is_away:
         return outage.notice(waited_s)
-    outage.end()
-    return None
+    if is_heard:
+        outage.end()
+    return outage.since

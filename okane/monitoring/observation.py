@@ -28,7 +28,10 @@ MAX_SCRAPED = 500  # processes; the rates leave out the others
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """The state at one moment. The fields of a server that did not answer are None; `trouble` has the reason."""
+    """The state at one moment. The fields of a server that did not answer are None; `trouble` has the reason.
+
+    `is_postgres_heard` is False where the facts from Postgres are those before, and tell nothing about it now.
+    """
 
     at_s: float
     processes: Sequence[PresentProcess]
@@ -40,6 +43,7 @@ class Observation:
     providers: Sequence[ProviderState]
     webhooks: WebhookOverview | None
     trouble: tuple[str, ...]
+    is_postgres_heard: bool = True
 
 
 class Observer:
@@ -69,13 +73,14 @@ class Observer:
         self._names = names
         self._facts_s = facts_s
         self._patience_s = patience_s
-        self._due = PacedRead(overview.oldest_due, every_s=0.0)
+        self._due = PacedRead(self._read_oldest_due, every_s=0.0)
         self._counts = PacedRead(self._count, every_s=facts_s)
         self._reading: asyncio.Task[_Facts] | None = None
         self._began_s = 0.0
         self._facts: _Facts | None = None  # the latest, while Postgres answers
         self._facts_at_s = 0.0
-        self._oldest_due: timedelta | None = None  # of the read that is under way, or was the last
+        self._oldest_due: timedelta | None = None  # what the read that is under way, or was the last, has heard
+        self._is_heard = False  # Postgres has answered since the last observation
 
     async def observe(self, known: Sequence[PresentProcess]) -> Observation:
         """Return the state now. While Redis is away, the processes are those `known` before."""
@@ -87,7 +92,9 @@ class Observer:
             trouble.append(f"Redis: {error}")
         scraping = [scrape(self._http, one.address, self._names) for one in processes[:MAX_SCRAPED]]
         facts, answers = await asyncio.gather(self._postgres(trouble), asyncio.gather(*scraping))
+        is_heard, self._is_heard = self._is_heard, False
         return Observation(
+            is_postgres_heard=is_heard,
             at_s=time.monotonic(),
             processes=processes,
             samples={one.address: answer for one, answer in zip(processes, answers, strict=False)},
@@ -126,10 +133,12 @@ class Observer:
             self._facts, self._facts_at_s = reading.result(), time.monotonic()
         except StoreBusy as error:
             trouble.append(f"Postgres: {error}")
+            self._is_heard = True
             return _Facts(oldest_due=self._oldest_due)
         except StoreUnavailable as error:
             trouble.append(f"Postgres: {error}")
             self._facts = None
+            self._is_heard = False
             self._due.forget()
             self._counts.forget()
             return _Facts()
@@ -144,16 +153,23 @@ class Observer:
             self._due.forget()
             self._counts.forget()
         self._oldest_due = None
-        oldest_due = self._oldest_due = await self._due.get()
+        oldest_due = await self._due.get()
         return replace(await self._counts.get(), oldest_due=oldest_due)
 
+    async def _read_oldest_due(self) -> timedelta:
+        self._oldest_due = await self._overview.oldest_due()
+        self._is_heard = True
+        return self._oldest_due
+
     async def _count(self) -> _Facts:
-        return _Facts(
+        facts = _Facts(
             dead=await self._overview.count_dead(),
             waiting=await self._overview.count_waiting(),
             providers=await self._overview.providers(),
             webhooks=await self._overview.webhooks(),
         )
+        self._is_heard = True
+        return facts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

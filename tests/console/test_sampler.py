@@ -77,6 +77,7 @@ class System:
             providers=(),
             webhooks=None,
             trouble=(),
+            is_postgres_heard=self.oldest_due is not None,
         )
 
 
@@ -244,7 +245,7 @@ async def test_facts_that_are_late_are_those_before_for_a_while(
         observer._due.forget()  # its read is due
         observer._patience_s = patience_s
         found = await observer.observe(())
-        assert found.oldest_due == (timedelta(seconds=7) if is_known else None)
+        assert (found.oldest_due, found.is_postgres_heard) == (timedelta(seconds=7) if is_known else None, False)
         assert found.trouble == (() if is_known else ("Postgres: no answer in time",))
         await observer.aclose()
     await overview.aclose()
@@ -270,5 +271,6 @@ async def test_a_postgres_that_takes_long_to_count_is_not_away(redis_url: str) -
         found = await observer.observe(())
         assert (found.oldest_due, found.dead) == (timedelta(seconds=3), None)
         assert found.trouble == ("Postgres: canceling statement due to statement timeout",)
+        assert found.is_postgres_heard
         await observer.aclose()
     await overview.aclose()
