@@ -16,7 +16,7 @@ from uuid import UUID
 
 from okane.client import arguments
 from okane.client.errors import Refused, refused
-from okane.client.transport import RETRIES, Transport
+from okane.client.transport import ETAG, RETRIES, Transport
 from okane.client.values import Attempt, Currency, DeadLetter, Document, Event, Payment, Receipt, Replayed
 from okane.client.webhooks import Webhooks
 from okane.payment import Status
@@ -171,7 +171,8 @@ class Client:
     async def payment(self, payment_id: UUID | str, *, wait_s: int = 0) -> Payment:
         """Return the payment once it has come to rest, after `wait_s` at the latest. If it is not `requires_action` yet,
         that ends the wait too."""
-        return Payment.of((await self._transport.send("GET", _path(payment_id), wait_s=wait_s))["payment"])
+        document = await self._transport.send("GET", _path(payment_id), wait_s=wait_s)
+        return Payment.of(document["payment"], etag=document.get(ETAG, ""))
 
     async def at_rest(self, payment_id: UUID | str) -> Payment:
         """Return the payment once it has come to rest, however long that takes."""
@@ -189,10 +190,21 @@ class Client:
         return Receipt.of(await self._transport.send("POST", _path(payment_id, "/retry"), repeatable=False))
 
     async def resolve(
-        self, payment_id: UUID | str, *, as_: Status | str, reason: str, provider_ref: str | None = None
+        self,
+        payment_id: UUID | str,
+        *,
+        as_: Status | str,
+        reason: str,
+        provider_ref: str | None = None,
+        version: int | None = None,
     ) -> Payment:
-        """Decide a payment that needs a review: `success` or `failed_final`. Raises Conflict from any other status."""
-        body = {"as": arguments.decision(as_), "reason": arguments.text("reason", reason)}
+        """Decide a payment that needs a review: `success` or `failed_final`. Raises Conflict from any other status.
+
+        With `version`, that of the payment by which it was decided, a payment that has changed since is a Conflict, too.
+        """
+        body: dict[str, object] = {"as": arguments.decision(as_), "reason": arguments.text("reason", reason)}
+        if version is not None:
+            body["version"] = arguments.typed("version", version, int)
         if provider_ref is not None:
             body["provider_ref"] = arguments.text("provider_ref", provider_ref)
         return Payment.of((await self._transport.send("POST", _path(payment_id, "/resolve"), body=body))["payment"])

@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -28,6 +28,9 @@ T = TypeVar("T")
 RETRIES = RetryPolicy(base=timedelta(seconds=0.2), cap=timedelta(seconds=5), max_attempts=None)
 # Refused before anything was done.
 _NOT_DONE = frozenset({"rate_limited", "overloaded", "too_many_connections", "too_many_tests"})
+
+
+ETAG = "ETag"  # the name in a document under which its header is kept: no member of the API's has capitals
 
 
 class Transport:
@@ -124,6 +127,8 @@ class Transport:
                 allow_redirects=False,
             ) as answer:
                 document = _parsed(await answer.read())
+                if document is not None and "ETag" in answer.headers:
+                    document[ETAG] = answer.headers["ETag"]
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return NoAnswer(f"{method} {path}", broken(error))
         if answer.status >= 300:
@@ -134,7 +139,7 @@ class Transport:
         return NoAnswer(f"{method} {path}", "an answer that is not the API's") if document is None else document
 
 
-def _parsed(body: bytes) -> Document | None:
+def _parsed(body: bytes) -> dict[str, Any] | None:
     try:
         document = json.loads(body)
     except ValueError:

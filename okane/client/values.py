@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -11,6 +12,9 @@ from uuid import UUID
 from okane.payment import Status
 
 Document = Mapping[str, Any]
+
+
+_ETAG = re.compile(r'(?:W/)?"([0-9]{1,10})"')  # weak where a proxy has compressed the answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,8 @@ class NextAction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payment:
-    """A payment as it was when the API answered."""
+    """A payment as it was when the API answered. `version` is the number of its changes, where the API told it (`payment`,
+    `at_rest`)."""
 
     id: UUID
     amount: int
@@ -49,10 +54,13 @@ class Payment:
     payment_method: str | None = None
     return_url: str | None = None
     next_action: NextAction | None = None
+    version: int | None = field(default=None, compare=False)
 
     @classmethod
-    def of(cls, document: Document) -> Payment:
+    def of(cls, document: Document, *, etag: str = "") -> Payment:
+        tag = _ETAG.fullmatch(etag)
         return cls(
+            version=None if tag is None else int(tag[1]),
             id=UUID(document["id"]),
             amount=document["amount"],
             currency=document["currency"],

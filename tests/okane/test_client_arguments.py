@@ -135,6 +135,10 @@ WRONG: dict[str, tuple[Callable[[Client], Awaitable[Any]], type[Exception]]] = {
     "a dry run in words": (lambda client: client.replay(dry_run="no"), TypeError),  # type: ignore[arg-type]  # wrong on purpose
     "a decision of None": (lambda client: client.resolve(ID, as_=None, reason="found"), TypeError),  # type: ignore[arg-type]  # wrong on purpose
     "a decision that is none": (lambda client: client.resolve(ID, as_=Status.CANCELED, reason="found"), ValueError),
+    "a version that is no number": (
+        lambda client: client.resolve(ID, as_="success", reason="found", version="3"),  # type: ignore[arg-type]  # wrong on purpose
+        TypeError,
+    ),
     "a reason that is no text": (lambda client: client.resolve(ID, as_="success", reason=1.5), TypeError),  # type: ignore[arg-type]  # wrong on purpose
     "a reason of half a pair": (lambda client: client.resolve(ID, as_="success", reason="\ud800"), ValueError),
     "a reference that is no text": (

@@ -151,7 +151,11 @@ async def test_the_problem_of_an_unknown_member_lists_the_known_ones(api: Api) -
 async def test_the_client_decides_and_raises_conflict(api: Api) -> None:
     payment_id = await in_doubt(api.store)
     async with Client(api.url) as client:
-        payment = await client.resolve(payment_id, as_="success", reason="found", provider_ref="ch_1")
+        seen = (await client.payment(payment_id)).version
+        assert seen is not None
+        with pytest.raises(Conflict):
+            await client.resolve(payment_id, as_="success", reason="found", version=seen - 1)
+        payment = await client.resolve(payment_id, as_="success", reason="found", provider_ref="ch_1", version=seen)
         assert (payment.status, payment.provider_ref) == (Status.SUCCESS, "ch_1")
         with pytest.raises(Conflict):
             await client.resolve(payment_id, as_=Status.FAILED_FINAL, reason="or not")
