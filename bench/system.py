@@ -164,6 +164,7 @@ class Deployment:
         self.apis: list[OkaneProcess] = []
         self.workers: list[OkaneProcess] = []
         self.dispatchers: list[OkaneProcess] = []
+        self.consoles: list[OkaneProcess] = []
         self.api_ports: list[int] = []
         self.metrics_ports: list[int] = []  # of the APIs
         self._system = system
@@ -221,13 +222,22 @@ class Deployment:
         self.dispatchers.append(self._launch(name, ("okane", "dispatch"), env, port, "/healthz"))
         _wait_ready(self.dispatchers)
 
+    def start_console(self) -> int:
+        """Start a process that serves the console to holders of API keys; return its port. Only okane has one."""
+        port = free_port()
+        env = {"OKANE_CONSOLE_PORT": str(port), "OKANE_METRICS_PORT": str(free_port()), "OKANE_AUTH": "keys"}
+        name = f"{self.contender.name} console {len(self.consoles)}"
+        self.consoles.append(self._launch(name, ("okane", "console"), env, port, "/healthz"))
+        _wait_ready(self.consoles)
+        return port
+
     def check_alive(self) -> None:
         """Raise StartError if a process has died: its figures would be another's."""
-        for process in (*self.apis, *self.workers, *self.dispatchers):
+        for process in (*self.apis, *self.workers, *self.dispatchers, *self.consoles):
             process.check_alive()
 
     def stop(self) -> None:
-        for process in (*self.dispatchers, *self.workers, *self.apis):
+        for process in (*self.consoles, *self.dispatchers, *self.workers, *self.apis):
             process.stop()
 
     def _launch(self, name: str, program: Sequence[str], env: Mapping[str, str], port: int, path: str) -> OkaneProcess:
