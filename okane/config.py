@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from itertools import pairwise
 from pathlib import Path
@@ -302,6 +303,10 @@ class Settings(BaseSettings):
     console_read_only: bool = Field(False, description="the console shows everything and changes nothing")
     console_proxies: Networks | None = Field(
         None, description="networks of proxies whose X-Forwarded-For, -Proto and -Host count: 10.0.0.0/8"
+    )
+
+    console_grafana: Annotated[str, AfterValidator(partial(addresses.check_http, userinfo=False))] | None = Field(
+        None, description="the address of Grafana with okane's dashboards: the console's charts link there"
     )
 
     # Money

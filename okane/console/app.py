@@ -50,7 +50,7 @@ def build_console(services: ConsoleServices) -> web.Application:
     """Build the application. Its caller closes the services. Raises SetupError for a secret that cannot be used."""
     settings = services.settings
     without_keys = settings.auth == "none"
-    links = Links(settings.console_base, Assets.load())
+    links = Links(settings.console_base, Assets.load(), settings.console_grafana or "")
     signer = load_signer(settings.console_secret)
     pages = Pages(
         links=links,

@@ -5,6 +5,7 @@ Guarantee: an action changes the payments that its dry run has shown, or none. I
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from http import HTTPStatus
@@ -30,12 +31,16 @@ from okane.console.query_fields import number_of, refused, text_of
 from okane.console.rendering import PAGES, render
 from okane.console.search_turns import WAIT_S, SearchTurns
 from okane.console.session import session_of
+from okane.errors import StoreBusy
 from okane.intake.dead_letter_replay import DeadLetterReplay
-from okane.store import DeadLetterStore, DeadPayment
+from okane.store import DeadLetterFilter, DeadLetterStore, DeadPayment
+from okane.store.dead_letters import TALLIED, DeadTally
 
 PAGE = 50
 MAX_BULK = 500  # payments of one action, as in the API
 DEFAULT_BULK = 100
+TALLY_S = 5.0  # a count is shown again for so long: an action is seen in the list at once
+MAX_TALLIES = 100
 
 Action = Literal["replay", "purge"]
 
@@ -47,6 +52,7 @@ class DeadLetterScreens:
         self._dead = dead
         self._selector = DeadLetterSelector(dead, turns)
         self._replay = replay
+        self._tallies: dict[str, tuple[float, DeadTally]] = {}  # by filter, until when, and what
 
     async def show(self, request: web.Request) -> web.Response:
         """`GET /dead`: a page, the newest first."""
@@ -61,11 +67,27 @@ class DeadLetterScreens:
             is_first=not after,
             next=None if page.after is None else write_place(page.after),
             reached=None if page.after is None or page.letters else page.after[0],
+            tally=await self._tally(wanted),
+            tallied=TALLIED,
             statuses=STATUSES,
             lanes=LANE_NAMES,
             limit=DEFAULT_BULK,
             most=MAX_BULK,
         )
+
+    async def _tally(self, wanted: DeadLetterFilter) -> DeadTally | None:
+        """Return the count of a filter, that of some seconds before if there is one; None if it takes too long."""
+        key, now_s = repr(wanted), time.monotonic()
+        self._tallies = {one: known for one, known in self._tallies.items() if known[0] > now_s}
+        if key not in self._tallies:
+            try:
+                found = await self._dead.tally(wanted)
+            except StoreBusy:
+                return None
+            if len(self._tallies) >= MAX_TALLIES:
+                del self._tallies[next(iter(self._tallies))]
+            self._tallies[key] = (now_s + TALLY_S, found)
+        return self._tallies[key][1]
 
     async def preview_replay(self, request: web.Request) -> web.Response:
         """`GET /dead/replay`: what a replay would do. Changes nothing."""

@@ -16,13 +16,14 @@ MAX_ADDRESS = 3500  # bytes: the console's server takes 4096, many proxies not m
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """The addresses. `base` is empty or begins with a slash, and has none at its end.
+    """The addresses. `base` is empty or begins with a slash, and has none at its end; `grafana` is empty without one.
 
     Query parameters without a value (None, an empty text) are left out.
     """
 
     base: str
     assets: Assets
+    grafana: str = ""
 
     def overview(self) -> str:
         return f"{self.base}/"
@@ -127,6 +128,10 @@ class Links:
 
     def audit(self, **query: object) -> str:
         return self._with("/audit", **query)
+
+    def dashboard(self, name: str) -> str:
+        """Return the address of a dashboard of okane's, empty without a Grafana. The only address of another host."""
+        return f"{self.grafana}/d/okane-{name}" if self.grafana else ""
 
     def part(self, address: str) -> str:
         """Return the address of the live region of a page."""

@@ -28,6 +28,7 @@ _CHOSEN = SQL["chosen"].replace(columns.METADATA, "'{}'")
 
 CONNECTIONS = 2  # of one process; one account uses one of them
 WINDOW = 2_000  # dead letters that one page may look at
+TALLIED = 10_000  # read for a count: some ten milliseconds
 
 Place = tuple[datetime, UUID]
 
@@ -74,6 +75,15 @@ class DeadPage:
     after: Place | None
 
 
+@dataclass(frozen=True, slots=True)
+class DeadTally:
+    """A count of dead letters, and since when the oldest is dead. `is_cut`: there are more than were counted."""
+
+    count: int
+    oldest: datetime | None
+    is_cut: bool
+
+
 class DeadLetterStore:
     """Read and dismiss dead letters. (`PaymentStore.retry` dismisses the one that it retries.)"""
 
@@ -92,6 +102,11 @@ class DeadLetterStore:
     async def search(self, wanted: DeadLetterFilter, *, limit: int, after: Place | None = None) -> DeadPage:
         """Return up to `limit` dead letters from the position `after` on, in the order of the filter."""
         return await self._page(_OLDEST_FIRST if wanted.ascending else _NEWEST_FIRST, wanted, limit, after)
+
+    async def tally(self, wanted: DeadLetterFilter) -> DeadTally:
+        """Return how many match, among the `TALLIED` oldest of all accounts."""
+        parameters = _parameters(wanted) | {"window": TALLIED + 1}
+        return DeadTally(*(await self._rows(SQL["tally"], parameters, wanted.account_id))[0])
 
     async def look(self, wanted: DeadLetterFilter, *, limit: int, after: Place | None = None) -> DeadPage:
         """Return what `search` does, the oldest first and without metadata: one of the windows of a bulk action."""

@@ -75,6 +75,25 @@ async def test_the_list_shows_and_filters(console: Console) -> None:
     assert "No dead letter matches this filter" in (await browser.get("/dead?currency=EUR")).text
 
 
+async def test_the_list_says_how_many_there_are_and_since_when(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("okane.console.dead_letters.TALLY_S", 0.0)
+    browser = await console.logged_in(Scope.READ)
+    assert "dead letters, the oldest" not in text_of((await browser.get("/dead")).text)
+    await given_up(console, 2)
+    await given_up(console, 1, key="euro", currency="EUR")
+    since = r"since 2\d{3}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} UTC \(\d"
+    assert re.search(
+        rf"> 3 dead letters, the oldest {since}".removeprefix("> "), text_of((await browser.get("/dead")).text)
+    )
+    assert re.search(
+        f" 1 dead letter matches, the oldest {since}", text_of((await browser.get("/dead?currency=EUR")).text)
+    )
+    monkeypatch.setattr("okane.store.dead_letters.TALLIED", 1)
+    assert re.search(f"More than 2 dead letters, the oldest {since}", text_of((await browser.get("/dead")).text))
+
+
 async def test_another_account_sees_and_changes_none_of_them(console: Console, database_url: str) -> None:
     [payment_id] = await given_up(console, 1)
     other = await console.logged_in(account="other")

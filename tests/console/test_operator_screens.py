@@ -149,3 +149,14 @@ def test_every_sample_that_is_asked_for_is_a_metric_of_a_process() -> None:
     exposed = generate_latest(registry).decode()
     families = {line.split()[2] for line in exposed.splitlines() if line.startswith("# TYPE")}
     assert {name.removesuffix("_bucket") for name in sampler.NAMES} <= families
+
+
+async def test_charts_link_to_grafana_where_a_setting_names_it(
+    console: Console, database_url: str, redis_url: str
+) -> None:
+    assert "rafana" not in (await (await console.logged_in()).get("/")).text
+    async with serve_console(database_url, redis_url, console_grafana="https://grafana.example/ops/") as linked:
+        browser = await linked.logged_in()
+        for path, name, count in (("/", "overview", 5), ("/?part=1", "overview", 4), ("/streams", "streams", 1)):
+            page = (await browser.get(path)).text
+            assert page.count(f'href="https://grafana.example/ops/d/okane-{name}"') == count, path

@@ -109,6 +109,8 @@ def test_a_network_that_cannot_be_is_refused_with_one_that_can(
         ("OKANE_CONSOLE_BASE", "/ops//okane"),
         ("OKANE_CONSOLE_BASE", "/ops/../okane"),
         ("OKANE_CONSOLE_BASE", "/" + "x" * 200),
+        ("OKANE_CONSOLE_GRAFANA", "grafana.internal"),
+        ("OKANE_CONSOLE_GRAFANA", "https://user:word@grafana.internal"),
         ("OKANE_CONSOLE_PORT", "70000"),
         ("OKANE_CONSOLE_READ_ONLY", "perhaps"),
         ("OKANE_WEBHOOK_MAX_BYTES", "0"),

@@ -41,6 +41,12 @@ WHERE p.dead_at IS NOT NULL AND {wanted}
 ORDER BY p.dead_at, p.id
 LIMIT %(limit)s::bigint
 
+-- name: tally
+-- How many dead letters match among the oldest `window` of all accounts, since when the oldest of them is dead, and whether
+-- there were more than the window. A count of all would read the whole list.
+SELECT count(*) FILTER (WHERE {wanted}), min(p.dead_at) FILTER (WHERE {wanted}), count(*) = %(window)s::bigint
+FROM (SELECT * FROM payments WHERE dead_at IS NOT NULL ORDER BY dead_at, id LIMIT %(window)s::bigint) p
+
 -- name: chosen
 -- Those of these payments that are dead letters and match, in no order. Each is read by its id: the index of the list would be
 -- read to its end.
