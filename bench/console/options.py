@@ -15,7 +15,7 @@ PARTS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsoleBenchOptions:
-    """What is measured, and how much of it."""
+    """The figures to measure, and the amount of work for each."""
 
     only: str = ",".join(PARTS)
     rounds: int = 5
