@@ -239,8 +239,9 @@ class Gate:
         back = links.under_base(request.path_qs)
         if request.method == "POST":  # its address has no page: back to the one with the form
             back = links.own_path(_path_in(request.headers.get("Referer", "")))
-        response = redirect(links.login("" if back == links.overview() else back))
-        if COOKIE in request.cookies:
+        had_cookie = COOKIE in request.cookies
+        response = redirect(links.login("" if back == links.overview() else back, ended=had_cookie))
+        if had_cookie:
             response.del_cookie(COOKIE, path=cookie_path(links))
         return response
 

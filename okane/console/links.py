@@ -44,10 +44,14 @@ class Links:
             ("audit", "Audit", Scope.SYSTEM, self.audit()),
         )
 
-    def login(self, next_path: str = "") -> str:
-        """Return the address of the log-in, and from there of a path: without it where servers would find it too long."""
-        address = self._with("/login", next=next_path)
-        return address if len(address) <= MAX_ADDRESS else self._with("/login")
+    def login(self, next_path: str = "", *, ended: bool = False) -> str:
+        """Return the address of the log-in, and from there of a path: without it where servers would find it too long.
+
+        `ended`: the page says that the session before is none any more.
+        """
+        said = "1" if ended else None
+        address = self._with("/login", next=next_path, ended=said)
+        return address if len(address) <= MAX_ADDRESS else self._with("/login", ended=said)
 
     def logout(self) -> str:
         return f"{self.base}/logout"

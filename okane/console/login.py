@@ -20,6 +20,7 @@ from okane.store.console_audit import AuditEntry, ConsoleAuditStore
 
 log = structlog.get_logger("okane.console")
 
+ENDED = "This session has ended, or is none of this console. Nothing was changed: log in again."
 MAX_SECRET = 200  # characters; a key has 85
 
 
@@ -40,7 +41,8 @@ class LoginScreens:
         wanted = self._wanted(request.query.get("next", ""))
         if await self._gate.session_in(request) is not None:
             return redirect(wanted)
-        return render(request, "login.html", wanted=wanted, problem=None)
+        problem = ENDED if request.query.get("ended") == "1" else None
+        return render(request, "login.html", wanted=wanted, problem=problem)
 
     async def log_in(self, request: web.Request) -> web.StreamResponse:
         """`POST /login`: start a session, and return to the page that it was for."""

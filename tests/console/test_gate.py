@@ -230,7 +230,9 @@ async def test_a_session_cookie_of_another_console_is_none(database_url: str, re
     browser = await console.logged_in()
     async with serve_console(database_url, redis_url, console_secret="b" * 32) as other:
         stranger = await other.browser(Cookie=f"{COOKIE}={browser.cookies[COOKIE]}")
-        assert (await stranger.get("/audit")).status == 303
+        refused = await stranger.get("/audit")
+        assert (refused.status, refused.location) == (303, "/console/login?next=%2Fconsole%2Faudit&ended=1")
+        assert "This session has ended, or is none of this console." in (await stranger.get(refused.location)).text
 
 
 async def test_a_session_that_cannot_be_checked_may_look_and_not_act(
