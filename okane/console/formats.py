@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 
 from okane import currencies
 
+_DIGITS = {code: currency.exponent or 0 for code, currency in currencies.NEW_PAYMENTS.items()}
 _BETWEEN = "\0"  # Postgres stores no such character, and HTML shows none
 
 
@@ -19,10 +20,9 @@ def money(amount_minor: int, currency: str) -> str:
 
     Earlier payments may have a currency whose digits are unknown: then the units are named.
     """
-    known = currencies.NEW_PAYMENTS.get(currency)
-    if known is None:
+    digits = _DIGITS.get(currency)
+    if digits is None:
         return f"{amount_minor:,} minor units of {currency}"
-    digits = known.exponent or 0
     whole, rest = divmod(abs(amount_minor), 10**digits)
     sign = "-" if amount_minor < 0 else ""
     fraction = f".{rest:0{digits}d}" if digits else ""

@@ -60,7 +60,9 @@ class PaymentSearch:
         windows = 0
         while True:
             try:
-                page = await self._lists.page(wanted, account_id=account_id, limit=limit - len(found), after=after)
+                page = await self._lists.page_without_metadata(
+                    wanted, account_id=account_id, limit=limit - len(found), after=after
+                )
             except StoreBusy:
                 if not windows:
                     raise

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 from okane.payment import RARE_STATUSES, Payment, Status
@@ -24,6 +24,7 @@ from okane.store.sql_parameters import first_id
 SQL = sql_files.load_statements("lists.sql")
 _NEWEST_FIRST = {name: text.replace("{order}", "DESC").replace("{within}", ">=") for name, text in SQL.items()}
 _OLDEST_FIRST = {name: text.replace("{order}", "ASC").replace("{within}", "<=") for name, text in SQL.items()}
+_WITHOUT_METADATA = {name: text.replace(columns.METADATA, "'{}'") for name, text in _NEWEST_FIRST.items()}
 
 WAITED_FOR = sql_files.prepare_statements("lists.sql", "waited_for")["waited_for"]
 _WAITED_FOR = sorted(status.value for status in Status if status.is_at_rest or status is Status.REQUIRES_ACTION)
@@ -83,6 +84,24 @@ class PaymentLists:
 
     async def page(self, wanted: PaymentFilter, *, account_id: str, limit: int, after: UUID | None = None) -> Page:
         """Return up to `limit` payments of an account in the order of the filter, those after the id `after`."""
+        statements = _OLDEST_FIRST if wanted.ascending else _NEWEST_FIRST
+        return await self._page(statements, wanted, account_id=account_id, limit=limit, after=after)
+
+    async def page_without_metadata(
+        self, wanted: PaymentFilter, *, account_id: str, limit: int, after: UUID | None = None
+    ) -> Page:
+        """`page`, newest first, whose payments have no metadata, of which there may be megabytes."""
+        return await self._page(_WITHOUT_METADATA, wanted, account_id=account_id, limit=limit, after=after)
+
+    async def _page(
+        self,
+        statements: Mapping[str, LiteralString],
+        wanted: PaymentFilter,
+        *,
+        account_id: str,
+        limit: int,
+        after: UUID | None,
+    ) -> Page:
         statement, window = _choose_statement(wanted, limit)
         before = _first_id(wanted.created_before, SKEW) or _LAST
         oldest = _first_id(wanted.created_from, -SKEW) or _FIRST
@@ -97,7 +116,6 @@ class PaymentLists:
             "window": window,
             "limit": limit + 1,
         }
-        statements = _OLDEST_FIRST if wanted.ascending else _NEWEST_FIRST
         async with self._sessions.lend(account_id) as session:
             found = await session.fetch_repeatable(statements[statement], parameters)
         payments = await columns.read_payments([row for row in found if row[0] is not None])

@@ -145,7 +145,7 @@ async def test_while_postgres_is_away_the_page_says_so_and_keeps_the_filter(
     async def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(console.services.lists, "page", fail)
+    monkeypatch.setattr(console.services.lists, "page_without_metadata", fail)
     page = await browser.get("/payments?provider=http")
     assert page.status == 503
     assert re.search(rf"Postgres {said}( since \S+ \S+ UTC )?: the payments cannot be read\.", text_of(page.text))

@@ -35,7 +35,9 @@ class Lists:
         self.gate.set()
         self.reached = asyncio.Semaphore(0)
 
-    async def page(self, wanted: PaymentFilter, *, account_id: str, limit: int, after: UUID | None = None) -> Page:
+    async def page_without_metadata(
+        self, wanted: PaymentFilter, *, account_id: str, limit: int, after: UUID | None = None
+    ) -> Page:
         self.reached.release()
         await self.gate.wait()
         self.now_s += self.took_s
