@@ -18,7 +18,7 @@ from okane.console.actions import Done, Form, Shown, perform
 from okane.console.outages import Outage
 from okane.console.page_errors import PageError
 from okane.console.place import BEFORE, BEHIND, Place, find_place, may_have_entry, woken_at
-from okane.console.rendering import PAGES, is_part, render, render_part
+from okane.console.rendering import PAGES, find_known_part, is_part, render, render_part
 from okane.console.session import session_of
 from okane.console.timeline import build_timeline
 from okane.errors import PaymentNotFound, StatusConflict
@@ -116,7 +116,15 @@ class PaymentScreen:
 
     async def _page(self, request: web.Request, *, conflict: str = "") -> web.Response:
         payment_id, session = _id(request), session_of(request)
-        details = await self._details.read(payment_id, account_id=session.account_id)
+        of_part = is_part(request) and request.method == "GET"
+
+        def is_known(details: PaymentDetails) -> bool:
+            """Tell whether the browser has the payment as it is. Its place may need the events, or be on the stream."""
+            return not may_have_entry(details) and _known_part(request, details, find_place(details, None)) is not None
+
+        details = await self._details.read(
+            payment_id, account_id=session.account_id, is_known=is_known if of_part else None
+        )
         if details is None:
             raise PaymentNotFound(str(payment_id))
         payment = details.payment
@@ -124,6 +132,8 @@ class PaymentScreen:
         search = await self._find_entry(details, redis) if may_have_entry(details) else None
         may_act = session.checked and not request.app[PAGES].read_only
         place = find_place(details, search)
+        if of_part and (known := _known_part(request, details, place)) is not None:
+            return known
         context: dict[str, Any] = {
             "payment": payment,
             "details": details,
@@ -135,7 +145,7 @@ class PaymentScreen:
             "raw": json.dumps(json.loads(payment_document(payment)), indent=2, ensure_ascii=False),
             "conflict": conflict,
         }
-        if is_part(request) and request.method == "GET":
+        if of_part:
             return render_part(request, "payment_part.html", state=_state(details, place), **context)
         status = HTTPStatus.CONFLICT if conflict else HTTPStatus.OK
         return render(request, "payment.html", status=status, **context)
@@ -191,6 +201,10 @@ def _is_retryable(payment: Payment) -> bool:
     return payment.status in RETRYABLE and not (
         payment.status is Status.FAILED_FINAL and payment.provider_ref is not None
     )
+
+
+def _known_part(request: web.Request, details: PaymentDetails, place: Place | None) -> web.Response | None:
+    return find_known_part(request, _state(details, place))
 
 
 def _state(details: PaymentDetails, place: Place | None) -> str:

@@ -17,6 +17,7 @@ from okane.console.rendering import PAGES, is_part, redirect, render, render_par
 from okane.console.search import Kind, Meaning
 from okane.console.search_turns import WAIT_S, SearchTurns
 from okane.console.session import session_of
+from okane.console.shared_reads import SharedReads
 from okane.errors import PaymentNotFound, StoreBusy, StoreSlow, StoreUnavailable
 from okane.payment import Payment, Status
 from okane.store import PaymentLists, PaymentStore
@@ -31,6 +32,7 @@ class PaymentsScreen:
     def __init__(self, lists: PaymentLists, payments: PaymentStore, turns: SearchTurns) -> None:
         self._payments = payments
         self._search = PaymentSearch(lists, turns)
+        self._polled: SharedReads[FoundPayments | None] = SharedReads()
 
     async def show(self, request: web.Request) -> web.StreamResponse:
         """`GET /payments`: a page of the list. The id of a payment in the search box leads to that payment."""
@@ -51,11 +53,20 @@ class PaymentsScreen:
         session = session_of(request)
         postgres = request.app[PAGES].outages.postgres
         began_s = time.monotonic()
-        try:
-            _check_answers(postgres)
-            found = await self._search.page(
+        # A search costs what many pages cost: it is repeated on request alone.
+        is_live = not is_search(wanted) and form.after is None
+
+        async def read() -> FoundPayments | None:
+            return await self._search.page(
                 wanted, account_id=session.account_id, session_id=session.id, limit=PAGE, after=form.after
             )
+
+        try:
+            _check_answers(postgres)
+            if is_part(request) and is_live:
+                found = await self._polled.get((session.account_id, request.path_qs), read)
+            else:
+                found = await read()
         except StoreUnavailable as error:
             if is_part(request):
                 raise
@@ -68,8 +79,6 @@ class PaymentsScreen:
         if found is None:
             status = HTTPStatus.TOO_MANY_REQUESTS
             return _page(request, form, meaning, status=status, headers={"Retry-After": str(WAIT_S)})
-        # A search costs what many pages cost: it is repeated on request alone.
-        is_live = not is_search(wanted) and form.after is None
         return _page(request, form, meaning, found, is_live=is_live)
 
 
@@ -102,7 +111,7 @@ def _page(
         "others": [one for one in form.search.meanings if one != meaning and one.kind is not Kind.PAYMENT],
         "not_an_id": meaning is not None and form.search.meanings[0].kind is Kind.PAYMENT,
         "found": found,
-        "rows": [] if found is None else _rows(found.payments, request.app[PAGES].links),
+        "rows_of": lambda payments: _rows(payments, request.app[PAGES].links),
         "statuses": list(Status),
         "is_live": is_live,
         "unread": unread,

@@ -173,10 +173,18 @@ def render_part(request: web.Request, template: str, *, state: str = "", **conte
     if not state:
         text = pages.text(request, template, None, context)
         return _part(request, Body(text), _tag(text))
-    tag = _tag(f"{pages.id} {request.path_qs} {request.get(SESSION)!r} {state}")
-    if _has(request, tag):
-        return _part(request, Body(""), tag)
-    return _part(request, Body(pages.text(request, template, None, context)), tag)
+    known = find_known_part(request, state)
+    return known or _part(request, Body(pages.text(request, template, None, context)), _state_tag(request, state))
+
+
+def find_known_part(request: web.Request, state: str) -> web.Response | None:
+    """Return the answer to a request for a live region in a state, if the browser has that already."""
+    tag = _state_tag(request, state)
+    return _part(request, Body(""), tag) if _has(request, tag) else None
+
+
+def _state_tag(request: web.Request, state: str) -> str:
+    return _tag(f"{request.app[PAGES].id} {request.path_qs} {request.get(SESSION)!r} {state}")
 
 
 def render_sampled(

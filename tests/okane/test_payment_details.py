@@ -189,8 +189,15 @@ async def test_a_payment_takes_the_same_statements_however_long_its_history(
 
     payment_id = await paid(store)
     assert await count(payment_id) == 2
+    counted.clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "fetch", counting)
+        known = await details.read(payment_id, account_id="default", is_known=lambda _: True)
+    assert known is not None
+    assert (len(counted), known.events) == (1, ())
     for _ in range(5):
         await store.record_late(settlement(await store.get(payment_id, account_id="default")))
         await log_event(database_url, payment_id=payment_id)
     await fetch(database_url, NOTICES, payment_id, payment_id)
     assert await count(payment_id) == 4
+    assert (await details.read(payment_id, account_id="default", is_known=lambda _: True)) != known
