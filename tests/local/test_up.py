@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -214,13 +215,16 @@ def test_a_second_up_on_the_same_folder_names_the_first(start: Start) -> None:
 
 def test_a_taken_port_is_named_with_its_owner_and_option_before_anything_starts(start: Start, tmp_path: Path) -> None:
     first = start().wait_until_up()
-    port = first.endpoints.api_url.rpartition(":")[2]
-    second = start(f"--port={port}", data=tmp_path / "other")
-    assert second.process.wait(30) == 1
-    assert re.search(
-        rf"port {port} is taken by pid {first.children()['api']} \(.*\): give another one with --port", second.text()
-    )
-    assert not (tmp_path / "other" / "postgres").exists()
+    for name, option, url in (
+        ("api", "--port", first.endpoints.api_url),
+        ("console", "--console-port", first.endpoints.console_url or ""),
+    ):
+        port = urlsplit(url).port
+        second = start(f"{option}={port}", data=tmp_path / "other")
+        assert second.process.wait(30) == 1
+        owner = rf"port {port} is taken by pid {first.children()[name]} \(.*\)"
+        assert re.search(rf"{owner}: give another one with {option} ", second.text()), second.text()
+        assert not (tmp_path / "other" / "postgres").exists()
 
 
 def test_servers_that_the_environment_names_are_used_instead_of_embedded_ones(
