@@ -100,18 +100,21 @@ class Pages:
 
     def text(self, request: web.Request, template: str, message: str | None, context: Mapping[str, Any]) -> str:
         """Return the text of a page or a part."""
-        session: Session | None = request.get(SESSION)
-        shared = {
+        page = self.variables(request.get(SESSION), message=message, path=self.links.under_base(request.path_qs))
+        return self._environment.get_template(template).render({**page, **context})
+
+    def variables(self, session: Session | None, *, message: str | None, path: str) -> Mapping[str, Any]:
+        """Return the variables of a page."""
+        return {
             **self._constants,
             "session": session,
             "csrf": "" if session is None else self.signer.csrf_token(session.id),
             "now": self.now(),
             "message": message,
-            "path": self.links.under_base(request.path_qs),
+            "path": path,
             "screens": () if session is None else self._screens_of(session.scopes),
             "postgres_away_since": self.outages.postgres.since,
         }
-        return self._environment.get_template(template).render({**shared, **context})
 
     def _screens_of(self, scopes: frozenset[Scope]) -> Sequence[tuple[str, str, str]]:
         """Return the navigation: name, label and address of each screen."""
@@ -127,9 +130,10 @@ class Pages:
 
     def error_text(self, *, title: str, text: str) -> str:
         """Return the text of an error page that belongs to no request, and so to no session."""
-        page = {"session": None, "csrf": "", "now": self.now(), "message": None, "path": self.links.overview()}
-        context = {**page, "screens": (), "postgres_away_since": None, "title": title, "text": text, "since": None}
-        return self.text_without_session("error.html", context)
+        page = self.variables(None, message=None, path=self.links.overview())
+        return self._environment.get_template("error.html").render(
+            {**page, "title": title, "text": text, "since": None}
+        )
 
     def message(self, request: web.Request) -> str | None:
         """Return the message that the action before this page left for its session."""

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from okane.console.app import HEADERS
 from okane.console.assets import Assets
 from okane.console.links import Links
-from okane.console.rendering import compiled_templates
-from okane.console.session import Session
+from okane.console.outages import Outages
+from okane.console.rendering import Pages, compiled_templates
+from okane.console.session import Session, Signer
 from tests.console.browser.visitor import Visitor
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 AT = datetime(2026, 11, 30, 14, 4, 55, 123000, UTC)
 PATH = "/live"
 _ASSETS = Assets.load()
+_SIGNER = Signer()
 _IMPORTS = '{% from "macros.html" import time, clock, copy, open_dialog, dialog %}'
 REGION = """
 <p id="state">{{ state }}</p> <p>{{ time(at) }}</p>
@@ -135,15 +137,11 @@ class LivePage:
 
     def _render(self, template: str) -> str:
         session = Session(key="sk_test_1", id="1", account_id="default", scopes=frozenset(), address="127.0.0.1")
-        return _compiled(template).render(
-            links=Links(self.visitor.console.base, _ASSETS),
-            session=session,
-            csrf="c" * 64,
-            read_only=False,
-            has_login=True,
-            message=None,
-            now=self.at,
-            state=self.state,
-            version=self.version,
-            at=self.at,
-        )
+        links = Links(self.visitor.console.base, _ASSETS)
+        pages = Pages(links=links, signer=_SIGNER, read_only=False, now=_now, outages=Outages.none(_now))
+        page = pages.variables(session, message=None, path=f"{links.base}{PATH}")
+        return _compiled(template).render({**page, "state": self.state, "version": self.version, "at": self.at})
+
+
+def _now() -> datetime:
+    return AT
