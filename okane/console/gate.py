@@ -80,6 +80,7 @@ class Gate:
         self._guard = guard
         self._anonymous_id = secrets.token_hex(16)
         self._ended: dict[str, int] = {}  # sessions that were logged out, with the second at which they end anyway
+        self._knows_ended = False  # those of the process before, whose sessions this one takes
 
     def guarded(self, screen: Screen, handler: Handler) -> Handler:
         """Return the handler of a screen behind the gate."""
@@ -133,7 +134,13 @@ class Gate:
             return Session(key="", id=self._anonymous_id, account_id=ACCOUNT, scopes=frozenset(Scope), address=address)
         cookie = request.cookies.get(COOKIE)
         ticket = None if cookie is None else self._pages.signer.read_ticket(cookie, self._pages.now())
-        if ticket is None or ticket.id in self._ended:
+        if ticket is None:
+            return None
+        if not self._knows_ended:
+            for one in await self._audit.logged_out(LIFETIME):
+                self.end_session(one)
+            self._knows_ended = True
+        if ticket.id in self._ended:
             return None
         holder = await self._keys.holder(ticket.key)
         return None if holder is None else _session(ticket, holder, address)

@@ -74,11 +74,10 @@ class LoginScreens:
         """`POST /logout`: end the session."""
         session = session_of(request)
         self._gate.end_session(session.id)
-        entry = AuditEntry(key=session.key, session=session.id, address=session.address, action="log out")
         try:
-            await self._audit.note(entry, "done")
+            await self._audit.note_log_out(key=session.key, session=session.id, address=session.address)
         except StoreUnavailable as error:  # a session must end also while Postgres is away
-            log.warning("console_audit_unwritten", action=entry.action, reason=str(error))
+            log.warning("console_audit_unwritten", action="log out", reason=str(error))
         response = redirect(self._pages.links.login())
         response.del_cookie(COOKIE, path=cookie_path(self._pages.links))
         return response

@@ -10,9 +10,12 @@ from typing import Any
 
 from okane.store import sql_files
 from okane.store.session import Session
+from okane.store.sql_parameters import milliseconds
 
 SQL = sql_files.load_statements("console_audit.sql")
 NEWEST = 2**63 - 1  # beyond every id
+LOG_OUT, DONE = "log out", "done"
+MAX_LOOKED_AT = 50_000  # rows: those of a session's eight hours, even if attempts to log in are at their limit
 MAX_TEXT = 500  # characters of a target or an answer
 
 
@@ -67,6 +70,15 @@ class ConsoleAuditStore:
     async def note(self, entry: AuditEntry, answer: str) -> None:
         """Write something that happened at once: a log-in, a refusal. Raises StoreUnavailable."""
         await self._add(entry, answer)
+
+    async def note_log_out(self, *, key: str, session: str, address: str) -> None:
+        """Write that a session was logged out. Raises StoreUnavailable."""
+        await self.note(AuditEntry(key=key, session=session, address=address, action=LOG_OUT), DONE)
+
+    async def logged_out(self, within: timedelta) -> Sequence[str]:
+        """Return the sessions that were logged out within this time, in any console. Raises StoreUnavailable."""
+        parameters = {"action": LOG_OUT, "answer": DONE, "within_ms": milliseconds(within), "limit": MAX_LOOKED_AT}
+        return [row[0] for row in await self._session.fetch_repeatable(SQL["logged_out"], parameters)]
 
     async def page(self, *, limit: int, before: int = NEWEST) -> Sequence[AuditRow]:
         """Return actions with their answers, the newest first. Raises StoreUnavailable."""

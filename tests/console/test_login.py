@@ -170,6 +170,17 @@ async def test_logging_out_ends_the_session_and_every_copy_of_its_cookie(console
     assert (written.action, written.key, written.answer) == ("log out", browser.secret[:20], "done")
 
 
+async def test_a_session_that_was_logged_out_stays_so_after_a_restart(database_url: str, redis_url: str) -> None:
+    async with serve_console(database_url, redis_url) as console:
+        gone, stays = await console.logged_in(), await console.logged_in()
+        cookies = [browser.cookies[COOKIE] for browser in (gone, stays)]
+        assert (await stays.post("/logout")).status == 403  # a refused one ends nothing
+        await gone.submit("/logout")
+    async with serve_console(database_url, redis_url) as restarted:
+        copies = [await restarted.browser(Cookie=f"{COOKIE}={cookie}") for cookie in cookies]
+        assert [(await copy.get("/audit")).status for copy in copies] == [303, 200]
+
+
 async def test_logging_out_needs_the_token(console: Console) -> None:
     browser = await console.logged_in()
     assert (await browser.post("/logout")).status == 403

@@ -13,6 +13,12 @@ WHERE a.id = %(id)s
 ON CONFLICT (begun) DO NOTHING
 RETURNING id
 
+-- name: logged_out
+-- The sessions that were logged out a short while ago, by the newest `limit` rows.
+SELECT a.session
+FROM (SELECT c.session, c.at, c.action, c.answer FROM console_audit c ORDER BY c.id DESC LIMIT %(limit)s) a
+WHERE a.action = %(action)s AND a.answer = %(answer)s AND a.at > now() - %(within_ms)s::bigint * interval '1 millisecond'
+
 -- name: page
 -- The newest actions, each with its answer, before the one with the id `before`.
 SELECT a.id, a.at, a.key, a.session, a.address, a.action, a.target, a.filter, coalesce(o.count, a.count),
