@@ -35,12 +35,20 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 PICTURES = Path(__file__).parents[1] / "docs" / "images"
-RATE = 40
+RATE = 25  # all the time; each phase adds its own
 WINDOW = {"width": 1280, "height": 760}
 COLOURS = 256  # of a picture: the pages have fewer, apart from the smoothed edges of letters
 _PORTS = ("port", "provider-port", "postgres-port", "redis-port", "metrics-port", "console-port")
 _ADDRESS = re.compile(r"http://127\.0\.0\.1:[0-9]+/console")
 _WELL: dict[str, float | str] = {"success": 96, "decline": 3, "unavailable": 1, "latency_ms": "20-120"}
+# Of the time that the overview is open: the share, the rate that is added, and the provider. So its charts have a shape.
+_PHASES: tuple[tuple[float, int, dict[str, float | str]], ...] = (
+    (0.2, 10, _WELL),
+    (0.25, 35, _WELL | {"latency_ms": "150-700"}),
+    (0.15, 5, _WELL | {"unavailable": 40}),
+    (0.25, 30, _WELL),
+    (0.15, 15, _WELL | {"latency_ms": "60-300", "unavailable": 6}),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +88,9 @@ def running_up(folder: Path) -> Iterator[Up]:
 
 
 @contextlib.contextmanager
-def load(folder: Path) -> Iterator[None]:
-    """Send payments inside the block."""
-    command = [*OKANE, "load", "--data", str(folder / "data"), "--rate", str(RATE), "--payments", "100000"]
+def load(folder: Path, rate: int) -> Iterator[None]:
+    """Send payments inside the block, so many a second."""
+    command = [*OKANE, "load", "--data", str(folder / "data"), "--rate", str(rate), "--payments", "100000"]
     env = {**os.environ, **own_path()}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=env, start_new_session=True)  # noqa: S603 - a program of ours
     try:
@@ -138,14 +146,17 @@ def run(out: Path, *, seconds: float) -> None:
         sys.exit("chromium is not installed (Debian: apt install chromium)")
     with tempfile.TemporaryDirectory(prefix="okane-console-") as name, running_up(Path(name)) as up:
         control(up.endpoints.provider_base_url, **_WELL)
-        with load(Path(name)), sync_playwright() as driver:
+        with load(Path(name), RATE), sync_playwright() as driver:
             browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
             page = browser.new_page(viewport=WINDOW)
             page.goto(f"{up.console_url}/login")
             page.get_by_label("API key").fill(up.endpoints.api_key or "")
             page.get_by_role("button", name="Log in").click()
             say(f"the overview is open for {seconds:.0f} s, so that its charts have a past")
-            page.wait_for_timeout(seconds * 1000)
+            for share, rate, provider in _PHASES:
+                control(up.endpoints.provider_base_url, **provider)
+                with load(Path(name), rate):
+                    page.wait_for_timeout(seconds * share * 1000)
             take(page, out / "okane-console.png")
             page.goto(f"{up.console_url}/payments/{retried_payment(up)}")
             take(page, out / "okane-console-payment.png")
