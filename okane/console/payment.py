@@ -19,9 +19,9 @@ from okane.console.outages import Outage
 from okane.console.page_errors import PageError
 from okane.console.place import BEFORE, BEHIND, Place, find_place, may_have_entry, woken_at
 from okane.console.rendering import PAGES, find_known_part, is_part, render, render_part
-from okane.console.session import session_of
+from okane.console.session import Session, session_of
 from okane.console.timeline import build_timeline
-from okane.errors import PaymentNotFound, StatusConflict
+from okane.errors import PaymentNotFound, StatusConflict, VersionConflict
 from okane.intake.accept import PaymentIntake
 from okane.intake.decision_texts import find_fault
 from okane.payment import CANCELABLE, RETRYABLE, Payment, Status
@@ -56,6 +56,7 @@ class PaymentScreen:
             await self._intake.cancel(
                 payment_id, account_id=session.account_id, actor=session.actor, version=_version(form)
             )
+            await self._check_is_own(payment_id, session, form, "canceled")
             return "The payment is canceled. It will not be charged."
 
         return await self._perform(request, run)
@@ -97,9 +98,25 @@ class PaymentScreen:
                 actor=session.actor,
                 version=_version(form),
             )
+            await self._check_is_own(payment_id, session, form, "resolved", reason=reason)
             return f"The decision is recorded: {payment.status}."
 
         return await self._perform(request, run)
+
+    async def _check_is_own(
+        self, payment_id: UUID, session: Session, form: Form, action: str, *, reason: str | None = None
+    ) -> None:
+        """Raise VersionConflict if another person has done the same before: then that one's reason is in the history.
+
+        The layers below take a repeat, since a client that had no answer repeats its request.
+        """
+        details = await self._details.read(payment_id, account_id=session.account_id)
+        if details is None:
+            raise PaymentNotFound(str(payment_id))
+        seen, payment = _version(form), details.payment
+        own = [event for event in details.events if event.version == seen + 1 and event.actor == session.actor]
+        if not any(reason is None or event.reason == reason for event in own):
+            raise VersionConflict(payment.status, action, seen=seen, version=payment.version)
 
     async def _perform(self, request: web.Request, run: Callable[[Form], Awaitable[str]]) -> web.StreamResponse:
         """Run an action on the payment. One that came too late shows the payment as it is now."""
