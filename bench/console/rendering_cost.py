@@ -15,6 +15,7 @@ from bench.report import Collector, Part
 
 PAGES = ("overview", "list", "payment")
 SAMPLED = "overview with a sample of its own"
+YARDSTICK = "for comparison: a million additions in Python"
 _SAMPLES = 12
 _SAMPLE_S = 2.0  # a page that comes so much later than the one before takes a new sample
 
@@ -30,6 +31,7 @@ def measure(console: ServedConsole, options: ConsoleBenchOptions) -> Part:
     with console.visiting() as visitor:
         kinds = console.paths(min(50, options.requests))
         for number in range(options.rounds):
+            found.add(YARDSTICK, "ms CPU", _additions_ms())
             for name, paths in kinds.items():
                 say(f"b: {name}, round {number + 1} of {options.rounds}")
                 cost_ms = _cost(console, options.requests, _requesting(visitor, paths))
@@ -41,8 +43,16 @@ def measure(console: ServedConsole, options: ConsoleBenchOptions) -> Part:
         found.add(SAMPLED, "ms CPU", _cost(console, count, _sampling(visitor)))
         cost_ms = _cost(console, 1, lambda: time.sleep(count * _SAMPLE_S))
         found.add("without a visitor", "ms CPU in 2 s", cost_ms / count)
-    found.note("user and system time of the console's process")
+    found.note("user and system time of the console's process; beside other work a core does less in a millisecond")
     return found.part()
+
+
+def _additions_ms() -> float:
+    """Return the CPU that this process needs for them: it tells how fast the core is at this moment."""
+    began_s, total = time.process_time(), 0
+    for number in range(1_000_000):
+        total += number
+    return (time.process_time() - began_s) * 1000
 
 
 def _requesting(visitor: Visitor, paths: Sequence[str]) -> Callable[[], object]:
