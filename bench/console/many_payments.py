@@ -76,8 +76,6 @@ def _pages(console: ServedConsole, options: ConsoleBenchOptions) -> Mapping[str,
         "pending": ["/streams/low/pending"],
         "delayed": ["/streams/delayed"],
         "dead letters": ["/dead"],
-        "dead letters of a currency": ["/dead?currency=JPY", "/dead?currency=EUR&lane=low"],
-        "dry run of a replay": ["/dead/replay?limit=500"],
         "reviews": ["/reviews"],
         "providers": ["/providers"],
         "webhooks": ["/webhooks"],
@@ -98,6 +96,8 @@ def _searches(payments: int) -> Mapping[str, Iterator[str]]:
         "search by reference": [f"/payments?q=ref:ch_{number}" for number in numbers],
         "search by amount": [f"/payments?currency=USD&amount_from={number % 400 + 100}.99" for number in numbers],
         "search by provider": ["/payments?provider=stripe"],
+        "dead letters of a currency": ["/dead?currency=JPY", "/dead?currency=EUR&lane=low"],
+        "dry run of a replay": ["/dead/replay?limit=500"],
         "search for none": ["/payments?status=unknown&status=pending"],
     }
     return {name: itertools.cycle(paths) for name, paths in fixed.items()}
