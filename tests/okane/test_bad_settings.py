@@ -15,6 +15,7 @@ import pytest
 from okane import cli
 from okane.app import process as lifecycle
 from okane.app.api import run_api
+from okane.app.console import run_console
 from okane.app.worker import run_worker
 from okane.config import Settings, load
 from okane.errors import SetupError
@@ -109,8 +110,14 @@ USED = (
 )
 
 
-@pytest.mark.parametrize("field", USED.split())
-@pytest.mark.parametrize("process", ["api", "worker"])
+OF_CONSOLE = "console_host console_base console_secret console_proxies"
+STARTS = [
+    *((process, field) for process in ("api", "worker") for field in USED.split()),
+    *(("console", field) for field in OF_CONSOLE.split()),
+]
+
+
+@pytest.mark.parametrize(("process", "field"), STARTS)
 async def test_a_process_starts_with_every_value_that_is_taken_or_says_why_not(
     field: str, process: str, elsewhere: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,9 +131,15 @@ async def test_a_process_starts_with_every_value_that_is_taken_or_says_why_not(
         os.environ[_setting(field)] = value
         said = ""
         try:
-            settings = load(metrics_port=free_port())
+            settings = load(metrics_port=free_port(), console_port=0)
             async with asyncio.timeout(20):
-                await (run_api(settings) if process == "api" else run_worker(settings, name="w"))
+                match process:
+                    case "api":
+                        await run_api(settings)
+                    case "worker":
+                        await run_worker(settings, name="w")
+                    case "console":
+                        await run_console(settings)
         except SetupError as error:
             said = str(error)
         assert f":{SECRET}@" not in redacted(said), (field, value)
