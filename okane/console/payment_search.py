@@ -13,6 +13,7 @@ from okane.errors import StoreBusy
 from okane.payment import Payment
 from okane.store import PaymentFilter, PaymentLists
 from okane.store.lists import is_search, window_of
+from okane.store.metadata_index import MetadataSearch
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -39,8 +40,16 @@ class FoundPayments:
 class PaymentSearch:
     """Reads pages of payments."""
 
-    def __init__(self, lists: PaymentLists, turns: SearchTurns, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        lists: PaymentLists,
+        turns: SearchTurns,
+        *,
+        by_metadata: MetadataSearch | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._lists = lists
+        self._by_metadata = by_metadata
         self._turns = turns
         self._clock = clock
 
@@ -54,7 +63,14 @@ class PaymentSearch:
             return await self._read(wanted, account_id=account_id, limit=limit, after=after) if is_mine else None
 
     async def _read(self, wanted: PaymentFilter, *, account_id: str, limit: int, after: UUID | None) -> FoundPayments:
-        """Read windows until the page is full, the second is over, or there are no more payments."""
+        """Read windows until the page is full, the second is over, or there are no more payments.
+
+        Metadata is found by its index, where there is one.
+        """
+        if self._by_metadata is not None:
+            indexed = await self._by_metadata.page(wanted, account_id=account_id, limit=limit, after=after)
+            if indexed is not None:
+                return FoundPayments(indexed.payments, indexed.after)
         began_s = self._clock()
         found: list[Payment] = []
         windows = 0

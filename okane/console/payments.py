@@ -22,6 +22,7 @@ from okane.errors import PaymentNotFound, StoreBusy, StoreSlow, StoreUnavailable
 from okane.payment import Payment, Status
 from okane.store import PaymentLists, PaymentStore
 from okane.store.lists import is_search
+from okane.store.metadata_index import MetadataSearch
 
 PAGE = 50
 
@@ -29,9 +30,11 @@ PAGE = 50
 class PaymentsScreen:
     """The list of the account's payments."""
 
-    def __init__(self, lists: PaymentLists, payments: PaymentStore, turns: SearchTurns) -> None:
+    def __init__(
+        self, lists: PaymentLists, by_metadata: MetadataSearch, payments: PaymentStore, turns: SearchTurns
+    ) -> None:
         self._payments = payments
-        self._search = PaymentSearch(lists, turns)
+        self._search = PaymentSearch(lists, turns, by_metadata=by_metadata)
         self._polled: SharedReads[FoundPayments | None] = SharedReads()
 
     async def show(self, request: web.Request) -> web.StreamResponse:

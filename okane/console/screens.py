@@ -36,7 +36,7 @@ class Screens:
         self.login = login
         self.overview = OverviewScreen(services.sampler)
         turns = SearchTurns()
-        self.payments = PaymentsScreen(services.lists, services.payments, turns)
+        self.payments = PaymentsScreen(services.lists, services.by_metadata, services.payments, turns)
         self.payment = PaymentScreen(services.details, services.intake, services.inspector)
         self.streams = StreamScreens(services.sampler, services.inspector)
         self.dead = DeadLetterScreens(services.dead_letters, services.replay, turns)

@@ -26,6 +26,7 @@ from okane.redis.buckets import TokenBuckets
 from okane.redis.presence import Presence
 from okane.store import ApiKeyStore, DeadLetterStore, Overview, PaymentLists, PaymentStore, ReviewStore
 from okane.store.console_audit import ConsoleAuditStore
+from okane.store.metadata_index import MetadataSearch
 from okane.store.payment_details import PaymentDetailsStore
 from okane.store.providers import ProviderStore
 from okane.store.webhook_deliveries import WebhookDeliveryStore
@@ -56,6 +57,7 @@ class ConsoleServices:
     buckets: TokenBuckets
     payments: PaymentStore
     lists: PaymentLists
+    by_metadata: MetadataSearch
     details: PaymentDetailsStore
     dead_letters: DeadLetterStore
     overview: Overview
@@ -120,6 +122,7 @@ async def open_services(
             buckets=TokenBuckets(redis, stream),
             payments=payments,
             lists=PaymentLists(database_url, timeout=STATEMENT_TIMEOUT),
+            by_metadata=MetadataSearch(database_url, timeout=STATEMENT_TIMEOUT),
             details=PaymentDetailsStore(database_url, timeout=STATEMENT_TIMEOUT),
             dead_letters=DeadLetterStore(database_url, timeout=STATEMENT_TIMEOUT),
             overview=overview,
@@ -143,6 +146,7 @@ async def open_services(
             services.keys,
             services.audit,
             services.lists,
+            services.by_metadata,
             services.details,
             services.dead_letters,
             services.overview,

@@ -106,7 +106,8 @@ class DeadLetterStore:
     async def tally(self, wanted: DeadLetterFilter) -> DeadTally:
         """Return how many match, among the `TALLIED` oldest of all accounts."""
         parameters = _parameters(wanted) | {"window": TALLIED + 1}
-        return DeadTally(*(await self._rows(SQL["tally"], parameters, wanted.account_id))[0])
+        [(count, oldest, is_cut)] = await self._rows(SQL["tally"], parameters, wanted.account_id)
+        return DeadTally(min(count, TALLIED), oldest, is_cut)
 
     async def look(self, wanted: DeadLetterFilter, *, limit: int, after: Place | None = None) -> DeadPage:
         """Return what `search` does, the oldest first and without metadata: one of the windows of a bulk action."""

@@ -191,6 +191,18 @@ def is_search(wanted: PaymentFilter) -> bool:
     return wanted != found_at_once or not is_by_status
 
 
+def metadata_statement(
+    wanted: PaymentFilter, account_id: str, *, before: UUID | None
+) -> tuple[LiteralString, dict[str, Any]]:
+    """Return the statement that finds payments by the optional index on metadata, and its parameters but the bounds."""
+    newest = _first_id(wanted.created_before, SKEW) or _LAST
+    return SQL["of_metadata"], _parameters(wanted) | {
+        "account_id": account_id,
+        "before": newest if before is None else min(newest, before),
+        "oldest": _first_id(wanted.created_from, -SKEW) or _FIRST,
+    }
+
+
 def window_of(wanted: PaymentFilter) -> int | None:
     """Return how many payments a page looks through before it ends without being full; None if it does not know."""
     statement, window = _choose_statement(wanted, 1)

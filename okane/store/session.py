@@ -61,6 +61,14 @@ _UNFIT = (
 )
 _BUSY = (psycopg.errors.QueryCanceled, psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
 
+# An index of several keys per row, as that on metadata, is read as a bitmap. Any other plan would read the whole table.
+BITMAP_ONLY = {
+    "enable_seqscan": "off",
+    "enable_indexscan": "off",
+    "enable_indexonlyscan": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
+
 ROWS_AT_ONCE = 20
 MIN_SETUP_S = 2.0  # to connect: a server that is busy needs longer for that than for a short statement
 IDLE_TIMEOUT_MS = 2000  # a process that is stopped or cut off between two statements must not keep its locks
@@ -78,6 +86,7 @@ class Session:
         timeout: timedelta = timedelta(seconds=10),
         index_only: bool = False,
         in_order: bool = False,
+        bitmap_only: bool = False,
     ) -> None:
         self._url = url
         self._name = name
@@ -86,7 +95,7 @@ class Session:
             "statement_timeout": str(int(self._timeout_s * 1000)),
             "lock_timeout": str(LOCK_TIMEOUT_MS),
             "idle_in_transaction_session_timeout": str(IDLE_TIMEOUT_MS),
-            **(IN_ORDER if in_order else INDEX_ONLY if index_only else {}),
+            **(IN_ORDER if in_order else INDEX_ONLY if index_only else BITMAP_ONLY if bitmap_only else {}),
         }
         self._lock = asyncio.Lock()
         self._connection: psycopg.AsyncConnection[Row] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from okane.api_key import Scope
 from okane.errors import StoreBusy, StoreSlow, StoreUnavailable
 from okane.payment import Status
+from okane.store.metadata_index import set_metadata_index
 from tests.console.console_payments import accepted, listed, settled
 from tests.console.served_console import Console, text_of
 
@@ -161,3 +163,19 @@ async def test_a_search_that_has_to_wait_says_for_how_long(console: Console, mon
     assert (page.status, page.headers["Retry-After"]) == (429, "2")
     assert "Too many searches run at this moment" in text_of(page.text)
     assert (await browser.get("/payments")).status == 200
+
+
+async def test_metadata_is_found_by_its_index_where_there_is_one(
+    console: Console, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payment = await accepted(console, "A-1", metadata={"order": "A-1001"})
+    await set_metadata_index(database_url, wanted=True, wait=timedelta(seconds=30))
+    browser = await console.logged_in(Scope.READ)
+
+    async def fail(*_: object, **__: object) -> None:
+        raise StoreUnavailable("no window is read")
+
+    monkeypatch.setattr(console.services.lists, "page", fail)
+    page = await browser.get("/payments?q=metadata.order%3DA-1001")
+    assert listed(page.text) == [str(payment.id)]
+    assert "No payment of this account matches" in (await browser.get("/payments?q=metadata.order%3DB-1")).text

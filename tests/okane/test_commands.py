@@ -241,6 +241,8 @@ async def test_purge_asks_first_and_leaves_the_payments(
 
 def test_migrate_says_what_it_did(okane: Run) -> None:
     assert "already there" in okane("migrate").stdout
+    assert "index on metadata: built" in okane("migrate", "--metadata-index").stdout
+    assert "index on metadata: dropped" in okane("migrate", "--no-metadata-index").stdout
 
 
 def test_keys_are_made_listed_rotated_and_revoked(okane: Run) -> None:

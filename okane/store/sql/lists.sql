@@ -67,6 +67,24 @@ FROM cut
 LEFT JOIN found p ON true
 ORDER BY p.id {order}
 
+-- name: of_metadata
+-- Newest first, by the optional index on metadata. Reads at most `window` payments of all accounts that have the pairs, and
+-- tells whether there were so many: then some are missing.
+WITH matching AS MATERIALIZED (
+    SELECT m.id, m.account_id FROM payments m WHERE m.metadata @> %(metadata)s::jsonb LIMIT %(window)s::bigint
+), found AS MATERIALIZED (
+    SELECT p.*
+    FROM matching m
+    CROSS JOIN LATERAL (SELECT * FROM payments WHERE id = m.id LIMIT 1) p
+    WHERE m.account_id = %(account_id)s::text AND m.id < %(before)s::uuid AND m.id >= %(oldest)s::uuid AND {wanted}
+    ORDER BY p.id DESC
+    LIMIT %(limit)s::bigint
+)
+SELECT {payment}, (SELECT count(*) FROM matching) = %(window)s::bigint
+FROM (SELECT 1) AS one (row)
+LEFT JOIN found p ON true
+ORDER BY p.id DESC
+
 -- name: timeline
 -- The events of a payment after version `after`; acceptance is version 0.
 SELECT p.id AS payment_id, 0 AS version, p.created_at AS at, 'accepted' AS event, 'pending' AS status, 0 AS attempt,

@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from okane.api_key import Scope
+from okane.console import login_limit
+from okane.redis.buckets import Allowance
 from tests.console.browser.conftest import NewVisitor
 from tests.console.browser.visitor import Visitor
 
@@ -34,7 +36,8 @@ async def test_a_wrong_key_is_refused_in_words_and_the_page_stays_accessible(vis
     assert await visitor.flaws() == []
 
 
-async def test_the_eleventh_attempt_to_log_in_must_wait(visitor: Visitor) -> None:
+async def test_the_eleventh_attempt_to_log_in_must_wait(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(login_limit, "PER_ADDRESS", Allowance(1 / 3600, 10))  # however long ten attempts take
     for _ in range(10):
         await visitor.open("/login")
         await visitor.page.get_by_label("API key").fill("wrong")
