@@ -64,6 +64,7 @@ class _Run:
         self._consequences = {
             "worker": f"; its payments are taken over after the lease ({lease_s:g} s)",
             DISPATCHER: "; it repeats the events that were in flight",
+            CONSOLE: "; payments do not notice, and its open pages recover by themselves",
             "postgres": "; acknowledged payments are on disk, the API answers 503 meanwhile",
             "redis": "; payments are accepted meanwhile, the sweep wakes them up",
         }

@@ -184,10 +184,11 @@ def test_clients_without_keys_are_taken_when_told_to(start: Start) -> None:
 def test_a_killed_worker_comes_back_and_the_payments_settle(start: Start) -> None:
     up = start(VISIBILITY_TIMEOUT="6").wait_until_up()
     payments = [up.pay(f"key-{number}") for number in range(20)]
-    worker = up.children()["worker-1"]
-    os.kill(worker, signal.SIGKILL)
-    wait_until(lambda: "worker-1 is back" in up.text())
+    for name in ("worker-1", "console"):
+        os.kill(up.children()[name], signal.SIGKILL)
+    wait_until(lambda: "worker-1 is back" in up.text() and "console is back" in up.text())
     assert "worker-1 died (signal 9), restarting in 1 s; its payments are taken over after the lease (6 s)" in up.text()
+    assert "console died (signal 9), restarting in 1 s; payments do not notice" in up.text()
     wait_until(lambda: all(up.status(payment) in SETTLED for payment in payments), 60)
 
 
