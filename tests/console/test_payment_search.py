@@ -83,6 +83,14 @@ async def test_a_search_ends_after_its_second_and_says_how_far_it_came() -> None
     assert len(lists.pages) == 96
 
 
+async def test_a_search_begins_no_window_that_would_end_after_its_second() -> None:
+    lists = Lists(*[Page((), FIRST)] * 100, took_s=BUDGET_S * 0.3)
+    found = await run(search(lists))
+    assert found is not None
+    assert (found.stopped, found.looked_through) == (True, 3 * WINDOW)
+    assert lists.now_s < BUDGET_S
+
+
 async def test_the_windows_before_one_that_took_too_long_count() -> None:
     found = await run(search(Lists(Page(some(2), FIRST), StoreBusy("canceled"))))
     assert found is not None
