@@ -288,8 +288,8 @@ class Pipe:
             self._timer = None
 
 
-def reset_on_close(connection: socket.socket) -> None:
-    """Let the close of this socket be a RST. Does nothing if it is closed already."""
-    if connection.fileno() < 0:
+def reset_on_close(connection: socket.socket | None) -> None:
+    """Let the close of this socket be a RST. Does nothing if it is closed already: a transport of uvloop then has none."""
+    if connection is None or connection.fileno() < 0:
         return
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST)
