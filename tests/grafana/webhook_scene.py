@@ -35,14 +35,20 @@ async def receiving() -> AsyncIterator[str]:
 
 
 async def deliver(system: System, prometheus: Prometheus, receiver: str) -> None:
-    """Register an endpoint that takes everything and one that fails, and start two dispatchers."""
+    """Start two dispatchers, and register an endpoint that takes everything and one that fails."""
+    await system.start_dispatcher("d1")
+    await system.start_dispatcher("d2")
+
+    async def scraped() -> bool:
+        """Both are scraped: a rate does not see what a counter has counted before"""
+        return await prometheus.now('count(okane_webhook_repeats_total{why="retry"})') == [2]
+
+    await until(scraped)
     async with aiohttp.ClientSession() as http:
         for path in ("well", "ill"):
             body = {"url": f"{receiver}/{path}", "types": ["payment.*"]}
             async with http.post(f"{system.url}/v1/webhook-endpoints", json=body) as response:
                 assert response.status == 201, await response.text()
-    await system.start_dispatcher("d1")
-    await system.start_dispatcher("d2")
 
     async def shared() -> bool:
         """Each dispatcher has leased an endpoint, and one of them fails, also when its events are sent again"""

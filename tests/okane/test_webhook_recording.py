@@ -224,7 +224,8 @@ async def test_a_settle_locks_the_outbox_also_without_a_row_for_it(store: Paymen
     await pending(store, database_url)
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
         text = sql_files.load_statements("payments.sql")["cancel"]
-        await connection.execute(text, {"id": UUID(int=0), "account_id": "default", "actor": "a", "late_ms": 1})
+        wanted = {"id": UUID(int=0), "account_id": "default", "actor": "a", "late_ms": 1, "seen": None}
+        await connection.execute(text, wanted)
         assert ("RowExclusiveLock",) in await (await connection.execute(LOCKED)).fetchall()
 
 
