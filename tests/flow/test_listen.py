@@ -181,6 +181,7 @@ async def test_a_second_run_goes_on_where_the_first_has_stopped(
     async with listening(hooked, receiver, folder=tmp_path) as listen:
         first = await hooked.pay(3, prefix="first")
         await receiver.has(first)
+        forwarded = {event.id for event in receiver.seen}  # a payment that is tried again has more of them later
         # Its page begins behind theirs.
         await receiver.has(await hooked.pay(1, prefix="next"))
         secret, last = receiver.secret, await listen.interrupt()
@@ -190,7 +191,7 @@ async def test_a_second_run_goes_on_where_the_first_has_stopped(
     async with listening(hooked, receiver, "--after", last["after"], folder=tmp_path):
         await receiver.has(between)
         assert receiver.secret == secret
-    assert not receiver.payments() & set(first)
+    assert not forwarded & {event.id for event in receiver.seen}
 
 
 async def test_events_are_followed_across_a_restart_of_the_api(hooked: System, tmp_path: Path) -> None:
