@@ -14,6 +14,7 @@ from http import HTTPStatus
 
 from okane.api.problems import Problem
 from okane.deadline import Deadline
+from okane.pausing import pause
 from okane.rate import Rate
 from okane.redis.buckets import Allowance, LocalTokenBuckets, TakeResult, TokenBuckets
 from okane.redis.presence import PresentProcess
@@ -56,9 +57,7 @@ class RateLimits:
         """Keep the number of APIs that share the limits up to date until `stop` is set."""
         while not stop.is_set():
             await self.run_once()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(COUNT_APIS_S):
-                    await stop.wait()
+            await pause(COUNT_APIS_S, stop)
 
     async def run_once(self) -> int:
         """Count the APIs that share the limits, if any limit is in use; return the last known number."""

@@ -6,12 +6,12 @@ It goes by Postgres, never by Redis, which may be full or away while all is well
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from datetime import timedelta
 
 import structlog
 
 from okane.errors import StoreUnavailable
+from okane.pausing import pause
 from okane.store import Overview
 
 log = structlog.get_logger("okane.accept")
@@ -31,9 +31,7 @@ class LoadShedding:
         """Check every second until `stop`."""
         while not stop.is_set():
             await self.run_once()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CHECK_INTERVAL_S):
-                    await stop.wait()
+            await pause(CHECK_INTERVAL_S, stop)
 
     async def run_once(self) -> int:
         """Check once; return 1 if new payments are refused now, else 0. A Postgres outage changes nothing: writes fail by

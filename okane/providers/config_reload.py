@@ -16,6 +16,7 @@ import structlog
 
 from okane.config import Settings
 from okane.errors import SetupError
+from okane.pausing import pause
 from okane.providers.config import ProviderConfig, ProvidersConfig, load_providers
 from okane.providers.registry import charge_secrets, load_notice_secrets
 from okane.providers.secrets import CurrentSecrets, Identity, Secret, identity_of
@@ -85,9 +86,7 @@ class ConfigReload:
                 await self.look()
             except Exception:
                 log.exception("providers_file_failed")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY_S):
-                    await stop.wait()
+            await pause(LOOK_EVERY_S, stop)
 
     async def look(self) -> None:
         """Take a file that differs from the known one, and is as it was at the look before: it may be half written."""

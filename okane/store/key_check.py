@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 from okane import api_key
 from okane.api_key import Mode
 from okane.errors import StoreUnavailable
+from okane.pausing import pause
 from okane.store.api_keys import ApiKeyStore, StoredKey
 
 CACHE_S = 5.0  # how long the answer about a key is used before Postgres is read again
@@ -56,6 +56,4 @@ class KeyUse:
 
 async def pause_between_writes(stop: asyncio.Event) -> None:
     """Return after the interval of the writes, or once `stop` is set."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(TOUCH_INTERVAL_S):
-            await stop.wait()
+    await pause(TOUCH_INTERVAL_S, stop)

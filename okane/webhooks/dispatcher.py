@@ -19,6 +19,7 @@ import structlog
 from okane.errors import StoreUnavailable
 from okane.http.guard import Guard
 from okane.metrics import OkaneMetrics
+from okane.pausing import pause
 from okane.store.webhook_events import WebhookEventStore
 from okane.store.webhook_queues import WebhookQueueStore
 from okane.webhooks.feed import Feed
@@ -143,7 +144,7 @@ class Dispatcher:
             try:
                 await self.feed.start()
             except StoreUnavailable:
-                await _pause(AWAY_S, stop)
+                await pause(AWAY_S, stop)
             else:
                 return
 
@@ -161,7 +162,7 @@ class Dispatcher:
                 log.exception("dispatcher_failed", duty=name)  # the next round may succeed
                 pause_s = AWAY_S
             if pause_s:
-                await _pause(pause_s, stop)
+                await pause(pause_s, stop)
 
     async def _feed_once(self, _stop: asyncio.Event) -> float:
         if not self.leases.share.is_used:
@@ -195,7 +196,7 @@ class Dispatcher:
 
     async def _results_once(self, stop: asyncio.Event) -> float:
         await self.results.has_work.wait()
-        await _pause(self._options.results_every.total_seconds(), stop)
+        await pause(self._options.results_every.total_seconds(), stop)
         was_full = not self.results.has_room
         await self.results.run_once()
         if was_full:
@@ -231,9 +232,3 @@ class Dispatcher:
         else:
             self.queues.failing.discard(served)
         self.results.note(served)
-
-
-async def _pause(seconds: float, stop: asyncio.Event) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await stop.wait()

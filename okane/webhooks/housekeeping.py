@@ -6,7 +6,6 @@ Every dispatcher does it; locks in Postgres keep the dispatchers out of each oth
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Protocol
@@ -15,6 +14,7 @@ from uuid import UUID
 import structlog
 
 from okane.errors import StoreUnavailable
+from okane.pausing import pause
 from okane.store.webhook_endpoints import Endpoint
 from okane.store.webhook_partitions import Dropped
 from okane.webhooks.metrics import DispatcherMetrics
@@ -69,9 +69,7 @@ class Housekeeping:
                 log.debug("housekeeping_interrupted", reason=str(error))
             except Exception:
                 log.exception("housekeeping_failed")  # the next round may succeed
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._interval_s):
-                    await stop.wait()
+            await pause(self._interval_s, stop)
 
     async def run_once(self) -> Dropped:
         """Make and drop table partitions, warn accounts that will lose events, and finish deletions. Raises StoreUnavailable.

@@ -6,11 +6,11 @@ Every worker does it once a minute. Several at once do no harm.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import structlog
 
 from okane.errors import AccountBusy, StoreUnavailable
+from okane.pausing import pause
 from okane.store import SweepStore
 from okane.store.webhook_endpoints import WebhookEndpointStore
 
@@ -35,9 +35,7 @@ class EndpointCleanup:
                 log.debug("endpoint_cleanup_interrupted", reason=str(error))
             except Exception:
                 log.exception("endpoint_cleanup_failed")  # the next round may succeed
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(INTERVAL_S):
-                    await stop.wait()
+            await pause(INTERVAL_S, stop)
 
     async def run_once(self) -> int:
         """Clean up; return how many deletions were ended. The others wait for their dispatchers. Raises StoreUnavailable."""

@@ -6,7 +6,6 @@ Most payments settle before their lease is a third old, and are never renewed.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,6 +16,7 @@ from uuid import UUID
 import structlog
 
 from okane.errors import StoreUnavailable
+from okane.pausing import pause
 from okane.store import Claim, PaymentStore
 
 log = structlog.get_logger("okane.lease")
@@ -79,7 +79,5 @@ class LeaseRenewal:
     async def run(self, stop: asyncio.Event) -> None:
         """Renew until `stop`. Set `stop` after the last provider call has drained."""
         while not stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._lease_s / 6):
-                    await stop.wait()
+            await pause(self._lease_s / 6, stop)
             await self.run_once()

@@ -14,6 +14,7 @@ from datetime import timedelta
 import structlog
 
 from okane.errors import StoreUnavailable
+from okane.pausing import pause
 from okane.store import ProviderEventStore
 from streams import Draft, Publisher, StreamError
 
@@ -46,9 +47,7 @@ class NoticeFollowUp:
                 log.debug("notices_interrupted", reason=str(error))
             except Exception:
                 log.exception("notices_failed")  # the next round may succeed
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._interval_s):
-                    await stop.wait()
+            await pause(self._interval_s, stop)
 
     async def run_once(self) -> int:
         """Wake the payments that have been settled since their notice came; return their number. Raises StoreUnavailable."""

@@ -6,13 +6,13 @@ Every worker does it once a sweep. Dispatchers do it forty times a second; then 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from datetime import timedelta
 
 import structlog
 
 from okane.errors import StoreUnavailable
 from okane.metrics import OkaneMetrics
+from okane.pausing import pause
 from okane.store import SweepStore, WebhookEventStore
 
 log = structlog.get_logger("okane.webhooks")
@@ -38,9 +38,7 @@ class Sequencing:
                 log.debug("sequencing_interrupted", reason=str(error))
             except Exception:
                 log.exception("sequencing_failed")  # the next round may succeed
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._interval_s):
-                    await stop.wait()
+            await pause(self._interval_s, stop)
 
     async def run_once(self) -> int:
         """Give the committed changes positions in the log; return their number, 0 while another process does it. Raises

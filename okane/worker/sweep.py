@@ -8,7 +8,6 @@ directly: when it does not answer, answers with an error, or does not let this w
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import structlog
 from okane.errors import StoreBusy, StoreUnavailable
 from okane.lanes import LANES
 from okane.metrics import OkaneMetrics
+from okane.pausing import pause
 from okane.store import SweepStore, WakeUp
 from okane.worker.direct_run import DirectRuns
 from streams import Draft, Publisher, StreamError, StreamForbidden, StreamFull, StreamRefused
@@ -104,9 +104,7 @@ class Sweep:
             except Exception:
                 log.exception("sweep_failed")  # no other part repairs what the sweep repairs: it goes on after a bug
             if self._pause_s:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._pause_s):
-                        await stop.wait()
+                await pause(self._pause_s, stop)
 
     async def _look(self) -> Mapping[str, LaneState] | None:
         """Return the state of the lanes, or None while Redis cannot be used."""
