@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from okane.console.search_turns import BUDGET_S, SearchTurns
-from okane.errors import StoreBusy
+from okane.console.search_turns import SearchTurns
+from okane.console.search_windows import read_windows
 from okane.store import DeadLetterFilter, DeadLetterStore, DeadPayment
 from okane.store.dead_letters import WINDOW, Place
 
@@ -49,23 +49,11 @@ class DeadLetterSelector:
             return await self._look(wanted, limit, after) if is_mine else None
 
     async def _look(self, wanted: DeadLetterFilter, limit: int, after: Place | None) -> Selection:
-        began_s = self._clock()
-        found: list[DeadPayment] = []
-        windows = 0
-        while True:
-            window_began_s = self._clock()
-            try:
-                page = await self._dead.look(wanted, limit=limit - len(found), after=after)
-            except StoreBusy:
-                if not windows:
-                    raise
-                break  # this window took too long: the ones before it count
-            found += page.letters
-            after = page.after
-            if after is None or len(found) >= limit:
-                return Selection(found, after)
-            windows += 1
-            now_s = self._clock()
-            if now_s - began_s + (now_s - window_began_s) > BUDGET_S:  # the next one takes about as long as this one
-                break
-        return Selection(found, after, stopped=True, looked_through=windows * WINDOW)
+        async def read(most: int, place: Place | None) -> tuple[Sequence[DeadPayment], Place | None]:
+            page = await self._dead.look(wanted, limit=most, after=place)
+            return page.letters, page.after
+
+        found = await read_windows(read, limit=limit, after=after, clock=self._clock)
+        if found.looked_through is None:
+            return Selection(found.rows, found.after)
+        return Selection(found.rows, found.after, stopped=True, looked_through=found.looked_through * WINDOW)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from okane.console.search_turns import BUDGET_S, SearchTurns
-from okane.errors import StoreBusy
+from okane.console.search_turns import SearchTurns
+from okane.console.search_windows import read_windows
 from okane.payment import Payment
 from okane.store import PaymentFilter, PaymentLists
 from okane.store.lists import is_search, window_of
@@ -71,29 +71,17 @@ class PaymentSearch:
             indexed = await self._by_metadata.page(wanted, account_id=account_id, limit=limit, after=after)
             if indexed is not None:
                 return FoundPayments(indexed.payments, indexed.after)
-        began_s = self._clock()
-        found: list[Payment] = []
-        windows = 0
-        while True:
-            window_began_s = self._clock()
-            try:
-                page = await self._lists.page_without_metadata(
-                    wanted, account_id=account_id, limit=limit - len(found), after=after
-                )
-            except StoreBusy:
-                if not windows:
-                    raise
-                break  # this window took too long: the ones before it count
-            found += page.payments
-            after = page.after
-            if after is None or len(found) >= limit:
-                return FoundPayments(found, after)
-            windows += 1
-            now_s = self._clock()
-            if now_s - began_s + (now_s - window_began_s) > BUDGET_S:  # the next one takes about as long as this one
-                break
+
+        async def read(most: int, place: UUID | None) -> tuple[Sequence[Payment], UUID | None]:
+            page = await self._lists.page_without_metadata(wanted, account_id=account_id, limit=most, after=place)
+            return page.payments, page.after
+
+        found = await read_windows(read, limit=limit, after=after, clock=self._clock)
+        if found.looked_through is None:
+            return FoundPayments(found.rows, found.after)
         window = window_of(wanted)
-        return FoundPayments(found, after, stopped=True, looked_through=None if window is None else windows * window)
+        looked_through = None if window is None else found.looked_through * window
+        return FoundPayments(found.rows, found.after, stopped=True, looked_through=looked_through)
 
 
 def made_about(payment_id: UUID) -> datetime:

@@ -218,7 +218,7 @@ async def test_a_dry_run_over_a_long_list_says_how_far_it_looked_and_goes_on(
     [wanted] = await given_up(console, 1, key="euro", currency="EUR")
     for module in ("okane.store.dead_letters", "okane.console.dead_letter_selection"):
         monkeypatch.setattr(f"{module}.WINDOW", 2)
-    monkeypatch.setattr("okane.console.dead_letter_selection.BUDGET_S", 0.0)
+    monkeypatch.setattr("okane.console.search_windows.BUDGET_S", 0.0)
     browser = await console.logged_in()
     page = await dry_run(browser, "replay", currency="EUR", limit=1)
     for _ in range(2):

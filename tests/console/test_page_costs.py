@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio.connection import AbstractConnection
 
 from bench.console.filling import fill_everything
-from okane.console import payment_search, sampler, services
+from okane.console import sampler, search_windows, services
 from okane.store.dead_letters import WINDOW as DEAD_WINDOW
 from okane.store.lists import WINDOW
 from streams import connect
@@ -100,7 +100,7 @@ def is_within(cost: Watched, rows: int, blocks: int) -> bool:
 
 def with_bounded_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a search read one window, whatever the speed of the machine, and every page a sample of its own."""
-    monkeypatch.setattr(payment_search, "BUDGET_S", 0.0)
+    monkeypatch.setattr(search_windows, "BUDGET_S", 0.0)
     monkeypatch.setattr(services, "FACTS_S", 0.0)
     monkeypatch.setattr(sampler, "INTERVAL_S", 0.0)
 
