@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Protocol, TypeVar
 
 import aiohttp
 
@@ -77,37 +78,55 @@ class ConsoleServices:
     doctor: Doctor
 
 
+class Closable(Protocol):
+    """Something that holds connections or tasks."""
+
+    async def aclose(self) -> None: ...
+
+
+Kept = TypeVar("Kept", bound=Closable)
+
+
 @contextlib.asynccontextmanager
 async def open_services(
     settings: Settings, *, database_url: str, redis_url: str, stream: Stream, now: Callable[[], datetime] = utc_now
 ) -> AsyncIterator[ConsoleServices]:
     """Open the services inside the block. Each store connects when it is first used."""
     async with contextlib.AsyncExitStack() as closing:
-        redis = connect(redis_url, timeout=REDIS_TIMEOUT)
-        closing.push_async_callback(redis.aclose)
+
+        def keep(one: Kept) -> Kept:
+            """Return it, to be closed at the end of the block, before what was opened earlier."""
+            closing.push_async_callback(one.aclose)
+            return one
+
+        redis = keep(connect(redis_url, timeout=REDIS_TIMEOUT))
         http = await closing.enter_async_context(aiohttp.ClientSession())
-        payments = PaymentStore(
-            database_url,
-            actor="console",
-            lease=settings.lease,
-            grace=settings.sweep_grace,
-            late_look_ups=settings.late_look_ups,
-            timeout=STATEMENT_TIMEOUT,
+        payments = keep(
+            PaymentStore(
+                database_url,
+                actor="console",
+                lease=settings.lease,
+                grace=settings.sweep_grace,
+                late_look_ups=settings.late_look_ups,
+                timeout=STATEMENT_TIMEOUT,
+            )
         )
-        producer = Producer(redis, stream, max_length=settings.max_stream_length)
+        producer = keep(Producer(redis, stream, max_length=settings.max_stream_length))
         intake = PaymentIntake(store=payments, producer=producer)
-        providers = ProviderStore(database_url, timeout=STATEMENT_TIMEOUT)
-        endpoints = WebhookEndpointStore(database_url, timeout=STATEMENT_TIMEOUT)
-        overview = Overview(database_url, timeout=STATEMENT_TIMEOUT)
+        providers = keep(ProviderStore(database_url, timeout=STATEMENT_TIMEOUT))
+        endpoints = keep(WebhookEndpointStore(database_url, timeout=STATEMENT_TIMEOUT))
+        overview = keep(Overview(database_url, timeout=STATEMENT_TIMEOUT))
         inspector, presence = Inspector(redis, stream, group=settings.group), Presence(redis, stream)
-        observer = Observer(
-            inspector=inspector,
-            presence=presence,
-            overview=overview,
-            http=http,
-            names=NAMES,
-            facts_s=FACTS_S,
-            patience_s=PATIENCE_S,
+        observer = keep(
+            Observer(
+                inspector=inspector,
+                presence=presence,
+                overview=overview,
+                http=http,
+                names=NAMES,
+                facts_s=FACTS_S,
+                patience_s=PATIENCE_S,
+            )
         )
         outages = Outages.none(now)
         guard = Guard(allow=settings.webhook_allow or (), deny_ports=settings.webhook_deny_ports or ())
@@ -117,14 +136,14 @@ async def open_services(
             now=now,
             outages=outages,
             stream=stream,
-            keys=ApiKeyStore(database_url, timeout=STATEMENT_TIMEOUT),
-            audit=ConsoleAuditStore(database_url, timeout=STATEMENT_TIMEOUT),
-            buckets=TokenBuckets(redis, stream),
+            keys=keep(ApiKeyStore(database_url, timeout=STATEMENT_TIMEOUT)),
+            audit=keep(ConsoleAuditStore(database_url, timeout=STATEMENT_TIMEOUT)),
+            buckets=keep(TokenBuckets(redis, stream)),
             payments=payments,
-            lists=PaymentLists(database_url, timeout=STATEMENT_TIMEOUT),
-            by_metadata=MetadataSearch(database_url, timeout=STATEMENT_TIMEOUT),
-            details=PaymentDetailsStore(database_url, timeout=STATEMENT_TIMEOUT),
-            dead_letters=DeadLetterStore(database_url, timeout=STATEMENT_TIMEOUT),
+            lists=keep(PaymentLists(database_url, timeout=STATEMENT_TIMEOUT)),
+            by_metadata=keep(MetadataSearch(database_url, timeout=STATEMENT_TIMEOUT)),
+            details=keep(PaymentDetailsStore(database_url, timeout=STATEMENT_TIMEOUT)),
+            dead_letters=keep(DeadLetterStore(database_url, timeout=STATEMENT_TIMEOUT)),
             overview=overview,
             inspector=inspector,
             presence=presence,
@@ -132,32 +151,13 @@ async def open_services(
             producer=producer,
             intake=intake,
             replay=DeadLetterReplay(intake=intake, notes=DeadLetters(redis, stream)),
-            reviews=ReviewStore(database_url, timeout=STATEMENT_TIMEOUT),
+            reviews=keep(ReviewStore(database_url, timeout=STATEMENT_TIMEOUT)),
             switch=ProviderSwitch(settings, providers),
             endpoints=endpoints,
-            deliveries=WebhookDeliveryStore(database_url, timeout=STATEMENT_TIMEOUT),
+            deliveries=keep(WebhookDeliveryStore(database_url, timeout=STATEMENT_TIMEOUT)),
             endpoint_tests=EndpointTests(endpoints, guard),
             masters=load_masters(settings.webhook_master),
-            sampler=Sampler(observer.observe, now=now, outages=outages),
+            sampler=keep(Sampler(observer.observe, now=now, outages=outages)),
             doctor=Doctor(lambda: diagnose(checked), now=now),
         )
-        for one in (
-            services.buckets,
-            services.keys,
-            services.audit,
-            services.lists,
-            services.by_metadata,
-            services.details,
-            services.dead_letters,
-            services.overview,
-            services.providers,
-            services.reviews,
-            services.endpoints,
-            services.deliveries,
-            services.payments,
-            services.producer,
-            observer,
-            services.sampler,  # closed first: it reads through the others
-        ):
-            closing.push_async_callback(one.aclose)
         yield services
