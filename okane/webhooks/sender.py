@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final, Literal, Protocol
-from uuid import UUID
 
 from okane import __version__
 from okane.errors import SetupError
@@ -22,7 +21,7 @@ from okane.http.guarded_url import BadUrl, GuardedUrl
 from okane.http.pool import ConnectionPool, NoConnection
 from okane.providers.retry_after import retry_after
 from okane.webhooks import keys, signing
-from okane.webhooks.keys import Masters
+from okane.webhooks.keys import KeyOwner, Masters
 from okane.webhooks.signing import SigningKeys
 from streams.values import value
 
@@ -41,11 +40,9 @@ _SSL_NOISE = re.compile(r"\[[A-Z0-9_]+(?:: [A-Z0-9_]+)?\] | \(_ssl\.c:\d+\)")
 _NUL = "\0"  # Postgres stores every other character
 
 
-class Target(Protocol):
+class Target(KeyOwner, Protocol):
     """The part of an endpoint that its requests depend on. `version` rises with every change of the others."""
 
-    @property
-    def id(self) -> UUID: ...
     @property
     def account_id(self) -> str: ...
     @property
@@ -56,12 +53,6 @@ class Target(Protocol):
     def timeout_s(self) -> int: ...
     @property
     def max_in_flight(self) -> int: ...
-    @property
-    def key_generation(self) -> int: ...
-    @property
-    def older_key_until(self) -> datetime | None: ...
-    @property
-    def asymmetric(self) -> bool: ...
 
 
 @value
