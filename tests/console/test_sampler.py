@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -176,6 +177,26 @@ def test_a_chart_of_nothing_and_of_zeros_can_be_drawn() -> None:
     assert charts.draw([7.0]).lines == ()
 
 
+@asynccontextmanager
+async def observing(
+    redis_url: str, overview: Overview, *, patience_s: float, facts_s: float = 0.0
+) -> AsyncIterator[Observer]:
+    """An observer of a stream of its own, with this Postgres."""
+    stream = payments_stream(f"test-{uuid4()}")
+    async with connect(redis_url) as redis, aiohttp.ClientSession() as http:
+        observer = Observer(
+            inspector=Inspector(redis, stream, group="workers"),
+            presence=Presence(redis, stream),
+            overview=overview,
+            http=http,
+            facts_s=facts_s,
+            patience_s=patience_s,
+        )
+        yield observer
+        await observer.aclose()
+    await overview.aclose()
+
+
 async def test_a_postgres_that_hangs_counts_as_away_until_it_answers(redis_url: str) -> None:
     answers, reads = asyncio.Event(), 0
 
@@ -186,15 +207,7 @@ async def test_a_postgres_that_hangs_counts_as_away_until_it_answers(redis_url: 
             await answers.wait()
             raise StoreUnavailable("it was ended")
 
-    overview, stream = Hanging("postgresql://nowhere"), payments_stream(f"test-{uuid4()}")
-    async with connect(redis_url) as redis, aiohttp.ClientSession() as http:
-        observer = Observer(
-            inspector=Inspector(redis, stream, group="workers"),
-            presence=Presence(redis, stream),
-            overview=overview,
-            http=http,
-            patience_s=0.0,
-        )
+    async with observing(redis_url, Hanging("postgresql://nowhere"), patience_s=0.0) as observer:
         for _ in range(3):
             found = await observer.observe(())
             assert (found.oldest_due, found.trouble) == (None, ("Postgres: no answer in time",))
@@ -204,8 +217,6 @@ async def test_a_postgres_that_hangs_counts_as_away_until_it_answers(redis_url: 
         await asyncio.sleep(0)
         assert (await observer.observe(())).trouble == ("Postgres: it was ended",)
         await observer.observe(())
-        await observer.aclose()
-    await overview.aclose()
 
 
 @pytest.mark.parametrize(
@@ -227,16 +238,7 @@ async def test_facts_that_are_late_are_those_before_for_a_while(
 
     for name in ("count_dead", "count_waiting", "providers", "webhooks"):
         monkeypatch.setattr(Overview, name, nothing)
-    overview, stream = Slow("postgresql://nowhere"), payments_stream(f"test-{uuid4()}")
-    async with connect(redis_url) as redis, aiohttp.ClientSession() as http:
-        observer = Observer(
-            inspector=Inspector(redis, stream, group="workers"),
-            presence=Presence(redis, stream),
-            overview=overview,
-            http=http,
-            facts_s=5.0,
-            patience_s=60.0,
-        )
+    async with observing(redis_url, Slow("postgresql://nowhere"), facts_s=5.0, patience_s=60.0) as observer:
         answers.set()
         assert (await observer.observe(())).oldest_due == timedelta(seconds=7)
         answers.clear()
@@ -247,8 +249,6 @@ async def test_facts_that_are_late_are_those_before_for_a_while(
         found = await observer.observe(())
         assert (found.oldest_due, found.is_postgres_heard) == (timedelta(seconds=7) if is_known else None, False)
         assert found.trouble == (() if is_known else ("Postgres: no answer in time",))
-        await observer.aclose()
-    await overview.aclose()
 
 
 async def test_a_postgres_that_takes_long_to_count_is_not_away(redis_url: str) -> None:
@@ -259,18 +259,8 @@ async def test_a_postgres_that_takes_long_to_count_is_not_away(redis_url: str) -
         async def count_dead(self) -> int:
             raise StoreSlow("canceling statement due to statement timeout")
 
-    overview, stream = Slow("postgresql://nowhere"), payments_stream(f"test-{uuid4()}")
-    async with connect(redis_url) as redis, aiohttp.ClientSession() as http:
-        observer = Observer(
-            inspector=Inspector(redis, stream, group="workers"),
-            presence=Presence(redis, stream),
-            overview=overview,
-            http=http,
-            patience_s=5.0,
-        )
+    async with observing(redis_url, Slow("postgresql://nowhere"), patience_s=5.0) as observer:
         found = await observer.observe(())
         assert (found.oldest_due, found.dead) == (timedelta(seconds=3), None)
         assert found.trouble == ("Postgres: canceling statement due to statement timeout",)
         assert found.is_postgres_heard
-        await observer.aclose()
-    await overview.aclose()
