@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from bench.chosen_parts import chosen
+
 PARTS = {
     "a": "accept: POST to 202",
     "b": "end to end: POST to settled",
@@ -44,8 +46,7 @@ class BenchOptions:
     json: bool = field(default=False, metadata={"help": "print one JSON object and nothing else to stdout"})
 
     def __post_init__(self) -> None:
-        if unknown := set(self.letters) - set(PARTS):
-            raise ValueError(f"there is no part {', '.join(sorted(unknown))}: they are {', '.join(PARTS)}")
+        chosen(self.only, PARTS)
         counts = (self.rounds, self.connections, self.workers, self.jobs, *self.worker_counts, *self.backlog_sizes)
         if min(counts) < 1:
             raise ValueError("rounds, connections, workers, jobs, processes and backlogs must be at least 1")
@@ -56,7 +57,7 @@ class BenchOptions:
 
     @property
     def letters(self) -> tuple[str, ...]:
-        return tuple(part.strip() for part in self.only.split(",") if part.strip())
+        return chosen(self.only, PARTS)
 
     @property
     def row_counts(self) -> tuple[int, ...]:

@@ -5,13 +5,11 @@ Everything is compared by turns in one run, on real servers and processes of thi
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from bench.command import measure_and_print, parser_of
 from bench.machine import facts
-from bench.rendering import render
 from bench.report import Part, Report
 from bench.system import System, running
 from bench.webhook import draining, idling, neighbours, pipeline, requesting, settling
@@ -37,11 +35,8 @@ def run(options: WebhookBenchOptions) -> Report:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = WebhookBenchOptions()
-    parts = "; ".join(f"{letter}: {title}" for letter, title in PARTS.items())
-    parser.add_argument("--only", default=default.only, help=f"the parts to run: {parts}")
-    parser.add_argument("--rounds", type=int, default=default.rounds, help="of every comparison; the median counts")
+    parser = parser_of("python -m bench.webhooks", __doc__, PARTS, default)
     parser.add_argument("--seconds", type=float, default=default.seconds, help="of one load")
     parser.add_argument("--workers", type=int, default=default.workers, help="part b: worker processes")
     parser.add_argument("--connections", type=int, default=default.connections, help="of the load generator")
@@ -49,14 +44,7 @@ def main() -> None:
     parser.add_argument("--endpoints", type=int, default=default.endpoints, help="part f: how many are idle")
     parser.add_argument("--rate", type=float, default=default.rate, help="part d: changes a second of the 19 endpoints")
     parser.add_argument("--before", type=Path, help="parts a, b: a checkout of a version without webhooks")
-    parser.add_argument("--quick", action="store_true", help="small numbers: shows that it works, measures nothing")
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else to stdout")
-    try:
-        options = WebhookBenchOptions(**vars(parser.parse_args()))
-    except ValueError as error:
-        parser.error(str(error))
-    report = run(options.made_quick() if options.quick else options)
-    print(json.dumps(report.to_json()) if options.json else render(report, TARGETS))
+    measure_and_print(parser, WebhookBenchOptions, run, TARGETS)
 
 
 if __name__ == "__main__":

@@ -5,16 +5,14 @@ Real servers and processes of this machine, loopback only. What is compared is m
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Mapping
 
+from bench.command import measure_and_print, parser_of
 from bench.console import idling, loading, many_payments, rendering_cost, settling
 from bench.console.options import PARTS, ConsoleBenchOptions
 from bench.console.served import ServedConsole, served
 from bench.console.targets import TARGETS
 from bench.machine import facts
-from bench.rendering import render
 from bench.report import Part, Report
 from bench.system import provider, running
 
@@ -40,27 +38,15 @@ def run(options: ConsoleBenchOptions) -> Report:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.console", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
     default = ConsoleBenchOptions()
-    parts = "; ".join(f"{letter}: {title}" for letter, title in PARTS.items())
-    parser.add_argument("--only", default=default.only, help=f"the parts to run: {parts}")
-    parser.add_argument("--rounds", type=int, default=default.rounds, help="of every comparison; the median counts")
+    parser = parser_of("python -m bench.console", __doc__, PARTS, default)
     parser.add_argument("--requests", type=int, default=default.requests, help="parts b, e: of each page")
     parser.add_argument("--tabs", type=int, default=default.tabs, help="parts c, d: how many are open")
     parser.add_argument("--seconds", type=float, default=default.seconds, help="parts c, d: of one load, or of none")
     parser.add_argument("--workers", type=int, default=default.workers, help="worker processes")
     parser.add_argument("--connections", type=int, default=default.connections, help="part d: of the load generator")
     parser.add_argument("--payments", type=int, default=default.payments, help="part e: how many there are")
-    parser.add_argument("--quick", action="store_true", help="small numbers: shows that it works, measures nothing")
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else to stdout")
-    try:
-        options = ConsoleBenchOptions(**vars(parser.parse_args()))
-    except ValueError as error:
-        parser.error(str(error))
-    report = run(options.made_quick() if options.quick else options)
-    print(json.dumps(report.to_json()) if options.json else render(report, TARGETS))
+    measure_and_print(parser, ConsoleBenchOptions, run, TARGETS)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from bench.chosen_parts import chosen
+
 PARTS = {
     "a": "first load",
     "b": "CPU of one page",
@@ -29,8 +31,7 @@ class ConsoleBenchOptions:
     json: bool = False
 
     def __post_init__(self) -> None:
-        if unknown := set(self.letters) - set(PARTS):
-            raise ValueError(f"there is no part {', '.join(sorted(unknown))}: they are {', '.join(PARTS)}")
+        chosen(self.only, PARTS)
         if min(self.rounds, self.requests, self.tabs, self.workers, self.connections) < 1 or self.payments < 1_000:
             raise ValueError("rounds, requests, tabs, workers and connections must be at least 1, payments 1,000")
         if not 1 <= self.seconds <= 3_600:
@@ -38,7 +39,7 @@ class ConsoleBenchOptions:
 
     @property
     def letters(self) -> tuple[str, ...]:
-        return tuple(part.strip() for part in self.only.split(",") if part.strip())
+        return chosen(self.only, PARTS)
 
     def made_quick(self) -> ConsoleBenchOptions:
         """Return these options with the smallest numbers that exercise everything."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from bench import costs, database, load
@@ -10,12 +9,12 @@ from bench import receiver as receiving
 from bench.progress import say
 from bench.report import Collector, Part
 from bench.system import OKANE, Provider, System, deployed, provider, receiver
+from bench.webhook.delivered import wait_delivered
 from bench.webhook.endpoints import SETTINGS, add_backlog
 from bench.webhook.options import PARTS, WebhookBenchOptions
 
 VS_API = "one dispatcher's deliveries/s, of an API's accepts/s"
 _ACCEPTED, _DELIVERED = "one API accepts", "one dispatcher delivers"
-_WITHIN_S = 120.0
 
 
 def measure(system: System, options: WebhookBenchOptions) -> Part:
@@ -50,12 +49,7 @@ def _deliver(found: Collector, system: System, charged: Provider, target: Provid
         deployment.start_dispatcher()
         pids = {**costs.pids_of(system, deployment, charged), **costs.pids_of_server("receiver", target)}
         before, before_s = receiving.count(target.url), costs.cpu_s(pids)
-        deadline_s = time.monotonic() + _WITHIN_S
-        while receiving.count(target.url) < count:
-            deployment.check_alive()
-            if time.monotonic() > deadline_s:
-                raise TimeoutError(f"{receiving.count(target.url):,} of {count:,} events delivered after {_WITHIN_S} s")
-            time.sleep(0.05)
+        wait_delivered(deployment, target, count)
         after_s = costs.cpu_s(pids)
     arrived = receiving.arrivals(target.url)
     found.add(_DELIVERED, "deliveries/s", _rate([one.arrived_s for one in arrived]))

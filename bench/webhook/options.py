@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bench.chosen_parts import chosen
+
 PARTS = {
     "a": "Postgres' cost of a settled payment",
     "b": "end to end: POST to settled, or to delivered",
@@ -32,8 +34,7 @@ class WebhookBenchOptions:
     json: bool = False
 
     def __post_init__(self) -> None:
-        if unknown := set(self.letters) - set(PARTS):
-            raise ValueError(f"there is no part {', '.join(sorted(unknown))}: they are {', '.join(PARTS)}")
+        chosen(self.only, PARTS)
         if min(self.rounds, self.workers, self.connections, self.events, self.endpoints) < 1:
             raise ValueError("rounds, workers, connections, events and endpoints must be at least 1")
         if not 1 <= self.seconds <= 3_600 or not 1 <= self.rate <= 10_000:
@@ -43,7 +44,7 @@ class WebhookBenchOptions:
 
     @property
     def letters(self) -> tuple[str, ...]:
-        return tuple(part.strip() for part in self.only.split(",") if part.strip())
+        return chosen(self.only, PARTS)
 
     def made_quick(self) -> WebhookBenchOptions:
         """Return these options with the smallest numbers that exercise everything."""

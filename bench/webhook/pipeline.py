@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from bench import receiver as receiving
 from bench.progress import say
 from bench.report import Collector, Part
 from bench.system import OKANE, Deployment, Provider, System, deployed, provider, receiver
+from bench.webhook.delivered import wait_delivered
 from bench.webhook.endpoints import ACCOUNT, MAX_IN_FLIGHT, SETTINGS, Subscription, subscribe
 from bench.webhook.options import PARTS, WebhookBenchOptions
 
@@ -19,7 +19,6 @@ NONE_VS_TODAY = "end to end, none subscribe, vs today"
 ALL_VS_TODAY = "end to end, all subscribe and deliver, vs today"
 _TODAY, _NONE, _ALL = "today", "none subscribe", "all subscribe"
 _FILLED = 10_000  # rows that are there before: no table of ours is empty for long
-_DELIVERED_S = 120.0
 _UNIT = "payments/s"
 
 
@@ -64,7 +63,8 @@ def _measure_one(shared: _Bench, mode: str, deployment: Deployment, found: Colle
     load.generate(deployment.api_ports, connections=options.connections, seconds=options.seconds)
     count = flow.wait(deployment, since)
     if mode == _ALL:
-        arrived = _wait_delivered(deployment, target, count)
+        wait_delivered(deployment, target, count)
+        arrived = receiving.arrivals(target.url)
         found.add(mode, _UNIT, count / (max(one.arrived_s for one in arrived) - database.first_accepted_s(url, since)))
         ages = sorted(one.age_ms for one in arrived)
         found.add(f"{mode}, change to request, p50", "ms", ages[len(ages) // 2])
@@ -80,17 +80,6 @@ def _add_costs(
     for kind in after_s:
         if (used_s := after_s[kind] - before_s[kind]) > 0:
             found.add(f"{mode}, {kind}", "us CPU", used_s / count * 1e6)
-
-
-def _wait_delivered(deployment: Deployment, target: Provider, count: int) -> list[receiving.Arrival]:
-    """Return the requests once each event has arrived."""
-    deadline_s = time.monotonic() + _DELIVERED_S
-    while receiving.count(target.url) < count:
-        deployment.check_alive()
-        if time.monotonic() > deadline_s:
-            raise TimeoutError(f"{receiving.count(target.url):,} of {count:,} events delivered after {_DELIVERED_S} s")
-        time.sleep(0.05)
-    return receiving.arrivals(target.url)
 
 
 @contextlib.contextmanager
@@ -113,7 +102,7 @@ def _warm(shared: _Bench, mode: str) -> Iterator[Deployment]:
         since = database.mark(url)
         flow.warm_up(deployment)
         if mode == _ALL:
-            _wait_delivered(deployment, target, database.accepted(url, since))
+            wait_delivered(deployment, target, database.accepted(url, since))
         receiving.clear(target.url)
         yield deployment
     system.drop_database(url)
