@@ -21,7 +21,7 @@ CREATE TABLE payments (
     lane            text        NOT NULL,                -- the stream of its wake-ups
     status          text        NOT NULL DEFAULT 'pending' CHECK (status IN (
         'pending', 'processing', 'success', 'failed_retryable', 'failed_final', 'unknown', 'canceled', 'needs_review',
-        'requires_action', 'submitted')),
+        'requires_action', 'submitted', 'authorized')),
     version         integer     NOT NULL DEFAULT 0,      -- + 1 with every change; the key of its event
     attempts        integer     NOT NULL DEFAULT 0,      -- claims so far: the fence under which results are written
     retries         integer     NOT NULL DEFAULT 0,      -- attempts that ended without a charge, crashes included
@@ -51,6 +51,14 @@ CREATE TABLE payments (
     next_action     jsonb,                               -- the customer's part in it: kind and url
     payment_method  text,                                -- the provider's token for the customer's card or account
     return_url      text,                                -- where the customer goes after the next action
+    manual_capture  boolean,                             -- authorized only; captured on request. NULL: captured with the charge
+    capture_before  timestamptz,                         -- an authorization ends then
+    amount_captured bigint,                              -- NULL: nothing yet, or all of amount_minor if it is `success`
+    amount_refunded bigint,                              -- of refunds that succeeded
+    refund_reserved bigint,                              -- of refunds that are open or succeeded: never above what was captured
+    open_operation  uuid,                                -- the capture or void that is under way
+    candidates      text[],                              -- the providers that a route chose, in order; NULL: the default ones
+    soft_fallback   boolean,                             -- the next candidate is tried after a soft decline, too
     CONSTRAINT payments_idempotency_key UNIQUE (account_id, idempotency_key)
 ) WITH (fillfactor = 42);                                -- room for the two updates in the same page
 
@@ -75,8 +83,125 @@ CREATE TABLE payment_events (
     latency_ms integer,                                  -- of the provider call that ended the attempt
     call       text,                                     -- the call: charge or look_up
     decline_code text,
+    operation_id uuid,                                   -- the operation that was requested or has ended
     PRIMARY KEY (payment_id, version)
 );
+
+-- Captures, voids and refunds. One row each, with the life cycle of a payment; okane/operation.py has the transitions. Its
+-- request and its outcome also change its payment, in the same statement. `sweep_at` is set while it is open.
+CREATE TABLE operations (
+    id              uuid        PRIMARY KEY,             -- v7
+    payment_id      uuid        NOT NULL,
+    account_id      text        NOT NULL,
+    kind            text        NOT NULL CHECK (kind IN ('capture', 'void', 'refund')),
+    idempotency_key text,                                -- the client's; NULL: okane's own void of an expired authorization
+    amount_minor    bigint      NOT NULL CHECK (amount_minor > 0),
+    currency        text        NOT NULL,                -- the payment's
+    reason          text,                                -- the client's
+    metadata        jsonb       NOT NULL DEFAULT '{}',
+    status          text        NOT NULL DEFAULT 'pending' CHECK (status IN (
+        'pending', 'processing', 'submitted', 'success', 'failed_retryable', 'failed_final', 'unknown', 'canceled',
+        'needs_review')),
+    version         integer     NOT NULL DEFAULT 0,
+    attempts        integer     NOT NULL DEFAULT 0,
+    retries         integer     NOT NULL DEFAULT 0,
+    look_ups        integer     NOT NULL DEFAULT 0,
+    look_up_first   boolean     NOT NULL DEFAULT false,
+    provider        text        NOT NULL,                -- the payment's: an operation goes nowhere else
+    provider_key    text        NOT NULL,                -- the idempotency key at the provider
+    provider_ref    text,                                -- the provider's name for the capture or refund
+    decline_code    text,
+    last_error      text,
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    updated_at      timestamptz NOT NULL DEFAULT now(),
+    called_at       timestamptz,
+    lease_until     timestamptz,
+    open_since      timestamptz,
+    pending_since   timestamptz,
+    retry_at        timestamptz,
+    sweep_at        timestamptz,
+    sweeps          integer     NOT NULL DEFAULT 0,
+    dead_at         timestamptz
+) WITH (fillfactor = 50);
+CREATE INDEX operations_payment ON operations (payment_id, id);
+CREATE INDEX operations_account ON operations (account_id, id);
+CREATE INDEX operations_sweep_at ON operations (sweep_at) WHERE sweep_at IS NOT NULL;
+CREATE INDEX operations_dead_at ON operations (dead_at, id) WHERE dead_at IS NOT NULL;
+
+-- One row for every change of an operation, like payment_events.
+CREATE TABLE operation_events (
+    operation_id uuid        NOT NULL,
+    version      integer     NOT NULL,
+    at           timestamptz NOT NULL DEFAULT now(),
+    event        text        NOT NULL,
+    status       text        NOT NULL,
+    attempt      integer     NOT NULL,
+    actor        text        NOT NULL,
+    reason       text,
+    provider     text,
+    latency_ms   integer,
+    call         text,                                   -- operate or look_up
+    decline_code text,
+    PRIMARY KEY (operation_id, version)
+);
+
+-- The idempotency keys of all that is not a payment. Payments have theirs in `payments`: see docs/decisions.
+CREATE TABLE idempotency_keys (
+    account_id      text        NOT NULL,
+    idempotency_key text        NOT NULL,
+    kind            text        NOT NULL CHECK (kind IN ('operation', 'payment_method')),
+    id              uuid        NOT NULL,                -- what was made under it
+    fingerprint     bytea       NOT NULL,                -- SHA-256 of the request's meaning
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    request_id      text,
+    api_key         text,                                -- its prefix
+    PRIMARY KEY (account_id, idempotency_key, kind)
+) PARTITION BY HASH (account_id, idempotency_key);
+DO $$ BEGIN
+    FOR part IN 0..31 LOOP
+        EXECUTE format('CREATE TABLE idempotency_keys_%s PARTITION OF idempotency_keys
+                        FOR VALUES WITH (MODULUS 32, REMAINDER %s)', part, part);
+    END LOOP;
+END $$;
+
+-- Saved payment methods: one id for a customer's card or account, with its token at each provider. Never a card number.
+CREATE TABLE payment_methods (
+    id         uuid        PRIMARY KEY,                  -- v7
+    account_id text        NOT NULL,
+    customer   text,                                     -- the client's name for the customer
+    kind       text        NOT NULL,                     -- card, bank_account, wallet
+    brand      text,
+    last4      text        CHECK (last4 ~ '^[0-9]{4}$'),
+    expires_on date,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    deleted_at timestamptz
+);
+CREATE INDEX payment_methods_account ON payment_methods (account_id, id);
+CREATE TABLE payment_method_tokens (
+    payment_method uuid NOT NULL,
+    provider       text NOT NULL,
+    token          text NOT NULL,
+    PRIMARY KEY (payment_method, provider)
+);
+
+-- Disputes as providers report them.
+CREATE TABLE disputes (
+    id           uuid        PRIMARY KEY,                -- v7
+    payment_id   uuid        NOT NULL,
+    account_id   text        NOT NULL,
+    provider     text        NOT NULL,
+    provider_ref text        NOT NULL,
+    amount_minor bigint      NOT NULL,
+    currency     text        NOT NULL,
+    reason       text,
+    status       text        NOT NULL,
+    due_by       timestamptz,                            -- evidence is taken until then
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    updated_at   timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT disputes_provider_ref UNIQUE (provider, provider_ref)
+);
+CREATE INDEX disputes_payment ON disputes (payment_id);
+CREATE INDEX disputes_account ON disputes (account_id, id);
 
 -- The position of the sweep, by lane: no row with an older id is unsettled and on the happy path.
 CREATE TABLE sweep_cursors (
@@ -113,6 +238,7 @@ CREATE TABLE provider_events (
     kind         text        NOT NULL,
     payment_id   uuid,
     provider_ref text,
+    operation_id uuid,
     received_at  timestamptz NOT NULL DEFAULT now(),
     done_at      timestamptz,                            -- its payment was woken, or needs no wake-up
     PRIMARY KEY (provider, event_id)
@@ -272,4 +398,4 @@ CREATE TABLE okane_schema (
     version    integer     PRIMARY KEY,
     applied_at timestamptz NOT NULL DEFAULT now()
 );
-INSERT INTO okane_schema (version) VALUES (6);
+INSERT INTO okane_schema (version) VALUES (7);

@@ -28,6 +28,7 @@ class Status(enum.StrEnum):
     NEEDS_REVIEW = "needs_review"
     REQUIRES_ACTION = "requires_action"
     SUBMITTED = "submitted"
+    AUTHORIZED = "authorized"
 
     @property
     def is_terminal(self) -> bool:
@@ -51,6 +52,7 @@ RARE_STATUSES = frozenset(
         Status.NEEDS_REVIEW,
         Status.REQUIRES_ACTION,
         Status.SUBMITTED,
+        Status.AUTHORIZED,
     }
 )
 
@@ -87,6 +89,7 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
             Status.UNKNOWN,
             Status.REQUIRES_ACTION,
             Status.SUBMITTED,
+            Status.AUTHORIZED,
             Status.NEEDS_REVIEW,
         }
     ),
@@ -94,6 +97,9 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.UNKNOWN: frozenset({Status.PROCESSING, Status.NEEDS_REVIEW}),
     Status.REQUIRES_ACTION: frozenset({Status.PROCESSING, Status.NEEDS_REVIEW}),
     Status.SUBMITTED: frozenset({Status.PROCESSING, Status.NEEDS_REVIEW}),
+    Status.AUTHORIZED: frozenset(
+        {Status.SUCCESS, Status.CANCELED, Status.NEEDS_REVIEW}
+    ),  # by a capture or void that succeeded
     Status.SUCCESS: frozenset(),
     Status.FAILED_FINAL: frozenset({Status.PENDING, Status.NEEDS_REVIEW}),
     Status.CANCELED: frozenset({Status.NEEDS_REVIEW}),
