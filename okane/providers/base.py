@@ -1,7 +1,7 @@
 """The interface of a payment provider, and the closed set of its results.
 
 A call that may have been executed is `Unknown`, never `Unavailable`: the difference decides whether a payment may be
-charged again or has to be looked up first.
+charged again, or an operation executed again, or has to be looked up first.
 """
 
 from __future__ import annotations
@@ -12,23 +12,38 @@ from datetime import datetime, timedelta
 from typing import Literal, Protocol
 from uuid import UUID
 
+from okane.operation import Operation
 from okane.payment import NextAction, Payment
 from streams.values import value
 
 # The cause of a call that did nothing: the provider, its rate limit, or our own configuration (a wrong API key).
 Fault = Literal["provider", "limit", "config"]
 
+# What a provider can do beyond a charge that captures at once. The partial ones: for less than the whole amount.
+Capability = Literal["manual_capture", "partial_capture", "void", "refund", "partial_refund"]
+
 
 @value
 class Approved:
-    """The money moved. `provider_ref` is the provider's name for the charge."""
+    """The money moved, or a void let it go. `provider_ref` is the provider's name for the charge or the operation."""
 
     provider_ref: str
 
 
 @dataclass(frozen=True, slots=True)
+class Authorized:
+    """The money is held for a capture, and has not moved. `provider_ref` is the provider's name for the authorization.
+
+    It ends at `capture_before`; None: the provider does not tell when.
+    """
+
+    provider_ref: str
+    capture_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Pending:
-    """The provider has the charge and decides later, after `next_action` of the customer if there is one."""
+    """The provider has the charge or operation and decides later, after `next_action` of the customer if there is one."""
 
     provider_ref: str
     next_action: NextAction | None = None
@@ -36,7 +51,7 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Declined:
-    """The provider refused the charge for good under this key; nothing moved.
+    """The provider refused the charge or operation for good under this key; nothing moved.
 
     `provider_ref` is its name for the refused attempt. `soft`: the same card may pass later, or at another provider.
     """
@@ -73,11 +88,14 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """A look-up found no charge under this key. It counts only after the provider's consistency lag."""
+    """A look-up found no charge or operation under this key. It counts only after the provider's consistency lag."""
 
 
-ChargeResult = Approved | Pending | Declined | Unavailable | Unknown
+ChargeResult = Approved | Authorized | Pending | Declined | Unavailable | Unknown
 LookUpResult = ChargeResult | NotFound
+
+OperationResult = Approved | Pending | Declined | Unavailable | Unknown
+OperationLookUp = OperationResult | NotFound
 
 POLL_DELAYS = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=15), timedelta(hours=1))
 
@@ -89,7 +107,7 @@ class Traits:
     `timeout` is the deadline of one call. Until `consistency_lag` after a call its "not found" proves nothing. An outcome
     that stays open for `unknown_deadline` needs a review. A repeat under one key within `key_lifetime` makes no second
     charge; None: it never does. A pending payment is looked up after each of `poll_delays` in turn, the last one again and
-    again, and needs a review after `pending_deadline`.
+    again, and needs a review after `pending_deadline`. An operation without its capability is declined before any call.
     """
 
     timeout: timedelta
@@ -98,10 +116,11 @@ class Traits:
     key_lifetime: timedelta | None = None
     pending_deadline: timedelta = timedelta(days=30)
     poll_delays: Sequence[timedelta] = POLL_DELAYS
+    capabilities: frozenset[Capability] = frozenset()
 
 
 class Provider(Protocol):
-    """A payment provider. Both calls are safe to repeat: they carry `payment.provider_key`."""
+    """A payment provider. Its calls are safe to repeat: they carry the `provider_key` of the payment or operation."""
 
     @property
     def name(self) -> str: ...
@@ -115,6 +134,14 @@ class Provider(Protocol):
         """Return the outcome of the last charge. With `may_execute` the look-up may make a charge that never arrived."""
         ...
 
+    async def operate(self, operation: Operation, payment: Payment) -> OperationResult:
+        """Execute a capture, void or refund of the payment. `Approved` only for exactly the operation's amount."""
+        ...
+
+    async def look_up_operation(self, operation: Operation, payment: Payment, *, may_execute: bool) -> OperationLookUp:
+        """Return the outcome of the operation. With `may_execute` the look-up may execute one that never arrived."""
+        ...
+
     async def aclose(self) -> None: ...
 
 
@@ -125,6 +152,7 @@ class Notice:
     `event_id` is the provider's name for the event, or the SHA-256 of the body in hexadecimal digits. `provider_key` is the
     idempotency key of the charge, if the event names it: without it, `provider_ref` is taken for that of the first key.
     `is_refusal`: the event says that no money moved. For a payment that is closed without a charge that is no news.
+    `operation_id` is the capture, void or refund that the event is about, if it names one.
     """
 
     event_id: str
@@ -133,6 +161,7 @@ class Notice:
     provider_ref: str | None
     provider_key: str | None = None
     is_refusal: bool = False
+    operation_id: UUID | None = None
 
 
 class InvalidNotice(Exception):

@@ -16,7 +16,9 @@ from typing import Self
 from okane.http.connection import MAX_ANSWER_BYTES, BrokenExchange, HttpResponse
 from okane.http.pool import IDLE_LIMIT_S, ConnectionPool, NoConnection
 from okane.http.tls import client_context
-from okane.providers.base import Traits, Unavailable, Unknown
+from okane.operation import Operation
+from okane.payment import Payment
+from okane.providers.base import Declined, OperationLookUp, OperationResult, Traits, Unavailable, Unknown
 from okane.providers.base_url import BaseUrl
 from streams.failpoints import failpoint
 
@@ -115,7 +117,10 @@ class HttpClient:
 
 
 class HttpProvider:
-    """The part of a `Provider` over HTTP that is the same for all: the subclass sets its name, traits and client."""
+    """The part of a `Provider` over HTTP that is the same for all: the subclass sets its name, traits and client.
+
+    It declines operations, without a call: an adapter with capabilities has methods of its own for them.
+    """
 
     _name: str
     _traits: Traits
@@ -129,6 +134,12 @@ class HttpProvider:
     def traits(self) -> Traits:
         return self._traits
 
+    async def operate(self, operation: Operation, payment: Payment) -> OperationResult:
+        return unsupported(operation)
+
+    async def look_up_operation(self, operation: Operation, payment: Payment, *, may_execute: bool) -> OperationLookUp:
+        return unsupported(operation)
+
     async def aclose(self) -> None:
         """Close every connection. Calls still in flight end as `Unknown`."""
         await self._http.aclose()
@@ -140,3 +151,8 @@ class HttpProvider:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def unsupported(operation: Operation) -> Declined:
+    """Return the decline of an operation that a provider cannot execute. Nothing is sent for it."""
+    return Declined("unsupported_operation", f"{operation.provider} cannot execute this {operation.kind}")

@@ -11,8 +11,18 @@ from uuid import UUID
 
 from opentelemetry.trace import SpanKind
 
+from okane.operation import Operation
 from okane.payment import Payment
-from okane.providers.base import ChargeResult, LookUpResult, Provider, Traits, Unavailable, Unknown
+from okane.providers.base import (
+    ChargeResult,
+    LookUpResult,
+    OperationLookUp,
+    OperationResult,
+    Provider,
+    Traits,
+    Unavailable,
+    Unknown,
+)
 from okane.store import AcceptedRow, Claim, ClaimRefusal, NewPayment, Settlement
 from okane.tracing import ClaimStore, RowWriter
 from okane.tracing.spans import SpanFactory, TraceSpan, name_payments
@@ -109,6 +119,18 @@ class TracedProvider:
     async def look_up(self, payment: Payment, *, may_execute: bool) -> LookUpResult:
         with self._spans.step("provider look_up", SpanKind.CLIENT) as span:
             result = await self._provider.look_up(payment, may_execute=may_execute)
+            self._record(span, result)
+            return result
+
+    async def operate(self, operation: Operation, payment: Payment) -> OperationResult:
+        with self._spans.step(f"provider {operation.kind}", SpanKind.CLIENT) as span:
+            result = await self._provider.operate(operation, payment)
+            self._record(span, result)
+            return result
+
+    async def look_up_operation(self, operation: Operation, payment: Payment, *, may_execute: bool) -> OperationLookUp:
+        with self._spans.step("provider look_up", SpanKind.CLIENT) as span:
+            result = await self._provider.look_up_operation(operation, payment, may_execute=may_execute)
             self._record(span, result)
             return result
 

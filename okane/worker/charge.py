@@ -23,6 +23,7 @@ from okane.metrics import OkaneMetrics
 from okane.payment import Payment, Status
 from okane.providers.base import (
     Approved,
+    Authorized,
     Declined,
     LookUpResult,
     NotFound,
@@ -155,7 +156,7 @@ class PaymentHandler:
             case Status.FAILED_FINAL if refused.spent is not None and message.deliveries > 1:
                 # The worker that gave it up died before it wrote the dead letter.
                 return Dead(refused.spent)
-            case Status.SUCCESS | Status.FAILED_FINAL | Status.CANCELED | Status.NEEDS_REVIEW:
+            case Status.SUCCESS | Status.AUTHORIZED | Status.FAILED_FINAL | Status.CANCELED | Status.NEEDS_REVIEW:
                 return Done()
             case Status.REQUIRES_ACTION | Status.SUBMITTED if refused.wait > LONG:
                 # A double after a notice; the wake-up of the next poll is kept already. One more for each notice would pile
@@ -319,6 +320,8 @@ def _outcome_label(result: LookUpResult) -> str:
     match result:
         case Approved():
             return "approved"
+        case Authorized():
+            return "authorized"
         case Declined():
             return "declined"
         case Pending():

@@ -16,7 +16,7 @@ import structlog
 
 from okane.metrics import OkaneMetrics
 from okane.payment import Payment, Status
-from okane.providers.base import Approved, Declined, LookUpResult, NotFound, Pending, Unavailable, Unknown
+from okane.providers.base import Approved, Authorized, Declined, LookUpResult, NotFound, Pending, Unavailable, Unknown
 from okane.store import PaymentStore, Settlement
 from okane.worker.outcome_rules import OutcomeRules
 from okane.worker.provider_set import LEGACY, Gateway, ProviderSet
@@ -76,6 +76,8 @@ class LateLookUps:
                 await self._retry_store_call(self._store.plan_late_look_up, payment, begun_at=taken.begun_at)
             case Pending():
                 log.info("late_look_up_unanswered", payment_id=str(payment.id), reason="pending at the provider")
+            case Authorized(provider_ref=provider_ref):
+                return await self._give_up(payment, f"{payment.status}, and {provider_ref} holds the customer's money")
             case Unknown(at_once=True, reason=reason):
                 return await self._give_up(payment, f"{payment.status}, and {reason}")
             case Unavailable(reason=reason) | Unknown(reason=reason):

@@ -1,20 +1,22 @@
 """The outcome table: which status a provider's answer leads to. Pure functions.
 
 What may have moved money is `unknown` and looked up, never charged blindly, never failed by a timer. What the provider has
-not decided yet is `requires_action` or `submitted`, and looked up, too. What moved no money is retried with backoff until its
-retries are spent; only the provider's own faults use them up. A refusal by the provider is final.
+not decided yet is `requires_action` or `submitted`, and looked up, too. What it holds for a capture is `authorized`. What
+moved no money is retried with backoff until its retries are spent; only the provider's own faults use them up. A refusal by
+the provider is final.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import assert_never
 
 from okane.payment import NextAction, Status
 from okane.providers.base import (
     Approved,
+    Authorized,
     ChargeResult,
     Declined,
     LookUpResult,
@@ -48,6 +50,7 @@ class PaymentOutcome:
     delay: timedelta | None = None
     attempt_ref: str | None = None
     next_action: NextAction | None = None
+    capture_before: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +131,17 @@ class OutcomeRules:
         """Return the outcome of an attempt that was not made, without fault of the provider."""
         return PaymentOutcome(Status.FAILED_RETRYABLE, DEFERRED, reason=reason, delay=delay)
 
-    def _decided(self, claim: Claim, result: Approved | Declined | Pending, traits: Traits) -> PaymentOutcome:
+    def _decided(
+        self, claim: Claim, result: Approved | Authorized | Declined | Pending, traits: Traits
+    ) -> PaymentOutcome:
         """Return the outcome of an answer that tells what the provider has done with the charge."""
         match result:
             case Approved():
                 return _approved(result)
+            case Authorized(provider_ref=provider_ref, capture_before=capture_before):
+                return PaymentOutcome(
+                    Status.AUTHORIZED, "authorized", attempt_ref=provider_ref, capture_before=capture_before
+                )
             case Declined(code=code, message=message, provider_ref=provider_ref):
                 reason = f"{code}: {message}" if message else code
                 return PaymentOutcome(

@@ -17,7 +17,7 @@ from typing import Protocol, assert_never
 import structlog
 
 from okane.metrics import OkaneMetrics
-from okane.providers.base import Approved, Declined, LookUpResult, NotFound, Pending, Unavailable, Unknown
+from okane.providers.base import Approved, Authorized, Declined, LookUpResult, NotFound, Pending, Unavailable, Unknown
 from okane.providers.breaker import BreakerRules, Circuit, CircuitBreaker, Verdict
 
 log = structlog.get_logger("okane.gate")
@@ -182,7 +182,7 @@ class ProviderGates:
 def verdict_of(result: LookUpResult) -> Verdict:
     """Return the meaning of a result for the breaker."""
     match result:
-        case Approved() | Declined() | Pending() | NotFound():
+        case Approved() | Authorized() | Declined() | Pending() | NotFound():
             return Verdict.GOOD
         case Unknown(is_neutral=True):
             return Verdict.LIMITED

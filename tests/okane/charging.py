@@ -21,13 +21,14 @@ from okane.worker.lease_renewal import LeaseRenewal
 from okane.worker.outcome_rules import OutcomeRules
 from okane.worker.provider_set import ProviderSet
 from streams import Message, RetryPolicy
+from tests.no_operations import NoOperations
 from tests.okane.stored_payments import GRACE, LEASE, accept_one, new
 
 TRAITS = Traits(timeout=timedelta(seconds=5), consistency_lag=timedelta(0), unknown_deadline=timedelta(hours=24))
 
 
 @dataclass
-class Scripted:
+class Scripted(NoOperations):
     """A provider that answers as told and remembers what it was asked."""
 
     name: str = "scripted"

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from okane.payment import LATE_LOOK_UPS, Status
-from okane.providers.base import Approved, Declined, Unavailable, Unknown
+from okane.providers.base import Approved, Authorized, Declined, Unavailable, Unknown
 from okane.store import Overview, SweepStore
 from streams import Dead, Done
 from tests.okane.charging import Desk, wake_up
@@ -240,11 +240,14 @@ async def test_a_look_up_that_no_one_answers_for_a_day_goes_to_a_human(desk: Lat
     assert await desk.status(payment_id) is Status.NEEDS_REVIEW
 
 
-async def test_a_find_that_only_a_human_can_judge_goes_to_one_at_once(desk: Late) -> None:
+@pytest.mark.parametrize(
+    "find", [Unknown("the provider has another amount under this key", at_once=True), Authorized("ch_held")]
+)
+async def test_a_find_that_only_a_human_can_judge_goes_to_one_at_once(desk: Late, find: Unknown | Authorized) -> None:
     payment_id = await desk.closed("declined")
     await desk.age(payment_id, timedelta(minutes=1))
     await desk.due()
-    desk.provider.look_ups = lambda: Unknown("the provider has another amount under this key", at_once=True)
+    desk.provider.look_ups = lambda: find
     assert isinstance(await desk.charge(wake_up(payment_id)), Dead)
     assert await desk.status(payment_id) is Status.NEEDS_REVIEW
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from okane.payment import NextAction, Status
 from okane.providers.base import (
     Approved,
+    Authorized,
     Declined,
     Fault,
     LookUpResult,
@@ -54,6 +55,16 @@ def test_an_approval_is_success() -> None:
     assert RULES.looked_up(claim(), Approved("ref"), TRAITS) == PaymentOutcome(
         Status.SUCCESS, "success", provider_ref="ref"
     )
+
+
+@pytest.mark.parametrize("capture_before", [None, datetime(2027, 1, 1, tzinfo=UTC)])
+def test_an_authorization_waits_for_its_capture_under_the_name_that_the_provider_gave_it(
+    capture_before: datetime | None,
+) -> None:
+    held = Authorized("ch_1", capture_before)
+    outcome = PaymentOutcome(Status.AUTHORIZED, "authorized", attempt_ref="ch_1", capture_before=capture_before)
+    assert RULES.charged(claim(), held, TRAITS, roll=0) == outcome
+    assert RULES.looked_up(claim(), held, TRAITS) == outcome
 
 
 def test_a_decline_is_final() -> None:

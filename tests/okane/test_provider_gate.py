@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from okane.metrics import OkaneMetrics
-from okane.providers.base import Approved, Declined, LookUpResult, NotFound, Pending, Unavailable, Unknown
+from okane.providers.base import Approved, Authorized, Declined, LookUpResult, NotFound, Pending, Unavailable, Unknown
 from okane.providers.breaker import BreakerRules, Verdict
 from okane.worker import provider_gate
 from okane.worker.provider_gate import Limiter, ProviderGate, ProviderGates, verdict_of
@@ -72,6 +72,7 @@ def shown_open(metrics: OkaneMetrics) -> float | None:
     ("result", "verdict"),
     [
         (Approved("ch_1"), Verdict.GOOD),
+        (Authorized("ch_1"), Verdict.GOOD),
         (Pending("pi_1"), Verdict.GOOD),
         (Declined("card_declined"), Verdict.GOOD),
         (NotFound(), Verdict.GOOD),

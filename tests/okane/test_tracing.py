@@ -54,6 +54,7 @@ from okane.tracing import export
 from okane.tracing.opentelemetry_tracing import recording
 from streams import Done, Draft, Message, Outcome, StreamFull, connect
 from streams.testing import MemoryQueue
+from tests.no_operations import NoOperations
 from tests.okane.charging import TRAITS
 from tests.okane.fast_path import HEALTH, Shelf, post, sent
 from tests.okane.served_api import LIMITS, Api
@@ -276,7 +277,7 @@ async def test_claim_and_settlement_are_parts_of_the_handling(traced: Traced, da
     assert dict(settle.attributes or {}) == {"okane.payment.status": "success", "okane.late": False}
 
 
-class Scripted:
+class Scripted(NoOperations):
     """A provider that answers so, and keeps what it would have been told."""
 
     name = "scripted"

@@ -23,6 +23,7 @@ from okane.providers.base import (
     Unavailable,
     Unknown,
 )
+from tests.no_operations import NoOperations
 from tests.simulation.network import PENDING, Exchange, Link, Network, NoAnswer, NotSent
 from tests.simulation.scenario import HELD_S
 
@@ -158,7 +159,7 @@ class Bank(ProviderSide):
         return _answer(charge)
 
 
-class SimulatedProvider:
+class SimulatedProvider(NoOperations):
     """The adapter of one worker. It waits for the time-out of `traits` at most."""
 
     name = Bank.name

@@ -8,6 +8,7 @@ from okane.http.connection import MAX_ANSWER_BYTES, HttpResponse
 from okane.payment import Payment
 from okane.providers.base import ChargeResult, LookUpResult, Traits, Unavailable, Unknown
 from okane.providers.stripe.provider import StripeProvider
+from tests.no_operations import NoOperations
 from tests.simulation.network import PENDING, Exchange, Link, Network, NoAnswer, NotSent
 from tests.simulation.stripe_gateway import StripeGateway
 
@@ -53,7 +54,7 @@ class SimulatedHttp:
         """Nothing to close."""
 
 
-class SimulatedStripe:
+class SimulatedStripe(NoOperations):
     """The adapter of one worker."""
 
     name = StripeGateway.name
