@@ -107,6 +107,7 @@ RisingDurations = Annotated[
     AfterValidator(_check_rising),
 ]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Slots = Annotated[int, Field(ge=1, le=100_000)]
 Size = Annotated[ByteSize, Field(ge=1_000_000, le=2**62)]
 Minor = Annotated[int, Field(ge=1, le=2**63 - 1)]
 RateLimit = Annotated[Rate, BeforeValidator(lambda value: Rate.parse(value) if isinstance(value, str) else value)]
@@ -208,20 +209,25 @@ class Settings(BaseSettings):
     )
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: JSON unless on a terminal")
     tracing: bool = Field(False, description="send spans as the OTEL_* variables say; needs the extra okane[otel]")
-
     otlp_endpoint: str | None = Field(None, validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_ENDPOINT"))
     otlp_traces_endpoint: str | None = Field(None, validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
 
     # The stream
     stream: Name = Field("okane:payments", description="prefix of every Redis key, and their hash tag")
+    operations_stream: Name | None = Field(
+        None, description="the same of captures, voids and refunds; unset: OKANE_STREAM, with :operations at its end"
+    )
     group: Name = Field("workers", description="the consumer group")
     max_stream_length: Count = Field(100_000, description="beyond it payments wait in Postgres for the sweep")
     critical_from_minor: AmountMinor = Field(10_000, description="amounts from here on take the critical lane")
     low_below_minor: AmountMinor = Field(1_000, description="amounts below take the low lane")
 
     # Workers
-    concurrency: Annotated[int, Field(ge=1, le=100_000)] = Field(
+    concurrency: Slots = Field(
         256, validation_alias=_named("WORKER_COUNT"), description="payments in flight in one worker process"
+    )
+    operations_concurrency: Slots = Field(
+        128, description="captures, voids and refunds in flight in one worker process"
     )
     lease: Duration = Field(
         timedelta(seconds=30),
@@ -243,7 +249,6 @@ class Settings(BaseSettings):
     sweep_grace: Duration = Field(
         timedelta(seconds=10), description="how late a wake-up may be before it counts as lost"
     )
-
     redis_patience: Duration = Field(
         timedelta(seconds=2),
         description="how long a worker's consumer may fail to read before direct runs from Postgres begin",
@@ -304,7 +309,6 @@ class Settings(BaseSettings):
     console_proxies: Networks | None = Field(
         None, description="networks of proxies whose X-Forwarded-For, -Proto and -Host count: 10.0.0.0/8"
     )
-
     console_grafana: Annotated[str, AfterValidator(partial(addresses.check_http, userinfo=False))] | None = Field(
         None, description="the address of Grafana with okane's dashboards: the console's charts link there"
     )
@@ -328,6 +332,8 @@ class Settings(BaseSettings):
     def _consistent(self) -> Self:
         if self.low_below_minor > self.critical_from_minor:
             raise ValueError("OKANE_LOW_BELOW_MINOR must not exceed OKANE_CRITICAL_FROM_MINOR")
+        if self.stream == self.operations_stream:
+            raise ValueError("OKANE_OPERATIONS_STREAM must not be OKANE_STREAM")
         if self.lease <= self.provider_timeout:
             raise ValueError("VISIBILITY_TIMEOUT (the lease) must be longer than OKANE_PROVIDER_TIMEOUT")
         if self.metrics_advertise is not None and not binding.is_host(self.metrics_advertise):
@@ -346,6 +352,11 @@ class Settings(BaseSettings):
                 addresses.check_http(getattr(self, name) or "http://localhost")
             except ValueError as error:
                 raise ValueError(f"OTEL_EXPORTER_{name.upper()}: it {error}") from None
+
+    @property
+    def operations_stream_name(self) -> str:
+        """The name of the operations' stream family, from `OKANE_OPERATIONS_STREAM` or `OKANE_STREAM`."""
+        return self.operations_stream or f"{self.stream.removesuffix(':payments')}:operations"
 
     @property
     def redis(self) -> str | None:

@@ -1,4 +1,4 @@
-"""The priority lanes: their weights, and the lane of an amount."""
+"""The lanes of the two stream families, with their weights, and the lane of an amount."""
 
 from __future__ import annotations
 
@@ -13,9 +13,18 @@ CRITICAL, DEFAULT, LOW = "critical", "default", "low"
 LANES = (Lane(CRITICAL, 6), Lane(DEFAULT, 3), Lane(LOW, 1))
 
 
+# One lane for each kind of operation, so that a storm of refunds delays no capture and no void.
+OPERATION_LANES = (Lane("capture", 5), Lane("void", 3), Lane("refund", 2))
+
+
 def payments_stream(name: str) -> Stream:
     """Return the stream family of the payments: one stream a lane, delayed wake-ups and dead letters."""
     return Stream(name, lanes=LANES)
+
+
+def operations_stream(name: str) -> Stream:
+    """Return the stream family of captures, voids and refunds. An entry's body is the id of the operation, 16 bytes."""
+    return Stream(name, lanes=OPERATION_LANES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from okane import logs, tracing
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
-from okane.lanes import payments_stream
+from okane.lanes import operations_stream, payments_stream
 from okane.metrics import OkaneMetrics, SystemMetrics
 from okane.providers.config import load_providers
 from okane.redis.presence import Presence
@@ -30,6 +30,7 @@ class Resources:
     def __init__(self, settings: Settings, *, role: str, name: str, redis_timeout: timedelta) -> None:
         database_url = needed(settings.database_url, "DATABASE_URL")
         self.stream = payments_stream(settings.stream)
+        self.operations_stream = operations_stream(settings.operations_stream_name)
         self.tracing = tracing.start(settings, role=role, name=name)
         trace_id = self.tracing.trace_id
         if trace_id is not None:
@@ -40,11 +41,22 @@ class Resources:
             prefix="okane", registry=self.metrics.registry, shared=self.system.registry, trace_id=trace_id
         )
         self.stream_metrics = self._gauges.for_stream(self.stream.name, self.stream.lane_names)
+        self.operations_metrics = self._gauges.for_stream(
+            self.operations_stream.name, self.operations_stream.lane_names
+        )
         self.redis = connect(needed(settings.redis, "REDIS_URL"), timeout=redis_timeout)
         self.producer = Producer(
             self.redis, self.stream, max_length=settings.max_stream_length, metrics=self.stream_metrics
         )
-        self.inspector = Inspector(self.redis, self.stream, group=settings.group)
+        self.operations_producer = Producer(
+            self.redis,
+            self.operations_stream,
+            max_length=settings.max_stream_length,
+            metrics=self.operations_metrics,
+        )
+        self._inspectors = [
+            Inspector(self.redis, stream, group=settings.group) for stream in (self.stream, self.operations_stream)
+        ]
         self.presence = Presence(self.redis, self.stream)
         self.store = PaymentStore(
             database_url,
@@ -78,17 +90,20 @@ class Resources:
         closing.push_async_callback(resources.sweep_store.aclose)
         closing.push_async_callback(resources.store.aclose)
         closing.push_async_callback(resources.producer.aclose)
+        closing.push_async_callback(resources.operations_producer.aclose)
         return resources
 
     async def refresh_redis(self) -> None:
         """Read the gauges of the streams from Redis."""
         try:
-            stats = await self.inspector.stats()
+            stats = [await inspector.stats() for inspector in self._inspectors]
         except StreamError:
-            self._gauges.forget(self.stream.name)
+            for stream in (self.stream, self.operations_stream):
+                self._gauges.forget(stream.name)
             self.system.up.labels("redis").set(0)
         else:
-            self._gauges.show(stats)
+            for one in stats:
+                self._gauges.show(one)
             self.system.up.labels("redis").set(1)
 
     async def refresh_postgres(self) -> None:

@@ -65,16 +65,17 @@ async def check_postgres(settings: Settings) -> None:
 
 async def _check_redis(settings: Settings, resources: Resources, *, consumes: bool, inspects: bool) -> None:
     limits_rates = not consumes or bool(load_providers(settings).rates)  # of API keys, or of providers
-    missing = await missing_rights(
-        resources.redis,
-        resources.stream,
-        group=settings.group,
-        consumes=consumes,
-        limits_rates=limits_rates,
-        inspects=inspects,
-    )
-    if missing is not None:
-        raise SetupError(f"{missing}. All that is needed: {RIGHTS}")
+    for stream in (resources.stream, resources.operations_stream):
+        missing = await missing_rights(
+            resources.redis,
+            stream,
+            group=settings.group,
+            consumes=consumes,
+            limits_rates=limits_rates,
+            inspects=inspects,
+        )
+        if missing is not None:
+            raise SetupError(f"{missing}. All that is needed: {RIGHTS}")
     if not settings.check_eviction:
         return
     try:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from okane.addresses import shown
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
-from okane.lanes import payments_stream
+from okane.lanes import operations_stream, payments_stream
 from okane.monitoring.checked_system import CheckedSystem
 from okane.monitoring.findings import Check, State
 from okane.monitoring.webhook_checks import webhook_checks
@@ -27,6 +27,7 @@ from okane.store.providers import ProviderState, ProviderStore
 from okane.store.server_facts import OLDEST_MAJOR, PostgresFacts, read_postgres_facts
 from okane.timestamp_text import format_time
 from streams import Inspector, ServerFacts, StreamError, StreamRefused, connect, server_facts, user_of
+from streams.connection import RedisClient
 
 SKEW = timedelta(seconds=2)
 SILENT = timedelta(seconds=15)  # a live worker reads every second
@@ -100,14 +101,7 @@ async def _redis(system: CheckedSystem) -> list[Check]:
     checks: list[Check] = []
     try:
         async with connect(system.redis_url) as redis:
-            here = system.api_url is not None  # else the user is this process's own, and workers have another
-            missing = await missing_rights(
-                redis, stream, group=group, consumes=here, limits_rates=True, inspects=not here
-            )
-            if missing is not None:
-                needs = "a worker needs all of them, an API fewer" if here else "this process needs them"
-                advice = f"{needs}: docs/operations.md, Rights in Redis. {missing.grant}"
-                checks.append(Check("redis rights", "warn", f"no right to {missing.lacks} ({missing.error})", advice))
+            checks += await _redis_rights(redis, system)
             sent_at = datetime.now(UTC)
             try:
                 checks += _redis_server(await server_facts(redis), sent_at)
@@ -124,6 +118,21 @@ async def _redis(system: CheckedSystem) -> list[Check]:
         return [*checks, Check("workers", "ok", ", ".join(sorted(live)))]
     advice = "start one: okane worker; one that can use no provider reads nothing either: okane providers ls"
     return [*checks, Check("workers", "fail", "no worker reads the stream", advice)]
+
+
+async def _redis_rights(redis: RedisClient, system: CheckedSystem) -> list[Check]:
+    """Return a warning for each stream family that the user has not all rights to."""
+    settings, checks = system.settings, list[Check]()
+    here = system.api_url is not None  # else the user is this process's own, and workers have another
+    for stream in (payments_stream(settings.stream), operations_stream(settings.operations_stream_name)):
+        missing = await missing_rights(
+            redis, stream, group=settings.group, consumes=here, limits_rates=True, inspects=not here
+        )
+        if missing is not None:
+            needs = "a worker needs all of them, an API fewer" if here else "this process needs them"
+            advice = f"{needs}: docs/operations.md, Rights in Redis. {missing.grant}"
+            checks.append(Check("redis rights", "warn", f"no right to {missing.lacks} ({missing.error})", advice))
+    return checks
 
 
 def _redis_server(facts: ServerFacts, sent_at: datetime) -> list[Check]:

@@ -47,6 +47,29 @@ def test_our_own_name_wins_over_the_ancestors(monkeypatch: pytest.MonkeyPatch) -
     assert Settings().port == 10
 
 
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({}, "okane:operations"),
+        ({"OKANE_STREAM": "shop"}, "shop:operations"),
+        ({"OKANE_STREAM": "shop:payments"}, "shop:operations"),
+        ({"OKANE_OPERATIONS_STREAM": "moves"}, "moves"),
+    ],
+)
+def test_the_stream_of_operations_is_named_after_that_of_payments(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], name: str
+) -> None:
+    for variable, value in given.items():
+        monkeypatch.setenv(variable, value)
+    assert Settings().operations_stream_name == name
+
+
+def test_payments_and_operations_do_not_share_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OKANE_OPERATIONS_STREAM", "okane:payments")
+    with pytest.raises(SetupError, match="OKANE_OPERATIONS_STREAM must not be OKANE_STREAM"):
+        load()
+
+
 def test_redis_url_wins_over_redis_addr(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://a")
     monkeypatch.setenv("REDIS_ADDR", "b:1")
