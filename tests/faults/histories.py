@@ -40,6 +40,7 @@ _STATUS = {
     "unknown": Status.UNKNOWN,
     "deferred": Status.FAILED_RETRYABLE,
     "pending": Status.SUBMITTED,
+    "authorized": Status.AUTHORIZED,
     "needs_review": Status.NEEDS_REVIEW,
     "retried": Status.PENDING,
     "canceled": Status.CANCELED,

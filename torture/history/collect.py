@@ -24,6 +24,7 @@ from torture.history.journals import (
     read_gateway_charges,
     read_rows,
 )
+from torture.history.operations import OperationHistory
 from torture.history.troubles import delays, stalls, troubles
 from torture.history.watch import Watch
 from torture.history.webhooks import Comparison, Endpoint, WebhookHistory, delivered, read_received, read_tables
@@ -106,6 +107,7 @@ async def collect(
         faults=bool(cluster.tally.made),
         waited_s=waited_s,
         webhooks=await _webhooks(cluster, endpoints, dead_path) if cluster.shape.dispatchers else None,
+        operations=OperationHistory(rows=postgres.operations, events=postgres.operation_events),
     )
 
 

@@ -18,6 +18,7 @@ from okane.simulator.journal import Charge as JournalLine
 from okane.store.history import EventRow, HistoryStore, PaymentHistory, PaymentRow
 from streams import Inspector, StreamStats, connect
 from torture.gateway.books import read_intents
+from torture.history.operations import OperationHistory
 from torture.history.webhooks import WebhookHistory
 from torture.system.tally import SwitchedTime
 
@@ -112,7 +113,10 @@ class Observation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """One line of the provider's journal: the call that decided over a key. Without `captured` it was declined."""
+    """One line of the provider's journal: the call that decided over a key.
+
+    With `held` its money is authorized, or was, and moves with a capture. With neither it was declined.
+    """
 
     payment_id: str
     key: str  # the provider's idempotency key
@@ -121,6 +125,7 @@ class Charge:
     captured: bool
     at_s: float  # since the epoch, by the provider's clock
     provider: str = "http"
+    held: bool = False
 
     @classmethod
     def from_line(cls, line: bytes) -> Self:
@@ -191,6 +196,7 @@ class History:
     faults: bool = True
     waited_s: float = 0.0
     webhooks: WebhookHistory | None = None
+    operations: OperationHistory = field(default_factory=OperationHistory)
 
     def total(self, metric: str) -> float:
         """The sum of a metric's samples over all processes and labels."""

@@ -9,10 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
+from okane.operation import OperationKind
+
 # Outcomes after which no call of the attempt can be on its way, and no money has moved.
 NOTHING_HAPPENED = frozenset({"unavailable", "deferred", "spent", "declined"})
-# Written by a human, or about no call.
-_NO_CALL = frozenset({"retried", "canceled", "resolved", "unanswered"})
+# The requests and outcomes of captures, voids and refunds: they are called where the payment was charged.
+OF_OPERATIONS = frozenset(
+    {f"{kind}_{word}" for kind in OperationKind for word in ("requested", "failed", "canceled")}
+    | {"captured", "voided", "refunded"}
+)
+# Written by a human, or about no call of the payment.
+_NO_CALL = frozenset({"retried", "canceled", "resolved", "unanswered"}) | OF_OPERATIONS
 
 
 class Event(Protocol):

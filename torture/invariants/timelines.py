@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from okane.payment import AWAITING_PROVIDER, CLOSED_UNCHARGED, TERMINAL, TRANSITIONS, Status
 from torture.history.journals import EventRow, History, Observation, PaymentRow
+from torture.invariants.pins import OF_OPERATIONS
 from torture.invariants.violation import Violation
 
 # The words for the outcomes of an attempt, and the status that each leads to.
@@ -17,6 +18,8 @@ _OUTCOMES = {
     "unknown": Status.UNKNOWN,
     "deferred": Status.FAILED_RETRYABLE,
 }
+
+_CLOSES = {("captured", Status.SUCCESS), ("voided", Status.CANCELED)}
 
 Fault = Callable[[Sequence[EventRow], PaymentRow], str | None]
 
@@ -80,6 +83,11 @@ def _allowed(before: Status, line: EventRow) -> bool:
             return after is Status.NEEDS_REVIEW and after in TRANSITIONS[before] and not before.is_terminal
         case "unanswered":  # closed, and the provider does not say whether a charge arrived later
             return after is Status.NEEDS_REVIEW and before in CLOSED_UNCHARGED
+        case word if word in OF_OPERATIONS:  # a capture or void closes it; everything else keeps its status
+            closes = before is Status.AUTHORIZED and (word, after) in _CLOSES
+            return line.operation_id is not None and (after is before or closes)
+        case "authorized":  # the money is held
+            return before is Status.PROCESSING and after is Status.AUTHORIZED
         case "pending":  # the provider decides later
             return before is Status.PROCESSING and after in AWAITING_PROVIDER
         case outcome if outcome in _OUTCOMES:

@@ -9,9 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from okane.operation import OperationKind
 from okane.payment import CLOSED_UNCHARGED, Status
 from torture.history.journals import History
-from torture.invariants import at_rest, leaks, money, promises, providers, timelines, webhooks
+from torture.invariants import (
+    at_rest,
+    leaks,
+    money,
+    operation_timelines,
+    operations,
+    promises,
+    providers,
+    timelines,
+    webhooks,
+)
 from torture.invariants.violation import Violation
 
 __all__ = ["INVARIANTS", "Finding", "Invariant", "Verdict", "Violation", "check"]
@@ -80,6 +91,14 @@ def _rows(*statuses: Status) -> Callable[[History], int]:
 
 def _events(history: History) -> int:
     return sum(map(len, history.events.values()))
+
+
+def _operations(history: History) -> int:
+    return len(history.operations.rows)
+
+
+def _moves(*kinds: OperationKind) -> Callable[[History], int]:
+    return lambda history: sum(move.moved and move.kind in kinds for move in history.operations.moves)
 
 
 INVARIANTS: Sequence[Invariant] = (
@@ -196,6 +215,18 @@ INVARIANTS: Sequence[Invariant] = (
         _captured,
     ),
     Invariant(
+        "I21",
+        "captured once, and for no more than was authorized",
+        operations.captured_is_authorized,
+        _moves(OperationKind.CAPTURE),
+    ),
+    Invariant(
+        "I22",
+        "the refunds of a payment never exceed what was captured",
+        operations.refunded_is_captured,
+        _moves(OperationKind.REFUND),
+    ),
+    Invariant(
         "I23",
         "from its pin on, a payment's events name one provider",
         providers.pinned_payments_stay,
@@ -212,5 +243,47 @@ INVARIANTS: Sequence[Invariant] = (
         "only the provider's failures and crashes burn a retry",
         providers.only_failures_burn_retries,
         lambda history: len(history.rows),
+    ),
+    Invariant(
+        "I26",
+        "every acknowledged operation exists as it was asked for; one key, one operation",
+        operation_timelines.acknowledged_operations_exist,
+        lambda history: sum(request.acknowledged for request in history.operations.requests),
+    ),
+    Invariant(
+        "I27",
+        "no operation is open, but those that wait for a human and say why",
+        operation_timelines.operations_are_decided,
+        _operations,
+    ),
+    Invariant(
+        "I28",
+        "an operation moves money once at most",
+        operations.one_move_per_operation,
+        _moves(*OperationKind),
+    ),
+    Invariant(
+        "I29",
+        "an operation is a success if and only if the provider's books have it, with that amount",
+        operations.success_means_moved,
+        _operations,
+    ),
+    Invariant(
+        "I30",
+        "no money moves beside a void",
+        operations.nothing_follows_a_void,
+        _moves(OperationKind.VOID),
+    ),
+    Invariant(
+        "I31",
+        "the amounts in a payment's row are the sums of its operations, and its timeline tells each",
+        operations.amounts_are_sums,
+        _operations,
+    ),
+    Invariant(
+        "I32",
+        "operations change as allowed, under the live claim, and a claim comes before each move",
+        operation_timelines.operations_are_claimed,
+        _operations,
     ),
 )

@@ -1,0 +1,57 @@
+"""The journals of captures, voids and refunds: answers to clients, the books of providers, and the rows of Postgres."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from okane.operation import OperationKind
+from okane.store.history import OperationEventRow, OperationRow
+
+__all__ = ["Move", "OperationEventRow", "OperationHistory", "OperationRequest", "OperationRow"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """One capture, void or refund in a provider's books. Without `moved` it was declined, or it failed later.
+
+    `amount_minor` is the money that it moved, or let go. `made_by` is the operation that its request named.
+    """
+
+    made_by: str
+    payment_id: str
+    kind: OperationKind
+    amount_minor: int
+    currency: str
+    moved: bool
+    at_s: float  # since the epoch, by the provider's clock
+    provider: str = "http"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationRequest:
+    """One POST of a capture, void or refund and its answer, as the client saw them.
+
+    `amount_minor` None asks for all that is left. `status` is the HTTP status, 0 if no complete answer came.
+    """
+
+    key: str
+    payment_id: str
+    kind: OperationKind
+    amount_minor: int | None
+    status: int = 0
+    operation_id: str | None = None
+
+    @property
+    def acknowledged(self) -> bool:
+        return 200 <= self.status < 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationHistory:
+    """The journals of one run. `rows` by operation; `events` by operation, each in the order of its versions."""
+
+    requests: Sequence[OperationRequest] = ()
+    moves: Sequence[Move] = ()
+    rows: Mapping[str, OperationRow] = field(default_factory=dict)
+    events: Mapping[str, Sequence[OperationEventRow]] = field(default_factory=dict)
