@@ -34,6 +34,7 @@ class PaymentSnapshot:
     updated_at: datetime | None = None
     decline_code: str | None = None
     reason: str | None = None
+    amount_captured: int | None = None
 
     @classmethod
     def of(cls, document: Document) -> PaymentSnapshot:
@@ -51,12 +52,42 @@ class PaymentSnapshot:
             updated_at=moment(document.get("updated_at")),
             decline_code=document.get("decline_code"),
             reason=document.get("reason"),
+            amount_captured=document.get("amount_captured"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationSnapshot:
+    """A refund or a capture after its outcome. A thin event has the `id` only. `metadata` is None too if it has over 2 kB."""
+
+    id: UUID
+    status: str | None = None
+    amount: int | None = None
+    currency: str | None = None
+    idempotency_key: str | None = None
+    metadata: Mapping[str, str] | None = None
+    reason: str | None = None
+    decline_code: str | None = None
+    last_error: str | None = None
+    created_at: datetime | None = None
+
+    @classmethod
+    def of(cls, document: Document) -> OperationSnapshot:
+        texts = ("status", "currency", "idempotency_key", "reason", "decline_code", "last_error")
+        return cls(
+            id=UUID(document["id"]),
+            amount=document.get("amount"),
+            metadata=document.get("metadata"),
+            created_at=moment(document.get("created_at")),
+            **{name: document.get(name) for name in texts},
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookEvent:
     """One event, as an endpoint receives it. `document` is the whole body; `payment` is None for other events.
+
+    `refund` is that of `refund.*`, `capture` that of `payment.capture_failed`.
 
     The same `id` may arrive again: take each once. Of one payment, the highest `payment.version` is the newest.
     """
@@ -68,6 +99,8 @@ class WebhookEvent:
     account: str
     payment: PaymentSnapshot | None
     document: Document = field(repr=False)
+    refund: OperationSnapshot | None = None
+    capture: OperationSnapshot | None = None
 
     @classmethod
     def of(cls, document: Document) -> WebhookEvent:
@@ -80,6 +113,11 @@ class WebhookEvent:
             account=document["account"],
             payment=None if payment is None else PaymentSnapshot.of(payment),
             document=document,
+            **{
+                name: OperationSnapshot.of(document["data"][name])
+                for name in ("refund", "capture")
+                if name in document["data"]
+            },
         )
 
 

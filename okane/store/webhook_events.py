@@ -11,8 +11,8 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import cast
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 from uuid import UUID
 
 import psycopg
@@ -40,6 +40,7 @@ AFTER_SEQUENCE = failpoint(
     "webhooks.after_sequence", "events have positions, nothing is committed", raises=StoreUnavailable
 )
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EVENT_ID = re.compile(r"evt_([0-9a-f]{32})_(0|[1-9][0-9]{0,9})")
 
 
@@ -56,10 +57,28 @@ class LoggedEvent:
 
 
 @value
+class ReportedOperation:
+    """The capture, void or refund that an event of a payment reports. `event` is its name in the payment's history.
+
+    `metadata` is None if it has over 2 kB. `idempotency_key` is None for the void of an authorization that ended.
+    """
+
+    id: UUID
+    kind: str
+    event: str
+    amount_minor: int
+    created_at: datetime
+    idempotency_key: str | None
+    reason: str | None
+    metadata: Mapping[str, str] | None
+
+
+@value
 class EventRow:
     """An event with the members of its body, as they were right after the change: the same at every read.
 
     For `webhook_endpoint.*` only `event` has a meaning. `metadata` is None if it has over 2 kB and was not asked for.
+    If the event reports an `operation`, `reason` and `decline_code` are those of its outcome.
     """
 
     event: LoggedEvent
@@ -72,6 +91,7 @@ class EventRow:
     idempotency_key: str
     created_at: datetime
     metadata: Mapping[str, str] | None
+    operation: ReportedOperation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +295,7 @@ async def _rows(found: Sequence[Row]) -> Sequence[EventRow]:
 
 def _row(row: Row) -> EventRow:
     event = LoggedEvent(*row[:6])
-    status, attempts, reason, decline_code, amount_minor, currency, idempotency_key, created_at, metadata = row[6:]
+    status, attempts, reason, decline_code, amount_minor, currency, idempotency_key, created_at, metadata = row[6:15]
     if amount_minor is None:  # of an endpoint
         return EventRow(event, "", 0, None, None, 0, "", "", event.at, {})
     return EventRow(
@@ -289,6 +309,20 @@ def _row(row: Row) -> EventRow:
         idempotency_key,
         created_at,
         _metadata(metadata),
+        None if row[15] is None else _operation(json.loads(row[15])),
+    )
+
+
+def _operation(document: Mapping[str, Any]) -> ReportedOperation:
+    return ReportedOperation(
+        UUID(document["id"]),
+        document["kind"],
+        document["event"],
+        document["amount"],
+        _EPOCH + timedelta(microseconds=document["created_us"]),
+        document["idempotency_key"],
+        document["reason"],
+        document["metadata"],
     )
 
 

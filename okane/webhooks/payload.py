@@ -1,4 +1,5 @@
-"""The bodies of deliveries: a snapshot of one change of a payment, or its ids alone.
+"""The bodies of deliveries: a snapshot of one change of a payment, or its ids alone; with its refund or capture, if the
+change is an outcome of one.
 
 Guarantee: one event has the same bytes at every attempt, under one `api_version`: only values that cannot change after the
 change was logged go into a body. A body has at most 64 kB.
@@ -8,11 +9,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from json.encoder import encode_basestring as _quoted
 from typing import Literal, Protocol
 from uuid import UUID
 
-from okane.store.webhook_events import EventRow, LoggedEvent
+from okane.store.webhook_events import EventRow, LoggedEvent, ReportedOperation
 from okane.timestamp_text import to_text
 
 MAX_BODY_BYTES = 64 * 1024  # common receivers refuse more than 100 kB, as Express does by default
@@ -58,7 +60,9 @@ def body(row: EventRow, endpoint: BodyFormat) -> bytes:
     if event.type.startswith(_OF_ENDPOINT):
         return f'{head},"data":{{"endpoint":{{"id":"{event.payment_id}","version":{event.version}}}}}}}'.encode()
     if endpoint.payload == "thin":
-        return f'{head},"data":{{"payment":{{"id":"{event.payment_id}","version":{event.version}}}}}}}'.encode()
+        shown = _shown(row)
+        thin = "" if shown is None else f',"{shown.kind}":{{"id":"{shown.id}"}}'
+        return f'{head},"data":{{"payment":{{"id":"{event.payment_id}","version":{event.version}}}{thin}}}}}'.encode()
     if row.metadata is None:
         raise ValueError("the metadata of the event was left out")
     written = _with_payment(head, row, f'"metadata":{_METADATA.encode(dict(row.metadata)) if row.metadata else "{}"}')
@@ -83,8 +87,44 @@ def _with_payment(head: str, row: EventRow, metadata: str) -> bytes:
         f'"idempotency_key":{_quoted(row.idempotency_key)},{metadata},'
         f'"created_at":"{to_text(row.created_at)}","updated_at":"{to_text(event.at)}"'
     )
+    shown = _shown(row)
+    if shown is not None:
+        return f'{head},"data":{{"payment":{{{document}}},"{shown.kind}":{_operation(shown, row)}}}}}'.encode()
+    if row.operation is not None and row.operation.event == "captured":
+        document += f',"amount_captured":{row.operation.amount_minor}'
     if row.decline_code is not None:
         document += f',"decline_code":{_quoted(row.decline_code)}'
     if row.reason is not None:
         document += f',"reason":{_quoted(row.reason)}'
     return f'{head},"data":{{"payment":{{{document}}}}}}}'.encode()
+
+
+# The status of an operation after an event that has its document.
+_STATUSES: Mapping[str, str] = {
+    "refunded": "success",
+    "refund_failed": "failed_final",
+    "capture_failed": "failed_final",
+}
+
+
+def _shown(row: EventRow) -> ReportedOperation | None:
+    """Return the operation that has a document of its own in the body: what became of it the payment does not say."""
+    return row.operation if row.operation is not None and row.operation.event in _STATUSES else None
+
+
+def _operation(operation: ReportedOperation, row: EventRow) -> str:
+    metadata = operation.metadata
+    document = (
+        f'"id":"{operation.id}","status":"{_STATUSES[operation.event]}","amount":{operation.amount_minor},'
+        f'"currency":"{row.currency}","created_at":"{to_text(operation.created_at)}",'
+        + ('"metadata_omitted":true' if metadata is None else f'"metadata":{_METADATA.encode(dict(metadata))}')
+    )
+    for name, text in (
+        ("idempotency_key", operation.idempotency_key),
+        ("reason", operation.reason),
+        ("decline_code", row.decline_code),
+        ("last_error", row.reason),
+    ):
+        if text is not None:
+            document += f',"{name}":{_quoted(text)}'
+    return f"{{{document}}}"

@@ -28,6 +28,10 @@ class EventType(enum.StrEnum):
     SUBMITTED = "payment.submitted"
     RETRIED = "payment.retried"
     LATE_RESULT = "payment.late_result"
+    AUTHORIZED = "payment.authorized"
+    CAPTURE_FAILED = "payment.capture_failed"
+    REFUND_SUCCEEDED = "refund.succeeded"
+    REFUND_FAILED = "refund.failed"
     ENDPOINT_FAILING = "webhook_endpoint.failing"
     ENDPOINT_DISABLED = "webhook_endpoint.disabled"
     ENDPOINT_TEST = "webhook_endpoint.test"
@@ -44,7 +48,7 @@ _OF_ENDPOINTS = frozenset({EventType.ENDPOINT_FAILING, EventType.ENDPOINT_DISABL
 DEFAULT_TYPES: Final = (EventType.SUCCEEDED, EventType.FAILED, EventType.CANCELED, EventType.REVIEW_REQUIRED)
 
 # The patterns that stand for several types, also for those of later versions.
-WILDCARDS: Final = ("*", "payment.*", "webhook_endpoint.*")
+WILDCARDS: Final = ("*", "payment.*", "refund.*", "webhook_endpoint.*")
 
 # `webhook_endpoint.test` is sent on request alone, so no pattern subscribes to it.
 _SUBSCRIBABLE = tuple(one for one in EventType if one is not EventType.ENDPOINT_TEST)
@@ -60,6 +64,22 @@ _BY_STATUS: Mapping[Status, EventType] = {
     Status.UNKNOWN: EventType.OUTCOME_UNKNOWN,
     Status.REQUIRES_ACTION: EventType.ACTION_REQUIRED,
     Status.SUBMITTED: EventType.SUBMITTED,
+    Status.AUTHORIZED: EventType.AUTHORIZED,
+}
+
+# The type of a change by its event, where the status does not tell it: an operation that was requested, or that failed,
+# leaves the payment as it was. None: it is no news.
+_BY_EVENT: Mapping[str, EventType | None] = {
+    "claimed": None,
+    "retried": EventType.RETRIED,
+    "capture_requested": None,
+    "void_requested": None,
+    "refund_requested": None,
+    "refund_canceled": None,
+    "void_failed": None,
+    "capture_failed": EventType.CAPTURE_FAILED,
+    "refunded": EventType.REFUND_SUCCEEDED,
+    "refund_failed": EventType.REFUND_FAILED,
 }
 
 
@@ -69,10 +89,8 @@ def type_of_change(event: str, status: Status) -> EventType | None:
     The statements of the store repeat this in SQL; a test compares the two. They alone know if a late result changed the
     status to needs_review: one that came when it was that already is a `payment.late_result`, and here a review.
     """
-    if event == "claimed":
-        return None
-    if event == "retried":
-        return EventType.RETRIED
+    if event in _BY_EVENT:
+        return _BY_EVENT[event]
     if event == "late_result" and status is not Status.NEEDS_REVIEW:
         return EventType.LATE_RESULT
     return _BY_STATUS.get(status)

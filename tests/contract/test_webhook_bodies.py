@@ -11,13 +11,20 @@ from uuid import UUID
 import pytest
 
 from okane.payment import Status
-from okane.store.webhook_events import EventRow, LoggedEvent
+from okane.store.webhook_events import EventRow, LoggedEvent, ReportedOperation
 from okane.webhooks import payload
 from okane.webhooks.types import API_VERSION, EventType, type_of_change
 from tests.contract.answers import the_document, validator
 
 AT = datetime(2026, 12, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 PAYMENT_ID = UUID("0198c0de-0000-7000-8000-000000000001")
+# Those that report an operation, each with the event of the payment's history.
+OPERATIONS = {
+    EventType.SUCCEEDED: ("capture", "captured"),
+    EventType.CAPTURE_FAILED: ("capture", "capture_failed"),
+    EventType.REFUND_SUCCEEDED: ("refund", "refunded"),
+    EventType.REFUND_FAILED: ("refund", "refund_failed"),
+}
 STATUSES = {type_of_change("any", status): status for status in Status if type_of_change("any", status) is not None}
 OF_PAYMENTS = [one for one in EventType if not one.is_of_endpoint]
 OF_ENDPOINTS = [one for one in EventType if one.is_of_endpoint]
@@ -42,6 +49,12 @@ def row(type_: EventType, **more: Any) -> EventRow:
         "metadata": {},
     }
     return EventRow(event=LoggedEvent(7, "acme", PAYMENT_ID, 2, type_.value, AT), **members | more)
+
+
+def reported(type_: EventType, **more: Any) -> ReportedOperation:
+    kind, event = OPERATIONS[type_]
+    members: dict[str, Any] = {"idempotency_key": "r-1", "reason": None, "metadata": {}}
+    return ReportedOperation(id=UUID(int=9), kind=kind, event=event, amount_minor=40, created_at=AT, **members | more)
 
 
 def schema_of(type_: EventType) -> str:
@@ -81,6 +94,33 @@ def test_a_thin_body_is_as_described(type_: EventType) -> None:
     assert document["data"]["payment"] == {"id": str(PAYMENT_ID), "version": 2}
 
 
+@pytest.mark.parametrize("type_", OPERATIONS)
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"metadata": None, "idempotency_key": None},
+        {"metadata": {"name": 'ü𝄞 " \\ \u2028'}, "reason": 'it "broke"'},
+    ],
+)
+def test_the_outcome_of_an_operation_is_as_described(type_: EventType, more: dict[str, Any]) -> None:
+    one = row(type_, operation=reported(type_, **more), reason="refused", decline_code="expired")
+    data = check(type_, payload.body(one, Format()))["data"]
+    thin = check(type_, payload.body(one, Format("thin")))["data"]
+    if type_ is EventType.SUCCEEDED:
+        assert data["payment"]["amount_captured"] == 40
+        assert set(data) == set(thin) == {"payment"}
+        return
+    [name] = set(data) - {"payment"}
+    assert name == ("capture" if type_ is EventType.CAPTURE_FAILED else "refund")
+    assert thin[name] == {"id": str(UUID(int=9))}
+    assert data[name]["status"] == ("success" if type_ is EventType.REFUND_SUCCEEDED else "failed_final")
+    assert ("metadata" in data[name]) != ("metadata_omitted" in data[name])
+    # The payment itself was not declined.
+    assert {"reason", "decline_code"}.isdisjoint(data["payment"])
+    assert (data[name]["last_error"], data[name]["decline_code"]) == ("refused", "expired")
+
+
 @pytest.mark.parametrize("type_", OF_ENDPOINTS)
 def test_an_event_of_an_endpoint_is_as_described(type_: EventType) -> None:
     document = check(type_, payload.body(row(type_), Format()))
@@ -92,6 +132,7 @@ def test_a_snapshot_can_have_every_member_that_is_described() -> None:
     some = [
         row(EventType.FAILED, reason="declined", decline_code="stolen_card", metadata={"order": "4711"}),
         row(EventType.FAILED, metadata={f"n{number}": "v" * 2000 for number in range(40)}),
+        row(EventType.SUCCEEDED, operation=reported(EventType.SUCCEEDED)),
     ]
     members = {name for one in some for name in json.loads(payload.body(one, Format()))["data"]["payment"]}
     assert members == set(the_document()["components"]["schemas"]["PaymentSnapshot"]["properties"])

@@ -63,6 +63,10 @@ def body_of(payment: Mapping[str, Any] = SNAPSHOT, **changed: Any) -> bytes:
     return json.dumps(event, ensure_ascii=False).encode()
 
 
+REFUND = {"id": "01a2b3c4-0000-7000-8000-000000000009", "status": "failed_final", "amount": 40, "currency": "USD",
+          "metadata": {}, "last_error": "closed", "created_at": "2026-11-22T01:19:53Z"}  # fmt: skip
+
+
 def present() -> datetime:
     """The time in whole seconds. It is read in each test: a suite may take longer than the tolerance of a verifier."""
     return datetime.now(UTC).replace(microsecond=0)
@@ -99,10 +103,23 @@ def test_a_thin_event_has_an_id_and_a_version() -> None:
 
 
 def test_what_a_later_version_adds_is_no_error() -> None:
-    body = body_of({**SNAPSHOT, "status": "authorized", "new": 7}, type="payment.authorized", new={})
+    body = body_of({**SNAPSHOT, "status": "forgotten", "new": 7}, type="payment.forgotten", new={})
     event = verify(signed(body, SECRET), body, SECRET)
     assert event.payment is not None
-    assert (event.type, event.payment.status) == ("payment.authorized", "authorized")
+    assert (event.type, event.payment.status) == ("payment.forgotten", "forgotten")
+
+
+def test_an_event_of_a_refund_has_the_refund_beside_its_payment() -> None:
+    body = body_of(type="refund.failed", data={"payment": SNAPSHOT, "refund": REFUND})
+    event = verify(signed(body, SECRET), body, SECRET)
+    assert event.refund is not None
+    assert (str(event.refund.id), event.refund.amount, event.refund.last_error) == (REFUND["id"], 40, "closed")
+    assert (event.refund.status, event.refund.metadata, event.capture) == ("failed_final", {}, None)
+
+    body = body_of(type="payment.capture_failed", data={"payment": SNAPSHOT, "capture": {"id": REFUND["id"]}})
+    event = verify(signed(body, SECRET), body, SECRET)
+    assert event.capture is not None
+    assert (str(event.capture.id), event.capture.amount, event.refund) == (REFUND["id"], None, None)
 
 
 def test_an_event_of_an_endpoint_has_no_payment() -> None:

@@ -81,8 +81,8 @@ def test_texts_come_back_as_they_were(metadata: dict[str, str], key: str) -> Non
 
 
 def test_a_type_of_a_newer_version_is_sent_all_the_same() -> None:
-    row = replace(ROW, event=replace(EVENT, type="payment.authorized"))
-    assert json.loads(body(row, Format()))["type"] == "payment.authorized"
+    row = replace(ROW, event=replace(EVENT, type="payment.forgotten"))
+    assert json.loads(body(row, Format()))["type"] == "payment.forgotten"
 
 
 def test_characters_are_not_escaped() -> None:

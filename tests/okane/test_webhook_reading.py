@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,7 +15,7 @@ from psycopg import sql
 from okane.payment import Status
 from okane.store import EventRow, PaymentStore, WebhookEventStore
 from okane.store.session import IN_ORDER
-from okane.store.webhook_events import FARTHEST, SQL, WINDOW
+from okane.store.webhook_events import FARTHEST, SQL, WINDOW, ReportedOperation
 from okane.store.webhook_partitions import POSITIONS
 from tests.okane.stored_payments import GRACE, LEASE, accept_one, claimed, execute, expire_lease, new, settlement
 from tests.okane.webhook_rows import log_event
@@ -92,6 +94,40 @@ async def test_the_attempts_of_a_late_result_are_those_of_the_payment(
         ("payment.succeeded", 2),
         ("payment.late_result", 2),
     ]
+
+
+OPERATION = """INSERT INTO operations (id, payment_id, account_id, kind, idempotency_key, amount_minor, currency, reason,
+metadata, provider, provider_key, created_at)
+VALUES (%s, %s, 'default', 'refund', 'r-1', 40, 'USD', 'returned', %s, 'http', 'k', '2026-11-22T01:19:52.796174Z')"""
+REPORTED = """INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, operation_id)
+VALUES (%s, 3, 'refunded', 'success', 1, 'worker', %s)"""
+
+
+@pytest.mark.parametrize("length", [1, 3000])
+async def test_an_event_of_a_refund_has_the_refund(
+    payments: PaymentStore, events: WebhookEventStore, database_url: str, length: int
+) -> None:
+    payment, refund = (await accept_one(payments, new("7"))).payment, uuid4()
+    await payments.settle(settlement((await claimed(payments, payment.id)).payment))
+    metadata = {"order": "x" * length}
+    await execute(database_url, OPERATION, [refund, payment.id, json.dumps(metadata)])
+    await execute(database_url, REPORTED, [payment.id, refund])
+    await log_event(database_url, type_="refund.succeeded", payment_id=payment.id, version=3)
+    await log_event(database_url, payment_id=payment.id, version=2)
+    refunded, succeeded = await events.read(0, 10)
+    assert refunded.operation == ReportedOperation(
+        refund,
+        "refund",
+        "refunded",
+        40,
+        datetime(2026, 11, 22, 1, 19, 52, 796174, tzinfo=UTC),
+        "r-1",
+        "returned",
+        metadata if length == 1 else None,
+    )
+    assert (refunded.status, refunded.amount_minor) == ("success", 440)
+    assert succeeded.operation is None
+    assert await events.get("default", f"evt_{payment.id.hex}_3") == refunded
 
 
 async def test_an_event_of_an_endpoint_has_no_payment(events: WebhookEventStore, database_url: str) -> None:

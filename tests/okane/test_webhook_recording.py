@@ -261,3 +261,19 @@ async def test_without_any_endpoint_a_settle_does_not_look_for_each_account(data
         plan = "\n".join(line for (line,) in await explained.fetchall())
     assert "One-Time Filter" in plan
     assert re.search(r"Scan.*webhook_accounts a.*never executed", plan), plan
+
+
+EVENTS_OF_OPERATIONS = (
+    "captured", "capture_failed", "capture_requested", "voided", "void_failed", "void_requested",
+    "refunded", "refund_failed", "refund_requested", "refund_canceled", "authorized", "retried",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("event", EVENTS_OF_OPERATIONS)
+async def test_the_statements_know_the_type_of_every_change(database_url: str, event: str) -> None:
+    type_of = sql_files.load_statements("payments.sql")["webhook_type"]
+    for status in Status:
+        [(found,)] = await row(
+            database_url, f"SELECT {type_of} FROM (SELECT %s AS event, %s AS status) c", (event, status.value)
+        )
+        assert found == type_of_change(event, status), (event, status)

@@ -33,6 +33,17 @@ from okane.webhooks.types import (
         ("resolved", Status.SUCCESS, EventType.SUCCEEDED),
         ("resolved", Status.FAILED_FINAL, EventType.FAILED),
         ("claimed", Status.PROCESSING, None),
+        ("authorized", Status.AUTHORIZED, EventType.AUTHORIZED),
+        ("capture_requested", Status.AUTHORIZED, None),
+        ("capture_failed", Status.AUTHORIZED, EventType.CAPTURE_FAILED),
+        ("captured", Status.SUCCESS, EventType.SUCCEEDED),
+        ("void_requested", Status.AUTHORIZED, None),
+        ("void_failed", Status.AUTHORIZED, None),
+        ("voided", Status.CANCELED, EventType.CANCELED),
+        ("refund_requested", Status.SUCCESS, None),
+        ("refunded", Status.SUCCESS, EventType.REFUND_SUCCEEDED),
+        ("refund_failed", Status.SUCCESS, EventType.REFUND_FAILED),
+        ("refund_canceled", Status.SUCCESS, None),
     ],
 )
 def test_a_change_has_one_type(event: str, status: Status, type_: EventType | None) -> None:
@@ -64,7 +75,7 @@ def test_patterns_are_taken_and_expand_to_what_they_match(pattern: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["", "payment", "payment.", "pay*", "**", "payment.succeeded.*", "refund.succeeded", "PAYMENT.*"]
+    "pattern", ["", "payment", "payment.", "pay*", "**", "payment.succeeded.*", "refund.requested", "PAYMENT.*"]
 )
 def test_other_texts_are_no_patterns(pattern: str) -> None:
     assert not is_pattern(pattern)

@@ -33,6 +33,15 @@ _TYPE_OF: Final[Mapping[Status, str]] = {
     Status.UNKNOWN: "payment.outcome_unknown",
     Status.REQUIRES_ACTION: "payment.action_required",
     Status.SUBMITTED: "payment.submitted",
+    Status.AUTHORIZED: "payment.authorized",
+}
+_TYPE_OF_EVENT: Final[Mapping[str, str | None]] = {
+    **dict.fromkeys(("claimed", "capture_requested", "void_requested", "refund_requested")),
+    **dict.fromkeys(("refund_canceled", "void_failed")),
+    "retried": "payment.retried",
+    "capture_failed": "payment.capture_failed",
+    "refunded": "refund.succeeded",
+    "refund_failed": "refund.failed",
 }
 
 _COMMITTED: LiteralString = """
@@ -176,10 +185,8 @@ class WebhookHistory:
 
 def type_of(change: EventRow, before: Status) -> str | None:
     """Return the type of a change, by the status before it; None if it is not reported."""
-    if change.event == "claimed":
-        return None
-    if change.event == "retried":
-        return "payment.retried"
+    if change.event in _TYPE_OF_EVENT:
+        return _TYPE_OF_EVENT[change.event]
     if change.event == "late_result" and not (change.status is Status.NEEDS_REVIEW and before is not change.status):
         return "payment.late_result"
     return _TYPE_OF.get(change.status)

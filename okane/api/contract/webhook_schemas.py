@@ -187,6 +187,31 @@ class PaymentSnapshot(TypedDict):
     updated_at: Annotated[datetime, Field(description="the time of the change")]
     decline_code: NotRequired[Annotated[str, Field(description="why the provider declined, in its words")]]
     reason: NotRequired[Annotated[str, Field(description="of the change")]]
+    amount_captured: NotRequired[
+        Annotated[int, Field(gt=0, description="by the capture that made it a success; all of `amount` if absent")]
+    ]
+
+
+class OperationSnapshot(TypedDict):
+    """A refund or a capture after its outcome. Members that are not set are left out, metadata too if it has over 2 kB."""
+
+    id: UUID
+    status: Literal["success", "failed_final"]
+    amount: Annotated[int, Field(gt=0, description="in minor units of the currency")]
+    currency: Currency
+    created_at: datetime
+    metadata: NotRequired[dict[str, str]]
+    metadata_omitted: NotRequired[bool]
+    idempotency_key: NotRequired[str]
+    reason: NotRequired[Annotated[str, Field(description="of the request")]]
+    decline_code: NotRequired[Annotated[str, Field(description="why the provider declined, in its words")]]
+    last_error: NotRequired[Annotated[str, Field(description="why it has failed")]]
+
+
+class ThinOperation(TypedDict):
+    """The id of a refund or a capture, for endpoints with `\"payload\": \"thin\"`."""
+
+    id: UUID
 
 
 class ThinPayment(TypedDict):
@@ -200,6 +225,8 @@ class OfPayment(TypedDict):
     """The subject of an event of a payment."""
 
     payment: PaymentSnapshot | ThinPayment
+    refund: NotRequired[Annotated[OperationSnapshot | ThinOperation, Field(description="of `refund.*`")]]
+    capture: NotRequired[Annotated[OperationSnapshot | ThinOperation, Field(description="of `payment.capture_failed`")]]
 
 
 class OfEndpoint(TypedDict):
@@ -321,6 +348,10 @@ MEANINGS: dict[EventType, str] = {
     EventType.SUBMITTED: "The provider has taken the payment, and has not decided yet.",
     EventType.RETRIED: "A failed payment is pending again, by request.",
     EventType.LATE_RESULT: "A result came after the payment was closed.",
+    EventType.AUTHORIZED: "The money is held: capture it, or cancel the payment.",
+    EventType.CAPTURE_FAILED: "A capture has failed for good; the payment is still authorized.",
+    EventType.REFUND_SUCCEEDED: "Money of the payment was given back.",
+    EventType.REFUND_FAILED: "A refund has failed for good, or came back days after it had succeeded.",
     EventType.ENDPOINT_FAILING: "An endpoint of the account has failed for an hour, or for a day.",
     EventType.ENDPOINT_DISABLED: "An endpoint of the account was disabled: it has failed for five days, or answered 410.",
     EventType.ENDPOINT_TEST: "A test, by request.",

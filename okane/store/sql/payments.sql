@@ -389,6 +389,7 @@ outboxed AS (
           FROM changed c
           WHERE EXISTS (SELECT FROM webhook_accounts)
             AND EXISTS (SELECT FROM webhook_accounts a WHERE a.account_id = c.account_id)) r
+    WHERE r.type IS NOT NULL
     GROUP BY r.account_id, r.type
 )
 
@@ -396,6 +397,14 @@ outboxed AS (
 -- The type of a change, as `okane.webhooks.types` has it. Not a statement: others include it.
 CASE c.event
     WHEN 'retried' THEN 'payment.retried'
+    WHEN 'capture_requested' THEN NULL
+    WHEN 'void_requested' THEN NULL
+    WHEN 'refund_requested' THEN NULL
+    WHEN 'refund_canceled' THEN NULL
+    WHEN 'void_failed' THEN NULL
+    WHEN 'capture_failed' THEN 'payment.capture_failed'
+    WHEN 'refunded' THEN 'refund.succeeded'
+    WHEN 'refund_failed' THEN 'refund.failed'
     WHEN 'late_result' THEN 'payment.late_result'
     ELSE CASE c.status
         WHEN 'success' THEN 'payment.succeeded'
@@ -406,6 +415,7 @@ CASE c.event
         WHEN 'unknown' THEN 'payment.outcome_unknown'
         WHEN 'requires_action' THEN 'payment.action_required'
         WHEN 'submitted' THEN 'payment.submitted'
+        WHEN 'authorized' THEN 'payment.authorized'
     END
 END
 
