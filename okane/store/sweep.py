@@ -35,6 +35,11 @@ class WakeUp:
     lane: str
     scheduled: bool = False
 
+    @property
+    def body(self) -> bytes:
+        """The body of its entry."""
+        return self.payment_id.bytes
+
 
 @dataclass(frozen=True, slots=True)
 class MarkResult:

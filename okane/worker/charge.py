@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any, assert_never
 from uuid import UUID
 
@@ -21,22 +21,13 @@ import structlog
 from okane.errors import StoreUnavailable
 from okane.metrics import OkaneMetrics
 from okane.payment import Payment, Status
-from okane.providers.base import (
-    Approved,
-    Authorized,
-    Declined,
-    LookUpResult,
-    NotFound,
-    Pending,
-    Unavailable,
-    Unknown,
-)
-from okane.providers.redaction import without_secrets
+from okane.providers.base import LookUpResult, NotFound
 from okane.store import Call, Claim, ClaimRefusal, PaymentStore, Settlement
 from okane.tracing import ClaimStore
 from okane.worker.late_look_up import LateLookUps
 from okane.worker.lease_renewal import Lease, LeaseRenewal
 from okane.worker.outcome_rules import SPENT, OutcomeRules, PaymentOutcome
+from okane.worker.provider_calls import ProviderCalls
 from okane.worker.provider_set import LEGACY, Gateway, ProviderSet
 from okane.worker.store_retry import StoreRetry
 from streams import Dead, Done, Message, Outcome, Retry
@@ -77,6 +68,7 @@ class PaymentHandler:
         self._rules = rules
         self._roll = roll
         self._retry_store_call = StoreRetry(roll)
+        self._calls = ProviderCalls(metrics)
         self._late_look_ups = LateLookUps(
             store=store,
             retry_store_call=self._retry_store_call,
@@ -88,8 +80,6 @@ class PaymentHandler:
         )
         # Looked up once for each set of labels: `labels` costs more than the counting.
         self._claims = cache(metrics.claims.labels)
-        self._attempts = cache(metrics.attempts.labels)
-        self._provider_seconds = cache(metrics.provider_seconds.labels)
         self._retries = cache(metrics.retries.labels)
         self._late_results = cache(metrics.late_results.labels)
         self._settled_as = cache(metrics.settled.labels)
@@ -222,27 +212,15 @@ class PaymentHandler:
         claim: Claim | None = None,
     ) -> LookUpResult:
         """Return the result of a provider call. If it is broken off, the claim's payment is left open."""
-        began_s = time.perf_counter()
-        try:
-            result = await answer
-        except asyncio.CancelledError:
-            if claim is not None:
-                await self._leave_open(claim, gateway, call, took_s=time.perf_counter() - began_s)
-            raise
-        except Exception as error:
-            # A bug of the provider's adapter. Its request may have been sent: only a look-up can tell.
-            _log_of(payment.id, payment.attempts).exception(
-                "provider_adapter_failed", provider=gateway.provider.name, call=call
-            )
-            result = Unknown(f"{type(error).__name__}: {error}")
-        name = gateway.provider.name
-        took_s = time.perf_counter() - began_s
-        gateway.gate.record(result, took_s=took_s)
-        self._provider_seconds(name, call).observe(took_s)
-        self._attempts(name, call, _outcome_label(result)).inc()
-        return result if isinstance(result, Approved) else without_secrets(result)
+        return await self._calls(
+            call,
+            gateway,
+            answer,
+            log=partial(_log_of, payment.id, payment.attempts),
+            leave_open=None if claim is None else partial(self._leave_open, claim, gateway, call),
+        )
 
-    async def _leave_open(self, claim: Claim, gateway: Gateway, call: Call, *, took_s: float) -> None:
+    async def _leave_open(self, claim: Claim, gateway: Gateway, call: Call, took_s: float) -> None:
         """Write `unknown` when the worker is stopped during a call that may have been executed: it is looked up soon. If
         this fails, the lease runs out and counts as a crash."""
         payment = claim.payment
@@ -314,23 +292,3 @@ class PaymentHandler:
 def _log_of(payment_id: UUID, attempt: int) -> Any:
     """Return a log for lines about one attempt. Bound where a line is written: binding for every payment costs more."""
     return log.bind(payment_id=str(payment_id), attempt=attempt)
-
-
-def _outcome_label(result: LookUpResult) -> str:
-    match result:
-        case Approved():
-            return "approved"
-        case Authorized():
-            return "authorized"
-        case Declined():
-            return "declined"
-        case Pending():
-            return "pending"
-        case Unavailable():
-            return "unavailable"
-        case Unknown():
-            return "unknown"
-        case NotFound():
-            return "not_found"
-        case _:
-            assert_never(result)

@@ -9,14 +9,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import Protocol
+from uuid import UUID
 
 import structlog
 
 from okane.metrics import OkaneMetrics
-from okane.store import WakeUp
 from streams import Handler, Message
 
 log = structlog.get_logger("okane.direct")
+
+
+class DueWork(Protocol):
+    """A payment or an operation that is due. `body` is that of its entry, `scheduled` as in `WakeUp`."""
+
+    @property
+    def body(self) -> bytes: ...
+
+    @property
+    def lane(self) -> str: ...
+
+    @property
+    def scheduled(self) -> bool: ...
 
 
 class DirectRuns:
@@ -56,7 +70,7 @@ class DirectRuns:
         while self._running and self.free < max(1, self._concurrency // 4):
             await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
 
-    def start(self, due: Sequence[WakeUp]) -> None:
+    def start(self, due: Sequence[DueWork]) -> None:
         """Run these, as many as are `free`, and none after `drain`. The sweep takes the others again."""
         if self._draining:
             return
@@ -76,11 +90,11 @@ class DirectRuns:
         if late:
             await asyncio.wait(late)
 
-    async def _run(self, one: WakeUp) -> None:
+    async def _run(self, one: DueWork) -> None:
         self._metrics.direct.labels(one.lane).inc()
         try:
-            await self._handler(Message(id="direct", lane=one.lane, body=one.payment_id.bytes))
+            await self._handler(Message(id="direct", lane=one.lane, body=one.body))
         except (asyncio.CancelledError, SystemExit, KeyboardInterrupt):
             raise
         except BaseException:  # the panic of an extension, too
-            log.exception("direct_run_failed", payment_id=str(one.payment_id))
+            log.exception("direct_run_failed", id=str(UUID(bytes=one.body)))

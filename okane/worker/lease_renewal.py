@@ -1,6 +1,6 @@
 """Renewal of this process's claims in Postgres while their provider calls last.
 
-Most payments settle before their lease is a third old, and are never renewed.
+Most payments and operations settle before their lease is a third old, and are never renewed.
 """
 
 from __future__ import annotations
@@ -10,23 +10,31 @@ import time
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 from uuid import UUID
 
 import structlog
 
 from okane.errors import StoreUnavailable
 from okane.pausing import pause
-from okane.store import Claim, PaymentStore
+from okane.store import Claim
 
 log = structlog.get_logger("okane.lease")
+
+
+class RenewingStore(Protocol):
+    """The part of a store that renews claims, of payments or of operations."""
+
+    async def renew(self, claimed_id: UUID, attempt: int, /) -> bool:
+        """Extend the lease of this attempt. Return False if it has lost the payment or operation."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
 class Lease:
     """One claim, held inside its block. `valid_until_s` is monotonic time."""
 
-    payment_id: UUID
+    claimed_id: UUID
     attempt: int
     valid_until_s: float
     held: dict[Lease, None]
@@ -49,7 +57,7 @@ class Lease:
 class LeaseRenewal:
     """The claims that this process holds, and their renewal."""
 
-    def __init__(self, *, store: PaymentStore, lease: timedelta) -> None:
+    def __init__(self, *, store: RenewingStore, lease: timedelta) -> None:
         self._store = store
         self.lease = lease
         self._lease_s = lease.total_seconds()
@@ -59,14 +67,18 @@ class LeaseRenewal:
         return len(self._held)
 
     def lease_for(self, claimed: Claim) -> Lease:
-        """Return the lease of this claim. It is renewed while its block lasts."""
-        return Lease(claimed.payment.id, claimed.payment.attempts, claimed.valid_until_s, self._held)
+        """Return the lease of this claim of a payment. It is renewed while its block lasts."""
+        return self.hold(claimed.payment.id, claimed.payment.attempts, claimed.valid_until_s)
+
+    def hold(self, claimed_id: UUID, attempt: int, valid_until_s: float) -> Lease:
+        """Return the lease of the claim of this id and attempt. It is renewed while its block lasts."""
+        return Lease(claimed_id, attempt, valid_until_s, self._held)
 
     async def run_once(self) -> int:
         """Renew the leases that are a third used up; return how many were renewed. A failed renewal is repeated next time."""
         now_s = time.monotonic()
         aging = [lease for lease in self._held if lease.valid_until_s - now_s < self._lease_s * 2 / 3]
-        renewals = (self._store.renew(lease.payment_id, lease.attempt) for lease in aging)
+        renewals = (self._store.renew(lease.claimed_id, lease.attempt) for lease in aging)
         answers = await asyncio.gather(*renewals, return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException) and not isinstance(answer, StoreUnavailable):

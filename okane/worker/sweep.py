@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Protocol
 
 import structlog
 
@@ -19,13 +20,14 @@ from okane.errors import StoreBusy, StoreUnavailable
 from okane.lanes import LANES
 from okane.metrics import OkaneMetrics
 from okane.pausing import pause
-from okane.store import SweepStore, WakeUp
-from okane.worker.direct_run import DirectRuns
+from okane.store.sweep import MarkResult
+from okane.worker.direct_run import DirectRuns, DueWork
 from streams import Draft, Publisher, StreamError, StreamForbidden, StreamFull, StreamRefused
 from streams.failpoints import failpoint
 
 log = structlog.get_logger("okane.sweep")
 
+PAYMENT_LANES = tuple(lane.name for lane in LANES)
 BATCH = 500
 CHECK_AGAIN_S = 2.0  # between two checks of a Redis that cannot be used,
 PATIENCE_S = 0.25  # and the longest wait for one: a silent server must not hold up direct runs
@@ -43,8 +45,16 @@ class LaneState:
     room: int
 
 
-# While Redis is away no entry counts as live: one that is delivered later is refused by the claim.
-UNSEEN = {lane.name: LaneState(oldest_entry=None, room=0) for lane in LANES}
+class SweptStore(Protocol):
+    """The statements of the sweep of one kind of work: payments, or operations."""
+
+    async def advance_horizon(self) -> None: ...
+
+    async def mark_lost(self, lane: str, oldest_entry: timedelta | None) -> MarkResult: ...
+
+    async def take_due(
+        self, lanes: Mapping[str, timedelta | None], *, limit: int, by_retry_at: bool = False
+    ) -> Sequence[DueWork]: ...
 
 
 def always_able() -> timedelta:
@@ -63,12 +73,13 @@ class Sweep:
     def __init__(
         self,
         *,
-        store: SweepStore,
+        store: SweptStore,
         producer: Publisher,
         direct: DirectRuns,
         lanes: Callable[[], Awaitable[Mapping[str, LaneState]]],
         interval: timedelta,
         metrics: OkaneMetrics,
+        lane_names: Sequence[str] = PAYMENT_LANES,
         unable_for: Callable[[], timedelta] = always_able,
         patience: timedelta = timedelta(seconds=2),
     ) -> None:
@@ -76,6 +87,8 @@ class Sweep:
         self._producer = producer
         self._direct = direct
         self._lanes = lanes
+        # While Redis is away no entry counts as live: one that is delivered later is refused by the claim.
+        self._unseen = {name: LaneState(oldest_entry=None, room=0) for name in lane_names}
         self._interval_s = interval.total_seconds()
         self._metrics = metrics
         self._unable_for = unable_for
@@ -150,7 +163,7 @@ class Sweep:
         due = await self._take(with_room, limit)
         if due:
             try:
-                await self._producer.publish_many([Draft(one.payment_id.bytes, lane=one.lane) for one in due])
+                await self._producer.publish_many([Draft(one.body, lane=one.lane) for one in due])
             except StreamError as error:
                 self._direct.start(due)
                 if isinstance(error, StreamFull):
@@ -163,7 +176,7 @@ class Sweep:
             self._pause_s = 0.0
         return len(due)
 
-    def _count(self, repaired: Sequence[WakeUp]) -> None:
+    def _count(self, repaired: Sequence[DueWork]) -> None:
         """Count repaired wake-ups. The wake-up of a scheduled payment was not lost."""
         for one in repaired:
             self._metrics.sweep_repairs.labels(one.lane).inc()
@@ -177,13 +190,15 @@ class Sweep:
         if not limit:  # no provider can be used, or only a probe, which is under way
             self._pause_s = DIRECT_PAUSE_S
             return 0
-        due = await self._take(UNSEEN, limit, by_retry_at=True)
+        due = await self._take(self._unseen, limit, by_retry_at=True)
         self._direct.start(due)
-        behind = len(due) < limit and await self._mark(UNSEEN)
+        behind = len(due) < limit and await self._mark(self._unseen)
         self._pause_s = 0.0 if behind or len(due) == limit else DIRECT_PAUSE_S
         return len(due)
 
-    async def _take(self, lanes: Mapping[str, LaneState], limit: int, *, by_retry_at: bool = False) -> Sequence[WakeUp]:
+    async def _take(
+        self, lanes: Mapping[str, LaneState], limit: int, *, by_retry_at: bool = False
+    ) -> Sequence[DueWork]:
         ages = {name: lane.oldest_entry for name, lane in lanes.items()}
         due = await self._store.take_due(ages, limit=limit, by_retry_at=by_retry_at)
         if due and AFTER_TAKE.armed:
