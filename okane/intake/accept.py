@@ -9,28 +9,24 @@ requests do not wait for it: one wake-up at a time tries it, and the rows of the
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from uuid import UUID
 
 import structlog
 
-from okane.deadline import Deadline
 from okane.errors import Overloaded
 from okane.intake.load_shedding import LoadShedding
+from okane.intake.wake_sending import WakeSender
 from okane.payment import Payment
 from okane.store import AcceptedRow, Decision, NewPayment, PaymentStore, WakeUp
 from okane.tracing import RowWriter
-from streams import Draft, Publisher, StreamError, StreamFull, StreamUnavailable
+from streams import Draft, Publisher, StreamUnavailable
 from streams.failpoints import failpoint
 from streams.values import value
 
 log = structlog.get_logger("okane.accept")
 # Its level is checked first: a line that is not written costs more than the rest of this module.
 _level = logging.getLogger("okane.accept")
-
-WAKE_TIMEOUT_S = 1.0  # how long a client waits for Redis at most: its payment is safe already
-AWAY_S = 1.0  # how long Redis is left alone after it did not answer
 
 BEFORE_WAKE = failpoint("accept.before_wake", "the row is committed, no wake-up sent", raises=StreamUnavailable)
 
@@ -69,8 +65,7 @@ class PaymentIntake:
         self._store = store
         self._row_writer = store if row_writer is None else row_writer
         self._load_shedding = load_shedding
-        self._producer = producer
-        self._redis_away_until_s = 0.0
+        self._wake_ups = WakeSender(producer, before_send=BEFORE_WAKE)
 
     async def write(self, news: Sequence[NewPayment]) -> WrittenRows:
         """Commit the rows of these payments. A repeat of an earlier request finds its payment and changes nothing.
@@ -79,7 +74,7 @@ class PaymentIntake:
         """
         if self._load_shedding is not None and self._load_shedding.is_shedding:
             return WrittenRows([Overloaded("payments wait for too long already") for _ in news], 0)
-        wakes = self._count_wakes(len(news))
+        wakes = self._wake_ups.count_sendable(len(news))
         return WrittenRows(await self._row_writer.accept_many(news, wakes=wakes), wakes)
 
     async def wake(self, written: WrittenRows) -> Sequence[IntakeReceipt | BaseException]:
@@ -107,8 +102,8 @@ class PaymentIntake:
 
     async def wake_due(self, due: Sequence[WakeUp]) -> None:
         """Send wake-ups of payments that are due, unless Redis is known to be away: the sweep sends what is missing."""
-        if due and self._count_wakes(len(due)):
-            await self._send([Draft(one.payment_id.bytes, lane=one.lane) for one in due])
+        if due and self._wake_ups.count_sendable(len(due)):
+            await self._wake_ups.send([Draft(one.payment_id.bytes, lane=one.lane) for one in due])
 
     async def retry(
         self, payment_id: UUID, *, account_id: str, actor: str, version: int | None = None
@@ -155,40 +150,8 @@ class PaymentIntake:
         log.info("payment_resolved", payment_id=str(payment_id), status=payment.status.value, actor=actor)
         return payment
 
-    def _count_wakes(self, count: int) -> int:
-        if not self._redis_away_until_s:
-            return count
-        return min(count, 1) if time.monotonic() >= self._redis_away_until_s else 0
-
     async def _wake(self, payments: Sequence[Payment]) -> Sequence[bool]:
-        return await self._send([Draft(one.id.bytes, lane=one.lane) for one in payments])
-
-    async def _send(self, wake_ups: Sequence[Draft]) -> Sequence[bool]:
-        """Send wake-ups; return for each whether Redis took it."""
-        if self._redis_away_until_s:  # this wake-up is the one that tries Redis
-            self._away_for(WAKE_TIMEOUT_S + AWAY_S)
-        taken = [True] * len(wake_ups)
-        try:
-            if BEFORE_WAKE.armed:
-                await BEFORE_WAKE.hit()
-            with Deadline(WAKE_TIMEOUT_S):
-                await self._producer.publish_many(wake_ups)
-        except StreamFull as error:
-            taken = [entry_id is not None for entry_id in error.published]
-        except (StreamError, TimeoutError) as error:
-            reason = str(error) or f"no answer in {WAKE_TIMEOUT_S:g} s"
-            log.debug("wake_ups_not_sent", count=len(wake_ups), reason=reason)
-            if not self._redis_away_until_s:
-                log.error("redis_lost", reason=reason)  # noqa: TRY400 - an outage, not a bug
-            self._away_for(AWAY_S)
-            return [False] * len(wake_ups)
-        if self._redis_away_until_s:
-            log.error("redis_back")
-        self._redis_away_until_s = 0.0
-        return taken
-
-    def _away_for(self, duration_s: float) -> None:
-        self._redis_away_until_s = time.monotonic() + duration_s
+        return await self._wake_ups.send([Draft(one.id.bytes, lane=one.lane) for one in payments])
 
 
 def _log_accepted(receipts: Sequence[IntakeReceipt | BaseException]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from okane.api import rate_limit
-from okane.intake import accept
+from okane.intake import wake_sending
 from okane.redis import provider_limit
 from tests.okane.charging import desk  # noqa: F401 - a fixture of several modules
 from tests.okane.faulty_proxy import client, way  # noqa: F401 - fixtures of several modules
@@ -24,7 +24,7 @@ def patience_with_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setattr(rate_limit, "TIMEOUT_S", PATIENCE_S)
     monkeypatch.setattr(provider_limit, "REDIS_PATIENCE_S", PATIENCE_S)
-    monkeypatch.setattr(accept, "WAKE_TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(wake_sending, "WAKE_TIMEOUT_S", PATIENCE_S)
 
 
 @pytest.fixture

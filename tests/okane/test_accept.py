@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from structlog.testing import capture_logs
 
-from okane.intake import accept as accept_module
+from okane.intake import wake_sending
 from okane.intake.accept import IntakeReceipt, PaymentIntake
 from okane.lanes import payments_stream
 from okane.store import NewPayment, PaymentStore, SweepStore
@@ -60,7 +60,7 @@ async def due(database_url: str) -> set[UUID]:
 async def test_after_a_failed_wake_up_redis_is_left_alone_and_the_sweep_told_at_once(
     store: PaymentStore, queue: MemoryQueue, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accept_module, "AWAY_S", 3600)
+    monkeypatch.setattr(wake_sending, "AWAY_S", 3600)
     intake = PaymentIntake(store=store, producer=queue)
     queue.down = True
     first = await accepted(intake, new("first"))
@@ -75,20 +75,20 @@ async def test_after_a_failed_wake_up_redis_is_left_alone_and_the_sweep_told_at_
 async def test_redis_is_asked_again_and_used_when_it_answers(
     store: PaymentStore, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accept_module, "AWAY_S", 0)
+    monkeypatch.setattr(wake_sending, "AWAY_S", 0)
     intake = PaymentIntake(store=store, producer=queue)
     queue.down = True
     assert not (await accepted(intake, new("first"))).enqueued
     queue.down = False
     assert (await accepted(intake, new("second"))).enqueued
-    monkeypatch.setattr(accept_module, "AWAY_S", 3600)
+    monkeypatch.setattr(wake_sending, "AWAY_S", 3600)
     assert (await accepted(intake, new("third"))).enqueued
 
 
 async def test_an_outage_of_redis_is_two_lines_in_the_log(
     store: PaymentStore, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accept_module, "AWAY_S", 0)
+    monkeypatch.setattr(wake_sending, "AWAY_S", 0)
     intake = PaymentIntake(store=store, producer=queue)
     with capture_logs() as lines:
         for number, down in enumerate([False, True, True, False, False]):
@@ -108,12 +108,12 @@ async def test_a_full_lane_is_no_outage(store: PaymentStore) -> None:
 async def test_while_redis_is_silent_one_request_at_a_time_asks(
     store: PaymentStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accept_module, "WAKE_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(accept_module, "AWAY_S", 0)
+    monkeypatch.setattr(wake_sending, "WAKE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(wake_sending, "AWAY_S", 0)
     queue = Silent(payments_stream("test"))
     intake = PaymentIntake(store=store, producer=queue)
     await accepted(intake, new("finds out"))
-    monkeypatch.setattr(accept_module, "WAKE_TIMEOUT_S", 10)
+    monkeypatch.setattr(wake_sending, "WAKE_TIMEOUT_S", 10)
     asks = asyncio.ensure_future(accepted(intake, new("asks")))
     async with asyncio.timeout(10):
         while queue.asked < 2:
