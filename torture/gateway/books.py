@@ -1,4 +1,4 @@
-"""The books of the gateway: PaymentIntents and idempotency keys, in a journal of JSON lines.
+"""The books of the gateway: PaymentIntents, captures, voids, refunds and idempotency keys, in a journal of JSON lines.
 
 Promise: what an answer tells is in the journal before it is sent, and a line is written whole or was never answered for.
 A key makes one PaymentIntent, also after kill -9.
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-OPEN = ("processing", "requires_action")
+OPEN = ("processing", "requires_action", "requires_capture")
 ERROR = {"type": "card_error", "code": "card_declined", "decline_code": "generic_decline", "message": "declined"}
 
 
@@ -27,19 +27,37 @@ class Intent:
     currency: str
     status: str
     at_s: float
+    manual: bool = False
+    received: int | None = None  # None: all of it, once it succeeded
+    capture_before_s: float | None = None
 
     @property
     def captured(self) -> bool:
         return self.status == "succeeded"
 
+    @property
+    def received_minor(self) -> int:
+        """The money that has moved."""
+        if not self.captured:
+            return 0
+        return self.amount if self.received is None else self.received
+
     def to_json(self) -> dict[str, Any]:
         """Return it as Stripe shows it."""
+        card = {"capture_before": None if self.capture_before_s is None else int(self.capture_before_s)}
         action = {"type": "redirect_to_url", "redirect_to_url": {"url": f"https://bank.example/{self.ref}"}}
         return {
             "id": self.ref,
             "object": "payment_intent",
             "amount": self.amount,
-            "amount_received": self.amount if self.captured else 0,
+            "amount_received": self.received_minor,
+            "amount_capturable": self.amount if self.status == "requires_capture" else 0,
+            "capture_method": "manual" if self.manual else "automatic",
+            "latest_charge": {
+                "id": f"ch_{self.ref}",
+                "object": "charge",
+                "payment_method_details": {"type": "card", "card": card},
+            },
             "currency": self.currency,
             "status": self.status,
             "created": int(self.at_s),
@@ -47,6 +65,48 @@ class Intent:
             "last_payment_error": ERROR if self.status == "requires_payment_method" else None,
             "next_action": action if self.status == "requires_action" else None,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refund:
+    """One refund of a PaymentIntent. `key` is the idempotency key that made it."""
+
+    ref: str
+    key: str
+    operation_id: str
+    payment_id: str
+    intent: str
+    amount: int
+    currency: str
+    status: str
+    at_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as Stripe shows it."""
+        return {
+            "id": self.ref,
+            "object": "refund",
+            "amount": self.amount,
+            "currency": self.currency,
+            "payment_intent": self.intent,
+            "charge": f"ch_{self.intent}",
+            "status": self.status,
+            "created": int(self.at_s),
+            "metadata": {"operation_id": self.operation_id, "payment_id": self.payment_id},
+            "failure_reason": "expired_or_canceled_card" if self.status == "failed" else None,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """One capture or void (`kind`) of a PaymentIntent, and the money that it took or let go."""
+
+    kind: str
+    key: str
+    payment_id: str
+    amount: int
+    currency: str
+    at_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +125,7 @@ class Books:
         self._file = path.open("ab", buffering=0)
         self._intents: dict[str, Intent] = {}  # by reference, in the order of their making
         self._of_payment: dict[str, list[str]] = {}
+        self._refunds: dict[str, Refund] = {}
         self._keys: dict[str, Saved] = {}
         for line in read_lines(path):
             self._take(line)
@@ -96,12 +157,46 @@ class Books:
             yield intent
 
     def undecided(self) -> Sequence[Intent]:
-        """Return those that wait for their customer, or their bank."""
+        """Return those that wait for their customer, their bank, or their capture."""
         return [one for one in self._intents.values() if one.status in OPEN]
+
+    def find_refund(self, ref: str) -> Refund | None:
+        """Return a refund."""
+        return self._refunds.get(ref)
+
+    def refunds_of(self, intent: str) -> Sequence[Refund]:
+        """Return the refunds of a PaymentIntent, the newest first."""
+        return [one for one in reversed(self._refunds.values()) if one.intent == intent]
+
+    def refundable(self, intent: Intent) -> int:
+        """Return what is left of a PaymentIntent for refunds."""
+        return intent.received_minor - sum(one.amount for one in self.refunds_of(intent.ref) if one.status != "failed")
+
+    def pending_refunds(self) -> Sequence[Refund]:
+        """Return the refunds that a bank has not decided yet."""
+        return [one for one in self._refunds.values() if one.status == "pending"]
 
     def make(self, intent: Intent, saved: Saved) -> None:
         """Write a new PaymentIntent, and the answer under its key."""
         self._write({"intent": asdict(intent), "key": intent.key, "saved": asdict(saved)})
+
+    def take(self, intent: Intent, taken: Taken, saved: Saved) -> None:
+        """Write a capture or void: the PaymentIntent after it, and the answer under its key."""
+        self._write({"intent": asdict(intent), "key": taken.key, "saved": asdict(saved), "taken": asdict(taken)})
+
+    def refund(self, refund: Refund, saved: Saved) -> None:
+        """Write a new refund, and the answer under its key."""
+        self._write({"refund": asdict(refund), "key": refund.key, "saved": asdict(saved)})
+
+    def refuse(self, key: str, saved: Saved) -> None:
+        """Write the answer under the key of a request that did nothing."""
+        self._write({"key": key, "saved": asdict(saved)})
+
+    def decide_refund(self, ref: str, status: str) -> Refund:
+        """Write the outcome of a refund, and return it."""
+        refund = replace(self._refunds[ref], status=status)
+        self._write({"refund": asdict(refund)})
+        return refund
 
     def decide(self, ref: str, status: str) -> Intent:
         """Write the outcome of a PaymentIntent, and return it."""
@@ -118,10 +213,14 @@ class Books:
         self._take(line)
 
     def _take(self, line: Mapping[str, Any]) -> None:
-        intent = Intent(**line["intent"])
-        if intent.ref not in self._intents:
-            self._of_payment.setdefault(intent.payment_id, []).append(intent.ref)
-        self._intents[intent.ref] = intent
+        if "intent" in line:
+            intent = Intent(**line["intent"])
+            if intent.ref not in self._intents:
+                self._of_payment.setdefault(intent.payment_id, []).append(intent.ref)
+            self._intents[intent.ref] = intent
+        if "refund" in line:
+            refund = Refund(**line["refund"])
+            self._refunds[refund.ref] = refund
         if "saved" in line:
             self._keys[line["key"]] = Saved(**line["saved"])
 
@@ -144,9 +243,25 @@ def read_intents(path: Path) -> Sequence[Intent]:
     """Return all PaymentIntents of a journal, as they are in the end."""
     intents = {}
     for line in read_lines(path):
-        intent = Intent(**line["intent"])
-        intents[intent.ref] = intent
+        if "intent" in line:
+            intent = Intent(**line["intent"])
+            intents[intent.ref] = intent
     return list(intents.values())
+
+
+def read_refunds(path: Path) -> Sequence[Refund]:
+    """Return all refunds of a journal, as they are in the end."""
+    refunds = {}
+    for line in read_lines(path):
+        if "refund" in line:
+            refund = Refund(**line["refund"])
+            refunds[refund.ref] = refund
+    return list(refunds.values())
+
+
+def read_taken(path: Path) -> Sequence[Taken]:
+    """Return all captures and voids of a journal."""
+    return [Taken(**line["taken"]) for line in read_lines(path) if "taken" in line]
 
 
 def _ends_line(path: Path) -> bool:

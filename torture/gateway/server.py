@@ -1,6 +1,7 @@
 """The HTTP side of the gateway: Stripe's routes, the faults in force, and signed notices.
 
 POST /v1/payment_intents            form, Idempotency-Key: make and confirm, or repeat the first answer
+POST /v1/payment_intents/{id}/capture, /cancel; POST /v1/refunds, GET /v1/refunds[/{id}]: see `operations`
 GET  /v1/payment_intents/{id}       GET /v1/payment_intents?created[gte]=…   GET /v1/payment_intents/search?query=…
 GET  /control                       the behaviour in force; PUT with some of its fields changes those
 GET  /health
@@ -18,20 +19,20 @@ import random
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from urllib.parse import parse_qs
 
 import aiohttp
 from aiohttp import web
 
 from torture.gateway.books import ERROR, OPEN, Books, Intent, Saved
+from torture.gateway.operations import GatewayOperations, form_of
 
 MOST_LISTED = 100
 _SEARCHED = re.compile(r"metadata\['payment_id'\]:'([0-9a-f-]+)'")
 _SUCCEEDS = 0.7  # of what is decided later
-_DECIDED_S = (0.1, 2.0)
+DECIDED_S = (0.1, 2.0)
 _NOTICE_TIMEOUT = aiohttp.ClientTimeout(total=3)
 
 
@@ -46,10 +47,14 @@ class Behaviour:
     refuse: float = 0.01  # 500, nothing happens and nothing is kept
     fail: float = 0.0  # 500, although it charged; a repeat gets it, too
     silent: float = 0.0  # no answer, although it charged
+    decline_operation: float = 0.05  # a capture or refund
+    slow_refund: float = 0.2  # the bank decides later
+    failing_refund: float = 0.05  # it succeeds, and comes back later
     lose_notice: float = 0.1
     double_notice: float = 0.1
     latency_s: float = 0.02
     hang_s: float = 3.0
+    hold_s: float = 3_600.0  # until an authorization ends
 
 
 class Gateway:
@@ -57,11 +62,12 @@ class Gateway:
 
     def __init__(self, books: Books, *, notify: Sequence[str], secret: str, dice: random.Random) -> None:
         self.behaviour = Behaviour()
-        self._books = books
+        self.books = books
         self._notify = itertools.cycle(notify)
         self._secret = secret.encode()
-        self._dice = dice
+        self.dice = dice
         self._busy: set[str] = set()
+        self._operations = GatewayOperations(self)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def app(self) -> web.Application:
@@ -71,6 +77,7 @@ class Gateway:
         app.router.add_get("/v1/payment_intents", self._list)
         app.router.add_get("/v1/payment_intents/search", self._search)
         app.router.add_get("/v1/payment_intents/{ref}", self._retrieve)
+        self._operations.add_to(app)
         app.router.add_get("/control", self._show_control)
         app.router.add_put("/control", self._change_control)
         app.router.add_get("/health", self._health)
@@ -80,35 +87,42 @@ class Gateway:
     async def _running(self, _app: web.Application) -> AsyncIterator[None]:
         """Decide what an earlier life has left undecided."""
         self._http = aiohttp.ClientSession(timeout=_NOTICE_TIMEOUT)
-        for intent in self._books.undecided():
-            self._later(intent.ref)
+        for intent in self.books.undecided():
+            self._decide_later(intent)
+        for refund in self.books.pending_refunds():
+            self.later(self._operations.decide(refund.ref, "succeeded"))
         yield
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._http.close()
-        self._books.close()
+        self.books.close()
 
     async def _charge(self, request: web.Request) -> web.Response:
+        return await self.keyed(request, self._make)
+
+    async def keyed(self, request: web.Request, make: Callable[[str, str], Saved]) -> web.Response:
+        """Answer a POST: `make` gets its key and its body, once for each key."""
         body, key = (await request.read()).decode(), request.headers["Idempotency-Key"]
-        if self._roll(self.behaviour.limit):
+        if self.roll(self.behaviour.limit):
             return _error(429, "invalid_request_error", "rate_limit")
-        if self._roll(self.behaviour.refuse):
+        if self.roll(self.behaviour.refuse):
             return _error(500, "api_error", "")
-        saved = self._books.find_key(key)
+        asked = f"{request.path} {body}"
+        saved = self.books.find_key(key)
         if saved is not None:
             if key in self._busy:
                 return _error(409, "idempotency_error", "idempotency_key_in_use")
-            if saved.request != body:
+            if saved.request != asked:
                 return _error(400, "idempotency_error", "idempotency_key_reused")
             return _answer(saved, replayed=True)
-        saved = self._make(key, body)
+        saved = make(key, asked)
         self._busy.add(key)
         try:
-            await asyncio.sleep(self.behaviour.latency_s * self._dice.random() * 2)
+            await asyncio.sleep(self.behaviour.latency_s * self.dice.random() * 2)
         finally:
             self._busy.discard(key)
-        if self._roll(self.behaviour.silent):
+        if self.roll(self.behaviour.silent):
             await asyncio.sleep(self.behaviour.hang_s)
             if request.transport is not None:
                 request.transport.abort()
@@ -116,9 +130,10 @@ class Gateway:
 
     def _make(self, key: str, body: str) -> Saved:
         """Make a PaymentIntent; return the answer, which is written with it."""
-        form = {name: values[-1] for name, values in parse_qs(body).items()}
-        roll, chances = self._dice.random(), self.behaviour
-        status = "succeeded"
+        form = form_of(body)
+        manual = form.get("capture_method") == "manual"
+        roll, chances = self.dice.random(), self.behaviour
+        status = "requires_capture" if manual else "succeeded"
         if roll < chances.decline:
             status = "requires_payment_method"
         elif roll < chances.decline + chances.action:
@@ -133,37 +148,60 @@ class Gateway:
             currency=form["currency"],
             status=status,
             at_s=time.time(),
+            manual=manual,
+            capture_before_s=time.time() + chances.hold_s if manual else None,
         )
         shown = intent.to_json()
-        if self._roll(chances.fail):
+        if self.roll(chances.fail):
             saved = Saved(body, 500, json.dumps({"error": {"type": "api_error", "message": "broken"}}))
         elif status == "requires_payment_method":
             saved = Saved(body, 402, json.dumps({"error": {**ERROR, "payment_intent": shown}}))
         else:
             saved = Saved(body, 200, json.dumps(shown))
-        self._books.make(intent, saved)
+        self.books.make(intent, saved)
         if status in OPEN:
-            self._later(intent.ref)
+            self._decide_later(intent)
         return saved
 
-    def _later(self, ref: str) -> None:
-        """Let the customer, or the bank, decide after a while."""
-        task = asyncio.get_running_loop().create_task(self._decide(ref, self._dice.uniform(*_DECIDED_S)))
+    def later(self, acting: Coroutine[None, None, None]) -> None:
+        """Run something beside the requests."""
+        task = asyncio.get_running_loop().create_task(acting)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def _decide_later(self, intent: Intent) -> None:
+        """Let the customer, or the bank, decide after a while; an authorization ends in its time."""
+        if intent.status == "requires_capture":
+            self.later(self._end(intent.ref, (intent.capture_before_s or 0.0) - time.time()))
+        else:
+            self.later(self._decide(intent.ref, self.dice.uniform(*DECIDED_S)))
+
+    async def _end(self, ref: str, after_s: float) -> None:
+        """End an authorization that was neither captured nor let go."""
+        await asyncio.sleep(after_s)
+        intent = self.books.find(ref)
+        if intent is not None and intent.status == "requires_capture":
+            await self.tell("payment_intent.canceled", self.books.decide(ref, "canceled").to_json())
+
     async def _decide(self, ref: str, after_s: float) -> None:
         await asyncio.sleep(after_s)
-        succeeds = self._roll(_SUCCEEDS)
-        intent = self._books.decide(ref, "succeeded" if succeeds else "requires_payment_method")
-        if self._roll(self.behaviour.lose_notice):
+        intent = self.books.find(ref)
+        if intent is None or intent.status not in OPEN:  # canceled meanwhile
             return
-        event = {
-            "id": f"evt_{secrets.token_hex(8)}",
-            "type": f"payment_intent.{'succeeded' if succeeds else 'payment_failed'}",
-            "data": {"object": intent.to_json()},
-        }
-        for _ in range(2 if self._roll(self.behaviour.double_notice) else 1):
+        succeeds = self.roll(_SUCCEEDS)
+        status = "requires_capture" if intent.manual else "succeeded"
+        intent = self.books.decide(ref, status if succeeds else "requires_payment_method")
+        if succeeds and intent.manual:
+            self._decide_later(intent)
+        kind = "amount_capturable_updated" if intent.manual else "succeeded"
+        await self.tell(f"payment_intent.{kind if succeeds else 'payment_failed'}", intent.to_json())
+
+    async def tell(self, kind: str, about: Mapping[str, object]) -> None:
+        """Send a notice: never, once or twice."""
+        if self.roll(self.behaviour.lose_notice):
+            return
+        event = {"id": f"evt_{secrets.token_hex(8)}", "type": kind, "data": {"object": about}}
+        for _ in range(2 if self.roll(self.behaviour.double_notice) else 1):
             await self._send(json.dumps(event).encode())
 
     async def _send(self, body: bytes) -> None:
@@ -176,13 +214,13 @@ class Gateway:
                 await answer.read()
 
     async def _retrieve(self, request: web.Request) -> web.Response:
-        intent = self._books.find(request.match_info["ref"])
+        intent = self.books.find(request.match_info["ref"])
         if intent is None:
             return _error(404, "invalid_request_error", "resource_missing")
         return _json(200, intent.to_json())
 
     async def _list(self, request: web.Request) -> web.Response:
-        newest = self._books.newest(int(request.query["created[gte]"]))
+        newest = self.books.newest(int(request.query["created[gte]"]))
         after = request.query.get("starting_after")
         if after is not None:
             newest = itertools.islice(itertools.dropwhile(lambda one: one.ref != after, newest), 1, None)
@@ -192,7 +230,7 @@ class Gateway:
 
     async def _search(self, request: web.Request) -> web.Response:
         asked = _SEARCHED.fullmatch(request.query["query"])
-        found = [] if asked is None else [one.to_json() for one in self._books.of_payment(asked[1])]
+        found = [] if asked is None else [one.to_json() for one in self.books.of_payment(asked[1])]
         return _json(200, {"object": "search_result", "data": found, "has_more": False})
 
     async def _show_control(self, _request: web.Request) -> web.Response:
@@ -206,10 +244,11 @@ class Gateway:
         return _json(200, asdict(self.behaviour))
 
     async def _health(self, _request: web.Request) -> web.Response:
-        return _json(200, dict(self._books.counts()))
+        return _json(200, dict(self.books.counts()))
 
-    def _roll(self, chance: float) -> bool:
-        return self._dice.random() < chance
+    def roll(self, chance: float) -> bool:
+        """Return True with this chance."""
+        return self.dice.random() < chance
 
 
 async def serve(

@@ -217,6 +217,7 @@ def read_gateway_charges(journal: Path) -> Sequence[Charge]:
             amount_minor=intent.amount,
             currency=intent.currency.upper(),
             captured=intent.captured,
+            held=intent.manual and intent.status != "requires_payment_method",
             at_s=intent.at_s,
             provider="stripe",
         )

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from okane.operation import OperationKind
 from okane.store.history import OperationEventRow, OperationRow
+from torture.gateway.books import read_refunds, read_taken
 
-__all__ = ["Move", "OperationEventRow", "OperationHistory", "OperationRequest", "OperationRow"]
+__all__ = [
+    "Move",
+    "OperationEventRow",
+    "OperationHistory",
+    "OperationRequest",
+    "OperationRow",
+    "read_gateway_moves",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,3 +64,37 @@ class OperationHistory:
     moves: Sequence[Move] = ()
     rows: Mapping[str, OperationRow] = field(default_factory=dict)
     events: Mapping[str, Sequence[OperationEventRow]] = field(default_factory=dict)
+
+
+def read_gateway_moves(journal: Path) -> Sequence[Move]:
+    """Return the captures, voids and refunds of the gateway's journal, as they are in the end.
+
+    A key is the id of its operation, and after a manual retry a number more.
+    """
+    taken = [
+        Move(
+            made_by=one.key.partition(":")[0],
+            payment_id=one.payment_id,
+            kind=OperationKind(one.kind),
+            amount_minor=one.amount,
+            currency=one.currency.upper(),
+            moved=True,
+            at_s=one.at_s,
+            provider="stripe",
+        )
+        for one in read_taken(journal)
+    ]
+    refunds = [
+        Move(
+            made_by=one.operation_id,
+            payment_id=one.payment_id,
+            kind=OperationKind.REFUND,
+            amount_minor=one.amount,
+            currency=one.currency.upper(),
+            moved=one.status == "succeeded",
+            at_s=one.at_s,
+            provider="stripe",
+        )
+        for one in read_refunds(journal)
+    ]
+    return [*taken, *refunds]
