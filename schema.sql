@@ -86,6 +86,9 @@ CREATE TABLE payment_events (
     operation_id uuid,                                   -- the operation that was requested or has ended
     PRIMARY KEY (payment_id, version)
 );
+-- For the statement of a day. Rows are appended in the order of time: an entry for each megabyte of them is enough, and an
+-- insert changes none.
+CREATE INDEX payment_events_at ON payment_events USING brin (at) WITH (autosummarize = on);
 
 -- Captures, voids and refunds. One row each, with the life cycle of a payment; okane/operation.py has the transitions. Its
 -- request and its outcome also change its payment, in the same statement. `sweep_at` is set while it is open.
@@ -202,6 +205,18 @@ CREATE TABLE disputes (
 );
 CREATE INDEX disputes_payment ON disputes (payment_id);
 CREATE INDEX disputes_account ON disputes (account_id, id);
+
+-- The last comparison of a day with the provider's own list (`okane reconcile`).
+CREATE TABLE reconciliations (
+    provider    text        NOT NULL,
+    day         date        NOT NULL,                    -- UTC
+    ran_at      timestamptz NOT NULL DEFAULT now(),
+    listed      bigint      NOT NULL,                    -- the provider's records of the day
+    compared    bigint      NOT NULL,                    -- our movements of money of the day
+    differences jsonb       NOT NULL,                    -- the number that is left, by kind
+    fees        jsonb       NOT NULL,                    -- by currency, in minor units, where the provider tells them
+    PRIMARY KEY (provider, day)
+);
 
 -- The position of the sweep, by lane: no row with an older id is unsettled and on the happy path.
 CREATE TABLE sweep_cursors (

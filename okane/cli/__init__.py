@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, str] = {
     "bench": "Measure okane and alternatives on this machine. In a checkout only; `--help` lists the options.",
     "dead": "List, replay and purge dead letters: payments that were given up.",
     "review": "List and decide payments that need a review by a human.",
+    "report": "Print the statement of a day (UTC): charges, captures and refunds by provider and currency.",
     "providers": "List the payment providers; switch one on, to draining, or off.",
     "keys": "Create, list, revoke and rotate API keys.",
     "webhooks": "Add, list, test, pause and delete webhook endpoints; redeliver events, and recover after an outage.",

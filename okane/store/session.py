@@ -69,6 +69,16 @@ BITMAP_ONLY = {
     "plan_cache_mode": "force_generic_plan",
 }
 
+# Rows in a span of time are found by a BRIN index, which is read as a bitmap; each leads to others by their ids. Hash and
+# merge joins would read a whole table for a few minutes of it.
+BY_TIME = {
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "plan_cache_mode": "force_custom_plan",
+    "jit": "off",
+}
+
 ROWS_AT_ONCE = 20
 MIN_SETUP_S = 2.0  # to connect: a server that is busy needs longer for that than for a short statement
 IDLE_TIMEOUT_MS = 2000  # a process that is stopped or cut off between two statements must not keep its locks
@@ -87,6 +97,7 @@ class Session:
         index_only: bool = False,
         in_order: bool = False,
         bitmap_only: bool = False,
+        by_time: bool = False,
     ) -> None:
         self._url = url
         self._name = name
@@ -96,6 +107,7 @@ class Session:
             "lock_timeout": str(LOCK_TIMEOUT_MS),
             "idle_in_transaction_session_timeout": str(IDLE_TIMEOUT_MS),
             **(IN_ORDER if in_order else INDEX_ONLY if index_only else BITMAP_ONLY if bitmap_only else {}),
+            **(BY_TIME if by_time else {}),
         }
         self._lock = asyncio.Lock()
         self._connection: psycopg.AsyncConnection[Row] | None = None

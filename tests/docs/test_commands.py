@@ -21,6 +21,7 @@ DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "docs" / "console.md",
     ROOT / "docs" / "providers.md",
+    ROOT / "docs" / "reconcile.md",
     ROOT / "docs" / "webhooks.md",
     *sorted((ROOT / "docs").glob("operations*.md")),
     DEPLOY / "README.md",

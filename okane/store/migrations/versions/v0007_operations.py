@@ -12,6 +12,11 @@ def upgrade() -> None:
     op.execute(TABLES)
     with op.get_context().autocommit_block():
         op.execute("ALTER TABLE payments VALIDATE CONSTRAINT payments_status_check")
+        # A build that was stopped leaves an index that is not valid: a repeat must not take it for the whole one.
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS payment_events_at")
+        op.execute(
+            "CREATE INDEX CONCURRENTLY payment_events_at ON payment_events USING brin (at) WITH (autosummarize = on)"
+        )
 
 
 TABLES = """
@@ -134,4 +139,14 @@ CREATE TABLE IF NOT EXISTS disputes (
 );
 CREATE INDEX IF NOT EXISTS disputes_payment ON disputes (payment_id);
 CREATE INDEX IF NOT EXISTS disputes_account ON disputes (account_id, id);
+CREATE TABLE IF NOT EXISTS reconciliations (
+    provider    text        NOT NULL,
+    day         date        NOT NULL,
+    ran_at      timestamptz NOT NULL DEFAULT now(),
+    listed      bigint      NOT NULL,
+    compared    bigint      NOT NULL,
+    differences jsonb       NOT NULL,
+    fees        jsonb       NOT NULL,
+    PRIMARY KEY (provider, day)
+);
 """

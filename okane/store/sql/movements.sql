@@ -1,0 +1,62 @@
+-- name: movement
+-- The movements of money in a span of time, by the events that wrote them: a charge that succeeded or was decided to have, a
+-- capture, a refund, and a refund that failed after it had succeeded. The entries of the events are found by time, and each
+-- leads to its payment. Not a statement: others include it.
+FROM payment_events e
+JOIN payments p ON p.id = e.payment_id
+LEFT JOIN operations o ON o.id = e.operation_id
+WHERE e.at >= %(begin)s::timestamptz AND e.at < %(end)s::timestamptz
+  AND (e.event IN ('success', 'resolved') AND e.status = 'success' AND e.operation_id IS NULL
+       OR e.event IN ('captured', 'refunded')
+       OR e.event = 'refund_failed' AND EXISTS (
+           SELECT FROM payment_events before
+           WHERE before.payment_id = e.payment_id AND before.version < e.version AND before.event = 'refunded'
+             AND before.operation_id = e.operation_id))
+  AND (%(provider)s::text IS NULL OR coalesce(p.provider, '') = %(provider)s::text)
+
+-- name: kind
+-- Not a statement: others include it.
+CASE e.event WHEN 'captured' THEN 'capture' WHEN 'refunded' THEN 'refund' WHEN 'refund_failed' THEN 'refund_reversal'
+             ELSE 'charge' END
+
+-- name: totals
+-- Number and sum of the movements, by kind, provider and currency.
+SELECT {kind}, p.provider, p.currency, count(*), sum(coalesce(o.amount_minor, p.amount_minor))
+{movement}
+GROUP BY 1, 2, 3
+
+-- name: each
+-- The movements one by one, in the order of time, from after a position on.
+SELECT {kind}, e.at, e.version, p.id, o.id, p.account_id, p.provider, p.currency,
+       coalesce(o.amount_minor, p.amount_minor), CASE WHEN {kind} IN ('charge', 'capture') THEN p.provider_ref
+                                                      ELSE o.provider_ref END
+{movement}
+  AND (e.at, e.payment_id, e.version)
+      > (%(after_at)s::timestamptz, %(after_id)s::uuid, %(after_version)s::integer)
+ORDER BY e.at, e.payment_id, e.version
+LIMIT %(limit)s::bigint
+
+-- name: of_day
+-- The results of the comparisons of a day, by provider.
+SELECT provider, day, ran_at, listed, compared, differences, fees
+FROM reconciliations
+WHERE day = %(day)s::date
+
+-- name: keep
+-- Keep the result of a comparison in place of the one before.
+INSERT INTO reconciliations AS r (provider, day, listed, compared, differences, fees)
+VALUES (%(provider)s, %(day)s, %(listed)s, %(compared)s, %(differences)s::jsonb, %(fees)s::jsonb)
+ON CONFLICT (provider, day) DO UPDATE
+SET ran_at = now(), listed = excluded.listed, compared = excluded.compared, differences = excluded.differences,
+    fees = excluded.fees
+
+-- name: differences
+-- The number of differences that the last comparison of each of the last days left, by provider and kind.
+SELECT r.provider, d.key, sum(d.value::bigint)::bigint
+FROM reconciliations r
+CROSS JOIN LATERAL jsonb_each_text(r.differences) AS d
+WHERE r.day >= (now() AT TIME ZONE 'UTC')::date - %(days)s::integer
+GROUP BY 1, 2
+
+-- name: now
+SELECT now()
