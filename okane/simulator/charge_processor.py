@@ -9,14 +9,15 @@ from __future__ import annotations
 import random
 import secrets
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 
 from okane.simulator.journal import Charge, Journal
 from okane.simulator.options import MAGIC_AMOUNTS, Act, Behaviour
 
 _ACTS = tuple(Act)
-_CAPTURES = frozenset(
+# The acts that execute the request.
+CAPTURES = frozenset(
     {Act.SUCCESS, Act.ERROR_500_AFTER_CHARGE, Act.GARBAGE, Act.TIMEOUT_AFTER_CHARGE, Act.RESET_AFTER_CHARGE}
 )
 
@@ -29,6 +30,7 @@ class ChargeRequest:
     payment_id: str
     amount: int  # minor units
     currency: str
+    is_manual: bool = False  # it only authorizes, and waits for a capture
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +83,8 @@ class ChargeProcessor:
         self.calls += 1
         if (known := self.journal.find(request.key)) is not None:
             return await self._repeat(known, request)
-        act, code = self._draw(request.amount)
-        if act is not Act.DECLINE and act not in _CAPTURES:
+        act, code = self.draw(request.amount)
+        if act is not Act.DECLINE and act not in CAPTURES:
             return NotRecorded(act)
         return Recorded(await self._keep(request, declined=act is Act.DECLINE, code=code), act)
 
@@ -92,15 +94,18 @@ class ChargeProcessor:
         return Recorded(await self._keep(request)) if known is None else await self._repeat(known, request)
 
     async def _keep(self, request: ChargeRequest, *, declined: bool = False, code: str = "") -> Charge:
+        now = datetime.now(UTC)
+        ends_at = now + timedelta(seconds=self.behaviour.authorization_s)
         charge = Charge(
             key=request.key,
             payment_id=request.payment_id,
             amount=request.amount,
             currency=request.currency,
-            status="declined" if declined else "captured",
+            status="declined" if declined else "authorized" if request.is_manual else "captured",
             provider_ref=f"ch_{secrets.token_hex(12)}",
-            at=datetime.now(UTC).isoformat(),
+            at=now.isoformat(),
             code=code or None,
+            capture_before=ends_at.isoformat() if request.is_manual else None,
         )
         await self.journal.append(charge)
         return charge
@@ -115,10 +120,11 @@ class ChargeProcessor:
         return charge
 
     def summary(self) -> dict[str, int]:
-        """Return counts: keys, charged and declined of the journal, the others since this process started."""
+        """Return counts: keys, charged, authorized and declined of the journal, the others since this process started."""
         return {
             "keys": len(self.journal),
             "charged": self.journal.counts["captured"],
+            "authorized": self.journal.counts["authorized"],
             "declined": self.journal.counts["declined"],
             "calls": self.calls,
             "duplicates_suppressed": self.repeats,
@@ -127,14 +133,16 @@ class ChargeProcessor:
         }
 
     async def _repeat(self, known: Charge, request: ChargeRequest) -> Recorded | Conflict:
-        if not known.same_request(payment_id=request.payment_id, amount=request.amount, currency=request.currency):
+        same = known.same_request(payment_id=request.payment_id, amount=request.amount, currency=request.currency)
+        if not same or known.is_manual != request.is_manual:
             self.conflicts += 1
             return Conflict()
         self.repeats += 1
         await self.journal.durable()  # the first call may still be waiting for its fsync
         return Recorded(known)
 
-    def _draw(self, amount: int) -> tuple[Act, str]:
+    def draw(self, amount: int) -> tuple[Act, str]:
+        """Return the act for a call about this amount, and the code of a decline."""
         if self.behaviour.magic_amounts and (magic := MAGIC_AMOUNTS.get(amount % 10_000)) is not None:
             return magic
         act = self._dice.choices(_ACTS, cum_weights=self._cumulative_weights)[0]

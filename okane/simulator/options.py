@@ -50,6 +50,12 @@ MAGIC_AMOUNTS: Mapping[int, tuple[Act, str]] = {
     5008: (Act.HELD_BACK, ""),
 }
 
+# The same for refunds: the status at first, and the one after `refund_delay_s`.
+MAGIC_REFUNDS: Mapping[int, tuple[str, str | None]] = {
+    6001: ("pending", "succeeded"),
+    6002: ("pending", "failed"),
+    6003: ("succeeded", "failed"),
+}
 
 _LARGEST = 1e9  # of a weight, of seconds: timers overflow somewhere beyond it
 
@@ -83,14 +89,21 @@ class Behaviour:
     hang_s: float = _option(30.0, "seconds that a time-out holds the request before its connection is closed")
     lookup_lag_ms: float = _option(0, "milliseconds for which look-ups do not see a new charge (consistency lag)")
     magic_amounts: bool = _option(False, "the last four digits of an amount select the act, see MAGIC_AMOUNTS")
+    authorization_s: float = _option(604_800.0, "seconds until an authorization ends that is not captured")
+    pending_refunds: float = _option(0.0, "share of the refunds, 0 to 1, that are decided after refund_delay_s")
+    failing_refunds: float = _option(0.0, "share of the refunds, 0 to 1, that fail after refund_delay_s")
+    refund_delay_s: float = _option(1.0, "seconds after which a refund is decided, or fails")
+    fee_bps: float = _option(0.0, "fee of a charge in hundredths of a percent, in the list of records")
 
     def __post_init__(self) -> None:
         for act in Act:
             _check_number(act.value, getattr(self, act.value))
         if not sum(self.weights):
             raise ValueError("at least one weight must be above 0")
-        for name in ("hang_s", "lookup_lag_ms"):
+        for name in ("hang_s", "lookup_lag_ms", "authorization_s", "refund_delay_s", "fee_bps"):
             _check_number(name, getattr(self, name))
+        for name in ("pending_refunds", "failing_refunds"):
+            _check_number(name, getattr(self, name), most=1)
         if self.retry_after is not None and (type(self.retry_after) is not int or self.retry_after < 0):
             raise ValueError("retry_after must be a whole number of seconds >= 0, or null")
         if not isinstance(self.magic_amounts, bool):
@@ -155,6 +168,6 @@ class SimulatorOptions(Behaviour):
         return Behaviour(**{f.name: getattr(self, f.name) for f in fields(Behaviour)})
 
 
-def _check_number(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LARGEST:
-        raise ValueError(f"{name} must be a number from 0 to {_LARGEST:g}, not {value!r}")
+def _check_number(name: str, value: object, *, most: float = _LARGEST) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        raise ValueError(f"{name} must be a number from 0 to {most:g}, not {value!r}")

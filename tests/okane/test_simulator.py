@@ -78,6 +78,7 @@ async def test_a_key_is_charged_once_and_every_repeat_gets_the_first_result(jour
     assert summary == {
         "keys": 1,
         "charged": 1,
+        "authorized": 0,
         "declined": 0,
         "calls": 50,
         "duplicates_suppressed": 49,
