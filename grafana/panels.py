@@ -36,6 +36,7 @@ COLOURS = {
     "processing": "blue",
     "requires_action": "semi-dark-yellow",
     "submitted": "dark-blue",
+    "authorized": "light-green",
 }
 
 Panel = timeseries.Panel | stat.Panel | table.Panel | heatmap.Panel

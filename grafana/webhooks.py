@@ -17,6 +17,7 @@ TYPES = {
     "payment.review_required": COLOURS["needs_review"],
     "payment.action_required": COLOURS["requires_action"],
     "payment.submitted": COLOURS["submitted"],
+    "payment.authorized": COLOURS["authorized"],
 }
 OUTCOMES = {"delivered": GREEN, "timeout": "purple", "connect": RED, "guard": "dark-blue"}
 

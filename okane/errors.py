@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
+
+# Why a capture, void or refund is refused.
+RefusalCode = Literal[
+    "capture_exceeds_authorized",
+    "refund_exceeds_captured",
+    "currency_mismatch",
+    "payment_not_authorized",
+    "payment_not_captured",
+    "operation_in_progress",
+]
 
 
 class OkaneError(Exception):
@@ -36,11 +47,12 @@ class TooManyTests(OkaneError):
 
 
 class IdempotencyKeyReused(OkaneError):
-    """The idempotency key belongs to a different payment."""
+    """The idempotency key belongs to a different payment, or to another object of this kind (`what`) and id."""
 
-    def __init__(self, payment_id: UUID) -> None:
-        super().__init__(f"the idempotency key belongs to payment {payment_id}, whose request was different")
-        self.payment_id = payment_id
+    def __init__(self, id_: UUID, *, what: str = "payment") -> None:
+        super().__init__(f"the idempotency key belongs to {what} {id_}, whose request was different")
+        self.payment_id = id_
+        self.what = what
 
 
 class TimeOutOfRange(OkaneError):
@@ -55,22 +67,35 @@ class PaymentNotFound(OkaneError):
     """The caller's account has no such payment."""
 
 
-class StatusConflict(OkaneError):
-    """The payment's status does not allow the action."""
+class OperationNotFound(OkaneError):
+    """The caller's account has no such capture, void or refund."""
 
-    def __init__(self, status: str, action: str) -> None:
-        super().__init__(f"a payment that is {status} cannot be {action}{_AT_PROVIDER.get(status, '')}")
+
+class OperationRefused(OkaneError):
+    """A capture, void or refund is refused, and nothing was changed. `limit`: the most that is possible, in minor units."""
+
+    def __init__(self, code: RefusalCode, message: str, limit: int | None = None) -> None:
+        super().__init__(message)
+        self.code: RefusalCode = code
+        self.message = message
+        self.limit = limit
+
+
+class StatusConflict(OkaneError):
+    """The status of the payment, or of the operation of this kind (`what`), does not allow the action."""
+
+    def __init__(self, status: str, action: str, *, what: str = "payment") -> None:
+        super().__init__(f"a {what} that is {status} cannot be {action}{_AT_PROVIDER.get(status, '')}")
         self.status = status
+        self.what = what
 
 
 class VersionConflict(StatusConflict):
-    """The payment has changed since the version that the action was decided by."""
+    """The payment or operation has changed since the version that the action was decided by."""
 
-    def __init__(self, status: str, action: str, *, seen: int, version: int) -> None:
-        super().__init__(status, action)
-        self.args = (
-            f"the payment has changed: it was decided by version {seen}, and is {status} in version {version}",
-        )
+    def __init__(self, status: str, action: str, *, seen: int, version: int, what: str = "payment") -> None:
+        super().__init__(status, action, what=what)
+        self.args = (f"the {what} has changed: it was decided by version {seen}, and is {status} in version {version}",)
 
 
 _AT_PROVIDER = {

@@ -6,7 +6,7 @@ The statements in `okane/store` repeat the table of transitions in SQL; a test c
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -97,9 +97,8 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.UNKNOWN: frozenset({Status.PROCESSING, Status.NEEDS_REVIEW}),
     Status.REQUIRES_ACTION: frozenset({Status.PROCESSING, Status.NEEDS_REVIEW}),
     Status.SUBMITTED: frozenset({Status.PROCESSING, Status.NEEDS_REVIEW}),
-    Status.AUTHORIZED: frozenset(
-        {Status.SUCCESS, Status.CANCELED, Status.NEEDS_REVIEW}
-    ),  # by a capture or void that succeeded
+    # By a capture or a void that succeeded.
+    Status.AUTHORIZED: frozenset({Status.SUCCESS, Status.CANCELED, Status.NEEDS_REVIEW}),
     Status.SUCCESS: frozenset(),
     Status.FAILED_FINAL: frozenset({Status.PENDING, Status.NEEDS_REVIEW}),
     Status.CANCELED: frozenset({Status.NEEDS_REVIEW}),
@@ -153,6 +152,26 @@ class Payment:
     next_action: NextAction | None = None
     payment_method: str | None = None
     return_url: str | None = None
+    manual_capture: bool | None = None
+    capture_before: datetime | None = None
+    amount_captured: int | None = None
+    amount_refunded: int | None = None
+    refund_reserved: int | None = None
+    open_operation: UUID | None = None
+    candidates: Sequence[str] | None = None
+    soft_fallback: bool | None = None
+
+    @property
+    def captured_minor(self) -> int:
+        """The amount that was captured: money that has moved, before refunds."""
+        if self.status is not Status.SUCCESS:
+            return 0
+        return self.amount_minor if self.amount_captured is None else self.amount_captured
+
+    @property
+    def refundable_minor(self) -> int:
+        """The most that a new refund may take: the captured amount without refunds that are open or succeeded."""
+        return self.captured_minor - (self.refund_reserved or 0)
 
 
 @value
@@ -171,6 +190,9 @@ class NewPayment:
     payment_method: str | None = None
     return_url: str | None = None
     requested_provider: str | None = None
+    manual_capture: bool | None = None
+    candidates: Sequence[str] | None = None
+    soft_fallback: bool | None = None
 
 
 def pending_payment(new: NewPayment, payment_id: UUID, created_at: datetime) -> Payment:
@@ -194,4 +216,7 @@ def pending_payment(new: NewPayment, payment_id: UUID, created_at: datetime) -> 
         expires_at=new.expires_at,
         payment_method=new.payment_method,
         return_url=new.return_url,
+        manual_capture=new.manual_capture,
+        candidates=new.candidates,
+        soft_fallback=new.soft_fallback,
     )

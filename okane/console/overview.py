@@ -19,6 +19,7 @@ _WAITING = (
     Status.UNKNOWN,
     Status.REQUIRES_ACTION,
     Status.SUBMITTED,
+    Status.AUTHORIZED,
     Status.NEEDS_REVIEW,
 )
 

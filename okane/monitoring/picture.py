@@ -106,6 +106,7 @@ class Picture:
     needs_review: int | None
     requires_action: int | None
     submitted: int | None
+    authorized: int | None
     oldest_due_s: float | None
     providers: Sequence[ProviderRow]
     webhooks: WebhookRow | None  # None: no endpoint was ever made, or Postgres is away
@@ -148,6 +149,7 @@ def build_picture(before: Observation, after: Observation) -> Picture:
         needs_review=None if waiting is None else waiting.get(Status.NEEDS_REVIEW, 0),
         requires_action=None if waiting is None else waiting.get(Status.REQUIRES_ACTION, 0),
         submitted=None if waiting is None else waiting.get(Status.SUBMITTED, 0),
+        authorized=None if waiting is None else waiting.get(Status.AUTHORIZED, 0),
         oldest_due_s=None if after.oldest_due is None else after.oldest_due.total_seconds(),
         providers=_providers(after),
         webhooks=_webhooks(after, growth),

@@ -26,9 +26,17 @@ _STATUS, _METADATA, _NEXT_ACTION = map(_PAYMENT.index, ("status", "metadata", "n
 _EVENT_STATUS = _EVENT.index("status")
 WIDTH = len(_PAYMENT)  # where the other columns of a statement that returns payments begin
 
-_TYPES = {"str": "text", "int": "bigint", "bytes": "bytea", "datetime": "timestamptz", "Mapping[str, str]": "jsonb"}
+_TYPES = {
+    "str": "text",
+    "int": "bigint",
+    "bool": "boolean",
+    "bytes": "bytea",
+    "datetime": "timestamptz",
+    "Mapping[str, str]": "jsonb",
+    "Sequence[str]": "text",  # joined: Postgres has no arrays of arrays of different lengths
+}
 _NEW = {field.name: _TYPES[str(field.type).removesuffix(" | None")] for field in dataclasses.fields(NewPayment)}
-_PLAIN = [name for name in _NEW if name != "metadata"]
+_PLAIN = [name for name in _NEW if name not in ("metadata", "candidates")]
 
 METADATA = "p.metadata::text"
 _AS_TEXT = {"metadata": METADATA, "next_action": "p.next_action::text"}
@@ -37,6 +45,7 @@ LISTS: Mapping[str, LiteralString] = {
     "payment": ", ".join(_AS_TEXT.get(name, f"p.{name}") for name in _PAYMENT),
     "event": ", ".join(f"e.{name}" for name in _EVENT),
     "new": ", ".join(_NEW),
+    "new_values": ", ".join(f"w.{name}" for name in _NEW).replace("w.candidates", "string_to_array(w.candidates, ',')"),
     "new_arrays": ", ".join(f"%({name})s::{type_name}[]" for name, type_name in _NEW.items()),
 }
 
@@ -44,6 +53,7 @@ LISTS: Mapping[str, LiteralString] = {
 def new_columns(news: Sequence[NewPayment]) -> dict[str, Any]:
     """Return the parameters of `{new_arrays}`: a list for each column."""
     columns: dict[str, Any] = {name: [getattr(new, name) for new in news] for name in _PLAIN}
+    columns["candidates"] = [None if new.candidates is None else ",".join(new.candidates) for new in news]
     columns["metadata"] = [json.dumps(dict(new.metadata)) if new.metadata else "{}" for new in news]
     return columns
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from okane.operation import Operation, OperationCall, OperationStatus
+from okane.operation import Operation, OperationCall, OperationKind, OperationStatus
 from okane.payment import Payment
 from streams.values import value
 
@@ -64,6 +65,51 @@ class OperationSettlement:
     decline_code: str | None = None
     reason: str | None = None
     delay: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OperationWakeUp:
+    """An operation to add to its lane's stream. `scheduled`: for a late look-up, not a lost wake-up."""
+
+    operation_id: UUID
+    lane: str
+    scheduled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LateOperationLookUp:
+    """The look-up of a closed operation. `open_s`: how long its late look-ups have had no result. `begun_at` is the
+    database's time."""
+
+    operation: Operation
+    payment: Payment
+    open_s: float
+    begun_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationFilter:
+    """A filter of an account's operations; the default is all. `from` is inclusive, `before` exclusive.
+
+    A list begins with the newest, or with `ascending` with the oldest.
+    """
+
+    ascending: bool = False
+    kinds: frozenset[OperationKind] = frozenset()
+    statuses: frozenset[OperationStatus] = frozenset()
+    payment_id: UUID | None = None
+    currency: str | None = None
+    created_from: datetime | None = None
+    created_before: datetime | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OperationPage:
+    """A page of operations. `after` is the id where the next page begins, None after the last page."""
+
+    operations: Sequence[Operation]
+    after: UUID | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -312,6 +312,7 @@ class PaymentStore(RareTransitionStore):
                 "providers": [one.provider for one in ordered],
                 "attempt_refs": [one.attempt_ref for one in ordered],
                 "next_actions": [_json(one.next_action) for one in ordered],
+                "captures_before": [one.capture_before for one in ordered],
                 "latencies_ms": [milliseconds(one.latency) for one in ordered],
                 "actor": self._actor,
                 "grace_ms": milliseconds(self._grace),

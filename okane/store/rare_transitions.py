@@ -32,9 +32,9 @@ class RareTransitionStore:
 
     async def record_late(self, settlement: Settlement, *, once: bool = False) -> Status | None:
         """Record the outcome of an attempt that had lost the payment. Return the payment's status after it, None if there is
-        no such payment. With `once`, a charge that the payment already has is not recorded again.
+        no such payment. With `once`, a charge or authorization that the payment already has is not recorded again.
         """
-        approved = settlement.status is Status.SUCCESS
+        approved = settlement.status in (Status.SUCCESS, Status.AUTHORIZED)
         found = await self._rare.fetch(
             SQL["record_late"],
             {
@@ -43,6 +43,7 @@ class RareTransitionStore:
                 "actor": self._actor,
                 "approved": approved,
                 "provider_ref": settlement.provider_ref,
+                "attempt_ref": settlement.attempt_ref if settlement.status is Status.AUTHORIZED else None,
                 "reason": f"late {settlement.event}" + (f": {settlement.reason}" if settlement.reason else ""),
                 "provider": settlement.provider,
                 "latency_ms": milliseconds(settlement.latency),

@@ -113,6 +113,7 @@ class Settlement:
     delay: timedelta | None = None
     attempt_ref: str | None = None
     next_action: NextAction | None = None
+    capture_before: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,7 @@ class Event:
     latency_ms: int | None
     call: str | None = None
     decline_code: str | None = None
+    operation_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,8 @@ _HARMLESS = [
 ]
 _ON_A_NEW_TABLE = rf"(?:CREATE (?:UNIQUE )?INDEX (?:IF NOT EXISTS )?{_NAME} ON|INSERT INTO|ALTER TABLE) ({_NAME})\b.*"
 _PART_OF_A_NEW_TABLE = (
-    rf"CREATE TABLE (?:IF NOT EXISTS )?{_NAME} PARTITION OF ({_NAME}) FOR VALUES FROM \(\d+\) TO \(\d+\)"
+    rf"CREATE TABLE (?:IF NOT EXISTS )?{_NAME} PARTITION OF ({_NAME}) FOR VALUES "
+    r"(?:FROM \(\d+\) TO \(\d+\)|WITH \(MODULUS \d+, REMAINDER \d+\))"
 )
 # The old code still runs during the step: a step may drop what it uses one version later, and must say so.
 _CONTRACTS = (

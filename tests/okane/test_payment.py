@@ -56,6 +56,7 @@ MOVES = {
             Status.FAILED_FINAL,
             Status.UNKNOWN,
             Status.NEEDS_REVIEW,
+            Status.AUTHORIZED,
             *AWAITING_PROVIDER,
         },
     ),

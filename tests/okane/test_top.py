@@ -193,6 +193,7 @@ def picture(
         needs_review=1234,
         requires_action=123_456,
         submitted=123_456,
+        authorized=1234,
         oldest_due_s=36_000,
         providers=providers,
         webhooks=webhooks,

@@ -94,6 +94,14 @@ class PaymentRow:
     next_action: dict[str, str] | None = None
     payment_method: str | None = None
     return_url: str | None = None
+    manual_capture: bool | None = None
+    capture_before: datetime | None = None
+    amount_captured: int | None = None
+    amount_refunded: int | None = None
+    refund_reserved: int | None = None
+    open_operation: UUID | None = None
+    candidates: list[str] | None = None
+    soft_fallback: bool | None = None
 
     @property
     def is_pinned(self) -> bool:
@@ -129,6 +137,14 @@ class PaymentRow:
             next_action=None if self.next_action is None else NextAction(self.next_action["url"]),
             payment_method=self.payment_method,
             return_url=self.return_url,
+            manual_capture=self.manual_capture,
+            capture_before=self.capture_before,
+            amount_captured=self.amount_captured,
+            amount_refunded=self.amount_refunded,
+            refund_reserved=self.refund_reserved,
+            open_operation=self.open_operation,
+            candidates=self.candidates,
+            soft_fallback=self.soft_fallback,
         )
 
 
@@ -361,13 +377,15 @@ class MemoryPaymentStore:
         row = self._db.payments.get(settlement.payment_id)
         if row is None:
             return None
-        if once and row.provider_ref == settlement.provider_ref:
+        held = settlement.attempt_ref if settlement.status is Status.AUTHORIZED else None
+        if once and row.provider_ref == settlement.provider_ref and held in (None, row.attempt_ref):
             return row.status
         reason = f"late {settlement.event}" + (f": {settlement.reason}" if settlement.reason else "")
         status = row.status
         if row.provider_ref is None:
             row.provider_ref = settlement.provider_ref
-        approved = settlement.status is Status.SUCCESS
+        row.attempt_ref = row.attempt_ref or held
+        approved = settlement.status in (Status.SUCCESS, Status.AUTHORIZED)
         if approved and status in (Status.FAILED_FINAL, Status.CANCELED, Status.NEEDS_REVIEW):
             row.dead_at = self._db.now()
         if approved and status in (Status.FAILED_FINAL, Status.CANCELED):
@@ -553,6 +571,9 @@ class MemoryPaymentStore:
             payment_method=new.payment_method,
             return_url=new.return_url,
             requested_provider=new.requested_provider,
+            manual_capture=new.manual_capture,
+            candidates=None if new.candidates is None else [*new.candidates],
+            soft_fallback=new.soft_fallback,
         )
         if new.execute_at is not None:
             row.sweep_at = new.execute_at
@@ -673,6 +694,10 @@ class MemoryPaymentStore:
         row.sweep_at = None if delay is None else now + delay + self._grace
         if status is Status.FAILED_FINAL:
             row.sweep_at = self._late_look_up(row, ends=1)
+        row.capture_before = settlement.capture_before
+        if settlement.capture_before is not None:
+            ahead = min(timedelta(minutes=5), (settlement.capture_before - now) / 10)
+            row.sweep_at = max(now, settlement.capture_before - ahead)
         row.sweeps = 0
         row.dead_at = now if settlement.event == "spent" or status is Status.NEEDS_REVIEW else None
         self._db.change(

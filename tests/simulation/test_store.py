@@ -256,8 +256,8 @@ class Play:
             (2, self._resolve),
             (4, self._late),
             (2, self._switch),
-            (3, self._notice),
-            (3, self._wake_noticed),
+            (5, self._notice),
+            (4, self._wake_noticed),
             (6, self._sweep),
             (3, self._take_due),
             (7, self._advance),
@@ -284,6 +284,9 @@ class Play:
             payment_method=dice.choice((None, "pm_1")),
             return_url=dice.choice((None, "https://shop.example/back")),
             requested_provider=dice.choice((None, None, None, "http", "second")),
+            manual_capture=dice.choice((None, None, True)),
+            candidates=dice.choice((None, None, ["http", "second"])),
+            soft_fallback=dice.choice((None, None, True)),
         )
         await self._twins.same("find", wanted)
         await self._twins.same("accept", wanted, wake=dice.random() < 0.8)
@@ -447,6 +450,7 @@ class Play:
         dice = self._dice
         delay = timedelta(seconds=dice.choice((0, 0.0123456, 5, 60)))
         reason = dice.choice((None, "", "HTTP 503"))
+        ends = self._twins.now + dice.choice((timedelta(days=7), timedelta(seconds=30), timedelta(0)))
         status, event, more = dice.choice(
             (
                 (Status.SUCCESS, "success", {"provider_ref": dice.choice(("ref-1", "ref-2"))}),
@@ -460,6 +464,11 @@ class Play:
                 (Status.FAILED_FINAL, "declined", {"decline_code": "no", "attempt_ref": "pi_1"}),
                 (Status.SUBMITTED, "pending", {"delay": delay, "attempt_ref": dice.choice((None, "pi_1", "pi_2"))}),
                 (Status.REQUIRES_ACTION, "pending", {"delay": delay, "attempt_ref": "pi_3", "next_action": ACTION}),
+                (
+                    Status.AUTHORIZED,
+                    "authorized",
+                    {"attempt_ref": dice.choice(("pi_1", "pi_4")), "capture_before": ends},
+                ),
             )
         )
         call: Call | None = dice.choice(("charge", "charge", "look_up", None))

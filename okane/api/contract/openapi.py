@@ -59,7 +59,8 @@ which the logs have its request. Routes under `/v1` only gain members: ignore un
 
 _STATUS = (
     "Where a payment stands. `success`, `failed_final` and `canceled` are final, and `needs_review` waits for a human. "
-    "`requires_action` waits for the customer (`next_action`), and `submitted` for the provider."
+    "`requires_action` waits for the customer (`next_action`), and `submitted` for the provider. `authorized` is held at the "
+    "provider until it is captured or voided."
 )
 
 

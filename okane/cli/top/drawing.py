@@ -87,7 +87,7 @@ def _head(picture: Picture) -> RenderableType:
         (
             f"deferred {_rate(picture.deferred_per_s)}",
             f"requires action {_count(picture.requires_action)}",
-            f"submitted {_count(picture.submitted)}",
+            f"submitted {_count(picture.submitted)}, authorized {_count(picture.authorized)}",
         ),
     ):
         grid.add_row(*row)

@@ -88,7 +88,8 @@ ORDER BY p.id DESC
 -- name: timeline
 -- The events of a payment after version `after`; acceptance is version 0.
 SELECT p.id AS payment_id, 0 AS version, p.created_at AS at, 'accepted' AS event, 'pending' AS status, 0 AS attempt,
-       'api' AS actor, NULL AS reason, NULL AS provider, NULL AS latency_ms, NULL AS call, NULL AS decline_code
+       'api' AS actor, NULL AS reason, NULL AS provider, NULL AS latency_ms, NULL AS call, NULL AS decline_code,
+       NULL::uuid AS operation_id
 FROM payments p WHERE p.id = %(id)s::uuid AND p.account_id = %(account_id)s::text AND %(after)s::integer < 0
 UNION ALL
 SELECT {event}

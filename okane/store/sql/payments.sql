@@ -4,7 +4,7 @@
 -- Postgres) or the sweep's cursor has passed it (a clock stepped back); at once if it gets no wake-up; at its time if it is
 -- scheduled. A row with a time that is not in the future by this clock, or too far ahead, is left out.
 INSERT INTO payments AS p (id, provider_key, {new}, sweep_at)
-SELECT w.id, w.id::text, {new},
+SELECT w.id, w.id::text, {new_values},
        CASE WHEN w.execute_at IS NOT NULL THEN w.execute_at
             WHEN NOT w.wake THEN clock_timestamp()
             -- Once a batch. The transaction's id is taken before the clock is read: see sweep_horizon.
@@ -210,6 +210,7 @@ WITH changed AS (
         attempt_ref = coalesce(w.attempt_ref, p.attempt_ref),
         pending_since = CASE WHEN w.status IN ('requires_action', 'submitted') THEN coalesce(p.pending_since, now()) END,
         next_action = w.next_action,
+        capture_before = w.capture_before,
         decline_code = w.decline_code,
         last_error = w.reason,
         open_since = CASE WHEN w.status IN ('unknown', 'needs_review') THEN coalesce(p.open_since, p.called_at) END,
@@ -217,18 +218,21 @@ WITH changed AS (
         lease_until = NULL,
         retry_at = now() + w.delay_ms * interval '1 millisecond',
         -- A first attempt has no other call that may still be on its way: no late look-up.
-        sweep_at = now() + CASE WHEN w.status <> 'failed_final' THEN w.delay_ms + %(grace_ms)s::bigint
-                                WHEN p.attempts > 1 AND {ended_attempts} < p.attempts - 1 THEN %(late_ms)s::bigint
-                           END * interval '1 millisecond',
+        -- An authorization is voided shortly before it ends.
+        sweep_at = CASE WHEN w.capture_before IS NOT NULL
+                        THEN {void_at}
+                        ELSE now() + CASE WHEN w.status <> 'failed_final' THEN w.delay_ms + %(grace_ms)s::bigint
+                                          WHEN p.attempts > 1 AND {ended_attempts} < p.attempts - 1 THEN %(late_ms)s::bigint
+                                     END * interval '1 millisecond' END,
         sweeps = 0,
         dead_at = CASE WHEN w.event = 'spent' OR w.status = 'needs_review' THEN now() END,
         updated_at = now()
     FROM unnest(%(ids)s::uuid[], %(attempts)s::integer[], %(statuses)s::text[], %(events)s::text[],
                 %(provider_refs)s::text[], %(decline_codes)s::text[], %(reasons)s::text[], %(calls)s::text[],
                 %(delays_ms)s::bigint[], %(providers)s::text[], %(latencies_ms)s::integer[],
-                %(attempt_refs)s::text[], %(next_actions)s::jsonb[])
+                %(attempt_refs)s::text[], %(next_actions)s::jsonb[], %(captures_before)s::timestamptz[])
          AS w (id, attempt, status, event, provider_ref, decline_code, reason, call, delay_ms, provider, latency_ms,
-               attempt_ref, next_action)
+               attempt_ref, next_action, capture_before)
     WHERE p.id = w.id AND p.attempts = w.attempt AND p.status = 'processing'
       -- Another attempt's success was recorded meanwhile: looked up, not given up, after the lease has expired.
       AND NOT (w.status = 'failed_final' AND p.provider_ref IS NOT NULL)
@@ -242,6 +246,11 @@ WITH changed AS (
 ), {outboxed}
 SELECT id, attempts, age_s FROM changed
 
+-- name: void_at
+-- When an authorization that is written now is voided, if nothing was captured: shortly before its end. Not a statement:
+-- others include it.
+greatest(now(), w.capture_before - least(interval '5 minutes', (w.capture_before - now()) / 10))
+
 -- name: settled_before
 -- Those of these outcomes that are already written: by a first `settle` that was committed, and whose reply was lost.
 SELECT p.id, p.attempts, extract(epoch FROM p.updated_at - p.created_at)::float8 AS age_s
@@ -249,8 +258,8 @@ FROM unnest(%(ids)s::uuid[], %(attempts)s::integer[], %(statuses)s::text[]) AS w
 JOIN payments p ON p.id = w.id AND p.attempts = w.attempt AND p.status = w.status
 
 -- name: record_late
--- Record the outcome of an attempt that had lost the payment, as an event. If money moved for a failed or canceled payment,
--- it needs a review. With `once` a known charge changes nothing.
+-- Record the outcome of an attempt that had lost the payment, as an event. If money moved, or is held, for a failed or
+-- canceled payment, it needs a review. With `once` a known charge changes nothing.
 WITH changed AS (
     UPDATE payments p
     SET version = p.version + 1,
@@ -259,6 +268,7 @@ WITH changed AS (
         rare_status = CASE WHEN %(approved)s AND p.status IN ('failed_final', 'canceled') THEN 'needs_review'
                            ELSE p.rare_status END,
         provider_ref = coalesce(p.provider_ref, %(provider_ref)s),
+        attempt_ref = coalesce(p.attempt_ref, %(attempt_ref)s),
         last_error = CASE WHEN %(approved)s AND p.status IN ('failed_final', 'canceled') THEN %(reason)s
                           ELSE p.last_error END,
         dead_at = CASE WHEN %(approved)s AND p.status IN ('failed_final', 'canceled', 'needs_review') THEN now()
@@ -266,7 +276,8 @@ WITH changed AS (
         sweep_at = CASE WHEN %(approved)s AND p.status IN ('failed_final', 'canceled') THEN NULL ELSE p.sweep_at END,
         updated_at = now()
     FROM (SELECT id, status FROM payments WHERE id = %(id)s FOR NO KEY UPDATE) was
-    WHERE p.id = was.id AND (NOT %(once)s OR p.provider_ref IS DISTINCT FROM %(provider_ref)s)
+    WHERE p.id = was.id AND (NOT %(once)s OR p.provider_ref IS DISTINCT FROM %(provider_ref)s
+                            OR p.attempt_ref IS DISTINCT FROM coalesce(%(attempt_ref)s, p.attempt_ref))
     RETURNING p.id, p.version, p.account_id, p.status,
               CASE WHEN p.status = was.status THEN 'late_result' ELSE p.status END AS event  -- for the outbox
 ), logged AS (
@@ -512,7 +523,8 @@ SELECT coalesce((SELECT e.event FROM payment_events e
 -- name: events
 -- The events of one payment, acceptance first.
 SELECT p.id AS payment_id, 0 AS version, p.created_at AS at, 'accepted' AS event, 'pending' AS status, 0 AS attempt,
-       'api' AS actor, NULL AS reason, NULL AS provider, NULL AS latency_ms, NULL AS call, NULL AS decline_code
+       'api' AS actor, NULL AS reason, NULL AS provider, NULL AS latency_ms, NULL AS call, NULL AS decline_code,
+       NULL::uuid AS operation_id
 FROM payments p WHERE p.id = %(id)s
 UNION ALL
 SELECT {event}

@@ -7,9 +7,16 @@ from alembic import op
 revision = "0007"
 down_revision = "0006"
 
+KEY_PARTITIONS = 32
+
 
 def upgrade() -> None:
     op.execute(TABLES)
+    for part in range(KEY_PARTITIONS):
+        op.execute(
+            f"CREATE TABLE IF NOT EXISTS idempotency_keys_{part} PARTITION OF idempotency_keys"
+            f" FOR VALUES WITH (MODULUS {KEY_PARTITIONS}, REMAINDER {part})"
+        )
     with op.get_context().autocommit_block():
         op.execute("ALTER TABLE payments VALIDATE CONSTRAINT payments_status_check")
         # A build that was stopped leaves an index that is not valid: a repeat must not take it for the whole one.
@@ -98,12 +105,6 @@ CREATE TABLE IF NOT EXISTS idempotency_keys (
     api_key         text,
     PRIMARY KEY (account_id, idempotency_key, kind)
 ) PARTITION BY HASH (account_id, idempotency_key);
-DO $$ BEGIN
-    FOR part IN 0..31 LOOP
-        EXECUTE format('CREATE TABLE IF NOT EXISTS idempotency_keys_%s PARTITION OF idempotency_keys
-                        FOR VALUES WITH (MODULUS 32, REMAINDER %s)', part, part);
-    END LOOP;
-END $$;
 CREATE TABLE IF NOT EXISTS payment_methods (
     id         uuid        PRIMARY KEY,
     account_id text        NOT NULL,
