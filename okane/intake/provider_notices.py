@@ -1,7 +1,7 @@
-"""Taking the notices of providers: store each once, make its payment due, then send the wake-up.
+"""Taking the notices of providers: store each once, make its payment or operation due, then send the wake-up.
 
 A notice decides nothing: the woken claim fetches the outcome from the provider. Once it is stored the provider gets its
-200. If the process dies before the wake-up, or Redis does not take it, the sweep finds the payment.
+200. If the process dies before the wake-up, or Redis does not take it, the sweep finds what is due.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import hashlib
 from collections.abc import Sequence
 
 from okane.intake.accept import PaymentIntake
+from okane.intake.wake_sending import WakeSender
 from okane.providers.base import Notice
 from okane.store.provider_events import ProviderEvent, ProviderEventStore, TakeResult
-from streams import StreamError, StreamUnavailable
+from streams import Draft, Publisher, StreamError, StreamUnavailable
 from streams.failpoints import failpoint
 
 MAX_TEXT = 255  # characters of an id or a kind
@@ -22,14 +23,18 @@ AFTER_COMMIT = failpoint("notice.after_commit", "a notice is stored, no wake-up 
 
 
 class NoticeIntake:
-    """The intake of verified notices."""
+    """The intake of verified notices. `operations` publishes to the stream of captures, voids and refunds; None: the sweep
+    wakes them."""
 
-    def __init__(self, *, events: ProviderEventStore, payments: PaymentIntake) -> None:
+    def __init__(
+        self, *, events: ProviderEventStore, payments: PaymentIntake, operations: Publisher | None = None
+    ) -> None:
         self._events = events
         self._payments = payments
+        self._operations = None if operations is None else WakeSender(operations, before_send=AFTER_COMMIT)
 
     async def take(self, provider: str, notices: Sequence[Notice]) -> Sequence[TakeResult]:
-        """Store notices of one provider and wake their payments; return a result for each. Raises StoreUnavailable."""
+        """Store notices of one provider and wake what they are about; return a result for each. Raises StoreUnavailable."""
         if not notices:
             return []
         taken = await self._events.take(provider, [_to_event(one) for one in notices])
@@ -37,6 +42,9 @@ class NoticeIntake:
             if AFTER_COMMIT.armed:
                 await AFTER_COMMIT.hit()
             await self._payments.wake_due([one.wake_up for one in taken if one.wake_up is not None])
+        operations = [Draft(one.operation.body, lane=one.operation.lane) for one in taken if one.operation is not None]
+        if operations and self._operations is not None and self._operations.count_sendable(len(operations)):
+            await self._operations.send(operations)
         return [one.result for one in taken]
 
 
@@ -50,6 +58,7 @@ def _to_event(notice: Notice) -> ProviderEvent:
         provider_ref=notice.provider_ref if notice.provider_ref and _is_plain(notice.provider_ref) else None,
         provider_key=notice.provider_key if notice.provider_key and _is_plain(notice.provider_key) else None,
         is_refusal=notice.is_refusal,
+        operation_id=notice.operation_id,
     )
 
 

@@ -75,6 +75,11 @@ class OperationWakeUp:
     lane: str
     scheduled: bool = False
 
+    @property
+    def body(self) -> bytes:
+        """The body of its entry."""
+        return self.operation_id.bytes
+
 
 @dataclass(frozen=True, slots=True)
 class LateOperationLookUp:

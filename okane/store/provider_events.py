@@ -1,6 +1,7 @@
-"""The notices of providers in Postgres: each stored once, with the payment that it makes due.
+"""The notices of providers in Postgres: each stored once, with the payment or operation that it makes due.
 
-A notice writes no outcome and no event. It only makes its payment due; the claim that follows fetches from the provider.
+A notice writes no outcome and no event. It only makes its payment or its capture, void or refund due; the claim that follows
+fetches from the provider.
 """
 
 from __future__ import annotations
@@ -8,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from okane.store import sql_files
+from okane.store.operation_records import OperationWakeUp
 from okane.store.session import Session
 from okane.store.sql_parameters import milliseconds
 from okane.store.sweep import WakeUp
@@ -22,14 +24,14 @@ SQL = sql_files.load_statements("provider_events.sql")
 WINDOW = 5_000  # notices of payments in work that one pass looks at, the oldest first
 MAX_WAKE_UPS = 500  # of one pass
 
-# `unmatched`: there is no such payment at this provider.
+# `unmatched`: there is no such payment or operation at this provider.
 TakeResult = Literal["taken", "repeated", "unmatched"]
 
 
 @value
 class ProviderEvent:
     """A notice to store. `provider_key`: the idempotency key of the charge it is about, if it names it. `is_refusal`: it says
-    that no money moved."""
+    that no money moved. `operation_id`: the capture, void or refund that it is about, in place of the payment."""
 
     event_id: str
     kind: str
@@ -37,14 +39,17 @@ class ProviderEvent:
     provider_ref: str | None
     provider_key: str | None = None
     is_refusal: bool = False
+    operation_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TakenEvent:
-    """The result for one notice. `wake_up`: its payment, if that was made due and waits for a wake-up."""
+    """The result for one notice. `wake_up`: its payment, if that was made due and waits for a wake-up; `operation`: the same
+    for an operation."""
 
     result: TakeResult
     wake_up: WakeUp | None = None
+    operation: OperationWakeUp | None = None
 
 
 class ProviderEventStore:
@@ -59,31 +64,55 @@ class ProviderEventStore:
         await self._session.aclose()
 
     async def take(self, provider: str, events: Sequence[ProviderEvent]) -> Sequence[TakenEvent]:
-        """Store those of one provider's notices that are new, and make their payments due; return a result for each.
+        """Store those of one provider's notices that are new, and make their payments or operations due; return a result for
+        each.
 
-        Repeatable after StoreUnavailable: what is stored already is `repeated`, and the sweep finds its payment.
+        Repeatable after StoreUnavailable: what is stored already is `repeated`, and the sweep finds what it made due.
         """
-        found = await self._session.fetch_repeatable(
-            SQL["take"],
-            {
-                "provider": provider,
-                "event_ids": [one.event_id for one in events],
-                "kinds": [one.kind for one in events],
-                "payment_ids": [one.payment_id for one in events],
-                "provider_refs": [one.provider_ref for one in events],
-                "provider_keys": [one.provider_key for one in events],
-                "refusals": [one.is_refusal for one in events],
-                "grace_ms": milliseconds(self._grace),
-            },
-        )
+        of_payments = [one for one in events if one.operation_id is None]
+        of_operations = [one for one in events if one.operation_id is not None]
+        taken = iter(await self._take(provider, of_payments) if of_payments else ())
+        of_operation = iter(await self._take_of_operations(provider, of_operations) if of_operations else ())
+        return [next(taken if one.operation_id is None else of_operation) for one in events]
+
+    async def _take(self, provider: str, events: Sequence[ProviderEvent]) -> Sequence[TakenEvent]:
+        keys = {"provider_keys": [one.provider_key for one in events]}
+        found = await self._session.fetch_repeatable(SQL["take"], self._parameters(provider, events) | keys)
         return [
             TakenEvent(result, None if lane is None else WakeUp(payment_id, lane)) for result, payment_id, lane in found
         ]
+
+    async def _take_of_operations(self, provider: str, events: Sequence[ProviderEvent]) -> Sequence[TakenEvent]:
+        ids = {"operation_ids": [one.operation_id for one in events]}
+        found = await self._session.fetch_repeatable(
+            SQL["take_of_operations"], self._parameters(provider, events) | ids
+        )
+        return [
+            TakenEvent(result, operation=None if lane is None else OperationWakeUp(operation_id, lane))
+            for result, operation_id, lane in found
+        ]
+
+    def _parameters(self, provider: str, events: Sequence[ProviderEvent]) -> dict[str, Any]:
+        return {
+            "provider": provider,
+            "event_ids": [one.event_id for one in events],
+            "kinds": [one.kind for one in events],
+            "payment_ids": [one.payment_id for one in events],
+            "provider_refs": [one.provider_ref for one in events],
+            "refusals": [one.is_refusal for one in events],
+            "grace_ms": milliseconds(self._grace),
+        }
 
     async def wake_noticed(self, *, limit: int = MAX_WAKE_UPS) -> Sequence[WakeUp]:
         """Make those payments due whose notice came while a worker had them in work; return the open ones, for wake-ups."""
         parameters = {"window": WINDOW, "limit": limit, "grace_ms": milliseconds(self._grace)}
         return [WakeUp(*row) for row in await self._session.fetch(SQL["wake_noticed"], parameters)]
+
+    async def wake_noticed_operations(self, *, limit: int = MAX_WAKE_UPS) -> Sequence[OperationWakeUp]:
+        """The same for captures, voids and refunds."""
+        parameters = {"window": WINDOW, "limit": limit, "grace_ms": milliseconds(self._grace)}
+        found = await self._session.fetch(SQL["wake_noticed_operations"], parameters)
+        return [OperationWakeUp(*row) for row in found]
 
     async def delete_old(self, older_than: timedelta, *, limit: int) -> int:
         """Delete up to `limit` notices that are older than this; return their number."""

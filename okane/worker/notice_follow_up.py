@@ -1,7 +1,8 @@
-"""The follow-up of notices: wake payments whose notice came while a worker had them in work, and delete old notices.
+"""The follow-up of notices: wake payments and operations whose notice came while a worker had them in work, and delete old
+notices.
 
 Every worker that calls gateways does it. Such a notice may be newer than the answer that the worker has written: the payment
-is looked up once more. A wake-up that is lost is one that the sweep finds.
+or operation is looked up once more. A wake-up that is lost is one that the sweep finds.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 
 import structlog
@@ -16,6 +18,7 @@ import structlog
 from okane.errors import StoreUnavailable
 from okane.pausing import pause
 from okane.store import ProviderEventStore
+from okane.worker.direct_run import DueWork
 from streams import Draft, Publisher, StreamError
 
 log = structlog.get_logger("okane.notices")
@@ -27,11 +30,20 @@ MOST_DELETED = 100_000  # in one round: the next one goes on
 
 
 class NoticeFollowUp:
-    """The follow-up of one worker, every `interval`."""
+    """The follow-up of one worker, every `interval`. `operations` publishes to the stream of captures, voids and refunds;
+    None: only payments are followed up."""
 
-    def __init__(self, *, events: ProviderEventStore, producer: Publisher, interval: timedelta) -> None:
+    def __init__(
+        self,
+        *,
+        events: ProviderEventStore,
+        producer: Publisher,
+        interval: timedelta,
+        operations: Publisher | None = None,
+    ) -> None:
         self._events = events
         self._producer = producer
+        self._operations = operations
         self._interval_s = interval.total_seconds()
         self._delete_at_s = 0.0
 
@@ -50,11 +62,16 @@ class NoticeFollowUp:
             await pause(self._interval_s, stop)
 
     async def run_once(self) -> int:
-        """Wake the payments that have been settled since their notice came; return their number. Raises StoreUnavailable."""
-        due = await self._events.wake_noticed()
+        """Wake what has been settled since its notice came; return the number. Raises StoreUnavailable."""
+        woken = await self._wake(self._producer, await self._events.wake_noticed())
+        if self._operations is not None:
+            woken += await self._wake(self._operations, await self._events.wake_noticed_operations())
+        return woken
+
+    async def _wake(self, producer: Publisher, due: Sequence[DueWork]) -> int:
         if due:
             with contextlib.suppress(StreamError):
-                await self._producer.publish_many([Draft(one.payment_id.bytes, lane=one.lane) for one in due])
+                await producer.publish_many([Draft(one.body, lane=one.lane) for one in due])
         return len(due)
 
     async def delete_old(self) -> int:

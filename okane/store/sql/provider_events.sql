@@ -74,6 +74,113 @@ CASE WHEN p.status IN {open} AND p.retry_at > now() THEN greatest(p.look_ups - 1
 -- Closed without a charge. Not a statement: others include it.
 ('failed_final', 'canceled')
 
+-- name: take_of_operations
+-- The same for notices about captures, voids and refunds. One that had succeeded is due for a late look-up if the notice says
+-- that no money moved: a bank may return a refund days later.
+WITH sent AS MATERIALIZED (
+    SELECT w.*, row_number() OVER (PARTITION BY w.event_id ORDER BY w.place) AS nth
+    FROM unnest(%(event_ids)s::text[], %(kinds)s::text[], %(payment_ids)s::uuid[], %(operation_ids)s::uuid[],
+                %(provider_refs)s::text[], %(refusals)s::boolean[])
+         WITH ORDINALITY AS w (event_id, kind, payment_id, operation_id, provider_ref, is_refusal, place)
+), held AS MATERIALIZED (
+    SELECT o.id, o.status
+    FROM operations o
+    WHERE o.id IN (SELECT s.operation_id FROM sent s)
+      AND o.provider = %(provider)s::text
+      AND o.status <> 'needs_review'
+    ORDER BY o.id
+    FOR NO KEY UPDATE
+), stored AS (
+    INSERT INTO provider_events (provider, event_id, kind, payment_id, operation_id, provider_ref, done_at)
+    SELECT %(provider)s::text, s.event_id, s.kind, s.payment_id, s.operation_id, s.provider_ref,
+           CASE WHEN h.status IS DISTINCT FROM 'processing' THEN now() END
+    FROM sent s
+    LEFT JOIN held h ON h.id = s.operation_id
+    WHERE s.nth = 1
+    ORDER BY s.event_id
+    ON CONFLICT DO NOTHING
+    RETURNING event_id
+), news AS MATERIALIZED (
+    SELECT s.operation_id, bool_and(s.is_refusal) AS is_refusal
+    FROM sent s
+    JOIN stored USING (event_id)
+    JOIN held h ON h.id = s.operation_id
+    WHERE h.status <> 'processing'
+    GROUP BY s.operation_id
+), made_due AS (
+    UPDATE operations o
+    SET retry_at = CASE WHEN o.status IN {open_operation} THEN now() ELSE o.retry_at END,
+        sweep_at = CASE WHEN o.status IN {open_operation} THEN now() + %(grace_ms)s::bigint * interval '1 millisecond'
+                        WHEN o.status IN {closed} AND NOT n.is_refusal THEN now()
+                        WHEN o.status = 'success' AND n.is_refusal THEN now()
+                        ELSE o.sweep_at END,
+        sweeps = CASE WHEN o.status IN {open_operation} THEN 0 ELSE o.sweeps END,
+        look_ups = {operation_look_ups}
+    FROM news n
+    WHERE o.id = n.operation_id
+    RETURNING o.id, o.kind, o.status
+)
+SELECT CASE WHEN s.nth > 1 OR t.event_id IS NULL THEN 'repeated'
+            WHEN EXISTS (SELECT FROM operations k WHERE k.id = s.operation_id AND k.provider = %(provider)s::text)
+                 THEN 'taken'
+            ELSE 'unmatched' END,
+       d.id, d.kind
+FROM sent s
+LEFT JOIN stored t USING (event_id)
+LEFT JOIN made_due d ON d.id = s.operation_id AND d.status IN {open_operation}
+ORDER BY s.place
+
+-- name: open_operation
+-- As `open`. Not a statement: others include it.
+('unknown', 'submitted')
+
+-- name: operation_look_ups
+-- As `look_ups`. Not a statement: others include it.
+CASE WHEN o.status IN {open_operation} AND o.retry_at > now() THEN greatest(o.look_ups - 1, 0) ELSE o.look_ups END
+
+-- name: wake_noticed_operations
+-- The same as `wake_noticed`, for captures, voids and refunds.
+WITH waiting AS MATERIALIZED (
+    SELECT e.provider, e.event_id, e.operation_id, e.received_at
+    FROM provider_events e
+    WHERE e.done_at IS NULL AND e.operation_id IS NOT NULL
+    ORDER BY e.received_at
+    LIMIT %(window)s::bigint
+), settled AS MATERIALIZED (
+    SELECT w.*
+    FROM waiting w
+    JOIN operations o ON o.id = w.operation_id
+    WHERE o.status <> 'processing'
+    ORDER BY w.received_at
+    LIMIT %(limit)s::bigint
+), held AS MATERIALIZED (
+    SELECT o.id, o.status
+    FROM operations o
+    WHERE o.id IN (SELECT s.operation_id FROM settled s)
+    ORDER BY o.id
+    FOR NO KEY UPDATE SKIP LOCKED
+), done AS (
+    UPDATE provider_events e
+    SET done_at = now()
+    FROM settled s
+    JOIN held h ON h.id = s.operation_id
+    WHERE e.provider = s.provider AND e.event_id = s.event_id AND e.done_at IS NULL AND h.status <> 'processing'
+    RETURNING e.operation_id, e.provider
+), made_due AS (
+    UPDATE operations o
+    SET retry_at = CASE WHEN o.status IN {open_operation} THEN now() ELSE o.retry_at END,
+        sweep_at = CASE WHEN o.status IN {open_operation} THEN now() + %(grace_ms)s::bigint * interval '1 millisecond'
+                        WHEN o.status = 'success' AND o.kind = 'refund' THEN now()
+                        WHEN o.status IN {closed} AND o.sweep_at IS NOT NULL THEN least(o.sweep_at, now())
+                        ELSE o.sweep_at END,
+        sweeps = CASE WHEN o.status IN {open_operation} THEN 0 ELSE o.sweeps END,
+        look_ups = {operation_look_ups}
+    FROM (SELECT DISTINCT d.operation_id, d.provider FROM done d) n
+    WHERE o.id = n.operation_id AND o.provider = n.provider
+    RETURNING o.id, o.kind, o.status
+)
+SELECT d.id, d.kind FROM made_due d WHERE d.status IN {open_operation}
+
 -- name: wake_noticed
 -- The notices that came while a worker had the payment in work, now that it is settled. The answer that was written may be
 -- older than the notice. A closed payment is looked up at once if late look-ups are planned; otherwise the provider has
@@ -81,7 +188,7 @@ CASE WHEN p.status IN {open} AND p.retry_at > now() THEN greatest(p.look_ups - 1
 WITH waiting AS MATERIALIZED (
     SELECT e.provider, e.event_id, e.payment_id, e.provider_ref, e.received_at
     FROM provider_events e
-    WHERE e.done_at IS NULL
+    WHERE e.done_at IS NULL AND e.operation_id IS NULL
     ORDER BY e.received_at
     LIMIT %(window)s::bigint
 ), settled AS MATERIALIZED (
