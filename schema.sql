@@ -179,7 +179,10 @@ CREATE TABLE payment_methods (
     created_at timestamptz NOT NULL DEFAULT now(),
     deleted_at timestamptz
 );
-CREATE INDEX payment_methods_account ON payment_methods (account_id, id);
+-- Of those that can be used: a list reads no other row.
+CREATE INDEX payment_methods_account ON payment_methods (account_id, id) WHERE deleted_at IS NULL;
+CREATE INDEX payment_methods_customer ON payment_methods (account_id, customer, id)
+    WHERE deleted_at IS NULL AND customer IS NOT NULL;
 CREATE TABLE payment_method_tokens (
     payment_method uuid NOT NULL,
     provider       text NOT NULL,

@@ -55,6 +55,14 @@ class IdempotencyKeyReused(OkaneError):
         self.what = what
 
 
+class PaymentMethodKeyReused(OkaneError):
+    """The idempotency key belongs to a different saved payment method."""
+
+    def __init__(self, method_id: UUID) -> None:
+        super().__init__(f"the idempotency key belongs to payment method {method_id}, whose request was different")
+        self.method_id = method_id
+
+
 class TimeOutOfRange(OkaneError):
     """A new payment's `execute_at` or `expires_at` is past, or too far ahead, of `now` by the database's clock."""
 

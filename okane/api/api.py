@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import timedelta
 from types import MappingProxyType
 
@@ -22,6 +22,7 @@ from okane.api.http.server import serving
 from okane.api.long_polling import LongPolling
 from okane.api.payment_creation import ONLY_HTTP
 from okane.api.payment_handlers import PaymentHandlers
+from okane.api.payment_methods import PaymentMethodHandlers
 from okane.api.payment_queries import PaymentQueries
 from okane.api.provider_notices import NoticeHandlers
 from okane.api.routes import Handlers, build_api
@@ -35,6 +36,7 @@ from okane.metrics import OkaneMetrics
 from okane.origin_guard import OriginGuard
 from okane.providers.base import NoticeParser
 from okane.store import DeadLetterStore, PaymentLists, PaymentStore, PaymentWatch, ProviderEventStore
+from okane.store.payment_methods import PaymentMethodStore
 from okane.tracing import OFF, Tracing
 from streams import DeadLetters, Publisher
 
@@ -46,7 +48,7 @@ log = structlog.get_logger("okane.app")
 class Api:
     """The API. Lists, long polling and dead letters have stores of their own, so that a long list delays no payment.
 
-    `providers`: the names that a new payment may request.
+    `providers`: the names that a new payment may request; `default_providers`: those of the payments that request none.
     """
 
     def __init__(
@@ -65,8 +67,10 @@ class Api:
         tracing: Tracing = OFF,
         provider_events: ProviderEventStore | None = None,
         webhooks: WebhookServices,
+        methods: PaymentMethodStore,
         notice_parsers: Mapping[str, NoticeParser] = NO_PARSERS,
         providers: Collection[str] = ONLY_HTTP,
+        default_providers: Sequence[str] | None = None,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
@@ -84,6 +88,8 @@ class Api:
             long_polling=LongPolling(watch=watch),
             metrics=metrics,
             providers=providers,
+            default_providers=default_providers,
+            methods=methods,
         )
         handlers = Handlers(
             self.payments,
@@ -96,6 +102,7 @@ class Api:
                 metrics=metrics,
             ),
             webhooks=webhooks,
+            methods=PaymentMethodHandlers(methods=methods, providers=providers),
         )
         self.event_waiting = handlers.webhook_events.waiting
         metrics.show_notice_zeros(providers)  # of those without webhooks, too: their panel says that there are none

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from okane.api.problems import FieldError, Problem, shortened
 from okane.card_numbers import MIN_DIGITS, holds_card_number, is_issued_card_number, may_hold_card_number
 from okane.payment import NewPayment
+from okane.payment_method import NewSavedMethod
 from okane.time_slice import TimeSlice
 
 SHORT = 128  # characters that are searched in one go: some 20 us at most
@@ -42,6 +43,16 @@ def check_resolution(reason: str, provider_ref: str | None) -> None:
     errors = list(_errors([("/reason", reason)]))
     if provider_ref is not None and is_issued_card_number(provider_ref):
         errors.append(FieldError("/provider_ref", "card_number", _DETAIL))
+    if errors:
+        raise _problem(errors)
+
+
+def check_payment_method(new: NewSavedMethod) -> None:
+    """Raise a 422 Problem for the texts of a payment method to save."""
+    texts = [("/idempotency_key", new.idempotency_key), ("/brand", new.brand), ("/customer", new.customer)]
+    texts += [("/kind", new.kind), *((f"/tokens/{name}", token) for name, token in new.tokens.items())]
+    texts += [("/tokens", name) for name in new.tokens]
+    errors = list(_errors((pointer, text) for pointer, text in texts if text is not None))
     if errors:
         raise _problem(errors)
 

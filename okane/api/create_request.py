@@ -36,7 +36,7 @@ from okane.payment_json import metadata_utf8
 
 MAX_METADATA_BYTES = 56 * 1024  # as JSON: with the rest of a payment, an answer stays below 64 kB
 MAX_COMMAS = 500  # in a body that the fast parser takes; commas within strings count too
-MAX_QUOTES = 2 * (9 + 7 + 2 * 50)  # in a body without escapes: the names, the strings, and the metadata
+MAX_QUOTES = 2 * (10 + 7 + 2 * 50)  # in a body without escapes: the names, the strings, and the metadata
 MAX_RETURN_URL = 2048
 
 
@@ -134,7 +134,10 @@ class CreatePayment(CreateOlderPayment):
     """The body of `POST /payments` and `POST /v1/payments`. A member that is null counts as absent."""
 
     payment_method: Annotated[
-        PaymentMethod | None, Field(description="the provider's token for the customer's card or account")
+        PaymentMethod | None,
+        Field(
+            description="the id of a saved payment method, or the provider's token for the customer's card or account"
+        ),
     ] = None
     return_url: Annotated[
         ReturnUrl | None,
@@ -143,6 +146,22 @@ class CreatePayment(CreateOlderPayment):
     provider: Annotated[
         ProviderName | None, Field(description="the only provider that may charge it; any of the server's if absent")
     ] = None
+    customer_present: Annotated[
+        bool | None,
+        Field(description="whether the customer can act, for which it takes a `return_url`; absent: if there is one"),
+    ] = None
+
+    @field_validator("customer_present")
+    @classmethod
+    def _fits_the_return_url(cls, present: bool | None, info: ValidationInfo) -> bool | None:
+        # The URL alone is stored and part of the request's meaning: it says the same.
+        if present is None or "return_url" not in info.data:  # a wrong one is reported already
+            return present
+        if present and info.data["return_url"] is None:
+            raise ValueError("needs a return_url, to which the customer returns after an action")
+        if not present and info.data["return_url"] is not None:
+            raise ValueError("must not be false with a return_url, which is for a customer who is present")
+        return present
 
 
 _OF_PROVIDERS = frozenset(CreatePayment.model_fields) - frozenset(CreateOlderPayment.model_fields)

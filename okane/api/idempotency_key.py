@@ -45,6 +45,16 @@ def key_reused(payment_id: str) -> Problem:
     )
 
 
+def key_reused_for_method(method_id: str) -> Problem:
+    """Return the problem of a key that belongs to a saved payment method with other members."""
+    return Problem(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "idempotency_key_reused",
+        "this idempotency key was used for a payment method with other members",
+        extra={"payment_method_id": method_id},
+    )
+
+
 def _unquoted(value: str) -> str:
     """Return the text of an RFC 8941 string, or the value as it is."""
     if len(value) >= 2 and value[0] == value[-1] == '"':

@@ -10,7 +10,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
 
-from okane.api import card_guard, create_request, idempotency_key, payment_documents, strict_json, timestamps
+from okane.api import (
+    card_guard,
+    create_request,
+    idempotency_key,
+    payment_documents,
+    saved_methods,
+    strict_json,
+    timestamps,
+)
 from okane.api.answer import Answer
 from okane.api.create_request import CreateOlderPayment, CreatePayment
 from okane.api.problems import FieldError, Problem, invalid
@@ -23,6 +31,7 @@ from okane.metrics import OkaneMetrics
 from okane.payment import MAX_SCHEDULE_AHEAD
 from okane.providers.config import HTTP
 from okane.store import NewPayment
+from okane.store.payment_methods import PaymentMethodStore
 from okane.time_slice import TimeSlice
 from streams.failpoints import failpoint
 from streams.values import value
@@ -59,7 +68,8 @@ class WrittenBatch:
 
 
 class PaymentCreation:
-    """Creates the payments that clients request. `providers`: the names that a new payment may request."""
+    """Creates the payments that clients request. `providers`: the names that a new payment may request; `default_providers`
+    are the candidates of those that request none. Without `methods` no payment can name a saved payment method."""
 
     def __init__(
         self,
@@ -68,7 +78,11 @@ class PaymentCreation:
         intake: PaymentIntake,
         metrics: OkaneMetrics,
         providers: Collection[str] = ONLY_HTTP,
+        default_providers: Sequence[str] | None = None,
+        methods: PaymentMethodStore | None = None,
     ) -> None:
+        self._default_providers = sorted(providers) if default_providers is None else default_providers
+        self._methods = methods
         self._providers = frozenset(providers)
         self._default_currency = settings.default_currency
         self._amount_limits = settings.amount_limits or {}
@@ -109,6 +123,8 @@ class PaymentCreation:
             if card_guard.may_be_refused(new) and refusals[at] is None:
                 time_slice = time_slice or TimeSlice()
                 refusals[at] = await card_guard.payment_refusal(new, time_slice)
+        if self._methods is not None:
+            news = await self._led_to_tokens(news, refusals, self._methods)
         if not any(refusals):
             return WrittenBatch(news, (), await self._intake.write(news))
         wanted = [new for new, problem in zip(news, refusals, strict=True) if problem is None]
@@ -157,6 +173,20 @@ class PaymentCreation:
             errors = [FieldError("/provider", "provider_unknown", detail)]
             return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "provider_unknown", f"/provider: {detail}", errors=errors)
         return None
+
+    async def _led_to_tokens(
+        self, news: Sequence[NewPayment], refusals: list[Problem | None], methods: PaymentMethodStore
+    ) -> Sequence[NewPayment]:
+        """Return the payments, those with a saved method led to its providers, and enter the problems of unusable ones."""
+        led = news
+        for number, providers in (await saved_methods.find_providers(methods, news, refusals)).items():
+            new = saved_methods.led_to_tokens(news[number], providers, self._default_providers)
+            if isinstance(new, Problem):
+                refusals[number] = new
+            elif new is not news[number]:
+                led = [*led]
+                led[number] = new
+        return led
 
     async def _of_earlier(
         self, new: NewPayment, refusal: IntakeReceipt | BaseException

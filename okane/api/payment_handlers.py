@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
@@ -31,6 +31,7 @@ from okane.intake.accept import PaymentIntake
 from okane.metrics import OkaneMetrics
 from okane.payment import CANCELABLE, Payment, Status
 from okane.store import PaymentStore
+from okane.store.payment_methods import PaymentMethodStore
 
 log = structlog.get_logger("okane.api")
 
@@ -47,8 +48,17 @@ class PaymentHandlers:
         long_polling: LongPolling,
         metrics: OkaneMetrics,
         providers: Collection[str] = ONLY_HTTP,
+        default_providers: Sequence[str] | None = None,
+        methods: PaymentMethodStore | None = None,
     ) -> None:
-        self.creation = PaymentCreation(settings=settings, intake=intake, metrics=metrics, providers=providers)
+        self.creation = PaymentCreation(
+            settings=settings,
+            intake=intake,
+            metrics=metrics,
+            providers=providers,
+            default_providers=default_providers,
+            methods=methods,
+        )
         self._store = store
         self._intake = intake
         self.long_polling = long_polling

@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler
 from okane.api import currency_list, middleware, request_tracing
 from okane.api.access import Access
 from okane.api.batch import BatchHandler
-from okane.api.contract import operations, webhook_operations
+from okane.api.contract import method_operations, operations, webhook_operations
 from okane.api.contract.description_handlers import DescriptionHandlers
 from okane.api.contract.operations import Endpoint
 from okane.api.dead_letters import DeadLetterHandlers
@@ -21,6 +21,7 @@ from okane.api.health import HealthHandlers
 from okane.api.middleware import ExtraTime, Scopes
 from okane.api.payment_creation import MAX_BODY_BYTES
 from okane.api.payment_handlers import PaymentHandlers
+from okane.api.payment_methods import PaymentMethodHandlers
 from okane.api.payment_queries import PaymentQueries
 from okane.api.provider_notices import NoticeHandlers
 from okane.api.webhook_actions import EndpointActions
@@ -46,6 +47,7 @@ class Handlers:
         health: HealthHandlers,
         notices: NoticeHandlers,
         *,
+        methods: PaymentMethodHandlers,
         webhooks: WebhookServices,
     ) -> None:
         self.payments = payments
@@ -53,6 +55,7 @@ class Handlers:
         self.dead_letters = dead_letters
         self.health = health
         self.notices = notices
+        self.methods = methods
         endpoint_tests = EndpointTests(webhooks.endpoints, webhooks.guard)
         self.endpoints = EndpointHandlers(webhooks, endpoint_tests)
         self.actions = EndpointActions(webhooks, endpoint_tests)
@@ -72,6 +75,8 @@ class Route(Endpoint):
 
 
 _READ, _WRITE, _OPERATE, _WEBHOOKS = Scope.READ, Scope.WRITE, Scope.OPERATE, Scope.WEBHOOKS
+_METHODS = "/v1/payment-methods"
+_METHOD = f"{_METHODS}/{{payment_method_id}}"
 _ENDPOINTS = "/v1/webhook-endpoints"
 _ENDPOINT = f"{_ENDPOINTS}/{{endpoint_id}}"
 _EVENT = "/v1/events/{event_id}"
@@ -96,6 +101,10 @@ ROUTES: Sequence[Route] = (
         operations.RESOLVE_PAYMENT,
         lambda to: to.payments.resolve,
     ),
+    Route("POST", _METHODS, _WRITE, method_operations.CREATE_METHOD, lambda to: to.methods.create),
+    Route("GET", _METHODS, _READ, method_operations.LIST_METHODS, lambda to: to.methods.list),
+    Route("GET", _METHOD, _READ, method_operations.GET_METHOD, lambda to: to.methods.show),
+    Route("DELETE", _METHOD, _WRITE, method_operations.DELETE_METHOD, lambda to: to.methods.delete),
     Route("GET", "/v1/currencies", None, operations.LIST_CURRENCIES, lambda _to: currency_list.show),
     Route("GET", "/v1/dead-letters", _READ, operations.LIST_DEAD_LETTERS, lambda to: to.dead_letters.list),
     Route(

@@ -26,6 +26,7 @@ from okane.providers.registry import build_notice_parsers, load_notice_secrets
 from okane.providers.secrets import CurrentSecrets
 from okane.redis.buckets import TokenBuckets
 from okane.store import ApiKeyStore, DeadLetterStore, PaymentLists, PaymentWatch, ProviderEventStore
+from okane.store.payment_methods import PaymentMethodStore
 from okane.webhooks.keys import load_masters
 from streams import DeadLetters
 
@@ -61,6 +62,8 @@ async def run_api(settings: Settings) -> None:
             guard=Guard(allow=settings.webhook_allow or (), deny_ports=settings.webhook_deny_ports or ()),
         )
         closing.push_async_callback(webhooks.aclose)
+        methods = PaymentMethodStore(url)
+        closing.push_async_callback(methods.aclose)
         metrics_url = await closing.enter_async_context(serving_metrics(settings, resources, role="api", name="api"))
         api = Api(
             settings,
@@ -75,9 +78,11 @@ async def run_api(settings: Settings) -> None:
             metrics=resources.metrics,
             tracing=resources.tracing,
             providers=config.names,
+            default_providers=config.default,
             provider_events=provider_events,
             notice_parsers=parsers,
             webhooks=webhooks,
+            methods=methods,
         )
         if config.path is not None:
             reload = ConfigReload.of_notices(config, settings, secrets)

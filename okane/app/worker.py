@@ -20,6 +20,7 @@ from okane.providers.config_reload import ConfigReload
 from okane.providers.registry import build_providers, charge_secrets
 from okane.providers.secrets import CurrentSecrets
 from okane.store import ProviderEventStore, WebhookEventStore
+from okane.store.payment_methods import PaymentMethodTokens
 from okane.store.webhook_endpoints import WebhookEndpointStore
 from okane.worker.endpoint_cleanup import EndpointCleanup
 from okane.worker.notice_follow_up import NoticeFollowUp
@@ -60,6 +61,8 @@ async def run_worker(settings: Settings, *, name: str) -> None:
         if config.path is not None:
             duties.append(_notice_follow_up(settings, resources, closing))
             duties.append(ConfigReload.of_charges(config, settings, secrets, set_rates=limits.set))
+        methods = PaymentMethodTokens(needed(settings.database_url, "DATABASE_URL"))
+        closing.push_async_callback(methods.aclose)
         worker = Worker(
             options_of(settings, name=name, default_providers=config.default),
             redis=resources.redis,
@@ -72,6 +75,7 @@ async def run_worker(settings: Settings, *, name: str) -> None:
             stream_metrics=resources.stream_metrics,
             tracing=resources.tracing,
             gates=gates,
+            methods=methods,
             duties=duties,
         )
         metrics_url = await closing.enter_async_context(serving_metrics(settings, resources, role="worker", name=name))

@@ -29,6 +29,7 @@ from okane.worker.lease_renewal import Lease, LeaseRenewal
 from okane.worker.outcome_rules import SPENT, OutcomeRules, PaymentOutcome
 from okane.worker.provider_calls import ProviderCalls
 from okane.worker.provider_set import LEGACY, Gateway, ProviderSet
+from okane.worker.saved_methods import NO_TOKEN, SavedMethods, TokenSource
 from okane.worker.store_retry import StoreRetry
 from streams import Dead, Done, Message, Outcome, Retry
 from streams.failpoints import failpoint
@@ -59,8 +60,10 @@ class PaymentHandler:
         leases: LeaseRenewal,
         rules: OutcomeRules,
         metrics: OkaneMetrics,
+        methods: TokenSource | None = None,
         roll: Callable[[], float] = random.random,
     ) -> None:
+        """Without `methods` every payment method is a provider's own token."""
         self._store = store
         self._claim_store = store if claim_store is None else claim_store
         self._providers = providers
@@ -69,6 +72,7 @@ class PaymentHandler:
         self._roll = roll
         self._retry_store_call = StoreRetry(roll)
         self._calls = ProviderCalls(metrics)
+        self._saved_methods = SavedMethods(methods, retry_store_call=self._retry_store_call)
         self._late_look_ups = LateLookUps(
             store=store,
             retry_store_call=self._retry_store_call,
@@ -174,15 +178,21 @@ class PaymentHandler:
         hopeless = self._rules.hopeless(claim) if payment.retries else None
         if hopeless is not None:
             return self._settlement(payment, hopeless, call=None, started_s=started_s)
+        order: Payment | None = payment
+        if payment.payment_method is not None:
+            order = await self._saved_methods.resolve(payment, gateway.provider.name)
         # Under a key that has expired the provider would make a second charge.
         key_lives = traits.key_lifetime is None or claim.key_age_s < traits.key_lifetime.total_seconds()
         if claim.look_up_first or not key_lives:
-            may_execute = key_lives and claim.may_charge and not claim.expired and lease.is_valid
-            answer = gateway.provider.look_up(payment, may_execute=may_execute)
+            may_execute = order is not None and key_lives and claim.may_charge and not claim.expired and lease.is_valid
+            answer = gateway.provider.look_up(order or payment, may_execute=may_execute)
             found = await self._call("look_up", gateway, payment, answer, claim=claim)
             decided = self._rules.looked_up(claim, found, traits)
             if decided is not None:
                 return self._settlement(payment, decided, call="look_up", started_s=started_s)
+        if order is None:  # nothing can have been sent: a method's tokens never change
+            decided = self._rules.charged(claim, NO_TOKEN, traits, roll=self._roll())
+            return self._settlement(payment, decided, call=None, started_s=started_s)
         wait = await gateway.gate.permit()
         if wait is not None:
             held_back = self._rules.deferred("held back by the circuit breaker or the rate limit", wait)
@@ -193,7 +203,7 @@ class PaymentHandler:
             gateway.gate.give_back()
             _log_of(payment.id, payment.attempts).warning("lease_ran_out")
             return None
-        result = await self._call("charge", gateway, payment, gateway.provider.charge(payment), claim=claim)
+        result = await self._call("charge", gateway, payment, gateway.provider.charge(order), claim=claim)
         assert not isinstance(result, NotFound)
         decided = self._rules.charged(claim, result, traits, roll=self._roll())
         return self._settlement(payment, decided, call="charge", started_s=started_s)

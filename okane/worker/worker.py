@@ -19,6 +19,7 @@ from okane.worker.charge import PaymentHandler
 from okane.worker.lease_renewal import LeaseRenewal
 from okane.worker.provider_gate import ProviderGates
 from okane.worker.provider_set import ProviderSet
+from okane.worker.saved_methods import TokenSource
 from okane.worker.stream_work import Duty, StreamWork, WorkerOptions
 from streams import Metrics, Producer, Stream
 from streams.connection import RedisClient
@@ -45,9 +46,11 @@ class Worker:
         stream_metrics: Metrics,
         tracing: tracing.Tracing = tracing.OFF,
         gates: ProviderGates | None = None,
+        methods: TokenSource | None = None,
         duties: Sequence[Duty] = (),
     ) -> None:
-        """Without `gates` no call is held back. `duties` run beside its own."""
+        """Without `gates` no call is held back; without `methods` no payment method is a saved one. `duties` run beside its
+        own."""
         provider_set = ProviderSet(
             [tracing.provider(one) for one in providers],
             defaults=options.default_providers,
@@ -62,6 +65,7 @@ class Worker:
             leases=leases,
             rules=options.rules,
             metrics=metrics,
+            methods=methods,
         )
         self._work = [
             StreamWork(

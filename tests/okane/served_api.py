@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import ip_network
@@ -28,6 +28,7 @@ from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics
 from okane.providers.base import NoticeParser
 from okane.store import DeadLetterStore, PaymentLists, PaymentStore, PaymentWatch, ProviderEventStore
+from okane.store.payment_methods import PaymentMethodStore
 from okane.webhooks.keys import Masters
 from streams import DeadLetters, Producer, Stream, connect
 from tests.contract.answers import CheckedResponse
@@ -58,6 +59,7 @@ async def serve_api(
     load_shedding: LoadShedding | None = None,
     notice_parsers: Mapping[str, NoticeParser] = NO_PARSERS,
     providers: Collection[str] = ONLY_HTTP,
+    default_providers: Sequence[str] | None = None,
     webhooks: WebhookServices | None = None,
     **changed: Any,
 ) -> AsyncIterator[Api]:
@@ -77,6 +79,7 @@ async def serve_api(
         masters=Masters((MASTER,)),
         guard=Guard(allow=[ip_network("127.0.0.0/8")]),
     )
+    methods = PaymentMethodStore(database_url)
     product = api.Api(
         settings,
         access=access or AnonymousAccess(),
@@ -90,8 +93,10 @@ async def serve_api(
         metrics=metrics,
         provider_events=events,
         webhooks=webhooks,
+        methods=methods,
         notice_parsers=notice_parsers,
         providers=providers,
+        default_providers=default_providers,
     )
     payments = product.payments
     async with (
@@ -109,5 +114,5 @@ async def serve_api(
             product.leaving,
             url,
         )
-    for opened in (producer, store, events, lists, watch, dead_letters, webhooks, redis):
+    for opened in (producer, store, events, lists, watch, dead_letters, webhooks, methods, redis):
         await opened.aclose()

@@ -35,6 +35,7 @@ from okane.api.http.plain_request import PlainRequest
 from okane.api.http.server import GuardedRunner, GuardedServer
 from okane.api.long_polling import LongPolling
 from okane.api.payment_handlers import PaymentHandlers
+from okane.api.payment_methods import PaymentMethodHandlers
 from okane.api.payment_queries import PaymentQueries
 from okane.api.problems import Problem
 from okane.api.provider_notices import NoticeHandlers
@@ -49,6 +50,7 @@ from okane.intake.dead_letter_replay import DeadLetterReplay
 from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics
 from okane.store import DeadLetterStore, PaymentLists, PaymentStore, PaymentWatch
+from okane.store.payment_methods import PaymentMethodStore
 from streams.testing import MemoryQueue
 from tests.faults.request_generator import LAST, Generator
 from tests.okane.fast_path import HEALTH, Shelf, corpus, post, sent
@@ -143,6 +145,7 @@ async def serving(
         DeadLetterHandlers(dead=cast("DeadLetterStore", shelf), replay=cast("DeadLetterReplay", shelf)),
         HealthHandlers(store=store),
         NoticeHandlers(parsers={}, intake=None, metrics=metrics),
+        methods=PaymentMethodHandlers(methods=cast("PaymentMethodStore", shelf), providers=()),
         webhooks=WebhookServices.of("postgresql://nowhere", masters=None, guard=Guard()),
     )
     runner = GuardedRunner(

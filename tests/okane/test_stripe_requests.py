@@ -52,6 +52,13 @@ def test_a_charge_makes_and_confirms_an_intent_under_the_payments_key() -> None:
     assert form(body) == FORM | OFF_SESSION
 
 
+def test_a_method_of_a_customer_is_charged_for_that_customer() -> None:
+    body = charge_form(CARD_PAYMENT, amount=440, payment_method="cus_17/pm_1")
+    assert form(body) == FORM | OFF_SESSION | {"customer": "cus_17", "payment_method": "pm_1"}
+    for token in ("a/b", "cus_17", "pm_1/cus_17"):
+        assert form(charge_form(CARD_PAYMENT, amount=440, payment_method=token)).get("customer") is None
+
+
 def test_a_payment_with_a_return_url_is_charged_on_session() -> None:
     url = "https://shop.example/done?order=1&x=ü"
     body = charge_form(replace(CARD_PAYMENT, return_url=url), amount=440, payment_method="pm_card_visa")

@@ -36,6 +36,7 @@ from okane.api.http.fast_path import FastPath
 from okane.api.http.server import serving as served
 from okane.api.long_polling import LongPolling
 from okane.api.payment_handlers import PaymentHandlers
+from okane.api.payment_methods import PaymentMethodHandlers
 from okane.api.payment_queries import PaymentQueries
 from okane.api.provider_notices import NoticeHandlers
 from okane.api.routes import Handlers, build_api
@@ -50,6 +51,7 @@ from okane.metrics import OkaneMetrics
 from okane.payment import Payment
 from okane.providers.base import Approved, ChargeResult, LookUpResult, NotFound, Unknown
 from okane.store import AcceptedRow, Claim, DeadLetterStore, NewPayment, PaymentLists, PaymentStore, PaymentWatch
+from okane.store.payment_methods import PaymentMethodStore
 from okane.tracing import export
 from okane.tracing.opentelemetry_tracing import recording
 from streams import Done, Draft, Message, Outcome, StreamFull, connect
@@ -368,6 +370,7 @@ async def serving(traced: Traced, shelf: Shelf, *, fast: bool, memory: MemoryQue
         DeadLetterHandlers(dead=cast("DeadLetterStore", shelf), replay=cast("DeadLetterReplay", shelf)),
         HealthHandlers(store=store),
         NoticeHandlers(parsers={}, intake=None, metrics=metrics),
+        methods=PaymentMethodHandlers(methods=cast("PaymentMethodStore", shelf), providers=()),
         webhooks=WebhookServices.of("postgresql://nowhere", masters=None, guard=Guard()),
     )
     fast_path = FastPath(handlers.creation, metrics, AnonymousAccess(), tracer=tracer) if fast else None

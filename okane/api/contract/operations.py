@@ -93,9 +93,12 @@ _CREATING = (
     "amount_too_large",
     "card_number",
     "provider_unknown",
+    "payment_method_unknown",
+    "payment_method_unusable",
     "idempotency_key_reused",
     "overloaded",
 )
+_OF_PROVIDERS = frozenset({"provider_unknown", "payment_method_unknown", "payment_method_unusable"})
 _BATCH = (*problem_codes.OF_BODIES, "body_not_an_array", "idempotency_key_misplaced", "batch_size")
 _REPLAY = (*problem_codes.OF_BODIES, "body_not_an_object", "validation_failed", "too_many_reads")
 _CHANGE = ("payment_not_found", "status_conflict")
@@ -129,7 +132,7 @@ def _creates(
                 follows=follows,
             ),
         ),
-        problems=_CREATING if takes is CreatePayment else tuple(one for one in _CREATING if one != "provider_unknown"),
+        problems=_CREATING if takes is CreatePayment else tuple(one for one in _CREATING if one not in _OF_PROVIDERS),
     )
 
 

@@ -19,7 +19,7 @@ HEADERS: Mapping[str, Json] = {
         "schema": {"type": "string"},
     },
     "Location": {
-        "description": "The path of the payment or endpoint.",
+        "description": "The path of the payment, payment method or endpoint.",
         "schema": {"type": "string", "format": "uri-reference"},
     },
     "Idempotent-Replayed": {
@@ -72,6 +72,7 @@ FILTERS: Mapping[str, str] = {
     "status": "Any of these: repeat it for several.",
     "currency": "In this currency.",
     "provider": "Payments for which this provider was called.",
+    "customer": "Of this customer, by your name for them.",
     "lane": "In this lane.",
     "created_after": "Created at this moment or later.",
     "created_before": "Created before this moment.",

@@ -55,6 +55,7 @@ CODES: Mapping[str, Code] = {
     ),
     "payment_not_found": Code(HTTPStatus.NOT_FOUND, "The account has no such payment."),
     "endpoint_not_found": Code(HTTPStatus.NOT_FOUND, "The account has no such webhook endpoint."),
+    "payment_method_not_found": Code(HTTPStatus.NOT_FOUND, "The account has no such payment method."),
     "event_not_found": Code(HTTPStatus.NOT_FOUND, "The account has no such event, or no more."),
     "provider_not_found": Code(HTTPStatus.NOT_FOUND, "This server takes no webhooks from such a provider."),
     "route_not_found": Code(HTTPStatus.NOT_FOUND, "There is no such route."),
@@ -84,12 +85,19 @@ CODES: Mapping[str, Code] = {
     "amount_too_large": Code(_UNPROCESSABLE, "The amount is above this server's limit for the currency."),
     "card_number": Code(_UNPROCESSABLE, "A text looks like the number of a card: `errors` names its member."),
     "provider_unknown": Code(_UNPROCESSABLE, "The `provider` is not one of this server's."),
+    "payment_method_unknown": Code(
+        _UNPROCESSABLE, "The `payment_method` is no saved method of the account, or it was deleted."
+    ),
+    "payment_method_unusable": Code(
+        _UNPROCESSABLE, "The saved payment method has no token at a provider that may charge the payment."
+    ),
     "endpoint_url_refused": Code(
         _UNPROCESSABLE, "The URL of an endpoint is not one that this server may call: `errors` says why."
     ),
     "batch_size": Code(_UNPROCESSABLE, "A batch has 1 to 1,000 items."),
     "idempotency_key_reused": Code(
-        _UNPROCESSABLE, "The idempotency key belongs to `payment_id`, which has other members."
+        _UNPROCESSABLE,
+        "The idempotency key belongs to `payment_id` or `payment_method_id`, which has other members.",
     ),
     "rate_limited": Code(HTTPStatus.TOO_MANY_REQUESTS, "The key exceeds its rate limit.", retryable=True),
     "too_many_reads": Code(

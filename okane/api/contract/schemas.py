@@ -154,6 +154,9 @@ class ItemProblem(TypedDict):
     ]
     error_count: NotRequired[Annotated[int, Field(ge=1, description="how many errors there are, listed or not")]]
     payment_id: NotRequired[Annotated[UUID, Field(description="the payment that the idempotency key belongs to")]]
+    payment_method_id: NotRequired[
+        Annotated[UUID, Field(description="the payment method that the idempotency key belongs to")]
+    ]
     payment_status: NotRequired[Annotated[Status, Field(description="the status that does not allow it")]]
 
 

@@ -63,12 +63,21 @@ def _quoted(text: str) -> str:
     return text if _UNRESERVED.fullmatch(text) else quote(text, safe="")
 
 
+def _method(payment_method: str) -> str:
+    """Return the parameters of a payment method. Stripe charges one that is attached to a customer for that customer only:
+    `cus_…/pm_…` names both."""
+    customer, slash, method = payment_method.partition("/")
+    if not slash or not customer.startswith("cus_"):
+        return f"&payment_method={_quoted(payment_method)}"
+    return f"&customer={_quoted(customer)}&payment_method={_quoted(method)}"
+
+
 def charge_form(payment: Payment, *, amount: int, payment_method: str) -> str:
     """Return the body of a charge: every value is fixed with the payment and its key."""
     # capture_method: Stripe's default reports success before the funds are captured.
     session = _OFF_SESSION if payment.return_url is None else f"&return_url={_quoted(payment.return_url)}"
     return (
         f"amount={amount:d}&currency={payment.currency.lower()}&confirm=true&capture_method=automatic"
-        f"&payment_method={_quoted(payment_method)}&automatic_payment_methods[enabled]=true{session}"
+        f"{_method(payment_method)}&automatic_payment_methods[enabled]=true{session}"
         f"&metadata[payment_id]={payment.id}&metadata[attempt_key]={_quoted(payment.provider_key)}"
     )

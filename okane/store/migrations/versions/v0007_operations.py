@@ -116,7 +116,9 @@ CREATE TABLE IF NOT EXISTS payment_methods (
     created_at timestamptz NOT NULL DEFAULT now(),
     deleted_at timestamptz
 );
-CREATE INDEX IF NOT EXISTS payment_methods_account ON payment_methods (account_id, id);
+CREATE INDEX IF NOT EXISTS payment_methods_account ON payment_methods (account_id, id) WHERE deleted_at IS NULL;
+CREATE INDEX IF NOT EXISTS payment_methods_customer ON payment_methods (account_id, customer, id)
+    WHERE deleted_at IS NULL AND customer IS NOT NULL;
 CREATE TABLE IF NOT EXISTS payment_method_tokens (
     payment_method uuid NOT NULL,
     provider       text NOT NULL,

@@ -1,0 +1,57 @@
+"""The check of new payments that name a saved payment method: it exists, and a provider that may charge them has a token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from http import HTTPStatus
+
+from okane.api import error_problems
+from okane.api.problems import FieldError, Problem
+from okane.payment import NewPayment
+from okane.payment_method import saved_method_id
+from okane.store.payment_methods import PaymentMethodStore
+
+_NONE: Mapping[int, frozenset[str]] = {}
+
+
+async def find_providers(
+    methods: PaymentMethodStore, news: Sequence[NewPayment], refusals: list[Problem | None]
+) -> Mapping[int, frozenset[str]]:
+    """Return the providers of the saved methods that these payments name, by the number of the payment. Enter a problem for
+    each method that cannot be used."""
+    named = [
+        (number, new.account_id, method_id)
+        for number, new in enumerate(news)
+        if new.payment_method is not None and refusals[number] is None
+        if (method_id := saved_method_id(new.payment_method)) is not None
+    ]
+    if not named:
+        return _NONE
+    found: dict[int, frozenset[str]] = {}
+    answers = await methods.providers_of([(account_id, method_id) for _, account_id, method_id in named])
+    for (number, _, _), providers in zip(named, answers, strict=True):
+        if isinstance(providers, BaseException):
+            refusals[number] = error_problems.problem_for(providers)
+        elif not providers:
+            refusals[number] = _refusal("payment_method_unknown", "there is no such payment method: it may be deleted")
+        else:
+            found[number] = providers
+    return found
+
+
+def led_to_tokens(new: NewPayment, providers: frozenset[str], defaults: Sequence[str]) -> NewPayment | Problem:
+    """Return the payment so that only a provider with a token of its method may charge it, or the problem if none may."""
+    usable = [name for name in ([new.requested_provider] if new.requested_provider else defaults) if name in providers]
+    if not usable:
+        return _refusal(
+            "payment_method_unusable", f"the payment method has a token at {', '.join(sorted(providers))} only"
+        )
+    if new.requested_provider is not None or len(usable) == len(defaults):
+        return new
+    return replace(new, requested_provider=usable[0])
+
+
+def _refusal(code: str, detail: str) -> Problem:
+    errors = [FieldError("/payment_method", code, detail)]
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, code, f"/payment_method: {detail}", errors=errors)
