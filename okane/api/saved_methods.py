@@ -34,7 +34,7 @@ async def find_providers(
         if isinstance(providers, BaseException):
             refusals[number] = error_problems.problem_for(providers)
         elif not providers:
-            refusals[number] = _refusal("payment_method_unknown", "there is no such payment method: it may be deleted")
+            refusals[number] = _unknown()
         else:
             found[number] = providers
     return found
@@ -44,14 +44,23 @@ def led_to_tokens(new: NewPayment, providers: frozenset[str], defaults: Sequence
     """Return the payment so that only a provider with a token of its method may charge it, or the problem if none may."""
     usable = [name for name in ([new.requested_provider] if new.requested_provider else defaults) if name in providers]
     if not usable:
-        return _refusal(
-            "payment_method_unusable", f"the payment method has a token at {', '.join(sorted(providers))} only"
-        )
+        return _unusable(providers)
     if new.requested_provider is not None or len(usable) == len(defaults):
         return new
     return replace(new, requested_provider=usable[0])
 
 
-def _refusal(code: str, detail: str) -> Problem:
-    errors = [FieldError("/payment_method", code, detail)]
-    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, code, f"/payment_method: {detail}", errors=errors)
+def _unknown() -> Problem:
+    detail = "there is no such payment method, or it was deleted"
+    errors = [FieldError("/payment_method", "payment_method_unknown", detail)]
+    return Problem(
+        HTTPStatus.UNPROCESSABLE_ENTITY, "payment_method_unknown", f"/payment_method: {detail}", errors=errors
+    )
+
+
+def _unusable(providers: frozenset[str]) -> Problem:
+    detail = f"the payment method has a token at {', '.join(sorted(providers))} only"
+    errors = [FieldError("/payment_method", "payment_method_unusable", detail)]
+    return Problem(
+        HTTPStatus.UNPROCESSABLE_ENTITY, "payment_method_unusable", f"/payment_method: {detail}", errors=errors
+    )

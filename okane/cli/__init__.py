@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, str] = {
     "report": "Print the statement of a day (UTC): charges, captures and refunds by provider and currency.",
     "providers": "List the payment providers; switch one on, to draining, or off.",
     "keys": "Create, list, revoke and rotate API keys.",
+    "methods": "List, show and delete saved payment methods.",
     "webhooks": "Add, list, test, pause and delete webhook endpoints; redeliver events, and recover after an outage.",
     "events": "List or follow the events of an account: one for each change of a payment.",
     "listen": "Forward events, signed as webhooks, to a program on this machine. For development.",

@@ -12,6 +12,7 @@ from okane.client.errors import (
     NotFound,
     Refused,
 )
+from okane.client.payment_methods import NewPaymentMethod, PaymentMethod, PaymentMethods
 from okane.client.signatures import verify
 from okane.client.transport import RETRIES
 from okane.client.values import Attempt, Currency, DeadLetter, Event, NextAction, Payment, Receipt, Replayed
@@ -55,11 +56,14 @@ __all__ = [
     "KeyReused",
     "NewEndpoint",
     "NewPayment",
+    "NewPaymentMethod",
     "NextAction",
     "NoAnswer",
     "NotFound",
     "OperationSnapshot",
     "Payment",
+    "PaymentMethod",
+    "PaymentMethods",
     "PaymentSnapshot",
     "Receipt",
     "Refused",

@@ -57,6 +57,15 @@ def endpoint_id(value: UUID | str) -> UUID:
     return UUID(value)
 
 
+def method_id(value: UUID | str) -> UUID:
+    """Return the id of a saved payment method."""
+    if isinstance(value, UUID):
+        return value
+    if not _UUID.fullmatch(typed("method_id", value, str)):
+        raise ValueError(f"{value[:64]!r} is not a payment method's id")
+    return UUID(value)
+
+
 def event_id(value: str) -> str:
     """Return the id of an event, `evt_…`."""
     if not _EVENT_ID.fullmatch(typed("event_id", value, str)):
@@ -94,9 +103,14 @@ def text(name: str, value: str) -> str:
 
 def metadata(value: Mapping[str, str]) -> dict[str, str]:
     """Return a copy of the metadata as a dict of strings."""
+    return texts("metadata", value)
+
+
+def texts(name: str, value: Mapping[str, str]) -> dict[str, str]:
+    """Return a copy of a mapping of strings as a dict."""
     if not isinstance(value, Mapping):
-        raise TypeError(f"metadata must be a mapping, not {type(value).__name__}")
-    return {text("a name in metadata", key): text(f"metadata[{key!r}]", one) for key, one in value.items()}
+        raise TypeError(f"{name} must be a mapping, not {type(value).__name__}")
+    return {text(f"a name in {name}", key): text(f"{name}[{key!r}]", one) for key, one in value.items()}
 
 
 def moment(name: str, value: datetime) -> str:

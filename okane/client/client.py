@@ -16,6 +16,7 @@ from uuid import UUID
 
 from okane.client import arguments
 from okane.client.errors import Refused, refused
+from okane.client.payment_methods import PaymentMethods
 from okane.client.transport import ETAG, RETRIES, Transport
 from okane.client.values import Attempt, Currency, DeadLetter, Document, Event, Payment, Receipt, Replayed
 from okane.client.webhooks import Webhooks
@@ -88,6 +89,7 @@ class NewPayment:
     payment_method: str | None = None
     return_url: str | None = None
     provider: str | None = None
+    customer_present: bool | None = None
 
     def __post_init__(self) -> None:
         arguments.amount("amount", self.amount)
@@ -100,6 +102,8 @@ class NewPayment:
             arguments.moment(name, value)
         for name, text in self._texts.items():
             arguments.text(name, text)
+        if self.customer_present is not None:
+            arguments.typed("customer_present", self.customer_present, bool)
 
     @property
     def _texts(self) -> Mapping[str, str]:
@@ -120,6 +124,7 @@ class NewPayment:
             "metadata": self.metadata,
             **{name: arguments.moment(name, value) for name, value in self._times.items()},
             **self._texts,
+            **({} if self.customer_present is None else {"customer_present": self.customer_present}),
         }
 
 
@@ -127,7 +132,7 @@ class Client:
     """Sends requests to one API, on connections that it keeps. An asynchronous context manager.
 
     `patience_s` bounds the time for which a request is repeated, `timeout_s` the wait for each answer. `webhooks` has the
-    account's webhook endpoints, and its events.
+    account's webhook endpoints, and its events; `payment_methods` its saved payment methods.
     """
 
     def __init__(
@@ -141,6 +146,7 @@ class Client:
     ) -> None:
         self._transport = Transport(url, key=key, patience_s=patience_s, timeout_s=timeout_s, retries=retries)
         self.webhooks = Webhooks(self._transport)
+        self.payment_methods = PaymentMethods(self._transport)
 
     async def __aenter__(self) -> Self:
         self._transport.open()

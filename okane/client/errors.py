@@ -54,7 +54,7 @@ class Invalid(Refused):
 
 
 class NotFound(Refused):
-    """The account has no such payment, webhook endpoint or event."""
+    """The account has no such payment, payment method, webhook endpoint or event."""
 
 
 class Conflict(Refused):
@@ -66,11 +66,17 @@ class Conflict(Refused):
 
 
 class KeyReused(Refused):
-    """The idempotency key belongs to the payment `payment_id`, which has other members."""
+    """The idempotency key belongs to the payment `payment_id`, or the saved payment method `payment_method_id`, which has
+    other members."""
 
     def __init__(self, status: int, problem: Mapping[str, Any], *, after_s: int | None = None) -> None:
         super().__init__(status, problem, after_s=after_s)
-        self.payment_id = UUID(problem["payment_id"])
+        self.payment_id = _id(problem.get("payment_id"))
+        self.payment_method_id = _id(problem.get("payment_method_id"))
+
+
+def _id(text: str | None) -> UUID | None:
+    return None if text is None else UUID(text)
 
 
 _BY_CODE: Mapping[str, type[Refused]] = {
@@ -78,6 +84,7 @@ _BY_CODE: Mapping[str, type[Refused]] = {
     "key_invalid": AccessDenied,
     "scope_missing": AccessDenied,
     "payment_not_found": NotFound,
+    "payment_method_not_found": NotFound,
     "endpoint_not_found": NotFound,
     "event_not_found": NotFound,
     "endpoint_url_refused": Invalid,
@@ -89,6 +96,8 @@ _BY_CODE: Mapping[str, type[Refused]] = {
     "validation_failed": Invalid,
     "amount_unsafe_integer": Invalid,
     "amount_too_large": Invalid,
+    "payment_method_unknown": Invalid,
+    "payment_method_unusable": Invalid,
     "batch_size": Invalid,
     "body_too_large": Invalid,
 }

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from yarl import URL
 
 from okane.api.contract import problem_codes, schemas, webhook_schemas
+from okane.api.contract.method_operations import METHOD_ID
 from okane.api.problems import JSON
 from okane.api.routes import ROUTES
 from okane.cli import app
@@ -73,6 +74,7 @@ async def test_it_is_served_to_everybody_and_printed(api: Api) -> None:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the commands are curl's")
+@pytest.mark.parametrize("api", [{"providers": ("http", "stripe", "payu")}], indirect=True)
 async def test_the_commands_of_the_page_can_be_run(api: Api) -> None:
     async with api.client.get("/docs") as response:
         page = await response.text()
@@ -83,8 +85,14 @@ async def test_the_commands_of_the_page_can_be_run(api: Api) -> None:
         command = line.replace("curl ", "curl -s -o /dev/null -w '%{http_code}' ", 1)
         process = await asyncio.create_subprocess_shell(command, env=env, stdout=asyncio.subprocess.PIPE)
         said, _ = await process.communicate()
-        # Neither the payment nor the endpoint, the event and the provider of the examples exist.
-        examples = (schemas.PAYMENT["id"], webhook_schemas.ENDPOINT_ID, webhook_schemas.EVENT_ID, "providers/stripe")
+        # The payment, method, endpoint, event and provider of the examples do not exist.
+        examples = (
+            schemas.PAYMENT["id"],
+            METHOD_ID,
+            webhook_schemas.ENDPOINT_ID,
+            webhook_schemas.EVENT_ID,
+            "providers/stripe",
+        )
         is_missing = any(f"/{example}" in line for example in examples)
         assert said.decode() in ({"404"} if is_missing else {"200", "201", "202", "207"}), line
 
