@@ -176,7 +176,10 @@ class Payment:
 
 @value
 class NewPayment:
-    """The part of a payment that comes with the request, validated. `fingerprint` is the SHA-256 of its meaning."""
+    """The part of a payment that comes with the request, validated. `fingerprint` is the SHA-256 of its meaning.
+
+    `candidates` are the providers that a route has chosen, the first first; None: the default ones.
+    """
 
     account_id: str
     idempotency_key: str

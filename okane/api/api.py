@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import timedelta
 from types import MappingProxyType
 
@@ -35,6 +35,7 @@ from okane.intake.provider_notices import NoticeIntake
 from okane.metrics import OkaneMetrics
 from okane.origin_guard import OriginGuard
 from okane.providers.base import NoticeParser
+from okane.providers.routing import Router
 from okane.store import DeadLetterStore, PaymentLists, PaymentStore, PaymentWatch, ProviderEventStore
 from okane.store.payment_methods import PaymentMethodStore
 from okane.tracing import OFF, Tracing
@@ -48,7 +49,7 @@ log = structlog.get_logger("okane.app")
 class Api:
     """The API. Lists, long polling and dead letters have stores of their own, so that a long list delays no payment.
 
-    `providers`: the names that a new payment may request; `default_providers`: those of the payments that request none.
+    `providers`: the names that a new payment may request. `router` chooses the candidates of those that request none.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Api:
         methods: PaymentMethodStore,
         notice_parsers: Mapping[str, NoticeParser] = NO_PARSERS,
         providers: Collection[str] = ONLY_HTTP,
-        default_providers: Sequence[str] | None = None,
+        router: Router | None = None,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
@@ -88,8 +89,8 @@ class Api:
             long_polling=LongPolling(watch=watch),
             metrics=metrics,
             providers=providers,
-            default_providers=default_providers,
             methods=methods,
+            router=router,
         )
         handlers = Handlers(
             self.payments,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
 
@@ -30,6 +31,7 @@ from okane.lanes import LaneLimits
 from okane.metrics import OkaneMetrics
 from okane.payment import MAX_SCHEDULE_AHEAD
 from okane.providers.config import HTTP
+from okane.providers.routing import NoCandidate, Router, RouteRequest
 from okane.store import NewPayment
 from okane.store.payment_methods import PaymentMethodStore
 from okane.time_slice import TimeSlice
@@ -68,8 +70,8 @@ class WrittenBatch:
 
 
 class PaymentCreation:
-    """Creates the payments that clients request. `providers`: the names that a new payment may request; `default_providers`
-    are the candidates of those that request none. Without `methods` no payment can name a saved payment method."""
+    """Creates the payments that clients request. `providers`: the names that a new payment may request. `router` chooses
+    the candidates of those that request none. Without `methods` no payment can name a saved payment method."""
 
     def __init__(
         self,
@@ -78,12 +80,12 @@ class PaymentCreation:
         intake: PaymentIntake,
         metrics: OkaneMetrics,
         providers: Collection[str] = ONLY_HTTP,
-        default_providers: Sequence[str] | None = None,
+        router: Router | None = None,
         methods: PaymentMethodStore | None = None,
     ) -> None:
-        self._default_providers = sorted(providers) if default_providers is None else default_providers
         self._methods = methods
         self._providers = frozenset(providers)
+        self._router = router or Router((), defaults=sorted(providers), capabilities={})
         self._default_currency = settings.default_currency
         self._amount_limits = settings.amount_limits or {}
         self._lanes = LaneLimits(settings.critical_from_minor, settings.low_below_minor)
@@ -123,8 +125,11 @@ class PaymentCreation:
             if card_guard.may_be_refused(new) and refusals[at] is None:
                 time_slice = time_slice or TimeSlice()
                 refusals[at] = await card_guard.payment_refusal(new, time_slice)
+        tokens: Mapping[int, frozenset[str]] = {}
         if self._methods is not None:
-            news = await self._led_to_tokens(news, refusals, self._methods)
+            tokens = await saved_methods.find_providers(self._methods, news, refusals)
+        if tokens or self._router.has_rules:
+            news = [self._routed(number, new, refusals, tokens.get(number)) for number, new in enumerate(news)]
         if not any(refusals):
             return WrittenBatch(news, (), await self._intake.write(news))
         wanted = [new for new, problem in zip(news, refusals, strict=True) if problem is None]
@@ -174,19 +179,29 @@ class PaymentCreation:
             return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "provider_unknown", f"/provider: {detail}", errors=errors)
         return None
 
-    async def _led_to_tokens(
-        self, news: Sequence[NewPayment], refusals: list[Problem | None], methods: PaymentMethodStore
-    ) -> Sequence[NewPayment]:
-        """Return the payments, those with a saved method led to its providers, and enter the problems of unusable ones."""
-        led = news
-        for number, providers in (await saved_methods.find_providers(methods, news, refusals)).items():
-            new = saved_methods.led_to_tokens(news[number], providers, self._default_providers)
-            if isinstance(new, Problem):
-                refusals[number] = new
-            elif new is not news[number]:
-                led = [*led]
-                led[number] = new
-        return led
+    def _routed(
+        self, number: int, new: NewPayment, refusals: list[Problem | None], tokens: frozenset[str] | None
+    ) -> NewPayment:
+        """Return the payment with the candidates of its route, and enter the problem of one that has none.
+
+        `tokens` are the providers at which its saved payment method has a token; None: it names no saved one.
+        """
+        if refusals[number] is not None:
+            return new
+        if new.requested_provider is not None:
+            if tokens is not None and new.requested_provider not in tokens:
+                refusals[number] = saved_methods.unusable(tokens)
+            return new
+        try:
+            route = self._router.route(_route_request(new, tokens))
+        except NoCandidate as error:
+            if tokens is not None and tokens.isdisjoint(error.names):
+                refusals[number] = saved_methods.unusable(tokens)
+            else:
+                detail = f"no provider that may take this payment can: {error}"
+                refusals[number] = Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "unsupported_by_provider", detail)
+            return new
+        return new if route is None else replace(new, candidates=route.candidates)
 
     async def _of_earlier(
         self, new: NewPayment, refusal: IntakeReceipt | BaseException
@@ -220,6 +235,19 @@ def _out_of_range(new: NewPayment, now: datetime) -> Problem:
     ]
     detail = f"must be in the future, and at most a year away; it is {timestamps.to_text(now)} here"
     return invalid([FieldError(f"/{name}", "out_of_range", detail) for name in wrong])
+
+
+def _route_request(new: NewPayment, tokens: frozenset[str] | None) -> RouteRequest:
+    # Of this account, no other payment has the key: a repeat is led the same way.
+    return RouteRequest(
+        amount_minor=new.amount_minor,
+        currency=new.currency,
+        account_id=new.account_id,
+        manual_capture=bool(new.manual_capture),
+        key=f"{new.account_id} {new.idempotency_key}",
+        payment_method=new.payment_method,
+        tokens=tokens,
+    )
 
 
 async def _passed(receipt: IntakeReceipt | BaseException) -> IntakeReceipt | BaseException:

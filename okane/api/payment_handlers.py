@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
@@ -30,6 +30,7 @@ from okane.config import Settings
 from okane.intake.accept import PaymentIntake
 from okane.metrics import OkaneMetrics
 from okane.payment import CANCELABLE, Payment, Status
+from okane.providers.routing import Router
 from okane.store import PaymentStore
 from okane.store.payment_methods import PaymentMethodStore
 
@@ -48,7 +49,7 @@ class PaymentHandlers:
         long_polling: LongPolling,
         metrics: OkaneMetrics,
         providers: Collection[str] = ONLY_HTTP,
-        default_providers: Sequence[str] | None = None,
+        router: Router | None = None,
         methods: PaymentMethodStore | None = None,
     ) -> None:
         self.creation = PaymentCreation(
@@ -56,7 +57,7 @@ class PaymentHandlers:
             intake=intake,
             metrics=metrics,
             providers=providers,
-            default_providers=default_providers,
+            router=router,
             methods=methods,
         )
         self._store = store

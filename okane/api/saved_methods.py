@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from http import HTTPStatus
 
 from okane.api import error_problems
@@ -40,16 +39,6 @@ async def find_providers(
     return found
 
 
-def led_to_tokens(new: NewPayment, providers: frozenset[str], defaults: Sequence[str]) -> NewPayment | Problem:
-    """Return the payment so that only a provider with a token of its method may charge it, or the problem if none may."""
-    usable = [name for name in ([new.requested_provider] if new.requested_provider else defaults) if name in providers]
-    if not usable:
-        return _unusable(providers)
-    if new.requested_provider is not None or len(usable) == len(defaults):
-        return new
-    return replace(new, requested_provider=usable[0])
-
-
 def _unknown() -> Problem:
     detail = "there is no such payment method, or it was deleted"
     errors = [FieldError("/payment_method", "payment_method_unknown", detail)]
@@ -58,7 +47,8 @@ def _unknown() -> Problem:
     )
 
 
-def _unusable(providers: frozenset[str]) -> Problem:
+def unusable(providers: frozenset[str]) -> Problem:
+    """Return the problem of a saved method that has tokens at these providers, none of which may charge the payment."""
     detail = f"the payment method has a token at {', '.join(sorted(providers))} only"
     errors = [FieldError("/payment_method", "payment_method_unusable", detail)]
     return Problem(

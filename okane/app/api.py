@@ -23,6 +23,7 @@ from okane.intake.load_shedding import LoadShedding
 from okane.providers.config import load_providers
 from okane.providers.config_reload import ConfigReload
 from okane.providers.registry import build_notice_parsers, load_notice_secrets
+from okane.providers.routing import Router
 from okane.providers.secrets import CurrentSecrets
 from okane.redis.buckets import TokenBuckets
 from okane.store import ApiKeyStore, DeadLetterStore, PaymentLists, PaymentWatch, ProviderEventStore
@@ -65,6 +66,7 @@ async def run_api(settings: Settings) -> None:
         methods = PaymentMethodStore(url)
         closing.push_async_callback(methods.aclose)
         metrics_url = await closing.enter_async_context(serving_metrics(settings, resources, role="api", name="api"))
+        router = Router(config.routes, defaults=config.default, capabilities={})
         api = Api(
             settings,
             access=await closing.enter_async_context(_access(settings, resources)),
@@ -78,14 +80,14 @@ async def run_api(settings: Settings) -> None:
             metrics=resources.metrics,
             tracing=resources.tracing,
             providers=config.names,
-            default_providers=config.default,
+            router=router,
             provider_events=provider_events,
             notice_parsers=parsers,
             webhooks=webhooks,
             methods=methods,
         )
         if config.path is not None:
-            reload = ConfigReload.of_notices(config, settings, secrets)
+            reload = ConfigReload.of_api(config, settings, secrets, set_routes=router.set_rules)
             await closing.enter_async_context(process.running(reload.run))
         api_url = await closing.enter_async_context(api.serving())
         process.tune_gc()

@@ -1,4 +1,5 @@
-"""`okane providers`: list the payment providers, and switch them on, to draining, or off. It needs Postgres alone."""
+"""`okane providers`: list the payment providers, switch them on, to draining, or off, and explain the choice of one. It needs
+Postgres alone."""
 
 from __future__ import annotations
 
@@ -11,14 +12,18 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from okane.api_key import ACCOUNT
 from okane.cli.context import Context, open_context
 from okane.cli.options import Data, Json
 from okane.cli.output import CONSOLE, iso, print_json
+from okane.cli.provider_route import show_route
 from okane.cli.running import run
+from okane.currencies import CURRENCIES, MAX_AMOUNT_MINOR
 from okane.duration_text import format_duration
 from okane.errors import SetupError
 from okane.intake.provider_switch import ProviderSwitch, Switched, UnknownProvider, reason_refusal
 from okane.providers.config import NAME
+from okane.providers.routing import CaptureMethod, RouteRequest
 from okane.store import OPERATOR
 from okane.store.providers import Mode, ProviderState, ProviderStore
 from okane.timestamp_text import format_time
@@ -54,6 +59,33 @@ def drain(name: Name, *, data: Data = None, reason: Reason, force: Force = False
 def disable(name: Name, *, data: Data = None, reason: Reason, force: Force = False, json_: Json = False) -> None:
     """Call a provider no more, from the next claim of every worker on. Its payments wait, or go to the next provider."""
     run(_switch(open_context(data), name, "off", reason=reason, force=force, as_json=json_))
+
+
+@app.command()
+def route(
+    *,
+    amount: Annotated[int, typer.Option(min=1, max=MAX_AMOUNT_MINOR, help="in minor units of the currency")],
+    currency: Annotated[str | None, typer.Option(help="ISO 4217; the server's default if absent")] = None,
+    account: Annotated[str, typer.Option(help="the account of the payment")] = ACCOUNT,
+    capture_method: Annotated[CaptureMethod, typer.Option(help="of the payment")] = "automatic",
+    payment_method: Annotated[str | None, typer.Option(help="the token of the payment, if it has one")] = None,
+    data: Data = None,
+    json_: Json = False,
+) -> None:
+    """Explain which provider a payment would go to: each route with its reason, the candidates and their state."""
+    context = open_context(data)
+    currency = currency or context.settings.default_currency
+    if currency not in CURRENCIES:
+        raise typer.BadParameter(f"{currency} is not a currency of new payments", param_hint="--currency")
+    request = RouteRequest(
+        amount_minor=amount,
+        currency=currency,
+        account_id=account,
+        key="",
+        manual_capture=capture_method == "manual",
+        payment_method=payment_method,
+    )
+    run(show_route(context, request, as_json=json_))
 
 
 @contextlib.asynccontextmanager

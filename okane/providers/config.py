@@ -29,6 +29,7 @@ from okane.config import Count, HttpUrl, PositiveDuration, RateLimit, Settings
 from okane.errors import SetupError
 from okane.origin_guard import is_loopback
 from okane.providers.base import POLL_DELAYS
+from okane.providers.routing import MAX_ROUTES, RouteRule, route_errors
 from okane.rate import Rate
 from streams.values import value
 
@@ -127,6 +128,7 @@ class _File(BaseModel):
 
     default: Annotated[list[str], Field(min_length=1, max_length=MAX_PROVIDERS)] | None = None
     providers: Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=MAX_PROVIDERS)]
+    routes: Annotated[list[dict[str, Any]], Field(max_length=MAX_ROUTES)] = []
 
     @model_validator(mode="after")
     def _default_is_known(self) -> Self:
@@ -139,12 +141,14 @@ class _File(BaseModel):
 
 @value
 class ProvidersConfig:
-    """The configured providers. `path` is None without a file; `default` are the candidates of a payment, the first first."""
+    """The configured providers. `path` is None without a file; `default` are the candidates of a payment that no route
+    matches, the first first."""
 
     path: Path | None
     mode: Mode
     providers: Mapping[str, ProviderConfig]
     default: Sequence[str]
+    routes: Sequence[RouteRule] = ()
 
     @property
     def names(self) -> frozenset[str]:
@@ -183,9 +187,10 @@ def load_providers(settings: Settings) -> ProvidersConfig:
             errors += [
                 f"{_place(path, name, key)} {message}" for key, message in _inconsistencies(providers[name], settings)
             ]
+    routes = _routes(path, read, errors)
     if errors:
         raise SetupError("\n".join(errors))
-    return ProvidersConfig(path, mode, providers, tuple(read.default or providers))
+    return ProvidersConfig(path, mode, providers, tuple(read.default or providers), routes)
 
 
 def _parsed(path: Path) -> Mapping[str, Any]:
@@ -217,6 +222,19 @@ def _provider(path: Path, name: str, entry: Mapping[str, Any]) -> ProviderConfig
     return KINDS[kind].model_validate(entry)
 
 
+def _routes(path: Path, read: _File, errors: list[str]) -> Sequence[RouteRule]:
+    """Return the routes, and append all that is wrong with them."""
+    routes: list[RouteRule] = []
+    for number, entry in enumerate(read.routes, 1):
+        try:
+            routes.append(RouteRule.model_validate(entry))
+        except ValidationError as error:
+            errors += _described(path, error, "routes", number)
+    if len(routes) == len(read.routes):
+        errors += [f"{path}: routes.{number}: {message}" for number, message in route_errors(routes, read.providers)]
+    return routes
+
+
 def _inconsistencies(found: ProviderConfig, settings: Settings) -> Sequence[tuple[str, str]]:
     """Return the key and the message of everything that does not fit together."""
     errors: list[tuple[str, str]] = []
@@ -240,7 +258,7 @@ def _inconsistencies(found: ProviderConfig, settings: Settings) -> Sequence[tupl
     return errors
 
 
-def _described(path: Path, error: ValidationError, *above: str) -> Sequence[str]:
+def _described(path: Path, error: ValidationError, *above: object) -> Sequence[str]:
     lines = []
     for one in error.errors(include_url=False, include_input=False, include_context=False):
         place = ".".join(map(_shown, (*above, *one["loc"])))

@@ -1,4 +1,4 @@
-"""Reads the providers file again after a change, and gives a running process the new secrets and rates.
+"""Reads the providers file again after a change, and gives a running process the new secrets, rates and routes.
 
 Guarantees: a new file takes effect as a whole or, if it is wrong or one of its secrets cannot be loaded, not at all. All else
 that differs is named in one line of the log, and takes effect with a restart. No line repeats a value.
@@ -19,6 +19,7 @@ from okane.errors import SetupError
 from okane.pausing import pause
 from okane.providers.config import ProviderConfig, ProvidersConfig, load_providers
 from okane.providers.registry import charge_secrets, load_notice_secrets
+from okane.providers.routing import RouteRule
 from okane.providers.secrets import CurrentSecrets, Identity, Secret, identity_of
 from okane.rate import Rate
 
@@ -44,9 +45,13 @@ class ConfigReload:
         secrets: CurrentSecrets,
         keys: frozenset[str],
         load: Callable[[ProvidersConfig, Iterable[Secret]], _Loaded],
-        set_rates: Callable[[Mapping[str, Rate]], None],
+        set_rates: Callable[[Mapping[str, Rate]], None] = lambda _: None,
+        set_routes: Callable[[Sequence[RouteRule]], None] | None = None,
     ) -> None:
-        """`config` is in use. `keys` of a provider take effect without a restart; `load` returns the secrets among them."""
+        """`config` is in use. `keys` of a provider take effect without a restart; `load` returns the secrets among them.
+
+        Without `set_routes` the process uses no routes.
+        """
         assert config.path is not None
         self._path = config.path
         self._config = config
@@ -55,6 +60,7 @@ class ConfigReload:
         self._keys = keys
         self._load = load
         self._set_rates = set_rates
+        self._set_routes = set_routes
         self._seen: Identity | None = None  # at the last look
         self._read: Identity | None = None  # the file whose content is known
         self._failure: str | None = None  # the last one that was logged
@@ -73,11 +79,16 @@ class ConfigReload:
         return cls(config, settings, secrets=secrets, keys=_OF_CHARGES, load=charge_secrets, set_rates=set_rates)
 
     @classmethod
-    def of_notices(cls, config: ProvidersConfig, settings: Settings, secrets: CurrentSecrets) -> Self:
+    def of_api(
+        cls,
+        config: ProvidersConfig,
+        settings: Settings,
+        secrets: CurrentSecrets,
+        *,
+        set_routes: Callable[[Sequence[RouteRule]], None],
+    ) -> Self:
         """Return the one of an API process."""
-        return cls(
-            config, settings, secrets=secrets, keys=_OF_NOTICES, load=load_notice_secrets, set_rates=lambda _: None
-        )
+        return cls(config, settings, secrets=secrets, keys=_OF_NOTICES, load=load_notice_secrets, set_routes=set_routes)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look at the file once a second until `stop`."""
@@ -104,6 +115,8 @@ class ConfigReload:
         self._failure, self._read = None, identity
         self._secrets.replace(loaded)
         self._set_rates(config.rates)
+        if self._set_routes is not None and config.routes != self._config.routes:
+            self._set_routes(config.routes)
         taken = self._differences(self._config, config)
         self._config = config
         if taken:
@@ -128,8 +141,16 @@ class ConfigReload:
         providers = {
             name: self._merged(name, old, new.providers.get(name)) for name, old in self._config.providers.items()
         }
-        config = ProvidersConfig(self._path, self._config.mode, providers, self._config.default)
+        routes = new.routes if self._takes_routes(new) else self._config.routes
+        config = ProvidersConfig(self._path, self._config.mode, providers, self._config.default, routes)
         return new, config, self._load(config, self._secrets.loaded)
+
+    def _takes_routes(self, new: ProvidersConfig) -> bool:
+        """Return True if new routes take effect now. Those that lead to a new provider wait, like the provider, for a
+        restart."""
+        return self._set_routes is not None and self._config.names.issuperset(
+            name for rule in new.routes for name in rule.names
+        )
 
     def _merged(self, name: str, old: ProviderConfig, new: ProviderConfig | None) -> ProviderConfig:
         """Return the old one with the keys of the new one that take effect now."""
@@ -146,6 +167,8 @@ class ConfigReload:
     def _differences(self, one: ProvidersConfig, other: ProvidersConfig) -> Sequence[str]:
         """Return the names of what differs, but for the secrets and rates that this process does not use."""
         found = ["default"] if one.default != other.default else []
+        if self._set_routes is not None and one.routes != other.routes:
+            found.append("routes")
         unused = (_OF_CHARGES | _OF_NOTICES) - self._keys
         for name in sorted(one.providers.keys() | other.providers.keys()):
             before, after = one.providers.get(name), other.providers.get(name)

@@ -72,13 +72,18 @@ class ClaimStatements:
         ]
 
     async def _claimed_rows(self, session: Session, parameters: Mapping[str, Any]) -> Sequence[Row]:
-        choosing = time.monotonic() < self._choosing_until_s
-        if not choosing and (rows := await session.fetch(STATEMENTS["claim"], parameters)):
-            return rows
-        rows = await session.fetch(STATEMENTS["claim_and_choose"], parameters)
-        if rows and not choosing:
+        if time.monotonic() < self._choosing_until_s:
+            return await session.fetch(STATEMENTS["claim_and_choose"], parameters)
+        quick = await session.fetch(STATEMENTS["claim"], parameters)
+        if len(quick) == len(parameters["ids"]):
+            return quick
+        # A batch can have both kinds: one payment goes to the first provider, and a route leads the other past it.
+        claimed = {row[0] for row in quick}
+        left = [one for one in parameters["ids"] if one not in claimed]
+        rows = await session.fetch(STATEMENTS["claim_and_choose"], {**parameters, "ids": left})
+        if rows and not quick:
             self._choosing_until_s = time.monotonic() + CHOOSING_S
-        return rows
+        return [*quick, *rows]
 
     def _usable(self) -> dict[str, Any]:
         usable = self._usable_providers()

@@ -27,6 +27,7 @@ from okane.intake.load_shedding import LoadShedding
 from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics
 from okane.providers.base import NoticeParser
+from okane.providers.routing import Router
 from okane.store import DeadLetterStore, PaymentLists, PaymentStore, PaymentWatch, ProviderEventStore
 from okane.store.payment_methods import PaymentMethodStore
 from okane.webhooks.keys import Masters
@@ -60,6 +61,7 @@ async def serve_api(
     notice_parsers: Mapping[str, NoticeParser] = NO_PARSERS,
     providers: Collection[str] = ONLY_HTTP,
     default_providers: Sequence[str] | None = None,
+    router: Router | None = None,
     webhooks: WebhookServices | None = None,
     **changed: Any,
 ) -> AsyncIterator[Api]:
@@ -96,7 +98,7 @@ async def serve_api(
         methods=methods,
         notice_parsers=notice_parsers,
         providers=providers,
-        default_providers=default_providers,
+        router=router or Router((), defaults=default_providers or sorted(providers), capabilities={}),
     )
     payments = product.payments
     async with (

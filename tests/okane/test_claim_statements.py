@@ -1,7 +1,9 @@
-"""The two statements of a claim: the quick one claims what the other would, or nothing."""
+"""The two statements of a claim: the quick one claims what the other would, or nothing, and leaves it where a route leads
+past its first candidate."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -32,7 +34,25 @@ USABLE: Sequence[Sequence[tuple[str, bool]]] = (
     [("second", False), ("first", True)],
     [("second", False)],
 )
+CANDIDATES = (None, ["second"], ["first", "second"], ["second", "first"])
 SWITCHES = ("mode = 'drain'", "mode = 'off'", "open_until = now() + interval '1 minute'")
+
+
+async def rows_of_routes(url: str) -> Sequence[UUID]:
+    """Return payments of every status, provider, pin and list of candidates, all of them due."""
+    store = PaymentStore(url, actor="w1", lease=LEASE, grace=GRACE)
+    ids: list[UUID] = []
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        for status, provider, candidates, pinned in itertools.product(STATUSES, PROVIDERS, CANDIDATES, (None, True)):
+            accepted = await accept_one(store, dataclasses.replace(new(str(len(ids))), candidates=candidates))
+            ids.append(accepted.payment.id)
+            await connection.execute(
+                """UPDATE payments SET status = %s, rare_status = NULL, provider = %s, pinned = %s,
+                   attempts = (%s::text IS NOT NULL)::integer, retry_at = now(), lease_until = now() WHERE id = %s""",
+                (status, provider, pinned, provider, ids[-1]),
+            )
+    await store.aclose()
+    return ids
 
 
 async def rows_of_all_kinds(url: str) -> Sequence[UUID]:
@@ -81,6 +101,19 @@ async def test_both_claim_the_same_for_the_same_providers_while_all_may_be_calle
         quick = await claimed(connection, "claim", ids, usable)
         assert quick == await claimed(connection, "claim_and_choose", ids, usable)
     assert bool(quick) == bool(usable)
+
+
+@pytest.mark.parametrize("usable", USABLE)
+async def test_what_the_quick_one_claims_of_routed_payments_the_other_claims_as_well(
+    database_url: str, usable: Sequence[tuple[str, bool]]
+) -> None:
+    ids = await rows_of_routes(database_url)
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        await connection.execute("SELECT now()")  # of both, like the transaction
+        quick = await claimed(connection, "claim", ids, usable)
+        whole = await claimed(connection, "claim_and_choose", ids, usable)
+    assert {row[0]: row for row in quick}.items() <= {row[0]: row for row in whole}.items()
+    assert bool(quick) == bool(whole) == bool(usable)
 
 
 @pytest.mark.parametrize("switched", SWITCHES)

@@ -8,7 +8,7 @@ import hmac
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from okane.providers.base import InvalidNotice
 from okane.providers.config import ProvidersConfig, load_providers
 from okane.providers.config_reload import ConfigReload
 from okane.providers.registry import build_notice_parsers, charge_secrets, load_notice_secrets
+from okane.providers.routing import RouteRule
 from okane.providers.secrets import CurrentSecrets, Identity
 from okane.rate import Rate
 
@@ -62,10 +63,11 @@ class Running:
         self.path.write_text(text)
         given = Settings(providers_file=self.path, **settings)  # type: ignore[arg-type]  # pydantic checks them
         self.config = load_providers(given)
+        self.routes: list[Sequence[RouteRule]] = []
         self.rates: Mapping[str, Rate] = self.config.rates
         if notices:
             self.secrets = CurrentSecrets(load_notice_secrets(self.config))
-            self.reload = ConfigReload.of_notices(self.config, given, self.secrets)
+            self.reload = ConfigReload.of_api(self.config, given, self.secrets, set_routes=self.routes.append)
         else:
             self.secrets = CurrentSecrets(charge_secrets(self.config))
             self.reload = ConfigReload.of_charges(self.config, given, self.secrets, set_rates=self._set_rates)
@@ -226,6 +228,37 @@ async def test_the_first_webhook_secret_of_a_provider_needs_a_restart(tmp_path: 
     assert [(line["event"], line["changed"]) for line in one.lines] == [
         ("providers_file_needs_restart", ["providers.stripe.webhook_secrets"])
     ]
+
+
+ROUTE = '[[routes]]\ncurrency = "PLN"\nuse = ["payu"]\n'
+
+
+async def test_an_api_process_takes_new_routes_and_a_worker_needs_none(tmp_path: Path) -> None:
+    for notices in (True, False):
+        one = Running(tmp_path, STRIPE + PAYU, notices=notices)
+        await one.look()
+        renamed(one.path, STRIPE + PAYU + ROUTE)
+        await one.look()
+        renamed(one.path, STRIPE + PAYU)
+        await one.look()
+        taken = [[rule.names for rule in routes] for routes in one.routes]
+        assert taken == ([[["payu"]], []] if notices else [])
+        assert [line.get("taken") for line in one.lines] == ([["routes"], ["routes"]] if notices else [])
+
+
+async def test_routes_to_a_new_provider_wait_for_a_restart(tmp_path: Path) -> None:
+    one = Running(tmp_path, STRIPE, notices=True)
+    renamed(one.path, STRIPE + PAYU + ROUTE)
+    await one.look()
+    assert one.routes == []
+    assert [line["changed"] for line in one.lines] == [["default", "routes", "providers.payu"]]
+
+
+async def test_wrong_routes_keep_the_old_ones(tmp_path: Path) -> None:
+    one = Running(tmp_path, STRIPE + PAYU + ROUTE, notices=True)
+    renamed(one.path, STRIPE + PAYU + ROUTE.replace("payu", "nowhere"))
+    await one.look()
+    assert (one.routes, one.events) == ([], ["providers_file_unusable"])
 
 
 async def test_a_provider_of_another_kind_needs_a_restart(tmp_path: Path) -> None:

@@ -189,8 +189,10 @@ async def test_a_payment_is_led_to_a_provider_with_a_token_of_its_method(api: Ap
     assert (status, problem["code"]) == (422, "payment_method_unusable")
     assert "payu, stripe" in problem["detail"]
     assert "secret" not in str(problem)
-    led: dict[str, str] = dict(await api.store._rare.fetch("SELECT idempotency_key, requested_provider FROM payments"))
-    assert led == {"any": "stripe", "own": "payu"}
+    led = await api.store._rare.fetch(
+        "SELECT idempotency_key, requested_provider, candidates FROM payments ORDER BY id"
+    )
+    assert led == [("any", None, ["stripe", "payu"]), ("own", "payu", None)]
 
 
 async def test_a_payment_says_whether_its_customer_is_present(api: Api) -> None:

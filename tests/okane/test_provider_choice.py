@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -368,3 +369,97 @@ async def test_a_claim_asks_once_which_providers_can_be_called(counter: Counter)
     await counter.store.claim(payment_id)
     assert isinstance(await counter.store.claim(payment_id), ClaimRefusal)
     assert offers == 2
+
+
+async def test_a_route_chooses_the_first_of_its_candidates_that_can_be_called(counter: Counter) -> None:
+    payment_id = await counter.accept(candidates=["second", "first"])
+    assert await counter.wake(payment_id) == Done()
+    counter.gates["second"].open = False
+    other_id = await counter.accept(candidates=["second", "first"])
+    assert await counter.wake(other_id) == Done()
+    assert (counter.second.asked, counter.first.asked) == ([f"charge {payment_id}"], [f"charge {other_id}"])
+
+
+async def test_a_route_leads_past_a_provider_that_is_switched_off(counter: Counter) -> None:
+    await counter.switch("second", "off")
+    payment_id = await counter.accept(candidates=["second", "first"])
+    assert await counter.wake(payment_id) == Done()
+    assert counter.first.asked == [f"charge {payment_id}"]
+
+
+@pytest.mark.parametrize("elsewhere", [["second"], ["nowhere", "second"]])
+async def test_a_payment_waits_where_no_candidate_of_its_route_can_be_called(
+    counter: Counter, elsewhere: Sequence[str]
+) -> None:
+    counter.gates["second"].open = False
+    payment_id = await counter.accept(candidates=elsewhere)
+    assert await counter.wake(payment_id) == Retry("no provider can take it now", after=timedelta(seconds=5))
+    assert (counter.first.asked, (await counter.payment(payment_id)).attempts) == ([], 0)
+    counter.gates["second"].open = True
+    assert await counter.wake(payment_id) == Done()
+    assert counter.second.asked == [f"charge {payment_id}"]
+
+
+async def test_a_route_takes_the_next_candidate_after_one_was_unavailable(counter: Counter) -> None:
+    counter.first.charges = lambda: Unavailable("503")
+    payment_id = await counter.accept(candidates=["first", "second"])
+    await counter.wake(payment_id)
+    assert await counter.wake(payment_id) == Done()
+    assert (counter.first.asked, counter.second.asked) == ([f"charge {payment_id}"], [f"charge {payment_id}"])
+
+
+async def test_candidates_that_are_all_unavailable_take_turns(counter: Counter) -> None:
+    counter.first.charges = counter.second.charges = lambda: Unavailable("503")
+    payment_id = await counter.accept(candidates=["first", "second"])
+    chosen = []
+    for _ in range(4):
+        await counter.wake(payment_id)
+        chosen.append((await counter.payment(payment_id)).provider)
+    assert chosen == ["first", "second", "first", "second"]
+
+
+async def test_a_candidate_that_was_unavailable_is_tried_again_where_no_other_can_be_called(counter: Counter) -> None:
+    counter.first.charges = lambda: Unavailable("503")
+    counter.gates["second"].open = False
+    payment_id = await counter.accept(candidates=["first", "second"])
+    await counter.wake(payment_id)
+    await counter.wake(payment_id)
+    assert counter.first.asked == [f"charge {payment_id}"] * 2
+
+
+async def test_a_rate_limit_leads_to_no_other_candidate(counter: Counter) -> None:
+    """It is no outage: the payment waits, and stays with the provider that the route prefers."""
+    counter.gates["first"].wait = timedelta(seconds=1)
+    payment_id = await counter.accept(candidates=["first", "second"])
+    await counter.wake(payment_id)
+    counter.gates["first"].wait = None
+    assert await counter.wake(payment_id) == Done()
+    assert (counter.first.asked, counter.second.asked) == ([f"charge {payment_id}"], [])
+
+
+@pytest.mark.parametrize("crashes", [False, True], ids=["unknown", "crashed"])
+async def test_a_route_never_moves_a_payment_whose_charge_may_have_been_made(counter: Counter, crashes: bool) -> None:
+    payment_id = await counter.accept(candidates=["first", "second"])
+    if crashes:
+        await counter.store.claim(payment_id)
+        await expire_lease(counter.url, payment_id)
+    else:
+        counter.first.charges = lambda: Unknown("time-out")
+        await counter.wake(payment_id)
+    counter.first.charges = lambda: Unavailable("503")
+    await counter.wake(payment_id)
+    assert (await counter.payment(payment_id)).status is Status.FAILED_RETRYABLE
+    counter.gates["first"].open = False
+    assert isinstance(await counter.wake(payment_id), Retry)
+    await counter.switch("first", "off")
+    assert isinstance(await counter.wake(payment_id), Retry)
+    assert counter.second.asked == []
+
+
+async def test_in_one_batch_each_payment_goes_its_own_way(counter: Counter) -> None:
+    counter.gates["second"].open = False
+    routes: Sequence[Sequence[str] | None] = (None, ["second", "first"], ["first"], ["second"])
+    ids = [await counter.accept(candidates=one) for one in routes]
+    outcomes = await asyncio.gather(*(counter.handler(wake_up(payment_id)) for payment_id in ids))
+    assert [type(one) for one in outcomes] == [Done, Done, Done, Retry]
+    assert sorted(counter.first.asked) == sorted(f"charge {payment_id}" for payment_id in ids[:3])

@@ -18,8 +18,9 @@ from okane.errors import SetupError
 from okane.providers.base import InvalidNotice
 from okane.providers.config import KINDS, OkaneHttpConfig, PayuConfig, ProvidersConfig, StripeConfig, load_providers
 from okane.providers.registry import build_notice_parsers, build_providers, load_charge_secrets, load_notice_secrets
+from okane.providers.routing import RouteRule
 from okane.rate import Rate
-from tests.docs.tables import OPERATIONS, _section
+from tests.docs.tables import OPERATIONS, ROOT, _section
 
 STRIPE = """
 [providers.stripe]
@@ -88,6 +89,15 @@ def test_the_order_of_the_candidates_is_that_of_default(tmp_path: Path) -> None:
     assert load(tmp_path, 'default = ["payu"]\n' + STRIPE + PAYU).default == ("payu",)
 
 
+def test_routes_are_read_in_their_order(tmp_path: Path) -> None:
+    text = '[[routes]]\ncurrency = "PLN"\nuse = ["payu", "stripe"]\n[[routes]]\nweights = {stripe = 1, payu = 3}\n'
+    config = load(tmp_path, STRIPE + PAYU + text)
+    assert [(rule.currency, rule.names) for rule in config.routes] == [
+        (["PLN"], ["payu", "stripe"]),
+        (None, ["payu", "stripe"]),
+    ]
+
+
 def test_durations_and_rates_have_units(tmp_path: Path) -> None:
     more = 'timeout = "10s"\nconsistency_lag = 60\nunknown_deadline = "1h"\nconnections = 8\nrate = "100/s burst 200"\n'
     stripe = load(tmp_path, STRIPE + more).providers["stripe"]
@@ -140,6 +150,24 @@ def test_without_a_file_the_base_url_is_the_one_provider() -> None:
         ('default = ["paypal"]\n' + STRIPE, "default takes names of this file's providers: stripe"),
         ('default = ["stripe", "stripe"]\n' + STRIPE, "default has a name twice"),
         ("default = []\n" + STRIPE, "default: "),
+        (STRIPE + "[[routes]]", "routes.1: must have use or weights, and not both"),
+        (STRIPE + '[[routes]]\nuse = ["stripe"]\nweights = {stripe = 1}', "routes.1: must have use or weights"),
+        (STRIPE + "[[routes]]\nuse = []", "routes.1.use: "),
+        (STRIPE + '[[routes]]\nuse = ["stripe", "stripe"]', "routes.1: use has a name twice"),
+        (STRIPE + '[[routes]]\nuse = ["paypal"]', "routes.1: use takes names of this file's providers: stripe"),
+        (STRIPE + "[[routes]]\nweights = {paypal = 1}", "routes.1: weights takes names of this file's providers"),
+        (STRIPE + "[[routes]]\nweights = {stripe = 0}", "routes.1.weights.stripe: "),
+        (STRIPE + "[[routes]]\nweights = {stripe = 0.5}", "routes.1.weights.stripe: "),
+        (STRIPE + 2 * '[[routes]]\nuse = ["stripe"]\n', "routes.1: has no condition: the routes below it never decide"),
+        (STRIPE + '[[routes]]\nuse = ["stripe"]\n[[routes]]\ncurency = "PLN"', "routes.2.curency: is unknown"),
+        (STRIPE + '[[routes]]\nuse = ["stripe"]\ncurrency = "pln"', "routes.1.currency.0: must be an ISO 4217 code"),
+        (STRIPE + '[[routes]]\nuse = ["stripe"]\naccount = ""', "routes.1.account.0: "),
+        (STRIPE + '[[routes]]\nuse = ["stripe"]\namount_from = 0', "routes.1.amount_from: "),
+        (STRIPE + '[[routes]]\nuse = ["stripe"]\namount_from = 2\namount_to = 1', "routes.1: amount_from is above"),
+        (STRIPE + '[[routes]]\nuse = ["stripe"]\nfallback = "always"', "routes.1.fallback: "),
+        (STRIPE + '[[routes]]\nuse = ["stripe"]\ncapture_method = "later"', "routes.1.capture_method: "),
+        (STRIPE + 101 * '[[routes]]\nuse = ["stripe"]\ncurrency = "PLN"\n', "routes: .*at most 100"),
+        ("routes = 1\n" + STRIPE, "routes: "),
     ],
 )
 def test_a_wrong_file_is_refused_by_the_name_of_its_key(tmp_path: Path, text: str, named: str) -> None:
@@ -268,3 +296,9 @@ def test_the_document_lists_every_key() -> None:
         key for row in table.splitlines() if row.startswith("| `") for key in re.findall(r"`(\w+)`", row.split("|")[1])
     }
     assert documented == {key for kind in KINDS.values() for key in kind.model_fields}
+
+
+def test_the_document_lists_every_key_of_a_route() -> None:
+    table = _section((ROOT / "docs" / "providers.md").read_text(), "Routes").partition("|---")[2]
+    rows = [row for row in table.splitlines() if row.startswith("| `")]
+    assert {key for row in rows for key in re.findall(r"`(\w+)`", row.split("|")[1])} == {*RouteRule.model_fields}

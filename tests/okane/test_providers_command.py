@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -150,3 +150,58 @@ def test_the_doctor_warns_of_what_is_switched_or_open() -> None:
     opened = switch(ProviderState("p", open_s=timedelta(seconds=12).total_seconds()))
     assert opened is not None
     assert "12 s" in opened.found
+
+
+ROUTES = """
+[[routes]]
+currency = "USD"
+use = ["third"]
+[[routes]]
+amount_from = 1000
+weights = { first = 3, third = 1 }
+"""
+
+
+async def explained(command: Command, *words: str) -> dict[str, Any]:
+    result = await command("route", *words, "--json")
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.output)
+    return found
+
+
+async def test_the_choice_by_routes_is_explained_rule_by_rule(command: Command, file: Path) -> None:
+    file.write_text(FILE + ROUTES)
+    large = await explained(command, "--amount", "1000", "--currency", "PLN")
+    assert [(one["number"], one["matches"], one["mismatch"]) for one in large["routes"]] == [
+        (1, False, "currency is not USD"),
+        (2, True, None),
+    ]
+    assert (large["decided_by"], large["goes_to"], large["refused"]) == (2, "first", False)
+    assert [(one["name"], one["share"]) for one in large["candidates"]] == [("first", 0.75), ("third", 0.25)]
+    small = await explained(command, "--amount", "999", "--currency", "PLN")
+    assert (small["decided_by"], [one["name"] for one in small["candidates"]]) == (None, ["second", "first"])
+    shown = (await command("route", "--amount", "999", "--currency", "PLN")).output
+    for text in ("no: amount is below 1000", "second, first", "such a payment goes to second now"):
+        assert text in shown
+    manual = await command("route", "--amount", "999", "--capture-method", "manual")
+    assert "left out: it cannot capture manually" in manual.output
+    assert "such a payment is refused (422 unsupported_by_provider)" in manual.output
+
+
+async def test_the_explanation_shows_what_is_off_and_leads_past_it(command: Command, file: Path) -> None:
+    file.write_text(FILE + ROUTES)
+    await command("disable", "first", "--reason", "incident")
+    assert (await explained(command, "--amount", "1000", "--currency", "PLN"))["goes_to"] == "third"
+    await command("drain", "third", "--reason", "rest")
+    shown = (await command("route", "--amount", "1000", "--currency", "PLN")).output
+    for text in ("off: incident", "drain: rest", "75.0%", "such a payment waits: no candidate can be called now"):
+        assert text in shown
+
+
+@pytest.mark.usefixtures("file")
+@pytest.mark.parametrize(
+    "words", [("--amount", "0"), ("--amount", "1", "--currency", "zz"), ("--amount", "1", "--capture-method", "later")]
+)
+async def test_a_payment_that_cannot_be_is_no_question(command: Command, words: Sequence[str]) -> None:
+    result = await command("route", *words)
+    assert result.exit_code == 2

@@ -76,7 +76,7 @@ class Clients:
             payment_method="pm_simulated",
         )
         if len(self._providers) > 1:
-            new = replace(new, requested_provider=self._wish())
+            new = replace(new, requested_provider=self._wish(), candidates=self._route())
         if StripeGateway.name in self._providers and self._dice.random() < 0.7:  # its customer may have to act
             new = replace(new, return_url="https://shop.simulated/")
         if self._dice.random() < 0.2:
@@ -121,6 +121,12 @@ class Clients:
         with contextlib.suppress(NotSent, NoAnswer, StoreUnavailable):  # it is lost: polls must do
             results = await self._ask_api(lambda api: _take_notices(api, notices))
             self._network.faults.update(f"notice {result}" for result in results)
+
+    def _route(self) -> Sequence[str] | None:
+        """Return the candidates of half of the payments, as a route chose them."""
+        if self._dice.random() < 0.5:
+            return None
+        return self._dice.sample(self._providers, self._dice.randint(1, len(self._providers)))
 
     def _wish(self) -> str | None:
         """Return the provider that a request asks for; most ask for none."""

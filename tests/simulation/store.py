@@ -619,7 +619,12 @@ class MemoryPaymentStore:
             return name if name in usable and (usable[name] or looks_up_only) else None
         if row.requested_provider is not None:
             return row.requested_provider if usable.get(row.requested_provider) else None
-        return next((name for name in defaults if usable.get(name)), None)
+        if row.candidates is None:
+            return next((name for name in defaults if usable.get(name)), None)
+        left = [name for name in row.candidates if usable.get(name)]
+        was_unavailable = row.status is Status.FAILED_RETRYABLE and self._db.events[row.id][-1].event == "unavailable"
+        others = [name for name in left if not (was_unavailable and name == row.provider)]
+        return next(iter(others or left), None)
 
     def _refuse(self, row: PaymentRow, now: datetime, *, without: bool) -> ClaimRefusal:
         """Refuse a claim. A payment that is due, and only lacks a provider, is postponed."""

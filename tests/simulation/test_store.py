@@ -285,7 +285,7 @@ class Play:
             return_url=dice.choice((None, "https://shop.example/back")),
             requested_provider=dice.choice((None, None, None, "http", "second")),
             manual_capture=dice.choice((None, None, True)),
-            candidates=dice.choice((None, None, ["http", "second"])),
+            candidates=dice.choice((*[None] * 8, ["second"], ["http", "second"], ["second", "http"])),
             soft_fallback=dice.choice((None, None, True)),
         )
         await self._twins.same("find", wanted)
@@ -545,7 +545,9 @@ EVERY_WAY = {
 @pytest.mark.parametrize("seed", range(4))
 async def test_the_model_does_what_the_store_does(twins: Twins, seed: int) -> None:
     play = Play(twins, seed)
-    for _ in range(STEPS):
+    for number in range(4 * STEPS):
+        if number >= STEPS and twins.seen == EVERY_WAY:  # some ways are rare
+            break
         await play.step()
     assert twins.seen == EVERY_WAY
 

@@ -95,6 +95,7 @@ _CREATING = (
     "provider_unknown",
     "payment_method_unknown",
     "payment_method_unusable",
+    "unsupported_by_provider",
     "idempotency_key_reused",
     "overloaded",
 )

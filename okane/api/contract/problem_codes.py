@@ -91,6 +91,9 @@ CODES: Mapping[str, Code] = {
     "payment_method_unusable": Code(
         _UNPROCESSABLE, "The saved payment method has no token at a provider that may charge the payment."
     ),
+    "unsupported_by_provider": Code(
+        _UNPROCESSABLE, "No provider that may take the payment can: the detail says why, provider by provider."
+    ),
     "endpoint_url_refused": Code(
         _UNPROCESSABLE, "The URL of an endpoint is not one that this server may call: `errors` says why."
     ),

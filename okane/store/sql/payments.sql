@@ -52,13 +52,26 @@ usable AS MATERIALIZED (
 )
 
 -- name: has_provider
--- True if there is a provider for the payment now: the pinned one, the requested one, or any default one. A drained provider
--- takes look-ups only. Not a statement: others include it.
+-- True if there is a provider for the payment now: the pinned one, the requested one, a candidate of its route, or any
+-- default one. A drained provider takes look-ups only. Not a statement: others include it.
 CASE WHEN {pinned}
      THEN EXISTS (SELECT FROM usable u WHERE u.name = coalesce(p.provider, 'http')
                   AND (u.may_charge OR p.status NOT IN ('pending', 'failed_retryable')))
-     WHEN p.requested_provider IS NULL THEN EXISTS (SELECT FROM chosen)
-     ELSE EXISTS (SELECT FROM usable u WHERE u.name = p.requested_provider AND u.may_charge) END
+     WHEN p.requested_provider IS NOT NULL
+     THEN EXISTS (SELECT FROM usable u WHERE u.name = p.requested_provider AND u.may_charge)
+     WHEN p.candidates IS NOT NULL THEN EXISTS (SELECT FROM usable u WHERE u.name = ANY (p.candidates) AND u.may_charge)
+     ELSE EXISTS (SELECT FROM chosen) END
+
+-- name: routed_provider
+-- The first candidate of a route that can be called. After a provider that was unavailable another one is taken first, if
+-- there is any; at a rate limit the payment waits instead. Not a statement: others include it.
+(SELECT u.name FROM unnest(p.candidates) WITH ORDINALITY AS c (name, place)
+ JOIN usable u ON u.name = c.name AND u.may_charge
+ ORDER BY p.status = 'failed_retryable' AND c.name = p.provider
+          AND (SELECT e.event FROM payment_events e WHERE e.payment_id = p.id ORDER BY e.version DESC LIMIT 1)
+              = 'unavailable',
+          c.place
+ LIMIT 1)
 
 -- name: claim_columns
 -- The columns that a claim writes besides the status and the provider. Not a statement: others include it.
@@ -111,13 +124,14 @@ logged AS (
 
 -- name: its_provider
 -- The provider of a claimed payment while every one may be called. Not a statement: others include it.
-coalesce(CASE WHEN {pinned} THEN coalesce(p.provider, 'http') ELSE p.requested_provider END, %(first_default)s::text)
+coalesce(CASE WHEN {pinned} THEN coalesce(p.provider, 'http') ELSE coalesce(p.requested_provider, p.candidates[1]) END,
+         %(first_default)s::text)
 
 -- name: claim
 -- Fence every provider call. A crash counts as a retry, and like an unknown outcome it is looked up before anything is
 -- charged again. The provider is chosen and written here, before it can be called; without one the claim is refused.
 -- This is the claim while every provider may be called; otherwise it claims nothing, and `claim_and_choose` decides. That one
--- alone would do, but costs a fifth more in small batches.
+-- alone would do, but costs a fifth more in small batches. What a route leads past its first candidate is left to it, too.
 WITH claimed AS (
     UPDATE payments p
     SET status = 'processing',
@@ -129,19 +143,23 @@ WITH claimed AS (
       AND {claimable}
       AND NOT EXISTS (SELECT FROM providers r WHERE r.mode <> 'on' OR r.open_until > now())
       AND {its_provider} = ANY (%(usable)s::text[])
+      AND (p.candidates IS NULL OR p.status <> 'failed_retryable')
     RETURNING {claim_answer}, true AS may_charge
 ), {claim_logged}
 SELECT * FROM claimed
 
 -- name: claim_and_choose
--- The claim while a provider is switched off, drained or behind an open circuit.
+-- The claim while a provider is switched off, drained or behind an open circuit, or a route's first candidate is not the
+-- one to call.
 WITH {providers_to_choose_from}, claimed AS (
     UPDATE payments p
     SET status = 'processing',
         rare_status = NULL,
         {claim_columns},
         provider = CASE WHEN {pinned} THEN coalesce(p.provider, 'http')
-                        ELSE coalesce(p.requested_provider, (SELECT c.name FROM chosen c)) END
+                        WHEN p.requested_provider IS NOT NULL THEN p.requested_provider
+                        WHEN p.candidates IS NOT NULL THEN {routed_provider}
+                        ELSE (SELECT c.name FROM chosen c) END
     FROM unnest(%(ids)s::uuid[]) AS w (id)
     WHERE p.id = w.id
       AND {claimable}
