@@ -28,7 +28,8 @@ from okane.api_key import Mode
 from okane.config import Count, HttpUrl, PositiveDuration, RateLimit, Settings
 from okane.errors import SetupError
 from okane.origin_guard import is_loopback
-from okane.providers.base import POLL_DELAYS
+from okane.providers import capabilities as kinds
+from okane.providers.base import POLL_DELAYS, Capability
 from okane.providers.routing import MAX_ROUTES, RouteRule, route_errors
 from okane.rate import Rate
 from streams.values import value
@@ -72,6 +73,10 @@ class _Provider(BaseModel):
     connections: Annotated[Count | None, Field(description="of one worker process; calls beyond it wait")] = None
     rate: Annotated[RateLimit | None, Field(description="calls of all workers together: 25/s")] = None
 
+    def offers(self) -> frozenset[Capability]:
+        """Return the provider's capabilities beyond a charge that captures at once."""
+        raise NotImplementedError
+
 
 class StripeConfig(_Provider):
     """A Stripe account."""
@@ -85,6 +90,9 @@ class StripeConfig(_Provider):
     unknown_deadline: PositiveDuration = timedelta(hours=12)
     poll_delays: PollDelays = list(POLL_DELAYS)
     rate: RateLimit | None = Rate(25, 1, 25)  # Stripe's own default for one endpoint
+
+    def offers(self) -> frozenset[Capability]:
+        return kinds.STRIPE
 
 
 class PayuConfig(_Provider):
@@ -106,6 +114,9 @@ class PayuConfig(_Provider):
         """Return the base URL: unless the file has one, that of the sandbox or of PayU's live system."""
         return self.base_url or f"https://{PAYU_SANDBOX if mode is Mode.TEST else PAYU_LIVE}"
 
+    def offers(self) -> frozenset[Capability]:
+        return kinds.PAYU
+
 
 class OkaneHttpConfig(_Provider):
     """A provider with okane's own protocol."""
@@ -115,6 +126,11 @@ class OkaneHttpConfig(_Provider):
     timeout: PositiveDuration = timedelta(seconds=5)
     consistency_lag: PositiveDuration = timedelta(seconds=5)
     unknown_deadline: PositiveDuration = timedelta(hours=24)
+    poll_delays: PollDelays = list(POLL_DELAYS)
+    capabilities: Annotated[list[Capability], Field(description="what it can do beyond a charge")] = sorted(kinds.ALL)
+
+    def offers(self) -> frozenset[Capability]:
+        return frozenset(self.capabilities)
 
 
 ProviderConfig = StripeConfig | PayuConfig | OkaneHttpConfig
@@ -154,6 +170,11 @@ class ProvidersConfig:
     def names(self) -> frozenset[str]:
         """The names of all providers."""
         return frozenset(self.providers) or frozenset(self.default)
+
+    @property
+    def capabilities(self) -> Mapping[str, frozenset[Capability]]:
+        """The capabilities of all providers beyond a charge that captures at once, by the provider's name."""
+        return {name: found.offers() for name, found in self.providers.items()} or {HTTP: kinds.ALL}
 
     @property
     def rates(self) -> Mapping[str, Rate]:

@@ -135,10 +135,10 @@ class HttpProvider:
         return self._traits
 
     async def operate(self, operation: Operation, payment: Payment) -> OperationResult:
-        return unsupported(operation)
+        return _unsupported(operation)
 
     async def look_up_operation(self, operation: Operation, payment: Payment, *, may_execute: bool) -> OperationLookUp:
-        return unsupported(operation)
+        return _unsupported(operation)
 
     async def aclose(self) -> None:
         """Close every connection. Calls still in flight end as `Unknown`."""
@@ -153,6 +153,5 @@ class HttpProvider:
         await self.aclose()
 
 
-def unsupported(operation: Operation) -> Declined:
-    """Return the decline of an operation that a provider cannot execute. Nothing is sent for it."""
+def _unsupported(operation: Operation) -> Declined:
     return Declined("unsupported_operation", f"{operation.provider} cannot execute this {operation.kind}")

@@ -173,6 +173,8 @@ def _provider(
                 timeout=found.timeout,
                 consistency_lag=found.consistency_lag,
                 unknown_deadline=found.unknown_deadline,
+                poll_delays=found.poll_delays,
+                capabilities=found.offers(),
                 connections=found.connections or connections,
                 more_header=more_header,
             )

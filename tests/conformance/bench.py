@@ -9,10 +9,21 @@ from datetime import timedelta
 
 import pytest
 
-from okane.payment import Payment
-from okane.providers.base import Approved, ChargeResult, LookUpResult, Pending, Provider
+from okane.operation import Operation
+from okane.payment import Payment, Status
+from okane.providers.base import (
+    Approved,
+    Authorized,
+    Capability,
+    ChargeResult,
+    LookUpResult,
+    OperationLookUp,
+    OperationResult,
+    Pending,
+    Provider,
+)
 from tests.conformance.fault_proxy import Fault, FaultProxy
-from tests.conformance.gateway import Booked, Gateway, SignedNotice, Wish
+from tests.conformance.gateway import Booked, Gateway, Money, SignedNotice, Wish
 
 TIMEOUT = timedelta(seconds=3)
 
@@ -80,6 +91,50 @@ class Bench:
     def strike(self, fault: Fault) -> None:
         """Let this befall the next charge."""
         self.proxy.strike(fault, self.gateway.is_charge)
+
+    def strike_operation(self, fault: Fault) -> None:
+        """Let this befall the next capture, void or refund."""
+        self.proxy.strike(fault, self.gateway.is_operation)
+
+    async def authorized(self) -> Payment:
+        """Return a payment whose money is held, as its row is then. Skips the case for a gateway that holds none."""
+        self.need("manual_capture")
+        payment = replace(await self.payment(), manual_capture=True)
+        held = await self.settled(payment, await self.charge(payment))
+        assert isinstance(held, Authorized), held
+        return replace(payment, status=Status.AUTHORIZED, attempt_ref=held.provider_ref)
+
+    async def captured(self) -> Payment:
+        """Return a payment that was charged at once, as its row is then. Skips the case for a gateway without refunds."""
+        self.need("refund")
+        payment = await self.payment()
+        approved = await self.approved(payment)
+        return replace(payment, status=Status.SUCCESS, provider_ref=approved.provider_ref)
+
+    def need(self, *capabilities: Capability) -> None:
+        """Skip the case for a gateway that lacks one of these."""
+        lacking = sorted(set(capabilities) - self.provider.traits.capabilities)
+        if lacking:
+            pytest.skip(f"{self.gateway.name} has no {', '.join(lacking)}")
+
+    async def operate(self, operation: Operation, payment: Payment) -> OperationResult:
+        result = await self.provider.operate(operation, payment)
+        self.results.append(result)
+        return result
+
+    async def look_up_operation(
+        self, operation: Operation, payment: Payment, *, may_execute: bool = False
+    ) -> OperationLookUp:
+        """Look up; one that may execute nothing must send nothing that does."""
+        sent = len(self.proxy.requests)
+        result = await self.provider.look_up_operation(operation, payment, may_execute=may_execute)
+        executing = [request for request in self.proxy.requests[sent:] if self.gateway.is_operation(request)]
+        assert may_execute or not executing, f"a look-up that may execute nothing has sent {executing}"
+        self.results.append(result)
+        return result
+
+    async def money(self, payment: Payment) -> Money:
+        return await self.gateway.money(payment)
 
 
 @contextlib.asynccontextmanager

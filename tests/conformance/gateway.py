@@ -33,6 +33,15 @@ class Booked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Money:
+    """The money of one payment in the gateway's own books, in minor units. Refunds that failed do not count."""
+
+    held: int
+    captured: int
+    refunded: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SignedNotice:
     """A webhook as the gateway sends it, and the parser for the secrets that okane has at the time."""
 
@@ -61,6 +70,14 @@ class Gateway(Protocol):
 
     def is_charge(self, request: Recorded) -> bool:
         """Return True for the request that charges, False for look-ups and access tokens."""
+        ...
+
+    def is_operation(self, request: Recorded) -> bool:
+        """Return True for the request that captures, voids or refunds."""
+        ...
+
+    async def money(self, payment: Payment) -> Money:
+        """Return what the gateway's own books say about the money of a payment."""
         ...
 
     async def finish(self, pending: Pending, *, succeeded: bool) -> None:

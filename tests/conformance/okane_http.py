@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from uuid import uuid4
 
 import aiohttp
@@ -20,7 +21,7 @@ from okane.providers.okane_http.provider import OkaneHttpProvider
 from okane.simulator.app import serving
 from okane.simulator.options import SimulatorOptions
 from tests.conformance.fault_proxy import Recorded
-from tests.conformance.gateway import Booked, Gateway, SignedNotice, Wish
+from tests.conformance.gateway import Booked, Gateway, Money, SignedNotice, Wish
 from tests.conformance.skeleton import SkeletonProvider
 from tests.payments import PAYMENT
 
@@ -51,29 +52,49 @@ class OkaneHttpGateway:
         )
 
     def is_charge(self, request: Recorded) -> bool:
-        return request.method == "POST"
+        return request.method == "POST" and request.target.endswith("/charges")
+
+    def is_operation(self, request: Recorded) -> bool:
+        return request.method == "POST" and request.target.endswith("/operations")
+
+    async def money(self, payment: Payment) -> Money:
+        charges, operations = await self._lines("journal", payment), await self._lines("operations", payment)
+        done = [(one["kind"], one["amount"]) for one in operations if one["status"] != "failed"]
+        captured = sum(one["amount"] for one in charges if one["status"] == "captured")
+        captured += sum(amount for kind, amount in done if kind == "capture")
+        held = sum(one["amount"] for one in charges if one["status"] == "authorized")
+        return Money(
+            held=0 if captured or any(kind == "void" for kind, _ in done) else held,
+            captured=captured,
+            refunded=sum(amount for kind, amount in done if kind == "refund"),
+        )
 
     async def finish(self, pending: Pending, *, succeeded: bool) -> None:
         raise AssertionError("okane's own protocol has no pending charge")
 
     async def books(self, payment: Payment) -> Sequence[Booked]:
+        return [
+            Booked(line["provider_ref"], line["amount"], line["currency"], moved=line["status"] == "captured")
+            for line in await self._lines("journal", payment)
+            if line["status"] != "declined"
+        ]
+
+    async def _lines(self, journal: str, payment: Payment) -> list[Any]:
         async with (
             aiohttp.ClientSession() as session,
-            session.get(f"{self.url}/journal", params={"payment_id": str(payment.id)}) as answer,
+            session.get(f"{self.url}/{journal}", params={"payment_id": str(payment.id)}) as answer,
         ):
-            lines = [json.loads(line) for line in (await answer.text()).splitlines()]
-        return [
-            Booked(line["provider_ref"], line["amount"], line["currency"], moved=True)
-            for line in lines
-            if line["status"] == "captured"
-        ]
+            return [json.loads(line) for line in (await answer.text()).splitlines()]
 
     async def notice(self, payment: Payment) -> SignedNotice | None:
         return None
 
     def check_request(self, request: Recorded) -> None:
-        if request.method == "POST":
-            assert json.loads(request.body).keys() == {"payment_id", "amount", "currency"}
+        if self.is_charge(request):
+            assert json.loads(request.body).keys() - {"capture"} == {"payment_id", "amount", "currency"}
+        if self.is_operation(request):
+            members = {"kind", "charge", "operation_id", "payment_id", "amount", "currency"}
+            assert json.loads(request.body).keys() == members
 
 
 class SkeletonGateway(OkaneHttpGateway):

@@ -65,6 +65,8 @@ class OpenApiDocument:
             known, others = schema.get("properties", {}), schema.get("additionalProperties")
             rest = others if isinstance(others, dict) else {}
             return {name: self._typed(known.get(name, rest), one) for name, one in value.items()}
+        if isinstance(value, list):
+            return [self._typed(schema.get("items", {}), one) for one in value]
         if schema.get("type") == "boolean" and value in ("true", "false"):
             return value == "true"
         if schema.get("type") == "integer" and re.fullmatch(r"-?\d+", value):
@@ -73,11 +75,15 @@ class OpenApiDocument:
 
 
 def nested(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """Return the fields of a form with `a[b][c]` as objects in objects. Raises AssertionError for a name that comes twice."""
+    """Return the fields of a form, with `a[b][c]` as objects in objects and `a[]` as a list. Raises AssertionError for a name
+    that comes twice."""
     root: dict[str, Any] = {}
     for name, value in pairs:
         first, bracket, _ = name.partition("[")
         *above, last = [first, *_SEGMENT.findall(name)] if bracket else [first]
+        if above == [first] and last == "":
+            root.setdefault(first, []).append(value)
+            continue
         place = root
         for segment in above:
             place = place.setdefault(segment, {})

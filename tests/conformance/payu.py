@@ -21,7 +21,7 @@ from okane.providers.base import Pending
 from okane.providers.payu.provider import PayuProvider
 from okane.providers.payu.webhook import notice_parser
 from tests.conformance.fault_proxy import Recorded
-from tests.conformance.gateway import Booked, SignedNotice, Wish
+from tests.conformance.gateway import Booked, Money, SignedNotice, Wish
 from tests.conformance.payu_simulator import SECOND_KEY, UniqueOrders, payu_simulator, unique_orders
 from tests.conformance.simulators import running
 from tests.payments import PAYMENT
@@ -75,6 +75,19 @@ class PayuGateway:
 
     def is_charge(self, request: Recorded) -> bool:
         return request.method == "POST" and request.target.endswith("/orders")
+
+    def is_operation(self, request: Recorded) -> bool:
+        return request.method == "DELETE" or request.target.endswith(("/refunds", "/captures"))
+
+    async def money(self, payment: Payment) -> Money:
+        held = captured = refunded = 0
+        for order in await self.orders():
+            if order["extOrderId"] == payment.provider_key:
+                captured += int(order["totalAmount"]) if order["status"] == "COMPLETED" else 0
+                held += int(order["totalAmount"]) if order["status"] == "WAITING_FOR_CONFIRMATION" else 0
+                refunds = [one["refund"] for one in self.unique.refunds if one["orderId"] == order["orderId"]]
+                refunded += sum(int(one["amount"]) for one in refunds)
+        return Money(held=held, captured=captured, refunded=refunded)
 
     async def finish(self, pending: Pending, *, succeeded: bool) -> None:
         """Pay or reject the order on its page."""

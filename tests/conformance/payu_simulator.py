@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -37,10 +38,13 @@ class UniqueOrders:
         self._session = session
         self.url = ""
         self.order_ids: dict[str, str | None] = {}  # by extOrderId; None while the order is made
+        self.refunds: list[Any] = []  # every refund that the simulator has made: it lists none itself
         self.names_existing = False  # the refusal names the order that exists
 
     async def forward(self, request: web.Request) -> web.Response:
         body = await request.read()
+        if request.method == "POST" and request.path.endswith("/refunds"):
+            return await self._refund(request, body)
         if request.method != "POST" or not request.path.endswith("/api/v2_1/orders"):
             return await self._hand_on(request, body)
         key = json.loads(body)["extOrderId"]
@@ -54,6 +58,13 @@ class UniqueOrders:
             self.order_ids[key] = json.loads(answer.body)["orderId"]
         else:
             del self.order_ids[key]
+        return answer
+
+    async def _refund(self, request: web.Request, body: bytes) -> web.Response:
+        answer = await self._hand_on(request, body)
+        if answer.status == 200:
+            assert isinstance(answer.body, bytes)
+            self.refunds.append(json.loads(answer.body))
         return answer
 
     async def _hand_on(self, request: web.Request, body: bytes) -> web.Response:

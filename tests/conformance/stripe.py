@@ -25,7 +25,7 @@ from okane.providers.base import Pending, Provider
 from okane.providers.stripe.provider import StripeProvider
 from okane.providers.stripe.webhook import StripeNoticeParser
 from tests.conformance.fault_proxy import Recorded
-from tests.conformance.gateway import Booked, Gateway, SignedNotice, Wish
+from tests.conformance.gateway import Booked, Gateway, Money, SignedNotice, Wish
 from tests.conformance.openapi import OpenApiDocument
 from tests.conformance.simulators import running
 from tests.payments import PAYMENT
@@ -70,7 +70,27 @@ class StripeGateway:
         )
 
     def is_charge(self, request: Recorded) -> bool:
-        return request.method == "POST"
+        return request.method == "POST" and request.target.endswith("/payment_intents")
+
+    def is_operation(self, request: Recorded) -> bool:
+        return request.method == "POST" and request.target.endswith(("/capture", "/cancel", "/refunds"))
+
+    async def money(self, payment: Payment) -> Money:
+        intents = await intents_of(self.url, payment)
+        refunds = [one for intent in intents for one in await self._refunds_of(intent["id"])]
+        return Money(
+            held=sum(one["amount_capturable"] for one in intents if one["status"] == "requires_capture"),
+            captured=sum(one["amount_received"] for one in intents),
+            refunded=sum(one["amount"] for one in refunds if one["status"] not in ("failed", "canceled")),
+        )
+
+    async def _refunds_of(self, intent: str) -> list[dict[str, Any]]:
+        async with (
+            aiohttp.ClientSession(headers={"Authorization": f"Bearer {_KEY}"}) as session,
+            session.get(f"{self.url}/v1/refunds", params={"payment_intent": intent, "limit": "100"}) as answer,
+        ):
+            refunds: list[dict[str, Any]] = (await answer.json())["data"]
+            return refunds
 
     async def finish(self, pending: Pending, *, succeeded: bool) -> None:
         assert pending.next_action is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance import okane_http
+from tests.conformance import okane_http, operation_cases
 from tests.conformance.bench import bench_of
 from tests.conformance.cases import CASES, Case
 from tests.conformance.gateway import Gateway
@@ -29,6 +29,12 @@ async def gateway(request: pytest.FixtureRequest) -> AsyncIterator[Gateway]:
 )
 async def test_the_adapters_of_okanes_protocol(case: Case, gateway: Gateway) -> None:
     async with bench_of(gateway) as bench:
+        await case(bench)
+
+
+@pytest.mark.parametrize("case", operation_cases.CASES, ids=lambda one: one.__name__)
+async def test_the_operations_of_okanes_protocol(case: Case) -> None:
+    async with okane_http.gateway() as gateway, bench_of(gateway) as bench:
         await case(bench)
 
 

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from okane.providers.base import Approved, Declined, Pending, Unknown
+from tests.conformance import operation_cases
 from tests.conformance.__main__ import MAX_CALLS
 from tests.conformance.bench import Bench, bench_of
 from tests.conformance.cases import CASES, Case
@@ -39,6 +40,12 @@ async def bench(stripe_url: str, calls: list[int]) -> AsyncIterator[Bench]:
 @pytest.mark.parametrize("case", CASES, ids=lambda one: one.__name__)
 async def test_the_stripe_adapter(case: Case, bench: Bench) -> None:
     await case(bench)
+
+
+@pytest.mark.parametrize("case", operation_cases.CASES, ids=lambda one: one.__name__)
+async def test_the_operations_of_stripe(case: Case, stripe_url: str) -> None:
+    async with bench_of(StripeGateway(stripe_url)) as bench:
+        await case(bench)
 
 
 async def test_the_charge_of_a_retry_is_not_taken_for_the_declined_one_before_it(bench: Bench) -> None:

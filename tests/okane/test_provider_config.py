@@ -16,6 +16,7 @@ from okane.api_key import Mode
 from okane.config import Settings
 from okane.errors import SetupError
 from okane.providers.base import InvalidNotice
+from okane.providers.capabilities import ALL
 from okane.providers.config import KINDS, OkaneHttpConfig, PayuConfig, ProvidersConfig, StripeConfig, load_providers
 from okane.providers.registry import build_notice_parsers, build_providers, load_charge_secrets, load_notice_secrets
 from okane.providers.routing import RouteRule
@@ -235,9 +236,18 @@ async def test_providers_are_built_by_their_names(tmp_path: Path) -> None:
     assert [(name, provider.name) for name, provider in built.items()] == [
         (name, name) for name in ("stripe", "payu", "mock", "second")
     ]
+    assert {name: provider.traits.capabilities for name, provider in built.items()} == config.capabilities
     assert [provider.traits.timeout.total_seconds() for provider in built.values()] == [30, 30, 5, 2]
     for provider in built.values():
         await provider.aclose()
+
+
+def test_the_capabilities_of_each_provider_are_known_without_an_adapter(tmp_path: Path) -> None:
+    config = load(tmp_path, STRIPE + PAYU + MOCK + 'capabilities = ["refund"]')
+    assert config.capabilities["mock"] == {"refund"}
+    assert load_providers(Settings()).capabilities == {"http": ALL}
+    named = refusal(tmp_path, MOCK + 'capabilities = ["teleport"]')
+    assert "providers.mock.capabilities.0" in named
 
 
 async def test_a_point_of_sale_at_payu_is_built(tmp_path: Path) -> None:

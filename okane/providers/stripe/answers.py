@@ -36,7 +36,7 @@ from okane.providers.stripe.intents import (
 )
 
 # Errors of the request's form that are about the account or its key. Each would decline every payment.
-_CONFIGURATION = (
+CONFIGURATION = (
     "account_invalid",
     "api_key_expired",
     "livemode_mismatch",
@@ -50,14 +50,14 @@ _CONFIGURATION = (
 def parse_charge_answer(answer: HttpResponse, payment: Payment, *, now: datetime) -> ChargeResult:
     """Return the result in an answer to the POST. `now` is the reference of a Retry-After date without a Date."""
     document = json_object(answer.body)
-    error = _error(document)
+    error = error_of(document)
     if answer.status == 409:  # the first call is still running
-        return Unknown(_reason(answer, error), is_neutral=True)
+        return Unknown(reason_of(answer, error), is_neutral=True)
     if answer.status == 200:
-        return Unknown(_reason(answer, error)) if document is None else parse_intent(document, payment)
+        return Unknown(reason_of(answer, error)) if document is None else parse_intent(document, payment)
     if answer.status in (400, 402) and error is not None:
         return _refused(answer, error, payment)
-    return _not_taken(answer, error, now=now) or Unknown(_reason(answer, error))
+    return not_taken(answer, error, now=now) or Unknown(reason_of(answer, error))
 
 
 def is_saved(answer: HttpResponse) -> bool:
@@ -89,11 +89,11 @@ def parse_retrieved(answer: HttpResponse, payment: Payment, *, now: datetime) ->
                 "the PaymentIntent of this reference belongs to another payment", at_once=True, is_neutral=True
             )
         return parse_found_intent(document, payment)
-    error = _error(document)
+    error = error_of(document)
     if answer.status == 404:
         # Of one intent: this account does not have it (any more). Other payments are no concern of that.
-        return Unknown(_reason(answer, error), is_neutral=True)
-    return _not_taken(answer, error, now=now) or Unknown(_reason(answer, error))
+        return Unknown(reason_of(answer, error), is_neutral=True)
+    return not_taken(answer, error, now=now) or Unknown(reason_of(answer, error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +107,9 @@ class Page:
 def parse_page(answer: HttpResponse, payment: Payment, *, now: datetime) -> Page | Unavailable | Unknown:
     """Return what a page says about the payment. Only a page of PaymentIntents, read to its end, says "not here"."""
     document = json_object(answer.body)
-    error = _error(document)
+    error = error_of(document)
     if answer.status != 200 or document is None:
-        return _not_taken(answer, error, now=now) or Unknown(_reason(answer, error))
+        return not_taken(answer, error, now=now) or Unknown(reason_of(answer, error))
     intents, has_more = document.get("data"), document.get("has_more")
     if document.get("object") not in ("list", "search_result") or type(has_more) is not bool:
         return Unknown("unreadable list of PaymentIntents")
@@ -136,31 +136,32 @@ def _refused(answer: HttpResponse, error: Object, payment: Payment) -> Declined 
     """Return the result in an error with status 400 or 402."""
     kind, code = error.get("type"), error.get("code")
     if answer.status == 400 and kind == "idempotency_error":
-        reason = f"{_reason(answer, error)}: the key was used with other parameters"
+        reason = f"{reason_of(answer, error)}: the key was used with other parameters"
         return Unknown(reason, at_once=True, is_neutral=True)
     intent = as_object(error.get("payment_intent"))
     if contradicts(intent, payment):
-        return Unknown(f"{_reason(answer, error)}, with a PaymentIntent that contradicts it")
+        return Unknown(f"{reason_of(answer, error)}, with a PaymentIntent that contradicts it")
     ref = None if intent is None else usable_ref(intent)
     if answer.status == 402 and kind == "card_error":
         return declined(error, ref)
     if answer.status == 400 and kind == "invalid_request_error":
-        if code in _CONFIGURATION:
-            return Unavailable(_reason(answer, error), fault="config")
+        if code in CONFIGURATION:
+            return Unavailable(reason_of(answer, error), fault="config")
         message = error.get("message")
         return Declined(
             f"invalid_request:{printable(code)}"[:255] if isinstance(code, str) and code else "invalid_request",
             printable(message) if isinstance(message, str) else "",
             ref,
         )
-    return Unknown(_reason(answer, error))
+    return Unknown(reason_of(answer, error))
 
 
-def _not_taken(answer: HttpResponse, error: Object | None, *, now: datetime) -> Unavailable | None:
+def not_taken(answer: HttpResponse, error: Object | None, *, now: datetime) -> Unavailable | None:
+    """Return Unavailable for an answer that says that Stripe did nothing."""
     if answer.status == 429:
-        return Unavailable(_reason(answer, error), retry_after(answer, now=now), fault="limit")
+        return Unavailable(reason_of(answer, error), retry_after(answer, now=now), fault="limit")
     if answer.status in (401, 403, 404):
-        return Unavailable(_reason(answer, error), fault="config")
+        return Unavailable(reason_of(answer, error), fault="config")
     return None
 
 
@@ -169,11 +170,12 @@ _WORD = re.compile(r"[a-z_]{1,64}")
 _REQUEST_ID = re.compile(r"req_[A-Za-z0-9]{1,60}")
 
 
-def _error(document: Object | None) -> Object | None:
+def error_of(document: Object | None) -> Object | None:
+    """Return the error object in an answer."""
     return None if document is None else as_object(document.get("error"))
 
 
-def _reason(answer: HttpResponse, error: Object | None) -> str:
+def reason_of(answer: HttpResponse, error: Object | None) -> str:
     """Return the status, the codes and the id of the request at Stripe; never a message, which may repeat a key."""
     parts = [f"HTTP {answer.status}"]
     for name in ("type", "code"):

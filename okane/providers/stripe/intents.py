@@ -7,16 +7,19 @@ intent, and in any other state, the outcome is `Unknown`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 
 from okane.payment import NextAction, Payment
 from okane.providers.answer_text import is_page_url, printable
-from okane.providers.base import Approved, ChargeResult, Declined, Pending, Unknown
+from okane.providers.base import Approved, Authorized, ChargeResult, Declined, Pending, Unknown
 from okane.providers.stripe.amounts import stripe_amount
 from okane.providers.stripe.decline_codes import is_soft
 
 # The states in which an intent has moved money, or still can without a request of ours.
 _LIVE = ("succeeded", "processing", "requires_action", "requires_capture")
 # Where the customer goes: redirects, and the hosted pages of vouchers, transfers and codes.
+# Stripe holds the money of a card for seven days, unless the charge names another end.
+_AUTHORIZATION = timedelta(days=7)
 _URLS = ("url", "hosted_voucher_url", "hosted_instructions_url", "hosted_verification_url")
 
 Object = Mapping[str, object]
@@ -59,8 +62,7 @@ def parse_intent(intent: Object, payment: Payment) -> ChargeResult:
         case "canceled":
             return _canceled(intent, ref)
         case "requires_capture":
-            # We never request one: funds are held, and this version neither captures nor releases them.
-            return _open(f"{ref} requires a capture", at_once=True)
+            return _held(intent, payment, ref, amount)
         case _:
             return _open(f"{ref} has the status {printable(status)!r}")
 
@@ -130,6 +132,31 @@ def _canceled(intent: Object, ref: str) -> Declined | Unknown:
         return declined(error, ref)
     reason = intent.get("cancellation_reason")
     return Declined("canceled", printable(reason) if isinstance(reason, str) else "", ref)
+
+
+def _held(intent: Object, payment: Payment, ref: str, amount: int | None) -> Authorized | Unknown:
+    if not payment.manual_capture:  # funds are held that were to be captured at once
+        return _open(f"{ref} requires a capture", at_once=True)
+    held = intent.get("amount_capturable")
+    if type(held) is int and held == amount:
+        return Authorized(ref, _capture_before(intent))
+    return _open(f"{ref} holds {printable(held)}, not {amount}", at_once=True)
+
+
+def _capture_before(intent: Object) -> datetime | None:
+    """Return the end of an authorization, from the expanded charge, or by Stripe's rule from the time of the intent."""
+    charge = as_object(intent.get("latest_charge")) or {}
+    card = as_object((as_object(charge.get("payment_method_details")) or {}).get("card")) or {}
+    told, created = card.get("capture_before"), intent.get("created")
+    if (ends := _time(told)) is not None:
+        return ends
+    began = _time(created)
+    return None if began is None else began + _AUTHORIZATION
+
+
+def _time(value: object) -> datetime | None:
+    """Return a time of Stripe's, in seconds since 1970, or None for anything else."""
+    return datetime.fromtimestamp(value, UTC) if type(value) is int and 0 < value < 2**32 else None
 
 
 def _next_action(intent: Object) -> NextAction | None:

@@ -12,13 +12,18 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from okane.http.connection import HttpResponse
+from okane.operation import Operation, OperationKind
 from okane.payment import Payment
+from okane.providers import capabilities as kinds
 from okane.providers.base import (
     POLL_DELAYS,
+    Authorized,
     ChargeResult,
     Declined,
     LookUpResult,
     NotFound,
+    OperationLookUp,
+    OperationResult,
     Pending,
     Traits,
     Unavailable,
@@ -28,6 +33,13 @@ from okane.providers.base_url import VISIBLE, parse_base_url
 from okane.providers.exchange import HttpClient, HttpProvider
 from okane.providers.stripe.amounts import stripe_amount
 from okane.providers.stripe.answers import Page, is_saved, parse_charge_answer, parse_page, parse_retrieved, proves
+from okane.providers.stripe.operations import (
+    RefundPage,
+    parse_operation_answer,
+    parse_operation_look_up,
+    parse_refund_page,
+    reference_of,
+)
 from okane.providers.stripe.requests import StripeRequests
 
 # Stripe keeps a key for 24 hours. A repeat must arrive before that.
@@ -44,6 +56,7 @@ CLOCK_MARGIN = timedelta(minutes=5)
 
 _HEADERS = ("Idempotent-Replayed", "Request-Id")
 _NO_KEY = Unavailable("no usable API key", fault="config")
+_NO_REFERENCE = Unknown("the payment has no PaymentIntent", at_once=True, is_neutral=True)
 
 
 class StripeProvider(HttpProvider):
@@ -82,6 +95,7 @@ class StripeProvider(HttpProvider):
             unknown_deadline=unknown_deadline,
             key_lifetime=KEY_LIFETIME,
             poll_delays=poll_delays,
+            capabilities=kinds.STRIPE,
         )
         self._api_key = api_key
         self._last_key = ""
@@ -137,17 +151,78 @@ class StripeProvider(HttpProvider):
                     # Stripe repeats a saved failure while it keeps the key: a charge would bring the same answer.
                     absent = replace(result, is_neutral=True)
         listed = await self._find(payment, due_s)
+        if isinstance(listed, Authorized):  # a list has no charges, which name the end of the authorization
+            retrieved = await self._retrieve(listed.provider_ref, payment, due_s)
+            return retrieved if isinstance(retrieved, Authorized) else listed
         return absent if isinstance(listed, NotFound) else listed
+
+    async def operate(self, operation: Operation, payment: Payment) -> OperationResult:
+        """Capture, cancel or refund the PaymentIntent. No failure of Stripe or the network raises.
+
+        Raises ValueError for a key that does not fit into a header.
+        """
+        if not VISIBLE.fullmatch(operation.provider_key):
+            raise ValueError(f"a provider key must be visible ASCII, not {operation.provider_key!r}")
+        amount = stripe_amount(operation.amount_minor, operation.currency)
+        if amount is None:
+            return Declined("invalid_amount", f"Stripe has no such amount of {operation.currency}")
+        if (ref := reference_of(payment)) is None:
+            return _NO_REFERENCE
+        if (authorization := self._authorization()) is None:
+            return _NO_KEY
+        request = self._requests.operation(operation, ref, amount=amount, authorization=authorization)
+        answer = self._seen(await self._http.call(request, repeatable=False, max_answer_bytes=MAX_INTENT_BYTES))
+        if not isinstance(answer, HttpResponse):
+            return answer
+        return parse_operation_answer(answer, operation, payment, now=datetime.now(UTC))
+
+    async def look_up_operation(self, operation: Operation, payment: Payment, *, may_execute: bool) -> OperationLookUp:
+        """Look a capture or void up by its PaymentIntent, a refund by its id or in the PaymentIntent's list of refunds.
+
+        It never executes anything. No failure of Stripe or the network raises.
+        """
+        due_s = self._loop.time() + self._traits.timeout.total_seconds()
+        if (ref := reference_of(payment)) is None:
+            return _NO_REFERENCE
+        if operation.kind is not OperationKind.REFUND:
+            request = self._requests.retrieve(ref)
+        elif operation.provider_ref is not None:
+            request = self._requests.retrieve_refund(operation.provider_ref)
+        else:
+            return await self._find_refund(operation, payment, ref, due_s)
+        answer = await self._get(request, due_s=due_s)
+        if not isinstance(answer, HttpResponse):
+            return answer
+        return parse_operation_look_up(answer, operation, payment, now=datetime.now(UTC))
+
+    async def _find_refund(self, operation: Operation, payment: Payment, ref: str, due_s: float) -> OperationLookUp:
+        after: str | None = None
+        for _ in range(MAX_PAGES):
+            request = self._requests.list_refunds(ref, after=after)
+            answer = await self._get(request, due_s=due_s, max_answer_bytes=MAX_PAGE_BYTES)
+            if not isinstance(answer, HttpResponse):
+                return answer
+            page = parse_refund_page(answer, operation, payment, now=datetime.now(UTC))
+            if not isinstance(page, RefundPage):
+                return page
+            if page.found is not None:
+                return page.found
+            if page.next_after is None:
+                return NotFound()
+            after = page.next_after
+        return Unknown(f"not in the latest {MAX_PAGES} pages of refunds", is_neutral=True)
 
     async def _replayed(self, answer: HttpResponse, payment: Payment, due_s: float) -> ChargeResult:
         """Return the result in the answer to a charge that was sent again. If the first never arrived, it is this one's."""
         result = _parsed_charge(answer, payment)
-        if isinstance(result, Pending) and is_saved(answer):  # in its state of the moment when the answer was saved
+        if isinstance(result, Pending | Authorized) and is_saved(
+            answer
+        ):  # in its state of the moment when the answer was saved
             return _newer(await self._retrieve(result.provider_ref, payment, due_s), result)
         return result
 
     async def _retrieve(self, ref: str, payment: Payment, due_s: float) -> ChargeResult | None:
-        answer = await self._get(self._requests.retrieve(ref), due_s=due_s)
+        answer = await self._get(self._requests.retrieve(ref, with_charge=bool(payment.manual_capture)), due_s=due_s)
         return parse_retrieved(answer, payment, now=datetime.now(UTC)) if isinstance(answer, HttpResponse) else answer
 
     async def _find(self, payment: Payment, due_s: float) -> LookUpResult:
@@ -220,8 +295,8 @@ def _parsed_charge(answer: HttpResponse, payment: Payment) -> ChargeResult:
     return parse_charge_answer(answer, payment, now=datetime.now(UTC))
 
 
-def _newer(retrieved: ChargeResult | None, saved: Pending) -> ChargeResult:
-    """Return the state of a pending charge that was just retrieved, or the saved one if that failed."""
+def _newer(retrieved: ChargeResult | None, saved: Pending | Authorized) -> ChargeResult:
+    """Return the state of an open charge that was just retrieved, or the saved one if that failed."""
     if retrieved is None or isinstance(retrieved, Unavailable):
         return saved
     return saved if isinstance(retrieved, Unknown) and not retrieved.at_once else retrieved

@@ -10,6 +10,7 @@ import re
 from datetime import datetime
 from urllib.parse import quote
 
+from okane.operation import Operation, OperationKind
 from okane.payment import Payment
 from okane.providers.base_url import BaseUrl
 
@@ -26,10 +27,10 @@ class StripeRequests:
 
     def __init__(self, base_url: BaseUrl) -> None:
         self._intents = f"{base_url.path}/v1/payment_intents"
+        self._refunds = f"{base_url.path}/v1/refunds"
         self._common = f"{base_url.common_headers()}Stripe-Version: {API_VERSION}\r\n"
-        self._post = (
-            f"POST {self._intents} HTTP/1.1\r\n{self._common}Content-Type: application/x-www-form-urlencoded\r\n"
-        )
+        self._form = f" HTTP/1.1\r\n{self._common}Content-Type: application/x-www-form-urlencoded\r\n"
+        self._post = f"POST {self._intents}{self._form}"
 
     def charge(self, payment: Payment, *, amount: int, payment_method: str, authorization: str) -> bytes:
         """Return the POST that makes and confirms a PaymentIntent. `amount` is in Stripe's units, and `authorization` a
@@ -38,9 +39,33 @@ class StripeRequests:
         head = f"{self._post}{authorization}Idempotency-Key: {payment.provider_key}\r\nContent-Length: {len(body)}"
         return f"{head}\r\n\r\n{body}".encode("ascii")
 
-    def retrieve(self, ref: str) -> str:
-        """Return the GET of a PaymentIntent."""
-        return self._get(f"/{_quoted(ref)}")
+    def operation(self, operation: Operation, ref: str, *, amount: int, authorization: str) -> bytes:
+        """Return the POST that captures, cancels or refunds the PaymentIntent `ref`. `amount` is in Stripe's units."""
+        if operation.kind is OperationKind.CAPTURE:
+            path, body = f"{self._intents}/{_quoted(ref)}/capture", f"amount_to_capture={amount:d}"
+        elif operation.kind is OperationKind.VOID:
+            path, body = f"{self._intents}/{_quoted(ref)}/cancel", ""
+        else:
+            path = self._refunds
+            body = (
+                f"payment_intent={_quoted(ref)}&amount={amount:d}"
+                f"&metadata[payment_id]={operation.payment_id}&metadata[operation_id]={operation.id}"
+            )
+        head = f"POST {path}{self._form}{authorization}Idempotency-Key: {operation.provider_key}\r\n"
+        return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode("ascii")
+
+    def retrieve(self, ref: str, *, with_charge: bool = False) -> str:
+        """Return the GET of a PaymentIntent, for the end of an authorization with its charge."""
+        return self._get(f"/{_quoted(ref)}{'?expand[]=latest_charge' if with_charge else ''}")
+
+    def retrieve_refund(self, ref: str) -> str:
+        """Return the GET of a refund."""
+        return f"GET {self._refunds}/{_quoted(ref)} HTTP/1.1\r\n{self._common}"
+
+    def list_refunds(self, ref: str, *, after: str | None) -> str:
+        """Return the GET of a page of the refunds of the PaymentIntent `ref`, from the one `after` on."""
+        cursor = "" if after is None else f"&starting_after={_quoted(after)}"
+        return f"GET {self._refunds}?payment_intent={_quoted(ref)}&limit={PAGE_SIZE}{cursor} HTTP/1.1\r\n{self._common}"
 
     def list_since(self, since: datetime, *, after: str | None) -> str:
         """Return the GET of a page of the PaymentIntents made since then, newest first, from the one `after` on.
@@ -75,9 +100,10 @@ def _method(payment_method: str) -> str:
 def charge_form(payment: Payment, *, amount: int, payment_method: str) -> str:
     """Return the body of a charge: every value is fixed with the payment and its key."""
     # capture_method: Stripe's default reports success before the funds are captured.
+    capture = "manual&expand[]=latest_charge" if payment.manual_capture else "automatic"
     session = _OFF_SESSION if payment.return_url is None else f"&return_url={_quoted(payment.return_url)}"
     return (
-        f"amount={amount:d}&currency={payment.currency.lower()}&confirm=true&capture_method=automatic"
+        f"amount={amount:d}&currency={payment.currency.lower()}&confirm=true&capture_method={capture}"
         f"{_method(payment_method)}&automatic_payment_methods[enabled]=true{session}"
         f"&metadata[payment_id]={payment.id}&metadata[attempt_key]={_quoted(payment.provider_key)}"
     )

@@ -20,7 +20,7 @@ SIGNATURE = "stripe-signature"
 TOLERANCE = timedelta(minutes=5)  # Stripe's own; it signs each repeat of a delivery anew
 _MAX_SIGNATURE = 4096
 _MAX_KIND = 100
-_REFUSALS = ("payment_intent.payment_failed", "payment_intent.canceled", "charge.failed")
+_REFUSALS = ("payment_intent.payment_failed", "payment_intent.canceled", "charge.failed", "charge.expired")
 
 
 class StripeNoticeParser:
@@ -75,16 +75,17 @@ def _notice(event: Object, body: bytes) -> Notice:
         if isinstance(event_id, str) and event_id and event_id == printable(event_id)
         else hashlib.sha256(body).hexdigest(),
         kind=printable(kind)[:_MAX_KIND] if isinstance(kind, str) and kind else "unknown",
-        payment_id=_payment_id(metadata),
+        payment_id=_id(metadata, "payment_id"),
         provider_ref=_intent_ref(about),
         provider_key=key if isinstance(key, str) and key == printable(key) else None,
         is_refusal=kind in _REFUSALS,
+        operation_id=_id(metadata, "operation_id") if about.get("object") == "refund" else None,
     )
 
 
-def _payment_id(metadata: Object) -> UUID | None:
-    """Return the payment in the metadata of an intent, or of a charge, which inherits them."""
-    text = metadata.get("payment_id")
+def _id(metadata: Object, name: str) -> UUID | None:
+    """Return an id in the metadata of an intent, of a charge, which inherits them, or of a refund, which has its own."""
+    text = metadata.get(name)
     if not isinstance(text, str):
         return None
     try:
