@@ -11,7 +11,9 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, LiteralString
 
+from okane.operation import Operation, OperationKind, OperationStatus
 from okane.payment import NewPayment, NextAction, Payment, Status
+from okane.store.operation_records import OperationEvent
 from okane.store.prepared_statements import Row
 from okane.store.records import Event
 from okane.time_slice import TimeSlice
@@ -22,9 +24,14 @@ STATUSES = {status.value: status for status in Status}  # ten times as fast as S
 
 _PAYMENT = [field.name for field in dataclasses.fields(Payment)]
 _EVENT = [field.name for field in dataclasses.fields(Event)]
+_OPERATION = [field.name for field in dataclasses.fields(Operation)]
 _STATUS, _METADATA, _NEXT_ACTION = map(_PAYMENT.index, ("status", "metadata", "next_action"))
+_KIND, _OPERATION_STATUS, _OPERATION_METADATA = map(_OPERATION.index, ("kind", "status", "metadata"))
+_OPERATION_EVENT = [field.name for field in dataclasses.fields(OperationEvent)]
+_OPERATION_EVENT_STATUS = _OPERATION_EVENT.index("status")
 _EVENT_STATUS = _EVENT.index("status")
 WIDTH = len(_PAYMENT)  # where the other columns of a statement that returns payments begin
+OPERATION_WIDTH = len(_OPERATION)
 
 _TYPES = {
     "str": "text",
@@ -44,6 +51,8 @@ _AS_TEXT = {"metadata": METADATA, "next_action": "p.next_action::text"}
 LISTS: Mapping[str, LiteralString] = {
     "payment": ", ".join(_AS_TEXT.get(name, f"p.{name}") for name in _PAYMENT),
     "event": ", ".join(f"e.{name}" for name in _EVENT),
+    "operation": ", ".join("o.metadata::text" if name == "metadata" else f"o.{name}" for name in _OPERATION),
+    "operation_event": ", ".join(f"e.{name}" for name in _OPERATION_EVENT),
     "new": ", ".join(_NEW),
     "new_values": ", ".join(f"w.{name}" for name in _NEW).replace("w.candidates", "string_to_array(w.candidates, ',')"),
     "new_arrays": ", ".join(f"%({name})s::{type_name}[]" for name, type_name in _NEW.items()),
@@ -84,3 +93,20 @@ def read_event(row: Row) -> Event:
     columns = [*row]
     columns[_EVENT_STATUS] = STATUSES[columns[_EVENT_STATUS]]
     return Event(*columns)
+
+
+def read_operation(row: Row) -> Operation:
+    """Return the operation in the first columns of a row."""
+    columns = [*row[:OPERATION_WIDTH]]
+    columns[_KIND] = OperationKind(columns[_KIND])
+    columns[_OPERATION_STATUS] = OperationStatus(columns[_OPERATION_STATUS])
+    metadata = columns[_OPERATION_METADATA]
+    columns[_OPERATION_METADATA] = {} if metadata == "{}" else json.loads(metadata)
+    return Operation(*columns)
+
+
+def read_operation_event(row: Row) -> OperationEvent:
+    """Return the event in a row of the columns `{operation_event}`."""
+    columns = [*row]
+    columns[_OPERATION_EVENT_STATUS] = OperationStatus(columns[_OPERATION_EVENT_STATUS])
+    return OperationEvent(*columns)

@@ -1,34 +1,46 @@
 """Read and write captures, voids and refunds in Postgres, one method per transaction.
 
-A request and a final outcome also change the payment, in the same statement. Time is the database's, as in `payments`.
+A request and a final outcome also change the payment, in the same statement. Concurrent calls of one method share a round
+trip, and time is the database's, as in `payments`.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Literal
+from datetime import timedelta
 from uuid import UUID
 
-from okane.operation import NewOperation, Operation, OperationStatus
+from okane.errors import OperationRefused, PaymentNotFound
+from okane.operation import NewOperation, Operation, OperationKind
+from okane.payment import LATE_LOOK_UPS
+from okane.store import sql_files
 from okane.store.claims import ONLY_HTTP
+from okane.store.group_commit import GroupCommit
+from okane.store.operation_claims import OperationClaimStatements
+from okane.store.operation_lists import OperationLists
 from okane.store.operation_records import (
-    LateOperationLookUp,
     OperationClaim,
-    OperationEvent,
-    OperationFilter,
-    OperationPage,
     OperationRefusal,
     OperationSettlement,
     OperationWakeUp,
     RequestedOperation,
 )
+from okane.store.operation_requests import Asked, RequestStatements
+from okane.store.operation_transitions import OperationDecision, OperationTransitions
 from okane.store.records import UsableProvider
+from okane.store.session import Session
+from okane.store.sql_parameters import milliseconds
+from okane.store.sweep import LONGEST_QUEUE
+from streams import Coalescer
 
-OperationDecision = Literal[OperationStatus.SUCCESS, OperationStatus.FAILED_FINAL]
+__all__ = ["OperationDecision", "OperationLists", "OperationStore"]
+
+BATCHED = sql_files.prepare_statements("operations.sql", "settle", "settled_before", "renew", blocks_of="payments.sql")
+DUE = sql_files.load_statements("operations.sql", blocks_of="payments.sql")["due"]
 
 
-class OperationStore:
+class OperationStore(OperationTransitions):
     """The operations in one Postgres database. `actor` is written into every event that has no actor of its own."""
 
     def __init__(
@@ -38,16 +50,29 @@ class OperationStore:
         actor: str,
         lease: timedelta,
         grace: timedelta,
+        late_look_ups: Sequence[timedelta] = LATE_LOOK_UPS,
         timeout: timedelta = timedelta(seconds=10),
         on_batch: Callable[[str, int], None] | None = None,
         on_round_trip: Callable[[str, float], None] | None = None,
     ) -> None:
         # The providers that can be called from here now; replaced by workers that have others.
         self.usable_providers: Callable[[], Sequence[UsableProvider]] = lambda: ONLY_HTTP
+        self._lease = lease
+        self._group = GroupCommit(url, timeout=timeout, on_batch=on_batch, on_round_trip=on_round_trip)
+        session = self._group.session("operations", index_only=True)
+        super().__init__(session, actor=actor, grace=grace, late_look_ups=late_look_ups)
+        claims = OperationClaimStatements(
+            actor=actor, lease=lease, grace=grace, usable=lambda: [one.name for one in self.usable_providers()]
+        )
+        batched = self._group.batched
+        self._requesting = batched("request", RequestStatements(grace=grace).request)
+        self._claiming: Coalescer[UUID, OperationClaim | OperationRefusal] = batched("claim_operation", claims.claim)
+        self._settling = batched("settle_operation", self._settle)
+        self._renewing = batched("renew_operation", self._renew)
 
     async def aclose(self) -> None:
         """Close every connection. Statements in flight fail with StoreUnavailable."""
-        raise NotImplementedError
+        await self._group.aclose()
 
     async def request(self, new: NewOperation, *, actor: str | None = None) -> RequestedOperation:
         """Reserve what the operation moves in its payment's row, and write it; or return the one that its key has made.
@@ -55,117 +80,94 @@ class OperationStore:
         `actor` None: the store's. Raises PaymentNotFound, also for a payment of another account; OperationRefused;
         IdempotencyKeyReused if the key belongs to an operation of another meaning.
         """
-        raise NotImplementedError
+        return await self._requesting.submit(Asked(new, actor or self._actor))
 
     async def void_expired(self, payment_id: UUID) -> Operation | None:
         """Request the void of a payment whose authorization is about to end. Return the operation, None if nothing is due."""
-        raise NotImplementedError
+        new = NewOperation(
+            payment_id=payment_id,
+            account_id=None,
+            kind=OperationKind.VOID,
+            idempotency_key="",
+            fingerprint=b"",
+            reason="the authorization ends",
+        )
+        try:
+            return (await self._requesting.submit(Asked(new, self._actor, is_expiry=True))).operation
+        except (OperationRefused, PaymentNotFound):
+            return None
 
     async def claim(self, operation_id: UUID) -> OperationClaim | OperationRefusal:
         """Take the sole right to call the provider for an operation, for the length of the lease."""
-        raise NotImplementedError
+        return await self._claiming.submit(operation_id)
 
     async def settle(self, settlement: OperationSettlement) -> timedelta | None:
         """Write an outcome under its attempt. Return the operation's age, or None if the attempt has lost the operation.
 
         Repeatable after StoreUnavailable: an outcome that is already there counts as written.
         """
-        raise NotImplementedError
+        return await self._settling.submit(settlement)
 
     async def renew(self, operation_id: UUID, attempt: int) -> bool:
         """Extend the lease of this attempt. Return False if it has lost the operation."""
-        raise NotImplementedError
-
-    async def record_late(self, settlement: OperationSettlement, *, once: bool = False) -> OperationStatus | None:
-        """Record an outcome that came after the operation was lost or closed. Return the operation's status after it, None
-        if there is no such operation. With `once`, what the operation already shows is not recorded again.
-
-        Money that moved for an operation that had failed or was canceled makes it `needs_review`. `failed_final` for a refund
-        that had succeeded makes it that, and gives back what it had reserved.
-        """
-        raise NotImplementedError
-
-    async def bury(self, operation_id: UUID, *, reason: str) -> bool:
-        """Move an open operation to needs_review. Return False if it is settled, in a live claim, or does not exist."""
-        raise NotImplementedError
-
-    async def cancel(
-        self, operation_id: UUID, *, account_id: str | None, actor: str, version: int | None = None
-    ) -> Operation:
-        """Cancel an operation that no worker has in hand and whose outcome is known; a canceled one stays canceled.
-
-        `account_id` None: of any account. Raises OperationNotFound, StatusConflict, VersionConflict.
-        """
-        raise NotImplementedError
-
-    async def retry(
-        self, operation_id: UUID, *, account_id: str | None, actor: str, version: int | None = None
-    ) -> Operation:
-        """Make a failed operation pending again. What a final failure gave back is reserved again.
-
-        Raises OperationNotFound, StatusConflict, VersionConflict, or OperationRefused if that is no longer there.
-        """
-        raise NotImplementedError
-
-    async def resolve(
-        self,
-        operation_id: UUID,
-        *,
-        account_id: str | None,
-        decision: OperationDecision,
-        reason: str,
-        provider_ref: str | None,
-        actor: str,
-        version: int | None = None,
-    ) -> Operation:
-        """Decide an operation that needs a review; repeating the decision changes nothing. `provider_ref`: what the operator
-        has found. Raises OperationNotFound, StatusConflict, VersionConflict.
-        """
-        raise NotImplementedError
-
-    async def begin_late_look_up(self, operation_id: UUID, *, again: Sequence[timedelta]) -> LateOperationLookUp | None:
-        """Begin the look-up of a closed operation that the sweep has sent; None if there is none to do. As for payments."""
-        raise NotImplementedError
-
-    async def plan_late_look_up(self, operation: Operation, *, begun_at: datetime) -> None:
-        """Plan the late look-up after the one that began at `begun_at`, or none after the last."""
-        raise NotImplementedError
-
-    async def fail_late_look_up(self, operation: Operation, *, reason: str) -> bool:
-        """Move a closed operation without a look-up result to needs_review. Return False if it has changed."""
-        raise NotImplementedError
+        return await self._renewing.submit((operation_id, attempt))
 
     async def due(
         self, lanes: Mapping[str, timedelta | None], *, limit: int, by_retry_at: bool = False
     ) -> Sequence[OperationWakeUp]:
-        """Take up to `limit` overdue operations of these lanes (kinds), as `SweepStore.take_due` takes payments."""
-        raise NotImplementedError
+        """Take up to `limit` overdue operations of these lanes (kinds), as `SweepStore.take_due` takes payments.
 
-    async def get(self, operation_id: UUID, *, account_id: str | None = None) -> Operation:
-        """Return the operation as it is now. Raises OperationNotFound, also for one of another account (None: any)."""
-        raise NotImplementedError
+        Those in a live claim take places of the limit, but get no wake-up.
+        """
+        again_ms = [milliseconds(self._grace + min(age or timedelta(0), LONGEST_QUEUE)) for age in lanes.values()]
+        early_ms = milliseconds(self._grace) if by_retry_at else 0
+        parameters = {"lanes": list(lanes), "again_ms": again_ms, "limit": limit, "early_ms": early_ms}
+        return [
+            OperationWakeUp(operation_id, lane, scheduled)
+            for operation_id, lane, scheduled, in_work in await self._rare.fetch(DUE, parameters)
+            if not in_work
+        ]
 
-    async def events(self, operation_id: UUID) -> Sequence[OperationEvent]:
-        """Return the events of an operation, oldest first; its request is version 0. Empty if it does not exist."""
-        raise NotImplementedError
+    async def _renew(self, session: Session, batch: Sequence[tuple[UUID, int]]) -> Sequence[bool]:
+        ordered = sorted(batch)
+        found = await session.fetch(
+            BATCHED["renew"],
+            {
+                "ids": [operation_id for operation_id, _ in ordered],
+                "attempts": [attempt for _, attempt in ordered],
+                "lease_ms": milliseconds(self._lease),
+            },
+        )
+        held = {tuple(row) for row in found}
+        return [one in held for one in batch]
 
-
-class OperationLists:
-    """Read lists of operations. Each method raises StoreUnavailable, or AccountBusy."""
-
-    def __init__(self, url: str, *, timeout: timedelta = timedelta(seconds=5)) -> None:
-        self._url = url
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        raise NotImplementedError
-
-    async def page(
-        self, wanted: OperationFilter, *, account_id: str, limit: int, after: UUID | None = None
-    ) -> OperationPage:
-        """Return up to `limit` operations of an account in the order of the filter, those after the id `after`."""
-        raise NotImplementedError
-
-    async def of_payment(self, payment_id: UUID, *, account_id: str | None) -> Sequence[Operation]:
-        """Return the operations of a payment, oldest first. Raises PaymentNotFound; `account_id` None: of any account."""
-        raise NotImplementedError
+    async def _settle(self, session: Session, batch: Sequence[OperationSettlement]) -> Sequence[timedelta | None]:
+        ordered = sorted(batch, key=operator.attrgetter("operation_id.int"))
+        identity = {
+            "ids": [one.operation_id for one in ordered],
+            "attempts": [one.attempt for one in ordered],
+            "statuses": [one.status.value for one in ordered],
+        }
+        written = await session.fetch(
+            BATCHED["settle"],
+            identity
+            | {
+                "events": [one.event for one in ordered],
+                "provider_refs": [one.provider_ref for one in ordered],
+                "decline_codes": [one.decline_code for one in ordered],
+                "reasons": [one.reason for one in ordered],
+                "calls": [one.call for one in ordered],
+                "delays_ms": [None if one.delay is None else milliseconds(one.delay) for one in ordered],
+                "providers": [one.provider for one in ordered],
+                "latencies_ms": [milliseconds(one.latency) for one in ordered],
+                "actor": self._actor,
+                "grace_ms": milliseconds(self._grace),
+                "late_ms": min(self._late_ms),
+            },
+        )
+        ages_s = {(row[0], row[1]): row[2] for row in written}
+        if len(ages_s) < len(batch):
+            for operation_id, attempt, age_s in await session.fetch(BATCHED["settled_before"], identity):
+                ages_s.setdefault((operation_id, attempt), age_s)
+        ages = ((one.operation_id, one.attempt) for one in batch)
+        return [timedelta(seconds=ages_s[key]) if key in ages_s else None for key in ages]

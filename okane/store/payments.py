@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import json
 import operator
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from functools import partial
-from typing import TypeVar
 from uuid import UUID
 
-from okane.errors import IdempotencyKeyReused, PaymentNotFound, StoreBusy, StoreUnavailable, TimeOutOfRange
+from okane.errors import IdempotencyKeyReused, PaymentNotFound, StoreUnavailable, TimeOutOfRange
 from okane.payment import (
     LATE_LOOK_UPS,
     MAX_SCHEDULE_AHEAD,
@@ -28,6 +25,7 @@ from okane.payment_id import PaymentId
 from okane.store import columns, sql_files
 from okane.store.claims import ONLY_HTTP, ClaimStatements
 from okane.store.database_clock import DatabaseClock
+from okane.store.group_commit import GroupCommit
 from okane.store.prepared_statements import Row
 from okane.store.rare_transitions import SQL, RareTransitionStore
 from okane.store.readiness import Readiness
@@ -52,16 +50,10 @@ BATCHED = sql_files.prepare_statements(
         "settled_before",
     ),
 )
-MAX_BATCH = 256
 
 BEFORE_INSERT = failpoint("accept.before_insert", "nothing is written yet", raises=StoreUnavailable)
 AFTER_INSERT = failpoint("accept.after_commit", "rows committed, the reply lost", raises=StoreUnavailable)
 AFTER_SETTLE = failpoint("settle.after_commit", "outcomes committed, the reply lost", raises=StoreUnavailable)
-BETWEEN_SINGLES = failpoint("store.between_singles", "half of a batch is written, row by row", raises=StoreUnavailable)
-
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class PaymentStore(RareTransitionStore):
@@ -84,31 +76,24 @@ class PaymentStore(RareTransitionStore):
         # The providers from which a claim may choose now, in their order; replaced by workers that have others.
         self.usable_providers: Callable[[], Sequence[UsableProvider]] = lambda: ONLY_HTTP
         self._lease = lease
-        self._sessions: list[Session] = []
-        self._url = url
-        self._timeout = timeout
-        super().__init__(self._session("other"), actor=actor, grace=grace, late_look_ups=late_look_ups)
-        self._on_batch = on_batch or (lambda _what, _size: None)
-        self._on_round_trip = on_round_trip or (lambda _what, _seconds: None)
+        self._group = GroupCommit(url, timeout=timeout, on_batch=on_batch, on_round_trip=on_round_trip)
+        super().__init__(self._group.session("other"), actor=actor, grace=grace, late_look_ups=late_look_ups)
         self._readiness = Readiness(self._rare)
-        self._accepting = self._batched("accept", self._accept)
-        self._finding: Coalescer[tuple[str, str], tuple[Payment, bytes] | None] = self._batched("find", self._find)
-        self._getting = self._batched("get", self._get)
+        batched = self._group.batched
+        self._accepting = batched("accept", self._accept)
+        self._finding: Coalescer[tuple[str, str], tuple[Payment, bytes] | None] = batched("find", self._find)
+        self._getting = batched("get", self._get)
         claims = ClaimStatements(actor=actor, lease=lease, grace=grace, usable=self._usable_now)
-        self._claiming: Coalescer[UUID, Claim | ClaimRefusal] = self._batched("claim", claims.claim)
-        self._settling = self._batched("settle", self._settle)
-        self._renewing = self._batched("renew", self._renew)
+        self._claiming: Coalescer[UUID, Claim | ClaimRefusal] = batched("claim", claims.claim)
+        self._settling = batched("settle", self._settle)
+        self._renewing = batched("renew", self._renew)
 
     def _usable_now(self) -> Sequence[UsableProvider]:
         return self.usable_providers()
 
     async def aclose(self) -> None:
         """Close every connection. Statements in flight fail with StoreUnavailable."""
-        grouped = (self._accepting, self._finding, self._getting, self._claiming, self._settling, self._renewing)
-        for each in grouped:
-            await each.aclose()
-        for session in self._sessions:
-            await session.aclose()
+        await self._group.aclose()
 
     async def accept_many(self, news: Sequence[NewPayment], *, wakes: int) -> Sequence[AcceptedRow | BaseException]:
         """Write these payments, or find those that their keys have already made. Only the first `wakes` of them will get a
@@ -154,42 +139,6 @@ class PaymentStore(RareTransitionStore):
     async def check_writable(self) -> None:
         """Raise StoreUnavailable unless payments can be accepted: Postgres is there, has the tables, and takes writes."""
         await self._readiness.check()
-
-    def _session(self, name: str, *, index_only: bool = False) -> Session:
-        session = Session(self._url, name=name, timeout=self._timeout, index_only=index_only)
-        self._sessions.append(session)
-        return session
-
-    def _batched(
-        self, what: str, run: Callable[[Session, Sequence[T]], Awaitable[Sequence[R | BaseException]]]
-    ) -> Coalescer[T, R]:
-        """Return a method whose concurrent calls run as one statement on a connection of its own."""
-        session = self._session(what, index_only=True)
-
-        async def flush(items: Sequence[T]) -> Sequence[R | BaseException]:
-            started_s = time.perf_counter()
-            try:
-                answers = await run(session, items)
-            except Exception as error:
-                away = isinstance(error, StoreUnavailable) and not isinstance(error, StoreBusy)
-                if away or len(items) == 1:
-                    raise
-            else:
-                self._on_round_trip(what, time.perf_counter() - started_s)
-                return answers
-            # One bad value or locked row fails its whole batch. One by one, only that item fails.
-            return [await one(item) for item in items]
-
-        async def one(item: T) -> R | BaseException:
-            try:
-                [answer] = await run(session, [item])
-                if BETWEEN_SINGLES.armed:
-                    await BETWEEN_SINGLES.hit()
-            except Exception as error:
-                return error
-            return answer
-
-        return Coalescer(flush, max_batch=MAX_BATCH, on_batch=partial(self._on_batch, what))
 
     async def _accept(
         self, session: Session, batch: Sequence[tuple[NewPayment, bool]]

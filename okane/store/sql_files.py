@@ -13,18 +13,23 @@ from okane.store.prepared_statements import PreparedStatement
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
-def load_statements(file: str) -> Mapping[str, LiteralString]:
+def load_statements(file: str, *, blocks_of: str | None = None) -> Mapping[str, LiteralString]:
     """Return the statements of one file by name. The text is the project's own, hence literal.
 
-    `{name}` stands for another block of the file, or for a list of columns (`columns.LISTS`).
+    `{name}` stands for another block of the file, or of the file `blocks_of`, or for a list of columns (`columns.LISTS`).
     """
+    own = _blocks(file)
+    blocks = {**columns.LISTS, **({} if blocks_of is None else _blocks(blocks_of)), **own}
+    return {name: _filled(blocks[name], blocks) for name in own}
+
+
+def _blocks(file: str) -> Mapping[str, LiteralString]:
     text = (resources.files("okane.store") / "sql" / file).read_text()
     parts = _NAME.split(text)
     names, bodies = parts[1::2], parts[2::2]
     if len(set(names)) != len(names):
         raise ValueError(f"{file} names a statement twice")
-    blocks = {**columns.LISTS, **{name: body.strip() for name, body in zip(names, bodies, strict=True)}}
-    return {name: _filled(blocks[name], blocks) for name in names}
+    return {name: body.strip() for name, body in zip(names, bodies, strict=True)}
 
 
 def _filled(body: LiteralString, blocks: Mapping[str, LiteralString]) -> LiteralString:
@@ -34,7 +39,7 @@ def _filled(body: LiteralString, blocks: Mapping[str, LiteralString]) -> Literal
     return body
 
 
-def prepare_statements(file: str, *names: str) -> Mapping[str, PreparedStatement]:
+def prepare_statements(file: str, *names: str, blocks_of: str | None = None) -> Mapping[str, PreparedStatement]:
     """Return some statements of one file as prepared statements."""
-    texts = load_statements(file)
+    texts = load_statements(file, blocks_of=blocks_of)
     return {name: PreparedStatement.of(name, texts[name]) for name in names}

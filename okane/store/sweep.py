@@ -28,8 +28,8 @@ ALL_LANES = ""  # the cursor of the first scan: no lane has an open payment befo
 
 @dataclass(frozen=True, slots=True)
 class WakeUp:
-    """A payment to add to its lane's stream. `scheduled`: the first wake-up of a scheduled payment, or one for a late
-    look-up, not a lost wake-up."""
+    """A payment to add to its lane's stream. `scheduled`: the first wake-up of a scheduled payment, one for a late look-up,
+    or one for an authorization that ends, not a lost wake-up."""
 
     payment_id: UUID
     lane: str

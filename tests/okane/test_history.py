@@ -50,7 +50,7 @@ async def tried(api: Api) -> str:
     payment_id = await made(api)
     await attempt(api, payment_id, Status.FAILED_RETRYABLE, event="unavailable", reason="HTTP 503", delay=SOON)
     await api.store.claim(UUID(payment_id))
-    await execute(api.store._url, "UPDATE payments SET lease_until = now() WHERE id = %s", [payment_id])
+    await execute(api.store._group._url, "UPDATE payments SET lease_until = now() WHERE id = %s", [payment_id])
     await attempt(api, payment_id, Status.SUCCESS, call="look_up")
     return payment_id
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from okane import operation
 from okane.payment import AWAITING_PROVIDER, RARE_STATUSES, TERMINAL, TRANSITIONS, Status
 from okane.store import sql_files
 from okane.store.schema import schema_sql
@@ -107,5 +108,13 @@ def test_every_statement_that_sets_a_status_says_whether_it_is_rare() -> None:
 
 def test_the_state_diagram_shows_the_same_table() -> None:
     text = (Path(__file__).parents[2] / "docs" / "flow.md").read_text()
-    drawn = set(re.findall(r"^    (\w+) --> (\w+)", text, re.MULTILINE))
-    assert drawn == {(source.value, target.value) for source, targets in TRANSITIONS.items() for target in targets}
+    of_payments, of_operations = [
+        set(re.findall(r"^    (\w+) --> (\w+)", diagram, re.MULTILINE))
+        for diagram in re.findall(r"stateDiagram-v2\n(.*?)```", text, re.DOTALL)
+    ]
+    assert of_payments == {
+        (source.value, target.value) for source, targets in TRANSITIONS.items() for target in targets
+    }
+    assert of_operations == {
+        (source.value, target.value) for source, targets in operation.TRANSITIONS.items() for target in targets
+    }

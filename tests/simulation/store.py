@@ -840,8 +840,9 @@ def _look_up_late(row: PaymentRow) -> bool:
 
 
 def _planned(row: PaymentRow) -> bool:
-    """Return True if the wake-up that was just taken is the first of a scheduled payment, or one of a closed payment."""
-    return row.status in CLOSED_UNCHARGED or _scheduled(row)
+    """Return True if the wake-up that was just taken is the first of a scheduled payment, or one of a closed or authorized
+    payment."""
+    return row.status in (*CLOSED_UNCHARGED, Status.AUTHORIZED) or _scheduled(row)
 
 
 def _scheduled(row: PaymentRow) -> bool:

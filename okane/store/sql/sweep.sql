@@ -94,7 +94,7 @@ FROM due, unnest(%(lanes)s::text[], %(again_ms)s::bigint[]) AS w (lane, again_ms
 WHERE p.id = due.id AND w.lane = p.lane
 RETURNING p.id, p.lane,
           p.execute_at IS NOT NULL AND p.status = 'pending' AND p.attempts = 0 AND p.sweeps = 1
-          OR p.status IN ('failed_final', 'canceled') AS scheduled
+          OR p.status IN ('failed_final', 'canceled', 'authorized') AS scheduled
 
 -- name: sweep_webhooks
 -- Whether there may be changes without a position in the log of events: two looks at empty tables without webhooks.

@@ -1,0 +1,195 @@
+"""The requests of captures, voids and refunds: what they move is reserved in the statement that writes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from okane.errors import (
+    IdempotencyKeyReused,
+    OperationRefused,
+    PaymentNotFound,
+    RefusalCode,
+)
+from okane.operation import NewOperation, Operation, OperationKind, OperationStatus
+from okane.payment_id import PaymentId
+from okane.store import columns, sql_files
+from okane.store.operation_records import RequestedOperation
+from okane.store.prepared_statements import Row
+from okane.store.session import Session
+from okane.store.sql_parameters import milliseconds
+
+STATEMENTS = sql_files.prepare_statements("operations.sql", "request", "by_key", blocks_of="payments.sql")
+
+NOT_DUE = "not_due"  # the refusal of okane's own void of an authorization that does not end soon
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request, by `actor`. With `is_expiry` it is okane's own void of an authorization that is about to end."""
+
+    new: NewOperation
+    actor: str
+    is_expiry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A refusal of the statement."""
+
+    code: str
+    left_minor: int
+    payment_status: str
+
+
+class RequestStatements:
+    """The requests of one store."""
+
+    def __init__(self, *, grace: timedelta) -> None:
+        self._grace = grace
+
+    async def request(self, session: Session, batch: Sequence[Asked]) -> Sequence[RequestedOperation | BaseException]:
+        """Write the operations of one batch, or find those that their keys have already made.
+
+        Several of one payment are written one after the other, each by a statement that sees the one before.
+        """
+        answers: dict[int, RequestedOperation | BaseException] = {}
+        waiting = dict(enumerate(batch))
+        while waiting:
+            first: dict[UUID, int] = {}
+            for place, asked in waiting.items():
+                first.setdefault(asked.new.payment_id, place)
+            chosen = {place: waiting.pop(place) for place in first.values()}
+            answers |= await self._request_some(session, chosen)
+        return [answers[place] for place in range(len(batch))]
+
+    async def _request_some(
+        self, session: Session, chosen: Mapping[int, Asked]
+    ) -> Mapping[int, RequestedOperation | BaseException]:
+        """Request operations of different payments; by their place in the batch."""
+        ids: dict[int, UUID] = {place: PaymentId() for place in chosen}
+        # May run twice: what the first run committed without a reply is found by its key, and has our id.
+        rows = await session.fetch_repeatable(STATEMENTS["request"], self._parameters(ids, chosen))
+        answers: dict[int, RequestedOperation | BaseException] = {}
+        refused: dict[int, _Refused] = {}
+        by_id = {row[0]: row for row in rows}
+        for place, asked in chosen.items():
+            row = by_id.get(ids[place])
+            if row is not None and row[2]:
+                answers[place] = RequestedOperation(_made(asked.new, row), created=True)
+            elif row is not None and row[1] is not None:
+                refused[place] = _Refused(row[1], row[3], row[8])
+        missing = {place: asked for place, asked in chosen.items() if place not in answers}
+        # A request that was refused may be the repeat of one that took what it asks for.
+        known = await self._by_key(session, missing)
+        for place, asked in missing.items():
+            if place in known:
+                operation, fingerprint = known[place]
+                answers[place] = (
+                    RequestedOperation(operation, created=operation.id == ids[place])
+                    if fingerprint == asked.new.fingerprint
+                    else IdempotencyKeyReused(operation.id, what=operation.kind.value)
+                )
+            else:
+                answers[place] = _refusal(asked.new, refused.get(place))
+        return answers
+
+    async def _by_key(self, session: Session, missing: Mapping[int, Asked]) -> Mapping[int, tuple[Operation, bytes]]:
+        """Return the operations that the keys of these requests have made, with their fingerprints, by place."""
+        keyed = {place: asked.new for place, asked in missing.items() if not asked.is_expiry}
+        if not keyed:
+            return {}
+        parameters = {
+            "account_ids": [new.account_id for new in keyed.values()],
+            "payment_ids": [new.payment_id for new in keyed.values()],
+            "keys": [new.idempotency_key for new in keyed.values()],
+            "places": [*keyed],
+        }
+        found = await session.fetch_repeatable(STATEMENTS["by_key"], parameters)
+        return {row[0]: (columns.read_operation(row[2:]), row[1]) for row in found}
+
+    def _parameters(self, ids: Mapping[int, UUID], chosen: Mapping[int, Asked]) -> dict[str, Any]:
+        news = [asked.new for asked in chosen.values()]
+        return {
+            "ids": [*ids.values()],
+            "payment_ids": [new.payment_id for new in news],
+            "account_ids": [new.account_id for new in news],
+            "kinds": [new.kind.value for new in news],
+            "keys": [None if asked.is_expiry else asked.new.idempotency_key for asked in chosen.values()],
+            "fingerprints": [new.fingerprint for new in news],
+            "amounts_minor": [new.amount_minor for new in news],
+            "currencies": [new.currency for new in news],
+            "reasons": [new.reason for new in news],
+            "metadata": [json.dumps(dict(new.metadata)) if new.metadata else "{}" for new in news],
+            "request_ids": [new.request_id for new in news],
+            "api_keys": [new.api_key for new in news],
+            "actors": [asked.actor for asked in chosen.values()],
+            "grace_ms": milliseconds(self._grace),
+        }
+
+
+def _made(new: NewOperation, row: Row) -> Operation:
+    """Return the operation that a request has made; all but a few columns are known without reading it back."""
+    operation_id, _, _, _, account_id, currency, amount_minor, provider, _, created_at = row
+    made_at: datetime = created_at
+    return Operation(
+        operation_id,
+        new.payment_id,
+        account_id,
+        new.kind,
+        new.idempotency_key or None,
+        amount_minor,
+        currency,
+        OperationStatus.PENDING,
+        0,
+        0,
+        0,
+        provider,
+        str(operation_id),
+        made_at,
+        made_at,
+        dict(new.metadata),
+        reason=new.reason,
+    )
+
+
+_CODES: Mapping[str, RefusalCode] = {
+    "capture_exceeds_authorized": "capture_exceeds_authorized",
+    "refund_exceeds_captured": "refund_exceeds_captured",
+    "currency_mismatch": "currency_mismatch",
+    "payment_not_authorized": "payment_not_authorized",
+    "payment_not_captured": "payment_not_captured",
+    "operation_in_progress": "operation_in_progress",
+}
+
+
+def _refusal(new: NewOperation, refused: _Refused | None) -> OperationRefused | PaymentNotFound:
+    code = None if refused is None else _CODES.get(refused.code)
+    if refused is None or code is None:
+        return PaymentNotFound(str(new.payment_id))
+    message, limit = _explain(new.kind, code, refused)
+    return OperationRefused(code, message, limit)
+
+
+def _explain(kind: OperationKind, code: RefusalCode, refused: _Refused) -> tuple[str, int | None]:
+    left_minor = max(0, refused.left_minor)
+    match code:
+        case "capture_exceeds_authorized":
+            return f"no more than {left_minor} was authorized", left_minor
+        case "refund_exceeds_captured":
+            return f"{left_minor} of the captured amount is left to refund", left_minor
+        case "currency_mismatch":
+            return "the currency is not that of the payment", None
+        case "payment_not_authorized":
+            return f"a payment that is {refused.payment_status} cannot be {_DONE[kind]}: it must be authorized", None
+        case "payment_not_captured":
+            return f"a payment that is {refused.payment_status} cannot be refunded: nothing was captured", None
+        case "operation_in_progress":
+            return "another capture or void of the payment is under way", None
+
+
+_DONE = {OperationKind.CAPTURE: "captured", OperationKind.VOID: "voided", OperationKind.REFUND: "refunded"}
