@@ -256,8 +256,8 @@ class Play:
             (2, self._resolve),
             (4, self._late),
             (2, self._switch),
-            (5, self._notice),
-            (4, self._wake_noticed),
+            (3, self._notice),
+            (3, self._wake_noticed),
             (6, self._sweep),
             (3, self._take_due),
             (7, self._advance),
@@ -323,6 +323,15 @@ class Play:
         await self._twins.same("take", dice.choice(("http", "http", "second")), events)
 
     async def _wake_noticed(self) -> None:
+        """Sometimes after the attempt has ended during which a notice came."""
+        rows = self._twins.db.payments
+        noticed = [
+            rows.get(one.payment_id) for one in self._twins.db.notices.values() if one.payment_id and not one.done_at
+        ]
+        in_work = [row for row in noticed if row is not None and row.status is Status.PROCESSING]
+        if in_work and self._dice.random() < 0.5:
+            row = self._dice.choice(in_work)
+            await self._twins.same("settle", self._settlement(row.id, row.attempts))
         await self._twins.same("wake_noticed")
 
     def _moment(self) -> datetime | None:
