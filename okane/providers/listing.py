@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol
 from uuid import UUID
 
 from okane.errors import OkaneError
 from streams.values import value
 
-RecordKind = Literal["charge", "refund"]
+RecordKind = Literal["charge", "capture", "refund"]
 
-# `authorized`: the money is held. `failed`: of refunds only, since a refused charge moves nothing and is not listed.
+# `authorized`: the money is held. `failed`: of captures and refunds. A refused charge moves nothing and is not listed.
 RecordStatus = Literal["succeeded", "authorized", "pending", "canceled", "failed"]
 
 
 @value
 class ProviderRecord:
-    """One charge or refund as the provider has it. `amount_minor` is in minor units of `currency` (ISO 4217).
+    """One charge, capture or refund as the provider has it. `amount_minor` is in minor units of `currency` (ISO 4217).
 
     `provider_ref` is the name that a charge or refund returns. `payment_id` and `operation_id` are ours, if the record names
-    them. `captured_minor`: of a charge, what was captured of it; None: all, or nothing yet. `fee_minor` is in
-    `fee_currency`.
+    them. `captured_minor`: of a charge, what was captured of it, where the provider has no records of captures. `fee_minor`
+    is in `fee_currency`.
     """
 
     kind: RecordKind
@@ -42,11 +42,15 @@ class ListingFailed(OkaneError):
     """The provider's list could not be read to its end."""
 
 
-@runtime_checkable
 class Listing(Protocol):
-    """A provider that lists its records."""
+    """A provider's list of its records. `name` is the provider's."""
+
+    @property
+    def name(self) -> str: ...
 
     def list_records(self, begin: datetime, end: datetime) -> AsyncIterator[Sequence[ProviderRecord]]:
-        """Yield the charges and refunds made from `begin` to before `end`, in pages. Raises ListingFailed, and never ends
-        early without it."""
+        """Yield the charges, captures and refunds made from `begin` to before `end`, in pages. Raises ListingFailed, and
+        never ends early without it."""
         ...
+
+    async def aclose(self) -> None: ...

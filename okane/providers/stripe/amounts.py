@@ -15,3 +15,10 @@ def stripe_amount(amount_minor: int, currency: str) -> int | None:
     if currency in _HUNDREDTH:
         return None if amount_minor % 100 else amount_minor // 100
     return amount_minor
+
+
+def minor_amount(amount: int, currency: str) -> int:
+    """Return an amount of Stripe's in minor units of ISO 4217: the reverse of `stripe_amount`."""
+    if currency in _HUNDREDFOLD:
+        return amount // 100
+    return amount * 100 if currency in _HUNDREDTH else amount
