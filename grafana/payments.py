@@ -251,6 +251,18 @@ PROVIDERS = Row(
         ),
         lines(
             PanelText(
+                title="Differences with the provider's books",
+                means="Differences that `okane reconcile` has found in the last seven days and that are left, by kind.",
+                do="missing_here: money moved that okane knows nothing of, or twice. Of every kind: "
+                "compare with the provider's dashboard. `okane reconcile` names each one.",
+            ),
+            "short",
+            Query(f"max by (provider, kind) (okane_reconcile_differences{{{PROVIDER}}})", "{{provider}} {{kind}}"),
+            red=1,
+            to_red=True,
+        ),
+        lines(
+            PanelText(
                 title="Waiting for the customer, or for the provider",
                 means="Payments whose customer has to act (requires_action), or that the provider decides later "
                 "(submitted). They are polled until a notice or a poll settles them.",

@@ -268,6 +268,13 @@ class SystemMetrics:
             ["provider", "level"],
             registry=registry,
         )
+        self.reconcile_differences = Gauge(
+            "okane_reconcile_differences",
+            "Differences that the last comparison of each of the last seven days left, by provider and kind (okane "
+            "reconcile).",
+            ["provider", "kind"],
+            registry=registry,
+        )
         self.dead = Gauge(
             "okane_payments_dead",
             "Dead letters, from Postgres: payments given up, until replayed, decided or purged (okane dead ls).",
@@ -328,6 +335,7 @@ class SystemMetrics:
         self.forget_webhooks()
         self.provider_mode.clear()
         self.circuit_open.clear()
+        self.reconcile_differences.clear()
         for status in Status:
             if status is not Status.SUCCESS:
                 self.waiting.labels(status.value).set(math.nan)
@@ -340,6 +348,12 @@ class SystemMetrics:
             self.circuit_open.labels(name, "shared").set(is_open)
             for each in PROVIDER_MODES:
                 self.provider_mode.labels(name, each).set(each == mode)
+
+    def set_differences(self, found: Iterable[tuple[str, str, int]]) -> None:
+        """Show the differences that comparisons have left: provider, kind, number."""
+        self.reconcile_differences.clear()
+        for provider, kind, count in found:
+            self.reconcile_differences.labels(provider, kind).set(count)
 
     def set_waiting(self, *, oldest_due: timedelta, dead: int, waiting: Mapping[Status, int]) -> None:
         """Show the figures of this scrape."""

@@ -122,13 +122,14 @@ class Resources:
         try:
             oldest_due, dead = await self.overview.oldest_due(), await self.overview.count_dead()
             waiting, rows = await self.overview.count_waiting(), await self.overview.providers()
-            webhooks = await self.overview.webhooks()
+            differences, webhooks = await self.overview.differences(), await self.overview.webhooks()
         except StoreUnavailable:
             self._postgres_away()
         else:
             self.system.set_waiting(oldest_due=oldest_due, dead=dead, waiting=waiting)
             providers = {name: ProviderState(name) for name in self._providers} | {one.name: one for one in rows}
             self.system.set_providers((one.name, one.mode, one.open_s > 0) for one in providers.values())
+            self.system.set_differences(differences)
             self._show_webhooks(webhooks)
             self.system.up.labels("postgres").set(1)
 

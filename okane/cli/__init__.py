@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, str] = {
     "dead": "List, replay and purge dead letters: payments that were given up.",
     "review": "List and decide payments that need a review by a human.",
     "report": "Print the statement of a day (UTC): charges, captures and refunds by provider and currency.",
+    "reconcile": "Compare a day with a provider's own list, and name each difference. Exit code 1 if there is one.",
     "providers": "List the payment providers; switch one on, to draining, or off.",
     "keys": "Create, list, revoke and rotate API keys.",
     "methods": "List, show and delete saved payment methods.",

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
+from okane.operation import Operation, OperationStatus
+from okane.payment import Status
 from okane.store import sql_files
 from okane.store.session import Session
+from okane.store.sql_parameters import first_id
 from streams.values import value
 
 SQL = sql_files.load_statements("movements.sql")
@@ -26,7 +29,8 @@ MovementKind = Literal["charge", "capture", "refund", "refund_reversal"]
 PAGE = 2_000  # movements that are in memory at a time
 _FIRST_SLICE, _SHORTEST_SLICE = timedelta(minutes=15), timedelta(seconds=1)
 _QUICK_S, _SLOW_S = 0.5, 2.0
-_ALERT_DAYS = 31  # of older days no difference rings an alert
+_STATUS = 7  # its place among the columns of an operation
+_ALERT_DAYS = 7  # of older days no difference rings an alert
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ class Total:
 
 @value
 class Movement:
-    """One movement of money. `provider_ref`: the provider's name for the charge, of a refund for the refund."""
+    """One movement of money. `provider_ref` is the provider's name for the charge, `operation_ref` for the operation."""
 
     kind: MovementKind
     at: datetime
@@ -54,6 +58,36 @@ class Movement:
     currency: str
     amount_minor: int
     provider_ref: str | None
+    operation_ref: str | None
+
+
+@value
+class BookedPayment:
+    """A payment as it is here, for a comparison."""
+
+    id: UUID
+    account_id: str
+    provider: str | None
+    provider_ref: str | None
+    attempt_ref: str | None
+    status: str
+    amount_minor: int
+    currency: str
+    amount_captured: int | None = None
+
+
+@value
+class BookedOperation:
+    """A capture, void or refund as it is here, for a comparison."""
+
+    id: UUID
+    payment_id: UUID
+    kind: str
+    provider: str
+    provider_ref: str | None
+    status: str
+    amount_minor: int
+    currency: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +160,29 @@ class MovementStore:
             length = max(last.at - begin, _SHORTEST_SLICE)
             begin = last.at
 
+    async def payments(self, ids: Collection[UUID]) -> Mapping[UUID, BookedPayment]:
+        """Return those of these payments that there are, by id."""
+        rows = await self._session.fetch_repeatable(SQL["payments"], {"ids": list(ids)}) if ids else []
+        return {row[0]: BookedPayment(*row) for row in rows}
+
+    async def operations(self, ids: Collection[UUID]) -> Mapping[UUID, BookedOperation]:
+        """Return those of these operations that there are, by id."""
+        rows = await self._session.fetch_repeatable(SQL["operations"], {"ids": list(ids)}) if ids else []
+        return {row[0]: BookedOperation(*row) for row in rows}
+
+    async def operation(self, operation_id: UUID) -> Operation:
+        """Return an operation that there is, as a look-up at the provider needs it: without metadata."""
+        [row] = await self._session.fetch_repeatable(SQL["operation"], {"id": operation_id})
+        columns = [*row]
+        columns[_STATUS] = OperationStatus(columns[_STATUS])
+        return Operation(*columns)
+
+    async def undecided(self, begin: datetime, end: datetime, *, provider: str) -> Sequence[tuple[UUID, Status]]:
+        """Return the payments of a provider accepted in a span of time that are `unknown` or need a review."""
+        parameters = {"first": first_id(begin.timestamp()), "last": first_id(end.timestamp()), "provider": provider}
+        rows = await self._session.fetch_repeatable(SQL["undecided"], parameters)
+        return [(payment_id, Status(status)) for payment_id, status in rows]
+
     async def of_day(self, day: date) -> Sequence[Reconciliation]:
         """Return the results of the comparisons of a day."""
         rows = await self._session.fetch_repeatable(SQL["of_day"], {"day": day})
@@ -158,6 +215,6 @@ class MovementStore:
 
 
 async def read_differences(session: Session) -> Sequence[tuple[str, str, int]]:
-    """Return the differences that the last comparison of each of the last 31 days left, by provider and kind."""
+    """Return the differences that the last comparison of each of the last seven days left, by provider and kind."""
     rows = await session.fetch_repeatable(SQL["differences"], {"days": _ALERT_DAYS})
     return [(provider, kind, count) for provider, kind, count in rows]

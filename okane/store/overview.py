@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from okane.payment import Status
 from okane.store import sql_files
+from okane.store.movements import read_differences
 from okane.store.providers import ProviderState, read_providers
 from okane.store.session import Session
 from okane.store.webhook_overview import ListedEndpoint, WebhookOverview, is_used, list_endpoints, read_webhooks
@@ -46,6 +47,10 @@ class Overview:
     async def providers(self) -> Sequence[ProviderState]:
         """Return the providers that have been switched, or whose circuit breaker has opened."""
         return await read_providers(self._session)
+
+    async def differences(self) -> Sequence[tuple[str, str, int]]:
+        """Return the differences that the last comparisons with providers left, by provider and kind."""
+        return await read_differences(self._session)
 
     async def webhooks(self) -> WebhookOverview:
         """Return the state of the outbox, the log and the endpoint queues."""

@@ -87,6 +87,7 @@ async def test_a_process_tells_nothing_that_others_tell_too(told: Told, client: 
         "okane_payments_dead",
         "okane_dependency_up",
         "okane_provider_mode",
+        "okane_reconcile_differences",
         "okane_provider_circuit_open",
     }
     names = Counter(line.split()[2] for line in (own + whole).splitlines() if line.startswith("# TYPE"))

@@ -1,18 +1,23 @@
 -- name: movement
 -- The movements of money in a span of time, by the events that wrote them: a charge that succeeded or was decided to have, a
 -- capture, a refund, and a refund that failed after it had succeeded. The entries of the events are found by time, and each
--- leads to its payment. Not a statement: others include it.
-FROM payment_events e
+-- leads to its payment, and never the other way round: OFFSET 0 keeps the planner from it. Without statistics it takes the
+-- payments of a provider for few. Not a statement: others include it.
+FROM (
+    SELECT e.payment_id, e.version, e.at, e.event, e.operation_id
+    FROM payment_events e
+    WHERE e.at >= %(begin)s::timestamptz AND e.at < %(end)s::timestamptz
+      AND (e.event IN ('success', 'resolved') AND e.status = 'success' AND e.operation_id IS NULL
+           OR e.event IN ('captured', 'refunded')
+           OR e.event = 'refund_failed' AND EXISTS (
+               SELECT FROM payment_events before
+               WHERE before.payment_id = e.payment_id AND before.version < e.version AND before.event = 'refunded'
+                 AND before.operation_id = e.operation_id))
+    OFFSET 0
+) e
 JOIN payments p ON p.id = e.payment_id
 LEFT JOIN operations o ON o.id = e.operation_id
-WHERE e.at >= %(begin)s::timestamptz AND e.at < %(end)s::timestamptz
-  AND (e.event IN ('success', 'resolved') AND e.status = 'success' AND e.operation_id IS NULL
-       OR e.event IN ('captured', 'refunded')
-       OR e.event = 'refund_failed' AND EXISTS (
-           SELECT FROM payment_events before
-           WHERE before.payment_id = e.payment_id AND before.version < e.version AND before.event = 'refunded'
-             AND before.operation_id = e.operation_id))
-  AND (%(provider)s::text IS NULL OR coalesce(p.provider, '') = %(provider)s::text)
+WHERE (%(provider)s::text IS NULL OR coalesce(p.provider, '') = %(provider)s::text)
 
 -- name: kind
 -- Not a statement: others include it.
@@ -28,13 +33,38 @@ GROUP BY 1, 2, 3
 -- name: each
 -- The movements one by one, in the order of time, from after a position on.
 SELECT {kind}, e.at, e.version, p.id, o.id, p.account_id, p.provider, p.currency,
-       coalesce(o.amount_minor, p.amount_minor), CASE WHEN {kind} IN ('charge', 'capture') THEN p.provider_ref
-                                                      ELSE o.provider_ref END
+       coalesce(o.amount_minor, p.amount_minor), p.provider_ref, o.provider_ref
 {movement}
   AND (e.at, e.payment_id, e.version)
       > (%(after_at)s::timestamptz, %(after_id)s::uuid, %(after_version)s::integer)
 ORDER BY e.at, e.payment_id, e.version
 LIMIT %(limit)s::bigint
+
+-- name: payments
+-- What these payments are here, for a comparison.
+SELECT p.id, p.account_id, p.provider, p.provider_ref, p.attempt_ref, p.status, p.amount_minor, p.currency, p.amount_captured
+FROM payments p
+WHERE p.id = ANY (%(ids)s::uuid[])
+
+-- name: operations
+SELECT o.id, o.payment_id, o.kind, o.provider, o.provider_ref, o.status, o.amount_minor, o.currency
+FROM operations o
+WHERE o.id = ANY (%(ids)s::uuid[])
+
+-- name: operation
+SELECT o.id, o.payment_id, o.account_id, o.kind, o.idempotency_key, o.amount_minor, o.currency, o.status, o.attempts,
+       o.retries, o.version, o.provider, o.provider_key, o.created_at, o.updated_at, '{}'::jsonb, o.reason, o.provider_ref,
+       o.decline_code, o.last_error, o.retry_at
+FROM operations o
+WHERE o.id = %(id)s::uuid
+
+-- name: undecided
+-- The payments accepted in a span of time whose outcome only their provider knows. Both partial indexes hold few rows.
+SELECT p.id, p.status
+FROM payments p
+WHERE (p.sweep_at IS NOT NULL AND p.status = 'unknown' OR p.dead_at IS NOT NULL AND p.status = 'needs_review')
+  AND p.provider = %(provider)s::text AND p.id >= %(first)s::uuid AND p.id < %(last)s::uuid
+ORDER BY p.id
 
 -- name: of_day
 -- The results of the comparisons of a day, by provider.

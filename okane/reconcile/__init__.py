@@ -1,0 +1,1 @@
+"""The comparison of a day's movements with a provider's own list."""
