@@ -85,7 +85,7 @@ class PaymentCreation:
     ) -> None:
         self._methods = methods
         self._providers = frozenset(providers)
-        self._router = router or Router((), defaults=sorted(providers), capabilities={})
+        self._router = router or Router.of_able(providers)
         self._default_currency = settings.default_currency
         self._amount_limits = settings.amount_limits or {}
         self._lanes = LaneLimits(settings.critical_from_minor, settings.low_below_minor)
@@ -128,7 +128,7 @@ class PaymentCreation:
         tokens: Mapping[int, frozenset[str]] = {}
         if self._methods is not None:
             tokens = await saved_methods.find_providers(self._methods, news, refusals)
-        if tokens or self._router.has_rules:
+        if tokens or self._router.has_rules or any(new.manual_capture for new in news):
             news = [self._routed(number, new, refusals, tokens.get(number)) for number, new in enumerate(news)]
         if not any(refusals):
             return WrittenBatch(news, (), await self._intake.write(news))

@@ -66,7 +66,7 @@ async def run_api(settings: Settings) -> None:
         methods = PaymentMethodStore(url)
         closing.push_async_callback(methods.aclose)
         metrics_url = await closing.enter_async_context(serving_metrics(settings, resources, role="api", name="api"))
-        router = Router(config.routes, defaults=config.default, capabilities={})
+        router = Router(config.routes, defaults=config.default, capabilities=config.capabilities)
         api = Api(
             settings,
             access=await closing.enter_async_context(_access(settings, resources)),

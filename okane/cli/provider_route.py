@@ -66,7 +66,7 @@ async def show_route(context: Context, request: RouteRequest, *, as_json: bool) 
 
 def explain(config: ProvidersConfig, request: RouteRequest, states: Mapping[str, ProviderState]) -> Explanation:
     """Return the choice by these routes, while the providers are in these states."""
-    router = Router(config.routes, defaults=config.default, capabilities={})
+    router = Router(config.routes, defaults=config.default, capabilities=config.capabilities)
     verdicts = router.explain(request)
     decisive = next((one for one in verdicts if one.mismatch is None), None)
     if decisive is None:

@@ -24,6 +24,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from okane.currencies import CURRENCIES, MAX_AMOUNT_MINOR
 from okane.errors import OkaneError
 from okane.providers.base import Capability
+from okane.providers.capabilities import ALL
 from streams.values import value
 
 MAX_ROUTES = 100
@@ -164,6 +165,11 @@ class Router:
         self._rules = tuple(rules)
         self._defaults = tuple(defaults)
         self._capabilities = capabilities
+
+    @classmethod
+    def of_able(cls, names: Collection[str]) -> Self:
+        """Return one without rules, of providers that can do everything."""
+        return cls((), defaults=tuple(names), capabilities=dict.fromkeys(names, ALL))
 
     @property
     def has_rules(self) -> bool:

@@ -98,7 +98,7 @@ async def serve_api(
         methods=methods,
         notice_parsers=notice_parsers,
         providers=providers,
-        router=router or Router((), defaults=default_providers or sorted(providers), capabilities={}),
+        router=router or Router.of_able(default_providers or sorted(providers)),
     )
     payments = product.payments
     async with (

@@ -183,6 +183,8 @@ async def test_the_choice_by_routes_is_explained_rule_by_rule(command: Command, 
     shown = (await command("route", "--amount", "999", "--currency", "PLN")).output
     for text in ("no: amount is below 1000", "second, first", "such a payment goes to second now"):
         assert text in shown
+    for name in ("first", "second", "third"):
+        file.write_text(file.read_text().replace(f"[providers.{name}]", f"[providers.{name}]\ncapabilities = []"))
     manual = await command("route", "--amount", "999", "--capture-method", "manual")
     assert "left out: it cannot capture manually" in manual.output
     assert "such a payment is refused (422 unsupported_by_provider)" in manual.output
