@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from okane.api.http.connection_limits import ConnectionMetrics
 from okane.metrics import OkaneMetrics, SystemMetrics
 from okane.webhooks.metrics import DispatcherMetrics
+from okane.worker.operation_metrics import OperationMetrics
 from streams.prometheus import PrometheusMetrics
 
 HEAD = """\
@@ -74,6 +75,7 @@ def registries() -> tuple[CollectorRegistry, CollectorRegistry]:
     PrometheusMetrics(prefix="okane", registry=process.registry, shared=system.registry)
     ConnectionMetrics(process.registry)
     DispatcherMetrics(process.registry)
+    OperationMetrics(process.registry)
     return process.registry, system.registry
 
 

@@ -75,7 +75,7 @@ OPEN = Row(
             Query(
                 ratio(
                     "okane_provider_attempts_total",
-                    f'{PROVIDER},outcome=~"approved|declined|not_found"',
+                    f'{PROVIDER},outcome=~"approved|authorized|declined|not_found"',
                     PROVIDER,
                 )
             ),
@@ -311,6 +311,56 @@ PROVIDERS = Row(
     ),
 )
 
+OPERATIONS = Row(
+    title="Captures, voids and refunds",
+    panels=(
+        lines(
+            PanelText(
+                title="Operations by outcome",
+                means="Outcomes of captures, voids and refunds per second, by kind and status; failed_retryable, submitted "
+                "and unknown are open.",
+                do="failed_final: `okane refunds ls --status failed_final`. unknown stays: the provider does not say what "
+                "became of them.",
+            ),
+            PER_S,
+            Query(rate("okane_operations_settled_total", OF, "kind", "status"), "{{kind}} {{status}}"),
+        ),
+        lines(
+            PanelText(
+                title="Time to settle an operation",
+                means="From the request of a capture, void or refund to its final status.",
+                do="As for charges: the provider is slow, or away. Many at once wait for a place: "
+                "OKANE_OPERATIONS_CONCURRENCY.",
+            ),
+            "s",
+            *quantiles("okane_operation_settle_seconds", OF, "kind"),
+        ),
+        lines(
+            PanelText(
+                title="Operations in work",
+                means="Captures, voids and refunds that a worker holds a claim on right now, and claims of them per second "
+                "by result.",
+                do="0 while operations wait: no worker claims them, see Streams and consumers.",
+            ),
+            "short",
+            Query(f"sum(okane_operations_in_flight{{{OF}}})", "in work"),
+            Query(rate("okane_operation_claims_total", OF, "result"), "{{result}}"),
+        ),
+        lines(
+            PanelText(
+                title="Late results of operations",
+                means="Outcomes that came after an operation was lost or closed: a stalled worker, money that moved after "
+                "all, or a refund that a bank returned.",
+                do="`okane review ls`: what moved after it was closed needs a decision.",
+            ),
+            "short",
+            Query(increase("okane_operation_late_results_total", OF, "kind", "event"), "{{kind}} {{event}}"),
+            red=1,
+            to_red=True,
+        ),
+    ),
+)
+
 PAYMENTS = Board(
     uid="okane-payments",
     title="okane / Payments",
@@ -328,5 +378,6 @@ PAYMENTS = Board(
         OPEN,
         OUTCOMES,
         PROVIDERS,
+        OPERATIONS,
     ),
 )

@@ -76,8 +76,8 @@ class OkaneMetrics:
         )
         self.attempts = Counter(
             "okane_provider_attempts",
-            "Provider calls by provider, call (charge, look_up) and outcome (approved, pending, declined, unavailable, "
-            "unknown, not_found).",
+            "Provider calls by provider, call (charge, look_up, capture, void, refund) and outcome (approved, authorized, "
+            "pending, declined, unavailable, unknown, not_found).",
             ["provider", "call", "outcome"],
             registry=registry,
         )
@@ -148,7 +148,7 @@ class OkaneMetrics:
         )
         self.direct = Counter(
             "okane_direct_runs",
-            "Payments run straight from Postgres because Redis was away, by lane.",
+            "Payments and operations run straight from Postgres because Redis was away, by lane.",
             ["lane"],
             registry=registry,
         )

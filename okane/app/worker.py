@@ -20,13 +20,15 @@ from okane.providers.config_reload import ConfigReload
 from okane.providers.registry import build_providers, charge_secrets
 from okane.providers.secrets import CurrentSecrets
 from okane.store import ProviderEventStore, WebhookEventStore
+from okane.store.operations import OperationStore
 from okane.store.payment_methods import PaymentMethodTokens
 from okane.store.webhook_endpoints import WebhookEndpointStore
 from okane.worker.endpoint_cleanup import EndpointCleanup
 from okane.worker.notice_follow_up import NoticeFollowUp
+from okane.worker.operation_metrics import OperationMetrics
 from okane.worker.outcome_rules import OutcomeRules
 from okane.worker.sequencing import Sequencing
-from okane.worker.worker import Duty, Worker, WorkerOptions
+from okane.worker.worker import Duty, OperationResources, Worker, WorkerOptions
 from streams import RetryPolicy
 
 log = structlog.get_logger("okane.app")
@@ -48,7 +50,8 @@ async def run_worker(settings: Settings, *, name: str) -> None:
         providers = build_providers(
             config,
             settings,
-            connections=2 * settings.concurrency,  # for payments from the stream, and for direct runs
+            # For what comes from the streams, and for direct runs.
+            connections=2 * (settings.concurrency + settings.operations_concurrency),
             more_header=resources.tracing.provider_header,
             secrets=secrets,
         )
@@ -77,12 +80,35 @@ async def run_worker(settings: Settings, *, name: str) -> None:
             gates=gates,
             methods=methods,
             duties=duties,
+            operations=_operations(settings, resources, name=name, closing=closing),
         )
         metrics_url = await closing.enter_async_context(serving_metrics(settings, resources, role="worker", name=name))
         process.tune_gc()
         log.info("worker_started", concurrency=settings.concurrency, providers=list(providers), metrics=metrics_url)
         await worker.run(stop)
     log.info("worker_stopped")
+
+
+def _operations(
+    settings: Settings, resources: Resources, *, name: str, closing: contextlib.AsyncExitStack
+) -> OperationResources:
+    store = OperationStore(
+        needed(settings.database_url, "DATABASE_URL"),
+        actor=name,
+        lease=settings.lease,
+        grace=settings.sweep_grace,
+        on_batch=resources.metrics.observe_batch,
+        on_round_trip=resources.metrics.observe_round_trip,
+    )
+    closing.push_async_callback(store.aclose)
+    return OperationResources(
+        stream=resources.operations_stream,
+        producer=resources.operations_producer,
+        store=store,
+        concurrency=settings.operations_concurrency,
+        metrics=OperationMetrics(resources.metrics.registry),
+        stream_metrics=resources.operations_metrics,
+    )
 
 
 def _sequencing(settings: Settings, resources: Resources, closing: contextlib.AsyncExitStack) -> Sequencing:
@@ -102,8 +128,12 @@ def _endpoint_cleanup(settings: Settings, resources: Resources, closing: context
 def _notice_follow_up(settings: Settings, resources: Resources, closing: contextlib.AsyncExitStack) -> NoticeFollowUp:
     events = ProviderEventStore(needed(settings.database_url, "DATABASE_URL"), grace=settings.sweep_grace)
     closing.push_async_callback(events.aclose)
-    producer = resources.tracing.publisher(resources.producer)
-    return NoticeFollowUp(events=events, producer=producer, interval=settings.sweep_interval)
+    return NoticeFollowUp(
+        events=events,
+        producer=resources.tracing.publisher(resources.producer),
+        operations=resources.tracing.publisher(resources.operations_producer),
+        interval=settings.sweep_interval,
+    )
 
 
 def options_of(settings: Settings, *, name: str, default_providers: Sequence[str]) -> WorkerOptions:

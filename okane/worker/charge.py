@@ -61,9 +61,12 @@ class PaymentHandler:
         rules: OutcomeRules,
         metrics: OkaneMetrics,
         methods: TokenSource | None = None,
+        calls: ProviderCalls | None = None,
+        end_authorization: Callable[[UUID], Awaitable[None]] | None = None,
         roll: Callable[[], float] = random.random,
     ) -> None:
-        """Without `methods` every payment method is a provider's own token."""
+        """Without `methods` every payment method is a provider's own token. `end_authorization` voids the authorization of a
+        payment, if it is about to end."""
         self._store = store
         self._claim_store = store if claim_store is None else claim_store
         self._providers = providers
@@ -71,8 +74,9 @@ class PaymentHandler:
         self._rules = rules
         self._roll = roll
         self._retry_store_call = StoreRetry(roll)
-        self._calls = ProviderCalls(metrics)
+        self._calls = ProviderCalls(metrics) if calls is None else calls
         self._saved_methods = SavedMethods(methods, retry_store_call=self._retry_store_call)
+        self._end_authorization = end_authorization
         self._late_look_ups = LateLookUps(
             store=store,
             retry_store_call=self._retry_store_call,
@@ -130,6 +134,8 @@ class PaymentHandler:
         if refused.look_up_late:
             self._claims("closed").inc()
             return await self._late_look_ups.run(payment_id)
+        if refused.status is Status.AUTHORIZED and self._end_authorization is not None:
+            await self._retry_store_call(self._end_authorization, payment_id)
         return self._refused(refused, message)
 
     async def _expired(self, payment_id: UUID) -> Outcome:
@@ -259,6 +265,7 @@ class PaymentHandler:
             delay=decided.delay,
             attempt_ref=decided.attempt_ref,
             next_action=decided.next_action,
+            capture_before=decided.capture_before,
         )
 
     async def _late(self, settlement: Settlement) -> Outcome:

@@ -5,9 +5,10 @@ and the order in which they drain.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Protocol
 
 from okane import tracing
@@ -15,6 +16,7 @@ from okane.metrics import OkaneMetrics
 from okane.worker.direct_run import DirectRuns
 from okane.worker.lease_renewal import LeaseRenewal
 from okane.worker.outcome_rules import OutcomeRules
+from okane.worker.provider_gate import ProviderGates
 from okane.worker.sweep import LaneState, Sweep, SweptStore
 from streams import Consumer, ConsumerOptions, Delayed, Inspector, Janitor, Message, Metrics, Outcome, Producer, Stream
 from streams.connection import RedisClient
@@ -72,11 +74,13 @@ class StreamWork:
         leases: LeaseRenewal,
         sweep_store: SweptStore,
         concurrency: int,
-        capacity: Callable[[], int] | None,
+        gates: ProviderGates | None,
         metrics: OkaneMetrics,
         stream_metrics: Metrics,
         tracing: tracing.Tracing,
     ) -> None:
+        """Without `gates` no call is held back."""
+        capacity = None if gates is None else partial(gates.capacity, concurrency)
         self._options = options
         self._producer = producer
         self._leases = leases
@@ -100,7 +104,7 @@ class StreamWork:
             producer=tracing.publisher(producer),
             direct=self._direct,
             lanes=self._lane_states,
-            lane_names=stream.lane_names,
+            stream=stream,
             interval=options.sweep_interval,
             metrics=metrics,
             unable_for=self._unable_for,

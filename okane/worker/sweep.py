@@ -17,17 +17,16 @@ from typing import Protocol
 import structlog
 
 from okane.errors import StoreBusy, StoreUnavailable
-from okane.lanes import LANES
+from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics
 from okane.pausing import pause
 from okane.store.sweep import MarkResult
 from okane.worker.direct_run import DirectRuns, DueWork
-from streams import Draft, Publisher, StreamError, StreamForbidden, StreamFull, StreamRefused
+from streams import Draft, Publisher, Stream, StreamError, StreamForbidden, StreamFull, StreamRefused
 from streams.failpoints import failpoint
 
 log = structlog.get_logger("okane.sweep")
 
-PAYMENT_LANES = tuple(lane.name for lane in LANES)
 BATCH = 500
 CHECK_AGAIN_S = 2.0  # between two checks of a Redis that cannot be used,
 PATIENCE_S = 0.25  # and the longest wait for one: a silent server must not hold up direct runs
@@ -79,7 +78,7 @@ class Sweep:
         lanes: Callable[[], Awaitable[Mapping[str, LaneState]]],
         interval: timedelta,
         metrics: OkaneMetrics,
-        lane_names: Sequence[str] = PAYMENT_LANES,
+        stream: Stream | None = None,
         unable_for: Callable[[], timedelta] = always_able,
         patience: timedelta = timedelta(seconds=2),
     ) -> None:
@@ -87,8 +86,10 @@ class Sweep:
         self._producer = producer
         self._direct = direct
         self._lanes = lanes
+        stream = payments_stream("payments") if stream is None else stream
+        self._stream = stream.name
         # While Redis is away no entry counts as live: one that is delivered later is refused by the claim.
-        self._unseen = {name: LaneState(oldest_entry=None, room=0) for name in lane_names}
+        self._unseen = {name: LaneState(oldest_entry=None, room=0) for name in stream.lane_names}
         self._interval_s = interval.total_seconds()
         self._metrics = metrics
         self._unable_for = unable_for
@@ -136,7 +137,7 @@ class Sweep:
             )
             return None
         if self._away:
-            log.error("redis_back")
+            log.error("redis_back", stream=self._stream)
         self._away = False
         return lanes
 
@@ -145,7 +146,9 @@ class Sweep:
         self._check_at_s = time.monotonic() + CHECK_AGAIN_S
         if not self._away:
             strange = isinstance(reason, StreamRefused) and not isinstance(reason, StreamForbidden)
-            log.error("running_without_redis", reason=str(reason), exc_info=reason if strange else None)
+            log.error(
+                "running_without_redis", stream=self._stream, reason=str(reason), exc_info=reason if strange else None
+            )
         self._away = True
 
     async def _wake_due(self, lanes: Mapping[str, LaneState]) -> int:

@@ -6,7 +6,8 @@ Its caller opens and closes the clients, the stores and the provider.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -15,12 +16,18 @@ from okane import tracing
 from okane.metrics import OkaneMetrics
 from okane.providers.base import Provider
 from okane.store import PaymentStore, SweepStore
+from okane.store.operations import OperationStore
 from okane.worker.charge import PaymentHandler
 from okane.worker.lease_renewal import LeaseRenewal
+from okane.worker.operate import OperationHandler
+from okane.worker.operation_metrics import OperationMetrics
+from okane.worker.operation_rules import OperationRules
+from okane.worker.provider_calls import ProviderCalls
 from okane.worker.provider_gate import ProviderGates
 from okane.worker.provider_set import ProviderSet
 from okane.worker.saved_methods import TokenSource
 from okane.worker.stream_work import Duty, StreamWork, WorkerOptions
+from okane.worker.swept_operations import EndingAuthorizations, SweptOperations
 from streams import Metrics, Producer, Stream
 from streams.connection import RedisClient
 
@@ -29,8 +36,20 @@ __all__ = ["Duty", "Worker", "WorkerOptions"]
 log = structlog.get_logger("okane.app")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationResources:
+    """All that a worker needs for captures, voids and refunds, beside what it has for payments."""
+
+    stream: Stream
+    producer: Producer
+    store: OperationStore
+    concurrency: int
+    metrics: OperationMetrics
+    stream_metrics: Metrics
+
+
 class Worker:
-    """One worker of the payments stream."""
+    """One worker of the payments stream, and of the operations stream if it has `operations`."""
 
     def __init__(
         self,
@@ -48,6 +67,7 @@ class Worker:
         gates: ProviderGates | None = None,
         methods: TokenSource | None = None,
         duties: Sequence[Duty] = (),
+        operations: OperationResources | None = None,
     ) -> None:
         """Without `gates` no call is held back; without `methods` no payment method is a saved one. `duties` run beside its
         own."""
@@ -56,33 +76,36 @@ class Worker:
             defaults=options.default_providers,
             gates=None if gates is None else gates.by_name,
         )
+        calls = ProviderCalls(metrics)
+        work_on = partial(StreamWork, options, redis=redis, gates=gates, metrics=metrics, tracing=tracing)
+        ending = None
+        if operations is not None:
+            ending = EndingAuthorizations(operations.store, tracing.publisher(operations.producer)).void
         store.usable_providers = provider_set.usable
         leases = LeaseRenewal(store=store, lease=options.lease)
         charge = PaymentHandler(
             store=store,
             claim_store=tracing.claim_store(store),
             providers=provider_set,
+            calls=calls,
             leases=leases,
             rules=options.rules,
             metrics=metrics,
             methods=methods,
+            end_authorization=ending,
         )
-        self._work = [
-            StreamWork(
-                options,
-                redis=redis,
-                stream=stream,
-                producer=producer,
-                handler=charge,
-                leases=leases,
-                sweep_store=sweep_store,
-                concurrency=options.concurrency,
-                capacity=None if gates is None else partial(gates.capacity, options.concurrency),
-                metrics=metrics,
-                stream_metrics=stream_metrics,
-                tracing=tracing,
-            )
-        ]
+        payments = work_on(
+            stream=stream,
+            producer=producer,
+            handler=charge,
+            leases=leases,
+            sweep_store=sweep_store,
+            concurrency=options.concurrency,
+            stream_metrics=stream_metrics,
+        )
+        self._work = [payments]
+        if operations is not None:
+            self._work.append(_work_on_operations(operations, options, provider_set, calls, work_on))
         self._duties = duties
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -97,3 +120,31 @@ class Worker:
             await asyncio.gather(*(work.drain() for work in self._work))
             log.info("worker_drained")
             drained.set()
+
+
+def _work_on_operations(
+    operations: OperationResources,
+    options: WorkerOptions,
+    providers: ProviderSet,
+    calls: ProviderCalls,
+    work_on: Callable[..., StreamWork],
+) -> StreamWork:
+    operations.store.usable_providers = providers.usable
+    leases = LeaseRenewal(store=operations.store, lease=options.lease)
+    operate = OperationHandler(
+        store=operations.store,
+        providers=providers,
+        calls=calls,
+        leases=leases,
+        rules=OperationRules(options.rules),
+        metrics=operations.metrics,
+    )
+    return work_on(
+        stream=operations.stream,
+        producer=operations.producer,
+        handler=operate,
+        leases=leases,
+        sweep_store=SweptOperations(operations.store),
+        concurrency=operations.concurrency,
+        stream_metrics=operations.stream_metrics,
+    )

@@ -1,0 +1,262 @@
+"""The handler of an operation's wake-up over a real store and a scripted provider."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+
+from okane.operation import OperationStatus
+from okane.payment import Status
+from okane.providers.base import Approved, Declined, NotFound, OperationResult, Pending, Unavailable, Unknown
+from okane.store.operation_records import OperationClaim
+from okane.worker.lease_renewal import Lease
+from streams import Dead, Done, Message, Retry
+from tests.okane.charging import wake_up
+from tests.okane.operating import CAPTURE, REFUND, VOID, OperationDesk, operation_desk, operation_wake_up
+from tests.okane.stored_payments import execute
+
+__all__ = ["operation_desk"]
+
+_S = OperationStatus
+
+
+async def claimed(desk: OperationDesk, operation_id: UUID) -> OperationClaim:
+    claim = await desk.store.claim(operation_id)
+    assert isinstance(claim, OperationClaim)
+    return claim
+
+
+async def status(desk: OperationDesk, operation_id: UUID) -> OperationStatus:
+    return (await desk.store.get(operation_id)).status
+
+
+async def test_a_capture_takes_what_was_held(operation_desk: OperationDesk) -> None:
+    payment_id = await operation_desk.authorized()
+    held = await operation_desk.payment(payment_id)
+    assert (held.status, held.provider_ref, held.attempt_ref) == (Status.AUTHORIZED, None, "auth")
+    operation_id = await operation_desk.request(CAPTURE, payment_id, 400)
+    assert await operation_desk.operate(operation_wake_up(operation_id)) == Done()
+    assert operation_desk.provider.asked == ["capture 400"]
+    assert await status(operation_desk, operation_id) is _S.SUCCESS
+    payment = await operation_desk.payment(payment_id)
+    assert (payment.status, payment.amount_captured, payment.open_operation) == (Status.SUCCESS, 400, None)
+    assert payment.provider_ref == "op"
+
+
+async def test_a_void_lets_it_go(operation_desk: OperationDesk) -> None:
+    payment_id = await operation_desk.authorized()
+    operation_id = await operation_desk.request(VOID, payment_id)
+    assert await operation_desk.operate(operation_wake_up(operation_id)) == Done()
+    assert operation_desk.provider.asked == ["void 440"]
+    assert (await operation_desk.payment(payment_id)).status is Status.CANCELED
+
+
+async def test_a_refund_gives_back_a_part(operation_desk: OperationDesk) -> None:
+    payment_id = await operation_desk.captured()
+    operation_id = await operation_desk.request(REFUND, payment_id, 40)
+    assert await operation_desk.operate(operation_wake_up(operation_id)) == Done()
+    payment = await operation_desk.payment(payment_id)
+    assert (payment.status, payment.amount_refunded, payment.refund_reserved) == (Status.SUCCESS, 40, 40)
+
+
+async def test_a_declined_refund_is_free_to_be_refunded_again(operation_desk: OperationDesk) -> None:
+    payment_id = await operation_desk.captured()
+    operation_id = await operation_desk.request(REFUND, payment_id)
+    operation_desk.provider.operates = lambda: Declined("balance_insufficient")
+    assert await operation_desk.operate(operation_wake_up(operation_id)) == Done()
+    assert await status(operation_desk, operation_id) is _S.FAILED_FINAL
+    payment = await operation_desk.payment(payment_id)
+    assert (payment.amount_refunded or 0, payment.refund_reserved or 0) == (0, 0)
+    assert await operation_desk.request(REFUND, payment_id) != operation_id
+
+
+async def test_a_declined_capture_leaves_the_money_held(operation_desk: OperationDesk) -> None:
+    payment_id = await operation_desk.authorized()
+    operation_id = await operation_desk.request(CAPTURE, payment_id)
+    operation_desk.provider.operates = lambda: Declined("amount_too_large")
+    await operation_desk.operate(operation_wake_up(operation_id))
+    payment = await operation_desk.payment(payment_id)
+    assert (payment.status, payment.open_operation) == (Status.AUTHORIZED, None)
+
+
+async def test_parallel_wake_ups_execute_once(operation_desk: OperationDesk) -> None:
+    operation_id = await operation_desk.request(REFUND, await operation_desk.captured())
+    outcomes = await asyncio.gather(*(operation_desk.operate(operation_wake_up(operation_id)) for _ in range(10)))
+    assert operation_desk.provider.asked == ["refund 440"]
+    assert all(isinstance(outcome, Done | Retry) for outcome in outcomes)
+    assert await operation_desk.operate(operation_wake_up(operation_id)) == Done()  # a double of a settled one
+    assert operation_desk.provider.asked == ["refund 440"]
+
+
+async def test_what_is_not_an_operation_goes_to_the_dead_letters(operation_desk: OperationDesk) -> None:
+    assert await operation_desk.operate(Message("1-1", "refund", b"nonsense")) == Dead("not an operation id")
+    assert await operation_desk.operate(operation_wake_up(uuid4())) == Dead("no such operation")
+
+
+@pytest.mark.parametrize(
+    ("found", "asked"),
+    [
+        (Approved("re_1"), ["look up"]),
+        (NotFound(), ["look up", "refund 440"]),  # it never arrived: executed under the same key
+    ],
+)
+async def test_a_lost_answer_is_looked_up_and_never_executed_twice(
+    operation_desk: OperationDesk, found: Approved | NotFound, asked: list[str]
+) -> None:
+    operation_id = await operation_desk.request(REFUND, await operation_desk.captured())
+    await claimed(operation_desk, operation_id)  # its worker died somewhere
+    await operation_desk.expire_lease(operation_id)
+    operation_desk.provider.look_ups = lambda: found
+    assert await operation_desk.operate(operation_wake_up(operation_id)) == Done()
+    assert operation_desk.provider.asked == asked
+    assert await status(operation_desk, operation_id) is _S.SUCCESS
+
+
+async def test_an_unknown_outcome_stays_reserved_until_it_is_found(operation_desk: OperationDesk) -> None:
+    payment_id = await operation_desk.captured()
+    operation_id = await operation_desk.request(REFUND, payment_id, 100)
+    operation_desk.provider.operates = lambda: Unknown("timed out")
+    assert isinstance(await operation_desk.operate(operation_wake_up(operation_id)), Retry)
+    assert await status(operation_desk, operation_id) is _S.UNKNOWN
+    assert (await operation_desk.payment(payment_id)).refund_reserved == 100
+    operation_desk.provider.look_ups = lambda: Approved("re_1")
+    await execute(operation_desk.url, "UPDATE operations SET retry_at = now()", [])
+    assert await operation_desk.operate(operation_wake_up(operation_id)) == Done()
+    assert operation_desk.provider.asked == ["refund 100", "look up"]
+    assert (await operation_desk.payment(payment_id)).amount_refunded == 100
+
+
+async def test_a_refund_that_the_bank_decides_later_is_polled(operation_desk: OperationDesk) -> None:
+    operation_id = await operation_desk.request(REFUND, await operation_desk.captured())
+    operation_desk.provider.operates = lambda: Pending("re_1")
+    outcome = await operation_desk.operate(operation_wake_up(operation_id))
+    assert isinstance(outcome, Retry)
+    assert outcome.after == timedelta(minutes=1)
+    assert await operation_desk.operate(operation_wake_up(operation_id)) == Done()  # the wake-up of the poll is kept
+    operation_desk.provider.look_ups = lambda: Approved("re_1")
+    await execute(operation_desk.url, "UPDATE operations SET retry_at = now()", [])
+    assert await operation_desk.operate(operation_wake_up(operation_id)) == Done()
+    assert operation_desk.provider.asked == ["refund 440", "look up"]
+
+
+async def test_a_bug_in_the_adapter_leaves_the_outcome_open(operation_desk: OperationDesk) -> None:
+    def bug() -> OperationResult:
+        raise KeyError("refund_ref")
+
+    operation_id = await operation_desk.request(REFUND, await operation_desk.captured())
+    operation_desk.provider.operates = bug
+    assert isinstance(await operation_desk.operate(operation_wake_up(operation_id)), Retry)
+    assert await status(operation_desk, operation_id) is _S.UNKNOWN
+
+
+async def test_a_worker_that_slept_through_its_lease_does_not_call_the_provider(
+    operation_desk: OperationDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operation_id = await operation_desk.request(REFUND, await operation_desk.captured())
+    monkeypatch.setattr(Lease, "is_valid", False)
+    assert isinstance(await operation_desk.operate(operation_wake_up(operation_id)), Retry)
+    assert operation_desk.provider.asked == []
+
+
+async def test_a_stale_worker_writes_no_outcome(operation_desk: OperationDesk) -> None:
+    payment_id = await operation_desk.captured()
+    operation_id = await operation_desk.request(REFUND, payment_id, 100)
+    first = await claimed(operation_desk, operation_id)
+    await operation_desk.expire_lease(operation_id)
+    operation_desk.provider.look_ups = lambda: Approved("re_1")
+    assert await operation_desk.operate(operation_wake_up(operation_id)) == Done()
+    version = (await operation_desk.payment(payment_id)).version
+    settlement = await operation_desk.operate._attempt(first, operation_desk.leases.hold(operation_id, 1, 1e12))
+    assert settlement is not None
+    assert await operation_desk.store.settle(settlement) is None
+    assert isinstance(await operation_desk.operate._late(first.operation, settlement), Retry)
+    payment = await operation_desk.payment(payment_id)
+    assert (payment.amount_refunded, payment.refund_reserved, payment.version) == (100, 100, version)
+
+
+async def test_spent_retries_make_a_dead_letter_even_if_its_writer_died(operation_desk: OperationDesk) -> None:
+    payment_id = await operation_desk.captured()
+    operation_id = await operation_desk.request(REFUND, payment_id)
+    operation_desk.provider.operates = lambda: Unavailable("HTTP 503", retry_after=timedelta(0))
+    assert isinstance(await operation_desk.operate(operation_wake_up(operation_id)), Retry)
+    assert await operation_desk.operate(operation_wake_up(operation_id)) == Dead("HTTP 503")
+    assert await operation_desk.operate(operation_wake_up(operation_id, deliveries=2)) == Dead("HTTP 503")
+    assert await operation_desk.operate(operation_wake_up(operation_id)) == Done()
+    assert ((await operation_desk.payment(payment_id)).refund_reserved or 0) == 0
+
+
+async def test_poison_is_buried_for_a_human_and_stays_reserved(operation_desk: OperationDesk) -> None:
+    payment_id = await operation_desk.captured()
+    operation_id = await operation_desk.request(REFUND, payment_id)
+    outcome = await operation_desk.operate.poison(operation_wake_up(operation_id, deliveries=6))
+    assert outcome == Dead("poison: delivered 6 times, its workers died or stalled")
+    assert await status(operation_desk, operation_id) is _S.NEEDS_REVIEW
+    assert (await operation_desk.payment(payment_id)).refund_reserved == 440
+    assert await operation_desk.operate(operation_wake_up(operation_id)) == Done()
+    assert operation_desk.provider.asked == []
+
+
+async def test_long_calls_keep_their_lease(operation_desk: OperationDesk) -> None:
+    operation_id = await operation_desk.request(REFUND, await operation_desk.captured())
+    claim = await claimed(operation_desk, operation_id)
+    with operation_desk.leases.hold(operation_id, claim.operation.attempts, claim.valid_until_s - 20) as lease:
+        before_s = lease.valid_until_s
+        assert await operation_desk.leases.run_once() == 1
+        assert lease.valid_until_s > before_s
+
+
+async def test_an_authorization_that_ends_is_voided_by_okane_itself(operation_desk: OperationDesk) -> None:
+    payment_id = await operation_desk.authorized(ends_in=timedelta(seconds=1))
+    assert await operation_desk.charge(wake_up(payment_id)) == Done()
+    [wake] = operation_desk.queue.published
+    assert wake.lane == "void"
+    assert await operation_desk.charge(wake_up(payment_id)) == Done()  # one void, however often it is woken
+    assert len(operation_desk.queue.published) == 1
+    assert await operation_desk.operate(Message("1-1", "void", wake.body)) == Done()
+    assert operation_desk.provider.asked == ["void 440"]
+    assert (await operation_desk.payment(payment_id)).status is Status.CANCELED
+
+
+async def test_an_authorization_that_lasts_is_left_alone(operation_desk: OperationDesk) -> None:
+    payment_id = await operation_desk.authorized()
+    assert await operation_desk.charge(wake_up(payment_id)) == Done()
+    assert operation_desk.queue.published == []
+    assert (await operation_desk.payment(payment_id)).status is Status.AUTHORIZED
+
+
+async def test_okanes_own_void_is_found_by_the_sweep_if_redis_is_away(operation_desk: OperationDesk) -> None:
+    payment_id = await operation_desk.authorized(ends_in=timedelta(seconds=1))
+    operation_desk.queue.down = True
+    assert await operation_desk.charge(wake_up(payment_id)) == Done()
+    assert operation_desk.queue.published == []
+    await execute(operation_desk.url, "UPDATE operations SET sweep_at = now()", [])
+    [due] = await operation_desk.store.due({"capture": None, "void": None, "refund": None}, limit=10)
+    assert due.lane == "void"
+
+
+async def test_a_refund_that_a_bank_returns_days_later_gives_its_reserve_back(operation_desk: OperationDesk) -> None:
+    payment_id = await operation_desk.captured()
+    operation_id = await operation_desk.request(REFUND, payment_id, 100)
+    await operation_desk.operate(operation_wake_up(operation_id))
+    # What a notice does.
+    await execute(operation_desk.url, "UPDATE operations SET sweep_at = now() WHERE id = %s", [operation_id])
+    operation_desk.provider.look_ups = lambda: Declined("lost_or_stolen_card")
+    assert await operation_desk.operate(operation_wake_up(operation_id)) == Done()
+    assert operation_desk.provider.asked == ["refund 100", "look up, no more"]
+    assert await status(operation_desk, operation_id) is _S.FAILED_FINAL
+    payment = await operation_desk.payment(payment_id)
+    assert (payment.amount_refunded or 0, payment.refund_reserved or 0) == (0, 0)
+
+
+async def test_a_refund_that_is_confirmed_again_is_looked_up_once(operation_desk: OperationDesk) -> None:
+    operation_id = await operation_desk.request(REFUND, await operation_desk.captured(), 100)
+    await operation_desk.operate(operation_wake_up(operation_id))
+    await execute(operation_desk.url, "UPDATE operations SET sweep_at = now() WHERE id = %s", [operation_id])
+    operation_desk.provider.look_ups = lambda: Approved("op")
+    for _ in range(2):
+        assert await operation_desk.operate(operation_wake_up(operation_id)) == Done()
+    assert operation_desk.provider.asked == ["refund 100", "look up, no more"]
+    assert await status(operation_desk, operation_id) is _S.SUCCESS
