@@ -131,7 +131,7 @@ def _notice_follow_up(settings: Settings, resources: Resources, closing: context
     return NoticeFollowUp(
         events=events,
         producer=resources.tracing.publisher(resources.producer),
-        operations=resources.tracing.publisher(resources.operations_producer),
+        operations=resources.tracing.for_operations.publisher(resources.operations_producer),
         interval=settings.sweep_interval,
     )
 

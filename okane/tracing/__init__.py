@@ -88,6 +88,12 @@ class Tracing:
     provider: Callable[[Provider], Provider] = _unchanged
     handler: Callable[[Handler], Handler] = _unchanged  # for messages that come from no stream
     aclose: Callable[[], Awaitable[None]] = _nothing
+    of_operations: Tracing | None = None
+
+    @property
+    def for_operations(self) -> Tracing:
+        """The tracing of the stream of captures, voids and refunds."""
+        return self.of_operations or OFF
 
 
 OFF = Tracing()

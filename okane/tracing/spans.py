@@ -27,6 +27,7 @@ from streams import Message
 
 TRACEPARENT = "traceparent"
 PAYMENT_ID = "okane.payment.id"
+OPERATION_ID = "okane.operation.id"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _PROPAGATOR = TraceContextTextMapPropagator()
 _NO_CONTEXT = Context()
@@ -151,9 +152,11 @@ def traceparent_header() -> str:
 
 
 class SpanFactory:
-    """Begins the spans of one process. The spans of messages carry the names of `stream` and `group`."""
+    """Begins the spans of one process. The spans of messages carry the names of `stream` and `group`, and as `subject` the
+    id in their body."""
 
-    def __init__(self, provider: TracerProvider, *, stream: str, group: str) -> None:
+    def __init__(self, provider: TracerProvider, *, stream: str, group: str, subject: str = PAYMENT_ID) -> None:
+        self._subject = subject
         self._start = provider.get_tracer("okane").start_span
         self._publish, self._process = f"publish {stream}", f"process {stream}"
         destination = {"messaging.system": "redis", "messaging.destination.name": stream}
@@ -200,7 +203,7 @@ class SpanFactory:
                 "okane.attempt": message.attempt,
                 "okane.deliveries": message.deliveries,
             }
-            span.otel.set_attributes(attributes | _payment_attributes(message.body))
+            span.otel.set_attributes(attributes | _id_attributes(self._subject, message.body))
         return span
 
     def publishing(self, body: bytes, lane: str | None) -> TraceSpan:
@@ -209,7 +212,9 @@ class SpanFactory:
         span = _CURRENT.get() if batch is None else batch.of_payment(body)
         if span is not None and not span.is_recorded:
             return TraceSpan(span.traceparent)
-        attributes = self._publishing | _payment_attributes(body) | ({} if lane is None else {"okane.lane": lane})
+        attributes = (
+            self._publishing | _id_attributes(self._subject, body) | ({} if lane is None else {"okane.lane": lane})
+        )
         return TraceSpan.of(self._start(self._publish, _context_in(span), SpanKind.PRODUCER, attributes))
 
     def step(self, name: str, kind: SpanKind = SpanKind.INTERNAL) -> AbstractContextManager[TraceSpan]:
@@ -240,5 +245,5 @@ def _links(messages: Sequence[Message]) -> Sequence[Link]:
     return [Link(context) for context in found if context.is_valid]
 
 
-def _payment_attributes(body: bytes) -> dict[str, str | int]:
-    return {PAYMENT_ID: str(UUID(bytes=body))} if len(body) == 16 else {}
+def _id_attributes(subject: str, body: bytes) -> dict[str, str | int]:
+    return {subject: str(UUID(bytes=body))} if len(body) == 16 else {}

@@ -77,10 +77,10 @@ class Worker:
             gates=None if gates is None else gates.by_name,
         )
         calls = ProviderCalls(metrics)
-        work_on = partial(StreamWork, options, redis=redis, gates=gates, metrics=metrics, tracing=tracing)
+        work_on = partial(StreamWork, options, redis=redis, gates=gates, metrics=metrics)
         ending = None
         if operations is not None:
-            ending = EndingAuthorizations(operations.store, tracing.publisher(operations.producer)).void
+            ending = EndingAuthorizations(operations.store, tracing.for_operations.publisher(operations.producer)).void
         store.usable_providers = provider_set.usable
         leases = LeaseRenewal(store=store, lease=options.lease)
         charge = PaymentHandler(
@@ -102,10 +102,15 @@ class Worker:
             sweep_store=sweep_store,
             concurrency=options.concurrency,
             stream_metrics=stream_metrics,
+            tracing=tracing,
         )
         self._work = [payments]
         if operations is not None:
-            self._work.append(_work_on_operations(operations, options, provider_set, calls, work_on))
+            self._work.append(
+                _work_on_operations(
+                    operations, options, provider_set, calls, partial(work_on, tracing=tracing.for_operations)
+                )
+            )
         self._duties = duties
 
     async def run(self, stop: asyncio.Event) -> None:
