@@ -8,9 +8,19 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from okane.lanes import OPERATION_LANES
 from okane.operation import OperationStatus
 from okane.payment import Status
-from okane.providers.base import Approved, Declined, NotFound, OperationResult, Pending, Unavailable, Unknown
+from okane.providers.base import (
+    Approved,
+    Declined,
+    NotFound,
+    OperationLookUp,
+    OperationResult,
+    Pending,
+    Unavailable,
+    Unknown,
+)
 from okane.store.operation_records import OperationClaim
 from okane.worker.lease_renewal import Lease
 from streams import Dead, Done, Message, Retry
@@ -21,12 +31,19 @@ from tests.okane.stored_payments import execute
 __all__ = ["operation_desk"]
 
 _S = OperationStatus
+EMPTY = {lane.name: None for lane in OPERATION_LANES}
 
 
 async def claimed(desk: OperationDesk, operation_id: UUID) -> OperationClaim:
     claim = await desk.store.claim(operation_id)
     assert isinstance(claim, OperationClaim)
     return claim
+
+
+async def noticed(desk: OperationDesk) -> None:
+    """Do what a notice and the sweep after it do."""
+    await execute(desk.url, "UPDATE operations SET sweep_at = now()", [])
+    assert len(await desk.store.due(EMPTY, limit=10)) == 1
 
 
 async def status(desk: OperationDesk, operation_id: UUID) -> OperationStatus:
@@ -209,7 +226,7 @@ async def test_long_calls_keep_their_lease(operation_desk: OperationDesk) -> Non
 
 
 async def test_an_authorization_that_ends_is_voided_by_okane_itself(operation_desk: OperationDesk) -> None:
-    payment_id = await operation_desk.authorized(ends_in=timedelta(seconds=1))
+    payment_id = await operation_desk.authorized(ends_in=timedelta(0))
     assert await operation_desk.charge(wake_up(payment_id)) == Done()
     [wake] = operation_desk.queue.published
     assert wake.lane == "void"
@@ -228,12 +245,12 @@ async def test_an_authorization_that_lasts_is_left_alone(operation_desk: Operati
 
 
 async def test_okanes_own_void_is_found_by_the_sweep_if_redis_is_away(operation_desk: OperationDesk) -> None:
-    payment_id = await operation_desk.authorized(ends_in=timedelta(seconds=1))
+    payment_id = await operation_desk.authorized(ends_in=timedelta(0))
     operation_desk.queue.down = True
     assert await operation_desk.charge(wake_up(payment_id)) == Done()
     assert operation_desk.queue.published == []
     await execute(operation_desk.url, "UPDATE operations SET sweep_at = now()", [])
-    [due] = await operation_desk.store.due({"capture": None, "void": None, "refund": None}, limit=10)
+    [due] = await operation_desk.store.due(EMPTY, limit=10)
     assert due.lane == "void"
 
 
@@ -241,8 +258,7 @@ async def test_a_refund_that_a_bank_returns_days_later_gives_its_reserve_back(op
     payment_id = await operation_desk.captured()
     operation_id = await operation_desk.request(REFUND, payment_id, 100)
     await operation_desk.operate(operation_wake_up(operation_id))
-    # What a notice does.
-    await execute(operation_desk.url, "UPDATE operations SET sweep_at = now() WHERE id = %s", [operation_id])
+    await noticed(operation_desk)
     operation_desk.provider.look_ups = lambda: Declined("lost_or_stolen_card")
     assert await operation_desk.operate(operation_wake_up(operation_id)) == Done()
     assert operation_desk.provider.asked == ["refund 100", "look up, no more"]
@@ -254,9 +270,38 @@ async def test_a_refund_that_a_bank_returns_days_later_gives_its_reserve_back(op
 async def test_a_refund_that_is_confirmed_again_is_looked_up_once(operation_desk: OperationDesk) -> None:
     operation_id = await operation_desk.request(REFUND, await operation_desk.captured(), 100)
     await operation_desk.operate(operation_wake_up(operation_id))
-    await execute(operation_desk.url, "UPDATE operations SET sweep_at = now() WHERE id = %s", [operation_id])
+    await noticed(operation_desk)
     operation_desk.provider.look_ups = lambda: Approved("op")
     for _ in range(2):
         assert await operation_desk.operate(operation_wake_up(operation_id)) == Done()
     assert operation_desk.provider.asked == ["refund 100", "look up, no more"]
+    assert await status(operation_desk, operation_id) is _S.SUCCESS
+
+
+async def test_a_refund_that_arrives_after_it_was_given_up_goes_to_a_human(operation_desk: OperationDesk) -> None:
+    payment_id = await operation_desk.captured()
+    operation_id = await operation_desk.request(REFUND, payment_id, 100)
+    operation_desk.provider.operates = lambda: Unknown("timed out")
+    await operation_desk.operate(operation_wake_up(operation_id))
+    await execute(operation_desk.url, "UPDATE operations SET retry_at = now()", [])
+    operation_desk.provider.operates = lambda: Declined("card_declined")
+    assert await operation_desk.operate(operation_wake_up(operation_id)) == Done()
+    assert await status(operation_desk, operation_id) is _S.FAILED_FINAL
+    await noticed(operation_desk)
+    operation_desk.provider.look_ups = lambda: Approved("re_late")
+    assert isinstance(await operation_desk.operate(operation_wake_up(operation_id)), Dead)
+    assert await status(operation_desk, operation_id) is _S.NEEDS_REVIEW
+    assert (await operation_desk.payment(payment_id)).refund_reserved == 100  # no other refund may take it
+
+
+@pytest.mark.parametrize("answer", [Unavailable("503"), Unknown("late"), Pending("re_1")])
+async def test_a_late_look_up_without_an_answer_is_due_again(
+    operation_desk: OperationDesk, answer: OperationLookUp
+) -> None:
+    operation_id = await operation_desk.request(REFUND, await operation_desk.captured(), 100)
+    await operation_desk.operate(operation_wake_up(operation_id))
+    await noticed(operation_desk)
+    operation_desk.provider.look_ups = lambda: answer
+    assert await operation_desk.operate(operation_wake_up(operation_id)) == Done()
+    await noticed(operation_desk)
     assert await status(operation_desk, operation_id) is _S.SUCCESS
