@@ -97,6 +97,7 @@ def _operations(
         actor=name,
         lease=settings.lease,
         grace=settings.sweep_grace,
+        late_look_ups=settings.late_look_ups,
         on_batch=resources.metrics.observe_batch,
         on_round_trip=resources.metrics.observe_round_trip,
     )

@@ -62,6 +62,18 @@ SCENARIOS = {
 }
 
 
+# Of captures, voids and refunds: what the provider does with them.
+OF_OPERATIONS: dict[str, dict[str, object]] = {
+    "operate.before_claim": {},
+    "operate.before_call": {},
+    "operate.before_settle": {},
+    "operate.before_delay": {"success": 40, "unavailable": 60},
+    "operate.before_dead_letter": {"success": 0, "unavailable": 100},
+    # The first call was reset, the next one declined.
+    "late.before_record_operation": {"success": 0, "reset_before_charge": 40, "decline": 60},
+}
+QUIET = {"success": 100, "unavailable": 0, "reset_before_charge": 0, "decline": 0}
+OF_ENDING_AUTHORIZATIONS = {"void.before_wake"}
 OF_WEBHOOKS = {"notice.after_commit"}  # below
 OF_DISPATCHERS = {
     "webhooks.before_request",
@@ -72,7 +84,8 @@ OF_DISPATCHERS = {
 
 
 def test_every_failpoint_has_a_scenario_here_and_a_row_in_the_guarantees() -> None:
-    assert set(SCENARIOS) | OF_WEBHOOKS | OF_DISPATCHERS == set(all_failpoints())
+    of_operations = set(OF_OPERATIONS) | OF_ENDING_AUTHORIZATIONS
+    assert set(SCENARIOS) | of_operations | OF_WEBHOOKS | OF_DISPATCHERS == set(all_failpoints())
     assert set(re.findall(r"`(\w+\.\w+)`", GUARANTEES.read_text())) >= set(all_failpoints())
 
 
