@@ -23,8 +23,9 @@ from torture.history.journals import (
     read_charges,
     read_gateway_charges,
     read_rows,
+    with_captures,
 )
-from torture.history.operations import OperationHistory
+from torture.history.operations import OperationHistory, read_gateway_moves, read_moves
 from torture.history.troubles import delays, stalls, troubles
 from torture.history.watch import Watch
 from torture.history.webhooks import Comparison, Endpoint, WebhookHistory, delivered, read_received, read_tables
@@ -88,11 +89,12 @@ async def collect(
     postgres = await read_rows(cluster.database_url)
     acknowledged = {request.payment_id: None for request in requests if request.acknowledged}
     ids = [payment_id for payment_id in acknowledged if payment_id is not None]
+    moves = await asyncio.to_thread(read_moves, cluster.folder.journal)
     return History(
         requests=requests,
         observations=await _observe(cluster, _spread(ids, _OBSERVED), http, started_s),
         charges=[
-            *await asyncio.to_thread(read_charges, cluster.folder.journal),
+            *with_captures(await asyncio.to_thread(read_charges, cluster.folder.journal), moves),
             *await asyncio.to_thread(read_gateway_charges, cluster.factory.gateway_journal),
         ],
         switched=cluster.tally.switched,
@@ -107,7 +109,11 @@ async def collect(
         faults=bool(cluster.tally.made),
         waited_s=waited_s,
         webhooks=await _webhooks(cluster, endpoints, dead_path) if cluster.shape.dispatchers else None,
-        operations=OperationHistory(rows=postgres.operations, events=postgres.operation_events),
+        operations=OperationHistory(
+            moves=[*moves, *await asyncio.to_thread(read_gateway_moves, cluster.factory.gateway_journal)],
+            rows=postgres.operations,
+            events=postgres.operation_events,
+        ),
     )
 
 

@@ -7,18 +7,19 @@ Collected into one `History`, which the invariants judge.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Self
 
 from okane.lanes import payments_stream
 from okane.load.client import Reply
+from okane.operation import OperationKind
 from okane.simulator.journal import Charge as JournalLine
 from okane.store.history import EventRow, HistoryStore, PaymentHistory, PaymentRow
 from streams import Inspector, StreamStats, connect
 from torture.gateway.books import read_intents
-from torture.history.operations import OperationHistory
+from torture.history.operations import Move, OperationHistory
 from torture.history.webhooks import WebhookHistory
 from torture.system.tally import SwitchedTime
 
@@ -38,6 +39,7 @@ __all__ = [
     "read_charges",
     "read_gateway_charges",
     "read_rows",
+    "with_captures",
 ]
 
 
@@ -137,6 +139,7 @@ class Charge:
             amount_minor=read.amount,
             currency=read.currency,
             captured=read.status == "captured",
+            held=read.status == "authorized",
             at_s=datetime.fromisoformat(read.at).timestamp(),
         )
 
@@ -232,6 +235,12 @@ async def read_rows(database_url: str) -> PaymentHistory:
         return await store.read()
     finally:
         await store.aclose()
+
+
+def with_captures(charges: Sequence[Charge], moves: Sequence[Move]) -> Sequence[Charge]:
+    """Return the mock provider's charges, `captured` also where a capture of its own has moved the money."""
+    taken = {move.payment_id for move in moves if move.moved and move.kind is OperationKind.CAPTURE}
+    return [replace(one, captured=True) if one.held and one.payment_id in taken else one for one in charges]
 
 
 def read_charges(journal: Path) -> Sequence[Charge]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from okane.operation import OperationKind
+from okane.simulator.operation_journal import OperationEntry
 from okane.store.history import OperationEventRow, OperationRow
 from torture.gateway.books import read_refunds, read_taken
 
@@ -16,7 +18,9 @@ __all__ = [
     "OperationHistory",
     "OperationRequest",
     "OperationRow",
+    "parse_moves",
     "read_gateway_moves",
+    "read_moves",
 ]
 
 
@@ -64,6 +68,32 @@ class OperationHistory:
     moves: Sequence[Move] = ()
     rows: Mapping[str, OperationRow] = field(default_factory=dict)
     events: Mapping[str, Sequence[OperationEventRow]] = field(default_factory=dict)
+
+
+def parse_moves(lines: Iterable[bytes]) -> Sequence[Move]:
+    """Return the captures, voids and refunds in lines of the mock provider's journal, as they are now."""
+    now = datetime.now(UTC)
+    return [
+        Move(
+            made_by=entry.operation_id,
+            payment_id=entry.payment_id,
+            kind=OperationKind(entry.kind),
+            amount_minor=entry.amount,
+            currency=entry.currency,
+            moved=entry.status_at(now) == "succeeded",
+            at_s=datetime.fromisoformat(entry.at).timestamp(),
+        )
+        for entry in map(OperationEntry.from_line, lines)
+    ]
+
+
+def read_moves(journal: Path) -> Sequence[Move]:
+    """Return those of the mock provider whose charges are in this file. A torn last line was never answered for."""
+    path = journal.with_name(f"{journal.name}.operations")
+    if not path.exists():
+        return []
+    with path.open("rb") as lines:
+        return parse_moves(line for line in lines if line.endswith(b"\n"))
 
 
 def read_gateway_moves(journal: Path) -> Sequence[Move]:
