@@ -150,6 +150,7 @@ BROKEN: dict[str, tuple[str, Spoil]] = {
     ),
     "an operation that was settled twice": ("I32", with_operation_event("half", 2, event="success", status=ALL.status)),
     "settled under a stale attempt": ("I32", with_operation_event("rest", 3, attempt=1)),
+    "settled by a worker that did not hold it": ("I32", with_operation_event("all", 2, actor="w2")),
     "an attempt left out": ("I32", with_operation_event("all", 1, attempt=2)),
     "a version is missing": ("I32", with_operation_event("half", 2, version=3)),
     "a change without an event": ("I32", with_operation("all", version=3)),

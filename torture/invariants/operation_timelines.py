@@ -10,6 +10,7 @@ from torture.history.operations import Move, OperationEventRow, OperationRequest
 from torture.invariants.violation import Violation
 
 _S = OperationStatus
+_OUTCOMES = frozenset({"success", "declined", "spent", "unavailable", "deferred", "unknown", "pending"})
 _CLOCKS_DIFFER_S = 0.1  # as in `money`
 
 
@@ -66,7 +67,7 @@ def _is_meant(row: OperationRow, request: OperationRequest) -> bool:
 
 
 def _wrong_timeline(row: OperationRow, events: Sequence[OperationEventRow], moves: Sequence[Move]) -> Iterator[str]:
-    status, live = _S.PENDING, 0
+    status, live, holder = _S.PENDING, 0, ""
     for version, line in enumerate(events, 1):
         if line.version != version:
             yield f"version {line.version} comes as number {version}"
@@ -77,7 +78,9 @@ def _wrong_timeline(row: OperationRow, events: Sequence[OperationEventRow], move
         if line.event == "claimed":
             if line.attempt != live + 1:
                 yield f"attempt {line.attempt} was claimed after {live}"
-            live = line.attempt
+            live, holder = line.attempt, line.actor
+        elif line.event in _OUTCOMES and line.actor != holder:
+            yield f"{line.event!r} was written by {line.actor}, while {holder} held it"
         elif line.attempt > live or (line.attempt < live and line.event != "late_result"):
             yield f"{line.event!r} was written under attempt {line.attempt}, the live one was {live}"
         status = line.status
