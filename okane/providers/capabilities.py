@@ -11,7 +11,9 @@ from okane.providers.base import Capability, Declined
 
 ALL: frozenset[Capability] = frozenset(get_args(Capability))
 STRIPE = ALL
-PAYU: frozenset[Capability] = frozenset()
+PAYU: frozenset[Capability] = frozenset({"refund", "partial_refund"})
+# Of a point of sale whose orders wait to be captured (automatic collection is off), as a whole.
+PAYU_BY_HAND: frozenset[Capability] = PAYU | {"manual_capture", "void"}
 
 
 def lacking(capabilities: frozenset[Capability], kind: OperationKind, *, is_partial: bool = False) -> Capability | None:

@@ -105,6 +105,7 @@ class PayuConfig(_Provider):
     client_secret: Annotated[SecretSource, Field(description="of the OAuth client, for workers")]
     second_keys: Annotated[SecretSources, Field(description="that sign notices, for API processes")] = []
     notify_url: Annotated[HttpUrl | None, Field(description="the API's address for notices")] = None
+    automatic_collection: Annotated[bool, Field(description="false: paid orders wait to be captured")] = True
     timeout: PositiveDuration = timedelta(seconds=30)
     consistency_lag: PositiveDuration = timedelta(seconds=60)
     unknown_deadline: PositiveDuration = timedelta(hours=24)
@@ -115,7 +116,7 @@ class PayuConfig(_Provider):
         return self.base_url or f"https://{PAYU_SANDBOX if mode is Mode.TEST else PAYU_LIVE}"
 
     def offers(self) -> frozenset[Capability]:
-        return kinds.PAYU
+        return kinds.PAYU if self.automatic_collection else kinds.PAYU_BY_HAND
 
 
 class OkaneHttpConfig(_Provider):

@@ -195,6 +195,7 @@ def _payu(
         client_id=found.client_id,
         client_secret=secrets.one(f"{name}.client_secret"),
         notify_url=found.notify_url,
+        automatic_collection=found.automatic_collection,
         name=name,
         timeout=found.timeout,
         connections=found.connections or connections,

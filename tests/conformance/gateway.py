@@ -59,6 +59,7 @@ class Gateway(Protocol):
     secrets: Sequence[str]  # that never stand in a result
     finds_lost_charges: bool  # a look-up finds a charge whose answer was lost
     limits_before_charging: bool  # a 429 proves that nothing was charged
+    takes_operation_keys: bool  # an operation that is asked for twice under one key is executed once
 
     def provider(self, base_url: str, *, timeout: timedelta) -> Provider:
         """Return a new adapter for this address. It is closed by the suite."""

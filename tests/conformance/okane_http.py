@@ -36,6 +36,7 @@ class OkaneHttpGateway:
     secrets: Sequence[str] = (_PASSWORD,)
     finds_lost_charges = True
     limits_before_charging = True
+    takes_operation_keys = True
 
     def __init__(self, url: str) -> None:
         self.url = url

@@ -41,7 +41,9 @@ class PayuGateway:
     secrets: Sequence[str] = (_SECRET,)
     finds_lost_charges = False  # without the order's id, which comes with the notice
     limits_before_charging = True
+    takes_operation_keys = False
     notify_url: str | None = None
+    automatic_collection = True
 
     def __init__(self, simulator_url: str, unique: UniqueOrders, session: aiohttp.ClientSession) -> None:
         self.url = unique.url
@@ -56,6 +58,7 @@ class PayuGateway:
             client_id="300746",
             client_secret=lambda: _SECRET,
             notify_url=self.notify_url,
+            automatic_collection=self.automatic_collection,
             timeout=timeout,
         )
 
@@ -77,7 +80,9 @@ class PayuGateway:
         return request.method == "POST" and request.target.endswith("/orders")
 
     def is_operation(self, request: Recorded) -> bool:
-        return request.method == "DELETE" or request.target.endswith(("/refunds", "/captures"))
+        return request.method == "DELETE" or (
+            request.method == "POST" and request.target.endswith(("/refunds", "/captures"))
+        )
 
     async def money(self, payment: Payment) -> Money:
         held = captured = refunded = 0
@@ -96,6 +101,9 @@ class PayuGateway:
 
     async def finish_order(self, order_id: str, *, succeeded: bool) -> None:
         """Pay or reject an order on its page. The simulator answers once it has sent the notice."""
+        if succeeded and not self.automatic_collection:
+            self.unique.held[order_id] = self._page(order_id)
+            return
         form = {"action": "approve" if succeeded else "reject"}
         async with self._session.post(self._page(order_id), data=form, allow_redirects=False) as answer:
             assert 300 <= answer.status < 400
@@ -121,7 +129,7 @@ class PayuGateway:
         headers = {"Authorization": f"Bearer {await self._token()}"}
         orders = []
         for order_id in ids:
-            url = f"{self._simulator_url}/payu/api/v2_1/orders/{order_id}"
+            url = f"{self.url}/payu/api/v2_1/orders/{order_id}"
             async with self._session.get(url, headers=headers) as answer:
                 orders += (await answer.json())["orders"]
         return orders
@@ -140,6 +148,11 @@ class PayuGateway:
         )
 
     def check_request(self, request: Recorded) -> None:
+        if request.target.endswith("/refunds") and request.method == "POST":
+            [(name, refund)] = json.loads(request.body).items()
+            assert name == "refund"
+            assert refund.keys() == {"description", "amount", "currencyCode", "extRefundId"}
+            assert all(isinstance(value, str) for value in refund.values())
         if not self.is_charge(request):
             return
         order = json.loads(request.body)

@@ -1,4 +1,8 @@
-"""PayU's simulator, which others wrote, behind the one rule that it lacks: an `extOrderId` is taken once, for ever."""
+"""PayU's simulator, which others wrote, behind the rules that it lacks.
+
+An `extOrderId` is taken once, for ever. Refunds are listed, and never exceed their order. Where automatic collection is off,
+a paid order waits to be captured or canceled.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +35,7 @@ def payu_simulator(*, port: int, log: Path) -> SimulatorServer:
 
 
 class UniqueOrders:
-    """Refuse a second order under one `extOrderId` as PayU does; hand everything else on to the simulator."""
+    """Apply the rules that the simulator lacks; hand everything else on to it."""
 
     def __init__(self, simulator_url: str, session: aiohttp.ClientSession) -> None:
         self._simulator_url = simulator_url
@@ -39,12 +43,19 @@ class UniqueOrders:
         self.url = ""
         self.order_ids: dict[str, str | None] = {}  # by extOrderId; None while the order is made
         self.refunds: list[Any] = []  # every refund that the simulator has made: it lists none itself
+        self.held: dict[str, str] = {}  # the pages of paid orders that wait to be captured, by their ids
+        self._totals: dict[str, int] = {}
         self.names_existing = False  # the refusal names the order that exists
 
     async def forward(self, request: web.Request) -> web.Response:
         body = await request.read()
-        if request.method == "POST" and request.path.endswith("/refunds"):
-            return await self._refund(request, body)
+        *_, parent, last = request.path.split("/")
+        if last == "refunds":
+            return await self._refund(request, body, parent)
+        if parent in self.held and last == "captures":
+            return await self._capture(parent)
+        if last in self.held:
+            return await self._held_order(request, body, last)
         if request.method != "POST" or not request.path.endswith("/api/v2_1/orders"):
             return await self._hand_on(request, body)
         key = json.loads(body)["extOrderId"]
@@ -55,17 +66,42 @@ class UniqueOrders:
         answer = await self._hand_on(request, body)
         if answer.status == 302:
             assert isinstance(answer.body, bytes)
-            self.order_ids[key] = json.loads(answer.body)["orderId"]
+            order_id = json.loads(answer.body)["orderId"]
+            self.order_ids[key] = order_id
+            self._totals[order_id] = int(json.loads(body)["totalAmount"])
         else:
             del self.order_ids[key]
         return answer
 
-    async def _refund(self, request: web.Request, body: bytes) -> web.Response:
+    async def _refund(self, request: web.Request, body: bytes, order_id: str) -> web.Response:
+        made = [one["refund"] for one in self.refunds if one["orderId"] == order_id]
+        if request.method == "GET":
+            return web.json_response({"refunds": made})
+        refunded = sum(int(one["amount"]) for one in made) + int(json.loads(body)["refund"]["amount"])
+        if refunded > self._totals[order_id]:
+            return web.json_response({"status": {"statusCode": "ERROR_VALUE_INVALID"}}, status=400)
         answer = await self._hand_on(request, body)
         if answer.status == 200:
             assert isinstance(answer.body, bytes)
             self.refunds.append(json.loads(answer.body))
         return answer
+
+    async def _capture(self, order_id: str) -> web.Response:
+        async with self._session.post(
+            self.held.pop(order_id), data={"action": "approve"}, allow_redirects=False
+        ) as answer:
+            assert 300 <= answer.status < 400
+        return web.json_response({"status": {"statusCode": "SUCCESS"}, "orderId": order_id})
+
+    async def _held_order(self, request: web.Request, body: bytes, order_id: str) -> web.Response:
+        answer = await self._hand_on(request, body)
+        if request.method == "DELETE":
+            del self.held[order_id]
+            return answer
+        assert isinstance(answer.body, bytes)
+        document = json.loads(answer.body)
+        document["orders"][0]["status"] = "WAITING_FOR_CONFIRMATION"
+        return web.json_response(document)
 
     async def _hand_on(self, request: web.Request, body: bytes) -> web.Response:
         headers = {

@@ -48,6 +48,7 @@ class StripeGateway:
     secrets: Sequence[str] = (_KEY, _SECRET)
     finds_lost_charges = True
     limits_before_charging = True
+    takes_operation_keys = True
 
     def __init__(self, url: str) -> None:
         self.url = url

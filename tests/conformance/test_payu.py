@@ -12,6 +12,7 @@ from aiohttp import web
 
 from okane.local.ports import free_port
 from okane.payment import Payment
+from okane.providers import capabilities
 from okane.providers.base import Approved, Declined, InvalidNotice, Notice, Pending, Unavailable, Unknown
 from okane.providers.payu.webhook import notice_parser
 from tests.conformance import payu
@@ -19,6 +20,7 @@ from tests.conformance.bench import Bench, bench_of
 from tests.conformance.cases import CASES, Case
 from tests.conformance.fault_proxy import LOST_ANSWER, Fault
 from tests.conformance.gateway import Wish
+from tests.conformance.operation_cases import cases_of
 from tests.conformance.payu import PayuGateway
 from tests.conformance.payu_simulator import SECOND_KEY, payu_simulator
 from tests.conformance.simulators import running
@@ -102,6 +104,23 @@ async def shop(simulator: Simulator) -> AsyncIterator[Shop]:
 )
 async def test_the_adapter_of_payu(case: Case, shop: Shop) -> None:
     await case(shop.bench)
+
+
+# PayU takes no idempotency key: okane repeats a refund only after the list of refunds has said that there is none.
+@pytest.mark.parametrize("case", cases_of(capabilities.PAYU, keys=False), ids=lambda one: one.__name__)
+async def test_the_refunds_of_payu(case: Case, shop: Shop) -> None:
+    await case(shop.bench)
+
+
+@pytest.mark.parametrize(
+    "case",
+    cases_of(capabilities.PAYU_BY_HAND - capabilities.PAYU, keys=False),
+    ids=lambda one: one.__name__,
+)
+async def test_the_captures_and_voids_of_a_shop_that_collects_by_hand(case: Case, shop: Shop) -> None:
+    shop.gateway.automatic_collection = False
+    async with bench_of(shop.gateway) as bench:
+        await case(bench)
 
 
 async def test_an_open_order_keeps_its_page(shop: Shop) -> None:

@@ -1,7 +1,7 @@
 """Pure functions from PayU's HTTP answers to the results of a charge and of a look-up.
 
-Guarantee: only an unambiguous answer becomes `Pending`, `Approved`, `Declined` or `Unavailable`. Any other may have made an
-order and is `Unknown`; a 5xx always. `NotFound` is never returned: PayU has no look-up by `extOrderId`.
+Guarantee: only an unambiguous answer becomes `Pending`, `Approved`, `Authorized`, `Declined` or `Unavailable`. Any other may
+have made an order and is `Unknown`; a 5xx always. `NotFound` is never returned: PayU has no look-up by `extOrderId`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import datetime
 from okane.http.connection import HttpResponse
 from okane.payment import NextAction, Payment
 from okane.providers.answer_text import is_page_url, json_object, printable
-from okane.providers.base import Approved, ChargeResult, Declined, Pending, Unavailable, Unknown
+from okane.providers.base import Approved, Authorized, ChargeResult, Declined, Pending, Unavailable, Unknown
 from okane.providers.retry_after import retry_after
 
 # `status.statusCode` of an order that was made. PayU answers 302 with the page for the customer in the body, and 200 or 201
@@ -46,14 +46,14 @@ def parse_charge_answer(answer: HttpResponse, payment: Payment, *, is_repeat: bo
     charged a day ago.
     """
     document = json_object(answer.body)
-    if answer.status in (200, 201, 302) and document is not None and _code(document) in _MADE:
+    if answer.status in (200, 201, 302) and document is not None and code_of(document) in _MADE:
         return _made(answer.status, document, payment)
     if _is_not_unique(answer, document):
         # Look-ups repeat this until the notice comes: it must not open the circuit breaker.
         return Unknown("PayU has an order with this extOrderId: its id comes with the notice", is_neutral=True)
     if not is_repeat and (declined := _refused_card(answer, document)) is not None:
         return declined
-    return _not_taken(answer, document, now=now) or _undecided(answer, document)
+    return not_taken(answer, document, now=now) or undecided(answer, document)
 
 
 def existing_order(answer: HttpResponse) -> str | None:
@@ -64,7 +64,7 @@ def existing_order(answer: HttpResponse) -> str | None:
     document = json_object(answer.body)
     if document is None or not _is_not_unique(answer, document):
         return None
-    return _usable_id(document.get("orderId"))
+    return usable_id(document.get("orderId"))
 
 
 def parse_look_up_answer(answer: HttpResponse, payment: Payment, order_id: str, *, now: datetime) -> ChargeResult:
@@ -74,12 +74,12 @@ def parse_look_up_answer(answer: HttpResponse, payment: Payment, order_id: str, 
     """
     document = json_object(answer.body)
     if answer.status != 200:
-        return _not_taken(answer, document, now=now) or _undecided(answer, document)
-    if document is None or _code(document) != "SUCCESS" or (order := _only_order(document)) is None:
+        return not_taken(answer, document, now=now) or undecided(answer, document)
+    if document is None or code_of(document) != "SUCCESS" or (order := only_order(document)) is None:
         return Unknown("unreadable 200 to a look-up")
     if order.get("orderId") != order_id:
         return Unknown("PayU answered for another order")
-    return _mismatch(order, payment) or _looked_up(order, payment, order_id)
+    return mismatch(order, payment) or _looked_up(order, payment, order_id)
 
 
 def parse_token_answer(answer: HttpResponse, *, now: datetime) -> AccessToken | Unavailable:
@@ -100,7 +100,7 @@ def parse_token_answer(answer: HttpResponse, *, now: datetime) -> AccessToken | 
 
 
 def _made(status: int, document: Mapping[str, object], payment: Payment) -> Pending | Unknown:
-    order_id = _usable_id(document.get("orderId"))
+    order_id = usable_id(document.get("orderId"))
     if order_id is None:
         return Unknown(f"{status} without a usable orderId")
     if document.get("extOrderId") not in (None, payment.provider_key):
@@ -120,11 +120,12 @@ def _looked_up(order: Mapping[str, object], payment: Payment, order_id: str) -> 
     if status in _WITH_CUSTOMER:
         return Pending(order_id, payment.next_action)
     if status == "WAITING_FOR_CONFIRMATION":
-        return Pending(order_id)
+        # PayU cancels it at some time that it does not tell.
+        return Authorized(order_id) if payment.manual_capture else Pending(order_id)
     return Unknown(f"order with status {printable(status)!r}")
 
 
-def _mismatch(order: Mapping[str, object], payment: Payment) -> Unknown | None:
+def mismatch(order: Mapping[str, object], payment: Payment) -> Unknown | None:
     """Return Unknown for an order of another key, amount or currency: a human decides that."""
     if order.get("extOrderId") != payment.provider_key:
         return Unknown("the order has another extOrderId", at_once=isinstance(order.get("extOrderId"), str))
@@ -141,18 +142,18 @@ def _refused_card(answer: HttpResponse, document: Mapping[str, object] | None) -
     """Return the decline in a 400 that PayU documents for the card or the customer instead of the request."""
     if answer.status != 400 or document is None:
         return None
-    if _status(document).get("codeLiteral") == "CARD_CARD_EXPIRED":
+    if status_of(document).get("codeLiteral") == "CARD_CARD_EXPIRED":
         return Declined("expired_card", "PayU: CARD_CARD_EXPIRED")
-    if _code(document) == "BUSINESS_ERROR" and "antifraud" in str(_status(document).get("statusDesc")):
+    if code_of(document) == "BUSINESS_ERROR" and "antifraud" in str(status_of(document).get("statusDesc")):
         return Declined("fraudulent", "PayU: rejected by its antifraud system")
     return None
 
 
 def _is_not_unique(answer: HttpResponse, document: Mapping[str, object] | None) -> bool:
-    return answer.status == 400 and document is not None and _code(document) == "ERROR_ORDER_NOT_UNIQUE"
+    return answer.status == 400 and document is not None and code_of(document) == "ERROR_ORDER_NOT_UNIQUE"
 
 
-def _not_taken(answer: HttpResponse, document: Mapping[str, object] | None, *, now: datetime) -> Unavailable | None:
+def not_taken(answer: HttpResponse, document: Mapping[str, object] | None, *, now: datetime) -> Unavailable | None:
     """Return Unavailable for a 401, a 403 and a 429: PayU did nothing.
 
     A 401 or 403 without JSON comes from something before PayU, about which nothing is known.
@@ -160,41 +161,45 @@ def _not_taken(answer: HttpResponse, document: Mapping[str, object] | None, *, n
     if answer.status == 429:
         return Unavailable("HTTP 429", retry_after(answer, now=now), fault="limit")
     if answer.status in (401, 403) and document is not None:
-        return Unavailable(_unexpected(answer.status, document), fault="config")
+        return Unavailable(unexpected(answer.status, document), fault="config")
     return None
 
 
-def _undecided(answer: HttpResponse, document: Mapping[str, object] | None) -> Unknown:
+def undecided(answer: HttpResponse, document: Mapping[str, object] | None) -> Unknown:
     """Return Unknown for an answer that proves nothing. A 400 or 404 with PayU's code says that PayU works: payments that
     it does not take must not open the circuit breaker for the others."""
-    is_payus = answer.status in (400, 404) and document is not None and _code(document) is not None
-    return Unknown(_unexpected(answer.status, document), is_neutral=is_payus)
+    is_payus = answer.status in (400, 404) and document is not None and code_of(document) is not None
+    return Unknown(unexpected(answer.status, document), is_neutral=is_payus)
 
 
-def _only_order(document: Mapping[str, object]) -> Mapping[str, object] | None:
+def only_order(document: Mapping[str, object]) -> Mapping[str, object] | None:
+    """Return the order in an answer to the GET of one."""
     match document.get("orders"):
         case [dict() as order]:
             return order
     return None
 
 
-def _status(document: Mapping[str, object]) -> Mapping[str, object]:
+def status_of(document: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the status in an answer, which is that of the request."""
     status = document.get("status")
     return status if isinstance(status, dict) else {}
 
 
-def _code(document: Mapping[str, object]) -> str | None:
-    code = _status(document).get("statusCode")
+def code_of(document: Mapping[str, object]) -> str | None:
+    """Return PayU's code for the request."""
+    code = status_of(document).get("statusCode")
     return code if isinstance(code, str) else None
 
 
-def _unexpected(status: int, document: Mapping[str, object] | None) -> str:
+def unexpected(status: int, document: Mapping[str, object] | None) -> str:
     """Return the HTTP status with PayU's codes for it. Its other texts may repeat what was sent."""
-    codes = [_status(document or {}).get(name) for name in ("statusCode", "codeLiteral")]
+    codes = [status_of(document or {}).get(name) for name in ("statusCode", "codeLiteral")]
     return " ".join([f"HTTP {status}", *(code for code in codes if isinstance(code, str) and _CODE.fullmatch(code))])
 
 
-def _usable_id(value: object) -> str | None:
+def usable_id(value: object) -> str | None:
+    """Return an id of PayU's that fits into a row and a path, or None."""
     return value if isinstance(value, str) and _ORDER_ID.fullmatch(value) else None
 
 

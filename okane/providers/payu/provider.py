@@ -12,8 +12,22 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 from okane.http.connection import HttpResponse
+from okane.operation import Operation, OperationKind
 from okane.payment import Payment
-from okane.providers.base import POLL_DELAYS, ChargeResult, Declined, LookUpResult, Traits, Unavailable, Unknown
+from okane.providers import capabilities as kinds
+from okane.providers.base import (
+    POLL_DELAYS,
+    ChargeResult,
+    Declined,
+    LookUpResult,
+    NotFound,
+    OperationLookUp,
+    OperationResult,
+    Pending,
+    Traits,
+    Unavailable,
+    Unknown,
+)
 from okane.providers.base_url import parse_base_url
 from okane.providers.exchange import HttpClient, HttpProvider
 from okane.providers.payu.access_token import AccessTokenSource
@@ -24,11 +38,18 @@ from okane.providers.payu.answers import (
     parse_look_up_answer,
     parse_token_answer,
 )
-from okane.providers.payu.requests import Shop, order_body, refused_before_call, token_body
+from okane.providers.payu.operation_answers import (
+    parse_order_change,
+    parse_order_state,
+    parse_refund_answer,
+    parse_refund_list,
+)
+from okane.providers.payu.requests import Shop, order_body, refund_body, refused_before_call, token_body
 
 PRODUCTION = "https://secure.payu.com"
 # PayU keeps connections for longer, and a TLS handshake for each payment is expensive.
 _IDLE_LIMIT_S = 30.0
+_NO_REFERENCE = Unknown("the payment has no order", at_once=True, is_neutral=True)
 
 
 class PayuProvider(HttpProvider):
@@ -37,7 +58,9 @@ class PayuProvider(HttpProvider):
     `client_secret` is called for each fetch of an access token, so that a changed secret takes effect by itself. The
     customer of an order has `validity` to pay (half of `unknown_deadline`); then PayU cancels it. An order whose answer was
     lost is found by its notice to `notify_url`, at the latest that of its cancellation; without notices it needs a review.
-    `timeout`, `connect_timeout` and `connections` are those of `HttpClient`; one `timeout` covers a call with its token.
+    Without `automatic_collection` (a setting at PayU) paid orders wait to be captured: such a shop takes only payments with a
+    capture of their own. `timeout`, `connect_timeout` and `connections` are those of `HttpClient`; one `timeout` covers a
+    call with its token.
     """
 
     def __init__(
@@ -57,6 +80,7 @@ class PayuProvider(HttpProvider):
         consistency_lag: timedelta = timedelta(seconds=60),
         unknown_deadline: timedelta = timedelta(hours=24),
         poll_delays: Sequence[timedelta] = POLL_DELAYS,
+        automatic_collection: bool = True,
     ) -> None:
         """Raises ValueError for a setting that PayU or okane cannot use. Its text holds no secret."""
         if validity is None:
@@ -74,7 +98,9 @@ class PayuProvider(HttpProvider):
             consistency_lag=consistency_lag,
             unknown_deadline=unknown_deadline,
             poll_delays=poll_delays,
+            capabilities=kinds.PAYU if automatic_collection else kinds.PAYU_BY_HAND,
         )
+        self._automatic_collection = automatic_collection
         self._shop = Shop(pos_id=pos_id, notify_url=notify_url, customer_ip=customer_ip, validity=validity)
         self._client_id = client_id
         self._client_secret = client_secret
@@ -94,7 +120,7 @@ class PayuProvider(HttpProvider):
 
     async def charge(self, payment: Payment) -> ChargeResult:
         """Make the order. No failure of PayU or the network raises."""
-        if (declined := refused_before_call(payment)) is not None:
+        if (declined := self._refused(payment)) is not None:
             return declined
         answer = await self._post_order(payment, self._loop.time() + self._timeout_s)
         if not isinstance(answer, HttpResponse):
@@ -113,7 +139,7 @@ class PayuProvider(HttpProvider):
             return await self._get_order(payment, order_id, due_s)
         if not may_execute:
             return Unknown("the order's id is not known yet", is_neutral=True)
-        if isinstance(refused := refused_before_call(payment), Declined):
+        if isinstance(refused := self._refused(payment), Declined):
             return Unknown(f"cannot be repeated: {refused.code}", is_neutral=True)
         answer = await self._post_order(payment, due_s)
         if not isinstance(answer, HttpResponse):
@@ -122,15 +148,76 @@ class PayuProvider(HttpProvider):
             return await self._get_order(payment, existing, due_s)
         return parse_charge_answer(answer, payment, is_repeat=True, now=datetime.now(UTC))
 
+    async def operate(self, operation: Operation, payment: Payment) -> OperationResult:
+        """Capture or cancel the order, or refund it. No failure of PayU or the network raises."""
+        if (refused := kinds.refused_operation(operation, payment, self._traits.capabilities)) is not None:
+            return refused
+        if operation.kind is OperationKind.CAPTURE and operation.amount_minor != payment.amount_minor:
+            return Declined("invalid_amount", "PayU captures an order as a whole")
+        if (order_id := payment.provider_ref or payment.attempt_ref) is None:
+            return _NO_REFERENCE
+        due_s, path = self._loop.time() + self._timeout_s, f"{self._orders}/{quote(order_id, safe='')}"
+        if operation.kind is OperationKind.REFUND:
+            answer = await self._send_json(f"POST {path}/refunds", refund_body(operation), due_s)
+            if not isinstance(answer, HttpResponse):
+                return answer
+            return parse_refund_answer(answer, operation, now=datetime.now(UTC))
+        request = f"POST {path}/captures" if operation.kind is OperationKind.CAPTURE else f"DELETE {path}"
+        answer = await self._send_json(request, "", due_s)
+        if not isinstance(answer, HttpResponse):
+            return answer
+        changed = parse_order_change(answer, operation, order_id, now=datetime.now(UTC))
+        if not isinstance(changed, Pending | Declined):
+            return changed
+        # The order tells what has become of it, whatever PayU answered to this request.
+        state = await self._order_state(operation, payment, order_id, due_s)
+        if isinstance(state, NotFound | Unavailable):
+            return changed if isinstance(state, NotFound) or isinstance(changed, Pending) else Unknown(state.reason)
+        return state
+
+    async def look_up_operation(self, operation: Operation, payment: Payment, *, may_execute: bool) -> OperationLookUp:
+        """Look a capture or void up by its order, and a refund in the order's list of refunds.
+
+        It never executes anything. No failure of PayU or the network raises.
+        """
+        if (order_id := payment.provider_ref or payment.attempt_ref) is None:
+            return _NO_REFERENCE
+        due_s = self._loop.time() + self._timeout_s
+        if operation.kind is not OperationKind.REFUND:
+            return await self._order_state(operation, payment, order_id, due_s)
+        head = f"GET {self._orders}/{quote(order_id, safe='')}/refunds HTTP/1.1\r\n{self._common}"
+        answer = await self._call(head, "\r\n", due_s, repeatable=True)
+        if not isinstance(answer, HttpResponse):
+            return answer
+        return parse_refund_list(answer, operation, now=datetime.now(UTC))
+
     async def aclose(self) -> None:
         """Close every connection. Calls still in flight end as `Unknown`, or `Unavailable` if they were not sent."""
         await self._tokens.aclose()
         await super().aclose()
 
     async def _post_order(self, payment: Payment, due_s: float) -> HttpResponse | Unavailable | Unknown:
-        body = order_body(payment, self._shop)
-        head = f"POST {self._orders} HTTP/1.1\r\n{self._common}Content-Type: application/json\r\n"
+        return await self._send_json(f"POST {self._orders}", order_body(payment, self._shop), due_s)
+
+    async def _send_json(self, request: str, body: str, due_s: float) -> HttpResponse | Unavailable | Unknown:
+        head = f"{request} HTTP/1.1\r\n{self._common}Content-Type: application/json\r\n"
         return await self._call(head, f"Content-Length: {len(body)}\r\n\r\n{body}", due_s, repeatable=False)
+
+    async def _order_state(
+        self, operation: Operation, payment: Payment, order_id: str, due_s: float
+    ) -> OperationLookUp:
+        head = f"GET {self._orders}/{quote(order_id, safe='')} HTTP/1.1\r\n{self._common}"
+        answer = await self._call(head, "\r\n", due_s, repeatable=True)
+        if not isinstance(answer, HttpResponse):
+            return answer
+        return parse_order_state(answer, operation, payment, order_id, now=datetime.now(UTC))
+
+    def _refused(self, payment: Payment) -> Declined | None:
+        """Return the decline of a payment that PayU cannot take. Nothing is sent for it."""
+        if not payment.manual_capture and not self._automatic_collection:
+            return Declined("unsupported_operation", "automatic collection is off at PayU: only manual captures")
+        refused = kinds.refused_charge(payment, self._traits.capabilities) if payment.manual_capture else None
+        return refused or refused_before_call(payment)
 
     async def _get_order(self, payment: Payment, order_id: str, due_s: float) -> ChargeResult:
         head = f"GET {self._orders}/{quote(order_id, safe='')} HTTP/1.1\r\n{self._common}"

@@ -15,6 +15,7 @@ from json.encoder import encode_basestring_ascii as quoted
 from urllib.parse import quote_plus, urlencode
 
 from okane.currencies import NEW_PAYMENTS
+from okane.operation import Operation
 from okane.payment import Payment
 from okane.providers.base import Declined
 
@@ -81,6 +82,14 @@ def order_body(payment: Payment, shop: Shop) -> str:
         f', "description": {description}, "currencyCode": {quoted(payment.currency)}, "totalAmount": "{amount:d}"'
         f', "products": [{{"name": {description}, "unitPrice": "{amount:d}", "quantity": "1"}}]'
         f"{_optional_members(payment)}}}"
+    )
+
+
+def refund_body(operation: Operation) -> str:
+    """Return the JSON of `POST /api/v2_1/orders/{id}/refunds`, in ASCII. `extRefundId` is the operation's key."""
+    return (
+        f'{{"refund": {{"description": "Refund {operation.id}", "amount": "{operation.amount_minor:d}"'
+        f', "currencyCode": {quoted(operation.currency)}, "extRefundId": {quoted(operation.provider_key)}}}}}'
     )
 
 

@@ -69,6 +69,7 @@ def _notice(body: bytes) -> Notice:
         _text_or_none(order_id, limit=64),
         provider_key=None if payment_id is None else _text_or_none(key, limit=255),
         is_refusal=kind == "order.canceled",
+        operation_id=_operation_id(document),
     )
 
 
@@ -78,7 +79,7 @@ def _kind(part: Mapping[str, object]) -> str:
 
 
 def _payment_id(key: object) -> UUID | None:
-    """Return the payment of a provider key: its id, with `:` and a version after a manual retry."""
+    """Return the payment or operation of a provider key: its id, with `:` and a version after a manual retry."""
     if not isinstance(key, str):
         return None
     text = key.partition(":")[0]
@@ -87,6 +88,12 @@ def _payment_id(key: object) -> UUID | None:
     except ValueError:
         return None
     return payment_id if str(payment_id) == text else None
+
+
+def _operation_id(document: Mapping[str, object]) -> UUID | None:
+    """Return the operation of a refund: its key at PayU begins with its id."""
+    refund = document.get("refund")
+    return _payment_id(refund.get("extRefundId")) if isinstance(refund, dict) else None
 
 
 def _text_or_none(value: object, *, limit: int) -> str | None:
