@@ -30,8 +30,9 @@ from okane.reconcile.comparison import KINDS, Difference
 from okane.reconcile.day import CONCURRENT_LOOK_UPS, DayComparison, DayResult
 from okane.reconcile.look_up import LookUps
 from okane.reconcile.resolve import Resolution, Resolver
-from okane.store import ProviderEventStore
+from okane.store import OPERATOR, ProviderEventStore
 from okane.store.movements import MovementStore, Reconciliation
+from okane.store.operations import OperationStore
 
 app = typer.Typer(add_completion=False)
 
@@ -69,14 +70,14 @@ class Outcome:
         resolved = self._resolved()
         left = Counter(self.result.counts)
         for one in self.result.differences:
-            if one.kind == "status" and one.payment_id in resolved:
+            if _is_decided(one, resolved):
                 left["status"] -= 1
         return +left
 
     def _resolved(self) -> set[UUID]:
         if self.dry_run:
             return set()
-        return {one.payment_id for one in self.resolutions if one.step == "resolved"}
+        return {one.subject for one in self.resolutions if one.step == "resolved"}
 
     def to_json(self) -> dict[str, Any]:
         found, left = self.result, self.left()
@@ -94,9 +95,10 @@ class Outcome:
             "resolutions": [
                 {
                     "payment_id": str(one.payment_id),
+                    "operation_id": None if one.operation_id is None else str(one.operation_id),
                     "step": one.step,
-                    "was": one.was.value,
-                    "status": one.status.value,
+                    "was": one.was,
+                    "status": one.status,
                     "why": one.why,
                 }
                 for one in self.resolutions
@@ -114,8 +116,12 @@ class Outcome:
             "provider_ref": one.provider_ref,
             "here": one.here,
             "there": one.there,
-            "resolved": one.kind == "status" and one.payment_id in self._resolved(),
+            "resolved": _is_decided(one, self._resolved()),
         }
+
+
+def _is_decided(difference: Difference, resolved: Collection[UUID]) -> bool:
+    return difference.kind == "status" and (difference.operation_id or difference.payment_id) in resolved
 
 
 async def _reconcile(
@@ -132,7 +138,7 @@ async def _reconcile(
             listing=open_.listing,
             look_ups=open_.look_ups,
             find_payment=open_.stores.reviews.find,
-            find_operation=open_.movements.operation,
+            find_operation=open_.operations.get,
             progress=progress.show,
         )
         result = await comparison.run(begin, min(end, now))
@@ -145,11 +151,18 @@ async def _reconcile(
                 look_ups=open_.look_ups,
                 reviews=open_.stores.reviews,
                 intake=open_.stores.intake,
+                operations=open_.operations,
                 notices=NoticeIntake(events=open_.events, payments=open_.stores.intake),
                 replay=open_.stores.replay,
             )
-            named = {one.payment_id for one in result.differences if one.kind == "status" and one.payment_id}
-            resolutions = await resolver.run(begin, end, more=named, dry_run=dry_run)
+            differing = [one for one in result.differences if one.kind == "status"]
+            resolutions = await resolver.run(
+                begin,
+                end,
+                payments={one.payment_id for one in differing if one.payment_id and not one.operation_id},
+                operations={one.operation_id for one in differing if one.operation_id},
+                dry_run=dry_run,
+            )
         outcome = Outcome(
             provider=provider,
             day=day,
@@ -185,6 +198,7 @@ async def _reconcile(
 class _Open:
     stores: Stores
     movements: MovementStore
+    operations: OperationStore
     events: ProviderEventStore
     listing: Listing
     look_ups: LookUps
@@ -209,8 +223,16 @@ async def _open(context: Context, name: str) -> AsyncIterator[_Open]:
         closing.push_async_callback(movements.aclose)
         events = ProviderEventStore(context.database_url, grace=settings.sweep_grace)
         closing.push_async_callback(events.aclose)
+        operations = OperationStore(
+            context.database_url,
+            actor=OPERATOR,
+            lease=settings.lease,
+            grace=settings.sweep_grace,
+            late_look_ups=settings.late_look_ups,
+        )
+        closing.push_async_callback(operations.aclose)
         stores = await closing.enter_async_context(open_stores(context))
-        yield _Open(stores, movements, events, listing, LookUps(providers[name]))
+        yield _Open(stores, movements, operations, events, listing, LookUps(providers[name]))
 
 
 def _print(outcome: Outcome) -> None:
@@ -227,7 +249,7 @@ def _print(outcome: Outcome) -> None:
             CONSOLE.print(f"and {more:,} more")
     would = "would be " if outcome.dry_run else ""
     for step in outcome.resolutions:
-        CONSOLE.print(f"{step.payment_id} {step.was}: {would}{step.step}: {step.why}", soft_wrap=True)
+        CONSOLE.print(f"{step.subject} {step.was}: {would}{step.step}: {step.why}", soft_wrap=True)
     so_far = "" if outcome.is_complete else " so far"
     CONSOLE.print(
         f"{outcome.day}, {outcome.provider}{so_far}: {found.listed:,} records there, {found.compared:,} movements here, "

@@ -1,46 +1,71 @@
-"""The consequence of a comparison: payments that only their provider can decide are decided by what it has.
+"""The consequence of a comparison: what only the provider can decide is decided by what it has.
 
-`unknown`: the payment is made due, and a worker looks it up, as after a notice. `needs_review`: it is looked up here, and a
-charge or a refusal is written as an operator's decision, under the version that was looked up. Anything else stays for a
-human. A process that dies has made some decisions, each of them whole; a repeat makes the others.
+`unknown`: the payment or operation is made due, and a worker looks it up, as after a notice. `needs_review`: it is looked up
+here, and a success or a refusal is written as an operator's decision, under the version that was looked up. Anything else
+stays for a human. A process that dies has made some decisions, each of them whole; a repeat makes the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from datetime import date, datetime
 from typing import Literal
 from uuid import UUID
 
-from okane.errors import PaymentNotFound, StatusConflict, VersionConflict
+from okane.errors import OperationNotFound, PaymentNotFound, StatusConflict, VersionConflict
 from okane.intake.accept import PaymentIntake
 from okane.intake.dead_letter_replay import DeadLetterReplay
 from okane.intake.decision_texts import find_fault
 from okane.intake.provider_notices import NoticeIntake
+from okane.operation import Operation, OperationStatus
 from okane.payment import MAX_REASON, Payment, Status
-from okane.providers.base import Approved, Declined, Notice
+from okane.providers.base import Approved, Declined, LookUpResult, Notice, OperationLookUp
 from okane.reconcile.look_up import LookUps
-from okane.store import OPERATOR, Decision, ReviewStore
+from okane.store import OPERATOR, ReviewStore
 from okane.store.movements import MovementStore
+from okane.store.operations import OperationStore
 from streams.values import value
 
 # `woken`: a worker looks it up. `kept`: a human has to decide.
 Step = Literal["resolved", "woken", "kept"]
+_DECIDED_HERE = (Status.UNKNOWN.value, Status.NEEDS_REVIEW.value)
 
 
 @value
 class Resolution:
-    """The step that was taken for one payment, or would be. `status` is the one that it gets; of `woken` and `kept`, has."""
+    """The step that was taken for one payment or operation, or would be. `status` is the one that it gets; of `woken` and
+    `kept`, has."""
 
     payment_id: UUID
+    operation_id: UUID | None
     step: Step
-    was: Status
-    status: Status
+    was: str
+    status: str
     why: str
+
+    @property
+    def subject(self) -> UUID:
+        """The operation, or the payment if it is about no operation."""
+        return self.operation_id or self.payment_id
+
+
+@value
+class _Case:
+    """An undecided payment or operation. `decide` writes a decision: success, reason, name at the provider."""
+
+    payment_id: UUID
+    operation_id: UUID | None
+    status: str
+    provider_ref: str | None
+    look_up: Callable[[], Awaitable[LookUpResult | OperationLookUp]]
+    decide: Callable[[bool, str, str | None], Awaitable[object]]
+
+    def done(self, step: Step, why: str, status: str | None = None) -> Resolution:
+        return Resolution(self.payment_id, self.operation_id, step, self.status, status or self.status, why)
 
 
 class Resolver:
-    """Decides payments of one provider by look-ups."""
+    """Decides payments and operations of one provider by look-ups."""
 
     def __init__(
         self,
@@ -50,6 +75,7 @@ class Resolver:
         movements: MovementStore,
         look_ups: LookUps,
         reviews: ReviewStore,
+        operations: OperationStore,
         intake: PaymentIntake,
         notices: NoticeIntake,
         replay: DeadLetterReplay,
@@ -59,69 +85,125 @@ class Resolver:
         self._movements = movements
         self._look_ups = look_ups
         self._reviews = reviews
+        self._operations = operations
         self._intake = intake
         self._notices = notices
         self._replay = replay
 
-    async def run(self, begin: datetime, end: datetime, *, more: Collection[UUID], dry_run: bool) -> list[Resolution]:
-        """Decide the undecided payments that were accepted in this time, and those among `more`. Raises StoreUnavailable."""
-        found = {payment_id for payment_id, _ in await self._movements.undecided(begin, end, provider=self._provider)}
+    async def run(
+        self,
+        begin: datetime,
+        end: datetime,
+        *,
+        payments: Collection[UUID] = (),
+        operations: Collection[UUID] = (),
+        dry_run: bool,
+    ) -> list[Resolution]:
+        """Decide what is undecided of the payments and operations made in this time, and of these others. Raises
+        StoreUnavailable."""
         now = await self._movements.now()
-        done = []
-        for payment_id in sorted(found | set(more)):
-            try:
-                payment = await self._reviews.find(payment_id)
-            except PaymentNotFound:
-                continue
-            if payment.provider == self._provider and payment.status in (Status.UNKNOWN, Status.NEEDS_REVIEW):
-                done.append(await self._resolve(payment, now, dry_run=dry_run))
-        return done
+        found = await self._movements.undecided(begin, end, provider=self._provider)
+        done = [await self._of_payment(one, now, dry_run=dry_run) for one in sorted({*found, *payments})]
+        found = await self._movements.undecided_operations(begin, end, provider=self._provider)
+        done += [await self._of_operation(one, now, dry_run=dry_run) for one in sorted({*found, *operations})]
+        return [one for one in done if one is not None]
 
-    async def _resolve(self, payment: Payment, now: datetime, *, dry_run: bool) -> Resolution:
-        if payment.status is Status.UNKNOWN:
+    async def _of_payment(self, payment_id: UUID, now: datetime, *, dry_run: bool) -> Resolution | None:
+        try:
+            payment = await self._reviews.find(payment_id)
+        except PaymentNotFound:
+            return None
+        if payment.provider != self._provider or payment.status.value not in _DECIDED_HERE:
+            return None
+
+        async def decide(success: bool, why: str, ref: str | None) -> None:
+            await self._intake.resolve(
+                payment.id,
+                account_id=None,
+                decision=Status.SUCCESS if success else Status.FAILED_FINAL,
+                reason=why,
+                provider_ref=ref,
+                actor=OPERATOR,
+                version=payment.version,
+            )
+            await self._replay.remove_notes([payment.id])
+
+        case = _Case(
+            payment.id,
+            None,
+            payment.status.value,
+            payment.provider_ref,
+            look_up=lambda: self._look_ups.payment(payment),
+            decide=decide,
+        )
+        return await self._settle(case, now, dry_run=dry_run)
+
+    async def _of_operation(self, operation_id: UUID, now: datetime, *, dry_run: bool) -> Resolution | None:
+        try:
+            operation = await self._operations.get(operation_id)
+        except OperationNotFound:
+            return None
+        if operation.provider != self._provider or operation.status.value not in _DECIDED_HERE:
+            return None
+        payment = await self._reviews.find(operation.payment_id)
+
+        async def decide(success: bool, why: str, ref: str | None) -> None:
+            await self._operations.resolve(
+                operation.id,
+                account_id=None,
+                decision=OperationStatus.SUCCESS if success else OperationStatus.FAILED_FINAL,
+                reason=why,
+                provider_ref=ref,
+                actor=OPERATOR,
+                version=operation.version,
+            )
+
+        return await self._settle(_operation_case(operation, payment, self._look_ups, decide), now, dry_run=dry_run)
+
+    async def _settle(self, case: _Case, now: datetime, *, dry_run: bool) -> Resolution:
+        """Wake what is unknown, and decide what needs a review."""
+        if case.status == Status.UNKNOWN:
             if not dry_run:
-                await self._notices.take(self._provider, [_notice(payment.id, now)])
-            return Resolution(payment.id, "woken", payment.status, payment.status, "a worker looks it up")
-        answer = await self._look_ups.payment(payment)
-        decision: Decision
+                await self._notices.take(self._provider, [_notice(case, now)])
+            return case.done("woken", "a worker looks it up")
+        answer = await case.look_up()
         if isinstance(answer, Approved):
-            if payment.provider_ref not in (None, answer.provider_ref):
-                why = f"{self._provider} has {answer.provider_ref}, and the payment {payment.provider_ref}"
-                return Resolution(payment.id, "kept", payment.status, payment.status, why)
-            decision, ref, text = Status.SUCCESS, answer.provider_ref, f"has charged {answer.provider_ref}"
-        elif isinstance(answer, Declined) and payment.provider_ref is None:
-            decision, ref, text = Status.FAILED_FINAL, None, f"has declined it: {answer.code}"
+            if case.provider_ref not in (None, answer.provider_ref):
+                return case.done("kept", f"{self._provider} has {answer.provider_ref}, and here is {case.provider_ref}")
+            success, ref, text = True, answer.provider_ref, f"has executed it as {answer.provider_ref}"
+        elif isinstance(answer, Declined) and case.provider_ref is None:
+            success, ref, text = False, None, f"has declined it: {answer.code}"
         else:
-            why = f"{self._provider} decides nothing: {type(answer).__name__}"
-            return Resolution(payment.id, "kept", payment.status, payment.status, why)
+            return case.done("kept", f"{self._provider} decides nothing: {type(answer).__name__}")
+        status = Status.SUCCESS if success else Status.FAILED_FINAL
         why = f"reconcile of {self._day}: {self._provider} {text}"[:MAX_REASON]
-        if find_fault(why, ref, decision) is not None:
-            why = f"reconcile of {self._day}: {self._provider} has decided it"
-            ref = None
-        return await self._decide(payment, decision, ref, why, dry_run=dry_run)
-
-    async def _decide(
-        self, payment: Payment, decision: Decision, ref: str | None, why: str, *, dry_run: bool
-    ) -> Resolution:
-        """Write the decision, unless the payment has changed since it was read."""
+        if find_fault(why, ref, status) is not None:  # a name that no column should hold
+            why, ref = f"reconcile of {self._day}: {self._provider} has decided it", None
         if not dry_run:
             try:
-                await self._intake.resolve(
-                    payment.id,
-                    account_id=None,
-                    decision=decision,
-                    reason=why,
-                    provider_ref=ref,
-                    actor=OPERATOR,
-                    version=payment.version,
-                )
+                await case.decide(success, why, ref)
             except (StatusConflict, VersionConflict):
-                return Resolution(payment.id, "kept", payment.status, payment.status, "it has changed meanwhile")
-            await self._replay.remove_notes([payment.id])
-        return Resolution(payment.id, "resolved", payment.status, decision, why)
+                return case.done("kept", "it has changed meanwhile")
+        return case.done("resolved", why, status.value)
 
 
-def _notice(payment_id: UUID, now: datetime) -> Notice:
-    """Return the hint that makes a payment due. Each run has its own: a repeated hint wakes nothing."""
-    event_id = f"reconcile_{payment_id}_{now.timestamp():.6f}"
-    return Notice(event_id, "reconcile", payment_id, None)
+def _operation_case(
+    operation: Operation,
+    payment: Payment,
+    look_ups: LookUps,
+    decide: Callable[[bool, str, str | None], Awaitable[object]],
+) -> _Case:
+    return _Case(
+        payment.id,
+        operation.id,
+        operation.status.value,
+        operation.provider_ref,
+        look_up=lambda: look_ups.operation(operation, payment),
+        decide=decide,
+    )
+
+
+def _notice(case: _Case, now: datetime) -> Notice:
+    """Return the hint that makes it due. Each run has its own: a repeated hint wakes nothing."""
+    event_id = f"reconcile_{case.operation_id or case.payment_id}_{now.timestamp():.6f}"
+    return Notice(event_id, "reconcile", case.payment_id, None, operation_id=case.operation_id)

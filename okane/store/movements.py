@@ -14,8 +14,6 @@ from datetime import date, datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
-from okane.operation import Operation, OperationStatus
-from okane.payment import Status
 from okane.store import sql_files
 from okane.store.session import Session
 from okane.store.sql_parameters import first_id
@@ -29,7 +27,6 @@ MovementKind = Literal["charge", "capture", "refund", "refund_reversal"]
 PAGE = 2_000  # movements that are in memory at a time
 _FIRST_SLICE, _SHORTEST_SLICE = timedelta(minutes=15), timedelta(seconds=1)
 _QUICK_S, _SLOW_S = 0.5, 2.0
-_STATUS = 7  # its place among the columns of an operation
 _ALERT_DAYS = 7  # of older days no difference rings an alert
 
 
@@ -170,18 +167,17 @@ class MovementStore:
         rows = await self._session.fetch_repeatable(SQL["operations"], {"ids": list(ids)}) if ids else []
         return {row[0]: BookedOperation(*row) for row in rows}
 
-    async def operation(self, operation_id: UUID) -> Operation:
-        """Return an operation that there is, as a look-up at the provider needs it: without metadata."""
-        [row] = await self._session.fetch_repeatable(SQL["operation"], {"id": operation_id})
-        columns = [*row]
-        columns[_STATUS] = OperationStatus(columns[_STATUS])
-        return Operation(*columns)
-
-    async def undecided(self, begin: datetime, end: datetime, *, provider: str) -> Sequence[tuple[UUID, Status]]:
+    async def undecided(self, begin: datetime, end: datetime, *, provider: str) -> Sequence[UUID]:
         """Return the payments of a provider accepted in a span of time that are `unknown` or need a review."""
+        return await self._undecided("undecided", begin, end, provider)
+
+    async def undecided_operations(self, begin: datetime, end: datetime, *, provider: str) -> Sequence[UUID]:
+        """Return the same of operations."""
+        return await self._undecided("undecided_operations", begin, end, provider)
+
+    async def _undecided(self, statement: str, begin: datetime, end: datetime, provider: str) -> Sequence[UUID]:
         parameters = {"first": first_id(begin.timestamp()), "last": first_id(end.timestamp()), "provider": provider}
-        rows = await self._session.fetch_repeatable(SQL["undecided"], parameters)
-        return [(payment_id, Status(status)) for payment_id, status in rows]
+        return [row[0] for row in await self._session.fetch_repeatable(SQL[statement], parameters)]
 
     async def of_day(self, day: date) -> Sequence[Reconciliation]:
         """Return the results of the comparisons of a day."""

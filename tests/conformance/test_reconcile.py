@@ -16,10 +16,12 @@ from okane.reconcile.day import DayComparison, DayResult
 from okane.reconcile.look_up import LookUps
 from okane.store import ReviewStore
 from okane.store.movements import MovementStore
+from okane.store.operations import OperationStore
 from tests.conformance.fault_proxy import CUT_ANSWER, LOST_ANSWER, Fault, FaultProxy
 from tests.conformance.openapi import OpenApiDocument
 from tests.conformance.stripe import _document_path
 from tests.okane.money_days import Row, charged, write
+from tests.okane.stored_payments import GRACE, LEASE
 
 API_KEY = "sk_test_conformance"
 Planted = set[tuple[str, str, str | None]]
@@ -143,6 +145,7 @@ async def planted(account: Account, now: datetime) -> tuple[list[Row], Planted]:
 
 async def compared(url: str, database_url: str, begin: datetime, end: datetime) -> DayResult:
     movements, reviews = MovementStore(database_url), ReviewStore(database_url)
+    operations = OperationStore(database_url, actor="test", lease=LEASE, grace=GRACE)
     listing = StripeListing(url, api_key=lambda: API_KEY)
     provider = StripeProvider(url, api_key=lambda: API_KEY)
     comparison = DayComparison(
@@ -150,13 +153,13 @@ async def compared(url: str, database_url: str, begin: datetime, end: datetime) 
         listing=listing,
         look_ups=LookUps(provider),
         find_payment=reviews.find,
-        find_operation=movements.operation,
+        find_operation=operations.get,
         progress=lambda text: None,
     )
     try:
         return await comparison.run(begin, end)
     finally:
-        for one in (movements, reviews, listing, provider):
+        for one in (movements, reviews, operations, listing, provider):
             await one.aclose()
 
 

@@ -58,6 +58,7 @@ class Books:
         amount: int = 10,
         ref: str = "",
         status: str = "succeeded",
+        code: str | None = None,
     ) -> None:
         """Add a capture, void or refund of a payment."""
         self.operations.append(
@@ -72,6 +73,7 @@ class Books:
                 status=status,
                 provider_ref=ref or f"{kind[:2]}_{uuid4().hex[:12]}",
                 at=at.isoformat(),
+                code=code,
             )
         )
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,18 +15,15 @@ from typer.testing import CliRunner, Result
 from okane.cli import app
 from okane.errors import OkaneError
 from okane.payment import Status
-from okane.simulator.app import serving
-from okane.simulator.options import SimulatorOptions
 from okane.store import Overview, PaymentStore, ReviewStore
 from okane.store.movements import MovementStore
 from tests.okane.money_days import DAY, NOON, Row, charged, write
 from tests.okane.provider_days import Books
+from tests.okane.reconciling import TEXT_DAY, Command, document, reconciling
 from tests.okane.stored_payments import GRACE, LEASE
 
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
-TEXT_DAY = DAY.date().isoformat()
 MIDNIGHT = DAY + timedelta(days=1)
-Command = Callable[..., Awaitable[Result]]
 
 
 @pytest.fixture
@@ -41,25 +35,7 @@ def books() -> Books:
 async def command(
     database_url: str, redis_url: str, books: Books, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Command]:
-    """`okane reconcile`, with the mock provider and these books, which are written before its first call."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("REDIS_URL", redis_url)
-    monkeypatch.setenv("COLUMNS", "250")
-    async with contextlib.AsyncExitStack() as closing:
-        url = ""
-
-        async def run(*words: str, day: str = TEXT_DAY) -> Result:
-            nonlocal url
-            if not url:
-                journal = tmp_path / "provider.jsonl"
-                await asyncio.to_thread(books.write, journal)
-                options = SimulatorOptions(port=0, journal=journal, fee_bps=150)
-                url = await closing.enter_async_context(serving(options))
-                monkeypatch.setenv("PROVIDER_BASE_URL", url)
-            words = ("reconcile", "--provider", "http", "--day", day, *words)
-            return await asyncio.to_thread(CliRunner().invoke, app, words)
-
+    async with reconciling(database_url, redis_url, books, tmp_path, monkeypatch) as run:
         yield run
 
 
@@ -88,16 +64,6 @@ def agreeing(books: Books, number: int = 5) -> list[Row]:
     books.charge(voided, NOON, status="authorized")
     books.operation(voided, "void", NOON, amount=7)
     return [*rows, late, refused, held, voided]
-
-
-def kinds(result: Result) -> Counter[tuple[str, str]]:
-    return Counter((one["kind"], one["of"]) for one in document(result)["differences"])
-
-
-def document(result: Result) -> dict[str, Any]:
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    found: dict[str, Any] = json.loads(result.stdout)
-    return found
 
 
 async def test_books_that_agree_have_no_difference_and_midnight_makes_none(
@@ -230,7 +196,7 @@ async def test_reviews_and_unknown_payments_are_decided_by_what_the_provider_has
     store = PaymentStore(database_url, actor="test", lease=LEASE, grace=GRACE)
     last = (await store.events(rows["charged"].id))[-1]
     assert (last.event, last.actor) == ("resolved", "operator")
-    assert last.reason == f"reconcile of {TEXT_DAY}: http has charged ch_found"
+    assert last.reason == f"reconcile of {TEXT_DAY}: http has executed it as ch_found"
     # Its look-up is due: a worker claims it, and what it finds is an outcome like any other.
     assert (await reviews.find(rows["unknown"].id)).retry_at is not None
     left = {one["provider_ref"]: one["resolved"] for one in done["differences"]}

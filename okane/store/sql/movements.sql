@@ -33,7 +33,9 @@ GROUP BY 1, 2, 3
 -- name: each
 -- The movements one by one, in the order of time, from after a position on.
 SELECT {kind}, e.at, e.version, p.id, o.id, p.account_id, p.provider, p.currency,
-       coalesce(o.amount_minor, p.amount_minor), p.provider_ref, o.provider_ref
+       coalesce(o.amount_minor, p.amount_minor),
+       -- The name of an authorization, which its capture may have replaced.
+       CASE WHEN e.event = 'captured' THEN coalesce(p.attempt_ref, p.provider_ref) ELSE p.provider_ref END, o.provider_ref
 {movement}
   AND (e.at, e.payment_id, e.version)
       > (%(after_at)s::timestamptz, %(after_id)s::uuid, %(after_version)s::integer)
@@ -51,20 +53,20 @@ SELECT o.id, o.payment_id, o.kind, o.provider, o.provider_ref, o.status, o.amoun
 FROM operations o
 WHERE o.id = ANY (%(ids)s::uuid[])
 
--- name: operation
-SELECT o.id, o.payment_id, o.account_id, o.kind, o.idempotency_key, o.amount_minor, o.currency, o.status, o.attempts,
-       o.retries, o.version, o.provider, o.provider_key, o.created_at, o.updated_at, '{}'::jsonb, o.reason, o.provider_ref,
-       o.decline_code, o.last_error, o.retry_at
-FROM operations o
-WHERE o.id = %(id)s::uuid
-
 -- name: undecided
 -- The payments accepted in a span of time whose outcome only their provider knows. Both partial indexes hold few rows.
-SELECT p.id, p.status
+SELECT p.id
 FROM payments p
 WHERE (p.sweep_at IS NOT NULL AND p.status = 'unknown' OR p.dead_at IS NOT NULL AND p.status = 'needs_review')
   AND p.provider = %(provider)s::text AND p.id >= %(first)s::uuid AND p.id < %(last)s::uuid
 ORDER BY p.id
+
+-- name: undecided_operations
+SELECT o.id
+FROM operations o
+WHERE (o.sweep_at IS NOT NULL AND o.status = 'unknown' OR o.dead_at IS NOT NULL AND o.status = 'needs_review')
+  AND o.provider = %(provider)s::text AND o.id >= %(first)s::uuid AND o.id < %(last)s::uuid
+ORDER BY o.id
 
 -- name: of_day
 -- The results of the comparisons of a day, by provider.
