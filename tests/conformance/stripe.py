@@ -110,9 +110,12 @@ class StripeGateway:
         ]
 
     async def notice(self, payment: Payment) -> SignedNotice:
+        return await self.notice_about(payment, "payment_intent.succeeded")
+
+    async def notice_about(self, payment: Payment, kind: str) -> SignedNotice:
         """Return Stripe World's own event, signed by Stripe's own package."""
         headers = {"Authorization": f"Bearer {_KEY}"}
-        params = {"type": "payment_intent.succeeded", "limit": "100"}
+        params = {"type": kind, "limit": "100"}
         async with (
             aiohttp.ClientSession(headers=headers) as session,
             session.get(f"{self.url}/v1/events", params=params) as answer,

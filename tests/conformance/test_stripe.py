@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import aiohttp
 import pytest
 
+from okane.operation import OperationKind
 from okane.providers.base import Approved, Declined, Pending, Unknown
 from tests.conformance import operation_cases
 from tests.conformance.__main__ import MAX_CALLS
@@ -17,6 +19,7 @@ from tests.conformance.cases import CASES, Case
 from tests.conformance.fault_proxy import LOST_ANSWER, Fault
 from tests.conformance.gateway import Wish
 from tests.conformance.stripe import StripeGateway, intents_of
+from tests.operations import operation_of
 
 _JSON = {"Content-Type": "application/json"}
 _KEY = {"Authorization": "Bearer sk_test_conformance4242"}
@@ -46,6 +49,24 @@ async def test_the_stripe_adapter(case: Case, bench: Bench) -> None:
 async def test_the_operations_of_stripe(case: Case, stripe_url: str) -> None:
     async with bench_of(StripeGateway(stripe_url)) as bench:
         await case(bench)
+
+
+async def test_stripes_own_event_about_a_refund_names_the_operation(stripe_url: str) -> None:
+    gateway = StripeGateway(stripe_url)
+    async with bench_of(gateway) as bench:
+        payment = await bench.captured()
+        refund = operation_of(payment, OperationKind.REFUND, 100)
+        made = await bench.operate(refund, payment)
+        assert isinstance(made, Approved)
+        known = replace(refund, provider_ref=made.provider_ref)
+        assert await bench.look_up_operation(known, payment) == made
+    signed = await gateway.notice_about(payment, "refund.created")
+    [notice] = signed.parser([signed.secret])(signed.headers, signed.body, now=datetime.now(UTC))
+    assert (notice.payment_id, notice.operation_id, notice.provider_ref) == (
+        payment.id,
+        refund.id,
+        payment.provider_ref,
+    )
 
 
 async def test_the_charge_of_a_retry_is_not_taken_for_the_declined_one_before_it(bench: Bench) -> None:
