@@ -190,7 +190,7 @@ CREATE TABLE payment_method_tokens (
     PRIMARY KEY (payment_method, provider)
 );
 
--- Disputes as providers report them.
+-- Disputes as providers report them, each as it was fetched last.
 CREATE TABLE disputes (
     id           uuid        PRIMARY KEY,                -- v7
     payment_id   uuid        NOT NULL,
@@ -200,7 +200,8 @@ CREATE TABLE disputes (
     amount_minor bigint      NOT NULL,
     currency     text        NOT NULL,
     reason       text,
-    status       text        NOT NULL,
+    status       text        NOT NULL CHECK (status IN
+        ('needs_response', 'under_review', 'won', 'lost', 'closed')),
     due_by       timestamptz,                            -- evidence is taken until then
     created_at   timestamptz NOT NULL DEFAULT now(),
     updated_at   timestamptz NOT NULL DEFAULT now(),
@@ -208,6 +209,34 @@ CREATE TABLE disputes (
 );
 CREATE INDEX disputes_payment ON disputes (payment_id);
 CREATE INDEX disputes_account ON disputes (account_id, id);
+CREATE INDEX disputes_to_answer ON disputes (provider) WHERE status = 'needs_response';
+
+-- A dispute as it was at one event of its payment (payment_events): later changes of the dispute change no event.
+CREATE TABLE dispute_events (
+    payment_id   uuid        NOT NULL,
+    version      integer     NOT NULL,
+    dispute_id   uuid        NOT NULL,
+    provider     text        NOT NULL,
+    provider_ref text        NOT NULL,
+    amount_minor bigint      NOT NULL,
+    currency     text        NOT NULL,
+    reason       text,
+    status       text        NOT NULL,
+    due_by       timestamptz,
+    PRIMARY KEY (payment_id, version)
+);
+
+-- Disputes that a notice was about, until they are fetched from the provider.
+CREATE TABLE dispute_notices (
+    provider     text        NOT NULL,
+    provider_ref text        NOT NULL,
+    fence        uuid,                                   -- of the last claim; NULL: a notice has come since
+    tries        integer     NOT NULL DEFAULT 0,
+    due_at       timestamptz NOT NULL DEFAULT now(),
+    noticed_at   timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (provider, provider_ref)
+);
+CREATE INDEX dispute_notices_due ON dispute_notices (due_at);
 
 -- The last comparison of a day with the provider's own list (`okane reconcile`).
 CREATE TABLE reconciliations (

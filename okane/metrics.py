@@ -280,6 +280,12 @@ class SystemMetrics:
             "Dead letters, from Postgres: payments given up, until replayed, decided or purged (okane dead ls).",
             registry=registry,
         )
+        self.disputes_to_answer = Gauge(
+            "okane_disputes_to_answer",
+            "Disputes that wait for evidence, from Postgres, by provider (GET /v1/disputes?status=needs_response).",
+            ["provider"],
+            registry=registry,
+        )
         self.webhook_outbox_changes = Gauge(
             "okane_webhook_outbox_changes", "Changes that have no place in the log of events yet.", registry=registry
         )
@@ -336,6 +342,7 @@ class SystemMetrics:
         self.provider_mode.clear()
         self.circuit_open.clear()
         self.reconcile_differences.clear()
+        self.disputes_to_answer.clear()
         for status in Status:
             if status is not Status.SUCCESS:
                 self.waiting.labels(status.value).set(math.nan)
@@ -354,6 +361,12 @@ class SystemMetrics:
         self.reconcile_differences.clear()
         for provider, kind, count in found:
             self.reconcile_differences.labels(provider, kind).set(count)
+
+    def set_disputes(self, to_answer: Mapping[str, int]) -> None:
+        """Show how many disputes wait for evidence, by provider."""
+        self.disputes_to_answer.clear()
+        for provider, count in to_answer.items():
+            self.disputes_to_answer.labels(provider).set(count)
 
     def set_waiting(self, *, oldest_due: timedelta, dead: int, waiting: Mapping[Status, int]) -> None:
         """Show the figures of this scrape."""

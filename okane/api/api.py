@@ -15,6 +15,7 @@ import structlog
 
 from okane.api.access import Access, AnonymousAccess
 from okane.api.dead_letters import DeadLetterHandlers
+from okane.api.disputes import DisputeHandlers
 from okane.api.health import HealthHandlers
 from okane.api.http.connection_limits import ConnectionLimits, ConnectionMetrics
 from okane.api.http.fast_path import FastPath
@@ -37,6 +38,7 @@ from okane.origin_guard import OriginGuard
 from okane.providers.base import NoticeParser
 from okane.providers.routing import Router
 from okane.store import DeadLetterStore, PaymentLists, PaymentStore, PaymentWatch, ProviderEventStore
+from okane.store.disputes import DisputeLists
 from okane.store.payment_methods import PaymentMethodStore
 from okane.tracing import OFF, Tracing
 from streams import DeadLetters, Publisher
@@ -69,6 +71,7 @@ class Api:
         provider_events: ProviderEventStore | None = None,
         webhooks: WebhookServices,
         methods: PaymentMethodStore,
+        disputes: DisputeLists,
         notice_parsers: Mapping[str, NoticeParser] = NO_PARSERS,
         providers: Collection[str] = ONLY_HTTP,
         router: Router | None = None,
@@ -104,6 +107,7 @@ class Api:
             ),
             webhooks=webhooks,
             methods=PaymentMethodHandlers(methods=methods, providers=providers),
+            disputes=DisputeHandlers(disputes),
         )
         self.event_waiting = handlers.webhook_events.waiting
         metrics.show_notice_zeros(providers)  # of those without webhooks, too: their panel says that there are none

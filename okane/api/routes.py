@@ -11,10 +11,11 @@ from aiohttp.typedefs import Handler
 from okane.api import currency_list, middleware, request_tracing
 from okane.api.access import Access
 from okane.api.batch import BatchHandler
-from okane.api.contract import method_operations, operations, webhook_operations
+from okane.api.contract import dispute_operations, method_operations, operations, webhook_operations
 from okane.api.contract.description_handlers import DescriptionHandlers
 from okane.api.contract.operations import Endpoint
 from okane.api.dead_letters import DeadLetterHandlers
+from okane.api.disputes import DisputeHandlers
 from okane.api.endpoint_deliveries import EndpointDeliveries
 from okane.api.events import EventHandlers
 from okane.api.health import HealthHandlers
@@ -48,6 +49,7 @@ class Handlers:
         notices: NoticeHandlers,
         *,
         methods: PaymentMethodHandlers,
+        disputes: DisputeHandlers,
         webhooks: WebhookServices,
     ) -> None:
         self.payments = payments
@@ -56,6 +58,7 @@ class Handlers:
         self.health = health
         self.notices = notices
         self.methods = methods
+        self.disputes = disputes
         endpoint_tests = EndpointTests(webhooks.endpoints, webhooks.guard)
         self.endpoints = EndpointHandlers(webhooks, endpoint_tests)
         self.actions = EndpointActions(webhooks, endpoint_tests)
@@ -105,6 +108,8 @@ ROUTES: Sequence[Route] = (
     Route("GET", _METHODS, _READ, method_operations.LIST_METHODS, lambda to: to.methods.list),
     Route("GET", _METHOD, _READ, method_operations.GET_METHOD, lambda to: to.methods.show),
     Route("DELETE", _METHOD, _WRITE, method_operations.DELETE_METHOD, lambda to: to.methods.delete),
+    Route("GET", "/v1/disputes", _READ, dispute_operations.LIST_DISPUTES, lambda to: to.disputes.list),
+    Route("GET", "/v1/disputes/{dispute_id}", _READ, dispute_operations.GET_DISPUTE, lambda to: to.disputes.show),
     Route("GET", "/v1/currencies", None, operations.LIST_CURRENCIES, lambda _to: currency_list.show),
     Route("GET", "/v1/dead-letters", _READ, operations.LIST_DEAD_LETTERS, lambda to: to.dead_letters.list),
     Route(

@@ -27,6 +27,7 @@ from okane.providers.routing import Router
 from okane.providers.secrets import CurrentSecrets
 from okane.redis.buckets import TokenBuckets
 from okane.store import ApiKeyStore, DeadLetterStore, PaymentLists, PaymentWatch, ProviderEventStore
+from okane.store.disputes import DisputeLists
 from okane.store.payment_methods import PaymentMethodStore
 from okane.webhooks.keys import load_masters
 from streams import DeadLetters
@@ -63,8 +64,9 @@ async def run_api(settings: Settings) -> None:
             guard=Guard(allow=settings.webhook_allow or (), deny_ports=settings.webhook_deny_ports or ()),
         )
         closing.push_async_callback(webhooks.aclose)
-        methods = PaymentMethodStore(url)
+        methods, disputes = PaymentMethodStore(url), DisputeLists(url)
         closing.push_async_callback(methods.aclose)
+        closing.push_async_callback(disputes.aclose)
         metrics_url = await closing.enter_async_context(serving_metrics(settings, resources, role="api", name="api"))
         router = Router(config.routes, defaults=config.default, capabilities=config.capabilities)
         api = Api(
@@ -85,6 +87,7 @@ async def run_api(settings: Settings) -> None:
             notice_parsers=parsers,
             webhooks=webhooks,
             methods=methods,
+            disputes=disputes,
         )
         if config.path is not None:
             reload = ConfigReload.of_api(config, settings, secrets, set_routes=router.set_rules)

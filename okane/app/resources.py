@@ -123,6 +123,7 @@ class Resources:
             oldest_due, dead = await self.overview.oldest_due(), await self.overview.count_dead()
             waiting, rows = await self.overview.count_waiting(), await self.overview.providers()
             differences, webhooks = await self.overview.differences(), await self.overview.webhooks()
+            disputes = await self.overview.count_disputes()
         except StoreUnavailable:
             self._postgres_away()
         else:
@@ -130,6 +131,8 @@ class Resources:
             providers = {name: ProviderState(name) for name in self._providers} | {one.name: one for one in rows}
             self.system.set_providers((one.name, one.mode, one.open_s > 0) for one in providers.values())
             self.system.set_differences(differences)
+            # With a zero where there is none, for those that are known.
+            self.system.set_disputes(dict.fromkeys(providers, 0) | dict(disputes))
             self._show_webhooks(webhooks)
             self.system.up.labels("postgres").set(1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 import structlog
@@ -15,14 +15,17 @@ from okane.app.provider_gates import build_gates
 from okane.app.resources import Resources, needed
 from okane.app.start_checks import check_servers
 from okane.config import Settings
+from okane.providers.base import DisputeSource, Provider
 from okane.providers.config import load_providers
 from okane.providers.config_reload import ConfigReload
 from okane.providers.registry import build_providers, charge_secrets
 from okane.providers.secrets import CurrentSecrets
 from okane.store import ProviderEventStore, WebhookEventStore
+from okane.store.disputes import DisputeStore
 from okane.store.operations import OperationStore
 from okane.store.payment_methods import PaymentMethodTokens
 from okane.store.webhook_endpoints import WebhookEndpointStore
+from okane.worker.dispute_follow_up import DisputeFollowUp
 from okane.worker.endpoint_cleanup import EndpointCleanup
 from okane.worker.notice_follow_up import NoticeFollowUp
 from okane.worker.operation_metrics import OperationMetrics
@@ -63,6 +66,7 @@ async def run_worker(settings: Settings, *, name: str) -> None:
         duties.append(_endpoint_cleanup(settings, resources, closing))
         if config.path is not None:
             duties.append(_notice_follow_up(settings, resources, closing))
+            duties += _dispute_follow_up(settings, providers, closing, name=name)
             duties.append(ConfigReload.of_charges(config, settings, secrets, set_rates=limits.set))
         methods = PaymentMethodTokens(needed(settings.database_url, "DATABASE_URL"))
         closing.push_async_callback(methods.aclose)
@@ -124,6 +128,18 @@ def _endpoint_cleanup(settings: Settings, resources: Resources, closing: context
     endpoints = WebhookEndpointStore(needed(settings.database_url, "DATABASE_URL"))
     closing.push_async_callback(endpoints.aclose)
     return EndpointCleanup(sweep_store=resources.sweep_store, endpoints=endpoints)
+
+
+def _dispute_follow_up(
+    settings: Settings, providers: Mapping[str, Provider], closing: contextlib.AsyncExitStack, *, name: str
+) -> Sequence[Duty]:
+    """Return the duty of a worker one of whose providers has disputes."""
+    sources = {one: provider for one, provider in providers.items() if isinstance(provider, DisputeSource)}
+    if not sources:
+        return ()
+    disputes = DisputeStore(needed(settings.database_url, "DATABASE_URL"), actor=name)
+    closing.push_async_callback(disputes.aclose)
+    return [DisputeFollowUp(disputes=disputes, sources=sources, interval=settings.sweep_interval)]
 
 
 def _notice_follow_up(settings: Settings, resources: Resources, closing: contextlib.AsyncExitStack) -> NoticeFollowUp:

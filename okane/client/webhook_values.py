@@ -84,10 +84,34 @@ class OperationSnapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DisputeSnapshot:
+    """A dispute as it was at the event. A thin event has the `id` only."""
+
+    id: UUID
+    status: str | None = None
+    provider: str | None = None
+    provider_ref: str | None = None
+    amount: int | None = None
+    currency: str | None = None
+    reason: str | None = None
+    due_by: datetime | None = None
+
+    @classmethod
+    def of(cls, document: Document) -> DisputeSnapshot:
+        texts = ("status", "provider", "provider_ref", "currency", "reason")
+        return cls(
+            id=UUID(document["id"]),
+            amount=document.get("amount"),
+            due_by=moment(document.get("due_by")),
+            **{name: document.get(name) for name in texts},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookEvent:
     """One event, as an endpoint receives it. `document` is the whole body; `payment` is None for other events.
 
-    `refund` is that of `refund.*`, `capture` that of `payment.capture_failed`.
+    `refund` is that of `refund.*`, `capture` that of `payment.capture_failed`, `dispute` that of `dispute.*`.
 
     The same `id` may arrive again: take each once. Of one payment, the highest `payment.version` is the newest.
     """
@@ -101,6 +125,7 @@ class WebhookEvent:
     document: Document = field(repr=False)
     refund: OperationSnapshot | None = None
     capture: OperationSnapshot | None = None
+    dispute: DisputeSnapshot | None = None
 
     @classmethod
     def of(cls, document: Document) -> WebhookEvent:
@@ -113,6 +138,7 @@ class WebhookEvent:
             account=document["account"],
             payment=None if payment is None else PaymentSnapshot.of(payment),
             document=document,
+            dispute=DisputeSnapshot.of(document["data"]["dispute"]) if "dispute" in document["data"] else None,
             **{
                 name: OperationSnapshot.of(document["data"][name])
                 for name in ("refund", "capture")

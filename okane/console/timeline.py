@@ -28,7 +28,9 @@ _TONES: dict[str, Tone] = {
     "needs_review": "warn",
     "late_result": "warn",
     "unanswered": "warn",
+    "dispute_opened": "warn",
 }
+_BESIDE = frozenset({"late_result", "dispute_opened", "dispute_closed"})  # of no attempt that is under way
 _DELIVERY_TONES: dict[DeliveryState, Tone] = {"delivered": "good", "given_up": "bad", "waiting": "warn"}
 
 
@@ -89,7 +91,7 @@ def _placed_events(events: Sequence[Event]) -> Iterator[tuple[datetime, Line]]:
         place = event.at if place is None else max(place, event.at)
         lost = event.event == "claimed" and before is not None and before.event == "claimed"
         yield place, Line(kind=_kind(event), at=event.at, tone=_TONES.get(event.event, ""), event=event, lost=lost)
-        if event.event != "late_result":
+        if event.event not in _BESIDE:
             before = event
 
 

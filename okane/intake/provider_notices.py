@@ -59,6 +59,7 @@ def _to_event(notice: Notice) -> ProviderEvent:
         provider_key=notice.provider_key if notice.provider_key and _is_plain(notice.provider_key) else None,
         is_refusal=notice.is_refusal,
         operation_id=notice.operation_id,
+        dispute_ref=notice.dispute_ref if notice.dispute_ref and _is_plain(notice.dispute_ref) else None,
     )
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 from uuid import UUID
 
+from okane.dispute import DisputeStatus
 from okane.operation import Operation
 from okane.payment import NextAction, Payment
 from streams.values import value
@@ -145,6 +146,29 @@ class Provider(Protocol):
     async def aclose(self) -> None: ...
 
 
+@value
+class ReportedDispute:
+    """A dispute as its provider reports it: `amount_minor` is in minor units of `currency`, and `due_by` the end of the time
+    for evidence. `payment_id` is None for a charge that okane did not make."""
+
+    provider_ref: str
+    payment_id: UUID | None
+    amount_minor: int
+    currency: str
+    status: DisputeStatus
+    reason: str | None = None
+    due_by: datetime | None = None
+
+
+@runtime_checkable
+class DisputeSource(Protocol):
+    """A provider whose disputes can be fetched."""
+
+    async def fetch_dispute(self, ref: str) -> ReportedDispute | NotFound | Unavailable | Unknown:
+        """Return a dispute as it is now. No failure of the provider or the network raises."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Notice:
     """A verified webhook of a provider: a hint that something has changed, never an outcome.
@@ -152,7 +176,8 @@ class Notice:
     `event_id` is the provider's name for the event, or the SHA-256 of the body in hexadecimal digits. `provider_key` is the
     idempotency key of the charge, if the event names it: without it, `provider_ref` is taken for that of the first key.
     `is_refusal`: the event says that no money moved. For a payment that is closed without a charge that is no news.
-    `operation_id` is the capture, void or refund that the event is about, if it names one.
+    `operation_id` is the capture, void or refund that the event is about, if it names one, and `dispute_ref` the provider's
+    name for the dispute.
     """
 
     event_id: str
@@ -162,6 +187,7 @@ class Notice:
     provider_key: str | None = None
     is_refusal: bool = False
     operation_id: UUID | None = None
+    dispute_ref: str | None = None
 
 
 class InvalidNotice(Exception):

@@ -36,6 +36,11 @@ class Overview:
         """Return the number of dead letters."""
         return int((await self._session.fetch_repeatable(SQL["count_dead"]))[0][0])
 
+    async def count_disputes(self) -> Mapping[str, int]:
+        """Return the disputes that wait for evidence, by provider. Cheap: a partial index."""
+        found = await self._session.fetch_repeatable(SQL["count_disputes"])
+        return {str(provider): int(count) for provider, count in found}
+
     async def count_waiting(self) -> Mapping[Status, int]:
         """Return the payments that wait off the happy path, by status. Cheap: partial indexes."""
         return {Status(status): count for status, count in await self._session.fetch_repeatable(SQL["count_waiting"])}

@@ -6,7 +6,7 @@ fetches from the provider.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -31,7 +31,8 @@ TakeResult = Literal["taken", "repeated", "unmatched"]
 @value
 class ProviderEvent:
     """A notice to store. `provider_key`: the idempotency key of the charge it is about, if it names it. `is_refusal`: it says
-    that no money moved. `operation_id`: the capture, void or refund that it is about, in place of the payment."""
+    that no money moved. `operation_id`, `dispute_ref`: it is about this capture, void or refund, or this dispute, and not
+    about the payment."""
 
     event_id: str
     kind: str
@@ -40,6 +41,7 @@ class ProviderEvent:
     provider_key: str | None = None
     is_refusal: bool = False
     operation_id: UUID | None = None
+    dispute_ref: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +71,25 @@ class ProviderEventStore:
 
         Repeatable after StoreUnavailable: what is stored already is `repeated`, and the sweep finds what it made due.
         """
-        of_payments = [one for one in events if one.operation_id is None]
-        of_operations = [one for one in events if one.operation_id is not None]
-        taken = iter(await self._take(provider, of_payments) if of_payments else ())
-        of_operation = iter(await self._take_of_operations(provider, of_operations) if of_operations else ())
-        return [next(taken if one.operation_id is None else of_operation) for one in events]
+        subjects = [_subject(one) for one in events]
+        taken: dict[str, Iterator[TakenEvent]] = {}
+        for subject, take in (
+            ("payment", self._take),
+            ("operation", self._take_of_operations),
+            ("dispute", self._take_of_disputes),
+        ):
+            theirs = [one for one, its in zip(events, subjects, strict=True) if its == subject]
+            taken[subject] = iter(await take(provider, theirs) if theirs else ())
+        return [next(taken[subject]) for subject in subjects]
+
+    async def _take_of_disputes(self, provider: str, events: Sequence[ProviderEvent]) -> Sequence[TakenEvent]:
+        parameters = {
+            "provider": provider,
+            "event_ids": [one.event_id for one in events],
+            "kinds": [one.kind for one in events],
+            "dispute_refs": [one.dispute_ref for one in events],
+        }
+        return [TakenEvent(row[0]) for row in await self._session.fetch_repeatable(SQL["take_of_disputes"], parameters)]
 
     async def _take(self, provider: str, events: Sequence[ProviderEvent]) -> Sequence[TakenEvent]:
         keys = {"provider_keys": [one.provider_key for one in events]}
@@ -118,3 +134,9 @@ class ProviderEventStore:
         """Delete up to `limit` notices that are older than this; return their number."""
         parameters = {"older_than_ms": milliseconds(older_than), "limit": limit}
         return len(await self._session.fetch(SQL["delete_old"], parameters))
+
+
+def _subject(event: ProviderEvent) -> str:
+    if event.dispute_ref is not None:
+        return "dispute"
+    return "payment" if event.operation_id is None else "operation"

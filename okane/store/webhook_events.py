@@ -74,6 +74,20 @@ class ReportedOperation:
 
 
 @value
+class DisputeSnapshot:
+    """The dispute that an event of a payment reports, as it was then."""
+
+    id: UUID
+    provider: str
+    provider_ref: str
+    status: str
+    amount_minor: int
+    currency: str
+    reason: str | None
+    due_by: datetime | None
+
+
+@value
 class EventRow:
     """An event with the members of its body, as they were right after the change: the same at every read.
 
@@ -92,6 +106,7 @@ class EventRow:
     created_at: datetime
     metadata: Mapping[str, str] | None
     operation: ReportedOperation | None = None
+    dispute: DisputeSnapshot | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +325,7 @@ def _row(row: Row) -> EventRow:
         created_at,
         _metadata(metadata),
         None if row[15] is None else _operation(json.loads(row[15])),
+        None if row[16] is None else _dispute(json.loads(row[16])),
     )
 
 
@@ -323,6 +339,20 @@ def _operation(document: Mapping[str, Any]) -> ReportedOperation:
         document["idempotency_key"],
         document["reason"],
         document["metadata"],
+    )
+
+
+def _dispute(document: Mapping[str, Any]) -> DisputeSnapshot:
+    due_us = document["due_us"]
+    return DisputeSnapshot(
+        UUID(document["id"]),
+        document["provider"],
+        document["provider_ref"],
+        document["status"],
+        document["amount"],
+        document["currency"],
+        document["reason"],
+        None if due_us is None else _EPOCH + timedelta(microseconds=due_us),
     )
 
 

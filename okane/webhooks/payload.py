@@ -1,5 +1,5 @@
-"""The bodies of deliveries: a snapshot of one change of a payment, or its ids alone; with its refund or capture, if the
-change is an outcome of one.
+"""The bodies of deliveries: a snapshot of one change of a payment, or its ids alone; with its refund, capture or dispute, if
+the change is one of it.
 
 Guarantee: one event has the same bytes at every attempt, under one `api_version`: only values that cannot change after the
 change was logged go into a body. A body has at most 64 kB.
@@ -14,7 +14,7 @@ from json.encoder import encode_basestring as _quoted
 from typing import Literal, Protocol
 from uuid import UUID
 
-from okane.store.webhook_events import EventRow, LoggedEvent, ReportedOperation
+from okane.store.webhook_events import DisputeSnapshot, EventRow, LoggedEvent, ReportedOperation
 from okane.timestamp_text import to_text
 
 MAX_BODY_BYTES = 64 * 1024  # common receivers refuse more than 100 kB, as Express does by default
@@ -62,6 +62,8 @@ def body(row: EventRow, endpoint: BodyFormat) -> bytes:
     if endpoint.payload == "thin":
         shown = _shown(row)
         thin = "" if shown is None else f',"{shown.kind}":{{"id":"{shown.id}"}}'
+        if row.dispute is not None:
+            thin = f',"dispute":{{"id":"{row.dispute.id}"}}'
         return f'{head},"data":{{"payment":{{"id":"{event.payment_id}","version":{event.version}}}{thin}}}}}'.encode()
     if row.metadata is None:
         raise ValueError("the metadata of the event was left out")
@@ -90,6 +92,8 @@ def _with_payment(head: str, row: EventRow, metadata: str) -> bytes:
     shown = _shown(row)
     if shown is not None:
         return f'{head},"data":{{"payment":{{{document}}},"{shown.kind}":{_operation(shown, row)}}}}}'.encode()
+    if row.dispute is not None:
+        return f'{head},"data":{{"payment":{{{document}}},"dispute":{_dispute(row.dispute)}}}}}'.encode()
     if row.operation is not None and row.operation.event == "captured":
         document += f',"amount_captured":{row.operation.amount_minor}'
     if row.decline_code is not None:
@@ -127,4 +131,16 @@ def _operation(operation: ReportedOperation, row: EventRow) -> str:
     ):
         if text is not None:
             document += f',"{name}":{_quoted(text)}'
+    return f"{{{document}}}"
+
+
+def _dispute(dispute: DisputeSnapshot) -> str:
+    document = (
+        f'"id":"{dispute.id}","provider":{_quoted(dispute.provider)},"provider_ref":{_quoted(dispute.provider_ref)},'
+        f'"status":"{dispute.status}","amount":{dispute.amount_minor},"currency":"{dispute.currency}"'
+    )
+    if dispute.reason is not None:
+        document += f',"reason":{_quoted(dispute.reason)}'
+    if dispute.due_by is not None:
+        document += f',"due_by":"{to_text(dispute.due_by)}"'
     return f"{{{document}}}"

@@ -32,6 +32,8 @@ class EventType(enum.StrEnum):
     CAPTURE_FAILED = "payment.capture_failed"
     REFUND_SUCCEEDED = "refund.succeeded"
     REFUND_FAILED = "refund.failed"
+    DISPUTE_OPENED = "dispute.opened"
+    DISPUTE_CLOSED = "dispute.closed"
     ENDPOINT_FAILING = "webhook_endpoint.failing"
     ENDPOINT_DISABLED = "webhook_endpoint.disabled"
     ENDPOINT_TEST = "webhook_endpoint.test"
@@ -48,7 +50,7 @@ _OF_ENDPOINTS = frozenset({EventType.ENDPOINT_FAILING, EventType.ENDPOINT_DISABL
 DEFAULT_TYPES: Final = (EventType.SUCCEEDED, EventType.FAILED, EventType.CANCELED, EventType.REVIEW_REQUIRED)
 
 # The patterns that stand for several types, also for those of later versions.
-WILDCARDS: Final = ("*", "payment.*", "refund.*", "webhook_endpoint.*")
+WILDCARDS: Final = ("*", "payment.*", "refund.*", "dispute.*", "webhook_endpoint.*")
 
 # `webhook_endpoint.test` is sent on request alone, so no pattern subscribes to it.
 _SUBSCRIBABLE = tuple(one for one in EventType if one is not EventType.ENDPOINT_TEST)
@@ -80,6 +82,8 @@ _BY_EVENT: Mapping[str, EventType | None] = {
     "capture_failed": EventType.CAPTURE_FAILED,
     "refunded": EventType.REFUND_SUCCEEDED,
     "refund_failed": EventType.REFUND_FAILED,
+    "dispute_opened": EventType.DISPUTE_OPENED,
+    "dispute_closed": EventType.DISPUTE_CLOSED,
 }
 
 

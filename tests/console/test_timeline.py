@@ -33,6 +33,7 @@ NAMES = (
     "resolved",
     "needs_review",
     "unanswered",
+    "dispute_opened",
     "an event of a later version",
 )
 
@@ -141,3 +142,10 @@ def test_lines_are_in_the_order_of_time() -> None:
     assert [line.kind for line in lines] == ["accepted", "claimed", "notice", "result", "delivery"]
     spans = [line.since for line in itertools.islice(lines, 1, None)]
     assert spans == [timedelta(milliseconds=span) for span in (20, 10, 10, 5)]
+
+
+def test_a_dispute_is_a_line_and_hides_no_lost_attempt() -> None:
+    history = [event(0, "accepted", 0), event(1, "claimed", 1), event(2, "dispute_opened", 2), event(3, "claimed", 3)]
+    lines = build_timeline(history)
+    assert [line.tone for line in lines] == ["", "", "warn", ""]
+    assert lines[3].lost

@@ -79,6 +79,7 @@ def template_of(path: str) -> str:
         return path
     path = re.sub(r"^/v1/providers/[^/]+/", "/v1/providers/{provider}/", path)
     path = re.sub(r"^/v1/webhook-endpoints/[^/]+", "/v1/webhook-endpoints/{endpoint_id}", path)
+    path = re.sub(r"^/v1/disputes/[^/]+", "/v1/disputes/{dispute_id}", path)
     path = re.sub(r"^/v1/payment-methods/[^/]+", "/v1/payment-methods/{payment_method_id}", path)
     path = re.sub(r"^/v1/events/[^/]+", "/v1/events/{event_id}", path)
     return re.sub(r"^(/v1|)/payments/[^/]+", r"\1/payments/{payment_id}", path)

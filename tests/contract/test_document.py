@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from yarl import URL
 
 from okane.api.contract import problem_codes, schemas, webhook_schemas
+from okane.api.contract.dispute_operations import DISPUTE_ID
 from okane.api.contract.method_operations import METHOD_ID
 from okane.api.problems import JSON
 from okane.api.routes import ROUTES
@@ -85,10 +86,11 @@ async def test_the_commands_of_the_page_can_be_run(api: Api) -> None:
         command = line.replace("curl ", "curl -s -o /dev/null -w '%{http_code}' ", 1)
         process = await asyncio.create_subprocess_shell(command, env=env, stdout=asyncio.subprocess.PIPE)
         said, _ = await process.communicate()
-        # The payment, method, endpoint, event and provider of the examples do not exist.
+        # The payment, method, dispute, endpoint, event and provider of the examples do not exist.
         examples = (
             schemas.PAYMENT["id"],
             METHOD_ID,
+            DISPUTE_ID,
             webhook_schemas.ENDPOINT_ID,
             webhook_schemas.EVENT_ID,
             "providers/stripe",

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from okane.payment import Status
-from okane.store.webhook_events import EventRow, LoggedEvent, ReportedOperation
+from okane.store.webhook_events import DisputeSnapshot, EventRow, LoggedEvent, ReportedOperation
 from okane.webhooks import payload
 from okane.webhooks.types import API_VERSION, EventType, type_of_change
 from tests.contract.answers import the_document, validator
@@ -119,6 +119,26 @@ def test_the_outcome_of_an_operation_is_as_described(type_: EventType, more: dic
     # The payment itself was not declined.
     assert {"reason", "decline_code"}.isdisjoint(data["payment"])
     assert (data[name]["last_error"], data[name]["decline_code"]) == ("refused", "expired")
+
+
+@pytest.mark.parametrize("type_", [EventType.DISPUTE_OPENED, EventType.DISPUTE_CLOSED])
+@pytest.mark.parametrize("more", [{}, {"reason": 'it "broke"', "due_by": AT}])
+def test_a_dispute_is_beside_its_payment_as_described(type_: EventType, more: dict[str, Any]) -> None:
+    members: dict[str, Any] = {"reason": None, "due_by": None} | more
+    snapshot = DisputeSnapshot(
+        id=UUID(int=9),
+        provider="stripe",
+        provider_ref="dp_1",
+        status="lost",
+        amount_minor=40,
+        currency="USD",
+        **members,
+    )
+    one = row(type_, dispute=snapshot, reason="stripe dp_1: lost")
+    data = check(type_, payload.body(one, Format()))["data"]
+    assert (data["dispute"]["amount"], data["dispute"]["status"], "reason" in data["payment"]) == (40, "lost", False)
+    assert set(data["dispute"]) >= set(more)
+    assert check(type_, payload.body(one, Format("thin")))["data"]["dispute"] == {"id": str(UUID(int=9))}
 
 
 @pytest.mark.parametrize("type_", OF_ENDPOINTS)

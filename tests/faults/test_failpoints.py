@@ -14,7 +14,7 @@ import pytest
 from okane.app.failpoints import all_failpoints
 from okane.local.redis_server import RedisServer
 from streams import connect
-from tests.flow.stripe_account import send, stripe_account, submitted
+from tests.flow.stripe_account import dispute_of, send, stripe_account, submitted
 from tests.flow.system import System
 from tests.okane.stored_payments import execute
 
@@ -74,7 +74,7 @@ OF_OPERATIONS: dict[str, dict[str, object]] = {
 }
 QUIET = {"success": 100, "unavailable": 0, "reset_before_charge": 0, "decline": 0}
 OF_ENDING_AUTHORIZATIONS = {"void.before_wake"}
-OF_WEBHOOKS = {"notice.after_commit"}  # below
+OF_WEBHOOKS = {"notice.after_commit", "dispute.before_write"}  # below
 OF_DISPATCHERS = {
     "webhooks.before_request",
     "webhooks.after_answer",
@@ -164,6 +164,27 @@ async def test_an_api_that_dies_with_a_notice_stored_loses_nothing(system: Syste
         }  # by the sweep: the poll is a minute away
         assert await send(system.url, account.intent_of(payment_id)) == 200
         assert account.calls == {"POST": 1, "GET": 1}
+
+
+async def test_a_worker_that_dies_with_a_dispute_fetched_loses_nothing(
+    system: System, database_url: str, tmp_path: Path
+) -> None:
+    async with stripe_account(system, tmp_path) as account:
+        await asyncio.gather(system.start_api(), system.start_worker("w1"))
+        payment_id = await submitted(system)
+        assert await send(system.url, account.decide(payment_id)) == 200
+        assert await system.settled([payment_id], within_s=30) == {"success": 1}
+        await system.kill("w1")
+        system.launch_worker("w1", OKANE_FAILPOINT="dispute.before_write:kill")
+        assert await send(system.url, dispute_of(account.intent_of(payment_id)), "evt_2") == 200
+        await system.killed("w1")
+        await execute(database_url, "UPDATE dispute_notices SET due_at = now()", [])  # a minute later
+        await system.start_worker("w1")
+        async with asyncio.timeout(30):
+            while "dispute_opened" not in (found := [one.event async for one in system.client.events(payment_id)]):
+                await asyncio.sleep(0.02)
+        assert found.count("dispute_opened") == 1
+        assert account.calls["dispute"] == 2
 
 
 async def test_a_payment_that_kills_its_workers_goes_to_a_human(system: System) -> None:

@@ -78,14 +78,33 @@ class StripeAccount:
         self.intents[intent["id"]] = intent
         return web.json_response(intent)
 
+    async def dispute(self, request: web.Request) -> web.Response:
+        self.calls["dispute"] += 1
+        return web.json_response(dispute_of(self.intents[f"pi_{request.match_info['number']}"], expanded=True))
+
     async def retrieve(self, request: web.Request) -> web.Response:
         self.calls["GET"] += 1
         return web.json_response(self.intents[request.match_info["id"]])
 
 
+def dispute_of(intent: Mapping[str, Any], *, expanded: bool = False) -> dict[str, Any]:
+    """Return the dispute of an intent, with the same number; `expanded` with the intent in it."""
+    return {
+        "id": f"dp_{intent['id'].removeprefix('pi_')}",
+        "object": "dispute",
+        "amount": intent["amount"],
+        "currency": intent["currency"],
+        "status": "needs_response",
+        "reason": "fraudulent",
+        "evidence_details": {"due_by": int(time.time()) + 86400},
+        "metadata": {},
+        "payment_intent": dict(intent) if expanded else intent["id"],
+    }
+
+
 def webhook(intent: Mapping[str, Any], event_id: str = "evt_1") -> tuple[bytes, dict[str, str]]:
-    """Return the body and the headers of the webhook that tells of this intent."""
-    kind = f"payment_intent.{intent['status']}"
+    """Return the body and the headers of the webhook that tells of this intent or dispute."""
+    kind = "charge.dispute.created" if intent["object"] == "dispute" else f"payment_intent.{intent['status']}"
     body = json.dumps({"id": event_id, "object": "event", "type": kind, "data": {"object": intent}}).encode()
     at = int(time.time())
     digest = hmac.new(SECRET.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
@@ -125,6 +144,7 @@ async def stripe_account(system: System, folder: Path) -> AsyncIterator[StripeAc
     app = web.Application()
     app.router.add_post("/v1/payment_intents", account.create)
     app.router.add_get("/v1/payment_intents/{id}", account.retrieve)
+    app.router.add_get("/v1/disputes/dp_{number}", account.dispute)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -29,6 +29,7 @@ from okane.metrics import OkaneMetrics
 from okane.providers.base import NoticeParser
 from okane.providers.routing import Router
 from okane.store import DeadLetterStore, PaymentLists, PaymentStore, PaymentWatch, ProviderEventStore
+from okane.store.disputes import DisputeLists
 from okane.store.payment_methods import PaymentMethodStore
 from okane.webhooks.keys import Masters
 from streams import DeadLetters, Producer, Stream, connect
@@ -81,7 +82,7 @@ async def serve_api(
         masters=Masters((MASTER,)),
         guard=Guard(allow=[ip_network("127.0.0.0/8")]),
     )
-    methods = PaymentMethodStore(database_url)
+    methods, disputes = PaymentMethodStore(database_url), DisputeLists(database_url)
     product = api.Api(
         settings,
         access=access or AnonymousAccess(),
@@ -96,6 +97,7 @@ async def serve_api(
         provider_events=events,
         webhooks=webhooks,
         methods=methods,
+        disputes=disputes,
         notice_parsers=notice_parsers,
         providers=providers,
         router=router or Router.of_able(default_providers or sorted(providers)),
@@ -116,5 +118,5 @@ async def serve_api(
             product.leaving,
             url,
         )
-    for opened in (producer, store, events, lists, watch, dead_letters, webhooks, methods, redis):
+    for opened in (producer, store, events, lists, watch, dead_letters, webhooks, methods, disputes, redis):
         await opened.aclose()

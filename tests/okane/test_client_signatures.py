@@ -122,6 +122,16 @@ def test_an_event_of_a_refund_has_the_refund_beside_its_payment() -> None:
     assert (str(event.capture.id), event.capture.amount, event.refund) == (REFUND["id"], None, None)
 
 
+def test_an_event_of_a_dispute_has_the_dispute_beside_its_payment() -> None:
+    dispute = {"id": str(PAYMENT), "status": "lost", "amount": 40, "due_by": "2026-03-18T23:59:59.000000Z"}
+    body = body_of(type="dispute.closed", data={"payment": SNAPSHOT, "dispute": dispute})
+    event = verify(signed(body, SECRET), body, SECRET)
+    assert event.dispute is not None
+    assert (event.dispute.id, event.dispute.status, event.dispute.amount) == (PAYMENT, "lost", 40)
+    assert event.dispute.due_by is not None
+    assert (event.dispute.reason, event.refund) == (None, None)
+
+
 def test_an_event_of_an_endpoint_has_no_payment() -> None:
     body = body_of(type="webhook_endpoint.test", data={"endpoint": {"id": str(PAYMENT)}})
     event = verify(signed(body, SECRET), body, SECRET)

@@ -413,7 +413,7 @@ def test_the_document_lists_what_endpoints_receive() -> None:
             "webhook-signature",
         }
         example = schema_example(operation)
-        assert name.startswith(("payment.", "webhook_endpoint."))
+        assert name.startswith(("payment.", "refund.", "dispute.", "webhook_endpoint."))
         assert validator(json.dumps(content(operation))).is_valid(example) == (example["type"] == name)
 
 

@@ -26,6 +26,7 @@ from okane.api import error_problems, middleware
 from okane.api.access import Access, AnonymousAccess, Caller
 from okane.api.answer import Answer
 from okane.api.dead_letters import DeadLetterHandlers
+from okane.api.disputes import DisputeHandlers
 from okane.api.health import HealthHandlers
 from okane.api.http.connection import ServerConnection
 from okane.api.http.connection_limits import ConnectionLimits, ConnectionMetrics
@@ -50,6 +51,7 @@ from okane.intake.dead_letter_replay import DeadLetterReplay
 from okane.lanes import payments_stream
 from okane.metrics import OkaneMetrics
 from okane.store import DeadLetterStore, PaymentLists, PaymentStore, PaymentWatch
+from okane.store.disputes import DisputeLists
 from okane.store.payment_methods import PaymentMethodStore
 from streams.testing import MemoryQueue
 from tests.faults.request_generator import LAST, Generator
@@ -146,6 +148,7 @@ async def serving(
         HealthHandlers(store=store),
         NoticeHandlers(parsers={}, intake=None, metrics=metrics),
         methods=PaymentMethodHandlers(methods=cast("PaymentMethodStore", shelf), providers=()),
+        disputes=DisputeHandlers(cast("DisputeLists", shelf)),
         webhooks=WebhookServices.of("postgresql://nowhere", masters=None, guard=Guard()),
     )
     runner = GuardedRunner(

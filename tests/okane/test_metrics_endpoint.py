@@ -85,6 +85,7 @@ async def test_a_process_tells_nothing_that_others_tell_too(told: Told, client: 
         "okane_oldest_due_seconds",
         "okane_payments_waiting",
         "okane_payments_dead",
+        "okane_disputes_to_answer",
         "okane_dependency_up",
         "okane_provider_mode",
         "okane_reconcile_differences",

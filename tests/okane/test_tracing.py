@@ -31,6 +31,7 @@ from structlog.testing import capture_logs
 from okane import logs, tracing
 from okane.api.access import AnonymousAccess
 from okane.api.dead_letters import DeadLetterHandlers
+from okane.api.disputes import DisputeHandlers
 from okane.api.health import HealthHandlers
 from okane.api.http.fast_path import FastPath
 from okane.api.http.server import serving as served
@@ -51,6 +52,7 @@ from okane.metrics import OkaneMetrics
 from okane.payment import Payment
 from okane.providers.base import Approved, ChargeResult, LookUpResult, NotFound, Unknown
 from okane.store import AcceptedRow, Claim, DeadLetterStore, NewPayment, PaymentLists, PaymentStore, PaymentWatch
+from okane.store.disputes import DisputeLists
 from okane.store.payment_methods import PaymentMethodStore
 from okane.tracing import export
 from okane.tracing.opentelemetry_tracing import recording
@@ -371,6 +373,7 @@ async def serving(traced: Traced, shelf: Shelf, *, fast: bool, memory: MemoryQue
         HealthHandlers(store=store),
         NoticeHandlers(parsers={}, intake=None, metrics=metrics),
         methods=PaymentMethodHandlers(methods=cast("PaymentMethodStore", shelf), providers=()),
+        disputes=DisputeHandlers(cast("DisputeLists", shelf)),
         webhooks=WebhookServices.of("postgresql://nowhere", masters=None, guard=Guard()),
     )
     fast_path = FastPath(handlers.creation, metrics, AnonymousAccess(), tracer=tracer) if fast else None

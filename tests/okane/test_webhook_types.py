@@ -44,6 +44,8 @@ from okane.webhooks.types import (
         ("refunded", Status.SUCCESS, EventType.REFUND_SUCCEEDED),
         ("refund_failed", Status.SUCCESS, EventType.REFUND_FAILED),
         ("refund_canceled", Status.SUCCESS, None),
+        ("dispute_opened", Status.SUCCESS, EventType.DISPUTE_OPENED),
+        ("dispute_closed", Status.NEEDS_REVIEW, EventType.DISPUTE_CLOSED),
     ],
 )
 def test_a_change_has_one_type(event: str, status: Status, type_: EventType | None) -> None:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from okane.api.contract.dispute_operations import DISPUTE_ID
 from okane.api.contract.method_operations import METHOD_ID
 from okane.api.contract.schemas import PAYMENT
 from okane.api.contract.webhook_schemas import ENDPOINT_ID, EVENT_ID
@@ -14,6 +15,7 @@ from okane.api.contract.webhook_schemas import ENDPOINT_ID, EVENT_ID
 _EXAMPLES = {
     "payment_id": str(PAYMENT["id"]),
     "payment_method_id": METHOD_ID,
+    "dispute_id": DISPUTE_ID,
     "endpoint_id": ENDPOINT_ID,
     "event_id": EVENT_ID,
     "provider": "stripe",

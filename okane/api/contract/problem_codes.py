@@ -56,6 +56,7 @@ CODES: Mapping[str, Code] = {
     "payment_not_found": Code(HTTPStatus.NOT_FOUND, "The account has no such payment."),
     "endpoint_not_found": Code(HTTPStatus.NOT_FOUND, "The account has no such webhook endpoint."),
     "payment_method_not_found": Code(HTTPStatus.NOT_FOUND, "The account has no such payment method."),
+    "dispute_not_found": Code(HTTPStatus.NOT_FOUND, "The account has no such dispute."),
     "event_not_found": Code(HTTPStatus.NOT_FOUND, "The account has no such event, or no more."),
     "provider_not_found": Code(HTTPStatus.NOT_FOUND, "This server takes no webhooks from such a provider."),
     "route_not_found": Code(HTTPStatus.NOT_FOUND, "There is no such route."),

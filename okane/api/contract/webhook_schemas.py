@@ -11,6 +11,7 @@ from pydantic import Field, WithJsonSchema, with_config
 from typing_extensions import TypedDict  # pydantic does not take the older one of typing
 
 from okane.api.contract.schemas import After, Currency, shown
+from okane.dispute import DisputeStatus
 from okane.payment import Status
 from okane.webhooks.types import API_VERSION, EventType
 
@@ -208,6 +209,25 @@ class OperationSnapshot(TypedDict):
     last_error: NotRequired[Annotated[str, Field(description="why it has failed")]]
 
 
+class DisputeSnapshot(TypedDict):
+    """A dispute as it was at an event of its payment."""
+
+    id: UUID
+    provider: str
+    provider_ref: Annotated[str, Field(description="the provider's id of the dispute")]
+    status: DisputeStatus
+    amount: Annotated[int, Field(gt=0, description="in minor units of the currency")]
+    currency: Currency
+    reason: NotRequired[Annotated[str, Field(description="in the provider's words")]]
+    due_by: NotRequired[Annotated[datetime, Field(description="evidence is taken until then")]]
+
+
+class ThinDispute(TypedDict):
+    """The id of a dispute, for endpoints with `\"payload\": \"thin\"`."""
+
+    id: UUID
+
+
 class ThinOperation(TypedDict):
     """The id of a refund or a capture, for endpoints with `\"payload\": \"thin\"`."""
 
@@ -227,6 +247,7 @@ class OfPayment(TypedDict):
     payment: PaymentSnapshot | ThinPayment
     refund: NotRequired[Annotated[OperationSnapshot | ThinOperation, Field(description="of `refund.*`")]]
     capture: NotRequired[Annotated[OperationSnapshot | ThinOperation, Field(description="of `payment.capture_failed`")]]
+    dispute: NotRequired[Annotated[DisputeSnapshot | ThinDispute, Field(description="of `dispute.*`")]]
 
 
 class OfEndpoint(TypedDict):
@@ -352,6 +373,8 @@ MEANINGS: dict[EventType, str] = {
     EventType.CAPTURE_FAILED: "A capture has failed for good; the payment is still authorized.",
     EventType.REFUND_SUCCEEDED: "Money of the payment was given back.",
     EventType.REFUND_FAILED: "A refund has failed for good, or came back days after it had succeeded.",
+    EventType.DISPUTE_OPENED: "A customer disputes the payment at their bank: answer it at the provider.",
+    EventType.DISPUTE_CLOSED: "A dispute of the payment was won or lost, or ended without a decision.",
     EventType.ENDPOINT_FAILING: "An endpoint of the account has failed for an hour, or for a day.",
     EventType.ENDPOINT_DISABLED: "An endpoint of the account was disabled: it has failed for five days, or answered 410.",
     EventType.ENDPOINT_TEST: "A test, by request.",

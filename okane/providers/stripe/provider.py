@@ -25,6 +25,7 @@ from okane.providers.base import (
     OperationLookUp,
     OperationResult,
     Pending,
+    ReportedDispute,
     Traits,
     Unavailable,
     Unknown,
@@ -33,6 +34,7 @@ from okane.providers.base_url import VISIBLE, parse_base_url
 from okane.providers.exchange import HttpClient, HttpProvider
 from okane.providers.stripe.amounts import stripe_amount
 from okane.providers.stripe.answers import Page, is_saved, parse_charge_answer, parse_page, parse_retrieved, proves
+from okane.providers.stripe.disputes import parse_dispute
 from okane.providers.stripe.operations import (
     RefundPage,
     parse_operation_answer,
@@ -211,6 +213,12 @@ class StripeProvider(HttpProvider):
                 return NotFound()
             after = page.next_after
         return Unknown(f"not in the latest {MAX_PAGES} pages of refunds", is_neutral=True)
+
+    async def fetch_dispute(self, ref: str) -> ReportedDispute | NotFound | Unavailable | Unknown:
+        """Return a dispute as it is now. No failure of Stripe or the network raises."""
+        due_s = self._loop.time() + self._traits.timeout.total_seconds()
+        answer = await self._get(self._requests.dispute(ref), due_s=due_s)
+        return parse_dispute(answer, ref, now=datetime.now(UTC)) if isinstance(answer, HttpResponse) else answer
 
     async def _replayed(self, answer: HttpResponse, payment: Payment, due_s: float) -> ChargeResult:
         """Return the result in the answer to a charge that was sent again. If the first never arrived, it is this one's."""

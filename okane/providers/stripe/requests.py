@@ -28,6 +28,7 @@ class StripeRequests:
     def __init__(self, base_url: BaseUrl) -> None:
         self._intents = f"{base_url.path}/v1/payment_intents"
         self._refunds = f"{base_url.path}/v1/refunds"
+        self._disputes = f"{base_url.path}/v1/disputes"
         self._common = f"{base_url.common_headers()}Stripe-Version: {API_VERSION}\r\n"
         self._form = f" HTTP/1.1\r\n{self._common}Content-Type: application/x-www-form-urlencoded\r\n"
         self._post = f"POST {self._intents}{self._form}"
@@ -79,6 +80,10 @@ class StripeRequests:
         """Return the GET of a search for the PaymentIntents of a payment."""
         query = quote(f"metadata['payment_id']:'{payment.id}'", safe="")
         return self._get(f"/search?query={query}&limit={PAGE_SIZE}")
+
+    def dispute(self, ref: str) -> str:
+        """Return the GET of a dispute, with the PaymentIntent that names the payment."""
+        return f"GET {self._disputes}/{_quoted(ref)}?expand[]=payment_intent HTTP/1.1\r\n{self._common}"
 
     def _get(self, rest: str) -> str:
         return f"GET {self._intents}{rest} HTTP/1.1\r\n{self._common}"

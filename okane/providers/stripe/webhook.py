@@ -14,6 +14,7 @@ from uuid import UUID
 
 from okane.providers.answer_text import json_object, printable
 from okane.providers.base import InvalidNotice, Notice
+from okane.providers.stripe.disputes import dispute_ref
 from okane.providers.stripe.intents import Object, as_object
 
 SIGNATURE = "stripe-signature"
@@ -80,6 +81,7 @@ def _notice(event: Object, body: bytes) -> Notice:
         provider_key=key if isinstance(key, str) and key == printable(key) else None,
         is_refusal=kind in _REFUSALS,
         operation_id=_id(metadata, "operation_id") if about.get("object") == "refund" else None,
+        dispute_ref=dispute_ref(about),
     )
 
 

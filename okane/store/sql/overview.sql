@@ -22,6 +22,10 @@ SELECT status, count(*) FROM payments GROUP BY status
 -- name: count_dead
 SELECT count(*) FROM payments WHERE dead_at IS NOT NULL
 
+-- name: count_disputes
+-- Disputes that wait for evidence, read through their partial index.
+SELECT provider, count(*) FROM disputes WHERE status = 'needs_response' GROUP BY provider
+
 -- name: count_waiting
 -- Payments that wait off the happy path, by status: few, and read through the partial indexes. Payments in needs_review are
 -- among the dead letters, not the sweep's; closed ones wait for a late look-up.

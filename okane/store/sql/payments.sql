@@ -434,6 +434,8 @@ CASE c.event
     WHEN 'capture_failed' THEN 'payment.capture_failed'
     WHEN 'refunded' THEN 'refund.succeeded'
     WHEN 'refund_failed' THEN 'refund.failed'
+    WHEN 'dispute_opened' THEN 'dispute.opened'
+    WHEN 'dispute_closed' THEN 'dispute.closed'
     WHEN 'late_result' THEN 'payment.late_result'
     ELSE CASE c.status
         WHEN 'success' THEN 'payment.succeeded'

@@ -130,6 +130,33 @@ LEFT JOIN stored t USING (event_id)
 LEFT JOIN made_due d ON d.id = s.operation_id AND d.status IN {open_operation}
 ORDER BY s.place
 
+-- name: take_of_disputes
+-- The same for notices about disputes: each new one makes the fetch of its dispute due.
+WITH sent AS MATERIALIZED (
+    SELECT w.*, row_number() OVER (PARTITION BY w.event_id ORDER BY w.place) AS nth
+    FROM unnest(%(event_ids)s::text[], %(kinds)s::text[], %(dispute_refs)s::text[])
+         WITH ORDINALITY AS w (event_id, kind, dispute_ref, place)
+), stored AS (
+    INSERT INTO provider_events (provider, event_id, kind, provider_ref, done_at)
+    SELECT %(provider)s::text, s.event_id, s.kind, s.dispute_ref, now()
+    FROM sent s
+    WHERE s.nth = 1
+    ORDER BY s.event_id
+    ON CONFLICT DO NOTHING
+    RETURNING event_id
+), due AS (
+    INSERT INTO dispute_notices AS n (provider, provider_ref)
+    SELECT DISTINCT %(provider)s::text, s.dispute_ref
+    FROM sent s
+    JOIN stored USING (event_id)
+    ORDER BY s.dispute_ref
+    ON CONFLICT (provider, provider_ref) DO UPDATE SET fence = NULL, tries = 0, due_at = now(), noticed_at = now()
+)
+SELECT CASE WHEN s.nth > 1 OR t.event_id IS NULL THEN 'repeated' ELSE 'taken' END
+FROM sent s
+LEFT JOIN stored t USING (event_id)
+ORDER BY s.place
+
 -- name: open_operation
 -- As `open`. Not a statement: others include it.
 ('unknown', 'submitted')

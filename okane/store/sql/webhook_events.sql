@@ -70,7 +70,8 @@ h.reason, h.decline_code, p.amount_minor, p.currency, p.idempotency_key, p.creat
 CASE WHEN %(whole)s::boolean
        OR (pg_column_size(p.metadata) <= 2048 AND pg_column_compression(p.metadata) IS NULL)
      THEN p.metadata::text END,
-CASE WHEN h.operation_id IS NOT NULL THEN ({operation}) END
+CASE WHEN h.operation_id IS NOT NULL THEN ({operation}) END,
+CASE WHEN h.event IN ('dispute_opened', 'dispute_closed') THEN ({dispute}) END
 
 -- name: operation
 -- The operation that an event of a payment reports, with those of its members that never change: most events have
@@ -82,6 +83,14 @@ SELECT json_build_object('id', o.id, 'kind', o.kind, 'event', h.event, 'amount',
                          'metadata', CASE WHEN octet_length(o.metadata::text) <= 2048 THEN o.metadata END)::text
 FROM operations o
 WHERE o.id = h.operation_id
+
+-- name: dispute
+-- The dispute that an event of a payment reports, as it was then. Not a statement: others include it.
+SELECT json_build_object('id', d.dispute_id, 'provider', d.provider, 'provider_ref', d.provider_ref, 'status', d.status,
+                         'amount', d.amount_minor, 'currency', d.currency, 'reason', d.reason,
+                         'due_us', (extract(epoch FROM d.due_by) * 1000000)::bigint)::text
+FROM dispute_events d
+WHERE d.payment_id = e.payment_id AND d.version = e.version
 
 -- name: joined
 -- Not a statement: others include it.

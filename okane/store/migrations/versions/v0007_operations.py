@@ -134,7 +134,8 @@ CREATE TABLE IF NOT EXISTS disputes (
     amount_minor bigint      NOT NULL,
     currency     text        NOT NULL,
     reason       text,
-    status       text        NOT NULL,
+    status       text        NOT NULL CHECK (status IN
+        ('needs_response', 'under_review', 'won', 'lost', 'closed')),
     due_by       timestamptz,
     created_at   timestamptz NOT NULL DEFAULT now(),
     updated_at   timestamptz NOT NULL DEFAULT now(),
@@ -142,6 +143,30 @@ CREATE TABLE IF NOT EXISTS disputes (
 );
 CREATE INDEX IF NOT EXISTS disputes_payment ON disputes (payment_id);
 CREATE INDEX IF NOT EXISTS disputes_account ON disputes (account_id, id);
+CREATE INDEX IF NOT EXISTS disputes_to_answer ON disputes (provider) WHERE status = 'needs_response';
+CREATE TABLE IF NOT EXISTS dispute_events (
+    payment_id   uuid        NOT NULL,
+    version      integer     NOT NULL,
+    dispute_id   uuid        NOT NULL,
+    provider     text        NOT NULL,
+    provider_ref text        NOT NULL,
+    amount_minor bigint      NOT NULL,
+    currency     text        NOT NULL,
+    reason       text,
+    status       text        NOT NULL,
+    due_by       timestamptz,
+    PRIMARY KEY (payment_id, version)
+);
+CREATE TABLE IF NOT EXISTS dispute_notices (
+    provider     text        NOT NULL,
+    provider_ref text        NOT NULL,
+    fence        uuid,
+    tries        integer     NOT NULL DEFAULT 0,
+    due_at       timestamptz NOT NULL DEFAULT now(),
+    noticed_at   timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (provider, provider_ref)
+);
+CREATE INDEX IF NOT EXISTS dispute_notices_due ON dispute_notices (due_at);
 CREATE TABLE IF NOT EXISTS reconciliations (
     provider    text        NOT NULL,
     day         date        NOT NULL,
