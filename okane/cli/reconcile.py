@@ -88,6 +88,7 @@ class Outcome:
             "listed": found.listed,
             "compared": found.compared,
             "under_way": found.under_way,
+            "unanswered": found.unanswered,
             "differences_left": left.total(),
             "counts": {kind: left[kind] for kind in KINDS},
             "truncated": found.counts.total() > len(found.differences),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,8 +14,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from okane.cli import app
-from okane.errors import OkaneError
+from okane.errors import OkaneError, SetupError
 from okane.payment import Status
+from okane.providers.base import Unavailable
+from okane.providers.okane_http.provider import OkaneHttpProvider
 from okane.store import Overview, PaymentStore, ReviewStore
 from okane.store.movements import MovementStore
 from tests.okane.money_days import DAY, NOON, Row, charged, write
@@ -281,6 +284,25 @@ async def test_a_provider_that_does_not_answer_is_no_agreement(
     result = await run()
     assert isinstance(result.exception, OkaneError)
     assert "its list cannot be read" in str(result.exception)
+
+
+async def test_a_movement_that_the_provider_cannot_be_asked_about_leaves_the_day_uncompared(
+    command: Command, books: Books, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await write(database_url, [*agreeing(books), charged(NOON, 60, provider_ref="ch_gone")])
+
+    async def away(*given: Any, **named: Any) -> Unavailable:
+        return Unavailable("away", retry_after=timedelta(0))
+
+    monkeypatch.setattr(OkaneHttpProvider, "look_up", away)
+    result = await command("--json")
+    assert isinstance(result.exception, SetupError)
+    assert "did not answer the look-ups of 2 movements" in str(result.exception)
+    found = json.loads(result.stdout)
+    assert (found["differences"], found["unanswered"]) == ([], 2)  # the one of days ago is not in the list, either
+    movements = MovementStore(database_url)
+    assert await movements.of_day(DAY.date()) == []
+    await movements.aclose()
 
 
 @pytest.mark.parametrize(
