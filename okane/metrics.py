@@ -76,8 +76,8 @@ class OkaneMetrics:
         )
         self.attempts = Counter(
             "okane_provider_attempts",
-            "Provider calls by provider, call (charge, look_up, capture, void, refund) and outcome (approved, authorized, "
-            "pending, declined, unavailable, unknown, not_found).",
+            "Provider calls by provider, call (charge, look_up, release, capture, void, refund) and outcome (approved, "
+            "authorized, pending, declined, unavailable, unknown, not_found).",
             ["provider", "call", "outcome"],
             registry=registry,
         )
@@ -196,7 +196,18 @@ class OkaneMetrics:
         for status in Status:
             if status in TRANSITIONS[Status.PROCESSING] and status is not Status.PROCESSING:
                 self.settled.labels(status.value)
-        for event in ("success", "declined", "spent", "unavailable", "deferred", "pending", "unknown", "needs_review"):
+        events = (
+            "success",
+            "declined",
+            "spent",
+            "unavailable",
+            "deferred",
+            "pending",
+            "unknown",
+            "needs_review",
+            "fell_back",
+        )
+        for event in events:
             self.late_results.labels(event)
         for lane in LANES:
             self.sweep_repairs.labels(lane.name)

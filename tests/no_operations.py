@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from okane.operation import Operation
 from okane.payment import Payment
-from okane.providers.base import OperationLookUp, OperationResult
+from okane.providers.base import Declined, LookUpResult, OperationLookUp, OperationResult
 
 
 class NoOperations:
     """The part of a `Provider` that fails the test when it is called."""
+
+    async def release(self, payment: Payment, declined: Declined) -> LookUpResult:
+        raise AssertionError(f"a release of {payment.id}")
 
     async def operate(self, operation: Operation, payment: Payment) -> OperationResult:
         raise AssertionError(f"a {operation.kind} of {payment.id}")

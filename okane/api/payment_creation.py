@@ -201,7 +201,11 @@ class PaymentCreation:
                 detail = f"no provider that may take this payment can: {error}"
                 refusals[number] = Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "unsupported_by_provider", detail)
             return new
-        return new if route is None else replace(new, candidates=route.candidates)
+        return (
+            new
+            if route is None
+            else replace(new, candidates=route.candidates, soft_fallback=route.soft_fallback or None)
+        )
 
     async def _of_earlier(
         self, new: NewPayment, refusal: IntakeReceipt | BaseException

@@ -25,6 +25,7 @@ _TONES: dict[str, Tone] = {
     "unavailable": "warn",
     "unknown": "warn",
     "deferred": "warn",
+    "fell_back": "warn",
     "needs_review": "warn",
     "late_result": "warn",
     "unanswered": "warn",

@@ -135,6 +135,13 @@ class Provider(Protocol):
         """Return the outcome of the last charge. With `may_execute` the look-up may make a charge that never arrived."""
         ...
 
+    async def release(self, payment: Payment, declined: Declined) -> LookUpResult:
+        """Close a charge that was declined softly, so that it can move no money any more; another provider may charge then.
+
+        `Declined` only once it is closed. `Unknown` with `at_once`: it cannot be closed here.
+        """
+        ...
+
     async def operate(self, operation: Operation, payment: Payment) -> OperationResult:
         """Execute a capture, void or refund of the payment. `Approved` only for exactly the operation's amount."""
         ...

@@ -18,7 +18,7 @@ from okane.http.pool import IDLE_LIMIT_S, ConnectionPool, NoConnection
 from okane.http.tls import client_context
 from okane.operation import Operation
 from okane.payment import Payment
-from okane.providers.base import Declined, OperationLookUp, OperationResult, Traits, Unavailable, Unknown
+from okane.providers.base import Declined, LookUpResult, OperationLookUp, OperationResult, Traits, Unavailable, Unknown
 from okane.providers.base_url import BaseUrl
 from streams.failpoints import failpoint
 
@@ -133,6 +133,9 @@ class HttpProvider:
     @property
     def traits(self) -> Traits:
         return self._traits
+
+    async def release(self, payment: Payment, declined: Declined) -> LookUpResult:
+        return Unknown("declined charges cannot be closed here", at_once=True, is_neutral=True)
 
     async def operate(self, operation: Operation, payment: Payment) -> OperationResult:
         return _unsupported(operation)

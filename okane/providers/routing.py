@@ -73,7 +73,9 @@ class RouteRule(BaseModel):
         dict[str, Weight] | None,
         Field(min_length=1, max_length=MAX_USED, description="candidates, each first for its share of payments"),
     ] = None
-    fallback: Annotated[Literal["unavailable"], Field(description="when the next candidate is tried")] = "unavailable"
+    fallback: Annotated[
+        Literal["unavailable", "soft_decline"], Field(description="when the next candidate is tried")
+    ] = "unavailable"
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -126,9 +128,11 @@ class RouteRequest:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The way of one payment: its candidates, the first first."""
+    """The way of one payment: its candidates, the first first. `soft_fallback`: the next one is also tried after a soft
+    decline."""
 
     candidates: Sequence[str]
+    soft_fallback: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +205,8 @@ class Router:
 
     def _routed(self, request: RouteRequest, rule: RouteRule, number: int) -> Route:
         ordered = rule.names if rule.weights is None else by_weight(rule.weights, request.key)
-        return Route(_rest(ordered, self._excluded(ordered, request), f"route {number}"))
+        candidates = _rest(ordered, self._excluded(ordered, request), f"route {number}")
+        return Route(candidates, rule.fallback == "soft_decline")
 
     def _excluded(self, names: Sequence[str], request: RouteRequest) -> Mapping[str, str]:
         reasons = {name: self._incapacity(name, request) for name in names}

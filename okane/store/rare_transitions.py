@@ -54,6 +54,28 @@ class RareTransitionStore:
         )
         return Status(found[0][0]) if found else None
 
+    async def fall_back(self, settlement: Settlement) -> timedelta | None:
+        """Write a soft decline that is closed at its provider, under its attempt: the other candidates of the payment may
+        charge it now. Return the payment's age, or None if the attempt has lost the payment.
+
+        Repeatable after StoreUnavailable, like `settle`.
+        """
+        found = await self._rare.fetch(
+            SQL["fall_back"],
+            {
+                "id": settlement.payment_id,
+                "attempt": settlement.attempt,
+                "actor": self._actor,
+                "grace_ms": milliseconds(self._grace),
+                "reason": settlement.reason,
+                "provider": settlement.provider,
+                "latency_ms": milliseconds(settlement.latency),
+                "call": settlement.call,
+                "decline_code": settlement.decline_code,
+            },
+        )
+        return timedelta(seconds=found[0][0]) if found else None
+
     async def retry(self, payment_id: UUID, *, account_id: str, actor: str, version: int | None = None) -> Payment:
         """Make a failed payment pending again, for `actor`.
 

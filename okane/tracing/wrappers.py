@@ -15,6 +15,7 @@ from okane.operation import Operation
 from okane.payment import Payment
 from okane.providers.base import (
     ChargeResult,
+    Declined,
     LookUpResult,
     OperationLookUp,
     OperationResult,
@@ -119,6 +120,12 @@ class TracedProvider:
     async def look_up(self, payment: Payment, *, may_execute: bool) -> LookUpResult:
         with self._spans.step("provider look_up", SpanKind.CLIENT) as span:
             result = await self._provider.look_up(payment, may_execute=may_execute)
+            self._record(span, result)
+            return result
+
+    async def release(self, payment: Payment, declined: Declined) -> LookUpResult:
+        with self._spans.step("provider release", SpanKind.CLIENT) as span:
+            result = await self._provider.release(payment, declined)
             self._record(span, result)
             return result
 

@@ -21,12 +21,12 @@ import structlog
 from okane.errors import StoreUnavailable
 from okane.metrics import OkaneMetrics
 from okane.payment import Payment, Status
-from okane.providers.base import LookUpResult, NotFound
+from okane.providers.base import Declined, LookUpResult, NotFound
 from okane.store import Call, Claim, ClaimRefusal, PaymentStore, Settlement
 from okane.tracing import ClaimStore
 from okane.worker.late_look_up import LateLookUps
 from okane.worker.lease_renewal import Lease, LeaseRenewal
-from okane.worker.outcome_rules import SPENT, OutcomeRules, PaymentOutcome
+from okane.worker.outcome_rules import FELL_BACK, SPENT, OutcomeRules, PaymentOutcome
 from okane.worker.provider_calls import ProviderCalls
 from okane.worker.provider_set import LEGACY, Gateway, ProviderSet
 from okane.worker.saved_methods import NO_TOKEN, SavedMethods, TokenSource
@@ -113,7 +113,8 @@ class PaymentHandler:
             if BEFORE_SETTLE.armed:
                 await BEFORE_SETTLE.hit()
             # Only this task has the provider's answer: it stays until the answer is written.
-            age = await self._retry_store_call(self._claim_store.settle, settlement)
+            settle = self._store.fall_back if settlement.event == FELL_BACK else self._claim_store.settle
+            age = await self._retry_store_call(settle, settlement)
         if age is None:
             return await self._late(settlement)
         return await self._settled(settlement, age)
@@ -194,6 +195,8 @@ class PaymentHandler:
             answer = gateway.provider.look_up(order or payment, may_execute=may_execute)
             found = await self._call("look_up", gateway, payment, answer, claim=claim)
             decided = self._rules.looked_up(claim, found, traits)
+            if key_lives and isinstance(found, Declined) and self._rules.may_fall_back(claim, found):
+                decided = await self._released("look_up", claim, gateway, found)
             if decided is not None:
                 return self._settlement(payment, decided, call="look_up", started_s=started_s)
         if order is None:  # nothing can have been sent: a method's tokens never change
@@ -211,8 +214,22 @@ class PaymentHandler:
             return None
         result = await self._call("charge", gateway, payment, gateway.provider.charge(order), claim=claim)
         assert not isinstance(result, NotFound)
-        decided = self._rules.charged(claim, result, traits, roll=self._roll())
+        if isinstance(result, Declined) and self._rules.may_fall_back(claim, result):
+            decided = await self._released("charge", claim, gateway, result)
+        else:
+            decided = self._rules.charged(claim, result, traits, roll=self._roll())
         return self._settlement(payment, decided, call="charge", started_s=started_s)
+
+    async def _released(self, call: Call, claim: Claim, gateway: Gateway, declined: Declined) -> PaymentOutcome:
+        """Close a soft decline at its provider. Only then, and once that is written, may another provider charge."""
+        result = await self._calls(
+            "release",
+            gateway,
+            gateway.provider.release(claim.payment, declined),
+            log=partial(_log_of, claim.payment.id, claim.payment.attempts),
+            leave_open=partial(self._leave_open, claim, gateway, call),
+        )
+        return self._rules.released(claim, declined, result, gateway.provider.traits)
 
     async def _look_up_late(self, payment: Payment, gateway: Gateway) -> LookUpResult:
         """Look up a closed payment. It has no claim, and must not be charged any more."""
@@ -287,13 +304,13 @@ class PaymentHandler:
         if status is Status.NEEDS_REVIEW:
             _log_of(settlement.payment_id, settlement.attempt).warning("payment_needs_review", reason=reason)
             return await self._dead(settlement)
+        if settlement.decline_code is not None:
+            self._count_decline(settlement.provider, settlement.decline_code)
         if settlement.delay is not None:
             if BEFORE_DELAY.armed:
                 await BEFORE_DELAY.hit()
             self._retries(settlement.provider).inc()
             return Retry(reason or settlement.event, after=settlement.delay)
-        if settlement.decline_code is not None:
-            self._count_decline(settlement.provider, settlement.decline_code)
         self._settle_seconds(status).observe(age.total_seconds())
         if settlement.event == SPENT:
             _log_of(settlement.payment_id, settlement.attempt).warning("payment_spent", reason=reason)

@@ -9,7 +9,7 @@ the provider is final.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
@@ -31,6 +31,8 @@ from streams import RetryPolicy
 from streams.values import value
 
 SPENT = "spent"
+FELL_BACK = "fell_back"  # declined softly and closed at its provider: the next candidate of its route may charge
+MAX_RELEASES = 5  # look-ups after which a soft decline that cannot be closed is final
 DEFERRED = "deferred"  # nothing happened, and it was not the provider's fault: no retry is used up
 
 # Before the next attempt where the provider names no time: its rate limit, or an API key that it refuses.
@@ -117,6 +119,36 @@ class OutcomeRules:
                 return self._open(claim, f"look-up: {reason}", traits)
             case Unknown(reason=reason, at_once=at_once):
                 return self._open(claim, f"look-up: {reason}", traits, at_once=at_once)
+            case _:
+                return self._decided(claim, result, traits)
+
+    def may_fall_back(self, claim: Claim, result: LookUpResult) -> bool:
+        """Return True for a soft decline of a payment whose route has another candidate for it."""
+        payment = claim.payment
+        return (
+            payment.soft_fallback is True
+            and isinstance(result, Declined)
+            and result.soft
+            and not claim.expired
+            and any(name != payment.provider for name in payment.candidates or ())
+        )
+
+    def released(self, claim: Claim, declined: Declined, result: LookUpResult, traits: Traits) -> PaymentOutcome:
+        """Return the outcome of a soft decline, by the result of closing it at its provider.
+
+        Until it is closed the payment stays with its provider, and is looked up. A decline that cannot be closed is final.
+        """
+        match result:
+            case Declined():
+                reason = f"{declined.code} at {claim.payment.provider}: the next candidate is tried"
+                return PaymentOutcome(
+                    Status.FAILED_RETRYABLE, FELL_BACK, decline_code=declined.code, reason=reason, delay=timedelta(0)
+                )
+            case Unavailable(reason=reason) | Unknown(reason=reason, at_once=False) if claim.look_ups < MAX_RELEASES:
+                open_outcome = self._open(claim, f"declined, and not closed yet: {reason}", traits)
+                return replace(open_outcome, attempt_ref=declined.provider_ref)
+            case NotFound() | Unavailable() | Unknown():
+                return self._decided(claim, declined, traits)
             case _:
                 return self._decided(claim, result, traits)
 

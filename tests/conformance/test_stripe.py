@@ -151,3 +151,20 @@ async def test_look_ups_at_once_with_the_charge_itself_never_make_a_second_objec
     payment = await bench.payment()
     await asyncio.gather(bench.charge(payment), *(bench.provider.look_up(payment, may_execute=True) for _ in range(4)))
     await bench.booked_once(payment)
+
+
+async def test_a_declined_charge_is_closed_by_its_release_though_an_answer_is_lost(bench: Bench) -> None:
+    payment = await bench.payment(Wish.DECLINED)
+    declined = await bench.charge(payment)
+    assert isinstance(declined, Declined)
+    bench.proxy.strike(LOST_ANSWER, lambda request: request.target.endswith("/cancel"))
+    for _ in range(2):  # the second one finds it canceled already
+        assert await bench.provider.release(payment, declined) == declined
+    assert [one["status"] for one in await intents_of(bench.gateway.url, payment)] == ["canceled"]
+    assert await bench.look_up(replace(payment, attempt_ref=declined.provider_ref)) == declined
+
+
+async def test_a_release_takes_no_charge_back(bench: Bench) -> None:
+    payment = await bench.payment()
+    approved = await bench.approved(payment)
+    assert await bench.provider.release(payment, Declined("late", "", approved.provider_ref)) == approved

@@ -27,6 +27,7 @@ NAMES = (
     "unknown",
     "pending",
     "deferred",
+    "fell_back",
     "late_result",
     "retried",
     "canceled",

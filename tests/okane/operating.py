@@ -39,6 +39,7 @@ from okane.worker.provider_set import ProviderSet
 from okane.worker.swept_operations import EndingAuthorizations
 from streams import Message, RetryPolicy
 from streams.testing import MemoryQueue
+from tests.no_operations import NoOperations
 from tests.okane.charging import TRAITS, wake_up
 from tests.okane.stored_payments import GRACE, LEASE, accept_one, execute, new
 
@@ -46,7 +47,7 @@ CAPTURE, VOID, REFUND = OperationKind.CAPTURE, OperationKind.VOID, OperationKind
 
 
 @dataclass
-class ScriptedOperations:
+class ScriptedOperations(NoOperations):
     """A provider whose operations are answered as told, and who remembers what it was asked."""
 
     name: str = "scripted"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -57,9 +57,15 @@ class Gate:
 class Replaying(Scripted):
     """A provider whose look-up repeats the charge where it may, as gateways with idempotency keys allow."""
 
+    releases: Callable[[Declined], LookUpResult] = field(default=lambda declined: declined)
+
     async def look_up(self, payment: Payment, *, may_execute: bool) -> LookUpResult:
         self.asked.append(f"{'replay' if may_execute else 'look up'} {payment.provider_key}")
         return self.look_ups()
+
+    async def release(self, payment: Payment, declined: Declined) -> LookUpResult:
+        self.asked.append(f"release {declined.provider_ref}")
+        return self.releases(declined)
 
 
 class Counter:

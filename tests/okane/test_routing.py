@@ -75,6 +75,11 @@ def test_the_first_rule_that_matches_decides() -> None:
     assert router(*rules).route(order(currency="EUR")) == Route(["stripe"])
 
 
+def test_a_rule_says_whether_the_next_candidate_is_tried_after_a_soft_decline() -> None:
+    assert router(rule(fallback="soft_decline")).route(ORDER) == Route(["payu", "stripe"], soft_fallback=True)
+    assert router(rule(fallback="unavailable")).route(ORDER) == Route(["payu", "stripe"])
+
+
 def test_a_payment_that_no_rule_matches_is_left_to_the_default_providers() -> None:
     assert router().route(ORDER) is None
     assert router(rule(currency="USD")).route(ORDER) is None

@@ -48,7 +48,14 @@ FAILED = (Status.FAILED_FINAL, Status.FAILED_RETRYABLE)
 AWAITING = (Status.REQUIRES_ACTION, Status.SUBMITTED)
 OPEN = (Status.PROCESSING, Status.UNKNOWN, *AWAITING)
 DELAYED = (Status.FAILED_RETRYABLE, Status.UNKNOWN, *AWAITING)
-ENDED = ("unavailable", "deferred", "pending", "declined", "spent")  # attempts that leave no call on its way
+ENDED = (
+    "unavailable",
+    "deferred",
+    "pending",
+    "declined",
+    "spent",
+    "fell_back",
+)  # attempts that leave no call on its way
 ON_PATH = (Status.PENDING, Status.PROCESSING)
 
 
@@ -405,6 +412,37 @@ class MemoryPaymentStore:
             decline_code=settlement.decline_code,
         )
         return row.status
+
+    async def fall_back(self, settlement: Settlement) -> timedelta | None:
+        """Let a payment go from the provider that has declined it softly, and closed the charge."""
+        row, now = self._db.payments[settlement.payment_id], self._db.now()
+        if row.attempts != settlement.attempt:
+            return None
+        if row.status is not Status.PROCESSING:
+            known = any(one.event == "fell_back" and one.attempt == row.attempts for one in self._db.events[row.id])
+            return row.updated_at - row.created_at if known and row.status is Status.FAILED_RETRYABLE else None
+        left = [name for name in row.candidates or () if name != row.provider]
+        if row.provider_ref is not None or not left:
+            return None
+        row.look_ups = row.sweeps = 0
+        row.provider_key = f"{row.id}:{row.version + 1}"
+        row.attempt_ref = row.pinned = row.pending_since = row.next_action = row.open_since = row.lease_until = None
+        row.candidates = left
+        row.last_error = settlement.reason
+        row.retry_at = now
+        row.sweep_at = now + self._grace
+        self._db.change(
+            row,
+            Status.FAILED_RETRYABLE,
+            "fell_back",
+            actor=self._actor,
+            reason=settlement.reason,
+            provider=settlement.provider,
+            latency_ms=_ms(settlement.latency),
+            call=settlement.call,
+            decline_code=settlement.decline_code,
+        )
+        return now - row.created_at
 
     async def retry(self, payment_id: UUID, *, account_id: str, actor: str, version: int | None = None) -> Payment:
         """Make a failed payment pending again. Raises PaymentNotFound, or StatusConflict from any other status."""

@@ -591,6 +591,20 @@ async def test_an_action_by_an_earlier_version_is_refused_as_in_the_store(twins:
     assert refusals == {f"{method}: VersionConflict" for method in ("cancel", "resolve", "retry")}
 
 
+async def test_a_soft_decline_leads_to_the_next_candidate_as_in_the_store(twins: Twins) -> None:
+    for number in range(3):
+        twins.next_id = payment_id = UUID(int=number + 1)
+        candidates = (None, ["http"], ["http", "second"])[number]
+        await twins.same("accept", dataclasses.replace(new(str(number)), candidates=candidates), wake=True)
+        await twins.same("claim", payment_id)
+        fallen = Settlement(
+            payment_id, 1, Status.FAILED_RETRYABLE, "fell_back", "charge", "http", timedelta(seconds=1), delay=LEASE
+        )
+        for attempt in (2, 1, 1):
+            await twins.same("fall_back", dataclasses.replace(fallen, attempt=attempt))
+        await twins.same("claim", payment_id)
+
+
 async def test_each_look_comes_as_late_as_in_the_store(twins: Twins) -> None:
     twins.next_id = UUID(int=1)
     await twins.same("accept", new(), wake=False)

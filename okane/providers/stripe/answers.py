@@ -96,6 +96,17 @@ def parse_retrieved(answer: HttpResponse, payment: Payment, *, now: datetime) ->
     return not_taken(answer, error, now=now) or Unknown(reason_of(answer, error))
 
 
+def parse_released(answer: HttpResponse, payment: Payment, *, now: datetime) -> ChargeResult:
+    """Return the result in an answer to the cancel or the GET of a declined intent: `Declined` only if it is canceled."""
+    result = parse_retrieved(answer, payment, now=now)
+    if result is None:
+        return Unknown("the PaymentIntent of this reference has another key", at_once=True, is_neutral=True)
+    document = json_object(answer.body) or {}
+    if isinstance(result, Declined) and document.get("status") != "canceled":
+        return Unknown("the declined PaymentIntent is not canceled", is_neutral=True)
+    return result
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A page of a list. `found` is the result in it; `next_after` begins the next page, None after the last one."""

@@ -33,7 +33,15 @@ from okane.providers.base import (
 from okane.providers.base_url import VISIBLE, parse_base_url
 from okane.providers.exchange import HttpClient, HttpProvider
 from okane.providers.stripe.amounts import stripe_amount
-from okane.providers.stripe.answers import Page, is_saved, parse_charge_answer, parse_page, parse_retrieved, proves
+from okane.providers.stripe.answers import (
+    Page,
+    is_saved,
+    parse_charge_answer,
+    parse_page,
+    parse_released,
+    parse_retrieved,
+    proves,
+)
 from okane.providers.stripe.disputes import parse_dispute
 from okane.providers.stripe.operations import (
     RefundPage,
@@ -157,6 +165,21 @@ class StripeProvider(HttpProvider):
             retrieved = await self._retrieve(listed.provider_ref, payment, due_s)
             return retrieved if isinstance(retrieved, Authorized) else listed
         return absent if isinstance(listed, NotFound) else listed
+
+    async def release(self, payment: Payment, declined: Declined) -> LookUpResult:
+        """Cancel the PaymentIntent of a declined charge. No failure of Stripe or the network raises."""
+        if (ref := declined.provider_ref) is None:
+            return Unknown("the decline names no PaymentIntent", at_once=True, is_neutral=True)
+        if (authorization := self._authorization()) is None:
+            return _NO_KEY
+        due_s = self._loop.time() + self._traits.timeout.total_seconds()
+        request = self._requests.cancel(ref, authorization=authorization)
+        answer = self._seen(
+            await self._http.call(request, repeatable=True, due_s=due_s, max_answer_bytes=MAX_INTENT_BYTES)
+        )
+        if isinstance(answer, HttpResponse) and answer.status == 400:  # it is canceled already, or cannot be: it tells
+            answer = await self._get(self._requests.retrieve(ref), due_s=due_s)
+        return parse_released(answer, payment, now=datetime.now(UTC)) if isinstance(answer, HttpResponse) else answer
 
     async def operate(self, operation: Operation, payment: Payment) -> OperationResult:
         """Capture, cancel or refund the PaymentIntent. No failure of Stripe or the network raises.

@@ -55,6 +55,12 @@ class StripeRequests:
         head = f"POST {path}{self._form}{authorization}Idempotency-Key: {operation.provider_key}\r\n"
         return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode("ascii")
 
+    def cancel(self, ref: str, *, authorization: str) -> bytes:
+        """Return the POST that cancels the PaymentIntent `ref`. It has no key: a repeat changes nothing, and under a key
+        Stripe would repeat a saved failure."""
+        head = f"POST {self._intents}/{_quoted(ref)}/cancel{self._form}{authorization}"
+        return f"{head}Content-Length: 0\r\n\r\n".encode("ascii")
+
     def retrieve(self, ref: str, *, with_charge: bool = False) -> str:
         """Return the GET of a PaymentIntent, for the end of an authorization with its charge."""
         return self._get(f"/{_quoted(ref)}{'?expand[]=latest_charge' if with_charge else ''}")

@@ -275,6 +275,47 @@ SELECT p.id, p.attempts, extract(epoch FROM p.updated_at - p.created_at)::float8
 FROM unnest(%(ids)s::uuid[], %(attempts)s::integer[], %(statuses)s::text[]) AS w (id, attempt, status)
 JOIN payments p ON p.id = w.id AND p.attempts = w.attempt AND p.status = w.status
 
+-- name: fall_back
+-- Let a payment go from the provider that has declined it softly, after the charge was closed there: no call under its key can
+-- move money any more, so the pin ends with the key. The provider is no candidate from now on.
+WITH changed AS (
+    UPDATE payments p
+    SET status = 'failed_retryable',
+        rare_status = 'failed_retryable',
+        version = p.version + 1,
+        look_ups = 0,
+        provider_key = p.id || ':' || p.version + 1,
+        attempt_ref = NULL,
+        pinned = NULL,
+        candidates = array_remove(p.candidates, p.provider),
+        pending_since = NULL,
+        next_action = NULL,
+        last_error = %(reason)s,
+        open_since = NULL,
+        lease_until = NULL,
+        retry_at = now(),
+        sweep_at = now() + %(grace_ms)s::bigint * interval '1 millisecond',
+        sweeps = 0,
+        updated_at = now()
+    WHERE p.id = %(id)s AND p.attempts = %(attempt)s AND p.status = 'processing' AND p.provider_ref IS NULL
+      AND cardinality(array_remove(p.candidates, p.provider)) > 0
+    RETURNING p.id, p.version, p.account_id, p.status, p.attempts, 'fell_back' AS event,
+              extract(epoch FROM now() - p.created_at)::float8 AS age_s
+), logged AS (
+    INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason, provider, latency_ms,
+                                call, decline_code)
+    SELECT id, version, event, status, attempts, %(actor)s::text, %(reason)s::text, %(provider)s::text,
+           %(latency_ms)s::integer, %(call)s::text, %(decline_code)s::text
+    FROM changed
+), {outboxed}
+SELECT age_s FROM changed
+UNION ALL
+-- It was written before: the reply was lost.
+SELECT extract(epoch FROM p.updated_at - p.created_at)::float8 FROM payments p
+WHERE p.id = %(id)s AND p.attempts = %(attempt)s AND p.status = 'failed_retryable' AND NOT EXISTS (SELECT FROM changed)
+  AND EXISTS (SELECT FROM payment_events e
+              WHERE e.payment_id = p.id AND e.event = 'fell_back' AND e.attempt = %(attempt)s)
+
 -- name: record_late
 -- Record the outcome of an attempt that had lost the payment, as an event. If money moved, or is held, for a failed or
 -- canceled payment, it needs a review. With `once` a known charge changes nothing.
@@ -454,7 +495,7 @@ END
 -- The number of attempts whose answer leaves no call on its way. An attempt that ended `unknown`, or whose worker died, does
 -- not count. Not a statement: others include it.
 (SELECT count(*) FROM payment_events e
- WHERE e.payment_id = p.id AND e.event IN ('unavailable', 'deferred', 'pending', 'declined', 'spent'))
+ WHERE e.payment_id = p.id AND e.event IN ('unavailable', 'deferred', 'pending', 'declined', 'spent', 'fell_back'))
 
 -- name: late_look_up
 -- The first late look-up of a payment that is closed without a charge; NULL if no call can be on its way. Not a statement:
