@@ -66,4 +66,18 @@ def payment_document(payment: Payment) -> str:
     if payment.next_action is not None and payment.status is Status.REQUIRES_ACTION:
         action = payment.next_action
         document += f',"next_action":{{"kind":{_quoted(action.kind)},"url":{_quoted(action.url)}}}'
+    if payment.manual_capture or payment.amount_refunded:
+        document += _moved(payment)
     return f"{{{document}}}"
+
+
+def _moved(payment: Payment) -> str:
+    """Return the members about captures and refunds."""
+    document = ""
+    if payment.manual_capture:
+        document = ',"capture_method":"manual"'
+        if payment.capture_before is not None and payment.status is Status.AUTHORIZED:
+            document += f',"capture_before":"{to_text(payment.capture_before)}"'
+        if payment.status is Status.SUCCESS:
+            document += f',"amount_captured":{payment.captured_minor}'
+    return f'{document},"amount_refunded":{payment.amount_refunded}' if payment.amount_refunded else document

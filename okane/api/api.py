@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from types import MappingProxyType
 
@@ -21,6 +22,7 @@ from okane.api.http.connection_limits import ConnectionLimits, ConnectionMetrics
 from okane.api.http.fast_path import FastPath
 from okane.api.http.server import serving
 from okane.api.long_polling import LongPolling
+from okane.api.operation_handlers import OperationHandlers, OperationServices
 from okane.api.payment_creation import ONLY_HTTP
 from okane.api.payment_handlers import PaymentHandlers
 from okane.api.payment_methods import PaymentMethodHandlers
@@ -69,6 +71,7 @@ class Api:
         metrics: OkaneMetrics,
         tracing: Tracing = OFF,
         provider_events: ProviderEventStore | None = None,
+        operations: OperationServices,
         webhooks: WebhookServices,
         methods: PaymentMethodStore,
         disputes: DisputeLists,
@@ -94,6 +97,7 @@ class Api:
             providers=providers,
             methods=methods,
             router=router,
+            capabilities=operations.capabilities,
         )
         handlers = Handlers(
             self.payments,
@@ -104,6 +108,9 @@ class Api:
                 parsers=notice_parsers,
                 intake=None if provider_events is None else NoticeIntake(events=provider_events, payments=intake),
                 metrics=metrics,
+            ),
+            operations=OperationHandlers(
+                replace(operations, producer=tracing.publisher(operations.producer)), payments=store, intake=intake
             ),
             webhooks=webhooks,
             methods=PaymentMethodHandlers(methods=methods, providers=providers),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 
 from okane.api.problems import FieldError, Problem, shortened
 from okane.card_numbers import MIN_DIGITS, holds_card_number, is_issued_card_number, may_hold_card_number
+from okane.operation import NewOperation
 from okane.payment import NewPayment
 from okane.payment_method import NewSavedMethod
 from okane.time_slice import TimeSlice
@@ -35,6 +36,18 @@ async def payment_refusal(new: NewPayment, time_slice: TimeSlice) -> Problem | N
         errors += _errors([text])
         await time_slice.end_if_spent()
     return _problem(errors) if errors else None
+
+
+async def check_operation(new: NewOperation) -> None:
+    """Raise a 422 Problem for the texts of a capture or refund. Other tasks run in between, as for a payment."""
+    texts = [("/idempotency_key", new.idempotency_key), ("/reason", new.reason or ""), *_metadata_texts(new.metadata)]
+    errors: list[FieldError] = []
+    time_slice = TimeSlice()
+    for text in texts:
+        errors += _errors([text])
+        await time_slice.end_if_spent()
+    if errors:
+        raise _problem(errors)
 
 
 def check_resolution(reason: str, provider_ref: str | None) -> None:
@@ -68,7 +81,11 @@ def _texts(new: NewPayment) -> Iterator[tuple[str, str]]:
     """Yield the texts of a payment, each with its pointer. None repeats a card number."""
     yield "/idempotency_key", new.idempotency_key
     yield from _gateway_texts(new)
-    for name, text in new.metadata.items():
+    yield from _metadata_texts(new.metadata)
+
+
+def _metadata_texts(metadata: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for name, text in metadata.items():
         yield "/metadata", name
         yield "/metadata" if holds_card_number(name) else f"/metadata/{_escaped(name)}", text
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from json.encoder import encode_basestring_ascii as _quoted
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -36,7 +36,7 @@ from okane.payment_json import metadata_utf8
 
 MAX_METADATA_BYTES = 56 * 1024  # as JSON: with the rest of a payment, an answer stays below 64 kB
 MAX_COMMAS = 500  # in a body that the fast parser takes; commas within strings count too
-MAX_QUOTES = 2 * (10 + 7 + 2 * 50)  # in a body without escapes: the names, the strings, and the metadata
+MAX_QUOTES = 2 * (11 + 8 + 2 * 50)  # in a body without escapes: the names, the strings, and the metadata
 MAX_RETURN_URL = 2048
 
 
@@ -107,6 +107,9 @@ ProviderName = Annotated[
 ]
 
 
+CaptureMethod = Literal["automatic", "manual"]
+
+
 class CreateOlderPayment(BaseModel):
     """The body of `POST /pay`. A member that is null counts as absent."""
 
@@ -145,6 +148,10 @@ class CreatePayment(CreateOlderPayment):
     ] = None
     provider: Annotated[
         ProviderName | None, Field(description="the only provider that may charge it; any of the server's if absent")
+    ] = None
+    capture_method: Annotated[
+        CaptureMethod | None,
+        Field(description="`manual`: the money is held until it is captured; `automatic` if absent"),
     ] = None
     customer_present: Annotated[
         bool | None,
@@ -190,7 +197,8 @@ def parse_fast(body: bytes, model: type[R]) -> R | None:
     if quotes == 2 * count:
         return request
     if isinstance(request, CreatePayment):  # most have none of these
-        count += 3 - (request.payment_method, request.return_url, request.provider).count(None)
+        members = (request.payment_method, request.return_url, request.provider, request.capture_method)
+        count += len(members) - members.count(None)
     return request if quotes == 2 * count else None
 
 
@@ -209,7 +217,7 @@ def to_new_payment(request: CreateOlderPayment, *, account_id: str, key: str, cu
         meaning += f',"execute_at":"{timestamps.to_text(execute_at)}"'
     if expires_at is not None:
         meaning += f',"expires_at":"{timestamps.to_text(expires_at)}"'
-    payment_method = return_url = provider = None
+    payment_method = return_url = provider = manual_capture = None
     # Most requests have none of them. That of `/pay` cannot.
     if isinstance(request, CreatePayment) and not _OF_PROVIDERS.isdisjoint(request.model_fields_set):
         payment_method, return_url, provider = request.payment_method, request.return_url, request.provider
@@ -219,6 +227,9 @@ def to_new_payment(request: CreateOlderPayment, *, account_id: str, key: str, cu
             meaning += f',"return_url":{_quoted(return_url)}'
         if provider is not None:
             meaning += f',"provider":{_quoted(provider)}'
+        if request.capture_method == "manual":  # `automatic` is the default, which has no meaning of its own
+            meaning += ',"capture_method":"manual"'
+            manual_capture = True
     return NewPayment(
         account_id=account_id,
         idempotency_key=key,
@@ -232,4 +243,5 @@ def to_new_payment(request: CreateOlderPayment, *, account_id: str, key: str, cu
         payment_method=payment_method,
         return_url=return_url,
         requested_provider=provider,
+        manual_capture=manual_capture,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 
 import structlog
@@ -14,8 +15,11 @@ from okane.api.unknown_routes import not_allowed
 from okane.errors import (
     AccountBusy,
     IdempotencyKeyReused,
+    OperationNotFound,
+    OperationRefused,
     Overloaded,
     PaymentNotFound,
+    RefusalCode,
     StatusConflict,
     StoreUnavailable,
     TooManyTests,
@@ -24,6 +28,16 @@ from okane.errors import (
 log = structlog.get_logger("okane.api")
 
 OVERLOADED_RETRY_AFTER_S = "5"
+
+# The status of a payment refuses an operation with a 409, as it refuses a retry; what the request asks for, with a 422.
+_REFUSED: Mapping[RefusalCode, HTTPStatus] = {
+    "capture_exceeds_authorized": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "refund_exceeds_captured": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "currency_mismatch": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "payment_not_authorized": HTTPStatus.CONFLICT,
+    "payment_not_captured": HTTPStatus.CONFLICT,
+    "operation_in_progress": HTTPStatus.CONFLICT,
+}
 
 
 def problem_for(error: BaseException) -> Problem:
@@ -35,12 +49,12 @@ def problem_for(error: BaseException) -> Problem:
             return not_allowed(error)
         case web.HTTPException():
             return from_http(error)
-        case IdempotencyKeyReused(payment_id=payment_id):
-            return idempotency_key.key_reused(str(payment_id))
+        case IdempotencyKeyReused():
+            return idempotency_key.key_reused(error)
         case PaymentNotFound():
             return Problem(HTTPStatus.NOT_FOUND, "payment_not_found", f"there is no payment {error}")
-        case StatusConflict():
-            return Problem(HTTPStatus.CONFLICT, "status_conflict", str(error), extra={"payment_status": error.status})
+        case StatusConflict() | OperationNotFound() | OperationRefused():
+            return _of_operation(error)
         case Overloaded():
             return Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE,
@@ -73,3 +87,16 @@ def problem_for(error: BaseException) -> Problem:
         case _:
             log.error("request_failed", exc_info=error)
             return internal()
+
+
+def _of_operation(error: StatusConflict | OperationNotFound | OperationRefused) -> Problem:
+    """Return the problem for a refused change of a payment, or of a capture or refund."""
+    match error:
+        case StatusConflict():
+            status = "payment_status" if error.what == "payment" else "operation_status"
+            return Problem(HTTPStatus.CONFLICT, "status_conflict", str(error), extra={status: error.status})
+        case OperationNotFound():
+            return Problem(HTTPStatus.NOT_FOUND, "refund_not_found", f"there is no refund {error}")
+        case OperationRefused():
+            limit = {} if error.limit is None else {"limit": error.limit}
+            return Problem(_REFUSED[error.code], error.code, error.message, extra=limit)

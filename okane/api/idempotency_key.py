@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 
 from okane.api.problems import Problem, malformed
+from okane.errors import IdempotencyKeyReused
 
 _VISIBLE_ASCII = re.compile(r"[!-~]{1,255}")
 
@@ -35,13 +36,13 @@ def choose_key(headers: Sequence[str], body: str | None) -> str:
     return key
 
 
-def key_reused(payment_id: str) -> Problem:
-    """Return the problem of a key that belongs to a payment with other members."""
+def key_reused(error: IdempotencyKeyReused) -> Problem:
+    """Return the problem of a key that belongs to a payment, or to an operation, with other members."""
     return Problem(
         HTTPStatus.UNPROCESSABLE_ENTITY,
         "idempotency_key_reused",
-        "this idempotency key was used for a payment with other members",
-        extra={"payment_id": payment_id},
+        f"this idempotency key was used for a {error.what} with other members",
+        extra={"payment_id" if error.what == "payment" else "operation_id": str(error.payment_id)},
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
+from types import MappingProxyType
 
 from okane.api import (
     card_guard,
@@ -22,7 +23,7 @@ from okane.api import (
 )
 from okane.api.answer import Answer
 from okane.api.create_request import CreateOlderPayment, CreatePayment
-from okane.api.problems import FieldError, Problem, invalid
+from okane.api.problems import FieldError, Problem, invalid, unsafe_amount
 from okane.config import Settings
 from okane.currencies import CURRENCIES, MAX_AMOUNT_MINOR
 from okane.errors import IdempotencyKeyReused, Overloaded, StoreUnavailable, TimeOutOfRange
@@ -30,6 +31,7 @@ from okane.intake.accept import IntakeReceipt, PaymentIntake, WrittenRows
 from okane.lanes import LaneLimits
 from okane.metrics import OkaneMetrics
 from okane.payment import MAX_SCHEDULE_AHEAD
+from okane.providers.base import Capability
 from okane.providers.config import HTTP
 from okane.providers.routing import NoCandidate, Router, RouteRequest
 from okane.store import NewPayment
@@ -59,6 +61,9 @@ MODELS: Mapping[str, type[CreateOlderPayment]] = {
 
 ONLY_HTTP = frozenset({HTTP})
 
+Capabilities = Mapping[str, Collection[Capability]]  # of each provider, by its name
+NO_CAPABILITIES: Capabilities = MappingProxyType({})
+
 
 @value
 class WrittenBatch:
@@ -82,10 +87,12 @@ class PaymentCreation:
         providers: Collection[str] = ONLY_HTTP,
         router: Router | None = None,
         methods: PaymentMethodStore | None = None,
+        capabilities: Capabilities = NO_CAPABILITIES,
     ) -> None:
         self._methods = methods
         self._providers = frozenset(providers)
         self._router = router or Router.of_able(providers)
+        self._capabilities = capabilities
         self._default_currency = settings.default_currency
         self._amount_limits = settings.amount_limits or {}
         self._lanes = LaneLimits(settings.critical_from_minor, settings.low_below_minor)
@@ -160,11 +167,7 @@ class PaymentCreation:
         """Return the problem with a new payment, or None. Repeats of accepted requests are exempt: limits change, and
         currencies are withdrawn."""
         if new.amount_minor > MAX_AMOUNT_MINOR:
-            detail = f"must not exceed 2^53-1 ({MAX_AMOUNT_MINOR}), above which not every JSON parser keeps all digits"
-            errors = [FieldError("/amount", "amount_unsafe_integer", detail)]
-            return Problem(
-                HTTPStatus.UNPROCESSABLE_ENTITY, "amount_unsafe_integer", f"/amount: {detail}", errors=errors
-            )
+            return unsafe_amount()
         most = self._amount_limits.get(new.currency)
         if most is not None and new.amount_minor > most:
             detail = f"{new.currency} payments are limited to {most} here"
@@ -177,6 +180,12 @@ class PaymentCreation:
             detail = f"the providers here are {', '.join(sorted(self._providers))}"
             errors = [FieldError("/provider", "provider_unknown", detail)]
             return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "provider_unknown", f"/provider: {detail}", errors=errors)
+        name = new.requested_provider
+        if new.manual_capture and name is not None and "manual_capture" not in self._capabilities.get(name, ()):
+            detail = f"{name} cannot hold the money of a payment"
+            errors = [FieldError("/capture_method", "unsupported_by_provider", detail)]
+            detail = f"/capture_method: {detail}"
+            return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "unsupported_by_provider", detail, errors=errors)
         return None
 
     def _routed(

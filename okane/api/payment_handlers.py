@@ -19,8 +19,10 @@ from okane.api.long_polling import LongPolling, preferred_wait_s
 from okane.api.payment_creation import (
     MAX_BODY_BYTES,
     MODELS,
+    NO_CAPABILITIES,
     ONLY_HTTP,
     RENDERERS,
+    Capabilities,
     PaymentCreation,
     location,
     to_answer,
@@ -51,6 +53,7 @@ class PaymentHandlers:
         providers: Collection[str] = ONLY_HTTP,
         router: Router | None = None,
         methods: PaymentMethodStore | None = None,
+        capabilities: Capabilities = NO_CAPABILITIES,
     ) -> None:
         self.creation = PaymentCreation(
             settings=settings,
@@ -59,6 +62,7 @@ class PaymentHandlers:
             providers=providers,
             router=router,
             methods=methods,
+            capabilities=capabilities,
         )
         self._store = store
         self._intake = intake
@@ -128,12 +132,6 @@ class PaymentHandlers:
         return Answer(
             HTTPStatus.ACCEPTED, payment_documents.receipt_json(receipt), {"Location": location(receipt)}
         ).response()
-
-    async def cancel(self, request: web.Request) -> web.Response:
-        """`POST /v1/payments/{id}/cancel`: withdraw a payment; 409 if it is too late, or its outcome is open."""
-        payment_id = payment_ids.id_in_path(request)
-        payment = await self._intake.cancel(payment_id, account_id=account_of(request), actor=actor_of(request))
-        return web.Response(body=payment_documents.payment_json(payment), content_type=JSON)
 
     async def resolve(self, request: web.Request) -> web.Response:
         """`POST /v1/payments/{id}/resolve`: decide a payment that needs a review; 409 from any other status."""

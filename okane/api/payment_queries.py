@@ -106,6 +106,7 @@ def _event(event: Event) -> Mapping[str, object]:
         decline_code=event.decline_code,
         reason=event.reason,
         latency_ms=event.latency_ms,
+        operation=None if event.operation_id is None else str(event.operation_id),
     )
 
 

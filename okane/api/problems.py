@@ -10,6 +10,7 @@ from http import HTTPStatus
 from aiohttp import web
 
 from okane.api.answer import NO_STORE, Answer
+from okane.currencies import MAX_AMOUNT_MINOR
 
 JSON = "application/problem+json"
 
@@ -64,7 +65,7 @@ class Problem(Exception):
         retryable: bool = False,
         errors: Sequence[FieldError | ParameterError] = (),
         error_count: int | None = None,
-        extra: Mapping[str, str] | None = None,
+        extra: Mapping[str, str | int] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
@@ -143,6 +144,13 @@ def invalid(errors: Sequence[FieldError], *, count: int | None = None) -> Proble
     first = errors[0]
     detail = f"{first.pointer}: {first.detail}" if first.pointer else first.detail
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "validation_failed", detail, errors=errors, error_count=count)
+
+
+def unsafe_amount() -> Problem:
+    """Return a 422: the `amount` is one that a JSON parser may change."""
+    detail = f"must not exceed 2^53-1 ({MAX_AMOUNT_MINOR}), above which not every JSON parser keeps all digits"
+    errors = [FieldError("/amount", "amount_unsafe_integer", detail)]
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "amount_unsafe_integer", f"/amount: {detail}", errors=errors)
 
 
 def bad_query(errors: Sequence[ParameterError], *, count: int | None = None) -> Problem:

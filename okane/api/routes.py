@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler
 from okane.api import currency_list, middleware, request_tracing
 from okane.api.access import Access
 from okane.api.batch import BatchHandler
-from okane.api.contract import dispute_operations, method_operations, operations, webhook_operations
+from okane.api.contract import dispute_operations, method_operations, operations, refund_operations, webhook_operations
 from okane.api.contract.description_handlers import DescriptionHandlers
 from okane.api.contract.operations import Endpoint
 from okane.api.dead_letters import DeadLetterHandlers
@@ -20,6 +20,7 @@ from okane.api.endpoint_deliveries import EndpointDeliveries
 from okane.api.events import EventHandlers
 from okane.api.health import HealthHandlers
 from okane.api.middleware import ExtraTime, Scopes
+from okane.api.operation_handlers import OperationHandlers
 from okane.api.payment_creation import MAX_BODY_BYTES
 from okane.api.payment_handlers import PaymentHandlers
 from okane.api.payment_methods import PaymentMethodHandlers
@@ -50,6 +51,7 @@ class Handlers:
         *,
         methods: PaymentMethodHandlers,
         disputes: DisputeHandlers,
+        operations: OperationHandlers,
         webhooks: WebhookServices,
     ) -> None:
         self.payments = payments
@@ -59,6 +61,7 @@ class Handlers:
         self.notices = notices
         self.methods = methods
         self.disputes = disputes
+        self.operations = operations
         endpoint_tests = EndpointTests(webhooks.endpoints, webhooks.guard)
         self.endpoints = EndpointHandlers(webhooks, endpoint_tests)
         self.actions = EndpointActions(webhooks, endpoint_tests)
@@ -80,6 +83,8 @@ class Route(Endpoint):
 _READ, _WRITE, _OPERATE, _WEBHOOKS = Scope.READ, Scope.WRITE, Scope.OPERATE, Scope.WEBHOOKS
 _METHODS = "/v1/payment-methods"
 _METHOD = f"{_METHODS}/{{payment_method_id}}"
+_REFUNDS = "/v1/refunds"
+_REFUND = f"{_REFUNDS}/{{refund_id}}"
 _ENDPOINTS = "/v1/webhook-endpoints"
 _ENDPOINT = f"{_ENDPOINTS}/{{endpoint_id}}"
 _EVENT = "/v1/events/{event_id}"
@@ -96,7 +101,27 @@ ROUTES: Sequence[Route] = (
     Route("GET", "/v1/payments/{payment_id}/events", _READ, operations.LIST_EVENTS, lambda to: to.queries.events),
     Route("GET", "/v1/payments/{payment_id}/attempts", _READ, operations.LIST_ATTEMPTS, lambda to: to.queries.attempts),
     Route("POST", "/v1/payments/{payment_id}/retry", _WRITE, operations.RETRY_PAYMENT, lambda to: to.payments.retry),
-    Route("POST", "/v1/payments/{payment_id}/cancel", _WRITE, operations.CANCEL_PAYMENT, lambda to: to.payments.cancel),
+    Route(
+        "POST",
+        "/v1/payments/{payment_id}/cancel",
+        _WRITE,
+        operations.CANCEL_PAYMENT,
+        lambda to: to.operations.cancel_payment,
+    ),
+    Route(
+        "POST",
+        "/v1/payments/{payment_id}/capture",
+        _WRITE,
+        refund_operations.CAPTURE_PAYMENT,
+        lambda to: to.operations.capture,
+    ),
+    Route(
+        "GET",
+        "/v1/payments/{payment_id}/operations",
+        _READ,
+        refund_operations.LIST_OPERATIONS,
+        lambda to: to.operations.of_payment,
+    ),
     Route(
         "POST",
         "/v1/payments/{payment_id}/resolve",
@@ -110,6 +135,18 @@ ROUTES: Sequence[Route] = (
     Route("DELETE", _METHOD, _WRITE, method_operations.DELETE_METHOD, lambda to: to.methods.delete),
     Route("GET", "/v1/disputes", _READ, dispute_operations.LIST_DISPUTES, lambda to: to.disputes.list),
     Route("GET", "/v1/disputes/{dispute_id}", _READ, dispute_operations.GET_DISPUTE, lambda to: to.disputes.show),
+    Route("POST", _REFUNDS, _WRITE, refund_operations.CREATE_REFUND, lambda to: to.operations.refund),
+    Route("GET", _REFUNDS, _READ, refund_operations.LIST_REFUNDS, lambda to: to.operations.refunds),
+    Route("GET", _REFUND, _READ, refund_operations.GET_REFUND, lambda to: to.operations.show_refund),
+    Route("POST", f"{_REFUND}/cancel", _WRITE, refund_operations.CANCEL_REFUND, lambda to: to.operations.cancel_refund),
+    Route("POST", f"{_REFUND}/retry", _WRITE, refund_operations.RETRY_REFUND, lambda to: to.operations.retry_refund),
+    Route(
+        "POST",
+        f"{_REFUND}/resolve",
+        _OPERATE,
+        refund_operations.RESOLVE_REFUND,
+        lambda to: to.operations.resolve_refund,
+    ),
     Route("GET", "/v1/currencies", None, operations.LIST_CURRENCIES, lambda _to: currency_list.show),
     Route("GET", "/v1/dead-letters", _READ, operations.LIST_DEAD_LETTERS, lambda to: to.dead_letters.list),
     Route(

@@ -11,6 +11,7 @@ import structlog
 
 from okane.api.access import Access, AnonymousAccess, KeyAccess
 from okane.api.api import Api
+from okane.api.operation_handlers import OperationServices
 from okane.api.rate_limit import RateLimits
 from okane.api.webhook_services import WebhookServices
 from okane.app import process
@@ -28,6 +29,7 @@ from okane.providers.secrets import CurrentSecrets
 from okane.redis.buckets import TokenBuckets
 from okane.store import ApiKeyStore, DeadLetterStore, PaymentLists, PaymentWatch, ProviderEventStore
 from okane.store.disputes import DisputeLists
+from okane.store.operations import OperationLists, OperationStore
 from okane.store.payment_methods import PaymentMethodStore
 from okane.webhooks.keys import load_masters
 from streams import DeadLetters
@@ -69,6 +71,14 @@ async def run_api(settings: Settings) -> None:
         closing.push_async_callback(disputes.aclose)
         metrics_url = await closing.enter_async_context(serving_metrics(settings, resources, role="api", name="api"))
         router = Router(config.routes, defaults=config.default, capabilities=config.capabilities)
+        operations = OperationServices(
+            store=OperationStore(url, actor="api", lease=settings.lease, grace=settings.sweep_grace),
+            lists=OperationLists(url),
+            producer=resources.operations_producer,
+            capabilities=config.capabilities,
+        )
+        for each in (operations.store, operations.lists):
+            closing.push_async_callback(each.aclose)
         api = Api(
             settings,
             access=await closing.enter_async_context(_access(settings, resources)),
@@ -85,6 +95,7 @@ async def run_api(settings: Settings) -> None:
             router=router,
             provider_events=provider_events,
             notice_parsers=parsers,
+            operations=operations,
             webhooks=webhooks,
             methods=methods,
             disputes=disputes,

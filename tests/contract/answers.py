@@ -78,6 +78,7 @@ def template_of(path: str) -> str:
     if path in the_document()["paths"]:
         return path
     path = re.sub(r"^/v1/providers/[^/]+/", "/v1/providers/{provider}/", path)
+    path = re.sub(r"^/v1/refunds/[^/]+", "/v1/refunds/{refund_id}", path)
     path = re.sub(r"^/v1/webhook-endpoints/[^/]+", "/v1/webhook-endpoints/{endpoint_id}", path)
     path = re.sub(r"^/v1/disputes/[^/]+", "/v1/disputes/{dispute_id}", path)
     path = re.sub(r"^/v1/payment-methods/[^/]+", "/v1/payment-methods/{payment_method_id}", path)

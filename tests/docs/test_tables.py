@@ -7,9 +7,11 @@ import re
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
+from typing import get_args
 
 from okane.api.contract.problem_codes import CODES
 from okane.config import Settings
+from okane.errors import RefusalCode
 from tests.docs.tables import OPERATIONS, ROOT, _section, _setting, setting_names, table_names
 
 ERRORS = (ROOT / "docs" / "errors.md").read_text()
@@ -48,7 +50,7 @@ def test_every_problem_code_stands_in_the_table() -> None:
     codes = set(_calls(ROOT / "okane" / "api", {"Problem", "malformed"}))
     assert len(codes) > 20
     aiohttps = {"route_not_found", "method_not_allowed", "body_too_large", "expectation_failed"}
-    assert set(CODES) == codes | aiohttps
+    assert set(CODES) == codes | aiohttps | set(get_args(RefusalCode))
     documented = {
         (code, int(status), {"yes": True, "no": False}[retryable])
         for status, named, retryable in re.findall(r"^\| (\d+) \| ([^|]+) \| (\w+) \|", ERRORS, re.MULTILINE)

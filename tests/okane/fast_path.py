@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import cast
 from uuid import UUID
 
+from okane.api.operation_handlers import OperationHandlers, OperationServices
 from okane.api.payment_creation import MAX_BODY_BYTES, RENDERERS
 from okane.errors import IdempotencyKeyReused, PaymentNotFound
+from okane.intake.accept import PaymentIntake
+from okane.lanes import operations_stream
 from okane.payment import Payment, Status
-from okane.store import AcceptedRow, NewPayment, Page, PaymentFilter
+from okane.store import AcceptedRow, NewPayment, Page, PaymentFilter, PaymentStore
+from okane.store.operations import OperationLists, OperationStore
+from streams.testing import MemoryQueue
 from tests.okane.api_requests import BAD
 
 HEALTH = b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -174,3 +179,15 @@ FIELDS: list[list[str]] = [
     ["A: " + "a" * 5000],
     ["A: " + "a" * 9000],
 ]
+
+
+def no_operations(payments: PaymentStore, intake: PaymentIntake) -> OperationHandlers:
+    """Return handlers of captures and refunds that reach no database."""
+    hour, url = timedelta(hours=1), "postgresql://nowhere"
+    services = OperationServices(
+        store=OperationStore(url, actor="api", lease=hour, grace=hour),
+        lists=OperationLists(url),
+        producer=MemoryQueue(operations_stream("test")),
+        capabilities={},
+    )
+    return OperationHandlers(services, payments=payments, intake=intake)

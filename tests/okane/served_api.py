@@ -19,17 +19,20 @@ from okane.api.api import NO_PARSERS
 from okane.api.event_waiting import EventWaiting
 from okane.api.http.connection_limits import ConnectionLimits
 from okane.api.long_polling import LongPolling
-from okane.api.payment_creation import ONLY_HTTP, PaymentCreation
+from okane.api.operation_handlers import OperationServices
+from okane.api.payment_creation import ONLY_HTTP, Capabilities, PaymentCreation
 from okane.api.webhook_services import WebhookServices
 from okane.config import Settings
 from okane.http.guard import Guard
 from okane.intake.load_shedding import LoadShedding
-from okane.lanes import payments_stream
+from okane.lanes import operations_stream, payments_stream
 from okane.metrics import OkaneMetrics
 from okane.providers.base import NoticeParser
+from okane.providers.capabilities import ALL
 from okane.providers.routing import Router
 from okane.store import DeadLetterStore, PaymentLists, PaymentStore, PaymentWatch, ProviderEventStore
 from okane.store.disputes import DisputeLists
+from okane.store.operations import OperationLists, OperationStore
 from okane.store.payment_methods import PaymentMethodStore
 from okane.webhooks.keys import Masters
 from streams import DeadLetters, Producer, Stream, connect
@@ -52,6 +55,8 @@ class Api:
     creation: PaymentCreation
     leaving: asyncio.Event
     url: str
+    operations: OperationServices
+    operations_stream: Stream
 
 
 async def serve_api(
@@ -64,10 +69,12 @@ async def serve_api(
     default_providers: Sequence[str] | None = None,
     router: Router | None = None,
     webhooks: WebhookServices | None = None,
+    capabilities: Capabilities | None = None,
     **changed: Any,
 ) -> AsyncIterator[Api]:
     """Serve the API over these two servers, on a stream of its own."""
     settings = Settings(_env_file=None, **{"port": 0, "drain": timedelta(seconds=1), **changed})
+    capabilities = dict.fromkeys(providers, ALL) if capabilities is None else capabilities
     metrics = OkaneMetrics(CollectorRegistry())
     stream = payments_stream(f"test-{uuid4()}")
     redis = connect(redis_url, timeout=timedelta(seconds=2))
@@ -83,6 +90,16 @@ async def serve_api(
         guard=Guard(allow=[ip_network("127.0.0.0/8")]),
     )
     methods, disputes = PaymentMethodStore(database_url), DisputeLists(database_url)
+    operations_queue = operations_stream(f"{stream.name}-operations")
+    operations_producer = Producer(redis, operations_queue)
+    operations = OperationServices(
+        store=OperationStore(
+            database_url, actor="api", lease=settings.lease, grace=settings.sweep_grace, timeout=timedelta(seconds=3)
+        ),
+        lists=OperationLists(database_url),
+        producer=operations_producer,
+        capabilities=capabilities,
+    )
     product = api.Api(
         settings,
         access=access or AnonymousAccess(),
@@ -95,12 +112,13 @@ async def serve_api(
         load_shedding=load_shedding,
         metrics=metrics,
         provider_events=events,
+        operations=operations,
         webhooks=webhooks,
         methods=methods,
         disputes=disputes,
         notice_parsers=notice_parsers,
         providers=providers,
-        router=router or Router.of_able(default_providers or sorted(providers)),
+        router=router or Router((), defaults=default_providers or sorted(providers), capabilities=capabilities),
     )
     payments = product.payments
     async with (
@@ -117,6 +135,11 @@ async def serve_api(
             payments.creation,
             product.leaving,
             url,
+            operations,
+            operations_queue,
         )
+    await operations.store.aclose()
+    await operations.lists.aclose()
+    await operations_producer.aclose()
     for opened in (producer, store, events, lists, watch, dead_letters, webhooks, methods, disputes, redis):
         await opened.aclose()

@@ -32,6 +32,9 @@ FIXTURES = (store,)
 ANOTHER_BODY = '{"amount": 441, "idempotency_key": "k"}'
 BODIES = {"/v1/payments/batch": f"[{BODY}]", "/v1/dead-letters/replay": '{"limit": 1}'}
 BODIES["/v1/payments/{payment_id}/resolve"] = '{"as": "success", "reason": "seen"}'
+BODIES["/v1/payment-methods"] = '{"tokens": {"http": "tok_1"}, "kind": "card", "idempotency_key": "k"}'
+BODIES["/v1/refunds"] = '{"payment": "0198c0de-0000-7000-8000-000000000001", "idempotency_key": "k"}'
+BODIES["/v1/refunds/{refund_id}/resolve"] = BODIES["/v1/payments/{payment_id}/resolve"]
 BODIES["/v1/webhook-endpoints"] = '{"url": "https://shop.example/hook"}'
 BODIES["/v1/webhook-endpoints/{endpoint_id}"] = '{"description": "orders"}'
 BODIES["/v1/webhook-endpoints/{endpoint_id}/rotate"] = BODIES["/v1/webhook-endpoints/{endpoint_id}/enable"] = "{}"
@@ -65,6 +68,7 @@ async def admitted(access: KeyAccess, secret: str) -> bool:
 
 def path_of(pattern: str, payment_id: object) -> str:
     path = pattern.replace("{event_id}", f"evt_{uuid4().hex}_1")
+    path = path.replace("{refund_id}", str(uuid4())).replace("{payment_method_id}", str(uuid4()))
     return path.replace("{payment_id}", str(payment_id)).replace("{endpoint_id}", str(payment_id))
 
 

@@ -48,6 +48,10 @@ PAYMENTS = st.builds(
     next_action=st.none() | st.builds(NextAction, TEXT),
     payment_method=st.none() | TEXT,
     return_url=st.none() | TEXT,
+    manual_capture=st.none() | st.just(True),
+    capture_before=st.none() | MOMENTS,
+    amount_captured=st.none() | st.integers(1, 2**63 - 1),
+    amount_refunded=st.none() | st.integers(1, 2**63 - 1),
 )
 
 
@@ -56,6 +60,7 @@ def document(payment: Payment) -> dict[str, Any]:
         return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
     retry_at = None if payment.retry_at is None or payment.status.is_terminal else moment(payment.retry_at)
+    held = payment.capture_before if payment.manual_capture and payment.status is Status.AUTHORIZED else None
     action = payment.next_action if payment.status is Status.REQUIRES_ACTION else None
     members = {
         "id": str(payment.id),
@@ -76,6 +81,10 @@ def document(payment: Payment) -> dict[str, Any]:
         "decline_code": payment.decline_code,
         "last_error": payment.last_error,
         "retry_at": retry_at,
+        "capture_method": "manual" if payment.manual_capture else None,
+        "capture_before": held and moment(held),
+        "amount_captured": payment.captured_minor if payment.manual_capture and payment.captured_minor else None,
+        "amount_refunded": payment.amount_refunded,
     }
     return {name: value for name, value in members.items() if value is not None}
 
@@ -139,16 +148,30 @@ def test_the_members_of_providers_are_a_part_of_the_fingerprint_where_they_are_g
     assert (new.payment_method, new.return_url, new.requested_provider) == tuple(members.values())
 
 
+@pytest.mark.parametrize(("method", "manual"), [(None, None), ("automatic", None), ("manual", True)])
+def test_the_method_of_capture_changes_the_meaning_where_it_is_not_the_default(
+    method: create_request.CaptureMethod | None, manual: bool | None
+) -> None:
+    plain = create_request.CreatePayment(amount=1, provider="stripe")
+    request = plain.model_copy(update={"capture_method": method})
+    news = [
+        create_request.to_new_payment(one, account_id="default", key="k-1", currency="USD", lane="low")
+        for one in (plain, request)
+    ]
+    assert news[1].manual_capture is manual
+    assert (news[0].fingerprint != news[1].fingerprint) == bool(manual)
+
+
 CHARACTERS = [*'"\\{}[]:, \n\t\x00\x7f01.e-é\ufeff\U0001f4b6']
 NAMES = ["amount", "currency", "idempotency_key", "metadata", "execute_at", "expires_at", "other"]
-NAMES += ["payment_method", "return_url", "provider"]
+NAMES += ["payment_method", "return_url", "provider", "capture_method"]
 VALUES = st.one_of(
     st.integers(-1, 2**64),
     st.floats(),
     st.booleans(),
     st.none(),
     st.text(st.sampled_from(CHARACTERS) | st.characters(), max_size=5),
-    st.sampled_from(["USD", "2030-01-01T00:00:00Z", "k-1", "https://shop.example/"]),
+    st.sampled_from(["USD", "2030-01-01T00:00:00Z", "k-1", "https://shop.example/", "manual"]),
     st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=3),
 )
 
@@ -187,6 +210,8 @@ def test_the_fast_parser_agrees_with_the_strict_one(body: bytes) -> None:
             True,
         ),
         (b'{"amount":1,"payment_method":null,"provider":"stripe"}', True),
+        (b'{"amount":1,"capture_method":"manual","provider":"stripe"}', True),
+        (b'{"amount":1,"capture_method":"manual","capture_method":"manual"}', False),
         (b'{"amount":1,"provider":"http","provider":"http"}', False),
         (b'{"amount":1,"payment_method":"a","payment_method":null}', False),
         (b'{"amount":1,"metadata":{"a":"b","a":"b"}}', False),

@@ -55,7 +55,7 @@ from okane.store.disputes import DisputeLists
 from okane.store.payment_methods import PaymentMethodStore
 from streams.testing import MemoryQueue
 from tests.faults.request_generator import LAST, Generator
-from tests.okane.fast_path import HEALTH, Shelf, corpus, post, sent
+from tests.okane.fast_path import HEALTH, Shelf, corpus, no_operations, post, sent
 
 FAR_S = 60.0
 NEAR_S = 0.2
@@ -149,6 +149,7 @@ async def serving(
         NoticeHandlers(parsers={}, intake=None, metrics=metrics),
         methods=PaymentMethodHandlers(methods=cast("PaymentMethodStore", shelf), providers=()),
         disputes=DisputeHandlers(cast("DisputeLists", shelf)),
+        operations=no_operations(store, intake),
         webhooks=WebhookServices.of("postgresql://nowhere", masters=None, guard=Guard()),
     )
     runner = GuardedRunner(

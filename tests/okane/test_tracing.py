@@ -60,7 +60,7 @@ from streams import Done, Draft, Message, Outcome, StreamFull, connect
 from streams.testing import MemoryQueue
 from tests.no_operations import NoOperations
 from tests.okane.charging import TRAITS
-from tests.okane.fast_path import HEALTH, Shelf, post, sent
+from tests.okane.fast_path import HEALTH, Shelf, no_operations, post, sent
 from tests.okane.served_api import LIMITS, Api
 from tests.okane.stored_payments import GRACE, LEASE, accept_one, new, settlement
 
@@ -374,6 +374,7 @@ async def serving(traced: Traced, shelf: Shelf, *, fast: bool, memory: MemoryQue
         NoticeHandlers(parsers={}, intake=None, metrics=metrics),
         methods=PaymentMethodHandlers(methods=cast("PaymentMethodStore", shelf), providers=()),
         disputes=DisputeHandlers(cast("DisputeLists", shelf)),
+        operations=no_operations(store, intake),
         webhooks=WebhookServices.of("postgresql://nowhere", masters=None, guard=Guard()),
     )
     fast_path = FastPath(handlers.creation, metrics, AnonymousAccess(), tracer=tracer) if fast else None

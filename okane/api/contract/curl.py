@@ -9,6 +9,7 @@ from typing import Any
 
 from okane.api.contract.dispute_operations import DISPUTE_ID
 from okane.api.contract.method_operations import METHOD_ID
+from okane.api.contract.operation_schemas import OPERATION
 from okane.api.contract.schemas import PAYMENT
 from okane.api.contract.webhook_schemas import ENDPOINT_ID, EVENT_ID
 
@@ -16,6 +17,7 @@ _EXAMPLES = {
     "payment_id": str(PAYMENT["id"]),
     "payment_method_id": METHOD_ID,
     "dispute_id": DISPUTE_ID,
+    "refund_id": str(OPERATION["id"]),
     "endpoint_id": ENDPOINT_ID,
     "event_id": EVENT_ID,
     "provider": "stripe",

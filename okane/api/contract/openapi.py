@@ -10,7 +10,15 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from okane.api import create_request, disputes, payment_ids, payment_method_requests, problems, webhook_requests
+from okane.api import (
+    create_request,
+    disputes,
+    operation_requests,
+    payment_ids,
+    payment_method_requests,
+    problems,
+    webhook_requests,
+)
 from okane.api.access import SCHEMES
 from okane.api.answer import JSON
 from okane.api.contract import parameters, problem_codes, schemas, webhook_operations, webhook_schemas
@@ -24,6 +32,7 @@ _SCHEMA = "#/components/schemas/{model}"
 _LINKS = {
     "payment": ("payment_id", ("getPayment", "listEvents", "listAttempts", "cancelPayment", "retryPayment")),
     "payment_method": ("payment_method_id", ("getPaymentMethod", "deletePaymentMethod")),
+    "refund": ("refund_id", ("getRefund", "cancelRefund", "retryRefund")),
     "endpoint": (
         "endpoint_id",
         ("getEndpoint", "changeEndpoint", "rotateEndpoint", "disableEndpoint", "enableEndpoint", "deleteEndpoint"),
@@ -34,6 +43,7 @@ _PATH_PARAMETERS: Mapping[str, tuple[str, Json]] = {
     "payment_id": ("The payment's id; `pay_` and 32 digits are another spelling of it.", payment_ids.ID),
     "payment_method_id": ("The payment method's id.", payment_method_requests.METHOD_ID_SCHEMA),
     "dispute_id": ("The dispute's id.", disputes.DISPUTE_ID_SCHEMA),
+    "refund_id": ("The refund's id.", operation_requests.OPERATION_ID_SCHEMA),
     "endpoint_id": ("The endpoint's id.", webhook_requests.ENDPOINT_ID_SCHEMA),
     "event_id": ("The event's id: `evt_`, the payment, and its version.", EVENT_ID),
     "provider": ("The provider's name in `OKANE_PROVIDERS_FILE`.", {"type": "string", "pattern": "^[^/]+$"}),

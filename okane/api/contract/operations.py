@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from okane.api import batch
 from okane.api.answer import JSON
-from okane.api.contract import problem_codes, schemas
+from okane.api.contract import operation_schemas, problem_codes, schemas
 from okane.api.create_request import CreateOlderPayment, CreatePayment, IdempotencyKey
 from okane.api.dead_letters import DeadQuery, ReplayRequest
 from okane.api.query_parameters import PartQuery, PaymentQuery
@@ -99,7 +99,9 @@ _CREATING = (
     "idempotency_key_reused",
     "overloaded",
 )
-_OF_PROVIDERS = frozenset({"provider_unknown", "payment_method_unknown", "payment_method_unusable"})
+_OF_PROVIDERS = frozenset(
+    {"provider_unknown", "payment_method_unknown", "payment_method_unusable", "unsupported_by_provider"}
+)
 _BATCH = (*problem_codes.OF_BODIES, "body_not_an_array", "idempotency_key_misplaced", "batch_size")
 _REPLAY = (*problem_codes.OF_BODIES, "body_not_an_object", "validation_failed", "too_many_reads")
 _CHANGE = ("payment_not_found", "status_conflict")
@@ -223,12 +225,19 @@ CANCEL_PAYMENT = Operation(
     name="cancelPayment",
     tag=PAYMENTS,
     summary="Withdraw a payment before it is charged",
-    details="From `pending` and `failed_retryable`, and once more from `canceled`. 409 when it is too late, or its "
-    "outcome is open.",
+    details="From `pending` and `failed_retryable`, and once more from `canceled`. From `authorized` the money that is held "
+    "is let go first: the payment is `canceled` when the provider has done that. 409 when it is too late, or its outcome is "
+    "open.",
     responses=(
         SuccessResponse(status=HTTPStatus.OK, means="It is canceled, and was not charged.", body=schemas.PaymentAnswer),
+        SuccessResponse(
+            status=HTTPStatus.ACCEPTED,
+            means="A void is under way.",
+            body=operation_schemas.VoidReceipt,
+            headers=("Location",),
+        ),
     ),
-    problems=_CHANGE,
+    problems=(*_CHANGE, "operation_in_progress"),
 )
 RESOLVE_PAYMENT = Operation(
     name="resolvePayment",

@@ -54,6 +54,7 @@ CODES: Mapping[str, Code] = {
         HTTPStatus.MISDIRECTED_REQUEST, "Without keys: `Host` names neither this machine nor an allowed name."
     ),
     "payment_not_found": Code(HTTPStatus.NOT_FOUND, "The account has no such payment."),
+    "refund_not_found": Code(HTTPStatus.NOT_FOUND, "The account has no such refund."),
     "endpoint_not_found": Code(HTTPStatus.NOT_FOUND, "The account has no such webhook endpoint."),
     "payment_method_not_found": Code(HTTPStatus.NOT_FOUND, "The account has no such payment method."),
     "dispute_not_found": Code(HTTPStatus.NOT_FOUND, "The account has no such dispute."),
@@ -63,7 +64,14 @@ CODES: Mapping[str, Code] = {
     "method_not_allowed": Code(HTTPStatus.METHOD_NOT_ALLOWED, "The route has other methods: see `Allow`."),
     "head_too_slow": Code(HTTPStatus.REQUEST_TIMEOUT, "The head of the request did not come in time.", retryable=True),
     "body_too_slow": Code(HTTPStatus.REQUEST_TIMEOUT, "The body did not come in time.", retryable=True),
-    "status_conflict": Code(HTTPStatus.CONFLICT, "The payment's status, `payment_status`, does not allow this."),
+    "status_conflict": Code(
+        HTTPStatus.CONFLICT, "The status of the payment or refund, which the answer has, does not allow this."
+    ),
+    "payment_not_authorized": Code(
+        HTTPStatus.CONFLICT, "No money of the payment is held: it can be neither captured nor voided."
+    ),
+    "payment_not_captured": Code(HTTPStatus.CONFLICT, "No money of the payment has moved: there is none to refund."),
+    "operation_in_progress": Code(HTTPStatus.CONFLICT, "A capture or void of the payment is under way."),
     "too_many_endpoints": Code(HTTPStatus.CONFLICT, "The account has 16 webhook endpoints."),
     "endpoint_has_no_url": Code(HTTPStatus.CONFLICT, "Nothing is sent to this endpoint: its events are read."),
     "too_many_recoveries": Code(HTTPStatus.CONFLICT, "The endpoint has 8 recoveries that are not done."),
@@ -85,6 +93,11 @@ CODES: Mapping[str, Code] = {
     ),
     "amount_too_large": Code(_UNPROCESSABLE, "The amount is above this server's limit for the currency."),
     "card_number": Code(_UNPROCESSABLE, "A text looks like the number of a card: `errors` names its member."),
+    "capture_exceeds_authorized": Code(_UNPROCESSABLE, "The capture is for more than `limit`, which is held."),
+    "refund_exceeds_captured": Code(
+        _UNPROCESSABLE, "The refund is for more than `limit`: what was captured, without other refunds."
+    ),
+    "currency_mismatch": Code(_UNPROCESSABLE, "The `currency` of a refund is not that of its payment."),
     "provider_unknown": Code(_UNPROCESSABLE, "The `provider` is not one of this server's."),
     "payment_method_unknown": Code(
         _UNPROCESSABLE, "The `payment_method` is no saved method of the account, or it was deleted."
@@ -93,7 +106,7 @@ CODES: Mapping[str, Code] = {
         _UNPROCESSABLE, "The saved payment method has no token at a provider that may charge the payment."
     ),
     "unsupported_by_provider": Code(
-        _UNPROCESSABLE, "No provider that may take the payment can: the detail says why, provider by provider."
+        _UNPROCESSABLE, "The provider of the payment, or any that may take it, cannot do this: the detail says why."
     ),
     "endpoint_url_refused": Code(
         _UNPROCESSABLE, "The URL of an endpoint is not one that this server may call: `errors` says why."
@@ -101,7 +114,7 @@ CODES: Mapping[str, Code] = {
     "batch_size": Code(_UNPROCESSABLE, "A batch has 1 to 1,000 items."),
     "idempotency_key_reused": Code(
         _UNPROCESSABLE,
-        "The idempotency key belongs to `payment_id` or `payment_method_id`, which has other members.",
+        "The idempotency key belongs to `payment_id`, `payment_method_id` or `operation_id`, which has other members.",
     ),
     "rate_limited": Code(HTTPStatus.TOO_MANY_REQUESTS, "The key exceeds its rate limit.", retryable=True),
     "too_many_reads": Code(

@@ -12,12 +12,14 @@ from pydantic import ConfigDict, Field, WithJsonSchema, with_config
 from typing_extensions import TypedDict  # pydantic does not take the older one of typing
 
 from okane.api.problems import MAX_ERRORS
+from okane.operation import OperationStatus
 from okane.payment import Status
 
 # Any code: a client must accept a payment in a currency that is new or withdrawn.
 Currency = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^[A-Z]{3}$"})]
 Lane = Literal["critical", "default", "low"]
-Call = Literal["charge", "look_up"]
+Call = Literal["charge", "look_up", "operate"]
+CaptureMethod = Literal["manual"]
 OlderId = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^pay_[0-9a-f]{32}$"})]
 
 
@@ -79,6 +81,14 @@ class Payment(TypedDict):
     next_action: NotRequired[Annotated[NextAction, Field(description="while the status is `requires_action`")]]
     decline_code: NotRequired[Annotated[str, Field(description="why the provider declined, in its words")]]
     last_error: NotRequired[Annotated[str, Field(description="why the last attempt failed")]]
+    capture_method: NotRequired[
+        Annotated[CaptureMethod, Field(description="left out where the charge captures at once")]
+    ]
+    capture_before: NotRequired[
+        Annotated[datetime, Field(description="when the hold of the money ends; while the status is `authorized`")]
+    ]
+    amount_captured: NotRequired[Annotated[int, Field(gt=0, description="by a capture; all of it if absent")]]
+    amount_refunded: NotRequired[Annotated[int, Field(gt=0, description="by refunds that succeeded")]]
     execute_at: NotRequired[datetime]
     expires_at: NotRequired[datetime]
     retry_at: NotRequired[Annotated[datetime, Field(description="when it is retried, or looked up")]]
@@ -158,6 +168,11 @@ class ItemProblem(TypedDict):
         Annotated[UUID, Field(description="the payment method that the idempotency key belongs to")]
     ]
     payment_status: NotRequired[Annotated[Status, Field(description="the status that does not allow it")]]
+    operation_id: NotRequired[Annotated[UUID, Field(description="the operation that the idempotency key belongs to")]]
+    operation_status: NotRequired[
+        Annotated[OperationStatus, Field(description="the status of the refund that does not allow it")]
+    ]
+    limit: NotRequired[Annotated[int, Field(ge=0, description="the most that is possible, in minor units")]]
 
 
 @with_config(
@@ -220,7 +235,7 @@ class PaymentPage(TypedDict):
 
 
 class Event(TypedDict):
-    """One change of a payment."""
+    """One change of a payment; `operation` is the capture, void or refund that it reports."""
 
     version: Annotated[int, Field(ge=0)]
     at: datetime
@@ -233,6 +248,7 @@ class Event(TypedDict):
     decline_code: NotRequired[str]
     reason: NotRequired[str]
     latency_ms: NotRequired[Annotated[int, Field(ge=0)]]
+    operation: NotRequired[UUID]
 
 
 class EventPage(TypedDict):

@@ -100,11 +100,12 @@ ORDER BY version
 LIMIT %(limit)s::bigint
 
 -- name: attempts
--- The attempts of a payment after number `after`, up to `last`, with their outcomes.
+-- The attempts of a payment after number `after`, up to `last`, with their outcomes. What became of its captures and refunds is
+-- no outcome of an attempt to charge it.
 SELECT {event}
 FROM payment_events e
 WHERE e.payment_id = %(id)s::uuid AND e.attempt > %(after)s::integer AND e.attempt <= %(last)s::integer
-  AND (e.event = 'claimed' OR e.provider IS NOT NULL)
+  AND (e.event = 'claimed' OR e.provider IS NOT NULL) AND e.operation_id IS NULL
   AND EXISTS (SELECT FROM payments p WHERE p.id = %(id)s::uuid AND p.account_id = %(account_id)s::text)
 ORDER BY e.version
 
