@@ -10,12 +10,25 @@ from okane.client.errors import (
     KeyReused,
     NoAnswer,
     NotFound,
+    OperationRefused,
     Refused,
 )
 from okane.client.payment_methods import NewPaymentMethod, PaymentMethod, PaymentMethods
+from okane.client.refunds import NewRefund, RefundFilter, Refunds
 from okane.client.signatures import verify
 from okane.client.transport import RETRIES
-from okane.client.values import Attempt, Currency, DeadLetter, Event, NextAction, Payment, Receipt, Replayed
+from okane.client.values import (
+    Attempt,
+    Currency,
+    DeadLetter,
+    Event,
+    NextAction,
+    Operation,
+    OperationReceipt,
+    Payment,
+    Receipt,
+    Replayed,
+)
 from okane.client.webhook_values import (
     CreatedEndpoint,
     Delivery,
@@ -59,15 +72,21 @@ __all__ = [
     "NewEndpoint",
     "NewPayment",
     "NewPaymentMethod",
+    "NewRefund",
     "NextAction",
     "NoAnswer",
     "NotFound",
+    "Operation",
+    "OperationReceipt",
+    "OperationRefused",
     "OperationSnapshot",
     "Payment",
     "PaymentMethod",
     "PaymentMethods",
     "PaymentSnapshot",
     "Receipt",
+    "RefundFilter",
+    "Refunds",
     "Refused",
     "Replayed",
     "TestAnswer",

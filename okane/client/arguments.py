@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from okane.currencies import MAX_AMOUNT_MINOR
+from okane.operation import OperationStatus
 from okane.payment import Status
 
 T = TypeVar("T")
@@ -63,6 +64,15 @@ def method_id(value: UUID | str) -> UUID:
         return value
     if not _UUID.fullmatch(typed("method_id", value, str)):
         raise ValueError(f"{value[:64]!r} is not a payment method's id")
+    return UUID(value)
+
+
+def refund_id(value: UUID | str) -> UUID:
+    """Return the id of a refund."""
+    if isinstance(value, UUID):
+        return value
+    if not _UUID.fullmatch(typed("refund_id", value, str)):
+        raise ValueError(f"{value[:64]!r} is not a refund's id")
     return UUID(value)
 
 
@@ -126,6 +136,23 @@ def moment(name: str, value: datetime) -> str:
 def statuses(values: Iterable[Status]) -> list[str]:
     """Return the values of these statuses. A single one is refused: it would be a list of its letters."""
     return [Status(typed("status", one, str)).value for one in several("status", values)]
+
+
+def operation_statuses(values: Iterable[OperationStatus]) -> list[str]:
+    """Return the values of these statuses of operations."""
+    return [OperationStatus(typed("status", one, str)).value for one in several("status", values)]
+
+
+def resolution(
+    as_: Status | str, *, reason: str, provider_ref: str | None, version: int | None
+) -> Mapping[str, object]:
+    """Return the body of a decision about what needs a review."""
+    body: dict[str, object] = {"as": decision(as_), "reason": text("reason", reason)}
+    if version is not None:
+        body["version"] = typed("version", version, int)
+    if provider_ref is not None:
+        body["provider_ref"] = text("provider_ref", provider_ref)
+    return body
 
 
 def decision(value: Status | str) -> str:

@@ -17,8 +17,20 @@ from uuid import UUID
 from okane.client import arguments
 from okane.client.errors import Refused, refused
 from okane.client.payment_methods import PaymentMethods
+from okane.client.refunds import Refunds
 from okane.client.transport import ETAG, RETRIES, Transport
-from okane.client.values import Attempt, Currency, DeadLetter, Document, Event, Payment, Receipt, Replayed
+from okane.client.values import (
+    Attempt,
+    Currency,
+    DeadLetter,
+    Document,
+    Event,
+    Operation,
+    OperationReceipt,
+    Payment,
+    Receipt,
+    Replayed,
+)
 from okane.client.webhooks import Webhooks
 from okane.payment import Status
 from streams import RetryPolicy
@@ -90,6 +102,7 @@ class NewPayment:
     return_url: str | None = None
     provider: str | None = None
     customer_present: bool | None = None
+    capture_method: Literal["automatic", "manual"] | None = None
 
     def __post_init__(self) -> None:
         arguments.amount("amount", self.amount)
@@ -107,7 +120,12 @@ class NewPayment:
 
     @property
     def _texts(self) -> Mapping[str, str]:
-        texts = {"payment_method": self.payment_method, "return_url": self.return_url, "provider": self.provider}
+        texts = {
+            "payment_method": self.payment_method,
+            "return_url": self.return_url,
+            "provider": self.provider,
+            "capture_method": self.capture_method,
+        }
         return {name: text for name, text in texts.items() if text is not None}
 
     @property
@@ -132,7 +150,7 @@ class Client:
     """Sends requests to one API, on connections that it keeps. An asynchronous context manager.
 
     `patience_s` bounds the time for which a request is repeated, `timeout_s` the wait for each answer. `webhooks` has the
-    account's webhook endpoints, and its events; `payment_methods` its saved payment methods.
+    account's webhook endpoints, and its events; `payment_methods` its saved payment methods, `refunds` its refunds.
     """
 
     def __init__(
@@ -145,6 +163,7 @@ class Client:
         retries: RetryPolicy = RETRIES,
     ) -> None:
         self._transport = Transport(url, key=key, patience_s=patience_s, timeout_s=timeout_s, retries=retries)
+        self.refunds = Refunds(self._transport)
         self.webhooks = Webhooks(self._transport)
         self.payment_methods = PaymentMethods(self._transport)
 
@@ -188,8 +207,30 @@ class Client:
                 return payment
 
     async def cancel(self, payment_id: UUID | str) -> Payment:
-        """Withdraw a payment before it is charged. Raises Conflict if it is too late, or its outcome is open."""
+        """Withdraw a payment before it is charged. Raises Conflict if it is too late, or its outcome is open.
+
+        One that is `authorized` still is then: a void is under way, after which it is canceled.
+        """
         return Payment.of((await self._transport.send("POST", _path(payment_id, "/cancel")))["payment"])
+
+    async def capture(
+        self,
+        payment_id: UUID | str,
+        *,
+        idempotency_key: str,
+        amount: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> OperationReceipt:
+        """Take the money that is held for a payment: all of it, or `amount`, and the rest is let go.
+
+        Raises OperationRefused if it is not `authorized`, a capture or void is under way, or `amount` exceeds what is held.
+        """
+        body: dict[str, object] = {"idempotency_key": arguments.idempotency_key(idempotency_key)}
+        if amount is not None:
+            body["amount"] = arguments.amount("amount", amount)
+        if metadata is not None:
+            body["metadata"] = arguments.metadata(metadata)
+        return OperationReceipt.of(await self._transport.send("POST", _path(payment_id, "/capture"), body=body))
 
     async def retry(self, payment_id: UUID | str) -> Receipt:
         """Retry a failed payment. Without an answer the request is not repeated: the payment may have failed again."""
@@ -208,11 +249,7 @@ class Client:
 
         With `version`, that of the payment by which it was decided, a payment that has changed since is a Conflict, too.
         """
-        body: dict[str, object] = {"as": arguments.decision(as_), "reason": arguments.text("reason", reason)}
-        if version is not None:
-            body["version"] = arguments.typed("version", version, int)
-        if provider_ref is not None:
-            body["provider_ref"] = arguments.text("provider_ref", provider_ref)
+        body = arguments.resolution(as_, reason=reason, provider_ref=provider_ref, version=version)
         return Payment.of((await self._transport.send("POST", _path(payment_id, "/resolve"), body=body))["payment"])
 
     def payments(self, **which: Unpack[Filter]) -> AsyncIterator[Payment]:
@@ -222,6 +259,10 @@ class Client:
     def events(self, payment_id: UUID | str) -> AsyncIterator[Event]:
         """Iterate over the events of a payment, oldest first."""
         return self._transport.pages(_path(payment_id, "/events"), "events", Event.of, [])
+
+    def operations(self, payment_id: UUID | str) -> AsyncIterator[Operation]:
+        """Iterate over the captures, voids and refunds of a payment, oldest first."""
+        return self._transport.pages(_path(payment_id, "/operations"), "operations", Operation.of, [])
 
     def attempts(self, payment_id: UUID | str) -> AsyncIterator[Attempt]:
         """Iterate over the attempts of a payment, oldest first."""

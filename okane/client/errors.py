@@ -54,25 +54,35 @@ class Invalid(Refused):
 
 
 class NotFound(Refused):
-    """The account has no such payment, payment method, webhook endpoint or event."""
+    """The account has no such payment, payment method, refund, webhook endpoint or event."""
 
 
 class Conflict(Refused):
-    """The payment's status, `payment_status`, does not allow this."""
+    """The status of the payment, `payment_status`, or of the refund, `operation_status`, does not allow this."""
 
     def __init__(self, status: int, problem: Mapping[str, Any], *, after_s: int | None = None) -> None:
         super().__init__(status, problem, after_s=after_s)
-        self.payment_status = str(problem["payment_status"])
+        self.payment_status = str(problem.get("payment_status", ""))
+        self.operation_status = str(problem.get("operation_status", ""))
+
+
+class OperationRefused(Refused):
+    """The capture or refund is not possible, and nothing was changed. `limit`: the most that is, in minor units."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any], *, after_s: int | None = None) -> None:
+        super().__init__(status, problem, after_s=after_s)
+        self.limit: int | None = problem.get("limit")
 
 
 class KeyReused(Refused):
-    """The idempotency key belongs to the payment `payment_id`, or the saved payment method `payment_method_id`, which has
-    other members."""
+    """The idempotency key belongs to the payment `payment_id`, the saved payment method `payment_method_id`, or the capture
+    or refund `operation_id`, which has other members."""
 
     def __init__(self, status: int, problem: Mapping[str, Any], *, after_s: int | None = None) -> None:
         super().__init__(status, problem, after_s=after_s)
         self.payment_id = _id(problem.get("payment_id"))
         self.payment_method_id = _id(problem.get("payment_method_id"))
+        self.operation_id = _id(problem.get("operation_id"))
 
 
 def _id(text: str | None) -> UUID | None:
@@ -85,10 +95,18 @@ _BY_CODE: Mapping[str, type[Refused]] = {
     "scope_missing": AccessDenied,
     "payment_not_found": NotFound,
     "payment_method_not_found": NotFound,
+    "refund_not_found": NotFound,
     "endpoint_not_found": NotFound,
     "event_not_found": NotFound,
     "endpoint_url_refused": Invalid,
     "status_conflict": Conflict,
+    "capture_exceeds_authorized": OperationRefused,
+    "refund_exceeds_captured": OperationRefused,
+    "currency_mismatch": OperationRefused,
+    "payment_not_authorized": OperationRefused,
+    "payment_not_captured": OperationRefused,
+    "operation_in_progress": OperationRefused,
+    "unsupported_by_provider": OperationRefused,
     "idempotency_key_reused": KeyReused,
     "idempotency_key_missing": Invalid,
     "idempotency_key_invalid": Invalid,

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from okane.operation import OperationKind, OperationStatus
 from okane.payment import Status
 
 Document = Mapping[str, Any]
@@ -54,6 +55,10 @@ class Payment:
     payment_method: str | None = None
     return_url: str | None = None
     next_action: NextAction | None = None
+    capture_method: str = "automatic"
+    capture_before: datetime | None = None
+    amount_captured: int | None = None
+    amount_refunded: int | None = None
     version: int | None = field(default=None, compare=False)
 
     @classmethod
@@ -81,6 +86,10 @@ class Payment:
             payment_method=document.get("payment_method"),
             return_url=document.get("return_url"),
             next_action=NextAction.of(document["next_action"]) if "next_action" in document else None,
+            capture_method=document.get("capture_method", "automatic"),
+            capture_before=moment(document.get("capture_before")),
+            amount_captured=document.get("amount_captured"),
+            amount_refunded=document.get("amount_refunded"),
         )
 
 
@@ -98,6 +107,67 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """A capture, void or refund of the payment `payment_id`, as it was when the API answered. `kind` says which.
+
+    `version` is the number of its changes, where the API told it (`refunds.get`).
+    """
+
+    id: UUID
+    payment_id: UUID
+    kind: OperationKind
+    amount: int
+    currency: str
+    status: OperationStatus
+    attempts: int
+    provider: str
+    metadata: Mapping[str, str]
+    created_at: datetime
+    updated_at: datetime
+    idempotency_key: str | None = None
+    reason: str | None = None
+    provider_ref: str | None = None
+    decline_code: str | None = None
+    last_error: str | None = None
+    retry_at: datetime | None = None
+    version: int | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, document: Document, *, etag: str = "") -> Operation:
+        tag = _ETAG.fullmatch(etag)
+        texts = ("idempotency_key", "reason", "provider_ref", "decline_code", "last_error")
+        return cls(
+            version=None if tag is None else int(tag[1]),
+            id=UUID(document["id"]),
+            payment_id=UUID(document["payment"]),
+            kind=OperationKind(document["kind"]),
+            amount=document["amount"],
+            currency=document["currency"],
+            status=OperationStatus(document["status"]),
+            attempts=document["attempts"],
+            provider=document["provider"],
+            metadata=document["metadata"],
+            created_at=datetime.fromisoformat(document["created_at"]),
+            updated_at=datetime.fromisoformat(document["updated_at"]),
+            retry_at=moment(document.get("retry_at")),
+            **{name: document.get(name) for name in texts},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OperationReceipt:
+    """The result of a request for a capture or refund. `created`: by this request, not by an earlier one with its key."""
+
+    operation: Operation
+    created: bool
+    enqueued: bool
+
+    @classmethod
+    def of(cls, document: Document, name: str = "operation") -> OperationReceipt:
+        return cls(Operation.of(document[name]), document["created"], document["enqueued"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """One change of a payment; `status` is the one after it."""
 
@@ -112,10 +182,12 @@ class Event:
     decline_code: str | None = None
     reason: str | None = None
     latency_ms: int | None = None
+    operation_id: UUID | None = None
 
     @classmethod
     def of(cls, document: Document) -> Event:
         return cls(
+            operation_id=UUID(document["operation"]) if "operation" in document else None,
             version=document["version"],
             at=datetime.fromisoformat(document["at"]),
             event=document["event"],

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from okane.app.failpoints import all_failpoints
+from okane.client import NewRefund
 from okane.local.redis_server import RedisServer
 from streams import connect
 from tests.flow.stripe_account import dispute_of, send, stripe_account, submitted
@@ -74,6 +75,7 @@ OF_OPERATIONS: dict[str, dict[str, object]] = {
 }
 QUIET = {"success": 100, "unavailable": 0, "reset_before_charge": 0, "decline": 0}
 OF_ENDING_AUTHORIZATIONS = {"void.before_wake"}
+OF_REQUESTS = {"operations.before_wake"}
 OF_WEBHOOKS = {"notice.after_commit", "dispute.before_write"}  # below
 OF_DISPATCHERS = {
     "webhooks.before_request",
@@ -84,7 +86,7 @@ OF_DISPATCHERS = {
 
 
 def test_every_failpoint_has_a_scenario_here_and_a_row_in_the_guarantees() -> None:
-    of_operations = set(OF_OPERATIONS) | OF_ENDING_AUTHORIZATIONS
+    of_operations = set(OF_OPERATIONS) | OF_ENDING_AUTHORIZATIONS | OF_REQUESTS
     assert set(SCENARIOS) | of_operations | OF_WEBHOOKS | OF_DISPATCHERS == set(all_failpoints())
     assert set(re.findall(r"`(\w+\.\w+)`", GUARANTEES.read_text())) >= set(all_failpoints())
 
@@ -150,6 +152,23 @@ async def die_with_payments_in_hand(system: System) -> None:
         while await system.metric("w0", "okane_payments_in_flight") == 0:
             await asyncio.sleep(0.01)
     await system.kill("w0")
+
+
+async def test_an_api_that_dies_with_a_refund_requested_has_it_executed_once(system: System) -> None:
+    await system.start_provider(*SCENARIOS["charge.before_call"].provider)
+    await asyncio.gather(system.start_api(OKANE_FAILPOINT="operations.before_wake:kill"), system.start_worker("w1"))
+    [payment_id] = await system.pay(1)
+    assert await system.settled([payment_id]) == {"success": 1}
+    new = NewRefund(payment_id=payment_id, idempotency_key="r-1", amount=40)
+    asking = asyncio.ensure_future(system.client.refunds.create(new))
+    await system.killed("api")
+    await system.start_api()
+    receipt = await asking  # the client repeats it
+    assert not receipt.created
+    async with asyncio.timeout(30):
+        while (await system.payment(payment_id)).get("amount_refunded") != 40:
+            await asyncio.sleep(0.05)
+    assert [one.id async for one in system.client.operations(payment_id)] == [receipt.operation.id]
 
 
 async def test_an_api_that_dies_with_a_notice_stored_loses_nothing(system: System, tmp_path: Path) -> None:
