@@ -1,7 +1,9 @@
 """Measure what a payment costs Postgres: `python -m bench.store_cost [--before CHECKOUT] [--rounds 9] [--batch 256]`.
 
 Accept, claim and settle, in batches of one size, through the store alone: no API, Redis or provider. With --before another
-version does the same work beside it on the same server, by turns; a ratio is the median over the rounds.
+version does the same work beside it on the same server, by turns; a ratio is the median over the rounds. With --refunds each
+payment is refunded, too: the last line is the rate at which refunds are claimed and settled, as a part of the payments', by
+the time that passes, with the work of the store itself.
 """
 
 from __future__ import annotations
@@ -13,11 +15,12 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psutil
 import psycopg
@@ -29,6 +32,7 @@ from okane.store.schema import migrate
 
 PAYMENTS = 5_120
 STEPS = ("accept", "claim", "settle", "all")
+REFUND_STEPS = ("request", "claim of a refund", "settle of a refund")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,7 @@ class Shape:
     batch: int
     payments: int = PAYMENTS
     subscribed: bool = False
+    refunds: bool = False
 
 
 def main() -> None:
@@ -47,6 +52,7 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="a checkout of another version, to compare with")
     parser.add_argument("--payments", type=int, default=PAYMENTS, help="in one round")
     parser.add_argument("--subscribed", action="store_true", help="the account has a webhook endpoint")
+    parser.add_argument("--refunds", action="store_true", help="refund each payment, too (not with --before)")
     parser.add_argument("--round-of", nargs=2, metavar=("URL", "PID"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.round_of is None:
@@ -82,11 +88,26 @@ def _compare(options: argparse.Namespace) -> None:
                 url = system.postgres.database_url(name)
                 subscribed = options.subscribed and version == "now"
                 pid = system.postgres.child.pid
-                shape = Shape(batch=options.batch, payments=options.payments, subscribed=subscribed)
+                shape = Shape(
+                    batch=options.batch,
+                    payments=options.payments,
+                    subscribed=subscribed,
+                    refunds=options.refunds and options.before is None,
+                )
                 found[version].append(ask(versions[version], url, pid, shape))
                 system.drop_database(url)
     for what in found["now"][0]:
         _print(what, {version: [one[what] for one in rounds] for version, rounds in found.items()})
+    if options.refunds and options.before is None:
+        print(f"refunds settle at {statistics.median(map(_refund_rate, found['now'])):.2f} of the payments' rate")
+
+
+def _refund_rate(figures: Mapping[str, float]) -> float:
+    payment, refund = (
+        sum(figures[f"{step}{suffix}: time, us a payment"] for step in ("claim", "settle"))
+        for suffix in ("", " of a refund")
+    )
+    return payment / refund
 
 
 def _print(what: str, found: Mapping[str, Sequence[float]]) -> None:
@@ -102,6 +123,7 @@ def ask(version: Path, url: str, pid: int, shape: Shape) -> Mapping[str, float]:
     """Return the figures of one round in a process of that version."""
     command = [sys.executable, "-P", __file__, "--batch", str(shape.batch), "--payments", str(shape.payments)]
     command += ["--round-of", url, str(pid), *(["--subscribed"] if shape.subscribed else [])]
+    command += ["--refunds"] if shape.refunds else []
     done = subprocess.run(  # noqa: S603 - our own program
         command, env={**os.environ, "PYTHONPATH": str(version)}, stdout=subprocess.PIPE, check=True, text=True
     )
@@ -115,15 +137,18 @@ async def _round(url: str, pid: int, options: argparse.Namespace) -> Mapping[str
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("INSERT INTO webhook_accounts VALUES ('default')")
     store = PaymentStore(url, actor="bench", lease=timedelta(seconds=30), grace=timedelta(seconds=10))
-    meter = _Meter(url, pid)
+    meter = _Meter(url, pid, (*STEPS, *REFUND_STEPS) if options.refunds else STEPS)
     await _pay(store, meter, options.batch, options.batch)  # connections, prepared statements
     meter.reset()
-    await _pay(store, meter, options.payments, options.batch)
+    paid = await _pay(store, meter, options.payments, options.batch)
     await store.aclose()
+    if options.refunds:
+        await _refund(url, meter, paid, options.batch)
     return meter.figures(options.payments // options.batch * options.batch)
 
 
-async def _pay(store: PaymentStore, meter: _Meter, count: int, batch: int) -> None:
+async def _pay(store: PaymentStore, meter: _Meter, count: int, batch: int) -> list[UUID]:
+    paid: list[UUID] = []
     for _ in range(count // batch):
         news = [
             NewPayment(
@@ -161,32 +186,84 @@ async def _pay(store: PaymentStore, meter: _Meter, count: int, batch: int) -> No
         meter.begin()
         await asyncio.gather(*map(store.settle, settlements))
         meter.end("settle")
+        paid += [one.payment_id for one in settlements]
+    return paid
+
+
+async def _refund(url: str, meter: _Meter, paid: Sequence[UUID], batch: int) -> None:
+    # Imported here: a round of another version may have no operations.
+    from okane.operation import NewOperation, OperationKind, OperationStatus  # noqa: PLC0415 - as said
+    from okane.store.operation_records import OperationClaim, OperationSettlement  # noqa: PLC0415 - as said
+    from okane.store.operations import OperationStore  # noqa: PLC0415 - as said
+
+    def refund(payment_id: UUID) -> NewOperation:
+        return NewOperation(
+            payment_id=payment_id,
+            account_id="default",
+            kind=OperationKind.REFUND,
+            idempotency_key=str(uuid4()),
+            fingerprint=b"f" * 32,
+        )
+
+    store = OperationStore(url, actor="bench", lease=timedelta(seconds=30), grace=timedelta(seconds=10))
+    for start in range(0, len(paid), batch):
+        news = [refund(one) for one in paid[start : start + batch]]
+        meter.begin()
+        requested = await asyncio.gather(*map(store.request, news))
+        meter.end("request")
+        meter.begin()
+        claims = await asyncio.gather(*(store.claim(one.operation.id) for one in requested))
+        meter.end("claim of a refund")
+        settlements = [
+            OperationSettlement(
+                operation_id=claim.operation.id,
+                attempt=claim.operation.attempts,
+                status=OperationStatus.SUCCESS,
+                event="success",
+                call="operate",
+                provider="http",
+                latency=timedelta(milliseconds=20),
+                provider_ref="re_0123456789abcdef",
+            )
+            for claim in claims
+            if isinstance(claim, OperationClaim)
+        ]
+        assert len(settlements) == len(news)
+        meter.begin()
+        await asyncio.gather(*map(store.settle, settlements))
+        meter.end("settle of a refund")
+    await store.aclose()
 
 
 class _Meter:
     """CPU of all processes of the server and bytes of its log, by step."""
 
-    def __init__(self, url: str, pid: int) -> None:
+    def __init__(self, url: str, pid: int, steps: Sequence[str]) -> None:
+        self._steps = steps
         self._connection = psycopg.connect(url, autocommit=True)
         self._server = psutil.Process(pid)
         self.reset()
 
     def reset(self) -> None:
-        self._cpu_s = dict.fromkeys(STEPS, 0.0)
-        self._log_bytes = dict.fromkeys(STEPS, 0)
+        self._passed_s = dict.fromkeys(self._steps, 0.0)
+        self._cpu_s = dict.fromkeys(self._steps, 0.0)
+        self._log_bytes = dict.fromkeys(self._steps, 0)
 
     def begin(self) -> None:
-        self._began = self._log_position(), self._cpu_now_s()
+        self._began = self._log_position(), self._cpu_now_s(), time.perf_counter()
 
     def end(self, step: str) -> None:
+        passed_s = time.perf_counter() - self._began[2]
         cpu_s, position = self._cpu_now_s(), self._log_position()
-        for one in (step, "all"):
+        for one in (step,) if step in REFUND_STEPS else (step, "all"):
+            self._passed_s[one] += passed_s
             self._cpu_s[one] += cpu_s - self._began[1]
             self._log_bytes[one] += position - self._began[0]
 
     def figures(self, count: int) -> Mapping[str, float]:
-        cpu = {f"{step}: CPU, us a payment": self._cpu_s[step] / count * 1e6 for step in STEPS}
-        return cpu | {f"{step}: log, bytes a payment": self._log_bytes[step] / count for step in STEPS}
+        cpu = {f"{step}: CPU, us a payment": self._cpu_s[step] / count * 1e6 for step in self._steps}
+        passed = {f"{step}: time, us a payment": self._passed_s[step] / count * 1e6 for step in self._steps}
+        return cpu | passed | {f"{step}: log, bytes a payment": self._log_bytes[step] / count for step in self._steps}
 
     def _log_position(self) -> int:
         row = self._connection.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn").fetchone()
