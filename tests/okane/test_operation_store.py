@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
@@ -21,9 +22,18 @@ from okane.errors import (
 )
 from okane.operation import Operation, OperationStatus
 from okane.payment import Payment, Status
-from okane.store import PaymentStore, UsableProvider
+from okane.store import (
+    PaymentStore,
+    UsableProvider,
+    operation_claims,
+    operation_lists,
+    operation_requests,
+    operations,
+)
 from okane.store.operation_records import OperationClaim, OperationFilter, OperationRefusal, RequestedOperation
 from okane.store.operations import OperationLists, OperationStore
+from okane.store.prepared_statements import PreparedStatement
+from okane.store.session import IN_ORDER, INDEX_ONLY
 from okane.store.sweep import SweepStore
 from tests.okane.stored_operations import (
     CAPTURE,
@@ -493,6 +503,41 @@ async def test_lists_page_through_an_accounts_operations(
                 break
         assert found == expected, wanted
     assert (await lists.page(OperationFilter(), account_id="foreign", limit=2)).operations == []
+
+
+PLANNED = {
+    **operations.BATCHED,
+    **operation_claims.STATEMENTS,
+    **operation_requests.STATEMENTS,
+    **{
+        f"list: {name}": PreparedStatement.of(name, operation_lists.SQL[name].replace("{order}", "DESC"))
+        for name in ("newest", "newest_of_payment", "of_key", "of_payment")
+    },
+}
+
+
+@pytest.mark.parametrize("name", PLANNED)
+async def test_no_statement_begins_with_all_rows(database_url: str, name: str) -> None:
+    """Each is planned once for the life of a connection, perhaps while the tables are empty."""
+    settings = IN_ORDER if name.startswith("list") else INDEX_ONLY
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        for setting, text in settings.items():
+            await connection.execute(f"SET {setting} = '{text}'".encode())
+        await connection.execute(b"PREPARE planned AS " + PLANNED[name].text)
+        nulls = ", ".join(["NULL"] * len(PLANNED[name].encoders))
+        explained = await connection.execute(f"EXPLAIN (FORMAT JSON) EXECUTE planned ({nulls})".encode())
+        row = await explained.fetchone()
+    assert row is not None
+    scans = [node for node in nodes(row[0][0]["Plan"]) if "Relation Name" in node and "Scan" in node["Node Type"]]
+    assert scans
+    for scan in scans:
+        assert "Index Cond" in scan or scan["Relation Name"] in ("providers", "webhook_accounts"), scan
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from nodes(part)
 
 
 async def test_final_outcomes_are_recorded_for_webhooks(

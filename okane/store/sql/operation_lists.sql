@@ -57,10 +57,11 @@ ORDER BY o.id {order}
 -- name: of_key
 -- An idempotency key has one operation at most.
 SELECT {operation}, NULL::uuid
-FROM idempotency_keys k
-JOIN operations o ON o.id = k.id
-WHERE k.account_id = %(account_id)s::text AND k.idempotency_key = %(idempotency_key)s::text AND k.kind = 'operation'
-  AND o.id < %(before)s::uuid AND o.id >= %(oldest)s::uuid AND {wanted}
+FROM (SELECT k.id FROM idempotency_keys k
+      WHERE k.account_id = %(account_id)s::text AND k.idempotency_key = %(idempotency_key)s::text AND k.kind = 'operation'
+      LIMIT 1) k
+CROSS JOIN LATERAL (SELECT * FROM operations WHERE id = k.id LIMIT 1) o
+WHERE o.id < %(before)s::uuid AND o.id >= %(oldest)s::uuid AND {wanted}
 
 -- name: of_payment
 -- The operations of a payment, oldest first; one row of NULLs for a payment that has none.

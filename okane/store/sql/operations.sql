@@ -72,10 +72,15 @@ FROM held h
 SELECT w.place, k.fingerprint, {operation}
 FROM unnest(%(account_ids)s::text[], %(payment_ids)s::uuid[], %(keys)s::text[], %(places)s::integer[])
      AS w (account_id, payment_id, idempotency_key, place)
-JOIN idempotency_keys k
-    ON k.account_id = coalesce(w.account_id, (SELECT p.account_id FROM payments p WHERE p.id = w.payment_id))
-    AND k.idempotency_key = w.idempotency_key AND k.kind = 'operation'
-JOIN operations o ON o.id = k.id
+CROSS JOIN LATERAL (
+    SELECT coalesce(w.account_id, (SELECT p.account_id FROM payments p WHERE p.id = w.payment_id)) AS id OFFSET 0
+) account
+-- Not plain joins: these are planned once, while there are no keys, and might begin with all of them.
+CROSS JOIN LATERAL (
+    SELECT k.id, k.fingerprint FROM idempotency_keys k
+    WHERE k.account_id = account.id AND k.idempotency_key = w.idempotency_key AND k.kind = 'operation' LIMIT 1
+) k
+CROSS JOIN LATERAL (SELECT * FROM operations WHERE id = k.id LIMIT 1) o
 
 -- name: by_id
 SELECT {operation} FROM operations o WHERE o.id = %(id)s::uuid
