@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Annotated, Any
 from uuid import UUID
@@ -213,11 +213,13 @@ async def _open(context: Context, name: str) -> AsyncIterator[_Open]:
     if settings.provider_base_url is None:
         settings = settings.model_copy(update={"provider_base_url": context.provider_base_url})
     config = load_providers(settings)
-    secrets = CurrentSecrets(charge_secrets(config))
+    # This one alone: the secrets of others are no concern of the comparison, and may not be on this machine.
+    alone = replace(config, providers={key: found for key, found in config.providers.items() if key == name})
+    secrets = CurrentSecrets(charge_secrets(alone))
     async with contextlib.AsyncExitStack() as closing:
         listing = build_listing(config, settings, name, secrets)
         closing.push_async_callback(listing.aclose)
-        providers = build_providers(config, settings, connections=CONCURRENT_LOOK_UPS, secrets=secrets)
+        providers = build_providers(alone, settings, connections=CONCURRENT_LOOK_UPS, secrets=secrets)
         for one in providers.values():
             closing.push_async_callback(one.aclose)
         movements = MovementStore(context.database_url)

@@ -32,6 +32,7 @@ class Row:
     provider_ref: str | None = None
     account: str = "default"
     captured: int | None = None
+    attempts: int = 1
     id: UUID = field(default_factory=lambda: UUID(int=0))
     events: list[tuple[str, str, datetime, UUID | None]] = field(default_factory=list)
     operations: list[tuple[UUID, str, int, str, str | None]] = field(default_factory=list)
@@ -60,7 +61,7 @@ async def write(url: str, rows: Sequence[Row]) -> None:
         await cursor.executemany(
             "INSERT INTO payments (id, account_id, idempotency_key, fingerprint, amount_minor, currency, metadata, lane, "
             "status, version, attempts, provider_key, provider_ref, created_at, updated_at, provider, amount_captured, "
-            "rare_status, dead_at) VALUES (%s, %s, %s, %s, %s, %s, %s, 'low', %s, %s, 1, %s, %s, %s, %s, %s, %s, %s, %s)",
+            "rare_status, dead_at) VALUES (%s, %s, %s, %s, %s, %s, %s, 'low', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             [
                 (
                     row.id,
@@ -72,6 +73,7 @@ async def write(url: str, rows: Sequence[Row]) -> None:
                     json.dumps({}),
                     row.status,
                     len(row.events),
+                    row.attempts,
                     str(row.id),
                     row.provider_ref,
                     row.accepted,

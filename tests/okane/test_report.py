@@ -126,21 +126,23 @@ async def test_the_statement_has_a_line_for_each_provider_and_currency(command: 
             charged(NOON, 2, provider="payu", currency="PLN"),
             charged(NOON, 4, provider="stripe", currency="EUR"),
             charged(NOON, 2**62, provider="stripe"),
-            charged(NOON, 2**62 - 1, provider=None),
+            charged(NOON, 2**62 - 1, provider=None, attempts=0),  # decided by a human before any attempt
+            charged(NOON, 8, provider=None),  # by a version that knew one provider
         ],
     )
     everything = [
         (None, "charge", "USD", 1, 2**62 - 1),
+        ("http", "charge", "USD", 1, 8),
         ("payu", "charge", "PLN", 1, 2),
         ("stripe", "charge", "EUR", 1, 4),
         ("stripe", "charge", "USD", 2, 2**62 + 1),
     ]
     assert await told(command) == everything
-    assert await told(command, "--provider", "stripe") == everything[2:]
+    assert await told(command, "--provider", "stripe") == everything[3:]
     assert await told(command, "--provider", "other") == []
     rows = list(csv.DictReader(io.StringIO((await command("--day", TEXT_DAY, "--csv")).stdout)))
     assert [row["amount"] for row in rows] == [str(amount) for *_, amount in everything]
-    assert rows[1] == {
+    assert rows[2] == {
         "day": TEXT_DAY,
         "provider": "payu",
         "kind": "charge",

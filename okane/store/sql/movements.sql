@@ -17,7 +17,11 @@ FROM (
 ) e
 JOIN payments p ON p.id = e.payment_id
 LEFT JOIN operations o ON o.id = e.operation_id
-WHERE (%(provider)s::text IS NULL OR coalesce(p.provider, '') = %(provider)s::text)
+WHERE (%(provider)s::text IS NULL OR {provider_of} = %(provider)s::text)
+
+-- name: provider_of
+-- Attempts of before version 4, which have no provider, called `http`. Not a statement: others include it.
+coalesce(p.provider, CASE WHEN p.attempts > 0 THEN 'http' END)
 
 -- name: kind
 -- Not a statement: others include it.
@@ -26,13 +30,13 @@ CASE e.event WHEN 'captured' THEN 'capture' WHEN 'refunded' THEN 'refund' WHEN '
 
 -- name: totals
 -- Number and sum of the movements, by kind, provider and currency.
-SELECT {kind}, p.provider, p.currency, count(*), sum(coalesce(o.amount_minor, p.amount_minor))
+SELECT {kind}, {provider_of}, p.currency, count(*), sum(coalesce(o.amount_minor, p.amount_minor))
 {movement}
 GROUP BY 1, 2, 3
 
 -- name: each
 -- The movements one by one, in the order of time, from after a position on.
-SELECT {kind}, e.at, e.version, p.id, o.id, p.account_id, p.provider, p.currency,
+SELECT {kind}, e.at, e.version, p.id, o.id, p.account_id, {provider_of}, p.currency,
        coalesce(o.amount_minor, p.amount_minor),
        -- The name of an authorization, which its capture may have replaced.
        CASE WHEN e.event = 'captured' THEN coalesce(p.attempt_ref, p.provider_ref) ELSE p.provider_ref END, o.provider_ref
@@ -44,7 +48,7 @@ LIMIT %(limit)s::bigint
 
 -- name: payments
 -- What these payments are here, for a comparison.
-SELECT p.id, p.account_id, p.provider, p.provider_ref, p.attempt_ref, p.status, p.amount_minor, p.currency, p.amount_captured
+SELECT p.id, p.account_id, {provider_of}, p.provider_ref, p.attempt_ref, p.status, p.amount_minor, p.currency, p.amount_captured
 FROM payments p
 WHERE p.id = ANY (%(ids)s::uuid[])
 
