@@ -128,6 +128,7 @@ class OkaneHttpConfig(_Provider):
     consistency_lag: PositiveDuration = timedelta(seconds=5)
     unknown_deadline: PositiveDuration = timedelta(hours=24)
     poll_delays: PollDelays = list(POLL_DELAYS)
+    webhook_secrets: Annotated[SecretSources, Field(description="that sign notices, for API processes")] = []
     capabilities: Annotated[list[Capability], Field(description="what it can do beyond a charge")] = sorted(kinds.ALL)
 
     def offers(self) -> frozenset[Capability]:

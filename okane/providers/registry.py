@@ -69,7 +69,9 @@ def _notice_parser(found: ProviderConfig, secrets: Callable[[], Sequence[str]]) 
 
             return notice_parser(secrets)
         case OkaneHttpConfig():
-            raise AssertionError("it has no secrets of notices")
+            from okane.providers.okane_http.webhook import OkaneHttpNoticeParser  # noqa: PLC0415 - as above
+
+            return OkaneHttpNoticeParser(secrets)
 
 
 def load_charge_secrets(config: ProvidersConfig) -> Mapping[str, Secret]:
@@ -112,12 +114,10 @@ def load_notice_secrets(config: ProvidersConfig, kept: Iterable[Secret] = ()) ->
 
 def _notice_secrets(found: ProviderConfig) -> tuple[str, Sequence[SecretStr]]:
     match found:
-        case StripeConfig():
+        case StripeConfig() | OkaneHttpConfig():
             return "webhook_secrets", found.webhook_secrets
         case PayuConfig():
             return "second_keys", found.second_keys
-        case OkaneHttpConfig():
-            return "", ()
 
 
 def base_urls(config: ProvidersConfig) -> Mapping[str, str]:

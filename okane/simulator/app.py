@@ -4,6 +4,7 @@
     GET  /charges/{key}       200 {"provider_ref", "status", "code"?, "amount", "currency"}, or 404
     POST /operations          captures, voids and refunds: see `operation_routes.py`; GET /operations/{key}, /operations
     GET  /records             what the provider has of a time: see `records.py`
+    POST /disputes            opens a dispute: see `disputes.py`
     GET  /journal             every charge as JSON lines (?payment_id= for one payment's)
     GET  /journal/summary     counts
     GET  /control             the behaviour in force; PUT with some of its fields changes those, for calls from then on
@@ -27,6 +28,7 @@ from aiohttp.typedefs import Handler, Middleware
 import okane.server_name  # noqa: F401 - for what it does
 from okane import binding
 from okane.origin_guard import OriginGuard, Refusal, is_loopback
+from okane.simulator import disputes as disputes_of
 from okane.simulator import operation_routes, records
 from okane.simulator.answers import (
     CHARGES,
@@ -42,7 +44,9 @@ from okane.simulator.answers import (
     text_member,
 )
 from okane.simulator.charge_processor import ChargeProcessor, ChargeRequest, Conflict, NotRecorded, Recorded
+from okane.simulator.disputes import DisputeJournal
 from okane.simulator.journal import Charge, Journal, JournalError
+from okane.simulator.notices import NoticeSender
 from okane.simulator.operation_journal import OperationJournal
 from okane.simulator.operation_processor import ChargeState, OperationProcessor
 from okane.simulator.options import Act, SimulatorOptions
@@ -57,30 +61,43 @@ def build_app(options: SimulatorOptions) -> web.Application:
 
     async def _open_journal(app: web.Application) -> AsyncIterator[None]:
         journal = await asyncio.to_thread(Journal.open, options.journal)
-        beside = options.journal.with_name(f"{options.journal.name}.operations")
-        try:
-            operations = await asyncio.to_thread(OperationJournal.open, beside)
-        except BaseException:
-            await journal.aclose()
-            raise
         dice = random.Random(options.seed)
         app[CHARGES] = ChargeProcessor(journal=journal, behaviour=options.behaviour, dice=dice)
-        app[OPERATIONS] = OperationProcessor(charges=app[CHARGES], journal=operations, dice=dice)
-        yield
-        await operations.aclose()
-        await journal.aclose()
+        async with contextlib.AsyncExitStack() as opened:
+            opened.push_async_callback(journal.aclose)
+            await _open_operations(app, options, dice, opened)
+            yield
 
     app.cleanup_ctx.append(_open_journal)
     app.router.add_post("/charges", _charge)
     app.router.add_get("/charges/{key}", _look_up)
     operation_routes.add_to(app)
     records.add_to(app)
+    disputes_of.add_to(app)
     app.router.add_get("/journal", _journal)
     app.router.add_get("/journal/summary", _summary)
     app.router.add_get("/control", _show_control)
     app.router.add_put("/control", _change_control)
     app.router.add_get("/health", _health)
     return app
+
+
+async def _open_operations(
+    app: web.Application, options: SimulatorOptions, dice: random.Random, opened: contextlib.AsyncExitStack
+) -> None:
+    """Open the journals beside that of the charges, and the sender of notices. Raises JournalError."""
+    name = options.journal.name
+    operations = await asyncio.to_thread(OperationJournal.open, options.journal.with_name(f"{name}.operations"))
+    opened.push_async_callback(operations.aclose)
+    disputes = await asyncio.to_thread(DisputeJournal.open, options.journal.with_name(f"{name}.disputes"))
+    opened.push_async_callback(disputes.aclose)
+    notices = None
+    if options.notify_url is not None and options.notify_secret is not None:
+        notices = NoticeSender(options.notify_url, options.notify_secret)
+        opened.push_async_callback(notices.aclose)
+        notices.resume(await asyncio.to_thread(lambda: list(operations.read_all())))
+    app[OPERATIONS] = OperationProcessor(charges=app[CHARGES], journal=operations, dice=dice, notices=notices)
+    app[disputes_of.DISPUTES] = disputes_of.DisputeDesk(disputes, notices)
 
 
 @contextlib.asynccontextmanager

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from okane.simulator.charge_processor import CAPTURES, ChargeProcessor, Conflict, NotRecorded
 from okane.simulator.journal import Charge
+from okane.simulator.notices import NoticeSender
 from okane.simulator.operation_journal import OperationEntry, OperationJournal
 from okane.simulator.options import MAGIC_REFUNDS, Act
 
@@ -60,8 +61,16 @@ class ChargeState:
 class OperationProcessor:
     """Decides on operations according to the behaviour of `charges`."""
 
-    def __init__(self, *, charges: ChargeProcessor, journal: OperationJournal, dice: random.Random) -> None:
+    def __init__(
+        self,
+        *,
+        charges: ChargeProcessor,
+        journal: OperationJournal,
+        dice: random.Random,
+        notices: NoticeSender | None = None,
+    ) -> None:
         self.journal = journal
+        self._notices = notices
         self._charges = charges
         self._dice = dice
 
@@ -150,6 +159,8 @@ class OperationProcessor:
             later=later,
         )
         await self.journal.append(entry)
+        if self._notices is not None:
+            self._notices.plan(entry, charge_ref=charge.provider_ref)
         return entry
 
     def _course(self, request: OperationRequest) -> tuple[str, str | None]:

@@ -152,10 +152,14 @@ class SimulatorOptions(Behaviour):
     port: int = _option(
         8081, "port to bind; 0 takes a free one (default of the command: MOCK_PROVIDER_PORT or 8081)", computed=True
     )
+    notify_url: str | None = _option(None, "address for notices, like http://host/v1/providers/NAME/webhook")
+    notify_secret: str | None = _option(None, "secret that signs notices: one of webhook_secrets in the providers file")
     seed: int | None = _option(None, "seed of the acts: equal calls in equal order get equal answers")
 
     def __post_init__(self) -> None:
         Behaviour.__post_init__(self)
+        if (self.notify_url is None) != (not self.notify_secret):
+            raise ValueError("notify_url and notify_secret belong together")
         if not 0 <= self.port <= 65535:
             raise ValueError("port must be from 0 to 65535")
         try:

@@ -70,7 +70,7 @@ def _captured(status: int, document: Mapping[str, object] | None, payment: Payme
     if (ref := usable_ref(document)) is None:
         return Unknown(f"{status} without a usable provider_ref")
     if is_held:
-        return Authorized(ref, _time(document.get("capture_before")))
+        return Authorized(ref, time_of(document.get("capture_before")))
     captured = document.get("amount_captured", payment.amount_minor)
     if type(captured) is not int or captured != payment.amount_minor:
         return Unknown(f"captured for {printable(captured)}, not {payment.amount_minor}", at_once=True)
@@ -83,7 +83,7 @@ def usable_ref(document: Mapping[str, object]) -> str | None:
     return ref if isinstance(ref, str) and ref and ref == printable(ref) else None
 
 
-def _time(value: object) -> datetime | None:
+def time_of(value: object) -> datetime | None:
     """Return a time with an offset, in UTC, or None for anything else."""
     try:
         time = datetime.fromisoformat(value) if isinstance(value, str) else None

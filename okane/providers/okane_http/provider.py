@@ -17,8 +17,10 @@ from okane.providers.base import (
     Capability,
     ChargeResult,
     LookUpResult,
+    NotFound,
     OperationLookUp,
     OperationResult,
+    ReportedDispute,
     Traits,
     Unavailable,
     Unknown,
@@ -26,6 +28,7 @@ from okane.providers.base import (
 from okane.providers.base_url import VISIBLE, parse_base_url
 from okane.providers.exchange import HttpClient, HttpProvider
 from okane.providers.okane_http.answer_parser import parse_charge_answer, parse_look_up_answer
+from okane.providers.okane_http.disputes import parse_dispute
 from okane.providers.okane_http.operation_answers import parse_operation_answer, parse_operation_look_up
 
 _AUTOMATIC, _MANUAL = "}", ', "capture": "manual"}'
@@ -64,6 +67,7 @@ class OkaneHttpProvider(HttpProvider):
         )
         self._more_header = more_header
         self._charges = f"{url.path}/charges"
+        self._disputes = f"{url.path}/disputes"
         self._operations = f"{url.path}/operations"
         self._common = url.common_headers()
         self._post = f"POST {self._charges} HTTP/1.1\r\n{self._common}Content-Type: application/json\r\n"
@@ -120,6 +124,11 @@ class OkaneHttpProvider(HttpProvider):
         if not isinstance(answer, HttpResponse):
             return answer
         return parse_operation_look_up(answer, operation, now=datetime.now(UTC))
+
+    async def fetch_dispute(self, ref: str) -> ReportedDispute | NotFound | Unavailable | Unknown:
+        """Return a dispute as it is now. No failure of the provider or the network raises."""
+        answer = await self._get(f"{self._disputes}/{quote(ref, safe='')}")
+        return parse_dispute(answer, ref, now=datetime.now(UTC)) if isinstance(answer, HttpResponse) else answer
 
     async def _get(self, path: str) -> HttpResponse | Unavailable | Unknown:
         more = "" if self._more_header is None else self._more_header()
