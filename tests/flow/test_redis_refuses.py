@@ -42,8 +42,9 @@ async def refusing(tmp_path: Path, database_url: str) -> AsyncIterator[tuple[Sys
 
 
 def said(system: System) -> list[str]:
-    """Return the error lines of the worker about Redis: one when the outage begins, one when it ends."""
-    return [line["event"] for line in system.log("w1") if line["level"] == "error"]
+    """Return the error lines of the worker about Redis and the payments: one when the outage begins, one when it ends."""
+    lines = [line for line in system.log("w1") if line["level"] == "error"]
+    return [line["event"] for line in lines if line.get("stream", system.stream) == system.stream]
 
 
 async def _no_keys(admin: Redis, stream: str) -> None:
