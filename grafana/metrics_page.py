@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry
 
 from okane.api.http.connection_limits import ConnectionMetrics
+from okane.app.operation_gauges import OperationGauges
 from okane.metrics import OkaneMetrics, SystemMetrics
 from okane.webhooks.metrics import DispatcherMetrics
 from okane.worker.operation_metrics import OperationMetrics
@@ -76,6 +77,7 @@ def registries() -> tuple[CollectorRegistry, CollectorRegistry]:
     ConnectionMetrics(process.registry)
     DispatcherMetrics(process.registry)
     OperationMetrics(process.registry)
+    OperationGauges(system.registry)
     return process.registry, system.registry
 
 

@@ -316,6 +316,18 @@ OPERATIONS = Row(
     panels=(
         lines(
             PanelText(
+                title="Open operations",
+                means="Captures, voids and refunds that are not at rest, by kind and status, and how long the longest "
+                "waiting one has been due.",
+                do="needs_review: `GET /v1/refunds?status=needs_review`, and the provider's records. Many wait: their "
+                "workers are away, or the provider is slow.",
+            ),
+            "short",
+            Query(f"max by (kind, status) (okane_operations_waiting{{{OF}}})", "{{kind}} {{status}}"),
+            Query(f"max(okane_oldest_due_operation_seconds{{{OF}}})", "due for (s)"),
+        ),
+        lines(
+            PanelText(
                 title="Operations by outcome",
                 means="Outcomes of captures, voids and refunds per second, by kind and status; failed_retryable, submitted "
                 "and unknown are open.",

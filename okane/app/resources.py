@@ -9,6 +9,7 @@ from datetime import timedelta
 from prometheus_client import CollectorRegistry
 
 from okane import logs, tracing
+from okane.app.operation_gauges import OperationGauges
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
 from okane.lanes import operations_stream, payments_stream
@@ -37,6 +38,7 @@ class Resources:
             logs.name_traces(trace_id)
         self.metrics = OkaneMetrics(CollectorRegistry(), trace_id=trace_id)
         self.system = SystemMetrics(CollectorRegistry())
+        self._operation_gauges = OperationGauges(self.system.registry)
         self._gauges = PrometheusMetrics(
             prefix="okane", registry=self.metrics.registry, shared=self.system.registry, trace_id=trace_id
         )
@@ -116,6 +118,7 @@ class Resources:
 
     def _postgres_away(self) -> None:
         self.system.forget_waiting()
+        self._operation_gauges.forget()
         self.system.up.labels("postgres").set(0)
 
     async def _read_postgres(self) -> None:
@@ -123,7 +126,11 @@ class Resources:
             oldest_due, dead = await self.overview.oldest_due(), await self.overview.count_dead()
             waiting, rows = await self.overview.count_waiting(), await self.overview.providers()
             differences, webhooks = await self.overview.differences(), await self.overview.webhooks()
-            disputes = await self.overview.count_disputes()
+            disputes, operations = (
+                await self.overview.count_disputes(),
+                await self.overview.count_waiting_operations(),
+            )
+            oldest_operation = await self.overview.oldest_due_operation()
         except StoreUnavailable:
             self._postgres_away()
         else:
@@ -133,6 +140,7 @@ class Resources:
             self.system.set_differences(differences)
             # With a zero where there is none, for those that are known.
             self.system.set_disputes(dict.fromkeys(providers, 0) | dict(disputes))
+            self._operation_gauges.show(oldest_due=oldest_operation, waiting=operations)
             self._show_webhooks(webhooks)
             self.system.up.labels("postgres").set(1)
 

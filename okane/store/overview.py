@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
+from okane.operation import OperationKind, OperationStatus
 from okane.payment import Status
 from okane.store import sql_files
 from okane.store.movements import read_differences
@@ -44,6 +45,15 @@ class Overview:
     async def count_waiting(self) -> Mapping[Status, int]:
         """Return the payments that wait off the happy path, by status. Cheap: partial indexes."""
         return {Status(status): count for status, count in await self._session.fetch_repeatable(SQL["count_waiting"])}
+
+    async def oldest_due_operation(self) -> timedelta:
+        """Return how long the longest waiting capture, void or refund has been due."""
+        return timedelta(seconds=(await self._session.fetch_repeatable(SQL["oldest_due_operation"]))[0][0])
+
+    async def count_waiting_operations(self) -> Mapping[tuple[OperationKind, OperationStatus], int]:
+        """Return the captures, voids and refunds that are open or need a review, by kind and status."""
+        found = await self._session.fetch_repeatable(SQL["count_waiting_operations"])
+        return {(OperationKind(kind), OperationStatus(status)): count for kind, status, count in found}
 
     async def count_all(self) -> Mapping[Status, int]:
         """Return all payments by status. Reads the whole table: for commands, not for scrapes."""

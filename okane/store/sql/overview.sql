@@ -32,3 +32,19 @@ SELECT provider, count(*) FROM disputes WHERE status = 'needs_response' GROUP BY
 SELECT status, count(*) FROM payments WHERE sweep_at IS NOT NULL AND status <> 'needs_review' GROUP BY status
 UNION ALL
 SELECT status, count(*) FROM payments WHERE dead_at IS NOT NULL AND status = 'needs_review' GROUP BY status
+
+-- name: oldest_due_operation
+-- Seconds since the longest waiting capture, void or refund was due. An open one always has its `sweep_at`.
+SELECT coalesce(extract(epoch FROM now() - min(coalesce(o.lease_until, o.retry_at, o.updated_at))), 0)::float8
+FROM operations o
+WHERE o.sweep_at <= now() + interval '1 hour'
+  AND o.status IN ('pending', 'processing', 'failed_retryable', 'unknown', 'submitted')
+  AND coalesce(o.lease_until, o.retry_at, o.updated_at) <= now()
+
+-- name: count_waiting_operations
+-- As `count_waiting`: read through the partial indexes. Closed ones that wait for a late look-up are not counted.
+SELECT kind, status, count(*) FROM operations
+WHERE sweep_at IS NOT NULL AND status IN ('pending', 'processing', 'failed_retryable', 'unknown', 'submitted')
+GROUP BY kind, status
+UNION ALL
+SELECT kind, status, count(*) FROM operations WHERE dead_at IS NOT NULL AND status = 'needs_review' GROUP BY kind, status
