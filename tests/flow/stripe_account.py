@@ -34,11 +34,13 @@ webhook_secrets = ["{secret}"]
 
 @dataclass
 class StripeAccount:
-    """The intents by their ids, each `processing` until it is decided; and the number of calls by method."""
+    """The intents by their ids, each `processing` until it is decided; and the number of calls by method. With `declines`
+    every charge is declined softly."""
 
     url: str = ""
     intents: dict[str, dict[str, Any]] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
+    declines: bool = False
     _by_key: dict[str, str] = field(default_factory=dict)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -63,7 +65,7 @@ class StripeAccount:
         form = await request.post()
         key = request.headers["Idempotency-Key"]
         if key in self._by_key:
-            return web.json_response(self.intents[self._by_key[key]], headers={"Idempotent-Replayed": "true"})
+            return self._created(self.intents[self._by_key[key]], {"Idempotent-Replayed": "true"})
         intent: dict[str, Any] = {
             "id": f"pi_{next(self._numbers)}",
             "object": "payment_intent",
@@ -76,6 +78,23 @@ class StripeAccount:
         }
         self._by_key[key] = intent["id"]
         self.intents[intent["id"]] = intent
+        if self.declines:
+            error = {"type": "card_error", "code": "card_declined", "decline_code": "insufficient_funds"}
+            intent |= {"status": "requires_payment_method", "last_payment_error": error}
+        return self._created(intent, {})
+
+    def _created(self, intent: dict[str, Any], headers: Mapping[str, str]) -> web.Response:
+        if not self.declines:
+            return web.json_response(intent, headers=headers)
+        error = intent["last_payment_error"] | {"payment_intent": {**intent, "status": "requires_payment_method"}}
+        return web.json_response({"error": error}, status=402, headers=headers)
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        self.calls["cancel"] += 1
+        intent = self.intents[request.match_info["id"]]
+        if intent["status"] == "canceled":
+            return web.json_response({"error": {"type": "invalid_request_error"}}, status=400)
+        intent["status"] = "canceled"
         return web.json_response(intent)
 
     async def dispute(self, request: web.Request) -> web.Response:
@@ -144,6 +163,7 @@ async def stripe_account(system: System, folder: Path) -> AsyncIterator[StripeAc
     app = web.Application()
     app.router.add_post("/v1/payment_intents", account.create)
     app.router.add_get("/v1/payment_intents/{id}", account.retrieve)
+    app.router.add_post("/v1/payment_intents/{id}/cancel", account.cancel)
     app.router.add_get("/v1/disputes/dp_{number}", account.dispute)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

@@ -1,4 +1,4 @@
-"""Routes over two providers, in real processes: away, lost answers, and a file that changes."""
+"""Routes over two providers, in real processes: away, lost answers, a file that changes, soft declines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from okane.client import NewPayment
 from okane.local.ports import free_port
+from tests.flow.stripe_account import stripe_account
 from tests.flow.system import System
 
 ALWAYS = ("--unavailable", "0", "--decline", "0")
@@ -83,3 +85,28 @@ async def test_a_payment_whose_answer_was_lost_stays_with_its_provider(system: S
         ids = await system.pay(3, prefix="later")
         assert await system.settled(ids) == Counter(success=3)
         await system.check_books([*ids, payment_id])
+
+
+async def test_a_soft_decline_is_closed_at_stripe_before_the_next_candidate_charges_though_a_worker_dies_between(
+    system: System, tmp_path: Path
+) -> None:
+    lease = system.env["VISIBILITY_TIMEOUT"]
+    async with stripe_account(system, tmp_path) as account:
+        account.declines = True
+        system.env["VISIBILITY_TIMEOUT"] = lease
+        path = tmp_path / "providers.toml"
+        route = '[[routes]]\nuse = ["stripe", "mock"]\nfallback = "soft_decline"\n'
+        mock = f'[providers.mock]\nkind = "okane_http"\nbase_url = "{system.provider_url}"\ntimeout = "1s"\n'
+        path.write_text(path.read_text() + 'timeout = "1s"\nconsistency_lag = "1s"\n' + mock + route)
+        await system.start(provider=ALWAYS)
+        await system.start_worker("w1", OKANE_FAILPOINT="charge.before_settle:kill")
+        new = NewPayment(amount=440, idempotency_key="k", payment_method="pm_card_visa")
+        payment_id = str((await system.client.pay(new)).payment.id)
+        await system.killed("w1")
+        assert [one["status"] for one in account.intents.values()] == ["canceled"]
+        assert await system.journal() == []
+        await system.start_worker("w2")
+        assert await system.settled([payment_id]) == Counter(success=1)
+        assert ((await system.payment(payment_id))["provider"], account.calls["cancel"]) == ("mock", 2)
+        assert [one["status"] for one in account.intents.values()] == ["canceled"]
+        await system.check([payment_id])
