@@ -16,8 +16,13 @@ from okane.store.operation_records import OperationClaim, OperationRefusal
 from okane.store.prepared_statements import Row
 from okane.store.session import Session
 from okane.store.sql_parameters import milliseconds
+from streams.failpoints import failpoint
 
 STATEMENTS = sql_files.prepare_statements("operations.sql", "claim", "refused", "postpone", blocks_of="payments.sql")
+
+AFTER_CLAIM = failpoint(
+    "operate.after_claim", "claims of operations committed, the reply lost", raises=StoreUnavailable
+)
 
 
 class OperationClaimStatements:
@@ -46,6 +51,8 @@ class OperationClaimStatements:
             },
         )
         claimed = {row[0]: _claimed(row, valid_until_s) for row in rows}
+        if AFTER_CLAIM.armed:
+            await AFTER_CLAIM.hit()
         # Of equal wake-ups in one batch, one gets the claim.
         granted = [claimed.pop(operation_id, None) for operation_id in ids]
         missing = [operation_id for operation_id, claim in zip(ids, granted, strict=True) if claim is None]

@@ -14,6 +14,7 @@ from okane.errors import (
     OperationRefused,
     PaymentNotFound,
     RefusalCode,
+    StoreUnavailable,
 )
 from okane.operation import NewOperation, Operation, OperationKind, OperationStatus
 from okane.payment_id import PaymentId
@@ -22,10 +23,13 @@ from okane.store.operation_records import RequestedOperation
 from okane.store.prepared_statements import Row
 from okane.store.session import Session
 from okane.store.sql_parameters import milliseconds
+from streams.failpoints import failpoint
 
 STATEMENTS = sql_files.prepare_statements("operations.sql", "request", "by_key", blocks_of="payments.sql")
 
-NOT_DUE = "not_due"  # the refusal of okane's own void of an authorization that does not end soon
+AFTER_REQUEST = failpoint(
+    "operations.after_commit", "requests of operations committed, the reply lost", raises=StoreUnavailable
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,8 @@ class RequestStatements:
         ids: dict[int, UUID] = {place: PaymentId() for place in chosen}
         # May run twice: what the first run committed without a reply is found by its key, and has our id.
         rows = await session.fetch_repeatable(STATEMENTS["request"], self._parameters(ids, chosen))
+        if AFTER_REQUEST.armed:
+            await AFTER_REQUEST.hit()
         answers: dict[int, RequestedOperation | BaseException] = {}
         refused: dict[int, _Refused] = {}
         by_id = {row[0]: row for row in rows}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from okane.errors import OperationRefused, PaymentNotFound
+from okane.errors import OperationRefused, PaymentNotFound, StoreUnavailable
 from okane.operation import NewOperation, Operation, OperationKind
 from okane.payment import LATE_LOOK_UPS
 from okane.store import sql_files
@@ -33,11 +33,16 @@ from okane.store.session import Session
 from okane.store.sql_parameters import milliseconds
 from okane.store.sweep import LONGEST_QUEUE
 from streams import Coalescer
+from streams.failpoints import failpoint
 
 __all__ = ["OperationDecision", "OperationLists", "OperationStore"]
 
 BATCHED = sql_files.prepare_statements("operations.sql", "settle", "settled_before", "renew", blocks_of="payments.sql")
 DUE = sql_files.load_statements("operations.sql", blocks_of="payments.sql")["due"]
+
+AFTER_SETTLE = failpoint(
+    "operate.after_settle", "outcomes of operations committed, the reply lost", raises=StoreUnavailable
+)
 
 
 class OperationStore(OperationTransitions):
@@ -165,6 +170,8 @@ class OperationStore(OperationTransitions):
                 "late_ms": min(self._late_ms),
             },
         )
+        if AFTER_SETTLE.armed:
+            await AFTER_SETTLE.hit()
         ages_s = {(row[0], row[1]): row[2] for row in written}
         if len(ages_s) < len(batch):
             for operation_id, attempt, age_s in await session.fetch(BATCHED["settled_before"], identity):

@@ -66,8 +66,10 @@ SCENARIOS = {
 # Of captures, voids and refunds: what the provider does with them.
 OF_OPERATIONS: dict[str, dict[str, object]] = {
     "operate.before_claim": {},
+    "operate.after_claim": {},
     "operate.before_call": {},
     "operate.before_settle": {},
+    "operate.after_settle": {},
     "operate.before_delay": {"success": 40, "unavailable": 60},
     "operate.before_dead_letter": {"success": 0, "unavailable": 100},
     # The first call was reset, the next one declined.
@@ -75,7 +77,7 @@ OF_OPERATIONS: dict[str, dict[str, object]] = {
 }
 QUIET = {"success": 100, "unavailable": 0, "reset_before_charge": 0, "decline": 0}
 OF_ENDING_AUTHORIZATIONS = {"void.before_wake"}
-OF_REQUESTS = {"operations.before_wake"}
+OF_REQUESTS = {"operations.after_commit", "operations.before_wake"}
 OF_WEBHOOKS = {"notice.after_commit", "dispute.before_write"}  # below
 OF_DISPATCHERS = {
     "webhooks.before_request",
@@ -154,9 +156,10 @@ async def die_with_payments_in_hand(system: System) -> None:
     await system.kill("w0")
 
 
-async def test_an_api_that_dies_with_a_refund_requested_has_it_executed_once(system: System) -> None:
+@pytest.mark.parametrize("name", sorted(OF_REQUESTS))
+async def test_an_api_that_dies_with_a_refund_requested_has_it_executed_once(system: System, name: str) -> None:
     await system.start_provider(*SCENARIOS["charge.before_call"].provider)
-    await asyncio.gather(system.start_api(OKANE_FAILPOINT="operations.before_wake:kill"), system.start_worker("w1"))
+    await asyncio.gather(system.start_api(OKANE_FAILPOINT=f"{name}:kill"), system.start_worker("w1"))
     [payment_id] = await system.pay(1)
     assert await system.settled([payment_id]) == {"success": 1}
     new = NewRefund(payment_id=payment_id, idempotency_key="r-1", amount=40)
