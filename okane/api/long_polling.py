@@ -1,4 +1,5 @@
-"""Long polling: requests that wait for a payment to come to rest, or to need its customer (`Prefer: wait=N`, RFC 7240).
+"""Long polling: requests that wait for a payment to come to rest, or to need its customer or a capture (`Prefer: wait=N`, RFC
+7240).
 
 Guarantee: one query for all waiting requests runs a few times a second, on a connection of its own. A client that goes away
 leaves the query.
@@ -71,24 +72,25 @@ class LongPolling:
 
     def __init__(self, *, watch: PaymentWatch) -> None:
         self._watch = watch
-        # The futures of each payment; True: its next action ends the wait too.
-        self._waiters: dict[UUID, dict[asyncio.Future[None], bool]] = {}
+        # The futures of each payment, each with the status that its client knows, which alone does not end the wait.
+        self._waiters: dict[UUID, dict[asyncio.Future[None], Status]] = {}
         self._poller: asyncio.Task[None] | None = None
         self._closed = False
 
     def __len__(self) -> int:
         return sum(len(waiters) for waiters in self._waiters.values())
 
-    async def until_at_rest(self, request: web.Request, payment_id: UUID, *, wait_s: float, or_action: bool) -> None:
+    async def until_at_rest(self, request: web.Request, payment_id: UUID, *, wait_s: float, known: Status) -> None:
         """Return when the payment is at rest, after `wait_s` at the latest, and at once if the server stops.
 
-        With `or_action` return also when its customer has to act. Raises ConnectionError if the client goes away.
+        Return also when its customer has to act, or its money is held, unless that is the `known` status. Raises
+        ConnectionError if the client goes away.
         """
         if self._closed:
             return
         connection = cast("CancelsWhenLost", request.protocol)
         started_s = time.perf_counter()
-        with self._waiter(payment_id, or_action=or_action) as at_rest, connection.cancelling_when_lost(at_rest):
+        with self._waiter(payment_id, known) as at_rest, connection.cancelling_when_lost(at_rest):
             await asyncio.wait([at_rest], timeout=wait_s)
             if at_rest.cancelled():
                 raise ConnectionError("the client went away while it waited")
@@ -104,9 +106,9 @@ class LongPolling:
             await asyncio.wait([self._poller])
 
     @contextlib.contextmanager
-    def _waiter(self, payment_id: UUID, *, or_action: bool) -> Iterator[asyncio.Future[None]]:
+    def _waiter(self, payment_id: UUID, known: Status) -> Iterator[asyncio.Future[None]]:
         at_rest: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault(payment_id, {})[at_rest] = or_action
+        self._waiters.setdefault(payment_id, {})[at_rest] = known
         if self._poller is None or self._poller.done():
             self._poller = asyncio.get_running_loop().create_task(
                 poll_while(lambda: bool(self._waiters), self._poll_once)
@@ -123,10 +125,11 @@ class LongPolling:
         ids = list(self._waiters)
         for start in range(0, len(ids), IDS_PER_QUERY):
             for payment_id, status in await self._watch.find_waited_for(ids[start : start + IDS_PER_QUERY]):
-                _release(self._waiters.get(payment_id, {}), by_action=status is Status.REQUIRES_ACTION)
+                _release(self._waiters.get(payment_id, {}), status)
 
 
-def _release(waiters: Mapping[asyncio.Future[None], bool], *, by_action: bool = False) -> None:
-    for waiter, or_action in waiters.items():
-        if not waiter.done() and (or_action or not by_action):
+def _release(waiters: Mapping[asyncio.Future[None], Status], status: Status | None = None) -> None:
+    """End the wait of those that do not know this status yet; None: of all."""
+    for waiter, known in waiters.items():
+        if not waiter.done() and status is not known:
             waiter.set_result(None)

@@ -116,9 +116,8 @@ class PaymentHandlers:
         if wait_s is None:
             return payment, {}
         if wait_s and not payment.status.is_at_rest:
-            # A client that has seen the next action waits for what comes of it.
-            or_action = payment.status is not Status.REQUIRES_ACTION
-            await self.long_polling.until_at_rest(request, payment.id, wait_s=wait_s, or_action=or_action)
+            # A client that has seen the next action, or that the money is held, waits for what comes of it.
+            await self.long_polling.until_at_rest(request, payment.id, wait_s=wait_s, known=payment.status)
             payment = await self._store.get(payment.id, account_id=payment.account_id)
         return payment, {"Preference-Applied": f"wait={wait_s}"}
 

@@ -179,7 +179,8 @@ class Client:
     async def pay(self, new: NewPayment, *, wait_s: int = 0) -> Receipt:
         """Create a payment, or find the one of an earlier request; return it at rest, or after `wait_s` as it is.
 
-        The wait also ends when the customer has to act: the payment is `requires_action` then, and has a `next_action`.
+        The wait also ends when the customer has to act: the payment is `requires_action` then, and has a `next_action`; and
+        when its money is held, `authorized`.
         """
         document = arguments.typed("new", new, NewPayment).document()
         return Receipt.of(await self._transport.send("POST", "/v1/payments", body=document, wait_s=wait_s))
@@ -194,8 +195,8 @@ class Client:
         ]
 
     async def payment(self, payment_id: UUID | str, *, wait_s: int = 0) -> Payment:
-        """Return the payment once it has come to rest, after `wait_s` at the latest. If it is not `requires_action` yet,
-        that ends the wait too."""
+        """Return the payment once it has come to rest, after `wait_s` at the latest. If it is not `requires_action` or
+        `authorized` yet, that ends the wait too."""
         document = await self._transport.send("GET", _path(payment_id), wait_s=wait_s)
         return Payment.of(document["payment"], etag=document.get(ETAG, ""))
 

@@ -27,7 +27,10 @@ _OLDEST_FIRST = {name: text.replace("{order}", "ASC").replace("{within}", "<=") 
 _WITHOUT_METADATA = {name: text.replace(columns.METADATA, "'{}'") for name, text in _NEWEST_FIRST.items()}
 
 WAITED_FOR = sql_files.prepare_statements("lists.sql", "waited_for")["waited_for"]
-_WAITED_FOR = sorted(status.value for status in Status if status.is_at_rest or status is Status.REQUIRES_ACTION)
+# At rest, or for the customer or the client to go on.
+_WAITED_FOR = sorted(
+    status.value for status in Status if status.is_at_rest or status in {Status.REQUIRES_ACTION, Status.AUTHORIZED}
+)
 
 CONNECTIONS = 3  # of one process; one account uses two of them
 WINDOW = 10_000  # rows that one page may read: some ten milliseconds
@@ -169,7 +172,8 @@ class PaymentWatch:
         await self._session.aclose()
 
     async def find_waited_for(self, ids: Sequence[UUID]) -> Sequence[tuple[UUID, Status]]:
-        """Return those of these payments that only a human can change, or their customer (`requires_action`)."""
+        """Return those of these payments that only a human can change, their customer (`requires_action`) or their client
+        (`authorized`)."""
         found = await self._session.fetch_repeatable(WAITED_FOR, {"ids": ids, "statuses": _WAITED_FOR})
         return [(payment_id, columns.STATUSES[status]) for payment_id, status in found]
 

@@ -70,6 +70,7 @@ class ReportedOperation:
     created_at: datetime
     idempotency_key: str | None
     reason: str | None
+    decline_code: str | None
     metadata: Mapping[str, str] | None
 
 
@@ -92,7 +93,7 @@ class EventRow:
     """An event with the members of its body, as they were right after the change: the same at every read.
 
     For `webhook_endpoint.*` only `event` has a meaning. `metadata` is None if it has over 2 kB and was not asked for.
-    If the event reports an `operation`, `reason` and `decline_code` are those of its outcome.
+    If the event reports an `operation`, `reason` is that of its outcome.
     """
 
     event: LoggedEvent
@@ -338,6 +339,7 @@ def _operation(document: Mapping[str, Any]) -> ReportedOperation:
         _EPOCH + timedelta(microseconds=document["created_us"]),
         document["idempotency_key"],
         document["reason"],
+        document["decline_code"],
         document["metadata"],
     )
 

@@ -126,7 +126,7 @@ def _operation(operation: ReportedOperation, row: EventRow) -> str:
     for name, text in (
         ("idempotency_key", operation.idempotency_key),
         ("reason", operation.reason),
-        ("decline_code", row.decline_code),
+        ("decline_code", operation.decline_code),
         ("last_error", row.reason),
     ):
         if text is not None:

@@ -16,6 +16,10 @@ from okane.card_numbers import masked
 
 Case = schemathesis.Case[Any]
 
+_UNDER_A_KEY = {
+    *("/v1/payments", "/payments", "/pay"),
+    *("/v1/refunds", "/v1/payments/{payment_id}/capture"),
+}
 _RUN = secrets.token_hex(4)
 _numbers = itertools.count(1)
 
@@ -28,9 +32,9 @@ def before_call(_context: schemathesis.HookContext, case: Case, _kwargs: dict[st
         return  # a body that is set is judged again, also to NOT_SET, which then violates the schema of an optional one
     if _is_right(case, ParameterLocation.BODY):
         case.body = _whole(case.body)
-    if case.operation.path in {"/v1/payments", "/payments", "/pay"} and case.method == "POST":
+    if case.operation.path in _UNDER_A_KEY and case.method == "POST":
         _payment(case)
-    if case.operation.path == "/v1/payments/{payment_id}/resolve" and _is_right(case, ParameterLocation.BODY):
+    if case.operation.path.endswith("/resolve") and _is_right(case, ParameterLocation.BODY):
         case.body = _resolution(case.body)
     if case.operation.path.startswith("/v1/webhook-endpoints") and _is_right(case, ParameterLocation.BODY):
         case.body = _endpoint(case.body)
@@ -70,7 +74,10 @@ def _resolution(body: Any) -> Any:
 
 
 def _acceptable(body: dict[str, Any]) -> dict[str, Any]:
-    """Move the times of a payment into the future, in their order, and name the one provider that there is."""
+    """Move the times of a payment into the future, in their order, and name the one provider that there is. Let a refund be
+    of an amount and a currency that its payment has."""
+    if "payment" in body:
+        body = {name: value for name, value in body.items() if name != "currency"} | {"amount": 1}
     if body.get("provider") is not None:
         body = {**body, "provider": "http"}
     now = datetime.now(UTC)

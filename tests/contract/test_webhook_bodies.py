@@ -53,7 +53,7 @@ def row(type_: EventType, **more: Any) -> EventRow:
 
 def reported(type_: EventType, **more: Any) -> ReportedOperation:
     kind, event = OPERATIONS[type_]
-    members: dict[str, Any] = {"idempotency_key": "r-1", "reason": None, "metadata": {}}
+    members: dict[str, Any] = {"idempotency_key": "r-1", "reason": None, "decline_code": "expired", "metadata": {}}
     return ReportedOperation(id=UUID(int=9), kind=kind, event=event, amount_minor=40, created_at=AT, **members | more)
 
 
@@ -104,7 +104,7 @@ def test_a_thin_body_is_as_described(type_: EventType) -> None:
     ],
 )
 def test_the_outcome_of_an_operation_is_as_described(type_: EventType, more: dict[str, Any]) -> None:
-    one = row(type_, operation=reported(type_, **more), reason="refused", decline_code="expired")
+    one = row(type_, operation=reported(type_, **more), reason="refused")
     data = check(type_, payload.body(one, Format()))["data"]
     thin = check(type_, payload.body(one, Format("thin")))["data"]
     if type_ is EventType.SUCCEEDED:

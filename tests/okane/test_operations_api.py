@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ import pytest
 from okane.operation import OperationStatus
 from okane.payment import Status
 from okane.providers.base import Capability
+from okane.store.webhook_events import WebhookEventStore
 from tests.okane.api_requests import get, post, settle
 from tests.okane.operated_payments import CAPABLE, cancel, capture, charged, executed, held, refund, shown
 from tests.okane.served_api import Api, serve_api
@@ -60,6 +62,63 @@ async def test_a_payment_is_held_and_captured(api: Api) -> None:
     ]
     [attempt] = (await shown(api, f"/v1/payments/{payment_id}/attempts"))["attempts"]
     assert attempt["outcome"] == "authorized"  # the capture is no outcome of it
+
+
+async def test_a_wait_ends_when_the_money_is_held_and_goes_on_for_who_knows_that(api: Api) -> None:
+    text = json.dumps({"amount": 440, "idempotency_key": "k", "capture_method": "manual"})
+    waiting = asyncio.ensure_future(post(api, "/v1/payments", text, Prefer="wait=30"))
+    async with asyncio.timeout(30):
+        while not (found := await api.store._rare.fetch("SELECT id FROM payments")):
+            await asyncio.sleep(0.01)
+    until = datetime.now(UTC) + timedelta(days=1)
+    await settle(api, str(found[0][0]), Status.AUTHORIZED, provider="http", attempt_ref="auth_1", capture_before=until)
+    _, answer = await waiting
+    assert answer["payment"]["status"] == "authorized"
+
+    path = f"/v1/payments/{answer['payment']['id']}"
+    waiting = asyncio.ensure_future(get(api, path, Prefer="wait=30"))
+    async with asyncio.timeout(30):
+        while not len(api.long_polling):
+            await asyncio.sleep(0.01)
+    _, captured = await capture(api, answer["payment"]["id"])
+    assert not waiting.done()
+    await executed(api, captured["operation"]["id"])
+    assert (await waiting)[1]["payment"]["status"] == "success"
+
+
+EVENTS = "INSERT INTO webhook_accounts VALUES ('default')"
+
+
+async def test_the_outcomes_of_refunds_are_events_with_the_refund(api: Api, database_url: str) -> None:
+    await api.store._rare.fetch(EVENTS)
+    payment_id = await held(api)
+    _, captured = await capture(api, payment_id, amount=300)
+    await executed(api, captured["operation"]["id"])
+    _, first = await refund(api, payment_id, amount=100, reason="returned")
+    await executed(api, first["refund"]["id"])
+    _, second = await refund(api, payment_id, "r-2")
+    await executed(api, second["refund"]["id"], OperationStatus.FAILED_FINAL, decline_code="closed", reason="is closed")
+    events = WebhookEventStore(database_url)
+    assert await events.sequence() is not None
+    await events.aclose()
+    found = (await shown(api, f"/v1/events?payment={payment_id}"))["events"]
+    assert [one["type"] for one in found] == [
+        "payment.authorized",
+        "payment.succeeded",
+        "refund.succeeded",
+        "refund.failed",
+    ]
+    assert found[1]["data"]["payment"]["amount_captured"] == 300
+    refunds = [one["data"]["refund"] for one in found[2:]]
+    assert [(one["id"], one["status"], one["amount"]) for one in refunds] == [
+        (first["refund"]["id"], "success", 100),
+        (second["refund"]["id"], "failed_final", 200),
+    ]
+    assert (refunds[0]["reason"], refunds[1]["decline_code"], refunds[1]["last_error"]) == (
+        "returned",
+        "closed",
+        "is closed",
+    )
 
 
 async def test_a_part_is_captured_once_and_what_was_captured_is_refunded(api: Api) -> None:

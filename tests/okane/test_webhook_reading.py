@@ -123,6 +123,7 @@ async def test_an_event_of_a_refund_has_the_refund(
         datetime(2026, 11, 22, 1, 19, 52, 796174, tzinfo=UTC),
         "r-1",
         "returned",
+        None,
         metadata if length == 1 else None,
     )
     assert (refunded.status, refunded.amount_minor) == ("success", 440)

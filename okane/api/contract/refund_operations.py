@@ -35,7 +35,7 @@ CAPTURE_PAYMENT = Operation(
     tag=PAYMENTS,
     summary="Take the money that is held for a payment",
     details=f"From `authorized`. A capture of a part lets the rest go: there is no second one. {_REPEAT}",
-    body=Body(schema=CaptureRequest, example={"amount": 440, "idempotency_key": "demo-capture-1"}, required=False),
+    body=Body(schema=CaptureRequest, example={"amount": 440, "idempotency_key": "demo-capture-1"}),
     headers=("Idempotency-Key",),
     responses=(
         SuccessResponse(

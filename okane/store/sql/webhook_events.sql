@@ -74,12 +74,14 @@ CASE WHEN h.operation_id IS NOT NULL THEN ({operation}) END,
 CASE WHEN h.event IN ('dispute_opened', 'dispute_closed') THEN ({dispute}) END
 
 -- name: operation
--- The operation that an event of a payment reports, with those of its members that never change: most events have
--- none. Long metadata is left out, by its length alone, so that a body has the same bytes at every read. Not a statement:
--- others include it.
+-- The operation that an event of a payment reports, with those of its members that never change: most events have none. What
+-- the provider said is in the operation's own event of that moment: one statement wrote both. Long metadata is left out, by
+-- its length alone, so that a body has the same bytes at every read. Not a statement: others include it.
 SELECT json_build_object('id', o.id, 'kind', o.kind, 'event', h.event, 'amount', o.amount_minor,
                          'idempotency_key', o.idempotency_key, 'reason', o.reason,
                          'created_us', (extract(epoch FROM o.created_at) * 1000000)::bigint,
+                         'decline_code', (SELECT x.decline_code FROM operation_events x
+                                          WHERE x.operation_id = o.id AND x.at = h.at ORDER BY x.version DESC LIMIT 1),
                          'metadata', CASE WHEN octet_length(o.metadata::text) <= 2048 THEN o.metadata END)::text
 FROM operations o
 WHERE o.id = h.operation_id
