@@ -41,6 +41,8 @@ def test_every_status_off_the_happy_path_is_rare() -> None:
     assert set(Status) - {Status.PENDING, Status.PROCESSING, Status.SUCCESS} == RARE_STATUSES
 
 
+WORDS = ("http", "on", "off", "unavailable")  # of providers, their modes, and events
+
 # The statuses that each statement leaves and enters, by its WHERE and its SET.
 _CLAIM = (
     {Status.PENDING, Status.FAILED_RETRYABLE, Status.UNKNOWN, Status.PROCESSING, *AWAITING_PROVIDER},
@@ -61,6 +63,7 @@ MOVES = {
             *AWAITING_PROVIDER,
         },
     ),
+    "fall_back": ({Status.PROCESSING}, {Status.FAILED_RETRYABLE}),
     "retry": ({Status.FAILED_FINAL, Status.FAILED_RETRYABLE}, {Status.PENDING}),
     "cancel": ({Status.PENDING, Status.FAILED_RETRYABLE}, {Status.CANCELED}),
     "expire": ({Status.PENDING, Status.FAILED_RETRYABLE}, {Status.CANCELED}),
@@ -86,7 +89,7 @@ def test_a_statement_moves_only_as_the_table_allows(name: str) -> None:
 )
 def test_a_statement_names_the_statuses_it_leaves(name: str) -> None:
     where = sql_files.load_statements("payments.sql")[name].split("\n    WHERE", 1)[1].split("RETURNING", 1)[0]
-    named = {Status(word) for word in re.findall(r"'([a-z_]+)'", where) if word not in ("http", "on", "off")}
+    named = {Status(word) for word in re.findall(r"'([a-z_]+)'", where) if word not in WORDS}
     assert named == MOVES[name][0]
 
 
