@@ -48,7 +48,7 @@ from tests.okane.stored_operations import (
     outcome,
     rows,
 )
-from tests.okane.stored_payments import GRACE, LEASE, accept_one, execute, new
+from tests.okane.stored_payments import GRACE, LEASE, accept_one, execute, new, settlement
 
 S = OperationStatus
 
@@ -286,6 +286,17 @@ async def test_an_outcome_is_written_under_its_attempt_alone(
     assert (await now(payments, payment)).amount_refunded == 440
     # The attempt that lost it was declined: the refund that succeeded stays.
     assert await store.record_late(outcome(lost.operation, S.FAILED_FINAL)) is S.SUCCESS
+
+
+async def test_a_late_answer_about_an_authorization_that_was_let_go_is_no_news(
+    store: OperationStore, payments: PaymentStore
+) -> None:
+    """The worker that had asked for it stalled, another one found it, and a merchant has voided it since."""
+    payment = await authorized(payments)
+    await done(store, asked(payment.id, VOID))
+    for ref, status in ((payment.attempt_ref, Status.CANCELED), ("another authorization", Status.NEEDS_REVIEW)):
+        late = settlement(payment, Status.AUTHORIZED, event="authorized", attempt_ref=ref)
+        assert await payments.record_late(late) is status
 
 
 async def test_a_refund_that_comes_back_days_later_gives_its_reservation_back(

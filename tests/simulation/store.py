@@ -393,9 +393,12 @@ class MemoryPaymentStore:
             row.provider_ref = settlement.provider_ref
         row.attempt_ref = row.attempt_ref or held
         approved = settlement.status in (Status.SUCCESS, Status.AUTHORIZED)
-        if approved and status in (Status.FAILED_FINAL, Status.CANCELED, Status.NEEDS_REVIEW):
+        voided = any(one.event == "voided" for one in self._db.events[row.id])
+        was_let_go = status is Status.CANCELED and held is not None and row.attempt_ref == held and voided
+        contradicted = approved and status in (Status.FAILED_FINAL, Status.CANCELED) and not was_let_go
+        if contradicted or (approved and status is Status.NEEDS_REVIEW):
             row.dead_at = self._db.now()
-        if approved and status in (Status.FAILED_FINAL, Status.CANCELED):
+        if contradicted:
             status = Status.NEEDS_REVIEW
             row.last_error = reason
             row.sweep_at = None

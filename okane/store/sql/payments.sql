@@ -318,23 +318,26 @@ WHERE p.id = %(id)s AND p.attempts = %(attempt)s AND p.status = 'failed_retryabl
 
 -- name: record_late
 -- Record the outcome of an attempt that had lost the payment, as an event. If money moved, or is held, for a failed or
--- canceled payment, it needs a review. With `once` a known charge changes nothing.
+-- canceled payment, it needs a review; an authorization that okane has let go is no news. With `once` a known charge changes
+-- nothing.
 WITH changed AS (
     UPDATE payments p
     SET version = p.version + 1,
-        status = CASE WHEN %(approved)s AND p.status IN ('failed_final', 'canceled') THEN 'needs_review'
-                      ELSE p.status END,
-        rare_status = CASE WHEN %(approved)s AND p.status IN ('failed_final', 'canceled') THEN 'needs_review'
-                           ELSE p.rare_status END,
+        status = CASE WHEN was.is_contradicted THEN 'needs_review' ELSE p.status END,
+        rare_status = CASE WHEN was.is_contradicted THEN 'needs_review' ELSE p.rare_status END,
         provider_ref = coalesce(p.provider_ref, %(provider_ref)s),
         attempt_ref = coalesce(p.attempt_ref, %(attempt_ref)s),
-        last_error = CASE WHEN %(approved)s AND p.status IN ('failed_final', 'canceled') THEN %(reason)s
-                          ELSE p.last_error END,
-        dead_at = CASE WHEN %(approved)s AND p.status IN ('failed_final', 'canceled', 'needs_review') THEN now()
-                       ELSE p.dead_at END,
-        sweep_at = CASE WHEN %(approved)s AND p.status IN ('failed_final', 'canceled') THEN NULL ELSE p.sweep_at END,
+        last_error = CASE WHEN was.is_contradicted THEN %(reason)s ELSE p.last_error END,
+        dead_at = CASE WHEN was.is_contradicted OR %(approved)s AND p.status = 'needs_review' THEN now() ELSE p.dead_at END,
+        sweep_at = CASE WHEN was.is_contradicted THEN NULL ELSE p.sweep_at END,
         updated_at = now()
-    FROM (SELECT id, status FROM payments WHERE id = %(id)s FOR NO KEY UPDATE) was
+    FROM (
+        SELECT p.id, p.status,
+               %(approved)s AND p.status IN ('failed_final', 'canceled') AND NOT {was_let_go} AS is_contradicted
+        FROM payments p
+        WHERE p.id = %(id)s
+        FOR NO KEY UPDATE
+    ) was
     WHERE p.id = was.id AND (NOT %(once)s OR p.provider_ref IS DISTINCT FROM %(provider_ref)s
                             OR p.attempt_ref IS DISTINCT FROM coalesce(%(attempt_ref)s, p.attempt_ref))
     RETURNING p.id, p.version, p.account_id, p.status,
@@ -349,6 +352,11 @@ WITH changed AS (
 SELECT status FROM changed
 UNION ALL
 SELECT p.status FROM payments p WHERE p.id = %(id)s AND NOT EXISTS (SELECT FROM changed)
+
+-- name: was_let_go
+-- True if the void of this authorization has succeeded. Not a statement: others include it.
+(p.status = 'canceled' AND p.attempt_ref IS NOT DISTINCT FROM %(attempt_ref)s::text AND p.attempt_ref IS NOT NULL
+ AND EXISTS (SELECT FROM operations o WHERE o.payment_id = p.id AND o.kind = 'void' AND o.status = 'success'))
 
 -- name: as_seen
 -- True for the version that a human has decided by; NULL for any. Not a statement: others include it.
