@@ -9,15 +9,30 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from typing import Final, Literal
 
 from tests.simulation import mutants, world
+from tests.simulation.operations import mutants as operation_mutants
+from tests.simulation.operations import world as operation_world
 from tests.simulation.webhooks import mutants as webhook_mutants
 from tests.simulation.webhooks import world as webhook_world
 from tests.simulation.world import Result
 
+# What is simulated: the run of a seed, and the bugs that can be planted.
+Kind = Literal["payments", "operations", "webhooks"]
+RUNS: Final[Mapping[Kind, Callable[..., Result]]] = {
+    "payments": world.run,
+    "operations": operation_world.run,
+    "webhooks": webhook_world.run,
+}
+PLANTED: Final[Mapping[Kind, Mapping[str, Callable[[], contextlib.AbstractContextManager[object]]]]] = {
+    "payments": mutants.MUTANTS,
+    "operations": operation_mutants.MUTANTS,
+    "webhooks": webhook_mutants.MUTANTS,
+}
 CHUNK = 25  # seeds a process takes at a time
 SHOWN = 10  # failures that are written out
 
@@ -46,16 +61,17 @@ class Total:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0 if no seed failed, else 1."""
     options = _parser().parse_args(arguments)
+    kind: Kind = options.kind
     if options.seed is not None:
-        return _replay(options.seed, options.mutant, webhooks=options.webhooks)
+        return _replay(options.seed, options.mutant, kind)
     started_s = time.monotonic()
     total = Total()
-    for result in _results(options.first, options.seeds, options.jobs, options.mutant, webhooks=options.webhooks):
+    for result in _results(options.first, options.seeds, options.jobs, options.mutant, kind):
         total.add(result)
         _show_progress(total, options.seeds, time.monotonic() - started_s)
     if sys.stderr.isatty():
         sys.stderr.write("\r\033[K")
-    again = ("--webhooks",) if options.webhooks else ()
+    again = () if kind == "payments" else (f"--{kind}",)
     again += () if options.mutant is None else ("--mutant", options.mutant)
     _report(total, time.monotonic() - started_s, as_json=options.json, again=again)
     return 1 if total.failures else 0
@@ -67,30 +83,35 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--first", type=int, default=0, help="the first of them (0)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once (one per core)")
     parser.add_argument("--seed", type=int, help="replay this one and write down what it does")
-    parser.add_argument("--webhooks", action="store_true", help="the delivery of webhooks, instead of payments")
-    both = sorted({*mutants.MUTANTS, *webhook_mutants.MUTANTS})
-    parser.add_argument("--mutant", choices=both, help="with this bug planted")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.set_defaults(kind="payments")
+    for kind, what in (
+        ("operations", "captures, voids and refunds, too"),
+        ("webhooks", "their delivery, instead of payments"),
+    ):
+        kinds.add_argument(f"--{kind}", dest="kind", action="store_const", const=kind, help=what)
+    all_of_them = sorted({name for planted in PLANTED.values() for name in planted})
+    parser.add_argument("--mutant", choices=all_of_them, help="with this bug planted")
     parser.add_argument("--json", action="store_true", help="the result as JSON")
     return parser
 
 
-def _results(first: int, seeds: int, jobs: int, mutant: str | None, *, webhooks: bool) -> Iterator[Result]:
+def _results(first: int, seeds: int, jobs: int, mutant: str | None, kind: Kind) -> Iterator[Result]:
     starts = range(first, first + seeds, CHUNK)
     sizes = [min(CHUNK, first + seeds - start) for start in starts]
     with ProcessPoolExecutor(max_workers=jobs) as pool:
-        for chunk in pool.map(_run_chunk, starts, sizes, [mutant] * len(sizes), [webhooks] * len(sizes)):
+        for chunk in pool.map(_run_chunk, starts, sizes, [mutant] * len(sizes), [kind] * len(sizes)):
             yield from chunk
 
 
-def _run_chunk(first: int, count: int, mutant: str | None, webhooks: bool) -> list[Result]:
-    run = webhook_world.run if webhooks else world.run
-    with _planted(mutant, webhooks=webhooks):
-        return [run(seed) for seed in range(first, first + count)]
+def _run_chunk(first: int, count: int, mutant: str | None, kind: Kind) -> list[Result]:
+    with _planted(mutant, kind):
+        return [RUNS[kind](seed) for seed in range(first, first + count)]
 
 
-def _replay(seed: int, mutant: str | None, *, webhooks: bool) -> int:
-    with _planted(mutant, webhooks=webhooks):
-        result = (webhook_world.run if webhooks else world.run)(seed, verbose=True)
+def _replay(seed: int, mutant: str | None, kind: Kind) -> int:
+    with _planted(mutant, kind):
+        result = RUNS[kind](seed, verbose=True)
     _write("\n".join(result.trace))
     _write(f"\nseed {seed}, digest {result.digest}, {result.payments} payments, {result.simulated_s:.1f} s")
     _write(f"faults: {_listed(result.faults)}")
@@ -98,10 +119,8 @@ def _replay(seed: int, mutant: str | None, *, webhooks: bool) -> int:
     return 1 if result.found else 0
 
 
-def _planted(mutant: str | None, *, webhooks: bool) -> contextlib.AbstractContextManager[object]:
-    if mutant is None:
-        return contextlib.nullcontext()
-    return (webhook_mutants.MUTANTS if webhooks else mutants.MUTANTS)[mutant]()
+def _planted(mutant: str | None, kind: Kind) -> contextlib.AbstractContextManager[object]:
+    return contextlib.nullcontext() if mutant is None else PLANTED[kind][mutant]()
 
 
 def _show_progress(total: Total, seeds: int, passed_s: float) -> None:

@@ -79,6 +79,7 @@ class Clients:
             new = replace(new, requested_provider=self._wish(), candidates=self._route())
         if StripeGateway.name in self._providers and self._dice.random() < 0.7:  # its customer may have to act
             new = replace(new, return_url="https://shop.simulated/")
+        new = self._shaped(new)
         if self._dice.random() < 0.2:
             async with asyncio.TaskGroup() as twins:
                 for _ in range(2):
@@ -86,6 +87,7 @@ class Clients:
         payment_id = await self._insist(new)
         if payment_id is None:
             return
+        self._accepted(payment_id, new)
         if self._dice.random() < 0.3:
             await asyncio.sleep(self._dice.random() * 3)
             await self._insist(new)
@@ -97,6 +99,13 @@ class Clients:
         if self._dice.random() < 0.1:
             await asyncio.sleep(self._dice.random() * 2)
             await self._cancel(payment_id, new.account_id)
+
+    def _shaped(self, new: NewPayment) -> NewPayment:
+        """Return the payment as it is asked for in this world."""
+        return new
+
+    def _accepted(self, payment_id: UUID, new: NewPayment) -> None:
+        """Note that a client has the answer about its payment."""
 
     def notify(self, body: bytes) -> None:
         """Send a notice of the gateway to one API, signed; now and then with the signature of a forger."""

@@ -10,6 +10,7 @@ from datetime import timedelta
 from prometheus_client import CollectorRegistry
 
 from okane.intake.accept import PaymentIntake
+from okane.intake.operations import OperationIntake
 from okane.intake.provider_notices import NoticeIntake
 from okane.metrics import OkaneMetrics
 from okane.providers.base import Provider, Traits
@@ -23,6 +24,9 @@ from streams import Metrics, Producer, RetryPolicy, Stream, StreamUnavailable, r
 from tests.simulation.audit import Audit
 from tests.simulation.network import Link, Network
 from tests.simulation.notices import RemoteProviderEventStore, as_event_store
+from tests.simulation.operations.bank import CAPABILITIES, OperatingBank, OperatingProvider
+from tests.simulation.operations.parts import OPERATIONS_STREAM, OperationParts
+from tests.simulation.operations.tables import OperationTables
 from tests.simulation.postgres import Remote, RemotePaymentStore, RemoteSweepStore, as_payment_store, as_sweep_store
 from tests.simulation.provider import Bank, ProviderSide, SimulatedProvider
 from tests.simulation.provider_store import RemoteProviderStore, as_provider_store
@@ -42,7 +46,7 @@ _metrics = OkaneMetrics(CollectorRegistry())
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """The servers, and the links to them, which all processes share."""
+    """The servers, and the links to them, which all processes share. `operations` is None where there are none."""
 
     scenario: Scenario
     stream: Stream
@@ -53,6 +57,7 @@ class Outside:
     broker: Broker
     banks: Mapping[str, ProviderSide]
     audit: Audit
+    operations: OperationTables | None = None
 
 
 class Tally(Metrics):
@@ -100,6 +105,16 @@ class Resources:
         self.provider_store = RemoteProviderStore(remote, outside.database)
         self.events = as_event_store(RemoteProviderEventStore(remote, outside.database, grace=scenario.grace))
         self.sweep_store = as_sweep_store(RemoteSweepStore(remote, outside.database, grace=scenario.grace))
+        self.operations: OperationParts | None = None
+        if outside.operations is not None:
+            producer = Producer(self.redis, OPERATIONS_STREAM, max_length=scenario.max_length, metrics=self.metrics)
+            self.operations = OperationParts(outside.operations, remote, producer, scenario=scenario, actor=actor)
+
+    async def aclose(self) -> None:
+        """Close the producers."""
+        await self.producer.aclose()
+        if self.operations is not None:
+            await self.operations.producer.aclose()
 
     async def check_redis(self) -> None:
         """Refuse a server that evicts keys; one that is away is waited for."""
@@ -117,6 +132,7 @@ class ApiProcess:
         self._name = name
         self.intake: PaymentIntake | None = None
         self.notices: NoticeIntake | None = None
+        self.operations: OperationIntake | None = None
         self.requests: set[asyncio.Task[None]] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -124,11 +140,13 @@ class ApiProcess:
         await resources.check_redis()
         self.intake = PaymentIntake(store=resources.store, producer=resources.producer)
         self.notices = NoticeIntake(events=resources.events, payments=self.intake)
+        if resources.operations is not None:
+            self.operations = resources.operations.intake(self.intake)
         await stop.wait()
-        self.intake = self.notices = None
+        self.intake = self.notices = self.operations = None
         while self.requests:
             await asyncio.wait(list(self.requests))
-        await resources.producer.aclose()
+        await resources.aclose()
 
 
 class WorkerProcess:
@@ -155,9 +173,12 @@ class WorkerProcess:
             stream_metrics=resources.metrics,
             gates=gates,
             duties=_duties(outside, resources, watch),
+            operations=None
+            if resources.operations is None
+            else resources.operations.of_worker(outside.scenario.concurrency, resources.metrics),
         )
         await worker.run(stop)
-        await resources.producer.aclose()
+        await resources.aclose()
 
 
 def _providers(outside: Outside) -> Sequence[Provider]:
@@ -180,6 +201,9 @@ def _providers(outside: Outside) -> Sequence[Provider]:
     for name, bank in outside.banks.items():
         link = outside.provider_links[name]
         match bank:
+            case OperatingBank():
+                can = replace(traits, capabilities=CAPABILITIES, poll_delays=scenario.poll_delays)
+                adapters.append(OperatingProvider(bank, outside.network, link, traits=can))
             case Bank():
                 adapters.append(SimulatedProvider(bank, outside.network, link, traits=traits, dies_of=dies_of))
             case StripeGateway():

@@ -76,29 +76,13 @@ class World:
         self._loop = loop = SimulationLoop(Random(f"loop {plan.seed}"))  # type: ignore[abstract] # the loop implements what asyncio calls
         self._database = MemoryDatabase(loop.wall_s)
         self._stream = payments_stream("simulated")
-        self._audit = Audit(
-            self._database,
-            self._stream,
-            group=GROUP,
-            lease=plan.lease,
-            key_lifetime_s={StripeGateway.name: plan.key_lifetime.total_seconds()},
-        )
+        self._audit = self._make_audit()
         self._network = Network(loop, Random(f"network {plan.seed}"))
         self._redis = Link("redis")
         self._server = Server(loop.wall_s, self._audit)
         self._broker = Broker(self._server, self._network, self._redis, self._audit)
         self._banks = self._make_banks()
-        self._outside = Outside(
-            scenario=plan,
-            stream=self._stream,
-            network=self._network,
-            postgres=Link("postgres"),
-            provider_links={name: Link(name) for name in self._banks},
-            database=self._database,
-            broker=self._broker,
-            banks=self._banks,
-            audit=self._audit,
-        )
+        self._outside = self._make_outside()
         self._nemesis = Nemesis(loop, self._outside, self._redis, Random(f"nemesis {plan.seed}"))
         self._trace: list[str] = []
         if verbose:
@@ -127,13 +111,7 @@ class World:
 
     async def _main(self) -> None:
         self._nemesis.start()
-        clients = Clients(
-            self._network,
-            Random(f"clients {self._plan.seed}"),
-            self._audit,
-            self._nemesis.endpoints,
-            providers=self._plan.providers,
-        )
+        clients = self._make_clients()
         for bank in self._banks.values():
             if isinstance(bank, StripeGateway):
                 bank.notify = clients.notify
@@ -141,6 +119,7 @@ class World:
         await asyncio.sleep(self._trouble_s())
         self._nemesis.heal()
         await asking
+        await self._arrivals()
         if self._plan.refuses is not None:
             await self._rest(self._audit.payments_rest)
             self._audit.check_rest_without_redis(self._plan.refuses)
@@ -159,6 +138,9 @@ class World:
             self._audit.check_consumers(self._server, self._nemesis.alive())
         self._audit.over = True
 
+    async def _arrivals(self) -> None:
+        """Wait for what clients do after their payments were accepted."""
+
     async def _rest(self, at_rest: Callable[[], bool]) -> None:
         """Wait until it is `at_rest`, up to the deadline for it."""
         deadline_s = self._loop.time() + self._plan.lease.total_seconds() * 20 + 900
@@ -171,13 +153,44 @@ class World:
         ends = [fault.at_s + fault.lasts_s for fault in self._plan.faults]
         return max([self._plan.arrivals_s, *ends]) + 0.5
 
+    def _make_audit(self) -> Audit:
+        return Audit(
+            self._database,
+            self._stream,
+            group=GROUP,
+            lease=self._plan.lease,
+            key_lifetime_s={StripeGateway.name: self._plan.key_lifetime.total_seconds()},
+        )
+
+    def _make_outside(self) -> Outside:
+        return Outside(
+            scenario=self._plan,
+            stream=self._stream,
+            network=self._network,
+            postgres=Link("postgres"),
+            provider_links={name: Link(name) for name in self._banks},
+            database=self._database,
+            broker=self._broker,
+            banks=self._banks,
+            audit=self._audit,
+        )
+
+    def _make_clients(self) -> Clients:
+        return Clients(
+            self._network,
+            Random(f"clients {self._plan.seed}"),
+            self._audit,
+            self._nemesis.endpoints,
+            providers=self._plan.providers,
+        )
+
     def _make_banks(self) -> dict[str, ProviderSide]:
         """Return the providers of this world, by name."""
         plan = self._plan
         lag_s, patience_s = plan.consistency_lag.total_seconds(), plan.provider_timeout.total_seconds()
         banks: list[ProviderSide] = []
         if Bank.name in plan.providers:
-            banks.append(Bank(self._network, Random(f"bank {plan.seed}"), lag_s=lag_s, patience_s=patience_s))
+            banks.append(self._make_bank(Random(f"bank {plan.seed}"), lag_s=lag_s, patience_s=patience_s))
         if StripeGateway.name in plan.providers:
             banks.append(
                 StripeGateway(
@@ -191,11 +204,18 @@ class World:
         for bank in banks:
             if plan.quiet_provider:
                 bank.mood = Mood(refuse=0, slow=0, break_adapter=0, limit=0, fail=0)
-            bank.on_charge = self._audit.charged
-            bank.on_look_up = self._audit.looked_up
-            bank.on_answer = self._audit.answered
-            bank.on_mismatch = self._audit.report
+            self._listen(bank)
         return {bank.name: bank for bank in banks}
+
+    def _make_bank(self, dice: Random, *, lag_s: float, patience_s: float) -> Bank:
+        return Bank(self._network, dice, lag_s=lag_s, patience_s=patience_s)
+
+    def _listen(self, bank: ProviderSide) -> None:
+        """Let the audit see the calls of a provider."""
+        bank.on_charge = self._audit.charged
+        bank.on_look_up = self._audit.looked_up
+        bank.on_answer = self._audit.answered
+        bank.on_mismatch = self._audit.report
 
     def _note(self, process: Process, *words: str) -> None:
         self._trace.append(f"{self._loop.time() - 1000:10.4f} {process.name:12} {' '.join(words)}")

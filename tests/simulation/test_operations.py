@@ -1,0 +1,68 @@
+"""The simulation of captures, voids and refunds: seeds find nothing, a seed replays exactly, every planted bug is caught."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.simulation.operations.mutants import MUTANTS
+from tests.simulation.operations.world import run
+
+CHUNKS, SEEDS = 4, 20  # per chunk
+BUDGET = 150  # seeds in which a planted bug must show; most take a few
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_no_seed_breaks_an_invariant(chunk: int) -> None:
+    for seed in range(chunk * SEEDS, (chunk + 1) * SEEDS):
+        assert not run(seed).found, f"replay: python -m tests.simulation --operations --seed {seed}"
+
+
+def test_a_seed_runs_the_same_way_in_another_process() -> None:
+    """Whatever the hash seed of that process: nothing goes by the order of a set."""
+    digests = str([run(seed).digest for seed in range(3)])
+    code = "from tests.simulation.operations.world import run; print([run(seed).digest for seed in range(3)])"
+    there = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONHASHSEED": "2", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert there.stdout.strip() == digests
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", sorted(MUTANTS))
+def test_a_planted_bug_is_caught(name: str) -> None:
+    with MUTANTS[name]():
+        assert any(run(seed).found for seed in range(BUDGET))
+    assert not run(0).found, "the bug is still planted"
+
+
+def test_everything_that_can_happen_to_an_operation_happens() -> None:
+    """A world without refusals, races and late results finds nothing."""
+    results = [run(seed) for seed in range(30)]
+    faults = sum((result.faults for result in results), start=results[0].faults.copy())
+    repairs = sum((result.repairs for result in results), start=results[0].repairs.copy())
+    happened = {name for name, count in (faults + repairs).items() if count}
+    assert happened >= {
+        "capture success",
+        "capture failed_final",
+        "void success",
+        "refund success",
+        "refund failed_final",
+        "refund came back",
+        "refund decided later",
+        "refunds withdrawn",
+        "voided by okane",
+        "canceled while held",
+        "refused: operation_in_progress",
+        "refused: refund_exceeds_captured",
+        "reclaimed",
+        "taken over",
+    }
