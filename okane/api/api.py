@@ -82,6 +82,7 @@ class Api:
         self._settings = settings
         self._metrics = metrics
         self.leaving = asyncio.Event()
+        operations = replace(operations, producer=tracing.for_operations.publisher(operations.producer))
         intake = PaymentIntake(
             store=store,
             row_writer=tracing.row_writer(store),
@@ -106,12 +107,12 @@ class Api:
             HealthHandlers(store=store, leaving=self.leaving),
             NoticeHandlers(
                 parsers=notice_parsers,
-                intake=None if provider_events is None else NoticeIntake(events=provider_events, payments=intake),
+                intake=None
+                if provider_events is None
+                else NoticeIntake(events=provider_events, payments=intake, operations=operations.producer),
                 metrics=metrics,
             ),
-            operations=OperationHandlers(
-                replace(operations, producer=tracing.publisher(operations.producer)), payments=store, intake=intake
-            ),
+            operations=OperationHandlers(operations, payments=store, intake=intake),
             webhooks=webhooks,
             methods=PaymentMethodHandlers(methods=methods, providers=providers),
             disputes=DisputeHandlers(disputes),

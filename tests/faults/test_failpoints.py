@@ -126,6 +126,46 @@ async def test_killed_at_a_crash_point_nothing_is_lost_or_doubled(system: System
         await every_change_is_in_the_log(database_url)
 
 
+async def test_killed_at_the_crash_points_of_operations_nothing_moves_twice(system: System) -> None:
+    """One death after the other: each worker takes over what the one before has left, and dies elsewhere."""
+    system.env |= {"MAX_RETRIES": "8", "OKANE_MAX_DELIVERIES": "20", "OKANE_LATE_LOOK_UPS": "500ms,1s"}
+    await system.start("w1", provider=("--unavailable", "0", "--decline", "0"))
+    held = await asyncio.gather(*(system.hold(f"held-{number}") for number in range(3)))
+    charged = await system.pay(3)
+    assert await system.settled(charged) == {"success": 3}
+    await system.kill("w1")
+    for payment_id in held:
+        await system.ask("POST", f"/v1/payments/{payment_id}/capture", {"idempotency_key": payment_id})
+    for name, behaviour in OF_OPERATIONS.items():
+        await system.control_provider(**QUIET | behaviour)
+        for payment_id in charged:
+            await system.refund(payment_id, 50, f"{payment_id}-{name}")
+        system.launch_worker("w1", OKANE_FAILPOINT=f"{name}:kill")
+        await system.killed("w1")
+    await system.control_provider(**QUIET)
+    await system.start_worker("w1")
+    counts = await system.moved([*held, *charged], within_s=60)
+    executed = await system.executed()
+    assert sum(counts.values()) == 3 + 3 * len(OF_OPERATIONS)
+    assert {status for _, status in counts} <= {"success", "failed_final"}
+    for kind in ("capture", "refund"):
+        done = {payment_id: count for (payment_id, of_kind), count in executed.items() if of_kind == kind}
+        assert sum(done.values()) == counts[kind, "success"]
+        assert kind == "refund" or set(done.values()) <= {1}
+    await system.at_rest()
+
+
+async def test_killed_before_the_wake_up_of_its_own_void_an_authorization_is_voided(system: System) -> None:
+    await system.start("w1", provider=("--unavailable", "0", "--decline", "0", "--authorization-s", "6"))
+    payment_id = await system.hold("held")
+    await system.stop("w1")
+    system.launch_worker("w1", OKANE_FAILPOINT="void.before_wake:kill")
+    await system.killed("w1")
+    await system.start_worker("w1")
+    assert await system.settled([payment_id], within_s=60) == {"canceled": 1}
+    assert await system.executed() == {(payment_id, "void"): 1}
+
+
 async def every_change_is_in_the_log(url: str) -> None:
     """Wait until the outbox is empty; then compare the log with the history: each change once, positions dense."""
     changes = "SELECT payment_id, version FROM payment_events WHERE event <> 'claimed' ORDER BY 1, 2"

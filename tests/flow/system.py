@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 
 from okane.client import Client, NewPayment
+from okane.lanes import operations_stream, payments_stream
 from okane.local.okane_process import OkaneProcess, answers_http
 from okane.local.ports import free_port
 from streams import RetryPolicy, StreamStats
@@ -24,6 +25,8 @@ from torture.history.collect import is_empty
 from torture.history.journals import read_broker
 
 TERMINAL = frozenset({"success", "failed_final", "canceled"})
+
+OPEN_OPERATIONS = frozenset({"pending", "processing", "failed_retryable", "unknown", "submitted"})
 
 MASTER = "0123456789abcdef0123456789abcdef"  # of the secrets of webhook endpoints
 
@@ -206,6 +209,55 @@ class System:
         async with self._http.get(f"{self.url}/v1/payments/{payment_id}") as response:
             return dict((await response.json())["payment"])
 
+    async def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        """One request; its status and answer."""
+        async with self._http.request(method, self.url + path, json=body) as response:
+            return response.status, dict(await response.json(content_type=None))
+
+    async def hold(self, key: str, amount: int = 440, *, within_s: float = 30) -> str:
+        """POST one payment whose money is only held, and wait until it is. Its id."""
+        body = {"amount": amount, "idempotency_key": key, "capture_method": "manual"}
+        status, answer = await self.ask("POST", "/v1/payments", body)
+        assert status == 202, answer
+        payment_id = str(answer["payment"]["id"])
+        async with asyncio.timeout(within_s):
+            while (await self.payment(payment_id))["status"] != "authorized":
+                await asyncio.sleep(0.05)
+        return payment_id
+
+    async def refund(self, payment_id: str, amount: int, key: str) -> str:
+        """Request a refund. Its id."""
+        body = {"payment": payment_id, "amount": amount, "idempotency_key": key}
+        status, answer = await self.ask("POST", "/v1/refunds", body)
+        assert status in (200, 202), answer
+        return str(answer["refund"]["id"])
+
+    async def operations(self, payment_id: str) -> list[dict[str, Any]]:
+        """The captures, voids and refunds of a payment, oldest first."""
+        _, answer = await self.ask("GET", f"/v1/payments/{payment_id}/operations")
+        return list(answer["operations"])
+
+    async def moved(self, payment_ids: Iterable[str], *, within_s: float = 30) -> Counter[tuple[str, str]]:
+        """Wait until all operations of these payments are at rest; how many of which kind ended in which status."""
+        async with asyncio.timeout(within_s):
+            while True:
+                found = [one for payment_id in payment_ids for one in await self.operations(payment_id)]
+                counts = Counter((one["kind"], one["status"]) for one in found)
+                if not any(status in OPEN_OPERATIONS for _, status in counts):
+                    return counts
+                await asyncio.sleep(0.05)
+
+    async def executed(self) -> Counter[tuple[str, str]]:
+        """Count the operations that the provider has executed, by payment and kind."""
+        async with self._http.get(f"{self.provider_url}/operations") as response:
+            lines = [json.loads(line) for line in (await response.text()).splitlines()]
+        return Counter((line["payment_id"], line["kind"]) for line in lines if line["status"] != "failed")
+
+    async def control_provider(self, **behaviour: object) -> None:
+        """Change the behaviour of the provider from its next call on."""
+        async with self._http.put(f"{self.provider_url}/control", json=behaviour) as response:
+            assert response.status == 200, await response.text()
+
     async def settled(self, ids: Iterable[str], *, within_s: float = 30) -> Counter[str]:
         """Wait until all of these are at rest; how many ended in which status."""
         open_, counts = set(ids), Counter[str]()
@@ -249,8 +301,12 @@ class System:
         stats: StreamStats | None = None
         try:
             async with asyncio.timeout(within_s):
-                while not is_empty(stats := await read_broker(self._redis_url, stream=self.stream)):
-                    await asyncio.sleep(0.05)
+                for name, family in (
+                    (self.stream, payments_stream),
+                    (f"{self.stream}:operations", operations_stream),
+                ):
+                    while not is_empty(stats := await read_broker(self._redis_url, stream=name, family=family)):
+                        await asyncio.sleep(0.05)
         except TimeoutError:
             raise AssertionError(f"Redis is not at rest: {stats}") from None
 

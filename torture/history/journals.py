@@ -6,7 +6,7 @@ Collected into one `History`, which the invariants judge.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from okane.load.client import Reply
 from okane.operation import OperationKind
 from okane.simulator.journal import Charge as JournalLine
 from okane.store.history import EventRow, HistoryStore, PaymentHistory, PaymentRow
-from streams import Inspector, StreamStats, connect
+from streams import Inspector, Stream, StreamStats, connect
 from torture.gateway.books import read_intents
 from torture.history.operations import Move, OperationHistory
 from torture.history.webhooks import WebhookHistory
@@ -255,10 +255,12 @@ def parse_metrics(text: str) -> Mapping[str, float]:
     return {series: float(value) for series, _, value in samples}
 
 
-async def read_broker(redis_url: str, *, stream: str, group: str = "workers") -> StreamStats:
+async def read_broker(
+    redis_url: str, *, stream: str, group: str = "workers", family: Callable[[str], Stream] = payments_stream
+) -> StreamStats:
     """The broker's state. Raises StreamError."""
     async with connect(redis_url) as redis:
-        return await Inspector(redis, payments_stream(stream), group=group).stats()
+        return await Inspector(redis, family(stream), group=group).stats()
 
 
 def _count(summary: Mapping[str, object], name: str) -> int:

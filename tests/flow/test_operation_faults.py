@@ -1,0 +1,61 @@
+"""Captures, voids and refunds through real processes, some of which are killed, and a provider whose answers get lost."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.flow.system import System
+
+QUIET = ("--unavailable", "0", "--decline", "0")
+
+
+async def test_operations_survive_killed_workers_and_lost_answers(system: System) -> None:
+    """Nothing is executed twice, and nothing is forgotten."""
+    await system.start("w1", provider=QUIET)
+    held = await asyncio.gather(*(system.hold(f"held-{number}") for number in range(6)))
+    charged = await system.pay(6)
+    assert await system.settled(charged) == {"success": 6}
+    await system.control_provider(
+        success=40, unavailable=15, reset_before_charge=15, reset_after_charge=15, error_500_after_charge=15
+    )
+    system.launch_worker("w2")
+    voided = held[:3]
+    for payment_id in voided:
+        assert (await system.ask("POST", f"/v1/payments/{payment_id}/cancel"))[0] == 202
+    for payment_id in held[3:]:
+        path = f"/v1/payments/{payment_id}/capture"
+        assert (await system.ask("POST", path, {"idempotency_key": payment_id}))[0] == 202
+    refunds = [system.refund(one, 100, f"{one}-{number}") for one in charged for number in range(2)]
+    refunding = asyncio.gather(*refunds)
+    for name in ("w1", "w2"):
+        async with asyncio.timeout(30):
+            while not await system.executed():  # in the middle of it
+                await asyncio.sleep(0.02)
+        await system.kill(name)
+        system.launch_worker(name)
+    await refunding
+    await system.control_provider(
+        success=100, unavailable=0, reset_before_charge=0, reset_after_charge=0, error_500_after_charge=0
+    )
+    counts = await system.moved([*held, *charged], within_s=60)
+    executed = await system.executed()
+    assert sum(counts.values()) == 18
+    assert {status for _, status in counts} <= {"success", "failed_final"}  # spent retries: nothing moved
+    for kind in ("capture", "void", "refund"):
+        assert sum(count for (_, done), count in executed.items() if done == kind) == counts[kind, "success"]
+    assert all(count == 1 for (_, kind), count in executed.items() if kind != "refund")
+    await system.at_rest()
+
+
+async def test_an_operation_in_hand_ends_before_its_worker_does(system: System) -> None:
+    await system.start("w1", provider=(*QUIET, "--latency-ms", "400"))
+    [charged] = await system.pay(1)
+    assert await system.settled([charged]) == {"success": 1}
+    await system.refund(charged, 100, "refund")
+    async with asyncio.timeout(30):
+        while await system.metric("w1", "okane_operations_in_flight") == 0:
+            await asyncio.sleep(0.01)
+    assert await system.stop("w1") == 0
+    [refund] = await system.operations(charged)
+    assert refund["status"] == "success"
+    assert await system.executed() == {(charged, "refund"): 1}
