@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from okane.operation import OperationKind
-from okane.providers.base import Approved, Declined, Pending, Unknown
+from okane.providers.base import Approved, Authorized, Declined, Pending, Unknown
 from tests.conformance import operation_cases
 from tests.conformance.__main__ import MAX_CALLS
 from tests.conformance.bench import Bench, bench_of
@@ -67,6 +67,27 @@ async def test_stripes_own_event_about_a_refund_names_the_operation(stripe_url: 
         refund.id,
         payment.provider_ref,
     )
+
+
+async def test_three_d_secure_ends_in_an_authorization_that_can_be_captured(bench: Bench) -> None:
+    payment = replace(await bench.payment(Wish.WAITS), manual_capture=True)
+    pending = await bench.charge(payment)
+    assert isinstance(pending, Pending)
+    held = await bench.settled(payment, pending)
+    assert isinstance(held, Authorized)
+    assert held.capture_before is not None
+    payment = replace(payment, attempt_ref=held.provider_ref)
+    assert isinstance(await bench.operate(operation_of(payment, OperationKind.CAPTURE), payment), Approved)
+
+
+async def test_an_authorization_whose_answer_was_lost_is_found_in_the_list_with_its_end(bench: Bench) -> None:
+    payment = replace(await bench.payment(), manual_capture=True)
+    bench.strike(LOST_ANSWER)
+    assert isinstance(await bench.charge(payment), Unknown)
+    found = await bench.look_up(payment)
+    assert isinstance(found, Authorized)
+    assert found == await bench.look_up(replace(payment, attempt_ref=found.provider_ref))
+    assert found == await bench.look_up(payment, may_execute=True)
 
 
 async def test_the_charge_of_a_retry_is_not_taken_for_the_declined_one_before_it(bench: Bench) -> None:

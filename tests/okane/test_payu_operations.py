@@ -138,6 +138,19 @@ def test_only_a_whole_list_says_that_there_is_no_refund() -> None:
     assert isinstance(listed({}, 401), Unavailable)
 
 
+@pytest.mark.parametrize(("status", "is_found"), [("CANCELED", True), ("FINALIZED", False), ("PENDING", False)])
+def test_a_refund_from_before_a_manual_retry_counts_only_if_it_may_move_money(status: str, is_found: bool) -> None:
+    retried = replace(REFUND, provider_key=f"{REFUND.id}:7")
+    before = refund(refundId="1", extRefundId=str(REFUND.id), status=status)
+    body = {"refunds": [refund(extRefundId=retried.provider_key), before]}
+    found = parse_refund_list(response(200, body), retried, now=NOW)
+    if is_found:
+        assert found == Approved("5000000142")
+    else:
+        assert isinstance(found, Unknown)
+        assert found.at_once
+
+
 @pytest.mark.parametrize(
     ("status", "body", "result"),
     [

@@ -46,7 +46,7 @@ MANUAL = replace(CARD_PAYMENT, manual_capture=True)
 HELD = replace(MANUAL, status=Status.AUTHORIZED, attempt_ref="pi_1")
 PAID = replace(CARD_PAYMENT, status=Status.SUCCESS, provider_ref="pi_1")
 CAPTURE, VOID = (replace(OPERATION, kind=kind) for kind in (OperationKind.CAPTURE, OperationKind.VOID))
-OURS_TOO = {"payment_id": OURS["payment_id"], "operation_id": str(OPERATION.id)}
+OURS_TOO = {"payment_id": OURS["payment_id"], "operation_id": str(OPERATION.id), "operation_key": "ok-1"}
 
 
 def refund(**changes: object) -> dict[str, object]:
@@ -77,7 +77,8 @@ def told(kind: OperationKind, document: object, status: int = 200) -> list[Opera
         (
             OPERATION,
             "refunds",
-            f"payment_intent=pi_1&amount=440&metadata[payment_id]={OPERATION.payment_id}&metadata[operation_id]={OPERATION.id}",
+            f"payment_intent=pi_1&amount=440&metadata[payment_id]={OPERATION.payment_id}"
+            f"&metadata[operation_id]={OPERATION.id}&metadata[operation_key]=ok-1",
         ),
     ],
 )
@@ -222,6 +223,32 @@ def test_another_refund_than_ours_needs_a_review(changes: Mapping[str, object]) 
     for result in told(OperationKind.REFUND, refund(**changes)):
         assert isinstance(result, Unknown)
         assert result.at_once
+
+
+@pytest.mark.parametrize(
+    ("earlier", "found"),
+    [
+        ("failed", Approved("re_1")),
+        ("canceled", Approved("re_1")),
+        ("succeeded", None),
+        ("pending", None),
+        (None, None),
+    ],
+)
+def test_a_refund_from_before_a_manual_retry_counts_only_if_it_may_move_money(
+    earlier: str | None, found: Approved | None
+) -> None:
+    before = refund(id="re_0", status=earlier, metadata=OURS_TOO | {"operation_key": "ok-0"})
+    for refunds in ([refund(), before], [before, refund()]):
+        page = parse_refund_page(response(200, listed(*refunds)), OPERATION, PAID, now=NOW)
+        assert isinstance(page, RefundPage)
+        if found is not None:
+            assert page.found == found
+        else:
+            assert isinstance(page.found, Unknown)
+            assert page.found.at_once
+    dead = parse_refund_page(response(200, listed(before | {"status": "failed"})), OPERATION, PAID, now=NOW)
+    assert dead == RefundPage(None, None)
 
 
 def test_only_a_list_of_refunds_read_to_its_end_says_not_here() -> None:

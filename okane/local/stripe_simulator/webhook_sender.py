@@ -12,9 +12,23 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 # The events that docs/providers.md subscribes to.
-_KINDS = frozenset(
-    f"payment_intent.{outcome}"
-    for outcome in ("succeeded", "payment_failed", "canceled", "processing", "requires_action")
+KINDS = frozenset(
+    {
+        "payment_intent.succeeded",
+        "payment_intent.payment_failed",
+        "payment_intent.canceled",
+        "payment_intent.processing",
+        "payment_intent.requires_action",
+        "payment_intent.amount_capturable_updated",
+        "charge.expired",
+        "charge.refunded",
+        "charge.dispute.created",
+        "charge.dispute.updated",
+        "charge.dispute.closed",
+        "refund.created",
+        "refund.updated",
+        "refund.failed",
+    }
 )
 _PAUSES_S = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
 _TIMEOUT_S = 10.0
@@ -47,7 +61,7 @@ class WebhookSender:
             while events := await self._next():
                 for event in events:
                     self._last = event["id"]
-                    if event["type"] in _KINDS:
+                    if event["type"] in KINDS:
                         await self._send(json.dumps(event).encode())
 
     async def _next(self) -> list[dict[str, Any]]:

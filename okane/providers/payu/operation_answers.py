@@ -86,10 +86,20 @@ def parse_refund_list(answer: HttpResponse, operation: Operation, *, now: dateti
     refunds = None if document is None else document.get("refunds")
     if not isinstance(refunds, list) or not all(isinstance(one, dict) for one in refunds):
         return Unknown("unreadable list of refunds")
+    for one in refunds:
+        if _is_earlier(one, operation) and one.get("status") != "CANCELED":
+            reason = f"a refund of an earlier key of this operation has the status {printable(one.get('status'))}"
+            return Unknown(reason[:255], at_once=True, is_neutral=True)
     ours = [one for one in refunds if one.get("extRefundId") == operation.provider_key]
     if len(ours) > 1:
         return Unknown(f"PayU has {len(ours)} refunds of this operation", at_once=True, is_neutral=True)
     return _refund_state(ours[0], operation) if ours else NotFound()
+
+
+def _is_earlier(refund: Mapping[str, object], operation: Operation) -> bool:
+    """Return True for a refund from before a manual retry: its key is the operation's id too, with another number."""
+    key = refund.get("extRefundId")
+    return isinstance(key, str) and key != operation.provider_key and key.partition(":")[0] == str(operation.id)
 
 
 def _refund_state(refund: Mapping[str, object], operation: Operation) -> OperationResult:

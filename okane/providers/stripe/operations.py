@@ -1,7 +1,7 @@
 """Pure functions from Stripe's HTTP answers to the results of a capture, void or refund.
 
-Guarantee: a capture or void is what its PaymentIntent says, and a refund what the refund with our operation in its metadata
-says. Any other answer proves nothing and is `Unknown`.
+Guarantee: a capture or void is what its PaymentIntent says, and a refund what the refund with our operation and its present
+key in the metadata says. Any other answer proves nothing and is `Unknown`.
 
     200, a PaymentIntent or refund       by its status
     400 idempotency_error                Unknown at once: the key was used with other parameters
@@ -16,6 +16,7 @@ says. Any other answer proves nothing and is `Unknown`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -36,6 +37,8 @@ from okane.providers.base import (
 from okane.providers.stripe.amounts import stripe_amount
 from okane.providers.stripe.answers import CONFIGURATION, error_of, not_taken, reason_of
 from okane.providers.stripe.intents import Object, as_object, declined
+
+_DEAD = ("failed", "canceled")  # no money has moved, and none will
 
 
 def reference_of(payment: Payment) -> str | None:
@@ -94,11 +97,24 @@ def parse_refund_page(
         return Unknown("unreadable list of refunds")
     if has_more and not refunds:
         return Unknown("a list of refunds with more to come and nothing in it")
-    ours = [one for one in refunds if _operation_of(one) == str(operation.id)]
-    if len(ours) > 1:
-        return RefundPage(Unknown(f"Stripe has {len(ours)} refunds of this operation", at_once=True), None)
-    found = _refund_state(ours[0], operation, payment) if ours else None
-    return RefundPage(found, str(refunds[-1]["id"]) if has_more else None)
+    return RefundPage(_found(refunds, operation, payment), str(refunds[-1]["id"]) if has_more else None)
+
+
+def _found(refunds: Sequence[Object], operation: Operation, payment: Payment) -> OperationResult | None:
+    """Return what these refunds say about the operation; None: nothing.
+
+    A refund of an earlier key is from before a manual retry. If it has moved money, or may, one under the present key could
+    be the second one.
+    """
+    ours = [one for one in refunds if _of(one, "operation_id") == str(operation.id)]
+    for one in ours:
+        if _of(one, "operation_key") != operation.provider_key and one.get("status") not in _DEAD:
+            status = printable(one.get("status"))
+            return _open(f"{one['id']} of an earlier key of this operation has the status {status}", at_once=True)
+    present = [one for one in ours if _of(one, "operation_key") == operation.provider_key]
+    if len(present) > 1:
+        return _open(f"Stripe has {len(present)} refunds of this operation", at_once=True)
+    return _refund_state(present[0], operation, payment) if present else None
 
 
 def _state(document: Object, operation: Operation, payment: Payment) -> OperationResult | None:
@@ -139,7 +155,8 @@ def _intent_state(intent: Object, operation: Operation, payment: Payment) -> Ope
 
 
 def _refund_state(refund: Object, operation: Operation, payment: Payment) -> OperationResult:
-    if not _is_refund(refund) or _operation_of(refund) != str(operation.id):
+    ours = (str(operation.id), operation.provider_key)
+    if not _is_refund(refund) or (_of(refund, "operation_id"), _of(refund, "operation_key")) != ours:
         return _open("Stripe answered with another object than the refund", at_once=True)
     ref = str(refund["id"])
     amount = stripe_amount(operation.amount_minor, operation.currency)
@@ -188,8 +205,8 @@ def _is_refund(value: object) -> bool:
     return isinstance(ref, str) and bool(ref) and ref == printable(ref)
 
 
-def _operation_of(refund: Object) -> object:
-    return (as_object(refund.get("metadata")) or {}).get("operation_id")
+def _of(refund: Object, name: str) -> object:
+    return (as_object(refund.get("metadata")) or {}).get(name)
 
 
 def _open(reason: str, *, at_once: bool = False) -> Unknown:

@@ -51,6 +51,7 @@ class StripeRequests:
             body = (
                 f"payment_intent={_quoted(ref)}&amount={amount:d}"
                 f"&metadata[payment_id]={operation.payment_id}&metadata[operation_id]={operation.id}"
+                f"&metadata[operation_key]={_quoted(operation.provider_key)}"
             )
         head = f"POST {path}{self._form}{authorization}Idempotency-Key: {operation.provider_key}\r\n"
         return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode("ascii")
