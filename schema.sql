@@ -87,7 +87,7 @@ CREATE TABLE payment_events (
     PRIMARY KEY (payment_id, version)
 );
 -- For the statement of a day. Rows are appended in the order of time: an entry for each megabyte of them is enough, and an
--- insert changes none.
+-- insert changes none (docs/decisions/025-the-events-of-a-day.md).
 CREATE INDEX payment_events_at ON payment_events USING brin (at) WITH (autosummarize = on);
 
 -- Captures, voids and refunds. One row each, with the life cycle of a payment; okane/operation.py has the transitions. Its
