@@ -21,9 +21,10 @@ from okane.console.place import BEFORE, BEHIND, Place, find_place, may_have_entr
 from okane.console.rendering import PAGES, find_known_part, is_part, render, render_part
 from okane.console.session import Session, session_of
 from okane.console.timeline import build_timeline
-from okane.errors import PaymentNotFound, StatusConflict, VersionConflict
+from okane.errors import OperationRefused, PaymentNotFound, StatusConflict, VersionConflict
 from okane.intake.accept import PaymentIntake
 from okane.intake.decision_texts import find_fault
+from okane.intake.operations import OperationIntake
 from okane.payment import CANCELABLE, RETRYABLE, Payment, Status
 from okane.payment_id import parse_id
 from okane.payment_json import payment_document
@@ -38,9 +39,12 @@ _DECISIONS: Mapping[str, Decision] = {"success": Status.SUCCESS, "failed_final":
 class PaymentScreen:
     """One payment of the account."""
 
-    def __init__(self, details: PaymentDetailsStore, intake: PaymentIntake, inspector: Inspector) -> None:
+    def __init__(
+        self, details: PaymentDetailsStore, intake: PaymentIntake, operations: OperationIntake, inspector: Inspector
+    ) -> None:
         self._details = details
         self._intake = intake
+        self._operations = operations
         self._inspector = inspector
 
     async def show(self, request: web.Request) -> web.StreamResponse:
@@ -53,11 +57,14 @@ class PaymentScreen:
         session = session_of(request)
 
         async def run(form: Form) -> str:
-            await self._intake.cancel(
+            await self._check_is_current(payment_id, session, form)
+            done = await self._operations.cancel_payment(
                 payment_id, account_id=session.account_id, actor=session.actor, version=_version(form)
             )
             await self._check_is_own(payment_id, session, form, "canceled")
-            return "The payment is canceled. It will not be charged."
+            if isinstance(done, Payment):
+                return "The payment is canceled. It will not be charged."
+            return "The money is being let go. Then the payment is canceled."
 
         return await self._perform(request, run)
 
@@ -103,6 +110,18 @@ class PaymentScreen:
 
         return await self._perform(request, run)
 
+    async def _check_is_current(self, payment_id: UUID, session: Session, form: Form) -> None:
+        """Raise VersionConflict if the money of a payment is held, and it is not as the person has seen it.
+
+        A cancel of any other payment checks the version by itself; of this one it is the request for another row.
+        """
+        details = await self._details.read(payment_id, account_id=session.account_id)
+        if details is None:
+            raise PaymentNotFound(str(payment_id))
+        seen, payment = _version(form), details.payment
+        if payment.status is Status.AUTHORIZED and payment.version != seen:
+            raise VersionConflict(payment.status, "canceled", seen=seen, version=payment.version)
+
     async def _check_is_own(
         self, payment_id: UUID, session: Session, form: Form, action: str, *, reason: str | None = None
     ) -> None:
@@ -125,7 +144,7 @@ class PaymentScreen:
         async def attempt(form: Form) -> Done | Shown:
             try:
                 message = await run(form)
-            except StatusConflict as error:
+            except (StatusConflict, OperationRefused) as error:
                 return Shown(await self._page(request, conflict=str(error)), answer=f"refused: {error}")
             return Done(message, request.app[PAGES].links.payment(payment_id))
 
@@ -211,6 +230,8 @@ def _version(form: Form) -> int:
 
 
 def _is_cancelable(payment: Payment) -> bool:
+    if payment.status is Status.AUTHORIZED:
+        return payment.open_operation is None
     return payment.status in CANCELABLE and payment.provider_ref is None
 
 

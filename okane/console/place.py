@@ -17,6 +17,8 @@ PlaceKind = Literal[
     "lease_over",  # its worker has not renewed the lease: another takes it
     "scheduled",
     "customer",  # the customer acts
+    "client",  # its money is held, until the client captures it or lets it go
+    "operation",  # its capture or void is under way
     "provider",  # the provider decides
     "waits",  # for a retry or a look-up
     "unread",  # in its lane
@@ -45,7 +47,7 @@ class Place:
 def may_have_entry(details: PaymentDetails) -> bool:
     """Tell whether a wake-up of the payment should be on the stream now."""
     status = details.payment.status
-    if status.is_at_rest or status is Status.PROCESSING:
+    if status.is_at_rest or status in (Status.PROCESSING, Status.AUTHORIZED):
         return status is Status.PROCESSING
     return not _is_waiting(details)
 
@@ -69,6 +71,8 @@ def find_place(details: PaymentDetails, search: EntrySearch | None) -> Place | N
             return None if details.sweep_at is None else Place(kind="late_look_up", until=details.sweep_at)
         case Status.PROCESSING:
             return _held(details, search)
+        case Status.AUTHORIZED:
+            return Place(kind="client" if payment.open_operation is None else "operation", until=payment.capture_before)
         case status if _is_waiting(details):
             if status is Status.PENDING:
                 return Place(kind="scheduled", until=payment.execute_at)

@@ -37,7 +37,7 @@ class Screens:
         self.overview = OverviewScreen(services.sampler)
         turns = SearchTurns()
         self.payments = PaymentsScreen(services.lists, services.by_metadata, services.payments, turns)
-        self.payment = PaymentScreen(services.details, services.intake, services.inspector)
+        self.payment = PaymentScreen(services.details, services.intake, services.operations, services.inspector)
         self.streams = StreamScreens(services.sampler, services.inspector)
         self.dead = DeadLetterScreens(services.dead_letters, services.replay, turns)
         self.reviews = ReviewsScreen(services.reviews)

@@ -20,7 +20,9 @@ from okane.console.sampler import FACTS_S, NAMES, PATIENCE_S, Sampler
 from okane.http.guard import Guard
 from okane.intake.accept import PaymentIntake
 from okane.intake.dead_letter_replay import DeadLetterReplay
+from okane.intake.operations import OperationIntake
 from okane.intake.provider_switch import ProviderSwitch
+from okane.lanes import operations_stream
 from okane.monitoring.doctor import diagnose
 from okane.monitoring.observation import Observer
 from okane.redis.buckets import TokenBuckets
@@ -28,6 +30,7 @@ from okane.redis.presence import Presence
 from okane.store import ApiKeyStore, DeadLetterStore, Overview, PaymentLists, PaymentStore, ReviewStore
 from okane.store.console_audit import ConsoleAuditStore
 from okane.store.metadata_index import MetadataSearch
+from okane.store.operations import OperationLists, OperationStore
 from okane.store.payment_details import PaymentDetailsStore
 from okane.store.providers import ProviderStore
 from okane.store.webhook_deliveries import WebhookDeliveryStore
@@ -67,6 +70,7 @@ class ConsoleServices:
     providers: ProviderStore
     producer: Producer
     intake: PaymentIntake
+    operations: OperationIntake
     replay: DeadLetterReplay
     reviews: ReviewStore
     switch: ProviderSwitch
@@ -113,6 +117,26 @@ async def open_services(
         )
         producer = keep(Producer(redis, stream, max_length=settings.max_stream_length))
         intake = PaymentIntake(store=payments, producer=producer)
+        operations = OperationIntake(
+            store=keep(
+                OperationStore(
+                    database_url,
+                    actor="console",
+                    lease=settings.lease,
+                    grace=settings.sweep_grace,
+                    timeout=STATEMENT_TIMEOUT,
+                )
+            ),
+            lists=keep(OperationLists(database_url, timeout=STATEMENT_TIMEOUT)),
+            payments=intake,
+            producer=keep(
+                Producer(
+                    redis,
+                    operations_stream(settings.operations_stream_name),
+                    max_length=settings.max_stream_length,
+                )
+            ),
+        )
         providers = keep(ProviderStore(database_url, timeout=STATEMENT_TIMEOUT))
         endpoints = keep(WebhookEndpointStore(database_url, timeout=STATEMENT_TIMEOUT))
         overview = keep(Overview(database_url, timeout=STATEMENT_TIMEOUT))
@@ -150,6 +174,7 @@ async def open_services(
             providers=providers,
             producer=producer,
             intake=intake,
+            operations=operations,
             replay=DeadLetterReplay(intake=intake, notes=DeadLetters(redis, stream)),
             reviews=keep(ReviewStore(database_url, timeout=STATEMENT_TIMEOUT)),
             switch=ProviderSwitch(settings, providers),

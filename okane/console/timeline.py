@@ -17,9 +17,24 @@ from okane.store.webhook_deliveries import DeliveryState
 LineKind = Literal["accepted", "claimed", "result", "action", "late", "delivery", "notice"]
 Tone = Literal["good", "bad", "warn", ""]
 
-_ACTIONS = frozenset({"retried", "canceled", "resolved"})
+_ACTIONS = frozenset(
+    {
+        "retried",
+        "canceled",
+        "resolved",
+        "capture_requested",
+        "void_requested",
+        "refund_requested",
+        "refund_canceled",
+    }
+)
 _TONES: dict[str, Tone] = {
     "success": "good",
+    "captured": "good",
+    "refunded": "good",
+    "capture_failed": "bad",
+    "void_failed": "bad",
+    "refund_failed": "bad",
     "declined": "bad",
     "spent": "bad",
     "unavailable": "warn",

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
@@ -145,6 +145,30 @@ async def test_a_payment_is_canceled(console: Console) -> None:
     assert "Cancel this payment" not in page
     event = (await console.services.payments.events(payment.id))[-1]
     assert (event.event, event.actor) == ("canceled", f"console {browser.secret[:20]}")
+
+
+async def test_the_money_that_is_held_for_a_payment_is_let_go(console: Console) -> None:
+    until = datetime.now(UTC) + timedelta(days=1)
+    held = await settled(
+        console, "k", Status.AUTHORIZED, provider="http", attempt_ref="auth_1", provider_ref=None, capture_before=until
+    )
+    browser = await console.logged_in(Scope.READ, Scope.WRITE)
+    page = text_of((await browser.get(f"/payments/{held.id}")).text)
+    assert "Waits for its capture" in page
+    assert "is let go at http" in page
+    stale = await act(browser, replace(held, version=held.version - 1), "cancel")
+    assert (stale.status, "Nothing was done" in text_of(stale.text)) == (409, True)
+
+    answer = await act(browser, held, "cancel")
+    assert answer.status == 303
+    page = text_of((await browser.get(answer.location)).text)
+    assert "The money is being let go. Then the payment is canceled." in page
+    assert "Its capture or void is under way." in page
+    assert "void requested by console" in page
+    assert "Cancel this payment" not in page
+    assert (await now(console, held)).status is Status.AUTHORIZED
+    again = await act(browser, await now(console, held), "cancel")  # of a page that is older than the void
+    assert again.status == 409
 
 
 async def test_a_failed_payment_is_retried_and_woken(console: Console) -> None:

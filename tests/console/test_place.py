@@ -63,6 +63,8 @@ def event(name: str, at: datetime, actor: str = "worker-2") -> Event:
         (details(Status.UNKNOWN, retry_at=SOON), None, Place(kind="waits", until=SOON)),
         (details(Status.REQUIRES_ACTION, retry_at=SOON), None, Place(kind="customer", until=SOON)),
         (details(Status.SUBMITTED, retry_at=SOON), None, Place(kind="provider", until=SOON)),
+        (details(Status.AUTHORIZED, capture_before=SOON), UNREAD, Place(kind="client", until=SOON)),
+        (details(Status.AUTHORIZED, open_operation=ID), None, Place(kind="operation")),
         (details(Status.PENDING), UNREAD, Place(kind="unread", entry_id="1764-0")),
         (details(Status.PENDING), READ, Place(kind="read", entry_id="1764-0", worker="worker-2", idle_ms=3000)),
         (details(Status.FAILED_RETRYABLE, retry_at=EARLIER), NOT_THERE, Place(kind="no_wake_up")),
@@ -103,7 +105,8 @@ def test_the_stream_is_asked_only_for_payments_that_should_be_on_it() -> None:
     assert may_have_entry(details(Status.PENDING))
     assert may_have_entry(details(Status.PROCESSING))
     assert may_have_entry(details(Status.UNKNOWN, retry_at=EARLIER))
-    for one in (details(Status.SUCCESS), details(Status.NEEDS_REVIEW), details(Status.UNKNOWN, retry_at=SOON)):
+    held = details(Status.AUTHORIZED, sweep_at=SOON)  # its wake-up is sent when the money is about to be let go
+    for one in (details(Status.SUCCESS), details(Status.NEEDS_REVIEW), held, details(Status.UNKNOWN, retry_at=SOON)):
         assert not may_have_entry(one)
 
 

@@ -35,6 +35,11 @@ NAMES = (
     "needs_review",
     "unanswered",
     "dispute_opened",
+    "capture_requested",
+    "captured",
+    "void_failed",
+    "refund_requested",
+    "refund_failed",
     "an event of a later version",
 )
 
