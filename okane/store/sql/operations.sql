@@ -237,7 +237,7 @@ sums AS MATERIALIZED (
            max(e.provider_ref) FILTER (WHERE e.kind = 'capture' AND e.status = 'success') AS capture_ref,
            max(CASE WHEN e.status = 'success' THEN CASE e.kind WHEN 'capture' THEN 'success' WHEN 'void' THEN 'canceled' END
                     WHEN e.status = 'failed_final' AND e.idempotency_key IS NULL THEN 'needs_review' END) AS leads_to,
-           bool_or(e.kind = 'capture' AND e.status = 'needs_review') AS is_late_capture,
+           bool_or(e.kind = 'capture' AND e.status IN ('success', 'needs_review')) AS is_captured,
            (array_agg(e.id) FILTER (WHERE e.kind <> 'refund' AND e.status = 'needs_review'))[1] AS reopened,
            array_agg(e.id ORDER BY e.id) AS operation_ids,
            array_agg(CASE WHEN e.status = 'needs_review' THEN 'late_result'
@@ -264,7 +264,12 @@ sums AS MATERIALIZED (
                                ELSE p.amount_refunded END,
         open_operation = CASE WHEN s.reopened IS NOT NULL AND p.status = 'authorized'
                               THEN coalesce(p.open_operation, s.reopened)
-                              WHEN p.open_operation = ANY (s.operation_ids) AND s.reopened IS NULL THEN NULL
+                              WHEN p.open_operation = ANY (s.operation_ids) AND s.reopened IS NULL
+                              -- NULL, unless an earlier one was found to have moved money.
+                              THEN (SELECT r.id FROM operations r
+                                    WHERE r.payment_id = p.id AND r.kind <> 'refund' AND r.id <> ALL (s.operation_ids)
+                                      AND r.status NOT IN ('success', 'failed_final', 'canceled')
+                                    LIMIT 1)
                               ELSE p.open_operation END,
         last_error = CASE WHEN {needs_review_now} THEN s.reasons[1] ELSE p.last_error END,
         dead_at = CASE WHEN {needs_review_now} THEN now() ELSE p.dead_at END,
@@ -285,9 +290,10 @@ sums AS MATERIALIZED (
 ), {outboxed}
 
 -- name: status_after
--- An authorized payment leaves its status by an operation alone. Not a statement: others include it.
+-- An authorized payment leaves its status by an operation alone. A capture of one that was voided needs a review. Not a
+-- statement: others include it.
 CASE WHEN p.status = 'authorized' THEN coalesce(s.leads_to, p.status)
-     WHEN p.status = 'canceled' AND s.is_late_capture THEN 'needs_review'
+     WHEN p.status = 'canceled' AND s.is_captured THEN 'needs_review'
      ELSE p.status END
 
 -- name: needs_review_now
