@@ -65,7 +65,7 @@ class OperationHandlers:
     async def capture(self, request: web.Request) -> web.Response:
         """`POST /v1/payments/{id}/capture`: take all of the money that is held, or a part, and let the rest go."""
         payment = await self._payments.get(payment_ids.id_in_path(request), account_id=account_of(request))
-        receipt = await self._requested(request, payment, await body_of(request, CaptureRequest, optional=True))
+        receipt = await self._requested(request, payment, await body_of(request, CaptureRequest))
         return _answer(receipt, f'{{"operation":{operation_document(receipt.operation)}', f"/v1/payments/{payment.id}")
 
     async def refund(self, request: web.Request) -> web.Response:

@@ -104,7 +104,7 @@ def _whole(value: Any) -> Any:
 
 
 def _new_key() -> str:
-    return f"{_RUN}-{next(_numbers)}"
+    return f"{_RUN}-k{next(_numbers)}"  # with a letter: never in the form of a card number
 
 
 def _is_right(case: Case, location: ParameterLocation) -> bool:
