@@ -1,6 +1,7 @@
 """A client of the HTTP API: it creates a payment once however often it repeats a request, and raises an error per `code`."""
 
 from okane.client.client import Client, DeadFilter, Filter, NewPayment
+from okane.client.disputes import Dispute, Disputes
 from okane.client.errors import (
     AccessDenied,
     ClientError,
@@ -59,7 +60,9 @@ __all__ = [
     "Delivery",
     "DeliveryAttempt",
     "DeliveryPage",
+    "Dispute",
     "DisputeSnapshot",
+    "Disputes",
     "Endpoint",
     "EndpointChange",
     "EndpointSecrets",

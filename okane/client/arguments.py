@@ -76,6 +76,15 @@ def refund_id(value: UUID | str) -> UUID:
     return UUID(value)
 
 
+def dispute_id(value: UUID | str) -> UUID:
+    """Return the id of a dispute."""
+    if isinstance(value, UUID):
+        return value
+    if not _UUID.fullmatch(typed("dispute_id", value, str)):
+        raise ValueError(f"{value[:64]!r} is not a dispute's id")
+    return UUID(value)
+
+
 def event_id(value: str) -> str:
     """Return the id of an event, `evt_…`."""
     if not _EVENT_ID.fullmatch(typed("event_id", value, str)):

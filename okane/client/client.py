@@ -15,6 +15,7 @@ from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack
 from uuid import UUID
 
 from okane.client import arguments
+from okane.client.disputes import Disputes
 from okane.client.errors import Refused, refused
 from okane.client.payment_methods import PaymentMethods
 from okane.client.refunds import Refunds
@@ -150,7 +151,8 @@ class Client:
     """Sends requests to one API, on connections that it keeps. An asynchronous context manager.
 
     `patience_s` bounds the time for which a request is repeated, `timeout_s` the wait for each answer. `webhooks` has the
-    account's webhook endpoints, and its events; `payment_methods` its saved payment methods, `refunds` its refunds.
+    account's webhook endpoints, and its events; `payment_methods` its saved payment methods, `refunds` its refunds, `disputes`
+    its disputes.
     """
 
     def __init__(
@@ -166,6 +168,7 @@ class Client:
         self.refunds = Refunds(self._transport)
         self.webhooks = Webhooks(self._transport)
         self.payment_methods = PaymentMethods(self._transport)
+        self.disputes = Disputes(self._transport)
 
     async def __aenter__(self) -> Self:
         self._transport.open()

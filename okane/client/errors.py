@@ -54,7 +54,7 @@ class Invalid(Refused):
 
 
 class NotFound(Refused):
-    """The account has no such payment, payment method, refund, webhook endpoint or event."""
+    """The account has no such payment, payment method, refund, dispute, webhook endpoint or event."""
 
 
 class Conflict(Refused):
@@ -96,6 +96,7 @@ _BY_CODE: Mapping[str, type[Refused]] = {
     "payment_not_found": NotFound,
     "payment_method_not_found": NotFound,
     "refund_not_found": NotFound,
+    "dispute_not_found": NotFound,
     "endpoint_not_found": NotFound,
     "event_not_found": NotFound,
     "endpoint_url_refused": Invalid,

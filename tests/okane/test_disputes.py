@@ -13,6 +13,8 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
+from okane.client import Client
+from okane.client import NotFound as NotFoundAtApi
 from okane.dispute import OVER, DisputeStatus
 from okane.errors import StoreUnavailable
 from okane.payment import Payment, Status
@@ -300,6 +302,26 @@ async def test_disputes_are_listed_and_shown_over_http(desk: Desk, redis_url: st
         for path in (str(uuid4()), "x", "%ff"):
             response, problem = await get(api, f"/v1/disputes/{path}")
             assert (response.status, problem["code"]) == (404, "dispute_not_found")
+        await the_client_reads_the_same(api.url, dispute)
+
+
+async def the_client_reads_the_same(url: str, dispute: dict[str, Any]) -> None:
+    async with Client(url, patience_s=2.0) as client:
+        which: dict[str, Any] = {
+            "status": [DisputeStatus.NEEDS_RESPONSE, DisputeStatus.WON],
+            "provider": STRIPE,
+            "payment_id": dispute["payment"],
+        }
+        [found] = [one async for one in client.disputes.list(**which)]
+        assert found == await client.disputes.get(dispute["id"])
+        assert (str(found.id), found.amount, found.due_by) == (dispute["id"], 440, DUE_BY)
+        assert [one async for one in client.disputes.list(status=[DisputeStatus.LOST])] == []
+        with pytest.raises(NotFoundAtApi):
+            await client.disputes.get(uuid4())
+        with pytest.raises(ValueError, match="is not a dispute's id"):
+            await client.disputes.get("dp_1")
+        with pytest.raises(TypeError):
+            client.disputes.list(status="won")  # type: ignore[arg-type] # a text in the place of a list
 
 
 async def test_disputes_are_paged_newest_first_and_seen_by_their_account_only(desk: Desk) -> None:
