@@ -151,8 +151,8 @@ class Client:
     """Sends requests to one API, on connections that it keeps. An asynchronous context manager.
 
     `patience_s` bounds the time for which a request is repeated, `timeout_s` the wait for each answer. `webhooks` has the
-    account's webhook endpoints, and its events; `payment_methods` its saved payment methods, `refunds` its refunds, `disputes`
-    its disputes.
+    account's webhook endpoints, and its events; `payment_methods` its saved payment methods, `refunds` its refunds,
+    `disputes` its disputes.
     """
 
     def __init__(

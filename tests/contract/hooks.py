@@ -18,7 +18,7 @@ Case = schemathesis.Case[Any]
 
 _UNDER_A_KEY = {
     *("/v1/payments", "/payments", "/pay"),
-    *("/v1/refunds", "/v1/payments/{payment_id}/capture"),
+    *("/v1/refunds", "/v1/payments/{payment_id}/capture", "/v1/payment-methods"),
 }
 _RUN = secrets.token_hex(4)
 _numbers = itertools.count(1)
@@ -80,6 +80,10 @@ def _acceptable(body: dict[str, Any]) -> dict[str, Any]:
         body = {name: value for name, value in body.items() if name != "currency"} | {"amount": 1}
     if body.get("provider") is not None:
         body = {**body, "provider": "http"}
+    if isinstance(tokens := body.get("tokens"), dict) and tokens:
+        body = {**body, "tokens": {"http": next(iter(tokens.values()))}}
+    if body.get("customer_present") is not None:  # as the other member says
+        body = {**body, "customer_present": body.get("return_url") is not None}
     now = datetime.now(UTC)
     for name, hours in (("execute_at", 1), ("expires_at", 2)):
         if body.get(name) is not None:
