@@ -15,6 +15,7 @@ from okane.errors import SetupError, StoreUnavailable
 from okane.lanes import operations_stream, payments_stream
 from okane.metrics import OkaneMetrics, SystemMetrics
 from okane.providers.config import load_providers
+from okane.reconcile.comparison import KINDS
 from okane.redis.presence import Presence
 from okane.store import Overview, PaymentStore, SweepStore
 from okane.store.providers import ProviderState
@@ -137,8 +138,9 @@ class Resources:
             self.system.set_waiting(oldest_due=oldest_due, dead=dead, waiting=waiting)
             providers = {name: ProviderState(name) for name in self._providers} | {one.name: one for one in rows}
             self.system.set_providers((one.name, one.mode, one.open_s > 0) for one in providers.values())
-            self.system.set_differences(differences)
             # With a zero where there is none, for those that are known.
+            none = [(name, kind, 0) for name in providers for kind in KINDS]
+            self.system.set_differences([*none, *differences])
             self.system.set_disputes(dict.fromkeys(providers, 0) | dict(disputes))
             self._operation_gauges.show(oldest_due=oldest_operation, waiting=operations)
             self._show_webhooks(webhooks)

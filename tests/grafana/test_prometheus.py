@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from grafana.screens.__main__ import draw, fetch_boards
@@ -32,6 +33,7 @@ ILL = (
     5_004,  # time-out after it charged: unknown, then found
     15_005,  # time-out before it charged: unknown for so long that a human must decide
 )
+REFUNDED = 9_990_000
 AMOUNTS = (*WELL, *WELL, *WELL, *ILL)
 PAUSE_S = 0.04
 FLUSHED_S = 3.0  # until a wake-up that was lost has been found, and the processes are listed again
@@ -127,6 +129,7 @@ async def test_every_panel_has_points_and_shows_the_faults_it_claims_to(
         webhook_scene.receiving() as receiver,
         scraping(tmp_path / "prometheus", sd=sd) as prometheus,
         paying(system),
+        refunding(system),
     ):
         await webhook_scene.deliver(system, prometheus, receiver)
         await let_it_run(prometheus)
@@ -155,6 +158,27 @@ async def paying(system: System) -> AsyncIterator[None]:
                 await asyncio.sleep(PAUSE_S)
 
     task = asyncio.ensure_future(pay())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@contextlib.asynccontextmanager
+async def refunding(system: System) -> AsyncIterator[None]:
+    """Refund one payment, a minor unit at a time, inside the block."""
+    payment_id = await system.accepted("refunded", REFUNDED)
+    assert await system.settled([payment_id]) == {"success": 1}
+
+    async def refund() -> None:
+        for number in itertools.count():
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                await system.refund(payment_id, 1, f"refund-{number}")
+            await asyncio.sleep(PAUSE_S)
+
+    task = asyncio.ensure_future(refund())
     try:
         yield
     finally:
