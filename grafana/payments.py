@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from grafana.board import Board, Row, Variable
+from grafana.books import BOOKS, OF, PROVIDER
 from grafana.overview import JOB
 from grafana.panels import COLOURS, PER_S, PanelText, Query, heat, lines, number
 from grafana.promql import increase, quantiles, rate, ratio
-
-OF = 'job="$job"'
-PROVIDER = f'{OF},provider=~"$provider"'
 
 OPEN = Row(
     title="Open, and given up",
@@ -251,18 +249,6 @@ PROVIDERS = Row(
         ),
         lines(
             PanelText(
-                title="Differences with the provider's books",
-                means="Differences that `okane reconcile` has found in the last seven days and that are left, by kind.",
-                do="missing_here: money moved that okane knows nothing of, or twice. Of every kind: "
-                "compare with the provider's dashboard. `okane reconcile` names each one.",
-            ),
-            "short",
-            Query(f"max by (provider, kind) (okane_reconcile_differences{{{PROVIDER}}})", "{{provider}} {{kind}}"),
-            red=1,
-            to_red=True,
-        ),
-        lines(
-            PanelText(
                 title="Waiting for the customer, or for the provider",
                 means="Payments whose customer has to act (requires_action), or that the provider decides later "
                 "(submitted). They are polled until a notice or a poll settles them.",
@@ -391,5 +377,6 @@ PAYMENTS = Board(
         OUTCOMES,
         PROVIDERS,
         OPERATIONS,
+        BOOKS,
     ),
 )
