@@ -113,6 +113,7 @@ async def test_a_refund_that_fails_late_is_told_by_a_notice_that_names_it(tmp_pa
         PAYMENT.id,
         charged["provider_ref"],
         provider_key="pk-1",
+        is_refusal=True,
         operation_id=operation_id,
     )
 
@@ -202,7 +203,7 @@ def parsed(
 
 
 def test_a_signed_notice_is_taken_under_either_of_two_secrets() -> None:
-    notice = Notice("evt_1", "refund.failed", PAYMENT.id, "ch_1", provider_key="pk-1")
+    notice = Notice("evt_1", "refund.failed", PAYMENT.id, "ch_1", provider_key="pk-1", is_refusal=True)
     for secrets in ([SECRET], ["another", SECRET], [SECRET, "another"]):
         assert parsed(headers(), secrets=secrets) == [notice]
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from okane.providers.base import InvalidNotice, Notice
 from okane.providers.payu.webhook import notice_parser
 from tests.okane.payu_orders import ORDER, PAYU_PAYMENT
+from tests.operations import OPERATION
 from tests.payments import NOW
 
 KEY, OLD_KEY = "b6ca15b0d1020e8094d9b5f8d163db54", "13a980d4f851f3d9a1cfc792fb1f5e50"
@@ -64,6 +65,13 @@ def test_the_kind_names_the_status(status: str) -> None:
     notice = notice_of({"order": {"orderId": ORDER, "status": status}})
     assert notice.kind == f"order.{status.lower()}"
     assert notice.is_refusal == (status == "CANCELED")
+
+
+@pytest.mark.parametrize(("status", "is_refusal"), [("FINALIZED", False), ("PENDING", False), ("CANCELED", True)])
+def test_a_refund_of_ours_names_its_operation_and_says_if_no_money_moved(status: str, is_refusal: bool) -> None:
+    refund = {"status": status, "amount": "440", "extRefundId": f"{OPERATION.id}:3"}
+    notice = notice_of({"orderId": ORDER, "extOrderId": PAYU_PAYMENT.provider_key, "refund": refund})
+    assert (notice.operation_id, notice.is_refusal) == (OPERATION.id, is_refusal)
 
 
 def test_a_refund_names_its_payment() -> None:

@@ -347,11 +347,22 @@ def test_nothing_but_our_own_object_decides_anything(
 # Notices
 
 
-@pytest.mark.parametrize("kind", ["refund.created", "refund.updated", "refund.failed", "charge.refund.updated"])
-def test_a_notice_about_a_refund_names_its_operation(kind: str) -> None:
-    body = json.dumps({"id": "evt_1", "object": "event", "type": kind, "data": {"object": refund()}})
+@pytest.mark.parametrize(
+    ("kind", "status", "is_refusal"),
+    [
+        ("refund.created", "succeeded", False),
+        ("refund.created", "pending", False),
+        ("refund.updated", "failed", True),
+        ("refund.failed", "failed", True),
+        ("charge.refund.updated", "canceled", True),
+    ],
+)
+def test_a_notice_about_a_refund_names_its_operation_and_says_if_no_money_moved(
+    kind: str, status: str, is_refusal: bool
+) -> None:
+    body = json.dumps({"id": "evt_1", "object": "event", "type": kind, "data": {"object": refund(status=status)}})
     at = datetime(2026, 1, 1, 12, tzinfo=UTC)
     header = stripe.WebhookSignature.generate_signature_header(body, "whsec_1", int(at.timestamp()))
     [notice] = StripeNoticeParser(lambda: ["whsec_1"])({"stripe-signature": str(header)}, body.encode(), now=at)
     assert (notice.payment_id, notice.operation_id) == (OPERATION.payment_id, OPERATION.id)
-    assert (notice.provider_ref, notice.is_refusal) == ("pi_1", False)
+    assert (notice.provider_ref, notice.is_refusal) == ("pi_1", is_refusal)

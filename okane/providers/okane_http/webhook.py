@@ -20,6 +20,7 @@ ID, TIMESTAMP, SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature
 TOLERANCE = timedelta(minutes=5)
 _MAX_HEADER = 1024
 _MAX_KIND = 100
+_REFUSALS = ("capture.failed", "void.failed", "refund.failed")
 
 
 class OkaneHttpNoticeParser:
@@ -66,6 +67,7 @@ def _notice(event_id: str, event: Mapping[str, object]) -> Notice:
         payment_id=_id(event, "payment_id"),
         provider_ref=_text(event, "provider_ref"),
         provider_key=_text(event, "charge"),
+        is_refusal=kind in _REFUSALS,
         operation_id=_id(event, "operation_id"),
         dispute_ref=_text(event, "dispute"),
     )

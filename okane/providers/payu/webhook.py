@@ -68,7 +68,7 @@ def _notice(body: bytes) -> Notice:
         payment_id,
         _text_or_none(order_id, limit=64),
         provider_key=None if payment_id is None else _text_or_none(key, limit=255),
-        is_refusal=kind == "order.canceled",
+        is_refusal=kind in ("order.canceled", "refund.canceled"),
         operation_id=_operation_id(document),
     )
 

@@ -21,6 +21,7 @@ SIGNATURE = "stripe-signature"
 TOLERANCE = timedelta(minutes=5)  # Stripe's own; it signs each repeat of a delivery anew
 _MAX_SIGNATURE = 4096
 _MAX_KIND = 100
+_DEAD_REFUNDS = ("failed", "canceled")
 _REFUSALS = ("payment_intent.payment_failed", "payment_intent.canceled", "charge.failed", "charge.expired")
 
 
@@ -79,7 +80,7 @@ def _notice(event: Object, body: bytes) -> Notice:
         payment_id=_id(metadata, "payment_id"),
         provider_ref=_intent_ref(about),
         provider_key=key if isinstance(key, str) and key == printable(key) else None,
-        is_refusal=kind in _REFUSALS,
+        is_refusal=kind in _REFUSALS or (about.get("object") == "refund" and about.get("status") in _DEAD_REFUNDS),
         operation_id=_id(metadata, "operation_id") if about.get("object") == "refund" else None,
         dispute_ref=dispute_ref(about),
     )
