@@ -74,6 +74,8 @@ class StripeAccount:
             "amount_received": 0,
             "currency": form["currency"],
             "created": int(time.time()),
+            "customer": form.get("customer"),
+            "payment_method": form["payment_method"],
             "metadata": {name: form[f"metadata[{name}]"] for name in ("payment_id", "attempt_key")},
         }
         self._by_key[key] = intent["id"]
