@@ -10,10 +10,11 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from okane.load.client import HttpClient
 from torture.history.journals import Request
+from torture.merchants import Merchants, Wish, wishes
 from torture.schedule import pick
 from torture.system import provider_secrets
 
@@ -43,13 +44,13 @@ class Order:
     repeat_after_s: float | None
     reuse_for_minor: int | None
     provider: str | None = None
+    wish: Wish = field(default_factory=Wish)
 
 
 def orders(seed: int) -> Iterator[Order]:
     """Yield orders without end, the same for the same seed."""
-    dice, wishes = random.Random(f"orders {seed}"), random.Random(f"providers {seed}")
-    number = 0
-    while True:
+    dice, providers = random.Random(f"orders {seed}"), random.Random(f"providers {seed}")
+    for number, wish in enumerate(wishes(seed)):
         amount = dice.randint(*pick(_LANES, dice.random()))
         kind = dice.random()
         yield Order(
@@ -60,9 +61,9 @@ def orders(seed: int) -> Iterator[Order]:
             twin=kind < _TWINS,
             repeat_after_s=dice.uniform(*_LATER_S) if _TWINS <= kind < _TWINS + _REPEATS else None,
             reuse_for_minor=amount + 1 if 1 - kind <= _REUSES else None,
-            provider="stripe" if wishes.random() < _AT_GATEWAY else None,
+            provider="stripe" if providers.random() < _AT_GATEWAY else None,
+            wish=wish,
         )
-        number += 1
 
 
 class Clients:
@@ -78,8 +79,10 @@ class Clients:
         self._orders = orders(seed)
         self._rate = rate
         self._started_s = started_s  # time.monotonic()
+        self._ids: dict[str, str] = {}  # of the payments whose clients want more of them
         self._places = asyncio.Semaphore(_IN_FLIGHT)
         self._giving_up = asyncio.Event()
+        self.merchants = Merchants(urls=urls, http=http, seed=seed, giving_up=self._giving_up)
 
     async def run(self, enough: Callable[[], bool]) -> None:
         """Send until `enough`; when this returns, every order is answered, or `give_up` was called."""
@@ -115,6 +118,9 @@ class Clients:
             await self._insist(key, order, order.amount_minor, 1)
         if order.reuse_for_minor is not None:
             await self._insist(key, order, order.reuse_for_minor, 0)
+        payment_id = self._ids.pop(key, None)
+        if payment_id is not None:
+            await self.merchants.act(payment_id, order.amount_minor, order.wish)
 
     async def _send_card(self, order: Order) -> None:
         """Send a payment that the API refuses."""
@@ -129,6 +135,8 @@ class Clients:
         while True:
             request = await self._ask(self._urls[(turn + tries) % len(self._urls)], key, order, amount_minor)
             self.journal.append(request)
+            if request.payment_id is not None and (order.wish.manual or order.wish.refunds):
+                self._ids[key] = request.payment_id
             if request.acknowledged or 400 <= request.status < 500 or self._giving_up.is_set():
                 return
             await asyncio.sleep(_PAUSES_S[min(tries, len(_PAUSES_S) - 1)])
@@ -144,6 +152,8 @@ class Clients:
             "payment_method": "pm_card_torture",  # whatever provider it comes to
             "return_url": "https://shop.example/done",
         }
+        if order.wish.manual:
+            body["capture_method"] = "manual"
         if order.provider is not None:
             body["provider"] = order.provider
         reply = await self._http.post(f"{url}/v1/payments", body)

@@ -141,6 +141,7 @@ class _Run:
                 history = await collect(
                     self._cluster,
                     requests=clients.journal,
+                    operation_requests=clients.merchants.journal,
                     canaries=CANARIES,
                     watch=watch,
                     http=http,

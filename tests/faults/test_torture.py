@@ -12,7 +12,6 @@ import pytest
 from rich.console import Console
 
 from okane.errors import SetupError
-from tests.faults.test_invariants import OF_OPERATIONS
 from torture.options import TortureOptions
 from torture.run import run_torture
 
@@ -42,7 +41,7 @@ async def test_a_tortured_system_loses_doubles_and_sticks_nothing() -> None:
     assert len(report.failpoints) >= 5, told
     assert report.orphans_settled_calm is not None, told
     assert report.orphans_settled_calm.count > 0
-    assert {judgement.name for judgement in report.judgements if not judgement.judged} == {"I11", *OF_OPERATIONS}
+    assert {judgement.name for judgement in report.judgements if not judgement.judged} == {"I11"}
     assert "all invariants hold" in told
     json.dumps(report.to_json())
     assert set(psutil.Process().children()) <= before

@@ -46,6 +46,7 @@ from torture.system.shape import Shape
 from torture.system.tally import Ending, FaultTime, Stall, Strike, Tally
 
 OF_WEBHOOKS = [f"I{number}" for number in range(13, 20)]
+OF_OPERATIONS = ["I21", "I22", *(f"I{number}" for number in range(26, 33))]  # of which there are none here
 PLAIN = Place(ALL.path, "plain", 2)
 RETRIED = Place(ALL.path, "retried", 2)
 AT_ROTATED = Place(ROTATED.path, "plain", 2)
@@ -186,7 +187,7 @@ def position_of(history: History, payment: str, version: int) -> int:
 def test_a_delivered_history_holds() -> None:
     verdict = check(with_webhooks())
     assert verdict.violations == []
-    assert verdict.not_judged == ["I11", "I19"]  # too few payments were beside the dead endpoint
+    assert verdict.not_judged == ["I11", "I19", *OF_OPERATIONS]  # too few payments were beside the dead endpoint
 
 
 def test_a_history_without_webhooks_is_not_judged_by_their_invariants() -> None:

@@ -44,7 +44,7 @@ class Host(Protocol):
 
     async def keyed(self, request: web.Request, make: Callable[[str, str], Saved]) -> web.Response: ...
 
-    async def tell(self, kind: str, about: Mapping[str, object]) -> None: ...
+    async def tell(self, kind: str, about: Mapping[str, object], *, until_taken: bool = False) -> None: ...
 
 
 class GatewayOperations:
@@ -66,7 +66,10 @@ class GatewayOperations:
         host = self._host
         await asyncio.sleep(host.dice.uniform(*after_s))
         refund = host.books.decide_refund(ref, status)
-        await host.tell("refund.failed" if status == "failed" else "refund.updated", refund.to_json())
+        if status == "failed":  # nothing else would ever tell it: it is sent until it is taken, as real gateways do
+            await host.tell("refund.failed", refund.to_json(), until_taken=True)
+        else:
+            await host.tell("refund.updated", refund.to_json())
 
     async def _capture(self, request: web.Request) -> web.Response:
         return await self._host.keyed(request, partial(self._make_capture, request.match_info["ref"]))

@@ -33,6 +33,7 @@ MOST_LISTED = 100
 _SEARCHED = re.compile(r"metadata\['payment_id'\]:'([0-9a-f-]+)'")
 _SUCCEEDS = 0.7  # of what is decided later
 DECIDED_S = (0.1, 2.0)
+_TOLD_AGAIN_S = 1.0
 _NOTICE_TIMEOUT = aiohttp.ClientTimeout(total=3)
 
 
@@ -196,22 +197,28 @@ class Gateway:
         kind = "amount_capturable_updated" if intent.manual else "succeeded"
         await self.tell(f"payment_intent.{kind if succeeds else 'payment_failed'}", intent.to_json())
 
-    async def tell(self, kind: str, about: Mapping[str, object]) -> None:
-        """Send a notice: never, once or twice."""
-        if self.roll(self.behaviour.lose_notice):
+    async def tell(self, kind: str, about: Mapping[str, object], *, until_taken: bool = False) -> None:
+        """Send a notice: never, once or twice; or until it is taken."""
+        if not until_taken and self.roll(self.behaviour.lose_notice):
             return
         event = {"id": f"evt_{secrets.token_hex(8)}", "type": kind, "data": {"object": about}}
         for _ in range(2 if self.roll(self.behaviour.double_notice) else 1):
-            await self._send(json.dumps(event).encode())
+            while True:
+                taken = await self._send(json.dumps(event).encode())
+                if taken or not until_taken:
+                    break
+                await asyncio.sleep(_TOLD_AGAIN_S)
 
-    async def _send(self, body: bytes) -> None:
-        """Send a signed notice once. One that does not arrive is lost: polls must do."""
+    async def _send(self, body: bytes) -> bool:
+        """Send a signed notice once, and return whether it was taken. One that was not is lost: polls must do."""
         signed_at = str(int(time.time()))
         signature = hmac.new(self._secret, f"{signed_at}.".encode() + body, hashlib.sha256).hexdigest()
         headers = {"Stripe-Signature": f"t={signed_at},v1={signature}", "Content-Type": "application/json"}
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
             async with self._http.post(next(self._notify), data=body, headers=headers) as answer:
                 await answer.read()
+                return answer.status < 300
+        return False
 
     async def _retrieve(self, request: web.Request) -> web.Response:
         intent = self.books.find(request.match_info["ref"])

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from okane.errors import StoreUnavailable
 from okane.load.client import HttpClient
 from okane.load.report import AT_REST
-from okane.payment import CLOSED_UNCHARGED
+from okane.payment import CLOSED_UNCHARGED, Status
 from okane.store import Overview
 from streams import StreamError, StreamStats
 from torture.history.journals import (
@@ -25,7 +25,7 @@ from torture.history.journals import (
     read_rows,
     with_captures,
 )
-from torture.history.operations import OperationHistory, read_gateway_moves, read_moves
+from torture.history.operations import OperationHistory, OperationRequest, are_decided, read_gateway_moves, read_moves
 from torture.history.troubles import delays, stalls, troubles
 from torture.history.watch import Watch
 from torture.history.webhooks import Comparison, Endpoint, WebhookHistory, delivered, read_received, read_tables
@@ -60,12 +60,13 @@ async def come_to_rest(
 
 async def _at_rest(cluster: Cluster, overview: Overview) -> bool:
     try:
-        if not set(await overview.count_all()) <= AT_REST or CLOSED_UNCHARGED & set(await overview.count_waiting()):
+        open_ = set(await overview.count_all()) - AT_REST - {Status.AUTHORIZED}
+        if open_ or CLOSED_UNCHARGED & set(await overview.count_waiting()):
             return False
         broker = await read_broker(cluster.redis_url, stream=cluster.factory.stream)
     except (StoreUnavailable, StreamError):
         return False
-    return is_empty(broker)
+    return is_empty(broker) and await are_decided(cluster.database_url)
 
 
 def is_empty(broker: StreamStats) -> bool:
@@ -77,6 +78,7 @@ async def collect(
     cluster: Cluster,
     *,
     requests: Sequence[Request],
+    operation_requests: Sequence[OperationRequest],
     canaries: Sequence[str],
     watch: Watch,
     http: HttpClient,
@@ -110,6 +112,7 @@ async def collect(
         waited_s=waited_s,
         webhooks=await _webhooks(cluster, endpoints, dead_path) if cluster.shape.dispatchers else None,
         operations=OperationHistory(
+            requests=operation_requests,
             moves=[*moves, *await asyncio.to_thread(read_gateway_moves, cluster.factory.gateway_journal)],
             rows=postgres.operations,
             events=postgres.operation_events,

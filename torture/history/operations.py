@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import LiteralString
+
+import psycopg
 
 from okane.operation import OperationKind
 from okane.simulator.operation_journal import OperationEntry
@@ -18,10 +22,14 @@ __all__ = [
     "OperationHistory",
     "OperationRequest",
     "OperationRow",
+    "are_decided",
     "parse_moves",
     "read_gateway_moves",
     "read_moves",
 ]
+
+
+_OPEN: LiteralString = "SELECT count(*) FROM operations WHERE sweep_at IS NOT NULL"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +53,11 @@ class Move:
 class OperationRequest:
     """One POST of a capture, void or refund and its answer, as the client saw them.
 
-    `amount_minor` None asks for all that is left. `status` is the HTTP status, 0 if no complete answer came.
+    `key` None: okane has given it one. `amount_minor` None asks for all that is left. `status` is the HTTP status, 0 if no
+    complete answer came.
     """
 
-    key: str
+    key: str | None
     payment_id: str
     kind: OperationKind
     amount_minor: int | None
@@ -68,6 +77,15 @@ class OperationHistory:
     moves: Sequence[Move] = ()
     rows: Mapping[str, OperationRow] = field(default_factory=dict)
     events: Mapping[str, Sequence[OperationEventRow]] = field(default_factory=dict)
+
+
+async def are_decided(database_url: str) -> bool:
+    """Return True if no operation is open or to be looked up again, False also while Postgres does not answer."""
+    with contextlib.suppress(psycopg.Error):
+        async with await psycopg.AsyncConnection.connect(database_url, connect_timeout=2) as connection:
+            row = await (await connection.execute(_OPEN)).fetchone()
+            return row is not None and row[0] == 0
+    return False
 
 
 def parse_moves(lines: Iterable[bytes]) -> Sequence[Move]:

@@ -278,7 +278,8 @@ def _received(arrival: Arrival, verifiers: Sequence[Webhook]) -> Received:
         signatures = set(arrival.headers["webhook-signature"].split(" "))
         document = json.loads(arrival.body)
         # A `webhook_endpoint` event has no payment: its endpoint has the same members.
-        [subject] = document["data"].values()
+        data = document["data"]  # a payment, alone or beside its refund, capture or dispute; or an endpoint
+        subject = data["payment"] if "payment" in data else data["endpoint"]
         return Received(
             **about,
             signed_by=tuple(

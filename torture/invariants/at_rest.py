@@ -20,6 +20,8 @@ def everything_is_decided(history: History) -> Sequence[Violation]:
         if row.status is Status.NEEDS_REVIEW:
             if not (row.reason or "").strip():
                 found.append(Violation("I5", row.id, "needs a review without a reason", repr(row)))
+        elif row.status is Status.AUTHORIZED and row.open_operation is None:
+            pass  # a capture has failed: its money is held until the authorization ends
         elif not row.status.is_terminal:
             what = f"still {row.status} after {history.waited_s:g} s"
             found.append(Violation("I5", row.id, what, f"{row}, {history.events.get(row.id, ())}"))

@@ -22,14 +22,14 @@ def acknowledged_operations_exist(history: History) -> Sequence[Violation]:
     for request in history.operations.requests:
         if not request.acknowledged:
             continue
-        row = rows.get(request.operation_id or "")
-        if row is None or request.operation_id is None:
-            found.append(Violation("I26", request.key, "acknowledged and not there", repr(request)))
-        elif ids.setdefault(request.key, request.operation_id) != request.operation_id:
+        row, subject = rows.get(request.operation_id or ""), request.key or request.payment_id
+        if row is None:
+            found.append(Violation("I26", subject, "acknowledged and not there", repr(request)))
+        elif request.key is not None and ids.setdefault(request.key, row.id) != row.id:
             what = f"the key led to another operation before, {ids[request.key]}"
-            found.append(Violation("I26", request.key, what, repr(request)))
+            found.append(Violation("I26", subject, what, repr(request)))
         elif not _is_meant(row, request):
-            found.append(Violation("I26", request.key, "not what was asked for", f"{request} became {row}"))
+            found.append(Violation("I26", subject, "not what was asked for", f"{request} became {row}"))
     owners: dict[tuple[str, str], OperationRow] = {}
     for row in rows.values():
         if row.key is not None and (other := owners.setdefault((row.account_id, row.key), row)) is not row:
@@ -62,8 +62,8 @@ def operations_are_claimed(history: History) -> Sequence[Violation]:
 
 
 def _is_meant(row: OperationRow, request: OperationRequest) -> bool:
-    same_amount = request.amount_minor in (None, row.amount_minor)
-    return (row.payment_id, row.kind, row.key) == (request.payment_id, request.kind, request.key) and same_amount
+    same_amount, same_key = request.amount_minor in (None, row.amount_minor), request.key in (None, row.key)
+    return (row.payment_id, row.kind) == (request.payment_id, request.kind) and same_amount and same_key
 
 
 def _wrong_timeline(row: OperationRow, events: Sequence[OperationEventRow], moves: Sequence[Move]) -> Iterator[str]:
