@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from okane.local.redis_server import RedisServer
 from tests.flow.system import System
 
 QUIET = ("--unavailable", "0", "--decline", "0")
@@ -59,3 +60,17 @@ async def test_an_operation_in_hand_ends_before_its_worker_does(system: System) 
     [refund] = await system.operations(charged)
     assert refund["status"] == "success"
     assert await system.executed() == {(charged, "refund"): 1}
+
+
+async def test_operations_run_while_redis_is_away(system_own_redis: tuple[System, RedisServer]) -> None:
+    system, redis_server = system_own_redis
+    await system.start("w1", provider=QUIET)
+    held, [charged] = await system.hold("held"), await system.pay(1)
+    assert await system.settled([charged]) == {"success": 1}
+    redis_server.kill()
+    await system.refund(charged, 100, "refund")
+    await system.ask("POST", f"/v1/payments/{held}/cancel")
+    assert await system.moved([charged, held]) == {("refund", "success"): 1, ("void", "success"): 1}
+    assert await system.executed() == {(charged, "refund"): 1, (held, "void"): 1}
+    redis_server.start()
+    await system.at_rest()
