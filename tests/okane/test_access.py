@@ -121,6 +121,26 @@ async def test_lists_hold_the_payments_of_their_account_alone(api: Api, store: A
         assert [len(listed["payments"]), len(dead["dead_letters"]), len(tried["retried"])] == [count] * 3
 
 
+async def test_another_accounts_refund_is_not_there(api: Api, store: ApiKeyStore) -> None:
+    ours, theirs = [await make(store, account) for account in ("acme", "globex")]
+    payment_id = (await pay(api, ours))[1]["payment"]["id"]
+    await settle(api, payment_id, Status.SUCCESS, provider="http")
+    body = json.dumps({"payment": payment_id, "idempotency_key": "r-1", "amount": 1})
+    refused = await ask(api, "POST", "/v1/refunds", bearer(theirs), body)
+    assert (refused[0].status, refused[1]["code"]) == (404, "payment_not_found")
+    _, made = await ask(api, "POST", "/v1/refunds", bearer(ours), body)
+    path = f"/v1/refunds/{made['refund']['id']}"
+    decision = BODIES["/v1/payments/{payment_id}/resolve"]
+    routes = [("GET", path, None), ("POST", f"{path}/cancel", None), ("POST", f"{path}/retry", None)]
+    for method, route, sent in [*routes, ("POST", f"{path}/resolve", decision)]:
+        response, said = await ask(api, method, route, bearer(theirs), sent)
+        assert (response.status, said["code"]) == (404, "refund_not_found"), route
+    for secret, count in ((theirs, 0), (ours, 1)):
+        assert len((await ask(api, "GET", "/v1/refunds", bearer(secret)))[1]["refunds"]) == count
+    # Their key is their own.
+    assert (await ask(api, "GET", path, bearer(ours)))[1]["refund"]["status"] == "pending"
+
+
 async def test_a_head_takes_the_key_of_a_get(api: Api, store: ApiKeyStore) -> None:
     reader, writer = await make(store, "acme", Scope.READ), await make(store, "acme", Scope.WRITE)
     _, said = await pay(api, writer)
