@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import aiohttp
+import pytest
 
+from okane.providers.listing import ProviderRecord
 from okane.providers.stripe.provider import StripeProvider
 from okane.providers.stripe.records import StripeListing
 from okane.reconcile.day import DayComparison, DayResult
@@ -57,10 +59,11 @@ class Account:
         intent = answer["error"]["payment_intent"] if "error" in answer else answer
         return str(intent["id"])
 
-    async def refund(self, intent: str, amount: int, operation: UUID | None) -> str:
-        form = {"payment_intent": intent, "amount": str(amount)}
+    async def refund(self, row: Row, amount: int, operation: UUID | None) -> str:
+        form = {"payment_intent": str(row.provider_ref), "amount": str(amount)}
         if operation is not None:
-            form["metadata[operation_id]"] = str(operation)
+            ids = {"payment_id": row.id, "operation_id": operation, "operation_key": operation}
+            form |= {f"metadata[{name}]": str(id_) for name, id_ in ids.items()}
         return str((await self.post("refunds", form))["id"])
 
 
@@ -84,7 +87,7 @@ async def agreeing(account: Account, now: datetime) -> list[Row]:
     refunded.provider_ref = await account.charge(refunded, 900)
     for amount in (300, 600):
         refund = refunded.operation("refund", amount)
-        name = await account.refund(refunded.provider_ref, amount, refund)
+        name = await account.refund(refunded, amount, refund)
         refunded.operations[-1] = (refund, "refund", amount, "success", name)
         refunded.event("refunded", now, operation=refund)
     part, capture = held(now, 800, 700)
@@ -134,9 +137,9 @@ async def planted(account: Account, now: datetime) -> tuple[list[Row], Planted]:
     plant("amount", "charge", part.provider_ref, part)
     base = paid(now, 1900)
     base.provider_ref = await account.charge(base, 1900)
-    plant("missing_here", "refund", await account.refund(base.provider_ref, 100, None), base)
+    plant("missing_here", "refund", await account.refund(base, 100, None), base)
     refund = base.operation("refund", 150)
-    name = await account.refund(base.provider_ref, 200, refund)
+    name = await account.refund(base, 200, refund)
     base.operations[-1] = (refund, "refund", 150, "success", name)
     base.event("refunded", now, operation=refund)
     plant("amount", "refund", name)
@@ -181,6 +184,21 @@ async def test_planted_differences_are_found_in_the_list_of_stripe_and_nothing_e
     assert sorted(found, key=str) == sorted(expected, key=str)
     assert (result.unanswered, result.under_way) == (0, 1)
     assert result.fees["USD"] > 0
+
+
+async def test_what_the_list_of_the_day_does_not_have_is_looked_up_and_agrees(
+    stripe_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(self: StripeListing, begin: datetime, end: datetime) -> AsyncIterator[Sequence[ProviderRecord]]:
+        yield []
+
+    monkeypatch.setattr(StripeListing, "list_records", nothing)
+    begin = datetime.now(UTC)
+    async with aiohttp.ClientSession() as session:
+        await write(database_url, await agreeing(Account(stripe_url, session), begin))
+    result = await compared(stripe_url, database_url, begin, begin + timedelta(minutes=1))
+    assert result.differences == []
+    assert (result.compared, result.unanswered) == (5, 0)  # two charges, a capture, two refunds
 
 
 async def test_each_record_of_several_pages_is_listed_once_although_some_requests_fail(stripe_url: str) -> None:
