@@ -52,6 +52,7 @@ def test_every_statement_that_writes_the_history_writes_the_outbox() -> None:
     assert {name for file, name in writing if file == "payments.sql"} - {name for _, name in claims} == {
         *CHANGES,
         "settle",
+        "fall_back",
     }
 
 
