@@ -24,7 +24,7 @@ from tests.simulation.store import OPEN, MemoryDatabase, PaymentRow
 
 MANUAL = frozenset({"retried", "late_result", "unanswered"})  # or a charge that came late, or may have
 REST = TERMINAL | {Status.NEEDS_REVIEW, Status.AUTHORIZED}  # no wake-up is due; what is held has one at its end
-RESULTS = frozenset({"success", "declined", "spent", "unavailable", "unknown", "pending", "deferred"})
+RESULTS = frozenset({"success", "declined", "spent", "unavailable", "unknown", "pending", "deferred", "fell_back"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ class ProviderAudit:
         self.switches: list[Switch] = []
         self._database = database
         self._key_lifetime_s = key_lifetime_s
+        self._closed: set[tuple[UUID, int]] = set()
         self._answers: dict[tuple[UUID, int], list[LookUpResult]] = defaultdict(list)
 
     def switched_on(self, provider: str) -> None:
@@ -48,6 +49,12 @@ class ProviderAudit:
     def answered(self, payment: Payment, result: LookUpResult) -> None:
         """Note an answer, as the adapter has read it."""
         self._answers[payment.id, payment.attempts].append(result)
+
+    def released(self, payment: Payment, result: LookUpResult) -> None:
+        """Note the answer to the close of a declined charge, as the adapter has read it."""
+        self._answers[payment.id, payment.attempts].append(result)
+        if isinstance(result, Declined):
+            self._closed.add((payment.id, payment.attempts))
 
     def wrong_charge(self, payment: Payment, row: PaymentRow, provider: str) -> str | None:
         """Return the fault of a charge that is about to be sent under the claim that holds the row."""
@@ -103,6 +110,8 @@ class ProviderAudit:
                 return f"declined under attempt {line.attempt}, and no answer said so: {answers}"
             case "pending" if line.reason is None and not any(isinstance(one, Pending) for one in answers):
                 return f"pending under attempt {line.attempt}, and no answer said so: {answers}"
+            case "fell_back" if (line.payment_id, line.attempt) not in self._closed:
+                return f"fell back under attempt {line.attempt}, and its charge was not closed: {answers}"
             case "unavailable" | "spent" if answers and _is_not_its_fault(answers[-1]):
                 return f"I25: attempt {line.attempt} burns a retry by {answers[-1]}"
         return None

@@ -77,6 +77,7 @@ class Clients:
         )
         if len(self._providers) > 1:
             new = replace(new, requested_provider=self._wish(), candidates=self._route())
+            new = replace(new, soft_fallback=True if new.candidates and self._dice.random() < 0.8 else None)
         if StripeGateway.name in self._providers and self._dice.random() < 0.7:  # its customer may have to act
             new = replace(new, return_url="https://shop.simulated/")
         new = self._shaped(new)

@@ -19,15 +19,16 @@ from uuid import UUID
 from okane.http.connection import HttpResponse
 from okane.intake.provider_notices import NoticeIntake
 from okane.payment import Payment, Status
-from okane.providers.base import ChargeResult, Notice, Traits, Unavailable, Unknown
+from okane.providers.base import ChargeResult, Declined, Notice, Traits, Unavailable, Unknown
 from okane.providers.stripe import answers
 from okane.providers.stripe import provider as stripe
-from okane.store import Claim, Settlement, UsableProvider
+from okane.store import Call, Claim, Settlement, UsableProvider
 from okane.store.provider_events import TakeResult
 from okane.worker.charge import PaymentHandler
 from okane.worker.late_look_up import LateLookUps
 from okane.worker.lease_renewal import Lease
 from okane.worker.outcome_rules import OutcomeRules, PaymentOutcome
+from okane.worker.provider_set import Gateway
 from okane.worker.sweep import Sweep
 from streams import Consumer, Done, Handler, Message, Outcome, StreamRefused, scripts
 from streams.flights import Flight
@@ -221,6 +222,19 @@ def crash_forgets_the_pin() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def other_provider_before_release() -> Iterator[None]:
+    """A soft decline goes to the next candidate without a close at its provider. Caught by the rule that it was closed."""
+
+    async def broken(
+        self: PaymentHandler, _call: Call, claim: Claim, gateway: Gateway, declined: Declined
+    ) -> PaymentOutcome:
+        return self._rules.released(claim, declined, declined, gateway.provider.traits)
+
+    with patch.object(PaymentHandler, "_released", broken):
+        yield
+
+
+@contextlib.contextmanager
 def replay_after_key_end() -> Iterator[None]:
     """Every key counts as new. Caught by the rule that an old key is looked up in the list before it is sent again."""
     attempt = PaymentHandler._attempt
@@ -340,6 +354,7 @@ MUTANTS: Final[Mapping[str, Callable[[], AbstractContextManager[Any]]]] = {
         refusal_is_no_outage,
         blind_to_readers,
         other_provider_after_unknown,
+        other_provider_before_release,
         crash_forgets_the_pin,
         replay_after_key_end,
         server_error_is_refusal,

@@ -125,6 +125,9 @@ class RemotePaymentStore:
     async def settle(self, settlement: Settlement) -> timedelta | None:
         return await self._remote.ask("settle_row", lambda: self._store.settle(settlement))
 
+    async def fall_back(self, settlement: Settlement) -> timedelta | None:
+        return await self._remote.ask("fall_back", lambda: self._store.fall_back(settlement))
+
     async def renew(self, payment_id: UUID, attempt: int) -> bool:
         return await self._remote.ask("renew_row", lambda: self._store.renew(payment_id, attempt))
 

@@ -69,6 +69,7 @@ class ProviderSide:
         self.on_charge: Callable[[Payment, str], None] = lambda _payment, _name: None
         self.on_look_up: Callable[[Payment, str], None] = lambda _payment, _name: None
         self.on_answer: Callable[[Payment, LookUpResult], None] = lambda _payment, _result: None
+        self.on_release: Callable[[Payment, LookUpResult], None] = lambda _payment, _result: None
         self.on_mismatch: Callable[[str], None] = lambda _what: None
         self._network = network
         self._dice = dice

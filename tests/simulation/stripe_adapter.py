@@ -6,7 +6,7 @@ from contextvars import ContextVar
 
 from okane.http.connection import MAX_ANSWER_BYTES, HttpResponse
 from okane.payment import Payment
-from okane.providers.base import ChargeResult, LookUpResult, Traits, Unavailable, Unknown
+from okane.providers.base import ChargeResult, Declined, LookUpResult, Traits, Unavailable, Unknown
 from okane.providers.stripe.provider import StripeProvider
 from tests.no_operations import NoOperations
 from tests.simulation.network import PENDING, Exchange, Link, Network, NoAnswer, NotSent
@@ -27,7 +27,7 @@ class SimulatedHttp:
     async def call(
         self, request: bytes, *, repeatable: bool, due_s: float | None = None, max_answer_bytes: int = MAX_ANSWER_BYTES
     ) -> HttpResponse | Unavailable | Unknown:
-        gateway, is_post = self._gateway, request.startswith(b"POST")
+        gateway, is_post = self._gateway, request.startswith(b"POST") and b"/cancel " not in request
         timeout_s = self._patience_s if due_s is None else due_s - self._network.loop.time()
         if timeout_s <= 0:
             return Unavailable("no time is left")
@@ -82,6 +82,14 @@ class SimulatedStripe(NoOperations):
         self._gateway.on_look_up(payment, self.name)
         result = await self._stripe.look_up(payment, may_execute=may_execute)
         self._gateway.on_answer(payment, result)
+        return result
+
+    async def release(self, payment: Payment, declined: Declined) -> LookUpResult:
+        await self._begin(payment)
+        result = await self._stripe.release(payment, declined)
+        if isinstance(result, Declined):
+            assert self._gateway.is_canceled(declined.provider_ref), f"{declined.provider_ref} is not closed: {result}"
+        self._gateway.on_release(payment, result)
         return result
 
     async def aclose(self) -> None:

@@ -53,7 +53,7 @@ class Intent:
             "status": self.status,
             "created": self.created,
             "metadata": {"payment_id": self.payment_id, "attempt_key": self.key},
-            "last_payment_error": _ERROR if self.status == "requires_payment_method" else None,
+            "last_payment_error": _ERROR if self.status in ("requires_payment_method", "canceled") else None,
             "next_action": action if self.status == "requires_action" else None,
         }
 
@@ -116,7 +116,8 @@ class StripeGateway(ProviderSide):
             answer = _error(429, "rate_limit_error", "rate_limit") if limited else self._read(request)
             self._network.later(answer_s, exchange.answer, answer)
         else:
-            self._network.later(travel_s, self._take, request, exchange, answer_s)
+            take = self._cancel if request.path.endswith("/cancel") else self._take
+            self._network.later(travel_s, take, request, exchange, answer_s)
 
     def _take(self, request: Request, exchange: Exchange, answer_s: float) -> None:
         """Execute a POST under its key, or repeat its first answer."""
@@ -144,6 +145,25 @@ class StripeGateway(ProviderSide):
         self._network.faults["replayed answer"] += 1
         saved = key.answer
         return HttpResponse(saved.status, saved.body, None, headers={"idempotent-replayed": "true"})
+
+    def is_canceled(self, ref: str | None) -> bool:
+        """Return True if the intent can move no money any more."""
+        return any(one.ref == ref and one.status == "canceled" for one in self._intents)
+
+    def _cancel(self, request: Request, exchange: Exchange, answer_s: float) -> None:
+        """Cancel an intent, unless it is canceled already or its money has moved. Its answer may be lost."""
+        ref = request.path.split("/")[-2]
+        intent = next(one for one in self._intents if one.ref == ref)
+        if self._dice.random() < self.mood.fail:
+            answer = _error(500, "api_error", "")
+        elif intent.status in ("canceled", "succeeded", "processing"):
+            answer = _error(400, "invalid_request_error", "payment_intent_unexpected_state")
+        else:
+            intent.status = "canceled"
+            self._network.faults["intent canceled"] += 1
+            self._tell(intent)
+            answer = _json(200, intent.to_json())
+        self._network.later(answer_s, exchange.answer, answer)
 
     def _execute(self, name: str, form: Mapping[str, str]) -> HttpResponse:
         fails, decides = self._dice.random() < self.mood.fail, self._dice.random() < 0.5

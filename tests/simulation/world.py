@@ -215,6 +215,7 @@ class World:
         bank.on_charge = self._audit.charged
         bank.on_look_up = self._audit.looked_up
         bank.on_answer = self._audit.answered
+        bank.on_release = self._audit.released
         bank.on_mismatch = self._audit.report
 
     def _note(self, process: Process, *words: str) -> None:

@@ -1,7 +1,7 @@
 """The provider in the events of one payment. Pure; shared with the simulation's audit.
 
 An attempt calls one provider at most. From the first claim whose call may have been executed, or may still
-be, every event of the payment names that provider.
+be, every event of the payment names that provider, until a soft decline was closed there.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ def stray(events: Sequence[E]) -> E | None:
             if pinned is not None and provider not in (None, pinned):
                 return line
             in_work = provider
+        elif line.event == "fell_back":
+            pinned = in_work = None
         elif line.event != "late_result":
             if line.event not in NOTHING_HAPPENED:
                 pinned = pinned or in_work
