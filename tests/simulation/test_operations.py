@@ -24,8 +24,8 @@ def test_no_seed_breaks_an_invariant(chunk: int) -> None:
 
 def test_a_seed_runs_the_same_way_in_another_process() -> None:
     """Whatever the hash seed of that process: nothing goes by the order of a set."""
-    digests = str([run(seed).digest for seed in range(3)])
-    code = "from tests.simulation.operations.world import run; print([run(seed).digest for seed in range(3)])"
+    digests = str([run(seed).digest for seed in range(2)])
+    code = "from tests.simulation.operations.world import run; print([run(seed).digest for seed in range(2)])"
     there = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"PYTHONHASHSEED": "2", "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -46,11 +46,7 @@ def test_a_planted_bug_is_caught(name: str) -> None:
 
 def test_everything_that_can_happen_to_an_operation_happens() -> None:
     """A world without refusals, races and late results finds nothing."""
-    results = [run(seed) for seed in range(30)]
-    faults = sum((result.faults for result in results), start=results[0].faults.copy())
-    repairs = sum((result.repairs for result in results), start=results[0].repairs.copy())
-    happened = {name for name, count in (faults + repairs).items() if count}
-    assert happened >= {
+    missing = {
         "capture success",
         "capture failed_final",
         "void success",
@@ -61,8 +57,15 @@ def test_everything_that_can_happen_to_an_operation_happens() -> None:
         "refunds withdrawn",
         "voided by okane",
         "canceled while held",
+        "stalled after an operation was sent",
         "refused: operation_in_progress",
         "refused: refund_exceeds_captured",
         "reclaimed",
         "taken over",
     }
+    for seed in range(BUDGET):
+        result = run(seed)
+        missing -= {name for name in missing if result.faults[name] or result.repairs[name]}
+        if not missing:
+            return
+    raise AssertionError(f"none of {BUDGET} seeds had {missing}")
