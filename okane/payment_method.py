@@ -13,7 +13,8 @@ from uuid import UUID
 
 from streams.values import value
 
-PATTERN = "[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
+# A UUID v7, as okane makes them: the tokens of many providers are UUIDs too, of version 4.
+PATTERN = "[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-7[0-9A-Fa-f]{3}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}"
 _LENGTH = 36
 _ID = re.compile(PATTERN)
 

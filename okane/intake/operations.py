@@ -56,7 +56,7 @@ class OperationIntake:
         operation = requested.operation
         if not requested.created:
             return OperationReceipt(operation, created=False, enqueued=False)
-        log.info(
+        log.debug(
             "operation_requested",
             operation_id=str(operation.id),
             payment_id=str(operation.payment_id),

@@ -17,6 +17,8 @@ from okane.payment_method import NewSavedMethod, saved_method_id
 from okane.store import payment_methods
 from okane.store.payment_methods import PaymentMethodStore, PaymentMethodTokens
 
+ID = UUID("0198c0de-0000-7000-8000-000000000001")
+V4 = "6f9619ff-8b86-4011-b42d-00cf4fc964ff"
 TOKENS = {"stripe": "pm_1", "payu": "TOKC_1"}
 
 
@@ -112,11 +114,11 @@ async def test_tokens_are_read_once_and_a_bounded_number_is_kept(
             await tokens.tokens("a", made[0])
 
 
-@pytest.mark.parametrize("text", [None, "", "pm_1", "x" * 36, f"{{{uuid4()}}}", uuid4().hex, f"{uuid4()} "])
+@pytest.mark.parametrize("text", [None, "", "pm_1", "x" * 36, f"{{{ID}}}", ID.hex, f"{ID} ", V4])
 def test_a_text_that_is_no_id_names_a_providers_own_token(text: str | None) -> None:
     assert saved_method_id(text) is None
 
 
 def test_an_id_names_a_saved_method_in_either_case() -> None:
-    method_id = uuid4()
+    method_id = PaymentId()
     assert saved_method_id(str(method_id)) == saved_method_id(str(method_id).upper()) == method_id

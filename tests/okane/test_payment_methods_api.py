@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 import structlog
 
+from okane.payment_id import PaymentId
 from tests.okane.api_requests import get, post
 from tests.okane.served_api import Api, serve_api
 
@@ -162,9 +163,10 @@ async def test_a_method_that_is_not_there_is_a_404(api: Api) -> None:
 @pytest.mark.parametrize("way", ["/v1/payments", "/payments", "aiohttp", "batch"])
 async def test_a_payment_may_name_a_saved_method_on_every_way(api: Api, way: str) -> None:
     method = await saved(api)
+    own_token = str(uuid4())  # many providers have such
     bodies = [
         json.dumps({"amount": 1, "idempotency_key": key, "payment_method": name})
-        for key, name in (("a", method), ("b", str(uuid4())), ("c", "pm_own_token"))
+        for key, name in (("a", method), ("b", str(PaymentId())), ("c", own_token))
     ]
     if way == "batch":
         _, answer = await post(api, "/v1/payments/batch", f"[{','.join(bodies)}]")
@@ -178,7 +180,7 @@ async def test_a_payment_may_name_a_saved_method_on_every_way(api: Api, way: str
     assert statuses == [202, 422, 202]
     assert (problem["code"], problem["errors"][0]["pointer"]) == ("payment_method_unknown", "/payment_method")
     named = await api.store._rare.fetch("SELECT payment_method FROM payments")
-    assert {method, "pm_own_token"} == {one for (one,) in named}
+    assert {method, own_token} == {one for (one,) in named}
 
 
 async def test_a_payment_is_led_to_a_provider_with_a_token_of_its_method(api: Api) -> None:

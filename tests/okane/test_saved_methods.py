@@ -10,6 +10,7 @@ import pytest
 
 from okane.errors import StoreUnavailable
 from okane.payment import Payment, Status
+from okane.payment_id import PaymentId
 from okane.providers.base import ChargeResult, LookUpResult
 from okane.worker.charge import PaymentHandler
 from okane.worker.outcome_rules import OutcomeRules
@@ -18,7 +19,7 @@ from streams import Done, RetryPolicy
 from tests.okane.charging import Desk, Scripted, wake_up
 from tests.okane.stored_payments import accept_one, expire_lease, new
 
-METHOD = uuid4()
+METHOD = UUID(int=PaymentId().int)
 
 
 @dataclass
@@ -102,7 +103,7 @@ async def test_nothing_is_sent_without_a_token_at_the_provider(till: Till, crash
     assert till.provider.methods == ([("look up False", str(METHOD))] if crashed else [])
 
 
-@pytest.mark.parametrize("method", ["pm_own", None, str(uuid4())])
+@pytest.mark.parametrize("method", ["pm_own", None, "6f9619ff-8b86-4011-b42d-00cf4fc964ff"])
 async def test_a_method_that_is_not_saved_is_the_providers_own_token(till: Till, method: str | None) -> None:
     _, payment = await till.charged(method, Tokens({"scripted": "pm_1"}))
     assert payment.status is Status.SUCCESS
