@@ -66,7 +66,7 @@ async def test_filters_choose_payments(console: Console) -> None:
 @pytest.mark.parametrize(
     ("query", "problem"),
     [
-        ("status=paid", "The statuses are canceled"),
+        ("status=paid", "The statuses are authorized, canceled"),
         ("currency=usd", "three capital letters"),
         ("amount_from=10", "An amount takes a currency"),
         ("currency=USD&amount_from=1.234", "looks like 1,234.55"),

@@ -20,11 +20,11 @@ from torture.history.journals import Charge, History, read_rows, with_captures
 from torture.history.operations import OperationHistory, OperationRequest, parse_moves
 from torture.invariants.verdict import check
 
-OPERATIONS = int(os.environ.get("OKANE_MIXED_OPERATIONS", "90"))
+OPERATIONS = int(os.environ.get("OKANE_MIXED_OPERATIONS", "45"))
 SEED = int(os.environ.get("OKANE_MIXED_SEED", "1"))
 PAYMENTS = max(6, OPERATIONS // 3)  # of each kind: held, and charged
 AT_ONCE = 16
-EVERY_S = 1.5  # a kill
+EVERY_S = 1.0  # a kill
 WORKERS = ("w1", "w2")
 TROUBLE: dict[str, float] = {
     "success": 55,

@@ -68,7 +68,8 @@ async def admitted(access: KeyAccess, secret: str) -> bool:
 
 def path_of(pattern: str, payment_id: object) -> str:
     path = pattern.replace("{event_id}", f"evt_{uuid4().hex}_1")
-    path = path.replace("{refund_id}", str(uuid4())).replace("{payment_method_id}", str(uuid4()))
+    for name in ("{refund_id}", "{payment_method_id}", "{dispute_id}"):
+        path = path.replace(name, str(uuid4()))
     return path.replace("{payment_id}", str(payment_id)).replace("{endpoint_id}", str(payment_id))
 
 

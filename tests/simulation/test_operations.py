@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import chain
 
 import pytest
 
@@ -13,6 +14,9 @@ from tests.simulation.operations.world import run
 
 CHUNKS, SEEDS = 4, 20  # per chunk
 BUDGET = 150  # seeds in which a planted bug must show; most take a few
+
+# The seed in which each rarer bug was caught last: tried first. If other dice have moved it, the budget decides.
+CAUGHT_IN = {"operations_not_swept": 10, "settled_under_stale_attempt": 32}
 
 
 @pytest.mark.timeout(300)
@@ -40,7 +44,7 @@ def test_a_seed_runs_the_same_way_in_another_process() -> None:
 @pytest.mark.parametrize("name", sorted(MUTANTS))
 def test_a_planted_bug_is_caught(name: str) -> None:
     with MUTANTS[name]():
-        assert any(run(seed).found for seed in range(BUDGET))
+        assert any(run(seed).found for seed in chain([CAUGHT_IN.get(name, 0)], range(BUDGET)))
     assert not run(0).found, "the bug is still planted"
 
 
