@@ -58,7 +58,8 @@ async def run_api(settings: Settings) -> None:
         provider_events = ProviderEventStore(url, grace=settings.sweep_grace) if parsers else None
         if provider_events is not None:
             closing.push_async_callback(provider_events.aclose)
-        for store in (watch, lists, dead_letters):
+        methods, disputes = PaymentMethodStore(url), DisputeLists(url)
+        for store in (watch, lists, dead_letters, methods, disputes):
             closing.push_async_callback(store.aclose)
         webhooks = WebhookServices.of(
             url,
@@ -66,9 +67,6 @@ async def run_api(settings: Settings) -> None:
             guard=Guard(allow=settings.webhook_allow or (), deny_ports=settings.webhook_deny_ports or ()),
         )
         closing.push_async_callback(webhooks.aclose)
-        methods, disputes = PaymentMethodStore(url), DisputeLists(url)
-        closing.push_async_callback(methods.aclose)
-        closing.push_async_callback(disputes.aclose)
         metrics_url = await closing.enter_async_context(serving_metrics(settings, resources, role="api", name="api"))
         router = Router(config.routes, defaults=config.default, capabilities=config.capabilities)
         operations = OperationServices(

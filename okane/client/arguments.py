@@ -51,37 +51,29 @@ def payment_ids(values: Iterable[UUID | str]) -> list[UUID]:
 
 def endpoint_id(value: UUID | str) -> UUID:
     """Return the id of a webhook endpoint."""
-    if isinstance(value, UUID):
-        return value
-    if not _UUID.fullmatch(typed("endpoint_id", value, str)):
-        raise ValueError(f"{value[:64]!r} is not an endpoint's id")
-    return UUID(value)
+    return _id("endpoint_id", value, "an endpoint")
 
 
 def method_id(value: UUID | str) -> UUID:
     """Return the id of a saved payment method."""
-    if isinstance(value, UUID):
-        return value
-    if not _UUID.fullmatch(typed("method_id", value, str)):
-        raise ValueError(f"{value[:64]!r} is not a payment method's id")
-    return UUID(value)
+    return _id("method_id", value, "a payment method")
 
 
 def refund_id(value: UUID | str) -> UUID:
     """Return the id of a refund."""
-    if isinstance(value, UUID):
-        return value
-    if not _UUID.fullmatch(typed("refund_id", value, str)):
-        raise ValueError(f"{value[:64]!r} is not a refund's id")
-    return UUID(value)
+    return _id("refund_id", value, "a refund")
 
 
 def dispute_id(value: UUID | str) -> UUID:
     """Return the id of a dispute."""
+    return _id("dispute_id", value, "a dispute")
+
+
+def _id(name: str, value: UUID | str, owner: str) -> UUID:
     if isinstance(value, UUID):
         return value
-    if not _UUID.fullmatch(typed("dispute_id", value, str)):
-        raise ValueError(f"{value[:64]!r} is not a dispute's id")
+    if not _UUID.fullmatch(typed(name, value, str)):
+        raise ValueError(f"{value[:64]!r} is not {owner}'s id")
     return UUID(value)
 
 

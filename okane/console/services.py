@@ -38,6 +38,7 @@ from okane.store.webhook_endpoints import WebhookEndpointStore
 from okane.webhooks.endpoint_tests import EndpointTests
 from okane.webhooks.keys import Masters, load_masters
 from streams import DeadLetters, Inspector, Producer, Stream, connect
+from streams.connection import RedisClient
 
 STATEMENT_TIMEOUT = timedelta(seconds=2)  # of every statement of a page
 REDIS_TIMEOUT = timedelta(seconds=2)
@@ -117,26 +118,7 @@ async def open_services(
         )
         producer = keep(Producer(redis, stream, max_length=settings.max_stream_length))
         intake = PaymentIntake(store=payments, producer=producer)
-        operations = OperationIntake(
-            store=keep(
-                OperationStore(
-                    database_url,
-                    actor="console",
-                    lease=settings.lease,
-                    grace=settings.sweep_grace,
-                    timeout=STATEMENT_TIMEOUT,
-                )
-            ),
-            lists=keep(OperationLists(database_url, timeout=STATEMENT_TIMEOUT)),
-            payments=intake,
-            producer=keep(
-                Producer(
-                    redis,
-                    operations_stream(settings.operations_stream_name),
-                    max_length=settings.max_stream_length,
-                )
-            ),
-        )
+        operations = _open_operations(settings, database_url, redis, intake, closing)
         providers = keep(ProviderStore(database_url, timeout=STATEMENT_TIMEOUT))
         endpoints = keep(WebhookEndpointStore(database_url, timeout=STATEMENT_TIMEOUT))
         overview = keep(Overview(database_url, timeout=STATEMENT_TIMEOUT))
@@ -186,3 +168,22 @@ async def open_services(
             doctor=Doctor(lambda: diagnose(checked), now=now),
         )
         yield services
+
+
+def _open_operations(
+    settings: Settings,
+    database_url: str,
+    redis: RedisClient,
+    payments: PaymentIntake,
+    closing: contextlib.AsyncExitStack,
+) -> OperationIntake:
+    """Open what the console needs to void an authorization."""
+    store = OperationStore(
+        database_url, actor="console", lease=settings.lease, grace=settings.sweep_grace, timeout=STATEMENT_TIMEOUT
+    )
+    lists = OperationLists(database_url, timeout=STATEMENT_TIMEOUT)
+    stream = operations_stream(settings.operations_stream_name)
+    producer = Producer(redis, stream, max_length=settings.max_stream_length)
+    for one in (store, lists, producer):
+        closing.push_async_callback(one.aclose)
+    return OperationIntake(store=store, lists=lists, payments=payments, producer=producer)
