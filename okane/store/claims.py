@@ -12,6 +12,7 @@ from uuid import UUID
 from okane.errors import StoreUnavailable
 from okane.payment import Status
 from okane.store import columns, sql_files
+from okane.store.claim_answers import answer_claims
 from okane.store.prepared_statements import Row
 from okane.store.records import Claim, ClaimRefusal, UsableProvider
 from okane.store.session import Session
@@ -55,21 +56,12 @@ class ClaimStatements:
         claimed = {row[0]: _claimed(row, valid_until_s) for row in await self._claimed_rows(session, parameters)}
         if AFTER_CLAIM.armed:
             await AFTER_CLAIM.hit()
-        # Of equal wake-ups in one batch, one gets the claim.
-        granted = [claimed.pop(payment_id, None) for payment_id in ids]
-        missing = [payment_id for payment_id, claim in zip(ids, granted, strict=True) if claim is None]
-        if not missing:
-            return [claim for claim in granted if claim is not None]
-        refused: Mapping[UUID, ClaimRefusal] = {}
-        absent: ClaimRefusal | BaseException = ClaimRefusal(None, timedelta(0))
-        try:
-            refused = await self._refused(session, missing, usable)
-        except StoreUnavailable as error:
-            absent = error  # only for these: the claims above are granted
-        return [
-            refused.get(payment_id, absent) if claim is None else claim
-            for payment_id, claim in zip(ids, granted, strict=True)
-        ]
+        return await answer_claims(
+            ids,
+            claimed,
+            refuse=lambda missing: self._refused(session, missing, usable),
+            unknown=ClaimRefusal(None, timedelta(0)),
+        )
 
     async def _claimed_rows(self, session: Session, parameters: Mapping[str, Any]) -> Sequence[Row]:
         if time.monotonic() < self._choosing_until_s:

@@ -11,6 +11,7 @@ from uuid import UUID
 from okane.errors import StoreUnavailable
 from okane.operation import OperationStatus
 from okane.store import columns, sql_files
+from okane.store.claim_answers import answer_claims
 from okane.store.claims import NO_PROVIDER_WAIT_S, SWITCHED_WAIT_S
 from okane.store.operation_records import OperationClaim, OperationRefusal
 from okane.store.prepared_statements import Row
@@ -53,21 +54,12 @@ class OperationClaimStatements:
         claimed = {row[0]: _claimed(row, valid_until_s) for row in rows}
         if AFTER_CLAIM.armed:
             await AFTER_CLAIM.hit()
-        # Of equal wake-ups in one batch, one gets the claim.
-        granted = [claimed.pop(operation_id, None) for operation_id in ids]
-        missing = [operation_id for operation_id, claim in zip(ids, granted, strict=True) if claim is None]
-        if not missing:
-            return [claim for claim in granted if claim is not None]
-        refused: Mapping[UUID, OperationRefusal] = {}
-        absent: OperationRefusal | BaseException = OperationRefusal(None, timedelta(0))
-        try:
-            refused = await self._refused(session, missing, usable)
-        except StoreUnavailable as error:
-            absent = error  # only for these: the claims above are granted
-        return [
-            refused.get(operation_id, absent) if claim is None else claim
-            for operation_id, claim in zip(ids, granted, strict=True)
-        ]
+        return await answer_claims(
+            ids,
+            claimed,
+            refuse=lambda missing: self._refused(session, missing, usable),
+            unknown=OperationRefusal(None, timedelta(0)),
+        )
 
     async def _refused(
         self, session: Session, missing: Sequence[UUID], usable: Sequence[str]
