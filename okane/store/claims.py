@@ -72,7 +72,12 @@ class ClaimStatements:
         # A batch can have both kinds: one payment goes to the first provider, and a route leads the other past it.
         claimed = {row[0] for row in quick}
         left = [one for one in parameters["ids"] if one not in claimed]
-        rows = await session.fetch(STATEMENTS["claim_and_choose"], {**parameters, "ids": left})
+        try:
+            rows = await session.fetch(STATEMENTS["claim_and_choose"], {**parameters, "ids": left})
+        except StoreUnavailable:
+            if not quick:
+                raise
+            return quick  # these are granted, and would wait for the end of their leases; the others are refused
         if rows and not quick:
             self._choosing_until_s = time.monotonic() + CHOOSING_S
         return [*quick, *rows]

@@ -6,13 +6,18 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
 
-from okane.store import PaymentStore, sql_files
+from okane.errors import StoreUnavailable
+from okane.payment_id import PaymentId
+from okane.store import Claim, PaymentStore, sql_files
+from okane.store.claims import ONLY_HTTP, ClaimStatements
+from okane.store.session import Session
 from tests.okane.stored_payments import GRACE, LEASE, accept_one, new
 
 SQL = sql_files.load_statements("payments.sql")
@@ -126,3 +131,27 @@ async def test_the_quick_one_claims_nothing_while_one_provider_may_not_be_called
         await connection.execute(f"UPDATE providers SET {switched}")
         assert await claimed(connection, "claim", ids, USABLE[1]) == []
         assert len(await claimed(connection, "claim_and_choose", ids, USABLE[1])) > 0
+
+
+async def test_what_the_quick_one_has_claimed_is_granted_although_the_other_failed(database_url: str) -> None:
+    store = PaymentStore(database_url, actor="w1", lease=LEASE, grace=GRACE)
+    due = (await accept_one(store, new("due"))).payment.id
+    await store.aclose()
+    session = CutOff(database_url, name="claim", timeout=timedelta(seconds=5))
+    claims = ClaimStatements(actor="w1", lease=LEASE, grace=GRACE, usable=lambda: ONLY_HTTP)
+    granted, error = await claims.claim(session, [due, PaymentId()])
+    assert isinstance(granted, Claim)
+    assert isinstance(error, StoreUnavailable)
+    await session.aclose()
+
+
+class CutOff(Session):
+    """A session whose connection is lost after its first statement."""
+
+    answered = 0
+
+    async def fetch(self, *arguments: Any, **more: Any) -> Sequence[Any]:
+        self.answered += 1
+        if self.answered > 1:
+            raise StoreUnavailable("cut")
+        return await super().fetch(*arguments, **more)
