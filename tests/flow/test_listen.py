@@ -219,7 +219,7 @@ async def test_events_are_followed_across_a_restart_of_the_api(hooked: System, t
 async def test_an_event_that_the_receiver_refuses_is_tried_again_and_then_skipped_in_sight(
     hooked: System, receiver: Receiver, tmp_path: Path
 ) -> None:
-    await hooked.start("w")
+    await hooked.start("w", provider=("--unavailable", "0", "--decline", "0"))
     receiver.answers = [500, 404]
     async with listening(hooked, receiver, "--types", "payment.succeeded", folder=tmp_path) as listen:
         [payment] = await hooked.pay(1)
