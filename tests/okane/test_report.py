@@ -118,6 +118,41 @@ async def test_a_payment_counts_once_when_a_human_decided_it_and_late_results_co
     assert await told(command) == [("http", "charge", "USD", 2, 12)]
 
 
+async def test_a_refund_that_comes_back_is_counted_once_however_often_it_is_tried_again(
+    command: Command, database_url: str
+) -> None:
+    paid = charged(NOON, 100)
+    returned = paid.operation("refund", 30, status="failed_final")
+    for place, name in enumerate(("refunded", "refund_failed", "refund_requested", "refund_failed")):
+        paid.event(name, NOON + (1 + place) * SECOND, operation=returned)
+    again = charged(NOON, 100)
+    twice = again.operation("refund", 4, status="failed_final")
+    for place, name in enumerate(("refunded", "refund_failed", "refund_requested", "refunded", "refund_failed")):
+        again.event(name, NOON + (1 + place) * SECOND, operation=twice)
+    await write(database_url, [paid, again])
+    assert await told(command) == [
+        ("http", "charge", "USD", 2, 200),
+        ("http", "refund", "USD", 3, 30 + 4 + 4),
+        ("http", "refund_reversal", "USD", 3, 30 + 4 + 4),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("events", "kind"), [(("captured", "resolved"), "capture"), (("resolved", "captured"), "charge")]
+)
+async def test_a_capture_beside_a_void_and_the_decision_about_its_payment_are_one_movement(
+    command: Command, database_url: str, events: tuple[str, str], kind: str
+) -> None:
+    found = Row(accepted=NOON, amount=500).event("authorized", NOON, "authorized")
+    void, capture = found.operation("void", 500), found.operation("capture", 500)
+    found.event("voided", NOON, "canceled", void).event("late_result", NOON, "needs_review", capture)
+    for place, name in enumerate(events):
+        status = "success" if place or name == "resolved" else "needs_review"
+        found.event(name, NOON + (1 + place) * SECOND, status, capture if name == "captured" else None)
+    await write(database_url, [found])
+    assert await told(command) == [("http", kind, "USD", 1, 500)]
+
+
 async def test_the_statement_has_a_line_for_each_provider_and_currency(command: Command, database_url: str) -> None:
     await write(
         database_url,

@@ -2,17 +2,31 @@
 -- The movements of money in a span of time, by the events that wrote them: a charge that succeeded or was decided to have, a
 -- capture, a refund, and a refund that failed after it had succeeded. The entries of the events are found by time, and each
 -- leads to its payment, and never the other way round: OFFSET 0 keeps the planner from it. Without statistics it takes the
--- payments of a provider for few. Not a statement: others include it.
+-- payments of a provider for few. Money that moved once counts once: a capture that was found beside a void, and the decision
+-- about its payment, are one movement, the earlier one; and a refund that had come back, was tried again and failed again has
+-- come back once. Both look at earlier events alone, so that the statement of a day never changes. Not a statement: others
+-- include it.
 FROM (
     SELECT e.payment_id, e.version, e.at, e.event, e.operation_id
     FROM payment_events e
     WHERE e.at >= %(begin)s::timestamptz AND e.at < %(end)s::timestamptz
-      AND (e.event IN ('success', 'resolved') AND e.status = 'success' AND e.operation_id IS NULL
-           OR e.event IN ('captured', 'refunded')
-           OR e.event = 'refund_failed' AND EXISTS (
-               SELECT FROM payment_events before
-               WHERE before.payment_id = e.payment_id AND before.version < e.version AND before.event = 'refunded'
-                 AND before.operation_id = e.operation_id))
+      AND CASE e.event
+              WHEN 'success' THEN e.status = 'success' AND e.operation_id IS NULL
+              WHEN 'resolved' THEN e.status = 'success' AND e.operation_id IS NULL AND NOT EXISTS (
+                  SELECT FROM payment_events before
+                  WHERE before.payment_id = e.payment_id AND before.version < e.version AND before.event = 'captured')
+              WHEN 'captured' THEN NOT EXISTS (
+                  SELECT FROM payment_events before
+                  WHERE before.payment_id = e.payment_id AND before.version < e.version AND before.event = 'resolved'
+                    AND before.status = 'success')
+              WHEN 'refunded' THEN true
+              WHEN 'refund_failed' THEN 'refunded' = (
+                  SELECT before.event FROM payment_events before
+                  WHERE before.payment_id = e.payment_id AND before.version < e.version
+                    AND before.operation_id = e.operation_id AND before.event IN ('refunded', 'refund_failed')
+                  ORDER BY before.version DESC LIMIT 1)
+              ELSE false
+          END
     OFFSET 0
 ) e
 JOIN payments p ON p.id = e.payment_id
