@@ -17,8 +17,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from bench.machine import describe
 from bench.system import System, running
 from okane.api.metrics_endpoint import targets
+from okane.app.system_metrics import SystemMetrics
 from okane.lanes import payments_stream
-from okane.metrics import OkaneMetrics, SystemMetrics
+from okane.metrics import OkaneMetrics
 from okane.payment import Status
 from okane.redis.presence import Presence
 from okane.store import Overview

@@ -8,7 +8,8 @@ from prometheus_client import CollectorRegistry
 
 from okane.api.http.connection_limits import ConnectionMetrics
 from okane.app.operation_gauges import OperationGauges
-from okane.metrics import OkaneMetrics, SystemMetrics
+from okane.app.system_metrics import SystemMetrics
+from okane.metrics import OkaneMetrics
 from okane.webhooks.metrics import DispatcherMetrics
 from okane.worker.operation_metrics import OperationMetrics
 from streams.prometheus import PrometheusMetrics

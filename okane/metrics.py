@@ -1,13 +1,11 @@
 """The metrics of the payment half, with their help texts. (`streams.metrics` has those of the queue.)
 
 Each process has one registry and one loopback port, and no multiprocess files: the last counts of a dead worker are lost with
-it. Metrics of the whole system have a registry and a path of their own. They are read from Postgres and Redis at the scrape:
-so they are right after a kill -9, too, and scraped once, not once per worker.
+it. Metrics of the whole system have a registry and a path of their own (`okane.app.system_metrics`).
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
@@ -24,7 +22,6 @@ _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 30, 60, 300, 900, 3600)
 MAX_DECLINE_CODES = 40
 DEFER_REASONS = ("circuit_open", "rate_limit", "limit", "config")
-PROVIDER_MODES = ("on", "drain", "off")
 ENDPOINT_STATES = ("healthy", "failing", "disabled")
 _DECLINE_CODE = re.compile(r"(invalid_request:)?[A-Za-z][\w.-]{0,39}", re.ASCII)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -248,163 +245,3 @@ class OkaneMetrics:
             else:
                 code = "other"
         self.declined.labels(provider, code).inc()
-
-
-class SystemMetrics:
-    """The metrics of the whole system, read from Postgres at the scrape. Any process can serve them; one is scraped."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.registry = registry
-        self.oldest_due = Gauge(
-            "okane_oldest_due_seconds",
-            "How long the longest waiting payment has been due, from Postgres: the truth to alert on.",
-            registry=registry,
-        )
-        self.waiting = Gauge(
-            "okane_payments_waiting",
-            "Payments off the happy path, by status: scheduled, to be retried, looked up (closed, too), swept, or decided "
-            "by a human.",
-            ["status"],
-            registry=registry,
-        )
-        self.provider_mode = Gauge(
-            "okane_provider_mode",
-            "1 for the mode in which an operator has put the provider: on, drain, off (okane providers ls).",
-            ["provider", "mode"],
-            registry=registry,
-        )
-        self.circuit_open = Gauge(
-            "okane_provider_circuit_open",
-            "1 while the provider's circuit breaker is open for the claims of all workers.",
-            ["provider", "level"],
-            registry=registry,
-        )
-        self.reconcile_differences = Gauge(
-            "okane_reconcile_differences",
-            "Differences that the last comparison of each of the last seven days left, by provider and kind (okane "
-            "reconcile).",
-            ["provider", "kind"],
-            registry=registry,
-        )
-        self.dead = Gauge(
-            "okane_payments_dead",
-            "Dead letters, from Postgres: payments given up, until replayed, decided or purged (okane dead ls).",
-            registry=registry,
-        )
-        self.disputes_to_answer = Gauge(
-            "okane_disputes_to_answer",
-            "Disputes that wait for evidence, from Postgres, by provider (GET /v1/disputes?status=needs_response).",
-            ["provider"],
-            registry=registry,
-        )
-        self.webhook_outbox_changes = Gauge(
-            "okane_webhook_outbox_changes", "Changes that have no place in the log of events yet.", registry=registry
-        )
-        self.webhook_outbox_oldest = Gauge(
-            "okane_webhook_outbox_oldest_seconds",
-            "Age of the oldest change without a place in the log; near 0 while a dispatcher or a worker runs.",
-            registry=registry,
-        )
-        self.webhook_endpoints = Gauge(
-            "okane_webhook_endpoints",
-            "Endpoints by state: healthy, failing (no 2xx since its first failure), disabled.",
-            ["state"],
-            registry=registry,
-        )
-        self.webhook_unowned = Gauge(
-            "okane_webhook_unowned_endpoints", "Enabled endpoints that no dispatcher has leased.", registry=registry
-        )
-        self.webhook_backlog = Gauge(
-            "okane_webhook_backlog_events",
-            "Events that endpoints have not received yet, by the state of the endpoint; of each at most 10,000 count.",
-            ["state"],
-            registry=registry,
-        )
-        self.webhook_oldest = Gauge(
-            "okane_webhook_oldest_seconds",
-            "Age of the oldest event that was not sent yet, by the state of its endpoint. Waiting retries do not count.",
-            ["state"],
-            registry=registry,
-        )
-        self.webhook_failing = Gauge(
-            "okane_webhook_failing_seconds",
-            "Time since the first failure of the enabled endpoint that has failed for longest.",
-            registry=registry,
-        )
-        self.webhook_log_bytes = Gauge(
-            "okane_webhook_log_bytes",
-            "Size of the log of events and of its deliveries, with indexes.",
-            registry=registry,
-        )
-        self.webhook_retention_used = Gauge(
-            "okane_webhook_retention_used_ratio",
-            "Share of the retention (age or size) that the endpoint furthest behind has used: from 1 on it loses events.",
-            registry=registry,
-        )
-        self.up = Gauge(
-            "okane_dependency_up", "1 if the last scrape could read from it.", ["dependency"], registry=registry
-        )
-
-    def forget_waiting(self) -> None:
-        """Show NaN while Postgres is away: an old value, or a zero, would be wrong."""
-        self.dead.set(math.nan)
-        self.oldest_due.set(math.nan)
-        self.forget_webhooks()
-        self.provider_mode.clear()
-        self.circuit_open.clear()
-        self.reconcile_differences.clear()
-        self.disputes_to_answer.clear()
-        for status in Status:
-            if status is not Status.SUCCESS:
-                self.waiting.labels(status.value).set(math.nan)
-
-    def set_providers(self, providers: Iterable[tuple[str, str, bool]]) -> None:
-        """Show the providers that Postgres has rows of: name, mode, and True if the breaker is open for all workers."""
-        self.provider_mode.clear()
-        self.circuit_open.clear()
-        for name, mode, is_open in providers:
-            self.circuit_open.labels(name, "shared").set(is_open)
-            for each in PROVIDER_MODES:
-                self.provider_mode.labels(name, each).set(each == mode)
-
-    def set_differences(self, found: Iterable[tuple[str, str, int]]) -> None:
-        """Show the differences that comparisons have left: provider, kind, number."""
-        self.reconcile_differences.clear()
-        for provider, kind, count in found:
-            self.reconcile_differences.labels(provider, kind).set(count)
-
-    def set_disputes(self, to_answer: Mapping[str, int]) -> None:
-        """Show how many disputes wait for evidence, by provider."""
-        self.disputes_to_answer.clear()
-        for provider, count in to_answer.items():
-            self.disputes_to_answer.labels(provider).set(count)
-
-    def set_waiting(self, *, oldest_due: timedelta, dead: int, waiting: Mapping[Status, int]) -> None:
-        """Show the figures of this scrape."""
-        self.dead.set(dead)
-        self.oldest_due.set(oldest_due.total_seconds())
-        for status in Status:
-            if status is not Status.SUCCESS:
-                self.waiting.labels(status.value).set(waiting.get(status, 0))
-
-    def forget_webhooks(self) -> None:
-        """Show NaN for everything about webhooks."""
-        unlabelled = (
-            self.webhook_outbox_changes,
-            self.webhook_outbox_oldest,
-            self.webhook_unowned,
-            self.webhook_failing,
-            self.webhook_log_bytes,
-            self.webhook_retention_used,
-        )
-        for gauge in unlabelled:
-            gauge.set(math.nan)
-        for gauge in (self.webhook_endpoints, self.webhook_backlog, self.webhook_oldest):
-            for state in ENDPOINT_STATES:
-                gauge.labels(state).set(math.nan)
-
-    def set_endpoint_state(self, state: str, *, endpoints: int, backlog: int, oldest: timedelta) -> None:
-        """Show the endpoints in one state (`ENDPOINT_STATES`)."""
-        self.webhook_endpoints.labels(state).set(endpoints)
-        self.webhook_backlog.labels(state).set(backlog)
-        self.webhook_oldest.labels(state).set(oldest.total_seconds())

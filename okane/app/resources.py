@@ -10,10 +10,11 @@ from prometheus_client import CollectorRegistry
 
 from okane import logs, tracing
 from okane.app.operation_gauges import OperationGauges
+from okane.app.system_metrics import SystemMetrics
 from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
 from okane.lanes import operations_stream, payments_stream
-from okane.metrics import OkaneMetrics, SystemMetrics
+from okane.metrics import OkaneMetrics
 from okane.providers.config import load_providers
 from okane.reconcile.comparison import KINDS
 from okane.redis.presence import Presence

@@ -1,6 +1,6 @@
 """The metrics of a dispatcher, with their help texts. No label holds an endpoint: `okane webhooks ls` shows endpoints.
 
-Those of the whole system (outbox, backlog, states of endpoints) are in `okane.metrics.SystemMetrics`: they are right while no
+Those of the whole system (outbox, backlog, states of endpoints) are in `okane.app.system_metrics`: they are right while no
 dispatcher runs, too.
 """
 

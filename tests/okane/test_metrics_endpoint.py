@@ -14,9 +14,10 @@ from prometheus_client import CollectorRegistry
 
 from okane.api.metrics_endpoint import MetricsSources, build_metrics_app, targets
 from okane.app.metrics_server import _listening_for_metrics
+from okane.app.system_metrics import SystemMetrics
 from okane.config import Settings
 from okane.errors import SetupError
-from okane.metrics import OkaneMetrics, SystemMetrics
+from okane.metrics import OkaneMetrics
 from okane.redis.presence import PresentProcess
 from streams import METRICS, StreamUnavailable
 from streams.prometheus import PrometheusMetrics

@@ -19,9 +19,10 @@ from prometheus_client import CollectorRegistry
 from rich.console import Console
 
 from okane.api.metrics_endpoint import MetricsSources, build_metrics_app
+from okane.app.system_metrics import SystemMetrics
 from okane.cli.top.drawing import render
 from okane.lanes import payments_stream
-from okane.metrics import OkaneMetrics, SystemMetrics
+from okane.metrics import OkaneMetrics
 from okane.monitoring import webhook_summary
 from okane.monitoring.observation import Observation
 from okane.monitoring.picture import LaneRow, Picture, ProcessRow, ProviderRow, WebhookRow, build_picture

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from prometheus_client import CollectorRegistry
 
-from okane.metrics import SystemMetrics
+from okane.app.system_metrics import SystemMetrics
 from okane.store import Overview
 from okane.store.session import IN_ORDER
 from okane.store.webhook_overview import SQL, LogSize, WebhookOverview

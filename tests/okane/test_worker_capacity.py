@@ -10,8 +10,9 @@ from uuid import UUID, uuid4
 import pytest
 from prometheus_client import CollectorRegistry
 
+from okane.app.system_metrics import SystemMetrics
 from okane.lanes import payments_stream
-from okane.metrics import OkaneMetrics, SystemMetrics
+from okane.metrics import OkaneMetrics
 from okane.store import PaymentStore, SweepStore, WakeUp
 from okane.worker.direct_run import DirectRuns
 from okane.worker.sweep import LaneState, Sweep
