@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, str] = {
     "dead": "List, replay and purge dead letters: payments that were given up.",
     "payments": "Capture the money that is held for a payment, or void it; list captures, voids and refunds.",
     "refunds": "Create, list, show, cancel, retry and decide refunds.",
+    "disputes": "List and show disputes: charges that customers have their bank take back.",
     "review": "List and decide payments that need a review by a human.",
     "report": "Print the statement of a day (UTC): charges, captures and refunds by provider and currency.",
     "reconcile": "Compare a day with a provider's own list, and name each difference. Exit code 1 if there is one.",

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import typer
@@ -18,6 +18,8 @@ from okane.client import AccessDenied, Client, NoAnswer, Refused, arguments
 from okane.errors import SetupError
 
 PATIENCE_S = 10.0  # an operator waits
+
+T = TypeVar("T")
 
 Url = Annotated[str | None, typer.Option("--url", help="the API's base URL (default: the running one)")]
 Key = Annotated[
@@ -45,6 +47,16 @@ async def open_client(
         raise SetupError(refusal(error)) from error
     except NoAnswer as error:
         raise SetupError(f"the API at {shown(base)} does not answer ({error.reason}): `okane doctor`") from error
+
+
+async def first(listed: AsyncIterator[T], limit: int) -> tuple[list[T], bool]:
+    """Return the first `limit` of a list, and True if it has more."""
+    found: list[T] = []
+    async for one in listed:
+        if len(found) == limit:
+            return found, True
+        found.append(one)
+    return found, False
 
 
 def api_url(context: Context, url: str | None) -> str:

@@ -7,10 +7,10 @@ from uuid import UUID
 
 import typer
 
-from okane.cli.api_client import Key, Url, open_client, plain
+from okane.cli.api_client import Key, Url, first, open_client, plain
 from okane.cli.context import open_context
 from okane.cli.options import Data, Json, Yes
-from okane.cli.output import CONSOLE, print_json
+from okane.cli.output import CONSOLE, more_line, print_json
 from okane.cli.running import run
 from okane.client import PaymentMethod, arguments
 from okane.errors import SetupError
@@ -34,19 +34,17 @@ def ls(
     """List the payment methods that are not deleted, newest first."""
 
     async def main() -> None:
-        found: list[PaymentMethod] = []
         async with open_client(open_context(data), url, key) as client:
-            async for method in client.payment_methods.list(customer=customer):
-                found.append(method)
-                if len(found) == limit:
-                    break
+            found, more = await first(client.payment_methods.list(customer=customer), limit)
         if json_:
-            print_json({"payment_methods": plain(found)})
+            print_json({"payment_methods": plain(found), "more": more})
             return
         for method in found:
             CONSOLE.print(_line(method), soft_wrap=True)
         if not found:
             CONSOLE.print("no payment methods")
+        if more:
+            CONSOLE.print(more_line(limit))
 
     run(main())
 

@@ -20,6 +20,11 @@ def print_json(document: Mapping[str, Any]) -> None:
     print(json.dumps(document), flush=True)  # noqa: T201 - the command's answer
 
 
+def more_line(shown: int) -> str:
+    """Return the line below a list that has more members than are shown."""
+    return f"these are the newest {shown:,}; more: --limit"
+
+
 def iso(moment: datetime) -> str:
     """Return the time in UTC as ISO 8601."""
     return moment.astimezone(UTC).isoformat()

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from typing import Annotated
 from uuid import UUID
 
 import typer
 
-from okane.cli.api_client import Key, Url, open_client
+from okane.cli.api_client import Key, Url, first, open_client
 from okane.cli.context import open_context
 from okane.cli.operation_output import document, print_operation, print_operations, print_receipt
 from okane.cli.operation_requests import Amount, IdempotencyKey, chosen_key, requested
 from okane.cli.options import Data, Json, Yes, check_label
-from okane.cli.output import CONSOLE, print_json
+from okane.cli.output import CONSOLE, more_line, print_json
 from okane.cli.review import Decision
 from okane.cli.running import run
 from okane.cli.stores import payment_id as parsed_payment_id
@@ -49,19 +48,15 @@ def ls(
 
     async def main() -> None:
         async with open_client(open_context(data), url, key) as client:
-            found = []
-            refunds = client.refunds.list(**wanted)
-            for _ in itertools.repeat(None, limit):
-                one = await anext(refunds, None)
-                if one is None:
-                    break
-                found.append(one)
+            found, more = await first(client.refunds.list(**wanted), limit)
         if json_:
-            print_json({"refunds": [document(one) for one in found]})
-        elif not found:
+            print_json({"refunds": [document(one) for one in found], "more": more})
+            return
+        print_operations(found, by_payment=True)
+        if not found:
             CONSOLE.print("there are no such refunds")
-        else:
-            print_operations(found, by_payment=True)
+        if more:
+            CONSOLE.print(more_line(limit))
 
     run(main())
 

@@ -91,7 +91,10 @@ async def test_a_refund_is_made_listed_shown_and_decided(api: Api, command: Comm
     rest = await answered(command, "refunds", "create", payment_id)
     assert rest["amount"] == 400
     assert (await answered(command, "refunds", "cancel", rest["id"]))["status"] == "canceled"
-    assert len((await answered(command, "refunds", "ls", "--limit", "1"))["refunds"]) == 1
+    page = await answered(command, "refunds", "ls", "--limit", "1")
+    assert ([one["id"] for one in page["refunds"]], page["more"]) == ([rest["id"]], True)
+    assert (await text(command, "refunds", "ls", "--limit", "1")).endswith("these are the newest 1; more: --limit\n")
+    assert (await answered(command, "refunds", "ls", "--limit", "2"))["more"] is False
 
 
 async def test_what_is_wrong_is_said_in_a_line(api: Api, command: Command) -> None:
