@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from okane.cli import COMMANDS, load_command
+from okane.lanes import operations_stream, payments_stream
 from okane.local.postgres import PostgresServer
 from okane.local.redis_server import RedisServer
 from tests.deploy.files import DEPLOY, ROOT, loaded
@@ -92,8 +93,9 @@ def test_redis_executes_every_command(private_redis: RedisServer) -> None:
     assert all(words[:3] == ["redis-cli", "-u", "$REDIS_URL"] for words in commands_with_prefix("redis-cli "))
     with redis.Redis.from_url(private_redis.url) as client:
         client.response_callbacks.clear()  # the answers do not matter, only that the server accepts the commands
-        for lane in ("critical", "default", "low"):
-            client.xgroup_create(f"{{okane:payments}}:{lane}", "workers", id="0", mkstream=True)
+        for stream in (payments_stream("okane:payments"), operations_stream("okane:operations")):
+            for key in stream.lane_keys:
+                client.xgroup_create(key, "workers", id="0", mkstream=True)
         for words in commands:
             client.execute_command(*words)
 
