@@ -70,7 +70,14 @@ async def run_api(settings: Settings) -> None:
         metrics_url = await closing.enter_async_context(serving_metrics(settings, resources, role="api", name="api"))
         router = Router(config.routes, defaults=config.default, capabilities=config.capabilities)
         operations = OperationServices(
-            store=OperationStore(url, actor="api", lease=settings.lease, grace=settings.sweep_grace),
+            store=OperationStore(
+                url,
+                actor="api",
+                lease=settings.lease,
+                grace=settings.sweep_grace,
+                on_batch=resources.metrics.observe_batch,
+                on_round_trip=resources.metrics.observe_round_trip,
+            ),
             lists=OperationLists(url),
             producer=resources.operations_producer,
             capabilities=config.capabilities,

@@ -21,6 +21,11 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+def is_away(error: Exception) -> bool:
+    """Return True if Postgres does not answer: what failed for all of a batch fails for each by itself, too."""
+    return isinstance(error, StoreUnavailable) and not isinstance(error, StoreBusy)
+
+
 class GroupCommit:
     """The connections of one store, and its batched methods. Each call returns its own result, after the commit."""
 
@@ -63,8 +68,7 @@ class GroupCommit:
             try:
                 answers = await run(session, items)
             except Exception as error:
-                away = isinstance(error, StoreUnavailable) and not isinstance(error, StoreBusy)
-                if away or len(items) == 1:
+                if is_away(error) or len(items) == 1:
                     raise
             else:
                 self._on_round_trip(what, time.perf_counter() - started_s)

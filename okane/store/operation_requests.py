@@ -19,6 +19,7 @@ from okane.errors import (
 from okane.operation import NewOperation, Operation, OperationKind, OperationStatus
 from okane.payment_id import PaymentId
 from okane.store import columns, sql_files
+from okane.store.group_commit import is_away
 from okane.store.operation_records import RequestedOperation
 from okane.store.prepared_statements import Row
 from okane.store.session import Session
@@ -68,8 +69,29 @@ class RequestStatements:
             for place, asked in waiting.items():
                 first.setdefault(asked.new.payment_id, place)
             chosen = {place: waiting.pop(place) for place in first.values()}
-            answers |= await self._request_some(session, chosen)
+            try:
+                answers |= await self._request_some(session, chosen)
+            except Exception as error:
+                if not answers:
+                    raise  # nothing is written: the caller may try each request by itself
+                # Those before are written, and have their answers.
+                if is_away(error):
+                    answers |= dict.fromkeys([*chosen, *waiting], error)
+                    break
+                answers |= await self._one_by_one(session, chosen) if len(chosen) > 1 else dict.fromkeys(chosen, error)
         return [answers[place] for place in range(len(batch))]
+
+    async def _one_by_one(
+        self, session: Session, chosen: Mapping[int, Asked]
+    ) -> Mapping[int, RequestedOperation | BaseException]:
+        """Request these operations each by itself, after one of them has failed the statement for all."""
+        answers: dict[int, RequestedOperation | BaseException] = {}
+        for place, asked in chosen.items():
+            try:
+                answers |= await self._request_some(session, {place: asked})
+            except Exception as error:
+                answers[place] = error
+        return answers
 
     async def _request_some(
         self, session: Session, chosen: Mapping[int, Asked]
@@ -90,8 +112,11 @@ class RequestStatements:
             elif row is not None and row[1] is not None:
                 refused[place] = _Refused(row[1], row[3], row[8])
         missing = {place: asked for place, asked in chosen.items() if place not in answers}
-        # A request that was refused may be the repeat of one that took what it asks for.
-        known = await self._by_key(session, missing)
+        try:
+            # A request that was refused may be the repeat of one that took what it asks for.
+            known = await self._by_key(session, missing)
+        except StoreUnavailable as error:
+            return answers | dict.fromkeys(missing, error)  # those that were made are written, and have their answers
         for place, asked in missing.items():
             if place in known:
                 operation, fingerprint = known[place]
@@ -177,12 +202,16 @@ def _refusal(new: NewOperation, refused: _Refused | None) -> OperationRefused | 
     code = None if refused is None else _CODES.get(refused.code)
     if refused is None or code is None:
         return PaymentNotFound(str(new.payment_id))
-    message, limit = _explain(new.kind, code, refused)
+    return refusal_of(new.kind, code, left_minor=refused.left_minor, payment_status=refused.payment_status)
+
+
+def refusal_of(kind: OperationKind, code: RefusalCode, *, left_minor: int, payment_status: str) -> OperationRefused:
+    """Return the refusal of an operation of a payment in this status, which has `left_minor` left for it."""
+    message, limit = _explain(kind, code, max(0, left_minor), payment_status)
     return OperationRefused(code, message, limit)
 
 
-def _explain(kind: OperationKind, code: RefusalCode, refused: _Refused) -> tuple[str, int | None]:
-    left_minor = max(0, refused.left_minor)
+def _explain(kind: OperationKind, code: RefusalCode, left_minor: int, payment_status: str) -> tuple[str, int | None]:
     match code:
         case "capture_exceeds_authorized":
             return f"no more than {left_minor} was authorized", left_minor
@@ -191,9 +220,9 @@ def _explain(kind: OperationKind, code: RefusalCode, refused: _Refused) -> tuple
         case "currency_mismatch":
             return "the currency is not that of the payment", None
         case "payment_not_authorized":
-            return f"a payment that is {refused.payment_status} cannot be {_DONE[kind]}: it must be authorized", None
+            return f"a payment that is {payment_status} cannot be {_DONE[kind]}: it must be authorized", None
         case "payment_not_captured":
-            return f"a payment that is {refused.payment_status} cannot be refunded: nothing was captured", None
+            return f"a payment that is {payment_status} cannot be refunded: nothing was captured", None
         case "operation_in_progress":
             return "another capture or void of the payment is under way", None
 

@@ -7,10 +7,12 @@ from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
-from okane.errors import OperationNotFound, OperationRefused, StatusConflict, VersionConflict
+from okane.errors import OperationNotFound, OperationRefused, RefusalCode, StatusConflict, VersionConflict
 from okane.operation import Operation, OperationKind, OperationStatus
+from okane.payment import Status
 from okane.store import columns, sql_files
 from okane.store.operation_records import LateOperationLookUp, OperationEvent, OperationSettlement
+from okane.store.operation_requests import refusal_of
 from okane.store.session import Session
 from okane.store.sql_parameters import milliseconds
 
@@ -93,8 +95,20 @@ class OperationTransitions:
         operation = await self.get(operation_id, account_id=account_id)
         unmoved = operation.provider_ref is None or operation.decline_code is not None
         if operation.status is _S.FAILED_FINAL and unmoved and version in (None, operation.version):
-            raise _no_room(operation)
+            raise await self._no_room(operation)
         raise _conflict(operation, "retried", RETRYABLE, version)
+
+    async def _no_room(self, operation: Operation) -> OperationRefused:
+        """Return why a failed operation cannot be reserved again."""
+        [[status, left_minor, is_in_progress]] = await self._rare.fetch(
+            SQL["room"], {"payment_id": operation.payment_id}
+        )
+        code: RefusalCode
+        if operation.kind is OperationKind.REFUND:
+            code = "refund_exceeds_captured" if status == Status.SUCCESS else "payment_not_captured"
+        else:
+            code = "operation_in_progress" if is_in_progress else "payment_not_authorized"
+        return refusal_of(operation.kind, code, left_minor=left_minor, payment_status=status)
 
     async def resolve(
         self,
@@ -166,14 +180,6 @@ class OperationTransitions:
         self, actor: str, operation_id: UUID, account_id: str | None, version: int | None
     ) -> dict[str, str | int | UUID | None]:
         return {"id": operation_id, "account_id": account_id, "actor": actor, "seen": version}
-
-
-def _no_room(operation: Operation) -> OperationRefused:
-    if operation.kind is OperationKind.REFUND:
-        return OperationRefused("refund_exceeds_captured", "its amount has been refunded by others meanwhile")
-    return OperationRefused(
-        "payment_not_authorized", "the payment is not authorized, or another operation is under way"
-    )
 
 
 def _conflict(

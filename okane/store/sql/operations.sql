@@ -206,6 +206,10 @@ WITH settled AS (
                 %(delays_ms)s::bigint[], %(providers)s::text[], %(latencies_ms)s::integer[])
          AS w (id, attempt, status, event, provider_ref, decline_code, reason, call, delay_ms, provider, latency_ms)
     WHERE o.id = w.id AND o.attempts = w.attempt AND o.status = 'processing'
+      -- Another attempt's success was recorded meanwhile: looked up, not given up, after the lease has expired. Its reservation
+      -- must not be given back: the money has moved. The reference of one that was submitted says nothing.
+      AND NOT (w.status = 'failed_final' AND o.provider_ref IS NOT NULL AND o.pending_since IS NULL
+               AND w.provider_ref IS DISTINCT FROM o.provider_ref)
     RETURNING o.id, o.payment_id, o.kind, o.idempotency_key, o.amount_minor, o.version, w.event, o.status, o.attempts,
               w.reason AS why, o.provider_ref, w.provider, w.latency_ms, w.call, w.decline_code,
               extract(epoch FROM now() - o.created_at)::float8 AS age_s
@@ -254,7 +258,7 @@ sums AS MATERIALIZED (
     UPDATE payments p
     SET version = p.version + s.number,
         status = {status_after},
-        rare_status = nullif({status_after}, 'success'),
+        rare_status = CASE WHEN {status_after} <> p.status THEN nullif({status_after}, 'success') ELSE p.rare_status END,
         provider_ref = CASE WHEN s.captured IS NOT NULL THEN coalesce(s.capture_ref, p.attempt_ref, p.provider_ref)
                             ELSE p.provider_ref END,
         amount_captured = coalesce(s.captured, p.amount_captured),
@@ -309,6 +313,12 @@ CASE WHEN p.status = 'authorized' THEN coalesce(s.leads_to, p.status)
 -- The first late look-up of an operation that ends without having moved money; NULL if no call can be on its way. Not a
 -- statement: others include it.
 CASE WHEN {ended_calls} < o.attempts THEN now() + %(late_ms)s::bigint * interval '1 millisecond' END
+
+-- name: room
+-- What a payment has left for another operation.
+SELECT p.status, coalesce(p.amount_captured, p.amount_minor) - coalesce(p.refund_reserved, 0), p.open_operation IS NOT NULL
+FROM payments p
+WHERE p.id = %(payment_id)s::uuid
 
 -- name: settled_before
 SELECT o.id, o.attempts, extract(epoch FROM o.updated_at - o.created_at)::float8 AS age_s

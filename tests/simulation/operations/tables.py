@@ -331,7 +331,9 @@ class MemoryOperationStore:
         row = self._tables.rows.get(settlement.operation_id)
         if row is None:
             return None
-        if self._holds(row, settlement.attempt):
+        # Another attempt's success was recorded meanwhile: its reservation must not be given back.
+        moved = row.pending_since is None and row.provider_ref not in (None, settlement.provider_ref)
+        if self._holds(row, settlement.attempt) and not (moved and settlement.status is _S.FAILED_FINAL):
             self._write(row, settlement)
             return self._db.now() - row.created_at
         if row.attempts == settlement.attempt and row.status is settlement.status:
