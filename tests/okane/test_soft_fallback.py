@@ -9,12 +9,12 @@ from uuid import UUID
 import pytest
 
 from okane.errors import StoreUnavailable
-from okane.payment import Status
+from okane.payment import Payment, Status
 from okane.providers.base import Approved, ChargeResult, Declined, LookUpResult, Pending, Unavailable, Unknown
-from okane.store import Claim, Settlement
+from okane.store import Claim, ProviderEvent, ProviderEventStore, Settlement
 from okane.worker.outcome_rules import MAX_RELEASES
 from streams import Done, Retry
-from tests.okane.stored_payments import expire_lease
+from tests.okane.stored_payments import GRACE, expire_lease
 from tests.okane.test_provider_choice import Counter
 
 SOFT = Declined("insufficient_funds", "", "pi_1", soft=True)
@@ -173,3 +173,30 @@ async def test_a_fallback_survives_a_postgres_that_is_away(counter: Counter, mon
     await counter.wake(payment_id)
     assert await counter.wake(payment_id) == Done()
     assert counter.second.asked == [f"charge {payment_id}:2"]
+
+
+async def test_the_notice_of_its_own_cancellation_does_not_keep_a_payment_at_the_provider_that_has_declined_it(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway sends it while the worker waits for the answer, so that it is followed up after the fallback."""
+    notices = ProviderEventStore(counter.url, grace=GRACE)
+    payment_id = await counter.accept(**ROUTE)
+
+    async def release(payment: Payment, declined: Declined) -> LookUpResult:
+        canceled = ProviderEvent(
+            "evt_1", "payment_intent.canceled", payment.id, "pi_1", provider_key=payment.provider_key, is_refusal=True
+        )
+        await notices.take("first", [canceled])
+        return declined
+
+    monkeypatch.setattr(counter.first, "release", release)
+    counter.gates["second"].open = False  # the next candidate cannot charge at once
+    assert isinstance(await counter.wake(payment_id), Retry)
+    assert await notices.wake_noticed() == []
+    assert (await counter.payment(payment_id)).attempt_ref is None
+    assert isinstance(await counter.wake(payment_id), Retry)
+    counter.gates["second"].open = True
+    assert await counter.wake(payment_id) == Done()
+    assert counter.first.asked == [f"charge {payment_id}"]
+    assert (await counter.payment(payment_id)).provider == "second"
+    await notices.aclose()

@@ -59,10 +59,13 @@ class MemoryProviderEventStore:
             notice.done_at = now
             if row.status in SETTLED or row.provider != provider:
                 continue
-            retried = any(one.event == "retried" and one.at >= notice.received_at for one in database.events[row.id])
+            has_new_key = any(
+                one.event in ("retried", "fell_back") and one.at >= notice.received_at
+                for one in database.events[row.id]
+            )
             if row.status in CLOSED_UNCHARGED and row.sweep_at is not None:
                 row.sweep_at = min(row.sweep_at, now)
-            wake_up = self._make_due(row, None if retried else notice.provider_ref, now)
+            wake_up = self._make_due(row, None if has_new_key else notice.provider_ref, now)
             if wake_up is not None:
                 woken[row.id] = wake_up
         return list(woken.values())

@@ -241,10 +241,12 @@ WITH waiting AS MATERIALIZED (
     RETURNING e.payment_id, e.provider, e.provider_ref, e.received_at
 ), news AS MATERIALIZED (
     SELECT d.payment_id, d.provider,
-           -- A manual retry since then may have given the payment another key, and its attempt another reference.
+           -- A manual retry or a fallback since then has given the payment another key, and its attempt another reference:
+           -- the old one would keep it at the provider that has declined it.
            (array_agg(d.provider_ref ORDER BY d.received_at) FILTER (WHERE d.provider_ref IS NOT NULL AND NOT EXISTS (
                SELECT FROM payment_events r
-               WHERE r.payment_id = d.payment_id AND r.event = 'retried' AND r.at >= d.received_at)))[1] AS provider_ref
+               WHERE r.payment_id = d.payment_id AND r.event IN ('retried', 'fell_back')
+                 AND r.at >= d.received_at)))[1] AS provider_ref
     FROM done d
     GROUP BY d.payment_id, d.provider
 ), made_due AS (
