@@ -34,6 +34,8 @@ from okane.providers.payu.operation_answers import (
 )
 from okane.providers.payu.provider import PayuProvider
 from okane.providers.payu.requests import refund_body
+from tests.okane.payu_orders import act, failure, payu, token_act
+from tests.okane.provider_server import raw_server
 from tests.operations import OPERATION
 from tests.payments import NOW, PAYMENT
 
@@ -217,6 +219,26 @@ async def test_what_a_shop_cannot_do_is_declined_without_a_call() -> None:
         nameless = await provider.look_up_operation(REFUND, PAYMENT, may_execute=True)
         assert isinstance(nameless, Unknown)
         assert nameless.at_once
+
+
+@pytest.mark.parametrize(
+    ("listed", "status", "result"),
+    [
+        ([], 200, Declined("refused:ERROR_X", "PayU refused the refund")),
+        ([refund()], 200, Approved("5000000142")),  # the first one arrived after all
+        ([refund(status="PENDING")], 200, Pending("5000000142")),
+        ([], 500, Unknown("HTTP 500 SUCCESS")),
+        ([], 429, Unknown("declined, and not looked up: HTTP 429")),
+    ],
+)
+async def test_a_refund_that_is_refused_may_have_been_executed_before(
+    listed: object, status: int, result: OperationResult
+) -> None:
+    acts = (token_act(), act(400, failure("ERROR_X")), act(status, {"status": SUCCESS, "refunds": listed}))
+    paid = replace(HELD, status=Status.SUCCESS, provider_ref=ORDER_ID)
+    async with raw_server(*acts) as server, payu(server.base_url) as provider:
+        assert await provider.operate(REFUND, paid) == result
+    assert len(server.requests) == 3
 
 
 VALUES: st.SearchStrategy[object] = st.none() | st.integers(0, 500) | st.sampled_from(["440", "PLN", "ok-1", "x"])

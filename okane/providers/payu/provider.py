@@ -158,10 +158,7 @@ class PayuProvider(HttpProvider):
             return _NO_REFERENCE
         due_s, path = self._loop.time() + self._timeout_s, f"{self._orders}/{quote(order_id, safe='')}"
         if operation.kind is OperationKind.REFUND:
-            answer = await self._send_json(f"POST {path}/refunds", refund_body(operation), due_s)
-            if not isinstance(answer, HttpResponse):
-                return answer
-            return parse_refund_answer(answer, operation, now=datetime.now(UTC))
+            return await self._refund(operation, order_id, due_s)
         request = f"POST {path}/captures" if operation.kind is OperationKind.CAPTURE else f"DELETE {path}"
         answer = await self._send_json(request, "", due_s)
         if not isinstance(answer, HttpResponse):
@@ -185,11 +182,7 @@ class PayuProvider(HttpProvider):
         due_s = self._loop.time() + self._timeout_s
         if operation.kind is not OperationKind.REFUND:
             return await self._order_state(operation, payment, order_id, due_s)
-        head = f"GET {self._orders}/{quote(order_id, safe='')}/refunds HTTP/1.1\r\n{self._common}"
-        answer = await self._call(head, "\r\n", due_s, repeatable=True)
-        if not isinstance(answer, HttpResponse):
-            return answer
-        return parse_refund_list(answer, operation, now=datetime.now(UTC))
+        return await self._find_refund(operation, order_id, due_s)
 
     async def aclose(self) -> None:
         """Close every connection. Calls still in flight end as `Unknown`, or `Unavailable` if they were not sent."""
@@ -198,6 +191,27 @@ class PayuProvider(HttpProvider):
 
     async def _post_order(self, payment: Payment, due_s: float) -> HttpResponse | Unavailable | Unknown:
         return await self._send_json(f"POST {self._orders}", order_body(payment, self._shop), due_s)
+
+    async def _refund(self, operation: Operation, order_id: str, due_s: float) -> OperationResult:
+        request = f"POST {self._orders}/{quote(order_id, safe='')}/refunds"
+        answer = await self._send_json(request, refund_body(operation), due_s)
+        if not isinstance(answer, HttpResponse):
+            return answer
+        made = parse_refund_answer(answer, operation, now=datetime.now(UTC))
+        if not isinstance(made, Declined):
+            return made
+        # A repeat may be refused because the first one has been executed: the order's list tells.
+        found = await self._find_refund(operation, order_id, due_s)
+        if isinstance(found, NotFound):
+            return made
+        return Unknown(f"declined, and not looked up: {found.reason}") if isinstance(found, Unavailable) else found
+
+    async def _find_refund(self, operation: Operation, order_id: str, due_s: float) -> OperationLookUp:
+        head = f"GET {self._orders}/{quote(order_id, safe='')}/refunds HTTP/1.1\r\n{self._common}"
+        answer = await self._call(head, "\r\n", due_s, repeatable=True)
+        if not isinstance(answer, HttpResponse):
+            return answer
+        return parse_refund_list(answer, operation, now=datetime.now(UTC))
 
     async def _send_json(self, request: str, body: str, due_s: float) -> HttpResponse | Unavailable | Unknown:
         head = f"{request} HTTP/1.1\r\n{self._common}Content-Type: application/json\r\n"
