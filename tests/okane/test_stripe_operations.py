@@ -268,12 +268,20 @@ def test_only_a_list_of_refunds_read_to_its_end_says_not_here() -> None:
     assert isinstance(page(failed(), 401), Unavailable)
     assert isinstance(page(failed(), 404), Unavailable)
     assert isinstance(page(failed(), 500), Unknown)
+    for status in (400, 404):  # the circuit breaker must not open for the payments of this account
+        missing = page(failed(code="resource_missing"), status)
+        assert missing == Unknown(f"HTTP {status} invalid_request_error resource_missing", is_neutral=True)
 
 
 @pytest.mark.parametrize(
     ("status", "error", "result"),
     [
         (400, {"code": "charge_already_refunded"}, Declined("invalid_request:charge_already_refunded", "No.")),
+        (
+            400,
+            {"code": "charge_already_captured"},
+            Unknown("HTTP 400 invalid_request_error charge_already_captured", is_neutral=True),
+        ),
         (400, {"code": "amount_too_large"}, Declined("invalid_request:amount_too_large", "No.")),
         (402, {"type": "card_error", "code": "expired_card"}, Declined("expired_card", "No.")),
         (

@@ -5,7 +5,8 @@ key in the metadata says. Any other answer proves nothing and is `Unknown`.
 
     200, a PaymentIntent or refund       by its status
     400 idempotency_error                Unknown at once: the key was used with other parameters
-    400 payment_intent_unexpected_state  by the status of the PaymentIntent in the error
+    400 payment_intent_unexpected_state, by the status of the PaymentIntent in the error; Unknown without one
+        charge_already_captured
     400 invalid_request_error            Declined("invalid_request:" + code); Unavailable for an account that is not set up
     402 card_error                       Declined(decline_code or code)
     401, 403                             Unavailable, our configuration
@@ -39,6 +40,8 @@ from okane.providers.stripe.answers import CONFIGURATION, error_of, not_taken, r
 from okane.providers.stripe.intents import Object, as_object, declined
 
 _DEAD = ("failed", "canceled")  # no money has moved, and none will
+# Errors about the state of the PaymentIntent, which this operation may have brought about.
+_OF_STATE = ("payment_intent_unexpected_state", "charge_already_captured")
 
 
 def reference_of(payment: Payment) -> str | None:
@@ -89,6 +92,9 @@ def parse_refund_page(
     """Return what a page says about the refund. Only a page of refunds, read to its end, says "not here"."""
     document = json_object(answer.body)
     error = error_of(document)
+    if answer.status in (400, 404) and error is not None and error.get("code") == "resource_missing":
+        # This account does not have the PaymentIntent. Other payments are no concern of that.
+        return Unknown(reason_of(answer, error), is_neutral=True)
     if answer.status != 200 or document is None:
         return not_taken(answer, error, now=now) or Unknown(reason_of(answer, error))
     refunds, has_more = document.get("data"), document.get("has_more")
@@ -186,7 +192,7 @@ def _refused(answer: HttpResponse, error: Object, operation: Operation, payment:
         return _open(f"{reason_of(answer, error)}: the key was used with other parameters", at_once=True)
     if code in CONFIGURATION:
         return Unavailable(reason_of(answer, error), fault="config")
-    if code == "payment_intent_unexpected_state":
+    if code in _OF_STATE:
         intent = as_object(error.get("payment_intent"))
         state = None if intent is None else _intent_state(intent, operation, payment)
         return state or _open(reason_of(answer, error))
