@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+from pathlib import Path
 
 from okane.local.redis_server import RedisServer
 from tests.flow.system import System
@@ -45,6 +47,49 @@ async def test_operations_survive_killed_workers_and_lost_answers(system: System
     for kind in ("capture", "void", "refund"):
         assert sum(count for (_, done), count in executed.items() if done == kind) == counts[kind, "success"]
     assert all(count == 1 for (_, kind), count in executed.items() if kind != "refund")
+    await system.at_rest()
+
+
+def is_stopped(system: System, name: str) -> bool:
+    """Return True after a SIGSTOP."""
+    state = Path(f"/proc/{system.pid(name)}/stat").read_text().rpartition(")")[2].split()[0]
+    return state == "T"
+
+
+async def logged(system: System, name: str, event: str) -> None:
+    """Wait until a process has logged this."""
+    async with asyncio.timeout(30):
+        while not any(line["event"] == event for line in system.log(name)):
+            await asyncio.sleep(0.05)
+
+
+async def test_workers_that_are_stopped_beyond_their_lease_refund_nothing_twice(system: System) -> None:
+    """One before its call, one during it, one with the answer in its hands. Another worker takes over meanwhile."""
+    places = {
+        "before": ("operate.before_call", "lease_ran_out"),
+        "during": ("provider.before_answer", "late_result"),
+        "after": ("operate.before_settle", "late_result"),
+    }
+    await system.start("w1", provider=QUIET)
+    [charged] = await system.pay(1)
+    assert await system.settled([charged]) == {"success": 1}
+    assert await system.stop("w1") == 0
+    for name, (place, _) in places.items():
+        system.launch_worker(name, OKANE_FAILPOINT=f"{place}:stop:1")
+    async with asyncio.timeout(60):
+        for number in range(len(places)):
+            await system.refund(charged, 100, f"refund-{number}")
+            while sum(is_stopped(system, name) for name in places) <= number:
+                await asyncio.sleep(0.02)
+    await system.start_worker("w2")
+    assert await system.moved([charged], within_s=60) == {("refund", "success"): 3}
+    for name, (_, event) in places.items():
+        system.signal(name, signal.SIGCONT)
+        await logged(system, name, event)
+    assert await system.executed() == {(charged, "refund"): 3}
+    assert (await system.payment(charged))["amount_refunded"] == 300
+    _, answer = await system.ask("GET", f"/v1/payments/{charged}/events")
+    assert [one["event"] for one in answer["events"]].count("refunded") == 3
     await system.at_rest()
 
 
