@@ -34,11 +34,12 @@ webhook_secrets = ["{secret}"]
 
 @dataclass
 class StripeAccount:
-    """The intents by their ids, each `processing` until it is decided; and the number of calls by method. With `declines`
-    every charge is declined softly."""
+    """The intents by their ids, each `processing` until it is decided; the refunds by theirs, `pending` until a test changes
+    them; and the number of calls by method. With `declines` every charge is declined softly."""
 
     url: str = ""
     intents: dict[str, dict[str, Any]] = field(default_factory=dict)
+    refunds: dict[str, dict[str, Any]] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
     declines: bool = False
     _by_key: dict[str, str] = field(default_factory=dict)
@@ -91,6 +92,27 @@ class StripeAccount:
         error = intent["last_payment_error"] | {"payment_intent": {**intent, "status": "requires_payment_method"}}
         return web.json_response({"error": error}, status=402, headers=headers)
 
+    async def refund(self, request: web.Request) -> web.Response:
+        self.calls["refund"] += 1
+        form = await request.post()
+        intent = self.intents[str(form["payment_intent"])]
+        names = ("payment_id", "operation_id", "operation_key")
+        refund = {
+            "id": f"re_{next(self._numbers)}",
+            "object": "refund",
+            "status": "pending",
+            "amount": int(str(form["amount"])),
+            "currency": intent["currency"],
+            "payment_intent": intent["id"],
+            "metadata": {name: form[f"metadata[{name}]"] for name in names},
+        }
+        self.refunds[str(refund["id"])] = refund
+        return web.json_response(refund)
+
+    async def retrieve_refund(self, request: web.Request) -> web.Response:
+        self.calls["GET refund"] += 1
+        return web.json_response(self.refunds[request.match_info["id"]])
+
     async def cancel(self, request: web.Request) -> web.Response:
         self.calls["cancel"] += 1
         intent = self.intents[request.match_info["id"]]
@@ -123,18 +145,23 @@ def dispute_of(intent: Mapping[str, Any], *, expanded: bool = False) -> dict[str
     }
 
 
-def webhook(intent: Mapping[str, Any], event_id: str = "evt_1") -> tuple[bytes, dict[str, str]]:
-    """Return the body and the headers of the webhook that tells of this intent or dispute."""
-    kind = "charge.dispute.created" if intent["object"] == "dispute" else f"payment_intent.{intent['status']}"
+_KINDS = {"dispute": "charge.dispute.created", "refund": "refund.updated"}
+
+
+def webhook(
+    intent: Mapping[str, Any], event_id: str = "evt_1", *, secret: str = SECRET
+) -> tuple[bytes, dict[str, str]]:
+    """Return the body and the headers of the webhook that tells of this intent, refund or dispute."""
+    kind = _KINDS.get(intent["object"], f"payment_intent.{intent['status']}")
     body = json.dumps({"id": event_id, "object": "event", "type": kind, "data": {"object": intent}}).encode()
     at = int(time.time())
-    digest = hmac.new(SECRET.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
+    digest = hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
     return body, {"Stripe-Signature": f"t={at},v1={digest}", "Content-Type": "application/json"}
 
 
-async def send(url: str, intent: Mapping[str, Any], event_id: str = "evt_1") -> int:
+async def send(url: str, intent: Mapping[str, Any], event_id: str = "evt_1", *, secret: str = SECRET) -> int:
     """Send a webhook to an API; return the status of the answer, 0 if the connection broke."""
-    body, headers = webhook(intent, event_id)
+    body, headers = webhook(intent, event_id, secret=secret)
     async with aiohttp.ClientSession() as session:
         try:
             async with session.post(f"{url}/v1/providers/stripe/webhook", data=body, headers=headers) as answer:
@@ -166,6 +193,8 @@ async def stripe_account(system: System, folder: Path) -> AsyncIterator[StripeAc
     app.router.add_post("/v1/payment_intents", account.create)
     app.router.add_get("/v1/payment_intents/{id}", account.retrieve)
     app.router.add_post("/v1/payment_intents/{id}/cancel", account.cancel)
+    app.router.add_post("/v1/refunds", account.refund)
+    app.router.add_get("/v1/refunds/{id}", account.retrieve_refund)
     app.router.add_get("/v1/disputes/dp_{number}", account.dispute)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

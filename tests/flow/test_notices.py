@@ -49,3 +49,42 @@ async def test_webhooks_out_of_order_settle_by_what_the_gateway_says(system: Sys
     assert await send(system.url, account.decide(payment_id), "evt_2") == 200
     assert await send(system.url, earlier, "evt_1") == 200
     assert await system.settled([payment_id]) == {"success": 1}
+
+
+async def test_signed_webhooks_tell_of_a_refund_and_of_its_failure_days_later(
+    system: System, account: StripeAccount
+) -> None:
+    """Forged and repeated ones tell nothing; and none is believed: each only makes okane look."""
+    await asyncio.gather(system.start_api(), system.start_worker("w1"))
+    payment_id = await submitted(system)
+    assert await send(system.url, account.decide(payment_id)) == 200
+    assert await system.settled([payment_id]) == {"success": 1}
+    refund_id = await system.refund(payment_id, 440, "refund")
+
+    async def becomes(status: str) -> None:
+        async with asyncio.timeout(30):
+            while (await system.operations(payment_id))[0]["status"] != status:
+                await asyncio.sleep(0.02)
+
+    await becomes("submitted")
+    [refund] = account.refunds.values()
+    assert refund["metadata"]["operation_id"] == refund_id
+    done = refund | {"status": "succeeded"}
+    assert await send(system.url, done, "evt_forged", secret="whsec_of_a_forger") == 400
+    assert await send(system.url, done, "evt_2") == 200  # it runs ahead of the gateway
+    async with asyncio.timeout(30):
+        while account.calls["GET refund"] == 0:
+            await asyncio.sleep(0.02)
+    await becomes("submitted")
+    refund["status"] = "succeeded"
+    assert await send(system.url, refund, "evt_3") == 200
+    await becomes("success")
+    assert await send(system.url, refund, "evt_3") == 200
+    assert await system.metric("api", 'okane_provider_notices_total{provider="stripe",result="repeated"}') == 1
+    refund |= {"status": "failed", "failure_reason": "lost_or_stolen_card"}
+    assert await send(system.url, refund, "evt_4") == 200
+    await becomes("failed_final")
+    [told] = await system.operations(payment_id)
+    assert told["decline_code"] == "lost_or_stolen_card"
+    assert not (await system.payment(payment_id)).get("amount_refunded")
+    assert (account.calls["refund"], account.calls["GET refund"]) == (1, 3)
