@@ -42,6 +42,7 @@ _REDIS_TLS = frozenset(
 )
 # Others would override what `streams.connect` depends on: its protocol, its time-outs, its pool.
 _REDIS_OPTIONS = _REDIS_TLS | {"db", "username", "password", "client_name", "health_check_interval", "socket_keepalive"}
+_SENTINEL_SCHEMES = ("redis+sentinel://", "rediss+sentinel://")
 _REDIS_CHOICES: Mapping[str, frozenset[str]] = {
     "ssl_cert_reqs": frozenset({"none", "optional", "required"}),
     "ssl_check_hostname": frozenset({"true", "false", "yes", "no", "1", "0"}),
@@ -85,11 +86,13 @@ def postgres_options(text: str) -> Mapping[str, str]:
 
 
 def check_redis(text: str) -> str:
-    """Return a Redis URL (`redis://`, `rediss://`, `unix://`) that redis-py can use. Raise ValueError otherwise."""
-    _check_text(text, ("redis://", "rediss://", "unix://"), "redis://:password@host:6379/0")
+    """Return a Redis URL that `streams.connect` can use: `redis://`, `rediss://`, `unix://`, or with sentinels
+    `redis+sentinel://`, `rediss+sentinel://`. Raise ValueError otherwise."""
+    if text.lstrip().startswith(_SENTINEL_SCHEMES):
+        return _check_sentinels(text)
+    _check_text(text, ("redis://", "rediss://", "unix://", *_SENTINEL_SCHEMES), "redis://:password@host:6379/0")
     parts = _split(text)
-    if parts.fragment or text.endswith("#"):
-        raise ValueError(f"has a #: {_PASSWORD_ADVICE}")
+    _check_no_fragment(parts, text)
     if parts.scheme == "unix":
         if parts.netloc.rpartition("@")[2] or len(parts.path) < 2:
             raise ValueError("must name the socket by its whole path: unix:///run/redis/redis.sock?db=0")
@@ -97,16 +100,38 @@ def check_redis(text: str) -> str:
         _check_authority(parts)
         if not re.fullmatch(r"/?(?:\d{1,5}/?)?", unquote(parts.path), re.ASCII):
             raise ValueError("has a path that is no database number: redis://host:6379/0")
-    _check_redis_options(parts)
+    _check_redis_options(parts, _REDIS_OPTIONS)
     return text
 
 
-def _check_redis_options(parts: SplitResult) -> None:
+def _check_sentinels(text: str) -> str:
+    _check_text(text, _SENTINEL_SCHEMES, "redis+sentinel://:password@host:26379,host:26379/name/0")
+    parts = _split(text)
+    _check_no_fragment(parts, text)
+    userinfo, at, hosts = parts.netloc.rpartition("@")
+    if userinfo.count("@") > 0:
+        raise ValueError(f"has more than one @: {_PASSWORD_ADVICE}")
+    for host in hosts.split(","):
+        _check_authority(_split(f"//{userinfo}{at}{host}"))
+    if not re.fullmatch(r"/[A-Za-z0-9._-]{1,100}(?:/\d{0,5})?/?", unquote(parts.path), re.ASCII):
+        raise ValueError(
+            "does not end with the primary's name and a database number: redis+sentinel://host:26379/name/0"
+        )
+    _check_redis_options(parts, _REDIS_OPTIONS | {"sentinel_username", "sentinel_password"})
+    return text
+
+
+def _check_no_fragment(parts: SplitResult, text: str) -> None:
+    if parts.fragment or text.endswith("#"):
+        raise ValueError(f"has a #: {_PASSWORD_ADVICE}")
+
+
+def _check_redis_options(parts: SplitResult, options: frozenset[str]) -> None:
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
-        if name not in _REDIS_OPTIONS:
-            raise ValueError(f"has a query parameter that is none of {', '.join(sorted(_REDIS_OPTIONS))}")
-        if name in _REDIS_TLS and parts.scheme != "rediss":
-            raise ValueError("has an ssl_ parameter without TLS: write rediss://")
+        if name not in options:
+            raise ValueError(f"has a query parameter that is none of {', '.join(sorted(options))}")
+        if name in _REDIS_TLS and not parts.scheme.startswith("rediss"):
+            raise ValueError(f"has an ssl_ parameter without TLS: write {parts.scheme.replace('redis', 'rediss')}://")
         if name in _REDIS_CHOICES and value.lower() not in _REDIS_CHOICES[name]:
             raise ValueError(f"has a {name} that is none of {', '.join(sorted(_REDIS_CHOICES[name]))}")
         if name in ("db", "health_check_interval") and not re.fullmatch(r"\d{1,5}", value, re.ASCII):

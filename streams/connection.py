@@ -9,7 +9,7 @@ import asyncio
 import logging
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import wraps
@@ -19,6 +19,7 @@ import redis
 from redis.asyncio import ConnectionPool, Redis, RedisCluster
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.connection import HiredisRespSerializer
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
@@ -28,6 +29,8 @@ from redis.utils import HIREDIS_AVAILABLE
 
 from streams.clock import Clock, pause
 from streams.errors import CommandRejected, GroupLost, StreamError, StreamForbidden, StreamRefused, StreamUnavailable
+from streams.sentinel import SCHEMES as SENTINEL_SCHEMES
+from streams.sentinel import PrimaryConnection, PrimaryTlsConnection, Sentinels, parse_sentinel_url
 
 if HIREDIS_AVAILABLE:
     import hiredis
@@ -63,18 +66,21 @@ _LONGEST_PAUSE = timedelta(seconds=2)
 def connect(url: str, *, timeout: timedelta = timedelta(seconds=5)) -> Redis:
     """Return a client for all parts. `timeout` bounds connecting and each reply; it must exceed the consumer's `block`.
 
+    `url` is redis-py's, `redis://`, `rediss://` or `unix://`, or names sentinels, which are asked for the primary at each new
+    connection (see `streams.sentinel`).
+
     redis-py's retries are off: a repeated XADD makes a second entry, and a repeated XREADGROUP leaves its first batch unread
     in the pending list. The protocol is pinned because the shape of replies depends on it.
     """
     seconds = timeout.total_seconds()
-    pool = _Pool.from_url(
-        url,
-        protocol=2,
-        decode_responses=False,
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=seconds,
-        socket_connect_timeout=seconds,
-    )
+    options: dict[str, Any] = {
+        "protocol": 2,
+        "decode_responses": False,
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": seconds,
+        "socket_connect_timeout": seconds,
+    }
+    pool = _SentinelPool.of(url, options) if url.startswith(SENTINEL_SCHEMES) else _Pool.from_url(url, **options)
     return Redis.from_pool(pool)
 
 
@@ -135,6 +141,23 @@ class _Pool(ConnectionPool):
             connection.socket_timeout = timeout_s
             self._in_use_connections.remove(connection)
             self._available_connections.append(connection)
+
+
+class _SentinelPool(_Pool, SentinelConnectionPool):
+    """Connections to the primary that the sentinels name."""
+
+    sentinel_manager: Sentinels
+
+    @classmethod
+    def of(cls, url: str, options: Mapping[str, Any]) -> _SentinelPool:
+        address = parse_sentinel_url(url)
+        connection = PrimaryTlsConnection if address.tls else PrimaryConnection
+        return cls(address.name, Sentinels(address), connection_class=connection, **{**address.of_primary, **options})
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        await super().disconnect(inuse_connections)
+        if inuse_connections:
+            await self.sentinel_manager.aclose()
 
 
 def _packed(connection: Any, command: Command) -> Iterable[bytes]:

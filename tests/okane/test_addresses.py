@@ -59,6 +59,9 @@ NOT_POSTGRES = [
     (f"postgres://u:{SECRET}@{'x' * 300}/d", "host"),
 ]
 REDIS = [
+    "redis+sentinel://a/mymaster",
+    "redis+sentinel://u:p@a:1,b,[::1]:3/my-master.1/5",
+    "rediss+sentinel://a/m/0?ssl_ca_certs=/ca.pem&sentinel_username=s&sentinel_password=p",
     "redis://h",
     "redis://h/",
     "redis://:p%40q@h:6380/3",
@@ -95,6 +98,14 @@ NOT_REDIS = [
     (f"redis://:{SECRET}@h/0?db={SECRET}", "db"),
     (f"redis://:{SECRET}@h/0?ssl_cert_reqs=none", "rediss://"),
     (f"rediss://:{SECRET}@h/0?ssl_cert_reqs={SECRET}", "ssl_cert_reqs"),
+    (f"redis+sentinel://:{SECRET}@h", "primary's name"),
+    (f"redis+sentinel://:{SECRET}@h/0/0/0", "primary's name"),
+    (f"redis+sentinel://:{SECRET}@h,/m", "no host"),
+    (f"redis+sentinel://:{SECRET}@h:x/m", "port"),
+    (f"redis+sentinel://:{SECRET}@a@h/m", "more than one @"),
+    (f"redis+sentinel://h/m?sentinel_password={SECRET}&ssl_ca_certs=x", r"rediss\+sentinel://"),
+    (f"redis+sentinel://h/m?sentinel_pass={SECRET}", "query parameter"),
+    (f"redis://:{SECRET}@h/0?sentinel_password={SECRET}", "query parameter"),
     (f"unix://:{SECRET}@run/redis.sock", "socket"),
     (f"unix://:{SECRET}@/", "socket"),
 ]
