@@ -331,6 +331,20 @@ async def test_money_that_moved_for_a_failed_refund_is_reserved_again(
     assert (await now(payments, payment)).amount_refunded == 440
 
 
+async def test_what_a_decline_denied_and_has_moved_is_not_retried_after_its_review(
+    store: OperationStore, payments: PaymentStore
+) -> None:
+    """The provider has both executed it and declined a repeat. A retry under a new key would move the money twice."""
+    payment = await charged(payments)
+    refund = await done(store, asked(payment.id), S.FAILED_FINAL, event="declined", decline_code="already_refunded")
+    assert await store.record_late(outcome(refund), once=True) is S.NEEDS_REVIEW
+    await store.resolve(
+        refund.id, account_id=None, decision=S.FAILED_FINAL, reason="paid by hand", provider_ref=None, actor="operator"
+    )
+    with pytest.raises(StatusConflict):
+        await store.retry(refund.id, account_id=None, actor="operator")
+
+
 @pytest.mark.parametrize("decision", [S.SUCCESS, S.FAILED_FINAL])
 async def test_a_decision_about_a_capture_changes_its_payment(
     store: OperationStore, payments: PaymentStore, decision: OperationStatus

@@ -7,229 +7,35 @@ equal to the microsecond and leases end exactly on their edge.
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import itertools
-import operator
 import random
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from datetime import datetime, timedelta
 from uuid import UUID
 
-import psycopg
 import pytest
-import uuid_utils
-from psycopg.conninfo import make_conninfo
 
-from okane.errors import OkaneError
 from okane.payment import CLOSED_UNCHARGED, NextAction, Status
 from okane.store import (
     Call,
-    Claim,
-    ClaimRefusal,
-    Event,
     NewPayment,
     PaymentStore,
-    ProviderEventStore,
     Settlement,
     SweepStore,
     UsableProvider,
 )
-from okane.store import sweep as sweep_module
 from okane.store.provider_events import ProviderEvent
-from okane.store.sweep import MarkResult
-from tests.okane.stored_payments import accept_one, new
-from tests.simulation.notices import MemoryProviderEventStore
+from tests.okane.stored_payments import new
 from tests.simulation.store import (
     FAILED,
-    MemoryDatabase,
     MemoryPaymentStore,
     MemorySweepStore,
-    PaymentRow,
-    ProviderRow,
 )
+from tests.simulation.twins import COLUMNS, EVENT_COLUMNS, GRACE, LEASE, NOBODY, Twins, signatures
 
-LEASE = timedelta(seconds=30)
-GRACE = timedelta(seconds=10)
-START = datetime(2026, 1, 1, tzinfo=UTC)
-WINDOW = 3
 STEPS = 2_000
 LANES = ("critical", "default", "low")
 ACTION = NextAction("https://bank.example/3ds")
-NOBODY = UUID(int=7 << 76)
-
-Row = tuple[Any, ...]
-COLUMNS = tuple(column.name for column in dataclasses.fields(PaymentRow))
-EVENT_COLUMNS = tuple(column.name for column in dataclasses.fields(Event))
-read_payment = operator.attrgetter(*COLUMNS)
-read_event = operator.attrgetter(*EVENT_COLUMNS)
-TABLES = {
-    "payments": f"SELECT {', '.join(COLUMNS)} FROM payments ORDER BY id",
-    "payment_events": f"SELECT {', '.join(EVENT_COLUMNS)} FROM payment_events ORDER BY payment_id, version",
-    "providers": "SELECT name, mode, open_until FROM providers ORDER BY name",
-    "provider_events": "SELECT provider, event_id, payment_id, provider_ref, received_at, done_at FROM provider_events"
-    " ORDER BY provider, event_id",
-    "sweep_cursors": "SELECT lane, passed FROM sweep_cursors ORDER BY lane",
-    "sweep_horizon": "SELECT nullif(proven_at, '-infinity'), seen_at FROM sweep_horizon",
-}
-
-VIRTUAL_CLOCK = """
-CREATE SCHEMA virtual;
-CREATE TABLE virtual.clock (at timestamptz NOT NULL);
-INSERT INTO virtual.clock SELECT pg_catalog.now();
-CREATE FUNCTION virtual.now() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT at FROM virtual.clock';
-CREATE FUNCTION virtual.clock_timestamp() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT at FROM virtual.clock';
-ALTER TABLE payments ALTER created_at SET DEFAULT virtual.now(), ALTER updated_at SET DEFAULT virtual.now();
-ALTER TABLE provider_events ALTER received_at SET DEFAULT virtual.now();
-ALTER TABLE payment_events ALTER at SET DEFAULT virtual.now();
-"""
-
-
-class Twins:
-    """The real store and the model on one clock. `same` asks both, and fails unless they agree in word and deed."""
-
-    def __init__(self, connection: psycopg.AsyncConnection[Row], url: str) -> None:
-        self.now = START
-        self.next_id = NOBODY  # what both call the next payment
-        self.seen: set[str] = set()  # which method gave which kind of answer
-        self.db = MemoryDatabase(self._clock)
-        self.real = PaymentStore(url, actor="twin", lease=LEASE, grace=GRACE)
-        self.model = MemoryPaymentStore(self.db, actor="twin", lease=LEASE, grace=GRACE, new_id=lambda: self.next_id)
-        self.real_sweeps = SweepStore(url, grace=GRACE)
-        self.model_sweeps = MemorySweepStore(self.db, grace=GRACE, window=WINDOW)
-        self.real_events = ProviderEventStore(url, grace=GRACE)
-        self.model_events = MemoryProviderEventStore(self.db, grace=GRACE)
-        self._connection = connection
-        self.usable: Sequence[UsableProvider] = (UsableProvider("http"),)
-        self.real.usable_providers = self.model.usable_providers = lambda: self.usable
-
-    def _clock(self) -> float:
-        return self.now.timestamp()
-
-    async def aclose(self) -> None:
-        await self.real.aclose()
-        await self.real_sweeps.aclose()
-        await self.real_events.aclose()
-
-    async def advance(self, by: timedelta) -> None:
-        self.now += by
-        await self._connection.execute("UPDATE virtual.clock SET at = %s", [self.now])
-
-    async def switch(self, name: str, mode: str, open_until: datetime | None) -> None:
-        """Write the row of a provider on both sides."""
-        await self._connection.execute(
-            "INSERT INTO providers (name, mode, open_until) VALUES (%s, %s, %s)"
-            " ON CONFLICT (name) DO UPDATE SET mode = excluded.mode, open_until = excluded.open_until",
-            [name, mode, open_until],
-        )
-        self.db.providers[name] = ProviderRow(mode, open_until)
-
-    async def same(self, method: str, *arguments: object, **named: object) -> None:
-        """Call a method on both sides; `accept` is `accept_many` of one."""
-        real: object = self.real
-        model: object = self.model
-        if hasattr(SweepStore, method):
-            real, model = self.real_sweeps, self.model_sweeps
-        if hasattr(ProviderEventStore, method):
-            real, model = self.real_events, self.model_events
-        asked = f"{method}{arguments} {named}"
-        expected = await outcome(_method(real, method), arguments, named)
-        assert await outcome(_method(model, method), arguments, named) == expected, asked
-        for table in TABLES:
-            assert self._of_the_model(table) == await self._of_the_real_store(table), asked
-        self.seen.add(f"{method}: {kind(expected)}")
-
-    async def columns(self, table: str) -> set[str]:
-        """Return the columns of the real table."""
-        cursor = await self._connection.execute(
-            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
-            [table],
-        )
-        return {row[0] for row in await cursor.fetchall()}
-
-    async def _of_the_real_store(self, table: str) -> Sequence[Row]:
-        cursor = await self._connection.execute(TABLES[table])
-        return await cursor.fetchall()
-
-    def _of_the_model(self, table: str) -> Sequence[Row]:
-        rows = sorted(self.db.payments.values(), key=lambda row: row.id)
-        match table:
-            case "payments":
-                return [read_payment(row) for row in rows]
-            case "payment_events":
-                return [read_event(event) for row in rows for event in self.db.events[row.id]]
-            case "providers":
-                return sorted((name, row.mode, row.open_until) for name, row in self.db.providers.items())
-            case "provider_events":
-                return sorted(
-                    (*key, one.payment_id, one.provider_ref, one.received_at, one.done_at)
-                    for key, one in self.db.notices.items()
-                )
-            case "sweep_cursors":
-                return sorted(self.db.sweep_cursors.items())
-            case _:
-                return [(self.db.horizon.proven_at, self.db.horizon.seen_at)]
-
-
-def _method(store: Any, name: str) -> Callable[..., Awaitable[object]]:
-    return partial(accept_one, store) if name == "accept" else getattr(store, name)
-
-
-async def outcome(
-    call: Callable[..., Awaitable[object]], arguments: Sequence[object], named: dict[str, object]
-) -> object:
-    """Return what a call returns or raises, in a form that compares."""
-    started_s = time.monotonic()
-    try:
-        answer = await call(*arguments, **named)
-    except OkaneError as error:
-        return type(error), error.args
-    except psycopg.Error as error:
-        return type(error)
-    if isinstance(answer, Claim):
-        length_s = answer.valid_until_s - LEASE.total_seconds()
-        assert started_s <= length_s <= time.monotonic()
-        return dataclasses.replace(answer, valid_until_s=0.0)
-    # Of equally overdue payments, Postgres answers in any order.
-    any_order = getattr(call, "__name__", "") in ("take_due", "wake_noticed")
-    return sorted(answer, key=repr) if isinstance(answer, list) and any_order else answer
-
-
-def kind(answer: object) -> str:
-    """A word for an answer, to count by."""
-    match answer:
-        case (type() as error, _):
-            return error.__name__
-        case type():
-            return answer.__name__
-        case None | bool():
-            return str(answer)
-        case Claim():
-            return "look up first" if answer.look_up_first else "charge"
-        case ClaimRefusal(no_provider=True):
-            return "no provider"
-        case MarkResult():
-            return "some" if answer.lost else "none"
-        case list():
-            return "some" if answer else "none"
-        case _:
-            return type(answer).__name__
-
-
-@pytest.fixture
-async def twins(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Twins]:
-    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
-        await connection.execute(VIRTUAL_CLOCK)
-        await connection.execute("UPDATE virtual.clock SET at = %s", [START])
-        await connection.execute("UPDATE sweep_horizon SET seen_at = %s", [START])
-        await connection.execute("SET timezone = 'UTC'")
-        both = Twins(connection, make_conninfo(database_url, options="-c search_path=virtual,pg_catalog,public"))
-        monkeypatch.setattr(uuid_utils, "uuid7", lambda: both.next_id)
-        monkeypatch.setattr(sweep_module, "WINDOW", WINDOW)
-        yield both
-        await both.aclose()
 
 
 class Play:
@@ -624,9 +430,3 @@ def test_the_model_has_the_methods_of_the_store(real: type, model: type) -> None
 async def test_the_model_has_the_columns_of_the_table(twins: Twins) -> None:
     assert await twins.columns("payments") == set(COLUMNS)
     assert await twins.columns("payment_events") == set(EVENT_COLUMNS)
-
-
-def signatures(store: type) -> dict[str, inspect.Signature]:
-    """The public methods."""
-    methods = inspect.getmembers(store, inspect.isfunction)
-    return {name: inspect.signature(method) for name, method in methods if not name.startswith("_")}

@@ -495,7 +495,9 @@ WITH was AS MATERIALIZED (
     SET status = w.becomes,
         version = o.version + 1,
         provider_ref = coalesce(o.provider_ref, %(provider_ref)s::text),
+        -- A decline that was not true is forgotten: it would allow a retry, under a new key, of what has moved money.
         decline_code = CASE WHEN w.becomes = 'failed_final' AND w.status = 'success' THEN %(decline_code)s::text
+                            WHEN w.becomes = 'needs_review' AND w.status <> 'needs_review' THEN NULL
                             ELSE o.decline_code END,
         last_error = CASE WHEN w.becomes <> w.status THEN %(reason)s::text ELSE o.last_error END,
         dead_at = CASE WHEN %(approved)s::boolean AND w.becomes = 'needs_review' THEN now() ELSE o.dead_at END,

@@ -7,8 +7,8 @@ its transition is allowed, that the payment's amounts still fit, and that the ro
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -19,11 +19,12 @@ from okane.errors import (
     OperationRefused,
     PaymentNotFound,
     StatusConflict,
+    VersionConflict,
 )
 from okane.operation import TRANSITIONS, NewOperation, Operation, OperationKind, OperationStatus
-from okane.payment import Status
+from okane.payment import RARE_STATUSES, Status
 from okane.store import Event, UsableProvider
-from okane.store.claims import ONLY_HTTP
+from okane.store.claims import NO_PROVIDER_WAIT_S, ONLY_HTTP, SWITCHED_WAIT_S
 from okane.store.operation_records import (
     LateOperationLookUp,
     OperationClaim,
@@ -33,6 +34,8 @@ from okane.store.operation_records import (
     OperationWakeUp,
     RequestedOperation,
 )
+from okane.store.operation_transitions import CANCELABLE, RETRYABLE, OperationDecision
+from okane.store.sweep import LONGEST_QUEUE
 from tests.simulation.store import MemoryDatabase, PaymentRow, ProviderRow
 
 _S = OperationStatus
@@ -141,6 +144,7 @@ class OperationTables:
         """Write the event of the payment that tells of an operation, with the payment's next version."""
         payment = self.db.payments[row.payment_id]
         payment.status = status
+        payment.rare_status = status if status in RARE_STATUSES else None
         payment.version += 1
         payment.updated_at = self.db.now()
         timeline = self.db.events[payment.id]
@@ -155,7 +159,7 @@ class OperationTables:
                 attempt=payment.attempts,
                 actor=actor,
                 reason=reason,
-                provider=row.provider,
+                provider=None,
                 latency_ms=None,
                 operation_id=row.id,
             )
@@ -167,6 +171,8 @@ class OperationTables:
         if row.status is _S.PROCESSING:
             return False
         if row.status in (_S.UNKNOWN, _S.SUBMITTED):
+            if row.retry_at is not None and row.retry_at > now:
+                row.look_ups = max(row.look_ups - 1, 0)
             row.retry_at, row.sweep_at, row.sweeps = now, now + grace, 0
         elif row.status is _S.SUCCESS if is_refusal else row.status in GAVE_BACK:
             row.sweep_at = now
@@ -211,17 +217,20 @@ class MemoryOperationStore:
     async def request(self, new: NewOperation, *, actor: str | None = None) -> RequestedOperation:
         """Reserve what the operation moves, and write it; or return the one that its key has made."""
         payment = self._db.payments.get(new.payment_id)
-        if payment is None or new.account_id not in (None, payment.account_id):
-            raise PaymentNotFound(str(new.payment_id))
-        found = self._tables.by_key.get((payment.account_id, new.idempotency_key))
+        account_id = new.account_id or (None if payment is None else payment.account_id)
+        found = None if account_id is None else self._tables.by_key.get((account_id, new.idempotency_key))
         if found is not None:
             row, fingerprint = found
             if fingerprint != new.fingerprint:
                 raise IdempotencyKeyReused(row.id, what=row.kind)
             return RequestedOperation(row.operation(), created=False)
+        if payment is None or account_id != payment.account_id:
+            raise PaymentNotFound(str(new.payment_id))
         amount_minor = self._reserve(payment, new)
-        row = self._insert(payment, new.kind, amount_minor, new.idempotency_key, actor=actor or self._actor)
-        row.reason, row.metadata = new.reason, dict(new.metadata)
+        row = self._insert(
+            payment, new.kind, amount_minor, new.idempotency_key, actor=actor or self._actor, reason=new.reason
+        )
+        row.metadata = dict(new.metadata)
         self._tables.by_key[payment.account_id, new.idempotency_key] = row, new.fingerprint
         return RequestedOperation(row.operation(), created=True)
 
@@ -232,8 +241,14 @@ class MemoryOperationStore:
             return None
         if payment.capture_before is None or _void_at(payment) > now:
             return None
-        row = self._insert(payment, OperationKind.VOID, payment.amount_minor, None, actor=self._actor)
-        row.reason = "the authorization ends"
+        row = self._insert(
+            payment,
+            OperationKind.VOID,
+            payment.amount_minor,
+            None,
+            actor=self._actor,
+            reason="the authorization ends",
+        )
         return row.operation()
 
     def _reserve(self, payment: PaymentRow, new: NewOperation) -> int:
@@ -241,13 +256,13 @@ class MemoryOperationStore:
         if new.currency not in (None, payment.currency):
             raise OperationRefused("currency_mismatch", "another currency")
         if new.kind is OperationKind.REFUND:
-            if payment.status is not Status.SUCCESS:
+            if payment.status is not Status.SUCCESS or payment.provider is None:
                 raise OperationRefused("payment_not_captured", "no money has moved")
             captured = payment.amount_minor if payment.amount_captured is None else payment.amount_captured
             left = self._left(captured, payment.refund_reserved or 0)
             amount = left if new.amount_minor is None else new.amount_minor
-            if amount > left or not amount:
-                raise OperationRefused("refund_exceeds_captured", "more than is left", left)
+            if left <= 0 or amount > left:
+                raise OperationRefused("refund_exceeds_captured", "more than is left", max(0, left))
             return amount
         if payment.status is not Status.AUTHORIZED:
             raise OperationRefused("payment_not_authorized", "no money is held")
@@ -262,9 +277,17 @@ class MemoryOperationStore:
         return captured - reserved
 
     def _insert(
-        self, payment: PaymentRow, kind: OperationKind, amount_minor: int, key: str | None, *, actor: str
+        self,
+        payment: PaymentRow,
+        kind: OperationKind,
+        amount_minor: int,
+        key: str | None,
+        *,
+        actor: str,
+        reason: str | None,
     ) -> OperationRow:
         now, operation_id = self._db.now(), self._new_id()
+        assert payment.provider is not None
         row = OperationRow(
             id=operation_id,
             payment_id=payment.id,
@@ -273,11 +296,12 @@ class MemoryOperationStore:
             idempotency_key=key,
             amount_minor=amount_minor,
             currency=payment.currency,
-            provider=payment.provider or "http",
+            provider=payment.provider,
             provider_key=str(operation_id),
             created_at=now,
             updated_at=now,
             sweep_at=now + self._grace,
+            reason=reason,
         )
         assert operation_id not in self._tables.rows, f"{operation_id} was given twice"
         self._tables.rows[operation_id] = row
@@ -286,7 +310,7 @@ class MemoryOperationStore:
             payment.refund_reserved = (payment.refund_reserved or 0) + amount_minor
         else:
             payment.open_operation = operation_id
-        self._tables.tell(row, f"{kind}_requested", payment.status, actor=actor)
+        self._tables.tell(row, f"{kind}_requested", payment.status, actor=actor, reason=reason)
         self._tables.check(row)
         return row
 
@@ -298,11 +322,9 @@ class MemoryOperationStore:
         row, now = self._tables.rows.get(operation_id), self._db.now()
         if row is None:
             return OperationRefusal(None, timedelta(0))
-        if not _claimable(row, now):
-            return self._refuse(row, now)
-        if not self._is_usable(row.provider, now):
-            row.sweep_at = now + timedelta(seconds=1) + self._grace
-            return replace(self._refuse(row, now), no_provider=True, wait=timedelta(seconds=1))
+        usable = self._is_usable(row.provider, now)  # once: a half-open provider is offered to one claim
+        if not _claimable(row, now) or not usable:
+            return self._refuse(row, now, usable=usable)
         before = row.status
         row.attempts += 1
         row.retries += before is _S.PROCESSING
@@ -357,7 +379,7 @@ class MemoryOperationStore:
         reason = f"late {settlement.event}" + (f": {settlement.reason}" if settlement.reason else "")
         before = becomes = row.status
         if approved and before in GAVE_BACK:
-            becomes = _S.NEEDS_REVIEW
+            becomes, row.decline_code = _S.NEEDS_REVIEW, None
         elif (
             once and settlement.status is _S.FAILED_FINAL and before is _S.SUCCESS and row.kind is OperationKind.REFUND
         ):
@@ -420,7 +442,9 @@ class MemoryOperationStore:
         if status in (_S.SUCCESS, *GAVE_BACK):
             self._close(row, before, settlement.reason)
 
-    def _close(self, row: OperationRow, before: OperationStatus, reason: str | None) -> None:
+    def _close(
+        self, row: OperationRow, before: OperationStatus, reason: str | None, *, actor: str | None = None
+    ) -> None:
         """Write what the end of an operation, or its reopening, does to its payment."""
         payment = self._db.payments[row.payment_id]
         status, word = self._end_of(row, payment)
@@ -430,15 +454,22 @@ class MemoryOperationStore:
             if payment.status is Status.AUTHORIZED:
                 payment.open_operation = payment.open_operation or row.id
         elif payment.open_operation == row.id:
-            payment.open_operation = None
+            payment.open_operation = self._other_open(row)
         if row.kind is OperationKind.CAPTURE and row.status is _S.SUCCESS:
             payment.amount_captured = row.amount_minor
-            payment.provider_ref = row.provider_ref or payment.attempt_ref
+            payment.provider_ref = row.provider_ref or payment.attempt_ref or payment.provider_ref
         if status is not payment.status:
             payment.sweep_at = None
             if status is Status.NEEDS_REVIEW:
                 payment.last_error, payment.dead_at = reason, self._db.now()
-        self._tables.tell(row, word, status, actor=self._actor, reason=reason)
+        self._tables.tell(row, word, status, actor=actor or self._actor, reason=reason)
+
+    def _other_open(self, row: OperationRow) -> UUID | None:
+        """Return an earlier capture or void of the payment that was found to have moved money, and waits for a review."""
+        ended = (_S.SUCCESS, *GAVE_BACK)
+        others = (one for one in self._tables.of_payment(row.payment_id) if one.id != row.id)
+        waiting = (one for one in others if one.kind is not OperationKind.REFUND and one.status not in ended)
+        return next((one.id for one in waiting), None)
 
     def _end_of(self, row: OperationRow, payment: PaymentRow) -> tuple[Status, str]:
         """Return the status of a payment after the end of its operation, and the event that tells it."""
@@ -446,6 +477,8 @@ class MemoryOperationStore:
         match row.status:
             case _S.SUCCESS:
                 leads_to = {OperationKind.CAPTURE: Status.SUCCESS, OperationKind.VOID: Status.CANCELED}
+                if row.kind is OperationKind.CAPTURE and payment.status is Status.CANCELED:
+                    return Status.NEEDS_REVIEW, SUCCEEDED[row.kind]
                 return leads_to.get(row.kind, payment.status) if held else payment.status, SUCCEEDED[row.kind]
             case _S.FAILED_FINAL if expiry:  # the authorization may last: a human must look at it
                 return Status.NEEDS_REVIEW if held else payment.status, "needs_review"
@@ -492,15 +525,89 @@ class MemoryOperationStore:
         row = self._find(operation_id, account_id)
         if row.status is _S.CANCELED:
             return row.operation()
-        done = row.kind is not OperationKind.REFUND or row.provider_ref is not None
-        if done or row.status not in (_S.PENDING, _S.FAILED_RETRYABLE) or version not in (None, row.version):
-            raise StatusConflict(row.status, "canceled", what=row.kind)
+        is_refund = row.kind is OperationKind.REFUND
+        done = not is_refund or row.provider_ref is not None
+        if done or row.status not in CANCELABLE or version not in (None, row.version):
+            raise _conflict(row, "canceled", CANCELABLE if is_refund else (), version)
         before = row.status
         row.retry_at = None
         row.sweep_at = self._late_look_up(row)
         row.sweeps = 0
         self._tables.change(row, _S.CANCELED, "canceled", actor=actor)
-        self._close(row, before, None)
+        self._close(row, before, None, actor=actor)
+        return row.operation()
+
+    async def retry(
+        self, operation_id: UUID, *, account_id: str | None, actor: str, version: int | None = None
+    ) -> Operation:
+        """Make a failed operation pending again, and reserve again what a final failure gave back."""
+        row, now = self._find(operation_id, account_id), self._db.now()
+        retryable = row.status is _S.FAILED_RETRYABLE or self._is_unmoved_failure(row)
+        if not retryable or version not in (None, row.version):
+            raise _conflict(row, "retried", RETRYABLE, version)
+        was_final = row.status is _S.FAILED_FINAL
+        if was_final and not self._reserve_again(row):
+            raise OperationRefused(
+                "refund_exceeds_captured" if row.kind is OperationKind.REFUND else "payment_not_authorized", "no room"
+            )
+        if row.decline_code is not None:
+            row.provider_key, row.provider_ref = f"{row.id}:{row.version + 1}", None
+        row.retries = row.look_ups = row.sweeps = 0
+        row.decline_code = row.last_error = None
+        row.open_since = row.retry_at = row.dead_at = None
+        row.sweep_at = now + self._grace
+        self._tables.change(row, _S.PENDING, "retried", actor=actor)
+        if was_final:
+            self._tables.tell(row, f"{row.kind}_requested", self._db.payments[row.payment_id].status, actor=actor)
+        return row.operation()
+
+    def _is_unmoved_failure(self, row: OperationRow) -> bool:
+        """Return True if an operation has failed, and nothing says that its money has moved."""
+        return row.status is _S.FAILED_FINAL and (row.provider_ref is None or row.decline_code is not None)
+
+    def _reserve_again(self, row: OperationRow) -> bool:
+        """Reserve what an operation moves that had failed for good; return False if there is no room for it."""
+        payment = self._db.payments[row.payment_id]
+        if row.kind is OperationKind.REFUND:
+            captured = payment.amount_minor if payment.amount_captured is None else payment.amount_captured
+            if payment.status is not Status.SUCCESS:
+                return False
+            if self._left(captured, payment.refund_reserved or 0) < row.amount_minor:
+                return False
+            payment.refund_reserved = (payment.refund_reserved or 0) + row.amount_minor
+            return True
+        if payment.status is not Status.AUTHORIZED or payment.open_operation is not None:
+            return False
+        payment.open_operation = row.id
+        return True
+
+    async def resolve(
+        self,
+        operation_id: UUID,
+        *,
+        account_id: str | None,
+        decision: OperationDecision,
+        reason: str,
+        provider_ref: str | None,
+        actor: str,
+        version: int | None = None,
+    ) -> Operation:
+        """Decide an operation that needs a review; the same decision again changes nothing."""
+        row = self._find(operation_id, account_id)
+        if row.status is not _S.NEEDS_REVIEW or version not in (None, row.version):
+            last = [one.event for one in self._tables.events[row.id] if one.event != "late_result"][-1:]
+            if row.status is decision and last == ["resolved"]:
+                return row.operation()
+            raise _conflict(row, "resolved", {_S.NEEDS_REVIEW}, version)
+        row.look_ups = row.sweeps = 0
+        row.provider_ref = row.provider_ref if provider_ref is None else provider_ref
+        failed = decision is _S.FAILED_FINAL
+        row.decline_code = row.decline_code if failed else None
+        row.last_error = reason if failed else None
+        row.open_since = row.retry_at = row.dead_at = None
+        row.sweep_at = self._late_look_up(row) if failed and row.provider_ref is None else None
+        self._tables.change(row, decision, "resolved", actor=actor, reason=reason)
+        self._close(row, _S.NEEDS_REVIEW, reason, actor=actor)
         return row.operation()
 
     def _find(self, operation_id: UUID, account_id: str | None) -> OperationRow:
@@ -512,6 +619,17 @@ class MemoryOperationStore:
     async def get(self, operation_id: UUID, *, account_id: str | None = None) -> Operation:
         """The operation as it is now. Raises OperationNotFound, also for another account's."""
         return self._find(operation_id, account_id).operation()
+
+    async def events(self, operation_id: UUID) -> Sequence[OperationEvent]:
+        """The timeline of an operation, its request first; empty if there is none."""
+        row = self._tables.rows.get(operation_id)
+        if row is None:
+            return []
+        [asked, *_] = (one for one in self._db.events[row.payment_id] if one.operation_id == row.id)
+        first = OperationEvent(
+            row.id, 0, row.created_at, "requested", _S.PENDING, 0, asked.actor, row.reason, None, None
+        )
+        return [first, *self._tables.events[row.id]]
 
     # Late look-ups, and the sweep
 
@@ -529,8 +647,10 @@ class MemoryOperationStore:
 
     async def plan_late_look_up(self, operation: Operation, *, begun_at: datetime) -> None:
         """Plan the next look-up of a closed operation, or none if that was the last. Nothing, if it has changed."""
-        row = self._tables.rows[operation.id]
-        if row.version != operation.version or row.sweep_at is None:
+        row = self._tables.rows.get(operation.id)
+        if row is None or row.version != operation.version or row.sweep_at is None:
+            return
+        if row.status not in (_S.SUCCESS, *GAVE_BACK):
             return
         row.look_ups = row.sweeps = 0
         row.open_since = None
@@ -539,8 +659,8 @@ class MemoryOperationStore:
 
     async def fail_late_look_up(self, operation: Operation, *, reason: str) -> bool:
         """Hand a closed operation to a human, whose look-up was not answered for too long. False if it has changed."""
-        row = self._tables.rows[operation.id]
-        if row.version != operation.version or row.status not in GAVE_BACK:
+        row = self._tables.rows.get(operation.id)
+        if row is None or row.version != operation.version or row.status not in GAVE_BACK:
             return False
         row.last_error, row.sweep_at, row.dead_at = reason, None, self._db.now()
         before = row.status
@@ -563,7 +683,8 @@ class MemoryOperationStore:
         woken = []
         for row in due[:limit]:
             in_work = row.lease_until is not None and row.lease_until > now
-            row.sweep_at = max(now, row.lease_until or now) + self._grace + (lanes[row.kind] or timedelta(0))
+            row.sweep_at = max(now, row.lease_until or now) + self._grace
+            row.sweep_at += min(lanes[row.kind] or timedelta(0), LONGEST_QUEUE)
             row.sweeps += not in_work
             if not in_work:
                 woken.append(OperationWakeUp(row.id, row.kind, row.status.is_at_rest))
@@ -571,13 +692,26 @@ class MemoryOperationStore:
 
     # Rules
 
-    def _refuse(self, row: OperationRow, now: datetime) -> OperationRefusal:
+    def _refuse(self, row: OperationRow, now: datetime, *, usable: bool) -> OperationRefusal:
+        """Refuse a claim. An operation that is due, and only lacks its provider, is postponed."""
         until = row.lease_until if row.status is _S.PROCESSING else row.retry_at
         spent = None
         if row.status is _S.FAILED_FINAL and row.decline_code is None:
             spent = "spent" if row.last_error is None else row.last_error
         wait = max(timedelta(0), (until or now) - now)
-        return OperationRefusal(row.status, wait, spent, _look_up_late(row))
+        without = not usable and not row.status.is_at_rest
+        if without and not wait:
+            wait = self._postpone(row, now)
+        return OperationRefusal(row.status, wait, spent, _look_up_late(row), without)
+
+    def _postpone(self, row: OperationRow, now: datetime) -> timedelta:
+        provider = self._db.providers.get(row.provider, ProviderRow())
+        wait_s = SWITCHED_WAIT_S if provider.mode == "off" else NO_PROVIDER_WAIT_S
+        if provider.open_until is not None and provider.open_until > now:
+            wait_s = (provider.open_until - now).total_seconds()
+        wait = timedelta(seconds=min(max(wait_s, 1.0), 60.0))
+        row.sweep_at = now + wait + self._grace
+        return wait
 
     def _is_usable(self, name: str, now: datetime) -> bool:
         row = self._db.providers.get(name, ProviderRow())
@@ -600,8 +734,19 @@ class MemoryOperationStore:
         return None if ended >= row.attempts else self._db.now() + min(self._late_look_ups)
 
     def _key_age_s(self, row: OperationRow, now: datetime) -> float:
-        claims = [one.at for one in self._tables.events[row.id][:-1] if one.event == "claimed"]
+        made_at = int(row.provider_key.partition(":")[2] or 0)
+        timeline = self._tables.events[row.id][:-1]
+        claims = [one.at for one in timeline if one.event == "claimed" and one.version > made_at]
         return _seconds_since(min(claims, default=None), now)
+
+
+def _conflict(
+    row: OperationRow, action: str, allowed: Collection[OperationStatus], version: int | None
+) -> StatusConflict:
+    """Return the error for an action on an operation as it is now, that was decided by this version of it."""
+    if version is not None and version != row.version and row.status in allowed:
+        return VersionConflict(row.status, action, seen=version, version=row.version, what=row.kind)
+    return StatusConflict(row.status, action, what=row.kind)
 
 
 def _void_at(payment: PaymentRow) -> datetime:
