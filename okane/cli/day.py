@@ -15,6 +15,9 @@ from okane.errors import SetupError
 
 Day = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="a day in UTC (default: yesterday)")]
 
+# A transaction dates its events by its begin: the last ones of a day may be committed a little after midnight.
+COMMIT_MARGIN = timedelta(minutes=1)
+
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _PROGRESS_S = 2.0
 
@@ -29,6 +32,11 @@ def day_span(text: str | None, *, now: datetime) -> tuple[date, datetime, dateti
         raise SetupError(f"--day {day.isoformat()} has not begun: in UTC it is {today.isoformat()}")
     begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
     return day, begin, begin + timedelta(days=1)
+
+
+def is_over(end: datetime, *, now: datetime) -> bool:
+    """Return whether everything of the day that ends then is committed."""
+    return now >= end + COMMIT_MARGIN
 
 
 def _parse(text: str) -> date | None:

@@ -8,13 +8,12 @@ from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Annotated, Any
-from uuid import UUID
 
 import typer
 from rich.table import Table
 
 from okane.cli.context import Context, open_context
-from okane.cli.day import Day, Progress, day_span
+from okane.cli.day import Day, Progress, day_span, is_over
 from okane.cli.options import Data, Json
 from okane.cli.output import CONSOLE, print_json
 from okane.cli.running import run
@@ -29,7 +28,7 @@ from okane.providers.secrets import CurrentSecrets
 from okane.reconcile.comparison import KINDS, Difference
 from okane.reconcile.day import CONCURRENT_LOOK_UPS, DayComparison, DayResult
 from okane.reconcile.look_up import LookUps
-from okane.reconcile.resolve import Resolution, Resolver
+from okane.reconcile.resolve import Resolution, Resolver, wait_until_settled
 from okane.store import OPERATOR, ProviderEventStore
 from okane.store.movements import MovementStore, Reconciliation
 from okane.store.operations import OperationStore
@@ -64,20 +63,11 @@ class Outcome:
     dry_run: bool
     result: DayResult
     resolutions: Collection[Resolution]
+    settled: Collection[int]  # the places of the differences that have gone since
 
     def left(self) -> Counter[str]:
         """Return the number of differences that are left, by kind."""
-        resolved = self._resolved()
-        left = Counter(self.result.counts)
-        for one in self.result.differences:
-            if _is_decided(one, resolved):
-                left["status"] -= 1
-        return +left
-
-    def _resolved(self) -> set[UUID]:
-        if self.dry_run:
-            return set()
-        return {one.subject for one in self.resolutions if one.step == "resolved"}
+        return self.result.counts - Counter(self.result.differences[place].kind for place in self.settled)
 
     def to_json(self) -> dict[str, Any]:
         found, left = self.result, self.left()
@@ -92,7 +82,7 @@ class Outcome:
             "differences_left": left.total(),
             "counts": {kind: left[kind] for kind in KINDS},
             "truncated": found.counts.total() > len(found.differences),
-            "differences": [self._difference(one) for one in found.differences],
+            "differences": [self._difference(place, one) for place, one in enumerate(found.differences)],
             "resolutions": [
                 {
                     "payment_id": str(one.payment_id),
@@ -108,7 +98,7 @@ class Outcome:
             "fees": dict(found.fees),
         }
 
-    def _difference(self, one: Difference) -> dict[str, Any]:
+    def _difference(self, place: int, one: Difference) -> dict[str, Any]:
         return {
             "kind": one.kind,
             "of": one.of,
@@ -117,12 +107,8 @@ class Outcome:
             "provider_ref": one.provider_ref,
             "here": one.here,
             "there": one.there,
-            "resolved": _is_decided(one, self._resolved()),
+            "resolved": place in self.settled,
         }
-
-
-def _is_decided(difference: Difference, resolved: Collection[UUID]) -> bool:
-    return difference.kind == "status" and (difference.operation_id or difference.payment_id) in resolved
 
 
 async def _reconcile(
@@ -144,6 +130,7 @@ async def _reconcile(
         )
         result = await comparison.run(begin, min(end, now))
         resolutions: Collection[Resolution] = []
+        settled: Collection[int] = ()
         if is_resolving:
             resolver = Resolver(
                 provider=provider,
@@ -164,13 +151,17 @@ async def _reconcile(
                 operations={one.operation_id for one in differing if one.operation_id},
                 dry_run=dry_run,
             )
+            if not dry_run:
+                progress.show("waiting for the workers to look up what was woken")
+                settled = await wait_until_settled(comparison, result, resolutions)
         outcome = Outcome(
             provider=provider,
             day=day,
-            is_complete=now >= end,
+            is_complete=is_over(end, now=now),
             dry_run=dry_run,
             result=result,
             resolutions=resolutions,
+            settled=settled,
         )
         left = outcome.left()
         if not dry_run and not result.unanswered:

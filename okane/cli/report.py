@@ -7,14 +7,14 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from okane.cli.context import Context, open_context
-from okane.cli.day import Day, Progress, day_span
+from okane.cli.day import Day, Progress, day_span, is_over
 from okane.cli.options import Data, Json
 from okane.cli.output import CONSOLE, iso, print_json
 from okane.cli.running import run
@@ -26,8 +26,6 @@ app = typer.Typer(add_completion=False)
 KINDS: Sequence[MovementKind] = ("charge", "capture", "refund", "refund_reversal")
 # What leaves the balance counts against what comes in.
 _SIGNS: Mapping[str, int] = {"charge": 1, "capture": 1, "refund": -1, "refund_reversal": 1}
-# A transaction dates its events by its begin: the last ones of a day may be committed a little after midnight.
-COMMIT_MARGIN = timedelta(minutes=1)
 COLUMNS = ("day", "provider", "kind", "currency", "count", "amount")
 
 
@@ -131,7 +129,7 @@ async def read_statement(
         day,
         begin,
         end,
-        now >= end + COMMIT_MARGIN,
+        is_over(end, now=now),
         [Total(*key, counts[key], amounts[key]) for key in keys],
         [one for one in await store.of_day(day) if provider in (None, one.provider)],
     )

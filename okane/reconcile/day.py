@@ -2,54 +2,74 @@
 
 Promise: records and rows are paired by id, whatever their times, so that midnight makes no difference. A record is compared
 on the day of its own time, and a movement that its day's list lacks is looked up by itself before it counts as missing.
-Memory holds a page of each side, eight bytes for each record, and the first differences.
+Both sides go on changing meanwhile: what the list shows as not at its end is looked up, and a row is read again, before they
+count as different. Memory holds a page of each side, eight bytes for each record, and the first differences.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
 from uuid import UUID
 
-from okane.operation import Operation
+from okane.operation import Operation, OperationStatus
 from okane.payment import Payment
 from okane.providers.base import Approved, Authorized, Declined, NotFound, Pending, Unavailable
-from okane.providers.listing import Listing, ProviderRecord
+from okane.providers.listing import Listing, ListingFailed, ProviderRecord
 from okane.reconcile.comparison import Difference, compare_charge, compare_operation, is_under_way
 from okane.reconcile.look_up import LookUps, is_unanswered
 from okane.reconcile.seen import SeenRecords
-from okane.store.movements import Movement, MovementStore
+from okane.store.movements import BookedOperation, BookedPayment, Movement, MovementStore
 
 # Around the day, so that few movements have to be looked up one by one. The provider's record is older than our event.
 LOOK_BACK, LOOK_AHEAD = timedelta(hours=1), timedelta(minutes=5)
 # A record younger than this may be of a payment that is being settled.
 SETTLING = timedelta(minutes=10)
 MAX_KEPT = 1_000  # differences that are shown; all are counted
+RECHECKED_AT_ONCE = 500
 CONCURRENT_LOOK_UPS = 4
+# Each unanswered look-up was tried for ten seconds: a provider that is away must not hold up the command for days.
+MAX_UNANSWERED = 20
+
+_AT_REST = frozenset({OperationStatus.SUCCESS, OperationStatus.FAILED_FINAL, OperationStatus.CANCELED})
+
+Payments = Mapping[UUID, BookedPayment]
+Operations = Mapping[UUID, BookedOperation]
 
 
 @dataclass(slots=True)
 class DayResult:
-    """The result of a comparison. `under_way`: records of payments that are being settled. `unanswered`: movements that the
-    provider could not be asked about. `differences` are the first ones, and `counts` has all of them by kind."""
+    """The result of a comparison. `under_way`: records of payments that are being settled. `unanswered`: movements and
+    records that the provider could not be asked about. `differences` are the first ones, `records` has those of them that
+    came from a record, by their place, and `counts` has all of them by kind."""
 
     listed: int = 0
     compared: int = 0
     under_way: int = 0
     unanswered: int = 0
     differences: list[Difference] = field(default_factory=list)
+    records: dict[int, ProviderRecord] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     fees: Counter[str] = field(default_factory=Counter)
 
-    def add(self, difference: Difference) -> None:
+    def add(self, difference: Difference, record: ProviderRecord | None = None) -> None:
         """Count a difference, and keep it if it is among the first."""
         self.counts[difference.kind] += 1
         if len(self.differences) < MAX_KEPT:
+            if record is not None:
+                self.records[len(self.differences)] = record
             self.differences.append(difference)
+
+    def remove(self, places: Collection[int]) -> None:
+        """Remove the differences at these places."""
+        kept = [place for place in range(len(self.differences)) if place not in places]
+        self.counts.subtract(self.differences[place].kind for place in places)
+        self.records = {new: self.records[old] for new, old in enumerate(kept) if old in self.records}
+        self.differences = [self.differences[place] for place in kept]
 
 
 class DayComparison:
@@ -73,7 +93,8 @@ class DayComparison:
         self._progress = progress
 
     async def run(self, begin: datetime, end: datetime) -> DayResult:
-        """Compare the time from `begin` to before `end`. Raises ListingFailed, StoreUnavailable."""
+        """Compare the time from `begin` to before `end`. Raises ListingFailed, also if the provider answers no look-ups, and
+        StoreUnavailable."""
         result, charges, captured, operations = DayResult(), SeenRecords(), SeenRecords(), SeenRecords()
         now = await self._movements.now()
         async for page in self._listing.list_records(begin - LOOK_BACK, min(end + LOOK_AHEAD, now)):
@@ -91,48 +112,83 @@ class DayComparison:
             unseen = [one for one in movements if not _is_seen(one, charges, captured, operations)]
             await self._look_up(unseen, result)
             self._progress(f"compared {result.compared:,} movements with {self._listing.name}")
+        result.remove(await self.find_settled(result))
         return result
+
+    async def find_settled(self, result: DayResult) -> Collection[int]:
+        """Return the places of those differences in status that have gone: their rows have changed since, and agree now with
+        the records. Raises StoreUnavailable."""
+        doubtful = {place: one for place, one in result.records.items() if result.differences[place].kind == "status"}
+        records = list(doubtful.values())
+        settled: set[int] = set()
+        for first in range(0, len(records), RECHECKED_AT_ONCE):
+            rows = await self._rows(records[first : first + RECHECKED_AT_ONCE])
+            places = list(doubtful)[first : first + RECHECKED_AT_ONCE]
+            settled |= {place for place in places if not any(self._compare(doubtful[place], *rows))}
+        return settled
 
     async def _compare_records(self, records: Sequence[ProviderRecord], result: DayResult, now: datetime) -> None:
         """Compare records of the provider with the rows that they name."""
-        named = {one.payment_id for one in records if one.kind == "charge" and one.payment_id is not None}
-        payments = await self._movements.payments(named)
-        operations = await self._movements.operations(
-            {one.operation_id for one in records if one.kind != "charge" and one.operation_id is not None}
-        )
+        payments, operations = await self._rows(records)
         for record in records:
             result.listed += 1
             if record.fee_minor and record.fee_currency:
                 result.fees[record.fee_currency] += record.fee_minor
-            payment = payments.get(record.payment_id) if record.payment_id is not None else None
-            operation = operations.get(record.operation_id) if record.operation_id is not None else None
-            if record.kind == "charge":
-                found = compare_charge(record, payment, provider=self._listing.name)
-                status = None if payment is None else payment.status
-            else:
-                found = compare_operation(record, operation, provider=self._listing.name)
-                status = None if operation is None else operation.status
-            is_settling = status is not None and is_under_way(status) and now - record.at < SETTLING
-            for difference in found:
-                if is_settling and difference.kind == "status":
+            row = _row_of(record, payments, operations)
+            is_settling = row is not None and is_under_way(row.status) and now - record.at < SETTLING
+            for difference in self._compare(record, payments, operations):
+                if row is None or difference.kind != "status":
+                    result.add(difference, record)
+                elif is_settling:
                     result.under_way += 1
-                elif (
-                    record.status == "authorized"
-                    and difference.kind == "status"
-                    and await self._is_past(record, status)
-                ):
-                    continue
+                elif record.status in ("authorized", "pending"):
+                    await self._add_unless_past(difference, record, row.status, result)
                 else:
-                    result.add(difference)
+                    result.add(difference, record)
 
-    async def _is_past(self, record: ProviderRecord, status: str | None) -> bool:
-        """Return whether an authorization has become what is here. A list may go on showing one that was voided, or may have
-        been read before its capture."""
-        assert record.payment_id is not None
-        answer = await self._look_ups.payment(await self._find_payment(record.payment_id))
-        if isinstance(answer, Approved):
-            return status == "success"
-        return isinstance(answer, Declined | NotFound) and status in ("canceled", "failed_final")
+    async def _rows(self, records: Sequence[ProviderRecord]) -> tuple[Payments, Operations]:
+        """Return the payments and operations that these records name, as they are now."""
+        payments = await self._movements.payments(
+            {one.payment_id for one in records if one.kind == "charge" and one.payment_id is not None}
+        )
+        operations = await self._movements.operations(
+            {one.operation_id for one in records if one.kind != "charge" and one.operation_id is not None}
+        )
+        return payments, operations
+
+    def _compare(self, record: ProviderRecord, payments: Payments, operations: Operations) -> Iterator[Difference]:
+        if record.kind == "charge":
+            payment = payments.get(record.payment_id) if record.payment_id is not None else None
+            return compare_charge(record, payment, provider=self._listing.name)
+        operation = operations.get(record.operation_id) if record.operation_id is not None else None
+        return compare_operation(record, operation, provider=self._listing.name)
+
+    async def _add_unless_past(
+        self, difference: Difference, record: ProviderRecord, status: str, result: DayResult
+    ) -> None:
+        """Add a difference from a record that is not at its end, unless it has become what is here. A list may go on showing
+        an authorization that was voided, or may have been read before its capture or before a debit was decided."""
+        if record.kind == "charge":
+            assert record.payment_id is not None
+            answer: object = await self._look_ups.payment(await self._find_payment(record.payment_id))
+        else:
+            assert record.operation_id is not None
+            operation = await self._find_operation(record.operation_id)
+            answer = await self._look_ups.operation(operation, await self._find_payment(operation.payment_id))
+        if is_unanswered(answer):
+            self._add_unanswered(result)
+        elif isinstance(answer, Approved):
+            if status != "success":
+                result.add(difference, record)
+        elif not (isinstance(answer, Declined | NotFound) and status in ("canceled", "failed_final")):
+            result.add(difference, record)
+
+    def _add_unanswered(self, result: DayResult) -> None:
+        result.unanswered += 1
+        if result.unanswered >= MAX_UNANSWERED:
+            raise ListingFailed(
+                f"{self._listing.name} did not answer {result.unanswered} look-ups: not all is compared"
+            )
 
     async def _look_up(self, movements: Sequence[Movement], result: DayResult) -> None:
         """Look up movements that the list does not have, a few at a time."""
@@ -140,7 +196,7 @@ class DayComparison:
         while some := list(islice(rest, CONCURRENT_LOOK_UPS)):
             for difference in await asyncio.gather(*map(self._confirm, some)):
                 if difference is None:
-                    result.unanswered += 1
+                    self._add_unanswered(result)
                 else:
                     for one in difference:
                         result.add(one)
@@ -150,15 +206,26 @@ class DayComparison:
         """Return the differences between a movement and what a look-up finds, None if it finds out nothing."""
         payment = await self._find_payment(movement.payment_id)
         if movement.operation_id is None:
-            ref = payment.provider_ref
+            ref, status = payment.provider_ref, "success"
             answer = await self._look_ups.payment(payment)
         else:
+            # As it is now: a refund that succeeded on this day may have failed since, or have been tried again.
             operation = await self._find_operation(movement.operation_id)
-            ref = operation.provider_ref
+            if operation.status not in _AT_REST:
+                return []
+            ref, status = operation.provider_ref, operation.status.value
             answer = await self._look_ups.operation(operation, payment)
         if is_unanswered(answer):
             return None
-        return list(_differences(movement, answer, ref))
+        return list(_differences(movement, answer, ref=ref, status=status))
+
+
+def _row_of(
+    record: ProviderRecord, payments: Payments, operations: Operations
+) -> BookedPayment | BookedOperation | None:
+    if record.kind == "charge":
+        return payments.get(record.payment_id) if record.payment_id is not None else None
+    return operations.get(record.operation_id) if record.operation_id is not None else None
 
 
 def _is_seen(movement: Movement, charges: SeenRecords, captured: SeenRecords, operations: SeenRecords) -> bool:
@@ -170,16 +237,17 @@ def _is_seen(movement: Movement, charges: SeenRecords, captured: SeenRecords, op
     return movement.kind == "capture" and captured.has(movement.payment_id, movement.provider_ref)
 
 
-def _differences(movement: Movement, answer: object, ref: str | None) -> Iterator[Difference]:
-    """Yield the difference between a movement and the answer to its look-up. `ref`: the provider's name for it here."""
+def _differences(movement: Movement, answer: object, *, ref: str | None, status: str) -> Iterator[Difference]:
+    """Yield the difference between a movement and the answer to its look-up. `ref`: the provider's name for it here;
+    `status`: that of its payment or operation."""
     amount = f"{movement.amount_minor:,} {movement.currency}"
-    succeeded = movement.kind != "refund_reversal"
+    succeeded = status == "success"
 
     def difference(kind: str, there: str) -> Difference:
         return Difference(
             "missing_there" if kind == "missing_there" else "status",
             movement.kind,
-            f"{'success' if succeeded else 'failed_final'} {amount}",
+            f"{status} {amount}",
             there,
             payment_id=movement.payment_id,
             operation_id=movement.operation_id,

@@ -7,6 +7,8 @@ stays for a human. A process that dies has made some decisions, each of them who
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable, Collection
 from datetime import date, datetime
 from typing import Literal
@@ -20,7 +22,8 @@ from okane.intake.provider_notices import NoticeIntake
 from okane.operation import Operation, OperationStatus
 from okane.payment import MAX_REASON, Payment, Status
 from okane.providers.base import Approved, Declined, LookUpResult, Notice, OperationLookUp
-from okane.reconcile.look_up import LookUps
+from okane.reconcile.day import DayComparison, DayResult
+from okane.reconcile.look_up import LookUps, is_unanswered
 from okane.store import OPERATOR, ReviewStore
 from okane.store.movements import MovementStore
 from okane.store.operations import OperationStore
@@ -28,6 +31,8 @@ from streams.values import value
 
 # `woken`: a worker looks it up. `kept`: a human has to decide.
 Step = Literal["resolved", "woken", "kept"]
+WAIT_S, WAIT_STEP_S = 20.0, 0.5
+MAX_UNANSWERED = 3  # each was tried for ten seconds; the rest is kept without a call
 _DECIDED_HERE = (Status.UNKNOWN.value, Status.NEEDS_REVIEW.value)
 
 
@@ -89,6 +94,7 @@ class Resolver:
         self._intake = intake
         self._notices = notices
         self._replay = replay
+        self._unanswered = 0
 
     async def run(
         self,
@@ -166,7 +172,10 @@ class Resolver:
             if not dry_run:
                 await self._notices.take(self._provider, [_notice(case, now)])
             return case.done("woken", "a worker looks it up")
+        if self._unanswered >= MAX_UNANSWERED:
+            return case.done("kept", f"{self._provider} does not answer")
         answer = await case.look_up()
+        self._unanswered = self._unanswered + 1 if is_unanswered(answer) else 0
         if isinstance(answer, Approved):
             if case.provider_ref not in (None, answer.provider_ref):
                 return case.done("kept", f"{self._provider} has {answer.provider_ref}, and here is {case.provider_ref}")
@@ -185,6 +194,26 @@ class Resolver:
             except (StatusConflict, VersionConflict):
                 return case.done("kept", "it has changed meanwhile")
         return case.done("resolved", why, status.value)
+
+
+async def wait_until_settled(
+    comparison: DayComparison, result: DayResult, resolutions: Collection[Resolution]
+) -> Collection[int]:
+    """Return the places of the differences that have gone, whether by these steps, by another run or by a worker. Waits for
+    the look-ups of those that were woken, `WAIT_S` at most: a difference that workers are about to end would ring an alert
+    until the next run. Raises StoreUnavailable."""
+    woken = {one.subject for one in resolutions if one.step == "woken"}
+    deadline_s = time.monotonic() + WAIT_S
+    while True:
+        settled = await comparison.find_settled(result)
+        open_ = {
+            one.operation_id or one.payment_id
+            for place, one in enumerate(result.differences)
+            if one.kind == "status" and place not in settled
+        }
+        if not open_ & woken or time.monotonic() >= deadline_s:
+            return settled
+        await asyncio.sleep(WAIT_STEP_S)
 
 
 def _operation_case(

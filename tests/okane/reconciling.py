@@ -31,6 +31,7 @@ async def reconciling(
     patch.setenv("DATABASE_URL", database_url)
     patch.setenv("REDIS_URL", redis_url)
     patch.setenv("COLUMNS", "250")
+    patch.setattr("okane.reconcile.resolve.WAIT_S", 0.0)  # no worker runs here, unless a test says so
     async with contextlib.AsyncExitStack() as closing:
         url = ""
 

@@ -123,7 +123,7 @@ WRONG: Sequence[Mapping[str, Any]] = [
 
 
 @pytest.mark.parametrize(
-    "changes", [*WRONG, {"captured": None}, {"created": "now"}, {"amount_captured": None}], ids=str
+    "changes", [*WRONG, {"captured": None}, {"created": "now"}, {"created": 10**20}, {"amount_captured": None}], ids=str
 )
 def test_an_unreadable_charge_of_stripe_is_no_list(changes: Mapping[str, Any]) -> None:
     with pytest.raises(ListingFailed):
@@ -146,6 +146,19 @@ def test_an_unreadable_record_of_okanes_protocol_is_no_list(changes: Mapping[str
         parse_record({**RECORD, **changes})
     with pytest.raises(ListingFailed):
         parse_record([])
+
+
+def test_a_name_that_no_row_can_hold_is_made_printable() -> None:
+    for name in ("ch_\x1b[2J", "ch_\ud800", "c" * 300):
+        record, charge = (
+            parse_record({**RECORD, "provider_ref": name}),
+            parse_charge({**CHARGE, "payment_intent": name}),
+        )
+        assert record is not None
+        assert charge is not None
+        for ref in (record.provider_ref, charge.provider_ref):
+            assert ref.isprintable()
+            assert len(ref) <= 255
 
 
 def test_a_record_of_okanes_protocol_that_moves_no_money_is_left_out() -> None:

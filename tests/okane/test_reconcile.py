@@ -78,6 +78,8 @@ async def test_books_that_agree_have_no_difference_and_midnight_makes_none(
     assert found["differences"] == []
     assert (result.exit_code, found["complete"], found["differences_left"]) == (0, True, 0)
     assert found["fees"] == {"USD": 14}  # of each charge and capture, rounded
+    report = await asyncio.to_thread(CliRunner().invoke, app, ["report", "--day", TEXT_DAY, "--json"])
+    assert found["compared"] == sum(one["count"] for one in json.loads(report.stdout)["totals"])
     for day in (DAY - timedelta(days=4), MIDNIGHT, MIDNIGHT + timedelta(days=1)):
         assert document(await command("--json", day=day.date().isoformat()))["differences"] == []
     text = await command()

@@ -78,6 +78,20 @@ async def test_a_charge_belongs_to_the_day_in_which_it_succeeded_not_to_that_of_
     assert await told(command) == [("http", "charge", "USD", 2, 3)]
 
 
+@pytest.mark.parametrize("day", ["2026-03-08", "2026-11-01"])  # the clocks change in New York
+async def test_a_day_is_one_of_utc_whatever_the_zones_of_machine_and_session(
+    command: Command, database_url: str, monkeypatch: pytest.MonkeyPatch, day: str
+) -> None:
+    begin = datetime.fromisoformat(f"{day}T00:00:00+00:00")
+    borders = (begin - SECOND, begin, begin + timedelta(days=1) - SECOND, begin + timedelta(days=1))
+    await write(database_url, [charged(at, 10**place) for place, at in enumerate(borders)])
+    monkeypatch.setenv("TZ", "America/New_York")
+    monkeypatch.setenv("PGTZ", "America/New_York")
+    found = json.loads((await command("--day", day, "--json")).stdout)
+    assert [(one["count"], one["amount"]) for one in found["totals"]] == [(2, 110)]
+    assert (found["begin"], found["end"]) == (f"{day}T00:00:00+00:00", (begin + timedelta(days=1)).isoformat())
+
+
 async def test_captures_refunds_and_refunds_that_failed_later_are_movements_and_requests_are_not(
     command: Command, database_url: str
 ) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 from okane.payment_id import parse_id
+from okane.providers.answer_text import printable
 from okane.providers.base_url import parse_base_url
 from okane.providers.exchange import HttpClient
 from okane.providers.list_reader import PAUSES_S, ListReader, needed
@@ -83,11 +84,11 @@ def parse_record(record: object) -> ProviderRecord | None:
         return None
     kinds: Mapping[str, RecordKind] = {"charge": "charge", "capture": "capture", "refund": "refund"}
     payment_id, operation_id = record.get("payment_id"), record.get("operation_id")
-    currency, fee = needed(record, "currency", str), record.get("fee")
+    currency, fee = printable(needed(record, "currency", str)), record.get("fee")
     return ProviderRecord(
         kind=kinds[kind],
         at=_moment(needed(record, "at", str)),
-        provider_ref=needed(record, "provider_ref", str),
+        provider_ref=printable(needed(record, "provider_ref", str)),
         status=known,
         amount_minor=needed(record, "amount", int),
         currency=currency,

@@ -102,13 +102,13 @@ def parse_charge(charge: Object) -> ProviderRecord | None:
         status = "succeeded"
     else:
         status = "canceled" if charge.get("refunded") is True else "authorized"
-    currency = needed(charge, "currency", str).upper()
+    currency = printable(needed(charge, "currency", str)).upper()
     intent = charge.get("payment_intent")
     fee, fee_currency = _fee(charge)
     return ProviderRecord(
         kind="charge",
         at=_created(charge),
-        provider_ref=intent if isinstance(intent, str) else _needed_id(charge),
+        provider_ref=printable(intent) if isinstance(intent, str) else _needed_id(charge),
         status=status,
         amount_minor=minor_amount(needed(charge, "amount", int), currency),
         currency=currency,
@@ -127,7 +127,7 @@ def parse_refund(refund: Object) -> ProviderRecord | None:
         return None
     if state not in _REFUNDS:
         raise ListingFailed(f"a Refund has the status {printable(state)}")
-    currency = needed(refund, "currency", str).upper()
+    currency = printable(needed(refund, "currency", str)).upper()
     fee, fee_currency = _fee(refund)
     return ProviderRecord(
         kind="refund",
@@ -148,7 +148,7 @@ def _fee(found: Object) -> tuple[int | None, str | None]:
     transaction = as_object(found.get("balance_transaction"))
     if transaction is None:
         return None, None
-    currency = needed(transaction, "currency", str).upper()
+    currency = printable(needed(transaction, "currency", str)).upper()
     return minor_amount(needed(transaction, "fee", int), currency), currency
 
 
@@ -158,7 +158,10 @@ def _named(found: Object, name: str) -> UUID | None:
 
 
 def _created(found: Object) -> datetime:
-    return datetime.fromtimestamp(needed(found, "created", int), UTC)
+    try:
+        return datetime.fromtimestamp(needed(found, "created", int), UTC)
+    except (OverflowError, ValueError, OSError):
+        raise ListingFailed("a record has no usable created") from None
 
 
 def _id(found: Object) -> str | None:
