@@ -1,8 +1,9 @@
 """The consequence of a comparison: what only the provider can decide is decided by what it has.
 
-`unknown`: the payment or operation is made due, and a worker looks it up, as after a notice. `needs_review`: it is looked up
-here, and a success or a refusal is written as an operator's decision, under the version that was looked up. Anything else
-stays for a human. A process that dies has made some decisions, each of them whole; a repeat makes the others.
+`needs_review`: the payment or operation is looked up here, and a success or a refusal is written as an operator's decision,
+under the version that was looked up. Any other that the provider's list shows at another end is made due, and a worker looks
+it up, as after a notice: the notice that should have told us may be lost. The rest stays for a human. A process that dies has
+made some decisions, each of them whole; a repeat makes the others.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from okane.intake.accept import PaymentIntake
 from okane.intake.dead_letter_replay import DeadLetterReplay
 from okane.intake.decision_texts import find_fault
 from okane.intake.provider_notices import NoticeIntake
-from okane.operation import Operation, OperationStatus
+from okane.operation import Operation, OperationKind, OperationStatus
 from okane.payment import MAX_REASON, Payment, Status
 from okane.providers.base import Approved, Declined, LookUpResult, Notice, OperationLookUp
 from okane.reconcile.day import DayComparison, DayResult
@@ -33,7 +34,9 @@ from streams.values import value
 Step = Literal["resolved", "woken", "kept"]
 WAIT_S, WAIT_STEP_S = 20.0, 0.5
 MAX_UNANSWERED = 3  # each was tried for ten seconds; the rest is kept without a call
-_DECIDED_HERE = (Status.UNKNOWN.value, Status.NEEDS_REVIEW.value)
+# What a notice makes due: the open ones, and those that were closed without a charge, which a late look-up may find.
+_OPEN = frozenset({"unknown", "submitted", "requires_action"})
+_CLOSED = frozenset({"failed_final", "canceled"})
 
 
 @value
@@ -62,8 +65,15 @@ class _Case:
     operation_id: UUID | None
     status: str
     provider_ref: str | None
+    has_come_back: bool  # it had succeeded, and the list says that it has failed
     look_up: Callable[[], Awaitable[LookUpResult | OperationLookUp]]
     decide: Callable[[bool, str, str | None], Awaitable[object]]
+
+    @property
+    def is_woken(self) -> bool:
+        """True if a notice makes it due for a look-up by a worker."""
+        is_closed = self.status in _CLOSED and (self.operation_id is not None or self.provider_ref is None)
+        return self.status in _OPEN or is_closed or self.has_come_back
 
     def done(self, step: Step, why: str, status: str | None = None) -> Resolution:
         return Resolution(self.payment_id, self.operation_id, step, self.status, status or self.status, why)
@@ -105,8 +115,8 @@ class Resolver:
         operations: Collection[UUID] = (),
         dry_run: bool,
     ) -> list[Resolution]:
-        """Decide what is undecided of the payments and operations made in this time, and of these others. Raises
-        StoreUnavailable."""
+        """Decide what is undecided of the payments and operations made in this time, and of these, which differ in status
+        from the list. Raises StoreUnavailable."""
         now = await self._movements.now()
         found = await self._movements.undecided(begin, end, provider=self._provider)
         done = [await self._of_payment(one, now, dry_run=dry_run) for one in sorted({*found, *payments})]
@@ -119,7 +129,7 @@ class Resolver:
             payment = await self._reviews.find(payment_id)
         except PaymentNotFound:
             return None
-        if payment.provider != self._provider or payment.status.value not in _DECIDED_HERE:
+        if payment.provider != self._provider:
             return None
 
         async def decide(success: bool, why: str, ref: str | None) -> None:
@@ -139,6 +149,7 @@ class Resolver:
             None,
             payment.status.value,
             payment.provider_ref,
+            has_come_back=False,
             look_up=lambda: self._look_ups.payment(payment),
             decide=decide,
         )
@@ -149,7 +160,7 @@ class Resolver:
             operation = await self._operations.get(operation_id)
         except OperationNotFound:
             return None
-        if operation.provider != self._provider or operation.status.value not in _DECIDED_HERE:
+        if operation.provider != self._provider:
             return None
         payment = await self._reviews.find(operation.payment_id)
 
@@ -166,12 +177,14 @@ class Resolver:
 
         return await self._settle(_operation_case(operation, payment, self._look_ups, decide), now, dry_run=dry_run)
 
-    async def _settle(self, case: _Case, now: datetime, *, dry_run: bool) -> Resolution:
-        """Wake what is unknown, and decide what needs a review."""
-        if case.status == Status.UNKNOWN:
+    async def _settle(self, case: _Case, now: datetime, *, dry_run: bool) -> Resolution | None:
+        """Wake what a notice would wake, and decide what needs a review. None: neither."""
+        if case.is_woken:
             if not dry_run:
                 await self._notices.take(self._provider, [_notice(case, now)])
             return case.done("woken", "a worker looks it up")
+        if case.status != Status.NEEDS_REVIEW:
+            return None
         if self._unanswered >= MAX_UNANSWERED:
             return case.done("kept", f"{self._provider} does not answer")
         answer = await case.look_up()
@@ -227,6 +240,7 @@ def _operation_case(
         operation.id,
         operation.status.value,
         operation.provider_ref,
+        has_come_back=operation.kind is OperationKind.REFUND and operation.status is OperationStatus.SUCCESS,
         look_up=lambda: look_ups.operation(operation, payment),
         decide=decide,
     )
@@ -235,4 +249,11 @@ def _operation_case(
 def _notice(case: _Case, now: datetime) -> Notice:
     """Return the hint that makes it due. Each run has its own: a repeated hint wakes nothing."""
     event_id = f"reconcile_{case.operation_id or case.payment_id}_{now.timestamp():.6f}"
-    return Notice(event_id, "reconcile", case.payment_id, None, operation_id=case.operation_id)
+    return Notice(
+        event_id,
+        "reconcile",
+        case.payment_id,
+        None,
+        is_refusal=case.has_come_back,
+        operation_id=case.operation_id,
+    )

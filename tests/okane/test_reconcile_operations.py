@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from okane.cli import app
 from okane.operation import Operation, OperationStatus
-from okane.payment import Payment
+from okane.payment import Payment, Status
 from okane.store import PaymentStore
 from okane.store.operations import OperationStore
 from tests.okane.money_days import Row
@@ -30,10 +30,12 @@ from tests.okane.stored_operations import (
     claim_of,
     done,
     outcome,
+    rows,
 )
-from tests.okane.stored_payments import GRACE, LEASE
+from tests.okane.stored_payments import GRACE, LEASE, accept_one, claimed, new, settlement
 
 S = OperationStatus
+EVENTS = {S.UNKNOWN: "unknown", S.FAILED_FINAL: "declined"}
 
 
 @dataclass
@@ -57,12 +59,19 @@ class Desk:
         if status is S.SUCCESS:
             return await done(self.operations, new, provider_ref=f"re_{key}")
         requested = await self.operations.request(new)
-        if status is S.UNKNOWN:
+        if status is not S.NEEDS_REVIEW:
             claim = await claim_of(self.operations, requested.operation.id)
-            await self.operations.settle(outcome(claim.operation, status, event="unknown", delay=LEASE))
+            await self.operations.settle(outcome(claim.operation, status, event=EVENTS[status], delay=LEASE))
         else:
             assert await self.operations.bury(requested.operation.id, reason="killed its workers")
         return await self.operations.get(requested.operation.id)
+
+
+async def declined(payments: PaymentStore, key: str) -> Payment:
+    claim = await claimed(payments, (await accept_one(payments, new(key))).payment.id)
+    refused = settlement(claim.payment, Status.FAILED_FINAL, event="declined", decline_code="no", provider="http")
+    assert await payments.settle(refused) is not None
+    return claim.payment
 
 
 @pytest.fixture
@@ -144,3 +153,37 @@ async def test_refunds_under_review_are_decided_and_unknown_ones_are_looked_up_b
     assert due <= datetime.now(UTC)
     await assert_books_agree(database_url)
     assert document(await desk.command("--json", "--resolve", day=today))["counts"]["status"] == 0
+
+
+async def test_what_a_lost_notice_would_have_told_is_woken_as_if_it_had_come(desk: Desk, database_url: str) -> None:
+    yesterday = datetime.now(UTC) - timedelta(days=1)  # the provider's records are older than a settlement takes
+    paid = await charged(desk.payments)
+    returned, failed = await desk.refund(paid, "returned"), await desk.refund(paid, "failed", S.FAILED_FINAL)
+    row = desk.row(paid)
+    desk.books.charge(row, yesterday)
+    desk.books.operation(
+        row, "refund", yesterday, id_=returned.id, ref="re_returned", status="failed", code="account_closed"
+    )
+    desk.books.operation(row, "refund", yesterday, id_=failed.id, ref="re_failed")
+    closed = await declined(desk.payments, "closed")
+    debit = await claimed(desk.payments, (await accept_one(desk.payments, new("debit"))).payment.id)
+    pending = settlement(debit.payment, Status.SUBMITTED, event="pending", provider="http", delay=LEASE)
+    assert await desk.payments.settle(pending) is not None
+    for payment in (closed, debit.payment):
+        desk.books.charge(desk.row(payment), yesterday)
+    found = document(await desk.command("--resolve", "--json", day=yesterday.date().isoformat()))
+    expected = {
+        returned.id: "success",
+        failed.id: "failed_final",
+        closed.id: "failed_final",
+        debit.payment.id: "submitted",
+    }
+    assert {one["operation_id"] or one["payment_id"]: (one["step"], one["was"]) for one in found["resolutions"]} == {
+        str(id_): ("woken", status) for id_, status in expected.items()
+    }
+    due = await rows(
+        database_url,
+        "SELECT id FROM operations WHERE sweep_at <= now() UNION ALL SELECT id FROM payments WHERE sweep_at <= now() "
+        "OR status = 'submitted' AND retry_at <= now()",
+    )
+    assert {id_ for (id_,) in due} == set(expected)
