@@ -62,7 +62,8 @@ class DisputeHandlers:
             after=query.after,
         )
         listed = await documents(page.disputes, _text)
-        after = None if page.after is None else query_parameters.cursor(page.after)
+        place = page.after if len(listed) == len(page.disputes) else page.disputes[len(listed) - 1].id
+        after = None if place is None else query_parameters.cursor(place)
         return page_of(request, "disputes", f"[{','.join(listed)}]", after)
 
     async def show(self, request: web.Request) -> web.Response:

@@ -25,7 +25,8 @@ SQL = sql_files.load_statements("disputes.sql", blocks_of="payments.sql")
 CONNECTIONS = 2  # of one process; one account uses one of them
 MAX_FETCHES = 20  # that one claim takes
 _LAST = UUID(int=2**128 - 1)
-_STATUS = 7  # its place among the columns of `{dispute}`
+WINDOW = 10_000  # rows that one page may read
+_WIDTH, _STATUS = 12, 7  # the number of the columns of `{dispute}`, and the place of one
 
 DisputeEvent = Literal["dispute_opened", "dispute_closed"]
 
@@ -66,7 +67,8 @@ class WrittenDispute:
 
 @dataclass(frozen=True, slots=True)
 class DisputePage:
-    """A page of disputes. `after` is the id where the next page begins, None after the last page."""
+    """A page of disputes. `after` is the id where the next page begins, None after the last page. A page may be short, or
+    empty, before that: a filter has found no more among `WINDOW` disputes."""
 
     disputes: Sequence[Dispute]
     after: UUID | None
@@ -116,7 +118,7 @@ class DisputeStore:
 
 
 class DisputeLists:
-    """The disputes of accounts, for the API. Each method raises StoreUnavailable, or AccountBusy."""
+    """The disputes of accounts, for the API and the console. Each method raises StoreUnavailable, or AccountBusy."""
 
     def __init__(self, url: str, *, timeout: timedelta = timedelta(seconds=5)) -> None:
         sessions = [Session(url, name="disputes", timeout=timeout, in_order=True) for _ in range(CONNECTIONS)]
@@ -130,7 +132,7 @@ class DisputeLists:
         """Return a dispute of the account, None if it has no such dispute."""
         async with self._sessions.lend(account_id) as session:
             found = await session.fetch_repeatable(SQL["get"], {"id": dispute_id, "account_id": account_id})
-        return _dispute(found[0]) if found else None
+        return read_dispute(found[0]) if found else None
 
     async def page(
         self,
@@ -149,15 +151,20 @@ class DisputeLists:
             "provider": provider,
             "payment_id": payment_id,
             "before": after or _LAST,
+            "window": WINDOW,
             "limit": limit + 1,
         }
         statement = "newest" if payment_id is None else "of_payment"
         async with self._sessions.lend(account_id) as session:
-            found = [_dispute(row) for row in await session.fetch_repeatable(SQL[statement], parameters)]
-        return DisputePage(found[:limit], found[limit - 1].id if len(found) > limit else None)
+            found = await session.fetch_repeatable(SQL[statement], parameters)
+        disputes = [read_dispute(row) for row in found if row[0] is not None]
+        if len(disputes) > limit:
+            return DisputePage(disputes[:limit], disputes[limit - 1].id)
+        return DisputePage(disputes, found[0][_WIDTH] if found else None)
 
 
-def _dispute(row: Row) -> Dispute:
-    columns = [*row]
+def read_dispute(row: Row) -> Dispute:
+    """Return the dispute in the first columns of a row."""
+    columns = [*row[:_WIDTH]]
     columns[_STATUS] = DisputeStatus(columns[_STATUS])
     return Dispute(*columns)

@@ -19,7 +19,7 @@ from okane.dispute import OVER, DisputeStatus
 from okane.errors import StoreUnavailable
 from okane.payment import Payment, Status
 from okane.providers.base import NotFound, ReportedDispute, Unavailable, Unknown
-from okane.store import Overview, ProviderEvent, WebhookEventStore
+from okane.store import Overview, ProviderEvent, WebhookEventStore, disputes
 from okane.store.disputes import SQL, DisputeLists, DisputeStore, DueFetch, FetchedDispute
 from okane.webhooks import payload
 from okane.worker.dispute_follow_up import MOST_TRIES, DisputeFollowUp
@@ -336,3 +336,22 @@ async def test_disputes_are_paged_newest_first_and_seen_by_their_account_only(de
     assert (await desk.lists.page("other", limit=2)).disputes == []
     assert await desk.lists.get("other", first.disputes[0].id) is None
     assert [row[1] for row in await desk.history()] == ["dispute_opened"] * 3
+
+
+async def test_a_list_reads_a_bounded_number_of_disputes_and_goes_on_from_there(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disputes, "WINDOW", 2)
+    for number in range(4):
+        status = DisputeStatus.LOST if number == 0 else DisputeStatus.WON
+        desk.bank.answers = [desk.reported(status, provider_ref=f"dp_{number}")]
+        await desk.notice(f"evt_{number}", f"dp_{number}")
+        await desk.duty.run_once()
+    lost, pages, after = {DisputeStatus.LOST}, [], None
+    while True:
+        page = await desk.lists.page("default", statuses=lost, limit=9, after=after)
+        pages.append([one.provider_ref for one in page.disputes])
+        after = page.after
+        if after is None:
+            break
+    assert pages == [[], ["dp_0"], []]

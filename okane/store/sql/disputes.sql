@@ -86,22 +86,38 @@ SELECT (SELECT count(*) FROM fetched)::int, (SELECT count(*) FROM written)::int,
 -- name: get
 SELECT {dispute} FROM disputes d WHERE d.id = %(id)s::uuid AND d.account_id = %(account_id)s::text
 
+-- name: wanted
+-- The filter of lists; each NULL leaves out a condition. Not a statement: the others include it.
+(%(statuses)s::text[] IS NULL OR d.status = ANY (%(statuses)s::text[]))
+AND (%(provider)s::text IS NULL OR d.provider = %(provider)s::text)
+
 -- name: newest
--- See `newest` of lists.sql for the comparison.
-SELECT {dispute}
-FROM disputes d
-WHERE (d.account_id, d.id) < (%(account_id)s::text, %(before)s::uuid)
-  AND (d.account_id, d.id) >= (%(account_id)s::text, '00000000-0000-0000-0000-000000000000'::uuid)
-  AND (%(statuses)s::text[] IS NULL OR d.status = ANY (%(statuses)s::text[]))
-  AND (%(provider)s::text IS NULL OR d.provider = %(provider)s::text)
-ORDER BY d.account_id DESC, d.id DESC
-LIMIT %(limit)s::bigint
+-- Newest first. Reads at most `window` rows, and returns where it stopped if it reached that bound, as the lists of payments
+-- do. See `newest` of lists.sql for the comparison.
+WITH found AS MATERIALIZED (
+    SELECT d.*
+    FROM (SELECT * FROM disputes
+          WHERE (account_id, id) < (%(account_id)s::text, %(before)s::uuid)
+            AND (account_id, id) >= (%(account_id)s::text, '00000000-0000-0000-0000-000000000000'::uuid)
+          ORDER BY account_id DESC, id DESC
+          LIMIT %(window)s::bigint) d
+    WHERE {wanted}
+    ORDER BY d.account_id DESC, d.id DESC
+    LIMIT %(limit)s::bigint
+)
+SELECT {dispute}, reached.id
+FROM (SELECT (SELECT w.id FROM disputes w
+              WHERE (SELECT count(*) FROM found) < %(limit)s::bigint
+                AND (w.account_id, w.id) < (%(account_id)s::text, %(before)s::uuid)
+                AND (w.account_id, w.id) >= (%(account_id)s::text, '00000000-0000-0000-0000-000000000000'::uuid)
+              ORDER BY w.account_id DESC, w.id DESC
+              OFFSET %(window)s::bigint - 1 LIMIT 1)) AS reached (id)
+LEFT JOIN found d ON true
+ORDER BY d.id DESC
 
 -- name: of_payment
-SELECT {dispute}
+SELECT {dispute}, NULL::uuid
 FROM (SELECT * FROM disputes o WHERE o.payment_id = %(payment_id)s::uuid OFFSET 0) d
-WHERE d.account_id = %(account_id)s::text AND d.id < %(before)s::uuid
-  AND (%(statuses)s::text[] IS NULL OR d.status = ANY (%(statuses)s::text[]))
-  AND (%(provider)s::text IS NULL OR d.provider = %(provider)s::text)
+WHERE d.account_id = %(account_id)s::text AND d.id < %(before)s::uuid AND {wanted}
 ORDER BY d.id DESC
 LIMIT %(limit)s::bigint
