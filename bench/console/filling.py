@@ -70,11 +70,44 @@ INSERT INTO provider_events (provider, event_id, kind, payment_id, received_at, 
 SELECT 'http', 'evt_' || id, 'charge.succeeded', id, created_at, created_at
 FROM (SELECT * FROM payments ORDER BY id DESC LIMIT %(events)s::integer) p
 """
-_STATEMENTS = (_PAYMENTS, _EVENTS, _CURSORS, _ENDPOINTS, _LOG, _DELIVERIES, _SEQUENCER, _KEYS, _AUDIT, _NOTICES)
+_OPERATIONS = """
+INSERT INTO operations (id, payment_id, account_id, kind, idempotency_key, amount_minor, currency, status, version, attempts,
+                        provider, provider_key, last_error, created_at, updated_at, dead_at)
+SELECT uuidv7(interval '-1 minute'), p.id, p.account_id, 'refund', 'refund-' || p.id, 50, p.currency,
+       CASE WHEN p.row %% 20 = 1 THEN 'needs_review' ELSE 'success' END, 1, 1, 'http', p.id::text, NULL, p.created_at,
+       p.created_at, CASE WHEN p.row %% 20 = 1 THEN p.created_at END
+FROM (SELECT *, row_number() OVER (ORDER BY id DESC) AS row FROM payments ORDER BY id DESC LIMIT %(events)s::integer) p
+"""
+_STEPS = """
+INSERT INTO operation_events (operation_id, version, at, event, status, attempt, actor, provider, latency_ms, call)
+SELECT o.id, 1, o.created_at, o.status, o.status, 1, 'worker-1', 'http', 16, 'operate' FROM operations o
+"""
+_DISPUTES = """
+INSERT INTO disputes (id, payment_id, account_id, provider, provider_ref, amount_minor, currency, reason, status, created_at)
+SELECT uuidv7(interval '-1 minute'), p.id, p.account_id, 'http', 'dp_' || p.id, p.amount_minor, p.currency, 'fraudulent',
+       (ARRAY['needs_response', 'won', 'lost'])[1 + p.row %% 3], p.created_at
+FROM (SELECT *, row_number() OVER (ORDER BY id DESC) AS row FROM payments ORDER BY id DESC LIMIT %(events)s::integer) p
+"""
+_STATEMENTS = (
+    _PAYMENTS,
+    _EVENTS,
+    _CURSORS,
+    _ENDPOINTS,
+    _LOG,
+    _DELIVERIES,
+    _SEQUENCER,
+    _KEYS,
+    _AUDIT,
+    _NOTICES,
+    _OPERATIONS,
+    _STEPS,
+    _DISPUTES,
+)
 
 
 def fill_everything(url: str, payments: int, *, events: int, lists: int = 1_000) -> None:
-    """Put in so many payments, the newest `events` of them with events, deliveries and notices; and long lists of the rest.
+    """Put in so many payments, the newest `events` of them with events, deliveries, notices,
+    a refund and a dispute each; and long lists of the rest.
 
     Every table has statistics then.
     """

@@ -33,7 +33,7 @@ from okane.operation import NewOperation, Operation, OperationKind, OperationSta
 from okane.operation_json import operation_document
 from okane.payment import Payment
 from okane.payment_json import payment_document
-from okane.providers.capabilities import lacking
+from okane.providers.capabilities import lacking_for
 from okane.store import PaymentStore
 from okane.store.operation_records import OperationFilter
 from okane.store.operations import OperationLists, OperationStore
@@ -160,9 +160,7 @@ class OperationHandlers:
         capabilities = self._capabilities.get(payment.provider or "")
         if capabilities is None:  # not charged yet, or its provider is not configured any more: the store decides
             return None
-        whole = payment.amount_minor if new.kind is OperationKind.CAPTURE else payment.captured_minor
-        is_partial = new.amount_minor is not None and new.amount_minor < whole
-        lacks = lacking(frozenset(capabilities), new.kind, is_partial=is_partial)
+        lacks = lacking_for(new, payment, frozenset(capabilities))
         if lacks is None:
             return None
         detail = f"the provider {payment.provider} cannot do this: {lacks.replace('_', ' ')}"

@@ -29,6 +29,13 @@ def money(amount_minor: int, currency: str) -> str:
     return f"{sign}{whole:,}{fraction} {currency}"
 
 
+def units(amount_minor: int, currency: str) -> str:
+    """Return an amount as a form takes it, in the units of its currency: `1234.50`, or minor units as in `money`."""
+    digits = _DIGITS.get(currency, 0)
+    whole, rest = divmod(amount_minor, 10**digits)
+    return f"{whole}.{rest:0{digits}d}" if digits else str(whole)
+
+
 def utc(moment: datetime) -> str:
     """Return a time in UTC to the millisecond: `2026-11-30 08:00:00.123 UTC`."""
     # isoformat takes a fifth of strftime's time: a list has a hundred times.
@@ -79,12 +86,23 @@ def filled(pattern: Markup, rows: Sequence[Sequence[str]]) -> Markup:
 
 _TONES: Mapping[str, str] = MappingProxyType(
     {
-        **dict.fromkeys(("success", "succeeded", "delivered", "ok", "enabled", "closed"), "good"),
-        **dict.fromkeys(("failed_final", "failed", "dead", "disabled", "open"), "bad"),
-        **dict.fromkeys(("failed_retryable", "unknown", "needs_review", "draining", "half_open"), "warn"),
+        **dict.fromkeys(("success", "succeeded", "delivered", "ok", "enabled", "closed", "won"), "good"),
+        **dict.fromkeys(("failed_final", "failed", "dead", "disabled", "open", "lost"), "bad"),
+        **dict.fromkeys(
+            ("failed_retryable", "unknown", "needs_review", "draining", "half_open", "needs_response"), "warn"
+        ),
     }
 )
 
 FILTERS: Mapping[str, Callable[..., Any]] = MappingProxyType(
-    {"money": money, "utc": utc, "iso": iso, "duration": duration, "count_text": count, "tone": tone, "filled": filled}
+    {
+        "money": money,
+        "units": units,
+        "utc": utc,
+        "iso": iso,
+        "duration": duration,
+        "count_text": count,
+        "tone": tone,
+        "filled": filled,
+    }
 )

@@ -36,6 +36,7 @@ class Links:
             ("streams", "Streams", Scope.SYSTEM, self.streams()),
             ("dead", "Dead letters", Scope.READ, self.dead()),
             ("reviews", "Reviews", Scope.READ, self.reviews()),
+            ("disputes", "Disputes", Scope.READ, self.disputes()),
             ("providers", "Providers", Scope.SYSTEM, self.providers()),
             ("webhooks", "Webhooks", Scope.READ, self.webhooks()),
             ("workers", "Workers", Scope.SYSTEM, self.workers()),
@@ -74,6 +75,16 @@ class Links:
 
     def payment_resolve(self, payment_id: UUID | str) -> str:
         return f"{self.payment(payment_id)}/resolve"
+
+    def payment_capture(self, payment_id: UUID | str) -> str:
+        return f"{self.payment(payment_id)}/capture"
+
+    def payment_refund(self, payment_id: UUID | str) -> str:
+        return f"{self.payment(payment_id)}/refund"
+
+    def operation_action(self, payment_id: UUID, operation_id: UUID, action: str) -> str:
+        """Return the address of `cancel`, `retry` or `resolve` of a capture, void or refund."""
+        return f"{self.payment(payment_id)}/operations/{operation_id}/{action}"
 
     def streams(self) -> str:
         return f"{self.base}/streams"
@@ -114,6 +125,9 @@ class Links:
 
     def switch_provider(self, name: str) -> str:
         return f"{self.base}/providers/{quote(name, safe='')}/switch"
+
+    def disputes(self, **query: object) -> str:
+        return self._with("/disputes", **query)
 
     def reviews(self, **query: object) -> str:
         return self._with("/reviews", **query)

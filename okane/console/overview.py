@@ -76,6 +76,8 @@ def _context(sample: Sample) -> Mapping[str, Any]:
         "alive": sum(one.state == "up" for one in picture.processes),
         "waiting": total_of(one.waiting for one in picture.lanes),
         "in_flight": total_of_pending(sample),
+        "operations_in_review": sample.observation.operations_in_review,
+        "disputes": sample.observation.disputes,
         "off_path": None if waiting is None else [(one.value, waiting.get(one, 0)) for one in _WAITING],
         "charts": {
             "accepted": charts.draw([one.accepted_per_s for one in points]),

@@ -15,6 +15,7 @@ from uuid import UUID
 from aiohttp import web
 
 from okane.console.actions import Done, Form, Shown, perform
+from okane.console.operation_choices import actions_for, is_capturable, is_refundable
 from okane.console.outages import Outage
 from okane.console.page_errors import PageError
 from okane.console.place import BEFORE, BEHIND, Place, find_place, may_have_entry, woken_at
@@ -49,17 +50,17 @@ class PaymentScreen:
 
     async def show(self, request: web.Request) -> web.StreamResponse:
         """`GET /payments/{id}`: the payment, or its live region."""
-        return await self._page(request)
+        return await self.page(request)
 
     async def cancel(self, request: web.Request) -> web.StreamResponse:
         """`POST /payments/{id}/cancel`."""
-        payment_id = _id(request)
+        payment_id = payment_id_in(request)
         session = session_of(request)
 
         async def run(form: Form) -> str:
             await self._check_is_current(payment_id, session, form)
             done = await self._operations.cancel_payment(
-                payment_id, account_id=session.account_id, actor=session.actor, version=_version(form)
+                payment_id, account_id=session.account_id, actor=session.actor, version=version_in(form)
             )
             await self._check_is_own(payment_id, session, form, "canceled")
             if isinstance(done, Payment):
@@ -70,12 +71,12 @@ class PaymentScreen:
 
     async def retry(self, request: web.Request) -> web.StreamResponse:
         """`POST /payments/{id}/retry`."""
-        payment_id = _id(request)
+        payment_id = payment_id_in(request)
         session = session_of(request)
 
         async def run(form: Form) -> str:
             receipt = await self._intake.retry(
-                payment_id, account_id=session.account_id, actor=session.actor, version=_version(form)
+                payment_id, account_id=session.account_id, actor=session.actor, version=version_in(form)
             )
             if receipt.enqueued:
                 return "The payment is pending again, and its wake-up is sent."
@@ -85,7 +86,7 @@ class PaymentScreen:
 
     async def resolve(self, request: web.Request) -> web.StreamResponse:
         """`POST /payments/{id}/resolve`: the decision about a payment that needs a review."""
-        payment_id = _id(request)
+        payment_id = payment_id_in(request)
         session = session_of(request)
 
         async def run(form: Form) -> str:
@@ -103,7 +104,7 @@ class PaymentScreen:
                 reason=reason,
                 provider_ref=provider_ref,
                 actor=session.actor,
-                version=_version(form),
+                version=version_in(form),
             )
             await self._check_is_own(payment_id, session, form, "resolved", reason=reason)
             return f"The decision is recorded: {payment.status}."
@@ -118,7 +119,7 @@ class PaymentScreen:
         details = await self._details.read(payment_id, account_id=session.account_id)
         if details is None:
             raise PaymentNotFound(str(payment_id))
-        seen, payment = _version(form), details.payment
+        seen, payment = version_in(form), details.payment
         if payment.status is Status.AUTHORIZED and payment.version != seen:
             raise VersionConflict(payment.status, "canceled", seen=seen, version=payment.version)
 
@@ -132,26 +133,28 @@ class PaymentScreen:
         details = await self._details.read(payment_id, account_id=session.account_id)
         if details is None:
             raise PaymentNotFound(str(payment_id))
-        seen, payment = _version(form), details.payment
+        seen, payment = version_in(form), details.payment
         own = [event for event in details.events if event.version == seen + 1 and event.actor == session.actor]
         if not any(reason is None or event.reason == reason for event in own):
             raise VersionConflict(payment.status, action, seen=seen, version=payment.version)
 
     async def _perform(self, request: web.Request, run: Callable[[Form], Awaitable[str]]) -> web.StreamResponse:
         """Run an action on the payment. One that came too late shows the payment as it is now."""
-        payment_id = _id(request)
+        payment_id = payment_id_in(request)
 
         async def attempt(form: Form) -> Done | Shown:
             try:
                 message = await run(form)
             except (StatusConflict, OperationRefused) as error:
-                return Shown(await self._page(request, conflict=str(error)), answer=f"refused: {error}")
+                return Shown(await self.page(request, conflict=str(error)), answer=f"refused: {error}")
             return Done(message, request.app[PAGES].links.payment(payment_id))
 
         return await perform(request, attempt, target=str(payment_id))
 
-    async def _page(self, request: web.Request, *, conflict: str = "") -> web.Response:
-        payment_id, session = _id(request), session_of(request)
+    async def page(self, request: web.Request, *, conflict: str = "") -> web.Response:
+        """Return the page of the payment in the path, or its live region. `conflict`: why an action was refused. Raises
+        PaymentNotFound."""
+        payment_id, session = payment_id_in(request), session_of(request)
         of_part = is_part(request) and request.method == "GET"
 
         def is_known(details: PaymentDetails) -> bool:
@@ -173,11 +176,16 @@ class PaymentScreen:
         context: dict[str, Any] = {
             "payment": payment,
             "details": details,
-            "lines": build_timeline(details.events, details.deliveries, details.notices),
+            "lines": build_timeline(
+                details.events, details.deliveries, details.notices, details.operations, details.steps
+            ),
             "place": place,
             "may_cancel": may_act and session.may("write") and _is_cancelable(payment),
             "may_retry": may_act and session.may("write") and _is_retryable(payment),
             "may_resolve": may_act and session.may("operate") and payment.status is Status.NEEDS_REVIEW,
+            "may_capture": may_act and session.may("write") and is_capturable(payment),
+            "may_refund": may_act and session.may("write") and is_refundable(payment),
+            "actions": {one.id: actions_for(one, session) if may_act else () for one in details.operations},
             "raw": json.dumps(json.loads(payment_document(payment)), indent=2, ensure_ascii=False),
             "conflict": conflict,
         }
@@ -214,18 +222,19 @@ class PaymentScreen:
         )
 
 
-def _id(request: web.Request) -> UUID:
+def payment_id_in(request: web.Request) -> UUID:
+    """Return the id of the payment in the path. Raises PaymentNotFound if it is not one."""
     payment_id = parse_id(request.match_info["payment_id"])
     if payment_id is None:
         raise PaymentNotFound(request.match_info["payment_id"])
     return payment_id
 
 
-def _version(form: Form) -> int:
-    """Return the version of the payment that the form was made for."""
+def version_in(form: Form) -> int:
+    """Return the version of the payment or operation that the form was made for. Raises PageError."""
     text = form.get("version", "")
     if not _VERSION.fullmatch(text):
-        raise PageError(HTTPStatus.BAD_REQUEST, "This form does not say which version of the payment it is about.")
+        raise PageError(HTTPStatus.BAD_REQUEST, "This form does not say which version it is about.")
     return int(text)
 
 
@@ -247,4 +256,4 @@ def _known_part(request: web.Request, details: PaymentDetails, place: Place | No
 
 def _state(details: PaymentDetails, place: Place | None) -> str:
     """Return a text that differs wherever the regions of two payments do. The events follow from the version."""
-    return f"{replace(details, now=details.payment.created_at, events=())!r} {place!r}"
+    return f"{replace(details, now=details.payment.created_at, events=(), steps=())!r} {place!r}"

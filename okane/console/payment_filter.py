@@ -12,6 +12,7 @@ from uuid import UUID
 from multidict import MultiMapping
 
 from okane import currencies
+from okane.console.amounts import example_of, parse_amount
 from okane.console.search import Kind, Meaning, Search, parse_search
 from okane.payment import Status
 from okane.payment_id import parse_id
@@ -19,7 +20,6 @@ from okane.store import PaymentFilter
 
 MAX_FIELD = 500  # characters
 
-_AMOUNT = re.compile(r"([0-9]{1,16}|[0-9]{1,3}(?:,[0-9]{3}){1,5})(?:\.([0-9]{1,4}))?", re.ASCII)
 _CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
 
 FIELDS: Mapping[str, str] = MappingProxyType(
@@ -146,16 +146,13 @@ def _amount(fields: Mapping[str, str], name: str, problems: dict[str, str]) -> i
     text, code = fields.get(name), fields.get("currency", "")
     if text is None:
         return None
-    match, currency = _AMOUNT.fullmatch(text), currencies.NEW_PAYMENTS.get(code)
-    if currency is None:
+    if code not in currencies.NEW_PAYMENTS:
         problems[name] = "An amount takes a currency: give one that payments can have, like EUR."
         return None
-    digits = currency.exponent or 0
-    if match is None or len(match[2] or "") > digits:
-        example = f"1,234.{'5' * digits}" if digits else "1,234"
-        problems[name] = f"An amount in {code} looks like {example}."
+    minor = parse_amount(text, code)
+    if minor is None:
+        problems[name] = f"An amount in {code} looks like {example_of(code)}."
         return None
-    minor = int(match[1].replace(",", "") + (match[2] or "").ljust(digits, "0"))
     if minor > currencies.MAX_AMOUNT_MINOR:
         problems[name] = "No payment is that large."
         return None

@@ -1,4 +1,4 @@
-"""The payments of an account that need a human's decision. The decision itself is on the page of the payment."""
+"""The payments and operations of an account that need a human's decision, which is made on the page of the payment."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from okane.payment_id import parse_id
 from okane.store import ReviewStore
 
 PAGE = 50
+OPERATIONS = 50  # the newest ones: the rest follows as they are decided
 
 
 class ReviewsScreen:
@@ -25,11 +26,15 @@ class ReviewsScreen:
         before = parse_id(text) if text else None
         if text and before is None:
             raise refused("after", "is not a place in the list: begin at its first page")
-        found = await self._store.page(PAGE + 1, account_id=session_of(request).account_id, before=before)
+        account_id, is_first = session_of(request).account_id, before is None
+        found = await self._store.page(PAGE + 1, account_id=account_id, before=before)
+        operations = await self._store.operations(OPERATIONS + 1, account_id=account_id) if is_first else ()
         return render(
             request,
             "reviews.html",
             payments=found[:PAGE],
             next=found[PAGE - 1].id if len(found) > PAGE else None,
-            is_first=before is None,
+            is_first=is_first,
+            operations=operations[:OPERATIONS],
+            has_more_operations=len(operations) > OPERATIONS,
         )

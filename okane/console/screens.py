@@ -10,10 +10,12 @@ from aiohttp.typedefs import Handler
 from okane.api_key import Scope
 from okane.console.audit_page import AuditScreen
 from okane.console.dead_letters import DeadLetterScreens
+from okane.console.disputes import DisputesScreen
 from okane.console.doctor import DoctorScreen
 from okane.console.gate import Screen
 from okane.console.keys import KeyScreens
 from okane.console.login import LoginScreens
+from okane.console.operation_actions import OperationActions
 from okane.console.overview import OverviewScreen
 from okane.console.payment import PaymentScreen
 from okane.console.payments import PaymentsScreen
@@ -38,9 +40,17 @@ class Screens:
         turns = SearchTurns()
         self.payments = PaymentsScreen(services.lists, services.by_metadata, services.payments, turns)
         self.payment = PaymentScreen(services.details, services.intake, services.operations, services.inspector)
+        self.operations = OperationActions(
+            self.payment,
+            details=services.details,
+            intake=services.operations,
+            lists=services.operation_lists,
+            settings=services.settings,
+        )
         self.streams = StreamScreens(services.sampler, services.inspector)
         self.dead = DeadLetterScreens(services.dead_letters, services.replay, turns)
         self.reviews = ReviewsScreen(services.reviews)
+        self.disputes = DisputesScreen(services.disputes)
         self.providers = ProviderScreens(services.switch, services.sampler)
         self.webhooks = WebhookScreens(services.endpoints, services.deliveries, services.overview)
         self.webhook_actions = WebhookActions(
@@ -56,6 +66,7 @@ Row = tuple[Screen, Callable[[Screens], Handler]]
 
 _READ, _WRITE, _OPERATE, _SYSTEM, _WEBHOOKS = Scope.READ, Scope.WRITE, Scope.OPERATE, Scope.SYSTEM, Scope.WEBHOOKS
 
+_OPERATION = "/payments/{payment_id}/operations/{operation_id}"
 _ENDPOINT = "/webhooks/{endpoint_id}"
 BULK_S = 60.0  # five hundred payments, one statement and one message each
 TEST_S = 30.0  # the longest time-out of an endpoint
@@ -76,6 +87,11 @@ SCREENS: Sequence[Row] = (
     (Screen("POST", "/payments/{payment_id}/cancel", _WRITE, "cancel payment"), lambda to: to.payment.cancel),
     (Screen("POST", "/payments/{payment_id}/retry", _WRITE, "retry payment"), lambda to: to.payment.retry),
     (Screen("POST", "/payments/{payment_id}/resolve", _OPERATE, "resolve payment"), lambda to: to.payment.resolve),
+    (Screen("POST", "/payments/{payment_id}/capture", _WRITE, "capture payment"), lambda to: to.operations.capture),
+    (Screen("POST", "/payments/{payment_id}/refund", _WRITE, "refund payment"), lambda to: to.operations.refund),
+    (Screen("POST", f"{_OPERATION}/cancel", _WRITE, "cancel refund"), lambda to: to.operations.cancel),
+    (Screen("POST", f"{_OPERATION}/retry", _WRITE, "retry operation"), lambda to: to.operations.retry),
+    (Screen("POST", f"{_OPERATION}/resolve", _OPERATE, "resolve operation"), lambda to: to.operations.resolve),
     (Screen("GET", "/streams", _SYSTEM), lambda to: to.streams.show),
     (_page("/streams/delayed", _SYSTEM, "redis"), lambda to: to.streams.delayed),
     (_page("/streams/{lane}/pending", _SYSTEM, "redis"), lambda to: to.streams.pending),
@@ -85,6 +101,7 @@ SCREENS: Sequence[Row] = (
     (_page("/dead/purge", _OPERATE, "postgres"), lambda to: to.dead.preview_purge),
     (Screen("POST", "/dead/purge", _OPERATE, "purge dead letters", extra_s=BULK_S), lambda to: to.dead.purge),
     (_page("/reviews", _READ, "postgres"), lambda to: to.reviews.show),
+    (_page("/disputes", _READ, "postgres"), lambda to: to.disputes.show),
     (_page("/providers", _SYSTEM, "postgres"), lambda to: to.providers.show),
     (
         Screen("POST", "/providers/{name}/switch", _SYSTEM, "switch provider", extra_s=BULK_S),

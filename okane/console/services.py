@@ -29,6 +29,7 @@ from okane.redis.buckets import TokenBuckets
 from okane.redis.presence import Presence
 from okane.store import ApiKeyStore, DeadLetterStore, Overview, PaymentLists, PaymentStore, ReviewStore
 from okane.store.console_audit import ConsoleAuditStore
+from okane.store.disputes import DisputeLists
 from okane.store.metadata_index import MetadataSearch
 from okane.store.operations import OperationLists, OperationStore
 from okane.store.payment_details import PaymentDetailsStore
@@ -72,8 +73,10 @@ class ConsoleServices:
     producer: Producer
     intake: PaymentIntake
     operations: OperationIntake
+    operation_lists: OperationLists
     replay: DeadLetterReplay
     reviews: ReviewStore
+    disputes: DisputeLists
     switch: ProviderSwitch
     endpoints: WebhookEndpointStore
     deliveries: WebhookDeliveryStore
@@ -118,7 +121,10 @@ async def open_services(
         )
         producer = keep(Producer(redis, stream, max_length=settings.max_stream_length))
         intake = PaymentIntake(store=payments, producer=producer)
-        operations = _open_operations(settings, database_url, redis, intake, closing)
+        operation_lists = keep(OperationLists(database_url, timeout=STATEMENT_TIMEOUT))
+        operations = _open_operations(
+            settings, database_url, redis, payments=intake, lists=operation_lists, closing=closing
+        )
         providers = keep(ProviderStore(database_url, timeout=STATEMENT_TIMEOUT))
         endpoints = keep(WebhookEndpointStore(database_url, timeout=STATEMENT_TIMEOUT))
         overview = keep(Overview(database_url, timeout=STATEMENT_TIMEOUT))
@@ -157,8 +163,10 @@ async def open_services(
             producer=producer,
             intake=intake,
             operations=operations,
+            operation_lists=operation_lists,
             replay=DeadLetterReplay(intake=intake, notes=DeadLetters(redis, stream)),
             reviews=keep(ReviewStore(database_url, timeout=STATEMENT_TIMEOUT)),
+            disputes=keep(DisputeLists(database_url, timeout=STATEMENT_TIMEOUT)),
             switch=ProviderSwitch(settings, providers),
             endpoints=endpoints,
             deliveries=keep(WebhookDeliveryStore(database_url, timeout=STATEMENT_TIMEOUT)),
@@ -174,16 +182,22 @@ def _open_operations(
     settings: Settings,
     database_url: str,
     redis: RedisClient,
+    *,
     payments: PaymentIntake,
+    lists: OperationLists,
     closing: contextlib.AsyncExitStack,
 ) -> OperationIntake:
-    """Open what the console needs to void an authorization."""
+    """Open what the console needs to request captures, voids and refunds, and to decide them."""
     store = OperationStore(
-        database_url, actor="console", lease=settings.lease, grace=settings.sweep_grace, timeout=STATEMENT_TIMEOUT
+        database_url,
+        actor="console",
+        lease=settings.lease,
+        grace=settings.sweep_grace,
+        late_look_ups=settings.late_look_ups,
+        timeout=STATEMENT_TIMEOUT,
     )
-    lists = OperationLists(database_url, timeout=STATEMENT_TIMEOUT)
     stream = operations_stream(settings.operations_stream_name)
     producer = Producer(redis, stream, max_length=settings.max_stream_length)
-    for one in (store, lists, producer):
+    for one in (store, producer):
         closing.push_async_callback(one.aclose)
     return OperationIntake(store=store, lists=lists, payments=payments, producer=producer)

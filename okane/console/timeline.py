@@ -1,20 +1,25 @@
-"""The timeline of one payment: its events, and the webhooks and notices about it, as lines in their order. Pure.
+"""The timeline of one payment: its events, the steps of its operations, and the webhooks and notices about it, as lines in
+their order. Pure.
 
-Guarantee: each event is one line, in the order of the versions; a delivery comes after the event that it is about.
+Guarantee: each event is one line, in the order of the versions; a delivery comes after the event that it is about. A step
+that changed the payment, too, is on the line of that event.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
+from uuid import UUID
 
+from okane.operation import Operation, OperationKind
 from okane.store import Event
+from okane.store.operation_records import OperationEvent
 from okane.store.payment_details import Notice, PaymentDelivery
 from okane.store.webhook_deliveries import DeliveryState
 
-LineKind = Literal["accepted", "claimed", "result", "action", "late", "delivery", "notice"]
+LineKind = Literal["accepted", "claimed", "result", "action", "late", "delivery", "notice", "step"]
 Tone = Literal["good", "bad", "warn", ""]
 
 _ACTIONS = frozenset(
@@ -54,8 +59,9 @@ _DELIVERY_TONES: dict[DeliveryState, Tone] = {"delivered": "good", "given_up": "
 class Line:
     """One line. `since` is the time since the line before, None in the first.
 
-    One of `event`, `delivery` and `notice` is given. `lost`: the claim took the payment over from an attempt whose worker
-    never wrote a result.
+    One of `event`, `delivery` and `notice` is given, or `step` alone: an event of an operation, whose kind is `operation`.
+    Beside an event of the payment, `step` is the same change of the operation. `lost`: the claim took the payment over from
+    an attempt whose worker never wrote a result.
     """
 
     kind: LineKind
@@ -66,6 +72,8 @@ class Line:
     delivery: PaymentDelivery | None = None
     notice: Notice | None = None
     lost: bool = False
+    step: OperationEvent | None = None
+    operation: OperationKind | None = None
 
     @property
     def key(self) -> str:
@@ -74,18 +82,33 @@ class Line:
             return f"v{self.event.version}"
         if self.delivery is not None:
             return f"d{self.delivery.delivery.position}-{self.delivery.delivery.endpoint_id.hex}"
-        return "" if self.notice is None else f"n-{self.notice.provider}-{self.notice.event_id}"
+        if self.notice is not None:
+            return f"n-{self.notice.provider}-{self.notice.event_id}"
+        return "" if self.step is None else f"o-{self.step.operation_id.hex}-{self.step.version}"
 
 
 def build_timeline(
-    events: Sequence[Event], deliveries: Sequence[PaymentDelivery] = (), notices: Sequence[Notice] = ()
+    events: Sequence[Event],
+    deliveries: Sequence[PaymentDelivery] = (),
+    notices: Sequence[Notice] = (),
+    operations: Sequence[Operation] = (),
+    steps: Sequence[OperationEvent] = (),
 ) -> Sequence[Line]:
-    """Return the lines, oldest first. Events are in the order of their versions.
+    """Return the lines, oldest first. Events are in the order of their versions. `steps` are the events of `operations`.
 
     Postgres gives an event the time at which its transaction began, which may be before that of the version before it: the
     order of the versions holds.
     """
-    placed = [*_placed_events(events)]
+    # One statement changes the operation and the payment, at one time.
+    beside = {(step.operation_id, step.at): step for step in steps}
+    placed = [*_placed_events(events, beside)]
+    kinds = {one.id: one.kind for one in operations}
+    shown = {line.step for _, line in placed}
+    for step in steps:
+        if step not in shown:
+            tone = _TONES.get(step.event, "")
+            line = Line(kind="step", at=step.at, tone=tone, step=step, operation=kinds.get(step.operation_id))
+            placed.append((step.at, line))
     reached = {line.event.version: moment for moment, line in placed if line.event is not None}
     first = placed[0][0] if placed else None
     for one in deliveries:
@@ -99,14 +122,18 @@ def build_timeline(
     return [*_spaced([line for _, line in placed])]
 
 
-def _placed_events(events: Sequence[Event]) -> Iterator[tuple[datetime, Line]]:
-    """Yield each event with its place in time, which never goes back."""
+def _placed_events(
+    events: Sequence[Event], beside: Mapping[tuple[UUID, datetime], OperationEvent]
+) -> Iterator[tuple[datetime, Line]]:
+    """Yield each event with its place in time, which never goes back, and the step that is `beside` it."""
     place: datetime | None = None
     before: Event | None = None
     for event in events:
         place = event.at if place is None else max(place, event.at)
         lost = event.event == "claimed" and before is not None and before.event == "claimed"
-        yield place, Line(kind=_kind(event), at=event.at, tone=_TONES.get(event.event, ""), event=event, lost=lost)
+        step = None if event.operation_id is None else beside.get((event.operation_id, event.at))
+        tone = _TONES.get(event.event, "")
+        yield place, Line(kind=_kind(event), at=event.at, tone=tone, event=event, lost=lost, step=step)
         if event.event not in _BESIDE:
             before = event
 

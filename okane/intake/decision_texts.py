@@ -14,10 +14,8 @@ def find_fault(
     reason: str, provider_ref: str | None, decision: Status
 ) -> tuple[Literal["reason", "provider_ref"], str] | None:
     """Return the field that is wrong and what is wrong with it, None if the texts can be stored."""
-    if not _is_text(reason, MAX_REASON):
-        return "reason", f"must have 1 to {MAX_REASON} characters"
-    if holds_card_number(reason):
-        return "reason", "looks like the number of a card"
+    if fault := find_reason_fault(reason):
+        return "reason", fault
     if provider_ref is None:
         return None
     if not _is_text(provider_ref, MAX_REF):
@@ -28,6 +26,13 @@ def find_fault(
     if decision is not Status.SUCCESS:
         return "provider_ref", "goes with success only"
     return None
+
+
+def find_reason_fault(reason: str) -> str | None:
+    """Return what is wrong with a reason, None if it can be stored."""
+    if not _is_text(reason, MAX_REASON):
+        return f"must have 1 to {MAX_REASON} characters"
+    return "looks like the number of a card" if holds_card_number(reason) else None
 
 
 def _is_text(text: str, longest: int) -> bool:

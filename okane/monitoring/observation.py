@@ -13,6 +13,7 @@ import aiohttp
 from okane.errors import StoreBusy, StoreUnavailable
 from okane.monitoring.paced_read import PacedRead
 from okane.monitoring.samples import Samples, scrape
+from okane.operation import OperationStatus
 from okane.payment import Status
 from okane.redis.presence import Presence, PresentProcess
 from okane.store import Overview
@@ -44,6 +45,8 @@ class Observation:
     webhooks: WebhookOverview | None
     trouble: tuple[str, ...]
     is_postgres_heard: bool = True
+    operations_in_review: int | None = None
+    disputes: Mapping[str, int] | None = None  # that wait for evidence, by provider
 
 
 class Observer:
@@ -105,6 +108,8 @@ class Observer:
             providers=facts.providers,
             webhooks=facts.webhooks,
             trouble=tuple(trouble),
+            operations_in_review=facts.operations_in_review,
+            disputes=facts.disputes,
         )
 
     async def aclose(self) -> None:
@@ -168,6 +173,12 @@ class Observer:
             providers=await self._overview.providers(),
             webhooks=await self._overview.webhooks(),
         )
+        operations = await self._overview.count_waiting_operations()
+        facts = replace(
+            facts,
+            operations_in_review=sum(operations[key] for key in operations if key[1] is OperationStatus.NEEDS_REVIEW),
+            disputes=await self._overview.count_disputes(),
+        )
         self._is_heard = True
         return facts
 
@@ -181,3 +192,5 @@ class _Facts:
     waiting: Mapping[Status, int] | None = None
     providers: Sequence[ProviderState] = ()
     webhooks: WebhookOverview | None = None
+    operations_in_review: int | None = None
+    disputes: Mapping[str, int] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
-from okane.operation import Operation, OperationKind
+from okane.operation import NewOperation, Operation, OperationKind
 from okane.payment import Payment
 from okane.providers.base import Capability, Declined
 
@@ -19,6 +19,13 @@ PAYU_BY_HAND: frozenset[Capability] = PAYU | {"manual_capture", "void"}
 def lacking(capabilities: frozenset[Capability], kind: OperationKind, *, is_partial: bool = False) -> Capability | None:
     """Return the capability that an operation needs and the provider lacks, or None."""
     return next((one for one in _NEEDED[kind, is_partial] if one not in capabilities), None)
+
+
+def lacking_for(new: NewOperation, payment: Payment, capabilities: frozenset[Capability]) -> Capability | None:
+    """Return the capability that a requested operation of a payment needs and its provider lacks, or None."""
+    whole = payment.amount_minor if new.kind is OperationKind.CAPTURE else payment.captured_minor
+    is_partial = new.amount_minor is not None and new.amount_minor < whole
+    return lacking(capabilities, new.kind, is_partial=is_partial)
 
 
 def refused_operation(operation: Operation, payment: Payment, capabilities: frozenset[Capability]) -> Declined | None:

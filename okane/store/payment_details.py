@@ -1,7 +1,8 @@
-"""One payment with all that is known about it: its schedule, its events, the deliveries of them, and the provider's notices.
+"""One payment with all that is known about it: its schedule, its events, the deliveries of them, the provider's notices, its
+captures, voids and refunds, and its disputes.
 
-Guarantee: two statements, or up to four with webhooks and notices, each of a bounded number of rows, however often the
-payment was retried.
+Guarantee: two statements, or up to seven with all of these, each of a bounded number of rows, however often the payment was
+retried or refunded.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from okane.dispute import Dispute
+from okane.operation import Operation
 from okane.payment import Payment, Status
 from okane.store import columns, sql_files
+from okane.store.disputes import read_dispute
 from okane.store.fair_sessions import FairSessions
+from okane.store.operation_records import OperationEvent
 from okane.store.records import API, Event
 from okane.store.session import Session
 from okane.store.sql_parameters import milliseconds
@@ -25,8 +30,21 @@ MAX_EVENTS = 300  # the newest ones
 MAX_DELIVERIES = 300
 NOTICES_WINDOW = 300  # notices of all payments, at each end of a payment's time
 NOTICES_AFTER = timedelta(minutes=1)  # a notice may come so long after the last change
+MAX_OPERATIONS = 50  # the newest ones
+MAX_STEPS = 20  # the newest events of each
+MAX_DISPUTES = 20  # the newest ones
 
-SQL = sql_files.prepare_statements("payment_details.sql", "with_schedule", "events", "deliveries", "notices")
+SQL = sql_files.prepare_statements(
+    "payment_details.sql",
+    "with_schedule",
+    "events",
+    "deliveries",
+    "notices",
+    "operations",
+    "steps",
+    "disputes",
+    blocks_of="disputes.sql",
+)
 _DELIVERY = [one.name for one in fields(Delivery)]
 
 
@@ -56,7 +74,8 @@ class PaymentDetails:
     """A payment and its schedule at `now`, by the database's clock.
 
     `events` begins with the acceptance; `left_out` counts those between it and the next one. `notices_cut`: there may be more
-    notices than these.
+    notices than these. `operations` are the newest captures, voids and refunds, oldest first, `steps` their newest events by
+    time; `operations_cut`: there are older ones. `disputes` are the newest, oldest first.
     """
 
     payment: Payment
@@ -71,6 +90,10 @@ class PaymentDetails:
     deliveries: Sequence[PaymentDelivery] = ()
     notices: Sequence[Notice] = ()
     notices_cut: bool = False
+    operations: Sequence[Operation] = ()
+    operations_cut: bool = False
+    steps: Sequence[OperationEvent] = ()
+    disputes: Sequence[Dispute] = ()
 
 
 class PaymentDetailsStore:
@@ -89,8 +112,8 @@ class PaymentDetailsStore:
     ) -> PaymentDetails | None:
         """Return a payment with its history; None if the account has no such payment.
 
-        `is_known` gets a payment whose webhooks and notices are none, before its events are read. If it tells that nothing
-        has changed, the payment comes without events.
+        `is_known` gets a payment that has nothing but events, before these are read. If it tells that nothing has changed,
+        the payment comes without events.
         """
         async with self._sessions.lend(account_id) as session:
             which: dict[str, Any] = {"id": payment_id, "account_id": account_id}
@@ -99,7 +122,8 @@ class PaymentDetailsStore:
             if not found:
                 return None
             payment = columns.read_payment(found[0])
-            requested, pinned, lease_until, sweep_at, dead_at, now, is_delivered, is_noticed = found[0][columns.WIDTH :]
+            requested, pinned, lease_until, sweep_at, dead_at, now, *used = found[0][columns.WIDTH :]
+            is_delivered, is_noticed, is_operated, is_disputed = used
             after = max(0, payment.version - MAX_EVENTS)
             details = PaymentDetails(
                 payment=payment,
@@ -111,19 +135,23 @@ class PaymentDetailsStore:
                 now=now,
                 left_out=after,
             )
-            if is_known is not None and not is_delivered and not is_noticed and is_known(details):
+            if is_known is not None and not any(used) and is_known(details):
                 return details
             # What happens after this read is left to the next one: row and events agree.
             which |= {"after": after, "version": payment.version, "limit": MAX_DELIVERIES}
             events = [columns.read_event(row) for row in await session.fetch_repeatable(SQL["events"], which)]
             deliveries = await _deliveries(session, which) if is_delivered else ()
             notices, cut = await _notices(session, payment) if is_noticed else ((), False)
+            if is_operated:
+                details = await _with_operations(session, details)
+            disputes = await _disputes(session, payment) if is_disputed else ()
         return replace(
             details,
             events=[_acceptance(payment), *events],
             deliveries=deliveries,
             notices=notices,
             notices_cut=cut,
+            disputes=disputes,
         )
 
 
@@ -144,6 +172,20 @@ async def _notices(session: Session, payment: Payment) -> tuple[Sequence[Notice]
     }
     found = await session.fetch_repeatable(SQL["notices"], parameters)
     return [Notice(*row[1:]) for row in found if row[1] is not None], found[0][0]
+
+
+async def _with_operations(session: Session, details: PaymentDetails) -> PaymentDetails:
+    which = {"id": details.payment.id, "most": MAX_OPERATIONS + 1}
+    found = [columns.read_operation(row) for row in await session.fetch_repeatable(SQL["operations"], which)]
+    newest = found[-MAX_OPERATIONS:]
+    of_these = {"operation_ids": [one.id for one in newest], "most": MAX_STEPS}
+    steps = [columns.read_operation_event(row) for row in await session.fetch_repeatable(SQL["steps"], of_these)]
+    return replace(details, operations=newest, operations_cut=len(newest) < len(found), steps=steps)
+
+
+async def _disputes(session: Session, payment: Payment) -> Sequence[Dispute]:
+    which = {"id": payment.id, "most": MAX_DISPUTES}
+    return [read_dispute(row) for row in await session.fetch_repeatable(SQL["disputes"], which)]
 
 
 def _acceptance(payment: Payment) -> Event:

@@ -21,7 +21,7 @@ from tests.console.served_console import serve_console, text_of
 
 BOUND_S = 3.0 + 2.0  # a statement with the cut of its connection; then the machine's own slowness
 SINCE = re.compile(r"(?:since|No answer since) \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} UTC")
-POSTGRES_PAGES = ("/dead", "/reviews", "/keys", "/audit", "/webhooks", "/providers", "/payments")
+POSTGRES_PAGES = ("/dead", "/reviews", "/disputes", "/keys", "/audit", "/webhooks", "/providers", "/payments")
 
 
 @contextlib.contextmanager

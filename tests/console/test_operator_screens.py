@@ -30,7 +30,7 @@ SYSTEM_PAGES = (
     "/doctor",
     "/audit",
 )
-READ_PAGES = ("/dead", "/reviews", "/webhooks")
+READ_PAGES = ("/dead", "/reviews", "/disputes", "/webhooks")
 
 
 async def test_every_screen_answers_on_an_empty_system(console: Console) -> None:

@@ -64,6 +64,9 @@ async def pages_of(database_url: str) -> Mapping[str, str]:
         "dry run of a replay": "/dead/replay?limit=50",
         "dry run of a purge": "/dead/purge?limit=50",
         "reviews": "/reviews",
+        "disputes": "/disputes",
+        "disputes of a status": "/disputes?status=won",
+        "disputes of a payment": f"/disputes?payment={newest}",
         "providers": "/providers",
         "webhooks": "/webhooks",
         "endpoint": f"/webhooks/{endpoint}",
@@ -80,6 +83,7 @@ SEARCHES = {
     "provider of none": "/payments?provider=stripe",
     "deliveries in a state of none": "{endpoint}?state=waiting",
     "dead letters of none": "/dead?currency=JPY",
+    "disputes of none": "/disputes?provider=none",
 }
 
 

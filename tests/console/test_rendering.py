@@ -94,7 +94,7 @@ async def test_the_navigation_has_the_screens_of_the_sessions_scopes(console: Co
         page = await (await console.logged_in(*scopes)).get("/no-such-page")
         return re.findall(r'<li><a href="/console(/[a-z]*)">', page.text)
 
-    of_an_account = ["/payments", "/dead", "/reviews", "/webhooks"]
+    of_an_account = ["/payments", "/dead", "/reviews", "/disputes", "/webhooks"]
     of_none = ["/", "/streams", "/providers", "/workers", "/keys", "/doctor", "/audit"]
     assert await screens(Scope.READ) == of_an_account
     assert await screens(Scope.SYSTEM) == of_none

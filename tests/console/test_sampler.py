@@ -236,7 +236,7 @@ async def test_facts_that_are_late_are_those_before_for_a_while(
     async def nothing(_self: Overview) -> Sequence[object]:
         return ()
 
-    for name in ("count_dead", "count_waiting", "providers", "webhooks"):
+    for name in ("count_dead", "count_waiting", "providers", "webhooks", "count_waiting_operations", "count_disputes"):
         monkeypatch.setattr(Overview, name, nothing)
     async with observing(redis_url, Slow("postgresql://nowhere"), facts_s=5.0, patience_s=60.0) as observer:
         answers.set()

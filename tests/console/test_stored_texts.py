@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 from okane.api_key import Scope
 from okane.console.screens import SCREENS
 from okane.payment import Payment, Status
+from okane.payment_id import PaymentId
 from okane.store.webhook_endpoints import Endpoint
 from streams import Draft, connect
 from tests.console.console_payments import accepted, listed, now
@@ -32,6 +33,9 @@ COLUMNS = {
         "return_url",
     ),
     "payment_events": ("actor", "reason", "provider", "decline_code"),
+    "operations": ("reason", "provider", "provider_key", "provider_ref", "decline_code", "last_error"),
+    "operation_events": ("event", "actor", "reason", "provider", "call", "decline_code"),
+    "disputes": ("provider", "provider_ref", "reason"),
     "provider_events": ("provider", "event_id", "kind"),
     "providers": ("reason", "changed_by", "suspected_by"),
     "webhook_endpoints": ("url", "description", "disabled_reason"),
@@ -42,8 +46,8 @@ COLUMNS = {
 }
 
 
-async def filled(console: Console, database_url: str, account: str) -> tuple[Payment, Endpoint]:
-    """Write a payment that needs a review, with a notice, an endpoint and a delivery."""
+async def filled(console: Console, database_url: str, account: str) -> tuple[Payment, Endpoint, UUID]:
+    """Write a payment that needs a review, with a refund, a dispute, a notice, an endpoint and a delivery."""
     payments = console.services.payments
     payment = await accepted(console, f"{account} {MARKUP}", account=account, metadata={MARKUP[:40]: MARKUP})
     claim = await claimed(payments, payment.id)
@@ -64,7 +68,31 @@ async def filled(console: Console, database_url: str, account: str) -> tuple[Pay
         "INSERT INTO provider_events (provider, event_id, kind, payment_id) VALUES ('http', %s, 'charge.failed', %s)"
     )
     await fetch(database_url, insert, f"evt_{account}", payment.id)
-    return await now(console, payment), endpoint
+    refund_id = await _refunded(database_url, payment)
+    insert = "INSERT INTO disputes (id, payment_id, account_id, provider, provider_ref, amount_minor, currency, reason,"
+    insert += " status) VALUES (gen_random_uuid(), %s, %s, 'http', %s, 440, 'USD', %s, 'lost')"
+    await fetch(database_url, insert, payment.id, account, f"dp_{account}", account)
+    return await now(console, payment), endpoint, refund_id
+
+
+async def _refunded(database_url: str, payment: Payment) -> UUID:
+    """Write a refund that needs a review, and its event; return its id."""
+    refund_id, account = uuid7(), payment.account_id
+    insert = (
+        "INSERT INTO operations (id, payment_id, account_id, kind, amount_minor, currency, reason, status, version,"
+    )
+    insert += " provider, provider_key, last_error, dead_at)"
+    insert += " VALUES (%s, %s, %s, 'refund', 440, 'USD', %s, 'needs_review', 1, 'http', %s,"
+    insert += " %s, now())"
+    await fetch(database_url, insert, refund_id, payment.id, account, account, account, account)
+    insert = "INSERT INTO operation_events (operation_id, version, event, status, attempt, actor, reason)"
+    insert += " VALUES (%s, 1, 'needs_review', 'needs_review', 1, %s, %s)"
+    await fetch(database_url, insert, refund_id, account, account)
+    return refund_id
+
+
+def uuid7() -> UUID:
+    return UUID(int=PaymentId().int)
 
 
 def pages_of(payment: UUID, endpoint: UUID) -> Sequence[str]:
@@ -75,7 +103,7 @@ def pages_of(payment: UUID, endpoint: UUID) -> Sequence[str]:
 
 async def test_markup_is_text_wherever_it_is_stored(console: Console, database_url: str, redis_url: str) -> None:
     browser = await console.logged_in()
-    payment, endpoint = await filled(console, database_url, "default")
+    payment, endpoint, _ = await filled(console, database_url, "default")
     await fetch(database_url, "INSERT INTO providers (name, changed_at) VALUES ('http', now())")
     for table, columns in COLUMNS.items():
         changes = ", ".join(f"{one} = %s" for one in columns)
@@ -98,7 +126,7 @@ async def test_what_belongs_to_another_account_is_answered_like_what_does_not_ex
     database_url: str, redis_url: str
 ) -> None:
     async with serve_console(database_url, redis_url, webhook_master="m" * 42) as console:
-        payment, endpoint = await filled(console, database_url, "victim")
+        payment, endpoint, refund_id = await filled(console, database_url, "victim")
         browser = await console.logged_in(*set(ALL) - {Scope.SYSTEM}, account="other")
         secrets = (str(payment.id), "victim", str(endpoint.id))
         missing_payment, missing_endpoint = uuid4(), uuid4()
@@ -120,7 +148,11 @@ async def test_what_belongs_to_another_account_is_answered_like_what_does_not_ex
             found = await browser.get(f"/payments?{urlencode({'q': query})}")
             assert (found.status in {200, 400}, listed(found.text)) == (True, []), query
         before = await rows(database_url)
-        named = {"payment_id": str(payment.id), "endpoint_id": str(endpoint.id)}
+        named = {
+            "payment_id": str(payment.id),
+            "endpoint_id": str(endpoint.id),
+            "operation_id": str(refund_id),
+        }
         actions = [one for one, _ in SCREENS if one.method == "POST" and one.changes and not one.public]
         for screen in [one for one in actions if one.scope is not Scope.SYSTEM]:
             path = re.sub(r"\{(\w+)\}", lambda name: named[name[1]], screen.path)
@@ -128,6 +160,7 @@ async def test_what_belongs_to_another_account_is_answered_like_what_does_not_ex
                 "version": str(payment.version if "payment" in path else endpoint.version),
                 "position": "1",
                 "as": "success",
+                "amount": "1",
             }
             fields |= {
                 "reason": "x",
@@ -147,6 +180,9 @@ async def rows(database_url: str) -> Sequence[tuple[object, ...]]:
     tables = (
         "payments",
         "payment_events",
+        "operations",
+        "operation_events",
+        "disputes",
         "webhook_endpoints",
         "webhook_queues",
         "webhook_deliveries",

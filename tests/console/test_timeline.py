@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -11,10 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from okane.console.timeline import build_timeline
+from okane.operation import Operation, OperationStatus
 from okane.payment import Status
 from okane.store import Event
+from okane.store.operation_records import OperationEvent
 from okane.store.payment_details import Notice, PaymentDelivery
 from okane.store.webhook_deliveries import Delivery
+from tests.operations import OPERATION
 
 ID, ENDPOINT = UUID(int=1), UUID(int=2)
 START = datetime(2026, 11, 30, 8, tzinfo=UTC)
@@ -155,3 +159,33 @@ def test_a_dispute_is_a_line_and_hides_no_lost_attempt() -> None:
     lines = build_timeline(history)
     assert [line.tone for line in lines] == ["", "", "warn", ""]
     assert lines[3].lost
+
+
+def step(operation: Operation, version: int, name: str, at_ms: int) -> OperationEvent:
+    status = OperationStatus.PENDING
+    return OperationEvent(operation.id, version, after(at_ms), name, status, 1, "worker-1", None, "http", 3)
+
+
+@given(histories(), st.lists(st.tuples(st.booleans(), MOMENTS), max_size=10))
+def test_a_step_is_a_line_unless_it_changed_the_payment_too(
+    events: Sequence[Event], steps: Sequence[tuple[bool, int]]
+) -> None:
+    """Those that changed it have the time of an event of the payment that names their operation."""
+    operations = [replace(OPERATION, id=UUID(int=100 + number)) for number in range(len(steps))]
+    shared = {
+        number: one
+        for number, (is_shared, _) in enumerate(steps)
+        if is_shared
+        for one in events[number + 1 : number + 2]
+    }
+    named = {one.version: operations[number].id for number, one in shared.items()}
+    events = [replace(one, operation_id=named.get(one.version)) for one in events]
+    made = [step(operations[number], 1, "claimed", at_ms) for number, (_, at_ms) in enumerate(steps)]
+    made = [replace(one, at=shared[number].at) if number in shared else one for number, one in enumerate(made)]
+    lines = build_timeline(events, operations=operations, steps=made)
+    assert [line.event for line in lines if line.event is not None] == events
+    assert {line.event.version for line in lines if line.event is not None and line.step is not None} == named.keys()
+    assert sorted(line.step.operation_id.int for line in lines if line.step is not None) == [
+        one.id.int for one in operations
+    ]
+    assert len({line.key for line in lines}) == len(lines) == len(events) + len(made) - len(named)

@@ -1,11 +1,13 @@
 -- name: with_schedule
--- One payment with its schedule, and the time of these; whether it has events for webhooks, and whether any notice came in its
--- time. Most have neither.
+-- One payment with its schedule, and the time of these; whether it has events for webhooks, whether any notice came in its
+-- time, and whether it has operations or disputes. Most have none of these.
 SELECT {payment}, p.requested_provider, coalesce(p.pinned, false), p.lease_until, p.sweep_at, p.dead_at, now(),
        EXISTS (SELECT FROM webhook_events w WHERE w.payment_id = p.id),
        p.provider IS NOT NULL AND EXISTS (SELECT FROM provider_events n
            WHERE n.received_at >= p.created_at
-             AND n.received_at < p.updated_at + %(notices_after_ms)s::bigint * interval '1 millisecond')
+             AND n.received_at < p.updated_at + %(notices_after_ms)s::bigint * interval '1 millisecond'),
+       EXISTS (SELECT FROM operations o WHERE o.payment_id = p.id),
+       EXISTS (SELECT FROM disputes d WHERE d.payment_id = p.id)
 FROM payments p
 WHERE p.id = %(id)s::uuid AND p.account_id = %(account_id)s::text
 
@@ -28,6 +30,33 @@ JOIN webhook_endpoints ep ON ep.account_id = v.account_id
 JOIN webhook_deliveries d ON d.endpoint_id = ep.id AND d.position = v.position
 WHERE v.account_id = %(account_id)s::text
 LIMIT %(limit)s::bigint
+
+-- name: operations
+-- The newest captures, voids and refunds of a payment, oldest first.
+SELECT {operation}
+FROM (SELECT * FROM operations n
+      WHERE n.payment_id = %(id)s::uuid
+      ORDER BY n.payment_id DESC, n.id DESC
+      LIMIT %(most)s::bigint) o
+ORDER BY o.id
+
+-- name: steps
+-- The newest events of each of these operations.
+SELECT {operation_event}
+FROM unnest(%(operation_ids)s::uuid[]) AS w (id)
+CROSS JOIN LATERAL (SELECT * FROM operation_events n
+                    WHERE n.operation_id = w.id
+                    ORDER BY n.operation_id DESC, n.version DESC
+                    LIMIT %(most)s::bigint) e
+ORDER BY e.at, e.operation_id, e.version
+
+-- name: disputes
+-- The newest disputes of a payment, oldest first.
+SELECT {dispute}
+FROM (SELECT * FROM (SELECT * FROM disputes o WHERE o.payment_id = %(id)s::uuid OFFSET 0) n
+      ORDER BY n.id DESC
+      LIMIT %(most)s::bigint) d
+ORDER BY d.id
 
 -- name: notices
 -- The notices of providers about a payment, among the first of a time and the last of it: there is no index by payment, since

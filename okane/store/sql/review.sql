@@ -22,5 +22,14 @@ WHERE %(account_id)s::text IS NULL OR a.account_id = %(account_id)s::text
 ORDER BY p.id DESC
 LIMIT %(limit)s::bigint
 
+-- name: operations
+-- The captures, voids and refunds of an account that need a review, newest first, among the newest `window` of all accounts
+-- that were given up.
+SELECT {operation}
+FROM (SELECT * FROM operations w WHERE w.dead_at IS NOT NULL ORDER BY w.dead_at DESC, w.id DESC LIMIT %(window)s::bigint) o
+WHERE o.account_id = %(account_id)s::text AND o.status = 'needs_review'
+ORDER BY o.dead_at DESC, o.id DESC
+LIMIT %(limit)s::bigint
+
 -- name: one
 SELECT {payment} FROM payments p WHERE p.id = %(id)s::uuid
