@@ -26,6 +26,7 @@ from okane.api_key import Mode
 from okane.errors import SetupError
 from okane.origin_guard import is_loopback
 from okane.payment import LATE_LOOK_UPS
+from okane.payment_id import CELLS
 from okane.rate import Rate
 
 _GO_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|s|m|h)")
@@ -176,6 +177,9 @@ class Settings(BaseSettings):
         None, description="without keys: accepted `Host` names beside those of loopback"
     )
     mode: Mode = Field(Mode.TEST, description="the keys that are accepted: test (no real money) or live")
+    cell: int = Field(
+        0, ge=0, lt=CELLS, description="the number of this system among several behind one router, written into its ids"
+    )
     rate_limit: RateLimit | None = Field(None, description="requests of one key: 100/s, 6000/m, 100/s burst 500")
     api_key: Annotated[str, Field(pattern="^[!-~]+$")] | None = Field(
         None, repr=False, description="for clients (`okane load`): the key they send"

@@ -1,4 +1,4 @@
-"""The ids of payments: made for new ones, and parsed from texts."""
+"""The ids of payments and operations: made for new ones, with the number of their cell, and parsed from texts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ PATTERN = r"(pay_)?([0-9A-Fa-f]{32}|[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-
 _ID = re.compile(PATTERN)
 _write = object.__setattr__  # UUID forbids assignment
 
+CELLS = 1024
+_CELL_SHIFT = 8  # the last byte stays random, for spreading ids evenly
+_NO_CELL = ~((CELLS - 1) << _CELL_SHIFT)
+
 
 class PaymentId(UUID):
-    """A new id: a UUID of version 7 (RFC 9562), so that rows are stored in the order of time, with its text.
+    """A new id: a UUID of version 7 (RFC 9562), so that rows are stored in the order of time, with its text. Its bits 8 to 17
+    are the number of the cell (docs/scale.md) whose payment or operation it is.
 
     Accepting a payment uses the text three times. A UUID would format it each time, which takes as long as rendering the
     answer around it.
@@ -23,17 +28,22 @@ class PaymentId(UUID):
     __slots__ = ("_text",)
     _text: str
 
-    def __init__(self) -> None:
-        made = uuid_utils.uuid7()
-        _write(self, "int", made.int)
+    def __init__(self, cell: int = 0) -> None:
+        number = uuid_utils.uuid7().int & _NO_CELL | cell << _CELL_SHIFT
+        _write(self, "int", number)
         _write(self, "is_safe", SafeUUID.unknown)
-        _write(self, "_text", str(made))
+        _write(self, "_text", str(uuid_utils.UUID(int=number)))
 
     def __str__(self) -> str:
         return self._text
 
     def __reduce__(self) -> tuple[type[UUID], tuple[str]]:
         return UUID, (self._text,)
+
+
+def cell_of(payment_id: UUID) -> int:
+    """Return the number of the cell that has made this id."""
+    return payment_id.int >> _CELL_SHIFT & CELLS - 1
 
 
 def parse_id(text: str) -> UUID | None:

@@ -68,6 +68,7 @@ class Resources:
             lease=settings.lease,
             grace=settings.sweep_grace,
             late_look_ups=settings.late_look_ups,
+            cell=settings.cell,
             on_batch=self.metrics.observe_batch,
             on_round_trip=self.metrics.observe_round_trip,
         )

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from okane.dispute import Dispute, DisputeStatus
-from okane.payment_id import PaymentId
+from okane.payment_id import PaymentId, cell_of
 from okane.store import sql_files
 from okane.store.fair_sessions import FairSessions
 from okane.store.prepared_statements import Row
@@ -95,7 +95,7 @@ class DisputeStore:
         found = await self._session.fetch(
             SQL["write"],
             {
-                "id": UUID(int=PaymentId().int),
+                "id": PaymentId(cell_of(dispute.payment_id)),
                 "provider": due.provider,
                 "provider_ref": due.provider_ref,
                 "fence": due.fence,

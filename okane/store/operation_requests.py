@@ -17,7 +17,7 @@ from okane.errors import (
     StoreUnavailable,
 )
 from okane.operation import NewOperation, Operation, OperationKind, OperationStatus
-from okane.payment_id import PaymentId
+from okane.payment_id import PaymentId, cell_of
 from okane.store import columns, sql_files
 from okane.store.group_commit import is_away
 from okane.store.operation_records import RequestedOperation
@@ -97,7 +97,7 @@ class RequestStatements:
         self, session: Session, chosen: Mapping[int, Asked]
     ) -> Mapping[int, RequestedOperation | BaseException]:
         """Request operations of different payments; by their place in the batch."""
-        ids: dict[int, UUID] = {place: PaymentId() for place in chosen}
+        ids: dict[int, UUID] = {place: PaymentId(cell_of(one.new.payment_id)) for place, one in chosen.items()}
         # May run twice: what the first run committed without a reply is found by its key, and has our id.
         rows = await session.fetch_repeatable(STATEMENTS["request"], self._parameters(ids, chosen))
         if AFTER_REQUEST.armed:

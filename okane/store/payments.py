@@ -58,7 +58,7 @@ AFTER_SETTLE = failpoint("settle.after_commit", "outcomes committed, the reply l
 
 class PaymentStore(RareTransitionStore):
     """The payments in one Postgres database. `actor` (a worker's name, or `api`) is written into every event that has no
-    actor of its own."""
+    actor of its own. `cell` is the number of this system in the ids of its payments."""
 
     def __init__(
         self,
@@ -68,6 +68,7 @@ class PaymentStore(RareTransitionStore):
         lease: timedelta,
         grace: timedelta,
         late_look_ups: Sequence[timedelta] = LATE_LOOK_UPS,
+        cell: int = 0,
         timeout: timedelta = timedelta(seconds=10),
         on_batch: Callable[[str, int], None] | None = None,
         on_round_trip: Callable[[str, float], None] | None = None,
@@ -76,6 +77,7 @@ class PaymentStore(RareTransitionStore):
         # The providers from which a claim may choose now, in their order; replaced by workers that have others.
         self.usable_providers: Callable[[], Sequence[UsableProvider]] = lambda: ONLY_HTTP
         self._lease = lease
+        self._cell = cell
         self._group = GroupCommit(url, timeout=timeout, on_batch=on_batch, on_round_trip=on_round_trip)
         super().__init__(self._group.session("other"), actor=actor, grace=grace, late_look_ups=late_look_ups)
         self._readiness = Readiness(self._rare)
@@ -149,7 +151,7 @@ class PaymentStore(RareTransitionStore):
         if BEFORE_INSERT.armed:
             await BEFORE_INSERT.hit()
         # Ids are made here, not when the request arrives: the database checks their time against its clock.
-        ids = [PaymentId() for _ in wanted]
+        ids = [PaymentId(self._cell) for _ in wanted]
         written = await self._insert(session, ids, list(wanted.values()))
         if AFTER_INSERT.armed:
             await AFTER_INSERT.hit()
