@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -236,6 +237,19 @@ async def test_a_refused_list_is_an_error_at_once(kind: str, status: int) -> Non
 async def test_a_list_that_does_not_end_or_is_none_is_an_error_and_never_a_short_list(kind: str, page: bytes) -> None:
     with pytest.raises(ListingFailed):
         await listed(kind, answer(200, page))
+
+
+@pytest.mark.parametrize(
+    ("kind", "pages"),
+    [
+        ("okane", [b'{"records": [], "next": "a"}', b'{"records": [], "next": "b"}']),
+        ("stripe", [json.dumps({"data": [{**CHARGE, "id": id_}], "has_more": True}).encode() for id_ in ("a", "b")]),
+    ],
+    ids=["okane", "stripe"],
+)
+async def test_a_list_that_goes_round_in_a_circle_is_an_error(kind: str, pages: Sequence[bytes]) -> None:
+    with pytest.raises(ListingFailed, match="does not end"):
+        await asyncio.wait_for(listed(kind, *(answer(200, page) for page in [*pages, *pages])), 30)
 
 
 async def test_a_key_that_fits_into_no_header_is_not_sent() -> None:

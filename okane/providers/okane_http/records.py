@@ -51,6 +51,7 @@ class OkaneHttpListing:
         """Yield the records made from `begin` to before `end`, in pages. Raises ListingFailed."""
         span = f"from={_time(begin)}&to={_time(end)}&limit={PAGE_SIZE}"
         after: str | None = None
+        cursors: set[str] = set()
         while True:
             cursor = "" if after is None else f"&after={quote(after, safe='')}"
             page = await self._reader.get(
@@ -58,12 +59,13 @@ class OkaneHttpListing:
             )
             records = needed(page, "records", list)
             following = page.get("next")
-            if not isinstance(following, str | None) or (following is not None and following == after):
+            if not isinstance(following, str | None) or following in cursors:
                 raise ListingFailed("its list does not end")
             yield [found for record in records if (found := parse_record(record)) is not None]
             if following is None:
                 return
             after = following
+            cursors.add(following)
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -61,6 +61,7 @@ class StripeListing:
         span = f"created[gte]={int(begin.timestamp())}&created[lt]={ceil(end.timestamp())}&limit={PAGE_SIZE}"
         for kind, parse in (("charges", parse_charge), ("refunds", parse_refund)):
             after: str | None = None
+            cursors: set[str] = set()
             while True:
                 cursor = "" if after is None else f"&starting_after={after}"
                 page = await self._get(f"{self._path}/{kind}?{span}&expand[]=data.balance_transaction{cursor}")
@@ -72,9 +73,10 @@ class StripeListing:
                 if not needed(page, "has_more", bool):
                     break
                 last = _id(objects[-1]) if objects else None
-                if last is None or last == after:
+                if last is None or last in cursors:
                     raise ListingFailed(f"the list of {kind} does not end")
                 after = last
+                cursors.add(last)
 
     async def aclose(self) -> None:
         """Close every connection."""
