@@ -175,8 +175,10 @@ class Play:
     async def _retry(self) -> None:
         """Mostly one that has failed, by the version that was seen, or by an earlier one."""
         dice = self._dice
-        failed = [row.id for row in self._rows if row.status in (_S.FAILED_FINAL, _S.FAILED_RETRYABLE)]
-        operation_id = self._choose(failed, 0.8)
+        failed = [row for row in self._rows if row.status in (_S.FAILED_FINAL, _S.FAILED_RETRYABLE)]
+        payments = self._twins.db.payments
+        beside_others = [row.id for row in failed if payments[row.payment_id].open_operation not in (None, row.id)]
+        operation_id = self._choose(beside_others if dice.random() < 0.2 else [row.id for row in failed], 0.8)
         await self._twins.same_operation(
             "retry",
             operation_id,
@@ -356,7 +358,7 @@ EVERY_WAY = {
     *(f"bury: {answer}" for answer in (True, False)),
     *(f"cancel: {answer}" for answer in ("Operation", "OperationNotFound", "StatusConflict", "VersionConflict")),
     *(f"retry: {answer}" for answer in ("Operation", "OperationNotFound", "StatusConflict", "VersionConflict")),
-    *(f"retry: {answer}" for answer in ("refund_exceeds_captured", "payment_not_authorized")),
+    *(f"retry: {answer}" for answer in ("refund_exceeds_captured", "payment_not_authorized", "operation_in_progress")),
     *(f"resolve: {answer}" for answer in ("Operation", "OperationNotFound", "StatusConflict", "VersionConflict")),
     *(f"begin_late_look_up: {answer}" for answer in ("None", "LateOperationLookUp")),
     "plan_late_look_up: None",

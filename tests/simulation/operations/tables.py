@@ -546,10 +546,8 @@ class MemoryOperationStore:
         if not retryable or version not in (None, row.version):
             raise _conflict(row, "retried", RETRYABLE, version)
         was_final = row.status is _S.FAILED_FINAL
-        if was_final and not self._reserve_again(row):
-            raise OperationRefused(
-                "refund_exceeds_captured" if row.kind is OperationKind.REFUND else "payment_not_authorized", "no room"
-            )
+        if was_final:
+            self._reserve_again(row)
         if row.decline_code is not None:
             row.provider_key, row.provider_ref = f"{row.id}:{row.version + 1}", None
         row.retries = row.look_ups = row.sweeps = 0
@@ -565,21 +563,23 @@ class MemoryOperationStore:
         """Return True if an operation has failed, and nothing says that its money has moved."""
         return row.status is _S.FAILED_FINAL and (row.provider_ref is None or row.decline_code is not None)
 
-    def _reserve_again(self, row: OperationRow) -> bool:
-        """Reserve what an operation moves that had failed for good; return False if there is no room for it."""
+    def _reserve_again(self, row: OperationRow) -> None:
+        """Reserve what an operation moves that had failed for good. Raises OperationRefused if there is no room for it."""
         payment = self._db.payments[row.payment_id]
         if row.kind is OperationKind.REFUND:
             captured = payment.amount_minor if payment.amount_captured is None else payment.amount_captured
+            left = self._left(captured, payment.refund_reserved or 0)
             if payment.status is not Status.SUCCESS:
-                return False
-            if self._left(captured, payment.refund_reserved or 0) < row.amount_minor:
-                return False
+                raise OperationRefused("payment_not_captured", "no money has moved")
+            if left < row.amount_minor:
+                raise OperationRefused("refund_exceeds_captured", "more than is left", max(0, left))
             payment.refund_reserved = (payment.refund_reserved or 0) + row.amount_minor
-            return True
-        if payment.status is not Status.AUTHORIZED or payment.open_operation is not None:
-            return False
+            return
+        if payment.open_operation is not None:
+            raise OperationRefused("operation_in_progress", "another one is under way")
+        if payment.status is not Status.AUTHORIZED:
+            raise OperationRefused("payment_not_authorized", "no money is held")
         payment.open_operation = row.id
-        return True
 
     async def resolve(
         self,
