@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import logging
 import os
+import shutil
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from unittest import mock
@@ -24,6 +25,7 @@ from okane.local.ports import free_port as find_free_port
 from okane.local.postgres import PostgresServer
 from okane.local.redis_server import RedisServer
 from okane.store.schema import migrate
+from tests.memory_folder import folder_in_memory
 
 _HERE = Path(__file__).parent
 _TEMPLATE = "okane_template"
@@ -97,9 +99,16 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def postgres_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where Postgres servers have their data: in memory, or where all files of tests are."""
+    with folder_in_memory() as folder:
+        yield folder or tmp_path_factory.mktemp("postgres")
+
+
+@pytest.fixture(scope="session")
+def postgres_server(postgres_folder: Path) -> Iterator[PostgresServer]:
     """The session's Postgres, started, without fsync. Tests take `database_url`."""
-    server = _postgres(tmp_path_factory.mktemp("postgres"), durable=False)
+    server = _postgres(postgres_folder / "shared", durable=False)
     server.start()
     yield server
     server.stop()
@@ -157,13 +166,15 @@ def redis_url(redis_server: RedisServer) -> str:
 
 
 @pytest.fixture
-def private_postgres(tmp_path: Path) -> Iterator[PostgresServer]:
+def private_postgres(postgres_folder: Path) -> Iterator[PostgresServer]:
     """A durable server of this test's own, started, with the schema: `.url .kill() .stop() .start()`."""
-    server = _postgres(tmp_path / "private-postgres", durable=True)
+    folder = postgres_folder / f"private-{next(_numbers)}"
+    server = _postgres(folder, durable=True)
     server.start()
     asyncio.run(_migrate(server.url))
     yield server
     server.stop()
+    shutil.rmtree(folder)
 
 
 @pytest.fixture
