@@ -33,7 +33,7 @@ from okane.metrics import OkaneMetrics
 from okane.payment import MAX_SCHEDULE_AHEAD
 from okane.providers.base import Capability
 from okane.providers.config import HTTP
-from okane.providers.routing import NoCandidate, Router, RouteRequest
+from okane.providers.routing import NoCandidate, Router, RouteRequest, weight_key
 from okane.store import NewPayment
 from okane.store.payment_methods import PaymentMethodStore
 from okane.time_slice import TimeSlice
@@ -251,13 +251,12 @@ def _out_of_range(new: NewPayment, now: datetime) -> Problem:
 
 
 def _route_request(new: NewPayment, tokens: frozenset[str] | None) -> RouteRequest:
-    # Of this account, no other payment has the key: a repeat is led the same way.
     return RouteRequest(
         amount_minor=new.amount_minor,
         currency=new.currency,
         account_id=new.account_id,
         manual_capture=bool(new.manual_capture),
-        key=f"{new.account_id} {new.idempotency_key}",
+        key=weight_key(new.account_id, new.idempotency_key),
         payment_method=new.payment_method,
         tokens=tokens,
     )

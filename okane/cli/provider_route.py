@@ -3,16 +3,18 @@ described."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.table import Table
 
 from okane.cli.context import Context
 from okane.cli.output import CONSOLE, print_json
+from okane.payment_method import saved_method_id
 from okane.providers.config import ProvidersConfig, load_providers
-from okane.providers.routing import Router, RouteRequest, RouteRule, RuleVerdict
+from okane.providers.routing import Router, RouteRequest, RouteRule, RuleVerdict, by_weight
+from okane.store.payment_methods import PaymentMethodStore
 from okane.store.providers import ProviderState, ProviderStore
 
 
@@ -32,26 +34,41 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The choice for one payment. `decided_by` is the number of the rule; None: the default providers."""
+    """The choice for one payment. `decided_by` is the number of the rule; None: the default providers.
+
+    `tokens` are the providers at which its saved payment method has a token; None: it names no saved one.
+    """
 
     verdicts: Sequence[RuleVerdict]
     decided_by: int | None
     candidates: Sequence[Candidate]
+    tokens: Collection[str] | None = None
 
     @property
-    def is_refused(self) -> bool:
-        """True if no provider that may take the payment can."""
-        return all(one.excluded is not None for one in self.candidates)
+    def refusal(self) -> str | None:
+        """The code of the API's refusal; None: the payment is accepted."""
+        if self.tokens is not None and not self.tokens:
+            return "payment_method_unknown"
+        if any(one.excluded is None for one in self.candidates):
+            return None
+        if self.tokens is not None and not any(one.state.name in self.tokens for one in self.candidates):
+            return "payment_method_unusable"
+        return "unsupported_by_provider"
 
     @property
     def goes_to(self) -> str | None:
-        """The provider that a claim would choose now, None if it would find none. By weight: for most payments."""
+        """The provider that a claim would choose now, None if it would find none. By weight without a key: for most
+        payments."""
+        if self.refusal is not None:
+            return None
         return next((one.state.name for one in self.candidates if one.can_be_called), None)
 
 
 async def show_route(context: Context, request: RouteRequest, *, as_json: bool) -> None:
-    """Print the verdict of each rule, and the candidates with their state. Raises SetupError, StoreUnavailable."""
+    """Print the verdict of each rule, and the candidates with their state. A saved payment method is looked up, as the API
+    does when it accepts a payment. Raises SetupError, StoreUnavailable."""
     config = load_providers(context.settings)
+    request = replace(request, tokens=await _find_tokens(context, request))
     store = ProviderStore(context.database_url)
     try:
         states = {one.name: one for one in await store.read_all()}
@@ -64,6 +81,22 @@ async def show_route(context: Context, request: RouteRequest, *, as_json: bool) 
         _print(explanation)
 
 
+async def _find_tokens(context: Context, request: RouteRequest) -> Collection[str] | None:
+    """Return the providers at which the saved payment method has a token, none for an unknown or deleted one; None if the
+    payment names no saved one."""
+    method_id = saved_method_id(request.payment_method)
+    if method_id is None:
+        return None
+    methods = PaymentMethodStore(context.database_url)
+    try:
+        [found] = await methods.providers_of([(request.account_id, method_id)])
+    finally:
+        await methods.aclose()
+    if isinstance(found, BaseException):
+        raise found
+    return found
+
+
 def explain(config: ProvidersConfig, request: RouteRequest, states: Mapping[str, ProviderState]) -> Explanation:
     """Return the choice by these routes, while the providers are in these states."""
     router = Router(config.routes, defaults=config.default, capabilities=config.capabilities)
@@ -73,6 +106,8 @@ def explain(config: ProvidersConfig, request: RouteRequest, states: Mapping[str,
         names, excluded, weights = config.default, router.excluded_defaults(request), None
     else:
         names, excluded, weights = decisive.rule.names, decisive.excluded, decisive.rule.weights
+        if weights and request.key:
+            names = by_weight(weights, request.key)
     total = sum(weights.values()) if weights else 1
     candidates = [
         Candidate(
@@ -80,7 +115,7 @@ def explain(config: ProvidersConfig, request: RouteRequest, states: Mapping[str,
         )
         for name in names
     ]
-    return Explanation(verdicts, None if decisive is None else decisive.number, candidates)
+    return Explanation(verdicts, None if decisive is None else decisive.number, candidates, request.tokens)
 
 
 def _print(explanation: Explanation) -> None:
@@ -97,8 +132,10 @@ def _print(explanation: Explanation) -> None:
     for table in (rules, providers):
         CONSOLE.print(table, soft_wrap=not CONSOLE.is_terminal)
         CONSOLE.print()
-    if explanation.is_refused:
-        CONSOLE.print("such a payment is refused (422 unsupported_by_provider)")
+    if explanation.tokens:
+        CONSOLE.print(f"the saved payment method has a token at {', '.join(sorted(explanation.tokens))}")
+    if explanation.refusal is not None:
+        CONSOLE.print(f"such a payment is refused (422 {explanation.refusal})")
     elif explanation.goes_to is None:
         CONSOLE.print("such a payment waits: no candidate can be called now")
     else:
@@ -148,6 +185,8 @@ def _document(explanation: Explanation) -> dict[str, Any]:
             }
             for one in explanation.candidates
         ],
-        "refused": explanation.is_refused,
+        "tokens": None if explanation.tokens is None else sorted(explanation.tokens),
+        "refused": explanation.refusal is not None,
+        "refusal": explanation.refusal,
         "goes_to": explanation.goes_to,
     }

@@ -23,7 +23,7 @@ from okane.duration_text import format_duration
 from okane.errors import SetupError
 from okane.intake.provider_switch import ProviderSwitch, Switched, UnknownProvider, reason_refusal
 from okane.providers.config import NAME
-from okane.providers.routing import CaptureMethod, RouteRequest
+from okane.providers.routing import CaptureMethod, RouteRequest, weight_key
 from okane.store import OPERATOR
 from okane.store.providers import Mode, ProviderState, ProviderStore
 from okane.timestamp_text import format_time
@@ -68,7 +68,12 @@ def route(
     currency: Annotated[str | None, typer.Option(help="ISO 4217; the server's default if absent")] = None,
     account: Annotated[str, typer.Option(help="the account of the payment")] = ACCOUNT,
     capture_method: Annotated[CaptureMethod, typer.Option(help="of the payment")] = "automatic",
-    payment_method: Annotated[str | None, typer.Option(help="the token of the payment, if it has one")] = None,
+    payment_method: Annotated[
+        str | None, typer.Option(help="the token of the payment, or the id of a saved payment method")
+    ] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option("--idempotency-key", help="of the payment: weights select by it")
+    ] = None,
     data: Data = None,
     json_: Json = False,
 ) -> None:
@@ -81,7 +86,7 @@ def route(
         amount_minor=amount,
         currency=currency,
         account_id=account,
-        key="",
+        key="" if idempotency_key is None else weight_key(account, idempotency_key),
         manual_capture=capture_method == "manual",
         payment_method=payment_method,
     )

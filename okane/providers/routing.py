@@ -113,8 +113,8 @@ class RouteRule(BaseModel):
 class RouteRequest:
     """The properties of a new payment that rules look at.
 
-    `key` is any text of the payment that a repeat has, too: weights select by its hash. `tokens` are the providers at which
-    the saved payment method has a token; None: the payment names no saved one.
+    `key` is any text of the payment that a repeat has, too (`weight_key`): weights select by its hash. `tokens` are the
+    providers at which the saved payment method has a token; None: the payment names no saved one.
     """
 
     amount_minor: int
@@ -252,6 +252,11 @@ def mismatch(rule: RouteRule, request: RouteRequest) -> str | None:
         if not _is_like_one(request.payment_method, rule.payment_method):
             return f"payment_method is not like {_either(rule.payment_method)}"
     return None
+
+
+def weight_key(account_id: str, idempotency_key: str) -> str:
+    """Return the key that weights select by. No other payment has it: a repeat is led the same way."""
+    return f"{account_id} {idempotency_key}"
 
 
 def by_weight(weights: Mapping[str, int], key: str) -> Sequence[str]:

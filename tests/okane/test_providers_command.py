@@ -16,7 +16,11 @@ from typer.testing import CliRunner, Result
 from okane.cli import app
 from okane.errors import SetupError
 from okane.monitoring.doctor import switch
+from okane.payment_id import PaymentId
+from okane.payment_method import NewSavedMethod
+from okane.providers.routing import by_weight
 from okane.store import PaymentStore
+from okane.store.payment_methods import PaymentMethodStore
 from okane.store.providers import ProviderState, ProviderStore
 from tests.okane.stored_payments import GRACE, LEASE, accept_one, new
 
@@ -198,6 +202,59 @@ async def test_the_explanation_shows_what_is_off_and_leads_past_it(command: Comm
     shown = (await command("route", "--amount", "1000", "--currency", "PLN")).output
     for text in ("off: incident", "drain: rest", "75.0%", "such a payment waits: no candidate can be called now"):
         assert text in shown
+
+
+async def saved(database_url: str, *providers: str) -> str:
+    """Return the id of a payment method that has a token at each of these."""
+    methods = PaymentMethodStore(database_url)
+    method = NewSavedMethod(
+        id=PaymentId(),
+        account_id="default",
+        idempotency_key=",".join(providers),
+        fingerprint=b"f" * 32,
+        tokens=dict.fromkeys(providers, "pm_secret"),
+        kind="card",
+    )
+    await methods.create(method)
+    await methods.aclose()
+    return str(method.id)
+
+
+async def test_a_saved_payment_method_leads_to_the_providers_that_have_its_token(
+    command: Command, file: Path, database_url: str
+) -> None:
+    file.write_text(FILE + ROUTES)
+    method = await saved(database_url, "third")
+    payment = ("--amount", "1000", "--currency", "PLN", "--payment-method", method)
+    found = await explained(command, *payment)
+    assert (found["tokens"], found["goes_to"], found["refused"]) == (["third"], "third", False)
+    assert [(one["name"], one["excluded"]) for one in found["candidates"]] == [
+        ("first", "the payment method has no token there"),
+        ("third", None),
+    ]
+    shown = (await command("route", *payment)).output
+    assert "the saved payment method has a token at third\nsuch a payment goes to third now\n" in shown
+    assert "secret" not in shown
+
+    elsewhere = await explained(command, "--amount", "999", "--currency", "PLN", "--payment-method", method)
+    assert (elsewhere["refusal"], elsewhere["goes_to"]) == ("payment_method_unusable", None)
+    unknown = (*payment[:-1], str(PaymentId()))
+    other_account = (*payment, "--account", "acme")
+    for words in (unknown, other_account):
+        found = await explained(command, *words)
+        assert (found["tokens"], found["refusal"], found["goes_to"]) == ([], "payment_method_unknown", None)
+        assert "such a payment is refused (422 payment_method_unknown)" in (await command("route", *words)).output
+    assert (await explained(command, *payment[:-1], "pm_card_visa"))["tokens"] is None
+
+
+async def test_with_its_idempotency_key_a_payment_goes_where_the_weights_lead_it(command: Command, file: Path) -> None:
+    file.write_text(FILE + ROUTES)
+    weights = {"first": 3, "third": 1}
+    keys = ["key-5", "key-6"]
+    expected = [by_weight(weights, f"default {key}")[0] for key in keys]
+    assert set(expected) == {"first", "third"}
+    payment = ("--amount", "1000", "--currency", "PLN", "--idempotency-key")
+    assert [(await explained(command, *payment, key))["goes_to"] for key in keys] == expected
 
 
 @pytest.mark.usefixtures("file")
