@@ -1,13 +1,12 @@
-"""`okane dead`: list, show, replay and purge dead letters.
+"""`okane dead`: list, show, replay and purge dead letters: payments, or with `--operations` captures, voids and refunds.
 
 The list is in Postgres; `replay` and `purge` also delete the entry of the dead-letter stream in Redis.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -15,14 +14,14 @@ import typer
 from rich.table import Table
 
 from okane.cli.context import Context, open_context
+from okane.cli.dead_operations import Operations, list_dead, purge_dead, replay_dead, show_operation
+from okane.cli.dead_place import cursor, place
 from okane.cli.options import Data, Json, Yes, finite
 from okane.cli.output import CONSOLE, event_document, iso, print_json
 from okane.cli.running import run
 from okane.cli.stores import Stores, open_stores, payment_id
 from okane.errors import SetupError
-from okane.payment_id import parse_id
 from okane.store import OPERATOR, DeadPayment
-from okane.store.dead_letters import Place
 from okane.timestamp_text import format_time
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -34,15 +33,16 @@ def ls(
     data: Data = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
     before: Annotated[str | None, typer.Option(help="the next page: TIME,ID from the end of this one")] = None,
+    operations: Operations = False,
     json_: Json = False,
 ) -> None:
     """List dead letters, newest first."""
-    run(_list(open_context(data), limit=limit, before=before, as_json=json_))
+    run(_list(open_context(data), operations=operations, limit=limit, before=before, as_json=json_))
 
 
 @app.command()
 def show(payment_id: str, *, data: Data = None, json_: Json = False) -> None:
-    """Show one dead letter and its payment's timeline."""
+    """Show one dead letter and its timeline: of a payment, or of a capture, void or refund."""
     run(_show(open_context(data), payment_id, as_json=json_))
 
 
@@ -54,13 +54,15 @@ def replay(
     everything: Annotated[bool, typer.Option("--all", help="every one, oldest first")] = False,
     limit: Annotated[int | None, typer.Option(min=1, max=2**31 - 1, help="maximum number")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would happen, change nothing")] = False,
+    operations: Operations = False,
     json_: Json = False,
 ) -> None:
-    """Retry payments: they become pending and leave the list."""
+    """Retry payments or operations: they become pending and leave the list."""
     run(
         _replay(
             open_context(data),
             _selected_ids(payment_ids, everything=everything),
+            operations=operations,
             limit=limit,
             dry_run=dry_run,
             as_json=json_,
@@ -78,37 +80,50 @@ def purge(
         float | None,
         typer.Option(min=0, max=1_000_000, callback=finite, help="only dead letters older than this many hours"),
     ] = None,
+    operations: Operations = False,
     yes: Yes = False,
     json_: Json = False,
 ) -> None:
-    """Remove payments from the list. Their status stays: failed_final or needs_review."""
+    """Remove payments or operations from the list. Their status stays. Operations that need a review stay in the list."""
     older_than = None if older_than_h is None else timedelta(hours=older_than_h)
     ids = None if older_than is not None and not payment_ids else _selected_ids(payment_ids, everything=everything)
     if ids is None and not yes:
         typer.confirm("Remove all of these from the list?", abort=True, err=True)
-    run(_purge(open_context(data), ids, older_than=older_than, as_json=json_))
+    run(_purge(open_context(data), ids, operations=operations, older_than=older_than, as_json=json_))
 
 
 def _selected_ids(payment_ids: list[str] | None, *, everything: bool) -> list[str] | None:
     """Return the ids given, or None for `--all`. Raises BadParameter."""
     if bool(payment_ids) == everything:
-        raise typer.BadParameter("name payments, or give --all")
+        raise typer.BadParameter("name them by their IDs, or give --all")
     return payment_ids
 
 
-async def _list(context: Context, *, limit: int, before: str | None, as_json: bool) -> None:
+async def _list(context: Context, *, operations: bool, limit: int, before: str | None, as_json: bool) -> None:
     """Print a page, newest first."""
     async with open_stores(context) as stores:
-        found = await stores.dead_letters.page(limit + 1, before=None if before is None else _place(before))
-        total = await stores.overview.count_dead()
+        if operations:
+            await list_dead(stores, limit=limit, before=before, as_json=as_json)
+            return
+        found = await stores.dead_letters.page(limit + 1, before=None if before is None else place(before))
+        total, others = await stores.overview.count_dead(), await stores.overview.count_dead_operations()
     letters, more = found[:limit], len(found) > limit
-    older = _cursor(letters[-1]) if more else None
+    older = cursor(letters[-1].place) if more else None
     if as_json:
-        print_json({"letters": [_letter(letter) for letter in letters], "total": total, "before": older})
+        found_letters = [_letter(letter) for letter in letters]
+        print_json({"letters": found_letters, "total": total, "before": older, "operations": others})
         return
     if not letters:
         CONSOLE.print("no dead letters" if total == 0 else "no older dead letters")
-        return
+    else:
+        _print_letters(letters)
+        next_page = f"; older ones: okane dead ls --before {older}" if older else ""
+        CONSOLE.print(f"{len(letters):,} of {total:,}{next_page}")
+    if others:
+        CONSOLE.print(f"captures, voids and refunds: {others:,} more (okane dead ls --operations)")
+
+
+def _print_letters(letters: Sequence[DeadPayment]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("payment", "account", "status", "lane", "dead since", "reason"):
         table.add_column(column, no_wrap=column != "reason")
@@ -119,12 +134,14 @@ async def _list(context: Context, *, limit: int, before: str | None, as_json: bo
             str(payment.id), payment.account_id, payment.status.value, payment.lane, since, payment.last_error or ""
         )
     CONSOLE.print(table, soft_wrap=not CONSOLE.is_terminal)
-    CONSOLE.print(f"{len(letters):,} of {total:,}" + (f"; older ones: okane dead ls --before {older}" if older else ""))
 
 
 async def _show(context: Context, payment_id: str, *, as_json: bool) -> None:
     """Print one dead letter with its payment's timeline."""
     async with open_stores(context) as stores:
+        for dead in await stores.dead_operations.find_many([_id(payment_id)]):
+            await show_operation(stores, dead.operation, as_json=as_json)
+            return
         (letter,) = await _select_letters(stores, [payment_id], limit=None)
         events = await stores.payments.events(letter.payment.id)
     timeline = [event_document(event) for event in events]
@@ -142,10 +159,19 @@ async def _show(context: Context, payment_id: str, *, as_json: bool) -> None:
 
 
 async def _replay(
-    context: Context, payment_ids: Sequence[str] | None, *, limit: int | None, dry_run: bool, as_json: bool
+    context: Context,
+    payment_ids: Sequence[str] | None,
+    *,
+    operations: bool,
+    limit: int | None,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
-    """Retry these payments (None: all, oldest first). One that needs a review stays in the list."""
+    """Retry these (None: all, oldest first). One that needs a review stays in the list."""
     async with open_stores(context) as stores:
+        if operations:
+            await replay_dead(stores, payment_ids, limit=limit, dry_run=dry_run, as_json=as_json)
+            return
         done = await stores.replay.run(
             await _select_letters(stores, payment_ids, limit=limit), dry_run=dry_run, actor=OPERATOR
         )
@@ -158,10 +184,18 @@ async def _replay(
 
 
 async def _purge(
-    context: Context, payment_ids: Sequence[str] | None, *, older_than: timedelta | None, as_json: bool
+    context: Context,
+    payment_ids: Sequence[str] | None,
+    *,
+    operations: bool,
+    older_than: timedelta | None,
+    as_json: bool,
 ) -> None:
     """Remove these (None: all, or those older than a time) from the list, without changing their payments."""
     async with open_stores(context) as stores:
+        if operations:
+            await purge_dead(stores, payment_ids, older_than=older_than, as_json=as_json)
+            return
         ids = None if payment_ids is None else [_id(text) for text in payment_ids]
         purged = await stores.dead_letters.dismiss(ids=ids, older_than=older_than)
         await stores.replay.remove_notes(purged)
@@ -186,23 +220,6 @@ async def _select_letters(
 
 def _id(text: str) -> UUID:
     return payment_id(text, listed_by="okane dead ls")
-
-
-def _cursor(letter: DeadPayment) -> str:
-    """Return a position in the list. It outlives the payment, which may be replayed or purged before the next page."""
-    dead_at, payment_id = letter.place
-    return f"{iso(dead_at)},{payment_id}"
-
-
-def _place(cursor: str) -> Place:
-    at, _, id_ = cursor.partition(",")
-    with contextlib.suppress(ValueError):
-        dead_at = datetime.fromisoformat(at)
-        if dead_at.tzinfo is not None and (payment_id := parse_id(id_)) is not None:
-            return dead_at, payment_id
-    raise SetupError(
-        f"{cursor!r} is not a position in the list: give TIME,ID as `okane dead ls` prints it for the next page"
-    )
 
 
 def _letter(letter: DeadPayment) -> dict[str, Any]:

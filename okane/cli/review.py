@@ -1,8 +1,9 @@
-"""`okane review`: list and show the payments that need a human's decision, and record the decision."""
+"""`okane review`: list and show payments, captures, voids and refunds that need a human's decision, and record it."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
@@ -11,12 +12,21 @@ import typer
 from rich.table import Table
 
 from okane.cli.context import Context, open_context
+from okane.cli.dead_operations import (
+    Operations,
+    count_reviews,
+    document,
+    find_operation,
+    list_reviews,
+    show_operation,
+)
 from okane.cli.options import Data, Json, Yes
 from okane.cli.output import CONSOLE, event_document, iso, print_json
 from okane.cli.running import run
 from okane.cli.stores import Stores, open_stores, payment_id
 from okane.errors import PaymentNotFound, SetupError
 from okane.intake.decision_texts import find_fault
+from okane.operation import OperationStatus
 from okane.payment import Payment, Status
 from okane.store import OPERATOR
 from okane.timestamp_text import format_time
@@ -35,18 +45,21 @@ class Decision(StrEnum):
 def ls(
     *,
     data: Data = None,
-    account: Annotated[str | None, typer.Option(help="only payments of this account")] = None,
+    account: Annotated[str | None, typer.Option(help="only those of this account")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
-    before: Annotated[str | None, typer.Option(help="the next page: the last ID of this one")] = None,
+    before: Annotated[
+        str | None, typer.Option(help="the next page: the place that is printed at the end of this one")
+    ] = None,
+    operations: Operations = False,
     json_: Json = False,
 ) -> None:
     """List payments that need a review, newest first."""
-    run(_list(open_context(data), account=account, limit=limit, before=before, as_json=json_))
+    run(_list(open_context(data), operations=operations, account=account, limit=limit, before=before, as_json=json_))
 
 
 @app.command()
 def show(payment_id: str, *, data: Data = None, json_: Json = False) -> None:
-    """Show one payment with its provider key and its timeline."""
+    """Show one payment, capture, void or refund with its provider key and its timeline."""
     run(_show(open_context(data), payment_id, as_json=json_))
 
 
@@ -56,19 +69,20 @@ def resolve(
     *,
     data: Data = None,
     decision: Annotated[Decision, typer.Option("--as", help="the outcome according to the provider")],
-    reason: Annotated[str, typer.Option(help="the reason, kept in the payment's history")],
+    reason: Annotated[str, typer.Option(help="the reason, kept in the history")],
     provider_ref: Annotated[
-        str | None, typer.Option("--provider-ref", help="the charge found at the provider, with success only")
+        str | None,
+        typer.Option("--provider-ref", help="the charge or refund found at the provider, with success only"),
     ] = None,
     version: Annotated[
-        int | None, typer.Option(min=0, max=2**31 - 1, help="refused unless the payment still is in this version")
+        int | None, typer.Option(min=0, max=2**31 - 1, help="refused unless it still is in this version")
     ] = None,
     yes: Yes = False,
     json_: Json = False,
 ) -> None:
-    """Decide a payment. Repeating a decision changes nothing; a different one is refused."""
+    """Decide a payment, capture, void or refund. Repeating a decision changes nothing; a different one is refused."""
     if not yes and sys.stdin.isatty():
-        typer.confirm(f"Record for good that payment {payment_id} is {decision}?", abort=True, err=True)
+        typer.confirm(f"Record for good that {payment_id} is {decision}?", abort=True, err=True)
     run(
         _resolve(
             open_context(data),
@@ -82,19 +96,35 @@ def resolve(
     )
 
 
-async def _list(context: Context, *, account: str | None, limit: int, before: str | None, as_json: bool) -> None:
+async def _list(
+    context: Context, *, operations: bool, account: str | None, limit: int, before: str | None, as_json: bool
+) -> None:
     """Print a page, newest first."""
-    place = None if before is None else _id(before)
     async with open_stores(context) as stores:
+        if operations:
+            await list_reviews(stores, account=account, limit=limit, before=before, as_json=as_json)
+            return
+        place = None if before is None else _id(before)
         found = await stores.reviews.page(limit + 1, account_id=account, before=place)
+        others = await count_reviews(stores)
     payments, more = found[:limit], len(found) > limit
     older = str(payments[-1].id) if more else None
     if as_json:
-        print_json({"payments": [_document(payment) for payment in payments], "before": older})
+        found_payments = [_document(payment) for payment in payments]
+        print_json({"payments": found_payments, "before": older, "operations": others})
         return
-    if not payments:
-        CONSOLE.print("nothing needs a review" if before is None else "nothing older needs a review")
-        return
+    if payments:
+        _print_payments(payments)
+        CONSOLE.print(f"{len(payments):,}" + (f"; older ones: okane review ls --before {older}" if older else ""))
+    elif before is not None:
+        CONSOLE.print("nothing older needs a review")
+    else:
+        CONSOLE.print("no payment needs a review" if others else "nothing needs a review")
+    if others:
+        CONSOLE.print(f"captures, voids and refunds: {others:,} (okane review ls --operations)")
+
+
+def _print_payments(payments: Sequence[Payment]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("payment", "account", "amount", "currency", "since", "reason"):
         table.add_column(column, no_wrap=column != "reason", justify="right" if column == "amount" else "left")
@@ -108,12 +138,14 @@ async def _list(context: Context, *, account: str | None, limit: int, before: st
             payment.last_error or "",
         )
     CONSOLE.print(table, soft_wrap=not CONSOLE.is_terminal)
-    CONSOLE.print(f"{len(payments):,}" + (f"; older ones: okane review ls --before {older}" if older else ""))
 
 
 async def _show(context: Context, payment_id: str, *, as_json: bool) -> None:
-    """Print one payment, whatever its status, with its timeline."""
+    """Print one payment or operation, whatever its status, with its timeline."""
     async with open_stores(context) as stores:
+        if (operation := await find_operation(stores, _id(payment_id))) is not None:
+            await show_operation(stores, operation, as_json=as_json)
+            return
         payment = await _find_payment(stores, payment_id)
         events = await stores.payments.events(payment.id)
     if as_json:
@@ -137,13 +169,30 @@ async def _resolve(
     version: int | None,
     as_json: bool,
 ) -> None:
-    """Decide a payment that needs a review, and remove its dead letter."""
+    """Decide a payment or operation that needs a review, and remove its dead letter."""
     if provider_ref is not None and decision is not Decision.SUCCESS:
         raise SetupError("--provider-ref goes with --as success only")
     if fault := find_fault(reason, provider_ref, Status(decision.value)):
         option, text = fault
         raise SetupError(f"--{option.replace('_', '-')} {text}")
     async with open_stores(context) as stores:
+        if (operation := await find_operation(stores, _id(payment_id))) is not None:
+            decided = await stores.operation_intake.resolve(
+                operation.id,
+                account_id=None,
+                decision=OperationStatus.SUCCESS if decision is Decision.SUCCESS else OperationStatus.FAILED_FINAL,
+                reason=reason,
+                provider_ref=provider_ref,
+                actor=OPERATOR,
+                version=version,
+            )
+            await stores.operation_replay.remove_notes([decided.id])
+            if as_json:
+                print_json(document(decided))
+            else:
+                line = f"{decided.kind} {decided.id} of {decided.account_id} is {decided.status}"
+                CONSOLE.print(line, soft_wrap=True)
+            return
         found = await _find_payment(stores, payment_id)
         payment = await stores.intake.resolve(
             found.id,

@@ -37,6 +37,10 @@ class Overview:
         """Return the number of dead letters."""
         return int((await self._session.fetch_repeatable(SQL["count_dead"]))[0][0])
 
+    async def count_dead_operations(self) -> int:
+        """Return the number of captures, voids and refunds that were given up or need a review."""
+        return int((await self._session.fetch_repeatable(SQL["count_dead_operations"]))[0][0])
+
     async def count_disputes(self) -> Mapping[str, int]:
         """Return the disputes that wait for evidence, by provider. Cheap: a partial index."""
         found = await self._session.fetch_repeatable(SQL["count_disputes"])

@@ -22,6 +22,9 @@ SELECT status, count(*) FROM payments GROUP BY status
 -- name: count_dead
 SELECT count(*) FROM payments WHERE dead_at IS NOT NULL
 
+-- name: count_dead_operations
+SELECT count(*) FROM operations WHERE dead_at IS NOT NULL
+
 -- name: count_disputes
 -- Disputes that wait for evidence, read through their partial index.
 SELECT provider, count(*) FROM disputes WHERE status = 'needs_response' GROUP BY provider

@@ -1,0 +1,34 @@
+-- name: page
+-- Captures, voids and refunds of all accounts that were given up, newest first, from a place in this order on. Read through
+-- their partial index; NULL leaves out a condition.
+SELECT {operation}, o.dead_at
+FROM operations o
+WHERE o.dead_at IS NOT NULL
+  AND (o.dead_at, o.id) < (%(before_dead_at)s::timestamptz, %(before_id)s::uuid)
+  AND (%(status)s::text IS NULL OR o.status = %(status)s::text)
+  AND (%(account_id)s::text IS NULL OR o.account_id = %(account_id)s::text)
+ORDER BY o.dead_at DESC, o.id DESC
+LIMIT %(limit)s::bigint
+
+-- name: oldest
+SELECT {operation}, o.dead_at
+FROM operations o
+WHERE o.dead_at IS NOT NULL
+ORDER BY o.dead_at, o.id
+LIMIT %(limit)s::bigint
+
+-- name: some
+SELECT {operation}, o.dead_at
+FROM unnest(%(ids)s::uuid[]) AS s (id)
+CROSS JOIN LATERAL (SELECT * FROM operations WHERE id = s.id LIMIT 1) o
+WHERE o.dead_at IS NOT NULL
+
+-- name: dismiss
+-- The operation keeps its status, and is in the list no more. One that needs a review stays: nothing else lists it. NULL: all,
+-- or any age.
+UPDATE operations o
+SET dead_at = NULL
+WHERE o.dead_at IS NOT NULL AND o.status <> 'needs_review'
+  AND (%(ids)s::uuid[] IS NULL OR o.id = ANY (%(ids)s::uuid[]))
+  AND (%(older_than_ms)s::bigint IS NULL OR o.dead_at < now() - %(older_than_ms)s::bigint * interval '1 millisecond')
+RETURNING o.id
