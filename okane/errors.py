@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-# Why a capture, void or refund is refused.
-RefusalCode = Literal[
+# Why a payment has nothing for a capture, void or refund to move.
+ReservationRefusal = Literal[
     "capture_exceeds_authorized",
     "refund_exceeds_captured",
     "currency_mismatch",
@@ -15,6 +15,8 @@ RefusalCode = Literal[
     "payment_not_captured",
     "operation_in_progress",
 ]
+# Why a capture, void or refund is refused.
+RefusalCode = Literal[ReservationRefusal, "unsupported_by_provider"]
 
 
 class OkaneError(Exception):

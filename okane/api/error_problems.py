@@ -34,6 +34,7 @@ _REFUSED: Mapping[RefusalCode, HTTPStatus] = {
     "capture_exceeds_authorized": HTTPStatus.UNPROCESSABLE_ENTITY,
     "refund_exceeds_captured": HTTPStatus.UNPROCESSABLE_ENTITY,
     "currency_mismatch": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "unsupported_by_provider": HTTPStatus.UNPROCESSABLE_ENTITY,
     "payment_not_authorized": HTTPStatus.CONFLICT,
     "payment_not_captured": HTTPStatus.CONFLICT,
     "operation_in_progress": HTTPStatus.CONFLICT,

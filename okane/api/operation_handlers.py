@@ -20,9 +20,7 @@ from okane.api.operation_requests import (
     refund_not_found,
     to_operation,
 )
-from okane.api.payment_creation import Capabilities
 from okane.api.payment_queries import documents, page_of
-from okane.api.problems import Problem
 from okane.api.resolve_request import ResolveRequest
 from okane.api.webhook_services import body_of
 from okane.errors import OperationNotFound
@@ -33,7 +31,7 @@ from okane.operation import NewOperation, Operation, OperationKind, OperationSta
 from okane.operation_json import operation_document
 from okane.payment import Payment
 from okane.payment_json import payment_document
-from okane.providers.capabilities import lacking_for
+from okane.providers.capabilities import Capabilities
 from okane.store import PaymentStore
 from okane.store.operation_records import OperationFilter
 from okane.store.operations import OperationLists, OperationStore
@@ -57,9 +55,12 @@ class OperationHandlers:
         self._payments = payments
         self._operations = services.store
         self._lists = services.lists
-        self._capabilities = services.capabilities
         self._intake = OperationIntake(
-            store=services.store, lists=services.lists, payments=intake, producer=services.producer
+            store=services.store,
+            lists=services.lists,
+            payments=intake,
+            producer=services.producer,
+            capabilities=lambda: services.capabilities,
         )
 
     async def capture(self, request: web.Request) -> web.Response:
@@ -147,24 +148,14 @@ class OperationHandlers:
         return await self._intake.request(new, actor=actor_of(request))
 
     async def _check_provider(self, new: NewOperation, payment: Payment) -> None:
-        """Raise a 422 Problem if the payment's provider cannot execute a new operation. A repeat of an earlier request is
+        """Raise OperationRefused if the payment's provider cannot execute a new operation. A repeat of an earlier request is
         exempt: it is answered, whatever the providers can do now."""
-        refusal = self._refusal(new, payment)
+        refusal = self._intake.unsupported(new, payment)
         if refusal is None:
             return
         earlier = OperationFilter(idempotency_key=new.idempotency_key)
         if not (await self._lists.page(earlier, account_id=payment.account_id, limit=1)).operations:
             raise refusal
-
-    def _refusal(self, new: NewOperation, payment: Payment) -> Problem | None:
-        capabilities = self._capabilities.get(payment.provider or "")
-        if capabilities is None:  # not charged yet, or its provider is not configured any more: the store decides
-            return None
-        lacks = lacking_for(new, payment, frozenset(capabilities))
-        if lacks is None:
-            return None
-        detail = f"the provider {payment.provider} cannot do this: {lacks.replace('_', ' ')}"
-        return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "unsupported_by_provider", detail)
 
     async def _page(
         self, request: web.Request, name: str, wanted: OperationFilter, *, limit: int, after: UUID | None

@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
-from types import MappingProxyType
 
 from okane.api import (
     card_guard,
@@ -31,7 +30,7 @@ from okane.intake.accept import IntakeReceipt, PaymentIntake, WrittenRows
 from okane.lanes import LaneLimits
 from okane.metrics import OkaneMetrics
 from okane.payment import MAX_SCHEDULE_AHEAD
-from okane.providers.base import Capability
+from okane.providers.capabilities import NO_CAPABILITIES, Capabilities
 from okane.providers.config import HTTP
 from okane.providers.routing import NoCandidate, Router, RouteRequest, weight_key
 from okane.store import NewPayment
@@ -60,9 +59,6 @@ MODELS: Mapping[str, type[CreateOlderPayment]] = {
 }
 
 ONLY_HTTP = frozenset({HTTP})
-
-Capabilities = Mapping[str, Collection[Capability]]  # of each provider, by its name
-NO_CAPABILITIES: Capabilities = MappingProxyType({})
 
 
 @value

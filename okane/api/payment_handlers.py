@@ -19,10 +19,8 @@ from okane.api.long_polling import LongPolling, preferred_wait_s
 from okane.api.payment_creation import (
     MAX_BODY_BYTES,
     MODELS,
-    NO_CAPABILITIES,
     ONLY_HTTP,
     RENDERERS,
-    Capabilities,
     PaymentCreation,
     location,
     to_answer,
@@ -32,6 +30,7 @@ from okane.config import Settings
 from okane.intake.accept import PaymentIntake
 from okane.metrics import OkaneMetrics
 from okane.payment import CANCELABLE, Payment, Status
+from okane.providers.capabilities import NO_CAPABILITIES, Capabilities
 from okane.providers.routing import Router
 from okane.store import PaymentStore
 from okane.store.payment_methods import PaymentMethodStore

@@ -213,7 +213,8 @@ class Client:
     async def cancel(self, payment_id: UUID | str) -> Payment:
         """Withdraw a payment before it is charged. Raises Conflict if it is too late, or its outcome is open.
 
-        One that is `authorized` still is then: a void is under way, after which it is canceled.
+        One that is `authorized` still is then: a void is under way, after which it is canceled. Raises OperationRefused if a
+        capture is under way, or its provider has no voids.
         """
         return Payment.of((await self._transport.send("POST", _path(payment_id, "/cancel")))["payment"])
 

@@ -15,7 +15,6 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from okane.config import Settings
 from okane.console.actions import Done, Form, Shown, perform
 from okane.console.amounts import example_of, parse_amount
 from okane.console.formats import money
@@ -28,7 +27,6 @@ from okane.errors import (
     OperationNotFound,
     OperationRefused,
     PaymentNotFound,
-    SetupError,
     StatusConflict,
     VersionConflict,
 )
@@ -37,8 +35,6 @@ from okane.intake.operations import OperationIntake
 from okane.operation import NewOperation, Operation, OperationKind, OperationStatus
 from okane.payment import Payment, Status
 from okane.payment_id import parse_id
-from okane.providers.capabilities import lacking_for
-from okane.providers.config import load_providers
 from okane.store.operation_records import OperationFilter
 from okane.store.operations import OperationDecision, OperationLists
 from okane.store.payment_details import PaymentDetails, PaymentDetailsStore
@@ -59,7 +55,7 @@ class _Result:
 
 
 class OperationActions:
-    """The actions. `settings` name the providers file, which has what each provider can do."""
+    """The actions."""
 
     def __init__(
         self,
@@ -68,13 +64,11 @@ class OperationActions:
         details: PaymentDetailsStore,
         intake: OperationIntake,
         lists: OperationLists,
-        settings: Settings,
     ) -> None:
         self._screen = screen
         self._details = details
         self._intake = intake
         self._lists = lists
-        self._settings = settings
 
     async def capture(self, request: web.Request) -> web.StreamResponse:
         """`POST /payments/{id}/capture`: take all of the money that is held, or a part, and let the rest go."""
@@ -148,7 +142,9 @@ class OperationActions:
             payment = (await self._read(request)).payment
             new = _new_operation(kind, payment, session, form, seen=seen)
             if payment.version == seen:
-                self._check_provider(new, payment)
+                refusal = self._intake.unsupported(new, payment)
+                if refusal is not None:
+                    raise _unprocessable(refusal.message[:1].upper() + refusal.message[1:])
             elif not await self._is_made(new, session):
                 raise VersionConflict(payment.status, _DONE[kind], seen=seen, version=payment.version)
             try:
@@ -164,18 +160,6 @@ class OperationActions:
             return _result(operation, text, f"requested {amount}")
 
         return await self._perform(request, run)
-
-    def _check_provider(self, new: NewOperation, payment: Payment) -> None:
-        """Raise PageError if the payment's provider cannot execute a new operation. If the providers file cannot be read, it
-        is the worker that refuses."""
-        try:
-            known = load_providers(self._settings).capabilities.get(payment.provider or "")
-        except SetupError:
-            return
-        lacks = None if known is None else lacking_for(new, payment, known)
-        if lacks is not None:
-            what = lacks.replace("_", " ")
-            raise _unprocessable(f"The provider {payment.provider} cannot do this: it has no {what}")
 
     async def _is_made(self, new: NewOperation, session: Session) -> bool:
         """Tell whether the key of a request has made an operation already."""

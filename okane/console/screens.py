@@ -45,7 +45,6 @@ class Screens:
             details=services.details,
             intake=services.operations,
             lists=services.operation_lists,
-            settings=services.settings,
         )
         self.streams = StreamScreens(services.sampler, services.inspector)
         self.dead = DeadLetterScreens(services.dead_letters, services.replay, turns)

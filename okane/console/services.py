@@ -17,6 +17,7 @@ from okane.config import Settings
 from okane.console.doctor import CheckedConsole, Doctor
 from okane.console.outages import Outages
 from okane.console.sampler import FACTS_S, NAMES, PATIENCE_S, Sampler
+from okane.errors import SetupError
 from okane.http.guard import Guard
 from okane.intake.accept import PaymentIntake
 from okane.intake.dead_letter_replay import DeadLetterReplay
@@ -25,6 +26,8 @@ from okane.intake.provider_switch import ProviderSwitch
 from okane.lanes import operations_stream
 from okane.monitoring.doctor import diagnose
 from okane.monitoring.observation import Observer
+from okane.providers.capabilities import NO_CAPABILITIES, Capabilities
+from okane.providers.config import load_providers
 from okane.redis.buckets import TokenBuckets
 from okane.redis.presence import Presence
 from okane.store import ApiKeyStore, DeadLetterStore, Overview, PaymentLists, PaymentStore, ReviewStore
@@ -200,4 +203,11 @@ def _open_operations(
     producer = Producer(redis, stream, max_length=settings.max_stream_length)
     for one in (store, producer):
         closing.push_async_callback(one.aclose)
-    return OperationIntake(store=store, lists=lists, payments=payments, producer=producer)
+
+    def capabilities() -> Capabilities:
+        try:
+            return load_providers(settings).capabilities
+        except SetupError:  # the page of the providers shows it; what a provider cannot do, the worker declines
+            return NO_CAPABILITIES
+
+    return OperationIntake(store=store, lists=lists, payments=payments, producer=producer, capabilities=capabilities)

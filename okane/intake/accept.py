@@ -115,6 +115,10 @@ class PaymentIntake:
         [enqueued] = await self._wake([payment])
         return IntakeReceipt(payment, created=False, enqueued=enqueued)
 
+    async def get(self, payment_id: UUID, *, account_id: str) -> Payment:
+        """Return the payment as it is now. Raises PaymentNotFound, StoreUnavailable."""
+        return await self._store.get(payment_id, account_id=account_id)
+
     async def cancel(self, payment_id: UUID, *, account_id: str, actor: str, version: int | None = None) -> Payment:
         """Withdraw a payment before it is charged, if it still is in `version`. Raises PaymentNotFound, StatusConflict,
         VersionConflict, StoreUnavailable.

@@ -6,6 +6,7 @@ Once the row is committed the operation is safe, and the client gets its 202. Wh
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from uuid import UUID, uuid4
 
 import structlog
@@ -15,6 +16,7 @@ from okane.intake.accept import PaymentIntake
 from okane.intake.wake_sending import WakeSender
 from okane.operation import NewOperation, Operation, OperationKind
 from okane.payment import Payment, Status
+from okane.providers.capabilities import NO_CAPABILITIES, Capabilities, lacking_for
 from okane.store.operations import OperationDecision, OperationLists, OperationStore
 from streams import Draft, Publisher, StreamUnavailable
 from streams.failpoints import failpoint
@@ -39,14 +41,24 @@ class OperationReceipt:
 
 
 class OperationIntake:
-    """The commands that clients and operators give for captures, voids and refunds. `producer` publishes to their stream."""
+    """The commands that clients and operators give for captures, voids and refunds. `producer` publishes to their stream.
+
+    `capabilities` returns those of the providers that this process knows.
+    """
 
     def __init__(
-        self, *, store: OperationStore, lists: OperationLists, payments: PaymentIntake, producer: Publisher
+        self,
+        *,
+        store: OperationStore,
+        lists: OperationLists,
+        payments: PaymentIntake,
+        producer: Publisher,
+        capabilities: Callable[[], Capabilities] = lambda: NO_CAPABILITIES,
     ) -> None:
         self._store = store
         self._lists = lists
         self._payments = payments
+        self._capabilities = capabilities
         self._wake_ups = WakeSender(producer, before_send=BEFORE_WAKE)
 
     async def request(self, new: NewOperation, *, actor: str) -> OperationReceipt:
@@ -65,13 +77,23 @@ class OperationIntake:
         )
         return OperationReceipt(operation, created=True, enqueued=await self.wake(operation))
 
+    def unsupported(self, new: NewOperation, payment: Payment) -> OperationRefused | None:
+        """Return the refusal of an operation that the payment's provider cannot execute. None also for a payment that was not
+        charged yet, or whose provider is not known here: the store decides then."""
+        capabilities = self._capabilities().get(payment.provider or "")
+        lacks = None if capabilities is None else lacking_for(new, payment, frozenset(capabilities))
+        if lacks is None:
+            return None
+        message = f"the provider {payment.provider} cannot do this: it has no {lacks.replace('_', ' ')}"
+        return OperationRefused("unsupported_by_provider", message)
+
     async def cancel_payment(
         self, payment_id: UUID, *, account_id: str, actor: str, version: int | None = None
     ) -> Payment | OperationReceipt:
         """Withdraw a payment before it is charged; if its money is held, request the void that lets it go.
 
         One cancel after another finds the void under way. Raises PaymentNotFound, StatusConflict, VersionConflict,
-        OperationRefused while a capture is under way, StoreUnavailable.
+        OperationRefused while a capture is under way, or if its provider cannot let the money go, StoreUnavailable.
         """
         try:
             return await self._payments.cancel(payment_id, account_id=account_id, actor=actor, version=version)
@@ -86,6 +108,10 @@ class OperationIntake:
             idempotency_key=f"void-{uuid4()}",
             fingerprint=VOID_MEANING,
         )
+        payment = await self._payments.get(payment_id, account_id=account_id)
+        refusal = self.unsupported(new, payment)
+        if refusal is not None and payment.open_operation is None:
+            raise refusal
         try:
             return await self.request(new, actor=actor)
         except OperationRefused as error:

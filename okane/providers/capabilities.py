@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import get_args
 
 from okane.operation import NewOperation, Operation, OperationKind
 from okane.payment import Payment
 from okane.providers.base import Capability, Declined
+
+Capabilities = Mapping[str, Collection[Capability]]  # of each provider, by its name
+NO_CAPABILITIES: Capabilities = MappingProxyType({})
 
 ALL: frozenset[Capability] = frozenset(get_args(Capability))
 STRIPE = ALL

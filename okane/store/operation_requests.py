@@ -13,7 +13,7 @@ from okane.errors import (
     IdempotencyKeyReused,
     OperationRefused,
     PaymentNotFound,
-    RefusalCode,
+    ReservationRefusal,
     StoreUnavailable,
 )
 from okane.operation import NewOperation, Operation, OperationKind, OperationStatus
@@ -188,7 +188,7 @@ def _made(new: NewOperation, row: Row) -> Operation:
     )
 
 
-_CODES: Mapping[str, RefusalCode] = {
+_CODES: Mapping[str, ReservationRefusal] = {
     "capture_exceeds_authorized": "capture_exceeds_authorized",
     "refund_exceeds_captured": "refund_exceeds_captured",
     "currency_mismatch": "currency_mismatch",
@@ -205,13 +205,17 @@ def _refusal(new: NewOperation, refused: _Refused | None) -> OperationRefused | 
     return refusal_of(new.kind, code, left_minor=refused.left_minor, payment_status=refused.payment_status)
 
 
-def refusal_of(kind: OperationKind, code: RefusalCode, *, left_minor: int, payment_status: str) -> OperationRefused:
+def refusal_of(
+    kind: OperationKind, code: ReservationRefusal, *, left_minor: int, payment_status: str
+) -> OperationRefused:
     """Return the refusal of an operation of a payment in this status, which has `left_minor` left for it."""
     message, limit = _explain(kind, code, max(0, left_minor), payment_status)
     return OperationRefused(code, message, limit)
 
 
-def _explain(kind: OperationKind, code: RefusalCode, left_minor: int, payment_status: str) -> tuple[str, int | None]:
+def _explain(
+    kind: OperationKind, code: ReservationRefusal, left_minor: int, payment_status: str
+) -> tuple[str, int | None]:
     match code:
         case "capture_exceeds_authorized":
             return f"no more than {left_minor} was authorized", left_minor

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
-from okane.errors import OperationNotFound, OperationRefused, RefusalCode, StatusConflict, VersionConflict
+from okane.errors import OperationNotFound, OperationRefused, ReservationRefusal, StatusConflict, VersionConflict
 from okane.operation import Operation, OperationKind, OperationStatus
 from okane.payment import Status
 from okane.store import columns, sql_files
@@ -103,7 +103,7 @@ class OperationTransitions:
         [[status, left_minor, is_in_progress]] = await self._rare.fetch(
             SQL["room"], {"payment_id": operation.payment_id}
         )
-        code: RefusalCode
+        code: ReservationRefusal
         if operation.kind is OperationKind.REFUND:
             code = "refund_exceeds_captured" if status == Status.SUCCESS else "payment_not_captured"
         else:

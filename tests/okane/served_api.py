@@ -20,7 +20,7 @@ from okane.api.event_waiting import EventWaiting
 from okane.api.http.connection_limits import ConnectionLimits
 from okane.api.long_polling import LongPolling
 from okane.api.operation_handlers import OperationServices
-from okane.api.payment_creation import ONLY_HTTP, Capabilities, PaymentCreation
+from okane.api.payment_creation import ONLY_HTTP, PaymentCreation
 from okane.api.webhook_services import WebhookServices
 from okane.config import Settings
 from okane.http.guard import Guard
@@ -28,7 +28,7 @@ from okane.intake.load_shedding import LoadShedding
 from okane.lanes import operations_stream, payments_stream
 from okane.metrics import OkaneMetrics
 from okane.providers.base import NoticeParser
-from okane.providers.capabilities import ALL
+from okane.providers.capabilities import ALL, Capabilities
 from okane.providers.routing import Router
 from okane.store import DeadLetterStore, PaymentLists, PaymentStore, PaymentWatch, ProviderEventStore
 from okane.store.disputes import DisputeLists

@@ -289,7 +289,7 @@ async def test_a_retry_of_what_is_no_longer_there_is_refused(api: Api) -> None:
     await executed(api, failed["refund"]["id"], OperationStatus.FAILED_FINAL, reason="closed")
     assert (await refund(api, payment_id, "r-2", amount=100))[0] == 202
     response, problem = await post(api, f"/v1/refunds/{failed['refund']['id']}/retry", "")
-    assert (response.status, problem["code"]) == (422, "refund_exceeds_captured")
+    assert (response.status, problem["code"], problem["limit"]) == (422, "refund_exceeds_captured", 340)
 
 
 UNKNOWN = str(uuid4())
@@ -382,6 +382,18 @@ async def test_a_repeat_is_answered_whatever_the_provider_can_now(api: Api, data
         assert (status, again["refund"]["id"]) == (200, first["refund"]["id"])
         status, problem = await refund(later, payment_id, "r-2", amount=40)
         assert (status, problem["code"]) == (422, "unsupported_by_provider")
+
+
+async def test_a_void_that_the_provider_does_not_have_is_refused(api: Api, database_url: str, redis_url: str) -> None:
+    locked, under_way = await held(api), await held(api, "p-2")
+    assert (await cancel(api, under_way))[0] == 202
+    async for later in serve_api(database_url, redis_url, capabilities={"http": frozenset({"manual_capture"})}):
+        status, problem = await cancel(later, locked)
+        assert (status, problem["code"]) == (422, "unsupported_by_provider")
+        assert (await shown(later, f"/v1/payments/{locked}/operations"))["operations"] == []
+        # The one that another process has accepted is found.
+        status, repeat = await cancel(later, under_way)
+        assert (status, repeat["created"]) == (202, False)
 
 
 @pytest.mark.parametrize("provider", [None, "http"])
