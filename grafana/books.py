@@ -1,4 +1,4 @@
-"""The row about the provider's own books: differences from ours, and disputes."""
+"""The row about the provider's own books: differences from ours, the age of the comparison, and disputes."""
 
 from __future__ import annotations
 
@@ -22,6 +22,18 @@ BOOKS = Row(
             Query(f"max by (provider, kind) (okane_reconcile_differences{{{PROVIDER}}})", "{{provider}} {{kind}}"),
             red=1,
             to_red=True,
+        ),
+        lines(
+            PanelText(
+                title="Time since the last comparison",
+                means="Time since `okane reconcile` has compared a day of the provider to its end, of providers that are "
+                "compared as a routine.",
+                do="Over two days: the job from cron fails, with exit code 2, or does not run. "
+                "Run `okane reconcile` by hand for the days that are missing.",
+            ),
+            "s",
+            Query(f"max by (provider) (okane_reconcile_age_seconds{{{PROVIDER}}})", "{{provider}}"),
+            red=2 * 86_400,
         ),
         lines(
             PanelText(

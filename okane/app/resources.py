@@ -129,6 +129,7 @@ class Resources:
             oldest_due, dead = await self.overview.oldest_due(), await self.overview.count_dead()
             waiting, rows = await self.overview.count_waiting(), await self.overview.providers()
             differences, webhooks = await self.overview.differences(), await self.overview.webhooks()
+            ages = await self.overview.reconcile_ages()
             disputes, operations = (
                 await self.overview.count_disputes(),
                 await self.overview.count_waiting_operations(),
@@ -143,6 +144,7 @@ class Resources:
             # With a zero where there is none, for those that are known.
             none = [(name, kind, 0) for name in providers for kind in KINDS]
             self.system.set_differences([*none, *differences])
+            self.system.set_reconcile_ages(ages)
             self.system.set_disputes(dict.fromkeys(providers, 0) | dict(disputes))
             self._operation_gauges.show(oldest_due=oldest_operation, waiting=operations)
             self._show_webhooks(webhooks)

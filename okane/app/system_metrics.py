@@ -46,6 +46,13 @@ class SystemMetrics:
             ["provider", "level"],
             registry=registry,
         )
+        self.reconcile_age = Gauge(
+            "okane_reconcile_age_seconds",
+            "Time since okane reconcile has compared a day of the provider to its end; of providers that are compared as a "
+            "routine.",
+            ["provider"],
+            registry=registry,
+        )
         self.reconcile_differences = Gauge(
             "okane_reconcile_differences",
             "Differences that the last comparison of each of the last seven days left, by provider and kind (okane "
@@ -119,6 +126,7 @@ class SystemMetrics:
         self.forget_webhooks()
         self.provider_mode.clear()
         self.circuit_open.clear()
+        self.reconcile_age.clear()
         self.reconcile_differences.clear()
         self.disputes_to_answer.clear()
         for status in Status:
@@ -139,6 +147,12 @@ class SystemMetrics:
         self.reconcile_differences.clear()
         for provider, kind, count in found:
             self.reconcile_differences.labels(provider, kind).set(count)
+
+    def set_reconcile_ages(self, ages: Mapping[str, timedelta]) -> None:
+        """Show the time since the last comparison with each provider."""
+        self.reconcile_age.clear()
+        for provider, age in ages.items():
+            self.reconcile_age.labels(provider).set(age.total_seconds())
 
     def set_disputes(self, to_answer: Mapping[str, int]) -> None:
         """Show how many disputes wait for evidence, by provider."""

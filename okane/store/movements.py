@@ -214,3 +214,9 @@ async def read_differences(session: Session) -> Sequence[tuple[str, str, int]]:
     """Return the differences that the last comparison of each of the last seven days left, by provider and kind."""
     rows = await session.fetch_repeatable(SQL["differences"], {"days": _ALERT_DAYS})
     return [(provider, kind, count) for provider, kind, count in rows]
+
+
+async def read_ages(session: Session) -> Mapping[str, timedelta]:
+    """Return the time since the last comparison with each provider that is compared as a routine."""
+    rows = await session.fetch_repeatable(SQL["ages"])
+    return {provider: timedelta(seconds=age_s) for provider, age_s in rows}

@@ -8,7 +8,7 @@ from datetime import timedelta
 from okane.operation import OperationKind, OperationStatus
 from okane.payment import Status
 from okane.store import sql_files
-from okane.store.movements import read_differences
+from okane.store.movements import read_ages, read_differences
 from okane.store.providers import ProviderState, read_providers
 from okane.store.session import Session
 from okane.store.webhook_overview import ListedEndpoint, WebhookOverview, is_used, list_endpoints, read_webhooks
@@ -70,6 +70,10 @@ class Overview:
     async def differences(self) -> Sequence[tuple[str, str, int]]:
         """Return the differences that the last comparisons with providers left, by provider and kind."""
         return await read_differences(self._session)
+
+    async def reconcile_ages(self) -> Mapping[str, timedelta]:
+        """Return the time since the last comparison with each provider that is compared as a routine."""
+        return await read_ages(self._session)
 
     async def webhooks(self) -> WebhookOverview:
         """Return the state of the outbox, the log and the endpoint queues."""

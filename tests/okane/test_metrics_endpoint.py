@@ -89,6 +89,7 @@ async def test_a_process_tells_nothing_that_others_tell_too(told: Told, client: 
         "okane_disputes_to_answer",
         "okane_dependency_up",
         "okane_provider_mode",
+        "okane_reconcile_age_seconds",
         "okane_reconcile_differences",
         "okane_provider_circuit_open",
     }

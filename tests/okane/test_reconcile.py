@@ -160,11 +160,21 @@ async def test_the_result_of_the_last_run_is_kept_and_a_dry_run_keeps_none(
     await movements.aclose()
     overview = Overview(database_url)
     assert await overview.differences() == []  # that day is long past
+    assert await overview.reconcile_ages() == {}  # one day is no routine
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
         await connection.execute("UPDATE reconciliations SET day = now() AT TIME ZONE 'UTC'")
+        await connection.execute(
+            "INSERT INTO reconciliations (provider, day, ran_at, listed, compared, differences, fees) SELECT provider, "
+            "DATE '2020-01-01' + days, now() - days * interval '1 day', 1, 1, '{}', '{}' "
+            "FROM (VALUES ('http', 2), ('http', 3), ('seldom', 4), ('seldom', 5), ('once', 31), ('once', 32), ('once', 33)) "
+            "AS past (provider, days)"
+        )
     assert {(provider, kind): count for provider, kind, count in await overview.differences()} == {
         ("http", kind): count for kind, count in kept.differences.items()
     }
+    [(provider, age)] = (await overview.reconcile_ages()).items()
+    assert provider == "http"
+    assert timedelta(0) <= age < timedelta(hours=1)
     await overview.aclose()
 
 

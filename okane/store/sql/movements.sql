@@ -108,5 +108,14 @@ CROSS JOIN LATERAL jsonb_each_text(r.differences) AS d
 WHERE r.day >= (now() AT TIME ZONE 'UTC')::date - %(days)s::integer
 GROUP BY 1, 2
 
+-- name: ages
+-- Seconds since the last comparison with each provider that is compared as a routine: on three days or more of the last
+-- thirty. A comparison that could not be made has no row.
+SELECT r.provider, extract(epoch FROM now() - max(r.ran_at))::float8
+FROM reconciliations r
+WHERE r.ran_at >= now() - interval '30 days'
+GROUP BY r.provider
+HAVING count(*) >= 3
+
 -- name: now
 SELECT now()
