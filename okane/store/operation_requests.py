@@ -35,11 +35,13 @@ AFTER_REQUEST = failpoint(
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request, by `actor`. With `is_expiry` it is okane's own void of an authorization that is about to end."""
+    """A request, by `actor`. With `is_expiry` it is okane's own void of an authorization that is about to end, or that
+    `is_over`: its provider says so."""
 
     new: NewOperation
     actor: str
     is_expiry: bool = False
+    is_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,7 @@ class RequestStatements:
             "request_ids": [new.request_id for new in news],
             "api_keys": [new.api_key for new in news],
             "actors": [asked.actor for asked in chosen.values()],
+            "overs": [asked.is_over for asked in chosen.values()],
             "grace_ms": milliseconds(self._grace),
         }
 

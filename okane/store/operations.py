@@ -87,18 +87,19 @@ class OperationStore(OperationTransitions):
         """
         return await self._requesting.submit(Asked(new, actor or self._actor))
 
-    async def void_expired(self, payment_id: UUID) -> Operation | None:
-        """Request the void of a payment whose authorization is about to end. Return the operation, None if nothing is due."""
+    async def void_expired(self, payment_id: UUID, *, is_over: bool = False) -> Operation | None:
+        """Request the void of a payment whose authorization is about to end, or `is_over` already. Return the operation, None
+        if nothing is due."""
         new = NewOperation(
             payment_id=payment_id,
             account_id=None,
             kind=OperationKind.VOID,
             idempotency_key="",
             fingerprint=b"",
-            reason="the authorization ends",
+            reason="the provider holds the money no longer" if is_over else "the authorization ends",
         )
         try:
-            return (await self._requesting.submit(Asked(new, self._actor, is_expiry=True))).operation
+            return (await self._requesting.submit(Asked(new, self._actor, is_expiry=True, is_over=is_over))).operation
         except (OperationRefused, PaymentNotFound):
             return None
 

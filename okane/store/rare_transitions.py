@@ -184,6 +184,15 @@ class RareTransitionStore:
         parameters = {"id": payment.id, "version": payment.version, "reason": reason, "actor": self._actor}
         return bool(await self._rare.fetch(SQL["fail_late_look_up"], parameters))
 
+    async def begin_authorization_look_up(self, payment_id: UUID) -> Payment | None:
+        """Begin the look-up of an authorization that the sweep has sent; return None if there is none to do."""
+        found = await self._rare.fetch(SQL["begin_authorization_look_up"], {"id": payment_id})
+        return columns.read_payment(found[0]) if found else None
+
+    async def plan_authorization_look_up(self, payment: Payment) -> None:
+        """Plan the next look at an authorization that was looked up and lasts. Does nothing if the payment has changed."""
+        await self._rare.fetch(SQL["plan_authorization_look_up"], {"id": payment.id, "version": payment.version})
+
     async def events(self, payment_id: UUID) -> Sequence[Event]:
         """Return the events of a payment, oldest first; empty if it does not exist."""
         found = await self._rare.fetch(SQL["events"], {"id": payment_id})

@@ -72,7 +72,7 @@ class ClaimRefusal:
     """The refusal of a claim. `status` is None if there is no such payment; `wait` is the time to the next possible claim.
 
     `spent`: the reason if all retries are spent. `expired`: the payment must be canceled. `look_up_late`: the payment is
-    closed, and the sweep sent it for a late look-up. `no_provider`: it is due, but no provider can take it now.
+    closed or authorized, and the sweep sent it for a look-up. `no_provider`: it is due, but no provider can take it now.
     """
 
     status: Status | None

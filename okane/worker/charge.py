@@ -24,6 +24,7 @@ from okane.payment import Payment, Status
 from okane.providers.base import Declined, LookUpResult, NotFound
 from okane.store import Call, Claim, ClaimRefusal, PaymentStore, Settlement
 from okane.tracing import ClaimStore
+from okane.worker.held_authorization import EndAuthorization, HeldAuthorizations
 from okane.worker.late_look_up import LateLookUps
 from okane.worker.lease_renewal import Lease, LeaseRenewal
 from okane.worker.outcome_rules import FELL_BACK, SPENT, OutcomeRules, PaymentOutcome
@@ -62,7 +63,7 @@ class PaymentHandler:
         metrics: OkaneMetrics,
         methods: TokenSource | None = None,
         calls: ProviderCalls | None = None,
-        end_authorization: Callable[[UUID], Awaitable[None]] | None = None,
+        end_authorization: EndAuthorization | None = None,
         roll: Callable[[], float] = random.random,
     ) -> None:
         """Without `methods` every payment method is a provider's own token. `end_authorization` voids the authorization of a
@@ -76,7 +77,17 @@ class PaymentHandler:
         self._retry_store_call = StoreRetry(roll)
         self._calls = ProviderCalls(metrics) if calls is None else calls
         self._saved_methods = SavedMethods(methods, retry_store_call=self._retry_store_call)
-        self._end_authorization = end_authorization
+        self._held = (
+            None
+            if end_authorization is None
+            else HeldAuthorizations(
+                store=store,
+                retry_store_call=self._retry_store_call,
+                providers=providers,
+                look_up=self._look_up_late,
+                end=end_authorization,
+            )
+        )
         self._late_look_ups = LateLookUps(
             store=store,
             retry_store_call=self._retry_store_call,
@@ -132,11 +143,11 @@ class PaymentHandler:
     async def _not_claimed(self, refused: ClaimRefusal, message: Message, payment_id: UUID) -> Outcome:
         if refused.expired:
             return await self._expired(payment_id)
-        if refused.look_up_late:
+        if refused.status is Status.AUTHORIZED and self._held is not None:
+            await self._held.run(payment_id, is_sent=refused.look_up_late)
+        elif refused.look_up_late:
             self._claims("closed").inc()
             return await self._late_look_ups.run(payment_id)
-        if refused.status is Status.AUTHORIZED and self._end_authorization is not None:
-            await self._retry_store_call(self._end_authorization, payment_id)
         return self._refused(refused, message)
 
     async def _expired(self, payment_id: UUID) -> Outcome:

@@ -15,8 +15,8 @@ from uuid import UUID
 
 import structlog
 
-from okane.operation import Operation, OperationStatus
-from okane.payment import Payment
+from okane.operation import Operation, OperationKind, OperationStatus
+from okane.payment import Payment, Status
 from okane.providers.base import Approved, Declined, NotFound, OperationLookUp, Pending, Unavailable, Unknown
 from okane.store.operation_records import LateOperationLookUp, OperationSettlement
 from okane.store.operations import OperationStore
@@ -63,6 +63,11 @@ class LateOperationLookUps:
         gateway = self._providers.named(operation.provider)
         if gateway is None:  # another worker may have it, next time
             return self._unanswered(operation, f"no provider {operation.provider} here")
+        if operation.kind is not OperationKind.REFUND and taken.payment.open_operation is not None:
+            return self._unanswered(operation, "another capture or void is under way")
+        if _is_done_by_another(operation, taken.payment):
+            await self._retry_store_call(self._store.plan_late_look_up, operation, begun_at=taken.begun_at)
+            return Done()
         if taken.open_s >= gateway.provider.traits.unknown_deadline.total_seconds():
             return await self._give_up(taken, f"{operation.status}, and the provider does not say what became of it")
         started_s = time.monotonic()
@@ -141,3 +146,17 @@ class LateOperationLookUps:
     def _unanswered(self, operation: Operation, reason: str) -> Done:
         log.info("late_look_up_unanswered", operation_id=str(operation.id), reason=reason)
         return Done()
+
+
+def _is_done_by_another(operation: Operation, payment: Payment) -> bool:
+    """Return True for a capture or void that moved nothing, of a payment that another one has captured or voided.
+
+    A gateway that keeps one state for both, as Stripe's PaymentIntent does, would show the other one's as that of this one.
+    """
+    match operation.kind:
+        case OperationKind.CAPTURE:
+            return payment.status is Status.SUCCESS
+        case OperationKind.VOID:
+            return payment.status is Status.CANCELED
+        case OperationKind.REFUND:
+            return False

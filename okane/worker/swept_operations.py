@@ -50,12 +50,12 @@ class EndingAuthorizations:
         self._store = store
         self._publisher = publisher
 
-    async def void(self, payment_id: UUID) -> None:
-        """Request the void of the payment's authorization if it is about to end, and wake it; the sweep sends a wake-up that
-        could not be sent. Raises StoreUnavailable; it may be repeated then."""
-        operation = await self._store.void_expired(payment_id)
+    async def void(self, payment_id: UUID, *, is_over: bool = False) -> bool:
+        """Request the void of the payment's authorization if it is about to end or `is_over`, and wake it; the sweep sends a
+        wake-up that could not be sent. Return False if nothing is due. Raises StoreUnavailable; it may be repeated then."""
+        operation = await self._store.void_expired(payment_id, is_over=is_over)
         if operation is None:
-            return
+            return False
         log.info("authorization_ends", payment_id=str(payment_id), operation_id=str(operation.id))
         if BEFORE_VOID_WAKE.armed:
             await BEFORE_VOID_WAKE.hit()
@@ -63,3 +63,4 @@ class EndingAuthorizations:
             await self._publisher.publish_many([Draft(operation.id.bytes, lane=operation.kind.value)])
         except StreamError as error:
             log.debug("void_not_woken", operation_id=str(operation.id), reason=str(error))
+        return True

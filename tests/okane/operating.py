@@ -52,6 +52,7 @@ class ScriptedOperations(NoOperations):
 
     name: str = "scripted"
     charges: Callable[[], ChargeResult] = field(default=lambda: Approved("ref"))
+    holds: Callable[[], LookUpResult] | None = None  # the answers to look-ups of authorizations
     operates: Callable[[], OperationResult] = field(default=lambda: Approved("op"))
     look_ups: Callable[[], OperationLookUp] = field(default=NotFound)
     asked: list[str] = field(default_factory=list)
@@ -61,7 +62,10 @@ class ScriptedOperations(NoOperations):
         return self.charges()
 
     async def look_up(self, payment: Payment, *, may_execute: bool) -> LookUpResult:
-        raise AssertionError("no payment is looked up here")
+        assert self.holds is not None, "no payment is looked up here"
+        assert not may_execute
+        self.asked.append(f"look up {payment.attempt_ref}")
+        return self.holds()
 
     async def operate(self, operation: Operation, payment: Payment) -> OperationResult:
         self.asked.append(f"{operation.kind} {operation.amount_minor}")
@@ -132,9 +136,10 @@ class OperationDesk:
         await self.charge(wake_up(payment_id))
         return payment_id
 
-    async def authorized(self, *, ends_in: timedelta = timedelta(days=7)) -> UUID:
-        """Make a payment whose money is held: 440 minor units."""
-        self.provider.charges = lambda: Authorized("auth", datetime.now(UTC) + ends_in)
+    async def authorized(self, *, ends_in: timedelta | None = timedelta(days=7)) -> UUID:
+        """Make a payment whose money is held: 440 minor units. `ends_in` None: the provider does not tell for how long."""
+        ends = None if ends_in is None else datetime.now(UTC) + ends_in
+        self.provider.charges = lambda: Authorized("auth", ends)
         try:
             return await self.captured()
         finally:

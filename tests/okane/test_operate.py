@@ -6,14 +6,17 @@ import asyncio
 from datetime import timedelta
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 
 from okane.lanes import OPERATION_LANES
-from okane.operation import OperationStatus
+from okane.operation import OperationKind, OperationStatus
 from okane.payment import Status
 from okane.providers.base import (
     Approved,
+    Authorized,
     Declined,
+    LookUpResult,
     NotFound,
     OperationLookUp,
     OperationResult,
@@ -40,9 +43,12 @@ async def claimed(desk: OperationDesk, operation_id: UUID) -> OperationClaim:
     return claim
 
 
-async def noticed(desk: OperationDesk) -> None:
-    """Do what a notice and the sweep after it do."""
-    await execute(desk.url, "UPDATE operations SET sweep_at = now()", [])
+async def noticed(desk: OperationDesk, *operation_ids: UUID) -> None:
+    """Do what a notice about the operation, by default about the only one, and the sweep after it do."""
+    which = [*operation_ids] or None
+    await execute(
+        desk.url, "UPDATE operations SET sweep_at = now() WHERE %s::uuid[] IS NULL OR id = ANY (%s)", [which] * 2
+    )
     assert len(await desk.store.due(EMPTY, limit=10)) == 1
 
 
@@ -305,3 +311,118 @@ async def test_a_late_look_up_without_an_answer_is_due_again(
     assert await operation_desk.operate(operation_wake_up(operation_id)) == Done()
     await noticed(operation_desk)
     assert await status(operation_desk, operation_id) is _S.SUCCESS
+
+
+async def failed_and_due(desk: OperationDesk, kind: OperationKind, payment_id: UUID) -> UUID:
+    """Return an operation that was declined, and of which an earlier call may still be on its way; it is due."""
+    operation_id = await desk.request(kind, payment_id)
+    desk.provider.operates = lambda: Unknown("answer lost")
+    await desk.operate(operation_wake_up(operation_id))
+    await execute(desk.url, "UPDATE operations SET retry_at = now(), called_at = now() - interval '1 h'", [])
+    desk.provider.operates = lambda: Declined("try_again")
+    await desk.operate(operation_wake_up(operation_id))
+    assert await status(desk, operation_id) is _S.FAILED_FINAL
+    desk.provider.operates = lambda: Approved("op")
+    return operation_id
+
+
+@pytest.mark.parametrize("kind", [CAPTURE, VOID])
+async def test_a_capture_or_void_that_failed_is_not_looked_up_once_another_one_is_done(
+    operation_desk: OperationDesk, kind: OperationKind
+) -> None:
+    """The gateway shows that the money was taken or let go, and not by which of them."""
+    payment_id = await operation_desk.authorized()
+    failed = await failed_and_due(operation_desk, kind, payment_id)
+    other = await operation_desk.request(kind, payment_id)
+    await noticed(operation_desk, failed)
+    operation_desk.provider.look_ups = lambda: Approved("op")
+    asked = [*operation_desk.provider.asked]
+    assert await operation_desk.operate(operation_wake_up(failed)) == Done()
+    assert operation_desk.provider.asked == asked  # the other one is under way: later
+    assert await operation_desk.operate(operation_wake_up(other)) == Done()
+    await noticed(operation_desk, failed)
+    assert await operation_desk.operate(operation_wake_up(failed)) == Done()
+    assert operation_desk.provider.asked == [*asked, f"{kind} 440"]
+    assert await status(operation_desk, failed) is _S.FAILED_FINAL
+    assert await status(operation_desk, other) is _S.SUCCESS
+
+
+async def test_a_notice_that_comes_during_a_late_look_up_makes_another_one(operation_desk: OperationDesk) -> None:
+    payment_id = await operation_desk.captured()
+    refund = await failed_and_due(operation_desk, REFUND, payment_id)
+    await noticed(operation_desk, refund)
+    taken = await operation_desk.store.begin_late_look_up(refund, again=[timedelta(minutes=1)])
+    assert taken is not None
+    await execute(operation_desk.url, "UPDATE operations SET sweep_at = now()", [])  # as the notice does
+    await operation_desk.store.plan_late_look_up(taken.operation, begun_at=taken.begun_at)
+    assert len(await operation_desk.store.due(EMPTY, limit=10)) == 1
+    operation_desk.provider.look_ups = lambda: Approved("re_late")
+    assert isinstance(await operation_desk.operate(operation_wake_up(refund)), Dead)
+
+
+HOURS = "extract(epoch FROM sweep_at - now()) / 3600"
+
+
+async def looks_at(desk: OperationDesk, payment_id: UUID) -> float:
+    """Do what the sweep does when the payment is due; return the hours until the next time."""
+    await execute(desk.url, "UPDATE payments SET sweep_at = now(), sweeps = 1 WHERE id = %s", [payment_id])
+    assert await desk.charge(wake_up(payment_id)) == Done()
+    return await hours(desk, payment_id)
+
+
+async def hours(desk: OperationDesk, payment_id: UUID) -> float:
+    async with await psycopg.AsyncConnection.connect(desk.url) as connection:
+        found = await connection.execute(f"SELECT {HOURS}::float8 FROM payments WHERE id = %s", [payment_id])
+        [row] = await found.fetchall()
+        return round(float(row[0]), 1)
+
+
+async def test_an_authorization_whose_end_is_not_told_is_looked_up_each_day(operation_desk: OperationDesk) -> None:
+    payment_id = await operation_desk.authorized(ends_in=None)
+    assert await hours(operation_desk, payment_id) == 24
+    operation_desk.provider.holds = lambda: Authorized("auth")
+    assert await looks_at(operation_desk, payment_id) == 24
+    operation_desk.provider.holds = lambda: Unknown("answer lost")
+    assert await looks_at(operation_desk, payment_id) == 1
+    assert operation_desk.provider.asked == ["look up auth"] * 2
+    assert operation_desk.queue.published == []
+    assert (await operation_desk.payment(payment_id)).status is Status.AUTHORIZED
+
+
+async def test_a_look_up_does_not_put_off_the_end_of_an_authorization(operation_desk: OperationDesk) -> None:
+    payment_id = await operation_desk.authorized(ends_in=timedelta(hours=10))
+    operation_desk.provider.holds = lambda: Authorized("auth")
+    assert await looks_at(operation_desk, payment_id) == 9.9
+
+
+@pytest.mark.parametrize(
+    ("held", "voided", "after"),
+    [
+        (Declined("canceled"), Approved("auth"), Status.CANCELED),
+        (Approved("auth"), Declined("already_captured"), Status.NEEDS_REVIEW),  # captured, but not by okane
+    ],
+)
+async def test_an_authorization_that_is_over_is_voided_and_ends_as_the_provider_says(
+    operation_desk: OperationDesk, held: LookUpResult, voided: OperationResult, after: Status
+) -> None:
+    payment_id = await operation_desk.authorized()
+    operation_desk.provider.holds, operation_desk.provider.operates = lambda: held, lambda: voided
+    await looks_at(operation_desk, payment_id)
+    await looks_at(operation_desk, payment_id)  # the void is under way: nothing to look up
+    [wake] = operation_desk.queue.published
+    assert await operation_desk.operate(Message("1-1", "void", wake.body)) == Done()
+    assert operation_desk.provider.asked == ["look up auth", "void 440"]
+    assert (await operation_desk.payment(payment_id)).status is after
+
+
+async def test_a_notice_that_comes_during_the_look_up_of_an_authorization_makes_another_one(
+    operation_desk: OperationDesk,
+) -> None:
+    payment_id = await operation_desk.authorized(ends_in=None)
+    await execute(operation_desk.url, "UPDATE payments SET sweep_at = now(), sweeps = 1", [])
+    payment = await operation_desk.payments.begin_authorization_look_up(payment_id)
+    assert payment is not None
+    assert await operation_desk.payments.begin_authorization_look_up(payment_id) is None
+    await execute(operation_desk.url, "UPDATE payments SET sweep_at = now()", [])  # as the notice does
+    await operation_desk.payments.plan_authorization_look_up(payment)
+    assert await hours(operation_desk, payment_id) <= 0

@@ -330,3 +330,17 @@ async def test_a_locked_payment_makes_the_provider_send_again(books: Books) -> N
             await take_one(books, event(payment.id))
     assert await books.rows("SELECT 1 FROM provider_events") == []
     assert (await take_one(books, event(payment.id))).wake_up is not None
+
+
+@pytest.mark.parametrize(
+    ("is_refusal", "under_way", "is_due"), [(True, None, True), (False, None, None), (True, UUID(int=7), None)]
+)
+async def test_an_authorization_is_looked_up_if_a_notice_says_that_no_money_moved(
+    books: Books, is_refusal: bool, under_way: UUID | None, is_due: bool | None
+) -> None:
+    """Stripe cancels what expires, and PayU does not tell when. While a capture or void is under way that one finds it."""
+    payment = await books.payment(Status.AUTHORIZED)
+    await execute(books.url, "UPDATE payments SET sweep_at = NULL, open_operation = %s", [under_way])
+    taken = await take_one(books, event(payment.id, is_refusal=is_refusal))
+    assert taken == TakenEvent("taken")
+    assert await books.row(payment.id, "sweep_at <= now()", "status") == (is_due, Status.AUTHORIZED)

@@ -89,6 +89,8 @@ class MemoryProviderEventStore:
             return TakenEvent("taken")
         if held.status in CLOSED_UNCHARGED and held.provider_ref is None and not event.is_refusal:
             held.sweep_at = now
+        if held.status is Status.AUTHORIZED and held.open_operation is None and event.is_refusal:
+            held.sweep_at = now
         return TakenEvent("taken", self._make_due(held, ref, now))
 
     def _make_due(self, row: PaymentRow, ref: str | None, now: datetime) -> WakeUp | None:

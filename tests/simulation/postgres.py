@@ -137,6 +137,12 @@ class RemotePaymentStore:
     async def begin_late_look_up(self, payment_id: UUID, *, again: Sequence[timedelta]) -> LateLookUp | None:
         return await self._remote.ask("take_late", lambda: self._store.begin_late_look_up(payment_id, again=again))
 
+    async def begin_authorization_look_up(self, payment_id: UUID) -> Payment | None:
+        return await self._remote.ask("take_held", lambda: self._store.begin_authorization_look_up(payment_id))
+
+    async def plan_authorization_look_up(self, payment: Payment) -> None:
+        return await self._remote.ask("held_answered", lambda: self._store.plan_authorization_look_up(payment))
+
     async def plan_late_look_up(self, payment: Payment, *, begun_at: datetime) -> None:
         return await self._remote.ask(
             "late_answered", lambda: self._store.plan_late_look_up(payment, begun_at=begun_at)

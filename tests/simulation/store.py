@@ -554,15 +554,36 @@ class MemoryPaymentStore:
         self._db.check(row)
         return LateLookUp(row.payment(), _seconds_since(row.open_since, now), now)
 
+    async def begin_authorization_look_up(self, payment_id: UUID) -> Payment | None:
+        """Begin the look-up of an authorization that the sweep has sent; None if there is none to do."""
+        row = self._db.payments.get(payment_id)
+        if row is None or row.status is not Status.AUTHORIZED or row.sweep_at is None or not row.sweeps:
+            return None
+        ends = _void_due_at(row)
+        again = self._db.now() + timedelta(hours=1)
+        row.sweep_at, row.sweeps = max(row.sweep_at, again if ends is None else min(again, ends)), 0
+        self._db.check(row)
+        return row.payment()
+
+    async def plan_authorization_look_up(self, payment: Payment) -> None:
+        """Plan the next look at an authorization that lasts."""
+        row, now = self._db.payments.get(payment.id), self._db.now()
+        if row is None or row.status is not Status.AUTHORIZED or row.version != payment.version or row.sweeps:
+            return
+        if row.sweep_at is not None and row.sweep_at > now:
+            row.sweep_at = _void_due_at(row) or now + timedelta(days=1)
+            self._db.check(row)
+
     async def plan_late_look_up(self, payment: Payment, *, begun_at: datetime) -> None:
         """Plan the next look-up of a closed payment, or none if that was the last. Nothing, if it has changed."""
         row = self._db.payments.get(payment.id)
         if row is None or not _still(row, payment) or row.sweep_at is None:
             return
-        row.look_ups = row.sweeps = 0
+        row.look_ups = 0
         row.open_since = None
-        times = (row.updated_at + delay for delay in self._late_look_ups)
-        row.sweep_at = min((at for at in times if at > begun_at), default=None)
+        if row.sweep_at > self._db.now() and not row.sweeps:  # else a notice came during the look-up
+            times = (row.updated_at + delay for delay in self._late_look_ups)
+            row.sweep_at = min((at for at in times if at > begun_at), default=None)
         self._db.check(row)
 
     async def fail_late_look_up(self, payment: Payment, *, reason: str) -> bool:
@@ -744,6 +765,8 @@ class MemoryPaymentStore:
         if settlement.capture_before is not None:
             ahead = min(timedelta(minutes=5), (settlement.capture_before - now) / 10)
             row.sweep_at = max(now, settlement.capture_before - ahead)
+        elif status is Status.AUTHORIZED:
+            row.sweep_at = now + timedelta(days=1)
         row.sweeps = 0
         row.dead_at = now if settlement.event == "spent" or status is Status.NEEDS_REVIEW else None
         self._db.change(
@@ -875,9 +898,20 @@ def _still(row: PaymentRow, payment: Payment) -> bool:
     return row.version == payment.version and row.status in CLOSED_UNCHARGED
 
 
+def _void_due_at(row: PaymentRow) -> datetime | None:
+    if row.capture_before is None:
+        return None
+    return row.capture_before - min(timedelta(minutes=5), (row.capture_before - (row.called_at or row.created_at)) / 10)
+
+
 def _look_up_late(row: PaymentRow) -> bool:
     """Return True if the sweep sent a closed payment for a look-up."""
     return row.status in CLOSED_UNCHARGED and row.sweep_at is not None and row.sweeps > 0
+
+
+def _sent_to_look_up(row: PaymentRow) -> bool:
+    """Return True if the sweep sent a closed or authorized payment for a look-up."""
+    return row.status in (*CLOSED_UNCHARGED, Status.AUTHORIZED) and row.sweep_at is not None and row.sweeps > 0
 
 
 def _planned(row: PaymentRow) -> bool:
@@ -923,7 +957,9 @@ def _refused(row: PaymentRow, now: datetime) -> ClaimRefusal:
             until = row.execute_at
         case _:
             until = row.retry_at
-    return ClaimRefusal(row.status, max(timedelta(0), (until or now) - now), spent, _over(row, now), _look_up_late(row))
+    return ClaimRefusal(
+        row.status, max(timedelta(0), (until or now) - now), spent, _over(row, now), _sent_to_look_up(row)
+    )
 
 
 def _seconds_since(then: datetime | None, now: datetime) -> float:

@@ -13,12 +13,13 @@ WITH held AS MATERIALIZED (
                 WHEN p.status <> 'authorized' THEN 'payment_not_authorized'
                 WHEN p.open_operation IS NOT NULL THEN 'operation_in_progress'
                 WHEN w.amount_minor > l.left_minor THEN 'capture_exceeds_authorized'
-                WHEN w.idempotency_key IS NULL AND {ends_soon} IS NOT TRUE THEN 'not_due' END AS refusal
+                WHEN w.idempotency_key IS NULL AND NOT w.is_over AND {ends_soon} IS NOT TRUE THEN 'not_due' END AS refusal
     FROM unnest(%(ids)s::uuid[], %(payment_ids)s::uuid[], %(account_ids)s::text[], %(kinds)s::text[], %(keys)s::text[],
                 %(fingerprints)s::bytea[], %(amounts_minor)s::bigint[], %(currencies)s::text[], %(reasons)s::text[],
-                %(metadata)s::jsonb[], %(request_ids)s::text[], %(api_keys)s::text[], %(actors)s::text[])
+                %(metadata)s::jsonb[], %(request_ids)s::text[], %(api_keys)s::text[], %(actors)s::text[],
+                %(overs)s::boolean[])
          AS w (id, payment_id, account_id, kind, idempotency_key, fingerprint, amount_minor, currency, reason, metadata,
-               request_id, api_key, actor)
+               request_id, api_key, actor, is_over)
     JOIN payments p ON p.id = w.payment_id
     CROSS JOIN LATERAL (
         SELECT CASE WHEN w.kind = 'refund'
@@ -63,8 +64,8 @@ SELECT h.id, h.refusal, h.id IN (SELECT g.id FROM granted g) AS is_made, h.left_
 FROM held h
 
 -- name: ends_soon
--- True once an authorization is about to end, as `void_at` in payments.sql has planned it. Not a statement: others include it.
-(p.capture_before - least(interval '5 minutes', (p.capture_before - coalesce(p.called_at, p.created_at)) / 10) <= now())
+-- True once an authorization is about to end. Not a statement: others include it.
+({void_due_at} <= now())
 
 -- name: by_key
 -- The operations that these keys have made, with the fingerprints of their requests. The key of a request that names no
@@ -535,15 +536,15 @@ RETURNING {operation}, {payment}, extract(epoch FROM now() - o.open_since)::floa
 
 -- name: plan_late_look_up
 -- Nothing new was found: set the next late look-up, counted from the end of the operation; NULL after the last, and after a
--- success.
+-- success. A notice that came during the look-up has made the operation due again, as for payments.
 UPDATE operations o
 SET look_ups = 0,
     open_since = NULL,
-    sweep_at = CASE WHEN o.status <> 'success'
+    sweep_at = CASE WHEN o.sweep_at <= now() OR o.sweeps > 0 THEN o.sweep_at
+                    WHEN o.status <> 'success'
                     THEN (SELECT min(o.updated_at + late.ms * interval '1 millisecond')
                           FROM unnest(%(late_ms)s::bigint[]) AS late (ms)
-                          WHERE o.updated_at + late.ms * interval '1 millisecond' > %(begun_at)s::timestamptz) END,
-    sweeps = 0
+                          WHERE o.updated_at + late.ms * interval '1 millisecond' > %(begun_at)s::timestamptz) END
 WHERE o.id = %(id)s AND o.version = %(version)s AND o.status IN ('success', 'failed_final', 'canceled')
   AND o.sweep_at IS NOT NULL
 

@@ -181,7 +181,7 @@ SELECT p.id, p.status,
                                                now()) - now()))::float8 AS wait_s,
        coalesce(p.expires_at <= now() AND p.status IN ('pending', 'failed_retryable') AND p.provider_ref IS NULL, false)
            AS expired,
-       p.status IN ('failed_final', 'canceled') AND p.sweep_at IS NOT NULL AND p.sweeps > 0 AS look_up_late,
+       p.status IN ('failed_final', 'canceled', 'authorized') AND p.sweep_at IS NOT NULL AND p.sweeps > 0 AS look_up_late,
        p.status IN ('pending', 'processing', 'failed_retryable', 'unknown', 'requires_action', 'submitted')
            AND NOT {has_provider} AS no_provider
 FROM payments p
@@ -236,9 +236,10 @@ WITH changed AS (
         lease_until = NULL,
         retry_at = now() + w.delay_ms * interval '1 millisecond',
         -- A first attempt has no other call that may still be on its way: no late look-up.
-        -- An authorization is voided shortly before it ends.
+        -- An authorization is voided shortly before it ends, and looked up each day if its provider does not tell when.
         sweep_at = CASE WHEN w.capture_before IS NOT NULL
                         THEN {void_at}
+                        WHEN w.status = 'authorized' THEN now() + interval '1 day'
                         ELSE now() + CASE WHEN w.status <> 'failed_final' THEN w.delay_ms + %(grace_ms)s::bigint
                                           WHEN p.attempts > 1 AND {ended_attempts} < p.attempts - 1 THEN %(late_ms)s::bigint
                                      END * interval '1 millisecond' END,
@@ -268,6 +269,10 @@ SELECT id, attempts, age_s FROM changed
 -- When an authorization that is written now is voided, if nothing was captured: shortly before its end. Not a statement:
 -- others include it.
 greatest(now(), w.capture_before - least(interval '5 minutes', (w.capture_before - now()) / 10))
+
+-- name: void_due_at
+-- The same for an authorization that is written; NULL if its end is not known. Not a statement: others include it.
+(p.capture_before - least(interval '5 minutes', (p.capture_before - coalesce(p.called_at, p.created_at)) / 10))
 
 -- name: settled_before
 -- Those of these outcomes that are already written: by a first `settle` that was committed, and whose reply was lost.
@@ -523,16 +528,32 @@ SET look_ups = p.look_ups + 1,
 WHERE p.id = %(id)s AND p.status IN ('failed_final', 'canceled') AND p.sweep_at IS NOT NULL AND p.sweeps > 0
 RETURNING {payment}, extract(epoch FROM now() - p.open_since)::float8, now()
 
+-- name: begin_authorization_look_up
+-- Begin the look-up of an authorization that the sweep has sent. Without an answer it is due again after an hour.
+UPDATE payments p
+SET sweep_at = greatest(p.sweep_at, least(now() + interval '1 hour', {void_due_at})),
+    sweeps = 0
+WHERE p.id = %(id)s AND p.status = 'authorized' AND p.sweep_at IS NOT NULL AND p.sweeps > 0
+RETURNING {payment}
+
+-- name: plan_authorization_look_up
+-- The money is still held: the next look is that of an authorization that is written now. A notice that came during the
+-- look-up has made it due again.
+UPDATE payments p
+SET sweep_at = coalesce({void_due_at}, now() + interval '1 day')
+WHERE p.id = %(id)s AND p.version = %(version)s AND p.status = 'authorized' AND p.sweep_at > now() AND p.sweeps = 0
+
 -- name: plan_late_look_up
 -- No charge was found: set the next late look-up, counted from the close; NULL after the last. A time after the begin of this
--- look-up still counts, however late its result is written (Postgres was away, its worker stopped).
+-- look-up still counts, however late its result is written (Postgres was away, its worker stopped). A notice that came during
+-- the look-up has made the payment due again, and may be newer than its result.
 UPDATE payments p
 SET look_ups = 0,
     open_since = NULL,
-    sweep_at = (SELECT min(p.updated_at + late.ms * interval '1 millisecond')
-                FROM unnest(%(late_ms)s::bigint[]) AS late (ms)
-                WHERE p.updated_at + late.ms * interval '1 millisecond' > %(begun_at)s::timestamptz),
-    sweeps = 0
+    sweep_at = CASE WHEN p.sweep_at <= now() OR p.sweeps > 0 THEN p.sweep_at
+                    ELSE (SELECT min(p.updated_at + late.ms * interval '1 millisecond')
+                          FROM unnest(%(late_ms)s::bigint[]) AS late (ms)
+                          WHERE p.updated_at + late.ms * interval '1 millisecond' > %(begun_at)s::timestamptz) END
 WHERE p.id = %(id)s AND p.version = %(version)s AND p.status IN ('failed_final', 'canceled')
   AND p.sweep_at IS NOT NULL
 

@@ -1,6 +1,7 @@
 -- name: take
 -- Store the notices that are new. An open payment of this provider is due at once, and needs a wake-up; its sweep finds a
--- lost one. A closed one is due for a late look-up, unless the notice says no more than that no money moved. One in work is
+-- lost one. A closed one is due for a late look-up, unless the notice says no more than that no money moved; one whose money
+-- is held is due for a look-up if the notice says that. One in work is
 -- left to its holder: the notice stays open, for `wake_noticed`. The locks are taken in the order of the ids. Payments that no
 -- notice changes are not locked: a lock writes to the row's page.
 WITH sent AS MATERIALIZED (
@@ -45,6 +46,7 @@ WITH sent AS MATERIALIZED (
         retry_at = CASE WHEN p.status IN {open} THEN now() ELSE p.retry_at END,
         sweep_at = CASE WHEN p.status IN {open} THEN now() + %(grace_ms)s::bigint * interval '1 millisecond'
                         WHEN p.status IN {closed} AND p.provider_ref IS NULL AND NOT n.is_refusal THEN now()
+                        WHEN p.status = 'authorized' AND p.open_operation IS NULL AND n.is_refusal THEN now()
                         ELSE p.sweep_at END,
         sweeps = CASE WHEN p.status IN {open} THEN 0 ELSE p.sweeps END,
         look_ups = {look_ups}

@@ -56,8 +56,8 @@ class RemoteOperationStore:
         requested = await self._remote.ask_repeatably("accept", lambda: store.request(new, actor=actor))
         return replace(requested, created=requested.operation.id == ours)
 
-    async def void_expired(self, payment_id: UUID) -> Operation | None:
-        return await self._remote.ask("expire", lambda: self._store.void_expired(payment_id))
+    async def void_expired(self, payment_id: UUID, *, is_over: bool = False) -> Operation | None:
+        return await self._remote.ask("expire", lambda: self._store.void_expired(payment_id, is_over=is_over))
 
     async def claim(self, operation_id: UUID) -> OperationClaim | OperationRefusal:
         asked_s = self._remote.network.loop.time()

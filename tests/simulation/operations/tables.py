@@ -234,12 +234,12 @@ class MemoryOperationStore:
         self._tables.by_key[payment.account_id, new.idempotency_key] = row, new.fingerprint
         return RequestedOperation(row.operation(), created=True)
 
-    async def void_expired(self, payment_id: UUID) -> Operation | None:
-        """Request the void of a payment whose authorization is about to end."""
+    async def void_expired(self, payment_id: UUID, *, is_over: bool = False) -> Operation | None:
+        """Request the void of a payment whose authorization is about to end, or has ended."""
         payment, now = self._db.payments.get(payment_id), self._db.now()
         if payment is None or payment.status is not Status.AUTHORIZED or payment.open_operation is not None:
             return None
-        if payment.capture_before is None or _void_at(payment) > now:
+        if not is_over and (payment.capture_before is None or _void_at(payment) > now):
             return None
         row = self._insert(
             payment,
@@ -247,7 +247,7 @@ class MemoryOperationStore:
             payment.amount_minor,
             None,
             actor=self._actor,
-            reason="the authorization ends",
+            reason="the provider holds the money no longer" if is_over else "the authorization ends",
         )
         return row.operation()
 
@@ -652,10 +652,11 @@ class MemoryOperationStore:
             return
         if row.status not in (_S.SUCCESS, *GAVE_BACK):
             return
-        row.look_ups = row.sweeps = 0
+        row.look_ups = 0
         row.open_since = None
-        times = (row.updated_at + delay for delay in self._late_look_ups if row.status in GAVE_BACK)
-        row.sweep_at = min((at for at in times if at > begun_at), default=None)
+        if row.sweep_at > self._db.now() and not row.sweeps:  # else a notice came during the look-up
+            times = (row.updated_at + delay for delay in self._late_look_ups if row.status in GAVE_BACK)
+            row.sweep_at = min((at for at in times if at > begun_at), default=None)
 
     async def fail_late_look_up(self, operation: Operation, *, reason: str) -> bool:
         """Hand a closed operation to a human, whose look-up was not answered for too long. False if it has changed."""
