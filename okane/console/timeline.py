@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
-from okane.operation import Operation, OperationKind
+from okane.operation import Operation
 from okane.store import Event
 from okane.store.operation_records import OperationEvent
 from okane.store.payment_details import Notice, PaymentDelivery
@@ -59,8 +59,9 @@ _DELIVERY_TONES: dict[DeliveryState, Tone] = {"delivered": "good", "given_up": "
 class Line:
     """One line. `since` is the time since the line before, None in the first.
 
-    One of `event`, `delivery` and `notice` is given, or `step` alone: an event of an operation, whose kind is `operation`.
-    Beside an event of the payment, `step` is the same change of the operation. `lost`: the claim took the payment over from
+    One of `event`, `delivery` and `notice` is given, or `step` alone: an event of an operation. Beside an event of
+    the payment, `step` is the same change of its operation. `operation` is as it is now, None if it is not among the newest.
+    `lost`: the claim took the payment over from
     an attempt whose worker never wrote a result.
     """
 
@@ -73,7 +74,7 @@ class Line:
     notice: Notice | None = None
     lost: bool = False
     step: OperationEvent | None = None
-    operation: OperationKind | None = None
+    operation: Operation | None = None
 
     @property
     def key(self) -> str:
@@ -101,13 +102,13 @@ def build_timeline(
     """
     # One statement changes the operation and the payment, at one time.
     beside = {(step.operation_id, step.at): step for step in steps}
-    placed = [*_placed_events(events, beside)]
-    kinds = {one.id: one.kind for one in operations}
+    named = {one.id: one for one in operations}
+    placed = [*_placed_events(events, beside, named)]
     shown = {line.step for _, line in placed}
     for step in steps:
         if step not in shown:
             tone = _TONES.get(step.event, "")
-            line = Line(kind="step", at=step.at, tone=tone, step=step, operation=kinds.get(step.operation_id))
+            line = Line(kind="step", at=step.at, tone=tone, step=step, operation=named.get(step.operation_id))
             placed.append((step.at, line))
     reached = {line.event.version: moment for moment, line in placed if line.event is not None}
     first = placed[0][0] if placed else None
@@ -123,7 +124,9 @@ def build_timeline(
 
 
 def _placed_events(
-    events: Sequence[Event], beside: Mapping[tuple[UUID, datetime], OperationEvent]
+    events: Sequence[Event],
+    beside: Mapping[tuple[UUID, datetime], OperationEvent],
+    named: Mapping[UUID, Operation],
 ) -> Iterator[tuple[datetime, Line]]:
     """Yield each event with its place in time, which never goes back, and the step that is `beside` it."""
     place: datetime | None = None
@@ -133,7 +136,9 @@ def _placed_events(
         lost = event.event == "claimed" and before is not None and before.event == "claimed"
         step = None if event.operation_id is None else beside.get((event.operation_id, event.at))
         tone = _TONES.get(event.event, "")
-        yield place, Line(kind=_kind(event), at=event.at, tone=tone, event=event, lost=lost, step=step)
+        operation = None if event.operation_id is None else named.get(event.operation_id)
+        line = Line(kind=_kind(event), at=event.at, tone=tone, event=event, lost=lost, step=step, operation=operation)
+        yield place, line
         if event.event not in _BESIDE:
             before = event
 

@@ -8,11 +8,14 @@ from datetime import timedelta
 from uuid import UUID
 
 from okane.api_key import Scope
+from okane.operation import OperationStatus
 from okane.payment import Payment, Status
 from okane.store.console_audit import AuditEntry
+from okane.store.operations import OperationStore
 from streams import Message, Outcome, Retry, connect
 from tests.console.served_console import Console
-from tests.okane.stored_payments import accept_one, claimed, new, settlement
+from tests.okane.stored_operations import asked, authorized, charged, done
+from tests.okane.stored_payments import GRACE, LEASE, accept_one, claimed, new, settlement
 from tests.okane.webhook_rows import created, fetch, log_event
 from tests.streams.running import Running, consumer, read_and_die
 
@@ -21,8 +24,10 @@ STATUSES = (Status.PENDING, Status.SUCCESS, Status.FAILED_FINAL, Status.NEEDS_RE
 
 
 async def filled(console: Console, database_url: str, redis_url: str) -> dict[str, UUID]:
-    """Write rows, messages and processes; return the ids of payments by status, and of an endpoint by state."""
+    """Write rows, messages and processes; return the ids of payments by status, held and refunded ones, and of an endpoint by
+    state."""
     ids = {str(status): (await _payment(console, status)).id for status in STATUSES}
+    ids |= await _operations(console, database_url)
     await _queues(console, redis_url, ids["pending"])
     await console.services.presence.announce("127.0.0.1:1", role="worker", name=MARKUP[:20])
     await console.services.providers.set_mode("http", "drain", reason=MARKUP, actor="operator")
@@ -41,6 +46,22 @@ async def _payment(console: Console, status: Status) -> Payment:
         event = "spent" if status is Status.FAILED_FINAL else status.value  # spent: a dead letter
         await store.settle(settlement(claim.payment, status, event=event, reason=MARKUP, decline_code=MARKUP[:30]))
     return payment
+
+
+async def _operations(console: Console, database_url: str) -> dict[str, UUID]:
+    """Write a payment whose money is held, and one with a dispute and with refunds that wait for every kind of action."""
+    store = OperationStore(database_url, actor=MARKUP[:20], lease=LEASE, grace=GRACE)
+    held = await authorized(console.services.payments, "held", amount_minor=1_234_567)
+    paid = await charged(console.services.payments, "paid", amount_minor=1_234_567)
+    await store.request(asked(paid.id, key="waits", amount_minor=1, reason=MARKUP))
+    for status in (OperationStatus.SUCCESS, OperationStatus.FAILED_FINAL, OperationStatus.NEEDS_REVIEW):
+        new = asked(paid.id, key=status, amount_minor=2)
+        await done(store, new, status, event="spent" if "failed" in status else status.value, reason=MARKUP)
+    await store.aclose()
+    insert = "INSERT INTO disputes (id, payment_id, account_id, provider, provider_ref, amount_minor, currency, reason,"
+    insert += " status) VALUES (gen_random_uuid(), %s, 'default', 'http', %s, 440, 'USD', %s, 'needs_response')"
+    await fetch(database_url, insert, paid.id, MARKUP, MARKUP)
+    return {"held": held.id, "refunded": paid.id}
 
 
 async def _queues(console: Console, redis_url: str, payment_id: UUID) -> None:

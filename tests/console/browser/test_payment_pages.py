@@ -10,10 +10,12 @@ import pytest
 
 from okane.api_key import ACCOUNT, Scope
 from okane.payment import Payment, Status
+from okane.store.operations import OperationStore
 from tests.console.browser.conftest import NewVisitor
 from tests.console.browser.visitor import Visitor
 from tests.console.served_console import Console
-from tests.okane.stored_payments import LEASE, accept_one, claimed, new, settlement
+from tests.okane.stored_operations import charged, claim_of, outcome
+from tests.okane.stored_payments import GRACE, LEASE, accept_one, claimed, new, settlement
 
 LONG = "a-key-of-many-letters-" * 11
 MARKUP = "<img src=x onerror=alert(1)>"
@@ -91,6 +93,30 @@ async def test_a_payment_is_retried_without_a_mouse(visitor: Visitor, console: C
     await visitor.page.keyboard.press("Enter")
     await visitor.page.get_by_text("The payment is pending again, and its wake-up is sent.").wait_for()
     assert (await console.services.payments.get(payment.id, account_id=ACCOUNT)).status is Status.PENDING
+
+
+async def test_a_refund_is_requested_without_a_mouse_and_followed_on_screen(
+    visitor: Visitor, console: Console, database_url: str
+) -> None:
+    payment = await charged(console.services.payments)
+    await visitor.log_in()
+    await visitor.open(f"/payments/{payment.id}")
+    await opened_and_closed_without_a_mouse(visitor, "Refund…")
+    page = visitor.page
+    await page.keyboard.press("Enter")
+    await visitor.tab_to("Amount in USD, 4.40 USD at most")
+    await page.keyboard.type("1.50")
+    await visitor.tab_to("Refund")
+    await page.keyboard.press("Enter")
+    await page.get_by_text("The refund of 1.50 USD is requested, and its wake-up is sent.").wait_for()
+    [refund] = await console.services.operation_lists.of_payment(payment.id, account_id=ACCOUNT)
+    store = OperationStore(database_url, actor="worker-1", lease=LEASE, grace=GRACE)
+    claim = await claim_of(store, refund.id)
+    await page.get_by_text("refund claimed").wait_for()
+    await store.settle(outcome(claim.operation))
+    await store.aclose()
+    await page.locator(f"#op-{refund.id} .status", has_text="success").wait_for()
+    assert "4.40 USD" in await page.locator("h1").inner_text()
 
 
 async def opened_and_closed_without_a_mouse(visitor: Visitor, button: str) -> None:

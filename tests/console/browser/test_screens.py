@@ -16,14 +16,16 @@ SCREENS = {
     "money": ["/", "/payments", "/payments?q=none&status=pending", "/payments?amount_from=9999&currency=USD"],
     "payments": [
         f"/payments/{{{status}}}"
-        for status in ("pending", "success", "needs_review", "failed_final", "failed_retryable")
+        for status in ("pending", "success", "needs_review", "failed_final", "failed_retryable", "held", "refunded")
     ],
     "streams": ["/streams", "/streams/critical/pending", "/streams/delayed", "/workers"],
-    "repairs": ["/dead", "/dead?lane=low&currency=EUR", "/dead/replay", "/dead/purge", "/reviews"],
+    "repairs": ["/dead", "/dead?lane=low&currency=EUR", "/dead/replay", "/dead/purge", "/reviews", "/disputes"],
     "webhooks": ["/providers", "/webhooks", "/webhooks/{enabled}", "/webhooks/{disabled}"],
     "system": ["/keys", "/keys?account=none", "/doctor", "/audit"],
 }
 DIALOGS = {
+    "/payments/{held}": ["Capture…", "Cancel this payment"],
+    "/payments/{refunded}": ["Refund…", "Retry…", "Cancel…", "Decide…"],
     "/keys": ["Revoke…"],
     "/providers": ["Enable…", "Disable…"],
     "/webhooks/{enabled}": ["Disable…", "Recover…"],
