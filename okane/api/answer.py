@@ -41,3 +41,10 @@ class Answer:
             f"X-Request-Id: {request_id}\r\nCache-Control: {NO_STORE}\r\nContent-Length: {len(self.body)}\r\n"
             f"Date: {rfc822_formatted_time()}\r\nServer: {SERVER}\r\n{end}"
         ).encode() + self.body
+
+
+def is_known(request: web.Request, etag: str) -> bool:
+    """Return True if a client has the version with this ETag already: a GET is answered with 304 then."""
+    # `*` and weak tags match as RFC 9110 13.1.2 says; okane's tags have no commas.
+    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
+    return etag in known or "*" in known

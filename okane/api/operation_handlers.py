@@ -10,7 +10,7 @@ from aiohttp import web
 
 from okane.api import card_guard, idempotency_key, payment_ids, query_parameters
 from okane.api.access import CALLER, account_of, actor_of
-from okane.api.answer import JSON
+from okane.api.answer import JSON, is_known
 from okane.api.operation_requests import (
     CaptureRequest,
     OperationQuery,
@@ -66,7 +66,8 @@ class OperationHandlers:
     async def capture(self, request: web.Request) -> web.Response:
         """`POST /v1/payments/{id}/capture`: take all of the money that is held, or a part, and let the rest go."""
         payment = await self._payments.get(payment_ids.id_in_path(request), account_id=account_of(request))
-        receipt = await self._requested(request, payment, await body_of(request, CaptureRequest))
+        body = await body_of(request, CaptureRequest, optional=True)
+        receipt = await self._requested(request, payment, body)
         return _answer(receipt, f'{{"operation":{operation_document(receipt.operation)}', f"/v1/payments/{payment.id}")
 
     async def refund(self, request: web.Request) -> web.Response:
@@ -100,9 +101,11 @@ class OperationHandlers:
     async def show_refund(self, request: web.Request) -> web.Response:
         """`GET /v1/refunds/{id}`: the refund as it is now."""
         refund = await self._refund(request)
-        response = web.Response(body=f'{{"refund":{operation_document(refund)}}}'.encode(), content_type=JSON)
-        response.headers["ETag"] = f'"{refund.version}"'
-        return response
+        headers = {"ETag": f'"{refund.version}"'}
+        if is_known(request, headers["ETag"]):
+            return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
+        body = f'{{"refund":{operation_document(refund)}}}'.encode()
+        return web.Response(body=body, content_type=JSON, headers=headers)
 
     async def cancel_refund(self, request: web.Request) -> web.Response:
         """`POST /v1/refunds/{id}/cancel`: withdraw a refund before it is executed; 409 if it is too late."""

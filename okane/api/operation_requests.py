@@ -41,8 +41,8 @@ def _payment(text: object) -> object:
 
 Reason = Annotated[
     str,
-    AfterValidator(_said),
     Field(max_length=MAX_REASON),
+    AfterValidator(_said),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_REASON, "pattern": r"\S"}),
 ]
 PaymentIdText = Annotated[UUID, BeforeValidator(_payment), WithJsonSchema(payment_ids.ID)]
@@ -103,7 +103,7 @@ class RefundQuery(BaseModel):
     currency: AnyCurrency | None = None
     created_after: query_parameters.QueryTimestamp | None = None
     created_before: query_parameters.QueryTimestamp | None = None
-    idempotency_key: query_parameters.Text | None = None
+    idempotency_key: query_parameters.Key | None = None
 
     @property
     def filter(self) -> OperationFilter:

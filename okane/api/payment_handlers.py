@@ -14,7 +14,7 @@ from aiohttp.typedefs import Handler
 
 from okane.api import card_guard, payment_documents, payment_ids, request_body, strict_json
 from okane.api.access import account_of, actor_of
-from okane.api.answer import JSON, Answer
+from okane.api.answer import JSON, Answer, is_known
 from okane.api.long_polling import LongPolling, preferred_wait_s
 from okane.api.payment_creation import (
     MAX_BODY_BYTES,
@@ -94,9 +94,7 @@ class PaymentHandlers:
         headers["ETag"] = f'"{payment.version}"'
         if not payment.status.is_terminal:
             headers["Retry-After"] = str(_retry_after_s(payment, self._store.clock.now()))
-        # `*` and weak tags match as RFC 9110 13.1.2 says; okane's tags have no commas.
-        known = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
-        if headers["ETag"] in known or "*" in known:
+        if is_known(request, headers["ETag"]):
             return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
         older = request.path.startswith("/payments/pay_")
         body = payment_documents.pay_json(payment) if older else payment_documents.payment_json(payment)

@@ -43,6 +43,10 @@ def _last_day(text: object) -> date:
     return date(year, month, calendar.monthrange(year, month)[1])
 
 
+def _customer_parameter(text: object) -> object:
+    return query_parameters.without_spaces(text, "the name of a customer") if isinstance(text, str) else text
+
+
 def month_text(day: date) -> str:
     """Return the month of a day, as requests and documents have it."""
     return f"{day:%Y-%m}"
@@ -89,7 +93,7 @@ class MethodQuery(BaseModel):
 
     limit: query_parameters.Limit = 20
     after: query_parameters.Cursor | None = None
-    customer: Customer | None = None
+    customer: Annotated[Customer, BeforeValidator(_customer_parameter)] | None = None
 
 
 def to_new_method(

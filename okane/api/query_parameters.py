@@ -82,8 +82,13 @@ def _moment(text: object) -> datetime:
 
 
 def _key(text: str) -> str:
+    return without_spaces(text, "an idempotency key")
+
+
+def without_spaces(text: str, what: str) -> str:
+    """Return the text of a parameter that can have no space: one there was meant for a plus sign. Raises ValueError."""
     if " " in text:
-        raise ValueError(f"an idempotency key has no spaces; {_PLUS}")
+        raise ValueError(f"{what} has no spaces; {_PLUS}")
     return text
 
 
@@ -183,6 +188,7 @@ Amount = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR), BeforeValidator(_amoun
 QueryTimestamp = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema(TIMESTAMP_SCHEMA)]
 Storable = Annotated[str, AfterValidator(_storable)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_storable)]
+Key = Annotated[Text, AfterValidator(_key)]
 Order = Literal["ascending", "descending"]  # by the time that a list goes by
 Cursor = Annotated[UUID, BeforeValidator(_place), _opaque(_PLACE)]
 NumberCursor = Annotated[int, BeforeValidator(_number), _opaque(_NUMBER)]
@@ -208,7 +214,7 @@ class PaymentQuery(BaseModel):
     updated_before: QueryTimestamp | None = None
     amount_min: Amount | None = None
     amount_max: Amount | None = None
-    idempotency_key: Annotated[Text, AfterValidator(_key)] | None = None
+    idempotency_key: Key | None = None
     provider_ref: Text | None = None
     metadata: dict[Text, Storable] = Field(default_factory=dict)
 

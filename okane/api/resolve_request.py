@@ -1,4 +1,4 @@
-"""The body of `POST /v1/payments/{id}/resolve`: the decision about a payment that needs a review."""
+"""The body of `POST /v1/payments/{id}/resolve`, and of refunds: the decision about one that needs a review."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _text(length: int) -> WithJsonSchema:
 
 
 class ResolveRequest(BaseModel):
-    """The body of `POST /v1/payments/{id}/resolve`."""
+    """The body of `POST /v1/payments/{id}/resolve` and `POST /v1/refunds/{id}/resolve`."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -36,20 +36,20 @@ class ResolveRequest(BaseModel):
         },
     )
 
-    decision: Annotated[Literal["success", "failed_final"], Field(alias="as", description="what the payment becomes")]
+    decision: Annotated[Literal["success", "failed_final"], Field(alias="as", description="what it becomes")]
     reason: Annotated[
         str,
+        Field(max_length=MAX_REASON, description="why: kept in the history of the payment, or of the refund"),
         AfterValidator(_said),
         _text(MAX_REASON),
-        Field(max_length=MAX_REASON, description="why: kept in the payment's history"),
     ]
     provider_ref: Annotated[
-        Annotated[str, AfterValidator(_said), _text(MAX_REF), Field(max_length=MAX_REF)] | None,
-        Field(description="the provider's name for the charge that was found; with success only"),
+        Annotated[str, Field(max_length=MAX_REF), AfterValidator(_said), _text(MAX_REF)] | None,
+        Field(description="the provider's name for the charge, or the refund, that was found; with success only"),
     ] = None
     version: Annotated[
         Annotated[int, Field(ge=0, le=MAX_VERSION)] | None,
-        Field(description="the version that was seen, the payment's `ETag`: 409 if the payment has changed since"),
+        Field(description="the version that was seen, the number in the `ETag`: 409 if it has changed since"),
     ] = None
 
     @property

@@ -14,9 +14,10 @@ import structlog
 from okane.errors import OperationRefused, StatusConflict
 from okane.intake.accept import PaymentIntake
 from okane.intake.wake_sending import WakeSender
-from okane.operation import NewOperation, Operation, OperationKind
+from okane.operation import NewOperation, Operation, OperationKind, OperationStatus
 from okane.payment import Payment, Status
 from okane.providers.capabilities import NO_CAPABILITIES, Capabilities, lacking_for
+from okane.providers.config import HTTP
 from okane.store.operations import OperationDecision, OperationLists, OperationStore
 from streams import Draft, Publisher, StreamUnavailable
 from streams.failpoints import failpoint
@@ -27,6 +28,8 @@ log = structlog.get_logger("okane.accept")
 BEFORE_WAKE = failpoint(
     "operations.before_wake", "an operation is requested, no wake-up sent", raises=StreamUnavailable
 )
+
+_ENDED = frozenset({OperationStatus.SUCCESS, OperationStatus.FAILED_FINAL, OperationStatus.CANCELED})
 
 VOID_MEANING = hashlib.sha256(b'{"void":true}').digest()
 
@@ -80,11 +83,13 @@ class OperationIntake:
     def unsupported(self, new: NewOperation, payment: Payment) -> OperationRefused | None:
         """Return the refusal of an operation that the payment's provider cannot execute. None also for a payment that was not
         charged yet, or whose provider is not known here: the store decides then."""
-        capabilities = self._capabilities().get(payment.provider or "")
+        # Attempts of before version 4, whose rows name no provider, called this one.
+        provider = payment.provider or (HTTP if payment.attempts else "")
+        capabilities = self._capabilities().get(provider)
         lacks = None if capabilities is None else lacking_for(new, payment, frozenset(capabilities))
         if lacks is None:
             return None
-        message = f"the provider {payment.provider} cannot do this: it has no {lacks.replace('_', ' ')}"
+        message = f"the provider {provider} cannot do this: it has no {lacks.replace('_', ' ')}"
         return OperationRefused("unsupported_by_provider", message)
 
     async def cancel_payment(
@@ -100,6 +105,23 @@ class OperationIntake:
         except StatusConflict as error:
             if error.status != Status.AUTHORIZED:
                 raise
+        try:
+            return await self._void(payment_id, account_id=account_id, actor=actor)
+        except OperationRefused as error:
+            # What refused it may have ended before it was read: the void of another request, or a capture.
+            if error.code not in ("payment_not_authorized", "operation_in_progress"):
+                raise
+            if error.code == "operation_in_progress" and await self._is_under_way(payment_id, account_id):
+                raise
+        try:
+            return await self._payments.cancel(payment_id, account_id=account_id, actor=actor)
+        except StatusConflict as error:
+            if error.status != Status.AUTHORIZED:
+                raise
+        return await self._void(payment_id, account_id=account_id, actor=actor)  # a capture has failed meanwhile
+
+    async def _void(self, payment_id: UUID, *, account_id: str, actor: str) -> OperationReceipt:
+        """Request the void of a payment, or return the one under way. Raises OperationRefused."""
         new = NewOperation(
             payment_id=payment_id,
             account_id=account_id,
@@ -115,13 +137,18 @@ class OperationIntake:
         try:
             return await self.request(new, actor=actor)
         except OperationRefused as error:
-            if error.code == "payment_not_authorized":  # it was voided or captured meanwhile
-                return await self._payments.cancel(payment_id, account_id=account_id, actor=actor)
             if error.code == "operation_in_progress":
                 for operation in await self._lists.of_payment(payment_id, account_id=account_id):
                     if operation.kind is OperationKind.VOID and not operation.status.is_at_rest:
                         return OperationReceipt(operation, created=False, enqueued=False)
             raise
+
+    async def _is_under_way(self, payment_id: UUID, account_id: str) -> bool:
+        """Return True if a capture or void of the payment has not ended, or needs a review."""
+        return any(
+            operation.kind is not OperationKind.REFUND and operation.status not in _ENDED
+            for operation in await self._lists.of_payment(payment_id, account_id=account_id)
+        )
 
     async def cancel(
         self, operation_id: UUID, *, account_id: str | None, actor: str, version: int | None = None

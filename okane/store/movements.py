@@ -19,7 +19,7 @@ from okane.store.session import Session
 from okane.store.sql_parameters import first_id
 from streams.values import value
 
-SQL = sql_files.load_statements("movements.sql")
+SQL = sql_files.load_statements("movements.sql", blocks_of="payments.sql")
 
 # `refund_reversal`: a refund that failed after it had succeeded. The money came back.
 MovementKind = Literal["charge", "capture", "refund", "refund_reversal"]

@@ -229,7 +229,8 @@ def _explain(
         case "payment_not_authorized":
             return f"a payment that is {payment_status} cannot be {_DONE[kind]}: it must be authorized", None
         case "payment_not_captured":
-            return f"a payment that is {payment_status} cannot be refunded: nothing was captured", None
+            reason = "no provider has charged it" if payment_status == "success" else "nothing was captured"
+            return f"a payment that is {payment_status} cannot be refunded: {reason}", None
         case "operation_in_progress":
             return "another capture or void of the payment is under way", None
 

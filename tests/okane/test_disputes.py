@@ -19,6 +19,7 @@ from okane.dispute import OVER, DisputeStatus
 from okane.errors import StoreUnavailable
 from okane.payment import Payment, Status
 from okane.providers.base import NotFound, ReportedDispute, Unavailable, Unknown
+from okane.providers.config import HTTP
 from okane.store import Overview, ProviderEvent, WebhookEventStore, disputes
 from okane.store.disputes import SQL, DisputeLists, DisputeStore, DueFetch, FetchedDispute
 from okane.webhooks import payload
@@ -204,6 +205,17 @@ async def test_a_dispute_of_another_provider_does_not_reach_a_payment(desk: Desk
     await execute(desk.books.url, "UPDATE payments SET provider = 'payu'", [])
     assert await desk.duty.run_once() == 0
     assert await desk.history() == []
+
+
+async def test_a_dispute_reaches_a_payment_of_before_version_4(desk: Desk) -> None:
+    await execute(desk.books.url, "UPDATE payments SET provider = NULL, pinned = NULL", [])
+    assert await desk.books.events.take(
+        HTTP, [ProviderEvent("evt_1", "dispute.opened", None, None, dispute_ref="dp_1")]
+    )
+    duty = DisputeFollowUp(disputes=desk.store, sources={HTTP: desk.bank}, interval=timedelta(milliseconds=1))
+    assert await duty.run_once() == 1
+    [dispute] = (await desk.lists.page("default", limit=9)).disputes
+    assert (dispute.payment_id, dispute.provider) == (desk.payment.id, HTTP)
 
 
 async def test_an_endpoint_gets_the_dispute_as_it_was_then(desk: Desk) -> None:

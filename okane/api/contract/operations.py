@@ -237,7 +237,7 @@ CANCEL_PAYMENT = Operation(
             headers=("Location",),
         ),
     ),
-    problems=(*_CHANGE, "operation_in_progress", "unsupported_by_provider"),
+    problems=(*_CHANGE, "operation_in_progress", "unsupported_by_provider", "too_many_reads"),
 )
 RESOLVE_PAYMENT = Operation(
     name="resolvePayment",

@@ -30,7 +30,7 @@ HEADERS: Mapping[str, Json] = {
         "description": "The wait of `Prefer`, as it was applied.",
         "schema": {"type": "string", "pattern": "^wait=[0-9]+$"},
     },
-    "ETag": {"description": "The payment's version.", "schema": {"type": "string"}},
+    "ETag": {"description": "The version of the payment, or of the refund.", "schema": {"type": "string"}},
     "Retry-After": {
         "description": "After how many seconds to repeat the request.",
         "schema": {"type": "integer", "minimum": 1},

@@ -23,6 +23,7 @@ _REQUEST = (
     "idempotency_key_reused",
     "payment_not_found",
     "unsupported_by_provider",
+    "too_many_reads",
 )
 _CHANGE = ("refund_not_found", "status_conflict")
 _REPEAT = (
@@ -35,7 +36,7 @@ CAPTURE_PAYMENT = Operation(
     tag=PAYMENTS,
     summary="Take the money that is held for a payment",
     details=f"From `authorized`. A capture of a part lets the rest go: there is no second one. {_REPEAT}",
-    body=Body(schema=CaptureRequest, example={"amount": 440, "idempotency_key": "demo-capture-1"}),
+    body=Body(schema=CaptureRequest, example={"amount": 440, "idempotency_key": "demo-capture-1"}, required=False),
     headers=("Idempotency-Key",),
     responses=(
         SuccessResponse(
@@ -109,10 +110,12 @@ GET_REFUND = Operation(
     name="getRefund",
     tag=REFUNDS,
     summary="Show a refund as it is now",
+    headers=("If-None-Match",),
     responses=(
         SuccessResponse(
             status=HTTPStatus.OK, means="The refund.", body=operation_schemas.RefundAnswer, headers=("ETag",)
         ),
+        SuccessResponse(status=HTTPStatus.NOT_MODIFIED, means="It is as `If-None-Match` says.", headers=("ETag",)),
     ),
     problems=("refund_not_found",),
 )

@@ -35,7 +35,7 @@ WITH fetched AS MATERIALIZED (
 ), held AS MATERIALIZED (
     SELECT p.id, p.account_id
     FROM payments p
-    WHERE p.id = %(payment_id)s::uuid AND p.provider = %(provider)s::text AND EXISTS (SELECT FROM fetched)
+    WHERE p.id = %(payment_id)s::uuid AND {provider_of} = %(provider)s::text AND EXISTS (SELECT FROM fetched)
     FOR NO KEY UPDATE
 ), was AS MATERIALIZED (
     SELECT d.status IN {over} AS is_over

@@ -33,10 +33,6 @@ JOIN payments p ON p.id = e.payment_id
 LEFT JOIN operations o ON o.id = e.operation_id
 WHERE (%(provider)s::text IS NULL OR {provider_of} = %(provider)s::text)
 
--- name: provider_of
--- Attempts of before version 4, which have no provider, called `http`. Not a statement: others include it.
-coalesce(p.provider, CASE WHEN p.attempts > 0 THEN 'http' END)
-
 -- name: kind
 -- Not a statement: others include it.
 CASE e.event WHEN 'captured' THEN 'capture' WHEN 'refunded' THEN 'refund' WHEN 'refund_failed' THEN 'refund_reversal'

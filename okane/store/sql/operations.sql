@@ -3,12 +3,12 @@
 -- Each payment stands in one statement once. A key that exists makes no operation, and a refused one changes nothing; the
 -- answer says why. An operation without a key is okane's own void of an authorization that is about to end.
 WITH held AS MATERIALIZED (
-    SELECT w.*, p.account_id AS account, p.status, p.attempts, p.provider, p.currency AS currency_of_payment,
+    SELECT w.*, p.account_id AS account, p.status, p.attempts, {provider_of} AS provider, p.currency AS currency_of_payment,
            coalesce(w.amount_minor, l.left_minor) AS amount, l.left_minor,
            CASE WHEN w.account_id <> p.account_id THEN 'payment_not_found'
                 WHEN w.currency <> p.currency THEN 'currency_mismatch'
                 WHEN w.kind = 'refund' THEN
-                    CASE WHEN p.status <> 'success' OR p.provider IS NULL THEN 'payment_not_captured'
+                    CASE WHEN p.status <> 'success' OR {provider_of} IS NULL THEN 'payment_not_captured'
                          WHEN l.left_minor <= 0 OR w.amount_minor > l.left_minor THEN 'refund_exceeds_captured' END
                 WHEN p.status <> 'authorized' THEN 'payment_not_authorized'
                 WHEN p.open_operation IS NOT NULL THEN 'operation_in_progress'

@@ -33,6 +33,10 @@ SELECT {payment}, now()
 FROM payments p
 WHERE p.id = ANY (%(ids)s::uuid[])
 
+-- name: provider_of
+-- The provider that a payment was sent to. Attempts of before version 4, whose rows name none, called `http`. Not a statement: others include it.
+coalesce(p.provider, CASE WHEN p.attempts > 0 THEN 'http' END)
+
 -- name: pinned
 -- True if a call to the payment's provider may have been executed. Its provider is p.provider for ever; attempts of before
 -- version 4, which have none, called `http`. Not a statement: others include it.
