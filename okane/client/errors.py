@@ -67,7 +67,8 @@ class Conflict(Refused):
 
 
 class OperationRefused(Refused):
-    """The capture or refund is not possible, and nothing was changed. `limit`: the most that is, in minor units."""
+    """The capture or refund is not possible, or a new payment at no provider that may take it; nothing was changed.
+    `limit`: the most that is possible, in minor units."""
 
     def __init__(self, status: int, problem: Mapping[str, Any], *, after_s: int | None = None) -> None:
         super().__init__(status, problem, after_s=after_s)
@@ -99,7 +100,6 @@ _BY_CODE: Mapping[str, type[Refused]] = {
     "dispute_not_found": NotFound,
     "endpoint_not_found": NotFound,
     "event_not_found": NotFound,
-    "endpoint_url_refused": Invalid,
     "status_conflict": Conflict,
     "capture_exceeds_authorized": OperationRefused,
     "refund_exceeds_captured": OperationRefused,
@@ -109,22 +109,15 @@ _BY_CODE: Mapping[str, type[Refused]] = {
     "operation_in_progress": OperationRefused,
     "unsupported_by_provider": OperationRefused,
     "idempotency_key_reused": KeyReused,
-    "idempotency_key_missing": Invalid,
-    "idempotency_key_invalid": Invalid,
-    "query_invalid": Invalid,
-    "validation_failed": Invalid,
-    "amount_unsafe_integer": Invalid,
-    "amount_too_large": Invalid,
-    "payment_method_unknown": Invalid,
-    "payment_method_unusable": Invalid,
-    "batch_size": Invalid,
-    "body_too_large": Invalid,
 }
+# Statuses that say that the request is wrong, whatever code a newer server gives for it.
+_INVALID = frozenset({400, 413, 414, 415, 422, 431})
 
 
 def refused(status: int, problem: Mapping[str, Any], *, after_s: int | None = None) -> Refused:
     """Return the error for a problem."""
-    return _BY_CODE.get(str(problem.get("code")), Refused)(status, problem, after_s=after_s)
+    plain = Invalid if status in _INVALID else Refused
+    return _BY_CODE.get(str(problem.get("code")), plain)(status, problem, after_s=after_s)
 
 
 def broken(error: Exception) -> str:

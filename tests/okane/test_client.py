@@ -191,7 +191,14 @@ def test_every_code_that_it_tells_apart_exists() -> None:
     assert set(_BY_CODE) <= set(CODES)
     assert refused(502, {}).retryable
     assert not refused(404, {}).retryable
-    assert isinstance(refused(503, {"code": "new_one", "retryable": False}), Refused)
+    assert type(refused(503, {"code": "new_one", "retryable": False})) is Refused
+    assert type(refused(409, {"code": "too_many_endpoints"})) is Refused
+    wrong = {code for code, one in CODES.items() if one.status in (400, 413, 414, 415, 422, 431)}
+    apart = {code for code in wrong if type(refused(CODES[code].status, {"code": code})) is not Invalid}
+    assert apart == {
+        *("capture_exceeds_authorized", "refund_exceeds_captured", "currency_mismatch", "unsupported_by_provider"),
+        "idempotency_key_reused",
+    }
 
 
 async def _all(payments: AsyncIterator[Payment]) -> Sequence[Payment]:
