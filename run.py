@@ -75,6 +75,7 @@ def main(words: list[str]) -> None:
             check()
         if words[0] == "check":
             return
+        keep_bytecode()
         command = ["-m", "pytest", *parallel(words[1:]), *words[1:]]
     else:
         set_up(RUNTIME)
@@ -83,6 +84,14 @@ def main(words: list[str]) -> None:
         os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{os.environ['PYTHONPATH']}"
     sys.stdout.flush()
     os.execv(PYTHON, [str(PYTHON), *command])
+
+
+def keep_bytecode() -> None:
+    """Keep compiled modules in `.venv` where the environment forbids to write them beside the sources.
+
+    The tests start hundreds of processes, and each would compile the whole of okane again."""
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        os.environ["PYTHONPYCACHEPREFIX"] = str(VENV / "bytecode")
 
 
 def parallel(arguments: list[str]) -> list[str]:

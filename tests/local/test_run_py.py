@@ -182,6 +182,16 @@ def test_a_checkout_that_cannot_be_written_is_a_clear_error(clone: Clone) -> Non
     assert "okane cannot write its virtual environment" in done.stderr
 
 
+def test_the_tests_keep_compiled_modules_in_the_environment_where_none_may_be_beside_the_sources(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", "elsewhere")  # so that it is restored after this test
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    runpy.run_path(str(ROOT / "run.py"))["keep_bytecode"]()
+    assert "PYTHONDONTWRITEBYTECODE" not in os.environ
+    assert os.environ["PYTHONPYCACHEPREFIX"] == str(ROOT / ".venv" / "bytecode")
+
+
 @pytest.mark.parametrize(
     ("words", "many"),
     [

@@ -38,6 +38,8 @@ def filled(start: str, part: str, end: str, size: int, *, joint: str = ",") -> b
     """Return a body of `size` bytes at most, filled with parts; `#` in a part is its number."""
     parts: list[str] = []
     length, number = len((start + end).encode()), 0
+    if "#" not in part:
+        return (start + joint.join([part] * ((size - length) // len((part + joint).encode()))) + end).encode()
     while True:
         one = part.replace("#", str(number))
         length += len((one + joint).encode())
