@@ -65,7 +65,7 @@ class _Case:
     operation_id: UUID | None
     status: str
     provider_ref: str | None
-    has_come_back: bool  # it had succeeded, and the list says that it has failed
+    may_be_over: bool  # a refund that succeeded may have come back, and an authorization may have ended, there
     look_up: Callable[[], Awaitable[LookUpResult | OperationLookUp]]
     decide: Callable[[bool, str, str | None], Awaitable[object]]
 
@@ -73,7 +73,7 @@ class _Case:
     def is_woken(self) -> bool:
         """True if a notice makes it due for a look-up by a worker."""
         is_closed = self.status in _CLOSED and (self.operation_id is not None or self.provider_ref is None)
-        return self.status in _OPEN or is_closed or self.has_come_back
+        return self.status in _OPEN or is_closed or self.may_be_over
 
     def done(self, step: Step, why: str, status: str | None = None) -> Resolution:
         return Resolution(self.payment_id, self.operation_id, step, self.status, status or self.status, why)
@@ -149,7 +149,7 @@ class Resolver:
             None,
             payment.status.value,
             payment.provider_ref,
-            has_come_back=False,
+            may_be_over=payment.status is Status.AUTHORIZED,
             look_up=lambda: self._look_ups.payment(payment),
             decide=decide,
         )
@@ -240,7 +240,7 @@ def _operation_case(
         operation.id,
         operation.status.value,
         operation.provider_ref,
-        has_come_back=operation.kind is OperationKind.REFUND and operation.status is OperationStatus.SUCCESS,
+        may_be_over=operation.kind is OperationKind.REFUND and operation.status is OperationStatus.SUCCESS,
         look_up=lambda: look_ups.operation(operation, payment),
         decide=decide,
     )
@@ -254,6 +254,6 @@ def _notice(case: _Case, now: datetime) -> Notice:
         "reconcile",
         case.payment_id,
         None,
-        is_refusal=case.has_come_back,
+        is_refusal=case.may_be_over,
         operation_id=case.operation_id,
     )

@@ -171,8 +171,11 @@ async def test_what_a_lost_notice_would_have_told_is_woken_as_if_it_had_come(des
     assert await desk.payments.settle(pending) is not None
     for payment in (closed, debit.payment):
         desk.books.charge(desk.row(payment), yesterday)
+    held = await authorized(desk.payments, "held")
+    desk.books.charge(desk.row(held), yesterday)  # captured by hand
     found = document(await desk.command("--resolve", "--json", day=yesterday.date().isoformat()))
     expected = {
+        held.id: "authorized",
         returned.id: "success",
         failed.id: "failed_final",
         closed.id: "failed_final",
