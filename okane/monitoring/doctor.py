@@ -16,6 +16,7 @@ from okane.errors import SetupError, StoreUnavailable
 from okane.lanes import operations_stream, payments_stream
 from okane.monitoring.checked_system import CheckedSystem
 from okane.monitoring.findings import Check, State
+from okane.monitoring.host_checks import host_checks
 from okane.monitoring.webhook_checks import webhook_checks
 from okane.providers.config import load_providers
 from okane.providers.registry import base_urls, load_charge_secrets, load_notice_secrets
@@ -24,7 +25,7 @@ from okane.redis.rights import missing_rights
 from okane.store import schema
 from okane.store.pooler import PoolerRefused
 from okane.store.providers import ProviderState, ProviderStore
-from okane.store.server_facts import OLDEST_MAJOR, PostgresFacts, read_postgres_facts
+from okane.store.server_facts import OLDEST_MAJOR, PostgresFacts, read_host_roles, read_postgres_facts
 from okane.timestamp_text import format_time
 from streams import Inspector, ServerFacts, StreamError, StreamRefused, connect, server_facts, user_of
 from streams.connection import RedisClient
@@ -78,6 +79,7 @@ async def _postgres(system: CheckedSystem) -> list[Check]:
         ),
         Check("postgres pooler", "ok", "in session mode" if facts.pooled else "none in between"),
         durability(facts),
+        *host_checks(await read_host_roles(system.database_url)),
         _clock("postgres clock", facts.now - sent_at),
     ]
 

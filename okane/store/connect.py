@@ -17,7 +17,7 @@ from typing import Any
 
 import psycopg
 
-from okane.store import pooler
+from okane.store import hosts, pooler
 from okane.store.prepared_statements import Row
 
 SETUP_TIMEOUT_S = 5.0
@@ -43,9 +43,9 @@ async def open_connection(
     `timeout_s` is for the connection, and once more for its settings; libpq takes whole seconds from two on. Raise psycopg's
     errors, or PoolerRefused.
     """
-    limited = _named(name) | {"connect_timeout": max(2, math.ceil(timeout_s))}
+    limited = _named(name) | {"connect_timeout": hosts.timeout_s(url, max(2, math.ceil(timeout_s)))}
     try:
-        connection = await psycopg.AsyncConnection.connect(url, autocommit=True, **limited)
+        connection = await psycopg.AsyncConnection.connect(hosts.in_order(url), autocommit=True, **limited)
     except psycopg.OperationalError as error:
         raise pooler.refused_by_pooler(error) or error from None
     watchdog = asyncio.get_running_loop().call_later(timeout_s, shut_down_socket, connection)
@@ -63,18 +63,19 @@ async def open_connection(
         raise
     finally:
         watchdog.cancel()
+    hosts.worked(url, connection)
     return connection
 
 
 async def _second(url: str) -> psycopg.AsyncConnection[Row]:
-    return await psycopg.AsyncConnection.connect(url, autocommit=True, **_named("pooler check"))
+    return await psycopg.AsyncConnection.connect(hosts.in_order(url), autocommit=True, **_named("pooler check"))
 
 
 def open_blocking_connection(
     url: str, *, name: str, settings: Mapping[str, str] | None = None
 ) -> psycopg.Connection[Row]:
     """Open the same for blocking code. Only after `open_connection` has succeeded: the pooler is not checked again."""
-    connection = psycopg.connect(url, autocommit=True, **_named(name))
+    connection = psycopg.connect(hosts.in_order(url), autocommit=True, **_named(name))
     parameters = _parameters(connection.info.backend_pid, settings)
     connection.execute(_SET, {**parameters, "behind_pooler": True}, prepare=False)
     return connection

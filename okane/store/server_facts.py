@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Literal
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from okane.errors import StoreUnavailable
 from okane.store import schema
-from okane.store.connect import open_connection
+from okane.store.connect import first_line, open_connection
+from okane.store.hosts import hosts_of
 
 OLDEST_MAJOR = 15
 PATIENCE_S = 10.0  # a server that accepts connections without answering must not block a start
@@ -23,6 +27,10 @@ _REFUSED = re.compile(
     r"|(?:role|database) \".*\" does not exist|is not permitted to log in|permission denied"
     r"|certificate verify failed|root certificate file|does not match host name|server does not support SSL"
 )
+
+
+_ROLE = """SELECT pg_is_in_recovery(), current_setting('synchronous_standby_names'), s.application_name, s.sync_state
+    FROM (SELECT) one LEFT JOIN pg_stat_replication s ON s.state = 'streaming'"""
 
 
 class LoginRefused(StoreUnavailable):
@@ -57,6 +65,45 @@ async def read_postgres_facts(url: str) -> PostgresFacts:
     except psycopg.Error as error:
         message = str(error).strip()
         raise (LoginRefused(message) if _REFUSED.search(message) else StoreUnavailable(message)) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostRole:
+    """One of several servers in DATABASE_URL: `primary`, `standby`, or `away` with the reason. `standbys` are those that
+    follow a primary now, by name, and whether it waits for them (`sync`, `quorum`, `async`)."""
+
+    host: str
+    role: Literal["primary", "standby", "away"]
+    reason: str = ""
+    synchronous: str = ""
+    standbys: Mapping[str, str] = field(default_factory=dict)
+
+
+async def read_host_roles(url: str) -> Sequence[HostRole]:
+    """Return the role of each server, if `url` names several; otherwise nothing."""
+    found = hosts_of(url)
+    return await asyncio.gather(*(_read_role(one) for one in found)) if len(found) > 1 else ()
+
+
+async def _read_role(url: str) -> HostRole:
+    known = conninfo_to_dict(url, target_session_attrs="any")
+    name = f"{known.get('host') or known.get('hostaddr')}:{known.get('port') or 5432}"
+    try:
+        async with (
+            asyncio.timeout(PATIENCE_S),
+            await open_connection(make_conninfo("", **known), name="role") as connection,
+        ):
+            rows = await (await connection.execute(_ROLE)).fetchall()
+    except TimeoutError:
+        return HostRole(host=name, role="away", reason=f"no answer within {PATIENCE_S:g} s")
+    except psycopg.Error as error:
+        return HostRole(host=name, role="away", reason=first_line(error))
+    return HostRole(
+        host=name,
+        role="standby" if rows[0][0] else "primary",
+        synchronous=rows[0][1],
+        standbys={row[2]: row[3] for row in rows if row[2] is not None},
+    )
 
 
 async def _read(url: str) -> PostgresFacts:

@@ -1,0 +1,67 @@
+"""The order in which the hosts of DATABASE_URL are tried, where it names several.
+
+Guarantee: a host that is silent costs one connection `SECONDS_PER_HOST` at most, as long as another host works: the one that
+worked last is tried first, and processes begin with different ones.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+SECONDS_PER_HOST: Final = 2  # libpq's shortest time-out
+_LISTS: Final = ("host", "hostaddr", "port")  # libpq takes the first of each together, then the second, ...
+
+_orders: dict[str, list[int]] = {}  # of this process, by URL: the places of the hosts in it
+
+
+def hosts_of(url: str) -> Sequence[str]:
+    """Return a connection string for each host of `url`."""
+    return [make_conninfo(url, **one) for one in _split(url)]
+
+
+def in_order(url: str) -> str:
+    """Return `url`, or if it names several hosts a connection string with them in the order in which to try them."""
+    found = _split(url)
+    if len(found) == 1:
+        return url
+    order = _order(url, len(found))
+    return make_conninfo(
+        url, **{name: ",".join(found[place][name] for place in order) for name in _LISTS if name in found[0]}
+    )
+
+
+def timeout_s(url: str, seconds: int) -> int:
+    """Return the time-out of a connection, which counts for each host by itself."""
+    return seconds if len(_split(url)) == 1 else min(seconds, SECONDS_PER_HOST)
+
+
+def worked(url: str, connection: psycopg.AsyncConnection[object]) -> None:
+    """Remember the host that this connection leads to, to try it first."""
+    found = _split(url)
+    if len(found) == 1:
+        return
+    host, port = connection.info.host, str(connection.info.port)
+    for place, one in enumerate(found):
+        if one.get("host", host) == host and (one.get("port") or "5432") == port:
+            order = _order(url, len(found))
+            order.remove(place)
+            order.insert(0, place)
+            return
+
+
+def _order(url: str, count: int) -> list[int]:
+    return _orders.setdefault(url, random.sample(range(count), count))
+
+
+def _split(url: str) -> list[Mapping[str, str]]:
+    known = conninfo_to_dict(url)
+    lists = {name: str(known[name]).split(",") for name in _LISTS if known.get(name) is not None}
+    count = max((len(values) for name, values in lists.items() if name != "port"), default=1)
+    if count == 1:
+        return [{}]
+    return [{name: values[place % len(values)] for name, values in lists.items()} for place in range(count)]
