@@ -13,7 +13,7 @@ import pytest
 
 from okane.errors import OperationRefused, StoreBusy
 from okane.operation import Operation, OperationStatus
-from okane.store import PaymentStore
+from okane.store import PaymentStore, session
 from okane.store.operation_records import RequestedOperation
 from okane.store.operation_requests import Asked, RequestStatements
 from okane.store.operations import OperationStore
@@ -34,6 +34,13 @@ from tests.okane.stored_payments import GRACE, LEASE, execute
 S = OperationStatus
 SWEPT: LiteralString = "UPDATE operations SET sweep_at = now() + interval '1 hour'"
 TOUCHED: LiteralString = "UPDATE payments SET updated_at = now()"
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A statement waits for a lock as long as a test does."""
+    monkeypatch.setattr(session, "LOCK_TIMEOUT_MS", 60_000)
+    monkeypatch.setattr(session, "IDLE_TIMEOUT_MS", 60_000)
 
 
 @pytest.fixture
@@ -61,6 +68,12 @@ async def behind(url: str, change: LiteralString, call: Callable[[], Awaitable[A
                 await asyncio.sleep(0.002)
         await blocker.commit()
     return await waiting
+
+
+async def waiting_for_locks(url: str, number: int) -> None:
+    async with asyncio.timeout(60):
+        while len(await rows(url, "SELECT FROM pg_locks WHERE NOT granted")) < number:
+            await asyncio.sleep(0.002)
 
 
 async def pending(store: OperationStore, payments: PaymentStore, key: str) -> Operation:
@@ -154,6 +167,32 @@ async def test_no_failure_gives_back_what_another_attempt_has_moved(
     back = outcome(found.operation, S.FAILED_FINAL, event="declined", decline_code="closed", provider_ref="re_1")
     assert await store.settle(back) is not None
     assert (await payments.get(payment.id, account_id="default")).refund_reserved == 0
+
+
+async def test_a_capture_that_is_found_while_a_void_fails_keeps_others_out(
+    database_url: str, store: OperationStore, payments: PaymentStore
+) -> None:
+    """Both wait for the payment; the one that comes second does not see the operation of the first as it is now."""
+    payment = await authorized(payments)
+    capture = await done(store, asked(payment.id, CAPTURE, "capture"), S.FAILED_FINAL, event="spent")
+    void = (await claim_of(store, (await store.request(asked(payment.id, VOID, "void"))).operation.id)).operation
+    async with await psycopg.AsyncConnection.connect(database_url) as blocker:
+        await blocker.execute("SELECT FROM payments FOR UPDATE")
+        found = asyncio.ensure_future(store.record_late(outcome(capture), once=True))
+        await waiting_for_locks(database_url, 1)
+        fails = asyncio.ensure_future(store.settle(outcome(void, S.FAILED_FINAL, event="declined", decline_code="no")))
+        await waiting_for_locks(database_url, 2)
+        await blocker.commit()
+    assert await found is S.NEEDS_REVIEW
+    assert await fails is not None
+    with pytest.raises(OperationRefused, match="another capture or void"):
+        await store.request(asked(payment.id, CAPTURE, "another"))
+    with pytest.raises(OperationRefused, match="another capture or void"):
+        await store.retry(void.id, account_id="default", actor="someone")
+    await store.resolve(
+        capture.id, account_id=None, decision=S.FAILED_FINAL, reason="seen", provider_ref=None, actor="operator"
+    )
+    assert (await store.retry(void.id, account_id="default", actor="someone")).status is S.PENDING
 
 
 async def test_a_refund_that_was_submitted_may_fail_without_its_reference(

@@ -11,7 +11,7 @@ WITH held AS MATERIALIZED (
                     CASE WHEN p.status <> 'success' OR {provider_of} IS NULL THEN 'payment_not_captured'
                          WHEN l.left_minor <= 0 OR w.amount_minor > l.left_minor THEN 'refund_exceeds_captured' END
                 WHEN p.status <> 'authorized' THEN 'payment_not_authorized'
-                WHEN p.open_operation IS NOT NULL THEN 'operation_in_progress'
+                WHEN {has_open_operation} THEN 'operation_in_progress'
                 WHEN w.amount_minor > l.left_minor THEN 'capture_exceeds_authorized'
                 WHEN w.idempotency_key IS NULL AND NOT w.is_over AND {ends_soon} IS NOT TRUE THEN 'not_due' END AS refusal
     FROM unnest(%(ids)s::uuid[], %(payment_ids)s::uuid[], %(account_ids)s::text[], %(kinds)s::text[], %(keys)s::text[],
@@ -62,6 +62,16 @@ WITH held AS MATERIALIZED (
 SELECT h.id, h.refusal, h.id IN (SELECT g.id FROM granted g) AS is_made, h.left_minor, h.account, h.currency_of_payment,
        h.amount, h.provider, h.status, now()
 FROM held h
+
+-- name: has_open_operation
+-- True while a capture or void is under way, or waits for a decision. `open_operation` alone would do, but for one that is
+-- found to have moved money in the moment in which another fails: each statement sees the operation of the other as it was
+-- before. Not a statement: others include it.
+(p.open_operation IS NOT NULL
+ -- Not EXISTS: that might be planned as a hash of all operations.
+ OR (SELECT r.id FROM operations r
+     WHERE r.payment_id = p.id AND r.kind <> 'refund' AND r.status NOT IN ('success', 'failed_final', 'canceled')
+     LIMIT 1) IS NOT NULL)
 
 -- name: ends_soon
 -- True once an authorization is about to end. Not a statement: others include it.
@@ -317,7 +327,7 @@ CASE WHEN {ended_calls} < o.attempts THEN now() + %(late_ms)s::bigint * interval
 
 -- name: room
 -- What a payment has left for another operation.
-SELECT p.status, coalesce(p.amount_captured, p.amount_minor) - coalesce(p.refund_reserved, 0), p.open_operation IS NOT NULL
+SELECT p.status, coalesce(p.amount_captured, p.amount_minor) - coalesce(p.refund_reserved, 0), {has_open_operation}
 FROM payments p
 WHERE p.id = %(payment_id)s::uuid
 
@@ -396,7 +406,7 @@ WITH it AS MATERIALIZED (
       AND CASE WHEN it.kind = 'refund'
                THEN p.status = 'success'
                     AND coalesce(p.amount_captured, p.amount_minor) - coalesce(p.refund_reserved, 0) >= it.amount_minor
-               ELSE p.status = 'authorized' AND p.open_operation IS NULL END
+               ELSE p.status = 'authorized' AND NOT {has_open_operation} END
     RETURNING p.id, p.version, it.kind || '_requested' AS event, p.status, p.attempts, it.id AS operation_id
 ), again AS (
     UPDATE operations o
