@@ -33,6 +33,7 @@ from okane.store import PaymentFilter
 from okane.store.webhook_deliveries import MAX_REDELIVERED, Redelivered
 
 MAX_LIMIT = 100
+MAX_TEXT = 500  # characters
 MAX_PARAMETERS = 100  # in one query; a repeated one counts each time
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -187,8 +188,12 @@ Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT), BeforeValidator(_whole)]
 Amount = Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR), BeforeValidator(_amount)]
 QueryTimestamp = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema(TIMESTAMP_SCHEMA)]
 Storable = Annotated[str, AfterValidator(_storable)]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_storable)]
-Key = Annotated[Text, AfterValidator(_key)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT), AfterValidator(_storable)]
+Key = Annotated[
+    Text,
+    AfterValidator(_key),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_TEXT, "pattern": "^[^ ]+$"}),
+]
 Order = Literal["ascending", "descending"]  # by the time that a list goes by
 Cursor = Annotated[UUID, BeforeValidator(_place), _opaque(_PLACE)]
 NumberCursor = Annotated[int, BeforeValidator(_number), _opaque(_NUMBER)]

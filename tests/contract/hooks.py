@@ -29,6 +29,8 @@ def before_call(_context: schemathesis.HookContext, case: Case, _kwargs: dict[st
     if "Prefer" in case.headers:
         case.headers["Prefer"] = "wait=0"  # not for half a minute
     if case.body is NOT_SET:
+        if case.operation.path in _UNDER_A_KEY and case.method == "POST" and _is_right(case, ParameterLocation.HEADER):
+            case.headers["Idempotency-Key"] = _new_key()  # a capture needs no body, but a key
         return  # a body that is set is judged again, also to NOT_SET, which then violates the schema of an optional one
     if _is_right(case, ParameterLocation.BODY):
         case.body = _whole(case.body)
