@@ -1,10 +1,10 @@
-"""`okane status`: the lanes, the consumers, and the number of payments in each status."""
+"""`okane status`: the lanes of payments and operations, the consumers, and the number of payments in each status."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -21,7 +21,9 @@ from okane.cli.output import CONSOLE, print_json
 from okane.cli.running import run
 from okane.duration_text import format_duration
 from okane.errors import StoreUnavailable
-from okane.lanes import payments_stream
+from okane.lanes import operations_stream, payments_stream
+from okane.monitoring import operation_summary
+from okane.monitoring.operation_summary import OperationCounts
 from okane.monitoring.webhook_summary import in_trouble, line, to_json
 from okane.payment import Status
 from okane.store import Overview
@@ -52,6 +54,8 @@ class Snapshot:
     oldest_due: timedelta | None
     dead: int | None
     webhooks: WebhookOverview | None
+    operation_stats: StreamStats | None
+    operations: OperationCounts | None
     trouble: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -59,31 +63,16 @@ class Snapshot:
         stats = self.stats
         return {
             "at": self.at.isoformat(),
-            "lanes": None
-            if stats is None
-            else [
-                {
-                    "lane": lane.lane,
-                    "length": lane.length,
-                    "depth": lane.depth,
-                    "pending": lane.pending,
-                    "lag": lane.lag,
-                    "oldest_ms": None if lane.oldest_ms is None else stats.now_ms - lane.oldest_ms,
-                }
-                for lane in stats.lanes
-            ],
-            "consumers": None
-            if stats is None
-            else [
-                {"name": name, "pending": pending, "idle_ms": idle_ms} for name, pending, idle_ms in _consumers(stats)
-            ],
-            "delayed": None if stats is None else stats.delayed,
-            "next_due_ms": None if stats is None or stats.next_due_ms is None else stats.next_due_ms - stats.now_ms,
+            **_stream_json(stats),
             "dead": self.dead,
             "oldest_due_s": None if self.oldest_due is None else self.oldest_due.total_seconds(),
             "payments": None
             if self.counts is None
             else {status.value: self.counts.get(status, 0) for status in Status},
+            "operations": {
+                **_stream_json(self.operation_stats),
+                **operation_summary.to_json(self.operations),
+            },
             "webhooks": to_json(self.webhooks) if self.webhooks is not None and self.webhooks.used else None,
             "trouble": list(self.trouble),
         }
@@ -93,14 +82,16 @@ async def _show(context: Context, *, watch: timedelta | None, as_json: bool) -> 
     """Print one snapshot, or one every `watch` until Ctrl-C."""
     async with contextlib.AsyncExitStack() as closing:
         redis = await closing.enter_async_context(connect(context.redis_url))
-        inspector = Inspector(redis, payments_stream(context.settings.stream), group=context.settings.group)
+        settings = context.settings
+        inspector = Inspector(redis, payments_stream(settings.stream), group=settings.group)
+        operations = Inspector(redis, operations_stream(settings.operations_stream_name), group=settings.group)
         overview = Overview(context.database_url)
         closing.push_async_callback(overview.aclose)
         live = None
         if watch is not None and not as_json:
             live = closing.enter_context(Live(console=CONSOLE, screen=CONSOLE.is_terminal, auto_refresh=False))
         while True:
-            snapshot = await take_snapshot(inspector, overview)
+            snapshot = await take_snapshot(inspector, operations, overview)
             if as_json:
                 print_json(snapshot.to_json())
             elif live is not None:
@@ -112,17 +103,19 @@ async def _show(context: Context, *, watch: timedelta | None, as_json: bool) -> 
             await asyncio.sleep(watch.total_seconds())
 
 
-async def take_snapshot(inspector: Inspector, overview: Overview) -> Snapshot:
-    """Read Redis and Postgres."""
+async def take_snapshot(inspector: Inspector, operations: Inspector, overview: Overview) -> Snapshot:
+    """Read Redis and Postgres; `operations` is the inspector of their stream."""
     trouble: list[str] = []
-    stats = counts = oldest_due = dead = webhooks = None
+    stats = operation_stats = counts = operation_counts = oldest_due = dead = webhooks = None
     try:
         stats = await inspector.stats()
+        operation_stats = await operations.stats()
     except StreamError as error:
         trouble.append(f"Redis: {error}")
     try:
         counts, oldest_due, dead = await overview.count_all(), await overview.oldest_due(), await overview.count_dead()
         webhooks = await overview.webhooks()
+        operation_counts = await operation_summary.read_counts(overview)
     except StoreUnavailable as error:
         trouble.append(f"Postgres: {error}")
     return Snapshot(
@@ -132,6 +125,8 @@ async def take_snapshot(inspector: Inspector, overview: Overview) -> Snapshot:
         oldest_due=oldest_due,
         dead=dead,
         webhooks=webhooks,
+        operation_stats=operation_stats,
+        operations=operation_counts,
         trouble=tuple(trouble),
     )
 
@@ -140,32 +135,39 @@ def render(snapshot: Snapshot) -> RenderableType:
     """Return a snapshot as text for 80 columns."""
     parts: list[RenderableType] = [Text(line, style="bold red") for line in snapshot.trouble]
     if snapshot.stats is not None:
-        parts += _queue(snapshot.stats)
+        parts += _queue([one for one in (snapshot.stats, snapshot.operation_stats) if one is not None])
     if snapshot.counts is not None:
         parts += _payments(snapshot.counts)
     if snapshot.oldest_due is not None:
         due = format_duration(snapshot.oldest_due) if snapshot.oldest_due else "-"
         parts.append(Text(f"oldest due {due}    dead letters {snapshot.dead:,}"))
+    if snapshot.operations is not None:
+        stats = snapshot.operation_stats
+        text = operation_summary.line(snapshot.operations, delayed=None if stats is None else stats.delayed)
+        parts.append(Text(text, style="yellow" if snapshot.operations.in_trouble else ""))
     if snapshot.webhooks is not None and snapshot.webhooks.used:
         style = "yellow" if in_trouble(snapshot.webhooks) else ""
         parts.append(Text(line(snapshot.webhooks), style=style))
     return Group(*parts)
 
 
-def _queue(stats: StreamStats) -> list[RenderableType]:
+def _queue(streams: Sequence[StreamStats]) -> list[RenderableType]:
+    """Return the lanes of all streams, the payments' first, and their consumers, which read all of them."""
     lanes = _table("lane", "waiting", "pending", "oldest", "lag")
-    for lane in stats.lanes:
-        age = "-" if lane.oldest_ms is None else format_duration(timedelta(milliseconds=stats.now_ms - lane.oldest_ms))
-        lanes.add_row(
-            lane.lane, f"{lane.depth:,}", f"{lane.pending:,}", age, "-" if lane.lag is None else f"{lane.lag:,}"
-        )
-    due = "" if stats.next_due_ms is None else f", next in {_until(stats.next_due_ms - stats.now_ms)}"
-    line = Text(f"delayed {stats.delayed:,}{due}")
-    consumers = _table("consumer", "pending", "idle")
-    for name, pending, idle_ms in _consumers(stats):
+    for stats in streams:
+        for lane in stats.lanes:
+            age_ms = None if lane.oldest_ms is None else stats.now_ms - lane.oldest_ms
+            age = "-" if age_ms is None else format_duration(timedelta(milliseconds=age_ms))
+            lag = "-" if lane.lag is None else f"{lane.lag:,}"
+            lanes.add_row(lane.lane, f"{lane.depth:,}", f"{lane.pending:,}", age, lag)
+    payments = streams[0]
+    due = "" if payments.next_due_ms is None else f", next in {_until(payments.next_due_ms - payments.now_ms)}"
+    line = Text(f"delayed {payments.delayed:,}{due}")
+    consumers, found = _table("consumer", "pending", "idle"), _consumers(*streams)
+    for name, pending, idle_ms in found:
         consumers.add_row(name, f"{pending:,}", format_duration(timedelta(milliseconds=idle_ms)))
     none = Text("no consumers: start a worker", style="yellow")
-    return [lanes, line, Text(), consumers if stats.consumers else none, Text()]
+    return [lanes, line, Text(), consumers if found else none, Text()]
 
 
 def _payments(counts: Mapping[Status, int]) -> list[RenderableType]:
@@ -178,10 +180,33 @@ def _payments(counts: Mapping[Status, int]) -> list[RenderableType]:
     return [table, Text()]
 
 
-def _consumers(stats: StreamStats) -> list[tuple[str, int, int]]:
+def _stream_json(stats: StreamStats | None) -> dict[str, Any]:
+    if stats is None:
+        return dict.fromkeys(("lanes", "consumers", "delayed", "next_due_ms"))
+    return {
+        "lanes": [
+            {
+                "lane": lane.lane,
+                "length": lane.length,
+                "depth": lane.depth,
+                "pending": lane.pending,
+                "lag": lane.lag,
+                "oldest_ms": None if lane.oldest_ms is None else stats.now_ms - lane.oldest_ms,
+            }
+            for lane in stats.lanes
+        ],
+        "consumers": [
+            {"name": name, "pending": pending, "idle_ms": idle_ms} for name, pending, idle_ms in _consumers(stats)
+        ],
+        "delayed": stats.delayed,
+        "next_due_ms": None if stats.next_due_ms is None else stats.next_due_ms - stats.now_ms,
+    }
+
+
+def _consumers(*streams: StreamStats) -> list[tuple[str, int, int]]:
     """Return name, pending entries of all lanes, and time since the last read of any lane, for each consumer."""
     merged: dict[str, tuple[int, int]] = {}
-    for each in stats.consumers:
+    for each in (one for stats in streams for one in stats.consumers):
         pending, idle_ms = merged.get(each.name, (0, each.idle_ms))
         merged[each.name] = (pending + each.pending, min(idle_ms, each.idle_ms))
     return [(name, *merged[name]) for name in sorted(merged)]

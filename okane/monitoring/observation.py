@@ -11,6 +11,7 @@ from datetime import timedelta
 import aiohttp
 
 from okane.errors import StoreBusy, StoreUnavailable
+from okane.monitoring.operation_summary import OperationCounts, count_in, read_counts
 from okane.monitoring.paced_read import PacedRead
 from okane.monitoring.samples import Samples, scrape
 from okane.operation import OperationStatus
@@ -31,6 +32,7 @@ MAX_SCRAPED = 500  # processes; the rates leave out the others
 class Observation:
     """The state at one moment. The fields of a server that did not answer are None; `trouble` has the reason.
 
+    `operation_stats` and `operations` stay None for an observer without the inspector of their stream.
     `is_postgres_heard` is False where the facts from Postgres are those before, and tell nothing about it now.
     """
 
@@ -45,13 +47,16 @@ class Observation:
     webhooks: WebhookOverview | None
     trouble: tuple[str, ...]
     is_postgres_heard: bool = True
-    operations_in_review: int | None = None
     disputes: Mapping[str, int] | None = None  # that wait for evidence, by provider
+    operations_in_review: int | None = None
+    operation_stats: StreamStats | None = None
+    operations: OperationCounts | None = None
 
 
 class Observer:
     """Reads processes, Redis and Postgres side by side.
 
+    With `operations`, the inspector of their stream, also the lanes and the counts of captures, voids and refunds.
     With `names`, of each process those samples alone. With `facts_s`, the counts from Postgres are used again for that time,
     and every read for longer if it took long; while new facts are late, those before are used, for `patience_s`. A Postgres
     that takes longer than `patience_s` counts as away until it answers; one that has told the age of waiting payments, and
@@ -65,6 +70,7 @@ class Observer:
         presence: Presence,
         overview: Overview,
         http: aiohttp.ClientSession,
+        operations: Inspector | None = None,
         names: Sequence[str] = (),
         facts_s: float = 0.0,
         patience_s: float | None = None,
@@ -73,6 +79,7 @@ class Observer:
         self._presence = presence
         self._overview = overview
         self._http = http
+        self._operations = operations
         self._names = names
         self._facts_s = facts_s
         self._patience_s = patience_s
@@ -88,9 +95,11 @@ class Observer:
     async def observe(self, known: Sequence[PresentProcess]) -> Observation:
         """Return the state now. While Redis is away, the processes are those `known` before."""
         trouble: list[str] = []
-        stats, processes = None, known
+        stats, operation_stats, processes = None, None, known
         try:
             stats, processes = await asyncio.gather(self._inspector.stats(), self._presence.processes())
+            if self._operations is not None:
+                operation_stats = await self._operations.stats()
         except StreamError as error:
             trouble.append(f"Redis: {error}")
         scraping = [scrape(self._http, one.address, self._names) for one in processes[:MAX_SCRAPED]]
@@ -108,8 +117,10 @@ class Observer:
             providers=facts.providers,
             webhooks=facts.webhooks,
             trouble=tuple(trouble),
-            operations_in_review=facts.operations_in_review,
             disputes=facts.disputes,
+            operations_in_review=facts.operations_in_review,
+            operation_stats=operation_stats,
+            operations=facts.operations,
         )
 
     async def aclose(self) -> None:
@@ -172,13 +183,15 @@ class Observer:
             waiting=await self._overview.count_waiting(),
             providers=await self._overview.providers(),
             webhooks=await self._overview.webhooks(),
-        )
-        operations = await self._overview.count_waiting_operations()
-        facts = replace(
-            facts,
-            operations_in_review=sum(operations[key] for key in operations if key[1] is OperationStatus.NEEDS_REVIEW),
             disputes=await self._overview.count_disputes(),
         )
+        if self._operations is None:
+            waiting = await self._overview.count_waiting_operations()
+            facts = replace(facts, operations_in_review=count_in(waiting, OperationStatus.NEEDS_REVIEW))
+        else:
+            counts = await read_counts(self._overview)
+            in_review = counts.count(OperationStatus.NEEDS_REVIEW)
+            facts = replace(facts, operations=counts, operations_in_review=in_review)
         self._is_heard = True
         return facts
 
@@ -192,5 +205,6 @@ class _Facts:
     waiting: Mapping[Status, int] | None = None
     providers: Sequence[ProviderState] = ()
     webhooks: WebhookOverview | None = None
-    operations_in_review: int | None = None
     disputes: Mapping[str, int] | None = None
+    operations_in_review: int | None = None
+    operations: OperationCounts | None = None

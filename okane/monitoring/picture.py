@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from okane.lanes import payments_stream
+from okane.lanes import operations_stream, payments_stream
+from okane.monitoring import operation_summary
 from okane.monitoring.observation import Observation
+from okane.monitoring.operation_summary import OperationCounts
 from okane.monitoring.samples import SampleDelta, delta, total
 from okane.monitoring.webhook_summary import in_trouble, line, to_json
 from okane.payment import Status
@@ -19,6 +21,7 @@ from okane.store.webhook_overview import WebhookOverview
 from streams import StreamStats
 
 _REQUESTS = "okane_webhook_requests_total"
+_OPERATIONS_SETTLED = "okane_operations_settled_total"
 _IN_HAND = {"worker": "okane_in_flight_messages", "dispatcher": "okane_webhook_in_flight"}
 
 
@@ -82,6 +85,35 @@ class WebhookRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OperationsRow:
+    """Captures, voids and refunds: their lanes, the messages of their stream that wait for a time, and their counts.
+    `is_used`: there are some, or a running worker has settled one."""
+
+    lanes: Sequence[LaneRow]
+    delayed: int | None
+    counts: OperationCounts | None
+    settled_per_s: float
+    is_used: bool
+
+    @property
+    def in_trouble(self) -> bool:
+        return self.counts is not None and self.counts.in_trouble
+
+    def text(self) -> str:
+        """Return the row as one line."""
+        return operation_summary.line(self.counts, delayed=self.delayed, settled_per_s=self.settled_per_s)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything, as `--json` prints it."""
+        return {
+            "lanes": [asdict(lane) for lane in self.lanes],
+            "delayed": self.delayed,
+            "settled_per_s": self.settled_per_s,
+            **operation_summary.to_json(self.counts),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
     """The state now, and the rates and quantiles since the observation before."""
 
@@ -112,12 +144,14 @@ class Picture:
     webhooks: WebhookRow | None  # None: no endpoint was ever made, or Postgres is away
     lanes: Sequence[LaneRow]
     processes: Sequence[ProcessRow]
+    operations: OperationsRow
     trouble: Sequence[str]
 
     def to_json(self) -> dict[str, Any]:
         """Return everything, as `--json` prints it."""
         webhooks = None if self.webhooks is None else self.webhooks.to_json()
-        return {**asdict(replace(self, webhooks=None)), "at": self.at.isoformat(), "webhooks": webhooks}
+        others = {"webhooks": webhooks, "operations": self.operations.to_json()}
+        return {**asdict(replace(self, webhooks=None)), "at": self.at.isoformat(), **others}
 
 
 def build_picture(before: Observation, after: Observation) -> Picture:
@@ -153,8 +187,9 @@ def build_picture(before: Observation, after: Observation) -> Picture:
         oldest_due_s=None if after.oldest_due is None else after.oldest_due.total_seconds(),
         providers=_providers(after),
         webhooks=_webhooks(after, growth),
-        lanes=_lanes(stats, growth),
+        lanes=_lanes(payments_stream("any").lane_names, stats, growth),
         processes=_processes(before, after),
+        operations=_operations(after, growth),
         trouble=after.trouble,
     )
 
@@ -187,11 +222,26 @@ def _webhooks(after: Observation, growth: SampleDelta) -> WebhookRow | None:
     return WebhookRow(overview=after.webhooks, delivered_per_s=growth.rate(_REQUESTS, outcome="delivered"))
 
 
-def _lanes(stats: StreamStats | None, growth: SampleDelta) -> list[LaneRow]:
+def _operations(after: Observation, growth: SampleDelta) -> OperationsRow:
+    stats, counts = after.operation_stats, after.operations
+    lanes = _lanes(operations_stream("any").lane_names, stats, growth)
+    settled = sum(total(one, _OPERATIONS_SETTLED) for one in after.samples.values() if one is not None)
+    waiting = stats is not None and (bool(stats.delayed) or any(lane.length for lane in stats.lanes))
+    return OperationsRow(
+        lanes=lanes,
+        delayed=None if stats is None else stats.delayed,
+        counts=counts,
+        settled_per_s=growth.rate(_OPERATIONS_SETTLED, status="success")
+        + growth.rate(_OPERATIONS_SETTLED, status="failed_final"),
+        is_used=bool(settled) or waiting or (counts is not None and bool(counts.dead or counts.waiting)),
+    )
+
+
+def _lanes(names: Sequence[str], stats: StreamStats | None, growth: SampleDelta) -> list[LaneRow]:
     found = {} if stats is None else {lane.lane: lane for lane in stats.lanes}
     now_ms = 0 if stats is None else stats.now_ms
     lanes = []
-    for name in payments_stream("any").lane_names:
+    for name in names:
         lane = found.get(name)
         lanes.append(
             LaneRow(
@@ -210,7 +260,8 @@ def _lanes(stats: StreamStats | None, growth: SampleDelta) -> list[LaneRow]:
 def _processes(before: Observation, after: Observation) -> list[ProcessRow]:
     """Return the rows: silent and gone ones first, then by CPU."""
     held: dict[str, tuple[int, int]] = {}
-    for each in () if after.stats is None else after.stats.consumers:
+    streams = (one for one in (after.stats, after.operation_stats) if one is not None)
+    for each in (one for stats in streams for one in stats.consumers):
         pending, idle_ms = held.get(each.name, (0, each.idle_ms))
         held[each.name] = (pending + each.pending, min(idle_ms, each.idle_ms))
     found = [_process(one, before, after, held) for one in after.processes]

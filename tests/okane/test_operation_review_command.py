@@ -143,6 +143,7 @@ async def test_dead_refunds_are_replayed_with_their_reservation_and_purged(
         assert done == {"retried": 1, "kept": 1, "dry_run": False}
         statuses = [(await operations.get(one)).status for one in ids]
         assert statuses == ["pending", "failed_final", "failed_final"]
+        await status_shows_them(command)
         stats = await Inspector(redis, stream, group="workers").stats()
         assert {lane.lane: lane.length for lane in stats.lanes}["refund"] == 1  # the wake-up
         letters = (await DeadLetters(redis, stream).list(9)).letters
@@ -195,3 +196,15 @@ async def test_what_needs_a_review_is_listed_shown_and_decided(
     assert isinstance(opposite.exception, StatusConflict)
     assert await text(command, "review", "ls") == "nothing needs a review\n"
     await assert_books_agree(database_url)
+
+
+async def status_shows_them(command: Command) -> None:
+    """One that was replayed and has its wake-up, one that was requested without, and two dead ones."""
+    seen = (await answered(command, "status"))["operations"]
+    assert [(lane["lane"], lane["length"]) for lane in seen["lanes"]] == [("capture", 0), ("void", 0), ("refund", 1)]
+    assert (seen["dead"], seen["delayed"], [one["name"] for one in seen["consumers"]]) == (2, 0, ["w"])
+    assert (seen["waiting"]["refund"]["pending"], seen["waiting"]["refund"]["needs_review"]) == (2, 0)
+    assert seen["oldest_due_s"] > 0
+    shown = await text(command, "status")
+    assert "operations  dead letters 2  oldest due " in shown
+    assert ["refund", "1"] in [line.split()[:2] for line in shown.splitlines()]

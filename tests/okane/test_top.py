@@ -7,7 +7,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,12 +21,15 @@ from rich.console import Console
 from okane.api.metrics_endpoint import MetricsSources, build_metrics_app
 from okane.app.system_metrics import SystemMetrics
 from okane.cli.top.drawing import render
-from okane.lanes import payments_stream
+from okane.config import Settings
+from okane.lanes import operations_stream, payments_stream
 from okane.metrics import OkaneMetrics
-from okane.monitoring import webhook_summary
+from okane.monitoring import operation_summary, webhook_summary
 from okane.monitoring.observation import Observation
-from okane.monitoring.picture import LaneRow, Picture, ProcessRow, ProviderRow, WebhookRow, build_picture
+from okane.monitoring.operation_summary import OperationCounts
+from okane.monitoring.picture import LaneRow, OperationsRow, Picture, ProcessRow, ProviderRow, WebhookRow, build_picture
 from okane.monitoring.samples import SampleDelta, delta, parse_samples, quantile
+from okane.operation import OperationKind, OperationStatus
 from okane.payment import Status
 from okane.redis.presence import Presence, PresentProcess
 from okane.store import PaymentStore
@@ -90,8 +93,12 @@ def present(role: str, name: str, number: int) -> PresentProcess:
     return PresentProcess(address=f"127.0.0.1:{9100 + number}", role=role, name=name, silent_ms=0)
 
 
-def stats(*consumers: ConsumerStats) -> StreamStats:
-    lanes = tuple(
+def operation_stats(*consumers: ConsumerStats) -> StreamStats:
+    return replace(stats(*consumers, lanes=("capture", "void", "refund")), delayed=4)
+
+
+def stats(*consumers: ConsumerStats, lanes: Sequence[str] = ("critical", "default", "low")) -> StreamStats:
+    found = tuple(
         LaneStats(
             lane=name,
             length=7,
@@ -102,10 +109,10 @@ def stats(*consumers: ConsumerStats) -> StreamStats:
             last_delivered_id=None,
             oldest_ms=1_000,
         )
-        for name in ("critical", "default", "low")
+        for name in lanes
     )
     return StreamStats(
-        stream="s", group="g", now_ms=4_000, lanes=lanes, consumers=consumers, delayed=3, next_due_ms=None, dead=1
+        stream="s", group="g", now_ms=4_000, lanes=found, consumers=consumers, delayed=3, next_due_ms=None, dead=1
     )
 
 
@@ -152,26 +159,27 @@ def drawn(picture: Picture, *, height: int) -> list[str]:
     return captured.get().splitlines()
 
 
+def lane_row(name: str) -> LaneRow:
+    return LaneRow(
+        lane=name,
+        waiting=100_000,
+        pending=100_000,
+        oldest_s=36_000,
+        published_per_s=12_345,
+        settled_per_s=12_345,
+        wait_p99_s=3600,
+    )
+
+
 def picture(
     processes: int,
     *,
     trouble: tuple[str, ...] = (),
     providers: tuple[ProviderRow, ...] = (),
     webhooks: WebhookRow | None = None,
+    operations: OperationCounts | None = None,
 ) -> Picture:
-    """Everything as wide as it gets."""
-    lanes = [
-        LaneRow(
-            lane=name,
-            waiting=100_000,
-            pending=100_000,
-            oldest_s=36_000,
-            published_per_s=12_345,
-            settled_per_s=12_345,
-            wait_p99_s=3600,
-        )
-        for name in ("critical", "default", "low")
-    ]
+    """Everything as wide as it gets. Without `operations` there was none."""
     return Picture(
         at=datetime.now(UTC),
         seconds=1,
@@ -198,7 +206,14 @@ def picture(
         oldest_due_s=36_000,
         providers=providers,
         webhooks=webhooks,
-        lanes=lanes,
+        lanes=[lane_row(name) for name in ("critical", "default", "low")],
+        operations=OperationsRow(
+            lanes=[lane_row(name) for name in ("capture", "void", "refund")],
+            delayed=123_456,
+            counts=operations,
+            settled_per_s=12_345,
+            is_used=operations is not None,
+        ),
         processes=[
             ProcessRow(
                 name=f"a-machine-with-a-long-name.example.com-{number}",
@@ -284,6 +299,67 @@ def test_a_picture_has_what_dispatchers_deliver() -> None:
     assert found.to_json()["webhooks"]["delivered_per_s"] == 40
     assert [(one.role, one.in_hand, one.settled_per_s) for one in found.processes] == [("dispatcher", 7, 40)]
     assert build_picture(before, replace(after, webhooks=WebhookOverview())).webhooks is None
+
+
+def counts_of(dead: int = 0, **statuses: int) -> OperationCounts:
+    """Refunds in these statuses."""
+    waiting = {(OperationKind.REFUND, OperationStatus(status)): count for status, count in statuses.items()}
+    return OperationCounts(waiting=waiting, oldest_due=timedelta(seconds=45), dead=dead)
+
+
+def test_operations_take_their_lines_from_the_processes_once_there_was_one() -> None:
+    counts = counts_of(12, unknown=1_234, needs_review=1_234)
+    lines = drawn(picture(200, operations=counts, trouble=("Redis: away",)), height=24)
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    [line] = [line for line in lines if line.startswith("operations")]
+    assert line.startswith("operations  needs review 1,234  unknown 1,234  dead letters 12  oldest due 45 s")
+    lanes = ["critical", "default", "low", "capture", "void", "refund"]
+    assert [line.split()[0] for line in lines if line.split()[:1] and line.split()[0] in lanes] == lanes
+    assert not any(line.startswith(("operations", "refund")) for line in drawn(picture(1), height=24))
+
+
+def test_a_picture_has_the_lanes_and_counts_of_operations() -> None:
+    worker = present("worker", "w1", 1)
+    text = (
+        '# TYPE okane_operations_settled counter\nokane_operations_settled_total{{kind="refund",status="success"}} {}\n'
+    )
+    before, after = look(1, {worker: text.format(10)}), look(3, {worker: text.format(30)}, consumer("w1", 2, 500))
+    queue = operation_stats(consumer("w1", 3, 20), consumer("gone", 1, 9_000))
+    found = build_picture(
+        before, replace(after, operation_stats=queue, operations=counts_of(1, submitted=2, unknown=3))
+    )
+    assert [(lane.lane, lane.waiting, lane.pending) for lane in found.operations.lanes] == [
+        ("capture", 5, 2),
+        ("void", 5, 2),
+        ("refund", 5, 2),
+    ]
+    # One worker reads both streams under one name.
+    assert [(one.name, one.pending, one.idle_s) for one in found.processes] == [("gone", 1, 9.0), ("w1", 5, 0.02)]
+    assert (found.operations.is_used, found.operations.settled_per_s, found.operations.delayed) == (True, 10, 4)
+    shown = found.to_json()["operations"]
+    assert shown["waiting"]["refund"]["unknown"] == 3
+    assert (shown["dead"], shown["oldest_due_s"], [lane["lane"] for lane in shown["lanes"]]) == (
+        1,
+        45,
+        ["capture", "void", "refund"],
+    )
+    assert not build_picture(look(1, {}), look(3, {})).operations.is_used
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        (counts_of(), "operations  oldest due 45 s  delayed 4"),
+        (counts_of(submitted=2), "operations  oldest due 45 s  delayed 4"),
+        (counts_of(unknown=1), "operations  unknown 1  oldest due 45 s  delayed 4"),
+        (counts_of(2, needs_review=1), "operations  needs review 1  dead letters 2  oldest due 45 s  delayed 4"),
+        (None, "operations  delayed 4"),
+    ],
+)
+def test_the_line_of_operations_says_what_is_wrong(counts: OperationCounts | None, expected: str) -> None:
+    assert operation_summary.line(counts, delayed=4) == expected
+    assert counts is None or counts.in_trouble == ("unknown" in expected or "dead" in expected)
 
 
 @pytest.mark.parametrize(
@@ -412,6 +488,10 @@ async def test_the_command_tells_rates_processes_and_what_waits(
         producer = Producer(redis, stream)
         await producer.publish(payment.id.bytes, lane="low")
         await producer.aclose()
+        of_operations = operations_stream(Settings(_env_file=None, stream=stream.name).operations_stream_name)
+        producer = Producer(redis, of_operations)
+        await producer.publish(uuid4().bytes, lane="refund")
+        await producer.aclose()
     counting = asyncio.ensure_future(count(metrics))
     seen: dict[str, Any] = json.loads(await top(database_url, redis_url, stream, "--json"))
     text = await top(database_url, redis_url, stream)
@@ -421,7 +501,14 @@ async def test_the_command_tells_rates_processes_and_what_waits(
     assert (seen["dead"], seen["needs_review"], seen["trouble"]) == (1, 1, [])
     assert [(one["name"], one["state"]) for one in seen["processes"]] == [("w2", "silent"), ("w1", "up")]
     assert [lane["waiting"] for lane in seen["lanes"]] == [0, 0, 1]
+    assert [(lane["lane"], lane["waiting"]) for lane in seen["operations"]["lanes"]] == [
+        ("capture", 0),
+        ("void", 0),
+        ("refund", 1),
+    ]
+    assert (seen["operations"]["dead"], seen["operations"]["oldest_due_s"]) == (0, 0)
     assert "dead letters 1" in text
+    assert "operations  oldest due -  settled 0/s  delayed 0" in text
     assert "silent" in text
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from okane.duration_text import format_duration
-from okane.monitoring.picture import LaneRow, Picture, ProcessRow, ProviderRow, WebhookRow
+from okane.monitoring.picture import LaneRow, OperationsRow, Picture, ProcessRow, ProviderRow, WebhookRow
 
 NAME_WIDTH = 20  # of a process, in characters
 _ABOVE_PROCESSES = 14  # lines, with the one that says how many more there are
@@ -26,18 +26,19 @@ def render(picture: Picture, *, height: int | None) -> RenderableType:
         *(Text(line, style="bold red", overflow="ellipsis", no_wrap=True) for line in picture.trouble),
         *(_provider(one) for one in picture.providers),
         _head(picture),
+        *_operations(picture.operations),
         *_webhooks(picture.webhooks),
         Text(),
-        _lanes_table(picture.lanes),
+        _lanes_table([*picture.lanes, *(picture.operations.lanes if picture.operations.is_used else ())]),
         Text(),
         *_processes_table(picture.processes, room=None if height is None else _room(height, picture)),
     )
 
 
 def _room(height: int, picture: Picture) -> int:
-    return max(
-        1, height - _ABOVE_PROCESSES - len(picture.trouble) - len(picture.providers) - (picture.webhooks is not None)
-    )
+    operations = 1 + len(picture.operations.lanes) if picture.operations.is_used else 0
+    above = len(picture.trouble) + len(picture.providers) + (picture.webhooks is not None) + operations
+    return max(1, height - _ABOVE_PROCESSES - above)
 
 
 def _provider(one: ProviderRow) -> Text:
@@ -49,6 +50,12 @@ def _provider(one: ProviderRow) -> Text:
     if one.workers_open:
         parts.append(f"circuit open in {one.workers_open} worker{'s' if one.workers_open > 1 else ''}")
     return Text(": ".join((parts[0], ", ".join(parts[1:]))), style="bold yellow", overflow="ellipsis", no_wrap=True)
+
+
+def _operations(row: OperationsRow) -> list[RenderableType]:
+    if not row.is_used:
+        return []
+    return [Text(row.text(), style="bold yellow" if row.in_trouble else "", overflow="ellipsis", no_wrap=True)]
 
 
 def _webhooks(row: WebhookRow | None) -> list[RenderableType]:

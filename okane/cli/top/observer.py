@@ -9,7 +9,7 @@ from datetime import timedelta
 import aiohttp
 
 from okane.cli.context import Context
-from okane.lanes import payments_stream
+from okane.lanes import operations_stream, payments_stream
 from okane.monitoring.observation import Observer
 from okane.redis.presence import Presence
 from okane.store import Overview
@@ -20,6 +20,7 @@ from streams import Inspector, connect
 async def open_observer(context: Context) -> AsyncIterator[Observer]:
     """Open an observer for the length of the block."""
     stream = payments_stream(context.settings.stream)
+    operations = operations_stream(context.settings.operations_stream_name)
     overview = Overview(context.database_url, timeout=timedelta(seconds=2))
     async with connect(context.redis_url, timeout=timedelta(seconds=2)) as redis, aiohttp.ClientSession() as http:
         observer = Observer(
@@ -27,6 +28,7 @@ async def open_observer(context: Context) -> AsyncIterator[Observer]:
             presence=Presence(redis, stream),
             overview=overview,
             http=http,
+            operations=Inspector(redis, operations, group=context.settings.group),
         )
         try:
             yield observer
