@@ -1,4 +1,4 @@
-"""The checks of `okane doctor`: servers, providers, webhooks and processes, each finding with what to do about it."""
+"""The checks of `okane doctor`: servers, providers, webhooks, operations and processes, each with what to do about it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from okane.lanes import operations_stream, payments_stream
 from okane.monitoring.checked_system import CheckedSystem
 from okane.monitoring.findings import Check, State
 from okane.monitoring.host_checks import host_checks
+from okane.monitoring.operation_checks import operation_checks
 from okane.monitoring.webhook_checks import webhook_checks
 from okane.providers.config import load_providers
 from okane.providers.registry import base_urls, load_charge_secrets, load_notice_secrets
@@ -42,6 +43,7 @@ async def diagnose(system: CheckedSystem) -> Sequence[Check]:
         _providers,
         _switches,
         webhook_checks,
+        operation_checks,
         _api,
     ]
     return [check for part in await asyncio.gather(*(part(system) for part in parts)) for check in part]
