@@ -305,7 +305,7 @@ OPERATIONS = Row(
                 title="Open operations",
                 means="Captures, voids and refunds that are not at rest, by kind and status, and how long the longest "
                 "waiting one has been due.",
-                do="needs_review: `GET /v1/refunds?status=needs_review`, and the provider's records. Many wait: their "
+                do="needs_review: `okane review ls --operations`, and the provider's records. Many wait: their "
                 "workers are away, or the provider is slow.",
             ),
             "short",
@@ -349,7 +349,7 @@ OPERATIONS = Row(
                 title="Late results of operations",
                 means="Outcomes that came after an operation was lost or closed: a stalled worker, money that moved after "
                 "all, or a refund that a bank returned.",
-                do="`okane review ls`: what moved after it was closed needs a decision.",
+                do="`okane review ls --operations`: what moved after it was closed needs a decision.",
             ),
             "short",
             Query(increase("okane_operation_late_results_total", OF, "kind", "event"), "{{kind}} {{event}}"),
