@@ -199,6 +199,7 @@ def good() -> History:
         events={one.row.id: one.events for one in STORIES if one.events},
         metrics={"w1": {'okane_sweep_repairs_total{lane="low"}': 3.0}, "w2": {}},
         broker=broker(),
+        operation_broker=broker(stream="operations", lanes=(lane("capture"), lane("void"), lane("refund"))),
         live_consumers=frozenset({"w1", "w2"}),
         logs={"w1": ['{"event": "worker_started"}', *NO_CARDS]},
         canaries=[CANARY],

@@ -232,6 +232,8 @@ BROKEN: dict[str, tuple[str, Spoil]] = {
         "I10",
         having(broker=broker(consumers=(ConsumerStats(name="w9", lane="low", pending=0, idle_ms=9),))),
     ),
+    "an operation's entry left": ("I10", having(operation_broker=broker(lanes=(lane("refund", length=1),)))),
+    "an operation's wake-up left": ("I10", having(operation_broker=broker(delayed=1, next_due_ms=5))),
     # I11
     "repairs without faults": ("I11", having(faults=False)),
     # I12

@@ -16,7 +16,12 @@ CHUNKS, SEEDS = 4, 20  # per chunk
 BUDGET = 150  # seeds in which a planted bug must show; most take a few
 
 # The seed in which each rarer bug was caught last: tried first. If other dice have moved it, the budget decides.
-CAUGHT_IN = {"operations_not_swept": 10, "settled_under_stale_attempt": 32}
+CAUGHT_IN = {
+    "decision_not_passed_on": 23,
+    "open_operation_retried": 8,
+    "operations_not_swept": 10,
+    "settled_under_stale_attempt": 32,
+}
 
 
 @pytest.mark.timeout(300)
@@ -59,6 +64,8 @@ def test_everything_that_can_happen_to_an_operation_happens() -> None:
         "refund came back",
         "refund decided later",
         "refunds withdrawn",
+        "refund retried",
+        "refund retried: refused",
         "voided by okane",
         "canceled while held",
         "stalled after an operation was sent",

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from okane.errors import StoreUnavailable
+from okane.lanes import operations_stream
 from okane.load.client import HttpClient
 from okane.load.report import AT_REST
 from okane.payment import CLOSED_UNCHARGED, Status
@@ -63,10 +64,19 @@ async def _at_rest(cluster: Cluster, overview: Overview) -> bool:
         open_ = set(await overview.count_all()) - AT_REST - {Status.AUTHORIZED}
         if open_ or CLOSED_UNCHARGED & set(await overview.count_waiting()):
             return False
-        broker = await read_broker(cluster.redis_url, stream=cluster.factory.stream)
+        broker, operations = await _read_brokers(cluster)
     except (StoreUnavailable, StreamError):
         return False
-    return is_empty(broker) and await are_decided(cluster.database_url)
+    return is_empty(broker) and is_empty(operations) and await are_decided(cluster.database_url)
+
+
+async def _read_brokers(cluster: Cluster) -> tuple[StreamStats, StreamStats]:
+    """Return the state of the payments' streams and of the operations'. Raises StreamError."""
+    factory = cluster.factory
+    return (
+        await read_broker(cluster.redis_url, stream=factory.stream),
+        await read_broker(cluster.redis_url, stream=factory.operations_stream, family=operations_stream),
+    )
 
 
 def is_empty(broker: StreamStats) -> bool:
@@ -92,6 +102,7 @@ async def collect(
     acknowledged = {request.payment_id: None for request in requests if request.acknowledged}
     ids = [payment_id for payment_id in acknowledged if payment_id is not None]
     moves = await asyncio.to_thread(read_moves, cluster.folder.journal)
+    broker, operation_broker = await _read_brokers(cluster)
     return History(
         requests=requests,
         observations=await _observe(cluster, _spread(ids, _OBSERVED), http, started_s),
@@ -104,7 +115,8 @@ async def collect(
         rows=postgres.rows,
         events=postgres.events,
         metrics={name: await _metrics(cluster, name, http) for name in cluster.points},
-        broker=await read_broker(cluster.redis_url, stream=cluster.factory.stream),
+        broker=broker,
+        operation_broker=operation_broker,
         live_consumers=frozenset(cluster.shape.workers),
         logs={path.name: LogFile(path) for path in sorted(cluster.folder.logs.iterdir())},
         canaries=[*cluster.secrets, *canaries, *(secret.text for one in endpoints for secret in one.secrets)],

@@ -193,6 +193,7 @@ class History:
     events: Mapping[str, Sequence[EventRow]] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     broker: StreamStats | None = None
+    operation_broker: StreamStats | None = None
     live_consumers: frozenset[str] = frozenset()
     logs: Mapping[str, Iterable[str]] = field(default_factory=dict)
     canaries: Sequence[str] = ()

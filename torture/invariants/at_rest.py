@@ -29,8 +29,10 @@ def everything_is_decided(history: History) -> Sequence[Violation]:
 
 
 def broker_is_at_rest(history: History) -> Sequence[Violation]:
-    """I10: streams, pending lists and the delayed set are empty, and the group has live consumers only."""
-    return [] if history.broker is None else list(_restless(history.broker, history.live_consumers))
+    """I10: streams, pending lists and the delayed set are empty, of payments and of operations, and each group has live
+    consumers only."""
+    brokers = (history.broker, history.operation_broker)
+    return [left for one in brokers if one is not None for left in _restless(one, history.live_consumers)]
 
 
 def sweep_repairs_little(history: History) -> Sequence[Violation]:

@@ -152,7 +152,7 @@ INVARIANTS: Sequence[Invariant] = (
         "I10",
         "at rest: streams, pending lists and delayed set empty, no idle consumers",
         at_rest.broker_is_at_rest,
-        lambda history: 0 if history.broker is None else len(history.broker.lanes),
+        lambda history: sum(len(one.lanes) for one in (history.broker, history.operation_broker) if one is not None),
     ),
     Invariant(
         "I11",

@@ -51,6 +51,7 @@ class ProgramFactory:
         self.redis_password = secrets.token_hex(16)
         self.webhook_master = secrets.token_hex(32)
         self.stream = f"torture-{time.time_ns()}"
+        self.operations_stream = f"{self.stream}:operations"
 
     def port(self, what: str) -> int:
         """The port of a server, an API, or a process's metrics (`worker-1 metrics`): a free one, then always the same."""
@@ -178,6 +179,7 @@ class ProgramFactory:
             env={
                 **self._options.env,
                 "OKANE_STREAM": self.stream,
+                "OKANE_OPERATIONS_STREAM": self.operations_stream,
                 "OKANE_METRICS_PORT": str(self.port(f"{name} metrics")),
                 "OKANE_LOG_FORMAT": "json",
                 **(self._webhook_env if self._shape.dispatchers else {}),

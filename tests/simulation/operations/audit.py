@@ -70,6 +70,8 @@ class OperationAudit(Audit):
         row = self.tables.rows.get(UUID(bytes=body)) if len(body) == 16 else None
         if row is None or row.status.is_at_rest:
             return
+        if row.sweep_at is not None and any(one.event == "retried" for one in self.tables.events[row.id]):
+            return  # as for payments: retried by hand while this entry of its former life was being settled
         delayed = server.keys.get(self._operation_delayed, {})
         if isinstance(delayed, dict) and any(body in member for member in delayed):
             return

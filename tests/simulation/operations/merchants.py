@@ -17,6 +17,7 @@ from okane.store import API, NewPayment
 from tests.simulation.clients import TRIES, Clients
 from tests.simulation.network import NoAnswer, NotSent
 from tests.simulation.operations.audit import OperationAudit
+from tests.simulation.operations.operators import Operators
 from tests.simulation.processes import ApiProcess
 from torture.history.operations import OperationRequest
 
@@ -34,6 +35,8 @@ class Merchants(Clients):
         super().__init__(*arguments, **options)
         self.acting: set[asyncio.Task[None]] = set()
         self._own_dice = Random(f"merchants {seed}")
+        audit = self._audit
+        self._operators = Operators(audit.tables, audit.bank, self._ask_api, audit.repairs, seed=seed)
         self._keys = 0
 
     def _shaped(self, new: NewPayment) -> NewPayment:
@@ -49,6 +52,7 @@ class Merchants(Clients):
             await self._end_authorization(payment_id, new)
         if await self._wait(payment_id, Status.SUCCESS) is Status.SUCCESS:
             await self._refund(payment_id, new)
+        await self._operators.attend(payment_id)
 
     async def _wait(self, payment_id: UUID, *wanted: Status) -> Status | None:
         for _ in range(LOOKS):

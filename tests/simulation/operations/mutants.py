@@ -11,7 +11,7 @@ from typing import Any, Final
 from unittest.mock import patch
 from uuid import UUID
 
-from okane.operation import NewOperation, OperationKind, OperationStatus
+from okane.operation import NewOperation, Operation, OperationKind, OperationStatus
 from okane.providers.base import OperationResult, Traits, Unavailable, Unknown
 from okane.store.operation_records import OperationClaim, OperationSettlement, OperationWakeUp
 from okane.worker.late_operation import LateOperationLookUps
@@ -121,6 +121,40 @@ def open_operation_not_looked_up() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def open_operation_retried() -> Iterator[None]:
+    """A person may retry an operation whose outcome is open, under a new key. Caught by I28: the money moves twice."""
+    retry = MemoryOperationStore.retry
+
+    async def broken(self: MemoryOperationStore, operation_id: UUID, **by: Any) -> Operation:
+        row = self._find(operation_id, None)
+        if row.status is not OperationStatus.UNKNOWN:
+            return await retry(self, operation_id, **by)
+        row.status, row.decline_code = OperationStatus.FAILED_RETRYABLE, "forgotten"
+        return await retry(self, operation_id, **{**by, "version": None})
+
+    with patch.object(MemoryOperationStore, "retry", broken):
+        yield
+
+
+def retry_without_reservation() -> AbstractContextManager[Any]:
+    """The retry of a failed operation reserves nothing. Caught by I22 and I31."""
+    return patch.object(MemoryOperationStore, "_reserve_again", lambda _self, _row: None)
+
+
+@contextlib.contextmanager
+def decision_not_passed_on() -> Iterator[None]:
+    """A decision about an operation does not change its payment. Caught by I31."""
+    close = MemoryOperationStore._close
+
+    def broken(self: MemoryOperationStore, row: OperationRow, before: OperationStatus, *more: Any, **by: Any) -> None:
+        if before is not OperationStatus.NEEDS_REVIEW:
+            close(self, row, before, *more, **by)
+
+    with patch.object(MemoryOperationStore, "_close", broken):
+        yield
+
+
+@contextlib.contextmanager
 def returned_refund_not_noticed() -> Iterator[None]:
     """A closed operation is not looked up again. Caught by I29: a refund came back, and still is a success."""
 
@@ -158,6 +192,9 @@ MUTANTS: Final[Mapping[str, Callable[[], AbstractContextManager[Any]]]] = {
         lost_answer_is_failure,
         lost_answer_is_unavailable,
         open_operation_not_looked_up,
+        open_operation_retried,
+        retry_without_reservation,
+        decision_not_passed_on,
         returned_refund_not_noticed,
         operations_not_swept,
     )

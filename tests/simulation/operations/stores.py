@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
 from okane.errors import PaymentNotFound
@@ -84,6 +84,16 @@ class RemoteOperationStore:
         return await self._remote.ask(
             "cancel", lambda: self._store.cancel(operation_id, account_id=account_id, actor=actor, version=version)
         )
+
+    async def retry(
+        self, operation_id: UUID, *, account_id: str | None, actor: str, version: int | None = None
+    ) -> Operation:
+        return await self._remote.ask(
+            "retry", lambda: self._store.retry(operation_id, account_id=account_id, actor=actor, version=version)
+        )
+
+    async def resolve(self, operation_id: UUID, **decision: Any) -> Operation:
+        return await self._remote.ask("resolve", lambda: self._store.resolve(operation_id, **decision))
 
     async def begin_late_look_up(self, operation_id: UUID, *, again: Sequence[timedelta]) -> LateOperationLookUp | None:
         return await self._remote.ask("take_late", lambda: self._store.begin_late_look_up(operation_id, again=again))
