@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -38,6 +39,16 @@ TROUBLE: dict[str, float] = {
     "refund_delay_s": 0.5,
 }
 CALM: dict[str, float] = dict.fromkeys(TROUBLE, 0.0) | {"success": 100, "refund_delay_s": 0.5}
+# A refund that the provider decides later is looked up each second: by default it would be after a minute.
+PROVIDERS = """
+default = ["http"]
+[providers.http]
+kind = "okane_http"
+base_url = "{url}"
+timeout = "1s"
+consistency_lag = "100ms"
+poll_delays = ["1s"]
+"""
 MONEY = ("I21", "I22", "I26", "I27", "I28", "I29", "I30", "I31", "I32")
 
 
@@ -110,8 +121,13 @@ class Merchant:
 
 
 @pytest.mark.timeout(120 + OPERATIONS)
-async def test_mixed_operations_are_each_executed_once_by_workers_that_are_killed(system: System) -> None:
+async def test_mixed_operations_are_each_executed_once_by_workers_that_are_killed(
+    system: System, tmp_path: Path
+) -> None:
     dice = Random(SEED)
+    path = tmp_path / "providers.toml"
+    path.write_text(PROVIDERS.format(url=system.provider_url))
+    system.env |= {"OKANE_PROVIDERS_FILE": str(path)}
     await system.start(*WORKERS, provider=("--unavailable", "0", "--decline", "0"))
     async with aiohttp.ClientSession() as http:
         merchant, places = Merchant(system, http, dice), asyncio.Semaphore(AT_ONCE)
