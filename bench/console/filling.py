@@ -74,8 +74,8 @@ _OPERATIONS = """
 INSERT INTO operations (id, payment_id, account_id, kind, idempotency_key, amount_minor, currency, status, version, attempts,
                         provider, provider_key, last_error, created_at, updated_at, dead_at)
 SELECT uuidv7(interval '-1 minute'), p.id, p.account_id, 'refund', 'refund-' || p.id, 50, p.currency,
-       CASE WHEN p.row %% 20 = 1 THEN 'needs_review' ELSE 'success' END, 1, 1, 'http', p.id::text, NULL, p.created_at,
-       p.created_at, CASE WHEN p.row %% 20 = 1 THEN p.created_at END
+       CASE WHEN p.row %% 100 = 1 THEN 'needs_review' ELSE 'success' END, 1, 1, 'http', p.id::text, NULL, p.created_at,
+       p.created_at, CASE WHEN p.row %% 100 = 1 THEN p.created_at END
 FROM (SELECT *, row_number() OVER (ORDER BY id DESC) AS row FROM payments ORDER BY id DESC LIMIT %(events)s::integer) p
 """
 _STEPS = """
@@ -85,7 +85,7 @@ SELECT o.id, 1, o.created_at, o.status, o.status, 1, 'worker-1', 'http', 16, 'op
 _DISPUTES = """
 INSERT INTO disputes (id, payment_id, account_id, provider, provider_ref, amount_minor, currency, reason, status, created_at)
 SELECT uuidv7(interval '-1 minute'), p.id, p.account_id, 'http', 'dp_' || p.id, p.amount_minor, p.currency, 'fraudulent',
-       (ARRAY['needs_response', 'won', 'lost'])[1 + p.row %% 3], p.created_at
+       CASE WHEN p.row %% 100 = 1 THEN 'needs_response' WHEN p.row %% 3 = 1 THEN 'won' ELSE 'lost' END, p.created_at
 FROM (SELECT *, row_number() OVER (ORDER BY id DESC) AS row FROM payments ORDER BY id DESC LIMIT %(events)s::integer) p
 """
 _STATEMENTS = (
