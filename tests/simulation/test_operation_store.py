@@ -290,7 +290,7 @@ class Play:
 
     def _new_id(self) -> UUID:
         at_ms = int(self._twins.now.timestamp() * 1000)
-        return UUID(int=at_ms << 80 | 7 << 76 | 2 << 62 | self._dice.getrandbits(60))
+        return UUID(int=at_ms << 80 | 7 << 76 | 2 << 62 | self._dice.getrandbits(42) << 18)  # of cell 0
 
     def _payment_id(self) -> UUID:
         ids = list(self._twins.db.payments)

@@ -76,7 +76,7 @@ class Play:
         dice = self._dice
         skew_s = dice.choice((0, 0, 0, 0, 0, 5, 6, -6, -300))
         at_ms = int((self._twins.now.timestamp() + skew_s) * 1000)
-        self._twins.next_id = UUID(int=at_ms << 80 | 7 << 76 | 2 << 62 | dice.getrandbits(60))
+        self._twins.next_id = UUID(int=at_ms << 80 | 7 << 76 | 2 << 62 | dice.getrandbits(42) << 18)  # of cell 0
         wanted = NewPayment(
             account_id=self._account(),
             idempotency_key=f"key-{self._steps // 50 + dice.randrange(4)}",
