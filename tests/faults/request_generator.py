@@ -127,6 +127,11 @@ class Generator:
                 b"/v1/payments?status=pending&limit=2&after=" + self._visible(22),
                 b"/v1/payments?metadata[" + self._visible(5) + b"]=" + self._visible(5),
                 b"/v1/payments/batch",
+                b"/v1/payments/" + some_id + dice.choice([b"/capture", b"/operations", b"/resolve"]),
+                dice.choice([b"/v1/refunds", b"/v1/payment-methods", b"/v1/disputes"])
+                + dice.choice([b"", b"/" + some_id]),
+                b"/v1/refunds/" + some_id + dice.choice([b"/cancel", b"/retry", b"/resolve"]),
+                b"/v1/refunds?status=success&limit=2&after=" + self._visible(22),
                 b"/v1/payments/" + some_id + dice.choice([b"/cancel", b"/events", b"/attempts"]),
                 b"/v1/dead-letters?after=" + self._visible(32),
                 b"/v1/dead-letters/replay",

@@ -82,7 +82,7 @@ def _check(answer: Answer, seen: Seen) -> None:
             seen.codes[problem["code"]] += 1
     elif answer.status in (200, 202) and b"payment" in answer.body:
         document = json.loads(answer.body)
-        if "payments" in document:  # a list
+        if "payments" in document or "payment_methods" in document:  # a list
             return
         payment = document.get("payment", document)
         seen.amounts[UUID(payment.get("id") or payment["payment_id"].removeprefix("pay_"))] = payment["amount"]
