@@ -54,6 +54,10 @@ def test_a_planted_bug_is_caught(name: str) -> None:
     assert not run(0).found, "the bug is still planted"
 
 
+def test_a_result_names_the_seed_that_replays_it() -> None:
+    assert run(7).seed == 7
+
+
 def test_everything_that_can_happen_to_an_operation_happens() -> None:
     """A world without refusals, races and late results finds nothing."""
     missing = {

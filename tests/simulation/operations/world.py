@@ -26,7 +26,7 @@ FIRST_SEED = 1_000_000  # of the scenarios, so that they are not those of the pa
 
 def run(seed: int, *, verbose: bool = False) -> Result:
     """Run one seed to its end."""
-    return OperationWorld(operation_scenario(seed), verbose=verbose).run()
+    return replace(OperationWorld(operation_scenario(seed), verbose=verbose).run(), seed=seed)
 
 
 def operation_scenario(seed: int) -> Scenario:
