@@ -26,6 +26,9 @@ def host_checks(found: Sequence[HostRole]) -> list[Check]:
         if not primary.synchronous:
             advice = "set synchronous_standby_names: after a failover the standby may lack acknowledged payments"
             checks.append(Check("postgres standbys", "warn", f"{names}; no commit waits for them", advice))
+        elif primary.hidden:
+            advice = "GRANT pg_read_all_stats TO the user of DATABASE_URL, so that the doctor sees them"
+            checks.append(Check("postgres standbys", "warn", "not shown to this login", advice))
         elif not any(state in ("sync", "quorum") for state in primary.standbys.values()):
             advice = "start one that synchronous_standby_names names: until then no commit is acknowledged"
             checks.append(Check("postgres standbys", "fail", names, advice))

@@ -6,6 +6,7 @@ worked last is tried first, and processes begin with different ones.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -25,14 +26,16 @@ def hosts_of(url: str) -> Sequence[str]:
 
 
 def in_order(url: str) -> str:
-    """Return `url`, or if it names several hosts a connection string with them in the order in which to try them."""
+    """Return `url`, or if it names several hosts a connection string with them in the order in which to try them, for the one
+    that takes writes unless `target_session_attrs` says otherwise."""
     found = _split(url)
     if len(found) == 1:
         return url
     order = _order(url, len(found))
-    return make_conninfo(
-        url, **{name: ",".join(found[place][name] for place in order) for name in _LISTS if name in found[0]}
-    )
+    names = {name: ",".join(found[place][name] for place in order) for name in _LISTS if name in found[0]}
+    if "target_session_attrs" not in conninfo_to_dict(url) and "PGTARGETSESSIONATTRS" not in os.environ:
+        names["target_session_attrs"] = "read-write"  # else a process may begin with a standby, and stay there
+    return make_conninfo(url, **names)
 
 
 def timeout_s(url: str, seconds: int) -> int:
@@ -45,9 +48,10 @@ def worked(url: str, connection: psycopg.AsyncConnection[object]) -> None:
     found = _split(url)
     if len(found) == 1:
         return
-    host, port = connection.info.host, str(connection.info.port)
+    info = connection.info
+    reached = {"host": info.host, "hostaddr": info.hostaddr, "port": str(info.port)}
     for place, one in enumerate(found):
-        if one.get("host", host) == host and (one.get("port") or "5432") == port:
+        if all(reached[name] == value for name, value in one.items() if value):
             order = _order(url, len(found))
             order.remove(place)
             order.insert(0, place)

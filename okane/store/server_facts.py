@@ -29,8 +29,9 @@ _REFUSED = re.compile(
 )
 
 
-_ROLE = """SELECT pg_is_in_recovery(), current_setting('synchronous_standby_names'), s.application_name, s.sync_state
-    FROM (SELECT) one LEFT JOIN pg_stat_replication s ON s.state = 'streaming'"""
+_ROLE = """SELECT pg_is_in_recovery(), current_setting('synchronous_standby_names'), s.application_name, s.sync_state,
+           s.pid IS NOT NULL AND s.state IS NULL
+    FROM (SELECT) one LEFT JOIN pg_stat_replication s ON s.state = 'streaming' OR s.state IS NULL"""
 
 
 class LoginRefused(StoreUnavailable):
@@ -76,6 +77,7 @@ class HostRole:
     role: Literal["primary", "standby", "away"]
     reason: str = ""
     synchronous: str = ""
+    hidden: bool = False  # this login may not see the standbys
     standbys: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -96,13 +98,14 @@ async def _read_role(url: str) -> HostRole:
             rows = await (await connection.execute(_ROLE)).fetchall()
     except TimeoutError:
         return HostRole(host=name, role="away", reason=f"no answer within {PATIENCE_S:g} s")
-    except psycopg.Error as error:
+    except (psycopg.Error, StoreUnavailable) as error:
         return HostRole(host=name, role="away", reason=first_line(error))
     return HostRole(
         host=name,
         role="standby" if rows[0][0] else "primary",
         synchronous=rows[0][1],
-        standbys={row[2]: row[3] for row in rows if row[2] is not None},
+        standbys={row[2]: row[3] for row in rows if row[3] is not None},
+        hidden=any(row[4] for row in rows),
     )
 
 
