@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import islice
 from uuid import UUID
 
@@ -39,13 +40,15 @@ _AT_REST = frozenset({OperationStatus.SUCCESS, OperationStatus.FAILED_FINAL, Ope
 
 Payments = Mapping[UUID, BookedPayment]
 Operations = Mapping[UUID, BookedOperation]
+Again = Callable[[], Awaitable[bool]]  # whether it still differs
 
 
 @dataclass(slots=True)
 class DayResult:
     """The result of a comparison. `under_way`: records of payments that are being settled. `unanswered`: movements and
     records that the provider could not be asked about. `differences` are the first ones, `records` has those of them that
-    came from a record, by their place, and `counts` has all of them by kind."""
+    came from a record, by their place, `again` the comparison of those that came from a look-up with the row as it is now,
+    and `counts` has all of them by kind."""
 
     listed: int = 0
     compared: int = 0
@@ -53,14 +56,17 @@ class DayResult:
     unanswered: int = 0
     differences: list[Difference] = field(default_factory=list)
     records: dict[int, ProviderRecord] = field(default_factory=dict)
+    again: dict[int, Again] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     fees: Counter[str] = field(default_factory=Counter)
 
-    def add(self, difference: Difference, record: ProviderRecord | None = None) -> None:
+    def add(self, difference: Difference, record: ProviderRecord | None = None, *, again: Again | None = None) -> None:
         """Count a difference, and keep it if it is among the first."""
         self.counts[difference.kind] += 1
         if len(self.differences) < MAX_KEPT:
-            if record is not None:
+            if again is not None:
+                self.again[len(self.differences)] = again
+            elif record is not None:
                 self.records[len(self.differences)] = record
             self.differences.append(difference)
 
@@ -69,6 +75,7 @@ class DayResult:
         kept = [place for place in range(len(self.differences)) if place not in places]
         self.counts.subtract(self.differences[place].kind for place in places)
         self.records = {new: self.records[old] for new, old in enumerate(kept) if old in self.records}
+        self.again = {new: self.again[old] for new, old in enumerate(kept) if old in self.again}
         self.differences = [self.differences[place] for place in kept]
 
 
@@ -117,7 +124,7 @@ class DayComparison:
 
     async def find_settled(self, result: DayResult) -> Collection[int]:
         """Return the places of those differences in status that have gone: their rows have changed since, and agree now with
-        the records. Raises StoreUnavailable."""
+        the records, or with what their look-ups have found. Raises StoreUnavailable."""
         doubtful = {place: one for place, one in result.records.items() if result.differences[place].kind == "status"}
         records = list(doubtful.values())
         settled: set[int] = set()
@@ -125,6 +132,9 @@ class DayComparison:
             rows = await self._rows(records[first : first + RECHECKED_AT_ONCE])
             places = list(doubtful)[first : first + RECHECKED_AT_ONCE]
             settled |= {place for place in places if not any(self._compare(doubtful[place], *rows))}
+        for place, differs in result.again.items():
+            if result.differences[place].kind == "status" and not await differs():
+                settled.add(place)
         return settled
 
     async def _compare_records(self, records: Sequence[ProviderRecord], result: DayResult, now: datetime) -> None:
@@ -177,11 +187,12 @@ class DayComparison:
             answer = await self._look_ups.operation(operation, await self._find_payment(operation.payment_id))
         if is_unanswered(answer):
             self._add_unanswered(result)
-        elif isinstance(answer, Approved):
-            if status != "success":
-                result.add(difference, record)
-        elif not (isinstance(answer, Declined | NotFound) and status in ("canceled", "failed_final")):
-            result.add(difference, record)
+        elif not _agrees(answer, status):
+            result.add(difference, record, again=lambda: self._record_differs(record, answer))
+
+    async def _record_differs(self, record: ProviderRecord, answer: object) -> bool:
+        row = _row_of(record, *await self._rows([record]))
+        return row is None or not _agrees(answer, row.status)
 
     def _add_unanswered(self, result: DayResult) -> None:
         result.unanswered += 1
@@ -194,30 +205,43 @@ class DayComparison:
         """Look up movements that the list does not have, a few at a time."""
         rest = iter(movements)
         while some := list(islice(rest, CONCURRENT_LOOK_UPS)):
-            for difference in await asyncio.gather(*map(self._confirm, some)):
-                if difference is None:
+            for movement, answer in zip(some, await asyncio.gather(*map(self._ask, some)), strict=True):
+                if is_unanswered(answer):
                     self._add_unanswered(result)
-                else:
-                    for one in difference:
-                        result.add(one)
+                    continue
+                for one in await self._confirm(movement, answer):
+                    result.add(one, again=partial(self._movement_differs, movement, answer))
             self._progress(f"looking up what the list of {self._listing.name} does not have")
 
-    async def _confirm(self, movement: Movement) -> Sequence[Difference] | None:
-        """Return the differences between a movement and what a look-up finds, None if it finds out nothing."""
+    async def _ask(self, movement: Movement) -> object:
+        """Return what the provider answers about a movement. None: it is not at rest here."""
         payment = await self._find_payment(movement.payment_id)
         if movement.operation_id is None:
-            ref, status = payment.provider_ref, "success"
-            answer = await self._look_ups.payment(payment)
+            return await self._look_ups.payment(payment)
+        operation = await self._find_operation(movement.operation_id)
+        return None if operation.status not in _AT_REST else await self._look_ups.operation(operation, payment)
+
+    async def _confirm(self, movement: Movement, answer: object) -> Sequence[Difference]:
+        """Return the difference between a movement and the answer to its look-up."""
+        if movement.operation_id is None:
+            ref, status = (await self._find_payment(movement.payment_id)).provider_ref, "success"
         else:
             # As it is now: a refund that succeeded on this day may have failed since, or have been tried again.
             operation = await self._find_operation(movement.operation_id)
             if operation.status not in _AT_REST:
                 return []
             ref, status = operation.provider_ref, operation.status.value
-            answer = await self._look_ups.operation(operation, payment)
-        if is_unanswered(answer):
-            return None
-        return list(_differences(movement, answer, ref=ref, status=status))
+        return [] if answer is None else list(_differences(movement, answer, ref=ref, status=status))
+
+    async def _movement_differs(self, movement: Movement, answer: object) -> bool:
+        return bool(await self._confirm(movement, answer))
+
+
+def _agrees(answer: object, status: str) -> bool:
+    """Return True if the answer to a look-up says what is here."""
+    if isinstance(answer, Approved):
+        return status == "success"
+    return isinstance(answer, Declined | NotFound) and status in ("canceled", "failed_final")
 
 
 def _row_of(

@@ -161,6 +161,30 @@ async def test_a_refund_is_compared_as_it_is_now_and_not_as_it_was_on_its_day(
     assert (found.compared, found.differences) == (1, [])
 
 
+@pytest.mark.parametrize("in_list", ["nothing", "pending"])
+async def test_a_row_that_has_become_what_its_look_up_found_is_no_difference(database_url: str, in_list: str) -> None:
+    row = charged(DAY - timedelta(days=3), 100, provider_ref="ch_1")
+    refund = row.operation("refund", 30, status="success", provider_ref="re_1")
+    row.event("refunded", NOON, operation=refund)
+    await write(database_url, [row])
+    listed = () if in_list == "nothing" else (record("refund", row, "pending", "re_1", refund),)
+
+    class Returned(Answers):
+        """The worker writes what the look-up has found right after it."""
+
+        async def look_up(self, *given: object, may_execute: bool) -> Any:
+            async with await psycopg.AsyncConnection.connect(database_url) as connection:
+                await connection.execute("UPDATE operations SET status = 'failed_final' WHERE id = %s", [refund])
+            return await super().look_up(*given, may_execute=may_execute)
+
+        look_up_operation = look_up
+
+    found = await compared(database_url, Returned(*listed, answer=Declined("account_closed", "", "re_1")))
+    assert found.differences == []
+    still = await compared(database_url, Answers(*listed, answer=Approved("re_1")))
+    assert [one.kind for one in still.differences] == ["status"]
+
+
 async def test_a_provider_that_answers_no_look_up_ends_the_comparison(database_url: str) -> None:
     await write(database_url, [charged(NOON, 1, provider_ref=f"ch_{number}") for number in range(2 * MAX_UNANSWERED)])
     with pytest.raises(ListingFailed, match=f"did not answer {MAX_UNANSWERED} look-ups"):
