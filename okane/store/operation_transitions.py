@@ -100,14 +100,12 @@ class OperationTransitions:
 
     async def _no_room(self, operation: Operation) -> OperationRefused:
         """Return why a failed operation cannot be reserved again."""
-        [[status, left_minor, is_in_progress]] = await self._rare.fetch(
-            SQL["room"], {"payment_id": operation.payment_id}
-        )
+        [[status, left_minor]] = await self._rare.fetch(SQL["room"], {"payment_id": operation.payment_id})
         code: ReservationRefusal
         if operation.kind is OperationKind.REFUND:
             code = "refund_exceeds_captured" if status == Status.SUCCESS else "payment_not_captured"
         else:
-            code = "operation_in_progress" if is_in_progress else "payment_not_authorized"
+            code = "operation_in_progress" if status == Status.AUTHORIZED else "payment_not_authorized"
         return refusal_of(operation.kind, code, left_minor=left_minor, payment_status=status)
 
     async def resolve(

@@ -68,15 +68,17 @@ class LateOperationLookUps:
         if _is_done_by_another(operation, taken.payment):
             await self._retry_store_call(self._store.plan_late_look_up, operation, begun_at=taken.begun_at)
             return Done()
-        if taken.open_s >= gateway.provider.traits.unknown_deadline.total_seconds():
-            return await self._give_up(taken, f"{operation.status}, and the provider does not say what became of it")
         started_s = time.monotonic()
         result = await self._look_up(operation, taken.payment, gateway)
         if BEFORE_RECORD.armed:
             await BEFORE_RECORD.hit()
-        return await self._found(taken, result, timedelta(seconds=time.monotonic() - started_s))
+        is_last = taken.open_s >= gateway.provider.traits.unknown_deadline.total_seconds()
+        return await self._found(taken, result, timedelta(seconds=time.monotonic() - started_s), is_last=is_last)
 
-    async def _found(self, taken: LateOperationLookUp, result: OperationLookUp, latency: timedelta) -> Outcome:
+    async def _found(
+        self, taken: LateOperationLookUp, result: OperationLookUp, latency: timedelta, *, is_last: bool
+    ) -> Outcome:
+        """Record what the provider says. `is_last`: without an answer now, a human decides."""
         operation = taken.operation
         had_succeeded = operation.status is _S.SUCCESS
         match result:
@@ -91,12 +93,13 @@ class LateOperationLookUps:
             case Approved() | Declined() | NotFound():
                 await self._retry_store_call(self._store.plan_late_look_up, operation, begun_at=taken.begun_at)
                 return Done()
-            case Pending():
-                return self._unanswered(operation, "pending at the provider")
             case Unknown(at_once=True, reason=reason):
                 return await self._give_up(taken, f"{operation.status}, and {reason}")
-            case Unavailable(reason=reason) | Unknown(reason=reason):
-                return self._unanswered(operation, reason)
+            case Pending() | Unavailable() | Unknown():
+                if is_last:
+                    reason = f"{operation.status}, and the provider does not say what became of it"
+                    return await self._give_up(taken, reason)
+                return self._unanswered(operation, getattr(result, "reason", "pending at the provider"))
             case _:
                 assert_never(result)
 

@@ -65,6 +65,8 @@ class MemoryProviderEventStore:
             )
             if row.status in CLOSED_UNCHARGED and row.sweep_at is not None:
                 row.sweep_at = min(row.sweep_at, now)
+            if row.status is Status.AUTHORIZED and row.open_operation is None:
+                row.sweep_at = now if row.sweep_at is None else min(row.sweep_at, now)
             wake_up = self._make_due(row, None if has_new_key else notice.provider_ref, now)
             if wake_up is not None:
                 woken[row.id] = wake_up

@@ -187,7 +187,8 @@ class Twins:
     ) -> None:
         asked = f"{method}{arguments} {named}"
         expected = await outcome(_method(real, method), arguments, named)
-        assert await outcome(_method(model, method), arguments, named) == expected, asked
+        answer = await outcome(_method(model, method), arguments, named)
+        assert answer == expected, f"{asked}: the model answers {answer}, the store {expected}"
         await self.compare_tables(asked)
         self.seen.add(f"{method}: {kind(expected)}")
 

@@ -327,7 +327,7 @@ CASE WHEN {ended_calls} < o.attempts THEN now() + %(late_ms)s::bigint * interval
 
 -- name: room
 -- What a payment has left for another operation.
-SELECT p.status, coalesce(p.amount_captured, p.amount_minor) - coalesce(p.refund_reserved, 0), {has_open_operation}
+SELECT p.status, coalesce(p.amount_captured, p.amount_minor) - coalesce(p.refund_reserved, 0)
 FROM payments p
 WHERE p.id = %(payment_id)s::uuid
 
@@ -505,7 +505,9 @@ WITH was AS MATERIALIZED (
     UPDATE operations o
     SET status = w.becomes,
         version = o.version + 1,
-        provider_ref = coalesce(o.provider_ref, %(provider_ref)s::text),
+        -- The reference of what is not decided would stand for money that has moved.
+        provider_ref = CASE WHEN %(approved)s::boolean THEN coalesce(o.provider_ref, %(provider_ref)s::text)
+                            ELSE o.provider_ref END,
         -- A decline that was not true is forgotten: it would allow a retry, under a new key, of what has moved money.
         decline_code = CASE WHEN w.becomes = 'failed_final' AND w.status = 'success' THEN %(decline_code)s::text
                             WHEN w.becomes = 'needs_review' AND w.status <> 'needs_review' THEN NULL

@@ -257,6 +257,8 @@ WITH waiting AS MATERIALIZED (
         retry_at = CASE WHEN p.status IN {open} THEN now() ELSE p.retry_at END,
         sweep_at = CASE WHEN p.status IN {open} THEN now() + %(grace_ms)s::bigint * interval '1 millisecond'
                         WHEN p.status IN {closed} AND p.sweep_at IS NOT NULL THEN least(p.sweep_at, now())
+                        -- The notice may have said that the authorization is over: a look-up does no harm.
+                        WHEN p.status = 'authorized' AND p.open_operation IS NULL THEN least(p.sweep_at, now())
                         ELSE p.sweep_at END,
         sweeps = CASE WHEN p.status IN {open} THEN 0 ELSE p.sweeps END,
         look_ups = {look_ups}

@@ -387,7 +387,8 @@ class MemoryOperationStore:
             row.decline_code = settlement.decline_code
         if once and becomes is before and row.provider_ref == settlement.provider_ref:
             return before
-        row.provider_ref = row.provider_ref or settlement.provider_ref
+        if approved:
+            row.provider_ref = row.provider_ref or settlement.provider_ref
         if becomes is not before:
             row.last_error, row.sweep_at = reason, None
         if approved and becomes is _S.NEEDS_REVIEW:
@@ -575,10 +576,10 @@ class MemoryOperationStore:
                 raise OperationRefused("refund_exceeds_captured", "more than is left", max(0, left))
             payment.refund_reserved = (payment.refund_reserved or 0) + row.amount_minor
             return
-        if payment.open_operation is not None:
-            raise OperationRefused("operation_in_progress", "another one is under way")
         if payment.status is not Status.AUTHORIZED:
             raise OperationRefused("payment_not_authorized", "no money is held")
+        if payment.open_operation is not None:
+            raise OperationRefused("operation_in_progress", "another one is under way")
         payment.open_operation = row.id
 
     async def resolve(
