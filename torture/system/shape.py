@@ -9,7 +9,7 @@ from typing import Self
 from okane.app.failpoints import all_failpoints
 from torture.options import TortureOptions
 
-_API_POINTS = ("accept.", "notice.")
+_API_POINTS = ("accept.", "notice.", "operations.")
 _SHARED_POINTS = ("publish.",)
 _DISPATCHER_POINTS = ("webhooks.",)
 
