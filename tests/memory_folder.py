@@ -54,7 +54,7 @@ def _own_root() -> Path | None:
 
 def _delete_abandoned(root: Path) -> None:
     for folder in root.iterdir():
-        with contextlib.suppress(BlockingIOError), _locked(folder, fcntl.LOCK_NB):
+        with contextlib.suppress(BlockingIOError, FileNotFoundError), _locked(folder, fcntl.LOCK_NB):
             shutil.rmtree(folder, ignore_errors=True)  # its servers may be ending still: the next run deletes the rest
 
 

@@ -23,6 +23,7 @@ from tests.flow.system import System, running
 from tests.grafana import webhook_scene
 from tests.grafana.boards import FILES, Panel, marks, panels, substitute
 from tests.grafana.prometheus import PROGRAM, Prometheus, Series, choose_variables, query_panel, scraping, until
+from tests.okane.stored_payments import execute
 
 # The last four digits of an amount choose the answer of the provider (MAGIC_AMOUNTS).
 WELL = (440, 1_500, 20_001)  # one for each lane
@@ -37,6 +38,10 @@ REFUNDED = 9_990_000
 AMOUNTS = (*WELL, *WELL, *WELL, *ILL)
 PAUSE_S = 0.04
 FLUSHED_S = 3.0  # until a wake-up that was lost has been found, and the processes are listed again
+RECONCILED = (  # a routine: on three days
+    "INSERT INTO reconciliations (provider, day, listed, compared, differences, fees)"
+    " SELECT 'http', current_date - day, 0, 0, '{}', '{}' FROM generate_series(1, 3) day"
+)
 SYSTEM = {"MAX_RETRIES": "1", "OKANE_UNKNOWN_DEADLINE": "2s"}
 
 
@@ -113,6 +118,7 @@ ALERTS = {
 
 @pytest.fixture
 async def system(tmp_path: Path, database_url: str, private_redis: RedisServer) -> AsyncIterator[System]:
+    await execute(database_url, RECONCILED, [])
     async with running(tmp_path / "system", database_url, private_redis.url) as one:
         one.env |= SYSTEM | webhook_scene.SETTINGS
         await one.start("w1", "w2", provider=("--magic-amounts", "--unavailable=0", "--decline=0", "--latency-ms=100"))
