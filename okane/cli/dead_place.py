@@ -25,6 +25,4 @@ def place(text: str) -> Place:
         dead_at = datetime.fromisoformat(at)
         if dead_at.tzinfo is not None and (dead_id := parse_id(id_)) is not None:
             return dead_at, dead_id
-    raise SetupError(
-        f"{text!r} is not a position in the list: give TIME,ID as `okane dead ls` prints it for the next page"
-    )
+    raise SetupError(f"{text!r} is not a position in the list: give TIME,ID as the list prints it for the next page")

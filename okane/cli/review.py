@@ -106,12 +106,13 @@ async def _list(
             return
         place = None if before is None else _id(before)
         found = await stores.reviews.page(limit + 1, account_id=account, before=place)
-        others = await count_reviews(stores)
+        others = 0 if account else await count_reviews(stores)
     payments, more = found[:limit], len(found) > limit
     older = str(payments[-1].id) if more else None
     if as_json:
         found_payments = [_document(payment) for payment in payments]
-        print_json({"payments": found_payments, "before": older, "operations": others})
+        of_all = {} if account else {"operations": others}
+        print_json({"payments": found_payments, "before": older, **of_all})
         return
     if payments:
         _print_payments(payments)
@@ -119,7 +120,7 @@ async def _list(
     elif before is not None:
         CONSOLE.print("nothing older needs a review")
     else:
-        CONSOLE.print("no payment needs a review" if others else "nothing needs a review")
+        CONSOLE.print("no payment needs a review" if others or account else "nothing needs a review")
     if others:
         CONSOLE.print(f"captures, voids and refunds: {others:,} (okane review ls --operations)")
 

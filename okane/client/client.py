@@ -211,8 +211,7 @@ class Client:
                 return payment
 
     async def cancel(self, payment_id: UUID | str) -> Payment:
-        """Withdraw a payment before it is charged. Raises Conflict if it is too late, or its outcome is open, and
-        OperationRefused while a capture is under way.
+        """Withdraw a payment before it is charged. Raises Conflict if it is too late, or its outcome is open.
 
         One that is `authorized` still is then: a void is under way, after which it is canceled. Raises OperationRefused if a
         capture is under way, or its provider has no voids.

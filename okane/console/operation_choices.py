@@ -18,8 +18,8 @@ def is_capturable(payment: Payment) -> bool:
 
 
 def is_refundable(payment: Payment) -> bool:
-    """Tell whether something of the captured amount is left to refund, at a provider that is known."""
-    return payment.refundable_minor > 0 and payment.provider is not None
+    """Tell whether something of the captured amount is left to refund, at the provider that was called."""
+    return payment.refundable_minor > 0 and (payment.provider is not None or payment.attempts > 0)
 
 
 def actions_for(operation: Operation, session: Session) -> Set[str]:

@@ -78,7 +78,8 @@ class DeadOperationReplay:
         self._notes = notes
 
     async def run(self, dead: Sequence[DeadOperation], *, dry_run: bool, actor: str) -> Replayed:
-        """Retry these, or with `dry_run` return which would be, if what they move is still there. Safe to repeat."""
+        """Retry these, or with `dry_run` return those whose status allows it: if what they move is still there shows only
+        then. Safe to repeat."""
         retried: list[UUID] = []
         kept: list[UUID] = []
         for one in dead:

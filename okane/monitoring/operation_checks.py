@@ -34,13 +34,19 @@ async def _readers(system: CheckedSystem) -> list[Check]:
             payments, operations = [await Inspector(redis, stream, group=settings.group).stats() for stream in streams]
     except (StreamError, SetupError):
         return []
-    return readers(live_consumers(payments), live_consumers(operations), operations.stream)
+    # One that holds payments and reads nothing may have died with them: that says nothing about the other stream.
+    return readers(reading_consumers(payments), live_consumers(operations), operations.stream)
+
+
+def reading_consumers(stats: StreamStats) -> Collection[str]:
+    """Return the consumers that have read any lane just now."""
+    silent_ms = SILENT / timedelta(milliseconds=1)
+    return {each.name for each in stats.consumers if each.idle_ms < silent_ms}
 
 
 def live_consumers(stats: StreamStats) -> Collection[str]:
     """Return the consumers that have read any lane just now, or hold messages: with no place left they read nothing."""
-    silent_ms = SILENT / timedelta(milliseconds=1)
-    return {each.name for each in stats.consumers if each.idle_ms < silent_ms or each.pending}
+    return {*reading_consumers(stats), *(each.name for each in stats.consumers if each.pending)}
 
 
 def readers(of_payments: Collection[str], of_operations: Collection[str], stream: str) -> list[Check]:
