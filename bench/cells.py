@@ -89,7 +89,7 @@ class Cell:
 
     def settle(self, now_s: float, most: float, delays: Counter[int]) -> None:
         """Settle what waits, up to `most`; count it by its delay in ms."""
-        self._credit = min(self._credit, most) + most
+        self._credit = min(self._credit, max(1.0, most)) + most
         while self._queue and self._credit >= 1:
             came_s, count = self._queue.popleft()
             settled = min(count, int(self._credit))

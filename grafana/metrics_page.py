@@ -26,7 +26,7 @@ it is listed: in a pod, that of the pod.
 | path | content | cost |
 |---|---|---|
 | `/metrics` | this process | none: from memory |
-| `/metrics/system` | the whole system, from Postgres and Redis | up to ten queries and one round trip to Redis |
+| `/metrics/system` | the whole system, from Postgres and Redis | up to ten queries and two round trips to Redis |
 | `/http_sd` | the addresses of all processes, for Prometheus' `http_sd_configs` | one round trip to Redis |
 | `/healthz` | 200 while this process lives | none |
 

@@ -30,7 +30,7 @@ _SETTINGS: Mapping[str, str] = {
     "listen_addresses": "127.0.0.1",
     # A socket file would need a folder that both users may enter, and its path may be too long.
     "unix_socket_directories": "",
-    "max_connections": "100",
+    "max_connections": "200",
     "shared_buffers": "128MB",
     "timezone": "UTC",
     "log_timezone": "UTC",

@@ -214,4 +214,4 @@ def test_grafana_finds_prometheus_and_the_dashboards() -> None:
 
 def test_there_are_connections_for_a_dozen_workers() -> None:
     [most] = [int(word.partition("=")[2]) for word in SERVICES["postgres"]["command"] if "max_connections" in word]
-    assert most >= 2 * 9 + 12 * 6 + 20
+    assert most >= 2 * 31 + 12 * 18 + 20  # docs/operations.md
