@@ -10,15 +10,14 @@ _AMOUNT = re.compile(r"([0-9]{1,16}|[0-9]{1,3}(?:,[0-9]{3}){1,5})(?:\.([0-9]{1,4
 
 
 def parse_amount(text: str, currency: str) -> int | None:
-    """Return an amount in minor units, None if the text is no amount of the currency, or a larger one than okane takes.
+    """Return an amount in minor units, None if the text is no amount of the currency.
 
     Earlier payments may have a currency whose digits are unknown: then the amount is in minor units.
     """
     match, digits = _AMOUNT.fullmatch(text), _digits(currency)
     if match is None or len(match[2] or "") > digits:
         return None
-    amount_minor = int(match[1].replace(",", "") + (match[2] or "").ljust(digits, "0"))
-    return amount_minor if amount_minor <= currencies.MAX_AMOUNT_MINOR else None
+    return int(match[1].replace(",", "") + (match[2] or "").ljust(digits, "0"))
 
 
 def example_of(currency: str) -> str:

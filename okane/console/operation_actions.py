@@ -22,6 +22,7 @@ from okane.console.page_errors import PageError
 from okane.console.payment import PaymentScreen, payment_id_in, version_in
 from okane.console.rendering import PAGES
 from okane.console.session import Session, session_of
+from okane.currencies import MAX_AMOUNT_MINOR
 from okane.errors import (
     IdempotencyKeyReused,
     OperationNotFound,
@@ -226,7 +227,7 @@ def _new_operation(kind: OperationKind, payment: Payment, session: Session, form
     """Return the operation that a form requests. Raises PageError."""
     text, reason = form.get("amount", "").strip(), form.get("reason", "").strip() or None
     amount_minor = parse_amount(text, payment.currency)
-    if not amount_minor:
+    if not amount_minor or amount_minor > MAX_AMOUNT_MINOR:
         example = example_of(payment.currency)
         raise _unprocessable(f"The amount must be above zero, in the units of {payment.currency}, like {example}")
     if reason is not None and (fault := find_reason_fault(reason)):

@@ -156,7 +156,7 @@ async def test_a_form_that_is_older_than_the_payment_moves_nothing(console: Cons
 async def test_a_wrong_amount_or_reason_says_what_is_wrong(console: Console) -> None:
     payment = await charged(console.services.payments)
     browser = await console.logged_in()
-    wrong = {text: {"amount": text} for text in ("", "0.00", "-1", "1.005", "1e2", "1 USD")}
+    wrong = {text: {"amount": text} for text in ("", "0.00", "-1", "1.005", "1e2", "1 USD", "9" * 16)}
     problems = {
         "The reason must have 1 to 500 characters.": {"amount": "1", "reason": "x" * 501},
         "looks like the number of a card": {"amount": "1", "reason": "4242 4242 4242 4242"},
