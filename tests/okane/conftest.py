@@ -9,9 +9,11 @@ import pytest
 from okane.api import rate_limit
 from okane.intake import wake_sending
 from okane.redis import provider_limit
+from okane.store import PaymentStore
 from tests.okane.charging import desk  # noqa: F401 - a fixture of several modules
 from tests.okane.faulty_proxy import client, way  # noqa: F401 - fixtures of several modules
 from tests.okane.served_api import Api, serve_api
+from tests.okane.stored_payments import GRACE, LEASE
 
 PATIENCE_S = 60.0
 
@@ -25,6 +27,14 @@ def patience_with_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limit, "TIMEOUT_S", PATIENCE_S)
     monkeypatch.setattr(provider_limit, "REDIS_PATIENCE_S", PATIENCE_S)
     monkeypatch.setattr(wake_sending, "WAKE_TIMEOUT_S", PATIENCE_S)
+
+
+@pytest.fixture
+async def payments(database_url: str) -> AsyncIterator[PaymentStore]:
+    """The store of payments."""
+    store = PaymentStore(database_url, actor="test", lease=LEASE, grace=GRACE)
+    yield store
+    await store.aclose()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -194,13 +194,6 @@ class Life:
     def _any(self) -> UUID:
         newest = list(self.made)[-12:]
         return self._dice.choice(newest) if newest else UUID(int=0)
-
-
-@pytest.fixture
-async def payments(database_url: str) -> AsyncIterator[PaymentStore]:
-    store = PaymentStore(database_url, actor="test", lease=LEASE, grace=GRACE)
-    yield store
-    await store.aclose()
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -36,13 +36,6 @@ Command = Callable[..., Awaitable[Result]]
 
 
 @pytest.fixture
-async def payments(database_url: str) -> AsyncIterator[PaymentStore]:
-    store = PaymentStore(database_url, actor="test", lease=LEASE, grace=GRACE)
-    yield store
-    await store.aclose()
-
-
-@pytest.fixture
 async def operations(database_url: str) -> AsyncIterator[OperationStore]:
     store = OperationStore(database_url, actor="test", lease=LEASE, grace=GRACE)
     yield store

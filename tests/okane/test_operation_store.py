@@ -54,13 +54,6 @@ S = OperationStatus
 
 
 @pytest.fixture
-async def payments(database_url: str) -> AsyncIterator[PaymentStore]:
-    store = PaymentStore(database_url, actor="test", lease=LEASE, grace=GRACE)
-    yield store
-    await store.aclose()
-
-
-@pytest.fixture
 async def store(database_url: str) -> AsyncIterator[OperationStore]:
     store = OperationStore(database_url, actor="test", lease=LEASE, grace=GRACE)
     yield store

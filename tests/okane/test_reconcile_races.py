@@ -315,15 +315,20 @@ async def decided(database_url: str) -> list[UUID]:
         return found
 
 
+async def in_review(url: str, books: Books, count: int) -> list[UUID]:
+    """Write payments that need a review, and that the provider has charged. Return their ids in order."""
+    rows = [Row(accepted=NOON, status="needs_review").event("needs_review", NOON, "needs_review") for _ in range(count)]
+    for row in rows:
+        books.charge(row, NOON)
+    await write(url, rows)
+    return sorted(row.id for row in rows)
+
+
 async def test_a_process_that_is_killed_between_decisions_has_made_whole_ones_and_the_next_makes_the_rest(
     database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
     books = Books()
-    rows = [Row(accepted=NOON, status="needs_review").event("needs_review", NOON, "needs_review") for _ in range(4)]
-    for row in rows:
-        books.charge(row, NOON)
-    await write(database_url, rows)
-    ids = sorted(row.id for row in rows)
+    ids = await in_review(database_url, books, 4)
     async with holding_provider(books, tmp_path, f"/charges/{ids[2]}") as (url, arrived, _):
         process = await started(tmp_path, database_url, redis_url, url)
         await asyncio.wait_for(arrived.wait(), 120)
@@ -340,11 +345,7 @@ async def test_two_processes_at_once_make_each_decision_once_and_leave_no_differ
     database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
     books = Books()
-    rows = [Row(accepted=NOON, status="needs_review").event("needs_review", NOON, "needs_review") for _ in range(8)]
-    for row in rows:
-        books.charge(row, NOON)
-    await write(database_url, rows)
-    ids = sorted(row.id for row in rows)
+    ids = await in_review(database_url, books, 8)
     async with holding_provider(books, tmp_path, f"/charges/{ids[0]}") as (url, arrived, release):
         # The first one waits in the middle, with its list read, while the second decides everything. Then both end.
         first = await started(tmp_path, database_url, redis_url, url)
