@@ -45,7 +45,8 @@ class OperationStatus(enum.StrEnum):
 
 _S = OperationStatus
 
-AT_REST = frozenset({_S.SUCCESS, _S.FAILED_FINAL, _S.CANCELED, _S.NEEDS_REVIEW})
+TERMINAL = frozenset({_S.SUCCESS, _S.FAILED_FINAL, _S.CANCELED})
+AT_REST = TERMINAL | {_S.NEEDS_REVIEW}
 
 # From -> to. A refund that succeeded may fail days later, when the customer's bank sends it back. A refund that had failed or
 # was canceled and moved money after all needs a review, like a payment.

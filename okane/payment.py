@@ -62,6 +62,8 @@ AWAITING_PROVIDER = frozenset({Status.REQUIRES_ACTION, Status.SUBMITTED})
 # Closed without a charge.
 CLOSED_UNCHARGED = frozenset({Status.FAILED_FINAL, Status.CANCELED})
 
+LEGACY_PROVIDER = "http"  # charged the payments of before version 4, whose rows name no provider
+
 # The late look-ups of a payment that was closed without a charge while a call might still have been on its way: delays from
 # its close, in rising order.
 LATE_LOOK_UPS = (timedelta(minutes=1), timedelta(minutes=10), timedelta(hours=1), timedelta(hours=24))
@@ -160,6 +162,11 @@ class Payment:
     open_operation: UUID | None = None
     candidates: Sequence[str] | None = None
     soft_fallback: bool | None = None
+
+    @property
+    def called_provider(self) -> str | None:
+        """The provider that was called, or is called now; None before the first call."""
+        return self.provider or (LEGACY_PROVIDER if self.attempts else None)
 
     @property
     def captured_minor(self) -> int:

@@ -8,9 +8,7 @@ from datetime import timedelta
 
 from prometheus_client import CollectorRegistry, Gauge
 
-from okane.operation import OperationKind, OperationStatus
-
-AT_REST = frozenset({OperationStatus.SUCCESS, OperationStatus.FAILED_FINAL, OperationStatus.CANCELED})
+from okane.operation import TERMINAL, OperationKind, OperationStatus
 
 
 class OperationGauges:
@@ -34,7 +32,7 @@ class OperationGauges:
         self._oldest_due.set(oldest_due.total_seconds())
         for kind in OperationKind:
             for status in OperationStatus:
-                if status not in AT_REST:
+                if status not in TERMINAL:
                     self._waiting.labels(kind, status).set(waiting.get((kind, status), 0))
 
     def forget(self) -> None:
@@ -42,5 +40,5 @@ class OperationGauges:
         self._oldest_due.set(math.nan)
         for kind in OperationKind:
             for status in OperationStatus:
-                if status not in AT_REST:
+                if status not in TERMINAL:
                     self._waiting.labels(kind, status).set(math.nan)

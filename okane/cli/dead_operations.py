@@ -14,6 +14,7 @@ from okane.cli.output import CONSOLE, iso, print_json
 from okane.cli.stores import Stores, payment_id
 from okane.cli.webhook_output import printable
 from okane.errors import OperationNotFound, SetupError
+from okane.monitoring.operation_summary import count_in
 from okane.operation import Operation, OperationStatus
 from okane.store import OPERATOR
 from okane.store.dead_operations import DeadOperation
@@ -61,8 +62,7 @@ async def list_reviews(stores: Stores, *, account: str | None, limit: int, befor
 
 async def count_reviews(stores: Stores) -> int:
     """Return the number of captures, voids and refunds that need a review."""
-    waiting = await stores.overview.count_waiting_operations()
-    return sum(count for (_, status), count in waiting.items() if status is OperationStatus.NEEDS_REVIEW)
+    return count_in(await stores.overview.count_waiting_operations(), OperationStatus.NEEDS_REVIEW)
 
 
 async def replay_dead(

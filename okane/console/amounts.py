@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from okane import currencies
+from okane.console.formats import DIGITS
 
 _AMOUNT = re.compile(r"([0-9]{1,16}|[0-9]{1,3}(?:,[0-9]{3}){1,5})(?:\.([0-9]{1,4}))?", re.ASCII)
 
@@ -14,7 +14,7 @@ def parse_amount(text: str, currency: str) -> int | None:
 
     Earlier payments may have a currency whose digits are unknown: then the amount is in minor units.
     """
-    match, digits = _AMOUNT.fullmatch(text), _digits(currency)
+    match, digits = _AMOUNT.fullmatch(text), DIGITS.get(currency, 0)
     if match is None or len(match[2] or "") > digits:
         return None
     return int(match[1].replace(",", "") + (match[2] or "").ljust(digits, "0"))
@@ -22,10 +22,5 @@ def parse_amount(text: str, currency: str) -> int | None:
 
 def example_of(currency: str) -> str:
     """Return how an amount of the currency looks."""
-    digits = _digits(currency)
+    digits = DIGITS.get(currency, 0)
     return f"1,234.{'5' * digits}" if digits else "1,234"
-
-
-def _digits(currency: str) -> int:
-    known = currencies.NEW_PAYMENTS.get(currency)
-    return 0 if known is None else known.exponent or 0

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from okane import currencies
 
-_DIGITS = {code: currency.exponent or 0 for code, currency in currencies.NEW_PAYMENTS.items()}
+DIGITS = {code: currency.exponent or 0 for code, currency in currencies.NEW_PAYMENTS.items()}
 _BETWEEN = "\0"  # Postgres stores no such character, and HTML shows none
 
 
@@ -20,7 +20,7 @@ def money(amount_minor: int, currency: str) -> str:
 
     Earlier payments may have a currency whose digits are unknown: then the units are named.
     """
-    digits = _DIGITS.get(currency)
+    digits = DIGITS.get(currency)
     if digits is None:
         return f"{amount_minor:,} minor units of {currency}"
     whole, rest = divmod(abs(amount_minor), 10**digits)
@@ -31,7 +31,7 @@ def money(amount_minor: int, currency: str) -> str:
 
 def units(amount_minor: int, currency: str) -> str:
     """Return an amount as a form takes it, in the units of its currency: `1234.50`, or minor units as in `money`."""
-    digits = _DIGITS.get(currency, 0)
+    digits = DIGITS.get(currency, 0)
     whole, rest = divmod(amount_minor, 10**digits)
     return f"{whole}.{rest:0{digits}d}" if digits else str(whole)
 

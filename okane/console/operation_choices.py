@@ -19,7 +19,7 @@ def is_capturable(payment: Payment) -> bool:
 
 def is_refundable(payment: Payment) -> bool:
     """Tell whether something of the captured amount is left to refund, at the provider that was called."""
-    return payment.refundable_minor > 0 and (payment.provider is not None or payment.attempts > 0)
+    return payment.refundable_minor > 0 and payment.called_provider is not None
 
 
 def actions_for(operation: Operation, session: Session) -> Set[str]:

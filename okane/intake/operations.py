@@ -14,10 +14,9 @@ import structlog
 from okane.errors import OperationRefused, StatusConflict
 from okane.intake.accept import PaymentIntake
 from okane.intake.wake_sending import WakeSender
-from okane.operation import NewOperation, Operation, OperationKind, OperationStatus
+from okane.operation import TERMINAL, NewOperation, Operation, OperationKind
 from okane.payment import Payment, Status
 from okane.providers.capabilities import NO_CAPABILITIES, Capabilities, lacking_for
-from okane.providers.config import HTTP
 from okane.store.operations import OperationDecision, OperationLists, OperationStore
 from streams import Draft, Publisher, StreamUnavailable
 from streams.failpoints import failpoint
@@ -28,8 +27,6 @@ log = structlog.get_logger("okane.accept")
 BEFORE_WAKE = failpoint(
     "operations.before_wake", "an operation is requested, no wake-up sent", raises=StreamUnavailable
 )
-
-_ENDED = frozenset({OperationStatus.SUCCESS, OperationStatus.FAILED_FINAL, OperationStatus.CANCELED})
 
 VOID_MEANING = hashlib.sha256(b'{"void":true}').digest()
 
@@ -83,9 +80,8 @@ class OperationIntake:
     def unsupported(self, new: NewOperation, payment: Payment) -> OperationRefused | None:
         """Return the refusal of an operation that the payment's provider cannot execute. None also for a payment that was not
         charged yet, or whose provider is not known here: the store decides then."""
-        # Attempts of before version 4, whose rows name no provider, called this one.
-        provider = payment.provider or (HTTP if payment.attempts else "")
-        capabilities = self._capabilities().get(provider)
+        provider = payment.called_provider
+        capabilities = None if provider is None else self._capabilities().get(provider)
         lacks = None if capabilities is None else lacking_for(new, payment, frozenset(capabilities))
         if lacks is None:
             return None
@@ -146,7 +142,7 @@ class OperationIntake:
     async def _is_under_way(self, payment_id: UUID, account_id: str) -> bool:
         """Return True if a capture or void of the payment has not ended, or needs a review."""
         return any(
-            operation.kind is not OperationKind.REFUND and operation.status not in _ENDED
+            operation.kind is not OperationKind.REFUND and operation.status not in TERMINAL
             for operation in await self._lists.of_payment(payment_id, account_id=account_id)
         )
 

@@ -17,7 +17,7 @@ from okane.lanes import operations_stream, payments_stream
 from okane.monitoring.checked_system import CheckedSystem
 from okane.monitoring.findings import Check, State
 from okane.monitoring.host_checks import host_checks
-from okane.monitoring.operation_checks import operation_checks
+from okane.monitoring.operation_checks import operation_checks, reading_consumers
 from okane.monitoring.webhook_checks import webhook_checks
 from okane.providers.config import load_providers
 from okane.providers.registry import base_urls, load_charge_secrets, load_notice_secrets
@@ -32,7 +32,6 @@ from streams import Inspector, ServerFacts, StreamError, StreamRefused, connect,
 from streams.connection import RedisClient
 
 SKEW = timedelta(seconds=2)
-SILENT = timedelta(seconds=15)  # a live worker reads every second
 
 
 async def diagnose(system: CheckedSystem) -> Sequence[Check]:
@@ -117,8 +116,7 @@ async def _redis(system: CheckedSystem) -> list[Check]:
     except (StreamError, SetupError) as error:
         advice = "start Redis, or correct REDIS_URL; payments are accepted meanwhile"
         return [*checks, Check("redis", "fail", str(error), advice)]
-    live = {each.name for each in stats.consumers if each.idle_ms < SILENT / timedelta(milliseconds=1)}
-    if live:
+    if live := reading_consumers(stats):
         return [*checks, Check("workers", "ok", ", ".join(sorted(live)))]
     advice = "start one: okane worker; one that can use no provider reads nothing either: okane providers ls"
     return [*checks, Check("workers", "fail", "no worker reads the stream", advice)]

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from okane.duration_text import format_duration
-from okane.operation import AT_REST, OperationKind, OperationStatus
+from okane.operation import TERMINAL, OperationKind, OperationStatus
 from okane.store import Overview
 
 
@@ -49,9 +49,7 @@ def to_json(counts: OperationCounts | None) -> dict[str, Any]:
     """Return the counts as `--json` prints them; None for each while Postgres is away."""
     if counts is None:
         return {"waiting": None, "oldest_due_s": None, "dead": None}
-    open_ones = [
-        status for status in OperationStatus if status not in AT_REST or status is OperationStatus.NEEDS_REVIEW
-    ]
+    open_ones = [status for status in OperationStatus if status not in TERMINAL]
     return {
         "waiting": {
             kind.value: {status.value: counts.waiting.get((kind, status), 0) for status in open_ones}

@@ -17,7 +17,7 @@ from functools import partial
 from itertools import islice
 from uuid import UUID
 
-from okane.operation import Operation, OperationStatus
+from okane.operation import TERMINAL, Operation
 from okane.payment import Payment
 from okane.providers.base import Approved, Authorized, Declined, NotFound, Pending, Unavailable
 from okane.providers.listing import Listing, ListingFailed, ProviderRecord
@@ -35,8 +35,6 @@ RECHECKED_AT_ONCE = 500
 CONCURRENT_LOOK_UPS = 4
 # Each unanswered look-up was tried for ten seconds: a provider that is away must not hold up the command for days.
 MAX_UNANSWERED = 20
-
-_AT_REST = frozenset({OperationStatus.SUCCESS, OperationStatus.FAILED_FINAL, OperationStatus.CANCELED})
 
 Payments = Mapping[UUID, BookedPayment]
 Operations = Mapping[UUID, BookedOperation]
@@ -219,7 +217,7 @@ class DayComparison:
         if movement.operation_id is None:
             return await self._look_ups.payment(payment)
         operation = await self._find_operation(movement.operation_id)
-        return None if operation.status not in _AT_REST else await self._look_ups.operation(operation, payment)
+        return None if operation.status not in TERMINAL else await self._look_ups.operation(operation, payment)
 
     async def _confirm(self, movement: Movement, answer: object) -> Sequence[Difference]:
         """Return the difference between a movement and the answer to its look-up."""
@@ -228,7 +226,7 @@ class DayComparison:
         else:
             # As it is now: a refund that succeeded on this day may have failed since, or have been tried again.
             operation = await self._find_operation(movement.operation_id)
-            if operation.status not in _AT_REST:
+            if operation.status not in TERMINAL:
                 return []
             ref, status = operation.provider_ref, operation.status.value
         return [] if answer is None else list(_differences(movement, answer, ref=ref, status=status))

@@ -20,7 +20,7 @@ import structlog
 
 from okane.errors import StoreUnavailable
 from okane.metrics import OkaneMetrics
-from okane.payment import Payment, Status
+from okane.payment import LEGACY_PROVIDER, Payment, Status
 from okane.providers.base import Declined, LookUpResult, NotFound
 from okane.store import Call, Claim, ClaimRefusal, PaymentStore, Settlement
 from okane.tracing import ClaimStore
@@ -29,7 +29,7 @@ from okane.worker.late_look_up import LateLookUps
 from okane.worker.lease_renewal import Lease, LeaseRenewal
 from okane.worker.outcome_rules import FELL_BACK, SPENT, OutcomeRules, PaymentOutcome
 from okane.worker.provider_calls import ProviderCalls
-from okane.worker.provider_set import LEGACY, Gateway, ProviderSet
+from okane.worker.provider_set import Gateway, ProviderSet
 from okane.worker.saved_methods import NO_TOKEN, SavedMethods, TokenSource
 from okane.worker.store_retry import StoreRetry
 from streams import Dead, Done, Message, Outcome, Retry
@@ -285,7 +285,7 @@ class PaymentHandler:
             status=decided.status,
             event=decided.event,
             call=call,
-            provider=payment.provider or LEGACY,
+            provider=payment.provider or LEGACY_PROVIDER,
             latency=timedelta(seconds=time.monotonic() - started_s),
             provider_ref=decided.provider_ref,
             decline_code=decided.decline_code,

@@ -64,9 +64,8 @@ class HeldAuthorizations:
         match result:
             case Authorized():
                 await self._retry_store_call(self._store.plan_authorization_look_up, payment)
-            case (
-                Approved() | Declined() | Unknown(at_once=True)
-            ):  # the void moves no money, and its failure goes to a review
+            case Approved() | Declined() | Unknown(at_once=True):
+                # It holds the money no longer, or other money. The void moves none, and its failure goes to a review.
                 await self._retry_store_call(self._end, payment_id, is_over=True)
             case NotFound() | Pending():
                 _unanswered(payment, "the provider does not know the authorization")

@@ -15,11 +15,11 @@ from uuid import UUID
 import structlog
 
 from okane.metrics import OkaneMetrics
-from okane.payment import Payment, Status
+from okane.payment import LEGACY_PROVIDER, Payment, Status
 from okane.providers.base import Approved, Authorized, Declined, LookUpResult, NotFound, Pending, Unavailable, Unknown
 from okane.store import PaymentStore, Settlement
 from okane.worker.outcome_rules import OutcomeRules
-from okane.worker.provider_set import LEGACY, Gateway, ProviderSet
+from okane.worker.provider_set import Gateway, ProviderSet
 from okane.worker.store_retry import StoreRetry
 from streams import Dead, Done, Outcome
 from streams.failpoints import failpoint
@@ -95,7 +95,7 @@ class LateLookUps:
             status=Status.SUCCESS,
             event="success",
             call="look_up",
-            provider=payment.provider or LEGACY,
+            provider=payment.provider or LEGACY_PROVIDER,
             latency=latency,
             provider_ref=provider_ref,
             reason=reason,
@@ -103,7 +103,7 @@ class LateLookUps:
         status = await self._retry_store_call(self._store.record_late, settlement, once=True)
         log.warning("late_charge", payment_id=str(payment.id), provider_ref=provider_ref, status=status)
         if status is Status.NEEDS_REVIEW:
-            self._late_charges.labels(payment.provider or LEGACY).inc()
+            self._late_charges.labels(payment.provider or LEGACY_PROVIDER).inc()
             return Dead(reason)
         return Done()  # tried again meanwhile: the next claim finds this charge, or the last one has
 

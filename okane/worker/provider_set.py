@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from okane.payment import Payment
+from okane.payment import LEGACY_PROVIDER, Payment
 from okane.providers.base import LookUpResult, Provider
 from okane.store import UsableProvider
-
-LEGACY = "http"  # charged the payments of before version 4, whose rows name no provider
 
 
 class Gate(Protocol):
@@ -83,7 +81,7 @@ class ProviderSet:
 
     def of(self, payment: Payment) -> Gateway | None:
         """Return the provider of a claimed or closed payment, None if this worker does not have it."""
-        return self.named(payment.provider or LEGACY)
+        return self.named(payment.provider or LEGACY_PROVIDER)
 
     def named(self, name: str) -> Gateway | None:
         """Return the provider of this name, None if this worker does not have it."""
