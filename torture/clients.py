@@ -86,6 +86,8 @@ class Clients:
 
     async def run(self, enough: Callable[[], bool]) -> None:
         """Send until `enough`; when this returns, every order is answered, or `give_up` was called."""
+        self._giving_up.clear()  # this load's requests are repeated, though the last load's were not any more
+        self.merchants.closing = False
         due_s = time.monotonic()
         async with asyncio.TaskGroup() as paying:
             for order in self._orders:
@@ -97,6 +99,7 @@ class Clients:
                 await asyncio.sleep(max(0.0, due_s - time.monotonic()))
                 self.sent += 1
                 paying.create_task(self._serve(order))
+            self.merchants.closing = True
 
     def give_up(self) -> None:
         """Stop repeating requests."""

@@ -18,6 +18,7 @@ from torture.history.operations import OperationRequest
 
 MANUAL, REFUNDED = 0.1, 0.1  # of all payments
 _LOOKS, _PAUSE_S = 60, 0.5  # at a payment, until it can be captured or refunded
+_LAST_LOOKS = 8  # when no new payments come: after a declined capture, say, a wait is in vain
 _PAUSES_S = (0.1, 0.2, 0.4, 0.8)
 _LATER = frozenset({0, 408, 429})  # statuses that say nothing about the request
 _CAPTURE, _VOID, _REFUND = OperationKind.CAPTURE, OperationKind.VOID, OperationKind.REFUND
@@ -41,7 +42,7 @@ def wishes(seed: int) -> Iterator[Wish]:
 
 
 class Merchants:
-    """Asks for operations. `journal` holds the answers."""
+    """Asks for operations. `journal` holds the answers; with `closing`, no payment is waited for much longer."""
 
     def __init__(self, *, urls: Sequence[str], http: HttpClient, seed: int, giving_up: asyncio.Event) -> None:
         self.journal: list[OperationRequest] = []
@@ -51,6 +52,7 @@ class Merchants:
         self._giving_up = giving_up
         self._keys = 0
         self._seed = seed
+        self.closing = False
 
     async def act(self, payment_id: str, amount_minor: int, wish: Wish) -> None:
         """Do what a client wishes, as soon as it can be done."""
@@ -63,7 +65,8 @@ class Merchants:
 
     async def _wait(self, payment_id: str, wanted: str) -> bool:
         """Wait until a payment has this status; return False if that will not be."""
-        for _ in range(_LOOKS):
+        looks = 0
+        while looks < _LOOKS:
             reply = await self._http.get(f"{self._url()}/v1/payments/{payment_id}")
             payment = (reply.body or {}).get("payment")
             status = payment.get("status") if isinstance(payment, Mapping) else None
@@ -72,6 +75,7 @@ class Merchants:
             if status in ("success", "failed_final", "canceled", "needs_review") or self._giving_up.is_set():
                 return False
             await asyncio.sleep(_PAUSE_S)
+            looks = looks + 1 if not self.closing else max(looks + 1, _LOOKS - _LAST_LOOKS)
         return False
 
     async def _end_authorization(self, payment_id: str, amount_minor: int) -> None:
