@@ -62,12 +62,16 @@ class System:
 
     def new_database(self) -> str:
         """The address of an empty database with the schema."""
+        url = self.empty_database()
+        asyncio.run(migrate(url))
+        return url
+
+    def empty_database(self) -> str:
+        """The address of a database without a schema."""
         name = f"bench_{next(_numbers)}"
         with psycopg.connect(self.postgres.url, autocommit=True) as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        url = self.postgres.database_url(name)
-        asyncio.run(migrate(url))
-        return url
+        return self.postgres.database_url(name)
 
     def drop_database(self, url: str) -> None:
         """Remove a database and whatever is still connected to it."""

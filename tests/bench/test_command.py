@@ -66,3 +66,14 @@ def test_the_cost_of_traces_is_told() -> None:
     assert done.returncode == 0, done.stderr
     for mode in ("before", "off", "1 %", "100 %"):
         assert f"{mode:<8} " in done.stdout
+
+
+@pytest.mark.timeout(300)
+def test_two_versions_are_compared_side_by_side() -> None:
+    done = _run("bench.versions", "--before", str(ROOT), "--only", "a", "--quick", "--json")
+    assert done.returncode == 0, done.stderr
+    figures = {figure["name"]: figure["median"] for figure in json.loads(done.stdout)["parts"]["a"]["figures"]}
+    assert figures["end to end, now vs before"] == figures["now"] / figures["before"]
+    assert figures["all together, now vs before"] > 0
+    refused = _run("bench.versions", "--before", "/nowhere")
+    assert (refused.returncode, "is no checkout of okane" in refused.stderr) == (2, True)
