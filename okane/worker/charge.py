@@ -246,7 +246,7 @@ class PaymentHandler:
         """Look up a closed payment. It has no claim, and must not be charged any more."""
         return await self._call("look_up", gateway, payment, gateway.provider.look_up(payment, may_execute=False))
 
-    async def _call(
+    def _call(
         self,
         call: Call,
         gateway: Gateway,
@@ -254,9 +254,10 @@ class PaymentHandler:
         answer: Awaitable[LookUpResult],
         *,
         claim: Claim | None = None,
-    ) -> LookUpResult:
+    ) -> Awaitable[LookUpResult]:
         """Return the result of a provider call. If it is broken off, the claim's payment is left open."""
-        return await self._calls(
+        # No coroutine of its own: each one more costs every payment.
+        return self._calls(
             call,
             gateway,
             answer,

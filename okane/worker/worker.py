@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
@@ -77,7 +77,7 @@ class Worker:
             gates=None if gates is None else gates.by_name,
         )
         calls = ProviderCalls(metrics)
-        work_on = partial(StreamWork, options, redis=redis, gates=gates, metrics=metrics)
+        work_on = partial(StreamWork, redis=redis, gates=gates, metrics=metrics)
         ending = None
         if operations is not None:
             ending = EndingAuthorizations(operations.store, tracing.for_operations.publisher(operations.producer)).void
@@ -95,6 +95,7 @@ class Worker:
             end_authorization=ending,
         )
         payments = work_on(
+            options,
             stream=stream,
             producer=producer,
             handler=charge,
@@ -145,6 +146,8 @@ def _work_on_operations(
         metrics=operations.metrics,
     )
     return work_on(
+        # Retries of operations are rare, and looking for them costs every worker without any.
+        replace(options, poll=options.poll * 4),
         stream=operations.stream,
         producer=operations.producer,
         handler=operate,
