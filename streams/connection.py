@@ -9,36 +9,33 @@ import asyncio
 import logging
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import wraps
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import redis
-from redis.asyncio import ConnectionPool, Redis, RedisCluster
+from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
-from redis.connection import HiredisRespSerializer
-from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.utils import HIREDIS_AVAILABLE
 
 from streams.clock import Clock, pause
+from streams.cluster import ClusterClient, ClusterPool
 from streams.errors import CommandRejected, GroupLost, StreamError, StreamForbidden, StreamRefused, StreamUnavailable
+from streams.pool import Command, Pool, code_of, is_elsewhere
 from streams.sentinel import SCHEMES as SENTINEL_SCHEMES
 from streams.sentinel import PrimaryConnection, PrimaryTlsConnection, Sentinels, parse_sentinel_url
-
-if HIREDIS_AVAILABLE:
-    import hiredis
+from streams.slots import SCHEMES as CLUSTER_SCHEMES
 
 log = logging.getLogger("streams")
 
 RedisClient: TypeAlias = Redis  # for callers that pass a client on, and need not import redis for that
-Command = Sequence[str | bytes | int]
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -50,13 +47,6 @@ _NOT_NOW = re.compile(
 _FORBIDDEN = re.compile(r"NOAUTH|NOPERM|WRONGPASS|DENIED")
 _GROUP_LOST = re.compile(r"NOGROUP|UNBLOCKED")
 _NO_ACL = ("ACL failure", "The user executing the script")  # the texts of script errors for it, under the code ERR
-# Another node or another login would execute it: the next try needs a new connection.
-_ELSEWHERE = re.compile(r"READONLY|MOVED|ASK|REDIRECT|MASTERDOWN|CLUSTERDOWN|NOAUTH")
-_CODE = re.compile(r"-?([A-Z][A-Z0-9_]{2,})(?= |$)")
-# In a script an error has its code in front, or in Redis 6.2 in the middle of the text; redis-py quotes those of a pipeline.
-_CODE_INSIDE = re.compile(
-    r"(?:@user_script:.*? -|^Command # .* of pipeline caused error: \(?['\"]?)([A-Z][A-Z0-9_]{2,})(?= |$)"
-)
 _HOST_AND_PORT = re.compile(r"connecting to [^/\s]+:\d+")
 _ADVICE = "make one with streams.connect"
 _FIRST_PAUSE = timedelta(milliseconds=50)
@@ -67,7 +57,7 @@ def connect(url: str, *, timeout: timedelta = timedelta(seconds=5)) -> Redis:
     """Return a client for all parts. `timeout` bounds connecting and each reply; it must exceed the consumer's `block`.
 
     `url` is redis-py's, `redis://`, `rediss://` or `unix://`, or names sentinels, which are asked for the primary at each new
-    connection (see `streams.sentinel`).
+    connection (see `streams.sentinel`), or nodes of a cluster (see `streams.cluster`).
 
     redis-py's retries are off: a repeated XADD makes a second entry, and a repeated XREADGROUP leaves its first batch unread
     in the pending list. The protocol is pinned because the shape of replies depends on it.
@@ -80,7 +70,9 @@ def connect(url: str, *, timeout: timedelta = timedelta(seconds=5)) -> Redis:
         "socket_timeout": seconds,
         "socket_connect_timeout": seconds,
     }
-    pool = _SentinelPool.of(url, options) if url.startswith(SENTINEL_SCHEMES) else _Pool.from_url(url, **options)
+    if url.startswith(CLUSTER_SCHEMES):
+        return ClusterClient.from_pool(ClusterPool(url, options))
+    pool = _SentinelPool.of(url, options) if url.startswith(SENTINEL_SCHEMES) else Pool.from_url(url, **options)
     return Redis.from_pool(pool)
 
 
@@ -91,7 +83,7 @@ def checked_client(client: Redis) -> Redis:
     if isinstance(given, redis.Redis | redis.RedisCluster):
         raise TypeError(f"a synchronous client ({type(given).__name__}) would block the event loop: {_ADVICE}")
     if isinstance(given, RedisCluster):
-        raise TypeError(f"a cluster client is not supported; of a cluster, use one node that has the stream: {_ADVICE}")
+        raise TypeError(f"redis-py's client of a cluster is not supported: {_ADVICE}, of redis+cluster://host:port")
     if isinstance(given, Pipeline):
         raise TypeError("a pipeline is not a client: give the client that it was made by")
     options = getattr(getattr(given, "connection_pool", None), "connection_kwargs", None)
@@ -106,44 +98,7 @@ def checked_client(client: Redis) -> Redis:
     return client
 
 
-class _Pool(ConnectionPool):
-    """redis-py's connections without their expensive parts. Its asyncio connections pack commands in Python, ten times as
-    slow as hiredis, and commands here have hundreds of arguments; around every command its client takes locks, starts a task
-    and timers, and records metrics."""
-
-    def make_connection(self) -> Any:
-        connection: Any = super().make_connection()  # type: ignore[no-untyped-call] # redis-py has no types there
-        if HIREDIS_AVAILABLE:
-            connection.pack_command = HiredisRespSerializer().pack
-        return connection
-
-    async def replies(self, commands: Sequence[Command]) -> list[Any]:
-        """Send the commands in one round trip; return the reply to each, which may be an error."""
-        connection: Any = self.get_available_connection()  # type: ignore[no-untyped-call] # as above
-        timeout_s, connection.socket_timeout = connection.socket_timeout, None  # one time-out for the whole trip
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self.ensure_connection(connection)
-                packed = [part for command in commands for part in _packed(connection, command)]
-                await connection.send_packed_command(packed, check_health=False)
-                found = [await _reply(connection) for _ in commands]
-        except TimeoutError:
-            await connection.disconnect(nowait=True)
-            raise RedisTimeoutError(f"no answer in {timeout_s:g} s") from None
-        except BaseException:  # replies may still be on their way
-            await connection.disconnect(nowait=True)
-            raise
-        else:
-            if any(isinstance(each, ResponseError) and _is_elsewhere(each) for each in found):
-                await connection.disconnect(nowait=True)
-            return found
-        finally:
-            connection.socket_timeout = timeout_s
-            self._in_use_connections.remove(connection)
-            self._available_connections.append(connection)
-
-
-class _SentinelPool(_Pool, SentinelConnectionPool):
+class _SentinelPool(Pool, SentinelConnectionPool):
     """Connections to the primary that the sentinels name."""
 
     sentinel_manager: Sentinels
@@ -160,22 +115,6 @@ class _SentinelPool(_Pool, SentinelConnectionPool):
             await self.sentinel_manager.aclose()
 
 
-def _packed(connection: Any, command: Command) -> Iterable[bytes]:
-    """Pack a command, by hiredis if it is installed. redis-py would first check each argument, which doubles the time."""
-    if HIREDIS_AVAILABLE:
-        with suppress(TypeError):  # redis-py converts such arguments, or raises its own error
-            return (hiredis.pack_command(tuple(command)),)  # type: ignore[arg-type] # its stub declares a single argument
-    packed: list[bytes] = connection.pack_command(*command)
-    return packed
-
-
-async def _reply(connection: Any) -> Any:
-    try:
-        return await connection.read_response()  # with a time-out of its own it would return None for an ETIMEDOUT
-    except ResponseError as error:
-        return error
-
-
 async def replies(client: Redis, commands: Sequence[Command]) -> list[Any]:
     """Send the commands in one round trip; return the raw reply to each, which may be a `ResponseError`. A client of
     `connect` needs some 0.6 of redis-py's CPU for it.
@@ -183,7 +122,7 @@ async def replies(client: Redis, commands: Sequence[Command]) -> list[Any]:
     Raises redis-py's errors when there is no answer; some of the commands may have been executed then.
     """
     pool = client.connection_pool
-    if isinstance(pool, _Pool):
+    if isinstance(pool, Pool):
         return await pool.replies(commands)
     async with client.pipeline(transaction=False) as pipe:
         for command in commands:
@@ -238,7 +177,7 @@ def translated(error: RedisError | str) -> StreamError:
         return StreamForbidden(text)
     if isinstance(error, RedisConnectionError | RedisTimeoutError):
         return StreamForbidden(text) if _is_bad_certificate(error) else StreamUnavailable(text)
-    code = _code(text)
+    code = code_of(text)
     if _GROUP_LOST.fullmatch(code) or "no longer exists" in text:
         return GroupLost(text)
     if _FORBIDDEN.fullmatch(code) or any(words in text for words in _NO_ACL):
@@ -248,16 +187,6 @@ def translated(error: RedisError | str) -> StreamError:
     if code in ("", "ERR") and "unknown" not in text.lower():
         return CommandRejected(text)
     return StreamRefused(text)
-
-
-def _code(text: str) -> str:
-    """Return the code of an error reply, by its position: names of users, keys and hosts may look like a code."""
-    found = _CODE_INSIDE.search(text) or _CODE.match(text)
-    return found[1] if found else ""
-
-
-def _is_elsewhere(error: Exception) -> bool:
-    return _ELSEWHERE.fullmatch(_code(f"{getattr(error, 'status_code', None) or ''} {error}".strip())) is not None
 
 
 def _is_bad_certificate(error: BaseException) -> bool:
@@ -288,7 +217,7 @@ class Outage:
             self._since = self._clock.monotonic()
             log.warning("%s: cannot use Redis now, trying again until it works: %s", self._duty, error)
         self._failures += 1
-        if _is_elsewhere(error):
+        if is_elsewhere(error):
             await self._drop_idle_connections()
         bound = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._failures - 1, 10))
         await pause(self._clock, bound * (0.5 + self._roll() / 2), stop)

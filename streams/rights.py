@@ -13,9 +13,10 @@ from typing import Final
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from streams.connection import Command, replies, translated, translating
+from streams.connection import replies, translated, translating
 from streams.errors import StreamForbidden
 from streams.keys import Stream
+from streams.pool import Command
 
 _NEVER_MS: Final = 1 << 60  # no entry is idle for that long
 _END: Final = "18446744073709551614-0"  # behind the last of our own pending entries

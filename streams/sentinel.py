@@ -12,15 +12,17 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from redis.asyncio import Redis
-from redis.asyncio.connection import Connection, parse_url
+from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
+
+from streams.server_url import connection_options, parse_hosts
 
 SCHEMES: Final = ("redis+sentinel://", "rediss+sentinel://")
 SENTINEL_PORT: Final = 26379
@@ -48,19 +50,16 @@ def parse_sentinel_url(url: str) -> SentinelAddress:
     name, _, database = unquote(parts.path.strip("/")).partition("/")
     if not name:
         raise ValueError("names no primary: redis+sentinel://host:26379,host:26379/name/0")
-    userinfo, at, hosts = parts.netloc.rpartition("@")
+    userinfo, _, hosts = parts.netloc.rpartition("@")
     query = parse_qsl(parts.query, keep_blank_values=True)
     of_sentinels = {_CREDENTIALS[key]: value for key, value in query if key in _CREDENTIALS}
     scheme = parts.scheme.partition("+")[0]
-    plain = SplitResult(scheme, f"{userinfo}{at}server", f"/{database}", urlencode(_without_credentials(query)), "")
-    of_primary: dict[str, Any] = dict(parse_url(plain.geturl()))
-    for option in ("host", "connection_class"):
-        of_primary.pop(option, None)
+    of_primary = connection_options(scheme, userinfo, database, _without_credentials(query))
     tls = {option: value for option, value in of_primary.items() if option.startswith("ssl_")}
     if scheme == "rediss":
         tls["ssl"] = True
     return SentinelAddress(
-        hosts=tuple(_host_and_port(one) for one in hosts.split(",")),
+        hosts=parse_hosts(hosts, port=SENTINEL_PORT),
         name=name,
         tls=scheme == "rediss",
         of_sentinels={**of_sentinels, **tls},
@@ -70,13 +69,6 @@ def parse_sentinel_url(url: str) -> SentinelAddress:
 
 def _without_credentials(query: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(key, value) for key, value in query if key not in _CREDENTIALS]
-
-
-def _host_and_port(text: str) -> tuple[str, int]:
-    parts = urlsplit(f"//{text}")
-    if not parts.hostname:
-        raise ValueError("names no host")
-    return parts.hostname, parts.port or SENTINEL_PORT
 
 
 class Sentinels:

@@ -26,13 +26,14 @@ from okane.local.postgres import PostgresServer
 from okane.local.redis_server import RedisServer
 from okane.store.schema import migrate
 from tests.memory_folder import folder_in_memory
+from tests.streams.cluster_nodes import ClusterNodes
 
 _HERE = Path(__file__).parent
 _TEMPLATE = "okane_template"
 
 
 # Fixtures that start a server, and folders whose tests start processes of their own or take minutes.
-_SERVERS = frozenset({"postgres_server", "redis_server", "private_postgres", "private_redis"})
+_SERVERS = frozenset({"postgres_server", "redis_server", "private_postgres", "private_redis", "redis_cluster"})
 _SLOW_FOLDERS = frozenset({"bench", "conformance", "contract", "faults", "flow", "interop", "local", "simulation"})
 
 
@@ -164,6 +165,17 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 def redis_url(redis_server: RedisServer) -> str:
     """The address of the shared server: use keys of your own."""
     return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterNodes]:
+    """The session's Redis Cluster of six nodes, started. Heal it before you leave it (`await redis_cluster.heal()`)."""
+    nodes = ClusterNodes(tmp_path_factory.mktemp("cluster"))
+    try:
+        asyncio.run(nodes.start())
+        yield nodes
+    finally:
+        nodes.end()
 
 
 @pytest.fixture

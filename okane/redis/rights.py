@@ -10,7 +10,7 @@ from okane.redis.buckets import bucket_key
 from okane.redis.presence import presence_key
 from streams import MissingRights, Stream
 from streams import missing_rights as missing_stream_rights
-from streams.connection import Command
+from streams.pool import Command
 
 
 async def missing_rights(

@@ -39,6 +39,10 @@ class Server:
         """Return the URL for a user of the server."""
         return f"redis://{name}:{password}@{HOST}:{self.port}" if password else self.url
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
     def start(self) -> None:
         command = [self.binary(), "--port", str(self.port), "--bind", HOST, "--dir", str(self._folder), "--save", ""]
         self._process = subprocess.Popen([*command, *self.options], stdout=subprocess.DEVNULL)

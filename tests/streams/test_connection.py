@@ -15,9 +15,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import DataError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-import streams.connection
+import streams.pool
 from streams import connect
-from streams.connection import Command, _packed, replies
+from streams.connection import replies
+from streams.pool import Command, packed
 
 URLS = ("redis://127.0.0.1", "rediss://127.0.0.1", "unix:///tmp/redis.sock")
 
@@ -39,15 +40,15 @@ def test_commands_are_packed_by_hiredis_to_the_same_bytes(url: str) -> None:
 def test_what_is_sent_past_redis_py_is_packed_to_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     command = ("EVALSHA", "0" * 40, 1, "{s}:lane", b"\x00\xff", -1, "Grüße", "")
     theirs = b"".join(Connection().pack_command(*command))
-    assert b"".join(_packed(Connection(), command)) == theirs
+    assert b"".join(packed(Connection(), command)) == theirs
     untyped: Any = bytearray(b"x")
-    assert b"".join(_packed(Connection(), ("ECHO", untyped))) == b"*2\r\n$4\r\nECHO\r\n$1\r\nx\r\n"
+    assert b"".join(packed(Connection(), ("ECHO", untyped))) == b"*2\r\n$4\r\nECHO\r\n$1\r\nx\r\n"
     wrong: Any = None
     with pytest.raises(DataError):
-        _packed(Connection(), ("ECHO", wrong))
-    monkeypatch.setattr(streams.connection, "HIREDIS_AVAILABLE", False)
+        packed(Connection(), ("ECHO", wrong))
+    monkeypatch.setattr(streams.pool, "HIREDIS_AVAILABLE", False)
     pool: Any = connect(URLS[0]).connection_pool
-    assert b"".join(_packed(pool.make_connection(), command)) == theirs
+    assert b"".join(packed(pool.make_connection(), command)) == theirs
 
 
 def idle(client: Redis) -> list[Any]:
