@@ -93,8 +93,7 @@ class DeadLetters:
             if everything:
                 return int(await self._client.xtrim(self._key, maxlen=0, approximate=False))
             if older_than is not None:
-                seconds, microseconds = await self._client.time()
-                horizon_ms = seconds * 1000 + microseconds // 1000 - milliseconds(older_than)
+                horizon_ms = await scripts.server_time_ms(self._client, self._key) - milliseconds(older_than)
                 return int(await self._client.xtrim(self._key, minid=f"{max(horizon_ms, 0)}-0", approximate=False))
             purged = 0
             for start in range(0, len(wanted), _CHUNK):

@@ -13,7 +13,6 @@ from datetime import timedelta
 from streams import scripts
 from streams.byte_window import ByteWindow
 from streams.clock import Clock, milliseconds
-from streams.connection import redis_errors
 from streams.errors import StreamError
 from streams.group import Group
 
@@ -51,13 +50,12 @@ class LostDeliveries:
         idle for longer than the lease then, so that a consumer takes them over at once."""
         if self._lost_since_s is None:
             return 0
-        with redis_errors():
-            seconds, microseconds = await self._group.client.time()
+        now_ms = await scripts.server_time_ms(self._group.client, self._group.stream.lane_keys[0])
         # The server's clock, early by the duration of the answer: what the server sent during that time has arrived.
         passed_ms = (self._clock.monotonic() - self._lost_since_s) * 1000
         released = await scripts.release_lost(
             self._group,
-            since_ms=int(seconds * 1000 + microseconds / 1000 - passed_ms),
+            since_ms=int(now_ms - passed_ms),
             lease_ms=self._lease_ms,
             in_hand=in_hand,
         )

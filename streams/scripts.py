@@ -32,6 +32,7 @@ _check = Script("streams", "lua", "check.lua")
 _list_delayed = Script("streams", "lua", "list_delayed.lua")
 _replay = Script("streams", "lua", "replay.lua")
 _remove_idle_consumers = Script("streams", "lua", "remove_idle_consumers.lua")
+_time = Script("streams", "lua", "time.lua")
 
 Entry = tuple[bytes, Sequence[bytes]]  # id, fields
 
@@ -214,6 +215,12 @@ async def check(client: Redis, stream: Stream) -> None:
     lanes = await _check(client, stream.lane_keys, ())
     if lanes != len(stream.lanes):
         raise ValueError(f"{lanes!r} lanes of {len(stream.lanes)}")
+
+
+@translating
+async def server_time_ms(client: Redis, key: str) -> int:
+    """Return the time, in ms, of the server that has this key."""
+    return int(await _time(client, (key,), ()))
 
 
 @translating

@@ -1,0 +1,166 @@
+"""The library on a real cluster: all its parts, a slot that moves, a primary that is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+from redis.asyncio import Redis
+
+from streams import (
+    DeadLetters,
+    Delayed,
+    Draft,
+    Inspector,
+    Message,
+    Outcome,
+    Producer,
+    Retry,
+    RetryPolicy,
+    Stream,
+    StreamUnavailable,
+    connect,
+    missing_rights,
+    require_noeviction,
+)
+from tests.streams.cluster_nodes import ClusterNodes
+from tests.streams.running import GROUP, Running, consumer
+from tests.streams.waiting import RecordingHandler
+
+
+@pytest.fixture
+async def cluster(redis_cluster: ClusterNodes) -> AsyncIterator[ClusterNodes]:
+    yield redis_cluster
+    await redis_cluster.heal()
+
+
+@pytest.fixture
+async def cluster_client(cluster: ClusterNodes) -> AsyncIterator[Redis]:
+    async with connect(cluster.url, timeout=timedelta(seconds=2)) as client:
+        yield client
+
+
+class Publishing:
+    """Publishes numbered messages in the block. `published` are those that the cluster took, `longest_s` the longest time
+    without one."""
+
+    def __init__(self, client: Redis, stream: Stream) -> None:
+        self._producer = Producer(client, stream)
+        self.published: list[bytes] = []
+        self.failures = 0
+        self.longest_s = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Publishing:
+        self._task = asyncio.create_task(self._publish())
+        await self.more(20)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        await self._producer.aclose()
+
+    async def more(self, count: int) -> None:
+        """Wait until so many more are published."""
+        wanted = len(self.published) + count
+        async with asyncio.timeout(30):
+            while len(self.published) < wanted:
+                await asyncio.sleep(0.005)
+
+    async def _publish(self) -> None:
+        last_s, number = time.monotonic(), 0
+        while True:
+            number += 1
+            body = str(number).encode()
+            try:
+                await self._producer.publish(body)
+            except StreamUnavailable:
+                self.failures += 1
+            else:
+                self.published.append(body)
+                self.longest_s = max(self.longest_s, time.monotonic() - last_s)
+                last_s = time.monotonic()
+            await asyncio.sleep(0.002)
+
+
+async def test_all_parts_work_on_a_cluster(cluster_client: Redis, stream: Stream) -> None:
+    assert await missing_rights(cluster_client, stream, group=GROUP) is None
+    await require_noeviction(cluster_client)
+    producer, delayed = Producer(cluster_client, stream), Delayed(cluster_client, stream)
+    letters, inspector = DeadLetters(cluster_client, stream), Inspector(cluster_client, stream, group=GROUP)
+    handled: list[tuple[bytes, int]] = []
+
+    async def handle(message: Message) -> Outcome:
+        handled.append((message.body, message.attempt))
+        return Retry("again")
+
+    policy = RetryPolicy(max_attempts=2, base=timedelta(milliseconds=20))
+    promoting = asyncio.create_task(delayed.run(asyncio.Event()))
+    async with Running(consumer(cluster_client, stream, handle, policy=policy)):
+        await producer.publish_many([Draft(b"a", "critical"), Draft(b"b", "low")])
+        async with asyncio.timeout(20):
+            while await letters.count() < 2:
+                await asyncio.sleep(0.02)
+        stats = await inspector.stats()
+    promoting.cancel()
+    await asyncio.wait([promoting])
+    assert sorted(handled) == [(b"a", 1), (b"a", 2), (b"b", 1), (b"b", 2)]
+    assert (stats.dead, stats.depth, stats.pending) == (2, 0, 0)
+    assert await letters.purge(older_than=timedelta(hours=1)) == 0
+    assert await letters.purge(older_than=timedelta(0)) + await letters.purge(everything=True) == 2
+
+
+async def test_a_slot_that_moves_under_load_loses_nothing(
+    cluster: ClusterNodes, cluster_client: Redis, stream: Stream
+) -> None:
+    handler = RecordingHandler()
+    async with Running(consumer(cluster_client, stream, handler)), Publishing(cluster_client, stream) as publishing:
+        key = stream.lane_keys[0]
+        for _ in range(2):
+            source = await cluster.owner(key)
+            primaries = {one.primary[1] for one in await source.slots()}
+            target = next(one for one in cluster.nodes if one.port in primaries and one is not source)
+            await cluster.move_slot(key, target, pause_s=0.02)
+            await publishing.more(20)
+        last = publishing.published[-1]
+        await handler.wait_for(last)
+        async with asyncio.timeout(20):
+            while set(publishing.published) - set(handler.bodies):
+                await asyncio.sleep(0.02)
+    assert not [body for body in set(publishing.published) if handler.bodies.count(body) > 1]
+
+
+async def test_a_killed_primary_stops_its_streams_alone_until_its_replica_is_promoted(
+    cluster: ClusterNodes, cluster_client: Redis, stream: Stream
+) -> None:
+    owner = await cluster.owner(stream.lane_keys[0])
+    healthy = await _stream_elsewhere(cluster, owner.port)
+    handler = RecordingHandler()
+    async with (
+        Running(consumer(cluster_client, stream, handler)),
+        Publishing(cluster_client, stream) as publishing,
+        Publishing(cluster_client, healthy) as others,
+    ):
+        owner.kill()
+        await others.more(1)
+        await publishing.more(20)
+        last = publishing.published[-1]
+        await handler.wait_for(last)
+        await others.more(20)
+    assert publishing.failures
+    assert not others.failures
+    assert (await cluster.owner(stream.lane_keys[0])).port != owner.port
+
+
+async def _stream_elsewhere(cluster: ClusterNodes, port: int) -> Stream:
+    """Return a stream that another node than this has."""
+    for number in range(100):
+        found = Stream(f"elsewhere:{number}")
+        if (await cluster.owner(found.lane_keys[0])).port != port:
+            return found
+    raise AssertionError("all slots are on one node")
