@@ -43,6 +43,7 @@ _REDIS_TLS = frozenset(
 # Others would override what `streams.connect` depends on: its protocol, its time-outs, its pool.
 _REDIS_OPTIONS = _REDIS_TLS | {"db", "username", "password", "client_name", "health_check_interval", "socket_keepalive"}
 _SENTINEL_SCHEMES = ("redis+sentinel://", "rediss+sentinel://")
+_CLUSTER_SCHEMES = ("redis+cluster://", "rediss+cluster://")
 _REDIS_CHOICES: Mapping[str, frozenset[str]] = {
     "ssl_cert_reqs": frozenset({"none", "optional", "required"}),
     "ssl_check_hostname": frozenset({"true", "false", "yes", "no", "1", "0"}),
@@ -86,17 +87,24 @@ def postgres_options(text: str) -> Mapping[str, str]:
 
 
 def check_redis(text: str) -> str:
-    """Return a Redis URL that `streams.connect` can use: `redis://`, `rediss://`, `unix://`, or with sentinels
-    `redis+sentinel://`, `rediss+sentinel://`. Raise ValueError otherwise."""
+    """Return a Redis URL that `streams.connect` can use: `redis://`, `rediss://`, `unix://`, with sentinels
+    `redis+sentinel://`, `rediss+sentinel://`, or of a cluster `redis+cluster://`, `rediss+cluster://`. Raise ValueError
+    otherwise."""
     if text.lstrip().startswith(_SENTINEL_SCHEMES):
         return _check_sentinels(text)
-    _check_text(text, ("redis://", "rediss://", "unix://", *_SENTINEL_SCHEMES), "redis://:password@host:6379/0")
+    if text.lstrip().startswith(_CLUSTER_SCHEMES):
+        return _check_cluster(text)
+    schemes = ("redis://", "rediss://", "unix://", *_SENTINEL_SCHEMES, *_CLUSTER_SCHEMES)
+    _check_text(text, schemes, "redis://:password@host:6379/0")
     parts = _split(text)
     _check_no_fragment(parts, text)
     if parts.scheme == "unix":
         if parts.netloc.rpartition("@")[2] or len(parts.path) < 2:
             raise ValueError("must name the socket by its whole path: unix:///run/redis/redis.sock?db=0")
     else:
+        if "," in parts.netloc.rpartition("@")[2]:
+            advice = "those of a cluster begin with redis+cluster://, sentinels with redis+sentinel://"
+            raise ValueError(f"names several hosts: one is taken, which has to lead to the primary; {advice}")
         _check_authority(parts)
         if not re.fullmatch(r"/?(?:\d{1,5}/?)?", unquote(parts.path), re.ASCII):
             raise ValueError("has a path that is no database number: redis://host:6379/0")
@@ -108,17 +116,35 @@ def _check_sentinels(text: str) -> str:
     _check_text(text, _SENTINEL_SCHEMES, "redis+sentinel://:password@host:26379,host:26379/name/0")
     parts = _split(text)
     _check_no_fragment(parts, text)
-    userinfo, at, hosts = parts.netloc.rpartition("@")
-    if userinfo.count("@") > 0:
-        raise ValueError(f"has more than one @: {_PASSWORD_ADVICE}")
-    for host in hosts.split(","):
-        _check_authority(_split(f"//{userinfo}{at}{host}"))
+    _check_hosts(parts)
     if not re.fullmatch(r"/[A-Za-z0-9._-]{1,100}(?:/\d{0,5})?/?", unquote(parts.path), re.ASCII):
         raise ValueError(
             "does not end with the primary's name and a database number: redis+sentinel://host:26379/name/0"
         )
     _check_redis_options(parts, _REDIS_OPTIONS | {"sentinel_username", "sentinel_password"})
     return text
+
+
+def _check_cluster(text: str) -> str:
+    _check_text(text, _CLUSTER_SCHEMES, "redis+cluster://:password@host:6379,host:6379")
+    parts = _split(text)
+    _check_no_fragment(parts, text)
+    _check_hosts(parts)
+    if not re.fullmatch(r"/?0*/?", unquote(parts.path), re.ASCII):
+        raise ValueError(
+            "has a database number or another path, but a cluster has one database: redis+cluster://host:6379"
+        )
+    _check_redis_options(parts, _REDIS_OPTIONS - {"db"})
+    return text
+
+
+def _check_hosts(parts: SplitResult) -> None:
+    """Refuse all but [user[:password]@]host[:port][,host[:port]...]."""
+    userinfo, at, hosts = parts.netloc.rpartition("@")
+    if userinfo.count("@") > 0:
+        raise ValueError(f"has more than one @: {_PASSWORD_ADVICE}")
+    for host in hosts.split(","):
+        _check_authority(_split(f"//{userinfo}{at}{host}"))
 
 
 def _check_no_fragment(parts: SplitResult, text: str) -> None:
